@@ -1,0 +1,1 @@
+"""The types both wings speak. Read this room first: no IO, no behaviour beyond arithmetic on its own records."""

@@ -1,0 +1,84 @@
+"""A number that is a guess: value, band, level and the basis that justifies it.
+
+Decides: bands are multiplicative for positive quantities (a latency cannot be negative), so products and
+quotients combine in log space assuming independence; sums add in the linear space half by half
+(root of squares). A band whose parts are not independent must be computed jointly by its caller.
+"""
+
+from __future__ import annotations
+
+import math
+
+from archwright.contract.record import Record
+
+
+class Estimate(Record):
+    """`low <= value <= high` in `unit`; the truth lies inside with probability `level`.
+
+    `basis` is the id of a Basis in the same plan. Raises ValueError when the order or a number is broken:
+    that is a bug of the caller, not of the user.
+    """
+
+    value: float
+    low: float
+    high: float
+    unit: str
+    level: float = 0.9
+    basis: str = ""
+
+    def __post_init__(self) -> None:
+        if not all(math.isfinite(x) for x in (self.value, self.low, self.high)):
+            raise ValueError(f"estimate is not finite: {self.low}, {self.value}, {self.high}")
+        if not self.low <= self.value <= self.high:
+            raise ValueError(f"estimate out of order: {self.low} <= {self.value} <= {self.high}")
+
+    @property
+    def factor(self) -> float:
+        """The wider of value/low and high/value; 1.0 for an exact number."""
+        if self.value == 0:
+            return 1.0
+        below = self.value / self.low if self.low > 0 else math.inf
+        return max(below, self.high / self.value)
+
+    def holds(self, measured: float) -> bool:
+        return self.low <= measured <= self.high
+
+    def scaled(self, by: float, *, unit: str | None = None, basis: str | None = None) -> Estimate:
+        """Multiplied by an exact, positive number."""
+        return Estimate(
+            value=self.value * by,
+            low=self.low * by,
+            high=self.high * by,
+            unit=unit or self.unit,
+            level=self.level,
+            basis=self.basis if basis is None else basis,
+        )
+
+
+def exact(value: float, unit: str, basis: str = "") -> Estimate:
+    """A number without a band: a count, a price the user stated."""
+    return Estimate(value=value, low=value, high=value, unit=unit, basis=basis)
+
+
+def within_factor(value: float, factor: float, unit: str, basis: str = "") -> Estimate:
+    """`value` with a symmetric multiplicative band, `factor` >= 1."""
+    return Estimate(value=value, low=value / factor, high=value * factor, unit=unit, basis=basis)
+
+
+def product(estimates: list[Estimate], unit: str, basis: str = "") -> Estimate:
+    """Product of independent positive estimates: squared log half-widths add."""
+    value = math.prod(e.value for e in estimates)
+    if value == 0 or any(e.low <= 0 for e in estimates):
+        low, high = math.prod(e.low for e in estimates), math.prod(e.high for e in estimates)
+        return Estimate(value=value, low=min(low, value), high=max(high, value), unit=unit, basis=basis)
+    below = math.sqrt(sum(math.log(e.value / e.low) ** 2 for e in estimates))
+    above = math.sqrt(sum(math.log(e.high / e.value) ** 2 for e in estimates))
+    return Estimate(value=value, low=value * math.exp(-below), high=value * math.exp(above), unit=unit, basis=basis)
+
+
+def total(estimates: list[Estimate], unit: str, basis: str = "") -> Estimate:
+    """Sum of independent estimates: squared half-widths add."""
+    value = sum(e.value for e in estimates)
+    below = math.sqrt(sum((e.value - e.low) ** 2 for e in estimates))
+    above = math.sqrt(sum((e.high - e.value) ** 2 for e in estimates))
+    return Estimate(value=value, low=value - below, high=value + above, unit=unit, basis=basis)

@@ -1,0 +1,111 @@
+"""The one table of our metric names.
+
+Names follow Prometheus (base unit as suffix, `_total` for counters). `quantity` is the word a Prediction uses;
+`name` the series the running platform exposes; the OpenTelemetry GenAI name stands beside it so that a rename
+of that unstable convention is one line here. Histogram bounds grow by 15 % from 1 ms to 600 s: a quantile read
+from them is off by at most 7.5 %, where the usual doubling bounds are off by up to 50 %.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+Kind = Literal["histogram", "counter", "gauge"]
+
+
+class Metric(NamedTuple):
+    quantity: str
+    name: str
+    kind: Kind
+    unit: str
+    help: str
+    labels: tuple[str, ...]
+    otel: str = ""
+
+
+REQUEST_LABELS = ("workload", "model", "pool")
+
+METRICS: tuple[Metric, ...] = (
+    Metric(
+        "ttft_s",
+        "archwright_ttft_seconds",
+        "histogram",
+        "s",
+        "request received to first content",
+        REQUEST_LABELS,
+        "gen_ai.server.time_to_first_token",
+    ),
+    Metric(
+        "tpot_s",
+        "archwright_tpot_seconds",
+        "histogram",
+        "s",
+        "(last - first token) / (tokens - 1) of a finished request",
+        REQUEST_LABELS,
+        "gen_ai.server.time_per_output_token",
+    ),
+    Metric(
+        "latency_s",
+        "archwright_request_seconds",
+        "histogram",
+        "s",
+        "request received to last byte",
+        REQUEST_LABELS,
+        "gen_ai.server.request.duration",
+    ),
+    Metric(
+        "tokens_per_s",
+        "archwright_output_tokens_total",
+        "counter",
+        "tokens",
+        "generated tokens delivered",
+        REQUEST_LABELS,
+    ),
+    Metric("input_tokens", "archwright_input_tokens_total", "counter", "tokens", "prompt tokens read", REQUEST_LABELS),
+    Metric(
+        "requests",
+        "archwright_requests_total",
+        "counter",
+        "requests",
+        "requests by outcome",
+        (*REQUEST_LABELS, "status"),
+    ),
+    Metric("in_flight", "archwright_requests_in_flight", "gauge", "requests", "requests being served now", ("pool",)),
+    Metric(
+        "peak_memory_bytes",
+        "archwright_memory_bytes",
+        "gauge",
+        "bytes",
+        "memory of the platform's processes (proportional set size)",
+        ("process",),
+    ),
+    Metric("startup_s", "archwright_startup_seconds", "gauge", "s", "`up` called to ready", ("process",)),
+    Metric(
+        "disk_bytes",
+        "archwright_disk_bytes",
+        "gauge",
+        "bytes",
+        "files the plan accounts for: model, store, logs",
+        ("process",),
+    ),
+    Metric(
+        "restarts",
+        "archwright_restarts_total",
+        "counter",
+        "restarts",
+        "supervised processes started again",
+        ("process",),
+    ),
+    Metric(
+        "decisions",
+        "archwright_authz_decisions_total",
+        "counter",
+        "decisions",
+        "access decisions",
+        ("effect", "permission"),
+    ),
+)
+
+BY_QUANTITY = {metric.quantity: metric for metric in METRICS}
+
+LATENCY_BOUNDS_S: tuple[float, ...] = tuple(round(0.001 * 1.15**step, 6) for step in range(96))

@@ -1,0 +1,176 @@
+"""Needs: what an organisation asks for, as `needs.yaml` states it.
+
+Field names are the contract with users and stay; every default here is one a plan lists in its assumptions when
+it used it. Names that must refer to something (models, providers, data sets) are checked by the room `needs`,
+which also keeps the line of each field (NeedsSource).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from archwright.contract.record import Record
+
+Kind = Literal[
+    "chat",
+    "rag",
+    "completion",
+    "embedding",
+    "batch-text",
+    "image-classification",
+    "tabular-prediction",
+    "forecast",
+    "finetune",
+    "pretrain",
+    "data-processing",
+]
+TEXT_KINDS: frozenset[str] = frozenset({"chat", "rag", "completion", "batch-text"})
+SERVING_KINDS: frozenset[str] = TEXT_KINDS | {"embedding", "image-classification", "tabular-prediction", "forecast"}
+Sensitivity = Literal["public", "internal", "personal", "health", "payment"]
+Period = Literal["day", "week", "month", "quarter"]
+Placement = Literal["on-premises", "cloud", "hybrid", "hosted-api", "serverless", "this-machine"]
+
+
+class Organisation(Record):
+    name: str
+    country: str
+    employees: int | None = None
+    sector: str | None = None
+    platform_engineers: float | None = None
+
+
+class Goal(Record):
+    text: str
+    value_per_month: float | None = None
+
+
+class Rate(Record):
+    mean: float
+    peak: float
+
+
+class Length(Record):
+    """A token length: mean and 95th percentile; sampled as a log-normal."""
+
+    mean: float
+    p95: float
+
+
+class Traffic(Record):
+    """Load of one workload; which fields apply depends on the workload's kind."""
+
+    requests_per_second: Rate | None = None
+    input_tokens: Length | None = None
+    output_tokens: Length | None = None
+    documents: float | None = None
+    tokens_per_document: float | None = None
+    refresh: Period | None = None
+    image_pixels: float | None = None
+    parameters: float | None = None
+    features: int | None = None
+    gib_per_day: float | None = None
+    deadline_h: float | None = None
+    growth_per_year: float = 0.0
+    hours_per_day: float = 24.0
+    regions: dict[str, float] | None = None
+
+
+class SLO(Record):
+    ttft_p95_s: float | None = None
+    tpot_p95_s: float | None = None
+    latency_p95_s: float | None = None
+    availability: float | None = None
+
+
+class Workload(Record):
+    name: str
+    kind: Kind
+    model: str | None = None
+    quality: dict[str, float] = {}
+    quality_unknown: Literal["refuse", "accept"] = "refuse"
+    licence: Literal["any", "commercial"] = "any"
+    traffic: Traffic | None = None
+    slo: SLO = SLO()
+    data: tuple[str, ...] = ()
+    sites: tuple[str, ...] = ()
+    base: str | None = None
+    method: Literal["full", "lora"] | None = None
+    tokens: float | None = None
+    every: Period | None = None
+    deadline_h: float | None = None
+    parameters: float | None = None
+
+
+class DataProfile(Record):
+    name: str
+    size_gib: float
+    growth_gib_per_month: float = 0.0
+    sensitivity: Sensitivity = "internal"
+    residency: tuple[str, ...] = ("any",)
+    retention_months: float | None = None
+
+
+class SiteGroup(Record):
+    count: int
+    countries: tuple[str, ...] = ()
+    power_kw: float | None = None
+
+
+class Site(Record):
+    country: str
+    power_kw: float | None = None
+    rack_units: float | None = None
+    electricity_usd_per_kwh: float | None = None
+
+
+class OwnedMachine(Record):
+    machine: str
+    count: int = 1
+    age_months: float = 0.0
+
+
+class PlacementNeeds(Record):
+    allow: tuple[Placement, ...] = ("on-premises", "cloud", "hybrid", "hosted-api", "serverless")
+    prefer: Placement | None = None
+    clouds: tuple[str, ...] | None = None
+    regions: tuple[str, ...] | None = None
+    accelerators: tuple[str, ...] | None = None
+    spot: bool = False
+    site: Site | None = None
+    owned: tuple[OwnedMachine, ...] = ()
+
+
+class Existing(Record):
+    kind: Literal["gateway", "engine", "lake", "registry", "monitoring", "training"]
+    product: str
+    url: str | None = None
+
+
+class Budget(Record):
+    """Hard limits in `currency`: `per_month` on recurring spend without staff, `capex` on purchases."""
+
+    currency: str
+    horizon_months: int
+    per_month: float | None = None
+    capex: float = 0.0
+
+
+class Needs(Record):
+    version: Literal[1]
+    organisation: Organisation
+    workloads: tuple[Workload, ...]
+    budget: Budget
+    goals: tuple[Goal, ...] = ()
+    data: tuple[DataProfile, ...] = ()
+    regulations: tuple[str, ...] = ()
+    placement: PlacementNeeds = PlacementNeeds()
+    sites: dict[str, SiteGroup] = {}
+    existing: tuple[Existing, ...] = ()
+
+
+class NeedsSource(Record):
+    """Where a Needs came from: `lines` maps a field path ("workloads[0].slo.ttft_p95_s") to its 1-based line."""
+
+    file: str
+    digest: str
+    lines: dict[str, int]

@@ -1,0 +1,224 @@
+"""Plan: the decision, self-contained like a lock file, so that the run wing never opens the catalog."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Literal
+
+import msgspec
+
+from archwright.contract.estimate import Estimate
+from archwright.contract.evidence import Basis, Control, Prediction
+from archwright.contract.needs import Length, Placement
+from archwright.contract.record import Record
+
+
+class Artefact(Record):
+    """A model file: taken from `package` on the package index, refused unless its digest is `sha256`."""
+
+    name: str
+    model: str
+    package: str
+    version: str
+    member: str
+    sha256: str
+    size_bytes: int
+    quantisation: str
+    licence: str
+    source: str
+
+
+class Parallelism(Record):
+    tensor: int = 1
+    pipeline: int = 1
+    expert: int = 1
+    data: int = 1
+
+
+class Launch(Record):
+    """How the engine of a pool starts and is watched.
+
+    `engine` names the adapter in the room `engines` ("llamacpp", "external", "null"); `metrics` maps our
+    quantity words to the engine's own series, for a Prometheus that scrapes the engine and not us.
+    `settings` are adapter options (threads, batch_tokens, embeddings ...). An external engine has a `url`.
+    """
+
+    engine: str
+    settings: dict[str, int | float | str | bool] = {}
+    environment: dict[str, str] = {}
+    health_path: str = "/health"
+    metrics: dict[str, str] = {}
+    url: str | None = None
+
+
+class Pool(Record):
+    """Equal replicas of one model on one kind of machine, serving one or more workloads.
+
+    `slots` requests run at once in a replica, each with `context_tokens`. `price_usd_per_hour` is one
+    replica's machine; None where the plan has no price.
+    """
+
+    name: str
+    model: str
+    workloads: tuple[str, ...]
+    placement: Placement
+    provider: str
+    region: str
+    machine: str
+    accelerator: str
+    accelerator_count: int
+    replicas: int
+    slots: int
+    context_tokens: int
+    default_max_tokens: int
+    quantisation: str
+    launch: Launch
+    parallelism: Parallelism = Parallelism()
+    artefact: Artefact | None = None
+    price_usd_per_hour: Estimate | None = None
+    embeddings: bool = False
+
+
+class CostLine(Record):
+    """One line of an option's cost, in the budget's currency; `once` is capex, else per month (mean)."""
+
+    name: str
+    amount: Estimate
+    once: bool = False
+    recurring_budget: bool = True
+
+
+class Miss(Record):
+    """A constraint an option breaks: what it would be, and the limit."""
+
+    constraint: str
+    value: float | str | None
+    limit: float | str | None
+
+
+class Option(Record):
+    """One way to satisfy the needs, priced over the horizon."""
+
+    name: str
+    placement: Placement
+    provider: str
+    regions: tuple[str, ...]
+    feasible: bool
+    misses: tuple[Miss, ...]
+    total_cost: Estimate | None
+    cost_per_month: Estimate | None
+    capex: Estimate | None
+    cost_lines: tuple[CostLine, ...] = ()
+    pools: tuple[Pool, ...] = ()
+    models: dict[str, str] = {}
+    notes: tuple[str, ...] = ()
+
+
+class WorkloadPlan(Record):
+    name: str
+    model: str | None
+    pool: str | None
+
+
+class StackLine(Record):
+    """One line of the software stack: ours, or the user's own at an address (kept and not priced)."""
+
+    function: str
+    product: str
+    existing: bool = False
+    url: str | None = None
+
+
+class LoadSpec(Record):
+    """The traffic a workload's predictions were made for, replayed exactly by `bench`.
+
+    `peak_s` seconds of open-loop Poisson arrivals at `requests_per_second`, then `closed_s` seconds of a
+    closed loop at `concurrency`. Both wings draw arrivals and lengths from `policy.traffic` with this `seed`.
+    """
+
+    workload: str
+    model: str
+    requests_per_second: float
+    input_tokens: Length
+    output_tokens: Length
+    concurrency: int
+    peak_s: float = 45.0
+    closed_s: float = 12.0
+    seed: int = 1
+
+
+class MachineFacts(Record):
+    """What the probe found on the machine a plan was made for."""
+
+    cores_usable: int
+    memory_bytes: int
+    memory_bandwidth_bytes_per_s: Estimate
+    matmul_flops_per_s: Estimate
+    disk_write_bytes_per_s: Estimate
+    disk_free_bytes: int
+    isa: str
+    gpus: tuple[str, ...]
+    probed_at: float
+
+
+class Plan(Record):
+    """The whole decision. `options` holds every way looked at, over budget ones too; `chosen` names one."""
+
+    version: Literal[1] = 1
+    needs_file: str
+    needs_digest: str
+    catalog_digest: str
+    created_at: str
+    organisation: str
+    currency: str
+    horizon_months: int
+    chosen: str | None
+    options: tuple[Option, ...]
+    workloads: tuple[WorkloadPlan, ...]
+    pools: tuple[Pool, ...]
+    predictions: tuple[Prediction, ...]
+    controls: tuple[Control, ...]
+    assumptions: tuple[str, ...]
+    bases: tuple[Basis, ...]
+    loads: tuple[LoadSpec, ...] = ()
+    stack: tuple[StackLine, ...] = ()
+    not_sized: tuple[str, ...] = ()
+    machine: MachineFacts | None = None
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over everything but the time of writing."""
+        plain = msgspec.to_builtins(self)
+        plain.pop("created_at")
+        return hashlib.sha256(msgspec.json.encode(plain, order="sorted")).hexdigest()
+
+    def pool(self, name: str) -> Pool:
+        return next(pool for pool in self.pools if pool.name == name)
+
+    def basis(self, name: str) -> Basis:
+        return next(basis for basis in self.bases if basis.id == name)
+
+
+class ProcessSpec(Record):
+    """One supervised process of a Bundle. `ready_socket` or `ready_port` answers GET `ready_path` with 200.
+
+    `argv` starts after the Python interpreter; `config` is written to a file whose path replaces "{config}".
+    """
+
+    name: str
+    argv: tuple[str, ...]
+    config: dict[str, object]
+    environment: dict[str, str] = {}
+    ready_path: str = "/health"
+    ready_socket: str | None = None
+    ready_port: int | None = None
+    startup_deadline_s: float = 30.0
+    after: tuple[str, ...] = ()
+
+
+class Bundle(Record):
+    """What `deploy` writes for one machine and `operate` runs."""
+
+    plan_digest: str
+    processes: tuple[ProcessSpec, ...]
+    url: str

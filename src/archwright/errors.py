@@ -1,0 +1,184 @@
+"""Every error archwright raises on purpose, in one tree.
+
+    ArchwrightError
+    |-- InputError           exit 2, HTTP 400   what the user gave is wrong; `where` says the place
+    |   |-- NeedsError         AW-NEEDS-*       needs.yaml
+    |   |-- PlanFileError      AW-FILE-*        plan.json and other files we read back
+    |   |-- SettingsError      AW-SET-*         flags, ARCHWRIGHT_* variables, archwright.toml
+    |   `-- UsageError         AW-USE-*         a call that makes no sense
+    |-- PlanError            exit 3, HTTP 409   AW-PLAN-*    no plan satisfies the needs
+    |-- CatalogError         exit 4, HTTP 500   AW-CAT-*     a fact is missing or implausible
+    |-- MissingError         exit 5, HTTP 503   AW-GET-*     an extra, a model, a program is not here
+    |-- AccessError          exit 6, HTTP 401   AW-ACC-*     who are you, or you may not
+    |-- EngineError          exit 7, HTTP 503   AW-ENG-*     a model engine failed or is gone
+    |-- OperateError         exit 8, HTTP 503   AW-OPS-*     ports, disks, processes, the running platform
+    |-- StoreError           exit 8, HTTP 503   AW-STO-*     the database refuses
+    |-- ReconcileError       exit 9, HTTP 502   AW-REC-*     a measurement cannot be had
+    `-- InternalError        exit 70, HTTP 500  AW-INT-01    our bug
+
+A code is stable: scripts may match on it. The message says what, `where` the place, `hint` what to do.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+
+class Where(NamedTuple):
+    """The place an error points at: a file, its 1-based line, the field's path in it."""
+
+    file: str | None = None
+    line: int | None = None
+    field: str | None = None
+
+    def __str__(self) -> str:
+        place = self.file or ""
+        if self.line is not None:
+            place += f":{self.line}"
+        return "  ".join(part for part in (place, self.field) if part)
+
+
+class ArchwrightError(Exception):
+    """Base of the tree. `nearest` holds spellings or values that would have been accepted."""
+
+    exit_status = 1
+    http_status = 500
+
+    def __init__(
+        self,
+        code: str,
+        message: str,
+        *,
+        where: Where | None = None,
+        hint: str = "",
+        nearest: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.where = where or Where()
+        self.hint = hint
+        self.nearest = nearest
+
+    def lines(self) -> str:
+        """The three lines of the command line: what, where, what to do."""
+        indent = " " * (len(self.code) + 2)
+        parts = [f"{self.code}  {self.message}", f"{indent}{self.where}", f"{indent}{self.hint}"]
+        return "\n".join(part for part in parts if part.strip())
+
+    def as_dict(self) -> dict[str, object]:
+        """The form `--json` prints on standard error."""
+        return {
+            "code": self.code,
+            "message": self.message,
+            "where": self.where._asdict(),
+            "hint": self.hint,
+            "nearest": list(self.nearest),
+        }
+
+
+class InputError(ArchwrightError):
+    exit_status, http_status = 2, 400
+
+
+class NeedsError(InputError):
+    pass
+
+
+class PlanFileError(InputError):
+    pass
+
+
+class SettingsError(InputError):
+    pass
+
+
+class UsageError(InputError):
+    pass
+
+
+class PlanError(ArchwrightError):
+    exit_status, http_status = 3, 409
+
+
+class CatalogError(ArchwrightError):
+    exit_status, http_status = 4, 500
+
+
+class MissingError(ArchwrightError):
+    exit_status, http_status = 5, 503
+
+
+class AccessError(ArchwrightError):
+    exit_status, http_status = 6, 401
+
+
+class EngineError(ArchwrightError):
+    exit_status, http_status = 7, 503
+
+
+class OperateError(ArchwrightError):
+    exit_status, http_status = 8, 503
+
+
+class StoreError(ArchwrightError):
+    exit_status, http_status = 8, 503
+
+
+class ReconcileError(ArchwrightError):
+    exit_status, http_status = 9, 502
+
+
+class InternalError(ArchwrightError):
+    exit_status, http_status = 70, 500
+
+
+def missing_extra(extra: str, package: str, purpose: str) -> MissingError:
+    """The one answer to a package that is not installed: the exact line that installs it."""
+    return MissingError(
+        "AW-GET-01",
+        f"{purpose} needs the package {package}, which is not installed",
+        hint=f"pip install 'archwright[{extra}]'",
+    )
+
+
+def from_os_error(error: OSError) -> ArchwrightError:
+    """A full disk, a missing right or a taken port is the user's world, not our bug."""
+    where = Where(file=str(error.filename) if error.filename else None)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return OperateError("AW-OPS-01", "the disk is full", where=where, hint="free space, then run it again")
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        hint = "check its owner and rights, or set ARCHWRIGHT_HOME elsewhere"
+        return OperateError("AW-OPS-02", f"not allowed: {error.strerror}", where=where, hint=hint)
+    if error.errno == errno.EADDRINUSE:
+        hint = "stop what listens there, or choose another with --port"
+        return OperateError("AW-OPS-03", "the port is already in use", where=where, hint=hint)
+    if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EISDIR):
+        return UsageError("AW-USE-01", f"cannot open it: {error.strerror}", where=where, hint="check the path")
+    return OperateError(
+        "AW-OPS-04", f"the system refused: {error.strerror or error}", where=where, hint="see the journal in the home"
+    )
+
+
+@contextmanager
+def boundary(kind: str) -> Iterator[None]:
+    """The only broad catch of the product: command line, request handlers, worker loops stand behind it.
+
+    Lets ArchwrightError pass, turns system refusals into OperateError and anything else into InternalError
+    (its cause kept), so a caller has one type to answer with.
+    """
+    try:
+        yield
+    except ArchwrightError:
+        raise
+    except OSError as error:
+        raise from_os_error(error) from error
+    except Exception as error:
+        raise InternalError(
+            "AW-INT-01",
+            f"a bug in archwright ({kind}): {type(error).__name__}: {error}",
+            hint="please report it with the journal of the home; nothing you did was lost",
+        ) from error

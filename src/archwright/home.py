@@ -1,0 +1,88 @@
+"""The home: the one place that knows paths. Nothing is created before something is written there."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+
+# Linux allows 107 bytes for a Unix socket's path; macOS 103.
+SOCKET_PATH_LIMIT = 100
+
+
+class Home:
+    """Paths below `root`, computed on access; folders are private to the user (0700)."""
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root).expanduser().absolute()
+
+    def folder(self, *parts: str) -> Path:
+        path = self.root.joinpath(*parts)
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return path
+
+    @property
+    def store_url(self) -> str:
+        return f"sqlite:///{self.folder() / 'archwright.db'}"
+
+    @property
+    def pepper(self) -> Path:
+        """The secret that keys are hashed with."""
+        return self.folder("secrets") / "pepper"
+
+    def model(self, sha256: str) -> Path:
+        """A model file under its digest."""
+        return self.folder("models") / f"{sha256}.gguf"
+
+    @property
+    def machine(self) -> Path:
+        """The probe's result: the measured layer of the catalog."""
+        return self.folder("measured") / "machine.json"
+
+    @property
+    def plan(self) -> Path:
+        """The plan the platform was last brought up with."""
+        return self.folder("run") / "plan.json"
+
+    @property
+    def state(self) -> Path:
+        return self.folder("run") / "state.json"
+
+    @property
+    def lock(self) -> Path:
+        return self.folder("run") / "supervisor.lock"
+
+    def config(self, process: str) -> Path:
+        return self.folder("run") / f"{process}.json"
+
+    def log(self, process: str) -> Path:
+        return self.folder("logs") / f"{process}.log"
+
+    def socket(self, process: str) -> Path:
+        """A Unix socket for `process`; beside the home's temporary twin when the home's path is too long."""
+        path = self.folder("run") / f"{process}.sock"
+        if len(os.fsencode(path)) <= SOCKET_PATH_LIMIT:
+            return path
+        name = hashlib.sha256(os.fsencode(self.root)).hexdigest()[:16]
+        short = Path(tempfile.gettempdir()) / f"archwright-{os.getuid()}-{name}"
+        short.mkdir(mode=0o700, exist_ok=True)
+        if short.stat().st_uid != os.getuid():
+            raise PermissionError(1, "belongs to another user", str(short))
+        return short / f"{process}.sock"
+
+
+def write_atomic(path: Path, data: bytes, *, mode: int = 0o600) -> None:
+    """Write beside `path` and rename over it: a crash leaves the old file or the new one, never half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, mode)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,99 @@
+"""Frozen settings; the only reader of the environment.
+
+Order: flag > ARCHWRIGHT_* variable > archwright.toml of the working folder > default. Every value remembers
+where it came from, which `archwright settings` prints.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+from archwright.errors import SettingsError, Where
+
+FILE = "archwright.toml"
+PREFIX = "ARCHWRIGHT_"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One instance is made per process and passed down. Ports: 0 means any free one."""
+
+    home: str = "~/.archwright"
+    host: str = "127.0.0.1"
+    port: int = 8470
+    database_url: str = ""
+    tls_certificate: str = ""
+    tls_key: str = ""
+    log_level: str = "info"
+    sources: Mapping[str, str] = field(default_factory=dict, compare=False)
+
+
+NAMES = tuple(f.name for f in fields(Settings) if f.name != "sources")
+
+
+def load(flags: Mapping[str, object] | None = None, folder: Path | None = None) -> Settings:
+    """Settings in force. Raises SettingsError (AW-SET-01 unknown name, AW-SET-02 bad value, AW-SET-03 bad file)."""
+    values: dict[str, object] = {}
+    sources: dict[str, str] = dict.fromkeys(NAMES, "default")
+    layers = [
+        (FILE, _from_file((folder or Path.cwd()) / FILE)),
+        ("environment", _from_environment()),
+        ("flag", {k: v for k, v in (flags or {}).items() if v is not None}),
+    ]
+    for source, layer in layers:
+        for name, value in layer.items():
+            values[name] = _typed(name, value, source)
+            sources[name] = f"{PREFIX}{name.upper()}" if source == "environment" else source
+    return Settings(**values, sources=sources)  # type: ignore[arg-type]
+
+
+def _from_environment() -> dict[str, object]:
+    return {
+        name: os.environ[PREFIX + name.upper()]
+        for name in NAMES
+        if os.environ.get(PREFIX + name.upper()) not in (None, "")
+    }
+
+
+def _from_file(path: Path) -> dict[str, object]:
+    if not path.is_file():
+        return {}
+    try:
+        return dict(tomllib.loads(path.read_text(encoding="utf-8")))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError("AW-SET-03", f"not valid TOML: {error}", where=Where(str(path))) from error
+
+
+def _typed(name: str, value: object, source: str) -> object:
+    if name not in NAMES:
+        raise SettingsError(
+            "AW-SET-01", f"unknown setting {name!r}", where=Where(source, None, name), hint=f"known: {', '.join(NAMES)}"
+        )
+    if name != "port":
+        if isinstance(value, str):
+            return value
+        raise SettingsError("AW-SET-02", f"{name} must be a text", where=Where(source, None, name))
+    try:
+        port = int(str(value))
+    except ValueError:
+        port = -1
+    if not 0 <= port <= 65535:
+        raise SettingsError(
+            "AW-SET-02", f"port must be 0 to 65535, not {value!r}", where=Where(source, None, name), hint="try 8470"
+        )
+    return port
+
+
+def variable(name: str) -> str | None:
+    """The value of a variable the user named (`bench --key-env NAME`)."""
+    return os.environ.get(name)
+
+
+def child_environment(extra: Mapping[str, str] | None = None, *, without: tuple[str, ...] = ()) -> dict[str, str]:
+    """The environment for a child process: ours, less `without`, plus `extra`."""
+    kept = {name: value for name, value in os.environ.items() if name not in without}
+    return {**kept, **(extra or {})}
