@@ -21,7 +21,7 @@ import sqlalchemy as sa
 
 from archwright.errors import StoreError, Where, missing_extra
 
-R = TypeVar("R", bound=msgspec.Struct)
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,11 @@ _PLAIN: dict[object, type[sa.types.TypeEngine[Any]]] = {
     bool: sa.Boolean,
     bytes: sa.LargeBinary,
 }
+
+
+def _fields(record: type[Any]) -> tuple[str, ...]:
+    names: tuple[str, ...] = record.__struct_fields__
+    return names
 
 
 def _column_type(annotation: object) -> type[sa.types.TypeEngine[Any]] | None:
@@ -107,7 +112,7 @@ class Store:
         query = query.order_by(columns.c.seq.desc() if newest_first else columns.c.seq).limit(limit)
         with self._guard(), self._engine.connect() as connection:
             found = connection.execute(query).mappings().all()
-        return [_decode(table, row) for row in found]
+        return [_decode(table, dict(row)) for row in found]
 
     def last_seq(self, table: Table[R]) -> int:
         """The number of the newest row, 0 when empty: a cheap way to see whether anything was appended."""
@@ -132,7 +137,7 @@ class Store:
         columns: list[sa.Column[Any]] = [
             sa.Column("seq", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=True)
         ]
-        for name in table.record.__struct_fields__:
+        for name in _fields(table.record):
             columns.append(sa.Column(name, _column_type(hints[name]) or sa.Text, index=name in table.index))
         constraints = [sa.UniqueConstraint(*table.unique)] if table.unique else []
         made = sa.Table(table.name, self._metadata, *columns, *constraints)
@@ -189,20 +194,20 @@ def _conditions(
     return conditions
 
 
-def _encode(row: msgspec.Struct) -> dict[str, object]:
+def _encode(row: object) -> dict[str, object]:
     hints = typing.get_type_hints(type(row))
     encoded: dict[str, object] = {}
-    for name in row.__struct_fields__:
+    for name in _fields(type(row)):
         value = getattr(row, name)
         plain = value is None or _column_type(hints[name]) is not None
         encoded[name] = value if plain else msgspec.json.encode(value).decode()
     return encoded
 
 
-def _decode(table: Table[R], row: Mapping[str, Any]) -> R:
+def _decode(table: Table[R], row: dict[str, Any]) -> R:
     hints = typing.get_type_hints(table.record)
     values = {}
-    for name in table.record.__struct_fields__:
+    for name in _fields(table.record):
         value = row[name]
         plain = value is None or _column_type(hints[name]) is not None
         values[name] = value if plain else msgspec.json.decode(value, type=hints[name])

@@ -2,8 +2,26 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, ClassVar, TypeVar, dataclass_transform
+
 import msgspec
 
+if TYPE_CHECKING:
+    # Type checkers forget `frozen` and `kw_only` in subclasses of a Struct; this says it once for all of them.
+    @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(msgspec.field,))
+    class Record:
+        __struct_fields__: ClassVar[tuple[str, ...]]
 
-class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Immutable, keyword-only, refuses fields it does not know."""
+else:
+
+    class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+        """Immutable, keyword-only, refuses fields it does not know."""
+
+
+R = TypeVar("R", bound=Record)
+
+
+def replace(record: R, **changes: object) -> R:
+    """A copy of `record` with some fields changed."""
+    changed: R = msgspec.structs.replace(record, **changes)  # type: ignore[type-var]
+    return changed
