@@ -1,0 +1,62 @@
+"""What an engine process is told when it starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import msgspec
+
+from archwright.contract.record import Record
+from archwright.errors import EngineError, Where
+
+R = TypeVar("R", bound=Record)
+
+
+class EngineConfig(Record):
+    """One engine process. It listens on the home's socket named `socket` and knows its model as `alias`.
+
+    `slots` requests run at once, each with `context_tokens`. A request without `max_tokens` gets
+    `default_max_tokens`: without it an engine writes until the context is full. `settings` are the adapter's own.
+    """
+
+    engine: Literal["llamacpp", "null"]
+    socket: str
+    alias: str
+    slots: int
+    context_tokens: int
+    default_max_tokens: int
+    model_sha256: str | None = None
+    settings: dict[str, int | float | str | bool] = {}
+
+    def __post_init__(self) -> None:
+        for name in ("slots", "context_tokens", "default_max_tokens"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1")
+
+
+def read_config(path: Path) -> EngineConfig:
+    """Raises EngineError AW-ENG-06 when the file is not one of ours."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=EngineConfig)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise EngineError(
+            "AW-ENG-06",
+            f"the engine's configuration is wrong: {error}",
+            where=Where(str(path)),
+            hint="run `archwright up` again: it writes this file anew",
+        ) from error
+
+
+def adapter_settings(config: EngineConfig, kind: type[R]) -> R:
+    """The adapter's own settings, checked; an unknown name or a wrong type is AW-ENG-06."""
+    try:
+        return msgspec.convert(config.settings, kind)
+    except msgspec.ValidationError as error:
+        known = ", ".join(kind.__struct_fields__)
+        raise EngineError(
+            "AW-ENG-06",
+            f"a setting of the engine {config.engine} is wrong: {error}",
+            where=Where(field="launch.settings"),
+            hint=f"known settings: {known}",
+        ) from error

@@ -1,0 +1,36 @@
+"""An engine process lives no longer than the supervisor that started it."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Callable
+
+
+def exit_with_parent(
+    read: Callable[[], bytes] | None = None, leave: Callable[[int], None] = os._exit
+) -> threading.Thread | None:
+    """Watch standard input from a daemon thread; at its end the process leaves at once with status 0.
+
+    The supervisor holds the other end of the pipe, so the kernel closes it however the supervisor died.
+    A terminal or no standard input at all means nobody supervises: then nothing is watched.
+    """
+    if read is None:
+        if sys.stdin is None or sys.stdin.closed or os.isatty(0):
+            return None
+        read = _read_standard_input
+    thread = threading.Thread(target=_watch, args=(read, leave), name="exit-with-parent", daemon=True)
+    thread.start()
+    return thread
+
+
+def _read_standard_input() -> bytes:
+    return os.read(0, 4096)
+
+
+def _watch(read: Callable[[], bytes], leave: Callable[[int], None]) -> None:
+    while read():
+        pass
+    # Not sys.exit: this is not the main thread, and the engine's own threads may be deep in native code.
+    leave(0)

@@ -1,0 +1,94 @@
+"""Server-sent events, decoded from bytes that may be cut anywhere (WHATWG HTML, section 9.2.6)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from archwright.errors import EngineError
+
+# The largest single event we accept: a reply with log-probabilities of a few hundred tokens stays far below.
+EVENT_LIMIT_BYTES = 4 << 20
+
+
+class Event(NamedTuple):
+    """`kind` is the `event:` field ("" when absent); `data` the `data:` lines joined by line feeds."""
+
+    kind: str
+    data: bytes
+
+
+class EventParser:
+    """Feed it bytes, get the events they complete. An event the stream ends within is dropped, as the standard says."""
+
+    def __init__(self, limit_bytes: int = EVENT_LIMIT_BYTES) -> None:
+        self._limit = limit_bytes
+        self._rest = b""
+        self._after_return = False
+        self._first = True
+        self._kind = ""
+        self._data: list[bytes] = []
+        self._size = 0
+
+    def feed(self, chunk: bytes) -> list[Event]:
+        """Raises EngineError AW-ENG-03 when one event grows over the limit."""
+        lines = self._lines(chunk)
+        events: list[Event] = []
+        for line in lines:
+            if line:
+                self._field(line)
+            elif self._data:
+                events.append(Event(self._kind, b"\n".join(self._data)))
+                self._reset()
+            else:
+                self._reset()
+        if self._size + len(self._rest) > self._limit:
+            raise too_large(self._limit)
+        return events
+
+    def _lines(self, chunk: bytes) -> list[bytes]:
+        # A line ends in LF, CR or CRLF, and the border of two chunks may fall inside a CRLF.
+        if not chunk:
+            return []
+        if self._after_return and chunk[:1] == b"\n":
+            chunk = chunk[1:]
+            self._after_return = False
+            if not chunk:
+                return []
+        self._after_return = chunk[-1:] == b"\r"
+        if b"\r" in chunk:
+            chunk = chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        lines = (self._rest + chunk).split(b"\n")
+        self._rest = lines.pop()
+        if self._first and lines:
+            self._first = False
+            lines[0] = lines[0].removeprefix(b"\xef\xbb\xbf")
+        return lines
+
+    def _field(self, line: bytes) -> None:
+        name, _, value = line.partition(b":")
+        value = value.removeprefix(b" ")
+        if name == b"data":
+            self._take(value)
+        elif name == b"event":
+            self._kind = value.decode("utf-8", "replace")
+        elif name == b"error":
+            # Older llama.cpp servers report a failure in mid-stream as a field of that name.
+            self._kind = "error"
+            self._take(value)
+
+    def _take(self, value: bytes) -> None:
+        self._data.append(value)
+        self._size += len(value) + 1
+        if self._size > self._limit:
+            raise too_large(self._limit)
+
+    def _reset(self) -> None:
+        self._kind, self._data, self._size = "", [], 0
+
+
+def too_large(limit_bytes: int) -> EngineError:
+    return EngineError(
+        "AW-ENG-03",
+        f"the engine sent more than {limit_bytes} bytes in one piece",
+        hint="check that the address is an OpenAI-compatible endpoint",
+    )
