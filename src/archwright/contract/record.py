@@ -14,7 +14,13 @@ if TYPE_CHECKING:
 
 else:
 
-    class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    class KeywordOnly(type(msgspec.Struct)):
+        """Gives every subclass `kw_only`, which a Struct does not hand down by itself."""
+
+        def __new__(cls, name, bases, namespace, **options):
+            return super().__new__(cls, name, bases, namespace, **{"kw_only": True, **options})
+
+    class Record(msgspec.Struct, metaclass=KeywordOnly, frozen=True, forbid_unknown_fields=True):
         """Immutable, keyword-only, refuses fields it does not know."""
 
 
