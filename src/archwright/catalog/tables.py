@@ -1,0 +1,361 @@
+"""From CSV columns to records: one function per table, units converted here and nowhere else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from archwright.catalog import rows
+from archwright.catalog.table import Row, confidence, read
+from archwright.contract.plan import Artefact
+
+GIB = 2.0**30
+GIGA = 1e9
+TERA = 1e12
+PER_MILLION = 1e-6
+
+DTYPES = {
+    "fp32": "fp32_tflops",
+    "tf32": "tf32_dense",
+    "bf16": "bf16_dense",
+    "fp16": "fp16_dense",
+    "fp8": "fp8_dense",
+    "int8": "int8_dense_tops",
+    "fp4": "fp4_dense",
+}
+
+
+def accelerators(folder: Path) -> list[rows.Accelerator]:
+    return [_accelerator(row) for row in read(folder, "accelerators.csv")]
+
+
+def _accelerator(row: Row) -> rows.Accelerator:
+    rates = {dtype: row.number(column, TERA) for dtype, column in DTYPES.items()}
+    return rows.Accelerator(
+        id=row.name("accel_id"),
+        vendor=row.name("vendor"),
+        arch=row.text("arch"),
+        form=row.text("form"),
+        kind=row.one_of("kind", rows.DeviceKind),
+        memory_bytes=row.whole("mem_gib", GIB) or 0,
+        memory_marketing=row.text("mem_marketing"),
+        memory_bandwidth_bytes_per_s=row.required("mem_bw_gbs", GIGA),
+        flops={dtype: rate for dtype, rate in rates.items() if rate is not None},
+        sparsity=row.text("sparsity_2to4") == "yes",
+        scale_up=row.text("scale_up"),
+        scale_up_bytes_per_s=row.number("scale_up_gbs_per_dir", GIGA),
+        scale_up_domain=row.count("scale_up_domain"),
+        host_link=row.text("host_link"),
+        tdp_w=row.number("tdp_w"),
+        price_low_usd=row.number("price_usd_low"),
+        price_high_usd=row.number("price_usd_high"),
+        price_basis=row.text("price_basis"),
+        source=row.name("source"),
+        as_of=row.text("as_of"),
+        confidence=confidence(row.text("as_of"), row.text("confidence")),
+        notes=row.text("notes"),
+    )
+
+
+def offers(folder: Path) -> list[rows.Offer]:
+    return [_offer(row) for row in read(folder, "offers.csv")]
+
+
+def _offer(row: Row) -> rows.Offer:
+    kind, as_of = row.one_of("price_kind", rows.PriceKind), row.text("price_as_of")
+    listed, spot = row.number("on_demand_usd_h"), row.number("spot_usd_h")
+    if spot is not None and listed is not None and spot >= listed:
+        spot = None
+    return rows.Offer(
+        id=row.name("offer_id"),
+        provider=row.name("provider"),
+        region=row.name("region"),
+        geo=row.name("geo"),
+        instance_type=row.name("instance_type"),
+        accelerator=row.text("accelerator") or None,
+        accelerator_count=row.count("accel_count"),
+        accelerator_share=row.required("accel_share"),
+        vcpu=row.count("vcpu"),
+        ram_bytes=round(row.required("ram_gib", GIB)),
+        arch=row.text("arch"),
+        local_nvme_bytes=row.whole("local_nvme_gb", GIGA),
+        network_bytes_per_s=row.number("network_gbps", GIGA / 8),
+        network_note=row.text("network_note"),
+        on_demand_usd_per_hour=listed,
+        spot_usd_per_hour=spot,
+        commit_1y_usd_per_hour=row.number("commit_1y_usd_h"),
+        commit_3y_usd_per_hour=row.number("commit_3y_usd_h"),
+        price_kind=kind,
+        spec_source=row.text("spec_source"),
+        spec_as_of=row.text("spec_as_of"),
+        source=row.name("price_source"),
+        as_of=as_of,
+        confidence=confidence(as_of, "high" if kind == "list" else "low"),
+        notes=row.text("notes"),
+    )
+
+
+def quality(folder: Path) -> list[rows.QualityScore]:
+    return [
+        rows.QualityScore(
+            model=row.name("model_id"),
+            benchmark=row.name("benchmark").replace("-", "_"),
+            score=row.required("score"),
+            method=row.text("method"),
+            reported_by=row.text("reported_by"),
+            original_source=row.text("original_source"),
+            source=row.name("source"),
+            as_of=row.text("as_of"),
+            confidence=confidence(row.text("as_of"), "medium"),
+        )
+        for row in read(folder, "llm_quality.csv")
+    ]
+
+
+def models(folder: Path, scores: list[rows.QualityScore]) -> list[rows.ModelSpec]:
+    reported: dict[str, dict[str, float]] = {}
+    for score in scores:
+        # Ratings (chess-like, over 1) are not shares and cannot be a floor.
+        if 0 < score.score < 1:
+            known = reported.setdefault(score.model, {})
+            known[score.benchmark] = min(score.score, known.get(score.benchmark, 1.0))
+    return [_model(row, reported.get(row.name("model_id"), {})) for row in read(folder, "llms_open.csv")]
+
+
+def _model(row: Row, reported: dict[str, float]) -> rows.ModelSpec:
+    own = {name: row.number(name) for name in ("mmlu_pro", "gpqa", "ifeval", "livecodebench")}
+    stated = {name: share for name, share in own.items() if share is not None}
+    lowest = {name: min(stated.get(name, 1.0), reported.get(name, 1.0)) for name in {**stated, **reported}}
+    return rows.ModelSpec(
+        id=row.name("model_id"),
+        org=row.text("org"),
+        parameters=round(row.required("params_total_b", GIGA)),
+        active_parameters=round(row.required("params_active_b", GIGA)),
+        layers=row.count("layers"),
+        hidden=row.count("hidden"),
+        heads=row.count("heads"),
+        kv_heads=row.count("kv_heads"),
+        head_dim=row.count("head_dim"),
+        ffn=row.whole("ffn_intermediate"),
+        experts=row.count("experts"),
+        experts_active=row.count("experts_active"),
+        expert_ffn=row.whole("moe_intermediate"),
+        shared_experts=row.count("shared_experts"),
+        vocabulary=row.count("vocab"),
+        context_tokens=row.count("context_max"),
+        attention=row.name("attention"),
+        full_attention_layers=row.count("full_attention_layers"),
+        sliding_window=row.whole("sliding_window"),
+        kv_lora_rank=row.whole("kv_lora_rank"),
+        kv_bytes_per_token_bf16=row.whole("kv_bytes_per_token_bf16"),
+        licence=row.name("licence"),
+        commercial_use=row.one_of("commercial_use", rows.Commercial),
+        licence_conditions=row.text("licence_conditions"),
+        released=row.text("released"),
+        quality=dict(sorted(lowest.items())),
+        source=row.name("source"),
+        as_of=row.text("as_of"),
+        confidence=confidence(row.text("as_of"), row.text("confidence")),
+    )
+
+
+def hosted(folder: Path) -> list[rows.HostedModel]:
+    return [_hosted(row) for row in read(folder, "llms_hosted.csv")]
+
+
+def _hosted(row: Row) -> rows.HostedModel:
+    agrees = {"yes": True, "no": False}.get(row.text("agrees"))
+    return rows.HostedModel(
+        provider=row.name("provider"),
+        id=row.name("model_id"),
+        input_usd_per_token=row.required("input_usd_mtok", PER_MILLION),
+        output_usd_per_token=row.required("output_usd_mtok", PER_MILLION),
+        cache_read_usd_per_token=row.number("cache_read_usd_mtok", PER_MILLION),
+        cache_write_usd_per_token=row.number("cache_write_usd_mtok", PER_MILLION),
+        batch_input_usd_per_token=row.number("batch_input_usd_mtok", PER_MILLION),
+        batch_output_usd_per_token=row.number("batch_output_usd_mtok", PER_MILLION),
+        context_tokens=row.whole("context_max"),
+        output_tokens=row.whole("output_max"),
+        deprecation_date=row.text("deprecation_date"),
+        successor=row.text("successor"),
+        agrees=agrees,
+        second_input_usd_per_token=row.number("second_source_input", PER_MILLION),
+        second_output_usd_per_token=row.number("second_source_output", PER_MILLION),
+        source=row.name("source"),
+        as_of=row.text("as_of"),
+        confidence=confidence(row.text("as_of"), {True: "high", False: "low", None: "medium"}[agrees]),
+    )
+
+
+def exchange_rates(folder: Path) -> list[rows.ExchangeRate]:
+    return [
+        rows.ExchangeRate(
+            base=row.name("base"),
+            quote=row.name("quote"),
+            rate=row.required("rate"),
+            low_12m=row.required("low_12m"),
+            high_12m=row.required("high_12m"),
+            source=row.name("source"),
+            as_of=row.text("as_of"),
+            confidence=confidence(row.text("as_of"), row.text("confidence")),
+        )
+        for row in read(folder, "fx.csv")
+    ]
+
+
+def regions(folder: Path) -> list[rows.Region]:
+    return [
+        rows.Region(
+            provider=row.name("provider"),
+            region=row.name("region"),
+            country=row.name("country"),
+            city=row.text("city"),
+            data_zone=row.one_of("data_zone", rows.DataZone),
+            grid_gco2_per_kwh=row.number("grid_gco2_kwh"),
+            source=row.name("source"),
+            as_of=row.text("as_of"),
+            confidence=confidence(row.text("as_of"), row.text("confidence") or "high"),
+            notes=row.text("note"),
+        )
+        for file in ("regions.csv", "regions_more.csv")
+        for row in read(folder, file)
+    ]
+
+
+def countries(folder: Path) -> list[rows.Country]:
+    return [
+        rows.Country(
+            country=row.name("country"),
+            alpha3=row.text("alpha3"),
+            name=row.name("name"),
+            places=tuple(row.text("places").split()),
+            source=row.name("source"),
+            as_of=row.text("as_of"),
+            confidence=confidence(row.text("as_of")),
+        )
+        for row in read(folder, "countries.csv")
+    ]
+
+
+def tariffs(folder: Path, known: list[rows.Country]) -> list[rows.EnergyTariff]:
+    """Energy rows are keyed by alpha-3, with a state behind a dash; two groups (EU27, WORLD) stay as they are."""
+    alpha2 = {country.alpha3: country.country for country in known if country.alpha3}
+    found = []
+    for file in ("energy.csv", "energy_more.csv"):
+        for row in read(folder, file):
+            code, _, state = row.name("country").partition("-")
+            country = alpha2.get(code, code)
+            found.append(_tariff(row, country, f"{country}-{state}" if state else ""))
+    return found
+
+
+def _tariff(row: Row, country: str, area: str) -> rows.EnergyTariff:
+    as_of = row.text("price_as_of")
+    return rows.EnergyTariff(
+        country=country,
+        area=area,
+        industrial_usd_per_kwh=row.number("industrial_usd_kwh"),
+        commercial_usd_per_kwh=row.number("commercial_or_nonhousehold_usd_kwh"),
+        grid_gco2_per_kwh=row.number("grid_gco2_kwh"),
+        grid_year=row.text("grid_year"),
+        grid_source=row.text("grid_source"),
+        source=row.text("price_source") or row.name("grid_source"),
+        as_of=as_of or row.text("grid_year"),
+        confidence=confidence(as_of, row.text("price_confidence")),
+    )
+
+
+def artefacts(folder: Path) -> list[Artefact]:
+    return [
+        Artefact(
+            name=row.name("name"),
+            model=row.name("model"),
+            package=row.name("package"),
+            version=row.name("version"),
+            member=row.name("member"),
+            sha256=row.name("sha256"),
+            size_bytes=row.count("size_bytes"),
+            quantisation=row.name("quantisation"),
+            licence=row.name("licence"),
+            source=row.name("source"),
+        )
+        for row in read(folder, "artefacts.csv")
+    ]
+
+
+def efficiencies(folder: Path) -> list[rows.Efficiency]:
+    return [
+        rows.Efficiency(
+            engine=row.name("engine"),
+            quantisation=row.name("quantisation"),
+            isa=row.name("isa"),
+            kind=row.one_of("kind", rows.EngineKind),
+            prefill_share_of_matmul=row.required("prefill_share_of_matmul"),
+            decode_share_of_matmul=row.required("decode_share_of_matmul"),
+            decode_share_of_matmul_batched=row.required("decode_share_of_matmul_batched"),
+            decode_share_of_bandwidth=row.required("decode_share_of_bandwidth"),
+            low_factor=row.required("low_factor"),
+            high_factor=row.required("high_factor"),
+            memory_overhead_bytes=row.count("memory_overhead_bytes"),
+            memory_peak_share=row.required("memory_peak_share"),
+            startup_s=row.required("startup_s"),
+            source=row.name("source"),
+            as_of=row.text("as_of"),
+            confidence=confidence(row.text("as_of"), row.text("confidence")),
+        )
+        for row in read(folder, "efficiencies.csv")
+    ]
+
+
+def residency_rules(folder: Path) -> list[rows.ResidencyRule]:
+    return [
+        rows.ResidencyRule(
+            jurisdiction=row.name("jurisdiction"),
+            rule=row.name("rule"),
+            planner=row.name("planner"),
+            source=row.name("source"),
+            as_of=row.text("as_of"),
+            confidence=confidence(row.text("as_of"), row.text("confidence")),
+        )
+        for row in read(folder, "residency.csv")
+    ]
+
+
+def aliases(folder: Path) -> list[rows.Alias]:
+    return [
+        rows.Alias(
+            kind=row.one_of("kind", rows.AliasKind),
+            name=row.name("name"),
+            id=row.name("id"),
+            source=row.name("source"),
+            as_of=row.text("as_of"),
+            confidence=confidence(row.text("as_of")),
+        )
+        for row in read(folder, "aliases.csv")
+    ]
+
+
+def device_tools(folder: Path) -> list[rows.DeviceTool]:
+    return [
+        rows.DeviceTool(
+            program=row.name("program"),
+            arguments=tuple(row.text("arguments").split()),
+            memory_unit_bytes=row.count("memory_unit_bytes"),
+            source=row.name("source"),
+            as_of=row.text("as_of"),
+            confidence=confidence(row.text("as_of")),
+        )
+        for row in read(folder, "tools.csv")
+    ]
+
+
+def quantisations(folder: Path) -> list[rows.Quantisation]:
+    return [
+        rows.Quantisation(
+            quantisation=row.name("quantisation"),
+            bits_per_weight=row.required("bits_per_weight"),
+            source=row.name("source"),
+            as_of=row.text("as_of"),
+            confidence=confidence(row.text("as_of"), row.text("confidence")),
+        )
+        for row in read(folder, "quantisations.csv")
+    ]
