@@ -1,17 +1,7 @@
 """archwright: plans AI infrastructure, runs it, and measures whether every promise held.
 
-The public functions live in `archwright.api` and load on first use, so that importing the package costs nothing.
+The public functions are in `archwright.api` (`from archwright import api`), which mirrors the command line verb by
+verb. This module stays empty: importing it costs nothing.
 """
 
-from __future__ import annotations
-
-from importlib import import_module
-from typing import Any
-
 __version__ = "0.1.0"
-
-
-def __getattr__(name: str) -> Any:
-    if name.startswith("_"):
-        raise AttributeError(name)
-    return getattr(import_module("archwright.api"), name)

@@ -62,6 +62,8 @@ class ArchwrightError(Exception):
         self.where = where or Where()
         self.hint = hint
         self.nearest = nearest
+        # What there is to show in spite of the error: a plan without a choice still has its options.
+        self.result: object | None = None
 
     def lines(self) -> str:
         """The three lines of the command line: what, where, what to do."""

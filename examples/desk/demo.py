@@ -1,0 +1,80 @@
+"""The main job on this machine, command by command: plan, bring up, ask, measure, compare, take down.
+
+Every line that starts with $ is a command you can type yourself. Exit status 0 only if all of it happened.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+HERE = Path(__file__).parent
+OUTPUT = Path("demo")
+ARCHWRIGHT = [sys.executable, "-m", "archwright"]
+QUESTION = "In one sentence: why should a plan be measured?"
+
+
+def run(*words: str, show: bool = True) -> str:
+    """Run one verb as a person would type it; its output is shown, or returned when it is JSON for us."""
+    print(f"\n$ archwright {' '.join(words)}", flush=True)
+    done = subprocess.run([*ARCHWRIGHT, *words], stdout=None if show else subprocess.PIPE, text=True, check=False)
+    if done.returncode != 0:
+        raise SystemExit(f"archwright {words[0]} ended with status {done.returncode}")
+    return done.stdout or ""
+
+
+def ask(url: str, key: str) -> None:
+    """Plain HTTP, as any OpenAI client does it; prints the answer as it streams in."""
+    print(f"\n$ curl -N {url}/v1/chat/completions ...   (streamed)\n  {QUESTION}\n  ", end="", flush=True)
+    body = {"model": "assistant", "stream": True, "max_tokens": 64, "messages": [{"role": "user", "content": QUESTION}]}
+    request = urllib.request.Request(
+        f"{url}/v1/chat/completions",
+        data=json.dumps(body).encode(),
+        headers={"authorization": f"Bearer {key}", "content-type": "application/json"},
+    )
+    pieces, began, first = 0, time.perf_counter(), 0.0
+    with urllib.request.urlopen(request, timeout=60) as reply:
+        for line in reply:
+            if not line.startswith(b"data: {"):
+                continue
+            for choice in json.loads(line[6:]).get("choices", []):
+                text = choice["delta"].get("content") or ""
+                if text:
+                    first = first or time.perf_counter()
+                    pieces += 1
+                    print(text.replace("\n", "\n  "), end="", flush=True)
+    if not pieces:
+        raise SystemExit("the model said nothing")
+    print(f"\n  ({pieces} pieces, the first after {first - began:.2f} s)", flush=True)
+
+
+def main() -> int:
+    began = time.perf_counter()
+    OUTPUT.mkdir(exist_ok=True)
+    plan = str(OUTPUT / "plan.json")
+    run("plan", str(HERE / "needs.yaml"), "-o", plan)
+    started = json.loads(run("up", plan, "--detach", "--port", "0", "--json", show=False))
+    try:
+        print(f"  up at {started['url']}/v1", flush=True)
+        run("status")
+        key = json.loads(run("key", "create", "--tenant", "demo", "--json", show=False))["key"]
+        print(f"  tenant demo, key {key[:7]}...", flush=True)
+        ask(started["url"], key)
+        run("bench", "--against", plan)
+        report = run("reconcile", plan, "--json", show=False)
+        (OUTPUT / "reconcile.json").write_text(report, encoding="utf-8")
+        if any(deviation["measured"] is None for deviation in json.loads(report)["deviations"]):
+            raise SystemExit("a prediction was not measured")
+        print(f"  wrote {OUTPUT / 'reconcile.json'}", flush=True)
+    finally:
+        run("down")
+    print(f"\nall of it in {time.perf_counter() - began:.0f} s")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,31 @@
+"""The audit trail: `audit list`, `audit verify`."""
+
+from __future__ import annotations
+
+from archwright.access import audit as trail
+from archwright.access.audit import AuditEvent
+from archwright.api.context import opened
+from archwright.contract.record import Record
+from archwright.errors import StoreError
+
+
+class Verified(Record):
+    """The chain is whole; `records` were checked."""
+
+    whole: bool
+    records: int
+
+
+def list(*, tenant: str | None = None, limit: int = 50) -> tuple[AuditEvent, ...]:  # noqa: A001 - the verb's name
+    """The newest records first."""
+    with opened() as (_settings, _home, store):
+        return tuple(trail.events(store, tenant=tenant, limit=limit))
+
+
+def verify() -> Verified:
+    """Recompute the chain. Raises StoreError AW-STO-04 at the first record that was altered, moved or removed."""
+    with opened() as (_settings, _home, store):
+        broken = trail.verify(store)
+        if broken is not None:
+            raise StoreError("AW-STO-04", f"the audit chain is broken at record {broken}", hint="restore from backup")
+        return Verified(whole=True, records=store.last_seq(trail.TABLE))

@@ -1,0 +1,37 @@
+"""What every public function starts from: settings in force, home, store, keys."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from archwright import settings
+from archwright.access.identity import Keys, load_pepper
+from archwright.home import Home
+from archwright.settings import Settings
+from archwright.store import Store
+
+
+def home_of(chosen: Settings) -> Home:
+    return Home(chosen.home)
+
+
+def store_url(chosen: Settings) -> str:
+    return chosen.database_url or home_of(chosen).store_url
+
+
+@contextmanager
+def opened(flags: Mapping[str, object] | None = None) -> Iterator[tuple[Settings, Home, Store]]:
+    """Settings, home and an open store, closed at the end."""
+    chosen = settings.load(flags)
+    store = Store(store_url(chosen))
+    try:
+        yield chosen, home_of(chosen), store
+    finally:
+        store.close()
+
+
+@contextmanager
+def keyring() -> Iterator[tuple[Keys, Home, Store]]:
+    with opened() as (_chosen, home, store):
+        yield Keys(store, load_pepper(home)), home, store

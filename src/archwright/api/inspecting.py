@@ -1,0 +1,99 @@
+"""What this installation is: `doctor`, `settings`."""
+
+from __future__ import annotations
+
+import ctypes.util
+import importlib.util
+import shutil
+import sys
+
+from archwright import settings as configuration
+from archwright.api.context import home_of
+from archwright.api.models import list as model_files
+from archwright.contract.record import Record
+from archwright.home import Home
+from archwright.operate import platform, probe
+
+DISK_NEEDED_BYTES = 1_000_000_000
+
+
+class Setting(Record):
+    name: str
+    value: str
+    source: str
+
+
+def settings() -> tuple[Setting, ...]:
+    """Each setting in force and where it came from."""
+    chosen = configuration.load()
+    return tuple(
+        Setting(name=name, value=_shown(name, getattr(chosen, name)), source=chosen.sources[name])
+        for name in configuration.NAMES
+    )
+
+
+def _shown(name: str, value: object) -> str:
+    """A database URL may hold a password."""
+    text = str(value)
+    if name == "database_url" and "@" in text:
+        scheme, _, rest = text.partition("://")
+        return f"{scheme}://***@{rest.rpartition('@')[2]}"
+    return text
+
+
+class Check(Record):
+    """One thing `up` needs; `hint` is what to do when it is missing."""
+
+    name: str
+    ok: bool
+    detail: str
+    hint: str = ""
+
+
+def doctor() -> tuple[Check, ...]:
+    """Everything `up` needs, looked at without changing anything."""
+    chosen = configuration.load()
+    home = home_of(chosen)
+    return (
+        Check(name="python", ok=sys.version_info >= (3, 11), detail=sys.version.split()[0]),
+        _package("xllamacpp", "engine"),
+        _package("numpy", "probe"),
+        _openmp(),
+        _models(),
+        _disk(home),
+        _port(home, chosen.host, chosen.port),
+    )
+
+
+def _package(name: str, purpose: str) -> Check:
+    here = importlib.util.find_spec(name) is not None
+    hint = "" if here else "pip install 'archwright[local]'"
+    return Check(name=purpose, ok=here, detail=f"{name} {'installed' if here else 'missing'}", hint=hint)
+
+
+def _openmp() -> Check:
+    found = sys.platform != "linux" or ctypes.util.find_library("gomp") is not None
+    hint = "" if found else "apt-get install libgomp1"
+    return Check(name="openmp", ok=found, detail="libgomp found" if found else "libgomp missing", hint=hint)
+
+
+def _models() -> Check:
+    files = model_files()
+    here = [file.model for file in files if file.here]
+    hint = "" if here else f"archwright models fetch {files[0].model}"
+    return Check(name="model", ok=bool(here), detail=", ".join(here) or "none fetched", hint=hint)
+
+
+def _disk(home: Home) -> Check:
+    free = shutil.disk_usage(home.folder()).free
+    ok = free >= DISK_NEEDED_BYTES
+    return Check(name="disk", ok=ok, detail=f"{free / 1e9:.1f} GB free", hint="" if ok else "free 1 GB")
+
+
+def _port(home: Home, host: str, port: int) -> Check:
+    running = platform.status(home)
+    if running.url is not None:
+        return Check(name="port", ok=True, detail=f"the platform runs at {running.url}")
+    free = port == 0 or probe.port_is_free(host, port)
+    detail = f"{host}:{port} {'free' if free else 'in use'}"
+    return Check(name="port", ok=free, detail=detail, hint="" if free else "archwright up --port 0")

@@ -1,0 +1,3 @@
+"""Promise against reality: `bench`, `reconcile`."""
+
+from __future__ import annotations

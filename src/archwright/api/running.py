@@ -1,0 +1,162 @@
+"""The running platform: `up`, `status`, `down`, `ask`."""
+
+from __future__ import annotations
+
+import json
+import signal
+import ssl
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from types import FrameType, TracebackType
+
+import msgspec
+
+from archwright import settings
+from archwright.access.identity import Keys, load_pepper
+from archwright.api.context import home_of, keyring, opened, store_url
+from archwright.api.planning import plan_or_needs
+from archwright.contract.record import Record
+from archwright.deploy.single_machine import Listen, bundle
+from archwright.errors import OperateError, Where
+from archwright.home import Home
+from archwright.operate import owner, platform, probe
+from archwright.operate.platform import Status
+from archwright.serving.config import GatewayConfig
+from archwright.serving.config import check as check_gateway
+
+
+class Started(Record):
+    """What `up --json` prints. `key` is shown on the first start of a home only; `console` is not built yet."""
+
+    url: str
+    key: str | None
+    console: str | None
+
+
+class Platform:
+    """A platform that is up. Without `detach` it lives as long as this process: `wait()` for it, or use `with`."""
+
+    def __init__(self, started: Started, home: Home, process: subprocess.Popen[bytes], *, detached: bool) -> None:
+        self.started = started
+        self.detached = detached
+        self._home = home
+        self._process = process
+
+    def wait(self) -> int:
+        """Until the platform ends or this process is asked to stop; takes it down in order then."""
+
+        def stop(_number: int, _frame: FrameType | None) -> None:
+            self._process.terminate()
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, stop)
+        return self._process.wait()
+
+    def stop(self) -> None:
+        platform.down(self._home)
+        if not self.detached:
+            self._process.wait()
+
+    def __enter__(self) -> Platform:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.stop()
+
+
+def up(source: str | None = None, *, detach: bool = False, port: int | None = None) -> Platform:
+    """Bring a plan up and return when every process is ready.
+
+    `source` is a plan.json or a needs file; else plan.json, else needs.yaml of the folder, else the desk needs.
+    Raises PlanError when the plan does not run on one machine, MissingError for a model that is not here,
+    OperateError for a taken port, a platform already running, or a process that does not start.
+    """
+    chosen = settings.load({"port": port})
+    home = home_of(chosen)
+    if chosen.port == 0:
+        chosen = settings.load({"port": probe.free_port(chosen.host)})
+    made = plan_or_needs(source)
+    called_at = time.time()
+    listen = Listen(chosen.host, chosen.port, chosen.tls_certificate, chosen.tls_key)
+    built = bundle(made, listen, store_url(chosen))
+    check_gateway(msgspec.convert(built.processes[-1].config, GatewayConfig))
+    platform.check(made, home, chosen.host, chosen.port)
+    with opened() as (_chosen, _home, store):
+        key = owner.first_key(Keys(store, load_pepper(home)))
+    process = platform.start(made, built, home, called_at, attached=not detach)
+    return Platform(Started(url=built.url, key=key, console=None), home, process, detached=detach)
+
+
+def status() -> Status:
+    """What runs, whether it is ready, how often it was restarted."""
+    return platform.status(home_of(settings.load()))
+
+
+class Stopped(Record):
+    """What `down` did, or would do."""
+
+    stopped: bool
+    dry_run: bool
+    processes: tuple[str, ...]
+
+
+def down(*, dry_run: bool = False) -> Stopped:
+    """Take the platform of this home down; running requests are finished first."""
+    home = home_of(settings.load())
+    current = platform.status(home)
+    names = tuple(process.name for process in current.processes)
+    stopped = False if dry_run else platform.down(home)
+    return Stopped(stopped=stopped, dry_run=dry_run, processes=names)
+
+
+def running_url(home: Home) -> str:
+    """The URL of the running platform. Raises OperateError AW-OPS-11 when none runs."""
+    current = platform.status(home)
+    if current.url is None:
+        raise OperateError("AW-OPS-11", "no platform of this home is running", hint="archwright up --detach")
+    return current.url
+
+
+def ask(question: str, *, model: str | None = None, max_tokens: int | None = None) -> Iterator[str]:
+    """Ask the running platform as its owner; yields the answer piece by piece as it is generated."""
+    with keyring() as (keys, home, _store):
+        url, key = running_url(home), owner.local_key(keys, home)
+    chosen = settings.load()
+    context = ssl.create_default_context(cafile=chosen.tls_certificate) if chosen.tls_certificate else None
+    named = model or _first_model(url, key, context)
+    body: dict[str, object] = {"model": named, "stream": True, "messages": [{"role": "user", "content": question}]}
+    if max_tokens is not None:
+        body["max_tokens"] = max_tokens
+    with _call(f"{url}/v1/chat/completions", key, context, json.dumps(body).encode()) as reply:
+        for line in reply:
+            if line.startswith(b"data: {"):
+                event = json.loads(line[6:])
+                if "error" in event:
+                    raise OperateError("AW-OPS-12", str(event["error"].get("message")), hint="archwright status")
+                for choice in event.get("choices", []):
+                    yield choice["delta"].get("content") or ""
+
+
+def _first_model(url: str, key: str, context: ssl.SSLContext | None) -> str:
+    with _call(f"{url}/v1/models", key, context) as reply:
+        return str(json.load(reply)["data"][0]["id"])
+
+
+def _call(url: str, key: str, context: ssl.SSLContext | None, body: bytes | None = None):  # type: ignore[no-untyped-def]
+    headers = {"authorization": f"Bearer {key}", "content-type": "application/json"}
+    request = urllib.request.Request(url, data=body, headers=headers)
+    try:
+        return urllib.request.urlopen(request, timeout=120, context=context)
+    except urllib.error.HTTPError as error:
+        message = error.read(4096).decode(errors="replace")
+        try:
+            message = json.loads(message)["error"]["message"]
+        except (ValueError, KeyError, TypeError):
+            message = message or str(error)
+        raise OperateError("AW-OPS-12", f"the gateway refused: {message}", where=Where(url)) from error
+    except urllib.error.URLError as error:
+        hint = "archwright status"
+        raise OperateError("AW-OPS-13", f"cannot reach it: {error.reason}", where=Where(url), hint=hint) from error

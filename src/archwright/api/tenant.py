@@ -1,0 +1,17 @@
+"""Tenants: `tenant create`, `tenant list`."""
+
+from __future__ import annotations
+
+from archwright.access.identity import Tenant
+from archwright.api.context import keyring
+
+
+def create(name: str) -> Tenant:
+    """Make a tenant; StoreError AW-STO-02 when it exists."""
+    with keyring() as (keys, _home, _store):
+        return keys.create_tenant(name)
+
+
+def list() -> tuple[Tenant, ...]:  # noqa: A001 - the verb's name
+    with keyring() as (keys, _home, _store):
+        return tuple(keys.tenants())

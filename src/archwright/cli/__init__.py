@@ -1,0 +1,104 @@
+"""The command line: parse, call the public function of the same name, show. No logic."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any
+
+from archwright import __version__
+from archwright.cli.verbs import GROUPS, VERBS, Arg, Verb
+from archwright.errors import ArchwrightError, boundary
+
+TYPES: dict[str, type] = {"text": str, "integer": int, "number": float}
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of every verb, built from the rows of cli/verbs.py."""
+    top = argparse.ArgumentParser(
+        prog="archwright",
+        description="Plans AI infrastructure, runs it, and measures whether every promise held.",
+        epilog="start with: archwright up    or: archwright init && archwright plan needs.yaml -o plan.json",
+    )
+    top.add_argument("--version", action="version", version=f"archwright {__version__}")
+    verbs = top.add_subparsers(metavar="VERB", required=True)
+    groups: dict[str, Any] = {}
+    for verb in VERBS:
+        parent = verbs
+        if len(verb.words) == 2:
+            group = verb.words[0]
+            if group not in groups:
+                made = verbs.add_parser(group, help=GROUPS[group], description=GROUPS[group])
+                groups[group] = made.add_subparsers(metavar="VERB", required=True)
+            parent = groups[group]
+        one = parent.add_parser(verb.words[-1], help=verb.help, description=verb.help)
+        one.set_defaults(verb=verb)
+        one.add_argument("--json", action="store_true", dest="as_json", help="print JSON")
+        for arg in verb.args:
+            _add(one, arg)
+    return top
+
+
+def _add(one: argparse.ArgumentParser, arg: Arg) -> None:
+    if arg.positional:
+        one.add_argument(
+            arg.name, nargs=None if arg.required else "?", help=arg.help, metavar=arg.metavar or arg.name
+        )
+        return
+    names = [f"--{arg.name.replace('_', '-')}", *([arg.short] if arg.short else [])]
+    if arg.kind == "flag":
+        one.add_argument(*names, dest=arg.name, action="store_true", help=arg.help)
+        return
+    metavar = arg.metavar or arg.name.upper()
+    kind = TYPES[arg.kind]
+    one.add_argument(*names, dest=arg.name, type=kind, default=arg.default, help=arg.help, metavar=metavar)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb; the exit status says how it ended (errors.py lists them)."""
+    parsed = parser().parse_args(argv)
+    verb: Verb = parsed.verb
+    try:
+        with boundary("command line"):
+            return _run_unless_closed(verb, parsed)
+    except ArchwrightError as error:
+        _complain(error, verb, parsed.as_json)
+        return error.exit_status
+    except KeyboardInterrupt:
+        return 130
+
+
+def _run_unless_closed(verb: Verb, parsed: argparse.Namespace) -> int:
+    """A reader that closes the pipe (`| head`) ends the command quietly, as it ends other tools."""
+    try:
+        return _run(verb, parsed)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+def _run(verb: Verb, parsed: argparse.Namespace) -> int:
+    function: Any = import_module("archwright.api")
+    for part in verb.function.split("."):
+        function = getattr(function, part)
+    positional = [getattr(parsed, arg.name) for arg in verb.args if arg.positional]
+    options = {arg.name: getattr(parsed, arg.name) for arg in verb.args if not arg.positional}
+    return _show(verb, function(*positional, **options), parsed.as_json)
+
+
+def _show(verb: Verb, result: object, as_json: bool) -> int:
+    show = import_module("archwright.cli.show")
+    status: int = show.as_json(result) if as_json else getattr(show, verb.show)(result)
+    return status
+
+
+def _complain(error: ArchwrightError, verb: Verb, as_json: bool) -> None:
+    if error.result is not None:
+        _show(verb, error.result, as_json)
+    sys.stdout.flush()
+    text = json.dumps(error.as_dict()) if as_json else error.lines()
+    sys.stderr.write(text + "\n")

@@ -1,0 +1,250 @@
+"""Results as people read them (rich tables), and as programs do (JSON). Each function returns the exit status."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from archwright.api.running import Platform
+from archwright.cli.numbers import band, pretty, significant
+from archwright.contract.evidence import Deviation, Reconciliation
+from archwright.contract.plan import Option, Plan
+
+MINIMUM_WIDTH = 100
+
+
+def console() -> Console:
+    """A console that keeps tables whole when the output is no terminal."""
+    width = None if sys.stdout.isatty() else MINIMUM_WIDTH + 20
+    return Console(width=width, highlight=False, soft_wrap=False)
+
+
+def as_json(result: object) -> int:
+    """The one JSON form: records as objects, a stream of text as {"text": ...}."""
+    if isinstance(result, Platform):
+        _print_json(result.started)
+        return 0 if result.detached else result.wait()
+    if isinstance(result, Path):
+        result = {"path": str(result)}
+    elif isinstance(result, Iterator):
+        result = {"text": "".join(result)}
+    elif isinstance(result, str):
+        result = {"text": result}
+    _print_json(result)
+    return 0
+
+
+def _print_json(value: object) -> None:
+    sys.stdout.write(msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n")
+    sys.stdout.flush()
+
+
+def text(result: str) -> int:
+    sys.stdout.write(result.rstrip("\n") + "\n")
+    return 0
+
+
+def path(result: Path) -> int:
+    return text(f"wrote {result}")
+
+
+def stream(result: Iterator[str]) -> int:
+    for piece in result:
+        sys.stdout.write(piece)
+        sys.stdout.flush()
+    sys.stdout.write("\n")
+    return 0
+
+
+def record(result: object) -> int:
+    """A record as aligned `name  value` lines."""
+    fields: dict[str, object] = msgspec.to_builtins(result)
+    width = max(map(len, fields), default=0)
+    return text("\n".join(f"{name:<{width}}  {_plain(value)}" for name, value in fields.items()))
+
+
+def table(result: Iterable[object]) -> int:
+    """Records as rows; their fields as columns."""
+    rows: list[dict[str, object]] = [msgspec.to_builtins(row) for row in result]
+    if not rows:
+        return text("none")
+    drawn = Table(box=None, pad_edge=False, header_style="bold")
+    for name in rows[0]:
+        drawn.add_column(name.replace("_", " "), overflow="fold")
+    for row in rows:
+        drawn.add_row(*(_plain(value) for value in row.values()))
+    console().print(drawn)
+    return 0
+
+
+def _plain(value: object) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.3f}".rstrip("0").rstrip(".")
+    return str(value)
+
+
+def plan(result: Plan) -> int:
+    """The decision, its options with prices, the promises with their bands, and what is not sized."""
+    out = console()
+    out.print(f"\n[bold]Plan for {result.organisation}[/]   {result.needs_file}   plan {result.digest[:12]}")
+    if result.machine:
+        machine = result.machine
+        out.print(
+            f"this machine: {machine.cores_usable} cores ({machine.isa}), {pretty(machine.memory_bytes, 'bytes')} memory, "
+            f"{pretty(machine.memory_bandwidth_bytes_per_s.value, 'B/s')} read, "
+            f"{pretty(machine.matmul_flops_per_s.value, 'FLOP/s')} matrix product, "
+            f"{pretty(machine.disk_free_bytes, 'bytes')} free, GPU: {', '.join(machine.gpus) or 'none'}"
+        )
+    out.print(_options(result))
+    for option in result.options:
+        for note in option.notes:
+            out.print(f"  [dim]{option.name}: {note}[/]")
+    if result.predictions:
+        out.print(_predictions(result))
+    for line in result.not_sized:
+        out.print(f"  not sized yet: {line}")
+    out.print(f"  {len(result.assumptions)} assumptions, {len(result.controls)} controls: archwright explain\n")
+    return 0
+
+
+def _options(result: Plan) -> Table:
+    drawn = Table(title="Options", title_justify="left", header_style="bold")
+    drawn.add_column("")
+    drawn.add_column("option")
+    drawn.add_column("where")
+    drawn.add_column("models")
+    drawn.add_column(f"{result.currency} a month", justify="right")
+    drawn.add_column("90 % band", justify="right")
+    drawn.add_column("verdict")
+    for option in result.options:
+        mark = "[green]->[/]" if option.name == result.chosen else ""
+        cost = option.cost_per_month
+        drawn.add_row(
+            mark,
+            option.name,
+            ", ".join(option.regions) or "-",
+            ", ".join(sorted(set(option.models.values()))) or "-",
+            pretty(cost.value, result.currency) if cost else "-",
+            band(cost) if cost else "-",
+            _feasibility(option),
+        )
+    return drawn
+
+
+def _feasibility(option: Option) -> str:
+    if option.feasible:
+        return "[green]feasible[/]"
+    misses = [f"{m.constraint}{_limit(m.value, m.limit)}" for m in option.misses]
+    return "[yellow]no: " + "; ".join(misses) + "[/]"
+
+
+def _limit(value: float | str | None, limit: float | str | None) -> str:
+    shown = [significant(x) if isinstance(x, float | int) else str(x) for x in (value, limit) if x is not None]
+    return f" ({' > '.join(shown)})" if shown else ""
+
+
+def _predictions(result: Plan) -> Table:
+    drawn = Table(title="Promises", title_justify="left", header_style="bold")
+    for name in ("prediction", "value", "90 % band", "basis"):
+        drawn.add_column(name, justify="right" if name in ("value", "90 % band") else "left")
+    for promise in result.predictions:
+        estimate = promise.estimate
+        basis = result.basis(estimate.basis)
+        drawn.add_row(
+            promise.id, pretty(estimate.value, estimate.unit), band(estimate), f"{basis.kind}: {basis.stratum}"
+        )
+    return drawn
+
+
+def platform(result: Platform) -> int:
+    """The address, the key (first start only) and three things to try; stays until stopped unless detached."""
+    started = result.started
+    key = started.key or "(shown on the first start; make another with: archwright key create)"
+    text(
+        f"url  {started.url}/v1\nkey  {key}\n\ntry:\n"
+        f'  archwright ask "What is the capital of France?"\n'
+        f"  archwright bench\n"
+        f"  curl -s {started.url}/v1/models -H 'authorization: Bearer {started.key or 'KEY'}'"
+    )
+    sys.stdout.flush()
+    if result.detached:
+        return 0
+    text("\nrunning; Ctrl-C takes it down")
+    sys.stdout.flush()
+    return result.wait()
+
+
+def status(result: Any) -> int:
+    text(f"{result.state}" + (f" at {result.url}/v1" if result.url else ""))
+    if result.processes:
+        table(result.processes)
+    return 0
+
+
+def stopped(result: Any) -> int:
+    if result.dry_run:
+        return text(f"would stop: {', '.join(result.processes) or 'nothing'}")
+    return text(f"stopped: {', '.join(result.processes)}" if result.stopped else "nothing was running")
+
+
+def checks(result: Any) -> int:
+    for check in result:
+        text(f"{'ok  ' if check.ok else 'FAIL'}  {check.name}: {check.detail}" + (f"  -> {check.hint}" if check.hint else ""))
+    return 0 if all(check.ok for check in result) else 1
+
+
+def bench(result: Any) -> int:
+    out = console()
+    for phase in result.phases:
+        out.print(
+            f"{phase.name}: {phase.requests} requests in {phase.seconds:.0f} s, {phase.failed} failed, "
+            f"{phase.output_tokens} tokens out"
+        )
+    for note in result.notes:
+        out.print(f"  note: {note}")
+    return reconciliation(result.reconciliation)
+
+
+VERDICTS = {
+    "within": "[green]within[/]",
+    "better": "[cyan]better[/]",
+    "worse": "[red]worse[/]",
+    "unknown": "[dim]unknown[/]",
+}
+
+
+def reconciliation(result: Reconciliation) -> int:
+    """Plan versus actual."""
+    drawn = Table(title="Plan versus actual", title_justify="left", header_style="bold")
+    for name in ("prediction", "predicted", "90 % band", "measured", "samples", "verdict"):
+        drawn.add_column(name, justify="left" if name in ("prediction", "verdict") else "right")
+    for deviation in result.deviations:
+        drawn.add_row(*_compared(deviation))
+    out = console()
+    out.print(drawn)
+    measured = sum(1 for d in result.deviations if d.measured)
+    inside = sum(1 for d in result.deviations if d.verdict == "within")
+    out.print(f"{inside} of {measured} measured predictions inside their band; plan {result.plan_digest[:12]}")
+    return 0
+
+
+def _compared(deviation: Deviation) -> tuple[str, ...]:
+    predicted, measured = deviation.predicted, deviation.measured
+    return (
+        deviation.prediction_id,
+        pretty(predicted.value, predicted.unit),
+        band(predicted),
+        pretty(measured.value, predicted.unit) if measured else "-",
+        str(measured.samples) if measured else "-",
+        VERDICTS[deviation.verdict],
+    )

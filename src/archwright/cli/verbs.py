@@ -1,0 +1,174 @@
+"""The verbs of the shell: one row each, naming the public function it mirrors.
+
+A row is data, so that `--help` imports nothing of ours; a test holds every row against its function's signature.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+Kind = Literal["text", "integer", "number", "flag"]
+
+
+class Arg(NamedTuple):
+    """A positional (the thing) or an option (`--name`), parsed into the keyword of the same name."""
+
+    name: str
+    help: str
+    kind: Kind = "text"
+    positional: bool = False
+    required: bool = False
+    default: object = None
+    short: str = ""
+    metavar: str = ""
+
+
+class Verb(NamedTuple):
+    """`show` names the function of cli/show.py that prints its result for people."""
+
+    words: tuple[str, ...]
+    function: str
+    help: str
+    args: tuple[Arg, ...] = ()
+    show: str = "record"
+
+
+PLAN_FILE = Arg("plan", "a plan.json", positional=True, required=True)
+
+VERBS: tuple[Verb, ...] = (
+    Verb(
+        ("init",),
+        "init",
+        "write a needs.yaml to start from",
+        (
+            Arg("template", "desk, startup, clinic or manufacturer", default="desk"),
+            Arg("output", "file to write", default="needs.yaml", short="-o"),
+        ),
+        "path",
+    ),
+    Verb(
+        ("plan",),
+        "plan",
+        "choose, size and price a platform for a needs file",
+        (
+            Arg("needs", "the needs file", positional=True, required=True, metavar="needs.yaml"),
+            Arg("output", "also write the plan there", short="-o", metavar="plan.json"),
+        ),
+        "plan",
+    ),
+    Verb(
+        ("explain",),
+        "explain",
+        "why a plan is as it is",
+        (PLAN_FILE, Arg("thing", "a prediction, metric, workload, option or control", positional=True)),
+        "text",
+    ),
+    Verb(
+        ("up",),
+        "up",
+        "bring a plan up on this machine",
+        (
+            Arg("source", "a plan.json or needs.yaml; else the folder's, else the desk", positional=True),
+            Arg("detach", "return when it is ready; it goes on in the background", "flag"),
+            Arg("port", "where the gateway listens, 0 for any free port", "integer"),
+        ),
+        "platform",
+    ),
+    Verb(("status",), "status", "what runs", (), "status"),
+    Verb(
+        ("down",),
+        "down",
+        "take the platform down",
+        (Arg("dry_run", "only say what would be stopped", "flag"),),
+        "stopped",
+    ),
+    Verb(("doctor",), "doctor", "check what this machine has and lacks", (), "checks"),
+    Verb(
+        ("ask",),
+        "ask",
+        "ask the running platform a question",
+        (
+            Arg("question", "the question", positional=True, required=True),
+            Arg("model", "a model or workload; default: the first"),
+            Arg("max_tokens", "longest answer in tokens", "integer"),
+        ),
+        "stream",
+    ),
+    Verb(
+        ("bench",),
+        "bench",
+        "drive a plan's traffic at an OpenAI-compatible URL and measure",
+        (
+            Arg("url", "ends in /v1; default: the running platform", positional=True),
+            Arg("against", "the plan whose traffic and predictions count", metavar="plan.json"),
+            Arg("key_env", "the variable that holds the endpoint's key", metavar="NAME"),
+            Arg("model", "the model's name at the endpoint"),
+        ),
+        "bench",
+    ),
+    Verb(
+        ("reconcile",),
+        "reconcile",
+        "hold every prediction of a plan against its measurement",
+        (
+            Arg("plan", "a plan.json; default: the running plan, else plan.json", positional=True),
+            Arg("prometheus", "read the measurements from this Prometheus", metavar="URL"),
+        ),
+        "reconciliation",
+    ),
+    Verb(
+        ("models", "fetch"),
+        "models.fetch",
+        "bring a model file into the home",
+        (Arg("name", "the model", positional=True, required=True),),
+    ),
+    Verb(("models", "list"), "models.list", "model files known and here", (), "table"),
+    Verb(
+        ("tenant", "create"),
+        "tenant.create",
+        "make a tenant",
+        (Arg("name", "lower case letters, digits, dashes", positional=True, required=True),),
+    ),
+    Verb(("tenant", "list"), "tenant.list", "tenants", (), "table"),
+    Verb(
+        ("key", "create"),
+        "key.create",
+        "make a key; its secret is shown once",
+        (
+            Arg("tenant", "whose key; made when new", default="default"),
+            Arg("role", "owner, admin, member or monitor", default="member"),
+            Arg("name", "a label", default=""),
+        ),
+    ),
+    Verb(("key", "list"), "key.list", "keys without their secrets", (Arg("tenant", "only this tenant's"),), "table"),
+    Verb(
+        ("key", "revoke"),
+        "key.revoke",
+        "refuse a key from now on",
+        (Arg("id", "the key's id", positional=True, required=True),),
+    ),
+    Verb(
+        ("audit", "list"),
+        "audit.list",
+        "access decisions and administrative acts",
+        (Arg("tenant", "only this tenant's"), Arg("limit", "newest first", "integer", default=50)),
+        "table",
+    ),
+    Verb(("audit", "verify"), "audit.verify", "check the chain of audit records"),
+    Verb(
+        ("catalog", "show"),
+        "catalog.show",
+        "a fact with its source",
+        (Arg("name", "a model, accelerator, offer, engine or regulation", positional=True, required=True),),
+    ),
+    Verb(("catalog", "check"), "catalog.check", "rows, sources and age of the catalog's tables", (), "table"),
+    Verb(("settings",), "settings", "each setting and where it came from", (), "table"),
+)
+
+GROUPS: dict[str, str] = {
+    "models": "model files",
+    "tenant": "tenants",
+    "key": "keys",
+    "audit": "audit records",
+    "catalog": "facts and their sources",
+}

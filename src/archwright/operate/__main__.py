@@ -1,0 +1,81 @@
+"""The supervisor process: `python -m archwright.operate HOME UP_CALLED_AT [--attached]`, started by `platform.up`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from threading import Event
+from typing import TextIO
+
+import msgspec
+
+from archwright import settings
+from archwright.contract.plan import Bundle
+from archwright.engines.process import exit_with_parent
+from archwright.errors import ArchwrightError, OperateError, boundary
+from archwright.home import Home
+from archwright.journal import Journal
+from archwright.monitor.ring import Recorder
+from archwright.operate import state
+from archwright.operate.supervise import Supervisor
+from archwright.store import Store
+
+
+def supervise(home: Home, up_called_at: float) -> None:
+    """Run the Bundle in the home until SIGTERM or SIGINT."""
+    lock = _acquire(home)
+    stop = Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    chosen = settings.load()
+    bundle = msgspec.json.decode(home.config("bundle").read_bytes(), type=Bundle)
+    store = Store(chosen.database_url or home.store_url)
+    recorder = Recorder(store, None)
+    journal = Journal("supervisor", level=chosen.log_level)
+    try:
+        Supervisor(bundle, home, recorder, journal, up_called_at=up_called_at).run(stop)
+    except ArchwrightError as error:
+        failure = state.Failure(code=error.code, message=error.message, hint=error.hint, file=error.where.file)
+        state.write(
+            home,
+            state.State(
+                supervisor_pid=os.getpid(),
+                url=bundle.url,
+                plan_digest=bundle.plan_digest,
+                started_at=up_called_at,
+                failure=failure,
+            ),
+        )
+        raise
+    finally:
+        recorder.close()
+        store.close()
+        lock.close()
+
+
+def _acquire(home: Home) -> TextIO:
+    """The home's lock; patient for a second, because `status` takes it for a moment to look."""
+    for _ in range(20):
+        lock = state.acquire(home)
+        if lock is not None:
+            return lock
+        time.sleep(0.05)
+    raise OperateError("AW-OPS-10", "a platform of this home is already running", hint="archwright down")
+
+
+def main(argv: list[str]) -> int:
+    if "--attached" in argv:
+        exit_with_parent()
+    try:
+        with boundary("supervisor"):
+            supervise(Home(argv[0]), float(argv[1]) if len(argv) > 1 else time.time())
+    except ArchwrightError as error:
+        sys.stderr.write(error.lines() + "\n")
+        return error.exit_status
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

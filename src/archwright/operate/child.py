@@ -1,0 +1,104 @@
+"""One supervised process: start, ask whether it is ready, stop, and say why it died."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+
+from archwright.contract.plan import ProcessSpec
+from archwright.home import Home, write_atomic
+from archwright.operate import probe
+from archwright.settings import child_environment
+
+LOG_LIMIT_BYTES = 10_000_000
+_ERROR_LINE = re.compile(r"(AW-[A-Z]+-\d+)\s+(.*)")
+
+
+class Child:
+    """`restarts` counts starts after the first. The child's stdin is a pipe that only we hold: when we die, it
+    reads end of file and leaves, whatever killed us."""
+
+    def __init__(self, spec: ProcessSpec, home: Home, *, tls: bool) -> None:
+        self.spec = spec
+        self.restarts = 0
+        self.silent_probes = 0
+        self.next_start_at = 0.0
+        self.ready = False
+        self.started_at = 0.0
+        self._home = home
+        self._tls = tls and spec.ready_port is not None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._log_start = 0
+
+    @property
+    def log(self) -> Path:
+        return self._home.log(self.spec.name)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid if self._process else 0
+
+    def start(self, now: float) -> None:
+        config = self._home.config(self.spec.name)
+        write_atomic(config, msgspec.json.format(msgspec.json.encode(self.spec.config)))
+        names = {"{home}": str(self._home.root), "{config}": str(config)}
+        argv = [sys.executable, *(names.get(part, part) for part in self.spec.argv)]
+        self._rotate()
+        with open(self.log, "ab") as log:
+            self._log_start = log.tell()
+            self._process = subprocess.Popen(
+                argv,
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                env=child_environment({"PYTHONUNBUFFERED": "1", **self.spec.environment}),
+                start_new_session=True,
+            )
+        self.started_at, self.ready, self.silent_probes = now, False, 0
+
+    def exited(self) -> int | None:
+        return self._process.poll() if self._process else None
+
+    def probe(self) -> bool:
+        """Ask once. Any answer shows it alive; 200 shows it ready."""
+        status = probe.status_of(self.spec, self._home, tls=self._tls)
+        self.silent_probes = self.silent_probes + 1 if status is None else 0
+        self.ready = status == 200
+        return self.ready
+
+    def stop(self, grace_s: float) -> None:
+        """SIGTERM, wait, then SIGKILL; reaps it."""
+        if self._process is None:
+            return
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+        try:
+            self._process.wait(grace_s)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        if self._process.stdin:
+            self._process.stdin.close()
+        self.ready = False
+
+    def last_words(self) -> tuple[str, str, str]:
+        """(code, message, hint) of the error it logged since its start, else its last line."""
+        try:
+            text = self.log.read_bytes()[self._log_start :].decode(errors="replace")
+        except FileNotFoundError:
+            text = ""
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        for number in range(len(lines) - 1, -1, -1):
+            found = _ERROR_LINE.match(lines[number])
+            if found:
+                return found.group(1), found.group(2), lines[-1] if number < len(lines) - 1 else ""
+        return "AW-OPS-21", lines[-1] if lines else "it said nothing", f"see {self.log}"
+
+    def _rotate(self) -> None:
+        if self.log.is_file() and self.log.stat().st_size > LOG_LIMIT_BYTES:
+            self.log.replace(self.log.with_suffix(".log.1"))

@@ -1,0 +1,32 @@
+"""The first key, and the key that local verbs act with.
+
+Who can read the home owns the platform: `ask`, `bench` and `key` on this machine use a key kept in the home (0600),
+made on first use and made anew when it was revoked.
+"""
+
+from __future__ import annotations
+
+from archwright.access.identity import Keys
+from archwright.home import Home, write_atomic
+
+TENANT = "default"
+
+
+def first_key(keys: Keys) -> str | None:
+    """The owner's key on the first start of a home, None ever after: it is shown once."""
+    if any(key.name == "owner" for key in keys.list()):
+        return None
+    secret, _record = keys.create(TENANT, role="owner", name="owner")
+    return secret
+
+
+def local_key(keys: Keys, home: Home) -> str:
+    """The key of this machine's local verbs."""
+    path = home.folder("secrets") / "local-key"
+    if path.is_file():
+        secret = path.read_text(encoding="ascii").strip()
+        if keys.identify(secret) is not None:
+            return secret
+    secret, _record = keys.create(TENANT, role="owner", name="local")
+    write_atomic(path, secret.encode("ascii"))
+    return secret

@@ -1,0 +1,156 @@
+"""`up`, `status`, `down`: the platform of one home, seen from outside its supervisor."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import msgspec
+
+from archwright.contract.plan import Bundle, Plan, Pool
+from archwright.contract.record import Record
+from archwright.engines import artefacts
+from archwright.errors import OperateError, Where
+from archwright.home import Home, write_atomic
+from archwright.operate import probe, state
+from archwright.settings import child_environment
+
+WAIT_TICK_S = 0.02
+PORT_PATIENCE_S = 3.0
+DOWN_PATIENCE_S = 30.0
+SUPERVISOR = "archwright.operate"
+
+
+class ProcessStatus(Record):
+    name: str
+    pid: int
+    ready: bool
+    restarts: int
+
+
+class Status(Record):
+    """`state` is running, starting, degraded (a process is not ready) or stopped."""
+
+    state: str
+    url: str | None = None
+    plan_digest: str | None = None
+    ready_s: float | None = None
+    up_s: float | None = None
+    processes: tuple[ProcessStatus, ...] = ()
+
+
+def check(plan: Plan, home: Home, host: str, port: int) -> None:
+    """Everything that can be refused before a process starts: running already, model missing, port in use."""
+    current = state.running(home)
+    if current is not None:
+        raise OperateError(
+            "AW-OPS-10",
+            f"a platform of this home is already running at {current.url}",
+            where=Where(str(home.root)),
+            hint="archwright status shows it, archwright down stops it",
+        )
+    for artefact in _artefacts(plan.pools):
+        artefacts.locate(artefact, home)
+    # What a killed platform left behind needs a moment to notice and go.
+    deadline = time.monotonic() + PORT_PATIENCE_S
+    while not probe.port_is_free(host, port):
+        if time.monotonic() > deadline:
+            raise OperateError(
+                "AW-OPS-03",
+                f"port {port} is already in use",
+                where=Where(None, None, f"{host}:{port}"),
+                hint="stop what listens there, or choose another: archwright up --port 0 takes any free one",
+            )
+        time.sleep(0.1)
+
+
+def _artefacts(pools: tuple[Pool, ...]) -> list[artefacts.Artefact]:
+    return [pool.artefact for pool in pools if pool.artefact is not None]
+
+
+def start(plan: Plan, bundle: Bundle, home: Home, up_called_at: float, *, attached: bool) -> subprocess.Popen[bytes]:
+    """Start the supervisor and wait until everything is ready. Raises what kept it from getting there.
+
+    `attached`: the supervisor leaves when this process does, however that ends.
+    """
+    write_atomic(home.plan, msgspec.json.format(msgspec.json.encode(plan)))
+    write_atomic(home.config("bundle"), msgspec.json.format(msgspec.json.encode(bundle)))
+    home.state.unlink(missing_ok=True)
+    flags = ["--attached"] if attached else []
+    argv = [sys.executable, "-m", SUPERVISOR, str(home.root), repr(up_called_at), *flags]
+    with open(home.log("supervisor"), "ab") as log:
+        process = subprocess.Popen(
+            argv,
+            stdin=subprocess.PIPE if attached else subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=child_environment({"PYTHONUNBUFFERED": "1", "ARCHWRIGHT_HOME": str(home.root)}),
+            start_new_session=True,
+        )
+    try:
+        _wait_ready(home, process)
+    except BaseException:
+        process.terminate()
+        process.wait()
+        raise
+    return process
+
+
+def _wait_ready(home: Home, process: subprocess.Popen[bytes]) -> None:
+    while True:
+        exited = process.poll() is not None
+        current = state.read(home)
+        if current is not None and current.failure is not None:
+            failure = current.failure
+            raise OperateError(failure.code, failure.message, where=Where(failure.file), hint=failure.hint)
+        if current is not None and current.ready_s is not None and not exited:
+            return
+        if exited:
+            log = home.log("supervisor")
+            hint = f"see {log}"
+            raise OperateError("AW-OPS-20", "the supervisor ended before the platform was ready", hint=hint)
+        time.sleep(WAIT_TICK_S)
+
+
+def status(home: Home, clock: Callable[[], float] = time.time) -> Status:
+    current = state.running(home)
+    if current is None:
+        return Status(state="stopped")
+    ready = all(p.ready for p in current.processes)
+    word = "starting" if current.ready_s is None else "running" if ready else "degraded"
+    processes = tuple(
+        ProcessStatus(name=p.name, pid=p.pid, ready=p.ready, restarts=p.restarts) for p in current.processes
+    )
+    return Status(
+        state=word,
+        url=current.url,
+        plan_digest=current.plan_digest,
+        ready_s=current.ready_s,
+        up_s=round(clock() - current.started_at, 1),
+        processes=processes,
+    )
+
+
+def down(home: Home) -> bool:
+    """Stop the platform of this home: True when one ran. Running requests get their grace from the gateway."""
+    current = state.running(home)
+    if current is None:
+        return False
+    _signal(current.supervisor_pid, signal.SIGTERM, SUPERVISOR)
+    deadline = time.monotonic() + DOWN_PATIENCE_S
+    while state.running(home) is not None:
+        if time.monotonic() > deadline:
+            _signal(current.supervisor_pid, signal.SIGKILL, SUPERVISOR)
+            for process in current.processes:
+                _signal(process.pid, signal.SIGKILL, "archwright.")
+        time.sleep(WAIT_TICK_S)
+    return True
+
+
+def _signal(pid: int, number: signal.Signals, module: str) -> None:
+    if state.alive(pid, module):
+        os.kill(pid, number)

@@ -1,0 +1,44 @@
+"""What the platform uses: memory of its processes and disk of its files."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from archwright.contract.plan import Bundle
+from archwright.home import Home
+
+_PSS = re.compile(rb"^Pss:\s+(\d+) kB", re.MULTILINE)
+
+
+def memory_bytes(pids: Iterable[int]) -> int | None:
+    """Sum of proportional set sizes (pages shared by k processes count 1/k); None where the system has no such count."""
+    sizes = [_pss_bytes(pid) for pid in pids]
+    known = [size for size in sizes if size is not None]
+    return sum(known) if known else None
+
+
+def _pss_bytes(pid: int) -> int | None:
+    try:
+        found = _PSS.search(Path(f"/proc/{pid}/smaps_rollup").read_bytes())
+    except OSError:
+        return None
+    return int(found.group(1)) * 1024 if found else None
+
+
+def disk_bytes(home: Home, bundle: Bundle) -> int:
+    """Bytes of what this platform keeps in the home: its models, store, logs and run files."""
+    digests = {str(p.config["model_sha256"]) for p in bundle.processes if p.config.get("model_sha256")}
+    files = [home.model(digest) for digest in digests]
+    files += [p for p in home.root.glob("archwright.db*") if p.is_file()]
+    for folder in (home.folder("logs"), home.folder("run")):
+        files += [p for p in folder.iterdir() if p.is_file()]
+    return sum(_size(path) for path in files)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0

@@ -1,0 +1,91 @@
+"""What is running, as a file: written by the supervisor, read by `status`, `down` and `up`.
+
+The lock says whether a supervisor lives (the kernel drops it with the process, also after kill -9); the state file
+says what it runs. A state file without a held lock is history.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from typing import TextIO
+
+import msgspec
+
+from archwright.contract.record import Record
+from archwright.home import Home, write_atomic
+
+
+class ProcessState(Record):
+    name: str
+    pid: int
+    ready: bool
+    restarts: int
+
+
+class Failure(Record):
+    """Why the platform did not come up, in the words of an ArchwrightError."""
+
+    code: str
+    message: str
+    hint: str
+    file: str | None = None
+
+
+class State(Record):
+    """`ready_s`: `up` called to everything ready, None while starting. Times are seconds since the epoch."""
+
+    supervisor_pid: int
+    url: str
+    plan_digest: str
+    started_at: float
+    ready_s: float | None = None
+    failure: Failure | None = None
+    processes: tuple[ProcessState, ...] = ()
+
+
+def write(home: Home, state: State) -> None:
+    write_atomic(home.state, msgspec.json.format(msgspec.json.encode(state)))
+
+
+def read(home: Home) -> State | None:
+    """The last state written; None when there is none or a crash of the machine left it unreadable."""
+    try:
+        return msgspec.json.decode(home.state.read_bytes(), type=State)
+    except (FileNotFoundError, msgspec.DecodeError):
+        return None
+
+
+def acquire(home: Home) -> TextIO | None:
+    """Take the home's lock for the life of the returned file; None when another supervisor holds it."""
+    file = open(home.lock, "a", encoding="ascii")  # noqa: SIM115 - held until the process ends
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        return None
+    return file
+
+
+def running(home: Home) -> State | None:
+    """The state of the living supervisor of this home, or None."""
+    held = acquire(home)
+    if held is not None:
+        held.close()
+        return None
+    return read(home)
+
+
+def alive(pid: int, module: str) -> bool:
+    """Whether `pid` is a process of ours running `module` (a number may have been given to a stranger since)."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return False
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            return module.encode() in file.read()
+    except FileNotFoundError:
+        return not os.path.isdir("/proc/self")

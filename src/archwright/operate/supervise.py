@@ -1,0 +1,158 @@
+"""The supervisor: brings a Bundle up in order, restarts what dies, measures what it uses, takes it down in order.
+
+Decides: a process that fails before it was ever ready fails `up` at once with the process's own words; after that
+it is restarted for ever, after 0.2 s doubling to 5 s, and the wait falls back once it has lived for 30 s. A process
+that lives but answers no probe for 10 s is killed and counts as dead. Any answer counts: a gateway that reports
+its engine missing is alive.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from threading import Event
+
+from archwright.contract.plan import Bundle
+from archwright.errors import OperateError, Where
+from archwright.home import Home
+from archwright.journal import Journal
+from archwright.monitor.ring import Recorder
+from archwright.operate import sample, state
+from archwright.operate.child import Child
+
+TICK_S = 0.1
+START_TICK_S = 0.02
+PROBE_EVERY_S = 2.0
+SILENT_LIMIT = 5
+BACKOFF_S, BACKOFF_LIMIT_S, HEALTHY_S = 0.2, 5.0, 30.0
+SAMPLE_EVERY_S, DISK_EVERY_S = 1.0, 15.0
+GRACE_S = 12.0
+PLATFORM = {"process": "platform"}
+
+
+class Supervisor:
+    def __init__(
+        self,
+        bundle: Bundle,
+        home: Home,
+        recorder: Recorder,
+        journal: Journal,
+        *,
+        up_called_at: float,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        tls = bundle.url.startswith("https:")
+        self.children = [Child(spec, home, tls=tls) for spec in bundle.processes]
+        self._bundle = bundle
+        self._home = home
+        self._recorder = recorder
+        self._journal = journal
+        self._up_called_at = up_called_at
+        self._clock = clock
+        self._ready_s: float | None = None
+        self._next_probe = self._next_sample = self._next_disk = 0.0
+
+    def run(self, stop: Event) -> None:
+        """Until `stop` is set. Raises OperateError AW-OPS-20 when a process does not become ready at start."""
+        try:
+            self._start_all(stop)
+            while not stop.wait(TICK_S):
+                self._watch()
+        finally:
+            for child in reversed(self.children):
+                child.stop(GRACE_S)
+            self._journal.info("platform.stopped")
+
+    def _start_all(self, stop: Event) -> None:
+        for child in self.children:
+            child.start(self._clock())
+            self._journal.info("process.started", name=child.spec.name, pid=child.pid)
+            self._write_state()
+            self._wait_ready(child, stop)
+        self._ready_s = self._clock() - self._up_called_at
+        self._recorder.observe("startup_s", PLATFORM, self._ready_s, self._clock())
+        self._sample(self._clock())
+        self._write_state()
+        self._journal.info("platform.ready", url=self._bundle.url, ready_s=round(self._ready_s, 3))
+
+    def _wait_ready(self, child: Child, stop: Event) -> None:
+        deadline = self._clock() + child.spec.startup_deadline_s
+        while not child.probe():
+            late = self._clock() > deadline
+            if child.exited() is not None or late:
+                code, message, hint = child.last_words()
+                if late:
+                    message = f"{child.spec.name} was not ready in {child.spec.startup_deadline_s:.0f} s: {message}"
+                raise OperateError(code, message, where=Where(str(child.log)), hint=hint)
+            if stop.wait(START_TICK_S):
+                return
+
+    def _watch(self) -> None:
+        now = self._clock()
+        for child in self.children:
+            if child.exited() is not None:
+                self._revive(child, now)
+        if now >= self._next_probe:
+            self._next_probe = now + PROBE_EVERY_S
+            self._probe_all()
+        if now >= self._next_sample:
+            self._sample(now)
+
+    def _revive(self, child: Child, now: float) -> None:
+        if child.next_start_at <= child.started_at:
+            lived = now - child.started_at
+            wait = BACKOFF_S if lived > HEALTHY_S else min(BACKOFF_LIMIT_S, BACKOFF_S * 2 ** min(child.restarts, 6))
+            child.ready, child.next_start_at = False, now + wait
+            self._journal.error(
+                "process.died", name=child.spec.name, status=child.exited(), reason=child.last_words()[1], wait_s=wait
+            )
+            self._write_state()
+        if now < child.next_start_at:
+            return
+        child.stop(0.0)
+        child.restarts += 1
+        child.start(now)
+        self._next_probe = now + TICK_S
+        self._recorder.observe("restarts", {"process": child.spec.name}, 1.0, now)
+        self._journal.warning("process.restarted", name=child.spec.name, pid=child.pid, restarts=child.restarts)
+        self._write_state()
+
+    def _probe_all(self) -> None:
+        for child in self.children:
+            if child.exited() is not None:
+                continue
+            was_ready = child.ready
+            child.probe()
+            if child.silent_probes >= SILENT_LIMIT and child.started_at + GRACE_S < self._clock():
+                self._journal.error("process.silent", name=child.spec.name, pid=child.pid)
+                child.stop(0.0)
+            if child.ready != was_ready:
+                self._write_state()
+            if not child.ready:
+                self._next_probe = min(self._next_probe, self._clock() + TICK_S)
+
+    def _sample(self, now: float) -> None:
+        self._next_sample = now + SAMPLE_EVERY_S
+        used = sample.memory_bytes([os.getpid(), *(child.pid for child in self.children)])
+        if used is not None:
+            self._recorder.observe("peak_memory_bytes", PLATFORM, float(used), now)
+        if now >= self._next_disk:
+            self._next_disk = now + DISK_EVERY_S
+            self._recorder.observe("disk_bytes", PLATFORM, float(sample.disk_bytes(self._home, self._bundle)), now)
+
+    def _write_state(self) -> None:
+        processes = tuple(
+            state.ProcessState(name=c.spec.name, pid=c.pid, ready=c.ready, restarts=c.restarts) for c in self.children
+        )
+        state.write(
+            self._home,
+            state.State(
+                supervisor_pid=os.getpid(),
+                url=self._bundle.url,
+                plan_digest=self._bundle.plan_digest,
+                started_at=self._up_called_at,
+                ready_s=self._ready_s,
+                processes=processes,
+            ),
+        )

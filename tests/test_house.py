@@ -1,0 +1,312 @@
+"""The rules of the house, as tests: where code may stand, what it may import, how long it may be."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SOURCE = ROOT / "src" / "archwright"
+FILES = sorted(SOURCE.rglob("*.py"))
+
+GROUND = ("errors", "settings", "home", "store", "journal")
+# Room -> rooms it may import besides the ground and `contract` (docs/map.md draws it).
+ROOMS: dict[str, set[str]] = {
+    "contract": set(),
+    "catalog": set(),
+    "policy": set(),
+    "monitor": set(),
+    "needs": {"catalog"},
+    "sizing": {"catalog"},
+    "access": {"monitor"},
+    "engines": {"monitor"},
+    "simulate": {"catalog", "sizing", "policy"},
+    "plan": {"catalog", "sizing", "simulate"},
+    "deploy": {"catalog"},
+    "serving": {"access", "monitor", "engines", "policy"},
+    "operate": {"access", "monitor", "engines", "serving"},
+    "reconcile": {"catalog", "sizing", "simulate", "plan", "monitor", "engines", "policy"},
+}
+DESIGN = {"needs", "catalog", "sizing", "simulate", "plan", "deploy"}
+RUN = {"access", "monitor", "engines", "serving", "operate"}
+EVERYTHING = {*GROUND, *ROOMS, "api"}
+TOP = {"api": EVERYTHING, "cli": {*GROUND, "contract", "api"}}
+# Adapters: the only files that may import inside functions, because what they import is heavy and optional.
+HEAVY = {"numpy", "xllamacpp", "torch", "ray", "daft", "pyiceberg", "transformers", "onnxruntime"}
+BAGS = {"utils", "util", "helpers", "helper", "common", "misc", "others", "shared"}
+NAMES_OF_FACTS = re.compile(r"\b(h100|h200|a100|b200|vllm|sglang|gdpr|hipaa|soc2|aws|azure|gcp)\b", re.IGNORECASE)
+
+
+def module_of(path: Path) -> str:
+    parts = path.relative_to(SOURCE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def room_of(module: str) -> str:
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 else ""
+
+
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def imports_of(path: Path) -> Iterator[str]:
+    """Every module of ours that a file imports, type-only imports included."""
+    known = {module_of(file) for file in FILES}
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name.split(".")[0] == "archwright")
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "archwright":
+            assert node.level == 0, f"{path}: relative import"
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                yield full if full in known else str(node.module)
+
+
+def functions_of(path: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node
+
+
+def show(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def test_every_file_stands_in_a_known_room() -> None:
+    rooms = {room_of(module_of(path)) for path in FILES}
+    assert rooms <= {"", "__main__", *GROUND, *ROOMS, *TOP}
+
+
+def test_floors_a_room_imports_only_what_the_table_allows() -> None:
+    broken = []
+    for path in FILES:
+        room = room_of(module_of(path))
+        for imported in imports_of(path):
+            target = room_of(imported)
+            allowed = TOP.get(room) or {*GROUND, "contract", *ROOMS.get(room, set())}
+            if room in GROUND:
+                allowed = set(GROUND[: GROUND.index(room)])
+            if room in ("", "__main__"):
+                allowed = {"", "cli"}
+            if target not in {room, "", *allowed}:
+                broken.append(f"{show(path)} imports {imported}")
+    assert broken == []
+
+
+def test_the_wall_between_the_wings() -> None:
+    for path in FILES:
+        room = room_of(module_of(path))
+        wing = DESIGN if room in DESIGN else RUN if room in RUN else None
+        if wing:
+            other = RUN if wing is DESIGN else DESIGN
+            crossing = {room_of(imported) for imported in imports_of(path)} & other
+            assert not crossing, f"{show(path)} looks over the wall at {crossing}"
+
+
+def test_no_import_cycle_not_even_for_types() -> None:
+    graph = {module_of(path): set(imports_of(path)) for path in FILES}
+    done: set[str] = set()
+
+    def visit(module: str, trail: tuple[str, ...]) -> None:
+        assert module not in trail, f"cycle: {' -> '.join([*trail, module])}"
+        if module not in done:
+            for target in sorted(graph.get(module, ())):
+                visit(target, (*trail, module))
+            done.add(module)
+
+    for module in graph:
+        visit(module, ())
+
+
+def test_no_file_above_400_lines() -> None:
+    lengths = {show(path): len(path.read_text(encoding="utf-8").splitlines()) for path in FILES}
+    assert {name: length for name, length in lengths.items() if length > 400} == {}
+
+
+def test_no_function_above_60_lines_or_6_parameters() -> None:
+    broken = []
+    for path in FILES:
+        for node in functions_of(path):
+            length = (node.end_lineno or 0) - node.lineno + 1
+            arguments = node.args
+            count = sum(1 for a in (*arguments.posonlyargs, *arguments.args) if a.arg not in ("self", "cls"))
+            keyword_only = len(arguments.kwonlyargs)
+            if length > 60 or count + keyword_only > 6:
+                broken.append(f"{show(path)}:{node.lineno} {node.name}: {length} lines, {count + keyword_only} parameters")
+    assert broken == []
+
+
+def test_broad_except_only_in_the_boundary() -> None:
+    broken = []
+    for path in FILES:
+        for node in ast.walk(tree_of(path)):
+            if isinstance(node, ast.ExceptHandler):
+                names = {n.id for n in ast.walk(node.type) if isinstance(n, ast.Name)} if node.type else {"bare"}
+                if names & {"Exception", "bare"}:
+                    broken.append(f"{show(path)}:{node.lineno}")
+                if "BaseException" in names and not any(isinstance(n, ast.Raise) for n in ast.walk(node)):
+                    broken.append(f"{show(path)}:{node.lineno} swallows BaseException")
+    assert [place for place in broken if not place.startswith("src/archwright/errors.py")] == []
+    assert sum(place.startswith("src/archwright/errors.py") for place in broken) == 1
+
+
+@pytest.mark.parametrize(
+    ("pattern", "owner"),
+    [
+        (r"\bos\.environ\b|\bos\.getenv\b", "settings.py"),
+        (r"\bimport sqlite3\b|\bsqlalchemy\b|\bimport psycopg\b", "store.py"),
+        (r"\.expanduser\(|Path\.home\(|\"\.archwright\"", "home.py"),
+        (r"[\"']archwright_[a-z]", "contract/metrics.py"),
+    ],
+)
+def test_one_owner(pattern: str, owner: str) -> None:
+    """The environment, SQL, paths and our metric names have one home each."""
+    readers = {str(p.relative_to(SOURCE)) for p in FILES if re.search(pattern, p.read_text(encoding="utf-8"))}
+    assert readers <= {owner}
+
+
+def test_no_bags() -> None:
+    assert [show(p) for p in FILES if BAGS & set(p.relative_to(SOURCE).with_suffix("").parts)] == []
+
+
+def test_facts_are_rows_not_code() -> None:
+    """No accelerator, cloud, engine product or regulation is named in a Python file (unless the file is named so)."""
+    broken = []
+    for path in FILES:
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            found = {word.lower() for word in NAMES_OF_FACTS.findall(line)} - {path.stem}
+            if found:
+                broken.append(f"{show(path)}:{number} {found}")
+    assert broken == []
+
+
+def test_imports_inside_functions_only_for_heavy_extras() -> None:
+    broken = []
+    for path in FILES:
+        for function in functions_of(path):
+            for node in ast.walk(function):
+                if isinstance(node, ast.Import | ast.ImportFrom):
+                    module = node.module if isinstance(node, ast.ImportFrom) else node.names[0].name
+                    if (module or "").split(".")[0] not in HEAVY:
+                        broken.append(f"{show(path)}:{node.lineno} {module}")
+    assert broken == []
+
+
+def test_heavy_extras_never_at_the_top_of_a_file() -> None:
+    for path in FILES:
+        for node in tree_of(path).body:
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert not {name.split(".")[0] for name in names} & HEAVY, show(path)
+
+
+def test_nothing_unsafe_is_called() -> None:
+    """No unpickling, no eval, no shell, no YAML loader that constructs objects."""
+    unsafe = re.compile(r"\bpickle\b|\bmarshal\.load|\beval\(|\bexec\(|shell=True|yaml\.load\(|yaml\.unsafe|os\.system")
+    assert [show(p) for p in FILES if unsafe.search(p.read_text(encoding="utf-8"))] == []
+
+
+def test_no_unfinished_work_is_shipped() -> None:
+    marks = re.compile(r"\b(TODO|FIXME|XXX|NotImplementedError)\b")
+    assert [show(p) for p in FILES if marks.search(p.read_text(encoding="utf-8"))] == []
+
+
+def test_no_test_is_skipped() -> None:
+    skipping = re.compile(r"mark\.(skip|xfail)|importorskip|pytest\.skip\(")
+    files = [p for p in (ROOT / "tests").rglob("*.py") if p.name != "test_house.py"]
+    assert [show(p) for p in files if skipping.search(p.read_text(encoding="utf-8"))] == []
+
+
+def modules_loaded(*argv: str) -> int:
+    """Lines of `-X importtime` beyond those of a bare interpreter."""
+    def count(arguments: tuple[str, ...]) -> int:
+        run = subprocess.run([sys.executable, "-X", "importtime", *arguments], capture_output=True, text=True, check=True)
+        return run.stderr.count("import time:")
+
+    return count(argv) - count(("-c", "pass"))
+
+
+def test_help_loads_at_most_150_modules() -> None:
+    assert modules_loaded("-m", "archwright", "--help") <= 150
+
+
+def test_import_loads_at_most_100_modules() -> None:
+    assert modules_loaded("-c", "import archwright") <= 100
+
+
+def public_functions(api: Any) -> Iterator[str]:
+    """`plan`, `models.fetch`: the functions of the API and of its groups."""
+    for name in api.__all__:
+        member = getattr(api, name)
+        if not inspect.ismodule(member):
+            yield name
+            continue
+        for inner, function in inspect.getmembers(member, inspect.isfunction):
+            if function.__module__ == member.__name__ and not inner.startswith("_"):
+                yield f"{name}.{inner}"
+
+
+def test_command_line_mirrors_the_api() -> None:
+    """Every verb has a public function with the same parameters, and every public function has a verb."""
+    api = import_module("archwright.api")
+    verbs = import_module("archwright.cli.verbs")
+    for verb in verbs.VERBS:
+        function: Any = api
+        for part in verb.function.split("."):
+            function = getattr(function, part)
+        parameters = inspect.signature(function).parameters
+        positional = [p.name for p in parameters.values() if p.kind is not inspect.Parameter.KEYWORD_ONLY]
+        options = {p.name for p in parameters.values() if p.kind is inspect.Parameter.KEYWORD_ONLY}
+        assert [a.name for a in verb.args if a.positional] == positional, verb.words
+        assert {a.name for a in verb.args if not a.positional} == options, verb.words
+        for arg in verb.args:
+            default = parameters[arg.name].default
+            if arg.required:
+                assert default is inspect.Parameter.empty, (verb.words, arg.name)
+            else:
+                assert default == (False if arg.kind == "flag" else arg.default), (verb.words, arg.name)
+    assert {verb.function for verb in verbs.VERBS} == set(public_functions(api))
+
+
+def codes_of(path: Path) -> Iterator[tuple[str, str]]:
+    """(code, class) of every error raised with a literal code."""
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
+            code = node.args[0].value
+            if isinstance(code, str) and re.fullmatch(r"AW-[A-Z]+-\d\d", code):
+                yield code, ast.unparse(node.func)
+
+
+def test_an_error_code_belongs_to_one_area() -> None:
+    """A code is raised by one class of error, and its area is that of the class (errors.py draws the tree)."""
+    areas = {"NEEDS", "FILE", "SET", "USE", "PLAN", "CAT", "GET", "ACC", "ENG", "OPS", "STO", "REC", "INT"}
+    for path in FILES:
+        for code, _function in codes_of(path):
+            assert code.split("-")[1] in areas, f"{show(path)}: {code}"
+
+
+def test_generated_documents_are_up_to_date() -> None:
+    run = subprocess.run(
+        [sys.executable, str(ROOT / "docs" / "generate.py"), "--check"], capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
+def test_no_path_of_a_machine_and_no_registry_host_in_the_repository() -> None:
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout
+    hosts = re.compile(rb"/root/|/home/\w+/|files\.pythonhosted|pypi\.org|registry\.npmjs|deb\.debian|/work/(main|shared)")
+    for name in listed.decode().split("\0"):
+        path = ROOT / name
+        if name and path.is_file() and name != "tests/test_house.py":
+            assert not hosts.search(path.read_bytes()), name
