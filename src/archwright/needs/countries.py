@@ -1,0 +1,31 @@
+"""The countries of ISO 3166-1: which alpha-2 codes exist, and which one somebody meant.
+
+The list is a data file of this room: a country is valid here even where the catalog knows no prices for it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import cache
+from importlib import resources
+
+from archwright.needs.problem import nearest
+
+
+@cache
+def countries() -> Mapping[str, str]:
+    """Alpha-2 code -> English name."""
+    text = (resources.files("archwright.needs") / "countries.tsv").read_text(encoding="utf-8")
+    rows = (line.split("\t") for line in text.splitlines() if line and not line.startswith("#"))
+    return {code: name for code, name in rows}
+
+
+def nearest_countries(word: str) -> tuple[str, ...]:
+    """Codes somebody who wrote `word` may have meant: by name (Germany, UK) first, else by spelling (DEU, no)."""
+    if re.fullmatch(r"[\w ]{2,40}", word) and word.upper() not in countries():
+        whole = re.compile(rf"\b{re.escape(word)}\b", re.IGNORECASE)
+        named = tuple(code for code, name in countries().items() if whole.search(name))
+        if named:
+            return named[:3]
+    return nearest(word, countries())

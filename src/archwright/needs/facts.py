@@ -1,0 +1,141 @@
+"""Names that the catalog must know: places, providers, accelerators, models, benchmarks, regulations, currencies."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Iterator
+from functools import partial
+
+from archwright.catalog.facts import Catalog
+from archwright.contract.needs import Needs
+from archwright.errors import CatalogError
+from archwright.needs.countries import countries, nearest_countries
+from archwright.needs.problem import MALFORMED, UNKNOWN_FACT, Problem, nearest, shown
+
+_MACHINE = re.compile(r"[1-9][0-9]{0,3}\s*[xX×]\s*(\S.*)", re.ASCII)
+
+
+_MODELS_HINT = "see `archwright catalog show models`"
+
+
+def _unknown(path: str, what: str, name: str, known: Collection[str], hint: str) -> Problem:
+    message = f"the catalog knows no {what} {shown(name)}"
+    return Problem(UNKNOWN_FACT, path, message, hint, partial(nearest, name, known))
+
+
+def _first(path: str, what: str, names: Iterable[str], known: Collection[str], hint: str) -> Iterator[Problem]:
+    """The first name of a list that is not known; the rest stands behind it in the file anyway."""
+    for index, name in enumerate(names):
+        if name not in known:
+            yield _unknown(f"{path}[{index}]", what, name, known, hint)
+            return
+
+
+def places(needs: Needs, catalog: Catalog) -> Iterator[Problem]:
+    """Countries by ISO code; residency, pinned regions and traffic by country, group or a provider's region."""
+    known = catalog.places | countries().keys()
+    hint = "write an ISO country code, EEA, US, APAC, any, or a provider's region"
+    for index, data in enumerate(needs.data):
+        yield from _first(f"data[{index}].residency", "place", data.residency, known, hint)
+    yield from _first("placement.regions", "place", needs.placement.regions or (), known, hint)
+    for index, workload in enumerate(needs.workloads):
+        regions = (workload.traffic.regions if workload.traffic else None) or {}
+        for name in regions:
+            if name not in known:
+                yield _unknown(f"workloads[{index}].traffic.regions.{name}", "place", name, known, hint)
+                break
+
+
+def country_codes(needs: Needs, catalog: Catalog) -> Iterator[Problem]:
+    """`catalog` is not asked: a country exists whether or not it has prices."""
+    del catalog
+    named = {"organisation.country": needs.organisation.country}
+    if needs.placement.site is not None:
+        named["placement.site.country"] = needs.placement.site.country
+    for group, site in needs.sites.items():
+        named.update({f"sites.{group}.countries[{index}]": code for index, code in enumerate(site.countries)})
+    for path, code in named.items():
+        if code not in countries():
+            hint = "write the two capital letters of ISO 3166-1"
+            message = f"{shown(code)} is no country code"
+            yield Problem(UNKNOWN_FACT, path, message, hint, partial(nearest_countries, code))
+
+
+def offers(needs: Needs, catalog: Catalog) -> Iterator[Problem]:
+    """Providers, regulations and the currency."""
+    hint = f"known: {', '.join(sorted(catalog.providers))}"
+    yield from _first("placement.clouds", "provider", needs.placement.clouds or (), catalog.providers, hint)
+    known = catalog.regulations.keys()
+    yield from _first("regulations", "regulation", needs.regulations, known, f"known: {', '.join(sorted(known))}")
+    currency = needs.budget.currency
+    if currency not in catalog.currencies:
+        hint = "write the three letters of ISO 4217; the catalog must hold its exchange rate"
+        yield _unknown("budget.currency", "currency", currency, catalog.currencies, hint)
+
+
+def models(needs: Needs, catalog: Catalog) -> Iterator[Problem]:
+    """Models by name, and bases that are no workload. The first unknown one ends it: each look-up tries spellings."""
+    workloads = {workload.name for workload in needs.workloads}
+    hosted = {model.id for model in catalog.hosted}
+    for index, workload in enumerate(needs.workloads):
+        path = f"workloads[{index}]"
+        if workload.model is not None and not _is_model(workload.model, catalog, hosted):
+            yield _unknown(f"{path}.model", "model", workload.model, catalog.models.keys() | hosted, _MODELS_HINT)
+            return
+        base = workload.base
+        if base is not None and base not in workloads and not _is_model(base, catalog, ()):
+            message = f"{shown(base)} is neither a workload of this file nor a model of the catalog"
+            suggest = partial(nearest, base, workloads | catalog.models.keys())
+            yield Problem(UNKNOWN_FACT, f"{path}.base", message, _MODELS_HINT, suggest)
+            return
+
+
+def benchmarks(needs: Needs, catalog: Catalog) -> Iterator[Problem]:
+    known = catalog.benchmarks
+    for index, workload in enumerate(needs.workloads):
+        for name in workload.quality:
+            if name not in known:
+                path, hint = f"workloads[{index}].quality.{name}", f"known: {', '.join(sorted(known))}"
+                yield _unknown(path, "benchmark", name, known, hint)
+                return
+
+
+def _is_model(name: str, catalog: Catalog, hosted: Collection[str]) -> bool:
+    if name in catalog.models or name in hosted:
+        return True
+    try:
+        catalog.model(name)
+    except CatalogError:
+        return False
+    return True
+
+
+def machines(needs: Needs, catalog: Catalog) -> Iterator[Problem]:
+    """Pinned accelerators and owned machines."""
+    for index, name in enumerate(needs.placement.accelerators or ()):
+        if not _is_accelerator(name, catalog):
+            path = f"placement.accelerators[{index}]"
+            yield _unknown(
+                path, "accelerator", name, catalog.accelerators, "see `archwright catalog show accelerators`"
+            )
+            break
+    for index, owned in enumerate(needs.placement.owned):
+        path = f"placement.owned[{index}].machine"
+        match = _MACHINE.fullmatch(owned.machine)
+        if match is None:
+            hint = "write how many and which accelerator, as in `8x NAME`; `count` says how many machines"
+            yield Problem(MALFORMED, path, f"{shown(owned.machine)} is no machine", hint)
+            break
+        if not _is_accelerator(match[1], catalog):
+            yield _unknown(path, "accelerator", match[1], catalog.accelerators, "write it as in `8x NAME`")
+            break
+
+
+def _is_accelerator(name: str, catalog: Catalog) -> bool:
+    if name in catalog.accelerators:
+        return True
+    try:
+        catalog.accelerator(name)
+    except CatalogError:
+        return False
+    return True

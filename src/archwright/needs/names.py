@@ -1,0 +1,185 @@
+"""Names and texts: their form, no name twice, and names that refer to something of the same file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
+from urllib.parse import urlsplit
+
+from archwright.contract.needs import TEXT_KINDS, Needs, Workload
+from archwright.needs.problem import (
+    BAD_TEXT,
+    CONTRADICTION,
+    DANGLING,
+    MALFORMED,
+    MISSING_FIELD,
+    NAMED_TWICE,
+    OUT_OF_RANGE,
+    Problem,
+    leaf,
+    nearest,
+    shown,
+)
+from archwright.needs.walk import texts
+
+NAME = re.compile(r"[a-z0-9-]{1,40}", re.ASCII)
+MAX_TEXT = 200
+MAX_GOAL = 2000
+MAX_URL = 2000
+MAX_ITEMS = 1000
+
+# A fine-tune starts from a language model: one that a workload runs, or one that another fine-tune makes.
+_TUNABLE = TEXT_KINDS | {"embedding", "finetune", "pretrain"}
+
+
+def forms(needs: Needs) -> Iterator[Problem]:
+    """Texts short and on one line (a goal may be a paragraph), names in the alphabet that file names, labels and
+    addresses take."""
+    for path, text in texts(needs):
+        goal = path.startswith("goals[")
+        limit = MAX_GOAL if goal else MAX_URL if path.endswith(".url") else MAX_TEXT
+        if not text.strip():
+            yield Problem(BAD_TEXT, path, f"{leaf(path)} is empty", "fill it in, or delete the line")
+        elif len(text) > limit:
+            yield Problem(BAD_TEXT, path, f"{len(text):,} characters are too many", f"at most {limit:,}")
+        elif not goal and ("\n" in text or "\t" in text):
+            yield Problem(BAD_TEXT, path, f"{shown(text)} holds a line break or a tab", "keep it on one line")
+    for index, workload in enumerate(needs.workloads):
+        if not NAME.fullmatch(workload.name):
+            hint = "1 to 40 characters of a-z, 0-9 and -"
+            yield Problem(BAD_TEXT, f"workloads[{index}].name", f"{shown(workload.name)} cannot be a name", hint)
+    for name in needs.sites:
+        if re.search(r"[.\[\]]", name):
+            yield Problem(BAD_TEXT, f"sites.{name}", f"{shown(name)} cannot be a name", "leave out dots and brackets")
+
+
+def twice(needs: Needs) -> Iterator[Problem]:
+    """No two workloads, no two data sets of one name, and no name twice in a list of names."""
+    yield from _twice("workloads", ".name", [workload.name for workload in needs.workloads], "name each differently")
+    yield from _twice("data", ".name", [data.name for data in needs.data], "name each differently")
+    for path, names in _lists(needs):
+        yield from _twice(path, "", names, "delete one of the two")
+
+
+def _lists(needs: Needs) -> Iterator[tuple[str, Sequence[str]]]:
+    placement = needs.placement
+    yield "regulations", needs.regulations
+    yield "placement.allow", placement.allow
+    yield "placement.clouds", placement.clouds or ()
+    yield "placement.regions", placement.regions or ()
+    yield "placement.accelerators", placement.accelerators or ()
+    for index, workload in enumerate(needs.workloads):
+        yield f"workloads[{index}].data", workload.data
+        yield f"workloads[{index}].sites", workload.sites
+    for index, data in enumerate(needs.data):
+        yield f"data[{index}].residency", data.residency
+    for name, group in needs.sites.items():
+        yield f"sites.{name}.countries", group.countries
+
+
+def _twice(path: str, field: str, names: Iterable[str], hint: str) -> Iterator[Problem]:
+    seen: set[str] = set()
+    for index, name in enumerate(names):
+        if name in seen:
+            yield Problem(NAMED_TWICE, f"{path}[{index}]{field}", f"{shown(name)} stands in {path} twice", hint)
+            return
+        seen.add(name)
+
+
+def sizes(needs: Needs) -> Iterator[Problem]:
+    """Lists that must hold something, and none that could not be meant."""
+    if not needs.workloads:
+        yield Problem(MISSING_FIELD, "workloads", "there is no workload", "describe at least one under `workloads`")
+    placement = needs.placement
+    must = {
+        "placement.allow": placement.allow,
+        "placement.regions": placement.regions,
+        "placement.accelerators": placement.accelerators,
+        **{f"data[{index}].residency": data.residency for index, data in enumerate(needs.data)},
+    }
+    for path, names in must.items():
+        if names is not None and not names:
+            yield Problem(
+                CONTRADICTION, path, f"an empty {leaf(path)} allows nothing", "list what is allowed, or delete it"
+            )
+    for path, items in (("workloads", needs.workloads), ("data", needs.data), ("goals", needs.goals)):
+        if len(items) > MAX_ITEMS:
+            hint = f"at most {MAX_ITEMS}; put alike ones together"
+            yield Problem(OUT_OF_RANGE, path, f"{len(items):,} {path} are too many", hint)
+
+
+def references(needs: Needs) -> Iterator[Problem]:
+    """`data` and `sites` of a workload name what the file describes; a preferred placement is an allowed one."""
+    data, sites = {item.name for item in needs.data}, set(needs.sites)
+    for index, workload in enumerate(needs.workloads):
+        yield from _dangling(f"workloads[{index}].data", workload.data, data, "data set")
+        yield from _dangling(f"workloads[{index}].sites", workload.sites, sites, "group of sites")
+    placement = needs.placement
+    if placement.prefer is not None and placement.prefer not in placement.allow:
+        hint = f"add it to placement.allow ({', '.join(placement.allow)})"
+        message = f"{placement.prefer} is preferred, but not allowed"
+        yield Problem(CONTRADICTION, "placement.prefer", message, hint)
+
+
+def _dangling(path: str, names: Iterable[str], known: set[str], what: str) -> Iterator[Problem]:
+    for index, name in enumerate(names):
+        if name not in known:
+            hint = f"known {what}s: {', '.join(sorted(known)[:10]) or 'none'}"
+            message = f"there is no {what} {shown(name)}"
+            yield Problem(DANGLING, f"{path}[{index}]", message, hint, partial(nearest, name, known))
+            return
+
+
+def bases(needs: Needs) -> Iterator[Problem]:
+    """Following `base` from workload to workload never comes back, and ends at a language model."""
+    by_name = {workload.name: workload for workload in needs.workloads}
+    for index, workload in enumerate(needs.workloads):
+        path = f"workloads[{index}].base"
+        if workload.kind != "finetune" or workload.base not in by_name:
+            continue
+        if workload.base == workload.name:
+            message = f"{shown(workload.name)} cannot be its own base"
+            yield Problem(CONTRADICTION, path, message, "name the workload whose model it tunes, or a model")
+        elif (base := by_name[workload.base]).kind not in _TUNABLE:
+            message = f"{shown(base.name)} is of kind {base.kind}: it runs no language model to tune"
+            yield Problem(
+                CONTRADICTION, path, message, f"name a workload of kind {', '.join(sorted(_TUNABLE))}, or a model"
+            )
+        elif _circular(workload, by_name):
+            message = f"following the bases from {shown(workload.name)} goes round in a circle"
+            yield Problem(CONTRADICTION, path, message, "let one of them start from a model")
+
+
+def _circular(start: Workload, by_name: dict[str, Workload]) -> bool:
+    """Whether `start` is reached again; a circle that `start` only leads into is told at its own members."""
+    seen: set[str] = set()
+    name = start.base
+    while name is not None and name not in seen:
+        if name == start.name:
+            return True
+        seen.add(name)
+        following = by_name.get(name)
+        name = following.base if following is not None and following.kind == "finetune" else None
+    return False
+
+
+def addresses(needs: Needs) -> Iterator[Problem]:
+    """The address of an existing product: http(s), with a host, and without a password, since the file is shared."""
+    for index, item in enumerate(needs.existing):
+        if item.url is None:
+            continue
+        path = f"existing[{index}].url"
+        try:
+            parts = urlsplit(item.url)
+            usable = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+            secret = parts.username is not None or parts.password is not None
+        except ValueError:
+            usable, secret = False, False
+        if not usable or " " in item.url:
+            yield Problem(
+                MALFORMED, path, f"{shown(item.url)} is no address", "write http:// or https://, then the host"
+            )
+        elif secret:
+            message = "the address holds a user or a password"
+            yield Problem(MALFORMED, path, message, "leave it out: needs files are shared")

@@ -1,0 +1,121 @@
+"""What is wrong with a needs file: a Problem is cheap to make; only the first in file order becomes an error.
+
+Spelling suggestions cost time, and a hostile file can hold thousands of mistakes, so they are worked out for the one
+problem that is told (`suggest` is called late).
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Collection, Iterable
+from typing import NamedTuple
+
+from archwright.errors import NeedsError, Where
+
+CANNOT_OPEN = "AW-NEEDS-01"
+TOO_LARGE = "AW-NEEDS-02"
+NOT_TEXT = "AW-NEEDS-03"
+NOT_YAML = "AW-NEEDS-04"
+REFUSED_YAML = "AW-NEEDS-05"
+DUPLICATE_KEY = "AW-NEEDS-06"
+EMPTY = "AW-NEEDS-07"
+UNKNOWN_FIELD = "AW-NEEDS-08"
+MISSING_FIELD = "AW-NEEDS-09"
+WRONG_TYPE = "AW-NEEDS-10"
+NOT_A_CHOICE = "AW-NEEDS-11"
+OUT_OF_RANGE = "AW-NEEDS-12"
+BAD_TEXT = "AW-NEEDS-13"
+NAMED_TWICE = "AW-NEEDS-14"
+DANGLING = "AW-NEEDS-15"
+UNKNOWN_FACT = "AW-NEEDS-16"
+WRONG_FOR_KIND = "AW-NEEDS-17"
+CONTRADICTION = "AW-NEEDS-18"
+MALFORMED = "AW-NEEDS-19"
+NO_TEMPLATE = "AW-NEEDS-20"
+
+SHOWN_CHARACTERS = 60
+
+
+class Tree(NamedTuple):
+    """A parsed file: plain values, the line of every path in file order, and how many paths stood before a
+    container closed (`ends`), so that a missing field is ordered after the fields that are there."""
+
+    file: str
+    value: object
+    lines: dict[str, int]
+    ends: dict[str, int]
+
+
+class Problem(NamedTuple):
+    code: str
+    path: str
+    message: str
+    hint: str
+    suggest: Callable[[], tuple[str, ...]] | None = None
+    missing: bool = False
+
+
+def nearest(word: str, known: Collection[str]) -> tuple[str, ...]:
+    """Up to three known spellings close to `word`; letter case, spaces, dashes and underscores do not count."""
+    plain: dict[str, str] = {}
+    for name in sorted(known):
+        plain.setdefault(_plain(name), name)
+    close = difflib.get_close_matches(_plain(word[:80]), list(plain), n=3, cutoff=0.6)
+    return tuple(plain[name] for name in close)
+
+
+def _plain(word: str) -> str:
+    return re.sub(r"[\s_.-]+", "", word).casefold()
+
+
+def shown(value: object) -> str:
+    """A value of the file as it may stand in a message: short, quoted, nothing a terminal would act on."""
+    text = value if isinstance(value, str) else str(value)
+    if len(text) > SHOWN_CHARACTERS:
+        text = text[: SHOWN_CHARACTERS - 3] + "..."
+    text = "".join(char if char.isprintable() else f"\\u{ord(char):04x}" for char in text)
+    return f'"{text}"' if isinstance(value, str) else text
+
+
+def join(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
+
+
+def leaf(path: str) -> str:
+    """The field's own name: the last part of its path without indices."""
+    return re.sub(r"(\[\d+\])+$", "", path).rpartition(".")[2] or "the file"
+
+
+def parents(path: str) -> Iterable[str]:
+    """The path itself, then each container around it, ending with the root."""
+    while path:
+        yield path
+        cut = max(path.rfind("."), path.rfind("["))
+        path = path[: max(cut, 0)]
+    yield ""
+
+
+def to_error(problem: Problem, tree: Tree) -> NeedsError:
+    line = next((tree.lines[path] for path in parents(problem.path) if path in tree.lines), None)
+    found = problem.suggest() if problem.suggest else ()
+    hint = problem.hint
+    if found:
+        hint = f"did you mean {' or '.join(shown(name) for name in found)}? {hint}".rstrip()
+    where = Where(tree.file, line, problem.path or None)
+    return NeedsError(problem.code, problem.message, where=where, hint=hint, nearest=found)
+
+
+def raise_first(problems: Iterable[Problem], tree: Tree) -> None:
+    """Tell the problem that stands first in the file; none: return."""
+    order = {path: index for index, path in enumerate(tree.lines)}
+
+    def position(problem: Problem) -> int:
+        if problem.missing:
+            parent = problem.path.rpartition(".")[0]
+            return tree.ends.get(parent, len(order))
+        return next((order[path] for path in parents(problem.path) if path in order), 0)
+
+    first = min(problems, key=position, default=None)
+    if first is not None:
+        raise to_error(first, tree)

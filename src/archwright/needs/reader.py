@@ -1,0 +1,111 @@
+"""needs.yaml -> (Needs, NeedsSource): the one way in.
+
+Order of the checks, cheapest first, so that a hostile file costs nothing: the kind and size of the file, its
+encoding, its YAML, its types, its rules. Whatever the bytes, the answer is Needs or one NeedsError.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import stat
+from pathlib import Path
+
+import msgspec
+
+from archwright.catalog.facts import Catalog
+from archwright.contract.needs import Needs, NeedsSource
+from archwright.errors import NeedsError, Where
+from archwright.needs.problem import CANNOT_OPEN, NOT_TEXT, TOO_LARGE, WRONG_TYPE, Problem, Tree, raise_first, to_error
+from archwright.needs.shape import shape
+from archwright.needs.tree import read_tree
+from archwright.needs.validate import problems
+
+MAX_BYTES = 256 * 1024
+
+_BOM = b"\xef\xbb\xbf"
+# What YAML forbids in a file, and two separators that libyaml counts as line ends and editors do not.
+_FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
+_LINE_END = re.compile("\r\n|\r|\n")
+
+
+def read(path: Path, catalog: Catalog) -> tuple[Needs, NeedsSource]:
+    """The needs file at `path`, checked against the catalog."""
+    file = str(path)
+    try:
+        data = _bytes(path, file)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "not a path"
+        hint = "check the path; `archwright init` writes a needs.yaml to start from"
+        raise NeedsError(CANNOT_OPEN, f"cannot read it: {reason}", where=Where(file), hint=hint) from error
+    return parse(data, file, catalog)
+
+
+def parse(data: bytes, file: str, catalog: Catalog) -> tuple[Needs, NeedsSource]:
+    """The same from bytes; `file` only names them in errors and in the source."""
+    if len(data) > MAX_BYTES:
+        raise _too_large(len(data), file)
+    tree = read_tree(_text(data, file), file)
+    needs = _typed(tree)
+    raise_first(problems(needs, tree.lines, catalog), tree)
+    lines = {path: line for path, line in tree.lines.items() if path}
+    return needs, NeedsSource(file=file, digest=hashlib.sha256(data).hexdigest(), lines=lines)
+
+
+def _bytes(path: Path, file: str) -> bytes:
+    """At most MAX_BYTES + 1 bytes of a regular file. Looks before it opens: a pipe would block, a device may act."""
+    _regular(os.stat(path), file)
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(descriptor, "rb") as opened:
+        status = os.fstat(descriptor)
+        _regular(status, file)
+        if status.st_size > MAX_BYTES:
+            raise _too_large(status.st_size, file)
+        return opened.read(MAX_BYTES + 1)
+
+
+def _regular(status: os.stat_result, file: str) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        what = "a directory" if stat.S_ISDIR(status.st_mode) else "a pipe, socket or device"
+        hint = "name the needs.yaml itself"
+        raise NeedsError(CANNOT_OPEN, f"this is {what}, not a file", where=Where(file), hint=hint)
+
+
+def _too_large(size: int, file: str) -> NeedsError:
+    message = f"{size:,} bytes are too many for a needs file; the limit is {MAX_BYTES:,}"
+    return NeedsError(
+        TOO_LARGE, message, where=Where(file), hint="describe workloads and data sets, not the data itself"
+    )
+
+
+def _text(data: bytes, file: str) -> str:
+    """UTF-8 text without control characters; a UTF-8 byte order mark at the start is dropped."""
+    body = data.removeprefix(_BOM)
+    try:
+        text = body.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = _line(body[: error.start].decode("utf-8", "replace"))
+        message = f"this is not UTF-8: byte 0x{body[error.start]:02x} at offset {error.start:,}"
+        raise NeedsError(NOT_TEXT, message, where=Where(file, line), hint="save the file as UTF-8") from error
+    if match := _FORBIDDEN.search(text):
+        message = f"the file holds the control character U+{ord(match[0]):04X}"
+        where = Where(file, _line(text[: match.start()]))
+        raise NeedsError(NOT_TEXT, message, where=where, hint="delete it; a needs file is plain text")
+    return text
+
+
+def _line(before: str) -> int:
+    return len(_LINE_END.findall(before)) + 1
+
+
+def _typed(tree: Tree) -> Needs:
+    """The tree as Needs. `shape` finds every wrong type with its line; msgspec's own refusal is the second lock."""
+    value, found = shape(tree.value, Needs)
+    raise_first(found, tree)
+    try:
+        return msgspec.convert(value, Needs, strict=True)
+    except msgspec.ValidationError as error:
+        message, _, path = str(error).partition(" - at ")
+        path = path.strip("`").removeprefix("$").removeprefix(".").split("[...]")[0]
+        raise to_error(Problem(WRONG_TYPE, path, message, "see docs/needs.md for the fields"), tree) from error

@@ -1,0 +1,158 @@
+"""The tree held against the types of `contract.needs`: unknown, missing and mistyped fields.
+
+Walks msgspec's description of the records, so a field added to the contract is checked here without a change. It goes
+before msgspec.convert because that stops at the first error in the order of the records, says `[...]` for a key of a
+mapping, and knows no spelling to suggest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import lru_cache, partial
+
+from msgspec import inspect
+
+from archwright.needs.problem import (
+    MISSING_FIELD,
+    NOT_A_CHOICE,
+    OUT_OF_RANGE,
+    UNKNOWN_FIELD,
+    WRONG_TYPE,
+    Problem,
+    join,
+    leaf,
+    nearest,
+    shown,
+)
+
+# Whole numbers stay exact in a float up to here; nothing that is counted in a needs file comes near.
+MAX_NUMBER = 1e18
+
+_EMPTY_HINT = "fill it in, or delete the line"
+_NUMBER_HINT = "write a plain number: no quotes, no unit, no thousands separator"
+
+
+@lru_cache(maxsize=8)
+def _described(record: type[object]) -> inspect.Type:
+    return inspect.type_info(record)
+
+
+def shape(value: object, record: type[object]) -> tuple[object, list[Problem]]:
+    """The value ready for msgspec.convert (`15.0e+6` made whole where a whole number is due), and what is wrong."""
+    walk = _Walk()
+    return walk.value(_described(record), value, ""), walk.problems
+
+
+class _Walk:
+    def __init__(self) -> None:
+        self.problems: list[Problem] = []
+        # A dispatch table instead of a chain of tests: one entry per kind of type the contract uses.
+        self.checks: Mapping[type[inspect.Type], Callable[..., object]] = {
+            inspect.StructType: self._struct,
+            inspect.VarTupleType: self._list,
+            inspect.DictType: self._mapping,
+            inspect.LiteralType: self._choice,
+            inspect.UnionType: self._optional,
+            inspect.IntType: self._whole,
+            inspect.FloatType: self._number,
+            inspect.StrType: self._text,
+            inspect.BoolType: self._truth,
+        }
+
+    def value(self, kind: inspect.Type, raw: object, path: str) -> object:
+        return self.checks[type(kind)](kind, raw, path)
+
+    def _wrong(self, path: str, due: str, raw: object, hint: str) -> None:
+        hint = _EMPTY_HINT if raw is None else hint
+        self.problems.append(Problem(WRONG_TYPE, path, f"{leaf(path)} must be {due}, not {_named(raw)}", hint))
+
+    def _struct(self, kind: inspect.StructType, raw: object, path: str) -> object:
+        fields = {field.name: field for field in kind.fields}
+        required = [name for name, field in fields.items() if field.required]
+        if not isinstance(raw, dict):
+            known = ", ".join(required or fields)
+            self._wrong(path, f"a mapping ({known})", raw, "write its fields below it, indented, or in { }")
+            return raw
+        made: dict[str, object] = {}
+        for name, item in raw.items():
+            field = fields.get(name)
+            if field is None:
+                self._unknown(path, name, list(fields))
+            else:
+                made[name] = self.value(field.type, item, join(path, name))
+        for name in required:
+            if name not in raw:
+                message = f"the field {name} is missing"
+                self.problems.append(Problem(MISSING_FIELD, join(path, name), message, "add it", missing=True))
+        return made
+
+    def _unknown(self, path: str, name: str, fields: list[str]) -> None:
+        hint = f"known here: {', '.join(fields)}"
+        message = f"there is no field {shown(name)} here"
+        self.problems.append(Problem(UNKNOWN_FIELD, join(path, name), message, hint, partial(nearest, name, fields)))
+
+    def _list(self, kind: inspect.VarTupleType, raw: object, path: str) -> object:
+        if not isinstance(raw, list):
+            self._wrong(path, "a list", raw, "put it in [ ], or each item on a line of its own after a dash")
+            return raw
+        return [self.value(kind.item_type, item, f"{path}[{index}]") for index, item in enumerate(raw)]
+
+    def _mapping(self, kind: inspect.DictType, raw: object, path: str) -> object:
+        if not isinstance(raw, dict):
+            self._wrong(path, "a mapping", raw, "write `name: value` below it, indented, or in { }")
+            return raw
+        return {name: self.value(kind.value_type, item, join(path, name)) for name, item in raw.items()}
+
+    def _choice(self, kind: inspect.LiteralType, raw: object, path: str) -> object:
+        # `1 == True` in Python: the type must match, too.
+        if not any(type(choice) is type(raw) and choice == raw for choice in kind.values):
+            choices = [str(choice) for choice in kind.values]
+            suggest = partial(nearest, raw, choices) if isinstance(raw, str) else None
+            message = f"{leaf(path)} cannot be {_named(raw)}"
+            self.problems.append(Problem(NOT_A_CHOICE, path, message, f"one of: {', '.join(choices)}", suggest))
+        return raw
+
+    def _optional(self, kind: inspect.UnionType, raw: object, path: str) -> object:
+        if raw is None:
+            return None
+        inner = next(option for option in kind.types if not isinstance(option, inspect.NoneType))
+        return self.value(inner, raw, path)
+
+    def _whole(self, kind: inspect.IntType, raw: object, path: str) -> object:
+        if isinstance(raw, float) and raw.is_integer():
+            raw = int(raw)
+        if isinstance(raw, float) and raw == raw and abs(raw) != float("inf"):
+            self._wrong(path, "a whole number", raw, "round it")
+            return raw
+        return self._number(kind, raw, path)
+
+    def _number(self, kind: inspect.Type, raw: object, path: str) -> object:
+        if isinstance(raw, bool) or not isinstance(raw, int | float):
+            self._wrong(path, "a number", raw, _NUMBER_HINT)
+        elif not abs(raw) <= MAX_NUMBER:
+            hint = f"a finite number, at most {MAX_NUMBER:.0e}"
+            self.problems.append(Problem(OUT_OF_RANGE, path, f"{leaf(path)} cannot be {shown(raw)}", hint))
+        return raw
+
+    def _text(self, kind: inspect.StrType, raw: object, path: str) -> object:
+        if not isinstance(raw, str):
+            self._wrong(path, "a text", raw, "put it in quotes")
+        return raw
+
+    def _truth(self, kind: inspect.BoolType, raw: object, path: str) -> object:
+        if not isinstance(raw, bool):
+            self._wrong(path, "true or false", raw, "write true or false, without quotes")
+        return raw
+
+
+def _named(raw: object) -> str:
+    """A value as a message names it."""
+    if raw is None:
+        return "empty"
+    if isinstance(raw, dict):
+        return "a mapping"
+    if isinstance(raw, list):
+        return "a list"
+    if isinstance(raw, bool):
+        return "true" if raw else "false"
+    return f"the {'text' if isinstance(raw, str) else 'number'} {shown(raw)}"

@@ -1,0 +1,20 @@
+"""The needs files that `archwright init --template NAME` writes: one for each size of organisation."""
+
+from __future__ import annotations
+
+from importlib import resources
+
+from archwright.errors import NeedsError
+from archwright.needs.problem import NO_TEMPLATE, nearest, shown
+
+TEMPLATES: tuple[str, ...] = ("desk", "startup", "clinic", "manufacturer")
+
+
+def template(name: str) -> str:
+    """The text of a shipped needs file. Raises NeedsError for a name that is not in TEMPLATES."""
+    if name not in TEMPLATES:
+        found = nearest(name, TEMPLATES)
+        guess = f"did you mean {found[0]}? " if found else ""
+        hint = f"{guess}templates: {', '.join(TEMPLATES)}"
+        raise NeedsError(NO_TEMPLATE, f"there is no template {shown(name)}", hint=hint, nearest=found)
+    return (resources.files("archwright.needs") / "templates" / f"{name}.yaml").read_text(encoding="utf-8")
