@@ -1,0 +1,314 @@
+"""The plan's own traffic, driven at any OpenAI-compatible endpoint by a client with its own clock.
+
+Decides: the peak is an open loop, each request sent at the moment `policy.traffic` drew for it whether or not earlier
+ones have been answered; its window lasts until the last answer or the end of the drain. Then a closed loop keeps
+`concurrency` requests in flight for `closed_s` seconds and ends what is still running: tokens received by then, over
+the time, are tokens/s at that concurrency.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager
+from typing import NamedTuple, TypeVar
+
+from archwright.contract.plan import LoadSpec
+from archwright.errors import ReconcileError
+from archwright.policy.traffic import Arrival, closed_arrivals, peak_arrivals
+from archwright.reconcile.prompts import Prompter, Tokens, learn
+from archwright.reconcile.timing import BenchResult, Phase, Timing
+from archwright.reconcile.wire import Dialect, Limits, Refused, Target, Trace, Wire
+
+__all__ = ["BenchResult", "Limits", "Progress", "Target", "drive", "run_bench"]
+
+T = TypeVar("T")
+
+DEADLINES = Limits()
+PROBE_WORDS = (8, 72)
+# From what an endpoint should take to what the oldest and the strictest take.
+DIALECTS = (
+    Dialect(),
+    Dialect(ignore_eos=False),
+    Dialect(ignore_eos=False, usage=False),
+    Dialect(ignore_eos=False, limit_field="max_completion_tokens"),
+    Dialect(ignore_eos=False, usage=False, limit_field="max_completion_tokens"),
+)
+# A worker of the closed loop that met a failure waits: a server that refuses at once must not be hammered.
+PAUSE_AFTER_FAILURE_S = 0.25
+TICK_S = 0.5
+
+
+class Progress(NamedTuple):
+    """How far a phase is; given to the `progress` callback twice a second and at each phase's end."""
+
+    phase: str
+    elapsed_s: float
+    total_s: float
+    started: int
+    finished: int
+    failed: int
+
+
+Report = Callable[[Progress], None]
+
+
+def run_bench(
+    target: Target,
+    load: LoadSpec,
+    progress: Report | None = None,
+    *,
+    limits: Limits = DEADLINES,
+    chance: random.Random | None = None,
+) -> BenchResult:
+    """Drive `load` at `target` and wait for it (`drive` is the same inside an event loop).
+
+    Raises ReconcileError (AW-REC-10 to 19, see wire.py) when the endpoint cannot be measured: at the first probe, or
+    when no request of a phase got any answer. Single failures are counted in the result instead.
+    """
+    return asyncio.run(drive(target, load, progress, limits=limits, chance=chance))
+
+
+async def drive(
+    target: Target,
+    load: LoadSpec,
+    progress: Report | None = None,
+    *,
+    limits: Limits = DEADLINES,
+    chance: random.Random | None = None,
+) -> BenchResult:
+    """As `run_bench`. `chance` makes the prompts' words; left out, no two runs share a prompt."""
+    async with Wire(target, limits) as wire:
+        prompter = Prompter(chance or random.Random())
+        dialect, tokens, reported = await _acquaint(wire, prompter)
+        run = _Run(wire, load, dialect, tokens, prompter)
+        phases = [await run.peak(progress), await run.closed(progress)]
+        notes = [*_dialect_notes(target, wire.url, dialect, tokens, reported)]
+        for phase in phases:
+            notes.extend(_phase_notes(phase))
+    return BenchResult(
+        url=wire.url,
+        model=target.model,
+        workload=load.workload,
+        tokens_per_word=tokens.per_word,
+        template_tokens=tokens.template,
+        phases=tuple(phases),
+        notes=tuple(notes),
+    )
+
+
+async def _acquaint(wire: Wire, prompter: Prompter) -> tuple[Dialect, Tokens, bool]:
+    """Which dialect the endpoint speaks, how it counts tokens, and whether it reports usage in streams."""
+    model = wire.target.model
+    refusal: Refused | None = None
+    for dialect in DIALECTS:
+        try:
+            first = await _probe(wire, dialect.body(model, prompter.prompt(PROBE_WORDS[0]), 1))
+        except Refused as error:
+            refusal = refusal or error
+            continue
+        counts = [first.input_tokens]
+        if first.input_tokens is not None:
+            counts.append((await _probe(wire, dialect.body(model, prompter.prompt(PROBE_WORDS[1]), 1))).input_tokens)
+        else:
+            plain = [dialect.body(model, prompter.prompt(words), 1, stream=False) for words in PROBE_WORDS]
+            counts = [await _bounded(wire, wire.prompt_tokens(body)) for body in plain]
+        tokens = learn(((PROBE_WORDS[0], counts[0]), (PROBE_WORDS[1], counts[1])))
+        return dialect, tokens, first.output_tokens is not None
+    assert refusal is not None
+    raise refusal
+
+
+async def _probe(wire: Wire, body: bytes) -> Trace:
+    trace = Trace()
+    await _bounded(wire, wire.stream(body, trace))
+    return trace
+
+
+async def _bounded(wire: Wire, request: Awaitable[T]) -> T:
+    """One short request. Its whole time is bounded too: a stream of keep-alives is no answer."""
+    try:
+        async with asyncio.timeout(2 * wire.limits.idle_s):
+            return await request
+    except TimeoutError as error:
+        message = f"no complete answer to one short request in {2 * wire.limits.idle_s:g} s"
+        raise ReconcileError("AW-REC-16", message, where=wire.place, hint="is the server overloaded?") from error
+
+
+class _Run:
+    """The two phases against one acquainted endpoint."""
+
+    def __init__(self, wire: Wire, load: LoadSpec, dialect: Dialect, tokens: Tokens, prompter: Prompter) -> None:
+        self._wire = wire
+        self._load = load
+        self._dialect = dialect
+        self._tokens = tokens
+        self._prompter = prompter
+        self._sent: list[tuple[Arrival, float, Trace]] = []
+        self._epoch = 0.0
+
+    async def peak(self, progress: Report | None) -> Phase:
+        """Open loop: every arrival at its moment, then a bounded wait for the last answers."""
+        arrivals = peak_arrivals(self._load)
+        bodies = [self._body(arrival) for arrival in arrivals]
+        started_at = self._begin()
+        tasks = []
+        async with self._reported("peak", self._load.peak_s, progress):
+            for arrival, body in zip(arrivals, bodies, strict=True):
+                await asyncio.sleep(max(0.0, arrival.at_s - self._elapsed()))
+                tasks.append(asyncio.create_task(self._request(arrival, body, arrival.at_s)))
+            await asyncio.sleep(max(0.0, self._load.peak_s - self._elapsed()))
+            await _end(tasks, self._wire.limits.drain_s)
+        return self._phase("peak", started_at, self._load.peak_s)
+
+    async def closed(self, progress: Report | None) -> Phase:
+        """Closed loop: each worker sends its next request when the last is answered; the end cuts what still runs."""
+        arrivals = closed_arrivals(self._load)
+        started_at = self._begin()
+        async with self._reported("closed", self._load.closed_s, progress):
+            workers = [asyncio.create_task(self._worker(arrivals)) for _ in range(self._load.concurrency)]
+            await _end(workers, self._load.closed_s)
+        return self._phase("closed", started_at, self._load.closed_s)
+
+    async def _worker(self, arrivals: Iterator[Arrival]) -> None:
+        while True:
+            arrival = next(arrivals)
+            trace = await self._request(arrival, self._body(arrival), self._elapsed())
+            if trace.error is not None:
+                await asyncio.sleep(PAUSE_AFTER_FAILURE_S)
+
+    def _body(self, arrival: Arrival) -> bytes:
+        prompt = self._prompter.prompt(self._tokens.words(arrival.input_tokens))
+        return self._dialect.body(self._wire.target.model, prompt, arrival.output_tokens)
+
+    async def _request(self, arrival: Arrival, body: bytes, due_s: float) -> Trace:
+        trace = Trace()
+        self._sent.append((arrival, due_s, trace))
+        try:
+            await self._wire.stream(body, trace)
+        except ReconcileError as error:
+            trace.error = error
+        return trace
+
+    def _begin(self) -> float:
+        self._sent = []
+        self._epoch = self._wire.clock()
+        return time.time()
+
+    def _elapsed(self) -> float:
+        return self._wire.clock() - self._epoch
+
+    def _phase(self, name: str, started_at: float, load_s: float) -> Phase:
+        elapsed = self._elapsed()
+        requests = tuple(self._timing(*sent) for sent in self._sent if sent[2].sent is not None)
+        _require_answers(name, [trace for _, _, trace in self._sent], self._wire)
+        return Phase(name=name, started_at=started_at, ended_at=started_at + elapsed, load_s=load_s, requests=requests)
+
+    def _timing(self, arrival: Arrival, due_s: float, trace: Trace) -> Timing:
+        offsets = [
+            None if at is None else at - self._epoch for at in (trace.sent, trace.first, trace.last, trace.ended)
+        ]
+        sent_s, first_s, last_s, ended_s = offsets
+        assert sent_s is not None
+        return Timing(
+            due_s=due_s,
+            sent_s=sent_s,
+            first_s=first_s,
+            last_s=last_s,
+            ended_s=self._elapsed() if ended_s is None else ended_s,
+            asked_tokens=arrival.output_tokens,
+            input_tokens=trace.input_tokens,
+            output_tokens=trace.chunks if trace.output_tokens is None else trace.output_tokens,
+            chunks=trace.chunks,
+            outcome="failed" if trace.error is not None else "finished" if trace.finished else "cut",
+            code="" if trace.error is None else trace.error.code,
+            reason="" if trace.error is None else trace.error.message,
+        )
+
+    @asynccontextmanager
+    async def _reported(self, phase: str, total_s: float, progress: Report | None) -> AsyncIterator[None]:
+        if progress is None:
+            yield
+            return
+        ticker = asyncio.create_task(self._tick(phase, total_s, progress))
+        try:
+            yield
+        finally:
+            ticker.cancel()
+            progress(self._progress(phase, total_s))
+
+    async def _tick(self, phase: str, total_s: float, progress: Report) -> None:
+        while True:
+            progress(self._progress(phase, total_s))
+            await asyncio.sleep(TICK_S)
+
+    def _progress(self, phase: str, total_s: float) -> Progress:
+        failed = sum(1 for _, _, trace in self._sent if trace.error is not None)
+        finished = sum(1 for _, _, trace in self._sent if trace.finished and trace.error is None)
+        return Progress(phase, self._elapsed(), total_s, len(self._sent), finished, failed)
+
+
+async def _end(tasks: list[asyncio.Task[None]] | list[asyncio.Task[Trace]], timeout_s: float) -> None:
+    """Wait at most `timeout_s`, end the rest, and let nothing but a cancellation pass unseen."""
+    waiting: list[asyncio.Task[object]] = [*tasks]
+    if waiting:
+        _, pending = await asyncio.wait(waiting, timeout=timeout_s)
+        for task in pending:
+            task.cancel()
+    for outcome in await asyncio.gather(*waiting, return_exceptions=True):
+        if isinstance(outcome, BaseException) and not isinstance(outcome, asyncio.CancelledError):
+            raise outcome
+
+
+def _require_answers(phase: str, traces: list[Trace], wire: Wire) -> None:
+    """A phase in which no request got any content measures nothing: raise its commonest error."""
+    if not traces or any(trace.chunks for trace in traces):
+        return
+    errors = [trace.error for trace in traces if trace.error is not None]
+    if not errors:
+        message = f"none of the {len(traces)} requests of the {phase} phase was answered in time"
+        raise ReconcileError("AW-REC-16", message, where=wire.place, hint="is the server overloaded, or stuck?")
+    common = Counter(error.code for error in errors).most_common(1)[0][0]
+    error = next(error for error in errors if error.code == common)
+    message = f"all {len(traces)} requests of the {phase} phase failed; mostly: {error.message}"
+    raise ReconcileError(common, message, where=error.where, hint=error.hint) from error
+
+
+def _dialect_notes(target: Target, url: str, dialect: Dialect, tokens: Tokens, reported: bool) -> Iterable[str]:
+    if not dialect.ignore_eos:
+        yield "the endpoint refuses ignore_eos: answers may end before the planned length"
+    if not reported:
+        yield "the endpoint reports no usage in streams: each chunk with content counts as one token"
+    if tokens.guessed:
+        yield f"prompt lengths are a guess of {tokens.per_word} tokens a word: the endpoint does not count them"
+    if (
+        target.key
+        and url.startswith("http://")
+        and not url.startswith(("http://127.", "http://localhost", "http://[::1]"))
+    ):
+        yield "the key travelled unencrypted: use https"
+    if not target.verify_tls:
+        yield "the endpoint's certificate was not verified"
+
+
+def _phase_notes(phase: Phase) -> Iterable[str]:
+    total = len(phase.requests)
+    if not total:
+        yield f"{phase.name}: the planned traffic holds no request in {phase.load_s:g} s"
+    if phase.late:
+        worst = max(request.late_s for request in phase.requests)
+        yield f"{phase.name}: {phase.late} of {total} requests were sent late, the latest by {worst:.2f} s"
+    failures = Counter((request.code, request.reason) for request in phase.requests if request.outcome == "failed")
+    for (code, reason), count in sorted(failures.items()):
+        yield f"{phase.name}: {count} of {total} requests failed: {code} {reason}"
+    if phase.name == "peak" and phase.count("cut"):
+        yield f"peak: {phase.count('cut')} of {total} requests were ended unfinished after the drain"
+    answered = [request for request in phase.requests if request.outcome == "finished"]
+    asked = sum(request.asked_tokens for request in answered)
+    got = sum(request.output_tokens for request in answered)
+    if answered and not 0.95 * asked <= got <= 1.05 * asked:
+        mean, planned = got / len(answered), asked / len(answered)
+        yield f"{phase.name}: answers held {mean:.0f} tokens on average, planned were {planned:.0f}"

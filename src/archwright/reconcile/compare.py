@@ -1,0 +1,138 @@
+"""Plan against measurements: one Deviation a prediction, and how many bands held."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from archwright.contract.evidence import (
+    Deviation,
+    Measured,
+    Measurement,
+    Prediction,
+    Reconciliation,
+    Statistic,
+    Verdict,
+    judge,
+)
+from archwright.contract.plan import Plan
+from archwright.contract.record import replace
+
+# The platform's own books first: they see every request, a client sees its own, a scraper sees buckets.
+SOURCES = ("gateway", "supervisor", "client", "prometheus")
+
+# How a statistic is called in the answer: a rate is a mean over its window; of one last value all statistics are equal.
+_PRINTED: dict[str, Statistic] = {"rate": "mean", "last": "max"}
+
+
+def reconcile(
+    plan: Plan, measurements: Mapping[str, Measurement], gaps: Mapping[str, str] | None = None
+) -> Reconciliation:
+    """Every prediction in the plan's order with its verdict (contract.evidence.judge).
+
+    Unknown: no measurement, one of another plan or unit, one without samples, or not a finite number. `gaps` says why
+    a prediction could not be measured, by prediction id; it becomes a comment on the evidence.
+    `coverage` = within / measured; None when nothing was measured.
+    """
+    digest = plan.digest
+    deviations = tuple(
+        _deviation(prediction, digest, measurements.get(prediction.id), (gaps or {}).get(prediction.id, ""))
+        for prediction in plan.predictions
+    )
+    measured = [deviation for deviation in deviations if deviation.measured is not None]
+    held = sum(1 for deviation in measured if deviation.verdict == "within")
+    return Reconciliation(
+        plan_digest=digest, coverage=held / len(measured) if measured else None, deviations=deviations
+    )
+
+
+def choose(measurements: Iterable[Measurement]) -> dict[str, Measurement]:
+    """One measurement a prediction: the newest window wins; among those that overlap it, SOURCES decides.
+
+    So a gateway's reading beats the client's of the same run, and never hides a client's newer run.
+    """
+    grouped: dict[str, list[Measurement]] = {}
+    for measurement in measurements:
+        grouped.setdefault(measurement.prediction_id, []).append(measurement)
+    return {name: _best(group) for name, group in grouped.items()}
+
+
+def _best(group: list[Measurement]) -> Measurement:
+    newest = max(group, key=lambda m: m.at)
+    rivals = [m for m in group if m.at >= newest.at - newest.window_s]
+    return min(rivals, key=lambda m: (_rank(m.source), -m.at))
+
+
+def _rank(source: str) -> int:
+    return SOURCES.index(source) if source in SOURCES else len(SOURCES)
+
+
+def _deviation(prediction: Prediction, digest: str, measurement: Measurement | None, gap: str) -> Deviation:
+    measured, evidence = None, prediction.query.promql()
+    if measurement is not None:
+        evidence = measurement.evidence
+        gap = _unusable(prediction, digest, measurement)
+        measured = None if gap else _printed(measurement)
+    return Deviation(
+        prediction_id=prediction.id,
+        metric=prediction.metric,
+        workload=prediction.workload,
+        predicted=prediction.estimate,
+        measured=measured,
+        verdict=judge(prediction.metric, prediction.estimate, None if measured is None else measured.value),
+        evidence=f"{evidence}  # {gap}" if gap else evidence,
+    )
+
+
+def _unusable(prediction: Prediction, digest: str, measurement: Measurement) -> str:
+    """Why a measurement answers nothing; "" when it does."""
+    if measurement.plan_digest != digest:
+        return "measured for another plan"
+    if measurement.unit != prediction.estimate.unit:
+        return f"measured in {measurement.unit}, predicted in {prediction.estimate.unit}"
+    if measurement.samples < 1:
+        return "no samples"
+    return "" if math.isfinite(measurement.value) else "not a finite number"
+
+
+def _printed(measurement: Measurement) -> Measured:
+    measured = measurement.measured()
+    statistic = _PRINTED.get(measured.statistic, measured.statistic)
+    samples = 1 if measured.statistic == "last" else measured.samples
+    return replace(measured, statistic=statistic, samples=samples)
+
+
+class Row(NamedTuple):
+    """One line of plan versus actual, for a table; SI numbers, printing is the caller's."""
+
+    metric: str
+    statistic: str
+    workload: str
+    unit: str
+    predicted: float
+    low: float
+    high: float
+    measured: float | None
+    samples: int
+    verdict: Verdict
+
+
+def rows(reconciliation: Reconciliation, plan: Plan) -> list[Row]:
+    """The deviations as table lines, the statistic being the prediction's own."""
+    asked = {prediction.id: prediction.query.statistic for prediction in plan.predictions}
+    return [
+        Row(
+            metric=deviation.metric,
+            statistic=_PRINTED.get(asked[deviation.prediction_id], asked[deviation.prediction_id]),
+            workload=deviation.workload,
+            unit=deviation.predicted.unit,
+            predicted=deviation.predicted.value,
+            low=deviation.predicted.low,
+            high=deviation.predicted.high,
+            measured=None if deviation.measured is None else deviation.measured.value,
+            samples=0 if deviation.measured is None else deviation.measured.samples,
+            verdict=deviation.verdict,
+        )
+        for deviation in reconciliation.deviations
+    ]

@@ -1,0 +1,288 @@
+"""Measurements for a plan's predictions, from the bench client, from the platform's own ring, from a Prometheus.
+
+Decides what each source can honestly say:
+- The client knows its phases: percentiles come from its single requests. A request of the peak that was still without
+  content when the drain ran out counts in TTFT with the time it had waited, a lower bound; leaving it out would make
+  an overloaded server look fast.
+- The ring is asked over the very window in which the phase ran.
+- A Prometheus knows no phases. Latencies are read over the window, and the evidence states the load it saw beside the
+  planned one. Tokens/s is a promise at a concurrency: it is read only when on average at least BUSY_SHARE of
+  that concurrency was in flight (Little: mean latency x requests / window); else it stays unmeasured, with the reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from archwright.contract.evidence import QUANTILE, Measurement, Prediction, Query, Statistic, escape
+from archwright.contract.metrics import BY_QUANTITY
+from archwright.contract.percentile import percentile
+from archwright.contract.plan import LoadSpec, Plan, Pool
+from archwright.contract.record import replace
+from archwright.monitor.prometheus import Prometheus
+from archwright.monitor.ring import evaluate
+from archwright.reconcile.timing import BenchResult, Phase, Timing, Window
+from archwright.store import Store
+
+BUSY_SHARE = 0.8
+# The label by which an engine that exposes its own series tells its models apart.
+MODEL_LABEL = "model_name"
+
+_OF_REQUEST: dict[str, Callable[[Timing], float | None]] = {
+    "ttft_s": lambda request: request.ttft_s,
+    "tpot_s": lambda request: request.tpot_s,
+    "latency_s": lambda request: request.latency_s,
+}
+
+
+def client_measurements(plan: Plan, result: BenchResult) -> list[Measurement]:
+    """What the client saw of the predictions for the workload it drove; those it saw nothing of are left out."""
+    digest = plan.digest
+    found: list[Measurement] = []
+    for prediction in plan.predictions:
+        phases = _phases(prediction, result)
+        if prediction.workload != result.workload or not phases:
+            continue
+        value, samples = _client_value(prediction, phases)
+        if value is None:
+            continue
+        window = _whole(phases)
+        query = replace(prediction.query, window_s=window.window_s)
+        sent = sum(len(phase.requests) for phase in phases)
+        names = " and ".join(phase.name for phase in phases)
+        evidence = f"{query.promql()}  # by the client's clock, phase {names}, {samples} of {sent} requests"
+        found.append(_measurement(digest, prediction, Seen("client", window, value, samples, evidence)))
+    return found
+
+
+def _phases(prediction: Prediction, result: BenchResult) -> list[Phase]:
+    """The phases that count: the query's; for any phase all, but tokens/s only where the load is closed."""
+    wanted = prediction.query.phase or ("closed" if prediction.metric == "tokens_per_s" else "")
+    return [phase for phase in result.phases if wanted in ("", phase.name)]
+
+
+def _client_value(prediction: Prediction, phases: list[Phase]) -> tuple[float | None, int]:
+    if prediction.metric == "tokens_per_s":
+        samples = sum(1 for phase in phases for request in phase.requests if request.chunks)
+        seconds = sum(phase.window_s for phase in phases)
+        tokens = sum(phase.tokens_delivered for phase in phases)
+        return (tokens / seconds, samples) if samples and seconds > 0 else (None, 0)
+    of = _OF_REQUEST.get(prediction.metric)
+    if of is None:
+        return None, 0
+    values = [value for phase in phases for value in phase.values(of)]
+    if prediction.metric == "ttft_s":
+        values += [waited for phase in phases if phase.name == "peak" for waited in phase.values(_waited)]
+    return _statistic(values, prediction.query.statistic), len(values)
+
+
+def _waited(request: Timing) -> float | None:
+    """How long a request that we ended had waited without content."""
+    if request.outcome != "cut" or request.first_s is not None:
+        return None
+    return request.ended_s - request.sent_s
+
+
+def _statistic(values: list[float], statistic: Statistic) -> float | None:
+    if not values:
+        return None
+    if statistic in QUANTILE:
+        return percentile(values, QUANTILE[statistic])
+    if statistic == "max":
+        return max(values)
+    return sum(values) / len(values) if statistic == "mean" else None
+
+
+def ring_measurements(store: Store, plan: Plan, windows: Sequence[Window]) -> list[Measurement]:
+    """What the platform recorded, each prediction over its phase's window (`BenchResult.windows`).
+
+    A prediction of no phase is asked over the window named "" when there is one; else over its own query's window,
+    at least as long as the whole run, up to the run's end: so a start-up before the bench is still seen.
+    """
+    digest = plan.digest
+    named = {window.name: window for window in windows}
+    found: list[Measurement] = []
+    for prediction in plan.predictions:
+        window = named.get(prediction.query.phase)
+        if window is None and not prediction.query.phase and windows:
+            window = _at_least(_whole(windows), prediction.query.window_s)
+        if window is None:
+            continue
+        query = replace(prediction.query, window_s=window.window_s)
+        reading = evaluate(store, query, window.ended_at)
+        if reading is not None:
+            evidence = query.promql() + (f"  # phase {query.phase}" if query.phase else "")
+            seen = Seen("gateway", window, reading.value, reading.samples, evidence)
+            found.append(_measurement(digest, prediction, seen))
+    return found
+
+
+def _whole(windows: Sequence[Window]) -> Window:
+    return Window(name="", started_at=min(w.started_at for w in windows), ended_at=max(w.ended_at for w in windows))
+
+
+def _at_least(window: Window, window_s: float) -> Window:
+    return replace(window, started_at=min(window.started_at, window.ended_at - window_s))
+
+
+class Seen(NamedTuple):
+    """One value as a source saw it."""
+
+    source: str
+    window: Window
+    value: float
+    samples: int
+    evidence: str
+
+
+def _measurement(digest: str, prediction: Prediction, seen: Seen) -> Measurement:
+    return Measurement(
+        plan_digest=digest,
+        prediction_id=prediction.id,
+        at=seen.window.ended_at,
+        source=seen.source,
+        value=seen.value,
+        unit=prediction.estimate.unit,
+        statistic=prediction.query.statistic,
+        samples=seen.samples,
+        window_s=seen.window.window_s,
+        evidence=seen.evidence,
+    )
+
+
+class PrometheusReading(NamedTuple):
+    """What a Prometheus told, and for each prediction it told nothing about, why."""
+
+    measurements: tuple[Measurement, ...]
+    gaps: dict[str, str]
+
+
+def prometheus_measurements(
+    plan: Plan, prometheus: Prometheus, now: float, window_s: float | None = None
+) -> list[Measurement]:
+    """The measurements of `read_prometheus` alone."""
+    return list(read_prometheus(plan, prometheus, now, window_s).measurements)
+
+
+def read_prometheus(plan: Plan, prometheus: Prometheus, now: float, window_s: float | None = None) -> PrometheusReading:
+    """Each prediction from our own series, else from the engine's (Pool.launch.metrics) of the workload's pool.
+
+    `window_s` ends at `now` and replaces the queries' own. An engine's series are taken for the pool's model, or
+    without a model when the Prometheus knows only one; never when the pool serves several workloads, which an
+    engine does not tell apart.
+    """
+    digest = plan.digest
+    measurements: list[Measurement] = []
+    gaps: dict[str, str] = {}
+    for prediction in plan.predictions:
+        seconds = prediction.query.window_s if window_s is None else window_s
+        seen = _Scrape(plan, prediction, prometheus, Window(name="", started_at=now - seconds, ended_at=now)).read()
+        if isinstance(seen, Seen):
+            measurements.append(_measurement(digest, prediction, seen))
+        else:
+            gaps[prediction.id] = seen
+    return PrometheusReading(tuple(measurements), gaps)
+
+
+class _Series(NamedTuple):
+    """Where a quantity is read: `names` maps quantities to an engine's series, empty for our own."""
+
+    names: dict[str, str]
+    labels: dict[str, str]
+
+    def of(self, quantity: str) -> str | None:
+        return self.names.get(quantity)
+
+
+class _Scrape:
+    """One prediction against one Prometheus."""
+
+    def __init__(self, plan: Plan, prediction: Prediction, prometheus: Prometheus, window: Window) -> None:
+        self._prediction = prediction
+        self._prometheus = prometheus
+        self._window = window
+        self._query = replace(prediction.query, window_s=window.window_s)
+        self._load = next((load for load in plan.loads if load.workload == prediction.workload), None)
+        name = next((w.pool for w in plan.workloads if w.name == prediction.workload), None)
+        self._pool = None if name is None else plan.pool(name)
+
+    def read(self) -> Seen | str:
+        """The reading, or why there is none."""
+        own = _Series({}, self._query.labels)
+        if self._samples(own) >= 1:
+            return self._take(own)
+        if self._pool is None or self._query.metric not in self._pool.launch.metrics:
+            return "our own series shows nothing in the window"
+        if len(self._pool.workloads) > 1:
+            return "the engine does not tell the pool's workloads apart"
+        return self._foreign(self._pool)
+
+    def _foreign(self, pool: Pool) -> Seen | str:
+        named = _Series(pool.launch.metrics, {MODEL_LABEL: pool.model})
+        if self._samples(named) >= 1:
+            return self._take(named)
+        anonymous = _Series(pool.launch.metrics, {})
+        if self._samples(anonymous) < 1:
+            return "neither our own series nor the engine's show anything in the window"
+        if self._models(anonymous) > 1:
+            return f"this Prometheus knows several models, none of them called {escape(pool.model)}"
+        return self._take(anonymous)
+
+    def _take(self, series: _Series) -> Seen | str:
+        if self._query.metric == "tokens_per_s" and (gap := self._idle(series)):
+            return gap
+        promql = self._query.promql(series.of(self._query.metric), series.labels)
+        value = self._prometheus.instant(promql)
+        if value is None:
+            return "the Prometheus has no value for the query"
+        samples = max(1, round(self._samples(series)))
+        return Seen("prometheus", self._window, value, samples, promql + self._remark(samples))
+
+    def _idle(self, series: _Series) -> str:
+        """Why tokens/s over this window is not tokens/s at the planned concurrency; "" when it is."""
+        if self._load is None:
+            return "the plan states no load for it"
+        running = self._in_flight(series)
+        if running is None:
+            return "how many requests ran at once is unknown: no request latencies here"
+        if running < BUSY_SHARE * self._load.concurrency:
+            return (
+                f"on average {running:.2f} requests ran at once in {self._window.window_s:g} s; "
+                f"the prediction is for {self._load.concurrency}: choose a busier window"
+            )
+        return ""
+
+    def _in_flight(self, series: _Series) -> float | None:
+        """Little's law over the requests that finished in the window."""
+        if series.names and series.of("latency_s") is None:
+            return None
+        query = Query(metric="latency_s", labels={}, statistic="mean", window_s=self._window.window_s)
+        mean = self._prometheus.instant(query.promql(series.of("latency_s"), series.labels))
+        count = self._prometheus.instant(query.promql_samples(series.of("latency_s"), series.labels))
+        return None if mean is None or count is None else mean * count / self._window.window_s
+
+    def _samples(self, series: _Series) -> float:
+        promql = self._query.promql_samples(series.of(self._query.metric), series.labels)
+        return self._prometheus.instant(promql) or 0.0
+
+    def _models(self, series: _Series) -> float:
+        suffix = "_count" if BY_QUANTITY[self._query.metric].kind == "histogram" else ""
+        name = series.of(self._query.metric)
+        return self._prometheus.instant(f"count(count by ({MODEL_LABEL}) ({name}{suffix}))") or 0.0
+
+    def _remark(self, samples: int) -> str:
+        """The load the window saw, where it can be told, beside the load the prediction was made for."""
+        if self._load is None or BY_QUANTITY[self._query.metric].kind != "histogram":
+            return ""
+        return f"  # {_per_second(samples, self._window)} in the window, {_planned(self._load, self._query.phase)}"
+
+
+def _per_second(samples: int, window: Window) -> str:
+    return f"{samples / window.window_s:.3g} requests/s"
+
+
+def _planned(load: LoadSpec, phase: str) -> str:
+    if phase == "closed":
+        return f"predicted for {load.concurrency} at once"
+    return f"predicted for {load.requests_per_second:.3g}/s"
