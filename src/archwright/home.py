@@ -37,8 +37,13 @@ class Home:
 
     @property
     def machine(self) -> Path:
-        """The probe's result: the measured layer of the catalog."""
-        return self.folder("measured") / "machine.json"
+        """The probe's result: the measured layer of the catalog. Its folder is made by the probe, not by a reader."""
+        return self.root / "measured" / "machine.json"
+
+    @property
+    def catalog_overlay(self) -> Path:
+        """The user's own facts, laid over the shipped catalog; optional."""
+        return self.root / "catalog" / "user.yaml"
 
     @property
     def plan(self) -> Path:

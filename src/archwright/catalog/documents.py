@@ -13,6 +13,7 @@ from archwright.contract.record import Record
 from archwright.errors import CatalogError, Where
 
 R = TypeVar("R", bound=Record)
+T = TypeVar("T")
 
 
 def engines(folder: Path) -> list[rows.EngineSpec]:
@@ -56,7 +57,7 @@ def _load(path: Path) -> Any:
         raise CatalogError("AW-CAT-04", f"not valid YAML: {error}", where=Where(str(path), line)) from error
 
 
-def _convert(value: Any, wanted: Any, path: Path) -> Any:
+def _convert(value: object, wanted: type[T], path: Path) -> T:
     try:
         return msgspec.convert(value, wanted)
     except msgspec.ValidationError as error:

@@ -16,7 +16,7 @@ from archwright.errors import CatalogError, Where
 
 MACHINE = re.compile(r"^\s*(\d{1,4})\s*[xX×]\s*(.+)$")
 # Words of product lines that do not tell one accelerator from another.
-PRODUCT_WORDS = frozenset({"instinct", "tesla"})
+PRODUCT_WORDS = frozenset({"instinct", "tesla", "geforce", "hbm2", "hbm2e", "hbm3", "hbm3e"})
 # Words around a model's name that do not tell one model from another.
 MODEL_NOISE = re.compile(r"(instruct|chat|fp8|nvfp4|bf16|it)$")
 
@@ -34,7 +34,7 @@ def squashed(text: str) -> str:
 def accelerator_family(name: str, rows: Mapping[str, Accelerator]) -> tuple[Accelerator, ...]:
     """Every row the name covers, in table order."""
     said = {word for row in rows.values() for word in (*words(row.vendor), row.kind)} | PRODUCT_WORDS
-    asked = [word for word in words(name) if word not in said]
+    asked = [word for word in words(re.sub(r"\(.*?\)", " ", name)) if word not in said]
     if not asked:
         return ()
     whole = squashed(" ".join(asked))
