@@ -139,7 +139,7 @@ class Catalog:
 
     def family(self, name: str) -> tuple[rows.Accelerator, ...]:
         """Every accelerator the name covers, empty when none."""
-        return names.accelerator_family(name, self.accelerators) or tuple(
+        return names.accelerator_family(name, self.accelerators, self.aliases) or tuple(
             row for row in [self.accelerators.get(self._alias("accelerator", name))] if row is not None
         )
 

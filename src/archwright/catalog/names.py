@@ -15,8 +15,6 @@ from archwright.catalog.rows import Accelerator, Alias, ModelSpec
 from archwright.errors import CatalogError, Where
 
 MACHINE = re.compile(r"^\s*(\d{1,4})\s*[xX×]\s*(.+)$")
-# Words of product lines that do not tell one accelerator from another.
-PRODUCT_WORDS = frozenset({"instinct", "tesla", "geforce", "hbm2", "hbm2e", "hbm3", "hbm3e"})
 # Words around a model's name that do not tell one model from another.
 MODEL_NOISE = re.compile(r"(instruct|chat|fp8|nvfp4|bf16|it)$")
 
@@ -31,11 +29,13 @@ def squashed(text: str) -> str:
     return "".join(words(text)).replace(".", "")
 
 
-def accelerator_family(name: str, rows: Mapping[str, Accelerator]) -> tuple[Accelerator, ...]:
-    """Every row the name covers, in table order."""
-    said = {word for row in rows.values() for word in (*words(row.vendor), row.kind)} | PRODUCT_WORDS
+def accelerator_family(name: str, rows: Mapping[str, Accelerator], aliases: Iterable[Alias]) -> tuple[Accelerator, ...]:
+    """Every row the name covers, in table order; remarks in brackets do not count."""
+    said = {word for row in rows.values() for word in (*words(row.vendor), row.kind)}
+    said |= {alias.name for alias in aliases if alias.kind == "word"}
     asked = [word for word in words(re.sub(r"\(.*?\)", " ", name)) if word not in said]
-    if not asked:
+    # A form or a memory size alone names no accelerator.
+    if not any(re.search(r"\d", word) and not re.fullmatch(r"\d+gb", word) for word in asked):
         return ()
     whole = squashed(" ".join(asked))
     return tuple(row for row in rows.values() if whole == squashed(row.id) or set(asked) <= _row_words(row))
@@ -52,7 +52,7 @@ def accelerator(name: str, rows: Mapping[str, Accelerator], aliases: Iterable[Al
     direct = rows.get(name) or rows.get(known.get(squashed(name), ""))
     if direct is not None:
         return direct
-    family = accelerator_family(name, rows)
+    family = accelerator_family(name, rows, aliases)
     if family:
         return family[0]
     raise unknown("accelerator", name, rows)

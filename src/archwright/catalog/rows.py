@@ -18,7 +18,7 @@ DeviceKind = Literal["gpu", "asic", "cpu"]
 EngineKind = Literal["cpu", "gpu", "any"]
 PriceKind = Literal["list", "derived", "user"]
 DataZone = Literal["EEA", "adequacy", "third-country"]
-AliasKind = Literal["accelerator", "model"]
+AliasKind = Literal["accelerator", "model", "word"]
 
 # How far a figure may be off each way (90 %). Anchored on list prices: 738 of 741 did not move in two to three
 # years (high), third-party purchase prices spread by 20 to 40 % (low), recalled ones are a step beyond.
@@ -97,8 +97,9 @@ class Offer(Fact):
 class ModelSpec(Fact):
     """An open model: architecture, licence, quality. `ffn` is the dense width, `expert_ffn` that of one expert.
 
-    `kv_bytes_per_token_bf16` is the full-context figure over all layers that keep keys and values (latent and
-    linear attention already counted); None where the form of attention gives no per-token constant.
+    `kv_bytes_per_token_bf16` counts every layer that keeps keys and values as if it saw the whole context; latent
+    and linear attention are already in it. With a `sliding_window`, only `full_attention_layers` of `layers` grow
+    beyond the window. None where the form of attention gives no constant per token.
     `quality` maps a benchmark to a share; of several reports the lowest counts, since it is used as a floor.
     """
 
@@ -284,6 +285,8 @@ class Efficiency(Fact):
 
 
 class Alias(Fact):
+    """Another name of a row; a `word` (of a product line or memory type) tells no row from another."""
+
     kind: AliasKind
     name: str
     id: str

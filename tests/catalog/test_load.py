@@ -1,0 +1,104 @@
+"""Layers: the user's facts over the measured machine over the shipped rows."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from archwright.catalog.facts import OVERLAID, Catalog
+from archwright.catalog.load import load
+from archwright.catalog.probe import Samples, probe_machine
+from archwright.catalog.table import DATA
+from archwright.errors import CatalogError
+from archwright.home import Home
+
+
+def own(home: Home, text: str) -> Catalog:
+    home.catalog_overlay.parent.mkdir(parents=True, exist_ok=True)
+    home.catalog_overlay.write_text(text)
+    return load(home)
+
+
+def test_loading_is_cached_and_touches_nothing(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    assert load() is load()
+    assert load(home) is load(home)
+    assert load(home).machine is None
+    assert not home.root.exists()
+
+
+def test_the_whole_catalog_reads_in_half_a_second() -> None:
+    start = time.perf_counter()
+    catalog = Catalog(DATA)
+    for name in (*OVERLAID, "hosted", "regulations", "places", "tariffs", "efficiencies", "digest", "providers"):
+        assert getattr(catalog, name)
+    assert time.perf_counter() - start < 0.5
+
+
+def test_the_digest_follows_the_facts(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    before = load(home).digest
+    assert before == load().digest
+    assert len(before) == 64
+    changed = own(home, "accelerators: {L4: {tdp_w: 70, source: nameplate}}\n")
+    assert changed.digest != before
+
+
+def test_a_users_fact_wins_and_says_so(tmp_path: Path) -> None:
+    catalog = own(
+        Home(tmp_path),
+        "accelerators: {L4: {tdp_w: 70, source: nameplate, as_of: '2026-11-20'}}\n"
+        "offers:\n  'aws:us-east-1:g4dn.xlarge': {on_demand_usd_per_hour: 0.4, price_kind: user, source: contract}\n",
+    )
+    row = catalog.accelerators["L4"]
+    assert (row.tdp_w, row.source, row.confidence) == (70, "nameplate", "high")
+    assert row.memory_bytes == load().accelerators["L4"].memory_bytes
+    offer = next(offer for offer in catalog.offers if offer.instance_type == "g4dn.xlarge")
+    assert offer.on_demand_usd_per_hour == 0.4
+    assert len(catalog.offers) == len(load().offers)
+    assert catalog.layer("accelerators", "L4") == "user"
+    assert catalog.layer("accelerators", "T4") == "shipped"
+    assert load().accelerators["L4"].tdp_w == 72
+
+
+def test_the_measured_machine_is_a_layer(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    assert load(home).layer("machine", "this-machine") == "shipped"
+    samples = Samples(bandwidth=(1e9,), matmul=(1e10,))
+    facts = probe_machine(home, None, now=lambda: 1.0, measure=lambda _: samples)
+    assert load(home).machine == facts
+    assert load(home).layer("machine", "this-machine") == "measured"
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("accelerators: {L4: {tdp_w: 70}}", "AW-CAT-04"),
+        ("accelerators: {L4: {tdp_w: hot, source: s}}", "AW-CAT-04"),
+        ("accelerators: {L4: {tdp: 70, source: s}}", "AW-CAT-04"),
+        ("accelerators: {L5: {tdp_w: 70, source: s}}", "AW-CAT-01"),
+        ("accelerator: {L4: {tdp_w: 70, source: s}}", "AW-CAT-01"),
+        ("accelerators: [L4]", "AW-CAT-04"),
+        ("accelerators: {", "AW-CAT-04"),
+    ],
+)
+def test_a_broken_overlay_is_refused(tmp_path: Path, text: str, code: str) -> None:
+    catalog = own(Home(tmp_path), text + "\n")
+    with pytest.raises(CatalogError) as caught:
+        len(catalog.accelerators)
+    assert caught.value.code == code
+
+
+def test_an_empty_overlay_changes_nothing(tmp_path: Path) -> None:
+    assert own(Home(tmp_path), "# nothing yet\n").accelerators == load().accelerators
+
+
+def test_a_newer_overlay_is_seen(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    assert own(home, "accelerators: {L4: {tdp_w: 70, source: s}}\n").accelerators["L4"].tdp_w == 70
+    home.catalog_overlay.write_text("accelerators: {L4: {tdp_w: 71, source: s}}\n")
+    os.utime(home.catalog_overlay, ns=(1, 1))
+    assert load(home).accelerators["L4"].tdp_w == 71

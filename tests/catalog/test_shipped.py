@@ -1,0 +1,188 @@
+"""Plausibility of the shipped facts: each rule comes from an error met in some public table."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import statistics
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+from archwright.catalog.load import load
+from archwright.catalog.rows import Fact, ModelSpec
+from archwright.catalog.table import DATA, read
+from archwright.contract.metrics import BY_QUANTITY
+
+CATALOG = load()
+# A table's own provenance columns; licences.csv states no figure.
+DATED = ("as_of", "price_as_of", "spec_as_of", "grid_year")
+SOURCED = ("source", "price_source", "grid_source")
+# Consumer parts count a slower accumulate; one server part has half its sibling's matrix units.
+SLOW_MATRIX_UNITS = {"A10G", "RTX-4090", "RTX-5090"}
+ODD_INT8 = {"B300-SXM", "GB300", "RTX-4090", "RTX-5090"}
+ODD_FP8 = {"Trainium2", "Trainium3"}
+REGISTRY_HOSTS = ("pypi.org", "files.pythonhosted", "registry.npmjs", "deb.debian", "proxy.golang")
+
+
+def every_fact() -> list[Fact]:
+    tables: list[object] = [
+        *CATALOG.accelerators.values(), *CATALOG.offers, *CATALOG.models.values(), *CATALOG.hosted,
+        *CATALOG.scores, *CATALOG.exchange_rates, *CATALOG.regions.values(), *CATALOG.countries.values(),
+        *CATALOG.tariffs, *CATALOG.regulations.values(), *CATALOG.residency_rules, *CATALOG.engines.values(),
+        *CATALOG.efficiencies, *CATALOG.quantisations.values(), *CATALOG.aliases, *CATALOG.device_tools,
+    ]  # fmt: skip
+    return [fact for fact in tables if isinstance(fact, Fact)]
+
+
+def test_every_fact_has_a_source_and_a_date_or_is_called_recalled() -> None:
+    facts = every_fact()
+    assert len(facts) > 1200
+    assert [fact for fact in facts if not fact.source] == []
+    undated = [fact for fact in facts if not fact.as_of or "undated" in fact.as_of]
+    assert {fact.confidence for fact in undated} == {"recalled"}
+
+
+@pytest.mark.parametrize("file", sorted(path.name for path in DATA.glob("*.csv")))
+def test_every_line_has_a_source_and_a_date_or_a_confidence(file: str) -> None:
+    for row in read(DATA, file):
+        assert any(row.text(column) for column in SOURCED), (file, row.line)
+        assert any(row.text(column) for column in (*DATED, "confidence", "price_confidence")), (file, row.line)
+
+
+def test_no_row_names_a_package_registrys_host() -> None:
+    for path in DATA.rglob("*"):
+        if path.is_file():
+            text = path.read_text(encoding="utf-8").lower()
+            assert [host for host in REGISTRY_HOSTS if host in text] == [], path
+
+
+def test_every_name_in_an_offer_joins() -> None:
+    for offer in CATALOG.offers:
+        assert (offer.accelerator is None) == (offer.accelerator_count == 0), offer.id
+        assert offer.accelerator is None or offer.accelerator in CATALOG.accelerators, offer.id
+        assert CATALOG.region(offer.provider, offer.region) is not None, offer.id
+    for model in CATALOG.hosted:
+        assert any(region.provider == model.provider for region in CATALOG.regions.values()), model.provider
+    for score in CATALOG.scores:
+        assert score.model in CATALOG.models
+    for alias in CATALOG.aliases:
+        if alias.kind == "word":
+            continue
+        assert alias.id in (CATALOG.accelerators if alias.kind == "accelerator" else CATALOG.models), alias.name
+    for artefact in CATALOG.artefacts.values():
+        assert artefact.model in CATALOG.models
+    for region in CATALOG.regions.values():
+        assert region.country in CATALOG.countries, region.region
+        assert (region.data_zone == "EEA") == CATALOG.inside(region.country, "EEA"), region.region
+    assert {row.country for row in CATALOG.tariffs} - set(CATALOG.countries) == {"EU27", "WORLD"}
+
+
+def test_a_committed_or_spot_price_is_below_the_list_price() -> None:
+    for offer in CATALOG.offers:
+        listed = offer.on_demand_usd_per_hour
+        assert listed is not None and listed > 0
+        for price in (offer.spot_usd_per_hour, offer.commit_1y_usd_per_hour, offer.commit_3y_usd_per_hour):
+            assert price is None or 0 < price < listed, offer.id
+
+
+def test_the_price_of_one_accelerator_is_near_its_class() -> None:
+    prices: dict[tuple[str, str], list[tuple[float, str]]] = defaultdict(list)
+    for offer in CATALOG.offers:
+        if offer.accelerator and offer.on_demand_usd_per_hour:
+            each = offer.on_demand_usd_per_hour / offer.accelerator_count
+            prices[offer.accelerator, offer.geo].append((each, offer.id))
+    for found in prices.values():
+        middle = statistics.median(price for price, _ in found)
+        assert [name for price, name in found if not 0.2 <= price / middle <= 5] == []
+
+
+def test_memory_of_an_accelerator_is_what_can_be_used() -> None:
+    for row in CATALOG.accelerators.values():
+        if row.kind == "cpu":
+            continue
+        sold = max(float(word) for word in row.memory_marketing.replace("-", " ").split() if word.isdecimal())
+        assert 0.85 <= row.memory_bytes / 2**30 / sold <= 1.02, row.id
+
+
+def test_rates_are_dense_and_in_proportion() -> None:
+    """Exceptions are listed by name, and a listed one that is none any more fails too."""
+    slow: set[str] = set()
+    odd: dict[str, set[str]] = {"fp8": set(), "int8": set()}
+    for row in CATALOG.accelerators.values():
+        wide = row.flops.get("bf16") or row.flops["fp16"]
+        if row.kind != "cpu" and "fp32" in row.flops and wide / row.flops["fp32"] < 3:
+            slow.add(row.id)
+        for dtype in odd:
+            ratio = row.flops.get(dtype, wide) / wide
+            if min(abs(ratio - 1), abs(ratio - 2)) > 0.03:
+                odd[dtype].add(row.id)
+    assert slow == SLOW_MATRIX_UNITS
+    assert odd == {"fp8": ODD_FP8, "int8": ODD_INT8}
+
+
+def recounted(model: ModelSpec, *, tied: bool) -> float:
+    attention = 2 * model.hidden * model.head_dim * (model.heads + model.kv_heads)
+    width = model.expert_ffn if model.experts else model.ffn
+    experts = max(1, model.experts) + model.shared_experts
+    feed = 3 * model.hidden * (width or 0) * experts + model.hidden * model.experts
+    return model.layers * (attention + feed) + model.vocabulary * model.hidden * (1 if tied else 2)
+
+
+def test_parameters_recount_from_the_architecture() -> None:
+    checked = 0
+    for row in read(DATA, "llms_open.csv"):
+        model = CATALOG.models[row.name("model_id")]
+        if not row.text("param_check_pct") or model.shared_experts:
+            continue
+        checked += 1
+        errors = [abs(recounted(model, tied=tied) / model.parameters - 1) for tied in (True, False)]
+        assert min(errors) < 0.02, model.id
+    assert checked >= 50
+
+
+def test_models_are_consistent() -> None:
+    for model in CATALOG.models.values():
+        assert 0 < model.active_parameters <= model.parameters, model.id
+        assert 0 < model.full_attention_layers <= model.layers, model.id
+        assert model.heads % model.kv_heads == 0, model.id
+        assert 0 <= model.experts_active <= model.experts, model.id
+        if model.attention in ("mha", "gqa", "swa_mix"):
+            assert model.kv_bytes_per_token_bf16 == 4 * model.layers * model.kv_heads * model.head_dim, model.id
+
+
+def test_hosted_prices_and_their_second_source() -> None:
+    for model in CATALOG.hosted:
+        assert 0 <= model.input_usd_per_token < 1e-3
+        assert 0 <= model.output_usd_per_token < 1e-3
+        if model.agrees:
+            assert model.second_input_usd_per_token == pytest.approx(model.input_usd_per_token, rel=0.01)
+    assert sum(model.agrees is False for model in CATALOG.hosted) == 9
+    assert {model.confidence for model in CATALOG.hosted if model.agrees is False} == {"low"}
+
+
+def test_engines_name_quantities_we_measure() -> None:
+    for engine in CATALOG.engines.values():
+        assert set(engine.metrics) <= set(BY_QUANTITY)
+        assert set(engine.metrics_older) <= set(engine.metrics)
+        assert set(engine.quantisations) <= set(CATALOG.quantisations)
+
+
+def test_efficiencies_are_shares_and_factors() -> None:
+    for row in CATALOG.efficiencies:
+        for share in (row.prefill_share_of_matmul, row.decode_share_of_matmul, row.decode_share_of_bandwidth):
+            assert 0 < share < 2
+        assert min(row.low_factor, row.high_factor) >= 1
+        assert row.engine == "*" or row.engine in CATALOG.engines
+        assert row.quantisation == "*" or row.quantisation in CATALOG.quantisations
+
+
+def test_the_small_models_file_is_the_one_of_its_package() -> None:
+    artefact = CATALOG.artefacts["SmolLM2-135M-Instruct"]
+    assert (len(artefact.sha256), artefact.licence) == (64, "apache-2.0")
+    spec = importlib.util.find_spec(artefact.package.replace("-", "_"))
+    if spec is not None and spec.submodule_search_locations:
+        file = Path(next(iter(spec.submodule_search_locations))).parent / artefact.member
+        assert file.stat().st_size == artefact.size_bytes
+        assert hashlib.sha256(file.read_bytes()).hexdigest() == artefact.sha256
