@@ -2,7 +2,9 @@
 
 A room declares a Table (its name, its record type, what is unique, what is indexed); the store makes columns from
 the record's fields (text, integers, floats, booleans, bytes; anything else as JSON) and adds `seq`, the order of
-arrival. Rows are never changed; `prune` drops old observations, nothing else is deleted.
+arrival: seen in that order too, so whoever read up to a seq has missed nothing below it. Rows are never changed;
+`prune` drops old observations, nothing else is deleted, and a seq is never given twice. A record may gain fields
+with defaults: the table gains the column, and older rows answer the default.
 
 SQLite runs in WAL mode with synchronous=NORMAL: a committed row survives kill -9 of every process; a power cut
 may lose the last commits but never corrupts.
@@ -10,11 +12,13 @@ may lose the last commits but never corrupts.
 
 from __future__ import annotations
 
+import math
+import threading
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgspec
 import sqlalchemy as sa
@@ -56,11 +60,6 @@ _PLAIN: dict[object, type[sa.types.TypeEngine[Any]]] = {
 }
 
 
-def _fields(record: type[Any]) -> tuple[str, ...]:
-    names: tuple[str, ...] = record.__struct_fields__
-    return names
-
-
 def _column_type(annotation: object) -> type[sa.types.TypeEngine[Any]] | None:
     """The SQL type of a plain field (Optional or not); None means JSON."""
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
@@ -71,13 +70,55 @@ def _column_type(annotation: object) -> type[sa.types.TypeEngine[Any]] | None:
     return _PLAIN.get(annotation)
 
 
+class _Field(NamedTuple):
+    """How one field of a record is kept. `decode` is None for a plain column; `default` answers for rows older than
+    the field."""
+
+    name: str
+    column: type[sa.types.TypeEngine[Any]]
+    decode: Callable[[str], Any] | None
+    default: Callable[[], object] | None
+
+
+_LAYOUTS: dict[object, tuple[_Field, ...]] = {}
+
+
+def _layout(record: type[Any]) -> tuple[_Field, ...]:
+    """The fields of a record type, worked out once: reading the annotations costs more than storing a row."""
+    known = _LAYOUTS.get(record)
+    if known is None:
+        known = _LAYOUTS[record] = _read_layout(record)
+    return known
+
+
+def _read_layout(record: type[Any]) -> tuple[_Field, ...]:
+    hints = typing.get_type_hints(record)
+    made = []
+    for field in msgspec.structs.fields(record):
+        hint = hints[field.name]
+        column = _column_type(hint)
+        decode = None if column is not None else msgspec.json.Decoder(hint).decode
+        optional = type(None) in typing.get_args(hint)
+        made.append(_Field(field.name, column or sa.Text, decode, None if optional else _default(field)))
+    return tuple(made)
+
+
+def _default(field: msgspec.structs.FieldInfo) -> Callable[[], object] | None:
+    if field.default_factory is not msgspec.NODEFAULT:
+        return typing.cast("Callable[[], object]", field.default_factory)
+    if field.default is not msgspec.NODEFAULT:
+        value = field.default
+        return lambda: value
+    return None
+
+
 class Store:
     """Opens at first use. Safe to share between threads; a process opens its own."""
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self._metadata = sa.MetaData()
         self._tables: dict[str, sa.Table] = {}
+        self._making = threading.Lock()
         try:
             self._engine = sa.create_engine(url, pool_pre_ping=not url.startswith("sqlite"))
         except (sa.exc.ArgumentError, sa.exc.NoSuchModuleError) as error:
@@ -90,12 +131,21 @@ class Store:
             sa.event.listen(self._engine, "connect", _sqlite_pragmas)
 
     def append(self, table: Table[R], rows: Sequence[R]) -> None:
-        """Append rows in one transaction. Raises Conflict, or StoreError (AW-STO-01) when the database refuses."""
+        """Append rows in one transaction.
+
+        Raises Conflict (AW-STO-02), or StoreError: AW-STO-01 the database refuses, AW-STO-07 no value to store.
+        """
         if not rows:
             return
         columns = self._table(table)
-        with self._guard(), self._engine.begin() as connection:
-            connection.execute(columns.insert(), [_encode(row) for row in rows])
+        with self._guard():
+            encoded = [_encode(row) for row in rows]
+            with self._engine.begin() as connection:
+                if connection.dialect.name == "postgresql":
+                    # Sequences are handed out before commit: without a lock a later seq could be seen first.
+                    lock = sa.func.pg_advisory_xact_lock(sa.func.hashtext(table.name))
+                    connection.execute(sa.select(lock))
+                connection.execute(columns.insert(), encoded)
 
     def rows(
         self,
@@ -108,11 +158,21 @@ class Store:
     ) -> list[R]:
         """Rows matching `where` (column = value) and `span`, in order of arrival."""
         columns = self._table(table)
-        query = sa.select(columns).where(*_conditions(columns, where, span))
+        query = sa.select(*_chosen(columns, table)).where(*_conditions(columns, where, span))
         query = query.order_by(columns.c.seq.desc() if newest_first else columns.c.seq).limit(limit)
         with self._guard(), self._engine.connect() as connection:
-            found = connection.execute(query).mappings().all()
-        return [_decode(table, dict(row)) for row in found]
+            found = connection.execute(query).all()
+        layout = _layout(table.record)
+        return [_decode(table.record, layout, row) for row in found]
+
+    def numbered(self, table: Table[R], after: int = 0, limit: int | None = None) -> list[tuple[int, R]]:
+        """Rows that arrived after the one numbered `after`, each with its number: for readers that keep up."""
+        columns = self._table(table)
+        query = sa.select(*_chosen(columns, table), columns.c.seq).where(columns.c.seq > after)
+        with self._guard(), self._engine.connect() as connection:
+            found = connection.execute(query.order_by(columns.c.seq).limit(limit)).all()
+        layout = _layout(table.record)
+        return [(row[-1], _decode(table.record, layout, row)) for row in found]
 
     def last_seq(self, table: Table[R]) -> int:
         """The number of the newest row, 0 when empty: a cheap way to see whether anything was appended."""
@@ -133,17 +193,22 @@ class Store:
         known = self._tables.get(table.name)
         if known is not None:
             return known
-        hints = typing.get_type_hints(table.record)
+        with self._making:
+            if table.name not in self._tables:
+                self._tables[table.name] = self._make(table)
+            return self._tables[table.name]
+
+    def _make(self, table: Table[R]) -> sa.Table:
         columns: list[sa.Column[Any]] = [
             sa.Column("seq", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=True)
         ]
-        for name in _fields(table.record):
-            columns.append(sa.Column(name, _column_type(hints[name]) or sa.Text, index=name in table.index))
+        for field in _layout(table.record):
+            columns.append(sa.Column(field.name, field.column, index=field.name in table.index))
         constraints = [sa.UniqueConstraint(*table.unique)] if table.unique else []
-        made = sa.Table(table.name, self._metadata, *columns, *constraints)
+        made = sa.Table(table.name, sa.MetaData(), *columns, *constraints, sqlite_autoincrement=True)
         with self._guard():
             self._create(made)
-        self._tables[table.name] = made
+            self._widen(made)
         return made
 
     def _create(self, made: sa.Table) -> None:
@@ -154,8 +219,24 @@ class Store:
             if not sa.inspect(self._engine).has_table(made.name):
                 raise
 
+    def _widen(self, made: sa.Table) -> None:
+        """Add the columns of fields that the record gained since the table was made."""
+        present = {column["name"] for column in sa.inspect(self._engine).get_columns(made.name)}
+        missing = [column for column in made.columns if column.name not in present]
+        if not missing:
+            return
+        quote = self._engine.dialect.identifier_preparer.quote
+        with self._engine.begin() as connection:
+            for column in missing:
+                kind = column.type.compile(self._engine.dialect)
+                connection.exec_driver_sql(f"ALTER TABLE {quote(made.name)} ADD COLUMN {quote(column.name)} {kind}")
+
     def _guard(self) -> _Guard:
         return _Guard(self._engine.url.render_as_string(hide_password=True))
+
+
+class _NotStorable(ValueError):
+    pass
 
 
 class _Guard:
@@ -174,6 +255,9 @@ class _Guard:
             reason = str(error.orig).strip().splitlines()[0] if str(error.orig).strip() else "no reason given"
             hint = "free disk space" if "full" in reason else "check that the database is there and writable"
             raise StoreError("AW-STO-01", f"the store refuses: {reason}", where=Where(self._url), hint=hint) from error
+        if isinstance(error, (OverflowError, UnicodeEncodeError, _NotStorable)):
+            hint = "numbers: finite, integers of 64 bits; texts: valid Unicode"
+            raise StoreError("AW-STO-07", f"no value to store: {error}", where=Where(self._url), hint=hint) from error
 
 
 def _sqlite_pragmas(connection: Any, _record: object) -> None:
@@ -194,21 +278,27 @@ def _conditions(
     return conditions
 
 
+def _chosen(columns: sa.Table, table: Table[R]) -> list[sa.Column[Any]]:
+    return [columns.c[field.name] for field in _layout(table.record)]
+
+
 def _encode(row: object) -> dict[str, object]:
-    hints = typing.get_type_hints(type(row))
     encoded: dict[str, object] = {}
-    for name in _fields(type(row)):
+    for name, column, decode, _ in _layout(type(row)):
         value = getattr(row, name)
-        plain = value is None or _column_type(hints[name]) is not None
-        encoded[name] = value if plain else msgspec.json.encode(value).decode()
+        if value is not None and decode is not None:
+            value = msgspec.json.encode(value).decode()
+        elif column is sa.Double and value is not None and not math.isfinite(value):
+            raise _NotStorable(f"{name} is {value}")  # SQLite would keep NaN as NULL
+        encoded[name] = value
     return encoded
 
 
-def _decode(table: Table[R], row: dict[str, Any]) -> R:
-    hints = typing.get_type_hints(table.record)
-    values = {}
-    for name in _fields(table.record):
-        value = row[name]
-        plain = value is None or _column_type(hints[name]) is not None
-        values[name] = value if plain else msgspec.json.decode(value, type=hints[name])
-    return table.record(**values)
+def _decode(record: type[R], layout: tuple[_Field, ...], row: Sequence[Any]) -> R:
+    values: dict[str, Any] = {}
+    for (name, _, decode, default), value in zip(layout, row, strict=False):  # `row` may end with its seq
+        if value is None:
+            values[name] = None if default is None else default()
+        else:
+            values[name] = value if decode is None else decode(value)
+    return record(**values)

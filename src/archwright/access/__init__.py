@@ -1,0 +1,1 @@
+"""Who may do what, and the record of every decision: identity, permissions, audit."""

@@ -1,0 +1,205 @@
+"""The audit log: one record per decision, durable before anything is answered, in a chain that shows tampering.
+
+Each row holds the SHA-256 of its canonical JSON (keys sorted, `hash` empty), which includes the hash of the row
+before it in its chain. Every writer (one AuditLog of one process) has a chain of its own, so that writers need not
+wait for each other; its first row points at the newest row of the store at that time, whichever writer's.
+
+What `verify` finds: rows altered, deleted, moved, put in. What it cannot find alone: rows cut off at the end of a
+chain that nothing points at, and a rewriting of everything by someone who may write the database. Against these,
+keep the hash of the newest row (`tip`) elsewhere.
+
+Fail closed: when the store refuses, every waiting future fails with StoreError, and the caller denies.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from typing import Literal
+
+import msgspec
+
+from archwright.contract.record import Record
+from archwright.errors import ArchwrightError, StoreError, boundary
+from archwright.store import Span, Store, Table
+
+WAITING_LIMIT = 10_000  # events waiting for the disk; beyond it new ones fail at once
+TEXT_LIMIT = 256  # characters of a field: callers pass ids and names, never content
+PAGE = 10_000
+
+
+class AuditEvent(Record):
+    """One decision. `at` is seconds since the epoch; empty texts mean "not known" (a request without a key)."""
+
+    at: float
+    tenant: str
+    key_id: str
+    action: str
+    permission: str
+    effect: Literal["allow", "deny"]
+    reason: str = ""
+    request_id: str = ""
+    resource: str = ""
+
+
+class AuditEntry(AuditEvent):
+    """An event in its chain: `number` counts from 0, `prev` is the hash before it."""
+
+    chain: str
+    number: int
+    prev: str
+    hash: str = ""
+
+
+TABLE = Table("audit", AuditEntry, unique=("chain", "number"), index=("at", "tenant"))
+_TEXTS = ("tenant", "key_id", "action", "permission", "reason", "request_id", "resource")
+_ENCODER = msgspec.json.Encoder(order="sorted")
+
+
+def digest(entry: AuditEntry) -> str:
+    """SHA-256 over the canonical JSON of the entry with its own hash left empty."""
+    bare = msgspec.structs.replace(entry, hash="") if entry.hash else entry  # type: ignore[type-var]
+    return hashlib.sha256(_ENCODER.encode(bare)).hexdigest()
+
+
+class AuditLog:
+    """A writer thread with group commit: whatever waits when the disk is free goes into one transaction."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._wake = threading.Condition()
+        self._waiting: list[tuple[AuditEvent, Future[None]]] = []
+        self._closed = False
+        self._chain = ""
+        self._number = 0
+        self._prev = ""
+        self._thread = threading.Thread(target=self._run, name="audit", daemon=True)
+        self._thread.start()
+
+    def record(self, event: AuditEvent) -> Future[None]:
+        """A future that is done once the event is committed. It fails with StoreError: AW-STO-01 the store refuses,
+        AW-STO-05 closed, AW-STO-06 too many waiting."""
+        future: Future[None] = Future()
+        with self._wake:
+            if self._closed:
+                future.set_exception(StoreError("AW-STO-05", "the audit log is closed", hint="start it again"))
+            elif len(self._waiting) >= WAITING_LIMIT:
+                message = f"{WAITING_LIMIT:,} audit records wait for the disk"
+                future.set_exception(StoreError("AW-STO-06", message, hint="the disk is too slow: send less"))
+            else:
+                self._waiting.append((_clean(event), future))
+                self._wake.notify()
+        return future
+
+    def close(self) -> None:
+        """Write what waits, then stop."""
+        with self._wake:
+            self._closed = True
+            self._wake.notify()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while True:
+            with self._wake:
+                while not self._waiting and not self._closed:
+                    self._wake.wait()
+                batch, self._waiting = self._waiting, []
+            if not batch:
+                return
+            self._write([pair for pair in batch if pair[1].set_running_or_notify_cancel()])
+
+    def _write(self, batch: list[tuple[AuditEvent, Future[None]]]) -> None:
+        try:
+            with boundary("audit"):
+                self._commit([event for event, _ in batch])
+        except ArchwrightError as error:
+            # Whether a refused commit left rows is not always known: a new chain makes both cases verifiable.
+            self._chain = ""
+            for _, future in batch:
+                future.set_exception(error)
+            return
+        for _, future in batch:
+            future.set_result(None)
+
+    def _commit(self, events: Sequence[AuditEvent]) -> None:
+        if not self._chain:
+            self._prev = tip(self._store)
+            self._number = 0
+            self._chain = secrets.token_hex(8)
+        entries = []
+        number, prev = self._number, self._prev
+        for event in events:
+            entry = _linked(event, self._chain, number, prev)
+            entries.append(entry)
+            number, prev = number + 1, entry.hash
+        self._store.append(TABLE, entries)
+        self._number, self._prev = number, prev
+
+
+def _linked(event: AuditEvent, chain: str, number: int, prev: str) -> AuditEntry:
+    bare = AuditEntry(
+        at=event.at,
+        tenant=event.tenant,
+        key_id=event.key_id,
+        action=event.action,
+        permission=event.permission,
+        effect=event.effect,
+        reason=event.reason,
+        request_id=event.request_id,
+        resource=event.resource,
+        chain=chain,
+        number=number,
+        prev=prev,
+    )
+    return msgspec.structs.replace(bare, hash=digest(bare))  # type: ignore[type-var]
+
+
+def _clean(event: AuditEvent) -> AuditEvent:
+    """Texts from outside made storable: one unstorable record would fail everybody in its transaction."""
+    changes: dict[str, object] = {} if type(event.at) is float else {"at": float(event.at)}
+    for name in _TEXTS:
+        text: str = getattr(event, name)
+        if len(text) > TEXT_LIMIT or not text.isprintable():
+            changes[name] = "".join(c if c.isprintable() else "?" for c in text[:TEXT_LIMIT])
+    return msgspec.structs.replace(event, **changes) if changes else event  # type: ignore[type-var]
+
+
+def tip(store: Store) -> str:
+    """The hash of the newest row, "" when there is none: the checkpoint to keep elsewhere."""
+    newest = store.rows(TABLE, newest_first=True, limit=1)
+    return newest[0].hash if newest else ""
+
+
+def events(
+    store: Store,
+    where: Mapping[str, object] | None = None,
+    *,
+    tenant: str | None = None,
+    span: tuple[float | None, float | None] = (None, None),
+    limit: int | None = None,
+) -> list[AuditEntry]:
+    """Entries, newest first: those of `tenant` (None: of all) whose fields equal `where`, `at` within `span`."""
+    wanted = {**(where or {}), **({} if tenant is None else {"tenant": tenant})}
+    return store.rows(TABLE, wanted, Span("at", *span), newest_first=True, limit=limit)
+
+
+def verify(store: Store) -> int | None:
+    """The number of the first row that does not fit, or None when every chain holds."""
+    ends: dict[str, AuditEntry] = {}
+    known = {""}
+    seq = 0
+    while page := store.numbered(TABLE, seq, limit=PAGE):
+        for seq, entry in page:
+            before = ends.get(entry.chain)
+            if before is None:
+                follows = entry.number == 0 and entry.prev in known
+            else:
+                follows = entry.number == before.number + 1 and entry.prev == before.hash
+            if not follows or entry.hash != digest(entry):
+                return seq
+            ends[entry.chain] = entry
+            known.add(entry.hash)
+    return None

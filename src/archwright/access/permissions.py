@@ -1,0 +1,49 @@
+"""Permissions as words, roles as sets of them, and the one decision point.
+
+Every route and verb names one permission; a role is what a key carries. A key acts inside its own tenant; only
+`tenants.manage` (the operator of the platform) reaches across tenants.
+"""
+
+from __future__ import annotations
+
+from archwright.access.identity import Principal
+
+PERMISSIONS: dict[str, str] = {
+    "inference.invoke": "ask a model: chat, completion, embedding",
+    "models.read": "list models",
+    "metrics.read": "read metrics and measurements",
+    "usage.read": "read the tenant's own usage",
+    "plan.read": "read the running plan and its reconciliation",
+    "keys.manage": "create, list and revoke keys of the own tenant",
+    "audit.read": "read and verify the audit log",
+    "platform.operate": "bring the platform up and down, drive load at it",
+    "tenants.manage": "create tenants and act for any of them",
+}
+
+_ADMIN = frozenset(PERMISSIONS) - {"tenants.manage", "platform.operate"}
+
+ROLES: dict[str, frozenset[str]] = {
+    "owner": frozenset(PERMISSIONS),
+    "admin": _ADMIN,
+    "member": frozenset({"inference.invoke", "models.read", "usage.read"}),
+    "monitor": frozenset({"metrics.read"}),
+}
+
+_NOTHING: frozenset[str] = frozenset()
+
+
+def allowed(principal: Principal, permission: str) -> bool:
+    """Default deny: an unknown role or permission is refused."""
+    return permission in ROLES.get(principal.role, _NOTHING)
+
+
+def scope(principal: Principal) -> str | None:
+    """The tenant whose objects the principal may see; None is every tenant."""
+    return None if allowed(principal, "tenants.manage") else principal.tenant
+
+
+def may_grant(principal: Principal, role: str) -> bool:
+    """Nobody hands out more than he has: the role's permissions are a subset of the principal's."""
+    if role not in ROLES or not allowed(principal, "keys.manage"):
+        return False
+    return ROLES[role] <= ROLES[principal.role]

@@ -1,0 +1,116 @@
+"""Ask a Prometheus one number over its HTTP interface (`/api/v1/query`)."""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import math
+import urllib.error
+import urllib.parse
+import urllib.request
+from typing import Any
+
+import msgspec
+
+from archwright.errors import ReconcileError, UsageError, Where
+
+ANSWER_LIMIT = 4 * 2**20
+TIMEOUT_S = 10.0
+
+
+class _StayThere(urllib.request.HTTPRedirectHandler):
+    """A redirect is refused: it would carry the token to a host nobody named."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
+
+
+class _Data(msgspec.Struct):
+    resultType: str
+    result: list[Any]
+
+
+class _Answer(msgspec.Struct):
+    status: str
+    data: _Data | None = None
+    error: str = ""
+
+
+class Prometheus:
+    """`url` is its root ("http://host:9090", a path prefix and user:password@ are kept); `token` goes as Bearer."""
+
+    def __init__(self, url: str, token: str | None = None, timeout_s: float = TIMEOUT_S) -> None:
+        parts = urllib.parse.urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise UsageError("AW-USE-35", "not the URL of a Prometheus", hint="http://HOST:9090")
+        host = parts.netloc.rpartition("@")[2]
+        self.url = f"{parts.scheme}://{host}{parts.path.rstrip('/')}"
+        self._timeout_s = timeout_s
+        self._headers = {"Accept": "application/json"}
+        if token:
+            self._headers["Authorization"] = f"Bearer {token}"
+        elif parts.username is not None:
+            pair = f"{urllib.parse.unquote(parts.username)}:{urllib.parse.unquote(parts.password or '')}"
+            self._headers["Authorization"] = "Basic " + base64.b64encode(pair.encode()).decode()
+        self._opener = urllib.request.build_opener(_StayThere, urllib.request.ProxyHandler({}))
+
+    def instant(self, promql: str, at: float | None = None) -> float | None:
+        """The one number `promql` yields (now, or at that epoch second); None when there is none: empty, NaN, Inf.
+
+        Raises ReconcileError: AW-REC-01 cannot be reached, AW-REC-02 refused the query or answered otherwise.
+        """
+        fields = {"query": promql} if at is None else {"query": promql, "time": repr(at)}
+        answer = self._parsed(self._post("/api/v1/query", fields))
+        if answer.data is None:
+            raise self._refused("it answered without data")
+        result, kind = answer.data.result, answer.data.resultType
+        if kind == "scalar":
+            return self._number(result)
+        if kind != "vector":
+            raise self._refused(f"the query yields a {kind}, not a number")
+        if len(result) > 1:
+            raise self._refused(f"the query yields {len(result)} series, not one")
+        return self._number(result[0].get("value")) if result else None
+
+    def _post(self, path: str, fields: dict[str, str]) -> bytes:
+        """The body of the answer; a 4xx or 5xx with a body is an answer too, since it says why."""
+        data = urllib.parse.urlencode(fields).encode()
+        request = urllib.request.Request(self.url + path, data=data, headers=self._headers)
+        try:
+            with self._opener.open(request, timeout=self._timeout_s) as reply:
+                body: bytes = reply.read(ANSWER_LIMIT)
+                return body
+        except urllib.error.HTTPError as error:
+            with error:
+                if error.code in (400, 422):
+                    return error.read(ANSWER_LIMIT)
+                raise self._refused(f"HTTP {error.code} {error.reason}") from error
+        except (OSError, http.client.HTTPException) as error:
+            reason = getattr(error, "reason", None) or error
+            raise ReconcileError(
+                "AW-REC-01",
+                f"the Prometheus cannot be reached: {str(reason) or type(error).__name__}",
+                where=Where(self.url),
+                hint=f"check the URL and that it answers: curl {self.url}/-/ready",
+            ) from error
+
+    def _parsed(self, body: bytes) -> _Answer:
+        try:
+            answer = msgspec.json.decode(body, type=_Answer)
+        except msgspec.DecodeError as error:
+            raise self._refused("the answer is not a Prometheus's JSON") from error
+        if answer.status != "success":
+            raise self._refused(answer.error or "no reason given")
+        return answer
+
+    def _number(self, pair: object) -> float | None:
+        """The value of a [time, "value"] pair."""
+        try:
+            value = float(pair[1])  # type: ignore[index]
+        except (TypeError, ValueError, IndexError, KeyError) as error:
+            raise self._refused("the answer holds no number") from error
+        return value if math.isfinite(value) else None
+
+    def _refused(self, reason: str) -> ReconcileError:
+        hint = "check the URL, the token, and that this Prometheus scrapes the engine or the gateway"
+        return ReconcileError("AW-REC-02", f"the Prometheus refused: {reason}", where=Where(self.url), hint=hint)

@@ -1,0 +1,192 @@
+"""The embedded ring: single observations in the store, and the answer to a Query from them.
+
+One observation is one value at one time with its labels. What a value means follows the metric's kind: a histogram's
+is one request, a counter's an increment at the time it happened, a gauge's a reading that holds until the next.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+
+from archwright.contract.evidence import Query
+from archwright.contract.metrics import BY_QUANTITY
+from archwright.contract.percentile import percentile
+from archwright.contract.record import Record
+from archwright.errors import ArchwrightError, boundary
+from archwright.monitor.exposition import Exposition
+from archwright.store import Span, Store, Table
+
+FLUSH_S = 0.25
+BUFFER_LIMIT = 100_000  # observations kept while the store refuses, some 30 MB
+BATCH = 5_000  # rows of one transaction: others get their turn at the store
+
+
+class Observation(Record):
+    quantity: str
+    at: float
+    value: float
+    labels: dict[str, str]
+
+
+class Reading(Record):
+    """The answer to a Query: `samples` observations stand behind it."""
+
+    value: float
+    unit: str
+    samples: int
+    window_s: float
+
+
+OBSERVATIONS = Table("observations", Observation, index=("at",))
+
+
+class Recorder:
+    """Takes observations without ever blocking the caller; a thread writes them.
+
+    While the store refuses, the newest BUFFER_LIMIT observations are kept and `dropped` counts the others;
+    `refusal` is what the store said last, None when the last write went well. Not finite values are dropped too.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        exposition: Exposition | None = None,
+        *,
+        clock: Callable[[], float] = time.time,
+        flush_s: float = FLUSH_S,
+        buffer_limit: int = BUFFER_LIMIT,
+    ) -> None:
+        self.dropped = 0
+        self.refusal: ArchwrightError | None = None
+        self._store = store
+        self._exposition = exposition
+        self._clock = clock
+        self._flush_s = flush_s
+        self._limit = buffer_limit
+        self._buffer: deque[Observation] = deque()
+        self._writing = threading.Lock()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
+        self._thread.start()
+
+    def observe(self, quantity: str, labels: Mapping[str, str], value: float, at: float | None = None) -> None:
+        """`at` is seconds since the epoch, by default now. Raises KeyError for a quantity without a metric."""
+        if not math.isfinite(value):
+            self.dropped += 1
+            return
+        if self._exposition is not None:
+            self._exposition.record(quantity, labels, value)
+        kept = {name: _storable(text) for name, text in labels.items()}
+        moment = self._clock() if at is None else at
+        self._keep(Observation(quantity=BY_QUANTITY[quantity].quantity, at=moment, value=float(value), labels=kept))
+
+    def flush(self) -> bool:
+        """Write what is there; False when the store refused and some of it still waits."""
+        with self._writing:
+            while self._buffer:
+                batch = self._take()
+                try:
+                    with boundary("recorder"):
+                        self._store.append(OBSERVATIONS, batch)
+                except ArchwrightError as error:
+                    self.refusal = error
+                    self._put_back(batch)
+                    return False
+                self.refusal = None
+        return True
+
+    def close(self) -> None:
+        """Stop the thread after a last attempt to write."""
+        self._stop.set()
+        self._thread.join()
+        self.flush()
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._flush_s):
+            self.flush()
+
+    def _keep(self, observation: Observation) -> None:
+        self._buffer.append(observation)
+        if len(self._buffer) > self._limit:
+            self._buffer.popleft()
+            self.dropped += 1
+
+    def _take(self) -> list[Observation]:
+        """Up to BATCH from the front. Only the holder of `_writing` takes; a full buffer may shrink meanwhile."""
+        batch: list[Observation] = []
+        while len(batch) < BATCH:
+            try:
+                batch.append(self._buffer.popleft())
+            except IndexError:
+                break
+        return batch
+
+    def _put_back(self, batch: list[Observation]) -> None:
+        room = max(0, self._limit - len(self._buffer))
+        kept = batch[len(batch) - room :] if room < len(batch) else batch
+        self.dropped += len(batch) - len(kept)
+        self._buffer.extendleft(reversed(kept))
+
+
+def _storable(text: str) -> str:
+    """One text that no database takes would hold up everything behind it."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)
+
+
+def evaluate(store: Store, query: Query, until: float) -> Reading | None:
+    """The query's answer over [until - window_s, until], or None when nothing was observed.
+
+    Labels match when the query's are among the observation's. Histogram and counter: percentile, mean, max and
+    last of the single values; rate is their sum / window_s, in the unit per second; a counter's last is the sum
+    in the window. Gauge: the same statistics over the sum of all matching series after each reading (two processes'
+    memory adds up), and no rate. Raises StoreError when the store refuses.
+    """
+    metric = BY_QUANTITY[query.metric]
+    span = Span("at", until - query.window_s, until)
+    found = [row for row in store.rows(OBSERVATIONS, {"quantity": query.metric}, span) if _matches(query, row)]
+    if not found:
+        return None
+    found.sort(key=lambda row: row.at)
+    values = _sums(found) if metric.kind == "gauge" else [row.value for row in found]
+    unit = metric.unit
+    if query.statistic == "rate":
+        if metric.kind == "gauge":
+            return None
+        value, unit = math.fsum(values) / query.window_s, f"{unit}/s"
+    elif query.statistic == "last" and metric.kind == "counter":
+        value = math.fsum(values)
+    else:
+        value = _statistic(query, values)
+    return Reading(value=value, unit=unit, samples=len(found), window_s=query.window_s)
+
+
+def prune(store: Store, before: float) -> int:
+    """Drop observations older than `before`; returns how many."""
+    return store.prune(OBSERVATIONS, Span("at", None, math.nextafter(before, -math.inf)))
+
+
+def _matches(query: Query, row: Observation) -> bool:
+    return all(row.labels.get(name) == text for name, text in query.labels.items())
+
+
+def _statistic(query: Query, values: Sequence[float]) -> float:
+    if query.q is not None:
+        return percentile(values, query.q)
+    if query.statistic == "mean":
+        return math.fsum(values) / len(values)
+    return max(values) if query.statistic == "max" else values[-1]
+
+
+def _sums(rows: Sequence[Observation]) -> list[float]:
+    """After each moment with readings, the sum over series of the newest reading of each."""
+    newest: dict[tuple[tuple[str, str], ...], float] = {}
+    sums: list[float] = []
+    for index, row in enumerate(rows):
+        newest[tuple(sorted(row.labels.items()))] = row.value
+        if index + 1 == len(rows) or rows[index + 1].at != row.at:
+            sums.append(math.fsum(newest.values()))
+    return sums
