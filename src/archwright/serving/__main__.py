@@ -1,0 +1,93 @@
+"""`python -m archwright.serving HOME CONFIG.json`: the gateway process, until the supervisor ends it."""
+
+from __future__ import annotations
+
+import gc
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import uvicorn
+
+from archwright.access.audit import AuditLog
+from archwright.access.identity import Keys, load_pepper
+from archwright.engines.process import exit_with_parent
+from archwright.errors import ArchwrightError, UsageError, boundary
+from archwright.home import Home
+from archwright.journal import Journal
+from archwright.monitor.exposition import Exposition
+from archwright.monitor.ring import Recorder
+from archwright.serving.app import App
+from archwright.serving.config import GatewayConfig, listen, read
+from archwright.serving.gateway import Gateway
+from archwright.serving.guard import Guard
+from archwright.serving.protocol import limited
+from archwright.store import Store
+
+KEEP_ALIVE_S = 75
+BACKLOG = 512
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The exit status; standard error carries the journal and, on failure, the three lines of the error."""
+    journal = Journal("gateway")
+    try:
+        with boundary("gateway"):
+            if len(arguments) != 2:
+                raise UsageError("AW-USE-40", "wrong arguments", hint="python -m archwright.serving HOME CONFIG.json")
+            config = read(Path(arguments[1]))
+            bound = listen(config)
+            exit_with_parent()
+            serve(config, Home(arguments[0]), bound, journal)
+    except ArchwrightError as error:
+        journal.error("stopped", **error.as_dict())
+        print(error.lines(), file=sys.stderr, flush=True)
+        return error.exit_status
+    return 0
+
+
+def serve(config: GatewayConfig, home: Home, bound: socket.socket, journal: Journal) -> None:
+    """Build the process from its parts and serve until SIGTERM."""
+    store = Store(config.store_url or home.store_url)
+    exposition = Exposition()
+    audit, recorder = AuditLog(store), Recorder(store, exposition)
+    guard = Guard(Keys(store, load_pepper(home)), audit, exposition)
+    gateway = Gateway(config, home, guard, recorder, exposition, journal)
+    # uvicorn raises the signal it was stopped by again when it is done: that must not look like a crash.
+    signal.signal(signal.SIGTERM, lambda _signal, _frame: None)
+    # What exists now lives as long as the process; the collector need not look at it again.
+    gc.freeze()
+    journal.info("listening", port=bound.getsockname()[1], host=config.host, tls=bool(config.tls_certificate))
+    try:
+        uvicorn.Server(_uvicorn(config, App(gateway))).run(sockets=[bound])
+    finally:
+        recorder.close()
+        audit.close()
+        store.close()
+    journal.info("stopped")
+
+
+def _uvicorn(config: GatewayConfig, app: App) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        loop="uvloop",
+        http=limited(config.limits),
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        log_level="critical",
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        backlog=BACKLOG,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=round(config.limits.drain_s),
+        ssl_certfile=config.tls_certificate,
+        ssl_keyfile=config.tls_key,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,84 @@
+"""One embedding request: a slot, the engine's vectors, in the encoding the client wants."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from array import array
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+
+from archwright.engines.client import EngineRefused
+from archwright.errors import ArchwrightError, EngineError
+from archwright.serving.exchange import FIRST, GONE, Exchange
+from archwright.serving.gateway import Gateway
+from archwright.serving.generation import outcome
+from archwright.serving.validate import Question
+
+PATH = "/embeddings"
+
+
+async def embed(gateway: Gateway, exchange: Exchange, question: Question) -> None:
+    """Answer the client; measured whatever happens."""
+    spec, status = question.endpoint, "ok"
+    try:
+        async with exchange.watched():
+            exchange.phase(FIRST, gateway.config.limits.first_token_s)
+            found = await _ask(gateway, question)
+            body = msgspec.json.encode(_reply(found, question))
+            await exchange.reply(HTTPStatus.OK, body, "application/json")
+        gateway.observe("latency_s", spec, exchange.now() - exchange.received_at)
+        gateway.observe("input_tokens", spec, _prompt_tokens(found))
+    except asyncio.CancelledError:
+        status = "cancelled" if exchange.ended == GONE else "ended"
+        raise
+    except ArchwrightError as error:
+        status = outcome(error)
+        raise
+    finally:
+        gateway.count(spec, status)
+
+
+async def _ask(gateway: Gateway, question: Question) -> dict[str, Any]:
+    pool = gateway.pools[question.endpoint.pool]
+    async with pool.lease(question.work_tokens) as replica:
+        try:
+            return await replica.client.post(PATH, question.body)
+        except EngineRefused:
+            raise
+        except EngineError:
+            await pool.failed(replica)
+            raise
+
+
+def _reply(found: dict[str, Any], question: Question) -> dict[str, Any]:
+    """The engine's vectors in the order of the inputs. Raises EngineError AW-ENG-03 where some are missing."""
+    vectors: dict[int, list[float]] = {}
+    for item in found.get("data") or ():
+        if isinstance(item, dict) and isinstance(item.get("embedding"), list):
+            vectors[item.get("index", len(vectors))] = item["embedding"]
+    expected = range(len(question.body["input"]))
+    if set(vectors) != set(expected):
+        raise EngineError("AW-ENG-03", "the engine answered with other vectors than it was asked for")
+    data = [
+        {"object": "embedding", "index": index, "embedding": _encoded(vectors[index], question.base64)}
+        for index in expected
+    ]
+    tokens = _prompt_tokens(found)
+    used = {"prompt_tokens": tokens, "total_tokens": tokens}
+    return {"object": "list", "data": data, "model": question.model, "usage": used}
+
+
+def _encoded(vector: list[float], as_base64: bool) -> list[float] | str:
+    """Base64 of little-endian 32-bit floats is what the official client asks for unless told otherwise."""
+    if not as_base64:
+        return vector
+    return base64.b64encode(array("f", vector).tobytes()).decode()
+
+
+def _prompt_tokens(found: dict[str, Any]) -> int:
+    used = found.get("usage")
+    count = used.get("prompt_tokens") if isinstance(used, dict) else None
+    return count if isinstance(count, int) else 0

@@ -1,0 +1,189 @@
+"""One text generation: a slot, the engine's stream, the client's reply, and what it took.
+
+Decides that the engine is always asked for a stream, also when the client wants one reply: an engine notices a
+closed stream at once, and that is how work is cancelled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from http import HTTPStatus
+from typing import Any
+
+from archwright.engines.client import EngineRefused
+from archwright.errors import ArchwrightError, EngineError
+from archwright.serving.exchange import FIRST, GONE, Exchange
+from archwright.serving.gateway import Gateway
+from archwright.serving.pools import Pool
+from archwright.serving.refusal import from_error
+from archwright.serving.shapes import DONE, Chunks, Envelope, Piece, Shape, Wanted, reply, usage
+from archwright.serving.validate import Question
+
+# A request nothing was delivered of is asked once more: a replica may just have gone, a kept connection be stale.
+ATTEMPTS = 2
+STREAM_HEADERS = [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
+
+
+class Meter:
+    """When things happened, on the exchange's clock; what was counted."""
+
+    def __init__(self, received_at: float) -> None:
+        self.received_at = received_at
+        self.asked_at = received_at
+        self.queued_s = 0.0
+        self.event_at = received_at
+        self.first_at: float | None = None
+        self.last_at: float | None = None
+        self.chunks = 0
+        self.used: dict[str, Any] | None = None
+
+    def saw(self, piece: Piece, at: float) -> None:
+        """The end counts as a token's time: the last token is often the invisible end mark, which usage counts."""
+        if piece.text or piece.reasoning:
+            self.chunks += 1
+            self.last_at = at
+            if self.first_at is None:
+                self.first_at = at
+        elif piece.finish and self.first_at is not None:
+            self.last_at = at
+
+    @property
+    def tokens(self) -> int:
+        """Generated tokens: by the engine's count, else by the pieces delivered."""
+        return int(self.used["completion_tokens"]) if self.used else self.chunks
+
+    @property
+    def tpot_s(self) -> float | None:
+        if self.first_at is None or self.last_at is None or self.tokens < 2:
+            return None
+        return (self.last_at - self.first_at) / (self.tokens - 1)
+
+    def overhead_us(self, now: float) -> int:
+        """Our own share so far: before the engine was asked, less the wait for a slot, and since its last word."""
+        return round((self.asked_at - self.received_at - self.queued_s + now - self.event_at) * 1e6)
+
+
+class Generation:
+    def __init__(self, gateway: Gateway, exchange: Exchange, question: Question, shape: Shape) -> None:
+        self._gateway = gateway
+        self._exchange = exchange
+        self._question = question
+        self._shape = shape
+        self._pool: Pool = gateway.pools[question.endpoint.pool]
+        self._meter = Meter(exchange.received_at)
+        self._wanted = Wanted(question.top_logprobs, question.prompt_characters)
+        created = int(gateway.clock())
+        self._envelope = Envelope(shape.prefix + exchange.id[3:], created, question.model, gateway.fingerprint)
+
+    async def run(self) -> None:
+        """Answer the client; measured whatever happens."""
+        status = "ok"
+        try:
+            async with self._exchange.watched():
+                self._exchange.phase(FIRST, self._gateway.config.limits.first_token_s)
+                await (self._stream() if self._question.stream else self._plain())
+        except asyncio.CancelledError:
+            status = "cancelled" if self._exchange.ended == GONE else "ended"
+            raise
+        except ArchwrightError as error:
+            status = outcome(error)
+            raise
+        finally:
+            self._record(status)
+
+    async def _plain(self) -> None:
+        pieces: list[Piece] = []
+        async with aclosing(self._pieces()) as found:
+            async for piece in found:
+                pieces.append(piece)
+                self._exchange.phase("stall", self._gateway.config.limits.stall_s)
+        body = reply(self._shape, self._envelope, pieces, self._wanted, self._meter.used)
+        await self._exchange.reply(HTTPStatus.OK, body, "application/json", [self._overhead()])
+
+    async def _stream(self) -> None:
+        exchange, shape = self._exchange, self._shape
+        chunks = Chunks(shape, self._envelope, include_usage=self._question.include_usage)
+        async with aclosing(self._pieces()) as found:
+            async for piece in found:
+                if not exchange.started:
+                    await self._open(chunks)
+                if piece.text or piece.reasoning or piece.finish:
+                    await exchange.write(chunks.choice(shape.chunk(piece, self._wanted)))
+        tail = DONE
+        if self._question.include_usage and self._meter.used:
+            tail = chunks.usage(self._meter.used) + DONE
+        await exchange.write(tail)
+        await exchange.finish()
+
+    async def _open(self, chunks: Chunks) -> None:
+        headers = [*STREAM_HEADERS, self._overhead()]
+        await self._exchange.start(HTTPStatus.OK, "text/event-stream; charset=utf-8", headers)
+        first = self._shape.first()
+        if first is not None:
+            await self._exchange.write(chunks.choice(first))
+
+    async def _pieces(self) -> AsyncGenerator[Piece, None]:
+        """What the engine says, to its finish reason; a stream that ends without one broke off."""
+        finished = False
+        meter, now = self._meter, self._exchange.now
+        async with aclosing(self._events()) as events:
+            async for event in events:
+                meter.event_at = now()
+                meter.used = usage(event) or meter.used
+                for choice in event.get("choices") or ():
+                    piece = self._shape.read(choice)
+                    meter.saw(piece, meter.event_at)
+                    finished = finished or piece.finish is not None
+                    yield piece
+        if not finished:
+            raise EngineError("AW-ENG-02", "the engine's stream ended without a finish reason")
+
+    async def _events(self) -> AsyncGenerator[dict[str, Any], None]:
+        """The engine's events from a slot of the pool, asked again where nothing came."""
+        meter, now = self._meter, self._exchange.now
+        for attempt in range(1, ATTEMPTS + 1):
+            queued_at = now()
+            async with self._pool.lease(self._question.work_tokens) as replica:
+                meter.asked_at = meter.event_at = now()
+                meter.queued_s += meter.asked_at - queued_at
+                begun = False
+                try:
+                    async with aclosing(replica.client.stream(self._shape.path, self._question.body)) as events:
+                        async for event in events:
+                            begun = True
+                            yield event
+                    return
+                except EngineRefused:
+                    raise
+                except EngineError:
+                    await self._pool.failed(replica)
+                    if begun or attempt == ATTEMPTS or not self._pool.healthy:
+                        raise
+
+    def _overhead(self) -> tuple[bytes, bytes]:
+        return (b"x-archwright-overhead-us", str(self._meter.overhead_us(self._exchange.now())).encode())
+
+    def _record(self, status: str) -> None:
+        meter, gateway, spec = self._meter, self._gateway, self._question.endpoint
+        if status == "ok":
+            if meter.first_at is not None:
+                gateway.observe("ttft_s", spec, meter.first_at - meter.received_at)
+            if meter.tpot_s is not None:
+                gateway.observe("tpot_s", spec, meter.tpot_s)
+            gateway.observe("latency_s", spec, self._exchange.now() - meter.received_at)
+        tokens = meter.tokens if status == "ok" else meter.chunks
+        if tokens:
+            gateway.observe("tokens_per_s", spec, tokens)
+        if meter.used and meter.used.get("prompt_tokens"):
+            gateway.observe("input_tokens", spec, meter.used["prompt_tokens"])
+        gateway.count(spec, status)
+
+
+def outcome(error: ArchwrightError) -> str:
+    """The `status` label of a request that failed: refused (the client's doing), rejected (full), failed (ours)."""
+    status = from_error(error).status
+    if status == HTTPStatus.TOO_MANY_REQUESTS:
+        return "rejected"
+    return "failed" if status >= HTTPStatus.INTERNAL_SERVER_ERROR else "refused"

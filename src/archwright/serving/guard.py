@@ -1,0 +1,92 @@
+"""The one place where a request is let in: who asks, may they, and the record that it was decided.
+
+A key comes in one way only, `Authorization: Bearer`; whatever else claims an identity (x-api-key, user headers,
+query strings) is not read at all. Every decision, allow and deny, starts an audit record; the reply waits for it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import NamedTuple
+
+from archwright.access.audit import AuditEvent, AuditLog
+from archwright.access.identity import Keys, Principal
+from archwright.access.permissions import allowed
+from archwright.monitor.exposition import Exposition
+from archwright.serving.exchange import Exchange
+from archwright.serving.refusal import Refusal
+
+SHOWN_PATH = 120
+
+
+class Wish(NamedTuple):
+    """What the caller wants, as far as the route table knows it: `permission` None where nothing is routed."""
+
+    permission: str | None
+    known_path: bool
+    methods: tuple[str, ...]
+
+
+class Guard:
+    def __init__(
+        self, keys: Keys, audit: AuditLog, exposition: Exposition, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._keys = keys
+        self._audit = audit
+        self._exposition = exposition
+        self._clock = clock
+
+    def admit(self, exchange: Exchange, wish: Wish) -> Principal:
+        """The principal, or the Refusal: 401 unknown, 404 and 405 nothing there, 403 not allowed. In this order, so
+        that a stranger learns nothing about which paths exist."""
+        secret = bearer(exchange.headers("authorization"))
+        principal = self._keys.identify(secret) if secret else None
+        if principal is None:
+            self._record(exchange, wish, None, "no key" if secret is None else "unknown key")
+            message = (
+                "no API key: send 'Authorization: Bearer aw_...'" if secret is None else "the API key is not valid"
+            )
+            raise Refusal(HTTPStatus.UNAUTHORIZED, message, openai_code="invalid_api_key")
+        if wish.permission is None:
+            self._record(exchange, wish, principal, "no such route")
+            raise _nothing_there(exchange, wish)
+        if not allowed(principal, wish.permission):
+            self._record(exchange, wish, principal, "not permitted to this role")
+            message = f"this key's role {principal.role!r} lacks the permission {wish.permission!r}"
+            raise Refusal(HTTPStatus.FORBIDDEN, message, openai_code="insufficient_permissions")
+        self._record(exchange, wish, principal, "")
+        return principal
+
+    def _record(self, exchange: Exchange, wish: Wish, principal: Principal | None, reason: str) -> None:
+        permission = wish.permission or "none"
+        self._exposition.add("decisions", {"effect": "deny" if reason else "allow", "permission": permission})
+        exchange.audit = self._audit.record(
+            AuditEvent(
+                at=self._clock(),
+                tenant=principal.tenant if principal else "",
+                key_id=principal.key_id if principal else "",
+                action=f"{exchange.method} {exchange.path[:SHOWN_PATH]}",
+                permission=permission,
+                effect="deny" if reason else "allow",
+                reason=reason,
+                request_id=exchange.id,
+            )
+        )
+
+
+def bearer(values: list[str]) -> str | None:
+    """The secret of exactly one well-formed Authorization header, else None."""
+    if len(values) != 1:
+        return None
+    scheme, _, secret = values[0].partition(" ")
+    secret = secret.strip()
+    return secret if scheme.lower() == "bearer" and secret and " " not in secret else None
+
+
+def _nothing_there(exchange: Exchange, wish: Wish) -> Refusal:
+    if wish.known_path:
+        message = f"{exchange.method} is not allowed here; allowed: {', '.join(wish.methods)}"
+        return Refusal(HTTPStatus.METHOD_NOT_ALLOWED, message, openai_code="method_not_allowed")
+    return Refusal(HTTPStatus.NOT_FOUND, f"there is nothing at {exchange.path[:SHOWN_PATH]}", openai_code="not_found")

@@ -1,0 +1,196 @@
+"""The engines of a pool: who is healthy, who has a free slot, who waits.
+
+Decides that waiting happens here and not in the engine: a slot is given in order of arrival, a client that leaves
+while waiting costs the engine nothing, and when no replica is left everybody waiting is told at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from http import HTTPStatus
+
+from archwright.engines.client import EngineClient
+from archwright.home import Home
+from archwright.policy.admission import Reject, admit, queue_limit
+from archwright.policy.routing import ReplicaLoad, least_work
+from archwright.serving.config import EndpointSpec, GatewayConfig
+from archwright.serving.refusal import Refusal, unavailable
+from archwright.settings import variable
+
+# How much one request weighs in the running mean of the time a request holds its slot.
+SMOOTHING = 0.2
+CHECK_S = 2.0
+
+
+class Replica:
+    """One engine at one address."""
+
+    def __init__(self, client: EngineClient, slots: int) -> None:
+        self.client = client
+        self.slots = slots
+        self.running = 0
+        self.work_tokens = 0
+        self.healthy = False
+
+    def load(self) -> ReplicaLoad:
+        return ReplicaLoad(running=self.running, slots=self.slots, work_tokens=self.work_tokens, healthy=self.healthy)
+
+
+class Pool:
+    """Replicas of one model and the requests on them. `on_change` learns the number in flight."""
+
+    def __init__(
+        self,
+        name: str,
+        replicas: tuple[Replica, ...],
+        health_path: str,
+        on_change: Callable[[str, int], None],
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.name = name
+        self.replicas = replicas
+        self.in_flight = 0
+        self._health_path = health_path
+        self._on_change = on_change
+        self._now = now
+        self._service_s = 1.0
+        self._waiting: deque[asyncio.Future[Replica]] = deque()
+        self._weights: dict[asyncio.Future[Replica], int] = {}
+        self._checking: asyncio.Task[None] | None = None
+
+    @property
+    def slots(self) -> int:
+        return sum(replica.slots for replica in self.replicas)
+
+    @property
+    def healthy(self) -> bool:
+        return any(replica.healthy for replica in self.replicas)
+
+    @asynccontextmanager
+    async def lease(self, work_tokens: int) -> AsyncIterator[Replica]:
+        """A slot at a replica for as long as the block lasts. Raises Refusal 429 (full) and 503 (no engine)."""
+        decision = admit(self.in_flight, self.slots, queue_limit(self.slots), self._service_s)
+        if isinstance(decision, Reject):
+            raise Refusal(
+                HTTPStatus.TOO_MANY_REQUESTS,
+                "too many requests are waiting for this model; try again later",
+                openai_code="queue_full",
+                retry_after_s=decision.retry_after_s,
+            )
+        self._count(+1)
+        try:
+            replica = await self._take(work_tokens)
+            began = self._now()
+            try:
+                yield replica
+            finally:
+                self._give(replica, work_tokens)
+                self._service_s += SMOOTHING * (self._now() - began - self._service_s)
+        finally:
+            self._count(-1)
+
+    async def failed(self, replica: Replica) -> None:
+        """An engine broke a request off: look at it before it gets another."""
+        replica.healthy = False
+        await self.check()
+
+    async def check(self) -> None:
+        """Ask every replica how it is; callers at the same time share one round."""
+        if self._checking is None or self._checking.done():
+            self._checking = asyncio.create_task(self._check())
+        await asyncio.shield(self._checking)
+
+    async def close(self) -> None:
+        for replica in self.replicas:
+            await replica.client.close()
+
+    async def _check(self) -> None:
+        await asyncio.gather(*(self._look_at(replica) for replica in self.replicas))
+        if self.healthy:
+            self._serve_waiting()
+            return
+        while self._waiting:
+            waiter = self._waiting.popleft()
+            if not waiter.done():
+                waiter.set_exception(no_engine())
+
+    async def _look_at(self, replica: Replica) -> None:
+        well = await replica.client.healthy(self._health_path, CHECK_S)
+        # An engine that works but is too busy to say so within the limit is left alone: its requests have deadlines.
+        replica.healthy = well or (replica.running > 0 and replica.healthy and await self._slow(replica))
+
+    async def _slow(self, replica: Replica) -> bool:
+        return await replica.client.healthy(self._health_path, 5 * CHECK_S)
+
+    async def _take(self, work_tokens: int) -> Replica:
+        if not self.healthy:
+            await self.check()
+            if not self.healthy:
+                raise no_engine()
+        chosen = None if self._waiting else least_work([replica.load() for replica in self.replicas])
+        if chosen is not None:
+            replica = self.replicas[chosen]
+            self._begin(replica, work_tokens)
+            return replica
+        return await self._wait(work_tokens)
+
+    async def _wait(self, work_tokens: int) -> Replica:
+        waiter: asyncio.Future[Replica] = asyncio.get_running_loop().create_future()
+        self._waiting.append(waiter)
+        self._weights[waiter] = work_tokens
+        try:
+            return await waiter
+        except asyncio.CancelledError:
+            # The slot may have been given in the very moment the client left.
+            if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
+                self._give(waiter.result(), work_tokens)
+            raise
+        finally:
+            del self._weights[waiter]
+
+    def _begin(self, replica: Replica, work_tokens: int) -> None:
+        replica.running += 1
+        replica.work_tokens += work_tokens
+
+    def _give(self, replica: Replica, work_tokens: int) -> None:
+        replica.running -= 1
+        replica.work_tokens -= work_tokens
+        self._serve_waiting()
+
+    def _serve_waiting(self) -> None:
+        while self._waiting:
+            chosen = least_work([replica.load() for replica in self.replicas])
+            if chosen is None:
+                return
+            waiter = self._waiting.popleft()
+            if not waiter.done():
+                self._begin(self.replicas[chosen], self._weights[waiter])
+                waiter.set_result(self.replicas[chosen])
+
+    def _count(self, change: int) -> None:
+        self.in_flight += change
+        self._on_change(self.name, self.in_flight)
+
+
+def no_engine() -> Refusal:
+    return unavailable("the model's engine is not available now; try again", "engine_unavailable")
+
+
+def make_pools(config: GatewayConfig, home: Home, on_change: Callable[[str, int], None]) -> Mapping[str, Pool]:
+    """The pools a configuration names, each with a client per address."""
+    pools: dict[str, Pool] = {}
+    for spec in config.endpoints:
+        if spec.pool not in pools:
+            replicas = tuple(Replica(_client(address, spec, home), spec.slots) for address in spec.addresses)
+            pools[spec.pool] = Pool(spec.pool, replicas, spec.health_path, on_change)
+    return pools
+
+
+def _client(address: str, spec: EndpointSpec, home: Home) -> EngineClient:
+    if address.startswith("unix:"):
+        address = f"unix:{home.socket(address.removeprefix('unix:'))}"
+    return EngineClient(address, variable(spec.key_env) if spec.key_env else None)

@@ -1,0 +1,132 @@
+"""Every answer that is not the wished one, in OpenAI's error shape: {"error": {message, type, code, param}}.
+
+Decides what a client learns: what was wrong and what to do. Never a path, an address, a stack or another
+tenant's name; those go to the journal under the same request id.
+"""
+
+from __future__ import annotations
+
+import re
+from http import HTTPStatus
+
+import msgspec
+
+from archwright.engines.client import EngineRefused
+from archwright.errors import ArchwrightError, EngineError, InternalError, StoreError
+
+RETRY_S = 1
+MESSAGE_LIMIT = 400
+
+_TYPES = {
+    HTTPStatus.UNAUTHORIZED: "authentication_error",
+    HTTPStatus.FORBIDDEN: "permission_error",
+    HTTPStatus.TOO_MANY_REQUESTS: "rate_limit_error",
+}
+# Absolute paths, sockets and URLs in an engine's own words.
+_PLACE = re.compile(r"(?:\w+://\S+|unix:\S+|(?<![\w.])/(?:[\w.\-]+/)*[\w.\-]+)")
+
+
+class Refusal(ArchwrightError):
+    """A request that is not served; `status` and the OpenAI `openai_code` tell a program why."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        openai_code: str | None = None,
+        param: str | None = None,
+        retry_after_s: int | None = None,
+    ) -> None:
+        super().__init__("AW-SRV-01", message)
+        self.status = status
+        self.openai_code = openai_code
+        self.param = param
+        self.retry_after_s = retry_after_s
+
+    def body(self) -> dict[str, object]:
+        fallback = "server_error" if self.status >= HTTPStatus.INTERNAL_SERVER_ERROR else "invalid_request_error"
+        kind = _TYPES.get(HTTPStatus(self.status), fallback)
+        return {"error": {"message": self.message, "type": kind, "code": self.openai_code, "param": self.param}}
+
+    def encoded(self) -> bytes:
+        return msgspec.json.encode(self.body())
+
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        found = []
+        if self.retry_after_s is not None:
+            found.append((b"retry-after", str(self.retry_after_s).encode()))
+        if self.status == HTTPStatus.UNAUTHORIZED:
+            found.append((b"www-authenticate", b"Bearer"))
+        return found
+
+
+def bad(message: str, param: str | None = None, code: str | None = None) -> Refusal:
+    """400: the body, or one field of it, is not what the interface takes."""
+    return Refusal(HTTPStatus.BAD_REQUEST, message, param=param, openai_code=code)
+
+
+def unavailable(message: str, code: str, retry_after_s: int = RETRY_S) -> Refusal:
+    return Refusal(HTTPStatus.SERVICE_UNAVAILABLE, message, openai_code=code, retry_after_s=retry_after_s)
+
+
+def timed_out(message: str) -> Refusal:
+    return Refusal(HTTPStatus.GATEWAY_TIMEOUT, message, openai_code="timeout", retry_after_s=RETRY_S)
+
+
+def from_error(error: ArchwrightError) -> Refusal:
+    """What a client is told about an error that came from below."""
+    if isinstance(error, Refusal):
+        return error
+    if isinstance(error, EngineRefused):
+        return _from_engine(error)
+    if isinstance(error, EngineError):
+        return unavailable("the model's engine is not available now; try again", "engine_unavailable")
+    if isinstance(error, StoreError):
+        return unavailable("the access decision could not be recorded; try again", "audit_unavailable")
+    if isinstance(error, InternalError):
+        return Refusal(
+            HTTPStatus.INTERNAL_SERVER_ERROR, "an internal error; the request id finds it", openai_code="bug"
+        )
+    return unavailable("the service is not available now; try again", "unavailable")
+
+
+def _from_engine(error: EngineRefused) -> Refusal:
+    """The engine's own refusal. Its wrong key or wrong path is our fault (502), its 400 the client's."""
+    detail = error.body.get("error")
+    found = detail if isinstance(detail, dict) else {}
+    message = str(found.get("message") or detail or "no reason given")
+    kind = f"{found.get('type')} {found.get('code')} {message}".lower()
+    if "exceed_context" in kind or "context length" in kind or "too large to process" in kind:
+        return _too_long(found)
+    if error.status in (HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY):
+        return bad(f"the model's engine refused the request: {without_places(message)}", code="engine_refused")
+    if error.status == HTTPStatus.TOO_MANY_REQUESTS:
+        return Refusal(
+            HTTPStatus.TOO_MANY_REQUESTS,
+            "the model's engine is overloaded",
+            openai_code="engine_overloaded",
+            retry_after_s=RETRY_S,
+        )
+    if error.status == HTTPStatus.SERVICE_UNAVAILABLE:
+        return unavailable("the model's engine is not ready; try again", "engine_unavailable")
+    return Refusal(
+        HTTPStatus.BAD_GATEWAY,
+        "the model's engine failed on this request",
+        openai_code="engine_failed",
+        retry_after_s=1,
+    )
+
+
+def _too_long(found: dict[str, object]) -> Refusal:
+    prompt, context = found.get("n_prompt_tokens"), found.get("n_ctx")
+    counted = isinstance(prompt, int) and isinstance(context, int)
+    message = (
+        f"the prompt has {prompt} tokens, this model's context holds {context}" if counted else "the prompt is too long"
+    )
+    return bad(message, param="messages", code="context_length_exceeded")
+
+
+def without_places(text: str) -> str:
+    """`text` on one line, cut to a sensible length, with paths and addresses taken out."""
+    return _PLACE.sub("...", " ".join(text.split()))[:MESSAGE_LIMIT]

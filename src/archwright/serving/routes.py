@@ -1,0 +1,129 @@
+"""The interface in one table: (method, path) -> permission, handler. What is not here does not exist.
+
+`permission` None is open to everyone; the two probes are the only such rows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+from typing import Any, NamedTuple
+
+import msgspec
+
+from archwright.monitor.exposition import CONTENT_TYPE
+from archwright.serving import validate
+from archwright.serving.embeddings import embed
+from archwright.serving.exchange import Exchange
+from archwright.serving.fields import decode
+from archwright.serving.gateway import Gateway
+from archwright.serving.generation import Generation
+from archwright.serving.refusal import Refusal
+from archwright.serving.shapes import ChatShape, CompletionShape
+
+JSON = "application/json"
+
+
+class Route(NamedTuple):
+    """`tail` true: the path is followed by one name, which the handler gets."""
+
+    method: str
+    path: str
+    permission: str | None
+    handler: Callable[[Gateway, Exchange, str], Awaitable[None]]
+    tail: bool = False
+
+
+async def chat(gateway: Gateway, exchange: Exchange, _name: str) -> None:
+    body = decode(await exchange.read())
+    question = validate.chat(body, gateway.directory, exchange.header(validate.WORKLOAD_HEADER))
+    await Generation(gateway, exchange, question, ChatShape()).run()
+
+
+async def completion(gateway: Gateway, exchange: Exchange, _name: str) -> None:
+    body = decode(await exchange.read())
+    question = validate.completion(body, gateway.directory, exchange.header(validate.WORKLOAD_HEADER))
+    await Generation(gateway, exchange, question, CompletionShape()).run()
+
+
+async def embeddings(gateway: Gateway, exchange: Exchange, _name: str) -> None:
+    body = decode(await exchange.read())
+    question = validate.embedding(body, gateway.directory, exchange.header(validate.WORKLOAD_HEADER))
+    await embed(gateway, exchange, question)
+
+
+async def models(gateway: Gateway, exchange: Exchange, _name: str) -> None:
+    data = [_model(gateway, name) for name in gateway.directory.models]
+    await _json(exchange, HTTPStatus.OK, {"object": "list", "data": data})
+
+
+async def model(gateway: Gateway, exchange: Exchange, name: str) -> None:
+    if name not in gateway.directory.models:
+        message = f"the model {name[: validate.MODEL_NAME]!r} does not exist"
+        raise Refusal(HTTPStatus.NOT_FOUND, message, openai_code="model_not_found", param="model")
+    await _json(exchange, HTTPStatus.OK, _model(gateway, name))
+
+
+async def metrics(gateway: Gateway, exchange: Exchange, _name: str) -> None:
+    # Tens of thousands of series take long to write out: not on the loop that streams.
+    page = await asyncio.to_thread(gateway.exposition.render)
+    await exchange.reply(HTTPStatus.OK, page, CONTENT_TYPE)
+
+
+async def healthz(_gateway: Gateway, exchange: Exchange, _name: str) -> None:
+    """The process answers."""
+    await _json(exchange, HTTPStatus.OK, {"status": "ok"})
+
+
+async def readyz(gateway: Gateway, exchange: Exchange, _name: str) -> None:
+    """Every pool has an engine. Counts only: this page is open to everyone."""
+    total, ready = len(gateway.pools), gateway.ready
+    status = HTTPStatus.OK if ready == total else HTTPStatus.SERVICE_UNAVAILABLE
+    await _json(exchange, status, {"ready": ready == total, "pools": {"ready": ready, "total": total}})
+
+
+ROUTES: tuple[Route, ...] = (
+    Route("POST", "/v1/chat/completions", "inference.invoke", chat),
+    Route("POST", "/v1/completions", "inference.invoke", completion),
+    Route("POST", "/v1/embeddings", "inference.invoke", embeddings),
+    Route("GET", "/v1/models", "models.read", models),
+    Route("GET", "/v1/models/", "models.read", model, tail=True),
+    Route("GET", "/metrics", "metrics.read", metrics),
+    Route("GET", "/healthz", None, healthz),
+    Route("GET", "/readyz", None, readyz),
+)
+
+
+class Found(NamedTuple):
+    """The route of a request, if any; the methods its path has; the name at the path's end."""
+
+    route: Route | None
+    methods: tuple[str, ...]
+    name: str
+
+
+_PLAIN = {(route.method, route.path): route for route in ROUTES if not route.tail}
+
+
+def find(method: str, path: str) -> Found:
+    plain = _PLAIN.get((method, path))
+    if plain is not None:
+        return Found(plain, (method,), "")
+    fit = [route for route in ROUTES if _fits(route, path)]
+    route = next((route for route in fit if route.method == method), None)
+    return Found(route, tuple(route.method for route in fit), path[len(fit[0].path) :] if fit else "")
+
+
+def _fits(route: Route, path: str) -> bool:
+    if not route.tail:
+        return path == route.path
+    return path.startswith(route.path) and len(path) > len(route.path)
+
+
+def _model(gateway: Gateway, name: str) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": gateway.started_at, "owned_by": "archwright"}
+
+
+async def _json(exchange: Exchange, status: int, body: object) -> None:
+    await exchange.reply(status, msgspec.json.encode(body), JSON)
