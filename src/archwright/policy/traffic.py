@@ -1,0 +1,96 @@
+"""The traffic a LoadSpec stands for: the simulation predicts with these very arrivals and `bench` replays them.
+
+Decides:
+- Lengths follow a log-normal with the stated 95th percentile, capped at LONGEST times it, whose spread is solved so
+  that the capped mean is the stated mean: E[min(X, c)] = exp(mu + s^2/2) F((ln c - mu - s^2) / s) + c (1 - F((ln c -
+  mu) / s)) with mu = ln p95 - z95 s and F the normal distribution function. Input and output are independent.
+- They are drawn one from each equal slice of probability, then shuffled: the few requests of a short window stand
+  for the load, where independent draws would make its p95 a matter of luck.
+- The peak holds round(rate x seconds) arrivals, at least one, spread uniformly: a Poisson process given its count.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterator
+from statistics import NormalDist
+from typing import NamedTuple
+
+from archwright.contract.needs import Length
+from archwright.contract.plan import LoadSpec
+
+# The longest request there is, as a multiple of the 95th percentile. `sizing` gives a context that holds it.
+LONGEST = 1.5
+LEAST_INPUT = 1
+# A single token has no time between tokens: every request can be measured.
+LEAST_OUTPUT = 2
+BLOCK = 16
+
+_NORMAL = NormalDist()
+_Z95 = _NORMAL.inv_cdf(0.95)
+_WIDEST = 8.0
+
+
+class Arrival(NamedTuple):
+    """One request: seconds from the phase's beginning, prompt tokens, answer tokens."""
+
+    at_s: float
+    input_tokens: int
+    output_tokens: int
+
+
+def peak_arrivals(load: LoadSpec) -> tuple[Arrival, ...]:
+    """The open-loop peak phase, in order of time."""
+    chance = random.Random(load.seed)
+    count = max(1, round(load.requests_per_second * load.peak_s))
+    times = sorted(chance.uniform(0.0, load.peak_s) for _ in range(count))
+    lengths = _lengths(load, count, chance)
+    return tuple(Arrival(at_s, *pair) for at_s, pair in zip(times, lengths, strict=True))
+
+
+def closed_arrivals(load: LoadSpec) -> Iterator[Arrival]:
+    """Requests for the closed loop without an end, in blocks that each represent the load; `at_s` is 0."""
+    chance = random.Random(load.seed + 1)
+    while True:
+        for pair in _lengths(load, BLOCK, chance):
+            yield Arrival(0.0, *pair)
+
+
+def _lengths(load: LoadSpec, count: int, chance: random.Random) -> list[tuple[int, int]]:
+    inputs = stratified(load.input_tokens, count, chance, least=LEAST_INPUT)
+    outputs = stratified(load.output_tokens, count, chance, least=LEAST_OUTPUT)
+    return list(zip(inputs, outputs, strict=True))
+
+
+def stratified(length: Length, count: int, chance: random.Random, *, least: int) -> list[int]:
+    """`count` lengths, one from each of `count` equal slices of probability, shuffled."""
+    spread = spread_of(length)
+    cap = LONGEST * length.p95
+    drawn = []
+    for slice_ in range(count):
+        share = max((slice_ + chance.random()) / count, 1e-12)
+        size = length.p95 * math.exp(spread * (_NORMAL.inv_cdf(share) - _Z95))
+        drawn.append(max(least, round(min(size, cap))))
+    chance.shuffle(drawn)
+    return drawn
+
+
+def spread_of(length: Length) -> float:
+    """The log-normal's sigma, by bisection: with the percentile held, a wider spread has a smaller mean.
+
+    A mean below about a thirteenth of the percentile is out of reach of this form: then the widest.
+    """
+    low, high = 0.0, _WIDEST
+    wanted = length.mean / length.p95
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _capped_mean(middle) > wanted else (low, middle)
+    return high
+
+
+def _capped_mean(spread: float) -> float:
+    """E[min(X, LONGEST p95)] / p95."""
+    mu, cap = -_Z95 * spread, math.log(LONGEST)
+    below = math.exp(mu + spread**2 / 2) * _NORMAL.cdf((cap - mu - spread**2) / spread)
+    return below + LONGEST * (1 - _NORMAL.cdf((cap - mu) / spread))
