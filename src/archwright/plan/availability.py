@@ -1,0 +1,29 @@
+"""How often enough machines are up, and how many spares a promise needs.
+
+One machine is up a share `a` of the time, failures independent (a zone or provider outage takes all and is not
+in here: the assumption says so). With n needed and k spare, service holds when at most k of n + k are down:
+sum over i <= k of C(n + k, i) (1 - a)^i a^(n + k - i).
+"""
+
+from __future__ import annotations
+
+import math
+
+ONE_MACHINE = 0.995
+ONE_MACHINE_LOW = 0.98
+SPARE_ABOVE = 0.99
+MOST_SPARES = 64
+
+
+def holds(needed: int, spares: int, machine: float = ONE_MACHINE) -> float:
+    total = needed + spares
+    return math.fsum(
+        math.comb(total, down) * (1 - machine) ** down * machine ** (total - down) for down in range(spares + 1)
+    )
+
+
+def spares_for(needed: int, target: float | None, machine: float = ONE_MACHINE) -> int:
+    """None asked, none kept. Above 0.99 at least one; then as many as the target takes."""
+    if target is None or target <= SPARE_ABOVE:
+        return 0
+    return next((spare for spare in range(1, MOST_SPARES) if holds(needed, spare, machine) >= target), MOST_SPARES)

@@ -1,0 +1,111 @@
+"""The choice among options, and the answer when there is none.
+
+The cheapest feasible option wins by total cost; `placement.prefer` wins over cheaper feasible ones and says
+what that costs. Nothing feasible: `why_infeasible` names the nearest option, what it misses and which limits,
+relaxed to what the options cost, would let one through.
+"""
+
+from __future__ import annotations
+
+from archwright.contract.needs import NeedsSource, Placement
+from archwright.contract.plan import Miss, Option, Plan
+from archwright.contract.record import replace
+from archwright.errors import PlanError, Where
+from archwright.plan.wording import digits, said
+
+BUDGET = ("per_month", "capex")
+FAR = 1e9
+
+
+def choose(options: tuple[Option, ...], prefer: Placement | None) -> tuple[str | None, tuple[Option, ...]]:
+    """The chosen option's name and the options, the chosen one with a note where a preference costs money."""
+    feasible = sorted((o for o in options if o.feasible and o.total_cost is not None), key=_price)
+    if not feasible:
+        return None, options
+    cheapest = feasible[0]
+    preferred = next((option for option in feasible if option.placement == prefer), None)
+    chosen = preferred or cheapest
+    if preferred is None and prefer is not None:
+        note = f"preferred placement {prefer} has no feasible option; the cheapest feasible one is chosen"
+    elif chosen is not cheapest:
+        more = _price(chosen)[0] - _price(cheapest)[0]
+        unit = chosen.total_cost.unit if chosen.total_cost is not None else ""
+        note = f"preferred over {cheapest.name}, at {digits(more)} {unit} more over the horizon"
+    else:
+        return chosen.name, options
+    noted = replace(chosen, notes=(*chosen.notes, note))
+    return chosen.name, tuple(noted if option is chosen else option for option in options)
+
+
+def _price(option: Option) -> tuple[float, str]:
+    return (option.total_cost.value if option.total_cost is not None else FAR, option.name)
+
+
+def why_infeasible(plan: Plan, source: NeedsSource) -> PlanError:
+    """AW-PLAN-03: what, where in needs.yaml, and the smallest relaxations seen among the options."""
+    if not plan.options:
+        return PlanError(
+            "AW-PLAN-03",
+            "no way to run this was looked at: placement.allow names none",
+            where=_where("placement.allow", source),
+            hint="allow at least one of cloud, hosted-api, this-machine",
+        )
+    nearest = min(plan.options, key=_distance)
+    broken = nearest.misses[0]
+    field = _field(broken.constraint, plan)
+    relaxations = tuple(filter(None, (_relaxation(option, plan) for option in sorted(plan.options, key=_distance))))
+    hint = "; or ".join(relaxations[:2]) or "allow another placement, or relax that field"
+    return PlanError(
+        "AW-PLAN-03",
+        f"no option satisfies the needs; the nearest, {nearest.name}, misses {said(broken)}",
+        where=_where(field, source),
+        hint=f"{hint}; see `archwright explain plan.json {nearest.name}`",
+        nearest=tuple(option.name for option in sorted(plan.options, key=_distance)[:3]),
+    )
+
+
+def _gap(miss: Miss) -> float:
+    """How far over: the ratio that must be given; anything not a number is far."""
+    if isinstance(miss.value, float | int) and isinstance(miss.limit, float | int) and miss.value > 0:
+        return max(miss.value / miss.limit, miss.limit / miss.value) if miss.limit > 0 else FAR / 10
+    return FAR
+
+
+def _distance(option: Option) -> tuple[float, int, str]:
+    return (max((_gap(miss) for miss in option.misses), default=0.0), len(option.misses), option.name)
+
+
+def _relaxation(option: Option, plan: Plan) -> str:
+    if any(_gap(miss) >= FAR for miss in option.misses):
+        return ""
+    steps = (f"{_field(miss.constraint, plan)} to {_rounded(miss)}" for miss in option.misses)
+    return f"{option.name} needs {', '.join(steps)}"
+
+
+def _rounded(miss: Miss) -> str:
+    """The value with three digits, rounded to the side that lets it pass."""
+    value, limit = float(miss.value or 0), float(miss.limit or 0)
+    step = 1.005 if value > limit else 0.995
+    return f"{float(f'{value * step:.3g}'):,.10g}"
+
+
+def _field(constraint: str, plan: Plan) -> str:
+    """The needs field a constraint comes from: "assistant.ttft_p95_s" is workloads[0].slo.ttft_p95_s."""
+    if constraint in BUDGET:
+        return f"budget.{constraint}"
+    workload, _, rest = constraint.partition(".")
+    names = [planned.name for planned in plan.workloads]
+    if not rest or workload not in names:
+        return "placement.allow" if constraint == "not sized yet" else "placement"
+    place = f"workloads[{names.index(workload)}]"
+    if rest.startswith(("quality", "model", "licence", "traffic")):
+        return f"{place}.{rest}"
+    return f"{place}.slo.{rest}"
+
+
+def _where(field: str, source: NeedsSource) -> Where:
+    """The field's line, else that of the nearest enclosing field that was written."""
+    path = field
+    while path and path not in source.lines:
+        path = path[: max(path.rfind("."), path.rfind("["), 0)]
+    return Where(source.file, source.lines.get(path, 1), field)

@@ -1,0 +1,111 @@
+"""What regulations demand, and honestly which of it this release does.
+
+A regulation's row says which feature answers a demand. `DONE` lists the features that exist today by the words
+the rows use; registers, templates and policies are organisational; everything else comes later and says so.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+from archwright.catalog.facts import Catalog
+from archwright.contract.evidence import Control
+from archwright.contract.needs import Needs
+from archwright.plan.ledger import Ledger
+from archwright.plan.residency import ANYWHERE
+
+Status = Literal["built-in", "configured", "organisational", "later"]
+
+# What one part of a row's feature says, the status it has today, and what proves it.
+DONE: tuple[tuple[str, str, str], ...] = (
+    (r"region allow-list.*", "built-in", "options of plan.json: no region outside residency"),
+    (r"plan( = inventory)?", "built-in", "plan.json: pools, models, stack"),
+    (r"plan vs actual.*", "built-in", "archwright reconcile"),
+    (r"rbac|keys", "built-in", "archwright key list; 401 without a key"),
+    (r"(append-only )?audit", "built-in", "archwright audit: hash chain verified"),
+    (r"prometheus", "built-in", "/metrics of the gateway"),
+    (r"tls( 1\.2\+)?", "configured", "the gateway refuses a non-loopback address without TLS"),
+)
+PAPER = re.compile(r"register|template|checklist|policy|assessment|contract", re.IGNORECASE)
+SLUG = re.compile(r"[^a-z0-9]+")
+
+
+def controls_of(needs: Needs, catalog: Catalog, ledger: Ledger) -> tuple[Control, ...]:
+    """Our own controls first, then each regulation's in the order of its text."""
+    found = [*_always(needs)]
+    for name in needs.regulations:
+        for rule in catalog.regulations[name].controls:
+            status, evidence = _status(rule.feature)
+            found.append(
+                Control(
+                    id=f"{name}.{SLUG.sub('-', rule.clause.lower()).strip('-')}",
+                    demanded_by=f"{name} {rule.clause}",
+                    demand=rule.demand,
+                    feature=rule.feature,
+                    evidence=evidence or rule.evidence or "",
+                    status=status,
+                )
+            )
+    later = sum(control.status == "later" for control in found)
+    if later:
+        ledger.leave_out(f"controls: {later} of {len(found)} demanded controls come with a later release")
+    return tuple(found)
+
+
+def _status(feature: str) -> tuple[Status, str]:
+    """Done only when every part of the feature is; one missing part makes the whole demand wait."""
+    parts = [part.strip() for part in feature.lower().split(",")]
+    matches = [_done(part) for part in parts]
+    if all(matches):
+        done = [match for match in matches if match]
+        configured = any(status == "configured" for status, _ in done)
+        return ("configured" if configured else "built-in"), "; ".join(dict.fromkeys(proof for _, proof in done))
+    return ("organisational" if PAPER.search(feature) else "later"), ""
+
+
+def _done(part: str) -> tuple[str, str] | None:
+    return next(((status, proof) for words, status, proof in DONE if re.fullmatch(words, part)), None)
+
+
+def _always(needs: Needs) -> list[Control]:
+    """Held by every plan, demanded or not."""
+    kept = [
+        Control(
+            id="platform.access-keys",
+            demanded_by="archwright",
+            demand="every request is made by somebody known",
+            feature="a key per caller, a permission per route",
+            evidence="a request without a key answers 401",
+            status="built-in",
+        ),
+        Control(
+            id="platform.audit",
+            demanded_by="archwright",
+            demand="every access decision leaves a record",
+            feature="append-only audit with a hash chain",
+            evidence="archwright audit",
+            status="built-in",
+        ),
+        Control(
+            id="platform.tls",
+            demanded_by="archwright",
+            demand="no prompt crosses a network in the clear",
+            feature="loopback only, unless a TLS certificate is configured",
+            evidence="the gateway refuses another address without TLS",
+            status="configured",
+        ),
+    ]
+    places = sorted({place for data in needs.data for place in data.residency if place != ANYWHERE})
+    if places:
+        kept.append(
+            Control(
+                id="needs.residency",
+                demanded_by="needs: data residency",
+                demand=f"data stays in {', '.join(places)}",
+                feature="residency is a hard constraint of every option",
+                evidence="regions of the options in plan.json",
+                status="built-in",
+            )
+        )
+    return kept

@@ -1,0 +1,98 @@
+"""plan.json: written whole or not at all, the same bytes for the same plan; read back strictly."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import msgspec
+
+from archwright.contract.plan import Plan
+from archwright.contract.record import Record
+from archwright.errors import PlanFileError, Where
+from archwright.home import write_atomic
+
+LIMIT_BYTES = 16 * 1024 * 1024
+VERSION = 1
+AGAIN = "make it again: archwright plan needs.yaml -o plan.json"
+
+
+class _Head(msgspec.Struct):
+    version: int
+
+
+def encode_plan(plan: Record) -> bytes:
+    """Sorted keys, two spaces, a final newline: a plan in version control shows only what changed."""
+    return msgspec.json.format(msgspec.json.encode(plan, order="sorted"), indent=2) + b"\n"
+
+
+def write_plan(plan: Plan, path: Path) -> None:
+    write_atomic(path, encode_plan(plan), mode=0o644)
+
+
+def read_plan(path: Path) -> Plan:
+    """Raises PlanFileError: AW-FILE-01 not there, -02 not JSON, -03 not a plan, -04 another version, -05 too big."""
+    if not path.is_file():
+        raise PlanFileError(
+            "AW-FILE-01",
+            "there is no plan file here",
+            where=Where(str(path)),
+            hint="make one: archwright plan needs.yaml -o plan.json",
+        )
+    if path.stat().st_size > LIMIT_BYTES:
+        raise PlanFileError(
+            "AW-FILE-05",
+            f"the plan file is larger than {LIMIT_BYTES // 1024**2} MiB",
+            where=Where(str(path)),
+            hint=AGAIN,
+        )
+    plan = decode_plan(path.read_bytes(), str(path))
+    if plan.chosen is not None and plan.chosen not in {option.name for option in plan.options}:
+        raise _not_a_plan(str(path), f"chosen names no option: {plan.chosen!r}", "chosen")
+    return plan
+
+
+def decode_plan(data: bytes, file: str) -> Plan:
+    _check_version(data, file)
+    try:
+        return msgspec.json.decode(data, type=Plan)
+    except msgspec.ValidationError as error:
+        message, _, path = str(error).partition(" - at ")
+        raise _not_a_plan(file, message, path.strip("`").removeprefix("$").removeprefix(".") or None) from error
+    except RecursionError as error:
+        raise _not_a_plan(file, "nested too deep", None) from error
+
+
+def _check_version(data: bytes, file: str) -> None:
+    """Malformed text and other versions answer first: their fields would only confuse."""
+    try:
+        head = msgspec.json.decode(data, type=_Head)
+    except msgspec.ValidationError as error:
+        raise _not_a_plan(file, str(error).partition(" - at ")[0], "version") from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise PlanFileError(
+            "AW-FILE-02",
+            f"not valid JSON: {error}",
+            where=Where(file, _line(data, str(error))),
+            hint=AGAIN,
+        ) from error
+    except RecursionError as error:
+        raise _not_a_plan(file, "nested too deep", None) from error
+    if head.version != VERSION:
+        raise PlanFileError(
+            "AW-FILE-04",
+            f"the plan has version {head.version}; this archwright reads version {VERSION}",
+            where=Where(file, None, "version"),
+            hint=AGAIN,
+        )
+
+
+def _line(data: bytes, message: str) -> int:
+    """The line of the byte a decoder complains about; the last line when it names none (cut short)."""
+    found = re.search(r"byte (\d+)", message)
+    end = int(found.group(1)) if found else len(data)
+    return data.count(b"\n", 0, end) + 1
+
+
+def _not_a_plan(file: str, message: str, field: str | None) -> PlanFileError:
+    return PlanFileError("AW-FILE-03", f"not a plan: {message}", where=Where(file, None, field), hint=AGAIN)

@@ -1,0 +1,81 @@
+"""What a plan must show beside its numbers: the bases of its estimates, what it assumed, what it does not size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+
+from archwright.contract.estimate import Estimate
+from archwright.contract.evidence import Basis, BasisKind
+from archwright.contract.record import replace
+
+
+class Ledger:
+    """Filled while options are built; read once when the plan is written. Order of first mention is kept."""
+
+    def __init__(self) -> None:
+        self._bases: dict[str, Basis] = {}
+        self._assumptions: dict[str, None] = {}
+        self._not_sized: dict[str, None] = {}
+
+    def adopt(self, basis: Basis) -> str:
+        """Keep `basis`; returns its id here, which differs when another basis already has that name."""
+        name, number = basis.id, 1
+        while name in self._bases and replace(self._bases[name], id=basis.id) != basis:
+            number += 1
+            name = f"{basis.id}.{number}"
+        self._bases[name] = replace(basis, id=name)
+        return name
+
+    def adopt_all(self, bases: Iterable[Basis]) -> dict[str, str]:
+        """Keep all; returns old id -> id here."""
+        return {basis.id: self.adopt(basis) for basis in bases}
+
+    def basis(
+        self,
+        name: str,
+        kind: BasisKind,
+        definition: str,
+        *,
+        formula: str = "",
+        facts: tuple[str, ...] = (),
+        stratum: str = "",
+    ) -> str:
+        """A basis in words; returns the id an Estimate refers to."""
+        made = Basis(id=name, kind=kind, stratum=stratum or kind, definition=definition, formula=formula, facts=facts)
+        return self.adopt(made)
+
+    def assume(self, *sentences: str) -> None:
+        self._assumptions.update(dict.fromkeys(sentences))
+
+    def leave_out(self, *sentences: str) -> None:
+        self._not_sized.update(dict.fromkeys(sentences))
+
+    @property
+    def assumptions(self) -> tuple[str, ...]:
+        return tuple(self._assumptions)
+
+    @property
+    def not_sized(self) -> tuple[str, ...]:
+        return tuple(self._not_sized)
+
+    def bases(self, *holders: object) -> tuple[Basis, ...]:
+        """The bases that the estimates inside `holders` name: a plan carries no justification of nothing."""
+        named = {estimate.basis for holder in holders for estimate in estimates_in(holder)}
+        return tuple(basis for name, basis in sorted(self._bases.items()) if name in named)
+
+
+def estimates_in(holder: object) -> Iterable[Estimate]:
+    """Every Estimate inside records, tuples and dicts."""
+    if isinstance(holder, Estimate):
+        yield holder
+    elif isinstance(holder, msgspec.Struct):
+        for field in holder.__struct_fields__:
+            yield from estimates_in(getattr(holder, field))
+    elif isinstance(holder, dict):
+        for value in holder.values():
+            yield from estimates_in(value)
+    elif isinstance(holder, tuple):
+        for value in holder:
+            yield from estimates_in(value)

@@ -1,0 +1,103 @@
+"""Which models may serve a workload: licence, room for its texts, quality floors by named benchmark.
+
+A floor counts only where somebody reported a figure on that benchmark: a model without one is listed and not
+chosen, unless the needs accept the unknown. Of the models that pass, the smallest comes first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal, NamedTuple
+
+from archwright.catalog.facts import Catalog
+from archwright.catalog.rows import ModelSpec
+from archwright.contract.needs import Workload
+from archwright.contract.plan import Miss
+from archwright.plan.demand import Demand
+
+Standing = Literal["passes", "below", "unknown"]
+UNKNOWN = "unknown"
+
+
+class Candidates(NamedTuple):
+    """Open models for one workload, smallest first; `misses` says why there is none."""
+
+    models: tuple[ModelSpec, ...]
+    misses: tuple[Miss, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def standing(workload: Workload, reported: Mapping[str, float | None]) -> Standing:
+    """How reported shares compare with the floors."""
+    shares = [(reported.get(benchmark), floor) for benchmark, floor in workload.quality.items()]
+    if any(share is not None and share < floor for share, floor in shares):
+        return "below"
+    if any(share is None for share, _ in shares):
+        return "passes" if workload.quality_unknown == "accept" else "unknown"
+    return "passes"
+
+
+def open_models(demand: Demand, catalog: Catalog) -> Candidates:
+    """The models that may serve `demand`, or the constraint that leaves none."""
+    workload = demand.workload
+    if workload.model is not None:
+        return _fixed(demand, workload.model, catalog)
+    kept, unknown = [], 0
+    for model in catalog.models.values():
+        if _misses(demand, model):
+            continue
+        unknown += standing(workload, model.quality) == "unknown"
+        if standing(workload, model.quality) == "passes":
+            kept.append(model)
+    notes = (f"{workload.name}: {unknown} open models lack a figure for the floor and were not chosen",)
+    if not kept:
+        return Candidates((), (_no_model(demand, UNKNOWN if unknown else None),), notes if unknown else ())
+    return Candidates(tuple(sorted(kept, key=_size)), (), notes if unknown else ())
+
+
+def _size(model: ModelSpec) -> tuple[float, float, str]:
+    return (model.parameters, model.active_parameters, model.id)
+
+
+def _fixed(demand: Demand, name: str, catalog: Catalog) -> Candidates:
+    model = catalog.models.get(name)
+    if model is None:
+        return Candidates((), (Miss(constraint=f"{demand.workload.name}.model", value="not open", limit=name),))
+    misses = _misses(demand, model)
+    if standing(demand.workload, model.quality) != "passes":
+        misses += tuple(floor_misses(demand.workload, model.quality))
+    return Candidates((), misses) if misses else Candidates((model,))
+
+
+def floor_misses(workload: Workload, reported: Mapping[str, float | None]) -> list[Miss]:
+    """One miss per floor that is broken or unknown."""
+    found = []
+    for benchmark, floor in workload.quality.items():
+        share = reported.get(benchmark)
+        if share is None or share < floor:
+            value = UNKNOWN if share is None else share
+            found.append(Miss(constraint=f"{workload.name}.quality.{benchmark}", value=value, limit=floor))
+    return found
+
+
+def _misses(demand: Demand, model: ModelSpec) -> tuple[Miss, ...]:
+    """What rules a model out whatever its quality."""
+    workload, found = demand.workload, []
+    if workload.licence == "commercial" and model.commercial_use == "no":
+        found.append(Miss(constraint=f"{workload.name}.licence", value=model.licence, limit="commercial"))
+    if model.context_tokens < demand.context_tokens:
+        value, limit = model.context_tokens, demand.context_tokens
+        found.append(Miss(constraint=f"{workload.name}.traffic", value=value, limit=limit))
+    return tuple(found)
+
+
+def _no_model(demand: Demand, value: str | None) -> Miss:
+    floors = ", ".join(f"{name} >= {floor:g}" for name, floor in demand.workload.quality.items())
+    return Miss(constraint=f"{demand.workload.name}.quality", value=value, limit=floors or "any open model")
+
+
+def licence_note(model: ModelSpec) -> tuple[str, ...]:
+    """A conditional licence is kept and its condition printed."""
+    if model.commercial_use != "conditional":
+        return ()
+    return (f"{model.id}: licence {model.licence} sets conditions: {model.licence_conditions}",)

@@ -1,0 +1,106 @@
+"""From what sizing predicts to the promises of a plan, each with the query that will measure it.
+
+Latencies are promised under the peak, tokens per second in the closed loop at the planned concurrency; memory,
+start-up and disk belong to the whole platform. A latency limit (time to the last byte) is judged on
+TTFT p95 + TPOT p95 x (mean output - 1).
+"""
+
+from __future__ import annotations
+
+from archwright.contract.estimate import Estimate, total
+from archwright.contract.evidence import Prediction, Query, Statistic
+from archwright.contract.needs import SLO
+from archwright.contract.plan import LoadSpec, Miss
+from archwright.contract.record import replace
+from archwright.plan.ledger import Ledger
+from archwright.plan.money import judge_limit
+from archwright.simulate.serving import ServingPrediction
+
+DAY_S = 86400.0
+HOUR_S = 3600.0
+PLATFORM = "platform"
+
+
+def adopted(prediction: ServingPrediction, ledger: Ledger) -> ServingPrediction:
+    """The prediction with its bases kept in the ledger and its estimates naming them there."""
+    names = ledger.adopt_all(prediction.bases)
+
+    def renamed(estimate: Estimate) -> Estimate:
+        return replace(estimate, basis=names[estimate.basis])
+
+    return replace(
+        prediction,
+        ttft_p50_s=renamed(prediction.ttft_p50_s),
+        ttft_p95_s=renamed(prediction.ttft_p95_s),
+        tpot_p50_s=renamed(prediction.tpot_p50_s),
+        tpot_p95_s=renamed(prediction.tpot_p95_s),
+        tokens_per_s=renamed(prediction.tokens_per_s),
+        peak_memory_bytes=renamed(prediction.peak_memory_bytes),
+        startup_s=renamed(prediction.startup_s),
+        disk_bytes=renamed(prediction.disk_bytes),
+    )
+
+
+def workload_predictions(load: LoadSpec, prediction: ServingPrediction) -> tuple[Prediction, ...]:
+    """What one workload is promised."""
+    name = load.workload
+    return (
+        _promise(name, "ttft_s", "p50", prediction.ttft_p50_s, load.peak_s, "peak"),
+        _promise(name, "ttft_s", "p95", prediction.ttft_p95_s, load.peak_s, "peak"),
+        _promise(name, "tpot_s", "p50", prediction.tpot_p50_s, load.peak_s, "peak"),
+        _promise(name, "tpot_s", "p95", prediction.tpot_p95_s, load.peak_s, "peak"),
+        _promise(name, "tokens_per_s", "rate", prediction.tokens_per_s, load.closed_s, "closed"),
+    )
+
+
+def platform_predictions(workloads: tuple[str, ...], parts: tuple[ServingPrediction, ...]) -> tuple[Prediction, ...]:
+    """What the whole platform is promised; engines start side by side, so the slowest sets the start-up time."""
+    name = workloads[0] if len(workloads) == 1 else ""
+    memory = _together([part.peak_memory_bytes for part in parts])
+    disk = _together([part.disk_bytes for part in parts])
+    slowest = max((part.startup_s for part in parts), key=lambda estimate: estimate.value)
+    return (
+        _promise(name, "peak_memory_bytes", "max", memory, HOUR_S, ""),
+        _promise(name, "startup_s", "last", slowest, DAY_S, ""),
+        _promise(name, "disk_bytes", "last", disk, DAY_S, ""),
+    )
+
+
+def _together(parts: list[Estimate]) -> Estimate:
+    return parts[0] if len(parts) == 1 else total(parts, parts[0].unit, parts[0].basis)
+
+
+def _promise(
+    workload: str, metric: str, statistic: Statistic, estimate: Estimate, window_s: float, phase: str
+) -> Prediction:
+    labels = {"workload": workload} if phase else {}
+    return Prediction(
+        id=f"{workload or PLATFORM}.{metric}.{statistic}",
+        metric=metric,
+        workload=workload,
+        estimate=estimate,
+        query=Query(metric=metric, labels=labels, statistic=statistic, window_s=window_s, phase=phase),
+    )
+
+
+def judge_slo(load: LoadSpec, slo: SLO, prediction: ServingPrediction, misses: list[Miss], notes: list[str]) -> None:
+    """Latency limits against the prediction."""
+    name = load.workload
+    steps = max(load.output_tokens.mean - 1, 0.0)
+    whole = total([prediction.ttft_p95_s, prediction.tpot_p95_s.scaled(steps)], "s")
+    judge_limit(f"{name}.ttft_p95_s", prediction.ttft_p95_s, slo.ttft_p95_s, misses, notes)
+    judge_limit(f"{name}.tpot_p95_s", prediction.tpot_p95_s, slo.tpot_p95_s, misses, notes)
+    judge_limit(f"{name}.latency_p95_s", whole, slo.latency_p95_s, misses, notes)
+
+
+def judge_availability(
+    workload: str, share: float, slo: SLO, misses: list[Miss], notes: list[str], *, low: float
+) -> None:
+    """Higher is better here; at risk when the limit lies above the band's low end."""
+    limit = slo.availability
+    if limit is None:
+        return
+    if share < limit:
+        misses.append(Miss(constraint=f"{workload}.availability", value=share, limit=limit))
+    elif low < limit:
+        notes.append(f"at risk: {workload}.availability limit {limit:g} lies inside the band {low:.4g} .. 1")

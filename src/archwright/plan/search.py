@@ -1,0 +1,170 @@
+"""The cheapest machine for a workload: candidates ranked by a bound, the first few sized by simulation.
+
+Bound on the requests/s of a replica, which nothing beats: a prompt token costs 2 x active parameters FLOP at the
+prefill share of the peak; an answer token at least that, and its share (one of `slots`) of a pass over all weights
+at the decode share of the bandwidth. Replicas start at peak / bound and grow until every latency limit holds;
+then the least such number is sought by halving.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from archwright.catalog.facts import Catalog
+from archwright.catalog.rows import Accelerator, EngineSpec, ModelSpec, Offer
+from archwright.contract.plan import Miss
+from archwright.contract.record import replace
+from archwright.errors import CatalogError
+from archwright.plan.demand import Demand
+from archwright.plan.predictions import judge_slo
+from archwright.plan.serve import context_of, load_of
+from archwright.simulate.serving import ServingPrediction, ServingSpec, fits, predict_serving
+from archwright.sizing.roofline import hardware_of_accelerator
+
+MODELS_TRIED, SIMULATED = 12, 16
+REACH = 8
+MOST_SLOTS = 64
+BATCH_TOKENS = 2048
+NARROW, WIDE = "fp8", "bf16"
+
+
+class Candidate(NamedTuple):
+    """A model on a machine type, with the replicas that the bound asks for at least."""
+
+    offer: Offer
+    spec: ServingSpec
+    replicas: int
+
+    @property
+    def usd_per_hour(self) -> float:
+        return self.replicas * (self.offer.on_demand_usd_per_hour or 0.0)
+
+
+class Sized(NamedTuple):
+    """A candidate at the replicas its limits take, with the limits it breaks all the same."""
+
+    offer: Offer
+    spec: ServingSpec
+    prediction: ServingPrediction
+    misses: tuple[Miss, ...]
+
+    @property
+    def usd_per_hour(self) -> float:
+        return self.spec.replicas * (self.offer.on_demand_usd_per_hour or 0.0)
+
+
+class Search:
+    """Rented accelerators and the engine that drives them."""
+
+    def __init__(self, catalog: Catalog, seed: int) -> None:
+        self._catalog, self._seed = catalog, seed
+        self.engine = accelerator_engine(catalog)
+
+    def best(self, demand: Demand, models: Iterable[ModelSpec], offers: Iterable[Offer]) -> Sized | None:
+        """The cheapest candidate that holds its limits, else the one that breaks the fewest; None when none fits."""
+        best: Sized | None = None
+        for candidate in self.ranked(demand, tuple(models)[:MODELS_TRIED], cheapest(offers))[:SIMULATED]:
+            if best is not None and not best.misses and candidate.usd_per_hour >= best.usd_per_hour:
+                break
+            sized = self._sized(demand, candidate)
+            best = sized if best is None else min(best, sized, key=_order)
+        return best
+
+    def ranked(self, demand: Demand, models: Iterable[ModelSpec], offers: list[Offer]) -> list[Candidate]:
+        found = (self._candidate(demand, model, offer) for model in models for offer in offers)
+        kept = [candidate for candidate in found if candidate is not None]
+        return sorted(kept, key=lambda c: (c.usd_per_hour, c.spec.model.parameters, c.offer.id))
+
+    def _candidate(self, demand: Demand, model: ModelSpec, offer: Offer) -> Candidate | None:
+        spec = self._spec(demand, model, offer)
+        if spec is None:
+            return None
+        return Candidate(offer, spec, max(1, math.ceil(demand.peak_at_horizon / bound_requests_per_s(spec))))
+
+    def _spec(self, demand: Demand, model: ModelSpec, offer: Offer) -> ServingSpec | None:
+        """With the most slots that fit, by halving; None when not even one does."""
+        device = self._catalog.accelerators[offer.accelerator or ""]
+        quantisation = quantisation_for(self.engine, device)
+        spec = ServingSpec(
+            model=model,
+            engine=self.engine,
+            efficiency=self._catalog.efficiency(self.engine.id, quantisation, device.kind),
+            hardware=hardware_of_accelerator(device, offer.accelerator_count),
+            quantisation=quantisation,
+            bits_per_weight=self._catalog.quantisations[quantisation].bits_per_weight,
+            file_bytes=None,
+            load=load_of(demand, model.id, MOST_SLOTS, self._seed),
+            slots=MOST_SLOTS,
+            context_tokens=context_of(demand, model),
+            replicas=1,
+            batch_tokens=BATCH_TOKENS,
+        )
+        while not fits(spec):
+            if spec.slots == 1:
+                return None
+            spec = replace(spec, slots=spec.slots // 2)
+        return spec
+
+    def _sized(self, demand: Demand, candidate: Candidate) -> Sized:
+        """Least replicas that hold, between the bound and REACH times it; at the far end when none does."""
+        first = self._at(demand, candidate, candidate.replicas)
+        if not first.misses:
+            return first
+        far = self._at(demand, candidate, candidate.replicas * REACH)
+        if far.misses:
+            return far if _order(far) < _order(first) else first
+        low, high, best = candidate.replicas, candidate.replicas * REACH, far
+        while high - low > 1:
+            middle = (low + high) // 2
+            tried = self._at(demand, candidate, middle)
+            if tried.misses:
+                low = middle
+            else:
+                high, best = middle, tried
+        return best
+
+    def _at(self, demand: Demand, candidate: Candidate, replicas: int) -> Sized:
+        spec = candidate.spec
+        load = load_of(demand, spec.model.id, spec.slots * replicas, self._seed)
+        spec = replace(spec, replicas=replicas, load=load)
+        prediction = predict_serving(spec)
+        misses: list[Miss] = []
+        judge_slo(load, demand.workload.slo, prediction, misses, [])
+        return Sized(candidate.offer, spec, prediction, tuple(misses))
+
+
+def _order(sized: Sized) -> tuple[int, float, str]:
+    return (len(sized.misses), sized.usd_per_hour, sized.offer.id)
+
+
+def cheapest(offers: Iterable[Offer]) -> list[Offer]:
+    """Of each accelerator and count the cheapest machine: a bigger host does not make an engine faster."""
+    best: dict[tuple[str | None, int], Offer] = {}
+    for offer in sorted(offers, key=lambda o: (o.on_demand_usd_per_hour or 0.0, o.id)):
+        best.setdefault((offer.accelerator, offer.accelerator_count), offer)
+    return list(best.values())
+
+
+def accelerator_engine(catalog: Catalog) -> EngineSpec:
+    """The first engine of the table that runs on accelerators and answers over HTTP."""
+    for engine in catalog.engines.values():
+        if engine.kind == "gpu" and engine.openai_http and not engine.embedded:
+            return engine
+    raise CatalogError("AW-CAT-30", "no engine in the catalog runs on accelerators", hint="add a row to engines")
+
+
+def quantisation_for(engine: EngineSpec, device: Accelerator) -> str:
+    """Eight bits where both multiply them, else sixteen: neither moves quality figures noticeably."""
+    return NARROW if NARROW in engine.quantisations and NARROW in device.flops else WIDE
+
+
+def bound_requests_per_s(spec: ServingSpec) -> float:
+    efficiency, hardware, model = spec.efficiency, spec.hardware, spec.model
+    flop = 2 * model.active_parameters
+    reading = flop / (hardware.compute_flops_per_s.value * efficiency.prefill_share_of_matmul)
+    weights = model.parameters * spec.bits_per_weight / 8
+    passing = weights / (hardware.bandwidth_bytes_per_s.value * efficiency.decode_share_of_bandwidth)
+    writing = max(reading, passing / spec.slots)
+    return 1 / (spec.load.input_tokens.mean * reading + spec.load.output_tokens.mean * writing)
