@@ -7,6 +7,8 @@ import os
 import tempfile
 from pathlib import Path
 
+from archwright.errors import SettingsError, Where
+
 # Linux allows 107 bytes for a Unix socket's path; macOS 103.
 SOCKET_PATH_LIMIT = 100
 
@@ -15,11 +17,23 @@ class Home:
     """Paths below `root`, computed on access; folders are private to the user (0700)."""
 
     def __init__(self, root: str | Path) -> None:
-        self.root = Path(root).expanduser().absolute()
+        """Raises SettingsError AW-SET-04 for a `~name` that nobody has."""
+        try:
+            self.root = Path(root).expanduser().absolute()
+        except RuntimeError as error:
+            raise SettingsError(
+                "AW-SET-04", f"no such home: {root}", where=Where(field="home"), hint="give a full path"
+            ) from error
 
     def folder(self, *parts: str) -> Path:
-        path = self.root.joinpath(*parts)
-        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        """The folder, made when it is not there: one by one, since `parents=True` would leave those above readable."""
+        path = self.root
+        if not path.is_dir():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.mkdir(exist_ok=True, mode=0o700)
+        for part in parts:
+            path = path / part
+            path.mkdir(exist_ok=True, mode=0o700)
         return path
 
     @property
@@ -72,7 +86,7 @@ class Home:
         name = hashlib.sha256(os.fsencode(self.root)).hexdigest()[:16]
         short = Path(tempfile.gettempdir()) / f"archwright-{os.getuid()}-{name}"
         short.mkdir(mode=0o700, exist_ok=True)
-        if short.stat().st_uid != os.getuid():
+        if short.lstat().st_uid != os.getuid():  # not stat: a link of somebody else's may point at a folder of ours
             raise PermissionError(1, "belongs to another user", str(short))
         return short / f"{process}.sock"
 

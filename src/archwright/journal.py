@@ -15,7 +15,10 @@ LEVELS = {"debug": 0, "info": 1, "warning": 2, "error": 3}
 
 
 class Journal:
-    """`process` names the writer; entries below `level` are dropped. One write call an entry, so lines stay whole."""
+    """`process` names the writer; entries below `level` are dropped. One write call an entry, so lines stay whole.
+
+    A full disk or a closed stream costs the entry, never the work it tells about; `lost` counts them.
+    """
 
     def __init__(
         self,
@@ -28,14 +31,18 @@ class Journal:
         self._stream = stream
         self._level = LEVELS.get(level, 1)
         self._clock = clock
+        self.lost = 0
 
     def write(self, level: str, event: str, **fields: object) -> None:
         if LEVELS.get(level, 1) < self._level:
             return
         entry = {"at": round(self._clock(), 3), "level": level, "process": self._process, "event": event, **fields}
         stream = self._stream or sys.stderr
-        stream.write(json.dumps(entry, default=str) + "\n")
-        stream.flush()
+        try:
+            stream.write(json.dumps(entry, default=str) + "\n")
+            stream.flush()
+        except (OSError, ValueError):
+            self.lost += 1
 
     def info(self, event: str, **fields: object) -> None:
         self.write("info", event, **fields)

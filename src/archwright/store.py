@@ -174,6 +174,19 @@ class Store:
         layout = _layout(table.record)
         return [(row[-1], _decode(table.record, layout, row)) for row in found]
 
+    def columns(
+        self,
+        table: Table[R],
+        names: tuple[str, ...],
+        where: Mapping[str, object] | None = None,
+        span: Span | None = None,
+    ) -> Sequence[tuple[Any, ...]]:
+        """Some columns of the rows as they are stored (JSON as text), in order of arrival: for readers of many."""
+        columns = self._table(table)
+        query = sa.select(*[columns.c[name] for name in names]).where(*_conditions(columns, where, span))
+        with self._guard(), self._engine.connect() as connection:
+            return connection.execute(query.order_by(columns.c.seq)).all()
+
     def last_seq(self, table: Table[R]) -> int:
         """The number of the newest row, 0 when empty: a cheap way to see whether anything was appended."""
         columns = self._table(table)

@@ -27,6 +27,8 @@ class Estimate(Record):
     basis: str = ""
 
     def __post_init__(self) -> None:
+        if not 0 < self.level <= 1:
+            raise ValueError(f"the level is a probability, not {self.level}")
         if not all(math.isfinite(x) for x in (self.value, self.low, self.high)):
             raise ValueError(f"estimate is not finite: {self.low}, {self.value}, {self.high}")
         if not self.low <= self.value <= self.high:
@@ -34,11 +36,12 @@ class Estimate(Record):
 
     @property
     def factor(self) -> float:
-        """The wider of value/low and high/value; 1.0 for an exact number."""
-        if self.value == 0:
+        """The wider of value/low and high/value; 1.0 for an exact number, infinite when the band reaches zero."""
+        if self.low == self.high:
             return 1.0
-        below = self.value / self.low if self.low > 0 else math.inf
-        return max(below, self.high / self.value)
+        if self.low <= 0:
+            return math.inf
+        return max(self.value / self.low, self.high / self.value)
 
     def holds(self, measured: float) -> bool:
         return self.low <= measured <= self.high
@@ -66,14 +69,30 @@ def within_factor(value: float, factor: float, unit: str, basis: str = "") -> Es
 
 
 def product(estimates: list[Estimate], unit: str, basis: str = "") -> Estimate:
-    """Product of independent positive estimates: squared log half-widths add."""
+    """Product of independent positive estimates: squared log half-widths add.
+
+    Where a band reaches zero or below, logs end, and the widest corners are taken (interval arithmetic).
+    """
     value = math.prod(e.value for e in estimates)
-    if value == 0 or any(e.low <= 0 for e in estimates):
-        low, high = math.prod(e.low for e in estimates), math.prod(e.high for e in estimates)
-        return Estimate(value=value, low=min(low, value), high=max(high, value), unit=unit, basis=basis)
-    below = math.sqrt(sum(math.log(e.value / e.low) ** 2 for e in estimates))
-    above = math.sqrt(sum(math.log(e.high / e.value) ** 2 for e in estimates))
-    return Estimate(value=value, low=value * math.exp(-below), high=value * math.exp(above), unit=unit, basis=basis)
+    if any(e.low <= 0 for e in estimates):
+        low, high = _corners(estimates)
+    else:
+        low = value * math.exp(-math.sqrt(sum(math.log(e.value / e.low) ** 2 for e in estimates)))
+        high = value * math.exp(math.sqrt(sum(math.log(e.high / e.value) ** 2 for e in estimates)))
+    return Estimate(value=value, low=low, high=high, unit=unit, level=_level(estimates), basis=basis)
+
+
+def _corners(estimates: list[Estimate]) -> tuple[float, float]:
+    low = high = 1.0
+    for e in estimates:
+        corners = (low * e.low, low * e.high, high * e.low, high * e.high)
+        low, high = min(corners), max(corners)
+    return low, high
+
+
+def _level(estimates: list[Estimate]) -> float:
+    """What is combined is believed as much as its least certain part."""
+    return min((e.level for e in estimates if e.low != e.high), default=0.9)
 
 
 def total(estimates: list[Estimate], unit: str, basis: str = "") -> Estimate:
@@ -81,4 +100,4 @@ def total(estimates: list[Estimate], unit: str, basis: str = "") -> Estimate:
     value = sum(e.value for e in estimates)
     below = math.sqrt(sum((e.value - e.low) ** 2 for e in estimates))
     above = math.sqrt(sum((e.high - e.value) ** 2 for e in estimates))
-    return Estimate(value=value, low=value - below, high=value + above, unit=unit, basis=basis)
+    return Estimate(value=value, low=value - below, high=value + above, unit=unit, level=_level(estimates), basis=basis)

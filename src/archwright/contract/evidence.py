@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 from archwright.contract.estimate import Estimate
@@ -47,34 +48,43 @@ class Query(Record):
 
     def promql(self, series: str | None = None, labels: dict[str, str] | None = None) -> str:
         """PromQL over `series` (default: our own name for `metric`) selected by `labels` (default: own)."""
-        metric = BY_QUANTITY[self.metric]
-        name = series or metric.name
+        name, selector, window = self._parts(series, labels)
+        kind = BY_QUANTITY[self.metric].kind
+        if kind == "histogram":
+            return self._of_histogram(name, selector, window)
+        if self.statistic == "rate":
+            return f"sum(rate({name}{selector}[{window}]))"
+        if kind == "counter":
+            return f"sum(increase({name}{selector}[{window}]))"
+        over = f"(sum({name}{selector})[{window}:1s])"
+        if self.q is not None:
+            return f"quantile_over_time({self.q}, sum({name}{selector})[{window}:1s])"
+        over_time = {"max": "max_over_time", "mean": "avg_over_time"}.get(self.statistic)
+        return f"{over_time}{over}" if over_time else f"sum({name}{selector})"
+
+    def _of_histogram(self, name: str, selector: str, window: str) -> str:
+        """Quantiles and the largest bucket (max) from the buckets, mean and rate from sum and count."""
+        total = f"sum(increase({name}_sum{selector}[{window}]))"
+        if self.statistic == "mean":
+            return f"{total} / sum(increase({name}_count{selector}[{window}]))"
+        if self.statistic == "rate":
+            return f"sum(rate({name}_sum{selector}[{window}]))"
+        q = 1.0 if self.q is None else self.q
+        return f"histogram_quantile({q}, sum by (le) (increase({name}_bucket{selector}[{window}])))"
+
+    def _parts(self, series: str | None, labels: dict[str, str] | None) -> tuple[str, str, str]:
+        """Series name, selector and window as PromQL writes them."""
         chosen = self.labels if labels is None else labels
         inner = ",".join(f'{key}="{escape(value)}"' for key, value in sorted(chosen.items()))
-        selector = f"{{{inner}}}" if inner else ""
-        window = f"[{max(1, round(self.window_s))}s]"
-        if self.q is not None:
-            return f"histogram_quantile({self.q}, sum by (le) (increase({name}_bucket{selector}{window})))"
-        if self.statistic == "mean":
-            top = f"sum(increase({name}_sum{selector}{window}))"
-            return f"{top} / sum(increase({name}_count{selector}{window}))"
-        if self.statistic == "rate":
-            return f"sum(rate({name}{selector}{window}))"
-        if self.statistic == "max":
-            return f"max_over_time(sum({name}{selector})[{max(1, round(self.window_s))}s:1s])"
-        return f"sum({name}{selector})"
+        name = series or BY_QUANTITY[self.metric].name
+        return name, f"{{{inner}}}" if inner else "", f"{max(1, round(self.window_s))}s"
 
     def promql_samples(self, series: str | None = None, labels: dict[str, str] | None = None) -> str:
         """PromQL for how many samples stand behind `promql`."""
-        metric = BY_QUANTITY[self.metric]
-        name = series or metric.name
-        chosen = self.labels if labels is None else labels
-        inner = ",".join(f'{key}="{escape(value)}"' for key, value in sorted(chosen.items()))
-        selector = f"{{{inner}}}" if inner else ""
-        window = f"[{max(1, round(self.window_s))}s]"
-        if metric.kind == "histogram":
-            return f"sum(increase({name}_count{selector}{window}))"
-        return f"sum(count_over_time({name}{selector}{window}))"
+        name, selector, window = self._parts(series, labels)
+        if BY_QUANTITY[self.metric].kind == "histogram":
+            return f"sum(increase({name}_count{selector}[{window}]))"
+        return f"sum(count_over_time({name}{selector}[{window}]))"
 
 
 def escape(value: str) -> str:
@@ -161,8 +171,8 @@ class Reconciliation(Record):
 
 
 def judge(metric: str, predicted: Estimate, measured: float | None) -> Verdict:
-    """The verdict follows from band and measurement alone."""
-    if measured is None:
+    """The verdict follows from band and measurement alone; what is not a number was not measured."""
+    if measured is None or math.isnan(measured):
         return "unknown"
     if predicted.holds(measured):
         return "within"

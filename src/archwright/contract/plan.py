@@ -187,16 +187,19 @@ class Plan(Record):
 
     @property
     def digest(self) -> str:
-        """SHA-256 over everything but the time of writing."""
-        plain = msgspec.to_builtins(self)
+        """SHA-256 over everything but the time of writing, as it reads back from a file: there a 45 in a field of
+        floats is 45.0."""
+        plain = msgspec.to_builtins(msgspec.json.decode(msgspec.json.encode(self), type=Plan))
         plain.pop("created_at")
         return hashlib.sha256(msgspec.json.encode(plain, order="sorted")).hexdigest()
 
     def pool(self, name: str) -> Pool:
-        return next(pool for pool in self.pools if pool.name == name)
+        """Raises KeyError."""
+        return {pool.name: pool for pool in self.pools}[name]
 
     def basis(self, name: str) -> Basis:
-        return next(basis for basis in self.bases if basis.id == name)
+        """Raises KeyError."""
+        return {basis.id: basis for basis in self.bases}[name]
 
 
 class ProcessSpec(Record):

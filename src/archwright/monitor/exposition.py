@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from archwright.contract.metrics import BY_QUANTITY, LATENCY_BOUNDS_S, METRICS, Metric
 
 CONTENT_TYPE = prometheus_client.CONTENT_TYPE_PLAIN_0_0_4
-LIMIT = 200  # label sets per metric: 3 histograms of 98 series each stay below 60,000 series
+LIMIT = 64  # label sets per metric: 3 histograms of 98 series each stay below 20,000 series, half a second to render
 OTHER = "other"
 
 # A "created" series beside each counter and histogram doubles the scrape and nobody of ours asks for it.
@@ -78,12 +78,18 @@ class Exposition:
 
     def _bind(self, quantity: str, key: tuple[str, ...]) -> Child:
         known = self._children[quantity]
+        key = tuple(printable(text) for text in key)
         with self._lock:
             if len(known) >= self._limit and key not in known:
                 key = (OTHER,) * len(key)
             if key not in known:
                 known[key] = self._families[quantity].labels(*key)
             return known[key]
+
+
+def printable(text: str) -> str:
+    """A label value that every reader takes: one that cannot be encoded would hold up everything behind it."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)
 
 
 def _family(metric: Metric, registry: CollectorRegistry) -> Child:

@@ -11,13 +11,16 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import msgspec
 
 from archwright.contract.evidence import Query
 from archwright.contract.metrics import BY_QUANTITY
 from archwright.contract.percentile import percentile
 from archwright.contract.record import Record
 from archwright.errors import ArchwrightError, boundary
-from archwright.monitor.exposition import Exposition
+from archwright.monitor.exposition import Exposition, printable
 from archwright.store import Span, Store, Table
 
 FLUSH_S = 0.25
@@ -80,7 +83,7 @@ class Recorder:
             return
         if self._exposition is not None:
             self._exposition.record(quantity, labels, value)
-        kept = {name: _storable(text) for name, text in labels.items()}
+        kept = {name: printable(text) for name, text in sorted(labels.items())}
         moment = self._clock() if at is None else at
         self._keep(Observation(quantity=BY_QUANTITY[quantity].quantity, at=moment, value=float(value), labels=kept))
 
@@ -132,11 +135,6 @@ class Recorder:
         self._buffer.extendleft(reversed(kept))
 
 
-def _storable(text: str) -> str:
-    """One text that no database takes would hold up everything behind it."""
-    return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)
-
-
 def evaluate(store: Store, query: Query, until: float) -> Reading | None:
     """The query's answer over [until - window_s, until], or None when nothing was observed.
 
@@ -146,11 +144,9 @@ def evaluate(store: Store, query: Query, until: float) -> Reading | None:
     memory adds up), and no rate. Raises StoreError when the store refuses.
     """
     metric = BY_QUANTITY[query.metric]
-    span = Span("at", until - query.window_s, until)
-    found = [row for row in store.rows(OBSERVATIONS, {"quantity": query.metric}, span) if _matches(query, row)]
+    found = _found(store, query, until)
     if not found:
         return None
-    found.sort(key=lambda row: row.at)
     values = _sums(found) if metric.kind == "gauge" else [row.value for row in found]
     unit = metric.unit
     if query.statistic == "rate":
@@ -169,8 +165,27 @@ def prune(store: Store, before: float) -> int:
     return store.prune(OBSERVATIONS, Span("at", None, math.nextafter(before, -math.inf)))
 
 
-def _matches(query: Query, row: Observation) -> bool:
-    return all(row.labels.get(name) == text for name, text in query.labels.items())
+class _Point(NamedTuple):
+    """A matching observation; `series` is its labels as stored."""
+
+    at: float
+    value: float
+    series: str
+
+
+def _found(store: Store, query: Query, until: float) -> list[_Point]:
+    """The matching observations of the window in order of time. There are few label sets: each is read once."""
+    span = Span("at", until - query.window_s, until)
+    matches: dict[str, bool] = {}
+    found: list[_Point] = []
+    for at, value, series in store.columns(OBSERVATIONS, ("at", "value", "labels"), {"quantity": query.metric}, span):
+        match = matches.get(series)
+        if match is None:
+            match = matches[series] = query.labels.items() <= msgspec.json.decode(series, type=dict[str, str]).items()
+        if match:
+            found.append(_Point(at, value, series))
+    found.sort(key=lambda point: point.at)
+    return found
 
 
 def _statistic(query: Query, values: Sequence[float]) -> float:
@@ -181,12 +196,12 @@ def _statistic(query: Query, values: Sequence[float]) -> float:
     return max(values) if query.statistic == "max" else values[-1]
 
 
-def _sums(rows: Sequence[Observation]) -> list[float]:
+def _sums(points: Sequence[_Point]) -> list[float]:
     """After each moment with readings, the sum over series of the newest reading of each."""
-    newest: dict[tuple[tuple[str, str], ...], float] = {}
+    newest: dict[str, float] = {}
     sums: list[float] = []
-    for index, row in enumerate(rows):
-        newest[tuple(sorted(row.labels.items()))] = row.value
-        if index + 1 == len(rows) or rows[index + 1].at != row.at:
+    for index, point in enumerate(points):
+        newest[point.series] = point.value
+        if index + 1 == len(points) or points[index + 1].at != point.at:
             sums.append(math.fsum(newest.values()))
     return sums

@@ -1,0 +1,125 @@
+"""Queries render to PromQL, verdicts follow from band and measurement, measurements print."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from archwright.contract.estimate import Estimate, within_factor
+from archwright.contract.evidence import Measured, Measurement, Query, Statistic, escape, judge
+
+W = {"workload": "chat"}
+
+
+def query(metric: str, statistic: Statistic, labels: dict[str, str] | None = None, window_s: float = 45.0) -> Query:
+    return Query(metric=metric, labels=W if labels is None else labels, statistic=statistic, window_s=window_s)
+
+
+@pytest.mark.parametrize(
+    ("metric", "statistic", "expected"),
+    [
+        (
+            "ttft_s",
+            "p95",
+            'histogram_quantile(0.95, sum by (le) (increase(archwright_ttft_seconds_bucket{workload="chat"}[45s])))',
+        ),
+        (
+            "ttft_s",
+            "max",
+            'histogram_quantile(1.0, sum by (le) (increase(archwright_ttft_seconds_bucket{workload="chat"}[45s])))',
+        ),
+        (
+            "ttft_s",
+            "mean",
+            'sum(increase(archwright_ttft_seconds_sum{workload="chat"}[45s]))'
+            ' / sum(increase(archwright_ttft_seconds_count{workload="chat"}[45s]))',
+        ),
+        ("ttft_s", "rate", 'sum(rate(archwright_ttft_seconds_sum{workload="chat"}[45s]))'),
+        ("tokens_per_s", "rate", 'sum(rate(archwright_output_tokens_total{workload="chat"}[45s]))'),
+        ("requests", "last", 'sum(increase(archwright_requests_total{workload="chat"}[45s]))'),
+        ("peak_memory_bytes", "max", 'max_over_time(sum(archwright_memory_bytes{workload="chat"})[45s:1s])'),
+        ("peak_memory_bytes", "mean", 'avg_over_time(sum(archwright_memory_bytes{workload="chat"})[45s:1s])'),
+        ("peak_memory_bytes", "p50", 'quantile_over_time(0.5, sum(archwright_memory_bytes{workload="chat"})[45s:1s])'),
+        ("peak_memory_bytes", "last", 'sum(archwright_memory_bytes{workload="chat"})'),
+    ],
+)
+def test_promql(metric: str, statistic: Statistic, expected: str) -> None:
+    assert query(metric, statistic).promql() == expected
+
+
+def test_promql_over_an_engines_series_and_labels() -> None:
+    rendered = query("ttft_s", "p50").promql("vllm:time_to_first_token_seconds", {"model_name": "m", "engine": "0"})
+    assert 'vllm:time_to_first_token_seconds_bucket{engine="0",model_name="m"}[45s]' in rendered
+    assert query("disk_bytes", "last", {}).promql() == "sum(archwright_disk_bytes)"
+
+
+def test_promql_windows_are_whole_seconds_and_never_zero() -> None:
+    assert "[1s]" in query("tokens_per_s", "rate", window_s=0.2).promql()
+    assert "[12s]" in query("tokens_per_s", "rate", window_s=12.4).promql()
+
+
+def test_promql_for_the_number_of_samples() -> None:
+    assert (
+        query("tpot_s", "p50").promql_samples() == 'sum(increase(archwright_tpot_seconds_count{workload="chat"}[45s]))'
+    )
+    gauge = query("peak_memory_bytes", "max").promql_samples("engine_bytes", {})
+    assert gauge == "sum(count_over_time(engine_bytes[45s]))"
+
+
+@given(st.text())
+def test_escaped_values_cannot_leave_their_quotes(text: str) -> None:
+    escaped = escape(text)
+    assert "\n" not in escaped
+    bare = escaped.replace(r"\\", "")
+    assert bare.count('"') == bare.count(r"\"")
+
+
+def test_only_percentiles_have_a_quantile() -> None:
+    assert query("ttft_s", "p99").q == 0.99
+    assert query("ttft_s", "mean").q is None
+
+
+BAND = Estimate(value=2.0, low=1.0, high=4.0, unit="s")
+
+
+@pytest.mark.parametrize(
+    ("metric", "measured", "verdict"),
+    [
+        ("ttft_s", None, "unknown"),
+        ("ttft_s", math.nan, "unknown"),
+        ("ttft_s", 1.0, "within"),
+        ("ttft_s", 4.0, "within"),
+        ("ttft_s", 0.99, "better"),
+        ("ttft_s", 4.01, "worse"),
+        ("ttft_s", math.inf, "worse"),
+        ("tokens_per_s", 0.99, "worse"),
+        ("tokens_per_s", 4.01, "better"),
+    ],
+)
+def test_judge(metric: str, measured: float | None, verdict: str) -> None:
+    assert judge(metric, BAND, measured) == verdict
+
+
+@given(st.floats(0.01, 100), st.floats(1, 5), st.floats(0.001, 1000), st.sampled_from(["ttft_s", "tokens_per_s"]))
+def test_within_exactly_when_the_band_holds_it(value: float, factor: float, measured: float, metric: str) -> None:
+    band = within_factor(value, factor, "x")
+    assert (judge(metric, band, measured) == "within") == (band.low <= measured <= band.high)
+
+
+def test_a_measurement_prints_as_measured() -> None:
+    kept = Measurement(
+        plan_digest="d",
+        prediction_id="p",
+        at=1.0,
+        source="client",
+        value=0.2,
+        unit="s",
+        statistic="p95",
+        samples=30,
+        window_s=45.0,
+        evidence="q",
+    )
+    assert kept.measured() == Measured(value=0.2, unit="s", statistic="p95", samples=30, window_s=45.0)
