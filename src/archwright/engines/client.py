@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -19,6 +20,8 @@ from archwright.engines.sse import Event, EventParser, too_large
 from archwright.errors import EngineError, UsageError, Where
 
 CONNECT_TIMEOUT_S = 2.0
+# How often a request is sent anew after a kept connection turned out dead before a byte of the reply came.
+FRESH_TRIES = 2
 # Below the five seconds after which common servers drop an idle connection: we must let go first, else a request
 # can be written into a connection that is just being closed.
 KEEP_ALIVE_S = 3.0
@@ -46,8 +49,9 @@ class EngineRefused(EngineError):
 class EngineClient:
     """`address` is "unix:/path.sock" or an http(s) URL ending in /v1. Paths may be written with or without /v1.
 
-    Connections are kept and shared per event loop. There is no total timeout: the caller owns the deadline and
-    cancels; only connecting is limited.
+    There is one session per event loop. Connections to a URL are kept and used again; on a Unix socket every request
+    has its own, since connecting is next to free there and llama.cpp drops the connection unannounced after each
+    stream. There is no total timeout: the caller owns the deadline and cancels; only connecting is limited.
     """
 
     def __init__(self, address: str, key: str | None = None) -> None:
@@ -73,6 +77,12 @@ class EngineClient:
         Raises EngineRefused for a status of 400 or more and for an error event, EngineError AW-ENG-01 when the
         engine cannot be reached, AW-ENG-02 when it breaks off before [DONE], AW-ENG-03 when it speaks nonsense.
         """
+        # llama.cpp looks for a closed connection once a second without a result, and any neighbour's result starts that
+        # second anew: a prompt nobody waits for would be read to its end. Reporting progress makes it write, and so
+        # notice, after each batch. The reports stay here: the caller did not ask for them.
+        hidden = self._socket is not None and "return_progress" not in body
+        if hidden:
+            body = {**body, "return_progress": True}
         async with self._request("POST", path, body) as response:
             parser = EventParser()
             async for chunk in response.content.iter_any():
@@ -80,7 +90,9 @@ class EngineClient:
                     if event.data == b"[DONE]":
                         await _drain(response)
                         return
-                    yield self._decoded(event)
+                    message = self._decoded(event)
+                    if not (hidden and "prompt_progress" in message):
+                        yield message
             raise self._broke_off("the stream ended without [DONE]")
 
     async def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
@@ -117,11 +129,13 @@ class EngineClient:
         if session is None:
             connector: aiohttp.BaseConnector
             if self._socket:
-                connector = aiohttp.UnixConnector(self._socket, limit=0, keepalive_timeout=KEEP_ALIVE_S)
+                connector = aiohttp.UnixConnector(self._socket, limit=0, force_close=True)
             else:
                 connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S)
             timeout = aiohttp.ClientTimeout(total=None, connect=CONNECT_TIMEOUT_S, sock_connect=CONNECT_TIMEOUT_S)
-            session = aiohttp.ClientSession(connector=connector, timeout=timeout, headers=self._headers)
+            session = aiohttp.ClientSession(
+                connector=connector, timeout=timeout, headers=self._headers, trace_configs=[_reuse_noted()]
+            )
             self._sessions[loop] = session
         return session
 
@@ -130,13 +144,7 @@ class EngineClient:
         self, method: str, path: str, body: dict[str, Any] | None = None
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         data = None if body is None else msgspec.json.encode(body)
-        try:
-            # No redirects: a key goes to the address it was given for and nowhere else.
-            response = await self._session().request(method, self._url(path), data=data, allow_redirects=False)
-        except (aiohttp.ClientConnectorError, TimeoutError) as error:
-            raise self._unreachable(error) from error
-        except (aiohttp.ClientError, OSError) as error:
-            raise self._broke_off(_said(error)) from error
+        response = await self._sent(method, path, data)
         try:
             if response.status >= 300:
                 raise EngineRefused(response.status, _body(await _read(response)), Where(self.address))
@@ -146,6 +154,22 @@ class EngineClient:
         finally:
             # Closes the connection unless the reply was read to its end: this is what stops the engine.
             response.close()
+
+    async def _sent(self, method: str, path: str, data: bytes | None) -> aiohttp.ClientResponse:
+        """The reply's head. A kept connection may just have been closed by the server: then it is sent anew."""
+        for fresh_tries_left in reversed(range(FRESH_TRIES + 1)):
+            seen: dict[str, bool] = {}
+            try:
+                # No redirects: a key goes to the address it was given for and nowhere else.
+                return await self._session().request(
+                    method, self._url(path), data=data, allow_redirects=False, trace_request_ctx=seen
+                )
+            except (aiohttp.ClientConnectorError, TimeoutError) as error:
+                raise self._unreachable(error) from error
+            except (aiohttp.ClientError, OSError) as error:
+                if not seen.get("reused") or not fresh_tries_left:
+                    raise self._broke_off(_said(error)) from error
+        raise AssertionError("the last try returns or raises")
 
     def _url(self, path: str) -> str:
         tail = "/" + path.removeprefix("/").removeprefix("v1/")
@@ -187,6 +211,17 @@ class EngineClient:
             where=Where(self.address),
             hint="send the request again; the engine's log says why",
         )
+
+
+def _reuse_noted() -> aiohttp.TraceConfig:
+    """Notes in a request's `trace_request_ctx` that it went out on a kept connection."""
+
+    async def on_reuse(_: object, context: SimpleNamespace, __: object) -> None:
+        context.trace_request_ctx["reused"] = True
+
+    trace = aiohttp.TraceConfig()
+    trace.on_connection_reuseconn.append(on_reuse)
+    return trace
 
 
 def _said(error: Exception) -> str:

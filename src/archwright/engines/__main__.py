@@ -1,0 +1,38 @@
+"""`python -m archwright.engines HOME CONFIG.json`: run one engine until the supervisor goes away."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from archwright.engines import llamacpp, null
+from archwright.engines.config import read_config
+from archwright.engines.process import exit_with_parent
+from archwright.errors import ArchwrightError, UsageError, boundary
+from archwright.home import Home
+from archwright.journal import Journal
+
+ADAPTERS = {"llamacpp": llamacpp.serve, "null": null.serve}
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The exit status; standard error carries the journal, and the three lines of the error that ended it."""
+    journal = Journal("engine")
+    try:
+        with boundary("engine"):
+            if len(arguments) != 2:
+                raise UsageError("AW-USE-13", "wrong arguments", hint="python -m archwright.engines HOME CONFIG.json")
+            config = read_config(Path(arguments[1]))
+            journal = Journal(config.socket)
+            exit_with_parent()
+            ADAPTERS[config.engine](config, Home(arguments[0]), journal)
+    except ArchwrightError as error:
+        journal.error("stopped", **error.as_dict())
+        print(error.lines(), file=sys.stderr, flush=True)
+        return error.exit_status
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,40 @@
+"""An engine someone else runs: any OpenAI-compatible URL. There is nothing to start."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from archwright.engines.client import EngineClient
+from archwright.errors import UsageError, Where
+from archwright.settings import variable
+
+
+class External:
+    """`url` ends in /v1; `key_env` names the environment variable that holds the key, never the key itself.
+
+    Hosted services have no health page, so by default the list of models answers for their health.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        key_env: str | None = None,
+        health_path: str = "/models",
+        read: Callable[[str], str | None] = variable,
+    ) -> None:
+        self.address = url
+        self.health_path = health_path
+        self._key_env = key_env
+        self._read = read
+
+    def client(self) -> EngineClient:
+        """Raises UsageError AW-USE-12 when the named variable is not set."""
+        key = self._read(self._key_env) if self._key_env else None
+        if self._key_env and not key:
+            raise UsageError(
+                "AW-USE-12",
+                f"the environment variable {self._key_env} holds no key",
+                where=Where(field=self._key_env),
+                hint=f"export {self._key_env}=... with the key of {self.address}",
+            )
+        return EngineClient(self.address, key)

@@ -1,0 +1,174 @@
+"""Reads a GGUF file's header, so that a damaged file is refused by us and in words.
+
+The engine itself answers a bad file with "failed to init", or by reading past the end of a mapped file, which
+kills the process. Layout: magic, version, counts, key-values, tensor infos, padding, data
+(github.com/ggml-org/ggml/blob/master/docs/gguf.md).
+"""
+
+from __future__ import annotations
+
+import mmap
+import struct
+from math import prod
+from pathlib import Path
+from typing import NamedTuple
+
+from archwright.errors import EngineError, Where
+
+MAGIC = b"GGUF"
+VERSIONS = (2, 3)
+# Far above any real model (a 61-layer mixture of experts has some 1,100 tensors), far below what would stall us.
+COUNT_LIMIT = 1 << 20
+NAME_LIMIT_BYTES = 1 << 16
+DIMENSION_LIMIT = 4
+DEFAULT_ALIGNMENT = 32
+ALIGNMENT_KEY = b"general.alignment"
+
+STRING, ARRAY = 8, 9
+# Value type -> bytes: u8 i8 u16 i16 u32 i32 f32 bool, u64 i64 f64.
+SCALAR_BYTES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
+# Tensor type -> (weights a block, bytes a block), from ggml's block structures. A type not listed is newer than
+# this table; then only the tensor's start is checked.
+BLOCKS = {
+    0: (1, 4),  # F32
+    1: (1, 2),  # F16
+    2: (32, 18),  # Q4_0
+    3: (32, 20),  # Q4_1
+    6: (32, 22),  # Q5_0
+    7: (32, 24),  # Q5_1
+    8: (32, 34),  # Q8_0
+    9: (32, 36),  # Q8_1
+    10: (256, 84),  # Q2_K
+    11: (256, 110),  # Q3_K
+    12: (256, 144),  # Q4_K
+    13: (256, 176),  # Q5_K
+    14: (256, 210),  # Q6_K
+    15: (256, 292),  # Q8_K
+    24: (1, 1),  # I8
+    25: (1, 2),  # I16
+    26: (1, 4),  # I32
+    27: (1, 8),  # I64
+    28: (1, 8),  # F64
+    30: (1, 2),  # BF16
+}
+
+
+class GgufFacts(NamedTuple):
+    version: int
+    tensors: int
+    keys: int
+    data_start: int
+
+
+class Damaged(ValueError):
+    """What is wrong with the file; becomes the message of AW-ENG-05."""
+
+
+def check_gguf(path: Path) -> GgufFacts:
+    """The header's facts, if every tensor lies inside the file. Raises EngineError AW-ENG-05."""
+    try:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            return _Reader(data).facts()
+    except (ValueError, struct.error) as error:
+        # An empty file cannot be mapped (ValueError); a read past the end is a struct.error.
+        reason = str(error) if isinstance(error, Damaged) else "it ends inside its header"
+        raise EngineError(
+            "AW-ENG-05",
+            f"not a whole GGUF model file: {reason}",
+            where=Where(str(path)),
+            hint="remove the file, then run `archwright models fetch` with the model's name",
+        ) from error
+
+
+class _Reader:
+    def __init__(self, data: mmap.mmap) -> None:
+        self._data = data
+        self._at = 0
+        self._alignment = DEFAULT_ALIGNMENT
+
+    def facts(self) -> GgufFacts:
+        if self._data[:4] != MAGIC:
+            raise Damaged("it does not begin with GGUF")
+        self._at = 4
+        version = self._number("<I", 4)
+        if version not in VERSIONS:
+            raise Damaged(f"version {version}, and we know {VERSIONS}")
+        tensors = self._count("tensors")
+        keys = self._count("keys")
+        for _ in range(keys):
+            self._key_value()
+        ends = [self._tensor_end() for _ in range(tensors)]
+        start = -(-self._at // self._alignment) * self._alignment
+        missing = start + max(ends, default=0) - len(self._data)
+        if missing > 0:
+            raise Damaged(f"{missing} bytes are missing at its end")
+        return GgufFacts(version, tensors, keys, start)
+
+    def _number(self, form: str, size: int) -> int:
+        (number,) = struct.unpack_from(form, self._data, self._at)
+        self._at += size
+        return int(number)
+
+    def _count(self, what: str) -> int:
+        count = self._number("<Q", 8)
+        if count > COUNT_LIMIT:
+            raise Damaged(f"it claims {count} {what}")
+        return count
+
+    def _skip(self, size: int) -> None:
+        self._at += size
+        if self._at > len(self._data):
+            raise Damaged("it ends inside its header")
+
+    def _text(self, limit: int | None = NAME_LIMIT_BYTES) -> bytes:
+        size = self._number("<Q", 8)
+        if limit is not None and size > limit:
+            raise Damaged(f"it has a name of {size} bytes")
+        begin = self._at
+        self._skip(size)
+        # Values (a chat template, a vocabulary) are skipped, not copied.
+        return self._data[begin : self._at] if limit is not None else b""
+
+    def _key_value(self) -> None:
+        key = self._text()
+        kind = self._number("<I", 4)
+        if key == ALIGNMENT_KEY and kind == 4:
+            self._alignment = self._number("<I", 4)
+            if self._alignment < 1 or self._alignment & (self._alignment - 1):
+                raise Damaged(f"alignment {self._alignment}")
+            return
+        if kind == ARRAY:
+            self._array()
+        else:
+            self._value(kind)
+
+    def _value(self, kind: int) -> None:
+        if kind == STRING:
+            self._text(limit=None)
+        elif kind in SCALAR_BYTES:
+            self._skip(SCALAR_BYTES[kind])
+        else:
+            raise Damaged(f"a value of unknown type {kind}")
+
+    def _array(self) -> None:
+        kind = self._number("<I", 4)
+        count = self._number("<Q", 8)
+        if kind in SCALAR_BYTES:
+            self._skip(count * SCALAR_BYTES[kind])
+            return
+        if kind != STRING or count > COUNT_LIMIT:
+            raise Damaged(f"an array of {count} values of type {kind}")
+        for _ in range(count):
+            self._text(limit=None)
+
+    def _tensor_end(self) -> int:
+        """Where the tensor ends, counted from the start of the data."""
+        self._text()
+        rank = self._number("<I", 4)
+        if rank > DIMENSION_LIMIT:
+            raise Damaged(f"a tensor of {rank} dimensions")
+        weights = prod(self._number("<Q", 8) for _ in range(rank))
+        kind = self._number("<I", 4)
+        offset = self._number("<Q", 8)
+        block_weights, block_bytes = BLOCKS.get(kind, (1, 0))
+        return offset + weights // block_weights * block_bytes

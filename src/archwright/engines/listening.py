@@ -1,0 +1,49 @@
+"""The Unix socket an engine listens on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+from archwright.errors import EngineError, Where
+from archwright.home import Home
+
+
+def claim_socket(home: Home, name: str) -> Path:
+    """The path to listen on, with the file of a killed predecessor removed; AW-ENG-07 if someone listens there.
+
+    The file outlives a killed process and makes the next bind fail. What is made from now on in this process is
+    readable by the user alone: an engine has no keys, the socket's owner is its lock.
+    """
+    path = home.socket(name)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(str(path))
+        except (FileNotFoundError, ConnectionRefusedError):
+            path.unlink(missing_ok=True)
+        else:
+            raise EngineError(
+                "AW-ENG-07",
+                f"another engine already listens as {name}",
+                where=Where(str(path)),
+                hint="run `archwright status`, then `archwright down`",
+            )
+    os.umask(0o077)
+    return path
+
+
+def leave_on_terminate(path: Path, leave: Callable[[int], object] = os._exit) -> None:
+    """From now on SIGTERM removes the socket and ends the process at once with status 0.
+
+    Nothing is unwound: an engine's threads are native, hold nothing on disk, and stop with the process.
+    """
+
+    def on_terminate(*_: object) -> None:
+        path.unlink(missing_ok=True)
+        leave(0)
+
+    signal.signal(signal.SIGTERM, on_terminate)

@@ -1,0 +1,259 @@
+"""The null engine: a real OpenAI-speaking server whose every time is a setting.
+
+It stands where an engine stands when the engine is not what is measured: the gateway's own cost, a plan's
+arithmetic, a test of cancellation. Its work is waiting, so its times are exact and its replies repeatable.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from aiohttp import web
+
+from archwright.contract.record import Record
+from archwright.engines.config import EngineConfig, adapter_settings
+from archwright.engines.drafts import Draft, Refusal, draft, tokens_of, vector
+from archwright.engines.listening import claim_socket, leave_on_terminate
+from archwright.home import Home
+from archwright.journal import Journal
+
+BODY_LIMIT_BYTES = 16 << 20
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class NullSettings(Record):
+    """First token after `ttft_s`, each further one `tpot_s` later; `text` is what it says, a word a token."""
+
+    ttft_s: float = 0.0
+    tpot_s: float = 0.0
+    text: str = "The null engine says the same words to everyone."
+    embeddings: bool = False
+    dimensions: int = 8
+
+    def __post_init__(self) -> None:
+        if self.ttft_s < 0 or self.tpot_s < 0 or self.dimensions < 1 or not self.text.strip():
+            raise ValueError("times must not be negative, dimensions at least 1, text not empty")
+
+
+def serve(
+    config: EngineConfig,
+    home: Home,
+    journal: Journal,
+    wait: Callable[[], Awaitable[object]] = lambda: asyncio.Event().wait(),
+) -> None:
+    """Serve on the home's socket until killed; returns only if `wait` does."""
+    engine = NullEngine(config, adapter_settings(config, NullSettings))
+    path = claim_socket(home, config.socket)
+
+    async def run() -> None:
+        runner = web.AppRunner(engine.application(), handler_cancellation=True, access_log=None)
+        await runner.setup()
+        try:
+            await web.UnixSite(runner, str(path)).start()
+            leave_on_terminate(path)
+            journal.info("ready", model=config.alias, socket=str(path))
+            await wait()
+        finally:
+            await runner.cleanup()
+
+    asyncio.run(run())
+
+
+class NullEngine:
+    """`config.slots` requests at once, the others wait in the order they came."""
+
+    def __init__(self, config: EngineConfig, settings: NullSettings) -> None:
+        self._config = config
+        self._settings = settings
+        self._slots = asyncio.Semaphore(config.slots)
+        self._counts = dict.fromkeys(
+            (
+                "requests_processing",
+                "requests_deferred",
+                "requests_cancelled_total",
+                "prompt_tokens_total",
+                "tokens_predicted_total",
+            ),
+            0,
+        )
+
+    def application(self) -> web.Application:
+        application = web.Application(client_max_size=BODY_LIMIT_BYTES, middlewares=[_refusals])
+        application.router.add_get("/health", self._health)
+        application.router.add_get("/metrics", self._metrics)
+        application.router.add_get("/v1/models", self._models)
+        application.router.add_post("/v1/chat/completions", self._chat)
+        application.router.add_post("/v1/completions", self._completion)
+        application.router.add_post("/v1/embeddings", self._embeddings)
+        return application
+
+    async def _health(self, _: web.Request) -> web.Response:
+        return web.json_response({"status": "ok"})
+
+    async def _metrics(self, _: web.Request) -> web.Response:
+        return web.Response(text="".join(f"null:{name} {value}\n" for name, value in self._counts.items()))
+
+    async def _models(self, _: web.Request) -> web.Response:
+        model = {"id": self._config.alias, "object": "model", "created": 0, "owned_by": "null"}
+        return web.json_response({"object": "list", "data": [model]})
+
+    async def _embeddings(self, request: web.Request) -> web.Response:
+        if not self._settings.embeddings:
+            raise Refusal(501, "not_supported_error", "this engine was started without embeddings")
+        given = (await _json(request)).get("input")
+        texts = [given] if isinstance(given, str) else given
+        if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
+            raise Refusal(400, "invalid_request_error", "input must be a text or a list of texts")
+        data = [
+            {"object": "embedding", "index": index, "embedding": vector(text, self._settings.dimensions)}
+            for index, text in enumerate(texts)
+        ]
+        count = sum(len(tokens_of(text)) for text in texts)
+        usage = {"prompt_tokens": count, "total_tokens": count}
+        return web.json_response({"object": "list", "model": self._config.alias, "data": data, "usage": usage})
+
+    async def _chat(self, request: web.Request) -> web.StreamResponse:
+        return await self._answer(request, _ChatForm(self._config.alias))
+
+    async def _completion(self, request: web.Request) -> web.StreamResponse:
+        return await self._answer(request, _CompletionForm(self._config.alias))
+
+    async def _answer(self, request: web.Request, form: _Form) -> web.StreamResponse:
+        body = await _json(request)
+        reply = draft(body, self._settings.text, self._config.context_tokens, self._config.default_max_tokens)
+        async with self._slot():
+            if not body.get("stream"):
+                async for _ in self._timed(reply):
+                    pass
+                return web.json_response(form.whole(reply))
+            options = body.get("stream_options") or {}
+            return await self._streamed(request, form, reply, bool(options.get("include_usage")))
+
+    async def _streamed(
+        self, request: web.Request, form: _Form, reply: Draft, include_usage: bool
+    ) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        async for token in self._timed(reply):
+            await response.write(_event(form.piece(token, None)))
+        await response.write(_event(form.piece("", reply.finish_reason)))
+        if include_usage:
+            await response.write(_event(form.usage(reply)))
+        await response.write(b"data: [DONE]\n\n")
+        await response.write_eof()
+        return response
+
+    async def _timed(self, reply: Draft) -> AsyncIterator[str]:
+        """Each token at its due time, counted from the start, so that lateness does not add up."""
+        loop = asyncio.get_running_loop()
+        begin = loop.time()
+        self._counts["prompt_tokens_total"] += reply.prompt_tokens
+        for index, token in enumerate(reply.tokens):
+            due = begin + self._settings.ttft_s + index * self._settings.tpot_s
+            await asyncio.sleep(max(0.0, due - loop.time()))
+            self._counts["tokens_predicted_total"] += 1
+            yield token
+
+    @asynccontextmanager
+    async def _slot(self) -> AsyncIterator[None]:
+        state = "requests_deferred"
+        self._counts[state] += 1
+        try:
+            async with self._slots:
+                self._counts[state] -= 1
+                state = "requests_processing"
+                self._counts[state] += 1
+                yield
+        except (asyncio.CancelledError, ConnectionError):
+            self._counts["requests_cancelled_total"] += 1
+            raise
+        finally:
+            self._counts[state] -= 1
+
+
+class _Form(ABC):
+    """The shape of OpenAI's replies; the two endpoints differ in a choice."""
+
+    object_name = ""
+    chunk_name = ""
+
+    def __init__(self, model: str) -> None:
+        self._model = model
+
+    @abstractmethod
+    def choice(self, text: str, finish_reason: str | None, *, streamed: bool) -> dict[str, Any]:
+        """One choice: a piece of it when streamed, else the whole."""
+
+    def whole(self, reply: Draft) -> dict[str, Any]:
+        choice = self.choice("".join(reply.tokens), reply.finish_reason, streamed=False)
+        return {**self._frame(self.object_name, [choice]), "usage": _usage(reply)}
+
+    def piece(self, text: str, finish_reason: str | None) -> dict[str, Any]:
+        return self._frame(self.chunk_name, [self.choice(text, finish_reason, streamed=True)])
+
+    def usage(self, reply: Draft) -> dict[str, Any]:
+        return {**self._frame(self.chunk_name, []), "usage": _usage(reply)}
+
+    def _frame(self, name: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
+        return {"id": "null-1", "object": name, "created": 0, "model": self._model, "choices": choices}
+
+
+class _ChatForm(_Form):
+    object_name = "chat.completion"
+    chunk_name = "chat.completion.chunk"
+
+    def choice(self, text: str, finish_reason: str | None, *, streamed: bool) -> dict[str, Any]:
+        if not streamed:
+            return {
+                "index": 0,
+                "message": {"role": "assistant", "content": text},
+                "finish_reason": finish_reason,
+            }
+        delta = {"role": "assistant", "content": text} if text else {}
+        return {"index": 0, "delta": delta, "finish_reason": finish_reason}
+
+
+class _CompletionForm(_Form):
+    object_name = chunk_name = "text_completion"
+
+    def choice(self, text: str, finish_reason: str | None, *, streamed: bool) -> dict[str, Any]:
+        return {"index": 0, "text": text, "logprobs": None, "finish_reason": finish_reason}
+
+
+def _usage(reply: Draft) -> dict[str, int]:
+    written = len(reply.tokens)
+    return {
+        "prompt_tokens": reply.prompt_tokens,
+        "completion_tokens": written,
+        "total_tokens": reply.prompt_tokens + written,
+    }
+
+
+def _event(message: dict[str, Any]) -> bytes:
+    return b"data: " + json.dumps(message).encode() + b"\n\n"
+
+
+async def _json(request: web.Request) -> dict[str, Any]:
+    try:
+        body = json.loads(await request.read())
+    except (ValueError, RecursionError) as error:
+        raise Refusal(400, "invalid_request_error", f"the body is not JSON: {error}") from error
+    if not isinstance(body, dict):
+        raise Refusal(400, "invalid_request_error", "the body must be a JSON object")
+    return body
+
+
+@web.middleware
+async def _refusals(request: web.Request, handler: Handler) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except Refusal as refusal:
+        return web.json_response(refusal.body, status=refusal.status)
+    except web.HTTPException as error:
+        body = {"error": {"code": error.status, "message": error.reason, "type": "not_found_error"}}
+        return web.json_response(body, status=error.status)

@@ -1,0 +1,313 @@
+"""Every engine keeps the same promises: the embedded one with a real model, the null one, and any URL."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import pytest
+
+from archwright.engines.client import EngineClient, EngineRefused
+from archwright.engines.config import EngineConfig
+from archwright.engines.embedded import Embedded
+from archwright.engines.external import External
+from archwright.engines.protocol import Engine
+from archwright.errors import EngineError
+from archwright.home import Home
+
+from .conftest import SMALL_MODEL, Child
+
+T = TypeVar("T")
+CONTEXT_TOKENS = 1024
+DEFAULT_MAX_TOKENS = 24
+FREE_WITHIN_S = 2.0
+CHAT = "/chat/completions"
+
+
+def _config(name: str, socket: str) -> EngineConfig:
+    settings: dict[str, int | float | str | bool] = {"embeddings": True}
+    settings |= {"ttft_s": 0.15, "tpot_s": 0.002} if name == "null" else {"threads": 1}
+    return EngineConfig(
+        engine="null" if name == "null" else "llamacpp",
+        socket=socket,
+        alias="small",
+        slots=2,
+        context_tokens=CONTEXT_TOKENS,
+        default_max_tokens=DEFAULT_MAX_TOKENS,
+        model_sha256=SMALL_MODEL.sha256,
+        settings=settings,
+    )
+
+
+@pytest.fixture(scope="module", params=["null", "llamacpp"])
+def child(request: pytest.FixtureRequest, model_home: Home) -> Iterator[Child]:
+    child = Child(model_home, _config(request.param, request.param))
+    child.start()
+    yield child
+    child.end()
+
+
+@pytest.fixture(params=["embedded", pytest.param("external", marks=pytest.mark.enable_socket)])
+def engine(request: pytest.FixtureRequest, child: Child) -> Iterator[Engine]:
+    if request.param == "embedded":
+        yield child.engine
+        return
+    bridge = [sys.executable, str(Path(__file__).with_name("tcp_bridge.py")), child.engine.address[5:]]
+    with subprocess.Popen(bridge, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        port = int(process.stdout.readline())
+        yield External(f"http://127.0.0.1:{port}/v1")
+        process.communicate()
+
+
+def _ask(**more: object) -> dict[str, Any]:
+    messages = [{"role": "user", "content": "Name three colours of the rainbow."}]
+    base = {"messages": messages, "stream": True, "stream_options": {"include_usage": True}}
+    return {**base, "temperature": 0, "max_tokens": 16, **more}
+
+
+def _long(**more: object) -> dict[str, Any]:
+    """A prompt that takes a real engine seconds to read; never the same, so that no cache helps."""
+    words = " ".join(f"{time.monotonic_ns() % 97} blue" for _ in range(250))
+    return _ask(messages=[{"role": "user", "content": words}], cache_prompt=False, **more)
+
+
+class Reply(NamedTuple):
+    text: str
+    finish_reason: str | None
+    usage: dict[str, Any]
+    events: list[dict[str, Any]]
+
+
+async def _reply(client: EngineClient, body: dict[str, Any], path: str = CHAT) -> Reply:
+    events = [event async for event in client.stream(path, body)]
+    choices = [choice for event in events for choice in event["choices"]]
+    text = "".join(c["text"] if "text" in c else c["delta"].get("content") or "" for c in choices)
+    usage = next((event["usage"] for event in events if event.get("usage")), {})
+    return Reply(text, choices[-1]["finish_reason"], usage, events)
+
+
+def _with(engine: Engine, act: Callable[[EngineClient], Awaitable[T]]) -> T:
+    async def run() -> T:
+        client = engine.client()
+        try:
+            return await act(client)
+        finally:
+            await client.close()
+
+    return asyncio.run(run())
+
+
+async def _processing(client: EngineClient) -> int:
+    lines = (await client.text("/metrics")).splitlines()
+    return sum(int(float(line.split()[1])) for line in lines if ":requests_processing " in line and line[0] != "#")
+
+
+async def _until(client: EngineClient, busy: bool, within_s: float) -> None:
+    async with asyncio.timeout(within_s):
+        while bool(await _processing(client)) is not busy:
+            await asyncio.sleep(0.02)
+
+
+def test_is_healthy_and_names_its_model_by_alias(engine: Engine) -> None:
+    assert _with(engine, lambda client: client.healthy(engine.health_path))
+    models = _with(engine, lambda client: client.get("/models"))
+    assert [model["id"] for model in models["data"]] == ["small"]
+
+
+def test_streams_a_chat_in_pieces_with_a_reason_and_usage(engine: Engine) -> None:
+    reply = _with(engine, lambda client: _reply(client, _ask()))
+    assert reply.text and len(reply.events) > 5
+    assert reply.finish_reason in ("length", "stop")
+    assert 0 < reply.usage["completion_tokens"] <= 16
+    assert reply.usage["total_tokens"] == reply.usage["prompt_tokens"] + reply.usage["completion_tokens"]
+
+
+def test_streams_a_plain_completion(engine: Engine) -> None:
+    body = {"prompt": "One, two, three,", "stream": True, "max_tokens": 6, "temperature": 0}
+    reply = _with(engine, lambda client: _reply(client, body, "/v1/completions"))
+    assert reply.text and reply.finish_reason in ("length", "stop")
+
+
+def test_answers_without_streaming_too(engine: Engine) -> None:
+    body = {**_ask(stream=False)}
+    del body["stream_options"]
+    reply = _with(engine, lambda client: client.post(CHAT, body))
+    assert reply["choices"][0]["message"]["content"] and reply["usage"]["completion_tokens"] <= 16
+
+
+@pytest.mark.parametrize("limit", [1, 7])
+def test_respects_max_tokens(engine: Engine, limit: int) -> None:
+    reply = _with(engine, lambda client: _reply(client, _ask(max_tokens=limit)))
+    assert (reply.usage["completion_tokens"], reply.finish_reason) == (limit, "length")
+
+
+def test_a_request_without_max_tokens_gets_the_default(engine: Engine) -> None:
+    body = _ask(messages=[{"role": "user", "content": "Tell a very long story about the sea."}])
+    del body["max_tokens"]
+    reply = _with(engine, lambda client: _reply(client, body))
+    assert (reply.usage["completion_tokens"], reply.finish_reason) == (DEFAULT_MAX_TOKENS, "length")
+
+
+def test_stops_at_a_stop_string_and_leaves_it_out(engine: Engine) -> None:
+    async def act(client: EngineClient) -> tuple[Reply, str, Reply]:
+        free = await _reply(client, _ask(cache_prompt=False))
+        stop = free.text.split()[3]
+        return free, stop, await _reply(client, _ask(stop=[stop], cache_prompt=False))
+
+    free, stop, stopped = _with(engine, act)
+    assert stopped.finish_reason == "stop" and stop not in stopped.text
+    assert free.text.startswith(stopped.text.rstrip())
+
+
+def test_the_same_seed_gives_the_same_text(engine: Engine) -> None:
+    async def act(client: EngineClient) -> set[str]:
+        body = _ask(seed=11, temperature=1.0, cache_prompt=False)
+        return {(await _reply(client, body)).text for _ in range(3)}
+
+    assert len(_with(engine, act)) == 1
+
+
+def test_a_schema_is_obeyed(engine: Engine) -> None:
+    fields = {"city": {"type": "string", "minLength": 1, "maxLength": 12}, "large": {"type": "boolean"}}
+    schema = {"type": "object", "properties": fields, "required": ["city", "large"], "additionalProperties": False}
+    form = {"type": "json_schema", "json_schema": {"name": "place", "schema": schema}}
+    reply = _with(engine, lambda client: _reply(client, _ask(response_format=form, max_tokens=60)))
+    document = json.loads(reply.text)
+    assert set(document) == {"city", "large"} and isinstance(document["large"], bool)
+    assert 1 <= len(document["city"]) <= 12 and reply.finish_reason == "stop"
+
+
+def test_a_bad_schema_is_refused_as_the_callers_fault(engine: Engine) -> None:
+    form = {"type": "json_schema", "json_schema": {"name": "place", "schema": {"type": "banana"}}}
+    with pytest.raises(EngineRefused, match="banana") as refused:
+        _with(engine, lambda client: _reply(client, _ask(response_format=form)))
+    assert 400 <= refused.value.status < 500
+
+
+def test_a_prompt_longer_than_the_context_is_refused_with_its_length(engine: Engine) -> None:
+    body = _ask(messages=[{"role": "user", "content": "word " * (CONTEXT_TOKENS + 50)}])
+    with pytest.raises(EngineRefused) as refused:
+        _with(engine, lambda client: _reply(client, body))
+    assert 400 <= refused.value.status < 500
+    assert refused.value.body["error"]["n_prompt_tokens"] > CONTEXT_TOKENS
+
+
+def test_closing_the_stream_in_decode_frees_the_engine(engine: Engine) -> None:
+    async def act(client: EngineClient) -> None:
+        async with aclosing(client.stream(CHAT, _ask(max_tokens=600, ignore_eos=True))) as stream:
+            for _ in range(4):
+                await anext(stream)
+            assert await _processing(client) == 1
+        await _until(client, False, FREE_WITHIN_S)
+
+    _with(engine, act)
+
+
+def test_cancelling_while_a_prompt_is_read_frees_the_engine(engine: Engine) -> None:
+    async def act(client: EngineClient) -> None:
+        task = asyncio.create_task(_reply(client, _long()))
+        await asyncio.sleep(0.1)
+        await _until(client, True, 5.0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        assert task.cancelled()
+        # An engine we only know by URL cannot be asked for progress, and looks for closed connections when it was
+        # left alone for a second: polling its metrics meanwhile would keep it from that.
+        pause_s = 0.0 if isinstance(engine, Embedded) else 1.1
+        await asyncio.sleep(pause_s)
+        await _until(client, False, FREE_WITHIN_S)
+
+    _with(engine, act)
+
+
+def test_cancelling_while_a_prompt_is_read_is_seen_beside_a_busy_neighbour(child: Child) -> None:
+    async def act(client: EngineClient) -> float:
+        async with aclosing(client.stream(CHAT, _ask(max_tokens=900, ignore_eos=True))) as neighbour:
+            await anext(neighbour)
+            task = asyncio.create_task(_reply(client, _long()))
+            await asyncio.sleep(0.3)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            begin = time.monotonic()
+            await _reply(client, _ask(max_tokens=1))
+            return time.monotonic() - begin
+
+    # Both slots were taken, so the short answer shows when the cancelled one's came free.
+    assert _with(child.engine, act) < FREE_WITHIN_S + 0.5
+
+
+def test_eight_cancelled_long_streams_leave_the_next_answer_as_fast(engine: Engine) -> None:
+    async def timed(client: EngineClient) -> float:
+        begin = time.monotonic()
+        await _reply(client, _ask(max_tokens=8, cache_prompt=False))
+        return time.monotonic() - begin
+
+    async def begin_and_drop(client: EngineClient) -> None:
+        async with aclosing(client.stream(CHAT, _ask(max_tokens=900, ignore_eos=True))) as stream:
+            await anext(stream)
+
+    async def act(client: EngineClient) -> tuple[float, float]:
+        before = await timed(client)
+        await asyncio.gather(*(begin_and_drop(client) for _ in range(8)))
+        return before, await timed(client)
+
+    before, after = _with(engine, act)
+    # A factor of two for the engine, and a little for a busy machine; eight full streams would take over a minute.
+    assert after <= 2 * before + 0.5
+
+
+def test_embeds_texts_repeatably(engine: Engine) -> None:
+    async def act(client: EngineClient) -> list[list[float]]:
+        body = {"model": "small", "input": ["the sea", "a tax form", "the sea"]}
+        return [row["embedding"] for row in (await client.post("/embeddings", body))["data"]]
+
+    sea, form, again = _with(engine, act)
+    assert len(sea) == len(form) > 1
+    assert sea == pytest.approx(again, abs=1e-5) and sea != pytest.approx(form, abs=1e-3)
+
+
+def test_answers_request_after_request_without_a_pause(engine: Engine) -> None:
+    async def act(client: EngineClient) -> list[int]:
+        return [(await _reply(client, _ask(max_tokens=1))).usage["completion_tokens"] for _ in range(8)]
+
+    assert _with(engine, act) == [1] * 8
+
+
+@pytest.mark.parametrize("name", ["null", "llamacpp"])
+def test_lives_and_dies_as_the_supervisor_wants(name: str, model_home: Home) -> None:
+    """Killed, it starts again on the same socket; told to end, or orphaned, it ends at once with status 0."""
+    child = Child(model_home, _config(name, f"{name}-life"))
+    assert child.start() < 15
+    assert child.end(signal.SIGKILL) == -signal.SIGKILL
+    path = Path(child.engine.address.removeprefix("unix:"))
+    assert path.is_socket()
+    with pytest.raises(EngineError) as gone:
+        _with(child.engine, lambda client: client.get("/models"))
+    assert gone.value.code == "AW-ENG-01"
+    child.start()
+    assert path.stat().st_mode & 0o077 == 0
+    begin = time.monotonic()
+    assert child.end(signal.SIGTERM) == 0
+    assert time.monotonic() - begin < 1.0 and not path.exists()
+    child.start()
+    assert child.orphan() == 0
+
+
+def test_a_second_engine_on_the_same_socket_is_refused(child: Child) -> None:
+    path = child.home.config(child.config.socket)
+    command = [sys.executable, "-m", "archwright.engines", str(child.home.root), str(path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as rival:
+        assert rival.wait(timeout=30) == EngineError.exit_status
+        assert rival.stderr is not None
+        said = rival.stderr.read()
+    assert "AW-ENG-07" in said and "archwright down" in said
+    assert _with(child.engine, lambda client: client.healthy())
