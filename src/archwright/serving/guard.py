@@ -88,5 +88,6 @@ def bearer(values: list[str]) -> str | None:
 def _nothing_there(exchange: Exchange, wish: Wish) -> Refusal:
     if wish.known_path:
         message = f"{exchange.method} is not allowed here; allowed: {', '.join(wish.methods)}"
-        return Refusal(HTTPStatus.METHOD_NOT_ALLOWED, message, openai_code="method_not_allowed")
+        status = HTTPStatus.METHOD_NOT_ALLOWED
+        return Refusal(status, message, openai_code="method_not_allowed", allow=wish.methods)
     return Refusal(HTTPStatus.NOT_FOUND, f"there is nothing at {exchange.path[:SHOWN_PATH]}", openai_code="not_found")

@@ -62,7 +62,7 @@ class LimitedHttp(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         """Also reached when a callback above raised: then `_refusal` says what it was."""
         self._headers_came()
-        if self.cycle is not None and not self.cycle.response_complete:
+        if self.cycle is not None and self.cycle.response_started and not self.cycle.response_complete:
             # A reply is under way on this connection: nothing may be written into it.
             self.transport.abort()
             return

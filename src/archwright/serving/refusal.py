@@ -37,8 +37,10 @@ class Refusal(ArchwrightError):
         openai_code: str | None = None,
         param: str | None = None,
         retry_after_s: int | None = None,
+        allow: tuple[str, ...] = (),
     ) -> None:
         super().__init__("AW-SRV-01", message)
+        self.allow = allow
         self.status = status
         self.openai_code = openai_code
         self.param = param
@@ -58,6 +60,8 @@ class Refusal(ArchwrightError):
             found.append((b"retry-after", str(self.retry_after_s).encode()))
         if self.status == HTTPStatus.UNAUTHORIZED:
             found.append((b"www-authenticate", b"Bearer"))
+        if self.allow:
+            found.append((b"allow", ", ".join(self.allow).encode()))
         return found
 
 

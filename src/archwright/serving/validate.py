@@ -85,7 +85,7 @@ def _message(value: Any, name: str) -> dict[str, str]:
             raise bad(f"unknown field '{name}.{field[:80]}'", f"{name}.{field[:80]}", "unknown_parameter")
     role = value.get("role")
     if role in ("tool", "function"):
-        raise bad("tools are not supported in this release", f"{name}.role", "unsupported_value")
+        raise bad(f"'{name}.role': tools are not supported in this release", f"{name}.role", "unsupported_value")
     if type(role) is not str or role not in ROLES:
         raise bad(f"'{name}.role' must be one of {', '.join(ROLES)}", f"{name}.role", "invalid_value")
     return {"role": ROLES[role], "content": _content(value.get("content"), f"{name}.content")}

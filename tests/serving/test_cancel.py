@@ -1,0 +1,100 @@
+"""A client that goes away stops the engine's work: in decode, while waiting, while a prompt is read."""
+
+from __future__ import annotations
+
+import socket
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.serving.conftest import Platform, Start
+
+pytestmark = pytest.mark.enable_socket
+
+LONG = {"model": "smol", "ignore_eos": True, "max_tokens": 900, "temperature": 0}
+STREAMED = pytest.mark.parametrize("streamed", [True, False], ids=["stream", "plain"])
+
+
+def short_answer_s(platform: Platform) -> float:
+    began = time.monotonic()
+    assert platform.chat(model="smol", max_tokens=4, temperature=0).status == 200
+    return time.monotonic() - began
+
+
+def cut(connections: list[socket.socket]) -> None:
+    for connection in connections:
+        connection.close()
+
+
+@STREAMED
+def test_eight_cancelled_leave_the_next_as_fast_as_before(llama: Platform, streamed: bool) -> None:
+    base_s = max(short_answer_s(llama) for _ in range(3))
+    connections = [llama.open_chat(**LONG, stream=streamed) for _ in range(8)]
+    llama.until(lambda: llama.in_flight() == 8)
+    if streamed:
+        assert connections[0].recv(1000)
+    else:
+        time.sleep(0.3)
+    cut(connections)
+    # Eight times 900 tokens would keep the engine busy for a minute.
+    assert short_answer_s(llama) < base_s + 2.0
+    llama.until(lambda: llama.in_flight() == 0, 2.0)
+
+
+@STREAMED
+def test_cancelled_while_a_prompt_is_read(llama: Platform, streamed: bool) -> None:
+    base_s = max(short_answer_s(llama) for _ in range(2))
+    prompt = " ".join(f"{streamed} {number}" for number in range(200))
+    connection = llama.open_chat(**LONG, stream=streamed, messages=[{"role": "user", "content": prompt}])
+    llama.until(lambda: llama.in_flight() == 1)
+    time.sleep(0.2)
+    connection.close()
+    llama.until(lambda: llama.in_flight() == 0, 2.0)
+    time.sleep(2.0)
+    assert short_answer_s(llama) < base_s + 1.0
+
+
+@STREAMED
+def test_the_engine_sees_it_at_once(start: Start, streamed: bool) -> None:
+    platform = start([{"slots": 2}], [{"slots": 2, "tpot_s": 0.05}])
+    with platform.open_chat(max_tokens=4000, stream=streamed):
+        platform.until(lambda: platform.engine_metrics()["null:tokens_predicted_total"] > 2)
+    platform.until(lambda: platform.engine_metrics()["null:requests_cancelled_total"] == 1, 1.0)
+    written = platform.engine_metrics()["null:tokens_predicted_total"]
+    platform.until(lambda: 'status="cancelled"' in platform.get("/metrics", key=platform.owner).body.decode(), 1.0)
+    counted = platform.metrics()['archwright_output_tokens_total{model="m",pool="p",workload="desk"}']
+    assert written - 2 <= counted <= written
+
+
+def test_a_waiting_request_that_leaves_never_reaches_the_engine(start: Start) -> None:
+    platform = start([{"slots": 1}], [{"slots": 4, "tpot_s": 0.05}])
+    running = platform.open_chat(max_tokens=4000, stream=True)
+    assert running.recv(100)
+    waiting = [platform.open_chat(max_tokens=4000) for _ in range(5)]
+    platform.until(lambda: platform.in_flight() == 6)
+    assert platform.engine_metrics()["null:requests_processing"] == 1
+    cut(waiting)
+    platform.until(lambda: platform.in_flight() == 1, 1.0)
+    running.close()
+    platform.until(lambda: platform.in_flight() == 0, 1.0)
+    assert platform.engine_metrics()["null:requests_cancelled_total"] == 1
+    assert platform.chat(max_tokens=1).status == 200
+
+
+def test_waiting_requests_are_served_in_order(start: Start) -> None:
+    platform = start([{"slots": 1}], [{"slots": 4, "ttft_s": 0.1}])
+    ids = []
+    connections = []
+    for index in range(4):
+        connections.append(platform.open_chat(max_tokens=1, messages=[{"role": "user", "content": "x " * (index + 1)}]))
+        platform.until(lambda count=index + 1: platform.in_flight() >= min(count, 1))  # type: ignore[misc]
+        time.sleep(0.02)
+    began = time.monotonic()
+    for connection in connections:
+        assert b"200 OK" in connection.recv(4000)
+        ids.append(time.monotonic() - began)
+        connection.close()
+    assert ids == sorted(ids)
+    assert platform.engine_metrics()["null:requests_cancelled_total"] == 0

@@ -1,0 +1,236 @@
+"""Engines die, hang, come back; the gateway says so in JSON, in time, and ends when it is told to."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pytest
+
+from archwright.engines.config import EngineConfig
+from archwright.serving.config import EndpointSpec, GatewayConfig, Limits
+
+if TYPE_CHECKING:
+    from tests.serving.conftest import Platform, Reply, Start
+
+pytestmark = pytest.mark.enable_socket
+
+
+def rest_of(connection: socket.socket) -> bytes:
+    said = b""
+    while piece := connection.recv(65536):
+        said += piece
+        if said.endswith(b"0\r\n\r\n"):
+            break
+    return said
+
+
+def check_unavailable(reply: Reply) -> None:
+    assert reply.status == 503
+    assert reply.error["type"] == "server_error"
+    assert reply.error["code"] == "engine_unavailable"
+    assert int(reply.headers["retry-after"]) >= 1
+
+
+def test_a_killed_engine_and_its_return(start: Start) -> None:
+    platform = start([{"slots": 1}], [{"slots": 4, "tpot_s": 0.05}])
+    streamed = platform.open_chat(max_tokens=4000, stream=True)
+    assert b"200 OK" in streamed.recv(4000)
+    with ThreadPoolExecutor() as threads:
+        waiting = [threads.submit(platform.chat, max_tokens=4000) for _ in range(3)]
+        platform.until(lambda: platform.in_flight() == 4)
+        began = time.monotonic()
+        platform.kill_engine("null")
+        tail = rest_of(streamed).decode()
+        for future in waiting:
+            check_unavailable(future.result(timeout=10))
+    assert time.monotonic() - began < 5
+    last = [line for line in tail.splitlines() if line.startswith("data: ")][-1]
+    assert json.loads(last[6:])["error"]["code"] == "engine_unavailable"
+    assert "[DONE]" not in tail
+    check_unavailable(platform.chat())
+    check_unavailable(platform.chat(stream=True))
+    reply = platform.get("/readyz", key=None)
+    assert (reply.status, reply.json) == (503, {"ready": False, "pools": {"ready": 0, "total": 1}})
+    assert platform.get("/healthz", key=None).status == 200
+    platform.start_engine(msgspec.json.decode(platform.home.config("null").read_bytes(), type=EngineConfig))
+    assert platform.chat(max_tokens=1).status == 200
+    assert platform.get("/readyz", key=None).status == 200
+
+
+def test_a_plain_request_is_told_when_its_engine_dies(start: Start) -> None:
+    platform = start([{}], [{"tpot_s": 0.05}])
+    with ThreadPoolExecutor() as threads:
+        asked = threads.submit(platform.chat, max_tokens=4000)
+        platform.until(lambda: platform.engine_metrics()["null:requests_processing"] == 1)
+        platform.kill_engine("null")
+        check_unavailable(asked.result(timeout=10))
+
+
+def test_an_engine_that_never_came(start: Start) -> None:
+    platform = start([{"embeddings": True}], [], ready=False)
+    check_unavailable(platform.chat())
+    check_unavailable(platform.ask("POST", "/v1/embeddings", {"model": "m", "input": "x"}))
+
+
+def test_the_other_replica_takes_over(start: Start) -> None:
+    both = {"addresses": ("unix:one", "unix:two"), "slots": 4}
+    platform = start([both], [{"name": "one"}, {"name": "two"}])
+    with ThreadPoolExecutor() as threads:
+        assert all(r.status == 200 for r in threads.map(lambda _: platform.chat(), range(8)))
+    platform.kill_engine("one")
+    assert [platform.chat().status for _ in range(5)] == [200] * 5
+    assert platform.get("/readyz", key=None).status == 200
+
+
+def test_work_is_spread_over_replicas(start: Start) -> None:
+    both = {"addresses": ("unix:one", "unix:two"), "slots": 4}
+    platform = start([both], [{"name": "one", "tpot_s": 0.02}, {"name": "two", "tpot_s": 0.02}])
+    with ThreadPoolExecutor() as threads:
+        list(threads.map(lambda _: platform.chat(max_tokens=10), range(8)))
+    for name in ("one", "two"):
+        assert platform.engine_metrics(name)["null:tokens_predicted_total"] == 40
+
+
+def test_a_full_pool_rejects_with_retry_after(start: Start) -> None:
+    platform = start([{"slots": 1}], [{"slots": 1, "ttft_s": 0.05}])
+    room = 1 + 4 * 1 + 16
+    with ThreadPoolExecutor(40) as threads:
+        replies = list(threads.map(lambda _: platform.chat(max_tokens=1), range(40)))
+    rejected = [reply for reply in replies if reply.status == 429]
+    assert len(replies) - len(rejected) >= room
+    assert rejected
+    for reply in rejected:
+        assert reply.error["code"] == "queue_full"
+        assert int(reply.headers["retry-after"]) >= 1
+    assert {reply.status for reply in replies} == {200, 429}
+    assert platform.metrics()['archwright_requests_total{model="m",pool="p",status="rejected",workload="desk"}'] == len(
+        rejected
+    )
+
+
+@pytest.mark.parametrize(
+    ("limits", "engine", "code", "message"),
+    [
+        (Limits(first_token_s=0.3), {"ttft_s": 30}, 504, "begin to answer"),
+        (Limits(stall_s=0.3), {"tpot_s": 30}, 504, "stopped answering"),
+        (Limits(request_s=0.5), {"tpot_s": 0.01}, 504, "longer than this service allows"),
+    ],
+    ids=["first token", "stall", "whole"],
+)
+def test_deadlines(start: Start, limits: Limits, engine: dict[str, Any], code: int, message: str) -> None:
+    platform = start([{}], [engine], limits=limits)
+    plain = platform.chat(max_tokens=4000)
+    assert plain.status == code
+    assert message in plain.error["message"]
+    streamed = platform.chat(max_tokens=4000, stream=True)
+    if streamed.status == code:
+        assert message in streamed.error["message"]
+    else:
+        assert message in streamed.events[-1]["error"]["message"]
+    platform.until(lambda: platform.engine_metrics()["null:requests_processing"] == 0, 2.0)
+    assert platform.in_flight() == 0
+
+
+def test_an_engine_that_refuses(start: Start) -> None:
+    """An engine without embeddings behind an endpoint that promises them."""
+    platform = start([{"embeddings": True}], [{}])
+    reply = platform.ask("POST", "/v1/embeddings", {"model": "m", "input": "x"})
+    assert (reply.status, reply.error["code"]) == (502, "engine_failed")
+
+
+def test_sigterm_finishes_what_runs(start: Start) -> None:
+    platform = start([{}], [{"tpot_s": 0.02}])
+    assert platform.gateway is not None
+    running = platform.open_chat(max_tokens=40, stream=True)
+    assert running.recv(1000)
+    platform.gateway.send_signal(signal.SIGTERM)
+    assert b"[DONE]" in rest_of(running)
+    assert platform.gateway.wait(10) == 0
+    assert "stopped" in platform.home.log("gateway").read_text()
+
+
+def test_sigterm_does_not_wait_for_ever(start: Start) -> None:
+    platform = start([{}], [{"tpot_s": 0.05}], limits=Limits(drain_s=1.0))
+    assert platform.gateway is not None
+    running = platform.open_chat(max_tokens=4000, stream=True)
+    waiting = platform.open_chat(max_tokens=4000)
+    assert running.recv(1000)
+    platform.gateway.send_signal(signal.SIGTERM)
+    assert b"shutting down" in rest_of(running)
+    assert b"503 Service Unavailable" in waiting.recv(4000)
+    assert platform.gateway.wait(10) == 0
+
+
+def test_it_does_not_outlive_the_supervisor(start: Start) -> None:
+    platform = start([{}], [{}])
+    assert platform.gateway is not None
+    assert platform.gateway.stdin is not None
+    platform.gateway.stdin.close()
+    platform.gateway.wait(5)
+
+
+def run(tmp_path: Path, config: GatewayConfig) -> subprocess.CompletedProcess[str]:
+    path = tmp_path / "gateway.json"
+    path.write_bytes(msgspec.json.encode(config))
+    return run_arguments(str(tmp_path / "home"), str(path))
+
+
+def run_arguments(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "archwright.serving", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+
+
+SPEC = EndpointSpec(
+    model="m",
+    workload="w",
+    pool="p",
+    addresses=("unix:e",),
+    default_max_tokens=1,
+    context_tokens=1,
+    slots=1,
+)
+
+
+def test_refuses_to_start_in_the_clear(tmp_path: Path) -> None:
+    done = run(tmp_path, GatewayConfig(endpoints=(SPEC,), host="0.0.0.0"))
+    assert done.returncode == 8
+    lines = done.stderr.splitlines()[-3:]
+    assert lines[0].startswith("AW-OPS-11")
+    assert "host" in lines[1]
+    assert "tls_certificate" in lines[2]
+
+
+def test_a_port_in_use(tmp_path: Path, null: Platform) -> None:
+    done = run(tmp_path, GatewayConfig(endpoints=(SPEC,), port=null.config.port))
+    assert done.returncode == 8
+    assert done.stderr.splitlines()[-3].startswith("AW-OPS-03")
+
+
+def test_wrong_arguments() -> None:
+    done = run_arguments("only-one")
+    assert done.returncode == 2
+    assert "python -m archwright.serving HOME CONFIG.json" in done.stderr
+
+
+def test_serves_with_tls_on_any_address(start: Start, tls_pair: tuple[str, str]) -> None:
+    certificate, key = tls_pair
+    platform = start([{}], [{}], ready=True, host="127.0.0.1", tls_certificate=certificate, tls_key=key)
+    assert platform.url.startswith("https://")
+    assert platform.chat(stream=True).events[-1] == "[DONE]"
+    with socket.create_connection(("127.0.0.1", platform.config.port), 5) as plain:
+        plain.sendall(b"GET /healthz HTTP/1.1\r\nhost: g\r\n\r\n")
+        assert b"HTTP/1.1" not in plain.recv(100)
+    stranger = ssl.create_default_context()
+    address = ("127.0.0.1", platform.config.port)
+    with pytest.raises(ssl.SSLCertVerificationError), socket.create_connection(address, 5) as plain:
+        stranger.wrap_socket(plain, server_hostname="127.0.0.1")

@@ -1,0 +1,101 @@
+"""Whatever the body: an answer of the interface, never an internal error, never a path or a stack."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from archwright.serving.validate import CHAT, COMPLETION, EMBEDDING
+
+if TYPE_CHECKING:
+    from tests.serving.conftest import Platform
+
+pytestmark = pytest.mark.enable_socket
+
+ENOUGH = settings(
+    max_examples=120, deadline=None, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)
+VALUES = st.recursive(
+    SCALARS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4)
+)
+LEAK = re.compile(rb"Traceback|File \"|site-packages|/tmp/|/home/|\.sock|\.gguf|sqlite")
+
+
+def bodies(fields: list[str], valid: dict[str, Any]) -> st.SearchStrategy[dict[str, Any]]:
+    """A valid body with some fields replaced by anything."""
+    changes = st.dictionaries(st.sampled_from(fields) | st.text(max_size=10), VALUES, max_size=3)
+    return changes.map(lambda changed: {**valid, **changed})
+
+
+CHATS = bodies(list(CHAT), {"model": "m", "messages": [{"role": "user", "content": "x"}], "max_tokens": 2})
+MESSAGES = st.lists(
+    st.dictionaries(st.sampled_from(["role", "content", "name", "tool_calls", "x"]), VALUES, max_size=3)
+    | st.fixed_dictionaries({"role": st.sampled_from(["user", "system", "assistant"]), "content": st.text()}),
+    max_size=3,
+)
+
+
+@pytest.fixture
+def connection(null: Platform) -> Iterator[http.client.HTTPConnection]:
+    made = null.connection()
+    yield made
+    made.close()
+
+
+def send(connection: http.client.HTTPConnection, platform: Platform, path: str, body: bytes) -> None:
+    connection.request("POST", path, body, {"authorization": f"Bearer {platform.key}"})
+    reply = connection.getresponse()
+    said = reply.read()
+    assert reply.status in (200, 400, 404, 413), (reply.status, said, body)
+    assert not LEAK.search(said), said
+    if reply.status != 200:
+        error = json.loads(said)["error"]
+        assert set(error) == {"message", "type", "code", "param"}
+
+
+def encoded(body: Any) -> bytes:
+    return json.dumps(body).encode("utf-8", "surrogatepass")
+
+
+@ENOUGH
+@given(body=CHATS)
+def test_chat(null: Platform, connection: http.client.HTTPConnection, body: dict[str, Any]) -> None:
+    send(connection, null, "/v1/chat/completions", encoded(body))
+
+
+@ENOUGH
+@given(messages=MESSAGES)
+def test_messages(null: Platform, connection: http.client.HTTPConnection, messages: list[Any]) -> None:
+    send(connection, null, "/v1/chat/completions", encoded({"model": "m", "messages": messages, "max_tokens": 1}))
+
+
+@ENOUGH
+@given(body=bodies(list(COMPLETION), {"model": "m", "prompt": "x", "max_tokens": 2}))
+def test_completion(null: Platform, connection: http.client.HTTPConnection, body: dict[str, Any]) -> None:
+    send(connection, null, "/v1/completions", encoded(body))
+
+
+@ENOUGH
+@given(body=bodies(list(EMBEDDING), {"model": "e", "input": "x"}))
+def test_embedding(null: Platform, connection: http.client.HTTPConnection, body: dict[str, Any]) -> None:
+    send(connection, null, "/v1/embeddings", encoded(body))
+
+
+@ENOUGH
+@given(body=st.binary(max_size=200) | VALUES.map(encoded))
+def test_anything(null: Platform, connection: http.client.HTTPConnection, body: bytes) -> None:
+    send(connection, null, "/v1/chat/completions", body)
+
+
+@pytest.mark.parametrize("escape", ["\\ud800", "\\ud800abc", "\\udc00", "\\udc00\\ud800", "\\ud83d", "a\\ud83d\\u0041"])
+def test_half_surrogates(null: Platform, connection: http.client.HTTPConnection, escape: str) -> None:
+    body = b'{"model":"m","max_tokens":1,"messages":[{"role":"user","content":"%b"}]}' % escape.encode()
+    send(connection, null, "/v1/chat/completions", body)

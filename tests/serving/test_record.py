@@ -1,0 +1,110 @@
+"""Every decision leaves an audit record before the reply; every request leaves its measurements."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from archwright.access.audit import verify
+from archwright.contract.evidence import Query
+from archwright.monitor.ring import evaluate
+
+if TYPE_CHECKING:
+    from tests.serving.conftest import Platform, Start
+
+pytestmark = pytest.mark.enable_socket
+
+
+def test_allow_and_deny_are_written_down(null: Platform) -> None:
+    cases = [
+        (null.chat(), "allow", "acme", "", "inference.invoke"),
+        (null.get("/v1/models"), "allow", "acme", "", "models.read"),
+        (null.get("/metrics"), "deny", "acme", "not permitted to this role", "metrics.read"),
+        (null.get("/v1/models", key=None), "deny", "", "no key", "models.read"),
+        (null.get("/v1/models", key="aw_x"), "deny", "", "unknown key", "models.read"),
+        (null.get("/nope"), "deny", "acme", "no such route", "none"),
+        (null.get("/nope", key=None), "deny", "", "no key", "none"),
+        (null.ask("DELETE", "/v1/models"), "deny", "acme", "no such route", "none"),
+        (null.chat(model="nobody"), "allow", "acme", "", "inference.invoke"),
+    ]
+    for reply, effect, tenant, reason, permission in cases:
+        (entry,) = null.audited(reply.headers["x-request-id"])
+        assert (entry.effect, entry.tenant, entry.reason, entry.permission) == (effect, tenant, reason, permission)
+        assert bool(entry.key_id) == bool(tenant)
+    assert verify(null.store) is None
+
+
+def test_probes_are_no_decision(null: Platform) -> None:
+    for path in ("/healthz", "/readyz"):
+        assert null.audited(null.get(path, key=None).headers["x-request-id"]) == []
+
+
+def test_two_tenants_are_told_apart(null: Platform, second_tenant: str) -> None:
+    reply = null.ask("POST", "/v1/completions", {"model": "m", "prompt": "x"}, key=second_tenant)
+    assert reply.status == 200
+    (entry,) = null.audited(reply.headers["x-request-id"])
+    assert entry.tenant.startswith("t")
+    assert entry.key_id != null.audited(null.get("/v1/models").headers["x-request-id"])[0].key_id
+
+
+def test_content_is_never_written_down(null: Platform) -> None:
+    marker = "a-secret-nobody-else-writes"
+    null.ask("POST", "/v1/completions", {"model": "m", "prompt": marker})
+    null.ask("GET", f"/v1/models?q={marker}", key=marker)
+    null.ask("POST", "/v1/completions", {"model": "m", "prompt": marker, marker: 1})
+    for path in null.home.root.rglob("*"):
+        if path.is_file() and path.suffix in (".db", ".log", ".db-wal"):
+            assert marker.encode() not in path.read_bytes(), path
+
+
+def test_a_finished_request_is_measured(null: Platform) -> None:
+    labels = 'model="slow",pool="slow",workload="slow"'
+    before = null.metrics()
+    began = time.time()
+    reply = null.chat(model="slow", max_tokens=4, stream=True)
+    assert reply.status == 200
+    after = null.metrics()
+
+    def added(name: str) -> float:
+        return after.get(name, 0.0) - before.get(name, 0.0)
+
+    assert added(f"archwright_ttft_seconds_count{{{labels}}}") == 1
+    assert added(f"archwright_output_tokens_total{{{labels}}}") == 4
+    assert added(f"archwright_input_tokens_total{{{labels}}}") == 2
+    assert added('archwright_requests_total{model="slow",pool="slow",status="ok",workload="slow"}') == 1
+    assert 0.05 <= added(f"archwright_ttft_seconds_sum{{{labels}}}") < 1
+    assert 0.045 <= added(f"archwright_tpot_seconds_sum{{{labels}}}") < 0.5
+    assert added(f"archwright_request_seconds_sum{{{labels}}}") >= 0.2
+    assert after['archwright_requests_in_flight{pool="slow"}'] == 0
+    time.sleep(0.6)
+    query = Query(metric="ttft_s", labels={"workload": "slow"}, statistic="p50", window_s=time.time() - began)
+    found = evaluate(null.store, query, time.time())
+    assert found is not None
+    assert found.samples == 1
+
+
+def test_one_token_has_no_tpot(null: Platform) -> None:
+    name = 'archwright_tpot_seconds_count{model="m",pool="p",workload="night"}'
+    before = null.metrics().get(name, 0.0)
+    assert null.chat(model="night", max_tokens=1).status == 200
+    assert null.metrics().get(name, 0.0) == before
+
+
+def test_overhead_is_said(null: Platform) -> None:
+    for streamed in (False, True):
+        assert 0 < int(null.chat(stream=streamed).headers["x-archwright-overhead-us"]) < 1_000_000
+    waited = null.chat(model="slow", max_tokens=8)
+    assert int(waited.headers["x-archwright-overhead-us"]) < 200_000
+
+
+def test_nothing_is_answered_when_the_decision_cannot_be_recorded(start: Start) -> None:
+    platform = start([{}], [{}])
+    assert platform.chat().status == 200
+    with platform.store._engine.begin() as connection:
+        connection.exec_driver_sql("DROP TABLE audit")
+    for reply in (platform.chat(), platform.chat(stream=True), platform.get("/v1/models"), platform.get("/nope")):
+        assert (reply.status, reply.error["code"]) == (503, "audit_unavailable")
+        assert reply.headers["retry-after"]
+        assert "choices" not in reply.body.decode()

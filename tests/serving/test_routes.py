@@ -1,0 +1,134 @@
+"""Default deny, walked over the live table: nothing but two probes answers a stranger, whatever the verb."""
+
+from __future__ import annotations
+
+import http.client
+from typing import TYPE_CHECKING
+
+import pytest
+
+from archwright.access.permissions import PERMISSIONS
+from archwright.serving.routes import ROUTES, find
+
+if TYPE_CHECKING:
+    from tests.serving.conftest import Platform
+
+pytestmark = pytest.mark.enable_socket
+
+VERBS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "TRACE", "PROPFIND", "PURGE", "LINK")
+PATHS = (
+    *(route.path + "x" * route.tail for route in ROUTES),
+    "/",
+    "/v1",
+    "/v1/",
+    "/admin",
+    "/docs",
+    "/v1/models/",
+    "//",
+)
+OPEN = {("GET", "/healthz"), ("GET", "/readyz")}
+
+
+def test_only_the_probes_are_open() -> None:
+    assert {(route.method, route.path) for route in ROUTES if route.permission is None} == OPEN
+    assert {route.permission for route in ROUTES if route.permission} <= set(PERMISSIONS)
+
+
+@pytest.mark.parametrize("credentials", [{}, {"authorization": "Bearer aw_" + "x" * 49}], ids=["none", "wrong"])
+def test_every_route_and_verb_needs_a_key(null: Platform, credentials: dict[str, str]) -> None:
+    connection = null.connection()
+    seen = 0
+    for path in PATHS:
+        for verb in VERBS:
+            connection.request(verb, path, headers=credentials)
+            reply = connection.getresponse()
+            reply.read()
+            assert (reply.status == 401) != ((verb, path) in OPEN), (verb, path, reply.status)
+            seen += 1
+    connection.close()
+    assert seen == len(PATHS) * len(VERBS)
+
+
+def test_with_a_key_the_unknown_is_404_and_the_wrong_verb_405(null: Platform) -> None:
+    for route in ROUTES:
+        path = route.path + "x" * route.tail
+        for verb in set(VERBS) - {route.method}:
+            reply = null.ask(verb, path)
+            assert reply.status == 405, (verb, path)
+            assert reply.headers["allow"] == route.method
+    for path in ("/", "/v1", "/nope", "/v1/models/", "/v1/chat/completions/", "/metrics/x"):
+        reply = null.get(path)
+        assert (reply.status, reply.error["code"]) == (404, "not_found"), path
+
+
+def test_roles(null: Platform) -> None:
+    reply = null.get("/metrics")
+    assert (reply.status, reply.error["type"]) == (403, "permission_error")
+    assert null.get("/metrics", key=null.owner).status == 200
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "",
+        "Bearer",
+        "Bearer ",
+        "Basic {key}",
+        "{key}",
+        "Bearer {key} {key}",
+        "Bearer\t{key}x",
+        "Token {key}",
+        "Bearer aw_é",
+    ],
+)
+def test_other_carriers_and_schemes_are_no_key(null: Platform, value: str) -> None:
+    header = value.format(key=null.key).encode("latin-1").decode("latin-1")
+    assert null.ask("GET", "/v1/models", key=None, headers={"authorization": header}).status == 401
+
+
+def test_the_scheme_is_case_insensitive(null: Platform) -> None:
+    for scheme in ("bearer", "BEARER", "Bearer"):
+        reply = null.ask("GET", "/v1/models", key=None, headers={"authorization": f"{scheme} {null.key}"})
+        assert reply.status == 200
+
+
+def test_a_key_anywhere_else_is_not_read(null: Platform) -> None:
+    for headers in [
+        {"x-api-key": null.key},
+        {"api-key": null.key},
+        {"cookie": f"key={null.key}"},
+        {"x-forwarded-user": "owner"},
+        {"kubeflow-userid": "owner"},
+        {"proxy-authorization": f"Bearer {null.key}"},
+    ]:
+        assert null.ask("GET", f"/v1/models?key={null.key}", key=None, headers=headers).status == 401
+
+
+def test_two_authorization_headers_are_none(null: Platform) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", null.config.port, timeout=10)
+    connection.putrequest("GET", "/v1/models")
+    connection.putheader("authorization", f"Bearer {null.key}")
+    connection.putheader("authorization", "Bearer aw_other")
+    connection.endheaders()
+    assert connection.getresponse().status == 401
+    connection.close()
+
+
+def test_names_at_the_end_of_a_path() -> None:
+    assert find("GET", "/v1/models/org/name").name == "org/name"
+    assert find("GET", "/v1/models/").route is None
+    assert find("GET", "/v1/models").name == ""
+
+
+def test_request_ids_are_our_own(null: Platform) -> None:
+    ids = {
+        null.ask(verb, path, key=key, headers={"x-request-id": "mine"}).headers["x-request-id"]
+        for verb, path, key in [
+            ("GET", "/healthz", None),
+            ("GET", "/v1/models", ""),
+            ("GET", "/nope", ""),
+            ("GET", "/v1/models", None),
+        ]
+    }
+    assert len(ids) == 4
+    assert all(one.startswith("aw-") for one in ids)

@@ -1,0 +1,341 @@
+"""The engine takes anything; the gateway takes the interface and names what is wrong."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+
+from archwright.serving.config import EndpointSpec
+from archwright.serving.fields import decode
+from archwright.serving.refusal import Refusal
+from archwright.serving.validate import Directory, Question, chat, completion, embedding
+
+Validate = Callable[[Mapping[str, Any], Directory, str | None], Question]
+
+
+def spec(model: str, workload: str, **changes: Any) -> EndpointSpec:
+    given: dict[str, Any] = {"pool": "p", "addresses": ("unix:e",), "slots": 2, "context_tokens": 100}
+    return EndpointSpec(model=model, workload=workload, **{**given, "default_max_tokens": 16, **changes})
+
+
+DIRECTORY = Directory(
+    (
+        spec("m", "desk"),
+        spec("m", "night", default_max_tokens=4),
+        spec("v", "search", embeddings=True, engine_model="vendor/v"),
+    )
+)
+HELLO = [{"role": "user", "content": "hello"}]
+SCHEMA = {"type": "json_schema", "json_schema": {"name": "s", "schema": {"type": "object"}}}
+
+
+def nested(depth: int) -> dict[str, Any]:
+    node: dict[str, Any] = {"type": "object"}
+    for _ in range(depth):
+        node = {"properties": node}
+    return node
+
+
+def with_schema(schema: object) -> dict[str, Any]:
+    return {"type": "json_schema", "json_schema": {"name": "s", "schema": schema}}
+
+
+def message(**fields: Any) -> list[dict[str, Any]]:
+    return [{"role": "user", "content": "x", **fields}]
+
+
+WRONG_CHAT: list[tuple[dict[str, Any], str]] = [
+    ({"messages": None}, "messages"),
+    ({"messages": []}, "messages"),
+    ({"messages": "hello"}, "messages"),
+    ({"messages": {}}, "messages"),
+    ({"messages": ["hello"]}, "messages[0]"),
+    ({"messages": [{"content": "x"}]}, "messages[0].role"),
+    ({"messages": message(role="wizard")}, "messages[0].role"),
+    ({"messages": message(role=["user"])}, "messages[0].role"),
+    ({"messages": message(role="tool")}, "messages[0].role"),
+    ({"messages": message(role=None)}, "messages[0].role"),
+    ({"messages": [*HELLO, {"role": "user"}]}, "messages[1].content"),
+    ({"messages": message(content=None)}, "messages[0].content"),
+    ({"messages": message(content=7)}, "messages[0].content"),
+    ({"messages": message(content=[])}, "messages[0].content"),
+    ({"messages": message(content=["x"])}, "messages[0].content[0]"),
+    ({"messages": message(content=[{"type": "text"}])}, "messages[0].content[0]"),
+    ({"messages": message(content=[{"type": "text", "text": 1}])}, "messages[0].content[0].text"),
+    ({"messages": message(content=[{"type": "image_url", "image_url": {"url": "x"}}])}, "messages[0].content[0]"),
+    ({"messages": message(content=[{"type": "text", "text": "a"}, {"type": "input_audio"}])}, "messages[0].content[1]"),
+    ({"messages": message(colour="red")}, "messages[0].colour"),
+    ({"messages": message(name=1)}, "messages[0].name"),
+    ({"messages": message(role="assistant", tool_calls=[{"id": "1"}])}, "messages[0].tool_calls"),
+    ({"max_tokens": 0}, "max_tokens"),
+    ({"max_tokens": -1}, "max_tokens"),
+    ({"max_tokens": 1.5}, "max_tokens"),
+    ({"max_tokens": True}, "max_tokens"),
+    ({"max_tokens": "5"}, "max_tokens"),
+    ({"max_tokens": 101}, "max_tokens"),
+    ({"max_tokens": 10**30}, "max_tokens"),
+    ({"max_completion_tokens": 0}, "max_completion_tokens"),
+    ({"max_completion_tokens": 5, "max_tokens": 6}, "max_completion_tokens"),
+    ({"temperature": -0.1}, "temperature"),
+    ({"temperature": 2.1}, "temperature"),
+    ({"temperature": "hot"}, "temperature"),
+    ({"temperature": True}, "temperature"),
+    ({"temperature": 10**400}, "temperature"),
+    ({"top_p": 1.01}, "top_p"),
+    ({"top_p": []}, "top_p"),
+    ({"top_k": -1}, "top_k"),
+    ({"min_p": 2}, "min_p"),
+    ({"presence_penalty": 3}, "presence_penalty"),
+    ({"frequency_penalty": -2.5}, "frequency_penalty"),
+    ({"stop": 5}, "stop"),
+    ({"stop": ""}, "stop"),
+    ({"stop": ["a", ""]}, "stop"),
+    ({"stop": ["a", "b", "c", "d", "e"]}, "stop"),
+    ({"stop": "x" * 600}, "stop"),
+    ({"seed": "x"}, "seed"),
+    ({"seed": 1.0}, "seed"),
+    ({"seed": 2**63}, "seed"),
+    ({"n": 2}, "n"),
+    ({"n": 0}, "n"),
+    ({"n": True}, "n"),
+    ({"stream": "yes"}, "stream"),
+    ({"stream": 1}, "stream"),
+    ({"stream": True, "stream_options": []}, "stream_options"),
+    ({"stream": True, "stream_options": {"include_usage": 1}}, "include_usage"),
+    ({"stream": True, "stream_options": {"includeusage": True}}, "includeusage"),
+    ({"stream_options": {"include_usage": True}}, "stream_options"),
+    ({"response_format": "json"}, "response_format"),
+    ({"response_format": {"type": "xml"}}, "response_format"),
+    ({"response_format": {"type": ["text"]}}, "response_format"),
+    ({"response_format": {"type": "text", "more": 1}}, "response_format"),
+    ({"response_format": {"type": "json_schema"}}, "response_format"),
+    ({"response_format": {"type": "json_schema", "json_schema": {"name": "s"}}}, "response_format.json_schema.schema"),
+    ({"response_format": {"type": "json_schema", "json_schema": {"schema": {}}}}, "response_format.json_schema.name"),
+    ({"response_format": {"type": "json_schema", "json_schema": {"name": "s", "schema": {}, "x": 1}}}, "x"),
+    ({"response_format": with_schema([])}, "schema"),
+    ({"response_format": with_schema(nested(70))}, "schema"),
+    ({"response_format": with_schema({"enum": list(range(6000))})}, "schema"),
+    ({"logprobs": 1}, "logprobs"),
+    ({"top_logprobs": 3}, "top_logprobs"),
+    ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
+    ({"logprobs": True, "top_logprobs": -1}, "top_logprobs"),
+    ({"logit_bias": []}, "logit_bias"),
+    ({"logit_bias": {"a": 1}}, "logit_bias"),
+    ({"logit_bias": {"²": 1}}, "logit_bias"),
+    ({"logit_bias": {"5": 101}}, "logit_bias"),
+    ({"logit_bias": {"5": None}}, "logit_bias"),
+    ({"logit_bias": {str(i): 1 for i in range(2000)}}, "logit_bias"),
+    ({"user": 1}, "user"),
+    ({"user": "u" * 600}, "user"),
+    ({"metadata": {"a": 1}}, "metadata"),
+    ({"metadata": []}, "metadata"),
+    ({"store": True}, "store"),
+    ({"service_tier": "flex"}, "service_tier"),
+    ({"modalities": ["audio"]}, "modalities"),
+    ({"tools": [{"type": "function"}]}, "tools"),
+    ({"tool_choice": "auto"}, "tool_choice"),
+    ({"functions": [1]}, "functions"),
+    ({"reasoning_effort": "high"}, "reasoning_effort"),
+    ({"ignore_eos": "yes"}, "ignore_eos"),
+    ({"cache_prompt": 0}, "cache_prompt"),
+    ({"temprature": 1}, "temprature"),
+    ({"prompt": "x"}, "prompt"),
+    ({"x" * 500: 1}, "x" * 80),
+    ({"model": None}, "model"),
+    ({"model": 5}, "model"),
+    ({"model": "m" * 500}, "model"),
+]
+
+
+@pytest.mark.parametrize(("changes", "param"), WRONG_CHAT, ids=[str(c)[:60] for c, _ in WRONG_CHAT])
+def test_chat_refuses(changes: dict[str, Any], param: str) -> None:
+    with pytest.raises(Refusal) as caught:
+        chat({"model": "m", "messages": HELLO, **changes}, DIRECTORY, None)
+    assert (caught.value.status, caught.value.param) == (400, param)
+    assert param in caught.value.message
+    assert caught.value.openai_code
+
+
+WRONG_COMPLETION: list[tuple[dict[str, Any], str]] = [
+    ({"prompt": None}, "prompt"),
+    ({"prompt": ""}, "prompt"),
+    ({"prompt": []}, "prompt"),
+    ({"prompt": [1, 2]}, "prompt"),
+    ({"prompt": ["a", "b"]}, "prompt"),
+    ({"prompt": {"a": 1}}, "prompt"),
+    ({"echo": True}, "echo"),
+    ({"best_of": 2}, "best_of"),
+    ({"suffix": "x"}, "suffix"),
+    ({"logprobs": 6}, "logprobs"),
+    ({"logprobs": True}, "logprobs"),
+    ({"messages": HELLO}, "messages"),
+]
+
+
+@pytest.mark.parametrize(("changes", "param"), WRONG_COMPLETION, ids=[str(c)[:60] for c, _ in WRONG_COMPLETION])
+def test_completion_refuses(changes: dict[str, Any], param: str) -> None:
+    with pytest.raises(Refusal) as caught:
+        completion({"model": "m", "prompt": "x", **changes}, DIRECTORY, None)
+    assert (caught.value.status, caught.value.param) == (400, param)
+
+
+WRONG_EMBEDDING: list[tuple[dict[str, Any], str]] = [
+    ({"input": None}, "input"),
+    ({"input": ""}, "input"),
+    ({"input": []}, "input"),
+    ({"input": ["a", ""]}, "input"),
+    ({"input": [1]}, "input"),
+    ({"input": [[1]]}, "input"),
+    ({"input": ["a"] * 3000}, "input"),
+    ({"encoding_format": "int8"}, "encoding_format"),
+    ({"dimensions": 8}, "dimensions"),
+    ({"model": "m"}, "model"),
+    ({"inputs": "x"}, "inputs"),
+]
+
+
+@pytest.mark.parametrize(("changes", "param"), WRONG_EMBEDDING, ids=[str(c)[:60] for c, _ in WRONG_EMBEDDING])
+def test_embedding_refuses(changes: dict[str, Any], param: str) -> None:
+    with pytest.raises(Refusal) as caught:
+        embedding({"model": "v", "input": "x", **changes}, DIRECTORY, None)
+    assert (caught.value.status, caught.value.param) == (400, param)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"3",
+        b"null",
+        b'"text"',
+        b'{"a": NaN}',
+        b'{"a": Infinity}',
+        b'{"a": -Infinity}',
+        b'{"a": 1e999}',
+        b"\xff\xfe",
+        b'{"a": "\xff"}',
+        b'{"a": "\\ud800"}',
+        b'{"a": 1} {"b": 2}',
+        b"\xef\xbb\xbf{}",
+        b'{"a":' * 100_000,
+        b"[" * 100_000,
+        b'{"a": ' + b"[" * 5_000 + b"]" * 5_000 + b"}",
+        b"\x00",
+    ],
+    ids=range(19),
+)
+def test_a_body_that_is_no_json_object(data: bytes) -> None:
+    with pytest.raises(Refusal) as caught:
+        decode(data)
+    assert caught.value.status == 400
+
+
+def test_unknown_fields_get_a_suggestion() -> None:
+    with pytest.raises(Refusal, match="did you mean 'temperature'"):
+        chat({"model": "m", "messages": HELLO, "temprature": 1}, DIRECTORY, None)
+
+
+@pytest.mark.parametrize("check", [chat, completion, embedding])
+def test_unknown_model_is_404(check: Validate) -> None:
+    with pytest.raises(Refusal) as caught:
+        check({"model": "nobody"}, DIRECTORY, None)
+    assert (caught.value.status, caught.value.openai_code, caught.value.param) == (404, "model_not_found", "model")
+
+
+@pytest.mark.parametrize(
+    ("model", "workload", "default"),
+    [("m", None, 16), ("desk", None, 16), ("night", None, 4), ("m", "night", 4), ("m", "desk", 16)],
+)
+def test_model_or_workload_chooses_the_endpoint(model: str, workload: str | None, default: int) -> None:
+    question = chat({"model": model, "messages": HELLO}, DIRECTORY, workload)
+    assert (question.model, question.body["model"], question.body["max_tokens"]) == (model, "m", default)
+
+
+def test_a_workload_that_does_not_use_the_model_is_404() -> None:
+    with pytest.raises(Refusal, match="for the workload") as caught:
+        chat({"model": "m", "messages": HELLO}, DIRECTORY, "search")
+    assert caught.value.status == 404
+
+
+def test_chat_body_for_the_engine() -> None:
+    asked = {
+        "model": "m",
+        "messages": [
+            {"role": "developer", "content": "be brief", "name": "ops"},
+            {"role": "assistant", "content": "yes", "refusal": None, "tool_calls": None, "annotations": []},
+            {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]},
+        ],
+        "max_completion_tokens": 7,
+        "temperature": 1,
+        "stop": "x",
+        "seed": -1,
+        "user": "u",
+        "metadata": {"a": "b"},
+        "store": False,
+        "tools": [],
+        "n": 1,
+        "top_p": None,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "response_format": SCHEMA,
+        "logprobs": True,
+    }
+    question = chat(asked, DIRECTORY, None)
+    assert question.body == {
+        "model": "m",
+        "messages": [
+            {"role": "system", "content": "be brief"},
+            {"role": "assistant", "content": "yes"},
+            {"role": "user", "content": "ab"},
+        ],
+        "max_tokens": 7,
+        "temperature": 1.0,
+        "stop": ["x"],
+        "seed": 2**32 - 2,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "response_format": SCHEMA,
+        "logprobs": True,
+        "top_logprobs": 1,
+    }
+    assert (question.stream, question.include_usage, question.top_logprobs) == (True, True, 0)
+    assert question.work_tokens == 7 + 13 // 4
+
+
+@pytest.mark.parametrize("given", [{"type": "json_object"}, SCHEMA, {"type": "text"}])
+def test_response_formats_pass(given: dict[str, Any]) -> None:
+    body = chat({"model": "m", "messages": HELLO, "response_format": given}, DIRECTORY, None).body
+    assert body.get("response_format") == (None if given["type"] == "text" else given)
+
+
+def test_plain_requests_are_streamed_from_the_engine_too() -> None:
+    question = completion({"model": "m", "prompt": ["x"], "logprobs": 0, "echo": False}, DIRECTORY, None)
+    assert question.body["stream"] is True
+    assert question.body["stream_options"] == {"include_usage": True}
+    assert question.stream is False
+    assert (question.body["prompt"], question.body["logprobs"], question.top_logprobs) == ("x", 1, 0)
+
+
+def test_embedding_body_for_the_engine() -> None:
+    question = embedding({"model": "v", "input": "x", "encoding_format": "base64", "user": "u"}, DIRECTORY, None)
+    assert question.body == {"model": "vendor/v", "input": ["x"], "encoding_format": "float"}
+    assert question.base64
+    assert not embedding({"model": "search", "input": ["x", "y"]}, DIRECTORY, None).base64
+
+
+def test_refusals_are_openai_errors() -> None:
+    with pytest.raises(Refusal) as caught:
+        chat({"model": "m", "messages": HELLO, "temperature": 9}, DIRECTORY, None)
+    assert json.loads(caught.value.encoded()) == {
+        "error": {
+            "message": "'temperature' must be a number from 0 to 2",
+            "type": "invalid_request_error",
+            "code": "invalid_value",
+            "param": "temperature",
+        }
+    }
