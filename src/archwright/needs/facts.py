@@ -1,4 +1,8 @@
-"""Names that the catalog must know: places, providers, accelerators, models, benchmarks, regulations, currencies."""
+"""Names that the catalog must know: places, providers, accelerators, models, benchmarks, regulations, currencies.
+
+A name that is too long, and entries beyond the most a list may hold, are told by `names` and not looked up here: trying
+spellings of a name takes time that grows with its length.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,7 @@ from archwright.catalog.facts import Catalog
 from archwright.contract.needs import Needs
 from archwright.errors import CatalogError
 from archwright.needs.countries import countries, nearest_countries
+from archwright.needs.names import MAX_ITEMS, MAX_MACHINES, MAX_TEXT
 from archwright.needs.problem import MALFORMED, UNKNOWN_FACT, Problem, nearest, shown
 
 _MACHINE = re.compile(r"[1-9][0-9]{0,3}\s*[xX×]\s*(\S.*)", re.ASCII)
@@ -77,7 +82,7 @@ def models(needs: Needs, catalog: Catalog) -> Iterator[Problem]:
     """Models by name, and bases that are no workload. The first unknown one ends it: each look-up tries spellings."""
     workloads = {workload.name for workload in needs.workloads}
     hosted = {model.id for model in catalog.hosted}
-    for index, workload in enumerate(needs.workloads):
+    for index, workload in enumerate(needs.workloads[:MAX_ITEMS]):
         path = f"workloads[{index}]"
         if workload.model is not None and not _is_model(workload.model, catalog, hosted):
             yield _unknown(f"{path}.model", "model", workload.model, catalog.models.keys() | hosted, _MODELS_HINT)
@@ -103,6 +108,8 @@ def benchmarks(needs: Needs, catalog: Catalog) -> Iterator[Problem]:
 def _is_model(name: str, catalog: Catalog, hosted: Collection[str]) -> bool:
     if name in catalog.models or name in hosted:
         return True
+    if len(name) > MAX_TEXT:
+        return False
     try:
         catalog.model(name)
     except CatalogError:
@@ -112,14 +119,14 @@ def _is_model(name: str, catalog: Catalog, hosted: Collection[str]) -> bool:
 
 def machines(needs: Needs, catalog: Catalog) -> Iterator[Problem]:
     """Pinned accelerators and owned machines."""
-    for index, name in enumerate(needs.placement.accelerators or ()):
+    for index, name in enumerate((needs.placement.accelerators or ())[:MAX_MACHINES]):
         if not _is_accelerator(name, catalog):
             path = f"placement.accelerators[{index}]"
             yield _unknown(
                 path, "accelerator", name, catalog.accelerators, "see `archwright catalog show accelerators`"
             )
             break
-    for index, owned in enumerate(needs.placement.owned):
+    for index, owned in enumerate(needs.placement.owned[:MAX_MACHINES]):
         path = f"placement.owned[{index}].machine"
         match = _MACHINE.fullmatch(owned.machine)
         if match is None:
@@ -134,6 +141,8 @@ def machines(needs: Needs, catalog: Catalog) -> Iterator[Problem]:
 def _is_accelerator(name: str, catalog: Catalog) -> bool:
     if name in catalog.accelerators:
         return True
+    if len(name) > MAX_TEXT:
+        return False
     try:
         catalog.accelerator(name)
     except CatalogError:

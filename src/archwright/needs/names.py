@@ -28,6 +28,8 @@ MAX_TEXT = 200
 MAX_GOAL = 2000
 MAX_URL = 2000
 MAX_ITEMS = 1000
+# Each machine is looked up in the catalog by many spellings, which takes about a millisecond.
+MAX_MACHINES = 200
 
 # A fine-tune starts from a language model: one that a workload runs, or one that another fine-tune makes.
 _TUNABLE = TEXT_KINDS | {"embedding", "finetune", "pretrain"}
@@ -103,10 +105,18 @@ def sizes(needs: Needs) -> Iterator[Problem]:
             yield Problem(
                 CONTRADICTION, path, f"an empty {leaf(path)} allows nothing", "list what is allowed, or delete it"
             )
-    for path, items in (("workloads", needs.workloads), ("data", needs.data), ("goals", needs.goals)):
-        if len(items) > MAX_ITEMS:
-            hint = f"at most {MAX_ITEMS}; put alike ones together"
-            yield Problem(OUT_OF_RANGE, path, f"{len(items):,} {path} are too many", hint)
+    counted: dict[str, tuple[Sequence[object], int]] = {
+        "workloads": (needs.workloads, MAX_ITEMS),
+        "data": (needs.data, MAX_ITEMS),
+        "goals": (needs.goals, MAX_ITEMS),
+        "placement.accelerators": (placement.accelerators or (), MAX_MACHINES),
+        "placement.owned": (placement.owned, MAX_MACHINES),
+    }
+    for path, (items, most) in counted.items():
+        if len(items) > most:
+            yield Problem(
+                OUT_OF_RANGE, path, f"{len(items):,} entries are too many", f"at most {most:,}; join alike ones"
+            )
 
 
 def references(needs: Needs) -> Iterator[Problem]:
@@ -125,7 +135,7 @@ def references(needs: Needs) -> Iterator[Problem]:
 def _dangling(path: str, names: Iterable[str], known: set[str], what: str) -> Iterator[Problem]:
     for index, name in enumerate(names):
         if name not in known:
-            hint = f"known {what}s: {', '.join(sorted(known)[:10]) or 'none'}"
+            hint = f"known {what}s: {', '.join(shown(item) for item in sorted(known)[:5]) or 'none'}"
             message = f"there is no {what} {shown(name)}"
             yield Problem(DANGLING, f"{path}[{index}]", message, hint, partial(nearest, name, known))
             return
@@ -134,6 +144,7 @@ def _dangling(path: str, names: Iterable[str], known: set[str], what: str) -> It
 def bases(needs: Needs) -> Iterator[Problem]:
     """Following `base` from workload to workload never comes back, and ends at a language model."""
     by_name = {workload.name: workload for workload in needs.workloads}
+    safe: set[str] = set()
     for index, workload in enumerate(needs.workloads):
         path = f"workloads[{index}].base"
         if workload.kind != "finetune" or workload.base not in by_name:
@@ -146,21 +157,23 @@ def bases(needs: Needs) -> Iterator[Problem]:
             yield Problem(
                 CONTRADICTION, path, message, f"name a workload of kind {', '.join(sorted(_TUNABLE))}, or a model"
             )
-        elif _circular(workload, by_name):
+        elif _circular(workload, by_name, safe):
             message = f"following the bases from {shown(workload.name)} goes round in a circle"
             yield Problem(CONTRADICTION, path, message, "let one of them start from a model")
+            return
 
 
-def _circular(start: Workload, by_name: dict[str, Workload]) -> bool:
-    """Whether `start` is reached again; a circle that `start` only leads into is told at its own members."""
-    seen: set[str] = set()
+def _circular(start: Workload, by_name: dict[str, Workload], safe: set[str]) -> bool:
+    """Whether the bases from `start` on lead into a circle. `safe` keeps what was followed to its end before."""
+    seen = {start.name}
     name = start.base
-    while name is not None and name not in seen:
-        if name == start.name:
+    while name in by_name and name not in safe:
+        if name in seen:
             return True
         seen.add(name)
-        following = by_name.get(name)
-        name = following.base if following is not None and following.kind == "finetune" else None
+        following = by_name[name]
+        name = following.base if following.kind == "finetune" else None
+    safe |= seen
     return False
 
 

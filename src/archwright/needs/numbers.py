@@ -25,7 +25,7 @@ from archwright.contract.needs import (
     Workload,
 )
 from archwright.contract.record import Record
-from archwright.needs.problem import CONTRADICTION, OUT_OF_RANGE, Problem, join
+from archwright.needs.problem import CONTRADICTION, OUT_OF_RANGE, Problem, join, leaf
 from archwright.needs.walk import fields, records
 
 MAX_GIB = 1e9
@@ -119,7 +119,7 @@ def _inside(allowed: Range, value: object, path: str) -> Iterator[Problem]:
         for name, item in value.items():
             yield from _inside(allowed, item, join(path, name))
     elif isinstance(value, int | float) and not allowed.holds(value):
-        yield Problem(OUT_OF_RANGE, path, f"{value:g} is out of range", f"it must be {allowed}")
+        yield Problem(OUT_OF_RANGE, path, f"{leaf(path)} cannot be {value:g}", f"write a number of {allowed}")
 
 
 def pairs(needs: Needs) -> Iterator[Problem]:
@@ -132,8 +132,10 @@ def pairs(needs: Needs) -> Iterator[Problem]:
             message = f"the 95th percentile of {record.p95:g} tokens is below the mean of {record.mean:g}"
             yield Problem(CONTRADICTION, join(path, "p95"), message, "raise p95 or lower the mean")
         if isinstance(record, Traffic) and record.regions is not None:
-            total = sum(record.regions.values())
-            if not abs(total - 1) <= SHARES_TOLERANCE:
+            shares = record.regions.values()
+            total = sum(shares)
+            # A negative share is told by `ranges`, at the share itself.
+            if min(shares, default=0) >= 0 and abs(total - 1) > SHARES_TOLERANCE:
                 message = f"the shares of the regions sum to {total:g}, not to 1"
                 yield Problem(
                     CONTRADICTION, join(path, "regions"), message, "write shares of the traffic that sum to 1"

@@ -47,7 +47,9 @@ def parse(data: bytes, file: str, catalog: Catalog) -> tuple[Needs, NeedsSource]
     if len(data) > MAX_BYTES:
         raise _too_large(len(data), file)
     tree = read_tree(_text(data, file), file)
-    needs = _typed(tree)
+    value, mistyped = shape(tree.value)
+    raise_first(mistyped, tree)
+    needs = typed(value, tree)
     raise_first(problems(needs, tree.lines, catalog), tree)
     lines = {path: line for path, line in tree.lines.items() if path}
     return needs, NeedsSource(file=file, digest=hashlib.sha256(data).hexdigest(), lines=lines)
@@ -99,13 +101,12 @@ def _line(before: str) -> int:
     return len(_LINE_END.findall(before)) + 1
 
 
-def _typed(tree: Tree) -> Needs:
-    """The tree as Needs. `shape` finds every wrong type with its line; msgspec's own refusal is the second lock."""
-    value, found = shape(tree.value, Needs)
-    raise_first(found, tree)
+def typed(value: object, tree: Tree) -> Needs:
+    """The shaped value as Needs: the second lock, should `shape` ever let pass what msgspec does not."""
     try:
         return msgspec.convert(value, Needs, strict=True)
     except msgspec.ValidationError as error:
-        message, _, path = str(error).partition(" - at ")
-        path = path.strip("`").removeprefix("$").removeprefix(".").split("[...]")[0]
-        raise to_error(Problem(WRONG_TYPE, path, message, "see docs/needs.md for the fields"), tree) from error
+        message, _, place = str(error).partition(" - at ")
+        path = place.strip("`").removeprefix("$").removeprefix(".").split("[...]")[0]
+        hint = "correct this field; the files of `archwright init` show every one"
+        raise to_error(Problem(WRONG_TYPE, path, message, hint), tree) from error

@@ -8,10 +8,11 @@ mapping, and knows no spelling to suggest.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import lru_cache, partial
+from functools import cache, partial
 
 from msgspec import inspect
 
+from archwright.contract.needs import Needs
 from archwright.needs.problem import (
     MISSING_FIELD,
     NOT_A_CHOICE,
@@ -32,15 +33,15 @@ _EMPTY_HINT = "fill it in, or delete the line"
 _NUMBER_HINT = "write a plain number: no quotes, no unit, no thousands separator"
 
 
-@lru_cache(maxsize=8)
-def _described(record: type[object]) -> inspect.Type:
-    return inspect.type_info(record)
+@cache
+def _described() -> inspect.Type:
+    return inspect.type_info(Needs)
 
 
-def shape(value: object, record: type[object]) -> tuple[object, list[Problem]]:
+def shape(value: object) -> tuple[object, list[Problem]]:
     """The value ready for msgspec.convert (`15.0e+6` made whole where a whole number is due), and what is wrong."""
     walk = _Walk()
-    return walk.value(_described(record), value, ""), walk.problems
+    return walk.value(_described(), value, ""), walk.problems
 
 
 class _Walk:

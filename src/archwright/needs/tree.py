@@ -64,8 +64,8 @@ class _Container:
     def add(self, value: object) -> None:
         if isinstance(self.value, list):
             self.value.append(value)
-        elif self.key is not None:
-            self.value[self.key] = value
+        else:
+            self.value[self.key or ""] = value
             self.key = None
 
 
@@ -162,7 +162,7 @@ class _Builder:
         if plain and not isinstance(resolve(text), str):
             message = f"the field name {shown(text)} is not a text"
             raise self.refuse(REFUSED_YAML, line, message, "put it in quotes")
-        if not text or len(text) > MAX_KEY_CHARACTERS or any(_refused(char) for char in text):
+        if not text or len(text) > MAX_KEY_CHARACTERS or not text.isprintable():
             hint = f"1 to {MAX_KEY_CHARACTERS} visible characters"
             raise self.refuse(BAD_TEXT, line, f"the field name {shown(text)} is not usable", hint)
         mapping = parent.value
@@ -200,9 +200,10 @@ def read_tree(text: str, file: str) -> Tree:
             builder.feed(event)
     except yaml.YAMLError as error:
         raise _syntax(error, builder) from error
-    builder.lines.setdefault("", 1)
     tree = builder.tree()
     if tree.value is None:
+        # Nothing stands anywhere: libyaml's mark is where the file ends.
+        tree.lines[""] = 1
         hint = "`archwright init` writes one to start from"
         raise to_error(Problem(EMPTY, "", "the needs file is empty", hint), tree)
     if not isinstance(tree.value, dict):

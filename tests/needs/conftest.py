@@ -1,0 +1,34 @@
+"""A refusal, and what every refusal of a needs file owes its reader."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import pytest
+
+from archwright.catalog.load import load
+from archwright.errors import NeedsError
+from archwright.needs.reader import parse
+
+DEADLINE_S = 2.0
+
+Refused = Callable[[bytes], NeedsError]
+
+
+@pytest.fixture(scope="session")
+def refused() -> Refused:
+    """The error for some bytes: within the stated deadline, in three short lines a terminal can show."""
+
+    def refuse(data: bytes) -> NeedsError:
+        started = time.monotonic()
+        with pytest.raises(NeedsError) as caught:
+            parse(data, "needs.yaml", load())
+        assert time.monotonic() - started < DEADLINE_S
+        error, lines = caught.value, caught.value.lines().splitlines()
+        assert len(lines) == 3 and max(len(line) for line in lines) < 400
+        assert all(line.isprintable() for line in lines)
+        assert error.where.file == "needs.yaml" and error.hint
+        return error
+
+    return refuse

@@ -1,0 +1,145 @@
+"""Rules seen from the contract: no field without a range, no kind without its fields; spelling; the parser itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import get_args
+
+import pytest
+import yaml
+from msgspec import inspect
+
+from archwright.catalog.load import load
+from archwright.contract.needs import Kind, Needs, Traffic, Workload
+from archwright.errors import MissingError, NeedsError
+from archwright.needs.countries import countries, nearest_countries
+from archwright.needs.kinds import KINDS
+from archwright.needs.numbers import RANGES
+from archwright.needs.problem import nearest, parents, shown
+from archwright.needs.template import TEMPLATES, template
+from archwright.needs.tree import read_tree
+
+
+def numeric(kind: inspect.Type) -> bool:
+    if isinstance(kind, inspect.UnionType):
+        return any(numeric(option) for option in kind.types)
+    if isinstance(kind, inspect.DictType):
+        return numeric(kind.value_type)
+    return isinstance(kind, inspect.IntType | inspect.FloatType)
+
+
+def structs(kind: inspect.Type) -> list[inspect.StructType]:
+    found: list[inspect.StructType] = []
+    if isinstance(kind, inspect.StructType):
+        found.append(kind)
+        for field in kind.fields:
+            found += structs(field.type)
+    elif isinstance(kind, inspect.UnionType):
+        for option in kind.types:
+            found += structs(option)
+    elif isinstance(kind, inspect.VarTupleType):
+        found += structs(kind.item_type)
+    elif isinstance(kind, inspect.DictType):
+        found += structs(kind.value_type)
+    return found
+
+
+def test_every_number_of_the_contract_has_a_range() -> None:
+    due = {(s.cls.__name__, f.name) for s in structs(inspect.type_info(Needs)) for f in s.fields if numeric(f.type)}
+    assert due == {(cls.__name__, name) for cls, names in RANGES.items() for name in names}
+
+
+def test_every_kind_says_its_fields_and_they_exist() -> None:
+    assert set(KINDS) == set(get_args(Kind))
+    used: set[str] = set()
+    for known in KINDS.values():
+        workload, traffic = {*known.needs, *known.also}, {*known.traffic, *known.traffic_also}
+        assert workload <= set(Workload.__struct_fields__) and traffic <= set(Traffic.__struct_fields__)
+        assert bool(traffic) == ("traffic" in workload) and (not known.slo or "slo" in workload)
+        used |= workload | {"name", "kind", "data"}
+    assert used == set(Workload.__struct_fields__)
+
+
+def test_countries() -> None:
+    assert len(countries()) == 249 and countries()["NO"] == "Norway"
+    assert all(len(code) == 2 and code.isupper() for code in countries())
+    assert nearest_countries("Norway") == ("NO",)
+    assert "US" in nearest_countries("USA")
+    assert nearest_countries("(((") == ()
+
+
+def test_the_catalog_prices_only_countries_that_exist() -> None:
+    known = {place for place in load().places if len(place) == 2 and place.isupper()}
+    assert known - {"US", "EU"} <= countries().keys()
+
+
+def test_nearest_spelling() -> None:
+    assert nearest("ttft_p96_s", ["ttft_p95_s", "availability"]) == ("ttft_p95_s",)
+    assert nearest("Eu West 1", ["eu-west-1", "us-east-1"])[0] == "eu-west-1"
+    assert nearest("zzz", ["abc"]) == ()
+    assert nearest("x" * 100_000, ["x" * 80]) == ("x" * 80,)
+
+
+def test_what_a_message_shows() -> None:
+    assert shown("a\x1b[31m") == '"a\\u001b[31m"'
+    assert shown("x" * 100) == '"' + "x" * 57 + '..."'
+    assert shown(3) == "3"
+    assert list(parents("a[0].b")) == ["a[0].b", "a[0]", "a", ""]
+
+
+def test_templates_are_the_examples() -> None:
+    assert TEMPLATES == ("desk", "startup", "clinic", "manufacturer")
+    root = Path(__file__).parents[2]
+    for name in TEMPLATES:
+        shipped = root / "src" / "archwright" / "needs" / "templates" / f"{name}.yaml"
+        assert shipped.read_bytes() == (root / "examples" / name / "needs.yaml").read_bytes()
+        assert template(name) == shipped.read_text(encoding="utf-8")
+    with pytest.raises(NeedsError) as caught:
+        template("dekc")
+    assert (caught.value.code, caught.value.nearest) == ("AW-NEEDS-20", ("desk",))
+    with pytest.raises(NeedsError) as caught:
+        template("zzz")
+    assert caught.value.nearest == () and "startup" in caught.value.hint
+
+
+def test_without_the_c_parser_nothing_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(yaml, "CSafeLoader")
+    with pytest.raises(MissingError) as caught:
+        read_tree("a: 1", "needs.yaml")
+    assert "pip install" in caught.value.hint
+
+
+def test_a_character_libyaml_refuses_without_a_mark() -> None:
+    with pytest.raises(NeedsError) as caught:
+        read_tree("a: \x7f", "needs.yaml")
+    assert (caught.value.code, caught.value.where.line) == ("AW-NEEDS-04", 1)
+
+
+HEAD = "version: 1\norganisation: {name: a, country: DE}\nbudget: {currency: EUR, horizon_months: 3}\n"
+TEXT = "requests_per_second: {mean: 1, peak: 2}, input_tokens: {mean: 1, p95: 2}, output_tokens: {mean: 1, p95: 2}"
+ONE = f"workloads: [{{name: a, kind: chat, traffic: {{{TEXT}}}}}]\n"
+TUNE = "  - {{name: a{0}, kind: finetune, base: {1}, method: lora, tokens: 1}}\n"
+FLOODS: dict[str, str] = {
+    "places": f"{HEAD}{ONE}data: [{{name: a, size_gib: 1, residency: [{','.join(f'x{n}' for n in range(15_000))}]}}]",
+    "data sets": f"{HEAD}{ONE}data:\n"
+    + "".join(f"  - {{name: a{n}, size_gib: 1, residency: [q{n}]}}\n" for n in range(2200)),
+    "countries": f"{HEAD}{ONE}sites:\n" + "".join(f"  a{n}: {{count: 1, countries: [Q{n}]}}\n" for n in range(2400)),
+    "empty workloads": f"{HEAD}workloads: [{'{},' * 17_000}]",
+    "unknown fields": HEAD + ONE + "".join(f"zz{n}: 1\n" for n in range(9000)),
+    "a chain of bases": f"{HEAD}workloads:\n" + "".join(TUNE.format(n, f"a{n + 1}") for n in range(1700)),
+    "bases of long names": f"{HEAD}workloads:\n" + "".join(TUNE.format(n, "z" * 90) for n in range(1700)),
+    "accelerators": f"{HEAD}{ONE}placement: {{accelerators: [{','.join(f'a{n}' for n in range(9000))}]}}",
+    "machines": f"{HEAD}{ONE}placement: {{owned: [{','.join(f'{{machine: {n + 1}x H100}}' for n in range(4000))}]}}",
+    "a long model": HEAD + ONE.replace("kind: chat", f"kind: chat, model: {'it' * 100_000}"),
+    "a long accelerator": f"{HEAD}{ONE}placement: {{accelerators: [{'H100 ' * 45_000}]}}",
+    "a long machine": f"{HEAD}{ONE}placement: {{owned: [{{machine: '8x {' ' * 200_000}'}}]}}",
+    "regulations": f"{HEAD}{ONE}regulations: [{'gdpr,' * 15_000}]",
+    "a long address": f"{HEAD}{ONE}existing: [{{kind: lake, product: a, url: 'http://{'[' * 200_000}'}}]",
+}
+
+
+@pytest.mark.parametrize("name", list(FLOODS))
+def test_a_flood_of_mistakes_is_answered_in_time(name: str, refused: Callable[[bytes], NeedsError]) -> None:
+    """Spellings are tried for the mistake that is told, not for each."""
+    refused(FLOODS[name].encode())
