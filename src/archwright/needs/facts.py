@@ -20,7 +20,7 @@ from archwright.needs.problem import MALFORMED, UNKNOWN_FACT, Problem, nearest, 
 _MACHINE = re.compile(r"[1-9][0-9]{0,3}\s*[xX×]\s*(\S.*)", re.ASCII)
 
 
-_MODELS_HINT = "see `archwright catalog show models`"
+_MODELS_HINT = "name a model of the catalog"
 
 
 def _unknown(path: str, what: str, name: str, known: Collection[str], hint: str) -> Problem:
@@ -123,7 +123,7 @@ def machines(needs: Needs, catalog: Catalog) -> Iterator[Problem]:
         if not _is_accelerator(name, catalog):
             path = f"placement.accelerators[{index}]"
             yield _unknown(
-                path, "accelerator", name, catalog.accelerators, "see `archwright catalog show accelerators`"
+                path, "accelerator", name, catalog.accelerators, "name an accelerator of the catalog, or its family"
             )
             break
     for index, owned in enumerate(needs.placement.owned[:MAX_MACHINES]):
