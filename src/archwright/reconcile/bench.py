@@ -265,7 +265,7 @@ async def _end(tasks: list[asyncio.Task[None]] | list[asyncio.Task[Trace]], time
 
 def _require_answers(phase: str, traces: list[Trace], wire: Wire) -> None:
     """A phase in which no request got any content measures nothing: raise its commonest error."""
-    if not traces or any(trace.chunks for trace in traces):
+    if any(trace.chunks for trace in traces):
         return
     errors = [trace.error for trace in traces if trace.error is not None]
     if not errors:
@@ -296,8 +296,6 @@ def _dialect_notes(target: Target, url: str, dialect: Dialect, tokens: Tokens, r
 
 def _phase_notes(phase: Phase) -> Iterable[str]:
     total = len(phase.requests)
-    if not total:
-        yield f"{phase.name}: the planned traffic holds no request in {phase.load_s:g} s"
     if phase.late:
         worst = max(request.late_s for request in phase.requests)
         yield f"{phase.name}: {phase.late} of {total} requests were sent late, the latest by {worst:.2f} s"

@@ -7,7 +7,7 @@ Decides what each source can honestly say:
 - The ring is asked over the very window in which the phase ran.
 - A Prometheus knows no phases. Latencies are read over the window, and the evidence states the load it saw beside the
   planned one. Tokens/s is a promise at a concurrency: it is read only when on average at least BUSY_SHARE of
-  that concurrency was in flight (Little: mean latency x requests / window); else it stays unmeasured, with the reason.
+  that concurrency was in flight (Little: seconds of latency per second); else it stays unmeasured, with the reason.
 """
 
 from __future__ import annotations
@@ -233,7 +233,7 @@ class _Scrape:
         if self._query.metric == "tokens_per_s" and (gap := self._idle(series)):
             return gap
         promql = self._query.promql(series.of(self._query.metric), series.labels)
-        value = self._prometheus.instant(promql)
+        value = self._ask(promql)
         if value is None:
             return "the Prometheus has no value for the query"
         samples = max(1, round(self._samples(series)))
@@ -245,7 +245,7 @@ class _Scrape:
             return "the plan states no load for it"
         running = self._in_flight(series)
         if running is None:
-            return "how many requests ran at once is unknown: no request latencies here"
+            return "how many requests ran at once is unknown: neither latencies nor a gauge of them here"
         if running < BUSY_SHARE * self._load.concurrency:
             return (
                 f"on average {running:.2f} requests ran at once in {self._window.window_s:g} s; "
@@ -254,22 +254,26 @@ class _Scrape:
         return ""
 
     def _in_flight(self, series: _Series) -> float | None:
-        """Little's law over the requests that finished in the window."""
-        if series.names and series.of("latency_s") is None:
-            return None
-        query = Query(metric="latency_s", labels={}, statistic="mean", window_s=self._window.window_s)
-        mean = self._prometheus.instant(query.promql(series.of("latency_s"), series.labels))
-        count = self._prometheus.instant(query.promql_samples(series.of("latency_s"), series.labels))
-        return None if mean is None or count is None else mean * count / self._window.window_s
+        """Mean number of requests in flight: seconds of latency per second (Little), else the engine's own gauge."""
+        seconds, labels = self._window.window_s, series.labels
+        query = Query(metric="latency_s", labels=labels, statistic="rate", window_s=seconds)
+        if series.names and "latency_s" not in series.names:
+            if "in_flight" not in series.names:
+                return None
+            query = Query(metric="in_flight", labels=labels, statistic="mean", window_s=seconds)
+        return self._ask(query.promql(series.of(query.metric)))
+
+    def _ask(self, promql: str) -> float | None:
+        return self._prometheus.instant(promql, self._window.ended_at)
 
     def _samples(self, series: _Series) -> float:
         promql = self._query.promql_samples(series.of(self._query.metric), series.labels)
-        return self._prometheus.instant(promql) or 0.0
+        return self._ask(promql) or 0.0
 
     def _models(self, series: _Series) -> float:
         suffix = "_count" if BY_QUANTITY[self._query.metric].kind == "histogram" else ""
         name = series.of(self._query.metric)
-        return self._prometheus.instant(f"count(count by ({MODEL_LABEL}) ({name}{suffix}))") or 0.0
+        return self._ask(f"count(count by ({MODEL_LABEL}) ({name}{suffix}))") or 0.0
 
     def _remark(self, samples: int) -> str:
         """The load the window saw, where it can be told, beside the load the prediction was made for."""

@@ -9,6 +9,8 @@ Nothing of a reply but short identifiers is ever quoted: servers echo prompts an
 
 from __future__ import annotations
 
+import asyncio
+import os
 import re
 import ssl
 import time
@@ -23,6 +25,7 @@ import msgspec
 from archwright.errors import ReconcileError, Where
 
 BODY_LIMIT = 65_536
+CLOSING_S = 0.05
 EVENT_LIMIT = 4_194_304
 IDENTIFIER = re.compile(r"[A-Za-z0-9_.-]{1,60}")
 
@@ -175,6 +178,8 @@ class Wire:
     async def __aexit__(self, *_: object) -> None:
         if self._session is not None:
             await self._session.close()
+            # Closed TLS connections let go of their sockets only some turns of the loop later.
+            await asyncio.sleep(CLOSING_S)
 
     def _tls(self) -> ssl.SSLContext | bool:
         if not self.target.verify_tls:
@@ -291,7 +296,9 @@ class Wire:
         except aiohttp.InvalidURL as error:
             raise _unusable("the address is not a URL") from error
         except aiohttp.ClientConnectorError as error:
-            message = f"cannot connect: {error.os_error.strerror or 'no such host'}"
+            number = error.os_error.errno
+            reason = os.strerror(number).lower() if number is not None and number > 0 else "no such host"
+            message = f"cannot connect: {reason}"
             raise self._error("AW-REC-10", message, "is the server running, and the host and port right?") from error
         except aiohttp.ClientResponseError as error:
             raise self._error("AW-REC-15", "the reply is not HTTP", "check the port, and http or https") from error

@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from archwright.contract.estimate import Estimate
+from archwright.contract.evidence import Measurement, Prediction, Query, Statistic
+from archwright.contract.plan import Plan
+from archwright.contract.record import replace
+from archwright.reconcile.compare import choose, reconcile, rows
+
+NUMBERS = st.floats(0, 1e12, allow_nan=False)
+EMPTY = Plan(
+    needs_file="n",
+    needs_digest="n",
+    catalog_digest="c",
+    created_at="t",
+    organisation="o",
+    currency="EUR",
+    horizon_months=1,
+    chosen=None,
+    options=(),
+    workloads=(),
+    pools=(),
+    predictions=(),
+    controls=(),
+    assumptions=(),
+    bases=(),
+)
+
+
+def prediction(name: str, band: tuple[float, float, float], metric: str = "ttft_s") -> Prediction:
+    low, value, high = sorted(band)
+    return Prediction(
+        id=name,
+        metric=metric,
+        workload="w",
+        estimate=Estimate(value=value, low=low, high=high, unit="u"),
+        query=Query(metric=metric, labels={"workload": "w"}, statistic="p95", window_s=60),
+    )
+
+
+def measurement(plan: Plan, name: str, number: float, **changes: object) -> Measurement:
+    made = Measurement(
+        plan_digest=plan.digest,
+        prediction_id=name,
+        at=100.0,
+        source="gateway",
+        value=number,
+        unit="u",
+        statistic="p95",
+        samples=9,
+        window_s=10.0,
+        evidence="asked",
+    )
+    return replace(made, **changes)
+
+
+@given(
+    st.lists(st.tuples(st.tuples(NUMBERS, NUMBERS, NUMBERS), st.one_of(st.none(), NUMBERS)), max_size=8),
+    st.sampled_from(["ttft_s", "tokens_per_s"]),
+)
+def test_within_exactly_when_inside_the_band_and_coverage_counts_it(
+    cases: list[tuple[tuple[float, float, float], float | None]], metric: str
+) -> None:
+    plan = replace(EMPTY, predictions=tuple(prediction(str(n), band, metric) for n, (band, _) in enumerate(cases)))
+    measured = {str(n): measurement(plan, str(n), value) for n, (_, value) in enumerate(cases) if value is not None}
+    result = reconcile(plan, measured)
+    assert [deviation.prediction_id for deviation in result.deviations] == [p.id for p in plan.predictions]
+    held = 0
+    for deviation, (band, value) in zip(result.deviations, cases, strict=True):
+        low, _, high = sorted(band)
+        if value is None:
+            assert deviation.verdict == "unknown"
+            assert deviation.measured is None
+            continue
+        assert (deviation.verdict == "within") == (low <= value <= high)
+        if value > high:
+            assert deviation.verdict == ("better" if metric == "tokens_per_s" else "worse")
+        if value < low:
+            assert deviation.verdict == ("worse" if metric == "tokens_per_s" else "better")
+        held += low <= value <= high
+    assert result.coverage == (held / len(measured) if measured else None)
+    assert reconcile(plan, measured) == result
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"plan_digest": "another"}, "measured for another plan"),
+        ({"unit": "ms"}, "measured in ms, predicted in u"),
+        ({"samples": 0}, "no samples"),
+        ({"value": float("nan")}, "not a finite number"),
+        ({"value": float("inf")}, "not a finite number"),
+    ],
+)
+def test_a_measurement_that_answers_nothing_is_unknown_and_says_why(changes: dict[str, object], why: str) -> None:
+    plan = replace(EMPTY, predictions=(prediction("a", (1, 2, 3)),))
+    (deviation,) = reconcile(plan, {"a": measurement(plan, "a", 2.0, **changes)}).deviations
+    assert (deviation.measured, deviation.verdict) == (None, "unknown")
+    assert deviation.evidence == f"asked  # {why}"
+
+
+def test_a_gap_is_said_beside_the_query() -> None:
+    plan = replace(EMPTY, predictions=(prediction("a", (1, 2, 3)),))
+    (deviation,) = reconcile(plan, {}, {"a": "nobody asked"}).deviations
+    assert deviation.evidence == plan.predictions[0].query.promql() + "  # nobody asked"
+    (plain,) = reconcile(plan, {}).deviations
+    assert plain.evidence == plan.predictions[0].query.promql()
+
+
+@pytest.mark.parametrize(
+    ("statistic", "printed", "samples"),
+    [("rate", "mean", 9), ("last", "max", 1), ("p95", "p95", 9), ("mean", "mean", 9)],
+)
+def test_only_the_four_statistics_of_the_answer_are_printed(statistic: Statistic, printed: str, samples: int) -> None:
+    plan = replace(EMPTY, predictions=(prediction("a", (1, 2, 3)),))
+    (deviation,) = reconcile(plan, {"a": measurement(plan, "a", 2.0, statistic=statistic)}).deviations
+    assert deviation.measured is not None
+    assert (deviation.measured.statistic, deviation.measured.samples) == (printed, samples)
+
+
+def test_the_newest_window_wins_and_inside_it_the_better_source() -> None:
+    plan = EMPTY
+    client = measurement(plan, "a", 1.0, source="client", at=100.0)
+    gateway = measurement(plan, "a", 2.0, source="gateway", at=99.0)
+    scraped = measurement(plan, "a", 3.0, source="prometheus", at=100.5)
+    strange = measurement(plan, "a", 4.0, source="oracle", at=100.4)
+    old_gateway = measurement(plan, "a", 5.0, source="gateway", at=50.0)
+    other = measurement(plan, "b", 6.0, source="client")
+    assert choose([client, gateway, scraped, strange, old_gateway, other]) == {"a": gateway, "b": other}
+    assert choose([old_gateway, client])["a"] == client
+    assert choose([strange, scraped])["a"] == scraped
+    assert choose([old_gateway, gateway])["a"] == gateway
+    assert choose([]) == {}
+
+
+def test_rows_carry_the_predictions_own_statistic(make_plan: Callable[..., Plan]) -> None:
+    plan = make_plan()
+    rate = plan.predictions[-1]
+    found = measurement(plan, rate.id, 90.0, unit="tokens/s", statistic="rate")
+    table = rows(reconcile(plan, {rate.id: found}), plan)
+    assert [row.statistic for row in table] == ["p50", "p95", "p50", "p95", "mean"]
+    assert (table[-1].measured, table[-1].samples, table[-1].verdict, table[-1].unit) == (90.0, 9, "within", "tokens/s")
+    assert (table[0].measured, table[0].samples, table[0].verdict) == (None, 0, "unknown")
+    assert table[0].low < table[0].predicted < table[0].high

@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from archwright.contract.evidence import Measurement, Prediction
+from archwright.contract.plan import Plan
+from archwright.contract.record import replace
+from archwright.monitor.ring import Recorder
+from archwright.reconcile.measure import client_measurements, ring_measurements
+from archwright.reconcile.timing import BenchResult, Outcome, Phase, Timing, Window
+from archwright.store import Store
+
+MakePlan = Callable[..., Plan]
+Predict = Callable[..., Prediction]
+
+
+def timing(ttft_s: float | None, tokens: int = 11, outcome: Outcome = "finished") -> Timing:
+    """Sent at 1.0; a tenth of a second a token; ended at 9.0 if it never had content."""
+    first = None if ttft_s is None else 1.0 + ttft_s
+    last = None if first is None else first + 0.1 * (tokens - 1)
+    return Timing(
+        due_s=1.0,
+        sent_s=1.0,
+        first_s=first,
+        last_s=last,
+        ended_s=9.0 if last is None else last,
+        asked_tokens=tokens,
+        input_tokens=40,
+        output_tokens=0 if first is None else tokens,
+        chunks=0 if first is None else tokens,
+        outcome=outcome,
+    )
+
+
+def result(peak: list[Timing], closed: list[Timing]) -> BenchResult:
+    return BenchResult(
+        url="http://h/v1",
+        model="small",
+        workload="chat",
+        tokens_per_word=1.2,
+        template_tokens=10.0,
+        phases=(
+            Phase(name="peak", started_at=1000.0, ended_at=1050.0, load_s=45.0, requests=tuple(peak)),
+            Phase(name="closed", started_at=1050.0, ended_at=1060.0, load_s=10.0, requests=tuple(closed)),
+        ),
+        notes=(),
+    )
+
+
+def by_id(found: list[Measurement]) -> dict[str, Measurement]:
+    assert len({m.prediction_id for m in found}) == len(found)
+    return {m.prediction_id: m for m in found}
+
+
+def test_the_client_measures_each_prediction_in_its_phase(make_plan: MakePlan) -> None:
+    plan = make_plan()
+    found = by_id(client_measurements(plan, result([timing(0.2), timing(0.4)], [timing(5.0, 50), timing(6.0, 50)])))
+    assert set(found) == {prediction.id for prediction in plan.predictions}
+    ttft = found["chat.ttft_s.p50"]
+    assert ttft.value == pytest.approx(0.3)
+    assert (ttft.samples, ttft.window_s, ttft.at) == (2, 50.0, 1050.0)
+    assert found["chat.ttft_s.p95"].value == pytest.approx(0.39)
+    assert found["chat.tpot_s.p50"].value == pytest.approx(0.1)
+    rate = found["chat.tokens_per_s.rate"]
+    assert (rate.value, rate.samples, rate.unit, rate.window_s) == (10.0, 2, "tokens/s", 10.0)
+    assert {m.source for m in found.values()} == {"client"}
+    assert {m.plan_digest for m in found.values()} == {plan.digest}
+    assert ttft.evidence.startswith(
+        'histogram_quantile(0.5, sum by (le) (increase(archwright_ttft_seconds_bucket{workload="chat"}[50s])))'
+    )
+    assert ttft.evidence.endswith("# by the client's clock, phase peak, 2 of 2 requests")
+
+
+def test_a_request_the_drain_cut_before_content_counts_with_the_time_it_waited(make_plan: MakePlan) -> None:
+    run = result(
+        [timing(0.2), timing(None, outcome="cut"), timing(None, outcome="failed")], [timing(None, outcome="cut")]
+    )
+    found = by_id(client_measurements(make_plan(), run))
+    assert found["chat.ttft_s.p50"].value == pytest.approx((0.2 + 8.0) / 2)
+    assert found["chat.ttft_s.p50"].samples == 2
+    assert found["chat.tpot_s.p50"].samples == 1
+    assert "chat.tokens_per_s.rate" not in found
+
+
+def test_predictions_of_any_phase_use_all_of_it_and_tokens_per_s_the_closed_loop(
+    make_plan: MakePlan, predict: Predict
+) -> None:
+    extra = (
+        predict("ttft_s", "mean", "", 1.0, "chat"),
+        predict("latency_s", "max", "", 1.0, "chat"),
+        predict("ttft_s", "last", "", 1.0, "chat"),
+        predict("tokens_per_s", "mean", "", 1.0, "chat"),
+        predict("peak_memory_bytes", "max", "", 1.0, "chat"),
+        predict("ttft_s", "mean", "", 1.0, "other"),
+        predict("ttft_s", "p99", "third", 1.0, "chat"),
+    )
+    plan = make_plan(extra=extra)
+    found = by_id(client_measurements(plan, result([timing(0.2)], [timing(0.6), timing(0.4, outcome="cut")])))
+    assert found["chat.ttft_s.mean"].value == pytest.approx(0.4)
+    assert (found["chat.ttft_s.mean"].window_s, found["chat.ttft_s.mean"].at) == (60.0, 1060.0)
+    assert found["chat.latency_s.max"].value == pytest.approx(1.6)
+    assert found["chat.tokens_per_s.mean"].value == pytest.approx(2.2)
+    assert set(found) == {p.id for p in plan.predictions} - {
+        "chat.ttft_s.last",
+        "chat.peak_memory_bytes.max",
+        "other.ttft_s.mean",
+        "chat.ttft_s.p99",
+    }
+
+
+def test_a_run_that_saw_nothing_measures_nothing(make_plan: MakePlan) -> None:
+    assert client_measurements(make_plan(), result([], [])) == []
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """One chat request a second from 990 to 1069, its TTFT its own second / 1000; memory and start-up beside."""
+    made = Store(f"sqlite:///{tmp_path / 'ring.db'}")
+    recorder = Recorder(made)
+    labels = {"workload": "chat", "model": "small", "pool": "p"}
+    for second in range(990, 1070):
+        recorder.observe("ttft_s", labels, second / 1000, second + 0.5)
+        recorder.observe("tokens_per_s", labels, 8, second + 0.5)
+    recorder.observe("startup_s", {"process": "platform"}, 1.5, 900.0)
+    recorder.observe("peak_memory_bytes", {"process": "engine"}, 5e8, 1010.0)
+    recorder.close()
+    return made
+
+
+def unlabelled(prediction: Prediction, window_s: float) -> Prediction:
+    return replace(prediction, query=replace(prediction.query, labels={}, window_s=window_s))
+
+
+def test_the_ring_is_asked_over_the_very_window_of_the_phase(
+    store: Store, make_plan: MakePlan, predict: Predict
+) -> None:
+    run = result([timing(0.2)], [timing(0.2)])
+    extra = (
+        unlabelled(predict("startup_s", "last", "", 1.5, ""), 300),
+        unlabelled(predict("peak_memory_bytes", "max", "", 5e8, ""), 20),
+    )
+    plan = make_plan(extra=extra)
+    found = by_id(ring_measurements(store, plan, run.windows))
+    assert found["chat.ttft_s.p50"].value == pytest.approx(1.0245, abs=0.001)
+    assert (found["chat.ttft_s.p50"].samples, found["chat.ttft_s.p50"].window_s) == (50, 50.0)
+    assert found["chat.ttft_s.p50"].evidence.endswith("[50s])))  # phase peak")
+    rate = found["chat.tokens_per_s.rate"]
+    assert rate.value == pytest.approx(8.0)
+    assert (rate.samples, rate.unit) == (10, "tokens/s")
+    assert found[".startup_s.last"].value == 1.5
+    assert found[".startup_s.last"].window_s == 300.0
+    assert found[".peak_memory_bytes.max"].window_s == 60.0
+    assert "chat.tpot_s.p50" not in found
+    assert {m.source for m in found.values()} == {"gateway"}
+    store.close()
+
+
+def test_a_named_whole_window_is_taken_as_it_is(store: Store, make_plan: MakePlan, predict: Predict) -> None:
+    plan = make_plan(extra=(unlabelled(predict("startup_s", "last", "", 1.5, ""), 300),))
+    late = Window(name="", started_at=950.0, ended_at=1060.0)
+    assert ring_measurements(store, plan, [late]) == []
+    (found,) = ring_measurements(store, plan, [replace(late, started_at=899.0)])
+    assert (found.prediction_id, found.window_s) == (".startup_s.last", 161.0)
+    assert ring_measurements(store, plan, []) == []
+    store.close()

@@ -1,0 +1,286 @@
+"""A real Prometheus scrapes an engine's exposition and our own; reconcile reads both by their own names."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Summary, generate_latest
+
+from archwright.contract.evidence import Prediction
+from archwright.contract.plan import LoadSpec, Plan
+from archwright.contract.record import replace
+from archwright.monitor.exposition import CONTENT_TYPE, Exposition
+from archwright.monitor.prometheus import Prometheus
+from archwright.reconcile.compare import reconcile
+from archwright.reconcile.measure import prometheus_measurements, read_prometheus
+
+pytestmark = pytest.mark.enable_socket
+
+MakePlan = Callable[..., Plan]
+Predict = Callable[..., Prediction]
+SCRIPT = Path(__file__).parents[1] / "tools" / "prometheus.sh"
+SCRAPES, WINDOW_S = 7, 5.0
+
+# What every imagined request takes; five a second, so 3 are in flight on average and 50 tokens/s are made.
+RATE, TTFT_S, TPOT_S, LATENCY_S, TOKENS = 5.0, 0.3, 0.02, 0.6, 10
+ENGINE = {
+    "ttft_s": "vllm:time_to_first_token_seconds",
+    "tpot_s": "vllm:request_time_per_output_token_seconds",
+    "latency_s": "vllm:e2e_request_latency_seconds",
+    "tokens_per_s": "vllm:generation_tokens_total",
+}
+ODD = {"ttft_s": "odd:ttft_seconds"}
+DUO = {"ttft_s": "duo:time_to_first_token_seconds"}
+TTFT_BOUNDS = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 40, 80)
+TPOT_BOUNDS = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 2.5, 5)
+LATENCY_BOUNDS = (0.3, 0.5, 0.8, 1, 1.5, 2, 2.5, 5, 10, 15, 20, 30, 40, 50, 60)
+
+
+class Traffic:
+    """Renders both expositions as they stand after RATE requests a second since the beginning."""
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+        self._done = 0
+        self._lock = threading.Lock()
+        self._registry = CollectorRegistry()
+        self._engine = {
+            "ttft_s": self._histogram(ENGINE["ttft_s"], TTFT_BOUNDS),
+            "tpot_s": self._histogram(ENGINE["tpot_s"], TPOT_BOUNDS),
+            "latency_s": self._histogram(ENGINE["latency_s"], LATENCY_BOUNDS),
+        }
+        self._duo = self._histogram(DUO["ttft_s"], TTFT_BOUNDS)
+        self._running = Gauge("vllm:num_requests_running", "now", ["model_name"], registry=self._registry)
+        self._running.labels("acme/small").set(RATE * LATENCY_S)
+        self._odd = Summary(ODD["ttft_s"], "no buckets", ["model_name"], registry=self._registry)
+        self._tokens = Counter(ENGINE["tokens_per_s"], "generated", ["model_name", "engine"], registry=self._registry)
+        self._own = Exposition()
+        self._own.set("peak_memory_bytes", {"process": "engine"}, 3e8)
+        self._own.set("startup_s", {"process": "platform"}, 1.5)
+
+    def _histogram(self, name: str, bounds: tuple[float, ...]) -> Histogram:
+        return Histogram(name, name, ["model_name", "engine"], buckets=bounds, registry=self._registry)
+
+    def page(self, path: str) -> bytes:
+        with self._lock:
+            due = int((time.monotonic() - self._began) * RATE)
+            for number in range(self._done, due):
+                self._request(number)
+            self._done = due
+        return self._own.render() if path == "/own" else generate_latest(self._registry)
+
+    def _request(self, number: int) -> None:
+        ttft_s = TTFT_S * (0.8, 1.0, 1.2)[number % 3]
+        own = {"workload": "own", "model": "small", "pool": "p"}
+        values = {"ttft_s": ttft_s, "tpot_s": TPOT_S, "latency_s": LATENCY_S}
+        for quantity, value in values.items():
+            self._own.observe(quantity, own, value)
+            self._engine[quantity].labels("acme/small", "0").observe(value)
+        self._own.add("tokens_per_s", own, TOKENS)
+        self._tokens.labels("acme/small", "0").inc(TOKENS)
+        self._odd.labels("acme/small").observe(ttft_s)
+        for model in ("a", "b"):
+            self._duo.labels(model, "0").observe(ttft_s)
+
+
+class Running(NamedTuple):
+    prometheus: Prometheus
+    now: float
+
+
+@pytest.fixture(scope="module")
+def exposition() -> Iterator[int]:
+    """The port of a server with the engine's page at /engine and ours at /own."""
+    traffic = Traffic()
+
+    class Page(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", CONTENT_TYPE)
+            self.end_headers()
+            self.wfile.write(traffic.page(self.path))
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class names it so
+            return None
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Page)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield server.server_address[1]
+    server.shutdown()
+    server.server_close()
+    thread.join(10)
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port
+
+
+def wait_until(url: str, deadline_s: float) -> None:
+    ends = time.monotonic() + deadline_s
+    while True:
+        try:
+            with urllib.request.urlopen(url, timeout=1):
+                return
+        except (OSError, urllib.error.URLError):
+            if time.monotonic() > ends:
+                pytest.fail(f"{url} is not ready after {deadline_s} s")
+            time.sleep(0.1)
+
+
+def wait_for_scrapes(prometheus: Prometheus) -> None:
+    """Until both pages have been read SCRAPES times; the first reading comes up to 5 s after the start."""
+    ends = time.monotonic() + 30
+    while (prometheus.instant("min(count_over_time(up[1m]))") or 0) < SCRAPES:
+        if time.monotonic() > ends:
+            pytest.fail("the Prometheus does not scrape")
+        time.sleep(0.2)
+
+
+@pytest.fixture(scope="module")
+def running(exposition: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A Prometheus that has scraped both pages every second for a while."""
+    found = subprocess.run([SCRIPT], capture_output=True, text=True, check=False)
+    if found.returncode != 0:
+        pytest.fail(found.stderr.strip())
+    folder = tmp_path_factory.mktemp("prometheus")
+    jobs = "".join(
+        f"  - job_name: {name}\n    metrics_path: /{name}\n"
+        f"    static_configs: [{{targets: ['127.0.0.1:{exposition}']}}]\n"
+        for name in ("engine", "own")
+    )
+    config = folder / "prometheus.yml"
+    config.write_text(f"global: {{scrape_interval: 1s, scrape_timeout: 1s}}\nscrape_configs:\n{jobs}")
+    port = free_port()
+    command = [found.stdout.strip(), f"--config.file={config}", f"--storage.tsdb.path={folder / 'data'}"]
+    command += [f"--web.listen-address=127.0.0.1:{port}", "--log.level=error"]
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log)
+    try:
+        wait_until(f"http://127.0.0.1:{port}/-/ready", 20)
+        prometheus = Prometheus(f"http://127.0.0.1:{port}")
+        wait_for_scrapes(prometheus)
+        yield Running(prometheus, time.time())
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def owned(plan: Plan) -> Plan:
+    """The same plan, its predictions asking for the workload that our own exposition serves."""
+    changed = [replace(p, query=replace(p.query, labels={"workload": "own"})) for p in plan.predictions]
+    return replace(plan, predictions=tuple(changed))
+
+
+VALUES = (TTFT_S, TPOT_S, RATE * TOKENS)
+
+
+def test_our_own_names(running: Running, make_plan: MakePlan) -> None:
+    plan = owned(make_plan(values=VALUES))
+    read = read_prometheus(plan, running.prometheus, running.now, WINDOW_S)
+    assert read.gaps == {}
+    result = reconcile(plan, {m.prediction_id: m for m in read.measurements}, read.gaps)
+    assert {d.verdict for d in result.deviations} == {"within"}
+    assert result.coverage == 1.0
+    measured = {m.prediction_id: m for m in read.measurements}
+    assert measured["chat.ttft_s.p50"].value == pytest.approx(TTFT_S, rel=0.15)
+    assert measured["chat.tokens_per_s.rate"].value == pytest.approx(RATE * TOKENS, rel=0.25)
+    assert measured["chat.ttft_s.p50"].samples == pytest.approx(RATE * WINDOW_S, rel=0.4)
+    assert measured["chat.ttft_s.p50"].window_s == WINDOW_S
+    assert "requests/s in the window, predicted for 40/s" in measured["chat.ttft_s.p50"].evidence
+    assert {m.source for m in read.measurements} == {"prometheus"}
+
+
+def test_an_engines_names_for_the_pools_model(running: Running, make_plan: MakePlan) -> None:
+    plan = make_plan(values=VALUES, metrics=ENGINE)
+    plan = replace(plan, pools=tuple(replace(pool, model="acme/small") for pool in plan.pools))
+    found = {m.prediction_id: m for m in prometheus_measurements(plan, running.prometheus, running.now, WINDOW_S)}
+    assert set(found) == {p.id for p in plan.predictions}
+    ttft = found["chat.ttft_s.p50"]
+    assert 0.25 < ttft.value < 0.5, "inside the engine's own bucket"
+    assert 'vllm:time_to_first_token_seconds_bucket{model_name="acme/small"}[5s]' in ttft.evidence
+    assert 0.01 < found["chat.tpot_s.p95"].value <= 0.025
+    assert found["chat.tokens_per_s.rate"].value == pytest.approx(RATE * TOKENS, rel=0.25)
+
+
+def test_an_engines_names_without_a_label_when_it_is_the_only_model(running: Running, make_plan: MakePlan) -> None:
+    found = prometheus_measurements(make_plan(metrics=ENGINE), running.prometheus, running.now, WINDOW_S)
+    assert len(found) == 5
+    assert all("model_name" not in m.evidence for m in found)
+
+
+def gaps_of(plan: Plan, running: Running, window_s: float | None = WINDOW_S) -> dict[str, str]:
+    return read_prometheus(plan, running.prometheus, running.now, window_s).gaps
+
+
+def test_among_several_models_none_is_guessed(running: Running, make_plan: MakePlan) -> None:
+    gaps = gaps_of(make_plan(metrics=DUO), running)
+    assert gaps["chat.ttft_s.p50"] == "this Prometheus knows several models, none of them called small"
+    assert gaps["chat.tpot_s.p50"] == "our own series shows nothing in the window"
+
+
+def test_tokens_per_s_of_a_window_too_quiet_stays_unmeasured(
+    running: Running, make_plan: MakePlan, load: LoadSpec
+) -> None:
+    crowded = make_plan(metrics=ENGINE, loads=(replace(load, concurrency=30),))
+    gaps = gaps_of(crowded, running)
+    assert set(gaps) == {"chat.tokens_per_s.rate"}
+    assert "the prediction is for 30" in gaps["chat.tokens_per_s.rate"]
+    blind = {name: series for name, series in ENGINE.items() if name != "latency_s"}
+    assert "is unknown" in gaps_of(make_plan(metrics=blind), running)["chat.tokens_per_s.rate"]
+    unloaded = make_plan(metrics=ENGINE, loads=())
+    assert gaps_of(unloaded, running) == {"chat.tokens_per_s.rate": "the plan states no load for it"}
+    result = reconcile(crowded, {}, gaps)
+    assert result.deviations[-1].evidence.endswith(gaps["chat.tokens_per_s.rate"])
+
+
+def test_a_pool_of_several_workloads_is_not_told_apart(running: Running, make_plan: MakePlan) -> None:
+    gaps = gaps_of(make_plan(metrics=ENGINE, workloads=("chat", "other")), running)
+    assert set(gaps.values()) == {"the engine does not tell the pool's workloads apart"}
+
+
+def test_series_that_do_not_exist(running: Running, make_plan: MakePlan) -> None:
+    gaps = gaps_of(make_plan(metrics={"ttft_s": "vllm:absent"}), running)
+    assert gaps["chat.ttft_s.p50"] == "neither our own series nor the engine's show anything in the window"
+
+
+def test_gauges_and_the_queries_own_window(running: Running, make_plan: MakePlan, predict: Predict) -> None:
+    extra = tuple(
+        replace(made, query=replace(made.query, labels={"process": process}))
+        for made, process in (
+            (predict("peak_memory_bytes", "max", "", 3e8, ""), "engine"),
+            (predict("startup_s", "last", "", 1.5, ""), "platform"),
+            (predict("disk_bytes", "p95", "", 1.0, ""), "platform"),
+        )
+    )
+    plan = make_plan(extra=extra)
+    found = {m.prediction_id: m for m in prometheus_measurements(plan, running.prometheus, running.now)}
+    assert found[".peak_memory_bytes.max"].value == 3e8
+    assert found[".startup_s.last"].value == 1.5
+    assert found[".startup_s.last"].window_s == 60
+    assert "#" not in found[".startup_s.last"].evidence
+    assert set(found) == {".peak_memory_bytes.max", ".startup_s.last"}
+
+
+def test_a_series_that_has_no_buckets_is_a_gap(running: Running, make_plan: MakePlan) -> None:
+    gaps = gaps_of(make_plan(metrics=ODD), running)
+    assert gaps["chat.ttft_s.p50"] == "the Prometheus has no value for the query"
+
+
+def test_an_engine_that_tells_only_how_many_run(running: Running, make_plan: MakePlan) -> None:
+    metrics = {"tokens_per_s": ENGINE["tokens_per_s"], "in_flight": "vllm:num_requests_running"}
+    found = prometheus_measurements(make_plan(metrics=metrics), running.prometheus, running.now, WINDOW_S)
+    assert [m.prediction_id for m in found] == ["chat.tokens_per_s.rate"]

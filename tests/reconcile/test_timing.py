@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import pytest
+
+from archwright.reconcile.timing import BenchResult, Outcome, Phase, Timing
+
+
+def timing(outcome: Outcome = "finished", *, first: float | None = 1.2, tokens: int = 11, chunks: int = 11) -> Timing:
+    return Timing(
+        due_s=0.9,
+        sent_s=1.0,
+        first_s=first,
+        last_s=None if first is None else first + 1.0,
+        ended_s=2.5,
+        asked_tokens=11,
+        input_tokens=None,
+        output_tokens=tokens,
+        chunks=chunks,
+        outcome=outcome,
+    )
+
+
+def phase(*requests: Timing) -> Phase:
+    return Phase(name="closed", started_at=100.0, ended_at=110.0, load_s=10.0, requests=requests)
+
+
+def test_the_definitions() -> None:
+    request = timing()
+    assert request.ttft_s == pytest.approx(0.2)
+    assert request.tpot_s == pytest.approx(0.1)
+    assert request.latency_s == pytest.approx(1.5)
+    assert request.late_s == pytest.approx(0.1)
+
+
+def test_unfinished_requests_and_single_tokens_have_no_tpot() -> None:
+    assert timing("cut").tpot_s is None
+    assert timing("failed").tpot_s is None
+    assert timing(tokens=1).tpot_s is None
+    assert timing(first=None).tpot_s is None
+    assert timing("cut").latency_s is None
+    assert timing("cut").ttft_s == pytest.approx(0.2)
+    assert timing(first=None).ttft_s is None
+
+
+def test_a_phase_counts_tokens_of_cut_streams_at_the_finished_rate() -> None:
+    counted = phase(timing(tokens=20, chunks=10), timing("cut", tokens=5, chunks=5), timing("failed", chunks=9))
+    assert counted.tokens_delivered == 20 + 2 * 5
+    assert phase(timing("cut", chunks=4)).tokens_delivered == 4
+    assert (counted.count("finished"), counted.count("cut"), counted.count("failed"), counted.late) == (1, 1, 1, 3)
+    assert counted.window_s == 10.0
+
+
+def test_a_result_finds_its_phases() -> None:
+    result = BenchResult(
+        url="u", model="m", workload="w", tokens_per_word=1.0, template_tokens=0.0, phases=(phase(),), notes=()
+    )
+    assert result.phase("closed") == phase()
+    assert result.phase("peak") is None
+    assert [window.name for window in result.windows] == ["closed"]
