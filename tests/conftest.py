@@ -1,1 +1,108 @@
-"""Shared by every test: sockets are off unless a test asks (`enable_socket`); Unix sockets are local and stay on."""
+"""Shared by every test: a small plan with the null engine, and a home of its own.
+
+Sockets are off unless a test asks (`enable_socket`); Unix sockets are local and stay on.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from archwright.contract.estimate import Estimate
+from archwright.contract.evidence import Basis, Prediction, Query, Statistic
+from archwright.contract.needs import Length
+from archwright.contract.plan import Launch, LoadSpec, Option, Plan, Pool, WorkloadPlan
+from archwright.home import Home
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+    """A home in a temporary folder, in force for every function that loads settings."""
+    monkeypatch.setenv("ARCHWRIGHT_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    return Home(tmp_path / "home")
+
+
+def promise(metric: str, statistic: Statistic, band: tuple[float, float, float], phase: str = "") -> Prediction:
+    unit = {"tokens_per_s": "tokens/s", "peak_memory_bytes": "bytes", "disk_bytes": "bytes"}.get(metric, "s")
+    low, value, high = band
+    labels = {"workload": "assistant"} if phase else {}
+    return Prediction(
+        id=f"assistant.{metric}.{statistic}",
+        metric=metric,
+        workload="assistant",
+        estimate=Estimate(value=value, low=low, high=high, unit=unit, basis="null"),
+        query=Query(metric=metric, labels=labels, statistic=statistic, window_s=60.0, phase=phase),
+    )
+
+
+@pytest.fixture
+def null_plan() -> Plan:
+    """A plan whose engine answers after 20 ms with a token each 5 ms, and whose short load `bench` can drive."""
+    pool = Pool(
+        name="assistant",
+        model="null-model",
+        workloads=("assistant",),
+        placement="this-machine",
+        provider="this-machine",
+        region="DE",
+        machine="this machine",
+        accelerator="cpu",
+        accelerator_count=1,
+        replicas=1,
+        slots=2,
+        context_tokens=2048,
+        default_max_tokens=32,
+        quantisation="none",
+        launch=Launch(engine="null", settings={"ttft_s": 0.02, "tpot_s": 0.005}),
+    )
+    option = Option(
+        name="this-machine",
+        placement="this-machine",
+        provider="this-machine",
+        regions=("DE",),
+        feasible=True,
+        misses=(),
+        total_cost=None,
+        cost_per_month=None,
+        capex=None,
+        pools=(pool,),
+        models={"assistant": "null-model"},
+    )
+    predictions = (
+        promise("ttft_s", "p50", (0.01, 0.03, 0.09), "peak"),
+        promise("tpot_s", "p50", (0.004, 0.0055, 0.02), "peak"),
+        promise("tokens_per_s", "rate", (100.0, 250.0, 500.0), "closed"),
+        promise("peak_memory_bytes", "max", (2e7, 1.2e8, 6e8)),
+        promise("startup_s", "last", (0.1, 1.0, 20.0)),
+        promise("disk_bytes", "last", (1.0, 1e5, 1e8)),
+    )
+    load = LoadSpec(
+        workload="assistant",
+        model="null-model",
+        requests_per_second=4.0,
+        input_tokens=Length(mean=20, p95=40),
+        output_tokens=Length(mean=12, p95=24),
+        concurrency=2,
+        peak_s=1.5,
+        closed_s=1.0,
+    )
+    return Plan(
+        needs_file="needs.yaml",
+        needs_digest="0" * 64,
+        catalog_digest="0" * 64,
+        created_at="2026-11-24T00:00:00+00:00",
+        organisation="Test",
+        currency="EUR",
+        horizon_months=12,
+        chosen="this-machine",
+        options=(option,),
+        workloads=(WorkloadPlan(name="assistant", model="null-model", pool="assistant"),),
+        pools=(pool,),
+        predictions=predictions,
+        controls=(),
+        assumptions=(),
+        bases=(Basis(id="null", kind="assumed", stratum="null engine", definition="fixed timings"),),
+        loads=(load,),
+    )

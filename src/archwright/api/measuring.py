@@ -1,3 +1,185 @@
 """Promise against reality: `bench`, `reconcile`."""
 
 from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from archwright import settings
+from archwright.api.context import home_of, keyring, opened
+from archwright.api.running import running_url
+from archwright.contract.evidence import Measurement, Reconciliation
+from archwright.contract.plan import LoadSpec, Plan
+from archwright.contract.record import Record
+from archwright.errors import ReconcileError, UsageError, Where
+from archwright.home import Home
+from archwright.monitor import measurements as kept
+from archwright.monitor.prometheus import Prometheus
+from archwright.monitor.ring import FLUSH_S
+from archwright.operate import owner, platform
+from archwright.plan.file import read_plan
+from archwright.reconcile.bench import BenchResult, Progress, Target, run_bench
+from archwright.reconcile.compare import choose
+from archwright.reconcile.compare import reconcile as compare
+from archwright.reconcile.measure import client_measurements, read_prometheus, ring_measurements
+from archwright.reconcile.timing import Window
+from archwright.store import Store
+
+# Both the gateway and the supervisor have written what they saw after two of their flushes.
+SETTLE_S = 3 * FLUSH_S
+
+
+class PhaseSummary(Record):
+    """One phase of a bench run."""
+
+    workload: str
+    name: str
+    seconds: float
+    requests: int
+    failed: int
+    late: int
+    output_tokens: float
+
+
+class Bench(Record):
+    """What `bench --json` prints: the phases driven, remarks, and plan versus actual."""
+
+    url: str
+    model: str
+    phases: tuple[PhaseSummary, ...]
+    notes: tuple[str, ...]
+    reconciliation: Reconciliation
+
+
+def bench(
+    url: str | None = None, *, against: str | None = None, key_env: str | None = None, model: str | None = None
+) -> Bench:
+    """Drive a plan's traffic at an endpoint by a client with its own clock, and hold the plan against it.
+
+    Without `url` the running platform is driven, and what it recorded itself counts first. Raises ReconcileError
+    (AW-REC-10 to 19) when the endpoint cannot be measured.
+    """
+    home = home_of(settings.load())
+    plan = _plan(home, against)
+    if not plan.loads:
+        raise UsageError(
+            "AW-USE-05",
+            "the plan has no text workload whose traffic could be driven",
+            hint="plan a chat, rag, completion or batch-text workload",
+        )
+    results: list[BenchResult] = []
+    with opened() as (_settings, _home, store):
+        for load in plan.loads:
+            target = _target(home, url, load, key_env, model)
+            results.append(run_bench(target, load, _progress()))
+        time.sleep(SETTLE_S)
+        found: list[Measurement] = []
+        for result in results:
+            found += client_measurements(plan, result)
+            if url is None:
+                found += ring_measurements(store, plan, [*result.windows, _lifetime(home)])
+        kept.save(store, found)
+    return Bench(
+        url=results[0].url,
+        model=results[0].model,
+        phases=tuple(_summary(result.workload, phase) for result in results for phase in result.phases),
+        notes=tuple(note for result in results for note in result.notes),
+        reconciliation=compare(plan, choose(found)),
+    )
+
+
+def _summary(workload: str, phase):  # type: ignore[no-untyped-def]
+    return PhaseSummary(
+        workload=workload,
+        name=phase.name,
+        seconds=round(phase.window_s, 1),
+        requests=len(phase.requests),
+        failed=phase.count("failed"),
+        late=phase.late,
+        output_tokens=phase.tokens_delivered,
+    )
+
+
+def _target(home: Home, url: str | None, load: LoadSpec, key_env: str | None, model: str | None) -> Target:
+    if url is not None:
+        key = None if key_env is None else settings.variable(key_env)
+        if key_env is not None and not key:
+            raise UsageError("AW-USE-06", f"the variable {key_env} is not set", hint=f"export {key_env}=...")
+        return Target(url=url, key=key, model=model or load.model)
+    address = running_url(home)
+    with keyring() as (keys, _home, _store):
+        key = owner.local_key(keys, home)
+    authority = settings.load().tls_certificate or None
+    return Target(f"{address}/v1", key, model or load.model, workload=load.workload, ca_file=authority)
+
+
+def _lifetime(home: Home) -> Window:
+    """The window of what has no phase: from `up` until now."""
+    now = time.time()
+    status = platform.status(home)
+    return Window(name="", started_at=now - (status.up_s or 0.0) - 1.0, ended_at=now)
+
+
+def _progress() -> Callable[[Progress], None] | None:
+    """One line on the terminal, rewritten; nothing when the output is not one."""
+    if not sys.stderr.isatty():
+        return None
+
+    def show(progress: Progress) -> None:
+        end = "\n" if progress.elapsed_s >= progress.total_s else ""
+        sys.stderr.write(
+            f"\r{progress.phase}: {progress.elapsed_s:4.0f} of {progress.total_s:.0f} s, "
+            f"{progress.finished} of {progress.started} requests answered, {progress.failed} failed {end}"
+        )
+        sys.stderr.flush()
+
+    return show
+
+
+def reconcile(plan: str | None = None, *, prometheus: str | None = None) -> Reconciliation:
+    """Each prediction of the plan against its measurement; drives no traffic.
+
+    `plan`: a plan.json; else the running plan, else plan.json of the folder. The newest bench of the plan counts, and
+    what was never benched is read from what the platform records. With `prometheus` everything is read from there.
+    """
+    home = home_of(settings.load())
+    read = _plan(home, plan)
+    if prometheus is not None:
+        reading = read_prometheus(read, Prometheus(prometheus), time.time())
+        return compare(read, choose(reading.measurements), reading.gaps)
+    with opened() as (_settings, _home, store):
+        found = choose(kept.of_plan(store, read.digest))
+        for live in _live(store, home, read):
+            found.setdefault(live.prediction_id, live)
+    return compare(read, found)
+
+
+def _live(store: Store, home: Home, plan: Plan) -> list[Measurement]:
+    """What the running platform saw of real traffic, if it runs this plan."""
+    status = platform.status(home)
+    if status.plan_digest != plan.digest:
+        return []
+    now = time.time()
+    windows = [_lifetime(home)]
+    peaks = [p.query.window_s for p in plan.predictions if p.query.phase == "peak"]
+    if peaks:
+        windows.append(Window(name="peak", started_at=now - max(peaks), ended_at=now))
+    return ring_measurements(store, plan, windows)
+
+
+def _plan(home: Home, path: str | None) -> Plan:
+    if path is not None:
+        return read_plan(Path(path))
+    if platform.status(home).url is not None:
+        return read_plan(home.plan)
+    here = Path("plan.json")
+    if not here.is_file():
+        raise ReconcileError(
+            "AW-REC-30",
+            "no plan: nothing is running and there is no plan.json here",
+            where=Where(str(here)),
+            hint="archwright plan needs.yaml -o plan.json",
+        )
+    return read_plan(here)

@@ -113,10 +113,10 @@ def down(*, dry_run: bool = False) -> Stopped:
 
 
 def running_url(home: Home) -> str:
-    """The URL of the running platform. Raises OperateError AW-OPS-11 when none runs."""
+    """The URL of the running platform. Raises OperateError AW-OPS-31 when none runs."""
     current = platform.status(home)
     if current.url is None:
-        raise OperateError("AW-OPS-11", "no platform of this home is running", hint="archwright up --detach")
+        raise OperateError("AW-OPS-31", "no platform of this home is running", hint="archwright up --detach")
     return current.url
 
 
@@ -135,7 +135,7 @@ def ask(question: str, *, model: str | None = None, max_tokens: int | None = Non
             if line.startswith(b"data: {"):
                 event = json.loads(line[6:])
                 if "error" in event:
-                    raise OperateError("AW-OPS-12", str(event["error"].get("message")), hint="archwright status")
+                    raise OperateError("AW-OPS-32", str(event["error"].get("message")), hint="archwright status")
                 for choice in event.get("choices", []):
                     yield choice["delta"].get("content") or ""
 
@@ -156,7 +156,7 @@ def _call(url: str, key: str, context: ssl.SSLContext | None, body: bytes | None
             message = json.loads(message)["error"]["message"]
         except (ValueError, KeyError, TypeError):
             message = message or str(error)
-        raise OperateError("AW-OPS-12", f"the gateway refused: {message}", where=Where(url)) from error
+        raise OperateError("AW-OPS-32", f"the gateway refused: {message}", where=Where(url)) from error
     except urllib.error.URLError as error:
         hint = "archwright status"
-        raise OperateError("AW-OPS-13", f"cannot reach it: {error.reason}", where=Where(url), hint=hint) from error
+        raise OperateError("AW-OPS-33", f"cannot reach it: {error.reason}", where=Where(url), hint=hint) from error

@@ -62,7 +62,7 @@ def _acquire(home: Home) -> TextIO:
         if lock is not None:
             return lock
         time.sleep(0.05)
-    raise OperateError("AW-OPS-10", "a platform of this home is already running", hint="archwright down")
+    raise OperateError("AW-OPS-30", "a platform of this home is already running", hint="archwright down")
 
 
 def main(argv: list[str]) -> int:

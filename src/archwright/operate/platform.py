@@ -48,7 +48,7 @@ def check(plan: Plan, home: Home, host: str, port: int) -> None:
     current = state.running(home)
     if current is not None:
         raise OperateError(
-            "AW-OPS-10",
+            "AW-OPS-30",
             f"a platform of this home is already running at {current.url}",
             where=Where(str(home.root)),
             hint="archwright status shows it, archwright down stops it",

@@ -26,7 +26,10 @@ START_TICK_S = 0.02
 PROBE_EVERY_S = 2.0
 SILENT_LIMIT = 5
 BACKOFF_S, BACKOFF_LIMIT_S, HEALTHY_S = 0.2, 5.0, 30.0
-SAMPLE_EVERY_S, DISK_EVERY_S = 1.0, 15.0
+SAMPLE_EVERY_S, SLOW_SAMPLE_EVERY_S = 1.0, 15.0
+# Memory is looked at each second and written when it grew by this share, else with the slow samples.
+GROWTH = 1.005
+PRUNE_EVERY_S, RETENTION_S = 3600.0, 7 * 86400.0
 GRACE_S = 12.0
 PLATFORM = {"process": "platform"}
 
@@ -51,7 +54,8 @@ class Supervisor:
         self._up_called_at = up_called_at
         self._clock = clock
         self._ready_s: float | None = None
-        self._next_probe = self._next_sample = self._next_disk = 0.0
+        self._next_probe = self._next_sample = self._next_slow_sample = self._next_prune = 0.0
+        self._memory = 0.0
 
     def run(self, stop: Event) -> None:
         """Until `stop` is set. Raises OperateError AW-OPS-20 when a process does not become ready at start."""
@@ -134,12 +138,17 @@ class Supervisor:
 
     def _sample(self, now: float) -> None:
         self._next_sample = now + SAMPLE_EVERY_S
+        slow = now >= self._next_slow_sample
         used = sample.memory_bytes([os.getpid(), *(child.pid for child in self.children)])
-        if used is not None:
-            self._recorder.observe("peak_memory_bytes", PLATFORM, float(used), now)
-        if now >= self._next_disk:
-            self._next_disk = now + DISK_EVERY_S
+        if used is not None and (slow or used > self._memory * GROWTH):
+            self._memory = float(used)
+            self._recorder.observe("peak_memory_bytes", PLATFORM, self._memory, now)
+        if slow:
+            self._next_slow_sample = now + SLOW_SAMPLE_EVERY_S
             self._recorder.observe("disk_bytes", PLATFORM, float(sample.disk_bytes(self._home, self._bundle)), now)
+        if now >= self._next_prune:
+            self._next_prune = now + PRUNE_EVERY_S
+            self._recorder.prune(now - RETENTION_S)
 
     def _write_state(self) -> None:
         processes = tuple(

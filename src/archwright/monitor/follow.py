@@ -1,0 +1,35 @@
+"""What other processes recorded, shown on this process's exposition.
+
+The supervisor measures memory, start-up and disk but has no port of its own: the gateway shows its readings too, so
+that one scrape of one address sees the whole platform.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from archwright.monitor.exposition import Exposition
+from archwright.monitor.ring import OBSERVATIONS
+from archwright.store import Span, Store
+
+
+class Follower:
+    """`catch_up` shows the observations of `quantities` that arrived after `since` and were not shown yet."""
+
+    def __init__(self, store: Store, exposition: Exposition, quantities: Iterable[str], since: float) -> None:
+        self._store = store
+        self._exposition = exposition
+        self._since = dict.fromkeys(quantities, since)
+        self._seen: dict[str, int] = dict.fromkeys(self._since, 0)
+
+    def catch_up(self) -> None:
+        """Reads the store: not for an event loop. Raises StoreError when the store refuses."""
+        for quantity, since in self._since.items():
+            rows = self._store.rows(OBSERVATIONS, {"quantity": quantity}, Span("at", since))
+            # Rows of the very moment shown last are among them again.
+            for row in rows[self._seen[quantity] :]:
+                self._exposition.record(quantity, row.labels, row.value)
+            if rows:
+                newest = rows[-1].at
+                self._since[quantity] = newest
+                self._seen[quantity] = sum(1 for row in rows if row.at >= newest)

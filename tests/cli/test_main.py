@@ -1,0 +1,122 @@
+"""The command line: what it prints, where, and with which exit status."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from archwright.cli import main
+from archwright.contract.plan import Plan
+from archwright.home import Home
+from archwright.plan.file import write_plan
+
+
+def test_an_error_is_three_lines_on_standard_error(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("needs.yaml").write_text("version: 1\norganisation: {name: A, contry: DE}\n", encoding="utf-8")
+    assert main(["plan", "needs.yaml"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    code, where, hint = err.splitlines()
+    assert code.startswith("AW-NEEDS-") and "contry" in code
+    assert where.strip().startswith("needs.yaml:2") and "country" in hint
+
+
+def test_an_error_as_json(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("needs.yaml").write_text("version: 1\norganisation: {name: A, contry: DE}\n", encoding="utf-8")
+    assert main(["plan", "needs.yaml", "--json"]) == 2
+    error = json.loads(capsys.readouterr().err)
+    assert set(error) == {"code", "message", "where", "hint", "nearest"}
+    assert error["where"]["file"] == "needs.yaml" and error["where"]["line"] == 2
+    assert "country" in error["nearest"]
+
+
+@pytest.mark.parametrize(
+    ("words", "status"),
+    [
+        (["plan", "nowhere.yaml"], 2),
+        (["explain", "nowhere.json"], 2),
+        (["models", "fetch", "no-such-model"], 2),
+        (["catalog", "show", "no-such-thing"], 2),
+        (["reconcile"], 9),
+        (["ask", "anybody?"], 8),
+        (["key", "create", "--role", "king"], 2),
+    ],
+)
+def test_exit_statuses(words: list[str], status: int, home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == status
+    assert 2 <= len(capsys.readouterr().err.splitlines()) <= 3
+
+
+def test_usage_errors_end_with_2(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in ([], ["no-such-verb"], ["plan"], ["key", "create", "--no-such-option", "1"]):
+        with pytest.raises(SystemExit) as caught:
+            main(words)
+        assert caught.value.code == 2
+    capsys.readouterr()
+
+
+def test_init_writes_a_template_once(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["init", "--template", "clinic"]) == 0
+    assert "Klinikverbund" in Path("needs.yaml").read_text(encoding="utf-8")
+    assert main(["init"]) == 2, "an existing file is never overwritten"
+    assert "AW-USE-02" in capsys.readouterr().err
+
+
+def test_tenants_keys_and_audit(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["tenant", "create", "acme"]) == 0
+    assert main(["key", "create", "--tenant", "acme", "--json"]) == 0
+    made = json.loads(capsys.readouterr().out.split("\n", 2)[2])
+    assert made["key"].startswith("aw_") and made["tenant"] == "acme"
+    assert main(["key", "revoke", made["id"]]) == 0
+    capsys.readouterr()
+    assert main(["key", "list", "--tenant", "acme", "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert [row["revoked"] for row in listed] == [True] and made["key"] not in json.dumps(listed)
+    assert main(["audit", "verify"]) == 0
+    assert main(["audit", "list"]) == 0
+
+
+def test_tables_and_records_print(home: Home, null_plan: Plan, capsys: pytest.CaptureFixture[str]) -> None:
+    write_plan(null_plan, Path("plan.json"))
+    for words in (
+        ["models", "list"],
+        ["tenant", "list"],
+        ["settings"],
+        ["status"],
+        ["down"],
+        ["down", "--dry-run"],
+        ["catalog", "check"],
+        ["catalog", "show", "SmolLM2-135M-Instruct"],
+        ["explain", "plan.json"],
+        ["explain", "plan.json", "ttft_s"],
+        ["reconcile", "plan.json"],
+    ):
+        assert main(words) == 0, words
+        assert capsys.readouterr().out.strip(), words
+        if words != ["down"]:
+            assert main([*words, "--json"]) == 0
+            json.loads(capsys.readouterr().out)
+
+
+def test_doctor_fails_when_the_model_is_missing(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor"]) == 1
+    assert "archwright models fetch" in capsys.readouterr().out
+
+
+def test_a_closed_pipe_ends_quietly(home: Home) -> None:
+    line = f"{sys.executable} -m archwright catalog check | head -1"
+    run = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False)
+    assert run.stderr == "" and run.stdout.startswith("table")
+
+
+def test_a_password_in_the_database_url_is_not_shown(
+    home: Home, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ARCHWRIGHT_DATABASE_URL", "postgresql+psycopg://me:hunter2@db/aw")
+    assert main(["settings"]) == 0
+    out = capsys.readouterr().out
+    assert "hunter2" not in out and "@db/aw" in out
