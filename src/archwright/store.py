@@ -234,15 +234,20 @@ class Store:
 
     def _widen(self, made: sa.Table) -> None:
         """Add the columns of fields that the record gained since the table was made."""
-        present = {column["name"] for column in sa.inspect(self._engine).get_columns(made.name)}
-        missing = [column for column in made.columns if column.name not in present]
-        if not missing:
-            return
+        missing = self._missing(made)
         quote = self._engine.dialect.identifier_preparer.quote
-        with self._engine.begin() as connection:
-            for column in missing:
-                kind = column.type.compile(self._engine.dialect)
-                connection.exec_driver_sql(f"ALTER TABLE {quote(made.name)} ADD COLUMN {quote(column.name)} {kind}")
+        for column in missing:
+            kind = column.type.compile(self._engine.dialect)
+            try:
+                with self._engine.begin() as connection:
+                    connection.exec_driver_sql(f"ALTER TABLE {quote(made.name)} ADD COLUMN {quote(column.name)} {kind}")
+            except (sa.exc.OperationalError, sa.exc.ProgrammingError):
+                if column in self._missing(made):  # else another process was first
+                    raise
+
+    def _missing(self, made: sa.Table) -> list[sa.Column[Any]]:
+        present = {column["name"] for column in sa.inspect(self._engine).get_columns(made.name)}
+        return [column for column in made.columns if column.name not in present]
 
     def _guard(self) -> _Guard:
         return _Guard(self._engine.url.render_as_string(hide_password=True))

@@ -1,0 +1,282 @@
+"""Keys: shown once, kept as a keyed hash, seen at once, refused within a second of their revocation."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from archwright.access.identity import (
+    KEYS,
+    POLL_S,
+    SECRET_LENGTH,
+    UNKNOWN_POLL_S,
+    KeyRecord,
+    Keys,
+    Principal,
+    load_pepper,
+    well_formed,
+)
+from archwright.errors import AccessError, StoreError, UsageError
+from archwright.home import Home
+from archwright.store import Store
+
+
+class _Clock:
+    now: float
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def other_process(store: Store, clock: Callable[[], float]) -> Keys:
+    """Keys as another process would open them: nothing in memory yet."""
+    return Keys(Store(store.url), b"p" * 32, clock=clock, monotonic=clock)
+
+
+def test_a_key_identifies_its_tenant_and_role(keys: Keys) -> None:
+    secret, record = keys.create("clinic", "admin", "ward-7")
+    assert keys.identify(secret) == Principal(key_id=record.id, tenant="clinic", role="admin")
+    assert secret.startswith("aw_") and len(secret) == SECRET_LENGTH == 52
+    assert (record.name, record.prefix, record.created_at) == ("ward-7", secret[:10], 1_000.0)
+
+
+def test_neither_record_nor_database_holds_the_secret(keys: Keys, store: Store, tmp_path: Path) -> None:
+    secret, record = keys.create("clinic")
+    assert secret[10:] not in repr(record)
+    store.close()
+    kept = b"".join(path.read_bytes() for path in (tmp_path / "home").iterdir() if path.is_file())
+    assert secret.encode() not in kept
+    assert secret[10:].encode() not in kept
+    assert record.digest.encode() in kept
+
+
+def test_the_pepper_decides(keys: Keys, store: Store) -> None:
+    secret, _ = keys.create("clinic")
+    assert Keys(store, b"q" * 32).identify(secret) is None
+
+
+def test_secrets_differ() -> None:
+    assert len({Keys(Store("sqlite://"), b"").create("t")[0] for _ in range(5)}) == 5
+
+
+@pytest.mark.parametrize("change", ["cut", "longer", "letter", "prefix", "not-ascii", "empty", "checksum"])
+def test_a_mistyped_secret_is_refused_without_the_store(keys: Keys, store: Store, change: str) -> None:
+    secret, _ = keys.create("clinic")
+    swapped = "A" if secret[20] != "A" else "B"
+    wrong = {
+        "cut": secret[:-1],
+        "longer": secret + "x",
+        "letter": secret[:20] + swapped + secret[21:],
+        "prefix": "ax_" + secret[3:],
+        "not-ascii": secret[:20] + "é" + secret[21:],
+        "empty": "",
+        "checksum": secret[:-6] + ("AAAAAA" if not secret.endswith("AAAAAA") else "AAAAAB"),
+    }[change]
+    assert not well_formed(wrong)
+    assert Keys(Store("sqlite:////nowhere/at/all.db"), b"p" * 32).identify(wrong) is None
+
+
+@given(st.text(max_size=60))
+def test_no_text_breaks_the_check(text: str) -> None:
+    assert not well_formed(text)
+
+
+def test_a_key_of_another_process_is_seen_at_once(keys: Keys, store: Store, clock: _Clock) -> None:
+    gateway = other_process(store, clock)
+    first, _ = keys.create("clinic")
+    assert gateway.identify(first) is not None
+    second, _ = keys.create("clinic")
+    clock.now += UNKNOWN_POLL_S
+    assert gateway.identify(second) is not None
+
+
+def test_unknown_keys_do_not_flood_the_store(keys: Keys, store: Store, clock: _Clock) -> None:
+    gateway = other_process(store, clock)
+    known, _ = keys.create("clinic")
+    assert gateway.identify(known) is not None
+    later, _ = keys.create("clinic")
+    clock.now += UNKNOWN_POLL_S - 0.01
+    assert gateway.identify(later) is None, "read the store too often"
+    clock.now += 0.02
+    assert gateway.identify(later) is not None
+
+
+def test_a_revoked_key_is_refused_here_at_once_and_elsewhere_within_the_poll(
+    keys: Keys, store: Store, clock: _Clock
+) -> None:
+    gateway = other_process(store, clock)
+    secret, record = keys.create("clinic")
+    assert gateway.identify(secret) is not None
+    assert keys.identify(secret) is not None
+    assert keys.revoke(record.id) == record
+    assert keys.identify(secret) is None
+    clock.now += POLL_S
+    assert gateway.identify(secret) is None
+    clock.now += 1
+    assert gateway.identify(secret) is None
+    assert POLL_S <= 1.0
+
+
+def test_revoking_twice_is_once_and_an_unknown_key_is_an_error(keys: Keys) -> None:
+    _, record = keys.create("clinic")
+    assert not keys.revoked(record.id)
+    keys.revoke(record.id)
+    keys.revoke(record.id)
+    assert keys.revoked(record.id)
+    with pytest.raises(UsageError, match="no key") as caught:
+        keys.revoke("key-0")
+    assert caught.value.code == "AW-USE-34"
+
+
+def test_a_key_revoked_before_it_was_seen_is_never_live(keys: Keys, store: Store, clock: _Clock) -> None:
+    secret, record = keys.create("clinic")
+    keys.revoke(record.id)
+    assert other_process(store, clock).identify(secret) is None
+
+
+def test_a_revocation_that_arrives_before_its_key_counts(store: Store, clock: _Clock) -> None:
+    """The two tables are read one after the other; a key and its revocation may both come in between."""
+    maker, gateway = Keys(store, b"p" * 32), other_process(store, clock)
+    secret, record = maker.create("clinic")
+    maker.revoke(record.id)
+    gateway._seen_keys = store.last_seq(KEYS)  # it read the keys just before this one was written
+    assert gateway.identify(secret) is None
+    gateway._seen_keys = 0
+    clock.now += 1
+    assert gateway.identify(secret) is None
+
+
+def test_tenants_see_only_their_own_keys(keys: Keys) -> None:
+    _, one = keys.create("clinic", name="a")
+    _, two = keys.create("bank", name="b")
+    assert keys.list("clinic") == (one,)
+    assert keys.list("bank") == (two,)
+    assert keys.list("nobody") == ()
+    assert keys.list() == (one, two)
+
+
+def test_tenants_are_unique_and_made_with_their_first_key(keys: Keys) -> None:
+    assert keys.create_tenant("clinic").created_at == 1_000.0
+    keys.create("clinic")
+    keys.create("bank")
+    keys.create("bank")
+    assert [tenant.name for tenant in keys.tenants()] == ["clinic", "bank"]
+    with pytest.raises(UsageError, match="exists") as caught:
+        keys.create_tenant("bank")
+    assert caught.value.code == "AW-USE-31"
+
+
+@pytest.mark.parametrize("name", ["", "Clinic", "a b", "a" * 41, "../x", "a\n", "ü", "';--"])
+def test_names_are_checked(keys: Keys, name: str) -> None:
+    with pytest.raises(UsageError, match="name") as caught:
+        keys.create_tenant(name)
+    assert caught.value.code == "AW-USE-30"
+    with pytest.raises(UsageError):
+        keys.create(name)
+    if name:
+        with pytest.raises(UsageError):
+            keys.create("clinic", name=name)
+    assert keys.list() == () and keys.tenants() == ()
+
+
+def test_an_unknown_role_is_refused(keys: Keys) -> None:
+    with pytest.raises(UsageError, match="no role 'root'") as caught:
+        keys.create("clinic", "root")
+    assert caught.value.code == "AW-USE-33"
+
+
+def test_when_revocations_cannot_be_read_identify_says_so(tmp_path: Path, clock: _Clock) -> None:
+    """The caller denies: a revoked key must not pass because a disk is gone."""
+    file = tmp_path / "archwright.db"
+    keys = Keys(Store(f"sqlite:///{file}"), b"p" * 32, clock=clock, monotonic=clock)
+    secret, _ = keys.create("clinic")
+    assert keys.identify(secret) is not None
+    keys._store.close()
+    for path in tmp_path.iterdir():
+        path.unlink()
+    file.mkdir()
+    clock.now += POLL_S
+    with pytest.raises(StoreError, match="refuses"):
+        keys.identify(secret)
+
+
+def test_threads_agree(keys: Keys) -> None:
+    made = [keys.create("clinic")[0] for _ in range(20)]
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(keys.identify, made * 20))
+    assert all(found)
+
+
+def test_a_tenant_made_by_two_at_once_is_one(keys: Keys, store: Store, clock: _Clock) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: Keys(store, b"p" * 32).create("clinic"), range(8)))
+    assert [tenant.name for tenant in keys.tenants()] == ["clinic"]
+    assert len(keys.list("clinic")) == 8
+
+
+def test_the_pepper_is_made_once_and_private(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    pepper = load_pepper(home)
+    assert len(pepper) == 32 and load_pepper(home) == pepper
+    assert stat.S_IMODE(os.stat(home.pepper).st_mode) == 0o600
+    assert [path.name for path in home.pepper.parent.iterdir()] == ["pepper"]
+    assert load_pepper(Home(tmp_path / "other")) != pepper
+
+
+def test_processes_that_make_the_pepper_at_once_end_with_one(tmp_path: Path) -> None:
+    program = (
+        "import sys\nfrom archwright.access.identity import load_pepper\nfrom archwright.home import Home\n"
+        "print('ready', flush=True)\nsys.stdin.readline()\nprint(load_pepper(Home(sys.argv[1])).hex())"
+    )
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", program, str(tmp_path / "home")],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(3)
+    ]
+    for process in started:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in started:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    peppers = {process.communicate(timeout=30)[0].strip() for process in started}
+    assert len(peppers) == 1 and len(peppers.pop()) == 64
+
+
+def test_a_damaged_pepper_is_said_in_three_lines(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    home.pepper.write_bytes(b"short")
+    with pytest.raises(AccessError, match="damaged: 5 bytes") as caught:
+        load_pepper(home)
+    assert caught.value.code == "AW-ACC-01"
+    assert len(caught.value.lines().splitlines()) == 3
+
+
+def test_a_lost_race_for_the_pepper_keeps_the_winners(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = Home(tmp_path / "home")
+
+    def late(source: str, target: Path) -> None:
+        target.write_bytes(b"w" * 32)
+        raise FileExistsError(17, "File exists", str(target))
+
+    monkeypatch.setattr(os, "link", late)
+    assert load_pepper(home) == b"w" * 32
+    assert [path.name for path in home.pepper.parent.iterdir()] == ["pepper"]
+
+
+def test_records_carry_no_more_than_needed() -> None:
+    assert set(KeyRecord.__struct_fields__) == {"id", "tenant", "role", "name", "prefix", "digest", "created_at"}

@@ -1,0 +1,183 @@
+"""The Prometheus reader against an HTTP server of the test that answers as Prometheus 2.53 does."""
+
+from __future__ import annotations
+
+import base64
+import threading
+import urllib.parse
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import msgspec
+import pytest
+
+from archwright.errors import ReconcileError, UsageError
+from archwright.monitor.prometheus import Prometheus
+
+pytestmark = pytest.mark.enable_socket
+
+
+class Server(ThreadingHTTPServer):
+    """`answer` is (status, body); requests are kept."""
+
+    answer: tuple[int, bytes] = (200, b"")
+    wait: threading.Event | None = None
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.asked: list[tuple[str, dict[str, list[str]], dict[str, str]]] = []
+        self.url = f"http://127.0.0.1:{self.server_address[1]}"
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that gave up waiting closes its connection: that is the test."""
+
+    def yields(self, kind: str, result: Any) -> None:
+        body = {"status": "success", "data": {"resultType": kind, "result": result}}
+        self.answer = (200, msgspec.json.encode(body))
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["content-length"])).decode()
+        self.server.asked.append((self.path, urllib.parse.parse_qs(body), dict(self.headers)))
+        if self.server.wait is not None:
+            self.server.wait.wait(10)
+        status, answer = self.server.answer
+        self.send_response(status)
+        if status == 302:
+            self.send_header("Location", "http://127.0.0.1:9/elsewhere")
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base's name
+        pass
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    made = Server()
+    thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield made
+    made.shutdown()
+    thread.join()
+    made.server_close()
+
+
+def refusal(server: Server, query: str = "up") -> ReconcileError:
+    with pytest.raises(ReconcileError) as caught:
+        Prometheus(server.url).instant(query)
+    assert caught.value.code == "AW-REC-02"
+    assert len(caught.value.lines().splitlines()) == 3
+    return caught.value
+
+
+def test_a_vector_of_one_is_its_number(server: Server) -> None:
+    server.yields("vector", [{"metric": {}, "value": [1700000000.1, "0.25"]}])
+    query = 'sum(rate(x{a="b"}[5m]))'
+    assert Prometheus(server.url + "/").instant(query) == 0.25
+    path, fields, headers = server.asked[0]
+    assert (path, fields) == ("/api/v1/query", {"query": [query]})
+    assert "Authorization" not in headers
+
+
+def test_a_scalar_and_a_time(server: Server) -> None:
+    server.yields("scalar", [1700000000, "3"])
+    assert Prometheus(server.url + "/prefix").instant("scalar(x)", at=1700000000.5) == 3.0
+    path, fields, _ = server.asked[0]
+    assert (path, fields["time"]) == ("/prefix/api/v1/query", ["1700000000.5"])
+
+
+@pytest.mark.parametrize("text", ["NaN", "+Inf", "-Inf"])
+def test_what_is_no_number_is_none(server: Server, text: str) -> None:
+    server.yields("vector", [{"metric": {}, "value": [1, text]}])
+    assert Prometheus(server.url).instant("x") is None
+
+
+def test_an_empty_vector_is_none(server: Server) -> None:
+    server.yields("vector", [])
+    assert Prometheus(server.url).instant("x") is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "result", "reason"),
+    [
+        ("vector", [{"value": [1, "1"]}, {"value": [1, "2"]}], "2 series"),
+        ("matrix", [], "a matrix"),
+        ("string", [1, "x"], "a string"),
+        ("vector", [{"value": [1]}], "no number"),
+        ("vector", [{"value": None}], "no number"),
+        ("scalar", [1, "abc"], "no number"),
+    ],
+)
+def test_other_answers_are_refused(server: Server, kind: str, result: Any, reason: str) -> None:
+    server.yields(kind, result)
+    assert reason in refusal(server).message
+
+
+def test_a_bad_query_says_why(server: Server) -> None:
+    server.answer = (400, b'{"status":"error","errorType":"bad_data","error":"parse error: unexpected \\"}\\""}')
+    assert 'parse error: unexpected "}"' in refusal(server, "}").message
+    server.answer = (422, b'{"status":"error"}')
+    assert "no reason given" in refusal(server).message
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "reason"),
+    [
+        (401, b"", "HTTP 401"),
+        (404, b"not found", "HTTP 404"),
+        (503, b"starting", "HTTP 503"),
+        (302, b"", "HTTP 302"),
+        (200, b"<html>Grafana</html>", "not a Prometheus's JSON"),
+        (200, b'{"status":"success"}', "without data"),
+        (200, b'{"status":7}', "not a Prometheus's JSON"),
+        (200, b"\xff\xfe", "not a Prometheus's JSON"),
+    ],
+)
+def test_what_is_not_a_prometheus_is_refused(server: Server, status: int, body: bytes, reason: str) -> None:
+    server.answer = (status, body)
+    assert reason in refusal(server).message
+
+
+def test_the_token_goes_along_and_is_never_shown(server: Server) -> None:
+    server.answer = (401, b"")
+    with pytest.raises(ReconcileError) as caught:
+        Prometheus(server.url, "s3cret").instant("up")
+    assert server.asked[0][2]["Authorization"] == "Bearer s3cret"
+    assert "s3cret" not in caught.value.lines()
+
+
+def test_user_and_password_of_the_url_go_as_basic_and_are_never_shown(server: Server) -> None:
+    server.answer = (503, b"")
+    prometheus = Prometheus(server.url.replace("://", "://ann:p%40ss@"))
+    with pytest.raises(ReconcileError) as caught:
+        prometheus.instant("up")
+    assert server.asked[0][2]["Authorization"] == "Basic " + base64.b64encode(b"ann:p@ss").decode()
+    assert "p%40ss" not in caught.value.lines() and "p@ss" not in caught.value.lines()
+
+
+def test_nobody_there(server: Server) -> None:
+    with pytest.raises(ReconcileError, match="cannot be reached") as caught:
+        Prometheus("http://127.0.0.1:1").instant("up")
+    assert caught.value.code == "AW-REC-01"
+    assert "127.0.0.1:1" in caught.value.lines()
+
+
+def test_nobody_answers(server: Server) -> None:
+    server.wait = threading.Event()
+    with pytest.raises(ReconcileError, match="timed out") as caught:
+        Prometheus(server.url, timeout_s=0.1).instant("up")
+    server.wait.set()
+    assert caught.value.code == "AW-REC-01"
+
+
+@pytest.mark.parametrize("url", ["", "localhost:9090", "file:///etc/passwd", "ftp://host", "http://", "http:///x"])
+def test_only_http_urls(url: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        Prometheus(url)
+    assert caught.value.code == "AW-USE-35"

@@ -1,0 +1,119 @@
+"""The home: private folders, paths in one place, whole files."""
+
+from __future__ import annotations
+
+import os
+import stat
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from archwright import home as home_module
+from archwright.errors import SettingsError
+from archwright.home import SOCKET_PATH_LIMIT, Home, write_atomic
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.lstat().st_mode)
+
+
+def test_nothing_is_made_before_it_is_needed(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    assert not home.root.exists()
+    assert home.store_url == f"sqlite:///{tmp_path}/home/archwright.db"
+    assert home.root.is_dir()
+
+
+def test_every_folder_on_the_way_is_private(tmp_path: Path) -> None:
+    home = Home(tmp_path / "a" / "home")
+    before = os.umask(0o022)
+    try:
+        deep = home.folder("secrets", "deeper")
+    finally:
+        os.umask(before)
+    assert [mode(path) for path in (home.root, deep.parent, deep)] == [0o700] * 3
+    assert mode(tmp_path / "a") == 0o755, "what is above the home is not ours"
+    assert home.folder("secrets", "deeper") == deep
+
+
+def test_the_users_home_is_expanded_and_paths_are_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert Home("~/x").root == tmp_path / "x"
+    assert Home("y").root == tmp_path / "y"
+    with pytest.raises(SettingsError, match="no such home") as caught:
+        Home("~nobody-of-this-name/x")
+    assert caught.value.code == "AW-SET-04"
+
+
+def test_each_thing_has_a_place_of_its_own(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    places = [
+        home.pepper,
+        home.model("f" * 64),
+        home.machine,
+        home.catalog_overlay,
+        home.plan,
+        home.state,
+        home.lock,
+        home.config("gateway"),
+        home.log("gateway"),
+    ]
+    assert len(set(places)) == len(places)
+    assert all(home.root in place.parents for place in places)
+    made = {path.name for path in home.root.iterdir()}
+    assert made == {"secrets", "models", "run", "logs"}, "reading the measured layer makes no folder"
+
+
+def test_a_socket_lives_in_the_home_when_its_path_is_short_enough() -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        assert Home(folder).socket("engine") == Path(folder) / "run" / "engine.sock"
+
+
+def test_a_socket_of_a_deep_home_is_short_private_and_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    short = tmp_path / "t"
+    short.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(short))
+    monkeypatch.setattr(home_module, "SOCKET_PATH_LIMIT", len(str(short)) + 60)
+    one, two = Home(tmp_path / ("x" * 120)), Home(tmp_path / ("y" * 120))
+    assert len(os.fsencode(one.socket("engine"))) < SOCKET_PATH_LIMIT + 60
+    assert one.socket("engine").parent.parent == short
+    assert mode(one.socket("engine").parent) == 0o700
+    assert one.socket("engine") != two.socket("engine")
+    assert one.socket("engine") == Home(one.root).socket("engine")
+
+
+def test_a_twin_folder_that_belongs_to_another_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    home = Home(tmp_path / ("x" * 120))
+    home.socket("engine")
+    owner = os.getuid()
+    twin = home.socket("engine").parent
+    monkeypatch.setattr(os, "getuid", lambda: owner + 1)
+    twin.rename(tmp_path / twin.name.replace(f"-{owner}-", f"-{owner + 1}-"))
+    with pytest.raises(PermissionError, match="another user"):
+        home.socket("engine")
+
+
+def test_a_written_file_is_whole_and_private(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "file"
+    write_atomic(path, b"one")
+    write_atomic(path, b"two", mode=0o644)
+    assert path.read_bytes() == b"two"
+    assert mode(path) == 0o644
+    assert os.listdir(path.parent) == ["file"]
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "file"
+    write_atomic(path, b"old")
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        write_atomic(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["file"]

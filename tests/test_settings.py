@@ -1,0 +1,98 @@
+"""Settings: flag > variable > file > default, each with its source; wrong ones in three lines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from archwright import settings
+from archwright.errors import SettingsError
+
+
+@pytest.fixture(autouse=True)
+def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in settings.NAMES:
+        monkeypatch.delenv(settings.PREFIX + name.upper(), raising=False)
+    monkeypatch.chdir(tmp_path)
+
+
+def test_defaults() -> None:
+    found = settings.load()
+    assert (found.host, found.port, found.home, found.database_url) == ("127.0.0.1", 8470, "~/.archwright", "")
+    assert set(found.sources) == set(settings.NAMES)
+    assert set(found.sources.values()) == {"default"}
+
+
+def test_the_order_of_the_layers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / settings.FILE).write_text('host = "file"\nport = 1\nlog_level = "file"\n')
+    monkeypatch.setenv("ARCHWRIGHT_PORT", "2")
+    monkeypatch.setenv("ARCHWRIGHT_LOG_LEVEL", "environment")
+    found = settings.load({"log_level": "flag", "home": None})
+    assert (found.host, found.port, found.log_level) == ("file", 2, "flag")
+    assert found.sources["host"] == "archwright.toml"
+    assert found.sources["port"] == "ARCHWRIGHT_PORT"
+    assert found.sources["log_level"] == "flag"
+    assert found.sources["home"] == "default"
+
+
+def test_an_empty_variable_is_not_set_and_a_folder_may_be_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "project"
+    folder.mkdir()
+    (folder / settings.FILE).write_text('home = "here"\n')
+    monkeypatch.setenv("ARCHWRIGHT_HOME", "")
+    assert settings.load(folder=folder).home == "here"
+    assert settings.load().home == "~/.archwright"
+
+
+@pytest.mark.parametrize("port", ["-1", "65536", "x", "", "1.5", "0x10"])
+def test_a_port_is_a_port(port: str) -> None:
+    with pytest.raises(SettingsError, match="port must be") as caught:
+        settings.load({"port": port})
+    assert caught.value.code == "AW-SET-02"
+    assert caught.value.where.field == "port"
+
+
+def test_ports_at_the_ends() -> None:
+    assert [settings.load({"port": port}).port for port in (0, "0", 65535, "8470")] == [0, 0, 65535, 8470]
+
+
+def test_an_unknown_name_lists_the_known(tmp_path: Path) -> None:
+    (tmp_path / settings.FILE).write_text("prot = 1\n")
+    with pytest.raises(SettingsError, match="unknown setting 'prot'") as caught:
+        settings.load()
+    assert caught.value.code == "AW-SET-01"
+    assert "port" in caught.value.hint and caught.value.where.file == settings.FILE
+
+
+def test_a_text_must_be_a_text(tmp_path: Path) -> None:
+    (tmp_path / settings.FILE).write_text("host = 7\n")
+    with pytest.raises(SettingsError, match="host must be a text") as caught:
+        settings.load()
+    assert caught.value.code == "AW-SET-02"
+
+
+@pytest.mark.parametrize("content", [b"host = ", b"\xff\xfe", b"a = 1\na = 2\n"])
+def test_a_broken_file_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / settings.FILE).write_bytes(content)
+    with pytest.raises(SettingsError, match="not valid TOML") as caught:
+        settings.load()
+    assert caught.value.code == "AW-SET-03"
+    assert caught.value.where.file == str(tmp_path / settings.FILE)
+
+
+def test_variables_the_user_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_KEY", "k")
+    assert settings.variable("MY_KEY") == "k"
+    assert settings.variable("NO_SUCH_VARIABLE") is None
+
+
+def test_a_childs_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_KEY", "k")
+    monkeypatch.setenv("MY_OTHER", "o")
+    found = settings.child_environment({"ADDED": "a", "MY_OTHER": "p"}, without=("MY_KEY",))
+    assert (found["ADDED"], found["MY_OTHER"]) == ("a", "p")
+    assert "MY_KEY" not in found
+    assert "MY_KEY" in settings.child_environment()

@@ -1,0 +1,319 @@
+"""The store, on SQLite at each commit and on PostgreSQL nightly: the same cases."""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import pytest
+import sqlalchemy as sa
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from archwright.contract.record import Record, replace
+from archwright.errors import StoreError
+from archwright.store import Conflict, Span, Store, Table
+
+
+class Inner(Record):
+    a: int
+    b: tuple[str, ...] = ()
+
+
+class Thing(Record):
+    name: str
+    at: float = 0.0
+    count: int = 0
+    yes: bool = False
+    blob: bytes = b""
+    kind: Literal["one", "two"] = "one"
+    maybe: str | None = None
+    maybe_number: float | None = None
+    labels: dict[str, str] = {}
+    pair: tuple[int, str] = (0, "")
+    inner: Inner = Inner(a=1)
+    inners: tuple[Inner, ...] = ()
+    maybe_inner: Inner | None = None
+    either: int | str = 0
+
+
+THINGS = Table("things", Thing, unique=("name",), index=("at",))
+FREE = Table("free", Thing, index=("at",))
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[str]:
+    """A PostgreSQL server of the test's own in a temporary folder, reachable over a Unix socket only."""
+    folder = Path(tempfile.mkdtemp(prefix="aw-pg-", dir="/tmp"))
+    binaries = sorted(Path("/usr/lib/postgresql").glob("*/bin"))[-1]
+    user = "postgres" if os.getuid() == 0 else None
+    if user is not None:
+        shutil.chown(folder, user)
+    as_user = {"user": user, "cwd": folder, "env": {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"}}
+    init = [binaries / "initdb", "-D", folder / "data", "-U", "test", "-A", "trust", "-E", "UTF8", "--no-sync"]
+    subprocess.run(init, check=True, stdout=subprocess.DEVNULL, **as_user)  # type: ignore[call-overload]
+    command = [binaries / "postgres", "-D", folder / "data", "-k", folder, "-c", "listen_addresses="]
+    server = subprocess.Popen(command, stderr=subprocess.DEVNULL, **as_user)  # type: ignore[call-overload]
+    deadline = time.monotonic() + 30
+    while not (folder / ".s.PGSQL.5432").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    yield f"postgresql+psycopg://test@/postgres?host={folder}"
+    server.send_signal(signal.SIGINT)
+    server.wait(timeout=30)
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.nightly)])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'store.db'}"
+        return
+    address: str = request.getfixturevalue("postgres")
+    yield address
+    engine = sa.create_engine(address)
+    with engine.begin() as connection:
+        for name in sa.inspect(connection).get_table_names():
+            connection.exec_driver_sql(f'DROP TABLE "{name}"')
+    engine.dispose()
+
+
+@pytest.fixture
+def store(url: str) -> Iterator[Store]:
+    opened = Store(url)
+    yield opened
+    opened.close()
+
+
+FULL = Thing(
+    name="full",
+    at=1_700_000_000.123456,
+    count=-(2**63),
+    yes=True,
+    blob=b"\x00\xff",
+    kind="two",
+    maybe="x",
+    maybe_number=0.1,
+    labels={"a": "ü", "b": ""},
+    pair=(7, "seven"),
+    inner=Inner(a=2, b=("x", "y")),
+    inners=(Inner(a=3), Inner(a=4, b=("z",))),
+    maybe_inner=Inner(a=5),
+    either="text",
+)
+
+
+def test_every_type_comes_back(store: Store) -> None:
+    rows = [FULL, Thing(name="plain"), Thing(name="", maybe="", either=5), Thing(name="中\n\"';--")]
+    store.append(FREE, rows)
+    assert store.rows(FREE) == rows
+    assert [type(value) for value in (store.rows(FREE)[0].yes, store.rows(FREE)[0].at)] == [bool, float]
+
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"))
+THING = st.builds(
+    Thing,
+    name=TEXTS,
+    at=st.floats(allow_nan=False, allow_infinity=False, allow_subnormal=False),
+    count=st.integers(-(2**63), 2**63 - 1),
+    yes=st.booleans(),
+    blob=st.binary(),
+    maybe=st.none() | TEXTS,
+    maybe_number=st.none() | st.floats(-1e300, 1e300, allow_subnormal=False),
+    labels=st.dictionaries(TEXTS, TEXTS, max_size=3),
+    maybe_inner=st.none() | st.builds(Inner, a=st.integers(-5, 5), b=st.tuples(TEXTS)),
+    either=st.integers(-5, 5) | TEXTS,
+)
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(THING, min_size=1, max_size=4))
+def test_any_record_comes_back(store: Store, rows: list[Thing]) -> None:
+    before = store.last_seq(FREE)
+    store.append(FREE, rows)
+    assert [row for _, row in store.numbered(FREE, before)] == rows
+
+
+def test_order_filter_span_limit(store: Store) -> None:
+    store.append(
+        FREE, [Thing(name=f"n{number}", at=float(number), kind="two" if number % 2 else "one") for number in range(6)]
+    )
+
+    def names(rows: list[Thing]) -> str:
+        return " ".join(row.name for row in rows)
+
+    assert names(store.rows(FREE)) == "n0 n1 n2 n3 n4 n5"
+    assert names(store.rows(FREE, newest_first=True, limit=2)) == "n5 n4"
+    assert names(store.rows(FREE, {"kind": "two"})) == "n1 n3 n5"
+    assert names(store.rows(FREE, {"kind": "two", "name": "n3"})) == "n3"
+    assert names(store.rows(FREE, span=Span("at", 2.0, 4.0))) == "n2 n3 n4"
+    assert names(store.rows(FREE, span=Span("at", until=1.0))) == "n0 n1"
+    assert names(store.rows(FREE, {"kind": "two"}, Span("at", since=2.0), newest_first=True)) == "n5 n3"
+    assert store.rows(FREE, {"name": "n9"}) == []
+
+
+def test_a_reader_keeps_up_by_numbers(store: Store) -> None:
+    assert store.numbered(FREE) == []
+    store.append(FREE, [Thing(name="a"), Thing(name="b")])
+    (one, _), (two, second) = store.numbered(FREE)
+    assert (one < two, second.name) == (True, "b")
+    store.append(FREE, [Thing(name="c"), Thing(name="d")])
+    assert [row.name for _, row in store.numbered(FREE, two)] == ["c", "d"]
+    assert [row.name for _, row in store.numbered(FREE, two, limit=1)] == ["c"]
+    assert store.numbered(FREE, store.last_seq(FREE)) == []
+
+
+def test_columns_as_stored(store: Store) -> None:
+    store.append(FREE, [Thing(name="a", at=1.0, labels={"k": "v"}), Thing(name="b", at=2.0)])
+    assert [tuple(row) for row in store.columns(FREE, ("name", "labels"))] == [("a", '{"k":"v"}'), ("b", "{}")]
+    assert [row[0] for row in store.columns(FREE, ("name",), {"name": "b"}, Span("at", 0.0, 9.0))] == ["b"]
+
+
+def test_nothing_to_append_is_nothing(store: Store) -> None:
+    store.append(FREE, [])
+    assert store.last_seq(FREE) == 0
+
+
+def test_a_conflict_writes_nothing_of_its_transaction(store: Store) -> None:
+    store.append(THINGS, [Thing(name="a")])
+    with pytest.raises(Conflict, match="exists already") as caught:
+        store.append(THINGS, [Thing(name="b"), Thing(name="a")])
+    assert caught.value.code == "AW-STO-02"
+    assert [row.name for row in store.rows(THINGS)] == ["a"]
+
+
+def test_pruned_numbers_are_never_given_again(store: Store) -> None:
+    store.append(FREE, [Thing(name=f"n{number}", at=float(number)) for number in range(4)])
+    last = store.last_seq(FREE)
+    assert store.prune(FREE, Span("at", until=1.0)) == 2
+    assert [row.name for row in store.rows(FREE)] == ["n2", "n3"]
+    assert store.prune(FREE, Span("at")) == 2
+    assert store.last_seq(FREE) == 0
+    store.append(FREE, [Thing(name="new")])
+    assert store.last_seq(FREE) > last
+
+
+@pytest.mark.parametrize(
+    "thing",
+    [
+        Thing(name="x", at=math.nan),
+        Thing(name="x", at=math.inf),
+        Thing(name="x", maybe_number=-math.inf),
+        Thing(name="\ud800"),
+        Thing(name="x", labels={"a": "\ud800"}),
+        Thing(name="x", count=2**63),
+    ],
+)
+def test_what_cannot_be_stored_is_refused_and_not_changed(store: Store, thing: Thing) -> None:
+    with pytest.raises(StoreError) as caught:
+        store.append(FREE, [Thing(name="before"), thing])
+    assert caught.value.code in ("AW-STO-07", "AW-STO-01")
+    assert caught.value.hint and str(caught.value.where)
+    assert store.rows(FREE) == []
+
+
+class Grown(Thing):
+    added: int = 7
+    added_list: tuple[str, ...] = ()
+    added_maybe: str | None = "given"
+
+
+def test_a_record_may_gain_fields_with_defaults(store: Store, url: str) -> None:
+    store.append(FREE, [FULL])
+    table = Table("free", Grown, index=("at",))
+    newer = Store(url)
+    (old,) = newer.rows(table)
+    assert (old.name, old.added, old.added_list, old.added_maybe) == ("full", 7, (), None)
+    newer.append(table, [Grown(name="new", added=8, added_list=("x",))])
+    assert [row.added for row in newer.rows(table)] == [7, 8]
+    newer.close()
+    assert [row.name for row in store.rows(FREE)] == ["full", "new"], "an older process goes on"
+    store.append(FREE, [Thing(name="from the older")])
+
+
+def test_two_that_add_the_columns_at_once_are_both_content(url: str) -> None:
+    first = Store(url)
+    first.append(FREE, [FULL])
+    first.close()
+    table = Table("free", Grown)
+    opened = [Store(url) for _ in range(4)]
+    gate = threading.Barrier(len(opened))
+    found: list[int] = []
+
+    def work(own: Store) -> None:
+        gate.wait()
+        found.append(len(own.rows(table)))
+
+    threads = [threading.Thread(target=work, args=(own,)) for own in opened]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for own in opened:
+        own.close()
+    assert found == [1] * 4
+
+
+def test_threads_share_a_store(store: Store) -> None:
+    errors: list[Exception] = []
+
+    def work(name: str) -> None:
+        try:
+            for number in range(50):
+                store.append(FREE, [Thing(name=f"{name}{number}")])
+                store.last_seq(FREE)
+        except StoreError as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=work, args=(name,)) for name in "abcd"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    assert len(store.rows(FREE)) == 200
+
+
+def _append_many(url: str, name: str, count: int) -> None:
+    own = Store(url)
+    for number in range(0, count, 10):
+        own.append(FREE, [Thing(name=f"{name}-{each}") for each in range(number, number + 10)])
+    own.close()
+
+
+def test_processes_append_at_once_and_a_reader_misses_nothing(store: Store, url: str) -> None:
+    """Each process creates the table too: the losers of that race are content."""
+    context = multiprocessing.get_context("spawn")
+    started = [context.Process(target=_append_many, args=(url, name, 500)) for name in "abcd"]
+    for process in started:
+        process.start()
+    seen: list[str] = []
+    seq = 0
+    while any(process.is_alive() for process in started) or store.last_seq(FREE) > seq:
+        page = store.numbered(FREE, seq)
+        seen += [row.name for _, row in page]
+        seq = page[-1][0] if page else seq
+        time.sleep(0.005)
+    assert [process.exitcode for process in started] == [0] * 4
+    assert len(seen) == len(set(seen)) == 2_000
+    assert set(seen) == {row.name for row in store.rows(FREE)}
+    for name in "abcd":
+        assert [each for each in seen if each.startswith(name)] == [f"{name}-{number}" for number in range(500)]
+
+
+def test_a_thousand_rows_go_in_fast(store: Store) -> None:
+    """The stated deadline: 0.5 s of CPU; some 10 ms when the machine is quiet."""
+    rows = [replace(FULL, name=f"n{number}") for number in range(1_000)]
+    store.append(FREE, [FULL])
+    began = time.process_time()
+    store.append(FREE, rows)
+    assert time.process_time() - began < 0.5
