@@ -146,6 +146,17 @@ def test_prune_drops_what_is_older(store: Store) -> None:
     assert prune(store, math.inf) == 2
 
 
+def test_a_recorder_prunes_and_outlives_a_store_that_refuses(store: Store, tmp_path: Path) -> None:
+    store.append(OBSERVATIONS, [seen("ttft_s", at, 1.0) for at in (1.0, 2.0, 3.0)])
+    recorder = Recorder(store, flush_s=1_000)
+    assert recorder.prune(3.0) == 2
+    recorder.close()
+    recorder = Recorder(Store(f"sqlite:///{tmp_path}/no/such/store.db"), flush_s=1_000)
+    assert recorder.prune(3.0) == 0
+    assert said(recorder) == "AW-STO-01"
+    recorder.close()
+
+
 def test_the_recorder_writes_by_itself(store: Store) -> None:
     recorder = Recorder(store, clock=lambda: 42.0, flush_s=0.01)
     recorder.observe("ttft_s", CHAT, 0.5)

@@ -102,6 +102,15 @@ class Recorder:
                 self.refusal = None
         return True
 
+    def prune(self, before: float) -> int:
+        """Drop what is older than `before` from the store, 0 when it refuses: the next time will do."""
+        try:
+            with boundary("recorder"):
+                return prune(self._store, before)
+        except ArchwrightError as error:
+            self.refusal = error
+            return 0
+
     def close(self) -> None:
         """Stop the thread after a last attempt to write."""
         self._stop.set()
