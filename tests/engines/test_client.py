@@ -1,0 +1,289 @@
+"""The client against real servers on a Unix socket or loopback: what is said well, badly, and not at all."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from archwright.engines import client as module
+from archwright.engines.client import EngineClient, EngineRefused
+from archwright.errors import EngineError, UsageError
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+Act = Callable[[EngineClient], Awaitable[Any]]
+
+
+def _chunk(data: bytes) -> bytes:
+    return b"%x\r\n%s\r\n" % (len(data), data)
+
+
+def _plain(body: bytes, status: str = "200 OK") -> bytes:
+    return b"HTTP/1.1 %s\r\nContent-Length: %d\r\n\r\n%s" % (status.encode(), len(body), body)
+
+
+Handle = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[object]]
+
+
+@asynccontextmanager
+async def _serving(handle: Handle, folder: Path | None) -> AsyncIterator[EngineClient]:
+    """A client of a server that does `handle` on each connection; at the end both are closed and over."""
+    open_connections = set()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        open_connections.add(asyncio.current_task())
+        with suppress(ConnectionError, asyncio.IncompleteReadError):
+            try:
+                await handle(reader, writer)
+                await writer.drain()
+            finally:
+                writer.close()
+                await writer.wait_closed()
+
+    if folder:
+        address = f"unix:{folder}/x.sock"
+        server = await asyncio.start_unix_server(serve, f"{folder}/x.sock")
+    else:
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        address = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+    client = EngineClient(address, "secret")
+    try:
+        yield client
+    finally:
+        await client.close()
+        server.close()
+        await asyncio.gather(*(task for task in open_connections if task))
+
+
+def _against(folder: Path, replies: list[bytes], act: Act) -> tuple[Any, list[bytes]]:
+    """Run `act` against a server that sends `replies`, one a connection, then closes; also what it was sent."""
+    heard, left = [], list(replies)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        heard.append(head)
+        if head.startswith(b"POST"):
+            await reader.readuntil(b"}")
+        writer.write(left.pop(0))
+
+    async def run() -> Any:
+        async with _serving(serve, folder) as client:
+            return await act(client)
+
+    return asyncio.run(run()), heard
+
+
+async def _all(client: EngineClient) -> list[dict[str, Any]]:
+    return [event async for event in client.stream("/chat/completions", {"stream": True})]
+
+
+def test_events_come_decoded_until_done_and_progress_reports_stay_inside(tmp_path: Path) -> None:
+    reply = HEAD + _chunk(b': x\n\ndata: {"prompt_progress": {}}\n\ndata: {"a":') + _chunk(b" 1}\n\n")
+    reply += _chunk(b"data: [DONE]\n\n") + _chunk(b": the end\n\n") + b"0\r\n\r\n"
+    events, heard = _against(tmp_path, [reply], _all)
+    assert events == [{"a": 1}]
+    assert heard[0].startswith(b"POST /v1/chat/completions ") and b"Authorization: Bearer secret" in heard[0]
+
+
+def test_a_caller_who_asks_for_progress_gets_it(tmp_path: Path) -> None:
+    reply = HEAD + _chunk(b'data: {"prompt_progress": {}}\n\ndata: [DONE]\n\n') + b"0\r\n\r\n"
+
+    async def act(client: EngineClient) -> list[dict[str, Any]]:
+        return [event async for event in client.stream("completions", {"return_progress": True})]
+
+    assert _against(tmp_path, [reply], act)[0] == [{"prompt_progress": {}}]
+
+
+@pytest.mark.parametrize(
+    ("reply", "code"),
+    [
+        (HEAD + _chunk(b'data: {"a": 1}\n\n') + b"0\r\n\r\n", "AW-ENG-02"),
+        (HEAD + _chunk(b'data: {"a": 1}\n\n'), "AW-ENG-02"),
+        (b"", "AW-ENG-02"),
+        (HEAD + _chunk(b"data: not json\n\n"), "AW-ENG-03"),
+        (HEAD + _chunk(b"data: [1]\n\n"), "AW-ENG-03"),
+        (HEAD + _chunk(b'data: "\xff"\n\n'), "AW-ENG-03"),
+        (b"this is no HTTP\r\n\r\n", "AW-ENG-02"),
+    ],
+)
+def test_a_stream_that_breaks_off_or_speaks_nonsense(tmp_path: Path, reply: bytes, code: str) -> None:
+    with pytest.raises(EngineError) as failed:
+        _against(tmp_path, [reply], _all)
+    assert failed.value.code == code and failed.value.hint
+
+
+@pytest.mark.parametrize(
+    ("reply", "status", "message"),
+    [
+        (_plain(b'{"error": {"message": "no"}}', "404 Not Found"), 404, "no"),
+        (_plain(b'{"detail": "no"}', "422 Unprocessable"), 422, "no"),
+        (_plain(b"<html>", "502 Bad Gateway"), 502, "<html>"),
+        (_plain(b'{"error": "plain"}', "500 Oops"), 500, "plain"),
+        (_plain(b"", "307 Elsewhere"), 307, ""),
+        (HEAD + _chunk(b'data: {"error": {"code": 400, "message": "no"}}\n\n'), 400, "no"),
+        (HEAD + _chunk(b'data: {"error": {"code": "odd", "message": "no"}}\n\n'), 500, "no"),
+        (HEAD + _chunk(b'error: {"code": 503, "message": "no"}\n\n'), 503, "no"),
+        (HEAD + _chunk(b'data: {"error": "plain"}\n\n'), 500, "plain"),
+    ],
+)
+def test_a_refusal_keeps_its_status_and_words(tmp_path: Path, reply: bytes, status: int, message: str) -> None:
+    with pytest.raises(EngineRefused) as refused:
+        _against(tmp_path, [reply], _all)
+    assert (refused.value.status, refused.value.code) == (status, "AW-ENG-04")
+    assert message in refused.value.message and refused.value.body
+
+
+def test_nobody_listens(tmp_path: Path) -> None:
+    async def act() -> tuple[EngineError, bool]:
+        client = EngineClient(f"unix:{tmp_path}/none.sock")
+        with pytest.raises(EngineError) as gone:
+            await client.get("/models")
+        healthy = await client.healthy()
+        await client.close()
+        await client.close()
+        return gone.value, healthy
+
+    error, healthy = asyncio.run(act())
+    assert error.code == "AW-ENG-01" and not healthy and f"unix:{tmp_path}" in str(error.where)
+
+
+def test_a_mute_engine_is_not_healthy(tmp_path: Path) -> None:
+    async def act() -> bool:
+        async def mute(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.read()
+
+        async with _serving(mute, tmp_path) as client:
+            return await client.healthy(timeout_s=0.05)
+
+    assert asyncio.run(act()) is False
+
+
+def test_plain_replies_and_texts(tmp_path: Path) -> None:
+    async def act(client: EngineClient) -> tuple[dict[str, Any], dict[str, Any], str]:
+        return await client.post("/embeddings", {}), await client.get("v1/models"), await client.text("/metrics")
+
+    replies = [_plain(b'{"a": 1}'), _plain(b'{"b": 2}'), _plain(b"c 3\n")]
+    got, heard = _against(tmp_path, replies, act)
+    assert got == ({"a": 1}, {"b": 2}, "c 3\n")
+    firsts = [head.split(b" HTTP")[0] for head in heard]
+    assert firsts == [b"POST /v1/embeddings", b"GET /v1/models", b"GET /metrics"]
+
+
+def test_a_reply_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BODY_LIMIT_BYTES", 10)
+    with pytest.raises(EngineError) as refused:
+        _against(tmp_path, [_plain(b'"0123456789"')], lambda client: client.get("/models"))
+    assert refused.value.code == "AW-ENG-03"
+
+
+def test_a_connection_held_open_after_done_is_let_go(tmp_path: Path) -> None:
+    async def act() -> list[dict[str, Any]]:
+        async def hold(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(HEAD + _chunk(b'data: {"a": 1}\n\ndata: [DONE]\n\n'))
+            await reader.read()
+
+        async with _serving(hold, tmp_path) as client:
+            return await _all(client)
+
+    assert asyncio.run(act()) == [{"a": 1}]
+
+
+@pytest.mark.parametrize(
+    ("address", "path", "url"),
+    [
+        ("http://a:1/v1", "/chat/completions", "http://a:1/v1/chat/completions"),
+        ("http://a:1/v1/", "/v1/completions", "http://a:1/v1/completions"),
+        ("http://a:1", "models", "http://a:1/v1/models"),
+        ("https://a/openai/v1", "/health", "https://a/openai/health"),
+        ("https://a/openai/v1", "/v1/rerank", "https://a/openai/v1/rerank"),
+        ("unix:/x.sock", "/metrics", "http://engine/metrics"),
+    ],
+)
+def test_where_a_path_leads(address: str, path: str, url: str) -> None:
+    assert EngineClient(address)._url(path) == url
+
+
+@pytest.mark.parametrize("address", ["", "a:1/v1", "ftp://a/v1", "/x.sock"])
+def test_an_address_that_is_none(address: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        EngineClient(address)
+    assert refused.value.code == "AW-USE-10"
+
+
+@pytest.mark.enable_socket
+def test_a_urls_connection_is_used_again_and_replaced_when_the_server_dropped_it() -> None:
+    """The server closes its kept connection without a word, as llama.cpp does; the next request still succeeds."""
+    connections = 0
+
+    async def act() -> list[dict[str, Any]]:
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            nonlocal connections
+            connections += 1
+            for _ in range(2):
+                await reader.readuntil(b"\r\n\r\n")
+                writer.write(_plain(b'{"n": %d}' % connections))
+            # A third request is read, and answered with the end of the connection.
+            await reader.readuntil(b"\r\n\r\n")
+
+        async with _serving(serve, None) as client:
+            return [await client.get("/models") for _ in range(4)]
+
+    assert asyncio.run(act()) == [{"n": 1}, {"n": 1}, {"n": 2}, {"n": 2}]
+
+
+@pytest.mark.enable_socket
+def test_a_server_that_only_drops_connections_is_given_up() -> None:
+    async def act() -> str:
+        async def drop(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+
+        async with _serving(drop, None) as client:
+            with pytest.raises(EngineError) as failed:
+                await client.get("/models")
+        return failed.value.code
+
+    assert asyncio.run(act()) == "AW-ENG-02"
+
+
+def test_one_client_serves_one_event_loop_after_another(tmp_path: Path) -> None:
+    client = EngineClient(f"unix:{tmp_path}/x.sock")
+
+    async def act() -> bool:
+        application = web.Application()
+        application.router.add_get("/health", _healthy)
+        runner = web.AppRunner(application)
+        await runner.setup()
+        await web.UnixSite(runner, str(tmp_path / "x.sock")).start()
+        healthy = await client.healthy()
+        await client.close()
+        await runner.cleanup()
+        return healthy
+
+    assert [asyncio.run(act()), asyncio.run(act())] == [True, True]
+
+
+async def _healthy(_: web.Request) -> web.Response:
+    return web.Response()
+
+
+def test_leaving_the_loop_closes_the_connection(tmp_path: Path) -> None:
+    async def act() -> bytes:
+        ended: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+        async def endless(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"}")
+            writer.write(HEAD + _chunk(b'data: {"a": 1}\n\n'))
+            ended.set_result(await reader.read())
+
+        async with _serving(endless, tmp_path) as client:
+            async with aclosing(client.stream("/chat/completions", {})) as stream:
+                await anext(stream)
+            return await asyncio.wait_for(ended, 1)
+
+    assert asyncio.run(act()) == b""

@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from archwright.engines.gguf import check_gguf
+from archwright.errors import EngineError
+from archwright.home import Home
+
+from .conftest import SMALL_MODEL
+
+
+def _text(text: bytes) -> bytes:
+    return struct.pack("<Q", len(text)) + text
+
+
+def _key(name: bytes, kind: int, value: bytes) -> bytes:
+    return _text(name) + struct.pack("<I", kind) + value
+
+
+def _tensor(name: bytes, shape: tuple[int, ...], kind: int, offset: int) -> bytes:
+    return _text(name) + struct.pack(f"<I{len(shape)}QIQ", len(shape), *shape, kind, offset)
+
+
+def _array(kind: int, count: int, data: bytes) -> bytes:
+    return struct.pack("<IQ", kind, count) + data
+
+
+KEYS = (
+    _key(b"general.alignment", 4, struct.pack("<I", 64)),
+    _key(b"general.name", 8, _text(b"tiny")),
+    _key(b"an.integer", 5, struct.pack("<i", -1)),
+    _key(b"a.truth", 7, b"\1"),
+    _key(b"numbers", 9, _array(6, 3, struct.pack("<3f", 1, 2, 3))),
+    _key(b"words", 9, _array(8, 2, _text(b"a") + _text(b"bc"))),
+)
+TENSORS = (_tensor(b"a", (32, 2), 3, 0), _tensor(b"b", (4,), 0, 64))
+
+
+def _file(
+    keys: tuple[bytes, ...] = KEYS, tensors: tuple[bytes, ...] = TENSORS, data: int = 80, version: int = 3
+) -> bytes:
+    head = b"GGUF" + struct.pack("<IQQ", version, len(tensors), len(keys)) + b"".join(keys + tensors)
+    return head + b"\0" * (-len(head) % 64) + b"\0" * data
+
+
+def _check(folder: Path, content: bytes) -> str:
+    path = folder / "m.gguf"
+    path.write_bytes(content)
+    with pytest.raises(EngineError) as refused:
+        check_gguf(path)
+    assert refused.value.code == "AW-ENG-05" and str(path) in str(refused.value.where)
+    return refused.value.message
+
+
+def test_a_whole_file_passes(tmp_path: Path) -> None:
+    path = tmp_path / "m.gguf"
+    path.write_bytes(_file())
+    facts = check_gguf(path)
+    assert (facts.version, facts.tensors, facts.keys, facts.data_start % 64) == (3, 2, len(KEYS), 0)
+
+
+def test_a_file_of_keys_alone_passes(tmp_path: Path) -> None:
+    path = tmp_path / "m.gguf"
+    path.write_bytes(_file(keys=(), tensors=(), data=8, version=2))
+    assert check_gguf(path).tensors == 0
+
+
+def test_the_real_model_passes(model_home: Home) -> None:
+    facts = check_gguf(model_home.model(SMALL_MODEL.sha256))
+    assert (facts.version, facts.tensors) == (3, 272)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "ends inside its header"),
+        (b"GGU", "does not begin"),
+        (b"PK\3\4" + b"\0" * 100, "does not begin"),
+        (b"GGUF", "ends inside its header"),
+        (_file(version=1), "version 1"),
+        (_file()[:-1], "1 bytes are missing"),
+        (b"GGUF" + struct.pack("<IQQ", 3, 1 << 40, 0), "tensors"),
+        (b"GGUF" + struct.pack("<IQQ", 3, 0, 1 << 40), "keys"),
+        (_file(keys=(_key(b"x", 99, b""),)), "unknown type 99"),
+        (_file(keys=(_key(b"x", 9, _array(9, 1, b"")),)), "array of 1 values of type 9"),
+        (_file(keys=(_key(b"x", 9, _array(8, 1 << 40, b"")),)), "array of"),
+        (_file(keys=(_key(b"x", 9, _array(6, 1 << 40, b"")),)), "ends inside its header"),
+        (_file(keys=(_key(b"n" * 70_000, 7, b"\1"),)), "a name of 70000 bytes"),
+        (_file(keys=(_key(b"general.alignment", 4, struct.pack("<I", 0)),)), "alignment 0"),
+        (_file(keys=(_key(b"general.alignment", 4, struct.pack("<I", 33)),)), "alignment 33"),
+        (_file(tensors=(_tensor(b"a", (1, 1, 1, 1, 1), 0, 0),)), "5 dimensions"),
+        (_file(tensors=(_tensor(b"a", (1 << 62, 1 << 62), 0, 0),)), "bytes are missing"),
+        (_file(tensors=(_tensor(b"a", (32,), 999, 1 << 50),)), "bytes are missing"),
+    ],
+)
+def test_a_damaged_file_is_refused_in_words(tmp_path: Path, content: bytes, said: str) -> None:
+    assert said in _check(tmp_path, content)
+
+
+@pytest.mark.parametrize("length", range(0, len(_file()), 7))
+def test_a_file_cut_anywhere_is_refused(tmp_path: Path, length: int) -> None:
+    _check(tmp_path, _file()[:length])
+
+
+@given(at=st.integers(4, len(_file()) - 81), byte=st.integers(0, 255))
+@settings(max_examples=200, deadline=None)
+def test_a_flipped_byte_never_breaks_the_reader(tmp_path_factory: pytest.TempPathFactory, at: int, byte: int) -> None:
+    content = bytearray(_file())
+    content[at] = byte
+    path = tmp_path_factory.getbasetemp() / "flipped.gguf"
+    path.write_bytes(content)
+    try:
+        check_gguf(path)
+    except EngineError as refused:
+        assert refused.code == "AW-ENG-05"
