@@ -7,6 +7,8 @@ relaxed to what the options cost, would let one through.
 
 from __future__ import annotations
 
+import math
+
 from archwright.contract.needs import NeedsSource, Placement
 from archwright.contract.plan import Miss, Option, Plan
 from archwright.contract.record import replace
@@ -85,8 +87,9 @@ def _relaxation(option: Option, plan: Plan) -> str:
 def _rounded(miss: Miss) -> str:
     """The value with three digits, rounded to the side that lets it pass."""
     value, limit = float(miss.value or 0), float(miss.limit or 0)
-    step = 1.005 if value > limit else 0.995
-    return f"{float(f'{value * step:.3g}'):,.10g}"
+    unit = 10.0 ** (math.floor(math.log10(value)) - 2)
+    whole = math.ceil(value / unit - 1e-9) if value > limit else math.floor(value / unit + 1e-9)
+    return f"{whole * unit:,.10g}"
 
 
 def _field(constraint: str, plan: Plan) -> str:

@@ -22,7 +22,7 @@ from archwright.plan.ledger import Ledger
 from archwright.plan.models import Candidates, licence_note, open_models
 from archwright.plan.money import USD, Draft, UsdLine
 from archwright.plan.predictions import adopted, judge_availability, judge_slo
-from archwright.plan.residency import bounds_of, in_words, region_inside
+from archwright.plan.residency import Bounds, bounds_of, in_words, region_inside
 from archwright.plan.search import Search, Sized
 from archwright.plan.serve import Served, default_max_tokens
 
@@ -95,12 +95,11 @@ class CloudPlanner:
     def _part(self, provider: str, demand: Demand, found: Candidates) -> Part:
         if not found.models:
             return Part(misses=found.misses, notes=found.notes)
-        bounds, offers = bounds_of(self._needs, demand.workload), self._offers(provider)
-        inside = [offer for offer in offers if region_inside(self._catalog, bounds, provider, offer.region)]
+        bounds = bounds_of(self._needs, demand.workload)
+        near = [o for o in self._offers(provider) if region_inside(self._catalog, bounds, provider, o.region)]
+        inside = [offer for offer in near if self._allowed is None or offer.accelerator in self._allowed]
         if not inside:
-            constraint = "residency" if bounds else "accelerators"
-            limit = in_words(bounds) if bounds else ", ".join(self._needs.placement.accelerators or ())
-            return Part(misses=(Miss(constraint=constraint, value="no offer inside", limit=limit),), notes=found.notes)
+            return Part(misses=(self._nowhere(bounds, pinned=bool(near)),), notes=found.notes)
         sized = self._search.best(demand, found.models, inside)
         if sized is None:
             limit = "an accelerator that holds it"
@@ -109,7 +108,7 @@ class CloudPlanner:
         return self._priced(demand, sized, found.notes)
 
     def _offers(self, provider: str) -> list[Offer]:
-        """Whole accelerators the engine drives, with a list price, of the kinds that were pinned."""
+        """Whole accelerators the engine drives, with a list price."""
         return [
             offer
             for offer in self._catalog.offers
@@ -118,8 +117,14 @@ class CloudPlanner:
             and offer.accelerator_share == 1
             and (device := self._catalog.accelerators.get(offer.accelerator or "")) is not None
             and device.kind == self._search.engine.kind
-            and (self._allowed is None or device.id in self._allowed)
         ]
+
+    def _nowhere(self, bounds: Bounds, *, pinned: bool) -> Miss:
+        """Offers inside, but not of the pinned accelerators; or none inside at all."""
+        if pinned:
+            limit = ", ".join(self._needs.placement.accelerators or ())
+            return Miss(constraint="accelerators", value="no offer inside the residency", limit=limit)
+        return Miss(constraint="residency", value="no offer inside", limit=in_words(bounds))
 
     def _priced(self, demand: Demand, sized: Sized, said: tuple[str, ...]) -> Part:
         workload, needed = demand.workload, sized.spec.replicas

@@ -25,14 +25,12 @@ from archwright.plan.predictions import adopted, judge_availability, judge_slo
 from archwright.plan.residency import bounds_of, country_inside, in_words
 from archwright.plan.serve import Served, context_of, default_max_tokens, load_of
 from archwright.simulate.serving import ServingPrediction, ServingSpec, fits, predict_serving
-from archwright.sizing.roofline import hardware_of_machine
+from archwright.sizing.roofline import CORE_W, MACHINE_BASE_W, POWER_FACTOR, hardware_of_machine, threads_of
 
 PLACEMENT = "this-machine"
 BATCH_TOKENS = 128
 SPIN = {"GOMP_SPINCOUNT": "1000"}
 SLOTS = (4, 2, 1)
-# A desk or server machine: what it draws idle and per busy core, loosely known.
-BASE_W, CORE_W, POWER_FACTOR = 25.0, 8.0, 2.0
 
 
 class Local(NamedTuple):
@@ -151,7 +149,7 @@ class LocalPlanner:
             context_tokens=spec.context_tokens,
             default_max_tokens=default_max_tokens(demand.output_tokens),
             quantisation=spec.quantisation,
-            launch=launch_of(self._engine, max(machine.cores_usable - 1, 1)),
+            launch=launch_of(self._engine, threads_of(machine)),
             artefact=artefact,
         )
 
@@ -173,7 +171,7 @@ class LocalPlanner:
     def _electricity(self, machine: MachineFacts) -> Estimate:
         """kWh of a month at the estimated draw, at the site's own price or the country's."""
         site, country = self._needs.placement.site, self._needs.organisation.country
-        draw_kw = within_factor((BASE_W + CORE_W * machine.cores_usable) / 1000, POWER_FACTOR, "kW")
+        draw_kw = within_factor((MACHINE_BASE_W + CORE_W * machine.cores_usable) / 1000, POWER_FACTOR, "kW")
         if site is not None and site.electricity_usd_per_kwh is not None:
             rate = site.electricity_usd_per_kwh
             price, fact = within_factor(rate, 1.0, "USD/kWh"), f"placement.site.electricity_usd_per_kwh: {rate:g}"
@@ -184,7 +182,9 @@ class LocalPlanner:
             "this-machine.electricity",
             "assumed",
             "the machine's electricity per month, switched on all the time",
-            formula=f"({BASE_W:g} W + {CORE_W:g} W x {machine.cores_usable} cores) x {HOURS_PER_MONTH:g} h x price",
+            formula=(
+                f"({MACHINE_BASE_W:g} W + {CORE_W:g} W x {machine.cores_usable} cores) x {HOURS_PER_MONTH:g} h x price"
+            ),
             facts=(fact, "power was not measured: a factor of 2 each way"),
         )
         self._ledger.assume(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import NamedTuple
 
+import msgspec
+
 from archwright.catalog.facts import Catalog
 from archwright.contract.estimate import Estimate
 from archwright.contract.evidence import Prediction
@@ -51,7 +53,7 @@ def make_plan(needs: Needs, source: NeedsSource, catalog: Catalog, machine: Mach
     if option is not None and not served:
         ledger.leave_out(f"latency and throughput of {option.provider}: not promised, nothing of ours serves there")
     controls, predictions = controls_of(needs, catalog, ledger), _predictions(served)
-    return Plan(
+    made = Plan(
         needs_file=source.file,
         needs_digest=source.digest,
         catalog_digest=catalog.digest,
@@ -72,6 +74,8 @@ def make_plan(needs: Needs, source: NeedsSource, catalog: Catalog, machine: Mach
         not_sized=ledger.not_sized,
         machine=machine,
     )
+    # Through its own file form once: a whole number in a field of fractions would change the digest when read back.
+    return msgspec.json.decode(msgspec.json.encode(made), type=Plan)
 
 
 def _measured(machine: MachineFacts, ledger: Ledger) -> MachineFacts:

@@ -1,9 +1,7 @@
 """The cheapest machine for a workload: candidates ranked by a bound, the first few sized by simulation.
 
-Bound on the requests/s of a replica, which nothing beats: a prompt token costs 2 x active parameters FLOP at the
-prefill share of the peak; an answer token at least that, and its share (one of `slots`) of a pass over all weights
-at the decode share of the bandwidth. Replicas start at peak / bound and grow until every latency limit holds;
-then the least such number is sought by halving.
+The bound of a replica is the requests/s of full slots and prompts that never wait. Replicas start at peak / bound
+and grow until every latency limit holds; then the least such number is sought by halving.
 """
 
 from __future__ import annotations
@@ -21,7 +19,8 @@ from archwright.plan.demand import Demand
 from archwright.plan.predictions import judge_slo
 from archwright.plan.serve import context_of, load_of
 from archwright.simulate.serving import ServingPrediction, ServingSpec, fits, predict_serving
-from archwright.sizing.roofline import hardware_of_accelerator
+from archwright.sizing.memory import weights_bytes
+from archwright.sizing.roofline import Roofline, hardware_of_accelerator
 
 MODELS_TRIED, SIMULATED = 12, 16
 REACH = 8
@@ -91,7 +90,7 @@ class Search:
             model=model,
             engine=self.engine,
             efficiency=self._catalog.efficiency(self.engine.id, quantisation, device.kind),
-            hardware=hardware_of_accelerator(device, offer.accelerator_count),
+            hardware=hardware_of_accelerator(device, offer.accelerator_count, quantisation),
             quantisation=quantisation,
             bits_per_weight=self._catalog.quantisations[quantisation].bits_per_weight,
             file_bytes=None,
@@ -161,10 +160,9 @@ def quantisation_for(engine: EngineSpec, device: Accelerator) -> str:
 
 
 def bound_requests_per_s(spec: ServingSpec) -> float:
-    efficiency, hardware, model = spec.efficiency, spec.hardware, spec.model
-    flop = 2 * model.active_parameters
-    reading = flop / (hardware.compute_flops_per_s.value * efficiency.prefill_share_of_matmul)
-    weights = model.parameters * spec.bits_per_weight / 8
-    passing = weights / (hardware.bandwidth_bytes_per_s.value * efficiency.decode_share_of_bandwidth)
-    writing = max(reading, passing / spec.slots)
-    return 1 / (spec.load.input_tokens.mean * reading + spec.load.output_tokens.mean * writing)
+    """Requests a second of a replica whose slots are always full and whose prompts never wait."""
+    reads, writes = spec.load.input_tokens.mean, spec.load.output_tokens.mean
+    weights = weights_bytes(spec.model, spec.bits_per_weight)
+    rates = Roofline(spec.model, weights, spec.efficiency, spec.hardware)
+    step_s = rates.decode_s(spec.slots, reads + writes / 2)
+    return 1 / (rates.prefill_s(round(reads)) + writes * step_s / spec.slots)

@@ -1,0 +1,80 @@
+"""Plans of real needs over the shipped catalog, on a machine whose rates are written down."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from archwright.catalog.facts import Catalog
+from archwright.catalog.load import load
+from archwright.contract.estimate import within_factor
+from archwright.contract.needs import Needs, NeedsSource
+from archwright.contract.plan import MachineFacts, Plan
+from archwright.needs.reader import parse
+from archwright.needs.template import template
+from archwright.plan.make import make_plan
+
+NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
+MACHINE = MachineFacts(
+    cores_usable=2,
+    memory_bytes=8 << 30,
+    memory_bandwidth_bytes_per_s=within_factor(9e9, 1.1, "bytes/s"),
+    matmul_flops_per_s=within_factor(90e9, 1.1, "FLOP/s"),
+    disk_write_bytes_per_s=within_factor(2e8, 1.2, "bytes/s"),
+    disk_free_bytes=50 << 30,
+    isa="avx512",
+    gpus=(),
+    probed_at=1.7e9,
+)
+Change = Callable[[dict[str, Any]], None]
+Read = Callable[..., tuple[Needs, NeedsSource]]
+
+
+@pytest.fixture(scope="session")
+def catalog() -> Catalog:
+    return load()
+
+
+@pytest.fixture(scope="session")
+def needs_of(catalog: Catalog) -> Read:
+    """A template's needs, changed as a document first, so that the lines and the checks stay real."""
+
+    def read(name: str, change: Change | None = None) -> tuple[Needs, NeedsSource]:
+        text = template(name)
+        if change is not None:
+            document = yaml.safe_load(text)
+            change(document)
+            text = json.dumps(document, indent=1)
+        return parse(text.encode(), "needs.yaml", catalog)
+
+    return read
+
+
+@pytest.fixture(scope="session")
+def plan_of(catalog: Catalog, needs_of: Read) -> Callable[..., Plan]:
+    def make(name: str, change: Change | None = None, machine: MachineFacts | None = MACHINE) -> Plan:
+        needs, source = needs_of(name, change)
+        return make_plan(needs, source, catalog, machine, NOW)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def desk(plan_of: Callable[..., Plan]) -> Plan:
+    return plan_of("desk")
+
+
+@pytest.fixture(scope="session")
+def startup(plan_of: Callable[..., Plan]) -> Plan:
+    return plan_of("startup")
+
+
+@pytest.fixture
+def plan_file(tmp_path: Path) -> Path:
+    return tmp_path / "plan.json"

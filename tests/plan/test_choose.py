@@ -1,0 +1,129 @@
+"""The choice, and the answer when there is none."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from archwright.contract.estimate import exact
+from archwright.contract.needs import NeedsSource
+from archwright.contract.plan import Miss, Option, Plan, WorkloadPlan
+from archwright.plan.choose import choose, why_infeasible
+
+LINES = {"budget": 9, "budget.per_month": 9, "workloads[0]": 3, "workloads[0].slo": 5, "placement.allow": 7}
+SOURCE = NeedsSource(file="needs.yaml", digest="0" * 64, lines=LINES)
+
+
+def option(name: str, *misses: Miss, cost: float | None = None, placement: Any = "cloud") -> Option:
+    price = None if cost is None else exact(cost, "EUR")
+    return Option(
+        name=name,
+        placement=placement,
+        provider=name,
+        regions=(),
+        feasible=not misses,
+        misses=misses,
+        total_cost=price,
+        cost_per_month=price,
+        capex=price,
+    )
+
+
+def plan(*options: Option) -> Plan:
+    return Plan(
+        needs_file="needs.yaml",
+        needs_digest="",
+        catalog_digest="",
+        created_at="",
+        organisation="o",
+        currency="EUR",
+        horizon_months=12,
+        chosen=None,
+        options=options,
+        workloads=(WorkloadPlan(name="triage", model=None, pool=None),),
+        pools=(),
+        predictions=(),
+        controls=(),
+        assumptions=(),
+        bases=(),
+    )
+
+
+def over(value: float, limit: float, name: str = "per_month") -> Miss:
+    return Miss(constraint=name, value=value, limit=limit)
+
+
+UNSIZED = Miss(constraint="not sized yet", value="hybrid", limit=None)
+
+
+def test_the_cheapest_feasible_wins_and_nothing_else_changes() -> None:
+    options = (option("a", cost=20), option("b", cost=10), option("c", over(2, 1), cost=1))
+    assert choose(options, None) == ("b", options)
+    assert choose(options[2:], None) == (None, options[2:])
+
+
+def test_equal_prices_are_decided_by_name() -> None:
+    assert choose((option("b", cost=1), option("a", cost=1)), None)[0] == "a"
+
+
+def test_a_preference_wins_and_its_price_is_printed() -> None:
+    options = (option("a", cost=2000), option("b", cost=1000), option("h", cost=1500, placement="hosted-api"))
+    name, changed = choose(options, "hosted-api")
+    assert name == "h"
+    assert changed[2].notes == ("preferred over b, at 500 EUR more over the horizon",)
+    assert changed[:2] == options[:2]
+
+
+def test_a_preference_that_is_also_cheapest_costs_nothing() -> None:
+    options = (option("a", cost=1), option("b", cost=2, placement="hosted-api"))
+    assert choose(options, "cloud") == ("a", options)
+
+
+def test_a_preference_nobody_can_satisfy_is_said() -> None:
+    name, changed = choose((option("a", cost=1),), "on-premises")
+    assert name == "a"
+    assert "no feasible option" in changed[0].notes[0]
+
+
+def test_the_nearest_option_and_its_relaxation_are_named() -> None:
+    error = why_infeasible(
+        plan(option("far", over(9000, 3000)), option("near", over(3300.5, 3000)), option("x", UNSIZED)), SOURCE
+    )
+    assert error.code == "AW-PLAN-03"
+    assert "nearest, near, misses per_month: 3,300, limit 3,000" in error.message
+    assert (error.where.line, error.where.field) == (9, "budget.per_month")
+    assert error.hint.startswith("near needs budget.per_month to 3,310; or far needs budget.per_month to 9,000")
+    assert error.nearest == ("near", "far", "x")
+    assert len(error.lines().splitlines()) == 3
+
+
+@pytest.mark.parametrize(
+    ("miss", "field", "line"),
+    [
+        (over(0.3, 0.2, "triage.ttft_p95_s"), "workloads[0].slo.ttft_p95_s", 5),
+        (over(0.3, 0.4, "triage.quality.mmlu_pro"), "workloads[0].quality.mmlu_pro", 3),
+        (Miss(constraint="residency", value="unknown", limit="US"), "placement", 1),
+        (UNSIZED, "placement.allow", 7),
+        (over(0.3, 0.2, "other.ttft_p95_s"), "placement", 1),
+        (over(5, 0, "capex"), "budget.capex", 9),
+    ],
+)
+def test_the_place_is_the_field_or_what_encloses_it(miss: Miss, field: str, line: int) -> None:
+    error = why_infeasible(plan(option("a", miss)), SOURCE)
+    assert (error.where.field, error.where.line) == (field, line)
+
+
+def test_a_limit_from_below_is_relaxed_downwards() -> None:
+    error = why_infeasible(plan(option("a", over(0.99, 0.999, "triage.availability"))), SOURCE)
+    assert "availability to 0.99" in error.hint
+
+
+def test_what_no_number_relaxes_gets_the_general_hint() -> None:
+    error = why_infeasible(plan(option("a", UNSIZED)), SOURCE)
+    assert error.hint.startswith("allow another placement")
+
+
+def test_no_options_at_all() -> None:
+    error = why_infeasible(plan(), SOURCE)
+    assert (error.code, error.where.field) == ("AW-PLAN-03", "placement.allow")

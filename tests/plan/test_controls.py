@@ -1,0 +1,58 @@
+"""Controls say what is done today, and nothing more."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from archwright.catalog.facts import Catalog
+from archwright.contract.needs import Needs, NeedsSource
+from archwright.plan.controls import controls_of
+from archwright.plan.ledger import Ledger
+
+Read = Callable[..., tuple[Needs, NeedsSource]]
+
+
+def statuses(catalog: Catalog, needs: Needs) -> dict[str, str]:
+    return {control.id: control.status for control in controls_of(needs, catalog, Ledger())}
+
+
+def test_every_rule_of_every_regulation_becomes_one_control(catalog: Catalog, needs_of: Read) -> None:
+    needs, _ = needs_of("manufacturer")
+    found = controls_of(needs, catalog, Ledger())
+    demanded = [control for control in found if control.demanded_by.split()[0] in needs.regulations]
+    assert len(demanded) == sum(len(catalog.regulations[name].controls) for name in needs.regulations)
+    assert len({control.id for control in found}) == len(found)
+
+
+def test_a_feature_counts_only_when_all_its_parts_are_done(catalog: Catalog, needs_of: Read) -> None:
+    needs, _ = needs_of("manufacturer")
+    found = statuses(catalog, needs)
+    assert found["gdpr.44-49"] == "built-in"
+    assert found["soc2.cc6-1"] == "built-in"
+    assert found["soc2.cc6-7"] == "later", "TLS is there, encryption at rest is not"
+    assert found["iso-27001.a-5-15-5-18"] == "later", "keys are there, single sign-on is not"
+    assert found["gdpr.28"] == "organisational"
+    assert found["gdpr.16-18"] == "later"
+
+
+def test_what_is_later_is_said(catalog: Catalog, needs_of: Read) -> None:
+    ledger = Ledger()
+    needs, _ = needs_of("clinic")
+    later = sum(control.status == "later" for control in controls_of(needs, catalog, ledger))
+    assert ledger.not_sized[0].startswith(f"controls: {later} of ")
+
+
+def test_ours_hold_without_any_regulation(catalog: Catalog, needs_of: Read) -> None:
+    needs, _ = needs_of(
+        "startup", lambda d: d.update(regulations=[], data=[{**x, "residency": ["any"]} for x in d["data"]])
+    )
+    ledger = Ledger()
+    found = controls_of(needs, catalog, ledger)
+    assert {control.id for control in found} == {"platform.access-keys", "platform.audit", "platform.tls"}
+    assert ledger.not_sized == ()
+    assert "needs.residency" in statuses(catalog, needs_of("startup")[0])
+
+
+def test_tls_alone_is_a_matter_of_configuration(catalog: Catalog, needs_of: Read) -> None:
+    needs, _ = needs_of("startup", lambda d: d.update(regulations=["hipaa"]))
+    assert statuses(catalog, needs)["hipaa.164-312-e"] == "configured"

@@ -1,0 +1,117 @@
+"""Every name of a plan can be asked for, and the answer says value, band, formula and facts."""
+
+from __future__ import annotations
+
+import pytest
+
+from archwright.contract.estimate import Estimate, exact
+from archwright.contract.evidence import Basis, Control
+from archwright.contract.plan import Miss, Plan
+from archwright.contract.record import replace
+from archwright.errors import UsageError
+from archwright.plan.explain import explain
+from archwright.plan.wording import said, shown
+
+
+def test_the_choice_comes_with_its_options_and_promises(desk: Plan) -> None:
+    text = explain(desk)
+    assert "chosen: this-machine" in text
+    assert "assistant.ttft_s.p95" in text
+    assert "assumptions" in text and "not sized yet" in text
+
+
+def test_an_option_that_fails_says_what_it_misses(startup: Plan) -> None:
+    name = next(option.name for option in startup.options if not option.feasible)
+    text = explain(startup, name)
+    assert "not feasible" in text and "misses" in text
+
+
+def test_the_chosen_option_shows_its_pool_and_price(startup: Plan, desk: Plan) -> None:
+    option = next(option for option in startup.options if option.pools)
+    text = explain(startup, option.name)
+    assert f"pool {option.pools[0].name}" in text
+    assert "USD/h" in text and "total over 24 months" in text
+    assert "2 cores" in explain(desk, "this-machine")
+
+
+def test_a_prediction_shows_its_basis_and_query(desk: Plan) -> None:
+    text = explain(desk, "assistant.tpot_s.p95")
+    assert "at 90%" in text and "basis" in text and "measured by: p95 of tpot_s over 45 s peak" in text
+    assert explain(desk, "disk_bytes").splitlines()[-1].endswith("over 86400 s")
+
+
+def test_a_metric_shows_all_its_statistics(desk: Plan) -> None:
+    text = explain(desk, "ttft_s")
+    assert "assistant.ttft_s.p50" in text and "assistant.ttft_s.p95" in text
+
+
+def test_a_workload_shows_its_load_and_what_is_missing(desk: Plan, startup: Plan) -> None:
+    assert "0.3 requests/s at the peak" in explain(desk, "assistant")
+    assert "pool assistant" in explain(desk, "assistant")
+    assert "not sized yet" in explain(startup, "tone")
+    assert "its cost is not included yet" in explain(startup, "tone")
+    assert "misses support-chat.quality" in explain(startup, "support-chat")
+
+
+def test_a_workload_shows_only_its_own(desk: Plan) -> None:
+    other = replace(desk.loads[0], workload="other", requests_per_second=77.0)
+    promise = replace(desk.predictions[0], id="other.x", workload="other")
+    plan = replace(desk, loads=(*desk.loads, other), predictions=(*desk.predictions, promise))
+    text = explain(plan, "assistant")
+    assert "77" not in text and "other.x" not in text
+
+
+def test_controls_and_bases_have_names_too(desk: Plan) -> None:
+    assert "built-in" in explain(desk, "needs.residency")
+    bare = Control(id="x.1", demanded_by="x 1", demand="d", feature="f", evidence="", status="later")
+    assert "none yet" in explain(replace(desk, controls=(bare,)), "x.1")
+    assert "formula" in explain(desk, "this-machine.cost")
+    plain = Basis(id="plain", kind="assumed", stratum="s", definition="d")
+    assert explain(replace(desk, bases=(plain,)), "plain").splitlines() == ["basis plain: assumed, s", "  d"]
+
+
+def test_a_plan_that_chose_nothing_and_assumed_nothing(desk: Plan) -> None:
+    text = explain(replace(desk, chosen=None, assumptions=(), predictions=()))
+    assert "no option satisfies the needs" in text
+    assert "assumptions" not in text
+
+
+def test_a_model_without_a_pool_of_ours(desk: Plan) -> None:
+    bought = replace(desk.workloads[0], pool=None)
+    assert "in no pool of ours" in explain(replace(desk, workloads=(bought,)))
+
+
+def test_an_option_without_a_price(desk: Plan) -> None:
+    unpriced = replace(desk.options[0], cost_per_month=None, total_cost=None, capex=None, cost_lines=())
+    assert "no price" in explain(replace(desk, options=(unpriced,)), "this-machine")
+
+
+def test_an_unknown_name_gets_the_nearest(desk: Plan) -> None:
+    with pytest.raises(UsageError) as caught:
+        explain(desk, "asistant")
+    assert caught.value.code == "AW-USE-21"
+    assert "assistant" in caught.value.nearest
+    with pytest.raises(UsageError) as caught:
+        explain(desk, "@@@@@@@@@@")
+    assert caught.value.nearest == ()
+    assert "without a name" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("estimate", "text"),
+    [
+        (Estimate(value=0.021, low=0.015, high=0.03, unit="s"), "21 ms (15 .. 30)"),
+        (Estimate(value=2.5, low=2, high=3, unit="s"), "2.5 s (2 .. 3)"),
+        (exact(3 * 2.0**30, "bytes"), "3 GiB"),
+        (exact(2.0**20, "bytes"), "1 MiB"),
+        (exact(12345.6, "EUR"), "12,346 EUR"),
+        (exact(10.0, "bytes"), "10 bytes"),
+    ],
+)
+def test_numbers_are_shown_in_the_unit_people_read(estimate: Estimate, text: str) -> None:
+    assert shown(estimate) == text
+
+
+def test_a_miss_without_a_value_or_a_limit_reads_well() -> None:
+    assert said(Miss(constraint="x.model", value=None, limit="y")) == "x.model: none, limit y"
+    assert said(Miss(constraint="x", value=0.25, limit=None)) == "x: 0.25"
