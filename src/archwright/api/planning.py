@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -60,7 +61,7 @@ def _machine(wanted: Needs, home: Home) -> MachineFacts | None:
         return None
     artefacts = load(home).artefacts
     files = [home.model(a.sha256) for w in wanted.workloads if w.model and (a := artefacts.get(w.model))]
-    return probe_machine(home, next((file for file in files if file.is_file()), None))
+    return probe_machine(home, next((file for file in files if file.is_file()), None), now=time.time)
 
 
 def explain(plan: str, thing: str | None = None) -> str:

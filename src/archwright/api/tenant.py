@@ -7,7 +7,7 @@ from archwright.api.context import keyring
 
 
 def create(name: str) -> Tenant:
-    """Make a tenant; StoreError AW-STO-02 when it exists."""
+    """Make a tenant; UsageError AW-USE-31 when it exists."""
     with keyring() as (keys, _home, _store):
         return keys.create_tenant(name)
 

@@ -14,11 +14,6 @@ def save(store: Store, measurements: Sequence[Measurement]) -> None:
     store.append(MEASUREMENTS, measurements)
 
 
-def latest(store: Store, plan_digest: str) -> dict[str, Measurement]:
-    """Of each prediction of the plan the measurement whose window ended last; of equals the one that arrived last."""
-    found: dict[str, Measurement] = {}
-    for row in store.rows(MEASUREMENTS, {"plan_digest": plan_digest}):
-        known = found.get(row.prediction_id)
-        if known is None or row.at >= known.at:
-            found[row.prediction_id] = row
-    return found
+def of_plan(store: Store, plan_digest: str) -> list[Measurement]:
+    """Every measurement of the plan's predictions, in order of arrival."""
+    return store.rows(MEASUREMENTS, {"plan_digest": plan_digest})

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from archwright.contract.plan import Bundle, Plan, Pool
+from archwright.contract.plan import Artefact, Bundle, Plan, Pool
 from archwright.contract.record import Record
 from archwright.engines import artefacts
 from archwright.errors import OperateError, Where
@@ -68,7 +68,7 @@ def check(plan: Plan, home: Home, host: str, port: int) -> None:
         time.sleep(0.1)
 
 
-def _artefacts(pools: tuple[Pool, ...]) -> list[artefacts.Artefact]:
+def _artefacts(pools: tuple[Pool, ...]) -> list[Artefact]:
     return [pool.artefact for pool in pools if pool.artefact is not None]
 
 
