@@ -265,7 +265,8 @@ class Efficiency(Fact):
     """What share of a machine's probed rates an engine reaches; "*" stands for any.
 
     A predicted time lies in [value / low_factor, value * high_factor]; both factors are at least 1.
-    `decode_share_of_matmul` holds at batch 1, `_batched` from batch 2 on. Memory: the weights' file plus
+    `decode_share_of_matmul` holds below `batched_from` tokens computed together, `_batched` from there on;
+    `attention_share_of_matmul` is that of generated tokens' attention. Memory: the weights' file plus
     `memory_overhead_bytes` plus the KV cache, at peak (1 + `memory_peak_share`) of that.
     """
 
@@ -276,6 +277,8 @@ class Efficiency(Fact):
     prefill_share_of_matmul: float
     decode_share_of_matmul: float
     decode_share_of_matmul_batched: float
+    batched_from: int
+    attention_share_of_matmul: float
     decode_share_of_bandwidth: float
     low_factor: float
     high_factor: float

@@ -277,6 +277,8 @@ def artefacts(folder: Path) -> list[Artefact]:
             quantisation=row.name("quantisation"),
             licence=row.name("licence"),
             source=row.name("source"),
+            template_tokens=row.count("template_tokens"),
+            shared_prefix_tokens=row.count("shared_prefix_tokens"),
         )
         for row in read(folder, "artefacts.csv")
     ]
@@ -292,6 +294,8 @@ def efficiencies(folder: Path) -> list[rows.Efficiency]:
             prefill_share_of_matmul=row.required("prefill_share_of_matmul"),
             decode_share_of_matmul=row.required("decode_share_of_matmul"),
             decode_share_of_matmul_batched=row.required("decode_share_of_matmul_batched"),
+            batched_from=row.count("batched_from"),
+            attention_share_of_matmul=row.required("attention_share_of_matmul"),
             decode_share_of_bandwidth=row.required("decode_share_of_bandwidth"),
             low_factor=row.required("low_factor"),
             high_factor=row.required("high_factor"),

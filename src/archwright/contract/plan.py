@@ -14,7 +14,11 @@ from archwright.contract.record import Record
 
 
 class Artefact(Record):
-    """A model file: taken from `package` on the package index, refused unless its digest is `sha256`."""
+    """A model file: taken from `package` on the package index, refused unless its digest is `sha256`.
+
+    Its chat template adds `template_tokens` to a prompt; the first `shared_prefix_tokens` of them are equal in all,
+    so an engine that caches prompts reads them once.
+    """
 
     name: str
     model: str
@@ -26,6 +30,8 @@ class Artefact(Record):
     quantisation: str
     licence: str
     source: str
+    template_tokens: int = 0
+    shared_prefix_tokens: int = 0
 
 
 class Parallelism(Record):

@@ -1,0 +1,1 @@
+"""How much memory, how long a step, how many machines: exact arithmetic first, then a roofline with stated shares."""

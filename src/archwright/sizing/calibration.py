@@ -1,0 +1,57 @@
+"""How sure a predicted speed is: the band of the efficiency row and the band of the machine's rate, as one.
+
+Both are factors on every time of a step, independent of each other, so their logarithms add as squares. The slow
+side and the fast side are kept apart: neighbours on a shared machine only ever slow it down.
+"""
+
+from __future__ import annotations
+
+import math
+from statistics import NormalDist
+
+from archwright.catalog.rows import Efficiency
+from archwright.contract.estimate import Estimate
+from archwright.contract.evidence import BasisKind
+
+LEVEL = 0.9
+_NORMAL = NormalDist()
+_TAIL = (1 - LEVEL) / 2
+_WIDTH = _NORMAL.inv_cdf(1 - _TAIL)
+
+
+def slowness(efficiency: Efficiency, rate: Estimate, points: int) -> tuple[float, ...]:
+    """`points` factors on time, from the fast to the slow end of the 90 % band, equal steps of probability apart.
+
+    At share q of the way: exp(z(q) / z(0.95) x half-width), the half-width of the side that q lies on.
+    """
+    faster = math.hypot(math.log(efficiency.low_factor), math.log(rate.high / rate.value))
+    slower = math.hypot(math.log(efficiency.high_factor), math.log(rate.value / rate.low))
+    shares = (_TAIL + LEVEL * step / (points - 1) for step in range(points))
+    places = (_NORMAL.inv_cdf(share) / _WIDTH for share in shares)
+    return tuple(math.exp(place * (faster if place < 0 else slower)) for place in places)
+
+
+def widened(middle: float, ends: tuple[float, float], noise: float, unit: str, basis: str) -> Estimate:
+    """`middle` between `ends`, both moved out by the factor `noise`, independent of what made them."""
+    own = math.log(noise)
+    below = math.hypot(math.log(middle / min(ends)), own)
+    above = math.hypot(math.log(max(ends) / middle), own)
+    low, high = middle * math.exp(-below), middle * math.exp(above)
+    return Estimate(value=middle, low=low, high=high, unit=unit, level=LEVEL, basis=basis)
+
+
+def measured_here(efficiency: Efficiency) -> bool:
+    """Whether the row was measured for this very engine, format and instruction set."""
+    return efficiency.confidence in ("high", "medium")
+
+
+def kind(efficiency: Efficiency) -> BasisKind:
+    return "measured" if measured_here(efficiency) else "assumed"
+
+
+def stratum(efficiency: Efficiency) -> str:
+    """Which sort of prediction this is, for judging its band apart from others."""
+    named = f"{efficiency.engine} {efficiency.quantisation} {efficiency.isa}"
+    if measured_here(efficiency):
+        return f"measured row: {named}"
+    return f"{'recalled' if efficiency.confidence == 'recalled' else 'derived'} row: {named}"
