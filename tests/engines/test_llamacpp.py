@@ -1,0 +1,89 @@
+"""The adapter in this process, with the real library and the real model."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from pathlib import Path
+
+import pytest
+
+from archwright.contract.record import replace
+from archwright.engines import llamacpp
+from archwright.engines.config import EngineConfig
+from archwright.engines.embedded import Embedded
+from archwright.engines.llamacpp import find_model, load_library
+from archwright.engines.protocol import until_ready
+from archwright.errors import EngineError, MissingError
+from archwright.home import Home
+from archwright.journal import Journal
+
+from .conftest import SMALL_MODEL
+
+CONFIG = EngineConfig(
+    engine="llamacpp",
+    socket="inside",
+    alias="small",
+    slots=1,
+    context_tokens=128,
+    default_max_tokens=8,
+    model_sha256=SMALL_MODEL.sha256,
+)
+
+
+@pytest.mark.usefixtures("terminate_handler")
+@pytest.mark.parametrize("embeddings", [False, True])
+def test_serves_the_real_model(model_home: Home, embeddings: bool) -> None:
+    config, said, seen = replace(CONFIG, settings={"embeddings": embeddings}), io.StringIO(), []
+    engine = Embedded(model_home, config)
+    llamacpp.serve(config, model_home, Journal("x", said), lambda: seen.append(asyncio.run(until_ready(engine, 10))))
+    assert seen and '"ready"' in said.getvalue()
+
+
+def test_what_the_library_refuses_is_said(model_home: Home) -> None:
+    # A whole GGUF file that holds no model at all.
+    path = model_home.model("0" * 64)
+    path.write_bytes(b"GGUF\x03\0\0\0" + b"\0" * 24)
+    try:
+        with pytest.raises(EngineError, match="did not start") as refused:
+            llamacpp.serve(replace(CONFIG, model_sha256="0" * 64), model_home, Journal("x", io.StringIO()))
+    finally:
+        path.unlink()
+    assert refused.value.code == "AW-ENG-08"
+
+
+def test_a_missing_model_says_the_command(tmp_path: Path) -> None:
+    with pytest.raises(MissingError) as missing:
+        find_model(CONFIG, Home(tmp_path))
+    assert (missing.value.code, missing.value.hint) == ("AW-GET-02", "archwright models fetch small")
+
+
+def test_a_truncated_model_never_reaches_the_library(tmp_path: Path, model_home: Home) -> None:
+    home = Home(tmp_path)
+    with model_home.model(SMALL_MODEL.sha256).open("rb") as whole:
+        home.model(SMALL_MODEL.sha256).write_bytes(whole.read(4 << 20))
+    with pytest.raises(EngineError, match="bytes are missing") as refused:
+        find_model(CONFIG, home)
+    assert refused.value.code == "AW-ENG-05"
+
+
+def test_a_configuration_without_a_model(tmp_path: Path) -> None:
+    with pytest.raises(EngineError) as refused:
+        find_model(replace(CONFIG, model_sha256=None), Home(tmp_path))
+    assert refused.value.code == "AW-ENG-06"
+
+
+@pytest.mark.parametrize(
+    ("reason", "code", "hint"),
+    [
+        ("No module named 'xllamacpp'", "AW-GET-01", "pip install 'archwright[local]'"),
+        ("libgomp.so.1: cannot open shared object file", "AW-GET-05", "apt-get install libgomp1"),
+    ],
+)
+def test_a_missing_library_says_what_installs_it(reason: str, code: str, hint: str) -> None:
+    def load() -> object:
+        raise ImportError(reason)
+
+    with pytest.raises(MissingError) as missing:
+        load_library(load)
+    assert (missing.value.code, missing.value.hint) == (code, hint)

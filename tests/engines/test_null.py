@@ -1,0 +1,155 @@
+"""The null engine in this process: its times, its queue, its counts, and what it refuses."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from archwright.contract.record import replace
+from archwright.engines import null
+from archwright.engines.client import EngineClient, EngineRefused
+from archwright.engines.config import EngineConfig
+from archwright.engines.embedded import Embedded
+from archwright.home import Home
+from archwright.journal import Journal
+
+from .test_config import CONFIG
+
+pytestmark = pytest.mark.usefixtures("terminate_handler")
+Act = Callable[[EngineClient], Awaitable[Any]]
+CHAT = "/chat/completions"
+BODY: dict[str, Any] = {"messages": [{"role": "user", "content": "hello there"}], "stream": True, "max_tokens": 4}
+
+
+def _serve(folder: Path, act: Act, config: EngineConfig = CONFIG, **settings: float | str | bool) -> Any:
+    """Run the engine as its process does, until `act` is through."""
+    home, said, result = Home(folder), io.StringIO(), []
+    config = replace(config, settings=dict(settings))
+
+    async def wait() -> None:
+        client = Embedded(home, config).client()
+        result.append(await act(client))
+        await client.close()
+
+    null.serve(config, home, Journal("null", said), wait)
+    assert json.loads(said.getvalue().splitlines()[0])["event"] == "ready"
+    return result[0]
+
+
+async def _stream(client: EngineClient, **more: object) -> list[dict[str, Any]]:
+    return [event async for event in client.stream(CHAT, {**BODY, **more})]
+
+
+async def _counts(client: EngineClient) -> dict[str, int]:
+    lines = (await client.text("/metrics")).splitlines()
+    return {name.removeprefix("null:"): int(value) for name, value in (line.split() for line in lines)}
+
+
+def test_a_stream_has_pieces_a_reason_and_usage_if_asked(tmp_path: Path) -> None:
+    async def act(client: EngineClient) -> list[Any]:
+        return [await _stream(client), await _stream(client, stream_options={"include_usage": True})]
+
+    plain, with_usage = _serve(tmp_path, act)
+    assert "".join(e["choices"][0]["delta"].get("content", "") for e in plain) == "The null engine says"
+    assert plain[-1]["choices"][0]["finish_reason"] == "length"
+    usage = {"prompt_tokens": 2, "completion_tokens": 4, "total_tokens": 6}
+    assert with_usage[:-1] == plain and with_usage[-1]["choices"] == [] and with_usage[-1]["usage"] == usage
+
+
+def test_whole_replies_of_both_kinds(tmp_path: Path) -> None:
+    async def act(client: EngineClient) -> list[Any]:
+        body = {"prompt": "x", "max_tokens": 2}
+        return [await client.post(CHAT, {**BODY, "stream": False}), await client.post("/completions", body)]
+
+    chat, completion = _serve(tmp_path, act)
+    assert chat["choices"][0]["message"] == {"role": "assistant", "content": "The null engine says"}
+    assert (completion["object"], completion["choices"][0]["text"]) == ("text_completion", "The null")
+
+
+def test_the_times_are_the_settings(tmp_path: Path) -> None:
+    async def act(client: EngineClient) -> list[float]:
+        loop = asyncio.get_running_loop()
+        begin, at = loop.time(), []
+        async with aclosing(client.stream(CHAT, BODY)) as stream:
+            async for _ in stream:
+                at.append(loop.time() - begin)
+        return at
+
+    at = _serve(tmp_path, act, ttft_s=0.1, tpot_s=0.05)
+    # Never early; how late depends on the machine.
+    assert at[0] >= 0.1 and at[3] >= 0.25 - 0.001 and len(at) == 5
+
+
+def test_one_slot_serves_one_after_another_and_counts_those_who_wait(tmp_path: Path) -> None:
+    async def act(client: EngineClient) -> tuple[dict[str, int], dict[str, int], dict[str, int]]:
+        tasks = [asyncio.create_task(_stream(client)) for _ in range(3)]
+        while (during := await _counts(client))["requests_deferred"] < 2:
+            await asyncio.sleep(0.01)
+        for task in tasks[1:]:
+            task.cancel()
+        await asyncio.gather(*tasks[1:], return_exceptions=True)
+        while (cancelled := await _counts(client))["requests_cancelled_total"] < 2:
+            await asyncio.sleep(0.01)
+        await tasks[0]
+        return during, cancelled, await _counts(client)
+
+    during, cancelled, after = _serve(tmp_path, act, ttft_s=0.5)
+    assert (during["requests_processing"], during["requests_deferred"]) == (1, 2)
+    assert (cancelled["requests_processing"], cancelled["requests_deferred"]) == (1, 0)
+    assert (after["requests_processing"], after["requests_cancelled_total"]) == (0, 2)
+    assert (after["prompt_tokens_total"], after["tokens_predicted_total"]) == (2, 4)
+
+
+@pytest.mark.parametrize("given", ["the sea", ["the sea", "a form"]])
+def test_embeddings(tmp_path: Path, given: object) -> None:
+    reply = _serve(tmp_path, lambda client: client.post("/embeddings", {"input": given}), embeddings=True)
+    count = 1 if isinstance(given, str) else 2
+    assert [len(row["embedding"]) for row in reply["data"]] == [8] * count
+    assert reply["usage"]["prompt_tokens"] == 2 * count
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status"),
+    [
+        ("/embeddings", {"input": []}, 400),
+        ("/embeddings", {"input": [1]}, 400),
+        ("/embeddings", {}, 400),
+        (CHAT, {}, 400),
+        ("/responses", {}, 404),
+        ("/health", {}, 405),
+    ],
+)
+def test_refusals(tmp_path: Path, path: str, body: dict[str, Any], status: int) -> None:
+    async def act(client: EngineClient) -> EngineRefused:
+        with pytest.raises(EngineRefused) as refused:
+            await client.post(path, body)
+        return refused.value
+
+    refused = _serve(tmp_path, act, embeddings=True)
+    assert refused.status == status and refused.body["error"]["message"]
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"[" * 100_000, b"\xff"])
+def test_a_body_that_is_no_object(tmp_path: Path, content: bytes) -> None:
+    async def act(client: EngineClient) -> int:
+        async with client._session().post("http://engine/v1/chat/completions", data=content) as response:
+            assert "message" in (await response.json())["error"]
+            return response.status
+
+    assert _serve(tmp_path, act) == 400
+
+
+def test_embeddings_are_off_unless_asked_for(tmp_path: Path) -> None:
+    async def act(client: EngineClient) -> int:
+        with pytest.raises(EngineRefused) as refused:
+            await client.post("/embeddings", {"input": "x"})
+        return refused.value.status
+
+    assert _serve(tmp_path, act) == 501
