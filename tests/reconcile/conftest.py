@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import ssl
 import threading
+import time
 from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -18,6 +21,125 @@ from archwright.contract.plan import Launch, LoadSpec, Plan, Pool, WorkloadPlan
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Serve = Callable[..., str]
 MakePlan = Callable[..., Plan]
+Fault = Handler
+
+# The first requests of a run are the client's probes; the server's tokenizer: so many tokens a prompt, and a word.
+PROBES = 2
+TEMPLATE, PER_WORD = 12, 1.25
+
+
+class Endpoint:
+    """A well-behaved foreign server with fixed timings, unless told otherwise; keeps what it was sent and when."""
+
+    def __init__(
+        self,
+        *,
+        ttft_s: float = 0.0,
+        tpot_s: float = 0.0,
+        usage: str = "stream",
+        refuse: frozenset[str] = frozenset(),
+        fault: Fault | None = None,
+        faulty: Callable[[int], bool] = lambda n: n > PROBES,
+    ) -> None:
+        self.ttft_s, self.tpot_s, self.usage, self.refuse = ttft_s, tpot_s, usage, refuse
+        self.fault, self.faulty = fault, faulty
+        self.bodies: list[dict[str, Any]] = []
+        self.headers: list[dict[str, str]] = []
+        self.ttfts: list[float] = []
+        self.tpots: list[float] = []
+
+    async def __call__(self, request: web.Request) -> web.StreamResponse:
+        received = time.perf_counter()
+        body = await request.json()
+        self.bodies.append(body)
+        self.headers.append(dict(request.headers))
+        if self.fault is not None and self.faulty(len(self.bodies)):
+            return await self.fault(request)
+        if refused := self.refuse & body.keys():
+            message = f"unknown {sorted(refused)} in {body['messages']}"
+            return web.json_response({"error": {"message": message, "code": "unknown_field"}}, status=400)
+        prompt = round(TEMPLATE + PER_WORD * len(body["messages"][0]["content"].split()))
+        limit = body.get("max_tokens") or body["max_completion_tokens"]
+        usage = {"prompt_tokens": prompt, "completion_tokens": limit}
+        if not body["stream"]:
+            return web.json_response({"choices": [], **({} if self.usage == "none" else {"usage": usage})})
+        response = await self.begin(request)
+        await self.event(response, {"choices": [{"delta": {"role": "assistant", "content": ""}}]})
+        await asyncio.sleep(self.ttft_s)
+        first = time.perf_counter()
+        for number in range(limit):
+            await self.event(response, {"choices": [{"delta": {"content": "word "}, "finish_reason": None}]})
+            last = time.perf_counter()
+            if number < limit - 1:
+                await asyncio.sleep(self.tpot_s)
+        self.ttfts.append(first - received)
+        self.tpots += [(last - first) / (limit - 1)] if limit > 1 else []
+        await self.event(response, {"choices": [{"delta": {}, "finish_reason": "length"}]})
+        if self.usage == "stream":
+            await self.event(response, {"choices": [], "usage": usage})
+        await response.write(b"data: [DONE]\n\n")
+        return response
+
+    @staticmethod
+    async def begin(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        return response
+
+    @staticmethod
+    async def event(response: web.StreamResponse, data: dict[str, Any]) -> None:
+        await response.write(b"data: " + json.dumps(data).encode() + b"\r\n\r\n")
+
+    @staticmethod
+    def replying(status: int, body: str, content_type: str = "application/json", **headers: str) -> Fault:
+        async def reply(request: web.Request) -> web.StreamResponse:
+            return web.Response(status=status, text=body, content_type=content_type, headers=headers)
+
+        return reply
+
+    @staticmethod
+    async def hanging(request: web.Request) -> web.StreamResponse:
+        await asyncio.sleep(3)
+        return web.Response()
+
+    @staticmethod
+    async def chattering(request: web.Request) -> web.StreamResponse:
+        response = await Endpoint.begin(request)
+        for _ in range(60):
+            await response.write(b": still here\n\n")
+            await asyncio.sleep(0.05)
+        return response
+
+    @staticmethod
+    async def stalling(request: web.Request) -> web.StreamResponse:
+        response = await Endpoint.begin(request)
+        await Endpoint.event(response, {"choices": [{"delta": {"content": "a"}}]})
+        await asyncio.sleep(3)
+        return response
+
+    @staticmethod
+    async def dying(request: web.Request) -> web.StreamResponse:
+        response = await Endpoint.begin(request)
+        await Endpoint.event(response, {"choices": [{"delta": {"content": "a"}}]})
+        assert request.transport is not None
+        request.transport.abort()
+        return response
+
+    @staticmethod
+    async def slamming(request: web.Request) -> web.StreamResponse:
+        assert request.transport is not None
+        request.transport.abort()
+        return web.Response()
+
+    @staticmethod
+    def saying(*pieces: bytes) -> Fault:
+        async def say(request: web.Request) -> web.StreamResponse:
+            response = await Endpoint.begin(request)
+            for piece in pieces:
+                await response.write(piece)
+            return response
+
+        return say
 
 
 class _Server:
@@ -88,17 +210,23 @@ def serve() -> Iterator[Serve]:
 
 
 @pytest.fixture
+def foreign() -> type[Endpoint]:
+    """The class of well-behaved servers, with its faults."""
+    return Endpoint
+
+
+@pytest.fixture
 def load() -> LoadSpec:
-    """Twenty short requests in half a second, then half a second with three at once."""
+    """Eighteen short requests in 0.3 s, then 0.3 s with three at once."""
     return LoadSpec(
         workload="chat",
         model="small",
-        requests_per_second=40.0,
+        requests_per_second=60.0,
         input_tokens=Length(mean=40, p95=80),
         output_tokens=Length(mean=8, p95=12),
         concurrency=3,
-        peak_s=0.5,
-        closed_s=0.5,
+        peak_s=0.3,
+        closed_s=0.3,
         seed=7,
     )
 

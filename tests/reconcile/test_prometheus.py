@@ -188,8 +188,8 @@ def owned(plan: Plan) -> Plan:
 VALUES = (TTFT_S, TPOT_S, RATE * TOKENS)
 
 
-def test_our_own_names(running: Running, make_plan: MakePlan) -> None:
-    plan = owned(make_plan(values=VALUES))
+def test_our_own_names(running: Running, make_plan: MakePlan, predict: Predict) -> None:
+    plan = owned(make_plan(values=VALUES, extra=(predict("ttft_s", "mean", "closed", TTFT_S, "chat"),)))
     read = read_prometheus(plan, running.prometheus, running.now, WINDOW_S)
     assert read.gaps == {}
     result = reconcile(plan, {m.prediction_id: m for m in read.measurements}, read.gaps)
@@ -200,7 +200,8 @@ def test_our_own_names(running: Running, make_plan: MakePlan) -> None:
     assert measured["chat.tokens_per_s.rate"].value == pytest.approx(RATE * TOKENS, rel=0.25)
     assert measured["chat.ttft_s.p50"].samples == pytest.approx(RATE * WINDOW_S, rel=0.4)
     assert measured["chat.ttft_s.p50"].window_s == WINDOW_S
-    assert "requests/s in the window, predicted for 40/s" in measured["chat.ttft_s.p50"].evidence
+    assert "requests/s in the window, predicted for 60/s" in measured["chat.ttft_s.p50"].evidence
+    assert measured["chat.ttft_s.mean"].evidence.endswith("requests/s in the window, predicted for 3 at once")
     assert {m.source for m in read.measurements} == {"prometheus"}
 
 

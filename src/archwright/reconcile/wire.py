@@ -16,6 +16,7 @@ import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -88,6 +89,7 @@ class Trace:
         self.input_tokens: int | None = None
         self.output_tokens: int | None = None
         self.finished = False
+        self.reused = False
         self.error: ReconcileError | None = None
 
 
@@ -146,6 +148,11 @@ def _unusable(message: str) -> ReconcileError:
     return ReconcileError("AW-REC-19", message, where=Where(field="url"), hint=hint)
 
 
+async def _mark_reused(_: aiohttp.ClientSession, context: SimpleNamespace, __: object) -> None:
+    trace: Trace = context.trace_request_ctx
+    trace.reused = True
+
+
 class Wire:
     """A session with one endpoint; `clock` is the client's own, monotonic."""
 
@@ -172,7 +179,11 @@ class Wire:
         timeout = aiohttp.ClientTimeout(
             total=None, sock_connect=self.limits.connect_s, sock_read=self.limits.idle_s, connect=None
         )
-        self._session = aiohttp.ClientSession(connector=connector, timeout=timeout, headers=self._headers)
+        watch = aiohttp.TraceConfig()
+        watch.on_connection_reuseconn.append(_mark_reused)
+        self._session = aiohttp.ClientSession(
+            connector=connector, timeout=timeout, headers=self._headers, trace_configs=[watch]
+        )
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -194,12 +205,10 @@ class Wire:
 
     async def stream(self, body: bytes, trace: Trace) -> None:
         """Send `body`, read the stream to its end. Raises ReconcileError; `trace` then holds what had come."""
-        assert self._session is not None, "used outside its context"
         trace.sent = self.clock()
         try:
             with self._translated(trace):
-                url = self.place.file or ""
-                async with self._session.post(url, data=body, allow_redirects=False) as response:
+                async with await self._post(body, trace) as response:
                     await self._accept(response)
                     async for data in self._events(response):
                         if data == b"[DONE]":
@@ -211,12 +220,24 @@ class Wire:
         if not trace.finished:
             raise self._error("AW-REC-17", "the stream ended before its last event", "see the server's log")
 
+    async def _post(self, body: bytes, trace: Trace) -> aiohttp.ClientResponse:
+        """The reply's head. A kept connection that the server had closed meanwhile is no failure: ask on another."""
+        assert self._session is not None, "used outside its context"
+        while True:
+            trace.reused = False
+            try:
+                return await self._session.post(
+                    self.place.file or "", data=body, allow_redirects=False, trace_request_ctx=trace
+                )
+            except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
+                if not trace.reused:
+                    raise
+
     async def prompt_tokens(self, body: bytes) -> int | None:
         """The prompt's tokens as a plain (not streamed) answer counts them; None where it does not."""
-        assert self._session is not None, "used outside its context"
-        with self._translated(Trace()):
-            url = self.place.file or ""
-            async with self._session.post(url, data=body, allow_redirects=False) as response:
+        trace = Trace()
+        with self._translated(trace):
+            async with await self._post(body, trace) as response:
                 await self._accept(response, stream=False)
                 usage = _PLAIN.decode(await response.content.read(BODY_LIMIT)).usage
         return None if usage is None else usage.prompt_tokens
@@ -293,7 +314,7 @@ class Wire:
             had = "the answer stopped" if trace.chunks else "no answer"
             hint = "is the server overloaded, or is it another kind of service?"
             raise self._error("AW-REC-16", f"{had} for {self.limits.idle_s:g} s", hint) from error
-        except aiohttp.InvalidURL as error:
+        except (aiohttp.InvalidURL, UnicodeError) as error:
             raise _unusable("the address is not a URL") from error
         except aiohttp.ClientConnectorError as error:
             number = error.os_error.errno

@@ -1,0 +1,215 @@
+"""Endpoints that cannot be measured: each fault has its code, three lines, no secret, and no long wait."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import ssl
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from archwright.contract.plan import LoadSpec
+from archwright.contract.record import replace
+from archwright.errors import ReconcileError
+from archwright.reconcile.bench import BenchResult, Limits, Target, drive, run_bench
+from archwright.reconcile.wire import base_url
+
+if TYPE_CHECKING:
+    from tests.reconcile.conftest import Endpoint, Handler
+
+pytestmark = pytest.mark.enable_socket
+
+Serve = Callable[..., str]
+KEY = "sk-never-shown-0123456789"
+QUICK = Limits(connect_s=2.0, idle_s=0.4, drain_s=0.4)
+
+
+def bench(url: str, load: LoadSpec, limits: Limits = QUICK, **target: Any) -> BenchResult:
+    return run_bench(Target(url, KEY, "small", **target), load, limits=limits)
+
+
+def refusal(url: str, load: LoadSpec, **target: Any) -> ReconcileError:
+    with pytest.raises(ReconcileError) as caught:
+        bench(url, load, **target)
+    error = caught.value
+    assert KEY not in error.lines()
+    assert 2 <= len(error.lines().splitlines()) <= 3
+    assert error.hint
+    return error
+
+
+ECHO = json.dumps({"error": {"message": f"bad key {KEY}", "type": "x", "code": f"no {KEY}"}})
+NO_MODEL = json.dumps({"error": {"message": "no", "code": "model_not_found"}})
+
+
+@pytest.mark.parametrize(
+    ("fault", "code", "says"),
+    [
+        (lambda f: f.replying(401, ECHO), "AW-REC-12", "401"),
+        (lambda f: f.replying(403, "no", "text/plain"), "AW-REC-12", "403"),
+        (lambda f: f.replying(404, "<html>", "text/html"), "AW-REC-13", "small"),
+        (lambda f: f.replying(400, NO_MODEL), "AW-REC-13", "small"),
+        (lambda f: f.replying(400, ECHO), "AW-REC-18", "400 (x)"),
+        (lambda f: f.replying(422, "[]"), "AW-REC-18", "422"),
+        (lambda f: f.replying(500, "<html>oops", "text/html"), "AW-REC-18", "500"),
+        (lambda f: f.replying(500, '{"error": "text"}'), "AW-REC-18", "500"),
+        (lambda f: f.replying(307, "", Location="http://elsewhere.example/"), "AW-REC-14", "redirects"),
+        (lambda f: f.replying(200, "<html>hello", "text/html"), "AW-REC-15", "text/html"),
+        (lambda f: f.replying(200, '{"choices": []}'), "AW-REC-15", "application/json"),
+        (lambda f: f.saying(b"data: <html>\n\n"), "AW-REC-15", "not what OpenAI defines"),
+        (lambda f: f.saying(b'data: {"choices": 5}\n\n'), "AW-REC-15", "not what OpenAI defines"),
+        (lambda f: f.saying(b"data: " + b"x" * 5_000_000), "AW-REC-15", "no end"),
+        (lambda f: f.saying(b'data: {"error": {"message": "overloaded"}}\n\n'), "AW-REC-17", "error inside the stream"),
+        (lambda f: f.saying(b'data: {"choices": []}\n\n'), "AW-REC-17", "ended before"),
+        (lambda f: f.saying(), "AW-REC-17", "ended before"),
+        (lambda f: f.hanging, "AW-REC-16", "no answer for 0.4 s"),
+        (lambda f: f.chattering, "AW-REC-16", "no complete answer"),
+        (lambda f: f.stalling, "AW-REC-16", "the answer stopped for 0.4 s"),
+        (lambda f: f.dying, "AW-REC-17", "mid-answer"),
+        (lambda f: f.slamming, "AW-REC-17", "before an answer"),
+    ],
+)
+def test_an_endpoint_that_cannot_be_measured_is_said_at_the_first_probe(
+    serve: Serve,
+    foreign: type[Endpoint],
+    load: LoadSpec,
+    fault: Callable[[type[Endpoint]], Handler],
+    code: str,
+    says: str,
+) -> None:
+    began = time.monotonic()
+    error = refusal(serve(foreign(fault=fault(foreign), faulty=lambda _: True)), load)
+    assert (error.code, says in error.message) == (code, True), error.message
+    assert time.monotonic() - began < 5
+
+
+def test_nothing_listens(load: LoadSpec) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    error = refusal(f"http://127.0.0.1:{port}/v1", load)
+    assert error.code == "AW-REC-10"
+    assert "refused" in error.message
+    assert str(port) in error.where.file if error.where.file else False
+
+
+def test_a_host_that_does_not_exist(load: LoadSpec) -> None:
+    assert refusal("http://no-such-host.invalid/v1", load).code == "AW-REC-10"
+
+
+def test_a_host_that_never_completes_a_connection(load: LoadSpec) -> None:
+    """A listener whose backlog is full drops the handshake, as a firewall does."""
+    with socket.socket() as full:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        port = full.getsockname()[1]
+        fillers = []
+        for _ in range(4):
+            filler = socket.socket()
+            filler.setblocking(False)
+            filler.connect_ex(("127.0.0.1", port))
+            fillers.append(filler)
+        with pytest.raises(ReconcileError) as caught:
+            bench(f"http://127.0.0.1:{port}/v1", load, Limits(connect_s=0.3, idle_s=5.0))
+        for filler in fillers:
+            filler.close()
+    assert (caught.value.code, "no connection within 0.3 s" in caught.value.message) == ("AW-REC-10", True)
+
+
+def test_a_port_that_speaks_something_else(load: LoadSpec, serve: Serve) -> None:
+    async def scenario() -> str:
+        async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readline()
+            writer.write(b"220 mail.example ESMTP\r\n\r\n")
+            await writer.drain()
+            writer.close()
+
+        server = await asyncio.start_server(greet, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        async with server:
+            with pytest.raises(ReconcileError) as caught:
+                await drive(Target(f"http://127.0.0.1:{port}/v1", None, "m"), load, limits=QUICK)
+        return caught.value.code
+
+    assert asyncio.run(scenario()) == "AW-REC-15"
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A self-signed certificate of 127.0.0.1, its key in the same file."""
+    folder = tmp_path_factory.mktemp("tls")
+    command = (
+        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=loopback "
+        "-addext subjectAltName=IP:127.0.0.1 -keyout key.pem -out cert.pem"
+    )
+    subprocess.run(
+        command.split(),
+        cwd=folder,
+        check=True,
+        capture_output=True,
+    )
+    (folder / "both.pem").write_bytes((folder / "key.pem").read_bytes() + (folder / "cert.pem").read_bytes())
+    return folder / "both.pem"
+
+
+def test_tls_is_verified_unless_told_otherwise(
+    serve: Serve, foreign: type[Endpoint], load: LoadSpec, certificate: Path, tmp_path: Path
+) -> None:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate)
+    secure = serve(foreign(), tls=context)
+    short = replace(load, peak_s=0.2, closed_s=0.2)
+    assert refusal(secure, short).code == "AW-REC-11"
+    assert refusal(secure.replace("127.0.0.1", "localhost"), short, ca_file=str(certificate)).code == "AW-REC-11"
+    assert not any("TLS" in note or "verified" in note for note in bench(secure, short, ca_file=str(certificate)).notes)
+    assert any("not verified" in note for note in bench(secure, short, verify_tls=False).notes)
+    assert refusal(serve(foreign()).replace("http:", "https:"), short).code == "AW-REC-11"
+    absent = refusal(secure, short, ca_file=str(tmp_path / "absent.pem"))
+    assert (absent.code, absent.where.file) == ("AW-REC-11", str(tmp_path / "absent.pem"))
+
+
+@pytest.mark.parametrize(
+    ("given", "used"),
+    [
+        ("http://h:8000/v1", "http://h:8000/v1"),
+        ("https://h/v1/", "https://h/v1"),
+        (" http://h:1 ", "http://h:1/v1"),
+        ("https://h/v1beta/openai", "https://h/v1beta/openai"),
+        ("http://[::1]:8000/v1", "http://[::1]:8000/v1"),
+    ],
+)
+def test_addresses(given: str, used: str) -> None:
+    assert base_url(given) == used
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "h:80",
+        "ftp://h/v1",
+        "http:///v1",
+        "http://u:pw@h/v1",
+        "http://h/v1?key=pw",
+        "http://h:99999/",
+        "http://[/",
+        "http://h..h/v1",
+    ],
+)
+def test_addresses_that_cannot_be_used(url: str, load: LoadSpec) -> None:
+    error = refusal(url, load)
+    assert error.code == "AW-REC-19"
+    assert "pw" not in error.lines()
+
+
+def test_a_key_that_no_header_can_carry(load: LoadSpec) -> None:
+    with pytest.raises(ReconcileError) as caught:
+        run_bench(Target("http://127.0.0.1:9/v1", "secret\nkey", "m"), load)
+    assert caught.value.code == "AW-REC-19"
+    assert "secret" not in caught.value.lines()
