@@ -272,6 +272,7 @@ def test_gauges_and_the_queries_own_window(running: Running, make_plan: MakePlan
     assert found[".peak_memory_bytes.max"].value == 3e8
     assert found[".startup_s.last"].value == 1.5
     assert found[".startup_s.last"].window_s == 60
+    assert found[".peak_memory_bytes.max"].window_s == 60
     assert "#" not in found[".startup_s.last"].evidence
     assert set(found) == {".peak_memory_bytes.max", ".startup_s.last"}
 
@@ -279,6 +280,16 @@ def test_gauges_and_the_queries_own_window(running: Running, make_plan: MakePlan
 def test_a_series_that_has_no_buckets_is_a_gap(running: Running, make_plan: MakePlan) -> None:
     gaps = gaps_of(make_plan(metrics=ODD), running)
     assert gaps["chat.ttft_s.p50"] == "the Prometheus has no value for the query"
+
+
+def test_a_window_without_two_scrapes_is_widened(running: Running, make_plan: MakePlan, predict: Predict) -> None:
+    made = predict("ttft_s", "mean", "peak", TTFT_S, "chat")
+    plan = make_plan(metrics=ENGINE, extra=(replace(made, query=replace(made.query, window_s=1)),))
+    found = {m.prediction_id: m for m in prometheus_measurements(plan, running.prometheus, running.now)}
+    assert found["chat.ttft_s.mean"].window_s == 300
+    assert found["chat.ttft_s.mean"].value == pytest.approx(TTFT_S, rel=0.1)
+    assert found["chat.ttft_s.p50"].window_s == 60
+    assert "chat.ttft_s.mean" in gaps_of(plan, running, window_s=1)
 
 
 def test_an_engine_that_tells_only_how_many_run(running: Running, make_plan: MakePlan) -> None:

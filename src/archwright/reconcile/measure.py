@@ -26,6 +26,8 @@ from archwright.reconcile.timing import BenchResult, Phase, Timing, Window
 from archwright.store import Store
 
 BUSY_SHARE = 0.8
+# Scrapes are 15 to 60 s apart where nobody chose otherwise, and a rate needs two.
+SCRAPED_S = 300.0
 # The label by which an engine that exposes its own series tells its models apart.
 MODEL_LABEL = "model_name"
 
@@ -168,16 +170,23 @@ def prometheus_measurements(
 def read_prometheus(plan: Plan, prometheus: Prometheus, now: float, window_s: float | None = None) -> PrometheusReading:
     """Each prediction from our own series, else from the engine's (Pool.launch.metrics) of the workload's pool.
 
-    `window_s` ends at `now` and replaces the queries' own. An engine's series are taken for the pool's model, or
-    without a model when the Prometheus knows only one; never when the pool serves several workloads, which an
-    engine does not tell apart.
+    `window_s` ends at `now` and replaces the queries' own; without it a query that finds nothing in its own window,
+    which may hold no two scrapes, is asked once more over SCRAPED_S.
+    An engine's series are taken for the pool's model, or without a model when the Prometheus knows only one; never
+    when the pool serves several workloads, which an engine does not tell apart.
     """
     digest = plan.digest
     measurements: list[Measurement] = []
     gaps: dict[str, str] = {}
     for prediction in plan.predictions:
-        seconds = prediction.query.window_s if window_s is None else window_s
-        seen = _Scrape(plan, prediction, prometheus, Window(name="", started_at=now - seconds, ended_at=now)).read()
+        own = prediction.query.window_s
+        tried = sorted({own, max(own, SCRAPED_S)}) if window_s is None else [window_s]
+        seen: Seen | str = ""
+        for seconds in tried:
+            window = Window(name="", started_at=now - seconds, ended_at=now)
+            seen = _Scrape(plan, prediction, prometheus, window).read()
+            if isinstance(seen, Seen):
+                break
         if isinstance(seen, Seen):
             measurements.append(_measurement(digest, prediction, seen))
         else:
