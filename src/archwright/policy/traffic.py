@@ -6,6 +6,7 @@ Decides:
   mu) / s)) with mu = ln p95 - z95 s and F the normal distribution function. Input and output are independent.
 - They are drawn one from each equal slice of probability, then shuffled: the few requests of a short window stand
   for the load, where independent draws would make its p95 a matter of luck.
+- The closed loop's are dealt so that every four in a row hold one from each quarter: it may end after a few.
 - The peak holds round(rate x seconds) arrivals, at least one, spread uniformly: a Poisson process given its count.
 """
 
@@ -25,7 +26,8 @@ LONGEST = 1.5
 LEAST_INPUT = 1
 # A single token has no time between tokens: every request can be measured.
 LEAST_OUTPUT = 2
-BLOCK = 16
+QUARTERS = 4
+BLOCK = QUARTERS * QUARTERS
 
 _NORMAL = NormalDist()
 _Z95 = _NORMAL.inv_cdf(0.95)
@@ -45,26 +47,36 @@ def peak_arrivals(load: LoadSpec) -> tuple[Arrival, ...]:
     chance = random.Random(load.seed)
     count = max(1, round(load.requests_per_second * load.peak_s))
     times = sorted(chance.uniform(0.0, load.peak_s) for _ in range(count))
-    lengths = _lengths(load, count, chance)
-    return tuple(Arrival(at_s, *pair) for at_s, pair in zip(times, lengths, strict=True))
+    inputs = stratified(load.input_tokens, count, chance, least=LEAST_INPUT)
+    outputs = stratified(load.output_tokens, count, chance, least=LEAST_OUTPUT)
+    chance.shuffle(inputs)
+    chance.shuffle(outputs)
+    return tuple(Arrival(*fields) for fields in zip(times, inputs, outputs, strict=True))
 
 
 def closed_arrivals(load: LoadSpec) -> Iterator[Arrival]:
     """Requests for the closed loop without an end, in blocks that each represent the load; `at_s` is 0."""
     chance = random.Random(load.seed + 1)
     while True:
-        for pair in _lengths(load, BLOCK, chance):
+        inputs = dealt(stratified(load.input_tokens, BLOCK, chance, least=LEAST_INPUT), chance)
+        outputs = dealt(stratified(load.output_tokens, BLOCK, chance, least=LEAST_OUTPUT), chance)
+        for pair in zip(inputs, outputs, strict=True):
             yield Arrival(0.0, *pair)
 
 
-def _lengths(load: LoadSpec, count: int, chance: random.Random) -> list[tuple[int, int]]:
-    inputs = stratified(load.input_tokens, count, chance, least=LEAST_INPUT)
-    outputs = stratified(load.output_tokens, count, chance, least=LEAST_OUTPUT)
-    return list(zip(inputs, outputs, strict=True))
+def dealt(ordered: list[int], chance: random.Random) -> list[int]:
+    """A block in groups of four, each with one from every quarter, in random order."""
+    quarters = [ordered[start : start + QUARTERS] for start in range(0, BLOCK, QUARTERS)]
+    for quarter in quarters:
+        chance.shuffle(quarter)
+    groups = [list(group) for group in zip(*quarters, strict=True)]
+    for group in groups:
+        chance.shuffle(group)
+    return [size for group in groups for size in group]
 
 
 def stratified(length: Length, count: int, chance: random.Random, *, least: int) -> list[int]:
-    """`count` lengths, one from each of `count` equal slices of probability, shuffled."""
+    """`count` lengths in rising order, one from each of `count` equal slices of probability."""
     spread = spread_of(length)
     cap = LONGEST * length.p95
     drawn = []
@@ -72,7 +84,6 @@ def stratified(length: Length, count: int, chance: random.Random, *, least: int)
         share = max((slice_ + chance.random()) / count, 1e-12)
         size = length.p95 * math.exp(spread * (_NORMAL.inv_cdf(share) - _Z95))
         drawn.append(max(least, round(min(size, cap))))
-    chance.shuffle(drawn)
     return drawn
 
 

@@ -184,9 +184,7 @@ class Roofline:
 
     def prefill_s(self, new_tokens: int, context: int = 0) -> float:
         """A prompt's `new_tokens` read in one step behind `context` tokens already cached."""
-        return self.step_s(
-            Step(prompt_tokens=new_tokens, prompt_pairs=pairs(context, new_tokens), prompts_done=1)
-        )
+        return self.step_s(Step(prompt_tokens=new_tokens, prompt_pairs=pairs(context, new_tokens), prompts_done=1))
 
     def decode_s(self, batch: int, context: float) -> float:
         """One token for each of `batch` answers with `context` tokens on average: the time between their tokens."""

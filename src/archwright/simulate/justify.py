@@ -1,0 +1,112 @@
+"""The bases of a serving prediction: what each number means, how it was made, which facts it rests on."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from archwright.catalog.rows import Efficiency
+from archwright.contract.evidence import Basis
+from archwright.contract.plan import LoadSpec
+from archwright.sizing.calibration import kind, stratum
+from archwright.sizing.memory import EngineMemory
+from archwright.sizing.roofline import Hardware
+
+
+class Names(NamedTuple):
+    """The ids of the bases of one workload."""
+
+    ttft: str
+    tpot: str
+    tokens_per_s: str
+    memory: str
+    startup: str
+    disk: str
+
+
+def names(workload: str) -> Names:
+    return Names(*(f"{workload}.serving.{field}" for field in Names._fields))
+
+
+def bases(load: LoadSpec, efficiency: Efficiency, hardware: Hardware, memory: EngineMemory) -> tuple[Basis, ...]:
+    """One per kind of number, in the order of Names."""
+    of, group = names(load.workload), stratum(efficiency)
+    shares = _shares(efficiency)
+    rates = _rates(hardware)
+    traffic = (
+        f"peak {load.requests_per_second:g} requests/s for {load.peak_s:g} s, closed loop of {load.concurrency} "
+        f"for {load.closed_s:g} s, seed {load.seed}"
+    )
+    simulated = (traffic, rates, shares)
+    step = "step = max(FLOPs / (share x FLOP/s), bytes / (share x bytes/s)), summed by continuous batching"
+    return (
+        Basis(
+            id=of.ttft,
+            kind="simulated",
+            stratum=group,
+            definition="request received to first content, percentile over the requests of the peak phase",
+            formula=f"wait for a slot + prompt read in steps; {step}",
+            facts=simulated,
+        ),
+        Basis(
+            id=of.tpot,
+            kind="simulated",
+            stratum=group,
+            definition="(last - first token) / (tokens - 1) per finished request, percentile over the peak phase",
+            formula=step,
+            facts=simulated,
+        ),
+        Basis(
+            id=of.tokens_per_s,
+            kind="simulated",
+            stratum=group,
+            definition="answer tokens delivered within the closed phase / its length, unfinished requests included",
+            formula=step,
+            facts=simulated,
+        ),
+        Basis(
+            id=of.memory,
+            kind="formula",
+            stratum=group,
+            definition="sum of proportional set sizes of supervisor, gateway and engines, the largest of the samples",
+            formula="weights + overhead + cache per token x context x slots, times the peak share; + own processes",
+            facts=(
+                f"weights {memory.weights / 1e6:.1f} MB, cache {memory.cache / 1e6:.1f} MB, "
+                f"overhead {memory.overhead / 1e6:.1f} MB",
+                shares,
+            ),
+        ),
+        Basis(
+            id=of.startup,
+            kind=kind(efficiency),
+            stratum=group,
+            definition="`up` called to every process ready; the model file is already there",
+            formula="engines one after the other, then the gateway",
+            facts=(f"an engine is ready after {efficiency.startup_s:g} s", shares),
+        ),
+        Basis(
+            id=of.disk,
+            kind="formula",
+            stratum=group,
+            definition="files of this platform in the home: model, store, logs, run files",
+            formula="model file + what store and logs grow to in a first day",
+            facts=(f"weights {memory.weights / 1e6:.1f} MB",),
+        ),
+    )
+
+
+def _shares(row: Efficiency) -> str:
+    return (
+        f"shares of the matrix rate: prompts {row.prefill_share_of_matmul:g}, answers {row.decode_share_of_matmul:g}, "
+        f"{row.decode_share_of_matmul_batched:g} from {row.batched_from} together; of the bandwidth "
+        f"{row.decode_share_of_bandwidth:g}; band 1/{row.low_factor:.3g} to {row.high_factor:.3g}: {row.source} "
+        f"({row.as_of or 'undated'}, {row.confidence})"
+    )
+
+
+def _rates(hardware: Hardware) -> str:
+    compute, bandwidth = hardware.compute_flops_per_s, hardware.bandwidth_bytes_per_s
+    return (
+        f"{hardware.count} x {hardware.name}: {compute.value / 1e9:.0f} GFLOP/s "
+        f"[{compute.low / 1e9:.0f}, {compute.high / 1e9:.0f}], {bandwidth.value / 1e9:.1f} GB/s "
+        f"[{bandwidth.low / 1e9:.1f}, {bandwidth.high / 1e9:.1f}]"
+    )

@@ -1,0 +1,206 @@
+"""What a served model will do under its load: latencies, throughput, memory, start-up, disk, each with its band.
+
+The load's own arrivals (policy.traffic) run through the batching model once for each of POINTS speeds between the
+fast and the slow end of the 90 % band, so that queueing widens a band where there is queueing. Value: the run at
+the middle. Band: the extremes of the runs, moved out by a noise factor for what the model leaves out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from archwright.catalog.rows import Efficiency, EngineSpec, ModelSpec
+from archwright.contract.estimate import Estimate, total
+from archwright.contract.evidence import Basis
+from archwright.contract.percentile import percentile
+from archwright.contract.plan import LoadSpec
+from archwright.contract.record import Record, replace
+from archwright.policy.traffic import Arrival, closed_arrivals, peak_arrivals
+from archwright.simulate.batching import Batching, Outcome, Request
+from archwright.simulate.justify import bases, names
+from archwright.sizing.calibration import slowness, widened
+from archwright.sizing.memory import CacheDemand, EngineMemory, engine_memory, holds, weights_bytes
+from archwright.sizing.parallelism import divides
+from archwright.sizing.roofline import Hardware, Roofline
+
+POINTS = 11
+# Noise of one run against another at equal speed, measured on two cores: latency to the first token depends on what
+# the engine was doing at that moment, a rate over many tokens hardly.
+TTFT_NOISE = 1.25
+TPOT_NOISE = 1.12
+RATE_NOISE = 1.10
+# What the gateway adds to a first token: parsing, authorisation, one hop.
+GATEWAY_S = 0.005
+# Besides the engine, measured: supervisor and gateway (proportional set sizes), their start, and what they write.
+PROCESSES_BYTES = Estimate(value=150e6, low=110e6, high=220e6, unit="bytes")
+PLATFORM_START = Estimate(value=1.2, low=0.6, high=2.6, unit="s")
+WRITTEN_BYTES = Estimate(value=4e6, low=0.2e6, high=40e6, unit="bytes")
+START_FACTOR = 1.8
+# The engine's own memory, against weights + cache + overhead: idle engines use less, peaks more.
+IDLE_SHARE = 0.88
+
+
+class ServingSpec(Record):
+    """One model served by equal replicas under one load.
+
+    Of every prompt `template_tokens` are the chat template's, and the first `shared_prefix_tokens` of those are
+    cached by the engine, so they are not read again.
+    """
+
+    model: ModelSpec
+    engine: EngineSpec
+    efficiency: Efficiency
+    hardware: Hardware
+    quantisation: str
+    bits_per_weight: float
+    file_bytes: int | None
+    load: LoadSpec
+    slots: int
+    context_tokens: int
+    replicas: int
+    batch_tokens: int
+    template_tokens: int = 0
+    shared_prefix_tokens: int = 0
+
+    @property
+    def weights(self) -> float:
+        return weights_bytes(self.model, self.bits_per_weight, self.file_bytes)
+
+
+class ServingPrediction(Record):
+    """Latencies hold under the peak, `tokens_per_s` in the closed loop over all replicas, the rest for the platform."""
+
+    ttft_p50_s: Estimate
+    ttft_p95_s: Estimate
+    tpot_p50_s: Estimate
+    tpot_p95_s: Estimate
+    tokens_per_s: Estimate
+    peak_memory_bytes: Estimate
+    startup_s: Estimate
+    disk_bytes: Estimate
+    bases: tuple[Basis, ...]
+
+
+class Run(NamedTuple):
+    """The figures of one simulated run."""
+
+    ttft_p50_s: float
+    ttft_p95_s: float
+    tpot_p50_s: float
+    tpot_p95_s: float
+    tokens_per_s: float
+
+
+def fits(spec: ServingSpec) -> bool:
+    """Whether a replica's hardware holds it and can share its work."""
+    return divides(spec.model, spec.hardware.count) and holds(
+        spec.hardware.kind, spec.hardware.memory_bytes, memory_of(spec)
+    )
+
+
+def memory_of(spec: ServingSpec) -> EngineMemory:
+    """A running request holds its prompt and, on average, half of its answer."""
+    held = spec.load.input_tokens.mean + spec.load.output_tokens.mean / 2
+    demand = CacheDemand(slots=spec.slots, context_tokens=spec.context_tokens, held_tokens=held)
+    return engine_memory(spec.model, spec.weights, spec.efficiency, demand, spec.hardware.count)
+
+
+def predict_serving(spec: ServingSpec) -> ServingPrediction:
+    """All promises for `spec`. Deterministic: the same spec gives the same figures."""
+    share = one_replica(spec)
+    middle, *runs = (run(share, factor) for factor in (1.0, *slowness(spec.efficiency, binding_rate(spec), POINTS)))
+    of = names(spec.load.workload)
+
+    def banded(pick: Callable[[Run], float], noise: float, unit: str, basis: str) -> Estimate:
+        values = [pick(one) for one in (middle, *runs)]
+        return widened(values[0], (min(values), max(values)), noise, unit, basis)
+
+    rate = banded(lambda one: one.tokens_per_s, RATE_NOISE, "tokens/s", of.tokens_per_s)
+    return ServingPrediction(
+        ttft_p50_s=banded(lambda one: one.ttft_p50_s, TTFT_NOISE, "s", of.ttft),
+        ttft_p95_s=banded(lambda one: one.ttft_p95_s, TTFT_NOISE, "s", of.ttft),
+        tpot_p50_s=banded(lambda one: one.tpot_p50_s, TPOT_NOISE, "s", of.tpot),
+        tpot_p95_s=banded(lambda one: one.tpot_p95_s, TPOT_NOISE, "s", of.tpot),
+        tokens_per_s=rate.scaled(float(spec.replicas)),
+        peak_memory_bytes=peak_memory(spec, of.memory),
+        startup_s=startup(spec, of.startup),
+        disk_bytes=disk(spec, of.disk),
+        bases=bases(spec.load, spec.efficiency, spec.hardware, memory_of(spec)),
+    )
+
+
+def one_replica(spec: ServingSpec) -> ServingSpec:
+    """What one of several replicas sees: its share of the arrivals, as if they were thinned at random."""
+    if spec.replicas == 1:
+        return spec
+    load = replace(
+        spec.load,
+        requests_per_second=spec.load.requests_per_second / spec.replicas,
+        concurrency=math.ceil(spec.load.concurrency / spec.replicas),
+    )
+    return replace(spec, load=load)
+
+
+def binding_rate(spec: ServingSpec) -> Estimate:
+    """The rate of the hardware that limits a single answer: its band is the one that counts."""
+    bound = roofline_of(spec).bound
+    return spec.hardware.compute_flops_per_s if bound == "compute" else spec.hardware.bandwidth_bytes_per_s
+
+
+def roofline_of(spec: ServingSpec, factor: float = 1.0) -> Roofline:
+    return Roofline(spec.model, spec.weights, spec.efficiency, spec.hardware, factor)
+
+
+def run(spec: ServingSpec, factor: float) -> Run:
+    """The peak phase and the closed loop of one replica that is `factor` times as slow as predicted."""
+    engine = Batching(roofline_of(spec, factor), spec.slots, spec.batch_tokens)
+    peak = engine.run([request_of(arrival, arrival.at_s, spec) for arrival in peak_arrivals(spec.load)])
+    ttft = [one.ttft_s + GATEWAY_S for one in peak if one.ttft_s is not None]
+    tpot = [one.tpot_s for one in peak if one.tpot_s is not None]
+    return Run(
+        ttft_p50_s=percentile(ttft, 0.5),
+        ttft_p95_s=percentile(ttft, 0.95),
+        tpot_p50_s=percentile(tpot, 0.5),
+        tpot_p95_s=percentile(tpot, 0.95),
+        tokens_per_s=sum(one.tokens for one in closed_loop(engine, spec)) / spec.load.closed_s,
+    )
+
+
+def closed_loop(engine: Batching, spec: ServingSpec) -> list[Outcome]:
+    """`concurrency` requests at once from the start, each followed by the next, cut after `closed_s`."""
+    arrivals: Iterator[Arrival] = closed_arrivals(spec.load)
+
+    def next_one(now: float) -> Request:
+        return request_of(next(arrivals), now, spec)
+
+    first = [next_one(0.0) for _ in range(spec.load.concurrency)]
+    return engine.run(first, refill=next_one, until=spec.load.closed_s)
+
+
+def request_of(arrival: Arrival, at_s: float, spec: ServingSpec) -> Request:
+    """A prompt is never shorter than its template and one token; what the engine has cached is not read."""
+    prompt = max(arrival.input_tokens, spec.template_tokens + 1)
+    return Request(at_s, prompt - spec.shared_prefix_tokens, spec.shared_prefix_tokens, arrival.output_tokens)
+
+
+def peak_memory(spec: ServingSpec, basis: str) -> Estimate:
+    """All replicas' engines at their peak, and the platform's own processes."""
+    peak = spec.efficiency.memory_peak_share
+    whole = memory_of(spec).total * spec.replicas
+    engines = Estimate(value=whole * (1 + peak / 2), low=whole * IDLE_SHARE, high=whole * (1 + 2 * peak), unit="bytes")
+    return total([engines, PROCESSES_BYTES], "bytes", basis)
+
+
+def startup(spec: ServingSpec, basis: str) -> Estimate:
+    """Engines one after the other, then the gateway."""
+    engines = spec.efficiency.startup_s * spec.replicas
+    own = Estimate(value=engines, low=engines / START_FACTOR, high=engines * START_FACTOR, unit="s")
+    return total([own, PLATFORM_START], "s", basis)
+
+
+def disk(spec: ServingSpec, basis: str) -> Estimate:
+    """The model's file once, and what store and logs grow to in a day of such load."""
+    file = Estimate(value=spec.weights, low=spec.weights, high=spec.weights, unit="bytes")
+    return total([file, WRITTEN_BYTES], "bytes", basis)

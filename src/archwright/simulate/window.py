@@ -1,0 +1,45 @@
+"""Which of many possible peak windows a plan is judged by.
+
+A short window holds a handful of requests: whether two long ones meet can move its percentiles by more than the
+machine's speed does, and then a measurement says little about the plan. So of SEEDS draws of the same load, the
+half whose figures lie nearest to the middle of all draws is kept (a typical window, neither lucky nor unlucky), and
+of these the one whose figures follow the machine's speed most evenly (a window that measures).
+"""
+
+from __future__ import annotations
+
+import math
+from statistics import median
+
+from archwright.contract.plan import LoadSpec
+from archwright.contract.record import replace
+from archwright.simulate.serving import Run, ServingSpec, run
+
+SEEDS = 64
+FACTORS = (0.75, 0.9, 1.15, 1.45)
+# How many steps of the logarithm count as one: a first token is promised within a wider band than a rate.
+WEIGHT = Run(ttft_p50_s=0.5, ttft_p95_s=0.5, tpot_p50_s=1.0, tpot_p95_s=1.0, tokens_per_s=1.0)
+
+
+def representative(spec: ServingSpec) -> LoadSpec:
+    """The load of `spec` with the seed chosen among SEEDS from its own on. Deterministic; for one replica."""
+    seeds = [spec.load.seed + step for step in range(SEEDS)]
+    at = {seed: replace(spec, load=replace(spec.load, seed=seed)) for seed in seeds}
+    figures = {seed: _logs(run(one, 1.0)) for seed, one in at.items()}
+    middle = [median(column) for column in zip(*figures.values(), strict=True)]
+    typical = sorted(seeds, key=lambda seed: (_distance(figures[seed], middle), seed))[: SEEDS // 2]
+    chosen = min(typical, key=lambda seed: (_unevenness(at[seed], figures[seed]), seed))
+    return replace(spec.load, seed=chosen)
+
+
+def _logs(figures: Run) -> list[float]:
+    return [weight * math.log(max(figure, 1e-9)) for figure, weight in zip(figures, WEIGHT, strict=True)]
+
+
+def _distance(one: list[float], other: list[float]) -> float:
+    return max(abs(a - b) for a, b in zip(one, other, strict=True))
+
+
+def _unevenness(spec: ServingSpec, figures: list[float]) -> float:
+    """The largest move of a figure per move of the machine's speed, both as logarithms."""
+    return max(_distance(_logs(run(spec, factor)), figures) / abs(math.log(factor)) for factor in FACTORS)
