@@ -143,7 +143,9 @@ def test_no_function_above_60_lines_or_6_parameters() -> None:
             count = sum(1 for a in (*arguments.posonlyargs, *arguments.args) if a.arg not in ("self", "cls"))
             keyword_only = len(arguments.kwonlyargs)
             if length > 60 or count + keyword_only > 6:
-                broken.append(f"{show(path)}:{node.lineno} {node.name}: {length} lines, {count + keyword_only} parameters")
+                broken.append(
+                    f"{show(path)}:{node.lineno} {node.name}: {length} lines, {count + keyword_only} parameters"
+                )
     assert broken == []
 
 
@@ -213,12 +215,14 @@ def test_heavy_extras_never_at_the_top_of_a_file() -> None:
 
 def test_nothing_unsafe_is_called() -> None:
     """No unpickling, no eval, no shell, no YAML loader that constructs objects."""
-    unsafe = re.compile(r"\bpickle\b|\bmarshal\.load|\beval\(|\bexec\(|shell=True|yaml\.load\(|yaml\.unsafe|os\.system")
+    unsafe = re.compile(
+        r"\bpickle\b|\bmarshal\.load|\beval\(|\bexec\(|shell=True|yaml\.load\((?!.*CSafeLoader)|yaml\.unsafe|os\.system"
+    )
     assert [show(p) for p in FILES if unsafe.search(p.read_text(encoding="utf-8"))] == []
 
 
 def test_no_unfinished_work_is_shipped() -> None:
-    marks = re.compile(r"\b(TODO|FIXME|XXX|NotImplementedError)\b")
+    marks = re.compile(r"\b(TODO|FIXME|XXX|raise NotImplementedError)\b")
     assert [show(p) for p in FILES if marks.search(p.read_text(encoding="utf-8"))] == []
 
 
@@ -230,8 +234,11 @@ def test_no_test_is_skipped() -> None:
 
 def modules_loaded(*argv: str) -> int:
     """Lines of `-X importtime` beyond those of a bare interpreter."""
+
     def count(arguments: tuple[str, ...]) -> int:
-        run = subprocess.run([sys.executable, "-X", "importtime", *arguments], capture_output=True, text=True, check=True)
+        run = subprocess.run(
+            [sys.executable, "-X", "importtime", *arguments], capture_output=True, text=True, check=True
+        )
         return run.stderr.count("import time:")
 
     return count(argv) - count(("-c", "pass"))
@@ -290,7 +297,7 @@ def codes_of(path: Path) -> Iterator[tuple[str, str]]:
 
 def test_an_error_code_belongs_to_one_area() -> None:
     """A code is raised by one class of error, and its area is that of the class (errors.py draws the tree)."""
-    areas = {"NEEDS", "FILE", "SET", "USE", "PLAN", "CAT", "GET", "ACC", "ENG", "OPS", "STO", "REC", "INT"}
+    areas = {"NEEDS", "FILE", "SET", "USE", "PLAN", "CAT", "GET", "ACC", "ENG", "OPS", "STO", "REC", "SRV", "INT"}
     for path in FILES:
         for code, _function in codes_of(path):
             assert code.split("-")[1] in areas, f"{show(path)}: {code}"
@@ -305,7 +312,9 @@ def test_generated_documents_are_up_to_date() -> None:
 
 def test_no_path_of_a_machine_and_no_registry_host_in_the_repository() -> None:
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout
-    hosts = re.compile(rb"/root/|/home/\w+/|files\.pythonhosted|pypi\.org|registry\.npmjs|deb\.debian|/work/(main|shared)")
+    hosts = re.compile(
+        rb"/root/|/home/\w+/|files\.pythonhosted|pypi\.org|registry\.npmjs|deb\.debian|/work/(main|shared)"
+    )
     for name in listed.decode().split("\0"):
         path = ROOT / name
         if name and path.is_file() and name != "tests/test_house.py":

@@ -14,6 +14,7 @@
     |-- OperateError         exit 8, HTTP 503   AW-OPS-*     ports, disks, processes, the running platform
     |-- StoreError           exit 8, HTTP 503   AW-STO-*     the database refuses
     |-- ReconcileError       exit 9, HTTP 502   AW-REC-*     a measurement cannot be had
+    |-- Refusal            the reply's status  AW-SRV-01   the gateway says no to a client (serving/refusal.py)
     `-- InternalError        exit 70, HTTP 500  AW-INT-01    our bug
 
 A code is stable: scripts may match on it. The message says what, `where` the place, `hint` what to do.

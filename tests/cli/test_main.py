@@ -102,6 +102,7 @@ def test_tables_and_records_print(home: Home, null_plan: Plan, capsys: pytest.Ca
             json.loads(capsys.readouterr().out)
 
 
+@pytest.mark.enable_socket
 def test_doctor_fails_when_the_model_is_missing(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor"]) == 1
     assert "archwright models fetch" in capsys.readouterr().out

@@ -165,8 +165,11 @@ def test_attached_it_ends_with_the_command(plan_file: str, home: Home) -> None:
 def test_foreground_stops_in_order_on_sigterm(plan_file: str, home: Home) -> None:
     command = [sys.executable, "-m", "archwright", "up", plan_file, "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as foreground:
-        until(lambda: api.status().state == "running")
+        assert foreground.stdout is not None
+        out = ""
+        while "Ctrl-C" not in out:
+            out += foreground.stdout.readline()
+        time.sleep(0.1)
         foreground.send_signal(signal.SIGTERM)
-        out, _ = foreground.communicate(timeout=20)
-        assert foreground.returncode == 0
+        assert foreground.wait(20) == 0
     assert "archwright ask" in out and api.status().state == "stopped"

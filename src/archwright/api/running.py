@@ -53,12 +53,12 @@ class Platform:
 
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, stop)
-        return self._process.wait()
+        return platform.release(self._process)
 
     def stop(self) -> None:
         platform.down(self._home)
         if not self.detached:
-            self._process.wait()
+            platform.release(self._process)
 
     def __enter__(self) -> Platform:
         return self

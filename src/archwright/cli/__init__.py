@@ -45,9 +45,7 @@ def parser() -> argparse.ArgumentParser:
 
 def _add(one: argparse.ArgumentParser, arg: Arg) -> None:
     if arg.positional:
-        one.add_argument(
-            arg.name, nargs=None if arg.required else "?", help=arg.help, metavar=arg.metavar or arg.name
-        )
+        one.add_argument(arg.name, nargs=None if arg.required else "?", help=arg.help, metavar=arg.metavar or arg.name)
         return
     names = [f"--{arg.name.replace('_', '-')}", *([arg.short] if arg.short else [])]
     if arg.kind == "flag":

@@ -199,7 +199,10 @@ def stopped(result: Any) -> int:
 
 def checks(result: Any) -> int:
     for check in result:
-        text(f"{'ok  ' if check.ok else 'FAIL'}  {check.name}: {check.detail}" + (f"  -> {check.hint}" if check.hint else ""))
+        text(
+            f"{'ok  ' if check.ok else 'FAIL'}  {check.name}: {check.detail}"
+            + (f"  -> {check.hint}" if check.hint else "")
+        )
     return 0 if all(check.ok for check in result) else 1
 
 

@@ -21,6 +21,7 @@ from archwright.settings import child_environment
 
 WAIT_TICK_S = 0.02
 PORT_PATIENCE_S = 3.0
+BURIAL_S = 0.5
 DOWN_PATIENCE_S = 30.0
 SUPERVISOR = "archwright.operate"
 
@@ -45,7 +46,7 @@ class Status(Record):
 
 def check(plan: Plan, home: Home, host: str, port: int) -> None:
     """Everything that can be refused before a process starts: running already, model missing, port in use."""
-    current = state.running(home)
+    current = _settled(home)
     if current is not None:
         raise OperateError(
             "AW-OPS-30",
@@ -66,6 +67,14 @@ def check(plan: Plan, home: Home, host: str, port: int) -> None:
                 hint="stop what listens there, or choose another: archwright up --port 0 takes any free one",
             )
         time.sleep(0.1)
+
+
+def _settled(home: Home) -> state.State | None:
+    """The running state; a supervisor killed a moment ago holds its lock until the kernel has buried it."""
+    deadline = time.monotonic() + BURIAL_S
+    while (current := state.running(home)) is not None and time.monotonic() < deadline:
+        time.sleep(WAIT_TICK_S)
+    return current
 
 
 def _artefacts(pools: tuple[Pool, ...]) -> list[Artefact]:
@@ -95,9 +104,20 @@ def start(plan: Plan, bundle: Bundle, home: Home, up_called_at: float, *, attach
         _wait_ready(home, process)
     except BaseException:
         process.terminate()
-        process.wait()
+        release(process)
         raise
+    if not attached:
+        # It outlives us on purpose: without this, Python would warn that we forgot it.
+        process.returncode = 0
     return process
+
+
+def release(process: subprocess.Popen[bytes]) -> int:
+    """Wait for the supervisor's end and let go of its pipe; its exit status."""
+    status = process.wait()
+    if process.stdin is not None:
+        process.stdin.close()
+    return status
 
 
 def _wait_ready(home: Home, process: subprocess.Popen[bytes]) -> None:
@@ -142,7 +162,7 @@ def down(home: Home) -> bool:
         return False
     _signal(current.supervisor_pid, signal.SIGTERM, SUPERVISOR)
     deadline = time.monotonic() + DOWN_PATIENCE_S
-    while state.running(home) is not None:
+    while state.running(home) is not None or state.alive(current.supervisor_pid, SUPERVISOR):
         if time.monotonic() > deadline:
             _signal(current.supervisor_pid, signal.SIGKILL, SUPERVISOR)
             for process in current.processes:

@@ -13,7 +13,7 @@ _PSS = re.compile(rb"^Pss:\s+(\d+) kB", re.MULTILINE)
 
 
 def memory_bytes(pids: Iterable[int]) -> int | None:
-    """Sum of proportional set sizes (pages shared by k processes count 1/k); None where the system has no such count."""
+    """Sum of proportional set sizes (pages shared by k processes count 1/k); None where nothing counts so."""
     sizes = [_pss_bytes(pid) for pid in pids]
     known = [size for size in sizes if size is not None]
     return sum(known) if known else None

@@ -26,6 +26,8 @@ from archwright.reconcile.timing import BenchResult, Phase, Timing, Window
 from archwright.store import Store
 
 BUSY_SHARE = 0.8
+# How long the gateway may take to notice that a client has gone.
+NOTICE_S = 0.25
 # Scrapes are 15 to 60 s apart where nobody chose otherwise, and a rate needs two.
 SCRAPED_S = 300.0
 # The label by which an engine that exposes its own series tells its models apart.
@@ -112,12 +114,21 @@ def ring_measurements(store: Store, plan: Plan, windows: Sequence[Window]) -> li
         if window is None:
             continue
         query = replace(prediction.query, window_s=window.window_s)
-        reading = evaluate(store, query, window.ended_at)
-        if reading is not None:
-            evidence = query.promql() + (f"  # phase {query.phase}" if query.phase else "")
-            seen = Seen("gateway", window, reading.value, reading.samples, evidence)
+        seen = _ring_value(store, query, window)
+        if seen is not None:
             found.append(_measurement(digest, prediction, seen))
     return found
+
+
+def _ring_value(store: Store, query: Query, window: Window) -> Seen | None:
+    """A stream is counted when it ends: those that the client cut at the window's end a moment after it."""
+    seconds = window.window_s + NOTICE_S
+    reading = evaluate(store, replace(query, window_s=seconds), window.ended_at + NOTICE_S)
+    if reading is None:
+        return None
+    value = reading.value * seconds / window.window_s if query.statistic == "rate" else reading.value
+    evidence = query.promql() + (f"  # phase {query.phase}" if query.phase else "")
+    return Seen("gateway", window, value, reading.samples, evidence)
 
 
 def _whole(windows: Sequence[Window]) -> Window:
