@@ -58,9 +58,14 @@ def needs_of(catalog: Catalog) -> Read:
 
 @pytest.fixture(scope="session")
 def plan_of(catalog: Catalog, needs_of: Read) -> Callable[..., Plan]:
+    unchanged: dict[str, Plan] = {}
+
     def make(name: str, change: Change | None = None, machine: MachineFacts | None = MACHINE) -> Plan:
+        if change is None and machine is MACHINE and name in unchanged:
+            return unchanged[name]
         needs, source = needs_of(name, change)
-        return make_plan(needs, source, catalog, machine, NOW)
+        plan = make_plan(needs, source, catalog, machine, NOW)
+        return unchanged.setdefault(name, plan) if change is None and machine is MACHINE else plan
 
     return make
 

@@ -10,6 +10,7 @@ import pytest
 from archwright.contract.needs import NeedsSource
 from archwright.contract.plan import MachineFacts, Option, Plan
 from archwright.contract.record import replace
+from archwright.simulate.window import SEEDS
 
 Make = Callable[..., Plan]
 
@@ -32,11 +33,6 @@ def test_electricity_is_the_only_cost(desk: Plan) -> None:
     assert [line.name for line in option.cost_lines] == ["electricity"]
     assert option.cost_per_month is not None
     assert 1 < option.cost_per_month.value < 60
-    assert "an Estimate" not in explain_basis(desk)
-
-
-def explain_basis(plan: Plan) -> str:
-    return " ".join(basis.definition for basis in plan.bases)
 
 
 def test_the_price_of_the_site_counts(plan_of: Make, desk: Plan) -> None:
@@ -145,5 +141,7 @@ def test_beside_other_placements_a_missing_probe_is_a_miss(plan_of: Make) -> Non
 def test_the_seed_comes_from_the_needs(plan_of: Make, needs_of: Callable[..., tuple[object, NeedsSource]]) -> None:
     plan = plan_of("desk")
     _, source = needs_of("desk")
-    assert plan.loads[0].seed == int(source.digest[:8], 16) % 2**31
-    assert plan_of("desk", lambda d: d["organisation"].update(name="Other")).loads[0].seed != plan.loads[0].seed
+    own = int(source.digest[:8], 16) % 2**31
+    assert own <= plan.loads[0].seed < own + SEEDS
+    other = plan_of("desk", lambda d: d["organisation"].update(name="Other")).loads[0].seed
+    assert not own <= other < own + SEEDS

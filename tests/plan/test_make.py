@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -18,6 +19,7 @@ from archwright.contract.record import replace
 from archwright.errors import MissingError
 from archwright.plan.file import decode_plan, encode_plan
 from archwright.plan.ledger import estimates_in
+from archwright.plan.local import BATCH_TOKENS
 from archwright.plan.make import why_infeasible
 
 Make = Callable[..., Plan]
@@ -35,7 +37,9 @@ def options_of(plan: Plan, placement: str) -> list[Option]:
 def test_every_estimate_names_a_basis_of_the_plan(plan_of: Make, name: str) -> None:
     plan = plan_of(name)
     named = {estimate.basis for estimate in estimates_in(plan)}
-    assert named == {basis.id for basis in plan.bases}
+    facts = {fact for basis in plan.bases for fact in basis.facts}
+    kept = {basis.id for basis in plan.bases}
+    assert named <= kept <= named | facts
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -47,11 +51,11 @@ def test_a_plan_survives_its_file(plan_of: Make, name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_same_needs_give_the_same_plan_fast(plan_of: Make, name: str) -> None:
-    began = time.perf_counter()
-    first = plan_of(name)
-    took = time.perf_counter() - began
-    assert first.digest == plan_of(name).digest
-    assert took <= 2.0
+    began = time.process_time()
+    again = plan_of(name, lambda document: None)
+    took = time.process_time() - began
+    assert again.digest == plan_of(name, lambda document: None).digest
+    assert took <= (2.0 if sys.gettrace() is None else 10.0), "a tracer (coverage) slows the simulation several times"
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -75,7 +79,7 @@ def test_the_desk_runs_on_this_machine(desk: Plan) -> None:
     assert option.capex is not None and option.capex.value == 0
     assert (pool.name, pool.model, pool.replicas) == ("assistant", "SmolLM2-135M-Instruct", 1)
     assert pool.launch.engine == "llamacpp"
-    assert pool.launch.settings == {"threads": 1, "batch_tokens": 128}
+    assert pool.launch.settings == {"threads": 1, "batch_tokens": BATCH_TOKENS}
     assert pool.launch.environment == {"GOMP_SPINCOUNT": "1000"}
     assert pool.launch.health_path == "/health"
     assert pool.artefact is not None and pool.artefact.model == pool.model
@@ -257,7 +261,9 @@ def test_a_floor_no_open_model_reaches(plan_of: Make) -> None:
 def test_without_an_availability_no_spare_is_kept(plan_of: Make, startup: Plan) -> None:
     plan = plan_of("startup", lambda d: d["workloads"][0]["slo"].pop("availability"))
     for without, spared in zip(options_of(plan, "cloud"), options_of(startup, "cloud"), strict=True):
-        assert without.pools[0].replicas == spared.pools[0].replicas - 1
+        assert without.total_cost is not None and spared.total_cost is not None
+        assert without.total_cost.value < spared.total_cost.value
+    assert not any("spare machine" in text for text in plan.assumptions)
 
 
 def test_defaults_are_said(plan_of: Make) -> None:

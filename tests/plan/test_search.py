@@ -15,6 +15,7 @@ from archwright.contract.record import replace
 from archwright.errors import CatalogError
 from archwright.plan.demand import Demand, text_demands
 from archwright.plan.search import Search, accelerator_engine, bound_requests_per_s, cheapest, quantisation_for
+from archwright.simulate.serving import one_replica, run
 
 Read = Callable[..., tuple[Needs, NeedsSource]]
 
@@ -73,12 +74,12 @@ def test_the_least_replicas_that_hold_a_limit(catalog: Catalog, demand_of: Calla
     here = [offer(catalog, "aws:us-east-1:g6e.xlarge")]
     free = search.best(demand_of(300.0), [model], here)
     assert free is not None
-    limit = free.prediction.ttft_p95_s.value * 0.5
+    limit = run(one_replica(free.spec), 1.0).ttft_p95_s * 0.5
     held = search.best(demand_of(300.0, ttft_p95_s=limit), [model], here)
     assert held is not None
     assert held.misses == ()
     assert held.spec.replicas > free.spec.replicas
-    assert held.prediction.ttft_p95_s.value <= limit
+    assert run(one_replica(held.spec), 1.0).ttft_p95_s <= limit
 
 
 def test_a_limit_nothing_holds_is_reported_on_the_nearest(catalog: Catalog, demand_of: Callable[..., Demand]) -> None:

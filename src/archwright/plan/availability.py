@@ -7,6 +7,7 @@ sum over i <= k of C(n + k, i) (1 - a)^i a^(n + k - i).
 
 from __future__ import annotations
 
+import functools
 import math
 
 ONE_MACHINE = 0.995
@@ -22,6 +23,7 @@ def holds(needed: int, spares: int, machine: float = ONE_MACHINE) -> float:
     )
 
 
+@functools.cache
 def spares_for(needed: int, target: float | None, machine: float = ONE_MACHINE) -> int:
     """None asked, none kept. Above 0.99 at least one; then as many as the target takes."""
     if target is None or target <= SPARE_ABOVE:

@@ -6,7 +6,6 @@ at least one, plus spares where availability asks for them. Machines run all the
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -19,12 +18,14 @@ from archwright.contract.plan import Launch, Miss, Parallelism, Pool
 from archwright.plan.availability import ONE_MACHINE, ONE_MACHINE_LOW, SPARE_ABOVE, holds, spares_for
 from archwright.plan.demand import HOURS_PER_MONTH, Demand
 from archwright.plan.ledger import Ledger
+from archwright.plan.limits import judge_availability
 from archwright.plan.models import Candidates, licence_note, open_models
 from archwright.plan.money import USD, Draft, UsdLine
-from archwright.plan.predictions import adopted, judge_availability, judge_slo
 from archwright.plan.residency import Bounds, bounds_of, in_words, region_inside
-from archwright.plan.search import Search, Sized
+from archwright.plan.search import Search, Sized, mean_machines
 from archwright.plan.serve import Served, default_max_tokens
+from archwright.simulate.serving import binding_rate
+from archwright.sizing.calibration import slowness
 
 DEFAULT_CLOUDS = 3
 # Flagship accelerators' list prices fell by 33 to 44 % in one step within two years; other list prices stood still.
@@ -129,9 +130,7 @@ class CloudPlanner:
     def _priced(self, demand: Demand, sized: Sized, said: tuple[str, ...]) -> Part:
         workload, needed = demand.workload, sized.spec.replicas
         spares = spares_for(needed, workload.slo.availability)
-        misses, notes = list[Miss](), [*said, *licence_note(sized.spec.model)]
-        prediction = adopted(sized.prediction, self._ledger)
-        judge_slo(sized.spec.load, workload.slo, prediction, misses, notes)
+        misses, notes = list(sized.misses), [*said, *licence_note(sized.spec.model)]
         low = holds(needed, spares, ONE_MACHINE_LOW)
         judge_availability(workload.name, holds(needed, spares), workload.slo, misses, notes, low=low)
         price = self._hourly(sized.offer)
@@ -140,7 +139,7 @@ class CloudPlanner:
         return Part(
             pool=self._pool(demand, sized, spares, price),
             line=UsdLine(f"{workload.name}: {sized.offer.instance_type} in {sized.offer.region}", amount),
-            served=Served(demand, sized.spec.load, prediction),
+            served=Served(demand, sized.spec, alone=True),
             misses=tuple(misses),
             notes=tuple(notes),
         )
@@ -158,12 +157,12 @@ class CloudPlanner:
         return Estimate(value=price, low=price * PRICE_FALL, high=price * band, unit=f"{USD}/h", basis=basis)
 
     def _monthly(self, demand: Demand, sized: Sized, price: Estimate) -> Estimate:
-        """Mean machines over the horizon x price x hours; their number has the band of a replica's throughput."""
-        rate = sized.prediction.tokens_per_s
+        """Mean machines over the horizon x price x hours; their number has the band of an engine's speed."""
+        fast, slow = slowness(sized.spec.efficiency, binding_rate(sized.spec), 2)
         machines = Estimate(
-            value=_mean_machines(demand, sized.spec.replicas, 1.0),
-            low=_mean_machines(demand, sized.spec.replicas, rate.value / rate.high),
-            high=_mean_machines(demand, sized.spec.replicas, rate.value / rate.low),
+            value=mean_machines(demand, sized.spec.replicas, 1.0),
+            low=mean_machines(demand, sized.spec.replicas, fast),
+            high=mean_machines(demand, sized.spec.replicas, slow),
             unit="machines",
         )
         basis = self._ledger.basis(
@@ -171,7 +170,11 @@ class CloudPlanner:
             "simulated",
             "machines for the peak of each month, rented all the time, mean over the horizon",
             formula=f"{machines.value:.2f} machines x {price.value:g} USD/h x {HOURS_PER_MONTH:g} h",
-            facts=(price.basis, rate.basis),
+            facts=(
+                price.basis,
+                f"an engine's speed lies between 1/{slow:.3g} and 1/{fast:.3g} of the predicted",
+                f"{sized.spec.efficiency.source}, {sized.spec.efficiency.as_of or 'undated'}",
+            ),
             stratum="on-demand",
         )
         return product([machines, price], USD).scaled(HOURS_PER_MONTH, unit=f"{USD}/month", basis=basis)
@@ -208,10 +211,3 @@ class CloudPlanner:
         )
         if demand.workload.slo.availability is not None and demand.workload.slo.availability > SPARE_ABOVE:
             self._ledger.assume(f"{name}: availability above {SPARE_ABOVE:.0%} keeps at least one spare machine")
-
-
-def _mean_machines(demand: Demand, replicas: int, load_factor: float) -> float:
-    """Months' machines averaged; `load_factor` scales the load against what a replica was sized to carry."""
-    top, target = max(demand.growth), demand.workload.slo.availability
-    counts = [max(1, math.ceil(replicas * growth / top * load_factor - 1e-9)) for growth in demand.growth]
-    return sum(count + spares_for(count, target) for count in counts) / len(counts)

@@ -61,8 +61,12 @@ class Ledger:
         return tuple(self._not_sized)
 
     def bases(self, *holders: object) -> tuple[Basis, ...]:
-        """The bases that the estimates inside `holders` name: a plan carries no justification of nothing."""
-        named = {estimate.basis for holder in holders for estimate in estimates_in(holder)}
+        """The bases that the estimates inside `holders` name, and those that these name as facts."""
+        named, open_ = set[str](), {estimate.basis for holder in holders for estimate in estimates_in(holder)}
+        while open_:
+            named |= open_
+            facts = {fact for name in open_ if name in self._bases for fact in self._bases[name].facts}
+            open_ = (facts & self._bases.keys()) - named
         return tuple(basis for name, basis in sorted(self._bases.items()) if name in named)
 
 

@@ -15,26 +15,29 @@ from archwright.catalog.rows import EngineSpec, ModelSpec
 from archwright.contract.estimate import Estimate, product, within_factor
 from archwright.contract.needs import Needs
 from archwright.contract.plan import Artefact, Launch, MachineFacts, Miss, Pool
+from archwright.contract.record import replace
 from archwright.errors import missing_extra
 from archwright.plan.availability import ONE_MACHINE, ONE_MACHINE_LOW, holds
 from archwright.plan.demand import HOURS_PER_MONTH, Demand
 from archwright.plan.ledger import Ledger
+from archwright.plan.limits import judge_availability
 from archwright.plan.models import licence_note, open_models
 from archwright.plan.money import USD, Draft, UsdLine
-from archwright.plan.predictions import adopted, judge_availability, judge_slo
 from archwright.plan.residency import bounds_of, country_inside, in_words
+from archwright.plan.search import broken
 from archwright.plan.serve import Served, context_of, default_max_tokens, load_of
-from archwright.simulate.serving import ServingPrediction, ServingSpec, fits, predict_serving
+from archwright.simulate.serving import ServingSpec, disk, fits, memory_of, peak_memory
+from archwright.simulate.window import representative
 from archwright.sizing.roofline import CORE_W, MACHINE_BASE_W, POWER_FACTOR, hardware_of_machine, threads_of
 
 PLACEMENT = "this-machine"
-BATCH_TOKENS = 128
+BATCH_TOKENS = 64
 SPIN = {"GOMP_SPINCOUNT": "1000"}
 SLOTS = (4, 2, 1)
 
 
 class Local(NamedTuple):
-    """The option and what its predictions need."""
+    """The option and what serves it."""
 
     draft: Draft
     served: tuple[Served, ...]
@@ -65,7 +68,7 @@ class LocalPlanner:
             regions=(self._needs.organisation.country,) if not _missed(misses, "residency") else (),
             lines=lines if whole else None,
             pools=tuple(pools),
-            models={one.demand.workload.name: one.load.model for one in served},
+            models={one.demand.workload.name: one.spec.model.id for one in served},
             notes=tuple(notes),
         )
         return Local(draft, tuple(served))
@@ -105,13 +108,13 @@ class LocalPlanner:
         specs = [self._spec(demand, chosen, machine, slots) for slots in SLOTS]
         fitting = [spec for spec in specs if fits(spec)]
         if not fitting:
-            name, need = demand.workload.name, predict_serving(specs[-1]).peak_memory_bytes.value
+            name, need = demand.workload.name, memory_of(specs[-1]).total
             misses.append(Miss(constraint=f"{name}.memory_bytes", value=need, limit=float(machine.memory_bytes)))
-        tried = [(spec, predict_serving(spec)) for spec in fitting or specs[-1:]]
-        spec, found = next((pair for pair in tried if not _slo_misses(demand, *pair)), tried[0])
-        prediction = adopted(found, self._ledger)
-        judge_slo(spec.load, demand.workload.slo, prediction, misses, notes)
-        return Served(demand, spec.load, prediction), self._pool(demand, spec, chosen[1], machine)
+        tried = fitting or specs[-1:]
+        spec = next((spec for spec in tried if not broken(spec, demand.workload.slo)), tried[0])
+        spec = replace(spec, load=representative(spec))
+        misses.extend(broken(spec, demand.workload.slo))
+        return Served(demand, spec), self._pool(demand, spec, chosen[1], machine)
 
     def _spec(
         self, demand: Demand, chosen: tuple[ModelSpec, Artefact], machine: MachineFacts, slots: int
@@ -131,6 +134,8 @@ class LocalPlanner:
             context_tokens=context_of(demand, model),
             replicas=1,
             batch_tokens=BATCH_TOKENS,
+            template_tokens=artefact.template_tokens,
+            shared_prefix_tokens=artefact.shared_prefix_tokens,
         )
 
     def _pool(self, demand: Demand, spec: ServingSpec, artefact: Artefact, machine: MachineFacts) -> Pool:
@@ -158,12 +163,12 @@ class LocalPlanner:
         for one in served:
             slo, name = one.demand.workload.slo, one.demand.workload.name
             judge_availability(name, holds(1, 0), slo, misses, notes, low=ONE_MACHINE_LOW)
-        memory = sum(one.prediction.peak_memory_bytes.value for one in served)
+        memory = sum(peak_memory(one.spec, "").value for one in served)
         if len(served) > 1 and memory > machine.memory_bytes:
             misses.append(Miss(constraint="memory_bytes", value=memory, limit=float(machine.memory_bytes)))
-        disk = sum(one.prediction.disk_bytes.value for one in served)
-        if disk > machine.disk_free_bytes:
-            misses.append(Miss(constraint="disk_bytes", value=disk, limit=float(machine.disk_free_bytes)))
+        files = sum(disk(one.spec, "").value for one in served)
+        if files > machine.disk_free_bytes:
+            misses.append(Miss(constraint="disk_bytes", value=files, limit=float(machine.disk_free_bytes)))
         if len(served) > 1:
             names = ", ".join(one.demand.workload.name for one in served)
             notes.append(f"{names} share the machine; each is predicted with the others idle")
@@ -192,12 +197,6 @@ class LocalPlanner:
             f"one machine is up {ONE_MACHINE:.1%} of the time, with {ONE_MACHINE_LOW:.0%} as the low end",
         )
         return product([draw_kw, price], USD).scaled(HOURS_PER_MONTH, unit=f"{USD}/month", basis=basis)
-
-
-def _slo_misses(demand: Demand, spec: ServingSpec, prediction: ServingPrediction) -> list[Miss]:
-    misses: list[Miss] = []
-    judge_slo(spec.load, demand.workload.slo, prediction, misses, [])
-    return misses
 
 
 def _missed(misses: list[Miss], constraint: str) -> bool:

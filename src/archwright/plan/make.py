@@ -9,7 +9,6 @@ import msgspec
 
 from archwright.catalog.facts import Catalog
 from archwright.contract.estimate import Estimate
-from archwright.contract.evidence import Prediction
 from archwright.contract.needs import Needs, NeedsSource
 from archwright.contract.plan import MachineFacts, Miss, Option, Plan, StackLine, WorkloadPlan
 from archwright.contract.record import replace
@@ -23,7 +22,7 @@ from archwright.plan.later import NOT_YET, say_what_is_missing, unsized_drafts
 from archwright.plan.ledger import Ledger
 from archwright.plan.local import LocalPlanner
 from archwright.plan.money import Draft, Purse
-from archwright.plan.predictions import platform_predictions, workload_predictions
+from archwright.plan.predictions import promises
 from archwright.plan.serve import Served
 
 SEED_DIGITS = 8
@@ -48,11 +47,13 @@ def make_plan(needs: Needs, source: NeedsSource, catalog: Catalog, machine: Mach
     missing = say_what_is_missing(needs, ledger)
     looked = _look(needs, catalog, ledger, (demands, missing), (machine, now, _seed(source)))
     chosen, options = choose(tuple(one.option for one in looked), needs.placement.prefer)
-    option = next((option for option in options if option.name == chosen), None)
     served = next((one.served for one in looked if one.option.name == chosen), ())
+    promised = promises(served, ledger)
+    options = tuple(_noted(one, promised.notes) if one.name == chosen else one for one in options)
+    option = next((one for one in options if one.name == chosen), None)
     if option is not None and not served:
         ledger.leave_out(f"latency and throughput of {option.provider}: not promised, nothing of ours serves there")
-    controls, predictions = controls_of(needs, catalog, ledger), _predictions(served)
+    controls = controls_of(needs, catalog, ledger)
     made = Plan(
         needs_file=source.file,
         needs_digest=source.digest,
@@ -65,11 +66,11 @@ def make_plan(needs: Needs, source: NeedsSource, catalog: Catalog, machine: Mach
         options=options,
         workloads=_workloads(needs, option),
         pools=option.pools if option is not None else (),
-        predictions=predictions,
+        predictions=promised.predictions,
         controls=controls,
         assumptions=ledger.assumptions,
-        bases=ledger.bases(options, predictions, machine),
-        loads=tuple(one.load for one in served),
+        bases=ledger.bases(options, promised.predictions, machine),
+        loads=tuple(one.spec.load for one in served),
         stack=_stack(needs, catalog, option),
         not_sized=ledger.not_sized,
         machine=machine,
@@ -136,12 +137,8 @@ def _complete(draft: Draft, demands: tuple[Demand, ...], missing: tuple[str, ...
     return draft
 
 
-def _predictions(served: tuple[Served, ...]) -> tuple[Prediction, ...]:
-    if not served:
-        return ()
-    own = [promise for one in served for promise in workload_predictions(one.load, one.prediction)]
-    names = tuple(one.load.workload for one in served)
-    return (*own, *platform_predictions(names, tuple(one.prediction for one in served)))
+def _noted(option: Option, notes: tuple[str, ...]) -> Option:
+    return replace(option, notes=(*option.notes, *notes))
 
 
 def _workloads(needs: Needs, option: Option | None) -> tuple[WorkloadPlan, ...]:

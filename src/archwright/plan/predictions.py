@@ -7,18 +7,41 @@ TTFT p95 + TPOT p95 x (mean output - 1).
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from archwright.contract.estimate import Estimate, total
 from archwright.contract.evidence import Prediction, Query, Statistic
-from archwright.contract.needs import SLO
-from archwright.contract.plan import LoadSpec, Miss
+from archwright.contract.plan import LoadSpec
 from archwright.contract.record import replace
 from archwright.plan.ledger import Ledger
-from archwright.plan.money import judge_limit
+from archwright.plan.limits import judge_latency
+from archwright.plan.serve import Served, predicted
 from archwright.simulate.serving import ServingPrediction
 
 DAY_S = 86400.0
 HOUR_S = 3600.0
 PLATFORM = "platform"
+
+
+class Promised(NamedTuple):
+    """What a chosen option promises, and which limits lie inside a band."""
+
+    predictions: tuple[Prediction, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def promises(served: tuple[Served, ...], ledger: Ledger) -> Promised:
+    """Only the chosen option is predicted in full: a dozen simulated runs for each workload."""
+    if not served:
+        return Promised()
+    found = tuple(adopted(predicted(one), ledger) for one in served)
+    own, notes = list[Prediction](), list[str]()
+    for one, prediction in zip(served, found, strict=True):
+        load = one.spec.load
+        own += workload_predictions(load, prediction)
+        judge_latency(load, one.demand.workload.slo, (prediction.ttft_p95_s, prediction.tpot_p95_s), ([], notes))
+    whole = platform_predictions(tuple(one.spec.load.workload for one in served), found)
+    return Promised((*own, *whole), tuple(notes))
 
 
 def adopted(prediction: ServingPrediction, ledger: Ledger) -> ServingPrediction:
@@ -81,26 +104,3 @@ def _promise(
         estimate=estimate,
         query=Query(metric=metric, labels=labels, statistic=statistic, window_s=window_s, phase=phase),
     )
-
-
-def judge_slo(load: LoadSpec, slo: SLO, prediction: ServingPrediction, misses: list[Miss], notes: list[str]) -> None:
-    """Latency limits against the prediction."""
-    name = load.workload
-    steps = max(load.output_tokens.mean - 1, 0.0)
-    whole = total([prediction.ttft_p95_s, prediction.tpot_p95_s.scaled(steps)], "s")
-    judge_limit(f"{name}.ttft_p95_s", prediction.ttft_p95_s, slo.ttft_p95_s, misses, notes)
-    judge_limit(f"{name}.tpot_p95_s", prediction.tpot_p95_s, slo.tpot_p95_s, misses, notes)
-    judge_limit(f"{name}.latency_p95_s", whole, slo.latency_p95_s, misses, notes)
-
-
-def judge_availability(
-    workload: str, share: float, slo: SLO, misses: list[Miss], notes: list[str], *, low: float
-) -> None:
-    """Higher is better here; at risk when the limit lies above the band's low end."""
-    limit = slo.availability
-    if limit is None:
-        return
-    if share < limit:
-        misses.append(Miss(constraint=f"{workload}.availability", value=share, limit=limit))
-    elif low < limit:
-        notes.append(f"at risk: {workload}.availability limit {limit:g} lies inside the band {low:.4g} .. 1")

@@ -12,20 +12,24 @@ from typing import NamedTuple
 
 from archwright.catalog.facts import Catalog
 from archwright.catalog.rows import Accelerator, EngineSpec, ModelSpec, Offer
+from archwright.contract.estimate import exact
+from archwright.contract.needs import SLO
 from archwright.contract.plan import Miss
 from archwright.contract.record import replace
 from archwright.errors import CatalogError
+from archwright.plan.availability import spares_for
 from archwright.plan.demand import Demand
-from archwright.plan.predictions import judge_slo
+from archwright.plan.limits import judge_latency
 from archwright.plan.serve import context_of, load_of
-from archwright.simulate.serving import ServingPrediction, ServingSpec, fits, predict_serving
+from archwright.simulate.serving import ServingSpec, fits, one_replica, run
 from archwright.sizing.memory import weights_bytes
 from archwright.sizing.roofline import Roofline, hardware_of_accelerator
 
 MODELS_TRIED, SIMULATED = 12, 16
-REACH = 8
+REACH = 64
 MOST_SLOTS = 64
 BATCH_TOKENS = 2048
+PEAK_S, LEAST_PEAK_S, PEAK_REQUESTS = 45, 15, 600
 NARROW, WIDE = "fp8", "bf16"
 
 
@@ -35,23 +39,16 @@ class Candidate(NamedTuple):
     offer: Offer
     spec: ServingSpec
     replicas: int
-
-    @property
-    def usd_per_hour(self) -> float:
-        return self.replicas * (self.offer.on_demand_usd_per_hour or 0.0)
+    usd_per_hour: float
 
 
 class Sized(NamedTuple):
-    """A candidate at the replicas its limits take, with the limits it breaks all the same."""
+    """A candidate at the replicas its limits take, with the limits it breaks all the same; the price with spares."""
 
     offer: Offer
     spec: ServingSpec
-    prediction: ServingPrediction
     misses: tuple[Miss, ...]
-
-    @property
-    def usd_per_hour(self) -> float:
-        return self.spec.replicas * (self.offer.on_demand_usd_per_hour or 0.0)
+    usd_per_hour: float
 
 
 class Search:
@@ -80,7 +77,8 @@ class Search:
         spec = self._spec(demand, model, offer)
         if spec is None:
             return None
-        return Candidate(offer, spec, max(1, math.ceil(demand.peak_at_horizon / bound_requests_per_s(spec))))
+        replicas = max(1, math.ceil(demand.peak_at_horizon / bound_requests_per_s(spec)))
+        return Candidate(offer, spec, replicas, hourly(demand, offer, replicas))
 
     def _spec(self, demand: Demand, model: ModelSpec, offer: Offer) -> ServingSpec | None:
         """With the most slots that fit, by halving; None when not even one does."""
@@ -107,35 +105,43 @@ class Search:
         return spec
 
     def _sized(self, demand: Demand, candidate: Candidate) -> Sized:
-        """Least replicas that hold, between the bound and REACH times it; at the far end when none does."""
-        first = self._at(demand, candidate, candidate.replicas)
-        if not first.misses:
-            return first
-        far = self._at(demand, candidate, candidate.replicas * REACH)
-        if far.misses:
-            return far if _order(far) < _order(first) else first
-        low, high, best = candidate.replicas, candidate.replicas * REACH, far
-        while high - low > 1:
-            middle = (low + high) // 2
-            tried = self._at(demand, candidate, middle)
-            if tried.misses:
-                low = middle
-            else:
-                high, best = middle, tried
+        """Least replicas that hold: doubled from the bound until they do, then halved in between."""
+        first = tried = self._at(demand, candidate, candidate.replicas)
+        while tried.misses and tried.spec.replicas < candidate.replicas * REACH:
+            low, tried = tried.spec.replicas, self._at(demand, candidate, tried.spec.replicas * 2)
+        if tried.misses or tried is first:
+            return tried if _order(tried) < _order(first) else first
+        best = tried
+        while best.spec.replicas - low > 1:
+            tried = self._at(demand, candidate, (low + best.spec.replicas) // 2)
+            low, best = (tried.spec.replicas, best) if tried.misses else (low, tried)
         return best
 
     def _at(self, demand: Demand, candidate: Candidate, replicas: int) -> Sized:
         spec = candidate.spec
         load = load_of(demand, spec.model.id, spec.slots * replicas, self._seed)
+        load = replace(load, peak_s=peak_seconds(demand.peak_at_horizon / replicas))
         spec = replace(spec, replicas=replicas, load=load)
-        prediction = predict_serving(spec)
-        misses: list[Miss] = []
-        judge_slo(load, demand.workload.slo, prediction, misses, [])
-        return Sized(candidate.offer, spec, prediction, tuple(misses))
+        misses = broken(spec, demand.workload.slo)
+        return Sized(candidate.offer, spec, misses, hourly(demand, candidate.offer, replicas))
 
 
 def _order(sized: Sized) -> tuple[int, float, str]:
     return (len(sized.misses), sized.usd_per_hour, sized.offer.id)
+
+
+def mean_machines(demand: Demand, replicas: int, load_factor: float = 1.0) -> float:
+    """Machines with their spares, month by month, averaged. `replicas` carry the busiest month; `load_factor` scales
+    the load against that.
+    """
+    top, target = max(demand.growth), demand.workload.slo.availability
+    counts = [max(1, math.ceil(replicas * growth / top * load_factor - 1e-9)) for growth in demand.growth]
+    return sum(count + spares_for(count, target) for count in counts) / len(counts)
+
+
+def hourly(demand: Demand, offer: Offer, replicas: int) -> float:
+    """USD an hour, mean over the horizon: few big machines need as many spares as many small ones."""
+    return mean_machines(demand, replicas) * (offer.on_demand_usd_per_hour or 0.0)
 
 
 def cheapest(offers: Iterable[Offer]) -> list[Offer]:
@@ -166,3 +172,15 @@ def bound_requests_per_s(spec: ServingSpec) -> float:
     rates = Roofline(spec.model, weights, spec.efficiency, spec.hardware)
     step_s = rates.decode_s(spec.slots, reads + writes / 2)
     return 1 / (rates.prefill_s(round(reads)) + writes * step_s / spec.slots)
+
+
+def peak_seconds(rate: float) -> float:
+    """The length of the peak: shorter where a replica sees so many requests that more teach nothing."""
+    return float(min(PEAK_S, max(LEAST_PEAK_S, round(PEAK_REQUESTS / rate))))
+
+
+def broken(spec: ServingSpec, slo: SLO) -> tuple[Miss, ...]:
+    """The latency limits that one run at the predicted speed breaks: a prediction's values, without their bands."""
+    found, misses = run(one_replica(spec), 1.0), list[Miss]()
+    judge_latency(spec.load, slo, (exact(found.ttft_p95_s, "s"), exact(found.tpot_p95_s, "s")), (misses, []))
+    return tuple(misses)

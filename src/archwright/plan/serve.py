@@ -7,19 +7,27 @@ from typing import NamedTuple
 from archwright.catalog.rows import ModelSpec
 from archwright.contract.needs import Length
 from archwright.contract.plan import LoadSpec
+from archwright.contract.record import replace
 from archwright.plan.demand import Demand
-from archwright.simulate.serving import ServingPrediction
+from archwright.simulate.serving import ServingPrediction, ServingSpec, predict_serving, startup
 
 CONTEXT_ROOM = 2.0
 CONTEXT_STEP = 256
 
 
 class Served(NamedTuple):
-    """One workload with the load it was sized for and what it will see."""
+    """One workload and what serves it. `alone`: its engines start on machines of their own, not one after another."""
 
     demand: Demand
-    load: LoadSpec
-    prediction: ServingPrediction
+    spec: ServingSpec
+    alone: bool = False
+
+
+def predicted(served: Served) -> ServingPrediction:
+    found = predict_serving(served.spec)
+    if not served.alone:
+        return found
+    return replace(found, startup_s=startup(replace(served.spec, replicas=1), found.startup_s.basis))
 
 
 def load_of(demand: Demand, model: str, concurrency: int, seed: int) -> LoadSpec:

@@ -1,0 +1,35 @@
+"""Service limits of the needs against what was found: latency (lower is better) and availability (higher is).
+
+A latency limit (time to the last byte) is judged on TTFT p95 + TPOT p95 x (mean output - 1).
+"""
+
+from __future__ import annotations
+
+from archwright.contract.estimate import Estimate, total
+from archwright.contract.needs import SLO
+from archwright.contract.plan import LoadSpec, Miss
+from archwright.plan.money import judge_limit
+
+
+def judge_latency(
+    load: LoadSpec, slo: SLO, p95: tuple[Estimate, Estimate], found: tuple[list[Miss], list[str]]
+) -> None:
+    """Latency limits against (TTFT, TPOT) at p95; adds to the misses and notes in `found`."""
+    (ttft, tpot), (misses, notes), name = p95, found, load.workload
+    whole = total([ttft, tpot.scaled(max(load.output_tokens.mean - 1, 0.0))], "s")
+    judge_limit(f"{name}.ttft_p95_s", ttft, slo.ttft_p95_s, misses, notes)
+    judge_limit(f"{name}.tpot_p95_s", tpot, slo.tpot_p95_s, misses, notes)
+    judge_limit(f"{name}.latency_p95_s", whole, slo.latency_p95_s, misses, notes)
+
+
+def judge_availability(
+    workload: str, share: float, slo: SLO, misses: list[Miss], notes: list[str], *, low: float
+) -> None:
+    """Higher is better here; at risk when the limit lies above the band's low end."""
+    limit = slo.availability
+    if limit is None:
+        return
+    if share < limit:
+        misses.append(Miss(constraint=f"{workload}.availability", value=share, limit=limit))
+    elif low < limit:
+        notes.append(f"at risk: {workload}.availability limit {limit:g} lies inside the band {low:.4g} .. 1")
