@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.table import Table
 
 from archwright.api.running import Platform
-from archwright.cli.numbers import band, pretty, significant
+from archwright.cli.numbers import band, money, pretty, significant
 from archwright.contract.evidence import Deviation, Reconciliation
-from archwright.contract.plan import Option, Plan
+from archwright.contract.plan import Miss, Option, Plan
 
 MINIMUM_WIDTH = 100
 
@@ -100,29 +100,34 @@ def plan(result: Plan) -> int:
     if result.machine:
         machine = result.machine
         out.print(
-            f"this machine: {machine.cores_usable} cores ({machine.isa}), {pretty(machine.memory_bytes, 'bytes')} memory, "
+            f"this machine: {machine.cores_usable} cores ({machine.isa}), "
+            f"{pretty(machine.memory_bytes, 'bytes')} memory, "
             f"{pretty(machine.memory_bandwidth_bytes_per_s.value, 'B/s')} read, "
             f"{pretty(machine.matmul_flops_per_s.value, 'FLOP/s')} matrix product, "
             f"{pretty(machine.disk_free_bytes, 'bytes')} free, GPU: {', '.join(machine.gpus) or 'none'}"
         )
     out.print(_options(result))
     for option in result.options:
-        for note in option.notes:
-            out.print(f"  [dim]{option.name}: {note}[/]")
+        if option.name == result.chosen:
+            for note in option.notes:
+                out.print(f"  [dim]{note}[/]")
     if result.predictions:
         out.print(_predictions(result))
     for line in result.not_sized:
         out.print(f"  not sized yet: {line}")
-    out.print(f"  {len(result.assumptions)} assumptions, {len(result.controls)} controls: archwright explain\n")
+    out.print(
+        f"  {len(result.assumptions)} assumptions, {len(result.controls)} controls, and why each option is as it is: "
+        "archwright explain plan.json [NAME]\n"
+    )
     return 0
 
 
 def _options(result: Plan) -> Table:
     drawn = Table(title="Options", title_justify="left", header_style="bold")
     drawn.add_column("")
-    drawn.add_column("option")
-    drawn.add_column("where")
-    drawn.add_column("models")
+    drawn.add_column("option", no_wrap=True)
+    drawn.add_column("where", overflow="fold")
+    drawn.add_column("models", overflow="fold")
     drawn.add_column(f"{result.currency} a month", justify="right")
     drawn.add_column("90 % band", justify="right")
     drawn.add_column("verdict")
@@ -134,8 +139,8 @@ def _options(result: Plan) -> Table:
             option.name,
             ", ".join(option.regions) or "-",
             ", ".join(sorted(set(option.models.values()))) or "-",
-            pretty(cost.value, result.currency) if cost else "-",
-            band(cost) if cost else "-",
+            money(cost.value) if cost else "-",
+            f"{money(cost.low)} to {money(cost.high)}" if cost else "-",
             _feasibility(option),
         )
     return drawn
@@ -144,19 +149,23 @@ def _options(result: Plan) -> Table:
 def _feasibility(option: Option) -> str:
     if option.feasible:
         return "[green]feasible[/]"
-    misses = [f"{m.constraint}{_limit(m.value, m.limit)}" for m in option.misses]
-    return "[yellow]no: " + "; ".join(misses) + "[/]"
+    return "[yellow]no: " + "; ".join(map(_missed, option.misses)) + "[/]"
 
 
-def _limit(value: float | str | None, limit: float | str | None) -> str:
-    shown = [significant(x) if isinstance(x, float | int) else str(x) for x in (value, limit) if x is not None]
-    return f" ({' > '.join(shown)})" if shown else ""
+def _missed(miss: Miss) -> str:
+    """`per_month 4,752 > 3,500`, `residency unknown`."""
+    name = miss.constraint.rpartition(".")[2]
+    if isinstance(miss.value, float | int) and isinstance(miss.limit, float | int):
+        sign = ">" if miss.value > miss.limit else "<"
+        return f"{name} {significant(miss.value)} {sign} {significant(miss.limit)}"
+    return f"{name} {miss.value}" if isinstance(miss.value, str) else name
 
 
 def _predictions(result: Plan) -> Table:
     drawn = Table(title="Promises", title_justify="left", header_style="bold")
     for name in ("prediction", "value", "90 % band", "basis"):
-        drawn.add_column(name, justify="right" if name in ("value", "90 % band") else "left")
+        right = name in ("value", "90 % band")
+        drawn.add_column(name, justify="right" if right else "left", no_wrap=name != "basis")
     for promise in result.predictions:
         estimate = promise.estimate
         basis = result.basis(estimate.basis)
