@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import resource
 import signal
 import socket
 import sys
@@ -27,6 +28,7 @@ from archwright.serving.protocol import limited
 from archwright.store import Store
 
 KEEP_ALIVE_S = 75
+FILES = 65_536
 BACKLOG = 512
 
 
@@ -57,6 +59,7 @@ def serve(config: GatewayConfig, home: Home, bound: socket.socket, journal: Jour
     gateway = Gateway(config, home, guard, recorder, exposition, journal)
     # uvicorn raises the signal it was stopped by again when it is done: that must not look like a crash.
     signal.signal(signal.SIGTERM, lambda _signal, _frame: None)
+    _raise_file_limit()
     # What exists now lives as long as the process; the collector need not look at it again.
     gc.freeze()
     journal.info("listening", port=bound.getsockname()[1], host=config.host, tls=bool(config.tls_certificate))
@@ -67,6 +70,14 @@ def serve(config: GatewayConfig, home: Home, bound: socket.socket, journal: Jour
         audit.close()
         store.close()
     journal.info("stopped")
+
+
+def _raise_file_limit() -> None:
+    """A connection is a file, and shells commonly allow 1,024: take what the system lets us have."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _uvicorn(config: GatewayConfig, app: App) -> uvicorn.Config:

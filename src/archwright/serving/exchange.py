@@ -8,7 +8,7 @@ a deadline. Deadlines are kept by one sweep over all exchanges, not by a timer e
 from __future__ import annotations
 
 import asyncio
-import secrets
+import random
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
@@ -38,11 +38,19 @@ ABORT = "archwright.abort"
 """The key in the ASGI scope under which the server offers to drop the connection, unsent bytes and all."""
 
 
+# Names, not secrets: the system's entropy once per process is enough, a system call per request is not cheap.
+_NAMES = random.Random()
+
+
+def request_id() -> str:
+    return f"aw-{_NAMES.getrandbits(96):024x}"
+
+
 class Exchange:
     """Lives as long as one ASGI call. `now` is a monotonic clock; `received_at` is its reading at the start."""
 
     def __init__(self, scope: Message, receive: Receive, send: Send, limits: Limits, now: Callable[[], float]) -> None:
-        self.id = "aw-" + secrets.token_hex(12)
+        self.id = request_id()
         self.method: str = scope["method"]
         self.path: str = scope["path"]
         self.now = now

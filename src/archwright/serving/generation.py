@@ -14,7 +14,7 @@ from typing import Any
 
 from archwright.engines.client import EngineRefused
 from archwright.errors import ArchwrightError, EngineError
-from archwright.serving.exchange import FIRST, GONE, Exchange
+from archwright.serving.exchange import FIRST, GONE, STALL, Exchange
 from archwright.serving.gateway import Gateway
 from archwright.serving.pools import Pool
 from archwright.serving.refusal import from_error
@@ -74,6 +74,7 @@ class Generation:
         self._pool: Pool = gateway.pools[question.endpoint.pool]
         self._meter = Meter(exchange.received_at)
         self._wanted = Wanted(question.top_logprobs, question.prompt_characters)
+        self._finished = False
         created = int(gateway.clock())
         self._envelope = Envelope(shape.prefix + exchange.id[3:], created, question.model, gateway.fingerprint)
 
@@ -98,7 +99,7 @@ class Generation:
         async with aclosing(self._pieces()) as found:
             async for piece in found:
                 pieces.append(piece)
-                self._exchange.phase("stall", self._gateway.config.limits.stall_s)
+                self._exchange.phase(STALL, self._gateway.config.limits.stall_s)
         body = reply(self._shape, self._envelope, pieces, self._wanted, self._meter.used)
         await self._exchange.reply(HTTPStatus.OK, body, "application/json", [self._overhead()])
 
@@ -125,23 +126,7 @@ class Generation:
             await self._exchange.write(chunks.choice(first))
 
     async def _pieces(self) -> AsyncGenerator[Piece, None]:
-        """What the engine says, to its finish reason; a stream that ends without one broke off."""
-        finished = False
-        meter, now = self._meter, self._exchange.now
-        async with aclosing(self._events()) as events:
-            async for event in events:
-                meter.event_at = now()
-                meter.used = usage(event) or meter.used
-                for choice in event.get("choices") or ():
-                    piece = self._shape.read(choice)
-                    meter.saw(piece, meter.event_at)
-                    finished = finished or piece.finish is not None
-                    yield piece
-        if not finished:
-            raise EngineError("AW-ENG-02", "the engine's stream ended without a finish reason")
-
-    async def _events(self) -> AsyncGenerator[dict[str, Any], None]:
-        """The engine's events from a slot of the pool, asked again where nothing came."""
+        """What the engine says, from a slot of the pool to its finish reason; asked again where nothing came."""
         meter, now = self._meter, self._exchange.now
         for attempt in range(1, ATTEMPTS + 1):
             queued_at = now()
@@ -153,7 +138,11 @@ class Generation:
                     async with aclosing(replica.client.stream(self._shape.path, self._question.body)) as events:
                         async for event in events:
                             begun = True
-                            yield event
+                            piece = self._take(event)
+                            if piece is not None:
+                                yield piece
+                    if not self._finished:
+                        raise EngineError("AW-ENG-02", "the engine's stream ended without a finish reason")
                     return
                 except EngineRefused:
                     raise
@@ -161,6 +150,21 @@ class Generation:
                     await self._pool.failed(replica)
                     if begun or attempt == ATTEMPTS or not self._pool.healthy:
                         raise
+
+    def _take(self, event: dict[str, Any]) -> Piece | None:
+        """The one choice of an event, if it has any; its time and the count of tokens noted."""
+        meter = self._meter
+        meter.event_at = self._exchange.now()
+        if event.get("usage"):
+            meter.used = usage(event) or meter.used
+        choices = event.get("choices")
+        if type(choices) is not list or not choices or type(choices[0]) is not dict:
+            return None
+        piece = self._shape.read(choices[0])
+        meter.saw(piece, meter.event_at)
+        if piece.finish:
+            self._finished = True
+        return piece
 
     def _overhead(self) -> tuple[bytes, bytes]:
         return (b"x-archwright-overhead-us", str(self._meter.overhead_us(self._exchange.now())).encode())

@@ -6,14 +6,13 @@ Also answers a request that is no HTTP in JSON like everything else, and lets th
 from __future__ import annotations
 
 import asyncio
-import secrets
 from http import HTTPStatus
 from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from archwright.serving.config import Limits
-from archwright.serving.exchange import ABORT
+from archwright.serving.exchange import ABORT, request_id
 from archwright.serving.refusal import Refusal
 
 
@@ -71,7 +70,7 @@ class LimitedHttp(HttpToolsProtocol):
         head = (
             f"HTTP/1.1 {refusal.status} {HTTPStatus(refusal.status).phrase}\r\n"
             f"content-type: application/json\r\ncontent-length: {len(body)}\r\n"
-            f"x-request-id: aw-{secrets.token_hex(12)}\r\nconnection: close\r\n\r\n"
+            f"x-request-id: {request_id()}\r\nconnection: close\r\n\r\n"
         )
         self.transport.write(head.encode() + body)
         self.transport.close()

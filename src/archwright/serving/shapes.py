@@ -64,9 +64,15 @@ class ChatShape:
 
     def read(self, choice: dict[str, Any]) -> Piece:
         delta = choice.get("delta")
-        said = delta if isinstance(delta, dict) else {}
-        reasoning = _text(said.get("reasoning_content")) or _text(said.get("reasoning"))
-        return Piece(_text(said.get("content")), reasoning, entries(choice), _text(choice.get("finish_reason")) or None)
+        if type(delta) is not dict:
+            delta = {}
+        content, reasoning = delta.get("content"), delta.get("reasoning_content") or delta.get("reasoning")
+        return Piece(
+            content if type(content) is str else "",
+            reasoning if type(reasoning) is str else "",
+            entries(choice) if choice.get("logprobs") else None,
+            _finish_reason(choice),
+        )
 
     def first(self) -> dict[str, Any] | None:
         return {"index": 0, "delta": {"role": "assistant", "content": ""}, "logprobs": None, "finish_reason": None}
@@ -101,7 +107,9 @@ class CompletionShape:
         self._offset = 0
 
     def read(self, choice: dict[str, Any]) -> Piece:
-        return Piece(_text(choice.get("text")), "", entries(choice), _text(choice.get("finish_reason")) or None)
+        text = choice.get("text")
+        found = entries(choice) if choice.get("logprobs") else None
+        return Piece(text if type(text) is str else "", "", found, _finish_reason(choice))
 
     def first(self) -> dict[str, Any] | None:
         return None
@@ -134,8 +142,9 @@ class CompletionShape:
         }
 
 
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else ""
+def _finish_reason(choice: dict[str, Any]) -> str | None:
+    reason = choice.get("finish_reason")
+    return reason if type(reason) is str and reason else None
 
 
 def _alternatives(entry: dict[str, Any], top: int) -> dict[str, float]:
@@ -162,12 +171,12 @@ def chat_logprobs(found: list[dict[str, Any]] | None, wanted: Wanted) -> dict[st
 def entries(choice: dict[str, Any]) -> list[dict[str, Any]] | None:
     """An engine's log-probabilities, of either style, in the chat form: token, logprob, bytes, top_logprobs."""
     logprobs = choice.get("logprobs")
-    if not isinstance(logprobs, dict):
+    if type(logprobs) is not dict:
         return None
-    content = logprobs.get("content")
-    if isinstance(content, list):
+    if type(logprobs.get("content")) is list:
         return [
-            {**_entry(item), "top_logprobs": [_entry(o) for o in item.get("top_logprobs") or ()]} for item in content
+            {**_entry(item), "top_logprobs": [_entry(other) for other in _objects(item.get("top_logprobs"))]}
+            for item in _objects(logprobs["content"])
         ]
     tokens, chosen = logprobs.get("tokens") or [], logprobs.get("token_logprobs") or []
     tops = logprobs.get("top_logprobs") or [None] * len(tokens)
@@ -178,6 +187,10 @@ def entries(choice: dict[str, Any]) -> list[dict[str, Any]] | None:
         }
         for token, value, top in zip(tokens, chosen, tops, strict=False)
     ]
+
+
+def _objects(value: object) -> list[dict[str, Any]]:
+    return [item for item in value if type(item) is dict] if type(value) is list else []
 
 
 def _entry(item: dict[str, Any]) -> dict[str, Any]:
