@@ -64,7 +64,7 @@ class Engine:
             "context_tokens": 2048,
             "default_max_tokens": 256,
             "model_sha256": "0" * 64,
-            "settings": {"threads": threads, "batch_tokens": 128},
+            "settings": {"threads": threads, "batch_tokens": 64},
         }
         home.config("engine").write_text(json.dumps(config), encoding="utf-8")
         assert set(config) <= set(EngineConfig.__struct_fields__)

@@ -99,10 +99,7 @@ class Batching:
                     break
                 continue
             reading = [one for one in state.active if one.unread]
-            if reading:
-                going_on = self._read(state, reading, until)
-            else:
-                going_on = self._write(state, until)
+            going_on = self._read(state, reading, until) if reading else self._write(state, until)
             if not going_on:
                 break
         return state.outcomes()

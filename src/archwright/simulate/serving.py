@@ -29,14 +29,14 @@ POINTS = 11
 # Noise of one run against another at equal speed, measured on two cores: latency to the first token depends on what
 # the engine was doing at that moment, a rate over many tokens hardly.
 TTFT_NOISE = 1.25
-TPOT_NOISE = 1.12
+TPOT_NOISE = 1.10
 RATE_NOISE = 1.10
 # What the gateway adds to a first token: parsing, authorisation, one hop.
 GATEWAY_S = 0.005
 # Besides the engine, measured: supervisor and gateway (proportional set sizes), their start, and what they write.
-PROCESSES_BYTES = Estimate(value=150e6, low=110e6, high=220e6, unit="bytes")
-PLATFORM_START = Estimate(value=1.2, low=0.6, high=2.6, unit="s")
-WRITTEN_BYTES = Estimate(value=4e6, low=0.2e6, high=40e6, unit="bytes")
+PROCESSES_BYTES = Estimate(value=95e6, low=70e6, high=160e6, unit="bytes")
+PLATFORM_START = Estimate(value=0.9, low=0.5, high=2.2, unit="s")
+WRITTEN_BYTES = Estimate(value=2e6, low=0.1e6, high=25e6, unit="bytes")
 START_FACTOR = 1.8
 # The engine's own memory, against weights + cache + overhead: idle engines use less, peaks more.
 IDLE_SHARE = 0.88

@@ -1,7 +1,7 @@
 """Which of many possible peak windows a plan is judged by.
 
 A short window holds a handful of requests: whether two long ones meet can move its percentiles by more than the
-machine's speed does, and then a measurement says little about the plan. So of SEEDS draws of the same load, the
+machine's speed does, and then a measurement says little about the plan. So of up to SEEDS draws of the same load, the
 half whose figures lie nearest to the middle of all draws is kept (a typical window, neither lucky nor unlucky), and
 of these the one whose figures follow the machine's speed most evenly (a window that measures).
 """
@@ -15,21 +15,33 @@ from archwright.contract.plan import LoadSpec
 from archwright.contract.record import replace
 from archwright.simulate.serving import Run, ServingSpec, run
 
-SEEDS = 64
-FACTORS = (0.75, 0.9, 1.15, 1.45)
+SEEDS = 256
+# Longer windows differ less from each other and take longer to look at: so many requests are looked at in all.
+REQUESTS, LEAST_SEEDS = 4096, 8
+# Speeds to look at: the far slow end for all, where windows differ most, then the rest for the best few.
+SLOW_END = 1.37
+FACTORS = (0.77, 0.88, 1.18, SLOW_END)
+FEW = 8
 # How many steps of the logarithm count as one: a first token is promised within a wider band than a rate.
 WEIGHT = Run(ttft_p50_s=0.5, ttft_p95_s=0.5, tpot_p50_s=1.0, tpot_p95_s=1.0, tokens_per_s=1.0)
 
 
 def representative(spec: ServingSpec) -> LoadSpec:
-    """The load of `spec` with the seed chosen among SEEDS from its own on. Deterministic; for one replica."""
-    seeds = [spec.load.seed + step for step in range(SEEDS)]
+    """The load of `spec` with a seed chosen among those from its own on. Deterministic; for one replica."""
+    seeds = [spec.load.seed + step for step in range(draws(spec.load))]
     at = {seed: replace(spec, load=replace(spec.load, seed=seed)) for seed in seeds}
     figures = {seed: _logs(run(one, 1.0)) for seed, one in at.items()}
     middle = [median(column) for column in zip(*figures.values(), strict=True)]
-    typical = sorted(seeds, key=lambda seed: (_distance(figures[seed], middle), seed))[: SEEDS // 2]
-    chosen = min(typical, key=lambda seed: (_unevenness(at[seed], figures[seed]), seed))
+    typical = sorted(seeds, key=lambda seed: (_distance(figures[seed], middle), seed))[: len(seeds) // 2]
+    unevenness = {seed: _unevenness(at[seed], figures[seed], (SLOW_END,)) for seed in typical}
+    best = sorted(typical, key=lambda seed: (unevenness[seed], seed))[:FEW]
+    chosen = min(best, key=lambda seed: (_unevenness(at[seed], figures[seed], FACTORS), seed))
     return replace(spec.load, seed=chosen)
+
+
+def draws(load: LoadSpec) -> int:
+    """How many draws are looked at."""
+    return max(LEAST_SEEDS, min(SEEDS, round(REQUESTS / max(1.0, load.requests_per_second * load.peak_s))))
 
 
 def _logs(figures: Run) -> list[float]:
@@ -40,6 +52,6 @@ def _distance(one: list[float], other: list[float]) -> float:
     return max(abs(a - b) for a, b in zip(one, other, strict=True))
 
 
-def _unevenness(spec: ServingSpec, figures: list[float]) -> float:
+def _unevenness(spec: ServingSpec, figures: list[float], factors: tuple[float, ...]) -> float:
     """The largest move of a figure per move of the machine's speed, both as logarithms."""
-    return max(_distance(_logs(run(spec, factor)), figures) / abs(math.log(factor)) for factor in FACTORS)
+    return max(_distance(_logs(run(spec, factor)), figures) / abs(math.log(factor)) for factor in factors)

@@ -32,7 +32,12 @@ def slowness(efficiency: Efficiency, rate: Estimate, points: int) -> tuple[float
 
 
 def widened(middle: float, ends: tuple[float, float], noise: float, unit: str, basis: str) -> Estimate:
-    """`middle` between `ends`, both moved out by the factor `noise`, independent of what made them."""
+    """`middle` between `ends`, both moved out by the factor `noise`, independent of what made them.
+
+    Where the slow end is nothing at all (no token within the window), the band starts at 0.
+    """
+    if min(*ends, middle) <= 0:
+        return Estimate(value=middle, low=0.0, high=max(ends) * noise, unit=unit, level=LEVEL, basis=basis)
     own = math.log(noise)
     below = math.hypot(math.log(middle / min(ends)), own)
     above = math.hypot(math.log(max(ends) / middle), own)
