@@ -18,7 +18,6 @@ from archwright.policy.traffic import (
     BLOCK,
     LONGEST,
     QUARTERS,
-    Arrival,
     closed_arrivals,
     dealt,
     peak_arrivals,
@@ -34,9 +33,7 @@ DESK = LoadSpec(
     output_tokens=Length(mean=60, p95=128),
     concurrency=4,
 )
-lengths = st.builds(
-    lambda mean, ratio: Length(mean=mean, p95=mean * ratio), st.floats(1, 20000), st.floats(1.0, 3.5)
-)
+lengths = st.builds(lambda mean, ratio: Length(mean=mean, p95=mean * ratio), st.floats(1, 20000), st.floats(1.0, 3.5))
 loads = st.builds(
     lambda rate, reads, writes, seed: replace(
         DESK, requests_per_second=rate, input_tokens=reads, output_tokens=writes, seed=seed
@@ -55,7 +52,8 @@ def test_the_same_seed_draws_the_same_traffic_and_another_another() -> None:
 
 
 def test_the_draw_is_pinned_so_that_old_plans_replay_alike() -> None:
-    assert peak_arrivals(DESK)[0] == Arrival(at_s=pytest.approx(0.0947724), input_tokens=12, output_tokens=45)
+    first = peak_arrivals(DESK)[0]
+    assert (round(first.at_s, 6), first.input_tokens, first.output_tokens) == (0.094772, 12, 45)
 
 
 @settings(max_examples=60, deadline=None)
@@ -101,9 +99,7 @@ def test_few_requests_already_stand_for_the_load() -> None:
 def test_arrivals_are_poisson_given_their_number() -> None:
     """Counts of equal parts scatter as they do for independent uniforms: variance n p (1 - p)."""
     load = replace(DESK, requests_per_second=1.0, peak_s=100.0)
-    counts = [
-        sum(1 for arrival in peak_arrivals(replace(load, seed=seed)) if arrival.at_s < 20) for seed in range(400)
-    ]
+    counts = [sum(1 for arrival in peak_arrivals(replace(load, seed=seed)) if arrival.at_s < 20) for seed in range(400)]
     assert mean(counts) == pytest.approx(20, abs=0.8)
     assert pvariance(counts) == pytest.approx(16, rel=0.25)
 

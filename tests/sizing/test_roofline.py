@@ -49,7 +49,8 @@ def test_reading_a_prompt_takes_as_long_as_measured(tokens: int, measured: float
 
 
 @pytest.mark.parametrize(
-    ("batch", "context", "measured"), [(1, 28, 0.0106), (2, 28, 0.0218), (3, 28, 0.0330), (4, 28, 0.0354), (1, 784, 0.0176)]
+    ("batch", "context", "measured"),
+    [(1, 28, 0.0106), (2, 28, 0.0218), (3, 28, 0.0330), (4, 28, 0.0354), (1, 784, 0.0176)],
 )
 def test_writing_takes_as_long_as_measured(batch: int, context: int, measured: float) -> None:
     assert small().decode_s(batch, context) == pytest.approx(measured, rel=0.08)

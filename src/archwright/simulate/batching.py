@@ -143,12 +143,11 @@ class Batching:
         active = state.active
         answering, context = len(active), float(sum(one.context for one in active))
         steps = min(one.request.output_tokens - one.tokens for one in active)
-        first_s = self._roofline.step_s(Step(answering=answering, context_tokens=context))
         if state.coming and answering < self._slots:
             gap = state.coming[0].arrival_s - state.now
-            steps = min(steps, max(1, math.ceil(gap / first_s)))
+            steps = min(steps, max(1, math.ceil(self._steps_in(gap, answering, context))))
         if until < math.inf:
-            steps = min(steps, int((until - state.now) / first_s))
+            steps = min(steps, int(self._steps_in(until - state.now, answering, context)))
         if steps < 1:
             return False
         middle = context + answering * (steps - 1) / 2
@@ -157,6 +156,12 @@ class Batching:
             one.tokens += steps
         state.retire()
         return True
+
+    def _steps_in(self, seconds: float, answering: int, context: float) -> float:
+        """How many writing steps fit; their growth is taken into account once, so rather too few than too many."""
+        shortest_s = self._roofline.step_s(Step(answering=answering, context_tokens=context))
+        middle = context + answering * seconds / shortest_s / 2
+        return seconds / self._roofline.step_s(Step(answering=answering, context_tokens=middle))
 
 
 class _State:

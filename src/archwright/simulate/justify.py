@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from archwright.catalog.rows import Efficiency
@@ -29,68 +30,66 @@ def names(workload: str) -> Names:
 
 def bases(load: LoadSpec, efficiency: Efficiency, hardware: Hardware, memory: EngineMemory) -> tuple[Basis, ...]:
     """One per kind of number, in the order of Names."""
-    of, group = names(load.workload), stratum(efficiency)
-    shares = _shares(efficiency)
-    rates = _rates(hardware)
     traffic = (
         f"peak {load.requests_per_second:g} requests/s for {load.peak_s:g} s, closed loop of {load.concurrency} "
         f"for {load.closed_s:g} s, seed {load.seed}"
     )
-    simulated = (traffic, rates, shares)
-    step = "step = max(FLOPs / (share x FLOP/s), bytes / (share x bytes/s)), summed by continuous batching"
+    of, shares = names(load.workload), _shares(efficiency)
     return (
-        Basis(
-            id=of.ttft,
-            kind="simulated",
-            stratum=group,
-            definition="request received to first content, percentile over the requests of the peak phase",
-            formula=f"wait for a slot + prompt read in steps; {step}",
-            facts=simulated,
+        *_simulated(of, stratum(efficiency), (traffic, _rates(hardware), shares)),
+        *_counted(of, efficiency, memory, shares),
+    )
+
+
+def _simulated(of: Names, group: str, facts: tuple[str, ...]) -> Iterator[Basis]:
+    """Latencies and throughput."""
+    step = "step = max(FLOPs / (share x FLOP/s), bytes / (share x bytes/s)), summed by continuous batching"
+    for name, definition, formula in (
+        (
+            of.ttft,
+            "request received to first content, percentile over the requests of the peak phase",
+            f"wait for a slot + prompt read in steps; {step}",
         ),
-        Basis(
-            id=of.tpot,
-            kind="simulated",
-            stratum=group,
-            definition="(last - first token) / (tokens - 1) per finished request, percentile over the peak phase",
-            formula=step,
-            facts=simulated,
+        (
+            of.tpot,
+            "(last - first token) / (tokens - 1) per finished request, percentile over the peak phase",
+            step,
         ),
-        Basis(
-            id=of.tokens_per_s,
-            kind="simulated",
-            stratum=group,
-            definition="answer tokens delivered within the closed phase / its length, unfinished requests included",
-            formula=step,
-            facts=simulated,
+        (
+            of.tokens_per_s,
+            "answer tokens delivered within the closed phase / its length, unfinished requests included",
+            step,
         ),
-        Basis(
-            id=of.memory,
-            kind="formula",
-            stratum=group,
-            definition="sum of proportional set sizes of supervisor, gateway and engines, the largest of the samples",
-            formula="weights + overhead + cache per token x context x slots, times the peak share; + own processes",
-            facts=(
-                f"weights {memory.weights / 1e6:.1f} MB, cache {memory.cache / 1e6:.1f} MB, "
-                f"overhead {memory.overhead / 1e6:.1f} MB",
-                shares,
-            ),
-        ),
-        Basis(
-            id=of.startup,
-            kind=kind(efficiency),
-            stratum=group,
-            definition="`up` called to every process ready; the model file is already there",
-            formula="engines one after the other, then the gateway",
-            facts=(f"an engine is ready after {efficiency.startup_s:g} s", shares),
-        ),
-        Basis(
-            id=of.disk,
-            kind="formula",
-            stratum=group,
-            definition="files of this platform in the home: model, store, logs, run files",
-            formula="model file + what store and logs grow to in a first day",
-            facts=(f"weights {memory.weights / 1e6:.1f} MB",),
-        ),
+    ):
+        yield Basis(id=name, kind="simulated", stratum=group, definition=definition, formula=formula, facts=facts)
+
+
+def _counted(of: Names, efficiency: Efficiency, memory: EngineMemory, shares: str) -> Iterator[Basis]:
+    """Memory, start-up and disk of the platform."""
+    group, weights = stratum(efficiency), f"weights {memory.weights / 1e6:.1f} MB"
+    yield Basis(
+        id=of.memory,
+        kind="formula",
+        stratum=group,
+        definition="sum of proportional set sizes of supervisor, gateway and engines, the largest of the samples",
+        formula="weights + overhead + cache per token x context x slots, times the peak share; + own processes",
+        facts=(f"{weights}, cache {memory.cache / 1e6:.1f} MB, overhead {memory.overhead / 1e6:.1f} MB", shares),
+    )
+    yield Basis(
+        id=of.startup,
+        kind=kind(efficiency),
+        stratum=group,
+        definition="`up` called to every process ready; the model file is already there",
+        formula="engines one after the other, then the gateway",
+        facts=(f"an engine is ready after {efficiency.startup_s:g} s", shares),
+    )
+    yield Basis(
+        id=of.disk,
+        kind="formula",
+        stratum=group,
+        definition="files of this platform in the home: model, store, logs, run files",
+        formula="model file + what store and logs grow to in a first day",
+        facts=(weights,),
     )
 
 

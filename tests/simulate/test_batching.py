@@ -1,0 +1,164 @@
+"""The batching model: nothing is lost, nothing comes early, and single requests take exactly what the roofline says."""
+
+from __future__ import annotations
+
+import random
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from archwright.simulate.batching import Batching, Outcome, Request
+from archwright.simulate.serving import ServingSpec, roofline_of
+from archwright.sizing.roofline import Step, pairs
+
+requests = st.lists(
+    st.builds(
+        Request,
+        arrival_s=st.floats(0, 30),
+        new_tokens=st.integers(1, 500),
+        cached_tokens=st.integers(0, 30),
+        output_tokens=st.integers(1, 150),
+    ),
+    min_size=1,
+    max_size=25,
+)
+
+
+def engine(desk: ServingSpec, slots: int = 4, batch_tokens: int = 64) -> Batching:
+    return Batching(roofline_of(desk), slots, batch_tokens)
+
+
+def test_a_single_request_takes_its_steps_and_nothing_else(desk: ServingSpec) -> None:
+    roofline = roofline_of(desk)
+    (found,) = engine(desk).run([Request(2.0, 100, 24, 11)])
+    read = roofline.step_s(Step(prompt_tokens=64, prompt_pairs=pairs(24, 64)))
+    read += roofline.step_s(Step(prompt_tokens=36, prompt_pairs=pairs(88, 36), prompts_done=1))
+    write = sum(roofline.decode_s(1, 125 + token) for token in range(10))
+    assert found.ttft_s == pytest.approx(read)
+    assert found.last_s == pytest.approx(2.0 + read + write)
+    assert found.tpot_s == pytest.approx(write / 10)
+    assert found.finished
+
+
+def test_a_single_token_has_no_time_between_tokens(desk: ServingSpec) -> None:
+    (found,) = engine(desk).run([Request(0.0, 10, 0, 1)])
+    assert (found.finished, found.tokens, found.tpot_s) == (True, 1, None)
+
+
+def test_no_request_leaves_nothing(desk: ServingSpec) -> None:
+    assert engine(desk).run([]) == []
+
+
+@settings(max_examples=80, deadline=None)
+@given(requests, st.integers(1, 6), st.sampled_from([1, 2, 16, 64, 2048]))
+def test_every_arrival_finishes_with_all_its_tokens(
+    desk: ServingSpec, arrivals: list[Request], slots: int, batch_tokens: int
+) -> None:
+    found = engine(desk, slots, batch_tokens).run(arrivals)
+    assert sorted(one.request for one in found) == sorted(arrivals)
+    for one in found:
+        assert one.tokens == one.request.output_tokens
+        assert one.ttft_s is not None
+        assert one.ttft_s > 0
+        assert one.first_s is not None
+        assert one.first_s <= one.last_s
+    assert found == engine(desk, slots, batch_tokens).run(arrivals)
+
+
+@settings(max_examples=50, deadline=None)
+@given(requests, st.integers(1, 4))
+def test_never_more_than_the_slots_answer_at_once(desk: ServingSpec, arrivals: list[Request], slots: int) -> None:
+    found = engine(desk, slots).run(arrivals)
+    for one in found:
+        at = one.first_s
+        assert at is not None
+        running = sum(1 for other in found if other.first_s is not None and other.first_s <= at < other.last_s)
+        assert running <= slots
+
+
+@settings(max_examples=50, deadline=None)
+@given(requests)
+def test_one_slot_serves_in_order_of_arrival(desk: ServingSpec, arrivals: list[Request]) -> None:
+    found = engine(desk, slots=1).run(arrivals)
+    assert [one.request for one in found] == sorted(arrivals)
+    for before, after in pairwise(found):
+        assert after.first_s is not None
+        assert before.last_s < after.first_s
+
+
+def test_the_middle_step_stands_for_a_run_of_steps(desk: ServingSpec) -> None:
+    """Many steps taken at once end when the same steps taken one by one end (an arrival far off changes nothing)."""
+    roofline = roofline_of(desk)
+    found = engine(desk).run([Request(0.0, 4, 0, 200), Request(0.0, 4, 0, 200)])
+    start = found[0].first_s
+    assert start is not None
+    one_by_one = sum(roofline.step_s(Step(answering=2, context_tokens=2.0 * (5 + token))) for token in range(199))
+    assert found[0].last_s - start == pytest.approx(one_by_one, rel=1e-9)
+
+
+def test_a_prompt_stalls_a_running_answer_by_one_chunk_at_a_time(desk: ServingSpec) -> None:
+    alone = engine(desk).run([Request(0.0, 4, 0, 100)])[0]
+    small, large = (
+        engine(desk, batch_tokens=size).run([Request(0.0, 4, 0, 100), Request(0.2, 600, 0, 2)]) for size in (32, 2048)
+    )
+    answer_small = next(one for one in small if one.request.output_tokens == 100)
+    answer_large = next(one for one in large if one.request.output_tokens == 100)
+    assert alone.tpot_s is not None
+    for stalled in (answer_small, answer_large):
+        assert stalled.tpot_s is not None
+        assert stalled.tpot_s > 1.5 * alone.tpot_s
+
+
+def test_with_a_budget_full_of_answers_a_prompt_waits(desk: ServingSpec) -> None:
+    found = engine(desk, slots=3, batch_tokens=2).run(
+        [Request(0.0, 1, 0, 50), Request(0.0, 1, 0, 50), Request(0.1, 10, 0, 2)]
+    )
+    late = next(one for one in found if one.request.output_tokens == 2)
+    early = [one for one in found if one.request.output_tokens == 50]
+    assert late.first_s is not None
+    assert late.first_s > min(one.last_s for one in early)
+
+
+def test_more_load_never_waits_less(desk: ServingSpec) -> None:
+    chance = random.Random(4)
+    base = [Request(chance.uniform(0, 60), 100, 0, 60) for _ in range(60)]
+    waits = []
+    for count in (10, 20, 40, 60):
+        found = engine(desk).run(base[:count])
+        waits.append(sum(one.ttft_s or 0.0 for one in found) / count)
+    assert waits == sorted(waits)
+
+
+def test_a_closed_loop_keeps_its_concurrency_and_is_cut(desk: ServingSpec) -> None:
+    found = engine(desk).run(
+        [Request(0.0, 50, 0, 20) for _ in range(6)], refill=lambda now: Request(now, 50, 0, 20), until=12.0
+    )
+    done, cut = [one for one in found if one.finished], [one for one in found if not one.finished]
+    assert len(cut) == 6
+    assert all(one.last_s <= 12.0 + 0.1 for one in found)
+    assert len(done) > 10
+    waiting = [one for one in cut if one.tokens == 0 and one.first_s is None]
+    assert len(waiting) >= 2
+    assert all(one.ttft_s is None and one.tpot_s is None for one in waiting)
+
+
+def test_what_comes_after_the_end_is_not_begun(desk: ServingSpec) -> None:
+    found = engine(desk).run([Request(0.0, 10, 0, 2), Request(50.0, 10, 0, 2)], until=20.0)
+    assert found[0].finished
+    assert found[1] == Outcome(Request(50.0, 10, 0, 2), None, 50.0, 0)
+
+
+def test_an_end_in_the_middle_of_a_long_answer(desk: ServingSpec) -> None:
+    (found,) = engine(desk).run([Request(0.0, 10, 0, 5000)], until=3.0)
+    assert not found.finished
+    assert 100 < found.tokens < 400
+    assert 2.9 < found.last_s <= 3.0
+
+
+def test_a_free_slot_is_given_soon_after_an_arrival(desk: ServingSpec) -> None:
+    found = engine(desk).run([Request(0.0, 10, 0, 400), Request(1.0, 10, 0, 2)])
+    short = next(one for one in found if one.request.output_tokens == 2)
+    assert short.ttft_s is not None
+    assert short.ttft_s < 0.15

@@ -1,0 +1,164 @@
+"""The promises of a served model: their bands, what moves them, and what they were measured to be."""
+
+from __future__ import annotations
+
+import pytest
+
+from archwright.catalog.load import load
+from archwright.contract.estimate import Estimate, within_factor
+from archwright.contract.needs import Length
+from archwright.contract.plan import LoadSpec
+from archwright.contract.record import replace
+from archwright.policy.traffic import Arrival
+from archwright.simulate.batching import Request
+from archwright.simulate.serving import (
+    Run,
+    ServingPrediction,
+    ServingSpec,
+    binding_rate,
+    fits,
+    memory_of,
+    one_replica,
+    predict_serving,
+    request_of,
+    run,
+)
+from archwright.sizing.roofline import hardware_of_accelerator
+
+NAMES = ServingPrediction.__struct_fields__[:-1]
+
+
+def estimates(prediction: ServingPrediction) -> dict[str, Estimate]:
+    return {name: getattr(prediction, name) for name in NAMES}
+
+
+@pytest.fixture(scope="module")
+def device() -> ServingSpec:
+    catalog = load()
+    model = catalog.models["Llama-3.1-8B-Instruct"]
+    return ServingSpec(
+        model=model,
+        engine=catalog.engines["vllm"],
+        efficiency=catalog.efficiency("vllm", "fp8", "gpu"),
+        hardware=hardware_of_accelerator(catalog.accelerators["H100-SXM-80GB"], 1, "fp8"),
+        quantisation="fp8",
+        bits_per_weight=8.0,
+        file_bytes=None,
+        load=LoadSpec(
+            workload="support",
+            model=model.id,
+            requests_per_second=3.0,
+            input_tokens=Length(mean=1800, p95=4200),
+            output_tokens=Length(mean=220, p95=600),
+            concurrency=32,
+        ),
+        slots=32,
+        context_tokens=9728,
+        replicas=1,
+        batch_tokens=2048,
+    )
+
+
+def test_the_same_spec_gives_the_same_promises(desk: ServingSpec) -> None:
+    assert predict_serving(desk) == predict_serving(desk)
+
+
+def test_every_number_has_a_band_a_unit_and_a_basis_that_is_there(desk: ServingSpec, device: ServingSpec) -> None:
+    for spec in (desk, device):
+        prediction = predict_serving(spec)
+        known = {basis.id for basis in prediction.bases}
+        for name, found in estimates(prediction).items():
+            assert found.low < found.value < found.high, name
+            assert found.basis in known, name
+            assert found.basis.startswith(spec.load.workload)
+            assert found.level == 0.9
+        assert len(known) == len(prediction.bases) == 6
+        for basis in prediction.bases:
+            assert basis.definition
+            assert basis.formula
+            assert basis.facts
+            assert spec.efficiency.engine in basis.stratum
+
+
+def test_the_promises_of_the_desk_are_what_was_measured(desk: ServingSpec) -> None:
+    """Measured on two cores, 24 November 2026: the small model of this catalog, four slots; bands hold around it."""
+    found = predict_serving(desk)
+    assert found.tokens_per_s.holds(52.7)
+    assert found.peak_memory_bytes.holds(361 * 2**20)
+    assert found.startup_s.holds(1.50)
+    assert found.disk_bytes.holds(94.6 * 2**20)
+    assert max(found.peak_memory_bytes.factor, found.startup_s.factor, found.disk_bytes.factor) < 2.5
+
+
+def test_tail_above_median(desk: ServingSpec) -> None:
+    found = predict_serving(desk)
+    assert found.ttft_p50_s.value < found.ttft_p95_s.value
+    assert found.tpot_p50_s.value < found.tpot_p95_s.value
+
+
+def test_a_slower_machine_is_slower_in_everything(desk: ServingSpec) -> None:
+    fast, slow = run(desk, 1.0), run(desk, 1.4)
+    assert slow.tokens_per_s < fast.tokens_per_s
+    for name in ("ttft_p50_s", "ttft_p95_s", "tpot_p50_s", "tpot_p95_s"):
+        assert getattr(slow, name) > getattr(fast, name), name
+
+
+def test_overload_is_seen(desk: ServingSpec) -> None:
+    """Five times the desk's load exceeds what one thread can serve: the queue grows over the whole phase."""
+    crowded = replace(desk, load=replace(desk.load, requests_per_second=1.5))
+    assert run(crowded, 1.0).ttft_p95_s > 5 * run(desk, 1.0).ttft_p95_s
+
+
+def test_what_limits_an_answer_decides_which_rate_counts(desk: ServingSpec, device: ServingSpec) -> None:
+    assert binding_rate(desk) == desk.hardware.compute_flops_per_s
+    assert binding_rate(device) == device.hardware.bandwidth_bytes_per_s
+
+
+def test_a_less_certain_machine_widens_speeds_only(desk: ServingSpec) -> None:
+    unsure = replace(desk, hardware=replace(desk.hardware, compute_flops_per_s=within_factor(100e9, 2.0, "FLOP/s")))
+    sure, less = predict_serving(desk), predict_serving(unsure)
+    assert less.tokens_per_s.factor > sure.tokens_per_s.factor
+    assert less.tpot_p50_s.factor > sure.tpot_p50_s.factor
+    assert less.peak_memory_bytes == sure.peak_memory_bytes
+
+
+def test_replicas_share_the_load_and_add_their_memory(device: ServingSpec) -> None:
+    four = replace(device, replicas=4, load=replace(device.load, requests_per_second=12.0, concurrency=128))
+    assert one_replica(four).load == device.load
+    assert one_replica(device) is device
+    one, found = predict_serving(device), predict_serving(four)
+    assert found.tokens_per_s.value == pytest.approx(4 * one.tokens_per_s.value)
+    assert found.ttft_p95_s == one.ttft_p95_s
+    assert found.peak_memory_bytes.value > 3.5 * one.peak_memory_bytes.value
+    assert found.startup_s.value > one.startup_s.value
+    assert found.disk_bytes == one.disk_bytes
+
+
+def test_more_slots_and_longer_contexts_need_more_memory(desk: ServingSpec) -> None:
+    values = [predict_serving(replace(desk, slots=slots)).peak_memory_bytes.value for slots in (1, 2, 4, 8)]
+    assert values == sorted(values)
+    assert values[3] - values[2] == pytest.approx(4 * 1280 * 23_040 * 1.06, rel=0.01)
+    assert memory_of(replace(desk, context_tokens=2560)).cache == 2 * memory_of(desk).cache
+
+
+def test_what_fits_is_about_memory_and_heads(desk: ServingSpec, device: ServingSpec) -> None:
+    assert fits(desk)
+    assert fits(device)
+    assert not fits(replace(desk, hardware=replace(desk.hardware, memory_bytes=200 << 20)))
+    assert not fits(replace(desk, hardware=replace(desk.hardware, count=2)))
+
+
+def test_a_prompt_holds_its_template_and_the_cached_start_is_not_read(desk: ServingSpec) -> None:
+    assert request_of(Arrival(1.0, 120, 60), 3.0, desk) == Request(3.0, 96, 24, 60)
+    assert request_of(Arrival(1.0, 5, 60), 3.0, desk) == Request(3.0, 7, 24, 60)
+
+
+def test_a_machine_too_slow_for_a_single_token_promises_nothing(desk: ServingSpec) -> None:
+    hardware = replace(desk.hardware, compute_flops_per_s=within_factor(1e8, 1.1, "FLOP/s"))
+    found = predict_serving(replace(desk, hardware=hardware))
+    assert found.tokens_per_s.low == 0.0
+    assert found.ttft_p50_s.value > 60
+
+
+def test_run_names_its_figures(desk: ServingSpec) -> None:
+    assert isinstance(run(desk, 1.0), Run)
