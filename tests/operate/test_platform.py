@@ -73,6 +73,20 @@ def test_up_status_down_and_up_again(plan_file: str, home: Home) -> None:
     assert not api.down(dry_run=True).stopped
 
 
+def test_one_scrape_sees_the_whole_platform(plan_file: str) -> None:
+    """The supervisor's readings are on the gateway's page, and a key that may only read metrics gets it."""
+    started = api.up(plan_file, detach=True, port=0).started
+    monitor = api.key.create(tenant="ops", role="monitor").key
+    request = urllib.request.Request(f"{started.url}/metrics", headers={"authorization": f"Bearer {monitor}"})
+
+    def page() -> str:
+        with urllib.request.urlopen(request, timeout=5) as reply:
+            return str(reply.read().decode())
+
+    for series in ("archwright_memory_bytes", "archwright_startup_seconds", "archwright_disk_bytes"):
+        until(lambda series=series: f'{series}{{process="platform"}}' in page())  # type: ignore[misc]
+
+
 def test_running_twice_is_refused(plan_file: str) -> None:
     api.up(plan_file, detach=True, port=0)
     with pytest.raises(ArchwrightError) as caught:

@@ -6,6 +6,7 @@ that one scrape of one address sees the whole platform.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable
 
 from archwright.monitor.exposition import Exposition
@@ -21,15 +22,20 @@ class Follower:
         self._exposition = exposition
         self._since = dict.fromkeys(quantities, since)
         self._seen: dict[str, int] = dict.fromkeys(self._since, 0)
+        self._lock = threading.Lock()
 
     def catch_up(self) -> None:
         """Reads the store: not for an event loop. Raises StoreError when the store refuses."""
-        for quantity, since in self._since.items():
-            rows = self._store.rows(OBSERVATIONS, {"quantity": quantity}, Span("at", since))
-            # Rows of the very moment shown last are among them again.
-            for row in rows[self._seen[quantity] :]:
-                self._exposition.record(quantity, row.labels, row.value)
-            if rows:
-                newest = rows[-1].at
-                self._since[quantity] = newest
-                self._seen[quantity] = sum(1 for row in rows if row.at >= newest)
+        with self._lock:
+            for quantity, since in self._since.items():
+                self._show(quantity, since)
+
+    def _show(self, quantity: str, since: float) -> None:
+        rows = self._store.rows(OBSERVATIONS, {"quantity": quantity}, Span("at", since))
+        # Rows of the very moment shown last are among them again.
+        for row in rows[self._seen[quantity] :]:
+            self._exposition.record(quantity, row.labels, row.value)
+        if rows:
+            newest = rows[-1].at
+            self._since[quantity] = newest
+            self._seen[quantity] = sum(1 for row in rows if row.at >= newest)

@@ -7,6 +7,7 @@ import resource
 import signal
 import socket
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from archwright.errors import ArchwrightError, UsageError, boundary
 from archwright.home import Home
 from archwright.journal import Journal
 from archwright.monitor.exposition import Exposition
+from archwright.monitor.follow import Follower
 from archwright.monitor.ring import Recorder
 from archwright.serving.app import App
 from archwright.serving.config import GatewayConfig, listen, read
@@ -30,6 +32,8 @@ from archwright.store import Store
 KEEP_ALIVE_S = 75
 FILES = 65_536
 BACKLOG = 512
+# What the supervisor measures, and this process shows.
+SUPERVISED = ("peak_memory_bytes", "startup_s", "disk_bytes", "restarts")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -57,6 +61,7 @@ def serve(config: GatewayConfig, home: Home, bound: socket.socket, journal: Jour
     audit, recorder = AuditLog(store), Recorder(store, exposition)
     guard = Guard(Keys(store, load_pepper(home)), audit, exposition)
     gateway = Gateway(config, home, guard, recorder, exposition, journal)
+    gateway.follower = Follower(store, exposition, SUPERVISED, since=time.time())
     # uvicorn raises the signal it was stopped by again when it is done: that must not look like a crash.
     signal.signal(signal.SIGTERM, lambda _signal, _frame: None)
     _raise_file_limit()

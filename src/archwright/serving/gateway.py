@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from archwright.home import Home
 from archwright.journal import Journal
 from archwright.monitor.exposition import Exposition
+from archwright.monitor.follow import Follower
 from archwright.monitor.ring import Recorder
 from archwright.serving.config import EndpointSpec, GatewayConfig
 from archwright.serving.guard import Guard
@@ -36,6 +37,7 @@ class Gateway:
         self.directory = Directory(config.endpoints)
         self.started_at = int(self.clock())
         self.fingerprint = f"aw-{config.plan_digest[:12]}" if config.plan_digest else ""
+        self.follower: Follower | None = None
         self._recorder = recorder
         self.pools: Mapping[str, Pool] = make_pools(config, home, self._in_flight)
 
@@ -43,6 +45,12 @@ class Gateway:
     def ready(self) -> int:
         """How many pools have a healthy engine; the service is ready when all have."""
         return sum(pool.healthy for pool in self.pools.values())
+
+    def metrics(self) -> bytes:
+        """The exposition as text, with what the supervisor recorded. Reads the store: not for the event loop."""
+        if self.follower is not None:
+            self.follower.catch_up()
+        return self.exposition.render()
 
     def observe(self, quantity: str, spec: EndpointSpec, value: float) -> None:
         self._recorder.observe(quantity, _labels(spec), value, self.clock())

@@ -67,7 +67,7 @@ async def model(gateway: Gateway, exchange: Exchange, name: str) -> None:
 
 async def metrics(gateway: Gateway, exchange: Exchange, _name: str) -> None:
     # Tens of thousands of series take long to write out: not on the loop that streams.
-    page = await asyncio.to_thread(gateway.exposition.render)
+    page = await asyncio.to_thread(gateway.metrics)
     await exchange.reply(HTTPStatus.OK, page, CONTENT_TYPE)
 
 
