@@ -77,7 +77,9 @@ def test_tenants_keys_and_audit(home: Home, capsys: pytest.CaptureFixture[str]) 
     listed = json.loads(capsys.readouterr().out)
     assert [row["revoked"] for row in listed] == [True] and made["key"] not in json.dumps(listed)
     assert main(["audit", "verify"]) == 0
-    assert main(["audit", "list"]) == 0
+    assert main(["audit", "list", "--json"]) == 0
+    acts = json.loads(capsys.readouterr().out.split("\n", 2)[2])
+    assert [act["action"] for act in acts] == ["key.revoke", "key.create", "tenant.create"]
 
 
 def test_tables_and_records_print(home: Home, null_plan: Plan, capsys: pytest.CaptureFixture[str]) -> None:

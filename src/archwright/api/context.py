@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from archwright import settings
+from archwright.access.audit import AuditEvent, AuditLog
 from archwright.access.identity import Keys, load_pepper
 from archwright.home import Home
 from archwright.settings import Settings
@@ -29,6 +31,24 @@ def opened(flags: Mapping[str, object] | None = None) -> Iterator[tuple[Settings
         yield chosen, home_of(chosen), store
     finally:
         store.close()
+
+
+def audited(store: Store, action: str, resource: str, tenant: str = "") -> None:
+    """Write the audit record of an act by this machine's owner; durable when it returns."""
+    event = AuditEvent(
+        at=time.time(),
+        tenant=tenant,
+        key_id="local",
+        action=action,
+        permission="owner",
+        effect="allow",
+        resource=resource,
+    )
+    log = AuditLog(store)
+    try:
+        log.record(event).result()
+    finally:
+        log.close()
 
 
 @contextmanager

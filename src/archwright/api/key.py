@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from archwright.access.identity import KeyRecord
-from archwright.api.context import keyring
+from archwright.api.context import audited, keyring
 from archwright.contract.record import Record
 
 
@@ -30,8 +30,9 @@ class ShownKey(Record):
 
 def create(*, tenant: str = "default", role: str = "member", name: str = "") -> NewKey:
     """Make a key for a tenant, and the tenant when it is new."""
-    with keyring() as (keys, _home, _store):
+    with keyring() as (keys, _home, store):
         secret, record = keys.create(tenant, role, name)
+        audited(store, "key.create", record.id, tenant)
         return NewKey(key=secret, id=record.id, tenant=record.tenant, role=record.role)
 
 
@@ -42,8 +43,10 @@ def list(*, tenant: str | None = None) -> tuple[ShownKey, ...]:  # noqa: A001 - 
 
 def revoke(id: str) -> ShownKey:  # noqa: A002 - the record's field
     """Refuse a key from now on, in every worker within a second."""
-    with keyring() as (keys, _home, _store):
-        return _shown(keys.revoke(id), True)
+    with keyring() as (keys, _home, store):
+        revoked = keys.revoke(id)
+        audited(store, "key.revoke", id, revoked.tenant)
+        return _shown(revoked, True)
 
 
 def _shown(record: KeyRecord, revoked: bool) -> ShownKey:

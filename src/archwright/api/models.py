@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 
 from archwright import settings
-from archwright.api.context import home_of
+from archwright.api.context import audited, home_of, opened
 from archwright.catalog.load import load
 from archwright.contract.record import Record
 from archwright.engines import artefacts
@@ -34,7 +34,11 @@ def fetch(name: str) -> ModelFile:
         raise UsageError(
             "AW-USE-03", f"no model file called {name!r}", hint=f"known: {', '.join(sorted(known))}", nearest=near
         )
+    here = home.model(known[name].sha256).is_file()
     artefacts.fetch(known[name], home)
+    if not here:
+        with opened() as (_settings, _home, store):
+            audited(store, "models.fetch", known[name].sha256)
     return next(model for model in list() if model.model == name)
 
 

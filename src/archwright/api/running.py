@@ -16,7 +16,7 @@ import msgspec
 
 from archwright import settings
 from archwright.access.identity import Keys, load_pepper
-from archwright.api.context import home_of, keyring, opened, store_url
+from archwright.api.context import audited, home_of, keyring, opened, store_url
 from archwright.api.planning import plan_or_needs
 from archwright.contract.record import Record
 from archwright.deploy.single_machine import Listen, bundle
@@ -86,6 +86,7 @@ def up(source: str | None = None, *, detach: bool = False, port: int | None = No
     platform.check(made, home, chosen.host, chosen.port)
     with opened() as (_chosen, _home, store):
         key = owner.first_key(Keys(store, load_pepper(home)))
+        audited(store, "up", made.digest)
     process = platform.start(made, built, home, called_at, attached=not detach)
     return Platform(Started(url=built.url, key=key, console=None), home, process, detached=detach)
 
@@ -109,6 +110,9 @@ def down(*, dry_run: bool = False) -> Stopped:
     current = platform.status(home)
     names = tuple(process.name for process in current.processes)
     stopped = False if dry_run else platform.down(home)
+    if stopped:
+        with opened() as (_settings, _home, store):
+            audited(store, "down", current.plan_digest or "")
     return Stopped(stopped=stopped, dry_run=dry_run, processes=names)
 
 
