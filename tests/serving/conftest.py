@@ -135,12 +135,15 @@ class Platform:
         return self.ask("POST", "/v1/chat/completions", _chat_body(fields))
 
     def open_chat(self, **fields: Any) -> socket.socket:
-        """A chat request just sent; the reply is read from, or cut off at, the socket."""
-        body = json.dumps(_chat_body(fields)).encode()
+        return self.open_request("/v1/chat/completions", _chat_body(fields))
+
+    def open_request(self, path: str, body: object) -> socket.socket:
+        """A request just sent; the reply is read from, or cut off at, the socket."""
+        data = json.dumps(body).encode()
         plain = socket.create_connection(("127.0.0.1", self.config.port), timeout=60)
         self.opened.append(plain)
-        head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: g\r\nauthorization: Bearer {self.key}\r\n"
-        plain.sendall(head.encode() + b"content-length: %d\r\n\r\n" % len(body) + body)
+        head = f"POST {path} HTTP/1.1\r\nhost: g\r\nauthorization: Bearer {self.key}\r\n"
+        plain.sendall(head.encode() + b"content-length: %d\r\n\r\n" % len(data) + data)
         return plain
 
     def engine_metrics(self, name: str = "null") -> dict[str, float]:

@@ -98,3 +98,15 @@ def test_waiting_requests_are_served_in_order(start: Start) -> None:
         connection.close()
     assert ids == sorted(ids)
     assert platform.engine_metrics()["null:requests_cancelled_total"] == 0
+
+
+def test_embeddings_that_wait_for_a_slot_can_be_cancelled(start: Start) -> None:
+    platform = start([{"slots": 1, "embeddings": True}], [{"slots": 1, "tpot_s": 0.05, "embeddings": True}])
+    running = platform.open_chat(max_tokens=4000, stream=True)
+    assert running.recv(100)
+    waiting = platform.open_request("/v1/embeddings", {"model": "m", "input": "x"})
+    platform.until(lambda: platform.in_flight() == 2)
+    waiting.close()
+    platform.until(lambda: platform.in_flight() == 1, 1.0)
+    name = 'archwright_requests_total{model="m",pool="p",status="cancelled",workload="desk"}'
+    assert platform.metrics()[name] == 1

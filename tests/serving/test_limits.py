@@ -50,7 +50,9 @@ def test_an_announced_body_is_refused_before_it_comes(null: Platform) -> None:
     with socket.create_connection(("127.0.0.1", null.config.port), timeout=5) as plain:
         began = time.monotonic()
         plain.sendall(head(null, "content-length: 99999999999"))
-        said = plain.recv(4000)
+        said = b""
+        while not said.endswith(b"}}"):
+            said += plain.recv(4000)
         assert time.monotonic() - began < 0.5
     assert parsed(said)[0] == 413
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import traceback
 from contextlib import suppress
 from http import HTTPStatus
 
-from archwright.errors import ArchwrightError, boundary
+from archwright.engines.client import EngineRefused
+from archwright.errors import ArchwrightError, InternalError, boundary
 from archwright.serving.exchange import CLIENT, GONE, SHUTDOWN, Exchange, Message, Receive, Send, why_ended
 from archwright.serving.gateway import Gateway
 from archwright.serving.guard import Wish
@@ -59,7 +61,7 @@ class App:
         """Tell the client: as a reply where none has begun, else as the stream's last event."""
         refusal = from_error(error)
         if refusal.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            self._gateway.journal.warning("request failed", request=exchange.id, **error.as_dict())
+            self._gateway.journal.warning("request failed", request=exchange.id, status=refusal.status, **cause(error))
         if exchange.started:
             await exchange.write(error_event(refusal.body()))
             await exchange.finish()
@@ -119,3 +121,16 @@ class App:
             except ArchwrightError as error:
                 self._gateway.journal.error("health check failed", **error.as_dict())
             await asyncio.sleep(self._gateway.config.limits.health_s)
+
+
+def cause(error: ArchwrightError) -> dict[str, object]:
+    """What the journal keeps of a failed request: codes and places. An engine's words may quote the prompt or a key,
+    and so may a bug's."""
+    found: dict[str, object] = {"code": error.code, "where": str(error.where)}
+    if isinstance(error, EngineRefused):
+        found["engine_status"] = error.status
+    bug = error.__cause__
+    if isinstance(error, InternalError) and bug is not None:
+        frame = traceback.extract_tb(bug.__traceback__)[-1]
+        found["bug"] = f"{type(bug).__name__} at {frame.name}:{frame.lineno}"
+    return found

@@ -53,17 +53,24 @@ async def _ask(gateway: Gateway, question: Question) -> dict[str, Any]:
             raise
 
 
+class _Vector(msgspec.Struct):
+    """One vector as an engine sends it; other fields are let pass."""
+
+    index: int
+    embedding: list[float]
+
+
 def _reply(found: dict[str, Any], question: Question) -> dict[str, Any]:
-    """The engine's vectors in the order of the inputs. Raises EngineError AW-ENG-03 where some are missing."""
-    vectors: dict[int, list[float]] = {}
-    for item in found.get("data") or ():
-        if isinstance(item, dict) and isinstance(item.get("embedding"), list):
-            vectors[item.get("index", len(vectors))] = item["embedding"]
+    """The engine's vectors in the order of the inputs. Raises EngineError AW-ENG-03 where it sent others."""
+    try:
+        given = {item.index: item.embedding for item in msgspec.convert(found.get("data"), list[_Vector])}
+    except msgspec.ValidationError as error:
+        raise EngineError("AW-ENG-03", f"the engine's reply holds no vectors: {error}") from error
     expected = range(len(question.body["input"]))
-    if set(vectors) != set(expected):
+    if set(given) != set(expected):
         raise EngineError("AW-ENG-03", "the engine answered with other vectors than it was asked for")
     data = [
-        {"object": "embedding", "index": index, "embedding": _encoded(vectors[index], question.base64)}
+        {"object": "embedding", "index": index, "embedding": _encoded(given[index], question.base64)}
         for index in expected
     ]
     tokens = _prompt_tokens(found)

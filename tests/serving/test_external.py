@@ -1,0 +1,183 @@
+"""An engine at a URL that we do not run, well and badly behaved: a real HTTP server with scripted replies."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.serving.conftest import Platform, Start
+
+pytestmark = pytest.mark.enable_socket
+
+STOP = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
+
+
+def said(text: str, **more: Any) -> dict[str, Any]:
+    return {"choices": [{"index": 0, "delta": {"content": text}, "finish_reason": None, **more}], "timings": {"x": 1}}
+
+
+@dataclass
+class Script:
+    """What the engine answers next, and what it was asked."""
+
+    status: int = 200
+    events: list[Any] = field(default_factory=list)
+    done: bool = True
+    body: Any = None
+    asked: list[Any] = field(default_factory=list)
+    keys: list[str | None] = field(default_factory=list)
+
+
+class Engine(ThreadingHTTPServer):
+    daemon_threads = True
+    script = Script()
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Engine
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        """Silent."""
+
+    def do_GET(self) -> None:
+        self._send(200, "application/json", b"{}")
+
+    def do_POST(self) -> None:
+        script = self.server.script
+        script.keys.append(self.headers["authorization"])
+        script.asked.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+        if script.body is not None or script.status != 200:
+            self._send(script.status, "application/json", json.dumps(script.body).encode())
+            return
+        lines = [f"data: {json.dumps(event)}\n\n" for event in script.events]
+        data = "".join(lines) + ("data: [DONE]\n\n" if script.done else "")
+        self._send(200, "text/event-stream", data.encode())
+
+    def _send(self, status: int, kind: str, data: bytes) -> None:
+        self.send_response(status)
+        self.send_header("content-type", kind)
+        self.send_header("content-length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+
+@pytest.fixture
+def engine() -> Iterator[Engine]:
+    made = Engine(("127.0.0.1", 0), Handler)
+    made.script = Script()
+    thread = threading.Thread(target=made.serve_forever, args=(0.02,))
+    thread.start()
+    yield made
+    made.shutdown()
+    thread.join()
+    made.server_close()
+
+
+@pytest.fixture
+def platform(start: Start, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Platform:
+    monkeypatch.setenv("VENDOR_KEY", "sk-vendor")
+    spec = {
+        "addresses": (f"http://127.0.0.1:{engine.server_port}/v1",),
+        "key_env": "VENDOR_KEY",
+        "engine_model": "vendor/model-7b",
+        "embeddings": True,
+    }
+    return start([spec], [])
+
+
+def test_everything_an_engine_may_say(platform: Platform, engine: Engine) -> None:
+    """One platform, many scripts: starting it anew for each would cost a second each."""
+    _well(platform, engine)
+    _badly_before_anything_was_said(platform, engine)
+    _badly_in_mid_stream(platform, engine)
+    _embeddings(platform, engine)
+    assert platform.get("/readyz", key=None).status == 200
+    log = platform.home.log("gateway").read_text()
+    assert "sk-vendor" not in log
+    assert "AW-INT" not in log
+
+
+def _well(platform: Platform, engine: Engine) -> None:
+    engine.script = Script(events=[{"choices": []}, said("a"), said("b", logprobs={"content": []}), STOP])
+    reply = platform.chat()
+    assert (reply.status, reply.json["choices"][0]["message"]["content"], reply.json["usage"]) == (200, "ab", None)
+    assert reply.json["model"] == "m"
+    assert b"timings" not in reply.body
+    assert engine.script.keys == ["Bearer sk-vendor"]
+    assert engine.script.asked[0]["model"] == "vendor/model-7b"
+    assert engine.script.asked[0]["stream"] is True
+    streamed = platform.chat(stream=True, stream_options={"include_usage": True})
+    assert streamed.events[-1] == "[DONE]"
+    assert b"timings" not in streamed.body
+    assert b"vendor" not in streamed.body
+
+
+def _badly_before_anything_was_said(platform: Platform, engine: Engine) -> None:
+    scripts = [
+        (Script(status=401, body={"error": {"message": "bad key sk-vendor"}}), 502),
+        (Script(status=500, body={"error": "boom"}), 502),
+        (Script(status=503, body={"error": {"message": "Loading model"}}), 503),
+        (Script(status=429, body={"error": {"message": "slow down"}}), 429),
+        (Script(status=400, body={"error": {"message": "no /etc/x"}}), 400),
+        (Script(body=[1, 2]), 503),
+        (Script(events=[]), 503),
+        (Script(events=[{"choices": 7}, {"choices": [3]}, {"nothing": 1}]), 503),
+        (Script(events=[{"error": {"code": 500, "message": "out of memory at /opt"}}]), 502),
+    ]
+    for script, status in scripts:
+        for streamed in (False, True):
+            engine.script = script
+            reply = platform.chat(stream=streamed)
+            assert reply.status == status, (script, reply)
+            assert b"sk-vendor" not in reply.body
+            assert b"/etc" not in reply.body
+
+
+def _badly_in_mid_stream(platform: Platform, engine: Engine) -> None:
+    for script in (
+        Script(events=[said("a")], done=False),
+        Script(events=[said("a")]),
+        Script(events=[said("a"), {"error": {"code": 500, "message": "x"}}]),
+        Script(events=[said("a"), "no object"]),
+    ):
+        engine.script = script
+        assert platform.chat().status in (502, 503)
+        streamed = platform.chat(stream=True)
+        assert streamed.status == 200
+        assert "error" in streamed.events[-1]
+        assert b"[DONE]" not in streamed.body
+
+
+def _embeddings(platform: Platform, engine: Engine) -> None:
+    def ask() -> int:
+        return platform.ask("POST", "/v1/embeddings", {"model": "m", "input": ["x", "y"]}).status
+
+    def vectors(*found: Any) -> Script:
+        return Script(body={"data": list(found)})
+
+    engine.script = vectors({"index": 1, "embedding": [1.0]}, {"index": 0, "embedding": [2.0]})
+    reply = platform.ask("POST", "/v1/embeddings", {"model": "m", "input": ["x", "y"], "encoding_format": "float"})
+    assert [item["embedding"] for item in reply.json["data"]] == [[2.0], [1.0]]
+    assert reply.json["usage"] == {"prompt_tokens": 0, "total_tokens": 0}
+    for broken in (
+        vectors({"index": 0, "embedding": [1.0]}),
+        vectors(1, 2),
+        vectors({"index": 0, "embedding": [1.0]}, {"index": 0, "embedding": [1.0]}),
+        vectors({"index": [0], "embedding": [1.0]}, {"index": 1, "embedding": [1.0]}),
+        vectors({"index": 0, "embedding": ["a"]}, {"index": 1, "embedding": [1.0]}),
+        vectors({"index": 0, "embedding": None}, {"index": 1, "embedding": [1.0]}),
+        Script(body={"data": 5}),
+        Script(body=[1]),
+        Script(body={}),
+    ):
+        engine.script = broken
+        assert ask() == 503, broken
+    engine.script = Script(status=501, body={"error": {"message": "not here"}})
+    assert ask() == 502

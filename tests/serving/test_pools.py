@@ -1,0 +1,199 @@
+"""Slots given in order of arrival, taken back whatever happens, and nobody left waiting for a dead engine."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from archwright.engines.client import EngineClient
+from archwright.serving.pools import Pool, Replica
+from archwright.serving.refusal import Refusal
+
+
+class Pulse(EngineClient):
+    """A client whose engine's health is a switch; `delay_s` is how long a busy engine takes to say it is well."""
+
+    def __init__(self) -> None:
+        super().__init__("http://127.0.0.1:9/v1")
+        self.well = True
+        self.delay_s = 0.0
+        self.asked = 0
+
+    async def healthy(self, path: str = "/health", timeout_s: float = 2.0) -> bool:
+        self.asked += 1
+        await asyncio.sleep(0)
+        return self.well and self.delay_s <= timeout_s
+
+
+def pool(slots: int = 1, replicas: int = 1) -> tuple[Pool, list[Pulse], list[int]]:
+    pulses = [Pulse() for _ in range(replicas)]
+    counts: list[int] = []
+    made = Pool(
+        "p", tuple(Replica(pulse, slots) for pulse in pulses), "/health", lambda _name, count: counts.append(count)
+    )
+    return made, pulses, counts
+
+
+def run(scenario: Callable[[], Awaitable[None]]) -> None:
+    async def bounded() -> None:
+        async with asyncio.timeout(10):
+            await scenario()
+
+    asyncio.run(bounded())
+
+
+async def settle() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+def test_in_order_of_arrival() -> None:
+    async def scenario() -> None:
+        made, _, counts = pool()
+        order: list[int] = []
+
+        async def use(number: int) -> None:
+            async with made.lease(1):
+                order.append(number)
+                await asyncio.sleep(0.001)
+
+        await asyncio.gather(*(use(number) for number in range(6)))
+        assert order == list(range(6))
+        assert max(counts) == 6
+        assert counts[-1] == made.in_flight == 0
+
+    run(scenario)
+
+
+def test_a_full_pool_rejects() -> None:
+    async def scenario() -> None:
+        made, _, _ = pool()
+        release = asyncio.Event()
+
+        async def use() -> None:
+            async with made.lease(1):
+                await release.wait()
+
+        tasks = [asyncio.create_task(use()) for _ in range(21)]
+        await settle()
+        with pytest.raises(Refusal) as caught:
+            async with made.lease(1):
+                raise AssertionError("admitted")
+        assert (caught.value.status, caught.value.retry_after_s) == (429, 2)
+        release.set()
+        await asyncio.gather(*tasks)
+
+    run(scenario)
+
+
+def test_leaving_while_waiting_gives_nothing_away() -> None:
+    async def scenario() -> None:
+        made, _, _ = pool()
+
+        async def use() -> None:
+            async with made.lease(5):
+                pass
+
+        async with made.lease(1):
+            gone, stays = asyncio.create_task(use()), asyncio.create_task(use())
+            await settle()
+            gone.cancel()
+            await settle()
+            assert made.in_flight == 2
+        await stays
+        assert gone.cancelled()
+        assert made.in_flight == made.replicas[0].running == made.replicas[0].work_tokens == 0
+
+    run(scenario)
+
+
+def test_leaving_in_the_moment_of_being_served_returns_the_slot() -> None:
+    async def scenario() -> None:
+        made, _, _ = pool()
+        held = made.lease(1)
+        await held.__aenter__()
+
+        async def use() -> None:
+            async with made.lease(7):
+                raise AssertionError("ran after it was cancelled")
+
+        waiting = asyncio.create_task(use())
+        await settle()
+        await held.__aexit__(None, None, None)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        assert made.replicas[0].running == made.replicas[0].work_tokens == 0
+        async with made.lease(1):
+            assert made.replicas[0].running == 1
+
+    run(scenario)
+
+
+def test_everybody_waiting_is_told_when_the_last_engine_goes() -> None:
+    async def scenario() -> None:
+        made, pulses, _ = pool()
+
+        async def use() -> None:
+            async with made.lease(1):
+                pass
+
+        async with made.lease(1) as replica:
+            waiting = [asyncio.create_task(use()) for _ in range(3)]
+            await settle()
+            waiting[0].cancel()
+            pulses[0].well = False
+            await made.failed(replica)
+            found = await asyncio.gather(*waiting, return_exceptions=True)
+        assert isinstance(found[0], asyncio.CancelledError)
+        assert all(isinstance(one, Refusal) and one.status == 503 for one in found[1:])
+        with pytest.raises(Refusal):
+            await use()
+        pulses[0].well = True
+        await use()
+
+    run(scenario)
+
+
+def test_a_healthy_replica_is_used_and_a_returned_one_serves_the_queue() -> None:
+    async def scenario() -> None:
+        made, pulses, _ = pool(replicas=2)
+        pulses[1].well = False
+        async with made.lease(1) as first:
+            assert first is made.replicas[0]
+            waiting = asyncio.create_task(made.lease(1).__aenter__())
+            await settle()
+            assert not waiting.done()
+            pulses[1].well = True
+            await made.check()
+            assert await waiting is made.replicas[1]
+
+    run(scenario)
+
+
+def test_callers_at_the_same_time_share_one_look() -> None:
+    async def scenario() -> None:
+        made, pulses, _ = pool()
+        await asyncio.gather(*(made.check() for _ in range(10)))
+        assert pulses[0].asked == 1
+
+    run(scenario)
+
+
+def test_a_busy_engine_is_not_taken_for_dead() -> None:
+    async def scenario() -> None:
+        made, pulses, _ = pool()
+
+        async def healthy_when(delay_s: float) -> bool:
+            pulses[0].delay_s = delay_s
+            await made.check()
+            return made.healthy
+
+        async with made.lease(1):
+            assert await healthy_when(5.0)
+            assert not await healthy_when(50.0)
+        assert not await healthy_when(5.0)
+
+    run(scenario)
