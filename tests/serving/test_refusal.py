@@ -55,7 +55,7 @@ def test_context_counts_are_passed_on() -> None:
 @pytest.mark.parametrize(
     ("text", "shown"),
     [
-        ("cannot open /home/u/models/a.gguf: no", "cannot open ...: no"),
+        ("cannot open /var/lib/models/a.gguf: no", "cannot open ...: no"),
         ("at unix:/run/e.sock and http://10.0.0.1:80/v1 now", "at ... and ... now"),
         ("yes/no and 1/2 stay", "yes/no and 1/2 stay"),
         ("two\n  lines", "two lines"),

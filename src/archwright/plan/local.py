@@ -113,6 +113,10 @@ class LocalPlanner:
         tried = fitting or specs[-1:]
         spec = next((spec for spec in tried if not broken(spec, demand.workload.slo)), tried[0])
         spec = replace(spec, load=representative(spec))
+        self._ledger.assume(
+            f"{demand.workload.name}: the peak window promised, and replayed by bench, is a typical one of many draws "
+            "that depends evenly on the machine's speed; another window may differ more"
+        )
         misses.extend(broken(spec, demand.workload.slo))
         return Served(demand, spec), self._pool(demand, spec, chosen[1], machine)
 
