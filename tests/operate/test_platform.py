@@ -16,6 +16,7 @@ import msgspec
 import pytest
 
 from archwright import api
+from archwright.catalog.load import load
 from archwright.contract.plan import Plan
 from archwright.contract.record import replace
 from archwright.errors import ArchwrightError
@@ -153,7 +154,7 @@ def test_a_process_that_cannot_start_says_why(null_plan: Plan, home: Home) -> No
 
 
 def test_a_missing_model_names_the_command(null_plan: Plan, home: Home) -> None:
-    artefact = next(iter(api.catalog.load(home).artefacts.values()))
+    artefact = next(iter(load(home).artefacts.values()))
     launch = replace(null_plan.pools[0].launch, engine="llamacpp", settings={})
     pool = replace(null_plan.pools[0], artefact=artefact, launch=launch)
     path = home.root.parent / "plan.json"
