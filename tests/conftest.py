@@ -5,15 +5,35 @@ Sockets are off unless a test asks (`enable_socket`); Unix sockets are local and
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import pytest
 
+from archwright import settings
+from archwright.catalog.load import load
 from archwright.contract.estimate import Estimate
 from archwright.contract.evidence import Basis, Prediction, Query, Statistic
 from archwright.contract.needs import Length
 from archwright.contract.plan import Launch, LoadSpec, Option, Plan, Pool, WorkloadPlan
+from archwright.engines.artefacts import fetch
 from archwright.home import Home
+
+
+@pytest.fixture(scope="session")
+def model_home(tmp_path_factory: pytest.TempPathFactory) -> Home:
+    """A home that holds the real small model: linked from the home in force when `make install` has brought it
+    there, else fetched; its digest is checked here."""
+    artefact = load().artefacts["SmolLM2-135M-Instruct"]
+    home = Home(tmp_path_factory.mktemp("model-home"))
+    installed = Home(settings.load().home).model(artefact.sha256)
+    if installed.is_file():
+        home.model(artefact.sha256).symlink_to(installed)
+    else:
+        fetch(artefact, home)
+    with home.model(artefact.sha256).open("rb") as data:
+        assert hashlib.file_digest(data, "sha256").hexdigest() == artefact.sha256
+    return home
 
 
 @pytest.fixture

