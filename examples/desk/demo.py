@@ -29,7 +29,7 @@ def run(*words: str, show: bool = True) -> str:
 
 def ask(url: str, key: str) -> None:
     """Plain HTTP, as any OpenAI client does it; prints the answer as it streams in."""
-    print(f"\n$ curl -N {url}/v1/chat/completions ...   (streamed)\n  {QUESTION}\n  ", end="", flush=True)
+    print(f"\nPOST {url}/v1/chat/completions  (streamed)\n  {QUESTION}\n  ", end="", flush=True)
     body = {"model": "assistant", "stream": True, "max_tokens": 64, "messages": [{"role": "user", "content": QUESTION}]}
     request = urllib.request.Request(
         f"{url}/v1/chat/completions",

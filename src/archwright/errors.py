@@ -152,6 +152,7 @@ def from_os_error(error: OSError) -> ArchwrightError:
     """A full disk, a missing right or a taken port is the user's world, not our bug."""
     where = Where(file=str(error.filename) if error.filename else None)
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        where = Where(where.file or "the home, or the folder written to")
         return OperateError("AW-OPS-01", "the disk is full", where=where, hint="free space, then run it again")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         hint = "check its owner and rights, or set ARCHWRIGHT_HOME elsewhere"
@@ -183,5 +184,6 @@ def boundary(kind: str) -> Iterator[None]:
         raise InternalError(
             "AW-INT-01",
             f"a bug in archwright ({kind}): {type(error).__name__}: {error}",
-            hint="please report it with the journal of the home; nothing you did was lost",
+            where=Where(field=kind),
+            hint="please report it with what you typed; nothing you did was lost",
         ) from error

@@ -12,6 +12,7 @@ import pytest
 from archwright.cli import main
 from archwright.contract.plan import Plan
 from archwright.home import Home
+from archwright.needs.template import template
 from archwright.plan.file import write_plan
 
 
@@ -52,11 +53,31 @@ def test_exit_statuses(words: list[str], status: int, home: Home, capsys: pytest
 
 
 def test_usage_errors_end_with_2(capsys: pytest.CaptureFixture[str]) -> None:
-    for words in ([], ["no-such-verb"], ["plan"], ["key", "create", "--no-such-option", "1"]):
-        with pytest.raises(SystemExit) as caught:
-            main(words)
-        assert caught.value.code == 2
+    for words in ([], ["no-such-verb"], ["plan"], ["up", "--port", "abc"], ["key", "create", "--no-such-option", "1"]):
+        assert main(words) == 2
+        assert len(capsys.readouterr().err.splitlines()) == 3
+        assert main([*words, "--json"]) == 2
+        assert json.loads(capsys.readouterr().err)["code"] == "AW-USE-07"
+
+
+@pytest.mark.enable_socket
+def test_an_infeasible_plan_is_shown_written_and_refused_by_up(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["init", "--template", "clinic"]) == 0
+    assert main(["plan", "needs.yaml", "-o", "plan.json"]) == 3
+    out, err = capsys.readouterr()
+    assert "cloud-aws" in out and err.startswith("AW-PLAN-03") and len(err.splitlines()) == 3
+    assert main(["explain", "plan.json", "cloud-aws"]) == 0
     capsys.readouterr()
+    for source in ("needs.yaml", "plan.json"):
+        assert main(["up", source, "--detach", "--port", "0"]) == 3
+        assert capsys.readouterr().err.startswith("AW-PLAN-")
+
+
+def test_markup_in_names_is_text(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    text = template("desk").replace("name: Desk", 'name: "[bold]x[/nope]"').replace("this-machine", "cloud")
+    Path("needs.yaml").write_text(text, encoding="utf-8")
+    assert main(["plan", "needs.yaml"]) in (0, 3)
+    assert "[bold]x[/nope]" in capsys.readouterr().out
 
 
 def test_init_writes_a_template_once(home: Home, capsys: pytest.CaptureFixture[str]) -> None:

@@ -94,7 +94,7 @@ def test_a_fixed_model_is_taken_or_refused_by_name(catalog: Catalog, demand_of: 
     assert (weak.misses[0].value, weak.misses[0].limit) == (0.147, 0.45)
     short = open_models(demand_of(model="OLMo-2-1124-7B-Instruct", quality={}), catalog)
     assert (short.misses[0].constraint, short.misses[0].value) == ("support-chat.traffic", 4096)
-    closed = open_models(demand_of(model="deepseek-v4-pro", quality={}), catalog)
+    closed = open_models(demand_of(model="gpt-5-nano", quality={}), catalog)
     assert closed.misses[0].constraint in ("support-chat.model",)
 
 

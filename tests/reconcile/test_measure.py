@@ -71,7 +71,7 @@ def test_the_client_measures_each_prediction_in_its_phase(make_plan: MakePlan) -
     assert ttft.evidence.startswith(
         'histogram_quantile(0.5, sum by (le) (increase(archwright_ttft_seconds_bucket{workload="chat"}[50s])))'
     )
-    assert ttft.evidence.endswith("# by the client's clock, phase peak, 2 of 2 requests")
+    assert ttft.evidence.endswith("# by the client's clock at http://h/v1, phase peak, 2 of 2 requests")
 
 
 def test_a_request_the_drain_cut_before_content_counts_with_the_time_it_waited(make_plan: MakePlan) -> None:

@@ -95,10 +95,11 @@ def test_the_other_replica_takes_over(start: Start) -> None:
 def test_work_is_spread_over_replicas(start: Start) -> None:
     both = {"addresses": ("unix:one", "unix:two"), "slots": 4}
     platform = start([both], [{"name": "one", "tpot_s": 0.02}, {"name": "two", "tpot_s": 0.02}])
-    with ThreadPoolExecutor() as threads:
+    with ThreadPoolExecutor(8) as threads:
         list(threads.map(lambda _: platform.chat(max_tokens=10), range(8)))
-    for name in ("one", "two"):
-        assert platform.engine_metrics(name)["null:tokens_predicted_total"] == 40
+    # How many overlap is the scheduler's choice; that both work is the router's.
+    shares = [platform.engine_metrics(name)["null:tokens_predicted_total"] for name in ("one", "two")]
+    assert sum(shares) == 80 and min(shares) >= 30
 
 
 def test_a_full_pool_rejects_with_retry_after(start: Start) -> None:

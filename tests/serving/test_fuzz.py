@@ -26,7 +26,7 @@ SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_
 VALUES = st.recursive(
     SCALARS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4)
 )
-LEAK = re.compile(rb"Traceback|File \"|site-packages|/tmp/|/home/|\.sock|\.gguf|sqlite")
+LEAK = re.compile(rb"Traceback|File \"|site-packages|/tmp/|/home/|\.sock|\.gguf|sqlalchemy|sqlite:")
 
 
 def bodies(fields: list[str], valid: dict[str, Any]) -> st.SearchStrategy[dict[str, Any]]:

@@ -89,7 +89,7 @@ def test_completions(client: openai.OpenAI) -> None:
 
 
 def test_models(client: openai.OpenAI) -> None:
-    assert [model.id for model in client.models.list()] == ["m", "e", "slow"]
+    assert [model.id for model in client.models.list()] == ["m", "e", "slow", "desk", "night", "search"]
     assert client.models.retrieve("m").owned_by == "archwright"
     with pytest.raises(openai.NotFoundError):
         client.models.retrieve("nobody")

@@ -9,7 +9,7 @@ import pytest
 from archwright.catalog.facts import Catalog
 from archwright.contract.estimate import Estimate, exact
 from archwright.contract.record import replace
-from archwright.sizing.calibration import kind, slowness, stratum, widened
+from archwright.sizing.calibration import at_most, kind, slowness, stratum, widened
 
 
 def test_an_exact_rate_leaves_the_band_of_the_row(catalog: Catalog) -> None:
@@ -48,3 +48,12 @@ def test_the_stratum_says_how_the_row_came_about(catalog: Catalog) -> None:
     assert stratum(replace(row, confidence="low")).startswith("derived row")
     assert stratum(replace(row, confidence="recalled")).startswith("recalled row")
     assert (kind(row), kind(replace(row, confidence="low"))) == ("measured", "assumed")
+
+
+def test_a_band_is_cut_on_both_sides_and_never_stretched() -> None:
+    wide = Estimate(value=1.0, low=0.1, high=9.0, unit="s")
+    assert (at_most(wide, 1.6).low, at_most(wide, 1.6).high) == (1 / 1.6, 1.6)
+    narrow = Estimate(value=1.0, low=0.9, high=1.1, unit="s")
+    assert at_most(narrow, 1.6) == narrow
+    nothing = Estimate(value=0.0, low=0.0, high=1.0, unit="s")
+    assert at_most(nothing, 1.6) == nothing

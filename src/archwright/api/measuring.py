@@ -80,7 +80,9 @@ def bench(
             found += client_measurements(plan, result)
             if url is None:
                 found += ring_measurements(store, plan, [*result.windows, _lifetime(home)])
-        kept.save(store, found)
+        if url is None:
+            # A foreign endpoint's figures must not pass for this platform's in a later `reconcile`.
+            kept.save(store, found)
     return Bench(
         url=results[0].url,
         model=results[0].model,
@@ -106,7 +108,8 @@ def _target(home: Home, url: str | None, load: LoadSpec, key_env: str | None, mo
     if url is not None:
         key = None if key_env is None else settings.variable(key_env)
         if key_env is not None and not key:
-            raise UsageError("AW-USE-06", f"the variable {key_env} is not set", hint=f"export {key_env}=...")
+            where = Where(None, None, "--key-env")
+            raise UsageError("AW-USE-06", f"{key_env} is not set", where=where, hint=f"export {key_env}=...")
         return Target(url=url, key=key, model=model or load.model)
     address = running_url(home)
     with keyring() as (keys, _home, _store):

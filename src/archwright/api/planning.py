@@ -10,7 +10,7 @@ from archwright import settings
 from archwright.api.context import home_of
 from archwright.catalog.load import load
 from archwright.catalog.probe import probe_machine
-from archwright.contract.needs import Needs
+from archwright.contract.needs import Needs, NeedsSource
 from archwright.contract.plan import MachineFacts, Plan
 from archwright.errors import UsageError, Where
 from archwright.home import Home, write_atomic
@@ -34,25 +34,31 @@ def init(*, template: str = "desk", output: str = "needs.yaml") -> Path:
 def plan(needs: str, *, output: str | None = None) -> Plan:
     """The plan for a needs file, also written to `output`.
 
-    Raises NeedsError for a broken file; PlanError AW-PLAN-03 when nothing is feasible (its `result` is the plan
-    with every option looked at; nothing is written then).
+    Raises NeedsError for a broken file; PlanError AW-PLAN-03 when nothing is feasible: its `result` is the plan with
+    every option looked at, which is written too, so that it can be explained.
     """
-    made = _plan(Path(needs))
+    made, source = _made(Path(needs))
     if output is not None:
         write_plan(made, Path(output))
-    return made
-
-
-def _plan(path: Path) -> Plan:
-    home = home_of(settings.load())
-    catalog = load(home)
-    wanted, source = read(path, catalog)
-    made = make_plan(wanted, source, catalog, _machine(wanted, home), datetime.now(UTC))
     if made.chosen is None:
         error = why_infeasible(made, source)
         error.result = made
         raise error
     return made
+
+
+def _feasible(path: Path) -> Plan:
+    made, source = _made(path)
+    if made.chosen is None:
+        raise why_infeasible(made, source)
+    return made
+
+
+def _made(path: Path) -> tuple[Plan, NeedsSource]:
+    home = home_of(settings.load())
+    catalog = load(home)
+    wanted, source = read(path, catalog)
+    return make_plan(wanted, source, catalog, _machine(wanted, home), datetime.now(UTC)), source
 
 
 def _machine(wanted: Needs, home: Home) -> MachineFacts | None:
@@ -75,8 +81,8 @@ def plan_or_needs(source: str | None) -> Plan:
     for name in candidates:
         path = Path(name)
         if path.is_file() or source:
-            return read_plan(path) if path.suffix == ".json" else _plan(path)
+            return read_plan(path) if path.suffix == ".json" else _feasible(path)
     home = home_of(settings.load())
     desk = home.folder("run") / "needs.yaml"
     write_atomic(desk, needs_template("desk").encode())
-    return _plan(desk)
+    return _feasible(desk)

@@ -120,7 +120,8 @@ def running_url(home: Home) -> str:
     """The URL of the running platform. Raises OperateError AW-OPS-31 when none runs."""
     current = platform.status(home)
     if current.url is None:
-        raise OperateError("AW-OPS-31", "no platform of this home is running", hint="archwright up --detach")
+        where = Where(str(home.root))
+        raise OperateError("AW-OPS-31", "no platform is running", where=where, hint="archwright up --detach")
     return current.url
 
 

@@ -8,18 +8,25 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from typing import Any
+from typing import Any, NoReturn
 
 from archwright import __version__
 from archwright.cli.verbs import GROUPS, VERBS, Arg, Verb
-from archwright.errors import ArchwrightError, boundary
+from archwright.errors import ArchwrightError, UsageError, Where, boundary
 
 TYPES: dict[str, type] = {"text": str, "integer": int, "number": float}
 
 
+class _Parser(argparse.ArgumentParser):
+    """A wrong call is answered like any other error."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError("AW-USE-07", message, where=Where(self.prog), hint=f"{self.prog} --help")
+
+
 def parser() -> argparse.ArgumentParser:
     """The parser of every verb, built from the rows of cli/verbs.py."""
-    top = argparse.ArgumentParser(
+    top = _Parser(
         prog="archwright",
         description="Plans AI infrastructure, runs it, and measures whether every promise held.",
         epilog="start with: archwright up    or: archwright init && archwright plan needs.yaml -o plan.json",
@@ -58,22 +65,29 @@ def _add(one: argparse.ArgumentParser, arg: Arg) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; the exit status says how it ended (errors.py lists them)."""
-    parsed = parser().parse_args(argv)
-    verb: Verb = parsed.verb
+    words = sys.argv[1:] if argv is None else argv
+    as_json = "--json" in words
     try:
         with boundary("command line"):
-            return _run_unless_closed(verb, parsed)
+            return _run_unless_closed(words)
     except ArchwrightError as error:
-        _complain(error, verb, parsed.as_json)
+        sys.stdout.flush()
+        sys.stderr.write((json.dumps(error.as_dict()) if as_json else error.lines()) + "\n")
         return error.exit_status
     except KeyboardInterrupt:
         return 130
 
 
-def _run_unless_closed(verb: Verb, parsed: argparse.Namespace) -> int:
+def _run_unless_closed(words: Sequence[str]) -> int:
     """A reader that closes the pipe (`| head`) ends the command quietly, as it ends other tools."""
+    parsed = parser().parse_args(words)
+    verb: Verb = parsed.verb
     try:
         return _run(verb, parsed)
+    except ArchwrightError as error:
+        if error.result is not None:
+            _show(verb, error.result, parsed.as_json)
+        raise
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
@@ -92,11 +106,3 @@ def _show(verb: Verb, result: object, as_json: bool) -> int:
     show = import_module("archwright.cli.show")
     status: int = show.as_json(result) if as_json else getattr(show, verb.show)(result)
     return status
-
-
-def _complain(error: ArchwrightError, verb: Verb, as_json: bool) -> None:
-    if error.result is not None:
-        _show(verb, error.result, as_json)
-    sys.stdout.flush()
-    text = json.dumps(error.as_dict()) if as_json else error.lines()
-    sys.stderr.write(text + "\n")

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from archwright.api.running import Platform
@@ -78,7 +79,7 @@ def table(result: Iterable[object]) -> int:
     for name in rows[0]:
         drawn.add_column(name.replace("_", " "), overflow="fold")
     for row in rows:
-        drawn.add_row(*(_plain(value) for value in row.values()))
+        drawn.add_row(*(escape(_plain(value)) for value in row.values()))
     console().print(drawn)
     return 0
 
@@ -96,7 +97,9 @@ def _plain(value: object) -> str:
 def plan(result: Plan) -> int:
     """The decision, its options with prices, the promises with their bands, and what is not sized."""
     out = console()
-    out.print(f"\n[bold]Plan for {result.organisation}[/]   {result.needs_file}   plan {result.digest[:12]}")
+    out.print(
+        f"\n[bold]Plan for {escape(result.organisation)}[/]   {escape(result.needs_file)}   plan {result.digest[:12]}"
+    )
     if result.machine:
         machine = result.machine
         out.print(
@@ -104,17 +107,17 @@ def plan(result: Plan) -> int:
             f"{pretty(machine.memory_bytes, 'bytes')} memory, "
             f"{pretty(machine.memory_bandwidth_bytes_per_s.value, 'B/s')} read, "
             f"{pretty(machine.matmul_flops_per_s.value, 'FLOP/s')} matrix product, "
-            f"{pretty(machine.disk_free_bytes, 'bytes')} free, GPU: {', '.join(machine.gpus) or 'none'}"
+            f"{pretty(machine.disk_free_bytes, 'bytes')} free, GPU: {escape(', '.join(machine.gpus) or 'none')}"
         )
     out.print(_options(result))
     for option in result.options:
         if option.name == result.chosen:
             for note in option.notes:
-                out.print(f"  [dim]{note}[/]")
+                out.print(f"  [dim]{escape(note)}[/]")
     if result.predictions:
         out.print(_predictions(result))
     for line in result.not_sized:
-        out.print(f"  not sized yet: {line}")
+        out.print(f"  not sized yet: {escape(line)}")
     out.print(
         f"  {len(result.assumptions)} assumptions, {len(result.controls)} controls, and why each option is as it is: "
         "archwright explain plan.json [NAME]\n"
@@ -136,9 +139,9 @@ def _options(result: Plan) -> Table:
         cost = option.cost_per_month
         drawn.add_row(
             mark,
-            option.name,
-            ", ".join(option.regions) or "-",
-            ", ".join(sorted(set(option.models.values()))) or "-",
+            escape(option.name),
+            escape(", ".join(option.regions)) or "-",
+            escape(", ".join(sorted(set(option.models.values())))) or "-",
             money(cost.value) if cost else "-",
             f"{money(cost.low)} to {money(cost.high)}" if cost else "-",
             _feasibility(option),
@@ -149,7 +152,7 @@ def _options(result: Plan) -> Table:
 def _feasibility(option: Option) -> str:
     if option.feasible:
         return "[green]feasible[/]"
-    return "[yellow]no: " + "; ".join(map(_missed, option.misses)) + "[/]"
+    return "[yellow]no: " + escape("; ".join(map(_missed, option.misses))) + "[/]"
 
 
 def _missed(miss: Miss) -> str:
@@ -220,10 +223,10 @@ def bench(result: Any) -> int:
     for phase in result.phases:
         out.print(
             f"{phase.name}: {phase.requests} requests in {phase.seconds:.0f} s, {phase.failed} failed, "
-            f"{phase.output_tokens} tokens out"
+            f"{phase.output_tokens:.0f} tokens out"
         )
     for note in result.notes:
-        out.print(f"  note: {note}")
+        out.print(f"  note: {escape(note)}")
     return reconciliation(result.reconciliation)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from archwright.contract.plan import Bundle, Plan, Pool, ProcessSpec
-from archwright.errors import PlanError
+from archwright.errors import PlanError, Where
 
 STARTUP_DEADLINE_S = 60.0
 
@@ -40,6 +40,7 @@ def bundle(plan: Plan, listen: Listen, store_url: str) -> Bundle:
         raise PlanError(
             "AW-PLAN-20",
             f"the plan's choice ({plan.chosen or 'none'}) cannot be brought up on this machine",
+            where=Where(plan.needs_file, None, "placement.allow"),
             hint="plan with placement: {allow: [this-machine]}, as examples/desk/needs.yaml does",
         )
     engines = [_engine(pool, replica) for pool in local for replica in range(pool.replicas)]

@@ -42,7 +42,9 @@ class Prometheus:
     def __init__(self, url: str, token: str | None = None, timeout_s: float = TIMEOUT_S) -> None:
         parts = urllib.parse.urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise UsageError("AW-USE-35", "not the URL of a Prometheus", hint="http://HOST:9090")
+            raise UsageError(
+                "AW-USE-35", "not the URL of a Prometheus", where=Where(None, None, url[:80]), hint="http://HOST:9090"
+            )
         host = parts.netloc.rpartition("@")[2]
         self.url = f"{parts.scheme}://{host}{parts.path.rstrip('/')}"
         self._timeout_s = timeout_s

@@ -135,7 +135,7 @@ def references(needs: Needs) -> Iterator[Problem]:
 def _dangling(path: str, names: Iterable[str], known: set[str], what: str) -> Iterator[Problem]:
     for index, name in enumerate(names):
         if name not in known:
-            hint = f"known {what}s: {', '.join(shown(item) for item in sorted(known)[:5]) or 'none'}"
+            hint = f"known: {', '.join(shown(item) for item in sorted(known)[:5]) or 'none'}"
             message = f"there is no {what} {shown(name)}"
             yield Problem(DANGLING, f"{path}[{index}]", message, hint, partial(nearest, name, known))
             return

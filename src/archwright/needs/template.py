@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib import resources
 
-from archwright.errors import NeedsError
+from archwright.errors import NeedsError, Where
 from archwright.needs.problem import NO_TEMPLATE, nearest, shown
 
 TEMPLATES: tuple[str, ...] = ("desk", "startup", "clinic", "manufacturer")
@@ -16,5 +16,6 @@ def template(name: str) -> str:
         found = nearest(name, TEMPLATES)
         guess = f"did you mean {found[0]}? " if found else ""
         hint = f"{guess}templates: {', '.join(TEMPLATES)}"
-        raise NeedsError(NO_TEMPLATE, f"there is no template {shown(name)}", hint=hint, nearest=found)
+        where = Where(None, None, "template")
+        raise NeedsError(NO_TEMPLATE, f"there is no template {shown(name)}", where=where, hint=hint, nearest=found)
     return (resources.files("archwright.needs") / "templates" / f"{name}.yaml").read_text(encoding="utf-8")

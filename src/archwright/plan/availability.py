@@ -18,9 +18,13 @@ MOST_SPARES = 64
 
 def holds(needed: int, spares: int, machine: float = ONE_MACHINE) -> float:
     total = needed + spares
-    return math.fsum(
-        math.comb(total, down) * (1 - machine) ** down * machine ** (total - down) for down in range(spares + 1)
-    )
+    return min(1.0, math.fsum(math.exp(_log_share(total, down, machine)) for down in range(spares + 1)))
+
+
+def _log_share(total: int, down: int, machine: float) -> float:
+    """Log of the probability that exactly `down` of `total` are down: in logs, because C(n, i) outgrows a float."""
+    ways = math.lgamma(total + 1) - math.lgamma(down + 1) - math.lgamma(total - down + 1)
+    return ways + down * math.log(1 - machine) + (total - down) * math.log(machine)
 
 
 @functools.cache

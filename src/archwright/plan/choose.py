@@ -56,12 +56,12 @@ def why_infeasible(plan: Plan, source: NeedsSource) -> PlanError:
     broken = nearest.misses[0]
     field = _field(broken.constraint, plan)
     relaxations = tuple(filter(None, (_relaxation(option, plan) for option in sorted(plan.options, key=_distance))))
-    hint = "; or ".join(relaxations[:2]) or "allow another placement, or relax that field"
+    hint = ", or ".join(relaxations[:2]) or "allow another placement, or relax that field"
     return PlanError(
         "AW-PLAN-03",
         f"no option satisfies the needs; the nearest, {nearest.name}, misses {said(broken)}",
         where=_where(field, source),
-        hint=f"{hint}; see `archwright explain plan.json {nearest.name}`",
+        hint=f"feasible would be {hint}" if relaxations else hint,
         nearest=tuple(option.name for option in sorted(plan.options, key=_distance)[:3]),
     )
 
@@ -80,8 +80,8 @@ def _distance(option: Option) -> tuple[float, int, str]:
 def _relaxation(option: Option, plan: Plan) -> str:
     if any(_gap(miss) >= FAR for miss in option.misses):
         return ""
-    steps = (f"{_field(miss.constraint, plan)} to {_rounded(miss)}" for miss in option.misses)
-    return f"{option.name} needs {', '.join(steps)}"
+    steps = (f"{_field(miss.constraint, plan)} {_rounded(miss)}" for miss in option.misses)
+    return f"{option.name} with {', '.join(steps)}"
 
 
 def _rounded(miss: Miss) -> str:

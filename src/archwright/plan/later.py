@@ -39,7 +39,7 @@ def say_what_is_missing(needs: Needs, ledger: Ledger) -> tuple[str, ...]:
             ledger.leave_out(f"workload {workload.name}: one region serves all; traffic from {places} is not split yet")
     if needs.data:
         stored = sum(data.size_gib for data in needs.data)
-        ledger.leave_out(f"storage of {stored:,.4g} GiB, network and egress: not priced yet")
+        ledger.leave_out(f"storage of {stored:,.10g} GiB, network and egress: not priced yet")
     if needs.placement.spot:
         ledger.leave_out("spot prices: allowed, but every price is on-demand yet")
     if needs.placement.owned:

@@ -13,6 +13,7 @@ from archwright.catalog.facts import Catalog
 from archwright.catalog.rows import ModelSpec
 from archwright.contract.needs import Workload
 from archwright.contract.plan import Miss
+from archwright.errors import CatalogError
 from archwright.plan.demand import Demand
 
 Standing = Literal["passes", "below", "unknown"]
@@ -60,8 +61,9 @@ def _size(model: ModelSpec) -> tuple[float, float, str]:
 
 
 def _fixed(demand: Demand, name: str, catalog: Catalog) -> Candidates:
-    model = catalog.models.get(name)
-    if model is None:
+    try:
+        model = catalog.model(name)
+    except CatalogError:
         return Candidates((), (Miss(constraint=f"{demand.workload.name}.model", value="not open", limit=name),))
     misses = _misses(demand, model)
     if standing(demand.workload, model.quality) != "passes":

@@ -13,6 +13,7 @@ from archwright.contract.estimate import Estimate, exact, product, total
 from archwright.contract.needs import Budget, Placement
 from archwright.contract.plan import CostLine, Miss, Option, Pool
 from archwright.plan.ledger import Ledger
+from archwright.plan.wording import digits
 
 USD = "USD"
 
@@ -117,4 +118,5 @@ def judge_limit(name: str, estimate: Estimate, limit: float | None, misses: list
     if estimate.value > limit:
         misses.append(Miss(constraint=name, value=estimate.value, limit=limit))
     elif estimate.high > limit:
-        notes.append(f"at risk: {name} limit {limit:g} lies inside the band {estimate.low:.3g} .. {estimate.high:.3g}")
+        low, high = digits(estimate.low), digits(estimate.high)
+        notes.append(f"at risk: {name} limit {digits(limit)} lies inside the band {low} .. {high}")

@@ -40,6 +40,9 @@ def promises(served: tuple[Served, ...], ledger: Ledger) -> Promised:
         load = one.spec.load
         own += workload_predictions(load, prediction)
         judge_latency(load, one.demand.workload.slo, (prediction.ttft_p95_s, prediction.tpot_p95_s), ([], notes))
+    if any(one.alone for one in served):
+        ledger.leave_out("memory, start-up and disk of engines elsewhere: not promised, nothing measures them yet")
+        return Promised(tuple(own), tuple(notes))
     whole = platform_predictions(tuple(one.spec.load.workload for one in served), found)
     return Promised((*own, *whole), tuple(notes))
 

@@ -21,7 +21,7 @@ from archwright.plan.availability import spares_for
 from archwright.plan.demand import Demand
 from archwright.plan.limits import judge_latency
 from archwright.plan.serve import context_of, load_of
-from archwright.simulate.serving import ServingSpec, fits, one_replica, run
+from archwright.simulate.serving import ServingSpec, fits, one_replica, peak_run
 from archwright.sizing.memory import weights_bytes
 from archwright.sizing.roofline import Roofline, hardware_of_accelerator
 
@@ -181,6 +181,6 @@ def peak_seconds(rate: float) -> float:
 
 def broken(spec: ServingSpec, slo: SLO) -> tuple[Miss, ...]:
     """The latency limits that one run at the predicted speed breaks: a prediction's values, without their bands."""
-    found, misses = run(one_replica(spec), 1.0), list[Miss]()
+    found, misses = peak_run(one_replica(spec), 1.0), list[Miss]()
     judge_latency(spec.load, slo, (exact(found.ttft_p95_s, "s"), exact(found.tpot_p95_s, "s")), (misses, []))
     return tuple(misses)

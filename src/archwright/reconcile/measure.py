@@ -55,7 +55,9 @@ def client_measurements(plan: Plan, result: BenchResult) -> list[Measurement]:
         query = replace(prediction.query, window_s=window.window_s)
         sent = sum(len(phase.requests) for phase in phases)
         names = " and ".join(phase.name for phase in phases)
-        evidence = f"{query.promql()}  # by the client's clock, phase {names}, {samples} of {sent} requests"
+        evidence = (
+            f"{query.promql()}  # by the client's clock at {result.url}, phase {names}, {samples} of {sent} requests"
+        )
         found.append(_measurement(digest, prediction, Seen("client", window, value, samples, evidence)))
     return found
 

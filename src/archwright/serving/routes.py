@@ -1,6 +1,6 @@
 """The interface in one table: (method, path) -> permission, handler. What is not here does not exist.
 
-`permission` None is open to everyone; the two probes are the only such rows.
+`permission` None is open to everyone; the two probes (load balancers ask them by HEAD too) are the only such rows.
 """
 
 from __future__ import annotations
@@ -54,12 +54,12 @@ async def embeddings(gateway: Gateway, exchange: Exchange, _name: str) -> None:
 
 
 async def models(gateway: Gateway, exchange: Exchange, _name: str) -> None:
-    data = [_model(gateway, name) for name in gateway.directory.models]
+    data = [_model(gateway, name) for name in gateway.directory.names]
     await _json(exchange, HTTPStatus.OK, {"object": "list", "data": data})
 
 
 async def model(gateway: Gateway, exchange: Exchange, name: str) -> None:
-    if name not in gateway.directory.models:
+    if name not in gateway.directory.names:
         message = f"the model {name[: validate.MODEL_NAME]!r} does not exist"
         raise Refusal(HTTPStatus.NOT_FOUND, message, openai_code="model_not_found", param="model")
     await _json(exchange, HTTPStatus.OK, _model(gateway, name))
@@ -92,6 +92,8 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/metrics", "metrics.read", metrics),
     Route("GET", "/healthz", None, healthz),
     Route("GET", "/readyz", None, readyz),
+    Route("HEAD", "/healthz", None, healthz),
+    Route("HEAD", "/readyz", None, readyz),
 )
 
 

@@ -205,7 +205,8 @@ class Directory:
 
     def __init__(self, endpoints: tuple[EndpointSpec, ...]) -> None:
         self.endpoints = endpoints
-        self.models = tuple(dict.fromkeys(spec.model for spec in endpoints))
+        # What `model` may say: every model, then every workload.
+        self.names = tuple(dict.fromkeys([spec.model for spec in endpoints] + [spec.workload for spec in endpoints]))
 
     def find(self, model: Any, workload: str | None) -> tuple[str, tuple[EndpointSpec, ...]]:
         """The name as asked and the endpoints that fit, in the plan's order; never none of them."""

@@ -20,12 +20,15 @@ from archwright.contract.record import Record, replace
 from archwright.policy.traffic import Arrival, closed_arrivals, peak_arrivals
 from archwright.simulate.batching import Batching, Outcome, Request
 from archwright.simulate.justify import bases, names
-from archwright.sizing.calibration import slowness, widened
+from archwright.sizing.calibration import at_most, measured_here, slowness, widened
 from archwright.sizing.memory import CacheDemand, EngineMemory, engine_memory, holds, weights_bytes
 from archwright.sizing.parallelism import divides
 from archwright.sizing.roofline import Hardware, Roofline
 
 POINTS = 11
+# What a row measured for this very engine, format and instruction set may promise at most, each way.
+WIDEST, WIDEST_TTFT = 1.6, 2.5
+MOST_CLOSED = 2000
 # Noise of one run against another at equal speed, measured on two cores: latency to the first token depends on what
 # the engine was doing at that moment, a rate over many tokens hardly.
 TTFT_NOISE = 1.25
@@ -118,7 +121,9 @@ def predict_serving(spec: ServingSpec) -> ServingPrediction:
 
     def banded(pick: Callable[[Run], float], noise: float, unit: str, basis: str) -> Estimate:
         values = [pick(one) for one in (middle, *runs)]
-        return widened(values[0], (min(values), max(values)), noise, unit, basis)
+        found = widened(values[0], (min(values), max(values)), noise, unit, basis)
+        widest = WIDEST_TTFT if basis == of.ttft else WIDEST
+        return at_most(found, widest) if measured_here(spec.efficiency) else found
 
     rate = banded(lambda one: one.tokens_per_s, RATE_NOISE, "tokens/s", of.tokens_per_s)
     return ServingPrediction(
@@ -158,8 +163,19 @@ def roofline_of(spec: ServingSpec, factor: float = 1.0) -> Roofline:
 
 def run(spec: ServingSpec, factor: float) -> Run:
     """The peak phase and the closed loop of one replica that is `factor` times as slow as predicted."""
-    engine = Batching(roofline_of(spec, factor), spec.slots, spec.batch_tokens)
-    peak = engine.run([request_of(arrival, arrival.at_s, spec) for arrival in peak_arrivals(spec.load)])
+    closed_s = closed_seconds(spec, factor)
+    closed = closed_loop(engine_of(spec, factor), spec, closed_s)
+    return peak_run(spec, factor)._replace(tokens_per_s=sum(one.tokens for one in closed) / closed_s)
+
+
+def engine_of(spec: ServingSpec, factor: float) -> Batching:
+    return Batching(roofline_of(spec, factor), spec.slots, spec.batch_tokens)
+
+
+def peak_run(spec: ServingSpec, factor: float) -> Run:
+    """The peak phase alone; its tokens_per_s is 0."""
+    requests = [request_of(arrival, arrival.at_s, spec) for arrival in peak_arrivals(spec.load)]
+    peak = engine_of(spec, factor).run(requests)
     ttft = [one.ttft_s + GATEWAY_S for one in peak if one.ttft_s is not None]
     tpot = [one.tpot_s for one in peak if one.tpot_s is not None]
     return Run(
@@ -167,11 +183,21 @@ def run(spec: ServingSpec, factor: float) -> Run:
         ttft_p95_s=percentile(ttft, 0.95),
         tpot_p50_s=percentile(tpot, 0.5),
         tpot_p95_s=percentile(tpot, 0.95),
-        tokens_per_s=sum(one.tokens for one in closed_loop(engine, spec)) / spec.load.closed_s,
+        tokens_per_s=0.0,
     )
 
 
-def closed_loop(engine: Batching, spec: ServingSpec) -> list[Outcome]:
+def closed_seconds(spec: ServingSpec, factor: float) -> float:
+    """The closed loop's length, shortened where more than MOST_CLOSED requests would say nothing new.
+
+    A request takes at least one step for each of its output tokens.
+    """
+    at_once, load = min(spec.load.concurrency, spec.slots), spec.load
+    shortest = roofline_of(spec, factor).decode_s(at_once, load.input_tokens.mean) * load.output_tokens.mean
+    return min(load.closed_s, MOST_CLOSED * shortest / at_once)
+
+
+def closed_loop(engine: Batching, spec: ServingSpec, closed_s: float) -> list[Outcome]:
     """`concurrency` requests at once from the start, each followed by the next, cut after `closed_s`."""
     arrivals: Iterator[Arrival] = closed_arrivals(spec.load)
 
@@ -179,7 +205,7 @@ def closed_loop(engine: Batching, spec: ServingSpec) -> list[Outcome]:
         return request_of(next(arrivals), now, spec)
 
     first = [next_one(0.0) for _ in range(spec.load.concurrency)]
-    return engine.run(first, refill=next_one, until=spec.load.closed_s)
+    return engine.run(first, refill=next_one, until=closed_s)
 
 
 def request_of(arrival: Arrival, at_s: float, spec: ServingSpec) -> Request:

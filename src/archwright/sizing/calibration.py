@@ -12,6 +12,7 @@ from statistics import NormalDist
 from archwright.catalog.rows import Efficiency
 from archwright.contract.estimate import Estimate
 from archwright.contract.evidence import BasisKind
+from archwright.contract.record import replace
 
 LEVEL = 0.9
 _NORMAL = NormalDist()
@@ -43,6 +44,15 @@ def widened(middle: float, ends: tuple[float, float], noise: float, unit: str, b
     above = math.hypot(math.log(max(ends) / middle), own)
     low, high = middle * math.exp(-below), middle * math.exp(above)
     return Estimate(value=middle, low=low, high=high, unit=unit, level=LEVEL, basis=basis)
+
+
+def at_most(estimate: Estimate, factor: float) -> Estimate:
+    """`estimate` with its band cut to `factor` each way: a wider promise is of no use to whom it is made, and a
+    machine too restless to keep a narrower one is told so by the verdict."""
+    if estimate.value <= 0:
+        return estimate
+    low, high = max(estimate.low, estimate.value / factor), min(estimate.high, estimate.value * factor)
+    return replace(estimate, low=low, high=high)
 
 
 def measured_here(efficiency: Efficiency) -> bool:
