@@ -271,7 +271,8 @@ class _Guard:
             raise Conflict("AW-STO-02", "it exists already", where=Where(self._url)) from error
         if isinstance(error, sa.exc.DBAPIError):
             reason = str(error.orig).strip().splitlines()[0] if str(error.orig).strip() else "no reason given"
-            hint = "free disk space" if "full" in reason else "check that the database is there and writable"
+            full = "full" in reason
+            hint = "free disk space" if full else "check that the database is there, writable, and its disk not full"
             raise StoreError("AW-STO-01", f"the store refuses: {reason}", where=Where(self._url), hint=hint) from error
         if isinstance(error, (OverflowError, UnicodeEncodeError, _NotStorable)):
             hint = "numbers: finite, integers of 64 bits; texts: valid Unicode"

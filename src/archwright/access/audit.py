@@ -22,7 +22,7 @@ from typing import Literal
 
 import msgspec
 
-from archwright.contract.record import Record
+from archwright.contract.record import Record, replace
 from archwright.errors import ArchwrightError, StoreError, boundary
 from archwright.store import Span, Store, Table
 
@@ -61,7 +61,7 @@ _ENCODER = msgspec.json.Encoder(order="sorted")
 
 def digest(entry: AuditEntry) -> str:
     """SHA-256 over the canonical JSON of the entry with its own hash left empty."""
-    bare = msgspec.structs.replace(entry, hash="") if entry.hash else entry  # type: ignore[type-var]
+    bare = replace(entry, hash="") if entry.hash else entry
     return hashlib.sha256(_ENCODER.encode(bare)).hexdigest()
 
 
@@ -154,7 +154,7 @@ def _linked(event: AuditEvent, chain: str, number: int, prev: str) -> AuditEntry
         number=number,
         prev=prev,
     )
-    return msgspec.structs.replace(bare, hash=digest(bare))  # type: ignore[type-var]
+    return replace(bare, hash=digest(bare))
 
 
 def _clean(event: AuditEvent) -> AuditEvent:
@@ -164,7 +164,7 @@ def _clean(event: AuditEvent) -> AuditEvent:
         text: str = getattr(event, name)
         if len(text) > TEXT_LIMIT or not text.isprintable():
             changes[name] = "".join(c if c.isprintable() else "?" for c in text[:TEXT_LIMIT])
-    return msgspec.structs.replace(event, **changes) if changes else event  # type: ignore[type-var]
+    return replace(event, **changes) if changes else event
 
 
 def tip(store: Store) -> str:

@@ -24,7 +24,7 @@ from archwright.reconcile.bench import BenchResult, Progress, Target, run_bench
 from archwright.reconcile.compare import choose
 from archwright.reconcile.compare import reconcile as compare
 from archwright.reconcile.measure import client_measurements, read_prometheus, ring_measurements
-from archwright.reconcile.timing import Window
+from archwright.reconcile.timing import Phase, Window
 from archwright.store import Store
 
 # Both the gateway and the supervisor have written what they saw after two of their flushes.
@@ -92,7 +92,7 @@ def bench(
     )
 
 
-def _summary(workload: str, phase):  # type: ignore[no-untyped-def]
+def _summary(workload: str, phase: Phase) -> PhaseSummary:
     return PhaseSummary(
         workload=workload,
         name=phase.name,

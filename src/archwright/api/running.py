@@ -10,6 +10,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from http.client import HTTPResponse
 from types import FrameType, TracebackType
 
 import msgspec
@@ -150,11 +151,12 @@ def _first_model(url: str, key: str, context: ssl.SSLContext | None) -> str:
         return str(json.load(reply)["data"][0]["id"])
 
 
-def _call(url: str, key: str, context: ssl.SSLContext | None, body: bytes | None = None):  # type: ignore[no-untyped-def]
+def _call(url: str, key: str, context: ssl.SSLContext | None, body: bytes | None = None) -> HTTPResponse:
     headers = {"authorization": f"Bearer {key}", "content-type": "application/json"}
     request = urllib.request.Request(url, data=body, headers=headers)
     try:
-        return urllib.request.urlopen(request, timeout=120, context=context)
+        reply: HTTPResponse = urllib.request.urlopen(request, timeout=120, context=context)
+        return reply
     except urllib.error.HTTPError as error:
         message = error.read(4096).decode(errors="replace")
         try:
