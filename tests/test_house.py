@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -319,3 +320,15 @@ def test_no_path_of_a_machine_and_no_registry_host_in_the_repository() -> None:
         path = ROOT / name
         if name and path.is_file():
             assert not hosts.search(path.read_bytes()), name
+
+
+def test_every_command_of_the_readme_exists() -> None:
+    """What the README tells people to type is a call the parser takes."""
+    parser = import_module("archwright.cli").parser()
+    text = "\n".join((ROOT / "README.md").read_text(encoding="utf-8").split("```")[1::2])
+    commands = re.findall(r"^(?:archwright) ([^#\n]+)", text, re.MULTILINE)
+    assert len(commands) >= 8
+    for command in commands:
+        assert parser.parse_args(shlex.split(command)).verb
+    targets = set(re.findall(r"^make ([a-z]+)", text, re.MULTILINE))
+    assert targets <= set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))

@@ -144,6 +144,7 @@ def missing_extra(extra: str, package: str, purpose: str) -> MissingError:
     return MissingError(
         "AW-GET-01",
         f"{purpose} needs the package {package}, which is not installed",
+        where=Where(field=f"extra [{extra}]"),
         hint=f"pip install 'archwright[{extra}]'",
     )
 
