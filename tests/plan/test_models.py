@@ -76,7 +76,8 @@ def test_no_room_in_any_model_is_a_miss(catalog: Catalog, demand_of: Callable[..
     traffic = {**TRAFFIC, "input_tokens": {"mean": 1e6, "p95": 1e8}}
     found = open_models(demand_of(quality={}, traffic=traffic), catalog)
     assert (found.models, found.notes) == ((), ())
-    assert (found.misses[0].value, found.misses[0].limit) == (None, "any open model")
+    longest = max(model.context_tokens for model in catalog.models.values())
+    assert (found.misses[0].constraint, found.misses[0].value) == ("support-chat.traffic.input_tokens", longest)
 
 
 TRAFFIC = {

@@ -43,6 +43,10 @@ def open_models(demand: Demand, catalog: Catalog) -> Candidates:
     workload = demand.workload
     if workload.model is not None:
         return _fixed(demand, workload.model, catalog)
+    longest = max((model.context_tokens for model in catalog.models.values()), default=0)
+    if demand.context_tokens > longest:
+        where = f"{workload.name}.traffic.input_tokens"
+        return Candidates((), (Miss(constraint=where, value=float(longest), limit=float(demand.context_tokens)),))
     kept, unknown = [], 0
     for model in catalog.models.values():
         if _misses(demand, model):
