@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,7 +8,7 @@ from archwright.contract.estimate import Estimate
 from archwright.contract.evidence import Measurement, Prediction, Query, Statistic
 from archwright.contract.plan import Plan
 from archwright.contract.record import replace
-from archwright.reconcile.compare import choose, reconcile, rows
+from archwright.reconcile.compare import choose, reconcile
 
 NUMBERS = st.floats(0, 1e12, allow_nan=False)
 EMPTY = Plan(
@@ -136,14 +134,3 @@ def test_the_newest_window_wins_and_inside_it_the_better_source() -> None:
     assert choose([strange, scraped])["a"] == scraped
     assert choose([old_gateway, gateway])["a"] == gateway
     assert choose([]) == {}
-
-
-def test_rows_carry_the_predictions_own_statistic(make_plan: Callable[..., Plan]) -> None:
-    plan = make_plan()
-    rate = plan.predictions[-1]
-    found = measurement(plan, rate.id, 90.0, unit="tokens/s", statistic="rate")
-    table = rows(reconcile(plan, {rate.id: found}), plan)
-    assert [row.statistic for row in table] == ["p50", "p95", "p50", "p95", "mean"]
-    assert (table[-1].measured, table[-1].samples, table[-1].verdict, table[-1].unit) == (90.0, 9, "within", "tokens/s")
-    assert (table[0].measured, table[0].samples, table[0].verdict) == (None, 0, "unknown")
-    assert table[0].low < table[0].predicted < table[0].high

@@ -22,7 +22,7 @@ from archwright.contract.record import replace
 from archwright.monitor.exposition import CONTENT_TYPE, Exposition
 from archwright.monitor.prometheus import Prometheus
 from archwright.reconcile.compare import reconcile
-from archwright.reconcile.measure import prometheus_measurements, read_prometheus
+from archwright.reconcile.measure import read_prometheus
 
 pytestmark = pytest.mark.enable_socket
 
@@ -208,7 +208,7 @@ def test_our_own_names(running: Running, make_plan: MakePlan, predict: Predict) 
 def test_an_engines_names_for_the_pools_model(running: Running, make_plan: MakePlan) -> None:
     plan = make_plan(values=VALUES, metrics=ENGINE)
     plan = replace(plan, pools=tuple(replace(pool, model="acme/small") for pool in plan.pools))
-    found = {m.prediction_id: m for m in prometheus_measurements(plan, running.prometheus, running.now, WINDOW_S)}
+    found = {m.prediction_id: m for m in read_prometheus(plan, running.prometheus, running.now, WINDOW_S).measurements}
     assert set(found) == {p.id for p in plan.predictions}
     ttft = found["chat.ttft_s.p50"]
     assert 0.25 < ttft.value < 0.5, "inside the engine's own bucket"
@@ -218,7 +218,7 @@ def test_an_engines_names_for_the_pools_model(running: Running, make_plan: MakeP
 
 
 def test_an_engines_names_without_a_label_when_it_is_the_only_model(running: Running, make_plan: MakePlan) -> None:
-    found = prometheus_measurements(make_plan(metrics=ENGINE), running.prometheus, running.now, WINDOW_S)
+    found = read_prometheus(make_plan(metrics=ENGINE), running.prometheus, running.now, WINDOW_S).measurements
     assert len(found) == 5
     assert all("model_name" not in m.evidence for m in found)
 
@@ -268,7 +268,7 @@ def test_gauges_and_the_queries_own_window(running: Running, make_plan: MakePlan
         )
     )
     plan = make_plan(extra=extra)
-    found = {m.prediction_id: m for m in prometheus_measurements(plan, running.prometheus, running.now)}
+    found = {m.prediction_id: m for m in read_prometheus(plan, running.prometheus, running.now).measurements}
     assert found[".peak_memory_bytes.max"].value == 3e8
     assert found[".startup_s.last"].value == 1.5
     assert found[".startup_s.last"].window_s == 60
@@ -285,7 +285,7 @@ def test_a_series_that_has_no_buckets_is_a_gap(running: Running, make_plan: Make
 def test_a_window_without_two_scrapes_is_widened(running: Running, make_plan: MakePlan, predict: Predict) -> None:
     made = predict("ttft_s", "mean", "peak", TTFT_S, "chat")
     plan = make_plan(metrics=ENGINE, extra=(replace(made, query=replace(made.query, window_s=1)),))
-    found = {m.prediction_id: m for m in prometheus_measurements(plan, running.prometheus, running.now)}
+    found = {m.prediction_id: m for m in read_prometheus(plan, running.prometheus, running.now).measurements}
     assert found["chat.ttft_s.mean"].window_s == 300
     assert found["chat.ttft_s.mean"].value == pytest.approx(TTFT_S, rel=0.1)
     assert found["chat.ttft_s.p50"].window_s == 60
@@ -294,5 +294,5 @@ def test_a_window_without_two_scrapes_is_widened(running: Running, make_plan: Ma
 
 def test_an_engine_that_tells_only_how_many_run(running: Running, make_plan: MakePlan) -> None:
     metrics = {"tokens_per_s": ENGINE["tokens_per_s"], "in_flight": "vllm:num_requests_running"}
-    found = prometheus_measurements(make_plan(metrics=metrics), running.prometheus, running.now, WINDOW_S)
+    found = read_prometheus(make_plan(metrics=metrics), running.prometheus, running.now, WINDOW_S).measurements
     assert [m.prediction_id for m in found] == ["chat.tokens_per_s.rate"]

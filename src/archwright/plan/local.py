@@ -26,7 +26,7 @@ from archwright.plan.money import USD, Draft, UsdLine
 from archwright.plan.residency import bounds_of, country_inside, in_words
 from archwright.plan.search import broken
 from archwright.plan.serve import Served, context_of, default_max_tokens, load_of
-from archwright.simulate.serving import ServingSpec, disk, fits, memory_of, peak_memory
+from archwright.simulate.serving import WIDEST, WIDEST_TTFT, ServingSpec, disk, fits, memory_of, peak_memory
 from archwright.simulate.window import representative
 from archwright.sizing.roofline import CORE_W, MACHINE_BASE_W, POWER_FACTOR, hardware_of_machine, threads_of
 
@@ -115,7 +115,9 @@ class LocalPlanner:
         spec = replace(spec, load=representative(spec))
         self._ledger.assume(
             f"{demand.workload.name}: the peak window promised, and replayed by bench, is a typical one of many draws "
-            "that depends evenly on the machine's speed; another window may differ more"
+            "that depends evenly on the machine's speed; another window may differ more, and a simulated band "
+            f"wider than {WIDEST:g} each way ({WIDEST_TTFT:g} for TTFT) is cut there, so a restless "
+            "machine is reported as worse"
         )
         misses.extend(broken(spec, demand.workload.slo))
         return Served(demand, spec), self._pool(demand, spec, chosen[1], machine)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
 
 from archwright.contract.evidence import (
     Deviation,
@@ -13,7 +12,6 @@ from archwright.contract.evidence import (
     Prediction,
     Reconciliation,
     Statistic,
-    Verdict,
     judge,
 )
 from archwright.contract.plan import Plan
@@ -101,38 +99,3 @@ def _printed(measurement: Measurement) -> Measured:
     statistic = _PRINTED.get(measured.statistic, measured.statistic)
     samples = 1 if measured.statistic == "last" else measured.samples
     return replace(measured, statistic=statistic, samples=samples)
-
-
-class Row(NamedTuple):
-    """One line of plan versus actual, for a table; SI numbers, printing is the caller's."""
-
-    metric: str
-    statistic: str
-    workload: str
-    unit: str
-    predicted: float
-    low: float
-    high: float
-    measured: float | None
-    samples: int
-    verdict: Verdict
-
-
-def rows(reconciliation: Reconciliation, plan: Plan) -> list[Row]:
-    """The deviations as table lines, the statistic being the prediction's own."""
-    asked = {prediction.id: prediction.query.statistic for prediction in plan.predictions}
-    return [
-        Row(
-            metric=deviation.metric,
-            statistic=_PRINTED.get(asked[deviation.prediction_id], asked[deviation.prediction_id]),
-            workload=deviation.workload,
-            unit=deviation.predicted.unit,
-            predicted=deviation.predicted.value,
-            low=deviation.predicted.low,
-            high=deviation.predicted.high,
-            measured=None if deviation.measured is None else deviation.measured.value,
-            samples=0 if deviation.measured is None else deviation.measured.samples,
-            verdict=deviation.verdict,
-        )
-        for deviation in reconciliation.deviations
-    ]

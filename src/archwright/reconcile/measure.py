@@ -173,13 +173,6 @@ class PrometheusReading(NamedTuple):
     gaps: dict[str, str]
 
 
-def prometheus_measurements(
-    plan: Plan, prometheus: Prometheus, now: float, window_s: float | None = None
-) -> list[Measurement]:
-    """The measurements of `read_prometheus` alone."""
-    return list(read_prometheus(plan, prometheus, now, window_s).measurements)
-
-
 def read_prometheus(plan: Plan, prometheus: Prometheus, now: float, window_s: float | None = None) -> PrometheusReading:
     """Each prediction from our own series, else from the engine's (Pool.launch.metrics) of the workload's pool.
 
