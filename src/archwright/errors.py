@@ -14,6 +14,9 @@
     |-- OperateError         exit 8, HTTP 503   AW-OPS-*     ports, disks, processes, the running platform
     |-- StoreError           exit 8, HTTP 503   AW-STO-*     the database refuses
     |-- ReconcileError       exit 9, HTTP 502   AW-REC-*     a measurement cannot be had
+    |-- DataError            exit 10, HTTP 400  AW-DATA-*    a data set, a recipe, a file to ingest
+    |-- TrainError           exit 11, HTTP 409  AW-TRN-*     a training spec or run
+    |-- ModelError           exit 12, HTTP 409  AW-MOD-*     a model version, a gate, a promotion
     |-- Refusal            the reply's status  AW-SRV-01   the gateway says no to a client (serving/refusal.py)
     `-- InternalError        exit 70, HTTP 500  AW-INT-01    our bug
 
@@ -133,6 +136,18 @@ class StoreError(ArchwrightError):
 
 class ReconcileError(ArchwrightError):
     exit_status, http_status = 9, 502
+
+
+class DataError(ArchwrightError):
+    exit_status, http_status = 10, 400
+
+
+class TrainError(ArchwrightError):
+    exit_status, http_status = 11, 409
+
+
+class ModelError(ArchwrightError):
+    exit_status, http_status = 12, 409
 
 
 class InternalError(ArchwrightError):

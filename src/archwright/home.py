@@ -45,9 +45,22 @@ class Home:
         """The secret that keys are hashed with."""
         return self.folder("secrets") / "pepper"
 
-    def model(self, sha256: str) -> Path:
-        """A model file under its digest."""
-        return self.folder("models") / f"{sha256}.gguf"
+    def model(self, sha256: str, form: str = "gguf") -> Path:
+        """A model file (base, adapter, classifier) under its digest; `form` is gguf, onnx or safetensors."""
+        return self.folder("models") / f"{sha256}.{form}"
+
+    def base(self, sha256: str) -> Path:
+        """The dequantised twin of a quantised base model, made once for training by whoever needs it first."""
+        return self.folder("models", "bases") / sha256
+
+    @property
+    def lake(self) -> Path:
+        """The data lake: catalog, tables, cards."""
+        return self.folder("lake")
+
+    def run(self, run: str) -> Path:
+        """Everything a training run writes: spec, progress, checkpoints, log, result."""
+        return self.folder("runs", run)
 
     @property
     def machine(self) -> Path:

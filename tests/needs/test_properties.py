@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from archwright.catalog.load import load
 from archwright.errors import NeedsError
 from archwright.needs.reader import parse
-from archwright.needs.scalars import resolve
 from archwright.needs.template import TEMPLATES, template
 from archwright.needs.tree import read_tree
+from archwright.scalars import resolve
 
 FILES = [template(name).encode() for name in TEMPLATES]
 PIECES = [

@@ -9,7 +9,7 @@ from __future__ import annotations
 from archwright.access.identity import Principal
 
 PERMISSIONS: dict[str, str] = {
-    "inference.invoke": "ask a model: chat, completion, embedding",
+    "inference.invoke": "ask a model: chat, completion, embedding, prediction",
     "models.read": "list models",
     "metrics.read": "read metrics and measurements",
     "usage.read": "read the tenant's own usage",

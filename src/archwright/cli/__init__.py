@@ -11,7 +11,8 @@ from importlib import import_module
 from typing import Any, NoReturn
 
 from archwright import __version__
-from archwright.cli.verbs import GROUPS, VERBS, Arg, Verb
+from archwright.cli.grammar import Arg, Verb
+from archwright.cli.verbs import GROUPS, VERBS
 from archwright.errors import ArchwrightError, UsageError, Where, boundary
 
 TYPES: dict[str, type] = {"text": str, "integer": int, "number": float}
@@ -103,6 +104,7 @@ def _run(verb: Verb, parsed: argparse.Namespace) -> int:
 
 
 def _show(verb: Verb, result: object, as_json: bool) -> int:
-    show = import_module("archwright.cli.show")
-    status: int = show.as_json(result) if as_json else getattr(show, verb.show)(result)
+    room, _, name = verb.show.rpartition(".")
+    function = "as_json" if as_json else name
+    status: int = getattr(import_module(f"archwright.cli.{room or 'show'}"), function)(result)
     return status

@@ -5,33 +5,10 @@ A row is data, so that `--help` imports nothing of ours; a test holds every row 
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
-
-Kind = Literal["text", "integer", "number", "flag"]
-
-
-class Arg(NamedTuple):
-    """A positional (the thing) or an option (`--name`), parsed into the keyword of the same name."""
-
-    name: str
-    help: str
-    kind: Kind = "text"
-    positional: bool = False
-    required: bool = False
-    default: object = None
-    short: str = ""
-    metavar: str = ""
-
-
-class Verb(NamedTuple):
-    """`show` names the function of cli/show.py that prints its result for people."""
-
-    words: tuple[str, ...]
-    function: str
-    help: str
-    args: tuple[Arg, ...] = ()
-    show: str = "record"
-
+from archwright.cli.data_verbs import DATA_VERBS
+from archwright.cli.grammar import Arg, Verb
+from archwright.cli.model_verbs import MODEL_VERBS
+from archwright.cli.train_verbs import TRAIN_VERBS
 
 PLAN_FILE = Arg("plan", "a plan.json", positional=True, required=True)
 
@@ -116,13 +93,9 @@ VERBS: tuple[Verb, ...] = (
         ),
         "reconciliation",
     ),
-    Verb(
-        ("models", "fetch"),
-        "models.fetch",
-        "bring a model file into the home",
-        (Arg("name", "the model", positional=True, required=True),),
-    ),
-    Verb(("models", "list"), "models.list", "model files known and here", (), "table"),
+    *DATA_VERBS,
+    *TRAIN_VERBS,
+    *MODEL_VERBS,
     Verb(
         ("tenant", "create"),
         "tenant.create",
@@ -166,7 +139,9 @@ VERBS: tuple[Verb, ...] = (
 )
 
 GROUPS: dict[str, str] = {
-    "models": "model files",
+    "data": "data sets and their versions",
+    "runs": "training runs",
+    "models": "model files, versions, and what is in production",
     "tenant": "tenants",
     "key": "keys",
     "audit": "audit records",

@@ -25,6 +25,8 @@ class Metric(NamedTuple):
 
 REQUEST_LABELS = ("workload", "model", "pool")
 
+RUN_LABELS = ("run", "name")
+
 METRICS: tuple[Metric, ...] = (
     Metric(
         "ttft_s",
@@ -95,6 +97,23 @@ METRICS: tuple[Metric, ...] = (
         "restarts",
         "supervised processes started again",
         ("process",),
+    ),
+    Metric("train_s", "archwright_training_seconds", "gauge", "s", "first to last step of a training run", RUN_LABELS),
+    Metric(
+        "train_tokens_per_s",
+        "archwright_training_tokens_per_second",
+        "gauge",
+        "tokens/s",
+        "tokens (classifiers: rows) a training run went through per second of stepping",
+        RUN_LABELS,
+    ),
+    Metric(
+        "train_memory_bytes",
+        "archwright_training_memory_bytes",
+        "gauge",
+        "bytes",
+        "largest memory of a training run's process (resident set)",
+        RUN_LABELS,
     ),
     Metric(
         "decisions",

@@ -27,7 +27,7 @@ from archwright.needs.problem import (
     shown,
     to_error,
 )
-from archwright.needs.scalars import resolve
+from archwright.scalars import resolve
 
 MAX_DEPTH = 32
 MAX_ENTRIES = 20_000

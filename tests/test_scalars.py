@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from archwright.needs.scalars import resolve
+from archwright.scalars import resolve
 
 VALUES: dict[str, str | int | float | bool | None] = {
     "NO": "NO",

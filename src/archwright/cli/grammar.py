@@ -1,0 +1,31 @@
+"""What a row of the verbs' tables says."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+Kind = Literal["text", "integer", "number", "flag"]
+
+
+class Arg(NamedTuple):
+    """A positional (the thing) or an option (`--name`), parsed into the keyword of the same name."""
+
+    name: str
+    help: str
+    kind: Kind = "text"
+    positional: bool = False
+    required: bool = False
+    default: object = None
+    short: str = ""
+    metavar: str = ""
+
+
+class Verb(NamedTuple):
+    """`show` names the function that prints its result for people: of cli/show.py, or of another file as
+    "show_data.versions". Such a file has an `as_json` too (cli/show.py's, imported, where nothing is special)."""
+
+    words: tuple[str, ...]
+    function: str
+    help: str
+    args: tuple[Arg, ...] = ()
+    show: str = "record"

@@ -1,0 +1,1 @@
+"""The life of a model: registry, export, evaluation and gates, promotion and rollback."""

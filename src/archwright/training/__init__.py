@@ -1,0 +1,1 @@
+"""Training: specs, runs, the loop, checkpoints, tasks, launchers."""

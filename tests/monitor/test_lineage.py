@@ -1,0 +1,27 @@
+"""Edges are appended, and walked to the source."""
+
+from __future__ import annotations
+
+from archwright.contract.lineage import Edge, node
+from archwright.home import Home
+from archwright.monitor import lineage
+from archwright.store import Store
+
+
+def edge(child: str, parent: str) -> Edge:
+    return Edge(at=1.0, child=child, parent=parent, relation="produced-by")
+
+
+def test_a_walk_to_the_sources_takes_each_edge_once(home: Home) -> None:
+    store = Store(home.store_url)
+    answer, model, run = node("answer", "aw-1"), node("model", "m@v1"), node("run", "r-1")
+    data, files = node("dataset", "d@v2"), [node("file", "a"), node("file", "b")]
+    edges = [edge(data, file) for file in files]
+    edges += [edge(answer, model), edge(model, run), edge(model, data), edge(run, data), edge(data, data)]
+    lineage.append(store, edges)
+    walked = lineage.ancestry(store, answer)
+    assert {(e.child, e.parent) for e in walked} == {(e.child, e.parent) for e in edges}
+    assert [e.parent for e in walked][:2] == [model, run]
+    assert [e.child for e in lineage.children(store, data)] == [model, run, data]
+    assert lineage.ancestry(store, files[0]) == []
+    store.close()
