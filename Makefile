@@ -2,12 +2,15 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+# Data, training and lifecycle need 2 GB more than planning and serving: only what uses them installs them.
+FULL := .venv/.installed-full
+CLUSTER := .venv/.installed-cluster
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check nightly docs clean
+.PHONY: help install demo demo-full test check nightly docs clean
 
 help:  ## print this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
 
 install: $(INSTALLED)  ## make .venv with the local engine and the test tools, and fetch the small model
 	@$(BIN)/archwright models fetch SmolLM2-135M-Instruct --json >/dev/null
@@ -17,10 +20,21 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[local,postgres,dev]'
 	@touch $(INSTALLED)
 
+$(FULL): $(INSTALLED)
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[local,postgres,lake,train,predict,dev]'
+	@touch $(FULL)
+
+$(CLUSTER): $(FULL)
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[ray]'
+	@touch $(CLUSTER)
+
 demo: install  ## the main job: plan, bring up, ask, measure, compare, take down
 	@$(BIN)/python examples/desk/demo.py
 
-test: check  ## every test that must hold at each commit
+demo-full: install $(FULL)  ## data, training and lifecycle: ingest, fine-tune, gates, promote, trace, roll back
+	@$(BIN)/python -m examples.full.demo
+
+test: check $(FULL)  ## every test that must hold at each commit
 	@$(BIN)/python -m pytest -m 'not nightly'
 
 check: install  ## lint, strict types, house rules
@@ -29,7 +43,7 @@ check: install  ## lint, strict types, house rules
 	@$(BIN)/mypy src tests examples docs
 	@$(BIN)/python -m pytest tests/test_house.py
 
-nightly: install  ## the large suites
+nightly: install $(CLUSTER)  ## the large suites
 	@$(BIN)/python -m pytest -m nightly
 
 docs: install  ## write the generated documents
