@@ -7,7 +7,7 @@ FULL := .venv/.installed-full
 CLUSTER := .venv/.installed-cluster
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-full test check nightly docs clean
+.PHONY: help install demo demo-full test check accuracy nightly docs clean
 
 help:  ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -42,6 +42,11 @@ check: install  ## lint, strict types, house rules
 	@$(BIN)/ruff check -q src tests docs examples bench
 	@$(BIN)/mypy src tests examples docs
 	@$(BIN)/python -m pytest tests/test_house.py
+
+accuracy: install  ## docs/accuracy.md by leave-one-group-out over the measured rows in TRUTH=DIR
+	@test -n "$(TRUTH)" || { echo "make accuracy TRUTH=DIR, a folder with inference.csv and training.csv"; exit 2; }
+	@$(BIN)/python -m pip install -q -c constraints.txt scipy lightgbm
+	@$(BIN)/python -m bench.sizing.score $(TRUTH) -o docs/accuracy.md
 
 nightly: install $(CLUSTER)  ## the large suites
 	@$(BIN)/python -m pytest -m nightly

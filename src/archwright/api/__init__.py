@@ -6,9 +6,11 @@ from archwright.api import audit, catalog, key, models, tenant
 from archwright.api.inspecting import doctor, settings
 from archwright.api.measuring import bench, reconcile
 from archwright.api.planning import explain, init, plan
+from archwright.api.predicting import accuracy, predict_serving, predict_training
 from archwright.api.running import ask, down, status, up
 
 __all__ = [
+    "accuracy",
     "ask",
     "audit",
     "bench",
@@ -20,6 +22,8 @@ __all__ = [
     "key",
     "models",
     "plan",
+    "predict_serving",
+    "predict_training",
     "reconcile",
     "settings",
     "status",

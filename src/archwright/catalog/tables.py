@@ -28,6 +28,11 @@ def accelerators(folder: Path) -> list[rows.Accelerator]:
     return [_accelerator(row) for row in read(folder, "accelerators.csv")]
 
 
+def devices(folder: Path) -> list[rows.Accelerator]:
+    """Devices that benchmark tables name and no plan offers."""
+    return [_accelerator(row) for row in read(folder, "devices.csv")]
+
+
 def _accelerator(row: Row) -> rows.Accelerator:
     rates = {dtype: row.number(column, TERA) for dtype, column in DTYPES.items()}
     return rows.Accelerator(
@@ -119,6 +124,11 @@ def models(folder: Path, scores: list[rows.QualityScore]) -> list[rows.ModelSpec
             known = reported.setdefault(score.model, {})
             known[score.benchmark] = min(score.score, known.get(score.benchmark, 1.0))
     return [_model(row, reported.get(row.name("model_id"), {})) for row in read(folder, "llms_open.csv")]
+
+
+def architectures(folder: Path) -> list[rows.ModelSpec]:
+    """Models that benchmark tables name and no plan offers."""
+    return [_model(row, {}) for row in read(folder, "architectures.csv")]
 
 
 def _model(row: Row, reported: dict[str, float]) -> rows.ModelSpec:

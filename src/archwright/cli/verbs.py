@@ -8,6 +8,7 @@ from __future__ import annotations
 from archwright.cli.data_verbs import DATA_VERBS
 from archwright.cli.grammar import Arg, Verb
 from archwright.cli.model_verbs import MODEL_VERBS
+from archwright.cli.sizing_verbs import SIZING_VERBS
 from archwright.cli.train_verbs import TRAIN_VERBS
 
 PLAN_FILE = Arg("plan", "a plan.json", positional=True, required=True)
@@ -93,6 +94,7 @@ VERBS: tuple[Verb, ...] = (
         ),
         "reconciliation",
     ),
+    *SIZING_VERBS,
     *DATA_VERBS,
     *TRAIN_VERBS,
     *MODEL_VERBS,
@@ -139,6 +141,7 @@ VERBS: tuple[Verb, ...] = (
 )
 
 GROUPS: dict[str, str] = {
+    "predict": "what a deployment or a training run would do, with bands",
     "data": "data sets and their versions",
     "runs": "training runs",
     "models": "model files, versions, and what is in production",

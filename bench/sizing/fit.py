@@ -1,0 +1,110 @@
+"""Writes the fitted tables of the catalog: `python -m bench.sizing.fit TRUTH`, TRUTH a folder of measured rows.
+
+The rows stay where they are; what ships is coefficients, trees, bands and where they came from.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+from bench.sizing import fit_training, fitting, validation
+from bench.sizing.validation import Out
+
+from archwright.catalog.table import DATA
+from archwright.sizing import fits, serving
+
+LEAST_OF_A_REGIME = 40
+LICENCE = "numbers measured and published by others (sources: docs/accuracy.md); no row of theirs is shipped"
+
+
+def provenance(path: Path, used: int, left_out: int, loss: str) -> fits.Provenance:
+    return fits.Provenance(
+        file=path.name,
+        sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+        rows_used=used,
+        rows_left_out=left_out,
+        date=datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
+        command="python -m bench.sizing.fit TRUTH",
+        licence=LICENCE,
+        loss=loss,
+    )
+
+
+def bands_of(outs: Sequence[Out], strata: Sequence[str]) -> list[fits.Band]:
+    """A band per metric and stratum, and one per regime with rows enough; the whole stratum's comes last."""
+    made = []
+    for metric in sorted({out.metric for out in outs}):
+        for stratum in strata:
+            own = [out for out in outs if out.metric == metric and out.stratum == stratum]
+            regimes = sorted({out.regime for out in own})
+            plain = [out for out in own if out.regime != serving.POOLED]
+            for regime in [name for name in regimes if sum(out.regime == name for out in own) >= LEAST_OF_A_REGIME]:
+                made.append(_band(metric, stratum, regime, [out for out in own if out.regime == regime]))
+            if plain:
+                made.append(_band(metric, stratum, "any", plain))
+    return made
+
+
+def _band(metric: str, stratum: str, regime: str, outs: Sequence[Out]) -> fits.Band:
+    low, high = validation.band(outs)
+    return fits.Band(
+        metric=metric,
+        stratum=stratum,
+        regime=regime,
+        low=round(low, 4),
+        high=round(high, 4),
+        rows=len(outs),
+        median_error=round(validation.median_error(outs), 4),
+    )
+
+
+def serving_fit(path: Path) -> fits.Fit:
+    rows, left_out = fitting.read(path)
+    own = fitting.loops(rows)
+    tpot = fitting.fit_tpot(rows)
+    ttft = fitting.fit_ttft(rows, tpot)
+    centres = [fitting.physics(row, tpot, ttft) for row in own]
+    seen = [row.seen for row in own]
+    outs = [out for stratum in validation.STRATA for out in validation.out_of_fold(rows, stratum)]
+    bands = bands_of(outs, list(validation.STRATA))
+    offline = validation.offline(rows)
+    bands += [_band("pace_s", stratum, "any", offline) for stratum in validation.STRATA]
+    return fits.Fit(
+        provenance=provenance(path, len(own), len(rows) - len(own) + left_out, "soft L1 of log ratios; trees L1"),
+        coefficients={
+            name: {key: float(f"{value:.5g}") for key, value in sorted(k.items())}
+            for name, k in (("tpot", tpot), ("ttft", ttft))
+        },
+        residuals={
+            "tpot": fitting.fit_trees(seen, [math.log(row.tpot_s / c[0]) for row, c in zip(own, centres, strict=True)]),  # type: ignore[operator]
+            "ttft": fitting.fit_trees(seen, [math.log(row.ttft_s / c[1]) for row, c in zip(own, centres, strict=True)]),  # type: ignore[operator]
+        },
+        seen={
+            "model": tuple(sorted({row.model for row in own})),
+            "accelerator": tuple(sorted({row.accelerator for row in own})),
+            "pair": tuple(sorted({f"{row.model} {row.accelerator}" for row in own})),
+            "engine": fitting.FAMILIES,
+        },
+        bands=tuple(bands),
+    )
+
+
+def main(folder: Path) -> None:
+    out = DATA / "fits"
+    out.mkdir(exist_ok=True)
+    for name, made in (
+        ("serving", serving_fit(folder / "inference.csv")),
+        ("training", fit_training.training_fit(folder / "training.csv", provenance)),
+    ):
+        (out / f"{name}.json").write_bytes(msgspec.json.encode(made) + b"\n")
+        print(f"wrote {name}.json")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,118 @@
+"""Fits and validates the training predictor (sizing/throughput.py). Development only."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from bench.sizing import fitting
+from bench.sizing.fitting import Coefficients
+
+from archwright.catalog.facts import Catalog
+from archwright.catalog.subjects import Subjects
+from archwright.catalog.table import DATA
+from archwright.sizing import benchmark, fits, serving, throughput, trees
+
+FIXED = {"eager": 1.15}
+FREE = {
+    "e": (0.7, 0.3),
+    "ea": (0.5, 0.5),
+    "d0": (100.0, 1.0),
+    "act": (60.0, 0.7),
+    "gather": (1.0, 1.0),
+    "ex": (8.0, 0.7),
+    "moe": (2.0, 0.5),
+    "format.fp8": (1.2, 0.3),
+}
+SCALE = 0.05
+TREES = {"n_estimators": 150, "num_leaves": 6, "learning_rate": 0.06}
+
+
+class Row(NamedTuple):
+    job: throughput.Job
+    token_s: float
+    cells: dict[str, str]
+
+    @property
+    def model(self) -> str:
+        return serving.identity(self.job.model)
+
+    @property
+    def configuration(self) -> str:
+        return str(fitting.fold_of(f"{self.cells['parallelism']} | {self.cells['framework']}"))
+
+
+def read(path: Path) -> tuple[list[Row], int]:
+    subjects, rows, left_out = Subjects(Catalog(DATA)), [], 0
+    for _, cells in benchmark.rows(path):
+        asked, _ = benchmark.training_of(cells)
+        rate = benchmark.number(cells, "tok_s_per_gpu", [])
+        if not rate:
+            left_out += 1
+            continue
+        rows.append(Row(throughput.resolve(asked, subjects), 1 / rate, cells))
+    return rows, left_out
+
+
+def fit(rows: Sequence[Row]) -> Coefficients:
+    own = [(row.job, math.log(row.token_s)) for row in rows]
+
+    def errors(tried: Coefficients) -> list[float]:
+        k = {**FIXED, **tried}
+        return [math.log(throughput.token_s(job, k)) - measured for job, measured in own]
+
+    return {**FIXED, **fitting.solved(FREE, errors, SCALE)}
+
+
+def fit_trees(rows: Sequence[Row], k: Coefficients) -> tuple[trees.Tree, ...]:
+    residuals = [math.log(row.token_s / throughput.token_s(row.job, k)) for row in rows]
+    return fitting.fit_trees([throughput.features(row.job) for row in rows], residuals, TREES, least=4)
+
+
+STRATA: dict[str, Callable[[Row], str]] = {
+    throughput.SEEN: lambda row: row.configuration,
+    throughput.NEW_MODEL: lambda row: row.model,
+    throughput.NEW_ACCELERATOR: lambda row: row.job.accelerator.id,
+}
+
+
+class Out(NamedTuple):
+    row: Row
+    metric: str
+    stratum: str
+    group: str
+    regime: str
+    residual: float
+
+
+def out_of_fold(rows: Sequence[Row], stratum: str) -> list[Out]:
+    group_of, found = STRATA[stratum], []
+    for group in sorted({group_of(row) for row in rows}):
+        kept = [row for row in rows if group_of(row) != group]
+        k = fit(kept)
+        table = () if stratum == throughput.NEW_ACCELERATOR else fit_trees(kept, k)
+        for row in rows:
+            if group_of(row) == group:
+                seconds = throughput.token_s(row.job, k) * math.exp(trees.total(table, throughput.features(row.job)))
+                found.append(Out(row, "token_s", stratum, group, "", math.log(row.token_s / seconds)))
+    return found
+
+
+def training_fit(path: Path, provenance: Callable[[Path, int, int, str], fits.Provenance]) -> fits.Fit:
+    from bench.sizing.fit import bands_of  # noqa: PLC0415
+
+    rows, left_out = read(path)
+    k = fit(rows)
+    outs = [out for stratum in STRATA for out in out_of_fold(rows, stratum)]
+    return fits.Fit(
+        provenance=provenance(path, len(rows), left_out, "soft L1 of log ratios; trees L1"),
+        coefficients={"token": {name: float(f"{value:.5g}") for name, value in sorted(k.items())}},
+        residuals={"token": fit_trees(rows, k)},
+        seen={
+            "model": tuple(sorted({row.model for row in rows})),
+            "accelerator": tuple(sorted({row.job.accelerator.id for row in rows})),
+        },
+        bands=tuple(bands_of(outs, list(STRATA))),
+    )

@@ -1,0 +1,159 @@
+"""Leave-one-group-out over measured rows: `python -m bench.sizing.score TRUTH [-o docs/accuracy.md]`.
+
+Every figure in docs/accuracy.md comes from here; `make accuracy TRUTH=DIR` writes it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.sizing import fit_training, fitting, validation
+from bench.sizing.validation import Out
+
+from archwright.sizing import serving
+
+TARGETS = {
+    ("tpot_s", serving.SEEN): "10",
+    ("tpot_s", serving.NEW_MODEL): "15",
+    ("tpot_s", serving.NEW_ACCELERATOR): "15",
+    ("ttft_s", serving.SEEN): "22",
+    ("ttft_s", serving.NEW_MODEL): "34",
+    ("ttft_s", serving.NEW_ACCELERATOR): "30",
+    ("token_s", serving.SEEN): "5",
+    ("token_s", serving.NEW_MODEL): "10",
+    ("token_s", serving.NEW_ACCELERATOR): "20 (stretch)",
+    ("pace_s", "source unseen"): "15",
+}
+NAMES = {"tpot_s": "TPOT", "ttft_s": "TTFT", "token_s": "training tokens/s", "pace_s": "offline throughput"}
+HEAD = "| what | stratum | rows | median error | mean | p90 | target (median) | in the 90 % band | half-width |\n"
+HEAD += "|---|---|---|---|---|---|---|---|---|\n"
+
+
+def line(name: str, stratum: str, outs: Sequence[Any], target: str = "") -> str:
+    errors = [abs(math.expm1(-out.residual)) * 100 for out in outs]
+    covered, width = validation.coverage(outs)
+    mean, p90 = sum(errors) / len(errors), validation.quantile(errors, 0.9)
+    return (
+        f"| {name} | {stratum} | {len(outs)} | {validation.quantile(errors, 0.5):.1f} % | {mean:.1f} % | {p90:.1f} % "
+        f"| {target and '<= ' + target + ' %'} | {100 * covered:.1f} % | x{width:.2f} |\n"
+    )
+
+
+def tables(outs: Sequence[Any], strata: Iterable[str]) -> str:
+    """Metric by stratum; disaggregated rows apart, as their worker counts are unreliable."""
+    made = ""
+    for metric in sorted({out.metric for out in outs}, key=list(NAMES).index):
+        for stratum in strata:
+            own = [out for out in outs if out.metric == metric and out.stratum == stratum]
+            plain = [out for out in own if out.regime != serving.POOLED]
+            pooled = [out for out in own if out.regime == serving.POOLED]
+            if plain:
+                made += line(NAMES[metric], stratum, plain, TARGETS.get((metric, stratum), ""))
+            if pooled:
+                made += line(f"{NAMES[metric]}, disaggregated", stratum, pooled)
+    return made
+
+
+def groups(outs: Sequence[Any], metric: str, stratum: str) -> str:
+    """Per left-out group with rows enough: where it holds and where it does not."""
+    made = "| left out | rows | median error | median measured / predicted |\n|---|---|---|---|\n"
+    own = [out for out in outs if out.metric == metric and out.stratum == stratum and out.regime != serving.POOLED]
+    for group in sorted({out.group for out in own}):
+        part = [out for out in own if out.group == group]
+        bias = math.exp(validation.quantile([out.residual for out in part], 0.5))
+        made += (
+            f"| {_named(part[0], stratum)} | {len(part)} | {100 * validation.median_error(part):.1f} % | {bias:.2f} |\n"
+        )
+    return made
+
+
+def _named(out: Any, stratum: str) -> str:
+    if stratum == serving.NEW_ACCELERATOR:
+        return str(out.group)
+    found = out.row.found.model if hasattr(out.row, "found") else out.row.job.model
+    return f"{found.id} and its kin"
+
+
+def regret(outs: Sequence[Out], across: bool) -> str:
+    """Cost of what our predictions buy over the cheapest that truly held, under TPOT limits.
+
+    Cost: devices / measured output tokens/s. Candidates: measured rows of one model, prompt and answer (and
+    accelerator); limits: the 30, 50 and 70 % points of their measured TPOT. `across` counts devices as equal in price.
+    """
+    by_row: dict[str, dict[str, Out]] = defaultdict(dict)
+    for out in outs:
+        if out.regime != serving.POOLED:
+            by_row[out.row.id][out.metric] = out
+    pools: dict[tuple[object, ...], list[tuple[float, float, float, float]]] = defaultdict(list)
+    for found in by_row.values():
+        row = found["tpot_s"].row
+        case = row.found.case
+        tpot, ttft = row.tpot_s or 0.0, row.ttft_s or 0.0
+        pace, first = tpot * math.exp(-found["tpot_s"].residual), ttft * math.exp(-found["ttft_s"].residual)
+        devices, sent = row.found.worker.layout.total, case.sent * case.ranks * case.answer
+        true, guess = (devices * (f + case.answer * t) / sent for f, t in ((ttft, tpot), (first, pace)))
+        key = (row.model, case.prompt, case.answer, "" if across else row.accelerator)
+        pools[key].append((tpot, pace, true, guess))
+    ratios, missed, cases = [], 0, 0
+    for candidates in pools.values():
+        if len(candidates) < 6:
+            continue
+        for share in (0.3, 0.5, 0.7):
+            limit = validation.quantile([c[0] for c in candidates], share)
+            believed = [c for c in candidates if c[1] <= limit]
+            best = min(c[2] for c in candidates if c[0] <= limit)
+            cases += 1
+            if not believed:
+                missed += 1
+                continue
+            chosen = min(believed, key=lambda c: c[3])
+            missed += chosen[0] > limit * 1.1
+            ratios.append(max(chosen[2] / best, 1.0))
+    middle, high = validation.quantile(ratios, 0.5), validation.quantile(ratios, 0.9)
+    where = "across accelerators (priced alike)" if across else "within an accelerator"
+    figures = f"median {middle:.2f}x, p90 {high:.2f}x over {cases} purchases"
+    return f"- {where}: {figures}; {missed} missed the limit by over 10 %\n"
+
+
+def document(folder: Path) -> str:
+    rows, left_out = fitting.read(folder / "inference.csv")
+    outs = [out for stratum in validation.STRATA for out in validation.out_of_fold(rows, stratum)]
+    offline = validation.offline(rows)
+    trained, _ = fit_training.read(folder / "training.csv")
+    learned = [out for stratum in fit_training.STRATA for out in fit_training.out_of_fold(trained, stratum)]
+    seen = [out for out in outs if out.stratum == serving.SEEN]
+    body = (Path(__file__).parent / "accuracy.template.md").read_text(encoding="utf-8")
+    parts = {
+        "SERVING": HEAD + tables(outs, validation.STRATA) + tables(offline, ["source unseen"]),
+        "TRAINING": HEAD + tables(learned, fit_training.STRATA),
+        "MODELS": groups(outs, "tpot_s", serving.NEW_MODEL),
+        "ACCELERATORS": groups(outs, "tpot_s", serving.NEW_ACCELERATOR),
+        "TRAINED": groups(learned, "token_s", serving.NEW_ACCELERATOR),
+        "REGRET": regret(seen, False) + regret(seen, True),
+        "ROWS": f"{len(rows)} serving rows, {left_out} that name no device, {len(trained)} training rows with a rate",
+    }
+    for name, text in parts.items():
+        body = body.replace(f"{{{name}}}", text.rstrip("\n"))
+    return body
+
+
+def main() -> None:
+    asked = argparse.ArgumentParser()
+    asked.add_argument("truth", type=Path)
+    asked.add_argument("-o", "--output", type=Path)
+    chosen = asked.parse_args()
+    text = document(chosen.truth)
+    if chosen.output is None:
+        sys.stdout.write(text)
+    else:
+        chosen.output.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,64 @@
+"""Predictions and their accuracy as people read them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from archwright.cli.numbers import band, pretty
+from archwright.cli.show import as_json, console
+
+__all__ = ["accuracy", "as_json", "sized"]
+
+
+def sized(result: Any) -> int:
+    """The numbers with bands, then what they rest on."""
+    out = console()
+    out.print(f"\n[bold]{escape(result.model)}[/] on {result.devices} x {escape(result.accelerator)}")
+    drawn = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("", "value", "90 % band", ""):
+        drawn.add_column(name, justify="right" if "a" in name else "left", overflow="fold")
+    for name, estimate in result.estimates.items():
+        drawn.add_row(
+            name, pretty(estimate.value, estimate.unit), band(estimate), escape(result.definitions.get(name, ""))
+        )
+    out.print(drawn)
+    out.print(f"stratum: {escape(result.stratum)}")
+    for kind in ("weak", "assumed"):
+        for line in getattr(result, kind):
+            out.print(f"{kind}: {escape(line)}")
+    out.print(f"[dim]{escape(result.formula)}[/]")
+    for line in result.sources:
+        out.print(f"[dim]{escape(line)}[/]")
+    return 0
+
+
+def accuracy(result: Any) -> int:
+    """How many rows were answered; error and coverage per quantity and stratum."""
+    out = console()
+    out.print(
+        f"{escape(result.file)}: {result.kind}, {result.answered} of {result.rows} rows answered, {result.weak} weak"
+    )
+    for line in result.not_answered:
+        out.print(f"  not answered: {escape(line)}")
+    if result.scores:
+        drawn = Table(box=None, pad_edge=False, header_style="bold")
+        names = ("quantity", "stratum", "rows", "median error", "mean", "p90", "in the 90 % band", "half-width")
+        for name in names:
+            drawn.add_column(name, justify="left" if name in names[:2] else "right")
+        for row in result.scores:
+            errors = (row.median_error_percent, row.mean_error_percent, row.p90_error_percent)
+            drawn.add_row(
+                row.metric,
+                row.stratum,
+                str(row.rows),
+                *(f"{error:.1f} %" for error in errors),
+                f"{row.covered_percent:.1f} %",
+                f"x{row.median_half_width:.2f}",
+            )
+        out.print(drawn)
+    if result.rows_out:
+        out.print(f"wrote {escape(result.rows_out)}")
+    return 0

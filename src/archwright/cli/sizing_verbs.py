@@ -1,0 +1,52 @@
+"""The verbs of sizing."""
+
+from __future__ import annotations
+
+from archwright.cli.grammar import Arg, Verb
+
+MODEL = Arg("model", "a model", positional=True, required=True)
+ON = Arg("on", "count and accelerator", required=True, metavar="4xNAME")
+
+SIZING_VERBS: tuple[Verb, ...] = (
+    Verb(
+        ("predict", "serving"),
+        "predict_serving",
+        "latency and throughput of a model on accelerators, with bands",
+        (
+            MODEL,
+            ON,
+            Arg(
+                "load",
+                "requests in flight x prompt + answer tokens",
+                default="max x 1024 + 1024",
+                metavar="64x1024+512",
+            ),
+            Arg("engine", "engine and version", default=""),
+            Arg("layout", "ranks and number format", default="", metavar="'TP4 fp8'"),
+        ),
+        "show_sizing.sized",
+    ),
+    Verb(
+        ("predict", "training"),
+        "predict_training",
+        "throughput, step time and device hours of a training run, with bands",
+        (
+            MODEL,
+            ON,
+            Arg("load", "sequences in a batch x tokens of each", default="256x4096", metavar="256x4096"),
+            Arg("layout", "ranks, number format, recompute", default="", metavar="'FSDP8 micro 1 bf16'"),
+            Arg("tokens", "tokens of the whole run", "number"),
+        ),
+        "show_sizing.sized",
+    ),
+    Verb(
+        ("accuracy",),
+        "accuracy",
+        "predict each row of a benchmark table, and score where it holds measurements",
+        (
+            Arg("file", "a CSV table", positional=True, required=True, metavar="FILE.csv"),
+            Arg("rows_out", "write the predictions there", metavar="OUT.csv"),
+        ),
+        "show_sizing.accuracy",
+    ),
+)

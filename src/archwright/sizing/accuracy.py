@@ -1,0 +1,184 @@
+"""`accuracy`: predicts each row of a benchmark table, then, apart from it, holds the predictions against the table.
+
+The prediction of a row sees only what a user would know; measured columns are read when all predictions are made.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from archwright.catalog.subjects import Subjects
+from archwright.contract.record import Record
+from archwright.errors import CatalogError
+from archwright.sizing import benchmark, serving, throughput
+from archwright.sizing.benchmark import Cells, Kind
+from archwright.sizing.serving import Guess
+
+# Predicted column, the table's measured one, how to turn ours (SI) into its unit.
+SERVING_COLUMNS = (
+    ("pred_tpot_ms", "tpot_ms"),
+    ("pred_ttft_ms", "ttft_ms"),
+    ("pred_throughput_tok_s", "throughput_tok_s"),
+)
+TRAINING_COLUMNS = (
+    ("pred_tok_s_per_gpu", "tok_s_per_gpu"),
+    ("pred_gpu_hours", "gpu_hours"),
+    ("pred_step_time_s", "step_time_s"),
+)
+MOST_CAUSES = 5
+
+Writer = Callable[[Path, str], None]
+
+
+class Predicted(NamedTuple):
+    """One row answered: guesses by predicted column; `stratum` also says what is weak or assumed."""
+
+    row_id: str
+    guesses: dict[str, Guess | None]
+    stratum: str
+    remark: str
+
+    @property
+    def answered(self) -> bool:
+        return any(guess is not None for guess in self.guesses.values())
+
+
+class Score(Record):
+    """How the predictions of one quantity and stratum held; errors in percent of the measured value."""
+
+    metric: str
+    stratum: str
+    rows: int
+    median_error_percent: float
+    mean_error_percent: float
+    p90_error_percent: float
+    covered_percent: float
+    median_half_width: float
+
+
+class Accuracy(Record):
+    """What `accuracy` answers."""
+
+    file: str
+    kind: str
+    rows: int
+    answered: int
+    weak: int
+    not_answered: tuple[str, ...]
+    scores: tuple[Score, ...]
+    rows_out: str | None = None
+
+
+def predict(cells: Cells, kind: Kind, subjects: Subjects) -> Predicted:
+    """Never raises for what a row says: a row that names nothing known comes back without guesses."""
+    try:
+        return _serving(cells, subjects) if kind == "serving" else _training(cells, subjects)
+    except CatalogError as error:
+        near = f" (nearest: {', '.join(error.nearest)})" if error.nearest else ""
+        columns = SERVING_COLUMNS if kind == "serving" else TRAINING_COLUMNS
+        remark = f"{error.message[:200]}{near}"
+        return Predicted(benchmark.text(cells, "row_id"), dict.fromkeys(c for c, _ in columns), "not answered", remark)
+
+
+def _serving(cells: Cells, subjects: Subjects) -> Predicted:
+    asked, wrong = benchmark.serving_of(cells)
+    found = serving.predict(asked, subjects)
+    guesses = {
+        "pred_tpot_ms": found.tpot_s and found.tpot_s.scaled(1e3),
+        "pred_ttft_ms": found.ttft_s and found.ttft_s.scaled(1e3),
+        "pred_throughput_tok_s": found.tokens_per_s,
+    }
+    said = (found.regime, *(f"weak: {why}" for why in (*found.weak, *wrong)), *(f"assumed {a}" for a in found.assumed))
+    return Predicted(benchmark.text(cells, "row_id"), guesses, found.stratum, "; ".join(part for part in said if part))
+
+
+def _training(cells: Cells, subjects: Subjects) -> Predicted:
+    asked, wrong = benchmark.training_of(cells)
+    found = throughput.predict(asked, subjects)
+    guesses = {
+        "pred_tok_s_per_gpu": found.tokens_per_s,
+        "pred_gpu_hours": found.device_hours,
+        "pred_step_time_s": found.step_s,
+    }
+    remark = "; ".join(f"weak: {why}" for why in (*found.weak, *wrong))
+    return Predicted(benchmark.text(cells, "row_id"), guesses, found.stratum, remark)
+
+
+def run(path: Path, subjects: Subjects, rows_out: Path | None, write: Writer) -> Accuracy:
+    """Predicts every row of `path`; `write` puts the text of OUT at a path in one piece."""
+    kind: Kind | None = None
+    predicted: list[Predicted] = []
+    measured: list[dict[str, float | None]] = []
+    for _, cells in benchmark.rows(path):
+        kind = kind or benchmark.kind_of(frozenset(cells), path)
+        predicted.append(predict(cells, kind, subjects))
+        measured.append({column: benchmark.number(cells, column, []) for _, column in _columns(kind)})
+    if kind is None:
+        kind = benchmark.kind_of(frozenset(), path)
+    if rows_out is not None:
+        write(rows_out, as_csv(predicted, kind))
+    lost = [f"{row.row_id}: {row.remark}" for row in predicted if not row.answered]
+    return Accuracy(
+        file=str(path),
+        kind=kind,
+        rows=len(predicted),
+        answered=len(predicted) - len(lost),
+        weak=sum("weak:" in row.remark for row in predicted),
+        not_answered=tuple(lost[:MOST_CAUSES]),
+        scores=tuple(scores(predicted, measured, kind)),
+        rows_out=None if rows_out is None else str(rows_out),
+    )
+
+
+def _columns(kind: Kind) -> tuple[tuple[str, str], ...]:
+    return SERVING_COLUMNS if kind == "serving" else TRAINING_COLUMNS
+
+
+def as_csv(predicted: Iterable[Predicted], kind: Kind) -> str:
+    """OUT: row_id, each prediction with _lo and _hi, stratum with its remarks."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    names = [name for name, _ in _columns(kind)]
+    writer.writerow(["row_id", *(part for name in names for part in (name, f"{name}_lo", f"{name}_hi")), "stratum"])
+    for row in predicted:
+        cells: list[str] = []
+        for name in names:
+            guess = row.guesses[name]
+            cells += ["", "", ""] if guess is None else [f"{part:.6g}" for part in guess]
+        writer.writerow([row.row_id, *cells, f"{row.stratum}; {row.remark}" if row.remark else row.stratum])
+    return text.getvalue()
+
+
+def scores(predicted: list[Predicted], measured: list[dict[str, float | None]], kind: Kind) -> Iterator[Score]:
+    """Per quantity: the whole, then each stratum; nothing where nothing was measured."""
+    for name, column in _columns(kind):
+        pairs = [
+            (row.stratum, guess, truth)
+            for row, cells in zip(predicted, measured, strict=True)
+            if (guess := row.guesses[name]) is not None and (truth := cells[column])
+        ]
+        for stratum in ("all", *sorted({stratum for stratum, _, _ in pairs})):
+            own = [(guess, truth) for other, guess, truth in pairs if stratum in ("all", other)]
+            if own:
+                yield _score(column, stratum, own)
+
+
+def _score(metric: str, stratum: str, own: list[tuple[Guess, float]]) -> Score:
+    errors = sorted(abs(guess.value / truth - 1) * 100 for guess, truth in own)
+    widths = sorted(math.sqrt(guess.high / guess.low) for guess, _ in own)
+    inside = sum(guess.low <= truth <= guess.high for guess, truth in own)
+    return Score(
+        metric=metric,
+        stratum=stratum,
+        rows=len(own),
+        median_error_percent=round(errors[len(errors) // 2], 2),
+        mean_error_percent=round(sum(errors) / len(errors), 2),
+        p90_error_percent=round(errors[min(int(0.9 * len(errors)), len(errors) - 1)], 2),
+        covered_percent=round(100 * inside / len(own), 1),
+        median_half_width=round(widths[len(widths) // 2], 3),
+    )

@@ -1,0 +1,66 @@
+"""Number formats of a deployment from free text: bits of weights and cache, and what the multiplication runs in.
+
+Four-bit models keep attention and head wider than their experts where there are experts (every published
+checkpoint of that kind does); a device without the format multiplies in the next wider one it has.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from archwright.catalog.rows import Accelerator
+
+_WORDS = (
+    ("fp4", re.compile(r"nvfp4|mxfp4|fp4")),
+    ("int4", re.compile(r"int4|w4a16|awq|gptq|q4|4.?bit")),
+    ("int8", re.compile(r"int8|w8a8|q8")),
+    ("fp8", re.compile(r"fp8|float8|e4m3")),
+    ("fp32", re.compile(r"fp32|float32|tf32")),
+    ("bf16", re.compile(r"bf16|bfloat|fp16|float16|half|16.?bit")),
+)
+# Bits a weight takes, scales included: blocks of 16 or 32 with one 8-bit scale.
+WEIGHT_BITS = {"fp4": 4.5, "int4": 4.5, "int8": 8.0, "fp8": 8.0, "fp32": 32.0, "bf16": 16.0}
+WIDER = {
+    "fp4": ("fp4", "fp8", "bf16", "fp16"),
+    "fp8": ("fp8", "bf16", "fp16"),
+    "int8": ("int8", "fp8", "bf16", "fp16"),
+    "int4": ("bf16", "fp16"),
+    "bf16": ("bf16", "fp16"),
+    "fp32": ("tf32", "fp32", "bf16"),
+}
+
+
+class Format(NamedTuple):
+    """`name` of the weights; `stated` is False where it was assumed."""
+
+    name: str
+    stated: bool = True
+
+    @property
+    def expert_bits(self) -> float:
+        return WEIGHT_BITS[self.name]
+
+    def trunk_bits(self, sparse: bool) -> float:
+        return 16.0 if sparse and WEIGHT_BITS[self.name] < 8 else WEIGHT_BITS[self.name]
+
+    @property
+    def cache_bits(self) -> float:
+        return 8.0 if self.name in ("fp4", "fp8", "int8") else 16.0
+
+
+def parse(precision: str, model: str) -> Format:
+    """From the precision column, else from the model's name, else 16 bit."""
+    for text in (precision.lower(), model.lower()):
+        for name, pattern in _WORDS:
+            if pattern.search(text):
+                return Format(name)
+    return Format("bf16", stated=bool(precision.strip()))
+
+
+def rate(accelerator: Accelerator, name: str) -> float:
+    """Dense FLOP/s the device multiplies weights of that format at; the fp32 rate where nothing else is known."""
+    for dtype in WIDER[name]:
+        if dtype in accelerator.flops:
+            return accelerator.flops[dtype]
+    return max(accelerator.flops.values())

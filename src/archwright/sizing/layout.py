@@ -1,0 +1,75 @@
+"""How a serving deployment spreads over its accelerators, from the text a benchmark row or a user states.
+
+`TP8 PP1 DP1 MoE-TP1 EP8`, `TP2PP2`, `disagg P:1x(TP4 DP1) D:4x(TP8 DP1)`; an empty or zero rank means 1. A worker is
+one engine: tp x dp x pp devices, or as many as its expert ranks need. Copies of it share the load.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+_PAIR = re.compile(r"\b([PD]):\s*(\d+)x\(\s*TP\s*(\d+)\s+DP\s*(\d*)\s*\)", re.IGNORECASE)
+# Tables of disaggregated runs write wide expert parallelism as tensor ranks; attention runs on each device then.
+WIDEST_TENSOR = 8
+_RANK = re.compile(r"(MoE-?TP|TP|PP|DP|EP)\s*(\d+)", re.IGNORECASE)
+MOST_RANKS = 4096
+
+
+class Layout(NamedTuple):
+    """One worker's ranks and how many workers there are; `prefill` is the other pool of a disaggregated one."""
+
+    tp: int = 1
+    pp: int = 1
+    dp: int = 1
+    moe_tp: int = 0
+    ep: int = 0
+    copies: int = 1
+    prefill: Layout | None = None
+
+    @property
+    def devices(self) -> int:
+        """Of one worker."""
+        return max(self.tp * self.dp, self.moe_tp * self.ep, 1) * self.pp
+
+    @property
+    def total(self) -> int:
+        return self.devices * self.copies + (self.prefill.total if self.prefill is not None else 0)
+
+
+def _rank(text: str) -> int:
+    return min(max(int(text or 0), 1), MOST_RANKS)
+
+
+def parse(text: str) -> Layout | None:
+    """None where the text states no ranks."""
+    pools = {kind.upper(): (_rank(count), _rank(tp), _rank(dp)) for kind, count, tp, dp in _PAIR.findall(text)}
+    if "P" in pools and "D" in pools:
+        (copies, tp, dp), (own, own_tp, own_dp) = pools["P"], pools["D"]
+        return _pool(own, own_tp, own_dp)._replace(prefill=_pool(copies, tp, dp))
+    ranks: dict[str, int] = {}
+    for name, size in _RANK.findall(text):
+        ranks.setdefault(name.upper().replace("-", ""), _rank(size))
+    if not ranks:
+        return None
+    tp, dp = ranks.get("TP", 1), ranks.get("DP", 1)
+    moe_tp, ep = ranks.get("MOETP", 1), ranks.get("EP", 1)
+    attention = tp * dp
+    if moe_tp * ep != attention:
+        # Expert ranks that contradict the attention ranks: keep the expert-parallel degree where it divides them.
+        ep = ep if attention % ep == 0 else 1
+        moe_tp = attention // ep
+    return Layout(tp=tp, pp=ranks.get("PP", 1), dp=dp, moe_tp=moe_tp, ep=ep)
+
+
+def _pool(copies: int, tp: int, dp: int) -> Layout:
+    if tp > WIDEST_TENSOR:
+        tp, dp = 1, tp * dp
+    return Layout(tp=tp, dp=dp, moe_tp=1, ep=tp * dp, copies=copies)
+
+
+def spread(layout: Layout, devices: int) -> Layout:
+    """`layout` copied to fill `devices`: whole copies only, at least one."""
+    if layout.prefill is not None or devices <= layout.devices:
+        return layout
+    return layout._replace(copies=max(1, devices // layout.devices))

@@ -1,0 +1,31 @@
+"""Evaluates a small boosted table of regression trees: rows of (feature, threshold, left, right, value).
+
+A node with feature -1 is a leaf; a case goes left where its feature is at most the threshold. The trees' values add.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from archwright.contract.record import Record
+
+
+class Tree(Record):
+    """Nodes in one list per column; node 0 is the root."""
+
+    feature: tuple[int, ...]
+    threshold: tuple[float, ...]
+    left: tuple[int, ...]
+    right: tuple[int, ...]
+    value: tuple[float, ...]
+
+    def leaf(self, features: Sequence[float]) -> float:
+        node = 0
+        while self.feature[node] >= 0:
+            goes_left = features[self.feature[node]] <= self.threshold[node]
+            node = self.left[node] if goes_left else self.right[node]
+        return self.value[node]
+
+
+def total(trees: Sequence[Tree], features: Sequence[float]) -> float:
+    return sum(tree.leaf(features) for tree in trees)

@@ -1,0 +1,61 @@
+"""`predict` and `accuracy` as a user types them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from archwright.cli import main
+from archwright.home import Home
+
+TABLE = """row_id,model,precision,accelerator,n_accelerators,parallelism,engine,scenario,\
+concurrency_or_batch,input_len,output_len,tpot_ms
+a,Llama-3.1-70B,fp8,h100_sxm,4,TP4,vllm 0.18.0,fixed_concurrency_agg,32,1024,1024,20
+b,Llama-3.1-70B,fp8,no such thing,4,TP4,vllm 0.18.0,fixed_concurrency_agg,32,1024,1024,20
+"""
+
+
+def test_predict_serving(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["predict", "serving", "Llama-3.1-70B", "--on", "4x H100", "--load", "64x1024+512", "--layout", "TP4 fp8"]
+    assert main([*words, "--engine", "vllm", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["stratum"] == "seen configuration"
+    assert set(found["estimates"]) == {"tpot_s", "ttft_s", "tokens_per_s"}
+    assert any("sha256" in source for source in found["sources"])
+    assert main(["predict", "serving", "Some-Model", "--on", "4x H100"]) == 4
+    assert "AW-CAT-01" in capsys.readouterr().err
+    assert main(["predict", "serving", "Qwen3-32B", "--on", "H100"]) == 0
+    shown = capsys.readouterr().out
+    assert "assumed: requests in flight" in shown
+    assert "weak: precision" in shown
+    assert "ttft_s" not in shown
+
+
+def test_predict_training(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["predict", "training", "Llama 3.1 8B", "--on", "64x H100", "--load", "256x8192", "--tokens", "1e12"]
+    for layout, slower in (("FSDP64 micro 1 bf16", 1.0), ("FSDP64 micro 1 bf16 full", 1.05)):
+        assert main([*words, "--layout", layout, "--json"]) == 0
+        found = json.loads(capsys.readouterr().out)
+        hours, rate = (found["estimates"][key]["value"] for key in ("device_hours", "tokens_per_s_per_device"))
+        assert hours * rate * 3600 == pytest.approx(1e12)
+        assert hours > 30_000 * slower
+
+
+@pytest.mark.parametrize("kind", ["serving", "training"])
+def test_a_load_that_is_none(kind: str, home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["predict", kind, "Qwen3-32B", "--on", "H100", "--load", "plenty"]) == 2
+    assert "AW-USE-20" in capsys.readouterr().err
+
+
+def test_accuracy(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("rows.csv").write_text(TABLE, encoding="utf-8")
+    assert main(["accuracy", "rows.csv", "--rows-out", "out.csv"]) == 0
+    shown = capsys.readouterr().out
+    assert "1 of 2 rows answered" in shown
+    assert "not answered: b" in shown
+    assert "wrote out.csv" in shown
+    assert Path("out.csv").read_text(encoding="utf-8").startswith("row_id,pred_tpot_ms,pred_tpot_ms_lo")
+    assert main(["accuracy", "rows.csv", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["scores"][0]["rows"] == 1

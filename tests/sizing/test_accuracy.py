@@ -1,0 +1,144 @@
+"""Benchmark tables: ragged and hostile rows, scores, and that a measured column is never looked at."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+import pytest
+
+from archwright.catalog.facts import Catalog
+from archwright.catalog.subjects import Subjects
+from archwright.catalog.table import DATA
+from archwright.errors import ArchwrightError, PlanFileError
+from archwright.sizing import accuracy, benchmark
+
+SUBJECTS = Subjects(Catalog(DATA))
+HEAD = (
+    "row_id,model,params_b,active_params_b,precision,accelerator,n_accelerators,parallelism,engine,scenario,"
+    "concurrency_or_batch,input_len,output_len,throughput_tok_s,ttft_ms,ttft_stat,tpot_ms,tpot_stat"
+)
+GOOD = "a,Llama-3.1-70B,,,fp8,h100_sxm,4,TP4,vllm 0.18.0,fixed_concurrency_agg,32,1024,1024,,300,mean,20,mean"
+TRAINING = (
+    "row_id,model,params_b,active_params_b,seq_len,global_batch_tokens,tokens_b,precision,accelerator,n_accelerators,"
+    "parallelism,activation_recompute,framework,tok_s_per_gpu\n"
+    "t,MPT-7b,6.65,6.65,2048,1048576,1000,amp_bf16,A100 SXM 80GB,8,"
+    "FSDP FULL_SHARD; micro 8; accum 4,True,llm-foundry,3000\n"
+)
+
+
+def write(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
+
+
+def run(tmp_path: Path, text: str) -> tuple[accuracy.Accuracy, list[dict[str, str]]]:
+    file, out = tmp_path / "in.csv", tmp_path / "out.csv"
+    file.write_text(text, encoding="utf-8")
+    made = accuracy.run(file, SUBJECTS, out, write)
+    return made, list(csv.DictReader(io.StringIO(out.read_text())))
+
+
+def test_a_row_is_answered_and_scored(tmp_path: Path) -> None:
+    made, rows = run(tmp_path, f"{HEAD}\n{GOOD}\n")
+    assert (made.rows, made.answered, made.weak) == (1, 1, 0)
+    assert {score.metric for score in made.scores} == {"tpot_ms", "ttft_ms"}
+    assert [score.stratum for score in made.scores] == ["all", "seen configuration"] * 2
+    (row,) = rows
+    assert list(row) == [
+        "row_id",
+        *(f"{name}{end}" for name, _ in accuracy.SERVING_COLUMNS for end in ("", "_lo", "_hi")),
+        "stratum",
+    ]
+    for name, _ in accuracy.SERVING_COLUMNS:
+        assert float(row[f"{name}_lo"]) < float(row[name]) < float(row[f"{name}_hi"])
+
+
+def test_measured_columns_change_no_prediction(tmp_path: Path) -> None:
+    _, told = run(tmp_path, f"{HEAD}\n{GOOD}\n")
+    _, blind = run(tmp_path, f"{HEAD}\n{GOOD.replace(',300,', ',,').replace(',20,', ',,')}\n")
+    _, lied = run(tmp_path, f"{HEAD}\n{GOOD.replace(',300,', ',1e300,').replace(',20,', ',-7,')}\n")
+    assert told == blind == lied
+
+
+def test_without_measurements_nothing_is_scored(tmp_path: Path) -> None:
+    made, _ = run(tmp_path, f"{HEAD}\n{GOOD.replace(',300,', ',,').replace(',20,', ',0,')}\n")
+    assert made.scores == ()
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        "b,Llama-3.1-70B,,,,h100_sxm",
+        "b,Llama-3.1-70B,x,y,z,h100_sxm,-4,???,,,nan,inf,1e999,,,,,",
+        "b,Llama-3.1-70B,70,70,fp8,h100_sxm,1e15,TP99999999999,vllm,fixed_concurrency_agg,1e15,1e15,1e15,,,,,",
+        "b,Llama-3.1-70B,70,70,fp8,h100_sxm,0,TP0 EP0,vllm,fixed_concurrency_agg,0,0,0,,,,,",
+        "b,Some-New-Model,12,12,weird format,b300_sxm,3,disagg P:0x(TP0 DP) D:9x(TP72 DP1),new 1.0,later,3,5,7,,,,,",
+        "b,GPT-J 6B,6,6,FP16,A100 SXM 80GB,1,TP1,TensorRT-LLM v0.5,batch1_prefill,1,128,1,,,,,,extra,cells",
+    ],
+)
+def test_ragged_and_hostile_rows_are_answered(tmp_path: Path, row: str) -> None:
+    made, rows = run(tmp_path, f"{HEAD}\n{row}\n")
+    assert made.answered == 1
+    assert float(rows[0]["pred_ttft_ms_lo"]) > 0
+
+
+def test_a_number_that_is_none_makes_the_row_weak(tmp_path: Path) -> None:
+    made, rows = run(tmp_path, f"{HEAD}\n{GOOD.replace(',32,', ',many,')}\n")
+    assert made.weak == 1
+    assert "concurrency_or_batch is no usable number" in rows[0]["stratum"]
+    assert "as many as fit" in rows[0]["stratum"]
+
+
+def test_an_unknown_name_is_not_answered_and_the_nearest_is_said(tmp_path: Path) -> None:
+    made, rows = run(
+        tmp_path, f"{HEAD}\n{GOOD}\n{GOOD.replace('h100_sxm', 'h10_sxmm')}\n{GOOD.replace('h100_sxm', '')}\n"
+    )
+    assert (made.rows, made.answered) == (3, 1)
+    assert "nearest" in made.not_answered[0]
+    assert rows[1]["pred_tpot_ms"] == ""
+    assert rows[1]["stratum"].startswith("not answered")
+
+
+def test_training_tables(tmp_path: Path) -> None:
+    made, rows = run(tmp_path, TRAINING)
+    assert made.kind == "training"
+    assert float(rows[0]["pred_gpu_hours"]) == pytest.approx(
+        1e12 / float(rows[0]["pred_tok_s_per_gpu"]) / 3600, rel=1e-4
+    )
+    assert made.scores[0].metric == "tok_s_per_gpu"
+    lost, rows = run(tmp_path, TRAINING.replace("A100 SXM 80GB", "Z9"))
+    assert lost.answered == 0
+    assert rows[0]["pred_step_time_s"] == ""
+
+
+def test_an_empty_cell_or_file_is_no_crash(tmp_path: Path) -> None:
+    made, _ = run(tmp_path, f"{HEAD}\n\n{GOOD}\n")
+    assert made.rows == 1
+    with pytest.raises(PlanFileError) as caught:
+        run(tmp_path, "")
+    assert caught.value.code == "AW-FILE-20"
+
+
+def test_a_table_of_something_else_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(PlanFileError, match="neither a serving nor a training table") as caught:
+        run(tmp_path, "row_id,price\n1,2\n")
+    assert caught.value.code == "AW-FILE-20"
+
+
+def test_a_cell_without_end_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(PlanFileError) as caught:
+        run(tmp_path, f"{HEAD}\n{'x' * (benchmark.MOST_CELL + 10)}\n")
+    assert caught.value.code == "AW-FILE-21"
+
+
+def test_bytes_that_are_no_text_are_read_around(tmp_path: Path) -> None:
+    file = tmp_path / "in.csv"
+    file.write_bytes(f"{HEAD}\n{GOOD}\n".encode() + b"\xff\x00,\xfe\n")
+    made = accuracy.run(file, SUBJECTS, None, lambda path, body: None)
+    assert (made.rows, made.answered, made.rows_out) == (2, 1, None)
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ArchwrightError):
+        list(benchmark.rows(tmp_path / "nothing.csv"))

@@ -1,0 +1,187 @@
+"""The serving predictor: what must hold of any physics, gates, strata and bands."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from archwright.catalog.facts import Catalog
+from archwright.catalog.subjects import Subjects
+from archwright.catalog.table import DATA
+from archwright.contract.record import replace
+from archwright.errors import CatalogError
+from archwright.sizing import fits, serving
+from archwright.sizing.features import version
+from archwright.sizing.serving import Serving
+
+SUBJECTS = Subjects(Catalog(DATA))
+ASKED = Serving(
+    model="Llama-3.1-70B",
+    accelerator="h100_sxm",
+    devices=4,
+    parallelism="TP4",
+    precision="fp8",
+    engine="vllm 0.18.0",
+    scenario="fixed_concurrency_agg",
+    concurrency=32.0,
+    input_tokens=1024.0,
+    output_tokens=1024.0,
+)
+
+
+def answered(**changes: object) -> serving.Answer:
+    return serving.predict(replace(ASKED, **changes), SUBJECTS)
+
+
+def centre(**changes: object) -> tuple[float, float]:
+    """TPOT and TTFT of the physics alone, which must be monotone; trees need not be."""
+    found = serving.resolve(replace(ASKED, **changes), SUBJECTS)
+    return serving.centre(found, fits.load("serving"), residual=False)
+
+
+def test_a_seen_configuration_has_all_three_numbers_inside_their_bands() -> None:
+    found = answered()
+    assert found.stratum == serving.SEEN
+    assert found.weak == ()
+    for guess in (found.tpot_s, found.ttft_s, found.tokens_per_s):
+        assert guess is not None
+        assert 0 < guess.low < guess.value < guess.high
+
+
+def test_more_requests_never_make_a_token_faster() -> None:
+    paces = [centre(concurrency=float(2**power)) for power in range(12)]
+    assert [p[0] for p in paces] == sorted(p[0] for p in paces)
+    assert [p[1] for p in paces] == sorted(p[1] for p in paces)
+
+
+def test_longer_prompts_never_make_anything_faster() -> None:
+    paces = [centre(input_tokens=float(tokens)) for tokens in (1, 128, 1024, 8192, 32768)]
+    assert [p[0] for p in paces] == sorted(p[0] for p in paces)
+    assert [p[1] for p in paces] == sorted(p[1] for p in paces)
+
+
+def test_where_the_cache_is_short_requests_wait() -> None:
+    fits_in, waits = centre(input_tokens=8000.0), centre(input_tokens=8000.0, concurrency=2000.0)
+    assert waits[1] > 100 * fits_in[1]
+    assert answered(input_tokens=8000.0, concurrency=2000.0).regime == serving.SHORT
+
+
+def test_copies_of_a_worker_share_the_load() -> None:
+    alone, shared = centre(concurrency=32.0), centre(concurrency=64.0, devices=8)
+    assert alone == pytest.approx(shared)
+
+
+def test_pipeline_stages_hold_more_and_are_not_faster() -> None:
+    one, two = centre(), centre(parallelism="TP4PP2", devices=8)
+    assert two[0] <= one[0]
+    assert two[0] > 0.5 * one[0]
+
+
+def test_experts_spread_over_attention_ranks_exchange_their_tokens() -> None:
+    whole = serving.resolve(replace(ASKED, model="DeepSeek-V3", parallelism="TP1 DP8 EP8", devices=8), SUBJECTS)
+    alone = serving.resolve(replace(ASKED, model="DeepSeek-V3", parallelism="TP1 DP8 MoE-TP8 EP1", devices=8), SUBJECTS)
+    assert whole.case.exchange_s > alone.case.exchange_s == 0
+
+
+def test_strata() -> None:
+    assert answered(model="Mixtral-8x7B").stratum == serving.NEW_MODEL
+    assert answered(accelerator="b300_sxm").stratum == serving.NEW_ACCELERATOR
+    assert answered(model="Mixtral-8x7B", accelerator="b300_sxm").stratum == serving.NEW_BOTH
+    assert answered(engine="something new").stratum == serving.NEW_BOTH
+    assert answered(model="meta-llama/Llama-3.3-70B").stratum == serving.SEEN, "one shape is one model"
+    assert answered(model="zhipuai/GLM-5", accelerator="h100_sxm").stratum == serving.NEW_ACCELERATOR, "pair unseen"
+
+
+def test_two_unknowns_are_wider_than_one() -> None:
+    one, both = answered(accelerator="b300_sxm"), answered(accelerator="b300_sxm", model="Mixtral-8x7B")
+    assert one.tpot_s is not None
+    assert both.tpot_s is not None
+    assert both.tpot_s.high / both.tpot_s.low > one.tpot_s.high / one.tpot_s.low
+
+
+def test_weak_rows_say_why_and_are_wider() -> None:
+    whole, weak = answered(), answered(parallelism="TP1", devices=1, precision="bf16")
+    assert "the weights exceed the devices' memory" in weak.weak
+    assert weak.ttft_s is not None
+    assert whole.ttft_s is not None
+    assert weak.ttft_s.high / weak.ttft_s.low > whole.ttft_s.high / whole.ttft_s.low
+    assert any("needs 8 devices" in why for why in answered(parallelism="TP8", devices=4).weak)
+    assert any("precision" in why for why in answered(precision="").weak)
+    pair = answered(parallelism="disagg P:1x(TP1 DP1) D:1x(TP1 DP1)", devices=2)
+    assert any("one worker each" in why for why in pair.weak)
+    assert pair.regime == serving.POOLED
+
+
+def test_what_is_not_stated_is_assumed_and_said() -> None:
+    found = answered(parallelism="", concurrency=None, input_tokens=None, output_tokens=None, scenario="")
+    assert found.assumed == (
+        "parallelism: TP4",
+        "prompt and answer length",
+        "requests in flight: as many as fit",
+    ) or found.assumed[0].startswith("parallelism: TP")
+    assert len(found.assumed) == 3
+    unplaced = serving.resolve(replace(ASKED, parallelism="", devices=0, precision="bf16"), SUBJECTS)
+    assert unplaced.worker.layout.tp == 4, "four devices hold 141 GB in 16 bits"
+    half = answered(output_tokens=None)
+    assert "prompt and answer length" in half.assumed
+
+
+def test_suites_bring_their_own_load_and_a_server_keeps_less() -> None:
+    suite = {"model": "Llama-2-70B", "concurrency": None, "input_tokens": None, "output_tokens": None}
+    offline, server = answered(scenario="mlperf_offline", **suite), answered(scenario="mlperf_server", **suite)
+    assert server.tokens_per_s.value == pytest.approx(offline.tokens_per_s.value * serving.SERVER_SHARE)
+    beams = serving.resolve(replace(ASKED, scenario="mlperf_offline", model="GPT-J 6B", output_tokens=None), SUBJECTS)
+    assert beams.beams == 4
+
+
+def test_a_high_percentile_is_slower_and_wider() -> None:
+    mean, high = answered(), answered(ttft_statistic="p99", tpot_statistic="p99")
+    for usual, tail in ((mean.tpot_s, high.tpot_s), (mean.ttft_s, high.ttft_s)):
+        assert usual is not None
+        assert tail is not None
+        assert tail.value > usual.value
+        assert tail.high / tail.low > usual.high / usual.low
+
+
+def test_a_bare_engine_reads_a_prompt_without_a_scheduler() -> None:
+    bare = answered(scenario="batch1_prefill", concurrency=1.0, output_tokens=0.0)
+    assert bare.tpot_s is None
+    assert bare.ttft_s is not None
+    assert bare.tokens_per_s.value == pytest.approx(1024 / bare.ttft_s.value)
+
+
+def test_an_unknown_model_with_a_size_gets_an_assumed_shape() -> None:
+    dense = answered(model="Nobody-20B", parameters=20e9)
+    sparse = answered(model="Nobody-100B-A5B", parameters=100e9, active_parameters=5e9)
+    assert "its shape is assumed from its size" in dense.weak
+    assert sparse.tpot_s is not None
+    with pytest.raises(CatalogError, match="unknown model"):
+        answered(model="Nobody-20B")
+    with pytest.raises(CatalogError, match="unknown model"):
+        answered(model="Nobody", parameters=1.0)
+
+
+def test_a_host_processor_has_no_memory_to_exceed() -> None:
+    found = answered(model="llama 7B", accelerator="CPU", parallelism="", devices=1, concurrency=1.0, precision="q4_0")
+    assert found.tpot_s is not None
+    assert 0.01 < found.tpot_s.value < 1
+
+
+@pytest.mark.parametrize(("text", "number"), [("vllm 0.18.0", 1800.0), ("trtllm 1.2", 10200.0), ("trtllm nan", -1.0)])
+def test_versions(text: str, number: float) -> None:
+    assert version(text) == number
+
+
+def test_every_band_encloses_its_prediction() -> None:
+    for name in ("serving", "training"):
+        for band in fits.load(name).bands:
+            assert band.low < 1 < band.high
+            assert math.isfinite(band.high)
+
+
+def test_a_broken_table_is_said(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fits, "DATA", tmp_path)
+    with pytest.raises(CatalogError) as caught:
+        fits.load("nothing")
+    assert caught.value.code == "AW-CAT-03"
