@@ -1,0 +1,259 @@
+"""Versions as tags of an Apache Iceberg table: read at a tag, replace some source files' rows, commit all at once.
+
+Decides that every data file is written here and read one at a time: the library's own stream writer queues the whole
+stream in memory and its reader loads every file of a scan. A data file is at most FILE_BYTES in memory, so that is
+what either side needs. A commit (rows taken away, rows added, columns, tag) is one row of the catalog's SQLite
+table: killed before it, nothing happened; the files it would have named are swept by the next writer.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from archwright.contract.lineage import DatasetVersion
+from archwright.contract.record import Record
+from archwright.errors import DataError, Where, missing_extra
+from archwright.home import Home
+from archwright.lake.kinds import field_type, kind_of_field, kind_of_type, schema_of
+
+NAMESPACE = "lake"
+FILE_BYTES = 64 * 1024 * 1024
+PROPERTY = "archwright.version"
+CONTENT = "archwright.content"
+# Column bounds in the metadata would keep personal values beyond the rows: only where they help to find rows.
+PROPERTIES = {
+    "write.metadata.metrics.default": "none",
+    "write.metadata.metrics.column.source_file": "full",
+    "write.metadata.previous-versions-max": "5",
+    "write.metadata.delete-after-commit.enabled": "true",
+}
+
+
+class Change(Record):
+    """What a commit does to a data set's table besides adding rows: `columns` is what it has afterwards (name to
+    kind), `replaced` names the source files whose rows go; `rewrite` takes all rows away (a column became wider)."""
+
+    dataset: str
+    version: int
+    columns: dict[str, str]
+    replaced: tuple[str, ...] = ()
+    rewrite: bool = False
+
+
+def catalog(home: Home) -> Any:
+    """The catalog of tables in the home's lake."""
+    try:
+        from pyiceberg.catalog.sql import SqlCatalog  # noqa: PLC0415
+    except ImportError as error:
+        raise missing_extra("lake", "pyiceberg", "the data lake") from error
+    # Plain paths, not file:// URLs: a home may have spaces, # or % in its name.
+    made = SqlCatalog(NAMESPACE, uri=f"sqlite:///{home.lake / 'catalog.db'}", warehouse=str(home.lake / "tables"))
+    made.create_namespace_if_not_exists(NAMESPACE)
+    return made
+
+
+def load(home: Home, dataset: str) -> Any | None:
+    """The table of a data set; None when it has none yet."""
+    if not (home.lake / "catalog.db").exists():
+        return None
+    opened = catalog(home)
+    identifier = (NAMESPACE, dataset)
+    return opened.load_table(identifier) if opened.table_exists(identifier) else None
+
+
+def tags(table: Any) -> dict[int, str]:
+    """Version -> the digest of its content, as its commit noted it."""
+    found = {}
+    for name, reference in table.refs().items():
+        if name.startswith("v") and name[1:].isdigit():
+            noted = table.snapshot_by_id(reference.snapshot_id).summary.additional_properties
+            found[int(name[1:])] = str(noted.get(CONTENT, ""))
+    return found
+
+
+def read(home: Home, version: DatasetVersion, columns: Sequence[str] | None = None) -> Iterator[Any]:
+    """The rows of a version as Arrow record batches, in the order they were written; `columns` picks some.
+
+    Raises DataError AW-DATA-11 when the lake does not hold it.
+    """
+    table = load(home, version.dataset)
+    if table is None or f"v{version.version}" not in table.refs():
+        raise DataError(
+            "AW-DATA-11",
+            f"the lake of this home does not hold {version.id}",
+            where=Where(str(home.lake)),
+            hint="it was made in another home: ingest its source here",
+        )
+    scan = table.scan().use_ref(f"v{version.version}")
+    names = list(columns if columns is not None else version.columns)
+    yield from _batches(scan.select(*names), names)
+
+
+def files(home: Home, version: DatasetVersion) -> list[str]:
+    """The Parquet files of a version, in the order they were written."""
+    table = load(home, version.dataset)
+    if table is None:
+        return []
+    return sorted(task.file.file_path for task in table.scan().use_ref(f"v{version.version}").plan_files())
+
+
+def _batches(scan: Any, names: Sequence[str]) -> Iterator[Any]:
+    from pyiceberg.io.pyarrow import ArrowScan  # noqa: PLC0415
+
+    wanted = scan.projection()
+    reader = ArrowScan(scan.table_metadata, scan.io, wanted, scan.row_filter)
+    for task in sorted(scan.plan_files(), key=lambda task: task.file.file_path):
+        for batch in reader.to_record_batches([task]):
+            if batch.num_rows:
+                yield _ours(batch, names)
+
+
+def _ours(batch: Any, names: Sequence[str]) -> Any:
+    """The batch with its columns in the order asked for and in our types (the format reads text as large text)."""
+    import pyarrow as pa  # noqa: PLC0415
+
+    kinds = {name: kind_of_type(batch.schema.field(name).type) for name in names}
+    fields = schema_of(kinds)
+    return pa.RecordBatch.from_arrays([batch.column(f.name).cast(f.type) for f in fields], schema=fields)
+
+
+def texts(values: Sequence[str]) -> Any:
+    """An Arrow array of texts, as our tables hold them."""
+    import pyarrow as pa  # noqa: PLC0415
+
+    return pa.array(values, pa.large_string())
+
+
+class Writer:
+    """Parquet files for a table's next commit, each at most FILE_BYTES of Arrow memory."""
+
+    def __init__(self, folder: Path, schema: Any, start: str) -> None:
+        """`schema` is an Arrow schema whose fields carry the table's field ids; names begin with `start`."""
+        self._start = start
+        self._folder = folder
+        self._schema = schema
+        self._unit = str(uuid4())
+        self._buffer: list[Any] = []
+        self._size = 0
+        self.paths: list[str] = []
+        self.rows = 0
+
+    def write(self, batch: Any) -> None:
+        self._buffer.append(batch)
+        self._size += batch.nbytes
+        self.rows += batch.num_rows
+        if self._size >= FILE_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        import pyarrow as pa  # noqa: PLC0415
+        import pyarrow.parquet as pq  # noqa: PLC0415
+
+        if not self.rows or not self._buffer:
+            return
+        path = self._folder / f"{self._start}-{len(self.paths):05d}-{self._unit}.parquet"
+        table = pa.Table.from_batches(self._buffer).select(self._schema.names).cast(self._schema)
+        pq.write_table(table, path, compression="zstd", row_group_size=64 * 1024)
+        self.paths.append(str(path))
+        self._buffer, self._size = [], 0
+
+
+@contextmanager
+def drafted(home: Home, change: Change) -> Iterator[Draft]:
+    """The next version, made within the block; left by an error before its commit, its files are removed."""
+    draft = Draft(home, change)
+    try:
+        yield draft
+    except BaseException:
+        draft.drop()
+        raise
+
+
+class Draft:
+    """The next version of a data set in the making: rows are written, then `stage` and `commit`.
+
+    Its caller holds the data set's lock.
+    """
+
+    def __init__(self, home: Home, change: Change) -> None:
+        self._change = change
+        self._table = _table_for(home, change)
+        self._transaction = self._table.transaction()
+        self._arrange()
+        from pyiceberg.io.pyarrow import schema_to_pyarrow  # noqa: PLC0415
+
+        folder = Path(self._table.location()) / "data"
+        folder.mkdir(parents=True, exist_ok=True)
+        _sweep(self._table, folder)
+        schema = schema_to_pyarrow(self._transaction.table_metadata.schema())
+        self.writer = Writer(folder, schema, f"v{change.version:06d}")
+
+    def _arrange(self) -> None:
+        """Give the table its columns: new ones are added, those that became wider replaced."""
+        present = {f.name: kind_of_field(f.field_type) for f in self._table.schema().fields}
+        wider = [n for n, kind in self._change.columns.items() if n in present and present[n] != kind]
+        with self._transaction.update_schema(allow_incompatible_changes=True) as update:
+            for name in wider:
+                update.delete_column((name,))
+        with self._transaction.update_schema() as update:
+            for name, kind in self._change.columns.items():
+                if name not in present or name in wider:
+                    update.add_column((name,), field_type(kind))
+
+    def stage(self, content_sha256: str) -> int:
+        """Put everything written into the transaction; returns the bytes of the version's files."""
+        from pyiceberg.expressions import AlwaysTrue, In  # noqa: PLC0415
+        from pyiceberg.table.update.snapshot import ManageSnapshots  # noqa: PLC0415
+
+        self.writer.flush()
+        if self._table.current_snapshot() is not None and (self._change.rewrite or self._change.replaced):
+            gone = AlwaysTrue() if self._change.rewrite else In("source_file", self._change.replaced)
+            with warnings.catch_warnings():
+                # A replaced file may have had no rows (all of them quarantined).
+                warnings.filterwarnings("ignore", message="Delete operation did not match any records")
+                self._transaction.delete(gone)
+        noted = {PROPERTY: str(self._change.version), CONTENT: content_sha256}
+        self._transaction.add_files(self.writer.paths, snapshot_properties=noted, check_duplicate_files=False)
+        snapshot = self._transaction.table_metadata.current_snapshot()
+        with ManageSnapshots(self._transaction) as manage:
+            manage.create_tag(snapshot.snapshot_id, f"v{self._change.version}")
+        return int(snapshot.summary.additional_properties.get("total-files-size", 0))
+
+    def commit(self) -> None:
+        """From here on a file may be part of a version: whatever goes wrong now, the next writer sweeps."""
+        self.writer.paths = []
+        self._transaction.commit_transaction()
+
+    def drop(self) -> None:
+        """Remove what was written: the version is not wanted."""
+        for path in self.writer.paths:
+            Path(path).unlink(missing_ok=True)
+
+
+def _table_for(home: Home, change: Change) -> Any:
+    opened = catalog(home)
+    identifier = (NAMESPACE, change.dataset)
+    if opened.table_exists(identifier):
+        table = opened.load_table(identifier)
+        if tags(table):
+            return table
+        opened.drop_table(identifier)  # made for a first version that never was
+    return opened.create_table(identifier, schema=schema_of(change.columns), properties=PROPERTIES)
+
+
+def _sweep(table: Any, folder: Path) -> None:
+    """Remove data files no version names: what a killed writer left."""
+    lying = {str(path) for path in folder.iterdir()}
+    if not lying:
+        return
+    named: set[str] = set()
+    for snapshot in table.snapshots():
+        for manifest in snapshot.manifests(table.io):
+            named |= {entry.data_file.file_path for entry in manifest.fetch_manifest_entry(table.io)}
+    for path in lying - named:
+        Path(path).unlink()
