@@ -17,16 +17,18 @@ class EngineConfig(Record):
     """One engine process. It listens on the home's socket named `socket` and knows its model as `alias`.
 
     `slots` requests run at once, each with `context_tokens`. A request without `max_tokens` gets
-    `default_max_tokens`: without it an engine writes until the context is full. `settings` are the adapter's own.
+    `default_max_tokens`: without it an engine writes until the context is full. `adapter_sha256` is a low-rank
+    adapter laid over the model when it is loaded. `settings` are the engine's own.
     """
 
-    engine: Literal["llamacpp", "null"]
+    engine: Literal["llamacpp", "null", "onnx"]
     socket: str
     alias: str
     slots: int
     context_tokens: int
     default_max_tokens: int
     model_sha256: str | None = None
+    adapter_sha256: str | None = None
     settings: dict[str, int | float | str | bool] = {}
 
     def __post_init__(self) -> None:

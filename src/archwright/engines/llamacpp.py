@@ -41,12 +41,15 @@ def serve(config: EngineConfig, home: Home, journal: Journal, wait: Callable[[],
     not run); from then on it leaves with status 0 and takes the socket along.
     """
     settings = adapter_settings(config, LlamaSettings)
-    model = find_model(config, home)
+    model, adapter = find_model(config, home), find_adapter(config, home)
     library = load_library()
     path = claim_socket(home, config.socket)
-    journal.info("loading", model=config.alias, slots=config.slots, threads=settings.threads)
+    journal.info("loading", model=config.alias, adapter=config.adapter_sha256, slots=config.slots)
     try:
-        server = library.Server(_parameters(library, config, settings, model, path))
+        given = _parameters(library, config, settings, model, path)
+        if adapter is not None:
+            given.lora_adapters = [library.CommonAdapterLoraInfo(str(adapter), 1.0)]
+        server = library.Server(given)
     except RuntimeError as error:
         raise _did_not_start(config, error) from error
     leave_on_terminate(path)
@@ -67,6 +70,22 @@ def find_model(config: EngineConfig, home: Home) -> Path:
     path = home.model(config.model_sha256)
     if not path.is_file():
         raise missing_model(config.alias, path)
+    check_gguf(path)
+    return path
+
+
+def find_adapter(config: EngineConfig, home: Home) -> Path | None:
+    """The checked adapter file, None where there is none. Raises MissingError AW-GET-02 or EngineError AW-ENG-05."""
+    if config.adapter_sha256 is None:
+        return None
+    path = home.model(config.adapter_sha256)
+    if not path.is_file():
+        raise MissingError(
+            "AW-GET-02",
+            f"the adapter for {config.alias} is not here",
+            where=Where(str(path)),
+            hint="archwright models list shows the versions whose files are here",
+        )
     check_gguf(path)
     return path
 

@@ -10,6 +10,7 @@ import ipaddress
 import socket
 import ssl
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -20,6 +21,8 @@ from archwright.errors import OperateError, Where, from_os_error
 class EndpointSpec(Record):
     """One workload served by one pool. `slots` requests run at once at each address.
 
+    `version` is the model version served (empty: the plan's own model). A predict endpoint answers at
+    /v1/predict/WORKLOAD; what only text has (`context_tokens`, `default_max_tokens`) is 1 there.
     An address is "unix:NAME" (a socket of this home) or a URL ending in /v1. `key_env` names the variable that
     holds the engine's own key; `engine_model` is the model's name there, when it differs from ours.
     """
@@ -35,6 +38,13 @@ class EndpointSpec(Record):
     embeddings: bool = False
     engine_model: str | None = None
     health_path: str = "/health"
+    version: str = ""
+    kind: Literal["text", "predict"] = "text"
+
+    @property
+    def serves(self) -> str:
+        """The version for headers and lineage: the plan's own model goes by its name."""
+        return self.version or self.model
 
 
 class Limits(Record):
