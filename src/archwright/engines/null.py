@@ -16,14 +16,12 @@ from typing import Any
 from aiohttp import web
 
 from archwright.contract.record import Record
+from archwright.engines.answering import application, serve_until
 from archwright.engines.config import EngineConfig, adapter_settings
 from archwright.engines.drafts import Draft, Refusal, draft, tokens_of, vector
-from archwright.engines.listening import claim_socket, leave_on_terminate
+from archwright.engines.listening import claim_socket
 from archwright.home import Home
 from archwright.journal import Journal
-
-BODY_LIMIT_BYTES = 16 << 20
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class NullSettings(Record):
@@ -48,20 +46,7 @@ def serve(
 ) -> None:
     """Serve on the home's socket until killed; returns only if `wait` does."""
     engine = NullEngine(config, adapter_settings(config, NullSettings))
-    path = claim_socket(home, config.socket)
-
-    async def run() -> None:
-        runner = web.AppRunner(engine.application(), handler_cancellation=True, access_log=None)
-        await runner.setup()
-        try:
-            await web.UnixSite(runner, str(path)).start()
-            leave_on_terminate(path)
-            journal.info("ready", model=config.alias, socket=str(path))
-            await wait()
-        finally:
-            await runner.cleanup()
-
-    asyncio.run(run())
+    serve_until(wait, engine.application(), claim_socket(home, config.socket), journal, config.alias)
 
 
 class NullEngine:
@@ -83,20 +68,15 @@ class NullEngine:
         )
 
     def application(self) -> web.Application:
-        application = web.Application(client_max_size=BODY_LIMIT_BYTES, middlewares=[_refusals])
-        application.router.add_get("/health", self._health)
-        application.router.add_get("/metrics", self._metrics)
-        application.router.add_get("/v1/models", self._models)
-        application.router.add_post("/v1/chat/completions", self._chat)
-        application.router.add_post("/v1/completions", self._completion)
-        application.router.add_post("/v1/embeddings", self._embeddings)
-        return application
+        made = application(self._metrics)
+        made.router.add_get("/v1/models", self._models)
+        made.router.add_post("/v1/chat/completions", self._chat)
+        made.router.add_post("/v1/completions", self._completion)
+        made.router.add_post("/v1/embeddings", self._embeddings)
+        return made
 
-    async def _health(self, _: web.Request) -> web.Response:
-        return web.json_response({"status": "ok"})
-
-    async def _metrics(self, _: web.Request) -> web.Response:
-        return web.Response(text="".join(f"null:{name} {value}\n" for name, value in self._counts.items()))
+    def _metrics(self) -> str:
+        return "".join(f"null:{name} {value}\n" for name, value in self._counts.items())
 
     async def _models(self, _: web.Request) -> web.Response:
         model = {"id": self._config.alias, "object": "model", "created": 0, "owned_by": "null"}
@@ -246,14 +226,3 @@ async def _json(request: web.Request) -> dict[str, Any]:
     if not isinstance(body, dict):
         raise Refusal(400, "invalid_request_error", "the body must be a JSON object")
     return body
-
-
-@web.middleware
-async def _refusals(request: web.Request, handler: Handler) -> web.StreamResponse:
-    try:
-        return await handler(request)
-    except Refusal as refusal:
-        return web.json_response(refusal.body, status=refusal.status)
-    except web.HTTPException as error:
-        body = {"error": {"code": error.status, "message": error.reason, "type": "not_found_error"}}
-        return web.json_response(body, status=error.status)
