@@ -97,3 +97,9 @@ def child_environment(extra: Mapping[str, str] | None = None, *, without: tuple[
     """The environment for a child process: ours, less `without`, plus `extra`."""
     kept = {name: value for name, value in os.environ.items() if name not in without}
     return {**kept, **(extra or {})}
+
+
+def keep_private() -> None:
+    """Before a library with telemetry is loaded: none of it, and no progress bars among our output."""
+    for name, value in (("DO_NOT_TRACK", "1"), ("DAFT_ANALYTICS_ENABLED", "0"), ("DAFT_PROGRESS_BAR", "0")):
+        os.environ[name] = value

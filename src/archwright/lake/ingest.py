@@ -21,7 +21,7 @@ from archwright.home import Home
 from archwright.lake import columns, survey, tables, versions
 from archwright.lake.chunks import Broken, Chunk, OnBroken, excerpt
 from archwright.lake.content import Content
-from archwright.lake.formats import READERS
+from archwright.lake.formats import FORMATS
 from archwright.lake.kinds import OWN, schema_of
 from archwright.lake.lock import held
 from archwright.lake.quarantine import Quarantine
@@ -59,7 +59,7 @@ def batch_of(source: Source, chunk: Chunk, kinds: dict[str, str], on_broken: OnB
 
 def _identities(name: str, chunk: Chunk) -> list[str]:
     """A record's id: the digest of where it stands and what stands there."""
-    start = hashlib.sha256(name.encode() + b"\0")
+    start = hashlib.sha256(name.encode() + b"\0" + chunk.header)
     made = []
     for row, content in zip(chunk.rows, chunk.contents, strict=True):
         digest = start.copy()
@@ -178,7 +178,7 @@ def _write(
     """One file's rows into the version."""
     before = quarantine.count(source.name)
     rows = 0
-    for chunk in READERS[source.format](source, quarantine.add):
+    for chunk in FORMATS[source.format].chunks(source, quarantine.add):
         batch = batch_of(source, chunk, kinds, quarantine.add)
         writer.write(batch)
         content.add(batch["record_id"])

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 import msgspec
 
-from archwright.lake.chunks import CHUNK_BYTES, ROWS, Broken, Chunk, Chunks, OnBroken, excerpt
+from archwright.lake import names
+from archwright.lake.chunks import CELLS, CHUNK_BYTES, ROWS, Broken, Chunk, Chunks, OnBroken, excerpt
 from archwright.lake.lines import Line, lines
 from archwright.lake.sources import Source
 
@@ -17,6 +18,7 @@ def chunks(source: Source, on_broken: OnBroken) -> Chunks:
     numbers: list[int] = []
     contents: list[bytes] = []
     records: list[Mapping[str, object]] = []
+    keys: set[str] = set()
     size = 0
     for line in lines(source):
         if not line.text.strip():
@@ -29,9 +31,12 @@ def chunks(source: Source, on_broken: OnBroken) -> Chunks:
         contents.append(line.text)
         records.append(record)
         size += len(line.text)
-        if len(numbers) >= ROWS or size >= CHUNK_BYTES:
+        if not keys.issuperset(record):
+            keys.update(record)
+            names.check(keys, source.name)
+        if len(numbers) >= ROWS or size >= CHUNK_BYTES or len(numbers) * len(keys) >= CELLS:
             yield _chunk(numbers, contents, records)
-            numbers, contents, records, size = [], [], [], 0
+            numbers, contents, records, keys, size = [], [], [], set(), 0
     if numbers:
         yield _chunk(numbers, contents, records)
 
@@ -54,8 +59,8 @@ def _record(line: Line) -> Mapping[str, object] | str:
 
 
 def _chunk(numbers: list[int], contents: list[bytes], records: list[Mapping[str, object]]) -> Chunk:
-    names: dict[str, None] = {}
+    keys: dict[str, None] = {}
     for record in records:
-        if names.keys() != record.keys():
-            names.update(dict.fromkeys(record))
-    return Chunk(numbers, contents, {name: [record.get(name) for record in records] for name in names})
+        if keys.keys() != record.keys():
+            keys.update(dict.fromkeys(record))
+    return Chunk(numbers, contents, {name: [record.get(name) for record in records] for name in keys})

@@ -56,7 +56,7 @@ def kind_of_type(kind: Any) -> str:
         return "timestamp-utc" if kind.tz else "timestamp"
     tests = {
         "boolean": (pa.types.is_boolean,),
-        "integer": (pa.types.is_signed_integer, pa.types.is_uint8, pa.types.is_uint16, pa.types.is_uint32),
+        "integer": (pa.types.is_integer,),
         "number": (pa.types.is_floating,),
         "date": (pa.types.is_date,),
         "bytes": (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary, pa.types.is_binary_view),

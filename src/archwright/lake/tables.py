@@ -36,7 +36,7 @@ PROPERTIES = {
 
 class Change(Record):
     """What a commit does to a data set's table besides adding rows: `columns` is what it has afterwards (name to
-    kind), `replaced` names the source files whose rows go; `rewrite` takes all rows away (a column became wider)."""
+    kind), `replaced` names the source files whose rows go; `rewrite` takes all rows away (a column became other)."""
 
     dataset: str
     version: int
@@ -76,30 +76,28 @@ def tags(table: Any) -> dict[int, str]:
     return found
 
 
-def read(home: Home, version: DatasetVersion, columns: Sequence[str] | None = None) -> Iterator[Any]:
-    """The rows of a version as Arrow record batches, in the order they were written; `columns` picks some.
-
-    Raises DataError AW-DATA-11 when the lake does not hold it.
-    """
+def snapshot(home: Home, version: DatasetVersion) -> tuple[Any, int]:
+    """(table, id of the snapshot the version's tag names). Raises DataError AW-DATA-11 when the lake has it not."""
     table = load(home, version.dataset)
-    if table is None or f"v{version.version}" not in table.refs():
+    tag = None if table is None else table.refs().get(f"v{version.version}")
+    if table is None or tag is None:
         raise DataError(
             "AW-DATA-11",
             f"the lake of this home does not hold {version.id}",
             where=Where(str(home.lake)),
             hint="it was made in another home: ingest its source here",
         )
-    scan = table.scan().use_ref(f"v{version.version}")
+    return table, int(tag.snapshot_id)
+
+
+def read(home: Home, version: DatasetVersion, columns: Sequence[str] | None = None) -> Iterator[Any]:
+    """The rows of a version as Arrow record batches, in the order they were written; `columns` picks some.
+
+    Raises DataError AW-DATA-11 as `snapshot` does.
+    """
+    table, place = snapshot(home, version)
     names = list(columns if columns is not None else version.columns)
-    yield from _batches(scan.select(*names), names)
-
-
-def files(home: Home, version: DatasetVersion) -> list[str]:
-    """The Parquet files of a version, in the order they were written."""
-    table = load(home, version.dataset)
-    if table is None:
-        return []
-    return sorted(task.file.file_path for task in table.scan().use_ref(f"v{version.version}").plan_files())
+    yield from _batches(table.scan(snapshot_id=place).select(*names), names)
 
 
 def _batches(scan: Any, names: Sequence[str]) -> Iterator[Any]:
@@ -194,15 +192,17 @@ class Draft:
         self.writer = Writer(folder, schema, f"v{change.version:06d}")
 
     def _arrange(self) -> None:
-        """Give the table its columns: new ones are added, those that became wider replaced."""
+        """Give the table its columns: new ones are added, those of another kind replaced, others taken away."""
         present = {f.name: kind_of_field(f.field_type) for f in self._table.schema().fields}
-        wider = [n for n, kind in self._change.columns.items() if n in present and present[n] != kind]
+        other = [n for n, kind in self._change.columns.items() if n in present and present[n] != kind]
         with self._transaction.update_schema(allow_incompatible_changes=True) as update:
-            for name in wider:
+            for name in other:
+                update.delete_column((name,))
+            for name in present.keys() - self._change.columns.keys():
                 update.delete_column((name,))
         with self._transaction.update_schema() as update:
             for name, kind in self._change.columns.items():
-                if name not in present or name in wider:
+                if name not in present or name in other:
                     update.add_column((name,), field_type(kind))
 
     def stage(self, content_sha256: str) -> int:
