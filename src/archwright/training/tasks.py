@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from importlib import import_module
+from importlib.util import find_spec
 
 from archwright.contract.lineage import Task
+from archwright.errors import missing_extra
 from archwright.training.task import Setup, Trainer
 
 MODULES: dict[Task, str] = {
@@ -22,3 +24,16 @@ def _make(module: str, setup: Setup) -> Trainer:
 
 
 MAKERS: dict[Task, Callable[[Setup], Trainer]] = {task: partial(_make, module) for task, module in MODULES.items()}
+
+PACKAGES: dict[Task, tuple[str, ...]] = {
+    "text-lora": ("pyarrow", "torch", "transformers", "peft", "safetensors", "gguf"),
+    "image-classifier": ("pyarrow", "torch", "safetensors", "onnx"),
+    "tabular-classifier": ("pyarrow", "lightgbm", "onnxmltools"),
+}
+
+
+def require(task: Task) -> None:
+    """Raises MissingError AW-GET-01 when a package the task needs is not installed; loads none of them."""
+    for package in PACKAGES[task]:
+        if find_spec(package) is None:
+            raise missing_extra("train", package, f"training a {task}")
