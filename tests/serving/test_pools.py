@@ -11,6 +11,8 @@ from archwright.engines.client import EngineClient
 from archwright.serving.pools import Pool, Replica
 from archwright.serving.refusal import Refusal
 
+from .conftest import endpoint
+
 
 class Pulse(EngineClient):
     """A client whose engine's health is a switch; `delay_s` is how long a busy engine takes to say it is well."""
@@ -31,7 +33,10 @@ def pool(slots: int = 1, replicas: int = 1) -> tuple[Pool, list[Pulse], list[int
     pulses = [Pulse() for _ in range(replicas)]
     counts: list[int] = []
     made = Pool(
-        "p", tuple(Replica(pulse, slots) for pulse in pulses), "/health", lambda _name, count: counts.append(count)
+        "p",
+        tuple(Replica(pulse, endpoint(slots=slots), "unix:e") for pulse in pulses),
+        "/health",
+        lambda _name, count: counts.append(count),
     )
     return made, pulses, counts
 

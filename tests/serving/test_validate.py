@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from archwright.serving.config import EndpointSpec
+from archwright.serving.directory import Directory
 from archwright.serving.fields import decode
 from archwright.serving.refusal import Refusal
-from archwright.serving.validate import Directory, Question, chat, completion, embedding
+from archwright.serving.validate import Question, chat, completion, embedding
 
 Validate = Callable[[Mapping[str, Any], Directory, str | None], Question]
 

@@ -4,25 +4,19 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from importlib import import_module
 from pathlib import Path
 
-from archwright.engines import llamacpp, null
+from archwright.engines import llamacpp, null, onnx
 from archwright.engines.config import EngineConfig, read_config
 from archwright.engines.process import exit_with_parent
 from archwright.errors import ArchwrightError, UsageError, boundary
 from archwright.home import Home
 from archwright.journal import Journal
 
-
-def _onnx(config: EngineConfig, home: Home, journal: Journal) -> None:
-    import_module("archwright.engines.onnx").serve(config, home, journal)
-
-
 ADAPTERS: dict[str, Callable[[EngineConfig, Home, Journal], None]] = {
     "llamacpp": llamacpp.serve,
     "null": null.serve,
-    "onnx": _onnx,
+    "onnx": onnx.serve,
 }
 
 

@@ -8,7 +8,8 @@ from typing import Literal, TypeVar
 import msgspec
 
 from archwright.contract.record import Record
-from archwright.errors import EngineError, Where
+from archwright.errors import EngineError, MissingError, Where
+from archwright.home import Home
 
 R = TypeVar("R", bound=Record)
 
@@ -48,6 +49,21 @@ def read_config(path: Path) -> EngineConfig:
             where=Where(str(path)),
             hint="run `archwright up` again: it writes this file anew",
         ) from error
+
+
+def adapter_file(config: EngineConfig, home: Home) -> Path | None:
+    """The file of the adapter, None where there is none. Raises MissingError AW-GET-02."""
+    if config.adapter_sha256 is None:
+        return None
+    path = home.model(config.adapter_sha256)
+    if not path.is_file():
+        raise MissingError(
+            "AW-GET-02",
+            f"the file of an adapter over {config.alias} is not here",
+            where=Where(str(path)),
+            hint="bring it back from a backup of the home, or train the version anew",
+        )
+    return path
 
 
 def adapter_settings(config: EngineConfig, kind: type[R]) -> R:

@@ -9,7 +9,7 @@ from typing import Any
 
 from archwright.contract.record import Record
 from archwright.engines.artefacts import missing_model
-from archwright.engines.config import EngineConfig, adapter_settings
+from archwright.engines.config import EngineConfig, adapter_file, adapter_settings
 from archwright.engines.gguf import check_gguf
 from archwright.engines.listening import claim_socket, leave_on_terminate
 from archwright.errors import ArchwrightError, EngineError, MissingError, Where, missing_extra
@@ -41,7 +41,9 @@ def serve(config: EngineConfig, home: Home, journal: Journal, wait: Callable[[],
     not run); from then on it leaves with status 0 and takes the socket along.
     """
     settings = adapter_settings(config, LlamaSettings)
-    model, adapter = find_model(config, home), find_adapter(config, home)
+    model, adapter = find_model(config, home), adapter_file(config, home)
+    if adapter is not None:
+        check_gguf(adapter)
     library = load_library()
     path = claim_socket(home, config.socket)
     journal.info("loading", model=config.alias, adapter=config.adapter_sha256, slots=config.slots)
@@ -70,22 +72,6 @@ def find_model(config: EngineConfig, home: Home) -> Path:
     path = home.model(config.model_sha256)
     if not path.is_file():
         raise missing_model(config.alias, path)
-    check_gguf(path)
-    return path
-
-
-def find_adapter(config: EngineConfig, home: Home) -> Path | None:
-    """The checked adapter file, None where there is none. Raises MissingError AW-GET-02 or EngineError AW-ENG-05."""
-    if config.adapter_sha256 is None:
-        return None
-    path = home.model(config.adapter_sha256)
-    if not path.is_file():
-        raise MissingError(
-            "AW-GET-02",
-            f"the adapter for {config.alias} is not here",
-            where=Where(str(path)),
-            hint="archwright models list shows the versions whose files are here",
-        )
     check_gguf(path)
     return path
 

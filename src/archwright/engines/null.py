@@ -1,7 +1,8 @@
 """The null engine: a real OpenAI-speaking server whose every time is a setting.
 
 It stands where an engine stands when the engine is not what is measured: the gateway's own cost, a plan's
-arithmetic, a test of cancellation. Its work is waiting, so its times are exact and its replies repeatable.
+arithmetic, a test of cancellation. Its work is waiting, so its times are exact and its replies repeatable. With an
+adapter its text begins with the adapter's digest, so that a reply shows which engine gave it.
 """
 
 from __future__ import annotations
@@ -17,11 +18,13 @@ from aiohttp import web
 
 from archwright.contract.record import Record
 from archwright.engines.answering import application, serve_until
-from archwright.engines.config import EngineConfig, adapter_settings
+from archwright.engines.config import EngineConfig, adapter_file, adapter_settings
 from archwright.engines.drafts import Draft, Refusal, draft, tokens_of, vector
 from archwright.engines.listening import claim_socket
 from archwright.home import Home
 from archwright.journal import Journal
+
+MARK = 12  # characters of its adapter's digest that it says
 
 
 class NullSettings(Record):
@@ -45,7 +48,9 @@ def serve(
     wait: Callable[[], Awaitable[object]] = lambda: asyncio.Event().wait(),
 ) -> None:
     """Serve on the home's socket until killed; returns only if `wait` does."""
-    engine = NullEngine(config, adapter_settings(config, NullSettings))
+    settings = adapter_settings(config, NullSettings)
+    adapter_file(config, home)
+    engine = NullEngine(config, settings)
     serve_until(wait, engine.application(), claim_socket(home, config.socket), journal, config.alias)
 
 
@@ -105,7 +110,7 @@ class NullEngine:
 
     async def _answer(self, request: web.Request, form: _Form) -> web.StreamResponse:
         body = await _json(request)
-        reply = draft(body, self._settings.text, self._config.context_tokens, self._config.default_max_tokens)
+        reply = draft(body, self._text(body), self._config.context_tokens, self._config.default_max_tokens)
         async with self._slot():
             if not body.get("stream"):
                 async for _ in self._timed(reply):
@@ -113,6 +118,12 @@ class NullEngine:
                 return web.json_response(form.whole(reply))
             options = body.get("stream_options") or {}
             return await self._streamed(request, form, reply, bool(options.get("include_usage")))
+
+    def _text(self, body: dict[str, Any]) -> str:
+        """What it says: its adapter's mark first, unless the request leaves the adapter out."""
+        adapter = self._config.adapter_sha256
+        left_out = any(given == {"id": 0, "scale": 0} for given in body.get("lora") or ())
+        return self._settings.text if adapter is None or left_out else f"{adapter[:MARK]} {self._settings.text}"
 
     async def _streamed(
         self, request: web.Request, form: _Form, reply: Draft, include_usage: bool

@@ -1,4 +1,4 @@
-"""The engines of a pool: who is healthy, who has a free slot, who waits.
+"""The engines of one pool: who is healthy, who has a free slot, who waits.
 
 Decides that waiting happens here and not in the engine: a slot is given in order of arrival, a client that leaves
 while waiting costs the engine nothing, and when no replica is left everybody waiting is told at once.
@@ -9,17 +9,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 
 from archwright.engines.client import EngineClient
-from archwright.home import Home
 from archwright.policy.admission import Reject, admit, queue_limit
 from archwright.policy.routing import ReplicaLoad, least_work
-from archwright.serving.config import EndpointSpec, GatewayConfig
+from archwright.serving.config import EndpointSpec
 from archwright.serving.refusal import Refusal, unavailable
-from archwright.settings import variable
 
 # How much one request weighs in the running mean of the time a request holds its slot.
 SMOOTHING = 0.2
@@ -27,11 +25,14 @@ CHECK_S = 2.0
 
 
 class Replica:
-    """One engine at one address."""
+    """One engine at one address, which serves one model version; `tuned`: an adapter over the plan's model."""
 
-    def __init__(self, client: EngineClient, slots: int) -> None:
+    def __init__(self, client: EngineClient, spec: EndpointSpec, address: str) -> None:
         self.client = client
-        self.slots = slots
+        self.address = address
+        self.slots = spec.slots
+        self.version = spec.serves
+        self.tuned = spec.tuned
         self.running = 0
         self.work_tokens = 0
         self.healthy = False
@@ -61,6 +62,7 @@ class Pool:
         self._waiting: deque[asyncio.Future[Replica]] = deque()
         self._weights: dict[asyncio.Future[Replica], int] = {}
         self._checking: asyncio.Task[None] | None = None
+        self._former: tuple[Replica, ...] = ()
 
     @property
     def slots(self) -> int:
@@ -73,7 +75,9 @@ class Pool:
     @asynccontextmanager
     async def lease(self, work_tokens: int) -> AsyncIterator[Replica]:
         """A slot at a replica for as long as the block lasts. Raises Refusal 429 (full) and 503 (no engine)."""
-        decision = admit(self.in_flight, self.slots, queue_limit(self.slots), self._service_s)
+        # What still runs on engines that were replaced takes no room from those who come now.
+        elsewhere = sum(replica.running for replica in self._former)
+        decision = admit(self.in_flight - elsewhere, self.slots, queue_limit(self.slots), self._service_s)
         if isinstance(decision, Reject):
             raise Refusal(
                 HTTPStatus.TOO_MANY_REQUESTS,
@@ -93,6 +97,13 @@ class Pool:
         finally:
             self._count(-1)
 
+    def replace(self, replicas: tuple[Replica, ...], health_path: str) -> None:
+        """Other engines from now on: whoever waits gets a slot of theirs, whoever runs stays where it is."""
+        former = [replica for replica in (*self._former, *self.replicas) if replica.running]
+        self._former = tuple(replica for replica in former if replica not in replicas)
+        self.replicas, self._health_path = replicas, health_path
+        self._serve_waiting()
+
     async def failed(self, replica: Replica) -> None:
         """An engine broke a request off: look at it before it gets another."""
         replica.healthy = False
@@ -103,10 +114,6 @@ class Pool:
         if self._checking is None or self._checking.done():
             self._checking = asyncio.create_task(self._check())
         await asyncio.shield(self._checking)
-
-    async def close(self) -> None:
-        for replica in self.replicas:
-            await replica.client.close()
 
     async def _check(self) -> None:
         await asyncio.gather(*(self._look_at(replica) for replica in self.replicas))
@@ -178,19 +185,3 @@ class Pool:
 
 def no_engine() -> Refusal:
     return unavailable("the model's engine is not available now; try again", "engine_unavailable")
-
-
-def make_pools(config: GatewayConfig, home: Home, on_change: Callable[[str, int], None]) -> Mapping[str, Pool]:
-    """The pools a configuration names, each with a client per address."""
-    pools: dict[str, Pool] = {}
-    for spec in config.endpoints:
-        if spec.pool not in pools:
-            replicas = tuple(Replica(_client(address, spec, home), spec.slots) for address in spec.addresses)
-            pools[spec.pool] = Pool(spec.pool, replicas, spec.health_path, on_change)
-    return pools
-
-
-def _client(address: str, spec: EndpointSpec, home: Home) -> EngineClient:
-    if address.startswith("unix:"):
-        address = f"unix:{home.socket(address.removeprefix('unix:'))}"
-    return EngineClient(address, variable(spec.key_env) if spec.key_env else None)

@@ -14,6 +14,7 @@ import msgspec
 
 from archwright.monitor.exposition import CONTENT_TYPE
 from archwright.serving import validate
+from archwright.serving.directory import MODEL_NAME
 from archwright.serving.embeddings import embed
 from archwright.serving.exchange import Exchange
 from archwright.serving.fields import decode
@@ -54,13 +55,14 @@ async def embeddings(gateway: Gateway, exchange: Exchange, _name: str) -> None:
 
 
 async def models(gateway: Gateway, exchange: Exchange, _name: str) -> None:
+    """What a generation may name. Classifiers are not among them: a client that picks one could only be refused."""
     data = [_model(gateway, name) for name in gateway.directory.names]
     await _json(exchange, HTTPStatus.OK, {"object": "list", "data": data})
 
 
 async def model(gateway: Gateway, exchange: Exchange, name: str) -> None:
     if name not in gateway.directory.names:
-        message = f"the model {name[: validate.MODEL_NAME]!r} does not exist"
+        message = f"the model {name[:MODEL_NAME]!r} does not exist"
         raise Refusal(HTTPStatus.NOT_FOUND, message, openai_code="model_not_found", param="model")
     await _json(exchange, HTTPStatus.OK, _model(gateway, name))
 
