@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from archwright.api import audit, catalog, key, models, tenant
+from archwright.api import audit, catalog, data, key, models, tenant
 from archwright.api.inspecting import doctor, settings
 from archwright.api.measuring import bench, reconcile
 from archwright.api.planning import explain, init, plan
@@ -13,6 +13,7 @@ __all__ = [
     "audit",
     "bench",
     "catalog",
+    "data",
     "doctor",
     "down",
     "explain",

@@ -14,7 +14,7 @@ import msgspec
 from archwright.contract.lineage import DatasetVersion, Edge, node
 from archwright.errors import DataError, Where
 from archwright.home import Home, write_atomic
-from archwright.lake import tables
+from archwright.lake import card, tables
 from archwright.monitor import lineage
 from archwright.store import Store, Table
 
@@ -59,6 +59,7 @@ def _noted(home: Home, dataset: str, version: int) -> Path:
 
 def register(home: Home, store: Store, version: DatasetVersion) -> None:
     """Bring a committed version into the index: its card, its edges, its row (last: it says all is there)."""
+    card.write(home, version)
     at = version.at
     child = node("dataset", version.id)
     edges = []
