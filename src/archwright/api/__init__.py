@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from archwright.api import audit, catalog, data, key, models, tenant
+from archwright.api import audit, catalog, data, key, models, runs, tenant
 from archwright.api.inspecting import doctor, settings
 from archwright.api.measuring import bench, reconcile
 from archwright.api.planning import explain, init, plan
 from archwright.api.running import ask, down, status, up
+from archwright.api.training import train
 
 __all__ = [
     "ask",
@@ -22,8 +23,10 @@ __all__ = [
     "models",
     "plan",
     "reconcile",
+    "runs",
     "settings",
     "status",
     "tenant",
+    "train",
     "up",
 ]

@@ -14,6 +14,7 @@ from typing import IO
 
 import msgspec
 
+from archwright import settings
 from archwright.contract.record import Record
 from archwright.errors import (
     AccessError,
@@ -32,7 +33,7 @@ from archwright.errors import (
 )
 from archwright.home import Home
 from archwright.settings import child_environment
-from archwright.training import base, runs
+from archwright.training import base, ray_crew, runs
 from archwright.training.loop import Progress
 from archwright.training.task import Result
 from archwright.training.work import result as result_of
@@ -48,6 +49,9 @@ KINDS: dict[str, type[ArchwrightError]] = {
     "TRN": TrainError,
     "USE": UsageError,
 }
+
+
+KILLED = "AW-TRN-24"
 
 
 class Failure(Record):
@@ -127,7 +131,7 @@ class Launched:
         by = f"signal {-status} ended it" if status < 0 else f"it ended with status {status}"
         memory = " (the system may have run out of memory)" if status == -signal.SIGKILL else ""
         return TrainError(
-            "AW-TRN-24",
+            KILLED,
             f"the training process of {self._run} is gone: {by}{memory}",
             where=Where(field=f"runs/{self._run}/log"),
             hint=f"archwright runs resume {self._run}",
@@ -139,6 +143,8 @@ def start(home: Home, run: str, lock: IO[bytes]) -> Launched:
     threads = str(runs.job(home, run).threads)
     # A spinning barrier makes two threads slower than one as soon as anything else runs (measured).
     environment = {**base.QUIET, "OMP_NUM_THREADS": threads, "GOMP_SPINCOUNT": "1000", "PYTHONUNBUFFERED": "1"}
+    if runs.spec(home, run).workers > 1:
+        environment |= ray_crew.environment(home, settings.load().ray_address)
     try:
         with open(home.run(run) / "log", "ab") as log:
             process = subprocess.Popen(

@@ -216,7 +216,9 @@ class Lora:
         config.base_model_name_or_path = self._spec.base
         config.inference_mode = True
         config.save_pretrained(folder)
-        weights = {name: value.contiguous() for name, value in get_peft_model_state_dict(self._model).items()}
+        # No embedding was trained; left to itself, peft would ask for the base's files by its name.
+        found = get_peft_model_state_dict(self._model, save_embedding_layers=False)
+        weights = {name: value.contiguous() for name, value in found.items()}
         save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
         return Result(format="safetensors", file=WEIGHTS)
 
