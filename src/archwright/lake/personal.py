@@ -16,10 +16,14 @@ from typing import Literal, NamedTuple
 
 Kind = Literal["email", "iban", "card", "ip", "phone"]
 KINDS: tuple[Kind, ...] = ("email", "iban", "card", "ip", "phone")
-# A text without any of these holds none of the kinds; Arrow's engine looks through a whole column with it.
-SUSPECT = (
-    r"@|[0-9](?:[ .()/-]{0,3}[0-9]){6}|[A-Z]{2}[0-9]{2} ?[A-Z0-9]{4}|[0-9]\.[0-9]+\.[0-9]|[0-9A-Fa-f]{4}::?[0-9A-Fa-f]"
-)
+# A text without the pattern of a kind holds none of it: Arrow's engine looks through a whole column at once.
+SUSPECT: dict[Kind, str] = {
+    "email": r"[^\s]@[^\s]+\.",
+    "iban": r"[A-Z]{2}[0-9]{2} ?[A-Z0-9]{2}",
+    "card": r"[2-6](?:[ -]?[0-9]){12}",
+    "ip": r"[0-9]\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]|[0-9A-Fa-f]{4}::?[0-9A-Fa-f]",
+    "phone": r"[0-9](?:[ .()/-]{0,3}[0-9]){6}",
+}
 
 
 class Span(NamedTuple):
@@ -28,11 +32,11 @@ class Span(NamedTuple):
     kind: Kind
 
 
-def spans(text: str) -> list[Span]:
-    """Every place found, in order, none overlapping another."""
+def spans(text: str, suspected: Collection[str] = KINDS) -> list[Span]:
+    """Every place found, in order, none overlapping another; only `suspected` kinds are looked for."""
     taken: list[Span] = []
     for kind in KINDS:
-        for start, end in FINDERS[kind](text):
+        for start, end in FINDERS[kind](text) if kind in suspected else ():
             place = bisect_left(taken, (start,))
             before = taken[place - 1].end if place else 0
             if before <= start and (place == len(taken) or end <= taken[place].start):
@@ -40,10 +44,10 @@ def spans(text: str) -> list[Span]:
     return taken
 
 
-def redacted(text: str, kinds: Collection[str]) -> tuple[str, list[str]]:
+def redacted(text: str, kinds: Collection[str], suspected: Collection[str] = KINDS) -> tuple[str, list[str]]:
     """The text with every place of `kinds` as <EMAIL> and so on, and the kind of each place in order."""
     pieces, found, last = [], [], 0
-    for span in spans(text):
+    for span in spans(text, suspected):
         if span.kind in kinds:
             pieces += [text[last : span.start], f"<{span.kind.upper()}>"]
             found.append(str(span.kind))
@@ -172,12 +176,11 @@ def _addressed(text: str) -> bool:
     return not (found.is_loopback or found.is_unspecified)
 
 
-_CALL = (
+CALLED = re.compile(
     r"\b(?:(?:tele)?phones?|tel|t[ée]l[ée]fono?|telefon|mobile?|cell|fax|call(?:ed|ing)?|ring|dial|sms|whatsapp|handy"
-    r"|portable|rufen?)\b"
+    r"|portable|rufen?)\b[^\n\d]{0,16}$",
+    re.IGNORECASE,
 )
-CALL_WORD = re.compile(_CALL, re.IGNORECASE)
-CALLED = re.compile(_CALL + r"[^\n\d]{0,16}$", re.IGNORECASE)
 INTERNATIONAL = re.compile(
     r"(?<![\w+.-])(?<!\d )(?:\+|00)[1-9][0-9]{0,2}(?:[ .\-/]?(?:\(0?[0-9]{1,4}\)|[0-9]{1,14})){1,7}(?![\w-]|[.,][0-9])"
 )
@@ -185,6 +188,7 @@ INTERNATIONAL = re.compile(
 AMERICAN = re.compile(
     r"(?<![\w.+/(-])(?:1[ .-])?(?:\([2-9][0-9]{2}\) ?|[2-9][0-9]{2}[.-])[2-9][0-9]{2}[ .-][0-9]{4}(?![\w-]|\.[0-9])"
 )
+DIGITS = re.compile(r"[0-9](?:[ .()/-]{0,3}[0-9]){6,14}")
 NATIONAL = re.compile(r"(?<![\w.+(-])\(?[0-9][0-9()]*(?:[ .\-/]{1,2}\(?[0-9]+\)?){0,6}(?![\w-]|[.,][0-9])")
 
 
@@ -194,9 +198,10 @@ def _phones(text: str) -> Iterator[tuple[int, int]]:
             yield match.span()
     for match in AMERICAN.finditer(text):
         yield match.span()
-    for word in CALL_WORD.finditer(text):
-        near = NATIONAL.search(text, word.end(), word.end() + 48)
-        if near and CALLED.search(text, word.start(), near.start()) and _national(near.group()):
+    for run in DIGITS.finditer(text):
+        start = run.start() - text.startswith("(", run.start() - 1)
+        near = NATIONAL.match(text, start)
+        if near and CALLED.search(text, max(0, start - BEFORE), start) and _national(near.group()):
             yield near.span()
 
 

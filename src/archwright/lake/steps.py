@@ -60,12 +60,9 @@ class Redact:
         changes: dict[int, list[str]] = {}
         made: dict[str, Any] = {}
         for name in self.columns:
-            suspects = pc.match_substring_regex(batch.column(name), personal.SUSPECT)
-            suspects = pc.and_(suspects, pc.is_null(batch.column(marks.STEP)))
-            places = pc.indices_nonzero(pc.fill_null(suspects, False)).to_pylist()
             texts: dict[int, str] = {}
-            for place in places:
-                text, found = personal.redacted(batch.column(name)[place].as_py(), self.kinds)
+            for place, suspected in self._suspects(batch, name).items():
+                text, found = personal.redacted(batch.column(name)[place].as_py(), self.kinds, suspected)
                 if found:
                     texts[place] = text
                     changes.setdefault(place, []).extend(found)
@@ -78,6 +75,18 @@ class Redact:
         before = batch.column(marks.CHANGES).to_pylist()
         words = [[*(old or ()), *changes.get(place, ())] or None for place, old in enumerate(before)]
         return marks.replaced(batch, {**made, marks.CHANGES: pa.array(words, pa.large_list(pa.large_string()))})
+
+    def _suspects(self, batch: Any, name: str) -> dict[int, list[str]]:
+        """Row -> the kinds worth looking for; of rows that are still in and hold one of ours."""
+        import pyarrow.compute as pc  # noqa: PLC0415
+
+        still = pc.is_null(batch.column(marks.STEP))
+        found: dict[int, list[str]] = {}
+        for kind, pattern in personal.SUSPECT.items():
+            hits = pc.and_(still, pc.fill_null(pc.match_substring_regex(batch.column(name), pattern), False))
+            for place in pc.indices_nonzero(hits).to_pylist():
+                found.setdefault(place, []).append(kind)
+        return {place: kinds for place, kinds in found.items() if not set(kinds).isdisjoint(self.kinds)}
 
 
 @dataclass(frozen=True)

@@ -75,12 +75,12 @@ def register(home: Home, store: Store, version: DatasetVersion) -> None:
 
 def repair(home: Home, store: Store, dataset: str) -> None:
     """Bring what was committed and not registered into the index. The caller holds the data set's lock."""
-    table = tables.load(home, dataset)
-    if table is None:
-        return
     there = {version.version for version in store.rows(VERSIONS, {"dataset": dataset})}
-    for number, content_sha256 in sorted(tables.tags(table).items()):
-        if number not in there:
-            version = msgspec.json.decode(_noted(home, dataset, number).read_bytes(), type=DatasetVersion)
-            if version.content_sha256 == content_sha256:
-                register(home, store, version)
+    noted = {int(path.stem[1:]): path for path in home.folder("lake", "versions", dataset).glob("v*.json")}
+    missing = sorted(noted.keys() - there)
+    table = tables.load(home, dataset) if missing else None  # only then worth loading the table's library
+    committed = {} if table is None else tables.tags(table)
+    for number in missing:
+        version = msgspec.json.decode(noted[number].read_bytes(), type=DatasetVersion)
+        if version.content_sha256 == committed.get(number):
+            register(home, store, version)
