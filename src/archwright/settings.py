@@ -20,7 +20,8 @@ PREFIX = "ARCHWRIGHT_"
 
 @dataclass(frozen=True)
 class Settings:
-    """One instance is made per process and passed down. Ports: 0 means any free one."""
+    """One instance is made per process and passed down. Ports: 0 means any free one. `ray_address` is that of a Ray
+    cluster for runs with several workers; empty starts Ray on this machine."""
 
     home: str = "~/.archwright"
     host: str = "127.0.0.1"
@@ -29,6 +30,7 @@ class Settings:
     tls_certificate: str = ""
     tls_key: str = ""
     log_level: str = "info"
+    ray_address: str = ""
     sources: Mapping[str, str] = field(default_factory=dict, compare=False)
 
 

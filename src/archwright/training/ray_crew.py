@@ -8,11 +8,31 @@ equality holds to rounding only.
 
 from __future__ import annotations
 
+import secrets
 from typing import Any
 
 from archwright.errors import TrainError, missing_extra
+from archwright.home import Home, write_atomic
 
 PEER_LOST = "AW-TRN-60"
+ALONE = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_TRAIN_V2_ENABLED": "1",
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+}
+
+
+def environment(home: Home, address: str) -> dict[str, str]:
+    """What the driving process must find in its environment before it loads Ray. A Ray of our own lets in who knows
+    a secret of the home's; a cluster has its rules, which the user's environment says."""
+    if address:
+        return dict(ALONE)
+    token = home.ray_token
+    if not token.exists():
+        write_atomic(token, secrets.token_hex(32).encode())
+    return {**ALONE, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
 
 
 class RayCrew:
@@ -37,11 +57,20 @@ class RayCrew:
             parts = [part * weight if weight else torch.zeros_like(part) for part in parts]
             flat = torch.cat([*parts, parts[0].new_tensor([weight])])
             self._sum(flat)
-            flat /= flat[-1].clone()
+            if flat[-1] > 0:  # else no worker had a row that counts, and there is nothing but zeros
+                flat /= flat[-1].clone()
             at = 0
             for tensor in tensors:
                 tensor.copy_(flat[at : at + tensor.numel()].view_as(tensor))
                 at += tensor.numel()
+
+    def first(self, value: float) -> float:
+        """What the first worker gives, known to all: they decide alike even where they see different things."""
+        import torch  # noqa: PLC0415
+
+        told = torch.tensor([value], dtype=torch.float32)
+        self.mean([told], 1.0 if self.rank == 0 else 0.0)
+        return float(told)
 
     def _sum(self, flat: Any) -> None:
         try:

@@ -1,0 +1,315 @@
+"""A run with several workers: Ray Train starts them, and starts them again when one dies.
+
+Ray is for who has outgrown one machine: it is loaded for `workers` above 1 and never else. The process that drives it
+is the same training process that makes the steps of a single worker, so who started the run sees no difference. Ray
+comes from `ray_address`; empty, one is started here for as long as the run lasts, with the CPUs of this machine.
+
+On a cluster the home must be one shared folder on all its machines, under the same path, and archwright must be
+installed on each; both are looked at before anything starts. Checkpoints are ours and stand in the home: Ray is told
+of none. Each worker gets `threads` CPUs, or as many as go round when the spec leaves that open.
+
+What the workers say comes through files in the home; what they are told (to stop) goes the same way. Ray's health
+check comes every half second, since a death is noticed no sooner.
+"""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from archwright import settings
+from archwright.contract.record import Record
+from archwright.errors import ArchwrightError, InternalError, TrainError, Where, missing_extra
+from archwright.home import Home
+from archwright.journal import Journal
+from archwright.training import base, ray_worker, runs
+from archwright.training.loop import Hooks, Progress
+from archwright.training.ray_worker import Crewed, Said
+
+R = TypeVar("R", bound=Record)
+
+# Deaths in one training process; after that `runs resume` goes on.
+DEATHS = 3
+LOOK_S = 0.2
+STORE_BYTES = 100 * 1024 * 1024
+
+
+class Death(Record):
+    """A line of Ray's: workers that are gone, and what it says of the first of them."""
+
+    at: float
+    ranks: list[int]
+    reason: str
+
+
+def drive(home: Home, run: str, hooks: Hooks) -> None:
+    """Start the workers and see them through to the last step, or to where `hooks.stop` ends it.
+
+    Raises TrainError AW-TRN-61 (workers kept dying), 63 (no cluster at that address), 64 (the cluster is too small),
+    65 (a machine does not see the home), and whatever a worker met.
+    """
+    spec, job = runs.spec(home, run), runs.job(home, run)
+
+    def note(text: str) -> None:
+        hooks.tell(Progress(step=0, steps=spec.steps, note=text))
+
+    if job.base_sha256 and not base.ready(home, job.base_sha256):
+        note(f"dequantising {spec.base}, once for all runs")
+    if job.base_sha256:
+        base.prepare(home, job.base_sha256, spec.base)
+    folder = home.crew(run)
+    shutil.rmtree(folder)
+    folder = home.crew(run)
+    with _ray(home, run) as ray:
+        machines = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) >= 1]
+        threads = share([int(node["Resources"]["CPU"]) for node in machines], spec.workers, spec.threads)
+        _check_shared(ray, home, run, machines)
+        note(f"starting {spec.workers} workers on {len(machines)} machine(s), {threads} thread(s) each")
+        given = Crewed(home=str(home.root), run=run, threads=threads)
+        _follow(_Fit(ray, given, spec.workers, folder), hooks, folder, spec.steps)
+
+
+def share(cpus: list[int], workers: int, threads: int | None) -> int:
+    """The CPUs of each worker: `threads`, or as many as every worker can have on machines of so many.
+
+    Raises TrainError AW-TRN-64 when the machines are too small.
+    """
+    for each in [threads] if threads else range(max(cpus, default=0), 0, -1):
+        if sum(have // each for have in cpus) >= workers:
+            return each
+    wanted = f"{workers} workers of {threads or 1} thread(s)"
+    raise TrainError(
+        "AW-TRN-64",
+        f"{wanted} do not fit on machines with {', '.join(map(str, cpus)) or 'no'} CPUs",
+        where=Where(field="workers"),
+        hint="lower workers or threads in the spec, or set ray_address to a larger cluster",
+    )
+
+
+@contextmanager
+def _ray(home: Home, run: str) -> Iterator[Any]:
+    """Ray, joined or started; at the end left, or stopped with all it started and wrote."""
+    try:
+        import ray  # noqa: PLC0415
+        import ray.train.torch  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise missing_extra("ray", str(error.name), "training with several workers") from error
+    address = settings.load().ray_address
+    own: dict[str, Any] = {"address": address or "local"}
+    if not address:
+        own |= {"include_dashboard": False, "object_store_memory": STORE_BYTES, "_temp_dir": str(home.ray(run))}
+    quiet = {**base.QUIET, "GOMP_SPINCOUNT": "1000"}  # threads that spin slow each other down
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        try:
+            ray.init(**own, runtime_env={"env_vars": quiet}, log_to_driver=False)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise _no_cluster(address, error) from error
+        signal.signal(signal.SIGTERM, before)  # Ray would take it for itself
+        yield ray
+    finally:
+        ray.shutdown()
+        if not address:
+            shutil.rmtree(home.ray(run), ignore_errors=True)
+
+
+def _no_cluster(address: str, error: Exception) -> TrainError:
+    said = str(error).strip().splitlines() or [type(error).__name__]
+    return TrainError(
+        "AW-TRN-63",
+        f"no Ray answers at {address}: {said[0]}" if address else f"Ray does not start here: {said[0]}",
+        where=Where(field="ray_address"),
+        hint="check ray_address and the cluster, or leave it empty to start Ray on this machine",
+    )
+
+
+def seen(folder: str, machine: str, word: str) -> str:
+    """Asked on a machine of the cluster: what keeps it from the home, empty when nothing does."""
+    try:
+        if (Path(folder) / "word").read_text() != word:
+            return "it sees another folder there"
+        (Path(folder) / f"{machine}.seen").write_text(word)
+    except OSError as error:
+        return str(error.strerror)
+    return ""
+
+
+def _check_shared(ray: Any, home: Home, run: str, machines: list[Mapping[str, Any]]) -> None:
+    """Every machine must read what this one wrote in the run's folder, and write what this one can read."""
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy as Affinity  # noqa: PLC0415
+
+    folder, word = home.crew(run), secrets.token_hex(8)
+    (folder / "word").write_text(word)
+    asked = ray.remote(num_cpus=0)(seen)
+    names = [str(node["NodeID"]) for node in machines]
+    there = [asked.options(scheduling_strategy=Affinity(name, soft=False)) for name in names]
+    try:
+        flaws = ray.get([task.remote(str(folder), name, word) for task, name in zip(there, names, strict=True)])
+    except ray.exceptions.RayError as error:
+        raise _unfit("a machine of the cluster", f"it cannot run archwright ({_first_line(error)})", home) from error
+    for node, name, flaw in zip(machines, names, flaws, strict=True):
+        flaw = flaw or ("" if (folder / f"{name}.seen").exists() else "what it writes does not arrive here")
+        if flaw:
+            raise _unfit(f"machine {node['NodeManagerAddress']}", flaw, home)
+
+
+def _unfit(machine: str, flaw: str, home: Home) -> TrainError:
+    return TrainError(
+        "AW-TRN-65",
+        f"{machine} cannot take part: {flaw}",
+        where=Where(str(home.root)),
+        hint="on a cluster the home must be one shared folder, under the same path on each machine, and archwright "
+        "be installed on each",
+    )
+
+
+class _Fit:
+    """Ray Train at work in a thread of its own, so that this one can listen. Ray itself was started here: its
+    processes die with the thread that started them."""
+
+    def __init__(self, ray: Any, given: Crewed, workers: int, folder: Path) -> None:
+        self._trainer = _trainer(ray, given, workers, folder)
+        self._failures = (ray.train.TrainingFailedError, ray.exceptions.RayError)
+        self._thread = threading.Thread(target=self._run, name="ray-train", daemon=True)
+        self.error: Exception | None = RuntimeError("it did not come to an end")
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def running(self) -> bool:
+        self._thread.join(LOOK_S)
+        return self._thread.is_alive()
+
+    def _run(self) -> None:
+        try:
+            self._trainer.fit()
+            self.error = None
+        except self._failures as error:
+            self.error = error
+
+
+def _trainer(ray: Any, given: Crewed, workers: int, folder: Path) -> Any:
+    deaths = folder / "deaths.jsonl"
+
+    class Deaths(ray.train.UserCallback):  # type: ignore[misc]
+        """Lives in Ray's controller, on the machine of the driving process."""
+
+        def after_exception(self, run_context: Any, worker_exceptions: Mapping[int, Exception]) -> None:
+            # A peer that lost it fails too, and says so.
+            gone = {rank: e for rank, e in worker_exceptions.items() if not isinstance(e, ConnectionResetError)}
+            reason = next(iter(gone.values()), next(iter(worker_exceptions.values())))
+            line = Death(at=time.time(), ranks=sorted(gone), reason=_first_line(reason))
+            with deaths.open("ab") as file:
+                file.write(msgspec.json.encode(line) + b"\n")
+
+    config = ray.train.RunConfig(
+        name="ray",
+        storage_path=str(folder),
+        failure_config=ray.train.FailureConfig(max_failures=DEATHS),
+        callbacks=[Deaths()],
+    )
+    return ray.train.torch.TorchTrainer(
+        ray_worker.main,
+        train_loop_config=msgspec.to_builtins(given),
+        torch_config=ray.train.torch.TorchConfig(backend="gloo"),
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=workers, resources_per_worker={"CPU": given.threads}, placement_strategy="SPREAD"
+        ),
+        run_config=config,
+    )
+
+
+class _Tail:
+    """Knows how far each file of the crew's has been read."""
+
+    def __init__(self) -> None:
+        self._read: dict[Path, int] = {}
+
+    def lines(self, path: Path, kind: type[R]) -> list[R]:
+        """The whole lines that came since."""
+        at = self._read.get(path, 0)
+        if not path.exists():
+            return []
+        with path.open("rb") as file:
+            file.seek(at)
+            new = file.read().rpartition(b"\n")[0]
+        self._read[path] = at + len(new) + bool(new)
+        return [msgspec.json.decode(line, type=kind) for line in new.splitlines()]
+
+
+def _follow(fit: _Fit, hooks: Hooks, folder: Path, steps: int) -> None:
+    """Tell what the workers say until Ray Train is done; raise what ended it."""
+    listener = _Listener(hooks, folder, steps)
+    fit.start()
+    while fit.running():
+        listener.listen()
+        if listener.step is not None and hooks.stop():
+            (folder / "stop").touch()
+    listener.listen()
+    if listener.failures:
+        raise listener.failures[min(listener.failures)]
+    if fit.error is not None:
+        raise _given_up(fit.error, listener.died)
+
+
+def _given_up(error: Exception, died: int) -> TrainError:
+    if not died:
+        raise InternalError("AW-INT-01", f"Ray Train failed: {_first_line(error)}", hint="see the run's log") from error
+    return TrainError(
+        "AW-TRN-61",
+        f"workers died {died} times; the last said: {_first_line(error)}",
+        where=Where(field="workers"),
+        hint="archwright runs resume goes on from the newest checkpoint; see the run's log",
+    )
+
+
+class _Listener:
+    """`step` is the last one made since this process began, None before the first."""
+
+    def __init__(self, hooks: Hooks, folder: Path, steps: int) -> None:
+        self._hooks = hooks
+        self._folder = folder
+        self._steps = steps
+        self._tail = _Tail()
+        self._journal = Journal("training", sys.stderr)
+        self.step: int | None = None
+        self.died = 0
+        self.failures: dict[int, ArchwrightError] = {}
+
+    def listen(self) -> None:
+        for path in sorted(self._folder.glob("worker-*.jsonl")):
+            for said in self._tail.lines(path, Said):
+                self._hear(said)
+        for death in self._tail.lines(self._folder / "deaths.jsonl", Death):
+            self._mourn(death)
+
+    def _hear(self, said: Said) -> None:
+        if said.progress is not None:
+            self.step = said.progress.step if not said.progress.note else self.step
+            self._hooks.tell(said.progress)
+        elif said.failure is not None:
+            self.failures[said.rank] = said.failure.error()
+        else:
+            self._journal.info("worker started", rank=said.rank, pid=said.pid, host=said.host, started_at=said.at)
+
+    def _mourn(self, death: Death) -> None:
+        self.died += 1
+        who = f"worker {', '.join(map(str, death.ranks))}" if death.ranks else "a worker"
+        self._journal.warning("worker died", ranks=death.ranks, reason=death.reason, died_at=round(death.at, 3))
+        text = f"{who} is gone; all begin again from the newest checkpoint"
+        self._hooks.tell(Progress(step=self.step or 0, steps=self._steps, note=text))
+
+
+def _first_line(error: Exception) -> str:
+    lines: Callable[[], list[str]] = str(error).strip().splitlines
+    return next(iter(lines()), type(error).__name__)
