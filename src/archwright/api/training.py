@@ -92,6 +92,9 @@ class Training:
             if progress.loss is not None:
                 first = self.run.loss_first if self.run.loss_first is not None else progress.loss
                 self.run = replace(self.run, step=progress.step, loss_first=first, loss_last=progress.loss)
+            if progress.resumed:
+                with opened() as (_settings, _home, store):
+                    self._keep(store, replace(self.run, resumed=self.run.resumed + 1))
             yield progress
 
     def _settle(self) -> None:
@@ -129,7 +132,7 @@ def train(spec: str) -> Training:
     (the data set), MissingError (a package, the base's file).
     """
     chosen = read(Path(spec))
-    tasks.require(chosen.task)
+    tasks.require(chosen.task, chosen.workers)
     with opened() as (_settings, home, store):
         job = _job(home, store, chosen)
         chosen = replace(chosen, dataset=job.version.id)
@@ -172,7 +175,7 @@ def resume(id: str) -> Training:  # noqa: A002 - the verb's word
             made = runs.outcome(home, run.id)
             if made is None:
                 _unchanged(store, runs.job(home, run.id))
-                tasks.require(run.task)
+                tasks.require(run.task, run.workers)
             run = replace(run, at=time.time(), status="running", resumed=run.resumed + 1, error="")
             audited(store, "runs.resume", run.id)
             runs.append(store, run)

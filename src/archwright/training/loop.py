@@ -28,7 +28,8 @@ RECENT = 10
 
 
 class Progress(Record):
-    """One step made, or (`note`) something worth telling before or between."""
+    """One step made, or (`note`) something worth telling before or between; `resumed` tells that the run goes on after
+    a break without having ended."""
 
     step: int
     steps: int
@@ -36,6 +37,7 @@ class Progress(Record):
     units_per_s: float | None = None
     left_s: float | None = None
     note: str = ""
+    resumed: bool = False
 
 
 class State(Record):

@@ -306,8 +306,9 @@ class _Listener:
         self.died += 1
         who = f"worker {', '.join(map(str, death.ranks))}" if death.ranks else "a worker"
         self._journal.warning("worker died", ranks=death.ranks, reason=death.reason, died_at=round(death.at, 3))
-        text = f"{who} is gone; all begin again from the newest checkpoint"
-        self._hooks.tell(Progress(step=self.step or 0, steps=self._steps, note=text))
+        again = self.died <= DEATHS
+        text = f"{who} is gone; {'all begin again from the newest checkpoint' if again else 'that was once too often'}"
+        self._hooks.tell(Progress(step=self.step or 0, steps=self._steps, note=text, resumed=again))
 
 
 def _first_line(error: Exception) -> str:

@@ -93,6 +93,8 @@ def check(spec: TrainSpec, file: str | None = None) -> None:
         raise _unfit(file, "base", f"{spec.task} has no base model", "leave base out")
     if spec.task == "image-classifier" and spec.image is None:
         raise _unfit(file, "image", "a picture's shape is missing", "image: {height: 8, width: 8}")
+    if spec.task == "tabular-classifier" and spec.workers > 1:
+        raise _unfit(file, "workers", "a tabular classifier trains on one worker", "workers: 1")
     if spec.task != "image-classifier" and spec.image is not None:
         raise _unfit(file, "image", f"{spec.task} has no pictures", "leave image out")
 

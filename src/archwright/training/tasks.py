@@ -32,8 +32,10 @@ PACKAGES: dict[Task, tuple[str, ...]] = {
 }
 
 
-def require(task: Task) -> None:
-    """Raises MissingError AW-GET-01 when a package the task needs is not installed; loads none of them."""
+def require(task: Task, workers: int = 1) -> None:
+    """Raises MissingError AW-GET-01 when a package the task or its workers need is not installed; loads none."""
     for package in PACKAGES[task]:
         if find_spec(package) is None:
             raise missing_extra("train", package, f"training a {task}")
+    if workers > 1 and find_spec("ray") is None:
+        raise missing_extra("ray", "ray", "training with several workers")
