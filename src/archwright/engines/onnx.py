@@ -33,13 +33,14 @@ Item: TypeAlias = list[float | list[Any] | None] | dict[str, float | None]
 SEVERITY = 3
 FAILURES = ("Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NotImplemented", "RuntimeException")
 LARGEST = 3.4028235e38
+BATCH_ITEMS = 1024
 
 
 class OnnxSettings(Record):
     """`threads` work on one request; `batch_items` is the most a request may hold."""
 
     threads: int = 1
-    batch_items: int = 1024
+    batch_items: int = BATCH_ITEMS
 
     def __post_init__(self) -> None:
         if self.threads < 1 or self.batch_items < 1:

@@ -20,6 +20,7 @@ from archwright.serving.exchange import Exchange
 from archwright.serving.fields import decode
 from archwright.serving.gateway import Gateway
 from archwright.serving.generation import Generation
+from archwright.serving.predict import predict, question_of
 from archwright.serving.refusal import Refusal
 from archwright.serving.shapes import ChatShape, CompletionShape
 
@@ -52,6 +53,11 @@ async def embeddings(gateway: Gateway, exchange: Exchange, _name: str) -> None:
     body = decode(await exchange.read())
     question = validate.embedding(body, gateway.directory, exchange.header(validate.WORKLOAD_HEADER))
     await embed(gateway, exchange, question)
+
+
+async def prediction(gateway: Gateway, exchange: Exchange, name: str) -> None:
+    data = await exchange.read()
+    await predict(gateway, exchange, question_of(data, gateway.directory, name))
 
 
 async def models(gateway: Gateway, exchange: Exchange, _name: str) -> None:
@@ -89,6 +95,7 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", "/v1/chat/completions", "inference.invoke", chat),
     Route("POST", "/v1/completions", "inference.invoke", completion),
     Route("POST", "/v1/embeddings", "inference.invoke", embeddings),
+    Route("POST", "/v1/predict/", "inference.invoke", prediction, tail=True),
     Route("GET", "/v1/models", "models.read", models),
     Route("GET", "/v1/models/", "models.read", model, tail=True),
     Route("GET", "/metrics", "metrics.read", metrics),
