@@ -152,7 +152,10 @@ def widened(batch: Any, columns: Mapping[str, str]) -> Any:
 def _typed_text(value: object) -> str:
     if isinstance(value, bytes):
         raise Unfit("bytes")
-    return value if isinstance(value, str) else msgspec.json.encode(value).decode().strip('"')
+    try:
+        return value if isinstance(value, str) else msgspec.json.encode(value).decode().strip('"')
+    except RecursionError as error:
+        raise Unfit("nested too deep") from error
 
 
 def _typed_integer(value: object) -> int:
@@ -162,9 +165,12 @@ def _typed_integer(value: object) -> int:
 
 
 def _typed_number(value: object) -> float:
-    if isinstance(value, int | float) and not isinstance(value, bool):
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise Unfit("not a number")
+    try:
         return float(value)
-    raise Unfit("not a number")
+    except OverflowError as error:
+        raise Unfit("number not finite") from error
 
 
 def _typed_boolean(value: object) -> bool:

@@ -6,6 +6,9 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
+SIZE = 32
+BATCH = 65536
+
 
 class Content:
     def __init__(self) -> None:
@@ -18,7 +21,14 @@ class Content:
         self.rows += len(record_ids)
 
     def hexdigest(self) -> str:
-        import numpy  # noqa: PLC0415
+        import pyarrow as pa  # noqa: PLC0415
+        import pyarrow.compute as pc  # noqa: PLC0415
 
-        ids = numpy.frombuffer(b"".join(self._parts), dtype=numpy.dtype("S32"))
-        return hashlib.sha256(numpy.sort(ids).tobytes()).hexdigest()
+        raw = b"".join(self._parts)
+        ids = pa.Array.from_buffers(pa.binary(SIZE), self.rows, [None, pa.py_buffer(raw)])
+        order = pc.array_sort_indices(ids)
+        digest = hashlib.sha256()
+        for start in range(0, self.rows, BATCH):
+            sorted_ids = ids.take(order.slice(start, BATCH))
+            digest.update(sorted_ids.buffers()[1].slice(0, len(sorted_ids) * SIZE))
+        return digest.hexdigest()

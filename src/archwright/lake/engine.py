@@ -8,6 +8,7 @@ first row of each key, over all batches and machines.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Literal
 
 from archwright import settings
@@ -19,7 +20,8 @@ from archwright.lake import marks, tables
 Runner = Literal["native", "ray"]
 Step = Callable[[Any], Any]
 """An Arrow batch into an Arrow batch with as many rows; picklable."""
-BATCH_ROWS = 4096
+BATCH_ROWS = 8192
+BATCH_BYTES = 8 * 1024 * 1024
 
 
 def daft(runner: Runner = "native") -> Any:
@@ -35,14 +37,22 @@ def daft(runner: Runner = "native") -> Any:
     return engine
 
 
-def frame(home: Home, version: DatasetVersion, runner: Runner = "native") -> Any:
-    """The rows of a version with unset marks. Raises DataError AW-DATA-11 when the lake does not hold it."""
+@contextmanager
+def frame(home: Home, version: DatasetVersion, runner: Runner = "native") -> Iterator[Any]:
+    """The rows of a version with unset marks, to be worked on within the block. Raises DataError AW-DATA-11 when the
+    lake does not hold it.
+
+    The engine's own batches have 131,072 rows and it reads eight files at once, however long the rows are: within the
+    block it takes as many rows as BATCH_BYTES hold, from one file after the other.
+    """
     engine = daft(runner)
     table, snapshot = tables.snapshot(home, version)
     made = engine.read_iceberg(table, snapshot_id=snapshot).select(*version.columns)
     text = engine.DataType.string()
     unset = {name: engine.lit(None).cast(text) for name in marks.TEXTS}
-    return made.with_columns({**unset, marks.CHANGES: engine.lit(None).cast(engine.DataType.list(text))})
+    rows = max(1, min(BATCH_ROWS, BATCH_BYTES // max(1, tables.row_bytes(home, version))))
+    with engine.execution_config_ctx(default_morsel_size=rows, scantask_max_parallel=1, maintain_order=False):
+        yield made.with_columns({**unset, marks.CHANGES: engine.lit(None).cast(engine.DataType.list(text))})
 
 
 def mapped(rows: Any, step: Step, adds: Mapping[str, str] | None = None, drops: tuple[str, ...] = ()) -> Any:
@@ -53,7 +63,7 @@ def mapped(rows: Any, step: Step, adds: Mapping[str, str] | None = None, drops: 
     types |= {name: getattr(engine.DataType, kind)() for name, kind in (adds or {}).items()}
     wanted = {name: kind for name, kind in types.items() if name not in drops}
     struct = engine.DataType.struct(wanted)
-    over = engine.func.batch(return_dtype=struct, unnest=True, batch_size=BATCH_ROWS)(_Over(step, names))
+    over = engine.func.batch(return_dtype=struct, unnest=True)(_Over(step, names))
     return rows.select(over(*(engine.col(name) for name in names)))
 
 

@@ -19,12 +19,13 @@ from archwright.contract.lineage import DatasetVersion, SourceFile
 from archwright.errors import DataError, Where
 from archwright.home import Home
 from archwright.lake import columns, survey, tables, versions
+from archwright.lake.aside import written_aside
 from archwright.lake.chunks import Broken, Chunk, OnBroken, excerpt
 from archwright.lake.content import Content
 from archwright.lake.formats import FORMATS
 from archwright.lake.kinds import OWN, schema_of
 from archwright.lake.lock import held
-from archwright.lake.quarantine import Quarantine
+from archwright.lake.quarantine import Quarantine, path_of
 from archwright.lake.sources import Source, find, signature
 from archwright.store import Store
 
@@ -125,15 +126,15 @@ def _made(home: Home, order: Order, previous: DatasetVersion | None, fresh: list
         replaced=tuple(source.name for source in fresh if source.name in known),
         rewrite=any(before[name] != kinds[name] for name in before),
     )
-    quarantine = Quarantine(home, order.name, change.version)
     content = Content()
-    with tables.drafted(home, change) as draft:
+    with written_aside(path_of(home, order.name, change.version)) as aside, tables.drafted(home, change) as draft:
+        quarantine = Quarantine(home, aside)
         _take_over(home, previous, change, draft.writer, content)
         quarantine.take_over(previous, {source.name for source in fresh})
         files = [_write(source, kinds, draft.writer, quarantine, content) for source in fresh]
         if not draft.writer.rows and not content.rows:
             raise _no_row(order, quarantine)
-        quarantine.close()
+        aside.keep()
         size = draft.stage(content.hexdigest())
         version = DatasetVersion(
             id=f"{order.name}@v{change.version}",

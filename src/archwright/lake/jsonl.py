@@ -24,6 +24,12 @@ def chunks(source: Source, on_broken: OnBroken) -> Chunks:
         if not line.text.strip():
             continue
         record = _record(line)
+        if not isinstance(record, str) and not keys.issuperset(record):
+            if any(map(names.nameless, record)):
+                record = "no name for a column"
+            else:
+                keys.update(record)
+                names.check(keys, source.name)
         if isinstance(record, str):
             on_broken(Broken(file=source.name, row=line.number, reason=record, excerpt=excerpt(line.text)))
             continue
@@ -31,9 +37,6 @@ def chunks(source: Source, on_broken: OnBroken) -> Chunks:
         contents.append(line.text)
         records.append(record)
         size += len(line.text)
-        if not keys.issuperset(record):
-            keys.update(record)
-            names.check(keys, source.name)
         if len(numbers) >= ROWS or size >= CHUNK_BYTES or len(numbers) * len(keys) >= CELLS:
             yield _chunk(numbers, contents, records)
             numbers, contents, records, keys, size = [], [], [], set(), 0

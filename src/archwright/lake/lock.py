@@ -14,6 +14,14 @@ from archwright.home import Home
 
 
 @contextmanager
+def catalog_held(home: Home) -> Iterator[None]:
+    """Waits for the moment in which the catalog is opened, and made when it is not there: two at once would clash."""
+    with open(home.folder("lake", "locks") / "catalog", "a", encoding="ascii") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
 def held(home: Home, dataset: str) -> Iterator[None]:
     """Hold the data set's lock; the system lets go of it when the process dies. Raises DataError AW-DATA-12."""
     path = home.folder("lake", "locks") / f"{dataset}.lock"

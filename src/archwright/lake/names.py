@@ -29,10 +29,14 @@ def check(names: Collection[str], file: str) -> None:
                 where=Where(file, None, name),
                 hint="archwright gives every row its own columns: rename this one in the source",
             )
-        if not name.strip() or len(name) > CHARACTERS or not name.isprintable():
+        if nameless(name):
             raise DataError(
                 "AW-DATA-15",
                 f"no name for a column: {name[:40]!r}",
                 where=Where(file),
                 hint=f"1 to {CHARACTERS} printable characters",
             )
+
+
+def nameless(name: str) -> bool:
+    return not name.strip() or len(name) > CHARACTERS or not name.isprintable()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import msgspec
 
 from archwright.contract.lineage import DatasetVersion
 from archwright.home import Home
+from archwright.lake.aside import Aside
 from archwright.lake.chunks import Broken
 
 
@@ -18,18 +18,16 @@ def path_of(home: Home, dataset: str, version: int) -> Path:
 
 
 class Quarantine:
-    """The quarantine of a version in the making; what is written counts when `close` has returned."""
+    """The quarantine of a version in the making, counted by file and by reason."""
 
-    def __init__(self, home: Home, dataset: str, version: int) -> None:
+    def __init__(self, home: Home, aside: Aside) -> None:
         self._home = home
-        self._path = path_of(home, dataset, version)
-        self._part = self._path.with_suffix(".part")
-        self._file = open(self._part, "wb")  # noqa: SIM115 - closed by `close`
+        self._aside = aside
         self._files: Counter[str] = Counter()
         self._reasons: Counter[str] = Counter()
 
     def add(self, broken: Broken) -> None:
-        self._file.write(msgspec.json.encode(broken) + b"\n")
+        self._aside.write(broken)
         self._files[broken.file] += 1
         self._reasons[broken.reason] += 1
 
@@ -48,9 +46,3 @@ class Quarantine:
 
     def drops(self) -> dict[str, int]:
         return {f"quarantine: {reason}": count for reason, count in sorted(self._reasons.items())}
-
-    def close(self) -> None:
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
-        os.replace(self._part, self._path)

@@ -7,7 +7,6 @@ followed from the file to the training set; what it holds now is in the version'
 from __future__ import annotations
 
 import hashlib
-import os
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -21,6 +20,7 @@ from archwright.contract.record import Record
 from archwright.errors import DataError, Where
 from archwright.home import Home
 from archwright.lake import engine, marks, recipe, tables, versions
+from archwright.lake.aside import Aside, written_aside
 from archwright.lake.content import Content
 from archwright.lake.ingest import check_name
 from archwright.lake.kinds import OWN, schema_of
@@ -83,20 +83,21 @@ def _mixed(name: str, message: str) -> DataError:
 
 
 def _made(home: Home, order: Order, source: DatasetVersion, previous: DatasetVersion | None) -> DatasetVersion:
-    rows = recipe.applied(order.recipe, source.columns, engine.frame(home, source, order.runner))
     change = tables.Change(
         dataset=order.recipe.into,
         version=previous.version + 1 if previous else 1,
         columns=source.columns,
         rewrite=True,
     )
-    with tables.drafted(home, change) as draft:
-        sink = _Sink(drops_of(home, change.dataset, change.version), source.columns, draft.writer)
-        for batch in engine.batches(rows):
-            sink.take(batch)
-        sink.close()
+    path = drops_of(home, change.dataset, change.version)
+    with written_aside(path) as aside, tables.drafted(home, change) as draft:
+        sink = _Sink(aside, source.columns, draft.writer)
+        with engine.frame(home, source, order.runner) as rows:
+            for batch in engine.batches(recipe.applied(order.recipe, source.columns, rows)):
+                sink.take(batch)
         if not sink.content.rows:
             raise _nothing_left(source, sink)
+        aside.keep()
         version = DatasetVersion(
             id=f"{change.dataset}@v{change.version}",
             dataset=change.dataset,
@@ -128,10 +129,8 @@ def _nothing_left(source: DatasetVersion, sink: _Sink) -> DataError:
 class _Sink:
     """Takes the engine's rows: those that are in to the table, those that are out to the list of drops."""
 
-    def __init__(self, path: Path, columns: dict[str, str], writer: tables.Writer) -> None:
-        self._path = path
-        self._part = path.with_suffix(".part")
-        self._file = open(self._part, "wb")  # noqa: SIM115 - closed by `close`
+    def __init__(self, aside: Aside, columns: dict[str, str], writer: tables.Writer) -> None:
+        self._aside = aside
         self._schema = schema_of(columns)
         self._texts = [name for name, kind in columns.items() if kind == "text" and name not in OWN]
         self._writer = writer
@@ -156,7 +155,7 @@ class _Sink:
         names = ("record_id", marks.STEP, marks.REASON, marks.TWIN)
         for record, step, reason, twin in zip(*(out.column(name).to_pylist() for name in names), strict=True):
             drop = Drop(record_id=record, step=step, reason=reason, kept=twin)
-            self._file.write(msgspec.json.encode(drop) + b"\n")
+            self._aside.write(drop)
             self.drops[f"{step}: {reason}"] += 1
 
     def _identities(self, kept: Any) -> Any:
@@ -170,9 +169,3 @@ class _Sink:
         rows = kept.filter(altered).select(["record_id", *self._texts]).to_pylist()
         new = [hashlib.sha256(msgspec.json.encode(list(row.values()))).hexdigest() for row in rows]
         return pc.replace_with_mask(kept.column("record_id"), altered, pa.array(new, kept.column("record_id").type))
-
-    def close(self) -> None:
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
-        os.replace(self._part, self._path)

@@ -20,9 +20,11 @@ from archwright.contract.record import Record
 from archwright.errors import DataError, Where, missing_extra
 from archwright.home import Home
 from archwright.lake.kinds import field_type, kind_of_field, kind_of_type, schema_of
+from archwright.lake.lock import catalog_held
 
 NAMESPACE = "lake"
 FILE_BYTES = 64 * 1024 * 1024
+GROUP_BYTES = 8 * 1024 * 1024
 PROPERTY = "archwright.version"
 CONTENT = "archwright.content"
 # Column bounds in the metadata would keep personal values beyond the rows: only where they help to find rows.
@@ -45,25 +47,32 @@ class Change(Record):
     rewrite: bool = False
 
 
-def catalog(home: Home) -> Any:
-    """The catalog of tables in the home's lake."""
+@contextmanager
+def opened(home: Home) -> Iterator[Any]:
+    """The catalog of tables in the home's lake. Closed right after use: a connection kept might hold up a commit."""
     try:
         from pyiceberg.catalog.sql import SqlCatalog  # noqa: PLC0415
     except ImportError as error:
         raise missing_extra("lake", "pyiceberg", "the data lake") from error
-    # Plain paths, not file:// URLs: a home may have spaces, # or % in its name.
-    made = SqlCatalog(NAMESPACE, uri=f"sqlite:///{home.lake / 'catalog.db'}", warehouse=str(home.lake / "tables"))
-    made.create_namespace_if_not_exists(NAMESPACE)
-    return made
+    # Plain paths, not file:// URLs: a home may have spaces or # in its name.
+    with catalog_held(home):
+        catalog = SqlCatalog(
+            NAMESPACE, uri=f"sqlite:///{home.lake / 'catalog.db'}", warehouse=str(home.lake / "tables")
+        )
+        catalog.create_namespace_if_not_exists(NAMESPACE)
+    try:
+        yield catalog
+    finally:
+        catalog.close()
 
 
 def load(home: Home, dataset: str) -> Any | None:
     """The table of a data set; None when it has none yet."""
     if not (home.lake / "catalog.db").exists():
         return None
-    opened = catalog(home)
     identifier = (NAMESPACE, dataset)
-    return opened.load_table(identifier) if opened.table_exists(identifier) else None
+    with opened(home) as catalog:
+        return catalog.load_table(identifier) if catalog.table_exists(identifier) else None
 
 
 def tags(table: Any) -> dict[int, str]:
@@ -98,6 +107,18 @@ def read(home: Home, version: DatasetVersion, columns: Sequence[str] | None = No
     table, place = snapshot(home, version)
     names = list(columns if columns is not None else version.columns)
     yield from _batches(table.scan(snapshot_id=place).select(*names), names)
+
+
+def row_bytes(home: Home, version: DatasetVersion) -> int:
+    """How many bytes a row of the version has on average, unpacked."""
+    import pyarrow.parquet as pq  # noqa: PLC0415
+
+    table, place = snapshot(home, version)
+    total = 0
+    for task in table.scan(snapshot_id=place).plan_files():
+        found = pq.read_metadata(task.file.file_path)
+        total += sum(found.row_group(group).total_byte_size for group in range(found.num_row_groups))
+    return total // max(1, version.rows)
 
 
 def _batches(scan: Any, names: Sequence[str]) -> Iterator[Any]:
@@ -156,7 +177,8 @@ class Writer:
             return
         path = self._folder / f"{self._start}-{len(self.paths):05d}-{self._unit}.parquet"
         table = pa.Table.from_batches(self._buffer).select(self._schema.names).cast(self._schema)
-        pq.write_table(table, path, compression="zstd", row_group_size=64 * 1024)
+        group = max(1, table.num_rows * GROUP_BYTES // max(1, table.nbytes))
+        pq.write_table(table, path, compression="zstd", row_group_size=group)
         self.paths.append(str(path))
         self._buffer, self._size = [], 0
 
@@ -164,12 +186,13 @@ class Writer:
 @contextmanager
 def drafted(home: Home, change: Change) -> Iterator[Draft]:
     """The next version, made within the block; left by an error before its commit, its files are removed."""
-    draft = Draft(home, change)
-    try:
-        yield draft
-    except BaseException:
-        draft.drop()
-        raise
+    with opened(home) as catalog:
+        draft = Draft(_table_for(catalog, change), change)
+        try:
+            yield draft
+        except BaseException:
+            draft.drop()
+            raise
 
 
 class Draft:
@@ -178,18 +201,18 @@ class Draft:
     Its caller holds the data set's lock.
     """
 
-    def __init__(self, home: Home, change: Change) -> None:
+    def __init__(self, table: Any, change: Change) -> None:
         self._change = change
-        self._table = _table_for(home, change)
+        self._table = table
         self._transaction = self._table.transaction()
         self._arrange()
         from pyiceberg.io.pyarrow import schema_to_pyarrow  # noqa: PLC0415
 
         folder = Path(self._table.location()) / "data"
         folder.mkdir(parents=True, exist_ok=True)
-        _sweep(self._table, folder)
-        schema = schema_to_pyarrow(self._transaction.table_metadata.schema())
-        self.writer = Writer(folder, schema, f"v{change.version:06d}")
+        start = f"v{change.version:06d}"
+        _sweep(table, folder, start)
+        self.writer = Writer(folder, schema_to_pyarrow(self._transaction.table_metadata.schema()), start)
 
     def _arrange(self) -> None:
         """Give the table its columns: new ones are added, those of another kind replaced, others taken away."""
@@ -235,25 +258,35 @@ class Draft:
             Path(path).unlink(missing_ok=True)
 
 
-def _table_for(home: Home, change: Change) -> Any:
-    opened = catalog(home)
+def _table_for(catalog: Any, change: Change) -> Any:
     identifier = (NAMESPACE, change.dataset)
-    if opened.table_exists(identifier):
-        table = opened.load_table(identifier)
+    if catalog.table_exists(identifier):
+        table = catalog.load_table(identifier)
+        if change.version in tags(table):
+            raise DataError(
+                "AW-DATA-25",
+                f"the lake holds {change.dataset}@v{change.version}, the store does not know it and its record is gone",
+                where=Where(None, None, change.dataset),
+                hint="bring back the folder lake/versions of the home from a backup, or take another name",
+            )
         if tags(table):
             return table
-        opened.drop_table(identifier)  # made for a first version that never was
-    return opened.create_table(identifier, schema=schema_of(change.columns), properties=PROPERTIES)
+        catalog.drop_table(identifier)  # made for a first version that never was
+    return catalog.create_table(identifier, schema=schema_of(change.columns), properties=PROPERTIES)
 
 
-def _sweep(table: Any, folder: Path) -> None:
-    """Remove data files no version names: what a killed writer left."""
-    lying = {str(path) for path in folder.iterdir()}
-    if not lying:
+def _sweep(table: Any, folder: Path, start: str) -> None:
+    """Remove what a killed writer left. That there was one shows in files that begin as the next version's do."""
+    if not any(folder.glob(f"{start}-*")):
         return
-    named: set[str] = set()
-    for snapshot in table.snapshots():
-        for manifest in snapshot.manifests(table.io):
-            named |= {entry.data_file.file_path for entry in manifest.fetch_manifest_entry(table.io)}
-    for path in lying - named:
-        Path(path).unlink()
+    manifests = {
+        manifest.manifest_path: manifest for found in table.snapshots() for manifest in found.manifests(table.io)
+    }
+    named = {
+        entry.data_file.file_path
+        for manifest in manifests.values()
+        for entry in manifest.fetch_manifest_entry(table.io, discard_deleted=False)
+    }
+    for path in folder.iterdir():
+        if str(path) not in named:
+            path.unlink()
