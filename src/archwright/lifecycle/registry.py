@@ -14,8 +14,9 @@ import os
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal
 
 from archwright.contract.lineage import (
     Edge,
@@ -26,16 +27,24 @@ from archwright.contract.lineage import (
     TrainingRun,
     node,
 )
+from archwright.engines.artefacts import missing_model
+from archwright.engines.gguf import read_gguf
 from archwright.errors import ModelError, Where, from_os_error
 from archwright.home import Home
+from archwright.lake import versions
+from archwright.lifecycle import adapter, formats
 from archwright.monitor import lineage
 from archwright.store import Conflict, Store, Table
+from archwright.training.task import Result
 
 MODELS = Table("model_versions", ModelVersion, unique=("name", "version"), index=("id", "run"))
 EVALUATIONS = Table("evaluations", Evaluation, unique=("id",), index=("model",))
 PROMOTIONS = Table("promotions", Promotion, unique=("id",), index=("endpoint",))
 
 PIECE_BYTES = 1 << 20
+LEFTOVER = ".model-"
+ABANDONED_AFTER_S = 24 * 3600.0
+NOT_STATED = "not stated"
 Relation = Literal["produced-by", "trained-on"]
 
 
@@ -128,41 +137,44 @@ def change(
     return made
 
 
-class Trained(Protocol):
-    """What a run left in its `result` folder (training.task.Result)."""
-
-    @property
-    def format(self) -> ModelFormat: ...
-    @property
-    def file(self) -> str: ...
-    @property
-    def labels(self) -> tuple[str, ...]: ...
-    @property
-    def input_shape(self) -> tuple[int, ...]: ...
-
-
-def register(store: Store, home: Home, run: TrainingRun, result: Trained) -> ModelVersion:
+def register(store: Store, home: Home, run: TrainingRun, result: Result) -> ModelVersion:
     """The model version of a finished run, made now if it is not there yet; its file and its edges are complete when
-    this returns, however often an earlier call was broken off."""
+    this returns, however often an earlier call was broken off.
+
+    Raises ModelError AW-MOD-01 to -04 for an artefact that cannot be exported, MissingError AW-GET-02 when the base's
+    file is gone, OperateError AW-OPS-01 when the disk is full: then nothing is registered.
+    """
     version = of_run(store, run.id)
     if version is None or not home.model(version.sha256, version.format).is_file():
-        form, sha256, size_bytes = _keep(home, run, result)
-        version = _appended(store, run, result, (form, sha256, size_bytes))
+        version = _appended(store, home, run, (result, *_kept(home, run, result)))
     complete_edges(store, version)
     return version
 
 
-def _keep(home: Home, run: TrainingRun, result: Trained) -> tuple[ModelFormat, str, int]:
-    """Bring the result's file into the home's models: (format, digest, bytes)."""
-    return result.format, *keep_file(home, home.run(run.id) / "result" / result.file, result.format)
+def _kept(home: Home, run: TrainingRun, result: Result) -> tuple[ModelFormat, str, int]:
+    """Bring what is served into the home's models: (format, digest, bytes)."""
+    folder = home.run(run.id) / "result"
+    if run.task != "text-lora":
+        formats.check(folder / result.file)
+        return result.format, *keep_file(home, folder / result.file, result.format)
+    base = home.model(run.base_sha256)
+    if not base.is_file():
+        raise missing_model(run.base, base)
+    exported = home.folder("models") / f"{LEFTOVER}{run.id}"
+    try:
+        adapter.export(base, folder, exported)
+        return "gguf", *keep_file(home, exported, "gguf")
+    finally:
+        exported.unlink(missing_ok=True)
 
 
 def keep_file(home: Home, source: Path, form: str) -> tuple[str, int]:
     """Copy a file into the home's models under its digest, whole or not at all: (digest, bytes)."""
     folder = home.folder("models")
+    _sweep(folder)
     digest, size_bytes = hashlib.sha256(), 0
     try:
-        handle, name = tempfile.mkstemp(dir=folder, prefix=".model-")
+        handle, name = tempfile.mkstemp(dir=folder, prefix=LEFTOVER)
         try:
             with os.fdopen(handle, "wb") as sink, source.open("rb") as data:
                 while piece := data.read(PIECE_BYTES):
@@ -179,16 +191,27 @@ def keep_file(home: Home, source: Path, form: str) -> tuple[str, int]:
     return digest.hexdigest(), size_bytes
 
 
-def _appended(store: Store, run: TrainingRun, result: Trained, file: tuple[ModelFormat, str, int]) -> ModelVersion:
+def _sweep(folder: Path) -> None:
+    """Remove what a killed registration left; a running one is younger."""
+    for left in folder.glob(f"{LEFTOVER}*"):
+        with suppress(FileNotFoundError):
+            if time.time() - left.stat().st_mtime > ABANDONED_AFTER_S:
+                left.unlink()
+
+
+def _appended(
+    store: Store, home: Home, run: TrainingRun, artefact: tuple[Result, ModelFormat, str, int]
+) -> ModelVersion:
     """The version of this run: the one that is there, else the next number. Whoever loses the race for a number looks
     again, and finds its own run's version if that is what won."""
-    form, sha256, size_bytes = file
+    result, form, sha256, size_bytes = artefact
+    licence = _licence(store, home, run)
     while True:
-        versions = store.rows(MODELS, {"name": run.name})
-        for version in versions:
+        versions_of_name = store.rows(MODELS, {"name": run.name})
+        for version in versions_of_name:
             if version.run == run.id:
                 return version
-        number = max((version.version for version in versions), default=0) + 1
+        number = max((version.version for version in versions_of_name), default=0) + 1
         made = ModelVersion(
             id=f"{run.name}@v{number}",
             name=run.name,
@@ -202,6 +225,7 @@ def _appended(store: Store, run: TrainingRun, result: Trained, file: tuple[Model
             dataset_version=run.dataset_version,
             base=run.base,
             base_sha256=run.base_sha256,
+            licence=licence,
             labels=result.labels,
             input_shape=result.input_shape,
         )
@@ -210,6 +234,16 @@ def _appended(store: Store, run: TrainingRun, result: Trained, file: tuple[Model
         except Conflict:
             continue
         return made
+
+
+def _licence(store: Store, home: Home, run: TrainingRun) -> str:
+    """What the version is bound by: the licence of the data and, for an adapter, of the base as its file states it."""
+    data = versions.find(store, run.dataset_version).licence or NOT_STATED
+    parts = [f"data {run.dataset_version}: {data}"]
+    if run.base_sha256:
+        stated = read_gguf(home.model(run.base_sha256)).values.get("general.license") or NOT_STATED
+        parts.append(f"base {run.base}: {stated}")
+    return "; ".join(parts)
 
 
 def complete_edges(store: Store, version: ModelVersion) -> None:
