@@ -33,12 +33,12 @@ class Note(Record):
 def read_note(home: Home, process: str = "gateway") -> Note | None:
     """The newest note; None when there is none, or none that can be read."""
     try:
-        return msgspec.json.decode(_path(home, process).read_bytes(), type=Note)
+        return msgspec.json.decode(note_file(home, process).read_bytes(), type=Note)
     except (OSError, msgspec.MsgspecError):
         return None
 
 
-def _path(home: Home, process: str) -> Path:
+def note_file(home: Home, process: str = "gateway") -> Path:
     return home.config(f"{process}.note")
 
 
@@ -65,7 +65,7 @@ class Changes:
                 self._revision, self._stamp = config.revision, stamp
         note = Note(pid=os.getpid(), revision=self._revision, leaving=await self._gateway.fleet.leaving())
         if note != self._noted:
-            path = _path(self._home, self._file.stem)
+            path = note_file(self._home, self._file.stem)
             await asyncio.to_thread(write_atomic, path, msgspec.json.encode(note))
             self._noted = note
 
