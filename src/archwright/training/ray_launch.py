@@ -17,13 +17,14 @@ from __future__ import annotations
 import secrets
 import shutil
 import signal
+import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
@@ -41,6 +42,7 @@ R = TypeVar("R", bound=Record)
 # Deaths in one training process; after that `runs resume` goes on.
 DEATHS = 3
 LOOK_S = 0.2
+REACH_S = 10.0
 STORE_BYTES = 100 * 1024 * 1024
 
 
@@ -76,7 +78,7 @@ def drive(home: Home, run: str, hooks: Hooks) -> None:
         _check_shared(ray, home, run, machines)
         note(f"starting {spec.workers} workers on {len(machines)} machine(s), {threads} thread(s) each")
         given = Crewed(home=str(home.root), run=run, threads=threads)
-        _follow(_Fit(ray, given, spec.workers, folder), hooks, folder, spec.steps)
+        follow(Fit(ray, given, spec.workers, folder), hooks, folder, spec.steps)
 
 
 def share(cpus: list[int], workers: int, threads: int | None) -> int:
@@ -105,6 +107,7 @@ def _ray(home: Home, run: str) -> Iterator[Any]:
     except ModuleNotFoundError as error:
         raise missing_extra("ray", str(error.name), "training with several workers") from error
     address = settings.load().ray_address
+    reach(address)
     own: dict[str, Any] = {"address": address or "local"}
     if not address:
         own |= {"include_dashboard": False, "object_store_memory": STORE_BYTES, "_temp_dir": str(home.ray(run))}
@@ -114,7 +117,7 @@ def _ray(home: Home, run: str) -> Iterator[Any]:
         try:
             ray.init(**own, runtime_env={"env_vars": quiet}, log_to_driver=False)
         except (ConnectionError, RuntimeError, ValueError) as error:
-            raise _no_cluster(address, error) from error
+            raise _no_cluster(address, _first_line(error)) from error
         signal.signal(signal.SIGTERM, before)  # Ray would take it for itself
         yield ray
     finally:
@@ -123,11 +126,23 @@ def _ray(home: Home, run: str) -> Iterator[Any]:
             shutil.rmtree(home.ray(run), ignore_errors=True)
 
 
-def _no_cluster(address: str, error: Exception) -> TrainError:
-    said = str(error).strip().splitlines() or [type(error).__name__]
+def reach(address: str) -> None:
+    """Ray itself asks a dead address for ten minutes (measured)."""
+    if not address:
+        return
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65535:
+        raise _no_cluster(address, "an address is HOST:PORT")
+    try:
+        socket.create_connection((host, int(port)), REACH_S).close()
+    except OSError as error:
+        raise _no_cluster(address, _first_line(error)) from error
+
+
+def _no_cluster(address: str, reason: str) -> TrainError:
     return TrainError(
         "AW-TRN-63",
-        f"no Ray answers at {address}: {said[0]}" if address else f"Ray does not start here: {said[0]}",
+        f"no Ray answers at {address}: {reason}" if address else f"Ray does not start here: {reason}",
         where=Where(field="ray_address"),
         hint="check ray_address and the cluster, or leave it empty to start Ray on this machine",
     )
@@ -173,7 +188,7 @@ def _unfit(machine: str, flaw: str, home: Home) -> TrainError:
     )
 
 
-class _Fit:
+class Fit:
     """Ray Train at work in a thread of its own, so that this one can listen. Ray itself was started here: its
     processes die with the thread that started them."""
 
@@ -229,7 +244,7 @@ def _trainer(ray: Any, given: Crewed, workers: int, folder: Path) -> Any:
     )
 
 
-class _Tail:
+class Tail:
     """Knows how far each file of the crew's has been read."""
 
     def __init__(self) -> None:
@@ -247,7 +262,18 @@ class _Tail:
         return [msgspec.json.decode(line, type=kind) for line in new.splitlines()]
 
 
-def _follow(fit: _Fit, hooks: Hooks, folder: Path, steps: int) -> None:
+class Working(Protocol):
+    """Ray Train at work, and how it ended."""
+
+    @property
+    def error(self) -> Exception | None: ...
+
+    def start(self) -> None: ...
+
+    def running(self) -> bool: ...
+
+
+def follow(fit: Working, hooks: Hooks, folder: Path, steps: int) -> None:
     """Tell what the workers say until Ray Train is done; raise what ended it."""
     listener = _Listener(hooks, folder, steps)
     fit.start()
@@ -280,7 +306,7 @@ class _Listener:
         self._hooks = hooks
         self._folder = folder
         self._steps = steps
-        self._tail = _Tail()
+        self._tail = Tail()
         self._journal = Journal("training", sys.stderr)
         self.step: int | None = None
         self.died = 0
@@ -300,7 +326,8 @@ class _Listener:
         elif said.failure is not None:
             self.failures[said.rank] = said.failure.error()
         else:
-            self._journal.info("worker started", rank=said.rank, pid=said.pid, host=said.host, started_at=said.at)
+            place = {"pid": said.pid, "host": said.host, "node": said.node}
+            self._journal.info("worker started", rank=said.rank, **place, started_at=said.at)
 
     def _mourn(self, death: Death) -> None:
         self.died += 1
@@ -312,5 +339,5 @@ class _Listener:
 
 
 def _first_line(error: Exception) -> str:
-    lines: Callable[[], list[str]] = str(error).strip().splitlines
-    return next(iter(lines()), type(error).__name__)
+    said = getattr(error, "strerror", None) or str(error)
+    return next(iter(said.strip().splitlines()), type(error).__name__)

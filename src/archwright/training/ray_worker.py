@@ -14,6 +14,7 @@ import socket
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 
@@ -38,6 +39,7 @@ class Said(Record):
     rank: int
     pid: int
     host: str
+    node: str
     progress: Progress | None = None
     failure: Failure | None = None
 
@@ -53,9 +55,10 @@ class Crewed(Record):
 class Voice:
     """A worker's file in the crew's folder."""
 
-    def __init__(self, folder: Path, rank: int) -> None:
+    def __init__(self, folder: Path, rank: int, node: str) -> None:
         self._folder = folder
         self._rank = rank
+        self._node = node
 
     def say(self, progress: Progress | None = None, failure: Failure | None = None) -> None:
         line = Said(
@@ -63,6 +66,7 @@ class Voice:
             rank=self._rank,
             pid=os.getpid(),
             host=socket.gethostname(),
+            node=self._node,
             progress=progress,
             failure=failure,
         )
@@ -72,10 +76,18 @@ class Voice:
             (self._folder / f"failed-{self._rank}").touch()
 
 
+class First(Protocol):
+    """A crew whose workers can ask what the first one says."""
+
+    rank: int
+
+    def first(self, value: float) -> float: ...
+
+
 class Shared:
     """The keeper of a crew: every worker goes on from the checkpoint the first one chose, and only that one writes."""
 
-    def __init__(self, crew: RayCrew, keeper: Keeper, wait: Callable[[float], None] = time.sleep) -> None:
+    def __init__(self, crew: First, keeper: Keeper, wait: Callable[[float], None] = time.sleep) -> None:
         self._crew = crew
         self._keeper = keeper
         self._wait = wait
@@ -103,12 +115,13 @@ class Shared:
 
 def main(given: Mapping[str, str | int]) -> None:
     """Called by Ray Train in each worker, with a process group around it."""
+    import ray  # noqa: PLC0415
     from torch import distributed  # noqa: PLC0415
 
     task = msgspec.convert(given, Crewed)
     home, crew = Home(task.home), RayCrew()
     folder = home.crew(task.run)
-    voice = Voice(folder, crew.rank)
+    voice = Voice(folder, crew.rank, ray.get_runtime_context().get_node_id())
     voice.say()
     try:
         with boundary("training worker"):
