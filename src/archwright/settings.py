@@ -20,8 +20,8 @@ PREFIX = "ARCHWRIGHT_"
 
 @dataclass(frozen=True)
 class Settings:
-    """One instance is made per process and passed down. Ports: 0 means any free one. `ray_address` is that of a Ray
-    cluster for runs with several workers; empty starts Ray on this machine."""
+    """One instance is made per process and passed down. Ports: 0 means any free one. `ray_address` is the
+    HOST:PORT of a Ray cluster, for data steps and for runs with several workers; empty means this machine."""
 
     home: str = "~/.archwright"
     host: str = "127.0.0.1"
@@ -103,5 +103,4 @@ def child_environment(extra: Mapping[str, str] | None = None, *, without: tuple[
 
 def keep_private() -> None:
     """Before a library with telemetry is loaded: none of it, and no progress bars among our output."""
-    for name, value in (("DO_NOT_TRACK", "1"), ("DAFT_ANALYTICS_ENABLED", "0"), ("DAFT_PROGRESS_BAR", "0")):
-        os.environ[name] = value
+    os.environ.update(DO_NOT_TRACK="1", DAFT_ANALYTICS_ENABLED="0", DAFT_PROGRESS_BAR="0", RAY_USAGE_STATS_ENABLED="0")

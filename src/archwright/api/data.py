@@ -47,10 +47,11 @@ def ingest(path: str, *, name: str, licence: str = "") -> DatasetOutcome:
 
 
 def refine(recipe: str) -> DatasetOutcome:
-    """Make a version of one data set from a version of another, by the recipe in a file. Raises DataError."""
+    """Make a version of one data set from a version of another, by the recipe in a file; on the cluster, where the
+    setting `ray_address` names one. Raises DataError."""
     wanted = recipes.read(Path(recipe))
-    with opened() as (_settings, home, store):
-        made = lake_refine.refine(home, store, lake_refine.Order(wanted))
+    with opened() as (settings, home, store):
+        made = lake_refine.refine(home, store, lake_refine.Order(wanted, "ray" if settings.ray_address else "native"))
         if made.new:
             audited(store, "data.refine", made.version.id)
         return _outcome(made.version, made.new)

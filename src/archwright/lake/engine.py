@@ -15,7 +15,7 @@ from archwright import settings
 from archwright.contract.lineage import DatasetVersion
 from archwright.errors import missing_extra
 from archwright.home import Home
-from archwright.lake import marks, tables
+from archwright.lake import cluster, marks, tables
 
 Runner = Literal["native", "ray"]
 Step = Callable[[Any], Any]
@@ -32,20 +32,25 @@ def daft(runner: Runner = "native") -> Any:
     except ImportError as error:
         raise missing_extra("lake", "daft", "refining a data set") from error
     chosen = engine.get_or_infer_runner_type()
-    if chosen != runner:
-        {"native": engine.set_runner_native, "ray": engine.set_runner_ray}[runner]()
+    if chosen != runner and runner == "native":
+        engine.set_runner_native()
+    elif chosen != runner:
+        cluster.join(cluster.load("work on a cluster"), settings.load().ray_address, {})
+        engine.set_runner_ray()
     return engine
 
 
 @contextmanager
 def frame(home: Home, version: DatasetVersion, runner: Runner = "native") -> Iterator[Any]:
     """The rows of a version with unset marks, to be worked on within the block. Raises DataError AW-DATA-11 when the
-    lake does not hold it.
+    lake does not hold it, OperateError AW-OPS-60 or AW-OPS-61 when a cluster is not there or does not see the home.
 
     The engine's own batches have 131,072 rows and it reads eight files at once, however long the rows are: within the
     block it takes as many rows as BATCH_BYTES hold, from one file after the other.
     """
     engine = daft(runner)
+    if runner == "ray":
+        cluster.check_home(cluster.load("work on a cluster"), home)
     table, snapshot = tables.snapshot(home, version)
     made = engine.read_iceberg(table, snapshot_id=snapshot).select(*version.columns)
     text = engine.DataType.string()

@@ -14,10 +14,8 @@ check comes every half second, since a death is noticed no sooner.
 
 from __future__ import annotations
 
-import secrets
 import shutil
 import signal
-import socket
 import sys
 import threading
 import time
@@ -30,9 +28,10 @@ import msgspec
 
 from archwright import settings
 from archwright.contract.record import Record
-from archwright.errors import ArchwrightError, InternalError, TrainError, Where, missing_extra
+from archwright.errors import ArchwrightError, InternalError, TrainError, Where
 from archwright.home import Home
 from archwright.journal import Journal
+from archwright.lake import cluster
 from archwright.training import base, ray_worker, runs
 from archwright.training.loop import Hooks, Progress
 from archwright.training.ray_worker import Crewed, Said
@@ -42,8 +41,8 @@ R = TypeVar("R", bound=Record)
 # Deaths in one training process; after that `runs resume` goes on.
 DEATHS = 3
 LOOK_S = 0.2
-REACH_S = 10.0
-STORE_BYTES = 100 * 1024 * 1024
+# A Ray of our own: nothing goes through its object store, which takes its memory at once.
+ALONE = {"address": "local", "include_dashboard": False, "object_store_memory": 100 * 1024 * 1024}
 
 
 class Death(Record):
@@ -57,8 +56,8 @@ class Death(Record):
 def drive(home: Home, run: str, hooks: Hooks) -> None:
     """Start the workers and see them through to the last step, or to where `hooks.stop` ends it.
 
-    Raises TrainError AW-TRN-61 (workers kept dying), 63 (no cluster at that address), 64 (the cluster is too small),
-    65 (a machine does not see the home), and whatever a worker met.
+    Raises TrainError AW-TRN-61 (workers kept dying), AW-TRN-63 (the cluster is too small), OperateError AW-OPS-60 (no
+    cluster at that address), AW-OPS-61 (a machine does not see the home), and whatever a worker met.
     """
     spec, job = runs.spec(home, run), runs.job(home, run)
 
@@ -73,9 +72,8 @@ def drive(home: Home, run: str, hooks: Hooks) -> None:
     shutil.rmtree(folder)
     folder = home.crew(run)
     with _ray(home, run) as ray:
-        machines = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) >= 1]
+        machines = cluster.machines(ray)
         threads = share([int(node["Resources"]["CPU"]) for node in machines], spec.workers, spec.threads)
-        _check_shared(ray, home, run, machines)
         note(f"starting {spec.workers} workers on {len(machines)} machine(s), {threads} thread(s) each")
         given = Crewed(home=str(home.root), run=run, threads=threads)
         follow(Fit(ray, given, spec.workers, folder), hooks, folder, spec.steps)
@@ -84,14 +82,14 @@ def drive(home: Home, run: str, hooks: Hooks) -> None:
 def share(cpus: list[int], workers: int, threads: int | None) -> int:
     """The CPUs of each worker: `threads`, or as many as every worker can have on machines of so many.
 
-    Raises TrainError AW-TRN-64 when the machines are too small.
+    Raises TrainError AW-TRN-63 when the machines are too small.
     """
     for each in [threads] if threads else range(max(cpus, default=0), 0, -1):
         if sum(have // each for have in cpus) >= workers:
             return each
     wanted = f"{workers} workers of {threads or 1} thread(s)"
     raise TrainError(
-        "AW-TRN-64",
+        "AW-TRN-63",
         f"{wanted} do not fit on machines with {', '.join(map(str, cpus)) or 'no'} CPUs",
         where=Where(field="workers"),
         hint="lower workers or threads in the spec, or set ray_address to a larger cluster",
@@ -101,23 +99,16 @@ def share(cpus: list[int], workers: int, threads: int | None) -> int:
 @contextmanager
 def _ray(home: Home, run: str) -> Iterator[Any]:
     """Ray, joined or started; at the end left, or stopped with all it started and wrote."""
-    try:
-        import ray  # noqa: PLC0415
-        import ray.train.torch  # noqa: PLC0415
-    except ModuleNotFoundError as error:
-        raise missing_extra("ray", str(error.name), "training with several workers") from error
+    ray = cluster.load("training with several workers")
     address = settings.load().ray_address
-    reach(address)
-    own: dict[str, Any] = {"address": address or "local"}
-    if not address:
-        own |= {"include_dashboard": False, "object_store_memory": STORE_BYTES, "_temp_dir": str(home.ray(run))}
     quiet = {**base.QUIET, "GOMP_SPINCOUNT": "1000"}  # threads that spin slow each other down
     before = signal.getsignal(signal.SIGTERM)
     try:
-        try:
-            ray.init(**own, runtime_env={"env_vars": quiet}, log_to_driver=False)
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            raise _no_cluster(address, _first_line(error)) from error
+        if address:
+            cluster.join(ray, address, quiet)
+            cluster.check_home(ray, home)
+        else:
+            cluster.start(ray, "", {**ALONE, "_temp_dir": str(home.ray(run))}, quiet)
         signal.signal(signal.SIGTERM, before)  # Ray would take it for itself
         yield ray
     finally:
@@ -126,74 +117,12 @@ def _ray(home: Home, run: str) -> Iterator[Any]:
             shutil.rmtree(home.ray(run), ignore_errors=True)
 
 
-def reach(address: str) -> None:
-    """Ray itself asks a dead address for ten minutes (measured)."""
-    if not address:
-        return
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdecimal() or int(port) > 65535:
-        raise _no_cluster(address, "an address is HOST:PORT")
-    try:
-        socket.create_connection((host, int(port)), REACH_S).close()
-    except OSError as error:
-        raise _no_cluster(address, _first_line(error)) from error
-
-
-def _no_cluster(address: str, reason: str) -> TrainError:
-    return TrainError(
-        "AW-TRN-63",
-        f"no Ray answers at {address}: {reason}" if address else f"Ray does not start here: {reason}",
-        where=Where(field="ray_address"),
-        hint="check ray_address and the cluster, or leave it empty to start Ray on this machine",
-    )
-
-
-def seen(folder: str, machine: str, word: str) -> str:
-    """Asked on a machine of the cluster: what keeps it from the home, empty when nothing does."""
-    try:
-        if (Path(folder) / "word").read_text() != word:
-            return "it sees another folder there"
-        (Path(folder) / f"{machine}.seen").write_text(word)
-    except OSError as error:
-        return str(error.strerror)
-    return ""
-
-
-def _check_shared(ray: Any, home: Home, run: str, machines: list[Mapping[str, Any]]) -> None:
-    """Every machine must read what this one wrote in the run's folder, and write what this one can read."""
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy as Affinity  # noqa: PLC0415
-
-    folder, word = home.crew(run), secrets.token_hex(8)
-    (folder / "word").write_text(word)
-    asked = ray.remote(num_cpus=0)(seen)
-    names = [str(node["NodeID"]) for node in machines]
-    there = [asked.options(scheduling_strategy=Affinity(name, soft=False)) for name in names]
-    try:
-        flaws = ray.get([task.remote(str(folder), name, word) for task, name in zip(there, names, strict=True)])
-    except ray.exceptions.RayError as error:
-        raise _unfit("a machine of the cluster", f"it cannot run archwright ({_first_line(error)})", home) from error
-    for node, name, flaw in zip(machines, names, flaws, strict=True):
-        flaw = flaw or ("" if (folder / f"{name}.seen").exists() else "what it writes does not arrive here")
-        if flaw:
-            raise _unfit(f"machine {node['NodeManagerAddress']}", flaw, home)
-
-
-def _unfit(machine: str, flaw: str, home: Home) -> TrainError:
-    return TrainError(
-        "AW-TRN-65",
-        f"{machine} cannot take part: {flaw}",
-        where=Where(str(home.root)),
-        hint="on a cluster the home must be one shared folder, under the same path on each machine, and archwright "
-        "be installed on each",
-    )
-
-
 class Fit:
     """Ray Train at work in a thread of its own, so that this one can listen. Ray itself was started here: its
     processes die with the thread that started them."""
 
     def __init__(self, ray: Any, given: Crewed, workers: int, folder: Path) -> None:
-        self._trainer = _trainer(ray, given, workers, folder)
+        self._trainer = _trainer(given, workers, folder)
         self._failures = (ray.train.TrainingFailedError, ray.exceptions.RayError)
         self._thread = threading.Thread(target=self._run, name="ray-train", daemon=True)
         self.error: Exception | None = RuntimeError("it did not come to an end")
@@ -213,7 +142,9 @@ class Fit:
             self.error = error
 
 
-def _trainer(ray: Any, given: Crewed, workers: int, folder: Path) -> Any:
+def _trainer(given: Crewed, workers: int, folder: Path) -> Any:
+    import ray.train.torch  # noqa: PLC0415
+
     deaths = folder / "deaths.jsonl"
 
     class Deaths(ray.train.UserCallback):  # type: ignore[misc]
@@ -223,7 +154,7 @@ def _trainer(ray: Any, given: Crewed, workers: int, folder: Path) -> Any:
             # A peer that lost it fails too, and says so.
             gone = {rank: e for rank, e in worker_exceptions.items() if not isinstance(e, ConnectionResetError)}
             reason = next(iter(gone.values()), next(iter(worker_exceptions.values())))
-            line = Death(at=time.time(), ranks=sorted(gone), reason=_first_line(reason))
+            line = Death(at=time.time(), ranks=sorted(gone), reason=cluster.first_line(reason))
             with deaths.open("ab") as file:
                 file.write(msgspec.json.encode(line) + b"\n")
 
@@ -290,10 +221,12 @@ def follow(fit: Working, hooks: Hooks, folder: Path, steps: int) -> None:
 
 def _given_up(error: Exception, died: int) -> TrainError:
     if not died:
-        raise InternalError("AW-INT-01", f"Ray Train failed: {_first_line(error)}", hint="see the run's log") from error
+        raise InternalError(
+            "AW-INT-01", f"Ray Train failed: {cluster.first_line(error)}", hint="see the run's log"
+        ) from error
     return TrainError(
         "AW-TRN-61",
-        f"workers died {died} times; the last said: {_first_line(error)}",
+        f"workers died {died} times; the last said: {cluster.first_line(error)}",
         where=Where(field="workers"),
         hint="archwright runs resume goes on from the newest checkpoint; see the run's log",
     )
@@ -336,8 +269,3 @@ class _Listener:
         again = self.died <= DEATHS
         text = f"{who} is gone; {'all begin again from the newest checkpoint' if again else 'that was once too often'}"
         self._hooks.tell(Progress(step=self.step or 0, steps=self._steps, note=text, resumed=again))
-
-
-def _first_line(error: Exception) -> str:
-    said = getattr(error, "strerror", None) or str(error)
-    return next(iter(said.strip().splitlines()), type(error).__name__)
