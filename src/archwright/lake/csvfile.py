@@ -84,6 +84,7 @@ def _header(source: Source, line: Line) -> tuple[list[str], str]:
         raise _no_header(source, line, f"the column {double!r} stands there twice", "give every column its own name")
     if all(_is_number(name) for name in found):
         raise _no_header(source, line, "the first line holds numbers", "put a line with the columns' names before it")
+    names.check_count(len(found), source.name)
     names.check(found, source.name)
     return found, delimiter
 

@@ -92,6 +92,13 @@ def ingest(home: Home, store: Store, order: Order) -> Ingested:
     with held(home, order.name):
         versions.repair(home, store, order.name)
         previous = versions.newest(store, order.name)
+        if previous is not None and previous.action == "refine":
+            raise DataError(
+                "AW-DATA-23",
+                f"{previous.id} was made by a recipe, files are not ingested over it",
+                where=Where(None, None, order.name),
+                hint="ingest into the data set it was made from, then refine again",
+            )
         found = find(order.path)
         known = {file.path: file for file in previous.files} if previous else {}
         fresh = [s for s in found.sources if s.name not in known or known[s.name].sha256 != s.sha256]

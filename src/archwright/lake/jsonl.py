@@ -28,8 +28,9 @@ def chunks(source: Source, on_broken: OnBroken) -> Chunks:
             if any(map(names.nameless, record)):
                 record = "no name for a column"
             else:
+                names.check(record.keys() - keys, source.name)
                 keys.update(record)
-                names.check(keys, source.name)
+                names.check_count(len(keys), source.name)
         if isinstance(record, str):
             on_broken(Broken(file=source.name, row=line.number, reason=record, excerpt=excerpt(line.text)))
             continue

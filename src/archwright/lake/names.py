@@ -12,15 +12,19 @@ CHARACTERS = 255
 RESERVED = "archwright:"
 
 
-def check(names: Collection[str], file: str) -> None:
-    """Raises DataError AW-DATA-13 (too many), 14 (a name of ours), 15 (no name)."""
-    if len(names) > COLUMNS:
+def check_count(count: int, file: str) -> None:
+    """Raises DataError AW-DATA-13."""
+    if count > COLUMNS:
         raise DataError(
             "AW-DATA-13",
             f"more than {COLUMNS:,} columns",
             where=Where(file),
             hint='are the names data? put them into values: {"name": ..., "value": ...}',
         )
+
+
+def check(names: Collection[str], file: str) -> None:
+    """Raises DataError AW-DATA-14 (a name of ours), 15 (no name)."""
     for name in names:
         if name in OWN or name.startswith(RESERVED):
             raise DataError(

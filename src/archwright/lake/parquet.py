@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from archwright.errors import DataError, Where
+from archwright.lake import names
 from archwright.lake.chunks import CHUNK_BYTES, ROWS, Broken, Chunk, Chunks, OnBroken, excerpt
 from archwright.lake.kinds import arrow_type, kind_of_type
 from archwright.lake.sources import Source
@@ -39,8 +40,10 @@ def _opened(source: Source) -> Iterator[Any]:
 def survey(source: Source, votes: dict[str, Counter[str]]) -> None:
     """Count a column's kind once for every row: the file says it."""
     with _opened(source) as file:
-        names = file.schema_arrow.names
-        if len(set(names)) < len(names):
+        found = file.schema_arrow.names
+        names.check_count(len(found), source.name)
+        names.check(found, source.name)
+        if len(set(found)) < len(found):
             raise DataError(
                 "AW-DATA-18", "two columns have the same name", where=Where(source.name), hint="rename one of them"
             )
@@ -72,7 +75,7 @@ def _chunk(source: Source, batch: Any, start: int, on_broken: OnBroken) -> Chunk
         on_broken(Broken(file=source.name, row=start + place, reason=bad[place], excerpt=shown))
     good = [place for place in range(batch.num_rows) if place not in bad]
     if bad:
-        columns = {name: array.take(pa.array(good)) for name, array in columns.items()}
+        columns = {name: array.take(pa.array(good, pa.int64())) for name, array in columns.items()}
     if good:
         yield Chunk([start + place for place in good], [contents[place] for place in good], columns)
 

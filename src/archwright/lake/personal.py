@@ -94,14 +94,23 @@ IBAN = re.compile(r"(?<![A-Za-z0-9])[A-Z]{2}[0-9]{2}(?: ?[A-Z0-9]){11,28}")
 
 
 def _ibans(text: str) -> Iterator[tuple[int, int]]:
-    for match in IBAN.finditer(text):
-        length = IBAN_LENGTHS.get(match.group()[:2], 0)
-        places = [place for place, sign in enumerate(match.group()) if sign != " "]
-        if not length or len(places) < length:
-            continue
-        end = match.start() + places[length - 1] + 1
-        if not text[end : end + 1].isalnum() and mod97(text[match.start() : end].replace(" ", "")) == 1:
+    at = 0
+    while match := IBAN.search(text, at):
+        end = _iban_end(match, text)
+        at = end or match.start() + 2
+        if end:
             yield match.start(), end
+
+
+def _iban_end(match: re.Match[str], text: str) -> int:
+    """Where the IBAN that begins here ends, by its country's length; 0 when there is none."""
+    length = IBAN_LENGTHS.get(match.group()[:2], 0)
+    places = [place for place, sign in enumerate(match.group()) if sign != " "]
+    if not length or len(places) < length:
+        return 0
+    end = match.start() + places[length - 1] + 1
+    valid = mod97(text[match.start() : end].replace(" ", "")) == 1 and not text[end : end + 1].isalnum()
+    return end if valid else 0
 
 
 def mod97(iban: str) -> int:
@@ -109,17 +118,21 @@ def mod97(iban: str) -> int:
     return int("".join(str(int(sign, 36)) for sign in iban[4:] + iban[:4])) % 97
 
 
-CARD = re.compile(r"(?<![\w.+-])[2-6](?:[ -]?[0-9]){12,18}(?![\w-]|\.[0-9])")
-# Digits in groups as they are printed; any other grouping is something else.
-GROUPS = {(4, 4, 4, 4), (4, 6, 5), (4, 6, 4), (4, 4, 4, 4, 3), (4, 4, 4, 1)}
+# Without gaps, or in groups as they are printed; any other grouping is something else.
+CARD = re.compile(
+    r"(?<![\w.+-])(?:[2-6][0-9]{12,18}"
+    r"|[2-6][0-9]{3}([ -])(?:[0-9]{4}\1[0-9]{4}\1[0-9]{4}(?:\1[0-9]{3})?|[0-9]{6}\1[0-9]{4,5}))(?![\w-]|\.[0-9])"
+)
 
 
 def _cards(text: str) -> Iterator[tuple[int, int]]:
     for match in CARD.finditer(text):
-        groups = re.split(r"[ -]", match.group())
-        digits = "".join(groups)
-        if (len(groups) == 1 or tuple(map(len, groups)) in GROUPS) and _issued(digits) and luhn(digits):
-            yield match.span()
+        # What comes after four groups of four may be the next number.
+        for end in (match.end(), match.start() + 19):
+            digits = re.sub("[ -]", "", text[match.start() : end])
+            if end <= match.end() and _issued(digits) and luhn(digits):
+                yield match.start(), end
+                break
 
 
 def _issued(digits: str) -> bool:
@@ -144,7 +157,7 @@ def luhn(digits: str) -> bool:
     return total % 10 == 0
 
 
-FOUR = re.compile(r"(?<![\w.-])(?<!\w/)[0-9]{1,3}(?:\.[0-9]{1,3}){3}(?![\w-]|\.[0-9])")
+FOUR = re.compile(r"(?<![\w.-])(?<!\w/)[0-9]{1,3}(?:\.[0-9]{1,3}){3}(?![\w-]|\.\w)")
 SIX = re.compile(r"(?<![\w.:])[0-9A-Fa-f]{4}:[0-9A-Fa-f:]{2,34}(?:[0-9]{1,3}(?:\.[0-9]{1,3}){3})?(?![\w:])")
 # Words after which four numbers are a version of something.
 VERSIONED = re.compile(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -35,7 +35,7 @@ class DropEmpty(Record):
 
 
 class DropShort(Record):
-    characters: int
+    characters: Annotated[int, msgspec.Meta(ge=1)]
     columns: tuple[str, ...] = ()
 
 
@@ -112,4 +112,8 @@ def checked(wanted: tuple[str, ...], columns: Mapping[str, str], *, texts: bool 
                 hint=f"columns: {', '.join(near or fitting[:8]) or 'none that would do'}",
                 nearest=near,
             )
+    if not fitting:
+        raise DataError(
+            "AW-DATA-22", "no column holds text", where=Where(None, None, "steps"), hint="this step works on texts only"
+        )
     return wanted or tuple(fitting)

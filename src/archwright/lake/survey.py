@@ -20,7 +20,7 @@ def decided(sources: Iterable[Source], previous: DatasetVersion | None) -> dict[
     votes = {name: Counter({kind: previous.rows if previous else 0}) for name, kind in before.items()}
     for source in sources:
         FORMATS[source.format].survey(source, votes)
-        names.check(votes, source.name)
+        names.check_count(len(votes), source.name)
     kinds = {name: _kept(before.get(name), columns.decide(counted)) for name, counted in votes.items()}
     for name, kind in kinds.items():
         _check_bytes(name, kind, votes[name], before.get(name))
