@@ -238,3 +238,6 @@ def test_rows_become_floats_of_32_bits(tmp_path: Path) -> None:
     rows = classifier.rows([[0.1, 2, 3], {"a": 1, "b": 2, "c": None}])
     assert rows.dtype == np.float32 and np.isnan(rows[1, 2]) and rows.shape == (2, 3)
     assert classifier.probabilities(rows).shape == (2, 2)
+    with pytest.raises(EngineError) as failed:
+        classifier.probabilities(rows[:, :2])
+    assert failed.value.code == "AW-ENG-13"

@@ -10,12 +10,16 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.csv
 from sklearn.datasets import load_breast_cancer, load_digits
 
 from archwright.contract.lineage import DatasetVersion
 from archwright.home import Home
-from archwright.training import classes
+from archwright.lake.ingest import Order, ingest
+from archwright.store import Store
+from archwright.training import classes, runs, work
 from archwright.training.data import Part, TrainingData, is_held_out
+from archwright.training.loop import Hooks
 from archwright.training.spec import Columns, Image, TrainSpec
 from archwright.training.task import Setup, Solo, Trainer
 
@@ -115,3 +119,32 @@ class Pair:
         for place, tensor in enumerate(tensors):
             tensor.copy_(sum(mine[place] * (given / whole) for mine, given in self._shared.values()))
         self._meeting.wait()
+
+
+def write_csv(path: Path, columns: Mapping[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pyarrow.csv.write_csv(pa.table(dict(columns)), path)
+
+
+def brought_in(home: Home, name: str, columns: Mapping[str, Any], folder: Path) -> DatasetVersion:
+    """The columns as a version of a data set in the home's lake."""
+    write_csv(folder / name / "rows.csv", columns)
+    store = Store(home.store_url)
+    try:
+        return ingest(home, store, Order(folder / name, name, "CC-BY-4.0")).version
+    finally:
+        store.close()
+
+
+def begun(home: Home, spec: TrainSpec, version: DatasetVersion) -> str:
+    """A run that has a folder and no step yet."""
+    job = runs.Job(id=runs.new_id(), version=version, threads=1)
+    runs.begin(home, job, spec)
+    return job.id
+
+
+def trained_run(home: Home, spec: TrainSpec, version: DatasetVersion) -> str:
+    """A run with all its steps made, in this process."""
+    run = begun(home, spec, version)
+    work.drive(home, run, Hooks(lambda _: None))
+    return run

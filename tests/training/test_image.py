@@ -173,6 +173,7 @@ def test_pictures_that_cannot_be_are_refused(tmp_path: Path) -> None:
     assert wrong.code == "AW-TRN-44" and "has 64 feature columns" in wrong.message and "72" in wrong.message
     large = _refused(digits(), replace(DIGITS, image=Image(height=4096, width=4096)), tmp_path)
     assert large.code == "AW-TRN-44" and "scale the pictures down" in large.hint
+    assert _refused(digits(), replace(DIGITS, image=None), tmp_path).code == "AW-TRN-02"
     absent = digits() | {"pixel_09": [None, *([1] * 1796)]}
     spec = replace(DIGITS, held_out=0.0)
     missing = _refused(absent, spec, tmp_path)
