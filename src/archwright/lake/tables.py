@@ -102,10 +102,18 @@ def snapshot(home: Home, version: DatasetVersion) -> tuple[Any, int]:
 def read(home: Home, version: DatasetVersion, columns: Sequence[str] | None = None) -> Iterator[Any]:
     """The rows of a version as Arrow record batches, in the order they were written; `columns` picks some.
 
-    Raises DataError AW-DATA-11 as `snapshot` does.
+    Raises DataError AW-DATA-11 as `snapshot` does, 22 for a column that is not there.
     """
     table, place = snapshot(home, version)
     names = list(columns if columns is not None else version.columns)
+    for name in names:
+        if name not in version.columns:
+            raise DataError(
+                "AW-DATA-22",
+                f"no column called {name!r} in {version.id}",
+                where=Where(None, None, name),
+                hint=f"columns: {', '.join(list(version.columns)[:24])}",
+            )
     yield from _batches(table.scan(snapshot_id=place).select(*names), names)
 
 
