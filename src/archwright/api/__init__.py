@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from archwright.api import audit, catalog, data, key, models, runs, tenant
 from archwright.api.inspecting import doctor, settings
+from archwright.api.lineage import lineage
 from archwright.api.measuring import bench, reconcile
 from archwright.api.planning import explain, init, plan
 from archwright.api.running import ask, down, status, up
@@ -20,6 +21,7 @@ __all__ = [
     "explain",
     "init",
     "key",
+    "lineage",
     "models",
     "plan",
     "reconcile",

@@ -45,8 +45,8 @@ def misfit(plan: Plan | None, model: ModelVersion) -> str:
     workloads = ", ".join(sorted({name for pool in plan.pools for name in pool.workloads})) or "none"
     if pool is None:
         return f"the plan has no workload called {model.name} (its workloads: {workloads})"
-    if pool.launch.engine != "llamacpp":
-        return f"the plan serves {model.name} with the engine {pool.launch.engine}, which loads no adapter"
-    if pool.artefact is None or pool.artefact.sha256 != model.base_sha256:
+    if pool.launch.engine == "external":
+        return f"the plan serves {model.name} from {pool.launch.url}, where no adapter of ours can be loaded"
+    if pool.artefact is not None and pool.artefact.sha256 != model.base_sha256:
         return f"the plan serves {model.name} with {pool.model}, and this is an adapter for {model.base}"
     return ""

@@ -52,6 +52,10 @@ class Reference:
                     hint="train it again: archwright train SPEC",
                 ) from error
 
+    def whole_character(self) -> int:
+        """A token that ends a character, whatever the vocabulary."""
+        return int(self.tokenizer("a", add_special_tokens=False)["input_ids"][-1])
+
     def losses(self, items: Sequence[Encoded]) -> list[tuple[float, int]]:
         """For each item the sum of its negative log-likelihoods in nats, and over how many supervised tokens."""
         import torch  # noqa: PLC0415

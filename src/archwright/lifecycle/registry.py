@@ -114,7 +114,7 @@ def change(
     endpoint, model = change_to
     before = seen[-1] if seen else None
     made = Promotion(
-        id=f"{endpoint}#{len(seen) + 1}",
+        id=next_id(endpoint, seen),
         # A clock that was set back must not reorder the history.
         at=max(time.time(), before.at if before else 0.0),
         action=action,
@@ -135,6 +135,11 @@ def change(
             hint=f"look at `archwright models history {endpoint}`, then decide again",
         ) from error
     return made
+
+
+def next_id(endpoint: str, seen: Sequence[Promotion]) -> str:
+    """The id of the change after `seen`, the endpoint's whole history."""
+    return f"{endpoint}#{len(seen) + 1}"
 
 
 def register(store: Store, home: Home, run: TrainingRun, result: Result) -> ModelVersion:

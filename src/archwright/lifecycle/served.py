@@ -12,10 +12,10 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -30,27 +30,43 @@ READY_WITHIN_S = 120.0
 GRACE_S = 5.0
 TICK_S = 0.02
 WORDS_BYTES = 8192
+FORCED = 1e4
 _ERROR_LINE = re.compile(r"AW-[A-Z]+-\d\d  (.+)")
 
 
-def log_probabilities(
-    home: Home, config: EngineConfig, prompts: Sequence[Sequence[int]], top: int
-) -> list[dict[int, float]]:
-    """For each prompt of token ids: the `top` likeliest next tokens with their log-probabilities."""
+class Asking(NamedTuple):
+    """`prompts` are token ids. Whatever the engine finds likeliest, it is made to say `word`, a token that is a whole
+    character: it holds its answer back, figures and all, while a character is incomplete. The figures are of the
+    model's own choice, before that is done."""
+
+    prompts: Sequence[Sequence[int]]
+    word: int
+    top: int
+
+
+def log_probabilities(home: Home, config: EngineConfig, asking: Asking) -> list[dict[int, float]]:
+    """For each prompt: the `top` likeliest next tokens with their log-probabilities."""
     with running(home, config) as engine:
-        return asyncio.run(_ask(engine.client(), prompts, top))
+        return asyncio.run(_ask(engine.client(), asking))
 
 
-async def _ask(client: EngineClient, prompts: Sequence[Sequence[int]], top: int) -> list[dict[int, float]]:
+async def _ask(client: EngineClient, asking: Asking) -> list[dict[int, float]]:
     try:
         # One after the other: a prefix of the next prompt is already read then.
-        return [_top(await client.post("/completion", _body(prompt, top)), client.address) for prompt in prompts]
+        return [_top(await client.post("/completion", _body(asking, p)), client.address) for p in asking.prompts]
     finally:
         await client.close()
 
 
-def _body(prompt: Sequence[int], top: int) -> dict[str, Any]:
-    return {"prompt": list(prompt), "n_predict": 1, "n_probs": top, "temperature": 0.0, "cache_prompt": True}
+def _body(asking: Asking, prompt: Sequence[int]) -> dict[str, Any]:
+    return {
+        "prompt": list(prompt),
+        "n_predict": 1,
+        "n_probs": asking.top,
+        "temperature": 0.0,
+        "cache_prompt": True,
+        "logit_bias": [[asking.word, FORCED]],
+    }
 
 
 def _top(reply: dict[str, Any], address: str) -> dict[int, float]:
@@ -79,7 +95,7 @@ def running(home: Home, config: EngineConfig, deadline_s: float = READY_WITHIN_S
                 stdin=subprocess.PIPE,
                 stdout=sink,
                 stderr=sink,
-                env=child_environment({"PYTHONUNBUFFERED": "1"}),
+                env=child_environment({"PYTHONUNBUFFERED": "1", "GOMP_SPINCOUNT": "1000"}),
                 start_new_session=True,
             )
         try:
@@ -134,6 +150,3 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
         process.wait()
     if process.stdin is not None:
         process.stdin.close()
-
-
-Ask = Callable[[Home, EngineConfig, Sequence[Sequence[int]], int], list[dict[int, float]]]

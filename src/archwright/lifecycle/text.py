@@ -22,6 +22,7 @@ from archwright.lifecycle.endpoints import pool_of, read_plan
 from archwright.lifecycle.gate import Place
 from archwright.lifecycle.interval import Interval, bootstrap, weighted_mean
 from archwright.lifecycle.reference import Reference
+from archwright.lifecycle.served import Asking
 from archwright.store import Store
 from archwright.training import base, data, runs
 from archwright.training.packing import Encoded
@@ -66,10 +67,13 @@ def examine(
     tell(f"reading them with {model.id}")
     reference.lay_over(home.run(model.run) / "result")
     tuned = _read(reference, items, windows)
+    asking = Asking(
+        [window.ids[:place] for window in windows for place in window.places], reference.whole_character(), LISTED
+    )
     del reference
     tell("asking the engine, with the adapter and without")
-    with_adapter = _engine(home, model, windows, model.sha256)
-    without = _engine(home, model, windows, None)
+    with_adapter = _engine(home, model, asking, model.sha256)
+    without = _engine(home, model, asking, None)
     readings = zip(_numbers(windows), tuned.tokens, plain.tokens, with_adapter, without, strict=True)
     scores, quality = _quality(plain.losses, tuned.losses, model)
     return scores, (quality, gate.decide([Place(*reading) for reading in readings]))
@@ -113,11 +117,8 @@ def _numbers(windows: Sequence[Window]) -> list[int]:
     return [number for number, window in enumerate(windows) for _ in window.places]
 
 
-def _engine(
-    home: Home, model: ModelVersion, windows: Sequence[Window], adapter_sha256: str | None
-) -> list[dict[int, float]]:
+def _engine(home: Home, model: ModelVersion, asking: Asking, adapter_sha256: str | None) -> list[dict[int, float]]:
     """What the engine serves at every place, started with the settings that the plan of this home gives it."""
-    prompts = [window.ids[:place] for window in windows for place in window.places]
     pool = pool_of(read_plan(home), model)
     config = EngineConfig(
         engine="llamacpp",
@@ -130,7 +131,7 @@ def _engine(
         adapter_sha256=adapter_sha256,
         settings={} if pool is None else pool.launch.settings,
     )
-    return served.log_probabilities(home, config, prompts, LISTED)
+    return served.log_probabilities(home, config, asking)
 
 
 def _quality(
