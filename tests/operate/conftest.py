@@ -52,8 +52,11 @@ class Stage:
     def up(self, **settings: Any) -> None:
         """Up with the plan's null engine, its settings changed."""
         pool = replace(self.plan.pools[0], slots=64, launch=replace(self.plan.pools[0].launch, settings=settings))
+        self.start(replace(self.plan, pools=(pool,)))
+
+    def start(self, plan: Plan) -> None:
         path = self.home.root.parent / "plan.json"
-        write_plan(replace(self.plan, pools=(pool,)), path)
+        write_plan(plan, path)
         self.url = api.up(str(path), detach=True, port=0).started.url
 
     def version(self, name: str = ENDPOINT, *, task: Task = "text-lora", data: bytes | None = None) -> ModelVersion:

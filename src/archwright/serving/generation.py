@@ -135,7 +135,7 @@ class Generation:
         meter, now = self._meter, self._exchange.now
         for attempt in range(1, ATTEMPTS + 1):
             queued_at = now()
-            async with self._pool.lease(self._question.work_tokens) as replica:
+            async with self._pool.lease(self._question.work_tokens, self._question.plain) as replica:
                 meter.asked_at = meter.event_at = now()
                 meter.queued_s += meter.asked_at - queued_at
                 begun = False
