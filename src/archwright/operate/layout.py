@@ -86,10 +86,10 @@ class Layout:
             return NOTHING if spec is None else self.plain(spec)
         key = f"{endpoint}={version.id}"
         if spec is None:
-            engine = _classifier(f"predict-{endpoint}.p{number(to.promotion)}", version)
+            engine = _classifier(f"predict-{endpoint}.v{version.version}", version)
             return Serving(version.id, key, _predict_spec(endpoint, engine.name, version.id), (engine,))
         engines = tuple(
-            _with_adapter(engine, f"engine-{endpoint}.p{number(to.promotion)}", index, version)
+            _with_adapter(engine, f"engine-{endpoint}.v{version.version}", index, version)
             for index, engine in enumerate(self._engines_of(spec))
         )
         alone = sum(other.pool == spec.pool for other in self._config.endpoints) == 1
