@@ -12,12 +12,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from examples.full.corpus import write_shuttle
 
 from archwright.contract.lineage import DatasetVersion, Gate, ModelVersion, Score, TrainingRun
 from archwright.contract.record import replace
 from archwright.engines.onnx_file import Notes
 from archwright.errors import ModelError
 from archwright.home import Home
+from archwright.lake.ingest import Order, ingest
 from archwright.lifecycle import classifier, registry
 from archwright.lifecycle.classifier import EXPORT, NOT_WORSE, QUALITY, examine
 from archwright.store import Store
@@ -98,6 +100,22 @@ def test_a_tabular_classifier_too_with_missing_values_and_few_rows(shop: Shop) -
     assert all(gate.passed for gate in gates.values())
     assert scores["accuracy"].items < classifier.EXPORT_ROWS  # rows trained on make up for it, in this gate alone
     assert f"over {classifier.EXPORT_ROWS} rows" in gates[EXPORT].detail
+
+
+@pytest.mark.nightly
+def test_the_whole_shuttle_data_set(tmp_path: Path) -> None:
+    """49,097 readings of nine sensors, 7 of 100 an anomaly; from river's wheel on the package index."""
+    assert write_shuttle(tmp_path / "shuttle" / "shuttle.csv.gz").startswith("1ed4bfa77233d95b")
+    home = Home(tmp_path / "home")
+    store = Store(home.store_url)
+    version = ingest(home, store, Order(tmp_path / "shuttle", "shuttle", "CC-BY-4.0")).version
+    assert version.rows == 49_097
+    spec = replace(CANCER, name="shuttle", steps=60, held_out=0.1, columns=Columns(label="anomaly"))
+    model = Shop(home, store, version, version).model(spec)
+    scores, gates = _by_name(examine(store, home, model))
+    store.close()
+    assert all(gate.passed for gate in gates.values())
+    assert scores["balanced_accuracy"].low > 0.98 and scores["accuracy"].items > 4500
 
 
 def test_other_weights_than_those_served_fail_the_export_gate(shop: Shop) -> None:
