@@ -203,7 +203,7 @@ def exported(torch: Any, net: Any, notes: Notes) -> Any:
     """The network with its softmax as an ONNX model that takes any number of pictures at once."""
     import onnx  # noqa: PLC0415
 
-    whole, file = torch.nn.Sequential(net, torch.nn.Softmax(dim=1)).eval(), BytesIO()
+    whole, file = torch.nn.Sequential(net, torch.nn.Softmax(dim=1)).train(False), BytesIO()
     with warnings.catch_warnings():
         # The exporter that needs no further package announces that it is the older one.
         warnings.simplefilter("ignore", DeprecationWarning)
