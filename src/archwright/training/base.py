@@ -63,7 +63,7 @@ def load(folder: Path, dtype: str) -> tuple[Any, Any]:
         model = transformers.AutoModelForCausalLM.from_pretrained(
             folder, dtype=getattr(torch, dtype), local_files_only=True, use_safetensors=True
         )
-    return model.eval(), tokenizer
+    return model.train(False), tokenizer
 
 
 def _check(source: Path, sha256: str, model: str) -> None:

@@ -67,10 +67,6 @@ class TrainSpec(Record):
 
 
 PICKLED = (".pt", ".pth", ".bin", ".pkl", ".pickle", ".ckpt", ".joblib")
-CONVERT = (
-    "convert it where you trust it: safetensors.torch.save_file(torch.load(FILE, weights_only=True), "
-    "'model.safetensors')"
-)
 
 
 def read(path: Path) -> TrainSpec:
@@ -85,7 +81,7 @@ def check(spec: TrainSpec, file: str | None = None) -> None:
     """What no single field can say."""
     if spec.base.lower().endswith(PICKLED):
         message = f"the base {spec.base} is a pickle: opening one runs whatever code is in it"
-        raise TrainError("AW-TRN-03", message, where=Where(file, None, "base"), hint=CONVERT)
+        raise TrainError("AW-TRN-03", message, where=Where(file, None, "base"), hint=_conversion(spec.base))
     text = spec.task == "text-lora"
     if text and not spec.base:
         raise _unfit(file, "base", "text-lora fine-tunes a base model", "base: SmolLM2-135M-Instruct")
@@ -99,6 +95,14 @@ def check(spec: TrainSpec, file: str | None = None) -> None:
         raise _unfit(file, "image", f"{spec.task} has no pictures", "leave image out")
 
 
+def _conversion(pickle: str) -> str:
+    """The line that takes the numbers out without running the code."""
+    load = "torch.load" + f"({pickle!r}, weights_only=True)"
+    code = f"import torch, safetensors.torch as s; s.save_file({load}, {Path(pickle).stem + '.safetensors'!r})"
+    bases = "a base is a name of `archwright models list`"
+    return f'{bases}; a file of yours becomes safetensors by: python -c "{code}"'
+
+
 def _unfit(file: str | None, field: str, message: str, hint: str) -> TrainError:
     return TrainError("AW-TRN-02", message, where=Where(file, None, field), hint=hint)
 
@@ -107,7 +111,9 @@ def _refuse(message: str, where: Where) -> TrainError:
     unknown = re.search(r"unknown field `(.+?)`", message)
     known = [name for kind in (TrainSpec, Columns, Image) for name in kind.__struct_fields__]
     near = tuple(difflib.get_close_matches(unknown.group(1), known, 3, 0.5)) if unknown else ()
-    hint = f"did you mean {near[0]}?" if near else "name, task and dataset are needed; docs/training.md has them all"
+    hint = f"did you mean {near[0]}?" if near else "every field, with its limits: docs/training.md"
     if "Invalid enum value" in message:
         hint = "task: text-lora, image-classifier or tabular-classifier"
+    elif "missing required field" in message:
+        hint = "a spec has at least name, task and dataset"
     return TrainError("AW-TRN-01", f"not a training spec: {message}", where=where, hint=hint, nearest=near)
