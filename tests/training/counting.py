@@ -71,7 +71,7 @@ def setup(spec: TrainSpec = SPEC, ids: Sequence[str] = IDS, crew: Crew | None = 
         parent=None,
         rows=len(ids),
         size_bytes=1,
-        columns={},
+        columns={"label": "integer"},
         drops={},
         changes={},
         files=(),

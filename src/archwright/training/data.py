@@ -116,7 +116,7 @@ def check_columns(version: DatasetVersion, spec: TrainSpec) -> None:
     """Raises TrainError AW-TRN-10 for a column the version does not have."""
     for name in (*required(spec), *spec.columns.features):
         if name not in version.columns:
-            near = tuple(difflib.get_close_matches(name, version.columns, 3, 0.4))
+            near = tuple(difflib.get_close_matches(name, _theirs(version.columns), 3, 0.6))
             raise TrainError(
                 "AW-TRN-10",
                 f"the dataset {version.id} has no column {name!r}",
