@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from archwright.errors import DataError, MissingError, OperateError
-from archwright.lake import chunks, ingest, tables, versions
+from archwright.lake import csvfile, ingest, sources, tables, versions
 from archwright.monitor import lineage
 
 from .lakes import Lake, code
@@ -177,10 +177,12 @@ def test_a_table_in_many_chunks_and_files_is_whole(lake: Lake, monkeypatch: pyte
     assert lake.values(lake.ingest().version, "n") == [-1, *range(50, 150)]
 
 
-def test_a_csv_of_many_columns_is_cut_by_values_not_rows(lake: Lake) -> None:
-    wide = chunks.CELLS // 1000
-    lake.put("a.csv", ",".join(f"c{n}" for n in range(1000)) + "\n" + ("1," * 999 + "1\n") * (wide + 5))
-    assert lake.ingest().version.rows == wide + 5
+def test_a_csv_of_many_columns_is_cut_by_values_not_rows(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("archwright.lake.csvfile.CELLS", 1000)
+    lake.put("a.csv", ",".join(f"c{n}" for n in range(100)) + "\n" + ("1," * 99 + "1\n") * 25)
+    source = sources.find(lake.source).sources[0]
+    assert [len(chunk.rows) for chunk in csvfile.chunks(source, lambda broken: None)] == [10, 10, 5]
+    assert lake.ingest().version.rows == 25
 
 
 def test_edges_lead_to_every_file(lake: Lake) -> None:
@@ -268,9 +270,10 @@ def test_what_the_system_refuses(lake: Lake, monkeypatch: pytest.MonkeyPatch) ->
     def denied(*_words: object, **_more: object) -> None:
         raise PermissionError(13, "Permission denied", "a.jsonl")
 
-    for place in ("archwright.lake.sources.digest_of", "archwright.lake.lines._opened"):
+    lake.put("b.txt", "text")
+    for place in ("sources.digest_of", "lines._opened", "document.open"):
         with monkeypatch.context() as patched:
-            patched.setattr(place, denied)
+            patched.setattr(f"archwright.lake.{place}", denied, raising=False)
             with pytest.raises(OperateError) as caught:
                 lake.ingest()
         assert caught.value.code == "AW-OPS-02"
@@ -287,6 +290,17 @@ def test_times_become_text_beside_text_and_bytes_beside_nothing(lake: Lake) -> N
     with pytest.raises(DataError) as caught:
         lake.ingest()
     assert code(caught.value) == "AW-DATA-19"
+
+
+def test_kinds_that_meet_in_one_ingest(lake: Lake) -> None:
+    parquet(lake, "a.parquet", n=[1, 2], flag=[True, None], word=["x", "y"])
+    lake.put("b.csv", "n,flag,word\n0.5,FALSE,3\n")
+    version = lake.ingest().version
+    assert lake.rows(version) == [
+        {"n": 1.0, "flag": True, "word": "x"},
+        {"n": 2.0, "flag": None, "word": "y"},
+        {"n": 0.5, "flag": False, "word": "3"},
+    ]
 
 
 def test_bytes_and_text_at_once(lake: Lake) -> None:

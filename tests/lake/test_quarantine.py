@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from archwright.errors import DataError
-from archwright.lake import quarantine, versions
+from archwright.lake import quarantine, tables, versions
 from archwright.lake.chunks import EXCERPT
 
 from .lakes import Lake, code
@@ -218,7 +218,10 @@ def scratched_gzip(lake: Lake) -> None:
         (lambda lake: lake.put("b.csv", ",".join(f"c{n}" for n in range(10_000)) + "\n"), "AW-DATA-13"),
     ],
 )
-def test_a_file_that_cannot_be_read_refuses_before_anything_changes(lake: Lake, make: object, expected: str) -> None:
+def test_a_file_that_cannot_be_read_refuses_before_anything_changes(
+    lake: Lake, make: object, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tables, "FILE_BYTES", 1)  # every batch is on the disk at once
     lake.put_rows("a.jsonl", [{"n": 1}])
     first = lake.ingest().version
     lake.put_rows("a.jsonl", [{"n": 2}])

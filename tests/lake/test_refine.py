@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import pytest
 
 from archwright.contract.record import replace
 from archwright.errors import DataError, MissingError
-from archwright.lake import engine, marks, recipe, refine, steps, tables, versions
+from archwright.lake import engine, recipe, refine, tables, versions
 from archwright.monitor import lineage
 
 from .lakes import Lake, code
@@ -248,35 +247,6 @@ def test_a_version_of_another_home(lake: Lake) -> None:
         assert code(caught.value) == "AW-DATA-11"
         with pytest.raises(DataError), engine.frame(lake.home, stranger):
             pass
-
-
-def test_steps_travel_to_other_machines() -> None:
-    for step in (
-        steps.DropEmpty(("a",)),
-        steps.DropShort(("a",), 5),
-        steps.Redact(("a",), ("email",)),
-        steps.Identify(("a",)),
-        steps.MarkTwins("why"),
-    ):
-        assert pickle.loads(pickle.dumps(step)) == step  # noqa: S301 - our own
-
-
-def test_a_step_is_a_function_of_a_batch() -> None:
-    """Without any engine."""
-    columns = {"a": ["a@b.example", "x"], marks.STEP: None, marks.REASON: None, marks.TWIN: None, marks.CHANGES: None}
-    kinds = {"a": pa.large_string(), marks.CHANGES: pa.large_list(pa.large_string())}
-    arrays = [
-        pa.array(values if values else [None, None], kinds.get(name, pa.large_string()))
-        for name, values in columns.items()
-    ]
-    batch = pa.RecordBatch.from_arrays(arrays, names=list(columns))
-    made = steps.DropShort(("a",), 5)(steps.Redact(("a",), ("email",))(batch))
-    assert made["a"].to_pylist() == ["<EMAIL>", "x"]
-    assert made[marks.CHANGES].to_pylist() == [["email"], None]
-    assert made[marks.STEP].to_pylist() == [None, "drop-short"]
-    again = steps.Redact(("a",), ("email",))(marks.replaced(made, {"a": batch["a"]}))
-    assert again[marks.CHANGES].to_pylist() == [["email", "email"], None]
-    assert steps.Redact(("a",), ("phone",))(batch) == batch
 
 
 def test_without_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:

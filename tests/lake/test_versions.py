@@ -107,6 +107,13 @@ def test_a_card_of_very_many_files_is_bounded() -> None:
     assert "and 800 more, named in the version's record" in text
 
 
+def test_an_empty_home_holds_nothing(lake: Lake) -> None:
+    assert tables.load(lake.home, "docs") is None
+    with pytest.raises(DataError) as caught:
+        list(tables.read(lake.home, lake_version()))
+    assert code(caught.value) == "AW-DATA-11"
+
+
 def test_reading_some_columns_in_the_order_asked_for(lake: Lake) -> None:
     lake.put_rows("a.jsonl", [{"a": 1, "b": "x"}])
     version = lake.ingest().version

@@ -128,10 +128,7 @@ def _untyped(values: Sequence[str], kind: str) -> Any | None:
     pattern = {"boolean": BOOLEAN, "integer": INTEGER, "number": NUMBER}.get(kind)
     if pattern is None or pc.all(pc.match_substring_regex(array, pattern)).as_py() is False:
         return None
-    try:
-        made = array.cast(arrow_type(kind))
-    except pa.ArrowInvalid:  # "+1" is a number to us
-        return None
+    made = array.cast(arrow_type(kind))
     return made if kind != "number" or pc.all(pc.is_finite(made)).as_py() is not False else None
 
 

@@ -18,7 +18,8 @@ def chunks(source: Source, on_broken: OnBroken) -> Chunks:
     numbers: list[int] = []
     contents: list[bytes] = []
     records: list[Mapping[str, object]] = []
-    keys: set[str] = set()
+    keys: set[str] = set()  # of the chunk
+    seen: set[str] = set()  # of the file
     size = 0
     for line in lines(source):
         if not line.text.strip():
@@ -30,7 +31,8 @@ def chunks(source: Source, on_broken: OnBroken) -> Chunks:
             else:
                 names.check(record.keys() - keys, source.name)
                 keys.update(record)
-                names.check_count(len(keys), source.name)
+                seen.update(record)
+                names.check_count(len(seen), source.name)
         if isinstance(record, str):
             on_broken(Broken(file=source.name, row=line.number, reason=record, excerpt=excerpt(line.text)))
             continue

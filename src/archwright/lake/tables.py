@@ -136,8 +136,7 @@ def _batches(scan: Any, names: Sequence[str]) -> Iterator[Any]:
     reader = ArrowScan(scan.table_metadata, scan.io, wanted, scan.row_filter)
     for task in sorted(scan.plan_files(), key=lambda task: task.file.file_path):
         for batch in reader.to_record_batches([task]):
-            if batch.num_rows:
-                yield _ours(batch, names)
+            yield _ours(batch, names)
 
 
 def _ours(batch: Any, names: Sequence[str]) -> Any:

@@ -66,8 +66,8 @@ def register(home: Home, store: Store, version: DatasetVersion) -> None:
     if version.action == "ingest":
         digests = dict.fromkeys(file.sha256 for file in version.files)
         edges = [Edge(at=at, child=child, parent=node("file", sha), relation="ingested") for sha in digests]
-    elif version.parent:
-        edges = [Edge(at=at, child=child, parent=node("dataset", version.parent), relation="refined")]
+    else:
+        edges = [Edge(at=at, child=child, parent=node("dataset", str(version.parent)), relation="refined")]
     there = {edge.parent for edge in lineage.parents(store, child)}
     lineage.append(store, [edge for edge in edges if edge.parent not in there])
     store.append(VERSIONS, [version])
