@@ -116,7 +116,8 @@ def _examination(scores: Iterable[Score], gates: Iterable[Gate]) -> None:
 def change(result: Change) -> int:
     model, before = result.model or PLAN, result.previous or PLAN
     if result.dry_run:
-        return text(f"would {result.action} {result.endpoint}: {before} -> {model}; nothing was changed")
+        would = "promote" if result.action == "promote" else "roll back"
+        return text(f"would {would} {result.endpoint}: {before} -> {model}; nothing was changed")
     served = "the running platform serves it" if result.served else "no platform is running: the next `up` serves it"
     done = "promoted" if result.action == "promote" else "rolled back"
     return text(f"{done} {result.endpoint}: {before} -> {model}  ({result.id}, by {result.by}); {served}")
@@ -152,10 +153,10 @@ def lineage(result: Chain) -> int:
         step = f"data set [bold]{escape(name)}[/]"
         at = at.add(step) if at is not None else Tree(step)
         root = root or at
-    if root is None or at is None:
-        return text("nothing is known of where it came from")
-    for line in _files(result.files):
-        at.add(line)
+    assert root is not None and at is not None  # a chain begins with what was asked for
+    if result.dataset_versions:
+        for line in _files(result.files):
+            at.add(line)
     console().print(root)
     return 0
 

@@ -43,7 +43,7 @@ class Reference:
             # peft looks for the base's files by its name, and warns of what it does not find.
             warnings.simplefilter("ignore")
             try:
-                self._model = PeftModel.from_pretrained(self._model, str(folder)).eval()
+                self._model = PeftModel.from_pretrained(self._model, str(folder)).train(False)
             except (RuntimeError, ValueError) as error:
                 raise ModelError(
                     "AW-MOD-03",
