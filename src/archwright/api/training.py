@@ -8,11 +8,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import IO
 
+from archwright.api import training_prediction
 from archwright.api.context import audited, opened
 from archwright.catalog.load import load
 from archwright.catalog.machine import usable_cores
@@ -34,13 +33,6 @@ from archwright.training.spec import TrainSpec, read
 __all__ = ["Progress", "Training", "resume", "train"]
 
 ASKING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-
-def predict(spec: TrainSpec, home: Home, store: Store) -> tuple[Prediction, ...]:
-    if find_spec("archwright.api.training_prediction") is None:
-        return ()
-    made: tuple[Prediction, ...] = import_module("archwright.api.training_prediction").predict(spec, home, store)
-    return made
 
 
 class Training:
@@ -136,7 +128,7 @@ def train(spec: str) -> Training:
     with opened() as (_settings, home, store):
         job = _job(home, store, chosen)
         chosen = replace(chosen, dataset=job.version.id)
-        predictions = predict(chosen, home, store)
+        forecast = training_prediction.forecast(chosen, home, store)
         now = time.time()
         run = TrainingRun(
             id=job.id,
@@ -151,7 +143,9 @@ def train(spec: str) -> Training:
             seed=chosen.seed,
             workers=chosen.workers,
             steps=chosen.steps,
-            predictions=predictions,
+            predictions=forecast.predictions,
+            bases=forecast.bases,
+            not_predicted=forecast.reason,
         )
         runs.begin(home, job, chosen)
         lock = runs.hold(home, run.id)

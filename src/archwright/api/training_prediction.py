@@ -67,10 +67,6 @@ def probed(home: Home, model_file: Path | None) -> MachineFacts:
     return probe_machine(home, model_file, now=time.time)
 
 
-def predict(spec: TrainSpec, home: Home, store: Store) -> tuple[Prediction, ...]:
-    return forecast(spec, home, store).predictions
-
-
 def forecast(spec: TrainSpec, home: Home, store: Store, probe: Probe = probed) -> Forecast:
     """Raises DataError AW-DATA-10 and AW-DATA-11 where the data set is not what the spec says; nothing else stops a
     run that could be trained without being predicted."""
@@ -84,7 +80,7 @@ def forecast(spec: TrainSpec, home: Home, store: Store, probe: Probe = probed) -
         return Forecast(reason=str(reason))
     except (CatalogError, MissingError) as error:
         return Forecast(reason=error.message)
-    load_ = TrainingLoad(
+    made = TrainingLoad(
         name=spec.name,
         task=spec.task,
         steps=spec.steps,
@@ -94,7 +90,7 @@ def forecast(spec: TrainSpec, home: Home, store: Store, probe: Probe = probed) -
         learned=work.learned,
         work=work.kind,
     )
-    return Forecast(*predict_training(load_, machine, row))
+    return Forecast(*predict_training(made, machine, row))
 
 
 class StepWork(NamedTuple):

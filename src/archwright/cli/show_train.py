@@ -13,7 +13,7 @@ from rich.table import Table
 from archwright.api.training import Progress, Training
 from archwright.cli import show
 from archwright.cli.numbers import band, pretty, significant
-from archwright.contract.evidence import Deviation, Prediction
+from archwright.contract.evidence import Basis, Deviation, Prediction
 from archwright.contract.lineage import TrainingRun
 
 # A terminal's line is rewritten, a file gets lines: few enough to be read.
@@ -35,14 +35,14 @@ def training(result: Training) -> int:
     out = show.console()
     if began.status == "finished":
         out.print(f"run {began.id} is finished: nothing to do")
-        return run(began)
+        return _outcome(began)
     again = f", resumed for the {_ordinal(began.resumed)} time" if began.resumed else ""
     out.print(
         f"run [bold]{began.id}[/]: {escape(began.name)} ({began.task}) on {escape(began.dataset_version)}, "
         f"{began.steps} steps{again}"
     )
-    if began.predictions and not began.resumed:
-        out.print(_promises(began.predictions))
+    if not began.resumed:
+        _promised(began)
     line = Line(sys.stdout, began.task == "text-lora")
     for progress in result:
         line.tell(progress)
@@ -51,7 +51,7 @@ def training(result: Training) -> int:
     if ended.status == "interrupted":
         out.print(f"interrupted at step {ended.step} of {ended.steps}; go on with: archwright runs resume {ended.id}")
         return INTERRUPTED
-    return run(ended)
+    return _outcome(ended)
 
 
 def _ordinal(number: int) -> str:
@@ -128,14 +128,20 @@ def runs(result: tuple[TrainingRun, ...]) -> int:
 
 
 def run(result: TrainingRun) -> int:
-    """One run: what it was, what came of it, and how the promises held."""
+    """One run: what it was, what came of it, how the promises held and what they rested on."""
+    _outcome(result)
+    _why(result.bases)
+    return 0
+
+
+def _outcome(result: TrainingRun) -> int:
     out = show.console()
     for name, value in _facts(result):
         out.print(f"{name:<10}{escape(value)}")
     if result.deviations:
         out.print(_compared(result.deviations))
-    elif result.predictions:
-        out.print(_promises(result.predictions))
+    else:
+        _promised(result)
     if result.status in ("interrupted", "failed"):
         out.print(f"go on with: archwright runs resume {result.id}")
     return 0
@@ -161,6 +167,26 @@ def _facts(result: TrainingRun) -> list[tuple[str, str]]:
     if result.error:
         facts.append(("error", result.error))
     return facts
+
+
+def _promised(run: TrainingRun) -> None:
+    if run.predictions:
+        show.console().print(_promises(run.predictions))
+    elif run.not_predicted:
+        show.console().print(f"no prediction: {escape(run.not_predicted)}")
+
+
+def _why(bases: tuple[Basis, ...]) -> None:
+    """What the promised numbers mean and how they were made, then what they rest on, each fact once."""
+    out = show.console()
+    for basis in bases:
+        out.print(f"[bold]{basis.id.rpartition('.')[2]}[/]: {escape(basis.definition)}")
+        out.print(f"  {escape(basis.formula)}")
+    facts = dict.fromkeys(fact for basis in bases for fact in basis.facts)
+    if facts:
+        out.print("[bold]they rest on[/]")
+    for fact in facts:
+        out.print(f"  {escape(fact)}")
 
 
 def _promises(predictions: tuple[Prediction, ...]) -> Table:

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from archwright.catalog.rows import TrainingEfficiency
 from archwright.contract.estimate import Estimate, product
-from archwright.contract.evidence import Basis, BasisKind, Prediction, Query
+from archwright.contract.evidence import Basis, Prediction, Query
 from archwright.contract.lineage import Task
 from archwright.contract.plan import MachineFacts
 from archwright.contract.record import Record
@@ -139,51 +139,57 @@ def _promise(name: str, metric: str, estimate: Estimate) -> Prediction:
 
 def _bases(load: TrainingLoad, rates: Rates, row: TrainingEfficiency, of: str) -> tuple[Basis, ...]:
     """One per number, under the ids the estimates name."""
-    kind: BasisKind = "calibrated" if row.confidence in ("high", "medium") else "assumed"
-    group = f"{'measured' if kind == 'calibrated' else row.confidence} row: {row.task} {row.dtype} {row.isa}"
-    shares = (
-        f"shares of the matrix rate: {row.share_of_matmul:g}, attention {row.attention_share_of_matmul:g}; band "
-        f"1/{row.low_factor:g} to {row.high_factor:g}: {row.source} ({row.as_of or 'undated'}, {row.confidence})"
-    )
-    rate = rates.all
-    pace = (
-        f"{load.threads} threads: {rate.value / 1e9:.0f} GFLOP/s [{rate.low / 1e9:.0f}, {rate.high / 1e9:.0f}], "
-        "probed before the run"
-    )
-    unit = UNITS[load.task]
-    size = f"{load.steps} steps of {load.units.value:,.0f} {unit}, at most {load.largest.value:,.0f}"
-    learned = f"share learned from {load.learned.value:.2f} [{load.learned.low:.2f}, {load.learned.high:.2f}]"
+    unit, more = UNITS[load.task], row.first_steps
+    step = f"the first step's arithmetic counts {more:g} times more; {load.work.formula}" if more else load.work.formula
+    size, rate, shares, band, source = _facts(load, rates, row)
     held = load.work.memory(load.largest.value, load.learned.value, row.dtype)
-    facts = (size, learned, pace, shares)
+    shown = {"process": row.process_bytes, **held._asdict()}
+    parts = ", ".join(f"{name} {part / 1e6:.0f} MB" for name, part in shown.items())
+    parts += f"; band 1/{row.memory_low_factor:g} to {row.memory_high_factor:g}"
+    timing = (size, rate, shares, band, source)
     return (
-        Basis(
-            id=f"{of}.time",
-            kind=kind,
-            stratum=group,
-            definition="time spent in steps, first to last; checkpoints are not in it, a step made again counts once",
-            formula=f"(steps x step, the first {row.first_steps:g} times more) / rate; {load.work.formula}",
-            facts=facts,
+        _basis(
+            row,
+            f"{of}.time",
+            "time spent in steps, first to last; checkpoints are not in it, a step made again counts once",
+            (f"steps x step / rate; {step}", *timing),
         ),
-        Basis(
-            id=f"{of}.speed",
-            kind=kind,
-            stratum=group,
-            definition=f"{unit} gone through per second of stepping",
-            formula=f"units / step; {load.work.formula}",
-            facts=facts,
+        _basis(row, f"{of}.speed", f"{unit} gone through per second of stepping", (f"units / step; {step}", *timing)),
+        _basis(
+            row,
+            f"{of}.memory",
+            "largest resident set of the training process",
+            (f"process + max(loading, lasting + {1 + row.memory_step_share:g} x step)", size, parts, source),
         ),
-        Basis(
-            id=f"{of}.memory",
-            kind=kind,
-            stratum=group,
-            definition="largest resident set of the training process",
-            formula=f"process + max(loading, lasting + {1 + row.memory_step_share:g} x step)",
-            facts=(
-                f"process {row.process_bytes / 1e6:.0f} MB, lasting {held.lasting / 1e6:.0f} MB, step "
-                f"{held.step / 1e6:.0f} MB, loading {held.loading / 1e6:.0f} MB",
-                size,
-                learned,
-                shares,
-            ),
-        ),
+    )
+
+
+def _facts(load: TrainingLoad, rates: Rates, row: TrainingEfficiency) -> tuple[str, str, str, str, str]:
+    """Size of the work, rate of the machine, shares of it, their band, their source."""
+    learned, rate = load.learned, rates.all
+    size = f"{load.steps} steps of {load.units.value:,.0f} {UNITS[load.task]}, the largest {load.largest.value:,.0f}"
+    if learned.low < learned.high:
+        size += f"; learned from {learned.value:.0%} of them [{learned.low:.0%}, {learned.high:.0%}]"
+    return (
+        size,
+        f"{load.threads} thread{'s' if load.threads > 1 else ''}: {rate.value / 1e9:.0f} GFLOP/s "
+        f"[{rate.low / 1e9:.0f}, {rate.high / 1e9:.0f}], probed before the run",
+        f"share of the matrix rate {row.share_of_matmul:g}, of attention {row.attention_share_of_matmul:g}; fixed "
+        f"{row.fixed_flops / 1e6:g}, per layer {row.fixed_flops_per_layer / 1e6:g}, per unit "
+        f"{row.fixed_flops_per_unit / 1e6:g} MFLOP of the probe",
+        f"band of the shares 1/{row.low_factor:g} to {row.high_factor:g}",
+        f"{row.source} ({row.as_of or 'undated'}, {row.confidence})",
+    )
+
+
+def _basis(row: TrainingEfficiency, name: str, definition: str, made: tuple[str, ...]) -> Basis:
+    """`made`: the formula, then the facts."""
+    sure = row.confidence in ("high", "medium")
+    return Basis(
+        id=name,
+        kind="calibrated" if sure else "assumed",
+        stratum=f"{'measured' if sure else row.confidence} row: {row.task} {row.dtype} {row.isa}",
+        definition=definition,
+        formula=made[0],
+        facts=made[1:],
     )
