@@ -7,13 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -28,6 +25,8 @@ from archwright.contract.needs import Length
 from archwright.contract.plan import Launch, LoadSpec, Option, Plan, Pool, WorkloadPlan
 from archwright.engines.artefacts import fetch
 from archwright.home import Home
+
+from .processes import killed
 
 
 @pytest.fixture(scope="session")
@@ -93,29 +92,6 @@ def ray_cluster() -> Iterator[RayCluster]:
         left = killed(folder)
         shutil.rmtree(folder, ignore_errors=True)
     assert left == []
-
-
-def killed(folder: Path, within_s: float = 10.0) -> list[str]:
-    """Wait for the processes that name the folder to leave; kill those that do not, and tell what they were."""
-    until = time.monotonic() + within_s
-    while (found := naming(folder)) and time.monotonic() < until:
-        time.sleep(0.1)
-    for pid in found:
-        os.kill(pid, signal.SIGKILL)
-    return list(found.values())
-
-
-def naming(folder: Path) -> dict[int, str]:
-    """The processes, by id, whose command line or environment names the folder."""
-    found = {}
-    for place in Path("/proc").glob("[0-9]*"):
-        try:
-            told = (place / "cmdline").read_bytes() + b"\0" + (place / "environ").read_bytes()
-            if os.fsencode(folder) in told and int(place.name) != os.getpid():
-                found[int(place.name)] = told.split(b"\0")[0].decode(errors="replace")
-        except (FileNotFoundError, ProcessLookupError, PermissionError):
-            continue  # it has left, or is not ours
-    return found
 
 
 def promise(metric: str, statistic: Statistic, band: tuple[float, float, float], phase: str = "") -> Prediction:

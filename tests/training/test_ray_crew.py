@@ -18,7 +18,7 @@ from archwright.training.ray_crew import RayCrew
 
 # The other worker: its tensors, in the order of the calls below, and what it ends with in hexadecimal.
 OTHER = """
-import sys, torch
+import os, sys, torch
 from torch import distributed
 from archwright.training.ray_crew import RayCrew
 torch.set_num_threads(1)
@@ -29,6 +29,7 @@ first, second = [torch.randn(3, 5), torch.randn(7)], [torch.full((4,), float("na
 crew.mean(first, 30.0)
 crew.mean(second, 0.0)
 print(torch.cat([part.reshape(-1) for part in (*first, *second)]).numpy().tobytes().hex(), flush=True)
+os._exit(0)  # as a worker that dies: it takes leave of nobody
 """
 
 

@@ -17,7 +17,6 @@ from __future__ import annotations
 import shutil
 import signal
 import sys
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -32,7 +31,7 @@ from archwright.errors import ArchwrightError, InternalError, TrainError, Where
 from archwright.home import Home
 from archwright.journal import Journal
 from archwright.lake import cluster
-from archwright.training import base, ray_worker, runs
+from archwright.training import base, ray_crew, ray_worker, runs
 from archwright.training.loop import Hooks, Progress
 from archwright.training.ray_worker import Crewed, Said
 
@@ -76,7 +75,7 @@ def drive(home: Home, run: str, hooks: Hooks) -> None:
         threads = share([int(node["Resources"]["CPU"]) for node in machines], spec.workers, spec.threads)
         note(f"starting {spec.workers} workers on {len(machines)} machine(s), {threads} thread(s) each")
         given = Crewed(home=str(home.root), run=run, threads=threads)
-        follow(Fit(ray, given, spec.workers, folder), hooks, folder, spec.steps)
+        follow(Fit(ray, given, spec.workers), hooks, folder, spec.steps)
 
 
 def share(cpus: list[int], workers: int, threads: int | None) -> int:
@@ -101,14 +100,15 @@ def _ray(home: Home, run: str) -> Iterator[Any]:
     """Ray, joined or started; at the end left, or stopped with all it started and wrote."""
     ray = cluster.load("training with several workers")
     address = settings.load().ray_address
-    quiet = {**base.QUIET, "GOMP_SPINCOUNT": "1000"}  # threads that spin slow each other down
+    # Threads that spin slow each other down.
+    variables = {**base.QUIET, **(ray_crew.JOINED if address else ray_crew.OWN), "GOMP_SPINCOUNT": "1000"}
     before = signal.getsignal(signal.SIGTERM)
     try:
         if address:
-            cluster.join(ray, address, quiet)
+            cluster.join(ray, address, variables)
             cluster.check_home(ray, home)
         else:
-            cluster.start(ray, "", {**ALONE, "_temp_dir": str(home.ray(run))}, quiet)
+            cluster.start(ray, "", {**ALONE, "_temp_dir": str(home.ray(run))}, variables)
         signal.signal(signal.SIGTERM, before)  # Ray would take it for itself
         yield ray
     finally:
@@ -118,33 +118,32 @@ def _ray(home: Home, run: str) -> Iterator[Any]:
 
 
 class Fit:
-    """Ray Train at work in a thread of its own, so that this one can listen. Ray itself was started here: its
-    processes die with the thread that started them."""
+    """Ray Train at work in a task of Ray's: in this process it would have to wait for it, and could not end it."""
 
-    def __init__(self, ray: Any, given: Crewed, workers: int, folder: Path) -> None:
-        self._trainer = _trainer(given, workers, folder)
-        self._failures = (ray.train.TrainingFailedError, ray.exceptions.RayError)
-        self._thread = threading.Thread(target=self._run, name="ray-train", daemon=True)
-        self.error: Exception | None = RuntimeError("it did not come to an end")
+    def __init__(self, ray: Any, given: Crewed, workers: int) -> None:
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy as Affinity  # noqa: PLC0415
 
-    def start(self) -> None:
-        self._thread.start()
+        here = Affinity(ray.get_runtime_context().get_node_id(), soft=False)
+        self._ray = ray
+        self._task = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=here)(fit).remote(given, workers)
+        self.error = ""
 
     def running(self) -> bool:
-        self._thread.join(LOOK_S)
-        return self._thread.is_alive()
-
-    def _run(self) -> None:
+        done, _ = self._ray.wait([self._task], timeout=LOOK_S)
+        if not done:
+            return True
         try:
-            self._trainer.fit()
-            self.error = None
-        except self._failures as error:
-            self.error = error
+            self.error = self._ray.get(self._task)
+        except self._ray.exceptions.RayError as error:
+            self.error = cluster.first_line(error)
+        return False
 
 
-def _trainer(given: Crewed, workers: int, folder: Path) -> Any:
+def fit(given: Crewed, workers: int) -> str:
+    """Why Ray Train gave up, empty when it did not."""
     import ray.train.torch  # noqa: PLC0415
 
+    folder = Home(given.home).crew(given.run)
     deaths = folder / "deaths.jsonl"
 
     class Deaths(ray.train.UserCallback):  # type: ignore[misc]
@@ -164,7 +163,7 @@ def _trainer(given: Crewed, workers: int, folder: Path) -> Any:
         failure_config=ray.train.FailureConfig(max_failures=DEATHS),
         callbacks=[Deaths()],
     )
-    return ray.train.torch.TorchTrainer(
+    trainer = ray.train.torch.TorchTrainer(
         ray_worker.main,
         train_loop_config=msgspec.to_builtins(given),
         torch_config=ray.train.torch.TorchConfig(backend="gloo"),
@@ -173,6 +172,11 @@ def _trainer(given: Crewed, workers: int, folder: Path) -> Any:
         ),
         run_config=config,
     )
+    try:
+        trainer.fit()
+    except ray.train.TrainingFailedError as error:
+        return cluster.first_line(error)
+    return ""
 
 
 class Tail:
@@ -194,12 +198,9 @@ class Tail:
 
 
 class Working(Protocol):
-    """Ray Train at work, and how it ended."""
+    """Ray Train at work; `error` says what it came to when it no longer is."""
 
-    @property
-    def error(self) -> Exception | None: ...
-
-    def start(self) -> None: ...
+    error: str
 
     def running(self) -> bool: ...
 
@@ -207,26 +208,21 @@ class Working(Protocol):
 def follow(fit: Working, hooks: Hooks, folder: Path, steps: int) -> None:
     """Tell what the workers say until Ray Train is done; raise what ended it."""
     listener = _Listener(hooks, folder, steps)
-    fit.start()
     while fit.running():
         listener.listen()
         if listener.step is not None and hooks.stop():
             (folder / "stop").touch()
     listener.listen()
-    if listener.failures:
-        raise listener.failures[min(listener.failures)]
-    if fit.error is not None:
-        raise _given_up(fit.error, listener.died)
+    if fit.error:
+        raise _given_up(fit.error, listener.deaths)
 
 
-def _given_up(error: Exception, died: int) -> TrainError:
-    if not died:
-        raise InternalError(
-            "AW-INT-01", f"Ray Train failed: {cluster.first_line(error)}", hint="see the run's log"
-        ) from error
+def _given_up(error: str, deaths: list[Death]) -> ArchwrightError:
+    if not deaths:
+        return InternalError("AW-INT-01", f"Ray Train failed: {error}", hint="see the run's log; please report it")
     return TrainError(
         "AW-TRN-61",
-        f"workers died {died} times; the last said: {cluster.first_line(error)}",
+        f"workers died {len(deaths)} times; of the last one Ray says: {deaths[-1].reason}",
         where=Where(field="workers"),
         hint="archwright runs resume goes on from the newest checkpoint; see the run's log",
     )
@@ -242,30 +238,33 @@ class _Listener:
         self._tail = Tail()
         self._journal = Journal("training", sys.stderr)
         self.step: int | None = None
-        self.died = 0
-        self.failures: dict[int, ArchwrightError] = {}
+        self.deaths: list[Death] = []
+        self._failures: dict[int, ArchwrightError] = {}
 
     def listen(self) -> None:
+        """Raises the error that a worker met: the others may be waiting for it, so nothing more will come."""
         for path in sorted(self._folder.glob("worker-*.jsonl")):
             for said in self._tail.lines(path, Said):
                 self._hear(said)
         for death in self._tail.lines(self._folder / "deaths.jsonl", Death):
             self._mourn(death)
+        if self._failures:
+            raise self._failures[min(self._failures)]
 
     def _hear(self, said: Said) -> None:
         if said.progress is not None:
             self.step = said.progress.step if not said.progress.note else self.step
             self._hooks.tell(said.progress)
         elif said.failure is not None:
-            self.failures[said.rank] = said.failure.error()
+            self._failures[said.rank] = said.failure.error()
         else:
             place = {"pid": said.pid, "host": said.host, "node": said.node}
             self._journal.info("worker started", rank=said.rank, **place, started_at=said.at)
 
     def _mourn(self, death: Death) -> None:
-        self.died += 1
+        self.deaths.append(death)
         who = f"worker {', '.join(map(str, death.ranks))}" if death.ranks else "a worker"
         self._journal.warning("worker died", ranks=death.ranks, reason=death.reason, died_at=round(death.at, 3))
-        again = self.died <= DEATHS
+        again = len(self.deaths) <= DEATHS
         text = f"{who} is gone; {'all begin again from the newest checkpoint' if again else 'that was once too often'}"
         self._hooks.tell(Progress(step=self.step or 0, steps=self._steps, note=text, resumed=again))

@@ -4,7 +4,7 @@ All workers read the rows and the newest checkpoint from the home; the first one
 outcome. What a worker has to say goes to a file of its own in the run's `crew` folder, which the launcher follows.
 
 A worker whose peer is gone fails, and Ray Train starts the whole crew again. An error of ours ends the run instead:
-the worker that met it says so and leaves, and the others, who lose it as a peer, find what it said and leave too.
+the worker that met it says so, and the launcher ends them all, since the others may wait for it in a sum.
 """
 
 from __future__ import annotations
@@ -72,8 +72,6 @@ class Voice:
         )
         with (self._folder / f"worker-{self._rank}.jsonl").open("ab") as file:
             file.write(msgspec.json.encode(line) + b"\n")
-        if failure is not None:
-            (self._folder / f"failed-{self._rank}").touch()
 
 
 class First(Protocol):
@@ -116,7 +114,6 @@ class Shared:
 def main(given: Mapping[str, str | int]) -> None:
     """Called by Ray Train in each worker, with a process group around it."""
     import ray  # noqa: PLC0415
-    from torch import distributed  # noqa: PLC0415
 
     task = msgspec.convert(given, Crewed)
     home, crew = Home(task.home), RayCrew()
@@ -128,11 +125,8 @@ def main(given: Mapping[str, str | int]) -> None:
             _train(home, task, crew, voice)
     except ArchwrightError as error:
         if error.code == PEER_LOST:
-            if not any(folder.glob("failed-*")):
-                raise ConnectionResetError(error.message) from None
-            return
+            raise ConnectionResetError(error.message) from None
         voice.say(failure=msgspec.convert(error.as_dict(), Failure))
-        distributed.destroy_process_group()
 
 
 def _train(home: Home, task: Crewed, crew: RayCrew, voice: Voice) -> None:
