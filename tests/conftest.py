@@ -6,7 +6,14 @@ Sockets are off unless a test asks (`enable_socket`); Unix sockets are local and
 from __future__ import annotations
 
 import hashlib
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -18,6 +25,8 @@ from archwright.contract.needs import Length
 from archwright.contract.plan import Launch, LoadSpec, Option, Plan, Pool, WorkloadPlan
 from archwright.engines.artefacts import fetch
 from archwright.home import Home
+
+from .processes import killed
 
 
 @pytest.fixture(scope="session")
@@ -42,6 +51,47 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
     monkeypatch.setenv("ARCHWRIGHT_HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
     return Home(tmp_path / "home")
+
+
+class RayCluster(NamedTuple):
+    """`environment` is what a process needs to join it."""
+
+    address: str
+    environment: dict[str, str]
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[RayCluster]:
+    """A real Ray cluster of two nodes on this machine, in a process of its own; nothing of it is left afterwards."""
+    # Not in tmp_path: Ray's Unix sockets stand 74 bytes further down, and 107 are allowed.
+    folder = Path(tempfile.mkdtemp(prefix="r"))
+    (folder / "ray").mkdir()
+    (folder / "token").write_text("0123456789abcdef" * 4)
+    secret = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(folder / "token"), "RAY_USAGE_STATS_ENABLED": "0"}
+    environment = settings.child_environment({**secret, "RAY_TMPDIR": str(folder)})
+    script = Path(__file__).parent / "tools" / "ray_cluster.py"
+    with (folder / "log").open("wb") as log:
+        cluster = subprocess.Popen(
+            [sys.executable, str(script)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            env=environment,
+            cwd=folder,
+        )
+    try:
+        assert cluster.stdin is not None and cluster.stdout is not None
+        said = cluster.stdout.readline()
+        assert said, (folder / "log").read_text()
+        yield RayCluster(json.loads(said)["address"], {**secret, "ARCHWRIGHT_RAY_ADDRESS": json.loads(said)["address"]})
+    finally:
+        try:
+            cluster.communicate(timeout=60.0)
+        except subprocess.TimeoutExpired:
+            cluster.kill()
+        left = killed(folder)
+        shutil.rmtree(folder, ignore_errors=True)
+    assert left == []
 
 
 def promise(metric: str, statistic: Statistic, band: tuple[float, float, float], phase: str = "") -> Prediction:

@@ -72,7 +72,7 @@ def train_killed_and_resumed() -> dict[str, Any]:
     before = {run["id"] for run in told("runs", "list")}
     spec = str(HERE / "train-assistant.yaml")
     print(f"\n$ archwright train {spec}", flush=True)
-    process = subprocess.Popen([*ARCHWRIGHT, "train", spec], start_new_session=True)
+    process = subprocess.Popen([*ARCHWRIGHT, "train", spec])
     while True:
         if process.poll() is not None:
             raise SystemExit(f"archwright train ended with status {process.returncode} before it could be killed")
@@ -128,7 +128,7 @@ def predict(url: str, key: str, name: str, inputs: list[list[float]], truth: lis
 def serve_and_change(model: str, classifiers: dict[str, str], folder: Path) -> None:
     """Up with the plan's model; promote, ask, trace, roll back; the classifiers by the same verbs."""
     plan = str(OUTPUT / "plan.json")
-    run("plan", str(HERE.parent / "desk" / "needs.yaml"), "-o", plan)
+    run("plan", str(HERE / "needs.yaml"), "-o", plan)
     started = told("up", plan, "--detach", "--port", "0")
     try:
         url, key = started["url"], told("key", "create", "--tenant", "demo")["key"]

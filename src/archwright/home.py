@@ -62,6 +62,20 @@ class Home:
         """Everything a training run writes: spec, progress, checkpoints, log, result."""
         return self.folder("runs", run)
 
+    def crew(self, run: str) -> Path:
+        """What the workers of a run tell each other and whoever started them."""
+        return self.folder("runs", run, "crew")
+
+    def ray(self, run: str) -> Path:
+        """Where a Ray started for a run keeps its sessions: not in the home, its Unix sockets are 65 bytes longer."""
+        name = hashlib.sha256(os.fsencode(self.root / run)).hexdigest()[:12]
+        return _private(Path(tempfile.gettempdir()) / f"aw-{name}")
+
+    @property
+    def ray_token(self) -> Path:
+        """What lets into a Ray that was started here."""
+        return self.folder("secrets") / "ray-token"
+
     @property
     def machine(self) -> Path:
         """The probe's result: the measured layer of the catalog. Its folder is made by the probe, not by a reader."""
@@ -97,11 +111,15 @@ class Home:
         if len(os.fsencode(path)) <= SOCKET_PATH_LIMIT:
             return path
         name = hashlib.sha256(os.fsencode(self.root)).hexdigest()[:16]
-        short = Path(tempfile.gettempdir()) / f"archwright-{os.getuid()}-{name}"
-        short.mkdir(mode=0o700, exist_ok=True)
-        if short.lstat().st_uid != os.getuid():  # not stat: a link of somebody else's may point at a folder of ours
-            raise PermissionError(1, "belongs to another user", str(short))
-        return short / f"{process}.sock"
+        return _private(Path(tempfile.gettempdir()) / f"archwright-{os.getuid()}-{name}") / f"{process}.sock"
+
+
+def _private(folder: Path) -> Path:
+    """A folder of ours where everybody may write."""
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.lstat().st_uid != os.getuid():  # not stat: a link of somebody else's may point at a folder of ours
+        raise PermissionError(1, "belongs to another user", str(folder))
+    return folder
 
 
 def write_atomic(path: Path, data: bytes, *, mode: int = 0o600) -> None:

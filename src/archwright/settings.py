@@ -20,7 +20,8 @@ PREFIX = "ARCHWRIGHT_"
 
 @dataclass(frozen=True)
 class Settings:
-    """One instance is made per process and passed down. Ports: 0 means any free one."""
+    """One instance is made per process and passed down. Ports: 0 means any free one. `ray_address` is the
+    HOST:PORT of a Ray cluster, for data steps and for runs with several workers; empty means this machine."""
 
     home: str = "~/.archwright"
     host: str = "127.0.0.1"
@@ -29,6 +30,7 @@ class Settings:
     tls_certificate: str = ""
     tls_key: str = ""
     log_level: str = "info"
+    ray_address: str = ""
     sources: Mapping[str, str] = field(default_factory=dict, compare=False)
 
 
@@ -97,3 +99,8 @@ def child_environment(extra: Mapping[str, str] | None = None, *, without: tuple[
     """The environment for a child process: ours, less `without`, plus `extra`."""
     kept = {name: value for name, value in os.environ.items() if name not in without}
     return {**kept, **(extra or {})}
+
+
+def keep_private() -> None:
+    """Before a library with telemetry is loaded: none of it, and no progress bars among our output."""
+    os.environ.update(DO_NOT_TRACK="1", DAFT_ANALYTICS_ENABLED="0", DAFT_PROGRESS_BAR="0", RAY_USAGE_STATS_ENABLED="0")

@@ -21,6 +21,7 @@ from archwright.access import audit
 from archwright.access.audit import TABLE, AuditEvent, AuditLog, digest, events, tip, verify
 from archwright.errors import InternalError, StoreError
 from archwright.home import Home
+from archwright.monitor import commit
 from archwright.store import Store, Table
 
 R = TypeVar("R")
@@ -274,7 +275,7 @@ class SlowStore(RefusingStore):
 
 
 def test_too_many_waiting_are_refused_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(audit, "WAITING_LIMIT", 5)
+    monkeypatch.setattr(commit, "WAITING_LIMIT", 5)
     store = SlowStore(Home(tmp_path / "home").store_url)
     store.gate = threading.Event()
     log = AuditLog(store)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from archwright.catalog.efficiency import WIDEN_PER_KEY, choose
+from archwright.catalog.efficiency import WIDEN_PER_KEY, choose, choose_training
 from archwright.catalog.load import load
 from archwright.errors import CatalogError
 
@@ -48,4 +48,15 @@ def test_an_unknown_engine_gets_the_generic_row() -> None:
 def test_nothing_at_all() -> None:
     with pytest.raises(CatalogError) as caught:
         choose([], "llamacpp", "Q4_1", "avx512")
+    assert caught.value.code == "AW-CAT-05"
+
+
+def test_training_takes_the_row_of_its_instruction_set_else_that_of_any() -> None:
+    rows = CATALOG.training_efficiencies
+    own = CATALOG.training_efficiency("text-lora", "avx512-bf16")
+    assert own in rows and own.isa == "avx512-bf16"
+    assert CATALOG.training_efficiency("text-lora", "neon").isa == "*"
+    assert CATALOG.training_efficiency("image-classifier", "avx512-bf16").task == "image-classifier"
+    with pytest.raises(CatalogError) as caught:
+        choose_training([own], "text-lora", "avx2")
     assert caught.value.code == "AW-CAT-05"

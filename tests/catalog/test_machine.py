@@ -78,6 +78,21 @@ def test_instruction_sets(tmp_path: Path, architecture: str, flags: str, expecte
     assert machine.instruction_set(tmp_path, architecture) == expected
 
 
+@pytest.mark.parametrize(
+    ("architecture", "line", "expected"),
+    [
+        ("x86_64", "flags : avx2 avx512f avx512_bf16", "avx512-bf16"),
+        ("x86_64", "flags : avx2 avx512f amx_bf16", "avx512-bf16"),
+        ("x86_64", "flags : avx2 avx512f", "avx512"),
+        ("aarch64", "Features : asimd bf16", "neon-bf16"),
+        ("aarch64", "Features : asimd", "neon"),
+    ],
+)
+def test_sets_that_multiply_brain_floats(tmp_path: Path, architecture: str, line: str, expected: str) -> None:
+    write(tmp_path, "proc/cpuinfo", f"processor : 0\n{line}\n")
+    assert machine.training_set(tmp_path, architecture) == expected
+
+
 def test_listed_devices() -> None:
     text = "NVIDIA H100 80GB HBM3, 81559\nNVIDIA GB10, [N/A]\n\nNo devices were found\n"
     found = machine.listed(text, 2**20)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import statistics
 from collections import defaultdict
+from typing import get_args
 
 import pytest
 
 from archwright.catalog.load import load
 from archwright.catalog.rows import Fact, ModelSpec
 from archwright.catalog.table import DATA, read
+from archwright.contract.lineage import Task
 from archwright.contract.metrics import BY_QUANTITY
 from archwright.home import Home
+from archwright.sizing.training_work import BYTES
 
 CATALOG = load()
 # A table's own provenance columns; licences.csv states no figure.
@@ -28,7 +31,8 @@ def every_fact() -> list[Fact]:
         *CATALOG.accelerators.values(), *CATALOG.offers, *CATALOG.models.values(), *CATALOG.hosted,
         *CATALOG.scores, *CATALOG.exchange_rates, *CATALOG.regions.values(), *CATALOG.countries.values(),
         *CATALOG.tariffs, *CATALOG.regulations.values(), *CATALOG.residency_rules, *CATALOG.engines.values(),
-        *CATALOG.efficiencies, *CATALOG.quantisations.values(), *CATALOG.aliases, *CATALOG.device_tools,
+        *CATALOG.efficiencies, *CATALOG.training_efficiencies, *CATALOG.quantisations.values(), *CATALOG.aliases,
+        *CATALOG.device_tools,
     ]  # fmt: skip
     return [fact for fact in tables if isinstance(fact, Fact)]
 
@@ -166,6 +170,15 @@ def test_efficiencies_are_shares_and_factors() -> None:
         assert min(row.low_factor, row.high_factor) >= 1
         assert row.engine == "*" or row.engine in CATALOG.engines
         assert row.quantisation == "*" or row.quantisation in CATALOG.quantisations
+
+
+def test_training_efficiencies_are_shares_and_factors() -> None:
+    for row in CATALOG.training_efficiencies:
+        assert 0 < row.share_of_matmul < 2 and 0 < row.attention_share_of_matmul < 2
+        assert min(row.low_factor, row.high_factor, row.memory_low_factor, row.memory_high_factor) >= 1
+        assert row.dtype in BYTES and row.process_bytes > 1e8
+    # Whatever the processor is, each task has a row that stands for it.
+    assert {row.task for row in CATALOG.training_efficiencies if row.isa == "*"} == set(get_args(Task))
 
 
 def test_the_small_models_file_is_the_one_of_its_row(model_home: Home) -> None:

@@ -13,13 +13,15 @@ from typing import Any
 import pytest
 
 from archwright.contract.record import replace
-from archwright.engines import null
+from archwright.engines import llamacpp, null
 from archwright.engines.client import EngineClient, EngineRefused
 from archwright.engines.config import EngineConfig
 from archwright.engines.embedded import Embedded
+from archwright.errors import MissingError
 from archwright.home import Home
 from archwright.journal import Journal
 
+from .conftest import SMALL_MODEL
 from .test_config import CONFIG
 
 pytestmark = pytest.mark.usefixtures("terminate_handler")
@@ -153,3 +155,30 @@ def test_embeddings_are_off_unless_asked_for(tmp_path: Path) -> None:
         return refused.value.status
 
     assert _serve(tmp_path, act) == 501
+
+
+def test_an_adapter_is_heard_and_can_be_left_out(tmp_path: Path) -> None:
+    adapted = replace(CONFIG, adapter_sha256="abc123" * 10 + "0000")
+    Home(tmp_path).model(str(adapted.adapter_sha256)).touch()
+
+    async def act(client: EngineClient) -> list[str]:
+        said = []
+        for scale in (None, 0.0, 1.0):
+            more = {} if scale is None else {"lora": [{"id": 0, "scale": scale}]}
+            found = await client.post(CHAT, {**BODY, "stream": False, **more})
+            said.append(str(found["choices"][0]["message"]["content"]))
+        return said
+
+    with_it, without, with_scale = _serve(tmp_path, act, adapted)
+    assert (with_it, without) == ("abc123abc123 The null engine", "The null engine says")
+    assert with_scale == with_it
+
+
+@pytest.mark.parametrize("engine", [null.serve, llamacpp.serve])
+def test_an_adapter_that_is_not_here(tmp_path: Path, model_home: Home, engine: Callable[..., None]) -> None:
+    config = replace(CONFIG, adapter_sha256="0" * 64, model_sha256=SMALL_MODEL.sha256, settings={})
+    home = Home(tmp_path)
+    home.model(SMALL_MODEL.sha256).symlink_to(model_home.model(SMALL_MODEL.sha256))
+    with pytest.raises(MissingError) as missing:
+        engine(config, home, Journal("x", io.StringIO()))
+    assert missing.value.code == "AW-GET-02" and "0" * 64 in str(missing.value.where)

@@ -6,6 +6,7 @@ import asyncio
 import io
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,17 @@ import pytest
 
 from archwright.access.audit import AuditLog
 from archwright.access.identity import Keys
+from archwright.contract.lineage import Edge
 from archwright.engines.client import EngineClient
 from archwright.home import Home
 from archwright.journal import Journal
+from archwright.monitor import lineage
+from archwright.monitor.commit import GroupCommit
 from archwright.monitor.exposition import Exposition
 from archwright.monitor.ring import Recorder
 from archwright.serving.app import App
 from archwright.serving.config import EndpointSpec, GatewayConfig, Limits
-from archwright.serving.gateway import Gateway
+from archwright.serving.gateway import Books, Gateway
 from archwright.serving.guard import Guard
 from archwright.store import Store
 
@@ -35,6 +39,7 @@ class Stand:
         self.key = keys.create("acme")[0]
         self.exposition = Exposition()
         self.audit, self.recorder = AuditLog(self.store), Recorder(self.store, self.exposition)
+        self.answers: GroupCommit[Edge] = GroupCommit("lineage of answers", partial(lineage.append, self.store))
         self.journal = io.StringIO()
         spec = EndpointSpec(
             model="m",
@@ -49,8 +54,7 @@ class Stand:
             GatewayConfig(endpoints=(spec,), limits=Limits(**limits)),
             Home(folder),
             Guard(keys, self.audit, self.exposition),
-            self.recorder,
-            self.exposition,
+            Books(self.recorder, self.exposition, self.answers),
             Journal("gateway", self.journal),
         )
         self.app = App(self.gateway)
@@ -77,6 +81,7 @@ class Stand:
 
     def close(self) -> None:
         self.audit.close()
+        self.answers.close()
         self.recorder.close()
         self.store.close()
 

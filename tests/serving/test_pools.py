@@ -11,6 +11,8 @@ from archwright.engines.client import EngineClient
 from archwright.serving.pools import Pool, Replica
 from archwright.serving.refusal import Refusal
 
+from .conftest import endpoint
+
 
 class Pulse(EngineClient):
     """A client whose engine's health is a switch; `delay_s` is how long a busy engine takes to say it is well."""
@@ -27,11 +29,14 @@ class Pulse(EngineClient):
         return self.well and self.delay_s <= timeout_s
 
 
-def pool(slots: int = 1, replicas: int = 1) -> tuple[Pool, list[Pulse], list[int]]:
+def pool(slots: int = 1, replicas: int = 1, version: str = "") -> tuple[Pool, list[Pulse], list[int]]:
     pulses = [Pulse() for _ in range(replicas)]
     counts: list[int] = []
     made = Pool(
-        "p", tuple(Replica(pulse, slots) for pulse in pulses), "/health", lambda _name, count: counts.append(count)
+        "p",
+        tuple(Replica(pulse, endpoint(slots=slots, version=version), "unix:e") for pulse in pulses),
+        "/health",
+        lambda _name, count: counts.append(count),
     )
     return made, pulses, counts
 
@@ -195,5 +200,70 @@ def test_a_busy_engine_is_not_taken_for_dead() -> None:
             assert await healthy_when(5.0)
             assert not await healthy_when(50.0)
         assert not await healthy_when(5.0)
+
+    run(scenario)
+
+
+def test_with_and_without_the_adapter_take_turns() -> None:
+    """One kind at a time, each in order of arrival: neither waits for ever behind the other."""
+
+    async def scenario() -> None:
+        made, _, _ = pool(slots=2, version="m@v1")
+        order: list[str] = []
+        together: set[str] = set()
+
+        async def use(name: str, plain: bool) -> None:
+            async with made.lease(1, plain):
+                order.append(name)
+                together.add(name[0])
+                assert len(together) == 1, "both kinds at once"
+                await asyncio.sleep(0.001)
+                if made.replicas[0].running == 1:
+                    together.clear()
+
+        names = ("t1", "t2", "p1", "t3", "p2", "p3", "t4")
+        await asyncio.gather(*(use(name, name[0] == "p") for name in names))
+        assert order == list(names)
+
+    run(scenario)
+
+
+def test_without_an_adapter_both_kinds_share_the_slots() -> None:
+    async def scenario() -> None:
+        made, _, _ = pool(slots=2)
+        async with made.lease(1, plain=True) as one, made.lease(1) as other:
+            assert one is other and one.running == 2
+
+    run(scenario)
+
+
+def test_other_engines_serve_who_waits_and_who_runs_stays() -> None:
+    async def scenario() -> None:
+        made, _, counts = pool()
+        old = made.replicas[0]
+        release = asyncio.Event()
+
+        async def use() -> str:
+            async with made.lease(1) as replica:
+                await release.wait()
+                return replica.version
+
+        running, waiting = asyncio.create_task(use()), asyncio.create_task(use())
+        await settle()
+        new = Replica(Pulse(), endpoint(slots=1, version="m@v1"), "unix:new")
+        new.healthy = True
+        made.replace((new,), "/health")
+        await settle()
+        assert (old.running, new.running) == (1, 1)
+        late = [asyncio.create_task(use()) for _ in range(20)]
+        await settle()
+        assert made.in_flight == 22, "what runs on the old engine takes no room from those who come now"
+        with pytest.raises(Refusal) as caught:
+            async with made.lease(1):
+                raise AssertionError("admitted")
+        assert caught.value.status == 429
+        release.set()
+        assert await asyncio.gather(running, waiting, *late) == ["m"] + ["m@v1"] * 21
+        assert old.running == new.running == counts[-1] == 0
 
     run(scenario)

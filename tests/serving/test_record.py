@@ -1,4 +1,5 @@
-"""Every decision leaves an audit record before the reply; every request leaves its measurements."""
+"""Every decision leaves an audit record before the reply, every answer the model it came from; every request leaves
+its measurements."""
 
 from __future__ import annotations
 
@@ -9,6 +10,8 @@ import pytest
 
 from archwright.access.audit import verify
 from archwright.contract.evidence import Query
+from archwright.contract.lineage import node
+from archwright.monitor import lineage
 from archwright.monitor.ring import evaluate
 
 if TYPE_CHECKING:
@@ -108,3 +111,31 @@ def test_nothing_is_answered_when_the_decision_cannot_be_recorded(start: Start) 
         assert (reply.status, reply.error["code"]) == (503, "audit_unavailable")
         assert reply.headers["retry-after"]
         assert "choices" not in reply.body.decode()
+
+
+def test_every_answer_leaves_the_model_it_came_from(null: Platform) -> None:
+    completion = {"model": "m", "prompt": "x"}
+    answers = [null.chat(), null.chat(stream=True), null.ask("POST", "/v1/completions", completion)]
+    for reply in answers:
+        assert reply.status == 200 and reply.headers["x-archwright-model"] == "m"
+        (edge,) = lineage.parents(null.store, node("answer", reply.headers["x-request-id"]))
+        assert (edge.parent, edge.relation) == ("model:m", "answered-by")
+    others = [null.get("/v1/models"), null.chat(model="nobody"), null.chat(max_tokens=0)]
+    for reply in others:
+        assert "x-archwright-model" not in reply.headers
+        assert lineage.parents(null.store, node("answer", reply.headers["x-request-id"])) == []
+
+
+def test_no_answer_ends_whose_model_cannot_be_recorded(start: Start) -> None:
+    """A plain reply is refused; of a stream the last piece is missing, and an error says so in its place."""
+    platform = start([{}], [{}])
+    assert platform.chat().status == 200
+    with platform.store._engine.begin() as connection:
+        connection.exec_driver_sql("DROP TABLE lineage")
+    plain = platform.chat()
+    assert (plain.status, plain.error["code"]) == (503, "lineage_unavailable")
+    assert "x-archwright-model" not in plain.headers and plain.headers["retry-after"]
+    streamed = platform.chat(stream=True)
+    assert streamed.status == 200 and streamed.events[-1]["error"]["code"] == "lineage_unavailable"
+    assert "[DONE]" not in streamed.events
+    assert platform.get("/v1/models").status == 200, "what is no answer needs no record of a model"

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from archwright.serving.config import EndpointSpec
+from archwright.serving.directory import Directory
 from archwright.serving.fields import decode
 from archwright.serving.refusal import Refusal
-from archwright.serving.validate import Directory, Question, chat, completion, embedding
+from archwright.serving.validate import Question, chat, completion, embedding
 
 Validate = Callable[[Mapping[str, Any], Directory, str | None], Question]
 
@@ -28,6 +29,7 @@ DIRECTORY = Directory(
         spec("v", "search", embeddings=True, engine_model="vendor/v"),
     )
 )
+TUNED = Directory((spec("m", "desk", version="desk@v2"), spec("m", "night"), spec("m", "late", version="late@v1")))
 HELLO = [{"role": "user", "content": "hello"}]
 SCHEMA = {"type": "json_schema", "json_schema": {"name": "s", "schema": {"type": "object"}}}
 
@@ -339,3 +341,31 @@ def test_refusals_are_openai_errors() -> None:
             "param": "temperature",
         }
     }
+
+
+@pytest.mark.parametrize(
+    ("model", "workload", "endpoint", "plain"),
+    [
+        ("desk", None, "desk", False),
+        ("m", None, "night", True),
+        ("m", "desk", "desk", False),
+        ("late", None, "late", False),
+    ],
+)
+def test_the_models_own_name_means_the_model_itself(
+    model: str, workload: str | None, endpoint: str, plain: bool
+) -> None:
+    """And it is best answered where no adapter lies over it; whoever names a workload means what that serves."""
+    question = chat({"model": model, "messages": HELLO}, TUNED, workload)
+    assert (question.endpoint.workload, question.plain) == (endpoint, plain)
+    assert TUNED.names == ("m", "desk", "night", "late")
+
+
+def test_classifiers_are_no_models_of_a_generation() -> None:
+    directory = Directory((spec("m", "desk"), spec("wear", "wear", kind="predict", version="wear@v1")))
+    assert directory.names == ("m", "desk")
+    with pytest.raises(Refusal):
+        directory.find("wear", None)
+    found = directory.predictor("wear")
+    assert found is not None and (found.serves, found.tuned) == ("wear@v1", False)
+    assert directory.predictor("desk") is None

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from typing import Literal
@@ -23,10 +22,9 @@ from typing import Literal
 import msgspec
 
 from archwright.contract.record import Record, replace
-from archwright.errors import ArchwrightError, StoreError, boundary
+from archwright.monitor.commit import GroupCommit
 from archwright.store import Span, Store, Table
 
-WAITING_LIMIT = 10_000  # events waiting for the disk; beyond it new ones fail at once
 TEXT_LIMIT = 256  # characters of a field: callers pass ids and names, never content
 PAGE = 10_000
 
@@ -66,63 +64,22 @@ def digest(entry: AuditEntry) -> str:
 
 
 class AuditLog:
-    """A writer thread with group commit: whatever waits when the disk is free goes into one transaction."""
+    """The chain of one writer, behind a group commit."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._wake = threading.Condition()
-        self._waiting: list[tuple[AuditEvent, Future[None]]] = []
-        self._closed = False
         self._chain = ""
         self._number = 0
         self._prev = ""
-        self._thread = threading.Thread(target=self._run, name="audit", daemon=True)
-        self._thread.start()
+        self._commits: GroupCommit[AuditEvent] = GroupCommit("audit log", self._commit)
 
     def record(self, event: AuditEvent) -> Future[None]:
-        """A future that is done once the event is committed. It fails with StoreError: AW-STO-01 the store refuses,
-        AW-STO-05 closed, AW-STO-06 too many waiting."""
-        future: Future[None] = Future()
-        with self._wake:
-            if self._closed:
-                future.set_exception(StoreError("AW-STO-05", "the audit log is closed", hint="start it again"))
-            elif len(self._waiting) >= WAITING_LIMIT:
-                message = f"{WAITING_LIMIT:,} audit records wait for the disk"
-                future.set_exception(StoreError("AW-STO-06", message, hint="the disk is too slow: send less"))
-            else:
-                self._waiting.append((_clean(event), future))
-                self._wake.notify()
-        return future
+        """A future that is done once the event is committed; how it fails, `GroupCommit.record` says."""
+        return self._commits.record(_clean(event))
 
     def close(self) -> None:
         """Write what waits, then stop."""
-        with self._wake:
-            self._closed = True
-            self._wake.notify()
-        self._thread.join()
-
-    def _run(self) -> None:
-        while True:
-            with self._wake:
-                while not self._waiting and not self._closed:
-                    self._wake.wait()
-                batch, self._waiting = self._waiting, []
-            if not batch:
-                return
-            self._write([pair for pair in batch if pair[1].set_running_or_notify_cancel()])
-
-    def _write(self, batch: list[tuple[AuditEvent, Future[None]]]) -> None:
-        try:
-            with boundary("audit"):
-                self._commit([event for event, _ in batch])
-        except ArchwrightError as error:
-            # Whether a refused commit left rows is not always known: a new chain makes both cases verifiable.
-            self._chain = ""
-            for _, future in batch:
-                future.set_exception(error)
-            return
-        for _, future in batch:
-            future.set_result(None)
+        self._commits.close()
 
     def _commit(self, events: Sequence[AuditEvent]) -> None:
         if not self._chain:
@@ -130,13 +87,15 @@ class AuditLog:
             self._number = 0
             self._chain = secrets.token_hex(8)
         entries = []
-        number, prev = self._number, self._prev
+        number, prev, chain = self._number, self._prev, self._chain
         for event in events:
-            entry = _linked(event, self._chain, number, prev)
+            entry = _linked(event, chain, number, prev)
             entries.append(entry)
             number, prev = number + 1, entry.hash
+        # Whether a refused commit left rows is not always known: a new chain makes both cases verifiable.
+        self._chain = ""
         self._store.append(TABLE, entries)
-        self._number, self._prev = number, prev
+        self._chain, self._number, self._prev = chain, number, prev
 
 
 def _linked(event: AuditEvent, chain: str, number: int, prev: str) -> AuditEntry:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from archwright.api import audit, catalog, key, models, tenant
+from archwright.api import audit, catalog, data, key, models, runs, tenant
 from archwright.api.inspecting import doctor, settings
+from archwright.api.lineage import lineage
 from archwright.api.measuring import bench, reconcile
 from archwright.api.planning import explain, init, plan
 from archwright.api.predicting import accuracy, predict_serving, predict_training
 from archwright.api.running import ask, down, status, up
+from archwright.api.training import train
 
 __all__ = [
     "accuracy",
@@ -15,18 +17,22 @@ __all__ = [
     "audit",
     "bench",
     "catalog",
+    "data",
     "doctor",
     "down",
     "explain",
     "init",
     "key",
+    "lineage",
     "models",
     "plan",
     "predict_serving",
     "predict_training",
     "reconcile",
+    "runs",
     "settings",
     "status",
     "tenant",
+    "train",
     "up",
 ]

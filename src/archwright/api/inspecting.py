@@ -9,7 +9,7 @@ import sys
 
 from archwright import settings as configuration
 from archwright.api.context import home_of
-from archwright.api.models import list as model_files
+from archwright.api.model_files import known
 from archwright.contract.record import Record
 from archwright.home import Home
 from archwright.operate import platform, probe
@@ -59,7 +59,7 @@ def doctor() -> tuple[Check, ...]:
         _package("xllamacpp", "engine"),
         _package("numpy", "probe"),
         _openmp(),
-        _models(),
+        _models(home),
         _disk(home),
         _port(home, chosen.host, chosen.port),
     )
@@ -77,8 +77,8 @@ def _openmp() -> Check:
     return Check(name="openmp", ok=found, detail="libgomp found" if found else "libgomp missing", hint=hint)
 
 
-def _models() -> Check:
-    files = model_files()
+def _models(home: Home) -> Check:
+    files = known(home)
     here = [file.model for file in files if file.here]
     hint = "" if here else f"archwright models fetch {files[0].model}"
     return Check(name="model", ok=bool(here), detail=", ".join(here) or "none fetched", hint=hint)

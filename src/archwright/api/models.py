@@ -1,63 +1,261 @@
-"""Model files: `models fetch`, `models list`."""
+"""Model files and versions: `models fetch`, `list`, `show`, `evaluate`, `promote`, `rollback`, `history`."""
 
 from __future__ import annotations
 
 import difflib
+import os
+import pwd
+import sys
+import time
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
 
 from archwright import settings
 from archwright.api.context import audited, home_of, opened
+from archwright.api.lineage import chain_of
+from archwright.api.model_files import ModelFile, known
 from archwright.catalog.load import load
+from archwright.contract.lineage import Evaluation, Gate, ModelVersion, Promotion, Score, SourceFile, node
 from archwright.contract.record import Record
 from archwright.engines import artefacts
-from archwright.errors import UsageError
+from archwright.errors import ModelError, UsageError, Where
+from archwright.home import Home
+from archwright.lifecycle import evaluate as evaluation
+from archwright.lifecycle import formats, registry
+from archwright.lifecycle import promote as promotions
+from archwright.operate import platform, rollout
+from archwright.store import Store
 
 
-class ModelFile(Record):
-    """A model artefact and whether it is in the home."""
+class ListedVersion(ModelVersion):
+    """A trained version, whether its file is here, what its newest evaluation says, and whether it is in production."""
 
-    id: str
-    model: str
-    quantisation: str
-    size_bytes: int
-    licence: str
-    sha256: str
+    kind: Literal["version"] = "version"
     here: bool
+    evaluated: Literal["never", "passed", "failed"]
+    in_production: bool
+
+
+class Origin(Record):
+    """What a version was made of."""
+
+    run: str
+    dataset_version: str
+    files: tuple[SourceFile, ...]
+
+
+class ModelCard(ListedVersion):
+    """All there is to know of a version: the scores and gates of its newest evaluation, what it was made of, and
+    since when it is in production."""
+
     path: str | None
+    evaluated_at: float | None
+    scores: tuple[Score, ...]
+    gates: tuple[Gate, ...]
+    lineage: Origin
+    production_since: float | None
+
+
+class Change(Promotion):
+    """A promotion or rollback and what came of it: `served` says that the running platform serves it now; without a
+    running one it will from the next `up`. With `dry_run` nothing was changed."""
+
+    dry_run: bool
+    served: bool
 
 
 def fetch(name: str) -> ModelFile:
     """Bring a model's file into the home under its digest; done at once when it is there already."""
     home = home_of(settings.load())
-    known = load(home).artefacts
-    if name not in known:
-        near = tuple(difflib.get_close_matches(name, known, 3, 0.3))
+    rows = load(home).artefacts
+    if name not in rows:
+        if Path(name).suffix.lower() in formats.PICKLED:
+            formats.refuse_pickle(Path(name))
+        near = tuple(difflib.get_close_matches(name, rows, 3, 0.3))
         raise UsageError(
-            "AW-USE-03", f"no model file called {name!r}", hint=f"known: {', '.join(sorted(known))}", nearest=near
+            "AW-USE-03", f"no model file called {name!r}", hint=f"known: {', '.join(sorted(rows))}", nearest=near
         )
-    here = home.model(known[name].sha256).is_file()
-    artefacts.fetch(known[name], home)
+    if Path(rows[name].member).suffix.lower() in formats.PICKLED:
+        formats.refuse_pickle(Path(rows[name].member))
+    here = home.model(rows[name].sha256).is_file()
+    artefacts.fetch(rows[name], home)
     if not here:
         with opened() as (_settings, _home, store):
-            audited(store, "models.fetch", known[name].sha256)
-    return next(model for model in list() if model.model == name)
+            audited(store, "models.fetch", rows[name].sha256)
+    return next(model for model in known(home) if model.model == name)
 
 
-def list() -> tuple[ModelFile, ...]:  # noqa: A001 - the verb's name
-    """Every model file the catalog knows."""
-    home = home_of(settings.load())
-    found = []
-    for model, artefact in sorted(load(home).artefacts.items()):
-        path = home.model(artefact.sha256)
-        found.append(
-            ModelFile(
-                id=artefact.name,
-                model=model,
-                quantisation=artefact.quantisation,
-                size_bytes=artefact.size_bytes,
-                licence=artefact.licence,
-                sha256=artefact.sha256,
-                here=path.is_file(),
-                path=str(path) if path.is_file() else None,
-            )
+def list() -> tuple[ModelFile | ListedVersion, ...]:  # noqa: A001 - the verb's name
+    """Every model file the catalog knows, then every trained version, oldest first."""
+    with opened() as (_settings, home, store):
+        served = registry.production(store)
+        versions = [_listed(store, home, version, served) for version in registry.all(store)]
+        return (*known(home), *versions)
+
+
+def show(id: str) -> ModelCard | ModelFile:  # noqa: A002 - the argument's name
+    """A version ("assistant@v2"; "assistant" for the newest) or a model file. Raises ModelError AW-MOD-10."""
+    with opened() as (_settings, home, store):
+        for file in known(home):
+            if id in (file.id, file.model):
+                return file
+        return _card(store, home, registry.find(store, id))
+
+
+def evaluate(id: str) -> Evaluation:  # noqa: A002 - the argument's name
+    """Measure a version on held-out rows and hold it to its gates; what was found is kept.
+
+    Raises ModelError: AW-MOD-10 unknown, -23 its file is damaged, -30 its engine does not start, -31 no held-out rows.
+    """
+    with opened() as (_settings, home, store):
+        model = registry.find(store, id)
+        found = evaluation.evaluate(store, home, model, _tell)
+        audited(store, "models.evaluate", model.id)
+        return found
+
+
+def promote(id: str, *, dry_run: bool = False) -> Change:  # noqa: A002 - the argument's name
+    """Put a version into production at the endpoint of its name; returns when the running platform serves it.
+
+    Raises ModelError: AW-MOD-10 unknown, -27 never evaluated, -22 a gate failed, -23 its file is missing or damaged,
+    -24 in production already, -25 the plan has no place for it, -20 somebody else changed the endpoint meanwhile;
+    OperateError AW-OPS-4x when the platform could not serve it: then it went back.
+    """
+    with opened() as (_settings, home, store):
+        model = registry.find(store, id)
+        if dry_run:
+            return _would(promotions.check(store, home, model), "promote", model.name, model.id)
+        made = promotions.promote(store, home, model, _user())
+        audited(store, "models.promote", f"{made.endpoint} {made.model}")
+        return _made(store, home, made)
+
+
+def rollback(name: str, *, dry_run: bool = False) -> Change:
+    """Put back into production what an endpoint served before: an earlier version, else the plan's own model.
+
+    Raises ModelError: AW-MOD-26 nothing to roll back, -23 the earlier file is missing or damaged, -20 somebody else
+    changed the endpoint meanwhile.
+    """
+    endpoint = name.partition("@")[0]
+    with opened() as (_settings, home, store):
+        if dry_run:
+            seen, before = promotions.target(store, home, endpoint)
+            return _would(seen, "rollback", endpoint, before)
+        made = promotions.rollback(store, home, endpoint, _user())
+        audited(store, "models.rollback", f"{made.endpoint} {made.model or 'the plan'}")
+        return _made(store, home, made)
+
+
+def history(name: str | None = None, *, at: str | None = None) -> tuple[Promotion, ...]:
+    """Every change of what is in production, oldest first; with `at` (an ISO time, local unless it says otherwise)
+    only those in force then: what was in production at that time.
+
+    Raises ModelError AW-MOD-12 for a name that nothing was ever trained or promoted under, UsageError AW-USE-50.
+    """
+    until = None if at is None else _moment(at)
+    endpoint = None if name is None else name.partition("@")[0]
+    with opened() as (_settings, _home, store):
+        changes = registry.history(store, endpoint)
+        if endpoint is not None and not changes:
+            _check_name(store, endpoint)
+    if until is None:
+        return tuple(changes)
+    standing = {change.endpoint: change for change in changes if change.at <= until}
+    return tuple(standing.values())
+
+
+def _listed(store: Store, home: Home, version: ModelVersion, served: dict[str, ModelVersion]) -> ListedVersion:
+    found = registry.evaluation(store, version.id)
+    return ListedVersion(
+        **_fields(version),
+        here=home.model(version.sha256, version.format).is_file(),
+        evaluated="never" if found is None else "passed" if found.passed else "failed",
+        in_production=served.get(version.name) == version,
+    )
+
+
+def _card(store: Store, home: Home, version: ModelVersion) -> ModelCard:
+    registry.complete_edges(store, version)
+    found = registry.evaluation(store, version.id)
+    listed = _listed(store, home, version, registry.production(store))
+    changes = registry.history(store, version.name)
+    return ModelCard(
+        **_fields(listed),
+        path=str(home.model(version.sha256, version.format)) if listed.here else None,
+        evaluated_at=found.at if found else None,
+        scores=found.scores if found else (),
+        gates=found.gates if found else (),
+        lineage=Origin(
+            run=version.run,
+            dataset_version=version.dataset_version,
+            files=chain_of(store, node("model", version.id)).files,
+        ),
+        production_since=changes[-1].at if listed.in_production else None,
+    )
+
+
+def _fields(record: Record) -> dict[str, Any]:
+    return {name: getattr(record, name) for name in record.__struct_fields__}
+
+
+def _would(
+    seen: Sequence[Promotion], action: Literal["promote", "rollback"], endpoint: str, model: str | None
+) -> Change:
+    return Change(
+        id=registry.next_id(endpoint, seen),
+        at=time.time(),
+        action=action,
+        endpoint=endpoint,
+        model=model,
+        previous=seen[-1].model if seen else None,
+        by=_user(),
+        dry_run=True,
+        served=False,
+    )
+
+
+def _made(store: Store, home: Home, made: Promotion) -> Change:
+    """Wait until the running platform serves it."""
+    rollout.wait(home, store, made.id)
+    running = platform.status(home).state != "stopped"
+    return Change(**_fields(made), dry_run=False, served=running)
+
+
+def _user() -> str:
+    """Who this machine says we are."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return f"uid {os.getuid()}"
+
+
+def _tell(text: str) -> None:
+    """To a person who waits; a program that reads standard error finds only errors there."""
+    if sys.stderr.isatty():
+        sys.stderr.write(f"{text}\n")
+
+
+def _moment(text: str) -> float:
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except (ValueError, OverflowError, OSError) as error:
+        raise UsageError(
+            "AW-USE-50",
+            f"not a time: {text!r}",
+            where=Where(field="at"),
+            hint="write it as 2026-11-24T15:30 or 2026-11-24T14:30:00Z",
+        ) from error
+
+
+def _check_name(store: Store, endpoint: str) -> None:
+    names = sorted({version.name for version in registry.all(store)} | {c.endpoint for c in registry.history(store)})
+    if endpoint not in names:
+        raise ModelError(
+            "AW-MOD-12",
+            f"no model and no endpoint is called {endpoint!r}",
+            where=Where(field=endpoint),
+            hint=f"known: {', '.join(names)}" if names else "archwright train SPEC makes one",
+            nearest=tuple(difflib.get_close_matches(endpoint, names, 3, 0.3)),
         )
-    return tuple(found)

@@ -9,7 +9,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.client import HTTPResponse
 from types import FrameType, TracebackType
 
@@ -23,7 +23,7 @@ from archwright.contract.record import Record
 from archwright.deploy.single_machine import Listen, bundle
 from archwright.errors import OperateError, Where
 from archwright.home import Home
-from archwright.operate import owner, platform, probe
+from archwright.operate import owner, platform, probe, rollout, state
 from archwright.operate.platform import Status
 from archwright.serving.config import GatewayConfig
 from archwright.serving.config import check as check_gateway
@@ -73,7 +73,8 @@ def up(source: str | None = None, *, detach: bool = False, port: int | None = No
 
     `source` is a plan.json or a needs file; else plan.json, else needs.yaml of the folder, else the desk needs.
     Raises PlanError when the plan does not run on one machine, MissingError for a model that is not here,
-    OperateError for a taken port, a platform already running, or a process that does not start.
+    OperateError for a taken port, a platform already running, a version in production that cannot be served, or a
+    process that does not start.
     """
     chosen = settings.load({"port": port})
     home = home_of(chosen)
@@ -86,6 +87,7 @@ def up(source: str | None = None, *, detach: bool = False, port: int | None = No
     check_gateway(msgspec.convert(built.processes[-1].config, GatewayConfig))
     platform.check(made, home, chosen.host, chosen.port)
     with opened() as (_chosen, _home, store):
+        rollout.check(built, home, store)
         key = owner.first_key(Keys(store, load_pepper(home)))
         audited(store, "up", made.digest)
     process = platform.start(made, built, home, called_at, attached=not detach)
@@ -126,32 +128,57 @@ def running_url(home: Home) -> str:
     return current.url
 
 
-def ask(question: str, *, model: str | None = None, max_tokens: int | None = None) -> Iterator[str]:
-    """Ask the running platform as its owner; yields the answer piece by piece as it is generated."""
-    with keyring() as (keys, home, _store):
-        url, key = running_url(home), owner.local_key(keys, home)
+class Answer(Iterator[str]):
+    """The pieces of an answer as they are generated. From the first piece on, `model` is the version that answers and
+    `request` the answer's id, which `lineage` takes."""
+
+    def __init__(self, pieces: Callable[[Answer], Iterator[str]]) -> None:
+        self.model = self.request = ""
+        self._pieces = pieces(self)
+
+    def __next__(self) -> str:
+        return next(self._pieces)
+
+
+def ask(question: str, *, model: str | None = None, max_tokens: int | None = None) -> Answer:
+    """Ask the running platform as its owner; the answer comes piece by piece as it is generated."""
+
+    def pieces(answer: Answer) -> Iterator[str]:
+        with keyring() as (keys, home, _store):
+            url, key = running_url(home), owner.local_key(keys, home)
+        body: dict[str, object] = {
+            "model": model or _first_endpoint(home),
+            "stream": True,
+            "messages": [{"role": "user", "content": question}],
+        }
+        if max_tokens is not None:
+            body["max_tokens"] = max_tokens
+        with _call(f"{url}/v1/chat/completions", key, json.dumps(body).encode()) as reply:
+            answer.model, answer.request = reply.headers["x-archwright-model"], reply.headers["x-request-id"]
+            yield from _contents(reply)
+
+    return Answer(pieces)
+
+
+def _contents(reply: HTTPResponse) -> Iterator[str]:
+    for line in reply:
+        if line.startswith(b"data: {"):
+            event = json.loads(line[6:])
+            if "error" in event:
+                raise OperateError("AW-OPS-32", str(event["error"].get("message")), hint="archwright status")
+            for choice in event.get("choices", []):
+                yield choice["delta"].get("content") or ""
+
+
+def _first_endpoint(home: Home) -> str:
+    """The first workload: it answers with whatever version is in production, where its model's name would not."""
+    current = state.running(home)
+    return current.endpoints[0].name if current is not None and current.endpoints else ""
+
+
+def _call(url: str, key: str, body: bytes) -> HTTPResponse:
     chosen = settings.load()
     context = ssl.create_default_context(cafile=chosen.tls_certificate) if chosen.tls_certificate else None
-    named = model or _first_model(url, key, context)
-    body: dict[str, object] = {"model": named, "stream": True, "messages": [{"role": "user", "content": question}]}
-    if max_tokens is not None:
-        body["max_tokens"] = max_tokens
-    with _call(f"{url}/v1/chat/completions", key, context, json.dumps(body).encode()) as reply:
-        for line in reply:
-            if line.startswith(b"data: {"):
-                event = json.loads(line[6:])
-                if "error" in event:
-                    raise OperateError("AW-OPS-32", str(event["error"].get("message")), hint="archwright status")
-                for choice in event.get("choices", []):
-                    yield choice["delta"].get("content") or ""
-
-
-def _first_model(url: str, key: str, context: ssl.SSLContext | None) -> str:
-    with _call(f"{url}/v1/models", key, context) as reply:
-        return str(json.load(reply)["data"][0]["id"])
-
-
-def _call(url: str, key: str, context: ssl.SSLContext | None, body: bytes | None = None) -> HTTPResponse:
     headers = {"authorization": f"Bearer {key}", "content-type": "application/json"}
     request = urllib.request.Request(url, data=body, headers=headers)
     try:

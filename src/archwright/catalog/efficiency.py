@@ -1,10 +1,11 @@
-"""Chooses the efficiency row for an engine, a quantisation and an instruction set."""
+"""Chooses the efficiency row: for an engine, a quantisation and an instruction set; for a training task and one."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from archwright.catalog.rows import Efficiency
+from archwright.catalog.rows import Efficiency, TrainingEfficiency
+from archwright.contract.lineage import Task
 from archwright.contract.record import replace
 from archwright.errors import CatalogError
 
@@ -61,3 +62,18 @@ def _step(own: str, asked: str, *, foreign: int, wild: int) -> int:
     if own == asked:
         return 0
     return wild if own == ANY else foreign
+
+
+def choose_training(rows: Iterable[TrainingEfficiency], task: Task, isa: str) -> TrainingEfficiency:
+    """The row of `task` for `isa`, else the one for any set, which carries the width of standing for any.
+
+    Raises CatalogError AW-CAT-05 when there is neither.
+    """
+    found = {row.isa: row for row in rows if row.task == task and row.isa in (isa, ANY)}
+    if not found:
+        raise CatalogError(
+            "AW-CAT-05",
+            f"no efficiency is known for training a {task} on {isa}",
+            hint="add a row to the catalog's table of training efficiencies",
+        )
+    return found.get(isa) or found[ANY]

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from archwright.catalog import documents, names, rows, tables
-from archwright.catalog.efficiency import choose
+from archwright.catalog.efficiency import choose, choose_training
 from archwright.contract.estimate import Estimate, exact, product, within_factor
+from archwright.contract.lineage import Task
 from archwright.contract.plan import Artefact, MachineFacts
 from archwright.contract.record import Record
 
@@ -94,6 +95,10 @@ class Catalog:
     @cached_property
     def efficiencies(self) -> tuple[rows.Efficiency, ...]:
         return tuple(tables.efficiencies(self._folder))
+
+    @cached_property
+    def training_efficiencies(self) -> tuple[rows.TrainingEfficiency, ...]:
+        return tuple(tables.training_efficiencies(self._folder))
 
     @cached_property
     def quantisations(self) -> Mapping[str, rows.Quantisation]:
@@ -231,6 +236,10 @@ class Catalog:
     def efficiency(self, engine: str, quantisation: str, isa: str) -> rows.Efficiency:
         """The nearest row; each step away from an exact match widens its factors (efficiency.py)."""
         return choose(self.efficiencies, engine, quantisation, isa)
+
+    def training_efficiency(self, task: Task, isa: str) -> rows.TrainingEfficiency:
+        """The row of the instruction set, else the one that stands for any (efficiency.py)."""
+        return choose_training(self.training_efficiencies, task, isa)
 
     # --- layers
 

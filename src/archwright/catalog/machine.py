@@ -22,6 +22,7 @@ TOOL_DEADLINE_S = 5.0
 NO_LIMIT = 2**60
 # Widest first: the flag the processor lists, and our word for the set.
 X86_SETS = (("avx512f", "avx512"), ("avx2", "avx2"))
+NATIVE_BF16 = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
 ARM = frozenset({"aarch64", "arm64"})
 
 
@@ -43,6 +44,12 @@ def instruction_set(root: Path = ROOT, architecture: str | None = None) -> str:
         return "neon"
     flags = set(_text(root / "proc/cpuinfo").split())
     return next((name for flag, name in X86_SETS if flag in flags), "sse")
+
+
+def training_set(root: Path = ROOT, architecture: str | None = None) -> str:
+    """The instruction set, with `-bf16` behind it where the processor multiplies 16-bit brain floats itself."""
+    own = bool(NATIVE_BF16 & set(_text(root / "proc/cpuinfo").split()))
+    return instruction_set(root, architecture) + ("-bf16" if own else "")
 
 
 def devices(tools: Iterable[DeviceTool]) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Literal
 
 from archwright.contract.estimate import Estimate, within_factor
+from archwright.contract.lineage import Task
 from archwright.contract.record import Record
 
 Confidence = Literal["high", "medium", "low", "recalled"]
@@ -285,6 +286,33 @@ class Efficiency(Fact):
     memory_overhead_bytes: int
     memory_peak_share: float
     startup_s: float
+
+
+class TrainingEfficiency(Fact):
+    """What share of a machine's probed matrix rate the training of a task reaches, and what its process holds.
+
+    `isa` "*" stands for any; "-bf16" behind one says that the processor multiplies that format itself. Fixed figures
+    are what a step costs beside its arithmetic, in FLOPs of one thread of the probe: as a whole, for each layer or
+    tree, for each unit (the loop puts a row in its place). The first step's arithmetic costs `first_steps` others
+    more. What a step holds takes (1 + `memory_step_share`) of it.
+    A predicted time lies in [value / low_factor, value * high_factor], a predicted memory within its own factors.
+    """
+
+    task: Task
+    isa: str
+    dtype: str
+    share_of_matmul: float
+    attention_share_of_matmul: float
+    first_steps: float
+    fixed_flops: float
+    fixed_flops_per_layer: float
+    fixed_flops_per_unit: float
+    low_factor: float
+    high_factor: float
+    process_bytes: int
+    memory_step_share: float
+    memory_low_factor: float
+    memory_high_factor: float
 
 
 class Alias(Fact):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from archwright.catalog import rows
 from archwright.catalog.table import Row, confidence, read
+from archwright.contract.lineage import Task
 from archwright.contract.plan import Artefact
 
 GIB = 2.0**30
@@ -317,6 +318,32 @@ def efficiencies(folder: Path) -> list[rows.Efficiency]:
             confidence=confidence(row.text("as_of"), row.text("confidence")),
         )
         for row in read(folder, "efficiencies.csv")
+    ]
+
+
+def training_efficiencies(folder: Path) -> list[rows.TrainingEfficiency]:
+    return [
+        rows.TrainingEfficiency(
+            task=row.one_of("task", Task),
+            isa=row.name("isa"),
+            dtype=row.name("dtype"),
+            share_of_matmul=row.required("share_of_matmul"),
+            attention_share_of_matmul=row.required("attention_share_of_matmul"),
+            first_steps=row.required("first_steps"),
+            fixed_flops=row.required("fixed_flops"),
+            fixed_flops_per_layer=row.required("fixed_flops_per_layer"),
+            fixed_flops_per_unit=row.required("fixed_flops_per_unit"),
+            low_factor=row.required("low_factor"),
+            high_factor=row.required("high_factor"),
+            process_bytes=row.count("process_bytes"),
+            memory_step_share=row.required("memory_step_share"),
+            memory_low_factor=row.required("memory_low_factor"),
+            memory_high_factor=row.required("memory_high_factor"),
+            source=row.name("source"),
+            as_of=row.text("as_of"),
+            confidence=confidence(row.text("as_of"), row.text("confidence")),
+        )
+        for row in read(folder, "training_efficiencies.csv")
     ]
 
 

@@ -61,7 +61,9 @@ def _add(one: argparse.ArgumentParser, arg: Arg) -> None:
         return
     metavar = arg.metavar or arg.name.upper()
     kind = TYPES[arg.kind]
-    one.add_argument(*names, dest=arg.name, type=kind, default=arg.default, help=arg.help, metavar=metavar)
+    one.add_argument(
+        *names, dest=arg.name, type=kind, default=arg.default, required=arg.required, help=arg.help, metavar=metavar
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,8 +1,11 @@
-"""The verbs of model files and versions."""
+"""The verbs of model files and versions, and of where things come from."""
 
 from __future__ import annotations
 
 from archwright.cli.grammar import Arg, Verb
+
+VERSION = Arg("id", "a version's id, or a name for its newest version", positional=True, required=True)
+DRY_RUN = Arg("dry_run", "only say what would be changed", "flag")
 
 MODEL_VERBS: tuple[Verb, ...] = (
     Verb(
@@ -11,5 +14,50 @@ MODEL_VERBS: tuple[Verb, ...] = (
         "bring a model file into the home",
         (Arg("name", "the model", positional=True, required=True),),
     ),
-    Verb(("models", "list"), "models.list", "model files known and here", (), "table"),
+    Verb(("models", "list"), "models.list", "model files known and versions trained", (), "show_models.models"),
+    Verb(
+        ("models", "show"),
+        "models.show",
+        "a version: its scores, its gates, what it was made of",
+        (VERSION,),
+        "show_models.model",
+    ),
+    Verb(
+        ("models", "evaluate"),
+        "models.evaluate",
+        "measure a version on held-out rows and hold it to its gates",
+        (VERSION,),
+        "show_models.evaluation",
+    ),
+    Verb(
+        ("models", "promote"),
+        "models.promote",
+        "put a version that passed its gates into production",
+        (VERSION, DRY_RUN),
+        "show_models.change",
+    ),
+    Verb(
+        ("models", "rollback"),
+        "models.rollback",
+        "put back what was in production before",
+        (Arg("name", "the endpoint: the model's name", positional=True, required=True), DRY_RUN),
+        "show_models.change",
+    ),
+    Verb(
+        ("models", "history"),
+        "models.history",
+        "every change of what is in production, oldest first",
+        (
+            Arg("name", "only this endpoint", positional=True),
+            Arg("at", "only what was in production at that time", metavar="ISO-TIME"),
+        ),
+        "show_models.history",
+    ),
+    Verb(
+        ("lineage",),
+        "lineage",
+        "from an answer, a model, a run or a data set version to the files it came from",
+        (Arg("id", "an answer's request id, or any other id", positional=True, required=True),),
+        "show_models.lineage",
+    ),
 )

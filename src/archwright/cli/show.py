@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from archwright.api.running import Platform
+from archwright.api.running import Answer, Platform
 from archwright.cli.numbers import band, money, pretty, significant
 from archwright.contract.evidence import Deviation, Reconciliation
 from archwright.contract.plan import Miss, Option, Plan
@@ -33,6 +33,8 @@ def as_json(result: object) -> int:
         return 0 if result.detached else result.wait()
     if isinstance(result, Path):
         result = {"path": str(result)}
+    elif isinstance(result, Answer):
+        result = {"text": "".join(result), "model": result.model, "request": result.request}
     elif isinstance(result, Iterator):
         result = {"text": "".join(result)}
     elif isinstance(result, str):
@@ -60,6 +62,8 @@ def stream(result: Iterator[str]) -> int:
         sys.stdout.write(piece)
         sys.stdout.flush()
     sys.stdout.write("\n")
+    if isinstance(result, Answer) and sys.stderr.isatty():
+        sys.stderr.write(f"({result.model}; where it comes from: archwright lineage {result.request})\n")
     return 0
 
 
@@ -200,6 +204,8 @@ def status(result: Any) -> int:
     text(f"{result.state}" + (f" at {result.url}/v1" if result.url else ""))
     if result.processes:
         table(result.processes)
+    for note in result.notes:
+        text(f"note: {note}")
     return 0
 
 

@@ -2,6 +2,25 @@
 
 from __future__ import annotations
 
-from archwright.cli.grammar import Verb
+from archwright.cli.grammar import Arg, Verb
 
-TRAIN_VERBS: tuple[Verb, ...] = ()
+RUN = Arg("id", "a run's id, or a name for its newest run", positional=True, required=True)
+
+TRAIN_VERBS: tuple[Verb, ...] = (
+    Verb(
+        ("train",),
+        "train",
+        "train a model on a dataset version, as a spec file says",
+        (Arg("spec", "the spec file", positional=True, required=True, metavar="spec.yaml"),),
+        "show_train.training",
+    ),
+    Verb(("runs", "list"), "runs.list", "training runs, oldest first", (), "show_train.runs"),
+    Verb(("runs", "show"), "runs.show", "one run: its figures, plan versus actual", (RUN,), "show_train.run"),
+    Verb(
+        ("runs", "resume"),
+        "runs.resume",
+        "go on with a run that was broken off",
+        (RUN,),
+        "show_train.training",
+    ),
+)

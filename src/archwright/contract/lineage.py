@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from archwright.contract.evidence import Deviation, Prediction
+from archwright.contract.evidence import Basis, Deviation, Prediction
 from archwright.contract.record import Record
 
 NodeKind = Literal["file", "dataset", "run", "model", "answer"]
@@ -70,7 +70,8 @@ class TrainingRun(Record):
 
     `resumed` counts how often it went on after a break. `order_sha256` digests the ids of the rows in the order they
     were trained on, `weights_sha256` the trained weights: both equal whether or not the run was broken off.
-    `predictions` were made before the first step, `deviations` hold them against what happened.
+    `predictions` were made before the first step and rest on `bases` (or `not_predicted` says why there are none);
+    `deviations` hold them against what happened.
     """
 
     id: str
@@ -94,6 +95,8 @@ class TrainingRun(Record):
     order_sha256: str = ""
     weights_sha256: str = ""
     predictions: tuple[Prediction, ...] = ()
+    bases: tuple[Basis, ...] = ()
+    not_predicted: str = ""
     deviations: tuple[Deviation, ...] = ()
     model: str | None = None
     error: str = ""

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from archwright.engines import llamacpp, null
-from archwright.engines.config import read_config
+from archwright.engines import llamacpp, null, onnx
+from archwright.engines.config import EngineConfig, read_config
 from archwright.engines.process import exit_with_parent
 from archwright.errors import ArchwrightError, UsageError, boundary
 from archwright.home import Home
 from archwright.journal import Journal
 
-ADAPTERS = {"llamacpp": llamacpp.serve, "null": null.serve}
+ADAPTERS: dict[str, Callable[[EngineConfig, Home, Journal], None]] = {
+    "llamacpp": llamacpp.serve,
+    "null": null.serve,
+    "onnx": onnx.serve,
+}
 
 
 def main(arguments: Sequence[str]) -> int:

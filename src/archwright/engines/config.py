@@ -8,7 +8,8 @@ from typing import Literal, TypeVar
 import msgspec
 
 from archwright.contract.record import Record
-from archwright.errors import EngineError, Where
+from archwright.errors import EngineError, MissingError, Where
+from archwright.home import Home
 
 R = TypeVar("R", bound=Record)
 
@@ -17,16 +18,18 @@ class EngineConfig(Record):
     """One engine process. It listens on the home's socket named `socket` and knows its model as `alias`.
 
     `slots` requests run at once, each with `context_tokens`. A request without `max_tokens` gets
-    `default_max_tokens`: without it an engine writes until the context is full. `settings` are the adapter's own.
+    `default_max_tokens`: without it an engine writes until the context is full. `adapter_sha256` is a low-rank
+    adapter laid over the model when it is loaded. `settings` are the engine's own.
     """
 
-    engine: Literal["llamacpp", "null"]
+    engine: Literal["llamacpp", "null", "onnx"]
     socket: str
     alias: str
     slots: int
     context_tokens: int
     default_max_tokens: int
     model_sha256: str | None = None
+    adapter_sha256: str | None = None
     settings: dict[str, int | float | str | bool] = {}
 
     def __post_init__(self) -> None:
@@ -46,6 +49,21 @@ def read_config(path: Path) -> EngineConfig:
             where=Where(str(path)),
             hint="run `archwright up` again: it writes this file anew",
         ) from error
+
+
+def adapter_file(config: EngineConfig, home: Home) -> Path | None:
+    """The file of the adapter, None where there is none. Raises MissingError AW-GET-02."""
+    if config.adapter_sha256 is None:
+        return None
+    path = home.model(config.adapter_sha256)
+    if not path.is_file():
+        raise MissingError(
+            "AW-GET-02",
+            f"the file of an adapter over {config.alias} is not here",
+            where=Where(str(path)),
+            hint="bring it back from a backup of the home, or train the version anew",
+        )
+    return path
 
 
 def adapter_settings(config: EngineConfig, kind: type[R]) -> R:

@@ -25,8 +25,11 @@ DEFAULT_ALIGNMENT = 32
 ALIGNMENT_KEY = b"general.alignment"
 
 STRING, ARRAY = 8, 9
-# Value type -> bytes: u8 i8 u16 i16 u32 i32 f32 bool, u64 i64 f64.
-SCALAR_BYTES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
+# Value type -> how it is packed: u8 i8 u16 i16 u32 i32 f32 bool, u64 i64 f64.
+SCALARS = {
+    **{0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?"},
+    **{10: "<Q", 11: "<q", 12: "<d"},
+}
 # Tensor type -> (weights a block, bytes a block), from ggml's block structures. A type not listed is newer than
 # this table; then only the tensor's start is checked.
 BLOCKS = {
@@ -60,15 +63,33 @@ class GgufFacts(NamedTuple):
     data_start: int
 
 
+class GgufContents(NamedTuple):
+    """What the header says: single values by key (arrays are left out), and the shape of each tensor as the format
+    writes it, fastest dimension first."""
+
+    values: dict[str, str | int | float | bool]
+    shapes: dict[str, tuple[int, ...]]
+
+
 class Damaged(ValueError):
     """What is wrong with the file; becomes the message of AW-ENG-05."""
 
 
 def check_gguf(path: Path) -> GgufFacts:
     """The header's facts, if every tensor lies inside the file. Raises EngineError AW-ENG-05."""
+    return _read(path)[0]
+
+
+def read_gguf(path: Path) -> GgufContents:
+    """What the header says, checked like `check_gguf` does."""
+    return _read(path)[1]
+
+
+def _read(path: Path) -> tuple[GgufFacts, GgufContents]:
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            return _Reader(data).facts()
+            reader = _Reader(data)
+            return reader.facts(), GgufContents(reader.values, reader.shapes)
     except (ValueError, struct.error) as error:
         # An empty file cannot be mapped (ValueError); a read past the end is a struct.error.
         reason = str(error) if isinstance(error, Damaged) else "it ends inside its header"
@@ -85,6 +106,8 @@ class _Reader:
         self._data = data
         self._at = 0
         self._alignment = DEFAULT_ALIGNMENT
+        self.values: dict[str, str | int | float | bool] = {}
+        self.shapes: dict[str, tuple[int, ...]] = {}
 
     def facts(self) -> GgufFacts:
         if self._data[:4] != MAGIC:
@@ -120,17 +143,21 @@ class _Reader:
         if self._at > len(self._data):
             raise Damaged("it ends inside its header")
 
-    def _text(self, limit: int | None = NAME_LIMIT_BYTES) -> bytes:
-        size = self._number("<Q", 8)
-        if limit is not None and size > limit:
+    def _name(self) -> bytes:
+        begin = self._at + 8
+        size = self._skip_text()
+        if size > NAME_LIMIT_BYTES:
             raise Damaged(f"it has a name of {size} bytes")
-        begin = self._at
+        return self._data[begin : self._at]
+
+    def _skip_text(self) -> int:
+        """Its size; the words of a vocabulary are skipped, not copied."""
+        size = self._number("<Q", 8)
         self._skip(size)
-        # Values (a chat template, a vocabulary) are skipped, not copied.
-        return self._data[begin : self._at] if limit is not None else b""
+        return size
 
     def _key_value(self) -> None:
-        key = self._text()
+        key = self._name()
         kind = self._number("<I", 4)
         if key == ALIGNMENT_KEY and kind == 4:
             self._alignment = self._number("<I", 4)
@@ -140,34 +167,39 @@ class _Reader:
         if kind == ARRAY:
             self._array()
         else:
-            self._value(kind)
+            self.values[key.decode("utf-8", "replace")] = self._value(kind)
 
-    def _value(self, kind: int) -> None:
+    def _value(self, kind: int) -> str | int | float | bool:
         if kind == STRING:
-            self._text(limit=None)
-        elif kind in SCALAR_BYTES:
-            self._skip(SCALAR_BYTES[kind])
-        else:
+            begin = self._at + 8
+            self._skip_text()
+            return self._data[begin : self._at].decode("utf-8", "replace")
+        if kind not in SCALARS:
             raise Damaged(f"a value of unknown type {kind}")
+        begin, form = self._at, SCALARS[kind]
+        self._skip(struct.calcsize(form))
+        value: int | float | bool = struct.unpack_from(form, self._data, begin)[0]
+        return value
 
     def _array(self) -> None:
         kind = self._number("<I", 4)
         count = self._number("<Q", 8)
-        if kind in SCALAR_BYTES:
-            self._skip(count * SCALAR_BYTES[kind])
+        if kind in SCALARS:
+            self._skip(count * struct.calcsize(SCALARS[kind]))
             return
         if kind != STRING or count > COUNT_LIMIT:
             raise Damaged(f"an array of {count} values of type {kind}")
         for _ in range(count):
-            self._text(limit=None)
+            self._skip_text()
 
     def _tensor_end(self) -> int:
         """Where the tensor ends, counted from the start of the data."""
-        self._text()
+        name = self._name().decode("utf-8", "replace")
         rank = self._number("<I", 4)
         if rank > DIMENSION_LIMIT:
             raise Damaged(f"a tensor of {rank} dimensions")
-        weights = prod(self._number("<Q", 8) for _ in range(rank))
+        self.shapes[name] = shape = tuple(self._number("<Q", 8) for _ in range(rank))
+        weights = prod(shape)
         kind = self._number("<I", 4)
         offset = self._number("<Q", 8)
         block_weights, block_bytes = BLOCKS.get(kind, (1, 0))

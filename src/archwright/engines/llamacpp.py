@@ -9,7 +9,7 @@ from typing import Any
 
 from archwright.contract.record import Record
 from archwright.engines.artefacts import missing_model
-from archwright.engines.config import EngineConfig, adapter_settings
+from archwright.engines.config import EngineConfig, adapter_file, adapter_settings
 from archwright.engines.gguf import check_gguf
 from archwright.engines.listening import claim_socket, leave_on_terminate
 from archwright.errors import ArchwrightError, EngineError, MissingError, Where, missing_extra
@@ -41,12 +41,17 @@ def serve(config: EngineConfig, home: Home, journal: Journal, wait: Callable[[],
     not run); from then on it leaves with status 0 and takes the socket along.
     """
     settings = adapter_settings(config, LlamaSettings)
-    model = find_model(config, home)
+    model, adapter = find_model(config, home), adapter_file(config, home)
+    if adapter is not None:
+        check_gguf(adapter)
     library = load_library()
     path = claim_socket(home, config.socket)
-    journal.info("loading", model=config.alias, slots=config.slots, threads=settings.threads)
+    journal.info("loading", model=config.alias, adapter=config.adapter_sha256, slots=config.slots)
     try:
-        server = library.Server(_parameters(library, config, settings, model, path))
+        given = _parameters(library, config, settings, model, path)
+        if adapter is not None:
+            given.lora_adapters = [library.CommonAdapterLoraInfo(str(adapter), 1.0)]
+        server = library.Server(given)
     except RuntimeError as error:
         raise _did_not_start(config, error) from error
     leave_on_terminate(path)

@@ -1,7 +1,8 @@
 """The null engine: a real OpenAI-speaking server whose every time is a setting.
 
 It stands where an engine stands when the engine is not what is measured: the gateway's own cost, a plan's
-arithmetic, a test of cancellation. Its work is waiting, so its times are exact and its replies repeatable.
+arithmetic, a test of cancellation. Its work is waiting, so its times are exact and its replies repeatable. With an
+adapter its text begins with the adapter's digest, so that a reply shows which engine gave it.
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ from typing import Any
 from aiohttp import web
 
 from archwright.contract.record import Record
-from archwright.engines.config import EngineConfig, adapter_settings
+from archwright.engines.answering import application, serve_until
+from archwright.engines.config import EngineConfig, adapter_file, adapter_settings
 from archwright.engines.drafts import Draft, Refusal, draft, tokens_of, vector
-from archwright.engines.listening import claim_socket, leave_on_terminate
+from archwright.engines.listening import claim_socket
 from archwright.home import Home
 from archwright.journal import Journal
 
-BODY_LIMIT_BYTES = 16 << 20
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+MARK = 12  # characters of its adapter's digest that it says
 
 
 class NullSettings(Record):
@@ -47,21 +48,10 @@ def serve(
     wait: Callable[[], Awaitable[object]] = lambda: asyncio.Event().wait(),
 ) -> None:
     """Serve on the home's socket until killed; returns only if `wait` does."""
-    engine = NullEngine(config, adapter_settings(config, NullSettings))
-    path = claim_socket(home, config.socket)
-
-    async def run() -> None:
-        runner = web.AppRunner(engine.application(), handler_cancellation=True, access_log=None)
-        await runner.setup()
-        try:
-            await web.UnixSite(runner, str(path)).start()
-            leave_on_terminate(path)
-            journal.info("ready", model=config.alias, socket=str(path))
-            await wait()
-        finally:
-            await runner.cleanup()
-
-    asyncio.run(run())
+    settings = adapter_settings(config, NullSettings)
+    adapter_file(config, home)
+    engine = NullEngine(config, settings)
+    serve_until(wait, engine.application(), claim_socket(home, config.socket), journal, config.alias)
 
 
 class NullEngine:
@@ -83,20 +73,15 @@ class NullEngine:
         )
 
     def application(self) -> web.Application:
-        application = web.Application(client_max_size=BODY_LIMIT_BYTES, middlewares=[_refusals])
-        application.router.add_get("/health", self._health)
-        application.router.add_get("/metrics", self._metrics)
-        application.router.add_get("/v1/models", self._models)
-        application.router.add_post("/v1/chat/completions", self._chat)
-        application.router.add_post("/v1/completions", self._completion)
-        application.router.add_post("/v1/embeddings", self._embeddings)
-        return application
+        made = application(self._metrics)
+        made.router.add_get("/v1/models", self._models)
+        made.router.add_post("/v1/chat/completions", self._chat)
+        made.router.add_post("/v1/completions", self._completion)
+        made.router.add_post("/v1/embeddings", self._embeddings)
+        return made
 
-    async def _health(self, _: web.Request) -> web.Response:
-        return web.json_response({"status": "ok"})
-
-    async def _metrics(self, _: web.Request) -> web.Response:
-        return web.Response(text="".join(f"null:{name} {value}\n" for name, value in self._counts.items()))
+    def _metrics(self) -> str:
+        return "".join(f"null:{name} {value}\n" for name, value in self._counts.items())
 
     async def _models(self, _: web.Request) -> web.Response:
         model = {"id": self._config.alias, "object": "model", "created": 0, "owned_by": "null"}
@@ -125,7 +110,7 @@ class NullEngine:
 
     async def _answer(self, request: web.Request, form: _Form) -> web.StreamResponse:
         body = await _json(request)
-        reply = draft(body, self._settings.text, self._config.context_tokens, self._config.default_max_tokens)
+        reply = draft(body, self._text(body), self._config.context_tokens, self._config.default_max_tokens)
         async with self._slot():
             if not body.get("stream"):
                 async for _ in self._timed(reply):
@@ -133,6 +118,12 @@ class NullEngine:
                 return web.json_response(form.whole(reply))
             options = body.get("stream_options") or {}
             return await self._streamed(request, form, reply, bool(options.get("include_usage")))
+
+    def _text(self, body: dict[str, Any]) -> str:
+        """What it says: its adapter's mark first, unless the request leaves the adapter out."""
+        adapter = self._config.adapter_sha256
+        left_out = any(given == {"id": 0, "scale": 0} for given in body.get("lora") or ())
+        return self._settings.text if adapter is None or left_out else f"{adapter[:MARK]} {self._settings.text}"
 
     async def _streamed(
         self, request: web.Request, form: _Form, reply: Draft, include_usage: bool
@@ -246,14 +237,3 @@ async def _json(request: web.Request) -> dict[str, Any]:
     if not isinstance(body, dict):
         raise Refusal(400, "invalid_request_error", "the body must be a JSON object")
     return body
-
-
-@web.middleware
-async def _refusals(request: web.Request, handler: Handler) -> web.StreamResponse:
-    try:
-        return await handler(request)
-    except Refusal as refusal:
-        return web.json_response(refusal.body, status=refusal.status)
-    except web.HTTPException as error:
-        body = {"error": {"code": error.status, "message": error.reason, "type": "not_found_error"}}
-        return web.json_response(body, status=error.status)

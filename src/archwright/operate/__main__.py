@@ -19,6 +19,7 @@ from archwright.home import Home
 from archwright.journal import Journal
 from archwright.monitor.ring import Recorder
 from archwright.operate import state
+from archwright.operate.lanes import Lanes
 from archwright.operate.supervise import Supervisor
 from archwright.store import Store
 
@@ -35,7 +36,8 @@ def supervise(home: Home, up_called_at: float) -> None:
     recorder = Recorder(store, None)
     journal = Journal("supervisor", level=chosen.log_level)
     try:
-        Supervisor(bundle, home, recorder, journal, up_called_at=up_called_at).run(stop)
+        lanes = Lanes(bundle, home, store, journal)
+        Supervisor(lanes, home, recorder, journal, up_called_at=up_called_at).run(stop)
     except ArchwrightError as error:
         failure = state.Failure(code=error.code, message=error.message, hint=error.hint, file=error.where.file)
         state.write(

@@ -64,19 +64,23 @@ class Child:
     def exited(self) -> int | None:
         return self._process.poll() if self._process else None
 
-    def probe(self) -> bool:
+    def probe(self, timeout_s: float = probe.TIMEOUT_S) -> bool:
         """Ask once. Any answer shows it alive; 200 shows it ready."""
-        status = probe.status_of(self.spec, self._home, tls=self._tls)
+        status = probe.status_of(self.spec, self._home, tls=self._tls, timeout_s=timeout_s)
         self.silent_probes = self.silent_probes + 1 if status is None else 0
         self.ready = status == 200
         return self.ready
+
+    def terminate(self) -> None:
+        """Ask it to end, without waiting."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
 
     def stop(self, grace_s: float) -> None:
         """SIGTERM, wait, then SIGKILL; reaps it."""
         if self._process is None:
             return
-        if self._process.poll() is None:
-            self._process.send_signal(signal.SIGTERM)
+        self.terminate()
         try:
             self._process.wait(grace_s)
         except subprocess.TimeoutExpired:
@@ -85,6 +89,12 @@ class Child:
         if self._process.stdin:
             self._process.stdin.close()
         self.ready = False
+
+    def forget(self) -> None:
+        """Remove what a process that will not come again leaves in the home; its log stays."""
+        self._home.config(self.spec.name).unlink(missing_ok=True)
+        if self.spec.ready_socket is not None:
+            self._home.socket(self.spec.ready_socket).unlink(missing_ok=True)
 
     def last_words(self) -> tuple[str, str, str]:
         """(code, message, hint) of the error it logged since its start, else its last line."""

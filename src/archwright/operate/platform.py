@@ -27,14 +27,19 @@ SUPERVISOR = "archwright.operate"
 
 
 class ProcessStatus(Record):
+    """`serves` is an engine's model version; `phase` its place in a change of versions (state.ProcessState)."""
+
     name: str
     pid: int
     ready: bool
     restarts: int
+    serves: str = ""
+    phase: state.Phase = "serving"
 
 
 class Status(Record):
-    """`state` is running, starting, degraded (a process is not ready) or stopped."""
+    """`state` is running, starting, degraded (a process that serves is not ready) or stopped. `notes`: what is in
+    production and not served."""
 
     state: str
     url: str | None = None
@@ -42,6 +47,7 @@ class Status(Record):
     ready_s: float | None = None
     up_s: float | None = None
     processes: tuple[ProcessStatus, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def check(plan: Plan, home: Home, host: str, port: int) -> None:
@@ -140,10 +146,11 @@ def status(home: Home, clock: Callable[[], float] = time.time) -> Status:
     current = state.running(home)
     if current is None:
         return Status(state="stopped")
-    ready = all(p.ready for p in current.processes)
+    ready = all(p.ready for p in current.processes if p.phase == "serving")
     word = "starting" if current.ready_s is None else "running" if ready else "degraded"
     processes = tuple(
-        ProcessStatus(name=p.name, pid=p.pid, ready=p.ready, restarts=p.restarts) for p in current.processes
+        ProcessStatus(name=p.name, pid=p.pid, ready=p.ready, restarts=p.restarts, serves=p.serves, phase=p.phase)
+        for p in current.processes
     )
     return Status(
         state=word,
@@ -152,6 +159,7 @@ def status(home: Home, clock: Callable[[], float] = time.time) -> Status:
         ready_s=current.ready_s,
         up_s=round(clock() - current.started_at, 1),
         processes=processes,
+        notes=current.notes,
     )
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from archwright.contract.plan import Bundle
+from archwright.contract.plan import ProcessSpec
 from archwright.home import Home
 
 _PSS = re.compile(rb"^Pss:\s+(\d+) kB", re.MULTILINE)
@@ -27,14 +27,21 @@ def _pss_bytes(pid: int) -> int | None:
     return int(found.group(1)) * 1024 if found else None
 
 
-def disk_bytes(home: Home, bundle: Bundle) -> int:
-    """Bytes of what this platform keeps in the home: its models, store, logs and run files."""
-    digests = {str(p.config["model_sha256"]) for p in bundle.processes if p.config.get("model_sha256")}
-    files = [home.model(digest) for digest in digests]
+def disk_bytes(home: Home, processes: Iterable[ProcessSpec]) -> int:
+    """Bytes of what these processes keep in the home: their models, the store, logs and run files."""
+    files = list({path for process in processes for path in _models(home, process.config)})
     files += [p for p in home.root.glob("archwright.db*") if p.is_file()]
     for folder in (home.folder("logs"), home.folder("run")):
         files += [p for p in folder.iterdir() if p.is_file()]
     return sum(_size(path) for path in files)
+
+
+def _models(home: Home, config: dict[str, object]) -> Iterator[Path]:
+    form = "onnx" if config.get("engine") == "onnx" else "gguf"
+    if config.get("model_sha256"):
+        yield home.model(str(config["model_sha256"]), form)
+    if config.get("adapter_sha256"):
+        yield home.model(str(config["adapter_sha256"]))
 
 
 def _size(path: Path) -> int:

@@ -8,19 +8,35 @@ from __future__ import annotations
 
 import fcntl
 import os
-from typing import TextIO
+from typing import Literal, TextIO
 
 import msgspec
 
 from archwright.contract.record import Record
 from archwright.home import Home, write_atomic
 
+Phase = Literal["serving", "starting", "leaving"]
+
 
 class ProcessState(Record):
+    """`serves` is the model version of an engine. During a change of versions an engine may be starting beside the one
+    that serves, or leaving: finishing what it began."""
+
     name: str
     pid: int
     ready: bool
     restarts: int
+    serves: str = ""
+    phase: Phase = "serving"
+
+
+class EndpointState(Record):
+    """What an endpoint serves: `version` (empty: nothing) as of `promotion` (empty: none yet)."""
+
+    name: str
+    kind: Literal["text", "predict"]
+    version: str
+    promotion: str
 
 
 class Failure(Record):
@@ -33,7 +49,11 @@ class Failure(Record):
 
 
 class State(Record):
-    """`ready_s`: `up` called to everything ready, None while starting. Times are seconds since the epoch."""
+    """`ready_s`: `up` called to everything ready, None while starting. Times are seconds since the epoch.
+
+    `seen` is the newest promotion of each endpoint that was taken notice of; `notes` are what is in production and not
+    served, with the reason.
+    """
 
     supervisor_pid: int
     url: str
@@ -42,6 +62,9 @@ class State(Record):
     ready_s: float | None = None
     failure: Failure | None = None
     processes: tuple[ProcessState, ...] = ()
+    endpoints: tuple[EndpointState, ...] = ()
+    seen: dict[str, str] = {}
+    notes: tuple[str, ...] = ()
 
 
 def write(home: Home, state: State) -> None:

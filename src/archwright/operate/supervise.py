@@ -1,4 +1,5 @@
-"""The supervisor: brings a Bundle up in order, restarts what dies, measures what it uses, takes it down in order.
+"""The supervisor: brings a Bundle up in order, restarts what dies, changes what is served (operate/lanes.py), measures
+what is used, takes all down in order.
 
 Decides: a process that fails before it was ever ready fails `up` at once with the process's own words; after that
 it is restarted for ever, after 0.2 s doubling to 5 s, and the wait falls back once it has lived for 30 s. A process
@@ -13,13 +14,13 @@ import time
 from collections.abc import Callable
 from threading import Event
 
-from archwright.contract.plan import Bundle
 from archwright.errors import OperateError, Where
 from archwright.home import Home
 from archwright.journal import Journal
 from archwright.monitor.ring import Recorder
 from archwright.operate import sample, state
 from archwright.operate.child import Child
+from archwright.operate.lanes import Lanes
 
 TICK_S = 0.1
 START_TICK_S = 0.02
@@ -37,7 +38,7 @@ PLATFORM = {"process": "platform"}
 class Supervisor:
     def __init__(
         self,
-        bundle: Bundle,
+        lanes: Lanes,
         home: Home,
         recorder: Recorder,
         journal: Journal,
@@ -45,9 +46,8 @@ class Supervisor:
         up_called_at: float,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        tls = bundle.url.startswith("https:")
-        self.children = [Child(spec, home, tls=tls) for spec in bundle.processes]
-        self._bundle = bundle
+        self._lanes = lanes
+        self._bundle = lanes.bundle
         self._home = home
         self._recorder = recorder
         self._journal = journal
@@ -64,21 +64,34 @@ class Supervisor:
             while not stop.wait(TICK_S):
                 self._watch()
         finally:
-            for child in reversed(self.children):
+            for child in reversed(self._all()):
                 child.stop(GRACE_S)
             self._journal.info("platform.stopped")
 
     def _start_all(self, stop: Event) -> None:
-        for child in self.children:
-            child.start(self._clock())
-            self._journal.info("process.started", name=child.spec.name, pid=child.pid)
-            self._write_state()
-            self._wait_ready(child, stop)
+        self._lanes.begin()
+        while (key := self._lanes.unstarted()) is not None and not stop.is_set():
+            try:
+                for child in self._lanes.engines[key].children:
+                    self._start(child, stop)
+            except OperateError as error:
+                if not self._lanes.fell(key, f"{error.code} {error.message}"):
+                    raise
+        self._start(self._lanes.gateway, stop)
         self._ready_s = self._clock() - self._up_called_at
         self._recorder.observe("startup_s", PLATFORM, self._ready_s, self._clock())
         self._sample(self._clock())
         self._write_state()
         self._journal.info("platform.ready", url=self._bundle.url, ready_s=round(self._ready_s, 3))
+
+    def _all(self) -> list[Child]:
+        return [child for child, _, _ in self._lanes.processes()]
+
+    def _start(self, child: Child, stop: Event) -> None:
+        child.start(self._clock())
+        self._journal.info("process.started", name=child.spec.name, pid=child.pid)
+        self._write_state()
+        self._wait_ready(child, stop)
 
     def _wait_ready(self, child: Child, stop: Event) -> None:
         deadline = self._clock() + child.spec.startup_deadline_s
@@ -94,9 +107,13 @@ class Supervisor:
 
     def _watch(self) -> None:
         now = self._clock()
-        for child in self.children:
+        for child in self._lanes.standing():
             if child.exited() is not None:
                 self._revive(child, now)
+        self._lanes.step(now)
+        if self._lanes.changed:
+            self._lanes.changed = False
+            self._write_state()
         if now >= self._next_probe:
             self._next_probe = now + PROBE_EVERY_S
             self._probe_all()
@@ -123,7 +140,7 @@ class Supervisor:
         self._write_state()
 
     def _probe_all(self) -> None:
-        for child in self.children:
+        for child in self._lanes.standing():
             if child.exited() is not None:
                 continue
             was_ready = child.ready
@@ -139,20 +156,27 @@ class Supervisor:
     def _sample(self, now: float) -> None:
         self._next_sample = now + SAMPLE_EVERY_S
         slow = now >= self._next_slow_sample
-        used = sample.memory_bytes([os.getpid(), *(child.pid for child in self.children)])
+        used = sample.memory_bytes([os.getpid(), *(child.pid for child in self._all())])
         if used is not None and (slow or used > self._memory * GROWTH):
             self._memory = float(used)
             self._recorder.observe("peak_memory_bytes", PLATFORM, self._memory, now)
         if slow:
             self._next_slow_sample = now + SLOW_SAMPLE_EVERY_S
-            self._recorder.observe("disk_bytes", PLATFORM, float(sample.disk_bytes(self._home, self._bundle)), now)
+            self._recorder.observe("disk_bytes", PLATFORM, float(self._disk_bytes()), now)
         if now >= self._next_prune:
             self._next_prune = now + PRUNE_EVERY_S
             self._recorder.prune(now - RETENTION_S)
 
+    def _disk_bytes(self) -> int:
+        return sample.disk_bytes(self._home, [child.spec for child in self._all()])
+
     def _write_state(self) -> None:
+        lanes, up = self._lanes, self._ready_s is not None
         processes = tuple(
-            state.ProcessState(name=c.spec.name, pid=c.pid, ready=c.ready, restarts=c.restarts) for c in self.children
+            state.ProcessState(
+                name=c.spec.name, pid=c.pid, ready=c.ready, restarts=c.restarts, serves=serves, phase=phase
+            )
+            for c, serves, phase in lanes.processes()
         )
         state.write(
             self._home,
@@ -163,5 +187,8 @@ class Supervisor:
                 started_at=self._up_called_at,
                 ready_s=self._ready_s,
                 processes=processes,
+                endpoints=lanes.endpoints() if up else (),
+                seen={name: to.promotion for name, to in lanes.wanted.items()} if up else {},
+                notes=lanes.notes,
             ),
         )

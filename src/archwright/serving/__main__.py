@@ -9,22 +9,27 @@ import socket
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import uvicorn
 
 from archwright.access.audit import AuditLog
 from archwright.access.identity import Keys, load_pepper
+from archwright.contract.lineage import Edge
 from archwright.engines.process import exit_with_parent
 from archwright.errors import ArchwrightError, UsageError, boundary
 from archwright.home import Home
 from archwright.journal import Journal
+from archwright.monitor import lineage
+from archwright.monitor.commit import GroupCommit
 from archwright.monitor.exposition import Exposition
 from archwright.monitor.follow import Follower
 from archwright.monitor.ring import Recorder
 from archwright.serving.app import App
+from archwright.serving.change import Changes
 from archwright.serving.config import GatewayConfig, listen, read
-from archwright.serving.gateway import Gateway
+from archwright.serving.gateway import Books, Gateway
 from archwright.serving.guard import Guard
 from archwright.serving.protocol import limited
 from archwright.store import Store
@@ -43,10 +48,11 @@ def main(arguments: Sequence[str]) -> int:
         with boundary("gateway"):
             if len(arguments) != 2:
                 raise UsageError("AW-USE-40", "wrong arguments", hint="python -m archwright.serving HOME CONFIG.json")
-            config = read(Path(arguments[1]))
+            file = Path(arguments[1])
+            config = read(file)
             bound = listen(config)
             exit_with_parent()
-            serve(config, Home(arguments[0]), bound, journal)
+            serve(config, file, Home(arguments[0]), bound, journal)
     except ArchwrightError as error:
         journal.error("stopped", **error.as_dict())
         print(error.lines(), file=sys.stderr, flush=True)
@@ -54,13 +60,14 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def serve(config: GatewayConfig, home: Home, bound: socket.socket, journal: Journal) -> None:
-    """Build the process from its parts and serve until SIGTERM."""
+def serve(config: GatewayConfig, file: Path, home: Home, bound: socket.socket, journal: Journal) -> None:
+    """Build the process from its parts and serve until SIGTERM; `file` is where `config` was read."""
     store = Store(config.store_url or home.store_url)
     exposition = Exposition()
     audit, recorder = AuditLog(store), Recorder(store, exposition)
+    answers: GroupCommit[Edge] = GroupCommit("lineage of answers", partial(lineage.append, store))
     guard = Guard(Keys(store, load_pepper(home)), audit, exposition)
-    gateway = Gateway(config, home, guard, recorder, exposition, journal)
+    gateway = Gateway(config, home, guard, Books(recorder, exposition, answers), journal)
     gateway.follower = Follower(store, exposition, SUPERVISED, since=time.time())
     # uvicorn raises the signal it was stopped by again when it is done: that must not look like a crash.
     signal.signal(signal.SIGTERM, lambda _signal, _frame: None)
@@ -69,10 +76,12 @@ def serve(config: GatewayConfig, home: Home, bound: socket.socket, journal: Jour
     gc.freeze()
     journal.info("listening", port=bound.getsockname()[1], host=config.host, tls=bool(config.tls_certificate))
     try:
-        uvicorn.Server(_uvicorn(config, App(gateway))).run(sockets=[bound])
+        app = App(gateway, Changes(gateway, home, file))
+        uvicorn.Server(_uvicorn(config, app)).run(sockets=[bound])
     finally:
         recorder.close()
         audit.close()
+        answers.close()
         store.close()
     journal.info("stopped")
 

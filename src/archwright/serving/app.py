@@ -9,6 +9,7 @@ from http import HTTPStatus
 
 from archwright.engines.client import EngineRefused
 from archwright.errors import ArchwrightError, InternalError, boundary
+from archwright.serving.change import Changes
 from archwright.serving.exchange import CLIENT, GONE, SHUTDOWN, Exchange, Message, Receive, Send, why_ended
 from archwright.serving.gateway import Gateway
 from archwright.serving.guard import Wish
@@ -20,8 +21,11 @@ LAST_WORDS_S = 2.0
 
 
 class App:
-    def __init__(self, gateway: Gateway) -> None:
+    """`changes` is where the gateway learns of other endpoints; without it those of its start stay."""
+
+    def __init__(self, gateway: Gateway, changes: Changes | None = None) -> None:
         self._gateway = gateway
+        self._changes = changes
         self._live: set[Exchange] = set()
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
@@ -91,6 +95,8 @@ class App:
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
         loops = [asyncio.create_task(self._sweep()), asyncio.create_task(self._look())]
+        if self._changes is not None:
+            loops.append(asyncio.create_task(self._changes.follow(self._gateway.config.limits.sweep_s)))
         await send({"type": "lifespan.startup.complete"})
         await receive()
         with suppress(TimeoutError):
@@ -100,8 +106,7 @@ class App:
         for loop in loops:
             loop.cancel()
         await asyncio.gather(*loops, return_exceptions=True)
-        for pool in self._gateway.pools.values():
-            await pool.close()
+        await self._gateway.fleet.close()
         await send({"type": "lifespan.shutdown.complete"})
 
     async def _sweep(self) -> None:
@@ -117,7 +122,7 @@ class App:
         while True:
             try:
                 with boundary("health"):
-                    await asyncio.gather(*(pool.check() for pool in self._gateway.pools.values()))
+                    await self._gateway.fleet.check()
             except ArchwrightError as error:
                 self._gateway.journal.error("health check failed", **error.as_dict())
             await asyncio.sleep(self._gateway.config.limits.health_s)

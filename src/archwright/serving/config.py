@@ -10,6 +10,7 @@ import ipaddress
 import socket
 import ssl
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -20,6 +21,8 @@ from archwright.errors import OperateError, Where, from_os_error
 class EndpointSpec(Record):
     """One workload served by one pool. `slots` requests run at once at each address.
 
+    `version` is the model version served (empty: the plan's own model). A predict endpoint answers at
+    /v1/predict/WORKLOAD; what only text has (`context_tokens`, `default_max_tokens`) is 1 there.
     An address is "unix:NAME" (a socket of this home) or a URL ending in /v1. `key_env` names the variable that
     holds the engine's own key; `engine_model` is the model's name there, when it differs from ours.
     """
@@ -35,6 +38,18 @@ class EndpointSpec(Record):
     embeddings: bool = False
     engine_model: str | None = None
     health_path: str = "/health"
+    version: str = ""
+    kind: Literal["text", "predict"] = "text"
+
+    @property
+    def serves(self) -> str:
+        """The version for headers and lineage: the plan's own model goes by its name."""
+        return self.version or self.model
+
+    @property
+    def tuned(self) -> bool:
+        """Whether an adapter lies over the plan's model."""
+        return self.kind == "text" and self.serves != self.model
 
 
 class Limits(Record):
@@ -56,7 +71,10 @@ class Limits(Record):
 
 
 class GatewayConfig(Record):
-    """Port 0 means any free one. `store_url` empty means the store of the home."""
+    """Port 0 means any free one. `store_url` empty means the store of the home.
+
+    A running gateway takes `endpoints` of a file whose `revision` changed; all else holds until it is started anew.
+    """
 
     endpoints: tuple[EndpointSpec, ...]
     host: str = "127.0.0.1"
@@ -65,6 +83,7 @@ class GatewayConfig(Record):
     tls_key: str | None = None
     store_url: str = ""
     plan_digest: str = ""
+    revision: int = 0
     limits: Limits = Limits()
 
     @property
@@ -150,7 +169,7 @@ def _check_pair(certificate: str, key: str) -> None:
 def _check_endpoints(endpoints: tuple[EndpointSpec, ...], file: str) -> None:
     """Each (model, workload) once, each pool described alike wherever it is named, every count positive."""
     pools: dict[str, tuple[object, ...]] = {}
-    seen: set[tuple[str, str]] = set()
+    seen: set[tuple[str, str, str]] = set()
     for index, spec in enumerate(endpoints):
         field = f"endpoints[{index}]"
         problem = ""
@@ -158,15 +177,15 @@ def _check_endpoints(endpoints: tuple[EndpointSpec, ...], file: str) -> None:
             problem = "has no address"
         elif min(spec.slots, spec.context_tokens, spec.default_max_tokens) < 1:
             problem = "needs slots, context_tokens and default_max_tokens of at least 1"
-        elif (spec.model, spec.workload) in seen:
+        elif (spec.kind, spec.model, spec.workload) in seen:
             problem = f"serves model {spec.model!r} for workload {spec.workload!r} a second time"
         elif pools.setdefault(spec.pool, _machinery(spec)) != _machinery(spec):
             problem = f"describes pool {spec.pool!r} differently from an earlier endpoint"
         if problem:
             hint = "`archwright up` writes this file; start the gateway through it"
             raise OperateError("AW-OPS-13", f"{field} {problem}", where=Where(file or None, None, field), hint=hint)
-        seen.add((spec.model, spec.workload))
+        seen.add((spec.kind, spec.model, spec.workload))
 
 
 def _machinery(spec: EndpointSpec) -> tuple[object, ...]:
-    return (spec.addresses, spec.slots, spec.key_env, spec.health_path)
+    return (spec.addresses, spec.slots, spec.key_env, spec.health_path, spec.version)

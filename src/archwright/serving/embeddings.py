@@ -15,6 +15,7 @@ from archwright.errors import ArchwrightError, EngineError
 from archwright.serving.exchange import FIRST, GONE, Exchange
 from archwright.serving.gateway import Gateway
 from archwright.serving.generation import outcome
+from archwright.serving.refusal import bad
 from archwright.serving.validate import Question
 
 PATH = "/embeddings"
@@ -26,7 +27,7 @@ async def embed(gateway: Gateway, exchange: Exchange, question: Question) -> Non
     try:
         async with exchange.watched():
             exchange.phase(FIRST, gateway.config.limits.first_token_s)
-            found = await _ask(gateway, question)
+            found = await _ask(gateway, exchange, question)
             body = msgspec.json.encode(_reply(found, question))
             await exchange.reply(HTTPStatus.OK, body, "application/json")
         gateway.observe("latency_s", spec, exchange.now() - exchange.received_at)
@@ -41,9 +42,18 @@ async def embed(gateway: Gateway, exchange: Exchange, question: Question) -> Non
         gateway.count(spec, status)
 
 
-async def _ask(gateway: Gateway, question: Question) -> dict[str, Any]:
+async def _ask(gateway: Gateway, exchange: Exchange, question: Question) -> dict[str, Any]:
     pool = gateway.pools[question.endpoint.pool]
     async with pool.lease(question.work_tokens) as replica:
+        if question.plain and replica.tuned:
+            # Engines leave an adapter out of a generation, not out of embeddings: other vectors would spoil an index.
+            raise bad(
+                f"{question.model!r} makes no embeddings while {replica.version!r} is served over it; "
+                f"name {question.endpoint.workload!r} to have them from that version",
+                "model",
+                "unsupported_model",
+            )
+        exchange.model = replica.version
         try:
             return await replica.client.post(PATH, question.body)
         except EngineRefused:

@@ -1,6 +1,8 @@
 """One request and its reply on the wire: body in, bytes out, and three ways to end early.
 
-Decides that nothing leaves before the audit record of the decision is durable, that a client who is gone ends the
+Decides that nothing leaves before the audit record of the decision is durable, and the last bytes of an answer not
+before the record of the model that gave it (both fail closed: the store that refuses one refuses the next request
+anyway, and an answer nobody can trace is what the record is there to rule out); that a client who is gone ends the
 work at once, and that no phase (reading the body, waiting for the engine, a client that does not read) is without
 a deadline. Deadlines are kept by one sweep over all exchanges, not by a timer each.
 """
@@ -56,6 +58,8 @@ class Exchange:
         self.now = now
         self.received_at = now()
         self.audit: Future[None] | None = None
+        self.model = ""
+        self._lineage: Future[None] | None = None
         self.ended: str | None = None
         self.started = False
         self.finished = False
@@ -76,6 +80,10 @@ class Exchange:
 
     def header(self, name: str) -> str | None:
         return next(iter(self.headers(name)), None)
+
+    def answered_by(self, version: str, lineage: Future[None]) -> None:
+        """The reply comes from this model version; `lineage` is done when that is on disk."""
+        self.model, self._lineage = version, lineage
 
     def phase(self, name: str, limit_s: float) -> None:
         """From now on waiting for `name`, at most `limit_s`."""
@@ -121,6 +129,7 @@ class Exchange:
         self, status: int, body: bytes, content_type: str, headers: list[tuple[bytes, bytes]] | None = None
     ) -> None:
         """A whole reply at once."""
+        await self.traced()
         if not self._body_done:
             await self._drain()
         found = [(b"content-length", str(len(body)).encode()), *(headers or [])]
@@ -133,6 +142,7 @@ class Exchange:
         self.finished = True
 
     async def refuse(self, refusal: Refusal) -> None:
+        self.model, self._lineage = "", None  # no model says no
         await self.reply(refusal.status, refusal.encoded(), "application/json", refusal.headers())
 
     async def start(self, status: int, content_type: str, headers: list[tuple[bytes, bytes]]) -> None:
@@ -140,12 +150,20 @@ class Exchange:
         await self._durable()
         self.started, self.status = True, status
         own = [(b"content-type", content_type.encode()), (b"x-request-id", self.id.encode())]
+        if self.model:
+            own.append((b"x-archwright-model", self.model.encode()))
         await self._deliver({"type": "http.response.start", "status": status, "headers": [*own, *headers]})
 
     async def write(self, data: bytes) -> None:
         """A piece of a streamed reply; waits while the client does not read."""
         await self._write(data, more=True)
         self.phase(STALL, self._limits.stall_s)
+
+    async def traced(self) -> None:
+        """Wait until it is on disk which model answers; before the last piece of a stream, `reply` does it itself."""
+        pending, self._lineage = self._lineage, None
+        if pending is not None:
+            await _committed(pending, "which model answered could not be recorded; try again", "lineage_unavailable")
 
     async def finish(self) -> None:
         await self._write(b"", more=False)
@@ -168,13 +186,8 @@ class Exchange:
 
     async def _durable(self) -> None:
         pending, self.audit = self.audit, None
-        if pending is None:
-            return
-        try:
-            await asyncio.wrap_future(pending)
-        except ArchwrightError as error:
-            message = "the access decision could not be recorded; try again"
-            raise unavailable(message, "audit_unavailable") from error
+        if pending is not None:
+            await _committed(pending, "the access decision could not be recorded; try again", "audit_unavailable")
 
     async def _write(self, data: bytes, *, more: bool) -> None:
         await self._deliver({"type": "http.response.body", "body": data, "more_body": more})
@@ -211,6 +224,16 @@ class Exchange:
         except TimeoutError:
             self._body_done = True
         await self._write(b"", more=False)
+
+
+async def _committed(pending: Future[None], message: str, code: str) -> None:
+    try:
+        if pending.done():
+            pending.result()
+        else:
+            await asyncio.wrap_future(pending)
+    except ArchwrightError as error:
+        raise unavailable(message, code) from error
 
 
 def too_large(limit: int) -> Refusal:

@@ -1,7 +1,9 @@
 """One text generation: a slot, the engine's stream, the client's reply, and what it took.
 
 Decides that the engine is always asked for a stream, also when the client wants one reply: an engine notices a
-closed stream at once, and that is how work is cancelled.
+closed stream at once, and that is how work is cancelled. And that a reply names the version whose engine gave it,
+which is known once a slot is: a request may wait through a change of versions. Its record is on its way to the disk
+while the engine still speaks.
 """
 
 from __future__ import annotations
@@ -16,13 +18,15 @@ from archwright.engines.client import EngineRefused
 from archwright.errors import ArchwrightError, EngineError
 from archwright.serving.exchange import FIRST, GONE, STALL, Exchange
 from archwright.serving.gateway import Gateway
-from archwright.serving.pools import Pool
+from archwright.serving.pools import Pool, Replica
 from archwright.serving.refusal import from_error
 from archwright.serving.shapes import DONE, Chunks, Envelope, Piece, Shape, Wanted, reply, usage
 from archwright.serving.validate import Question
 
 # A request nothing was delivered of is asked once more: a replica may just have gone, a kept connection be stale.
 ATTEMPTS = 2
+# How an engine is told to leave its adapter out of one request.
+WITHOUT_ADAPTER = {"lora": [{"id": 0, "scale": 0.0}]}
 STREAM_HEADERS = [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
 
 
@@ -115,6 +119,7 @@ class Generation:
         tail = DONE
         if self._question.include_usage and self._meter.used:
             tail = chunks.usage(self._meter.used) + DONE
+        await exchange.traced()
         await exchange.write(tail)
         await exchange.finish()
 
@@ -130,14 +135,17 @@ class Generation:
         meter, now = self._meter, self._exchange.now
         for attempt in range(1, ATTEMPTS + 1):
             queued_at = now()
-            async with self._pool.lease(self._question.work_tokens) as replica:
+            async with self._pool.lease(self._question.work_tokens, self._question.plain) as replica:
                 meter.asked_at = meter.event_at = now()
                 meter.queued_s += meter.asked_at - queued_at
                 begun = False
+                body, version = self._asked(replica)
                 try:
-                    async with aclosing(replica.client.stream(self._shape.path, self._question.body)) as events:
+                    async with aclosing(replica.client.stream(self._shape.path, body)) as events:
                         async for event in events:
-                            begun = True
+                            if not begun:
+                                begun = True
+                                self._gateway.answered(self._exchange, version)
                             piece = self._take(event)
                             if piece is not None:
                                 yield piece
@@ -150,6 +158,13 @@ class Generation:
                     await self._pool.failed(replica)
                     if begun or attempt == ATTEMPTS or not self._pool.healthy:
                         raise
+
+    def _asked(self, replica: Replica) -> tuple[dict[str, Any], str]:
+        """What this engine is sent, and the version that answers it."""
+        question = self._question
+        if question.plain and replica.tuned:
+            return {**question.body, **WITHOUT_ADAPTER}, question.endpoint.model
+        return question.body, replica.version
 
     def _take(self, event: dict[str, Any]) -> Piece | None:
         """The one choice of an event, if it has any; its time and the count of tokens noted."""

@@ -1,7 +1,9 @@
-"""The engines of a pool: who is healthy, who has a free slot, who waits.
+"""The engines of one pool: who is healthy, who has a free slot, who waits.
 
 Decides that waiting happens here and not in the engine: a slot is given in order of arrival, a client that leaves
-while waiting costs the engine nothing, and when no replica is left everybody waiting is told at once.
+while waiting costs the engine nothing, and when no replica is left everybody waiting is told at once. And that an
+engine with an adapter never works with and without it at once: llama.cpp cannot batch the two, serves its first slot
+first, and lets the other kind wait as long as there is work (measured: 40 s). Here each has its turn.
 """
 
 from __future__ import annotations
@@ -9,35 +11,54 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from http import HTTPStatus
+from typing import NamedTuple
 
 from archwright.engines.client import EngineClient
-from archwright.home import Home
 from archwright.policy.admission import Reject, admit, queue_limit
 from archwright.policy.routing import ReplicaLoad, least_work
-from archwright.serving.config import EndpointSpec, GatewayConfig
+from archwright.serving.config import EndpointSpec
 from archwright.serving.refusal import Refusal, unavailable
-from archwright.settings import variable
 
 # How much one request weighs in the running mean of the time a request holds its slot.
 SMOOTHING = 0.2
 CHECK_S = 2.0
 
 
-class Replica:
-    """One engine at one address."""
+class Work(NamedTuple):
+    """What a request may ask of a replica at most, and whether it wants the model without an adapter."""
 
-    def __init__(self, client: EngineClient, slots: int) -> None:
+    tokens: int
+    plain: bool
+
+
+class Replica:
+    """One engine at one address, which serves one model version; `tuned`: an adapter over the plan's model. `plain`:
+    what runs there now was asked without the adapter."""
+
+    def __init__(self, client: EngineClient, spec: EndpointSpec, address: str) -> None:
         self.client = client
-        self.slots = slots
+        self.address = address
+        self.slots = spec.slots
+        self.version = spec.serves
+        self.tuned = spec.tuned
+        self.plain = False
         self.running = 0
         self.work_tokens = 0
         self.healthy = False
 
-    def load(self) -> ReplicaLoad:
-        return ReplicaLoad(running=self.running, slots=self.slots, work_tokens=self.work_tokens, healthy=self.healthy)
+    def load(self, plain: bool) -> ReplicaLoad:
+        """As a request sees it that wants the model without (`plain`) or with its adapter."""
+        open_to = self.healthy and (not self.tuned or not self.running or self.plain == plain)
+        return ReplicaLoad(running=self.running, slots=self.slots, work_tokens=self.work_tokens, healthy=open_to)
+
+    def take(self, work: Work) -> None:
+        if not self.running:
+            self.plain = work.plain
+        self.running += 1
+        self.work_tokens += work.tokens
 
 
 class Pool:
@@ -59,8 +80,9 @@ class Pool:
         self._now = now
         self._service_s = 1.0
         self._waiting: deque[asyncio.Future[Replica]] = deque()
-        self._weights: dict[asyncio.Future[Replica], int] = {}
+        self._works: dict[asyncio.Future[Replica], Work] = {}
         self._checking: asyncio.Task[None] | None = None
+        self._former: tuple[Replica, ...] = ()
 
     @property
     def slots(self) -> int:
@@ -71,9 +93,13 @@ class Pool:
         return any(replica.healthy for replica in self.replicas)
 
     @asynccontextmanager
-    async def lease(self, work_tokens: int) -> AsyncIterator[Replica]:
-        """A slot at a replica for as long as the block lasts. Raises Refusal 429 (full) and 503 (no engine)."""
-        decision = admit(self.in_flight, self.slots, queue_limit(self.slots), self._service_s)
+    async def lease(self, work_tokens: int, plain: bool = False) -> AsyncIterator[Replica]:
+        """A slot at a replica for as long as the block lasts; `plain`: for work without an adapter. Raises Refusal
+        429 (full) and 503 (no engine)."""
+        work = Work(work_tokens, plain)
+        # What still runs on engines that were replaced takes no room from those who come now.
+        elsewhere = sum(replica.running for replica in self._former)
+        decision = admit(self.in_flight - elsewhere, self.slots, queue_limit(self.slots), self._service_s)
         if isinstance(decision, Reject):
             raise Refusal(
                 HTTPStatus.TOO_MANY_REQUESTS,
@@ -83,15 +109,22 @@ class Pool:
             )
         self._count(+1)
         try:
-            replica = await self._take(work_tokens)
+            replica = await self._take(work)
             began = self._now()
             try:
                 yield replica
             finally:
-                self._give(replica, work_tokens)
+                self._give(replica, work)
                 self._service_s += SMOOTHING * (self._now() - began - self._service_s)
         finally:
             self._count(-1)
+
+    def replace(self, replicas: tuple[Replica, ...], health_path: str) -> None:
+        """Other engines from now on: whoever waits gets a slot of theirs, whoever runs stays where it is."""
+        former = [replica for replica in (*self._former, *self.replicas) if replica.running]
+        self._former = tuple(replica for replica in former if replica not in replicas)
+        self.replicas, self._health_path = replicas, health_path
+        self._serve_waiting()
 
     async def failed(self, replica: Replica) -> None:
         """An engine broke a request off: look at it before it gets another."""
@@ -103,10 +136,6 @@ class Pool:
         if self._checking is None or self._checking.done():
             self._checking = asyncio.create_task(self._check())
         await asyncio.shield(self._checking)
-
-    async def close(self) -> None:
-        for replica in self.replicas:
-            await replica.client.close()
 
     async def _check(self) -> None:
         await asyncio.gather(*(self._look_at(replica) for replica in self.replicas))
@@ -126,50 +155,50 @@ class Pool:
     async def _slow(self, replica: Replica) -> bool:
         return await replica.client.healthy(self._health_path, 5 * CHECK_S)
 
-    async def _take(self, work_tokens: int) -> Replica:
+    async def _take(self, work: Work) -> Replica:
         if not self.healthy:
             await self.check()
             if not self.healthy:
                 raise no_engine()
-        chosen = None if self._waiting else least_work([replica.load() for replica in self.replicas])
+        chosen = None if self._waiting else least_work([replica.load(work.plain) for replica in self.replicas])
         if chosen is not None:
             replica = self.replicas[chosen]
-            self._begin(replica, work_tokens)
+            replica.take(work)
             return replica
-        return await self._wait(work_tokens)
+        return await self._wait(work)
 
-    async def _wait(self, work_tokens: int) -> Replica:
+    async def _wait(self, work: Work) -> Replica:
         waiter: asyncio.Future[Replica] = asyncio.get_running_loop().create_future()
         self._waiting.append(waiter)
-        self._weights[waiter] = work_tokens
+        self._works[waiter] = work
         try:
             return await waiter
         except asyncio.CancelledError:
             # The slot may have been given in the very moment the client left.
             if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
-                self._give(waiter.result(), work_tokens)
+                self._give(waiter.result(), work)
             raise
         finally:
-            del self._weights[waiter]
+            del self._works[waiter]
 
-    def _begin(self, replica: Replica, work_tokens: int) -> None:
-        replica.running += 1
-        replica.work_tokens += work_tokens
-
-    def _give(self, replica: Replica, work_tokens: int) -> None:
+    def _give(self, replica: Replica, work: Work) -> None:
         replica.running -= 1
-        replica.work_tokens -= work_tokens
+        replica.work_tokens -= work.tokens
         self._serve_waiting()
 
     def _serve_waiting(self) -> None:
         while self._waiting:
-            chosen = least_work([replica.load() for replica in self.replicas])
+            waiter = self._waiting[0]
+            if waiter.done():
+                self._waiting.popleft()
+                continue
+            work = self._works[waiter]
+            chosen = least_work([replica.load(work.plain) for replica in self.replicas])
             if chosen is None:
                 return
-            waiter = self._waiting.popleft()
-            if not waiter.done():
-                self._begin(self.replicas[chosen], self._weights[waiter])
-                waiter.set_result(self.replicas[chosen])
+            self._waiting.popleft()
+            self.replicas[chosen].take(work)
+            waiter.set_result(self.replicas[chosen])
 
     def _count(self, change: int) -> None:
         self.in_flight += change
@@ -178,19 +207,3 @@ class Pool:
 
 def no_engine() -> Refusal:
     return unavailable("the model's engine is not available now; try again", "engine_unavailable")
-
-
-def make_pools(config: GatewayConfig, home: Home, on_change: Callable[[str, int], None]) -> Mapping[str, Pool]:
-    """The pools a configuration names, each with a client per address."""
-    pools: dict[str, Pool] = {}
-    for spec in config.endpoints:
-        if spec.pool not in pools:
-            replicas = tuple(Replica(_client(address, spec, home), spec.slots) for address in spec.addresses)
-            pools[spec.pool] = Pool(spec.pool, replicas, spec.health_path, on_change)
-    return pools
-
-
-def _client(address: str, spec: EndpointSpec, home: Home) -> EngineClient:
-    if address.startswith("unix:"):
-        address = f"unix:{home.socket(address.removeprefix('unix:'))}"
-    return EngineClient(address, variable(spec.key_env) if spec.key_env else None)

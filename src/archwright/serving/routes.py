@@ -14,11 +14,13 @@ import msgspec
 
 from archwright.monitor.exposition import CONTENT_TYPE
 from archwright.serving import validate
+from archwright.serving.directory import MODEL_NAME
 from archwright.serving.embeddings import embed
 from archwright.serving.exchange import Exchange
 from archwright.serving.fields import decode
 from archwright.serving.gateway import Gateway
 from archwright.serving.generation import Generation
+from archwright.serving.predict import predict, question_of
 from archwright.serving.refusal import Refusal
 from archwright.serving.shapes import ChatShape, CompletionShape
 
@@ -53,14 +55,20 @@ async def embeddings(gateway: Gateway, exchange: Exchange, _name: str) -> None:
     await embed(gateway, exchange, question)
 
 
+async def prediction(gateway: Gateway, exchange: Exchange, name: str) -> None:
+    data = await exchange.read()
+    await predict(gateway, exchange, question_of(data, gateway.directory, name))
+
+
 async def models(gateway: Gateway, exchange: Exchange, _name: str) -> None:
+    """What a generation may name. Classifiers are not among them: a client that picks one could only be refused."""
     data = [_model(gateway, name) for name in gateway.directory.names]
     await _json(exchange, HTTPStatus.OK, {"object": "list", "data": data})
 
 
 async def model(gateway: Gateway, exchange: Exchange, name: str) -> None:
     if name not in gateway.directory.names:
-        message = f"the model {name[: validate.MODEL_NAME]!r} does not exist"
+        message = f"the model {name[:MODEL_NAME]!r} does not exist"
         raise Refusal(HTTPStatus.NOT_FOUND, message, openai_code="model_not_found", param="model")
     await _json(exchange, HTTPStatus.OK, _model(gateway, name))
 
@@ -87,6 +95,7 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", "/v1/chat/completions", "inference.invoke", chat),
     Route("POST", "/v1/completions", "inference.invoke", completion),
     Route("POST", "/v1/embeddings", "inference.invoke", embeddings),
+    Route("POST", "/v1/predict/", "inference.invoke", prediction, tail=True),
     Route("GET", "/v1/models", "models.read", models),
     Route("GET", "/v1/models/", "models.read", model, tail=True),
     Route("GET", "/metrics", "metrics.read", metrics),

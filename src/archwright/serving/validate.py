@@ -6,11 +6,11 @@ The three tables below are the interface: a field not in them is refused by name
 from __future__ import annotations
 
 from collections.abc import Mapping
-from http import HTTPStatus
 from typing import Any
 
 from archwright.contract.record import Record
 from archwright.serving.config import EndpointSpec
+from archwright.serving.directory import MODEL_NAME, Directory, Found
 from archwright.serving.fields import (
     Check,
     boolean,
@@ -30,12 +30,11 @@ from archwright.serving.fields import (
     text,
     unsupported,
 )
-from archwright.serving.refusal import Refusal, bad
+from archwright.serving.refusal import bad
 
 MESSAGES = 4_096
 PARTS = 1_024
 INPUTS = 2_048
-MODEL_NAME = 256
 # Rough characters per token, to weigh a prompt for routing; nothing is decided on its exactness.
 CHARACTERS_PER_TOKEN = 4
 WORKLOAD_HEADER = "x-archwright-workload"
@@ -44,11 +43,13 @@ ROLES = {"system": "system", "developer": "system", "user": "user", "assistant":
 
 
 class Question(Record):
-    """What goes to the engine (`body`) and what the client wants to see of the answer."""
+    """What goes to the engine (`body`) and what the client wants to see of the answer. `plain`: the client asked for
+    the plan's model itself, without an adapter."""
 
     model: str
     endpoint: EndpointSpec
     body: dict[str, Any]
+    plain: bool = False
     stream: bool = False
     include_usage: bool = False
     top_logprobs: int | None = None
@@ -200,60 +201,43 @@ EMBEDDING: dict[str, Check] = {
 }
 
 
-class Directory:
-    """Which endpoint a request means: `model` names a model or a workload, the header narrows to a workload."""
-
-    def __init__(self, endpoints: tuple[EndpointSpec, ...]) -> None:
-        self.endpoints = endpoints
-        # What `model` may say: every model, then every workload.
-        self.names = tuple(dict.fromkeys([spec.model for spec in endpoints] + [spec.workload for spec in endpoints]))
-
-    def find(self, model: Any, workload: str | None) -> tuple[str, tuple[EndpointSpec, ...]]:
-        """The name as asked and the endpoints that fit, in the plan's order; never none of them."""
-        name = text(required(model, "model"), "model", MODEL_NAME)
-        fit = tuple(spec for spec in self.endpoints if name in (spec.model, spec.workload))
-        if workload is not None:
-            fit = tuple(spec for spec in fit if spec.workload == workload)
-        if not fit:
-            served = "" if workload is None else f" for the workload {workload[:80]!r}"
-            message = f"the model {name!r} does not exist{served}"
-            raise Refusal(HTTPStatus.NOT_FOUND, message, openai_code="model_not_found", param="model")
-        return name, fit
-
-
 def chat(body: Mapping[str, Any], directory: Directory, workload: str | None) -> Question:
-    model, found = directory.find(body.get("model"), workload)
-    endpoint = found[0]
-    fields = checked(_but_model(body), CHAT, endpoint)
+    found = directory.find(body.get("model"), workload)
+    fields = checked(_but_model(body), CHAT, found.endpoints[0])
     required(fields.get("messages"), "messages")
     top = _chat_logprobs(fields)
     characters = sum(len(message["content"]) for message in fields["messages"])
-    return _question(model, endpoint, fields, top, characters)
+    return _question(found, fields, top, characters)
 
 
 def completion(body: Mapping[str, Any], directory: Directory, workload: str | None) -> Question:
-    model, found = directory.find(body.get("model"), workload)
-    endpoint = found[0]
-    fields = checked(_but_model(body), COMPLETION, endpoint)
+    found = directory.find(body.get("model"), workload)
+    fields = checked(_but_model(body), COMPLETION, found.endpoints[0])
     required(fields.get("prompt"), "prompt")
     top = fields.pop("logprobs", None)
     if top is not None:
         # An engine reads 0 as "none at all"; OpenAI means the chosen token alone. The surplus is cut from the reply.
         fields["logprobs"] = max(1, top)
-    return _question(model, endpoint, fields, top, len(fields["prompt"]))
+    return _question(found, fields, top, len(fields["prompt"]))
 
 
 def embedding(body: Mapping[str, Any], directory: Directory, workload: str | None) -> Question:
-    model, found = directory.find(body.get("model"), workload)
-    able = [spec for spec in found if spec.embeddings]
-    if not able:
-        raise bad(f"the model {model!r} cannot make embeddings", "model", "unsupported_model")
-    fields = checked(_but_model(body), EMBEDDING, able[0])
+    found = directory.find(body.get("model"), workload)
+    able = next((spec for spec in found.endpoints if spec.embeddings), None)
+    if able is None:
+        raise bad(f"the model {found.name!r} cannot make embeddings", "model", "unsupported_model")
+    fields = checked(_but_model(body), EMBEDDING, able)
     texts: list[str] = required(fields.get("input"), "input")
     asked = fields.get("encoding_format", "float")
-    sent = {"model": able[0].engine_model or able[0].model, "input": texts, "encoding_format": "float"}
-    characters = sum(map(len, texts))
-    return Question(model=model, endpoint=able[0], body=sent, prompt_characters=characters, base64=asked == "base64")
+    sent = {"model": able.engine_model or able.model, "input": texts, "encoding_format": "float"}
+    return Question(
+        model=found.name,
+        endpoint=able,
+        body=sent,
+        plain=found.plain,
+        prompt_characters=sum(map(len, texts)),
+        base64=asked == "base64",
+    )
 
 
 def _but_model(body: Mapping[str, Any]) -> dict[str, Any]:
@@ -272,7 +256,8 @@ def _chat_logprobs(fields: dict[str, Any]) -> int | None:
     return top or 0
 
 
-def _question(model: str, endpoint: EndpointSpec, fields: dict[str, Any], top: int | None, characters: int) -> Question:
+def _question(found: Found, fields: dict[str, Any], top: int | None, characters: int) -> Question:
+    endpoint = found.endpoints[0]
     wanted = fields.pop("max_completion_tokens", None)
     if wanted is not None and fields.setdefault("max_tokens", wanted) != wanted:
         message = "'max_tokens' and 'max_completion_tokens' disagree: send one of them"
@@ -289,9 +274,10 @@ def _question(model: str, endpoint: EndpointSpec, fields: dict[str, Any], top: i
         "stream_options": {"include_usage": True},
     }
     return Question(
-        model=model,
+        model=found.name,
         endpoint=endpoint,
         body=body,
+        plain=found.plain,
         stream=stream,
         include_usage=bool(options and options.get("include_usage")),
         top_logprobs=top,

@@ -64,16 +64,21 @@ def threads_of(machine: MachineFacts) -> int:
     return max(1, machine.cores_usable - 1)
 
 
+def matrix_rate(machine: MachineFacts, threads: int) -> Estimate:
+    """The machine's rate of matrix products as sustained over minutes by so many threads."""
+    return _scaled(machine.matmul_flops_per_s, threads, THREADS_SCALE, LEAST_THREADS_SCALE)
+
+
 def hardware_of_machine(machine: MachineFacts) -> Hardware:
     """The machine at hand: its one-thread rates as sustained over minutes, scaled to the engine's threads."""
     threads = threads_of(machine)
-    compute, bandwidth = machine.matmul_flops_per_s, machine.memory_bandwidth_bytes_per_s
+    bandwidth = machine.memory_bandwidth_bytes_per_s
     return Hardware(
         name="this-machine",
         kind="cpu",
         count=1,
         memory_bytes=machine.memory_bytes,
-        compute_flops_per_s=_scaled(compute, threads, THREADS_SCALE, LEAST_THREADS_SCALE),
+        compute_flops_per_s=matrix_rate(machine, threads),
         bandwidth_bytes_per_s=_scaled(bandwidth, threads, BANDWIDTH_SCALE, 0.0),
         power_w=within_factor(MACHINE_BASE_W + CORE_W * machine.cores_usable, POWER_FACTOR, "W"),
     )

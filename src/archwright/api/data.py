@@ -1,0 +1,90 @@
+"""Data sets: `data ingest`, `data refine`, `data list`, `data show`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from archwright.api.context import audited, opened
+from archwright.contract.lineage import DatasetVersion, node
+from archwright.contract.record import Record
+from archwright.lake import card, quarantine, versions
+from archwright.lake import ingest as lake_ingest
+from archwright.lake import recipe as recipes
+from archwright.lake import refine as lake_refine
+from archwright.monitor import lineage
+
+
+class DatasetOutcome(DatasetVersion):
+    """A version and what came of asking for it: `new` is False when it was there already; `passed_over` names the
+    files that were not read, with the reason."""
+
+    new: bool
+    passed_over: tuple[str, ...] = ()
+
+
+class DatasetCard(Record):
+    """A version and everything there is to see of it. `models` were trained on it, `refined` are the versions made
+    from it; `quarantine` and `drops` are the files that hold the rows left out (JSON lines), where any were."""
+
+    version: DatasetVersion
+    models: tuple[str, ...]
+    runs: tuple[str, ...]
+    refined: tuple[str, ...]
+    card: str
+    quarantine: str | None
+    drops: str | None
+
+
+def ingest(path: str, *, name: str, licence: str = "") -> DatasetOutcome:
+    """Bring a file or a folder of files into the data set `name`: a new version, or the one there is when nothing
+    changed. Raises DataError (AW-DATA-*)."""
+    with opened() as (_settings, home, store):
+        made = lake_ingest.ingest(home, store, lake_ingest.Order(Path(path), name, licence))
+        if made.new:
+            audited(store, "data.ingest", made.version.id)
+        return _outcome(made.version, made.new, made.passed_over)
+
+
+def refine(recipe: str) -> DatasetOutcome:
+    """Make a version of one data set from a version of another, by the recipe in a file; on the cluster, where the
+    setting `ray_address` names one. Raises DataError."""
+    wanted = recipes.read(Path(recipe))
+    with opened() as (settings, home, store):
+        made = lake_refine.refine(home, store, lake_refine.Order(wanted, "ray" if settings.ray_address else "native"))
+        if made.new:
+            audited(store, "data.refine", made.version.id)
+        return _outcome(made.version, made.new)
+
+
+def _outcome(version: DatasetVersion, new: bool, passed_over: tuple[str, ...] = ()) -> DatasetOutcome:
+    fields = {name: getattr(version, name) for name in version.__struct_fields__}
+    return DatasetOutcome(**fields, new=new, passed_over=passed_over)
+
+
+def list() -> tuple[DatasetVersion, ...]:  # noqa: A001 - the verb's name
+    """Every version of every data set, in the order they were made."""
+    with opened() as (_settings, _home, store):
+        return tuple(versions.all(store))
+
+
+def show(id: str) -> DatasetCard:  # noqa: A002 - the argument's name
+    """A version ("docs@v1"; "docs" for the newest) and what is known of it. Raises DataError AW-DATA-10."""
+    with opened() as (_settings, home, store):
+        version = versions.find(store, id)
+        made = [edge.child.partition(":")[::2] for edge in lineage.children(store, node("dataset", version.id))]
+        aside = quarantine.path_of(home, version.dataset, version.version)
+        drops = lake_refine.drops_of(home, version.dataset, version.version)
+        return DatasetCard(
+            version=version,
+            models=_named(made, "model"),
+            runs=_named(made, "run"),
+            refined=_named(made, "dataset"),
+            card=str(card.path_of(home, version)),
+            quarantine=str(aside) if aside.is_file() and aside.stat().st_size else None,
+            drops=str(drops) if drops.is_file() and drops.stat().st_size else None,
+        )
+
+
+def _named(made: Iterable[Sequence[str]], kind: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name for found, name in made if found == kind))

@@ -1,0 +1,121 @@
+"""`lineage`: from an answer, a model version, a run or a data set version to the files it came from."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+from archwright.api.context import opened
+from archwright.contract.lineage import DatasetVersion, Edge, NodeKind, SourceFile, node
+from archwright.contract.record import Record
+from archwright.errors import ModelError, Where
+from archwright.lake import versions
+from archwright.lifecycle import registry
+from archwright.monitor import lineage as edges_of
+from archwright.store import Store
+from archwright.training import runs
+
+KINDS: tuple[NodeKind, ...] = ("answer", "model", "run", "dataset")
+
+
+class Chain(Record):
+    """Where something comes from. `model` is a version's id, or the name of the plan's own model, which has no run;
+    `dataset_versions` begin with what was trained on; `files` are the source files, each once."""
+
+    id: str
+    answer: str | None
+    model: str | None
+    run: str | None
+    dataset_versions: tuple[str, ...]
+    files: tuple[SourceFile, ...]
+    edges: tuple[Edge, ...]
+
+
+def lineage(id: str) -> Chain:  # noqa: A002 - the verb's word
+    """The chain behind an id: an answer's request id ("aw-..."), a model version, a run, a data set version. Where a
+    model and a data set share a name it is the model; "dataset:NAME@v1" says which is meant.
+
+    Raises ModelError AW-MOD-11 for an id nobody knows.
+    """
+    with opened() as (_settings, _home, store):
+        return chain_of(store, _start(store, id))
+
+
+def chain_of(store: Store, start: str) -> Chain:
+    """The chain behind a node."""
+    kind, _, name = start.partition(":")
+    found = edges_of.ancestry(store, start)
+    if kind == "run" and not found:  # it is no version yet
+        dataset = node("dataset", runs.find(store, name).dataset_version)
+        found = edges_of.ancestry(store, dataset)
+        nodes = [start, dataset, *(edge.parent for edge in found)]
+    else:
+        nodes = [start, *(edge.parent for edge in found)]
+    datasets = _named(nodes, "dataset")
+    return Chain(
+        id=name,
+        answer=next(iter(_named(nodes, "answer")), None),
+        model=next(iter(_named(nodes, "model")), None),
+        run=next(iter(_named(nodes, "run")), None),
+        dataset_versions=datasets,
+        files=_files(store, datasets, _named(nodes, "file")),
+        edges=tuple(found),
+    )
+
+
+def _named(nodes: Iterable[str], kind: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name.partition(":")[2] for name in nodes if name.partition(":")[0] == kind))
+
+
+def _files(store: Store, datasets: Iterable[str], digests: Iterable[str]) -> tuple[SourceFile, ...]:
+    known: dict[str, SourceFile] = {}
+    for version in _versions(store, datasets):
+        for file in version.files:
+            known.setdefault(file.sha256, file)
+    return tuple(known.get(digest) or SourceFile(path="", sha256=digest, size_bytes=0, rows=0) for digest in digests)
+
+
+def _versions(store: Store, names: Iterable[str]) -> list[DatasetVersion]:
+    return [version for name in names for version in store.rows(versions.VERSIONS, {"id": name})]
+
+
+def _start(store: Store, id: str) -> str:  # noqa: A002
+    """The node an id names."""
+    kind, colon, name = id.partition(":")
+    wanted = [known for known in KINDS if not colon or kind == known]
+    for known in wanted:
+        found = _known(store, known, name if colon else id)
+        if found is not None:
+            return node(known, found)
+    names = _ids(store)
+    near = tuple(difflib.get_close_matches(id, names, 3, 0.5))
+    raise ModelError(
+        "AW-MOD-11",
+        f"nothing called {id!r} is known: no answer, model version, run or data set version",
+        where=Where(field=id),
+        hint=f"nearest: {', '.join(near)}"
+        if near
+        else "an answer's id is its header x-request-id; see also models list",
+        nearest=near,
+    )
+
+
+def _known(store: Store, kind: NodeKind, name: str) -> str | None:
+    """The full id, if there is such a thing; a bare name is its newest version."""
+    if kind == "answer":
+        return name if edges_of.parents(store, node("answer", name)) else None
+    if kind == "run":
+        found = [run.id for run in runs.all(store) if run.id == name]
+    elif kind == "model":
+        found = [version.id for version in registry.all(store) if name in (version.id, version.name)]
+    else:
+        found = [version.id for version in versions.all(store) if name in (version.id, version.dataset)]
+    return found[-1] if found else None
+
+
+def _ids(store: Store) -> list[str]:
+    return [
+        *(version.id for version in registry.all(store)),
+        *(run.id for run in runs.all(store)),
+        *(version.id for version in versions.all(store)),
+    ]

@@ -1,0 +1,43 @@
+"""The model files of the catalog and which of them are in the home."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from archwright.catalog.load import load
+from archwright.contract.record import Record
+from archwright.home import Home
+
+
+class ModelFile(Record):
+    """A model artefact of the catalog and whether it is in the home."""
+
+    id: str
+    kind: Literal["file"] = "file"
+    model: str
+    quantisation: str
+    size_bytes: int
+    licence: str
+    sha256: str
+    here: bool
+    path: str | None
+
+
+def known(home: Home) -> tuple[ModelFile, ...]:
+    """Every model file of the catalog, by the model's name."""
+    found = []
+    for model, artefact in sorted(load(home).artefacts.items()):
+        path = home.model(artefact.sha256)
+        found.append(
+            ModelFile(
+                id=artefact.name,
+                model=model,
+                quantisation=artefact.quantisation,
+                size_bytes=artefact.size_bytes,
+                licence=artefact.licence,
+                sha256=artefact.sha256,
+                here=path.is_file(),
+                path=str(path) if path.is_file() else None,
+            )
+        )
+    return tuple(found)

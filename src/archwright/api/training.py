@@ -1,0 +1,294 @@
+"""`train`: a spec becomes a run, its training process is followed, and what it learned becomes a model version."""
+
+from __future__ import annotations
+
+import difflib
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from archwright.api import training_prediction
+from archwright.api.context import audited, opened
+from archwright.catalog.load import load
+from archwright.catalog.machine import usable_cores
+from archwright.contract.evidence import Deviation, Measured, Prediction, judge
+from archwright.contract.lineage import TrainingRun
+from archwright.contract.record import replace
+from archwright.engines.artefacts import locate
+from archwright.errors import ArchwrightError, TrainError, Where
+from archwright.home import Home
+from archwright.lake import versions
+from archwright.lifecycle import registry
+from archwright.monitor.ring import Recorder
+from archwright.store import Store
+from archwright.training import data, launch, runs, tasks
+from archwright.training.loop import Progress
+from archwright.training.runs import Job, Outcome
+from archwright.training.spec import TrainSpec, read
+
+__all__ = ["Progress", "Training", "resume", "train"]
+
+ASKING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Training:
+    """A run at work. Iterate it for its progress, once, or ask for its `result()`; leaving it ends the run, which
+    `runs.resume` takes up again. `predictions` were made before its first step."""
+
+    def __init__(self, home: Home, run: TrainingRun, lock: IO[bytes] | None, *, steps_to_make: bool) -> None:
+        """Without a `lock` there is nothing to do: the run is as finished as it gets."""
+        self.run = run
+        self._home = home
+        self._lock = lock
+        self._launched = launch.start(home, run.id, lock) if lock is not None and steps_to_make else None
+
+    @property
+    def predictions(self) -> tuple[Prediction, ...]:
+        return self.run.predictions
+
+    def __iter__(self) -> Iterator[Progress]:
+        """Raises the error the run ended with; the run is on record as failed then."""
+        if self._lock is None:
+            return
+        try:
+            if self._launched is not None:
+                with _asked(self._launched.stop):
+                    yield from self._followed(self._launched)
+            self._settle()
+        except ArchwrightError as error:
+            self._failed(error)
+            raise
+        finally:
+            self.stop()
+
+    def result(self) -> TrainingRun:
+        """The run as it ended: finished, or interrupted because somebody asked."""
+        for _ in self:
+            pass
+        return self.run
+
+    def stop(self) -> None:
+        """Let go of the run; its process, if it is still there, leaves."""
+        if self._launched is not None:
+            self._launched.close()
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def _followed(self, launched: launch.Launched) -> Iterator[Progress]:
+        for progress in launched:
+            if progress.loss is not None:
+                first = self.run.loss_first if self.run.loss_first is not None else progress.loss
+                self.run = replace(self.run, step=progress.step, loss_first=first, loss_last=progress.loss)
+            if progress.resumed:
+                with opened() as (_settings, _home, store):
+                    self._keep(store, replace(self.run, resumed=self.run.resumed + 1))
+            yield progress
+
+    def _settle(self) -> None:
+        made = runs.outcome(self._home, self.run.id)
+        with opened() as (_settings, _home, store):
+            if made is None:
+                self._keep(store, replace(self.run, status="interrupted"))
+            else:
+                self._finish(store, made)
+
+    def _finish(self, store: Store, made: Outcome) -> None:
+        finished = _finished(self.run, made)
+        if not self.run.deviations:
+            _record(store, finished, made)
+        # Kept before it is registered: the version's lineage asks for it.
+        self._keep(store, finished)
+        version = registry.register(store, self._home, finished, launch.result(self._home, self.run.id))
+        self._keep(store, replace(finished, model=version.id))
+
+    def _failed(self, error: ArchwrightError) -> None:
+        broken_off = error.code == launch.KILLED
+        status = "finished" if self.run.status == "finished" else "interrupted" if broken_off else "failed"
+        with opened() as (_settings, _home, store):
+            self._keep(store, replace(self.run, status=status, error=f"{error.code} {error.message}"))
+
+    def _keep(self, store: Store, run: TrainingRun) -> None:
+        self.run = replace(run, at=time.time())
+        runs.append(store, self.run)
+
+
+def train(spec: str) -> Training:
+    """Train what a spec file says; the run is on record when this returns, and its process at work.
+
+    Everything that can be known to be wrong is refused before: TrainError (the spec, its columns), DataError
+    (the data set), MissingError (a package, the base's file).
+    """
+    chosen = read(Path(spec))
+    tasks.require(chosen.task, chosen.workers)
+    with opened() as (_settings, home, store):
+        job = _job(home, store, chosen)
+        chosen = replace(chosen, dataset=job.version.id)
+        forecast = training_prediction.forecast(chosen, home, store)
+        now = time.time()
+        run = TrainingRun(
+            id=job.id,
+            at=now,
+            name=chosen.name,
+            task=chosen.task,
+            status="running",
+            created_at=now,
+            dataset_version=job.version.id,
+            base=chosen.base,
+            base_sha256=job.base_sha256,
+            seed=chosen.seed,
+            workers=chosen.workers,
+            steps=chosen.steps,
+            predictions=forecast.predictions,
+            bases=forecast.bases,
+            not_predicted=forecast.reason,
+        )
+        runs.begin(home, job, chosen)
+        lock = runs.hold(home, run.id)
+        audited(store, "train", run.id)
+        runs.append(store, run)
+    return Training(home, run, lock, steps_to_make=True)
+
+
+def resume(id: str) -> Training:  # noqa: A002 - the verb's word
+    """Go on with a run that was broken off or failed; a finished one is left as it is.
+
+    Raises TrainError AW-TRN-20 (no such run), AW-TRN-22 (its folder is gone), AW-TRN-23 (it is running), AW-TRN-25
+    (its dataset version is gone or changed).
+    """
+    with opened() as (_settings, home, store):
+        if _done(run := runs.find(store, id, home)):
+            return Training(home, run, None, steps_to_make=False)
+        lock = runs.hold(home, run.id)
+        try:
+            run = runs.find(store, run.id)
+            made = runs.outcome(home, run.id)
+            if made is None:
+                _unchanged(store, runs.job(home, run.id))
+                tasks.require(run.task, run.workers)
+            run = replace(run, at=time.time(), status="running", resumed=run.resumed + 1, error="")
+            audited(store, "runs.resume", run.id)
+            runs.append(store, run)
+        except BaseException:
+            lock.close()
+            raise
+    return Training(home, run, lock, steps_to_make=made is None)
+
+
+def _done(run: TrainingRun) -> bool:
+    return run.status == "finished" and run.model is not None
+
+
+def _job(home: Home, store: Store, chosen: TrainSpec) -> Job:
+    version = versions.find(store, chosen.dataset)
+    if version.rows == 0:
+        message = f"nothing to train on in {version.id}: it has no rows"
+        raise TrainError("AW-TRN-12", message, where=Where(field="dataset"), hint="ingest more rows")
+    data.check_columns(version, chosen)
+    threads = chosen.threads or max(1, usable_cores() - 1)
+    return Job(id=runs.new_id(), version=version, threads=threads, base_sha256=_base(home, chosen.base))
+
+
+def _base(home: Home, name: str) -> str:
+    """The digest of the base's file, which is here. Raises TrainError AW-TRN-04 for a name without a model file."""
+    if not name:
+        return ""
+    known = load(home).artefacts
+    if name not in known:
+        raise TrainError(
+            "AW-TRN-04",
+            f"no base model called {name!r}",
+            where=Where(field="base"),
+            hint=f"bases that can be fetched: {', '.join(sorted(known))}",
+            nearest=tuple(difflib.get_close_matches(name, known, 3, 0.3)),
+        )
+    locate(known[name], home)
+    return known[name].sha256
+
+
+def _unchanged(store: Store, job: Job) -> None:
+    standing = [version for version in versions.all(store) if version.id == job.version.id]
+    if not standing or standing[0].content_sha256 != job.version.content_sha256:
+        what = "has changed" if standing else "is gone"
+        raise TrainError(
+            "AW-TRN-25",
+            f"the dataset version {job.version.id} {what} since the run {job.id} began",
+            where=Where(field=job.version.id),
+            hint="a run goes on over the very rows it began with: start a new one with archwright train SPEC",
+        )
+
+
+def _finished(run: TrainingRun, made: Outcome) -> TrainingRun:
+    measured = _measured(made)
+    done = replace(
+        run,
+        status="finished",
+        step=made.step,
+        loss_first=made.loss_first,
+        loss_last=made.loss_last,
+        train_s=made.stepping_s,
+        tokens_per_s=measured["train_tokens_per_s"],
+        order_sha256=made.order_sha256,
+        weights_sha256=made.weights_sha256,
+        error="",
+    )
+    return replace(done, deviations=tuple(_held(promise, measured, made) for promise in run.predictions))
+
+
+def _measured(made: Outcome) -> dict[str, float]:
+    speed = made.units / made.stepping_s if made.stepping_s > 0 else 0.0
+    return {
+        "train_s": made.stepping_s,
+        "train_tokens_per_s": speed,
+        "train_memory_bytes": float(made.memory_bytes),
+    }
+
+
+def _held(promise: Prediction, measured: Mapping[str, float], made: Outcome) -> Deviation:
+    """A prediction against what the training process measured."""
+    value = measured.get(promise.metric)
+    found = None
+    if value is not None:
+        found = Measured(
+            value=value,
+            unit=promise.estimate.unit,
+            statistic=promise.query.statistic,
+            samples=1,
+            window_s=made.stepping_s,
+        )
+    return Deviation(
+        prediction_id=promise.id,
+        metric=promise.metric,
+        workload=promise.workload,
+        predicted=promise.estimate,
+        measured=found,
+        verdict=judge(promise.metric, promise.estimate, value),
+        evidence="measured by the training process" if found else "not measured",
+    )
+
+
+def _record(store: Store, run: TrainingRun, made: Outcome) -> None:
+    recorder = Recorder(store)
+    try:
+        for quantity, value in _measured(made).items():
+            recorder.observe(quantity, {"run": run.id, "name": run.name}, value)
+    finally:
+        recorder.close()
+
+
+@contextmanager
+def _asked(stop: Callable[[], None]) -> Iterator[None]:
+    """While the block lasts, Ctrl-C and the like ask the run to keep a checkpoint and end."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, lambda _number, _frame: stop()) for number in ASKING}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

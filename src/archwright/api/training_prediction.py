@@ -1,0 +1,187 @@
+"""What a training run will take, asked before it begins: the spec and the data set become a load, the machine is
+probed (its neighbours change, so at every run, as for every plan), and `sizing` predicts.
+
+A run that nothing sure can be said about is not predicted, and the reason is kept with it: a promise without a
+measurement behind it is none.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from archwright.catalog.facts import Catalog
+from archwright.catalog.load import load
+from archwright.catalog.machine import training_set
+from archwright.catalog.probe import probe_machine
+from archwright.catalog.rows import ModelSpec
+from archwright.contract.estimate import Estimate, exact
+from archwright.contract.evidence import Basis, Prediction
+from archwright.contract.lineage import DatasetVersion
+from archwright.contract.plan import MachineFacts
+from archwright.errors import CatalogError, MissingError
+from archwright.home import Home
+from archwright.lake import tables, versions
+from archwright.sizing.roofline import threads_of
+from archwright.sizing.training import TrainingLoad, predict_training
+from archwright.sizing.training_work import Lora, Network, Trees, convolutions
+from archwright.store import Store
+from archwright.training import image
+from archwright.training.data import OURS, required
+from archwright.training.spec import TrainSpec
+
+# Rows that are looked at to learn how long texts are.
+SAMPLE_ROWS = 4096
+# Of a text in a language with spaces; the band is that of prose against source code.
+CHARACTERS_PER_TOKEN = 4.0
+CHARACTERS_BAND = 1.3
+# Steps end at the row that brings them nearest to their budget: measured means lie within this of it.
+STEP_BAND = 1.1
+# An epoch's last step is short: with few steps an epoch that shows.
+MANY_STEPS = 8
+FEW_BAND = 1.4
+NUMERIC = ("boolean", "integer", "number")
+# How many classes pictures have changes next to nothing.
+PICTURE_CLASSES = 10
+
+Probe = Callable[[Home, Path | None], MachineFacts]
+
+
+class Forecast(NamedTuple):
+    """`reason` says why there are no predictions."""
+
+    predictions: tuple[Prediction, ...] = ()
+    bases: tuple[Basis, ...] = ()
+    reason: str = ""
+
+
+class Unpredictable(Exception):
+    """Nothing sure can be said about a run, for this reason."""
+
+
+def probed(home: Home, model_file: Path | None) -> MachineFacts:
+    return probe_machine(home, model_file, now=time.time)
+
+
+def forecast(spec: TrainSpec, home: Home, store: Store, probe: Probe = probed) -> Forecast:
+    """Raises DataError AW-DATA-10 and AW-DATA-11 where the data set is not what the spec says; nothing else stops a
+    run that could be trained without being predicted."""
+    catalog = load(home)
+    try:
+        work = work_of(spec, home, versions.find(store, spec.dataset), catalog)
+        row = catalog.training_efficiency(spec.task, training_set())
+        artefact = catalog.artefacts.get(spec.base)
+        machine = probe(home, None if artefact is None else home.model(artefact.sha256))
+    except Unpredictable as reason:
+        return Forecast(reason=str(reason))
+    except (CatalogError, MissingError) as error:
+        return Forecast(reason=error.message)
+    made = TrainingLoad(
+        name=spec.name,
+        task=spec.task,
+        steps=spec.steps,
+        threads=spec.threads or threads_of(machine),
+        units=work.units,
+        largest=work.largest,
+        learned=work.learned,
+        work=work.kind,
+    )
+    return Forecast(*predict_training(made, machine, row))
+
+
+class StepWork(NamedTuple):
+    """What the spec and the rows say about a step; the fields of TrainingLoad."""
+
+    units: Estimate
+    largest: Estimate
+    learned: Estimate
+    kind: Lora | Network | Trees
+
+
+def work_of(spec: TrainSpec, home: Home, version: DatasetVersion, catalog: Catalog) -> StepWork:
+    """Raises Unpredictable."""
+    if spec.workers > 1:
+        raise Unpredictable("what several workers lose by waiting for each other was never measured")
+    if spec.task == "text-lora":
+        return _text(spec, home, version, catalog)
+    rows = max(1, round(version.rows * (1 - spec.held_out)))
+    if spec.task == "tabular-classifier":
+        classes = len(set(_rows(home, version, [spec.columns.label], None)))
+        trees = Trees(features=_features(spec, version), trees_per_round=1 if classes <= 2 else classes, data_rows=rows)
+        return StepWork(exact(rows, "rows"), exact(rows, "rows"), exact(1.0, ""), trees)
+    assert spec.image is not None  # training.spec refuses a spec without
+    shape = (spec.image.height, spec.image.width, spec.image.channels)
+    most = min(rows, spec.rows_per_step)
+    mean = rows / math.ceil(rows / spec.rows_per_step)
+    net = convolutions(shape, image.CHANNELS, PICTURE_CLASSES, rows)
+    return StepWork(exact(mean, "rows"), exact(most, "rows"), exact(1.0, ""), net)
+
+
+def _text(spec: TrainSpec, home: Home, version: DatasetVersion, catalog: Catalog) -> StepWork:
+    model = _model(spec.base, catalog)
+    artefact = catalog.artefacts.get(spec.base)
+    names = required(spec)
+    template = artefact.template_tokens if artefact is not None and len(names) > 1 else 0
+    sample = _rows(home, version, names, SAMPLE_ROWS)
+    rows = [_row_tokens(row, template, spec.tokens_per_step) for row in sample]
+    lengths = [sum(row) for row in rows] or [1.0]
+    mean = statistics.fmean(lengths)
+    total = max(1.0, mean * version.rows * (1 - spec.held_out))
+    budget = float(spec.tokens_per_step)
+    epoch_steps = max(1, round(total / budget))
+    units = total / epoch_steps
+    few = FEW_BAND if epoch_steps < MANY_STEPS else 1.0
+    kind = Lora(model=model, ffn=model.ffn or 0, rank=spec.rank, data_bytes=version.size_bytes)
+    return StepWork(
+        Estimate(value=units, low=units / (STEP_BAND * few), high=units * STEP_BAND * few, unit="tokens"),
+        _largest(min(total, budget), mean, max(lengths)),
+        _learned(sum(row[-1] for row in rows) / sum(lengths) if rows else 1.0),
+        kind,
+    )
+
+
+def _row_tokens(texts: tuple[object, ...], template: int, limit: int) -> tuple[float, ...]:
+    """About how many tokens each text of a row has, the prompt with its template; a row is cut to a step."""
+    counts = [len(str(text)) / CHARACTERS_PER_TOKEN for text in texts]
+    counts[0] += template
+    over = max(1.0, sum(counts) / limit)
+    return tuple(count / over for count in counts)
+
+
+def _largest(budget: float, mean: float, longest: float) -> Estimate:
+    """Of many steps: each ends at the row nearest to its budget, so it may hold half of a long row too much."""
+    return Estimate(value=budget + max(mean / 2, longest / 3), low=budget, high=budget + longest / 2, unit="tokens")
+
+
+def _learned(share: float) -> Estimate:
+    return Estimate(value=share, low=share / CHARACTERS_BAND, high=min(1.0, share * CHARACTERS_BAND), unit="")
+
+
+def _model(base: str, catalog: Catalog) -> ModelSpec:
+    model = catalog.models.get(base)
+    if model is None:
+        raise Unpredictable(f"the catalog has no architecture of {base}")
+    if model.ffn is None or model.experts:
+        raise Unpredictable(f"{base} has experts, and adapters on these were never measured")
+    return model
+
+
+def _features(spec: TrainSpec, version: DatasetVersion) -> int:
+    mine = {*OURS, spec.columns.label}
+    numeric = [name for name, kind in version.columns.items() if kind in NUMERIC and name not in mine]
+    return len(spec.columns.features) or len(numeric)
+
+
+def _rows(home: Home, version: DatasetVersion, names: Sequence[str], limit: int | None) -> list[tuple[object, ...]]:
+    """These columns of the first `limit` rows (None: of all) that have a value in each."""
+    found: list[tuple[object, ...]] = []
+    for batch in tables.read(home, version, names):
+        columns = (batch.column(name).to_pylist() for name in names)
+        found += [row for row in zip(*columns, strict=True) if None not in row]
+        if limit is not None and len(found) >= limit:
+            return found[:limit]
+    return found

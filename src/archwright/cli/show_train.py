@@ -1,0 +1,211 @@
+"""Training as people see it: what was promised, a line of progress, plan versus actual."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from typing import TextIO
+
+from rich.markup import escape
+from rich.table import Table
+
+from archwright.api.training import Progress, Training
+from archwright.cli import show
+from archwright.cli.numbers import band, pretty, significant
+from archwright.contract.evidence import Basis, Deviation, Prediction
+from archwright.contract.lineage import TrainingRun
+
+# A terminal's line is rewritten, a file gets lines: few enough to be read.
+TERMINAL_S, FILE_S = 0.25, 5.0
+INTERRUPTED = 130
+
+
+def as_json(result: object) -> int:
+    if not isinstance(result, Training):
+        return show.as_json(result)
+    run = result.result()
+    show.as_json(run)
+    return _status(run)
+
+
+def training(result: Training) -> int:
+    """Follows the run to its end."""
+    began = result.run
+    out = show.console()
+    if began.status == "finished":
+        out.print(f"run {began.id} is finished: nothing to do")
+        return _outcome(began)
+    again = f", resumed for the {_ordinal(began.resumed)} time" if began.resumed else ""
+    out.print(
+        f"run [bold]{began.id}[/]: {escape(began.name)} ({began.task}) on {escape(began.dataset_version)}, "
+        f"{began.steps} steps{again}"
+    )
+    if not began.resumed:
+        _promised(began)
+    line = Line(sys.stdout, began.task == "text-lora")
+    for progress in result:
+        line.tell(progress)
+    line.end()
+    ended = result.run
+    if ended.status == "interrupted":
+        out.print(f"interrupted at step {ended.step} of {ended.steps}; go on with: archwright runs resume {ended.id}")
+        return INTERRUPTED
+    return _outcome(ended)
+
+
+def _ordinal(number: int) -> str:
+    return {1: "1st", 2: "2nd", 3: "3rd"}.get(number, f"{number}th")
+
+
+def _status(run: TrainingRun) -> int:
+    return INTERRUPTED if run.status == "interrupted" else 0
+
+
+class Line:
+    """Progress on one line that a terminal rewrites; elsewhere a line now and then, and always the last step's."""
+
+    def __init__(self, out: TextIO, text: bool, now: Callable[[], float] = time.monotonic) -> None:
+        self._out = out
+        self._unit = "tokens" if text else "rows"
+        self._now = now
+        self._terminal = out.isatty()
+        self._told_at: float | None = None
+        self._open = False
+
+    def tell(self, progress: Progress) -> None:
+        if progress.note:
+            self.end()
+            self._out.write(f"{progress.note}\n")
+            self._out.flush()
+            return
+        now, pause = self._now(), TERMINAL_S if self._terminal else FILE_S
+        if self._told_at is not None and now - self._told_at < pause and progress.step < progress.steps:
+            return
+        self._told_at = now
+        text = self._text(progress)
+        self._out.write(f"\r\x1b[K{text}" if self._terminal else f"{text}\n")
+        self._out.flush()
+        self._open = self._terminal
+
+    def end(self) -> None:
+        """Leave the rewritten line as it is and go on below it."""
+        if self._open:
+            self._out.write("\n")
+            self._open = False
+
+    def _text(self, progress: Progress) -> str:
+        width = len(str(progress.steps))
+        parts = [f"step {progress.step:>{width}} of {progress.steps}"]
+        if progress.loss is not None:
+            parts.append(f"loss {progress.loss:.4f}")
+        if progress.units_per_s is not None:
+            parts.append(f"{significant(progress.units_per_s)} {self._unit}/s")
+        if progress.left_s is not None and progress.step < progress.steps:
+            parts.append(_left(progress.left_s))
+        return "  ".join(parts)
+
+
+def _left(left_s: float) -> str:
+    if left_s < 1:
+        return "less than 1 s left"
+    return f"{left_s:.0f} s left" if left_s < 120 else f"{left_s / 60:.0f} min left"
+
+
+def runs(result: tuple[TrainingRun, ...]) -> int:
+    if not result:
+        return show.text("none; train one: archwright train spec.yaml")
+    drawn = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("run", "name", "task", "status", "step", "loss", "dataset", "model"):
+        drawn.add_column(name, justify="right" if name in ("step", "loss") else "left", overflow="fold")
+    for one in result:
+        loss = "-" if one.loss_last is None else f"{one.loss_last:.4f}"
+        step = f"{one.step} of {one.steps}"
+        texts = (one.id, one.name, one.task, one.status, step, loss, one.dataset_version, one.model or "-")
+        drawn.add_row(*map(escape, texts))
+    show.console().print(drawn)
+    return 0
+
+
+def run(result: TrainingRun) -> int:
+    """One run: what it was, what came of it, how the promises held and what they rested on."""
+    _outcome(result)
+    _why(result.bases)
+    return 0
+
+
+def _outcome(result: TrainingRun) -> int:
+    out = show.console()
+    for name, value in _facts(result):
+        out.print(f"{name:<10}{escape(value)}")
+    if result.deviations:
+        out.print(_compared(result.deviations))
+    else:
+        _promised(result)
+    if result.status in ("interrupted", "failed"):
+        out.print(f"go on with: archwright runs resume {result.id}")
+    return 0
+
+
+def _facts(result: TrainingRun) -> list[tuple[str, str]]:
+    unit = "tokens" if result.task == "text-lora" else "rows"
+    facts = [
+        ("run", f"{result.id}  {result.status}" + (f", resumed {result.resumed} times" if result.resumed else "")),
+        ("model", result.model or "-"),
+        ("name", f"{result.name} ({result.task})"),
+        ("dataset", result.dataset_version),
+    ]
+    if result.base:
+        facts.append(("base", f"{result.base} ({result.base_sha256[:12]})"))
+    facts.append(("steps", f"{result.step} of {result.steps}"))
+    if result.loss_last is not None and result.loss_first is not None:
+        facts.append(("loss", f"{result.loss_first:.4f} at first, {result.loss_last:.4f} at last"))
+    if result.tokens_per_s:
+        facts.append(("time", f"{pretty(result.train_s, 's')}, {significant(result.tokens_per_s)} {unit}/s"))
+    if result.weights_sha256:
+        facts.append(("weights", f"{result.weights_sha256[:12]}, order of rows {result.order_sha256[:12]}"))
+    if result.error:
+        facts.append(("error", result.error))
+    return facts
+
+
+def _promised(run: TrainingRun) -> None:
+    if run.predictions:
+        show.console().print(_promises(run.predictions))
+    elif run.not_predicted:
+        show.console().print(f"no prediction: {escape(run.not_predicted)}")
+
+
+def _why(bases: tuple[Basis, ...]) -> None:
+    """What the promised numbers mean and how they were made, then what they rest on, each fact once."""
+    out = show.console()
+    for basis in bases:
+        out.print(f"[bold]{basis.id.rpartition('.')[2]}[/]: {escape(basis.definition)}")
+        out.print(f"  {escape(basis.formula)}")
+    facts = dict.fromkeys(fact for basis in bases for fact in basis.facts)
+    if facts:
+        out.print("[bold]they rest on[/]")
+    for fact in facts:
+        out.print(f"  {escape(fact)}")
+
+
+def _promises(predictions: tuple[Prediction, ...]) -> Table:
+    drawn = Table(title="Promises", title_justify="left", header_style="bold")
+    for name in ("prediction", "value", "90 % band"):
+        drawn.add_column(name, justify="left" if name == "prediction" else "right", no_wrap=True)
+    for promise in predictions:
+        estimate = promise.estimate
+        drawn.add_row(escape(promise.id), pretty(estimate.value, estimate.unit), band(estimate))
+    return drawn
+
+
+def _compared(deviations: tuple[Deviation, ...]) -> Table:
+    drawn = Table(title="Plan versus actual", title_justify="left", header_style="bold")
+    for name in ("prediction", "predicted", "90 % band", "measured", "verdict"):
+        drawn.add_column(name, justify="left" if name in ("prediction", "verdict") else "right", no_wrap=True)
+    for one in deviations:
+        unit = one.predicted.unit
+        measured = pretty(one.measured.value, unit) if one.measured else "-"
+        texts = (pretty(one.predicted.value, unit), band(one.predicted), measured)
+        drawn.add_row(escape(one.prediction_id), *texts, show.VERDICTS[one.verdict])
+    return drawn

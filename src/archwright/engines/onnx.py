@@ -1,0 +1,250 @@
+"""Classifiers as a service: an ONNX file through onnxruntime, on the same kind of socket as every other engine.
+
+POST /v1/predict {"inputs": [[...], ...]} -> {"labels": [...], "probabilities": [[...], ...]}: `labels` are the
+classes, in the order of each item's probabilities. An item is its numbers in order, nested as its shape is (a picture
+row by row), or an object by the names of its features. null is a missing value, taken only where the model was
+trained on rows that lack it. Decides that what does not fit is refused with the number of the item, never filled in.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, TypeAlias
+
+import msgspec
+from aiohttp import web
+
+from archwright.contract.record import Record
+from archwright.engines.answering import application, serve_until
+from archwright.engines.config import EngineConfig, adapter_settings
+from archwright.engines.drafts import Refusal
+from archwright.engines.listening import claim_socket
+from archwright.engines.onnx_file import Notes, OnnxFile, read_onnx
+from archwright.errors import EngineError, MissingError, Where, missing_extra
+from archwright.home import Home
+from archwright.journal import Journal
+
+Item: TypeAlias = list[float | list[Any] | None] | dict[str, float | None]
+# Errors only: the engine's warnings are about how the file was written.
+SEVERITY = 3
+FAILURES = ("Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NotImplemented", "RuntimeException")
+LARGEST = 3.4028235e38
+BATCH_ITEMS = 1024
+
+
+class OnnxSettings(Record):
+    """`threads` work on one request; `batch_items` is the most a request may hold."""
+
+    threads: int = 1
+    batch_items: int = BATCH_ITEMS
+
+    def __post_init__(self) -> None:
+        if self.threads < 1 or self.batch_items < 1:
+            raise ValueError("threads and batch_items must be at least 1")
+
+
+class Question(msgspec.Struct, forbid_unknown_fields=True):
+    inputs: list[Item]
+
+
+def serve(
+    config: EngineConfig,
+    home: Home,
+    journal: Journal,
+    wait: Callable[[], Awaitable[object]] = lambda: asyncio.Event().wait(),
+) -> None:
+    """Serve on the home's socket until killed; returns only if `wait` does.
+
+    Raises MissingError AW-GET-01 (no onnxruntime) and AW-GET-02 (no file), EngineError AW-ENG-06, -10, -11, and
+    AW-ENG-12 where the engine does not take the model.
+    """
+    settings = adapter_settings(config, OnnxSettings)
+    file = find_model(config, home)
+    classifier = Classifier(file, settings.threads)
+    engine = OnnxEngine(config, classifier, settings)
+    serve_until(wait, engine.application(), claim_socket(home, config.socket), journal, config.alias)
+
+
+def find_model(config: EngineConfig, home: Home) -> OnnxFile:
+    if config.model_sha256 is None:
+        hint = "run `archwright up` again: it writes the configuration anew"
+        where = Where(field="model_sha256")
+        raise EngineError("AW-ENG-06", "the engine onnx needs a model file", where=where, hint=hint)
+    path = home.model(config.model_sha256, "onnx")
+    if not path.is_file():
+        hint = "train it again, or take the file from a backup of the home"
+        message = f"the file of model {config.alias} is not here"
+        raise MissingError("AW-GET-02", message, where=Where(str(path)), hint=hint)
+    return read_onnx(path, config.model_sha256)
+
+
+class Classifier:
+    """A model in onnxruntime; `probabilities` may be asked from several threads at once."""
+
+    def __init__(self, file: OnnxFile, threads: int = 1) -> None:
+        self.notes = file.notes
+        self._may_miss = [name in file.notes.missing for name in file.notes.features] or [False] * file.notes.size
+        try:
+            import numpy  # noqa: PLC0415  the heavy extra of this adapter
+            import onnxruntime  # noqa: PLC0415
+        except ModuleNotFoundError as error:
+            raise missing_extra("predict", str(error.name), "serving a classifier") from error
+        self._numpy = numpy
+        # They have no common base.
+        raised = onnxruntime.capi.onnxruntime_pybind11_state
+        self._failures = (*(getattr(raised, name) for name in FAILURES), ValueError)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+        options.log_severity_level = SEVERITY
+        try:
+            self._session = onnxruntime.InferenceSession(file.data, options, providers=["CPUExecutionProvider"])
+            (given,), (answered,) = self._session.get_inputs(), self._session.get_outputs()
+            self._input, self._output = given.name, answered.name
+            self._try_out()
+        except self._failures as error:
+            raise _does_not_serve(error) from error
+
+    def probabilities(self, rows: Any) -> Any:
+        """One row of class probabilities per row of `rows` (float32, one item a row). Raises EngineError AW-ENG-13
+        when the model gives none."""
+        try:
+            (found,) = self._session.run([self._output], {self._input: rows})
+        except self._failures as error:
+            raise EngineError("AW-ENG-13", f"the model failed on an input: {_said(error)}") from error
+        if not self._numpy.isfinite(found).all():
+            raise EngineError("AW-ENG-13", "the model answered with numbers that are not finite")
+        return found
+
+    def _try_out(self) -> None:
+        """A model that cannot answer is found at its start, not by the first caller."""
+        for items in (1, 2):
+            rows = self._numpy.zeros((items, self.notes.size), self._numpy.float32)
+            (found,) = self._session.run([self._output], {self._input: rows})
+            wanted = (items, len(self.notes.labels))
+            if found.shape != wanted:
+                raise ValueError(f"it answers {items} items with the shape {found.shape}, not {wanted}")
+
+    def rows(self, items: list[Item]) -> Any:
+        """The items as the model's input. Raises Refusal 400, naming the item."""
+        order = {name: index for index, name in enumerate(self.notes.features)}
+        numbers = [_numbers(item, f"inputs[{index}]", self.notes, order) for index, item in enumerate(items)]
+        rows = self._numpy.array(numbers, self._numpy.float32)
+        wrong = self._numpy.isnan(rows) & ~self._numpy.array(self._may_miss)
+        if wrong.any():
+            item, feature = (int(index) for index in self._numpy.argwhere(wrong)[0])
+            name = self.notes.features[feature] if self.notes.features else feature
+            raise refused(f"inputs[{item}][{name}] is missing, and the model was trained on rows that all have it")
+        return rows
+
+
+class OnnxEngine:
+    """`config.slots` requests at once, the others wait in the order they came."""
+
+    def __init__(self, config: EngineConfig, classifier: Classifier, settings: OnnxSettings) -> None:
+        self._config = config
+        self._classifier = classifier
+        self._settings = settings
+        self._slots = asyncio.Semaphore(config.slots)
+        self._counts: dict[str, float] = dict.fromkeys(
+            ("requests_processing", "requests_deferred", "predictions_total", "prediction_seconds_total"), 0
+        )
+
+    def application(self) -> web.Application:
+        made = application(self._metrics)
+        made.router.add_post("/v1/predict", self._predict)
+        return made
+
+    def _metrics(self) -> str:
+        return "".join(f"onnx:{name} {value:g}\n" for name, value in self._counts.items())
+
+    async def _predict(self, request: web.Request) -> web.Response:
+        items = question(await request.read(), self._settings.batch_items)
+        async with self._slot():
+            # Not on the event loop: a batch takes a while, and the health page must answer meanwhile.
+            found, took_s = await asyncio.to_thread(self._answer, items)
+        self._counts["prediction_seconds_total"] += took_s
+        self._counts["predictions_total"] += len(items)
+        body = msgspec.json.encode({"labels": self._classifier.notes.labels, "probabilities": found})
+        return web.Response(body=body, content_type="application/json")
+
+    def _answer(self, items: list[Item]) -> tuple[list[list[float]], float]:
+        rows = self._classifier.rows(items)
+        began = time.perf_counter()
+        found = self._classifier.probabilities(rows).tolist()
+        return found, time.perf_counter() - began
+
+    @asynccontextmanager
+    async def _slot(self) -> AsyncIterator[None]:
+        state = "requests_deferred"
+        self._counts[state] += 1
+        try:
+            async with self._slots:
+                self._counts[state] -= 1
+                state = "requests_processing"
+                self._counts[state] += 1
+                yield
+        finally:
+            self._counts[state] -= 1
+
+
+def question(data: bytes, batch_items: int) -> list[Item]:
+    """The items of a request's body. Raises Refusal 400."""
+    try:
+        items = msgspec.json.decode(data, type=Question).inputs
+    except msgspec.ValidationError as error:
+        message, _, place = str(error).partition(" - at `$.")
+        raise refused(f"{place.rstrip('`') or 'the body'}: {message}") from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise refused(f"the body is not JSON: {error}") from error
+    if not 0 < len(items) <= batch_items:
+        raise refused(f"inputs must be a list of 1 to {batch_items} items, not of {len(items)}")
+    return items
+
+
+def refused(message: str) -> Refusal:
+    return Refusal(400, "invalid_request_error", message)
+
+
+def _numbers(item: Item, place: str, notes: Notes, order: dict[str, int]) -> list[float | None]:
+    if isinstance(item, dict):
+        return _by_name(item, place, notes, order)
+    if notes.shape != (notes.size,) and item and isinstance(item[0], list):
+        return _flat(item, place, notes.shape)
+    return _flat(item, place, (notes.size,))
+
+
+def _by_name(item: dict[str, float | None], place: str, notes: Notes, order: dict[str, int]) -> list[float | None]:
+    if not order:
+        raise refused(f"{place}: this model's inputs have no names: send {notes.size} numbers in order")
+    if unknown := next((name for name in item if name not in order), None):
+        near = difflib.get_close_matches(unknown, notes.features, 1)
+        raise refused(f"{place}: unknown feature {unknown[:80]!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+    if absent := next((name for name in order if name not in item), None):
+        raise refused(f"{place}: the feature {absent!r} is not there (a missing value is null)")
+    return _flat([item[name] for name in notes.features], place, (notes.size,), notes.features)
+
+
+def _flat(values: Any, place: str, shape: tuple[int, ...], names: Sequence[object] = ()) -> list[float | None]:
+    """The numbers of nested lists, last dimension fastest; every list must have its dimension's length."""
+    if type(values) is not list or len(values) != shape[0]:
+        found = f"a list of {len(values)}" if type(values) is list else "no list"
+        raise refused(f"{place} must be a list of {shape[0]}, not {found}")
+    if len(shape) > 1:
+        return [number for index, inner in enumerate(values) for number in _flat(inner, f"{place}[{index}]", shape[1:])]
+    for index, value in enumerate(values):
+        if value is not None and (type(value) not in (float, int) or abs(value) > LARGEST):
+            raise refused(f"{place}[{names[index] if names else index}] must be a number of 32 bits")
+    return values
+
+
+def _does_not_serve(error: Exception) -> EngineError:
+    hint = "train it again with this version; its export gate tries the file before it is promoted"
+    return EngineError("AW-ENG-12", f"onnxruntime does not take the model: {_said(error)}", hint=hint)
+
+
+def _said(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]

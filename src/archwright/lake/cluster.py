@@ -1,0 +1,122 @@
+"""A Ray cluster that already runs, joined for work that has outgrown one machine, in the lake and in training.
+
+Decides what is looked at before work is given to it: that it answers, that each of its machines can run archwright,
+and that each sees the home under the same path, since rows and checkpoints are read and written there.
+"""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+import socket
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from archwright.errors import OperateError, Where, missing_extra
+from archwright.home import Home
+
+REACH_S = 10.0
+HINT = "check ray_address and the cluster, or leave it empty to work on this machine"
+
+
+def load(purpose: str) -> Any:
+    """Ray itself. Raises MissingError AW-GET-01."""
+    try:
+        import ray  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise missing_extra("ray", "ray", purpose) from error
+    return ray
+
+
+def join(ray: Any, address: str, variables: Mapping[str, str]) -> None:
+    """Become a driver of the cluster; its workers get the variables. Raises OperateError AW-OPS-60."""
+    reach(address)
+    start(ray, address, {"address": address}, variables)
+
+
+def start(ray: Any, address: str, options: Mapping[str, Any], variables: Mapping[str, str]) -> None:
+    try:
+        ray.init(
+            **options,
+            runtime_env={"env_vars": dict(variables)},
+            log_to_driver=False,
+            logging_level="ERROR",
+        )
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise no_cluster(address, error) from error
+
+
+def reach(address: str) -> None:
+    """Ray itself asks a dead address for ten minutes (measured)."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65535:
+        raise no_cluster(address, ValueError("an address is HOST:PORT"))
+    try:
+        socket.create_connection((host, int(port)), REACH_S).close()
+    except OSError as error:
+        raise no_cluster(address, error) from error
+
+
+def no_cluster(address: str, error: Exception) -> OperateError:
+    said = f"no Ray answers at {address}" if address else "Ray does not start here"
+    return OperateError("AW-OPS-60", f"{said}: {first_line(error)}", where=Where(field="ray_address"), hint=HINT)
+
+
+def machines(ray: Any) -> list[Mapping[str, Any]]:
+    """Those that can be given work, as Ray describes them."""
+    return [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) >= 1]
+
+
+def seen(folder: str, machine: str, word: str) -> str:
+    """Asked on a machine of the cluster: what keeps it from the home, empty when nothing does."""
+    try:
+        if (Path(folder) / "word").read_text() != word:
+            return "it sees another folder there"
+        (Path(folder) / machine).write_text(word)
+    except OSError as error:
+        return first_line(error)
+    return ""
+
+
+def check_home(ray: Any, home: Home) -> None:
+    """Every machine must read what this one writes in the home, and write what this one can read.
+
+    Raises OperateError AW-OPS-61.
+    """
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy as Affinity  # noqa: PLC0415
+
+    word, found = secrets.token_hex(8), machines(ray)
+    names = [str(node["NodeID"]) for node in found]
+    asked = ray.remote(num_cpus=0)(seen)
+    folder = Path(tempfile.mkdtemp(prefix="cluster-", dir=home.folder("run")))
+    try:
+        (folder / "word").write_text(word)
+        there = [asked.options(scheduling_strategy=Affinity(name, soft=False)) for name in names]
+        flaws = ray.get([task.remote(str(folder), name, word) for task, name in zip(there, names, strict=True)])
+        arrived = [(folder / name).exists() for name in names]
+    except ray.exceptions.RayError as error:
+        raise _unfit("a machine of the cluster", f"it cannot run archwright ({first_line(error)})", home) from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    for node, flaw, came in zip(found, flaws, arrived, strict=True):
+        flaw = flaw or ("" if came else "what it writes does not arrive here")
+        if flaw:
+            raise _unfit(f"the machine {node['NodeManagerAddress']}", flaw, home)
+
+
+def _unfit(machine: str, flaw: str, home: Home) -> OperateError:
+    return OperateError(
+        "AW-OPS-61",
+        f"{machine} cannot take part: {flaw}",
+        where=Where(str(home.root)),
+        hint="on a cluster the home must be one shared folder under the same path on each machine, and archwright be "
+        "installed on each",
+    )
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, without its trace."""
+    said = getattr(error, "strerror", None) or str(error)
+    return next(iter(said.strip().splitlines()), type(error).__name__)

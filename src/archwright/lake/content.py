@@ -1,0 +1,34 @@
+"""What a version holds, as one digest: of its sorted record ids, so that neither the order of rows nor the files they
+lie in matter. 32 bytes of memory a row."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+SIZE = 32
+BATCH = 65536
+
+
+class Content:
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+        self.rows = 0
+
+    def add(self, record_ids: Any) -> None:
+        """An Arrow array of record ids (hexadecimal)."""
+        self._parts.append(bytes.fromhex("".join(record_ids.to_pylist())))
+        self.rows += len(record_ids)
+
+    def hexdigest(self) -> str:
+        import pyarrow as pa  # noqa: PLC0415
+        import pyarrow.compute as pc  # noqa: PLC0415
+
+        raw = b"".join(self._parts)
+        ids = pa.Array.from_buffers(pa.binary(SIZE), self.rows, [None, pa.py_buffer(raw)])
+        order = pc.array_sort_indices(ids)
+        digest = hashlib.sha256()
+        for start in range(0, self.rows, BATCH):
+            sorted_ids = ids.take(order.slice(start, BATCH))
+            digest.update(sorted_ids.buffers()[1].slice(0, len(sorted_ids) * SIZE))
+        return digest.hexdigest()

@@ -1,0 +1,245 @@
+"""Finds what points at a person in a text: e-mail addresses, telephone and card numbers, IBANs, IP addresses.
+
+Each kind has a pattern that finds candidates and a rule that holds only for real ones: a checksum (cards, IBANs), a
+grammar (addresses), or words before it (telephone numbers that are only digits). What looks alike and is none stays:
+versions, dates, ISBNs, digests, slices. All kinds are always looked for, so that a card is no telephone number even
+when only telephone numbers are asked for; the first of KINDS that claims a place has it. Names are not found.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from bisect import bisect_left
+from collections.abc import Callable, Collection, Iterator
+from typing import Literal, NamedTuple
+
+Kind = Literal["email", "iban", "card", "ip", "phone"]
+KINDS: tuple[Kind, ...] = ("email", "iban", "card", "ip", "phone")
+# A text without the pattern of a kind holds none of it: Arrow's engine looks through a whole column at once.
+SUSPECT: dict[Kind, str] = {
+    "email": r"[^\s]@[^\s]+\.",
+    "iban": r"[A-Z]{2}[0-9]{2} ?[A-Z0-9]{2}",
+    "card": r"[2-6](?:[ -]?[0-9]){12}",
+    "ip": r"[0-9]\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]|[0-9A-Fa-f]{4}::?[0-9A-Fa-f]",
+    "phone": r"[0-9](?:[ .()/-]{0,3}[0-9]){6}",
+}
+
+
+class Span(NamedTuple):
+    start: int
+    end: int
+    kind: Kind
+
+
+def spans(text: str, suspected: Collection[str] = KINDS) -> list[Span]:
+    """Every place found, in order, none overlapping another; only `suspected` kinds are looked for."""
+    taken: list[Span] = []
+    for kind in KINDS:
+        for start, end in FINDERS[kind](text) if kind in suspected else ():
+            place = bisect_left(taken, (start,))
+            before = taken[place - 1].end if place else 0
+            if before <= start and (place == len(taken) or end <= taken[place].start):
+                taken.insert(place, Span(start, end, kind))
+    return taken
+
+
+def redacted(text: str, kinds: Collection[str], suspected: Collection[str] = KINDS) -> tuple[str, list[str]]:
+    """The text with every place of `kinds` as <EMAIL> and so on, and the kind of each place in order."""
+    pieces, found, last = [], [], 0
+    for span in spans(text, suspected):
+        if span.kind in kinds:
+            pieces += [text[last : span.start], f"<{span.kind.upper()}>"]
+            found.append(str(span.kind))
+            last = span.end
+    return "".join([*pieces, text[last:]]), found
+
+
+EMAIL = re.compile(
+    r"(?<![\w.%+-])[\w%+-]+(?:\.[\w%+-]+)*@(?:[\w](?:[\w-]{0,61}\w)?\.)+[^\W\d_]{2,24}(?![\w-]|\.\w|/|:[\w/~])"
+)
+
+
+def _emails(text: str) -> Iterator[tuple[int, int]]:
+    if "@" in text:
+        for match in EMAIL.finditer(text):
+            yield match.span()
+
+
+# How many characters an IBAN of a country has: the registry of ISO 13616.
+IBAN_LENGTHS = {
+    country: length
+    for length, countries in (
+        (15, "NO"),
+        (16, "BE"),
+        (18, "DK FI FO GL NL"),
+        (19, "MK SI"),
+        (20, "AT BA EE KZ LT LU XK"),
+        (21, "CH HR LI LV"),
+        (22, "BG BH CR DE GB GE IE ME RS VA"),
+        (23, "AE GI IL IQ TL"),
+        (24, "AD CZ ES MD PK RO SA SE SK TN VG"),
+        (25, "LY PT ST"),
+        (26, "IS TR"),
+        (27, "FR GR IT MC MR SM"),
+        (28, "AL AZ BY CY DO GT HU LB PL SV"),
+        (29, "BR EG PS QA UA"),
+        (30, "JO KW MU"),
+        (31, "MT SC"),
+        (32, "LC"),
+    )
+    for country in countries.split()
+}
+IBAN = re.compile(r"(?<![A-Za-z0-9])[A-Z]{2}[0-9]{2}(?: ?[A-Z0-9]){11,28}")
+
+
+def _ibans(text: str) -> Iterator[tuple[int, int]]:
+    at = 0
+    while match := IBAN.search(text, at):
+        end = _iban_end(match, text)
+        at = end or match.start() + 2
+        if end:
+            yield match.start(), end
+
+
+def _iban_end(match: re.Match[str], text: str) -> int:
+    """Where the IBAN that begins here ends, by its country's length; 0 when there is none."""
+    length = IBAN_LENGTHS.get(match.group()[:2], 0)
+    places = [place for place, sign in enumerate(match.group()) if sign != " "]
+    if not length or len(places) < length:
+        return 0
+    end = match.start() + places[length - 1] + 1
+    valid = mod97(text[match.start() : end].replace(" ", "")) == 1 and not text[end : end + 1].isalnum()
+    return end if valid else 0
+
+
+def mod97(iban: str) -> int:
+    """ISO 7064: 1 for a valid one."""
+    return int("".join(str(int(sign, 36)) for sign in iban[4:] + iban[:4])) % 97
+
+
+# Without gaps, or in groups as they are printed; any other grouping is something else.
+CARD = re.compile(
+    r"(?<![\w.+-])(?:[2-6][0-9]{12,18}"
+    r"|[2-6][0-9]{3}([ -])(?:[0-9]{4}\1[0-9]{4}\1[0-9]{4}(?:\1[0-9]{3})?|[0-9]{6}\1[0-9]{4,5}))(?![\w-]|\.[0-9])"
+)
+
+
+def _cards(text: str) -> Iterator[tuple[int, int]]:
+    for match in CARD.finditer(text):
+        # What comes after four groups of four may be the next number.
+        for end in (match.end(), match.start() + 19):
+            digits = re.sub("[ -]", "", text[match.start() : end])
+            if end <= match.end() and _issued(digits) and luhn(digits):
+                yield match.start(), end
+                break
+
+
+def _issued(digits: str) -> bool:
+    """Whether an issuer's numbers begin like this and are that long."""
+    two, four, length = int(digits[:2]), int(digits[:4]), len(digits)
+    if two in (34, 37):
+        return length == 15
+    if two in (36, 38, 39) or 300 <= four // 10 <= 305:
+        return length in (14, 16, 19)
+    if digits[0] == "4":
+        return length in (13, 16, 19)
+    if 51 <= two <= 55 or 2221 <= four <= 2720:
+        return length == 16
+    return length in range(16, 20) and (two in (50, 56, 57, 58, 60, 62, 63, 64, 65, 67) or 3528 <= four <= 3589)
+
+
+def luhn(digits: str) -> bool:
+    total = 0
+    for place, sign in enumerate(reversed(digits)):
+        value = int(sign) * (1 + place % 2)
+        total += value - 9 if value > 9 else value
+    return total % 10 == 0
+
+
+FOUR = re.compile(r"(?<![\w.-])(?<!\w/)[0-9]{1,3}(?:\.[0-9]{1,3}){3}(?![\w-]|\.\w)")
+SIX = re.compile(r"(?<![\w.:])[0-9A-Fa-f]{4}:[0-9A-Fa-f:]{2,34}(?:[0-9]{1,3}(?:\.[0-9]{1,3}){3})?(?![\w:])")
+# Words after which four numbers are a version of something.
+VERSIONED = re.compile(
+    r"(?:\bversions?|\bver\.?|\bv\.?|\brelease[ds]?|\brev(?:ision)?\.?|\bbuild|\bupdate[ds]?(?: to)?|\bupgrade[ds]? to"
+    r"|\bfirmware|\bkernel|\b(?:mac ?)?os(?: x)?|\bwindows|\bandroid|\bpatch|\bsection|\bchapter|\boid|==?|~=|>=|<=)"
+    r"\s*[:=(]?\s*$",
+    re.IGNORECASE,
+)
+BEFORE = 24
+
+
+def _addresses(text: str) -> Iterator[tuple[int, int]]:
+    for match in FOUR.finditer(text):
+        versioned = VERSIONED.search(text, max(0, match.start() - BEFORE), match.start())
+        if not versioned and _addressed(match.group()):
+            yield match.span()
+    if ":" in text:
+        for match in SIX.finditer(text):
+            if _addressed(match.group()) and match.group()[0] in "23fF":
+                yield match.span()
+
+
+def _addressed(text: str) -> bool:
+    """Whether it is an address that may be somebody's: not this very machine's, nor nobody's."""
+    try:
+        found = ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return not (found.is_loopback or found.is_unspecified)
+
+
+CALLED = re.compile(
+    r"\b(?:(?:tele)?phones?|tel|t[ée]l[ée]fono?|telefon|mobile?|cell|fax|call(?:ed|ing)?|ring|dial|sms|whatsapp|handy"
+    r"|portable|rufen?)\b[^\n\d]{0,16}$",
+    re.IGNORECASE,
+)
+INTERNATIONAL = re.compile(
+    r"(?<![\w+.-])(?<!\d )(?:\+|00)[1-9][0-9]{0,2}(?:[ .\-/]?(?:\(0?[0-9]{1,4}\)|[0-9]{1,14})){1,7}(?![\w-]|[.,][0-9])"
+)
+# A national number in the form of North America, and one with the leading zero or bare digits after a word for it.
+AMERICAN = re.compile(
+    r"(?<![\w.+/(-])(?:1[ .-])?(?:\([2-9][0-9]{2}\) ?|[2-9][0-9]{2}[.-])[2-9][0-9]{2}[ .-][0-9]{4}(?![\w-]|\.[0-9])"
+)
+DIGITS = re.compile(r"[0-9](?:[ .()/-]{0,3}[0-9]){6,14}")
+NATIONAL = re.compile(r"(?<![\w.+(-])\(?[0-9][0-9()]*(?:[ .\-/]{1,2}\(?[0-9]+\)?){0,6}(?![\w-]|[.,][0-9])")
+
+
+def _phones(text: str) -> Iterator[tuple[int, int]]:
+    for match in INTERNATIONAL.finditer(text):
+        if _dialled(match.group(), 15) and not _thousands(match.group()):
+            yield match.span()
+    for match in AMERICAN.finditer(text):
+        yield match.span()
+    for run in DIGITS.finditer(text):
+        start = run.start() - text.startswith("(", run.start() - 1)
+        near = NATIONAL.match(text, start)
+        if near and CALLED.search(text, max(0, start - BEFORE), start) and _national(near.group()):
+            yield near.span()
+
+
+def _national(text: str) -> bool:
+    return _dialled(text, 13) and not DATE.fullmatch(text)
+
+
+DATE = re.compile(r"[0-9]{4}[-./][0-9]{1,2}[-./][0-9]{1,2}|[0-9]{1,2}[-./][0-9]{1,2}[-./][0-9]{2,4}")
+
+
+def _dialled(text: str, most: int) -> bool:
+    digits = [sign for sign in text if sign.isdigit()]
+    return 7 <= len(digits) <= most and len(set(digits[2:])) > 1
+
+
+def _thousands(text: str) -> bool:
+    """+1 000 000 is a number."""
+    groups = text.lstrip("+").split(" ")
+    return len(groups) > 2 and all(group == "000" for group in groups[1:])
+
+
+FINDERS: dict[Kind, Callable[[str], Iterator[tuple[int, int]]]] = {
+    "email": _emails,
+    "iban": _ibans,
+    "card": _cards,
+    "ip": _addresses,
+    "phone": _phones,
+}

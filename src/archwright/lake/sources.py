@@ -1,0 +1,143 @@
+"""The files of an ingest: which are taken, which are passed over and why, which are refused.
+
+A folder is taken whole, in the order of its paths. Hidden files and folders, links that lead out of it, and what is
+no regular file are passed over and named. A file of a format we do not read refuses the whole ingest before anything
+changes: an ingest that silently leaves files out is worse than none.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from archwright.errors import ArchwrightError, DataError, Where, from_os_error
+
+FORMATS = {
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".parquet": "parquet",
+    ".txt": "text",
+    ".md": "text",
+    ".markdown": "text",
+}
+PACKED = {"jsonl", "csv"}  # these may be compressed: NAME.csv.gz
+UNPICKLES = {".pkl", ".pickle", ".pt", ".pth", ".joblib", ".npy", ".npz"}
+BLOCK = 1024 * 1024
+READABLE = "jsonl, csv, parquet, txt, md; jsonl.gz, csv.gz"
+
+
+class Source(NamedTuple):
+    """A file to ingest; `name` is its path relative to what was ingested, with / between its parts."""
+
+    path: Path
+    name: str
+    format: str
+    size_bytes: int
+    sha256: str
+    signature: tuple[int, int, int]
+
+
+class Found(NamedTuple):
+    sources: tuple[Source, ...]
+    passed_over: tuple[str, ...]
+
+
+def find(path: Path) -> Found:
+    """Every file to ingest, with its digest. Raises DataError AW-DATA-02 (nothing to read), 03 (no format of ours),
+    04 (would have to be unpickled); what the system refuses as OperateError or UsageError."""
+    passed_over: list[str] = []
+    try:
+        root = path.resolve(strict=True)
+        whole = root.is_dir()
+        paths = sorted(_walk(root, root, passed_over)) if whole else [root]
+        named = [(file, file.relative_to(root).as_posix() if whole else path.name) for file in paths]
+        forms = [format_of(name) for _file, name in named]
+        sources = tuple(_source(file, name, form) for (file, name), form in zip(named, forms, strict=True))
+    except OSError as error:
+        raise from_os_error(error) from error
+    if not sources:
+        raise _nothing(path, passed_over)
+    return Found(sources, tuple(passed_over))
+
+
+def _nothing(path: Path, passed_over: list[str]) -> ArchwrightError:
+    passed = f" ({len(passed_over)} passed over: {', '.join(passed_over[:3])})" if passed_over else ""
+    return DataError(
+        "AW-DATA-02", f"nothing to read in the folder{passed}", where=Where(str(path)), hint=f"formats: {READABLE}"
+    )
+
+
+def _walk(folder: Path, root: Path, passed_over: list[str]) -> Iterator[Path]:
+    for entry in sorted(folder.iterdir()):
+        name = entry.relative_to(root).as_posix()
+        if entry.name.startswith("."):
+            passed_over.append(f"{name}: hidden")
+        elif entry.is_symlink() and not entry.resolve().is_relative_to(root):
+            passed_over.append(f"{name}: a link that leads out of the folder")
+        elif entry.is_symlink():
+            passed_over.append(f"{name}: a link; what it points at is read where it is")
+        elif entry.is_dir():
+            yield from _walk(entry, root, passed_over)
+        elif entry.is_file():
+            yield entry
+        else:
+            passed_over.append(f"{name}: no regular file")
+
+
+def format_of(name: str) -> str:
+    path = PurePosixPath(name)
+    packed = path.suffix.lower() == ".gz"
+    suffix = (path.with_suffix("") if packed else path).suffix.lower()
+    form = FORMATS.get(suffix)
+    if form is not None and (form in PACKED or not packed):
+        return form
+    if suffix in UNPICKLES:
+        raise DataError(
+            "AW-DATA-04",
+            f"{suffix} files are not read: loading one can run any program its writer put in it",
+            where=Where(name),
+            hint="load it where you trust it and save it as Parquet (pandas: df.to_parquet) or as JSON lines",
+        )
+    raise DataError(
+        "AW-DATA-03",
+        f"no format of ours: {suffix or 'a file without an ending'}",
+        where=Where(name),
+        hint=f"formats: {READABLE}; convert it (a spreadsheet: save as CSV), or move it out of the folder",
+    )
+
+
+def _source(path: Path, name: str, form: str) -> Source:
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(
+            "AW-DATA-05", "the file's name is not valid Unicode", where=Where(ascii(name)), hint="rename it"
+        ) from error
+    before = signature(path)
+    digest, size = digest_of(path)
+    return Source(path, name, form, size, digest, before)
+
+
+def signature(path: Path) -> tuple[int, int, int]:
+    """Changes when the file does: its inode, bytes, and time of the last write."""
+    found = path.stat()
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def digest_of(path: Path) -> tuple[str, int]:
+    """(sha256, bytes) of a file."""
+    digest, size = hashlib.sha256(), 0
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    with os.fdopen(handle, "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise DataError("AW-DATA-06", "no regular file", where=Where(str(path)), hint="give a file or a folder")
+        while block := file.read(BLOCK):
+            digest.update(block)
+            size += len(block)
+    return digest.hexdigest(), size

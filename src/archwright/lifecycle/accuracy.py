@@ -1,0 +1,59 @@
+"""How often a classifier is right, and how sure that is: counts in, 95 % intervals out.
+
+Accuracy has Wilson's interval. Balanced accuracy is the mean over the classes of the share of each that was
+recognised: always naming the commonest class gets 1/classes of it, however common that class is. Its interval puts
+the classes' Wilson intervals together by the square-and-add rule (Zou and Donner, Statistics in Medicine 27, 2008).
+A comparison of two classifiers is paired: row by row over the same rows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from statistics import NormalDist
+
+from archwright.lifecycle.interval import Interval
+
+Z = NormalDist().inv_cdf(0.975)
+
+
+def wilson(right: int, items: int) -> Interval:
+    """The share `right / items`. There must be an item."""
+    share, weight = right / items, Z * Z / items
+    middle = (share + weight / 2) / (1 + weight)
+    reach = Z * math.sqrt(share * (1 - share) / items + weight / items / 4) / (1 + weight)
+    return Interval(share, max(0.0, min(share, middle - reach)), min(1.0, max(share, middle + reach)))
+
+
+def balanced(counts: Mapping[int, tuple[int, int]]) -> Interval:
+    """Class -> (recognised, rows). There must be a class, and a row of each."""
+    shares = [wilson(right, rows) for right, rows in counts.values()]
+    value = math.fsum(share.value for share in shares) / len(shares)
+    below = math.sqrt(math.fsum((share.value - share.low) ** 2 for share in shares)) / len(shares)
+    above = math.sqrt(math.fsum((share.high - share.value) ** 2 for share in shares)) / len(shares)
+    return Interval(value, value - below, value + above)
+
+
+def recognised(truth: Sequence[int], named: Sequence[int]) -> dict[int, tuple[int, int]]:
+    """Class -> (rows of it named rightly, rows of it)."""
+    found: dict[int, tuple[int, int]] = {}
+    for is_a, said in zip(truth, named, strict=True):
+        right, rows = found.get(is_a, (0, 0))
+        found[is_a] = (right + (is_a == said), rows + 1)
+    return found
+
+
+def change(truth: Sequence[int], old: Sequence[bool], new: Sequence[bool]) -> Interval:
+    """By how much balanced accuracy differs from `old` to `new`, given whether each was right on each row: the mean
+    over the classes of the mean difference, its variance that of stratified means."""
+    differences: dict[int, list[int]] = {}
+    for is_a, before, after in zip(truth, old, new, strict=True):
+        differences.setdefault(is_a, []).append(int(after) - int(before))
+    means = [sum(rows) / len(rows) for rows in differences.values()]
+    variances = [
+        sum((row - mean) ** 2 for row in rows) / len(rows) / max(1, len(rows) - 1)
+        for rows, mean in zip(differences.values(), means, strict=True)
+    ]
+    value = math.fsum(means) / len(means)
+    reach = Z * math.sqrt(math.fsum(variances)) / len(means)
+    return Interval(value, value - reach, value + reach)

@@ -1,0 +1,224 @@
+"""A trained LoRA adapter -> the GGUF adapter that is served over the quantised base.
+
+Never merged: requantising to 4 bit rounds the update away (measured: 1.5 % of it is left), so what was trained would
+not be what is served. Two things differ between the formats. Transformers keeps the two halves of a rotary pair
+apart, llama.cpp side by side: the rows of q's and k's B are reordered head by head. And the scale is alpha / r there,
+whatever peft computed: alpha is written so that this gives the same number.
+
+The same adapter gives the same bytes, so that an export broken off and repeated leaves one file.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+
+from archwright.engines.gguf import GgufContents, read_gguf
+from archwright.errors import EngineError, ModelError, Where, from_os_error, missing_extra
+from archwright.lifecycle import formats
+
+WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
+PICKLED_WEIGHTS = "adapter_model.bin"
+# What the exporter knows how to lay out: transformers' module -> llama.cpp's tensor.
+ARCHITECTURES = ("llama",)
+TENSORS = {
+    **{"self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v"},
+    **{"self_attn.o_proj": "attn_output", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up"},
+    "mlp.down_proj": "ffn_down",
+}
+NAME = re.compile(
+    r"(?:base_model\.model\.)?model\.layers\.(\d+)\.([a-z_]+\.[a-z_]+)\.lora_([AB])(?:\.default)?\.weight"
+)
+F16_LARGEST = 65504.0
+
+
+class PeftConfig(msgspec.Struct):
+    """The fields of adapter_config.json that decide what the weights mean; peft writes many more."""
+
+    r: int
+    lora_alpha: float
+    peft_type: str = "LORA"
+    bias: str = "none"
+    use_rslora: bool = False
+    use_dora: bool = False
+    fan_in_fan_out: bool = False
+    modules_to_save: list[str] | None = None
+    rank_pattern: dict[str, int] | None = None
+    alpha_pattern: dict[str, float] | None = None
+
+    @property
+    def scale(self) -> float:
+        """What peft multiplies B A with."""
+        return self.lora_alpha / (self.r**0.5 if self.use_rslora else self.r)
+
+
+class Heads(NamedTuple):
+    """How many attention heads the rows of q and of k are made of."""
+
+    query: int
+    key: int
+
+
+def export(base: Path, folder: Path, target: Path) -> None:
+    """Write the adapter in `folder` (as peft saves it) for the model in `base` to `target`, durable and whole.
+
+    Raises ModelError: AW-MOD-01 a pickle, AW-MOD-03 an adapter of another kind or another model, AW-MOD-04 an
+    architecture that is not known here; EngineError AW-ENG-05 for a damaged base.
+    """
+    contents = read_gguf(base)
+    architecture = str(contents.values.get("general.architecture", "an unnamed one"))
+    if architecture not in ARCHITECTURES:
+        raise ModelError(
+            "AW-MOD-04",
+            f"adapters of the architecture {architecture} cannot be exported: its row order is not known here",
+            where=Where(str(base)),
+            hint=f"known: {', '.join(ARCHITECTURES)}",
+        )
+    config = read_config(folder)
+    pairs = _pairs(read_weights(folder), folder)
+    _check(pairs, config, contents, folder)
+    _write(target, architecture, config, _laid_out(pairs, _heads(contents, architecture, base)))
+
+
+def read_config(folder: Path) -> PeftConfig:
+    """Raises ModelError AW-MOD-03 for what is not a plain LoRA adapter."""
+    path = folder / CONFIG
+    try:
+        config = msgspec.json.decode(path.read_bytes(), type=PeftConfig)
+    except OSError as error:
+        raise from_os_error(error) from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise _unfit(path, f"its configuration cannot be read: {error}") from error
+    odd = {
+        "peft_type": config.peft_type.upper() != "LORA",
+        "bias": config.bias != "none",
+        "use_dora": config.use_dora,
+        "fan_in_fan_out": config.fan_in_fan_out,
+        "modules_to_save": bool(config.modules_to_save),
+        "rank_pattern": bool(config.rank_pattern),
+        "alpha_pattern": bool(config.alpha_pattern),
+        "r": config.r < 1,
+    }
+    found = [name for name, is_odd in odd.items() if is_odd]
+    if found:
+        raise _unfit(path, f"it is more than low-rank pairs of one scale: {', '.join(found)}")
+    return config
+
+
+def read_weights(folder: Path) -> dict[str, Any]:
+    """Name -> array of 32-bit floats."""
+    path = folder / WEIGHTS
+    if not path.is_file() and (folder / PICKLED_WEIGHTS).is_file():
+        formats.refuse_pickle(folder / PICKLED_WEIGHTS)
+    formats.check(path)
+    try:
+        import safetensors  # noqa: PLC0415
+        import safetensors.torch  # noqa: PLC0415  numpy has no bf16, which adapters may be kept in
+    except ModuleNotFoundError as error:
+        raise missing_extra("train", str(error.name), "exporting an adapter") from error
+    try:
+        return {name: tensor.float().numpy() for name, tensor in safetensors.torch.load_file(path).items()}
+    except safetensors.SafetensorError as error:
+        raise _unfit(path, f"its weights are damaged: {error}") from error
+
+
+def _pairs(weights: Mapping[str, Any], folder: Path) -> dict[str, tuple[Any, Any]]:
+    """llama.cpp's tensor name -> its A and B."""
+    halves: dict[str, dict[str, Any]] = {}
+    for name, array in weights.items():
+        found = NAME.fullmatch(name)
+        if found is None or found[2] not in TENSORS:
+            raise _unfit(folder / WEIGHTS, f"it changes {name}, which llama.cpp's adapters cannot")
+        halves.setdefault(f"blk.{found[1]}.{TENSORS[found[2]]}.weight", {})[found[3]] = array
+    single = [name for name, half in halves.items() if len(half) != 2]
+    if single or not halves:
+        raise _unfit(folder / WEIGHTS, f"half of a pair is missing: {', '.join(single[:3]) or 'it is empty'}")
+    return {name: (half["A"], half["B"]) for name, half in halves.items()}
+
+
+def _check(pairs: Mapping[str, tuple[Any, Any]], config: PeftConfig, base: GgufContents, folder: Path) -> None:
+    import numpy as np  # noqa: PLC0415
+
+    for name, (a, b) in pairs.items():
+        wanted = base.shapes.get(name)
+        if wanted != (a.shape[-1], b.shape[0]):
+            has = f"{wanted[1]} x {wanted[0]}" if wanted and len(wanted) == 2 else "no such tensor"
+            raise _unfit(folder / WEIGHTS, f"{name} is {b.shape[0]} x {a.shape[-1]} in it, and the base has {has}")
+        if (a.shape[0], b.shape[1]) != (config.r, config.r):
+            raise _unfit(folder / WEIGHTS, f"{name} has rank {a.shape[0]}, its configuration says {config.r}")
+        largest = max(np.abs(a).max(), np.abs(b).max())
+        if not largest <= F16_LARGEST:  # also true for NaN
+            raise _unfit(folder / WEIGHTS, f"{name} holds {largest}: the training diverged")
+
+
+def _heads(base: GgufContents, architecture: str, path: Path) -> Heads:
+    query = base.values.get(f"{architecture}.attention.head_count")
+    key = base.values.get(f"{architecture}.attention.head_count_kv", query)
+    if not isinstance(query, int) or not isinstance(key, int) or query < 1 or key < 1:
+        raise EngineError(
+            "AW-ENG-05",
+            "not a whole GGUF model file: it does not say how many attention heads it has",
+            where=Where(str(path)),
+            hint="remove the file, then run `archwright models fetch` with the model's name",
+        )
+    return Heads(query, key)
+
+
+def _laid_out(pairs: Mapping[str, tuple[Any, Any]], heads: Heads) -> dict[str, tuple[Any, Any]]:
+    count = {"attn_q": heads.query, "attn_k": heads.key}
+    return {
+        name: (a, interleaved(b, count[part]) if (part := name.split(".")[2]) in count else b)
+        for name, (a, b) in pairs.items()
+    }
+
+
+def interleaved(rows: Any, heads: int) -> Any:
+    """Rows in llama.cpp's rotary order: within each head, row i and row i + half side by side."""
+    total, width = rows.shape
+    return rows.reshape(heads, 2, total // heads // 2, width).swapaxes(1, 2).reshape(total, width)
+
+
+def _write(target: Path, architecture: str, config: PeftConfig, pairs: Mapping[str, tuple[Any, Any]]) -> None:
+    try:
+        import gguf  # noqa: PLC0415
+        import numpy as np  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise missing_extra("train", str(error.name), "exporting an adapter") from error
+    try:
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=".model-")
+        os.close(handle)
+        try:
+            writer = gguf.GGUFWriter(name, architecture)
+            writer.add_string("general.type", "adapter")
+            writer.add_string("adapter.type", "lora")
+            writer.add_float32("adapter.lora.alpha", config.scale * config.r)
+            for tensor, (a, b) in sorted(pairs.items()):
+                writer.add_tensor(f"{tensor}.lora_a", np.ascontiguousarray(a, dtype=np.float16))
+                writer.add_tensor(f"{tensor}.lora_b", np.ascontiguousarray(b, dtype=np.float16))
+            writer.write_header_to_file()
+            writer.write_kv_data_to_file()
+            writer.write_tensors_to_file()
+            writer.close()
+            with open(name, "rb") as written:
+                os.fsync(written.fileno())
+            os.replace(name, target)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise from_os_error(error) from error
+
+
+def _unfit(path: Path, reason: str) -> ModelError:
+    return ModelError(
+        "AW-MOD-03",
+        f"not an adapter that can be exported: {reason}",
+        where=Where(str(path)),
+        hint="a plain LoRA adapter over the attention and feed-forward layers is what `archwright train` makes",
+    )

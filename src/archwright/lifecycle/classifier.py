@@ -1,0 +1,269 @@
+"""The examination of a classifier: is what is served what was trained, is it better than guessing, and no worse than
+what is in production?
+
+Everything is asked of the real engine, started as the platform starts it. Held-out rows are taken in the order of
+their ids, at most ROWS of them and CELLS numbers.
+
+    export     served probabilities against those of the trained model (PyTorch, LightGBM), the largest difference over
+               all rows and classes. Two controls, each of which must be beyond the limit or the check means nothing:
+               the model as it was before its first step, and the trained model's answers each moved on by one row
+    quality    the interval of balanced accuracy lies above what always naming the commonest class gets. Not plain
+               accuracy: where 93 of 100 rows are normal, a model that never warns is right 93 times
+    not worse than production    the difference in balanced accuracy, row by row over rows that neither was trained on,
+               is not surely below 0
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from archwright.contract.lineage import Gate, ModelVersion, Score
+from archwright.contract.record import replace
+from archwright.engines.client import EngineClient
+from archwright.engines.config import EngineConfig
+from archwright.engines.onnx import Classifier
+from archwright.engines.onnx_file import Notes, read_onnx
+from archwright.errors import DataError, EngineError, ModelError, TrainError, Where
+from archwright.home import Home
+from archwright.lake import versions
+from archwright.lifecycle import accuracy, registry, served
+from archwright.lifecycle.interval import Interval
+from archwright.store import Store
+from archwright.training import classes, data, image, runs, tabular
+from archwright.training.classes import Trained
+from archwright.training.data import Part, TrainingData
+from archwright.training.spec import TrainSpec
+
+ROWS = 10_000
+CELLS = 8_000_000
+# What the export gate is decided on at least; rows trained on make up what is lacking: it is not about learning.
+EXPORT_ROWS = 200
+LIMIT = 1e-4
+# A request's rows and numbers: the engine reads at most 16 MiB, and a number is some 20 bytes of text.
+BATCH_ROWS, BATCH_CELLS = 512, 400_000
+EXPORT, QUALITY, NOT_WORSE = "export", "quality", "not worse than production"
+
+
+class Rows(NamedTuple):
+    """Held-out rows as numbers with their class (an index of the labels), and the ids they go by."""
+
+    ids: list[str]
+    numbers: Any
+    truth: list[int]
+
+
+def examine(store: Store, home: Home, model: ModelVersion) -> tuple[tuple[Score, ...], tuple[Gate, ...]]:
+    """Raises TrainError AW-TRN-22 (the run's folder is gone), ModelError AW-MOD-30 (the engine did not start),
+    AW-MOD-31 (no held-out rows), AW-MOD-32 (what was trained is gone)."""
+    spec = runs.spec(home, model.run)
+    found = data.of_version(home, versions.find(store, model.dataset_version), spec)
+    trained = _trained(home, model, found, spec)
+    part = first(found.held_out, rows_of(trained.notes))
+    truth = classes.truth(part, found, spec, model.labels).tolist()
+    held = Rows(part.ids, _numbers(part, trained.notes, found, spec), truth)
+    if not held.ids:
+        hint = "train it with held_out: 0.1 on more rows"
+        message = f"{model.id} cannot be evaluated: its data set has no held-out row"
+        raise ModelError("AW-MOD-31", message, where=Where(field=model.dataset_version), hint=hint)
+    more = _numbers(first(found.train, max(0, EXPORT_ROWS - len(held.ids))), trained.notes, found, spec)
+    asked = _joined(held.numbers, more)
+    answers = _served(home, model, asked)
+    named = answers[: len(held.ids)].argmax(axis=1).tolist()
+    usual = Counter(classes.truth(found.train, found, spec, model.labels).tolist()).most_common(1)[0][0]
+    scores, quality = judge(held.truth, named, model.labels, usual)
+    gates = [export(answers, trained, asked), quality]
+    rival = registry.production(store).get(model.name)
+    if rival is not None and rival.id != model.id:
+        against = _against(store, home, rival, (model, spec), held, named)
+        scores, gates = (*scores, *against[0]), [*gates, against[1]]
+    return scores, tuple(gates)
+
+
+def rows_of(notes: Notes) -> int:
+    return max(EXPORT_ROWS, min(ROWS, CELLS // notes.size))
+
+
+def first(part: Part, rows: int) -> Part:
+    return Part(part.ids[:rows], part.table.slice(0, rows))
+
+
+def export(answers: Any, trained: Trained, rows: Any) -> Gate:
+    """Whether the engine's answers to the rows are the trained model's."""
+    import numpy as np  # noqa: PLC0415
+
+    wanted = trained.answers(rows)
+    near = float(np.abs(answers - wanted).max())
+    untrained = float(np.abs(answers - trained.untrained(rows)).max())
+    moved = float(np.abs(answers - np.roll(wanted, 1, axis=0)).max())
+    control = min(untrained, moved)
+    if near > LIMIT:
+        verdict = "what is served is not what was trained"
+    elif control <= LIMIT:
+        verdict = "a control passes too: the model answers as if it had learned nothing, or the same to every row"
+    else:
+        verdict = "what is served is what was trained"
+    figures = (
+        f"probabilities differ by at most {near:.1e} over {len(rows)} rows, limit {LIMIT:.0e}; controls: the model "
+        f"before training {untrained:.2g}, the answers of the row before {moved:.2g}"
+    )
+    passed = near <= LIMIT < control
+    return Gate(name=EXPORT, passed=passed, detail=f"{verdict}: {figures}", value=near, limit=LIMIT, control=control)
+
+
+def judge(
+    truth: Sequence[int], named: Sequence[int], labels: Sequence[str], usual: int
+) -> tuple[tuple[Score, ...], Gate]:
+    """Scores and the gate "quality" of what was named; `usual` is the commonest class of the rows trained on."""
+    items, counts = len(truth), accuracy.recognised(truth, named)
+    right = accuracy.wilson(sum(found for found, _ in counts.values()), items)
+    even = accuracy.balanced(counts)
+    name = f"always {labels[usual]!r}"
+    share = counts.get(usual, (0, 0))[1] / items
+    guess = (1 if usual in counts else 0) / len(counts)
+    scores = (
+        _score("accuracy", right, items, share, name),
+        _score("balanced_accuracy", even, items, guess, name),
+    )
+    better = even.low > guess
+    verdict = "better than guessing" if better else "not shown to be better than guessing"
+    detail = (
+        f"{verdict}: balanced accuracy {_said(even)} against {guess:.4f} of {name}; accuracy {_said(right)} "
+        f"against {share:.4f}; {items} held-out rows of {len(counts)} classes"
+    )
+    return scores, Gate(name=QUALITY, passed=better, detail=detail, value=even.low, limit=guess)
+
+
+def _score(metric: str, value: Interval, items: int, baseline: float, name: str) -> Score:
+    return Score(
+        metric=metric,
+        value=value.value,
+        low=value.low,
+        high=value.high,
+        items=items,
+        baseline=baseline,
+        baseline_name=name,
+    )
+
+
+def _said(value: Interval) -> str:
+    return f"{value.value:.4f} [{value.low:.4f}, {value.high:.4f}]"
+
+
+def _against(
+    store: Store, home: Home, rival: ModelVersion, mine: tuple[ModelVersion, TrainSpec], held: Rows, named: list[int]
+) -> tuple[tuple[Score, ...], Gate]:
+    model, spec = mine
+    try:
+        said = _rival_says(store, home, rival, mine, len(held.ids))
+        share = min(spec.held_out, runs.spec(home, rival.run).held_out)
+    except (TrainError, DataError, EngineError) as error:
+        detail = (
+            f"cannot be compared with {rival.id}, which is in production: {error.message}. If that is meant, "
+            f"roll {model.name} back first: archwright models rollback {model.name}"
+        )
+        return (), Gate(name=NOT_WORSE, passed=False, detail=detail)
+    # What one of them was trained on tells nothing: a row is held out for both below the smaller of the shares.
+    fair = [place for place, name in enumerate(held.ids) if data.is_held_out(name, share)]
+    if not fair:
+        detail = f"cannot be compared with {rival.id}: no row is held out for both; train with the same held_out"
+        return (), Gate(name=NOT_WORSE, passed=False, detail=detail)
+    truth = [held.truth[place] for place in fair]
+    wanted = [model.labels[is_a] if is_a != classes.UNKNOWN else None for is_a in truth]
+    old = [said[place] == label for place, label in zip(fair, wanted, strict=True)]
+    new = [named[place] == is_a for place, is_a in zip(fair, truth, strict=True)]
+    change = accuracy.change(truth, old, new)
+    passed = change.high >= 0.0
+    detail = (
+        f"{'not worse' if passed else 'worse'} than {rival.id} in production: balanced accuracy changes by "
+        f"{change.value:+.4f} [{change.low:+.4f}, {change.high:+.4f}] over {len(fair)} rows held out for both "
+        f"({sum(new)} right, production {sum(old)})"
+    )
+    score = _score("balanced_accuracy_change", change, len(fair), 0.0, rival.id)
+    return (score,), Gate(name=NOT_WORSE, passed=passed, detail=detail, value=change.high, limit=0.0)
+
+
+def _rival_says(
+    store: Store, home: Home, rival: ModelVersion, mine: tuple[ModelVersion, TrainSpec], rows: int
+) -> list[str | None]:
+    """The labels the version in production gives the first held-out rows of mine, from the columns it was trained on;
+    None where it would refuse the row."""
+    import numpy as np  # noqa: PLC0415
+
+    classifier = Classifier(read_onnx(home.model(rival.sha256, "onnx"), rival.sha256))
+    notes = classifier.notes
+    model, spec = mine
+    theirs = spec if not notes.features else replace(spec, columns=replace(spec.columns, features=notes.features))
+    found = data.of_version(home, versions.find(store, model.dataset_version), theirs)
+    numbers = _numbers(first(found.held_out, rows), notes, found, theirs)
+    if numbers.shape[1:] != (notes.size,):
+        raise TrainError("AW-TRN-44", f"it takes {notes.size} numbers, these rows have {numbers.shape[1]}")
+    refused = (np.isnan(numbers) & [name not in notes.missing for name in notes.features or range(notes.size)]).any(
+        axis=1
+    )
+    best = classifier.probabilities(numbers).argmax(axis=1)
+    return [None if no else notes.labels[place] for no, place in zip(refused.tolist(), best.tolist(), strict=True)]
+
+
+def _trained(home: Home, model: ModelVersion, found: TrainingData, spec: TrainSpec) -> Trained:
+    task = image.trained if model.task == "image-classifier" else tabular.trained
+    folder = home.run(model.run) / "result"
+    try:
+        return task(folder, found, spec, model.labels)
+    except FileNotFoundError as error:
+        hint = "train it again: what is served can only be held against what was trained"
+        message = f"what {model.id} was trained to is gone"
+        raise ModelError("AW-MOD-32", message, where=Where(str(error.filename or folder)), hint=hint) from error
+
+
+def _numbers(part: Part, notes: Notes, found: TrainingData, spec: TrainSpec) -> Any:
+    """The rows as the model takes them."""
+    if spec.task == "image-classifier":
+        return image.pictures(part, list(notes.features) or [image.IMAGE_COLUMN], found, spec)
+    return classes.matrix(part, list(notes.features), found)
+
+
+def _joined(one: Any, other: Any) -> Any:
+    import numpy as np  # noqa: PLC0415
+
+    return np.concatenate([one, other])
+
+
+def _served(home: Home, model: ModelVersion, rows: Any) -> Any:
+    """What the real engine answers to the rows."""
+    import numpy as np  # noqa: PLC0415
+
+    config = EngineConfig(
+        engine="onnx",
+        socket=f"gate-{os.getpid()}",
+        alias=model.id,
+        slots=1,
+        context_tokens=1,
+        default_max_tokens=1,
+        model_sha256=model.sha256,
+    )
+    listed = [[None if value != value else value for value in row] for row in rows.tolist()]
+    with served.running(home, config) as engine:
+        labels, found = asyncio.run(_ask(engine.client(), listed))
+    if labels != model.labels:
+        message = f"the file of {model.id} names other classes than its record"
+        raise ModelError("AW-MOD-33", message, where=Where(field=model.id), hint="train it again")
+    return np.array(found, np.float64)
+
+
+async def _ask(client: EngineClient, rows: list[list[float | None]]) -> tuple[tuple[str, ...], list[list[float]]]:
+    """The classes, and the probabilities of each row."""
+    found: list[list[float]] = []
+    labels: tuple[str, ...] = ()
+    batch = max(1, min(BATCH_ROWS, BATCH_CELLS // len(rows[0])))
+    try:
+        for begin in range(0, len(rows), batch):
+            reply = await client.post("/v1/predict", {"inputs": rows[begin : begin + batch]})
+            found += reply["probabilities"]
+            labels = tuple(reply["labels"])
+    finally:
+        await client.close()
+    return labels, found

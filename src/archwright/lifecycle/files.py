@@ -1,0 +1,42 @@
+"""Whether the file of a model version is the one that was registered, and making it again from what its run left."""
+
+from __future__ import annotations
+
+import hashlib
+
+from archwright.contract.lineage import ModelVersion
+from archwright.errors import ModelError, Where, from_os_error
+from archwright.home import Home
+from archwright.lifecycle import registry
+from archwright.store import Store
+from archwright.training import launch, runs
+
+
+def restore(store: Store, home: Home, model: ModelVersion) -> None:
+    """Make a missing file again; the same run gives the same bytes. What `check` raises when it does not, and what
+    `registry.register` raises; TrainError AW-TRN-20 or -22 when the run is gone too."""
+    if not home.model(model.sha256, model.format).exists():
+        registry.register(store, home, runs.find(store, model.run), launch.result(home, model.run))
+    check(home, model)
+
+
+def check(home: Home, model: ModelVersion) -> None:
+    """Reads all of it. Raises ModelError AW-MOD-23 when the file is missing or altered."""
+    path = home.model(model.sha256, model.format)
+    try:
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
+        found = ""
+    except OSError as error:
+        raise from_os_error(error) from error
+    if found == model.sha256:
+        return
+    state = f"has been altered (SHA-256 {found[:12]}, registered {model.sha256[:12]})" if found else "is missing"
+    first = "remove it; then " if found else ""
+    raise ModelError(
+        "AW-MOD-23",
+        f"the file of {model.id} {state}",
+        where=Where(str(path)),
+        hint=f"{first}`archwright models evaluate {model.id}` makes it again from its run",
+    )

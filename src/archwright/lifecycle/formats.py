@@ -1,0 +1,76 @@
+"""Which files we take: safetensors, GGUF and ONNX hold numbers; a pickle is a program, and is refused unopened.
+
+A file is judged by its first bytes and not by its name alone: a pickle that was renamed is still one.
+"""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import NoReturn
+
+from archwright.contract.lineage import ModelFormat
+from archwright.errors import ModelError, Where, from_os_error
+
+PICKLED = (".pt", ".pth", ".bin", ".pkl", ".pickle", ".ckpt", ".joblib")
+ACCEPTED: dict[str, ModelFormat] = {".safetensors": "safetensors", ".gguf": "gguf", ".onnx": "onnx"}
+HEADER_LIMIT_BYTES = 100_000_000
+
+
+def check(path: Path) -> ModelFormat:
+    """The format of a model file. Raises ModelError AW-MOD-01 (a pickle), AW-MOD-02 (none of ours)."""
+    if path.suffix.lower() in PICKLED:
+        refuse_pickle(path)
+    try:
+        with path.open("rb") as file:
+            head = file.read(16)
+            size_bytes = path.stat().st_size
+    except OSError as error:
+        raise from_os_error(error) from error
+    if _is_pickle(head):
+        refuse_pickle(path)
+    form = ACCEPTED.get(path.suffix.lower())
+    if form is None or not _begins_as(form, head, size_bytes):
+        raise ModelError(
+            "AW-MOD-02",
+            f"not a model file of ours: {path.name}" + (f" does not begin as {form} does" if form else ""),
+            where=Where(str(path)),
+            hint="safetensors, GGUF and ONNX are taken, each under its own ending",
+        )
+    return form
+
+
+def refuse_pickle(path: Path) -> NoReturn:
+    raise ModelError(
+        "AW-MOD-01",
+        f"{path.name} is a pickle: opening one runs whatever code is in it",
+        where=Where(str(path)),
+        hint=f"convert it where you trust it: {conversion(path)}",
+    )
+
+
+def conversion(path: Path) -> str:
+    """The line that makes safetensors of a pickled state dict, without running the code in it."""
+    load = "torch.load" + f"({str(path)!r}, weights_only=True, map_location='cpu')"
+    code = (
+        "import torch, safetensors.torch; "
+        f"safetensors.torch.save_file({{k: v.contiguous() for k, v in {load}.items()}}, "
+        f"{str(path.with_suffix('.safetensors'))!r})"
+    )
+    # Plain quotes read better, where the path leaves the shell nothing to find in them.
+    return f"python -c {shlex.quote(code)}" if set('"$`!\\') & set(code) else f'python -c "{code}"'
+
+
+def _is_pickle(head: bytes) -> bool:
+    """A pickle of protocol 2 or later, or the zip archive that torch puts one in."""
+    return (head[:1] == b"\x80" and head[1:2] in (b"\2", b"\3", b"\4", b"\5")) or head[:4] == b"PK\3\4"
+
+
+def _begins_as(form: ModelFormat, head: bytes, size_bytes: int) -> bool:
+    if form == "gguf":
+        return head[:4] == b"GGUF"
+    if form == "safetensors":
+        length = int.from_bytes(head[:8], "little")
+        return len(head) > 8 and length <= min(size_bytes, HEADER_LIMIT_BYTES) and head[8:9] == b"{"
+    # A protobuf message whose first field is the format's version: tag 1 as a number.
+    return head[:1] == b"\x08"

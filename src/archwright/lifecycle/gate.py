@@ -1,0 +1,120 @@
+"""The export gate: is what the engine serves the model that was trained?
+
+Compared are log-probabilities of next tokens, at places of held-out items, over the tokens the trained model finds
+likeliest there. Four readings of each place: trained model and base by the reference (float32), and what the real
+engine serves with the adapter and without. From them, in nats per token:
+
+    served    |with adapter - trained|    what the gate is about
+    rounding  |without - base|            the engine's own arithmetic, no adapter on either side
+    control   |without - trained|         what would be seen if the adapter were not applied at all
+
+The limit is LIMIT_FACTOR times the rounding (at least LIMIT_FLOOR, so that an exact engine is not asked to be exact).
+Passed: the 95 % interval of `served - limit` lies below 0, and that of `control - limit` above 0. The second half is
+the negative control: where it does not hold, the adapter changes too little for this gate to tell whether it is
+applied, and a gate that cannot fail is not passed. Both intervals come from the same resamplings of items, in which
+the limit is computed anew. Measured on a 4-bit base of 135 M with an adapter of 40 steps: served 0.065, rounding
+0.092, control above 1; without the reordering of q and k 0.186, one layer missing 0.167.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from archwright.contract.lineage import Gate
+from archwright.lifecycle.interval import bootstrap
+
+NAME = "export"
+LIMIT_FACTOR = 1.5
+LIMIT_FLOOR = 0.02
+# Beyond this the reference is no reference: it differs from the engine with no adapter anywhere.
+ROUNDING_CEILING = 0.3
+PLACES_AT_LEAST = 32
+ITEMS_AT_LEAST = 8
+
+Tokens = Mapping[int, float]
+"""Token -> its log-probability."""
+
+
+class Place(NamedTuple):
+    """One place of an item. The reference's readings hold its likeliest tokens, the engine's the top of its list."""
+
+    item: int
+    trained: Tokens
+    base: Tokens
+    served: Tokens
+    without: Tokens
+
+
+class Distances(NamedTuple):
+    """Mean distances over the places of one item, and how many places these are."""
+
+    served: float
+    rounding: float
+    control: float
+    places: int
+
+
+def decide(places: Sequence[Place]) -> Gate:
+    """The verdict over all places, with its figures."""
+    items = _by_item(places)
+    if len(places) < PLACES_AT_LEAST or len(items) < ITEMS_AT_LEAST:
+        few = f"only {len(places)} places of {len(items)} held-out items could be compared"
+        return Gate(name=NAME, passed=False, detail=f"{few}; {PLACES_AT_LEAST} of {ITEMS_AT_LEAST} are needed")
+    served, control, rounding = _mean(items, "served"), _mean(items, "control"), _mean(items, "rounding")
+    limit = limit_of(items)
+    above = bootstrap(items, lambda drawn: _mean(drawn, "served") - limit_of(drawn))
+    clear = bootstrap(items, lambda drawn: _mean(drawn, "control") - limit_of(drawn))
+    matches, told_apart = above.high <= 0.0, clear.low > 0.0
+    if rounding > ROUNDING_CEILING:
+        verdict = "the engine differs from the reference without any adapter: the reference is of another model"
+    elif not matches:
+        verdict = "what is served is not what was trained"
+    elif not told_apart:
+        verdict = "the control without the adapter passes too: this adapter changes too little to tell if it is applied"
+    else:
+        verdict = "what is served is what was trained"
+    figures = (
+        f"served differs by {served:.4f} nats a token, limit {limit:.4f} (the engine's own rounding is "
+        f"{rounding:.4f}), control without the adapter {control:.4f}; 95 % intervals against the limit: served "
+        f"[{above.low:+.4f}, {above.high:+.4f}], control [{clear.low:+.4f}, {clear.high:+.4f}]; {len(places)} places "
+        f"of {len(items)} held-out items"
+    )
+    passed = matches and told_apart and rounding <= ROUNDING_CEILING
+    return Gate(name=NAME, passed=passed, detail=f"{verdict}: {figures}", value=served, limit=limit, control=control)
+
+
+def limit_of(items: Sequence[Distances]) -> float:
+    return max(LIMIT_FLOOR, LIMIT_FACTOR * _mean(items, "rounding"))
+
+
+def _mean(items: Sequence[Distances], name: str) -> float:
+    total = sum(item.places for item in items)
+    return sum(float(getattr(item, name)) * item.places for item in items) / total
+
+
+def _by_item(places: Sequence[Place]) -> list[Distances]:
+    found: dict[int, list[tuple[float, float, float]]] = {}
+    for place in places:
+        found.setdefault(place.item, []).append(
+            (
+                distance(place.trained, place.served),
+                distance(place.base, place.without),
+                distance(place.trained, place.without),
+            )
+        )
+    return [Distances(*_means(rows), len(rows)) for rows in found.values()]
+
+
+def _means(rows: Sequence[tuple[float, float, float]]) -> tuple[float, float, float]:
+    served, rounding, control = (sum(column) / len(rows) for column in zip(*rows, strict=True))
+    return served, rounding, control
+
+
+def distance(wanted: Tokens, listed: Tokens) -> float:
+    """Mean |difference| over the wanted tokens. A token the engine did not list is at most as likely as the last that
+    it did: what is known of its distance is counted."""
+    last = min(listed.values(), default=0.0)
+    return sum(
+        abs(value - listed[token]) if token in listed else max(0.0, value - last) for token, value in wanted.items()
+    ) / len(wanted)

@@ -1,0 +1,169 @@
+"""The examination of a text model: is it better than its base on rows it never saw, and is it what would be served?
+
+Held-out items are taken in the order of their ids, which is as good as drawn by lot and the same each time. The
+measured quality is the mean negative log-likelihood of a supervised token, in nats, of tuned model and base over the
+same items. The gate "quality" is passed when the whole 95 % interval of the difference lies below 0.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+from archwright.contract.lineage import Gate, ModelVersion, Score
+from archwright.engines.config import EngineConfig
+from archwright.errors import ModelError, Where
+from archwright.home import Home
+from archwright.lake import versions
+from archwright.lifecycle import gate, served
+from archwright.lifecycle.endpoints import pool_of, read_plan
+from archwright.lifecycle.gate import Place
+from archwright.lifecycle.interval import Interval, bootstrap, weighted_mean
+from archwright.lifecycle.reference import Reference
+from archwright.lifecycle.served import Asking
+from archwright.store import Store
+from archwright.training import base, data, runs
+from archwright.training.packing import Encoded
+from archwright.training.text import encode
+
+# Enough for an interval of a few percent; some 20 s on one core for a model of 135 M.
+ITEMS, TOKENS = 64, 3072
+# The gate reads windows around the beginning of what is learned: twelve of them, four places each.
+WINDOWS, PLACES = 12, 4
+BEFORE, AFTER = 96, 64
+TOP, LISTED = 8, 200
+
+
+class Window(NamedTuple):
+    """A stretch of an item's tokens, and the places in it whose token is looked at."""
+
+    ids: list[int]
+    places: list[int]
+
+
+def examine(
+    store: Store, home: Home, model: ModelVersion, tell: Callable[[str], None]
+) -> tuple[tuple[Score, ...], tuple[Gate, ...]]:
+    """Scores against the base, and the gates quality and export; `tell` hears what is being done.
+
+    Raises TrainError AW-TRN-22 (the run's folder is gone), ModelError AW-MOD-30 (the engine did not start),
+    AW-MOD-31 (no held-out rows)."""
+    spec, job = runs.spec(home, model.run), runs.job(home, model.run)
+    held = data.of_version(home, versions.find(store, model.dataset_version), spec).held_out
+    reference = Reference(base.prepare(home, model.base_sha256, model.base), job.threads)
+    items = _bounded(encode(reference.tokenizer, row, spec) for row in held.table.slice(0, ITEMS).to_pylist())
+    if not items:
+        raise ModelError(
+            "AW-MOD-31",
+            f"{model.id} cannot be evaluated: its data set has no held-out row with anything to learn from",
+            where=Where(field=model.dataset_version),
+            hint="train it with held_out: 0.1 on more rows",
+        )
+    windows = [window for item in items if (window := _window(item)) is not None][:WINDOWS]
+    tell(f"reading {len(items)} held-out items with {model.base}")
+    plain = _read(reference, items, windows)
+    tell(f"reading them with {model.id}")
+    reference.lay_over(home.run(model.run) / "result")
+    tuned = _read(reference, items, windows)
+    asking = Asking(
+        [window.ids[:place] for window in windows for place in window.places], reference.whole_character(), LISTED
+    )
+    del reference
+    tell("asking the engine, with the adapter and without")
+    with_adapter = _engine(home, model, asking, model.sha256)
+    without = _engine(home, model, asking, None)
+    readings = zip(_numbers(windows), tuned.tokens, plain.tokens, with_adapter, without, strict=True)
+    scores, quality = _quality(plain.losses, tuned.losses, model)
+    return scores, (quality, gate.decide([Place(*reading) for reading in readings]))
+
+
+class _Reading(NamedTuple):
+    losses: list[tuple[float, int]]
+    tokens: list[dict[int, float]]
+
+
+def _read(reference: Reference, items: Sequence[Encoded], windows: Sequence[Window]) -> _Reading:
+    tokens = [found for window in windows for found in reference.likeliest(window.ids, window.places, TOP)]
+    return _Reading(reference.losses(items), tokens)
+
+
+def _bounded(encoded: Iterable[Encoded]) -> list[Encoded]:
+    """The items that have something to predict, up to TOKENS tokens; the first always."""
+    found: list[Encoded] = []
+    left = TOKENS
+    for item in encoded:
+        left -= len(item.ids)
+        if found and left < 0:
+            break
+        if any(item.supervised[1:]):
+            found.append(item)
+    return found
+
+
+def _window(item: Encoded) -> Window | None:
+    """None for an item with fewer supervised tokens than places."""
+    first = next(place for place, learned in enumerate(item.supervised) if learned and place > 0)
+    begin = max(0, first - BEFORE)
+    ids = item.ids[begin : first + AFTER]
+    choice = [place - begin for place in range(first, begin + len(ids)) if item.supervised[place]]
+    if len(choice) < PLACES:
+        return None
+    return Window(ids, [choice[number * (len(choice) - 1) // (PLACES - 1)] for number in range(PLACES)])
+
+
+def _numbers(windows: Sequence[Window]) -> list[int]:
+    return [number for number, window in enumerate(windows) for _ in window.places]
+
+
+def _engine(home: Home, model: ModelVersion, asking: Asking, adapter_sha256: str | None) -> list[dict[int, float]]:
+    """What the engine serves at every place, started with the settings that the plan of this home gives it."""
+    pool = pool_of(read_plan(home), model)
+    config = EngineConfig(
+        engine="llamacpp",
+        socket=f"gate-{os.getpid()}",
+        alias=model.id,
+        slots=1,
+        context_tokens=BEFORE + AFTER + 1,
+        default_max_tokens=1,
+        model_sha256=model.base_sha256,
+        adapter_sha256=adapter_sha256,
+        settings={} if pool is None else pool.launch.settings,
+    )
+    return served.log_probabilities(home, config, asking)
+
+
+def _quality(
+    plain: Sequence[tuple[float, int]], tuned: Sequence[tuple[float, int]], model: ModelVersion
+) -> tuple[tuple[Score, ...], Gate]:
+    before, after = bootstrap(plain, weighted_mean), bootstrap(tuned, weighted_mean)
+    both = [(mine[0] - its[0], mine[1]) for mine, its in zip(tuned, plain, strict=True)]
+    change = bootstrap(both, weighted_mean)
+    items = len(tuned)
+
+    def score(metric: str, value: Interval, baseline: float) -> Score:
+        return Score(
+            metric=metric,
+            value=value.value,
+            low=value.low,
+            high=value.high,
+            items=items,
+            baseline=baseline,
+            baseline_name=model.base,
+        )
+
+    scores = (
+        score("nll_per_token", after, before.value),
+        score("nll_per_token_change", change, 0.0),
+        score("perplexity", Interval(*map(math.exp, after)), math.exp(before.value)),
+    )
+    enough = items >= gate.ITEMS_AT_LEAST
+    better = enough and change.high < 0.0
+    few = f"only {items} held-out items, {gate.ITEMS_AT_LEAST} are needed: "
+    verdict = "better than its base" if better else "not shown to be better than its base"
+    detail = (
+        f"{'' if enough else few}{verdict}: {after.value:.4f} nats a token against {before.value:.4f}, change "
+        f"{change.value:+.4f} with 95 % interval [{change.low:+.4f}, {change.high:+.4f}] over {items} held-out items"
+    )
+    return scores, Gate(name="quality", passed=better, detail=detail, value=change.high, limit=0.0)

@@ -1,0 +1,374 @@
+"""Changing what the running platform serves, blue/green: the machine inside the supervisor.
+
+A lane is an endpoint: what it serves now, and where it is going. The new engines start beside the old ones; when they
+are ready the gateway's configuration is written anew; when the gateway notes that it serves it, the lane has changed.
+Engines no lane needs are stopped once the gateway has let go of them, or no request can still run there.
+
+Decides that a step is a look and at most a small act, so that watching goes on while a model loads; that engines
+which die or are late before they serve change nothing: the lane stays, and a rollback with their own words is added
+to the history. What is served follows from the history alone, which is read anew: after a crash of anything at any
+moment nothing else has to be remembered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+
+from archwright.contract.plan import Bundle
+from archwright.contract.record import replace
+from archwright.errors import ArchwrightError, ModelError, boundary
+from archwright.home import Home, write_atomic
+from archwright.journal import Journal
+from archwright.lifecycle import registry
+from archwright.operate.child import Child
+from archwright.operate.layout import NOTHING, Layout, Serving, Wanted, wanted
+from archwright.operate.state import EndpointState, Phase
+from archwright.serving.change import Note, note_file, read_note
+from archwright.store import Store
+
+SUPERVISOR = "supervisor"
+PROBE_S = 0.25  # what is loading may be slow to answer, and others are watched meanwhile
+RETRY_S = 1.0
+GRACE_S = 12.0
+# A gateway that lives notes what it serves within a second; it may have to be started anew before it does.
+ARRIVAL_S = 60.0
+# Engines of one endpoint that still finish requests; beyond it the next one waits, as memory is not without end.
+LEAVING_LIMIT = 2
+
+
+class Engines:
+    """The processes behind one key. `unused_since` is the gateway's revision from which on no lane needs them."""
+
+    def __init__(self, endpoint: str, version: str, children: tuple[Child, ...]) -> None:
+        self.endpoint = endpoint
+        self.version = version
+        self.children = children
+        self.unused_since: int | None = None
+        self.free_at = 0.0
+        self.kill_at: float | None = None
+
+    @property
+    def started(self) -> bool:
+        return all(child.pid for child in self.children)
+
+    @property
+    def ready(self) -> bool:
+        return all(child.ready for child in self.children)
+
+    def dead(self) -> Child | None:
+        return next((child for child in self.children if child.exited() is not None), None)
+
+
+class Lane:
+    """`revision` is the gateway's that has the lane at `next`; None while the engines of `next` start."""
+
+    def __init__(self, name: str, now: Serving) -> None:
+        self.name = name
+        self.now = now
+        self.promotion = ""
+        self.next: Serving | None = None
+        self.next_promotion = ""
+        self.late_at = 0.0
+        self.revision: int | None = None
+
+    @property
+    def published(self) -> Serving:
+        """What the gateway's newest configuration says of it."""
+        return self.now if self.next is None or self.revision is None else self.next
+
+
+class Lanes:
+    """`gateway` is the process whose configuration is written; `changed` is set when there is news to tell."""
+
+    def __init__(self, bundle: Bundle, home: Home, store: Store, journal: Journal) -> None:
+        self.bundle = bundle
+        self.layout = Layout(bundle)
+        self.tls = bundle.url.startswith("https:")
+        self.gateway = Child(self.layout.gateway, home, tls=self.tls)
+        self.lanes: dict[str, Lane] = {}
+        self.engines: dict[str, Engines] = {}
+        self.wanted: dict[str, Wanted] = {}
+        self.notes: tuple[str, ...] = ()
+        self.changed = False
+        self._home = home
+        self._store = store
+        self._journal = journal
+        self._revision = self._written = 0
+        self._seq = -1
+        self._failed: dict[str, str] = {}
+        self._next_step = 0.0
+        self._said = ""
+
+    def begin(self) -> None:
+        """Every lane stands on what is in production, before any process runs. Raises StoreError."""
+        note_file(self._home).unlink(missing_ok=True)
+        for name, spec in self.layout.workloads.items():
+            self.lanes[name] = Lane(name, self.layout.plain(spec))
+        self._read()
+        for lane in list(self.lanes.values()):
+            self._stand(lane)
+        self._publish()
+
+    def unstarted(self) -> str | None:
+        """The key of engines that are to serve and were never started."""
+        return next((key for key, engines in self.engines.items() if not engines.started), None)
+
+    def fell(self, key: str, reason: str) -> bool:
+        """Engines did not come up at the start of the platform: the lane they were for goes back, which is written
+        down, and stands on others. False where there is nothing to go back to: they are the plan's own."""
+        lane = next((lane for lane in self.lanes.values() if lane.now.key == key and lane.now.version), None)
+        if lane is None:
+            return False
+        self._failed[lane.promotion] = reason
+        self._bury(key)
+        self._stand(lane)
+        self._publish()
+        return True
+
+    def step(self, now: float) -> None:
+        """Look, and do what is due. What keeps it from that is said once, and tried again."""
+        if now < self._next_step:
+            return
+        try:
+            with boundary("rollout"):
+                self._read()
+                if self._written < self._revision:
+                    self._publish()
+                for lane in self.lanes.values():
+                    self._advance(lane, now)
+                self._let_go(now)
+            self._said = ""
+        except ArchwrightError as error:
+            self._next_step = now + RETRY_S
+            if error.message != self._said:
+                self._journal.error("rollout.stuck", **error.as_dict())
+            self._said = error.message
+
+    def standing(self) -> list[Child]:
+        """The processes that serve, engines first: what dies of these is started again."""
+        used = self._used()
+        found = [child for key, engines in self.engines.items() if key in used for child in engines.children]
+        return [*found, self.gateway]
+
+    def processes(self) -> Iterator[tuple[Child, str, Phase]]:
+        """Every process with the version it serves and its place in a change; the gateway last."""
+        used = self._used()
+        coming = {lane.next.key for lane in self.lanes.values() if lane.next is not None}
+        for key, engines in self.engines.items():
+            phase: Phase = "serving" if key in used else "starting" if key in coming else "leaving"
+            for child in engines.children:
+                yield child, engines.version or str(child.spec.config["alias"]), phase
+        yield self.gateway, "", "serving"
+
+    def endpoints(self) -> tuple[EndpointState, ...]:
+        return tuple(
+            EndpointState(
+                name=lane.name,
+                kind="text" if lane.name in self.layout.workloads else "predict",
+                version=lane.now.spec.serves if lane.now.spec else "",
+                promotion=lane.promotion,
+            )
+            for lane in self.lanes.values()
+        )
+
+    def _read(self) -> None:
+        """The history, when it grew. A classifier's lane comes to be with its first promotion."""
+        seq = self._store.last_seq(registry.PROMOTIONS)
+        if seq == self._seq:
+            return
+        found = wanted(self._store)
+        notes = []
+        for name, to in found.items():
+            if to.version is not None and self.layout.absent(name, to.version):
+                notes.append(f"{to.version.id} is in production, but this plan has no workload {name}")
+                found[name] = Wanted(to.promotion)
+            elif to.version is not None and name not in self.lanes:
+                self.lanes[name] = Lane(name, NOTHING)
+        self.wanted, self.notes, self._seq, self.changed = found, tuple(notes), seq, True
+
+    def _stand(self, lane: Lane) -> None:
+        """At the start: on what is in production; where that cannot be served, on what it goes back to."""
+        tried: set[str | None] = set()
+        while reason := self._reason(lane, to := self.wanted.get(lane.name, Wanted())):
+            tried.add(to.version.id if to.version else None)
+            earlier = (change.model for change in reversed(registry.history(self._store, lane.name)))
+            self._go_back(lane, to, next((model for model in earlier if model not in tried), None), reason)
+            self._read()
+        lane.now, lane.promotion = self.layout.serving(lane.name, to), to.promotion
+        self._made(lane.name, lane.now)
+
+    def _advance(self, lane: Lane, now: float) -> None:
+        to = self.wanted.get(lane.name, Wanted())
+        if lane.next is not None and lane.revision is None and lane.next.version != _id(to):
+            lane.next = None  # overtaken before it was ready
+        if lane.next is None:
+            self._depart(lane, to, now)
+        elif lane.revision is None:
+            lane.next_promotion = to.promotion
+            self._start(lane, lane.next, now)
+        else:
+            self._arrive(lane, lane.next, now)
+
+    def _depart(self, lane: Lane, to: Wanted, now: float) -> None:
+        if lane.now.version == _id(to):
+            self.changed |= lane.promotion != to.promotion
+            lane.promotion = to.promotion
+            return
+        if reason := self._reason(lane, to):
+            self._go_back(lane, to, lane.now.version or None, reason)
+            return
+        serving = self.layout.serving(lane.name, to)
+        if not self._room(lane, serving.key):
+            return
+        engines = self._made(lane.name, serving)
+        for child in engines.children if engines is not None else ():
+            if not child.pid:
+                child.start(now)
+                self._journal.info("process.started", name=child.spec.name, pid=child.pid, serves=serving.version)
+        lane.next, lane.next_promotion = serving, to.promotion
+        lane.late_at = now + max((spec.startup_deadline_s for spec in serving.engines), default=0.0)
+        self._journal.info("rollout.began", endpoint=lane.name, promotion=to.promotion, version=serving.version)
+        self.changed = True
+
+    def _start(self, lane: Lane, to: Serving, now: float) -> None:
+        """The new engines load; when all are ready the gateway is told."""
+        engines = self.engines.get(to.key)
+        if dead := self._died(to.key):
+            self._turn_back(lane, _words(dead))
+            return
+        if engines is not None and not engines.ready:
+            for child in engines.children:
+                if not child.ready and to.key not in self._used():  # those that serve are probed by the supervisor
+                    child.probe(PROBE_S)
+            if not engines.ready:
+                if now > lane.late_at:
+                    slow = next(child for child in engines.children if not child.ready)
+                    late = f"{slow.spec.name} was not ready in {slow.spec.startup_deadline_s:g} s"
+                    self._turn_back(lane, f"{late}: {_words(slow)}")
+                return
+        self._revision += 1
+        lane.revision, lane.late_at = self._revision, now + ARRIVAL_S
+        self.changed = True
+        self._publish()
+
+    def _arrive(self, lane: Lane, to: Serving, now: float) -> None:
+        """The gateway was told; when it says so, the lane has changed."""
+        note = self._note()
+        if note is not None and note.revision >= (lane.revision or 0):
+            lane.now, lane.promotion, lane.next, lane.revision = to, lane.next_promotion, None, None
+            self._journal.info("rollout.done", endpoint=lane.name, promotion=lane.promotion, version=to.version)
+            self.changed = True
+        elif dead := self._died(to.key):
+            self._turn_back(lane, _words(dead))
+        elif now > lane.late_at:
+            self._turn_back(lane, f"AW-OPS-46 the gateway did not take it up in {ARRIVAL_S:g} s")
+
+    def _turn_back(self, lane: Lane, reason: str) -> None:
+        """The lane stays where it is; the next step writes that down."""
+        self._failed[lane.next_promotion] = reason
+        self._journal.error("rollout.failed", endpoint=lane.name, promotion=lane.next_promotion, reason=reason)
+        published, lane.next, lane.revision = lane.revision is not None, None, None
+        self.changed = True
+        if published:
+            self._revision += 1
+            self._publish()
+
+    def _reason(self, lane: Lane, to: Wanted) -> str:
+        """Why this cannot be served; empty when nothing is known against it."""
+        found = self._failed.get(to.promotion, "")
+        return found or (self.layout.obstacle(lane.name, to.version, self._home) if to.version else "")
+
+    def _go_back(self, lane: Lane, to: Wanted, model: str | None, reason: str) -> None:
+        """Add the rollback to the history, unless that has gone on meanwhile."""
+        seen = registry.history(self._store, lane.name)
+        if not seen or seen[-1].id != to.promotion:
+            return
+        try:
+            registry.change(self._store, seen, "rollback", (lane.name, model), SUPERVISOR, reason)
+        except ModelError:  # somebody was faster: what they want is read next
+            return
+        self._journal.error("rollout.undone", endpoint=lane.name, promotion=to.promotion, back_to=model, reason=reason)
+
+    def _made(self, endpoint: str, serving: Serving) -> Engines | None:
+        """The engines of this key, in use from now on."""
+        if not serving.engines:
+            return None
+        engines = self.engines.get(serving.key)
+        if engines is None:
+            children = tuple(Child(spec, self._home, tls=self.tls) for spec in serving.engines)
+            engines = self.engines[serving.key] = Engines(endpoint, serving.version, children)
+        engines.unused_since = None
+        return engines
+
+    def _room(self, lane: Lane, key: str) -> bool:
+        """Whether engines of this key can be had now: they are not just ending, nor too many of the lane's others."""
+        if self._died(key):
+            self._bury(key)
+        known = self.engines.get(key)
+        if known is not None:
+            return known.kill_at is None
+        leaving = [one for one in self.engines.values() if one.endpoint == lane.name and one.unused_since is not None]
+        return len(leaving) < LEAVING_LIMIT
+
+    def _let_go(self, now: float) -> None:
+        """Stop what no lane needs and the gateway has let go of."""
+        needed = self._used() | {lane.next.key for lane in self.lanes.values() if lane.next is not None}
+        note = None
+        for key, engines in [(key, engines) for key, engines in self.engines.items() if key not in needed]:
+            if engines.unused_since is None:
+                engines.unused_since, engines.free_at = self._revision, now + self.layout.request_s + ARRIVAL_S
+                self.changed = True
+            note = note or self._note()
+            if engines.kill_at is None and (now > engines.free_at or _released(engines, note)):
+                engines.kill_at = now + GRACE_S
+                for child in engines.children:
+                    child.terminate()
+            gone = all(child.exited() is not None for child in engines.children)
+            if gone or (engines.kill_at is not None and now > engines.kill_at):
+                self._bury(key)
+
+    def _bury(self, key: str) -> None:
+        engines = self.engines.pop(key)
+        for child in engines.children:
+            child.stop(0.0)
+            if engines.version:
+                child.forget()
+            self._journal.info("process.stopped", name=child.spec.name, served=engines.version)
+        self.changed = True
+
+    def _publish(self) -> None:
+        """Write the gateway's configuration; one that is started anew reads the same."""
+        process = self.layout.gateway_process([lane.published for lane in self.lanes.values()], self._revision)
+        self.gateway.spec = replace(self.gateway.spec, config=process.config)
+        write_atomic(self._home.config(process.name), msgspec.json.format(msgspec.json.encode(process.config)))
+        self._written = self._revision
+
+    def _used(self) -> set[str]:
+        return {lane.now.key for lane in self.lanes.values()}
+
+    def _died(self, key: str) -> Child | None:
+        """One of the engines that is dead, and that nobody starts again: those that serve already are."""
+        engines = self.engines.get(key)
+        return None if engines is None or key in self._used() else engines.dead()
+
+    def _note(self) -> Note | None:
+        """The note of the gateway that runs now; another's says nothing."""
+        note = read_note(self._home)
+        return note if note is not None and note.pid == self.gateway.pid else None
+
+
+def _id(to: Wanted) -> str:
+    return to.version.id if to.version is not None else ""
+
+
+def _words(child: Child) -> str:
+    code, message, _ = child.last_words()
+    return f"{code} {message}"
+
+
+def _released(engines: Engines, note: Note | None) -> bool:
+    if note is None or engines.unused_since is None or note.revision < engines.unused_since:
+        return False
+    return not any(f"unix:{child.spec.name}" in note.leaving for child in engines.children)

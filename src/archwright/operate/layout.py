@@ -1,0 +1,173 @@
+"""What runs for what is served: from the plan's bundle and the versions in production to processes and endpoints.
+
+Nothing here acts. A text endpoint is a workload of the plan: the plan's own engines serve it, or engines like them
+with an adapter. A classifier's endpoint exists as long as a version of it is in production. Engines with the same
+key are the same engines: the workloads of a pool share the plan's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+import msgspec
+
+from archwright.contract.lineage import ModelVersion
+from archwright.contract.plan import Bundle, ProcessSpec
+from archwright.contract.record import replace
+from archwright.home import Home
+from archwright.lifecycle import registry
+from archwright.serving.config import EndpointSpec, GatewayConfig
+from archwright.store import Store
+
+PREDICT_SLOTS = 4
+PREDICT_DEADLINE_S = 60.0
+
+
+class Wanted(NamedTuple):
+    """What the newest promotion of an endpoint says: `version` None is the plan's own model, or nothing."""
+
+    promotion: str = ""
+    version: ModelVersion | None = None
+
+
+class Serving(NamedTuple):
+    """An endpoint as it is served: `version` is empty for the plan's own model; without `spec` there is no endpoint."""
+
+    version: str
+    key: str
+    spec: EndpointSpec | None
+    engines: tuple[ProcessSpec, ...]
+
+
+NOTHING = Serving("", "", None, ())
+
+
+def wanted(store: Store) -> dict[str, Wanted]:
+    """The newest promotion of each endpoint, as `registry.production` reads it."""
+    versions = {version.id: version for version in registry.all(store)}
+    return {
+        change.endpoint: Wanted(change.id, versions[change.model] if change.model else None)
+        for change in registry.history(store)
+    }
+
+
+def number(promotion: str) -> int:
+    """Which change of its endpoint a promotion is, from 1; 0 for none."""
+    return int(promotion.rpartition("#")[2] or 0)
+
+
+class Layout:
+    """The plan's own processes and endpoints, and what may take their place."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        *engines, self.gateway = bundle.processes
+        self._engines = {spec.name: spec for spec in engines}
+        self._config = msgspec.convert(self.gateway.config, GatewayConfig)
+        # A promotion is for the first endpoint of a workload; a second one (another model for it) stays as it is.
+        self.workloads: dict[str, EndpointSpec] = {}
+        for spec in self._config.endpoints:
+            name = spec.workload if spec.workload not in self.workloads else f"{spec.workload}/{spec.model}"
+            self.workloads[name] = spec
+
+    @property
+    def request_s(self) -> float:
+        """How long a request may last at most."""
+        return self._config.limits.request_s
+
+    def plain(self, spec: EndpointSpec) -> Serving:
+        """The plan's own model."""
+        return Serving("", f"plan:{spec.pool}", spec, self._engines_of(spec))
+
+    def serving(self, endpoint: str, to: Wanted) -> Serving:
+        """What serves an endpoint as `to` wants it; `obstacle` was asked before."""
+        spec, version = self.workloads.get(endpoint), to.version
+        if version is None:
+            return NOTHING if spec is None else self.plain(spec)
+        key = f"{endpoint}={version.id}"
+        if spec is None:
+            engine = _classifier(f"predict-{endpoint}.v{version.version}", version)
+            return Serving(version.id, key, _predict_spec(endpoint, engine.name, version.id), (engine,))
+        engines = tuple(
+            _with_adapter(engine, f"engine-{endpoint}.v{version.version}", index, version)
+            for index, engine in enumerate(self._engines_of(spec))
+        )
+        alone = sum(other.pool == spec.pool for other in self._config.endpoints) == 1
+        changed = replace(
+            spec,
+            addresses=tuple(f"unix:{engine.name}" for engine in engines),
+            pool=spec.pool if alone else f"{spec.pool}/{endpoint}",
+            version=version.id,
+        )
+        return Serving(version.id, key, changed, engines)
+
+    def obstacle(self, endpoint: str, version: ModelVersion, home: Home) -> str:
+        """Why the platform of this plan cannot serve the version at the endpoint; empty when it can."""
+        if not home.model(version.sha256, version.format).is_file():
+            return f"the file of {version.id} is not in the home ({version.sha256[:12]}.{version.format})"
+        spec = self.workloads.get(endpoint)
+        if spec is None:
+            return ""
+        if version.task != "text-lora":
+            return f"{version.id} is a classifier, and {endpoint} is a workload of the plan that serves text"
+        engines = self._engines_of(spec)
+        if not engines:
+            return f"the plan serves {endpoint} from {spec.addresses[0]}, where no adapter of ours can be loaded"
+        base = engines[0].config.get("model_sha256")
+        if base and version.base_sha256 and base != version.base_sha256:
+            return f"{version.id} is an adapter for {version.base}, and the plan serves {endpoint} with {spec.model}"
+        return ""
+
+    def absent(self, endpoint: str, version: ModelVersion) -> bool:
+        """Whether this plan has no place for the version: text needs a workload of its name."""
+        return version.task == "text-lora" and endpoint not in self.workloads
+
+    def gateway_process(self, served: Iterable[Serving], revision: int) -> ProcessSpec:
+        """The gateway's process with a configuration that serves this."""
+        endpoints = tuple(serving.spec for serving in served if serving.spec is not None)
+        config = replace(self._config, endpoints=endpoints, revision=revision)
+        return replace(self.gateway, config=msgspec.to_builtins(config))
+
+    def _engines_of(self, spec: EndpointSpec) -> tuple[ProcessSpec, ...]:
+        names = [address.removeprefix("unix:") for address in spec.addresses]
+        return tuple(self._engines[name] for name in names if name in self._engines)
+
+
+def _with_adapter(engine: ProcessSpec, name: str, index: int, version: ModelVersion) -> ProcessSpec:
+    return _named(engine, name if index == 0 else f"{name}-{index}", {"adapter_sha256": version.sha256})
+
+
+def _named(engine: ProcessSpec, name: str, changes: Mapping[str, object]) -> ProcessSpec:
+    return replace(engine, name=name, ready_socket=name, config={**engine.config, "socket": name, **changes})
+
+
+def _classifier(name: str, version: ModelVersion) -> ProcessSpec:
+    return ProcessSpec(
+        name=name,
+        argv=("-m", "archwright.engines", "{home}", "{config}"),
+        config={
+            "engine": "onnx",
+            "socket": name,
+            "model_sha256": version.sha256,
+            "alias": version.name,
+            "slots": PREDICT_SLOTS,
+            "context_tokens": 1,
+            "default_max_tokens": 1,
+        },
+        ready_socket=name,
+        startup_deadline_s=PREDICT_DEADLINE_S,
+    )
+
+
+def _predict_spec(endpoint: str, engine: str, version: str) -> EndpointSpec:
+    return EndpointSpec(
+        model=endpoint,
+        workload=endpoint,
+        pool=f"predict/{endpoint}",
+        addresses=(f"unix:{engine}",),
+        default_max_tokens=1,
+        context_tokens=1,
+        slots=PREDICT_SLOTS,
+        version=version,
+        kind="predict",
+    )

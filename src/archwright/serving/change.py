@@ -1,0 +1,88 @@
+"""How a running gateway learns that its endpoints changed, and says which engines it has let go.
+
+The supervisor writes the gateway's configuration anew, with a higher revision; the gateway looks at the file every
+moment, changes over (serving/fleet.py), and keeps a note beside it: the revision in force, and the addresses that
+still finish requests of an earlier one. The note names its process: a gateway that was killed has let go of nothing
+by itself, and its successor starts from the newest configuration and writes a note of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+
+import msgspec
+
+from archwright.contract.record import Record
+from archwright.errors import ArchwrightError, boundary
+from archwright.home import Home, write_atomic
+from archwright.serving.config import read
+from archwright.serving.gateway import Gateway
+
+
+class Note(Record):
+    """What the gateway with this process id serves: a revision, and `leaving`, the addresses of engines that the
+    revision does not name and that still work for it."""
+
+    pid: int
+    revision: int
+    leaving: tuple[str, ...] = ()
+
+
+def read_note(home: Home, process: str = "gateway") -> Note | None:
+    """The newest note; None when there is none, or none that can be read."""
+    try:
+        return msgspec.json.decode(note_file(home, process).read_bytes(), type=Note)
+    except (OSError, msgspec.MsgspecError):
+        return None
+
+
+def note_file(home: Home, process: str = "gateway") -> Path:
+    return home.config(f"{process}.note")
+
+
+class Changes:
+    """Follows the file `config` was read from."""
+
+    def __init__(self, gateway: Gateway, home: Home, file: Path) -> None:
+        self._gateway = gateway
+        self._home = home
+        self._file = file
+        self._revision = gateway.config.revision
+        self._stamp: tuple[int, int] | None = None
+        self._noted: Note | None = None
+
+    async def look(self) -> None:
+        """Change over if there is something new, then note what is served. Raises what keeps it from either: the
+        next look tries again."""
+        stamp = self._stamped()
+        if stamp != self._stamp:
+            config = await asyncio.to_thread(read, self._file)
+            if config.revision == self._revision or await self._gateway.change(config.endpoints):
+                versions = {f"{spec.kind} {spec.workload}": spec.serves for spec in config.endpoints}
+                self._gateway.journal.info("serving", revision=config.revision, **versions)
+                self._revision, self._stamp = config.revision, stamp
+        note = Note(pid=os.getpid(), revision=self._revision, leaving=await self._gateway.fleet.leaving())
+        if note != self._noted:
+            path = note_file(self._home, self._file.stem)
+            await asyncio.to_thread(write_atomic, path, msgspec.json.encode(note))
+            self._noted = note
+
+    async def follow(self, every_s: float) -> None:
+        """Look every moment, for ever. What goes wrong is said once, not every moment."""
+        said = ""
+        while True:
+            try:
+                with boundary("change of endpoints"):
+                    await self.look()
+                said = ""
+            except ArchwrightError as error:
+                if error.message != said:
+                    self._gateway.journal.error("change failed", **error.as_dict())
+                said = error.message
+            await asyncio.sleep(every_s)
+
+    def _stamped(self) -> tuple[int, int]:
+        found = self._file.stat()
+        return found.st_ino, found.st_mtime_ns

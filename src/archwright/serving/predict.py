@@ -1,0 +1,142 @@
+"""One prediction request: a slot, the classifier's probabilities, the likeliest class of each item by name.
+
+The body is {"inputs": [...]} and nothing else; what an item must be is the model's affair, and its engine's words say
+what is wrong with which. A prediction that broke off is asked once more: the same inputs have the same answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from http import HTTPStatus
+from typing import Any, NamedTuple
+
+import msgspec
+
+from archwright.engines.client import EngineRefused
+from archwright.engines.onnx import BATCH_ITEMS, Item
+from archwright.errors import ArchwrightError, EngineError
+from archwright.serving.config import EndpointSpec
+from archwright.serving.directory import MODEL_NAME, Directory
+from archwright.serving.exchange import FIRST, GONE, Exchange
+from archwright.serving.fields import decode, required, unknown
+from archwright.serving.gateway import Gateway
+from archwright.serving.generation import ATTEMPTS, outcome
+from archwright.serving.refusal import Refusal, bad, without_places
+
+PATH = "/v1/predict"
+# The next one is noise of 32-bit arithmetic.
+DIGITS = 6
+# Above this many probabilities a reply is put together beside the event loop.
+SMALL_REPLY = 10_000
+
+
+class Question(NamedTuple):
+    endpoint: EndpointSpec
+    inputs: list[Item]
+
+
+async def predict(gateway: Gateway, exchange: Exchange, question: Question) -> None:
+    """Answer the client; measured whatever happens."""
+    spec, status = question.endpoint, "ok"
+    try:
+        async with exchange.watched():
+            exchange.phase(FIRST, gateway.config.limits.first_token_s)
+            found = await _ask(gateway, exchange, question)
+            if len(found.probabilities) * len(found.labels) > SMALL_REPLY:
+                body = await asyncio.to_thread(_reply, found, spec, exchange.model)
+            else:
+                body = _reply(found, spec, exchange.model)
+            await exchange.reply(HTTPStatus.OK, body, "application/json")
+        gateway.observe("latency_s", spec, exchange.now() - exchange.received_at)
+    except asyncio.CancelledError:
+        status = "cancelled" if exchange.ended == GONE else "ended"
+        raise
+    except ArchwrightError as error:
+        status = outcome(error)
+        raise
+    finally:
+        gateway.count(spec, status)
+
+
+def question_of(data: bytes, directory: Directory, name: str) -> Question:
+    """The request's body and the endpoint it is for. Raises Refusal 404 and 400."""
+    spec = directory.predictor(name)
+    if spec is None:
+        message = f"the classifier {name[:MODEL_NAME]!r} does not exist"
+        if name in directory.names:
+            message = f"{name!r} is no classifier: ask it at /v1/chat/completions"
+        raise Refusal(HTTPStatus.NOT_FOUND, message, openai_code="model_not_found")
+    body = decode(data)
+    for field in body:
+        if field != "inputs":
+            raise unknown(field, {"inputs": None})
+    inputs = required(body.get("inputs"), "inputs")
+    try:
+        items = msgspec.convert(inputs, list[Item])
+    except msgspec.ValidationError as error:
+        message, _, place = str(error).partition(" - at `$")
+        raise bad(f"inputs{place.rstrip('`')}: {message}", "inputs", "invalid_type") from None
+    if not 0 < len(items) <= BATCH_ITEMS:
+        raise bad(f"'inputs' must be a list of 1 to {BATCH_ITEMS} items", "inputs", "invalid_value")
+    return Question(spec, items)
+
+
+class _Found(msgspec.Struct):
+    """What the engine answers: the classes in order, a row of probabilities an item."""
+
+    labels: list[str]
+    probabilities: list[list[float]]
+
+
+async def _ask(gateway: Gateway, exchange: Exchange, question: Question) -> _Found:
+    pool = gateway.pools[question.endpoint.pool]
+    for attempt in range(1, ATTEMPTS + 1):
+        async with pool.lease(len(question.inputs)) as replica:
+            try:
+                found = _checked(await replica.client.post(PATH, {"inputs": question.inputs}), len(question.inputs))
+                gateway.answered(exchange, replica.version)
+                return found
+            except EngineRefused as error:
+                raise _refused(error) from error
+            except EngineError:
+                await pool.failed(replica)
+                if attempt == ATTEMPTS or not pool.healthy:
+                    raise
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _refused(error: EngineRefused) -> ArchwrightError:
+    """The engine's words about an item are meant for the client."""
+    if error.status != HTTPStatus.BAD_REQUEST:
+        return error
+    detail = error.body.get("error")
+    said = detail.get("message") if isinstance(detail, dict) else detail
+    return bad(without_places(str(said)), "inputs", "invalid_value")
+
+
+def _checked(reply: dict[str, Any], items: int) -> _Found:
+    """Raises EngineError AW-ENG-03 where the engine answered with something else."""
+    try:
+        found = msgspec.convert(reply, _Found)
+    except msgspec.ValidationError as error:
+        raise EngineError("AW-ENG-03", f"the engine's reply holds no predictions: {error}") from error
+    if len(found.probabilities) != items or any(len(row) != len(found.labels) for row in found.probabilities):
+        raise EngineError("AW-ENG-03", "the engine answered with other predictions than it was asked for")
+    return found
+
+
+def _reply(found: _Found, spec: EndpointSpec, version: str) -> bytes:
+    predictions = [_prediction(found.labels, row) for row in found.probabilities]
+    body = {"object": "prediction", "model": version, "endpoint": spec.workload, "predictions": predictions}
+    return msgspec.json.encode(body)
+
+
+def _prediction(labels: list[str], row: list[float]) -> dict[str, Any]:
+    rounded = [round(value, DIGITS) for value in row]
+    # Of the unrounded: two that look alike are told apart as the model does.
+    best = max(range(len(row)), key=row.__getitem__)
+    return {
+        "label": labels[best],
+        "probability": rounded[best],
+        "probabilities": dict(zip(labels, rounded, strict=True)),
+    }

@@ -1,0 +1,98 @@
+"""`python -m archwright.training HOME RUN`: the training process, until the last step or until it is asked to stop."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TextIO
+
+import msgspec
+
+from archwright.engines.process import exit_with_parent
+from archwright.errors import ArchwrightError, boundary, missing_extra
+from archwright.home import Home
+from archwright.training import runs, work
+from archwright.training.launch import Failure, Line
+from archwright.training.loop import Hooks, Progress
+
+Driver = Callable[[Home, str, Hooks], None]
+CLUSTER = "archwright.training.ray_launch"
+
+
+class Stop:
+    """SIGTERM and Ctrl-C: once the loop runs, it ends after the step it is in and keeps a checkpoint; before, there
+    is nothing to keep and the process ends at once."""
+
+    def __init__(self) -> None:
+        self._looping = False
+        self._asked = False
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._ask)
+
+    def __call__(self) -> bool:
+        self._looping = True
+        return self._asked
+
+    def _ask(self, _number: int, _frame: object) -> None:
+        self._asked = True
+        if not self._looping:
+            raise KeyboardInterrupt
+
+
+class Teller:
+    """Says progress to whoever started us, and keeps it beside the run."""
+
+    def __init__(self, stream: TextIO, home: Home, run: str) -> None:
+        self._stream = stream
+        self._path = home.run(run) / "progress.jsonl"
+
+    def progress(self, progress: Progress) -> None:
+        self.say(Line(progress=progress))
+        try:
+            with self._path.open("ab") as file:
+                file.write(msgspec.json.encode({"at": round(time.time(), 3), **msgspec.to_builtins(progress)}) + b"\n")
+        except OSError as error:
+            print(f"progress is not kept: {error}", file=sys.stderr)  # a full disk ends it at the next checkpoint
+
+    def say(self, line: Line) -> None:
+        self._stream.write(msgspec.json.encode(line).decode() + "\n")
+        self._stream.flush()
+
+
+def driver(workers: int) -> Driver:
+    """Who makes the steps: this process, or a crew. Raises MissingError for a crew without its extra."""
+    if workers == 1:
+        return work.drive
+    if find_spec("ray") is None or find_spec(CLUSTER) is None:
+        raise missing_extra("ray", "ray", "training with several workers")
+    crew: Driver = import_module(CLUSTER).drive
+    return crew
+
+
+def main(arguments: Sequence[str]) -> int:
+    stop = Stop()
+    exit_with_parent()
+    # Libraries print where they like: what is ours alone goes to the pipe.
+    stream = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    try:
+        home, run = Home(arguments[0]), arguments[1]
+        teller = Teller(stream, home, run)
+        with boundary("training"):
+            driver(runs.spec(home, run).workers)(home, run, Hooks(teller.progress, stop))
+    except ArchwrightError as error:
+        teller.say(Line(failure=msgspec.convert(error.as_dict(), Failure)))
+        print(error.lines(), file=sys.stderr, flush=True)
+        return error.exit_status
+    except KeyboardInterrupt:
+        return 0
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

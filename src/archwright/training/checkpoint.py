@@ -1,0 +1,58 @@
+"""Checkpoints of a run: the newest whole one counts, the last two are kept, a damaged one is named and passed over."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from archwright.training import sealed
+
+KEPT = 2
+NAME = re.compile(r"step-(\d{8})")
+
+
+class Kept(NamedTuple):
+    """A checkpoint as it is taken back: made after `step` steps."""
+
+    step: int
+    files: dict[str, bytes]
+
+
+class Keeper(Protocol):
+    """Where the loop's checkpoints go. Every worker of a crew calls both; which of them writes is the keeper's affair,
+    and only that one needs to ask for `files`."""
+
+    def newest(self) -> Kept | None: ...
+
+    def keep(self, step: int, files: Callable[[], Mapping[str, bytes]]) -> None: ...
+
+
+class Checkpoints:
+    """In a folder of this machine. `warn` is told of every damaged one."""
+
+    def __init__(self, folder: Path, warn: Callable[[str], None]) -> None:
+        self._folder = folder
+        self._warn = warn
+
+    def newest(self) -> Kept | None:
+        for step, folder in reversed(self._found()):
+            try:
+                return Kept(step, sealed.read_files(folder))
+            except ValueError as error:
+                self._warn(f"the checkpoint of step {step} is passed over: {error}")
+        return None
+
+    def keep(self, step: int, files: Callable[[], Mapping[str, bytes]]) -> None:
+        """Raises OperateError AW-OPS-01 when the disk is full; the checkpoints before it are whole then."""
+        sealed.write_files(self._folder / f"step-{step:08d}", files())
+        for _, old in self._found()[:-KEPT]:
+            shutil.rmtree(old, ignore_errors=True)
+
+    def _found(self) -> list[tuple[int, Path]]:
+        if not self._folder.is_dir():
+            return []
+        named = ((NAME.fullmatch(path.name), path) for path in self._folder.iterdir())
+        return sorted((int(match.group(1)), path) for match, path in named if match)

@@ -1,0 +1,62 @@
+"""Which rows come when: a permutation for each epoch, cut into steps.
+
+A row's place in an epoch is the rank of SHA-256(seed, epoch, record_id): it depends on nothing else, on no library's
+generator and on no other row, so a run that goes on in another process sees the rest of the very same order.
+A step ends at the row that brings it nearest to its budget, and at an epoch's end; every epoch has every row once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+
+from archwright.contract.record import Record
+
+START = hashlib.sha256(b"").hexdigest()
+
+
+class Cursor(Record):
+    """The next row is the one at `position` of `epoch`; `order_sha256` digests the ids of all rows before it."""
+
+    epoch: int = 0
+    position: int = 0
+    order_sha256: str = START
+
+
+def permutation(ids: Sequence[str], seed: int, epoch: int) -> list[int]:
+    """Indices of `ids` in the order of the epoch."""
+    keys = [hashlib.sha256(f"{seed} {epoch} {name}".encode()).digest() for name in ids]
+    return sorted(range(len(ids)), key=keys.__getitem__)
+
+
+def chained(order_sha256: str, ids: Iterable[str]) -> str:
+    """The digest after these rows too."""
+    return hashlib.sha256("\n".join([order_sha256, *ids]).encode()).hexdigest()
+
+
+class Order:
+    """Walks through the epochs from a cursor. `lengths[i]` is row i's size in the budget's unit."""
+
+    def __init__(self, ids: Sequence[str], lengths: Sequence[int], seed: int, cursor: Cursor) -> None:
+        self.cursor = cursor
+        self._ids = ids
+        self._lengths = lengths
+        self._seed = seed
+        self._rows = permutation(ids, seed, cursor.epoch)
+
+    def take(self, budget: int) -> list[int]:
+        """The rows of the next step; the cursor moves past them."""
+        epoch, position = self.cursor.epoch, self.cursor.position
+        if position == len(self._rows):
+            epoch, position = epoch + 1, 0
+            self._rows = permutation(self._ids, self._seed, epoch)
+        end, filled = position, 0
+        while end < len(self._rows):
+            length = self._lengths[self._rows[end]]
+            if end > position and filled + length - budget > budget - filled:
+                break
+            end, filled = end + 1, filled + length
+        taken = self._rows[position:end]
+        digest = chained(self.cursor.order_sha256, (self._ids[row] for row in taken))
+        self.cursor = Cursor(epoch=epoch, position=end, order_sha256=digest)
+        return taken

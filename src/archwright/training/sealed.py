@@ -1,0 +1,126 @@
+"""Sealed folders: written beside, checked by digest, renamed into place. What stands under its name is whole.
+
+The manifest names every file with its SHA-256 and size and is written last; files and folders are synced to disk
+before the rename and after it. A crash at any moment leaves the old folder, or the new one, or neither with a
+leftover that the next writer sweeps away.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import msgspec
+
+from archwright.contract.record import Record
+from archwright.errors import from_os_error
+
+MANIFEST = "manifest.json"
+LEFTOVER = ".sealing-"
+
+
+class Entry(Record):
+    sha256: str
+    size_bytes: int
+
+
+class Manifest(Record):
+    files: dict[str, Entry]
+
+
+def write(target: Path, fill: Callable[[Path], None]) -> None:
+    """Make the folder `target` with what `fill` writes into an empty one; a `target` already there is replaced.
+
+    Writers of one parent folder must not run at the same time: each sweeps what an earlier one left.
+    Raises OperateError AW-OPS-01 (disk full) and its like; then `target` is as it was.
+    """
+    parent = target.parent
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        for left in parent.glob(f"{LEFTOVER}*"):
+            shutil.rmtree(left, ignore_errors=True)
+        scratch = Path(tempfile.mkdtemp(prefix=LEFTOVER, dir=parent))
+        try:
+            fill(scratch)
+            _seal(scratch)
+            if target.exists():
+                os.rename(target, parent / f"{LEFTOVER}old-{target.name}")
+            os.rename(scratch, target)
+            _sync(parent)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+            shutil.rmtree(parent / f"{LEFTOVER}old-{target.name}", ignore_errors=True)
+    except OSError as error:
+        raise from_os_error(error) from error
+
+
+def write_files(target: Path, files: Mapping[str, bytes]) -> None:
+    """`write` for what is in memory."""
+
+    def fill(folder: Path) -> None:
+        for name, data in files.items():
+            (folder / name).write_bytes(data)
+
+    write(target, fill)
+
+
+def flaw(folder: Path) -> str:
+    """What is wrong with a sealed folder, empty when every file is as the manifest says. Reads all of it."""
+    try:
+        manifest = msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Manifest)
+    except OSError as error:
+        return f"it has no readable manifest ({error.strerror})"
+    except msgspec.MsgspecError as error:
+        return f"its manifest is damaged ({error})"
+    for name, entry in manifest.files.items():
+        try:
+            if (folder / name).stat().st_size != entry.size_bytes or _digest(folder / name) != entry.sha256:
+                return f"{name} is damaged"
+        except OSError as error:
+            return f"{name} cannot be read ({error.strerror})"
+    return ""
+
+
+def read_files(folder: Path) -> dict[str, bytes]:
+    """The files of a sealed folder, each held against the manifest. Raises ValueError with the flaw."""
+    found: dict[str, bytes] = {}
+    try:
+        manifest = msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Manifest)
+        for name, entry in manifest.files.items():
+            data = (folder / name).read_bytes()
+            if hashlib.sha256(data).hexdigest() != entry.sha256:
+                raise ValueError(f"{name} is damaged")
+            found[name] = data
+    except OSError as error:
+        raise ValueError(f"{Path(str(error.filename)).name} cannot be read ({error.strerror})") from error
+    except msgspec.MsgspecError as error:
+        raise ValueError(f"its manifest is damaged ({error})") from error
+    return found
+
+
+def _seal(folder: Path) -> None:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    entries = {
+        str(path.relative_to(folder)): Entry(sha256=_digest(path), size_bytes=path.stat().st_size) for path in files
+    }
+    manifest = folder / MANIFEST
+    manifest.write_bytes(msgspec.json.format(msgspec.json.encode(Manifest(files=entries)), indent=1))
+    for path in (*files, manifest, folder):
+        _sync(path)
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,119 @@
+"""The training spec: what to train, on what, for how long. Everything that decides the result stands in it, so that
+the same spec over the same dataset version is the same run.
+
+Limits keep a mistyped number from taking the machine down: attention over a step grows with the square of its tokens.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+
+from archwright import specfile
+from archwright.contract.lineage import Task
+from archwright.contract.record import Record
+from archwright.errors import TrainError, Where
+
+Count = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
+Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+Filled = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+
+
+class Columns(Record):
+    """Where the rows say what to learn. `text` set means plain text instead of prompt and completion; `features`
+    empty means every numeric column but the label and our own."""
+
+    prompt: Filled = "prompt"
+    completion: Filled = "completion"
+    text: Filled | None = None
+    label: Filled = "label"
+    features: tuple[Filled, ...] = ()
+
+
+class Image(Record):
+    """How a row's features make a picture: row by row, channels last; values are divided by `scale`."""
+
+    height: Annotated[int, msgspec.Meta(ge=1, le=4096)]
+    width: Annotated[int, msgspec.Meta(ge=1, le=4096)]
+    channels: Annotated[int, msgspec.Meta(ge=1, le=16)] = 1
+    scale: Annotated[float, msgspec.Meta(gt=0.0, le=1e9)] = 1.0
+
+
+class TrainSpec(Record):
+    """`learning_rate` None is the task's own; `threads` None is the usable cores less one; `held_out` is the share
+    of rows no step sees."""
+
+    name: Name
+    task: Task
+    dataset: Filled
+    base: Annotated[str, msgspec.Meta(max_length=400)] = ""
+    steps: Count = 40
+    tokens_per_step: Annotated[int, msgspec.Meta(ge=16, le=8192)] = 512
+    rows_per_step: Count = 64
+    learning_rate: Annotated[float, msgspec.Meta(gt=0.0, le=1.0)] | None = None
+    rank: Annotated[int, msgspec.Meta(ge=1, le=256)] = 8
+    alpha: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 16
+    seed: Annotated[int, msgspec.Meta(ge=0, lt=1 << 32)] = 1
+    workers: Annotated[int, msgspec.Meta(ge=1, le=64)] = 1
+    checkpoint_every_steps: Count = 10
+    held_out: Annotated[float, msgspec.Meta(ge=0.0, le=0.9)] = 0.1
+    threads: Annotated[int, msgspec.Meta(ge=1, le=256)] | None = None
+    columns: Columns = Columns()
+    image: Image | None = None
+
+
+PICKLED = (".pt", ".pth", ".bin", ".pkl", ".pickle", ".ckpt", ".joblib")
+
+
+def read(path: Path) -> TrainSpec:
+    """Raises TrainError: AW-TRN-01 the file says something else, AW-TRN-02 fields do not fit together, AW-TRN-03 a
+    pickle; OSErrors as `from_os_error` has them."""
+    spec = specfile.read(path, TrainSpec, _refuse)
+    check(spec, str(path))
+    return spec
+
+
+def check(spec: TrainSpec, file: str | None = None) -> None:
+    """What no single field can say."""
+    if spec.base.lower().endswith(PICKLED):
+        message = f"the base {spec.base} is a pickle: opening one runs whatever code is in it"
+        raise TrainError("AW-TRN-03", message, where=Where(file, None, "base"), hint=_conversion(spec.base))
+    text = spec.task == "text-lora"
+    if text and not spec.base:
+        raise _unfit(file, "base", "text-lora fine-tunes a base model", "base: SmolLM2-135M-Instruct")
+    if not text and spec.base:
+        raise _unfit(file, "base", f"{spec.task} has no base model", "leave base out")
+    if spec.task == "image-classifier" and spec.image is None:
+        raise _unfit(file, "image", "a picture's shape is missing", "image: {height: 8, width: 8}")
+    if spec.task == "tabular-classifier" and spec.workers > 1:
+        raise _unfit(file, "workers", "a tabular classifier trains on one worker", "workers: 1")
+    if spec.task != "image-classifier" and spec.image is not None:
+        raise _unfit(file, "image", f"{spec.task} has no pictures", "leave image out")
+
+
+def _conversion(pickle: str) -> str:
+    """The line that takes the numbers out without running the code."""
+    load = "torch.load" + f"({pickle!r}, weights_only=True)"
+    code = f"import torch, safetensors.torch as s; s.save_file({load}, {Path(pickle).stem + '.safetensors'!r})"
+    bases = "a base is a name of `archwright models list`"
+    return f'{bases}; a file of yours becomes safetensors by: python -c "{code}"'
+
+
+def _unfit(file: str | None, field: str, message: str, hint: str) -> TrainError:
+    return TrainError("AW-TRN-02", message, where=Where(file, None, field), hint=hint)
+
+
+def _refuse(message: str, where: Where) -> TrainError:
+    unknown = re.search(r"unknown field `(.+?)`", message)
+    known = [name for kind in (TrainSpec, Columns, Image) for name in kind.__struct_fields__]
+    near = tuple(difflib.get_close_matches(unknown.group(1), known, 3, 0.5)) if unknown else ()
+    hint = f"did you mean {near[0]}?" if near else "every field, with its limits: docs/training.md"
+    if "Invalid enum value" in message:
+        hint = "task: text-lora, image-classifier or tabular-classifier"
+    elif "missing required field" in message:
+        hint = "a spec has at least name, task and dataset"
+    return TrainError("AW-TRN-01", f"not a training spec: {message}", where=where, hint=hint, nearest=near)

@@ -1,0 +1,76 @@
+"""What a training process does with a run: open what it needs, go through the loop, save the result."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from archwright.home import Home
+from archwright.training import base, data, loop, runs, sealed
+from archwright.training.checkpoint import Checkpoints
+from archwright.training.loop import Hooks, Progress, State
+from archwright.training.task import Crew, Result, Setup, Solo, Trainer
+from archwright.training.tasks import MAKERS
+
+RESULT = "result.json"
+
+
+def setup_of(home: Home, run: str, crew: Crew) -> Setup:
+    """Everything a task is made from, the same for whoever goes on with the run."""
+    spec, job = runs.spec(home, run), runs.job(home, run)
+    return Setup(spec, data.of_version(home, job.version, spec), home, crew, job.threads, job.base_sha256)
+
+
+def checkpoints(home: Home, run: str, warn: Callable[[str], None]) -> Checkpoints:
+    return Checkpoints(home.run(run) / "checkpoints", warn)
+
+
+def drive(home: Home, run: str, hooks: Hooks) -> None:
+    """One process does it all. Afterwards there is an outcome, or `hooks.stop` ended it."""
+    spec, job = runs.spec(home, run), runs.job(home, run)
+
+    def note(text: str) -> None:
+        hooks.tell(Progress(step=0, steps=spec.steps, note=text))
+
+    if job.base_sha256 and not base.ready(home, job.base_sha256):
+        note(f"dequantising {spec.base}, once for all runs")
+    setup = setup_of(home, run, Solo())
+    trainer = MAKERS[spec.task](setup)
+    state = loop.run(trainer, setup, checkpoints(home, run, note), hooks)
+    if state.step == spec.steps:
+        conclude(home, run, trainer, state)
+
+
+def conclude(home: Home, run: str, trainer: Trainer, state: State) -> None:
+    """Save the result, then the outcome: who finds an outcome finds a whole result."""
+
+    def fill(folder: Path) -> None:
+        (folder / RESULT).write_bytes(msgspec.json.format(msgspec.json.encode(trainer.save(folder))))
+
+    sealed.write(home.run(run) / "result", fill)
+    made = runs.Outcome(
+        step=state.step,
+        order_sha256=state.cursor.order_sha256,
+        weights_sha256=trainer.weights_sha256(),
+        loss_first=state.loss_first,
+        loss_last=state.loss_last,
+        units=state.units,
+        stepping_s=state.stepping_s,
+        memory_bytes=peak_memory_bytes(),
+    )
+    runs.conclude(home, run, made)
+
+
+def result(home: Home, run: str) -> Result:
+    """What a run whose steps are made left in its `result` folder. Raises TrainError AW-TRN-22."""
+    return runs.read(home.run(run) / "result" / RESULT, Result, run)
+
+
+def peak_memory_bytes() -> int:
+    """The largest resident set this process had."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

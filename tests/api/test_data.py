@@ -1,0 +1,157 @@
+"""The verbs of the lake as they are typed: what they do, print and record."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from archwright import api
+from archwright.access import audit
+from archwright.api import data
+from archwright.cli import main, show_data
+from archwright.contract.lineage import Edge, SourceFile
+from archwright.contract.record import replace
+from archwright.home import Home
+from archwright.monitor import lineage
+from archwright.store import Store
+
+RECIPE = "from: docs\ninto: docs-clean\nsteps:\n  - drop-duplicates: {}\n  - redact: {}\n"
+
+
+@pytest.fixture
+def source(tmp_path: Path, home: Home) -> Path:
+    folder = tmp_path / "source"
+    folder.mkdir()
+    rows = [{"text": "mail a@b.example"}, {"text": "mail a@b.example"}, {"text": "[bold]x[/]"}]
+    (folder / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows) + "broken\n", encoding="utf-8")
+    (folder / ".hidden").write_text("", encoding="utf-8")
+    (tmp_path / "recipe.yaml").write_text(RECIPE, encoding="utf-8")
+    return folder
+
+
+def actions(home: Home) -> list[tuple[str, str]]:
+    store = Store(home.store_url)
+    try:
+        return [(event.action, event.resource) for event in audit.events(store)]
+    finally:
+        store.close()
+
+
+def typed(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    assert main(words) == 0
+    return capsys.readouterr().out
+
+
+def test_the_verbs_one_after_the_other(source: Path, home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "no data set yet" in typed(capsys, "data", "list")
+    out = typed(capsys, "data", "ingest", str(source), "--name", "docs", "--licence", "CC0-1.0")
+    assert "docs@v1\n  3 rows, 4 columns, 1 file" in out
+    assert "left out         1  quarantine: not JSON" in out
+    assert "passed over         .hidden: hidden" in out
+    again = json.loads(typed(capsys, "data", "ingest", str(source), "--name", "docs", "--json"))
+    assert (again["id"], again["new"], again["passed_over"]) == ("docs@v1", False, [".hidden: hidden"])
+    assert "nothing has changed" in typed(capsys, "data", "ingest", str(source), "--name", "docs")
+    out = typed(capsys, "data", "refine", "recipe.yaml")
+    assert "redacted         1  email" in out
+    refined = json.loads(typed(capsys, "data", "refine", "recipe.yaml", "--json"))
+    assert (refined["id"], refined["new"], refined["rows"]) == ("docs-clean@v1", False, 2)
+    listed = json.loads(typed(capsys, "data", "list", "--json"))
+    assert [version["id"] for version in listed] == ["docs@v1", "docs-clean@v1"]
+    assert "new" not in listed[0]
+    lines = typed(capsys, "data", "list").splitlines()
+    assert lines[0].split()[:2] == ["version", "rows"]
+    assert lines[2].split()[:4] == ["docs-clean@v1", "2", "1", "1"]
+    assert all(len(line) <= 100 for line in lines)
+    found = [(action, resource) for action, resource in actions(home) if action.startswith("data.")]
+    assert sorted(found) == [("data.ingest", "docs@v1"), ("data.refine", "docs-clean@v1")]
+
+
+def test_what_is_known_of_a_version(source: Path, home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    data.ingest(str(source), name="docs")
+    data.refine("recipe.yaml")
+    store = Store(home.store_url)
+    made = [("run:r-1", "trained-on"), ("model:m@v1", "trained-on"), ("model:m@v1", "trained-on")]
+    edges = [Edge(at=0.0, child=child, parent="dataset:docs@v1", relation="trained-on") for child, _ in made]
+    lineage.append(store, edges)
+    store.close()
+    found = api.data.show("docs")
+    assert (found.version.id, found.runs, found.models, found.refined) == (
+        *("docs@v1", ("r-1",), ("m@v1",), ("docs-clean@v1",)),
+    )
+    assert Path(found.card).read_text(encoding="utf-8").startswith("# Data set docs@v1")
+    assert found.quarantine is not None
+    assert Path(found.quarantine).read_text(encoding="utf-8").count("\n") == 1
+    assert found.drops is None
+    refined = api.data.show("docs-clean@v1")
+    assert (refined.quarantine, refined.models) == (None, ())
+    assert refined.drops is not None
+    out = typed(capsys, "data", "show", "docs")
+    assert "trained on it    r-1, m@v1" in out
+    assert "refined from it  docs-clean@v1" in out
+    assert "quarantine: not JSON" in out
+    out = typed(capsys, "data", "show", "docs-clean")
+    assert "refined from docs@v1" in out
+    assert "trained on it    nothing yet" in out
+    assert json.loads(typed(capsys, "data", "show", "docs", "--json"))["version"]["rows"] == 3
+
+
+def test_large_versions_are_cut_for_people_only(source: Path, home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    made = data.ingest(str(source), name="docs")
+    file = SourceFile(path="[red]x", sha256="ab" * 32, size_bytes=1, rows=1)
+    wide = {f"pixel_{number:03d}": "integer" for number in range(784)}
+    large = replace(made, files=(file,) * 1000, columns=wide, passed_over=("a: hidden",) * 9)
+    show_data.outcome(large)
+    assert "and 4 more (--json names them)" in capsys.readouterr().out
+    show_data.card(replace(api.data.show("docs"), version=large))
+    out = capsys.readouterr().out
+    assert "and 760 more" in out
+    assert "and 988 more" in out
+    assert "[red]x" in out
+    assert out.count("\n") < 60
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (("ingest", "nowhere", "--name", "docs"), "AW-USE-01"),
+        (("ingest", "source", "--name", "No Name"), "AW-DATA-01"),
+        (("ingest", "source"), "AW-USE-07"),
+        (("refine", "nowhere.yaml"), "AW-USE-01"),
+        (("refine", "source/a.jsonl"), "AW-DATA-21"),
+        (("refine", "recipe.yaml"), "AW-DATA-10"),
+        (("show", "docs"), "AW-DATA-10"),
+    ],
+)
+def test_errors_are_three_lines(
+    source: Path, home: Home, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], code: str
+) -> None:
+    assert main(("data", *words)) in (2, 10)
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith(code)
+    assert 2 <= said.err.count("\n") <= 3
+    assert main(("data", *words, "--json")) in (2, 10)
+    assert json.loads(capsys.readouterr().err)["code"] == code
+
+
+def test_help_loads_no_part_of_the_lake() -> None:
+    import subprocess  # noqa: PLC0415
+
+    program = "import sys; from archwright.cli import main; main(['data', 'list', '--help'])"
+    check = f"""
+try:
+    {program}
+except SystemExit:
+    pass
+heavy = {{'pyarrow', 'pyiceberg', 'daft', 'rich', 'archwright.lake'}} & set(sys.modules)
+assert not heavy, heavy
+from archwright import api
+api.data.list
+heavy = {{'pyarrow', 'pyiceberg', 'daft'}} & set(sys.modules)
+assert not heavy, heavy
+"""
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,366 @@
+from __future__ import annotations
+
+import errno
+import json
+import os
+import pwd
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+import pytest
+
+from archwright import api
+from archwright.access import audit
+from archwright.api.lineage import Chain
+from archwright.api.model_files import ModelFile
+from archwright.api.models import ModelCard
+from archwright.cli import main
+from archwright.contract.lineage import Edge, Evaluation, Gate, Score, node
+from archwright.contract.plan import Artefact
+from archwright.errors import ModelError, OperateError, UsageError
+from archwright.home import Home
+from archwright.lifecycle import registry
+from archwright.monitor import lineage
+from archwright.training import runs
+
+from ..lifecycle.conftest import PASSED, Stage
+
+ME = pwd.getpwuid(os.getuid()).pw_name
+FAILED = (Gate(name="export", passed=False, detail="served differs by 0.5, limit 0.1"),)
+
+
+@pytest.fixture
+def stage(home: Home) -> Iterator[Stage]:
+    home.folder()
+    made = Stage(home)
+    yield made
+    made.store.close()
+
+
+def told(capsys: pytest.CaptureFixture[str], *words: str) -> Any:
+    """The JSON a verb prints."""
+    assert main([*words, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def shown(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    assert main(words) == 0
+    return capsys.readouterr().out
+
+
+def acts(stage: Stage) -> list[tuple[str, str]]:
+    return [(event.action, event.resource) for event in reversed(audit.events(stage.store))]
+
+
+def test_the_list_has_files_and_versions_each_with_its_id(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:
+    stage.version(1, gates=PASSED)
+    stage.version(2, gates=FAILED)
+    gone = stage.version(3)
+    stage.home.model(gone.sha256, "onnx").unlink()
+    api.models.promote("digits@v1")
+    listed = told(capsys, "models", "list")
+    assert all(record["id"] for record in listed)
+    files = [record for record in listed if record["kind"] == "file"]
+    assert files and {"model", "quantisation", "sha256", "here", "path"} <= set(files[0])
+    versions = [record for record in listed if record["kind"] == "version"]
+    assert [(v["id"], v["evaluated"], v["in_production"], v["here"]) for v in versions] == [
+        ("digits@v1", "passed", True, True),
+        ("digits@v2", "failed", False, True),
+        ("digits@v3", "never", False, False),
+    ]
+    text = shown(capsys, "models", "list")
+    assert "SmolLM2-135M-Instruct" in text and "digits@v2" in text and "file missing" in text
+
+
+def test_a_home_without_versions_says_how_to_make_one(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "no version yet; train one" in shown(capsys, "models", "list")
+    assert shown(capsys, "models", "history") == "nothing is or was in production but the plan's own models\n"
+    assert told(capsys, "models", "history") == []
+
+
+def test_a_version_is_shown_with_scores_gates_and_what_it_was_made_of(
+    stage: Stage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = stage.version()
+    never = shown(capsys, "models", "show", "digits")
+    assert "evaluated  never; archwright models evaluate digits@v1" in never and "rows.jsonl  1 rows" in never
+    score = Score(metric="accuracy", value=0.9, low=0.85, high=0.95, items=180, baseline=0.1, baseline_name="guessing")
+    found = Evaluation(id="e-1", at=time.time(), model=made.id, scores=(score,), gates=PASSED)
+    stage.store.append(registry.EVALUATIONS, [found])
+    promoted = api.models.promote("digits")
+    card = told(capsys, "models", "show", "digits@v1")
+    file = stage.dataset.files[0]
+    assert card["lineage"] == {
+        "run": "r-digits-1",
+        "dataset_version": "rows@v1",
+        "files": [msgspec.to_builtins(file)],
+    }
+    assert card["scores"][0]["metric"] == "accuracy" and [gate["name"] for gate in card["gates"]] == [
+        "quality",
+        "export",
+    ]
+    assert card["production_since"] == promoted.at and card["in_production"] and card["labels"] == ["0", "1"]
+    text = shown(capsys, "models", "show", "digits@v1")
+    for part in ("0.90", "0.85 to 0.95", "0.10  guessing", "gate quality passed", "since 20", "CC0-1.0", "labels"):
+        assert part in text
+
+
+def test_a_model_file_is_shown_too(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:
+    found = api.models.show("SmolLM2-135M-Instruct")
+    assert isinstance(found, ModelFile) and api.models.show(found.id) == found
+    assert "Q4_1" in shown(capsys, "models", "show", "SmolLM2-135M-Instruct")
+    with pytest.raises(ModelError) as unknown:
+        api.models.show("SmolLM3")
+    assert unknown.value.code == "AW-MOD-10"
+
+
+def test_an_evaluation_is_kept_audited_and_shown(
+    stage: Stage, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage.version()
+    monkeypatch.setattr("archwright.lifecycle.classifier.examine", lambda store, home, model: ((), PASSED))
+    assert "may be promoted: archwright models promote digits@v1" in shown(capsys, "models", "evaluate", "digits")
+    monkeypatch.setattr("archwright.lifecycle.classifier.examine", lambda store, home, model: ((), FAILED))
+    text = shown(capsys, "models", "evaluate", "digits")
+    assert "gate export failed" in text and "served differs by 0.5" in text and "may not be promoted" in text
+    assert acts(stage) == [("models.evaluate", "digits@v1")] * 2
+    card = api.models.show("digits")
+    assert isinstance(card, ModelCard) and card.evaluated == "failed"
+
+
+def test_a_terminal_hears_what_is_being_done(
+    stage: Stage, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage.version()
+    monkeypatch.setattr("archwright.lifecycle.classifier.examine", lambda store, home, model: ((), PASSED))
+    api.models.evaluate("digits")
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    api.models.evaluate("digits")
+    assert capsys.readouterr().err == "reading the held-out rows of rows@v1\n"
+
+
+def test_promote_says_who_did_it_and_what_stood_before(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:
+    stage.version(1, gates=PASSED)
+    stage.version(2, gates=PASSED)
+    would = told(capsys, "models", "promote", "digits@v1", "--dry-run")
+    assert would["dry_run"] and would["id"] == "digits#1" and api.models.history() == ()
+    assert "would promote digits: the plan's own model -> digits@v1; nothing was changed" in shown(
+        capsys, "models", "promote", "digits@v1", "--dry-run"
+    )
+    first = api.models.promote("digits@v1")
+    assert (first.by, first.previous, first.served, first.dry_run) == (ME, None, False, False)
+    text = shown(capsys, "models", "promote", "digits")
+    assert text.startswith(f"promoted digits: digits@v1 -> digits@v2  (digits#2, by {ME}); ")
+    assert text.endswith("no platform is running: the next `up` serves it\n")
+    assert acts(stage) == [("models.promote", "digits digits@v1"), ("models.promote", "digits digits@v2")]
+
+
+def test_a_refusal_has_the_gate_its_figures_and_exit_status_12(
+    stage: Stage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stage.version(1, gates=FAILED)
+    assert main(["models", "promote", "digits", "--json"]) == 12
+    error = json.loads(capsys.readouterr().err)
+    assert error["code"] == "AW-MOD-22" and "gate export: served differs by 0.5, limit 0.1" in error["message"]
+    assert main(["models", "promote", "digits", "--dry-run"]) == 12
+    assert capsys.readouterr().err.count("\n") == 3
+    assert api.models.history() == () and acts(stage) == []
+
+
+def test_rollback_goes_back_and_history_only_grows(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:
+    stage.version(1, gates=PASSED)
+    stage.version(2, gates=PASSED)
+    api.models.promote("digits@v1")
+    api.models.promote("digits@v2")
+    assert told(capsys, "models", "rollback", "digits", "--dry-run")["model"] == "digits@v1"
+    assert "would roll back digits: digits@v2 -> digits@v1" in shown(
+        capsys, "models", "rollback", "digits", "--dry-run"
+    )
+    assert api.models.rollback("digits@v2").model == "digits@v1"  # an id names its endpoint
+    assert api.models.rollback("digits").model is None
+    assert main(["models", "rollback", "digits"]) == 12
+    assert "nothing to roll back on digits" in capsys.readouterr().err
+    records = told(capsys, "models", "history", "digits")
+    assert [(r["id"], r["action"], r["model"], r["by"]) for r in records] == [
+        ("digits#1", "promote", "digits@v1", ME),
+        ("digits#2", "promote", "digits@v2", ME),
+        ("digits#3", "rollback", "digits@v1", ME),
+        ("digits#4", "rollback", None, ME),
+    ]
+    assert all(isinstance(record["at"], float) for record in records)
+    assert acts(stage)[-1] == ("models.rollback", "digits the plan")
+    text = shown(capsys, "models", "history")
+    assert "digits#4" in text and "the plan's own model" in text
+
+
+def test_what_was_in_production_at_a_time(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage.version(1, gates=PASSED)
+    stage.version(2, gates=PASSED)
+    stage.version(1, "shuttle", gates=PASSED)
+    noon = datetime(2026, 11, 24, 12, tzinfo=UTC).timestamp()
+    for hour, version in enumerate(("digits@v1", "shuttle@v1", "digits@v2")):
+        monkeypatch.setattr("archwright.lifecycle.registry.time.time", lambda at=noon + hour * 3600: at)
+        api.models.promote(version)
+
+    def at(text: str, name: str | None = None) -> list[str | None]:
+        return [record.model for record in api.models.history(name, at=text)]
+
+    assert at("2026-11-24T11:59:59Z") == []
+    assert at("2026-11-24T12:00:00Z") == ["digits@v1"]
+    assert at("2026-11-24T13:30:00+00:00") == ["digits@v1", "shuttle@v1"]
+    assert at("2026-11-24T15:00:00+01:00") == ["digits@v2", "shuttle@v1"]
+    assert at("2026-11-24T15:00:00+01:00", "digits") == ["digits@v2"]
+    assert at("2026-11-25") == ["digits@v2", "shuttle@v1"]
+
+
+@pytest.mark.parametrize("text", ["yesterday", "2026-13-01", "", "1795547940"])
+def test_what_is_no_time_is_refused(stage: Stage, text: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        api.models.history(at=text)
+    assert refused.value.code == "AW-USE-50" and "2026-11-24T15:30" in refused.value.hint
+
+
+def test_the_history_of_an_unknown_name_is_an_error_and_of_a_known_one_is_empty(stage: Stage) -> None:
+    with pytest.raises(ModelError) as unknown:
+        api.models.history("digits")
+    assert unknown.value.code == "AW-MOD-12" and "archwright train" in unknown.value.hint
+    stage.version()
+    assert api.models.history("digits") == ()
+    with pytest.raises(ModelError) as near:
+        api.models.history("digit")
+    assert near.value.nearest == ("digits",)
+
+
+def test_a_failing_disk_leaves_production_as_it_is(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = stage.version(1, gates=PASSED)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error", str(stage.home.model(made.sha256, "onnx")))
+
+    monkeypatch.setattr("archwright.lifecycle.files.hashlib.file_digest", full)
+    with pytest.raises(OperateError):
+        api.models.promote("digits")
+    assert registry.production(stage.store) == {}
+
+
+def test_a_pickle_is_refused_with_the_way_to_convert(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ModelError) as by_path:
+        api.models.fetch("./adapter_model.bin")
+    assert by_path.value.code == "AW-MOD-01" and "safetensors.torch.save_file" in by_path.value.hint
+    with pytest.raises(UsageError):
+        api.models.fetch("./model.gguf")
+    row = Artefact(
+        name="evil",
+        model="evil",
+        package="evil",
+        version="1",
+        member="weights.pth",
+        sha256="0" * 64,
+        size_bytes=1,
+        quantisation="-",
+        licence="-",
+        source="-",
+    )
+
+    class Catalog:
+        artefacts = {"evil": row}
+
+    monkeypatch.setattr("archwright.api.models.load", lambda home: Catalog)
+    with pytest.raises(ModelError) as by_row:
+        api.models.fetch("evil")
+    assert by_row.value.code == "AW-MOD-01"
+
+
+def test_a_user_without_a_name_is_told_by_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobody(number: int) -> None:
+        raise KeyError(number)
+
+    monkeypatch.setattr("archwright.api.models.pwd.getpwuid", nobody)
+    assert api.models._user() == f"uid {os.getuid()}"
+
+
+# --- lineage -------------------------------------------------------------------------------------------------------
+
+
+def answered(stage: Stage, request: str, model: str) -> None:
+    edge = Edge(at=time.time(), child=node("answer", request), parent=node("model", model), relation="answered-by")
+    lineage.append(stage.store, [edge])
+
+
+def test_from_an_answer_to_its_source_files(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:
+    stage.version()
+    answered(stage, "aw-123", "digits@v1")
+    chain = told(capsys, "lineage", "aw-123")
+    digest = stage.dataset.files[0].sha256
+    assert {name: chain[name] for name in ("id", "answer", "model", "run", "dataset_versions")} == {
+        "id": "aw-123",
+        "answer": "aw-123",
+        "model": "digits@v1",
+        "run": "r-digits-1",
+        "dataset_versions": ["rows@v1"],
+    }
+    assert [file["sha256"] for file in chain["files"]] == [digest] and chain["files"][0]["path"] == "rows.jsonl"
+    assert [edge["relation"] for edge in chain["edges"]].count("answered-by") == 1 and len(chain["edges"]) == 5
+    text = shown(capsys, "lineage", "aw-123")
+    places = [
+        text.index(part) for part in ("answer aw-123", "model digits@v1", "run r-", "data set rows@v1", "rows.jsonl")
+    ]
+    assert places == sorted(places)
+
+
+def test_from_any_id_on_the_way(stage: Stage) -> None:
+    stage.version(1)
+    stage.version(2)
+    runs.append(stage.store, stage.run(2))
+    assert api.lineage("digits").model == "digits@v2"
+    assert api.lineage("digits@v1").run == "r-digits-1"
+    run = api.lineage("r-digits-2")
+    assert (run.model, run.run, run.dataset_versions) == (None, "r-digits-2", ("rows@v1",))
+    data = api.lineage("rows")
+    assert (data.id, data.run, data.dataset_versions) == ("rows@v1", None, ("rows@v1",))
+    assert len(data.files) == 1 and api.lineage("dataset:rows@v1") == data
+
+
+def test_a_run_that_is_no_version_yet_has_its_data(stage: Stage) -> None:
+    runs.append(stage.store, stage.run(7))
+    found = api.lineage("r-digits-7")
+    assert (found.run, found.dataset_versions, len(found.files)) == ("r-digits-7", ("rows@v1",), 1)
+
+
+def test_a_model_goes_before_a_data_set_of_its_name_unless_the_kind_is_said(stage: Stage) -> None:
+    stage.version(1, "rows")
+    assert api.lineage("rows@v1").model == "rows@v1"
+    assert api.lineage("dataset:rows@v1").model is None
+    assert api.lineage("model:rows").run == "r-rows-1"
+
+
+def test_an_answer_of_the_plans_own_model_ends_there(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:
+    answered(stage, "aw-9", "SmolLM2-135M-Instruct")
+    found: Chain = api.lineage("aw-9")
+    assert (found.model, found.run, found.files) == ("SmolLM2-135M-Instruct", None, ())
+    assert "the plan's own model, not trained here" in shown(capsys, "lineage", "aw-9")
+
+
+def test_a_file_nobody_recorded_is_still_named_by_its_digest(stage: Stage) -> None:
+    edge = Edge(at=1.0, child="dataset:rows@v1", parent="file:abc", relation="ingested")
+    lineage.append(stage.store, [edge])
+    found = api.lineage("rows@v1").files
+    assert [file.sha256 for file in found] == [stage.dataset.files[0].sha256, "abc"] and found[1].path == ""
+
+
+@pytest.mark.parametrize("name", ["aw-nothing", "nothing@v1", "r-nothing", "", "model:nothing", "file:abc"])
+def test_an_unknown_id_is_an_error_with_a_hint(stage: Stage, name: str) -> None:
+    with pytest.raises(ModelError) as unknown:
+        api.lineage(name)
+    assert unknown.value.code == "AW-MOD-11" and unknown.value.hint
+
+
+def test_an_id_mistyped_is_answered_with_the_nearest(stage: Stage) -> None:
+    stage.version()
+    with pytest.raises(ModelError) as near:
+        api.lineage("digit@v1")
+    assert near.value.nearest[0] == "digits@v1" and "digits@v1" in near.value.hint

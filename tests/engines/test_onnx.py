@@ -1,0 +1,243 @@
+"""The ONNX engine: what it answers, what it refuses and how, and that a bad file is refused before it listens."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import math
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from archwright.engines import onnx
+from archwright.engines.client import EngineClient, EngineRefused
+from archwright.engines.config import EngineConfig
+from archwright.engines.embedded import Embedded
+from archwright.engines.onnx_file import read_onnx
+from archwright.errors import ArchwrightError, EngineError, MissingError
+from archwright.home import Home
+from archwright.journal import Journal
+
+from .conftest import Child
+from .onnx_models import PICTURE, model, put
+
+pytestmark = pytest.mark.usefixtures("terminate_handler")
+Act = Callable[[EngineClient], Awaitable[Any]]
+PATH = "/v1/predict"
+
+
+def _config(digest: str | None, **settings: Any) -> EngineConfig:
+    return EngineConfig(
+        engine="onnx",
+        socket="sorter",
+        alias="sorter@v1",
+        slots=2,
+        context_tokens=1,
+        default_max_tokens=1,
+        model_sha256=digest,
+        settings=settings,
+    )
+
+
+def _serve(folder: Path, act: Act, made: Any = None, **settings: Any) -> Any:
+    """Run the engine as its process does, until `act` is through."""
+    home, result = Home(folder), []
+    config = _config(put(home, (made or model()).SerializeToString()), **settings)
+
+    async def wait() -> None:
+        client = Embedded(home, config).client()
+        result.append(await act(client))
+        await client.close()
+
+    onnx.serve(config, home, Journal("onnx", io.StringIO()), wait)
+    return result[0]
+
+
+def _ask(folder: Path, inputs: Any, made: Any = None) -> dict[str, Any]:
+    async def act(client: EngineClient) -> dict[str, Any]:
+        return await client.post(PATH, {"inputs": inputs})
+
+    found: dict[str, Any] = _serve(folder, act, made)
+    return found
+
+
+def _high(total: float) -> float:
+    return 1 / (1 + math.exp(-2 * total))
+
+
+def test_it_answers_each_item_in_order_and_names_the_classes(tmp_path: Path) -> None:
+    found = _ask(tmp_path, [[0.1, 0.2, 0.3], [1, 0, -2], {"c": 0.5, "a": 0, "b": 0}])
+    assert found["labels"] == ["low", "high"]
+    assert [row[1] for row in found["probabilities"]] == pytest.approx([_high(0.6), _high(-1), _high(0.5)], abs=1e-6)
+    assert all(sum(row) == pytest.approx(1, abs=1e-6) for row in found["probabilities"])
+
+
+def test_a_missing_value_is_taken_where_training_had_one(tmp_path: Path) -> None:
+    found = _ask(tmp_path, [[0.1, 0.2, None], {"a": 0.1, "b": 0.2, "c": None}])
+    assert [row[1] for row in found["probabilities"]] == pytest.approx([_high(0.3)] * 2, abs=1e-6)
+
+
+def test_a_picture_may_be_flat_or_row_by_row(tmp_path: Path) -> None:
+    found = _ask(tmp_path, [[1, 0, 0, -3], [[[1], [0]], [[0], [-3]]]], model(PICTURE))
+    assert found["probabilities"][0] == found["probabilities"][1]
+
+
+WRONG = [
+    ({"inputs": []}, "1 to 4 items, not of 0"),
+    ({"inputs": [[1, 2, 3]] * 5}, "1 to 4 items, not of 5"),
+    ({"inputs": [[1, 2, 3], [1, 2]]}, "inputs[1] must be a list of 3, not a list of 2"),
+    ({"inputs": [[1, 2, "3"]]}, "inputs[0][2]: Expected"),
+    ({"inputs": [[1, True, 3]]}, "inputs[0][1]: Expected"),
+    ({"inputs": [[1, [2], 3]]}, "inputs[0][1] must be a number"),
+    ({"inputs": [[1, 1e39, 3]]}, "inputs[0][1] must be a number of 32 bits"),
+    ({"inputs": [{"a": 1, "b": 1e39, "c": 2}]}, "inputs[0][b] must be a number of 32 bits"),
+    ({"inputs": [[1, 2, 3], [None, 2, 3]]}, "inputs[1][a] is missing"),
+    ({"inputs": [{"a": 1, "b": 2}]}, "the feature 'c' is not there"),
+    ({"inputs": [{"a": 1, "b": 2, "cc": 3}]}, "unknown feature 'cc'; did you mean 'c'?"),
+    ({"inputs": [{"a": 1, "b": 2, "zzz": 3}]}, "unknown feature 'zzz'"),
+    ({"inputs": 1}, "inputs: Expected `array`"),
+    ({"inputs": [1]}, "inputs[0]: Expected"),
+    ({"input": [[1, 2, 3]]}, "unknown field"),
+    ([1], "the body: Expected `object`"),
+    (b"{", "not JSON"),
+    (b"\xff", "not JSON"),
+    (b'{"inputs": [[NaN, 1, 2]]}', "not JSON"),
+    (b'{"inputs":' + b"[" * 5000 + b"]" * 5000 + b"}", ""),
+]
+
+
+def test_what_does_not_fit_is_refused_by_its_place(tmp_path: Path) -> None:
+    async def act(client: EngineClient) -> None:
+        for body, said in WRONG:
+            with pytest.raises(EngineRefused) as refused:
+                await client.post(PATH, msgspec.Raw(body) if isinstance(body, bytes) else body)  # type: ignore[arg-type]
+            assert refused.value.status == 400, body
+            error = refused.value.body["error"]
+            assert error["type"] == "invalid_request_error" and said in error["message"], (said, error)
+        with pytest.raises(EngineRefused) as refused:
+            await client.post("/v1/nothing", {})
+        assert refused.value.status == 404
+
+    _serve(tmp_path, act, batch_items=4)
+
+
+def test_a_picture_of_another_shape_and_a_name_where_there_is_none(tmp_path: Path) -> None:
+    async def act(client: EngineClient) -> None:
+        for item, said in (
+            ([[[1], [0]]], "inputs[0] must be a list of 2, not a list of 1"),
+            ([[[1], [0]], [[0]]], "inputs[0][1] must be a list of 2, not a list of 1"),
+            ([[[1], [0]], 5], "inputs[0][1] must be a list of 2, not no list"),
+            ([[[1], ["x"]], [[0], [1]]], "inputs[0][0][1][0] must be a number"),
+            ([[[1], [10**60]], [[0], [1]]], "inputs[0][0][1][0] must be a number of 32 bits"),
+            ({"a": 1}, "have no names: send 4 numbers"),
+            ([1, 2, None, 4], "inputs[0][2] is missing"),
+        ):
+            with pytest.raises(EngineRefused) as refused:
+                await client.post(PATH, {"inputs": [item]})
+            assert refused.value.status == 400 and said in refused.value.message, item
+
+    _serve(tmp_path, act, model(PICTURE))
+
+
+def test_a_model_that_answers_nonsense_is_an_error_of_ours(tmp_path: Path) -> None:
+    async def act(client: EngineClient) -> None:
+        # Finite itself, and the scores of two such are not.
+        with pytest.raises(EngineRefused) as refused:
+            await client.post(PATH, {"inputs": [[3e38, 3e38, 0]]})
+        assert refused.value.status == 500 and "not finite" in refused.value.message
+
+    _serve(tmp_path, act)
+
+
+def test_health_and_counts(tmp_path: Path) -> None:
+    async def act(client: EngineClient) -> str:
+        assert await client.healthy()
+        await asyncio.gather(*(client.post(PATH, {"inputs": [[1, 2, 3]] * 3}) for _ in range(5)))
+        return await client.text("/metrics")
+
+    counts = dict(line.split() for line in _serve(tmp_path, act).splitlines())
+    assert counts["onnx:predictions_total"] == "15" and float(counts["onnx:prediction_seconds_total"]) > 0
+    assert counts["onnx:requests_processing"] == counts["onnx:requests_deferred"] == "0"
+
+
+def _does_not_start(folder: Path, config: EngineConfig) -> ArchwrightError:
+    with pytest.raises(ArchwrightError) as refused:
+        onnx.serve(config, Home(folder), Journal("onnx", io.StringIO()))
+    assert not Home(folder).socket(config.socket).exists()
+    return refused.value
+
+
+def test_without_a_model_it_does_not_start(tmp_path: Path) -> None:
+    assert _does_not_start(tmp_path, _config(None)).code == "AW-ENG-06"
+    missing = _does_not_start(tmp_path, _config("0" * 64))
+    assert isinstance(missing, MissingError) and missing.code == "AW-GET-02"
+
+
+@pytest.mark.parametrize("settings", [{"threads": 0}, {"batch_items": 0}, {"gpu": True}])
+def test_wrong_settings_do_not_start(tmp_path: Path, settings: dict[str, Any]) -> None:
+    digest = put(Home(tmp_path), model().SerializeToString())
+    assert _does_not_start(tmp_path, _config(digest, **settings)).code == "AW-ENG-06"
+
+
+def test_a_damaged_file_does_not_start(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    digest = put(home, model().SerializeToString())
+    home.model(digest, "onnx").write_bytes(b"")
+    assert _does_not_start(tmp_path, _config(digest)).code == "AW-ENG-10"
+
+
+@pytest.mark.parametrize("case", ["outputs", "inputs", "operator", "constant"])
+def test_a_model_the_engine_does_not_take_does_not_start(tmp_path: Path, case: str) -> None:
+    made = model(outputs=3) if case == "outputs" else model()
+    if case == "inputs":
+        made.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 7
+    elif case == "operator":
+        made.graph.node[0].op_type = "Banana"
+    elif case == "constant":
+        made.graph.output.append(made.graph.output[0])
+    refused = _does_not_start(tmp_path, _config(put(Home(tmp_path), made.SerializeToString())))
+    assert isinstance(refused, EngineError) and refused.code == "AW-ENG-12"
+
+
+def test_without_onnxruntime_the_install_line_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    digest = put(Home(tmp_path), model().SerializeToString())
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    missing = _does_not_start(tmp_path, _config(digest))
+    assert (missing.code, missing.hint) == ("AW-GET-01", "pip install 'archwright[predict]'")
+
+
+def test_as_a_process_it_starts_answers_and_leaves(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    child = Child(home, _config(put(home, model().SerializeToString())))
+    child.start()
+
+    async def act() -> dict[str, Any]:
+        client = child.engine.client()
+        try:
+            return await client.post(PATH, {"inputs": [[0, 0, 0]]})
+        finally:
+            await client.close()
+
+    assert asyncio.run(act())["probabilities"] == [[0.5, 0.5]]
+    assert child.end(signal.SIGTERM) == 0
+    assert not home.socket("sorter").exists()
+    assert [json.loads(line)["event"] for line in child.log.read_text().splitlines()] == ["ready"]
+
+
+def test_rows_become_floats_of_32_bits(tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    path.write_bytes(model().SerializeToString())
+    classifier = onnx.Classifier(read_onnx(path))
+    rows = classifier.rows([[0.1, 2, 3], {"a": 1, "b": 2, "c": None}])
+    assert rows.dtype == np.float32 and np.isnan(rows[1, 2]) and rows.shape == (2, 3)
+    assert classifier.probabilities(rows).shape == (2, 2)
+    with pytest.raises(EngineError) as failed:
+        classifier.probabilities(rows[:, :2])
+    assert failed.value.code == "AW-ENG-13"

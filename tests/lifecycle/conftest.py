@@ -1,0 +1,148 @@
+"""A tiny language model with a run that was really trained, made once; and homes with made-up versions, made fast."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from archwright.contract.lineage import Evaluation, Gate, ModelVersion, Task, TrainingRun
+from archwright.home import Home
+from archwright.lake import ingest
+from archwright.lifecycle import registry
+from archwright.store import Store
+from archwright.training import base, runs, work
+from archwright.training.loop import Hooks
+from archwright.training.runs import Job
+from archwright.training.spec import TrainSpec
+from archwright.training.task import Result
+
+from ..training.tiny import NAME, answers, write_model
+
+RUN = "r-0000aaaa"
+
+
+class School(NamedTuple):
+    """A home with a tiny base, a data set and a finished run over both."""
+
+    home: Home
+    sha256: str
+
+
+@pytest.fixture(scope="session")
+def school(tmp_path_factory: pytest.TempPathFactory) -> School:
+    folder = tmp_path_factory.mktemp("school")
+    home = Home(folder / "home")
+    sha256 = write_model(folder / "tiny.gguf")
+    shutil.copy(folder / "tiny.gguf", home.model(sha256))
+    (folder / "answers.jsonl").write_text(answers(160), encoding="utf-8")
+    store = Store(home.store_url)
+    version = ingest.ingest(home, store, ingest.Order(folder / "answers.jsonl", "answers", "CC0-1.0")).version
+    base.prepare(home, sha256)
+    spec = TrainSpec(
+        name="assistant",
+        task="text-lora",
+        dataset=version.id,
+        base=NAME,
+        steps=30,
+        tokens_per_step=128,
+        learning_rate=0.02,
+        held_out=0.2,
+        threads=1,
+    )
+    runs.begin(home, Job(id=RUN, version=version, threads=1, base_sha256=sha256), spec)
+    work.drive(home, RUN, Hooks(lambda _progress: None))
+    runs.append(store, training_run(sha256, version.id))
+    store.close()
+    return School(home, sha256)
+
+
+def training_run(sha256: str, dataset_version: str = "answers@v1") -> TrainingRun:
+    return TrainingRun(
+        id=RUN,
+        at=time.time(),
+        name="assistant",
+        task="text-lora",
+        status="finished",
+        created_at=time.time(),
+        dataset_version=dataset_version,
+        base=NAME,
+        base_sha256=sha256,
+    )
+
+
+class Pupil(NamedTuple):
+    """A copy of the school's home, in force, that a test may do anything to."""
+
+    home: Home
+    store: Store
+    run: TrainingRun
+
+    @property
+    def result(self) -> Path:
+        return self.home.run(RUN) / "result"
+
+    def register(self) -> ModelVersion:
+        return registry.register(self.store, self.home, self.run, work.result(self.home, RUN))
+
+
+@pytest.fixture
+def pupil(school: School, home: Home) -> Iterator[Pupil]:
+    shutil.copytree(school.home.root, home.root)
+    store = Store(home.store_url)
+    yield Pupil(home, store, training_run(school.sha256))
+    store.close()
+
+
+class Stage:
+    """A home whose runs are said to have happened and whose model files are a few bytes."""
+
+    def __init__(self, home: Home) -> None:
+        self.home = home
+        self.store = Store(home.store_url)
+        source = home.root / "rows.jsonl"
+        source.write_text('{"x": 1, "label": "a"}\n', encoding="utf-8")
+        self.dataset = ingest.ingest(home, self.store, ingest.Order(source, "rows", "CC0-1.0")).version
+
+    def run(self, number: int = 1, name: str = "digits", task: Task = "image-classifier") -> TrainingRun:
+        folder = self.home.run(f"r-{name}-{number}") / "result"
+        folder.mkdir(exist_ok=True)
+        (folder / "model.onnx").write_bytes(b"\x08" + f"{name} {number}".encode())
+        return TrainingRun(
+            id=f"r-{name}-{number}",
+            at=time.time(),
+            name=name,
+            task=task,
+            status="finished",
+            created_at=time.time(),
+            dataset_version=self.dataset.id,
+        )
+
+    def version(self, number: int = 1, name: str = "digits", *, gates: tuple[Gate, ...] | None = None) -> ModelVersion:
+        """A registered version; with `gates` an evaluated one."""
+        made = registry.register(self.store, self.home, self.run(number, name), RESULT)
+        if gates is not None:
+            self.judged(made, gates)
+        return made
+
+    def judged(self, version: ModelVersion, gates: tuple[Gate, ...]) -> None:
+        name = hashlib.sha256(f"{version.id} {time.time()}".encode()).hexdigest()[:8]
+        found = Evaluation(id=f"e-{name}", at=time.time(), model=version.id, scores=(), gates=gates)
+        self.store.append(registry.EVALUATIONS, [found])
+
+
+RESULT = Result(format="onnx", file="model.onnx", labels=("0", "1"), input_shape=(1, 8, 8))
+PASSED = (Gate(name="quality", passed=True, detail="good"), Gate(name="export", passed=True, detail="equal"))
+
+
+@pytest.fixture
+def stage(home: Home) -> Iterator[Stage]:
+    home.folder()
+    made = Stage(home)
+    yield made
+    made.store.close()

@@ -1,0 +1,191 @@
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from archwright.engines.gguf import read_gguf
+from archwright.errors import EngineError, ModelError, OperateError
+from archwright.lifecycle import adapter
+
+from .conftest import RUN, School
+
+
+@pytest.fixture
+def base(school: School) -> Path:
+    return school.home.model(school.sha256)
+
+
+@pytest.fixture
+def folder(school: School, tmp_path: Path) -> Path:
+    """The trained adapter, to be spoilt."""
+    shutil.copytree(school.home.run(RUN) / "result", tmp_path / "result")
+    return tmp_path / "result"
+
+
+def tensors(path: Path) -> dict[str, Any]:
+    return {tensor.name: tensor.data for tensor in gguf.GGUFReader(str(path)).tensors}
+
+
+def configured(folder: Path, **changes: object) -> None:
+    path = folder / adapter.CONFIG
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def reweighted(folder: Path, weights: dict[str, torch.Tensor]) -> None:
+    save_file(weights, folder / adapter.WEIGHTS)
+
+
+def test_every_pair_is_written_as_llama_cpp_reads_it(base: Path, folder: Path, tmp_path: Path) -> None:
+    adapter.export(base, folder, tmp_path / "a.gguf")
+    contents, made = read_gguf(tmp_path / "a.gguf"), tensors(tmp_path / "a.gguf")
+    wanted = {"general.architecture": "llama", "general.type": "adapter", "adapter.type": "lora"}
+    assert {name: contents.values[name] for name in wanted} == wanted
+    assert contents.values["adapter.lora.alpha"] == 16.0
+    weights = load_file(folder / adapter.WEIGHTS)
+    assert len(made) == len(weights) == 28
+    mine = weights["base_model.model.model.layers.1.mlp.down_proj.lora_B.weight"].numpy()
+    assert np.array_equal(made["blk.1.ffn_down.weight.lora_b"], mine.astype(np.float16))
+    mine = weights["base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"].numpy()
+    assert np.array_equal(made["blk.0.attn_q.weight.lora_a"], mine.astype(np.float16))
+
+
+def test_rows_of_q_and_k_are_interleaved_head_by_head(base: Path, folder: Path, tmp_path: Path) -> None:
+    """Heads of eight rows: 0 4 1 5 2 6 3 7 in each; four heads for q, two for k, and nothing else moves."""
+    adapter.export(base, folder, tmp_path / "a.gguf")
+    weights, made = load_file(folder / adapter.WEIGHTS), tensors(tmp_path / "a.gguf")
+    order = [0, 4, 1, 5, 2, 6, 3, 7]
+    for module, name, heads in (("q_proj", "attn_q", 4), ("k_proj", "attn_k", 2), ("v_proj", "attn_v", 0)):
+        rows = weights[f"base_model.model.model.layers.0.self_attn.{module}.lora_B.weight"].numpy()
+        moved = [8 * head + row for head in range(heads) for row in order] or list(range(len(rows)))
+        assert np.array_equal(made[f"blk.0.{name}.weight.lora_b"], rows[moved].astype(np.float16)), name
+
+
+def test_the_same_adapter_gives_the_same_bytes(base: Path, folder: Path, tmp_path: Path) -> None:
+    for name in ("a.gguf", "b.gguf"):
+        adapter.export(base, folder, tmp_path / name)
+    assert (tmp_path / "a.gguf").read_bytes() == (tmp_path / "b.gguf").read_bytes()
+
+
+def test_alpha_gives_llama_cpp_the_scale_that_peft_computed(base: Path, folder: Path, tmp_path: Path) -> None:
+    configured(folder, use_rslora=True)
+    adapter.export(base, folder, tmp_path / "a.gguf")
+    alpha = read_gguf(tmp_path / "a.gguf").values["adapter.lora.alpha"]
+    assert isinstance(alpha, float) and alpha / 8 == pytest.approx(16 / 8**0.5)
+
+
+def refused(base: Path, folder: Path, code: str = "AW-MOD-03") -> str:
+    target = folder.parent / "refused.gguf"
+    with pytest.raises(ModelError) as error:
+        adapter.export(base, folder, target)
+    assert error.value.code == code and error.value.hint
+    assert not target.exists() and list(folder.parent.glob(".model-*")) == []
+    return error.value.message
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"use_dora": True}, "use_dora"),
+        ({"bias": "all"}, "bias"),
+        ({"peft_type": "IA3"}, "peft_type"),
+        ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
+        ({"rank_pattern": {"q_proj": 4}}, "rank_pattern"),
+        ({"alpha_pattern": {"q_proj": 4}}, "alpha_pattern"),
+        ({"fan_in_fan_out": True}, "fan_in_fan_out"),
+        ({"r": 0}, "r"),
+        ({"r": 4}, "has rank 8, its configuration says 4"),
+        ({"r": "eight"}, "cannot be read"),
+    ],
+)
+def test_what_is_no_plain_adapter_is_refused(base: Path, folder: Path, changes: dict[str, object], said: str) -> None:
+    configured(folder, **changes)
+    assert said in refused(base, folder)
+
+
+def test_tensors_that_do_not_fit_are_refused(base: Path, folder: Path) -> None:
+    whole = load_file(folder / adapter.WEIGHTS)
+    name = "base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight"
+    reweighted(folder, {**whole, name: torch.zeros(16, 8)})
+    assert "blk.0.attn_q.weight is 16 x 32 in it, and the base has 32 x 32" in refused(base, folder)
+    reweighted(folder, {key: value for key, value in whole.items() if key != name})
+    assert "half of a pair is missing: blk.0.attn_q.weight" in refused(base, folder)
+    reweighted(folder, {key.replace("layers.1.", "layers.9."): value for key, value in whole.items()})
+    assert "the base has no such tensor" in refused(base, folder)
+    reweighted(folder, {**whole, "base_model.model.model.embed_tokens.lora_embedding_A": torch.zeros(8, 4)})
+    assert "embed_tokens" in refused(base, folder)
+    reweighted(folder, {})
+    assert "it is empty" in refused(base, folder)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e5])
+def test_an_adapter_that_diverged_is_refused(base: Path, folder: Path, value: float) -> None:
+    whole = load_file(folder / adapter.WEIGHTS)
+    name = "base_model.model.model.layers.0.self_attn.v_proj.lora_A.weight"
+    reweighted(folder, {**whole, name: torch.full((8, 32), value)})
+    assert "the training diverged" in refused(base, folder)
+
+
+def test_a_pickled_adapter_is_answered_with_the_way_to_convert(base: Path, folder: Path) -> None:
+    torch.save(load_file(folder / adapter.WEIGHTS), folder / adapter.PICKLED_WEIGHTS)
+    (folder / adapter.WEIGHTS).unlink()
+    assert "adapter_model.bin is a pickle" in refused(base, folder, "AW-MOD-01")
+    (folder / adapter.PICKLED_WEIGHTS).rename(folder / adapter.WEIGHTS)
+    assert "adapter_model.safetensors is a pickle" in refused(base, folder, "AW-MOD-01")
+
+
+def test_damaged_weights_are_refused(base: Path, folder: Path) -> None:
+    path = folder / adapter.WEIGHTS
+    path.write_bytes(path.read_bytes()[:-100])
+    assert "its weights are damaged" in refused(base, folder)
+
+
+def header(path: Path, architecture: str, **heads: int) -> Path:
+    writer = gguf.GGUFWriter(str(path), architecture)
+    for name, value in heads.items():
+        writer.add_uint32(f"{architecture}.attention.{name}", value)
+    writer.add_tensor("token_embd.weight", np.zeros((4, 32), np.float32))
+    for layer, (part, rows) in ((0, ("attn_q", 32)), (1, ("attn_q", 32))):
+        writer.add_tensor(f"blk.{layer}.{part}.weight", np.zeros((rows, 32), np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def test_an_unknown_architecture_is_refused(folder: Path, tmp_path: Path) -> None:
+    base = header(tmp_path / "other.gguf", "qwen2", head_count=4)
+    assert "the architecture qwen2" in refused(base, folder, "AW-MOD-04")
+
+
+def test_a_base_that_does_not_say_its_heads_is_damaged(folder: Path, tmp_path: Path) -> None:
+    whole = load_file(folder / adapter.WEIGHTS)
+    reweighted(folder, {name: value for name, value in whole.items() if "q_proj" in name})
+    with pytest.raises(EngineError) as error:
+        adapter.export(header(tmp_path / "headless.gguf", "llama"), folder, tmp_path / "a.gguf")
+    assert error.value.code == "AW-ENG-05"
+    adapter.export(header(tmp_path / "base.gguf", "llama", head_count=4), folder, tmp_path / "a.gguf")
+    assert (tmp_path / "a.gguf").is_file()  # without head_count_kv, k has as many heads as q
+
+
+def test_a_full_disk_leaves_no_half_of_an_adapter(
+    base: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OperateError) as error:
+        adapter.export(base, folder, tmp_path / "a.gguf")
+    assert error.value.code == "AW-OPS-01" and not (tmp_path / "a.gguf").exists()
+    assert list(tmp_path.glob(".model-*")) == []

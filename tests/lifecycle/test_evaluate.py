@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from archwright.engines.config import EngineConfig
+from archwright.errors import EngineError, ModelError
+from archwright.lifecycle import evaluate, registry, served
+from archwright.settings import child_environment
+
+from .conftest import PASSED, Pupil, Stage
+
+
+def silent(_text: str) -> None:
+    pass
+
+
+def test_what_was_found_is_kept(pupil: Pupil) -> None:
+    made = pupil.register()
+    first = evaluate.evaluate(pupil.store, pupil.home, made, silent)
+    assert first.passed and first.model == made.id
+    assert {gate.name for gate in first.gates} == {"quality", "export"}
+    assert registry.evaluation(pupil.store, made.id) == first
+    second = evaluate.evaluate(pupil.store, pupil.home, made, silent)
+    assert (second.scores, second.gates) == (first.scores, first.gates)  # the same each time
+    assert registry.evaluation(pupil.store, made.id) == second != first
+
+
+def test_a_missing_file_is_made_again_from_its_run(pupil: Pupil) -> None:
+    made = pupil.register()
+    path = pupil.home.model(made.sha256, "gguf")
+    path.unlink()
+    assert evaluate.evaluate(pupil.store, pupil.home, made, silent).passed
+    assert path.is_file() and registry.all(pupil.store) == [made]
+
+
+def test_an_altered_file_is_not_looked_at(pupil: Pupil) -> None:
+    made = pupil.register()
+    path = pupil.home.model(made.sha256, "gguf")
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    with pytest.raises(ModelError) as refused:
+        evaluate.evaluate(pupil.store, pupil.home, made, silent)
+    assert refused.value.code == "AW-MOD-23" and registry.evaluation(pupil.store, made.id) is None
+
+
+SCRIPT = """
+import os, sys
+from archwright.home import Home
+from archwright.lifecycle import evaluate, registry, served
+from archwright.store import Store
+home = Home(sys.argv[1])
+store = Store(home.store_url)
+ask = served._ask
+async def told(client, asking):
+    print("asking", flush=True)
+    await ask(client, asking)
+    print("asked", flush=True)
+    sys.stdin.read()
+served._ask = told
+evaluate.evaluate(store, home, registry.find(store, "assistant"), lambda text: None)
+"""
+
+
+def test_an_evaluation_killed_in_the_middle_leaves_nothing_and_can_be_repeated(pupil: Pupil) -> None:
+    """kill -9 while its engine runs: no evaluation, and the engine leaves with it."""
+    made = pupil.register()
+    child = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, str(pupil.home.root)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=child_environment(),
+    )
+    assert child.stdout is not None and child.stdin is not None
+    assert [child.stdout.readline() for _ in range(2)] == [b"asking\n", b"asked\n"]
+    engines = naming(pupil.home.root, "archwright.engines")
+    assert len(engines) == 1
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    child.stdin.close()
+    child.stdout.close()
+    deadline = time.monotonic() + 10.0
+    while naming(pupil.home.root, "archwright.engines"):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert registry.evaluation(pupil.store, made.id) is None
+    assert evaluate.evaluate(pupil.store, pupil.home, made, silent).passed
+
+
+def naming(folder: Path, module: str) -> list[int]:
+    """The processes that run the module over the folder."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*"):
+        try:
+            told = (place / "cmdline").read_bytes().split(b"\0")
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if os.fsencode(folder) in told and module.encode() in told:
+            found.append(int(place.name))
+    return found
+
+
+def test_a_classifier_is_examined_by_its_own(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = stage.version()
+    told: list[str] = []
+    monkeypatch.setattr("archwright.lifecycle.classifier.examine", lambda store, home, model: ((), PASSED))
+    assert evaluate.evaluate(stage.store, stage.home, made, told.append).gates == PASSED
+    assert told == ["reading the held-out rows of rows@v1"]
+
+
+def config(**changes: object) -> EngineConfig:
+    fields = {"engine": "null", "socket": "gate-1", "alias": "m", "slots": 1, "context_tokens": 64}
+    return EngineConfig(**{**fields, "default_max_tokens": 8, **changes})  # type: ignore[arg-type]
+
+
+def test_an_engine_that_takes_too_long_is_stopped(stage: Stage) -> None:
+    with pytest.raises(ModelError) as late, served.running(stage.home, config(), deadline_s=0.0):
+        raise AssertionError("it must not be ready")
+    assert late.value.code == "AW-MOD-30" and "not ready within 0 s" in late.value.message
+    assert not list(stage.home.folder("run").iterdir())
+
+
+def test_an_engine_of_another_kind_is_not_taken_at_its_word(stage: Stage) -> None:
+    """The null engine answers completions without log-probabilities."""
+    with pytest.raises(EngineError):
+        served.log_probabilities(stage.home, config(), served.Asking([[1, 2]], 1, 4))
+    assert not list(stage.home.folder("run").iterdir())
+
+
+@pytest.mark.parametrize("reply", [{}, {"completion_probabilities": []}, {"completion_probabilities": [{"top": 1}]}])
+def test_a_reply_without_figures_is_no_reply(reply: dict[str, object]) -> None:
+    with pytest.raises(EngineError) as refused:
+        served._top(reply, "unix:/x")
+    assert refused.value.code == "AW-ENG-03" and "archwright[local]" in refused.value.hint
+
+
+def test_last_words_are_the_last_error_else_the_last_line(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text("loading\nAW-ENG-05  broken file\n          /x\n")
+    assert served.last_words(log) == "broken file"
+    log.write_text("loading\n\nterminate called\n\n")
+    assert served.last_words(log) == "terminate called"
+    log.write_text("x" * 100_000 + "\nthe end\n")
+    assert served.last_words(log) == "the end"
+    log.write_text("")
+    assert served.last_words(log) == ""

@@ -1,0 +1,231 @@
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from archwright.contract.lineage import Gate, ModelVersion, Promotion
+from archwright.contract.plan import Artefact, Plan
+from archwright.contract.record import replace
+from archwright.errors import ModelError, PlanFileError
+from archwright.lifecycle import endpoints, promote, registry
+from archwright.store import Store
+
+from ..training.tiny import artefact
+from .conftest import PASSED, Stage
+
+FAILED = Gate(name="export", passed=False, detail="served differs by 0.5, limit 0.1", value=0.5, limit=0.1, control=0.6)
+
+
+def refused(stage: Stage, version: ModelVersion) -> ModelError:
+    before = registry.history(stage.store)
+    with pytest.raises(ModelError) as error:
+        promote.promote(stage.store, stage.home, version, "me")
+    assert registry.history(stage.store) == before
+    assert error.value.exit_status == 12 and error.value.hint
+    return error.value
+
+
+def test_a_version_that_passed_its_gates_is_promoted(stage: Stage) -> None:
+    made = stage.version(gates=PASSED)
+    change = promote.promote(stage.store, stage.home, made, "anna")
+    assert (change.id, change.action, change.endpoint, change.model) == ("digits#1", "promote", "digits", made.id)
+    assert (change.previous, change.by) == (None, "anna")
+    assert registry.production(stage.store) == {"digits": made}
+
+
+def test_what_was_never_evaluated_is_refused(stage: Stage) -> None:
+    error = refused(stage, stage.version())
+    assert error.code == "AW-MOD-27" and error.hint == "archwright models evaluate digits@v1"
+
+
+def test_a_failed_gate_is_named_with_its_figures(stage: Stage) -> None:
+    error = refused(stage, stage.version(gates=(PASSED[0], FAILED)))
+    assert error.code == "AW-MOD-22"
+    assert "gate export: served differs by 0.5, limit 0.1" in error.message and "quality" not in error.message
+
+
+def test_an_evaluation_without_gates_shows_nothing(stage: Stage) -> None:
+    error = refused(stage, stage.version(gates=()))
+    assert error.code == "AW-MOD-22" and "no gate" in error.message
+
+
+def test_the_newest_evaluation_counts(stage: Stage) -> None:
+    made = stage.version(gates=(FAILED,))
+    stage.judged(made, PASSED)
+    promote.promote(stage.store, stage.home, made, "me")
+    other = stage.version(2, gates=PASSED)
+    stage.judged(other, (FAILED,))
+    assert refused(stage, other).code == "AW-MOD-22"
+
+
+def test_a_missing_or_altered_file_is_refused(stage: Stage) -> None:
+    made = stage.version(gates=PASSED)
+    path = stage.home.model(made.sha256, "onnx")
+    path.write_bytes(b"\x08digits X")
+    altered = refused(stage, made)
+    assert altered.code == "AW-MOD-23" and "has been altered" in altered.message and "remove it" in altered.hint
+    path.unlink()
+    missing = refused(stage, made)
+    assert missing.code == "AW-MOD-23" and "is missing" in missing.message and str(path) in str(missing.where)
+
+
+def test_what_is_in_production_is_not_promoted_again(stage: Stage) -> None:
+    made = stage.version(gates=PASSED)
+    promote.promote(stage.store, stage.home, made, "me")
+    assert refused(stage, made).code == "AW-MOD-24"
+
+
+def test_two_promoting_at_once_one_wins(stage: Stage) -> None:
+    """Both have decided before either writes."""
+    versions = [stage.version(number, gates=PASSED) for number in (1, 2)]
+    decided, errors = threading.Barrier(2), []
+
+    class Slow(Store):
+        def append(self, table: object, rows: object) -> None:
+            if table is registry.PROMOTIONS:
+                decided.wait()
+            super().append(table, rows)  # type: ignore[arg-type]
+
+    def run(version: ModelVersion) -> None:
+        store = Slow(stage.home.store_url)
+        try:
+            promote.promote(store, stage.home, version, "me")
+        except ModelError as error:
+            errors.append(error)
+        store.close()
+
+    threads = [threading.Thread(target=run, args=(version,)) for version in versions]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [error.code for error in errors] == ["AW-MOD-20"]
+    assert len(registry.history(stage.store, "digits")) == 1
+
+
+def rolled_back(stage: Stage) -> Promotion:
+    return promote.rollback(stage.store, stage.home, "digits", "me")
+
+
+def test_rollback_undoes_step_by_step_down_to_the_plan(stage: Stage) -> None:
+    first, second, third = (stage.version(number, gates=PASSED) for number in (1, 2, 3))
+    for version in (first, second, third):
+        promote.promote(stage.store, stage.home, version, "me")
+    assert [rolled_back(stage).model for _ in range(3)] == [second.id, first.id, None]
+    with pytest.raises(ModelError) as nothing:
+        rolled_back(stage)
+    assert nothing.value.code == "AW-MOD-26" and "its plan's own model is in production" in nothing.value.message
+    assert [(c.action, c.model) for c in registry.history(stage.store)] == [
+        ("promote", first.id),
+        ("promote", second.id),
+        ("promote", third.id),
+        ("rollback", second.id),
+        ("rollback", first.id),
+        ("rollback", None),
+    ]
+
+
+def test_after_a_rollback_and_a_promotion_the_way_back_is_the_one_that_led_there(stage: Stage) -> None:
+    first, second, third = (stage.version(number, gates=PASSED) for number in (1, 2, 3))
+    for version in (first, second):
+        promote.promote(stage.store, stage.home, version, "me")
+    assert rolled_back(stage).model == first.id
+    promote.promote(stage.store, stage.home, third, "me")
+    assert rolled_back(stage).model == first.id  # not second: it had been taken back
+    promote.promote(stage.store, stage.home, second, "me")  # what was taken back may come again
+    assert rolled_back(stage).model == first.id
+
+
+def test_a_rollback_further_than_one_step_is_followed(stage: Stage) -> None:
+    """Whoever writes history may go straight to the plan's own model."""
+    first, second = (stage.version(number, gates=PASSED) for number in (1, 2))
+    for version in (first, second):
+        promote.promote(stage.store, stage.home, version, "me")
+    seen = registry.history(stage.store, "digits")
+    registry.change(stage.store, seen, "rollback", ("digits", None), "supervisor", "it died")
+    promote.promote(stage.store, stage.home, second, "me")
+    assert rolled_back(stage).model is None
+
+
+def test_nothing_to_roll_back_names_what_is_in_production(stage: Stage) -> None:
+    with pytest.raises(ModelError) as nothing:
+        rolled_back(stage)
+    assert nothing.value.code == "AW-MOD-26" and "nothing was ever promoted" in nothing.value.message
+    promote.promote(stage.store, stage.home, stage.version(1, "shuttle", gates=PASSED), "me")
+    with pytest.raises(ModelError) as other:
+        promote.rollback(stage.store, stage.home, "shutle", "me")
+    assert other.value.hint == "in production: shuttle" and other.value.nearest == ("shuttle",)
+
+
+def test_a_rollback_to_a_file_that_is_gone_is_refused(stage: Stage) -> None:
+    first, second = (stage.version(number, gates=PASSED) for number in (1, 2))
+    for version in (first, second):
+        promote.promote(stage.store, stage.home, version, "me")
+    stage.home.model(first.sha256, "onnx").unlink()
+    with pytest.raises(ModelError) as gone:
+        rolled_back(stage)
+    assert gone.value.code == "AW-MOD-23" and registry.production(stage.store) == {"digits": second}
+
+
+def served_by(stage: Stage, plan: Plan, **changes: object) -> None:
+    pool = replace(plan.pools[0], **changes)
+    stage.home.plan.write_bytes(msgspec.json.encode(replace(plan, pools=(pool,))))
+
+
+@pytest.fixture
+def adapted() -> ModelVersion:
+    return ModelVersion(
+        id="assistant@v1",
+        name="assistant",
+        version=1,
+        at=0.0,
+        task="text-lora",
+        format="gguf",
+        sha256="0" * 64,
+        size_bytes=1,
+        run="r-1",
+        dataset_version="docs@v1",
+        base="tiny-llama",
+        base_sha256="a" * 64,
+    )
+
+
+def test_a_text_model_needs_a_workload_of_its_name_over_its_base(
+    stage: Stage, null_plan: Plan, adapted: ModelVersion
+) -> None:
+    assert endpoints.misfit(endpoints.read_plan(stage.home), adapted) == ""  # no plan yet
+
+    def misfit(model: ModelVersion = adapted, **changes: object) -> str:
+        served_by(stage, null_plan, **changes)
+        return endpoints.misfit(endpoints.read_plan(stage.home), model)
+
+    def base(sha256: str) -> Artefact:
+        return artefact(sha256, 1)
+
+    assert misfit(artefact=base("a" * 64)) == ""
+    assert misfit(artefact=None) == ""  # the null engine takes any adapter
+    assert "with null-model, and this is an adapter for tiny-llama" in misfit(artefact=base("b" * 64))
+    assert "no workload called assistant (its workloads: search)" in misfit(workloads=("search",))
+    external = replace(null_plan.pools[0].launch, engine="external", url="http://elsewhere/v1")
+    assert "from http://elsewhere/v1" in misfit(launch=external)
+    classifier = replace(adapted, task="image-classifier")
+    assert "is a workload of the plan, which serves text" in misfit(classifier)
+    assert misfit(replace(classifier, name="digits")) == ""
+
+
+def test_a_model_without_a_place_in_the_plan_is_refused(stage: Stage, null_plan: Plan) -> None:
+    made = stage.version(1, "assistant", gates=PASSED)
+    served_by(stage, null_plan)
+    error = refused(stage, made)
+    assert error.code == "AW-MOD-25" and str(stage.home.plan) in str(error.where)
+
+
+def test_a_damaged_plan_is_said(stage: Stage) -> None:
+    made = stage.version(gates=PASSED)
+    stage.home.plan.write_bytes(b"{")
+    with pytest.raises(PlanFileError) as error:
+        promote.promote(stage.store, stage.home, made, "me")
+    assert Path(str(error.value.where.file)) == stage.home.plan

@@ -1,0 +1,107 @@
+"""The gate on the real small model, quantised to 4 bit, with an adapter trained for a moment. Nightly: minutes."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from archwright.catalog.load import load
+from archwright.contract.lineage import Gate, ModelVersion, TrainingRun
+from archwright.contract.record import replace
+from archwright.home import Home
+from archwright.lake import ingest
+from archwright.lifecycle import adapter, evaluate, registry, text
+from archwright.store import Store
+from archwright.training import base, runs, work
+from archwright.training.loop import Hooks
+from archwright.training.runs import Job
+from archwright.training.spec import TrainSpec
+
+BASE = load().artefacts["SmolLM2-135M-Instruct"]
+RUN = "r-0000bbbb"
+
+
+def documented() -> str:
+    """What some functions of the standard library say of themselves."""
+    rows = []
+    for module in (json, os, os.path, shutil, inspect, pytest):
+        for name, member in inspect.getmembers(module, callable):
+            said = inspect.getdoc(member) or ""
+            if 40 < len(said) < 500:
+                rows.append({"prompt": f"What does {module.__name__}.{name} do?", "completion": said})
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+@pytest.fixture(scope="module")
+def trained(model_home: Home, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Store, Home, ModelVersion]]:
+    folder = tmp_path_factory.mktemp("real")
+    home = Home(folder / "home")
+    home.model(BASE.sha256).symlink_to(model_home.model(BASE.sha256))
+    base.prepare(home, BASE.sha256)
+    (folder / "docs.jsonl").write_text(documented(), encoding="utf-8")
+    store = Store(home.store_url)
+    version = ingest.ingest(home, store, ingest.Order(folder / "docs.jsonl", "docs")).version
+    spec = TrainSpec(
+        name="assistant", task="text-lora", dataset=version.id, base=BASE.model, steps=8, held_out=0.3, threads=1
+    )
+    runs.begin(home, Job(id=RUN, version=version, threads=1, base_sha256=BASE.sha256), spec)
+    work.drive(home, RUN, Hooks(lambda _progress: None))
+    run = TrainingRun(
+        id=RUN,
+        at=0.0,
+        name="assistant",
+        task="text-lora",
+        status="finished",
+        created_at=0.0,
+        dataset_version=version.id,
+        base=BASE.model,
+        base_sha256=BASE.sha256,
+    )
+    yield store, home, registry.register(store, home, run, work.result(home, RUN))
+    store.close()
+
+
+@pytest.mark.nightly
+def test_eight_steps_pass_both_gates(trained: tuple[Store, Home, ModelVersion]) -> None:
+    store, home, made = trained
+    assert made.licence == f"data docs@v1: not stated; base {BASE.model}: apache-2.0"
+    found = evaluate.evaluate(store, home, made, print)
+    assert found.passed
+    export = next(gate for gate in found.gates if gate.name == "export")
+    assert export.value is not None and export.limit is not None and export.control is not None
+    # A 4-bit base rounds by some hundredths of a nat; what was learned in eight steps stands far above.
+    assert 0.01 < export.value < export.limit < 0.3 < export.control
+
+
+@pytest.mark.nightly
+def test_an_export_without_the_reordering_of_q_and_k_fails(
+    trained: tuple[Store, Home, ModelVersion], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, home, made = trained
+    monkeypatch.setattr(adapter, "interleaved", lambda rows, heads: rows)
+    wrong = home.folder("models") / "wrong"
+    adapter.export(home.model(BASE.sha256), home.run(RUN) / "result", wrong)
+    sha256, _ = registry.keep_file(home, wrong, "gguf")
+    assert not gate_of(store, home, replace(made, sha256=sha256)).passed
+
+
+@pytest.mark.nightly
+def test_an_export_of_half_the_scale_fails(trained: tuple[Store, Home, ModelVersion], tmp_path: Path) -> None:
+    store, home, made = trained
+    shutil.copytree(home.run(RUN) / "result", tmp_path / "half")
+    config = json.loads((tmp_path / "half" / adapter.CONFIG).read_text())
+    (tmp_path / "half" / adapter.CONFIG).write_text(json.dumps({**config, "lora_alpha": config["lora_alpha"] / 2}))
+    wrong = home.folder("models") / "half"
+    adapter.export(home.model(BASE.sha256), tmp_path / "half", wrong)
+    sha256, _ = registry.keep_file(home, wrong, "gguf")
+    assert not gate_of(store, home, replace(made, sha256=sha256)).passed
+
+
+def gate_of(store: Store, home: Home, model: ModelVersion) -> Gate:
+    return next(gate for gate in text.examine(store, home, model, print)[1] if gate.name == "export")

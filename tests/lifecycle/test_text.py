@@ -1,0 +1,197 @@
+"""The gate against the real engine, the real reference and an adapter that was really trained, on a tiny model."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import pytest
+from safetensors.torch import load_file, save_file
+
+from archwright.contract.lineage import Gate, ModelVersion, Score
+from archwright.contract.record import replace
+from archwright.errors import ModelError, TrainError
+from archwright.home import Home
+from archwright.lifecycle import adapter, registry, text
+from archwright.lifecycle.served import Asking
+from archwright.training import runs
+from archwright.training.packing import Encoded
+
+from .conftest import RUN, Pupil
+
+Change = Callable[[str, Any], Any]
+
+
+def examined(pupil: Pupil, model: ModelVersion) -> tuple[dict[str, Score], dict[str, Gate]]:
+    told: list[str] = []
+    scores, gates = text.examine(pupil.store, pupil.home, model, told.append)
+    assert len(told) == 3
+    return {score.metric: score for score in scores}, {gate.name: gate for gate in gates}
+
+
+def reweighted(pupil: Pupil, change: Change) -> None:
+    """Alter the adapter that the run left."""
+    path = pupil.result / adapter.WEIGHTS
+    save_file({name: change(name, value).contiguous() for name, value in load_file(path).items()}, path)
+
+
+def test_a_trained_adapter_is_better_than_its_base_and_served_as_trained(pupil: Pupil) -> None:
+    scores, gates = examined(pupil, pupil.register())
+    assert gates["quality"].passed and gates["export"].passed
+    nll, change = scores["nll_per_token"], scores["nll_per_token_change"]
+    assert nll.baseline is not None and nll.low < nll.value < nll.high < nll.baseline
+    assert change.high < 0.0 and change.value == pytest.approx(nll.value - nll.baseline)
+    assert nll.items >= 20 and nll.baseline_name == "tiny-llama"
+    assert scores["perplexity"].value == pytest.approx(np.exp(nll.value))
+    export = gates["export"]
+    assert export.value is not None and export.limit is not None and export.control is not None
+    assert export.value < export.limit < 0.1 < export.control
+    assert not list(pupil.home.folder("run").iterdir()) and not list(pupil.home.folder("logs").iterdir())
+
+
+def exported_wrongly(pupil: Pupil, change: Callable[[Path], None]) -> Gate:
+    """The gate's verdict when the file that is served is not what the run left."""
+    made = pupil.register()
+    path = pupil.home.folder("models") / "wrong"
+    change(path)
+    sha256, size_bytes = registry.keep_file(pupil.home, path, "gguf")
+    return examined(pupil, replace(made, sha256=sha256, size_bytes=size_bytes))[1]["export"]
+
+
+def test_an_export_without_the_reordering_of_q_and_k_fails(pupil: Pupil, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(adapter, "interleaved", lambda rows, heads: rows)
+    found = exported_wrongly(
+        pupil, lambda path: adapter.export(pupil.home.model(pupil.run.base_sha256), pupil.result, path)
+    )
+    assert not found.passed and "what is served is not what was trained" in found.detail
+
+
+def test_an_export_with_b_zeroed_fails(pupil: Pupil) -> None:
+    whole = (pupil.result / adapter.WEIGHTS).read_bytes()
+
+    def export(path: Path) -> None:
+        reweighted(pupil, lambda name, value: value * 0.0 if "lora_B" in name else value)
+        adapter.export(pupil.home.model(pupil.run.base_sha256), pupil.result, path)
+        (pupil.result / adapter.WEIGHTS).write_bytes(whole)
+
+    found = exported_wrongly(pupil, export)
+    assert not found.passed and found.value == pytest.approx(found.control)
+
+
+def test_an_adapter_that_does_almost_nothing_fails_on_its_control(pupil: Pupil) -> None:
+    """What is served matches, and that says nothing: without the adapter it would match as well."""
+    reweighted(pupil, lambda name, value: value * 1e-3 if "lora_B" in name else value)
+    _scores, gates = examined(pupil, pupil.register())
+    export = gates["export"]
+    assert export.value is not None and export.limit is not None and export.value < export.limit
+    assert not export.passed and "too little to tell if it is applied" in export.detail
+
+
+def test_a_merge_to_four_bit_would_not_be_served_as_trained(pupil: Pupil) -> None:
+    """Why adapters are not merged: the same comparison, with a merged and requantised model in the adapter's place."""
+    pupil.register()
+    base = pupil.home.model(pupil.run.base_sha256)
+    merged = pupil.home.folder("models") / "merged"
+    merge(base, pupil.result, merged)
+    sha256, _ = registry.keep_file(pupil.home, merged, "gguf")
+    engine = text._engine
+
+    def with_merged(home: Home, model: ModelVersion, asking: Asking, adapter_sha256: str | None) -> Any:
+        if adapter_sha256 is None:
+            return engine(home, model, asking, None)
+        return engine(home, replace(model, base_sha256=sha256), asking, None)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(text, "_engine", with_merged)
+        found = examined(pupil, registry.find(pupil.store, "assistant"))[1]["export"]
+    assert not found.passed and "what is served is not what was trained" in found.detail
+
+
+def merge(base: Path, folder: Path, target: Path) -> None:
+    """The base with the adapter added in and every matrix rounded to 4 bit."""
+    reader, pairs = gguf.GGUFReader(str(base)), adapter._pairs(adapter.read_weights(folder), folder)
+    pairs = adapter._laid_out(pairs, adapter.Heads(4, 2))
+    scale, kind = adapter.read_config(folder).scale, gguf.GGMLQuantizationType.Q4_1
+    writer = gguf.GGUFWriter(str(target), "llama")
+    for name, field in reader.fields.items():
+        if not name.startswith("GGUF.") and name != "general.architecture":
+            of = field.types[-1] if field.types[0] == gguf.GGUFValueType.ARRAY else None
+            writer.add_key_value(name, field.contents(), field.types[0], of)
+    for tensor in reader.tensors:
+        if tensor.name not in pairs:
+            writer.add_tensor(tensor.name, np.asarray(tensor.data))
+            continue
+        a, b = pairs[tensor.name]
+        whole = np.asarray(tensor.data, np.float32) + np.float32(scale) * (b @ a)
+        writer.add_tensor(tensor.name, gguf.quants.quantize(whole.astype(np.float32), kind), raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def test_an_adapter_that_learned_nothing_is_not_called_better(pupil: Pupil) -> None:
+    """Turned around, the update makes the model worse."""
+    reweighted(pupil, lambda name, value: -value if "lora_B" in name else value)
+    scores, gates = examined(pupil, pupil.register())
+    assert not gates["quality"].passed and "not shown to be better" in gates["quality"].detail
+    assert scores["nll_per_token_change"].value > 0
+    assert gates["export"].passed  # it is served as it is, which is bad
+
+
+def test_an_adapter_the_engine_refuses_is_answered_with_its_last_words(pupil: Pupil) -> None:
+    made = pupil.register()
+    broken = pupil.home.folder("models") / "broken"
+    broken.write_bytes(b"GGUF and then nothing")
+    sha256, _ = registry.keep_file(pupil.home, broken, "gguf")
+    with pytest.raises(ModelError) as refused:
+        examined(pupil, replace(made, sha256=sha256))
+    assert refused.value.code == "AW-MOD-30" and "not a whole GGUF model file" in refused.value.message
+    log = Path(str(refused.value.where.file))
+    assert log.is_file() and "AW-ENG-05" in log.read_text()
+    assert not list(pupil.home.folder("run").iterdir())
+
+
+def test_without_held_out_rows_there_is_nothing_to_say(pupil: Pupil) -> None:
+    spec = replace(runs.spec(pupil.home, RUN), held_out=0.0)
+    runs.begin(pupil.home, runs.job(pupil.home, RUN), spec)
+    with pytest.raises(ModelError) as refused:
+        examined(pupil, pupil.register())
+    assert refused.value.code == "AW-MOD-31" and "held_out: 0.1" in refused.value.hint
+
+
+def test_few_held_out_rows_pass_no_gate(pupil: Pupil) -> None:
+    spec = replace(runs.spec(pupil.home, RUN), held_out=0.02)
+    runs.begin(pupil.home, runs.job(pupil.home, RUN), spec)
+    _scores, gates = examined(pupil, pupil.register())
+    assert not gates["quality"].passed and "are needed: not shown" in gates["quality"].detail
+    assert not gates["export"].passed and "could be compared" in gates["export"].detail
+
+
+def test_a_run_whose_folder_is_gone_cannot_be_examined(pupil: Pupil) -> None:
+    made = pupil.register()
+    shutil.rmtree(pupil.home.run(RUN))
+    with pytest.raises(TrainError) as refused:
+        examined(pupil, made)
+    assert refused.value.code == "AW-TRN-22"
+
+
+def test_windows_lie_around_the_first_learned_token() -> None:
+    long = Encoded(list(range(500)), [place >= 200 for place in range(500)])
+    window = text._window(long)
+    assert window is not None and window.ids == list(range(200 - text.BEFORE, 200 + text.AFTER))
+    assert [window.ids[place] for place in window.places] == [200, 221, 242, 263]
+    whole = text._window(Encoded(list(range(9)), [True] * 9))
+    assert whole is not None and whole.ids == list(range(9)) and whole.places == [1, 3, 5, 8]
+    assert text._window(Encoded(list(range(9)), [place >= 6 for place in range(9)])) is None
+
+
+def test_items_are_bounded_by_their_tokens() -> None:
+    item = Encoded(list(range(1500)), [True] * 1500)
+    nothing = Encoded([1], [False])
+    assert text._bounded([nothing, item, item, item]) == [item, item]
+    assert text._bounded([Encoded(list(range(5000)), [True] * 5000)]) != []

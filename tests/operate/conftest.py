@@ -1,0 +1,215 @@
+"""A platform with null engines, model versions made up in its home, and clients that never let up."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import aiohttp
+import msgspec
+import pytest
+
+from archwright import api
+from archwright.contract.lineage import ModelVersion, Promotion, Task
+from archwright.contract.plan import Plan
+from archwright.contract.record import replace
+from archwright.engines.null import MARK
+from archwright.home import Home
+from archwright.lifecycle import registry
+from archwright.operate import rollout, state
+from archwright.plan.file import write_plan
+from archwright.store import Store
+
+BASE = "null-model"
+ENDPOINT = "assistant"
+
+
+def until(true: Callable[[], object], seconds: float = 20.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
+
+
+class Stage:
+    """One home: versions are files of a few bytes, which the null engine takes for adapters."""
+
+    def __init__(self, home: Home, plan: Plan) -> None:
+        self.home = home
+        self.plan = plan
+        self.store = Store(home.store_url)
+        self.url = ""
+
+    @cached_property
+    def key(self) -> str:
+        return api.key.create(tenant="acme").key
+
+    def up(self, **settings: Any) -> None:
+        """Up with the plan's null engine, its settings changed."""
+        pool = replace(self.plan.pools[0], slots=64, launch=replace(self.plan.pools[0].launch, settings=settings))
+        self.start(replace(self.plan, pools=(pool,)))
+
+    def start(self, plan: Plan) -> None:
+        path = self.home.root.parent / "plan.json"
+        write_plan(plan, path)
+        self.url = api.up(str(path), detach=True, port=0).started.url
+
+    def version(self, name: str = ENDPOINT, *, task: Task = "text-lora", data: bytes | None = None) -> ModelVersion:
+        number = len(self.store.rows(registry.MODELS, {"name": name})) + 1
+        data = f"{name} {number}".encode() if data is None else data
+        form = "gguf" if task == "text-lora" else "onnx"
+        made = ModelVersion(
+            id=f"{name}@v{number}",
+            name=name,
+            version=number,
+            at=time.time(),
+            task=task,
+            format="gguf" if task == "text-lora" else "onnx",
+            sha256=hashlib.sha256(data).hexdigest(),
+            size_bytes=len(data),
+            run=f"r-{name}-{number}",
+            dataset_version="docs@v1",
+            base=BASE,
+        )
+        self.home.model(made.sha256, form).write_bytes(data)
+        self.store.append(registry.MODELS, [made])
+        return made
+
+    def change(self, version: ModelVersion | None, endpoint: str = ENDPOINT) -> Promotion:
+        """Into the history, as `models promote` and `rollback` do it."""
+        seen = registry.history(self.store, endpoint)
+        to = (endpoint, version.id if version else None)
+        return registry.change(self.store, seen, "promote" if version else "rollback", to, "local")
+
+    def switch(self, version: ModelVersion | None, endpoint: str = ENDPOINT) -> float:
+        """Change and wait until it is served; the seconds that took."""
+        began = time.monotonic()
+        rollout.wait(self.home, self.store, self.change(version, endpoint).id, 30.0)
+        return time.monotonic() - began
+
+    def state(self) -> state.State:
+        found = state.running(self.home)
+        assert found is not None
+        return found
+
+    def pids(self) -> dict[str, int]:
+        return {"supervisor": self.state().supervisor_pid, **{p.name: p.pid for p in self.state().processes}}
+
+    def serving(self) -> dict[str, str]:
+        """Process -> version of the engines that run, in whatever phase."""
+        return {p.name: p.serves for p in self.state().processes if p.name != "gateway"}
+
+    def log(self, name: str) -> str:
+        return self.home.log(name).read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def stage(home: Home, null_plan: Plan) -> Iterator[Stage]:
+    made = Stage(home, null_plan)
+    yield made
+    api.down()
+    made.store.close()
+
+
+class Reply(NamedTuple):
+    """One answer as a client saw it: `failure` says what was wrong with it."""
+
+    began: float
+    took_s: float
+    version: str
+    failure: str
+    request: str
+
+
+class Clients:
+    """`count` clients at once, half of them streaming, each asking again as soon as it has its answer. An answer's
+    marks tell which engine spoke; the reply's header must say the same."""
+
+    def __init__(self, url: str, key: str, count: int, *, tokens: int = 24, model: str = ENDPOINT) -> None:
+        self.replies: list[Reply] = []
+        self.marks: dict[str, str] = {}
+        self._url = url
+        self._key = key
+        self._count = count
+        self._tokens = tokens
+        self._model = model
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()))
+
+    def __enter__(self) -> Clients:
+        self._thread.start()
+        until(lambda: len(self.replies) >= self._count)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    @property
+    def failures(self) -> list[Reply]:
+        return [reply for reply in self.replies if reply.failure]
+
+    @property
+    def versions(self) -> list[str]:
+        """The versions that answered, in the order they came."""
+        return list(dict.fromkeys(reply.version for reply in sorted(self.replies, key=lambda r: r.began)))
+
+    def percentile_s(self, q: float) -> float:
+        times = sorted(reply.took_s for reply in self.replies)
+        return times[min(len(times) - 1, int(q * len(times)))]
+
+    async def _run(self) -> None:
+        headers = {"authorization": f"Bearer {self._key}"}
+        async with aiohttp.ClientSession(headers=headers, connector=aiohttp.TCPConnector(limit=0)) as session:
+            await asyncio.gather(*(self._client(session, number % 2 == 0) for number in range(self._count)))
+
+    async def _client(self, session: aiohttp.ClientSession, stream: bool) -> None:
+        while not self._stop.is_set():
+            began = time.monotonic()
+            try:
+                version, request, failure = await self._ask(session, stream)
+            except (aiohttp.ClientError, OSError) as error:
+                version = request = ""
+                failure = f"{type(error).__name__} {error}"
+            self.replies.append(Reply(began, time.monotonic() - began, version, failure, request))
+
+    async def _ask(self, session: aiohttp.ClientSession, stream: bool) -> tuple[str, str, str]:
+        body = {
+            "model": self._model,
+            "messages": [{"role": "user", "content": "Go on."}],
+            "max_tokens": self._tokens,
+            "stream": stream,
+        }
+        async with session.post(f"{self._url}/v1/chat/completions", json=body) as reply:
+            data = await reply.read()
+            version = reply.headers.get("x-archwright-model", "")
+            if reply.status != 200:
+                return version, "", f"{reply.status} {data.decode()}"
+            return version, reply.headers["x-request-id"], self._wrong(_text(data, stream), version)
+
+    def _wrong(self, text: str, version: str) -> str:
+        """What does not fit between what was said and who the header says spoke."""
+        words = text.split()
+        if len(words) != self._tokens:
+            return f"{len(words)} of {self._tokens} words: {text!r}"
+        said = {word for word in words if len(word) == MARK and word in self.marks.values()}
+        wanted = {self.marks[version]} if self.marks.get(version) else set()
+        return "" if said == wanted else f"{version} said {text!r}"
+
+    def knows(self, *versions: ModelVersion) -> Clients:
+        self.marks |= {version.id: version.sha256[:MARK] for version in versions}
+        return self
+
+
+def _text(data: bytes, stream: bool) -> str:
+    if not stream:
+        return str(msgspec.json.decode(data)["choices"][0]["message"]["content"])
+    lines = [line[6:] for line in data.split(b"\n\n") if line.startswith(b"data: ")]
+    assert lines.pop() == b"[DONE]", "a stream without its end"
+    deltas = [choice["delta"] for line in lines for choice in msgspec.json.decode(line)["choices"]]
+    return "".join(delta.get("content") or "" for delta in deltas)

@@ -1,0 +1,132 @@
+"""Blue/green with the real engine, the real small model and a real adapter: random, of rank 1, and loud."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections import defaultdict
+from pathlib import Path
+
+import aiohttp
+import gguf
+import numpy as np
+import pytest
+
+from archwright.catalog.load import load
+from archwright.contract.plan import Launch, Plan
+from archwright.contract.record import replace
+from archwright.errors import OperateError
+from archwright.home import Home
+
+from .conftest import Stage, until
+
+pytestmark = pytest.mark.enable_socket
+ARTEFACT = load().artefacts["SmolLM2-135M-Instruct"]
+LAYERS, WIDTH, LOUD = 30, 576, 0.02
+
+
+def write_adapter(path: Path, seed: int) -> bytes:
+    """Rank 1 on every attention output; the engine multiplies alpha / rank = 1 times what these make."""
+    chance = np.random.default_rng(seed)
+    writer = gguf.GGUFWriter(str(path), "llama")
+    writer.add_string("general.type", "adapter")
+    writer.add_string("adapter.type", "lora")
+    writer.add_float32("adapter.lora.alpha", 1.0)
+    for layer in range(LAYERS):
+        name = f"blk.{layer}.attn_output.weight"
+        writer.add_tensor(f"{name}.lora_a", chance.normal(size=(1, WIDTH)).astype(np.float32))
+        writer.add_tensor(f"{name}.lora_b", (LOUD * chance.normal(size=(WIDTH, 1))).astype(np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path.read_bytes()
+
+
+class Askers:
+    """Clients of a real engine, half of them streaming: what each version said, and what failed."""
+
+    def __init__(self, stage: Stage, count: int) -> None:
+        self.said: dict[str, set[str]] = defaultdict(set)
+        self.failed: list[str] = []
+        self._stage = stage
+        self._count = count
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()))
+
+    def __enter__(self) -> Askers:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    async def _run(self) -> None:
+        await asyncio.gather(*(self._client(number % 2 == 0) for number in range(self._count)))
+
+    async def _client(self, stream: bool) -> None:
+        while not self._stop.is_set():
+            version, text = await ask(self._stage, "assistant", stream)
+            if text:
+                self.said[version].add(text)
+            else:
+                self.failed.append(version)
+
+
+async def ask(stage: Stage, model: str, stream: bool) -> tuple[str, str]:
+    """The version that answered and what it said; nothing where that is not a whole answer."""
+    body = {
+        "model": model,
+        "messages": [{"role": "user", "content": "Name a colour of the rainbow."}],
+        "max_tokens": 6,
+        "temperature": 0,
+        "stream": stream,
+    }
+    headers = {"authorization": f"Bearer {stage.key}"}
+    async with (
+        aiohttp.ClientSession(headers=headers) as session,
+        session.post(f"{stage.url}/v1/chat/completions", json=body) as reply,
+    ):
+        data = await reply.text()
+        version = reply.headers.get("x-archwright-model", f"{reply.status} {data}")
+    if reply.status != 200 or (stream and not data.endswith("data: [DONE]\n\n")):
+        return version, ""
+    if not stream:
+        return version, str(json.loads(data)["choices"][0]["message"]["content"])
+    events = [json.loads(line[6:]) for line in data.split("\n\n") if line.startswith("data: {")]
+    return version, "".join(choice["delta"].get("content") or "" for event in events for choice in event["choices"])
+
+
+@pytest.fixture
+def real_plan(null_plan: Plan, home: Home, model_home: Home) -> Plan:
+    home.model(ARTEFACT.sha256).symlink_to(model_home.model(ARTEFACT.sha256))
+    pool = replace(
+        null_plan.pools[0],
+        model="smol",
+        slots=4,
+        context_tokens=256,
+        artefact=ARTEFACT,
+        launch=Launch(engine="llamacpp", settings={"threads": 1}),
+    )
+    return replace(null_plan, pools=(pool,))
+
+
+def test_a_real_adapter_comes_and_goes(stage: Stage, real_plan: Plan, tmp_path: Path) -> None:
+    version = stage.version(data=write_adapter(tmp_path / "a.gguf", 1))
+    broken = stage.version(data=b"GGUF and nothing more")
+    stage.start(real_plan)
+    with Askers(stage, 4) as askers:
+        until(lambda: askers.said["smol"], 30)
+        stage.switch(version)
+        until(lambda: askers.said[version.id], 30)
+        with pytest.raises(OperateError) as caught:
+            stage.switch(broken)
+        named, plain = asyncio.run(ask(stage, "smol", stream=True))
+        stage.switch(None)
+    assert caught.value.code == "AW-OPS-40" and "AW-ENG-05" in caught.value.message
+    assert askers.failed == []
+    assert set(askers.said) == {"smol", version.id}
+    assert not askers.said["smol"] & askers.said[version.id], "the adapter is heard"
+    assert (named, plain in askers.said["smol"]) == ("smol", True), "and exactly gone where the base is named"

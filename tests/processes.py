@@ -1,0 +1,33 @@
+"""Whether what a test started has left."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+
+def naming(folder: Path, part: str = "") -> dict[int, str]:
+    """The processes, by id, whose command line or environment names the folder, with their command lines; only those
+    whose command line has the `part`."""
+    found = {}
+    for place in Path("/proc").glob("[0-9]*"):
+        try:
+            line = (place / "cmdline").read_bytes()
+            if os.fsencode(folder) in line + b"\0" + (place / "environ").read_bytes():
+                found[int(place.name)] = line.replace(b"\0", b" ").decode(errors="replace").strip()
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            continue  # it has left, or is not ours
+    return {pid: command for pid, command in found.items() if part in command and pid != os.getpid()}
+
+
+def killed(folder: Path, command: str = "", within_s: float = 40.0) -> list[str]:
+    """Wait for the processes that name the folder (and `command`) to leave; kill those that do not, and tell what they
+    were. Ray's agents look only now and then whether their node is still there."""
+    until = time.monotonic() + within_s
+    while (found := naming(folder, command)) and time.monotonic() < until:
+        time.sleep(0.1)
+    for pid in found:
+        os.kill(pid, signal.SIGKILL)
+    return list(found.values())

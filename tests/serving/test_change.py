@@ -1,0 +1,153 @@
+"""Other endpoints under a running gateway: what it serves follows the file, and its note says what it let go of."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from archwright.contract.record import replace
+from archwright.home import Home, write_atomic
+from archwright.serving.change import read_note
+from archwright.serving.config import EndpointSpec, GatewayConfig
+
+from .conftest import Platform, Reply, endpoint, free_port, null_engine
+
+pytestmark = pytest.mark.enable_socket
+OLD = endpoint(addresses=("unix:old",), slots=4)
+TUNED = endpoint(addresses=("unix:new",), slots=4, version="m@v1")
+MARK = "a" * 12
+
+
+class Changing(Platform):
+    revision = 0
+
+    def change(self, *endpoints: EndpointSpec, wait: bool = True) -> None:
+        """What the supervisor does: the whole file anew, with the next revision."""
+        self.revision += 1
+        self.config = replace(self.config, endpoints=endpoints, revision=self.revision)
+        write_atomic(self.home.config("gateway"), msgspec.json.encode(self.config))
+        if wait:
+            self.until(lambda: self.noted()[0] == self.revision)
+
+    def noted(self) -> tuple[int, tuple[str, ...]]:
+        """(revision, addresses that still work for an earlier one) of the gateway that runs."""
+        assert self.gateway is not None
+        note = read_note(self.home)
+        return (note.revision, note.leaving) if note and note.pid == self.gateway.pid else (-1, ())
+
+    def version(self, **fields: object) -> str:
+        reply = self.chat(**fields)
+        assert reply.status == 200, reply.body
+        return reply.headers["x-archwright-model"]
+
+
+@pytest.fixture(scope="module")
+def changing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Changing]:
+    """An engine with an adapter beside one without; the gateway begins with the second."""
+    platform = Changing(Home(tmp_path_factory.mktemp("changing")), GatewayConfig(endpoints=(OLD,), port=free_port()))
+    try:
+        platform.home.model("a" * 64).touch()
+        platform.start_engine(null_engine("old", slots=4, tpot_s=0.05), wait=False)
+        platform.start_engine(replace(null_engine("new", slots=4), adapter_sha256="a" * 64))
+        platform.start_gateway()
+        yield platform
+    finally:
+        platform.close()
+
+
+def test_who_runs_stays_and_who_comes_gets_the_new_one(changing: Changing) -> None:
+    changing.change(OLD)
+    said: list[Reply] = []
+    threads = [threading.Thread(target=lambda: said.append(changing.chat(max_tokens=40))) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    changing.until(lambda: changing.in_flight() == 2)
+    changing.change(TUNED)
+    assert changing.noted() == (changing.revision, ("unix:old",))
+    new = changing.chat(model="desk", stream=True)
+    assert new.headers["x-archwright-model"] == "m@v1" and MARK in new.body.decode()
+    for thread in threads:
+        thread.join()
+    assert [reply.headers["x-archwright-model"] for reply in said] == ["m", "m"]
+    assert not any(MARK in reply.body.decode() for reply in said)
+    changing.until(lambda: changing.noted() == (changing.revision, ()))
+    plain = changing.chat(model="m")
+    assert plain.headers["x-archwright-model"] == "m" and MARK not in plain.body.decode()
+
+
+def test_a_new_engine_that_does_not_answer_is_not_changed_to(changing: Changing) -> None:
+    changing.change(OLD)
+    changing.change(endpoint(addresses=("unix:nobody",), slots=4, version="m@v2"), wait=False)
+    before = changing.revision - 1
+    for _ in range(3):
+        assert changing.version() == "m" and changing.noted()[0] == before
+    changing.change(TUNED)
+    assert changing.version(model="desk") == "m@v1"
+
+
+def test_endpoints_come_and_go(changing: Changing) -> None:
+    changing.change(OLD)
+    night = endpoint(workload="night", pool="p/night", addresses=("unix:new",), version="night@v1", slots=4)
+    changing.change(OLD, night)
+    assert (changing.version(model="night"), changing.version(model="desk"), changing.version()) == (
+        "night@v1",
+        "m",
+        "m",
+    )
+    names = [model["id"] for model in changing.get("/v1/models").json["data"]]
+    assert names == ["m", "desk", "night"]
+    assert changing.get("/readyz", key=None).json["pools"] == {"ready": 2, "total": 2}
+    changing.change(OLD)
+    assert changing.chat(model="night").status == 404
+    assert changing.get("/readyz", key=None).json["pools"] == {"ready": 1, "total": 1}
+
+
+def test_a_file_that_cannot_be_read_changes_nothing_and_is_said_once(changing: Changing) -> None:
+    changing.change(OLD)
+    write_atomic(changing.home.config("gateway"), b"{")
+    log = changing.home.log("gateway")
+    changing.until(lambda: "change failed" in log.read_text())
+    for _ in range(3):
+        assert changing.version() == "m"
+    changing.change(TUNED)
+    assert log.read_text().count("change failed") == 1
+    assert changing.version(model="desk") == "m@v1"
+
+
+def test_a_gateway_killed_and_started_again_serves_the_newest(changing: Changing) -> None:
+    changing.change(OLD)
+    changing.change(TUNED)
+    assert changing.gateway is not None
+    os.kill(changing.gateway.pid, signal.SIGKILL)
+    changing.gateway.wait()
+    if changing.gateway.stdin is not None:
+        changing.gateway.stdin.close()
+    assert read_note(changing.home) is not None
+    changing.start_gateway()
+    changing.until(lambda: changing.noted() == (changing.revision, ()))
+    assert changing.version(model="desk") == "m@v1"
+
+
+def test_embeddings_are_never_silently_those_of_an_adapter(changing: Changing) -> None:
+    """An engine cannot leave its adapter out of embeddings: who names the base is refused, who names the workload
+    is told which version made them."""
+    vectors = replace(null_engine("vectors", embeddings=True), adapter_sha256="a" * 64)
+    changing.start_engine(vectors)
+    changing.change(endpoint(addresses=("unix:vectors",), embeddings=True, version="m@v1"))
+    refused = changing.ask("POST", "/v1/embeddings", {"model": "m", "input": "x"})
+    assert refused.status == 400 and "'desk'" in refused.error["message"]
+    made = changing.ask("POST", "/v1/embeddings", {"model": "desk", "input": "x"})
+    assert made.status == 200 and made.headers["x-archwright-model"] == "m@v1"
+
+
+def test_a_note_that_is_none(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    assert read_note(home) is None
+    (home.folder("run") / "gateway.note.json").write_bytes(b'{"pid": "x"}')
+    assert read_note(home) is None

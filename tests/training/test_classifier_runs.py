@@ -1,0 +1,98 @@
+"""Both classifiers through the lake, the loop and a process that is killed: the end is the same as without the kill."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from archwright.contract.record import replace
+from archwright.errors import TrainError
+from archwright.home import Home
+from archwright.training import launch, runs, work
+from archwright.training.runs import Outcome
+
+from .rows import CANCER, DIGITS, begun, brought_in, cancer, digits, trained_run
+
+CASES = {
+    "digits": (replace(DIGITS, steps=250, checkpoint_every_steps=20), digits()),
+    "cancer": (replace(CANCER, steps=300, checkpoint_every_steps=20, learning_rate=0.01), cancer(absent=0.1)),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_killed_and_resumed_is_as_if_never_killed(tmp_path: Path, name: str) -> None:
+    spec, columns = CASES[name]
+    home = Home(tmp_path / "home")
+    version = brought_in(home, name, columns, tmp_path)
+    whole = trained_run(home, spec, version)
+    broken = begun(home, spec, version)
+    steps = _killed(home, broken, at=25)
+    assert steps[0] == 1 and runs.outcome(home, broken) is None
+    with runs.hold(home, broken) as lock:
+        resumed = [progress.step for progress in launch.start(home, broken, lock) if progress.loss is not None]
+    # It went on from a checkpoint: neither from the beginning nor past what was lost.
+    assert 1 < resumed[0] <= steps[-1] + 20 and (resumed[0] - 1) % 20 == 0 and resumed[-1] == spec.steps
+    one, other = _outcome(home, whole), _outcome(home, broken)
+    assert (one.weights_sha256, one.order_sha256, one.loss_last) == (
+        other.weights_sha256,
+        other.order_sha256,
+        other.loss_last,
+    )
+    files = [home.run(run) / "result" / "model.onnx" for run in (whole, broken)]
+    assert len({hashlib.sha256(file.read_bytes()).hexdigest() for file in files}) == 1
+    assert work.result(home, broken).labels == work.result(home, whole).labels
+
+
+def _killed(home: Home, run: str, at: int) -> list[int]:
+    """The steps heard of before SIGKILL."""
+    heard: list[int] = []
+    with runs.hold(home, run) as lock:
+        process = launch.start(home, run, lock)
+        with pytest.raises(TrainError, match="signal 9"):
+            for progress in process:
+                heard.append(progress.step)
+                if progress.step == at:
+                    os.kill(process.pid, signal.SIGKILL)
+    return heard
+
+
+def _outcome(home: Home, run: str) -> Outcome:
+    found = runs.outcome(home, run)
+    assert found is not None
+    return found
+
+
+def test_a_spec_and_a_version_decide_the_bytes(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    spec = replace(CANCER, steps=5)
+    version = brought_in(home, "cancer", cancer(), tmp_path)
+    one, again = (_outcome(home, trained_run(home, spec, version)) for _ in range(2))
+    other = _outcome(home, trained_run(home, replace(spec, learning_rate=0.2), version))
+    assert (again.weights_sha256, again.order_sha256) == (one.weights_sha256, one.order_sha256)
+    assert other.weights_sha256 != one.weights_sha256
+
+
+MANY = {**{name: [*values, *values] for name, values in cancer().items()}, "kind": [f"k{n}" for n in range(1138)]}
+
+
+@pytest.mark.parametrize(
+    ("columns", "code"),
+    [
+        ({**cancer(), "kind": ["benign"] * 569}, "AW-TRN-40"),
+        (MANY, "AW-TRN-40"),
+        ({"m00": ["text"] * 569, "kind": cancer()["kind"]}, "AW-TRN-13"),
+    ],
+)
+def test_rows_that_teach_nothing_end_the_run_before_its_first_step(
+    tmp_path: Path, columns: dict[str, Any], code: str
+) -> None:
+    home = Home(tmp_path / "home")
+    version = brought_in(home, "cancer", columns, tmp_path)
+    with pytest.raises(TrainError) as refused:
+        trained_run(home, replace(CANCER, steps=3, held_out=0.0), version)
+    assert refused.value.code == code and refused.value.hint

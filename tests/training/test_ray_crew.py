@@ -1,0 +1,91 @@
+"""The crew of several workers: two real processes whose tensors meet, and one of them that dies."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import distributed
+
+from archwright.errors import MissingError, TrainError
+from archwright.settings import child_environment
+from archwright.training.ray_crew import RayCrew
+
+# The other worker: its tensors, in the order of the calls below, and what it ends with in hexadecimal.
+OTHER = """
+import os, sys, torch
+from torch import distributed
+from archwright.training.ray_crew import RayCrew
+torch.set_num_threads(1)
+distributed.init_process_group("gloo", init_method="file://" + sys.argv[1], rank=1, world_size=2)
+crew = RayCrew()
+torch.manual_seed(1)
+first, second = [torch.randn(3, 5), torch.randn(7)], [torch.full((4,), float("nan"))]
+crew.mean(first, 30.0)
+crew.mean(second, 0.0)
+print(torch.cat([part.reshape(-1) for part in (*first, *second)]).numpy().tobytes().hex(), flush=True)
+os._exit(0)  # as a worker that dies: it takes leave of nobody
+"""
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """The second worker; this process is the first, and both stand in one process group."""
+    torch.set_num_threads(1)
+    meeting = tmp_path / "meeting"
+    environment = child_environment({"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"})
+    argv = [sys.executable, "-c", OTHER, str(meeting)]
+    child = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, env=environment)
+    try:
+        distributed.init_process_group("gloo", init_method=f"file://{meeting}", rank=0, world_size=2)
+        yield child
+    finally:
+        distributed.destroy_process_group()
+        child.kill()
+        child.communicate()
+
+
+def test_two_workers_end_with_the_same_bytes_and_know_when_one_is_gone(other: subprocess.Popen[str]) -> None:
+    crew = RayCrew()
+    assert (crew.rank, crew.size) == (0, 2)
+    torch.manual_seed(0)
+    mine: list[Any] = [torch.randn(3, 5, requires_grad=True), torch.randn(7, dtype=torch.float64)]
+    expected = _weighted(mine)
+    crew.mean(mine, 10.0)
+    alone: list[Any] = [torch.arange(4.0)]
+    crew.mean(alone, 5.0)
+    torch.testing.assert_close(torch.cat([part.reshape(-1).double() for part in mine]), expected, rtol=0, atol=3e-7)
+    assert mine[0].shape == (3, 5) and mine[0].requires_grad and mine[1].dtype == torch.float64
+    # A worker that had no rows does not count, whatever it holds.
+    assert alone[0].tolist() == [0.0, 1.0, 2.0, 3.0]
+
+    assert other.stdout is not None
+    theirs = bytes.fromhex(other.stdout.readline())
+    assert theirs == torch.cat([part.detach().reshape(-1).float() for part in (*mine, *alone)]).numpy().tobytes()
+
+    assert other.wait(30) == 0
+    with pytest.raises(TrainError, match="another worker of the crew is gone") as caught:
+        crew.mean(mine, 10.0)
+    assert caught.value.code == "AW-TRN-60"
+
+
+def _weighted(mine: list[Any]) -> Any:
+    """The mean of both workers' first tensors, weighted 10 to 30, in double precision."""
+    state = torch.get_rng_state()
+    torch.manual_seed(1)
+    theirs = [torch.randn(3, 5), torch.randn(7)]
+    torch.set_rng_state(state)
+    pairs = zip(mine, theirs, strict=True)
+    return torch.cat([(a.detach().double() * 10 + b.double() * 30).reshape(-1) / 40 for a, b in pairs])
+
+
+def test_without_torch_the_install_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(MissingError) as caught:
+        RayCrew()
+    assert caught.value.hint == "pip install 'archwright[ray]'"
