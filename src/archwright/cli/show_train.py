@@ -36,7 +36,7 @@ def training(result: Training) -> int:
     if began.status == "finished":
         out.print(f"run {began.id} is finished: nothing to do")
         return _outcome(began)
-    again = f", resumed for the {_ordinal(began.resumed)} time" if began.resumed else ""
+    again = f", resumed {_times(began.resumed)}" if began.resumed else ""
     out.print(
         f"run [bold]{began.id}[/]: {escape(began.name)} ({began.task}) on {escape(began.dataset_version)}, "
         f"{began.steps} steps{again}"
@@ -54,8 +54,8 @@ def training(result: Training) -> int:
     return _outcome(ended)
 
 
-def _ordinal(number: int) -> str:
-    return {1: "1st", 2: "2nd", 3: "3rd"}.get(number, f"{number}th")
+def _times(number: int) -> str:
+    return {1: "once", 2: "twice"}.get(number, f"{number} times")
 
 
 def _status(run: TrainingRun) -> int:
@@ -150,7 +150,7 @@ def _outcome(result: TrainingRun) -> int:
 def _facts(result: TrainingRun) -> list[tuple[str, str]]:
     unit = "tokens" if result.task == "text-lora" else "rows"
     facts = [
-        ("run", f"{result.id}  {result.status}" + (f", resumed {result.resumed} times" if result.resumed else "")),
+        ("run", f"{result.id}  {result.status}" + (f", resumed {_times(result.resumed)}" if result.resumed else "")),
         ("model", result.model or "-"),
         ("name", f"{result.name} ({result.task})"),
         ("dataset", result.dataset_version),
