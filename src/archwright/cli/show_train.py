@@ -39,7 +39,8 @@ def training(result: Training) -> int:
     again = f", resumed {_times(began.resumed)}" if began.resumed else ""
     out.print(
         f"run [bold]{began.id}[/]: {escape(began.name)} ({began.task}) on {escape(began.dataset_version)}, "
-        f"{began.steps} steps{again}"
+        f"{began.steps} steps{again}",
+        soft_wrap=True,
     )
     if not began.resumed:
         _promised(began)
@@ -49,7 +50,8 @@ def training(result: Training) -> int:
     line.end()
     ended = result.run
     if ended.status == "interrupted":
-        out.print(f"interrupted at step {ended.step} of {ended.steps}; go on with: archwright runs resume {ended.id}")
+        # Not through the console, which would break the line where somebody copies it.
+        show.text(f"interrupted at step {ended.step} of {ended.steps}; go on with: archwright runs resume {ended.id}")
         return INTERRUPTED
     return _outcome(ended)
 
@@ -143,7 +145,7 @@ def _outcome(result: TrainingRun) -> int:
     else:
         _promised(result)
     if result.status in ("interrupted", "failed"):
-        out.print(f"go on with: archwright runs resume {result.id}")
+        show.text(f"go on with: archwright runs resume {result.id}")
     return 0
 
 
