@@ -139,7 +139,6 @@ def test_two_workers_train_as_one_does(made: Made) -> None:
     alone, crew = adapter(made, made.alone), adapter(made, made.crew)
     moved = np.concatenate([alone[name].ravel() for name in sorted(alone) if "lora_B" in name])  # zero at first
     also = np.concatenate([crew[name].ravel() for name in sorted(crew) if "lora_B" in name])
-    print("DISTANCE", np.linalg.norm(moved - also) / np.linalg.norm(moved), losses)
     assert np.linalg.norm(moved - also) <= LEARNED_TOLERANCE * np.linalg.norm(moved)
 
 
@@ -232,7 +231,6 @@ def test_ray_on_this_machine_goes_on_after_any_end_and_leaves_nothing(home: Home
     alone = api.train(spec(pictures, PICTURES, 1)).result()
     assert made.order_sha256 == alone.order_sha256
     crew, single = state(home, made), state(home, alone)
-    print("FLOAT32", float(np.linalg.norm(crew - single) / np.linalg.norm(single)))
     assert np.linalg.norm(crew - single) <= PICTURES_TOLERANCE * np.linalg.norm(single)
 
 

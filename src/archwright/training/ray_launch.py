@@ -56,8 +56,8 @@ class Death(Record):
 def drive(home: Home, run: str, hooks: Hooks) -> None:
     """Start the workers and see them through to the last step, or to where `hooks.stop` ends it.
 
-    Raises TrainError AW-TRN-61 (workers kept dying), AW-TRN-63 (the cluster is too small), AW-TRN-64 (no worker starts), OperateError AW-OPS-60 (no
-    cluster at that address), AW-OPS-61 (a machine does not see the home), and whatever a worker met.
+    Raises TrainError AW-TRN-61 (workers kept dying), AW-TRN-63 (they do not fit), AW-TRN-64 (none starts),
+    OperateError AW-OPS-60 (no cluster there), AW-OPS-61 (a machine does not see the home), and whatever a worker met.
     """
     spec, job = runs.spec(home, run), runs.job(home, run)
 
