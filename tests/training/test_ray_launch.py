@@ -139,12 +139,12 @@ def test_steps_and_deaths_are_told_and_logged(scene: Scene, capsys: pytest.Captu
     assert log[2]["ranks"] == [1] and log[2]["reason"] == "the process is gone"
 
 
-def test_a_stop_reaches_the_workers_once_they_make_steps(scene: Scene) -> None:
+def test_a_stop_reaches_the_workers_once_they_have_started(scene: Scene) -> None:
     scene.stop = True
     seen: list[bool] = []
     look: Callable[[], None] = lambda: seen.append((scene.folder / "stop").exists())  # noqa: E731
-    scene.follow(Fit(look, lambda: scene.worker(0, step(1)), look))
-    assert seen == [False, True]
+    scene.follow(Fit(look, lambda: scene.worker(0), look, look))
+    assert seen == [False, False, True]
 
 
 def test_an_error_of_ours_ends_it_as_it_was_said(scene: Scene) -> None:

@@ -213,9 +213,10 @@ def follow(fit: Working, hooks: Hooks, folder: Path, steps: int) -> None:
     listener = _Listener(hooks, folder, steps)
     until = hooks.now() + START_S
     while fit.running():
-        listener.listen()
-        if listener.step is not None and hooks.stop():
+        # Asked before the first step is told of: who is told may want to stop at once, and keep that step.
+        if listener.heard and hooks.stop():
             (folder / STOP).touch()
+        listener.listen()
         if not listener.heard and hooks.now() > until:
             raise _silent()
     listener.listen()
