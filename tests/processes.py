@@ -22,7 +22,7 @@ def naming(folder: Path, part: str = "") -> dict[int, str]:
     return {pid: command for pid, command in found.items() if part in command and pid != os.getpid()}
 
 
-def killed(folder: Path, command: str = "", within_s: float = 40.0) -> list[str]:
+def killed(folder: Path, command: str = "", within_s: float = 90.0) -> list[str]:
     """Wait for the processes that name the folder (and `command`) to leave; kill those that do not, and tell what they
     were. Ray's agents look only now and then whether their node is still there."""
     until = time.monotonic() + within_s

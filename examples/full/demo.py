@@ -79,7 +79,7 @@ def train_killed_and_resumed() -> dict[str, Any]:
         mine = [run for run in _quiet("runs", "list") if run["id"] not in before]
         if mine and mine[0]["step"] >= mine[0]["steps"] // 2:
             break
-        time.sleep(1.0)
+        time.sleep(3.0)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     print(f"\n  kill -9 at step {mine[0]['step']} of {mine[0]['steps']}", flush=True)

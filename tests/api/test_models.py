@@ -46,8 +46,8 @@ def told(capsys: pytest.CaptureFixture[str], *words: str) -> Any:
     return json.loads(capsys.readouterr().out)
 
 
-def shown(capsys: pytest.CaptureFixture[str], *words: str) -> str:
-    assert main(words) == 0
+def shown(capsys: pytest.CaptureFixture[str], *words: str, status: int = 0) -> str:
+    assert main(words) == status
     return capsys.readouterr().out
 
 
@@ -77,7 +77,7 @@ def test_the_list_has_files_and_versions_each_with_its_id(stage: Stage, capsys: 
 
 def test_a_home_without_versions_says_how_to_make_one(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:
     assert "no version yet; train one" in shown(capsys, "models", "list")
-    assert shown(capsys, "models", "history") == "nothing is or was in production but the plan's own models\n"
+    assert shown(capsys, "models", "history") == "no version of ours is or was in production\n"
     assert told(capsys, "models", "history") == []
 
 
@@ -124,7 +124,7 @@ def test_an_evaluation_is_kept_audited_and_shown(
     monkeypatch.setattr("archwright.lifecycle.classifier.examine", lambda store, home, model: ((), PASSED))
     assert "may be promoted: archwright models promote digits@v1" in shown(capsys, "models", "evaluate", "digits")
     monkeypatch.setattr("archwright.lifecycle.classifier.examine", lambda store, home, model: ((), FAILED))
-    text = shown(capsys, "models", "evaluate", "digits")
+    text = shown(capsys, "models", "evaluate", "digits", status=1)
     assert "gate export failed" in text and "served differs by 0.5" in text and "may not be promoted" in text
     assert acts(stage) == [("models.evaluate", "digits@v1")] * 2
     card = api.models.show("digits")
@@ -148,7 +148,7 @@ def test_promote_says_who_did_it_and_what_stood_before(stage: Stage, capsys: pyt
     stage.version(2, gates=PASSED)
     would = told(capsys, "models", "promote", "digits@v1", "--dry-run")
     assert would["dry_run"] and would["id"] == "digits#1" and api.models.history() == ()
-    assert "would promote digits: the plan's own model -> digits@v1; nothing was changed" in shown(
+    assert "would promote digits: no version of ours -> digits@v1; nothing was changed" in shown(
         capsys, "models", "promote", "digits@v1", "--dry-run"
     )
     first = api.models.promote("digits@v1")
@@ -194,7 +194,7 @@ def test_rollback_goes_back_and_history_only_grows(stage: Stage, capsys: pytest.
     assert all(isinstance(record["at"], float) for record in records)
     assert acts(stage)[-1] == ("models.rollback", "digits the plan")
     text = shown(capsys, "models", "history")
-    assert "digits#4" in text and "the plan's own model" in text
+    assert "digits#4" in text and "no version of ours" in text
 
 
 def test_what_was_in_production_at_a_time(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:

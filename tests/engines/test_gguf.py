@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from archwright.engines.gguf import check_gguf
+from archwright.engines.gguf import check_gguf, read_gguf
 from archwright.errors import EngineError
 from archwright.home import Home
 
@@ -68,6 +68,23 @@ def test_a_file_of_keys_alone_passes(tmp_path: Path) -> None:
     path = tmp_path / "m.gguf"
     path.write_bytes(_file(keys=(), tensors=(), data=8, version=2))
     assert check_gguf(path).tensors == 0
+
+
+def test_single_values_and_shapes_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "m.gguf"
+    more = (_key(b"a.float", 6, struct.pack("<f", 0.5)), _key(b"a.long", 10, struct.pack("<Q", 1 << 40)))
+    path.write_bytes(_file(keys=(*KEYS, *more)))
+    contents = read_gguf(path)
+    wanted = {"general.name": "tiny", "an.integer": -1, "a.truth": True, "a.float": 0.5, "a.long": 1 << 40}
+    assert contents.values == wanted  # no arrays
+    assert contents.shapes == {"a": (32, 2), "b": (4,)}
+
+
+def test_the_real_model_says_its_heads(model_home: Home) -> None:
+    contents = read_gguf(model_home.model(SMALL_MODEL.sha256))
+    assert contents.values["llama.attention.head_count"] == 9
+    assert contents.values["general.license"] == "apache-2.0"
+    assert contents.shapes["blk.0.attn_k.weight"] == (576, 192)
 
 
 def test_the_real_model_passes(model_home: Home) -> None:

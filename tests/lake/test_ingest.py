@@ -78,6 +78,13 @@ def test_a_changed_file_replaces_its_rows_and_the_old_version_stays(lake: Lake) 
     assert before[1] != after[1]
 
 
+def test_whose_rows_went_is_told(lake: Lake) -> None:
+    lake.put_rows("a.jsonl", [{"n": 1}, {"n": 2}])
+    assert lake.ingest().replaced == ()
+    lake.put_rows("a.jsonl", [{"n": 3}])
+    assert [(file.path, file.rows) for file in lake.ingest().replaced] == [("a.jsonl", 2)]
+
+
 def test_a_file_that_is_gone_keeps_its_rows(lake: Lake) -> None:
     gone = lake.put_rows("a.jsonl", [{"n": 1}])
     lake.ingest()

@@ -233,3 +233,24 @@ def test_a_file_that_cannot_be_read_refuses_before_anything_changes(
     assert versions.all(lake.store) == [first]
     assert lake.data_files() == files
     assert lake.values(first, "n") == [1]
+
+
+def test_a_deleted_quarantine_leaves_its_counts(lake: Lake) -> None:
+    """Its excerpts may be what somebody wanted gone: the data set goes on."""
+    lake.put("a.jsonl", GOOD + b"nope\n")
+    first = lake.ingest().version
+    quarantine.path_of(lake.home, "docs", 1).unlink()
+    lake.put("b.jsonl", b'{"n": 2}\nnope\nnope\n')
+    second = lake.ingest().version
+    assert first.drops == {"quarantine: not JSON": 1}
+    assert second.drops == {"quarantine: not JSON": 2, f"quarantine: {quarantine.DELETED}": 1}
+    assert {file.path: file.quarantined for file in second.files} == {"a.jsonl": 1, "b.jsonl": 2}
+
+
+@pytest.mark.parametrize("name", ["v9.json", "v2.json", "vx.json"])
+def test_half_a_note_of_a_version_is_passed_over(lake: Lake, name: str) -> None:
+    lake.put("a.jsonl", GOOD)
+    lake.ingest()
+    (lake.home.folder("lake", "versions", "docs") / name).write_text("{")
+    lake.put("b.jsonl", b'{"n": 2}\n')
+    assert lake.ingest().version.id == "docs@v2"

@@ -89,7 +89,9 @@ def test_an_evaluation_killed_in_the_middle_leaves_nothing_and_can_be_repeated(p
         assert time.monotonic() < deadline
         time.sleep(0.02)
     assert registry.evaluation(pupil.store, made.id) is None
+    assert list(pupil.home.folder("run").glob("gate-*"))
     assert evaluate.evaluate(pupil.store, pupil.home, made, silent).passed
+    assert not list(pupil.home.folder("run").iterdir()) and not list(pupil.home.folder("logs").iterdir())
 
 
 def naming(folder: Path, module: str) -> list[int]:

@@ -117,7 +117,7 @@ def test_rollback_undoes_step_by_step_down_to_the_plan(stage: Stage) -> None:
     assert [rolled_back(stage).model for _ in range(3)] == [second.id, first.id, None]
     with pytest.raises(ModelError) as nothing:
         rolled_back(stage)
-    assert nothing.value.code == "AW-MOD-26" and "its plan's own model is in production" in nothing.value.message
+    assert nothing.value.code == "AW-MOD-26" and "no version of ours is in production" in nothing.value.message
     assert [(c.action, c.model) for c in registry.history(stage.store)] == [
         ("promote", first.id),
         ("promote", second.id),

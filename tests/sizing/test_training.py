@@ -164,6 +164,18 @@ def test_a_neighbour_stalls_threads_without_a_core_to_spare() -> None:
     assert training_rates(a_machine(cores=1), 1) == one
 
 
+def test_over_minutes_a_thread_gets_its_share_of_the_cores() -> None:
+    machine = a_machine(cores=2)
+    quiet, fits, crowded = (training_rates(machine, 1, busy) for busy in (0.0, 0.9, 7.0))
+    assert quiet == fits
+    assert crowded.all.low == pytest.approx(crowded.all.high * 2 / 8) == crowded.one.low
+    assert (crowded.all.value, crowded.all.high) == (quiet.all.value, quiet.all.high)
+    calm, restless = (estimates(replace(a_load(), busy=busy), machine) for busy in (0.0, 7.0))
+    assert restless[1].low < 0.5 * calm[1].low and restless[1].high == pytest.approx(calm[1].high)
+    facts = predict_training(replace(a_load(), busy=7.0), machine, NATIVE)[1][0].facts
+    assert any("beside 7.0 busy threads" in fact for fact in facts)
+
+
 @given(st.integers(16, 4096), st.integers(0, 4096), st.integers(1, 1000), st.integers(0, 1000), st.integers(1, 255))
 def test_more_tokens_steps_or_rank_never_need_less(tokens: int, more: int, steps: int, again: int, rank: int) -> None:
     machine = a_machine()

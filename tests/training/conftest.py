@@ -5,10 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from archwright.home import Home
-from archwright.training import base
-
-from .tiny import Tiny, write_model
+from .tiny import Tiny, made
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -17,10 +14,5 @@ def one_thread() -> None:
 
 
 @pytest.fixture(scope="session")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
-    folder = tmp_path_factory.mktemp("tiny")
-    home = Home(folder / "home")
-    file = folder / "tiny.gguf"
-    sha256 = write_model(file)
-    home.model(sha256).write_bytes(file.read_bytes())
-    return Tiny(file, base.prepare(home, sha256), sha256)
+def tiny() -> Tiny:
+    return made()

@@ -69,6 +69,16 @@ def test_a_row_never_changes_side(home: Home) -> None:
     assert texts[1] <= texts[3]
 
 
+def test_a_row_that_moves_or_stands_twice_stays_on_its_side(home: Home) -> None:
+    ingest(qa(40))
+    before = load(home)
+    ingest([{"prompt": "new?", "completion": "yes"}, *qa(40), *qa(40)])
+    after = load(home)
+    texts = [set(part.table.column("prompt").to_pylist()) for part in (*before[:2], *after[:2])]
+    assert texts[1] and texts[1] == texts[3] - {"new?"}
+    assert not texts[2] & texts[3]
+
+
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9])
 def test_the_share_held_out_is_about_what_was_asked_for(share: float) -> None:
     held = sum(data.is_held_out(f"{n:064x}", share) for n in range(4000))
@@ -103,8 +113,8 @@ def test_a_column_that_is_no_text_is_refused(home: Home) -> None:
 
 def test_no_row_left_to_train_on(home: Home) -> None:
     ingest([{"prompt": "one?", "completion": "1"}])
-    ids = load(home, replace(SPEC, held_out=0.0)).train.ids
-    assert data.is_held_out(ids[0], 0.9) == (refuses(home, replace(SPEC, held_out=0.9)) == "AW-TRN-12")
+    keys = load(home, replace(SPEC, held_out=0.0)).train.keys
+    assert data.is_held_out(keys[0], 0.9) == (refuses(home, replace(SPEC, held_out=0.9)) == "AW-TRN-12")
     ingest([{"prompt": "unanswered?", "completion": None}, {"prompt": None, "completion": "x"}], "empty")
     assert refuses(home, replace(SPEC, dataset="empty")) == "AW-TRN-12"
 

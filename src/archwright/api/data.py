@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from archwright.api.context import audited, opened
-from archwright.contract.lineage import DatasetVersion, node
-from archwright.contract.record import Record
+from archwright.contract.lineage import DatasetVersion, SourceFile, node
+from archwright.contract.record import Record, replace
 from archwright.lake import card, quarantine, versions
 from archwright.lake import ingest as lake_ingest
 from archwright.lake import recipe as recipes
@@ -17,10 +17,11 @@ from archwright.monitor import lineage
 
 class DatasetOutcome(DatasetVersion):
     """A version and what came of asking for it: `new` is False when it was there already; `passed_over` names the
-    files that were not read, with the reason."""
+    files that were not read, with the reason; `replaced` the files whose rows in the version before went."""
 
     new: bool
     passed_over: tuple[str, ...] = ()
+    replaced: tuple[SourceFile, ...] = ()
 
 
 class DatasetCard(Record):
@@ -43,7 +44,7 @@ def ingest(path: str, *, name: str, licence: str = "") -> DatasetOutcome:
         made = lake_ingest.ingest(home, store, lake_ingest.Order(Path(path), name, licence))
         if made.new:
             audited(store, "data.ingest", made.version.id)
-        return _outcome(made.version, made.new, made.passed_over)
+        return replace(_outcome(made.version, made.new), passed_over=made.passed_over, replaced=made.replaced)
 
 
 def refine(recipe: str) -> DatasetOutcome:
@@ -57,9 +58,8 @@ def refine(recipe: str) -> DatasetOutcome:
         return _outcome(made.version, made.new)
 
 
-def _outcome(version: DatasetVersion, new: bool, passed_over: tuple[str, ...] = ()) -> DatasetOutcome:
-    fields = {name: getattr(version, name) for name in version.__struct_fields__}
-    return DatasetOutcome(**fields, new=new, passed_over=passed_over)
+def _outcome(version: DatasetVersion, new: bool) -> DatasetOutcome:
+    return DatasetOutcome(**{name: getattr(version, name) for name in version.__struct_fields__}, new=new)
 
 
 def list() -> tuple[DatasetVersion, ...]:  # noqa: A001 - the verb's name

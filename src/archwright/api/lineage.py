@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from archwright.api.context import opened
 from archwright.contract.lineage import DatasetVersion, Edge, NodeKind, SourceFile, node
-from archwright.contract.record import Record
+from archwright.contract.record import Record, replace
 from archwright.errors import ModelError, Where
 from archwright.lake import versions
 from archwright.lifecycle import registry
@@ -68,11 +68,15 @@ def _named(nodes: Iterable[str], kind: str) -> tuple[str, ...]:
 
 
 def _files(store: Store, datasets: Iterable[str], digests: Iterable[str]) -> tuple[SourceFile, ...]:
-    known: dict[str, SourceFile] = {}
+    """The files behind these digests; two files of equal content have one digest and are two files."""
+    known: dict[str, dict[str, SourceFile]] = {}
     for version in _versions(store, datasets):
         for file in version.files:
-            known.setdefault(file.sha256, file)
-    return tuple(known.get(digest) or SourceFile(path="", sha256=digest, size_bytes=0, rows=0) for digest in digests)
+            known.setdefault(file.sha256, {}).setdefault(file.path, file)
+    lost = SourceFile(path="", sha256="", size_bytes=0, rows=0)
+    return tuple(
+        file for digest in digests for file in (known.get(digest) or {"": replace(lost, sha256=digest)}).values()
+    )
 
 
 def _versions(store: Store, names: Iterable[str]) -> list[DatasetVersion]:

@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -19,7 +19,7 @@ from archwright.contract.evidence import Deviation, Measured, Prediction, judge
 from archwright.contract.lineage import TrainingRun
 from archwright.contract.record import replace
 from archwright.engines.artefacts import locate
-from archwright.errors import ArchwrightError, TrainError, Where
+from archwright.errors import ArchwrightError, StoreError, TrainError, Where
 from archwright.home import Home
 from archwright.lake import versions
 from archwright.lifecycle import registry
@@ -60,7 +60,8 @@ class Training:
                     yield from self._followed(self._launched)
             self._settle()
         except ArchwrightError as error:
-            self._failed(error)
+            with suppress(StoreError):  # a full disk, most likely: the run shows as interrupted then
+                self._failed(error)
             raise
         finally:
             self.stop()

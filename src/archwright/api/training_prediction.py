@@ -8,6 +8,7 @@ measurement behind it is none.
 from __future__ import annotations
 
 import math
+import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -89,6 +90,7 @@ def forecast(spec: TrainSpec, home: Home, store: Store, probe: Probe = probed) -
         largest=work.largest,
         learned=work.learned,
         work=work.kind,
+        busy=os.getloadavg()[0],
     )
     return Forecast(*predict_training(made, machine, row))
 

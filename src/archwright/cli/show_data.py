@@ -30,6 +30,8 @@ def outcome(result: DatasetOutcome) -> int:
         out.print(f"  left out  {count:>8,}  {escape(reason)}", soft_wrap=True)
     for kind, count in result.changes.items():
         out.print(f"  redacted  {count:>8,}  {escape(kind)}", soft_wrap=True)
+    for file in result.replaced[:PASSED_OVER]:
+        out.print(f"  replaced            {escape(file.path)}: the {file.rows:,} rows it had went", soft_wrap=True)
     for line in result.passed_over[:PASSED_OVER]:
         out.print(f"  passed over         {escape(line)}", soft_wrap=True)
     if len(result.passed_over) > PASSED_OVER:

@@ -12,14 +12,22 @@ from rich.tree import Tree
 from archwright.api.lineage import Chain
 from archwright.api.model_files import ModelFile
 from archwright.api.models import Change, ListedVersion, ModelCard
+from archwright.cli import show
 from archwright.cli.numbers import pretty, significant
-from archwright.cli.show import as_json, console, record, text
+from archwright.cli.show import console, record, text
 from archwright.contract.lineage import Evaluation, Gate, Promotion, Score, SourceFile
 
 __all__ = ["as_json", "change", "evaluation", "history", "lineage", "model", "models"]
 
 FILES = 12
-PLAN = "the plan's own model"
+# What an endpoint serves without a promotion: a workload the plan's own model, another endpoint nothing at all.
+PLAN = "no version of ours"
+
+
+def as_json(result: object) -> int:
+    """As everywhere; a gate that is not passed is told by the exit status too."""
+    status = show.as_json(result)
+    return 1 if isinstance(result, Evaluation) and not result.passed else status
 
 
 def models(result: Iterable[ModelFile | ListedVersion]) -> int:
@@ -92,7 +100,8 @@ def evaluation(result: Evaluation) -> int:
     _examination(result.scores, result.gates)
     if result.passed:
         return text(f"\nmay be promoted: archwright models promote {result.model}")
-    return text("\nmay not be promoted: a gate is not passed")
+    text("\nmay not be promoted: a gate is not passed")
+    return 1
 
 
 def _examination(scores: Iterable[Score], gates: Iterable[Gate]) -> None:
@@ -126,7 +135,7 @@ def change(result: Change) -> int:
 def history(result: Iterable[Promotion]) -> int:
     found = tuple(result)
     if not found:
-        return text("nothing is or was in production but the plan's own models")
+        return text("no version of ours is or was in production")
     drawn = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("change", "at", "action", "endpoint", "model", "before", "by", "reason"):
         drawn.add_column(name, overflow="fold")
@@ -162,7 +171,7 @@ def lineage(result: Chain) -> int:
 
 
 def _model(result: Chain) -> str:
-    plan = "" if result.run else f"   {PLAN}, not trained here"
+    plan = "" if result.run else "   the plan's own model, not trained here"
     return f"model [bold]{escape(result.model or '')}[/]{plan}"
 
 

@@ -36,10 +36,11 @@ def training(result: Training) -> int:
     if began.status == "finished":
         out.print(f"run {began.id} is finished: nothing to do")
         return _outcome(began)
-    again = f", resumed for the {_ordinal(began.resumed)} time" if began.resumed else ""
+    again = f", resumed {_times(began.resumed)}" if began.resumed else ""
     out.print(
         f"run [bold]{began.id}[/]: {escape(began.name)} ({began.task}) on {escape(began.dataset_version)}, "
-        f"{began.steps} steps{again}"
+        f"{began.steps} steps{again}",
+        soft_wrap=True,
     )
     if not began.resumed:
         _promised(began)
@@ -49,13 +50,14 @@ def training(result: Training) -> int:
     line.end()
     ended = result.run
     if ended.status == "interrupted":
-        out.print(f"interrupted at step {ended.step} of {ended.steps}; go on with: archwright runs resume {ended.id}")
+        # Not through the console, which would break the line where somebody copies it.
+        show.text(f"interrupted at step {ended.step} of {ended.steps}; go on with: archwright runs resume {ended.id}")
         return INTERRUPTED
     return _outcome(ended)
 
 
-def _ordinal(number: int) -> str:
-    return {1: "1st", 2: "2nd", 3: "3rd"}.get(number, f"{number}th")
+def _times(number: int) -> str:
+    return {1: "once", 2: "twice"}.get(number, f"{number} times")
 
 
 def _status(run: TrainingRun) -> int:
@@ -143,14 +145,14 @@ def _outcome(result: TrainingRun) -> int:
     else:
         _promised(result)
     if result.status in ("interrupted", "failed"):
-        out.print(f"go on with: archwright runs resume {result.id}")
+        show.text(f"go on with: archwright runs resume {result.id}")
     return 0
 
 
 def _facts(result: TrainingRun) -> list[tuple[str, str]]:
     unit = "tokens" if result.task == "text-lora" else "rows"
     facts = [
-        ("run", f"{result.id}  {result.status}" + (f", resumed {result.resumed} times" if result.resumed else "")),
+        ("run", f"{result.id}  {result.status}" + (f", resumed {_times(result.resumed)}" if result.resumed else "")),
         ("model", result.model or "-"),
         ("name", f"{result.name} ({result.task})"),
         ("dataset", result.dataset_version),

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import secrets
 import shutil
+import signal
 import socket
 import tempfile
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ from archwright.errors import OperateError, Where, missing_extra
 from archwright.home import Home
 
 REACH_S = 10.0
+START_S = 300
 HINT = "check ray_address and the cluster, or leave it empty to work on this machine"
 
 
@@ -37,15 +41,29 @@ def join(ray: Any, address: str, variables: Mapping[str, str]) -> None:
 
 
 def start(ray: Any, address: str, options: Mapping[str, Any], variables: Mapping[str, str]) -> None:
+    """Raises OperateError AW-OPS-60."""
+    quiet = {"log_to_driver": False, "logging_level": "ERROR"}
     try:
-        ray.init(
-            **options,
-            runtime_env={"env_vars": dict(variables)},
-            log_to_driver=False,
-            logging_level="ERROR",
-        )
+        with _at_most(START_S):
+            ray.init(**options, **quiet, runtime_env={"env_vars": dict(variables)})
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise no_cluster(address, error) from error
+
+
+@contextmanager
+def _at_most(seconds: int) -> Iterator[None]:
+    """Where Ray cannot start a process of Python it waits without end, and lets no other thread of ours run meanwhile
+    (seen): then the kernel ends this process."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def reach(address: str) -> None:

@@ -2,7 +2,8 @@
 
 The unit is the file, known by its path within what was ingested and its SHA-256: an unchanged one is not read again,
 a changed one's rows are replaced, a new one's added. A file that is no longer there keeps its rows: a data set may
-be brought together from several places, and nothing is taken away because a disk was not mounted.
+be brought together from several places, and nothing is taken away because a disk was not mounted. A file of the same
+path from another place is the same file, changed: whose rows went is told.
 Two passes over what is new: the first refuses and decides before anything changes, the second writes.
 """
 
@@ -71,11 +72,13 @@ def _identities(name: str, chunk: Chunk) -> list[str]:
 
 
 class Ingested(NamedTuple):
-    """`new` is False when nothing had changed and `version` is the one there was."""
+    """`new` is False when nothing had changed and `version` is the one there was; `replaced` are the files as the
+    version before had them, whose rows went."""
 
     version: DatasetVersion
     new: bool
     passed_over: tuple[str, ...]
+    replaced: tuple[SourceFile, ...] = ()
 
 
 class Order(NamedTuple):
@@ -107,7 +110,8 @@ def ingest(home: Home, store: Store, order: Order) -> Ingested:
             return Ingested(previous, False, found.passed_over)
         version = _made(home, order, previous, fresh)
         versions.register(home, store, version)
-        return Ingested(version, True, found.passed_over)
+        replaced = tuple(known[source.name] for source in fresh if source.name in known)
+        return Ingested(version, True, found.passed_over, replaced)
 
 
 def check_name(name: str) -> None:

@@ -12,6 +12,8 @@ from archwright.home import Home
 from archwright.lake.aside import Aside
 from archwright.lake.chunks import Broken
 
+DELETED = "the record of it was deleted"
+
 
 def path_of(home: Home, dataset: str, version: int) -> Path:
     return home.folder("lake", "quarantine", dataset) / f"v{version}.jsonl"
@@ -32,14 +34,21 @@ class Quarantine:
         self._reasons[broken.reason] += 1
 
     def take_over(self, previous: DatasetVersion | None, replaced: set[str]) -> None:
-        """Keep what the version before had quarantined of files that stay as they are."""
+        """Keep what the version before had quarantined of files that stay as they are; of a quarantine that somebody
+        deleted (it holds excerpts) the counts."""
         if previous is None:
             return
-        with open(path_of(self._home, previous.dataset, previous.version), "rb") as lines:
-            for line in lines:
-                broken = msgspec.json.decode(line, type=Broken)
-                if broken.file not in replaced:
-                    self.add(broken)
+        try:
+            with open(path_of(self._home, previous.dataset, previous.version), "rb") as lines:
+                for line in lines:
+                    broken = msgspec.json.decode(line, type=Broken)
+                    if broken.file not in replaced:
+                        self.add(broken)
+        except FileNotFoundError:
+            for file in previous.files:
+                if file.quarantined and file.path not in replaced:
+                    self._files[file.path] += file.quarantined
+                    self._reasons[DELETED] += file.quarantined
 
     def count(self, file: str) -> int:
         return self._files[file]

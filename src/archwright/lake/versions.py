@@ -76,11 +76,15 @@ def register(home: Home, store: Store, version: DatasetVersion) -> None:
 def repair(home: Home, store: Store, dataset: str) -> None:
     """Bring what was committed and not registered into the index. The caller holds the data set's lock."""
     there = {version.version for version in store.rows(VERSIONS, {"dataset": dataset})}
-    noted = {int(path.stem[1:]): path for path in home.folder("lake", "versions", dataset).glob("v*.json")}
+    paths = home.folder("lake", "versions", dataset).glob("v*.json")
+    noted = {int(path.stem[1:]): path for path in paths if path.stem[1:].isdecimal()}
     missing = sorted(noted.keys() - there)
     table = tables.load(home, dataset) if missing else None  # only then worth loading the table's library
     committed = {} if table is None else tables.tags(table)
     for number in missing:
-        version = msgspec.json.decode(noted[number].read_bytes(), type=DatasetVersion)
+        try:
+            version = msgspec.json.decode(noted[number].read_bytes(), type=DatasetVersion)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            continue  # half of a note, or none of ours: what it would tell is as good as lost
         if version.content_sha256 == committed.get(number):
             register(home, store, version)

@@ -49,9 +49,10 @@ EXPORT, QUALITY, NOT_WORSE = "export", "quality", "not worse than production"
 
 
 class Rows(NamedTuple):
-    """Held-out rows as numbers with their class (an index of the labels), and the ids they go by."""
+    """Held-out rows as numbers with their class (an index of the labels), their ids and what holds them out."""
 
     ids: list[str]
+    keys: Sequence[str]
     numbers: Any
     truth: list[int]
 
@@ -64,7 +65,7 @@ def examine(store: Store, home: Home, model: ModelVersion) -> tuple[tuple[Score,
     trained = _trained(home, model, found, spec)
     part = first(found.held_out, rows_of(trained.notes))
     truth = classes.truth(part, found, spec, model.labels).tolist()
-    held = Rows(part.ids, _numbers(part, trained.notes, found, spec), truth)
+    held = Rows(part.ids, part.keys, _numbers(part, trained.notes, found, spec), truth)
     if not held.ids:
         hint = "train it with held_out: 0.1 on more rows"
         message = f"{model.id} cannot be evaluated: its data set has no held-out row"
@@ -88,7 +89,7 @@ def rows_of(notes: Notes) -> int:
 
 
 def first(part: Part, rows: int) -> Part:
-    return Part(part.ids[:rows], part.table.slice(0, rows))
+    return Part(part.ids[:rows], part.table.slice(0, rows), part.keys[:rows])
 
 
 def export(answers: Any, trained: Trained, rows: Any) -> Gate:
@@ -167,7 +168,7 @@ def _against(
         )
         return (), Gate(name=NOT_WORSE, passed=False, detail=detail)
     # What one of them was trained on tells nothing: a row is held out for both below the smaller of the shares.
-    fair = [place for place, name in enumerate(held.ids) if data.is_held_out(name, share)]
+    fair = [place for place, key in enumerate(held.keys) if data.is_held_out(key, share)]
     if not fair:
         detail = f"cannot be compared with {rival.id}: no row is held out for both; train with the same held_out"
         return (), Gate(name=NOT_WORSE, passed=False, detail=detail)

@@ -76,7 +76,7 @@ def target(store: Store, home: Home, endpoint: str) -> tuple[list[Promotion], st
     None for the plan's own model. Raises ModelError AW-MOD-26 when there is nothing to go back from, AW-MOD-23."""
     seen = registry.history(store, endpoint)
     if not seen or seen[-1].model is None:
-        state = "its plan's own model is in production" if seen else "nothing was ever promoted on it"
+        state = "no version of ours is in production" if seen else "nothing was ever promoted on it"
         served = sorted(registry.production(store))
         raise ModelError(
             "AW-MOD-26",

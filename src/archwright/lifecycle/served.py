@@ -30,6 +30,7 @@ READY_WITHIN_S = 120.0
 GRACE_S = 5.0
 TICK_S = 0.02
 WORDS_BYTES = 8192
+PREFIX = "gate-"
 FORCED = 1e4
 _ERROR_LINE = re.compile(r"AW-[A-Z]+-\d\d  (.+)")
 
@@ -86,6 +87,7 @@ def _top(reply: dict[str, Any], address: str) -> dict[int, float]:
 def running(home: Home, config: EngineConfig, deadline_s: float = READY_WITHIN_S) -> Iterator[Embedded]:
     """The engine, ready to be asked; stopped at the end. Raises ModelError AW-MOD-30 with the last words of its log
     when it does not start."""
+    _sweep(home)
     file, log = home.config(config.socket), home.log(config.socket)
     write_atomic(file, msgspec.json.encode(config))
     try:
@@ -108,6 +110,28 @@ def running(home: Home, config: EngineConfig, deadline_s: float = READY_WITHIN_S
     finally:
         file.unlink(missing_ok=True)
         home.socket(config.socket).unlink(missing_ok=True)
+
+
+def socket_name() -> str:
+    """The name of an engine that this process starts for itself."""
+    return f"{PREFIX}{os.getpid()}"
+
+
+def _sweep(home: Home) -> None:
+    """Remove what an evaluation that was killed left behind."""
+    for file in home.folder("run").glob(f"{PREFIX}*.json"):
+        number = file.stem.removeprefix(PREFIX)
+        if number.isdecimal() and not _alive(int(number)):
+            for left in (home.socket(file.stem), home.log(file.stem), file):
+                left.unlink(missing_ok=True)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, PermissionError):  # a stranger's process is none of ours
+        return False
+    return True
 
 
 async def _until_ready(engine: Embedded, process: subprocess.Popen[bytes], log: Path, deadline_s: float) -> None:

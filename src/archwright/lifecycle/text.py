@@ -8,7 +8,6 @@ same items. The gate "quality" is passed when the whole 95 % interval of the dif
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
@@ -122,7 +121,7 @@ def _engine(home: Home, model: ModelVersion, asking: Asking, adapter_sha256: str
     pool = pool_of(read_plan(home), model)
     config = EngineConfig(
         engine="llamacpp",
-        socket=f"gate-{os.getpid()}",
+        socket=served.socket_name(),
         alias=model.id,
         slots=1,
         context_tokens=BEFORE + AFTER + 1,

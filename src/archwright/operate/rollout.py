@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import time
 
-from archwright.contract.lineage import Promotion
+from archwright.contract.lineage import ModelVersion, Promotion
 from archwright.contract.plan import Bundle
 from archwright.errors import ModelError, OperateError, Where
 from archwright.home import Home
-from archwright.lifecycle import registry
+from archwright.lifecycle import files, registry
 from archwright.operate import state
 from archwright.operate.lanes import SUPERVISOR
 from archwright.operate.layout import Layout, number, wanted
@@ -27,7 +27,7 @@ def check(bundle: Bundle, home: Home, store: Store) -> None:
     for endpoint, to in wanted(store).items():
         if to.version is None or layout.absent(endpoint, to.version):
             continue
-        reason = layout.obstacle(endpoint, to.version, home)
+        reason = layout.obstacle(endpoint, to.version, home) or _damage(home, to.version)
         if reason:
             raise OperateError(
                 "AW-OPS-44",
@@ -35,6 +35,15 @@ def check(bundle: Bundle, home: Home, store: Store) -> None:
                 where=Where(to.promotion),
                 hint=f"bring it back, or take it out of production: archwright models rollback {endpoint}",
             )
+
+
+def _damage(home: Home, version: ModelVersion) -> str:
+    """What is wrong with the version's file, read whole; empty when it is the one that was registered."""
+    try:
+        files.check(home, version)
+    except ModelError as error:
+        return error.message
+    return ""
 
 
 def wait(home: Home, store: Store, promotion_id: str, timeout_s: float = 60.0) -> None:

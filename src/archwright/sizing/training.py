@@ -33,7 +33,7 @@ UNITS: dict[Task, str] = {"text-lora": "tokens", "image-classifier": "rows", "ta
 
 class TrainingLoad(Record):
     """What is to be trained. `units` are those of one step (tokens, rows) on average, `largest` those of the largest
-    step; `learned` is the share of them that is learned from."""
+    step; `learned` is the share of them that is learned from. `busy` is how many threads of others want a core."""
 
     name: str
     task: Task
@@ -43,13 +43,14 @@ class TrainingLoad(Record):
     largest: Estimate
     learned: Estimate
     work: Lora | Network | Trees
+    busy: float = 0.0
 
 
 def predict_training(
     load: TrainingLoad, machine: MachineFacts, efficiency: TrainingEfficiency
 ) -> tuple[tuple[Prediction, ...], tuple[Basis, ...]]:
     """Time, speed and memory of the run, each with the basis it names."""
-    rates = training_rates(machine, load.threads)
+    rates = training_rates(machine, load.threads, load.busy)
     of = f"{load.name}.training"
     seconds, speed = _times(load, rates, efficiency, of)
     memory = _memory(load, efficiency, f"{of}.memory")
@@ -68,14 +69,21 @@ class Rates(NamedTuple):
     one: Estimate
 
 
-def training_rates(machine: MachineFacts, threads: int) -> Rates:
-    """More threads than cores add nothing; with a core for each and none to spare a neighbour stalls all of them."""
-    used, one = min(threads, machine.cores_usable), matrix_rate(machine, 1)
-    rate = matrix_rate(machine, used)
-    if 1 < used == machine.cores_usable:
-        low = min(rate.low, one.low * NO_CORE_TO_SPARE)
-        rate = Estimate(value=rate.value, low=low, high=rate.high, unit=rate.unit)
-    return Rates(rate, one)
+def training_rates(machine: MachineFacts, threads: int, busy: float = 0.0) -> Rates:
+    """More threads than cores add nothing; with a core for each and none to spare a neighbour stalls all of them.
+
+    A probe of half a second may find a core free where over minutes each of many threads gets its share of the cores:
+    with `busy` others the low end is that share of the best the probe saw.
+    """
+    used = min(threads, machine.cores_usable)
+    rate, one = matrix_rate(machine, used), matrix_rate(machine, 1)
+    low = rate.low if used == 1 or used < machine.cores_usable else min(rate.low, one.low * NO_CORE_TO_SPARE)
+    fair = min(1.0, machine.cores_usable / (busy + used))
+    return Rates(_low(rate, min(low, rate.high * fair)), _low(one, one.high * fair))
+
+
+def _low(rate: Estimate, low: float) -> Estimate:
+    return Estimate(value=rate.value, low=min(rate.low, low), high=rate.high, unit=rate.unit)
 
 
 def run_s(load: TrainingLoad, row: TrainingEfficiency, size: tuple[float, float], rates: tuple[float, float]) -> float:
@@ -173,7 +181,7 @@ def _facts(load: TrainingLoad, rates: Rates, row: TrainingEfficiency) -> tuple[s
     return (
         size,
         f"{load.threads} thread{'s' if load.threads > 1 else ''}: {rate.value / 1e9:.0f} GFLOP/s "
-        f"[{rate.low / 1e9:.0f}, {rate.high / 1e9:.0f}], probed before the run",
+        f"[{rate.low / 1e9:.0f}, {rate.high / 1e9:.0f}], probed before the run beside {load.busy:.1f} busy threads",
         f"share of the matrix rate {row.share_of_matmul:g}, of attention {row.attention_share_of_matmul:g}; fixed "
         f"{row.fixed_flops / 1e6:g}, per layer {row.fixed_flops_per_layer / 1e6:g}, per unit "
         f"{row.fixed_flops_per_unit / 1e6:g} MFLOP of the probe",

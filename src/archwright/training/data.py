@@ -1,14 +1,15 @@
 """Rows of a dataset version as a task trains on them: in one order, split once and for all.
 
-The order is that of `record_id`, the split goes by its hash: both follow from the rows alone, so a row that is held
-out stays held out in every version it is part of, and no later ingest moves it into training.
+The order is that of `record_id`. The split goes by the hash of what a row says, not of where it stands: a row that is
+held out stays held out in every version it is part of, whatever moves it, and its equals are held out with it.
 """
 
 from __future__ import annotations
 
 import difflib
 import hashlib
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from archwright.contract.lineage import DatasetVersion
@@ -19,13 +20,15 @@ from archwright.store import Store
 from archwright.training.spec import TrainSpec
 
 OURS = ("record_id", "source_file", "source_row")
+KEY = "archwright:key"  # no source has such a column: the lake refuses it
 
 
 class Part(NamedTuple):
-    """`ids[i]` is the record_id of row i of `table` (a pyarrow.Table)."""
+    """`ids[i]` is the record_id of row i of `table` (a pyarrow.Table), `keys[i]` what its side was decided by."""
 
     ids: list[str]
     table: Any
+    keys: Sequence[str] = ()
 
 
 class TrainingData(NamedTuple):
@@ -51,7 +54,8 @@ def of_version(home: Home, version: DatasetVersion, spec: TrainSpec) -> Training
     except ModuleNotFoundError as error:
         raise missing_extra("train", "pyarrow", "training") from error
     check_columns(version, spec)
-    batches = list(tables.read(home, version, wanted(spec)))
+    # Whole rows, though some of their columns are not trained on: all specs must hold the same rows out.
+    batches = list(tables.read(home, version))
     if not any(batch.num_rows for batch in batches):
         raise _empty(version, "it has no rows")
     table = pa.Table.from_batches(batches).sort_by("record_id")
@@ -66,17 +70,25 @@ def of_version(home: Home, version: DatasetVersion, spec: TrainSpec) -> Training
                 hint="name a column of texts",
             )
         table = table.filter(pc.is_valid(table.column(name)))
-    ids = table.column("record_id").to_pylist()
-    side = [is_held_out(name, spec.held_out) for name in ids]
-    held = table.filter(pa.array(side, pa.bool_()))
-    train = table.filter(pa.array([not out for out in side], pa.bool_()))
+    table = table.append_column(KEY, pa.array(content_keys(table), pa.string()))
+    side = [is_held_out(key, spec.held_out) for key in table.column(KEY).to_pylist()]
+    kept = wanted(spec) or [name for name in table.column_names if name != KEY]
+    held, train = (table.filter(pa.array([out is wish for out in side], pa.bool_())) for wish in (True, False))
     if not train.num_rows:
         raise _empty(version, f"none of its {rows} rows is left to train on")
-    return TrainingData(_part(train), _part(held), version, rows - table.num_rows)
+    return TrainingData(_part(train, kept), _part(held, kept), version, rows - table.num_rows)
 
 
-def is_held_out(record_id: str, share: float) -> bool:
-    drawn = int.from_bytes(hashlib.sha256(f"held-out {record_id}".encode()).digest()[:8], "big")
+def content_keys(table: Any) -> list[str]:
+    """A digest of what each row says. A column that is empty there counts as not there: new columns move nothing."""
+    mine = [name for name in table.column_names if name not in OURS]
+    said = ({name: row[name] for name in mine if row[name] is not None} for row in table.select(mine).to_pylist())
+    texts = (json.dumps(row, sort_keys=True, default=str) for row in said)
+    return [hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest() for text in texts]
+
+
+def is_held_out(key: str, share: float) -> bool:
+    drawn = int.from_bytes(hashlib.sha256(f"held-out {key}".encode()).digest()[:8], "big")
     return drawn < share * float(1 << 64)
 
 
@@ -138,8 +150,12 @@ def _theirs(columns: Iterable[str]) -> list[str]:
     return [name for name in columns if name not in OURS]
 
 
-def _part(table: Any) -> Part:
-    return Part(table.column("record_id").to_pylist(), table)
+def _part(table: Any, kept: list[str]) -> Part:
+    return Part(
+        table.column("record_id").to_pylist(),
+        table.select(kept),
+        table.column(KEY).to_pylist(),
+    )
 
 
 def _empty(version: DatasetVersion, reason: str) -> TrainError:

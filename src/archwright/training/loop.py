@@ -71,6 +71,7 @@ def run(trainer: Trainer, setup: Setup, keeper: Keeper, hooks: Hooks) -> State:
     state, kept_at = _start(trainer, setup, keeper)
     order = Order(ids, trainer.lengths(), spec.seed, state.cursor)
     lengths, budget = trainer.lengths(), trainer.budget()
+    whole = sum(lengths)
     recent: deque[tuple[float, int]] = deque(maxlen=RECENT)
 
     def keep() -> None:
@@ -82,7 +83,7 @@ def run(trainer: Trainer, setup: Setup, keeper: Keeper, hooks: Hooks) -> State:
         result = trainer.step(rows[setup.crew.rank :: setup.crew.size])
         if not math.isfinite(result.loss):
             raise _no_number(setup, state, kept_at)
-        spent, units = hooks.now() - began, sum(lengths[row] for row in rows)
+        spent, units = hooks.now() - began, whole if len(rows) == len(ids) else sum(lengths[row] for row in rows)
         recent.append((spent, units))
         state = replace(
             state,

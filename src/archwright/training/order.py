@@ -3,6 +3,7 @@
 A row's place in an epoch is the rank of SHA-256(seed, epoch, record_id): it depends on nothing else, on no library's
 generator and on no other row, so a run that goes on in another process sees the rest of the very same order.
 A step ends at the row that brings it nearest to its budget, and at an epoch's end; every epoch has every row once.
+Where a step holds them all (boosting), they come as they are: to shuffle them costs many times such a step.
 """
 
 from __future__ import annotations
@@ -42,14 +43,22 @@ class Order:
         self._ids = ids
         self._lengths = lengths
         self._seed = seed
-        self._rows = permutation(ids, seed, cursor.epoch)
+        self._whole, self._all = sum(lengths), list(range(len(ids)))
+        self._ids_sha256 = chained(START, ids)
+        self._shuffled: int | None = None
+        self._rows: list[int] = []
 
     def take(self, budget: int) -> list[int]:
         """The rows of the next step; the cursor moves past them."""
         epoch, position = self.cursor.epoch, self.cursor.position
-        if position == len(self._rows):
+        if position == len(self._ids):
             epoch, position = epoch + 1, 0
-            self._rows = permutation(self._ids, self._seed, epoch)
+        if position == 0 and budget >= self._whole:
+            digest = chained(self.cursor.order_sha256, [self._ids_sha256])
+            self.cursor = Cursor(epoch=epoch, position=len(self._ids), order_sha256=digest)
+            return self._all
+        if self._shuffled != epoch:
+            self._rows, self._shuffled = permutation(self._ids, self._seed, epoch), epoch
         end, filled = position, 0
         while end < len(self._rows):
             length = self._lengths[self._rows[end]]

@@ -33,12 +33,13 @@ from archwright.journal import Journal
 from archwright.lake import cluster
 from archwright.training import base, ray_crew, ray_worker, runs
 from archwright.training.loop import Hooks, Progress
-from archwright.training.ray_worker import Crewed, Said
+from archwright.training.ray_worker import STOP, Crewed, Said
 
 R = TypeVar("R", bound=Record)
 
 # Deaths in one training process; after that `runs resume` goes on.
 DEATHS = 3
+START_S = 600.0
 LOOK_S = 0.2
 # A Ray of our own: nothing goes through its object store, which takes its memory at once.
 ALONE = {"address": "local", "include_dashboard": False, "object_store_memory": 100 * 1024 * 1024}
@@ -55,8 +56,8 @@ class Death(Record):
 def drive(home: Home, run: str, hooks: Hooks) -> None:
     """Start the workers and see them through to the last step, or to where `hooks.stop` ends it.
 
-    Raises TrainError AW-TRN-61 (workers kept dying), AW-TRN-63 (the cluster is too small), OperateError AW-OPS-60 (no
-    cluster at that address), AW-OPS-61 (a machine does not see the home), and whatever a worker met.
+    Raises TrainError AW-TRN-61 (workers kept dying), AW-TRN-63 (they do not fit), AW-TRN-64 (none starts),
+    OperateError AW-OPS-60 (no cluster there), AW-OPS-61 (a machine does not see the home), and whatever a worker met.
     """
     spec, job = runs.spec(home, run), runs.job(home, run)
 
@@ -76,6 +77,8 @@ def drive(home: Home, run: str, hooks: Hooks) -> None:
         note(f"starting {spec.workers} workers on {len(machines)} machine(s), {threads} thread(s) each")
         given = Crewed(home=str(home.root), run=run, threads=threads)
         follow(Fit(ray, given, spec.workers), hooks, folder, spec.steps)
+    if runs.outcome(home, run) is None and not (folder / STOP).exists():
+        raise InternalError("AW-INT-01", "the workers left before the last step", hint="see the run's log")
 
 
 def share(cpus: list[int], workers: int, threads: int | None) -> int:
@@ -208,13 +211,26 @@ class Working(Protocol):
 def follow(fit: Working, hooks: Hooks, folder: Path, steps: int) -> None:
     """Tell what the workers say until Ray Train is done; raise what ended it."""
     listener = _Listener(hooks, folder, steps)
+    until = hooks.now() + START_S
     while fit.running():
+        # Asked before the first step is told of: who is told may want to stop at once, and keep that step.
+        if listener.heard and hooks.stop():
+            (folder / STOP).touch()
         listener.listen()
-        if listener.step is not None and hooks.stop():
-            (folder / "stop").touch()
+        if not listener.heard and hooks.now() > until:
+            raise _silent()
     listener.listen()
     if fit.error:
         raise _given_up(fit.error, listener.deaths)
+
+
+def _silent() -> TrainError:
+    return TrainError(
+        "AW-TRN-64",
+        f"no worker has started within {START_S:.0f} s",
+        where=Where(field="workers"),
+        hint="their CPUs may be taken by other work: wait, lower workers or threads, then archwright runs resume",
+    )
 
 
 def _given_up(error: str, deaths: list[Death]) -> ArchwrightError:
@@ -238,6 +254,7 @@ class _Listener:
         self._tail = Tail()
         self._journal = Journal("training", sys.stderr)
         self.step: int | None = None
+        self.heard = False
         self.deaths: list[Death] = []
         self._failures: dict[int, ArchwrightError] = {}
 
@@ -245,6 +262,7 @@ class _Listener:
         """Raises the error that a worker met: the others may be waiting for it, so nothing more will come."""
         for path in sorted(self._folder.glob("worker-*.jsonl")):
             for said in self._tail.lines(path, Said):
+                self.heard = True
                 self._hear(said)
         for death in self._tail.lines(self._folder / "deaths.jsonl", Death):
             self._mourn(death)

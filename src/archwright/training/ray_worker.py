@@ -30,6 +30,8 @@ from archwright.training.tasks import MAKERS
 
 # A shared folder may show another machine's checkpoint late.
 TRIES, TRY_S = 60, 1.0
+# A file in the crew's folder that asks them to keep a checkpoint and end.
+STOP = "stop"
 
 
 class Said(Record):
@@ -141,7 +143,7 @@ def _train(home: Home, task: Crewed, crew: RayCrew, voice: Voice) -> None:
         tell(Progress(step=0, steps=steps, note=text))
 
     def stop() -> bool:
-        return crew.first(float(first and home.crew(task.run).joinpath("stop").exists())) > 0
+        return crew.first(float(first and home.crew(task.run).joinpath(STOP).exists())) > 0
 
     trainer = MAKERS[setup.spec.task](setup)
     keeper = Shared(crew, work.checkpoints(home, task.run, warn))

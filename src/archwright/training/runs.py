@@ -30,6 +30,7 @@ RUNS = Table("training_runs", TrainingRun, index=("id",))
 
 # Someone who only looks holds the lock for a moment; who wants it tries again.
 TRIES, TRY_S = 10, 0.02
+TAIL_BYTES = 4096
 
 
 class Job(Record):
@@ -79,10 +80,38 @@ def find(store: Store, id: str, home: Home | None = None) -> TrainingRun:  # noq
 
 
 def standing(home: Home, run: TrainingRun) -> TrainingRun:
-    """The run as it stands: one that nobody works on is not running, whatever was written last."""
+    """The run as it stands: one that nobody works on is not running, whatever was written last; one that has not
+    ended is as far as its last step."""
     if run.status == "running" and not at_work(home, run.id):
-        return replace(run, status="interrupted")
-    return run
+        run = replace(run, status="interrupted")
+    last = None if run.status == "finished" else _last_step(home.root / "runs" / run.id / "progress.jsonl")
+    if last is None:
+        return run
+    return replace(run, step=last.step, loss_last=last.loss, tokens_per_s=last.units_per_s)
+
+
+class _Step(msgspec.Struct):
+    """What a line of progress.jsonl says about a step."""
+
+    step: int
+    loss: float
+    units_per_s: float
+
+
+def _last_step(path: Path) -> _Step | None:
+    """The newest whole line that tells a step; a crash may have cut the last one short."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - TAIL_BYTES))
+            lines = file.read().splitlines()
+    except FileNotFoundError:
+        return None
+    for line in reversed(lines):
+        try:
+            return msgspec.json.decode(line, type=_Step)
+        except msgspec.DecodeError:
+            continue
+    return None
 
 
 def new_id() -> str:

@@ -1,0 +1,483 @@
+"""`train` and `runs` as they are used: real rows, a real training process, killed for real."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import pytest
+
+from archwright import api
+from archwright.api import training, training_prediction
+from archwright.api.context import opened
+from archwright.api.training_prediction import Forecast
+from archwright.catalog.facts import Catalog
+from archwright.cli import main
+from archwright.contract.estimate import Estimate
+from archwright.contract.evidence import Prediction, Query
+from archwright.contract.lineage import Edge, TrainingRun, node
+from archwright.contract.plan import Artefact
+from archwright.contract.record import replace
+from archwright.errors import ArchwrightError, MissingError, ModelError, TrainError
+from archwright.home import Home
+from archwright.lake import versions
+from archwright.lifecycle import registry
+from archwright.monitor import lineage
+from archwright.monitor.ring import OBSERVATIONS
+from archwright.training import launch, runs, sealed
+
+from ..training import shell
+from ..training.conftest import one_thread, tiny  # noqa: F401 - fixtures
+from ..training.tiny import NAME, SPEC, Tiny, answers
+
+STEPS, EVERY = 40, 5
+TABLE = """
+name: sensor
+task: tabular-classifier
+dataset: sensor
+steps: {steps}
+checkpoint_every_steps: {every}
+threads: 1
+columns: {{label: kind}}
+"""
+ENDLESS = 100_000
+
+
+class Ready(NamedTuple):
+    """A home with both data sets and the tiny model, and the row its catalog has for it."""
+
+    home: Home
+    artefact: Artefact
+
+    def shell(self, *words: str) -> subprocess.Popen[str]:
+        """The command in a process of its own."""
+        given = [self.artefact.sha256, str(self.artefact.size_bytes)]
+        argv = [sys.executable, str(shell.__file__), *given, *words]
+        return subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def sensor() -> str:
+    drawn = random.Random(1)
+    rows = [(drawn.random(), drawn.random()) for _ in range(120)]
+    return "a,b,kind\n" + "".join(f"{a},{b},{'bad' if a + b > 1.2 else 'good'}\n" for a, b in rows)
+
+
+def make(folder: Path, tiny: Tiny) -> Ready:  # noqa: F811
+    Path("answers.jsonl").write_text(answers())
+    Path("sensor.csv").write_text(sensor())
+    api.data.ingest("answers.jsonl", name="answers")
+    api.data.ingest("sensor.csv", name="sensor")
+    home = Home(folder)
+    return Ready(home, tiny.into(home))
+
+
+def known(patch: pytest.MonkeyPatch, artefact: Artefact) -> None:
+    patch.setattr(Catalog, "artefacts", property(lambda self: {artefact.model: artefact}))
+    patch.setattr(training_prediction, "forecast", lambda *_: Forecast(reason="a test's"))
+
+
+@pytest.fixture
+def ready(home: Home, tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> Ready:  # noqa: F811
+    made = make(home.root, tiny)
+    known(monkeypatch, made.artefact)
+    return made
+
+
+def written(text: str, **fields: object) -> str:
+    path = Path("spec.yaml")
+    path.write_text(text.format(**{"steps": STEPS, "every": EVERY, **fields}))
+    return str(path)
+
+
+def run_folder(home: Home) -> Path:
+    """The folder of the only run."""
+    (found,) = (home.root / "runs").iterdir()
+    return found
+
+
+def until_step(home: Home, step: int, process: subprocess.Popen[str] | None = None) -> str:
+    """Wait until a run's process has made that step; returns the run's id."""
+    limit = time.monotonic() + 120
+    while time.monotonic() < limit:
+        assert process is None or process.poll() is None, process.communicate()
+        for path in (home.root / "runs").glob("*/progress.jsonl"):
+            lines = path.read_bytes().splitlines()
+            if lines and json.loads(lines[-1])["step"] >= step:
+                return path.parent.name
+        time.sleep(0.01)
+    raise AssertionError(f"no step {step}")
+
+
+def left(home: Home, run: str) -> None:
+    """Wait until nobody works on the run."""
+    limit = time.monotonic() + 30
+    while runs.at_work(home, run):
+        assert time.monotonic() < limit, "the training process goes on without its parent"
+        time.sleep(0.02)
+
+
+# --- a language model
+
+
+class Unbroken(NamedTuple):
+    ready: Ready
+    run: TrainingRun
+    told: list[training.Progress]
+
+
+@pytest.fixture(scope="module")
+def unbroken(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Unbroken]:  # noqa: F811
+    """A run that nothing happened to."""
+    folder = tmp_path_factory.mktemp("unbroken")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ARCHWRIGHT_HOME", str(folder / "home"))
+        patch.chdir(folder)
+        made = make(folder / "home", tiny)
+        known(patch, made.artefact)
+        patch.setattr(training_prediction, "forecast", lambda *_: Forecast(predictions=PROMISES))
+        begun = api.train(written(SPEC))
+        told = list(begun)
+        yield Unbroken(made, begun.result(), told)
+
+
+def promise(metric: str, low: float, high: float) -> Prediction:
+    unit = {"train_s": "s", "train_tokens_per_s": "tokens/s", "train_memory_bytes": "bytes"}.get(metric, "s")
+    return Prediction(
+        id=f"assistant.{metric}.last",
+        metric=metric,
+        workload="assistant",
+        estimate=Estimate(value=low, low=low, high=high, unit=unit, basis="test"),
+        query=Query(metric=metric, labels={"name": "assistant"}, statistic="last", window_s=60.0),
+    )
+
+
+PROMISES = (
+    promise("train_s", 1e-3, 1e6),
+    promise("train_tokens_per_s", 1e9, 1e10),
+    promise("train_memory_bytes", 1.0, 2.0),
+    promise("startup_s", 1.0, 2.0),
+)
+
+
+def test_a_run_learns_and_is_on_record(unbroken: Unbroken) -> None:
+    run = unbroken.run
+    assert (run.status, run.step, run.steps, run.resumed, run.error) == ("finished", STEPS, STEPS, 0, "")
+    assert (run.name, run.task, run.dataset_version, run.base) == ("assistant", "text-lora", "answers@v1", NAME)
+    assert run.base_sha256 == unbroken.ready.artefact.sha256
+    assert run.loss_first is not None
+    assert run.loss_last is not None
+    assert run.loss_last < 0.8 * run.loss_first
+    assert run.train_s > 0
+    assert run.tokens_per_s is not None
+    assert run.tokens_per_s > 0
+    assert len(run.order_sha256) == len(run.weights_sha256) == 64
+    steps = [one for one in unbroken.told if one.loss is not None]
+    assert [one.step for one in steps] == list(range(1, STEPS + 1))
+    assert steps[-1].left_s == 0.0
+
+
+def test_it_became_a_model_version_that_knows_where_it_comes_from(unbroken: Unbroken) -> None:
+    run = unbroken.run
+    assert run.model == "assistant@v1"
+    with opened() as (_settings, home, store):
+        version = registry.find(store, run.model)
+        edges = lineage.ancestry(store, node("model", run.model))
+    assert (version.run, version.dataset_version, version.base) == (run.id, "answers@v1", NAME)
+    assert home.model(version.sha256, version.format).is_file()
+    assert {(edge.child, edge.relation, edge.parent.partition(":")[0]) for edge in edges} >= {
+        (node("model", run.model), "produced-by", "run"),
+        (node("run", run.id), "trained-on", "dataset"),
+        (node("dataset", "answers@v1"), "ingested", "file"),
+    }
+    assert all(isinstance(edge, Edge) for edge in edges)
+
+
+def test_what_was_promised_is_held_against_what_was_measured(unbroken: Unbroken) -> None:
+    run = unbroken.run
+    assert run.predictions == PROMISES
+    verdicts = {one.metric: one.verdict for one in run.deviations}
+    assert verdicts == {
+        "train_s": "within",
+        "train_tokens_per_s": "worse",
+        "train_memory_bytes": "worse",
+        "startup_s": "unknown",
+    }
+    measured = {one.metric: one.measured for one in run.deviations}
+    assert measured["train_s"] is not None
+    assert measured["train_s"].value == run.train_s
+    assert measured["train_memory_bytes"] is not None
+    assert 5e7 < measured["train_memory_bytes"].value < 3e9
+    with opened() as (_settings, _home, store):
+        kept = {row.quantity: row for row in store.rows(OBSERVATIONS)}
+    assert kept["train_tokens_per_s"].value == run.tokens_per_s
+    assert {row.labels["run"] for row in kept.values()} == {run.id}
+
+
+def test_the_runs_folder_has_two_checkpoints_and_a_whole_result(unbroken: Unbroken) -> None:
+    folder = unbroken.ready.home.run(unbroken.run.id)
+    kept = sorted((folder / "checkpoints").iterdir())
+    assert [path.name for path in kept] == ["step-00000035", "step-00000040"]
+    assert [sealed.flaw(path) for path in (*kept, folder / "result")] == ["", "", ""]
+    found = [path for path in folder.rglob("*") if path.is_file()]
+    assert {path.suffix for path in found} <= {".json", ".jsonl", ".safetensors", ""}  # no pickle among them
+    assert launch.result(unbroken.ready.home, unbroken.run.id).file == "adapter_model.safetensors"
+
+
+def test_list_and_show_say_what_train_said(unbroken: Unbroken, capsys: pytest.CaptureFixture[str]) -> None:
+    assert api.runs.list() == (unbroken.run,)
+    assert api.runs.show(unbroken.run.id) == api.runs.show("assistant") == unbroken.run
+    assert main(["runs", "list", "--json"]) == 0
+    (listed,) = json.loads(capsys.readouterr().out)
+    assert listed["id"] == unbroken.run.id
+    assert {"status", "resumed", "model", "weights_sha256"} <= set(listed)
+    assert main(["runs", "show", unbroken.run.id]) == 0
+    shown = capsys.readouterr().out
+    assert "Plan versus actual" in shown
+    assert "assistant@v1" in shown
+
+
+def test_a_finished_run_is_left_as_it_is(unbroken: Unbroken, capsys: pytest.CaptureFixture[str]) -> None:
+    again = api.runs.resume(unbroken.run.id)
+    assert list(again) == []
+    assert again.result() == unbroken.run
+    assert main(["runs", "resume", unbroken.run.id]) == 0
+    assert "nothing to do" in capsys.readouterr().out
+    assert api.runs.list() == (unbroken.run,)
+
+
+def test_killed_twice_and_resumed_it_ends_as_the_unbroken_run_did(ready: Ready, unbroken: Unbroken) -> None:
+    """SIGKILL of `archwright train` at a step between two checkpoints, its process leaves with it; `runs resume`,
+    whose training process is killed too; `runs resume` to the end: the same rows in the same order, and the same
+    bytes."""
+    first, second = random.Random(20261124).sample([n for n in range(7, 30) if n % EVERY not in (0, 1)], 2)
+    first, second = min(first, second), max(first, second)
+    began = ready.shell("train", written(SPEC))
+    run = until_step(ready.home, first, began)
+    began.kill()
+    began.communicate()
+    left(ready.home, run)
+    assert [(one.id, one.status) for one in api.runs.list()] == [(run, "interrupted")]
+    assert runs.outcome(ready.home, run) is None
+    again = api.runs.resume(run)
+    with pytest.raises(TrainError) as caught:
+        for progress in again:
+            assert progress.step >= first - EVERY or progress.note
+            if progress.step >= second:
+                os.kill(again._launched.pid, signal.SIGKILL)  # type: ignore[union-attr]
+    assert caught.value.code == launch.KILLED
+    broken = api.runs.show(run)
+    assert (broken.status, broken.resumed) == ("interrupted", 1)
+    assert launch.KILLED in broken.error
+    told = list(last := api.runs.resume(run))
+    ended = last.result()
+    assert [one.step for one in told][-1] == STEPS
+    assert told[0].step > second - EVERY - 1  # it went on from a checkpoint, not from the beginning
+    assert (ended.status, ended.resumed, ended.error) == ("finished", 2, "")
+    assert ended.order_sha256 == unbroken.run.order_sha256
+    assert ended.weights_sha256 == unbroken.run.weights_sha256
+    assert (ended.loss_first, ended.loss_last) == (unbroken.run.loss_first, unbroken.run.loss_last)
+    assert ended.model == "assistant@v1"
+
+
+# --- a classifier, which starts faster: what goes for one goes for all
+
+
+def begun(ready: Ready, step: int = 3, every: int = ENDLESS) -> tuple[subprocess.Popen[str], str]:
+    process = ready.shell("train", written(TABLE, steps=ENDLESS, every=every))
+    return process, until_step(ready.home, step, process)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_asked_to_end_it_keeps_a_checkpoint_and_says_how_to_go_on(ready: Ready, number: signal.Signals) -> None:
+    process, run = begun(ready)
+    process.send_signal(number)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert f"archwright runs resume {run}" in out
+    stood = api.runs.show(run)
+    assert stood.status == "interrupted"
+    assert stood.step >= 3
+    kept = [path.name for path in (ready.home.run(run) / "checkpoints").iterdir()]
+    assert kept == [f"step-{stood.step:08d}"]
+    again = api.runs.resume(run)
+    first = next(iter(again))
+    again.stop()
+    assert first.step == stood.step + 1
+    left(ready.home, run)
+    assert api.runs.show(run).resumed == 1
+
+
+def test_a_running_run_is_not_taken_up_a_second_time(ready: Ready) -> None:
+    process, run = begun(ready)
+    try:
+        assert api.runs.show(run).status == "running"
+        with pytest.raises(TrainError) as caught:
+            api.runs.resume(run)
+        assert caught.value.code == "AW-TRN-23"
+        assert api.runs.show(run).resumed == 0
+    finally:
+        process.kill()
+        process.communicate()
+    left(ready.home, run)
+
+
+def test_killed_after_its_last_step_it_is_registered_by_resume(ready: Ready, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training.Training, "_settle", lambda self: None)  # as a process that is gone does
+    dead = api.train(written(TABLE, steps=4))
+    dead.result()
+    monkeypatch.undo()
+    known(monkeypatch, ready.artefact)
+    monkeypatch.setenv("ARCHWRIGHT_HOME", str(ready.home.root))
+    stood = api.runs.show(dead.run.id)
+    assert (stood.status, stood.model) == ("interrupted", None)
+    assert runs.outcome(ready.home, stood.id) is not None
+    again = api.runs.resume(stood.id)
+    assert list(again) == []  # no step is made again
+    assert (again.run.status, again.run.model, again.run.resumed) == ("finished", "sensor@v1", 1)
+    assert len(again.run.weights_sha256) == 64
+
+
+def test_a_registration_that_fails_is_made_up_for(ready: Ready, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise ModelError("AW-MOD-03", "not now")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(registry, "register", refuse)
+        failing = api.train(written(TABLE, steps=4))
+        with pytest.raises(ModelError):
+            failing.result()
+    stood = api.runs.show(failing.run.id)
+    assert (stood.status, stood.model, stood.error) == ("finished", None, "AW-MOD-03 not now")
+    ended = api.runs.resume(stood.id).result()
+    assert (ended.status, ended.model, ended.error) == ("finished", "sensor@v1", "")
+    assert ended.weights_sha256 == stood.weights_sha256
+
+
+def test_a_run_that_fails_says_why(ready: Ready) -> None:
+    Path("one.csv").write_text("a,kind\n1,x\n2,x\n3,x\n")
+    api.data.ingest("one.csv", name="one")
+    failing = api.train(written(TABLE.replace("dataset: sensor", "dataset: one")))
+    with pytest.raises(TrainError) as caught:
+        failing.result()
+    stood = api.runs.show(failing.run.id)
+    assert (stood.status, stood.error) == ("failed", f"{caught.value.code} {caught.value.message}")
+
+
+def test_a_run_whose_dataset_version_is_gone_or_changed_is_refused(ready: Ready) -> None:
+    stopped = api.train(written(TABLE, steps=ENDLESS))
+    next(iter(stopped))
+    stopped.stop()
+    run = stopped.run.id
+    left(ready.home, run)
+    job = runs.job(ready.home, run)
+    for changed in (replace(job.version, content_sha256="0" * 64), replace(job.version, id="sensor@v9", version=9)):
+        path = ready.home.run(run) / "job.json"
+        path.write_bytes(msgspec.json.encode(replace(job, version=changed)))
+        with pytest.raises(TrainError) as caught:
+            api.runs.resume(run)
+        assert caught.value.code == "AW-TRN-25"
+    stood = api.runs.show(run)
+    assert (stood.status, stood.resumed) == ("interrupted", 0)
+
+
+def test_json_prints_the_run_and_nothing_else(ready: Ready, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", written(TABLE, steps=4), "--json"]) == 0
+    out, err = capsys.readouterr()
+    printed = json.loads(out)
+    assert (printed["status"], printed["model"], err) == ("finished", "sensor@v1", "")
+    assert msgspec.convert(printed, TrainingRun) == api.runs.show("sensor")
+
+
+# --- refused before anything begins
+
+
+def refused(spec: str) -> ArchwrightError:
+    with pytest.raises(ArchwrightError) as caught:
+        api.train(spec)
+    assert api.runs.list() == ()
+    return caught.value
+
+
+def test_unknown_names_are_refused_with_the_nearest(ready: Ready) -> None:
+    error = refused(written(SPEC.replace("dataset: answers", "dataset: answer")))
+    assert (error.code, error.nearest[0]) == ("AW-DATA-10", "answers")
+    error = refused(written(SPEC.replace("tiny-llama", "tiny-lama")))
+    assert (error.code, error.where.field, error.nearest) == ("AW-TRN-04", "base", (NAME,))
+    error = refused(written(SPEC + "columns: {{completion: compleiton}}\n"))
+    assert (error.code, error.nearest) == ("AW-TRN-10", ("completion",))
+
+
+def test_a_base_that_was_not_fetched(ready: Ready) -> None:
+    ready.home.model(ready.artefact.sha256).unlink()
+    error = refused(written(SPEC))
+    assert (error.code, error.hint) == ("AW-GET-02", f"archwright models fetch {NAME}")
+
+
+def test_an_empty_dataset(ready: Ready) -> None:
+    with opened() as (_settings, _home, store):
+        version = versions.find(store, "sensor")
+        store.append(versions.VERSIONS, [replace(version, id="none@v1", dataset="none", rows=0)])
+    error = refused(written(TABLE.replace("dataset: sensor", "dataset: none")))
+    assert (error.code, error.where.field) == ("AW-TRN-12", "dataset")
+
+
+@pytest.mark.parametrize(
+    ("text", "package", "extra"),
+    [(SPEC, "peft", "train"), (TABLE, "lightgbm", "train"), (SPEC + "workers: 2\n", "ray", "ray")],
+)
+def test_missing_extras(ready: Ready, monkeypatch: pytest.MonkeyPatch, text: str, package: str, extra: str) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    error = refused(written(text))
+    assert isinstance(error, MissingError)
+    assert (error.code, error.hint) == ("AW-GET-01", f"pip install 'archwright[{extra}]'")
+    assert package in error.message
+
+
+def test_an_unknown_run(ready: Ready) -> None:
+    for call in (api.runs.show, api.runs.resume):
+        with pytest.raises(TrainError) as caught:
+            call("r-none")
+        assert caught.value.code == "AW-TRN-20"
+
+
+# --- the real small model
+
+REAL = SPEC.replace("tiny-llama", "SmolLM2-135M-Instruct").replace("tokens_per_step: 64", "tokens_per_step: 128")
+
+
+@pytest.mark.nightly
+def test_the_real_model_killed_and_resumed_ends_as_without(home: Home, model_home: Home) -> None:
+    for path in model_home.folder("models").glob("*.gguf"):
+        home.model(path.stem).symlink_to(path.resolve())
+    Path("answers.jsonl").write_text(answers())
+    api.data.ingest("answers.jsonl", name="answers")
+    whole = api.train(written(REAL, steps=12, every=5)).result()
+    spec = written(REAL, steps=12, every=5)
+    argv: Sequence[Any] = [sys.executable, "-m", "archwright", "train", spec]
+    process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    limit = time.monotonic() + 300
+    while len(api.runs.list()) < 2 or len(steps_of(home, api.runs.list()[-1].id)) < 8:
+        assert process.poll() is None and time.monotonic() < limit
+        time.sleep(0.05)
+    process.kill()
+    process.communicate()
+    run = api.runs.list()[-1].id
+    left(home, run)
+    ended = api.runs.resume(run).result()
+    assert ended.resumed == 1
+    assert ended.order_sha256 == whole.order_sha256
+    assert ended.weights_sha256 == whole.weights_sha256
+
+
+def steps_of(home: Home, run: str) -> list[bytes]:
+    path = home.run(run) / "progress.jsonl"
+    return path.read_bytes().splitlines() if path.exists() else []
