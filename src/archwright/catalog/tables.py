@@ -30,7 +30,6 @@ def accelerators(folder: Path) -> list[rows.Accelerator]:
 
 
 def devices(folder: Path) -> list[rows.Accelerator]:
-    """Devices that benchmark tables name and no plan offers."""
     return [_accelerator(row) for row in read(folder, "devices.csv")]
 
 
@@ -128,7 +127,6 @@ def models(folder: Path, scores: list[rows.QualityScore]) -> list[rows.ModelSpec
 
 
 def architectures(folder: Path) -> list[rows.ModelSpec]:
-    """Models that benchmark tables name and no plan offers."""
     return [_model(row, {}) for row in read(folder, "architectures.csv")]
 
 
