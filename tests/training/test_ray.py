@@ -42,7 +42,7 @@ threads: 1
 workers: {workers}
 """
 KILL_AFTER_STEP = 5
-LOSS_TOLERANCE, LEARNED_TOLERANCE, PICTURES_TOLERANCE = 0.01, 0.15, 0.01
+LOSS_TOLERANCE, LEARNED_TOLERANCE, PICTURES_TOLERANCE = 0.01, 0.15, 0.1
 
 PICTURES = """
 name: digits
@@ -132,7 +132,7 @@ def test_two_workers_train_as_one_does(made: Made) -> None:
     assert [entry["rank"] for entry in starts] == [0, 1]
     assert len({entry["node"] for entry in starts}) == 2
     # The base computes in bfloat16, and rounds otherwise for other groups of rows: the bytes differ, what was
-    # learned hardly does. In float32 (the pictures below) even less.
+    # learned hardly does.
     losses = [[line["loss"] for line in told(made.home, run.id) if not line["note"]] for run in (made.alone, made.crew)]
     assert losses[0] != losses[1]
     assert losses[1] == pytest.approx(losses[0], rel=LOSS_TOLERANCE)
@@ -230,6 +230,8 @@ def test_ray_on_this_machine_goes_on_after_any_end_and_leaves_nothing(home: Home
 
     alone = api.train(spec(pictures, PICTURES, 1)).result()
     assert made.order_sha256 == alone.order_sha256
+    # 600 steps make much of a last bit, whoever's sum it was in: adding a step's rows in another order does as much
+    # (test_ray_crew.py holds the first 50 to rounding). Half of each step's rows would be 0.5 away.
     crew, single = state(home, made), state(home, alone)
     assert np.linalg.norm(crew - single) <= PICTURES_TOLERANCE * np.linalg.norm(single)
 

@@ -10,11 +10,17 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load
 from torch import distributed
 
 from archwright.errors import MissingError, TrainError
 from archwright.settings import child_environment
+from archwright.training import image
+from archwright.training.order import Cursor, Order
 from archwright.training.ray_crew import RayCrew
+from archwright.training.task import Crew, Solo
+
+from . import rows
 
 # The other worker: its tensors, in the order of the calls below, and what it ends with in hexadecimal.
 OTHER = """
@@ -32,14 +38,31 @@ print(torch.cat([part.reshape(-1) for part in (*first, *second)]).numpy().tobyte
 os._exit(0)  # as a worker that dies: it takes leave of nobody
 """
 
+# The other worker of a training: every second row of each of its steps.
+TRAINING = """
+import os, sys
+sys.path.insert(0, sys.argv[2])
+import torch
+from torch import distributed
+from pathlib import Path
+from tests.training.test_ray_crew import trained
+from archwright.training.ray_crew import RayCrew
+torch.set_num_threads(1)
+distributed.init_process_group("gloo", init_method="file://" + sys.argv[1], rank=1, world_size=2)
+print(trained(Path(sys.argv[1]).parent, RayCrew()).weights_sha256(), flush=True)
+os._exit(0)
+"""
+STEPS = 50
+ROOT = Path(__file__).parents[2]
+
 
 @pytest.fixture
-def other(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+def other(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     """The second worker; this process is the first, and both stand in one process group."""
     torch.set_num_threads(1)
     meeting = tmp_path / "meeting"
     environment = child_environment({"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"})
-    argv = [sys.executable, "-c", OTHER, str(meeting)]
+    argv = [sys.executable, "-c", request.param, str(meeting), str(ROOT)]
     child = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, env=environment)
     try:
         distributed.init_process_group("gloo", init_method=f"file://{meeting}", rank=0, world_size=2)
@@ -50,6 +73,7 @@ def other(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
         child.communicate()
 
 
+@pytest.mark.parametrize("other", [OTHER], indirect=True, ids=["sums"])
 def test_two_workers_end_with_the_same_bytes_and_know_when_one_is_gone(other: subprocess.Popen[str]) -> None:
     crew = RayCrew()
     assert (crew.rank, crew.size) == (0, 2)
@@ -82,6 +106,32 @@ def _weighted(mine: list[Any]) -> Any:
     torch.set_rng_state(state)
     pairs = zip(mine, theirs, strict=True)
     return torch.cat([(a.detach().double() * 10 + b.double() * 30).reshape(-1) / 40 for a, b in pairs])
+
+
+def trained(folder: Path, crew: Crew, share: int = 1) -> Any:
+    """The pictures' network after some steps of this worker's rows; of each step only every `share`-th row."""
+    setup = rows.setup_of(rows.digits(), rows.DIGITS, folder, crew)
+    trainer = image.make(setup)
+    order = Order(setup.data.train.ids, trainer.lengths(), setup.spec.seed, Cursor())
+    for _ in range(STEPS):
+        trainer.step(order.take(trainer.budget())[::share][crew.rank :: crew.size])
+    return trainer
+
+
+def numbers(trainer: Any) -> Any:
+    kept = load(trainer.state()["state.safetensors"])
+    return torch.cat([kept[name].reshape(-1) for name in sorted(kept) if name.startswith("net.")])
+
+
+@pytest.mark.parametrize("other", [TRAINING], indirect=True, ids=["training"])
+def test_two_workers_learn_what_one_learns(other: subprocess.Popen[str], tmp_path: Path) -> None:
+    """Up to rounding: half of each step's rows, the control, is a thousand times as far away as is allowed."""
+    together = trained(tmp_path, RayCrew())
+    assert other.stdout is not None
+    assert other.stdout.readline().strip() == together.weights_sha256()
+    alone = numbers(trained(tmp_path, Solo()))
+    assert (numbers(together) - alone).norm() < 1e-5 * alone.norm()
+    assert (numbers(trained(tmp_path, Solo(), share=2)) - alone).norm() > 1e-2 * alone.norm()
 
 
 def test_without_torch_the_install_line(monkeypatch: pytest.MonkeyPatch) -> None:
