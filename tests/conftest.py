@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import hypothesis
 import pytest
 
 from archwright import settings
@@ -27,6 +28,10 @@ from archwright.engines.artefacts import fetch
 from archwright.home import Home
 
 from .processes import killed
+
+# How long an example takes says how busy the machine is: no test of ours is timed.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")
