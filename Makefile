@@ -21,7 +21,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@touch $(INSTALLED)
 
 $(FULL): $(INSTALLED)
-	$(BIN)/python -m pip install -q -c constraints.txt -e '.[local,postgres,lake,train,predict,dev]'
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[local,postgres,lake,train,predict,report,dev]'
 	@touch $(FULL)
 
 $(CLUSTER): $(FULL)

@@ -38,9 +38,10 @@ ROOMS: dict[str, set[str]] = {
     "lifecycle": {"access", "monitor", "engines", "lake", "training"},
     "serving": {"access", "monitor", "engines", "lake", "lifecycle", "policy"},
     "operate": {"access", "monitor", "engines", "lake", "training", "lifecycle", "serving"},
+    "report": {"catalog", "plan"},
     "reconcile": {"catalog", "sizing", "simulate", "plan", "monitor", "engines", "policy"},
 }
-DESIGN = {"needs", "catalog", "sizing", "simulate", "plan", "deploy"}
+DESIGN = {"needs", "catalog", "sizing", "simulate", "plan", "deploy", "report"}
 RUN = {"access", "monitor", "engines", "lake", "training", "lifecycle", "serving", "operate"}
 EVERYTHING = {*GROUND, *ROOMS, "api"}
 TOP = {"api": EVERYTHING, "cli": {*GROUND, "contract", "api"}}
@@ -48,6 +49,7 @@ TOP = {"api": EVERYTHING, "cli": {*GROUND, "contract", "api"}}
 HEAVY = {
     *("numpy", "xllamacpp", "torch", "ray", "daft", "pyarrow", "pyiceberg", "transformers", "peft", "safetensors"),
     *("gguf", "lightgbm", "onnx", "onnxmltools", "onnxruntime"),
+    *("highspy", "typst", "xlsxwriter", "jinja2"),
 }
 BAGS = {"utils", "util", "helpers", "helper", "common", "misc", "others", "shared"}
 NAMES_OF_FACTS = re.compile(r"\b(h100|h200|a100|b200|vllm|sglang|gdpr|hipaa|soc2|aws|azure|gcp)\b", re.IGNORECASE)

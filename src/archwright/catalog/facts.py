@@ -11,12 +11,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
-from archwright.catalog import documents, names, rows, tables
+from archwright.catalog import cost_rows, cost_tables, documents, names, rows, tables
 from archwright.catalog.efficiency import choose, choose_training
 from archwright.contract.estimate import Estimate, exact, product, within_factor
 from archwright.contract.lineage import Task
 from archwright.contract.plan import Artefact, MachineFacts
-from archwright.contract.record import Record
+from archwright.contract.record import Record, replace
 
 R = TypeVar("R", bound=Record)
 
@@ -99,6 +99,26 @@ class Catalog:
     @cached_property
     def training_efficiencies(self) -> tuple[rows.TrainingEfficiency, ...]:
         return tuple(tables.training_efficiencies(self._folder))
+
+    @cached_property
+    def parts(self) -> Mapping[str, cost_rows.Part]:
+        return {row.id: row for row in cost_tables.parts(self._folder)}
+
+    @cached_property
+    def nodes(self) -> Mapping[str, cost_rows.Node]:
+        return {row.id: row for row in cost_tables.nodes(self._folder)}
+
+    @cached_property
+    def storage_prices(self) -> tuple[cost_rows.StoragePrice, ...]:
+        return tuple(cost_tables.storage_prices(self._folder))
+
+    @cached_property
+    def commitments(self) -> tuple[cost_rows.Commitment, ...]:
+        return tuple(cost_tables.commitments(self._folder))
+
+    @cached_property
+    def surcharges(self) -> tuple[cost_rows.Surcharge, ...]:
+        return tuple(cost_tables.surcharges(self._folder))
 
     @cached_property
     def quantisations(self) -> Mapping[str, rows.Quantisation]:
@@ -225,6 +245,17 @@ class Catalog:
             if row.grid_gco2_per_kwh is not None:
                 return within_factor(row.grid_gco2_per_kwh, rows.BAND["medium"], "g/kWh")
         return None
+
+    def estimate(self, row: rows.Fact, value: float, unit: str, basis: str = "") -> Estimate:
+        """`value`, a figure of `row`, with the band its confidence earns: how every price enters a plan."""
+        return replace(row.band(value, unit), basis=basis)
+
+    def part(self, name: str, basis: str = "") -> Estimate:
+        """A figure of running machines of one's own, between the source's low and high."""
+        row = self.parts[name]
+        widest = row.band(row.typical, row.unit)
+        low, high = (row.low, row.high) if row.low < row.high else (widest.low, widest.high)
+        return Estimate(value=row.typical, low=low, high=high, unit=row.unit, basis=basis)
 
     def _stand_ins(self, country: str) -> Iterable[str]:
         known = self.countries.get(country)

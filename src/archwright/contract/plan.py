@@ -7,10 +7,29 @@ from typing import Literal
 
 import msgspec
 
+from archwright.contract.decision import Decision, Section
 from archwright.contract.estimate import Estimate
 from archwright.contract.evidence import Basis, Control, Prediction
 from archwright.contract.needs import Length, Placement
 from archwright.contract.record import Record
+
+Category = Literal[
+    "compute",
+    "tokens",
+    "purchase",
+    "refresh",
+    "residual",
+    "support",
+    "energy",
+    "facility",
+    "network",
+    "egress",
+    "storage",
+    "licence",
+    "platform",
+    "staff",
+]
+PurchaseKind = Literal["on-demand", "spot", "commit-1y", "commit-3y", "bought", "owned", "per-second"]
 
 
 class Artefact(Record):
@@ -86,12 +105,26 @@ class Pool(Record):
 
 
 class CostLine(Record):
-    """One line of an option's cost, in the budget's currency; `once` is capex, else per month (mean)."""
+    """One line of an option's cost, in the budget's currency: a total over the horizon when `once`, else per month
+    (mean over the horizon). A residual value is a negative `once`. `drivers` are the bases of the facts it rests on.
+    """
 
     name: str
     amount: Estimate
     once: bool = False
     recurring_budget: bool = True
+    category: Category = "compute"
+    drivers: tuple[str, ...] = ()
+
+
+class Purchase(Record):
+    """How machines of a pool are had: `machines` of one type, mean over the horizon, `peak` at its busiest hour."""
+
+    pool: str
+    machine: str
+    kind: PurchaseKind
+    machines: float
+    peak: int
 
 
 class Miss(Record):
@@ -103,7 +136,9 @@ class Miss(Record):
 
 
 class Option(Record):
-    """One way to satisfy the needs, priced over the horizon."""
+    """One way to satisfy the needs, priced over the horizon. `cumulative_cost` is what has been paid by each month's
+    end, in the budget's currency, staff included. Power is the peak draw at the plug, cooling included.
+    """
 
     name: str
     placement: Placement
@@ -118,6 +153,12 @@ class Option(Record):
     pools: tuple[Pool, ...] = ()
     models: dict[str, str] = {}
     notes: tuple[str, ...] = ()
+    cumulative_cost: tuple[float, ...] = ()
+    purchases: tuple[Purchase, ...] = ()
+    power_kw: Estimate | None = None
+    rack_units: float | None = None
+    energy_kwh_per_month: Estimate | None = None
+    carbon_kg_per_month: Estimate | None = None
 
 
 class WorkloadPlan(Record):
@@ -190,6 +231,9 @@ class Plan(Record):
     stack: tuple[StackLine, ...] = ()
     not_sized: tuple[str, ...] = ()
     machine: MachineFacts | None = None
+    decision: Decision = Decision()
+    sections: tuple[Section, ...] = ()
+    stale_facts: tuple[str, ...] = ()
 
     @property
     def digest(self) -> str:

@@ -20,10 +20,11 @@ from archwright.plan.demand import HOURS_PER_MONTH, Demand
 from archwright.plan.ledger import Ledger
 from archwright.plan.limits import judge_availability
 from archwright.plan.models import Candidates, licence_note, open_models
-from archwright.plan.money import USD, Draft, UsdLine
+from archwright.plan.money import USD, Draft
 from archwright.plan.residency import Bounds, bounds_of, in_words, region_inside
 from archwright.plan.search import Search, Sized, mean_machines
 from archwright.plan.serve import Served, default_max_tokens
+from archwright.plan.terms import Term, recurring
 from archwright.simulate.serving import binding_rate
 from archwright.sizing.calibration import slowness
 
@@ -36,7 +37,7 @@ class Part(NamedTuple):
     """One workload at one provider; without a pool, `misses` says why."""
 
     pool: Pool | None = None
-    line: UsdLine | None = None
+    term: Term | None = None
     served: Served | None = None
     misses: tuple[Miss, ...] = ()
     notes: tuple[str, ...] = ()
@@ -79,14 +80,14 @@ class CloudPlanner:
 
     def _option(self, provider: str, parts: list[Part]) -> Option:
         pools = tuple(part.pool for part in parts if part.pool is not None)
-        lines = tuple(part.line for part in parts if part.line is not None)
+        terms = tuple(part.term for part in parts if part.term is not None)
         draft = Draft(
             name=f"cloud-{provider}",
             placement="cloud",
             provider=provider,
             regions=tuple(sorted({pool.region for pool in pools})),
             misses=tuple(dict.fromkeys(miss for part in parts for miss in part.misses)),
-            lines=lines if len(lines) == len(parts) else None,
+            terms=terms if len(terms) == len(parts) else None,
             pools=pools,
             models={name: pool.model for pool in pools for name in pool.workloads},
             notes=tuple(note for part in parts for note in part.notes),
@@ -138,7 +139,13 @@ class CloudPlanner:
         self._assumptions(demand, sized, spares)
         return Part(
             pool=self._pool(demand, sized, spares, price),
-            line=UsdLine(f"{workload.name}: {sized.offer.instance_type} in {sized.offer.region}", amount),
+            term=recurring(
+                f"{workload.name}: {sized.offer.instance_type} in {sized.offer.region}",
+                "compute",
+                amount.value,
+                self._needs.budget.horizon_months,
+                (self._ledger.drive(amount),),
+            ),
             served=Served(demand, sized.spec, alone=True),
             misses=tuple(misses),
             notes=tuple(notes),

@@ -20,8 +20,9 @@ from archwright.contract.plan import Miss
 from archwright.plan.demand import Demand
 from archwright.plan.ledger import Ledger
 from archwright.plan.models import UNKNOWN, floor_misses, standing
-from archwright.plan.money import USD, Draft, UsdLine
+from archwright.plan.money import USD, Draft
 from archwright.plan.residency import bounds_of, in_words
+from archwright.plan.terms import Term, recurring
 
 PLACEMENT = "hosted-api"
 MONTH = f"{USD}/month"
@@ -30,7 +31,7 @@ MONTH = f"{USD}/month"
 class Bought(NamedTuple):
     """One workload at one provider."""
 
-    line: UsdLine | None
+    term: Term | None
     model: str | None
     misses: tuple[Miss, ...]
     notes: tuple[str, ...]
@@ -51,7 +52,7 @@ class HostedPlanner:
 
     def _draft(self, provider: str, demands: tuple[Demand, ...]) -> Draft:
         bought = [self._buy(provider, demand) for demand in demands]
-        priced = [part.line for part in bought if part.line is not None]
+        priced = [part.term for part in bought if part.term is not None]
         limits = {in_words(bounds_of(self._needs, d.workload)) for d in demands if bounds_of(self._needs, d.workload)}
         residency = [Miss(constraint="residency", value=UNKNOWN, limit=limit) for limit in sorted(limits)]
         notes = [note for part in bought for note in part.notes]
@@ -62,7 +63,7 @@ class HostedPlanner:
             placement="hosted-api",
             provider=provider,
             misses=(*(miss for part in bought for miss in part.misses), *residency),
-            lines=tuple(priced) if len(priced) == len(bought) else None,
+            terms=tuple(priced) if len(priced) == len(bought) else None,
             models={d.workload.name: part.model for d, part in zip(demands, bought, strict=True) if part.model},
             notes=tuple(notes),
         )
@@ -84,9 +85,10 @@ class HostedPlanner:
             notes.append(f"{workload.name}: no {provider} model has a reported figure for the floor; cheapest priced")
         if model.deprecation_date:
             notes.append(f"{model.id} is withdrawn on {model.deprecation_date}; successor: {model.successor or 'none'}")
-        return Bought(
-            UsdLine(f"{workload.name}: {provider} tokens", self._price(model, demand)), model.id, misses, tuple(notes)
-        )
+        price, months = self._price(model, demand), self._needs.budget.horizon_months
+        line = f"{workload.name}: {provider} tokens"
+        term = recurring(line, "tokens", price.value, months, (self._ledger.drive(price),))
+        return Bought(term, model.id, misses, tuple(notes))
 
     def _offered(self, provider: str, demand: Demand) -> list[HostedModel]:
         """Sold by the token, not withdrawn, wide enough; the fixed model only, when the needs fix one."""

@@ -18,6 +18,7 @@ class Ledger:
         self._bases: dict[str, Basis] = {}
         self._assumptions: dict[str, None] = {}
         self._not_sized: dict[str, None] = {}
+        self._drivers: dict[str, Estimate] = {}
 
     def adopt(self, basis: Basis) -> str:
         """Keep `basis`; returns its id here, which differs when another basis already has that name."""
@@ -45,6 +46,15 @@ class Ledger:
         """A basis in words; returns the id an Estimate refers to."""
         made = Basis(id=name, kind=kind, stratum=stratum or kind, definition=definition, formula=formula, facts=facts)
         return self.adopt(made)
+
+    def drive(self, estimate: Estimate) -> str:
+        """Keep a fact that costs are proportional to, under its basis; returns that basis. The first one stays."""
+        self._drivers.setdefault(estimate.basis, estimate)
+        return estimate.basis
+
+    def driver(self, basis: str) -> Estimate:
+        """Raises KeyError."""
+        return self._drivers[basis]
 
     def assume(self, *sentences: str) -> None:
         self._assumptions.update(dict.fromkeys(sentences))

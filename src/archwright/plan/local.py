@@ -22,10 +22,11 @@ from archwright.plan.demand import HOURS_PER_MONTH, Demand
 from archwright.plan.ledger import Ledger
 from archwright.plan.limits import judge_availability
 from archwright.plan.models import licence_note, open_models
-from archwright.plan.money import USD, Draft, UsdLine
+from archwright.plan.money import USD, Draft
 from archwright.plan.residency import bounds_of, country_inside, in_words
 from archwright.plan.search import broken
 from archwright.plan.serve import Served, context_of, default_max_tokens, load_of
+from archwright.plan.terms import recurring
 from archwright.simulate.serving import WIDEST, WIDEST_TTFT, ServingSpec, disk, fits, memory_of, peak_memory
 from archwright.simulate.window import representative
 from archwright.sizing.roofline import CORE_W, MACHINE_BASE_W, POWER_FACTOR, hardware_of_machine, threads_of
@@ -62,11 +63,12 @@ class LocalPlanner:
                 served.append(one)
                 pools.append(pool)
         self._judge(served, machine, misses, notes)
-        lines = (UsdLine("electricity", self._electricity(machine)),)
+        power, months = self._electricity(machine), self._needs.budget.horizon_months
+        terms = (recurring("electricity", "energy", power.value, months, (self._ledger.drive(power),)),)
         whole = served and len(served) == len(demands)
         draft = self._draft(misses)._replace(
             regions=(self._needs.organisation.country,) if not _missed(misses, "residency") else (),
-            lines=lines if whole else None,
+            terms=terms if whole else None,
             pools=tuple(pools),
             models={one.demand.workload.name: one.spec.model.id for one in served},
             notes=tuple(notes),

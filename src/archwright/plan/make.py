@@ -131,8 +131,8 @@ def _look(
 def _complete(draft: Draft, demands: tuple[Demand, ...], missing: tuple[str, ...]) -> Draft:
     """An option that sizes nothing is no option; one that leaves workloads out says so."""
     if not demands:
-        return draft._replace(misses=(*draft.misses, NOTHING), lines=None)
-    if missing and draft.lines is not None:
+        return draft._replace(misses=(*draft.misses, NOTHING), terms=None)
+    if missing and draft.terms is not None:
         return draft._replace(notes=(*draft.notes, f"for the sized workloads only; not included: {', '.join(missing)}"))
     return draft
 

@@ -1,0 +1,50 @@
+"""Machines of an option, wherever they stand: what the bill, the sections and the report are made from."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from archwright.catalog.cost_rows import Node
+from archwright.catalog.facts import Catalog
+from archwright.catalog.rows import Offer
+from archwright.contract.needs import Needs, Placement
+from archwright.contract.plan import Option, PurchaseKind
+from archwright.plan.ledger import Ledger
+from archwright.sizing.machine import Machine
+
+
+class Where(NamedTuple):
+    """A place machines stand: `region` is a provider's region, or the country of a site of one's own."""
+
+    placement: Placement
+    provider: str
+    region: str
+    country: str
+
+
+class Fleet(NamedTuple):
+    """Equal machines, had in one way, that do some workloads' work. `machines[m]` run on average in month m, at most
+    `peak` at once, spares included; `busy` is the share of that time at `busy_w`, the rest they idle.
+    One of `offer` (rented) and `node` (bought or owned) says what they are; neither for the machine at hand.
+    """
+
+    where: Where
+    machine: Machine
+    workloads: tuple[str, ...]
+    purchase: PurchaseKind
+    machines: tuple[float, ...]
+    peak: int
+    busy: float
+    busy_w: float
+    offer: Offer | None = None
+    node: Node | None = None
+
+
+class Chosen(NamedTuple):
+    """The option a plan chose (None: nothing was feasible), with what stands behind it."""
+
+    needs: Needs
+    catalog: Catalog
+    ledger: Ledger
+    option: Option | None
+    fleets: tuple[Fleet, ...]

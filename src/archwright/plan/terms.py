@@ -1,0 +1,49 @@
+"""A flow of money: what an option pays in each month, in USD, and the facts the amount is proportional to.
+
+An option is a tuple of terms, so that one draw of every fact prices all options at once: what they share (an
+exchange rate, an engine's speed) moves them together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from archwright.contract.plan import Category
+
+
+class Term(NamedTuple):
+    """`flow[m]` is paid in month m of the horizon, at the drivers' own values; negative is received.
+
+    `drivers` are bases whose estimates the ledger holds; the whole flow is proportional to each. `once` makes it a
+    purchase (capex), else it recurs. `budgeted` False keeps it out of the monthly limit: staff.
+    """
+
+    line: str
+    category: Category
+    flow: tuple[float, ...]
+    drivers: tuple[str, ...] = ()
+    once: bool = False
+    budgeted: bool = True
+
+    @property
+    def sum(self) -> float:
+        return sum(self.flow)
+
+
+def recurring(line: str, category: Category, usd_per_month: float, months: int, drivers: Iterable[str] = ()) -> Term:
+    """The same amount every month."""
+    return Term(line, category, (usd_per_month,) * months, tuple(drivers))
+
+
+def following(line: str, category: Category, usd_per_month: Iterable[float], drivers: Iterable[str] = ()) -> Term:
+    """An amount that changes from month to month."""
+    return Term(line, category, tuple(usd_per_month), tuple(drivers))
+
+
+def bought(
+    line: str, category: Category, usd: float, months: int, drivers: Iterable[str] = (), *, at_month: int = 0
+) -> Term:
+    """Paid once, in month `at_month`."""
+    flow = tuple(usd if month == at_month else 0.0 for month in range(months))
+    return Term(line, category, flow, tuple(drivers), once=True)
