@@ -27,6 +27,14 @@ def test_the_tree_of_the_docstring_is_the_tree_of_the_code() -> None:
         assert (cls.exit_status, cls.http_status) == (2, 400)
 
 
+def test_every_code_in_the_docstring_finds_its_class() -> None:
+    for word, cls in errors.KINDS.items():
+        line = next(line for line in (errors.__doc__ or "").splitlines() if f"-- {cls.__name__} " in line)
+        assert f"AW-{word}-" in line
+    lines = [line for line in (errors.__doc__ or "").splitlines() if "-- " in line and "AW-" in line]
+    assert len(lines) == len(errors.KINDS) + 1  # Refusal is the gateway's own
+
+
 def test_three_lines() -> None:
     error = NeedsError(
         "AW-NEEDS-07",

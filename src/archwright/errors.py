@@ -154,6 +154,27 @@ class InternalError(ArchwrightError):
     exit_status, http_status = 70, 500
 
 
+KINDS: dict[str, type[ArchwrightError]] = {
+    "NEEDS": NeedsError,
+    "FILE": PlanFileError,
+    "SET": SettingsError,
+    "USE": UsageError,
+    "PLAN": PlanError,
+    "CAT": CatalogError,
+    "GET": MissingError,
+    "ACC": AccessError,
+    "ENG": EngineError,
+    "OPS": OperateError,
+    "STO": StoreError,
+    "REC": ReconcileError,
+    "DATA": DataError,
+    "TRN": TrainError,
+    "MOD": ModelError,
+    "INT": InternalError,
+}
+"""The word of a code ("AW-TRN-20") and its class: how an error that crossed from another process is raised again."""
+
+
 def missing_extra(extra: str, package: str, purpose: str) -> MissingError:
     """The one answer to a package that is not installed: the exact line that installs it."""
     return MissingError(

@@ -54,6 +54,15 @@ def test_a_damaged_one_is_named_and_passed_over(tmp_path: Path) -> None:
     assert newest.files == {"s": b"again"}
 
 
+def test_with_none_whole_the_run_is_told_to_begin_again(tmp_path: Path) -> None:
+    warned: list[str] = []
+    kept = Checkpoints(tmp_path, warned.append)
+    kept.keep(1, lambda: {"s": b"1"})
+    (tmp_path / "step-00000001" / "s").write_bytes(b"3")
+    assert kept.newest() is None
+    assert warned[-1] == "no checkpoint is whole: the run begins again from its first step"
+
+
 def test_nothing_else_in_the_folder_is_taken_for_one(tmp_path: Path) -> None:
     for name in (f"{sealed.LEFTOVER}x", "step-1", "notes"):
         (tmp_path / name).mkdir()

@@ -144,6 +144,14 @@ def test_features_are_the_numeric_columns_but_the_label_and_ours(home: Home) -> 
     assert load(home, named).train.table.column_names == ["record_id", "label", "b", "a"]
 
 
+def test_columns_that_an_earlier_version_left_behind_are_no_features(home: Home) -> None:
+    ingest([{"old": n, "label": n % 3} for n in range(20)])
+    ingest([{"new": n, "label": n % 3} for n in range(20)])
+    found = load(home, TABLE)
+    assert "old" in found.train.table.column_names
+    assert data.features(found.train.table, TABLE) == ["new"]
+
+
 def test_a_classifier_without_features_is_refused(home: Home) -> None:
     ingest([{"word": "x", "label": n % 3} for n in range(20)])
     found = load(home, TABLE)

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from archwright.errors import InternalError, MissingError, TrainError
+from archwright.errors import MissingError, TrainError
 from archwright.home import Home
 from archwright.training import ray_crew, ray_launch, ray_worker, tasks, work
 from archwright.training.__main__ import driver
@@ -175,7 +175,7 @@ def test_workers_that_keep_dying_end_it(scene: Scene) -> None:
 
 
 def test_what_ray_train_itself_gets_wrong_is_our_bug(scene: Scene) -> None:
-    with pytest.raises(InternalError, match="Ray Train failed: lost"):
+    with pytest.raises(TrainError, match="Ray Train failed: lost"):
         scene.follow(Fit(lambda: None, error="lost"))
 
 

@@ -140,9 +140,9 @@ def test_an_error_crosses_from_process_to_process(error: ArchwrightError) -> Non
     assert crossed.as_dict() == error.as_dict()
 
 
-def started(code: str) -> Launched:
+def started(code: str, *, ended: bool = True) -> Launched:
     process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    return Launched(process, "r-1")
+    return Launched(process, "r-1", lambda: ended)
 
 
 SAYS = 'import sys, time; print(\'{"progress": {"step": 1, "steps": 4, "loss": 2.5}}\', flush=True); '
@@ -162,6 +162,12 @@ def test_a_process_that_was_killed_says_how_to_go_on() -> None:
     assert heard == [1]
     assert (caught.value.code, caught.value.hint) == (launch.KILLED, "archwright runs resume r-1")
     assert "signal 9" in caught.value.message
+
+
+def test_a_process_that_leaves_before_its_last_step_says_how_to_go_on() -> None:
+    with pytest.raises(TrainError) as caught:
+        list(started("", ended=False))
+    assert (caught.value.code, caught.value.hint) == (launch.KILLED, "archwright runs resume r-1")
 
 
 def test_asked_to_stop_twice_it_is_killed() -> None:

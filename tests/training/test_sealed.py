@@ -80,3 +80,11 @@ def test_what_a_killed_writer_left_is_swept_by_the_next(tmp_path: Path) -> None:
     (left / "half").write_bytes(b"")
     sealed.write_files(tmp_path / "t", FILES)
     assert [path.name for path in tmp_path.iterdir()] == ["t"]
+
+
+def test_a_folder_moved_aside_for_one_that_never_came_goes_back(tmp_path: Path) -> None:
+    sealed.write_files(tmp_path / "t", FILES)
+    os.rename(tmp_path / "t", tmp_path / f"{sealed.OLD}t")
+    sealed.write_files(tmp_path / "u", FILES)
+    assert sealed.read_files(tmp_path / "t") == FILES
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["t", "u"]

@@ -23,7 +23,7 @@ PASSED_OVER = 5
 def outcome(result: DatasetOutcome) -> int:
     """What came of an ingest or a refine."""
     out = console()
-    state = "" if result.new else "  (nothing has changed: this is the version there was)"
+    state = "" if result.new else "  (the same content made this version before: nothing has changed in it)"
     out.print(f"[bold]{escape(result.id)}[/]{state}", soft_wrap=True)
     out.print(f"  {_sum(result)}")
     for reason, count in result.drops.items():

@@ -11,8 +11,8 @@ from typing import NoReturn
 
 from archwright.contract.lineage import ModelFormat
 from archwright.errors import ModelError, Where, from_os_error
+from archwright.training.spec import PICKLED
 
-PICKLED = (".pt", ".pth", ".bin", ".pkl", ".pickle", ".ckpt", ".joblib")
 ACCEPTED: dict[str, ModelFormat] = {".safetensors": "safetensors", ".gguf": "gguf", ".onnx": "onnx"}
 HEADER_LIMIT_BYTES = 100_000_000
 

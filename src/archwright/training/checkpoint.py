@@ -38,11 +38,14 @@ class Checkpoints:
         self._warn = warn
 
     def newest(self) -> Kept | None:
-        for step, folder in reversed(self._found()):
+        found = self._found()
+        for step, folder in reversed(found):
             try:
                 return Kept(step, sealed.read_files(folder))
             except ValueError as error:
                 self._warn(f"the checkpoint of step {step} is passed over: {error}")
+        if found:
+            self._warn("no checkpoint is whole: the run begins again from its first step")
         return None
 
     def keep(self, step: int, files: Callable[[], Mapping[str, bytes]]) -> None:

@@ -107,7 +107,8 @@ def wanted(spec: TrainSpec) -> list[str] | None:
 
 
 def features(table: Any, spec: TrainSpec) -> list[str]:
-    """The feature columns of a classifier, in the order of the spec, else of the table.
+    """The feature columns of a classifier, in the order of the spec, else of the table. A column that earlier versions
+    left behind, empty in every row of this one, is none.
 
     Raises TrainError AW-TRN-13 when there is none.
     """
@@ -116,12 +117,16 @@ def features(table: Any, spec: TrainSpec) -> list[str]:
     if spec.columns.features:
         return list(spec.columns.features)
     tests = (kinds.is_integer, kinds.is_floating, kinds.is_boolean)
-    mine = {*OURS, spec.columns.label}
+    mine = {*OURS, spec.columns.label, *(name for name in table.column_names if _empty_column(table, name))}
     found = [field.name for field in table.schema if field.name not in mine and any(is_a(field.type) for is_a in tests)]
     if not found:
         message = f"the dataset {spec.dataset} has no numeric column besides the label"
         raise TrainError("AW-TRN-13", message, where=Where(field="columns: features"), hint="name them in the spec")
     return found
+
+
+def _empty_column(table: Any, name: str) -> bool:
+    return bool(table.column(name).null_count == table.num_rows)
 
 
 def check_columns(version: DatasetVersion, spec: TrainSpec) -> None:

@@ -9,47 +9,20 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import IO
 
 import msgspec
 
 from archwright import settings
 from archwright.contract.record import Record
-from archwright.errors import (
-    AccessError,
-    ArchwrightError,
-    DataError,
-    EngineError,
-    InternalError,
-    MissingError,
-    ModelError,
-    OperateError,
-    StoreError,
-    TrainError,
-    UsageError,
-    Where,
-    from_os_error,
-)
+from archwright.errors import KINDS, ArchwrightError, InternalError, TrainError, Where, from_os_error
 from archwright.home import Home
 from archwright.settings import child_environment
 from archwright.training import base, ray_crew, runs
 from archwright.training.loop import Progress
 from archwright.training.task import Result
 from archwright.training.work import result as result_of
-
-KINDS: dict[str, type[ArchwrightError]] = {
-    "ACC": AccessError,
-    "DATA": DataError,
-    "ENG": EngineError,
-    "GET": MissingError,
-    "MOD": ModelError,
-    "OPS": OperateError,
-    "STO": StoreError,
-    "TRN": TrainError,
-    "USE": UsageError,
-}
-
 
 KILLED = "AW-TRN-24"
 
@@ -88,9 +61,11 @@ def _line(value: object) -> int | None:
 class Launched:
     """A training process at work. Iterate it to its end; once."""
 
-    def __init__(self, process: subprocess.Popen[bytes], run: str) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], run: str, ended: Callable[[], bool]) -> None:
+        """`ended` tells whether all steps are made."""
         self._process = process
         self._run = run
+        self._ended = ended
         self.asked_to_stop = False
 
     @property
@@ -111,7 +86,8 @@ class Launched:
         self.close()
         if failure is not None:
             raise failure.error()
-        if status != 0 and not self.asked_to_stop:
+        # A signal that comes before the first step ends it with status 0, and no step made.
+        if (status != 0 or not self._ended()) and not self.asked_to_stop:
             raise self._killed(status)
 
     def stop(self) -> None:
@@ -158,7 +134,7 @@ def start(home: Home, run: str, lock: IO[bytes]) -> Launched:
             )
     except OSError as error:
         raise from_os_error(error) from error
-    return Launched(process, run)
+    return Launched(process, run, lambda: runs.outcome(home, run) is not None)
 
 
 def result(home: Home, run: str) -> Result:

@@ -27,7 +27,7 @@ import msgspec
 
 from archwright import settings
 from archwright.contract.record import Record
-from archwright.errors import ArchwrightError, InternalError, TrainError, Where
+from archwright.errors import ArchwrightError, TrainError, Where
 from archwright.home import Home
 from archwright.journal import Journal
 from archwright.lake import cluster
@@ -41,6 +41,7 @@ R = TypeVar("R", bound=Record)
 DEATHS = 3
 START_S = 600.0
 LOOK_S = 0.2
+GO_ON = "archwright runs resume goes on from the newest checkpoint; see the run's log"
 # A Ray of our own: nothing goes through its object store, which takes its memory at once.
 ALONE = {"address": "local", "include_dashboard": False, "object_store_memory": 100 * 1024 * 1024}
 
@@ -78,7 +79,7 @@ def drive(home: Home, run: str, hooks: Hooks) -> None:
         given = Crewed(home=str(home.root), run=run, threads=threads)
         follow(Fit(ray, given, spec.workers), hooks, folder, spec.steps)
     if runs.outcome(home, run) is None and not (folder / STOP).exists():
-        raise InternalError("AW-INT-01", "the workers left before the last step", hint="see the run's log")
+        raise TrainError("AW-TRN-61", "the workers left before the last step", where=Where(field="workers"), hint=GO_ON)
 
 
 def share(cpus: list[int], workers: int, threads: int | None) -> int:
@@ -235,12 +236,12 @@ def _silent() -> TrainError:
 
 def _given_up(error: str, deaths: list[Death]) -> ArchwrightError:
     if not deaths:
-        return InternalError("AW-INT-01", f"Ray Train failed: {error}", hint="see the run's log; please report it")
+        return TrainError("AW-TRN-61", f"Ray Train failed: {error}", where=Where(field="workers"), hint=GO_ON)
     return TrainError(
         "AW-TRN-61",
         f"workers died {len(deaths)} times; of the last one Ray says: {deaths[-1].reason}",
         where=Where(field="workers"),
-        hint="archwright runs resume goes on from the newest checkpoint; see the run's log",
+        hint=GO_ON,
     )
 
 

@@ -21,6 +21,7 @@ from archwright.errors import from_os_error
 
 MANIFEST = "manifest.json"
 LEFTOVER = ".sealing-"
+OLD = f"{LEFTOVER}old-"
 
 
 class Entry(Record):
@@ -41,21 +42,30 @@ def write(target: Path, fill: Callable[[Path], None]) -> None:
     parent = target.parent
     try:
         parent.mkdir(parents=True, exist_ok=True)
-        for left in parent.glob(f"{LEFTOVER}*"):
-            shutil.rmtree(left, ignore_errors=True)
+        _sweep(parent)
         scratch = Path(tempfile.mkdtemp(prefix=LEFTOVER, dir=parent))
         try:
             fill(scratch)
             _seal(scratch)
             if target.exists():
-                os.rename(target, parent / f"{LEFTOVER}old-{target.name}")
+                os.rename(target, parent / f"{OLD}{target.name}")
             os.rename(scratch, target)
             _sync(parent)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
-            shutil.rmtree(parent / f"{LEFTOVER}old-{target.name}", ignore_errors=True)
+            _sweep(parent)
     except OSError as error:
         raise from_os_error(error) from error
+
+
+def _sweep(parent: Path) -> None:
+    """What a crash left goes; a folder that was moved aside for one that never came goes back to its place."""
+    for left in parent.glob(f"{LEFTOVER}*"):
+        place = parent / left.name.removeprefix(OLD)
+        if left.name.startswith(OLD) and not place.exists():
+            os.rename(left, place)
+        else:
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def write_files(target: Path, files: Mapping[str, bytes]) -> None:
