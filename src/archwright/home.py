@@ -87,6 +87,11 @@ class Home:
         return self.root / "catalog" / "user.yaml"
 
     @property
+    def catalog_refreshed(self) -> Path:
+        """What `catalog refresh` brought: one file per generation. Its folder is made by the refresh."""
+        return self.root / "catalog" / "refreshed"
+
+    @property
     def plan(self) -> Path:
         """The plan the platform was last brought up with."""
         return self.folder("run") / "plan.json"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import date
+
 import pytest
 
 from archwright.catalog.facts import Catalog
@@ -15,7 +17,7 @@ CATALOG = load()
 def test_all_rows_are_taken() -> None:
     counts = {
         "accelerators": 44,
-        "offers": 416,
+        "offers": 416 + 162 + 16,
         "models": 70,
         "hosted": 138,
         "scores": 159,
@@ -25,6 +27,7 @@ def test_all_rows_are_taken() -> None:
     }
     assert {name: len(getattr(CATALOG, name)) for name in counts} == counts
     assert len(CATALOG.regions) == 141 + 13
+    assert (len(CATALOG.availability), len(CATALOG.region_ratios), len(CATALOG.refresh_sources)) == (176 + 206, 24, 26)
     assert len(CATALOG.tariffs) == 29 + 1
     assert sum(len(regulation.controls) for regulation in CATALOG.regulations.values()) == 81
 
@@ -157,7 +160,8 @@ def test_electricity_takes_the_industrial_price_when_it_is_the_only_one(
     head = (DATA / "energy.csv").read_text().splitlines()[0]
     (folder / "energy.csv").write_text(f"{head}\nXAA,0.05,,s,2026,high,,,\nXBB,,,,,,99,2023,grid\n")
     (folder / "energy_more.csv").write_text(head + "\n")
-    catalog = Catalog(folder)
+    (folder / "ttl.csv").write_text((DATA / "ttl.csv").read_text())
+    catalog = Catalog(folder, today=date(2026, 11, 24))
     assert catalog.electricity_usd_per_kwh("XA").value == 0.05
     assert catalog.grid_gco2_per_kwh("XA") is None
     assert catalog.tariffs[1].source == "grid"

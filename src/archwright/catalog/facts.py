@@ -1,24 +1,20 @@
-"""The catalog a planner asks: every table as records, and the few questions that need more than a look-up.
-
-Layers, highest first: the user's own facts, what was measured on this machine, the shipped rows.
+"""The catalog a planner asks: every table as records (shipped.py), how far each may be trusted (provenance.py), and
+the few questions that need more than a look-up.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from functools import cached_property
-from pathlib import Path
-from typing import TypeVar
 
-from archwright.catalog import cost_rows, cost_tables, documents, names, rows, tables
+from archwright.catalog import names, rows
 from archwright.catalog.efficiency import choose, choose_training
+from archwright.catalog.provenance import Provenance
+from archwright.catalog.shipped import OVERLAID
 from archwright.contract.estimate import Estimate, exact, product, within_factor
 from archwright.contract.lineage import Task
-from archwright.contract.plan import Artefact, MachineFacts
-from archwright.contract.record import Record, replace
 
-R = TypeVar("R", bound=Record)
+__all__ = ["ANY", "BASE_CURRENCY", "OVERLAID", "OWN_PROVIDERS", "Catalog"]
 
 BASE_CURRENCY = "EUR"
 # Places that are no country: `any` allows all, the groups are columns of the country table.
@@ -26,111 +22,11 @@ ANY = "any"
 OWN_PROVIDERS = frozenset({"on-premises", "this-machine"})
 # A neighbour's or a union's average price stands in for a country without a row of its own.
 STAND_IN_FACTOR = 1.6
-OVERLAID = ("accelerators", "offers", "models", "engines")
+EVERY_MODEL = "*"
 
 
-class Catalog:
-    """Tables are read on first use and kept. `machine` is the measured layer, None before a probe."""
-
-    def __init__(self, folder: Path, *, user: Path | None = None, machine: MachineFacts | None = None) -> None:
-        self._folder = folder
-        self._user_file = user
-        self.machine = machine
-
-    # --- tables
-
-    @cached_property
-    def accelerators(self) -> Mapping[str, rows.Accelerator]:
-        return self._overlaid("accelerators", {row.id: row for row in tables.accelerators(self._folder)})
-
-    @cached_property
-    def offers(self) -> tuple[rows.Offer, ...]:
-        return tuple(self._overlaid("offers", {row.id: row for row in tables.offers(self._folder)}).values())
-
-    @cached_property
-    def models(self) -> Mapping[str, rows.ModelSpec]:
-        found = {row.id: row for row in tables.models(self._folder, list(self.scores))}
-        return self._overlaid("models", found)
-
-    @cached_property
-    def engines(self) -> Mapping[str, rows.EngineSpec]:
-        return self._overlaid("engines", {row.id: row for row in documents.engines(self._folder)})
-
-    @cached_property
-    def scores(self) -> tuple[rows.QualityScore, ...]:
-        return tuple(tables.quality(self._folder))
-
-    @cached_property
-    def hosted(self) -> tuple[rows.HostedModel, ...]:
-        return tuple(tables.hosted(self._folder))
-
-    @cached_property
-    def artefacts(self) -> Mapping[str, Artefact]:
-        return {row.model: row for row in tables.artefacts(self._folder)}
-
-    @cached_property
-    def regulations(self) -> Mapping[str, rows.Regulation]:
-        return {row.id: row for row in documents.regulations(self._folder)}
-
-    @cached_property
-    def residency_rules(self) -> tuple[rows.ResidencyRule, ...]:
-        return tuple(tables.residency_rules(self._folder))
-
-    @cached_property
-    def exchange_rates(self) -> tuple[rows.ExchangeRate, ...]:
-        return tuple(tables.exchange_rates(self._folder))
-
-    @cached_property
-    def regions(self) -> Mapping[tuple[str, str], rows.Region]:
-        return {(row.provider, row.region): row for row in tables.regions(self._folder)}
-
-    @cached_property
-    def countries(self) -> Mapping[str, rows.Country]:
-        return {row.country: row for row in tables.countries(self._folder)}
-
-    @cached_property
-    def tariffs(self) -> tuple[rows.EnergyTariff, ...]:
-        return tuple(tables.tariffs(self._folder, list(self.countries.values())))
-
-    @cached_property
-    def efficiencies(self) -> tuple[rows.Efficiency, ...]:
-        return tuple(tables.efficiencies(self._folder))
-
-    @cached_property
-    def training_efficiencies(self) -> tuple[rows.TrainingEfficiency, ...]:
-        return tuple(tables.training_efficiencies(self._folder))
-
-    @cached_property
-    def parts(self) -> Mapping[str, cost_rows.Part]:
-        return {row.id: row for row in cost_tables.parts(self._folder)}
-
-    @cached_property
-    def nodes(self) -> Mapping[str, cost_rows.Node]:
-        return {row.id: row for row in cost_tables.nodes(self._folder)}
-
-    @cached_property
-    def storage_prices(self) -> tuple[cost_rows.StoragePrice, ...]:
-        return tuple(cost_tables.storage_prices(self._folder))
-
-    @cached_property
-    def commitments(self) -> tuple[cost_rows.Commitment, ...]:
-        return tuple(cost_tables.commitments(self._folder))
-
-    @cached_property
-    def surcharges(self) -> tuple[cost_rows.Surcharge, ...]:
-        return tuple(cost_tables.surcharges(self._folder))
-
-    @cached_property
-    def quantisations(self) -> Mapping[str, rows.Quantisation]:
-        return {row.quantisation: row for row in tables.quantisations(self._folder)}
-
-    @cached_property
-    def aliases(self) -> tuple[rows.Alias, ...]:
-        return tuple(tables.aliases(self._folder))
-
-    @cached_property
-    def device_tools(self) -> tuple[rows.DeviceTool, ...]:
-        return tuple(tables.device_tools(self._folder))
+class Catalog(Provenance):
+    """Tables are read on first use and kept."""
 
     # --- what is known by name
 
@@ -145,7 +41,7 @@ class Catalog:
 
     @cached_property
     def providers(self) -> frozenset[str]:
-        sold = {offer.provider for offer in self.offers} | {model.provider for model in self.hosted}
+        sold = {*self._sellers, *(model.provider for model in self.hosted)}
         return frozenset(sold) | OWN_PROVIDERS
 
     @cached_property
@@ -210,6 +106,45 @@ class Catalog:
                 return Estimate(value=row.rate, low=low, high=high, unit=currency)
         raise names.unknown("currency", currency, self.currencies)
 
+    def hosted_places(self, provider: str, model: str) -> tuple[str, ...] | None:
+        """Where a hosted model processes: countries or groups of them. None: nobody says, so it is unknown."""
+        of_model, of_all = (
+            tuple(
+                row.name for row in self.hosted_facts if (row.provider, row.kind, row.model) == (provider, "place", m)
+            )
+            for m in (model, EVERY_MODEL)
+        )
+        return of_model or of_all or None
+
+    def hosted_quality(self, provider: str, model: str) -> dict[str, float]:
+        """Benchmark to the lowest share reported for a hosted model: its own, else the open model of that name."""
+        stated: dict[str, float] = {}
+        for row in self.hosted_facts:
+            if (row.provider, row.model, row.kind) == (provider, model, "quality") and row.value is not None:
+                stated[row.name] = min(row.value, stated.get(row.name, 1.0))
+        return stated or self._open_quality.get(names.squashed(model), {})
+
+    @cached_property
+    def _open_quality(self) -> dict[str, dict[str, float]]:
+        return {names.squashed(model.id): dict(model.quality) for model in self.models.values()}
+
+    def unpriced(self) -> tuple[str, ...]:
+        """Accelerators that nobody sells here: neither rented by an offer nor bought in a node."""
+        sold = {offer.accelerator for offer in self.offers} | {node.accelerator for node in self.nodes.values()}
+        return tuple(name for name, row in self.accelerators.items() if name not in sold and row.kind != "cpu")
+
+    def available(self, provider: str, region: str, instance_type: str) -> bool | None:
+        """Whether the provider says it has the type there; None when it says nothing of this type."""
+        stated = self._stated_regions.get((provider, instance_type))
+        return None if stated is None else region in stated
+
+    @cached_property
+    def _stated_regions(self) -> dict[tuple[str, str], frozenset[str]]:
+        found: dict[tuple[str, str], set[str]] = {}
+        for row in self.availability:
+            found.setdefault((row.provider, row.instance_type), set()).add(row.region)
+        return {key: frozenset(regions) for key, regions in found.items()}
+
     def region(self, provider: str, region: str) -> rows.Region | None:
         return self.regions.get((provider, region))
 
@@ -235,7 +170,7 @@ class Catalog:
                 price = row.commercial_usd_per_kwh or row.industrial_usd_per_kwh
                 if price is not None:
                     if code == country:
-                        return row.band(price, "USD/kWh")
+                        return self.estimate(row, price, "USD/kWh")
                     return within_factor(price, max(STAND_IN_FACTOR, rows.BAND[row.confidence]), "USD/kWh")
         raise names.unknown("electricity price", country, [row.country for row in self.tariffs])
 
@@ -245,17 +180,6 @@ class Catalog:
             if row.grid_gco2_per_kwh is not None:
                 return within_factor(row.grid_gco2_per_kwh, rows.BAND["medium"], "g/kWh")
         return None
-
-    def estimate(self, row: rows.Fact, value: float, unit: str, basis: str = "") -> Estimate:
-        """`value`, a figure of `row`, with the band its confidence earns: how every price enters a plan."""
-        return replace(row.band(value, unit), basis=basis)
-
-    def part(self, name: str, basis: str = "") -> Estimate:
-        """A figure of running machines of one's own, between the source's low and high."""
-        row = self.parts[name]
-        widest = row.band(row.typical, row.unit)
-        low, high = (row.low, row.high) if row.low < row.high else (widest.low, widest.high)
-        return Estimate(value=row.typical, low=low, high=high, unit=row.unit, basis=basis)
 
     def _stand_ins(self, country: str) -> Iterable[str]:
         known = self.countries.get(country)
@@ -271,40 +195,3 @@ class Catalog:
     def training_efficiency(self, task: Task, isa: str) -> rows.TrainingEfficiency:
         """The row of the instruction set, else the one that stands for any (efficiency.py)."""
         return choose_training(self.training_efficiencies, task, isa)
-
-    # --- layers
-
-    def layer(self, table: str, name: str) -> rows.Layer:
-        """Which layer the fact in force comes from; the machine at hand is the measured one."""
-        if name in self._user.get(table, {}):
-            return "user"
-        return "measured" if table == "machine" and self.machine is not None else "shipped"
-
-    @cached_property
-    def _user(self) -> dict[str, dict[str, dict[str, object]]]:
-        found = documents.overlay(self._user_file)
-        for table in found:
-            if table not in OVERLAID:
-                raise names.unknown("table in the user's catalog", table, OVERLAID)
-        return found
-
-    def _overlaid(self, table: str, shipped: dict[str, R]) -> dict[str, R]:
-        changes = self._user.get(table, {})
-        if not changes or self._user_file is None:
-            return shipped
-        for name, fields in changes.items():
-            if name not in shipped:
-                raise names.unknown(f"row of {table} in the user's catalog", name, shipped)
-            shipped[name] = documents.overlaid(shipped[name], fields, self._user_file)
-        return shipped
-
-    @cached_property
-    def digest(self) -> str:
-        """SHA-256 over names and bytes of the shipped tables and the user's overlay."""
-        total = hashlib.sha256()
-        files = sorted(path for pattern in ("*.csv", "**/*.yaml") for path in self._folder.glob(pattern))
-        for path in files:
-            total.update(path.relative_to(self._folder).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
-        if self._user_file is not None and self._user_file.is_file():
-            total.update(self._user_file.read_bytes())
-        return total.hexdigest()

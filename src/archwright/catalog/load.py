@@ -1,25 +1,29 @@
-"""Opens the catalog: shipped rows, the user's overlay and the measured machine of a home."""
+"""Opens the catalog: shipped rows, what was refreshed, the user's overlay and the measured machine of a home."""
 
 from __future__ import annotations
 
 import functools
+from datetime import UTC, date, datetime
 from pathlib import Path
 
+from archwright.catalog import refreshed
 from archwright.catalog.facts import Catalog
 from archwright.catalog.probe import cached_machine
 from archwright.catalog.table import DATA
 from archwright.home import Home
 
 
-def load(home: Home | None = None) -> Catalog:
-    """The catalog in force for `home`; without one, the shipped rows alone.
+def load(home: Home | None = None, *, today: date | None = None) -> Catalog:
+    """The catalog in force for `home`, its ages counted at `today` (default: the current day, UTC).
 
-    One per process until the user's overlay or the measured machine changes. Tables are read when first asked
-    for, so this returns at once.
+    Without a home: the shipped rows alone, judged at the day they were looked up. One per process until the user's
+    overlay, the refreshed layer or the measured machine changes. Tables are read when first asked for, so this
+    returns at once.
     """
     if home is None:
-        return _shipped()
-    return _of_home(str(home.root), _stamp(home.catalog_overlay), _stamp(home.machine))
+        return _shipped(today)
+    stamps = (_stamp(home.catalog_overlay), _stamp(home.machine), _stamp(home.catalog_refreshed / refreshed.CURRENT))
+    return _of_home(str(home.root), stamps, today or datetime.now(UTC).date())
 
 
 def _stamp(path: Path) -> int:
@@ -29,12 +33,13 @@ def _stamp(path: Path) -> int:
         return 0
 
 
-@functools.cache
-def _shipped() -> Catalog:
-    return Catalog(DATA)
+@functools.lru_cache(maxsize=4)
+def _shipped(today: date | None) -> Catalog:
+    return Catalog(DATA, today=today)
 
 
 @functools.lru_cache(maxsize=8)
-def _of_home(root: str, _overlay: int, _machine: int) -> Catalog:
+def _of_home(root: str, _stamps: tuple[int, ...], today: date) -> Catalog:
     home = Home(root)
-    return Catalog(DATA, user=home.catalog_overlay, machine=cached_machine(home))
+    latest = refreshed.current(home.catalog_refreshed)
+    return Catalog(DATA, user=home.catalog_overlay, machine=cached_machine(home), latest=latest, today=today)

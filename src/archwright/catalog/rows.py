@@ -13,13 +13,13 @@ from archwright.contract.lineage import Task
 from archwright.contract.record import Record
 
 Confidence = Literal["high", "medium", "low", "recalled"]
-Layer = Literal["user", "measured", "shipped"]
+Layer = Literal["user", "measured", "refreshed", "shipped", "derived"]
 Commercial = Literal["yes", "conditional", "no"]
 DeviceKind = Literal["gpu", "asic", "cpu"]
 EngineKind = Literal["cpu", "gpu", "any"]
 PriceKind = Literal["list", "derived", "user"]
 DataZone = Literal["EEA", "adequacy", "third-country"]
-AliasKind = Literal["accelerator", "model", "word"]
+AliasKind = Literal["accelerator", "model", "word", "provider"]
 
 # How far a figure may be off each way (90 %). Anchored on list prices: 738 of 741 did not move in two to three
 # years (high), third-party purchase prices spread by 20 to 40 % (low), recalled ones are a step beyond.
@@ -69,7 +69,8 @@ class Offer(Fact):
     """One machine type at one provider in one region. `accelerator_count` is 0 without an accelerator.
 
     `spot_usd_per_hour` is None where the source has no spot price, and where it equals the list price: that is
-    how a region without a spot market reads. `accelerator_share` below 1 means a slice of a device.
+    how a region without a spot market reads (one above it is a fault, which a gate finds). `accelerator_share`
+    below 1 means a slice of a device.
     """
 
     id: str
@@ -316,7 +317,7 @@ class TrainingEfficiency(Fact):
 
 
 class Alias(Fact):
-    """Another name of a row; a `word` (of a product line or memory type) tells no row from another."""
+    """Another name of a row or provider; a `word` (of a product line, a memory type) tells no row from another."""
 
     kind: AliasKind
     name: str

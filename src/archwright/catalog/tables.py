@@ -68,7 +68,7 @@ def offers(folder: Path) -> list[rows.Offer]:
 def _offer(row: Row) -> rows.Offer:
     kind, as_of = row.one_of("price_kind", rows.PriceKind), row.text("price_as_of")
     listed, spot = row.number("on_demand_usd_h"), row.number("spot_usd_h")
-    if spot is not None and listed is not None and spot >= listed:
+    if spot is not None and spot == listed:
         spot = None
     return rows.Offer(
         id=row.name("offer_id"),
@@ -128,6 +128,11 @@ def models(folder: Path, scores: list[rows.QualityScore]) -> list[rows.ModelSpec
 
 def architectures(folder: Path) -> list[rows.ModelSpec]:
     return [_model(row, {}) for row in read(folder, "architectures.csv")]
+
+
+def embedders(folder: Path) -> list[rows.ModelSpec]:
+    """Open models that embed text and answer nothing."""
+    return [_model(row, {}) for row in read(folder, "embedders.csv")]
 
 
 def _model(row: Row, reported: dict[str, float]) -> rows.ModelSpec:

@@ -1,0 +1,332 @@
+"""The catalog's tables as records, each read on first use and kept, and the layers they come from.
+
+Layers, highest first: the user's own facts, what was measured on this machine, refreshed, shipped, derived by rule.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from archwright.catalog import (
+    cost_rows,
+    cost_tables,
+    documents,
+    fact_rows,
+    fact_tables,
+    names,
+    refreshed,
+    rows,
+    tables,
+    work_tables,
+)
+from archwright.catalog.derived import Deriver
+from archwright.contract.plan import Artefact, MachineFacts
+from archwright.contract.record import Record, replace
+
+R = TypeVar("R", bound=Record)
+
+OVERLAID = ("accelerators", "offers", "models", "engines")
+# Offers name parts of the world in words of their own; a region's country, or a group of it, tells which.
+GEOS = {"US": "US", "GB": "UK", "EEA": "EU", "APAC": "Asia"}
+ELSEWHERE = "other"
+DIGESTED = ("*.csv", "**/*.yaml", "**/*.json")
+
+
+class Tables:
+    """`machine` is the measured layer, None before a probe; `latest` the file of the refreshed one, if any."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        user: Path | None = None,
+        machine: MachineFacts | None = None,
+        latest: Path | None = None,
+    ) -> None:
+        self._folder = folder
+        self._user_file = user
+        self._latest_file = latest
+        self.machine = machine
+
+    @cached_property
+    def accelerators(self) -> Mapping[str, rows.Accelerator]:
+        return self._overlaid("accelerators", {row.id: row for row in tables.accelerators(self._folder)})
+
+    # --- offers: derived < shipped < refreshed < the user's
+
+    @cached_property
+    def offers(self) -> tuple[rows.Offer, ...]:
+        """Every offer. A planner that looks at one provider asks `offers_of`: the refreshed layer may hold 100,000."""
+        self._check_overlaid("offers", (offer.id for provider in self._sellers for offer in self.offers_of(provider)))
+        return tuple(offer for provider in self._sellers for offer in self.offers_of(provider))
+
+    def offers_of(self, provider: str) -> tuple[rows.Offer, ...]:
+        """The offers of one provider, by layer, the highest wins."""
+        if provider not in self._offers_by_provider:
+            found = {**self.derived_offers.get(provider, {}), **self.shipped_offers.get(provider, {})}
+            if provider in self.latest.prices:
+                found.update((offer.id, offer) for offer in refreshed.offers(self.latest.prices[provider]))
+            own = self._user.get("offers", {})
+            for name in own.keys() & found.keys():
+                found[name] = documents.overlaid(found[name], own[name], self._user_path)
+            self._offers_by_provider[provider] = tuple(found.values())
+        return self._offers_by_provider[provider]
+
+    @cached_property
+    def _offers_by_provider(self) -> dict[str, tuple[rows.Offer, ...]]:
+        return {}
+
+    @cached_property
+    def _sellers(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys([*self.shipped_offers, *self.derived_offers, *self.latest.prices]))
+
+    @cached_property
+    def shipped_offers(self) -> Mapping[str, Mapping[str, rows.Offer]]:
+        """Provider, then id."""
+        return _by_provider(tables.offers(self._folder))
+
+    @cached_property
+    def derived_offers(self) -> Mapping[str, Mapping[str, rows.Offer]]:
+        """Provider, then id."""
+        shipped = [offer for of in self.shipped_offers.values() for offer in of.values()]
+        return _by_provider(Deriver(shipped, self.availability, self.geo).offers(self.region_ratios).values())
+
+    def geo(self, provider: str, region: str) -> str | None:
+        """The part of the world in an offer's words; None for a region nobody knows."""
+        known = self.regions.get((provider, region))
+        if known is None:
+            return None
+        groups = {known.country, *self.countries[known.country].places}
+        return next((word for place, word in GEOS.items() if place in groups), ELSEWHERE)
+
+    @cached_property
+    def latest(self) -> refreshed.Refreshed:
+        """The refreshed layer, empty before the first refresh."""
+        return refreshed.Refreshed() if self._latest_file is None else refreshed.read(self._latest_file)
+
+    # --- models
+
+    @cached_property
+    def models(self) -> Mapping[str, rows.ModelSpec]:
+        found = {row.id: row for row in tables.models(self._folder, list(self.scores))}
+        return self._overlaid("models", found)
+
+    @cached_property
+    def scores(self) -> tuple[rows.QualityScore, ...]:
+        return tuple(tables.quality(self._folder))
+
+    @cached_property
+    def hosted(self) -> tuple[rows.HostedModel, ...]:
+        """A refreshed price replaces the shipped ones of the same model; a shipped one nobody names any more stays."""
+        newer = {(row.provider, row.id) for row in self.latest.hosted}
+        kept = [row for row in self.shipped_hosted if (row.provider, row.id) not in newer]
+        return (*kept, *self.latest.hosted)
+
+    @cached_property
+    def shipped_hosted(self) -> tuple[rows.HostedModel, ...]:
+        return tuple(tables.hosted(self._folder))
+
+    @cached_property
+    def hosted_facts(self) -> tuple[fact_rows.HostedFact, ...]:
+        return tuple(fact_tables.hosted_facts(self._folder))
+
+    @cached_property
+    def engines(self) -> Mapping[str, rows.EngineSpec]:
+        return self._overlaid("engines", {row.id: row for row in documents.engines(self._folder)})
+
+    @cached_property
+    def artefacts(self) -> Mapping[str, Artefact]:
+        return {row.model: row for row in tables.artefacts(self._folder)}
+
+    @cached_property
+    def quantisations(self) -> Mapping[str, rows.Quantisation]:
+        return {row.quantisation: row for row in tables.quantisations(self._folder)}
+
+    @cached_property
+    def efficiencies(self) -> tuple[rows.Efficiency, ...]:
+        return tuple(tables.efficiencies(self._folder))
+
+    @cached_property
+    def training_efficiencies(self) -> tuple[rows.TrainingEfficiency, ...]:
+        return tuple(tables.training_efficiencies(self._folder))
+
+    @cached_property
+    def work_rates(self) -> Mapping[str, work_tables.WorkRate]:
+        """What machines do beside serving text."""
+        return {row.id: row for row in work_tables.work_rates(self._folder)}
+
+    @cached_property
+    def embedders(self) -> Mapping[str, rows.ModelSpec]:
+        return {row.id: row for row in tables.embedders(self._folder)}
+
+    # --- places and rules
+
+    @cached_property
+    def regulations(self) -> Mapping[str, rows.Regulation]:
+        return {row.id: row for row in documents.regulations(self._folder)}
+
+    @cached_property
+    def residency_rules(self) -> tuple[rows.ResidencyRule, ...]:
+        return tuple(tables.residency_rules(self._folder))
+
+    @cached_property
+    def regions(self) -> Mapping[tuple[str, str], rows.Region]:
+        return {(row.provider, row.region): row for row in tables.regions(self._folder)}
+
+    @cached_property
+    def countries(self) -> Mapping[str, rows.Country]:
+        return {row.country: row for row in tables.countries(self._folder)}
+
+    @cached_property
+    def availability(self) -> tuple[fact_rows.Availability, ...]:
+        return tuple(fact_tables.availability(self._folder))
+
+    @cached_property
+    def region_ratios(self) -> tuple[fact_rows.RegionRatio, ...]:
+        return tuple(fact_tables.region_ratios(self._folder))
+
+    # --- money
+
+    @cached_property
+    def exchange_rates(self) -> tuple[rows.ExchangeRate, ...]:
+        return tuple(tables.exchange_rates(self._folder))
+
+    @cached_property
+    def shipped_tariffs(self) -> tuple[rows.EnergyTariff, ...]:
+        return tuple(tables.tariffs(self._folder, list(self.countries.values())))
+
+    @cached_property
+    def tariffs(self) -> tuple[rows.EnergyTariff, ...]:
+        """Prices as shipped; the grid's carbon refreshed where newer figures came, also for new countries."""
+        newer = {row.country: row for row in self.latest.grid}
+        found = [_with_grid(row, newer.get(row.country)) for row in self.shipped_tariffs]
+        known = {row.country for row in found if not row.area}
+        return (*found, *(_grid_alone(row) for row in self.latest.grid if row.country not in known))
+
+    @cached_property
+    def parts(self) -> Mapping[str, cost_rows.Part]:
+        return {row.id: row for row in cost_tables.parts(self._folder)}
+
+    @cached_property
+    def nodes(self) -> Mapping[str, cost_rows.Node]:
+        return {row.id: row for row in cost_tables.nodes(self._folder)}
+
+    @cached_property
+    def storage_prices(self) -> tuple[cost_rows.StoragePrice, ...]:
+        """A provider's refreshed prices of a kind replace all shipped ones of it: tiers are only right together."""
+        newer = {(row.provider, row.kind, row.item) for row in self.latest.storage}
+        kept = [row for row in self.shipped_storage_prices if (row.provider, row.kind, row.item) not in newer]
+        return (*kept, *self.latest.storage)
+
+    @cached_property
+    def shipped_storage_prices(self) -> tuple[cost_rows.StoragePrice, ...]:
+        return tuple(cost_tables.storage_prices(self._folder))
+
+    @cached_property
+    def commitments(self) -> tuple[cost_rows.Commitment, ...]:
+        return tuple(cost_tables.commitments(self._folder))
+
+    @cached_property
+    def surcharges(self) -> tuple[cost_rows.Surcharge, ...]:
+        return tuple(cost_tables.surcharges(self._folder))
+
+    # --- words and facts about facts
+
+    @cached_property
+    def aliases(self) -> tuple[rows.Alias, ...]:
+        return tuple(tables.aliases(self._folder))
+
+    @cached_property
+    def device_tools(self) -> tuple[rows.DeviceTool, ...]:
+        return tuple(tables.device_tools(self._folder))
+
+    @cached_property
+    def times_to_live(self) -> tuple[fact_rows.TimeToLive, ...]:
+        return tuple(fact_tables.times_to_live(self._folder))
+
+    @cached_property
+    def source_words(self) -> tuple[fact_rows.SourceWords, ...]:
+        return tuple(fact_tables.source_words(self._folder))
+
+    @cached_property
+    def refresh_sources(self) -> tuple[fact_rows.RefreshSource, ...]:
+        return tuple(fact_tables.refresh_sources(self._folder))
+
+    @cached_property
+    def gate_exceptions(self) -> tuple[fact_rows.GateException, ...]:
+        return tuple(fact_tables.gate_exceptions(self._folder))
+
+    # --- layers
+
+    @cached_property
+    def _user(self) -> dict[str, dict[str, dict[str, object]]]:
+        found = documents.overlay(self._user_file)
+        for table in found:
+            if table not in OVERLAID:
+                raise names.unknown("table in the user's catalog", table, OVERLAID)
+        return found
+
+    @property
+    def _user_path(self) -> Path:
+        return self._user_file or Path()
+
+    def _check_overlaid(self, table: str, known: Iterable[str]) -> None:
+        """Raises CatalogError AW-CAT-01 when the user's facts name a row that is none."""
+        if self._user.get(table):
+            there = set(known)
+            for name in self._user[table]:
+                if name not in there:
+                    raise names.unknown(f"row of {table} in the user's catalog", name, there)
+
+    def _overlaid(self, table: str, shipped: dict[str, R]) -> dict[str, R]:
+        self._check_overlaid(table, shipped)
+        for name, fields in self._user.get(table, {}).items():
+            shipped[name] = documents.overlaid(shipped[name], fields, self._user_path)
+        return shipped
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 over names and bytes of the shipped data, the refreshed layer and the user's overlay."""
+        total = hashlib.sha256()
+        files = sorted({path for pattern in DIGESTED for path in self._folder.glob(pattern)})
+        for path in files:
+            total.update(path.relative_to(self._folder).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+        if self._latest_file is not None:
+            total.update(msgspec.msgpack.encode(self.latest))
+        if self._user_file is not None and self._user_file.is_file():
+            total.update(self._user_file.read_bytes())
+        return total.hexdigest()
+
+
+def _by_provider(offers: Iterable[rows.Offer]) -> dict[str, dict[str, rows.Offer]]:
+    found: dict[str, dict[str, rows.Offer]] = {}
+    for offer in offers:
+        found.setdefault(offer.provider, {})[offer.id] = offer
+    return found
+
+
+def _with_grid(row: rows.EnergyTariff, newer: refreshed.GridCarbon | None) -> rows.EnergyTariff:
+    if newer is None or row.area:
+        return row
+    return replace(row, grid_gco2_per_kwh=newer.gco2_per_kwh, grid_year=newer.year, grid_source=newer.source)
+
+
+def _grid_alone(row: refreshed.GridCarbon) -> rows.EnergyTariff:
+    return rows.EnergyTariff(
+        country=row.country,
+        area="",
+        industrial_usd_per_kwh=None,
+        commercial_usd_per_kwh=None,
+        grid_gco2_per_kwh=row.gco2_per_kwh,
+        grid_year=row.year,
+        grid_source=row.source,
+        source=row.source,
+        as_of=row.year,
+        confidence="medium",
+    )
