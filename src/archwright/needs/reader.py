@@ -32,27 +32,40 @@ _LINE_END = re.compile("\r\n|\r|\n")
 
 def read(path: Path, catalog: Catalog) -> tuple[Needs, NeedsSource]:
     """The needs file at `path`, checked against the catalog."""
+    return parse(content(path), str(path), catalog)
+
+
+def content(path: Path) -> bytes:
+    """The bytes of a needs file."""
     file = str(path)
     try:
-        data = _bytes(path, file)
+        return _bytes(path, file)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "not a path"
         hint = "check the path; `archwright init` writes a needs.yaml to start from"
         raise NeedsError(CANNOT_OPEN, f"cannot read it: {reason}", where=Where(file), hint=hint) from error
-    return parse(data, file, catalog)
 
 
 def parse(data: bytes, file: str, catalog: Catalog) -> tuple[Needs, NeedsSource]:
     """The same from bytes; `file` only names them in errors and in the source."""
+    return checked(tree_of(data, file), hashlib.sha256(data).hexdigest(), catalog)
+
+
+def tree_of(data: bytes, file: str) -> Tree:
+    """Values and lines, before any of them is checked."""
     if len(data) > MAX_BYTES:
         raise _too_large(len(data), file)
-    tree = read_tree(_text(data, file), file)
+    return read_tree(_text(data, file), file)
+
+
+def checked(tree: Tree, digest: str, catalog: Catalog) -> tuple[Needs, NeedsSource]:
+    """The tree as Needs, its types and rules checked."""
     value, mistyped = shape(tree.value)
     raise_first(mistyped, tree)
     needs = typed(value, tree)
     raise_first(problems(needs, tree.lines, catalog), tree)
     lines = {path: line for path, line in tree.lines.items() if path}
-    return needs, NeedsSource(file=file, digest=hashlib.sha256(data).hexdigest(), lines=lines)
+    return needs, NeedsSource(file=tree.file, digest=digest, lines=lines)
 
 
 def _bytes(path: Path, file: str) -> bytes:

@@ -2,7 +2,8 @@
 
 The cheapest feasible option wins by total cost; `placement.prefer` wins over cheaper feasible ones and says
 what that costs. Nothing feasible: `why_infeasible` names the nearest option, what it misses and which limits,
-relaxed to what the options cost, would let one through.
+relaxed to what the options cost, would let which option through, and how their prices differ. A wish for a place or
+a device that a provider does not have together is answered with options that miss that pin alone.
 """
 
 from __future__ import annotations
@@ -16,7 +17,20 @@ from archwright.errors import PlanError, Where
 from archwright.plan.wording import digits, said
 
 BUDGET = ("per_month", "capex")
-FAR = 1e9
+# Distances of what is no ratio: a limit of nothing, another pin than the one wished, and what nothing relaxes.
+OTHER, PIN, FAR = 1e7, 1e8, 1e9
+MOST_SHOWN = 3
+PINS = ("accelerators", "regions", "clouds")
+NO_PRICE = Miss(constraint="price", value=None, limit="a price for every part")
+# Constraints that a field of `placement` pins.
+PINNED = {
+    "accelerators": "placement.accelerators",
+    "regions": "placement.regions",
+    "clouds": "placement.clouds",
+    "power_kw": "placement.site.power_kw",
+    "rack_units": "placement.site.rack_units",
+    "not sized yet": "placement.allow",
+}
 
 
 def choose(options: tuple[Option, ...], prefer: Placement | None) -> tuple[str | None, tuple[Option, ...]]:
@@ -52,36 +66,54 @@ def why_infeasible(plan: Plan, source: NeedsSource) -> PlanError:
             where=_where("placement.allow", source),
             hint="allow at least one of cloud, hosted-api, this-machine",
         )
-    nearest = min(plan.options, key=_distance)
-    broken = nearest.misses[0]
-    field = _field(broken.constraint, plan)
-    relaxations = tuple(filter(None, (_relaxation(option, plan) for option in sorted(plan.options, key=_distance))))
-    hint = ", or ".join(relaxations[:2]) or "allow another placement, or relax that field"
+    ranked = sorted(plan.options, key=_distance)
+    nearest, broken = ranked[0], next(iter(ranked[0].misses), NO_PRICE)
+    possible = [(option, steps) for option in ranked if (steps := _relaxation(option, plan))]
+    hint = ", or ".join(_offered(option, steps, possible[0][0]) for option, steps in possible[:MOST_SHOWN])
     return PlanError(
         "AW-PLAN-03",
         f"no option satisfies the needs; the nearest, {nearest.name}, misses {said(broken)}",
-        where=_where(field, source),
-        hint=f"feasible would be {hint}" if relaxations else hint,
-        nearest=tuple(option.name for option in sorted(plan.options, key=_distance)[:3]),
+        where=_where(_field(broken.constraint, plan), source),
+        hint=f"feasible would be {hint}" if possible else "allow another placement, or relax that field",
+        nearest=tuple(option.name for option in ranked[:MOST_SHOWN]),
     )
 
 
+def _offered(option: Option, steps: str, nearest: Option) -> str:
+    """An option with what lets it through, and what it costs beyond the nearest one."""
+    here, there = option.cost_per_month, nearest.cost_per_month
+    if here is None or there is None or option is nearest:
+        return f"{option.name} with {steps}"
+    more = here.value - there.value
+    return f"{option.name} with {steps} ({digits(abs(more))} {here.unit} {'more' if more >= 0 else 'less'})"
+
+
 def _gap(miss: Miss) -> float:
-    """How far over: the ratio that must be given; anything not a number is far."""
+    """How far over: the ratio that must be given. Another pin (a region, an accelerator) is farther than any number,
+    and what nothing relaxes is farthest."""
     if isinstance(miss.value, float | int) and isinstance(miss.limit, float | int) and miss.value > 0:
-        return max(miss.value / miss.limit, miss.limit / miss.value) if miss.limit > 0 else FAR / 10
-    return FAR
+        return min(max(miss.value / miss.limit, miss.limit / miss.value), OTHER) if miss.limit > 0 else OTHER
+    return PIN if _is_pin(miss) else FAR
 
 
-def _distance(option: Option) -> tuple[float, int, str]:
-    return (max((_gap(miss) for miss in option.misses), default=0.0), len(option.misses), option.name)
+def _is_pin(miss: Miss) -> bool:
+    """`placement` pins one place or accelerator, and the option has another."""
+    return miss.constraint in PINS and isinstance(miss.value, str)
+
+
+def _distance(option: Option) -> tuple[float, int, float, str]:
+    """A pin can be given up only where the option behind it has a price, that is, exists."""
+    gap = max((_gap(miss) for miss in option.misses), default=FAR)
+    return (FAR if gap == PIN and option.total_cost is None else gap, len(option.misses), *_price(option))
 
 
 def _relaxation(option: Option, plan: Plan) -> str:
-    if any(_gap(miss) >= FAR for miss in option.misses):
+    """What would let the option through, field by field; "" when nothing would."""
+    if _distance(option)[0] >= FAR:
         return ""
-    steps = (f"{_field(miss.constraint, plan)} {_rounded(miss)}" for miss in option.misses)
-    return f"{option.name} with {', '.join(steps)}"
+    return ", ".join(
+        f"{_field(miss.constraint, plan)} {miss.value if _is_pin(miss) else _rounded(miss)}" for miss in option.misses
+    )
 
 
 def _rounded(miss: Miss) -> str:
@@ -99,7 +131,7 @@ def _field(constraint: str, plan: Plan) -> str:
     workload, _, rest = constraint.partition(".")
     names = [planned.name for planned in plan.workloads]
     if not rest or workload not in names:
-        return "placement.allow" if constraint == "not sized yet" else "placement"
+        return PINNED.get(constraint, "placement")
     place = f"workloads[{names.index(workload)}]"
     if rest.startswith(("quality", "model", "licence", "traffic")):
         return f"{place}.{rest}"

@@ -56,6 +56,10 @@ class Ledger:
         """Raises KeyError."""
         return self._drivers[basis]
 
+    def definition(self, basis: str) -> str:
+        """What the number of that basis means, in words. Raises KeyError."""
+        return self._bases[basis].definition
+
     def assume(self, *sentences: str) -> None:
         self._assumptions.update(dict.fromkeys(sentences))
 

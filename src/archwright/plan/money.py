@@ -1,27 +1,35 @@
-"""From dollars to the budget's currency, and from priced lines to an option judged against the budget.
+"""From dollars to the budget's currency, and from a draft's flows to an option judged against the budget.
 
-Facts are priced in USD; the exchange rate is itself an estimate (band: the last twelve months). Lines of one
-option share that rate, so they are summed in USD first and converted once: their bands are not independent.
+Facts are priced in USD; the exchange rate is itself a fact (band: the last twelve months) on which every amount
+rests. All sums are taken in the same draws of all facts (draws.py), so bands of what is not independent come out right.
 """
 
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Iterable
-from typing import NamedTuple
+from functools import cached_property
+from typing import TYPE_CHECKING, NamedTuple
 
 from archwright.catalog.facts import Catalog
-from archwright.contract.estimate import Estimate, exact, product, total
+from archwright.contract.estimate import Estimate, exact
 from archwright.contract.needs import Budget, Placement
 from archwright.contract.plan import Category, CostLine, Miss, Option, Pool, Purchase
+from archwright.contract.record import replace
+from archwright.plan.draws import COUNT, Draws, band
 from archwright.plan.fleet import Fleet
 from archwright.plan.ledger import Ledger
 from archwright.plan.terms import Term
 from archwright.plan.wording import digits
 
+if TYPE_CHECKING:
+    from archwright.plan.draws import Worlds
+
 USD = "USD"
-CAPEX: frozenset[Category] = frozenset({"purchase"})
+# Later purchases and what machines still fetch at the end: in the total, but not money to find when signing.
+LATER: frozenset[Category] = frozenset({"refresh", "residual"})
+AT_RISK = "at risk: "
+LINE = "cost.line"
 
 
 class Draft(NamedTuple):
@@ -44,49 +52,74 @@ class Draft(NamedTuple):
     fleets: tuple[Fleet, ...] = ()
 
 
+class Sums(NamedTuple):
+    """What a draft costs in the budget's currency: over the horizon, per month (mean), and to buy."""
+
+    total: Estimate
+    month: Estimate
+    capex: Estimate
+
+
+def is_monthly(term: Term) -> bool:
+    """Counts against the monthly limit: recurring spend without staff."""
+    return not term.once and term.budgeted
+
+
+def is_capex(term: Term) -> bool:
+    return term.once and term.budgeted and term.category not in LATER
+
+
 class Purse:
-    """Knows the budget and the exchange rate."""
+    """Knows the budget and the exchange rate, and keeps the draws that all options share."""
 
     def __init__(self, budget: Budget, catalog: Catalog, ledger: Ledger) -> None:
         self.budget = budget
         self.ledger = ledger
-        self._rate = self._exchange(catalog) if budget.currency != USD else None
+        self.catalog = catalog
+        self.draws = Draws(ledger)
+        self.exchange = self._exchange() if budget.currency != USD else None
 
-    def _exchange(self, catalog: Catalog) -> Estimate:
+    def _exchange(self) -> Estimate:
         currency = self.budget.currency
-        rate = catalog.exchange(USD, currency)
+        rate = self.catalog.exchange(USD, currency)
         basis = self.ledger.basis(
             f"exchange.{USD}-{currency}".lower(),
             "quoted",
             f"how many {currency} one {USD} buys",
             formula="reference rate of the day; band: lowest and highest of the last 12 months",
-            facts=(rate.basis,) if rate.basis else (),
+            facts=(f"1 {USD} = {rate.value:.4f} {currency}", *((rate.basis,) if rate.basis else ())),
         )
-        return Estimate(value=rate.value, low=rate.low, high=rate.high, unit=rate.unit, level=rate.level, basis=basis)
+        held = replace(rate, basis=basis)
+        self.ledger.drive(held)
+        return held
 
-    def local(self, usd: Estimate, unit: str) -> Estimate:
-        """`usd` in the budget's currency; keeps the basis of the amount, which names the rate as its fact."""
-        if self._rate is None:
-            return usd.scaled(1.0, unit=unit)
-        return product([usd, self._rate], unit, usd.basis)
+    @property
+    def rate(self) -> float:
+        return self.exchange.value if self.exchange is not None else 1.0
+
+    def drivers(self, term: Term) -> tuple[str, ...]:
+        """Everything the term's amount in the budget's currency is proportional to."""
+        rate = () if self.exchange is None else (self.exchange.basis,)
+        return (*sorted(set(term.drivers)), *rate)
+
+    def worlds(self, terms: Iterable[Term]) -> Worlds:
+        """The sum of the terms over the horizon in every world, in the budget's currency."""
+        flows: dict[tuple[str, ...], float] = {}
+        for term in terms:
+            drivers = self.drivers(term)
+            flows[drivers] = flows.get(drivers, 0.0) + term.sum * self.rate
+        return self.draws.sum(flows)
+
+    def options(self, drafts: tuple[Draft, ...]) -> tuple[Option, ...]:
+        return tuple(self.option(draft) for draft in drafts)
 
     def option(self, draft: Draft) -> Option:
         """The draft with its sums; over budget means not feasible, a limit inside the band means at risk."""
-        months, currency = self.budget.horizon_months, self.budget.currency
         misses, notes = list(draft.misses), list(draft.notes)
-        monthly = whole = capex = None
-        lines = tuple(self._line(term) for term in draft.terms or ())
-        if draft.terms is not None:
-            basis = self._sum_basis(draft)
-            recurring = [line.amount for line in lines if not line.once and line.recurring_budget]
-            monthly = total(recurring or [exact(0.0, "")], f"{currency}/month", basis)
-            once = [line.amount for line in lines if line.once]
-            spent = [line.amount for line in lines if line.once and line.category in CAPEX]
-            capex = total(spent, currency, basis) if spent else exact(0.0, currency, self._no_capex())
-            every = [line.amount.scaled(months, unit=currency) for line in lines if not line.once]
-            whole = total([*every, *once] or [exact(0.0, "")], currency, basis)
-            judge_limit("per_month", monthly, self.budget.per_month, misses, notes)
-            judge_limit("capex", capex, self.budget.capex, misses, notes)
+        sums = self._sums(draft, draft.terms) if draft.terms is not None else None
+        if sums is not None:
+            judge_limit("per_month", sums.month, self.budget.per_month, misses, notes)
+            judge_limit("capex", sums.capex, self.budget.capex, misses, notes)
         return Option(
             name=draft.name,
             placement=draft.placement,
@@ -94,14 +127,14 @@ class Purse:
             regions=draft.regions,
             feasible=not misses,
             misses=tuple(misses),
-            total_cost=whole,
-            cost_per_month=monthly,
-            capex=capex,
-            cost_lines=lines,
+            total_cost=sums.total if sums is not None else None,
+            cost_per_month=sums.month if sums is not None else None,
+            capex=sums.capex if sums is not None else None,
+            cost_lines=tuple(self._line(term) for term in draft.terms or ()),
             pools=draft.pools,
             models=draft.models,
             notes=tuple(dict.fromkeys(notes)),
-            cumulative_cost=tuple(self._cumulative(draft.terms or ())),
+            cumulative_cost=tuple(self._cumulative(draft.terms)) if draft.terms is not None else (),
             purchases=draft.purchases,
             power_kw=draft.power_kw,
             rack_units=draft.rack_units,
@@ -109,56 +142,58 @@ class Purse:
             carbon_kg_per_month=draft.carbon_kg_per_month,
         )
 
+    def _sums(self, draft: Draft, terms: tuple[Term, ...]) -> Sums:
+        months, currency, basis = self.budget.horizon_months, self.budget.currency, self._sum_basis(draft, terms)
+
+        def summed(chosen: Iterable[Term], unit: str, by: float = 1.0, why: str = basis) -> Estimate:
+            found = tuple(chosen)
+            value = sum(term.sum for term in found) * self.rate / by
+            return band(value, self.worlds(found) / by, unit, why)
+
+        bought = [term for term in terms if is_capex(term)]
+        return Sums(
+            total=summed(terms, currency),
+            month=summed(filter(is_monthly, terms), f"{currency}/month", months),
+            capex=summed(bought, currency) if bought else exact(0.0, currency, self._nothing_bought),
+        )
+
     def _line(self, term: Term) -> CostLine:
         """A term in the budget's currency, with the band of its facts and of the exchange rate."""
-        months, currency = self.budget.horizon_months, self.budget.currency
-        usd = term.sum if term.once else term.sum / months
-        moved = [self._relative(basis) for basis in term.drivers]
-        band = product([*moved, exact(1.0, "")], "")
-        sign = math.copysign(1.0, usd)
-        ends = sorted((usd * band.low, usd * band.high))
-        basis = self.ledger.basis(
-            f"cost.{term.line}",
-            "formula",
-            "a flow of money, proportional to the facts named",
-            facts=term.drivers,
-        )
-        amount = Estimate(value=usd, low=ends[0], high=ends[1], unit=USD, basis=basis)
-        positive = amount if sign > 0 else Estimate(value=-usd, low=-ends[1], high=-ends[0], unit=USD, basis=basis)
-        local = self.local(positive, currency if term.once else f"{currency}/month")
-        if sign < 0:
-            local = Estimate(value=-local.value, low=-local.high, high=-local.low, unit=local.unit, basis=basis)
+        by = 1 if term.once else self.budget.horizon_months
+        unit = self.budget.currency if term.once else f"{self.budget.currency}/month"
+        drivers, value = self.drivers(term), term.sum * self.rate / by
+        low, high = sorted(value * end for end in self.draws.spread(drivers))
         return CostLine(
             name=term.line,
-            amount=local,
+            amount=Estimate(value=value, low=low, high=high, unit=unit, basis=self._line_basis),
             once=term.once,
             recurring_budget=term.budgeted,
             category=term.category,
-            drivers=term.drivers,
+            drivers=drivers,
         )
 
-    def _relative(self, basis: str) -> Estimate:
-        """A driver's band around 1."""
-        estimate = self.ledger.driver(basis)
-        return estimate.scaled(1 / estimate.value, unit="")
-
     def _cumulative(self, terms: tuple[Term, ...]) -> Iterable[float]:
-        rate = self._rate.value if self._rate is not None else 1.0
-        return itertools.accumulate(rate * sum(month) for month in zip(*(term.flow for term in terms), strict=True))
+        paid = (self.rate * sum(term.flow[month] for term in terms) for month in range(self.budget.horizon_months))
+        return itertools.accumulate(paid)
 
-    def _sum_basis(self, draft: Draft) -> str:
-        facts = tuple(f"cost.{term.line}" for term in draft.terms or ())
-        if self._rate is not None:
-            facts += (self._rate.basis, f"1 {USD} = {self._rate.value:.4f} {self.budget.currency}")
+    def _sum_basis(self, draft: Draft, terms: tuple[Term, ...]) -> str:
         return self.ledger.basis(
             f"{draft.name}.cost",
             "formula",
-            "recurring spend without staff, mean over the horizon with growth",
-            formula=f"sum of the cost lines; total = that x {self.budget.horizon_months} months",
-            facts=facts,
+            "recurring spend without staff, mean over the horizon with growth; the total counts every line",
+            formula=f"sum of the cost lines over {self.budget.horizon_months} months; band: 5 and 95 % of "
+            f"{COUNT:,} joint draws of the facts",
+            facts=tuple(dict.fromkeys(driver for term in terms for driver in self.drivers(term))),
         )
 
-    def _no_capex(self) -> str:
+    @cached_property
+    def _line_basis(self) -> str:
+        return self.ledger.basis(
+            LINE, "formula", "a flow of money, proportional to each of the facts that the line names as its drivers"
+        )
+
+    @cached_property
+    def _nothing_bought(self) -> str:
         return self.ledger.basis("capex.none", "formula", "nothing is bought: everything is rented or already there")
 
 
@@ -170,4 +205,4 @@ def judge_limit(name: str, estimate: Estimate, limit: float | None, misses: list
         misses.append(Miss(constraint=name, value=estimate.value, limit=limit))
     elif estimate.high > limit:
         low, high = digits(estimate.low), digits(estimate.high)
-        notes.append(f"at risk: {name} limit {digits(limit)} lies inside the band {low} .. {high}")
+        notes.append(f"{AT_RISK}{name} limit {digits(limit)} lies inside the band {low} .. {high}")

@@ -1,0 +1,323 @@
+"""What stands beside the choice: who else was near, which facts would change it, what it earns.
+
+Everything is judged with the same draws of the same facts (draws.py), so two options that share a fact share its error.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, NamedTuple
+
+from archwright.catalog.rows import BAND
+from archwright.contract.decision import Decision, Driver, Return, Rival
+from archwright.contract.estimate import Estimate
+from archwright.contract.needs import Needs
+from archwright.contract.plan import Option
+from archwright.contract.record import replace
+from archwright.plan.choose import choose
+from archwright.plan.flips import Flip, Flips, Sum, Way
+from archwright.plan.ledger import Ledger
+from archwright.plan.money import AT_RISK, Draft, Purse, is_capex, is_monthly
+from archwright.plan.terms import Term
+from archwright.plan.wording import digits
+
+if TYPE_CHECKING:
+    from archwright.plan.draws import Worlds
+
+# Cheaper in so many of the draws, neither of two options can be called the cheaper one.
+EVEN = (0.35, 0.65)
+# A difference below this share of the cost is smaller than what any plan can promise.
+NEAR = 0.02
+# Beyond a tie, still worth a word.
+ALMOST = (0.2, 0.8)
+MOST_NOTES = 3
+# A driver is shown when it makes up this share of the error, or flips the choice inside its own band.
+SMALLEST_SHARE = 0.01
+MOST_DRIVERS = 20
+BUDGETED = frozenset({"per_month", "capex"})
+# What a driver's band says about it: that of the catalog's rows of this confidence.
+CONFIDENCES = (("exact", 1.0), ("high", BAND["high"]), ("medium", BAND["medium"]), ("low", BAND["low"]))
+WORST = "very low"
+
+
+class Axis(NamedTuple):
+    """Something of which less is better, and how to read it from an option; None: not known."""
+
+    name: str
+    values: tuple[float | None, ...]
+
+
+class Priced(NamedTuple):
+    """An option with its flows."""
+
+    option: Option
+    terms: tuple[Term, ...]
+
+
+class Conclusion(NamedTuple):
+    """`options` are those given, the chosen one with notes on what was near and what it is worth today."""
+
+    chosen: str | None
+    options: tuple[Option, ...]
+    decision: Decision
+
+
+def conclude(
+    needs: Needs, options: tuple[Option, ...], drafts: tuple[Draft, ...], ledger: Ledger, purse: Purse
+) -> Conclusion:
+    """The choice among `options`, which `purse` made from `drafts`, and everything that stands beside it."""
+    chosen, options = choose(options, needs.placement.prefer)
+    decision = decide(needs, options, drafts, ledger, chosen, purse)
+    best = next((option for option in options if option.name == chosen), None)
+    if best is None:
+        return Conclusion(None, options, decision)
+    notes = (*near_notes(best, options, decision), *filter(None, (present_value(best, needs, purse),)))
+    noted = replace(best, notes=(*best.notes, *notes))
+    return Conclusion(chosen, tuple(noted if option is best else option for option in options), decision)
+
+
+def decide(
+    needs: Needs,
+    options: tuple[Option, ...],
+    drafts: tuple[Draft, ...],
+    ledger: Ledger,
+    chosen: str | None,
+    purse: Purse,
+) -> Decision:
+    """The comparison of all `options`, which `purse` made from `drafts`; `chosen` names one, or nothing."""
+    feasible = [option for option in options if option.feasible and option.total_cost is not None]
+    axes = _axes(feasible)
+    frontier = tuple(option.name for option in pareto(feasible, axes))
+    named = tuple(axis.name for axis in axes)
+    if chosen is None:
+        return Decision(axes=named, pareto=frontier)
+    terms = {draft.name: draft.terms for draft in drafts if draft.terms is not None}
+    priced = [Priced(option, terms[option.name]) for option in options if option.name in terms]
+    best = next(one for one in priced if one.option.name == chosen)
+    return Decision(
+        axes=named,
+        pareto=frontier,
+        rivals=_rivals(best, [one for one in priced if one.option.feasible and one is not best], purse),
+        drivers=_drivers(best, _ways(needs, priced, purse), ledger, purse),
+        confidence=_confidence(best.terms, ledger, purse),
+        returns=_returns(needs, best.option, ledger),
+    )
+
+
+# --- the Pareto set
+
+
+def _axes(options: list[Option]) -> tuple[Axis, ...]:
+    """The axes on which at least two options can be compared; cost always."""
+
+    def known(estimates: Iterable[Estimate | None]) -> tuple[float | None, ...]:
+        return tuple(estimate.value if estimate is not None else None for estimate in estimates)
+
+    axes = (
+        Axis("total_cost", known(o.total_cost for o in options)),
+        Axis("capex", known(o.capex for o in options)),
+        Axis("carbon_kg_per_month", known(o.carbon_kg_per_month for o in options)),
+        Axis("power_kw", known(o.power_kw for o in options)),
+        Axis("limits_at_risk", tuple(float(sum(n.startswith(AT_RISK) for n in o.notes)) for o in options)),
+    )
+    return tuple(axis for axis in axes if sum(value is not None for value in axis.values) > 1 or axis is axes[0])
+
+
+def pareto(options: list[Option], axes: tuple[Axis, ...]) -> list[Option]:
+    """The options that no other beats: as good on every axis both are known on, better on one."""
+    return [
+        option
+        for index, option in enumerate(options)
+        if not any(_beats(axes, other, index) for other in range(len(options)) if other != index)
+    ]
+
+
+def _beats(axes: tuple[Axis, ...], one: int, other: int) -> bool:
+    pairs = [(axis.values[one], axis.values[other]) for axis in axes]
+    known = [(a, b) for a, b in pairs if a is not None and b is not None]
+    return all(a <= b for a, b in known) and any(a < b for a, b in known)
+
+
+# --- rivals
+
+
+def chance_cheaper(one: Worlds, other: Worlds) -> float:
+    """In which share of the draws `one` costs less; equal ones count half."""
+    return float(((one < other) + 0.5 * (one == other)).mean())
+
+
+def _rivals(best: Priced, others: list[Priced], purse: Purse) -> tuple[Rival, ...]:
+    """The feasible others against the chosen one, the cheapest first."""
+    ours, cost = purse.worlds(best.terms), _cost(best.option)
+
+    def compared(other: Priced) -> Rival:
+        cheaper = chance_cheaper(purse.worlds(other.terms), ours)
+        near = abs(_cost(other.option) - cost) < NEAR * abs(cost)
+        return Rival(
+            option=other.option.name,
+            cheaper=cheaper,
+            tie=near or EVEN[0] <= cheaper <= EVEN[1],
+            break_even_month=break_even(best.option.cumulative_cost, other.option.cumulative_cost),
+        )
+
+    return tuple(compared(other) for other in sorted(others, key=lambda one: (_cost(one.option), one.option.name)))
+
+
+def _cost(option: Option) -> float:
+    return option.total_cost.value if option.total_cost is not None else 0.0
+
+
+def near_notes(best: Option, options: tuple[Option, ...], decision: Decision) -> tuple[str, ...]:
+    """Ties and near-ties of the chosen option, in words."""
+    named, unit, cost = (
+        {option.name: option for option in options},
+        best.total_cost.unit if best.total_cost is not None else "",
+        _cost(best),
+    )
+    notes = list[str]()
+    for rival in decision.rivals:
+        near = ALMOST[0] <= rival.cheaper <= ALMOST[1]
+        if (rival.tie or near) and len(notes) < MOST_NOTES:
+            more = _cost(named[rival.option]) - cost
+            word = "a tie" if rival.tie else "a near-tie"
+            notes.append(
+                f"{word}: {rival.option} costs {digits(abs(more))} {unit} {'more' if more >= 0 else 'less'} over the "
+                f"horizon, and is the cheaper one in {rival.cheaper:.0%} of the draws"
+            )
+    return tuple(notes)
+
+
+def break_even(ours: tuple[float, ...], theirs: tuple[float, ...]) -> int | None:
+    """The first month by whose end less has been paid than in `theirs`."""
+    paid = zip(ours, theirs, strict=True)
+    return next((month for month, (mine, other) in enumerate(paid, 1) if mine < other), None)
+
+
+# --- drivers
+
+
+def _ways(needs: Needs, priced: Iterable[Priced], purse: Purse) -> list[Way]:
+    """The options that could be chosen if only the money were right."""
+    return [
+        Way(
+            name=one.option.name,
+            preferred=one.option.placement == needs.placement.prefer,
+            total=_sum(one.terms, purse, 1),
+            month=_sum(filter(is_monthly, one.terms), purse, purse.budget.horizon_months),
+            capex=_sum(filter(is_capex, one.terms), purse, 1),
+        )
+        for one in priced
+        if all(miss.constraint in BUDGETED for miss in one.option.misses)
+    ]
+
+
+def _sum(terms: Iterable[Term], purse: Purse, by: int) -> Sum:
+    value, moved = 0.0, dict[str, float]()
+    for term in terms:
+        amount = term.sum * purse.rate / by
+        value += amount
+        for driver in purse.drivers(term):
+            moved[driver] = moved.get(driver, 0.0) + amount
+    return Sum(value, moved)
+
+
+def _drivers(best: Priced, ways: list[Way], ledger: Ledger, purse: Purse) -> tuple[Driver, ...]:
+    """First those that flip the choice inside their own band, the nearest flip first; then by their share."""
+    own = next(way.total.moved_by for way in ways if way.name == best.option.name)
+    variances = {driver: (moved**2) * float(purse.draws.fact(driver).var()) for driver, moved in own.items()}
+    whole = sum(variances.values()) or 1.0
+    flips = Flips(ways, best.option.name, purse.budget)
+    found = []
+    for name in sorted({driver for way in ways for driver in way.total.moved_by}):
+        estimate = ledger.driver(name)
+        flip = flips.nearest(name, estimate)
+        driver = _driver(name, ledger, variances.get(name, 0.0) / whole, flip)
+        if driver.inside or driver.share >= SMALLEST_SHARE:
+            away = flip.away if flip is not None and driver.inside else 1.0
+            found.append((not driver.inside, away, -driver.share, name, driver))
+    return tuple(driver for *_, driver in sorted(found, key=lambda entry: entry[:4])[:MOST_DRIVERS])
+
+
+def _driver(name: str, ledger: Ledger, share: float, flip: Flip | None) -> Driver:
+    estimate = ledger.driver(name)
+    at = estimate.value * flip.factor if flip is not None else None
+    return Driver(
+        basis=name,
+        name=ledger.definition(name),
+        estimate=estimate,
+        share=share,
+        flips_to=flip.to if flip is not None else None,
+        flips_at=at,
+        inside=at is not None and estimate.low < estimate.high and estimate.holds(at),
+    )
+
+
+def _confidence(terms: tuple[Term, ...], ledger: Ledger, purse: Purse) -> dict[str, float]:
+    """The share of the money that rests on facts of each confidence: that of a line is its weakest fact's."""
+    weights: dict[str, float] = {}
+    for term in terms:
+        widest = max((ledger.driver(driver).factor for driver in purse.drivers(term)), default=1.0)
+        name = next((name for name, factor in CONFIDENCES if widest <= factor * (1 + 1e-9)), WORST)
+        weights[name] = weights.get(name, 0.0) + abs(term.sum)
+    whole = sum(weights.values()) or 1.0
+    order = [name for name, _ in CONFIDENCES] + [WORST]
+    return {name: weights[name] / whole for name in order if weights.get(name)}
+
+
+# --- what it earns
+
+
+def _returns(needs: Needs, option: Option, ledger: Ledger) -> Return | None:
+    """None where no goal says what it is worth, or nothing has a price."""
+    stated = [goal.value_per_month for goal in needs.goals if goal.value_per_month is not None]
+    cost, months = option.total_cost, needs.budget.horizon_months
+    if not stated or cost is None:
+        return None
+    worth = sum(stated)
+    basis = ledger.basis(
+        "decision.return",
+        "formula",
+        "what the goals are worth over the horizon less what the plan costs; the worth is taken as stated, from the "
+        "first month on, without growth",
+        formula=f"{worth:,.10g} {needs.budget.currency}/month x {months} months - total cost",
+        facts=(cost.basis,),
+    )
+    value = worth * months
+    net = Estimate(
+        value=value - cost.value,
+        low=value - cost.high,
+        high=value - cost.low,
+        unit=cost.unit,
+        level=cost.level,
+        basis=basis,
+    )
+    earned = tuple(worth * month for month in range(1, months + 1))
+    paid = zip(earned, option.cumulative_cost, strict=True)
+    payback = next((month for month, (got, spent) in enumerate(paid, 1) if got >= spent), None)
+    return Return(value=value, cost=cost, net=net, payback_month=payback)
+
+
+def present_value(option: Option, needs: Needs, purse: Purse) -> str:
+    """A sentence: all payments, and what the goals bring, at today's value; "" when nothing is paid."""
+    interest = purse.catalog.part("capital")
+    paid = [now - before for now, before in zip(option.cumulative_cost, (0.0, *option.cumulative_cost), strict=False)]
+    if not any(paid):
+        return ""
+    rates = (interest.value, interest.low, interest.high)
+
+    def worth(flows: list[float], after: float, rate: float) -> float:
+        return math.fsum(flow / (1 + rate) ** ((month + after) / 12) for month, flow in enumerate(flows))
+
+    # Paid at the start of a month, earned by its end.
+    goals = sum(goal.value_per_month or 0.0 for goal in needs.goals)
+    costs = [worth(paid, 0.0, rate) for rate in rates]
+    nets = [worth([goals] * len(paid), 1.0, rate) - cost for rate, cost in zip(rates, costs, strict=True)]
+    unit = needs.budget.currency
+    said = f"present value of all payments at {rates[0]:.0%} a year ({rates[1]:.0%} .. {rates[2]:.0%}): "
+    said += f"{costs[0]:,.0f} {unit} ({min(costs):,.0f} .. {max(costs):,.0f})"
+    if goals:
+        said += (
+            f"; net present value with the goals' worth: {nets[0]:,.0f} {unit} ({min(nets):,.0f} .. {max(nets):,.0f})"
+        )
+    return said

@@ -1,0 +1,174 @@
+"""What changed between two plans, and whether needs, facts or this machine are the reason."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
+
+from archwright.contract.estimate import Estimate
+from archwright.contract.evidence import Basis
+from archwright.contract.plan import Option, Plan, Pool, Purchase
+from archwright.contract.record import Record
+from archwright.plan.wording import said
+
+T = TypeVar("T")
+# Bases that state what the world is like; the others say how a number was made from them.
+FACTS = frozenset({"quoted", "vendor", "measured", "assumed", "calibrated"})
+
+
+class Worded(Record):
+    """Something that reads differently; None: it is not there."""
+
+    name: str
+    before: str | None
+    after: str | None
+
+
+class Figure(Record):
+    """A number that differs; None: it is not there."""
+
+    name: str
+    before: Estimate | None
+    after: Estimate | None
+
+
+class PlanDiff(Record):
+    """`because` names the reasons; the rest what follows, each only where it differs. `costs` are those of the two
+    chosen options, `lines` their cost lines; `totals` every option's cost over the horizon.
+    """
+
+    before: str
+    after: str
+    because: tuple[str, ...]
+    chosen: Worded | None
+    costs: tuple[Figure, ...] = ()
+    lines: tuple[Figure, ...] = ()
+    models: tuple[Worded, ...] = ()
+    pools: tuple[Worded, ...] = ()
+    purchases: tuple[Worded, ...] = ()
+    predictions: tuple[Figure, ...] = ()
+    verdicts: tuple[Worded, ...] = ()
+    totals: tuple[Figure, ...] = ()
+    facts: tuple[Worded, ...] = ()
+    controls: tuple[Worded, ...] = ()
+    assumptions: tuple[Worded, ...] = ()
+
+    @property
+    def same(self) -> bool:
+        return not any(getattr(self, name) for name in self.__struct_fields__ if name not in ("before", "after"))
+
+
+def diff(before: Plan, after: Plan) -> PlanDiff:
+    """The differences from `before` to `after`."""
+    old, new = _chosen(before), _chosen(after)
+    return PlanDiff(
+        before=before.digest,
+        after=after.digest,
+        because=tuple(_reasons(before, after)),
+        chosen=next(iter(_worded({"chosen": before.chosen}, {"chosen": after.chosen})), None),
+        costs=_figures(_costs(old), _costs(new)),
+        lines=_figures(_lines(old), _lines(new)),
+        models=_worded({w.name: w.model for w in before.workloads}, {w.name: w.model for w in after.workloads}),
+        pools=_worded(_pools(before), _pools(after)),
+        purchases=_worded(_purchases(old), _purchases(new)),
+        predictions=_figures(
+            {p.id: p.estimate for p in before.predictions}, {p.id: p.estimate for p in after.predictions}
+        ),
+        verdicts=_worded(_verdicts(before), _verdicts(after)),
+        totals=_figures(_totals(before), _totals(after)),
+        facts=_facts(before, after),
+        controls=_worded({c.id: c.status for c in before.controls}, {c.id: c.status for c in after.controls}),
+        assumptions=_worded(dict.fromkeys(before.assumptions, "yes"), dict.fromkeys(after.assumptions, "yes")),
+    )
+
+
+def _reasons(before: Plan, after: Plan) -> Iterable[str]:
+    if before.needs_digest != after.needs_digest:
+        files = dict.fromkeys((before.needs_file, after.needs_file))
+        yield f"the needs differ ({' and '.join(files)})"
+    if before.catalog_digest != after.catalog_digest:
+        yield f"the catalog's facts differ ({before.catalog_digest[:12]} and {after.catalog_digest[:12]})"
+    if before.stale_facts != after.stale_facts:
+        yield "facts have aged"
+    if before.machine != after.machine:
+        yield "this machine was measured differently"
+
+
+def _chosen(plan: Plan) -> Option | None:
+    return next((option for option in plan.options if option.name == plan.chosen), None)
+
+
+def _costs(option: Option | None) -> dict[str, Estimate | None]:
+    if option is None:
+        return {}
+    return {"total": option.total_cost, "per month": option.cost_per_month, "capex": option.capex}
+
+
+def _lines(option: Option | None) -> dict[str, Estimate | None]:
+    return {line.name: line.amount for line in (option.cost_lines if option is not None else ())}
+
+
+def _totals(plan: Plan) -> dict[str, Estimate | None]:
+    return {option.name: option.total_cost for option in plan.options}
+
+
+def _verdicts(plan: Plan) -> dict[str, str | None]:
+    return {
+        option.name: "feasible" if option.feasible else "not feasible: " + "; ".join(map(said, option.misses))
+        for option in plan.options
+    }
+
+
+def _pools(plan: Plan) -> dict[str, str | None]:
+    return {pool.name: _pool(pool) for pool in plan.pools}
+
+
+def _pool(pool: Pool) -> str:
+    return f"{pool.replicas} x {pool.machine} in {pool.region} at {pool.provider}: {pool.model} {pool.quantisation}"
+
+
+def _purchases(option: Option | None) -> dict[str, str | None]:
+    found: dict[str, list[Purchase]] = {}
+    for purchase in option.purchases if option is not None else ():
+        found.setdefault(purchase.pool, []).append(purchase)
+    return {
+        pool: ", ".join(f"{one.machines:.3g} x {one.machine} {one.kind} (peak {one.peak})" for one in all_)
+        for pool, all_ in found.items()
+    }
+
+
+def _facts(before: Plan, after: Plan) -> tuple[Worded, ...]:
+    """Facts that both plans rest on and that read differently now: what another catalog changed."""
+    old = {basis.id: basis for basis in before.bases if basis.kind in FACTS}
+    new = {basis.id: basis for basis in after.bases if basis.kind in FACTS}
+    both = sorted(old.keys() & new.keys())
+    return _worded({name: _stated(old[name]) for name in both}, {name: _stated(new[name]) for name in both})
+
+
+def _stated(basis: Basis) -> str:
+    return "; ".join(basis.facts) or basis.formula or basis.definition
+
+
+def _pairs(before: Mapping[str, T], after: Mapping[str, T]) -> Iterable[tuple[str, T | None, T | None]]:
+    """What differs, in the order of `after`, then what is gone."""
+    for name in dict.fromkeys((*after, *before)):
+        old, new = before.get(name), after.get(name)
+        if old != new:
+            yield name, old, new
+
+
+def _worded(before: Mapping[str, str | None], after: Mapping[str, str | None]) -> tuple[Worded, ...]:
+    return tuple(Worded(name=name, before=old, after=new) for name, old, new in _pairs(before, after))
+
+
+def _figures(before: Mapping[str, Estimate | None], after: Mapping[str, Estimate | None]) -> tuple[Figure, ...]:
+    """Numbers whose value, band or unit differs; the name of a basis may."""
+    return tuple(
+        Figure(name=name, before=old, after=new)
+        for name, old, new in _pairs(before, after)
+        if _numbers(old) != _numbers(new)
+    )
+
+
+def _numbers(estimate: Estimate | None) -> tuple[float, float, float, str] | None:
+    return None if estimate is None else (estimate.value, estimate.low, estimate.high, estimate.unit)
