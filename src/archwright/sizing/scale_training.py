@@ -1,0 +1,215 @@
+"""Training on clusters: fine-tuning whole or by adapters, and from scratch; what a run takes on how many machines.
+
+  device-hours = tokens x device-seconds a token / 3600 / goodput
+  hours on n machines = device-hours / (n x devices of a machine)
+Device-seconds a token: training_scheme.py, with the fitted table's band; goodput: goodput.py, with its own. More
+machines are worth less than the first where their network, the bubble of a pipeline or smaller micro-batches cost
+time: two points of the same search, least and most, give the `scaling` between them.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+from archwright.catalog.facts import Catalog
+from archwright.catalog.rows import Accelerator, ModelSpec
+from archwright.contract.estimate import Estimate, product
+from archwright.contract.evidence import Basis
+from archwright.sizing import assumed, fits, formats
+from archwright.sizing.goodput import FORMULA, Goodput, goodput
+from archwright.sizing.host_training import batch_adapters_on_host
+from archwright.sizing.machine import Batch, Machine
+from archwright.sizing.serving import Guess
+from archwright.sizing.throughput import ASSUMED_SEQUENCE, Job
+from archwright.sizing.training_memory import Subject, checkpoint_bytes
+from archwright.sizing.training_scheme import Choice, Cluster, Question, best, pace, room, smallest
+from archwright.sizing.work import BUS_BYTES_PER_S
+from archwright.sizing.work_rates import busy_w, facts, inverse, rate
+
+Method = Literal["full", "lora", "pretrain"]
+HOUR_S = 3600.0
+# Enough steps to learn in: a short run takes smaller batches.
+LEAST_STEPS = 100.0
+MOST_MACHINES = 4096
+# Twice the machines must give at least this much more speed to be worth having at once.
+WORTH_DOUBLING = 1.3
+STARTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 1024, 2048, MOST_MACHINES)
+NUMBER = "bf16"
+
+
+class Scaled(NamedTuple):
+    """A run on a given cluster. `token_s` are device-seconds; `device_hours` and `days` hold what is lost, too."""
+
+    choice: Choice
+    token_s: Guess
+    stratum: str
+    goodput: Goodput
+    device_hours: Estimate
+    days: Estimate
+
+
+def question(model: ModelSpec, accelerator: Accelerator, method: Method, tokens: float, catalog: Catalog) -> Question:
+    """`tokens` of the whole run say how large a step may be."""
+    usual = rate(catalog, "training.batch-pretrain" if method == "pretrain" else "training.batch-finetune").value
+    sequence = min(ASSUMED_SEQUENCE, float(model.context_tokens or ASSUMED_SEQUENCE))
+    batch = max(sequence, min(usual, tokens / LEAST_STEPS))
+    return Question(Subject(model, sequence, adapters=method == "lora"), batch, job_of(model, accelerator, sequence))
+
+
+def job_of(model: ModelSpec, accelerator: Accelerator, sequence: float) -> Job:
+    """Unsplit, on one device: training_scheme.py places it."""
+    return Job(
+        model=model,
+        accelerator=accelerator,
+        format=NUMBER,
+        framework="",
+        parameters=float(model.parameters),
+        active=float(min(model.active_parameters, model.parameters)),
+        layers=model.layers,
+        hidden=model.hidden,
+        sequence=sequence,
+        rate=formats.rate(accelerator, NUMBER),
+        wide_rate=formats.rate(accelerator, NUMBER),
+        bandwidth=accelerator.memory_bandwidth_bytes_per_s,
+        link=accelerator.scale_up_bytes_per_s or BUS_BYTES_PER_S,
+        devices=1,
+        micro_tokens=sequence,
+        bubble=1.0,
+        recompute=0.0,
+        tp=1,
+        sharded=False,
+        compiled=True,
+        weak=(),
+    )
+
+
+def scale(asked: Question, cluster: Cluster, tokens: float, catalog: Catalog, *, trusted: bool = True) -> Scaled | None:
+    """None where no split of the cluster fits."""
+    choice = best(asked, cluster, room(cluster.accelerator, catalog))
+    if choice is None:
+        return None
+    token_s, stratum = pace(asked, choice, trusted=trusted)
+    if asked.subject.adapters:
+        token_s = _adapters(token_s, catalog)
+    lost = goodput(checkpoint_bytes(asked.subject), cluster.devices, cluster.machines, catalog)
+    stepping = Estimate(
+        value=token_s.value * tokens / HOUR_S,
+        low=token_s.low * tokens / HOUR_S,
+        high=token_s.high * tokens / HOUR_S,
+        unit="h",
+    )
+    hours = product([stepping, inverse(lost.share, "")], "h")
+    return Scaled(choice, token_s, stratum, lost, hours, hours.scaled(1 / cluster.devices / 24, unit="days"))
+
+
+def _adapters(token_s: Guess, catalog: Catalog) -> Guess:
+    """What adapters cost beside their arithmetic, and how little that is known."""
+    own = Estimate(value=token_s.value, low=token_s.low, high=token_s.high, unit="s")
+    made = product([own, rate(catalog, "training.lora")], "s")
+    return Guess(made.value, made.low, made.high)
+
+
+def batch_finetune(
+    machine: Machine, model: ModelSpec, method: Literal["full", "lora"], tokens: float, workload: str, catalog: Catalog
+) -> Batch | None:
+    """One run over `tokens` tokens; None where it fits no number of such machines."""
+    if _is_host(machine):
+        return batch_adapters_on_host(machine, model, tokens, workload, catalog) if method == "lora" else None
+    return _batch(machine, model, method, (tokens, True), workload, catalog)
+
+
+def batch_pretrain(machine: Machine, parameters: float, tokens: float, workload: str, catalog: Catalog) -> Batch | None:
+    """A dense model of so many parameters from scratch; its shape is the middle of the open models of that size."""
+    if _is_host(machine):
+        return None
+    model = assumed.model_of(f"{parameters / 1e9:g}B", parameters, parameters)
+    return _batch(machine, model, "pretrain", (tokens, False), workload, catalog)
+
+
+def _is_host(machine: Machine) -> bool:
+    return machine.accelerator is None or not machine.accelerator.memory_bytes
+
+
+def _batch(
+    machine: Machine, model: ModelSpec, method: Method, run: tuple[float, bool], workload: str, catalog: Catalog
+) -> Batch | None:
+    """`run`: tokens, and whether the model has a row of its own."""
+    assert machine.accelerator is not None
+    tokens, trusted = run
+    asked = question(model, machine.accelerator, method, tokens, catalog)
+    cluster = Cluster(machine.accelerator, machine.accelerator_count, 1, machine.network_bytes_per_s)
+    space = room(machine.accelerator, catalog)
+    tried = (cluster._replace(machines=n) for n in STARTS)
+    least = next((one for one in tried if smallest(asked, one, space) <= 1), None)
+    first = None if least is None else scale(asked, least, tokens, catalog, trusted=trusted)
+    if least is None or first is None:
+        return None
+    most, last = _most(asked, least, space)
+    scaling = _scaling(asked, (least, first.choice), (most, last))
+    basis = f"{workload}.{machine.id}.training"
+    # What one machine would take, so that `least` of them take what was found for them.
+    alone = first.device_hours.scaled((1 + (least.machines - 1) * scaling) / least.devices, basis=basis)
+    return Batch(
+        model=model.id,
+        machine_hours=alone,
+        least=least.machines,
+        most=most.machines,
+        scaling=scaling,
+        busy_w=busy_w(machine, catalog, accelerated=True),
+        bases=(_basis(basis, asked, first, tokens, catalog),),
+        assumptions=_assumptions(asked, method),
+    )
+
+
+def _most(asked: Question, least: Cluster, space: float) -> tuple[Cluster, Choice]:
+    """The most machines worth having at once, by doubling."""
+    found = best(asked, least, space)
+    assert found is not None
+    cluster, choice = least, found
+    while cluster.machines * 2 <= MOST_MACHINES:
+        wider = cluster._replace(machines=cluster.machines * 2)
+        tried = best(asked, wider, space)
+        if tried is None or 2 * choice.seconds / tried.seconds < WORTH_DOUBLING:
+            break
+        cluster, choice = wider, tried
+    return cluster, choice
+
+
+def _scaling(asked: Question, first: tuple[Cluster, Choice], last: tuple[Cluster, Choice]) -> float:
+    """Of each further machine, so that hours = alone / (1 + (n - 1) x scaling) holds at both ends."""
+    (least, few), (most, many) = first, last
+    if most.machines == least.machines:
+        return 1.0
+    slow, fast = few.seconds / least.machines, many.seconds / most.machines
+    found = (slow - fast) / (fast * (most.machines - 1) - slow * (least.machines - 1))
+    return min(max(found, 0.01), 1.0) if found > 0 else 1.0
+
+
+def _assumptions(asked: Question, method: Method) -> tuple[str, ...]:
+    kind = {"full": "fine-tuning whole", "lora": "training adapters", "pretrain": "training from scratch"}[method]
+    return (
+        f"{kind}: {NUMBER}, sequences of {asked.subject.sequence:,.0f} tokens, steps of {asked.batch:,.0f} tokens, "
+        "Adam with 32-bit copies",
+    )
+
+
+def _basis(name: str, asked: Question, found: Scaled, tokens: float, catalog: Catalog) -> Basis:
+    scheme, made = found.choice.scheme, fits.load("training").provenance
+    model, device = asked.subject.model, asked.job.accelerator
+    flops = "4 N + attention, no gradients of frozen weights" if asked.subject.adapters else "6 N + attention"
+    return Basis(
+        id=name,
+        kind="calibrated",
+        stratum=found.stratum,
+        definition="hours of one machine for the whole run: steps, checkpoints, interruptions, repeated work",
+        formula=f"tokens x device-seconds a token ({flops}; sizing/throughput.py) / goodput; goodput = {FORMULA}",
+        facts=(
+            f"{tokens:,.0f} tokens; {model.id}: {model.parameters / 1e9:,.3g} billion parameters ({model.source})",
+            f"fastest split that fits {scheme.devices} x {device.id}: {scheme.text}; "
+            f"{found.choice.held.total / 2**30:,.0f} GiB counted on each",
+            f"fitted {made.date} on {made.rows_used} measured rows (sha256 {made.sha256[:12]})",
+            f"{device.id}: {device.source} ({device.as_of or 'undated'})",
+            *found.goodput.facts,
+            *facts(catalog, *(("training.lora",) if asked.subject.adapters else ()), "training.memory"),
+        ),
+    )

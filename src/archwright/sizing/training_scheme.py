@@ -1,0 +1,174 @@
+"""Which split of a training run is the fastest that fits a cluster, and how long a token takes then.
+
+Every split of the devices into tensor, pipeline and data ranks is counted (training_memory.py) and timed by the
+fitted physics (throughput.py); of those that fit, the one with the fewest device-seconds a token wins. Added here:
+- link: between machines what the machine's own network gives each device, not the port the fit assumed;
+- gradients of copies that are not sharded: 2 (d - 1) / d x 2 bytes x trained / link, once a step;
+- adapters: no products for the gradients of frozen weights, 4 + 2 r of the 6 + 2 r FLOPs (r: recomputation).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+from archwright.catalog.facts import Catalog
+from archwright.catalog.rows import Accelerator
+from archwright.sizing import fits, serving, throughput, trees
+from archwright.sizing.serving import Guess
+from archwright.sizing.throughput import FABRIC_BYTES_PER_S, RECOMPUTE, Job, token_s
+from archwright.sizing.training_memory import GRADIENT, Held, Scheme, Subject, held
+from archwright.sizing.work import BUS_BYTES_PER_S, USABLE
+from archwright.sizing.work_rates import rate
+
+# A network nobody states: 25 Gbit/s for the whole machine.
+NETWORK_BYTES_PER_S = 25e9 / 8
+WIDEST_TENSOR, DEEPEST, LARGEST_MICRO = 8, 64, 8
+FLOPS_FULL, FLOPS_ADAPTERS, FLOPS_AGAIN = 6.0, 4.0, 2.0
+
+
+class Cluster(NamedTuple):
+    """Equal machines; `network` is one machine's, in bytes/s."""
+
+    accelerator: Accelerator
+    per_machine: int
+    machines: int = 1
+    network: float | None = None
+
+    @property
+    def devices(self) -> int:
+        return self.per_machine * self.machines
+
+    @property
+    def link(self) -> float:
+        """Bytes/s one way that a device has to the farthest other."""
+        inside = self.accelerator.scale_up_bytes_per_s or BUS_BYTES_PER_S
+        if self.machines == 1:
+            return inside
+        return min(inside, FABRIC_BYTES_PER_S, (self.network or NETWORK_BYTES_PER_S) / self.per_machine)
+
+
+class Choice(NamedTuple):
+    """A split that fits, with what it holds on a device and the physics' device-seconds a token."""
+
+    scheme: Scheme
+    held: Held
+    job: Job
+    seconds: float
+
+
+class Question(NamedTuple):
+    """What is trained in steps of `batch` tokens; `job` resolves names and rates once for all splits."""
+
+    subject: Subject
+    batch: float
+    job: Job
+
+
+def room(accelerator: Accelerator, catalog: Catalog) -> float:
+    """Counted bytes a device has room for: what is used runs a little over what is counted."""
+    usable = accelerator.memory_bytes * USABLE - rate(catalog, "training.workspace").value
+    return usable / rate(catalog, "training.memory").value
+
+
+def best(question: Question, cluster: Cluster, space: float) -> Choice | None:
+    """The fastest split within `space` bytes a device; None where nothing fits."""
+    k = fits.load("training").coefficients["token"]
+    found: Choice | None = None
+    for scheme in _splits(question, cluster):
+        kept = _least_recompute(question.subject, scheme, space)
+        if kept is None:
+            continue
+        chosen, bytes_held = kept
+        job = placed(question, chosen, cluster)
+        seconds = scheme_s(question, chosen, job, k)
+        if found is None or seconds < found.seconds:
+            found = Choice(chosen, bytes_held, job, seconds)
+    return found
+
+
+def smallest(question: Question, cluster: Cluster, space: float) -> float:
+    """The fewest bytes a device that any split of the cluster holds."""
+    every = (held(question.subject, scheme._replace(recompute="full")).total for scheme in _splits(question, cluster))
+    return min(every, default=math.inf) / space
+
+
+def _splits(question: Question, cluster: Cluster) -> Iterator[Scheme]:
+    """Whole splits of all devices. Tensor ranks stay inside a machine."""
+    sequences = max(1, int(question.batch / question.subject.sequence))
+    for tensor in _powers(min(cluster.per_machine, WIDEST_TENSOR)):
+        for pipeline in _powers(min(DEEPEST, question.subject.model.layers)):
+            data, rest = divmod(cluster.devices, tensor * pipeline)
+            if rest or not data or cluster.per_machine % tensor or data > sequences:
+                continue
+            for micro in _powers(min(LARGEST_MICRO, sequences // data)):
+                rounds = max(1, sequences // (data * micro))
+                if pipeline > 1 and rounds < pipeline:
+                    continue
+                for stage in (1, 3) if pipeline == 1 and data > 1 else (1,):
+                    yield Scheme(tensor, pipeline, data, stage, micro, rounds)
+
+
+def _powers(most: int) -> Iterator[int]:
+    size = 1
+    while size <= most:
+        yield size
+        size *= 2
+
+
+def _least_recompute(subject: Subject, scheme: Scheme, space: float) -> tuple[Scheme, Held] | None:
+    for again in RECOMPUTE:
+        tried = scheme._replace(recompute=again)
+        kept = held(subject, tried)
+        if kept.total <= space:
+            return tried, kept
+    return None
+
+
+def placed(question: Question, scheme: Scheme, cluster: Cluster) -> Job:
+    return question.job._replace(
+        link=cluster.link,
+        devices=cluster.devices,
+        micro_tokens=scheme.micro * question.subject.sequence,
+        bubble=1 + (scheme.pipeline - 1) / scheme.rounds,
+        recompute=RECOMPUTE[scheme.recompute],
+        tp=scheme.tensor,
+        sharded=scheme.stage == 3 and scheme.pipeline == 1 and scheme.data > 1,
+        compiled=True,
+    )
+
+
+def scheme_s(question: Question, scheme: Scheme, job: Job, k: Mapping[str, float]) -> float:
+    """Device-seconds a token by the physics."""
+    seconds = token_s(job, k)
+    if question.subject.adapters:
+        again = FLOPS_AGAIN * job.recompute
+        spared = (FLOPS_FULL - FLOPS_ADAPTERS) / (FLOPS_FULL + again)
+        seconds -= spared * (token_s(job, k) - token_s(job._replace(rate=job.rate * 1e9), k))
+    if scheme.data > 1 and not job.sharded:
+        trained = question.subject.trained / (scheme.tensor * scheme.pipeline)
+        sent = 2 * (scheme.data - 1) / scheme.data * GRADIENT * trained
+        seconds += sent / job.link * scheme.devices / _step_tokens(question, scheme)
+    return seconds
+
+
+def _step_tokens(question: Question, scheme: Scheme) -> float:
+    return scheme.data * scheme.micro * scheme.rounds * question.subject.sequence
+
+
+def pace(question: Question, choice: Choice, *, trusted: bool = True) -> tuple[Guess, str]:
+    """Device-seconds a token with the band of its stratum. `trusted`: the model has a row, so what was learned about
+    the fitted configurations (residual trees) is asked; an assumed shape rests on the physics alone.
+    """
+    fit = fits.load("training")
+    stratum = throughput.stratum_of(choice.job, fit.seen)
+    seconds = choice.seconds
+    known = stratum in (serving.SEEN, serving.NEW_MODEL)
+    if known and trusted:
+        seconds *= math.exp(trees.total(fit.residuals["token"], throughput.features(choice.job)))
+    elif known:
+        # Physics alone was scored where the device was left out: that is its band.
+        stratum = serving.NEW_ACCELERATOR if stratum == serving.SEEN else serving.NEW_BOTH
+    widen = serving.WEAKER ** len(question.job.weak)
+    return serving.banded(seconds, fit, ("token_s", stratum, ""), widen), stratum

@@ -1,0 +1,60 @@
+"""What the parts of a machine make of work that is not answering with text, from the catalog's rows."""
+
+from __future__ import annotations
+
+from archwright.catalog.facts import Catalog
+from archwright.contract.estimate import Estimate, product
+from archwright.contract.record import replace
+from archwright.sizing.machine import Machine
+
+THREADS_A_CORE = 2
+
+
+def rate(catalog: Catalog, name: str, basis: str = "") -> Estimate:
+    """A figure of work_efficiencies.csv with its band."""
+    row = catalog.work_rates[name]
+    if row.low < row.high:
+        return Estimate(value=row.typical, low=row.low, high=row.high, unit=row.unit, basis=basis)
+    return catalog.estimate(row, row.typical, row.unit, basis)
+
+
+def facts(catalog: Catalog, *names: str) -> tuple[str, ...]:
+    """The rows as a basis quotes them."""
+    return tuple(catalog.work_rates[name].fact for name in names)
+
+
+def inverse(estimate: Estimate, unit: str) -> Estimate:
+    return Estimate(
+        value=1 / estimate.value,
+        low=1 / estimate.high,
+        high=1 / estimate.low,
+        unit=unit,
+        level=estimate.level,
+        basis=estimate.basis,
+    )
+
+
+def host_cores(machine: Machine) -> int:
+    """Processor cores: providers count hardware threads, and two of them share a core."""
+    return max(1, machine.cores // THREADS_A_CORE)
+
+
+def host_flops(machine: Machine, catalog: Catalog) -> Estimate:
+    """FLOP/s of matrix products in 32 bits when all cores of the machine work."""
+    each = product([rate(catalog, "host.core"), rate(catalog, "host.scaling")], "FLOP/s")
+    return each if host_cores(machine) == 1 else each.scaled(host_cores(machine))
+
+
+def busy_w(machine: Machine, catalog: Catalog, *, accelerated: bool) -> float:
+    """Watts at work: a base, the accelerators at their share of the stated power or else the cores."""
+    base, core = rate(catalog, "host.power-base").value, rate(catalog, "host.power").value
+    if machine.accelerator is None or not accelerated:
+        return base + core * host_cores(machine)
+    stated = machine.accelerator.tdp_w or rate(catalog, "accelerator.power-unstated").value
+    share = rate(catalog, "accelerator.power").value
+    # While devices work, about an eighth of the cores feeds them.
+    return base + core * host_cores(machine) / 8 + share * stated * machine.accelerator_count
+
+
+def with_basis(estimate: Estimate, basis: str) -> Estimate:
+    return replace(estimate, basis=basis)
