@@ -14,7 +14,7 @@ SIZES = {"GB": GIGA, "GiB": GIB, "GB-month": GIGA, "GiB-month": GIB}
 
 
 def parts(folder: Path) -> list[rows.Part]:
-    return [_part(row) for row in read(folder, "onprem.csv")]
+    return [_part(row) for file in ("onprem.csv", "operating.csv") for row in read(folder, file)]
 
 
 def _part(row: Row) -> rows.Part:

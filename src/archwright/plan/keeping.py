@@ -1,0 +1,251 @@
+"""What an option pays for bytes: keeping them, sending them out, copying them between regions.
+
+Every option keeps all data of the needs, at its own price: also data that are there already, since their place costs
+every option alike. Storage of one's own is bought for the most it will hold until it is due for renewal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from archwright.contract.needs import Workload
+from archwright.plan.demand import Job, demand_of, job_of
+from archwright.plan.fleet import Where
+from archwright.plan.placing import OWN, Case
+from archwright.plan.quotes import TB
+from archwright.plan.renewal import Bought, renewed
+from archwright.plan.terms import Term, following
+from archwright.sizing import network, storage
+from archwright.sizing.storage import GIB, Kept, Tier
+from archwright.sizing.vector_index import MEMORY_SHARE, index_of
+
+MEDIA: dict[Tier, str] = {
+    "object": "storage.disk",
+    "archive": "storage.disk",
+    "block": "storage.flash",
+    "file": "storage.flash",
+}
+THIS_MACHINE = "this-machine"
+
+
+class Lying(NamedTuple):
+    """A kept thing at a place."""
+
+    kept: Kept
+    where: Where
+
+
+class Flow(NamedTuple):
+    """Bytes that leave a place each month, and the parts of the catalog they rest on."""
+
+    name: str
+    source: Where
+    bytes: tuple[float, ...]
+    facts: tuple[str, ...] = ()
+
+
+def lying(case: Case) -> tuple[Lying, ...]:
+    """Everything an option keeps, where it keeps it. On this machine the disk is there already."""
+    found = [*_data(case), *_models(case), *_indexes(case), *_records(case)]
+    return tuple(one for one in found if one.where.placement != THIS_MACHINE and one.kept.most > 0)
+
+
+def _data(case: Case) -> Iterable[Lying]:
+    profiles = {data.name: data for data in case.needs.data}
+    for kept in storage.data_sets(case.needs, case.catalog):
+        data = profiles[kept.data]
+        home = case.home(data)
+        if home is not None:
+            yield Lying(kept, home)
+        if kept.tier != "archive":
+            for place in case.copies(data):
+                why = "a copy where it is answered from"
+                yield Lying(kept._replace(name=f"{kept.name}, copy", why=why), place)
+
+
+def _models(case: Case) -> Iterable[Lying]:
+    """Checkpoints lie where training runs, model files wherever the model runs; a registry that is there keeps them."""
+    if not any(line.kind == "registry" for line in case.needs.existing):
+        yield from _where_run(case, storage.model_files(case.needs, case.models, case.catalog))
+    yield from _where_run(case, storage.checkpoints(case.needs, case.models, case.catalog))
+
+
+def _where_run(case: Case, things: Iterable[Kept]) -> Iterable[Lying]:
+    for kept in things:
+        workload = next(one for one in case.needs.workloads if kept.name.endswith(f" of {one.name}"))
+        for place in case.places_of(workload):
+            yield Lying(kept, place)
+
+
+def _indexes(case: Case) -> Iterable[Lying]:
+    for workload in case.needs.workloads:
+        index = index_of(case.needs, workload, case.catalog)
+        if index is None:
+            continue
+        sets = [data for data in case.needs.data if data.name in workload.data]
+        size = [sum(storage.held(data, month + 0.5) for data in sets) for month in range(case.months)]
+        growth = [now / max(sum(data.size_gib for data in sets) * GIB, 1.0) for now in size]
+        for place in case.places_of(workload):
+            laid = index.within(room(case, workload, place) / max(growth))
+            stored = tuple(laid.stored_bytes * factor for factor in growth)
+            why = f"{index.vectors.value:,.0f} vectors of {index.dimensions:g} numbers, searched in {laid.form} form"
+            yield Lying(Kept(f"vector index of {workload.name}", "block", stored, why=why), place)
+
+
+def room(case: Case, workload: Workload, place: Where) -> float:
+    """Host memory an index may take on the machines that answer at a place."""
+    return MEMORY_SHARE * sum(
+        min(fleet.machines) * fleet.machine.ram_bytes
+        for fleet in case.fleets
+        if fleet.where == place and workload.name in fleet.workloads
+    )
+
+
+def _records(case: Case) -> Iterable[Lying]:
+    """Logs and metrics lie at the main place; a monitoring system that is there keeps both."""
+    if case.main is None or any(line.kind == "monitoring" for line in case.needs.existing):
+        return
+    requests = [0.0] * case.months
+    for workload in case.needs.workloads:
+        requests = [total + new for total, new in zip(requests, requests_by_month(case, workload), strict=True)]
+    yield Lying(storage.logs(case.needs, tuple(requests), case.catalog), case.main)
+    machines = [sum(fleet.machines[month] for fleet in case.fleets) for month in range(case.months)]
+    days, _ = storage.log_days(case.needs, case.catalog)
+    yield Lying(storage.metrics(tuple(machines), days, case.catalog), case.main)
+
+
+def requests_by_month(case: Case, workload: Workload) -> tuple[float, ...]:
+    demand = demand_of(workload, case.months)
+    if demand is None:
+        return (0.0,) * case.months
+    return tuple(demand.requests_per_month * growth for growth in demand.growth)
+
+
+def storage_terms(case: Case, kept: tuple[Lying, ...]) -> list[Term]:
+    terms: list[Term] = []
+    for one in kept:
+        rests = [case.quotes.part(name) for name in one.kept.facts]
+        drivers = tuple(driver for part in rests for driver in part.drivers)
+        if one.where.placement in OWN:
+            price = case.quotes.part(MEDIA[one.kept.tier])
+            unit = price._replace(drivers=(*price.drivers, *drivers))
+            terabytes = tuple(amount / TB for amount in one.kept.bytes)
+            line = f"storage bought for {one.kept.name}"
+            terms += renewed(case.quotes, Bought(line, "storage", unit, terabytes, "life.server"), case.months)
+            continue
+        price = case.quotes.storage(one.where, one.kept.tier)
+        flow = [amount * price.usd for amount in one.kept.bytes]
+        line = f"{one.kept.name}: {one.kept.tier} storage{_at(one.where)}"
+        terms.append(following(line, "storage", flow, (*price.drivers, *drivers)))
+    return terms
+
+
+def _at(where: Where) -> str:
+    return f" in {where.region}" if where.region else ""
+
+
+def own_terabytes(kept: tuple[Lying, ...], where: Where) -> tuple[float, ...]:
+    """TB held at a place, month by month."""
+    here = [one.kept.bytes for one in kept if one.where == where]
+    return tuple(sum(month) / TB for month in zip(*here, strict=True))
+
+
+# --- what leaves
+
+
+def egress_terms(case: Case, kept: tuple[Lying, ...]) -> list[Term]:
+    """Answers and exports by each provider's steps, then copies between regions of one provider."""
+    out, between = _leaving(case, kept)
+    terms: list[Term] = []
+    for source in dict.fromkeys(flow.source for flow in out):
+        flows = [flow for flow in out if flow.source == source]
+        prices = case.quotes.egress(source)
+        whole = [sum(month) for month in zip(*(flow.bytes for flow in flows), strict=True)]
+        rate = [prices.usd(amount) / amount if amount else 0.0 for amount in whole]
+        for flow in flows:
+            usd = [amount * one for amount, one in zip(flow.bytes, rate, strict=True)]
+            line = f"{flow.name}: traffic out of {source.region or source.provider}"
+            terms.append(following(line, "egress", usd, (*prices.drivers, *_drivers(case, flow))))
+    for flow in between:
+        price = case.quotes.between_regions(flow.source)
+        usd = [amount * price.usd for amount in flow.bytes]
+        line = f"{flow.name}: traffic between regions"
+        terms.append(following(line, "egress", usd, (*price.drivers, *_drivers(case, flow))))
+    return [term for term in terms if term.sum > 0]
+
+
+def _drivers(case: Case, flow: Flow) -> tuple[str, ...]:
+    return tuple(driver for name in flow.facts for driver in case.quotes.part(name).drivers)
+
+
+def _leaving(case: Case, kept: tuple[Lying, ...]) -> tuple[list[Flow], list[Flow]]:
+    """Flows to the internet and flows between regions of one provider. What leaves a house, and what a hosted model
+    answers, is paid for otherwise.
+    """
+    moves = [*_copied(case, kept), *_read_afar(case), *_released(case)]
+    out = [*_answers(case), *(flow for flow, target in moves if target.provider != flow.source.provider)]
+    between = [flow for flow, target in moves if target.provider == flow.source.provider]
+    return [flow for flow in out if _metered(flow.source)], [flow for flow in between if _metered(flow.source)]
+
+
+def _metered(place: Where) -> bool:
+    return place.placement not in OWN and place.placement != "hosted-api"
+
+
+def _answers(case: Case) -> Iterable[Flow]:
+    for workload in case.needs.workloads:
+        message = network.message_of(workload, case.catalog)
+        sent = [count * message.answer for count in requests_by_month(case, workload)]
+        for place, share in case.places_of(workload).items():
+            yield Flow(f"answers of {workload.name}", place, tuple(share * one for one in sent), message.facts)
+
+
+def _copied(case: Case, kept: tuple[Lying, ...]) -> Iterable[tuple[Flow, Where]]:
+    """A copy is filled in the first month, then follows what comes in."""
+    profiles = {data.name: data for data in case.needs.data}
+    for one in kept:
+        data = profiles.get(one.kept.data)
+        home = case.home(data) if data is not None else None
+        if data is None or home is None or one.where == home:
+            continue
+        sent = [data.growth_gib_per_month * GIB] * case.months
+        sent[0] += data.size_gib * GIB
+        yield Flow(f"copy of {data.name}", home, tuple(sent)), one.where
+
+
+def _read_afar(case: Case) -> Iterable[tuple[Flow, Where]]:
+    """Work with an end that runs where its data do not lie reads them over the network."""
+    for workload in case.needs.workloads:
+        job = job_of(workload, case.months)
+        sets = [data for data in case.needs.data if data.name in workload.data]
+        home = case.home(sets[0]) if sets else None
+        if job is None or home is None:
+            continue
+        read, facts = _run_bytes(case, job)
+        for place, share in case.places_of(workload).items():
+            if place != home:
+                sent = tuple(share * read * job.runs_per_month * growth for growth in job.growth)
+                yield Flow(f"{workload.name} reads {sets[0].name}", home, sent, facts), place
+
+
+def _run_bytes(case: Case, job: Job) -> tuple[float, tuple[str, ...]]:
+    """What one run reads, and what that rests on."""
+    if job.workload.kind == "data-processing":
+        return job.size * GIB, ()
+    return job.size * case.catalog.part("text.bytes").value, ("text.bytes",)
+
+
+def _released(case: Case) -> Iterable[tuple[Flow, Where]]:
+    """A tuned model's file goes to every other place that serves it, after each run."""
+    served = {workload.name: workload for workload in case.needs.workloads}
+    for workload in case.needs.workloads:
+        job, base = job_of(workload, case.months), served.get(workload.base or "")
+        count = storage.trained(workload, case.models)
+        if job is None or base is None or count is None:
+            continue
+        source = next(iter(case.places_of(workload)), None)
+        sent = (storage.WEIGHT_BYTES * count * job.runs_per_month,) * case.months
+        for place in case.places_of(base):
+            if source is not None and place != source:
+                yield Flow(f"model of {workload.name}", source, sent), place

@@ -1,0 +1,173 @@
+"""running: all that an option pays beside machines and tokens, with its power, its energy and its carbon.
+
+Not needed by the default stack, and so not priced: a managed cluster's control plane (the platform supervises its own
+processes) and an accelerator vendor's software licence (its engines are free software).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import NamedTuple
+
+from archwright.catalog.facts import Catalog
+from archwright.contract.estimate import Estimate, total
+from archwright.contract.needs import Needs
+from archwright.plan.fleet import Fleet, Where
+from archwright.plan.keeping import egress_terms, lying, storage_terms
+from archwright.plan.ledger import Ledger
+from archwright.plan.placing import Case, models_of
+from archwright.plan.quotes import Quotes
+from archwright.plan.staffing import hires, staff_terms
+from archwright.plan.terms import Term
+from archwright.plan.upkeep import (
+    Plug,
+    energy_by_place,
+    energy_terms,
+    machine_terms,
+    network_terms,
+    own_places,
+    plugs,
+    space_terms,
+)
+from archwright.sizing import power
+
+NONE: Mapping[str, str] = MappingProxyType({})
+
+
+class Running(NamedTuple):
+    """`power_kw` and `rack_units` are of all places of one's own together, None without any; `places` has each."""
+
+    terms: tuple[Term, ...]
+    power_kw: Estimate | None
+    rack_units: float | None
+    energy_kwh_per_month: Estimate | None
+    carbon_kg_per_month: Estimate | None
+    notes: tuple[str, ...] = ()
+    places: tuple[Plug, ...] = ()
+
+
+def running(
+    needs: Needs,
+    catalog: Catalog,
+    ledger: Ledger,
+    fleets: tuple[Fleet, ...],
+    where: tuple[Where, ...],
+    models: Mapping[str, str] = NONE,
+) -> Running:
+    """`where` are the option's places, those of its fleets among them or not; `models` maps a workload to the model
+    that it runs, for the size of its files and checkpoints.
+    """
+    case = case_of(needs, catalog, ledger, fleets, where, models)
+    kept = lying(case)
+    places = plugs(case, kept)
+    terms = [
+        *storage_terms(case, kept),
+        *egress_terms(case, kept),
+        *machine_terms(case),
+        *network_terms(case),
+        *energy_terms(case, kept),
+        *space_terms(case, places),
+        *staff_terms(case),
+    ]
+    _assume(case)
+    energy = energy_by_place(case, kept)
+    return Running(
+        terms=tuple(terms),
+        power_kw=_whole_power(case, places),
+        rack_units=sum(place.rack_units for place in places) if places else None,
+        energy_kwh_per_month=_energy(case, energy),
+        carbon_kg_per_month=_carbon(case, energy),
+        notes=tuple(_notes(case)),
+        places=places,
+    )
+
+
+def case_of(
+    needs: Needs,
+    catalog: Catalog,
+    ledger: Ledger,
+    fleets: tuple[Fleet, ...],
+    where: tuple[Where, ...],
+    models: Mapping[str, str] = NONE,
+) -> Case:
+    return Case(
+        needs=needs,
+        catalog=catalog,
+        ledger=ledger,
+        quotes=Quotes(needs, catalog, ledger),
+        fleets=fleets,
+        where=tuple(dict.fromkeys([*where, *(fleet.where for fleet in fleets)])),
+        models=models_of(needs, catalog, models),
+    )
+
+
+def _whole_power(case: Case, places: tuple[Plug, ...]) -> Estimate | None:
+    if not places:
+        return None
+    basis = case.ledger.basis(
+        f"power.{'+'.join(place.where.region for place in places)}".lower(),
+        "formula",
+        "peak draw at the plug of all places of one's own",
+        facts=tuple(place.power_kw.basis for place in places),
+    )
+    return total([place.power_kw for place in places], "kW", basis)
+
+
+def _energy(case: Case, by_place: dict[Where, Estimate]) -> Estimate | None:
+    if not by_place:
+        return None
+    basis = case.ledger.basis(
+        f"energy.{_named(by_place)}",
+        "formula",
+        "electricity of a month, mean over the horizon, cooling included",
+        formula="machines x mean draw x hours x PUE, storage and switches of one's own with them",
+    )
+    return total(list(by_place.values()), "kWh/month", basis)
+
+
+def _carbon(case: Case, by_place: dict[Where, Estimate]) -> Estimate | None:
+    if not by_place:
+        return None
+    parts, facts = [], []
+    for where, energy in by_place.items():
+        region = case.catalog.region(where.provider, where.region)
+        own = region.grid_gco2_per_kwh if region is not None else None
+        grams = power.grid(where.country, case.catalog, own)
+        parts.append(power.carbon_kg(energy, grams))
+        facts.append(f"{where.region or where.country}: {grams.value:.0f} g/kWh ({grams.low:.0f} .. {grams.high:.0f})")
+    basis = case.ledger.basis(
+        f"carbon.{_named(by_place)}",
+        "formula",
+        "carbon of a month's electricity, mean over the horizon; making the hardware is not in here",
+        formula="kWh x what the grid emits for one, yearly mean of the place",
+        facts=tuple(facts),
+    )
+    return total(parts, "kg/month", basis)
+
+
+def _named(by_place: dict[Where, Estimate]) -> str:
+    return "+".join(f"{place.provider}-{place.region}" for place in by_place).lower()
+
+
+def _assume(case: Case) -> None:
+    """What the figures above took for granted, once in a plan."""
+    if all(place.placement == "this-machine" for place in case.where):
+        return
+    case.ledger.assume(
+        "data count in every option at its own price of storage, also those that are there already",
+        "no control plane of a managed cluster and no vendor's software licence is priced: the stack needs none",
+        "engineers who build models and products are the same in every option and not counted; platform engineers are",
+    )
+    if any(place.placement == "on-premises" for place in own_places(case)):
+        case.ledger.assume(
+            "machines of one's own are renewed at the end of their economic life and sold at the end of the horizon "
+            "for what their age leaves; renewals are not capex",
+            "the house has its line to the internet: traffic out of it costs nothing more",
+            "owned machines are sunk: neither their purchase nor what they would sell for counts",
+        )
+
+
+def _notes(case: Case) -> list[str]:
+    more = hires(case)
+    return [f"needs {more:.1f} platform engineers more than there are"] if more > 0 else []

@@ -1,0 +1,104 @@
+"""People who run the platform: full-time equivalents by what there is to run, and what they cost.
+
+FTE = a floor for each kind of place + own machines / servers per FTE + rented machines / rented servers per FTE.
+Engineers who build models and products are not in here: they are the same in every option.
+"""
+
+from __future__ import annotations
+
+from archwright.contract.estimate import Estimate, product, total
+from archwright.contract.needs import Placement
+from archwright.plan.money import USD
+from archwright.plan.placing import OWN, Case
+from archwright.plan.quotes import Price
+from archwright.plan.terms import Term, following
+
+FLOORS: dict[Placement, str] = {
+    "on-premises": "staff.own",
+    "hybrid": "staff.own",
+    "cloud": "staff.rented",
+    "serverless": "staff.serverless",
+    "hosted-api": "staff.hosted",
+}
+RATIOS = {True: "servers-per-fte", False: "servers-per-fte.rented"}
+# The two places whose rates the catalog states, by country or group.
+RATES = (("US", "staff.us"), ("EEA", "staff.europe"))
+
+
+def staff_terms(case: Case) -> list[Term]:
+    """Who is on the payroll already costs as much, and is named apart; nothing of it counts to the monthly limit."""
+    if all(place.placement == "this-machine" for place in case.where):
+        return []
+    fte, rate = _fte(case), _rate(case)
+    on_hand = case.needs.organisation.platform_engineers
+    needed, drivers = fte[0], (*fte[1].drivers, *rate.drivers)
+    month = rate.usd / 12
+    if on_hand is None:
+        return [_term(case, "platform engineers", [month * one for one in needed], drivers)]
+    kept = [month * min(one, on_hand) for one in needed]
+    new = [month * max(0.0, one - on_hand) for one in needed]
+    terms = [
+        _term(case, "platform engineers, on the payroll already", kept, drivers),
+        _term(case, "platform engineers to hire", new, drivers),
+    ]
+    return [term for term in terms if term.sum > 0]
+
+
+def _term(case: Case, line: str, flow: list[float], drivers: tuple[str, ...]) -> Term:
+    return following(line, "staff", flow, drivers)._replace(budgeted=False)
+
+
+def hires(case: Case) -> float:
+    """FTE beyond those the organisation has, in the busiest month; 0 where the needs state none."""
+    on_hand = case.needs.organisation.platform_engineers
+    return 0.0 if on_hand is None else max(0.0, max(_fte(case)[0]) - on_hand)
+
+
+def _fte(case: Case) -> tuple[tuple[float, ...], Price]:
+    """FTE month by month, and the basis all of it is proportional to: its mean with its band."""
+    floors = dict.fromkeys(FLOORS[place.placement] for place in case.where if place.placement in FLOORS)
+    parts = [case.catalog.part(name) for name in floors]
+    facts = [driver for name in floors for driver in case.quotes.part(name).drivers]
+    flow = [sum(part.value for part in parts)] * case.months
+    for own, name in RATIOS.items():
+        machines = _machines(case, own=own)
+        if any(machines):
+            ratio = case.catalog.part(name)
+            each = Estimate(value=1 / ratio.value, low=1 / ratio.high, high=1 / ratio.low, unit="FTE")
+            parts.append(each.scaled(sum(machines) / case.months))
+            facts += case.quotes.part(name).drivers
+            flow = [now + count * each.value for now, count in zip(flow, machines, strict=True)]
+    mean = total(parts, "FTE")
+    basis = case.ledger.basis(
+        f"fte.{'+'.join(floors)}.{mean.value:.4g}",
+        "formula",
+        "platform engineers, full-time equivalents",
+        formula="a floor for each kind of place + machines / machines per FTE",
+        facts=tuple(facts),
+    )
+    driven = Estimate(value=mean.value, low=mean.low, high=mean.high, unit=mean.unit, level=mean.level, basis=basis)
+    return tuple(flow), Price(mean.value, (case.ledger.drive(driven),))
+
+
+def _machines(case: Case, *, own: bool) -> list[float]:
+    here = [fleet for fleet in case.fleets if (fleet.where.placement in OWN) == own]
+    return [sum(fleet.machines[month] for fleet in here) for month in range(case.months)]
+
+
+def _rate(case: Case) -> Price:
+    """USD of one FTE a year: of the organisation's part of the world, else between the two that are known."""
+    country = case.needs.organisation.country
+    for place, name in RATES:
+        if case.catalog.inside(country, place):
+            return case.quotes.part(name)
+    low, high = (case.catalog.part(name) for name in sorted(name for _, name in RATES))
+    middle = product([low, high], "").value ** 0.5
+    basis = case.ledger.basis(
+        f"staff.{country}".lower(),
+        "assumed",
+        f"a platform engineer in {country}, loaded",
+        formula="no figure for the country: the middle of Western Europe and the US, from half of the lower's low end",
+        facts=tuple(driver for _, name in RATES for driver in case.quotes.part(name).drivers),
+    )
+    rate = Estimate(value=middle, low=low.low / 2, high=high.high, unit=f"{USD}/FTE-year", basis=basis)
+    return Price(middle, (case.ledger.drive(rate),))

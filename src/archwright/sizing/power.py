@@ -1,0 +1,70 @@
+"""Watts, kilowatt-hours and grams: what machines draw, what a building adds, what a grid emits.
+
+energy of a month = machines x (busy share x busy draw + idle share x idle draw) x hours x PUE
+carbon = energy x what the grid emits per kWh, yearly mean: the hour of day is not in here
+"""
+
+from __future__ import annotations
+
+from statistics import median
+from typing import NamedTuple
+
+from archwright.catalog.facts import Catalog
+from archwright.contract.estimate import Estimate, product, total
+from archwright.contract.needs import Placement
+
+# What a building adds, by where machines stand: parts of the catalog. A machine under a desk has no cooling of its own.
+OVERHEADS: dict[Placement, str] = {
+    "on-premises": "pue.average",
+    "hybrid": "pue.average",
+    "cloud": "pue.cloud",
+    "serverless": "pue.cloud",
+    "hosted-api": "pue.cloud",
+}
+COLOCATION_OVERHEAD = "pue.modern"
+# A calculated draw at a load against the metered one: utilisation is not what a meter sees. Assumed.
+DRAW_FACTOR = 1.25
+
+
+class Draw(NamedTuple):
+    """One machine's watts: `busy` at its load, `idle` between."""
+
+    busy: float
+    idle: Estimate
+
+    def mean(self, share: float, basis: str = "") -> Estimate:
+        """With the machine busy for `share` of the time; the busy part is known within DRAW_FACTOR."""
+        at_work = share * self.busy
+        band = Estimate(value=at_work, low=at_work / DRAW_FACTOR, high=at_work * DRAW_FACTOR, unit="W")
+        return total([band, self.idle.scaled(1 - share)] if share < 1 else [band], "W", basis)
+
+
+def draw_of(busy_w: float, catalog: Catalog) -> Draw:
+    return Draw(busy_w, catalog.part("idle.draw").scaled(busy_w, unit="W"))
+
+
+def overhead(placement: Placement, *, colocated: bool, catalog: Catalog) -> str | None:
+    """The part that says what the building adds; None where nothing is added."""
+    if placement == "on-premises" and colocated:
+        return COLOCATION_OVERHEAD
+    return OVERHEADS.get(placement)
+
+
+def kwh(watts: float, hours: float) -> float:
+    return watts / 1000 * hours
+
+
+def grid(country: str, catalog: Catalog, region_grams: float | None = None) -> Estimate:
+    """g/kWh of a place: the region's own figure, the country's, else the middle and the span of every grid known."""
+    known = catalog.grid_gco2_per_kwh(country)
+    if region_grams is not None:
+        factor = known.factor if known is not None else DRAW_FACTOR
+        return Estimate(value=region_grams, low=region_grams / factor, high=region_grams * factor, unit="g/kWh")
+    if known is not None:
+        return known
+    every = sorted(row.grid_gco2_per_kwh for row in catalog.tariffs if row.grid_gco2_per_kwh is not None)
+    return Estimate(value=median(every), low=every[0], high=every[-1], unit="g/kWh")
+
+
+def carbon_kg(energy_kwh: Estimate, grams_per_kwh: Estimate, basis: str = "") -> Estimate:
+    return product([energy_kwh, grams_per_kwh.scaled(1e-3, unit="kg/kWh")], "kg", basis)
