@@ -163,7 +163,8 @@ class Tables:
 
     @cached_property
     def embedders(self) -> Mapping[str, rows.ModelSpec]:
-        return {row.id: row for row in tables.embedders(self._folder)}
+        """Open models that embed text and answer nothing."""
+        return {row.id: row for row in tables.architectures(self._folder, "embedders.csv")}
 
     # --- places and rules
 

@@ -126,13 +126,8 @@ def models(folder: Path, scores: list[rows.QualityScore]) -> list[rows.ModelSpec
     return [_model(row, reported.get(row.name("model_id"), {})) for row in read(folder, "llms_open.csv")]
 
 
-def architectures(folder: Path) -> list[rows.ModelSpec]:
-    return [_model(row, {}) for row in read(folder, "architectures.csv")]
-
-
-def embedders(folder: Path) -> list[rows.ModelSpec]:
-    """Open models that embed text and answer nothing."""
-    return [_model(row, {}) for row in read(folder, "embedders.csv")]
+def architectures(folder: Path, file: str = "architectures.csv") -> list[rows.ModelSpec]:
+    return [_model(row, {}) for row in read(folder, file)]
 
 
 def _model(row: Row, reported: dict[str, float]) -> rows.ModelSpec:
