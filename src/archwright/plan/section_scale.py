@@ -1,0 +1,173 @@
+"""Scale: machines now and at the horizon, the range they move in, what a lost machine costs, and what breaks first."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from archwright.contract.decision import Section, SectionLine
+from archwright.contract.estimate import Estimate
+from archwright.contract.evidence import Query
+from archwright.contract.plan import Option, Pool, Purchase
+from archwright.plan.advise import advised
+from archwright.plan.availability import holds, spares_for
+from archwright.plan.fleet import Chosen, Fleet
+from archwright.plan.wording import digits, shown
+
+FOLLOWS = frozenset({"on-demand", "spot", "per-second"})
+IN_FLIGHT_WINDOW_S = 3600.0
+ORDER = ("first", "second", "third", "fourth")
+
+
+class Headroom(NamedTuple):
+    """A limit and what the plan takes of it. `times`: how often the plan fits into it."""
+
+    name: str
+    taken: Estimate
+    limit: float
+    times: Estimate
+
+
+def scale_section(chosen: Chosen) -> Section:
+    if chosen.option is None:
+        lines: tuple[SectionLine, ...] = ()
+        summary = "No option is feasible: there is nothing to scale before a limit is moved."
+    else:
+        tightest = headrooms(chosen, chosen.option)
+        lines = (*_machines(chosen, chosen.option), *_ranges(chosen.option), *_losses(chosen), *_limits(tightest))
+        summary = _summary(tightest)
+    return Section(id="scale", title="Scale", summary=summary, lines=(*lines, *advised(chosen, "scale")))
+
+
+def _summary(tightest: list[Headroom]) -> str:
+    if not tightest:
+        return "The needs state no limit that growth would meet: price decides how far this plan goes."
+    first = tightest[0]
+    return f"At {first.times.value:.2f} times this plan {first.name} is reached first, if it grows with the load."
+
+
+def _machines(chosen: Chosen, option: Option) -> Iterator[SectionLine]:
+    pools = {name: pool for pool in option.pools for name in pool.workloads}
+    for fleet in chosen.fleets:
+        yield _fleet_line(fleet, next((pools[name] for name in fleet.workloads if name in pools), None))
+    if not chosen.fleets:
+        for pool in option.pools:
+            yield SectionLine(
+                topic=f"{', '.join(pool.workloads)}: machines",
+                choice=f"{pool.replicas} x {pool.machine} in {pool.region}",
+                why=f"each serves {pool.slots} requests at once, {pool.context_tokens} tokens each",
+                proof=_in_flight(pool),
+            )
+
+
+def _fleet_line(fleet: Fleet, pool: Pool | None) -> SectionLine:
+    first, last = (digits(fleet.machines[end]) if fleet.machines else "0" for end in (0, -1))
+    slots = f"; each of {pool.replicas} replicas serves {pool.slots} requests at once" if pool is not None else ""
+    return SectionLine(
+        topic=f"{', '.join(fleet.workloads)}: {fleet.purchase} machines in {fleet.where.region}",
+        choice=f"{fleet.machine.id}: {first} on average at first, {last} in the last month, {fleet.peak} at most",
+        why=f"the peak decides their number; they work {fleet.busy:.0%} of the time they run{slots}",
+        proof=_in_flight(pool) if pool is not None else f"archwright explain plan.json {fleet.workloads[0]}",
+    )
+
+
+def _in_flight(pool: Pool) -> str:
+    """How full a pool was: against slots x replicas."""
+    query = Query(metric="in_flight", labels={"pool": pool.name}, statistic="max", window_s=IN_FLIGHT_WINDOW_S)
+    return query.promql()
+
+
+def _ranges(option: Option) -> Iterator[SectionLine]:
+    """What an autoscaler is set to: the machines that are had anyway, and the most at the peak."""
+    by_pool: dict[str, list[Purchase]] = defaultdict(list)
+    for purchase in option.purchases:
+        by_pool[purchase.pool].append(purchase)
+    for pool, bought in by_pool.items():
+        low = sum(purchase.peak for purchase in bought if purchase.kind not in FOLLOWS)
+        high = sum(purchase.peak for purchase in bought)
+        if low == high:
+            continue
+        ways = ", ".join(f"{digits(p.machines)} {p.kind} on average, {p.peak} at peak" for p in bought)
+        yield SectionLine(
+            topic=f"{pool}: range",
+            choice=f"{max(low, 1)} to {high} machines",
+            why=f"{ways}; the provider's autoscaler keeps this range, this release starts no machines itself",
+            alternative=f"{high} machines all the time",
+            why_not="paid at night and at weekends for the peak of the day",
+        )
+
+
+def _losses(chosen: Chosen) -> Iterator[SectionLine]:
+    for workload in chosen.needs.workloads:
+        target = workload.slo.availability
+        peak = sum(fleet.peak for fleet in chosen.fleets if workload.name in fleet.workloads)
+        if target is None or peak == 0:
+            continue
+        needed = max((n for n in range(1, peak + 1) if n + spares_for(n, target) <= peak), default=peak)
+        spares = peak - needed
+        yield SectionLine(
+            topic=f"{workload.name}: a machine lost",
+            choice=f"{needed} + {spares} machines",
+            why=(
+                f"{target:.6g} of the time is asked for; with {spares} spare the machines hold "
+                f"{holds(needed, spares):.6g} if they fail independently. With one of {peak} down "
+                f"{max(0.0, (peak - 1) / peak):.0%} of the machines go on"
+            ),
+            proof=f"archwright explain plan.json {workload.name}",
+            alternative="no spare",
+            why_not=f"holds {holds(needed, 0):.6g} of the time",
+        )
+
+
+def headrooms(chosen: Chosen, option: Option) -> list[Headroom]:
+    """Every limit of the needs that the option comes near, the tightest first."""
+    budget, site = chosen.needs.budget, chosen.needs.placement.site
+    rack = option.rack_units
+    found: list[tuple[str, Estimate | None, float | None]] = [
+        ("the budget for a month", option.cost_per_month, budget.per_month),
+        ("the budget for purchases", option.capex, budget.capex),
+        ("the power of the site", option.power_kw, site.power_kw if site is not None else None),
+        ("the rack space", None if rack is None else _exactly(rack), site.rack_units if site is not None else None),
+    ]
+    measured = [
+        _headroom(chosen, name, taken, limit)
+        for name, taken, limit in found
+        if taken is not None and limit is not None and taken.low > 0
+    ]
+    return sorted(measured, key=lambda one: one.times.value)
+
+
+def _exactly(units: float) -> Estimate:
+    return Estimate(value=units, low=units, high=units, unit="U")
+
+
+def _headroom(chosen: Chosen, name: str, taken: Estimate, limit: float) -> Headroom:
+    basis = chosen.ledger.basis(
+        f"headroom.{name.removeprefix('the ').replace(' ', '-')}",
+        "formula",
+        f"how often this plan fits into {name}",
+        formula=f"{limit:,.10g} / {taken.value:,.10g} {taken.unit}; holds if it grows in proportion to the load",
+        facts=(taken.basis,) if taken.basis else (),
+    )
+    times = Estimate(
+        value=limit / taken.value,
+        low=limit / taken.high,
+        high=limit / taken.low,
+        unit="times",
+        level=taken.level,
+        basis=basis,
+    )
+    return Headroom(name, taken, limit, times)
+
+
+def _limits(tightest: list[Headroom]) -> Iterator[SectionLine]:
+    for place, one in zip(ORDER, tightest, strict=False):
+        risk = ", at risk: it lies inside the band" if one.times.low < 1 <= one.times.value else ""
+        yield SectionLine(
+            topic=f"What breaks {place}",
+            choice=f"{one.name}: {shown(one.taken)} of {digits(one.limit)}{risk}",
+            why=f"{digits(one.times.value)} times this plan reaches it, if it grows in proportion to the load",
+            proof="archwright explain plan.json",
+            estimate=one.times,
+        )
