@@ -6,8 +6,6 @@ from pathlib import Path
 
 from archwright.catalog import rows
 from archwright.catalog.table import confidence, read
-from archwright.contract.estimate import Estimate
-from archwright.contract.record import replace
 
 
 class WorkRate(rows.Fact):
@@ -19,12 +17,6 @@ class WorkRate(rows.Fact):
     typical: float
     high: float
     unit: str
-
-    def estimate(self, basis: str = "") -> Estimate:
-        """With the source's band; where it states none, with the one its confidence earns."""
-        if self.low == self.typical == self.high:
-            return replace(self.band(self.typical, self.unit), basis=basis)
-        return Estimate(value=self.typical, low=self.low, high=self.high, unit=self.unit, basis=basis)
 
     @property
     def fact(self) -> str:

@@ -43,21 +43,29 @@ def useful(delta: float, between: float, restart: float) -> float:
     return 1 / (1 + delta / tau + (tau / 2 + restart) / between)
 
 
-def goodput(checkpoint_bytes: float, devices: int, machines: int, catalog: Catalog) -> Goodput:
-    """Of a job on `devices` accelerators in `machines` machines that all write at once."""
+class Job(NamedTuple):
+    """On `devices` accelerators in `machines` machines that all write at once; `stages` is the row of its kind."""
+
+    checkpoint_bytes: float
+    devices: int
+    machines: int
+    stages: str
+
+
+def goodput(job: Job, catalog: Catalog) -> Goodput:
     broken = product([catalog.part("failures.gpu"), rate(catalog, "training.interruptions")], "1/year")
-    rate_of_all = broken.scaled(devices)
+    rate_of_all = broken.scaled(job.devices)
     between = Estimate(
         value=YEAR_S / rate_of_all.value, low=YEAR_S / rate_of_all.high, high=YEAR_S / rate_of_all.low, unit="s"
     )
-    written = rate(catalog, "training.checkpoint").scaled(machines)
+    written = rate(catalog, "training.checkpoint").scaled(job.machines)
     delta = Estimate(
-        value=checkpoint_bytes / written.value,
-        low=checkpoint_bytes / written.high,
-        high=checkpoint_bytes / written.low,
+        value=job.checkpoint_bytes / written.value,
+        low=job.checkpoint_bytes / written.high,
+        high=job.checkpoint_bytes / written.low,
         unit="s",
     )
-    restart, stages = rate(catalog, "training.restart"), rate(catalog, "training.stages")
+    restart, stages = rate(catalog, "training.restart"), rate(catalog, job.stages)
     worst = useful(delta.high, between.low, restart.high)
     middle = useful(delta.value, between.value, restart.value)
     best = useful(delta.low, between.high, restart.low)
@@ -72,7 +80,7 @@ def goodput(checkpoint_bytes: float, devices: int, machines: int, catalog: Catal
         high=interval(delta.high, between.high),
         unit="s",
     )
-    named = ("training.interruptions", "training.restart", "training.checkpoint", "training.stages")
+    named = ("training.interruptions", "training.restart", "training.checkpoint", job.stages)
     row = catalog.parts["failures.gpu"]
     failed = f"{row.item}: {row.typical:g} [{row.low:g}, {row.high:g}] {row.unit} ({row.source}, {row.as_of})"
     return Goodput(bounded, delta, tau, between, (failed, *facts(catalog, *named)))

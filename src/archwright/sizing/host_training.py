@@ -38,7 +38,7 @@ def batch_adapters_on_host(
     doubt = Estimate(value=1.0, low=quickest / each / native.low_factor, high=row.high_factor, unit="")
     basis = f"{workload}.{machine.id}.training"
     speed = inverse(host_flops(machine, catalog), "s/FLOP")
-    running = product([speed, doubt, inverse(rate(catalog, "training.stages"), "")], "h")
+    running = product([speed, doubt, inverse(rate(catalog, "training.stages-finetune"), "")], "h")
     return Batch(
         model=model.id,
         machine_hours=running.scaled(each * tokens / 3600, unit="h", basis=basis),
@@ -56,7 +56,7 @@ def batch_adapters_on_host(
                 facts=(
                     f"{tokens:,.0f} tokens of {model.id}, steps of {STEP_TOKENS:.0f}; {each / 1e9:,.2f} GFLOP a token",
                     f"{row.source} ({row.as_of or 'undated'}, {row.confidence})",
-                    *facts(catalog, "host.core", "host.scaling", "training.stages"),
+                    *facts(catalog, "host.core", "host.scaling", "training.stages-finetune"),
                 ),
             ),
         ),

@@ -1,6 +1,6 @@
 """Training on clusters: fine-tuning whole or by adapters, and from scratch; what a run takes on how many machines.
 
-  device-hours = tokens x device-seconds a token / 3600 / goodput
+  device-hours = tokens x device-seconds a token / 3600 / goodput + setup x devices
   hours on n machines = device-hours / (n x devices of a machine)
 Device-seconds a token: training_scheme.py, with the fitted table's band; goodput: goodput.py, with its own. More
 machines are worth less than the first where their network, the bubble of a pipeline or smaller micro-batches cost
@@ -13,10 +13,11 @@ from typing import Literal, NamedTuple
 
 from archwright.catalog.facts import Catalog
 from archwright.catalog.rows import Accelerator, ModelSpec
-from archwright.contract.estimate import Estimate, product
+from archwright.contract.estimate import Estimate, product, total
 from archwright.contract.evidence import Basis
 from archwright.sizing import assumed, fits, formats
 from archwright.sizing.goodput import FORMULA, Goodput, goodput
+from archwright.sizing.goodput import Job as Exposed
 from archwright.sizing.host_training import batch_adapters_on_host
 from archwright.sizing.machine import Batch, Machine
 from archwright.sizing.serving import Guess
@@ -31,6 +32,8 @@ HOUR_S = 3600.0
 # Enough steps to learn in: a short run takes smaller batches.
 LEAST_STEPS = 100.0
 MOST_MACHINES = 4096
+# From so many parameters on, steps grow with them.
+LARGE = 100e9
 # Twice the machines must give at least this much more speed to be worth having at once.
 WORTH_DOUBLING = 1.3
 STARTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 1024, 2048, MOST_MACHINES)
@@ -50,7 +53,8 @@ class Scaled(NamedTuple):
 
 def question(model: ModelSpec, accelerator: Accelerator, method: Method, tokens: float, catalog: Catalog) -> Question:
     """`tokens` of the whole run say how large a step may be."""
-    usual = rate(catalog, "training.batch-pretrain" if method == "pretrain" else "training.batch-finetune").value
+    row = rate(catalog, "training.batch-pretrain" if method == "pretrain" else "training.batch-finetune")
+    usual = min(row.high, row.value * max(1.0, model.parameters / LARGE)) if method == "pretrain" else row.value
     sequence = min(ASSUMED_SEQUENCE, float(model.context_tokens or ASSUMED_SEQUENCE))
     batch = max(sequence, min(usual, tokens / LEAST_STEPS))
     return Question(Subject(model, sequence, adapters=method == "lora"), batch, job_of(model, accelerator, sequence))
@@ -83,22 +87,31 @@ def job_of(model: ModelSpec, accelerator: Accelerator, sequence: float) -> Job:
     )
 
 
-def scale(asked: Question, cluster: Cluster, tokens: float, catalog: Catalog, *, trusted: bool = True) -> Scaled | None:
+class Run(NamedTuple):
+    """`trusted`: the model has a row of its own, so its configuration may be a fitted one."""
+
+    tokens: float
+    method: Method
+    trusted: bool = True
+
+    @property
+    def stages(self) -> str:
+        return "training.stages-pretrain" if self.method == "pretrain" else "training.stages-finetune"
+
+
+def scale(asked: Question, cluster: Cluster, run: Run, catalog: Catalog) -> Scaled | None:
     """None where no split of the cluster fits."""
     choice = best(asked, cluster, room(cluster.accelerator, catalog))
     if choice is None:
         return None
-    token_s, stratum = pace(asked, choice, trusted=trusted)
+    token_s, stratum = pace(asked, choice, trusted=run.trusted)
     if asked.subject.adapters:
         token_s = _adapters(token_s, catalog)
-    lost = goodput(checkpoint_bytes(asked.subject), cluster.devices, cluster.machines, catalog)
-    stepping = Estimate(
-        value=token_s.value * tokens / HOUR_S,
-        low=token_s.low * tokens / HOUR_S,
-        high=token_s.high * tokens / HOUR_S,
-        unit="h",
-    )
-    hours = product([stepping, inverse(lost.share, "")], "h")
+    exposed = Exposed(checkpoint_bytes(asked.subject), cluster.devices, cluster.machines, run.stages)
+    lost = goodput(exposed, catalog)
+    each = Estimate(value=token_s.value, low=token_s.low, high=token_s.high, unit="s")
+    steps = product([each.scaled(run.tokens / HOUR_S), inverse(lost.share, "")], "h")
+    hours = total([steps, rate(catalog, "training.setup").scaled(cluster.devices / HOUR_S)], "h")
     return Scaled(choice, token_s, stratum, lost, hours, hours.scaled(1 / cluster.devices / 24, unit="days"))
 
 
@@ -115,7 +128,7 @@ def batch_finetune(
     """One run over `tokens` tokens; None where it fits no number of such machines."""
     if _is_host(machine):
         return batch_adapters_on_host(machine, model, tokens, workload, catalog) if method == "lora" else None
-    return _batch(machine, model, method, (tokens, True), workload, catalog)
+    return _batch(machine, model, Run(tokens, method), workload, catalog)
 
 
 def batch_pretrain(machine: Machine, parameters: float, tokens: float, workload: str, catalog: Catalog) -> Batch | None:
@@ -123,25 +136,21 @@ def batch_pretrain(machine: Machine, parameters: float, tokens: float, workload:
     if _is_host(machine):
         return None
     model = assumed.model_of(f"{parameters / 1e9:g}B", parameters, parameters)
-    return _batch(machine, model, "pretrain", (tokens, False), workload, catalog)
+    return _batch(machine, model, Run(tokens, "pretrain", trusted=False), workload, catalog)
 
 
 def _is_host(machine: Machine) -> bool:
     return machine.accelerator is None or not machine.accelerator.memory_bytes
 
 
-def _batch(
-    machine: Machine, model: ModelSpec, method: Method, run: tuple[float, bool], workload: str, catalog: Catalog
-) -> Batch | None:
-    """`run`: tokens, and whether the model has a row of its own."""
+def _batch(machine: Machine, model: ModelSpec, run: Run, workload: str, catalog: Catalog) -> Batch | None:
     assert machine.accelerator is not None
-    tokens, trusted = run
-    asked = question(model, machine.accelerator, method, tokens, catalog)
+    asked = question(model, machine.accelerator, run.method, run.tokens, catalog)
     cluster = Cluster(machine.accelerator, machine.accelerator_count, 1, machine.network_bytes_per_s)
     space = room(machine.accelerator, catalog)
     tried = (cluster._replace(machines=n) for n in STARTS)
     least = next((one for one in tried if smallest(asked, one, space) <= 1), None)
-    first = None if least is None else scale(asked, least, tokens, catalog, trusted=trusted)
+    first = None if least is None else scale(asked, least, run, catalog)
     if least is None or first is None:
         return None
     most, last = _most(asked, least, space)
@@ -156,8 +165,8 @@ def _batch(
         most=most.machines,
         scaling=scaling,
         busy_w=busy_w(machine, catalog, accelerated=True),
-        bases=(_basis(basis, asked, first, tokens, catalog),),
-        assumptions=_assumptions(asked, method),
+        bases=(_basis(basis, asked, first, run, catalog),),
+        assumptions=_assumptions(asked, run.method),
     )
 
 
@@ -193,7 +202,7 @@ def _assumptions(asked: Question, method: Method) -> tuple[str, ...]:
     )
 
 
-def _basis(name: str, asked: Question, found: Scaled, tokens: float, catalog: Catalog) -> Basis:
+def _basis(name: str, asked: Question, found: Scaled, run: Run, catalog: Catalog) -> Basis:
     scheme, made = found.choice.scheme, fits.load("training").provenance
     model, device = asked.subject.model, asked.job.accelerator
     flops = "4 N + attention, no gradients of frozen weights" if asked.subject.adapters else "6 N + attention"
@@ -202,14 +211,16 @@ def _basis(name: str, asked: Question, found: Scaled, tokens: float, catalog: Ca
         kind="calibrated",
         stratum=found.stratum,
         definition="hours of one machine for the whole run: steps, checkpoints, interruptions, repeated work",
-        formula=f"tokens x device-seconds a token ({flops}; sizing/throughput.py) / goodput; goodput = {FORMULA}",
+        formula=f"tokens x device-seconds a token ({flops}; sizing/throughput.py) / goodput + setup; goodput = {FORMULA}",
         facts=(
-            f"{tokens:,.0f} tokens; {model.id}: {model.parameters / 1e9:,.3g} billion parameters ({model.source})",
+            f"{run.tokens:,.0f} tokens; {model.id}: {model.parameters / 1e9:,.3g} billion parameters ({model.source})",
             f"fastest split that fits {scheme.devices} x {device.id}: {scheme.text}; "
             f"{found.choice.held.total / 2**30:,.0f} GiB counted on each",
             f"fitted {made.date} on {made.rows_used} measured rows (sha256 {made.sha256[:12]})",
             f"{device.id}: {device.source} ({device.as_of or 'undated'})",
             *found.goodput.facts,
-            *facts(catalog, *(("training.lora",) if asked.subject.adapters else ()), "training.memory"),
+            *facts(
+                catalog, *(("training.lora",) if asked.subject.adapters else ()), "training.memory", "training.setup"
+            ),
         ),
     )
