@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import resource
 import sys
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from archwright.training.task import Crew, Result, Setup, Solo, Trainer
 from archwright.training.tasks import MAKERS
 
 RESULT = "result.json"
+PEAK = re.compile(r"^VmHWM:\s+(\d+) kB$", re.M)
 
 
 def setup_of(home: Home, run: str, crew: Crew) -> Setup:
@@ -70,7 +72,11 @@ def result(home: Home, run: str) -> Result:
     return runs.read(home.run(run) / "result" / RESULT, Result, run)
 
 
-def peak_memory_bytes() -> int:
-    """The largest resident set this process had."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+def peak_memory_bytes(status: Path = Path("/proc/self/status")) -> int:
+    """The largest resident set this process had. Where the system tells it of the program alone, that is taken: the
+    usual figure begins with what the parent held when it started us."""
+    try:
+        return int(PEAK.findall(status.read_text())[0]) * 1024
+    except (OSError, IndexError):
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024
