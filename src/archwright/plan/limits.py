@@ -5,10 +5,11 @@ A latency limit (time to the last byte) is judged on TTFT p95 + TPOT p95 x (mean
 
 from __future__ import annotations
 
-from archwright.contract.estimate import Estimate, total
+from archwright.contract.estimate import Estimate, exact, total
 from archwright.contract.needs import SLO
 from archwright.contract.plan import LoadSpec, Miss
 from archwright.plan.money import judge_limit
+from archwright.simulate.serving import ServingSpec, one_replica, peak_run
 
 
 def judge_latency(
@@ -20,6 +21,13 @@ def judge_latency(
     judge_limit(f"{name}.ttft_p95_s", ttft, slo.ttft_p95_s, misses, notes)
     judge_limit(f"{name}.tpot_p95_s", tpot, slo.tpot_p95_s, misses, notes)
     judge_limit(f"{name}.latency_p95_s", whole, slo.latency_p95_s, misses, notes)
+
+
+def broken(spec: ServingSpec, slo: SLO) -> tuple[Miss, ...]:
+    """The latency limits that one run at the predicted speed breaks: a prediction's values, without their bands."""
+    found, misses = peak_run(one_replica(spec), 1.0), list[Miss]()
+    judge_latency(spec.load, slo, (exact(found.ttft_p95_s, "s"), exact(found.tpot_p95_s, "s")), (misses, []))
+    return tuple(misses)
 
 
 def judge_availability(

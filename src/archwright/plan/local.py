@@ -20,12 +20,11 @@ from archwright.errors import missing_extra
 from archwright.plan.availability import ONE_MACHINE, ONE_MACHINE_LOW, holds
 from archwright.plan.demand import HOURS_PER_MONTH, Demand
 from archwright.plan.ledger import Ledger
-from archwright.plan.limits import judge_availability
+from archwright.plan.limits import broken, judge_availability
 from archwright.plan.models import licence_note, open_models
 from archwright.plan.money import USD, Draft
 from archwright.plan.residency import bounds_of, country_inside, in_words
-from archwright.plan.search import broken
-from archwright.plan.serve import Served, context_of, default_max_tokens, load_of
+from archwright.plan.serve import Here, context_of, default_max_tokens, load_of
 from archwright.plan.terms import recurring
 from archwright.simulate.serving import WIDEST, WIDEST_TTFT, ServingSpec, disk, fits, memory_of, peak_memory
 from archwright.simulate.window import representative
@@ -41,7 +40,7 @@ class Local(NamedTuple):
     """The option and what serves it."""
 
     draft: Draft
-    served: tuple[Served, ...]
+    served: tuple[Here, ...]
 
 
 class LocalPlanner:
@@ -55,7 +54,7 @@ class LocalPlanner:
             if self._needs.placement.allow == (PLACEMENT,):
                 raise missing_extra("local", "xllamacpp", "planning for this machine")
             return Local(self._draft([Miss(constraint="machine", value="not probed", limit=None)]), ())
-        misses, notes, served, pools = self._residency(demands), list[str](), list[Served](), list[Pool]()
+        misses, notes, served, pools = self._residency(demands), list[str](), list[Here](), list[Pool]()
         for demand in demands:
             chosen = self._model(demand, misses, notes)
             if chosen is not None:
@@ -81,8 +80,8 @@ class LocalPlanner:
     def _residency(self, demands: tuple[Demand, ...]) -> list[Miss]:
         country = self._needs.organisation.country
         limits = [bounds_of(self._needs, demand.workload) for demand in demands]
-        broken = [bounds for bounds in limits if not country_inside(self._catalog, bounds, country)]
-        return [Miss(constraint="residency", value=country, limit=in_words(bounds)) for bounds in broken[:1]]
+        outside = [bounds for bounds in limits if not country_inside(self._catalog, bounds, country)]
+        return [Miss(constraint="residency", value=country, limit=in_words(bounds)) for bounds in outside[:1]]
 
     def _model(self, demand: Demand, misses: list[Miss], notes: list[str]) -> tuple[ModelSpec, Artefact] | None:
         """The smallest model that passes and whose file the embedded engine runs."""
@@ -106,7 +105,7 @@ class LocalPlanner:
         machine: MachineFacts,
         misses: list[Miss],
         notes: list[str],
-    ) -> tuple[Served, Pool]:
+    ) -> tuple[Here, Pool]:
         specs = [self._spec(demand, chosen, machine, slots) for slots in SLOTS]
         fitting = [spec for spec in specs if fits(spec)]
         if not fitting:
@@ -122,7 +121,7 @@ class LocalPlanner:
             "machine is reported as worse"
         )
         misses.extend(broken(spec, demand.workload.slo))
-        return Served(demand, spec), self._pool(demand, spec, chosen[1], machine)
+        return Here(demand, spec), self._pool(demand, spec, chosen[1], machine)
 
     def _spec(
         self, demand: Demand, chosen: tuple[ModelSpec, Artefact], machine: MachineFacts, slots: int
@@ -166,7 +165,7 @@ class LocalPlanner:
             artefact=artefact,
         )
 
-    def _judge(self, served: list[Served], machine: MachineFacts, misses: list[Miss], notes: list[str]) -> None:
+    def _judge(self, served: list[Here], machine: MachineFacts, misses: list[Miss], notes: list[str]) -> None:
         """What the machine as a whole must hold: availability, memory and disk of all pools together."""
         for one in served:
             slo, name = one.demand.workload.slo, one.demand.workload.name

@@ -7,15 +7,17 @@ TTFT p95 + TPOT p95 x (mean output - 1).
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from archwright.contract.estimate import Estimate, total
 from archwright.contract.evidence import Prediction, Query, Statistic
-from archwright.contract.plan import LoadSpec
+from archwright.contract.plan import LoadSpec, Miss
 from archwright.contract.record import replace
 from archwright.plan.ledger import Ledger
 from archwright.plan.limits import judge_latency
-from archwright.plan.serve import Served, predicted
+from archwright.plan.serve import Here, Pooled, Served, predicted
+from archwright.plan.wording import digits
+from archwright.simulate.pool import PoolPrediction
 from archwright.simulate.serving import ServingPrediction
 
 DAY_S = 86400.0
@@ -31,52 +33,66 @@ class Promised(NamedTuple):
 
 
 def promises(served: tuple[Served, ...], ledger: Ledger) -> Promised:
-    """Only the chosen option is predicted in full: a dozen simulated runs for each workload."""
-    if not served:
-        return Promised()
-    found = tuple(adopted(predicted(one), ledger) for one in served)
-    own, notes = list[Prediction](), list[str]()
-    for one, prediction in zip(served, found, strict=True):
-        load = one.spec.load
-        own += workload_predictions(load, prediction)
-        judge_latency(load, one.demand.workload.slo, (prediction.ttft_p95_s, prediction.tpot_p95_s), ([], notes))
-    if any(one.alone for one in served):
+    """Only the chosen option is predicted in full: simulated runs for each workload."""
+    own, notes, here = list[Prediction](), list[str](), dict[str, ServingPrediction]()
+    for one in served:
+        prediction = adopted(predicted(one), ledger)
+        own += workload_predictions(one.spec.load, prediction)
+        notes += _at_risk(one, prediction)
+        if isinstance(prediction, ServingPrediction):
+            here[one.spec.load.workload] = prediction
+    if any(isinstance(one, Pooled) for one in served):
         ledger.leave_out("memory, start-up and disk of engines elsewhere: not promised, nothing measures them yet")
-        return Promised(tuple(own), tuple(notes))
-    whole = platform_predictions(tuple(one.spec.load.workload for one in served), found)
-    return Promised((*own, *whole), tuple(notes))
+    elif here:
+        own += platform_predictions(tuple(here), tuple(here.values()))
+    return Promised(tuple(own), tuple(notes))
 
 
-def adopted(prediction: ServingPrediction, ledger: Ledger) -> ServingPrediction:
+def _at_risk(served: Served, prediction: ServingPrediction | PoolPrediction) -> list[str]:
+    """Limits inside the bands. A pool was sized by formulas: where the simulation of it breaks a limit, it says so."""
+    misses, notes = list[Miss](), list[str]()
+    p95 = (prediction.ttft_p95_s, prediction.tpot_p95_s)
+    judge_latency(served.spec.load, served.demand.workload.slo, p95, (misses, notes))
+    if isinstance(served, Here):
+        return notes
+    return notes + [
+        f"at risk: {miss.constraint} is {digits(float(miss.value or 0))} in the simulation of the peak, "
+        f"above the limit {digits(float(miss.limit or 0))}"
+        for miss in misses
+    ]
+
+
+P = TypeVar("P", bound=ServingPrediction | PoolPrediction)
+
+
+def adopted(prediction: P, ledger: Ledger) -> P:
     """The prediction with its bases kept in the ledger and its estimates naming them there."""
     names = ledger.adopt_all(prediction.bases)
-
-    def renamed(estimate: Estimate) -> Estimate:
-        return replace(estimate, basis=names[estimate.basis])
-
-    return replace(
-        prediction,
-        ttft_p50_s=renamed(prediction.ttft_p50_s),
-        ttft_p95_s=renamed(prediction.ttft_p95_s),
-        tpot_p50_s=renamed(prediction.tpot_p50_s),
-        tpot_p95_s=renamed(prediction.tpot_p95_s),
-        tokens_per_s=renamed(prediction.tokens_per_s),
-        peak_memory_bytes=renamed(prediction.peak_memory_bytes),
-        startup_s=renamed(prediction.startup_s),
-        disk_bytes=renamed(prediction.disk_bytes),
-    )
+    renamed: dict[str, Estimate] = {}
+    for field in prediction.__struct_fields__:
+        estimate = getattr(prediction, field)
+        if isinstance(estimate, Estimate):
+            renamed[field] = replace(estimate, basis=names[estimate.basis])
+    return replace(prediction, **renamed)
 
 
-def workload_predictions(load: LoadSpec, prediction: ServingPrediction) -> tuple[Prediction, ...]:
-    """What one workload is promised."""
+def workload_predictions(load: LoadSpec, prediction: ServingPrediction | PoolPrediction) -> tuple[Prediction, ...]:
+    """What one workload is promised: its latencies at the peak, as many percentiles as were predicted, and tokens/s."""
     name = load.workload
-    return (
-        _promise(name, "ttft_s", "p50", prediction.ttft_p50_s, load.peak_s, "peak"),
-        _promise(name, "ttft_s", "p95", prediction.ttft_p95_s, load.peak_s, "peak"),
-        _promise(name, "tpot_s", "p50", prediction.tpot_p50_s, load.peak_s, "peak"),
-        _promise(name, "tpot_s", "p95", prediction.tpot_p95_s, load.peak_s, "peak"),
-        _promise(name, "tokens_per_s", "rate", prediction.tokens_per_s, load.closed_s, "closed"),
+    latencies: tuple[tuple[str, Statistic], ...] = (
+        ("ttft", "p50"),
+        ("ttft", "p95"),
+        ("ttft", "p99"),
+        ("tpot", "p50"),
+        ("tpot", "p95"),
+        ("tpot", "p99"),
     )
+    found = (
+        _promise(name, f"{metric}_s", statistic, estimate, load.peak_s, "peak")
+        for metric, statistic in latencies
+        if (estimate := getattr(prediction, f"{metric}_{statistic}_s", None)) is not None
+    )
+    return (*found, _promise(name, "tokens_per_s", "rate", prediction.tokens_per_s, load.closed_s, "closed"))
 
 
 def platform_predictions(workloads: tuple[str, ...], parts: tuple[ServingPrediction, ...]) -> tuple[Prediction, ...]:

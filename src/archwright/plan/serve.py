@@ -2,32 +2,68 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
+from archwright.catalog.facts import Catalog
 from archwright.catalog.rows import ModelSpec
 from archwright.contract.needs import Length
 from archwright.contract.plan import LoadSpec
 from archwright.contract.record import replace
 from archwright.plan.demand import Demand
-from archwright.simulate.serving import ServingPrediction, ServingSpec, predict_serving, startup
+from archwright.simulate.pool import PoolPrediction, PoolSpec, predict_pool
+from archwright.simulate.serving import ServingPrediction, ServingSpec, predict_serving
+from archwright.sizing.engine import Requests
+from archwright.sizing.engine_layout import engines
+from archwright.sizing.machine import Machine, Steady
+from archwright.sizing.open_loop import Z95, OpenLoop, flow_of
 
-CONTEXT_ROOM = 2.0
-CONTEXT_STEP = 256
+# A short peak is enough where an engine sees so many requests that more teach nothing.
+PEAK_S, LEAST_PEAK_S, PEAK_REQUESTS = 45, 15, 600
 
 
-class Served(NamedTuple):
-    """One workload and what serves it. `alone`: its engines start on machines of their own, not one after another."""
+class Here(NamedTuple):
+    """One workload and what serves it on the machine at hand."""
 
     demand: Demand
     spec: ServingSpec
-    alone: bool = False
 
 
-def predicted(served: Served) -> ServingPrediction:
-    found = predict_serving(served.spec)
-    if not served.alone:
-        return found
-    return replace(found, startup_s=startup(replace(served.spec, replicas=1), found.startup_s.basis))
+class Pooled(NamedTuple):
+    """One workload and the pool of engines that serves it elsewhere."""
+
+    demand: Demand
+    spec: PoolSpec
+
+
+Served = Here | Pooled
+
+
+def predicted(served: Served) -> ServingPrediction | PoolPrediction:
+    return predict_serving(served.spec) if isinstance(served, Here) else predict_pool(served.spec)
+
+
+def served_of(
+    demand: Demand, steady: Steady, machine: Machine, catalog: Catalog, *, replicas: int, seed: int
+) -> Served:
+    """`replicas` machines with `steady` share the peak of the busiest month. In the closed loop run as many requests
+    as are inside at the peak, nineteen times of twenty.
+    """
+    model = catalog.models[steady.model]
+    requests = Requests(demand.input_tokens, demand.output_tokens)
+    found = engines(machine, model, requests, catalog)
+    engine = next(engine for engine in found if engine.devices == steady.devices)
+    count = max(replicas, 1) * engine.copies
+    share = demand.peak_at_horizon / count
+    flow = flow_of(demand.input_tokens, demand.output_tokens)
+    inside = OpenLoop(engine.pace, flow, engine.slots, engine.chunk).at_rate(share).inside
+    crowd = min(engine.slots, math.ceil(inside + Z95 * math.sqrt(inside)))
+    load = replace(load_of(demand, model.id, crowd * count, seed), peak_s=peak_seconds(share))
+    return Pooled(demand, PoolSpec(model.id, engine, count, load))
+
+
+def peak_seconds(rate: float) -> float:
+    return float(min(PEAK_S, max(LEAST_PEAK_S, round(PEAK_REQUESTS / rate))))
 
 
 def load_of(demand: Demand, model: str, concurrency: int, seed: int) -> LoadSpec:
@@ -45,8 +81,7 @@ def load_of(demand: Demand, model: str, concurrency: int, seed: int) -> LoadSpec
 
 def context_of(demand: Demand, model: ModelSpec) -> int:
     """Tokens a slot holds: room for long requests, whole steps, never more than the model can."""
-    wanted = -(-demand.context_tokens * CONTEXT_ROOM // CONTEXT_STEP) * CONTEXT_STEP
-    return min(int(wanted), model.context_tokens)
+    return Requests(demand.input_tokens, demand.output_tokens).context_tokens(model)
 
 
 def default_max_tokens(output: Length) -> int:

@@ -2,19 +2,30 @@
 
 Decides, as the engines do: waiting requests take free slots in order of arrival. An iteration gives a token to every
 running answer and fills the rest of `batch_tokens` with prompts still being read, oldest first; whoever's prompt
-is complete gets its first token at the iteration's end. The iteration lasts as long as the roofline says.
-Iterations that only write answers are taken many at once, up to the next event: their times grow linearly
+is complete gets its first token at the iteration's end. The iteration lasts as long as the clock says: a roofline or
+fitted steps. Iterations that only write answers are taken many at once, up to the next event: their times grow linearly
 with the contexts, so the sum is the number of steps times the middle one.
+
+Every answer being written gets a token in every iteration, so one count of iterations tells each answer's tokens, and
+a heap by the iteration that ends an answer tells who leaves next: an event costs the same however many run.
 """
 
 from __future__ import annotations
 
 import heapq
 import math
+from collections import deque
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
-from archwright.sizing.roofline import Roofline, Step, pairs
+from archwright.sizing.roofline import Step, pairs
+
+
+class Clock(Protocol):
+    """How long an engine's iterations take."""
+
+    def step_s(self, step: Step) -> float:
+        """Seconds of one iteration."""
 
 
 class Request(NamedTuple):
@@ -50,16 +61,15 @@ class Outcome(NamedTuple):
         return (self.last_s - self.first_s) / (self.tokens - 1)
 
 
-class _Running:
-    """A request in a slot."""
+class _Reading:
+    """A request in a slot whose prompt is being read."""
 
-    __slots__ = ("first_s", "read", "request", "tokens")
+    __slots__ = ("number", "read", "request")
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: Request, number: int) -> None:
         self.request = request
+        self.number = number
         self.read = 0
-        self.tokens = 0
-        self.first_s = 0.0
 
     @property
     def unread(self) -> int:
@@ -67,14 +77,26 @@ class _Running:
 
     @property
     def context(self) -> int:
-        return self.request.cached_tokens + self.read + self.tokens
+        return self.request.cached_tokens + self.read
+
+
+class _Answering(NamedTuple):
+    """A request in a slot whose answer is being written: complete at iteration `end`, in order of admission."""
+
+    end: int
+    number: int
+    request: Request
+    first_s: float
+
+    def tokens(self, iteration: int) -> int:
+        return self.request.output_tokens - (self.end - iteration)
 
 
 class Batching:
     """One replica of an engine with `slots` slots that computes at most `batch_tokens` tokens at once."""
 
-    def __init__(self, roofline: Roofline, slots: int, batch_tokens: int) -> None:
-        self._roofline = roofline
+    def __init__(self, clock: Clock, slots: int, batch_tokens: int) -> None:
+        self._clock = clock
         self._slots = slots
         self._batch_tokens = batch_tokens
 
@@ -98,51 +120,47 @@ class Batching:
                 if state.now >= until:
                     break
                 continue
-            reading = [one for one in state.active if one.unread]
-            going_on = self._read(state, reading, until) if reading else self._write(state, until)
+            going_on = self._read(state, until) if state.reading else self._write(state, until)
             if not going_on:
                 break
         return state.outcomes()
 
-    def _read(self, state: _State, reading: list[_Running], until: float) -> bool:
+    def _read(self, state: _State, until: float) -> bool:
         """One iteration that reads prompts beside the running answers; False when it would end after `until`."""
-        answering = [one for one in state.active if not one.unread]
-        room = max(0, self._batch_tokens - len(answering))
-        taken: list[tuple[_Running, int]] = []
-        seen, done = 0.0, 0
-        for one in reading:
+        answering = len(state.answering)
+        room = max(0, self._batch_tokens - answering)
+        taken: list[tuple[_Reading, int]] = []
+        seen, done, tokens = 0.0, 0, 0
+        for one in state.reading:
             count = min(one.unread, room)
             if count == 0:
                 break
             room -= count
+            tokens += count
             seen += pairs(one.context, count)
             done += count == one.unread
             taken.append((one, count))
         step = Step(
-            prompt_tokens=sum(count for _, count in taken),
+            prompt_tokens=tokens,
             prompt_pairs=seen,
             prompts_done=done,
-            answering=len(answering),
-            context_tokens=float(sum(one.context for one in answering)),
+            answering=answering,
+            context_tokens=float(state.context),
         )
-        end = state.now + self._roofline.step_s(step)
+        end = state.now + self._clock.step_s(step)
         if end > until:
             return False
-        state.now = end
+        state.pass_iterations(1, end)
         for one, count in taken:
             one.read += count
-            if not one.unread:
-                one.first_s, one.tokens = end, 1
-        for one in answering:
-            one.tokens += 1
+        state.begin_answers(done)
         state.retire()
         return True
 
     def _write(self, state: _State, until: float) -> bool:
         """Iterations that only write, up to the next answer's end, arrival for a free slot, or `until`."""
-        active = state.active
-        answering, context = len(active), float(sum(one.context for one in active))
-        steps = min(one.request.output_tokens - one.tokens for one in active)
+        answering, context = len(state.answering), float(state.context)
+        steps = state.answering[0].end - state.iteration
         if state.coming and answering < self._slots:
             gap = state.coming[0].arrival_s - state.now
             steps = min(steps, max(1, math.ceil(self._steps_in(gap, answering, context))))
@@ -151,47 +169,69 @@ class Batching:
         if steps < 1:
             return False
         middle = context + answering * (steps - 1) / 2
-        state.now += steps * self._roofline.step_s(Step(answering=answering, context_tokens=middle))
-        for one in active:
-            one.tokens += steps
+        lasts = steps * self._clock.step_s(Step(answering=answering, context_tokens=middle))
+        state.pass_iterations(steps, state.now + lasts)
         state.retire()
         return True
 
     def _steps_in(self, seconds: float, answering: int, context: float) -> float:
         """How many writing steps fit; their growth is taken into account once, so rather too few than too many."""
-        shortest_s = self._roofline.step_s(Step(answering=answering, context_tokens=context))
+        shortest_s = self._clock.step_s(Step(answering=answering, context_tokens=context))
         middle = context + answering * seconds / shortest_s / 2
-        return seconds / self._roofline.step_s(Step(answering=answering, context_tokens=middle))
+        return seconds / self._clock.step_s(Step(answering=answering, context_tokens=middle))
 
 
 class _State:
-    """Who waits, who runs, who is done."""
+    """Who waits, who runs, who is done. `context` sums the contexts of the answers being written."""
 
     def __init__(self, requests: Iterable[Request], refill: Callable[[float], Request] | None) -> None:
         self.now = 0.0
+        self.iteration = 0
         self.coming = list(requests)
         heapq.heapify(self.coming)
-        self.active: list[_Running] = []
+        self.reading: deque[_Reading] = deque()
+        self.answering: list[_Answering] = []
+        self.context = 0
         self._refill = refill
+        self._admitted = 0
         self._done: list[Outcome] = []
 
+    @property
+    def active(self) -> int:
+        return len(self.reading) + len(self.answering)
+
     def admit(self, slots: int) -> None:
-        while self.coming and self.coming[0].arrival_s <= self.now and len(self.active) < slots:
-            self.active.append(_Running(heapq.heappop(self.coming)))
+        while self.coming and self.coming[0].arrival_s <= self.now and self.active < slots:
+            self.reading.append(_Reading(heapq.heappop(self.coming), self._admitted))
+            self._admitted += 1
+
+    def pass_iterations(self, count: int, now: float) -> None:
+        """Each answer being written gets `count` tokens."""
+        self.now = now
+        self.iteration += count
+        self.context += count * len(self.answering)
+
+    def begin_answers(self, count: int) -> None:
+        """The first token of the `count` oldest prompts, which are read."""
+        for _ in range(count):
+            one = self.reading.popleft()
+            end = self.iteration + one.request.output_tokens - 1
+            heapq.heappush(self.answering, _Answering(end, one.number, one.request, self.now))
+            self.context += one.context + 1
 
     def retire(self) -> None:
         """Free the slots of complete answers."""
-        still: list[_Running] = []
-        for one in self.active:
-            if one.tokens < one.request.output_tokens:
-                still.append(one)
-                continue
-            self._done.append(Outcome(one.request, one.first_s, self.now, one.tokens))
+        while self.answering and self.answering[0].end <= self.iteration:
+            one = heapq.heappop(self.answering)
+            tokens = one.tokens(self.iteration)
+            self.context -= one.request.cached_tokens + one.request.new_tokens + tokens
+            self._done.append(Outcome(one.request, one.first_s, self.now, tokens))
             if self._refill is not None:
                 heapq.heappush(self.coming, self._refill(self.now))
-        self.active = still
 
     def outcomes(self) -> list[Outcome]:
-        cut = [Outcome(one.request, one.first_s if one.tokens else None, self.now, one.tokens) for one in self.active]
+        cut = {one.number: Outcome(one.request, None, self.now, 0) for one in self.reading}
+        for one in self.answering:
+            cut[one.number] = Outcome(one.request, one.first_s, self.now, one.tokens(self.iteration))
         waiting = [Outcome(request, None, self.now, 0) for request in sorted(self.coming)]
-        return [*self._done, *cut, *waiting]
+        return [*self._done, *(cut[number] for number in sorted(cut)), *waiting]

@@ -1,0 +1,203 @@
+"""What a pool of equal engines, rented or bought, does under its load: latencies at the peak, tokens in a closed loop.
+
+One engine sees its share of the arrivals, as if they were thinned at random. As many windows of the peak as hold
+REQUESTS requests are run (batching.py) with the steps of its pace, so that a p99 is not one request's luck. To the
+simulated time to a first token comes what the fit says beyond the steps: scheduling and the way through the host.
+Value: the run at the predicted speed. Band: the fit's band of the stratum around it, and the runs at the fast and
+the slow end of the steps' band where queueing carries further than that.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from archwright.contract.estimate import Estimate
+from archwright.contract.evidence import Basis
+from archwright.contract.percentile import percentile
+from archwright.contract.plan import LoadSpec
+from archwright.contract.record import Record, replace
+from archwright.policy.traffic import Arrival, closed_arrivals, peak_arrivals
+from archwright.simulate.batching import Batching, Clock, Outcome, Request
+from archwright.simulate.serving import RATE_NOISE, TPOT_NOISE, TTFT_NOISE
+from archwright.sizing.calibration import widened
+from archwright.sizing.engine import Engine
+from archwright.sizing.open_loop import GATEWAY_S, OpenLoop, flow_of
+from archwright.sizing.roofline import Step
+
+REQUESTS, MOST_WINDOWS = 600, 32
+# Of the closed loop: more tokens would say nothing new.
+MOST_CLOSED = 600
+QUANTILES = (0.5, 0.95, 0.99)
+
+
+class PoolSpec(NamedTuple):
+    """`engines` equal engines under `load`, which is all of theirs."""
+
+    model: str
+    engine: Engine
+    engines: int
+    load: LoadSpec
+
+
+class PoolPrediction(Record):
+    """Latencies hold under the peak, `tokens_per_s` in the closed loop over all engines."""
+
+    ttft_p50_s: Estimate
+    ttft_p95_s: Estimate
+    ttft_p99_s: Estimate
+    tpot_p50_s: Estimate
+    tpot_p95_s: Estimate
+    tpot_p99_s: Estimate
+    tokens_per_s: Estimate
+    bases: tuple[Basis, ...]
+
+
+class Peak(NamedTuple):
+    """Percentiles of one engine's peak at one speed, in the order of QUANTILES."""
+
+    ttft_s: tuple[float, ...]
+    tpot_s: tuple[float, ...]
+
+
+class _Slowed(NamedTuple):
+    """An engine whose steps take `factor` times as long."""
+
+    clock: Clock
+    factor: float
+
+    def step_s(self, step: Step) -> float:
+        return self.clock.step_s(step) * self.factor
+
+
+def predict_pool(spec: PoolSpec) -> PoolPrediction:
+    """All promises for `spec`. Deterministic."""
+    speed = spec.engine.speed
+    runs = [peak(spec, factor) for factor in (1.0, speed.steps.low, speed.steps.high)]
+    at_peak, in_loop = bases = _bases(spec)
+
+    def ttft(place: int) -> Estimate:
+        return _banded([run.ttft_s[place] for run in runs], speed.first, TTFT_NOISE, at_peak.id)
+
+    def tpot(place: int) -> Estimate:
+        return _banded([run.tpot_s[place] for run in runs], speed.steps, TPOT_NOISE, at_peak.id)
+
+    tokens = closed(spec)
+    ends = (tokens / speed.steps.high, tokens / speed.steps.low)
+    return PoolPrediction(
+        ttft_p50_s=ttft(0),
+        ttft_p95_s=ttft(1),
+        ttft_p99_s=ttft(2),
+        tpot_p50_s=tpot(0),
+        tpot_p95_s=tpot(1),
+        tpot_p99_s=tpot(2),
+        tokens_per_s=widened(tokens, ends, RATE_NOISE, "tokens/s", in_loop.id).scaled(float(spec.engines)),
+        bases=bases,
+    )
+
+
+def _banded(values: list[float], band: Estimate, noise: float, basis: str) -> Estimate:
+    middle = values[0]
+    ends = (min(*values, middle * band.low), max(*values, middle * band.high))
+    return widened(middle, ends, noise, "s", basis)
+
+
+def peak(spec: PoolSpec, factor: float) -> Peak:
+    """One engine's peak when its steps take `factor` times as long as predicted."""
+    share = spec.load.requests_per_second / spec.engines
+    beyond, engine = beyond_steps(spec, share), engine_of(spec, factor)
+    ttft, tpot = list[float](), list[float]()
+    for window in range(windows(share, spec.load.peak_s)):
+        load = replace(spec.load, requests_per_second=share, seed=spec.load.seed + window)
+        for one in engine.run([request_of(arrival, arrival.at_s) for arrival in peak_arrivals(load)]):
+            if one.ttft_s is not None:
+                ttft.append(one.ttft_s + GATEWAY_S + beyond(one.request.new_tokens) * factor)
+            if one.tpot_s is not None:
+                tpot.append(one.tpot_s)
+    return Peak(_percentiles(ttft), _percentiles(tpot))
+
+
+def _percentiles(values: list[float]) -> tuple[float, ...]:
+    return tuple(percentile(values, q) for q in QUANTILES)
+
+
+def windows(rate: float, seconds: float) -> int:
+    """How many windows hold REQUESTS requests."""
+    return max(1, min(MOST_WINDOWS, math.ceil(REQUESTS / max(1.0, rate * seconds))))
+
+
+def beyond_steps(spec: PoolSpec, rate: float) -> Callable[[int], float]:
+    """For a prompt: what its time to a first token is fitted to take beyond the steps it takes part in."""
+    engine = spec.engine
+    flow = flow_of(spec.load.input_tokens, spec.load.output_tokens)
+    decode_s = OpenLoop(engine.pace, flow, engine.slots, engine.chunk).at_rate(rate).decode_s
+
+    def beyond(prompt: int) -> float:
+        alone = engine.pace.alone(float(prompt))
+        return alone.ttft_s(decode_s) - alone.steps_s(decode_s)
+
+    return beyond
+
+
+def engine_of(spec: PoolSpec, factor: float) -> Batching:
+    return Batching(_Slowed(spec.engine.pace, factor), spec.engine.slots, spec.engine.chunk)
+
+
+def request_of(arrival: Arrival, at_s: float) -> Request:
+    return Request(at_s, arrival.input_tokens, 0, arrival.output_tokens)
+
+
+def closed(spec: PoolSpec) -> float:
+    """Answer tokens/s of one engine in the closed loop, from an idle start, unfinished answers included."""
+    load, seconds = spec.load, closed_seconds(spec)
+    arrivals: Iterator[Arrival] = closed_arrivals(load)
+
+    def next_one(now: float) -> Request:
+        return request_of(next(arrivals), now)
+
+    first = [next_one(0.0) for _ in range(math.ceil(load.concurrency / spec.engines))]
+    found: list[Outcome] = engine_of(spec, 1.0).run(first, refill=next_one, until=seconds)
+    return sum(one.tokens for one in found) / seconds
+
+
+def closed_seconds(spec: PoolSpec) -> float:
+    """The closed loop's length, cut where MOST_CLOSED requests have been answered: each takes a step for each token."""
+    load = spec.load
+    at_once = max(min(load.concurrency / spec.engines, spec.engine.slots), 1.0)
+    step_s = spec.engine.pace.decode(load.input_tokens.mean).step_s(at_once)
+    return min(load.closed_s, max(MOST_CLOSED / at_once, 2.0) * step_s * load.output_tokens.mean)
+
+
+def _bases(spec: PoolSpec) -> tuple[Basis, Basis]:
+    """Of the latencies and of the throughput."""
+    load, engine, speed = spec.load, spec.engine, spec.engine.speed
+    share = load.requests_per_second / spec.engines
+    where = f"{engine.devices} accelerators each" if engine.devices else "a host processor each"
+    stands = (
+        f"{spec.engines} x {engine.product.id} on {where}, {engine.quantisation}, {engine.slots} places, "
+        f"{engine.chunk} prompt tokens a step"
+    )
+    at_peak = Basis(
+        id=f"{load.workload}.serving.latency",
+        kind="simulated",
+        stratum=speed.stratum,
+        definition="percentile over the requests of the peak phase: request received to first content; "
+        "(last - first token) / (tokens - 1) of finished requests",
+        formula="continuous batching event by event with the fitted steps; TTFT: and what the fit adds beyond them",
+        facts=(
+            *speed.facts,
+            stands,
+            f"peak {load.requests_per_second:g} requests/s, {share:g} to an engine, "
+            f"{windows(share, load.peak_s)} windows of {load.peak_s:g} s, seed {load.seed}",
+        ),
+    )
+    in_loop = Basis(
+        id=f"{load.workload}.serving.tokens",
+        kind="simulated",
+        stratum=speed.stratum,
+        definition="answer tokens delivered within the closed phase / its length, unfinished requests included",
+        formula="continuous batching event by event with the fitted steps",
+        facts=(*speed.facts, stands, f"closed loop of {load.concurrency}, seed {load.seed}"),
+    )
+    return at_peak, in_loop

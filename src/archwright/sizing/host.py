@@ -1,0 +1,106 @@
+"""A text model on a host processor: one embedded engine with all cores, sized by its efficiency row's roofline.
+
+Matrix rate: the cores at the rate work_rates states. Bandwidth: the middle of the catalog's host rows, each divided by
+its cores; their spread is the band. A place holds a whole context from the start.
+"""
+
+from __future__ import annotations
+
+import re
+from statistics import geometric_mean
+from typing import Literal
+
+from archwright.catalog.facts import Catalog
+from archwright.catalog.rows import Efficiency, EngineSpec, ModelSpec
+from archwright.contract.estimate import Estimate
+from archwright.contract.plan import Parallelism
+from archwright.sizing.calibration import kind, slowness
+from archwright.sizing.engine import Engine, Requests, Speed
+from archwright.sizing.machine import Machine
+from archwright.sizing.memory import CacheDemand, engine_memory, holds, weights_bytes
+from archwright.sizing.pace import Host
+from archwright.sizing.roofline import Hardware, Roofline
+from archwright.sizing.work_rates import host_cores, host_flops
+
+HOST_KIND: Literal["cpu"] = "cpu"
+ANY = "*"
+# Places of an engine that shares its cores among requests, and prompt tokens read in a step: small, so that a long
+# prompt never stalls running answers.
+SLOTS = (16, 8, 4, 2, 1)
+CHUNK = 64
+# Host rows state their cores in words.
+_CORES = re.compile(r"(\d+) cores")
+
+
+def on_host(machine: Machine, model: ModelSpec, requests: Requests, catalog: Catalog) -> Engine | None:
+    """None where the model does not fit the machine's memory, or no engine runs on processors."""
+    product = next((e for e in catalog.engines.values() if e.embedded and e.kind == HOST_KIND), None)
+    if product is None or not product.quantisations:
+        return None
+    quantisation = product.quantisations[0]
+    efficiency = catalog.efficiency(product.id, quantisation, ANY)
+    hardware = hardware_of_host(machine, catalog)
+    weights = weights_bytes(model, catalog.quantisations[quantisation].bits_per_weight)
+    context = requests.context_tokens(model)
+    for slots in SLOTS:
+        demand = CacheDemand(slots=slots, context_tokens=context, held_tokens=requests.held_tokens)
+        if holds(HOST_KIND, hardware.memory_bytes, engine_memory(model, weights, efficiency, demand)):
+            break
+    else:
+        return None
+    roofline = Roofline(model, weights, efficiency, hardware)
+    return Engine(
+        product=product,
+        quantisation=quantisation,
+        devices=0,
+        copies=1,
+        pace=Host(roofline),
+        slots=slots,
+        context_tokens=context,
+        chunk=CHUNK,
+        parallelism=Parallelism(),
+        speed=_speed(roofline, hardware, efficiency),
+        assumptions=_said(product, quantisation),
+    )
+
+
+def hardware_of_host(machine: Machine, catalog: Catalog) -> Hardware:
+    return Hardware(
+        name="host processor",
+        kind=HOST_KIND,
+        count=1,
+        memory_bytes=int(machine.ram_bytes),
+        bandwidth_bytes_per_s=bandwidth_of_core(catalog).scaled(float(host_cores(machine))),
+        compute_flops_per_s=host_flops(machine, catalog),
+    )
+
+
+def bandwidth_of_core(catalog: Catalog) -> Estimate:
+    """bytes/s of one core when all cores read."""
+    each = [
+        row.memory_bandwidth_bytes_per_s / int(found.group(1))
+        for row in catalog.accelerators.values()
+        if row.kind == HOST_KIND and (found := _CORES.search(row.notes))
+    ]
+    return Estimate(value=geometric_mean(each), low=min(each), high=max(each), unit="bytes/s")
+
+
+def _speed(roofline: Roofline, hardware: Hardware, efficiency: Efficiency) -> Speed:
+    """The efficiency row's band and that of the rate which limits a single answer."""
+    bound = hardware.compute_flops_per_s if roofline.bound == "compute" else hardware.bandwidth_bytes_per_s
+    fast, slow = slowness(efficiency, bound, 2)
+    band = Estimate(value=1.0, low=fast, high=slow, unit="")
+    facts = (
+        f"{hardware.compute_flops_per_s.value / 1e9:.0f} GFLOP/s and {hardware.bandwidth_bytes_per_s.value / 1e9:.0f} "
+        "GB/s on all cores",
+        f"{efficiency.engine} {efficiency.quantisation}: {efficiency.source} "
+        f"({efficiency.as_of or 'undated'}, {efficiency.confidence})",
+    )
+    return Speed(band, band, f"host processor, {kind(efficiency)} row", facts)
+
+
+def _said(product: EngineSpec, quantisation: str) -> tuple[str, ...]:
+    return (
+        f"weights in {quantisation} keep the quality that was reported for the model",
+        f"{product.product} gets all cores of a host processor; a file of the model in {quantisation} is at hand",
+    )
