@@ -6,7 +6,7 @@ from archwright.api import audit, catalog, data, key, models, runs, tenant
 from archwright.api.inspecting import doctor, settings
 from archwright.api.lineage import lineage
 from archwright.api.measuring import bench, reconcile
-from archwright.api.planning import explain, init, plan
+from archwright.api.planning import diff, explain, init, plan
 from archwright.api.predicting import accuracy, predict_serving, predict_training
 from archwright.api.running import ask, down, status, up
 from archwright.api.training import train
@@ -18,6 +18,7 @@ __all__ = [
     "bench",
     "catalog",
     "data",
+    "diff",
     "doctor",
     "down",
     "explain",

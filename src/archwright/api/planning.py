@@ -1,10 +1,12 @@
-"""From needs to a plan: `init`, `plan`, `explain`."""
+"""From needs to a plan: `init`, `plan`, `explain`, `diff`."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import overload
 
 from archwright import settings
 from archwright.api.context import home_of
@@ -16,9 +18,13 @@ from archwright.errors import UsageError, Where
 from archwright.home import Home, write_atomic
 from archwright.needs.reader import read
 from archwright.needs.template import template as needs_template
+from archwright.needs.what_if import changes_of, read_changed
+from archwright.plan import diff as differing
 from archwright.plan import explain as explaining
 from archwright.plan.file import read_plan, write_plan
 from archwright.plan.make import make_plan, why_infeasible
+from archwright.plan.what_if import WhatIf
+from archwright.plan.what_if import what_if as held_against
 
 
 def init(*, template: str = "desk", output: str = "needs.yaml") -> Path:
@@ -31,12 +37,24 @@ def init(*, template: str = "desk", output: str = "needs.yaml") -> Path:
     return path
 
 
-def plan(needs: str, *, output: str | None = None) -> Plan:
-    """The plan for a needs file, also written to `output`.
+@overload
+def plan(needs: str, *, output: str | None = None, what_if: None = None) -> Plan: ...
 
-    Raises NeedsError for a broken file; PlanError AW-PLAN-03 when nothing is feasible: its `result` is the plan with
-    every option looked at, which is written too, so that it can be explained.
+
+@overload
+def plan(needs: str, *, output: str | None = None, what_if: str | Sequence[str]) -> WhatIf: ...
+
+
+def plan(needs: str, *, output: str | None = None, what_if: str | Sequence[str] | None = None) -> Plan | WhatIf:
+    """The plan for a needs file, also written to `output`; with `what_if` (`key=value`, or several), the plan with
+    those fields of the needs changed, held against the one without.
+
+    Raises NeedsError for a broken file, UsageError AW-USE-60, -61 for a change that is none; PlanError AW-PLAN-03 when
+    nothing is feasible: its `result` is the plan with every option looked at, which is written too, so that it can be
+    explained. To a "what if", that nothing would be feasible is an answer and no error.
     """
+    if what_if is not None:
+        return _what_if(Path(needs), (what_if,) if isinstance(what_if, str) else tuple(what_if), output)
     made, source = _made(Path(needs))
     if output is not None:
         write_plan(made, Path(output))
@@ -45,6 +63,22 @@ def plan(needs: str, *, output: str | None = None) -> Plan:
         error.result = made
         raise error
     return made
+
+
+def _what_if(path: Path, texts: tuple[str, ...], output: str | None) -> WhatIf:
+    """Both plans are made with the same catalog on the machine as it is now."""
+    changes = changes_of(texts)
+    home = home_of(settings.load())
+    catalog = load(home)
+    wanted, source = read(path, catalog)
+    changed, changed_source = read_changed(path, changes, catalog)
+    machine, now = _machine(wanted, home) or _machine(changed, home), datetime.now(UTC)
+    before = make_plan(wanted, source, catalog, machine, now)
+    after = make_plan(changed, changed_source, catalog, machine, now)
+    if output is not None:
+        write_plan(after, Path(output))
+    refused = "" if after.chosen is not None else why_infeasible(after, changed_source).lines()
+    return held_against(before, after, tuple(f"{change.key}={change.value}" for change in changes), refused)
 
 
 def _feasible(path: Path) -> Plan:
@@ -73,6 +107,11 @@ def _machine(wanted: Needs, home: Home) -> MachineFacts | None:
 def explain(plan: str, thing: str | None = None) -> str:
     """Why the plan chose what it chose, or what stands behind one number, option, workload or control of it."""
     return explaining.explain(read_plan(Path(plan)), thing)
+
+
+def diff(before: str, after: str) -> differing.PlanDiff:
+    """What changed between two plan files, and why: the needs, the catalog, or this machine."""
+    return differing.diff(read_plan(Path(before)), read_plan(Path(after)))
 
 
 def plan_or_needs(source: str | None) -> Plan:

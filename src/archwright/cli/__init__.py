@@ -60,6 +60,9 @@ def _add(one: argparse.ArgumentParser, arg: Arg) -> None:
         one.add_argument(*names, dest=arg.name, action="store_true", help=arg.help)
         return
     metavar = arg.metavar or arg.name.upper()
+    if arg.kind == "texts":
+        one.add_argument(*names, dest=arg.name, action="append", help=arg.help, metavar=metavar)
+        return
     kind = TYPES[arg.kind]
     one.add_argument(
         *names, dest=arg.name, type=kind, default=arg.default, required=arg.required, help=arg.help, metavar=metavar

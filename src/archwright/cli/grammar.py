@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-Kind = Literal["text", "integer", "number", "flag"]
+# "texts" may be given several times.
+Kind = Literal["text", "texts", "integer", "number", "flag"]
 
 
 class Arg(NamedTuple):

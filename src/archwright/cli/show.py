@@ -13,9 +13,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from archwright.api.running import Answer, Platform
-from archwright.cli.numbers import band, money, pretty, significant
+from archwright.cli.numbers import band, pretty
 from archwright.contract.evidence import Deviation, Reconciliation
-from archwright.contract.plan import Miss, Option, Plan
 
 MINIMUM_WIDTH = 100
 
@@ -96,90 +95,6 @@ def _plain(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.3f}".rstrip("0").rstrip(".")
     return str(value)
-
-
-def plan(result: Plan) -> int:
-    """The decision, its options with prices, the promises with their bands, and what is not sized."""
-    out = console()
-    out.print(
-        f"\n[bold]Plan for {escape(result.organisation)}[/]   {escape(result.needs_file)}   plan {result.digest[:12]}"
-    )
-    if result.machine:
-        machine = result.machine
-        out.print(
-            f"this machine: {machine.cores_usable} cores ({machine.isa}), "
-            f"{pretty(machine.memory_bytes, 'bytes')} memory, "
-            f"{pretty(machine.memory_bandwidth_bytes_per_s.value, 'B/s')} read, "
-            f"{pretty(machine.matmul_flops_per_s.value, 'FLOP/s')} matrix product, "
-            f"{pretty(machine.disk_free_bytes, 'bytes')} free, GPU: {escape(', '.join(machine.gpus) or 'none')}"
-        )
-    out.print(_options(result))
-    for option in result.options:
-        if option.name == result.chosen:
-            for note in option.notes:
-                out.print(f"  [dim]{escape(note)}[/]")
-    if result.predictions:
-        out.print(_predictions(result))
-    for line in result.not_sized:
-        out.print(f"  not sized yet: {escape(line)}")
-    out.print(
-        f"  {len(result.assumptions)} assumptions, {len(result.controls)} controls, and why each option is as it is: "
-        "archwright explain plan.json [NAME]\n"
-    )
-    return 0
-
-
-def _options(result: Plan) -> Table:
-    drawn = Table(title="Options", title_justify="left", header_style="bold")
-    drawn.add_column("")
-    drawn.add_column("option", no_wrap=True)
-    drawn.add_column("where", overflow="fold")
-    drawn.add_column("models", overflow="fold")
-    drawn.add_column(f"{result.currency} a month", justify="right")
-    drawn.add_column("90 % band", justify="right")
-    drawn.add_column("verdict")
-    for option in result.options:
-        mark = "[green]->[/]" if option.name == result.chosen else ""
-        cost = option.cost_per_month
-        drawn.add_row(
-            mark,
-            escape(option.name),
-            escape(", ".join(option.regions)) or "-",
-            escape(", ".join(sorted(set(option.models.values())))) or "-",
-            money(cost.value) if cost else "-",
-            f"{money(cost.low)} to {money(cost.high)}" if cost else "-",
-            _feasibility(option),
-        )
-    return drawn
-
-
-def _feasibility(option: Option) -> str:
-    if option.feasible:
-        return "[green]feasible[/]"
-    return "[yellow]no: " + escape("; ".join(map(_missed, option.misses))) + "[/]"
-
-
-def _missed(miss: Miss) -> str:
-    """`per_month 4,752 > 3,500`, `residency unknown`."""
-    name = miss.constraint.rpartition(".")[2]
-    if isinstance(miss.value, float | int) and isinstance(miss.limit, float | int):
-        sign = ">" if miss.value > miss.limit else "<"
-        return f"{name} {significant(miss.value)} {sign} {significant(miss.limit)}"
-    return f"{name} {miss.value}" if isinstance(miss.value, str) else name
-
-
-def _predictions(result: Plan) -> Table:
-    drawn = Table(title="Promises", title_justify="left", header_style="bold")
-    for name in ("prediction", "value", "90 % band", "basis"):
-        right = name in ("value", "90 % band")
-        drawn.add_column(name, justify="right" if right else "left", no_wrap=name != "basis")
-    for promise in result.predictions:
-        estimate = promise.estimate
-        basis = result.basis(estimate.basis)
-        drawn.add_row(
-            promise.id, pretty(estimate.value, estimate.unit), band(estimate), f"{basis.kind}: {basis.stratum}"
-        )
-    return drawn
 
 
 def platform(result: Platform) -> int:

@@ -31,15 +31,33 @@ VERBS: tuple[Verb, ...] = (
         (
             Arg("needs", "the needs file", positional=True, required=True, metavar="needs.yaml"),
             Arg("output", "also write the plan there", short="-o", metavar="plan.json"),
+            Arg("what_if", "the plan with a field changed, and what that changes", "texts", metavar="KEY=VALUE"),
         ),
-        "plan",
+        "show_plan.plan",
     ),
     Verb(
         ("explain",),
         "explain",
         "why a plan is as it is",
-        (PLAN_FILE, Arg("thing", "a prediction, metric, workload, option or control", positional=True)),
+        (
+            PLAN_FILE,
+            Arg(
+                "thing",
+                "an option, workload, pool, prediction, metric, cost line, driver, section, control or basis",
+                positional=True,
+            ),
+        ),
         "text",
+    ),
+    Verb(
+        ("diff",),
+        "diff",
+        "what changed between two plans, and why",
+        (
+            Arg("before", "a plan.json", positional=True, required=True, metavar="A.json"),
+            Arg("after", "another", positional=True, required=True, metavar="B.json"),
+        ),
+        "show_plan.diff",
     ),
     Verb(
         ("up",),

@@ -315,9 +315,9 @@ def present_value(option: Option, needs: Needs, purse: Purse) -> str:
     nets = [worth([goals] * len(paid), 1.0, rate) - cost for rate, cost in zip(rates, costs, strict=True)]
     unit = needs.budget.currency
     said = f"present value of all payments at {rates[0]:.0%} a year ({rates[1]:.0%} .. {rates[2]:.0%}): "
-    said += f"{costs[0]:,.0f} {unit} ({min(costs):,.0f} .. {max(costs):,.0f})"
-    if goals:
-        said += (
-            f"; net present value with the goals' worth: {nets[0]:,.0f} {unit} ({min(nets):,.0f} .. {max(nets):,.0f})"
-        )
-    return said
+    said += _ranged(costs, unit)
+    return said + (f"; with what the goals bring, net {_ranged(nets, unit)}" if goals else "")
+
+
+def _ranged(values: list[float], unit: str) -> str:
+    return f"{values[0]:,.0f} {unit} ({min(values):,.0f} .. {max(values):,.0f})"

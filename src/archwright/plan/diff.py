@@ -9,7 +9,6 @@ from archwright.contract.estimate import Estimate
 from archwright.contract.evidence import Basis
 from archwright.contract.plan import Option, Plan, Pool, Purchase
 from archwright.contract.record import Record
-from archwright.plan.wording import said
 
 T = TypeVar("T")
 # Bases that state what the world is like; the others say how a number was made from them.
@@ -113,9 +112,10 @@ def _totals(plan: Plan) -> dict[str, Estimate | None]:
 
 
 def _verdicts(plan: Plan) -> dict[str, str | None]:
+    """What rules an option out, without the numbers: these differ whenever a limit does."""
+    missed = {option.name: dict.fromkeys(miss.constraint for miss in option.misses) for option in plan.options}
     return {
-        option.name: "feasible" if option.feasible else "not feasible: " + "; ".join(map(said, option.misses))
-        for option in plan.options
+        name: f"no: {', '.join(constraints)}" if constraints else "feasible" for name, constraints in missed.items()
     }
 
 

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     Worlds = NDArray[np.float64]
 
 COUNT = 2000
-LOW, HIGH = 0.05, 0.95
+LEVEL = 0.9
+# So many draws lie below the band, and as many above.
+TAIL = round(COUNT * (1 - LEVEL) / 2)
 # A level of 1 (certain to lie inside) has no quantile; this one is as good.
 SUREST = 0.9999
 
@@ -63,8 +65,9 @@ def band(value: float, worlds: Worlds, unit: str, basis: str) -> Estimate:
     """`value` with the 5 and 95 % of its draws, opened where the value itself lies outside."""
     import numpy as np  # noqa: PLC0415
 
-    low, high = (float(x) for x in np.quantile(worlds, (LOW, HIGH)))
-    return Estimate(value=value, low=min(low, value), high=max(high, value), unit=unit, level=HIGH - LOW, basis=basis)
+    ordered = np.partition(worlds, (TAIL, COUNT - 1 - TAIL))
+    low, high = float(ordered[TAIL]), float(ordered[-1 - TAIL])
+    return Estimate(value=value, low=min(low, value), high=max(high, value), unit=unit, level=LEVEL, basis=basis)
 
 
 class Draws:

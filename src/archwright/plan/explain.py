@@ -1,27 +1,33 @@
-"""Why a plan says what it says, in plain text: the choice, one number, one option, one control."""
+"""Why a plan says what it says, in plain text: the choice, one number, one option, one fact, one control."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 
+from archwright.contract.decision import Driver, Section
 from archwright.contract.estimate import Estimate
 from archwright.contract.evidence import Basis, Control, Prediction
-from archwright.contract.plan import Option, Plan, Pool, WorkloadPlan
+from archwright.contract.plan import CostLine, Option, Plan, Pool, WorkloadPlan
 from archwright.errors import UsageError, Where
-from archwright.plan.wording import said, shown
+from archwright.plan.wording import against, earned, flip, said, shown
+
+Named = tuple[str, Callable[[], list[str]]]
 
 
 def explain(plan: Plan, thing: str | None = None) -> str:
-    """`thing`: an option, a prediction id, a metric, a workload, a pool, a control, a basis; None: the choice.
+    """`thing`: an option, a workload, a pool, a prediction id, a metric, a cost line, a driver, a section, a control,
+    a basis; None: the choice.
 
     Raises UsageError AW-USE-21 for a name the plan does not hold.
     """
     if thing is None:
         return "\n".join(_choice(plan))
-    found = _find(plan, thing)
+    found = [line for name, lines in _named(plan) if name == thing for line in lines()]
     if not found:
-        nearest = tuple(difflib.get_close_matches(thing, sorted(_names(plan)), n=3, cutoff=0.4))
+        names = sorted({name for name, _ in _named(plan)})
+        nearest = tuple(difflib.get_close_matches(thing, names, n=3, cutoff=0.4))
         raise UsageError(
             "AW-USE-21",
             f"the plan holds nothing called {thing!r}",
@@ -32,50 +38,68 @@ def explain(plan: Plan, thing: str | None = None) -> str:
     return "\n".join(found)
 
 
-def _find(plan: Plan, thing: str) -> list[str]:
-    """The lines about everything with that name, in the order option, workload, pool, numbers, control, basis."""
-    lines: list[str] = []
+def _named(plan: Plan) -> Iterator[Named]:
+    """Everything that has a name, in the order it is told, with what there is to say about it."""
+    yield from _designed(plan)
+    yield from _reasoned(plan)
+
+
+def _designed(plan: Plan) -> Iterator[Named]:
     for option in plan.options:
-        if option.name == thing:
-            lines += _option(plan, option)
+        yield option.name, partial(_option, plan, option)
     for workload in plan.workloads:
-        if workload.name == thing:
-            lines += _workload(plan, workload)
+        yield workload.name, partial(_workload, plan, workload)
     for pool in plan.pools:
-        if pool.name == thing:
-            lines += _pool(plan, pool)
+        yield pool.name, partial(_pool, plan, pool)
     for prediction in plan.predictions:
-        if thing in (prediction.id, prediction.metric):
-            lines += _prediction(plan, prediction)
-    lines += [line for control in plan.controls if thing == control.id for line in _control(control)]
-    lines += [line for basis in plan.bases if thing == basis.id for line in _basis(basis)]
-    return lines
+        for name in dict.fromkeys((prediction.id, prediction.metric)):
+            yield name, partial(_prediction, plan, prediction)
 
 
-def _names(plan: Plan) -> set[str]:
-    sources: tuple[Iterable[str], ...] = (
-        (option.name for option in plan.options),
-        (workload.name for workload in plan.workloads),
-        (pool.name for pool in plan.pools),
-        (prediction.id for prediction in plan.predictions),
-        (prediction.metric for prediction in plan.predictions),
-        (control.id for control in plan.controls),
-        (basis.id for basis in plan.bases),
-    )
-    return {name for source in sources for name in source}
+def _reasoned(plan: Plan) -> Iterator[Named]:
+    for option in sorted(plan.options, key=lambda option: option.name != plan.chosen):
+        for line in option.cost_lines:
+            yield line.name, partial(_cost_line, plan, option, line)
+    for driver in plan.decision.drivers:
+        yield driver.basis, partial(_driver, plan, driver)
+    for section in plan.sections:
+        yield section.id, partial(_whole_section, section)
+    for control in plan.controls:
+        yield control.id, partial(_control, control)
+    for basis in plan.bases:
+        yield basis.id, partial(_basis, basis)
 
 
 def _choice(plan: Plan) -> list[str]:
     lines = [f"plan for {plan.organisation}, {plan.horizon_months} months, {plan.currency}"]
     lines.append(f"chosen: {plan.chosen or 'nothing: no option satisfies the needs'}")
+    lines += _section("why", _why(plan))
     lines += ["", "options"]
     for option in plan.options:
         lines += [f"  {line}" for line in _summary(option)]
     lines += _section("workloads", (_one_line(workload) for workload in plan.workloads))
     lines += _section("predictions", (f"{p.id}: {shown(p.estimate)}" for p in plan.predictions))
+    lines += _section("sections", (f"{section.id}: {section.summary}" for section in plan.sections))
+    lines += _section("stale facts", plan.stale_facts)
     lines += _section("assumptions", plan.assumptions)
     lines += _section("not sized yet", plan.not_sized)
     return lines
+
+
+def _why(plan: Plan) -> Iterator[str]:
+    """What the choice rests on: what was near, what would flip it, what it earns."""
+    decision = plan.decision
+    chosen = next((option for option in plan.options if option.name == plan.chosen), None)
+    yield from (chosen.notes if chosen is not None else ())
+    if decision.pareto:
+        yield f"best in one of {', '.join(decision.axes)}: {', '.join(decision.pareto)}"
+    yield from (against(rival) for rival in decision.rivals)
+    yield from (flip(driver) for driver in decision.drivers if driver.flips_at is not None)
+    if decision.confidence:
+        shares = (f"{share:.0%} {name}" for name, share in decision.confidence.items())
+        yield f"the total rests on facts of confidence {', '.join(shares)}"
+    if decision.returns is not None:
+        yield earned(decision.returns)
 
 
 def _section(title: str, rows: Iterable[str]) -> list[str]:
@@ -100,13 +124,44 @@ def _option(plan: Plan, option: Option) -> list[str]:
     lines.append(f"  placement {option.placement}, regions {', '.join(option.regions) or 'none'}")
     lines += [f"  {name}: {model}" for name, model in option.models.items()]
     for line in option.cost_lines:
-        lines.append(f"  {line.name}: {shown(line.amount)}")
-        lines += _indented(_basis_of(plan, line.amount))
+        lines.append(f"  {line.name}: {shown(line.amount)}{', once' if line.once else ''}")
     if option.total_cost is not None:
         lines.append(f"  total over {plan.horizon_months} months: {shown(option.total_cost)}")
         lines += _indented(_basis_of(plan, option.total_cost))
     lines += [line for pool in option.pools for line in _indented(_pool(plan, pool))]
     lines += [f"  note: {note}" for note in option.notes]
+    return lines
+
+
+def _cost_line(plan: Plan, option: Option, line: CostLine) -> list[str]:
+    """The line in one option, with every fact that it is proportional to."""
+    how = "once" if line.once else "mean over the horizon"
+    kept = "" if line.recurring_budget else ", outside the monthly budget"
+    lines = [f"{line.name}, in {option.name}: {shown(line.amount)}, {how}; {line.category}{kept}"]
+    for driver in line.drivers:
+        lines += _indented(next((_basis(basis) for basis in plan.bases if basis.id == driver), []))
+    return lines
+
+
+def _driver(plan: Plan, driver: Driver) -> list[str]:
+    lines = [f"driver {driver.basis}: {driver.name}, {shown(driver.estimate)}"]
+    lines.append(f"  makes up {driver.share:.0%} of the variance of what {plan.chosen} costs")
+    lines.append(f"  {flip(driver)}" if driver.flips_at is not None else "  no value in reach changes the choice")
+    return lines
+
+
+def _whole_section(section: Section) -> list[str]:
+    lines = [f"{section.title}: {section.summary}"]
+    for line in section.lines:
+        lines.append(f"  {line.topic}: {line.choice}{f', {shown(line.estimate)}' if line.estimate is not None else ''}")
+        lines.append(f"    why: {line.why}")
+        said = {
+            "demanded by": ", ".join(line.demanded_by),
+            "proved by": line.proof,
+            "alternative": f"{line.alternative}: {line.why_not}" if line.alternative else "",
+            "source": line.source,
+        }
+        lines += [f"    {name}: {text}" for name, text in said.items() if text]
     return lines
 
 
@@ -169,5 +224,4 @@ def _basis(basis: Basis) -> list[str]:
 
 
 def _indented(lines: Iterable[str]) -> list[str]:
-
     return [f"  {line}" for line in lines]

@@ -1,0 +1,348 @@
+"""How a plan, a difference of two plans and a "what if" read in a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.padding import Padding
+from rich.table import Table
+
+from archwright.cli.numbers import band, money, pretty, significant
+from archwright.cli.show import as_json, console
+from archwright.contract.decision import Driver, Return
+from archwright.contract.estimate import Estimate
+from archwright.contract.plan import Miss, Option, Plan
+
+__all__ = ["as_json", "diff", "plan"]
+
+MOST_FACTS = 3
+SMALLEST_SHARE = 0.005
+MOST_ROWS = 12
+
+
+def plan(result: Any) -> int:
+    """The decision in a sentence, the options with their money, what could change it, parts, promises, gaps. A "what
+    if" is told as the change it makes.
+    """
+    return _plan(result) if isinstance(result, Plan) else _what_if(result)
+
+
+def _plan(result: Plan) -> int:
+    out = console()
+    out.print(
+        f"\n[bold]Plan for {escape(result.organisation)}[/]   {escape(result.needs_file)}   plan {result.digest[:12]}"
+    )
+    _machine(out, result)
+    out.print()
+    headline, *rest = _decision(result)
+    out.print(headline)
+    for sentence in rest:
+        _indented(out, sentence)
+    out.print()
+    out.print(_options(result))
+    _legend(out, result)
+    _facts(out, result)
+    _parts(out, result)
+    if result.predictions:
+        out.print(_predictions(result))
+    for line in result.stale_facts:
+        _indented(out, f"[yellow]stale:[/] {escape(line)}")
+    for line in result.not_sized:
+        _indented(out, f"[dim]not sized yet: {escape(line)}[/]")
+    out.print(
+        f"  {len(result.assumptions)} assumptions, {len(result.controls)} controls, and why each number is as it is: "
+        "archwright explain plan.json [NAME]\n"
+    )
+    return 0
+
+
+def _indented(out: Console, text: str, by: int = 2) -> None:
+    """A paragraph whose every line stands as far to the right as its first."""
+    out.print(Padding(text, (0, 0, 0, by)))
+
+
+def _machine(out: Console, result: Plan) -> None:
+    if result.machine is None:
+        return
+    machine = result.machine
+    out.print(
+        f"[dim]this machine: {machine.cores_usable} cores ({machine.isa}), "
+        f"{pretty(machine.memory_bytes, 'bytes')} memory, "
+        f"{pretty(machine.memory_bandwidth_bytes_per_s.value, 'B/s')} read, "
+        f"{pretty(machine.matmul_flops_per_s.value, 'FLOP/s')} matrix product, "
+        f"{pretty(machine.disk_free_bytes, 'bytes')} free, GPU: {escape(', '.join(machine.gpus) or 'none')}[/]"
+    )
+
+
+# --- the decision
+
+
+def _decision(result: Plan) -> Iterable[str]:
+    """What to do, what it costs, how sure that is, what it earns: one line each."""
+    feasible = sum(option.feasible for option in result.options)
+    looked = f"{feasible} of {len(result.options)} options feasible"
+    option = next((option for option in result.options if option.name == result.chosen), None)
+    if option is None:
+        yield f"[bold yellow]No option satisfies the needs[/] ({len(result.options)} looked at)"
+        return
+    yield f"[bold green]Choose {escape(option.name)}[/]{_place(option)} ({looked})"
+    if option.total_cost is not None:
+        yield _money_sentence(result, option)
+    if result.decision.returns is not None:
+        yield _return(result.decision.returns)
+    for note in option.notes:
+        yield f"[dim]{escape(note)}[/]"
+
+
+def _place(option: Option) -> str:
+    models = sorted(set(option.models.values()))
+    where = f" in {', '.join(option.regions)}" if option.regions else ""
+    return escape(where + (f" with {', '.join(models)}" if models else ""))
+
+
+def _money_sentence(result: Plan, option: Option) -> str:
+    total, month, capex = option.total_cost, option.cost_per_month, option.capex
+    assert total is not None and month is not None and capex is not None
+    bought = f", {money(capex.value)} to buy" if capex.value else ", nothing to buy"
+    return (
+        f"[bold]{money(total.value)} {result.currency}[/] over {result.horizon_months} months "
+        f"(90 %: {money(total.low)} to {money(total.high)}); {money(month.value)} a month{bought}"
+    )
+
+
+def _return(returns: Return) -> str:
+    unit = returns.cost.unit
+    payback = f"paid back by month {returns.payback_month}" if returns.payback_month else "not paid back"
+    return (
+        f"goals worth {money(returns.value)} {unit}: net {money(returns.net.value)} "
+        f"({money(returns.net.low)} to {money(returns.net.high)}), {payback}"
+    )
+
+
+# --- the options
+
+
+def _options(result: Plan) -> Table:
+    drawn = Table(
+        title="Options", title_justify="left", title_style="bold", header_style="bold", box=None, padding=(0, 1)
+    )
+    drawn.add_column("")
+    drawn.add_column("option", overflow="fold")
+    drawn.add_column(f"{result.currency} in {result.horizon_months} months", justify="right", no_wrap=True)
+    drawn.add_column("90 % band", justify="right", no_wrap=True)
+    drawn.add_column("to buy", justify="right", no_wrap=True)
+    drawn.add_column("a month", justify="right", no_wrap=True)
+    drawn.add_column("verdict", overflow="fold")
+    for option in sorted(result.options, key=lambda option: _rank(result, option)):
+        total, month, capex = option.total_cost, option.cost_per_month, option.capex
+        drawn.add_row(
+            _mark(result, option),
+            escape(option.name),
+            money(total.value) if total else "-",
+            f"{money(total.low)} to {money(total.high)}" if total else "-",
+            (money(capex.value) if capex.value else "-") if capex else "-",
+            money(month.value) if month else "-",
+            _verdict(result, option),
+            style="" if option.feasible else "dim",
+        )
+    return drawn
+
+
+def _rank(result: Plan, option: Option) -> tuple[bool, bool, bool, float, str]:
+    """The chosen one, then feasible ones, the cheapest first; what has no price comes last."""
+    total = option.total_cost
+    price = total.value if total is not None else 0.0
+    return option.name != result.chosen, not option.feasible, total is None, price, option.name
+
+
+def _mark(result: Plan, option: Option) -> str:
+    best = "*" if option.name in result.decision.pareto else " "
+    return f"[green]>[/]{best}" if option.name == result.chosen else f" {best}"
+
+
+def _verdict(result: Plan, option: Option) -> str:
+    if not option.feasible:
+        return "[yellow]no: " + escape("; ".join(map(_missed, option.misses))) + "[/]"
+    if option.name == result.chosen:
+        return "[green]chosen[/]"
+    rival = next((rival for rival in result.decision.rivals if rival.option == option.name), None)
+    if rival is None:
+        return "feasible"
+    if rival.tie:
+        return f"[cyan]a tie[/]: cheaper in {rival.cheaper:.0%}"
+    return f"feasible, cheaper in {rival.cheaper:.0%}"
+
+
+def _missed(miss: Miss) -> str:
+    """`per_month 4,752 > 3,500`, `residency unknown`."""
+    name = miss.constraint.replace(".", " ")
+    if isinstance(miss.value, float | int) and isinstance(miss.limit, float | int):
+        sign = ">" if miss.value > miss.limit else "<"
+        return f"{name} {significant(miss.value)} {sign} {significant(miss.limit)}"
+    return f"{name} {miss.value if miss.value is not None else 'none'}"
+
+
+def _legend(out: Console, result: Plan) -> None:
+    if len(result.decision.pareto) > 1:
+        axes = ", ".join(axis.replace("_", " ") for axis in result.decision.axes)
+        _indented(out, f"[dim]* no other option is as good in each of: {escape(axes)}[/]")
+
+
+# --- what it rests on
+
+
+def _facts(out: Console, result: Plan) -> None:
+    """The facts to check before signing: those that flip the choice, else those that move the cost most."""
+    drivers = result.decision.drivers
+    if not drivers:
+        return
+    flipping = [driver for driver in drivers if driver.flips_at is not None]
+    shown = (flipping or list(drivers))[:MOST_FACTS]
+    inside = any(driver.inside for driver in shown)
+    out.print(f"\n[bold]{'Facts to check before signing' if inside else 'Facts that matter most'}[/]")
+    for number, driver in enumerate(shown, 1):
+        estimate = driver.estimate
+        share = f"; {driver.share:.0%} of the error of the total" if driver.share >= SMALLEST_SHARE else ""
+        _indented(
+            out,
+            f"{number}. {escape(driver.name)}: {significant(estimate.value)} {escape(estimate.unit)} "
+            f"({significant(estimate.low)} to {significant(estimate.high)}){share}",
+        )
+        _indented(out, f"{_flip(driver)}  [dim]{escape(driver.basis)}[/]", 5)
+    if result.decision.confidence:
+        shares = ", ".join(f"{share:.0%} {escape(name)}" for name, share in result.decision.confidence.items())
+        _indented(out, f"[dim]the total rests on facts of confidence: {shares}[/]")
+
+
+def _flip(driver: Driver) -> str:
+    if driver.flips_at is None:
+        return "no value in reach changes the choice"
+    to = f"{escape(driver.flips_to)} would be chosen" if driver.flips_to else "nothing would be feasible"
+    place = "[yellow]inside the band[/]" if driver.inside else "outside the band"
+    return f"at {significant(driver.flips_at)} {to}: {place}"
+
+
+def _parts(out: Console, result: Plan) -> None:
+    if not result.sections:
+        return
+    drawn = Table(title="Parts", title_justify="left", title_style="bold", box=None, padding=(0, 1), show_header=False)
+    drawn.add_column(no_wrap=True)
+    drawn.add_column(overflow="fold")
+    for section in result.sections:
+        drawn.add_row(section.id, escape(section.summary))
+    out.print()
+    out.print(drawn)
+
+
+def _predictions(result: Plan) -> Table:
+    drawn = Table(title="\nPromises", title_justify="left", title_style="bold", header_style="bold", box=None)
+    for name in ("prediction", "value", "90 % band", "basis"):
+        right = name in ("value", "90 % band")
+        drawn.add_column(name, justify="right" if right else "left", no_wrap=name != "basis")
+    for promise in result.predictions:
+        estimate = promise.estimate
+        basis = result.basis(estimate.basis)
+        drawn.add_row(
+            promise.id, pretty(estimate.value, estimate.unit), band(estimate), f"{basis.kind}: {basis.stratum}"
+        )
+    return drawn
+
+
+# --- differences
+
+
+def diff(result: Any) -> int:
+    """The reasons, the choice, the money; then everything else that reads differently."""
+    out = console()
+    out.print(f"\n[bold]From plan {result.before[:12]} to {result.after[:12]}[/]")
+    _difference(out, result)
+    return 0
+
+
+def _what_if(result: Any) -> int:
+    out = console()
+    out.print(f"\n[bold]What if[/] {escape(', '.join(result.changes))}")
+    if result.refused:
+        out.print("  [bold yellow]nothing is feasible then[/]")
+        _indented(out, escape(result.refused))
+    _difference(out, result.difference)
+    return 0
+
+
+def _difference(out: Console, result: Any) -> None:
+    if result.same:
+        out.print("  nothing differs\n")
+        return
+    for reason in result.because:
+        out.print(f"  because {escape(reason)}")
+    if result.chosen is None:
+        out.print("  [bold]the choice stays[/]")
+    else:
+        out.print(f"  [bold]the choice goes from {_said(result.chosen.before)} to {_said(result.chosen.after)}[/]")
+    _figures(out, "What the choice costs", result.costs)
+    _figures(out, "Its cost lines", result.lines)
+    for title, rows in (
+        ("Models", result.models),
+        ("Pools", result.pools),
+        ("Machines", result.purchases),
+        ("Verdicts", result.verdicts),
+    ):
+        _worded(out, title, rows)
+    _figures(out, "Cost of every option over the horizon", result.totals)
+    _figures(out, "Promises", result.predictions)
+    _worded(out, "Facts", result.facts)
+    _worded(out, "Controls", result.controls)
+    _worded(out, "Assumptions", result.assumptions)
+    out.print()
+
+
+def _said(name: str | None) -> str:
+    return escape(name) if name is not None else "nothing"
+
+
+def _figures(out: Console, title: str, rows: Any) -> None:
+    if not rows:
+        return
+    drawn = Table(title=f"\n{title}", title_justify="left", title_style="bold", box=None, header_style="bold")
+    drawn.add_column("", overflow="fold")
+    for name in ("before", "after", "change"):
+        drawn.add_column(name, justify="right", no_wrap=True)
+    for row in rows[:MOST_ROWS]:
+        drawn.add_row(escape(row.name), _figure(row.before), _figure(row.after), _change(row.before, row.after))
+    out.print(drawn)
+    _left_out(out, rows)
+
+
+def _figure(estimate: Estimate | None) -> str:
+    return pretty(estimate.value, estimate.unit) if estimate is not None else "-"
+
+
+def _change(before: Estimate | None, after: Estimate | None) -> str:
+    """A share where there is one, else what came or went."""
+    if before is None or after is None:
+        return "new" if before is None else "gone"
+    if before.value == after.value:
+        return "band only"
+    if before.unit != after.unit or before.value <= 0:
+        return ""
+    return f"{after.value / before.value - 1:+.1%}"
+
+
+def _worded(out: Console, title: str, rows: Any) -> None:
+    if not rows:
+        return
+    out.print(f"\n[bold]{title}[/]")
+    for row in rows[:MOST_ROWS]:
+        out.print(f"  {escape(row.name)}")
+        for sign, text in (("-", row.before), ("+", row.after)):
+            if text is not None:
+                _indented(out, f"{sign} {escape(text)}", 4)
+    _left_out(out, rows)
+
+
+def _left_out(out: Console, rows: Any) -> None:
+    if len(rows) > MOST_ROWS:
+        out.print(f"  [dim]and {len(rows) - MOST_ROWS} more: --json shows all[/]")
