@@ -15,11 +15,13 @@ from archwright.contract.record import Record
 from archwright.errors import UsageError, Where
 from archwright.home import write_atomic
 from archwright.sizing import accuracy as scoring
-from archwright.sizing import fits, serving, throughput
+from archwright.sizing import fits, serving, throughput, training_answer
 from archwright.sizing.serving import Guess
 
 _LOAD = re.compile(r"^\s*(\d{1,9}|max)\s*x\s*(\d{1,9})\s*\+\s*(\d{1,9})\s*$", re.IGNORECASE)
 _BATCH = re.compile(r"^\s*(\d{1,9})\s*x\s*(\d{1,9})\s*$", re.IGNORECASE)
+_SIZE = re.compile(r"^\s*(\d{1,4}(?:\.\d{1,4})?)\s*([mbt])\s*$", re.IGNORECASE)
+_SIZES = {"m": 1e6, "b": 1e9, "t": 1e12}
 _DEFINITIONS = {
     "tpot_s": "mean time between tokens of an answer in a closed loop, first token excluded",
     "ttft_s": "mean time from request to first token in a closed loop, first burst and queue included",
@@ -40,6 +42,7 @@ class Sized(Record):
     sources: tuple[str, ...]
     weak: tuple[str, ...] = ()
     assumed: tuple[str, ...] = ()
+    layout: str = ""
 
 
 def predict_serving(
@@ -89,12 +92,21 @@ def predict_serving(
 
 
 def predict_training(
-    model: str, *, on: str, load: str = "256x4096", layout: str = "", tokens: float | None = None
+    model: str,
+    *,
+    on: str,
+    load: str = "256x4096",
+    layout: str = "",
+    tokens: float | None = None,
+    usd_per_hour: float | None = None,
 ) -> Sized:
-    """Tokens/s per device, step time and, for `tokens` in all, device hours of training `model` on `on`
-    ("64x NAME") with a batch of `load`: sequences x tokens. `layout` holds ranks, format and recompute.
+    """Tokens/s and memory per device and step time of training `model` (a name, or a size such as "13B") on `on`
+    ("64x NAME") with a batch of `load`: sequences x tokens. For `tokens` in all also device hours, days, goodput and,
+    at `usd_per_hour` a device, the cost. `layout` holds ranks, format and recompute as a benchmark states them; without
+    ranks the fastest that fits is chosen. "lora" in it trains adapters, "scratch" a new model.
 
-    Raises CatalogError AW-CAT-01 for a name nobody knows, UsageError AW-USE-20 for a batch that is none.
+    Raises CatalogError AW-CAT-01 for a name nobody knows, UsageError AW-USE-20 for a batch that is none, AW-USE-21
+    where nothing fits.
     """
     found = _BATCH.match(load)
     if found is None:
@@ -102,10 +114,12 @@ def predict_training(
     sequences, length = (float(part) for part in found.groups())
     count, name = names.machine(on)
     subjects = _subjects()
+    size = _SIZE.match(model)
     asked = throughput.Training(
         model=model,
         accelerator=name,
         devices=count,
+        parameters=float(size[1]) * _SIZES[size[2].lower()] if size else None,
         sequence_tokens=length or None,
         batch_tokens=sequences * length,
         tokens=tokens,
@@ -113,24 +127,26 @@ def predict_training(
         parallelism=layout,
         recompute="selective" if "selective" in layout.lower() else "full" if "full" in layout.lower() else "",
     )
-    got = throughput.predict(asked, subjects)
-    guesses = {
-        "tokens_per_s_per_device": (got.tokens_per_s, "tokens/s"),
-        "step_s": (got.step_s, "s"),
-        "device_hours": (got.device_hours, "h"),
-    }
-    estimates = {key: _estimate(guess, unit) for key, (guess, unit) in guesses.items() if guess is not None}
-    accelerator = subjects.accelerator(name)
+    told = training_answer.answer(asked, subjects, usd_per_hour)
+    if told is None:
+        raise UsageError(
+            "AW-USE-21",
+            f"{model} does not fit {on}, however it is split",
+            where=Where(field="on"),
+            hint="ask for more devices, shorter sequences, or lora in the layout",
+        )
     return Sized(
-        model=subjects.model(model).id,
-        accelerator=accelerator.id,
+        model=told.model.id,
+        accelerator=told.accelerator.id,
         devices=count,
-        stratum=got.stratum,
-        estimates=estimates,
-        definitions={"device_hours": "throughput only: restarts, evaluation and data stages come on top"},
-        formula="sizing/throughput.py: products, attention, traffic, exchange and the pipeline's bubble",
-        sources=(*_fitted("training"), subjects.model(model).source, accelerator.source),
-        weak=got.weak,
+        stratum=told.stratum,
+        estimates=told.estimates,
+        definitions={key: text for key, text in training_answer.DEFINITIONS.items() if key in told.estimates},
+        formula=training_answer.FORMULA,
+        sources=(*_fitted("training"), told.model.source, told.accelerator.source, *told.facts),
+        weak=told.weak,
+        assumed=told.assumed,
+        layout=told.layout,
     )
 
 

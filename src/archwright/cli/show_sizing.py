@@ -25,6 +25,8 @@ def sized(result: Any) -> int:
             name, pretty(estimate.value, estimate.unit), band(estimate), escape(result.definitions.get(name, ""))
         )
     out.print(drawn)
+    if result.layout:
+        out.print(f"layout: {escape(result.layout)}")
     out.print(f"stratum: {escape(result.stratum)}")
     for kind in ("weak", "assumed"):
         for line in getattr(result, kind):

@@ -29,13 +29,19 @@ SIZING_VERBS: tuple[Verb, ...] = (
     Verb(
         ("predict", "training"),
         "predict_training",
-        "throughput, step time and device hours of a training run, with bands",
+        "throughput, memory, device hours and cost of a training run, with bands",
         (
-            MODEL,
+            Arg("model", "a model, or a size such as 13B", positional=True, required=True),
             ON,
             Arg("load", "sequences in a batch x tokens of each", default="256x4096", metavar="256x4096"),
-            Arg("layout", "ranks, number format, recompute", default="", metavar="'FSDP8 micro 1 bf16'"),
+            Arg(
+                "layout",
+                "ranks (chosen where none are stated), number format, recompute; lora, scratch",
+                default="",
+                metavar="'FSDP8 micro 1 bf16'",
+            ),
             Arg("tokens", "tokens of the whole run", "number"),
+            Arg("usd_per_hour", "price of one device, for the cost of the run", "number"),
         ),
         "show_sizing.sized",
     ),

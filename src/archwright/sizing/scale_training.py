@@ -60,19 +60,19 @@ def question(model: ModelSpec, accelerator: Accelerator, method: Method, tokens:
     return Question(Subject(model, sequence, adapters=method == "lora"), batch, job_of(model, accelerator, sequence))
 
 
-def job_of(model: ModelSpec, accelerator: Accelerator, sequence: float) -> Job:
+def job_of(model: ModelSpec, accelerator: Accelerator, sequence: float, number: str = NUMBER) -> Job:
     """Unsplit, on one device: training_scheme.py places it."""
     return Job(
         model=model,
         accelerator=accelerator,
-        format=NUMBER,
+        format=number,
         framework="",
         parameters=float(model.parameters),
         active=float(min(model.active_parameters, model.parameters)),
         layers=model.layers,
         hidden=model.hidden,
         sequence=sequence,
-        rate=formats.rate(accelerator, NUMBER),
+        rate=formats.rate(accelerator, number),
         wide_rate=formats.rate(accelerator, NUMBER),
         bandwidth=accelerator.memory_bandwidth_bytes_per_s,
         link=accelerator.scale_up_bytes_per_s or BUS_BYTES_PER_S,
@@ -106,16 +106,21 @@ def scale(asked: Question, cluster: Cluster, run: Run, catalog: Catalog) -> Scal
         return None
     token_s, stratum = pace(asked, choice, trusted=run.trusted)
     if asked.subject.adapters:
-        token_s = _adapters(token_s, catalog)
+        token_s = adapters_s(token_s, catalog)
     exposed = Exposed(checkpoint_bytes(asked.subject), cluster.devices, cluster.machines, run.stages)
     lost = goodput(exposed, catalog)
     each = Estimate(value=token_s.value, low=token_s.low, high=token_s.high, unit="s")
-    steps = product([each.scaled(run.tokens / HOUR_S), inverse(lost.share, "")], "h")
-    hours = total([steps, rate(catalog, "training.setup").scaled(cluster.devices / HOUR_S)], "h")
+    hours = run_hours(each.scaled(run.tokens / HOUR_S), lost, cluster, catalog)
     return Scaled(choice, token_s, stratum, lost, hours, hours.scaled(1 / cluster.devices / 24, unit="days"))
 
 
-def _adapters(token_s: Guess, catalog: Catalog) -> Guess:
+def run_hours(stepping: Estimate, lost: Goodput, cluster: Cluster, catalog: Catalog) -> Estimate:
+    """Device-hours of a run whose steps take `stepping`."""
+    steps = product([stepping, inverse(lost.share, "")], "h")
+    return total([steps, rate(catalog, "training.setup").scaled(cluster.devices / HOUR_S)], "h")
+
+
+def adapters_s(token_s: Guess, catalog: Catalog) -> Guess:
     """What adapters cost beside their arithmetic, and how little that is known."""
     own = Estimate(value=token_s.value, low=token_s.low, high=token_s.high, unit="s")
     made = product([own, rate(catalog, "training.lora")], "s")
@@ -211,7 +216,7 @@ def _basis(name: str, asked: Question, found: Scaled, run: Run, catalog: Catalog
         kind="calibrated",
         stratum=found.stratum,
         definition="hours of one machine for the whole run: steps, checkpoints, interruptions, repeated work",
-        formula=f"tokens x device-seconds a token ({flops}; sizing/throughput.py) / goodput + setup; goodput = {FORMULA}",
+        formula=f"tokens x device-seconds a token ({flops}; throughput.py) / goodput + setup; goodput = {FORMULA}",
         facts=(
             f"{run.tokens:,.0f} tokens; {model.id}: {model.parameters / 1e9:,.3g} billion parameters ({model.source})",
             f"fastest split that fits {scheme.devices} x {device.id}: {scheme.text}; "

@@ -86,7 +86,7 @@ def resolve(asked: Training, subjects: Subjects) -> Job:
     """Raises CatalogError AW-CAT-01 for a name nobody knows."""
     accelerator = subjects.accelerator(asked.accelerator)
     model, weak = serving.model_of(asked.model, (asked.parameters, asked.active_parameters), subjects)
-    number = _number(asked.precision)
+    number = number_of(asked.precision)
     ranks = {name.lower(): max(1, min(int(size), 100_000)) for name, size in _NUMBERED.findall(asked.parallelism)}
     if not asked.parallelism:
         weak.append("parallelism is not stated")
@@ -121,7 +121,7 @@ def resolve(asked: Training, subjects: Subjects) -> Job:
     )
 
 
-def _number(precision: str) -> str:
+def number_of(precision: str) -> str:
     said = precision.lower()
     return "fp8" if "fp8" in said or "float8" in said else "fp32" if "fp32" in said else "bf16"
 

@@ -10,6 +10,7 @@ fitted physics (throughput.py); of those that fit, the one with the fewest devic
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
@@ -58,6 +59,27 @@ class Choice(NamedTuple):
     seconds: float
 
 
+_RANK = re.compile(r"\b(FSDP|TP|PP|MBS|micro|GA|accum)\s*(\d+)", re.IGNORECASE)
+
+
+def stated(layout: str, devices: int) -> Scheme | None:
+    """The split that a text states ("FSDP8 micro 2 full"); None where it states no ranks."""
+    ranks = {name.lower(): min(max(int(size), 1), 100_000) for name, size in _RANK.findall(layout)}
+    if not ranks.keys() & {"fsdp", "tp", "pp"}:
+        return None
+    tensor, pipeline = ranks.get("tp", 1), ranks.get("pp", 1)
+    again = next((kind for kind in ("selective", "full") if kind in layout.lower()), "none")
+    return Scheme(
+        tensor,
+        pipeline,
+        max(1, devices // (tensor * pipeline)),
+        stage=1 if pipeline > 1 or "fsdp0" in layout.lower() else 3,
+        micro=ranks.get("mbs", ranks.get("micro", 1)),
+        rounds=ranks.get("ga", ranks.get("accum", 1)),
+        recompute=again,
+    )
+
+
 class Question(NamedTuple):
     """What is trained in steps of `batch` tokens; `job` resolves names and rates once for all splits."""
 
@@ -67,9 +89,10 @@ class Question(NamedTuple):
 
 
 def room(accelerator: Accelerator, catalog: Catalog) -> float:
-    """Counted bytes a device has room for: what is used runs a little over what is counted."""
+    """Counted bytes a device has room for, half of the way to the worst that was used over the count."""
     usable = accelerator.memory_bytes * USABLE - rate(catalog, "training.workspace").value
-    return usable / rate(catalog, "training.memory").value
+    over = rate(catalog, "training.memory")
+    return usable / math.sqrt(over.value * over.high)
 
 
 def best(question: Question, cluster: Cluster, space: float) -> Choice | None:
@@ -143,14 +166,19 @@ def scheme_s(question: Question, scheme: Scheme, job: Job, k: Mapping[str, float
     """Device-seconds a token by the physics."""
     seconds = token_s(job, k)
     if question.subject.adapters:
-        again = FLOPS_AGAIN * job.recompute
-        spared = (FLOPS_FULL - FLOPS_ADAPTERS) / (FLOPS_FULL + again)
-        seconds -= spared * (token_s(job, k) - token_s(job._replace(rate=job.rate * 1e9), k))
+        seconds *= adapters_share(job, k)
     if scheme.data > 1 and not job.sharded:
         trained = question.subject.trained / (scheme.tensor * scheme.pipeline)
         sent = 2 * (scheme.data - 1) / scheme.data * GRADIENT * trained
         seconds += sent / job.link * scheme.devices / _step_tokens(question, scheme)
     return seconds
+
+
+def adapters_share(job: Job, k: Mapping[str, float]) -> float:
+    """Of the time of a token when only adapters are trained: what is left without the spared products."""
+    whole, without = token_s(job, k), token_s(job._replace(rate=math.inf), k)
+    spared = (FLOPS_FULL - FLOPS_ADAPTERS) / (FLOPS_FULL + FLOPS_AGAIN * job.recompute)
+    return 1 - spared * (whole - without) / whole
 
 
 def _step_tokens(question: Question, scheme: Scheme) -> float:
