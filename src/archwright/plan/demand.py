@@ -1,21 +1,46 @@
-"""How much work a text workload brings: requests, tokens, growth over the horizon.
+"""How much work the workloads bring: requests and tokens a second, runs a month, growth over the horizon.
 
 Month m (counted from 0) carries (1 + growth_per_year)^(m / 12) of today's load: growth compounds monthly.
 Capacity is planned for the busiest month's peak; consumption is the mean over all months. A month has 730 h.
+
+Machines that follow the load see three levels of a day: the peak for PEAK_SHARE of the open hours, the mean for the
+rest of them, OFF_HOURS_SHARE of the mean outside. That plans for somewhat more than the mean: on purpose, because
+levels that kept the mean exactly would let a higher peak cost less.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-from archwright.contract.needs import TEXT_KINDS, Length, Needs, Workload
+from archwright.contract.needs import SERVING_KINDS, TEXT_KINDS, Length, Needs, Period, Traffic, Workload
 
 HOURS_PER_MONTH = 730.0
+HOURS_PER_DAY = 24.0
 OFF_HOURS_SHARE = 0.05
+PEAK_SHARE = 1 / 8
+NO_TOKENS = Length(mean=0.0, p95=0.0)
+RUNS_PER_MONTH: dict[Period, float] = {
+    "day": HOURS_PER_MONTH / 24,
+    "week": HOURS_PER_MONTH / 168,
+    "month": 1.0,
+    "quarter": 1 / 3,
+}
+# Where the needs state no deadline, work with an end may take this share of the time until it starts again.
+DEADLINE_SHARE = 0.25
+PRETRAIN_DEADLINE_H = 2160.0
+
+
+class Level(NamedTuple):
+    """A part of the day: hours of it in a month, and requests a second during them, today."""
+
+    hours: float
+    rate: float
 
 
 class Demand(NamedTuple):
-    """The load of one text workload. Rates are requests per second, today; volumes are per month, today."""
+    """A steady load. Rates are requests per second, today; volumes are per month, today. Kinds without tokens have
+    lengths of 0.
+    """
 
     workload: Workload
     mean: float
@@ -24,6 +49,7 @@ class Demand(NamedTuple):
     output_tokens: Length
     growth: tuple[float, ...]
     requests_per_month: float
+    levels: tuple[Level, ...] = ()
 
     @property
     def peak_at_horizon(self) -> float:
@@ -39,33 +65,97 @@ class Demand(NamedTuple):
         return round(self.input_tokens.p95 + self.output_tokens.p95)
 
 
+class Job(NamedTuple):
+    """Work with an end, done again and again. `size` is what one run works through today: tokens, or GiB."""
+
+    workload: Workload
+    size: float
+    runs_per_month: float
+    deadline_h: float
+    growth: tuple[float, ...]
+
+
+def growth_of(traffic: Traffic | None, months: int) -> tuple[float, ...]:
+    yearly = traffic.growth_per_year if traffic is not None else 0.0
+    return tuple((1 + yearly) ** (month / 12) for month in range(months))
+
+
 def text_demands(needs: Needs) -> tuple[Demand, ...]:
-    """The workloads this release sizes: text in, text out, with a rate and both lengths."""
+    """Text in, text out, with a rate and both lengths."""
+    return tuple(demand for demand in steady_demands(needs) if demand.workload.kind in TEXT_KINDS)
+
+
+def steady_demands(needs: Needs) -> tuple[Demand, ...]:
+    """Every workload that answers requests as they come."""
     found = (demand_of(workload, needs.budget.horizon_months) for workload in needs.workloads)
     return tuple(demand for demand in found if demand is not None)
 
 
 def demand_of(workload: Workload, horizon_months: int) -> Demand | None:
     traffic = workload.traffic
-    if workload.kind not in TEXT_KINDS or traffic is None:
+    if workload.kind not in SERVING_KINDS or traffic is None or traffic.requests_per_second is None:
         return None
-    rate, reads, writes = traffic.requests_per_second, traffic.input_tokens, traffic.output_tokens
-    if rate is None or reads is None or writes is None:
+    reads, writes = traffic.input_tokens, traffic.output_tokens
+    if workload.kind in TEXT_KINDS and (reads is None or writes is None):
         return None
-    hours = traffic.hours_per_day
-    share = (hours + OFF_HOURS_SHARE * (24 - hours)) / 24
+    rate, hours = traffic.requests_per_second, traffic.hours_per_day
+    share = (hours + OFF_HOURS_SHARE * (HOURS_PER_DAY - hours)) / HOURS_PER_DAY
     return Demand(
         workload=workload,
         mean=rate.mean,
         peak=rate.peak,
-        input_tokens=reads,
-        output_tokens=writes,
-        growth=tuple((1 + traffic.growth_per_year) ** (month / 12) for month in range(horizon_months)),
+        input_tokens=reads or NO_TOKENS,
+        output_tokens=writes or NO_TOKENS,
+        growth=growth_of(traffic, horizon_months),
         requests_per_month=rate.mean * share * HOURS_PER_MONTH * 3600,
+        levels=levels_of(rate.mean, rate.peak, hours),
     )
 
 
-def unsized(needs: Needs) -> tuple[Workload, ...]:
-    """Workloads whose cost this release cannot say."""
-    sized = {demand.workload.name for demand in text_demands(needs)}
-    return tuple(workload for workload in needs.workloads if workload.name not in sized)
+def levels_of(mean: float, peak: float, hours_per_day: float) -> tuple[Level, ...]:
+    """Peak, mean and off-hours, in this order."""
+    days = HOURS_PER_MONTH / HOURS_PER_DAY
+    return (
+        Level(days * hours_per_day * PEAK_SHARE, peak),
+        Level(days * hours_per_day * (1 - PEAK_SHARE), mean),
+        Level(days * (HOURS_PER_DAY - hours_per_day), OFF_HOURS_SHARE * mean),
+    )
+
+
+def jobs(needs: Needs) -> tuple[Job, ...]:
+    """Every workload, or part of one, that runs to an end."""
+    found = (job_of(workload, needs.budget.horizon_months) for workload in needs.workloads)
+    return tuple(job for job in found if job is not None)
+
+
+def job_of(workload: Workload, horizon_months: int) -> Job | None:
+    growth = growth_of(workload.traffic, horizon_months)
+    if workload.kind == "data-processing":
+        return _data_job(workload, growth)
+    if workload.kind == "embedding":
+        return _corpus_job(workload, growth)
+    if workload.kind == "finetune" and workload.tokens is not None:
+        runs = RUNS_PER_MONTH[workload.every or "month"]
+        deadline = workload.deadline_h or DEADLINE_SHARE * HOURS_PER_MONTH / runs
+        return Job(workload, workload.tokens, runs, deadline, growth)
+    if workload.kind == "pretrain" and workload.tokens is not None:
+        deadline = workload.deadline_h or PRETRAIN_DEADLINE_H
+        return Job(workload, workload.tokens, 1 / horizon_months, deadline, growth)
+    return None
+
+
+def _data_job(workload: Workload, growth: tuple[float, ...]) -> Job | None:
+    traffic = workload.traffic
+    if traffic is None or traffic.gib_per_day is None:
+        return None
+    return Job(workload, traffic.gib_per_day, RUNS_PER_MONTH["day"], traffic.deadline_h or HOURS_PER_DAY, growth)
+
+
+def _corpus_job(workload: Workload, growth: tuple[float, ...]) -> Job | None:
+    """A corpus that is embedded, again at every refresh; without one, once in the horizon."""
+    traffic = workload.traffic
+    if traffic is None or traffic.documents is None or traffic.tokens_per_document is None:
+        return None
+    runs = RUNS_PER_MONTH[traffic.refresh] if traffic.refresh else 1 / len(growth)
+    deadline = traffic.deadline_h or DEADLINE_SHARE * HOURS_PER_MONTH / max(runs, 1.0)
+    return Job(workload, traffic.documents * traffic.tokens_per_document, runs, deadline, growth)

@@ -1,9 +1,10 @@
 """Options that buy answers by the token.
 
-Price of a month: requests x (input tokens x input price + output tokens x output price), mean over the horizon.
+Price of a month: requests x (input tokens x input price + output tokens x output price), month by month.
 Prices in the catalog come from one source, checked against a second; where they disagree the band covers both.
-A provider says nothing checkable here about where it computes, so data bound to a place rules it out: the
-option is priced and listed, not feasible, its residency unknown.
+Where a provider computes is a fact of the catalog; of whom nobody knows it, data bound to a place rule out: the
+option is priced and listed, not feasible, its residency unknown. What is not text runs on rented machines beside it,
+at the allowed cloud where it costs the least.
 """
 
 from __future__ import annotations
@@ -12,17 +13,23 @@ from collections.abc import Iterable
 from datetime import date, datetime
 from typing import NamedTuple
 
-from archwright.catalog.facts import Catalog
 from archwright.catalog.rows import BAND, HostedModel
 from archwright.contract.estimate import Estimate
-from archwright.contract.needs import Needs
+from archwright.contract.needs import TEXT_KINDS
 from archwright.contract.plan import Miss
+from archwright.plan.assemble import Built
+from archwright.plan.candidates import Task
 from archwright.plan.demand import Demand
+from archwright.plan.fleet import Where
+from archwright.plan.house import World
 from archwright.plan.ledger import Ledger
 from archwright.plan.models import UNKNOWN, floor_misses, standing
 from archwright.plan.money import USD, Draft
-from archwright.plan.residency import bounds_of, in_words
-from archwright.plan.terms import Term, recurring
+from archwright.plan.parts import Part, joined
+from archwright.plan.rented import Found
+from archwright.plan.residency import bounds_of, in_words, place_inside
+from archwright.plan.sites import at_sites, nowhere_else
+from archwright.plan.terms import Term, following
 
 PLACEMENT = "hosted-api"
 MONTH = f"{USD}/month"
@@ -40,33 +47,74 @@ class Bought(NamedTuple):
 class HostedPlanner:
     """Prices every hosted provider that the needs allow."""
 
-    def __init__(self, needs: Needs, catalog: Catalog, ledger: Ledger, now: datetime) -> None:
-        self._needs, self._catalog, self._ledger, self._today = needs, catalog, ledger, now.date()
-        self._open = {name.lower(): name for name in catalog.models}
+    def __init__(self, world: World, ledger: Ledger, tasks: tuple[Task, ...], now: datetime) -> None:
+        self._world, self._needs, self._catalog, self._ledger = world, world.needs, world.catalog, ledger
+        self._today = now.date()
+        text = [task for task in tasks if task.demand is not None and task.workload.kind in TEXT_KINDS]
+        self._text = tuple(text)
+        self._rest = tuple(task for task in tasks if task not in text)
 
-    def drafts(self, demands: tuple[Demand, ...]) -> Iterable[Draft]:
+    def options(self, clouds: tuple[str, ...]) -> Iterable[Built]:
         sold = {model.provider for model in self._catalog.hosted}
         named = set(self._needs.placement.clouds or ()) & sold
-        for provider in sorted(named or sold):
-            yield self._draft(provider, demands)
+        beside = self._beside(clouds if "cloud" in self._needs.placement.allow else ())
+        for provider in sorted(named or sold) if self._text else ():
+            yield self._option(provider, beside)
 
-    def _draft(self, provider: str, demands: tuple[Demand, ...]) -> Draft:
-        bought = [self._buy(provider, demand) for demand in demands]
-        priced = [part.term for part in bought if part.term is not None]
-        limits = {in_words(bounds_of(self._needs, d.workload)) for d in demands if bounds_of(self._needs, d.workload)}
-        residency = [Miss(constraint="residency", value=UNKNOWN, limit=limit) for limit in sorted(limits)]
-        notes = [note for part in bought for note in part.notes]
-        if residency:
-            notes.append(f"the catalog does not know where {provider} processes data: ask it, then judge again")
-        return Draft(
-            name=f"{PLACEMENT}-{provider}",
-            placement="hosted-api",
-            provider=provider,
-            misses=(*(miss for part in bought for miss in part.misses), *residency),
-            terms=tuple(priced) if len(priced) == len(bought) else None,
-            models={d.workload.name: part.model for d, part in zip(demands, bought, strict=True) if part.model},
-            notes=tuple(notes),
+    def _option(self, provider: str, beside: Found) -> Built:
+        bought = [self._buy(provider, task.demand) for task in self._text if task.demand is not None]
+        priced = tuple(part.term for part in bought if part.term is not None)
+        models = {task.workload.name: p.model for task, p in zip(self._text, bought, strict=True) if p.model}
+        places, misses = self._places(provider, tuple(models.values()))
+        rented = joined(self._world.writer.rented(pick) for pick in beside.picks)
+        part = Part(
+            terms=priced,
+            models=models,
+            misses=(*(miss for one in bought for miss in one.misses), *misses, *beside.misses),
+            notes=(*(note for one in bought for note in one.notes), *beside.notes),
         )
+        known = tuple(place for place in places if place in self._catalog.countries) if not misses else ()
+        regions = sorted({*known, *(fleet.where.region for fleet in rented.fleets)})
+        draft = Draft(f"{PLACEMENT}-{provider}", "hosted-api", provider, regions=tuple(regions))
+        home = known[0] if known else self._needs.organisation.country
+        where = (Where("hosted-api", provider, known[0] if known else "", home),)
+        missing = [task.name for task in self._rest if task.name not in {pick.task.name for pick in beside.picks}]
+        if missing:
+            draft = draft._replace(notes=(f"the price leaves out what it cannot do: {', '.join(missing)}",))
+        return self._world.assembler.built(draft, joined([part, rented]), where, whole=len(priced) == len(self._text))
+
+    def _places(self, provider: str, models: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[Miss, ...]]:
+        """Where the models process, and what that breaks."""
+        every = [self._catalog.hosted_places(provider, model) for model in models]
+        places = tuple(sorted({place for known in every if known is not None for place in known}))
+        unknown, misses = None in every, dict[Miss, None]()
+        for task in self._text:
+            bounds = bounds_of(self._needs, task.workload)
+            outside = [place for place in places if not place_inside(self._catalog, bounds, place)]
+            if bounds and (unknown or outside):
+                value = ", ".join(outside) or UNKNOWN
+                misses[Miss(constraint="residency", value=value, limit=in_words(bounds))] = None
+        return places, tuple(misses)
+
+    def _beside(self, clouds: tuple[str, ...]) -> Found:
+        """The cheapest machines for what is not text, the same for every provider."""
+        misses = [nowhere_else(task, "a hosted model") for task in self._rest if at_sites(task)]
+        named = {task.name for task in self._text}
+        bound = [task for task in self._rest if task.follows in named]
+        for task in bound:
+            limit = "a model whose weights can be had"
+            misses.append(Miss(constraint=f"{task.name}.base", value="a hosted model", limit=limit))
+        free = tuple(task for task in self._rest if task not in bound)
+        found = [self._world.renter.find(cloud, free) for cloud in clouds]
+        whole = [one for one in found if len(one.picks) == len(free)]
+        if not whole:
+            limit = "machines rented beside it"
+            misses += [
+                Miss(constraint=f"{task.name}.placement", value="not sold by the token", limit=limit) for task in free
+            ]
+            return Found((), tuple(misses))
+        best = min(whole, key=lambda one: (len(one.misses), sum(pick.usd for pick in one.picks)))
+        return best._replace(misses=(*best.misses, *misses))
 
     def _buy(self, provider: str, demand: Demand) -> Bought:
         """The cheapest model that passes the floors, else the cheapest whose quality nobody reported, as a miss."""
@@ -85,9 +133,9 @@ class HostedPlanner:
             notes.append(f"{workload.name}: no {provider} model has a reported figure for the floor; cheapest priced")
         if model.deprecation_date:
             notes.append(f"{model.id} is withdrawn on {model.deprecation_date}; successor: {model.successor or 'none'}")
-        price, months = self._price(model, demand), self._needs.budget.horizon_months
-        line = f"{workload.name}: {provider} tokens"
-        term = recurring(line, "tokens", price.value, months, (self._ledger.drive(price),))
+        price, line = self._price(model, demand), f"{workload.name}: {provider} tokens"
+        monthly = (price.value * growth / demand.mean_growth for growth in demand.growth)
+        term = following(line, "tokens", monthly, (self._ledger.drive(price),))
         return Bought(term, model.id, misses, tuple(notes))
 
     def _offered(self, provider: str, demand: Demand) -> list[HostedModel]:
@@ -105,9 +153,9 @@ class HostedPlanner:
         ]
 
     def _reported(self, model: HostedModel, demand: Demand) -> dict[str, float | None]:
-        """A hosted model that is an open one under the same name has that one's figures."""
-        known = self._open.get(model.id.lower(), model.id)
-        return {benchmark: self._catalog.quality(known, benchmark) for benchmark in demand.workload.quality}
+        """Its own figures, else those of the open model of the same name."""
+        known = self._catalog.hosted_quality(model.provider, model.id)
+        return {benchmark: known.get(benchmark) for benchmark in demand.workload.quality}
 
     def _month_usd(self, model: HostedModel, demand: Demand) -> float:
         return self._usd(demand, model.input_usd_per_token, model.output_usd_per_token)

@@ -1,48 +1,48 @@
-"""What this release does not size, said plainly: placements, workload kinds, and parts of the bill."""
+"""What this release does not size, said plainly."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from archwright.contract.needs import Needs, Placement
+from archwright.contract.needs import Needs
 from archwright.contract.plan import Miss
-from archwright.plan.demand import unsized
+from archwright.plan.candidates import Task
 from archwright.plan.ledger import Ledger
 from archwright.plan.money import Draft
 
-UNSIZED_PLACEMENTS: tuple[Placement, ...] = ("on-premises", "hybrid", "serverless")
 NOT_YET = "not sized yet"
 
 
-def unsized_drafts(needs: Needs, ledger: Ledger) -> Iterable[Draft]:
-    """One option per allowed placement that nobody can price yet: visible, never chosen."""
-    for placement in UNSIZED_PLACEMENTS:
-        if placement in needs.placement.allow:
-            ledger.leave_out(f"placement {placement}: a later release sizes and prices it")
-            yield Draft(
-                name=placement,
-                placement=placement,
-                provider=placement,
-                misses=(Miss(constraint=NOT_YET, value=placement, limit=None),),
-                notes=("listed because the needs allow it; a later release sizes it",),
-            )
+def unsized(needs: Needs, tasks: tuple[Task, ...]) -> tuple[str, ...]:
+    """Workloads whose cost is in no option: their traffic says too little."""
+    sized = {task.workload.name for task in tasks}
+    return tuple(workload.name for workload in needs.workloads if workload.name not in sized)
 
 
-def say_what_is_missing(needs: Needs, ledger: Ledger) -> tuple[str, ...]:
+def say_what_is_missing(needs: Needs, tasks: tuple[Task, ...], ledger: Ledger) -> tuple[str, ...]:
     """Fills the plan's `not_sized`; returns the names of the workloads whose cost is in no option."""
-    missing = unsized(needs)
-    for workload in missing:
-        ledger.leave_out(f"workload {workload.name} ({workload.kind}): its cost is not included yet")
+    missing = unsized(needs, tasks)
+    kinds = {workload.name: workload.kind for workload in needs.workloads}
+    for name in missing:
+        ledger.leave_out(f"workload {name} ({kinds[name]}): its cost is not included, its traffic says too little")
     for workload in needs.workloads:
         if workload.traffic is not None and workload.traffic.regions:
-            places = ", ".join(workload.traffic.regions)
-            ledger.leave_out(f"workload {workload.name}: one region serves all; traffic from {places} is not split yet")
-    if needs.data:
-        stored = sum(data.size_gib for data in needs.data)
-        ledger.leave_out(f"storage of {stored:,.10g} GiB, network and egress: not priced yet")
-    if needs.placement.spot:
-        ledger.leave_out("spot prices: allowed, but every price is on-demand yet")
-    if needs.placement.owned:
-        ledger.leave_out("owned machines: kept, but not planned with yet")
-    ledger.leave_out("commitments of one and three years: not priced yet", "staff: not priced yet")
-    return tuple(workload.name for workload in missing)
+            places = ", ".join(f"{place} {share:.0%}" for place, share in workload.traffic.regions.items())
+            ledger.leave_out(
+                f"workload {workload.name}: one region answers all of its traffic ({places}); the way there and back "
+                "(about 0.1 to 0.3 s between continents) comes on top of its latencies, which count from the gateway"
+            )
+    return missing
+
+
+def serverless_drafts(needs: Needs, ledger: Ledger) -> Iterable[Draft]:
+    """No row states a price by the second: visible, never chosen."""
+    if "serverless" in needs.placement.allow:
+        ledger.leave_out("placement serverless: the catalog has no price by the second, and no time of a cold start")
+        yield Draft(
+            name="serverless",
+            placement="serverless",
+            provider="serverless",
+            misses=(Miss(constraint="price", value=None, limit="a price by the second in the catalog"),),
+            notes=("listed because the needs allow it",),
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -12,48 +13,71 @@ from archwright.contract.estimate import Estimate
 from archwright.contract.needs import Needs, NeedsSource
 from archwright.contract.plan import MachineFacts, Miss, Option, Plan, StackLine, WorkloadPlan
 from archwright.contract.record import replace
+from archwright.plan.assemble import Assembler, Built
 from archwright.plan.assumptions import state_defaults
-from archwright.plan.choose import choose, why_infeasible
-from archwright.plan.cloud import CloudPlanner
+from archwright.plan.candidates import Sizer, tasks_of
+from archwright.plan.choose import why_infeasible
+from archwright.plan.cloud import CloudPlanner, clouds_of
 from archwright.plan.controls import controls_of
-from archwright.plan.demand import Demand, text_demands
+from archwright.plan.decision import conclude
+from archwright.plan.demand import text_demands
+from archwright.plan.fleet import Chosen
 from archwright.plan.hosted import HostedPlanner
-from archwright.plan.later import NOT_YET, say_what_is_missing, unsized_drafts
+from archwright.plan.house import HousePlanner, World
+from archwright.plan.later import NOT_YET, say_what_is_missing, serverless_drafts
 from archwright.plan.ledger import Ledger
 from archwright.plan.local import LocalPlanner
 from archwright.plan.money import Draft, Purse
-from archwright.plan.predictions import promises
-from archwright.plan.serve import Served
+from archwright.plan.parts import Serving, Writer
+from archwright.plan.predictions import Promised, promises
+from archwright.plan.rented import Renter
+from archwright.plan.sections import sections_of
+from archwright.plan.serve import Served, served_of
+from archwright.plan.settle import Settler
+from archwright.plan.stale import refuse_stale, stale_facts
 
 SEED_DIGITS = 8
 NOTHING = Miss(constraint=NOT_YET, value="every workload", limit=None)
 
 
 class Looked(NamedTuple):
-    """An option and, where something of ours would serve, what its predictions need."""
+    """A draft and, where something of ours would serve texts, what its predictions need."""
 
-    option: Option
-    served: tuple[Served, ...]
+    draft: Draft
+    serving: tuple[Serving, ...] = ()
+    served: tuple[Served, ...] = ()
 
 
-def make_plan(needs: Needs, source: NeedsSource, catalog: Catalog, machine: MachineFacts | None, now: datetime) -> Plan:
-    """The plan; `chosen` is None when no option satisfies the needs (`why_infeasible` says why).
+def make_plan(
+    needs: Needs,
+    source: NeedsSource,
+    catalog: Catalog,
+    machine: MachineFacts | None,
+    now: datetime,
+    *,
+    accept_stale: bool = False,
+) -> Plan:
+    """The plan; `chosen` is None when no option satisfies the needs (`why_infeasible` says why). Facts too old to buy
+    by rule options out, unless `accept_stale`.
 
     Raises MissingError AW-GET-01 when only this machine is allowed and it was not probed.
     """
-    ledger, demands = Ledger(), text_demands(needs)
+    ledger = Ledger()
     machine = _measured(machine, ledger) if machine is not None else None
     state_defaults(needs, ledger)
-    missing = say_what_is_missing(needs, ledger)
-    looked = _look(needs, catalog, ledger, (demands, missing), (machine, now, _seed(source)))
-    chosen, options = choose(tuple(one.option for one in looked), needs.placement.prefer)
-    served = next((one.served for one in looked if one.option.name == chosen), ())
-    promised = promises(served, ledger)
-    options = tuple(_noted(one, promised.notes) if one.name == chosen else one for one in options)
-    option = next((one for one in options if one.name == chosen), None)
-    if option is not None and not served:
-        ledger.leave_out(f"latency and throughput of {option.provider}: not promised, nothing of ours serves there")
+    planner = Planner(needs, catalog, ledger, _seed(source))
+    looked = planner.look(machine, now)
+    if not accept_stale:
+        looked = [one._replace(draft=refuse_stale(one.draft, catalog)) for one in looked]
+    drafts, purse = tuple(one.draft for one in looked), planner.purse
+    concluded = conclude(needs, purse.options(drafts), drafts, ledger, purse)
+    best = next((one for one in looked if one.draft.name == concluded.chosen), None)
+    promised, served = planner.promised(best)
+    options = tuple(_noted(o, promised.notes) if o.name == concluded.chosen else o for o in concluded.options)
+    option = next((one for one in options if one.name == concluded.chosen), None)
     controls = controls_of(needs, catalog, ledger)
+    fleets = best.draft.fleets if best is not None else ()
+    sections = sections_of(Chosen(needs, catalog, ledger, option, fleets))
     made = Plan(
         needs_file=source.file,
         needs_digest=source.digest,
@@ -62,18 +86,21 @@ def make_plan(needs: Needs, source: NeedsSource, catalog: Catalog, machine: Mach
         organisation=needs.organisation.name,
         currency=needs.budget.currency,
         horizon_months=needs.budget.horizon_months,
-        chosen=chosen,
+        chosen=concluded.chosen,
         options=options,
         workloads=_workloads(needs, option),
         pools=option.pools if option is not None else (),
         predictions=promised.predictions,
         controls=controls,
         assumptions=ledger.assumptions,
-        bases=ledger.bases(options, promised.predictions, machine),
+        bases=ledger.bases(options, promised.predictions, machine, concluded.decision, sections),
         loads=tuple(one.spec.load for one in served),
         stack=_stack(needs, catalog, option),
         not_sized=ledger.not_sized,
         machine=machine,
+        decision=concluded.decision,
+        sections=sections,
+        stale_facts=stale_facts(drafts, catalog),
     )
     # Through its own file form once: a whole number in a field of fractions would change the digest when read back.
     return msgspec.json.decode(msgspec.json.encode(made), type=Plan)
@@ -107,34 +134,87 @@ def _seed(source: NeedsSource) -> int:
     return int(source.digest[:SEED_DIGITS], 16) % 2**31
 
 
-def _look(
-    needs: Needs,
-    catalog: Catalog,
-    ledger: Ledger,
-    work: tuple[tuple[Demand, ...], tuple[str, ...]],
-    world: tuple[MachineFacts | None, datetime, int],
-) -> list[Looked]:
-    """Every allowed placement, in a fixed order; nothing sizable leaves only the unsized ones."""
-    (demands, missing), (machine, now, seed) = work, world
-    purse, allow = Purse(needs.budget, catalog, ledger), needs.placement.allow
-    drafts: list[tuple[Draft, tuple[Served, ...]]] = []
-    if "this-machine" in allow:
-        drafts.append(LocalPlanner(needs, catalog, ledger, seed).plan(demands, machine))
-    if "cloud" in allow:
-        drafts.extend(CloudPlanner(needs, catalog, ledger, seed).options(demands))
-    if "hosted-api" in allow:
-        drafts.extend((draft, ()) for draft in HostedPlanner(needs, catalog, ledger, now).drafts(demands))
-    drafts.extend((draft, ()) for draft in unsized_drafts(needs, ledger))
-    return [Looked(purse.option(_complete(draft, demands, missing)), served) for draft, served in drafts]
+class Planner:
+    """Looks at every placement the needs allow."""
 
+    def __init__(self, needs: Needs, catalog: Catalog, ledger: Ledger, seed: int) -> None:
+        self._needs, self._catalog, self._ledger, self._seed = needs, catalog, ledger, seed
+        self.purse = Purse(needs.budget, catalog, ledger)
+        self._tasks = tasks_of(needs, catalog)
+        self._missing = say_what_is_missing(needs, self._tasks, ledger)
+        sizer, writer = Sizer(catalog), Writer(catalog, ledger)
+        self._world = World(
+            needs=needs,
+            catalog=catalog,
+            sizer=sizer,
+            renter=Renter(needs, catalog, sizer),
+            writer=writer,
+            settler=Settler(catalog, ledger, writer),
+            assembler=Assembler(needs, catalog, ledger),
+            usd=1 / self.purse.rate,
+        )
 
-def _complete(draft: Draft, demands: tuple[Demand, ...], missing: tuple[str, ...]) -> Draft:
-    """An option that sizes nothing is no option; one that leaves workloads out says so."""
-    if not demands:
-        return draft._replace(misses=(*draft.misses, NOTHING), terms=None)
-    if missing and draft.terms is not None:
-        return draft._replace(notes=(*draft.notes, f"for the sized workloads only; not included: {', '.join(missing)}"))
-    return draft
+    def look(self, machine: MachineFacts | None, now: datetime) -> list[Looked]:
+        """Every allowed placement, in a fixed order."""
+        allow, found = self._needs.placement.allow, list[Looked]()
+        if "this-machine" in allow:
+            found.append(self._local(machine))
+        found += [Looked(one.draft, one.serving) for one in self._elsewhere(now)]
+        found += [Looked(draft) for draft in serverless_drafts(self._needs, self._ledger)]
+        return [one._replace(draft=self._complete(one.draft)) for one in found]
+
+    def _elsewhere(self, now: datetime) -> Iterable[Built]:
+        allow, tasks = self._needs.placement.allow, self._tasks
+        clouds = clouds_of(self._world, self._ledger) if {"cloud", "hybrid"} & set(allow) else ()
+        if {"on-premises", "hybrid"} & set(allow):
+            house = HousePlanner(self._world, tasks)
+            if "on-premises" in allow:
+                yield house.on_premises()
+            if "hybrid" in allow:
+                yield from (house.hybrid(provider) for provider in clouds)
+        if "cloud" in allow:
+            yield from CloudPlanner(self._world, self._ledger, tasks).options(clouds)
+        if "hosted-api" in allow:
+            yield from HostedPlanner(self._world, self._ledger, tasks, now).options(clouds)
+
+    def _local(self, machine: MachineFacts | None) -> Looked:
+        """Texts only: nothing predicts other work on the machine at hand."""
+        demands = text_demands(self._needs)
+        local = LocalPlanner(self._needs, self._catalog, self._ledger, self._seed).plan(demands, machine)
+        texts = {demand.workload.name for demand in demands}
+        others = [workload.name for workload in self._needs.workloads if workload.name not in texts]
+        draft = local.draft
+        if others:
+            note = f"for the texts only; not included: {', '.join(others)}"
+            self._ledger.leave_out(f"on this machine: {', '.join(others)} (texts only are planned there yet)")
+            draft = draft._replace(notes=(*draft.notes, note))
+        return Looked(
+            draft if demands else draft._replace(misses=(*draft.misses, NOTHING), terms=None), (), local.served
+        )
+
+    def _complete(self, draft: Draft) -> Draft:
+        """An option that sizes nothing is no option; one that leaves workloads out says so."""
+        if not self._tasks:
+            return draft._replace(misses=(*draft.misses, NOTHING), terms=None)
+        if self._missing and draft.terms is not None:
+            note = f"for the sized workloads only; not included: {', '.join(self._missing)}"
+            return draft._replace(notes=(*draft.notes, note))
+        return draft
+
+    def promised(self, best: Looked | None) -> tuple[Promised, tuple[Served, ...]]:
+        """Only the chosen option is predicted in full."""
+        if best is None:
+            return Promised(), ()
+        served = best.served or tuple(self._served(one) for one in best.serving)
+        if not served:
+            name = best.draft.provider
+            self._ledger.leave_out(
+                f"latency and throughput of {name}: not promised, nothing of ours answers texts there"
+            )
+        return promises(served, self._ledger), served
+
+    def _served(self, one: Serving) -> Served:
+        return served_of(one.demand, one.steady, one.machine, self._catalog, replicas=one.machines, seed=self._seed)
 
 
 def _noted(option: Option, notes: tuple[str, ...]) -> Option:
@@ -153,7 +233,8 @@ def _workloads(needs: Needs, option: Option | None) -> tuple[WorkloadPlan, ...]:
 def _stack(needs: Needs, catalog: Catalog, option: Option | None) -> tuple[StackLine, ...]:
     """What an organisation runs already stays, unpriced; the rest of what this release provides is ours."""
     kept = [StackLine(function=e.kind, product=e.product, existing=True, url=e.url) for e in needs.existing]
-    engines = {catalog.engines[pool.launch.engine].product for pool in (option.pools if option is not None else ())}
+    pools = option.pools if option is not None else ()
+    engines = {catalog.engines[name].product for pool in pools if (name := pool.launch.engine) in catalog.engines}
     ours = [StackLine(function=name, product="archwright") for name in ("gateway", "access", "monitoring")]
     ours += [StackLine(function="engine", product=product) for product in sorted(engines)]
     taken = {line.function for line in kept}

@@ -86,10 +86,15 @@ def floor_misses(workload: Workload, reported: Mapping[str, float | None]) -> li
     return found
 
 
+def permitted(workload: Workload, model: ModelSpec) -> bool:
+    """A conditional licence is permitted: its condition is printed."""
+    return workload.licence != "commercial" or model.commercial_use != "no"
+
+
 def _misses(demand: Demand, model: ModelSpec) -> tuple[Miss, ...]:
     """What rules a model out whatever its quality."""
     workload, found = demand.workload, []
-    if workload.licence == "commercial" and model.commercial_use == "no":
+    if not permitted(workload, model):
         found.append(Miss(constraint=f"{workload.name}.licence", value=model.licence, limit="commercial"))
     if model.context_tokens < demand.context_tokens:
         value, limit = model.context_tokens, demand.context_tokens

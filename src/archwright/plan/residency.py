@@ -41,3 +41,9 @@ def _holds(catalog: Catalog, place: str, country: str | None) -> bool:
 def in_words(bounds: Bounds) -> str:
     """ "US", "DE or FR, and EEA": what a miss prints as its limit."""
     return ", and ".join(dict.fromkeys(" or ".join(group) for group in bounds)) or ANYWHERE
+
+
+def place_inside(catalog: Catalog, bounds: Bounds, place: str) -> bool:
+    """Whether all of `place`, a country or a group of countries, lies inside."""
+    members = [row.country for row in catalog.countries.values() if place in row.places] or [place]
+    return all(country_inside(catalog, bounds, country) for country in members)

@@ -1,0 +1,251 @@
+"""What may do a workload's work: tasks, the machine types that are to be had, and what one of them carries.
+
+Sizing is asked once for each kind of machine: two offers of the same accelerators at different prices, or in
+different regions, carry the same. Of machines only the Pareto front is kept: one is dropped only when another costs no
+more in any way it can be had and carries at least as much, so nothing that could win is lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from archwright.catalog.cost_rows import Node
+from archwright.catalog.facts import Catalog
+from archwright.catalog.rows import Accelerator, ModelSpec, Offer
+from archwright.contract.needs import TEXT_KINDS, Needs, Workload
+from archwright.contract.plan import Miss
+from archwright.errors import CatalogError
+from archwright.plan.demand import Demand, Job, jobs, steady_demands
+from archwright.plan.fleet import Where
+from archwright.plan.models import Candidates, open_models, permitted
+from archwright.sizing.capacity import TextLoad, steady_text
+from archwright.sizing.dataflow import batch_data
+from archwright.sizing.embedding import batch_embedding, embedding_models, steady_embedding
+from archwright.sizing.machine import Batch, Machine, Steady
+from archwright.sizing.scale_training import batch_finetune, batch_pretrain
+from archwright.sizing.tabular import steady_tabular
+from archwright.sizing.vision import steady_image
+
+
+class Task(NamedTuple):
+    """A steady load or a job (one of `demand` and `job`), and the models that may do it; None stands for no model of
+    the catalog. `follows` names the workload whose model is taken.
+    """
+
+    name: str
+    workload: Workload
+    demand: Demand | None
+    job: Job | None
+    models: tuple[ModelSpec | None, ...] = ()
+    follows: str | None = None
+    misses: tuple[Miss, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+class Host(NamedTuple):
+    """A machine type at a place: rented (`offer`), or bought or owned (`node`)."""
+
+    where: Where
+    machine: Machine
+    offer: Offer | None = None
+    node: Node | None = None
+
+
+def tasks_of(needs: Needs, catalog: Catalog) -> tuple[Task, ...]:
+    """Every workload's work, in the order of the needs; an embedding workload may have a steady load and a job."""
+    steady = {demand.workload.name: demand for demand in steady_demands(needs)}
+    ends = {job.workload.name: job for job in jobs(needs)}
+    found = list[Task]()
+    for workload in needs.workloads:
+        demand, job = steady.get(workload.name), ends.get(workload.name)
+        if demand is not None:
+            found.append(_with_models(Task(workload.name, workload, demand, None), catalog))
+        if job is not None and demand is not None:
+            found.append(Task(f"{workload.name}-refresh", workload, None, job, follows=workload.name))
+        elif job is not None:
+            found.append(_job_task(Task(workload.name, workload, None, job), needs, catalog))
+    return tuple(found)
+
+
+def _job_task(task: Task, needs: Needs, catalog: Catalog) -> Task:
+    base = task.workload.base
+    if task.workload.kind != "finetune" or base is None:
+        return _with_models(task, catalog)
+    if any(workload.name == base for workload in needs.workloads):
+        return task._replace(follows=base)
+    try:
+        return task._replace(models=(catalog.model(base),))
+    except CatalogError:
+        return task._replace(misses=(Miss(constraint=f"{task.name}.base", value="not an open model", limit=base),))
+
+
+def _with_models(task: Task, catalog: Catalog) -> Task:
+    if task.workload.kind in TEXT_KINDS and task.demand is not None:
+        found = open_models(task.demand, catalog)
+    elif task.workload.kind == "embedding":
+        found = _embedders(task, catalog)
+    else:
+        return task._replace(models=(None,))
+    return task._replace(models=found.models, misses=found.misses, notes=found.notes)
+
+
+def _embedders(task: Task, catalog: Catalog) -> Candidates:
+    models = tuple(model for model in embedding_models(catalog) if permitted(task.workload, model))
+    fixed = task.workload.model
+    if fixed is not None:
+        models = tuple(model for model in models if model.id.lower() == fixed.lower())
+    miss = Miss(constraint=f"{task.name}.model", value=None, limit=fixed or "an embedding model")
+    return Candidates(models, () if models else (miss,))
+
+
+class Sizer:
+    """Asks sizing, once for each question."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+        self._steady: dict[tuple[object, ...], Steady | None] = {}
+        self._batch: dict[tuple[object, ...], Batch | None] = {}
+
+    def steady(self, demand: Demand, model: ModelSpec | None, machine: Machine) -> Steady | None:
+        """What one machine carries of the load; None when it does not hold the model."""
+        key = (demand.workload.name, model.id if model is not None else "", alike(machine))
+        if key not in self._steady:
+            self._steady[key] = self._carried(demand, model, machine)
+        return self._steady[key]
+
+    def batch(self, job: Job, model: ModelSpec | None, machine: Machine) -> Batch | None:
+        """What one run takes on such machines; None when they cannot do it."""
+        key = (job.workload.name, model.id if model is not None else "", alike(machine), machine.network_bytes_per_s)
+        if key not in self._batch:
+            self._batch[key] = self._worked(job, model, machine)
+        return self._batch[key]
+
+    def _carried(self, demand: Demand, model: ModelSpec | None, machine: Machine) -> Steady | None:
+        workload, catalog = demand.workload, self._catalog
+        traffic, slo = workload.traffic, workload.slo
+        if traffic is None:
+            return None
+        if workload.kind in TEXT_KINDS:
+            load = TextLoad(workload.name, demand.input_tokens, demand.output_tokens, slo)
+            return steady_text(machine, model, load, catalog) if model is not None else None
+        if workload.kind == "embedding":
+            reads = demand.input_tokens
+            return steady_embedding(machine, model, workload.name, reads, slo, catalog) if model is not None else None
+        if workload.kind == "image-classification":
+            pixels, size = traffic.image_pixels or 0.0, traffic.parameters or 0.0
+            return steady_image(machine, workload.name, pixels, size, slo, catalog)
+        return steady_tabular(machine, workload.name, traffic.features or 0, slo, catalog)
+
+    def _worked(self, job: Job, model: ModelSpec | None, machine: Machine) -> Batch | None:
+        workload, catalog = job.workload, self._catalog
+        if workload.kind == "data-processing":
+            return batch_data(machine, job.size, workload.name, catalog)
+        if workload.kind == "pretrain":
+            return batch_pretrain(machine, workload.parameters or 0.0, job.size, workload.name, catalog)
+        if model is None:
+            return None
+        if workload.kind == "embedding":
+            return batch_embedding(machine, model, workload.name, job.size, catalog)
+        return batch_finetune(machine, model, workload.method or "lora", job.size, workload.name, catalog)
+
+
+def alike(machine: Machine) -> tuple[object, ...]:
+    """Machines that sizing cannot tell apart: with accelerators, the host hardly matters."""
+    if machine.accelerator is not None:
+        return (machine.accelerator.id, machine.accelerator_count)
+    return ("", machine.cores, machine.ram_bytes)
+
+
+class Hosts:
+    """The machine types that the needs allow, by place."""
+
+    def __init__(self, needs: Needs, catalog: Catalog) -> None:
+        self._needs, self._catalog = needs, catalog
+        named = needs.placement.accelerators
+        self._pinned = None if named is None else frozenset(row.id for name in named for row in catalog.family(name))
+        self._driven = {engine.kind for engine in catalog.engines.values()}
+
+    def rented(self, provider: str) -> tuple[Host, ...]:
+        """Whole machines with a list price; accelerators only where an engine drives them."""
+        found = []
+        for offer in self._catalog.offers:
+            if offer.provider != provider or not offer.on_demand_usd_per_hour or offer.accelerator_share != 1:
+                continue
+            device = self._catalog.accelerators.get(offer.accelerator or "")
+            if (offer.accelerator is None or self._drives(device)) and self._allowed(offer.accelerator):
+                place = self._catalog.region(provider, offer.region)
+                where = Where("cloud", provider, offer.region, place.country if place is not None else "")
+                found.append(Host(where, _of_offer(offer, device), offer=offer))
+        return tuple(found)
+
+    def bought(self, where: Where) -> tuple[Host, ...]:
+        """Machines to buy for the house."""
+        found = []
+        for node in self._catalog.nodes.values():
+            device = self._catalog.accelerators.get(node.accelerator or "")
+            if (node.accelerator is None or self._drives(device)) and self._allowed(node.accelerator):
+                found.append(Host(where, _of_node(node, device), node=node))
+        return tuple(found)
+
+    def _drives(self, device: Accelerator | None) -> bool:
+        return device is not None and device.kind in self._driven
+
+    def _allowed(self, accelerator: str | None) -> bool:
+        """A pinned list says which accelerators may be used; machines without any are not accelerators."""
+        return self._pinned is None or accelerator is None or accelerator in self._pinned
+
+
+def _of_offer(offer: Offer, device: Accelerator | None) -> Machine:
+    return Machine(
+        id=offer.instance_type,
+        accelerator=device,
+        accelerator_count=offer.accelerator_count,
+        cores=offer.vcpu,
+        ram_bytes=float(offer.ram_bytes),
+        network_bytes_per_s=offer.network_bytes_per_s,
+    )
+
+
+def _of_node(node: Node, device: Accelerator | None) -> Machine:
+    return Machine(
+        id=node.id,
+        accelerator=device,
+        accelerator_count=node.accelerator_count,
+        cores=node.cores,
+        ram_bytes=float(node.ram_bytes),
+        network_bytes_per_s=node.network_bytes_per_s,
+    )
+
+
+class Carrying(NamedTuple):
+    """A machine type, the model on it and what it does."""
+
+    host: Host
+    model: ModelSpec | None
+    prices: tuple[float, ...]
+    steady: Steady
+
+
+def front(found: Iterable[Carrying]) -> tuple[Carrying, ...]:
+    """Without those that another one beats: no dearer in any way, no less work, no more broken limits."""
+    kept: list[Carrying] = []
+    for one in sorted(found, key=_strength):
+        if not any(_beats(other, one) for other in kept):
+            kept.append(one)
+    return tuple(kept)
+
+
+def _strength(one: Carrying) -> tuple[float, float, float, str, str]:
+    model = one.model
+    size = float(model.parameters) if model is not None else 0.0
+    capacity = one.steady.requests_per_s.value
+    return (one.prices[0], -capacity, size, one.host.machine.id, f"{one.host.where.region} {model.id if model else ''}")
+
+
+def _beats(strong: Carrying, weak: Carrying) -> bool:
+    return (
+        len(strong.steady.misses) <= len(weak.steady.misses)
+        and strong.steady.requests_per_s.value >= weak.steady.requests_per_s.value
+        and all(a <= b for a, b in zip(strong.prices, weak.prices, strict=True))
+    )

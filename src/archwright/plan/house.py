@@ -1,0 +1,237 @@
+"""Options with machines in the house: all of it there (on-premises), or part of it at a cloud (hybrid).
+
+Data of people (personal, health, payment) stay in the house; other work goes where it costs the least, and a steady
+load may stay up to its mean and send its peaks out. The program of optimise.py decides all of it at once; what an
+option pays beside machines is known only afterwards, so limits that it breaks by that are tightened and it is asked
+again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from archwright.catalog.facts import Catalog
+from archwright.catalog.rows import ModelSpec
+from archwright.contract.needs import DataProfile, Needs, Sensitivity
+from archwright.contract.plan import Miss
+from archwright.contract.record import replace
+from archwright.plan.assemble import Assembler, Built, capex_usd, monthly_usd
+from archwright.plan.candidates import Sizer, Task
+from archwright.plan.demand import Demand, Level
+from archwright.plan.fleet import Where
+from archwright.plan.money import Draft
+from archwright.plan.optimise import Choice, Limits, Program, Solution
+from archwright.plan.own import House, Way, broken, steady_choice
+from archwright.plan.parts import Part, Writer, joined
+from archwright.plan.rented import Pick, Renter
+from archwright.plan.residency import bounds_of, country_inside, in_words
+from archwright.plan.settle import Settler
+from archwright.plan.sites import Sites, at_sites
+
+PRIVATE: frozenset[Sensitivity] = frozenset({"personal", "health", "payment"})
+ROUNDS = 4
+# A limit is tightened by a little more than what was over it.
+MARGIN = 1.02
+
+
+class World(NamedTuple):
+    """What every planner of a plan shares."""
+
+    needs: Needs
+    catalog: Catalog
+    sizer: Sizer
+    renter: Renter
+    writer: Writer
+    settler: Settler
+    assembler: Assembler
+    usd: float  # what one unit of the budget's currency is
+
+
+class HousePlanner:
+    def __init__(self, world: World, tasks: tuple[Task, ...]) -> None:
+        self._world, self._tasks = world, tasks
+        self._house = House(world.needs, world.catalog, world.sizer)
+        self._inside = tuple(task for task in tasks if not at_sites(task))
+        self._sites = self._at_sites()
+        self._models = {task.name: task.models for task in tasks}
+
+    def on_premises(self) -> Built:
+        draft = Draft("on-premises", "on-premises", "on-premises", regions=(self._house.country,))
+        return self._option(draft, {task.name: () for task in self._inside})
+
+    def hybrid(self, provider: str) -> Built:
+        """The rest at one provider."""
+        draft = Draft(f"hybrid-{provider}", "hybrid", provider, regions=(self._house.country,))
+        return self._option(draft, {task.name: self._outside(provider, task) for task in self._inside})
+
+    def _at_sites(self) -> Part:
+        world = self._world
+        sites = Sites(world.needs, world.catalog, world.sizer, world.settler)
+        return joined(sites.part(task) for task in self._tasks if at_sites(task))
+
+    def _option(self, draft: Draft, outside: Mapping[str, Iterable[Way]]) -> Built:
+        misses, ways = self._residency(), list[Way]()
+        if misses:
+            draft = draft._replace(regions=(), misses=tuple(misses))
+            return self._world.assembler.built(draft, Part(notes=tuple(self._house.notes)), (), whole=False)
+        for task in self._inside:
+            found = [*self._at_home(task), *outside[task.name]]
+            misses += task.misses if not found else ()
+            if not found and not task.misses:
+                limit = "a machine that holds it"
+                misses.append(Miss(constraint=f"{task.name}.model", value=_first(task), limit=limit))
+            ways += found
+        notes = tuple(note for task in self._tasks for note in task.notes)
+        draft = draft._replace(misses=tuple(dict.fromkeys(misses)), notes=(*notes, *self._house.notes))
+        if misses:
+            return self._world.assembler.built(draft, self._sites, (), whole=False)
+        return self._within(draft, tuple(ways))
+
+    def _within(self, draft: Draft, ways: tuple[Way, ...]) -> Built:
+        """Asked again with tighter limits while what runs beside the machines breaks one; without any when none can
+        be kept: an option over a limit is shown, not hidden.
+        """
+        limits, last = self._limits(), None
+        for _ in range(ROUNDS):
+            solution = self._solve(ways, limits)
+            if solution is None:
+                break
+            last = self._built(draft, ways, solution)
+            tighter = self._tightened(limits, last.draft, ways, solution)
+            if tighter == limits:
+                return last
+            limits = tighter
+        if last is not None:
+            return last
+        solution = self._solve(ways, Limits())
+        if solution is None:
+            unequal = Miss(constraint="model", value=None, limit="one model for a workload and what follows it")
+            return self._world.assembler.built(draft._replace(misses=(unequal,)), self._sites, (), whole=False)
+        return self._built(draft, ways, solution)
+
+    def _solve(self, ways: tuple[Way, ...], limits: Limits) -> Solution | None:
+        follows = {task.name: task.follows for task in self._inside if task.follows is not None}
+        choices, kinds = tuple(way.choice for way in ways), tuple(stock.kind for stock in self._house.stocks)
+        return Program(choices, kinds, follows).solve(limits)
+
+    def _built(self, draft: Draft, ways: tuple[Way, ...], solution: Solution) -> Built:
+        world, months = self._world, self._world.needs.budget.horizon_months
+        taken = tuple(ways[index] for index in solution.taken)
+        home = world.settler.part(self._house.stocks, taken, months, draft.name)
+        rented = [
+            world.writer.rented(way.pick, "-burst" if way.bursts else "") for way in taken if way.pick is not None
+        ]
+        part = joined([home, *rented, self._sites])
+        regions = sorted({way.pick.host.where.region for way in taken if way.pick is not None})
+        draft = draft._replace(regions=(*draft.regions, *regions))
+        if draft.placement == "hybrid" and not rented:
+            draft = draft._replace(notes=(*draft.notes, f"nothing that may go to {draft.provider} costs less there"))
+        where: tuple[Where, ...] = (self._house.where,)
+        return world.assembler.built(draft, part, where, whole=True)
+
+    def _limits(self) -> Limits:
+        needs, site = self._world.needs, self._world.needs.placement.site
+        spent = sum(term.sum for term in self._sites.terms if term.once)
+        return Limits(
+            capex_usd=max(0.0, needs.budget.capex * self._world.usd - spent),
+            power_kw=site.power_kw if site is not None else None,
+            rack_units=site.rack_units if site is not None else None,
+        )
+
+    def _tightened(self, limits: Limits, draft: Draft, ways: tuple[Way, ...], solution: Solution) -> Limits:
+        """`limits`, less what the option was over."""
+        budget, usd, terms = self._world.needs.budget, self._world.usd, draft.terms or ()
+        over = capex_usd(terms) - budget.capex * usd
+        if over > 0 and limits.capex_usd is not None:
+            limits = limits._replace(capex_usd=limits.capex_usd - over * MARGIN)
+        for miss in draft.misses:
+            if miss.constraint in ("power_kw", "rack_units"):
+                excess = (float(miss.value or 0) - float(miss.limit or 0)) * MARGIN
+                limits = limits._replace(**{miss.constraint: (getattr(limits, miss.constraint) or 0.0) - excess})
+        if budget.per_month is not None and (over := monthly_usd(terms) - budget.per_month * usd) > 0:
+            counted = sum(ways[index].choice.usd_per_month for index in solution.taken)
+            stocks = zip(self._house.stocks, solution.machines, strict=True)
+            counted += sum(stock.kind.usd_per_month * count for stock, count in stocks)
+            limits = limits._replace(usd_per_month=min(counted, limits.usd_per_month or counted) - over * MARGIN)
+        return limits
+
+    def _residency(self) -> list[Miss]:
+        found = []
+        for task in self._inside:
+            bounds = bounds_of(self._world.needs, task.workload)
+            if not country_inside(self._world.catalog, bounds, self._house.country):
+                found.append(Miss(constraint="residency", value=self._house.country, limit=in_words(bounds)))
+        return found[:1]
+
+    def _at_home(self, task: Task) -> list[Way]:
+        followed = task.follows is not None or any(other.follows == task.name for other in self._inside)
+        return self._house.ways(task, self._of(task), followed=followed)
+
+    def _of(self, task: Task) -> tuple[ModelSpec | None, ...]:
+        """The models a task may run: those of whom it follows."""
+        return self._models.get(task.follows, ()) if task.follows is not None else task.models
+
+    def _outside(self, provider: str, task: Task) -> Iterable[Way]:
+        """What may leave the house: whole, or the load above the mean."""
+        if self._private(task):
+            return
+        renter = self._world.renter
+        followed = any(other.follows == task.name for other in self._inside)
+        if task.follows is not None or followed:
+            groups: list[tuple[ModelSpec | None, ...]] = [(model,) for model in self._of(task)]
+        else:
+            groups = [task.models]
+        for models in groups:
+            pick = renter.best(provider, task, models)
+            if pick is not None and not pick.misses:
+                yield self._rented(task, pick)
+        if task.demand is not None and not followed:
+            yield from self._bursts(provider, task, task.demand)
+
+    def _bursts(self, provider: str, task: Task, demand: Demand) -> Iterable[Way]:
+        above = above_mean(demand)
+        if above is None:
+            return
+        for way in self._at_home(task):
+            if way.steady is None or way.choice.kind is None or broken(way):
+                continue
+            name = f"{task.name}-above-mean"
+            pick = self._world.renter.best(provider, task._replace(name=name, demand=above), (way.model,))
+            if pick is not None and not pick.misses:
+                kept = steady_choice(task.name, demand, way.model, way.steady, way.choice.kind, bursts=True)
+                paid = self._paid(pick)
+                choice = kept._replace(usd=pick.usd, usd_per_month=paid)
+                yield way._replace(choice=choice, pick=pick, bursts=True)
+
+    def _rented(self, task: Task, pick: Pick) -> Way:
+        model = pick.model.id if pick.model is not None else ""
+        return Way(Choice(task.name, model, None, pick.usd, self._paid(pick)), task, pick.model, pick=pick)
+
+    def _paid(self, pick: Pick) -> float:
+        return pick.usd / self._world.needs.budget.horizon_months
+
+    def _private(self, task: Task) -> bool:
+        used: list[DataProfile] = [data for data in self._world.needs.data if data.name in task.workload.data]
+        return any(data.sensitivity in PRIVATE for data in used)
+
+
+def above_mean(demand: Demand) -> Demand | None:
+    """The part of the peak that is above the mean; spares are those of the house."""
+    peak, mean, _ = demand.levels
+    if peak.rate <= mean.rate:
+        return None
+    rest = peak.rate - mean.rate
+    workload = demand.workload
+    bare = replace(workload, slo=replace(workload.slo, availability=None))
+    return demand._replace(
+        workload=bare,
+        mean=0.0,
+        peak=rest,
+        requests_per_month=rest * peak.hours * 3600,
+        levels=(Level(peak.hours, rest),),
+    )
+
+
+def _first(task: Task) -> str:
+    return next((model.id for model in task.models if model is not None), task.workload.kind)

@@ -1,0 +1,208 @@
+"""Machines in the house: bought, or owned already; shared by the workloads, chosen by the program of optimise.py.
+
+What a machine costs over the horizon is summed here only to compare: its price, support and energy. What an option
+really pays is in its terms. Machines are bought as the load grows: at the start of each year what that year takes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from archwright.catalog.facts import Catalog
+from archwright.catalog.rows import ModelSpec
+from archwright.contract.needs import Needs, OwnedMachine
+from archwright.contract.plan import PurchaseKind
+from archwright.errors import CatalogError
+from archwright.plan.availability import spares_for
+from archwright.plan.candidates import Host, Hosts, Sizer, Task
+from archwright.plan.demand import HOURS_PER_MONTH, Demand, Job
+from archwright.plan.fleet import Where
+from archwright.plan.optimise import Choice, Kind
+from archwright.plan.rented import ROUNDING, Pick, machine_hours, machines_for, width_for
+from archwright.sizing.machine import Batch, Steady
+from archwright.sizing.power import overhead
+
+# On a host processor a workload takes parts of a machine no smaller than this.
+LEAST_PART = 1 / 16
+MONTHS_PER_YEAR = 12
+# Of a machine's largest draw, to compare costs only: what one draws is predicted with the option.
+MEAN_DRAW = 0.6
+
+
+class Stock(NamedTuple):
+    """A machine type of the house; `most` of them, None when they are bought."""
+
+    host: Host
+    purchase: PurchaseKind
+    kind: Kind
+    most: int | None = None
+    age_months: float = 0.0
+
+
+class Way(NamedTuple):
+    """A choice of the program, and what it stands for. `part` is the share of the load that stays in the house;
+    `pick` the rented machines of the rest.
+    """
+
+    choice: Choice
+    task: Task
+    model: ModelSpec | None = None
+    steady: Steady | None = None
+    batch: Batch | None = None
+    width: int = 0
+    pick: Pick | None = None
+    bursts: bool = False
+
+
+class House:
+    """The site of one's own: which machines may stand there, and what each task would take of them."""
+
+    def __init__(self, needs: Needs, catalog: Catalog, sizer: Sizer) -> None:
+        self._needs, self._catalog, self._sizer = needs, catalog, sizer
+        site = needs.placement.site
+        self.country = site.country if site is not None else needs.organisation.country
+        self.where = Where("on-premises", "on-premises", self.country, self.country)
+        self._hosts = Hosts(needs, catalog).bought(self.where)
+        self.notes: list[str] = []
+        self.stocks = tuple((*self._owned(), *self._bought()))
+
+    @property
+    def pue(self) -> float:
+        """What cooling and conversion add to a machine's draw."""
+        name = overhead("on-premises", colocated=self._needs.placement.site is None, catalog=self._catalog)
+        return self._catalog.part(name).value if name is not None else 1.0
+
+    @property
+    def usd_per_kwh(self) -> float:
+        site = self._needs.placement.site
+        if site is not None and site.electricity_usd_per_kwh is not None:
+            return site.electricity_usd_per_kwh
+        return self._catalog.electricity_usd_per_kwh(self.country).value
+
+    def _bought(self) -> Iterable[Stock]:
+        for host in self._hosts:
+            yield Stock(host, "bought", self._kind(host, bought=True, most=None))
+
+    def _owned(self) -> Iterable[Stock]:
+        for owned in self._needs.placement.owned:
+            host = self._known(owned)
+            if host is None:
+                self.notes.append(f"{owned.count} x {owned.machine}: no row of a bought machine is like it; left out")
+                continue
+            yield Stock(host, "owned", self._kind(host, bought=False, most=owned.count), owned.count, owned.age_months)
+
+    def _known(self, owned: OwnedMachine) -> Host | None:
+        try:
+            count, device = self._catalog.machine_named(owned.machine)
+        except CatalogError:
+            return None
+        wanted = (device.id, count)
+        return next((host for host in self._hosts if _holds(host) == wanted), None)
+
+    def _kind(self, host: Host, *, bought: bool, most: int | None) -> Kind:
+        node, months = host.node, self._needs.budget.horizon_months
+        if node is None:
+            raise ValueError(f"{host.machine.id}: a machine of the house has a row of its own")
+        kw = node.power_w / 1000 * self.pue
+        energy = kw * MEAN_DRAW * HOURS_PER_MONTH * self.usd_per_kwh
+        support = node.price_usd * self._catalog.part("support").value / MONTHS_PER_YEAR
+        life = self._catalog.part("life.gpu" if node.accelerator else "life.server").value * MONTHS_PER_YEAR
+        price = node.price_usd if bought else 0.0
+        renewals = node.price_usd * (math.ceil(months / life) - 1)
+        monthly = energy + support
+        return Kind(price + renewals + monthly * months, monthly, price, kw, node.rack_units, most)
+
+    def ways(self, task: Task, models: tuple[ModelSpec | None, ...], *, followed: bool) -> list[Way]:
+        """Every way to do the task in the house; those that keep all limits, when there are any."""
+        found = [
+            way
+            for index, stock in enumerate(self.stocks)
+            for way in (
+                self._steady_ways(task, models, index, stock)
+                if task.demand is not None
+                else self._job_ways(task, models, index, stock)
+            )
+        ]
+        kept = [way for way in found if not broken(way)] or found
+        return kept if followed else _strongest(kept)
+
+    def _steady_ways(self, task: Task, models: tuple[ModelSpec | None, ...], index: int, stock: Stock) -> Iterable[Way]:
+        for model in models:
+            demand = task.demand
+            steady = self._sizer.steady(demand, model, stock.host.machine) if demand is not None else None
+            if demand is not None and steady is not None and steady.requests_per_s.value > 0:
+                yield Way(steady_choice(task.name, demand, model, steady, index), task, model, steady)
+
+    def _job_ways(self, task: Task, models: tuple[ModelSpec | None, ...], index: int, stock: Stock) -> Iterable[Way]:
+        for model in models:
+            job = task.job
+            batch = self._sizer.batch(job, model, stock.host.machine) if job is not None else None
+            if job is not None and batch is not None:
+                width, _ = width_for(batch, job)
+                hours = max(machine_hours(batch, job, width))
+                choice = Choice(task.name, _named(model), index, width=float(width), hours=hours)
+                yield Way(choice, task, model, None, batch, width)
+
+
+def _holds(host: Host) -> tuple[str | None, int]:
+    device = host.machine.accelerator
+    return (device.id if device is not None else None, host.machine.accelerator_count)
+
+
+def steady_choice(
+    task: str, demand: Demand, model: ModelSpec | None, steady: Steady, index: int, *, bursts: bool = False
+) -> Choice:
+    """What the busiest month takes; with `bursts` only up to the mean, the peak being served elsewhere."""
+    growth = max(demand.growth)
+    taken = [part_of(level.rate * growth, steady) for level in demand.levels]
+    if bursts:
+        taken[0] = taken[1]
+    needed = machines_for(taken[0], 1.0)
+    return Choice(
+        task,
+        _named(model),
+        index,
+        peak=taken[0],
+        mean=taken[1],
+        hours=sum(level.hours * part for level, part in zip(demand.levels, taken, strict=True)),
+        spares=spares_for(needed, demand.workload.slo.availability),
+    )
+
+
+def part_of(rate: float, steady: Steady) -> float:
+    """Machines that `rate` takes: whole engines where accelerators run them, else parts of a host processor."""
+    share = rate / steady.requests_per_s.value
+    if steady.devices:
+        return max(1, math.ceil(share * steady.engines - ROUNDING)) / steady.engines
+    return max(1, math.ceil(share / LEAST_PART - ROUNDING)) * LEAST_PART
+
+
+def broken(way: Way) -> int:
+    """Limits it breaks even on an idle machine, and deadlines."""
+    job: Job | None = way.task.job
+    misses = len(way.steady.misses) if way.steady is not None else 0
+    if way.batch is not None and job is not None:
+        misses += len(way.batch.misses) + len(width_for(way.batch, job)[1])
+    return misses
+
+
+def _named(model: ModelSpec | None) -> str:
+    return model.id if model is not None else ""
+
+
+def _strongest(ways: list[Way]) -> list[Way]:
+    """Of each machine type the model that takes the least of it: nothing else tells them apart in the house."""
+    best: dict[int | None, Way] = {}
+    for way in ways:
+        known = best.get(way.choice.kind)
+        if known is None or _load(way) < _load(known):
+            best[way.choice.kind] = way
+    return list(best.values())
+
+
+def _load(way: Way) -> tuple[int, float, float, float]:
+    choice = way.choice
+    size = float(way.model.parameters) if way.model is not None else 0.0
+    return (broken(way), max(choice.peak, choice.mean + choice.width), choice.hours, size)

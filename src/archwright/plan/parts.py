@@ -1,0 +1,267 @@
+"""From machines to what a plan keeps of them: flows of money with the facts behind them, fleets, pools, purchases."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from archwright.catalog.facts import Catalog
+from archwright.catalog.rows import ModelSpec, Offer
+from archwright.contract.estimate import Estimate, within_factor
+from archwright.contract.plan import Launch, Miss, Pool, Purchase
+from archwright.contract.record import replace
+from archwright.plan.availability import ONE_MACHINE_LOW, holds
+from archwright.plan.candidates import Host, Task
+from archwright.plan.demand import HOURS_PER_MONTH, Demand
+from archwright.plan.fleet import Fleet, Where
+from archwright.plan.ledger import Ledger
+from archwright.plan.limits import judge_availability
+from archwright.plan.models import licence_note
+from archwright.plan.money import USD
+from archwright.plan.purchase import Price, Tranche
+from archwright.plan.rented import Pick, mean_machines
+from archwright.plan.serve import default_max_tokens
+from archwright.plan.terms import Term, following
+from archwright.sizing.machine import Machine, Steady
+
+# Interruptible machines are priced by the hour and the zone: 40 to 90 % below the list price on one day.
+SPOT_FACTOR = 1.6
+
+
+class Serving(NamedTuple):
+    """A text workload and the machines that serve it, without spares: what its predictions need."""
+
+    demand: Demand
+    steady: Steady
+    machine: Machine
+    model: ModelSpec
+    machines: int
+
+
+class Part(NamedTuple):
+    """Some workloads' place in an option."""
+
+    terms: tuple[Term, ...] = ()
+    fleets: tuple[Fleet, ...] = ()
+    pools: tuple[Pool, ...] = ()
+    purchases: tuple[Purchase, ...] = ()
+    models: dict[str, str] = {}
+    serving: tuple[Serving, ...] = ()
+    misses: tuple[Miss, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def joined(parts: Iterable[Part]) -> Part:
+    """All in one."""
+    held = list(parts)
+    return Part(
+        terms=tuple(term for part in held for term in part.terms),
+        fleets=tuple(fleet for part in held for fleet in part.fleets),
+        pools=tuple(pool for part in held for pool in part.pools),
+        purchases=tuple(bought for part in held for bought in part.purchases),
+        models={name: model for part in held for name, model in part.models.items()},
+        serving=tuple(one for part in held for one in part.serving),
+        misses=tuple(dict.fromkeys(miss for part in held for miss in part.misses)),
+        notes=tuple(dict.fromkeys(note for part in held for note in part.notes)),
+    )
+
+
+class Writer:
+    """Writes picks into the ledger."""
+
+    def __init__(self, catalog: Catalog, ledger: Ledger) -> None:
+        self._catalog, self._ledger = catalog, ledger
+
+    def rented(self, pick: Pick, suffix: str = "") -> Part:
+        """`suffix` sets the pool apart where a workload has another one."""
+        offer = pick.host.offer
+        if offer is None:
+            raise ValueError(f"{pick.task.name}: a rented machine has an offer")
+        count = self.machines(pick)
+        made = Part(
+            terms=tuple(self._term(pick, offer, tranche, count) for tranche in pick.tranches),
+            fleets=tuple(_fleet(pick, tranche) for tranche in pick.tranches),
+            purchases=tuple(
+                _purchase(f"{pick.task.name}{suffix}", offer.instance_type, tranche) for tranche in pick.tranches
+            ),
+            models={pick.task.workload.name: pick.model.id} if pick.model is not None else {},
+            misses=pick.misses,
+            notes=licence_note(pick.model) if pick.model is not None else (),
+        )
+        if pick.steady is None:
+            return made
+        misses, notes, slo = list(pick.misses), list(made.notes), pick.task.workload.slo
+        low = holds(pick.needed, pick.spares, ONE_MACHINE_LOW)
+        judge_availability(pick.task.workload.name, holds(pick.needed, pick.spares), slo, misses, notes, low=low)
+        engines = max(pick.steady.engines, 1)
+        replicas = (pick.needed + pick.spares) * engines
+        pool = self.pool(pick.task, pick.host, pick.steady, replicas, suffix)
+        pool = replace(pool, price_usd_per_hour=self.listed(offer).scaled(1 / engines))
+        serving = serving_of(pick.task, pick.host, pick.steady, pick.model, pick.needed)
+        return made._replace(pools=(pool,), serving=serving, misses=tuple(misses), notes=tuple(notes))
+
+    def _term(self, pick: Pick, offer: Offer, tranche: Tranche, count: str) -> Term:
+        line = f"{pick.task.name}: {offer.instance_type} in {offer.region}, {tranche.kind}"
+        return following(line, "compute", tranche.usd, (count, *self.price(offer, tranche, pick)))
+
+    def listed(self, offer: Offer) -> Estimate:
+        """The list price of an hour, kept as a fact that costs rest on."""
+        price = offer.on_demand_usd_per_hour or 0.0
+        basis = self._ledger.basis(
+            f"price.{offer.id}",
+            "quoted",
+            "on-demand price of one machine for an hour",
+            formula=f"{offer.price_kind} price, banded by its age and how surely it is known",
+            facts=(f"{offer.id}: {price:g} USD/h, {offer.source}, {offer.as_of or 'undated'}",),
+            stratum=f"{offer.price_kind} price",
+        )
+        found = self._catalog.estimate(offer, price, f"{USD}/h", basis)
+        self._ledger.drive(found)
+        return found
+
+    def price(self, offer: Offer, tranche: Tranche, pick: Pick) -> tuple[str, ...]:
+        """The bases of what an hour costs in this way."""
+        listed = self.listed(offer)
+        if tranche.kind == "on-demand":
+            return (listed.basis,)
+        paid = next((price for price in pick.ways if price.kind == tranche.kind), None)
+        if paid is None:
+            return (listed.basis,)
+        if paid.row is None:
+            return (self._ledger.drive(self._own_price(offer, paid)),)
+        row, share = paid.row, 1 - paid.row.discount
+        basis = self._ledger.basis(
+            f"discount.{row.provider}.{tranche.kind}.{row.scope}".replace(" ", "-").lower(),
+            "quoted",
+            f"share of the list price paid for {tranche.kind} machines",
+            formula=f"1 - {row.discount:g}",
+            facts=(f"{row.provider}, {row.scope}: {row.source}, {row.as_of or 'undated'}",),
+        )
+        return (listed.basis, self._ledger.drive(self._catalog.estimate(row, share, "share", basis)))
+
+    def _own_price(self, offer: Offer, paid: Price) -> Estimate:
+        basis = self._ledger.basis(
+            f"price.{paid.kind}.{offer.id}",
+            "quoted",
+            f"price of one {paid.kind} machine for an hour",
+            facts=(f"{offer.id}: {paid.usd_per_hour:g} USD/h {paid.kind}, {offer.source}, {offer.as_of or 'undated'}",),
+            stratum=f"{paid.kind} price",
+        )
+        if paid.kind == "spot":
+            return within_factor(paid.usd_per_hour, SPOT_FACTOR, f"{USD}/h", basis)
+        return self._catalog.estimate(offer, paid.usd_per_hour, f"{USD}/h", basis)
+
+    def machines(self, pick: Pick) -> str:
+        """The basis of how many machines the work takes: as uncertain as what one of them does."""
+        task, machine = pick.task, pick.host.machine
+        device = machine.accelerator
+        kind = f"{machine.accelerator_count}x-{device.id}" if device is not None else f"{machine.cores}-cores"
+        name = f"machines.{task.name}.{pick.model.id if pick.model is not None else task.workload.kind}.{kind}"
+        if pick.steady is not None and task.demand is not None:
+            return self._ledger.drive(self._counted(name, task.demand, pick.steady))
+        batch = pick.batch
+        if batch is None:
+            raise ValueError(f"{task.name}: neither a steady load nor a job")
+        names = self._ledger.adopt_all(batch.bases)
+        basis = self._ledger.basis(
+            name,
+            "formula",
+            "machine-hours of one run",
+            facts=(names.get(batch.machine_hours.basis, ""), *batch.assumptions),
+        )
+        return self._ledger.drive(replace(batch.machine_hours, basis=basis))
+
+    def _counted(self, name: str, demand: Demand, steady: Steady) -> Estimate:
+        names = self._ledger.adopt_all(steady.bases)
+        carried = steady.requests_per_s
+        basis = self._ledger.basis(
+            name,
+            "formula",
+            "machines that run on average over the horizon, spares included",
+            formula=(
+                f"each level of the day and month: load / {carried.value:.4g} requests/s a machine, rounded up, and "
+                "the spares its availability asks for"
+            ),
+            facts=(names.get(carried.basis, ""), *steady.assumptions),
+        )
+        value = mean_machines(demand, carried.value)
+        low = mean_machines(demand, carried.high)
+        high = mean_machines(demand, max(carried.low, carried.value * 1e-3))
+        return Estimate(value=value, low=min(low, value), high=max(high, value), unit="machines", basis=basis)
+
+    def pool(self, task: Task, host: Host, steady: Steady, replicas: int, suffix: str = "") -> Pool:
+        """Raises ValueError for a job: nothing of it is launched to stay."""
+        if task.demand is None:
+            raise ValueError(f"{task.name}: a job has no pool")
+        engine = self._catalog.engines.get(steady.engine)
+        device = host.machine.accelerator
+        return Pool(
+            name=f"{task.workload.name}{suffix}",
+            model=steady.model,
+            workloads=(task.workload.name,),
+            placement=host.where.placement,
+            provider=host.where.provider,
+            region=host.where.region,
+            machine=host.machine.id,
+            accelerator=device.id if device is not None and steady.devices else "",
+            accelerator_count=steady.devices,
+            replicas=replicas,
+            slots=steady.slots,
+            context_tokens=steady.context_tokens,
+            default_max_tokens=default_max_tokens(task.demand.output_tokens),
+            quantisation=steady.quantisation,
+            launch=Launch(
+                engine=steady.engine,
+                health_path=engine.health_path if engine is not None else "/health",
+                metrics=engine.metrics if engine is not None else {},
+            ),
+            parallelism=replace(steady.parallelism, data=replicas),
+            embeddings=task.workload.kind == "embedding",
+        )
+
+
+def serving_of(task: Task, host: Host, steady: Steady, model: ModelSpec | None, machines: int) -> tuple[Serving, ...]:
+    """Only texts are promised: their replay is what `bench` drives."""
+    if task.demand is None or model is None or task.demand.output_tokens.mean <= 0:
+        return ()
+    return (Serving(task.demand, steady, host.machine, model, machines),)
+
+
+def _fleet(pick: Pick, tranche: Tranche) -> Fleet:
+    busy, watts = busy_of(pick)
+    return Fleet(
+        where=pick.host.where,
+        machine=pick.host.machine,
+        workloads=(pick.task.workload.name,),
+        purchase=tranche.kind,
+        machines=tranche.machines,
+        peak=tranche.peak,
+        busy=busy,
+        busy_w=watts,
+        offer=pick.host.offer,
+    )
+
+
+def busy_of(pick: Pick) -> tuple[float, float]:
+    """Share of the machines' time under load, and what one draws then. A job's machines are there while they work."""
+    steady, demand = pick.steady, pick.task.demand
+    if steady is None or demand is None:
+        return 1.0, pick.batch.busy_w if pick.batch is not None else 0.0
+    there = sum(sum(tranche.machines) for tranche in pick.tranches) / len(demand.growth)
+    return min(1.0, busy_machines(demand, steady) / there) if there else 1.0, steady.busy_w
+
+
+def busy_machines(demand: Demand, steady: Steady) -> float:
+    """Machines' worth of work, mean over the horizon."""
+    rate = demand.requests_per_month * demand.mean_growth / (HOURS_PER_MONTH * 3600)
+    return rate / steady.requests_per_s.value
+
+
+def _purchase(pool: str, machine: str, tranche: Tranche) -> Purchase:
+    mean = sum(tranche.machines) / len(tranche.machines)
+    return Purchase(pool=pool, machine=machine, kind=tranche.kind, machines=mean, peak=tranche.peak)
+
+
+def places(fleets: Iterable[Fleet]) -> tuple[Where, ...]:
+    """Where machines stand, once each."""
+    return tuple(dict.fromkeys(fleet.where for fleet in fleets))

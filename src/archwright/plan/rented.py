@@ -1,0 +1,297 @@
+"""Rented machines: for each task the model, machine type, region and way to pay that cost the least at one provider.
+
+A steady load gets machines month by month and level by level: the load over what one machine carries, at least one,
+plus the spares its availability asks for; they follow the load, or are promised (purchase.py). A job gets the fewest
+machines that keep its deadline, for the hours it takes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from typing import NamedTuple
+
+from archwright.catalog.facts import Catalog
+from archwright.catalog.rows import ModelSpec
+from archwright.contract.needs import Needs
+from archwright.contract.plan import Miss
+from archwright.plan.availability import spares_for
+from archwright.plan.candidates import Carrying, Host, Hosts, Sizer, Task, alike, front
+from archwright.plan.demand import HOURS_PER_MONTH, Demand, Job
+from archwright.plan.purchase import REDONE, SPOT, Market, Price, Running, Tranche, cheapest
+from archwright.plan.residency import Bounds, bounds_of, in_words, region_inside
+from archwright.sizing.machine import Batch, Steady
+
+# Assumed: getting a machine, its image and the data takes this long at the start of each run, and is paid for.
+START_H = 0.25
+ROUNDING = 1e-9
+
+
+class Pick(NamedTuple):
+    """A task's place among rented machines. `needed` run at once at the busiest moment, `spares` beside them."""
+
+    task: Task
+    host: Host
+    model: ModelSpec | None
+    steady: Steady | None
+    batch: Batch | None
+    tranches: tuple[Tranche, ...]
+    needed: int
+    spares: int
+    misses: tuple[Miss, ...]
+    ways: tuple[Price, ...] = ()
+
+    @property
+    def usd(self) -> float:
+        return sum(tranche.sum for tranche in self.tranches)
+
+
+class Found(NamedTuple):
+    """One pick for each task, as far as there is one; `misses` says why not."""
+
+    picks: tuple[Pick, ...]
+    misses: tuple[Miss, ...]
+    notes: tuple[str, ...] = ()
+
+
+class Renter:
+    """Looks for the cheapest machines of a provider."""
+
+    def __init__(self, needs: Needs, catalog: Catalog, sizer: Sizer, *, promises: bool = True) -> None:
+        self._needs, self._catalog, self._sizer = needs, catalog, sizer
+        self._market, self._hosts = Market(catalog, spot=needs.placement.spot), Hosts(needs, catalog)
+        self._promises = promises
+        self._known: dict[tuple[str, str, tuple[str, ...]], Pick | None] = {}
+        self._here: dict[str, tuple[Host, ...]] = {}
+        self._cheapest: dict[tuple[str, Bounds], tuple[Host, ...]] = {}
+
+    def find(self, provider: str, tasks: tuple[Task, ...]) -> Found:
+        """The cheapest pick of every task; followers run the model of whom they follow, chosen for both together."""
+        picks, misses, notes = list[Pick](), list[Miss](), list[str]()
+        for task in tasks:
+            notes += task.notes
+            if task.follows is not None:
+                continue
+            family = (task, *(other for other in tasks if other.follows == task.name))
+            together = self._family(provider, family)
+            picks += together
+            misses += [miss for pick in together for miss in pick.misses]
+            if not together:
+                misses += self._why_not(provider, family)
+        return Found(tuple(picks), tuple(dict.fromkeys(misses)), tuple(notes))
+
+    def _family(self, provider: str, family: tuple[Task, ...]) -> tuple[Pick, ...]:
+        first = family[0]
+        if len(family) == 1:
+            pick = self.best(provider, first, first.models)
+            return (pick,) if pick is not None else ()
+        best = tuple[Pick, ...]()
+        for least, model in self._ranked(provider, first):
+            # What follows costs something too: no model whose bound is dearer than the best whole can still win.
+            if best and least >= _order(best)[:2]:
+                break
+            found = [self.best(provider, task, (model,)) for task in family]
+            picks = tuple(pick for pick in found if pick is not None)
+            if len(picks) == len(family):
+                best = min(best or picks, picks, key=_order)
+        return best
+
+    def _ranked(self, provider: str, task: Task) -> list[tuple[tuple[int, float], ModelSpec | None]]:
+        """Models by the least that the task can cost with them."""
+        found = []
+        for model in task.models:
+            bounds = [_bound(one, task.demand) for one in self._carrying(provider, task, (model,)) if task.demand]
+            if task.demand is None or bounds:
+                found.append((min(bounds, default=(0, 0.0)), model))
+        return sorted(found, key=lambda pair: (pair[0], pair[1].id if pair[1] is not None else ""))
+
+    def _carrying(self, provider: str, task: Task, models: tuple[ModelSpec | None, ...]) -> tuple[Carrying, ...]:
+        """The machine types, each with each of the models that it holds, that no other beats."""
+        found = []
+        for host in self._cheap(provider, task):
+            for model in models if task.demand is not None else ():
+                steady = self._sizer.steady(task.demand, model, host.machine) if task.demand is not None else None
+                if steady is not None and steady.requests_per_s.value > 0:
+                    found.append(Carrying(host, model, self._prices(host), steady))
+        return front(found)
+
+    def best(self, provider: str, task: Task, models: tuple[ModelSpec | None, ...]) -> Pick | None:
+        """The cheapest that breaks the fewest limits; None when nothing holds the task."""
+        key = (provider, task.name, tuple(model.id if model is not None else "" for model in models))
+        if key not in self._known:
+            if task.demand is not None:
+                self._known[key] = self._best_steady(task, task.demand, self._carrying(provider, task, models))
+            else:
+                self._known[key] = self._best_job(task, models, self._cheap(provider, task))
+        return self._known[key]
+
+    def inside(self, provider: str, task: Task) -> tuple[Host, ...]:
+        """The provider's machines where the task's data may go."""
+        if provider not in self._here:
+            self._here[provider] = self._hosts.rented(provider)
+        bounds, here = bounds_of(self._needs, task.workload), self._here[provider]
+        regions = dict.fromkeys(host.where.region for host in here)
+        allowed = {region for region in regions if region_inside(self._catalog, bounds, provider, region)}
+        return tuple(host for host in here if host.where.region in allowed)
+
+    def _best_steady(self, task: Task, demand: Demand, found: tuple[Carrying, ...]) -> Pick | None:
+        best: Pick | None = None
+        for least, _, one in sorted((_bound(one, demand), index, one) for index, one in enumerate(found)):
+            if best is not None and least >= (len(best.misses), best.usd):
+                break
+            pick = self._steady_pick(task, demand, one)
+            best = pick if best is None else min(best, pick, key=lambda p: _order((p,)))
+        return best
+
+    def _steady_pick(self, task: Task, demand: Demand, one: Carrying) -> Pick:
+        months = running_of(demand, one.steady.requests_per_s.value)
+        most = max(max(month.counts) for month in months)
+        spares = next(s for n, s in _spared(demand, one.steady.requests_per_s.value) if n + s == most)
+        ways = self._ways(one.host)
+        tranches = cheapest(months, ways)
+        broken = tuple(one.steady.misses)
+        return Pick(task, one.host, one.model, one.steady, None, tranches, most - spares, spares, broken, ways)
+
+    def _best_job(self, task: Task, models: tuple[ModelSpec | None, ...], hosts: tuple[Host, ...]) -> Pick | None:
+        picks = []
+        for host in hosts if task.job is not None else ():
+            for model in models:
+                batch = self._sizer.batch(task.job, model, host.machine) if task.job is not None else None
+                if batch is not None and task.job is not None:
+                    picks.append(self._job_pick(task, task.job, (host, model, batch)))
+        return min(picks, key=lambda pick: _order((pick,)), default=None)
+
+    def _job_pick(self, task: Task, job: Job, what: tuple[Host, ModelSpec | None, Batch]) -> Pick:
+        host, model, batch = what
+        listed, spot = self._ways(host)[0], self._spot(host)
+        ways = [(listed, 1.0)] if spot is None else [(listed, 1.0), (spot, 1 + REDONE)]
+        found = [_run(batch, job, price, redone) for price, redone in ways]
+        tranche, machines, misses = min(found, key=lambda run: (len(run[2]), run[0].sum))
+        prices = tuple(price for price, _ in ways)
+        return Pick(task, host, model, None, batch, (tranche,), machines, 0, (*batch.misses, *misses), prices)
+
+    def _ways(self, host: Host) -> tuple[Price, ...]:
+        ways = self._market.ways(host.offer) if host.offer is not None else ()
+        return ways if self._promises else ways[:1]
+
+    def _spot(self, host: Host) -> Price | None:
+        return self._market.price(host.offer, SPOT) if host.offer is not None and self._promises else None
+
+    def _prices(self, host: Host) -> tuple[float, ...]:
+        """By the hour, for one year, for three; a way that is not sold costs what the next shorter one does."""
+        by_kind = {price.kind: price.usd_per_hour for price in self._ways(host)}
+        listed = by_kind["on-demand"]
+        return (listed, by_kind.get("commit-1y", listed), by_kind.get("commit-3y", listed))
+
+    def _cheap(self, provider: str, task: Task) -> tuple[Host, ...]:
+        """Of machines that carry the same, those that are not dearer in every way."""
+        bounds = bounds_of(self._needs, task.workload)
+        if (provider, bounds) not in self._cheapest:
+            kept: dict[tuple[object, ...], list[Host]] = {}
+            hosts = self.inside(provider, task)
+            for host in sorted(hosts, key=lambda h: (self._prices(h), h.offer.id if h.offer is not None else "")):
+                group, prices = kept.setdefault(alike(host.machine), []), self._prices(host)
+                if not any(all(a <= b for a, b in zip(self._prices(o), prices, strict=True)) for o in group):
+                    group.append(host)
+            self._cheapest[provider, bounds] = tuple(host for group in kept.values() for host in group)
+        return self._cheapest[provider, bounds]
+
+    def _why_not(self, provider: str, family: tuple[Task, ...]) -> list[Miss]:
+        first = family[0]
+        if first.misses:
+            return list(first.misses)
+        hosts = self.inside(provider, first)
+        if not any(host.machine.accelerator is not None for host in hosts) and first.models != (None,):
+            return [self._nowhere(provider, first)]
+        if not hosts:
+            return [self._nowhere(provider, first)]
+        model = next((model.id for model in first.models if model is not None), first.workload.kind)
+        return [Miss(constraint=f"{first.name}.model", value=model, limit="an accelerator that holds it")]
+
+    def _nowhere(self, provider: str, task: Task) -> Miss:
+        """Offers inside, but not of the pinned accelerators; or none inside at all."""
+        bounds, pinned = bounds_of(self._needs, task.workload), self._needs.placement.accelerators
+        near = [offer for offer in self._catalog.offers if offer.provider == provider and offer.accelerator]
+        inside = any(region_inside(self._catalog, bounds, provider, offer.region) for offer in near)
+        if pinned is not None and inside:
+            return Miss(constraint="accelerators", value="no offer inside the residency", limit=", ".join(pinned))
+        return Miss(constraint="residency", value="no offer inside", limit=in_words(bounds))
+
+
+def _order(picks: tuple[Pick, ...]) -> tuple[int, float, str]:
+    return (
+        sum(len(pick.misses) for pick in picks),
+        sum(pick.usd for pick in picks),
+        " ".join(pick.host.machine.id for pick in picks),
+    )
+
+
+def _bound(one: Carrying, demand: Demand) -> tuple[int, float]:
+    """No way to pay is cheaper than all hours of parts of machines, none spare, at the least price."""
+    capacity, hours = one.steady.requests_per_s.value, 0.0
+    for growth, months in Counter(demand.growth).items():
+        hours += months * sum(level.hours * max(1.0, level.rate * growth / capacity) for level in demand.levels)
+    return (len(one.steady.misses), hours * min(one.prices))
+
+
+def running_of(demand: Demand, capacity: float) -> tuple[Running, ...]:
+    """Machines of every month and level, spares included."""
+    hours, counts = tuple(level.hours for level in demand.levels), dict[float, tuple[int, ...]]()
+    for growth in demand.growth:
+        if growth not in counts:
+            target = demand.workload.slo.availability
+            needed = [machines_for(level.rate * growth, capacity) for level in demand.levels]
+            counts[growth] = tuple(n + spares_for(n, target) for n in needed)
+    return tuple(Running(hours, counts[growth]) for growth in demand.growth)
+
+
+def _spared(demand: Demand, capacity: float) -> list[tuple[int, int]]:
+    """Machines and spares at the peak of every month, the most first."""
+    target = demand.workload.slo.availability
+    found = {machines_for(demand.peak * growth, capacity) for growth in demand.growth}
+    return [(n, spares_for(n, target)) for n in sorted(found, reverse=True)]
+
+
+def machines_for(rate: float, capacity: float) -> int:
+    return max(1, math.ceil(rate / capacity - ROUNDING))
+
+
+def mean_machines(demand: Demand, capacity: float) -> float:
+    """Machines that run on average over the horizon, spares included."""
+    months = running_of(demand, capacity)
+    return sum(month_mean(month) for month in months) / len(months)
+
+
+def month_mean(month: Running) -> float:
+    return sum(h * n for h, n in zip(month.hours, month.counts, strict=True)) / sum(month.hours)
+
+
+def width_for(batch: Batch, job: Job, redone: float = 1.0) -> tuple[int, tuple[Miss, ...]]:
+    """The fewest machines that keep the deadline in the busiest month; all that help, with a miss, when none do."""
+    most = max(job.growth) * redone
+    low, high = batch.least, max(batch.least, batch.most)
+
+    def took(machines: int) -> float:
+        return batch.hours(machines) * most + START_H
+
+    if took(high) > job.deadline_h:
+        name = f"{job.workload.name}.deadline_h"
+        return high, (Miss(constraint=name, value=took(high), limit=job.deadline_h),)
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if took(middle) <= job.deadline_h else (middle + 1, high)
+    return low, ()
+
+
+def machine_hours(batch: Batch, job: Job, machines: int, redone: float = 1.0) -> tuple[float, ...]:
+    """Hours of all machines together, month by month."""
+    runs = job.runs_per_month * machines
+    return tuple(runs * (batch.hours(machines) * growth * redone + START_H) for growth in job.growth)
+
+
+def _run(batch: Batch, job: Job, price: Price, redone: float) -> tuple[Tranche, int, tuple[Miss, ...]]:
+    machines, misses = width_for(batch, job, redone)
+    hours = machine_hours(batch, job, machines, redone)
+    machines_on = tuple(hour / HOURS_PER_MONTH for hour in hours)
+    paid = tuple(hour * price.usd_per_hour for hour in hours)
+    return Tranche(price.kind, machines_on, paid, machines), machines, misses

@@ -1,0 +1,198 @@
+"""From the program's answer to what a plan keeps of machines in the house: when each is bought, what runs on it.
+
+Machines of a kind in a month: what its steady loads take at the peak, or at the mean beside the jobs, rounded up, and
+the spares they share. They are had from the start of the year that takes them, and stay.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable
+
+from archwright.catalog.cost_rows import Node
+from archwright.catalog.facts import Catalog
+from archwright.contract.estimate import Estimate
+from archwright.contract.plan import Miss, Purchase
+from archwright.plan.availability import ONE_MACHINE_LOW, holds
+from archwright.plan.demand import HOURS_PER_MONTH
+from archwright.plan.fleet import Fleet
+from archwright.plan.ledger import Ledger
+from archwright.plan.limits import judge_availability
+from archwright.plan.models import licence_note
+from archwright.plan.money import USD
+from archwright.plan.own import MONTHS_PER_YEAR, Stock, Way, part_of
+from archwright.plan.parts import Part, Writer, busy_machines, joined, serving_of
+from archwright.plan.rented import ROUNDING, machine_hours, width_for
+from archwright.plan.terms import Term
+from archwright.sizing.machine import Batch, Steady
+
+Pace = Callable[[Estimate], float]
+
+
+class Settler:
+    """Writes the machines of a house into the ledger."""
+
+    def __init__(self, catalog: Catalog, ledger: Ledger, writer: Writer) -> None:
+        self._catalog, self._ledger, self._writer = catalog, ledger, writer
+
+    def part(self, stocks: tuple[Stock, ...], ways: tuple[Way, ...], months: int, place: str) -> Part:
+        """`place` sets facts of one option apart from those of another."""
+        held = []
+        for index, stock in enumerate(stocks):
+            mine = tuple(way for way in ways if way.choice.kind == index)
+            if mine:
+                held.append(self._stock(stock, mine, months, place))
+        return joined(held)
+
+    def _stock(self, stock: Stock, ways: tuple[Way, ...], months: int, place: str) -> Part:
+        counts, spares = counts_of(ways, months), max(way.choice.spares for way in ways)
+        terms = self._bought(stock, ways, counts, place) if stock.purchase == "bought" else ()
+        fleet = _fleet(stock, ways, counts)
+        each = [self._way(stock, way, (counts[-1], spares)) for way in ways]
+        return joined([Part(terms=terms, fleets=(fleet,)), *each])
+
+    def _way(self, stock: Stock, way: Way, counts: tuple[int, int]) -> Part:
+        task, (machines, spares) = way.task, counts
+        bought = Purchase(
+            pool=task.name, machine=stock.host.machine.id, kind=stock.purchase, machines=float(machines), peak=machines
+        )
+        models = {task.workload.name: way.model.id} if way.model is not None else {}
+        notes = licence_note(way.model) if way.model is not None else ()
+        steady, demand = way.steady, task.demand
+        if steady is None or demand is None:
+            return Part(purchases=(bought,), models=models, misses=_job_misses(way), notes=notes)
+        misses, said = list(steady.misses), list(notes)
+        needed = max(1, math.ceil(way.choice.peak - ROUNDING))
+        low = holds(needed, spares, ONE_MACHINE_LOW)
+        judge_availability(task.workload.name, holds(needed, spares), task.workload.slo, misses, said, low=low)
+        engines = max(steady.engines, 1)
+        replicas = max(1, math.ceil(way.choice.peak * engines - ROUNDING)) + spares * min(engines, needed * engines)
+        return Part(
+            pools=(self._writer.pool(task, stock.host, steady, replicas),),
+            purchases=(bought,),
+            models=models,
+            serving=serving_of(task, stock.host, steady, way.model, needed),
+            misses=tuple(misses),
+            notes=tuple(said),
+        )
+
+    def _bought(self, stock: Stock, ways: tuple[Way, ...], counts: tuple[int, ...], place: str) -> tuple[Term, ...]:
+        node = stock.host.node
+        if node is None:
+            return ()
+        price = self.price(node)
+        before = (0, *counts[:-1])
+        flow = tuple(price.value * (now - then) for now, then in zip(counts, before, strict=True))
+        drivers = (self._ledger.drive(price), self._ledger.drive(self._counted(node, ways, counts, place)))
+        return (Term(f"{node.id}, bought for {place}", "purchase", flow, drivers, once=True),)
+
+    def price(self, node: Node) -> Estimate:
+        """What one costs, as far apart as quotes are."""
+        basis = self._ledger.basis(
+            f"price.node.{node.id}",
+            "quoted",
+            "price of one machine, bought",
+            formula="typical price; band: the lowest and highest quoted, wider as they age",
+            facts=(f"{node.id}: {node.price_usd:,.0f} USD, {node.source}, {node.as_of or 'undated'}",),
+            stratum="purchase price",
+        )
+        aged = self._catalog.estimate(node, node.price_usd, USD, basis)
+        low, high = min(aged.low, node.price_low_usd), max(aged.high, node.price_high_usd)
+        return Estimate(value=node.price_usd, low=low, high=high, unit=USD, basis=basis)
+
+    def _counted(self, node: Node, ways: tuple[Way, ...], counts: tuple[int, ...], place: str) -> Estimate:
+        facts = [name for way in ways for name in self._facts(way)]
+        basis = self._ledger.basis(
+            f"machines.{place}.{node.id}",
+            "formula",
+            "machines of this type at the end of the horizon, spares included",
+            formula="what workloads take of machines in the busiest hour, summed, rounded up, and spares they share",
+            facts=tuple(dict.fromkeys(facts)),
+        )
+        value, months = counts[-1], len(counts)
+        fast = counts_of(ways, months, lambda carried: carried.high)[-1]
+        slow = counts_of(ways, months, lambda carried: max(carried.low, carried.value * 1e-3))[-1]
+        return Estimate(value=value, low=min(fast, value), high=max(slow, value), unit="machines", basis=basis)
+
+    def _facts(self, way: Way) -> tuple[str, ...]:
+        sized: Steady | Batch | None = way.steady or way.batch
+        if sized is None:
+            return ()
+        names = self._ledger.adopt_all(sized.bases)
+        figure = way.steady.requests_per_s if way.steady is not None else way.batch.machine_hours if way.batch else None
+        known = names.get(figure.basis) if figure is not None else None
+        return (*((known,) if known else ()), *sized.assumptions)
+
+
+def counts_of(ways: tuple[Way, ...], months: int, pace: Pace = lambda carried: carried.value) -> tuple[int, ...]:
+    """Machines of one kind, month by month. `pace` says which end of a band of requests/s counts."""
+    spares = max(way.choice.spares for way in ways)
+    monthly = [max(1, math.ceil(_taken(ways, month, pace) - ROUNDING)) + spares for month in range(months)]
+    yearly = [max(monthly[year : year + MONTHS_PER_YEAR]) for year in range(0, months, MONTHS_PER_YEAR)]
+    kept = itertools.accumulate(yearly, max)
+    return tuple(count for count in kept for _ in range(MONTHS_PER_YEAR))[:months]
+
+
+def _taken(ways: tuple[Way, ...], month: int, pace: Pace) -> float:
+    peak = mean = width = hours = 0.0
+    for way in ways:
+        demand, job, batch = way.task.demand, way.task.job, way.batch
+        if way.steady is not None and demand is not None:
+            carried = pace(way.steady.requests_per_s)
+            steady = way.steady._replace(requests_per_s=_exactly(way.steady.requests_per_s, carried))
+            parts = [part_of(level.rate * demand.growth[month], steady) for level in demand.levels]
+            parts[0] = parts[1] if way.bursts else parts[0]
+            peak, mean = peak + parts[0], mean + parts[1]
+            hours += sum(level.hours * part for level, part in zip(demand.levels, parts, strict=True))
+        elif batch is not None and job is not None:
+            # A slow machine is one on which a run takes longer: the ends of the band are the other way round.
+            slower = pace(_inverse(batch.machine_hours)) * batch.machine_hours.value
+            width += way.width
+            hours += machine_hours(batch, job, way.width)[month] / slower
+    return max(peak, mean + width, hours / HOURS_PER_MONTH)
+
+
+def _exactly(estimate: Estimate, value: float) -> Estimate:
+    return Estimate(value=value, low=value, high=value, unit=estimate.unit, basis=estimate.basis)
+
+
+def _inverse(hours: Estimate) -> Estimate:
+    return Estimate(value=1 / hours.value, low=1 / hours.high, high=1 / max(hours.low, hours.value * 1e-3), unit="1/h")
+
+
+def _job_misses(way: Way) -> tuple[Miss, ...]:
+    job, batch = way.task.job, way.batch
+    return (*batch.misses, *width_for(batch, job)[1]) if batch is not None and job is not None else ()
+
+
+def _fleet(stock: Stock, ways: tuple[Way, ...], counts: tuple[int, ...]) -> Fleet:
+    """`busy` is the work done against the machines there; `busy_w` weighs each workload's draw by its work."""
+    work = [(_busy(way), _watts(way)) for way in ways]
+    total, there = sum(share for share, _ in work), sum(counts) / len(counts)
+    return Fleet(
+        where=stock.host.where,
+        machine=stock.host.machine,
+        workloads=tuple(dict.fromkeys(way.task.workload.name for way in ways)),
+        purchase=stock.purchase,
+        machines=tuple(float(count) for count in counts),
+        peak=max(counts),
+        busy=min(1.0, total / there),
+        busy_w=sum(share * watts for share, watts in work) / total if total else 0.0,
+        node=stock.host.node,
+    )
+
+
+def _busy(way: Way) -> float:
+    """Machines' worth of work, mean over the horizon."""
+    if way.steady is not None and way.task.demand is not None:
+        return busy_machines(way.task.demand, way.steady)
+    if way.batch is not None and way.task.job is not None:
+        hours = machine_hours(way.batch, way.task.job, way.width)
+        return sum(hours) / len(hours) / HOURS_PER_MONTH
+    return 0.0
+
+
+def _watts(way: Way) -> float:
+    sized: Steady | Batch | None = way.steady or way.batch
+    return sized.busy_w if sized is not None else 0.0
