@@ -1,7 +1,7 @@
 """What an option pays for bytes: keeping them, sending them out, copying them between regions.
 
 Every option keeps all data of the needs, at its own price: also data that are there already, since their place costs
-every option alike. Storage of one's own is bought for the most it will hold until it is due for renewal.
+every option alike. Storage of one's own is bought year by year.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def _data(case: Case) -> Iterable[Lying]:
     profiles = {data.name: data for data in case.needs.data}
     for kept in storage.data_sets(case.needs, case.catalog):
         data = profiles[kept.data]
-        home = case.home(data)
+        home = case.home(data) if kept.tier != "archive" else case.vault(data)
         if home is not None:
             yield Lying(kept, home)
         if kept.tier != "archive":
@@ -83,18 +83,25 @@ def _indexes(case: Case) -> Iterable[Lying]:
         index = index_of(case.needs, workload, case.catalog)
         if index is None:
             continue
-        sets = [data for data in case.needs.data if data.name in workload.data]
-        size = [sum(storage.held(data, month + 0.5) for data in sets) for month in range(case.months)]
-        growth = [now / max(sum(data.size_gib for data in sets) * GIB, 1.0) for now in size]
+        growth = data_growth(case, workload)
         for place in case.places_of(workload):
             laid = index.within(room(case, workload, place) / max(growth))
             stored = tuple(laid.stored_bytes * factor for factor in growth)
             why = f"{index.vectors.value:,.0f} vectors of {index.dimensions:g} numbers, searched in {laid.form} form"
-            yield Lying(Kept(f"vector index of {workload.name}", "block", stored, why=why), place)
+            yield Lying(Kept(f"vector index of {workload.name}", "block", stored, index.facts, why=why), place)
+
+
+def data_growth(case: Case, workload: Workload) -> list[float]:
+    """How many times today's data a workload has in the middle of each month."""
+    sets = [data for data in case.needs.data if data.name in workload.data]
+    today = max(sum(data.size_gib for data in sets) * GIB, 1.0)
+    return [sum(storage.held(data, month + 0.5) for data in sets) / today for month in range(case.months)]
 
 
 def room(case: Case, workload: Workload, place: Where) -> float:
     """Host memory an index may take on the machines that answer at a place."""
+    if case.host is not None:
+        return MEMORY_SHARE * case.host.ram_bytes
     return MEMORY_SHARE * sum(
         min(fleet.machines) * fleet.machine.ram_bytes
         for fleet in case.fleets
@@ -132,7 +139,7 @@ def storage_terms(case: Case, kept: tuple[Lying, ...]) -> list[Term]:
             unit = price._replace(drivers=(*price.drivers, *drivers))
             terabytes = tuple(amount / TB for amount in one.kept.bytes)
             line = f"storage bought for {one.kept.name}"
-            terms += renewed(case.quotes, Bought(line, "storage", unit, terabytes, "life.server"), case.months)
+            terms += renewed(case.quotes, Bought(line, "storage", unit, terabytes, "life.server"))
             continue
         price = case.quotes.storage(one.where, one.kept.tier)
         flow = [amount * price.usd for amount in one.kept.bytes]
@@ -156,7 +163,7 @@ def own_terabytes(kept: tuple[Lying, ...], where: Where) -> tuple[float, ...]:
 
 def egress_terms(case: Case, kept: tuple[Lying, ...]) -> list[Term]:
     """Answers and exports by each provider's steps, then copies between regions of one provider."""
-    out, between = _leaving(case, kept)
+    out, between = egress_flows(case, kept)
     terms: list[Term] = []
     for source in dict.fromkeys(flow.source for flow in out):
         flows = [flow for flow in out if flow.source == source]
@@ -179,18 +186,19 @@ def _drivers(case: Case, flow: Flow) -> tuple[str, ...]:
     return tuple(driver for name in flow.facts for driver in case.quotes.part(name).drivers)
 
 
-def _leaving(case: Case, kept: tuple[Lying, ...]) -> tuple[list[Flow], list[Flow]]:
+def egress_flows(case: Case, kept: tuple[Lying, ...]) -> tuple[list[Flow], list[Flow]]:
     """Flows to the internet and flows between regions of one provider. What leaves a house, and what a hosted model
     answers, is paid for otherwise.
     """
     moves = [*_copied(case, kept), *_read_afar(case), *_released(case)]
     out = [*_answers(case), *(flow for flow, target in moves if target.provider != flow.source.provider)]
     between = [flow for flow, target in moves if target.provider == flow.source.provider]
-    return [flow for flow in out if _metered(flow.source)], [flow for flow in between if _metered(flow.source)]
+    return [flow for flow in out if _metered(flow)], [flow for flow in between if _metered(flow)]
 
 
-def _metered(place: Where) -> bool:
-    return place.placement not in OWN and place.placement != "hosted-api"
+def _metered(flow: Flow) -> bool:
+    place = flow.source.placement
+    return place not in OWN and place != "hosted-api" and sum(flow.bytes) > 0
 
 
 def _answers(case: Case) -> Iterable[Flow]:

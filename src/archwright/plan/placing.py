@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 from archwright.catalog.facts import Catalog
-from archwright.catalog.rows import ModelSpec
+from archwright.catalog.rows import ModelSpec, Offer
 from archwright.contract.needs import TEXT_KINDS, DataProfile, Needs, Workload
 from archwright.errors import CatalogError
-from archwright.plan.fleet import Fleet, Where
+from archwright.plan.fleet import Chosen, Fleet, Where
 from archwright.plan.ledger import Ledger
 from archwright.plan.quotes import Quotes
-from archwright.plan.residency import ANYWHERE, country_inside, region_inside
+from archwright.plan.residency import ANYWHERE, bounds_of, country_inside, region_inside
 
+NO_MODELS: Mapping[str, str] = MappingProxyType({})
 # Places of one's own: hardware stands there, and electricity is paid for.
 OWN = frozenset({"on-premises", "this-machine"})
 REFRESH = "-refresh"
+# A gateway process takes some thousand requests a second on two cores; the rest is retrieval and room to restart.
+HOST_CORES = range(4, 9)
+HOST_RAM_BYTES = 16 * 2**30
 
 
 class Case(NamedTuple):
     """An option as far as it is chosen: its machines and its places, the first of which is its main one. `models`
-    are the open models of the workloads that run one.
+    are the open models of the workloads that run one. `host` is the machine the platform itself runs on where the
+    option has none of its own.
     """
 
     needs: Needs
@@ -31,6 +37,18 @@ class Case(NamedTuple):
     fleets: tuple[Fleet, ...]
     where: tuple[Where, ...]
     models: Mapping[str, ModelSpec]
+    host: Offer | None = None
+
+    @property
+    def stores(self) -> tuple[Where, ...]:
+        """Where bytes may lie: the option's places, or the platform's host beside a model that answers elsewhere. Only
+        where nothing else is known, with the provider of that model.
+        """
+        if self.host is None:
+            return tuple(place for place in self.where if place.placement != "hosted-api") or self.where
+        region = self.catalog.region(self.host.provider, self.host.region)
+        country = region.country if region is not None else ""
+        return (Where("cloud", self.host.provider, self.host.region, country),)
 
     @property
     def months(self) -> int:
@@ -38,8 +56,14 @@ class Case(NamedTuple):
 
     @property
     def main(self) -> Where | None:
-        """Where logs, metrics and the platform's own state lie: a place of one's own first."""
-        return min(self.where, key=lambda place: place.placement not in OWN, default=None)
+        """Where logs, metrics and the platform's own state lie: a place of one's own first, never a remote site."""
+        return min(self.stores, key=lambda place: (self.remote(place), place.placement not in OWN), default=None)
+
+    def remote(self, place: Where) -> bool:
+        """Nothing but workloads of many sites (plants, branches) runs there."""
+        sited = {workload.name for workload in self.needs.workloads if workload.sites}
+        here = [fleet for fleet in self.fleets if fleet.where == place]
+        return bool(here) and all(sited.issuperset(fleet.workloads) for fleet in here)
 
     def places_of(self, workload: Workload) -> dict[Where, float]:
         """Shares of a workload's work, by the accelerators (else machines) that do it; the main place without any."""
@@ -55,17 +79,24 @@ class Case(NamedTuple):
 
     def home(self, data: DataProfile) -> Where | None:
         """Where a data set lies: inside its residency, in the house before anywhere else, then where it is used."""
-        used = {
-            place
-            for workload in self.needs.workloads
-            if data.name in workload.data
-            for place in self.places_of(workload)
-        }
+        users = [workload for workload in self.needs.workloads if data.name in workload.data]
+        used = {place for workload in users for place in self.places_of(workload)}
 
-        def strangeness(place: Where) -> tuple[bool, bool, bool]:
-            return (not self.inside(data, place), place.placement not in OWN, place not in used)
+        def strangeness(place: Where) -> tuple[bool, bool, bool, bool]:
+            return (
+                not self.inside(data, place),
+                self.remote(place),
+                place.placement not in OWN,
+                place not in used,
+            )
 
-        return min(self.where, key=strangeness, default=None)
+        return min(self.stores, key=strangeness, default=None)
+
+    def vault(self, data: DataProfile) -> Where | None:
+        """Where its backup lies: at another of the option's places, where it may, else beside it on other disks."""
+        home = self.home(data)
+        others = (place for place in self.stores if place != home and not self.remote(place))
+        return next((place for place in others if self.inside(data, place)), home)
 
     def copies(self, data: DataProfile) -> tuple[Where, ...]:
         """Places beside its home that answer from it and where it may go."""
@@ -79,6 +110,59 @@ class Case(NamedTuple):
         if place.placement in OWN:
             return country_inside(self.catalog, bounds, place.country)
         return region_inside(self.catalog, bounds, place.provider, place.region)
+
+
+def case_of(
+    needs: Needs,
+    catalog: Catalog,
+    ledger: Ledger,
+    fleets: tuple[Fleet, ...],
+    where: tuple[Where, ...],
+    models: Mapping[str, str] = NO_MODELS,
+) -> Case:
+    places = tuple(dict.fromkeys([*where, *(fleet.where for fleet in fleets)]))
+    bare = not fleets and bool(places) and not any(place.placement in OWN for place in places)
+    return Case(
+        needs=needs,
+        catalog=catalog,
+        ledger=ledger,
+        quotes=Quotes(needs, catalog, ledger),
+        fleets=fleets,
+        where=places,
+        models=models_of(needs, catalog, models),
+        host=host_of(needs, catalog) if bare else None,
+    )
+
+
+def host_of(needs: Needs, catalog: Catalog) -> Offer | None:
+    """The cheapest small machine where all the data may lie, None when there is none."""
+    bounds = tuple(bound for workload in needs.workloads for bound in bounds_of(needs, workload))
+    clouds = needs.placement.clouds
+    fitting = (
+        offer
+        for offer in catalog.offers
+        if offer.accelerator is None
+        and offer.vcpu in HOST_CORES
+        and offer.ram_bytes >= HOST_RAM_BYTES
+        and offer.on_demand_usd_per_hour
+        and (clouds is None or offer.provider in clouds)
+        and region_inside(catalog, bounds, offer.provider, offer.region)
+    )
+    return min(fitting, key=lambda one: (one.on_demand_usd_per_hour or 0.0, one.id), default=None)
+
+
+def case_of_chosen(chosen: Chosen) -> Case:
+    """Of what a plan chose; its places are its machines' and, bought by the token, the provider."""
+    option = chosen.option
+    where: list[Where] = []
+    if option is not None and not chosen.fleets:
+        regions = option.regions or ("",)
+        for region in regions:
+            known = chosen.catalog.region(option.provider, region)
+            country = known.country if known is not None else region
+            where.append(Where(option.placement, option.provider, region, country))
+    models = option.models if option is not None else NO_MODELS
+    return case_of(chosen.needs, chosen.catalog, chosen.ledger, chosen.fleets, tuple(where), models)
 
 
 def models_of(needs: Needs, catalog: Catalog, chosen: Mapping[str, str]) -> dict[str, ModelSpec]:

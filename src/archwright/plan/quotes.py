@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from archwright.catalog.cost_rows import Node, Part, StoragePrice
 from archwright.catalog.facts import Catalog
-from archwright.catalog.rows import BAND, Fact
+from archwright.catalog.rows import BAND, Fact, Offer
 from archwright.contract.estimate import Estimate, exact, within_factor
 from archwright.contract.evidence import BasisKind
 from archwright.contract.needs import Needs
@@ -33,6 +33,14 @@ class Step(NamedTuple):
 
     start: float
     usd_per_byte: float
+
+
+class Aged(NamedTuple):
+    """Units of hardware, `age` of `life` months old."""
+
+    units: float
+    age: int
+    life: int
 
 
 class Traffic(NamedTuple):
@@ -71,16 +79,32 @@ class Quotes:
         return self._driven(self._catalog.part(name, basis))
 
     def node(self, node: Node) -> Price:
-        """A machine that is bought."""
+        """A machine that is bought, as far apart as quotes are."""
         basis = self._ledger.basis(
-            f"price.{node.id}",
+            f"price.node.{node.id}",
             "quoted",
-            f"price of a machine: {node.id}",
+            "price of one machine, bought",
+            formula="typical price; band: the lowest and highest quoted, wider as they age",
             facts=(f"{node.id}: {node.price_usd:,.0f} {USD}, {node.source}, {node.as_of or 'undated'}",),
             stratum="purchase price",
         )
-        price = Estimate(value=node.price_usd, low=node.price_low_usd, high=node.price_high_usd, unit=USD, basis=basis)
+        aged = self._catalog.estimate(node, node.price_usd, USD, basis)
+        low, high = min(aged.low, node.price_low_usd), max(aged.high, node.price_high_usd)
+        price = Estimate(value=node.price_usd, low=low, high=high, unit=USD, basis=basis)
         return self._driven(price)
+
+    def offer(self, offer: Offer) -> Price:
+        """An hour of a rented machine at its list price."""
+        price = offer.on_demand_usd_per_hour or 0.0
+        basis = self._ledger.basis(
+            f"price.{offer.id}",
+            "quoted",
+            "on-demand price of one machine for an hour",
+            formula=f"{offer.price_kind} price, banded by its age and how surely it is known",
+            facts=(f"{offer.id}: {price:g} USD/h, {offer.source}, {offer.as_of or 'undated'}",),
+            stratum=f"{offer.price_kind} price",
+        )
+        return self._driven(self._catalog.estimate(offer, price, f"{USD}/h", basis))
 
     def electricity(self, country: str) -> Price:
         """USD/kWh: the site's own price in its country, else the country's."""
@@ -100,18 +124,22 @@ class Quotes:
         """A life of the catalog."""
         return self._catalog.parts[life].typical
 
-    def worth(self, age_months: int, life_months: int) -> Price:
-        """What hardware sells for at an age, as a share of its price: residual^(age / life)."""
-        residual, share = self._catalog.part("residual"), age_months / life_months
-        low, value, high = (max(SCRAP, one) ** share for one in (residual.low, residual.value, residual.high))
+    def worth(self, left: Sequence[Aged]) -> Price:
+        """What hardware sells for at the end of the horizon, in prices of a new unit: units x residual^(age / life)."""
+        residual = self._catalog.part("residual")
+        low, value, high = (
+            sum(one.units * max(SCRAP, share) ** (one.age / one.life) for one in left)
+            for share in (residual.low, residual.value, residual.high)
+        )
+        ages = ", ".join(f"{one.units:.4g} after {one.age} of {one.life} months" for one in left)
         basis = self._ledger.basis(
-            f"worth.{age_months}-of-{life_months}",
+            f"worth.{value:.4g}",
             "formula",
-            f"what hardware sells for after {age_months} of {life_months} months, over its price",
-            formula="residual share at the end of its life ^ (age / life)",
+            "what hardware sells for at the end of the horizon, in prices of a new one",
+            formula=f"residual share ^ (age / life), summed: {ages}",
             facts=self.part("residual").drivers,
         )
-        return self._driven(Estimate(value=value, low=low, high=high, unit="fraction", basis=basis))
+        return self._driven(Estimate(value=value, low=low, high=high, unit="prices", basis=basis))
 
     def storage(self, where: Where, tier: Tier) -> Price:
         """USD per byte and month at a provider. Data in use lie on the dearest object class (the others charge for

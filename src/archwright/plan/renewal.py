@@ -1,6 +1,7 @@
-"""Hardware over a horizon: bought, bought again at the end of its economic life, sold at the end of the horizon.
+"""Hardware over a horizon: bought year by year as it is needed, again at the end of its economic life, sold at the end.
 
-What it sells for falls geometrically to the residual share at the end of its life: residual^(age / life).
+What it sells for falls geometrically to the residual share at the end of its life: residual^(age / life). So a unit
+costs the more the earlier it is bought, whatever the horizon: nothing is gained by needing more.
 """
 
 from __future__ import annotations
@@ -9,13 +10,15 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from archwright.contract.plan import Category
-from archwright.plan.quotes import Price, Quotes
-from archwright.plan.terms import Term, bought
+from archwright.plan.quotes import Aged, Price, Quotes
+from archwright.plan.terms import Term
+
+MONTHS_PER_YEAR = 12
 
 
 class Bought(NamedTuple):
     """Hardware whose unit costs `price`; `units[m]` are needed in month m. `life` is a part of the catalog, in years.
-    `age_months` None: bought in the first month; else it is there already, that old, and only its renewal is paid.
+    `age_months` None: bought for this plan; else it is there already, that old, and only its renewal is paid.
     """
 
     line: str
@@ -26,26 +29,57 @@ class Bought(NamedTuple):
     age_months: float | None = None
 
 
-def renewed(quotes: Quotes, what: Bought, months: int, *, first_paid: bool = True) -> list[Term]:
+class Cohort(NamedTuple):
+    """Units bought together; `renewal` of others."""
+
+    month: int
+    units: float
+    renewal: bool
+
+
+def renewed(quotes: Quotes, what: Bought, *, first_paid: bool = True) -> list[Term]:
     """The purchase (unless somebody else states it: `first_paid` False), renewals, and what is left at the end."""
-    life = max(1, round(12 * quotes.years(what.life)))
-    at = 0 if what.age_months is None else max(0, round(life - what.age_months))
-    terms, last, last_units = [], None, 0.0
-    while at < months:
-        units = max(what.units[at : at + life])
-        renewal = at > 0 or what.age_months is not None
-        if renewal or first_paid:
-            category: Category = "refresh" if renewal else what.category
-            line = f"{what.line}, renewed" if renewal else what.line
-            terms.append(bought(line, category, units * what.price.usd, months, what.price.drivers, at_month=at))
-        last, last_units, at = at, units, at + life
-    if last is not None:
-        terms.append(_sold(quotes, what, last_units, (months - last, life), months))
+    life = max(1, round(MONTHS_PER_YEAR * quotes.years(what.life)))
+    months, cohorts = len(what.units), _cohorts(what, life)
+    terms = []
+    if first_paid:
+        firsts = [cohort for cohort in cohorts if not cohort.renewal]
+        terms.append(_paid(what.line, what.category, what.price, firsts, months))
+    again = [cohort for cohort in cohorts if cohort.renewal]
+    terms.append(_paid(f"{what.line}, renewed", "refresh", what.price, again, months))
+    left = [Aged(one.units, months - one.month, life) for one in cohorts if one.month + life >= months]
+    if left:
+        terms.append(_sold(quotes, what, left, months))
     return [term for term in terms if term.sum]
 
 
-def _sold(quotes: Quotes, what: Bought, units: float, age: tuple[int, int], months: int) -> Term:
-    worth = quotes.worth(*age)
-    usd = -units * what.price.usd * worth.usd
+def _cohorts(what: Bought, life: int) -> list[Cohort]:
+    """At the start of each year what that year takes beyond what is there; each again when its life is over."""
+    months, found, there = len(what.units), list[Cohort](), 0.0
+    for month in range(0, months, MONTHS_PER_YEAR):
+        needed = max(what.units[month : month + MONTHS_PER_YEAR])
+        if needed > there:
+            found += _generations(month, needed - there, what.age_months, (life, months))
+            there = needed
+    return found
+
+
+def _generations(month: int, units: float, age: float | None, span: tuple[int, int]) -> list[Cohort]:
+    life, months = span
+    first = month if age is None else month + max(0, round(life - age))
+    return [Cohort(at, units, at > month or age is not None) for at in range(first, months, life)]
+
+
+def _paid(line: str, category: Category, price: Price, cohorts: list[Cohort], months: int) -> Term:
+    flow = [0.0] * months
+    for cohort in cohorts:
+        flow[cohort.month] += cohort.units * price.usd
+    return Term(line, category, tuple(flow), price.drivers, once=True)
+
+
+def _sold(quotes: Quotes, what: Bought, left: list[Aged], months: int) -> Term:
+    worth = quotes.worth(left)
+    flow = [0.0] * months
+    flow[-1] = -what.price.usd * worth.usd
     drivers = (*what.price.drivers, *worth.drivers)
-    return bought(f"{what.line}, worth at the end", "residual", usd, months, drivers, at_month=months - 1)
+    return Term(f"{what.line}, worth at the end", "residual", tuple(flow), drivers, once=True)

@@ -7,17 +7,16 @@ processes) and an accelerator vendor's software licence (its engines are free so
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import NamedTuple
 
 from archwright.catalog.facts import Catalog
 from archwright.contract.estimate import Estimate, total
 from archwright.contract.needs import Needs
 from archwright.plan.fleet import Fleet, Where
+from archwright.plan.host import host_terms
 from archwright.plan.keeping import egress_terms, lying, storage_terms
 from archwright.plan.ledger import Ledger
-from archwright.plan.placing import Case, models_of
-from archwright.plan.quotes import Quotes
+from archwright.plan.placing import NO_MODELS, Case, case_of
 from archwright.plan.staffing import hires, staff_terms
 from archwright.plan.terms import Term
 from archwright.plan.upkeep import (
@@ -31,8 +30,6 @@ from archwright.plan.upkeep import (
     space_terms,
 )
 from archwright.sizing import power
-
-NONE: Mapping[str, str] = MappingProxyType({})
 
 
 class Running(NamedTuple):
@@ -53,7 +50,7 @@ def running(
     ledger: Ledger,
     fleets: tuple[Fleet, ...],
     where: tuple[Where, ...],
-    models: Mapping[str, str] = NONE,
+    models: Mapping[str, str] = NO_MODELS,
 ) -> Running:
     """`where` are the option's places, those of its fleets among them or not; `models` maps a workload to the model
     that it runs, for the size of its files and checkpoints.
@@ -68,6 +65,7 @@ def running(
         *network_terms(case),
         *energy_terms(case, kept),
         *space_terms(case, places),
+        *host_terms(case),
         *staff_terms(case),
     ]
     _assume(case)
@@ -80,25 +78,6 @@ def running(
         carbon_kg_per_month=_carbon(case, energy),
         notes=tuple(_notes(case)),
         places=places,
-    )
-
-
-def case_of(
-    needs: Needs,
-    catalog: Catalog,
-    ledger: Ledger,
-    fleets: tuple[Fleet, ...],
-    where: tuple[Where, ...],
-    models: Mapping[str, str] = NONE,
-) -> Case:
-    return Case(
-        needs=needs,
-        catalog=catalog,
-        ledger=ledger,
-        quotes=Quotes(needs, catalog, ledger),
-        fleets=fleets,
-        where=tuple(dict.fromkeys([*where, *(fleet.where for fleet in fleets)])),
-        models=models_of(needs, catalog, models),
     )
 
 

@@ -45,6 +45,12 @@ def fleets_at(case: Case, where: Where) -> tuple[Fleet, ...]:
     return tuple(fleet for fleet in case.fleets if fleet.where == where)
 
 
+def central(case: Case, where: Where) -> tuple[Fleet, ...]:
+    """Machines of a place without those that stand at sites of their own in the same country."""
+    sited = {workload.name for workload in case.needs.workloads if workload.sites}
+    return tuple(fleet for fleet in fleets_at(case, where) if not sited.issuperset(fleet.workloads))
+
+
 def colocated(case: Case, where: Where) -> bool:
     """No site of the needs lies there: machines then stand in rented space."""
     site = case.needs.placement.site
@@ -67,9 +73,9 @@ def machine_terms(case: Case) -> list[Term]:
 def _of_machines(case: Case, fleet: Fleet, node: Node) -> Iterable[Term]:
     price, support, spares = case.quotes.node(node), case.quotes.part("support"), case.quotes.part("spares")
     whole, name = price.usd * fleet.peak, f"{node.id} for {', '.join(fleet.workloads)}"
-    drivers = (*price.drivers, *support.drivers)
-    month = whole * support.usd / MONTHS_PER_YEAR
-    yield recurring(f"support of {name}", "support", month, case.months, drivers)
+    month = price.usd * support.usd / MONTHS_PER_YEAR
+    paid = [month * count for count in fleet.machines]
+    yield following(f"support of {name}", "support", paid, (*price.drivers, *support.drivers))
     age = None
     if fleet.purchase == "bought":
         drivers = (*price.drivers, *spares.drivers)
@@ -77,8 +83,8 @@ def _of_machines(case: Case, fleet: Fleet, node: Node) -> Iterable[Term]:
     else:
         age = _age(case, fleet)
     life = GPU_LIFE if node.accelerator is not None else SERVER_LIFE
-    units = (float(fleet.peak),) * case.months
-    yield from renewed(case.quotes, Bought(name, "purchase", price, units, life, age), case.months, first_paid=False)
+    there = Bought(name, "purchase", price, fleet.machines, life, age)
+    yield from renewed(case.quotes, there, first_paid=False)
 
 
 def _age(case: Case, fleet: Fleet) -> float:
@@ -125,9 +131,18 @@ class Gear(NamedTuple):
         return self.front + self.fabric
 
 
+DRAWS = ("switch.front-draw", "switch.fabric-draw")
+
+
+def gear_draw(case: Case, gear: Gear) -> list[Estimate]:
+    """kW of the switches of each kind there are."""
+    counts = zip(DRAWS, (gear.front, gear.fabric), strict=True)
+    return [case.catalog.part(name).scaled(count, unit="kW") for name, count in counts if count]
+
+
 def gear_at(case: Case, where: Where) -> Gear:
     """For bought machines; owned ones have theirs, and a single machine uses the building's."""
-    here = [fleet for fleet in fleets_at(case, where) if fleet.purchase == "bought" and fleet.node is not None]
+    here = [fleet for fleet in central(case, where) if fleet.purchase == "bought" and fleet.node is not None]
     machines = sum(fleet.peak for fleet in here)
     front = 2 * math.ceil(machines / FRONT_PORTS) if machines > 1 else 0
     ports = cards = 0
@@ -160,7 +175,7 @@ def network_terms(case: Case) -> list[Term]:
             if count:
                 line = f"{count} {name} in {where.region}"
                 what = Bought(line, "network", price, (float(count),) * case.months, SERVER_LIFE)
-                terms += renewed(case.quotes, what, case.months)
+                terms += renewed(case.quotes, what)
     return terms
 
 
@@ -168,23 +183,23 @@ def network_terms(case: Case) -> list[Term]:
 
 
 def plugs(case: Case, kept: tuple[Lying, ...]) -> tuple[Plug, ...]:
-    """Each place of one's own at its peak."""
-    return tuple(_plug(case, kept, where) for where in own_places(case))
+    """Each place of one's own at its peak. What stands at remote sites (plants, branches) draws there, not here."""
+    return tuple(_plug(case, kept, where) for where in own_places(case) if not case.remote(where))
 
 
 def _plug(case: Case, kept: tuple[Lying, ...], where: Where) -> Plug:
     parts, units = [], 0.0
-    for fleet in fleets_at(case, where):
-        plate = max(fleet.node.power_w if fleet.node is not None else 0.0, fleet.busy_w) * fleet.peak / 1000
+    for fleet in central(case, where):
+        plate = max(_plate_w(fleet), fleet.busy_w) * fleet.peak / 1000
         parts.append(Estimate(value=plate, low=NAME_PLATE * plate, high=plate, unit="kW"))
         units += fleet.node.rack_units * fleet.peak if fleet.node is not None else 0.0
-    terabytes, switches = max(own_terabytes(kept, where), default=0.0), gear_at(case, where).switches
+    terabytes, gear = max(own_terabytes(kept, where), default=0.0), gear_at(case, where)
     if terabytes:
         parts.append(case.catalog.part("storage.draw").scaled(terabytes / 1000, unit="kW"))
         units += math.ceil(case.catalog.part("storage.space").value * terabytes)
-    if switches:
-        parts.append(case.catalog.part("switch.draw").scaled(switches, unit="kW"))
-        units += switches
+    if gear.switches:
+        parts += gear_draw(case, gear)
+        units += gear.switches
     basis = case.ledger.basis(
         f"power.{where.placement}.{where.region}".lower(),
         "formula",
@@ -193,6 +208,10 @@ def _plug(case: Case, kept: tuple[Lying, ...], where: Where) -> Plug:
         facts=_pue(case, where).drivers,
     )
     return Plug(where, _at_plug(case, where, total(parts or [exact(0.0, "kW")], "kW"), basis), units)
+
+
+def _plate_w(fleet: Fleet) -> float:
+    return fleet.node.power_w if fleet.node is not None else 0.0
 
 
 def _at_plug(case: Case, where: Where, bare: Estimate, basis: str) -> Estimate:
@@ -208,7 +227,7 @@ def _pue(case: Case, where: Where) -> Price:
 
 def draw(case: Case, fleet: Fleet) -> Price:
     """kWh of one of its machines in a month, without the building; a basis of its own."""
-    watts = power.draw_of(fleet.busy_w, case.catalog).mean(fleet.busy)
+    watts = power.draw_of(fleet.busy_w, _plate_w(fleet), case.catalog).mean(fleet.busy)
     basis = case.ledger.basis(
         f"draw.{fleet.machine.id}.{'+'.join(fleet.workloads)}.{fleet.busy_w * fleet.busy:.4g}",
         "formula",
@@ -236,16 +255,17 @@ def energy_terms(case: Case, kept: tuple[Lying, ...]) -> list[Term]:
 
 def _other_energy(case: Case, kept: tuple[Lying, ...], where: Where, kwh: Price) -> Iterable[Term]:
     """Of storage and switches, on all the time."""
-    terabytes, switches = own_terabytes(kept, where), gear_at(case, where).switches
+    terabytes, gear = own_terabytes(kept, where), gear_at(case, where)
     if terabytes:
         one = case.quotes.part("storage.draw")
         flow = [power.kwh(amount * one.usd, HOURS_PER_MONTH) * kwh.usd for amount in terabytes]
         yield following(f"electricity of storage in {where.region}", "energy", flow, (*kwh.drivers, *one.drivers))
-    if switches:
-        one = case.quotes.part("switch.draw")
-        usd = switches * one.usd * HOURS_PER_MONTH * kwh.usd
-        drivers = (*kwh.drivers, *one.drivers)
-        yield recurring(f"electricity of switches in {where.region}", "energy", usd, case.months, drivers)
+    for name, count in zip(DRAWS, (gear.front, gear.fabric), strict=True):
+        if count:
+            one = case.quotes.part(name)
+            usd = count * one.usd * HOURS_PER_MONTH * kwh.usd
+            line = f"electricity of {count} switches in {where.region}"
+            yield recurring(line, "energy", usd, case.months, (*kwh.drivers, *one.drivers))
 
 
 def space_terms(case: Case, places: tuple[Plug, ...]) -> list[Term]:
@@ -272,7 +292,6 @@ def energy_by_place(case: Case, kept: tuple[Lying, ...]) -> dict[Where, Estimate
             terabytes = own_terabytes(kept, where)
             mean = sum(terabytes) / case.months
             parts.append(case.catalog.part("storage.draw").scaled(mean * HOURS_PER_MONTH / 1000, unit="kWh"))
-            switches = gear_at(case, where).switches
-            parts.append(case.catalog.part("switch.draw").scaled(switches * HOURS_PER_MONTH, unit="kWh"))
+            parts += [one.scaled(HOURS_PER_MONTH, unit="kWh") for one in gear_draw(case, gear_at(case, where))]
         found[where] = _at_plug(case, where, total(parts, "kWh"), "")
     return found

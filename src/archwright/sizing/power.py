@@ -39,8 +39,10 @@ class Draw(NamedTuple):
         return total([band, self.idle.scaled(1 - share)] if share < 1 else [band], "W", basis)
 
 
-def draw_of(busy_w: float, catalog: Catalog) -> Draw:
-    return Draw(busy_w, catalog.part("idle.draw").scaled(busy_w, unit="W"))
+def draw_of(busy_w: float, plate_w: float, catalog: Catalog) -> Draw:
+    """`plate_w` is the most the machine draws: idle is a share of it, and busy no less than idle."""
+    idle = catalog.part("idle.draw").scaled(max(plate_w, busy_w), unit="W")
+    return Draw(max(busy_w, idle.value), idle)
 
 
 def overhead(placement: Placement, *, colocated: bool, catalog: Catalog) -> str | None:

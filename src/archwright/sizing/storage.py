@@ -75,7 +75,7 @@ def data_sets(needs: Needs, catalog: Catalog) -> Iterable[Kept]:
         stored = tuple(versions * amount for amount in size)
         kept = f"kept {data.retention_months:g} months" if data.retention_months is not None else "kept for good"
         read = max((reading(workload) for workload in needs.workloads if data.name in workload.data), default=0.0)
-        why = f"{data.size_gib:g} GiB, {data.growth_gib_per_month:g} more a month, {kept}"
+        why = f"{data.size_gib:g} GiB, {data.growth_gib_per_month:g} more a month, {kept}; x {versions:g} for versions"
         yield Kept(f"data {data.name}", "object", stored, ("lake.versions",), read, data.name, why)
         if demanded:
             second = tuple(copies * amount for amount in size)

@@ -36,12 +36,17 @@ class Laid(NamedTuple):
 
 
 class Index(NamedTuple):
-    """`vectors` with its band; everything else follows. `stated`: the needs give the number of documents."""
+    """`vectors` with its band; everything else follows. `stated`: most are documents that the needs count."""
 
     workload: str
     vectors: Estimate
     dimensions: float
     stated: bool
+
+    @property
+    def facts(self) -> tuple[str, ...]:
+        """The part of the catalog that a guessed count is proportional to."""
+        return () if self.stated else ("text.share",)
 
     def laid(self, form: Form) -> Laid:
         count, numbers = self.vectors.value, self.dimensions
@@ -78,7 +83,7 @@ def index_of(needs: Needs, workload: Workload, catalog: Catalog) -> Index | None
         high=(known + guessed.high) / chunk.low,
         unit="vectors",
     )
-    return Index(workload.name, vectors, catalog.part("vector.dimensions").value, guessed.value == 0)
+    return Index(workload.name, vectors, catalog.part("vector.dimensions").value, known >= guessed.value)
 
 
 def _documents(workload: Workload) -> float:

@@ -1,0 +1,24 @@
+"""Where the platform itself runs when an option has no machines: answers bought by the token still need a gateway with
+keys, quotas and audit, and a retrieval beside the data. With machines of its own it runs on their host processors.
+"""
+
+from __future__ import annotations
+
+from archwright.contract.needs import SERVING_KINDS
+from archwright.plan.availability import SPARE_ABOVE
+from archwright.plan.demand import HOURS_PER_MONTH
+from archwright.plan.placing import Case
+from archwright.plan.terms import Term, recurring
+
+
+def host_terms(case: Case) -> list[Term]:
+    """One small rented machine, two where availability asks for a spare; none where a gateway is there already."""
+    served = [workload for workload in case.needs.workloads if workload.kind in SERVING_KINDS]
+    if case.host is None or not served or any(line.kind == "gateway" for line in case.needs.existing):
+        return []
+    asked = max(workload.slo.availability or 0.0 for workload in served)
+    count = 2 if asked > SPARE_ABOVE else 1
+    price = case.quotes.offer(case.host)
+    usd = count * price.usd * HOURS_PER_MONTH
+    line = f"host of gateway and retrieval: {count} x {case.host.instance_type} in {case.host.region}"
+    return [recurring(line, "platform", usd, case.months, price.drivers)]
