@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import get_args
 
 import pytest
 
-from archwright.catalog.guidance import FOLDER, Theme, advice
+from archwright.catalog.guidance import FOLDER, Theme, advice, features
 from archwright.catalog.load import load
 from archwright.errors import CatalogError
 
@@ -47,6 +48,18 @@ def test_most_clauses_of_every_regulation_are_spoken_to() -> None:
     for name, law in load().regulations.items():
         said = sum(f"{name} {rule.clause}" in named for rule in law.controls)
         assert said >= 0.5 * len(law.controls), name
+
+
+def test_every_feature_answers_a_part_of_some_regulation() -> None:
+    parts = {
+        part.strip()
+        for law in load().regulations.values()
+        for rule in law.controls
+        for part in rule.feature.lower().split(",")
+    }
+    for feature in features():
+        assert any(re.fullmatch(feature.words, part) for part in parts), feature.id
+        assert feature.proof and feature.source
 
 
 def test_the_digest_of_the_catalog_covers_guidance() -> None:

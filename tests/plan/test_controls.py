@@ -35,6 +35,13 @@ def test_a_feature_counts_only_when_all_its_parts_are_done(catalog: Catalog, nee
     assert found["gdpr.16-18"] == "later"
 
 
+def test_what_the_lake_and_the_registry_do_counts(catalog: Catalog, needs_of: Read) -> None:
+    found = statuses(catalog, needs_of("manufacturer")[0])
+    assert found["iso-27001.a-8-11"] == "configured", "redaction is a step that a recipe asks for"
+    assert {found["iso-42001.a-6"], found["iso-42001.a-7"], found["eu-ai-act.17"]} == {"built-in"}
+    assert found["gdpr.25"] == "later", "redaction is no part of the ingest itself"
+
+
 def test_what_is_later_is_said(catalog: Catalog, needs_of: Read) -> None:
     ledger = Ledger()
     needs, _ = needs_of("clinic")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from archwright import settings
 from archwright.api.context import home_of, keyring, opened
+from archwright.api.proving import Platform, control_measurements
 from archwright.api.running import running_url
 from archwright.contract.evidence import Measurement, Reconciliation
 from archwright.contract.plan import LoadSpec, Plan
@@ -81,6 +82,7 @@ def bench(
             if url is None:
                 found += ring_measurements(store, plan, [*result.windows, _lifetime(home)])
         if url is None:
+            found += _proved(store, home, plan)
             # A foreign endpoint's figures must not pass for this platform's in a later `reconcile`.
             kept.save(store, found)
     return Bench(
@@ -169,7 +171,16 @@ def _live(store: Store, home: Home, plan: Plan) -> list[Measurement]:
     peaks = [p.query.window_s for p in plan.predictions if p.query.phase == "peak"]
     if peaks:
         windows.append(Window(name="peak", started_at=now - max(peaks), ended_at=now))
-    return ring_measurements(store, plan, windows)
+    return [*ring_measurements(store, plan, windows), *_proved(store, home, plan)]
+
+
+def _proved(store: Store, home: Home, plan: Plan) -> list[Measurement]:
+    """What the running platform answers about the controls that the plan promises."""
+    url = platform.status(home).url
+    if url is None:
+        return []
+    authority = settings.load().tls_certificate or None
+    return control_measurements(plan, Platform(url, authority, store), time.time())
 
 
 def _plan(home: Home, path: str | None) -> Plan:

@@ -1,13 +1,15 @@
 """Guidance: what a plan's sections say in words, as rows with their sources. The planner selects and fills in.
 
 Rows of one topic stand from the particular to the general: the first that fits a plan speaks for the topic.
+Features are rows of another kind: which demands of a regulation something that exists answers today.
 """
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import msgspec
 import yaml
@@ -18,6 +20,7 @@ from archwright.errors import CatalogError, Where
 
 Theme = Literal["stack", "security", "scale", "monitoring", "stages", "practices", "providers"]
 Kept = Literal["gateway", "engine", "lake", "registry", "monitoring", "training"]
+Done = Literal["built-in", "configured"]
 FOLDER = "guidance"
 
 
@@ -42,13 +45,35 @@ class Advice(Fact):
     figure: str = ""
 
 
+class Feature(Fact):
+    """What a part of a regulation's feature is called (`words`, a pattern), its state today, and what proves it."""
+
+    id: str
+    words: str
+    status: Done
+    proof: str
+
+
+T = TypeVar("T", Advice, Feature)
+
+
 @functools.cache
 def advice(theme: Theme, folder: Path = DATA) -> tuple[Advice, ...]:
     """The rows of a theme in their order. Raises CatalogError: AW-CAT-03 without the file, AW-CAT-04 for a row that
     has the wrong form, no source or date, or another's id.
     """
     path = folder / FOLDER / f"{theme}.yaml"
-    rows = _rows(path)
+    return tuple(_checked(path, _rows(path, Advice)))
+
+
+@functools.cache
+def features(folder: Path = DATA) -> tuple[Feature, ...]:
+    """What this release does, by the words that the regulations' rows use. Raises CatalogError as `advice`."""
+    path = folder / FOLDER / "features.yaml"
+    return tuple(_checked(path, _rows(path, Feature)))
+
+
+def _checked(path: Path, rows: Sequence[T]) -> Sequence[T]:
     seen: set[str] = set()
     for row in rows:
         if row.id in seen:
@@ -59,10 +84,10 @@ def advice(theme: Theme, folder: Path = DATA) -> tuple[Advice, ...]:
     return rows
 
 
-def _rows(path: Path) -> tuple[Advice, ...]:
+def _rows(path: Path, kind: type[T]) -> list[T]:
     try:
         read = yaml.load(path.read_bytes(), Loader=yaml.CSafeLoader)
-        return msgspec.convert(read, tuple[Advice, ...])
+        return msgspec.convert(read, list[kind])  # type: ignore[valid-type]
     except FileNotFoundError:
         raise CatalogError(
             "AW-CAT-03", f"the catalog lacks {path.name}", where=Where(str(path)), hint="reinstall archwright"

@@ -116,6 +116,14 @@ METRICS: tuple[Metric, ...] = (
         RUN_LABELS,
     ),
     Metric(
+        "control_held",
+        "archwright_control_held",
+        "gauge",
+        "share",
+        "share of a control's checks that held when reconcile asked",
+        ("control",),
+    ),
+    Metric(
         "decisions",
         "archwright_authz_decisions_total",
         "counter",

@@ -1,32 +1,36 @@
 """What regulations demand, and honestly which of it this release does.
 
-A regulation's row says which feature answers a demand. `DONE` lists the features that exist today by the words
-the rows use; registers, templates and policies are organisational; everything else comes later and says so.
+A regulation's row says which feature answers a demand. The features that exist today are rows of guidance, by the
+words the regulations' rows use; registers, templates and policies are organisational; all else comes later and says so.
+
+Controls that a running platform can be asked about are promises as well: `reconcile` asks, and the share of the
+questions that it answered as it should is held against 1.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Literal
 
 from archwright.catalog.facts import Catalog
-from archwright.contract.evidence import Control
+from archwright.catalog.guidance import features
+from archwright.contract.estimate import exact
+from archwright.contract.evidence import Control, Prediction, Query
 from archwright.contract.needs import Needs
 from archwright.plan.ledger import Ledger
 from archwright.plan.residency import ANYWHERE
 
 Status = Literal["built-in", "configured", "organisational", "later"]
 
-# What one part of a row's feature says, the status it has today, and what proves it.
-DONE: tuple[tuple[str, str, str], ...] = (
-    (r"region allow-list.*", "built-in", "options of plan.json: no region outside residency"),
-    (r"plan( = inventory)?", "built-in", "plan.json: pools, models, stack"),
-    (r"plan vs actual.*", "built-in", "archwright reconcile"),
-    (r"rbac|keys", "built-in", "archwright key list; 401 without a key"),
-    (r"(append-only )?audit", "built-in", "archwright audit: hash chain verified"),
-    (r"prometheus", "built-in", "/metrics of the gateway"),
-    (r"tls( 1\.2\+)?", "configured", "the gateway refuses a non-loopback address without TLS"),
-)
+# What `reconcile` asks the running platform, by control.
+ASKED: dict[str, str] = {
+    "platform.access-keys": "share of the guarded routes that refuse a request without a key",
+    "platform.audit": "1 when every record of the audit fits the one before it, else 0",
+    "platform.tls": "1 when the gateway is reached over TLS or on the loopback address alone, else 0",
+}
+PLATFORM = "platform"
+ASKED_WITHIN_S = 60.0
 PAPER = re.compile(r"register|template|checklist|policy|assessment|contract", re.IGNORECASE)
 SLUG = re.compile(r"[^a-z0-9]+")
 
@@ -65,7 +69,24 @@ def _status(feature: str) -> tuple[Status, str]:
 
 
 def _done(part: str) -> tuple[str, str] | None:
-    return next(((status, proof) for words, status, proof in DONE if re.fullmatch(words, part)), None)
+    return next(((one.status, one.proof) for one in features() if re.fullmatch(one.words, part)), None)
+
+
+def control_promises(controls: Iterable[Control], ledger: Ledger) -> tuple[Prediction, ...]:
+    """One promise for each control that `reconcile` can ask a platform of ours about: all of its checks hold."""
+    return tuple(
+        Prediction(
+            id=f"{control.id}.held",
+            metric="control_held",
+            workload=PLATFORM,
+            estimate=exact(1.0, "share", ledger.basis(f"control.{control.id}", "formula", ASKED[control.id])),
+            query=Query(
+                metric="control_held", labels={"control": control.id}, statistic="last", window_s=ASKED_WITHIN_S
+            ),
+        )
+        for control in controls
+        if control.id in ASKED
+    )
 
 
 def _always(needs: Needs) -> list[Control]:

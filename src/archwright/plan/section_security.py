@@ -19,7 +19,7 @@ HIGH_RISK = "high_risk"
 def security_section(chosen: Chosen) -> Section:
     needs = chosen.needs
     controls = controls_of(needs, chosen.catalog, Ledger())
-    named = tuple(_regulation(chosen.catalog.regulations[name], controls) for name in needs.regulations)
+    named = tuple(regulation_line(chosen.catalog.regulations[name], controls) for name in needs.regulations)
     proved = sum(control.status == "built-in" for control in controls)
     return Section(
         id="security",
@@ -32,7 +32,8 @@ def security_section(chosen: Chosen) -> Section:
     )
 
 
-def _regulation(regulation: Regulation, controls: tuple[Control, ...]) -> SectionLine:
+def regulation_line(regulation: Regulation, controls: tuple[Control, ...]) -> SectionLine:
+    """How much of the regulation is answered today, by what, and what else counts."""
     own = [control for control in controls if control.demanded_by.startswith(f"{regulation.id} ")]
     count = Counter(control.status for control in own)
     done = [control for control in own if control.status in ("built-in", "configured")]

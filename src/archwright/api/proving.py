@@ -1,0 +1,126 @@
+"""Controls as promises: what `reconcile` asks the running platform, and what it answered.
+
+Each check is a question to the platform itself, never a look at its configuration files: every guarded route without
+a key, the audit's chain from its first record, the address under which the gateway is reached.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import ssl
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from archwright.access import audit
+from archwright.contract.evidence import Measurement, Prediction
+from archwright.contract.plan import Plan
+from archwright.serving.routes import ROUTES, Route
+from archwright.store import Store
+
+METRIC = "control_held"
+TIMEOUT_S = 5.0
+# What stands for the name at the end of a path that takes one.
+ANY_NAME = "x"
+
+
+class Platform(NamedTuple):
+    """Where the gateway is reached, whom its certificate is checked against, and its records."""
+
+    url: str
+    authority: str | None
+    store: Store
+
+
+class Proof(NamedTuple):
+    """How many of the questions were answered as they should, and what was asked."""
+
+    held: int
+    asked: int
+    evidence: str
+
+
+def control_measurements(plan: Plan, platform: Platform, now: float) -> list[Measurement]:
+    """One measurement for each control that the plan promises; what cannot be asked just now is left out."""
+    found = []
+    for prediction in plan.predictions:
+        check = CHECKS.get(prediction.query.labels.get("control", "")) if prediction.metric == METRIC else None
+        proof = check(platform) if check is not None else None
+        if proof is not None and proof.asked:
+            found.append(_measurement(plan, prediction, proof, now))
+    return found
+
+
+def _measurement(plan: Plan, prediction: Prediction, proof: Proof, now: float) -> Measurement:
+    return Measurement(
+        plan_digest=plan.digest,
+        prediction_id=prediction.id,
+        at=now,
+        source="supervisor",
+        value=proof.held / proof.asked,
+        unit=prediction.estimate.unit,
+        statistic=prediction.query.statistic,
+        samples=proof.asked,
+        window_s=prediction.query.window_s,
+        evidence=f"{prediction.query.promql()}  # {proof.evidence}",
+    )
+
+
+def _keys(platform: Platform) -> Proof | None:
+    """Every route but the probes, without a key. None when the gateway does not answer."""
+    guarded = [route for route in ROUTES if route.permission is not None]
+    try:
+        refused = sum(_status(platform, route) == HTTPStatus.UNAUTHORIZED for route in guarded)
+    except OSError:
+        return None
+    return Proof(refused, len(guarded), f"{refused} of {len(guarded)} guarded routes answer 401 without a key")
+
+
+def _status(platform: Platform, route: Route) -> int:
+    """Raises OSError when nothing answers."""
+    address = f"{platform.url}{route.path}{ANY_NAME if route.tail else ''}"
+    request = urllib.request.Request(
+        address,
+        data=b"{}" if route.method == "POST" else None,
+        method=route.method,
+        headers={"content-type": "application/json"},
+    )
+    context = ssl.create_default_context(cafile=platform.authority) if platform.authority else None
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context))
+    try:
+        with opener.open(request, timeout=TIMEOUT_S) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        error.close()
+        return error.code
+
+
+def _audit(platform: Platform) -> Proof:
+    """The chain of every record there is."""
+    records = platform.store.last_seq(audit.TABLE)
+    broken = audit.verify(platform.store)
+    if broken is not None:
+        return Proof(0, 1, f"archwright audit verify: broken at record {broken}")
+    return Proof(1, 1, f"archwright audit verify: {records} records, each fits the one before")
+
+
+def _sealed(platform: Platform) -> Proof:
+    """TLS, or an address that only this machine reaches."""
+    parts = urlsplit(platform.url)
+    host = parts.hostname or ""
+    try:
+        here = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        here = host == "localhost"
+    held = parts.scheme == "https" or here
+    return Proof(int(held), 1, f"the gateway is reached at {parts.scheme}://{host}")
+
+
+CHECKS: dict[str, Callable[[Platform], Proof | None]] = {
+    "platform.access-keys": _keys,
+    "platform.audit": _audit,
+    "platform.tls": _sealed,
+}

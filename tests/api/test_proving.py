@@ -1,0 +1,151 @@
+"""Controls as promises: what the running platform is asked, and what counts as held."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from archwright.access.audit import TABLE, AuditEvent, AuditLog
+from archwright.api.proving import CHECKS, Platform, control_measurements
+from archwright.contract.evidence import Control, Measurement
+from archwright.contract.plan import Plan
+from archwright.contract.record import replace
+from archwright.plan.controls import ASKED, control_promises
+from archwright.plan.ledger import Ledger
+from archwright.reconcile.compare import choose, reconcile
+from archwright.serving.routes import ROUTES
+from archwright.store import Store
+
+GUARDED = [route for route in ROUTES if route.permission is not None]
+HERE = "http://127.0.0.1:1"
+
+
+class Gateway(BaseHTTPRequestHandler):
+    """Answers 401, but 200 on the paths in `open_paths`."""
+
+    open_paths: frozenset[str] = frozenset()
+    asked: list[tuple[str, str, str | None]] = []
+
+    def do_GET(self) -> None:
+        self.rfile.read(int(self.headers.get("content-length") or 0))
+        self.asked.append((self.command, self.path, self.headers.get("authorization")))
+        self.send_response(200 if self.path in self.open_paths else 401)
+        self.send_header("content-length", "0")
+        self.end_headers()
+
+    do_POST = do_GET
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
+        return None
+
+
+@pytest.fixture
+def gateway(socket_enabled: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    monkeypatch.setattr(Gateway, "asked", [])
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Gateway)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    made = Store(f"sqlite:///{tmp_path / 'records.sqlite'}")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def plan(null_plan: Plan) -> Plan:
+    ledger = Ledger()
+    controls = tuple(
+        Control(id=name, demanded_by="archwright", demand="d", feature="f", evidence="e", status="built-in")
+        for name in ("platform.access-keys", "needs.residency", "platform.audit", "platform.tls")
+    )
+    promised = control_promises(controls, ledger)
+    return replace(null_plan, controls=controls, predictions=promised, bases=ledger.bases(promised))
+
+
+def measured(plan: Plan, platform: Platform) -> dict[str, Measurement]:
+    found = control_measurements(plan, platform, 1000.0)
+    return {measurement.prediction_id.removesuffix(".held"): measurement for measurement in found}
+
+
+def test_what_is_promised_is_what_can_be_asked(plan: Plan) -> None:
+    assert set(ASKED) == set(CHECKS)
+    assert {prediction.query.labels["control"] for prediction in plan.predictions} == set(CHECKS)
+    assert {prediction.estimate.basis for prediction in plan.predictions} == {basis.id for basis in plan.bases}
+    assert all(prediction.estimate.low == prediction.estimate.high == 1.0 for prediction in plan.predictions)
+
+
+def test_every_guarded_route_is_asked_without_a_key(plan: Plan, gateway: str, store: Store) -> None:
+    keys = measured(plan, Platform(gateway, None, store))["platform.access-keys"]
+    assert (keys.value, keys.samples, keys.unit) == (1.0, len(GUARDED), "share")
+    assert {(method, path) for method, path, _ in Gateway.asked} == {
+        (route.method, route.path + ("x" if route.tail else "")) for route in GUARDED
+    }
+    assert {key for _, _, key in Gateway.asked} == {None}
+
+
+def test_one_open_route_breaks_the_promise(
+    plan: Plan, gateway: str, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Gateway, "open_paths", frozenset({"/metrics"}))
+    found = control_measurements(plan, Platform(gateway, None, store), 1000.0)
+    deviations = {deviation.prediction_id: deviation for deviation in reconcile(plan, choose(found)).deviations}
+    keys = deviations["platform.access-keys.held"]
+    assert keys.verdict == "worse" and keys.measured is not None
+    assert keys.measured.value == pytest.approx((len(GUARDED) - 1) / len(GUARDED))
+    assert f"{len(GUARDED) - 1} of {len(GUARDED)} guarded routes" in keys.evidence
+    assert deviations["platform.audit.held"].verdict == deviations["platform.tls.held"].verdict == "within"
+
+
+def test_a_gateway_that_does_not_answer_proves_nothing(plan: Plan, store: Store, socket_enabled: None) -> None:
+    found = measured(plan, Platform(HERE, None, store))
+    assert "platform.access-keys" not in found and set(found) == {"platform.audit", "platform.tls"}
+
+
+def deny(number: int) -> AuditEvent:
+    return AuditEvent(
+        at=float(number), tenant="t", key_id="k", action="a", permission="p", effect="deny", resource=str(number)
+    )
+
+
+def test_a_record_put_in_breaks_the_audit(plan: Plan, store: Store, socket_enabled: None) -> None:
+    log = AuditLog(store)
+    for number in range(3):
+        log.record(deny(number)).result()
+    log.close()
+    whole = measured(plan, Platform(HERE, None, store))["platform.audit"]
+    assert whole.value == 1.0 and "3 records" in whole.evidence
+    row = store.rows(TABLE)[1]
+    store.append(TABLE, [replace(row, resource="put in", number=7)])
+    broken = measured(plan, Platform(HERE, None, store))["platform.audit"]
+    assert broken.value == 0.0 and "broken at record 4" in broken.evidence
+
+
+@pytest.mark.parametrize(
+    ("url", "held"),
+    [
+        ("http://127.0.0.1:8470", 1.0),
+        ("http://[::1]:8470", 1.0),
+        ("http://localhost:8470", 1.0),
+        ("https://10.0.0.1:8470", 1.0),
+        ("http://10.0.0.1:8470", 0.0),
+        ("http://gateway.example.org:8470", 0.0),
+    ],
+)
+def test_in_the_clear_only_on_the_loopback_address(url: str, held: float, store: Store) -> None:
+    proof = CHECKS["platform.tls"](Platform(url, None, store))
+    assert proof is not None and proof.held / proof.asked == held
+
+
+def test_other_promises_are_left_alone(null_plan: Plan, store: Store) -> None:
+    assert control_measurements(null_plan, Platform(HERE, None, store), 1.0) == []
