@@ -136,24 +136,38 @@ def published(subjects: Subjects) -> tuple[str, int, int]:
         found = predicted(kind, accelerator, int(row["devices"]), subjects)
         hours = float(row["device_hours"])
         if found is None:
-            made += (
-                f"| {row['run']} | {row['devices']} x {accelerator.id} | {number(hours)} | does not fit | | no | | |\n"
-            )
-            count += 1
-            continue
+            raise ValueError(f"{row['run']}: no split fits")
         within = found.device_hours.low <= hours <= found.device_hours.high
         inside, count = inside + within, count + 1
-        paid = price(subjects.catalog, accelerator.id)
-        cost = None if paid is None else paid.scaled(hours, unit="USD")
-        stated = f" (stated: {number(float(row['cost_usd']))})" if row["cost_usd"] else ""
-        rule = RULES["pretrain" if method == "pretrain" else "finetune"]
-        made += (
-            f"| {row['run']} | {row['devices']} x {accelerator.id} | {number(hours)} | {band(found.device_hours)} "
-            f"| {hours / found.device_hours.value:.2f} | {'yes' if within else 'no'} "
-            f"| {'no offer' if cost is None else number(cost.value) + ' USD'}{stated} "
-            f"| {'' if cost is None else verdict(cost, rule)} |\n"
+        said, judged = paid_for(row, price(subjects.catalog, accelerator.id))
+        cells = (
+            row["run"],
+            f"{row['devices']} x {accelerator.id}",
+            number(hours),
+            band(found.device_hours),
+            f"{hours / found.device_hours.value:.2f}",
+            "yes" if within else "no",
+            said,
+            judged,
         )
+        made += f"| {' | '.join(cells)} |\n"
     return made, inside, count
+
+
+def paid_for(row: dict[str, str], an_hour: Estimate | None) -> tuple[str, str]:
+    """The run's hours at today's price, with what its source states it cost, and how the rule fares."""
+    said = "no offer"
+    cost = None
+    if row["cost_usd"]:
+        stated = float(row["cost_usd"])
+        cost = Estimate(value=stated, low=stated, high=stated, unit="USD")
+    if an_hour is not None:
+        cost = an_hour.scaled(float(row["device_hours"]), unit="USD")
+        said = f"{number(cost.value)} USD"
+    if row["cost_usd"]:
+        said += f" (stated: {number(float(row['cost_usd']))})"
+    rule = RULES["pretrain" if row["method"] == "pretrain" else "finetune"]
+    return said, "" if cost is None else verdict(cost, rule)
 
 
 def classes(subjects: Subjects, methods: tuple[str, ...]) -> str:
@@ -188,8 +202,8 @@ def document() -> str:
         "INSIDE": f"{inside} of {count}",
         "SCRATCH": classes(subjects, ("pretrain",)),
         "FINETUNE": classes(subjects, ("lora", "full")),
-        "PRICE": f"{TODAY} at {paid.value:.2f} USD an hour (the middle of the providers' cheapest offers, {paid.low:.2f} to "
-        f"{paid.high:.2f})",
+        "PRICE": f"{TODAY} at {paid.value:.2f} USD an hour (the middle of the providers' cheapest offers, "
+        f"{paid.low:.2f} to {paid.high:.2f})",
         "SOURCES": "\n".join(sources),
     }
     for name, text in parts.items():
