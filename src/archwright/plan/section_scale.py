@@ -62,7 +62,7 @@ def _machines(chosen: Chosen, option: Option) -> Iterator[SectionLine]:
 
 
 def _fleet_line(fleet: Fleet, pool: Pool | None) -> SectionLine:
-    first, last = (digits(fleet.machines[end]) if fleet.machines else "0" for end in (0, -1))
+    first, last = (digits(fleet.machines[end]) for end in (0, -1))
     slots = f"; each of {pool.replicas} replicas serves {pool.slots} requests at once" if pool is not None else ""
     return SectionLine(
         topic=f"{', '.join(fleet.workloads)}: {fleet.purchase} machines in {fleet.where.region}",

@@ -161,8 +161,8 @@ def _answered(chosen: Chosen) -> str:
 
 def _counts(chosen: Chosen) -> dict[str, str]:
     """Machines at both ends of the horizon: running on average, spares included."""
-    first = sum(fleet.machines[0] for fleet in chosen.fleets if fleet.machines)
-    last = sum(fleet.machines[-1] for fleet in chosen.fleets if fleet.machines)
+    first = sum(fleet.machines[0] for fleet in chosen.fleets)
+    last = sum(fleet.machines[-1] for fleet in chosen.fleets)
     if not chosen.fleets and chosen.option is not None:
         first = last = sum(pool.replicas for pool in chosen.option.pools)
     return {"first": digits(first), "last": digits(last)}
