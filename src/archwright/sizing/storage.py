@@ -102,7 +102,7 @@ def parameters_of(workload: Workload, models: Mapping[str, ModelSpec]) -> float 
 
 
 def trained(workload: Workload, models: Mapping[str, ModelSpec]) -> float | None:
-    """Parameters whose state a checkpoint holds: all of them, or the adapters of a parameter-efficient fine-tune."""
+    """Parameters of what training makes, else of what is served: all, or a parameter-efficient tune's adapters."""
     model = models.get(workload.name) or models.get(workload.base or "")
     if workload.kind == "finetune" and workload.method != "full":
         return float(lora_parameters(model, model.ffn or 4 * model.hidden, RANK)) if model is not None else None
@@ -133,10 +133,10 @@ def checkpoints(needs: Needs, models: Mapping[str, ModelSpec], catalog: Catalog)
 
 
 def model_files(needs: Needs, models: Mapping[str, ModelSpec], catalog: Catalog) -> Iterable[Kept]:
-    """Weights of every model that is served or trained, in 16 bits as they are published, each in a few versions."""
+    """Weights of every model that is served, and what training makes of them, in 16 bits, each in a few versions."""
     versions = catalog.part("model.versions").value
     for workload in needs.workloads:
-        count = parameters_of(workload, models)
+        count = trained(workload, models)
         if count is None:
             continue
         one = WEIGHT_BYTES * count
