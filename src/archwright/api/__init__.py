@@ -8,6 +8,7 @@ from archwright.api.lineage import lineage
 from archwright.api.measuring import bench, reconcile
 from archwright.api.planning import diff, explain, init, plan
 from archwright.api.predicting import accuracy, predict_serving, predict_training
+from archwright.api.reporting import report
 from archwright.api.running import ask, down, status, up
 from archwright.api.training import train
 
@@ -30,6 +31,7 @@ __all__ = [
     "predict_serving",
     "predict_training",
     "reconcile",
+    "report",
     "runs",
     "settings",
     "status",

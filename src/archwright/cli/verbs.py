@@ -5,9 +5,11 @@ A row is data, so that `--help` imports nothing of ours; a test holds every row 
 
 from __future__ import annotations
 
+from archwright.cli.catalog_verbs import CATALOG_VERBS
 from archwright.cli.data_verbs import DATA_VERBS
 from archwright.cli.grammar import Arg, Verb
 from archwright.cli.model_verbs import MODEL_VERBS
+from archwright.cli.report_verbs import REPORT_VERBS
 from archwright.cli.sizing_verbs import SIZING_VERBS
 from archwright.cli.train_verbs import TRAIN_VERBS
 
@@ -112,6 +114,7 @@ VERBS: tuple[Verb, ...] = (
         ),
         "reconciliation",
     ),
+    *REPORT_VERBS,
     *SIZING_VERBS,
     *DATA_VERBS,
     *TRAIN_VERBS,
@@ -148,13 +151,7 @@ VERBS: tuple[Verb, ...] = (
         "table",
     ),
     Verb(("audit", "verify"), "audit.verify", "check the chain of audit records"),
-    Verb(
-        ("catalog", "show"),
-        "catalog.show",
-        "a fact with its source",
-        (Arg("name", "a model, accelerator, offer, engine or regulation", positional=True, required=True),),
-    ),
-    Verb(("catalog", "check"), "catalog.check", "rows, sources and age of the catalog's tables", (), "table"),
+    *CATALOG_VERBS,
     Verb(("settings",), "settings", "each setting and where it came from", (), "table"),
 )
 

@@ -1,0 +1,33 @@
+"""A plan as a document: `report`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from archwright.catalog.load import load
+from archwright.errors import UsageError, Where
+from archwright.home import write_atomic
+from archwright.plan.file import read_plan
+from archwright.report.compose import document_of
+from archwright.report.html import html
+from archwright.report.pdf import pdf
+from archwright.report.xlsx import xlsx
+
+FORMATS = {".html": html, ".pdf": pdf, ".xlsx": xlsx}
+
+
+def report(plan: str, *, output: str) -> Path:
+    """Write one document for business and engineers, from the plan file and the shipped catalog alone.
+
+    The suffix of `output` chooses the format: UsageError AW-USE-60 for one that is none of them. Raises
+    PlanFileError for a broken plan, MissingError AW-GET-01 without the extra `report`.
+    """
+    path = Path(output)
+    write = FORMATS.get(path.suffix.lower())
+    if write is None:
+        known = ", ".join(FORMATS)
+        raise UsageError(
+            "AW-USE-60", f"no report is written as {path.name!r}", where=Where(output), hint=f"end it in {known}"
+        )
+    write_atomic(path, write(document_of(read_plan(Path(plan)), load())), mode=0o644)
+    return path

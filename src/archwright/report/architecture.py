@@ -1,0 +1,240 @@
+"""The chosen plan as a picture: who asks, the gateway, the pools where they stand, and what stands beside them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from archwright.contract.plan import Option, Plan, Pool
+from archwright.report import svg, words
+from archwright.report.document import Figure
+
+WIDTH, EDGE, GAP = 760.0, 2.0, 12.0
+INNER = WIDTH - 2 * EDGE
+HOSTED = ("hosted-api", "hybrid")
+COLUMNS = 3
+# As many lines of boxes as a page holds; a plan with more shows fewer boxes a place, then fewer places.
+MOST_LINES, MOST_BOXES = 5, (9, 6, 3, 1)
+BOX, HEAD, ARROW = 84.0, 34.0, 28.0
+# Functions of the stack that stand beside the serving path, in the order work flows through them.
+BESIDE = (
+    ("lake", "Data lake"),
+    ("training", "Training"),
+    ("registry", "Model registry"),
+    ("monitoring", "Monitoring"),
+)
+
+
+class Box(NamedTuple):
+    """A title and up to three lines."""
+
+    title: str
+    lines: tuple[str, ...]
+
+
+class Place(NamedTuple):
+    """Where machines stand, or whose they are, and the pools there."""
+
+    title: str
+    own: bool
+    boxes: tuple[Box, ...]
+
+
+def architecture(plan: Plan, option: Option) -> Figure:
+    """From the top: workloads, gateway, places with their pools, data and monitoring."""
+    canvas, places = svg.Canvas(WIDTH), _on_a_page(_places(option))
+    y = _wide(canvas, EDGE, "Who asks", words.listed((w.name for w in plan.workloads), most=6))
+    y = _arrow(canvas, y)
+    front = ", ".join(_product(plan, name) for name in ("gateway", "access") if _product(plan, name))
+    y = _wide(canvas, y, "Gateway", front or "keys, permissions, limits, routing, audit")
+    y = _house(canvas, _arrow(canvas, y), places) if places else y
+    beside = _beside(plan)
+    y = _row(canvas, _arrow(canvas, y), beside)
+    said = "; ".join(
+        f"{place.title}: {', '.join(f'{b.title} ({b.lines[0]})' for b in place.boxes)}" for place in places
+    )
+    alt = f"Requests pass a gateway and reach {said or 'no pool'}. Beside them: {', '.join(b.title for b in beside)}."
+    return Figure(f"Architecture of {option.name}", canvas.svg(y + EDGE), alt)
+
+
+def _on_a_page(places: tuple[Place, ...]) -> tuple[Place, ...]:
+    """The places with so many of their boxes that they fit; what is left out is counted."""
+    shown = places
+    for most in MOST_BOXES:
+        shown = tuple(_with_at_most(place, most) for place in places)
+        if sum(max(map(_lines, row)) for row in _in_rows(shown)) <= MOST_LINES:
+            return shown
+    kept = COLUMNS * MOST_LINES - 1
+    rest = Box("listed under Sizing", (words.counted(sum(len(p.boxes) for p in places[kept:]), "pool"),))
+    return (*shown[:kept], Place(f"{len(places) - kept} more places", False, (rest,)))
+
+
+def _with_at_most(place: Place, most: int) -> Place:
+    if len(place.boxes) <= most:
+        return place
+    rest = len(place.boxes) - most + 1
+    more = Box(words.counted(rest, "more pool" if most > 1 else "pool"), ("listed under Sizing",))
+    return place._replace(boxes=(*place.boxes[: most - 1], more))
+
+
+def _product(plan: Plan, function: str) -> str:
+    """What the plan names for a function, with the mark of what is there already."""
+    line = next((line for line in plan.stack if line.function == function), None)
+    if line is None:
+        return ""
+    return f"{line.product} ({'yours, kept' if line.existing else function})"
+
+
+def _places(option: Option) -> tuple[Place, ...]:
+    """Pools by where they stand; models of a provider's where nothing of ours runs."""
+    found: dict[tuple[str, str, str], list[Pool]] = {}
+    for pool in option.pools:
+        found.setdefault((pool.placement, pool.provider, pool.region), []).append(pool)
+    places = [
+        Place(f"{_whose(placement, provider)}, {region}", placement in ("on-premises", "this-machine"), _boxes(pools))
+        for (placement, provider, region), pools in found.items()
+    ]
+    pooled = {name for pool in option.pools for name in pool.workloads}
+    hosted = {name: model for name, model in option.models.items() if name not in pooled}
+    if hosted:
+        models: dict[str, list[str]] = {}
+        for name, model in hosted.items():
+            models.setdefault(model, []).append(name)
+        boxes = [
+            Box(model, ("a model, no machines", f"for {words.listed(names, most=3)}"))
+            for model, names in models.items()
+        ]
+        title = f"{option.provider}: hosted models" if option.placement in HOSTED else "No pool of ours"
+        places.append(Place(title, False, tuple(boxes)))
+    return tuple(places)
+
+
+def _whose(placement: str, provider: str) -> str:
+    kind = words.PLACEMENTS[placement]
+    return kind.capitalize() if provider in words.PLACEMENTS else f"{provider}: {kind}"
+
+
+def _boxes(pools: Iterable[Pool]) -> tuple[Box, ...]:
+    return tuple(
+        Box(
+            pool.name,
+            (
+                f"{pool.replicas} x {machine_of(pool)}",
+                f"{pool.model} {pool.quantisation}".strip(),
+                f"for {words.listed(pool.workloads, most=3)}",
+            ),
+        )
+        for pool in pools
+    )
+
+
+def machine_of(pool: Pool) -> str:
+    """`machine (8 x ACCELERATOR)`; a machine that is named by what it holds says it once."""
+    if not pool.accelerator_count or re.match(rf"{pool.accelerator_count} ?x ", pool.machine):
+        return pool.machine
+    return f"{pool.machine} ({pool.accelerator_count} x {pool.accelerator})"
+
+
+def _beside(plan: Plan) -> tuple[Box, ...]:
+    """Data, training, registry and monitoring, as far as the plan names them."""
+    named = {section.id: section for section in plan.sections}
+    boxes = []
+    for function, title in BESIDE:
+        product = _product(plan, function).removesuffix(f" ({function})")
+        if not product and function == "lake" and "storage" in named:
+            product = named["storage"].summary
+        if product:
+            boxes.append(Box(title, (product,)))
+    promised = words.counted(len(plan.predictions), "promise")
+    return (*boxes, Box("Plan against actual", (f"{promised} measured, then replanned",)))
+
+
+def _wide(canvas: svg.Canvas, y: float, title: str, text: str) -> float:
+    canvas.rect((EDGE, y), (INNER, 44), svg.SOFT, rx=6, stroke=svg.RULE)
+    canvas.text((EDGE + 16, y + 27), title, size=14, bold=True)
+    canvas.text((EDGE + 116, y + 27), svg.fit(text, 13, INNER - 132))
+    return y + 44
+
+
+def _arrow(canvas: svg.Canvas, y: float) -> float:
+    x, end = WIDTH / 2, y + ARROW
+    canvas.line((x, y + 3), (x, end - 7), svg.QUIET, stroke_width=1.5)
+    canvas.polygon([(x - 5, end - 9), (x + 5, end - 9), (x, end - 2)], svg.QUIET)
+    return end
+
+
+def _in_rows(places: Iterable[Place]) -> Iterable[list[Place]]:
+    """Small places share a row of three columns."""
+    row: list[Place] = []
+    for place in places:
+        if row and sum(map(_columns, (*row, place))) > COLUMNS:
+            yield row
+            row = []
+        row.append(place)
+    if row:
+        yield row
+
+
+def _columns(place: Place) -> int:
+    return min(len(place.boxes), COLUMNS)
+
+
+def _lines(place: Place) -> int:
+    return -(-len(place.boxes) // COLUMNS)
+
+
+def _height(place: Place) -> float:
+    return HEAD + _lines(place) * (BOX + 8) + 6
+
+
+def _house(canvas: svg.Canvas, y: float, places: tuple[Place, ...]) -> float:
+    """All places on one ground, which the gateway's arrow reaches."""
+    rows = list(_in_rows(places))
+    height = GAP + sum(max(map(_height, row)) + GAP for row in rows)
+    canvas.rect((EDGE, y), (INNER, height), svg.SOFT, rx=8, stroke=svg.RULE)
+    y += GAP
+    for row in rows:
+        y = _row_of_places(canvas, y, row) + GAP
+    return y
+
+
+def _row_of_places(canvas: svg.Canvas, y: float, row: list[Place]) -> float:
+    """Frames beside each other, as wide as what they hold."""
+    total, room = sum(map(_columns, row)), INNER - GAP * (len(row) + 1)
+    widths = [room * _columns(place) / total for place in row]
+    lefts = [EDGE + GAP + sum(widths[:at]) + GAP * at for at in range(len(row))]
+    frames = zip(row, lefts, widths, strict=True)
+    return max(_place(canvas, (left, y), width, place) for place, left, width in frames)
+
+
+def _place(canvas: svg.Canvas, at: tuple[float, float], width: float, place: Place) -> float:
+    """A frame, solid for machines of one's own, dashed for somebody else's; returns its lower edge."""
+    left, y = at
+    columns, height = _columns(place), _height(place)
+    edge = {} if place.own else {"stroke_dasharray": "6 4"}
+    canvas.rect((left, y), (width, height), svg.PAPER, rx=8, stroke=svg.CHOSEN, stroke_width=1.6, **edge)
+    canvas.text((left + GAP, y + 22), svg.fit(place.title, 13, width - 2 * GAP), bold=True, fill=svg.CHOSEN)
+    wide = (width - 2 * GAP - (columns - 1) * 8) / columns
+    for number, box in enumerate(place.boxes):
+        x = left + GAP + (number % columns) * (wide + 8)
+        _box(canvas, (x, y + HEAD + (number // columns) * (BOX + 8)), wide, box)
+    return y + height
+
+
+def _row(canvas: svg.Canvas, y: float, boxes: tuple[Box, ...]) -> float:
+    width = (INNER - (len(boxes) - 1) * GAP) / len(boxes)
+    for number, box in enumerate(boxes):
+        left = EDGE + number * (width + GAP)
+        canvas.rect((left, y), (width, 54), svg.SOFT, rx=6, stroke=svg.RULE)
+        canvas.text((left + 12, y + 22), svg.fit(box.title, 13, width - 20), bold=True)
+        canvas.text((left + 12, y + 41), svg.fit(box.lines[0], 12, width - 20), size=12, fill=svg.QUIET)
+    return y + 54
+
+
+def _box(canvas: svg.Canvas, at: tuple[float, float], width: float, box: Box) -> None:
+    x, y = at
+    canvas.rect((x, y), (width, BOX), svg.SOFT, rx=5, stroke=svg.RULE)
+    canvas.text((x + 10, y + 21), svg.fit(box.title, 13, width - 18), bold=True)
+    for number, line in enumerate(box.lines):
+        canvas.text((x + 10, y + 40 + number * 16), svg.fit(line, 12, width - 18), size=12, fill=svg.QUIET)

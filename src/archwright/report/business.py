@@ -1,0 +1,323 @@
+"""The chapters for who decides: the decision, its money, its rivals, its time, its risk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from archwright.contract.decision import Driver, Rival
+from archwright.contract.estimate import Estimate
+from archwright.contract.plan import CostLine, Option, Plan
+from archwright.report import figures, words
+from archwright.report.document import (
+    Block,
+    Callout,
+    Cell,
+    Chapter,
+    Column,
+    Figure,
+    Item,
+    Items,
+    Note,
+    Table,
+    Text,
+    Tile,
+    Tiles,
+    notes,
+    rows,
+)
+
+AT_RISK = "at risk"
+FLIPS_NAMED = 3
+
+
+def sentence(plan: Plan, option: Option | None) -> str:
+    """The decision in one sentence."""
+    if option is None:
+        looked = words.counted(len(plan.options), "option")
+        return f"None of the {looked} looked at satisfies the needs." if plan.options else "The plan holds no option."
+    total, months = option.total_cost, plan.horizon_months
+    said = f"Choose {option.name} ({words.placed(option)})"
+    if total is None:
+        return f"{said}; it has no price."
+    band = words.compact_band(total)
+    said += f": {plan.currency} {words.compact(total.value)} over {months} months"
+    said += f" ({words.percent(total.level)} band {band})" if band else ""
+    parts = [
+        f"{plan.currency} {words.compact(amount.value)} {when}"
+        for amount, when in ((option.capex, "up front"), (option.cost_per_month, "a month to run"))
+        if amount is not None and amount.value > 0
+    ]
+    return f"{said}, with {' and '.join(parts)}." if parts else f"{said}."
+
+
+def feasible(plan: Plan) -> list[Option]:
+    """Options that satisfy the needs and have a price, cheapest first."""
+    found = [(o.total_cost.value, o) for o in plan.options if o.feasible and o.total_cost is not None]
+    return [option for _, option in sorted(found, key=lambda pair: pair[0])]
+
+
+def decision_chapter(plan: Plan, option: Option | None) -> Chapter:
+    blocks: list[Block] = []
+    if option is None:
+        blocks += _nothing_feasible(plan)
+    else:
+        blocks.append(Tiles(tuple(_tiles(plan, option))))
+        blocks += _ties(plan, option)
+        blocks += _items("Three facts to check before signing", _flip_items(plan))
+        blocks += _at_risk(option)
+        known = (note for note in option.notes if not note.startswith(AT_RISK))
+        blocks += _items("What to know about it", (Item(note) for note in known))
+    if plan.not_sized:
+        text = f"{words.counted(len(plan.not_sized), 'thing')} this plan does not size or promise; see Risk."
+        blocks.append(Callout("Not sized", text))
+    lead = _why(plan, option) if option is not None else "Why, and what comes nearest."
+    return Chapter("decision", "The decision", lead, tuple(blocks))
+
+
+def _tiles(plan: Plan, option: Option) -> Iterable[Tile]:
+    currency = plan.currency
+    for label, amount in (
+        (f"Total over {plan.horizon_months} months", option.total_cost),
+        ("A month to run, without staff", option.cost_per_month),
+        ("Up front", option.capex),
+    ):
+        if amount is not None:
+            band = words.compact_band(amount)
+            said = f"{words.percent(amount.level)} band {band}" if band else "exact"
+            yield Tile(label, f"{currency} {words.compact(amount.value)}", said)
+    returns = plan.decision.returns
+    if returns is not None:
+        payback = f"paid back in month {returns.payback_month}" if returns.payback_month else "not paid back in time"
+        yield Tile("Worth of the goals, less cost", f"{currency} {words.compact(returns.net.value)}", payback)
+    even = next((r for r in plan.decision.rivals if r.break_even_month is not None and r.break_even_month > 1), None)
+    if even is not None:
+        yield Tile("Break-even", f"month {even.break_even_month}", f"against {even.option}")
+    if option.power_kw is not None:
+        yield Tile("Power at the plug", words.measure(option.power_kw.value, "kW"), words.band(option.power_kw))
+
+
+def _why(plan: Plan, option: Option) -> str:
+    """Its rank by cost, in words; what a dearer choice costs more."""
+    ranked = feasible(plan)
+    looked = f"{words.counted(len(plan.options), 'option')} looked at, {len(ranked)} feasible."
+    own = option.total_cost
+    if own is None or not ranked:
+        return looked
+    others = [other for other in ranked if other.name != option.name]
+    if not others:
+        return f"{looked} It is the only one that satisfies the needs."
+    first = others[0]
+    assert first.total_cost is not None
+    more = first.total_cost.value - own.value
+    part = f" ({words.percent(abs(more) / own.value)})" if own.value > 0 else ""
+    amount = f"{plan.currency} {words.compact(abs(more))}{part}"
+    if more >= 0:
+        return f"{looked} It is the cheapest; the next, {first.name}, costs {amount} more."
+    return (
+        f"{looked} It is not the cheapest: {first.name} would cost {amount} less. The notes below say why it is chosen."
+    )
+
+
+def _ties(plan: Plan, option: Option) -> Iterable[Block]:
+    tied = [rival for rival in plan.decision.rivals if rival.tie and rival.option != option.name]
+    if tied:
+        names = "; ".join(f"{r.option} is cheaper with probability {words.percent(r.cheaper)}" for r in tied)
+        text = f"Judged with the same draws of every fact they share, the cost alone does not decide: {names}."
+        yield Callout("A tie", text)
+
+
+def _flip_items(plan: Plan) -> Iterable[Item]:
+    flipping = [driver for driver in plan.decision.drivers if driver.flips_to is not None]
+    for driver in flipping[:FLIPS_NAMED]:
+        yield Item(driver.name, flip_said(driver))
+
+
+def flip_said(driver: Driver) -> str:
+    unit, at = driver.estimate.unit, driver.flips_at
+    now = f"taken as {words.with_band(driver.estimate)}"
+    if driver.flips_to is None or at is None:
+        return f"{now}; no value in reach changes the choice"
+    where = "inside its band" if driver.inside else "outside its band"
+    return f"{now}; at {words.measure(at, unit)}, {where}, {driver.flips_to} would be chosen"
+
+
+def _at_risk(option: Option | None) -> Iterable[Block]:
+    """Limits that lie inside a band: kept by the value, perhaps not by the truth."""
+    risky = [note for note in (option.notes if option is not None else ()) if note.startswith(AT_RISK)]
+    return _items("Limits at risk", (Item(note.removeprefix(AT_RISK).lstrip(": ")) for note in risky))
+
+
+def _nothing_feasible(plan: Plan) -> Iterable[Block]:
+    """The nearest options, by how much they miss and what they cost."""
+    if not plan.options:
+        return
+
+    def distance(option: Option) -> tuple[int, float]:
+        return len(option.misses), option.total_cost.value if option.total_cost is not None else float("inf")
+
+    nearest = sorted(plan.options, key=distance)[:3]
+    text = "Every option breaks a limit that the needs state as hard. What stands in the way of the nearest:"
+    yield Callout("Nothing feasible", text, "bad")
+    yield from _items("Nearest options", (Item(o.name, "; ".join(map(words.missed, o.misses))) for o in nearest))
+
+
+def _items(title: str, items: Iterable[Item]) -> Iterable[Block]:
+    found = tuple(items)
+    if found:
+        yield Items(title, found)
+
+
+def money_chapter(plan: Plan, option: Option) -> Chapter:
+    """Where the money goes: the parts of the total, line by line, and what it returns."""
+    blocks: list[Block] = []
+    picture = figures.cost_parts(plan.options, option.name, plan.currency, plan.horizon_months)
+    if picture is not None:
+        blocks.append(picture)
+    if option.cost_lines:
+        blocks.append(_cost_table(plan, option))
+    returns = plan.decision.returns
+    if returns is not None:
+        cost, net = words.compact(returns.cost.value), words.compact(returns.net.value)
+        text = f"The goals are worth {plan.currency} {words.compact(returns.value)} over the horizon by the needs' own "
+        text += f"figures; the platform costs {cost}. That leaves {net} ({words.compact_band(returns.net)})."
+        blocks.append(Text(text))
+    lead = f"Every amount in {plan.currency}, over {plan.horizon_months} months where nothing else is said."
+    return Chapter("money", "Money", lead, tuple(blocks))
+
+
+def _cost_table(plan: Plan, option: Option) -> Table:
+    months = plan.horizon_months
+    ordered = sorted(option.cost_lines, key=lambda c: -abs(words.whole(c.amount.value, once=c.once, months=months)))
+    columns = (
+        Column("Cost line", 3),
+        Column("A month", 1.3, numeric=True),
+        Column("Once", 1.3, numeric=True),
+        Column("Over the horizon", 1.6, numeric=True),
+    )
+    body = [_cost_row(line, months) for line in ordered]
+    total = option.total_cost
+    if total is not None:
+        last = Cell(words.number(total.value), notes(("", words.compact_band(total))), "strong")
+        body.append((Cell("Total", tone="strong"), Cell(), Cell(), last))
+    note = "Small figures: 90 % band. Staff counts in the total, not in the budget's limit per month."
+    return Table(f"Cost lines of {option.name}", columns, rows(body), note=note)
+
+
+def _cost_row(line: CostLine, months: int) -> tuple[Cell, ...]:
+    amount = Cell(words.number(line.amount.value), notes(("", words.compact_band(line.amount))))
+    whole = words.number(words.whole(line.amount.value, once=line.once, months=months))
+    named = Cell(line.name, notes(("", words.CATEGORIES[line.category])))
+    return (named, Cell(), amount, Cell(whole)) if line.once else (named, amount, Cell(), Cell(whole))
+
+
+def options_chapter(plan: Plan) -> Chapter:
+    """Every option looked at, none hidden."""
+    ordered = figures.shown_first(plan.options, plan.chosen)
+    picture = figures.option_costs(plan.options, plan.chosen, plan.currency, plan.horizon_months)
+    rivals = {rival.option: rival for rival in plan.decision.rivals}
+    columns = (
+        Column("Option", 2.6),
+        Column(f"Total, {plan.currency}", 1.5, numeric=True),
+        Column("A month", 1.3, numeric=True),
+        Column("Up front", 1.3, numeric=True),
+        Column("Verdict", 2.4),
+    )
+    body = rows(_option_row(plan, option, rivals.get(option.name)) for option in ordered)
+    marked = 0 if plan.chosen is not None and ordered else None
+    axes = plan.decision.axes
+    note = f"Pareto: no other option is at least as good in every one of {words.listed(axes, most=9)}." if axes else ""
+    table = Table("Options side by side", columns, body, marked, note)
+    lead = f"{words.counted(len(plan.options), 'option')}: the chosen one first, then by cost, infeasible ones last."
+    return Chapter("options", "Options side by side", lead, (*_present(picture), table))
+
+
+def _present(picture: Figure | None) -> tuple[Figure, ...]:
+    return () if picture is None else (picture,)
+
+
+def _option_row(plan: Plan, option: Option, rival: Rival | None) -> Iterable[Cell]:
+    is_chosen = option.name == plan.chosen
+    models = words.listed(sorted(set(option.models.values())), most=3)
+    yield Cell(option.name, notes(("", words.placed(option)), ("", models)), "strong" if is_chosen else "")
+    for amount in (option.total_cost, option.cost_per_month, option.capex):
+        yield _amount(amount)
+    pareto = "on the Pareto front" if option.name in plan.decision.pareto else ""
+    cheaper = ""
+    if rival is not None and not is_chosen:
+        cheaper = f"cheaper than the chosen one with probability {words.percent(rival.cheaper)}"
+        cheaper += ": a tie" if rival.tie else ""
+    if is_chosen:
+        yield Cell("chosen", notes(("", pareto)), "good")
+    elif option.feasible:
+        yield Cell("feasible", notes(("", pareto), ("", cheaper)))
+    else:
+        yield Cell("not feasible", notes(*(("", words.missed(miss)) for miss in option.misses)), "bad")
+
+
+def _amount(amount: Estimate | None) -> Cell:
+    if amount is None:
+        return Cell("no price", tone="quiet")
+    return Cell(words.number(amount.value), notes(("", words.compact_band(amount))))
+
+
+def time_chapter(plan: Plan, option: Option) -> Chapter:
+    """When money leaves and when it comes back."""
+    blocks: list[Block] = [*_present(figures.cumulative(plan.options, option.name, plan.decision, plan.currency))]
+    rivals = [rival for rival in plan.decision.rivals if rival.option != option.name]
+    if rivals:
+        columns = (
+            Column("Against", 3),
+            Column("Break-even", 2),
+            Column("Cheaper than the chosen one", 2, numeric=True),
+        )
+        body = rows((r.option, _even(r), f"{words.percent(r.cheaper)} likely") for r in rivals)
+        blocks.append(Table("Break-even between options", columns, body))
+    returns = plan.decision.returns
+    lead = f"The horizon is {words.counted(plan.horizon_months, 'month')}."
+    if returns is not None:
+        paid = returns.payback_month
+        lead += f" The goals' worth covers the cost from month {paid} on." if paid else ""
+        lead += "" if paid else " The goals' worth does not cover the cost within the horizon."
+    return Chapter("time", "Time", lead, tuple(blocks))
+
+
+def _even(rival: Rival) -> str:
+    month = rival.break_even_month
+    if month is None:
+        return "never costs less within the horizon"
+    return "costs less from the start" if month <= 1 else f"month {month}"
+
+
+def risk_chapter(plan: Plan, option: Option | None) -> Chapter:
+    """What could make the plan wrong, strongest first; what it leaves out."""
+    blocks: list[Block] = [*_present(figures.flips(plan.decision.drivers))]
+    if plan.decision.drivers:
+        columns = (
+            Column("Fact", 2.2),
+            Column("Taken as", 2),
+            Column("Of the variance", 1, numeric=True),
+            Column("The choice flips", 2.6),
+        )
+        body = rows(
+            (d.name, words.with_band(d.estimate), words.percent(d.share), _flip_cell(d)) for d in plan.decision.drivers
+        )
+        blocks.append(Table("The facts that move the cost most", columns, body))
+    confidence = sorted(plan.decision.confidence.items(), key=lambda pair: -pair[1])
+    shares = (
+        Item(name, f"{words.percent(share)} of the total rests on facts of this confidence")
+        for name, share in confidence
+    )
+    blocks += _items("Confidence of the facts", shares)
+    blocks += _at_risk(option)
+    blocks += _items("Not sized", (Item(text) for text in plan.not_sized))
+    blocks += _items("Stale facts, their bands widened", (Item(text) for text in plan.stale_facts))
+    lead = "Facts carry bands; a choice is only as firm as the fact that could overturn it."
+    return Chapter("risk", "Risk", lead, tuple(blocks))
+
+
+def _flip_cell(driver: Driver) -> Cell:
+    if driver.flips_to is None or driver.flips_at is None:
+        return Cell("nowhere in reach", tone="quiet")
+    inside = Note("", "inside its band" if driver.inside else "outside its band")
+    at = f"at {words.measure(driver.flips_at, driver.estimate.unit)}"
+    return Cell(at, (Note("to", driver.flips_to), inside), "warn" if driver.inside else "")

@@ -1,0 +1,154 @@
+"""What a report says, before anybody decides how it looks: parts of chapters of blocks.
+
+Every format is made from the same Document, so that a board and an engineer read the same words. Texts are plain:
+nothing in them is markup, whoever wrote it; each format escapes, and turns addresses into links, on its own.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Literal, NamedTuple
+
+from archwright.contract.evidence import Basis
+from archwright.contract.plan import Plan
+from archwright.report.sources import Source
+
+Tone = Literal["", "good", "warn", "bad", "quiet", "strong"]
+URL = re.compile(r"https?://[^\s<>\"'`|\\^{}]+[^\s<>\"'`|\\^{}.,;:!?)\]]")
+
+
+class Note(NamedTuple):
+    """A smaller line under a cell's text: `why`, `proof` ... and what it says."""
+
+    label: str
+    text: str
+
+
+class Cell(NamedTuple):
+    text: str = ""
+    notes: tuple[Note, ...] = ()
+    tone: Tone = ""
+
+
+class Column(NamedTuple):
+    """`share` is its part of the table's width; numbers stand to the right."""
+
+    title: str
+    share: float = 1.0
+    numeric: bool = False
+
+
+class Table(NamedTuple):
+    """The first cell of a row is its header. `marked` is the row of what was chosen."""
+
+    caption: str
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    marked: int | None = None
+    note: str = ""
+    kind: str = "table"
+
+
+class Figure(NamedTuple):
+    """`alt` says in words what the picture shows, with its numbers."""
+
+    title: str
+    svg: str
+    alt: str
+    note: str = ""
+    kind: str = "figure"
+
+
+class Tile(NamedTuple):
+    label: str
+    value: str
+    note: str = ""
+
+
+class Tiles(NamedTuple):
+    tiles: tuple[Tile, ...]
+    kind: str = "tiles"
+
+
+class Text(NamedTuple):
+    text: str
+    tone: Tone = ""
+    kind: str = "text"
+
+
+class Item(NamedTuple):
+    lead: str
+    text: str = ""
+
+
+class Items(NamedTuple):
+    title: str
+    items: tuple[Item, ...]
+    ordered: bool = False
+    kind: str = "items"
+
+
+class Callout(NamedTuple):
+    """Something not to be overlooked."""
+
+    title: str
+    text: str
+    tone: Tone = "warn"
+    kind: str = "callout"
+
+
+Block = Table | Figure | Tiles | Text | Items | Callout
+
+
+class Chapter(NamedTuple):
+    id: str
+    title: str
+    lead: str
+    blocks: tuple[Block, ...]
+
+
+class Part(NamedTuple):
+    title: str
+    chapters: tuple[Chapter, ...]
+
+
+class Document(NamedTuple):
+    """`facts` stand on the cover: label and text. Plan, sources and bases are what the parts were written from."""
+
+    title: str
+    subtitle: str
+    sentence: str
+    facts: tuple[Item, ...]
+    parts: tuple[Part, ...]
+    plan: Plan
+    sources: tuple[Source, ...]
+    bases: tuple[Basis, ...]
+
+
+class Span(NamedTuple):
+    """A piece of text, and the address it leads to."""
+
+    text: str
+    url: str = ""
+
+
+def spans(text: str) -> tuple[Span, ...]:
+    """`text` cut where web addresses begin and end."""
+    found, at = list[Span](), 0
+    for match in URL.finditer(text):
+        if match.start() > at:
+            found.append(Span(text[at : match.start()]))
+        found.append(Span(match.group(), match.group()))
+        at = match.end()
+    return (*found, Span(text[at:])) if at < len(text) else tuple(found)
+
+
+def rows(cells: Iterable[Iterable[Cell | str]]) -> tuple[tuple[Cell, ...], ...]:
+    """Rows of a table, plain strings allowed."""
+    return tuple(tuple(cell if isinstance(cell, Cell) else Cell(cell) for cell in row) for row in cells)
+
+
+def notes(*pairs: tuple[str, str]) -> tuple[Note, ...]:
+    """The notes that have something to say."""
+    return tuple(Note(label, text) for label, text in pairs if text)

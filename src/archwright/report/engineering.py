@@ -1,0 +1,167 @@
+"""The chapters for who builds: architecture, sizing, every part of the platform, and how it is run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from archwright.contract.decision import Section, SectionId, SectionLine
+from archwright.contract.plan import Option, Plan, Pool
+from archwright.report import words
+from archwright.report.architecture import architecture, machine_of
+from archwright.report.document import Block, Cell, Chapter, Column, Item, Items, Table, Tile, Tiles, notes, rows
+
+PLATFORM: tuple[SectionId, ...] = ("network", "storage", "stack", "security", "scale", "monitoring")
+PRACTICE: tuple[SectionId, ...] = ("stages", "practices", "providers")
+KINDS = {
+    "on-demand": "on demand",
+    "spot": "spot",
+    "commit-1y": "committed for a year",
+    "commit-3y": "committed for three years",
+    "bought": "bought",
+    "owned": "already owned",
+    "per-second": "by the second",
+}
+
+
+def architecture_chapter(plan: Plan, option: Option) -> Chapter:
+    lead = "A solid frame stands in your own house, a dashed one in somebody else's."
+    return Chapter("architecture", "Architecture", lead, (architecture(plan, option),))
+
+
+def sizing_chapter(plan: Plan, option: Option) -> Chapter:
+    """What runs where, how many, had how; what it draws."""
+    blocks: list[Block] = []
+    tiles = tuple(_tiles(option))
+    if tiles:
+        blocks.append(Tiles(tiles))
+    if plan.workloads:
+        blocks.append(_workloads(plan))
+    if option.pools:
+        blocks += [_pools(option), _launches(option.pools)]
+    if option.purchases:
+        columns = (
+            Column("Pool", 2),
+            Column("Machine", 2.4),
+            Column("How it is had", 2),
+            Column("Machines, mean", 1.2, numeric=True),
+            Column("At the peak", 1.2, numeric=True),
+        )
+        body = rows(
+            (p.pool, p.machine, KINDS[p.kind], words.number(p.machines), words.exactly(p.peak))
+            for p in option.purchases
+        )
+        blocks.append(Table("How machines are had", columns, body))
+    lead = "Replicas are for the peak within the limits of the needs, spares for availability included."
+    return Chapter("sizing", "Sizing", lead, tuple(blocks))
+
+
+def _tiles(option: Option) -> Iterable[Tile]:
+    for label, estimate in (
+        ("Power at the plug", option.power_kw),
+        ("Energy", option.energy_kwh_per_month),
+        ("Carbon", option.carbon_kg_per_month),
+    ):
+        if estimate is not None:
+            yield Tile(label, words.measure(estimate.value, estimate.unit), words.band(estimate))
+    if option.rack_units is not None:
+        yield Tile("Rack space", f"{words.number(option.rack_units)} U", "of 42 in a usual rack")
+
+
+def _workloads(plan: Plan) -> Table:
+    loads = {load.workload: load for load in plan.loads}
+    columns = (Column("Workload", 2), Column("Model", 2.2), Column("Pool", 2), Column("Load it was sized for", 3))
+    body = []
+    for workload in plan.workloads:
+        load, said = loads.get(workload.name), ""
+        if load is not None:
+            said = f"{words.number(load.requests_per_second)} requests/s at the peak; tokens in "
+            said += f"{words.exactly(load.input_tokens.mean)} (p95 {words.exactly(load.input_tokens.p95)}), out "
+            said += f"{words.exactly(load.output_tokens.mean)} (p95 {words.exactly(load.output_tokens.p95)})"
+        body.append((workload.name, workload.model or "no model", workload.pool or "no pool of ours", said))
+    return Table("Workloads", columns, rows(body))
+
+
+def _pools(option: Option) -> Table:
+    columns = (
+        Column("Pool", 2),
+        Column("Where", 1.8),
+        Column("Machines", 2.4),
+        Column("Model", 2.4),
+        Column("USD an hour", 1.2, numeric=True),
+    )
+    return Table("Pools", columns, rows(_pool_row(pool) for pool in option.pools))
+
+
+def _pool_row(pool: Pool) -> Iterable[Cell]:
+    layout = pool.parallelism
+    split = [
+        f"{name} {count}"
+        for name, count in (
+            ("tensor", layout.tensor),
+            ("pipeline", layout.pipeline),
+            ("expert", layout.expert),
+            ("data", layout.data),
+        )
+        if count > 1
+    ]
+    at_once = f"{words.counted(pool.slots, 'request')} at once, {words.counted(pool.context_tokens, 'token')} each"
+    yield Cell(pool.name, notes(("for", ", ".join(pool.workloads))))
+    yield Cell(pool.region, notes(("", pool.provider), ("", words.PLACEMENTS[pool.placement])))
+    yield Cell(f"{words.counted(pool.replicas, 'replica')} of {machine_of(pool)}", notes(("split", ", ".join(split))))
+    yield Cell(pool.model, notes(("format", pool.quantisation), ("", at_once if pool.slots else "")))
+    price = pool.price_usd_per_hour
+    if price is None:
+        yield Cell("none", tone="quiet")
+    else:
+        yield Cell(words.number(price.value), notes(("", words.compact_band(price))))
+
+
+def _launches(pools: tuple[Pool, ...]) -> Table:
+    columns = (Column("Pool", 2), Column("Engine", 1.6), Column("Settings", 5))
+    body = []
+    for pool in pools:
+        settings = {**pool.launch.settings, **pool.launch.environment}
+        said = ", ".join(f"{name} = {value}" for name, value in sorted(settings.items()))
+        engine = Cell(pool.launch.engine, notes(("at", pool.launch.url or "")))
+        body.append((pool.name, engine, said or "the engine's own defaults"))
+    return Table("How engines start", columns, rows(body))
+
+
+def section_chapters(plan: Plan, wanted: tuple[SectionId, ...]) -> Iterable[Chapter]:
+    """The plan's own sections, in our order."""
+    for section in plan.sections:
+        assert section.id in (*PLATFORM, *PRACTICE), section.id
+    for name in wanted:
+        for section in plan.sections:
+            if section.id == name:
+                yield Chapter(section.id, section.title, section.summary, tuple(_section_blocks(section)))
+    if "stack" in wanted and all(section.id != "stack" for section in plan.sections) and plan.stack:
+        items = (
+            Item(line.function, line.product + (f", yours, kept: {line.url or ''}" if line.existing else ""))
+            for line in plan.stack
+        )
+        yield Chapter("stack", "Software stack", "What runs on the machines.", (Items("", tuple(items)),))
+
+
+def _section_blocks(section: Section) -> Iterable[Block]:
+    """One table; its third column only where a line has something to put there."""
+    body = [_line(line) for line in section.lines]
+    columns = (Column("Topic", 1.5), Column("Choice", 4), Column("Demanded by, proof, instead of", 3))
+    if not body:
+        return
+    if any(cells[2].notes for cells in body):
+        yield Table(section.title, columns, tuple(body))
+    else:
+        yield Table(section.title, (columns[0], columns[1]._replace(share=7)), tuple(cells[:2] for cells in body))
+
+
+def _line(line: SectionLine) -> tuple[Cell, Cell, Cell]:
+    figure = words.with_band(line.estimate) if line.estimate is not None else ""
+    choice = Cell(line.choice, notes(("", figure), ("Why", line.why), ("Source", line.source)))
+    beside = notes(
+        ("Demanded by", "; ".join(line.demanded_by)),
+        ("Proof", line.proof),
+        ("Instead of", line.alternative),
+        ("Why not", line.why_not),
+    )
+    return Cell(line.topic), choice, Cell("", beside)

@@ -1,0 +1,145 @@
+"""The chapters for who checks: what is promised and how it will be measured, what is assumed, where facts come from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from archwright.contract.evidence import Basis, Control, Prediction
+from archwright.contract.metrics import BY_QUANTITY
+from archwright.contract.plan import Plan
+from archwright.report import figures, words
+from archwright.report.document import (
+    Block,
+    Callout,
+    Cell,
+    Chapter,
+    Column,
+    Item,
+    Items,
+    Table,
+    Text,
+    Tone,
+    notes,
+    rows,
+)
+from archwright.report.sources import Source
+
+STATUSES: dict[str, tuple[str, Tone]] = {
+    "built-in": ("built in", "good"),
+    "configured": ("to configure", ""),
+    "organisational": ("organisational", ""),
+    "later": ("comes later", "warn"),
+}
+TERMS = (
+    Item("Band", "The truth lies between its ends with the stated probability, 90 % where nothing else is said."),
+    Item("Stratum", "How near the measured configurations a number is; a band is as wide as its stratum earns."),
+    Item("Basis", "Where a number comes from: formula, vendor, simulated, calibrated, measured, quoted or assumed."),
+    Item("Tie", "Two options whose costs cannot be told apart by the facts, drawn together."),
+    Item("Pareto front", "The options that no other one beats or equals in every respect compared."),
+    Item("TTFT", "Time to first token: request received to first content."),
+    Item("TPOT", "Time per output token: (last token - first token) / (tokens - 1) of a finished request."),
+    Item("Residual value", "What bought machines are still worth at the end of the horizon; it lowers the total."),
+)
+
+
+def promises_chapter(plan: Plan) -> Chapter:
+    """Every prediction with its band, what it rests on, and the query that will judge it."""
+    known = {basis.id: basis for basis in plan.bases}
+    blocks: list[Block] = []
+    picture = figures.promises(plan.predictions)
+    if picture is not None:
+        blocks.append(picture)
+    if plan.predictions:
+        columns = (
+            Column("Promise", 2.2),
+            Column("Value", 1.3, numeric=True),
+            Column("Band", 1.6, numeric=True),
+            Column("Stratum", 2),
+            Column("How it is measured", 3.4),
+        )
+        body = rows(_promise_row(p, known.get(p.estimate.basis)) for p in plan.predictions)
+        blocks += [Table("Promises", columns, body), *_promise_bases(plan, known)]
+    text = "archwright reconcile asks the running platform each of these questions: within, better or worse?"
+    lead = text if plan.predictions else "The plan promises no number: nothing of ours serves in the chosen option."
+    return Chapter("promises", "Promises and their measurement", lead, tuple(blocks))
+
+
+def _promise_bases(plan: Plan, known: dict[str, Basis]) -> Iterable[Table]:
+    """What the promises rest on, each basis once."""
+    named = dict.fromkeys(p.estimate.basis for p in plan.predictions if p.estimate.basis in known)
+    columns = (Column("Basis", 2.2), Column("Definition", 3.4), Column("Formula", 4))
+    body = rows(
+        (Cell(name, notes(("", known[name].kind))), known[name].definition, known[name].formula or "none")
+        for name in named
+    )
+    if body:
+        yield Table("What the promises rest on", columns, body)
+
+
+def _promise_row(promise: Prediction, basis: Basis | None) -> Iterable[Cell]:
+    estimate = promise.estimate
+    yield Cell(promise.id, notes(("", f"workload {promise.workload}" if promise.workload else "the platform")))
+    yield Cell(words.measure(estimate.value, estimate.unit))
+    yield Cell(words.band(estimate), notes(("", f"{words.percent(estimate.level)} likely")))
+    if basis is None:
+        yield Cell("no basis in the plan", tone="quiet")
+    else:
+        yield Cell(basis.stratum, notes(("Basis", basis.id)))
+    query = promise.query
+    phase = f" under the {query.phase} load" if query.phase else ""
+    asked = f"{query.statistic} of {query.metric} over {words.measure(query.window_s, 's')}{phase}"
+    yield Cell(asked, notes(("PromQL", query.promql() if query.metric in BY_QUANTITY else "")))
+
+
+def controls_chapter(plan: Plan) -> Chapter:
+    columns = (Column("Control", 2), Column("Demand", 3), Column("What meets it", 3), Column("Status", 1.2))
+    body = rows(_control_row(control) for control in plan.controls)
+    counts = {status: sum(c.status == status for c in plan.controls) for status in STATUSES}
+    lead = ", ".join(f"{count} {STATUSES[status][0]}" for status, count in counts.items() if count) + "."
+    return Chapter("controls", "Controls", lead.capitalize(), (Table("Controls", columns, body),))
+
+
+def _control_row(control: Control) -> Iterable[Cell]:
+    status, tone = STATUSES[control.status]
+    yield Cell(control.id, notes(("", control.demanded_by)))
+    yield Cell(control.demand)
+    yield Cell(control.feature, notes(("Proof", control.evidence)))
+    yield Cell(status, tone=tone)
+
+
+def assumptions_chapter(plan: Plan) -> Chapter:
+    items = tuple(Item(text) for text in plan.assumptions)
+    lead = "Taken because the needs do not say otherwise; each is a line of needs.yaml away from being changed."
+    return Chapter("assumptions", "Assumptions", lead, (Items("", items, ordered=True),))
+
+
+def sources_chapter(plan: Plan, found: tuple[Source, ...], bases: tuple[Basis, ...], digest: str) -> Chapter:
+    """The catalog's rows behind the choice, then every basis it rests on. `digest` is the catalog's at hand."""
+    blocks: list[Block] = []
+    if found and digest != plan.catalog_digest:
+        text = f"The plan was made with catalog {plan.catalog_digest[:12]}; the rows below are of {digest[:12]}."
+        blocks.append(Callout("Another catalog", text))
+    if found:
+        columns = (Column("Fact about", 2.4), Column("Source", 4), Column("As of", 1.1), Column("Confidence", 1.1))
+        body = rows((Cell(s.thing, notes(("", s.kind))), s.source, s.as_of, s.confidence) for s in found)
+        blocks.append(Table("Rows of the catalog", columns, body))
+    if bases:
+        heads = (Column("Basis", 2), Column("Definition", 3), Column("Facts", 4))
+        blocks.append(Table("Bases of the numbers", heads, rows(_basis_row(basis) for basis in bases)))
+    hidden = len(plan.bases) - len(bases)
+    if hidden:
+        text = f"{words.counted(hidden, 'more basis', 'more bases')} of options not chosen stand in the plan file: "
+        blocks.append(Text(text + "archwright explain plan.json NAME shows each.", "quiet"))
+    lead = "Each number names its basis; each basis its formula and the facts it uses, each fact its source and date."
+    return Chapter("sources", "Facts and sources", lead, tuple(blocks))
+
+
+def _basis_row(basis: Basis) -> Iterable[Cell]:
+    stratum = basis.stratum if basis.stratum != basis.kind else ""
+    yield Cell(basis.id, notes(("", basis.kind), ("Stratum", stratum)))
+    yield Cell(basis.definition, notes(("Formula", basis.formula)))
+    yield Cell("", notes(*(("", fact) for fact in basis.facts)))
+
+
+def reading_chapter() -> Chapter:
+    return Chapter("reading", "How to read this", "The words that carry a fixed meaning here.", (Items("", TERMS),))

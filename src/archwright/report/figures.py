@@ -1,0 +1,317 @@
+"""The charts of a report: what options cost and why, how it grows, what is promised, what flips the choice."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+from archwright.contract.decision import Decision, Driver
+from archwright.contract.evidence import Prediction
+from archwright.contract.plan import Category, Option
+from archwright.report import svg, words
+from archwright.report.document import Figure
+
+At = Callable[[float, float], tuple[float, float]]
+WIDTH = 760.0
+LEFT, RIGHT = 196.0, 150.0
+ROOM = WIDTH - LEFT - RIGHT
+MOST_OPTIONS, MOST_LINES, MOST_PROMISES, MOST_DRIVERS = 14, 5, 24, 6
+DASHES = ("none", "7 4", "2 3", "10 3 2 3", "4 4")
+
+# Fourteen categories are too many for the eye: what a reader budgets together is drawn together.
+GROUPS: dict[str, tuple[Category, ...]] = {
+    "Machines rented, tokens": ("compute", "tokens", "platform"),
+    "Machines bought": ("purchase", "refresh", "residual"),
+    "Support, licences": ("support", "licence"),
+    "Electricity, space": ("energy", "facility"),
+    "Network, traffic": ("network", "egress"),
+    "Storage": ("storage",),
+    "Staff": ("staff",),
+}
+
+
+def _axis(canvas: svg.Canvas, largest: float, bottom: float) -> float:
+    """Rules from the top to `bottom` at round numbers; returns units per value."""
+    marks = svg.ticks(largest)
+    scale = ROOM / marks[-1]
+    for mark in marks:
+        x = LEFT + mark * scale
+        canvas.line((x, 8), (x, bottom))
+        canvas.text((x, bottom + 18), words.tick(mark), size=12, fill=svg.QUIET, anchor="middle")
+    return scale
+
+
+def shown_first(options: Iterable[Option], chosen: str | None) -> list[Option]:
+    """Chosen, then feasible, then the others, each from cheap to dear, the unpriced last."""
+
+    def rank(option: Option) -> tuple[bool, bool, bool, float]:
+        cost = option.total_cost
+        return option.name != chosen, not option.feasible, cost is None, cost.value if cost else 0.0
+
+    return sorted(options, key=rank)
+
+
+def option_costs(options: tuple[Option, ...], chosen: str | None, currency: str, months: int) -> Figure | None:
+    """A bar for each option, its 90 % band as a whisker."""
+    priced = [option for option in shown_first(options, chosen) if option.total_cost is not None]
+    if not priced:
+        return None
+    drawn = priced[:MOST_OPTIONS]
+    canvas, step = svg.Canvas(WIDTH), 34.0
+    bottom = 12 + step * len(drawn)
+    scale = _axis(canvas, max(max(o.total_cost.high, o.total_cost.value) for o in drawn if o.total_cost), bottom)
+    for number, option in enumerate(drawn):
+        _cost_bar(canvas, option, 12 + step * number, scale, is_chosen=option.name == chosen)
+    canvas.text((LEFT, bottom + 40), f"{currency} over {months} months; whisker: 90 % band", size=12, fill=svg.QUIET)
+    alt = "; ".join(f"{o.name}: {words.compact(o.total_cost.value)} {currency}" for o in drawn if o.total_cost)
+    left_out = len(options) - len(drawn)
+    note = f"{words.counted(left_out, 'more option')} in the table: dearer, or without a price." if left_out else ""
+    return Figure("Cost of the options over the horizon", canvas.svg(bottom + 52), alt, note)
+
+
+def _cost_bar(canvas: svg.Canvas, option: Option, top: float, scale: float, *, is_chosen: bool) -> None:
+    cost = option.total_cost
+    assert cost is not None
+    fill = svg.CHOSEN if is_chosen else svg.OTHER if option.feasible else svg.PAPER
+    edge = {} if option.feasible else {"stroke": svg.OTHER, "stroke_dasharray": "4 3"}
+    canvas.rect((LEFT, top + 4), (cost.value * scale, 20), fill, rx=2, **edge)
+    middle, low, high = top + 14, LEFT + max(cost.low, 0.0) * scale, LEFT + cost.high * scale
+    if cost.low != cost.high:
+        canvas.line((low, middle), (high, middle), svg.INK, stroke_width=1.4)
+        for end in (low, high):
+            canvas.line((end, middle - 5), (end, middle + 5), svg.INK, stroke_width=1.4)
+    name = svg.fit(option.name, 13, LEFT - 34)
+    canvas.text((LEFT - 12, top + 19), name, anchor="end", bold=is_chosen)
+    verdict = "chosen" if is_chosen else "" if option.feasible else "not feasible"
+    text = f"{words.compact(cost.value)}{', ' if verdict else ''}{verdict}"
+    canvas.text((LEFT + ROOM + 14, top + 19), svg.fit(text, 13, RIGHT - 20), bold=is_chosen)
+
+
+class Share(NamedTuple):
+    group: str
+    amount: float
+
+
+def shares_of(option: Option, months: int) -> tuple[Share, ...]:
+    """An option's total by group; what is sold at the end lowers what was bought."""
+    sums = dict.fromkeys(GROUPS, 0.0)
+    for line in option.cost_lines:
+        group = next(name for name, categories in GROUPS.items() if line.category in categories)
+        sums[group] += words.whole(line.amount.value, once=line.once, months=months)
+    return tuple(Share(group, amount) for group, amount in sums.items())
+
+
+def cost_parts(options: tuple[Option, ...], chosen: str | None, currency: str, months: int) -> Figure | None:
+    """What each option's total is made of, stacked."""
+    drawn = [o for o in shown_first(options, chosen) if o.total_cost is not None and o.cost_lines][:6]
+    if not drawn:
+        return None
+    parts = {option.name: shares_of(option, months) for option in drawn}
+    used = [group for group in GROUPS if any(s.amount > 0 for ss in parts.values() for s in ss if s.group == group)]
+    colours = dict(zip(GROUPS, svg.PALETTE, strict=True))
+    canvas, step, top = svg.Canvas(WIDTH), 36.0, 12.0
+    bottom = top + step * len(drawn)
+    scale = _axis(canvas, max(sum(max(s.amount, 0.0) for s in ss) for ss in parts.values()), bottom)
+    for row, option in enumerate(drawn):
+        y = top + row * step
+        name = svg.fit(option.name, 13, LEFT - 34)
+        canvas.text((LEFT - 12, y + 21), name, anchor="end", bold=option.name == chosen)
+        end = _stack(canvas, parts[option.name], y, (scale, colours))
+        canvas.text((end + 10, y + 21), words.compact(sum(s.amount for s in parts[option.name])))
+    height = _legend(canvas, used, colours, bottom + 42)
+    alt = "; ".join(
+        f"{o.name}: " + ", ".join(f"{s.group} {words.compact(s.amount)}" for s in parts[o.name] if s.amount)
+        for o in drawn
+    )
+    return Figure("What the cost is made of", canvas.svg(height), alt, f"{currency} over {months} months.")
+
+
+def _stack(canvas: svg.Canvas, parts: tuple[Share, ...], y: float, style: tuple[float, dict[str, str]]) -> float:
+    """Segments from left to right, each with its amount where there is room; returns where they end."""
+    (scale, colours), x = style, LEFT
+    for share in parts:
+        width = max(share.amount, 0.0) * scale
+        if width <= 0:
+            continue
+        canvas.rect((x, y + 5), (width, 24), colours[share.group], stroke=svg.PAPER)
+        text = words.compact(share.amount)
+        if svg.width_of(text, 11) + 8 < width:
+            dark = colours[share.group] in (svg.PALETTE[0], svg.PALETTE[5])
+            canvas.text((x + width / 2, y + 21), text, size=11, fill="#fff" if dark else "#000", anchor="middle")
+        x += width
+    return x
+
+
+def _legend(canvas: svg.Canvas, used: list[str], colours: dict[str, str], y: float) -> float:
+    x = LEFT
+    for group in used:
+        wide = svg.width_of(group, 12) + 40
+        if x + wide > WIDTH - 10:
+            x, y = LEFT, y + 22
+        canvas.rect((x, y - 10), (12, 12), colours[group], rx=2)
+        canvas.text((x + 18, y), group, size=12)
+        x += wide
+    return y + 14
+
+
+def cumulative(options: tuple[Option, ...], chosen: str | None, decision: Decision, currency: str) -> Figure | None:
+    """What has been paid by each month's end; where the chosen one becomes the cheaper, and the goals' worth."""
+    drawn = [option for option in shown_first(options, chosen) if option.cumulative_cost and option.feasible]
+    drawn = drawn[:MOST_LINES]
+    if not drawn:
+        return None
+    left, right, bottom, canvas = 66.0, 570.0, 300.0, svg.Canvas(WIDTH)
+    months = max(len(option.cumulative_cost) for option in drawn)
+    marks = svg.ticks(max(max(option.cumulative_cost) for option in drawn))
+    per_month, per_value = (right - left) / months, (bottom - 16) / marks[-1]
+
+    def at(month: float, value: float) -> tuple[float, float]:
+        return left + month * per_month, bottom - value * per_value
+
+    _grid(canvas, (left, right, bottom), marks, months, at)
+    ends = []
+    for rank, option in enumerate(drawn):
+        points = [at(month + 1, value) for month, value in enumerate(option.cumulative_cost)]
+        canvas.path(points, svg.PALETTE[rank], stroke_dasharray=DASHES[rank], stroke_linejoin="round")
+        ends.append((points[-1][1], svg.PALETTE[rank], option))
+    _end_labels(canvas, ends, right + 10, chosen)
+    crossed = _crossings(canvas, drawn, chosen, decision, at)
+    canvas.text((left, bottom + 44), f"month; {currency} paid by its end", size=12, fill=svg.QUIET)
+    alt = "; ".join(f"{o.name} ends at {words.compact(o.cumulative_cost[-1])} {currency}" for o in drawn)
+    return Figure("Paid so far, month by month", canvas.svg(bottom + 56), "; ".join([alt, *crossed]), " ".join(crossed))
+
+
+def _grid(canvas: svg.Canvas, edges: tuple[float, float, float], marks: tuple[float, ...], months: int, at: At) -> None:
+    left, right, _bottom = edges
+    for mark in marks:
+        _, y = at(0, mark)
+        canvas.line((left, y), (right, y))
+        canvas.text((left - 10, y + 4), words.tick(mark), size=12, fill=svg.QUIET, anchor="end")
+    step = next(s for s in (1, 3, 6, 12, 24, 60, 120, 1200) if months / s <= 13)
+    for month in range(0, months + 1, step):
+        x, y = at(month, 0)
+        canvas.line((x, y), (x, y + 5), svg.QUIET)
+        canvas.text((x, y + 21), str(month), size=12, fill=svg.QUIET, anchor="middle")
+
+
+def _end_labels(canvas: svg.Canvas, ends: list[tuple[float, str, Option]], x: float, chosen: str | None) -> None:
+    """Names at the lines' ends, pushed apart where lines end close together."""
+    placed = -math.inf
+    for y, colour, option in sorted(ends, key=lambda end: end[0]):
+        placed = max(y, placed + 19)
+        canvas.dot((x + 3, placed), 4, colour)
+        canvas.text((x + 12, placed + 4), svg.fit(option.name, 13, WIDTH - x - 16), bold=option.name == chosen)
+
+
+def _crossings(canvas: svg.Canvas, drawn: list[Option], chosen: str | None, decision: Decision, at: At) -> list[str]:
+    """Marks each break-even, and says them."""
+    own = next((option for option in drawn if option.name == chosen), None)
+    names, said = {option.name for option in drawn}, list[str]()
+    for rival in decision.rivals if own is not None else ():
+        month = rival.break_even_month
+        if own is None or rival.option not in names or month is None or not 1 < month <= len(own.cumulative_cost):
+            continue
+        x, y = at(month, own.cumulative_cost[month - 1])
+        canvas.dot((x, y), 6, svg.PAPER, stroke=svg.INK, stroke_width=2)
+        canvas.text((x, y - 14), f"month {month}", size=12, anchor="middle", bold=True)
+        said.append(f"From month {month} on the chosen one has cost less than {rival.option}.")
+    return said
+
+
+def promises(predictions: tuple[Prediction, ...]) -> Figure | None:
+    """Every promised latency with its band, on one logarithmic axis."""
+    timed = [p for p in predictions if p.estimate.unit == "s" and p.estimate.low > 0]
+    drawn = timed[:MOST_PROMISES]
+    if not drawn:
+        return None
+    low = 10 ** math.floor(math.log10(min(p.estimate.low for p in drawn)))
+    high = 10 ** math.ceil(math.log10(max(p.estimate.high for p in drawn)) + 1e-9)
+    scale = ROOM / math.log10(high / low)
+    canvas, step = svg.Canvas(WIDTH), 34.0
+    bottom = 8 + step * len(drawn)
+    for power in range(round(math.log10(high / low)) + 1):
+        x = LEFT + power * scale
+        canvas.line((x, 6), (x, bottom))
+        text = words.measure(low * 10**power, "s")
+        canvas.text((x, bottom + 18), text, size=12, fill=svg.QUIET, anchor="middle")
+    for row, promise in enumerate(drawn):
+        y = 8 + step * row + step / 2
+        start, value, end = (
+            LEFT + math.log10(x / low) * scale
+            for x in (promise.estimate.low, promise.estimate.value, promise.estimate.high)
+        )
+        canvas.text((LEFT - 12, y + 4), svg.fit(promise.id, 13, LEFT - 20), anchor="end")
+        canvas.rect((start, y - 4), (max(end - start, 2), 8), svg.PALETTE[4], rx=4)
+        canvas.dot((value, y), 5.5, svg.CHOSEN)
+        shown = words.measure(promise.estimate.value, "s")
+        canvas.text((LEFT + ROOM + 14, y - 1), shown, bold=True)
+        canvas.text((LEFT + ROOM + 14, y + 13), words.band(promise.estimate), size=11, fill=svg.QUIET)
+    canvas.text((LEFT, bottom + 40), "dot: value; bar: 90 % band; logarithmic axis", size=12, fill=svg.QUIET)
+    alt = "; ".join(f"{p.id}: {words.with_band(p.estimate)}" for p in drawn)
+    note = f"{len(timed) - len(drawn)} more in the table." if len(timed) > len(drawn) else ""
+    return Figure("Promised times", canvas.svg(bottom + 52), alt, note)
+
+
+def flips(drivers: tuple[Driver, ...]) -> Figure | None:
+    """How far each fact may move, as a factor of its value, and where it would change the choice."""
+    drawn = [d for d in drivers if d.estimate.low > 0][:MOST_DRIVERS]
+    if not drawn:
+        return None
+    reach = max(1.5, *(max(d.estimate.factor, _flip_factor(d) or 1.0) for d in drawn))
+    edge = math.log(min(reach, 6.0) * 1.08)
+    middle, half = LEFT + ROOM / 2, ROOM / 2
+    canvas, step = svg.Canvas(WIDTH), 44.0
+    bottom = 8 + step * len(drawn)
+    for factor in (0.2, 0.5, 1.0, 2.0, 5.0) if edge > math.log(2) else (0.7, 0.8, 1.0, 1.25, 1.5):
+        if abs(math.log(factor)) <= edge:
+            x = middle + math.log(factor) / edge * half
+            canvas.line((x, 6), (x, bottom), svg.QUIET if factor == 1 else svg.RULE)
+            label = f"x{words.SPACE}{words.number(factor)}"
+            canvas.text((x, bottom + 18), label, size=12, fill=svg.QUIET, anchor="middle")
+    for row, driver in enumerate(drawn):
+        _driver_row(canvas, driver, 8 + step * row + step / 2, (middle, half, edge))
+    text = "bar: 90 % band of the fact; diamond: where another option would be chosen"
+    canvas.text((LEFT, bottom + 40), text, size=12, fill=svg.QUIET)
+    alt = "; ".join(_said(driver) for driver in drawn)
+    return Figure("How far the facts may move before the choice does", canvas.svg(bottom + 52), alt)
+
+
+def _flip_factor(driver: Driver) -> float | None:
+    """How far away the flip is, either way; None when nothing flips."""
+    at = driver.flips_at
+    if driver.flips_to is None or at is None or at <= 0:
+        return None
+    return max(at / driver.estimate.value, driver.estimate.value / at)
+
+
+def _said(driver: Driver) -> str:
+    unit = driver.estimate.unit
+    text = f"{driver.name}: {words.with_band(driver.estimate)}"
+    if driver.flips_to is None or driver.flips_at is None:
+        return f"{text}, flips nothing in reach"
+    return f"{text}, at {words.measure(driver.flips_at, unit)} {driver.flips_to} is chosen"
+
+
+def _driver_row(canvas: svg.Canvas, driver: Driver, y: float, axis: tuple[float, float, float]) -> None:
+    middle, half, edge = axis
+
+    def at(value: float) -> float:
+        place = math.log(value / driver.estimate.value) / edge
+        return middle + min(max(place, -1.0), 1.0) * half
+
+    canvas.text((LEFT - 12, y - 1), svg.fit(driver.name, 13, LEFT - 20), anchor="end", bold=driver.inside)
+    about = f"{words.percent(driver.share)} of the cost's variance"
+    canvas.text((LEFT - 12, y + 14), about, size=11, fill=svg.QUIET, anchor="end")
+    start, end = at(driver.estimate.low), at(driver.estimate.high)
+    canvas.rect((start, y - 5), (max(end - start, 2), 10), svg.PALETTE[4], rx=5)
+    canvas.dot((middle, y), 4, svg.CHOSEN)
+    right = LEFT + ROOM + 14
+    if driver.flips_to is None or driver.flips_at is None or driver.flips_at <= 0:
+        canvas.text((right, y + 4), "flips nothing in reach", size=11, fill=svg.QUIET)
+        return
+    x = at(driver.flips_at)
+    canvas.polygon([(x, y - 9), (x + 7, y), (x, y + 9), (x - 7, y)], svg.WARN, stroke=svg.PAPER)
+    where = f"at {words.measure(driver.flips_at, driver.estimate.unit)}:"
+    canvas.text((right, y - 2), svg.fit(where, 12, RIGHT - 16), size=12, bold=True)
+    canvas.text((right, y + 13), svg.fit(driver.flips_to, 11, RIGHT - 16), size=11)

@@ -1,0 +1,29 @@
+"""The report as one HTML file: no script, no request to anywhere, every text escaped by the template engine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from archwright.errors import missing_extra
+from archwright.report.document import Document, spans
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+def html(document: Document) -> bytes:
+    """Raises MissingError AW-GET-01 without the extra `report`."""
+    try:
+        import jinja2  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise missing_extra("report", "jinja2", "a report as HTML") from error
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    style = (TEMPLATES / "report.css").read_text(encoding="utf-8")
+    template = environment.get_template("report.html.j2")
+    text: str = template.render(document=document, spans=spans, style=style)
+    return text.encode()

@@ -1,0 +1,74 @@
+"""Where the facts of a plan come from: its own bases, and the catalog's rows of what the plan names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from archwright.catalog.facts import Catalog
+from archwright.catalog.rows import Fact
+from archwright.contract.estimate import Estimate
+from archwright.contract.evidence import Basis
+from archwright.contract.plan import Option, Plan
+
+
+class Source(NamedTuple):
+    """What a row of the catalog says about itself."""
+
+    thing: str
+    kind: str
+    source: str
+    as_of: str
+    confidence: str
+
+
+def sources_of(plan: Plan, option: Option | None, catalog: Catalog) -> tuple[Source, ...]:
+    """The catalog's rows for models, accelerators and regulations that the chosen option and the controls name."""
+    pools = option.pools if option is not None else ()
+    models = {*(pool.model for pool in pools), *(option.models.values() if option is not None else ())}
+    hosted = {model.id: model for model in catalog.hosted}
+    found: list[Source] = []
+    for name in sorted(models):
+        found += _source(name, "model", catalog.models.get(name) or hosted.get(name))
+    for name in sorted({pool.accelerator for pool in pools}):
+        found += _source(name, "accelerator", catalog.accelerators.get(name))
+    demanded = {control.demanded_by.split(" ")[0] for control in plan.controls}
+    for name in sorted(demanded):
+        rule = catalog.regulations.get(name)
+        found += _source(f"{name}: {rule.name}" if rule is not None else name, "regulation", rule)
+    return tuple(found)
+
+
+def _source(thing: str, kind: str, row: Fact | None) -> Iterable[Source]:
+    if row is not None:
+        yield Source(thing, kind, row.source, row.as_of or "undated", row.confidence)
+
+
+def bases_behind(plan: Plan, option: Option | None) -> tuple[Basis, ...]:
+    """The bases that the chosen option, the promises and the decision rest on, and those that these name in turn.
+
+    Other options' bases stay in plan.json: `explain` shows them.
+    """
+    known = {basis.id: basis for basis in plan.bases}
+    open_ = {e.basis for e in _estimates(plan, option)} | {driver.basis for driver in plan.decision.drivers}
+    if option is not None:
+        open_ |= {basis for line in option.cost_lines for basis in line.drivers}
+    reached: set[str] = set()
+    while open_:
+        reached |= open_
+        open_ = {fact for name in open_ if name in known for fact in known[name].facts if fact in known} - reached
+    return tuple(basis for basis in plan.bases if basis.id in reached)
+
+
+def _estimates(plan: Plan, option: Option | None) -> Iterable[Estimate]:
+    yield from (prediction.estimate for prediction in plan.predictions)
+    yield from (line.estimate for section in plan.sections for line in section.lines if line.estimate is not None)
+    if plan.machine is not None:
+        machine = plan.machine
+        yield from (machine.memory_bandwidth_bytes_per_s, machine.matmul_flops_per_s, machine.disk_write_bytes_per_s)
+    if option is not None:
+        sums = (option.total_cost, option.cost_per_month, option.capex, option.power_kw)
+        more = (option.energy_kwh_per_month, option.carbon_kg_per_month)
+        yield from (estimate for estimate in (*sums, *more) if estimate is not None)
+        yield from (line.amount for line in option.cost_lines)
+        yield from (p.price_usd_per_hour for p in option.pools if p.price_usd_per_hour is not None)

@@ -1,0 +1,115 @@
+"""Drawing in SVG: shapes in a fixed, colour-blind safe palette, and text that fits its room.
+
+Colours are attributes, so that any viewer and the PDF draw them; the class names let a dark page turn the ink.
+Every text is escaped here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from html import escape
+
+INK, QUIET, RULE, PAPER, SOFT = "#1b2733", "#566270", "#dbe1e7", "#ffffff", "#f3f6f9"
+CHOSEN, OTHER, WARN = "#0072b2", "#7a8ca0", "#b34700"
+# Okabe and Ito's palette, darkest enough to stand on white; never the only sign of anything.
+PALETTE = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8a8f98")
+FONT = "Inter,'Segoe UI',Roboto,'Helvetica Neue',Arial,sans-serif"
+NARROW, WIDE = frozenset("iljtfrI.,:;'|!()[] "), frozenset("mwMW@%&")
+CLASSES = {INK: "i", QUIET: "q", RULE: "r", PAPER: "p", SOFT: "s"}
+
+
+def width_of(text: str, size: float) -> float:
+    """About how wide `text` is in a sans serif of `size`; a little too wide rather than too narrow."""
+    return size * sum(_em(letter) for letter in text)
+
+
+def _em(letter: str) -> float:
+    if unicodedata.east_asian_width(letter) in "WF":
+        return 1.0
+    if letter in NARROW:
+        return 0.34
+    if letter in WIDE:
+        return 0.9
+    return 0.68 if letter.isupper() else 0.57
+
+
+def fit(text: str, size: float, room: float) -> str:
+    """`text`, cut with an ellipsis when it is wider than `room`."""
+    text = " ".join(text.split())
+    if width_of(text, size) <= room:
+        return text
+    kept = list(text)
+    while kept and width_of("".join(kept) + "…", size) > room:
+        kept.pop()
+    return "".join(kept).rstrip() + "…"
+
+
+def ticks(largest: float, wanted: int = 5) -> tuple[float, ...]:
+    """Round numbers from 0 past `largest`."""
+    if largest <= 0 or not math.isfinite(largest):
+        return (0.0, 1.0)
+    rough = largest / wanted
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(m * power for m in (1, 2, 2.5, 5, 10) if m * power >= rough * 0.999)
+    return tuple(step * n for n in range(math.ceil(largest / step - 1e-9) + 1))
+
+
+class Canvas:
+    """Shapes are drawn in the order of the calls, later ones above."""
+
+    def __init__(self, width: float) -> None:
+        self.width = width
+        self._parts: list[str] = []
+
+    def rect(self, at: tuple[float, float], size: tuple[float, float], fill: str, **attributes: object) -> None:
+        (x, y), (width, height) = at, size
+        box = f'x="{x:.1f}" y="{y:.1f}" width="{max(width, 0.0):.1f}" height="{height:.1f}"'
+        self._add(f"<rect {box}", fill, attributes)
+
+    def line(self, start: tuple[float, float], end: tuple[float, float], stroke: str = RULE, **more: object) -> None:
+        (x1, y1), (x2, y2) = start, end
+        ends = f'x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"'
+        self._add(f"<line {ends}", "none", {"stroke": stroke, "stroke_width": 1, **more})
+
+    def path(self, points: list[tuple[float, float]], stroke: str, **more: object) -> None:
+        drawn = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+        self._add(f'<polyline points="{drawn}"', "none", {"stroke": stroke, "stroke_width": 2.2, **more})
+
+    def polygon(self, points: list[tuple[float, float]], fill: str, **more: object) -> None:
+        self._add('<polygon points="' + " ".join(f"{x:.1f},{y:.1f}" for x, y in points) + '"', fill, more)
+
+    def dot(self, at: tuple[float, float], radius: float, fill: str, **more: object) -> None:
+        self._add(f'<circle cx="{at[0]:.1f}" cy="{at[1]:.1f}" r="{radius:.1f}"', fill, more)
+
+    def text(
+        self,
+        at: tuple[float, float],
+        text: str,
+        *,
+        size: float = 13.0,
+        fill: str = INK,
+        anchor: str = "start",
+        bold: bool = False,
+    ) -> None:
+        weight = ' font-weight="600"' if bold else ""
+        place = f'x="{at[0]:.1f}" y="{at[1]:.1f}" font-size="{size:g}" text-anchor="{anchor}"{weight}'
+        self._parts.append(f'<text {place} fill="{fill}"{_class(fill)}>{escape(text)}</text>')
+
+    def _add(self, start: str, fill: str, attributes: dict[str, object]) -> None:
+        named = "".join(f' {key.replace("_", "-")}="{value}"' for key, value in attributes.items())
+        stroke = str(attributes.get("stroke", ""))
+        classes = [f"{CLASSES[fill]}f"] if fill in CLASSES else []
+        classes += [f"{CLASSES[stroke]}s"] if stroke in CLASSES else []
+        marked = f' class="{" ".join(classes)}"' if classes else ""
+        self._parts.append(f'{start} fill="{fill}"{named}{marked}/>')
+
+    def svg(self, height: float) -> str:
+        """The picture; its words for who cannot see it stand in the document beside it."""
+        head = f'xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {self.width:g} {height:.0f}"'
+        size = f'width="{self.width:g}" height="{height:.0f}" font-family="{escape(FONT)}"'
+        return f"<svg {head} {size}>{''.join(self._parts)}</svg>"
+
+
+def _class(fill: str) -> str:
+    return f' class="{CLASSES[fill]}f"' if fill in CLASSES else ""

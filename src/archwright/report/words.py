@@ -1,0 +1,179 @@
+"""Numbers and names as a reader meets them: three digits that carry meaning, the unit people use, no exponent."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable
+
+import msgspec
+
+from archwright.contract.estimate import Estimate
+from archwright.contract.plan import Category, Miss, Option, Plan
+
+# What a printer or a reader would trip over: control characters, and marks that reverse the reading order.
+UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ufffe\uffff]")
+SPACE = "\u00a0"
+COMPACT = ((1e12, "tn"), (1e9, "bn"), (1e6, "M"), (1e3, "k"))
+BYTES = ((2.0**50, "PiB"), (2.0**40, "TiB"), (2.0**30, "GiB"), (2.0**20, "MiB"), (2.0**10, "KiB"), (1.0, "B"))
+RATES = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""))
+SECONDS = ((86400.0 * 2, 86400.0, "days"), (7200.0, 3600.0, "h"), (1.0, 1.0, "s"), (0.0, 1e-3, "ms"))
+RATED = frozenset({"bytes/s", "B/s", "FLOP/s"})
+
+CATEGORIES: dict[Category, str] = {
+    "compute": "Rented machines",
+    "tokens": "Tokens of hosted models",
+    "platform": "Managed platform",
+    "purchase": "Machines bought",
+    "refresh": "Replacement",
+    "residual": "Residual value",
+    "support": "Support and spares",
+    "licence": "Licences",
+    "energy": "Electricity and cooling",
+    "facility": "Space",
+    "network": "Network",
+    "egress": "Traffic out",
+    "storage": "Storage",
+    "staff": "Staff",
+}
+PLACEMENTS = {
+    "on-premises": "own machines",
+    "cloud": "rented machines",
+    "hybrid": "own and rented machines",
+    "hosted-api": "hosted models",
+    "serverless": "machines paid by the second",
+    "this-machine": "this machine",
+}
+
+
+def cleaned(plan: Plan) -> Plan:
+    """The plan without characters that no page can show; what is left of names still agrees everywhere."""
+    return msgspec.convert(_cleaned(msgspec.to_builtins(plan)), type=Plan)
+
+
+def _cleaned(value: object) -> object:
+    if isinstance(value, str):
+        return UNPRINTABLE.sub("\ufffd", value).encode("utf-8", "replace").decode()
+    if isinstance(value, dict):
+        return {_cleaned(key): _cleaned(inner) for key, inner in value.items()}
+    return [_cleaned(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
+def number(value: float, digits: int = 3) -> str:
+    """`4,210,000`, `12.3`, `0.042`: so many significant digits, thousands grouped; from a billion on in words."""
+    if abs(value) >= 1e9:
+        return compact(value)
+    if value == 0 or not math.isfinite(value):
+        return f"{value:g}"
+    places = digits - 1 - math.floor(math.log10(abs(value)))
+    text = f"{round(value, places):,.{max(places, 0)}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def compact(value: float) -> str:
+    """`4.21 M`: for a headline."""
+    # 999,999 is a million, not a thousand thousand.
+    size, suffix = next(((s, name) for s, name in COMPACT if abs(value) >= s * 0.9995), (1.0, ""))
+    shown = value / size
+    digits = 0 if abs(shown) >= 99.95 else 1 if abs(shown) >= 9.995 or not suffix else 2
+    return f"{shown:,.{digits}f}{SPACE}{suffix}".strip() if suffix else number(value)
+
+
+def tick(value: float) -> str:
+    """`20 M`: for an axis."""
+    shown, _, suffix = compact(value).partition(SPACE)
+    return f"{shown.rstrip('0').rstrip('.') if '.' in shown else shown}{SPACE}{suffix}".rstrip()
+
+
+def compact_band(estimate: Estimate) -> str:
+    """`3.60 to 5.12 M`; "" for an exact number."""
+    if estimate.low == estimate.high:
+        return ""
+    return _joined(compact(estimate.low), compact(estimate.high))
+
+
+def _joined(low: str, high: str) -> str:
+    """`low to high`, the unit once when both have it."""
+    (a, _, a_unit), (b, _, b_unit) = low.partition(SPACE), high.partition(SPACE)
+    return f"{a} to {b}{SPACE}{b_unit}" if a_unit == b_unit and b_unit else f"{low} to {high}"
+
+
+def measure(value: float, unit: str) -> str:
+    """`0.0115 s` as `11.5 ms`, `0.42 share` as `42 %`."""
+    size, name = _scale(value, unit)
+    return f"{number(value / size)}{SPACE}{name}".rstrip()
+
+
+def band(estimate: Estimate) -> str:
+    """`9.1 to 14.6 ms`, in the unit of the value; "exact" without a band."""
+    if estimate.low == estimate.high:
+        return "exact"
+    size, name = _scale(estimate.value, estimate.unit)
+    return f"{number(estimate.low / size)} to {number(estimate.high / size)}{SPACE}{name}".rstrip()
+
+
+def with_band(estimate: Estimate) -> str:
+    """`11.5 ms (9.1 to 14.6 ms)`."""
+    shown = measure(estimate.value, estimate.unit)
+    return shown if estimate.low == estimate.high else f"{shown} ({band(estimate)})"
+
+
+def _scale(value: float, unit: str) -> tuple[float, str]:
+    if unit == "s":
+        return next((size, name) for least, size, name in SECONDS if abs(value) >= least)
+    if unit == "bytes":
+        return _step(value, BYTES, "")
+    if unit in RATED:
+        return _step(value, RATES, "B/s" if unit == "bytes/s" else unit)
+    return (0.01, "%") if unit == "share" else (1.0, unit)
+
+
+def _step(value: float, steps: tuple[tuple[float, str], ...], unit: str) -> tuple[float, str]:
+    size, name = next(((s, n) for s, n in steps if abs(value) >= s), steps[-1])
+    return size, name + unit
+
+
+def percent(share: float) -> str:
+    return f"{share * 100:.0f}{SPACE}%"
+
+
+def whole(line_value: float, *, once: bool, months: int) -> float:
+    """A cost line over the horizon."""
+    return line_value if once else line_value * months
+
+
+def missed(miss: Miss) -> str:
+    """`per month 4,752, limit 3,500`."""
+    name = miss.constraint.replace("_", " ")
+    value, limit = _either(miss.value), _either(miss.limit)
+    return f"{name} {value}".strip() + (f", limit {limit}" if limit else "")
+
+
+def _either(value: float | str | None) -> str:
+    """Five digits: what breaks a limit by a hair must not look equal to it."""
+    return "" if value is None else value if isinstance(value, str) else number(value, 5)
+
+
+def exactly(count: float) -> str:
+    """A number that was counted or stated, with all its digits."""
+    return f"{count:,.0f}" if count == round(count) else f"{count:,g}"
+
+
+def listed(names: Iterable[str], *, most: int = 4) -> str:
+    """`a, b and 3 more`."""
+    found = list(names)
+    if len(found) <= most:
+        return " and ".join([", ".join(found[:-1]), found[-1]]) if len(found) > 1 else "".join(found)
+    return f"{', '.join(found[:most])} and {len(found) - most} more"
+
+
+def counted(count: float, one: str, many: str = "") -> str:
+    """`1 option`, `12 options`."""
+    return f"{exactly(count)} {one if count == 1 else many or one + 's'}"
+
+
+def placed(option: Option) -> str:
+    """`own machines, DE`; the provider where it is not the placement's own name."""
+    kind = PLACEMENTS[option.placement]
+    by = f" at {option.provider}" if option.provider not in PLACEMENTS else ""
+    return f"{kind}{by}" + (f", in {listed(option.regions)}" if option.regions else "")

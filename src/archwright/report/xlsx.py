@@ -1,0 +1,347 @@
+"""The report as a workbook: the same figures as numbers, their sums as live formulas. Every text is written as text."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from itertools import chain
+from typing import Any, NamedTuple
+
+from archwright.contract.estimate import Estimate
+from archwright.contract.metrics import BY_QUANTITY
+from archwright.contract.plan import Option, Plan
+from archwright.errors import missing_extra
+from archwright.report import words
+from archwright.report.business import flip_said
+from archwright.report.document import Document
+from archwright.report.figures import shown_first
+
+LONGEST_TEXT = 32_767
+# A text that begins so would be read as a formula by whoever types it again, or saves the sheet as CSV.
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+SAFE = {"strings_to_formulas": False, "strings_to_urls": False, "strings_to_numbers": False, "in_memory": True}
+BAND = ("value", "low", "high")
+
+
+class Formula(NamedTuple):
+    """`value` is what it comes to, for readers that do not calculate."""
+
+    text: str
+    value: float
+
+
+Value = str | float | bool | Formula | None
+
+
+class Book:
+    """Writes sheets of rows; knows the formats."""
+
+    def __init__(self, workbook: Any) -> None:
+        self.workbook = workbook
+        wrapped = {"text_wrap": True, "valign": "top"}
+        self.text = workbook.add_format(wrapped)
+        self.quoted = workbook.add_format({**wrapped, "quote_prefix": True})
+        self.head = workbook.add_format({"bold": True, "bottom": 1, "text_wrap": True, "bg_color": "#F3F6F9"})
+        self.title = workbook.add_format({"bold": True, "font_size": 16})
+        self.number = workbook.add_format({"num_format": "#,##0.####", "valign": "top"})
+        self.money = workbook.add_format({"num_format": "#,##0", "valign": "top"})
+        self.total = workbook.add_format({"num_format": "#,##0", "bold": True, "top": 1})
+
+    def sheet(self, name: str, heads: Sequence[str], widths: Sequence[float]) -> Any:
+        """An empty sheet with its head row frozen, printed on one page's width."""
+        sheet = self.workbook.add_worksheet(name)
+        for column, width in enumerate(widths):
+            sheet.set_column(column, column, width)
+        for column, head in enumerate(heads):
+            sheet.write_string(0, column, head[:LONGEST_TEXT], self.head)
+        sheet.freeze_panes(1, 1)
+        sheet.set_landscape()
+        sheet.fit_to_pages(1, 0)
+        sheet.repeat_rows(0)
+        sheet.set_footer("&L&A&R&P / &N")
+        return sheet
+
+    def write(self, sheet: Any, row: int, column: int, value: Value, style: Any = None) -> None:
+        """By type; text stays text whatever it begins with."""
+        if isinstance(value, str):
+            style = self.quoted if value.startswith(FORMULA_STARTS) else style or self.text
+            sheet.write_string(row, column, value[:LONGEST_TEXT], style)
+        elif isinstance(value, bool):
+            sheet.write_string(row, column, "yes" if value else "no", self.text)
+        elif isinstance(value, Formula):
+            sheet.write_formula(row, column, value.text, style or self.money, value.value)
+        elif value is not None:
+            sheet.write_number(row, column, value, style or self.number)
+
+    def rows(self, sheet: Any, rows: Iterable[Iterable[Value]], *, start: int = 1, style: Any = None) -> int:
+        """Returns the row after the last."""
+        for values in rows:
+            for column, value in enumerate(values):
+                self.write(sheet, start, column, value, None if isinstance(value, str) else style)
+            start += 1
+        return start
+
+
+def xlsx(document: Document) -> bytes:
+    """Raises MissingError AW-GET-01 without the extra `report`."""
+    try:
+        import xlsxwriter  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise missing_extra("report", "xlsxwriter", "a report as a workbook") from error
+    stream, plan = io.BytesIO(), document.plan
+    workbook = xlsxwriter.Workbook(stream, SAFE)
+    made = {"title": document.title, "author": "archwright", "created": _made_at(plan)}
+    workbook.set_properties({**made, "comments": f"plan {plan.digest[:12]}"})
+    book = Book(workbook)
+    option = next((one for one in plan.options if one.name == plan.chosen), None)
+    _decision(book, document, option)
+    _options(book, plan)
+    if option is not None:
+        lines = _cost_lines(book, plan, option)
+        _months(book, plan, option, lines)
+    _platform(book, plan)
+    _predictions(book, plan)
+    _controls(book, plan)
+    _assumptions(book, plan)
+    _sources(book, document)
+    workbook.close()
+    return stream.getvalue()
+
+
+def _made_at(plan: Plan) -> datetime:
+    """Without a time zone, as the format wants it; what is no time counts as the format's first day."""
+    try:
+        return datetime.fromisoformat(plan.created_at).astimezone(UTC).replace(tzinfo=None)
+    except ValueError:
+        return datetime(1980, 1, 1)
+
+
+def _three(estimate: Estimate | None) -> tuple[Value, Value, Value]:
+    return (None, None, None) if estimate is None else (estimate.value, estimate.low, estimate.high)
+
+
+def _decision(book: Book, document: Document, option: Option | None) -> None:
+    plan = document.plan
+    sheet = book.sheet("Decision", ("", *BAND, "unit"), (46, 22, 16, 16, 16))
+    sheet.write_string(0, 0, document.title[:LONGEST_TEXT], book.title)
+    row = book.rows(sheet, [(document.sentence,)], start=1)
+    sheet.set_row(1, 64)
+    facts = ((fact.lead, fact.text) for fact in document.facts)
+    row = book.rows(sheet, [*facts, ("Chosen", plan.chosen or "none")], start=row + 1)
+    if option is not None:
+        sums = (
+            (f"Total over {plan.horizon_months} months", option.total_cost),
+            ("A month to run, without staff", option.cost_per_month),
+            ("Up front", option.capex),
+            ("Power at the plug", option.power_kw),
+        )
+        money = ((label, *_three(e), e.unit) for label, e in sums if e is not None)
+        row = book.rows(sheet, money, start=row + 1)
+    returns = plan.decision.returns
+    if returns is not None:
+        worth = [
+            ("Worth of the goals", returns.value, None, None, plan.currency),
+            ("Worth less cost", *_three(returns.net), returns.net.unit),
+            ("Paid back in month", returns.payback_month),
+        ]
+        row = book.rows(sheet, worth, start=row)
+    drivers = ((d.name, *_three(d.estimate), d.estimate.unit, flip_said(d)) for d in plan.decision.drivers)
+    row = book.rows(sheet, chain([("Facts that move the cost",)], drivers), start=row + 1)
+    notes = ((note,) for note in (option.notes if option is not None else ()))
+    row = book.rows(sheet, chain([("Notes",)], notes), start=row + 1)
+    book.rows(sheet, chain([("Not sized",)], ((text,) for text in plan.not_sized)), start=row + 1)
+
+
+def _options(book: Book, plan: Plan) -> None:
+    bands = tuple(f"{name}, {end}" for name in ("total", "a month", "up front") for end in BAND)
+    heads = ("option", "verdict", *bands, "placement", "provider", "regions", "misses", "Pareto", "models")
+    sheet = book.sheet("Options", heads, (30, 14, *([14] * 9), 16, 16, 24, 40, 9, 40))
+    ordered = shown_first(plan.options, plan.chosen)
+    end = book.rows(sheet, (_option_row(plan, option) for option in ordered), style=book.money)
+    if len(ordered) > 1:
+        sheet.autofilter(0, 0, end - 1, len(heads) - 1)
+    priced = [number for number, option in enumerate(ordered) if option.total_cost is not None]
+    if priced:
+        last = min(priced[-1] + 1, 15)
+        chart = book.workbook.add_chart({"type": "bar"})
+        names, values = ["Options", 1, 0, last, 0], ["Options", 1, 2, last, 2]
+        chart.add_series({"categories": names, "values": values, "name": plan.currency, "fill": {"color": "#0072B2"}})
+        chart.set_title({"name": f"Total over {plan.horizon_months} months"})
+        chart.set_legend({"none": True})
+        chart.set_y_axis({"reverse": True})
+        chart.set_size({"width": 820, "height": 120 + 28 * last})
+        sheet.insert_chart(end + 2, 0, chart, {"description": "total cost of each option"})
+
+
+def _option_row(plan: Plan, option: Option) -> Iterable[Value]:
+    yield option.name
+    yield "chosen" if option.name == plan.chosen else "feasible" if option.feasible else "not feasible"
+    for estimate in (option.total_cost, option.cost_per_month, option.capex):
+        yield from _three(estimate)
+    yield from (option.placement, option.provider, ", ".join(option.regions))
+    yield "; ".join(words.missed(miss) for miss in option.misses)
+    yield option.name in plan.decision.pareto
+    yield ", ".join(f"{name}: {model}" for name, model in option.models.items())
+
+
+def _cost_lines(book: Book, plan: Plan, option: Option) -> tuple[tuple[str, int, float], ...]:
+    """The chosen option's lines, each total a formula; returns the recurring ones with their sheet row and amount."""
+    heads = ("cost line", "category", "a month", "low", "high", "once", "low", "high", "months", "over the horizon")
+    sheet, months = book.sheet("Cost lines", heads, (38, 24, *([15] * 6), 9, 18)), plan.horizon_months
+    recurring, row = [], 1
+    for line in option.cost_lines:
+        amount, none = _three(line.amount), (None, None, None)
+        placed = (*none, *amount) if line.once else (*amount, *none)
+        whole = words.whole(line.amount.value, once=line.once, months=months)
+        formula = Formula(f"=C{row + 1}*I{row + 1}+F{row + 1}", whole)
+        values: tuple[Value, ...] = (line.name, words.CATEGORIES[line.category], *placed, float(months), formula)
+        book.rows(sheet, [values], start=row, style=book.money)
+        if not line.once:
+            recurring.append((line.name, row, line.amount.value))
+        row += 1
+    sums = {2: "C", 5: "F", 9: "J"}
+    values_of = {
+        2: sum(line.amount.value for line in option.cost_lines if not line.once),
+        5: sum(line.amount.value for line in option.cost_lines if line.once),
+    }
+    values_of[9] = values_of[2] * months + values_of[5]
+    book.write(sheet, row, 0, "Sum")
+    for column, letter in sums.items():
+        text = f"=SUM({letter}2:{letter}{max(row, 2)})"
+        book.write(sheet, row, column, Formula(text, values_of[column]), book.total)
+    if option.total_cost is not None:
+        book.rows(
+            sheet, [("Total of the plan", *([None] * 8), option.total_cost.value)], start=row + 1, style=book.money
+        )
+        difference = Formula(f"=J{row + 1}-J{row + 2}", values_of[9] - option.total_cost.value)
+        book.rows(sheet, [("Difference", *([None] * 8), difference)], start=row + 2, style=book.money)
+    return tuple(recurring)
+
+
+def _months(book: Book, plan: Plan, option: Option, lines: tuple[tuple[str, int, float], ...]) -> None:
+    """Month by month: the recurring lines at their mean, and what every option has paid by then, growth included."""
+    others = [o for o in shown_first(plan.options, plan.chosen) if o.cumulative_cost and o.feasible][:8]
+    paid = tuple(f"paid so far: {other.name}" for other in others)
+    heads = ("month", *(name for name, _, _ in lines), "recurring, mean", f"paid in the month: {option.name}", *paid)
+    sheet = book.sheet("By month", heads, (8, *([16] * (len(heads) - 1))))
+    mean, own, first = len(lines) + 1, len(lines) + 2, len(lines) + 3
+    for month in range(1, plan.horizon_months + 1):
+        row = month
+        book.write(sheet, row, 0, month)
+        for column, (_, at, amount) in enumerate(lines, 1):
+            book.write(sheet, row, column, Formula(f"='Cost lines'!$C${at + 1}", amount))
+        if lines:
+            text = f"=SUM(B{row + 1}:{letters(mean - 1)}{row + 1})"
+            book.write(sheet, row, mean, Formula(text, sum(amount for _, _, amount in lines)))
+        for column, other in enumerate(others, first):
+            if month <= len(other.cumulative_cost):
+                book.write(sheet, row, column, other.cumulative_cost[month - 1], book.money)
+        if others and others[0].name == option.name and month <= len(option.cumulative_cost):
+            book.write(sheet, row, own, _paid_in(option.cumulative_cost, month, letters(first)))
+    last = plan.horizon_months
+    book.write(sheet, last + 1, 0, "sum")
+    for column in range(1, own + 1 if others else mean + 1):
+        cells = f"{letters(column)}2:{letters(column)}{last + 1}"
+        book.write(sheet, last + 1, column, Formula(f"=SUM({cells})", _sum_of(option, lines, column, last)), book.total)
+    _lines_chart(book, sheet, (first, len(others), last))
+
+
+def _paid_in(cumulative: tuple[float, ...], month: int, column: str) -> Formula:
+    if month == 1:
+        return Formula(f"={column}2", cumulative[0])
+    return Formula(f"={column}{month + 1}-{column}{month}", cumulative[month - 1] - cumulative[month - 2])
+
+
+def _sum_of(option: Option, lines: tuple[tuple[str, int, float], ...], column: int, months: int) -> float:
+    if column <= len(lines):
+        return lines[column - 1][2] * months
+    if column == len(lines) + 1:
+        return sum(amount for _, _, amount in lines) * months
+    return option.cumulative_cost[-1] if option.cumulative_cost else 0.0
+
+
+def letters(column: int) -> str:
+    """0 is A, 26 is AA."""
+    return (letters(column // 26 - 1) if column >= 26 else "") + chr(ord("A") + column % 26)
+
+
+def _lines_chart(book: Book, sheet: Any, shape: tuple[int, int, int]) -> None:
+    first, count, last = shape
+    if not count:
+        return
+    chart = book.workbook.add_chart({"type": "line"})
+    for column in range(first, first + count):
+        name, months = ["By month", 0, column], ["By month", 1, 0, last, 0]
+        chart.add_series({"name": name, "categories": months, "values": ["By month", 1, column, last, column]})
+    chart.set_title({"name": "Paid so far"})
+    chart.set_size({"width": 900, "height": 420})
+    sheet.insert_chart(last + 4, 1, chart, {"description": "what each option has cost by each month's end"})
+
+
+def _platform(book: Book, plan: Plan) -> None:
+    bands = ("figure", "low", "high", "unit")
+    heads = ("part", "topic", "choice", "why", "demanded by", "proof", "instead of", "why not", *bands, "source")
+    sheet = book.sheet("Platform", heads, (16, 22, 40, 50, 26, 30, 24, 40, 12, 12, 12, 12, 40))
+    book.rows(
+        sheet,
+        (
+            (
+                section.title,
+                *(line.topic, line.choice, line.why, "; ".join(line.demanded_by)),
+                *(line.proof, line.alternative, line.why_not),
+                *(*_three(line.estimate), line.estimate.unit if line.estimate is not None else ""),
+                line.source,
+            )
+            for section in plan.sections
+            for line in section.lines
+        ),
+    )
+
+
+def _predictions(book: Book, plan: Plan) -> None:
+    heads = ("promise", "workload", *BAND, "unit", "level", "stratum", "definition", "formula", "query", "PromQL")
+    sheet = book.sheet("Predictions", heads, (32, 18, 14, 14, 14, 10, 8, 34, 40, 50, 34, 60))
+    known = {basis.id: basis for basis in plan.bases}
+    rows = []
+    for promise in plan.predictions:
+        estimate, query = promise.estimate, promise.query
+        basis = known.get(estimate.basis)
+        said = (basis.stratum, basis.definition, basis.formula) if basis is not None else ("", "", "")
+        asked = f"{query.statistic} of {query.metric} over {query.window_s:g} s {query.phase}".strip()
+        promql = query.promql() if query.metric in BY_QUANTITY else ""
+        rows.append(
+            (promise.id, promise.workload, *_three(estimate), estimate.unit, estimate.level, *said, asked, promql)
+        )
+    book.rows(sheet, rows)
+
+
+def _controls(book: Book, plan: Plan) -> None:
+    heads = ("control", "demanded by", "demand", "what meets it", "proof", "status")
+    sheet = book.sheet("Controls", heads, (30, 24, 50, 44, 44, 16))
+    book.rows(sheet, ((c.id, c.demanded_by, c.demand, c.feature, c.evidence, c.status) for c in plan.controls))
+
+
+def _assumptions(book: Book, plan: Plan) -> None:
+    sheet = book.sheet("Assumptions", ("kind", "text"), (16, 120))
+    book.rows(
+        sheet,
+        chain(
+            (("assumed", text) for text in plan.assumptions),
+            (("not sized", text) for text in plan.not_sized),
+            (("stale fact", text) for text in plan.stale_facts),
+        ),
+    )
+
+
+def _sources(book: Book, document: Document) -> None:
+    sheet = book.sheet(
+        "Sources", ("what", "kind", "definition, source", "formula, date", "facts"), (40, 16, 60, 50, 90)
+    )
+    book.rows(
+        sheet,
+        chain(
+            ((s.thing, s.kind, s.source, s.as_of, s.confidence) for s in document.sources),
+            ((b.id, b.kind, b.definition, b.formula, "\n".join(b.facts)) for b in document.bases),
+        ),
+    )

@@ -1,0 +1,169 @@
+"""What a document says: the decision in one sentence, its chapters, and honestly what is missing."""
+
+from __future__ import annotations
+
+from archwright.catalog.load import load
+from archwright.contract.decision import Decision
+from archwright.contract.evidence import Query
+from archwright.contract.record import replace
+from archwright.report import business, words
+from archwright.report.compose import document_of
+from archwright.report.document import Callout, Cell, Document, Items, Span, Table, Tiles, spans
+
+from .board import BOARD, DECISION, HYBRID, OPTIONS
+from .conftest import EMPTY, nothing_feasible
+
+NB = words.SPACE
+
+
+def chapters(document: Document) -> list[str]:
+    return [chapter.id for part in document.parts for chapter in part.chapters]
+
+
+def said(document: Document, chapter: str) -> str:
+    """Every word of a chapter."""
+    found = [c for part in document.parts for c in part.chapters if c.id == chapter]
+    assert len(found) == 1, chapter
+    return repr((found[0].lead, found[0].blocks)).replace("\\xa0", NB)
+
+
+def test_parts_follow_their_readers(board: Document) -> None:
+    assert chapters(board) == [
+        *("decision", "money", "options", "time", "risk"),
+        *("architecture", "sizing", "network", "storage", "stack", "security", "scale", "monitoring"),
+        *("stages", "practices", "providers"),
+        *("promises", "controls", "assumptions", "sources", "reading"),
+    ]
+
+
+def test_the_decision_is_one_sentence() -> None:
+    assert business.sentence(BOARD, HYBRID) == (
+        "Choose hybrid-own-base (own and rented machines at aws, in FR, eu-west-3, us-east-1 and ap-southeast-1): "
+        f"EUR 17.0{NB}M over 60 months (90{NB}% band 14.6 to 20.5{NB}M), "
+        f"with EUR 4.79{NB}M up front and EUR 189{NB}k a month to run."
+    )
+    free = replace(HYBRID, capex=None, cost_per_month=None, regions=())
+    assert business.sentence(BOARD, free).endswith("M).")
+    assert business.sentence(BOARD, replace(free, total_cost=None)).endswith("; it has no price.")
+
+
+def test_nothing_feasible_says_so_and_what_is_nearest() -> None:
+    document = document_of(nothing_feasible(), load())
+    assert document.sentence == "None of the 6 options looked at satisfies the needs."
+    assert {"money", "time", "architecture", "sizing"} & set(chapters(document)) == set()
+    assert "capex 4,800,000, limit 1,000,000" in said(document, "decision")
+    assert "nothing of ours serves" in said(document, "promises")
+
+
+def test_an_empty_plan_is_a_document() -> None:
+    document = document_of(EMPTY, load())
+    assert document.sentence == "The plan holds no option."
+    assert chapters(document) == ["decision", "risk", "promises", "sources", "reading"]
+
+
+def test_a_dearer_choice_says_what_it_costs_more(board: Document) -> None:
+    assert "It is not the cheapest: cloud-aws-commit-3y would cost EUR 332" in said(board, "decision")
+    cheapest = document_of(replace(BOARD, chosen="cloud-aws-commit-3y"), load())
+    assert "It is the cheapest; the next, hybrid-own-base, costs EUR 332" in said(cheapest, "decision")
+    only = document_of(replace(BOARD, options=(HYBRID, OPTIONS[-1])), load())
+    assert "It is the only one" in said(only, "decision")
+    free = replace(HYBRID, total_cost=None)
+    assert "2 options looked at, 0 feasible." in said(
+        document_of(replace(BOARD, options=(free, OPTIONS[-1])), load()), "decision"
+    )
+
+
+def test_ties_flips_and_limits_at_risk_stand_on_the_first_page(board: Document) -> None:
+    first = board.parts[0].chapters[0]
+    assert any(isinstance(b, Callout) and b.title == "A tie" and "41" in b.text for b in first.blocks)
+    items = {block.title: block.items for block in first.blocks if isinstance(block, Items)}
+    assert [item.lead for item in items["Three facts to check before signing"]] == [
+        d.name for d in DECISION.drivers[:3]
+    ]
+    assert "inside its band" in items["Three facts to check before signing"][0].text
+    assert "outside its band" in items["Three facts to check before signing"][2].text
+    assert items["Limits at risk"][0].lead.startswith("per_month limit 200,000")
+    assert all(not item.lead.startswith("at risk") for item in items["What to know about it"])
+
+
+def test_tiles_name_payback_and_break_even(board: Document) -> None:
+    tiles = next(b for b in board.parts[0].chapters[0].blocks if isinstance(b, Tiles)).tiles
+    shown = {tile.label: (tile.value, tile.note) for tile in tiles}
+    assert shown["Break-even"] == ("month 48", "against cloud-azure")
+    assert shown["Worth of the goals, less cost"][1] == "paid back in month 4"
+    assert DECISION.returns is not None
+    never = replace(DECISION, returns=replace(DECISION.returns, payback_month=None))
+    document = document_of(replace(BOARD, decision=never), load())
+    assert "not paid back in time" in said(document, "decision")
+    assert "does not cover the cost within the horizon" in said(document, "time")
+
+
+def test_every_option_is_in_the_table_and_the_chosen_one_is_marked(board: Document) -> None:
+    table = next(b for c in board.parts[0].chapters if c.id == "options" for b in c.blocks if isinstance(b, Table))
+    assert [row[0].text for row in table.rows] == [option.name for option in (HYBRID, *OPTIONS[1:])]
+    assert table.marked == 0
+    assert table.rows[-1][1] == Cell("no price", tone="quiet")
+    assert "total cost, capex, carbon and risk" in table.note
+
+
+def test_a_plan_without_a_decision_has_no_empty_tables() -> None:
+    bare = replace(BOARD, decision=Decision(), sections=(), not_sized=(), stale_facts=(), controls=(), assumptions=())
+    document = document_of(bare, load())
+    assert "Pareto" not in said(document, "options")
+    assert "controls" not in chapters(document)
+    for part in document.parts:
+        for chapter in part.chapters:
+            assert all(block.rows for block in chapter.blocks if isinstance(block, Table)), chapter.id
+            assert all(block.items for block in chapter.blocks if isinstance(block, Items)), chapter.id
+
+
+def test_a_plan_without_a_stack_section_shows_its_stack() -> None:
+    document = document_of(replace(BOARD, sections=()), load())
+    assert "Delta tables, yours, kept: https://lake.ardent.example" in said(document, "stack")
+
+
+def test_a_section_says_choice_why_proof_and_what_else(board: Document) -> None:
+    network = said(board, "network")
+    for text in ("400 Gbit/s RoCE", "Instead of", "InfiniBand NDR", "Why not", "archwright audit verify"):
+        assert text in network
+    table = next(b for part in board.parts for c in part.chapters if c.id == "storage" for b in c.blocks)
+    assert isinstance(table, Table)
+    assert len(table.columns) == 2, "no column for what no line has"
+
+
+def test_a_promise_names_stratum_basis_and_query(board: Document) -> None:
+    text = said(board, "promises")
+    assert "unseen configuration of a seen model" in text
+    assert 'histogram_quantile(0.95, sum by (le) (increase(archwright_ttft_seconds_bucket{workload="assistant"}' in text
+    assert "step = max(FLOPs" in text
+
+
+def test_a_metric_that_no_table_knows_is_asked_in_words() -> None:
+    odd = replace(BOARD.predictions[0], query=Query(metric="mood", labels={}, statistic="mean", window_s=60.0))
+    document = document_of(replace(BOARD, predictions=(odd,), bases=()), load())
+    assert f"mean of mood over 60{NB}s" in said(document, "promises")
+    assert "PromQL" not in said(document, "promises")
+    assert "no basis in the plan" in said(document, "promises")
+
+
+def test_sources_are_those_of_what_the_plan_names(board: Document) -> None:
+    things = {source.thing: source for source in board.sources}
+    assert things["H100-SXM-80GB"].kind == "accelerator"
+    assert any(thing.startswith("gdpr: ") for thing in things)
+    assert [basis.id for basis in board.bases] == [basis.id for basis in BOARD.bases if basis.id != "unused"]
+    assert "1 more basis of options not chosen" in said(board, "sources")
+    assert "The plan was made with catalog a1b2a1b2a1b2" in said(board, "sources")
+    same = document_of(replace(BOARD, catalog_digest=load().digest), load())
+    assert "The plan was made with catalog" not in said(same, "sources")
+
+
+def test_addresses_become_links_and_nothing_else_does() -> None:
+    assert spans("see https://example.org/a_(b), then http://x.org.") == (
+        Span("see "),
+        Span("https://example.org/a_(b", "https://example.org/a_(b"),
+        Span("), then "),
+        Span("http://x.org", "http://x.org"),
+        Span("."),
+    )
+    assert spans("javascript:alert(1) ftp://x") == (Span("javascript:alert(1) ftp://x"),)
+    assert spans("") == ()

@@ -1,0 +1,200 @@
+"""Charts: every picture parses, says in words what it shows, and keeps its texts in their room."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ElementTree
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from archwright.contract.decision import Decision, Driver
+from archwright.contract.estimate import exact, within_factor
+from archwright.contract.record import replace
+from archwright.report import figures, svg
+from archwright.report.architecture import architecture, machine_of
+from archwright.report.document import Figure
+
+from .board import BOARD, DECISION, HYBRID, PREDICTIONS, pool
+from .conftest import HOSTILE, many
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def texts(figure: Figure) -> list[str]:
+    return [element.text or "" for element in ElementTree.fromstring(figure.svg).iter(f"{SVG}text")]
+
+
+def shapes(figure: Figure, name: str) -> list[ElementTree.Element]:
+    return list(ElementTree.fromstring(figure.svg).iter(f"{SVG}{name}"))
+
+
+def drawn(figure: Figure | None) -> Figure:
+    assert figure is not None
+    return figure
+
+
+def test_options_stand_in_order_with_their_verdict() -> None:
+    figure = drawn(figures.option_costs(BOARD.options, BOARD.chosen, "EUR", 60))
+    names = [text for text in texts(figure) if text in {option.name for option in BOARD.options}]
+    assert names == ["hybrid-own-base", "cloud-aws-commit-3y", "cloud-azure", "on-premises-only", "cloud-gcp"]
+    assert sum("not feasible" in text for text in texts(figure)) == 1
+    assert "hosted-openai" not in figure.alt
+    assert "1 more option" in figure.note
+
+
+def test_without_a_price_there_is_no_bar() -> None:
+    assert figures.option_costs(BOARD.options[-1:], None, "EUR", 60) is None
+    assert figures.cost_parts(BOARD.options[-1:], None, "EUR", 60) is None
+    assert figures.cumulative(BOARD.options[-1:], None, DECISION, "EUR") is None
+    assert figures.promises(()) is None
+    assert figures.flips(()) is None
+
+
+def test_at_most_fourteen_bars_and_the_rest_is_counted() -> None:
+    plan = many()
+    figure = drawn(figures.option_costs(plan.options, plan.chosen, "EUR", 60))
+    assert len([text for text in texts(figure) if text.startswith(("cloud", "hybrid", "on-prem"))]) == 14
+    assert f"{len(plan.options) - 14} more options" in figure.note
+
+
+def test_shares_sum_to_the_total() -> None:
+    shares = figures.shares_of(HYBRID, 60)
+    assert HYBRID.total_cost is not None
+    assert sum(share.amount for share in shares) == pytest.approx(HYBRID.total_cost.value)
+    bought = next(share.amount for share in shares if share.group == "Machines bought")
+    assert bought == pytest.approx(4_480_000 + 310_000 - 420_000)
+
+
+def test_every_category_is_drawn_in_one_group() -> None:
+    from archwright.report.words import CATEGORIES  # noqa: PLC0415
+
+    grouped = [category for categories in figures.GROUPS.values() for category in categories]
+    assert sorted(grouped) == sorted(CATEGORIES)
+    assert len(figures.GROUPS) == len(svg.PALETTE)
+
+
+def test_break_even_is_marked_where_the_lines_cross() -> None:
+    figure = drawn(figures.cumulative(BOARD.options, BOARD.chosen, DECISION, "EUR"))
+    assert "month 48" in texts(figure)
+    assert figure.note == "From month 48 on the chosen one has cost less than cloud-azure."
+    lines = {line.get("stroke-dasharray") for line in shapes(figure, "polyline")}
+    assert len(lines) == len(shapes(figure, "polyline")) == 4, "lines differ by more than their colour"
+
+
+def test_a_break_even_beyond_the_line_is_not_drawn() -> None:
+    rivals = (*(replace(rival, break_even_month=61) for rival in DECISION.rivals),)
+    figure = drawn(figures.cumulative(BOARD.options, BOARD.chosen, replace(DECISION, rivals=rivals), "EUR"))
+    assert figure.note == ""
+    figure = drawn(figures.cumulative(BOARD.options, None, DECISION, "EUR"))
+    assert figure.note == ""
+
+
+def test_a_horizon_of_one_month_has_a_picture() -> None:
+    short = tuple(replace(option, cumulative_cost=option.cumulative_cost[:1]) for option in BOARD.options)
+    assert "0" in texts(drawn(figures.cumulative(short, BOARD.chosen, Decision(), "EUR")))
+
+
+def test_labels_at_the_lines_ends_do_not_overlap() -> None:
+    same = tuple(replace(HYBRID, name=f"option-{n}") for n in range(5))
+    figure = drawn(figures.cumulative(same, None, Decision(), "EUR"))
+    places = sorted(
+        float(element.get("y", "0")) for element in shapes(figure, "text") if (element.text or "").startswith("option-")
+    )
+    assert all(below - above >= 18.9 for above, below in pairwise(places))
+
+
+def test_only_times_are_drawn_and_each_with_its_band() -> None:
+    figure = drawn(figures.promises(PREDICTIONS))
+    assert "assistant.tokens_per_s.rate" not in figure.alt
+    assert "downtime.latency_s.p95" in figure.alt
+    assert len(shapes(figure, "circle")) == 5
+    assert figures.promises(PREDICTIONS[4:5]) is None
+
+
+def test_many_promises_are_counted_below() -> None:
+    figure = drawn(figures.promises(PREDICTIONS[:1] * 30))
+    assert figure.note == "6 more in the table."
+
+
+def test_a_flip_is_marked_and_said() -> None:
+    figure = drawn(figures.flips(DECISION.drivers))
+    assert len(shapes(figure, "polygon")) == 3
+    assert "flips nothing in reach" in texts(figure)
+    assert "cloud-aws-commit-3y is chosen" in figure.alt
+
+
+def test_facts_that_reach_zero_have_no_factor_to_draw() -> None:
+    zero = Driver(basis="b", name="n", estimate=exact(0.0, "x"), share=1.0)
+    assert figures.flips((zero,)) is None
+    odd = Driver(basis="b", name="n", estimate=within_factor(2.0, 1.2, "x"), share=1.0, flips_to="o", flips_at=-1.0)
+    assert not shapes(drawn(figures.flips((odd,))), "polygon")
+
+
+def test_places_are_framed_by_whose_they_are() -> None:
+    figure = architecture(BOARD, HYBRID)
+    said = texts(figure)
+    for title in ("Own machines, FR", "aws: rented machines, us-east-1", "aws: hosted models", "Data lake"):
+        assert title in said
+    assert "Delta tables (yours, kept)" in said
+    frames = [rect for rect in shapes(figure, "rect") if rect.get("stroke") == svg.CHOSEN]
+    assert [rect.get("stroke-dasharray") is None for rect in frames] == [True, False, False, False]
+
+
+def test_sixty_pools_fit_the_picture() -> None:
+    plan = many()
+    figure = architecture(plan, plan.options[0])
+    height = float(ElementTree.fromstring(figure.svg).get("height", "0"))
+    bottoms = [float(rect.get("y", "0")) + float(rect.get("height", "0")) for rect in shapes(figure, "rect")]
+    assert max(bottoms) < height < 1000, "no taller than a page"
+    assert "listed under Sizing" in texts(figure)
+
+
+def test_more_than_nine_pools_of_a_place_are_counted() -> None:
+    pools = tuple(pool(f"p{n}", region="FR", placement="cloud", provider="aws") for n in range(30))
+    figure = architecture(BOARD, replace(HYBRID, pools=pools))
+    assert "22 more pools" in texts(figure)
+    assert "p7" in texts(figure)
+    assert "p8" not in texts(figure)
+
+
+def test_a_plan_without_pools_shows_whose_models_answer() -> None:
+    hosted = replace(HYBRID, placement="hosted-api", provider="openai", pools=(), models={"assistant": "m"})
+    assert "openai: hosted models" in texts(architecture(BOARD, hosted))
+    none = architecture(replace(BOARD, stack=(), sections=()), replace(hosted, models={}))
+    assert "Data lake" not in texts(none)
+    assert "no pool" in none.alt
+
+
+def test_a_machine_says_once_what_it_holds() -> None:
+    one = pool("p", region="FR", placement="cloud", provider="aws")
+    assert machine_of(one) == "8x H100 SXM"
+    assert machine_of(replace(one, machine="p5.48xlarge")) == "p5.48xlarge (8 x H100-SXM-80GB)"
+    assert machine_of(replace(one, accelerator_count=0, machine="small")) == "small"
+
+
+def test_texts_are_escaped() -> None:
+    canvas = svg.Canvas(100)
+    canvas.text((0, 0), HOSTILE.replace("\x07", ""))
+    assert "<script" not in canvas.svg(10)
+    ElementTree.fromstring(canvas.svg(10))
+
+
+@given(st.text(max_size=80), st.floats(min_value=20, max_value=400))
+@settings(max_examples=100)
+def test_what_is_fitted_fits(text: str, room: float) -> None:
+    assert svg.width_of(svg.fit(text, 13, room), 13) <= room
+
+
+@given(st.floats(min_value=1e-6, max_value=1e15))
+@settings(max_examples=100)
+def test_ticks_are_few_even_and_reach_past_the_largest(largest: float) -> None:
+    marks = svg.ticks(largest)
+    assert marks[0] == 0
+    assert marks[-1] >= largest * (1 - 1e-6)
+    assert 2 <= len(marks) <= 12
+
+
+def test_nothing_to_draw_has_an_axis_too() -> None:
+    assert svg.ticks(0.0) == svg.ticks(float("nan")) == (0.0, 1.0)

@@ -1,0 +1,55 @@
+"""The PDF: made of text that is never markup, tagged, the same bytes twice."""
+
+from __future__ import annotations
+
+import re
+
+from archwright.catalog.load import load
+from archwright.contract.record import replace
+from archwright.report.compose import document_of
+from archwright.report.document import Document
+from archwright.report.pdf import _breakable, pdf
+
+from .board import BOARD
+
+
+def test_every_plan_has_pages(any_document: Document) -> None:
+    made = pdf(any_document)
+    assert made.startswith(b"%PDF-1.7")
+    assert made.rstrip().endswith(b"%%EOF")
+
+
+def test_it_is_tagged_and_says_its_language(board: Document) -> None:
+    made = pdf(board)
+    assert b"pdfuaid:part" in made, "PDF/UA-1"
+    assert b"dc:language" in made
+
+
+def test_a_script_no_face_can_draw_gives_a_document_all_the_same() -> None:
+    made = pdf(document_of(replace(BOARD, organisation="\U00013080\U00013081"), load()))
+    assert made.startswith(b"%PDF")
+
+
+def test_markup_in_a_name_is_not_evaluated(hostile: Document) -> None:
+    """`#panic(...)` would end the compilation."""
+    assert "#panic" in hostile.title
+    assert pdf(hostile).startswith(b"%PDF")
+
+
+def test_the_same_plan_gives_the_same_bytes(board: Document) -> None:
+    assert pdf(board) == pdf(board)
+
+
+def test_its_date_is_the_plans(board: Document) -> None:
+    assert b"2026-11-24T12:00:00" in pdf(board)
+    naive = replace(BOARD, created_at="2020-02-03T04:05:06")
+    assert b"2020-02-03T04:05:06" in pdf(document_of(naive, load()))
+    never = replace(BOARD, created_at="some day")
+    assert b"1970-01-01T00:00:00" in pdf(document_of(never, load()))
+
+
+def test_long_words_may_break_anywhere() -> None:
+    assert _breakable("short words stay") == "short words stay"
+    pieces = re.split("\u200b", _breakable("https://example.org/a/very/long/path-of-things" + "x" * 60))
+    assert max(map(len, pieces)) <= 24
+    assert "".join(pieces) == "https://example.org/a/very/long/path-of-things" + "x" * 60

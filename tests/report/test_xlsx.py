@@ -1,0 +1,131 @@
+"""The workbook: numbers that add up by themselves, texts that never calculate, the same bytes twice."""
+
+from __future__ import annotations
+
+import io
+import re
+import xml.etree.ElementTree as ElementTree
+import zipfile
+from typing import NamedTuple
+
+import pytest
+
+from archwright.catalog.load import load
+from archwright.contract.record import replace
+from archwright.report.compose import document_of
+from archwright.report.document import Document
+from archwright.report.xlsx import letters, xlsx
+
+from .board import BOARD, HYBRID, MONTHS
+
+NS = {"m": "http://schemas.openxmlformats.org/spreadsheetml/2006/main"}
+
+
+class Cell(NamedTuple):
+    text: str
+    formula: str | None
+    number: float | None
+
+
+class Workbook:
+    """Sheets by name, cells by place."""
+
+    def __init__(self, data: bytes) -> None:
+        self._zip = zipfile.ZipFile(io.BytesIO(data))
+        shared = ElementTree.fromstring(self._zip.read("xl/sharedStrings.xml"))
+        self._shared = ["".join(t.text or "" for t in si.iter(f"{{{NS['m']}}}t")) for si in shared]
+        book = ElementTree.fromstring(self._zip.read("xl/workbook.xml"))
+        self.names = [sheet.get("name", "") for sheet in book.iterfind("m:sheets/m:sheet", NS)]
+        self.core = self._zip.read("docProps/core.xml").decode()
+
+    def cells(self, name: str) -> dict[str, Cell]:
+        number = self.names.index(name) + 1
+        root = ElementTree.fromstring(self._zip.read(f"xl/worksheets/sheet{number}.xml"))
+        return {cell.get("r", ""): self._cell(cell) for cell in root.iter(f"{{{NS['m']}}}c")}
+
+    def _cell(self, cell: ElementTree.Element) -> Cell:
+        value, formula = cell.findtext("m:v", None, NS), cell.findtext("m:f", None, NS)
+        if cell.get("t") == "s":
+            return Cell(self._shared[int(value or 0)], formula, None)
+        return Cell("", formula, None if value is None else float(value))
+
+
+@pytest.fixture(scope="session")
+def book(board: Document) -> Workbook:
+    return Workbook(xlsx(board))
+
+
+def test_every_plan_has_its_sheets(any_document: Document) -> None:
+    names = Workbook(xlsx(any_document)).names
+    own = ["Cost lines", "By month"] if any_document.plan.chosen is not None else []
+    rest = ["Platform", "Predictions", "Controls", "Assumptions", "Sources"]
+    assert names == ["Decision", "Options", *own, *rest]
+
+
+def test_totals_are_formulas_and_come_to_the_plans_total(book: Workbook) -> None:
+    cells = book.cells("Cost lines")
+    last = len(HYBRID.cost_lines) + 2
+    assert cells[f"J{last}"].formula == f"SUM(J2:J{last - 1})"
+    assert HYBRID.total_cost is not None
+    assert cells[f"J{last}"].number == pytest.approx(HYBRID.total_cost.value)
+    assert cells[f"J{last + 2}"].formula == f"J{last}-J{last + 1}"
+    assert cells[f"J{last + 2}"].number == pytest.approx(0, abs=1)
+    assert calculated("J2", cells) == pytest.approx(4_480_000)
+
+
+def calculated(place: str, cells: dict[str, Cell]) -> float:
+    """What `=C2*I2+F2` comes to."""
+    formula = cells[place].formula or ""
+    values = re.sub(r"[A-Z]+\d+", lambda m: str(getattr(cells.get(m.group()), "number", None) or 0.0), formula)
+    product, _, plus = values.partition("+")
+    left, _, right = product.partition("*")
+    return float(left) * float(right) + float(plus)
+
+
+def test_months_follow_the_plans_own_flow(book: Workbook) -> None:
+    cells = book.cells("By month")
+    recurring = sum(not line.once for line in HYBRID.cost_lines)
+    paid, first = letters(recurring + 2), letters(recurring + 3)
+    assert cells[f"{first}1"].text == "paid so far: hybrid-own-base"
+    assert cells[f"{first}{MONTHS + 1}"].number == pytest.approx(HYBRID.cumulative_cost[-1])
+    assert cells[f"{paid}2"].formula == f"{first}2"
+    assert cells[f"{paid}3"].formula == f"{first}3-{first}2"
+    assert cells[f"{paid}{MONTHS + 2}"].formula == f"SUM({paid}2:{paid}{MONTHS + 1})"
+    assert cells[f"{paid}{MONTHS + 2}"].number == pytest.approx(HYBRID.cumulative_cost[-1])
+    assert cells["B2"].formula == "'Cost lines'!$C$5"
+    assert cells[f"{letters(recurring + 1)}2"].formula == f"SUM(B2:{letters(recurring)}2)"
+
+
+def test_an_option_without_a_flow_still_has_its_months() -> None:
+    bare = replace(BOARD, options=(replace(HYBRID, cumulative_cost=(), cost_lines=(), total_cost=None),))
+    cells = Workbook(xlsx(document_of(bare, load()))).cells("By month")
+    assert cells[f"A{MONTHS + 1}"].number == MONTHS
+
+
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t"])
+def test_a_text_is_never_a_formula(start: str) -> None:
+    text = f"{start}HYPERLINK(1+1)"
+    named = replace(BOARD, organisation=text, assumptions=(text,), not_sized=(text, "{=1+1}", "https://example.org"))
+    made = Workbook(xlsx(document_of(named, load())))
+    for name in made.names:
+        for place, cell in made.cells(name).items():
+            assert cell.formula is None or re.match(r"(SUM\(|[A-Z]+\d+[-*]|[A-Z]+2$|'Cost lines'!)", cell.formula), (
+                place
+            )
+    assert made.cells("Assumptions")["B2"] == Cell(text, None, None)
+
+
+def test_a_text_longer_than_a_cell_is_cut() -> None:
+    made = Workbook(xlsx(document_of(replace(BOARD, assumptions=("x" * 40_000,)), load())))
+    assert len(made.cells("Assumptions")["B2"].text) == 32_767
+
+
+def test_the_same_plan_gives_the_same_bytes_dated_by_the_plan(board: Document, book: Workbook) -> None:
+    assert xlsx(board) == xlsx(board)
+    assert "2026-11-24T12:00:00Z" in book.core
+    never = Workbook(xlsx(document_of(replace(BOARD, created_at="some day"), load())))
+    assert "1980-01-01T00:00:00Z" in never.core
+
+
+def test_columns_have_letters() -> None:
+    assert [letters(n) for n in (0, 25, 26, 51, 52, 701, 702)] == ["A", "Z", "AA", "AZ", "BA", "ZZ", "AAA"]
