@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import statistics
-from collections import defaultdict
+import re
 from typing import get_args
 
 import pytest
 
+from archwright.catalog import gates
+from archwright.catalog.figures import COUNT, figures
 from archwright.catalog.load import load
-from archwright.catalog.rows import Fact, ModelSpec
+from archwright.catalog.rows import Fact
 from archwright.catalog.table import DATA, read
 from archwright.contract.lineage import Task
 from archwright.contract.metrics import BY_QUANTITY
@@ -20,10 +21,6 @@ CATALOG = load()
 # A table's own provenance columns; licences.csv states no figure.
 DATED = ("as_of", "price_as_of", "spec_as_of", "grid_year")
 SOURCED = ("source", "price_source", "grid_source")
-# Consumer parts count a slower accumulate; one server part has half its sibling's matrix units.
-SLOW_MATRIX_UNITS = {"A10G", "RTX-4090", "RTX-5090"}
-ODD_INT8 = {"B300-SXM", "GB300", "RTX-4090", "RTX-5090"}
-ODD_FP8 = {"Trainium2", "Trainium3"}
 
 
 def every_fact() -> list[Fact]:
@@ -32,7 +29,10 @@ def every_fact() -> list[Fact]:
         *CATALOG.scores, *CATALOG.exchange_rates, *CATALOG.regions.values(), *CATALOG.countries.values(),
         *CATALOG.tariffs, *CATALOG.regulations.values(), *CATALOG.residency_rules, *CATALOG.engines.values(),
         *CATALOG.efficiencies, *CATALOG.training_efficiencies, *CATALOG.quantisations.values(), *CATALOG.aliases,
-        *CATALOG.device_tools,
+        *CATALOG.device_tools, *CATALOG.parts.values(), *CATALOG.nodes.values(), *CATALOG.storage_prices,
+        *CATALOG.commitments, *CATALOG.surcharges, *CATALOG.availability, *CATALOG.region_ratios,
+        *CATALOG.hosted_facts, *CATALOG.times_to_live, *CATALOG.source_words, *CATALOG.refresh_sources,
+        *CATALOG.gate_exceptions, *CATALOG.embedders.values(), *CATALOG.work_rates.values(),
     ]  # fmt: skip
     return [fact for fact in tables if isinstance(fact, Fact)]
 
@@ -43,6 +43,28 @@ def test_every_fact_has_a_source_and_a_date_or_is_called_recalled() -> None:
     assert [fact for fact in facts if not fact.source] == []
     undated = [fact for fact in facts if not fact.as_of or "undated" in fact.as_of]
     assert {fact.confidence for fact in undated} == {"recalled"}
+
+
+def test_every_source_is_of_a_kind_that_a_row_knows() -> None:
+    patterns = [re.compile(words.pattern, re.IGNORECASE) for words in CATALOG.source_words]
+    assert [f.source for f in every_fact() if not any(pattern.search(f.source) for pattern in patterns)] == []
+    kinds = {CATALOG.source_kind(fact) for fact in every_fact()}
+    assert kinds == {"vendor", "api", "repo", "third_party", "measured", "derived", "assumed", "recalled"}
+
+
+def test_every_number_of_every_fact_has_a_unit() -> None:
+    """A count or a ratio has the unit 1; what is none is named with its unit at the end."""
+    plain = {
+        figure.name.split(".")[-1]
+        for fact in every_fact()
+        for figure in figures(fact)
+        if figure.unit == COUNT and not re.search(r"count|share|heads|layers|experts|factor|drift|ratio", figure.name)
+    }
+    assert plain <= {
+        "active_parameters", "batched_from", "capacity", "confidence", "cores", "discount", "expert_ffn", "ffn",
+        "first_steps", "head_dim", "hidden", "high", "high_12m", "kv_lora_rank", "low", "low_12m", "parameters",
+        "priority", "rate", "scale_up_domain", "score", "typical", "value", "vcpu", "vocabulary",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("file", sorted(path.name for path in DATA.glob("*.csv")))
@@ -62,66 +84,14 @@ def test_every_name_in_an_offer_joins() -> None:
     for score in CATALOG.scores:
         assert score.model in CATALOG.models
     for alias in CATALOG.aliases:
-        if alias.kind == "word":
-            continue
-        assert alias.id in (CATALOG.accelerators if alias.kind == "accelerator" else CATALOG.models), alias.name
+        known = {"accelerator": CATALOG.accelerators, "model": CATALOG.models, "provider": CATALOG.providers}
+        assert alias.kind == "word" or alias.id in known[alias.kind], alias.name
     for artefact in CATALOG.artefacts.values():
         assert artefact.model in CATALOG.models
     for region in CATALOG.regions.values():
         assert region.country in CATALOG.countries, region.region
         assert (region.data_zone == "EEA") == CATALOG.inside(region.country, "EEA"), region.region
     assert {row.country for row in CATALOG.tariffs} - set(CATALOG.countries) == {"EU27", "WORLD"}
-
-
-def test_a_committed_or_spot_price_is_below_the_list_price() -> None:
-    for offer in CATALOG.offers:
-        listed = offer.on_demand_usd_per_hour
-        assert listed is not None and listed > 0
-        for price in (offer.spot_usd_per_hour, offer.commit_1y_usd_per_hour, offer.commit_3y_usd_per_hour):
-            assert price is None or 0 < price < listed, offer.id
-
-
-def test_the_price_of_one_accelerator_is_near_its_class() -> None:
-    prices: dict[tuple[str, str], list[tuple[float, str]]] = defaultdict(list)
-    for offer in CATALOG.offers:
-        if offer.accelerator and offer.on_demand_usd_per_hour:
-            each = offer.on_demand_usd_per_hour / offer.accelerator_count
-            prices[offer.accelerator, offer.geo].append((each, offer.id))
-    for found in prices.values():
-        middle = statistics.median(price for price, _ in found)
-        assert [name for price, name in found if not 0.2 <= price / middle <= 5] == []
-
-
-def test_memory_of_an_accelerator_is_what_can_be_used() -> None:
-    for row in CATALOG.accelerators.values():
-        if row.kind == "cpu":
-            continue
-        sold = max(float(word) for word in row.memory_marketing.replace("-", " ").split() if word.isdecimal())
-        assert 0.85 <= row.memory_bytes / 2**30 / sold <= 1.02, row.id
-
-
-def test_rates_are_dense_and_in_proportion() -> None:
-    """Exceptions are listed by name, and a listed one that is none any more fails too."""
-    slow: set[str] = set()
-    odd: dict[str, set[str]] = {"fp8": set(), "int8": set()}
-    for row in CATALOG.accelerators.values():
-        wide = row.flops.get("bf16") or row.flops["fp16"]
-        if row.kind != "cpu" and "fp32" in row.flops and wide / row.flops["fp32"] < 3:
-            slow.add(row.id)
-        for dtype in odd:
-            ratio = row.flops.get(dtype, wide) / wide
-            if min(abs(ratio - 1), abs(ratio - 2)) > 0.03:
-                odd[dtype].add(row.id)
-    assert slow == SLOW_MATRIX_UNITS
-    assert odd == {"fp8": ODD_FP8, "int8": ODD_INT8}
-
-
-def recounted(model: ModelSpec, *, tied: bool) -> float:
-    attention = 2 * model.hidden * model.head_dim * (model.heads + model.kv_heads)
-    width = model.expert_ffn if model.experts else model.ffn
-    experts = max(1, model.experts) + model.shared_experts
-    feed = 3 * model.hidden * (width or 0) * experts + model.hidden * model.experts
-    return model.layers * (attention + feed) + model.vocabulary * model.hidden * (1 if tied else 2)
 
 
 def test_parameters_recount_from_the_architecture() -> None:
@@ -131,7 +101,7 @@ def test_parameters_recount_from_the_architecture() -> None:
         if not row.text("param_check_pct") or model.shared_experts:
             continue
         checked += 1
-        errors = [abs(recounted(model, tied=tied) / model.parameters - 1) for tied in (True, False)]
+        errors = [abs(gates.recounted(model, tied=tied) / model.parameters - 1) for tied in (True, False)]
         assert min(errors) < 0.02, model.id
     assert checked >= 50
 

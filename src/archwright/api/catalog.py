@@ -1,35 +1,94 @@
-"""Facts: `catalog show`, `catalog check`."""
+"""Facts: `catalog show`, `check`, `diff`, `refresh`."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import get_args
 
 from archwright import settings
-from archwright.api.context import home_of
+from archwright.api.context import audited, home_of, opened
+from archwright.catalog import changes, figures, gates, refreshed
+from archwright.catalog import refresh as refreshing
+from archwright.catalog.changes import CatalogDiff
+from archwright.catalog.fact_rows import FactClass
 from archwright.catalog.facts import Catalog
+from archwright.catalog.figures import FactView, LayerFact
 from archwright.catalog.load import load
+from archwright.catalog.refresh import RefreshReport
+from archwright.catalog.rows import Fact
+from archwright.contract.plan import Plan
 from archwright.contract.record import Record
 from archwright.errors import UsageError
+from archwright.home import Home
+from archwright.plan.file import read_plan
+
+__all__ = [
+    "CatalogCheck",
+    "CatalogDiff",
+    "FactView",
+    "LayerFact",
+    "RefreshReport",
+    "check",
+    "diff",
+    "refresh",
+    "show",
+]
+
+PLAN_FILE = "plan.json"
 
 
 class TableCheck(Record):
-    """One table of the catalog: rows, rows that are only recalled, distinct sources."""
+    """One table of the catalog: rows, how many are only recalled, how many are stale or past their limit, distinct
+    sources.
+    """
 
     table: str
     rows: int
     recalled: int
+    stale: int
+    expired: int
     sources: int
 
 
-def show(name: str) -> Record:
-    """The row called `name`: a model, accelerator, offer, engine, regulation or model file."""
+class GateCheck(Record):
+    """One plausibility gate: rows it would refuse, rows it only flags, exceptions with a reason."""
+
+    gate: str
+    refused: int
+    flagged: int
+    exceptions: int
+
+
+class GateFinding(Record):
+    gate: str
+    subject: str
+    says: str
+    refuses: bool
+
+
+class CatalogCheck(Record):
+    """How far the catalog may be trusted today. `unpriced`: accelerators nobody sells in it."""
+
+    tables: tuple[TableCheck, ...]
+    gates: tuple[GateCheck, ...]
+    findings: tuple[GateFinding, ...]
+    unpriced: tuple[str, ...]
+    today: str
+    refreshed_on: str
+    digest: str
+
+
+def show(name: str) -> FactView:
+    """The fact called `name` with the chain of layers that state it, the one in force first."""
     catalog = load(home_of(settings.load()))
-    tables = _named(catalog)
-    for table in tables:
-        if name in table:
-            return table[name]
-    near = tuple(difflib.get_close_matches(name, [key for table in tables for key in table], 3, 0.5))
+    tables = figures.tables(catalog)
+    for table, rows in tables.items():
+        if name in rows:
+            return figures.view(catalog, table, name, rows[name])
+    near = tuple(difflib.get_close_matches(name, [key for rows in tables.values() for key in rows], 3, 0.5))
     raise UsageError("AW-USE-04", f"the catalog has no {name!r}", hint=_did_you_mean(near), nearest=near)
 
 
@@ -37,34 +96,113 @@ def _did_you_mean(near: tuple[str, ...]) -> str:
     return f"did you mean {' or '.join(near)}?" if near else "archwright catalog check lists the tables"
 
 
-def _named(catalog: Catalog) -> tuple[Mapping[str, Record], ...]:
-    return (
-        catalog.models,
-        catalog.accelerators,
-        {offer.id: offer for offer in catalog.offers},
-        {f"{model.provider}:{model.id}": model for model in catalog.hosted},
-        catalog.engines,
-        catalog.regulations,
+def check() -> CatalogCheck:
+    """How much of each table is known and how old it is; what the plausibility gates find."""
+    catalog = load(home_of(settings.load()))
+    found = gates.run(
+        gates.Facts(catalog.accelerators, catalog.offers, tuple(catalog.models.values())), catalog.gate_exceptions
+    )
+    return CatalogCheck(
+        tables=tuple(_table(catalog, name, rows.values()) for name, rows in _checked(catalog).items()),
+        gates=tuple(_gate(catalog, name, found) for name in (*gates.GATES, gates.EXCEPTIONS)),
+        findings=tuple(
+            GateFinding(gate=one.gate, subject=one.subject, says=one.says, refuses=one.refuses) for one in found
+        ),
+        unpriced=catalog.unpriced(),
+        today=catalog.today.isoformat(),
+        refreshed_on=catalog.latest.made_at,
+        digest=catalog.digest,
     )
 
 
-def check() -> tuple[TableCheck, ...]:
-    """How much of each table is known, and from how many sources."""
-    catalog = load(home_of(settings.load()))
-    tables: dict[str, Iterable[object]] = {
-        "accelerators": catalog.accelerators.values(),
-        "offers": catalog.offers,
-        "open models": catalog.models.values(),
-        "hosted models": catalog.hosted,
-        "quality scores": catalog.scores,
-        "exchange rates": catalog.exchange_rates,
-        "engines": catalog.engines.values(),
-        "regulations": catalog.regulations.values(),
+def _checked(catalog: Catalog) -> Mapping[str, Mapping[object, Record]]:
+    """What has a name, and the tables of rows without one."""
+    nameless: dict[str, Iterable[Record]] = {
+        "quality_scores": catalog.scores,
+        "hosted_facts": catalog.hosted_facts,
+        "regions": catalog.regions.values(),
+        "countries": catalog.countries.values(),
+        "availability": catalog.availability,
+        "region_ratios": catalog.region_ratios,
+        "residency_rules": catalog.residency_rules,
+        "efficiencies": (*catalog.efficiencies, *catalog.training_efficiencies),
+        "quantisations": catalog.quantisations.values(),
+        "hosted": catalog.hosted,
+        "storage": catalog.storage_prices,
+        "tariffs": catalog.tariffs,
+        "commitments": catalog.commitments,
+        "surcharges": catalog.surcharges,
     }
-    return tuple(_checked(name, list(rows)) for name, rows in tables.items())
+    numbered = {name: dict(enumerate(rows)) for name, rows in nameless.items()}
+    return {**figures.tables(catalog), **numbered}  # type: ignore[dict-item]
 
 
-def _checked(name: str, rows: list[object]) -> TableCheck:
-    recalled = sum(1 for row in rows if getattr(row, "confidence", None) == "recalled")
-    sources = {str(getattr(row, "source", "")) for row in rows}
-    return TableCheck(table=name, rows=len(rows), recalled=recalled, sources=len(sources))
+def _table(catalog: Catalog, name: str, rows: Iterable[Record]) -> TableCheck:
+    listed = list(rows)
+    states = [catalog.freshness(row) for row in listed if isinstance(row, Fact)]
+    return TableCheck(
+        table=name,
+        rows=len(listed),
+        recalled=sum(getattr(row, "confidence", None) == "recalled" for row in listed),
+        stale=states.count("stale"),
+        expired=states.count("expired"),
+        sources=len({str(getattr(row, "source", "")) for row in listed}),
+    )
+
+
+def _gate(catalog: Catalog, name: str, found: Iterable[gates.Finding]) -> GateCheck:
+    mine = [one.refuses for one in found if one.gate == name]
+    return GateCheck(
+        gate=name,
+        refused=mine.count(True),
+        flagged=mine.count(False),
+        exceptions=sum(row.gate == name for row in catalog.gate_exceptions),
+    )
+
+
+def diff(plan: str | None = None) -> CatalogDiff:
+    """What the refreshed layer changes against the rows below it, and which plans rest on a changed fact: `plan`, else
+    the one the platform runs and the folder's plan.json.
+    """
+    home = home_of(settings.load())
+    return changes.diff(load(home), _plans(home, plan))
+
+
+def _plans(home: Home, plan: str | None) -> dict[str, Plan]:
+    paths = [Path(plan)] if plan is not None else [path for path in (home.plan, Path(PLAN_FILE)) if path.is_file()]
+    return {str(path): read_plan(path) for path in paths}
+
+
+def refresh(*, from_dir: str | None = None, only: str | None = None, rollback: bool = False) -> RefreshReport:
+    """Lay newer facts over the shipped ones, from files of public sources in `from_dir`: nothing is fetched. `only`
+    takes one class of them. `rollback` goes back to what was in force before the last refresh.
+    """
+    feeds = _class(only)
+    if (from_dir is None) == (not rollback):
+        raise UsageError(
+            "AW-USE-14", "refresh takes either a folder or a rollback", hint="catalog refresh --from DIR, or --rollback"
+        )
+    with opened() as (_chosen, home, store):
+        if from_dir is None:
+            name = refreshed.roll_back(home.catalog_refreshed)
+            audited(store, "catalog.rollback", name or "shipped")
+            return RefreshReport(generation=name, kept=refreshing.kept(load(home).latest))
+        folder = Path(from_dir)
+        if not folder.is_dir():
+            raise UsageError(
+                "AW-USE-15", f"no such folder: {from_dir}", hint="the folder that holds the sources' files"
+            )
+        home.folder("catalog", "refreshed")
+        report = refreshing.refresh(load(home), home.catalog_refreshed, folder, feeds, datetime.now(UTC).date())
+        audited(store, "catalog.refresh", report.generation)
+        return report
+
+
+def _class(only: str | None) -> FactClass | None:
+    known: tuple[FactClass, ...] = get_args(FactClass)
+    if only is None:
+        return None
+    for feeds in known:
+        if feeds == only:
+            return feeds
+    raise UsageError("AW-USE-16", f"no class of facts: {only!r}", hint=f"one of {', '.join(known)}", nearest=known)

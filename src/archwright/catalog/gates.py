@@ -30,6 +30,9 @@ RECOUNT_TOLERANCE = 0.02
 STANDARD_ATTENTION = frozenset({"mha", "gqa", "swa_mix"})
 EXCEPTIONS = "exceptions"
 FIRST_NUMBER = re.compile(r"\d+")
+NAMED_DEVICE = re.compile(r"gpu|tpu", re.IGNORECASE)
+# A machine without a hypervisor may be priced as a tenancy of its own, a tenth dearer: a family of its own.
+WHOLE_HOST = "metal"
 GENERATION = re.compile(r"^([a-z]+)(\d+)(.*)$|^(.*_v)(\d+)()$")
 
 
@@ -102,11 +105,13 @@ def dense_rates(facts: Facts) -> Iterable[Finding]:
 
 
 def accelerator_charged(facts: Facts) -> Iterable[Finding]:
-    """A machine of a family with accelerators states its own: else its price is the host's alone."""
+    """A machine whose family or name has accelerators states its own: else its price is the host's alone."""
     with_device = {(o.provider, family(o.instance_type)) for o in facts.offers if o.accelerator_count}
     for offer in facts.offers:
-        if not offer.accelerator_count and (offer.provider, family(offer.instance_type)) in with_device:
-            yield Finding("accelerator-charged", offer.id, "no accelerator, while its family has them")
+        if offer.accelerator_count:
+            continue
+        if (offer.provider, family(offer.instance_type)) in with_device or NAMED_DEVICE.search(offer.instance_type):
+            yield Finding("accelerator-charged", offer.id, "no accelerator, while its family or name has one")
 
 
 def size_order(facts: Facts) -> Iterable[Finding]:
@@ -162,8 +167,9 @@ def _price(offer: Offer) -> float:
 
 def family(instance_type: str) -> str:
     """The type without its size: what stands before a dot, else with the first (`A_B12x`) or last number left out."""
-    if "." in instance_type:
-        return instance_type.partition(".")[0]
+    head, dot, size = instance_type.partition(".")
+    if dot:
+        return f"{head}.{WHOLE_HOST}" if size.startswith(WHOLE_HOST) else head
     if "_" in instance_type:
         return FIRST_NUMBER.sub("#", instance_type, count=1)
     found = list(FIRST_NUMBER.finditer(instance_type))

@@ -35,6 +35,7 @@ TABLE_OF: dict[type[rows.Fact], str] = {
     fact_rows.Availability: "availability",
     fact_rows.RegionRatio: "region_ratios",
 }
+GIGA = 1e9
 SPOT = "spot"
 PROCESSOR, ACCELERATOR = "processor", "accelerator"
 
@@ -182,6 +183,8 @@ def name_of(row: rows.Fact) -> str:
         return f"{row.base}/{row.quote}"
     if isinstance(row, rows.EnergyTariff):
         return f"electricity {row.area or row.country}"
+    if isinstance(row, cost_rows.StoragePrice) and row.from_bytes:
+        return f"{row.provider} {row.region} {row.item} from {row.from_bytes / GIGA:g} GB"
     parts = [
         getattr(row, field, "") for field in ("id", "provider", "platform", "region", "item", "component", "scope")
     ]

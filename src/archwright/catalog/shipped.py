@@ -265,6 +265,14 @@ class Tables:
 
     # --- layers
 
+    def below_user(self, table: str) -> Mapping[str, Record]:
+        """The rows of a table that the user's facts lie over, without them."""
+        if table not in OVERLAID:
+            return {}
+        plain = Tables(self._folder, machine=self.machine, latest=self._latest_file)
+        rows_of: Mapping[str, Record] = getattr(plain, table)
+        return rows_of
+
     @cached_property
     def _user(self) -> dict[str, dict[str, dict[str, object]]]:
         found = documents.overlay(self._user_file)

@@ -1,0 +1,170 @@
+"""The figures of a fact: each number of a row with its unit, and the chain of layers that state it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import msgspec
+
+from archwright.catalog import refreshed, rows
+from archwright.catalog.fact_rows import SourceKind, State
+from archwright.catalog.facts import Catalog
+from archwright.catalog.provenance import name_of
+from archwright.contract.record import Record
+
+# The end of a field's name and its unit; the first that fits. Numbers without one are counts.
+UNITS = (
+    ("bytes_per_token_bf16", "bytes/token"),
+    ("sliding_window", "tokens"),
+    ("flops_per_layer", "FLOP"),
+    ("flops_per_unit", "FLOP"),
+    ("max_eur", "EUR"),
+    ("days", "days"),
+    ("bytes_per_s", "bytes/s"),
+    ("usd_per_hour", "USD/h"),
+    ("usd_per_token", "USD/token"),
+    ("usd_per_kwh", "USD/kWh"),
+    ("usd_per_byte", "USD/byte"),
+    ("gco2_per_kwh", "g/kWh"),
+    ("usd", "USD"),
+    ("bytes", "bytes"),
+    ("tokens", "tokens"),
+    ("months", "months"),
+    ("bits_per_weight", "bits"),
+    ("flops", "FLOP/s"),
+    ("share", "share"),
+    ("discount", "share"),
+    ("quality", "share"),
+    ("units", "U"),
+    ("_s", "s"),
+    ("_w", "W"),
+    ("hours", "h"),
+)
+COUNT = "1"
+
+
+class Figure(Record):
+    name: str
+    value: float
+    unit: str
+
+
+class LayerFact(Record):
+    """What one layer says of a fact."""
+
+    layer: rows.Layer
+    source: str
+    source_kind: SourceKind
+    as_of: str
+    confidence: rows.Confidence
+    freshness: State
+    figures: tuple[Figure, ...]
+
+
+class FactView(Record):
+    """A fact as `catalog show` prints it: the layers that state it, the one in force first, and the row in force."""
+
+    name: str
+    table: str
+    chain: tuple[LayerFact, ...]
+    row: dict[str, object]
+
+
+def figures(row: Record) -> tuple[Figure, ...]:
+    """Every number of a row, also those one level down (`flops.bf16`)."""
+    return tuple(_figures(msgspec.to_builtins(row), "", str(getattr(row, "unit", ""))))
+
+
+def _figures(fields: dict[str, object], within: str, stated_unit: str) -> Iterator[Figure]:
+    for name, value in fields.items():
+        if isinstance(value, bool):
+            continue
+        if isinstance(value, int | float):
+            unit = stated_unit or unit_of(name, unit_of(within))
+            yield Figure(name=f"{within}.{name}" if within else name, value=float(value), unit=unit)
+        elif isinstance(value, dict) and not within:
+            yield from _figures(value, name, stated_unit)
+
+
+def unit_of(field: str, otherwise: str = COUNT) -> str:
+    return next((unit for ending, unit in UNITS if field.endswith(ending)), otherwise)
+
+
+def view(catalog: Catalog, table: str, name: str, row: Record) -> FactView:
+    """Raises nothing: a record that is no fact of a table has a chain of one."""
+    chain = tuple(_layer(catalog, layer, fact) for layer, fact in _stated(catalog, table, name, row))
+    return FactView(name=name, table=table, chain=chain, row=msgspec.to_builtins(row))
+
+
+def _layer(catalog: Catalog, layer: rows.Layer, row: Record) -> LayerFact:
+    fact = row if isinstance(row, rows.Fact) else None
+    source = str(getattr(row, "source", ""))
+    return LayerFact(
+        layer=layer,
+        source=source,
+        source_kind="user" if layer == "user" else catalog.kind_of_source(source),
+        as_of=str(getattr(row, "as_of", "")),
+        confidence=fact.confidence if fact else "recalled",
+        freshness=catalog.freshness(fact) if fact else "fresh",
+        figures=figures(row),
+    )
+
+
+def _stated(catalog: Catalog, table: str, name: str, row: Record) -> Iterable[tuple[rows.Layer, Record]]:
+    """The layers from the highest to the lowest, each with its row."""
+    found: list[tuple[rows.Layer, Record]] = []
+    if catalog.layer(table, name) == "user":
+        found.append(("user", row))
+    if table == "offers":
+        found += _offers(catalog, name)
+    elif table == "hosted":
+        found += [("refreshed", model) for model in catalog.latest.hosted if name_of(model) == name]
+        found += [("shipped", model) for model in catalog.shipped_hosted if name_of(model) == name]
+    elif table in ("storage", "tariffs"):
+        found += _replaced(catalog, table, name)
+    else:
+        below = catalog.below_user(table).get(name)
+        found += [("shipped", below)] if below is not None else []
+    return found or [("shipped", row)]
+
+
+def _offers(catalog: Catalog, name: str) -> Iterator[tuple[rows.Layer, Record]]:
+    provider = name.partition(":")[0]
+    if name in catalog.refreshed_offers(provider):
+        yield from (("refreshed", row) for row in refreshed.offers(catalog.latest.prices[provider]) if row.id == name)
+    shipped = catalog.shipped_offers.get(provider, {}).get(name)
+    if shipped is not None:
+        yield ("derived" if shipped.price_kind == "derived" else "shipped"), shipped
+    derived = catalog.derived_offers.get(provider, {}).get(name)
+    if derived is not None:
+        yield "derived", derived
+
+
+def _replaced(catalog: Catalog, table: str, name: str) -> Iterator[tuple[rows.Layer, Record]]:
+    newer: Iterable[rows.Fact] = catalog.latest.storage if table == "storage" else catalog.tariffs
+    older: Iterable[rows.Fact] = catalog.shipped_storage_prices if table == "storage" else catalog.shipped_tariffs
+    before = [row for row in older if name_of(row) == name]
+    yield from (("refreshed", row) for row in newer if name_of(row) == name and row not in before)
+    yield from (("shipped", row) for row in before)
+
+
+def tables(catalog: Catalog) -> dict[str, dict[str, Record]]:
+    """Everything that has a name of its own, by table."""
+    return {
+        "models": {**catalog.models},
+        "accelerators": {**catalog.accelerators},
+        "offers": {offer.id: offer for offer in catalog.offers},
+        "hosted": {name_of(model): model for model in catalog.hosted},
+        "engines": {**catalog.engines},
+        "regulations": {**catalog.regulations},
+        "parts": {**catalog.parts},
+        "nodes": {**catalog.nodes},
+        "artefacts": {**catalog.artefacts},
+        "exchange_rates": {name_of(rate): rate for rate in catalog.exchange_rates},
+        "tariffs": {name_of(tariff): tariff for tariff in catalog.tariffs},
+        "storage": {name_of(price): price for price in catalog.storage_prices},
+        "commitments": {name_of(row): row for row in catalog.commitments},
+        "surcharges": {name_of(row): row for row in catalog.surcharges},
+        "embedders": {**catalog.embedders},
+        "work_rates": {**catalog.work_rates},
+    }

@@ -1,0 +1,26 @@
+"""Carbon of electricity by country in JSON: alpha-3 code -> intensity and year."""
+
+from __future__ import annotations
+
+from datetime import date
+
+import msgspec
+
+from archwright.catalog.sources.found import Carbon, Found
+
+
+class _Country(msgspec.Struct):
+    country_name: str = ""
+    carbon_intensity: float | None = None
+    year: int | None = None
+
+
+def read(data: bytes, _today: date) -> Found:
+    countries = msgspec.json.decode(data, type=dict[str, _Country])
+    return Found(
+        carbon=tuple(
+            Carbon(code, row.country_name, row.carbon_intensity, str(row.year or ""))
+            for code, row in countries.items()
+            if row.carbon_intensity is not None
+        )
+    )

@@ -1,0 +1,29 @@
+"""Price tables in JSON: region -> on_demand and spot -> machine type -> USD an hour."""
+
+from __future__ import annotations
+
+from datetime import date
+
+import msgspec
+
+from archwright.catalog.sources.found import Found, Price
+
+
+class _Region(msgspec.Struct):
+    on_demand: dict[str, float]
+    spot: dict[str, float] = {}
+
+
+class _File(msgspec.Struct):
+    prices: dict[str, _Region]
+
+
+def read(data: bytes, _today: date) -> Found:
+    file = msgspec.json.decode(data, type=_File)
+    return Found(
+        prices=tuple(
+            Price(region, name, price, table.spot.get(name))
+            for region, table in file.prices.items()
+            for name, price in table.on_demand.items()
+        )
+    )

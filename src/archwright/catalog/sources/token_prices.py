@@ -1,0 +1,56 @@
+"""Prices of hosted models in one JSON object: model -> costs per token, limits, date of withdrawal."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Any
+
+import msgspec
+
+from archwright.catalog.sources.found import Found, TokenPrice
+
+# Models that answer with text.
+MODES = frozenset({"chat", "responses"})
+
+
+def read(data: bytes, _today: date) -> Found:
+    models = msgspec.json.decode(data, type=dict[str, dict[str, Any]])
+    found = [price for name, entry in models.items() if (price := _price(name, entry)) is not None]
+    if not found:
+        raise ValueError("no text model with a price per token in it")
+    return Found(tokens=tuple(found))
+
+
+def _price(name: str, entry: dict[str, Any]) -> TokenPrice | None:
+    """None for what is priced in other units, or is another provider's regional door to the same model."""
+    provider, given, answered = (
+        entry.get(key) for key in ("litellm_provider", "input_cost_per_token", "output_cost_per_token")
+    )
+    model = name.removeprefix(f"{provider}/")
+    if entry.get("mode") not in MODES or "/" in model or not isinstance(provider, str):
+        return None
+    if not isinstance(given, int | float) or not isinstance(answered, int | float):
+        return None
+    return TokenPrice(
+        provider=provider,
+        model=model,
+        input=float(given),
+        output=float(answered),
+        cache_read=_number(entry, "cache_read_input_token_cost"),
+        cache_write=_number(entry, "cache_creation_input_token_cost"),
+        batch_input=_number(entry, "input_cost_per_token_batches"),
+        batch_output=_number(entry, "output_cost_per_token_batches"),
+        context_tokens=_whole(entry, "max_input_tokens"),
+        output_tokens=_whole(entry, "max_output_tokens"),
+        deprecation_date=str(entry.get("deprecation_date") or ""),
+    )
+
+
+def _number(entry: dict[str, Any], key: str) -> float | None:
+    value = entry.get(key)
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _whole(entry: dict[str, Any], key: str) -> int | None:
+    value = _number(entry, key)
+    return None if value is None else round(value)

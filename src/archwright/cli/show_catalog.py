@@ -1,0 +1,130 @@
+"""Facts as people read them: their layers, the state of the tables, what a refresh did and changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from rich.markup import escape
+from rich.table import Table
+
+from archwright.api.catalog import CatalogCheck, CatalogDiff, FactView, LayerFact, RefreshReport
+from archwright.cli.show import as_json, console, table, text
+
+__all__ = ["as_json", "check", "diff", "fact", "refreshed"]
+
+# Lines shown of a long list; --json has them all.
+LINES = 30
+
+
+def fact(result: FactView) -> int:
+    """The figures of each layer beside each other, then what the row in force says in words, then the sources."""
+    out = console()
+    out.print(f"[bold]{escape(result.name)}[/]  ({result.table})", soft_wrap=True)
+    drawn = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("figure", "unit", *(layer.layer for layer in result.chain)):
+        drawn.add_column(heading, overflow="fold")
+    stated = [{figure.name: figure.value for figure in layer.figures} for layer in result.chain]
+    units = {figure.name: figure.unit for layer in result.chain for figure in layer.figures}
+    for name, unit in units.items():
+        drawn.add_row(name.replace("_", " "), unit, *(_number(values.get(name)) for values in stated))
+    out.print(drawn)
+    words = {name: value for name, value in result.row.items() if name not in units and _is_said(name, value)}
+    width = max(map(len, words), default=0)
+    for name, value in words.items():
+        out.print(f"{name.replace('_', ' '):<{width}}  {escape(str(value))}", soft_wrap=True)
+    for layer in result.chain:
+        out.print(_origin(layer), soft_wrap=True)
+    return 0
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.6g}"
+
+
+def _is_said(name: str, value: object) -> bool:
+    return value not in (None, "", (), [], {}) and name not in ("source", "as_of", "confidence", "id")
+
+
+def _origin(layer: LayerFact) -> str:
+    age = f"{layer.as_of or 'undated'}, {layer.freshness}"
+    return f"{layer.layer}: {escape(layer.source)}  ({layer.source_kind}; {age}; confidence {layer.confidence})"
+
+
+def check(result: CatalogCheck) -> int:
+    """Tables, gates and their findings; the exit status says whether a gate refuses a row."""
+    table(result.tables)
+    out = console()
+    out.print()
+    table(result.gates)
+    for finding in result.findings:
+        mark = "[red]refused[/]" if finding.refuses else "[yellow]odd[/]"
+        out.print(f"{mark}  {finding.gate}: {escape(finding.subject)}: {escape(finding.says)}", soft_wrap=True)
+    out.print(f"no price for: {escape(', '.join(result.unpriced)) or 'none'}", soft_wrap=True)
+    refreshed_on = result.refreshed_on or "never"
+    text(f"ages counted at {result.today}; refreshed {refreshed_on}; catalog {result.digest[:12]}")
+    return int(any(finding.refuses for finding in result.findings))
+
+
+def diff(result: CatalogDiff) -> int:
+    if not result.refreshed_on:
+        return text("nothing was refreshed: archwright catalog refresh --from DIR")
+    out = console()
+    out.print(f"refreshed {result.refreshed_on}: {len(result.changes):,} figures changed")
+    drawn = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("fact", "figure", "unit", "before", "after", "change"):
+        drawn.add_column(heading, overflow="fold")
+    for change in sorted(result.changes, key=lambda change: -_moved(change.before, change.after))[:LINES]:
+        share = "gone" if change.after is None else _percent(change.before, change.after)
+        numbers = (_number(change.before), _number(change.after), share)
+        drawn.add_row(escape(change.fact), change.figure.replace("_", " "), change.unit, *numbers)
+    if result.changes:
+        out.print(drawn)
+    _more(len(result.changes))
+    for name, count in result.added.items():
+        text(f"new: {count:,} {name}")
+    for plan in result.plans:
+        facts = ", ".join(plan.facts)
+        out.print(f"{escape(plan.plan)} ({escape(plan.organisation)}) rests on {escape(facts)}", soft_wrap=True)
+    if not result.plans:
+        text("no plan at hand rests on a changed fact")
+    return 0
+
+
+def _moved(before: float, after: float | None) -> float:
+    return 0.0 if after is None or not before else abs(after / before - 1)
+
+
+def _percent(before: float, after: float) -> str:
+    return f"{after / before - 1:+.1%}" if before else "-"
+
+
+def _more(count: int) -> None:
+    if count > LINES:
+        text(f"and {count - LINES:,} more (--json names them)")
+
+
+def refreshed(result: RefreshReport) -> int:
+    """What was read, what was set aside and why, where sources disagree, which files are still to be brought."""
+    if result.generation:
+        kept = ", ".join(f"{count:,} {name}" for name, count in result.kept.items())
+        text(f"refreshed facts in force: generation {result.generation}: {kept}")
+    elif not (result.refused or result.missing):
+        text("the shipped facts are in force")
+    _listed("read", result.read)
+    _listed("not read", result.refused)
+    _listed("set aside", result.set_aside)
+    _listed("two sources disagree; the first counts, the band covers both", result.disagreements)
+    out = console()
+    for flag in result.flags[:LINES]:
+        out.print(f"odd: {escape(flag)}", soft_wrap=True)
+    _more(len(result.flags))
+    _listed("not brought: a file of this name, from there", result.missing)
+    return 0
+
+
+def _listed(title: str, rows: Iterable[object]) -> None:
+    listed = list(rows)
+    if listed:
+        console().print(f"\n[bold]{title}[/]")
+        table(listed[:LINES])
+        _more(len(listed))
