@@ -271,7 +271,12 @@ def test_each_regulation_says_how_much_of_it_is_answered(catalog: Catalog, needs
         assert line.choice.startswith(f"{len(law.controls)} demands: ")
         assert len(line.demanded_by) == len(law.controls)
     ai = next(line for line in security.lines if line.topic == catalog.regulations["eu-ai-act"].name)
-    assert "2027-12-02" in ai.why and "high risk" in ai.why and "35,000,000 EUR" in ai.why
+    assert (
+        "2027-12-02" in ai.why
+        and "11 demands count only if the use is of high risk" in ai.why
+        and "1 demand counts" in ai.why
+        and "35,000,000 EUR" in ai.why
+    )
 
 
 def test_a_regulation_that_nothing_answers_says_so(catalog: Catalog, needs_of: Read) -> None:
@@ -318,7 +323,7 @@ def test_a_lost_machine_and_the_spares_for_it(catalog: Catalog, needs_of: Read) 
     made = chosen_of(catalog, needs_of("clinic")[0], CHOICES["clinic"])
     line = next(line for line in by_id(made)["scale"].lines if line.topic == "letters: a machine lost")
     assert line.choice == "3 + 1 machines", "one spare for three, each up 0.995 of the time, holds more than 0.999"
-    assert "75%" in line.why
+    assert "75%" in line.why and "at least 29.1 requests/s, 1.33 times" in line.why, "6 x 1.3^(59/12) x 4/3"
     alone = made._replace(fleets=tuple(fleet._replace(peak=1) for fleet in made.fleets))
     single = next(line for line in by_id(alone)["scale"].lines if line.topic == "letters: a machine lost")
     assert single.choice == "1 + 0 machines" and "0%" in single.why
@@ -368,10 +373,11 @@ def test_pools_speak_where_no_fleet_is_known(catalog: Catalog, needs_of: Read) -
 def test_every_service_level_has_its_query(catalog: Catalog, needs_of: Read) -> None:
     monitoring = by_id(chosen_of(catalog, needs_of("clinic")[0], CHOICES["clinic"]))["monitoring"]
     found = {line.topic: line for line in monitoring.lines}
-    ttft = found["letters: request received to first content"]
+    ttft = found["letters: TTFT"]
     assert ttft.choice == "p95 at most 3 s over an hour" and "engine:ttft" in ttft.why
     assert ttft.proof.startswith("histogram_quantile(0.95") and 'workload="letters"' in ttft.proof
-    assert "xray: request received to last byte" in found and "xray: request received to first content" not in found
+    assert "xray: latency" in found and "xray: TTFT" not in found
+    assert "request received to first content" in ttft.why
     up = found["letters: availability"]
     assert up.choice == "0.999 of requests answered, 43.2 minutes of outage in 30 days"
     assert up.proof.count("> 0.0144") == 2

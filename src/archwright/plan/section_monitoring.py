@@ -17,6 +17,8 @@ WINDOW_S = 3600.0
 MONTH_MINUTES = 30 * 24 * 60.0
 # The workbook's fastest pair of windows: this many times the allowed rate uses 2 % of a month's allowance in an hour.
 FAST_BURN, LONG, SHORT = 14.4, "1h", "5m"
+NAMES = {"ttft_s": "TTFT", "tpot_s": "TPOT", "latency_s": "latency"}
+NEEDS_FILE = "service levels of the needs file"
 TEXT_SERIES = ("ttft_s", "tpot_s", "tokens_per_s", "input_tokens")
 ALL_SERIES = ("latency_s", "requests", "in_flight", "decisions")
 HERE_SERIES = ("peak_memory_bytes", "startup_s", "disk_bytes", "restarts")
@@ -84,10 +86,14 @@ def _latency(workload: Workload, pool: Pool | None, quantity: str, limit: float)
     series = pool.launch.metrics.get(quantity) if pool is not None else None
     engine = f"; the engine's own series is {series}" if series else ""
     return SectionLine(
-        topic=f"{workload.name}: {BY_QUANTITY[quantity].help}",
+        topic=f"{workload.name}: {NAMES[quantity]}",
         choice=f"p95 at most {limit:g} s over an hour",
-        why=f"asked for in the needs; wake somebody when it is above {limit:g} for {SHORT} and for {LONG}{engine}",
+        why=(
+            f"{BY_QUANTITY[quantity].help}; asked for in the needs; wake somebody when it is above {limit:g} for "
+            f"{SHORT} and for {LONG}{engine}"
+        ),
         proof=query.promql(),
+        source=NEEDS_FILE,
     )
 
 
@@ -105,4 +111,5 @@ def _availability(workload: Workload, target: float) -> SectionLine:
         choice=f"{target:.6g} of requests answered, {MONTH_MINUTES * (1 - target):.3g} minutes of outage in 30 days",
         why=f"asked for in the needs; wake somebody at {FAST_BURN:g} times the allowed rate, over {LONG} and {SHORT}",
         proof=f"{share(LONG)} > {bound} and {share(SHORT)} > {bound}",
+        source=NEEDS_FILE,
     )

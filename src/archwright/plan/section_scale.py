@@ -9,9 +9,11 @@ from typing import NamedTuple
 from archwright.contract.decision import Section, SectionLine
 from archwright.contract.estimate import Estimate
 from archwright.contract.evidence import Query
+from archwright.contract.needs import Workload
 from archwright.contract.plan import Option, Pool, Purchase
 from archwright.plan.advise import advised
 from archwright.plan.availability import holds, spares_for
+from archwright.plan.demand import growth_of
 from archwright.plan.fleet import Chosen, Fleet
 from archwright.plan.wording import digits, shown
 
@@ -99,6 +101,7 @@ def _ranges(option: Option) -> Iterator[SectionLine]:
 
 
 def _losses(chosen: Chosen) -> Iterator[SectionLine]:
+    months = chosen.needs.budget.horizon_months
     for workload in chosen.needs.workloads:
         target = workload.slo.availability
         peak = sum(fleet.peak for fleet in chosen.fleets if workload.name in fleet.workloads)
@@ -112,12 +115,24 @@ def _losses(chosen: Chosen) -> Iterator[SectionLine]:
             why=(
                 f"{target:.6g} of the time is asked for; with {spares} spare the machines hold "
                 f"{holds(needed, spares):.6g} if they fail independently. With one of {peak} down "
-                f"{max(0.0, (peak - 1) / peak):.0%} of the machines go on"
+                f"{(peak - 1) / peak:.0%} of the machines go on{_beyond(workload, peak / needed, months)}"
             ),
             proof=f"archwright explain plan.json {workload.name}",
             alternative="no spare",
             why_not=f"holds {holds(needed, 0):.6g} of the time",
         )
+
+
+def _beyond(workload: Workload, times: float, months: int) -> str:
+    """The load at which limits break while every machine is up; machines are counted for the last month's peak."""
+    rate = workload.traffic.requests_per_second if workload.traffic is not None else None
+    if rate is None:
+        return ""
+    last = rate.peak * growth_of(workload.traffic, months)[-1]
+    return (
+        f"; all up, they carry at least {digits(last * times)} requests/s, {times:.2f} times the last month's peak: "
+        "beyond it requests wait, then are refused"
+    )
 
 
 def headrooms(chosen: Chosen, option: Option) -> list[Headroom]:

@@ -12,8 +12,11 @@ from archwright.plan.controls import controls_of
 from archwright.plan.fleet import Chosen
 from archwright.plan.ledger import Ledger
 
-# The part of a regulation that counts only for uses of high risk: the needs do not say whether this is one.
-HIGH_RISK = "high_risk"
+# Demands that count only for some uses or roles, which the needs do not state.
+TIERS = {
+    "high_risk": "if the use is of high risk",
+    "gpai_provider": "for whoever provides a general-purpose model",
+}
 
 
 def security_section(chosen: Chosen) -> Section:
@@ -58,11 +61,12 @@ def _answers(done: list[Control]) -> str:
 
 
 def _conditions(regulation: Regulation) -> list[str]:
-    """What else a reader must know: the share of high-risk clauses, deadlines, the fine."""
+    """What else a reader must know: demands that depend on use and role, deadlines, the fine."""
     said = []
-    high = sum(rule.tier == HIGH_RISK for rule in regulation.controls)
-    if high:
-        said.append(f"{high} demands count only if the use is of high risk: state role and use first")
+    for tier, when in TIERS.items():
+        count = sum(rule.tier == tier for rule in regulation.controls)
+        if count:
+            said.append(f"{count} {'demand counts' if count == 1 else 'demands count'} only {when}: to be stated first")
     if regulation.deadlines:
         said.append("dates: " + ", ".join(f"{deadline.date} {deadline.what}" for deadline in regulation.deadlines))
     if regulation.fine is not None:

@@ -9,7 +9,9 @@ from archwright.contract.plan import Option
 from archwright.plan.controls import controls_of
 from archwright.plan.fleet import Chosen, Fleet
 from archwright.plan.ledger import Ledger
+from archwright.plan.placing import case_of_chosen
 from archwright.plan.residency import ANYWHERE
+from archwright.plan.upkeep import fabrics
 from archwright.plan.wording import digits, shown
 
 LARGE, SMALL = 1000, 50
@@ -45,6 +47,7 @@ TRAITS: dict[str, str] = {
     "gpu": "accelerators are used",
     "several-machines": "more than one machine",
     "several-nodes-train": "one training job on more than one machine",
+    "fabric": "a training job that needs a network of its own",
     "several-regions": "more than one region",
     "sites": "runs at plants or branches",
     "scales": "the number of rented machines follows the load",
@@ -120,9 +123,11 @@ def _of_option(chosen: Chosen, option: Option) -> Iterator[tuple[str, bool]]:
         "gpu",
         any(_accelerated(fleet) for fleet in fleets) or any(pool.parallelism.tensor > 1 for pool in option.pools),
     )
-    yield "several-machines", sum(fleet.peak for fleet in fleets) > 1 or sum(p.replicas for p in option.pools) > 1
-    trains = {workload.name for workload in chosen.needs.workloads if workload.kind in ("finetune", "pretrain")}
-    yield "several-nodes-train", any(fleet.peak > 1 and trains & set(fleet.workloads) for fleet in fleets)
+    many = sum(fleet.peak for fleet in fleets) > 1 or sum(pool.replicas for pool in option.pools) > 1
+    yield "several-machines", many and not here
+    spans = fabrics(case_of_chosen(chosen))
+    yield "several-nodes-train", bool(spans)
+    yield "fabric", any(fabric.ports for _, fabric in spans)
     yield "several-regions", len(option.regions) > 1
     yield "scales", any(purchase.kind in ("on-demand", "spot", "per-second") for purchase in option.purchases)
     yield "committed", bool(bought & {"commit-1y", "commit-3y"})
@@ -249,7 +254,8 @@ def _option_words(chosen: Chosen) -> dict[str, str]:
         "machines": _listed(_machines(chosen)),
         "models": _listed(f"{name}: {model}" for name, model in option.models.items()),
         "engines": _listed(engines_of(chosen)),
-        "cost": NOTHING if option.cost_per_month is None else shown(option.cost_per_month),
+        # Rows say "a month" themselves.
+        "cost": NOTHING if option.cost_per_month is None else shown(option.cost_per_month).replace("/month", ""),
         "total": NOTHING if option.total_cost is None else shown(option.total_cost),
         "capex": NOTHING if option.capex is None else shown(option.capex),
         "power": NOTHING if option.power_kw is None else shown(option.power_kw),
