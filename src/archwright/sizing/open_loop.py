@@ -5,10 +5,11 @@ Everything follows from the mean number b of answers being written (P prompt tok
   TPOT   T = d + (b/O) R + (1 - e^(-b/O)) S            by Little's law b/O prompts are read per step (steps.py)
   rate   r = b / (O T)                                  rises with b: T/b falls
   prompts queue as M/G/1: s = R + (d + S) P/chunk, u = r s, W = r s^2 v / (2 (1 - u)), v = 1 + cv^2 of the prompts,
-    waiting time exponential beyond its atom: W95 = W/u ln(20 u)
-  TTFT95 = alone(P) + W + gateway + hypot(alone(P95) - alone(P), W95 - W, d/2): independent excesses add as squares
-  TPOT95 = T at 1 + b + z sqrt(b) requests, and at b/O + z sqrt(b/O v / SHORT) prompts per step: an answer of SHORT
-    tokens meets so many more than its share
+    waiting time exponential beyond its atom: W95 = W/u ln(20 u). Prompts read in one step end together, so that those
+    behind delay a prompt as those ahead do: 2 W in the mean
+  TTFT95 = alone(P) + 2 W + gateway + hypot(alone(P95) - alone(P), W95 - W, d/2): independent excesses add as squares
+  TPOT95 = T at 1 + b + CROWD z sqrt(b) requests, and at b/O + z sqrt(b/O v / SHORT) prompts per step: an answer of
+    SHORT tokens meets so many more than its share
   latency95 = TTFT95 + TPOT95 (O - 1)
   places: n = b + r TTFT requests are inside; n + z sqrt(n) <= slots, so that one in twenty at most waits for a place
 The most: the largest b at which the limits hold and r is at most UTILISED of the rate at which u reaches 1 or n
@@ -20,6 +21,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import cached_property
 from typing import NamedTuple
 
 from archwright.contract.needs import SLO, Length
@@ -27,7 +29,12 @@ from archwright.sizing.pace import Alone, Pace
 
 Z95 = 1.6448536269514722
 UTILISED = 0.8
-# The tokens of an answer short enough to meet a prompt or two more than its share, in one request of twenty.
+# Of the spread of the answers at one moment, what is left of it over an answer's own time: sqrt(2/e), the mean of a
+# count that forgets exponentially, over one time constant.
+CROWD = 0.858
+# The tokens of an answer short enough to meet a prompt or two more than its share, in one request of twenty. A mean
+# answer below a hundred tokens meets more: the simulation of the chosen pool says how much. The number is kept for all
+# lengths, or a longer answer would be credited for averaging, and carry more.
 SHORT = 32.0
 # No request is longer than so many times the 95th percentile (policy.traffic draws them so).
 LONGEST = 1.5
@@ -89,6 +96,12 @@ class OpenLoop:
         self._mean, self._p95 = pace.alone(flow.prompt), pace.alone(flow.prompt_p95)
         self._read_s = pace.read_s(flow.prompt, flow.prompt**2 * flow.spread / 2)
 
+    @cached_property
+    def idle(self) -> Point:
+        """An engine that writes, or reads, for IDLE of the time."""
+        alone = self._decode.step_s(1) * self._flow.answer
+        return self.point(IDLE * min(1.0, alone / max(self._read_s, 1e-12)))
+
     def point(self, batch: float) -> Point:
         flow, started = self._flow, self._pace.started_s
         share = batch / flow.answer
@@ -99,7 +112,7 @@ class OpenLoop:
         mean, p95 = self._alone(self._mean, flow.prompt, decode), self._alone(self._p95, flow.prompt_p95, decode)
         waits, late = _waits(rate, each, flow.spread)
         ttft = mean + waits + GATEWAY_S
-        crowd, met = 1 + batch + Z95 * math.sqrt(batch), share + Z95 * math.sqrt(share * flow.spread / SHORT)
+        crowd, met = 1 + batch + CROWD * Z95 * math.sqrt(batch), share + Z95 * math.sqrt(share * flow.spread / SHORT)
         tpot = self._decode.step_s(crowd) + met * self._read_s - math.expm1(-met) * started
         ttft_p95 = ttft + math.sqrt((p95 - mean) ** 2 + late * late + decode * decode / 4)
         return Point(
@@ -115,12 +128,12 @@ class OpenLoop:
 
     def _alone(self, alone: Alone, prompt: float, decode: float) -> float:
         """A prompt longer than a chunk takes further steps."""
-        further = max(prompt / self._chunk - 1, 0.0)
+        further = math.ceil(prompt / self._chunk) - 1
         return alone.ttft_s(decode) + further * (decode + self._pace.started_s)
 
     def most(self, slo: SLO) -> Most:
         limits = {name: limit for name in LIMITS if (limit := getattr(slo, name)) is not None}
-        idle = self.point(IDLE)
+        idle = self.idle
         broken = tuple((name, getattr(idle, name)) for name, limit in limits.items() if getattr(idle, name) > limit)
         for name, _ in broken:
             del limits[name]
@@ -141,8 +154,8 @@ class OpenLoop:
 
     def _largest(self, holds: Callable[[Point], bool]) -> Point:
         """By halving: what holds at a batch holds at every smaller one. The idle point at least."""
-        low, high = IDLE, float(self._slots)
-        best = self.point(low)
+        best = self.idle
+        low, high = best.batch, float(self._slots)
         for _ in range(HALVINGS):
             middle = (low + high) / 2
             at = self.point(middle)
@@ -157,9 +170,9 @@ LIMITS = ("ttft_p95_s", "tpot_p95_s", "latency_p95_s")
 
 
 def _waits(rate: float, each: float, spread: float) -> tuple[float, float]:
-    """Mean wait in the queue of prompts, and how far its 95th percentile lies above; infinite when it grows."""
+    """Mean wait for other prompts, and how far the 95th percentile lies above; infinite when the queue grows."""
     busy = rate * each
     if busy >= 1:
         return math.inf, math.inf
     mean = busy * each * spread / (2 * (1 - busy))
-    return mean, max(mean / busy * (math.log(20 * busy) - busy), 0.0)
+    return 2 * mean, max(mean / busy * (math.log(20 * busy) - busy), 0.0)

@@ -2,7 +2,7 @@
 
 - Fitted: an engine on accelerators, from the fitted coefficients (steps.py says what each means). A step that writes
   and reads is the decode step plus the prompts' reading, as fitted; one that only reads is the slower (a smooth
-  maximum) of its arithmetic and of reading the weights.
+  maximum) of its arithmetic and of reading the weights of one token: further experts are in what is fitted for reading.
 - Host: an engine on a host processor, from the roofline of its efficiency row.
 Both hold one engine on one layout; nothing here knows a load.
 """
@@ -161,7 +161,7 @@ class Fitted:
             wrote = self.decode(step.context_tokens / step.answering).step_s(step.answering)
             return wrote + read + self.started_s
         base = self._base
-        memory = base.memory_s(step.prompt_tokens) * base.factor
+        memory = base.memory_s(1.0) * base.factor
         roof = math.pow(memory**base.power + read**base.power, 1 / base.power)
         return roof + base.plain_s * base.factor + self.started_s
 
