@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from archwright.catalog.load import load
 from archwright.contract.estimate import exact
 from archwright.contract.needs import Budget, DataProfile, Needs, Organisation, Traffic, Workload
-from archwright.sizing.vector_index import GIB, Index, index_of
+from archwright.sizing.storage import GIB
+from archwright.sizing.vector_index import Index, index_of
 
 CATALOG = load()
 RAG = Workload(name="answers", kind="rag", data=("manuals", "tickets"))

@@ -1,5 +1,5 @@
-"""Where the platform itself runs when an option has no machines: answers bought by the token still need a gateway with
-keys, quotas and audit, and a retrieval beside the data. With machines of its own it runs on their host processors.
+"""Where the platform itself runs when an option has no machines that answer: tokens that are bought still need a
+gateway with keys, quotas and audit, and a retrieval beside the data. Else it runs on the machines' host processors.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from archwright.plan.renewal import Bought, renewed
 from archwright.plan.terms import Term, following
 from archwright.sizing import network, storage
 from archwright.sizing.storage import GIB, Kept, Tier
-from archwright.sizing.vector_index import MEMORY_SHARE, index_of
+from archwright.sizing.vector_index import MEMORY_SHARE, Form, Index, index_of
 
 MEDIA: dict[Tier, str] = {
     "object": "storage.disk",
@@ -80,27 +80,29 @@ def _where_run(case: Case, things: Iterable[Kept]) -> Iterable[Lying]:
 
 def _indexes(case: Case) -> Iterable[Lying]:
     for workload in case.needs.workloads:
-        index = index_of(case.needs, workload, case.catalog)
-        if index is None:
-            continue
-        growth = data_growth(case, workload)
-        for place in case.places_of(workload):
-            laid = index.within(room(case, workload, place) / max(growth))
-            stored = tuple(laid.stored_bytes * factor for factor in growth)
-            why = f"{index.vectors.value:,.0f} vectors of {index.dimensions:g} numbers, searched in {laid.form} form"
-            yield Lying(Kept(f"vector index of {workload.name}", "block", stored, index.facts, why=why), place)
+        months = indexes(case, workload)
+        for place in case.places_of(workload) if months else ():
+            form = form_at(case, workload, place)
+            stored = tuple(index.laid(form).stored_bytes for index in months)
+            why = f"{months[-1].vectors.value:,.0f} vectors in the last month, searched in {form} form"
+            yield Lying(Kept(f"vector index of {workload.name}", "block", stored, months[-1].facts, why=why), place)
 
 
-def data_growth(case: Case, workload: Workload) -> list[float]:
-    """How many times today's data a workload has in the middle of each month."""
-    sets = [data for data in case.needs.data if data.name in workload.data]
-    today = max(sum(data.size_gib for data in sets) * GIB, 1.0)
-    return [sum(storage.held(data, month + 0.5) for data in sets) / today for month in range(case.months)]
+def indexes(case: Case, workload: Workload) -> list[Index]:
+    """A retrieval's index in each month; none where nothing is looked up."""
+    found = (index_of(case.needs, workload, case.catalog, month + 0.5) for month in range(case.months))
+    return [index for index in found if index is not None]
+
+
+def form_at(case: Case, workload: Workload, place: Where) -> Form:
+    """The fastest form that the memory at a place holds in every month."""
+    largest = max(indexes(case, workload), key=lambda index: index.vectors.value)
+    return largest.within(room(case, workload, place)).form
 
 
 def room(case: Case, workload: Workload, place: Where) -> float:
     """Host memory an index may take on the machines that answer at a place."""
-    if case.host is not None:
+    if case.host is not None and place == case.main:
         return MEMORY_SHARE * case.host.ram_bytes
     return MEMORY_SHARE * sum(
         min(fleet.machines) * fleet.machine.ram_bytes
@@ -138,7 +140,7 @@ def storage_terms(case: Case, kept: tuple[Lying, ...]) -> list[Term]:
             price = case.quotes.part(MEDIA[one.kept.tier])
             unit = price._replace(drivers=(*price.drivers, *drivers))
             terabytes = tuple(amount / TB for amount in one.kept.bytes)
-            line = f"storage bought for {one.kept.name}"
+            line = f"storage bought for {one.kept.name}{_at(one.where)}"
             terms += renewed(case.quotes, Bought(line, "storage", unit, terabytes, "life.server"))
             continue
         price = case.quotes.storage(one.where, one.kept.tier)
@@ -219,7 +221,7 @@ def _copied(case: Case, kept: tuple[Lying, ...]) -> Iterable[tuple[Flow, Where]]
             continue
         sent = [data.growth_gib_per_month * GIB] * case.months
         sent[0] += data.size_gib * GIB
-        yield Flow(f"copy of {data.name}", home, tuple(sent)), one.where
+        yield Flow(one.kept.name, home, tuple(sent)), one.where
 
 
 def _read_afar(case: Case) -> Iterable[tuple[Flow, Where]]:

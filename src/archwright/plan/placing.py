@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from archwright.catalog.facts import Catalog
 from archwright.catalog.rows import ModelSpec, Offer
-from archwright.contract.needs import TEXT_KINDS, DataProfile, Needs, Workload
+from archwright.contract.needs import SERVING_KINDS, TEXT_KINDS, DataProfile, Needs, Workload
 from archwright.errors import CatalogError
 from archwright.plan.fleet import Chosen, Fleet, Where
 from archwright.plan.ledger import Ledger
@@ -27,7 +27,7 @@ HOST_RAM_BYTES = 16 * 2**30
 class Case(NamedTuple):
     """An option as far as it is chosen: its machines and its places, the first of which is its main one. `models`
     are the open models of the workloads that run one. `host` is the machine the platform itself runs on where the
-    option has none of its own.
+    option has no machines that answer.
     """
 
     needs: Needs
@@ -48,7 +48,8 @@ class Case(NamedTuple):
             return tuple(place for place in self.where if place.placement != "hosted-api") or self.where
         region = self.catalog.region(self.host.provider, self.host.region)
         country = region.country if region is not None else ""
-        return (Where("cloud", self.host.provider, self.host.region, country),)
+        here = Where("cloud", self.host.provider, self.host.region, country)
+        return (here, *(place for place in self.where if place.placement != "hosted-api"))
 
     @property
     def months(self) -> int:
@@ -121,7 +122,9 @@ def case_of(
     models: Mapping[str, str] = NO_MODELS,
 ) -> Case:
     places = tuple(dict.fromkeys([*where, *(fleet.where for fleet in fleets)]))
-    bare = not fleets and bool(places) and not any(place.placement in OWN for place in places)
+    answering = {workload.name for workload in needs.workloads if workload.kind in SERVING_KINDS}
+    own = any(place.placement in OWN for place in places)
+    machines = own or any(answering.intersection(fleet.workloads) for fleet in fleets)
     return Case(
         needs=needs,
         catalog=catalog,
@@ -130,7 +133,7 @@ def case_of(
         fleets=fleets,
         where=places,
         models=models_of(needs, catalog, models),
-        host=host_of(needs, catalog) if bare else None,
+        host=host_of(needs, catalog) if places and answering and not machines else None,
     )
 
 

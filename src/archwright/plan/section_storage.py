@@ -8,12 +8,11 @@ from archwright.contract.decision import Section, SectionLine
 from archwright.contract.estimate import Estimate, exact, product
 from archwright.contract.evidence import Query
 from archwright.plan.fleet import Chosen, Where
-from archwright.plan.keeping import Lying, data_growth, lying, room
+from archwright.plan.keeping import Lying, form_at, indexes, lying
 from archwright.plan.placing import OWN, Case, case_of_chosen
 from archwright.plan.wording import digits, shown
 from archwright.sizing import storage
 from archwright.sizing.storage import Kept
-from archwright.sizing.vector_index import index_of
 
 WINDOW_S = 3600.0
 NOTHING = {
@@ -55,7 +54,7 @@ ALTERNATIVES = {
 def storage_section(chosen: Chosen) -> Section:
     case = case_of_chosen(chosen)
     kept = lying(case)
-    lines = [*_existing(case), *(_line(case, one) for one in kept), *_cache(case), *_retention(case)]
+    lines = [*_existing(case), *(_line(case, one) for one in kept), *_cache(case), *_retention(case), *_guesses(case)]
     if not kept:
         lines += _here(case)
     whole = sum(one.kept.bytes[-1] for one in kept)
@@ -176,20 +175,23 @@ def _retention(case: Case) -> Iterator[SectionLine]:
             alternative="keep all of it",
             why_not="the share that is never read again only grows",
         )
+
+
+def _guesses(case: Case) -> Iterator[SectionLine]:
+    """Indexes whose size rests on a guess."""
     for workload in case.needs.workloads:
-        index = index_of(case.needs, workload, case.catalog)
+        months = indexes(case, workload)
         place = next(iter(case.places_of(workload)), None)
-        if index is None or index.stated or place is None:
+        if not months or months[-1].stated or place is None:
             continue
-        growth = max(data_growth(case, workload))
-        laid = index.within(room(case, workload, place) / growth)
+        last, form = months[-1], form_at(case, workload, place)
         yield SectionLine(
             topic=f"Size of the index of {workload.name}",
-            choice=f"searched in {laid.form} form: {digits(growth * laid.memory_bytes / GB)} GB of host memory at most",
-            why=f"{shown(index.vectors)}: guessed from the bytes of its data, the widest unknown of this section",
+            choice=f"searched in {form} form: {digits(last.laid(form).memory_bytes / GB)} GB of host memory",
+            why=f"{shown(last.vectors)}: guessed from the bytes of its data, the widest unknown of this section",
             alternative="count the documents",
             why_not="state an embedding workload with documents and tokens_per_document, and the guess is gone",
-            estimate=_vectors(case, index.vectors, workload.name),
+            estimate=_vectors(case, last.vectors, workload.name),
         )
 
 
@@ -198,7 +200,7 @@ def _vectors(case: Case, vectors: Estimate, workload: str) -> Estimate:
     basis = case.ledger.basis(
         f"vectors.{workload}",
         "formula",
-        "vectors of a retrieval's index, today",
+        "vectors of a retrieval's index in the last month",
         formula="bytes of the data x share of text / bytes of a token / tokens of a chunk; band: all at their ends",
         facts=tuple(driver for name in names for driver in case.quotes.part(name).drivers),
     )

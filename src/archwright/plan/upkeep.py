@@ -72,7 +72,7 @@ def machine_terms(case: Case) -> list[Term]:
 
 def _of_machines(case: Case, fleet: Fleet, node: Node) -> Iterable[Term]:
     price, support, spares = case.quotes.node(node), case.quotes.part("support"), case.quotes.part("spares")
-    whole, name = price.usd * fleet.peak, f"{node.id} for {', '.join(fleet.workloads)}"
+    whole, name = price.usd * fleet.peak, f"{node.id} for {', '.join(fleet.workloads)} in {fleet.where.region}"
     month = price.usd * support.usd / MONTHS_PER_YEAR
     paid = [month * count for count in fleet.machines]
     yield following(f"support of {name}", "support", paid, (*price.drivers, *support.drivers))
@@ -247,7 +247,7 @@ def energy_terms(case: Case, kept: tuple[Lying, ...]) -> list[Term]:
         for fleet in fleets_at(case, where):
             one = draw(case, fleet)
             flow = [count * one.usd * usd for count in fleet.machines]
-            line = f"electricity of {fleet.machine.id} for {', '.join(fleet.workloads)}"
+            line = f"electricity of {fleet.machine.id} for {', '.join(fleet.workloads)} in {where.region}"
             terms.append(following(line, "energy", flow, (*drivers, *one.drivers)))
         terms += _other_energy(case, kept, where, Price(usd, drivers))
     return [term for term in terms if term.sum > 0]
@@ -260,11 +260,12 @@ def _other_energy(case: Case, kept: tuple[Lying, ...], where: Where, kwh: Price)
         one = case.quotes.part("storage.draw")
         flow = [power.kwh(amount * one.usd, HOURS_PER_MONTH) * kwh.usd for amount in terabytes]
         yield following(f"electricity of storage in {where.region}", "energy", flow, (*kwh.drivers, *one.drivers))
-    for name, count in zip(DRAWS, (gear.front, gear.fabric), strict=True):
+    counts = (("front-end switches", gear.front), ("cluster switches", gear.fabric))
+    for name, (what, count) in zip(DRAWS, counts, strict=True):
         if count:
             one = case.quotes.part(name)
             usd = count * one.usd * HOURS_PER_MONTH * kwh.usd
-            line = f"electricity of {count} switches in {where.region}"
+            line = f"electricity of {count} {what} in {where.region}"
             yield recurring(line, "energy", usd, case.months, (*kwh.drivers, *one.drivers))
 
 

@@ -14,7 +14,8 @@ from typing import Literal, NamedTuple
 
 from archwright.catalog.facts import Catalog
 from archwright.contract.estimate import Estimate
-from archwright.contract.needs import DataProfile, Needs, Workload
+from archwright.contract.needs import Needs, Workload
+from archwright.sizing.storage import held
 
 Form = Literal["memory", "compressed", "disk"]
 DEGREE = 16
@@ -24,7 +25,6 @@ SECTOR = 4096
 CODE_SHARE = 1 / 8
 # Of the host memory of the machines that answer, what an index may take: the rest is the engine's and the system's.
 MEMORY_SHARE = 0.25
-GIB = 2.0**30
 
 
 class Laid(NamedTuple):
@@ -65,9 +65,9 @@ class Index(NamedTuple):
         return next((form for form in forms if form.memory_bytes <= memory_bytes), self.laid("disk"))
 
 
-def index_of(needs: Needs, workload: Workload, catalog: Catalog) -> Index | None:
-    """The index that `workload` looks things up in, today; None when it looks up nothing. Where an embedding workload
-    states the documents of a data set, they count; the text of the others is guessed from their bytes.
+def index_of(needs: Needs, workload: Workload, catalog: Catalog, month: float = 0.0) -> Index | None:
+    """The index that `workload` looks things up in after so many months; None when it looks up nothing. Where an
+    embedding workload states the documents of a data set, they count; the text of others is guessed from their bytes.
     """
     sets = [data for data in needs.data if data.name in workload.data]
     if workload.kind != "rag" or not sets:
@@ -75,7 +75,7 @@ def index_of(needs: Needs, workload: Workload, catalog: Catalog) -> Index | None
     makers = [other for other in needs.workloads if _documents(other) and set(other.data) & set(workload.data)]
     known = sum(_documents(other) for other in makers)
     covered = {name for other in makers for name in other.data}
-    guessed = _tokens([data for data in sets if data.name not in covered], catalog)
+    guessed = _tokens(sum(held(data, month) for data in sets if data.name not in covered), catalog)
     chunk = catalog.part("chunk.tokens")
     vectors = Estimate(
         value=(known + guessed.value) / chunk.value,
@@ -94,10 +94,9 @@ def _documents(workload: Workload) -> float:
     return (traffic.documents or 0.0) * (traffic.tokens_per_document or 0.0)
 
 
-def _tokens(sets: list[DataProfile], catalog: Catalog) -> Estimate:
-    """Text in the bytes of the data sets. Share and bytes of a token are guesses: the band is their corners."""
+def _tokens(size: float, catalog: Catalog) -> Estimate:
+    """Text in so many bytes. Share and bytes of a token are guesses: the band is their corners."""
     share, width = catalog.part("text.share"), catalog.part("text.bytes")
-    size = sum(data.size_gib for data in sets) * GIB
     return Estimate(
         value=size * share.value / width.value,
         low=size * share.low / width.high,
