@@ -67,6 +67,12 @@ def test_equal_prices_are_decided_by_name() -> None:
     assert choose((option("b", cost=1), option("a", cost=1)), None)[0] == "a"
 
 
+def test_of_equal_prices_the_simplest_placement_is_taken() -> None:
+    options = (option("a", cost=1, placement="hybrid"), option("b", cost=1 + 1e-12, placement="on-premises"))
+    assert choose(options, None)[0] == "b"
+    assert choose(options, "hybrid")[0] == "a"
+
+
 def test_a_preference_wins_and_its_price_is_printed() -> None:
     options = (option("a", cost=2000), option("b", cost=1000), option("h", cost=1500, placement="hosted-api"))
     name, changed = choose(options, "hosted-api")
@@ -88,13 +94,18 @@ def test_a_preference_nobody_can_satisfy_is_said() -> None:
 
 def test_the_nearest_option_and_its_relaxation_are_named() -> None:
     error = why_infeasible(
-        plan(option("far", over(9000, 3000)), option("near", over(3300.5, 3000)), option("x", UNSIZED)), SOURCE
+        plan(
+            option("far", over(9000, 3000), cost=9000),
+            option("near", over(3300.5, 3000), cost=3300),
+            option("x", UNSIZED),
+        ),
+        SOURCE,
     )
     assert error.code == "AW-PLAN-03"
     assert "nearest, near, misses per_month: 3,300, limit 3,000" in error.message
     assert (error.where.line, error.where.field) == (9, "budget.per_month")
     assert error.hint.startswith(
-        "feasible would be near with budget.per_month 3,310, or far with budget.per_month 9,000"
+        "feasible would be near with budget.per_month 3,310, or far with budget.per_month 9,000 (5,700 EUR more)"
     )
     assert error.nearest == ("near", "far", "x")
     assert len(error.lines().splitlines()) == 3
@@ -109,6 +120,7 @@ def test_the_nearest_option_and_its_relaxation_are_named() -> None:
         (UNSIZED, "placement.allow", 7),
         (over(0.3, 0.2, "other.ttft_p95_s"), "placement", 1),
         (over(5, 0, "capex"), "budget.capex", 9),
+        (over(50, 40, "power_kw"), "placement.site.power_kw", 1),
     ],
 )
 def test_the_place_is_the_field_or_what_encloses_it(miss: Miss, field: str, line: int) -> None:
@@ -123,6 +135,46 @@ def test_a_limit_from_below_is_relaxed_downwards() -> None:
 
 def test_what_no_number_relaxes_gets_the_general_hint() -> None:
     error = why_infeasible(plan(option("a", UNSIZED)), SOURCE)
+    assert error.hint.startswith("allow another placement")
+
+
+def pinned(name: str, constraint: str, value: str, cost: float | None) -> Option:
+    return option(name, Miss(constraint=constraint, value=value, limit="what was wished"), cost=cost)
+
+
+def test_another_place_or_device_is_offered_where_one_exists_with_its_price() -> None:
+    """The wish cannot be had: the nearest that exist, the cheapest first, and how their prices differ."""
+    error = why_infeasible(
+        plan(
+            pinned("nowhere", "regions", "no offer inside", None),
+            pinned("north", "regions", "eu-north-1", 500),
+            pinned("other", "accelerators", "L40S", 400),
+        ),
+        SOURCE,
+    )
+    assert "the nearest, other, misses accelerators: L40S, limit what was wished" in error.message
+    assert error.hint == (
+        "feasible would be other with placement.accelerators L40S, or north with placement.regions eu-north-1 "
+        "(100 EUR more)"
+    )
+    assert error.where.field == "placement.accelerators"
+    assert error.nearest == ("other", "north", "nowhere")
+
+
+def test_a_cheaper_but_farther_option_says_so() -> None:
+    options = (option("near", over(11, 10), cost=900), option("far", over(20, 10), cost=300))
+    assert "far with budget.per_month 20 (600 EUR less)" in why_infeasible(plan(*options), SOURCE).hint
+
+
+def test_no_budget_at_all_is_farther_than_any_other_number() -> None:
+    error = why_infeasible(plan(option("a", over(5, 0, "capex")), option("b", over(9e6, 1))), SOURCE)
+    assert error.nearest == ("b", "a")
+    assert "a with budget.capex 5" in error.hint
+
+
+def test_an_option_that_misses_nothing_and_has_no_price() -> None:
+    error = why_infeasible(plan(option("a")), SOURCE)
+    assert "misses price: none, limit a price for every part" in error.message
     assert error.hint.startswith("allow another placement")
 
 

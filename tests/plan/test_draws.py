@@ -81,3 +81,13 @@ def test_the_band_leaves_five_percent_on_each_side_and_holds_its_value() -> None
     assert (around.unit, around.level, around.basis) == ("EUR", 0.9, "b")
     assert (made < around.low).sum() == (made > around.high).sum() == TAIL == COUNT // 20
     assert band(100.0, made, "", "").high == 100.0 and band(0.001, made, "", "").low == 0.001
+
+
+def test_what_was_made_from_the_same_facts_moves_together() -> None:
+    ledger = Ledger()
+    ledger.basis("speed", "calibrated", "d")
+    for name, factor in (("here", 1.5), ("there", 2.0)):
+        ledger.basis(name, "formula", "d", facts=("speed",))
+        ledger.drive(within_factor(1, factor, "", name))
+    made = Draws(ledger)
+    assert ((made.fact("here") > 1) == (made.fact("there") > 1)).all()

@@ -21,6 +21,7 @@ __all__ = ["as_json", "diff", "plan"]
 MOST_FACTS = 3
 SMALLEST_SHARE = 0.005
 MOST_ROWS = 12
+MOST_CATEGORIES = 5
 
 
 def plan(result: Any) -> int:
@@ -48,8 +49,10 @@ def _plan(result: Plan) -> int:
     _parts(out, result)
     if result.predictions:
         out.print(_predictions(result))
-    for line in result.stale_facts:
+    for line in result.stale_facts[:MOST_FACTS]:
         _indented(out, f"[yellow]stale:[/] {escape(line)}")
+    if len(result.stale_facts) > MOST_FACTS:
+        _indented(out, f"[yellow]and {len(result.stale_facts) - MOST_FACTS} more stale facts[/]")
     for line in result.not_sized:
         _indented(out, f"[dim]not sized yet: {escape(line)}[/]")
     out.print(
@@ -91,6 +94,7 @@ def _decision(result: Plan) -> Iterable[str]:
     yield f"[bold green]Choose {escape(option.name)}[/]{_place(option)} ({looked})"
     if option.total_cost is not None:
         yield _money_sentence(result, option)
+        yield _categories(result, option)
     if result.decision.returns is not None:
         yield _return(result.decision.returns)
     for note in option.notes:
@@ -111,6 +115,16 @@ def _money_sentence(result: Plan, option: Option) -> str:
         f"[bold]{money(total.value)} {result.currency}[/] over {result.horizon_months} months "
         f"(90 %: {money(total.low)} to {money(total.high)}); {money(month.value)} a month{bought}"
     )
+
+
+def _categories(result: Plan, option: Option) -> str:
+    """What the total pays for, the most first; what comes back is taken off."""
+    spent: dict[str, float] = {}
+    for line in option.cost_lines:
+        months = 1 if line.once else result.horizon_months
+        spent[line.category] = spent.get(line.category, 0.0) + line.amount.value * months
+    largest = sorted(spent.items(), key=lambda entry: -abs(entry[1]))[:MOST_CATEGORIES]
+    return f"of it {', '.join(f'{name} {money(amount)}' for name, amount in largest)}"
 
 
 def _return(returns: Return) -> str:
@@ -208,13 +222,19 @@ def _facts(out: Console, result: Plan) -> None:
         share = f"; {driver.share:.0%} of the error of the total" if driver.share >= SMALLEST_SHARE else ""
         _indented(
             out,
-            f"{number}. {escape(driver.name)}: {significant(estimate.value)} {escape(estimate.unit)} "
-            f"({significant(estimate.low)} to {significant(estimate.high)}){share}",
+            f"{number}. {escape(driver.name)}: {_exactly(estimate.value)} {escape(estimate.unit)} "
+            f"({_exactly(estimate.low)} to {_exactly(estimate.high)}){share}",
         )
         _indented(out, f"{_flip(driver)}  [dim]{escape(driver.basis)}[/]", 5)
     if result.decision.confidence:
-        shares = ", ".join(f"{share:.0%} {escape(name)}" for name, share in result.decision.confidence.items())
+        known = result.decision.confidence.items()
+        shares = ", ".join(f"{share:.0%} {escape(name)}" for name, share in known if share >= SMALLEST_SHARE)
         _indented(out, f"[dim]the total rests on facts of confidence: {shares}[/]")
+
+
+def _exactly(value: float) -> str:
+    """Four digits: a flip may lie close to what is believed."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 def _flip(driver: Driver) -> str:
@@ -222,7 +242,7 @@ def _flip(driver: Driver) -> str:
         return "no value in reach changes the choice"
     to = f"{escape(driver.flips_to)} would be chosen" if driver.flips_to else "nothing would be feasible"
     place = "[yellow]inside the band[/]" if driver.inside else "outside the band"
-    return f"at {significant(driver.flips_at)} {to}: {place}"
+    return f"at {_exactly(driver.flips_at)} {to}: {place}"
 
 
 def _parts(out: Console, result: Plan) -> None:

@@ -17,6 +17,9 @@ from archwright.errors import PlanError, Where
 from archwright.plan.wording import digits, said
 
 BUDGET = ("per_month", "capex")
+# Prices this near are the same one, summed in another order.
+EQUAL = 1e-9
+SIMPLEST: tuple[Placement, ...] = ("this-machine", "on-premises", "hosted-api", "serverless", "cloud", "hybrid")
 # Distances of what is no ratio: a limit of nothing, another pin than the one wished, and what nothing relaxes.
 OTHER, PIN, FAR = 1e7, 1e8, 1e9
 MOST_SHOWN = 3
@@ -35,16 +38,16 @@ PINNED = {
 
 def choose(options: tuple[Option, ...], prefer: Placement | None) -> tuple[str | None, tuple[Option, ...]]:
     """The chosen option's name and the options, the chosen one with a note where a preference costs money."""
-    feasible = sorted((o for o in options if o.feasible and o.total_cost is not None), key=_price)
+    feasible = [option for option in options if option.feasible and option.total_cost is not None]
     if not feasible:
         return None, options
-    cheapest = feasible[0]
-    preferred = next((option for option in feasible if option.placement == prefer), None)
-    chosen = preferred or cheapest
-    if preferred is None and prefer is not None:
+    cheapest = _cheapest(feasible)
+    liked = [option for option in feasible if option.placement == prefer]
+    chosen = _cheapest(liked) if liked else cheapest
+    if prefer is not None and not liked:
         note = f"preferred placement {prefer} has no feasible option; the cheapest feasible one is chosen"
     elif chosen is not cheapest:
-        more = _price(chosen)[0] - _price(cheapest)[0]
+        more = _price(chosen) - _price(cheapest)
         unit = chosen.total_cost.unit if chosen.total_cost is not None else ""
         note = f"preferred over {cheapest.name}, at {digits(more)} {unit} more over the horizon"
     else:
@@ -53,8 +56,18 @@ def choose(options: tuple[Option, ...], prefer: Placement | None) -> tuple[str |
     return chosen.name, tuple(noted if option is chosen else option for option in options)
 
 
-def _price(option: Option) -> tuple[float, str]:
-    return (option.total_cost.value if option.total_cost is not None else FAR, option.name)
+def _cheapest(options: list[Option]) -> Option:
+    least = min(map(_price, options))
+    return min((option for option in options if _price(option) <= least + EQUAL * abs(least)), key=simplicity)
+
+
+def simplicity(option: Option) -> tuple[int, str]:
+    """The order in which options of equal price are taken: the fewest hands first, then by name."""
+    return SIMPLEST.index(option.placement), option.name
+
+
+def _price(option: Option) -> float:
+    return option.total_cost.value if option.total_cost is not None else FAR
 
 
 def why_infeasible(plan: Plan, source: NeedsSource) -> PlanError:
@@ -104,7 +117,7 @@ def _is_pin(miss: Miss) -> bool:
 def _distance(option: Option) -> tuple[float, int, float, str]:
     """A pin can be given up only where the option behind it has a price, that is, exists."""
     gap = max((_gap(miss) for miss in option.misses), default=FAR)
-    return (FAR if gap == PIN and option.total_cost is None else gap, len(option.misses), *_price(option))
+    return (FAR if gap == PIN and option.total_cost is None else gap, len(option.misses), _price(option), option.name)
 
 
 def _relaxation(option: Option, plan: Plan) -> str:

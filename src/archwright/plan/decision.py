@@ -6,7 +6,7 @@ Everything is judged with the same draws of the same facts (draws.py), so two op
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from archwright.catalog.rows import BAND
@@ -15,7 +15,7 @@ from archwright.contract.estimate import Estimate
 from archwright.contract.needs import Needs
 from archwright.contract.plan import Option
 from archwright.contract.record import replace
-from archwright.plan.choose import choose
+from archwright.plan.choose import BUDGET, choose, simplicity
 from archwright.plan.flips import Flip, Flips, Sum, Way
 from archwright.plan.ledger import Ledger
 from archwright.plan.money import AT_RISK, Draft, Purse, is_capex, is_monthly
@@ -35,7 +35,6 @@ MOST_NOTES = 3
 # A driver is shown when it makes up this share of the error, or flips the choice inside its own band.
 SMALLEST_SHARE = 0.01
 MOST_DRIVERS = 20
-BUDGETED = frozenset({"per_month", "capex"})
 # What a driver's band says about it: that of the catalog's rows of this confidence.
 CONFIDENCES = (("exact", 1.0), ("high", BAND["high"]), ("medium", BAND["medium"]), ("low", BAND["low"]))
 WORST = "very low"
@@ -99,7 +98,7 @@ def decide(
         axes=named,
         pareto=frontier,
         rivals=_rivals(best, [one for one in priced if one.option.feasible and one is not best], purse),
-        drivers=_drivers(best, _ways(needs, priced, purse), ledger, purse),
+        drivers=_drivers(best, _ways(needs, priced, purse), _names(best, priced, purse), purse),
         confidence=_confidence(best.terms, ledger, purse),
         returns=_returns(needs, best.option, ledger),
     )
@@ -202,41 +201,52 @@ def _ways(needs: Needs, priced: Iterable[Priced], purse: Purse) -> list[Way]:
     return [
         Way(
             name=one.option.name,
+            order=simplicity(one.option),
             preferred=one.option.placement == needs.placement.prefer,
             total=_sum(one.terms, purse, 1),
             month=_sum(filter(is_monthly, one.terms), purse, purse.budget.horizon_months),
             capex=_sum(filter(is_capex, one.terms), purse, 1),
         )
         for one in priced
-        if all(miss.constraint in BUDGETED for miss in one.option.misses)
+        if all(miss.constraint in BUDGET for miss in one.option.misses)
     ]
 
 
 def _sum(terms: Iterable[Term], purse: Purse, by: int) -> Sum:
-    value, moved = 0.0, dict[str, float]()
+    value, moved = 0.0, dict[Hashable, float]()
     for term in terms:
         amount = term.sum * purse.rate / by
         value += amount
-        for driver in purse.drivers(term):
-            moved[driver] = moved.get(driver, 0.0) + amount
+        for cause in dict.fromkeys(map(purse.ledger.cause, purse.drivers(term))):
+            moved[cause] = moved.get(cause, 0.0) + amount
     return Sum(value, moved)
 
 
-def _drivers(best: Priced, ways: list[Way], ledger: Ledger, purse: Purse) -> tuple[Driver, ...]:
+def _drivers(best: Priced, ways: list[Way], named: Mapping[Hashable, str], purse: Purse) -> tuple[Driver, ...]:
     """First those that flip the choice inside their own band, the nearest flip first; then by their share."""
     own = next(way.total.moved_by for way in ways if way.name == best.option.name)
-    variances = {driver: (moved**2) * float(purse.draws.fact(driver).var()) for driver, moved in own.items()}
+    variances = {cause: moved**2 * float(purse.draws.fact(named[cause]).var()) for cause, moved in own.items()}
     whole = sum(variances.values()) or 1.0
     flips = Flips(ways, best.option.name, purse.budget)
     found = []
-    for name in sorted({driver for way in ways for driver in way.total.moved_by}):
-        estimate = ledger.driver(name)
-        flip = flips.nearest(name, estimate)
-        driver = _driver(name, ledger, variances.get(name, 0.0) / whole, flip)
+    for cause in dict.fromkeys(cause for way in ways for cause in way.total.moved_by):
+        name = named[cause]
+        flip = flips.nearest(cause, purse.ledger.driver(name))
+        driver = _driver(name, purse.ledger, variances.get(cause, 0.0) / whole, flip)
         if driver.inside or driver.share >= SMALLEST_SHARE:
             away = flip.away if flip is not None and driver.inside else 1.0
             found.append((not driver.inside, away, -driver.share, name, driver))
     return tuple(driver for *_, driver in sorted(found, key=lambda entry: entry[:4])[:MOST_DRIVERS])
+
+
+def _names(best: Priced, others: Iterable[Priced], purse: Purse) -> dict[Hashable, str]:
+    """For each cause the driver to show: one of the chosen option's where it has one, else the first by name."""
+    named = dict[Hashable, str]()
+    rest = sorted({driver for one in others for term in one.terms for driver in purse.drivers(term)})
+    own = sorted({driver for term in best.terms for driver in purse.drivers(term)})
+    for driver in (*own, *rest):
+        named.setdefault(purse.ledger.cause(driver), driver)
+    return named
 
 
 def _driver(name: str, ledger: Ledger, share: float, flip: Flip | None) -> Driver:
@@ -254,12 +264,13 @@ def _driver(name: str, ledger: Ledger, share: float, flip: Flip | None) -> Drive
 
 
 def _confidence(terms: tuple[Term, ...], ledger: Ledger, purse: Purse) -> dict[str, float]:
-    """The share of the money that rests on facts of each confidence: that of a line is its weakest fact's."""
+    """The share of the money that rests on facts of each confidence; a line rests on each of its facts alike."""
     weights: dict[str, float] = {}
     for term in terms:
-        widest = max((ledger.driver(driver).factor for driver in purse.drivers(term)), default=1.0)
-        name = next((name for name, factor in CONFIDENCES if widest <= factor * (1 + 1e-9)), WORST)
-        weights[name] = weights.get(name, 0.0) + abs(term.sum)
+        widths = [ledger.driver(driver).factor for driver in purse.drivers(term)] or [1.0]
+        for width in widths:
+            name = next((name for name, factor in CONFIDENCES if width <= factor * (1 + 1e-9)), WORST)
+            weights[name] = weights.get(name, 0.0) + abs(term.sum) / len(widths)
     whole = sum(weights.values()) or 1.0
     order = [name for name, _ in CONFIDENCES] + [WORST]
     return {name: weights[name] / whole for name in order if weights.get(name)}

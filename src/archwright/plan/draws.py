@@ -2,7 +2,8 @@
 
 A fact has one draw per world whichever option asks for it, so what options share (an exchange rate, an engine's
 speed) moves them together, and a difference between two options is as certain as the facts in which they differ.
-A fact's draws depend on its name alone: neither the order nor the number of options changes a result.
+A number that was made from facts moves as they do: two made from the same facts are high, or low, in the same worlds.
+Draws depend on the names of these facts alone: neither the order nor the number of options changes a result.
 """
 
 from __future__ import annotations
@@ -39,10 +40,10 @@ def _normal() -> Worlds:
     return np.array([inverse((world + 0.5) / COUNT) for world in range(COUNT)])
 
 
-def _shuffled(name: str) -> Worlds:
+def _shuffled(names: tuple[str, ...]) -> Worlds:
     import numpy as np  # noqa: PLC0415
 
-    seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8])
+    seed = int.from_bytes(hashlib.sha256("\n".join(names).encode()).digest()[:8])
     return np.random.default_rng(seed).permutation(_normal())
 
 
@@ -82,7 +83,7 @@ class Draws:
     def fact(self, driver: str) -> Worlds:
         """Factors of one driver. Raises KeyError when the ledger holds no estimate for it."""
         if driver not in self._facts:
-            self._facts[driver] = factors(self._ledger.driver(driver), _shuffled(driver))
+            self._facts[driver] = factors(self._ledger.driver(driver), _shuffled(self._ledger.roots(driver)))
         return self._facts[driver]
 
     def product(self, drivers: tuple[str, ...]) -> Worlds:

@@ -8,11 +8,12 @@ as the chosen one, and where one meets a limit of the budget. The choice is made
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from archwright.contract.estimate import Estimate
 from archwright.contract.needs import Budget
+from archwright.plan.choose import EQUAL
 
 if TYPE_CHECKING:
     from archwright.plan.draws import Worlds
@@ -24,16 +25,17 @@ BESIDE = 1e-6
 
 
 class Sum(NamedTuple):
-    """An amount today, and the part of it that is proportional to each driver."""
+    """An amount today, and the part of it that is proportional to each cause (Ledger.cause)."""
 
     value: float
-    moved_by: Mapping[str, float]
+    moved_by: Mapping[Hashable, float]
 
 
 class Way(NamedTuple):
-    """An option that only money can rule out."""
+    """An option that only money can rule out. `order`: of equal prices the first is taken, as when a plan is made."""
 
     name: str
+    order: tuple[int, str]
     preferred: bool
     total: Sum
     month: Sum
@@ -56,20 +58,19 @@ class Flips:
     def __init__(self, ways: Iterable[Way], chosen: str, budget: Budget) -> None:
         import numpy as np  # noqa: PLC0415
 
-        # By name: of equal prices the first is taken, as when the plan was made.
-        self._ways = sorted(ways, key=lambda way: way.name)
+        self._ways = sorted(ways, key=lambda way: way.order)
         self._chosen = next(index for index, way in enumerate(self._ways) if way.name == chosen)
         self._preferred = np.array([way.preferred for way in self._ways])
         no_limit = math.inf
         self._limits = (no_limit if budget.per_month is None else budget.per_month, budget.capex)
         self._values = [np.array([s.value for s in sums]) for sums in zip(*map(_sums, self._ways), strict=True)]
 
-    def nearest(self, driver: str, estimate: Estimate) -> Flip | None:
-        """The flip nearest in terms of the fact's own band."""
+    def nearest(self, cause: Hashable, estimate: Estimate) -> Flip | None:
+        """The flip nearest in terms of the fact's own band; `estimate` is that of a driver with this cause."""
         import numpy as np  # noqa: PLC0415
 
         slopes = [
-            np.array([s.moved_by.get(driver, 0.0) for s in sums]) for sums in zip(*map(_sums, self._ways), strict=True)
+            np.array([s.moved_by.get(cause, 0.0) for s in sums]) for sums in zip(*map(_sums, self._ways), strict=True)
         ]
         points = self._crossings(slopes)
         beside = np.concatenate([points * (1 - BESIDE), points * (1 + BESIDE)])
@@ -91,8 +92,11 @@ class Flips:
             (month - self._limits[0], slopes[1]),
             (capex - self._limits[1], slopes[2]),
         )
-        found = [1 - gap[slope != 0] / slope[slope != 0] for gap, slope in gaps]
-        points = np.unique(np.concatenate(found))
+        moves = [
+            np.abs(slope) > EQUAL * np.abs(mine).max(initial=0.0) for (_, slope), mine in zip(gaps, slopes, strict=True)
+        ]
+        found = [1 - gap[moved] / slope[moved] for (gap, slope), moved in zip(gaps, moves, strict=True)]
+        points = np.concatenate(found)
         return points[(points >= 1 / REACH) & (points <= REACH)]
 
     def _choices(self, slopes: list[Worlds], factors: Worlds) -> Iterable[int]:
@@ -105,7 +109,9 @@ class Flips:
         feasible = (month <= self._limits[0]) & (capex <= self._limits[1])
         liked = feasible & self._preferred
         asked = np.where(liked.any(axis=1, keepdims=True), liked, feasible)
-        cheapest = np.where(asked, total, np.inf).argmin(axis=1)
+        priced = np.where(asked, total, np.inf)
+        least = priced.min(axis=1, keepdims=True)
+        cheapest = (priced <= least + EQUAL * np.abs(least)).argmax(axis=1)
         return [int(index) for index in np.where(asked.any(axis=1), cheapest, -1)]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import msgspec
@@ -9,6 +10,9 @@ import msgspec
 from archwright.contract.estimate import Estimate
 from archwright.contract.evidence import Basis, BasisKind
 from archwright.contract.record import replace
+
+# Bands of one cause differ a little where a fixed part is added to what is uncertain.
+WIDTH_DIGITS = 1
 
 
 class Ledger:
@@ -55,6 +59,29 @@ class Ledger:
     def driver(self, basis: str) -> Estimate:
         """Raises KeyError."""
         return self._drivers[basis]
+
+    def roots(self, basis: str) -> tuple[str, ...]:
+        """The facts a number was made from, down to those made from no other; itself when it is one of these."""
+        found, seen, open_ = set[str](), set[str](), [basis]
+        while open_:
+            name = open_.pop()
+            seen.add(name)
+            held = self._bases.get(name)
+            below = [fact for fact in (held.facts if held is not None else ()) if fact in self._bases]
+            open_ += [fact for fact in below if fact not in seen]
+            if not below:
+                found.add(name)
+        return tuple(sorted(found)) or (basis,)
+
+    def cause(self, driver: str) -> tuple[object, ...]:
+        """What makes a driver uncertain: numbers made from the same facts, and as uncertain, are off by the same factor
+        together. Raises KeyError.
+        """
+        estimate = self._drivers[driver]
+        if estimate.low <= 0 or estimate.low == estimate.high:
+            return (driver,)
+        widths = (math.log(estimate.value / estimate.low), math.log(estimate.high / estimate.value))
+        return (*self.roots(driver), *(round(width, WIDTH_DIGITS) for width in widths))
 
     def definition(self, basis: str) -> str:
         """What the number of that basis means, in words. Raises KeyError."""
