@@ -85,7 +85,7 @@ def model_of(name: str, subjects: Subjects) -> tuple[ModelSpec, bool]:
 
 def predicted(kind: Kind, accelerator: Accelerator, devices: int, subjects: Subjects) -> Scaled | None:
     model, trusted = model_of(kind.model, subjects)
-    asked = question(model, accelerator, kind.method, kind.tokens, subjects.catalog)
+    asked = question(model, accelerator, kind.method, subjects.catalog)
     return scale(asked, cluster_of(accelerator, devices), Run(kind.tokens, kind.method, trusted), subjects.catalog)
 
 

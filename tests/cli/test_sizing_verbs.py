@@ -43,6 +43,21 @@ def test_predict_training(home: Home, capsys: pytest.CaptureFixture[str]) -> Non
         assert hours > 30_000 * slower
 
 
+def test_predict_training_chooses_a_split_and_prices_the_run(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["predict", "training", "13B", "--on", "16x H100", "--tokens", "1e9", "--usd-per-hour", "3"]
+    assert main([*words, "--layout", "lora", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["layout"].startswith(("DP", "FSDP"))
+    assert found["estimates"]["cost_usd"]["value"] == pytest.approx(3 * found["estimates"]["run_device_hours"]["value"])
+    assert found["definitions"].keys() <= found["estimates"].keys()
+    assert main(words) == 0
+    shown = capsys.readouterr().out
+    assert "layout: " in shown
+    assert "cost_usd" in shown
+    assert main(["predict", "training", "Llama 3.1 70B", "--on", "1x L4"]) == 2
+    assert "AW-USE-21" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("kind", ["serving", "training"])
 def test_a_load_that_is_none(kind: str, home: Home, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["predict", kind, "Qwen3-32B", "--on", "H100", "--load", "plenty"]) == 2

@@ -29,8 +29,6 @@ from archwright.sizing.work_rates import busy_w, facts, inverse, rate
 
 Method = Literal["full", "lora", "pretrain"]
 HOUR_S = 3600.0
-# Enough steps to learn in: a short run takes smaller batches.
-LEAST_STEPS = 100.0
 MOST_MACHINES = 4096
 # From so many parameters on, steps grow with them.
 LARGE = 100e9
@@ -51,13 +49,12 @@ class Scaled(NamedTuple):
     days: Estimate
 
 
-def question(model: ModelSpec, accelerator: Accelerator, method: Method, tokens: float, catalog: Catalog) -> Question:
-    """`tokens` of the whole run say how large a step may be."""
+def question(model: ModelSpec, accelerator: Accelerator, method: Method, catalog: Catalog) -> Question:
+    """In steps of the usual size, whatever the run's length: more tokens then never take fewer hours."""
     row = rate(catalog, "training.batch-pretrain" if method == "pretrain" else "training.batch-finetune")
     usual = min(row.high, row.value * max(1.0, model.parameters / LARGE)) if method == "pretrain" else row.value
     sequence = min(ASSUMED_SEQUENCE, float(model.context_tokens or ASSUMED_SEQUENCE))
-    batch = max(sequence, min(usual, tokens / LEAST_STEPS))
-    return Question(Subject(model, sequence, adapters=method == "lora"), batch, job_of(model, accelerator, sequence))
+    return Question(Subject(model, sequence, adapters=method == "lora"), usual, job_of(model, accelerator, sequence))
 
 
 def job_of(model: ModelSpec, accelerator: Accelerator, sequence: float, number: str = NUMBER) -> Job:
@@ -150,7 +147,7 @@ def _is_host(machine: Machine) -> bool:
 
 def _batch(machine: Machine, model: ModelSpec, run: Run, workload: str, catalog: Catalog) -> Batch | None:
     assert machine.accelerator is not None
-    asked = question(model, machine.accelerator, run.method, run.tokens, catalog)
+    asked = question(model, machine.accelerator, run.method, catalog)
     cluster = Cluster(machine.accelerator, machine.accelerator_count, 1, machine.network_bytes_per_s)
     space = room(machine.accelerator, catalog)
     tried = (cluster._replace(machines=n) for n in STARTS)

@@ -63,7 +63,7 @@ def answer(asked: Training, subjects: Subjects, usd_per_hour: float | None = Non
     method = method_of(asked.parallelism)
     subject = Subject(model, asked.sequence_tokens or ASSUMED_SEQUENCE, adapters=method == "lora")
     job = job_of(model, accelerator, subject.sequence, throughput.number_of(asked.precision))
-    batch = max(asked.batch_tokens or 0.0, subject.sequence)
+    batch = asked.batch_tokens or subject.sequence * max(asked.devices, 1)
     question = Question(subject, batch, job._replace(weak=tuple(weak)))
     cluster = cluster_of(accelerator, asked.devices)
     split = _split(asked, question, cluster, subjects)

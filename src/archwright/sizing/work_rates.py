@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from archwright.catalog.facts import Catalog
 from archwright.contract.estimate import Estimate, product
-from archwright.contract.record import replace
 from archwright.sizing.machine import Machine
 
 THREADS_A_CORE = 2
@@ -54,7 +53,3 @@ def busy_w(machine: Machine, catalog: Catalog, *, accelerated: bool) -> float:
     share = rate(catalog, "accelerator.power").value
     # While devices work, about an eighth of the cores feeds them.
     return base + core * host_cores(machine) / 8 + share * stated * machine.accelerator_count
-
-
-def with_basis(estimate: Estimate, basis: str) -> Estimate:
-    return replace(estimate, basis=basis)
