@@ -155,7 +155,7 @@ def _batch(machine: Machine, model: ModelSpec, run: Run, workload: str, catalog:
     first = None if least is None else scale(asked, least, run, catalog)
     if least is None or first is None:
         return None
-    most, last = _most(asked, least, space)
+    most, last = _most(asked, (least, first.choice), space)
     scaling = _scaling(asked, (least, first.choice), (most, last))
     basis = f"{workload}.{machine.id}.training"
     # What one machine would take, so that `least` of them take what was found for them.
@@ -172,11 +172,9 @@ def _batch(machine: Machine, model: ModelSpec, run: Run, workload: str, catalog:
     )
 
 
-def _most(asked: Question, least: Cluster, space: float) -> tuple[Cluster, Choice]:
+def _most(asked: Question, least: tuple[Cluster, Choice], space: float) -> tuple[Cluster, Choice]:
     """The most machines worth having at once, by doubling."""
-    found = best(asked, least, space)
-    assert found is not None
-    cluster, choice = least, found
+    cluster, choice = least
     while cluster.machines * 2 <= MOST_MACHINES:
         wider = cluster._replace(machines=cluster.machines * 2)
         tried = best(asked, wider, space)

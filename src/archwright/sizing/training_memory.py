@@ -16,6 +16,7 @@ Adapters: weights as above, gradients and moments of the adapters alone.
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import NamedTuple
 
 from archwright.catalog.rows import ModelSpec
@@ -57,18 +58,24 @@ class Scheme(NamedTuple):
         return f"{kind}{self.data} TP{self.tensor} PP{self.pipeline} MBS{self.micro} GA{self.rounds}{again}"
 
 
-class Subject(NamedTuple):
-    """What is trained: all of `model`, or adapters of it."""
+class Subject:
+    """What is trained: all of `model`, or adapters of it. Counts are made once: a search asks for them often."""
 
-    model: ModelSpec
-    sequence: float
-    adapters: bool = False
+    def __init__(self, model: ModelSpec, sequence: float, adapters: bool = False) -> None:
+        self.model = model
+        self.sequence = sequence
+        self.adapters = adapters
 
-    @property
+    @cached_property
     def trained(self) -> float:
         if not self.adapters:
             return float(self.model.parameters)
         return float(lora_parameters(self.model, feed_forward(self.model), RANK))
+
+    @cached_property
+    def layer(self) -> float:
+        """Activations of one token in one layer."""
+        return layer_bytes(self.model)
 
 
 class Held(NamedTuple):
@@ -125,16 +132,17 @@ def held(subject: Subject, scheme: Scheme) -> Held:
         gradients=gradient / (copies if scheme.stage >= 2 and not whole else 1),
         moments=MOMENTS * trained / (copies if scheme.stage >= 1 else 1),
         gathered=WEIGHT * gathered,
-        activations=_activations(subject, scheme),
+        activations=activations(subject, scheme),
         scores=_scores(subject, scheme),
     )
 
 
-def _activations(subject: Subject, scheme: Scheme) -> float:
+def activations(subject: Subject, scheme: Scheme) -> float:
+    """Bytes that a step keeps between forward and backward."""
     tokens = scheme.micro * subject.sequence / scheme.tensor
     layers = subject.model.layers / scheme.pipeline
     waiting = min(scheme.pipeline, scheme.rounds)
-    one = layer_bytes(subject.model) * tokens
+    one = subject.layer * tokens
     if scheme.recompute == "none":
         return one * layers * waiting
     if scheme.recompute == "selective":

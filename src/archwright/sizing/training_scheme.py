@@ -19,7 +19,7 @@ from archwright.catalog.rows import Accelerator
 from archwright.sizing import fits, serving, throughput, trees
 from archwright.sizing.serving import Guess
 from archwright.sizing.throughput import FABRIC_BYTES_PER_S, RECOMPUTE, Job, token_s
-from archwright.sizing.training_memory import GRADIENT, Held, Scheme, Subject, held
+from archwright.sizing.training_memory import GRADIENT, Held, Scheme, Subject, activations, held
 from archwright.sizing.work import BUS_BYTES_PER_S, USABLE
 from archwright.sizing.work_rates import rate
 
@@ -141,11 +141,13 @@ def _powers(most: int) -> Iterator[int]:
 
 
 def _least_recompute(subject: Subject, scheme: Scheme, space: float) -> tuple[Scheme, Held] | None:
-    for again in RECOMPUTE:
+    kept = held(subject, scheme)
+    left = space - (kept.total - kept.activations)
+    for again in RECOMPUTE if left > 0 else ():
         tried = scheme._replace(recompute=again)
-        kept = held(subject, tried)
-        if kept.total <= space:
-            return tried, kept
+        own = activations(subject, tried)
+        if own <= left:
+            return tried, kept._replace(activations=own)
     return None
 
 
