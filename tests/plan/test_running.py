@@ -265,6 +265,14 @@ def test_owned_machines_are_renewed_when_they_are_old_and_need_no_spare_parts() 
     assert lines(found, "support", "spare parts") == []
 
 
+def test_owned_machines_that_the_needs_do_not_list_count_as_new() -> None:
+    needs, fleets, where = clinic_at_home()
+    others = (OwnedMachine(machine="8x H200 SXM", count=1, age_months=40),)
+    listed = replace(needs, placement=replace(needs.placement, owned=others))
+    found = run((listed, (fleets[0]._replace(purchase="owned"),), where))
+    assert [month for month, usd in enumerate(one(found, "refresh", "8x-h100").flow) if usd] == [48]
+
+
 def test_owned_machines_that_outlive_the_horizon_bring_nothing_back() -> None:
     needs, fleets, where = clinic_at_home()
     short = replace(needs, budget=replace(needs.budget, horizon_months=24))
@@ -324,6 +332,12 @@ def test_machines_without_fast_ports_get_cards() -> None:
     found = run((needs, (slow,), (house("FR"),)))
     cards = next(term for term in lines(found, "network", "cards") if term.category == "network")
     assert cards.sum % CATALOG.part("nic.400g").value == 0
+
+
+def test_a_tune_on_one_machine_needs_no_network_between() -> None:
+    needs, _, where = manufacturer_in_both()
+    alone = own_fleet(needs, CATALOG, "8x-h100", ("house-model",), 1, where[0])
+    assert lines(run((needs, (alone,), where[:1])), "network") == []
 
 
 def test_a_single_machine_uses_the_buildings_switches() -> None:
@@ -400,6 +414,15 @@ def test_work_away_from_its_data_reads_them_over_the_network() -> None:
     busy = replace(needs, workloads=(*needs.workloads, daily))
     moved = run((busy, (chat, tune._replace(workloads=("etl",))), (CLOUD, away)))
     assert one(moved, "egress", "etl reads tickets").sum > 0
+
+
+def test_an_embedding_models_files_are_kept_too() -> None:
+    needs, fleets, where = startup_in_a_cloud()
+    name = next(iter(CATALOG.embedders))
+    found = running(needs, CATALOG, Ledger(), fleets, where, {"index": name, "support-chat": "no such model"})
+    assert [term.line for term in lines(found, "storage", "model files")] == [
+        "model files of index: object storage in us-east-1"
+    ]
 
 
 # --- the platform's own host
