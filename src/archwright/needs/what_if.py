@@ -138,13 +138,13 @@ def _put(tree: Tree, holder: dict[str, object] | list[object], key: str | int, p
     line = next((tree.lines[above] for above in parents(path) if above in tree.lines), 1)
     for old in [known for known in tree.lines if known == path or known.startswith((f"{path}.", f"{path}["))]:
         del tree.lines[old]
-    if isinstance(holder, list) and isinstance(key, int):
-        holder[key] = value
-    elif isinstance(holder, dict) and isinstance(key, str):
-        if value is None:
-            holder.pop(key, None)
-            return
-        holder[key] = value
+    if isinstance(holder, list):
+        holder[int(key)] = value
+    elif value is None:
+        holder.pop(str(key), None)
+        return
+    else:
+        holder[str(key)] = value
     tree.lines.update((below, line) for below in _paths(value, path))
 
 
@@ -184,7 +184,7 @@ def _fields(kind: inspect.Type, value: object, path: str) -> Iterator[str]:
         inside = ((name, kind.item_type, item) for name, item in zip(_names(value), value, strict=True))
     elif isinstance(kind, inspect.DictType) and isinstance(value, dict):
         inside = ((name, kind.value_type, item) for name, item in value.items())
-    elif path:
+    else:
         yield path
     for name, below, item in inside:
         yield from _fields(below, item, join(path, name))
