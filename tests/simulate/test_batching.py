@@ -162,3 +162,48 @@ def test_a_free_slot_is_given_soon_after_an_arrival(desk: ServingSpec) -> None:
     short = next(one for one in found if one.request.output_tokens == 2)
     assert short.ttft_s is not None
     assert short.ttft_s < 0.15
+
+
+class Linear:
+    """Iterations whose time grows with tokens and contexts."""
+
+    def step_s(self, step: Step) -> float:
+        return 0.01 + 1e-4 * step.prompt_tokens + 1e-3 * step.answering + 1e-6 * step.context_tokens
+
+
+def one_by_one(arrivals: list[Request], slots: int, batch_tokens: int) -> dict[Request, tuple[float, float]]:
+    """First and last token of each request, from an engine that counts every answer's tokens by itself."""
+    now, waiting, active, found = 0.0, sorted(arrivals), list[list[int]](), dict[Request, tuple[float, float]]()
+    order, first = list[Request](), dict[int, float]()
+    while waiting or active:
+        while waiting and waiting[0].arrival_s <= now and len(active) < slots:
+            order.append(waiting.pop(0))
+            active.append([len(order) - 1, 0, 0])
+        if not active:
+            now = waiting[0].arrival_s
+            continue
+        answering = [one for one in active if one[1] == order[one[0]].new_tokens]
+        room, read, seen = max(0, batch_tokens - len(answering)), 0, 0.0
+        contexts = sum(order[number].cached_tokens + done + tokens for number, done, tokens in answering)
+        for one in [one for one in active if one not in answering]:
+            count = min(order[one[0]].new_tokens - one[1], room)
+            room, read, seen = room - count, read + count, seen + count
+            one[1] += count
+        now += Linear().step_s(Step(prompt_tokens=read, answering=len(answering), context_tokens=float(contexts)))
+        for one in active:
+            if one[1] == order[one[0]].new_tokens:
+                first.setdefault(one[0], now)
+                one[2] += 1
+                if one[2] == order[one[0]].output_tokens:
+                    found[order[one[0]]] = (first[one[0]], now)
+        active = [one for one in active if one[2] < order[one[0]].output_tokens]
+    return found
+
+
+@settings(max_examples=40, deadline=None)
+@given(requests, st.integers(1, 6), st.sampled_from([8, 64, 2048]))
+def test_the_books_of_many_iterations_are_those_of_each(arrivals: list[Request], slots: int, batch_tokens: int) -> None:
+    distinct = list(dict.fromkeys(arrivals))
+    expected = one_by_one(distinct, slots, batch_tokens)
+    for one in Batching(Linear(), slots, batch_tokens).run(distinct):
+        assert (one.first_s, one.last_s) == pytest.approx(expected[one.request], rel=1e-9)

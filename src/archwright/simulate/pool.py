@@ -107,15 +107,12 @@ def peak(spec: PoolSpec, factor: float) -> Peak:
     """One engine's peak when its steps take `factor` times as long as predicted."""
     share = spec.load.requests_per_second / spec.engines
     beyond, engine = beyond_steps(spec, share), engine_of(spec, factor)
-    ttft, tpot = list[float](), list[float]()
+    found = list[Outcome]()
     for window in range(windows(share, spec.load.peak_s)):
         load = replace(spec.load, requests_per_second=share, seed=spec.load.seed + window)
-        for one in engine.run([request_of(arrival, arrival.at_s) for arrival in peak_arrivals(load)]):
-            if one.ttft_s is not None:
-                ttft.append(one.ttft_s + GATEWAY_S + beyond(one.request.new_tokens) * factor)
-            if one.tpot_s is not None:
-                tpot.append(one.tpot_s)
-    return Peak(_percentiles(ttft), _percentiles(tpot))
+        found += engine.run([request_of(arrival, arrival.at_s) for arrival in peak_arrivals(load)])
+    ttft = [one.ttft_s + GATEWAY_S + beyond(one.request.new_tokens) * factor for one in found if one.ttft_s is not None]
+    return Peak(_percentiles(ttft), _percentiles([one.tpot_s for one in found if one.tpot_s is not None]))
 
 
 def _percentiles(values: list[float]) -> tuple[float, ...]:

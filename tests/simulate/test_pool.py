@@ -1,0 +1,143 @@
+"""A pool of engines: its percentiles, their bands, and what moves them."""
+
+from __future__ import annotations
+
+import pytest
+
+from archwright.catalog.load import load
+from archwright.contract.estimate import Estimate
+from archwright.contract.needs import Length
+from archwright.contract.plan import LoadSpec
+from archwright.contract.record import replace
+from archwright.simulate.batching import Batching, Request
+from archwright.simulate.pool import (
+    MOST_CLOSED,
+    MOST_WINDOWS,
+    PoolPrediction,
+    PoolSpec,
+    beyond_steps,
+    closed,
+    closed_seconds,
+    peak,
+    predict_pool,
+    windows,
+)
+from archwright.sizing.engine import Requests
+from archwright.sizing.engine_layout import engines
+from archwright.sizing.machine import Machine
+from archwright.sizing.open_loop import GATEWAY_S, OpenLoop, flow_of
+
+NAMES = PoolPrediction.__struct_fields__[:-1]
+READS, WRITES = Length(mean=1800, p95=4200), Length(mean=220, p95=600)
+
+
+def pool_on(device: str | None, model: str, *, rate: float, engines_: int = 1, concurrency: int = 32) -> PoolSpec:
+    catalog = load()
+    row = catalog.accelerators[device] if device else None
+    machine = Machine("m", row, 1 if device else 0, 32, 2e11)
+    (engine,) = engines(machine, catalog.models[model], Requests(READS, WRITES), catalog)
+    spec = LoadSpec(
+        workload="support",
+        model=model,
+        requests_per_second=rate,
+        input_tokens=READS,
+        output_tokens=WRITES,
+        concurrency=concurrency,
+    )
+    return PoolSpec(model, engine, engines_, spec)
+
+
+@pytest.fixture(scope="module")
+def one() -> PoolSpec:
+    return pool_on("H100-SXM-80GB", "Llama-3.1-8B-Instruct", rate=8.0)
+
+
+@pytest.fixture(scope="module")
+def found(one: PoolSpec) -> PoolPrediction:
+    return predict_pool(one)
+
+
+def estimates(prediction: PoolPrediction) -> dict[str, Estimate]:
+    return {name: getattr(prediction, name) for name in NAMES}
+
+
+def test_the_same_pool_gives_the_same_promises(one: PoolSpec, found: PoolPrediction) -> None:
+    assert predict_pool(one) == found
+
+
+def test_every_number_has_a_band_a_unit_and_a_basis_that_is_there(found: PoolPrediction) -> None:
+    known = {basis.id for basis in found.bases}
+    for name, estimate in estimates(found).items():
+        assert estimate.low < estimate.value < estimate.high, name
+        assert estimate.basis in known, name
+        assert estimate.unit == ("tokens/s" if name == "tokens_per_s" else "s")
+    for basis in found.bases:
+        assert basis.kind == "simulated"
+        assert basis.stratum == "seen configuration, physics alone"
+        assert basis.definition and basis.formula and basis.facts
+
+
+def test_percentiles_are_in_order(found: PoolPrediction) -> None:
+    assert found.ttft_p50_s.value < found.ttft_p95_s.value < found.ttft_p99_s.value
+    assert found.tpot_p50_s.value < found.tpot_p95_s.value < found.tpot_p99_s.value
+
+
+def test_a_request_alone_takes_what_the_fit_says(one: PoolSpec) -> None:
+    """Its steps, and beyond them what is fitted for the way there; half a step of waiting is in the mean, not here."""
+    engine, prompt = one.engine, 1000
+    (alone,) = Batching(engine.pace, engine.slots, engine.chunk).run([Request(0.0, prompt, 0, 50)])
+    step = OpenLoop(engine.pace, flow_of(READS, WRITES), engine.slots, engine.chunk).at_rate(0.0).decode_s
+    assert alone.ttft_s is not None
+    whole = alone.ttft_s + beyond_steps(one, 0.0)(prompt)
+    assert whole == pytest.approx(engine.pace.alone(prompt).ttft_s(step), abs=1.5 * step)
+
+
+def test_beyond_the_steps_is_never_negative_and_includes_the_gateway_once(one: PoolSpec) -> None:
+    beyond = beyond_steps(one, 8.0)
+    assert all(beyond(prompt) >= 0 for prompt in (1, 100, 10_000, 100_000))
+    slow = one._replace(engine=one.engine._replace(chunk=1 << 30))
+    assert min(peak(slow, 1.0).ttft_s) > GATEWAY_S
+
+
+def test_engines_share_the_load_and_add_their_tokens(one: PoolSpec, found: PoolPrediction) -> None:
+    four = one._replace(engines=4, load=replace(one.load, requests_per_second=32.0, concurrency=128))
+    together = predict_pool(four)
+    assert together.ttft_p95_s == found.ttft_p95_s
+    assert together.tokens_per_s.value == pytest.approx(4 * found.tokens_per_s.value)
+
+
+def test_slower_steps_are_slower_in_everything_and_a_queue_widens_the_band(one: PoolSpec) -> None:
+    fast, slow = peak(one, 1.0), peak(one, 1.5)
+    assert all(a < b for a, b in zip((*fast.ttft_s, *fast.tpot_s), (*slow.ttft_s, *slow.tpot_s), strict=True))
+    crowded = pool_on("H100-SXM-80GB", "Llama-3.1-8B-Instruct", rate=22.0)
+    assert predict_pool(crowded).ttft_p95_s.factor > 3 * one.engine.speed.first.factor
+
+
+def test_an_unknown_accelerator_is_less_sure(found: PoolPrediction) -> None:
+    other = predict_pool(pool_on("L40S", "Llama-3.1-8B-Instruct", rate=2.0))
+    assert other.tpot_p50_s.factor > 1.5
+    assert other.bases[0].stratum == "unseen accelerator"
+
+
+def test_a_host_processor_is_a_pool_too() -> None:
+    found = predict_pool(pool_on(None, "SmolLM2-135M-Instruct", rate=0.1, concurrency=1))
+    assert "a host processor each" in found.bases[0].facts[-2]
+    assert found.tpot_p50_s.low < found.tpot_p50_s.value < found.tpot_p50_s.high
+
+
+def test_windows_hold_enough_requests() -> None:
+    assert windows(15.0, 40.0) == 1
+    assert windows(1.0, 45.0) == 14
+    assert windows(0.1, 45.0) == windows(1e-9, 45.0) == MOST_WINDOWS
+
+
+def test_the_closed_loop_is_cut_where_more_would_say_nothing(one: PoolSpec) -> None:
+    assert closed_seconds(one) == one.load.closed_s
+    long = one._replace(load=replace(one.load, closed_s=1e6))
+    cut = closed_seconds(long)
+    assert cut < 1e3
+    assert closed(long) == pytest.approx(closed(one), rel=0.25)
+    many = long._replace(load=replace(long.load, concurrency=100_000))
+    step = many.engine.pace.decode(1800).step_s(256)
+    assert many.engine.slots == 256
+    assert closed_seconds(many) == pytest.approx(MOST_CLOSED / 256 * 220 * step)
