@@ -294,10 +294,46 @@ def test_machines_now_at_the_end_and_at_most(catalog: Catalog, needs_of: Read) -
     scale = by_id(chosen_of(catalog, needs_of("clinic")[0], CHOICES["clinic"]))["scale"]
     line = next(line for line in scale.lines if line.topic.startswith("letters: bought"))
     assert line.choice == "8x-node: 2 on average at first, 3 in the last month, 4 at most"
-    assert "60%" in line.why and "32 requests at once" in line.why
+    assert "60%" in line.why and "4 engines in all, 32 requests at once each" in line.why
     assert 'pool="letters"' in line.proof
     other = next(line for line in scale.lines if line.topic.startswith("xray"))
     assert other.proof == "archwright explain plan.json xray"
+
+
+def test_work_with_an_end_is_told_in_machine_hours(catalog: Catalog, needs_of: Read) -> None:
+    made = chosen_of(catalog, needs_of("startup")[0], CHOICES["startup"])
+    tone = next(fleet for fleet in made.fleets if fleet.workloads == ("tone",))
+    brief = tone._replace(machines=tuple(0.01 for _ in tone.machines))
+    scale = by_id(made._replace(fleets=(brief,)))["scale"]
+    assert scale.lines[0].choice == "4 x 8x-node while it runs, 7.3 hours in the first month, 7.3 in the last"
+    assert scale.lines[0].proof == "archwright explain plan.json tone"
+
+
+def test_machines_started_for_a_run_may_be_none(catalog: Catalog, needs_of: Read) -> None:
+    made = chosen_of(catalog, needs_of("startup")[0], CHOICES["startup"])
+    assert made.option is not None
+    once = Purchase(pool="tone", machine="8x-node", kind="spot", machines=0.01, peak=1)
+    scale = by_id(made._replace(option=replace(made.option, purchases=(once,))))["scale"]
+    assert [line.choice for line in scale.lines if line.topic == "tone: range"] == ["0 to 1 machine"]
+
+
+def test_each_site_has_its_own_spare_and_each_place_its_own_pool(catalog: Catalog, needs_of: Read) -> None:
+    made = chosen_of(catalog, needs_of("manufacturer")[0], CHOICES["manufacturer"])
+    assert made.option is not None
+    one = next(fleet for fleet in made.fleets if fleet.workloads == ("downtime",))
+    plants = tuple(
+        one._replace(where=Where("on-premises", "on-premises", f"{code} plants", code), peak=peak, busy=0.001)
+        for code, peak in (("FR", 10), ("US", 10), ("CN", 8))
+    )
+    pools = tuple(
+        replace(made.option.pools[0], name=f"downtime-{code}", workloads=("downtime",), region=code)
+        for code in ("FR", "US", "CN")
+    )
+    scale = by_id(made._replace(option=replace(made.option, pools=pools), fleets=plants))["scale"]
+    assert ["FR" in scale.lines[0].proof, "US" in scale.lines[1].proof, "CN" in scale.lines[2].proof] == [True] * 3
+    assert "under 1%" in scale.lines[0].why
+    lost = next(line for line in scale.lines if line.topic == "downtime: a machine lost")
+    assert lost.choice == "1 + 1 machines at each of 14 sites" and "50%" in lost.why
 
 
 def test_the_range_of_an_autoscaler_follows_from_what_is_bought(catalog: Catalog, needs_of: Read) -> None:
@@ -308,6 +344,9 @@ def test_the_range_of_an_autoscaler_follows_from_what_is_bought(catalog: Catalog
     assert ranges("clinic") == []
     assert [line.choice for line in ranges("startup")] == ["1 to 4 machines"]
     assert [line.choice for line in ranges("manufacturer")] == ["2 to 4 machines"]
+    assert words_of(chosen_of(catalog, needs_of("clinic")[0], CHOICES["clinic"]))["span"] == (
+        "4 machines on average in the first month, 6 in the last"
+    )
 
 
 def test_machines_that_are_all_had_anyway_have_no_range(catalog: Catalog, needs_of: Read) -> None:
@@ -364,7 +403,7 @@ def test_pools_speak_where_no_fleet_is_known(catalog: Catalog, needs_of: Read) -
     made = chosen_of(catalog, needs_of("startup")[0], CHOICES["startup"])._replace(fleets=())
     scale = by_id(made)["scale"]
     assert scale.lines[0].choice == "4 x 8x-node in us-central1"
-    assert words_of(made)["first"] == "4"
+    assert words_of(made)["span"] == "4 machines throughout"
 
 
 # --- monitoring
@@ -431,3 +470,10 @@ def test_no_product_is_named_in_the_code_of_the_sections() -> None:
     for name in (*parts, "sections", "advise", "traits", "controls"):
         text = (folder / f"{name}.py").read_text(encoding="utf-8")
         assert PRODUCTS.findall(text) == [], name
+
+
+def test_a_promise_of_availability_without_requests_names_no_load(catalog: Catalog, needs_of: Read) -> None:
+    needs, _ = needs_of("startup", lambda d: d["workloads"][2].update(slo={"availability": 0.9}))
+    scale = by_id(chosen_of(catalog, needs, CHOICES["startup"]))["scale"]
+    line = next(line for line in scale.lines if line.topic == "index: a machine lost")
+    assert "requests/s" not in line.why and line.choice == "4 + 0 machines"

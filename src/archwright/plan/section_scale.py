@@ -13,8 +13,9 @@ from archwright.contract.needs import Workload
 from archwright.contract.plan import Option, Pool, Purchase
 from archwright.plan.advise import advised
 from archwright.plan.availability import holds, spares_for
-from archwright.plan.demand import growth_of
+from archwright.plan.demand import HOURS_PER_MONTH, growth_of
 from archwright.plan.fleet import Chosen, Fleet
+from archwright.plan.traits import answers
 from archwright.plan.wording import digits, shown
 
 FOLLOWS = frozenset({"on-demand", "spot", "per-second"})
@@ -37,7 +38,8 @@ def scale_section(chosen: Chosen) -> Section:
         summary = "No option is feasible: there is nothing to scale before a limit is moved."
     else:
         tightest = headrooms(chosen, chosen.option)
-        lines = (*_machines(chosen, chosen.option), *_ranges(chosen.option), *_losses(chosen), *_limits(tightest))
+        machines, ranges = _machines(chosen, chosen.option), _ranges(chosen, chosen.option)
+        lines = (*machines, *ranges, *_losses(chosen), *_limits(tightest))
         summary = _summary(tightest)
     return Section(id="scale", title="Scale", summary=summary, lines=(*lines, *advised(chosen, "scale")))
 
@@ -50,9 +52,12 @@ def _summary(tightest: list[Headroom]) -> str:
 
 
 def _machines(chosen: Chosen, option: Option) -> Iterator[SectionLine]:
-    pools = {name: pool for pool in option.pools for name in pool.workloads}
+    answering = {one.name for one in chosen.needs.workloads if answers(one)}
     for fleet in chosen.fleets:
-        yield _fleet_line(fleet, next((pools[name] for name in fleet.workloads if name in pools), None))
+        if answering & set(fleet.workloads):
+            yield _steady_line(fleet, _pool_of(option, fleet))
+        else:
+            yield _batch_line(fleet)
     if not chosen.fleets:
         for pool in option.pools:
             yield SectionLine(
@@ -63,15 +68,36 @@ def _machines(chosen: Chosen, option: Option) -> Iterator[SectionLine]:
             )
 
 
-def _fleet_line(fleet: Fleet, pool: Pool | None) -> SectionLine:
+def _pool_of(option: Option, fleet: Fleet) -> Pool | None:
+    """The pool of a fleet's place, for workloads that have one in each."""
+    of_them = [pool for pool in option.pools if set(pool.workloads) & set(fleet.workloads)]
+    here = (pool for pool in of_them if pool.region in (fleet.where.region, fleet.where.country))
+    return next(here, of_them[0] if of_them else None)
+
+
+def _steady_line(fleet: Fleet, pool: Pool | None) -> SectionLine:
     first, last = (digits(fleet.machines[end]) for end in (0, -1))
-    slots = f"; each of {pool.replicas} replicas serves {pool.slots} requests at once" if pool is not None else ""
+    slots = f"; {pool.replicas} engines in all, {pool.slots} requests at once each" if pool is not None else ""
     return SectionLine(
         topic=f"{', '.join(fleet.workloads)}: {fleet.purchase} machines in {fleet.where.region}",
         choice=f"{fleet.machine.id}: {first} on average at first, {last} in the last month, {fleet.peak} at most",
-        why=f"the peak decides their number; they work {fleet.busy:.0%} of the time they run{slots}",
+        why=f"the peak decides their number; they work {_share(fleet.busy)} of the time they run{slots}",
         proof=_in_flight(pool) if pool is not None else f"archwright explain plan.json {fleet.workloads[0]}",
     )
+
+
+def _batch_line(fleet: Fleet) -> SectionLine:
+    first, last = (digits(fleet.machines[end] * HOURS_PER_MONTH) for end in (0, -1))
+    return SectionLine(
+        topic=f"{', '.join(fleet.workloads)}: {fleet.purchase} machines in {fleet.where.region}",
+        choice=f"{fleet.peak} x {fleet.machine.id} while it runs, {first} hours in the first month, {last} in the last",
+        why="work with an end: machines are there for the run, as many as its deadline takes",
+        proof=f"archwright explain plan.json {fleet.workloads[0]}",
+    )
+
+
+def _share(busy: float) -> str:
+    return f"{busy:.0%}" if busy >= 0.01 else "under 1%"
 
 
 def _in_flight(pool: Pool) -> str:
@@ -80,47 +106,54 @@ def _in_flight(pool: Pool) -> str:
     return query.promql()
 
 
-def _ranges(option: Option) -> Iterator[SectionLine]:
+def _ranges(chosen: Chosen, option: Option) -> Iterator[SectionLine]:
     """What an autoscaler is set to: the machines that are had anyway, and the most at the peak."""
+    batch = {one.name for one in chosen.needs.workloads if not answers(one)}
     by_pool: dict[str, list[Purchase]] = defaultdict(list)
     for purchase in option.purchases:
         by_pool[purchase.pool].append(purchase)
     for pool, bought in by_pool.items():
-        low = sum(purchase.peak for purchase in bought if purchase.kind not in FOLLOWS)
+        had = sum(purchase.peak for purchase in bought if purchase.kind not in FOLLOWS)
+        low = had if pool in batch else max(had, 1)
         high = sum(purchase.peak for purchase in bought)
         if low == high:
             continue
         ways = ", ".join(f"{digits(p.machines)} {p.kind} on average, {p.peak} at peak" for p in bought)
         yield SectionLine(
             topic=f"{pool}: range",
-            choice=f"{max(low, 1)} to {high} machines",
+            choice=f"{low} to {high} {'machine' if high == 1 else 'machines'}",
             why=f"{ways}; the provider's autoscaler keeps this range, this release starts no machines itself",
-            alternative=f"{high} machines all the time",
-            why_not="paid at night and at weekends for the peak of the day",
+            alternative=f"{high} all the time",
+            why_not="paid in every hour for the busiest one",
         )
 
 
 def _losses(chosen: Chosen) -> Iterator[SectionLine]:
-    months = chosen.needs.budget.horizon_months
     for workload in chosen.needs.workloads:
-        target = workload.slo.availability
-        peak = sum(fleet.peak for fleet in chosen.fleets if workload.name in fleet.workloads)
-        if target is None or peak == 0:
-            continue
-        needed = max((n for n in range(1, peak + 1) if n + spares_for(n, target) <= peak), default=peak)
-        spares = peak - needed
-        yield SectionLine(
-            topic=f"{workload.name}: a machine lost",
-            choice=f"{needed} + {spares} machines",
-            why=(
-                f"{target:.6g} of the time is asked for; with {spares} spare the machines hold "
-                f"{holds(needed, spares):.6g} if they fail independently. With one of {peak} down "
-                f"{(peak - 1) / peak:.0%} of the machines go on{_beyond(workload, peak / needed, months)}"
-            ),
-            proof=f"archwright explain plan.json {workload.name}",
-            alternative="no spare",
-            why_not=f"holds {holds(needed, 0):.6g} of the time",
-        )
+        machines = sum(fleet.peak for fleet in chosen.fleets if workload.name in fleet.workloads)
+        if workload.slo.availability is not None and machines:
+            yield _loss(chosen, workload, workload.slo.availability, machines)
+
+
+def _loss(chosen: Chosen, workload: Workload, target: float, machines: int) -> SectionLine:
+    """Machines at a site stand in for each other, those of another site do not."""
+    sites = max(1, sum(chosen.needs.sites[name].count for name in workload.sites))
+    peak = max(1, machines // sites)
+    needed = max((n for n in range(1, peak + 1) if n + spares_for(n, target) <= peak), default=peak)
+    spares = peak - needed
+    at = f" at each of {sites} sites" if workload.sites else ""
+    return SectionLine(
+        topic=f"{workload.name}: a machine lost",
+        choice=f"{needed} + {spares} machines{at}",
+        why=(
+            f"{target:.6g} of the time is asked for; with {spares} spare the machines hold {holds(needed, spares):.6g} "
+            f"if they fail independently. With one of {peak} down {(peak - 1) / peak:.0%} of the machines go on"
+            f"{_beyond(workload, peak / needed, chosen.needs.budget.horizon_months)}"
+        ),
+        proof=f"archwright explain plan.json {workload.name}",
+        alternative="no spare",
+        why_not=f"holds {holds(needed, 0):.6g} of the time",
+    )
 
 
 def _beyond(workload: Workload, times: float, months: int) -> str:

@@ -82,13 +82,13 @@ def _of_needs(needs: Needs) -> Iterator[tuple[str, bool]]:
     yield "image", "image-classification" in kinds
     yield "tabular", bool(kinds & {"tabular-prediction", "forecast"})
     yield "classifier", bool(kinds & {"image-classification", "tabular-prediction", "forecast"})
-    yield "serving", any(_answers(workload) for workload in needs.workloads)
+    yield "serving", any(answers(workload) for workload in needs.workloads)
     yield "training", bool(kinds & {"finetune", "pretrain"})
     yield "finetune", "finetune" in kinds
     yield "lora", any(workload.method == "lora" for workload in needs.workloads)
     yield "pretrain", "pretrain" in kinds
     yield "data", "data-processing" in kinds
-    yield "batch", any(not _answers(workload) for workload in needs.workloads)
+    yield "batch", any(not answers(workload) for workload in needs.workloads)
     yield "sites", any(workload.sites for workload in needs.workloads)
     yield "spares", any(workload.slo.availability is not None for workload in needs.workloads)
     yield "grows", any(w.traffic is not None and w.traffic.growth_per_year > 0 for w in needs.workloads)
@@ -104,8 +104,8 @@ def _of_needs(needs: Needs) -> Iterator[tuple[str, bool]]:
     yield "monitoring-kept", any(kept.kind == "monitoring" for kept in needs.existing)
 
 
-def _answers(workload: Workload) -> bool:
-    """Refreshes of an index have a kind that serves, but no requests."""
+def answers(workload: Workload) -> bool:
+    """It answers requests as they come. Refreshes of an index have a kind that serves, but no requests."""
     rated = workload.traffic is not None and workload.traffic.requests_per_second is not None
     return workload.kind in SERVING_KINDS and rated
 
@@ -170,7 +170,9 @@ def _counts(chosen: Chosen) -> dict[str, str]:
     last = sum(fleet.machines[-1] for fleet in chosen.fleets)
     if not chosen.fleets and chosen.option is not None:
         first = last = sum(pool.replicas for pool in chosen.option.pools)
-    return {"first": digits(first), "last": digits(last)}
+    if first == last:
+        return {"span": f"{digits(first)} {'machine' if first == 1 else 'machines'} throughout"}
+    return {"span": f"{digits(first)} machines on average in the first month, {digits(last)} in the last"}
 
 
 def _needs_words(needs: Needs) -> dict[str, str]:
@@ -185,22 +187,25 @@ def _needs_words(needs: Needs) -> dict[str, str]:
         "engineers": "an unstated number of" if staff is None else digits(staff),
         "goals": _listed(goal.text for goal in needs.goals),
         "workloads": _listed(f"{w.name} ({w.kind})" for w in needs.workloads),
-        "loads": _listed(_load(workload) for workload in needs.workloads if _answers(workload)),
+        "loads": _listed(_load(workload) for workload in needs.workloads if answers(workload)),
         "limits": _listed(limit for workload in needs.workloads for limit in limits_of(workload)),
         "trained": _listed(trained),
         "growth": _listed(_growth(needs.workloads)),
         "stored": f"{digits(stored)} GiB",
         "datasets": _listed(f"{d.name} ({d.sensitivity}, {digits(d.size_gib)} GiB)" for d in needs.data),
         "classes": _listed(sorted(classes)),
-        "kept_for": _listed(
-            f"{d.name} {digits(d.retention_months)} months" for d in needs.data if d.retention_months is not None
-        ),
+        "kept_for": _kept_for(needs),
         "places": _listed(places_of(needs)),
         "regulations": _listed(needs.regulations),
         "sites": _listed(f"{group.count} {name}" for name, group in needs.sites.items()),
         "horizon": f"{needs.budget.horizon_months} months",
         "existing": _listed(f"{kept.product} ({kept.kind})" for kept in needs.existing),
     }
+
+
+def _kept_for(needs: Needs) -> str:
+    stated = [f"{d.name} {digits(d.retention_months)} months" for d in needs.data if d.retention_months is not None]
+    return _listed(stated) if stated else "as long as the needs do not say"
 
 
 def _people(employees: int | None) -> str:
