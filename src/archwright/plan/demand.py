@@ -59,6 +59,15 @@ class Demand(NamedTuple):
     def mean_growth(self) -> float:
         return sum(self.growth) / len(self.growth)
 
+    def part(self, share: float) -> Demand:
+        """A share of the load, wherever it is served."""
+        return self._replace(
+            mean=self.mean * share,
+            peak=self.peak * share,
+            requests_per_month=self.requests_per_month * share,
+            levels=tuple(level._replace(rate=level.rate * share) for level in self.levels),
+        )
+
     @property
     def context_tokens(self) -> int:
         """Room for the 95th percentile of prompt and answer together."""

@@ -22,7 +22,7 @@ from archwright.plan.demand import Demand, Level
 from archwright.plan.fleet import Where
 from archwright.plan.money import Draft
 from archwright.plan.optimise import Choice, Limits, Program, Solution
-from archwright.plan.own import House, Way, broken, steady_choice
+from archwright.plan.own import House, Way, broken, shared, steady_choice
 from archwright.plan.parts import Part, Writer, joined
 from archwright.plan.rented import Pick, Renter
 from archwright.plan.residency import bounds_of, country_inside, in_words
@@ -86,6 +86,9 @@ class HousePlanner:
         draft = draft._replace(misses=tuple(dict.fromkeys(misses)), notes=(*notes, *self._house.notes))
         if misses:
             return self._world.assembler.built(draft, self._sites, (), whole=False)
+        if draft.placement == "hybrid" and not any(way.choice.outside for way in ways):
+            nothing = Miss(constraint="hybrid", value="no work that may leave the house", limit=draft.provider)
+            draft = draft._replace(misses=(nothing,))
         return self._within(draft, tuple(ways))
 
     def _within(self, draft: Draft, ways: tuple[Way, ...]) -> Built:
@@ -113,20 +116,29 @@ class HousePlanner:
     def _solve(self, ways: tuple[Way, ...], limits: Limits) -> Solution | None:
         follows = {task.name: task.follows for task in self._inside if task.follows is not None}
         choices, kinds = tuple(way.choice for way in ways), tuple(stock.kind for stock in self._house.stocks)
-        return Program(choices, kinds, follows).solve(limits)
+        program = Program(choices, kinds, follows)
+        if any(choice.outside for choice in choices):
+            program.leave_house()
+        return program.solve(limits)
 
     def _built(self, draft: Draft, ways: tuple[Way, ...], solution: Solution) -> Built:
+        taken = [shared(ways[one.choice], one.share) for one in sorted(solution.taken, key=lambda one: -one.share)]
+        first = dict[str, str]()
+        for index, way in enumerate(taken):
+            if (
+                way.choice.machine is not None
+                and first.setdefault(way.task.name, way.choice.machine) != way.choice.machine
+            ):
+                taken[index] = way._replace(suffix=f"-{way.choice.machine}")
         world, months = self._world, self._world.needs.budget.horizon_months
-        taken = tuple(ways[index] for index in solution.taken)
-        home = world.settler.part(self._house.stocks, taken, months, draft.name)
+        home = world.settler.part(self._house.stocks, tuple(taken), months, draft.name)
         rented = [
             world.writer.rented(way.pick, "-burst" if way.bursts else "") for way in taken if way.pick is not None
         ]
         part = joined([home, *rented, self._sites])
         regions = sorted({way.pick.host.where.region for way in taken if way.pick is not None})
-        draft = draft._replace(regions=(*draft.regions, *regions))
-        if draft.placement == "hybrid" and not rented:
-            draft = draft._replace(notes=(*draft.notes, f"nothing that may go to {draft.provider} costs less there"))
+        idle = self._house.idle(part.fleets)
+        draft = draft._replace(regions=(*draft.regions, *regions), notes=(*draft.notes, *idle))
         where: tuple[Where, ...] = (self._house.where,)
         return world.assembler.built(draft, part, where, whole=True)
 
@@ -150,7 +162,7 @@ class HousePlanner:
                 excess = (float(miss.value or 0) - float(miss.limit or 0)) * MARGIN
                 limits = limits._replace(**{miss.constraint: (getattr(limits, miss.constraint) or 0.0) - excess})
         if budget.per_month is not None and (over := monthly_usd(terms) - budget.per_month * usd) > 0:
-            counted = sum(ways[index].choice.usd_per_month for index in solution.taken)
+            counted = sum(ways[one.choice].choice.usd_per_month for one in solution.taken)
             stocks = zip(self._house.stocks, solution.machines, strict=True)
             counted += sum(stock.kind.usd_per_month * count for stock, count in stocks)
             limits = limits._replace(usd_per_month=min(counted, limits.usd_per_month or counted) - over * MARGIN)
@@ -194,19 +206,20 @@ class HousePlanner:
         if above is None:
             return
         for way in self._at_home(task):
-            if way.steady is None or way.choice.kind is None or broken(way):
+            if way.steady is None or way.choice.machine is None or broken(way):
                 continue
             name = f"{task.name}-above-mean"
             pick = self._world.renter.best(provider, task._replace(name=name, demand=above), (way.model,))
             if pick is not None and not pick.misses:
-                kept = steady_choice(task.name, demand, way.model, way.steady, way.choice.kind, bursts=True)
+                kept = steady_choice(task.name, demand, way.model, way.steady, way.choice.machine, bursts=True)
                 paid = self._paid(pick)
                 choice = kept._replace(usd=pick.usd, usd_per_month=paid)
                 yield way._replace(choice=choice, pick=pick, bursts=True)
 
     def _rented(self, task: Task, pick: Pick) -> Way:
         model = pick.model.id if pick.model is not None else ""
-        return Way(Choice(task.name, model, None, pick.usd, self._paid(pick)), task, pick.model, pick=pick)
+        choice = Choice(task.name, model, None, pick.usd, self._paid(pick), outside=True)
+        return Way(choice, task, pick.model, pick=pick)
 
     def _paid(self, pick: Pick) -> float:
         return pick.usd / self._world.needs.budget.horizon_months

@@ -18,7 +18,7 @@ from archwright.errors import CatalogError
 from archwright.plan.availability import spares_for
 from archwright.plan.candidates import Host, Hosts, Sizer, Task
 from archwright.plan.demand import HOURS_PER_MONTH, Demand, Job
-from archwright.plan.fleet import Where
+from archwright.plan.fleet import Fleet, Where
 from archwright.plan.optimise import Choice, Kind
 from archwright.plan.rented import ROUNDING, Pick, machine_hours, machines_for, width_for
 from archwright.sizing.machine import Batch, Steady
@@ -32,18 +32,16 @@ MEAN_DRAW = 0.6
 
 
 class Stock(NamedTuple):
-    """A machine type of the house; `most` of them, None when they are bought."""
+    """Machines of one type, bought or owned."""
 
     host: Host
     purchase: PurchaseKind
     kind: Kind
-    most: int | None = None
-    age_months: float = 0.0
 
 
 class Way(NamedTuple):
-    """A choice of the program, and what it stands for. `part` is the share of the load that stays in the house;
-    `pick` the rented machines of the rest.
+    """A choice of the program, and what it stands for. `pick`: rented machines; with `bursts` those of the load above
+    the mean. `suffix` sets a second pool of the same workload apart.
     """
 
     choice: Choice
@@ -54,6 +52,17 @@ class Way(NamedTuple):
     width: int = 0
     pick: Pick | None = None
     bursts: bool = False
+    suffix: str = ""
+
+
+def shared(way: Way, share: float) -> Way:
+    """The way, for a part of its task's load."""
+    demand, steady, machine = way.task.demand, way.steady, way.choice.machine
+    if share > 1 - ROUNDING or demand is None or steady is None or machine is None:
+        return way
+    part = demand.part(share)
+    choice = steady_choice(way.task.name, part, way.model, steady, machine)
+    return way._replace(task=way.task._replace(demand=part), choice=choice)
 
 
 class House:
@@ -83,7 +92,7 @@ class House:
 
     def _bought(self) -> Iterable[Stock]:
         for host in self._hosts:
-            yield Stock(host, "bought", self._kind(host, bought=True, most=None))
+            yield Stock(host, "bought", self._kind(host, None, None))
 
     def _owned(self) -> Iterable[Stock]:
         for owned in self._needs.placement.owned:
@@ -91,7 +100,12 @@ class House:
             if host is None:
                 self.notes.append(f"{owned.count} x {owned.machine}: no row of a bought machine is like it; left out")
                 continue
-            yield Stock(host, "owned", self._kind(host, bought=False, most=owned.count), owned.count, owned.age_months)
+            yield Stock(host, "owned", self._kind(host, owned.age_months, owned.count))
+
+    def _life(self, host: Host) -> float:
+        """Months."""
+        name = "life.server" if host.machine.accelerator is None else "life.gpu"
+        return self._catalog.part(name).value * MONTHS_PER_YEAR
 
     def _known(self, owned: OwnedMachine) -> Host | None:
         try:
@@ -101,48 +115,65 @@ class House:
         wanted = (device.id, count)
         return next((host for host in self._hosts if _holds(host) == wanted), None)
 
-    def _kind(self, host: Host, *, bought: bool, most: int | None) -> Kind:
+    def _kind(self, host: Host, age: float | None, most: int | None) -> Kind:
+        """`age` in months, None for one that is bought. Renewed at the end of its life and sold at the end, as the
+        option will pay for it (renewal.py).
+        """
         node, months = host.node, self._needs.budget.horizon_months
         if node is None:
             raise ValueError(f"{host.machine.id}: a machine of the house has a row of its own")
         kw = node.power_w / 1000 * self.pue
         energy = kw * MEAN_DRAW * HOURS_PER_MONTH * self.usd_per_kwh
         support = node.price_usd * self._catalog.part("support").value / MONTHS_PER_YEAR
-        life = self._catalog.part("life.gpu" if node.accelerator else "life.server").value * MONTHS_PER_YEAR
-        price = node.price_usd if bought else 0.0
-        renewals = node.price_usd * (math.ceil(months / life) - 1)
+        life, residual = self._life(host), self._catalog.part("residual").value
+        first = 0.0 if age is None else max(0.0, life - age)
+        purchases = max(0, math.ceil((months - first) / life))
+        last = first + (purchases - 1) * life
+        worth = residual ** ((months - last) / life) if purchases else 0.0
         monthly = energy + support
-        return Kind(price + renewals + monthly * months, monthly, price, kw, node.rack_units, most)
+        whole = node.price_usd * (purchases - worth) + monthly * months
+        capex = node.price_usd if age is None else 0.0
+        return Kind(node.id, whole, monthly, capex, kw, node.rack_units, most)
+
+    def idle(self, fleets: tuple[Fleet, ...]) -> tuple[str, ...]:
+        """What is said of owned machines that are left out."""
+        used = {fleet.machine.id: fleet.peak for fleet in fleets if fleet.purchase == "owned"}
+        return tuple(
+            f"{left} of {stock.kind.most} owned {stock.host.machine.id} have no work: one costs "
+            f"{stock.kind.usd:,.0f} USD over the horizon for support, energy and renewal, more than others for the same"
+            for stock in self.stocks
+            if stock.purchase == "owned" and (left := (stock.kind.most or 0) - used.get(stock.host.machine.id, 0)) > 0
+        )
 
     def ways(self, task: Task, models: tuple[ModelSpec | None, ...], *, followed: bool) -> list[Way]:
         """Every way to do the task in the house; those that keep all limits, when there are any."""
         found = [
             way
-            for index, stock in enumerate(self.stocks)
+            for host in self._hosts
             for way in (
-                self._steady_ways(task, models, index, stock)
-                if task.demand is not None
-                else self._job_ways(task, models, index, stock)
+                self._steady_ways(task, models, host) if task.demand is not None else self._job_ways(task, models, host)
             )
         ]
         kept = [way for way in found if not broken(way)] or found
-        return kept if followed else _strongest(kept)
+        # Where a load may be shared among types, all of it has one model: the strongest of each type is not enough.
+        owns = any(stock.purchase == "owned" for stock in self.stocks)
+        return kept if followed or (owns and task.demand is not None) else _strongest(kept)
 
-    def _steady_ways(self, task: Task, models: tuple[ModelSpec | None, ...], index: int, stock: Stock) -> Iterable[Way]:
+    def _steady_ways(self, task: Task, models: tuple[ModelSpec | None, ...], host: Host) -> Iterable[Way]:
         for model in models:
             demand = task.demand
-            steady = self._sizer.steady(demand, model, stock.host.machine) if demand is not None else None
+            steady = self._sizer.steady(demand, model, host.machine) if demand is not None else None
             if demand is not None and steady is not None and steady.requests_per_s.value > 0:
-                yield Way(steady_choice(task.name, demand, model, steady, index), task, model, steady)
+                yield Way(steady_choice(task.name, demand, model, steady, host.machine.id), task, model, steady)
 
-    def _job_ways(self, task: Task, models: tuple[ModelSpec | None, ...], index: int, stock: Stock) -> Iterable[Way]:
+    def _job_ways(self, task: Task, models: tuple[ModelSpec | None, ...], host: Host) -> Iterable[Way]:
         for model in models:
             job = task.job
-            batch = self._sizer.batch(job, model, stock.host.machine) if job is not None else None
+            batch = self._sizer.batch(job, model, host.machine) if job is not None else None
             if job is not None and batch is not None:
                 width, _ = width_for(batch, job)
                 hours = max(machine_hours(batch, job, width))
-                choice = Choice(task.name, _named(model), index, width=float(width), hours=hours)
+                choice = Choice(task.name, _named(model), host.machine.id, width=float(width), hours=hours)
                 yield Way(choice, task, model, None, batch, width)
 
 
@@ -152,7 +183,7 @@ def _holds(host: Host) -> tuple[str | None, int]:
 
 
 def steady_choice(
-    task: str, demand: Demand, model: ModelSpec | None, steady: Steady, index: int, *, bursts: bool = False
+    task: str, demand: Demand, model: ModelSpec | None, steady: Steady, machine: str, *, bursts: bool = False
 ) -> Choice:
     """What the busiest month takes; with `bursts` only up to the mean, the peak being served elsewhere."""
     growth = max(demand.growth)
@@ -163,16 +194,19 @@ def steady_choice(
     return Choice(
         task,
         _named(model),
-        index,
+        machine,
         peak=taken[0],
         mean=taken[1],
         hours=sum(level.hours * part for level, part in zip(demand.levels, taken, strict=True)),
         spares=spares_for(needed, demand.workload.slo.availability),
+        outside=bursts,
     )
 
 
 def part_of(rate: float, steady: Steady) -> float:
     """Machines that `rate` takes: whole engines where accelerators run them, else parts of a host processor."""
+    if rate <= 0:
+        return 0.0
     share = rate / steady.requests_per_s.value
     if steady.devices:
         return max(1, math.ceil(share * steady.engines - ROUNDING)) / steady.engines
@@ -194,11 +228,11 @@ def _named(model: ModelSpec | None) -> str:
 
 def _strongest(ways: list[Way]) -> list[Way]:
     """Of each machine type the model that takes the least of it: nothing else tells them apart in the house."""
-    best: dict[int | None, Way] = {}
+    best: dict[str | None, Way] = {}
     for way in ways:
-        known = best.get(way.choice.kind)
+        known = best.get(way.choice.machine)
         if known is None or _load(way) < _load(known):
-            best[way.choice.kind] = way
+            best[way.choice.machine] = way
     return list(best.values())
 
 

@@ -24,7 +24,8 @@ from archwright.sizing.machine import Batch, Steady
 
 # Assumed: getting a machine, its image and the data takes this long at the start of each run, and is paid for.
 START_H = 0.25
-ROUNDING = 1e-9
+# What the optimisation leaves of a whole number.
+ROUNDING = 1e-6
 
 
 class Pick(NamedTuple):

@@ -37,54 +37,82 @@ class Settler:
         self._catalog, self._ledger, self._writer = catalog, ledger, writer
 
     def part(self, stocks: tuple[Stock, ...], ways: tuple[Way, ...], months: int, place: str) -> Part:
-        """`place` sets facts of one option apart from those of another."""
+        """`place` sets facts of one option apart from those of another. Of one type, stocks that are there already are
+        used first.
+        """
         held = []
-        for index, stock in enumerate(stocks):
-            mine = tuple(way for way in ways if way.choice.kind == index)
+        for machine in dict.fromkeys(stock.kind.machine for stock in stocks):
+            mine = tuple(way for way in ways if way.choice.machine == machine)
             if mine:
-                held.append(self._stock(stock, mine, months, place))
+                had = sorted((s for s in stocks if s.kind.machine == machine), key=lambda s: s.kind.most is None)
+                counts = counts_of(mine, months)
+                held.append(self._type(had, mine, counts, place))
         return joined(held)
 
-    def _stock(self, stock: Stock, ways: tuple[Way, ...], months: int, place: str) -> Part:
-        counts, spares = counts_of(ways, months), max(way.choice.spares for way in ways)
-        terms = self._bought(stock, ways, counts, place) if stock.purchase == "bought" else ()
-        fleet = _fleet(stock, ways, counts)
-        each = [self._way(stock, way, (counts[-1], spares)) for way in ways]
-        return joined([Part(terms=terms, fleets=(fleet,)), *each])
+    def _type(self, stocks: list[Stock], ways: tuple[Way, ...], counts: tuple[int, ...], place: str) -> Part:
+        held, left, spares = list[Part](), counts, max(way.choice.spares for way in ways)
+        purchases = list[tuple[Stock, tuple[int, ...]]]()
+        for stock in stocks:
+            taken = tuple(count if stock.kind.most is None else min(count, stock.kind.most) for count in left)
+            left = tuple(count - here for count, here in zip(left, taken, strict=True))
+            if any(taken):
+                purchases.append((stock, taken))
+                held.append(self._stock(stock, ways, (taken, counts), place))
+        return joined([*held, *(self._way(purchases, way, spares) for way in ways)])
 
-    def _way(self, stock: Stock, way: Way, counts: tuple[int, int]) -> Part:
-        task, (machines, spares) = way.task, counts
-        bought = Purchase(
-            pool=task.name, machine=stock.host.machine.id, kind=stock.purchase, machines=float(machines), peak=machines
+    def _stock(
+        self, stock: Stock, ways: tuple[Way, ...], counts: tuple[tuple[int, ...], tuple[int, ...]], place: str
+    ) -> Part:
+        """`counts`: machines of this stock, and of the whole type."""
+        mine, whole = counts
+        terms = self._bought(stock, ways, mine, (place, whole[-1] - mine[-1])) if stock.purchase == "bought" else ()
+        return Part(terms=terms, fleets=(_fleet(stock, ways, mine, whole),))
+
+    def _way(self, stocks: list[tuple[Stock, tuple[int, ...]]], way: Way, spares: int) -> Part:
+        task = way.task
+        bought = tuple(
+            Purchase(
+                pool=f"{task.name}{way.suffix}",
+                machine=stock.host.machine.id,
+                kind=stock.purchase,
+                machines=sum(counts) / len(counts),
+                peak=max(counts),
+            )
+            for stock, counts in stocks
         )
         models = {task.workload.name: way.model.id} if way.model is not None else {}
         notes = licence_note(way.model) if way.model is not None else ()
         steady, demand = way.steady, task.demand
         if steady is None or demand is None:
-            return Part(purchases=(bought,), models=models, misses=_job_misses(way), notes=notes)
-        misses, said = list(steady.misses), list(notes)
+            return Part(purchases=bought, models=models, misses=_job_misses(way), notes=notes)
+        misses, said, host = list(steady.misses), list(notes), stocks[0][0].host
         needed = max(1, math.ceil(way.choice.peak - ROUNDING))
         low = holds(needed, spares, ONE_MACHINE_LOW)
         judge_availability(task.workload.name, holds(needed, spares), task.workload.slo, misses, said, low=low)
         engines = max(steady.engines, 1)
-        replicas = max(1, math.ceil(way.choice.peak * engines - ROUNDING)) + spares * min(engines, needed * engines)
+        replicas = max(1, math.ceil(way.choice.peak * engines - ROUNDING)) + spares * engines
+        pool = self._writer.pool(task, host, steady, replicas, way.suffix)
         return Part(
-            pools=(self._writer.pool(task, stock.host, steady, replicas),),
-            purchases=(bought,),
+            pools=(pool,),
+            purchases=bought,
             models=models,
-            serving=serving_of(task, stock.host, steady, way.model, needed),
+            serving=serving_of(task, host, steady, way.model, needed) if not way.suffix else (),
             misses=tuple(misses),
             notes=tuple(said),
         )
 
-    def _bought(self, stock: Stock, ways: tuple[Way, ...], counts: tuple[int, ...], place: str) -> tuple[Term, ...]:
-        node = stock.host.node
+    def _bought(
+        self, stock: Stock, ways: tuple[Way, ...], counts: tuple[int, ...], where: tuple[str, int]
+    ) -> tuple[Term, ...]:
+        """`where`: the place, and the machines that are there already."""
+        node, (place, there) = stock.host.node, where
         if node is None:
             return ()
         price = self.price(node)
         before = (0, *counts[:-1])
         flow = tuple(price.value * (now - then) for now, then in zip(counts, before, strict=True))
-        drivers = (self._ledger.drive(price), self._ledger.drive(self._counted(node, ways, counts, place)))
+        number = self._counted(node, ways, counts, (place, there))
+        drivers = (self._ledger.drive(price), self._ledger.drive(number))
         return (Term(f"{node.id}, bought for {place}", "purchase", flow, drivers, once=True),)
 
     def price(self, node: Node) -> Estimate:
@@ -101,19 +129,20 @@ class Settler:
         low, high = min(aged.low, node.price_low_usd), max(aged.high, node.price_high_usd)
         return Estimate(value=node.price_usd, low=low, high=high, unit=USD, basis=basis)
 
-    def _counted(self, node: Node, ways: tuple[Way, ...], counts: tuple[int, ...], place: str) -> Estimate:
+    def _counted(self, node: Node, ways: tuple[Way, ...], counts: tuple[int, ...], where: tuple[str, int]) -> Estimate:
+        place, there = where
         facts = [name for way in ways for name in self._facts(way)]
         basis = self._ledger.basis(
             f"machines.{place}.{node.id}",
             "formula",
-            "machines of this type at the end of the horizon, spares included",
+            "machines of this type that are bought by the end of the horizon, spares included",
             formula="what workloads take of machines in the busiest hour, summed, rounded up, and spares they share",
             facts=tuple(dict.fromkeys(facts)),
         )
         value, months = counts[-1], len(counts)
-        fast = counts_of(ways, months, lambda carried: carried.high)[-1]
-        slow = counts_of(ways, months, lambda carried: max(carried.low, carried.value * 1e-3))[-1]
-        return Estimate(value=value, low=min(fast, value), high=max(slow, value), unit="machines", basis=basis)
+        fast = counts_of(ways, months, lambda carried: carried.high)[-1] - there
+        slow = counts_of(ways, months, lambda carried: max(carried.low, carried.value * 1e-3))[-1] - there
+        return Estimate(value=value, low=max(0, min(fast, value)), high=max(slow, value), unit="machines", basis=basis)
 
     def _facts(self, way: Way) -> tuple[str, ...]:
         sized: Steady | Batch | None = way.steady or way.batch
@@ -126,7 +155,7 @@ class Settler:
 
 
 def counts_of(ways: tuple[Way, ...], months: int, pace: Pace = lambda carried: carried.value) -> tuple[int, ...]:
-    """Machines of one kind, month by month. `pace` says which end of a band of requests/s counts."""
+    """Machines of one type, month by month. `pace` says which end of a band of requests/s counts."""
     spares = max(way.choice.spares for way in ways)
     monthly = [max(1, math.ceil(_taken(ways, month, pace) - ROUNDING)) + spares for month in range(months)]
     yearly = [max(monthly[year : year + MONTHS_PER_YEAR]) for year in range(0, months, MONTHS_PER_YEAR)]
@@ -166,10 +195,12 @@ def _job_misses(way: Way) -> tuple[Miss, ...]:
     return (*batch.misses, *width_for(batch, job)[1]) if batch is not None and job is not None else ()
 
 
-def _fleet(stock: Stock, ways: tuple[Way, ...], counts: tuple[int, ...]) -> Fleet:
-    """`busy` is the work done against the machines there; `busy_w` weighs each workload's draw by its work."""
+def _fleet(stock: Stock, ways: tuple[Way, ...], counts: tuple[int, ...], whole: tuple[int, ...]) -> Fleet:
+    """`busy` is the work done against the machines there, of the `whole` type; `busy_w` weighs each workload's draw by
+    its work.
+    """
     work = [(_busy(way), _watts(way)) for way in ways]
-    total, there = sum(share for share, _ in work), sum(counts) / len(counts)
+    total, there = sum(share for share, _ in work), sum(whole) / len(whole)
     return Fleet(
         where=stock.host.where,
         machine=stock.host.machine,

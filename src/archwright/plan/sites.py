@@ -14,7 +14,6 @@ from archwright.contract.needs import Needs, SiteGroup
 from archwright.contract.plan import Miss
 from archwright.contract.record import replace
 from archwright.plan.candidates import Hosts, Sizer, Task
-from archwright.plan.demand import Demand
 from archwright.plan.fleet import Where
 from archwright.plan.optimise import Kind
 from archwright.plan.own import Stock, Way, broken, steady_choice
@@ -97,7 +96,7 @@ class Sites:
             Stock(
                 host,
                 "bought",
-                Kind(host.node.price_usd, 0.0, host.node.price_usd, host.node.power_w / WATTS * pue, 0.0),
+                Kind(host.node.id, host.node.price_usd, 0.0, host.node.price_usd, host.node.power_w / WATTS * pue, 0.0),
             )
             for host in Hosts(self._needs, self._catalog).bought(where)
             if host.node is not None
@@ -111,23 +110,15 @@ class Sites:
         for model in task.models:
             steady = self._sizer.steady(demand, model, stock.host.machine)
             if steady is not None and steady.requests_per_s.value > 0:
-                found.append(Way(steady_choice(task.name, demand, model, steady, 0), task, model, steady))
+                found.append(
+                    Way(steady_choice(task.name, demand, model, steady, stock.kind.machine), task, model, steady)
+                )
         return found
 
 
 def _shared(task: Task, sites: int) -> Task:
     """The task as one site sees it."""
-    demand = task.demand
-    if demand is None:
-        return task
-    levels = tuple(level._replace(rate=level.rate / sites) for level in demand.levels)
-    one: Demand = demand._replace(
-        mean=demand.mean / sites,
-        peak=demand.peak / sites,
-        requests_per_month=demand.requests_per_month / sites,
-        levels=levels,
-    )
-    return task._replace(demand=one)
+    return task._replace(demand=task.demand.part(1 / sites)) if task.demand is not None else task
 
 
 def _times(part: Part, one: Spread) -> Part:
