@@ -69,7 +69,7 @@ def plan(null_plan: Plan) -> Plan:
         Control(id=name, demanded_by="archwright", demand="d", feature="f", evidence="e", status="built-in")
         for name in ("platform.access-keys", "needs.residency", "platform.audit", "platform.tls")
     )
-    promised = control_promises(controls, ledger)
+    promised = control_promises(controls, null_plan.options[0], ledger)
     return replace(null_plan, controls=controls, predictions=promised, bases=ledger.bases(promised))
 
 
@@ -83,6 +83,11 @@ def test_what_is_promised_is_what_can_be_asked(plan: Plan) -> None:
     assert {prediction.query.labels["control"] for prediction in plan.predictions} == set(CHECKS)
     assert {prediction.estimate.basis for prediction in plan.predictions} == {basis.id for basis in plan.bases}
     assert all(prediction.estimate.low == prediction.estimate.high == 1.0 for prediction in plan.predictions)
+
+
+def test_nothing_is_promised_where_no_platform_of_ours_is_brought_up(plan: Plan) -> None:
+    away = replace(plan.options[0], placement="cloud")
+    assert control_promises(plan.controls, away, Ledger()) == control_promises(plan.controls, None, Ledger()) == ()
 
 
 def test_every_guarded_route_is_asked_without_a_key(plan: Plan, gateway: str, store: Store) -> None:

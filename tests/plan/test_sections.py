@@ -18,7 +18,7 @@ from archwright.contract.decision import Section, SectionLine
 from archwright.contract.estimate import Estimate, exact, within_factor
 from archwright.contract.metrics import METRICS
 from archwright.contract.needs import Needs, NeedsSource, Placement
-from archwright.contract.plan import Launch, Option, Pool, Purchase, PurchaseKind
+from archwright.contract.plan import Launch, Option, Plan, Pool, Purchase, PurchaseKind
 from archwright.contract.record import replace
 from archwright.plan import sections
 from archwright.plan.advise import FIGURES
@@ -477,3 +477,19 @@ def test_a_promise_of_availability_without_requests_names_no_load(catalog: Catal
     scale = by_id(chosen_of(catalog, needs, CHOICES["startup"]))["scale"]
     line = next(line for line in scale.lines if line.topic == "index: a machine lost")
     assert "requests/s" not in line.why and line.choice == "4 + 0 machines"
+
+
+# --- the four examples as the planner plans them
+
+
+@pytest.mark.parametrize("name", CHOICES)
+def test_the_examples_say_everything_with_a_basis(name: str, plan_of: Callable[..., Plan], needs_of: Read) -> None:
+    plan = plan_of(name)
+    assert [section.id for section in plan.sections] == ORDER
+    bases, laws = {basis.id for basis in plan.bases}, needs_of(name)[0].regulations
+    for section in plan.sections:
+        assert section.lines and section.summary
+        for line in section.lines:
+            assert line.choice and line.why, line.topic
+            assert {clause.partition(" ")[0] for clause in line.demanded_by} <= set(laws)
+            assert line.estimate is None or line.estimate.basis in bases, line.topic

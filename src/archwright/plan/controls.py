@@ -17,7 +17,8 @@ from archwright.catalog.facts import Catalog
 from archwright.catalog.guidance import features
 from archwright.contract.estimate import exact
 from archwright.contract.evidence import Control, Prediction, Query
-from archwright.contract.needs import Needs
+from archwright.contract.needs import Needs, Placement
+from archwright.contract.plan import Option
 from archwright.plan.ledger import Ledger
 from archwright.plan.residency import ANYWHERE
 
@@ -30,6 +31,7 @@ ASKED: dict[str, str] = {
     "platform.tls": "1 when the gateway is reached over TLS or on the loopback address alone, else 0",
 }
 PLATFORM = "platform"
+BROUGHT_UP: Placement = "this-machine"
 ASKED_WITHIN_S = 60.0
 PAPER = re.compile(r"register|template|checklist|policy|assessment|contract", re.IGNORECASE)
 SLUG = re.compile(r"[^a-z0-9]+")
@@ -72,8 +74,12 @@ def _done(part: str) -> tuple[str, str] | None:
     return next(((one.status, one.proof) for one in features() if re.fullmatch(one.words, part)), None)
 
 
-def control_promises(controls: Iterable[Control], ledger: Ledger) -> tuple[Prediction, ...]:
-    """One promise for each control that `reconcile` can ask a platform of ours about: all of its checks hold."""
+def control_promises(controls: Iterable[Control], option: Option | None, ledger: Ledger) -> tuple[Prediction, ...]:
+    """One promise for each control that `reconcile` can ask the platform about: all of its checks hold. None where
+    this release does not bring a platform up itself: nothing would answer.
+    """
+    if option is None or option.placement != BROUGHT_UP:
+        return ()
     return tuple(
         Prediction(
             id=f"{control.id}.held",
