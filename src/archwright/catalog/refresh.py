@@ -13,10 +13,11 @@ from datetime import date
 from pathlib import Path
 
 from archwright.catalog import refreshed
+from archwright.catalog.brought import Brought, Disagreement, SetAside
 from archwright.catalog.cost_rows import StoragePrice
 from archwright.catalog.fact_rows import FactClass, RefreshSource
 from archwright.catalog.facts import Catalog
-from archwright.catalog.intake import Brought, Disagreement, Intake, SetAside
+from archwright.catalog.intake import Intake
 from archwright.catalog.refreshed import Refreshed
 from archwright.catalog.sources import ADAPTERS
 from archwright.contract.record import Record, replace
@@ -94,9 +95,9 @@ def refresh(catalog: Catalog, layer: Path, bring: Path, only: FactClass | None, 
         report,
         generation=refreshed.write(layer, made),
         kept=kept(made),
-        set_aside=intake.aside,
-        disagreements=tuple(intake.disagreements),
-        flags=tuple(intake.flags),
+        set_aside=intake.aside.rows,
+        disagreements=tuple(intake.aside.disagreements),
+        flags=tuple(intake.aside.flags),
     )
 
 

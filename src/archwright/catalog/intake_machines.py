@@ -1,0 +1,199 @@
+"""Machine prices of public sources, joined to builds, accelerators and regions of this catalog, and gated."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Generic, NamedTuple, TypeVar
+
+from archwright.catalog import gates, refreshed
+from archwright.catalog.brought import Aside, Brought
+from archwright.catalog.facts import Catalog
+from archwright.catalog.refreshed import MachineType, Origin, Place, Prices
+from archwright.catalog.rows import Accelerator, Offer
+from archwright.catalog.sources.found import Build, Price
+from archwright.errors import CatalogError
+
+T = TypeVar("T")
+
+
+class _Row(NamedTuple):
+    machine: MachineType
+    place: Place
+    origin: Origin
+    on_demand: float
+    spot: float | None
+
+    @property
+    def id(self) -> str:
+        return f"{self.machine.provider}:{self.place.region}:{self.machine.instance_type}"
+
+
+class MachineIntake:
+    """Sources come in the order of their priority."""
+
+    def __init__(self, catalog: Catalog, aside: Aside) -> None:
+        self._catalog, self._aside = catalog, aside
+        self._memory: dict[tuple[str, str], float] = {}
+
+    def prices(self, brought: Iterable[Brought]) -> dict[str, Prices]:
+        """New prices of every provider that a source names; the first source of a price wins."""
+        files = list(brought)
+        taken: dict[str, dict[str, _Row]] = defaultdict(dict)
+        whence: dict[str, str] = {}
+        for provider in dict.fromkeys(file.source.provider for file in files if file.found.prices):
+            machines = self._machines(provider, files)
+            for file in (file for file in files if file.source.provider == provider):
+                counts = {build.instance_type: build.accelerator_count for build in file.found.builds}
+                for price in file.found.prices:
+                    row = self._priced(file, price, machines, counts)
+                    if row is not None and taken[provider].setdefault(row.id, row) is row:
+                        whence[row.id] = file.source.id
+        self._gate(taken, whence)
+        return {provider: _columns(rows.values()) for provider, rows in taken.items() if rows}
+
+    def _machines(self, provider: str, files: list[Brought]) -> dict[str, MachineType]:
+        """Builds by machine type: of this catalog's own offers, else of the first source that knows the type."""
+        known = {offer.instance_type: _machine_of(offer) for offer in self._catalog.offers_of(provider)}
+        for file in (file for file in files if file.source.provider == provider):
+            for build in file.found.builds:
+                if build.instance_type not in known:
+                    made = self._machine(file, build)
+                    if made is not None:
+                        known[build.instance_type] = made
+        return known
+
+    def _machine(self, file: Brought, build: Build) -> MachineType | None:
+        accelerator = None
+        if build.accelerator_count:
+            accelerator = self._accelerator(build)
+            if accelerator is None:
+                self._aside.put(file.source.id, f"accelerator {build.accelerator} is unknown", build.instance_type)
+                return None
+            if build.memory_gib is not None:
+                memory = build.memory_gib / (build.accelerator_share or 1.0)
+                self._memory[file.source.provider, build.instance_type] = memory
+        if not build.vcpu or not build.ram_bytes:
+            self._aside.put(file.source.id, "no processors or no memory stated", build.instance_type)
+            return None
+        return MachineType(
+            provider=file.source.provider,
+            instance_type=build.instance_type,
+            accelerator=accelerator,
+            accelerator_count=build.accelerator_count,
+            accelerator_share=build.accelerator_share,
+            vcpu=build.vcpu,
+            ram_bytes=build.ram_bytes,
+            arch=build.arch,
+            local_nvme_bytes=build.local_nvme_bytes,
+            network_bytes_per_s=build.network_bytes_per_s,
+            network_note=build.network_note,
+            source=file.words,
+            as_of=file.as_of,
+        )
+
+    def _accelerator(self, build: Build) -> str | None:
+        """Of the rows a name covers, the one whose memory is as stated; else the one the plain name means."""
+        try:
+            plain = self._catalog.accelerator(build.accelerator)
+        except CatalogError:
+            return None
+        if build.memory_gib is None:
+            return plain.id
+        memory = build.memory_gib / (build.accelerator_share or 1.0)
+        covered = (plain, *self._catalog.family(build.accelerator))
+        return next((row.id for row in covered if _holds(row, memory)), plain.id)
+
+    def _priced(
+        self, file: Brought, price: Price, machines: dict[str, MachineType], counts: dict[str, int]
+    ) -> _Row | None:
+        """`counts`: how many accelerators the price's own source gives the type, where it says so."""
+        name, machine = f"{price.region}:{price.instance_type}", machines.get(price.instance_type)
+        geo = self._catalog.geo(file.source.provider, price.region)
+        if machine is None:
+            self._aside.put(file.source.id, "its machine type has no known build", name)
+        elif counts.get(price.instance_type, machine.accelerator_count) != machine.accelerator_count:
+            self._aside.put(file.source.id, "its source counts other accelerators: the price may be the host's", name)
+        elif geo is None:
+            self._aside.put(file.source.id, "its region is unknown, so is its residency", name)
+        elif not math.isfinite(price.on_demand):
+            self._aside.put(file.source.id, "its price is no number", name)
+        else:
+            spot = None if price.spot == price.on_demand else price.spot
+            origin = Origin(source=file.words, as_of=file.as_of)
+            return _Row(machine, Place(region=price.region, geo=geo), origin, price.on_demand, spot)
+        return None
+
+    def _gate(self, taken: dict[str, dict[str, _Row]], whence: dict[str, str]) -> None:
+        """Takes out what a gate refuses. The other offers of this catalog stand beside for medians and families."""
+        new = {name for rows in taken.values() for name in rows}
+        candidates = [offer for rows in taken.values() for offer in refreshed.offers(_columns(rows.values()))]
+        beside = [offer for offer in self._catalog.offers if offer.id not in new]
+        memory = {
+            offer.id: self._memory[offer.provider, offer.instance_type]
+            for offer in candidates
+            if (offer.provider, offer.instance_type) in self._memory
+        }
+        facts = gates.Facts({**self._catalog.accelerators}, (*candidates, *beside), (), memory)
+        for finding in gates.run(facts, self._catalog.gate_exceptions):
+            provider = finding.subject.partition(":")[0]
+            if finding.subject not in new or finding.gate == gates.EXCEPTIONS:
+                continue
+            if not finding.refuses:
+                self._aside.flags.append(f"{finding.gate}: {finding.subject}: {finding.says}")
+            elif taken[provider].pop(finding.subject, None) is not None:
+                self._aside.put(whence[finding.subject], f"gate {finding.gate}", f"{finding.subject}: {finding.says}")
+
+
+def _holds(row: Accelerator, memory_gib: float) -> bool:
+    has = row.memory_bytes / gates.GIB
+    return gates.USABLE[0] <= has / memory_gib <= 1 / gates.USABLE[0]
+
+
+def _machine_of(offer: Offer) -> MachineType:
+    return MachineType(
+        provider=offer.provider,
+        instance_type=offer.instance_type,
+        accelerator=offer.accelerator,
+        accelerator_count=offer.accelerator_count,
+        accelerator_share=offer.accelerator_share,
+        vcpu=offer.vcpu,
+        ram_bytes=offer.ram_bytes,
+        arch=offer.arch,
+        local_nvme_bytes=offer.local_nvme_bytes,
+        network_bytes_per_s=offer.network_bytes_per_s,
+        network_note=offer.network_note,
+        source=offer.spec_source,
+        as_of=offer.spec_as_of,
+    )
+
+
+class _Index(Generic[T]):
+    """A table of distinct values, filled as they are met."""
+
+    def __init__(self) -> None:
+        self._places: dict[T, int] = {}
+
+    def place(self, value: T) -> int:
+        return self._places.setdefault(value, len(self._places))
+
+    @property
+    def values(self) -> tuple[T, ...]:
+        return tuple(self._places)
+
+
+def _columns(rows: Iterable[_Row]) -> Prices:
+    """Rows as columns beside tables of what they share."""
+    machines, places, origins = _Index[MachineType](), _Index[Place](), _Index[Origin]()
+    listed = list(rows)
+    return Prices(
+        machine=[machines.place(row.machine) for row in listed],
+        place=[places.place(row.place) for row in listed],
+        origin=[origins.place(row.origin) for row in listed],
+        on_demand=[row.on_demand for row in listed],
+        spot=[row.spot for row in listed],
+        machines=machines.values,
+        places=places.values,
+        origins=origins.values,
+    )

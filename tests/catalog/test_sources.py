@@ -1,0 +1,126 @@
+"""Adapters read their format and refuse another; the samples are the project's own."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from datetime import date
+
+import pytest
+
+from archwright.catalog.load import load
+from archwright.catalog.sources import ADAPTERS, machine_dump
+from archwright.catalog.sources.found import BytePrice, Found, Price
+
+from . import samples
+
+TODAY = date(2026, 11, 24)
+
+
+def read(adapter: str, content: object) -> Found:
+    data = content if isinstance(content, bytes) else content if isinstance(content, str) else json.dumps(content)
+    return ADAPTERS[adapter](data.encode() if isinstance(data, str) else data, TODAY)
+
+
+def test_every_adapter_has_a_source_and_every_source_an_adapter() -> None:
+    rows = [row for row in load().refresh_sources if row.adapter]
+    assert {row.adapter for row in rows} == set(ADAPTERS)
+    assert all(row.file and row.origin and row.licence and row.feeds for row in rows)
+
+
+def test_go_tables_of_both_spellings() -> None:
+    found = read("go-prices", samples.AWS_GO)
+    assert found.as_of == "2026-11-20"
+    assert found.prices[0] == Price("us-east-1", "p5.48xlarge", 50.0)
+    assert found.prices[-1] == Price("moon-1", "m8g.large", 0.1)
+    assert read("go-prices", samples.AZURE_GO).prices[0] == Price("westeurope", "Standard_ND96isr_H100_v5", 120.0)
+    assert read("go-prices", '{"us-east-1": {"m8g.large": 0.1}}').as_of == ""
+
+
+def test_prices_by_region() -> None:
+    found = read("region-prices", samples.GCP)
+    assert found.prices[0] == Price("europe-west4", "a3-highgpu-1g", 11.0, 4.0)
+    assert found.prices[3].spot is None
+
+
+def test_a_dump_of_machine_types_packed_or_not() -> None:
+    packed = gzip.compress(json.dumps(samples.MACHINES).encode())
+    assert read("machine-dump", packed) == read("machine-dump", samples.MACHINES)
+    builds = {build.instance_type: build for build in read("machine-dump", samples.MACHINES).builds}
+    plain, chips, piece = builds["m9x.large"], builds["trn2.48xlarge"], builds["g6f.xlarge"]
+    assert (plain.vcpu, plain.ram_bytes, plain.arch, plain.network_note) == (2, 8 << 30, "arm64", "up to")
+    assert plain.network_bytes_per_s == 12.5e9 / 8
+    assert (plain.accelerator, plain.accelerator_count, plain.memory_gib) == ("", 0, None)
+    assert (chips.accelerator, chips.accelerator_count, chips.memory_gib) == ("Trainium2", 16, 512.0)
+    assert (piece.accelerator_count, piece.accelerator_share) == (1, 0.125)
+    assert (piece.local_nvme_bytes, piece.network_bytes_per_s) == (100 * 10**9, None)
+
+
+def test_a_dump_that_unpacks_without_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine_dump, "LARGEST_BYTES", 1 << 20)
+    with pytest.raises(ValueError, match="unpacks to more"):
+        read("machine-dump", gzip.compress(b" " * (2 << 20)))
+    with pytest.raises(ValueError, match="gzip"):
+        read("machine-dump", machine_dump.GZIP_MAGIC + b"no gzip at all")
+
+
+def test_a_list_of_machines_takes_the_median_spot_price_of_the_zones() -> None:
+    found = read("machine-list", samples.LIST_AWS)
+    assert found.prices[0] == Price("us-east-1", "m8g.large", 0.08976, 0.04)
+    assert found.prices[1].spot is None
+    assert {build.instance_type for build in found.builds} == {
+        "m8g.large", "trn2.48xlarge", "p4x.24xlarge", "nothing.large",
+    }  # fmt: skip
+    assert [build.memory_gib for build in read("machine-list", samples.LIST_RUNPOD).builds] == [80 / 1024, 80.0]
+
+
+def test_token_prices_of_text_models_only() -> None:
+    found = {price.model: price for price in read("token-prices", samples.TOKENS).tokens}
+    assert set(found) == {"claude-haiku-4-5", "gemini-3.6-flash", "nowhere-1", "free-1"}
+    haiku = found["claude-haiku-4-5"]
+    assert (haiku.input, haiku.batch_output, haiku.context_tokens) == (1e-6, 2.5e-6, 200000)
+    assert (haiku.output_tokens, haiku.deprecation_date) == (64000, "2027-10-15")
+    assert found["gemini-3.6-flash"].context_tokens is None
+
+
+def test_of_a_history_of_prices_the_one_in_force_counts() -> None:
+    found = {price.model: price for price in read("provider-prices", samples.PROVIDERS).tokens}
+    assert set(found) == {"claude-haiku-4-5", "claude-new", "gemini-3.6-flash"}
+    new = found["claude-new"]
+    assert (new.input, new.output) == (pytest.approx(4e-6), pytest.approx(20e-6))
+    before = json.dumps(samples.PROVIDERS).encode()
+    earlier = {price.model: price for price in ADAPTERS["provider-prices"](before, date(2026, 1, 1)).tokens}
+    assert (earlier["claude-new"].input, earlier["claude-new"].output) == (pytest.approx(5e-6), pytest.approx(25e-6))
+
+
+def test_carbon_by_country() -> None:
+    carbon = read("grid-carbon", samples.GRID).carbon
+    assert [row.country for row in carbon] == ["DEU", "ZAF", "XXX", "FRA"]
+    assert (carbon[0].name, carbon[0].gco2_per_kwh, carbon[0].year) == ("Germany", 350.5, "2025")
+
+
+def test_tiers_of_egress_begin_after_what_is_free() -> None:
+    found = read("egress-prices", samples.EGRESS)
+    assert found.as_of == "2026-11-01"
+    assert found.stored[:3] == (
+        BytePrice("aws", "us-east-1", "Internet egress", "egress", 0.08 / 1e9, 1e11, 1e13),
+        BytePrice("aws", "us-east-1", "Internet egress", "egress", 0.05 / 1e9, 1e13, None),
+        BytePrice("aws", "", "Inter-region", "egress", 0.02 / 1e9),
+    )
+    (hot,) = read("object-prices", samples.OBJECTS).stored
+    assert (hot.provider, hot.item, hot.usd_per_byte) == ("azure", "Blob Hot (LRS)", 0.017 / 1e9)
+
+
+@pytest.mark.parametrize("adapter", sorted(ADAPTERS))
+@pytest.mark.parametrize("data", [b"", b"[1, 2", b"\xff\xfe", b'{"a": [1]}', b"a,b\n1,2\n"])
+def test_bytes_of_another_form_are_refused(adapter: str, data: bytes) -> None:
+    with pytest.raises(ValueError):
+        found = ADAPTERS[adapter](data, TODAY)
+        # Objects of unknown providers may be an empty, valid file; nothing must come out of it.
+        if found == Found():
+            raise ValueError
+
+
+def test_prices_in_another_currency_are_refused() -> None:
+    with pytest.raises(ValueError, match="EUR"):
+        read("egress-prices", {"currency": "EUR"})
