@@ -32,7 +32,7 @@ def test_parts_follow_their_readers(board: Document) -> None:
         *("decision", "money", "options", "time", "risk"),
         *("architecture", "sizing", "network", "storage", "stack", "security", "scale", "monitoring"),
         *("stages", "practices", "providers"),
-        *("promises", "controls", "assumptions", "sources", "reading"),
+        *("promises", "controls", "costs", "assumptions", "sources", "reading"),
     ]
 
 
@@ -84,6 +84,12 @@ def test_ties_flips_and_limits_at_risk_stand_on_the_first_page(board: Document) 
     assert "outside its band" in items["Three facts to check before signing"][2].text
     assert items["Limits at risk"][0].lead.startswith("per_month limit 200,000")
     assert all(not item.lead.startswith("at risk") for item in items["What to know about it"])
+
+
+def test_facts_of_one_name_are_told_apart_on_the_first_page() -> None:
+    first, second = (replace(DECISION.drivers[0], basis=basis) for basis in ("price.own", "price.rent"))
+    document = document_of(replace(BOARD, decision=replace(DECISION, drivers=(first, second))), load())
+    assert "price of a rented machine (rent)" in said(document, "decision")
 
 
 def test_tiles_name_payback_and_break_even(board: Document) -> None:

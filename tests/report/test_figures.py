@@ -125,6 +125,15 @@ def test_a_flip_is_marked_and_said() -> None:
     assert "cloud-aws-commit-3y is chosen" in figure.alt
 
 
+def test_facts_of_one_name_are_told_apart() -> None:
+    first, second, other = (
+        replace(DECISION.drivers[0], basis=basis) for basis in ("price.own.gpu", "price.rent.gpu", "x")
+    )
+    names = figures.driver_names((first, second, replace(other, name="electricity")))
+    assert names == {"price.own.gpu": "own.gpu", "price.rent.gpu": "rent.gpu", "x": "electricity"}
+    assert "own.gpu" in texts(drawn(figures.flips((first, second))))
+
+
 def test_facts_that_reach_zero_have_no_factor_to_draw() -> None:
     zero = Driver(basis="b", name="n", estimate=exact(0.0, "x"), share=1.0)
     assert figures.flips((zero,)) is None
@@ -162,7 +171,7 @@ def test_more_than_nine_pools_of_a_place_are_counted() -> None:
 def test_a_plan_without_pools_shows_whose_models_answer() -> None:
     hosted = replace(HYBRID, placement="hosted-api", provider="openai", pools=(), models={"assistant": "m"})
     assert "openai: hosted models" in texts(architecture(BOARD, hosted))
-    none = architecture(replace(BOARD, stack=(), sections=()), replace(hosted, models={}))
+    none = architecture(replace(BOARD, stack=(), sections=()), replace(hosted, models={}, purchases=()))
     assert "Data lake" not in texts(none)
     assert "no pool" in none.alt
 
@@ -170,7 +179,8 @@ def test_a_plan_without_pools_shows_whose_models_answer() -> None:
 def test_a_machine_says_once_what_it_holds() -> None:
     one = pool("p", region="FR", placement="cloud", provider="aws")
     assert machine_of(one) == "8x H100 SXM"
-    assert machine_of(replace(one, machine="p5.48xlarge")) == "p5.48xlarge (8 x H100-SXM-80GB)"
+    assert machine_of(replace(one, machine="p5.48xlarge")) == "8 x H100-SXM-80GB (p5.48xlarge)"
+    assert machine_of(replace(one, accelerator_count=1)) == "1 x H100-SXM-80GB (8x H100 SXM)"
     assert machine_of(replace(one, accelerator_count=0, machine="small")) == "small"
 
 

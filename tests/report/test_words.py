@@ -53,6 +53,16 @@ def test_a_headline_amount(value: float, text: str) -> None:
     assert words.compact(value) == text
 
 
+def test_no_amount_has_less_than_a_cent() -> None:
+    assert [words.money(x) for x in (0.0, 0.0038, 0.526, 12.345, 4_213_456.0)] == [
+        *("0", "< 0.01", "0.53", "12.3", "4,210,000"),
+    ]
+
+
+def test_a_small_share_is_not_called_none() -> None:
+    assert [words.percent(x) for x in (0.0, 0.002, 0.41)] == [f"0{NB}%", f"< 1{NB}%", f"41{NB}%"]
+
+
 def test_a_tick_has_no_empty_digits() -> None:
     assert [words.tick(x) for x in (0, 20e6, 2.5e6, 100.0)] == ["0", f"20{NB}M", f"2.5{NB}M", "100"]
 

@@ -95,7 +95,13 @@ def _places(option: Option) -> tuple[Place, ...]:
         Place(f"{_whose(placement, provider)}, {region}", placement in ("on-premises", "this-machine"), _boxes(pools))
         for (placement, provider, region), pools in found.items()
     ]
-    pooled = {name for pool in option.pools for name in pool.workloads}
+    pooled = {name for pool in option.pools for name in (pool.name, *pool.workloads)}
+    batch = [had for had in option.purchases if had.pool not in pooled]
+    if batch:
+        own = any(had.kind in ("bought", "owned") for had in batch)
+        boxes = [Box(b.pool, (f"{b.peak} x {b.machine} at the peak", option.models.get(b.pool, ""))) for b in batch]
+        places.append(Place("Work in runs, no endpoint", own, tuple(boxes)))
+    pooled |= {had.pool for had in batch}
     hosted = {name: model for name, model in option.models.items() if name not in pooled}
     if hosted:
         models: dict[str, list[str]] = {}
@@ -120,7 +126,7 @@ def _boxes(pools: Iterable[Pool]) -> tuple[Box, ...]:
         Box(
             pool.name,
             (
-                f"{pool.replicas} x {machine_of(pool)}",
+                f"{words.counted(pool.replicas, 'replica')} of {machine_of(pool)}",
                 f"{pool.model} {pool.quantisation}".strip(),
                 f"for {words.listed(pool.workloads, most=3)}",
             ),
@@ -130,10 +136,10 @@ def _boxes(pools: Iterable[Pool]) -> tuple[Box, ...]:
 
 
 def machine_of(pool: Pool) -> str:
-    """`machine (8 x ACCELERATOR)`; a machine that is named by what it holds says it once."""
-    if not pool.accelerator_count or re.match(rf"{pool.accelerator_count} ?x ", pool.machine):
+    """What one replica takes: `8 x ACCELERATOR (machine)`; a machine named by the same count says it once."""
+    if not pool.accelerator_count or re.match(rf"{pool.accelerator_count} ?x[ -]", pool.machine):
         return pool.machine
-    return f"{pool.machine} ({pool.accelerator_count} x {pool.accelerator})"
+    return f"{pool.accelerator_count} x {pool.accelerator} ({pool.machine})"
 
 
 def _beside(plan: Plan) -> tuple[Box, ...]:
@@ -226,10 +232,11 @@ def _row(canvas: svg.Canvas, y: float, boxes: tuple[Box, ...]) -> float:
     width = (INNER - (len(boxes) - 1) * GAP) / len(boxes)
     for number, box in enumerate(boxes):
         left = EDGE + number * (width + GAP)
-        canvas.rect((left, y), (width, 54), svg.SOFT, rx=6, stroke=svg.RULE)
+        canvas.rect((left, y), (width, 68), svg.SOFT, rx=6, stroke=svg.RULE)
         canvas.text((left + 12, y + 22), svg.fit(box.title, 13, width - 20), bold=True)
-        canvas.text((left + 12, y + 41), svg.fit(box.lines[0], 12, width - 20), size=12, fill=svg.QUIET)
-    return y + 54
+        for line, text in enumerate(svg.wrapped(box.lines[0], 12, width - 20, 2)):
+            canvas.text((left + 12, y + 40 + 16 * line), text, size=12, fill=svg.QUIET)
+    return y + 68
 
 
 def _box(canvas: svg.Canvas, at: tuple[float, float], width: float, box: Box) -> None:

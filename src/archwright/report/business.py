@@ -1,4 +1,4 @@
-"""The chapters for who decides: the decision, its money, its rivals, its time, its risk."""
+"""The chapters for who decides: the decision, its rivals, its risk."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from archwright.contract.decision import Driver, Rival
 from archwright.contract.estimate import Estimate
-from archwright.contract.plan import CostLine, Option, Plan
+from archwright.contract.plan import Option, Plan
 from archwright.report import figures, words
 from archwright.report.document import (
     Block,
@@ -19,14 +19,13 @@ from archwright.report.document import (
     Items,
     Note,
     Table,
-    Text,
     Tile,
     Tiles,
     notes,
     rows,
 )
 
-AT_RISK = "at risk"
+AT_RISK, TIE = "at risk", "a tie"
 FLIPS_NAMED = 3
 
 
@@ -65,7 +64,7 @@ def decision_chapter(plan: Plan, option: Option | None) -> Chapter:
         blocks += _ties(plan, option)
         blocks += _items("Three facts to check before signing", _flip_items(plan))
         blocks += _at_risk(option)
-        known = (note for note in option.notes if not note.startswith(AT_RISK))
+        known = (note for note in option.notes if not note.startswith((AT_RISK, TIE)))
         blocks += _items("What to know about it", (Item(note) for note in known))
     if plan.not_sized:
         text = f"{words.counted(len(plan.not_sized), 'thing')} this plan does not size or promise; see Risk."
@@ -128,8 +127,10 @@ def _ties(plan: Plan, option: Option) -> Iterable[Block]:
 
 def _flip_items(plan: Plan) -> Iterable[Item]:
     flipping = [driver for driver in plan.decision.drivers if driver.flips_to is not None]
+    names = figures.driver_names(plan.decision.drivers)
     for driver in flipping[:FLIPS_NAMED]:
-        yield Item(driver.name, flip_said(driver))
+        shown = names[driver.basis]
+        yield Item(driver.name if shown == driver.name else f"{driver.name} ({shown})", flip_said(driver))
 
 
 def flip_said(driver: Driver) -> str:
@@ -167,49 +168,6 @@ def _items(title: str, items: Iterable[Item]) -> Iterable[Block]:
         yield Items(title, found)
 
 
-def money_chapter(plan: Plan, option: Option) -> Chapter:
-    """Where the money goes: the parts of the total, line by line, and what it returns."""
-    blocks: list[Block] = []
-    picture = figures.cost_parts(plan.options, option.name, plan.currency, plan.horizon_months)
-    if picture is not None:
-        blocks.append(picture)
-    if option.cost_lines:
-        blocks.append(_cost_table(plan, option))
-    returns = plan.decision.returns
-    if returns is not None:
-        cost, net = words.compact(returns.cost.value), words.compact(returns.net.value)
-        text = f"The goals are worth {plan.currency} {words.compact(returns.value)} over the horizon by the needs' own "
-        text += f"figures; the platform costs {cost}. That leaves {net} ({words.compact_band(returns.net)})."
-        blocks.append(Text(text))
-    lead = f"Every amount in {plan.currency}, over {plan.horizon_months} months where nothing else is said."
-    return Chapter("money", "Money", lead, tuple(blocks))
-
-
-def _cost_table(plan: Plan, option: Option) -> Table:
-    months = plan.horizon_months
-    ordered = sorted(option.cost_lines, key=lambda c: -abs(words.whole(c.amount.value, once=c.once, months=months)))
-    columns = (
-        Column("Cost line", 3),
-        Column("A month", 1.3, numeric=True),
-        Column("Once", 1.3, numeric=True),
-        Column("Over the horizon", 1.6, numeric=True),
-    )
-    body = [_cost_row(line, months) for line in ordered]
-    total = option.total_cost
-    if total is not None:
-        last = Cell(words.number(total.value), notes(("", words.compact_band(total))), "strong")
-        body.append((Cell("Total", tone="strong"), Cell(), Cell(), last))
-    note = "Small figures: 90 % band. Staff counts in the total, not in the budget's limit per month."
-    return Table(f"Cost lines of {option.name}", columns, rows(body), note=note)
-
-
-def _cost_row(line: CostLine, months: int) -> tuple[Cell, ...]:
-    amount = Cell(words.number(line.amount.value), notes(("", words.compact_band(line.amount))))
-    whole = words.number(words.whole(line.amount.value, once=line.once, months=months))
-    named = Cell(line.name, notes(("", words.CATEGORIES[line.category])))
-    return (named, Cell(), amount, Cell(whole)) if line.once else (named, amount, Cell(), Cell(whole))
-
-
 def options_chapter(plan: Plan) -> Chapter:
     """Every option looked at, none hidden."""
     ordered = figures.shown_first(plan.options, plan.chosen)
@@ -224,8 +182,8 @@ def options_chapter(plan: Plan) -> Chapter:
     )
     body = rows(_option_row(plan, option, rivals.get(option.name)) for option in ordered)
     marked = 0 if plan.chosen is not None and ordered else None
-    axes = plan.decision.axes
-    note = f"Pareto: no other option is at least as good in every one of {words.listed(axes, most=9)}." if axes else ""
+    axes = words.listed((axis.replace("_", " ") for axis in plan.decision.axes), most=9)
+    note = f"Pareto: no other option is at least as good in every one of {axes}." if axes else ""
     table = Table("Options side by side", columns, body, marked, note)
     lead = f"{words.counted(len(plan.options), 'option')}: the chosen one first, then by cost, infeasible ones last."
     return Chapter("options", "Options side by side", lead, (*_present(picture), table))
@@ -257,35 +215,7 @@ def _option_row(plan: Plan, option: Option, rival: Rival | None) -> Iterable[Cel
 def _amount(amount: Estimate | None) -> Cell:
     if amount is None:
         return Cell("no price", tone="quiet")
-    return Cell(words.number(amount.value), notes(("", words.compact_band(amount))))
-
-
-def time_chapter(plan: Plan, option: Option) -> Chapter:
-    """When money leaves and when it comes back."""
-    blocks: list[Block] = [*_present(figures.cumulative(plan.options, option.name, plan.decision, plan.currency))]
-    rivals = [rival for rival in plan.decision.rivals if rival.option != option.name]
-    if rivals:
-        columns = (
-            Column("Against", 3),
-            Column("Break-even", 2),
-            Column("Cheaper than the chosen one", 2, numeric=True),
-        )
-        body = rows((r.option, _even(r), f"{words.percent(r.cheaper)} likely") for r in rivals)
-        blocks.append(Table("Break-even between options", columns, body))
-    returns = plan.decision.returns
-    lead = f"The horizon is {words.counted(plan.horizon_months, 'month')}."
-    if returns is not None:
-        paid = returns.payback_month
-        lead += f" The goals' worth covers the cost from month {paid} on." if paid else ""
-        lead += "" if paid else " The goals' worth does not cover the cost within the horizon."
-    return Chapter("time", "Time", lead, tuple(blocks))
-
-
-def _even(rival: Rival) -> str:
-    month = rival.break_even_month
-    if month is None:
-        return "never costs less within the horizon"
-    return "costs less from the start" if month <= 1 else f"month {month}"
+    return Cell(words.money(amount.value), notes(("", words.compact_band(amount))))
 
 
 def risk_chapter(plan: Plan, option: Option | None) -> Chapter:
@@ -299,7 +229,13 @@ def risk_chapter(plan: Plan, option: Option | None) -> Chapter:
             Column("The choice flips", 2.6),
         )
         body = rows(
-            (d.name, words.with_band(d.estimate), words.percent(d.share), _flip_cell(d)) for d in plan.decision.drivers
+            (
+                Cell(d.name, notes(("", d.basis))),
+                words.with_band(d.estimate),
+                words.percent(d.share),
+                _flip_cell(d),
+            )
+            for d in plan.decision.drivers
         )
         blocks.append(Table("The facts that move the cost most", columns, body))
     confidence = sorted(plan.decision.confidence.items(), key=lambda pair: -pair[1])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from archwright.catalog.facts import Catalog
 from archwright.contract.plan import Plan
-from archwright.report import business, engineering, evidence, words
+from archwright.report import business, engineering, evidence, money, words
 from archwright.report.document import Chapter, Document, Item, Part
 from archwright.report.sources import bases_behind, sources_of
 
@@ -16,17 +16,18 @@ def document_of(plan: Plan, catalog: Catalog) -> Document:
     decide = [business.decision_chapter(plan, option)]
     build: list[Chapter] = []
     if option is not None:
-        decide.append(business.money_chapter(plan, option))
+        decide.append(money.money_chapter(plan, option))
         build += [engineering.architecture_chapter(plan, option), engineering.sizing_chapter(plan, option)]
     if plan.options:
         decide.append(business.options_chapter(plan))
     if option is not None:
-        decide.append(business.time_chapter(plan, option))
+        decide.append(money.time_chapter(plan, option))
     decide.append(business.risk_chapter(plan, option))
     build += engineering.section_chapters(plan, engineering.PLATFORM)
     run = tuple(engineering.section_chapters(plan, engineering.PRACTICE))
     check = [evidence.promises_chapter(plan)]
     check += [evidence.controls_chapter(plan)] if plan.controls else []
+    check += [money.costs_chapter(plan, option)] if option is not None and option.cost_lines else []
     check += [evidence.assumptions_chapter(plan)] if plan.assumptions else []
     sources, bases = sources_of(plan, option, catalog), bases_behind(plan, option)
     check += [evidence.sources_chapter(plan, sources, bases, catalog.digest), evidence.reading_chapter()]

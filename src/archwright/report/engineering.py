@@ -69,15 +69,17 @@ def _tiles(option: Option) -> Iterable[Tile]:
 
 def _workloads(plan: Plan) -> Table:
     loads = {load.workload: load for load in plan.loads}
+    served = {name: [p.name for p in plan.pools if name in p.workloads] for name in (w.name for w in plan.workloads)}
     columns = (Column("Workload", 2), Column("Model", 2.2), Column("Pool", 2), Column("Load it was sized for", 3))
     body = []
     for workload in plan.workloads:
         load, said = loads.get(workload.name), ""
+        pools = ", ".join(served[workload.name]) or workload.pool
         if load is not None:
             said = f"{words.number(load.requests_per_second)} requests/s at the peak; tokens in "
             said += f"{words.exactly(load.input_tokens.mean)} (p95 {words.exactly(load.input_tokens.p95)}), out "
             said += f"{words.exactly(load.output_tokens.mean)} (p95 {words.exactly(load.output_tokens.p95)})"
-        body.append((workload.name, workload.model or "no model", workload.pool or "no pool of ours", said))
+        body.append((workload.name, workload.model or "no model", pools or "no pool of ours", said))
     return Table("Workloads", columns, rows(body))
 
 
@@ -104,7 +106,8 @@ def _pool_row(pool: Pool) -> Iterable[Cell]:
         )
         if count > 1
     ]
-    at_once = f"{words.counted(pool.slots, 'request')} at once, {words.counted(pool.context_tokens, 'token')} each"
+    at_once = f"{words.counted(pool.slots, 'request')} at once"
+    at_once += f", {words.counted(pool.context_tokens, 'token')} each" if pool.context_tokens else ""
     yield Cell(pool.name, notes(("for", ", ".join(pool.workloads))))
     yield Cell(pool.region, notes(("", pool.provider), ("", words.PLACEMENTS[pool.placement])))
     yield Cell(f"{words.counted(pool.replicas, 'replica')} of {machine_of(pool)}", notes(("split", ", ".join(split))))

@@ -51,11 +51,11 @@ def promises_chapter(plan: Plan) -> Chapter:
         blocks.append(picture)
     if plan.predictions:
         columns = (
-            Column("Promise", 2.2),
-            Column("Value", 1.3, numeric=True),
-            Column("Band", 1.6, numeric=True),
-            Column("Stratum", 2),
-            Column("How it is measured", 3.4),
+            Column("Promise", 2),
+            Column("Value", 1.6, numeric=True),
+            Column("Band", 1.7, numeric=True),
+            Column("Stratum", 1.8),
+            Column("How it is measured", 3.2),
         )
         body = rows(_promise_row(p, known.get(p.estimate.basis)) for p in plan.predictions)
         blocks += [Table("Promises", columns, body), *_promise_bases(plan, known)]

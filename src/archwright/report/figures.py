@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import os.path
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from archwright.contract.decision import Decision, Driver
 from archwright.contract.evidence import Prediction
 from archwright.contract.plan import Category, Option
+from archwright.contract.record import replace
 from archwright.report import svg, words
 from archwright.report.document import Figure
 
@@ -207,15 +209,18 @@ def _end_labels(canvas: svg.Canvas, ends: list[tuple[float, str, Option]], x: fl
 def _crossings(canvas: svg.Canvas, drawn: list[Option], chosen: str | None, decision: Decision, at: At) -> list[str]:
     """Marks each break-even, and says them."""
     own = next((option for option in drawn if option.name == chosen), None)
-    names, said = {option.name for option in drawn}, list[str]()
-    for rival in decision.rivals if own is not None else ():
+    if own is None:
+        return []
+    names, months, said = {option.name for option in drawn}, dict[int, list[str]](), list[str]()
+    for rival in decision.rivals:
         month = rival.break_even_month
-        if own is None or rival.option not in names or month is None or not 1 < month <= len(own.cumulative_cost):
-            continue
+        if rival.option in names and month is not None and 1 < month <= len(own.cumulative_cost):
+            months.setdefault(month, []).append(rival.option)
+    for month, overtaken in sorted(months.items()):
         x, y = at(month, own.cumulative_cost[month - 1])
         canvas.dot((x, y), 6, svg.PAPER, stroke=svg.INK, stroke_width=2)
         canvas.text((x, y - 14), f"month {month}", size=12, anchor="middle", bold=True)
-        said.append(f"From month {month} on the chosen one has cost less than {rival.option}.")
+        said.append(f"From month {month} on the chosen one has cost less than {words.listed(overtaken)}.")
     return said
 
 
@@ -269,12 +274,25 @@ def flips(drivers: tuple[Driver, ...]) -> Figure | None:
             canvas.line((x, 6), (x, bottom), svg.QUIET if factor == 1 else svg.RULE)
             label = f"x{words.SPACE}{words.number(factor)}"
             canvas.text((x, bottom + 18), label, size=12, fill=svg.QUIET, anchor="middle")
+    names = driver_names(drivers)
     for row, driver in enumerate(drawn):
-        _driver_row(canvas, driver, 8 + step * row + step / 2, (middle, half, edge))
+        _driver_row(canvas, replace(driver, name=names[driver.basis]), 8 + step * row + step / 2, (middle, half, edge))
     text = "bar: 90 % band of the fact; diamond: where another option would be chosen"
     canvas.text((LEFT, bottom + 40), text, size=12, fill=svg.QUIET)
-    alt = "; ".join(_said(driver) for driver in drawn)
+    alt = "; ".join(_said(replace(driver, name=names[driver.basis])) for driver in drawn)
     return Figure("How far the facts may move before the choice does", canvas.svg(bottom + 52), alt)
+
+
+def driver_names(drivers: Iterable[Driver]) -> dict[str, str]:
+    """A fact's name by its basis; facts of one name are told apart by what differs in their bases."""
+    alike: dict[str, list[str]] = {}
+    for driver in drivers:
+        alike.setdefault(driver.name, []).append(driver.basis)
+    named: dict[str, str] = {}
+    for name, bases in alike.items():
+        common = os.path.commonprefix(bases).rpartition(".")[0]
+        named |= {basis: basis.removeprefix(f"{common}.") if len(bases) > 1 else name for basis in bases}
+    return named
 
 
 def _flip_factor(driver: Driver) -> float | None:

@@ -45,6 +45,18 @@ def fit(text: str, size: float, room: float) -> str:
     return "".join(kept).rstrip() + "…"
 
 
+def wrapped(text: str, size: float, room: float, lines: int) -> list[str]:
+    """`text` in at most so many lines of `room`, the last one cut when there is more."""
+    words, made = text.split(), list[str]()
+    while words and len(made) < lines - 1:
+        taken = 1
+        while taken < len(words) and width_of(" ".join(words[: taken + 1]), size) <= room:
+            taken += 1
+        made.append(fit(" ".join(words[:taken]), size, room))
+        words = words[taken:]
+    return [*made, fit(" ".join(words), size, room)] if words else made
+
+
 def ticks(largest: float, wanted: int = 5) -> tuple[float, ...]:
     """Round numbers from 0 past `largest`."""
     if largest <= 0 or not math.isfinite(largest):

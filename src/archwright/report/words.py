@@ -75,8 +75,8 @@ def compact(value: float) -> str:
     # 999,999 is a million, not a thousand thousand.
     size, suffix = next(((s, name) for s, name in COMPACT if abs(value) >= s * 0.9995), (1.0, ""))
     shown = value / size
-    digits = 0 if abs(shown) >= 99.95 else 1 if abs(shown) >= 9.995 or not suffix else 2
-    return f"{shown:,.{digits}f}{SPACE}{suffix}".strip() if suffix else number(value)
+    digits = 0 if abs(shown) >= 99.95 else 1 if abs(shown) >= 9.995 else 2
+    return f"{shown:,.{digits}f}{SPACE}{suffix}" if suffix else money(value)
 
 
 def tick(value: float) -> str:
@@ -133,8 +133,14 @@ def _step(value: float, steps: tuple[tuple[float, str], ...], unit: str) -> tupl
     return size, name + unit
 
 
+def money(value: float) -> str:
+    """An amount in a table: three digits, none of them below a cent."""
+    return "< 0.01" if 0 < abs(value) < 0.01 else number(round(value, 2))
+
+
 def percent(share: float) -> str:
-    return f"{share * 100:.0f}{SPACE}%"
+    """Whole percents; what rounds to none is not called none."""
+    return f"< 1{SPACE}%" if 0 < abs(share) < 0.005 else f"{share * 100:.0f}{SPACE}%"
 
 
 def whole(line_value: float, *, once: bool, months: int) -> float:

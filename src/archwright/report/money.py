@@ -1,0 +1,114 @@
+"""The chapters about money: what it is spent on, when it is paid, when it comes back, and the bill line by line."""
+
+from __future__ import annotations
+
+from archwright.contract.decision import Rival
+from archwright.contract.plan import Category, CostLine, Option, Plan
+from archwright.report import figures, words
+from archwright.report.document import Block, Cell, Chapter, Column, Table, Text, notes, rows
+
+
+def money_chapter(plan: Plan, option: Option) -> Chapter:
+    """Where the money goes, by category, and what it returns; the lines stand at the end of the document."""
+    blocks: list[Block] = []
+    picture = figures.cost_parts(plan.options, option.name, plan.currency, plan.horizon_months)
+    if picture is not None:
+        blocks.append(picture)
+    if option.cost_lines:
+        blocks.append(_category_table(plan, option))
+    returns = plan.decision.returns
+    if returns is not None:
+        cost, net = words.compact(returns.cost.value), words.compact(returns.net.value)
+        text = f"The goals are worth {plan.currency} {words.compact(returns.value)} over the horizon by the needs' own "
+        text += f"figures; the platform costs {cost}. That leaves {net} ({words.compact_band(returns.net)})."
+        blocks.append(Text(text))
+    lead = f"Every amount in {plan.currency}, over {plan.horizon_months} months where nothing else is said."
+    return Chapter("money", "Money", lead, tuple(blocks))
+
+
+def _category_table(plan: Plan, option: Option) -> Table:
+    """Every category that costs or brings something, the largest first."""
+    sums: dict[Category, float] = {}
+    counts: dict[Category, int] = {}
+    for line in option.cost_lines:
+        amount = words.whole(line.amount.value, once=line.once, months=plan.horizon_months)
+        sums[line.category] = sums.get(line.category, 0.0) + amount
+        counts[line.category] = counts.get(line.category, 0) + 1
+    whole = sum(sums.values())
+    columns = (
+        Column("Category", 3),
+        Column("Over the horizon", 1.6, numeric=True),
+        Column("Of the total", 1.2, numeric=True),
+        Column("Lines", 1, numeric=True),
+    )
+    ordered = sorted(sums.items(), key=lambda pair: -abs(pair[1]))
+    body: list[tuple[Cell | str, ...]] = [
+        (
+            words.CATEGORIES[category],
+            words.money(amount),
+            words.percent(amount / whole) if whole else "",
+            words.exactly(counts[category]),
+        )
+        for category, amount in ordered
+    ]
+    total = option.total_cost
+    if total is not None:
+        last = Cell(words.money(total.value), notes(("", words.compact_band(total))), "strong")
+        body.append((Cell("Total", tone="strong"), last, "", words.exactly(len(option.cost_lines))))
+    note = (
+        "Each line with its band: chapter Cost lines. Staff counts in the total, not in the budget's limit per month."
+    )
+    return Table(f"Cost of {option.name} by category", columns, rows(body), note=note)
+
+
+def costs_chapter(plan: Plan, option: Option) -> Chapter:
+    """The bill line by line."""
+    months = plan.horizon_months
+    ordered = sorted(option.cost_lines, key=lambda c: -abs(words.whole(c.amount.value, once=c.once, months=months)))
+    columns = (
+        Column("Cost line", 3),
+        Column("A month", 1.3, numeric=True),
+        Column("Once", 1.3, numeric=True),
+        Column("Over the horizon", 1.6, numeric=True),
+    )
+    table = Table("Cost lines", columns, rows(_cost_row(line, months) for line in ordered))
+    lead = f"The bill of {option.name} in {plan.currency}, the largest first; small figures: 90 % band."
+    return Chapter("costs", "Cost lines", lead, (table,))
+
+
+def _cost_row(line: CostLine, months: int) -> tuple[Cell, ...]:
+    amount = Cell(words.money(line.amount.value), notes(("", words.compact_band(line.amount))))
+    whole = words.money(words.whole(line.amount.value, once=line.once, months=months))
+    named = Cell(line.name, notes(("", words.CATEGORIES[line.category])))
+    return (named, Cell(), amount, Cell(whole)) if line.once else (named, amount, Cell(), Cell(whole))
+
+
+def time_chapter(plan: Plan, option: Option) -> Chapter:
+    """When money leaves and when it comes back."""
+    blocks: list[Block] = []
+    picture = figures.cumulative(plan.options, option.name, plan.decision, plan.currency)
+    if picture is not None:
+        blocks.append(picture)
+    rivals = [rival for rival in plan.decision.rivals if rival.option != option.name]
+    if rivals:
+        columns = (
+            Column("Against", 3),
+            Column("Break-even", 2),
+            Column("Cheaper than the chosen one", 2, numeric=True),
+        )
+        body = rows((r.option, _even(r), f"{words.percent(r.cheaper)} likely") for r in rivals)
+        blocks.append(Table("Break-even between options", columns, body))
+    returns = plan.decision.returns
+    lead = f"The horizon is {words.counted(plan.horizon_months, 'month')}."
+    if returns is not None:
+        paid = returns.payback_month
+        lead += f" The goals' worth covers the cost from month {paid} on." if paid else ""
+        lead += "" if paid else " The goals' worth does not cover the cost within the horizon."
+    return Chapter("time", "Time", lead, tuple(blocks))
+
+
+def _even(rival: Rival) -> str:
+    month = rival.break_even_month
+    if month is None:
+        return "never costs less within the horizon"
+    return "costs less from the start" if month <= 1 else f"month {month}"
