@@ -86,6 +86,12 @@ def test_eight_bits_where_engine_and_device_multiply_them_and_narrower_only_wher
     assert steady_text(machine("H100-SXM-80GB"), CATALOG.models[LARGE], CHAT, wide) is None
 
 
+def test_a_model_published_in_four_bits_stays_so() -> None:
+    one, old = carried(machine("H100-SXM-80GB"), "gpt-oss-120b"), carried(machine("A100-80GB-SXM"), "gpt-oss-20b")
+    assert (one.quantisation, one.devices, old.quantisation) == ("fp4", 1, "fp4")
+    assert one.assumptions == ("weights in fp4 keep the quality that was reported for the model",)
+
+
 def test_experts_are_spread_over_the_devices_of_an_engine() -> None:
     found = carried(machine("H200-SXM-141GB", 8), "DeepSeek-V3")
     assert (found.devices, found.parallelism.tensor, found.parallelism.expert) == (8, 8, 8)

@@ -1,8 +1,9 @@
 """How a text model stands on a machine: engine, number format, devices of one engine, places, what its steps take.
 
 - Engine: the catalog's first that runs on accelerators and answers over HTTP; on a host processor the embedded one.
-- Format: what engine and device both multiply, eight bits before sixteen. Only where those weights do not fit the
-  whole machine, the widest narrower format that does; that is said. Lengths and limits never change the format.
+- Format: a model published in four bits stays so. Of others what engine and device both multiply, eight bits before
+  sixteen. Only where those weights do not fit the whole machine, the widest narrower format that does; that is said.
+  Lengths and limits never change the format.
 - Layout: tensor parallel over 1, 2, 4 ... of the machine's accelerators, which divide the heads; experts are spread
   over the same devices. One whole context must fit beside the weights; places are what fits of mean requests.
 - Band of the speed: the fit's conformal band of the stratum and the accelerator row's own, independent. The residual
@@ -34,7 +35,7 @@ from archwright.sizing.shape import Shape, shape_of
 from archwright.sizing.work import USABLE, WORKSPACE_BYTES, Device, Worker, device_of
 
 WIDTHS = (1, 2, 4, 8)
-NARROW, WIDE = "fp8", "bf16"
+NARROW, WIDE, PUBLISHED = "fp8", "bf16", "fp4"
 # Weights may fill so much of what a device leaves them: the rest is for caches.
 FILLED = 0.95
 # Places beyond these are not used by default, and prompt tokens read in a step: a common default of servers.
@@ -56,11 +57,12 @@ def _on_accelerators(
 ) -> Iterator[Engine]:
     product, shape = server_of(catalog), shape_of(model)
     widths = [width for width in WIDTHS if width <= machine.accelerator_count and divides(model, width)]
-    number = format_of(product, accelerator, shape, widths[-1]) if accelerator.kind == product.kind else None
+    wanted = _formats(product, accelerator, model) if accelerator.kind == product.kind else []
+    number = next((one for one in wanted if _filled(shape, one, accelerator, widths[-1]) <= FILLED), None)
     if number is None:
         return
     device = device_of(accelerator, number, shape.sparse)
-    speed, said = speed_of(model, accelerator, product, catalog), _said(number, product, accelerator)
+    speed, said = speed_of(model, accelerator, product, catalog), _said(number, wanted[0], accelerator)
     context = requests.context_tokens(model)
     for width in widths:
         worker = Worker(shape, number, _layout(width))
@@ -90,16 +92,11 @@ def server_of(catalog: Catalog) -> EngineSpec:
     raise CatalogError("AW-CAT-30", "no engine in the catalog runs on accelerators", hint="add a row to engines")
 
 
-def format_of(product: EngineSpec, accelerator: Accelerator, shape: Shape, widest: int) -> Format | None:
-    """The format of the weights, None where not even the narrowest fits `widest` devices."""
-    return next(
-        (number for number in _formats(product, accelerator) if _filled(shape, number, accelerator, widest) <= FILLED),
-        None,
-    )
-
-
-def _formats(product: EngineSpec, accelerator: Accelerator) -> list[Format]:
-    """The native one, then the engine's narrower ones, widest first."""
+def _formats(product: EngineSpec, accelerator: Accelerator, model: ModelSpec) -> list[Format]:
+    """The native one, then the engine's narrower ones, widest first; the published one alone where that is narrow."""
+    published = formats.parse(f"{model.licence_conditions} {model.notes}", model.id)
+    if published.name == PUBLISHED:
+        return [published]
     narrow = NARROW in product.quantisations and NARROW in accelerator.flops
     native = NARROW if narrow else WIDE
     bits = formats.WEIGHT_BITS
@@ -151,9 +148,8 @@ def _factor(guess: serving.Guess) -> Estimate:
     return Estimate(value=guess.value, low=guess.low, high=guess.high, unit="")
 
 
-def _said(number: Format, product: EngineSpec, accelerator: Accelerator) -> tuple[str, ...]:
-    native = _formats(product, accelerator)[0].name
+def _said(number: Format, native: Format, accelerator: Accelerator) -> tuple[str, ...]:
     kept = f"weights in {number.name} keep the quality that was reported for the model"
-    if number.name == native:
+    if number == native:
         return (kept,)
-    return (kept, f"on {accelerator.id} weights are in {number.name}: in {native} they do not fit the machine")
+    return (kept, f"on {accelerator.id} weights are in {number.name}: in {native.name} they do not fit the machine")
