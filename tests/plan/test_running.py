@@ -356,6 +356,13 @@ def test_a_cloud_is_paid_for_bytes_and_a_house_buys_disks() -> None:
     assert one(bought, "storage", "data images").once
 
 
+def test_where_nothing_may_be_bought_the_house_charges_for_storage() -> None:
+    needs, fleets, where = clinic_at_home()
+    poor = replace(needs, budget=replace(needs.budget, capex=0.0))
+    data = one(run((poor, fleets, where)), "storage", "data images")
+    assert not data.once and data.flow[0] > 0
+
+
 def test_what_is_there_already_is_not_priced() -> None:
     needs, fleets, where = startup_in_a_cloud()
     kinds = ("lake", "monitoring", "registry")
@@ -366,15 +373,28 @@ def test_what_is_there_already_is_not_priced() -> None:
 
 def test_answers_of_a_cloud_are_billed_beyond_what_is_free() -> None:
     needs, fleets, where = startup_in_a_cloud()
-    assert lines(run((needs, fleets, where)), "egress") == [], "60 GB a month lie below the first 100"
+    zones = one(run((needs, fleets, where)), "egress")
+    assert "between zones" in zones.line, "the 60 GB a month of answers lie below the first 100"
     busy = tuple(
         replace(one, traffic=replace(one.traffic, requests_per_second=replace(rate, mean=40.0, peak=90.0)))
         if one.traffic is not None and (rate := one.traffic.requests_per_second) is not None
         else one
         for one in needs.workloads
     )
-    found = one(run((replace(needs, workloads=busy), fleets, where)), "egress")
-    assert found.line.startswith("answers of support-chat") and found.flow[0] > 0
+    found = one(run((replace(needs, workloads=busy), fleets, where)), "egress", "answers of support-chat")
+    assert found.flow[0] > 0
+
+
+def test_traffic_between_zones_is_paid_where_spares_stand_and_a_price_is_known() -> None:
+    needs, fleets, where = startup_in_a_cloud()
+    alone = fleets[0]._replace(peak=1)
+    assert lines(run((needs, (alone,), where)), "egress") == []
+    modest = tuple(replace(one, slo=SLO()) for one in needs.workloads)
+    assert lines(run((replace(needs, workloads=modest), fleets, where)), "egress") == []
+    free = Where("cloud", "azure", "eastus2", "US")
+    assert lines(run((needs, (fleets[0]._replace(where=free),), (free,))), "egress", "zones") == []
+    idle = fleets[0]._replace(machines=(0.0,) * needs.budget.horizon_months)
+    assert lines(run((needs, (idle,), where)), "egress", "zones") == []
 
 
 def test_a_backup_lies_at_another_place_where_there_is_one() -> None:

@@ -10,11 +10,12 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from archwright.contract.needs import Workload
+from archwright.plan.availability import SPARE_ABOVE
 from archwright.plan.demand import Job, demand_of, job_of
-from archwright.plan.fleet import Where
+from archwright.plan.fleet import Fleet, Where
 from archwright.plan.placing import OWN, Case
 from archwright.plan.quotes import TB
-from archwright.plan.renewal import Bought, renewed
+from archwright.plan.renewal import MONTHS_PER_YEAR, SERVER_LIFE, Bought, renewed
 from archwright.plan.terms import Term, following
 from archwright.sizing import network, storage
 from archwright.sizing.storage import GIB, Kept, Tier
@@ -27,6 +28,8 @@ MEDIA: dict[Tier, str] = {
     "file": "storage.flash",
 }
 THIS_MACHINE = "this-machine"
+# Of requests between two zones that share the load evenly.
+CROSSING = 0.5
 
 
 class Lying(NamedTuple):
@@ -72,9 +75,9 @@ def _models(case: Case) -> Iterable[Lying]:
 
 
 def _where_run(case: Case, things: Iterable[Kept]) -> Iterable[Lying]:
+    workloads = {workload.name: workload for workload in case.needs.workloads}
     for kept in things:
-        workload = next(one for one in case.needs.workloads if kept.name.endswith(f" of {one.name}"))
-        for place in case.places_of(workload):
+        for place in case.places_of(workloads[kept.workload]):
             yield Lying(kept, place)
 
 
@@ -137,17 +140,27 @@ def storage_terms(case: Case, kept: tuple[Lying, ...]) -> list[Term]:
         rests = [case.quotes.part(name) for name in one.kept.facts]
         drivers = tuple(driver for part in rests for driver in part.drivers)
         if one.where.placement in OWN:
-            price = case.quotes.part(MEDIA[one.kept.tier])
-            unit = price._replace(drivers=(*price.drivers, *drivers))
-            terabytes = tuple(amount / TB for amount in one.kept.bytes)
-            line = f"storage bought for {one.kept.name}{_at(one.where)}"
-            terms += renewed(case.quotes, Bought(line, "storage", unit, terabytes, "life.server"))
+            terms += _own_storage(case, one, drivers)
             continue
         price = case.quotes.storage(one.where, one.kept.tier)
         flow = [amount * price.usd for amount in one.kept.bytes]
         line = f"{one.kept.name}: {one.kept.tier} storage{_at(one.where)}"
         terms.append(following(line, "storage", flow, (*price.drivers, *drivers)))
     return terms
+
+
+def _own_storage(case: Case, one: Lying, drivers: tuple[str, ...]) -> list[Term]:
+    """Bought; where nothing may be bought, the house charges for it month by month over its life."""
+    price = case.quotes.part(MEDIA[one.kept.tier])
+    unit = price._replace(drivers=(*price.drivers, *drivers))
+    terabytes = tuple(amount / TB for amount in one.kept.bytes)
+    if case.needs.budget.capex > 0:
+        line = f"storage bought for {one.kept.name}{_at(one.where)}"
+        return renewed(case.quotes, Bought(line, "storage", unit, terabytes, SERVER_LIFE))
+    month = unit.usd / (MONTHS_PER_YEAR * case.quotes.years(SERVER_LIFE))
+    case.ledger.assume("budget.capex 0: storage of the house is charged by the month, its price spread over its life")
+    line = f"{one.kept.name}: storage of the house{_at(one.where)}"
+    return [following(line, "storage", [month * amount for amount in terabytes], unit.drivers)]
 
 
 def _at(where: Where) -> str:
@@ -181,7 +194,31 @@ def egress_terms(case: Case, kept: tuple[Lying, ...]) -> list[Term]:
         usd = [amount * price.usd for amount in flow.bytes]
         line = f"{flow.name}: traffic between regions"
         terms.append(following(line, "egress", usd, (*price.drivers, *_drivers(case, flow))))
+    terms += _zone_terms(case)
     return [term for term in terms if term.sum > 0]
+
+
+def _zone_terms(case: Case) -> Iterable[Term]:
+    """Spares stand in other zones than the gateway: half of what is said crosses, billed in both directions."""
+    for fleet in case.fleets:
+        price = case.quotes.between_zones(fleet.where) if fleet.offer is not None and fleet.peak > 1 else None
+        if price is None:
+            continue
+        for workload in case.needs.workloads:
+            if workload.name in fleet.workloads and (workload.slo.availability or 0.0) > SPARE_ABOVE:
+                share = _share_of(case, fleet, workload)
+                message = network.message_of(workload, case.catalog)
+                crossing = share * CROSSING * 2 * (message.request + message.answer)
+                usd = [count * crossing * price.usd for count in requests_by_month(case, workload)]
+                line = f"{workload.name}: traffic between zones, {fleet.machine.id} {fleet.purchase}"
+                yield following(line, "egress", usd, price.drivers)
+
+
+def _share_of(case: Case, fleet: Fleet, workload: Workload) -> float:
+    """A fleet's part of a workload's machines."""
+    every = [one for one in case.fleets if workload.name in one.workloads]
+    whole = sum(sum(one.machines) for one in every)
+    return sum(fleet.machines) / whole if whole else 0.0
 
 
 def _drivers(case: Case, flow: Flow) -> tuple[str, ...]:

@@ -164,6 +164,14 @@ class Quotes:
         name = f"between-regions.{where.provider}"
         return self._per_byte(where, rows[0], name, "traffic between regions", stand_in=stand_in)
 
+    def between_zones(self, where: Where) -> Price | None:
+        """USD per byte and direction between zones of a region, None where the catalog knows of no charge."""
+        rows = [row for row in self._catalog.storage_prices if "inter-az" in row.item.lower()]
+        own = [row for row in rows if row.provider == where.provider]
+        if not own:
+            return None
+        return self._per_byte(where, own[0], f"between-zones.{where.provider}", "traffic between zones", stand_in=False)
+
     def _rows(
         self,
         provider: str,

@@ -14,6 +14,7 @@ from archwright.plan.quotes import Aged, Price, Quotes
 from archwright.plan.terms import Term
 
 MONTHS_PER_YEAR = 12
+GPU_LIFE, SERVER_LIFE = "life.gpu", "life.server"
 
 
 class Bought(NamedTuple):

@@ -17,6 +17,7 @@ from archwright.plan.host import host_terms
 from archwright.plan.keeping import egress_terms, lying, storage_terms
 from archwright.plan.ledger import Ledger
 from archwright.plan.placing import NO_MODELS, Case, case_of
+from archwright.plan.renewal import GPU_LIFE, SERVER_LIFE
 from archwright.plan.staffing import hires, staff_terms
 from archwright.plan.terms import Term
 from archwright.plan.upkeep import (
@@ -140,8 +141,9 @@ def _assume(case: Case) -> None:
     )
     if any(place.placement == "on-premises" for place in own_places(case)):
         case.ledger.assume(
-            "machines of one's own are renewed at the end of their economic life and sold at the end of the horizon "
-            "for what their age leaves; renewals are not capex",
+            f"machines of one's own are renewed after {case.quotes.years(GPU_LIFE):g} years (with accelerators) or "
+            f"{case.quotes.years(SERVER_LIFE):g} (without), and sold at the end of the horizon for what their age "
+            "leaves; renewals are not capex",
             "the house has its line to the internet: traffic out of it costs nothing more",
             "owned machines are sunk: neither their purchase nor what they would sell for counts",
         )

@@ -16,17 +16,15 @@ from archwright.plan.fleet import Fleet, Where
 from archwright.plan.keeping import Lying, own_terabytes
 from archwright.plan.placing import OWN, REFRESH, Case
 from archwright.plan.quotes import Price
-from archwright.plan.renewal import Bought, renewed
+from archwright.plan.renewal import GPU_LIFE, MONTHS_PER_YEAR, SERVER_LIFE, Bought, renewed
 from archwright.plan.terms import Term, bought, following, recurring
 from archwright.sizing import network, power, storage
 from archwright.sizing.network import Fabric
 
-MONTHS_PER_YEAR = 12
 # The front end: two switches for so many machines, each on both.
 FRONT_PORTS = 30
 # A meter reads at most what the name plate says, and a fifth less as a rule. Assumed.
 NAME_PLATE = 0.8
-GPU_LIFE, SERVER_LIFE = "life.gpu", "life.server"
 
 
 class Plug(NamedTuple):

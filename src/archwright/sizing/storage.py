@@ -31,7 +31,8 @@ CACHE_KEPT_S = 600.0
 
 class Kept(NamedTuple):
     """One kind of thing: `bytes[m]` in the middle of month m, proportional to each of `facts` (parts of the catalog).
-    `bandwidth` is what its busiest reader or writer needs, in bytes/s; `data` names the data set it is or copies.
+    `bandwidth` is what its busiest reader or writer needs, in bytes/s; `data` names the data set it is or copies, `workload`
+    whose model it is.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Kept(NamedTuple):
     facts: tuple[str, ...] = ()
     bandwidth: float = 0.0
     data: str = ""
+    workload: str = ""
     why: str = ""
 
     @property
@@ -76,7 +78,7 @@ def data_sets(needs: Needs, catalog: Catalog) -> Iterable[Kept]:
         kept = f"kept {data.retention_months:g} months" if data.retention_months is not None else "kept for good"
         read = max((reading(workload) for workload in needs.workloads if data.name in workload.data), default=0.0)
         why = f"{data.size_gib:g} GiB, {data.growth_gib_per_month:g} more a month, {kept}; x {versions:g} for versions"
-        yield Kept(f"data {data.name}", "object", stored, ("lake.versions",), read, data.name, why)
+        yield Kept(f"data {data.name}", "object", stored, ("lake.versions",), read, data.name, why=why)
         if demanded:
             second = tuple(copies * amount for amount in size)
             why = f"a copy apart: {', '.join(demanded)}"
@@ -128,6 +130,7 @@ def checkpoints(needs: Needs, models: Mapping[str, ModelSpec], catalog: Catalog)
             bytes=(size,) * needs.budget.horizon_months,
             facts=("checkpoint.bytes", "checkpoint.kept"),
             bandwidth=bandwidth,
+            workload=workload.name,
             why=f"{count / 1e9:.3g}e9 trained parameters, written within {catalog.part('checkpoint.write').value:g} s",
         )
 
@@ -147,6 +150,7 @@ def model_files(needs: Needs, models: Mapping[str, ModelSpec], catalog: Catalog)
             bytes=(versions * one,) * needs.budget.horizon_months,
             facts=("model.versions",),
             bandwidth=bandwidth,
+            workload=workload.name,
             why=f"{count / 1e9:.3g}e9 parameters, a new replica reads them within "
             f"{catalog.part('model.load').value:g} s",
         )
