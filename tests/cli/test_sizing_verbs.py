@@ -58,6 +58,58 @@ def test_predict_training_chooses_a_split_and_prices_the_run(home: Home, capsys:
     assert "AW-USE-21" in capsys.readouterr().err
 
 
+WORK = {
+    "embedding": ("bge-m3", "--on", "2x L4", "--tokens", "300..900"),
+    "image": ("16 vCPU", "--pixels", "1e6", "--parameters", "25e6"),
+    "table": ("8vcpu", "--features", "140", "--latency-p95-s", "0.05"),
+    "data": ("64 vCPU", "--gib", "2600"),
+}
+
+
+@pytest.mark.parametrize("kind", WORK)
+def test_predict_other_work(kind: str, home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["predict", kind, *WORK[kind], "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["stratum"]
+    assert found["formula"]
+    assert len(found["sources"]) > 2
+    assert found["definitions"].keys() == found["estimates"].keys()
+    for estimate in found["estimates"].values():
+        assert estimate["low"] < estimate["value"] < estimate["high"]
+    assert (found["devices"], found["accelerator"]) == (
+        (2, "L4") if kind == "embedding" else (found["devices"], "vCPU")
+    )
+    assert main(["predict", kind, *WORK[kind]]) == 0
+    assert "90 % band" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (("embedding", "bge-m4", "--on", "1x L4"), "AW-CAT-01"),
+        (("embedding", "bge-m3", "--on", "1x L5000"), "AW-CAT-01"),
+        (("embedding", "bge-m3", "--on", "1x L4", "--tokens", "many"), "AW-USE-20"),
+        (("embedding", "bge-m3", "--on", "1x L4", "--tokens", "0"), "AW-USE-20"),
+        (("embedding", "Qwen3-Embedding-8B", "--on", "1x T4"), "AW-USE-21"),
+        (("image", "1x L4", "--pixels", "-1", "--parameters", "1e6"), "AW-USE-20"),
+        (("image", "1x L4", "--pixels", "nan", "--parameters", "1e6"), "AW-USE-20"),
+        (("table", "8 vCPU", "--features", "0"), "AW-USE-20"),
+        (("data", "8 vCPU", "--gib", "0"), "AW-USE-20"),
+    ],
+)
+def test_refusals_of_other_work(
+    words: tuple[str, ...], code: str, home: Home, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["predict", *words]) != 0
+    assert code in capsys.readouterr().err
+
+
+def test_a_limit_out_of_reach_is_said(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["predict", "image", "1 vCPU", "--pixels", "1e6", "--parameters", "25e6", "--latency-p95-s", "0.1"]
+    assert main(words) == 0
+    assert "weak: an idle machine takes" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("kind", ["serving", "training"])
 def test_a_load_that_is_none(kind: str, home: Home, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["predict", kind, "Qwen3-32B", "--on", "H100", "--load", "plenty"]) == 2

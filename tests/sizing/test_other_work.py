@@ -57,11 +57,14 @@ def test_images_on_a_device_and_on_the_host() -> None:
     holds(device)
     holds(host)
     assert device.latency_p95_s.value <= 1.0
-    assert (device.engines, device.devices, host.engines, host.devices) == (1, 1, 8, 0)
+    assert (device.engines, device.devices) == (1, 1)
+    assert (host.engines, host.devices, host.slots) == (1, 0, 1)
     assert device.requests_per_s.value > host.requests_per_s.value
-    # 163 GFLOP an image on one core of the measured 90 GFLOP/s take longer than a second.
-    assert [miss.constraint for miss in host.misses] == ["images.latency_p95_s"]
-    assert device.misses == ()
+    # 149 GFLOP an image on one core of 72 GFLOP/s take longer than a second; the cores together do not.
+    assert host.latency_p95_s.value <= 1.0
+    assert (host.misses, device.misses) == ((), ())
+    late = steady_image(machine(cores=2), "images", 1e6, 25e6, SLO(latency_p95_s=1.0), CATALOG)
+    assert [miss.constraint for miss in late.misses] == ["images.latency_p95_s"]
 
 
 def test_rows_of_features_take_the_host_even_where_there_is_a_device() -> None:

@@ -8,6 +8,7 @@ from archwright.api.lineage import lineage
 from archwright.api.measuring import bench, reconcile
 from archwright.api.planning import diff, explain, init, plan
 from archwright.api.predicting import accuracy, predict_serving, predict_training
+from archwright.api.predicting_work import predict_data, predict_embedding, predict_image, predict_table
 from archwright.api.reporting import report
 from archwright.api.running import ask, down, status, up
 from archwright.api.training import train
@@ -28,7 +29,11 @@ __all__ = [
     "lineage",
     "models",
     "plan",
+    "predict_data",
+    "predict_embedding",
+    "predict_image",
     "predict_serving",
+    "predict_table",
     "predict_training",
     "reconcile",
     "report",

@@ -6,6 +6,8 @@ from archwright.cli.grammar import Arg, Verb
 
 MODEL = Arg("model", "a model", positional=True, required=True)
 ON = Arg("on", "count and accelerator", required=True, metavar="4xNAME")
+MACHINE = Arg("on", "count and accelerator, or vCPUs", positional=True, required=True, metavar="MACHINE")
+LATENCY = Arg("latency_p95_s", "the latency's limit", "number")
 
 SIZING_VERBS: tuple[Verb, ...] = (
     Verb(
@@ -43,6 +45,44 @@ SIZING_VERBS: tuple[Verb, ...] = (
             Arg("tokens", "tokens of the whole run", "number"),
             Arg("usd_per_hour", "price of one device, for the cost of the run", "number"),
         ),
+        "show_sizing.sized",
+    ),
+    Verb(
+        ("predict", "embedding"),
+        "predict_embedding",
+        "texts a second that a machine turns into vectors, with bands",
+        (
+            Arg("model", "an embedding model", positional=True, required=True),
+            Arg("on", "count and accelerator, or vCPUs", required=True, metavar="1xNAME"),
+            Arg("tokens", "tokens of a text: mean, or mean..p95", default="500", metavar="500..1500"),
+            LATENCY,
+        ),
+        "show_sizing.sized",
+    ),
+    Verb(
+        ("predict", "image"),
+        "predict_image",
+        "images a second that a machine classifies, with bands",
+        (
+            MACHINE,
+            Arg("pixels", "pixels of an image", "number", required=True),
+            Arg("parameters", "parameters of the network", "number", required=True),
+            LATENCY,
+        ),
+        "show_sizing.sized",
+    ),
+    Verb(
+        ("predict", "table"),
+        "predict_table",
+        "rows of features a second that a machine predicts from, with bands",
+        (MACHINE, Arg("features", "features of a row", "integer", required=True), LATENCY),
+        "show_sizing.sized",
+    ),
+    Verb(
+        ("predict", "data"),
+        "predict_data",
+        "hours a machine takes to ingest and refine data, with bands",
+        (MACHINE, Arg("gib", "GiB of data", "number", required=True)),
         "show_sizing.sized",
     ),
     Verb(

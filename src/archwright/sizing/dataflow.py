@@ -42,7 +42,7 @@ def batch_data(machine: Machine, gib: float, workload: str, catalog: Catalog) ->
                 definition="hours of one machine for a run: each byte ingested and refined once",
                 formula="GiB x (1 / ingest + 1 / refine) / (cores x scaling)",
                 facts=(
-                    f"{gib:,.3g} GiB on {cores} cores",
+                    f"{gib:,.0f} GiB; cores of a machine: {cores}",
                     *facts(catalog, "data.ingest", "data.refine", "host.scaling", "data.scaling"),
                 ),
             ),

@@ -30,7 +30,7 @@ def image_flops(pixels: float, parameters: float, catalog: Catalog) -> Estimate:
 def steady_image(
     machine: Machine, workload: str, pixels: float, parameters: float, slo: SLO, catalog: Catalog
 ) -> Steady:
-    """What one machine carries; each device, or each core, classifies on its own."""
+    """What one machine carries; each device, or each crew of cores, classifies on its own."""
     flops = image_flops(pixels, parameters, catalog)
     times, used = _on_device(machine, flops, catalog) if machine.accelerator else _on_host(flops, catalog)
     servers = machine.accelerator_count if machine.accelerator else host_cores(machine)
@@ -56,7 +56,9 @@ def _device(machine: Machine) -> tuple[str, ...]:
 
 
 def steady(machine: Machine, catalog: Catalog, found: Carried, basis: Basis, names: tuple[str, str]) -> Steady:
-    """`names`: of the model and of the engine. Every device, or every core, is an engine of its own."""
+    """`names`: of the model and of the engine. Every device is an engine of its own; on the host one engine has as many
+    workers as were found, which share the cores.
+    """
     on_device = machine.accelerator is not None
     return Steady(
         model=names[0],
@@ -66,15 +68,15 @@ def steady(machine: Machine, catalog: Catalog, found: Carried, basis: Basis, nam
         tpot_p95_s=None,
         engine=names[1],
         quantisation="bf16" if on_device else "fp32",
-        engines=machine.accelerator_count if on_device else host_cores(machine),
+        engines=machine.accelerator_count if on_device else 1,
         devices=1 if on_device else 0,
         parallelism=Parallelism(),
-        slots=found.batch,
+        slots=found.batch if on_device else found.servers,
         context_tokens=0,
         busy_w=busy_w(machine, catalog, accelerated=on_device),
         bases=(basis,),
         misses=found.misses,
-        assumptions=(f"kept at most {found.busy:.0%} busy", f"up to {found.batch} requests at once on an engine"),
+        assumptions=(f"kept at most {found.busy:.0%} busy",),
     )
 
 

@@ -1,0 +1,147 @@
+"""Sizing of what is not answering with text: `predict embedding`, `predict image`, `predict table`, `predict data`."""
+
+from __future__ import annotations
+
+import re
+
+from archwright import settings
+from archwright.api.context import home_of
+from archwright.api.predicting import Sized
+from archwright.catalog import names
+from archwright.catalog.facts import Catalog
+from archwright.catalog.load import load as load_catalog
+from archwright.contract.needs import SLO, Length
+from archwright.errors import UsageError, Where
+from archwright.sizing.dataflow import batch_data
+from archwright.sizing.embedding import steady_embedding
+from archwright.sizing.machine import Machine, Steady
+from archwright.sizing.tabular import steady_tabular
+from archwright.sizing.vision import steady_image
+
+_HOST = re.compile(r"^\s*(\d{1,5})\s*x?\s*v?cpus?\s*$", re.IGNORECASE)
+_LENGTHS = re.compile(r"^\s*(\d{1,7})(?:\s*\.\.\s*(\d{1,7}))?\s*$")
+# A machine whose memory is not asked for: enough for any of the models here. Threads beside a device feed it.
+_RAM_BYTES, _THREADS = 256 * 2.0**30, 16
+_DEFINITIONS = {
+    "requests_per_s": "the most that one machine carries with the latency's limit held",
+    "latency_p95_s": "from arrival to answer at that load",
+    "machine_hours": "of one machine, for all of it",
+}
+
+
+def predict_embedding(model: str, *, on: str, tokens: str = "500", latency_p95_s: float | None = None) -> Sized:
+    """Texts a second that `on` ("1x NAME", or "16 vCPU") embeds with `model`, texts of `tokens` tokens (mean, or
+    mean..p95), within a latency if one is given.
+
+    Raises CatalogError AW-CAT-01 for a name nobody knows, UsageError AW-USE-20 for a length that is none, AW-USE-21
+    where the model does not fit.
+    """
+    catalog, length = _catalog(), _LENGTHS.match(tokens)
+    if length is None or not int(length[1]):
+        raise UsageError(
+            "AW-USE-20", f"not a length: {tokens!r}", where=Where(field="tokens"), hint="for example 500, or 500..1500"
+        )
+    known = {names.squashed(name): row for name, row in catalog.embedders.items()}
+    row = known.get(names.squashed(model.rsplit("/", 1)[-1]))
+    if row is None:
+        raise names.unknown("embedding model", model, catalog.embedders)
+    machine, mean = _machine(on, catalog), float(length[1])
+    lengths = Length(mean=mean, p95=max(mean, float(length[2] or mean)))
+    found = steady_embedding(machine, row, "predict", lengths, SLO(latency_p95_s=latency_p95_s), catalog)
+    if found is None:
+        raise UsageError(
+            "AW-USE-21", f"{model} does not fit {on}", where=Where(field="on"), hint="ask for a device with more memory"
+        )
+    return _steady(found, machine)
+
+
+def predict_image(on: str, *, pixels: float, parameters: float, latency_p95_s: float | None = None) -> Sized:
+    """Images of `pixels` pixels a second that `on` classifies with a network of `parameters` parameters.
+
+    Raises CatalogError AW-CAT-01 for a name nobody knows, UsageError AW-USE-20 for a size that is none.
+    """
+    catalog = _catalog()
+    _positive(pixels=pixels, parameters=parameters)
+    machine = _machine(on, catalog)
+    slo = SLO(latency_p95_s=latency_p95_s)
+    return _steady(steady_image(machine, "predict", pixels, parameters, slo, catalog), machine)
+
+
+def predict_table(on: str, *, features: int, latency_p95_s: float | None = None) -> Sized:
+    """Rows of `features` features a second that the cores of `on` predict from, by boosted trees.
+
+    Raises CatalogError AW-CAT-01 for a name nobody knows, UsageError AW-USE-20 for a count that is none.
+    """
+    catalog = _catalog()
+    _positive(features=features)
+    machine = _machine(on, catalog)
+    return _steady(steady_tabular(machine, "predict", features, SLO(latency_p95_s=latency_p95_s), catalog), machine)
+
+
+def predict_data(on: str, *, gib: float) -> Sized:
+    """Hours that the cores of `on` take to ingest and refine `gib` GiB.
+
+    Raises CatalogError AW-CAT-01 for a name nobody knows, UsageError AW-USE-20 for a size that is none.
+    """
+    catalog = _catalog()
+    _positive(gib=gib)
+    machine = _machine(on, catalog)
+    found = batch_data(machine, gib, "predict", catalog)
+    (basis,) = found.bases
+    return Sized(
+        model=found.model,
+        accelerator=_named(machine),
+        devices=_count(machine),
+        stratum=basis.stratum,
+        estimates={"machine_hours": found.machine_hours},
+        definitions={"machine_hours": _DEFINITIONS["machine_hours"]},
+        formula=basis.formula,
+        sources=basis.facts,
+        assumed=found.assumptions,
+    )
+
+
+def _steady(found: Steady, machine: Machine) -> Sized:
+    (basis,) = found.bases
+    estimates = {"requests_per_s": found.requests_per_s, "latency_p95_s": found.latency_p95_s}
+    late = tuple(
+        f"an idle machine takes {miss.value:.3g} s; the figures are without the limit" for miss in found.misses
+    )
+    return Sized(
+        model=found.model,
+        accelerator=_named(machine),
+        devices=_count(machine),
+        stratum=basis.stratum,
+        estimates=estimates,
+        definitions={name: _DEFINITIONS[name] for name in estimates},
+        formula=basis.formula,
+        sources=basis.facts,
+        weak=late,
+        assumed=found.assumptions,
+    )
+
+
+def _catalog() -> Catalog:
+    return load_catalog(home_of(settings.load()))
+
+
+def _machine(on: str, catalog: Catalog) -> Machine:
+    host = _HOST.match(on)
+    if host is not None:
+        return Machine(on, None, 0, max(1, int(host[1])), _RAM_BYTES)
+    count, name = names.machine(on)
+    return Machine(on, catalog.accelerator(name), max(count, 1), _THREADS, _RAM_BYTES)
+
+
+def _named(machine: Machine) -> str:
+    return "vCPU" if machine.accelerator is None else machine.accelerator.id
+
+
+def _count(machine: Machine) -> int:
+    return machine.cores if machine.accelerator is None else machine.accelerator_count
+
+
+def _positive(**sizes: float) -> None:
+    for field, size in sizes.items():
+        if not 0 < size < 1e15:
+            raise UsageError("AW-USE-20", f"not a size: {size}", where=Where(field=field), hint="a number above 0")
