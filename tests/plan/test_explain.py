@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pytest
 
+from archwright.contract.decision import Decision, Driver, Return, Rival, Section, SectionLine
 from archwright.contract.estimate import Estimate, exact
 from archwright.contract.evidence import Basis, Control
-from archwright.contract.plan import Miss, Plan
+from archwright.contract.plan import Miss, Plan, WorkloadPlan
 from archwright.contract.record import replace
 from archwright.errors import UsageError
 from archwright.plan.explain import explain
-from archwright.plan.wording import said, shown
+from archwright.plan.wording import earned, flip, said, shown
 
 
 def test_the_choice_comes_with_its_options_and_promises(desk: Plan) -> None:
@@ -45,12 +46,18 @@ def test_a_metric_shows_all_its_statistics(desk: Plan) -> None:
     assert "assistant.ttft_s.p50" in text and "assistant.ttft_s.p95" in text
 
 
-def test_a_workload_shows_its_load_and_what_is_missing(desk: Plan, startup: Plan) -> None:
+def test_a_workload_shows_its_load_its_cost_and_what_options_miss(desk: Plan, startup: Plan) -> None:
     assert "0.3 requests/s at the peak" in explain(desk, "assistant")
     assert "pool assistant" in explain(desk, "assistant")
-    assert "not sized yet" in explain(startup, "tone")
-    assert "its cost is not included yet" in explain(startup, "tone")
+    assert "tone: " in explain(startup, "tone").split("\n", 1)[1] and "/month" in explain(startup, "tone")
     assert "misses support-chat.quality" in explain(startup, "support-chat")
+
+
+def test_a_workload_that_is_not_sized_says_so(desk: Plan) -> None:
+    missing = WorkloadPlan(name="later", model=None, pool=None)
+    said = "workload later (finetune): its cost is not included yet"
+    text = explain(replace(desk, workloads=(*desk.workloads, missing), not_sized=(said,)), "later")
+    assert text.splitlines() == ["later: not sized yet", f"  {said}"]
 
 
 def test_a_workload_shows_only_its_own(desk: Plan) -> None:
@@ -70,8 +77,95 @@ def test_controls_and_bases_have_names_too(desk: Plan) -> None:
     assert explain(replace(desk, bases=(plain,)), "plain").splitlines() == ["basis plain: assumed, s", "  d"]
 
 
+def test_a_cost_line_shows_the_facts_it_rests_on(desk: Plan) -> None:
+    line = desk.options[0].cost_lines[0]
+    text = explain(desk, line.name)
+    assert text.startswith(f"{line.name}, in this-machine: ") and "energy" in text and "mean over the horizon" in text
+    for driver in line.drivers:
+        assert f"basis {driver}: " in text
+    once = replace(line, once=True, recurring_budget=False, drivers=("unknown",))
+    plan = replace(desk, options=(replace(desk.options[0], cost_lines=(once,)),))
+    assert explain(plan, line.name).endswith("once; energy, outside the monthly budget")
+    assert f"{line.name}: " in explain(plan, "this-machine") and ", once" in explain(plan, "this-machine")
+
+
+def flipping(to: str | None, at: float | None, *, inside: bool = True) -> Driver:
+    price = Estimate(value=4, low=3, high=5, unit="USD/h", basis="price.x")
+    return Driver(
+        basis="price.x", name="price of x", estimate=price, share=0.25, flips_to=to, flips_at=at, inside=inside
+    )
+
+
+@pytest.mark.parametrize(
+    ("driver", "said_of_it"),
+    [
+        (flipping("y", 4.5), "at 4.5 y would be chosen: inside its band"),
+        (flipping("y", 9.0, inside=False), "at 9 y would be chosen: outside its band"),
+        (flipping(None, 4.5), "at 4.5 nothing would be feasible: inside its band"),
+        (flipping(None, None, inside=False), "no value in reach changes the choice"),
+    ],
+)
+def test_a_driver_shows_what_it_would_change(desk: Plan, driver: Driver, said_of_it: str) -> None:
+    plan = replace(desk, decision=replace(desk.decision, drivers=(driver,)))
+    text = explain(plan, "price.x")
+    assert text.splitlines()[0] == "driver price.x: price of x, 4 USD/h (3 .. 5)"
+    assert "25% of the variance" in text and said_of_it in text
+    assert (said_of_it in explain(plan)) == (driver.flips_at is not None)
+    assert said_of_it in flip(driver)
+
+
+def test_the_choice_says_who_was_near_and_what_it_earns(desk: Plan) -> None:
+    returns = Return(value=100.0, cost=exact(60, "EUR"), net=exact(40, "EUR"), payback_month=3)
+    rivals = (
+        Rival(option="y", cheaper=0.4, tie=True, break_even_month=7),
+        Rival(option="z", cheaper=0.01, tie=False),
+    )
+    decision = Decision(
+        axes=("total_cost",),
+        pareto=("this-machine",),
+        rivals=rivals,
+        confidence={"high": 0.7, "low": 0.3},
+        returns=returns,
+    )
+    text = explain(replace(desk, decision=decision, stale_facts=("price.x is old",)))
+    assert "y is the cheaper one in 40% of the draws: a tie; by the end of month 7 less has been paid" in text
+    assert "z is the cheaper one in 1% of the draws; at no month less has been paid" in text
+    assert "confidence 70% high, 30% low" in text and "price.x is old" in text
+    assert "worth 100 EUR over the horizon, net 40 EUR; paid back by month 3" in text
+    assert "not paid back in the horizon" in earned(replace(returns, payback_month=None))
+
+
+def test_a_section_shows_each_decision_with_its_reason(desk: Plan) -> None:
+    whole = SectionLine(
+        topic="fabric",
+        choice="400G",
+        why="collectives",
+        demanded_by=("law 1", "law 2"),
+        proof="bench",
+        alternative="InfiniBand",
+        why_not="dearer",
+        estimate=exact(400, "Gbit/s"),
+        source="measured",
+    )
+    bare = SectionLine(topic="front", choice="10G", why="traffic")
+    section = Section(id="network", title="Network", summary="one fabric", lines=(whole, bare))
+    plan = replace(desk, sections=(section,))
+    assert explain(plan, "network").splitlines() == [
+        "Network: one fabric",
+        "  fabric: 400G, 400 Gbit/s",
+        "    why: collectives",
+        "    demanded by: law 1, law 2",
+        "    proved by: bench",
+        "    alternative: InfiniBand: dearer",
+        "    source: measured",
+        "  front: 10G",
+        "    why: traffic",
+    ]
+    assert "network: one fabric" in explain(plan)
+
+
 def test_a_plan_that_chose_nothing_and_assumed_nothing(desk: Plan) -> None:
-    text = explain(replace(desk, chosen=None, assumptions=(), predictions=()))
+    text = explain(replace(desk, chosen=None, assumptions=(), predictions=(), decision=Decision()))
     assert "no option satisfies the needs" in text
     assert "assumptions" not in text
 

@@ -315,7 +315,7 @@ def _difference(out: Console, result: Any) -> None:
     _figures(out, "Promises", result.predictions)
     _worded(out, "Facts", result.facts)
     _worded(out, "Controls", result.controls)
-    _worded(out, "Assumptions", result.assumptions)
+    _sentences(out, "Assumptions", result.assumptions)
     out.print()
 
 
@@ -344,10 +344,10 @@ def _change(before: Estimate | None, after: Estimate | None) -> str:
     """A share where there is one, else what came or went."""
     if before is None or after is None:
         return "new" if before is None else "gone"
-    if before.value == after.value:
-        return "band only"
     if before.unit != after.unit or before.value <= 0:
         return ""
+    if before.value == after.value:
+        return "band only"
     return f"{after.value / before.value - 1:+.1%}"
 
 
@@ -360,6 +360,16 @@ def _worded(out: Console, title: str, rows: Any) -> None:
         for sign, text in (("-", row.before), ("+", row.after)):
             if text is not None:
                 _indented(out, f"{sign} {escape(text)}", 4)
+    _left_out(out, rows)
+
+
+def _sentences(out: Console, title: str, rows: Any) -> None:
+    """What is said now, or no longer."""
+    if not rows:
+        return
+    out.print(f"\n[bold]{title}[/]")
+    for row in rows[:MOST_ROWS]:
+        _indented(out, f"{'+' if row.before is None else '-'} {escape(row.name)}")
     _left_out(out, rows)
 
 

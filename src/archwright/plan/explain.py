@@ -188,6 +188,10 @@ def _workload(plan: Plan, workload: WorkloadPlan) -> list[str]:
     for prediction in plan.predictions:
         if prediction.workload == workload.name:
             lines += _indented(_prediction(plan, prediction))
+    chosen = [option for option in plan.options if option.name == plan.chosen]
+    for option in chosen:
+        named = [line for line in option.cost_lines if line.name.startswith(f"{workload.name}:")]
+        lines += [f"  {line.name}: {shown(line.amount)}{', once' if line.once else ''}" for line in named]
     own = f"{workload.name}."
     for option in plan.options:
         lines += [f"  {option.name} misses {said(miss)}" for miss in option.misses if miss.constraint.startswith(own)]

@@ -1,0 +1,236 @@
+"""How a plan, a difference and a "what if" read in a terminal."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from archwright.cli import main, show_plan
+from archwright.contract.decision import Decision, Driver, Return, Rival, Section
+from archwright.contract.estimate import Estimate, exact, within_factor
+from archwright.contract.plan import CostLine, MachineFacts, Miss, Option, Plan
+from archwright.contract.record import replace
+from archwright.home import Home
+from archwright.needs.template import template
+from archwright.plan.diff import diff
+from archwright.plan.file import write_plan
+from archwright.plan.what_if import what_if
+
+
+def option(name: str, cost: float | None, *misses: Miss, **more: Any) -> Option:
+    price = None if cost is None else within_factor(cost, 1.2, "EUR", "null")
+    return Option(
+        name=name,
+        placement="cloud",
+        provider=name,
+        regions=("eu-1",),
+        feasible=not misses,
+        misses=misses,
+        total_cost=price,
+        cost_per_month=None if price is None else price.scaled(1 / 12, unit="EUR/month"),
+        capex=None if price is None else exact(more.pop("capex", 0.0), "EUR"),
+        models={"assistant": "null-model"},
+        **more,
+    )
+
+
+def driver(name: str, at: float | None, to: str | None, *, inside: bool, share: float = 0.3) -> Driver:
+    price = Estimate(value=4.0, low=3.0, high=5.0, unit="USD/h", basis=name)
+    return Driver(basis=name, name="price of it", estimate=price, share=share, flips_to=to, flips_at=at, inside=inside)
+
+
+LINES = (
+    CostLine(name="rent", amount=exact(1000.0, "EUR/month", "null"), category="compute"),
+    CostLine(name="servers", amount=exact(9000.0, "EUR", "null"), once=True, category="purchase"),
+)
+DECISION = Decision(
+    axes=("total_cost", "carbon_kg_per_month"),
+    pareto=("best", "near"),
+    rivals=(Rival(option="near", cheaper=0.44, tie=True), Rival(option="dear", cheaper=0.02, tie=False)),
+    drivers=(driver("price.a", 4.5, "near", inside=True), driver("price.b", 9.0, None, inside=False)),
+    confidence={"high": 0.6, "low": 0.398, "very low": 0.002},
+    returns=Return(value=50000.0, cost=exact(21000, "EUR"), net=within_factor(29000, 1.1, "EUR"), payback_month=5),
+)
+
+
+@pytest.fixture
+def decided(null_plan: Plan) -> Plan:
+    options = (
+        option("late", 18000, Miss(constraint="assistant.ttft_p95_s", value=0.9, limit=0.2)),
+        option("slow", 17000, Miss(constraint="assistant.availability", value=0.98, limit=0.999)),
+        option("far", None, Miss(constraint="residency", value="no offer inside", limit="EEA")),
+        option("none", None, Miss(constraint="x.model", value=None, limit="a model")),
+        option("dear", 30000),
+        option("near", 21500),
+        option("best", 21000, capex=9000.0, cost_lines=LINES, notes=("at risk: [bold]x[/]",)),
+        option("odd", 99000),
+    )
+    return replace(null_plan, chosen="best", options=options, decision=DECISION)
+
+
+def shown(result: object, capsys: pytest.CaptureFixture[str]) -> str:
+    assert show_plan.plan(result) == 0
+    return capsys.readouterr().out
+
+
+def test_the_decision_is_one_sentence_with_its_money(decided: Plan, capsys: pytest.CaptureFixture[str]) -> None:
+    text = shown(decided, capsys)
+    assert "Choose best in eu-1 with null-model (4 of 8 options feasible)" in text
+    assert "21,000 EUR over 12 months (90 %: 17,500 to 25,200); 1,750 a month, 9,000 to buy" in text
+    assert "of it compute 12,000, purchase 9,000" in text
+    assert "goals worth 50,000 EUR: net 29,000 (26,364 to 31,900), paid back by month 5" in text
+    assert "at risk: [bold]x[/]" in text, "markup in names is text"
+
+
+def test_options_come_in_the_order_of_their_standing(decided: Plan, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [line for line in shown(decided, capsys).splitlines() if line[:3] in (" >*", "  *", "   ") and "  " in line]
+    table = rows[next(i for i, row in enumerate(rows) if row.startswith(" >*")) :][:8]
+    assert [row[3:].split()[0] for row in table] == ["best", "near", "dear", "odd", "slow", "late", "far", "none"]
+    assert [row[:3] for row in table[:3]] == [" >*", "  *", "   "]
+    for row, verdict in zip(
+        table,
+        (
+            "chosen",
+            "a tie: cheaper in 44%",
+            "feasible, cheaper in 2%",
+            "feasible",
+            "no: assistant availability 0.98 < 1.00",
+            "no: assistant ttft_p95_s 0.90 > 0.20",
+            "no: residency no offer inside",
+            "no: x model none",
+        ),
+        strict=True,
+    ):
+        assert row.rstrip().endswith(verdict), row
+
+
+def test_the_facts_that_flip_the_choice_are_named(decided: Plan, capsys: pytest.CaptureFixture[str]) -> None:
+    text = shown(decided, capsys)
+    assert "Facts to check before signing" in text
+    assert "1. price of it: 4 USD/h (3 to 5); 30% of the error of the total" in text
+    assert "at 4.5 near would be chosen: inside the band  price.a" in text
+    assert "at 9 nothing would be feasible: outside the band  price.b" in text
+    assert "confidence: 60% high, 40% low\n" in text.replace(" \n", "\n").replace("  ", "")
+
+
+def test_without_a_flip_the_facts_that_matter_most_are_named(decided: Plan, capsys: pytest.CaptureFixture[str]) -> None:
+    still = driver("price.c", None, None, inside=False, share=0.001)
+    text = shown(replace(decided, decision=Decision(drivers=(still,))), capsys)
+    assert "Facts that matter most" in text and "no value in reach changes the choice" in text
+    assert "of the error" not in text and "* no other" not in text and "confidence" not in text
+
+
+def test_parts_machine_stale_facts_and_gaps(decided: Plan, capsys: pytest.CaptureFixture[str]) -> None:
+    machine = MachineFacts(
+        cores_usable=2,
+        memory_bytes=8 << 30,
+        memory_bandwidth_bytes_per_s=within_factor(9e9, 1.1, "bytes/s"),
+        matmul_flops_per_s=within_factor(9e10, 1.1, "FLOP/s"),
+        disk_write_bytes_per_s=within_factor(2e8, 1.2, "bytes/s"),
+        disk_free_bytes=50 << 30,
+        isa="avx512",
+        gpus=(),
+        probed_at=1.7e9,
+    )
+    section = Section(id="network", title="Network", summary="one fabric", lines=())
+    stale = tuple(f"fact {number}" for number in range(5))
+    text = shown(
+        replace(decided, machine=machine, sections=(section,), stale_facts=stale, not_sized=("x: later",)), capsys
+    )
+    assert "this machine: 2 cores (avx512), 8.00 GiB memory" in text and "GPU: none" in text
+    assert "network  one fabric" in text and "not sized yet: x: later" in text
+    assert "stale: fact 2" in text and "fact 3" not in text and "and 2 more stale facts" in text
+
+
+def test_nothing_feasible_is_said_first(decided: Plan, capsys: pytest.CaptureFixture[str]) -> None:
+    text = shown(replace(decided, chosen=None, decision=Decision(), predictions=()), capsys)
+    assert "No option satisfies the needs (8 looked at)" in text and "Promises" not in text
+
+
+def test_a_choice_without_a_price_or_a_place(null_plan: Plan, capsys: pytest.CaptureFixture[str]) -> None:
+    bare = replace(null_plan.options[0], regions=(), models={})
+    text = shown(replace(null_plan, options=(bare,)), capsys)
+    assert "Choose this-machine (1 of 1 options feasible)" in text and "over 12 months" not in text
+    lost = replace(DECISION, returns=replace(DECISION.returns or pytest.fail(), payback_month=None))
+    assert "not paid back" in shown(replace(null_plan, decision=lost), capsys)
+
+
+# --- differences
+
+
+def test_a_difference_says_why_and_what(decided: Plan, capsys: pytest.CaptureFixture[str]) -> None:
+    dearer = replace(decided.options[5], name="near", total_cost=exact(43000.0, "EUR", "null"))
+    wider = replace(decided.options[4], total_cost=Estimate(value=30000, low=1, high=40000, unit="EUR", basis="null"))
+    moved = replace(
+        decided,
+        chosen="near",
+        options=(*decided.options[:4], wider, dearer, *decided.options[6:7], option("new", 5)),
+        needs_digest="1" * 64,
+        assumptions=("[said]",),
+    )
+    assert show_plan.diff(diff(decided, moved)) == 0
+    text = capsys.readouterr().out
+    assert "because the needs differ (needs.yaml)" in text
+    assert "the choice goes from best to near" in text
+    lines = [" ".join(line.split()) for line in text.splitlines()]
+    assert "total 21,000 EUR 43,000 EUR +104.8%" in lines
+    assert "near 21,500 EUR 43,000 EUR +100.0%" in lines
+    assert "dear 30,000 EUR 30,000 EUR band only" in lines
+    assert "new - 5.00 EUR new" in lines and "odd 99,000 EUR - gone" in lines
+    assert "capex 9,000 EUR 0.00 EUR -100.0%" in lines
+    assert "+ [said]" in lines and "- feasible" in lines and "+ feasible" in lines
+
+
+def test_a_choice_that_stays_and_plans_that_are_the_same(decided: Plan, capsys: pytest.CaptureFixture[str]) -> None:
+    assert show_plan.diff(diff(decided, decided)) == 0
+    assert "nothing differs" in capsys.readouterr().out
+    dollars = replace(decided.options[4], total_cost=exact(30000.0, "USD", "null"))
+    many = tuple(f"assumption {number}" for number in range(20))
+    changed = replace(decided, options=(*decided.options[:4], dollars, *decided.options[5:]), assumptions=many)
+    assert show_plan.diff(diff(decided, changed)) == 0
+    text = capsys.readouterr().out
+    assert "the choice stays" in text and "and 8 more: --json shows all" in text
+    assert any(" ".join(line.split()) == "dear 30,000 EUR 30,000 USD" for line in text.splitlines())
+
+
+def test_what_if_shows_the_change_and_a_refusal(decided: Plan, capsys: pytest.CaptureFixture[str]) -> None:
+    nothing = replace(decided, chosen=None)
+    text = shown(what_if(decided, nothing, ("budget.per_month=1",), "AW-PLAN-03  no option"), capsys)
+    assert "What if budget.per_month=1" in text and "nothing is feasible then" in text and "AW-PLAN-03" in text
+    assert "the choice goes from best to nothing" in text
+    text = shown(what_if(nothing, decided, ("a=1",), ""), capsys)
+    assert "nothing is feasible" not in text and "the choice goes from nothing to best" in text
+
+
+# --- the verbs
+
+
+def test_plan_what_if_and_diff_as_verbs(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    text = template("startup").replace("allow: [cloud, hosted-api]", "allow: [hosted-api]")
+    Path("needs.yaml").write_text(text.replace("residency: [US], ", ""), encoding="utf-8")
+    words = ["plan", "needs.yaml", "-o", "b.json", "--what-if", "budget.per_month=1", "--what-if", "budget.capex=2"]
+    assert main(words) == 0
+    assert "What if budget.per_month=1, budget.capex=2" in capsys.readouterr().out
+    assert main(["plan", "needs.yaml", "--what-if", "budget.per_month=1,budget.capex=2", "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["changes"] == ["budget.per_month=1", "budget.capex=2"] and answer["refused"].startswith("AW-PLAN-03")
+    assert main(["plan", "needs.yaml", "--what-if", "budget.permonth=1"]) == 2
+    assert "budget.per_month" in capsys.readouterr().err
+    main(["plan", "needs.yaml", "-o", "a.json"])
+    capsys.readouterr()
+    assert main(["diff", "a.json", "b.json"]) == 0
+    assert "because the needs differ" in capsys.readouterr().out
+    assert main(["diff", "a.json", "b.json", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["because"]
+    assert main(["diff", "a.json", "nowhere.json"]) == 2
+
+
+def test_a_plan_file_made_elsewhere_is_shown_by_explain(
+    home: Home, decided: Plan, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_plan(decided, Path("plan.json"))
+    assert main(["explain", "plan.json", "price.a"]) == 0
+    assert "at 4.5 near would be chosen" in capsys.readouterr().out
