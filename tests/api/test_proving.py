@@ -108,7 +108,8 @@ def test_one_open_route_breaks_the_promise(
     keys = deviations["platform.access-keys.held"]
     assert keys.verdict == "worse" and keys.measured is not None
     assert keys.measured.value == pytest.approx((len(GUARDED) - 1) / len(GUARDED))
-    assert f"{len(GUARDED) - 1} of {len(GUARDED)} guarded routes" in keys.evidence
+    assert keys.measured.samples == len(GUARDED) and keys.measured.statistic == "mean"
+    assert keys.evidence == f"{len(GUARDED) - 1} of {len(GUARDED)} guarded routes answer 401 without a key"
     assert deviations["platform.audit.held"].verdict == deviations["platform.tls.held"].verdict == "within"
 
 

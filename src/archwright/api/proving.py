@@ -65,7 +65,7 @@ def _measurement(plan: Plan, prediction: Prediction, proof: Proof, now: float) -
         statistic=prediction.query.statistic,
         samples=proof.asked,
         window_s=prediction.query.window_s,
-        evidence=f"{prediction.query.promql()}  # {proof.evidence}",
+        evidence=proof.evidence,
     )
 
 
