@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -45,6 +46,16 @@ def test_the_digest_follows_the_facts(tmp_path: Path) -> None:
     assert len(before) == 64
     changed = own(home, "accelerators: {L4: {tdp_w: 70, source: nameplate}}\n")
     assert changed.digest != before
+
+
+def test_the_digest_covers_every_kind_of_shipped_file(tmp_path: Path) -> None:
+    whole = Catalog(DATA).digest
+    for name in ("offers.csv", "engines.yaml", "regulations/gdpr.yaml", "fits/serving.json"):
+        copy = tmp_path / name.replace("/", "-")
+        shutil.copytree(DATA, copy)
+        assert Catalog(copy).digest == whole
+        (copy / name).write_bytes((copy / name).read_bytes() + b" ")
+        assert Catalog(copy).digest != whole, name
 
 
 def test_a_users_fact_wins_and_says_so(tmp_path: Path) -> None:

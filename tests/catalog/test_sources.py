@@ -87,10 +87,10 @@ def test_of_a_history_of_prices_the_one_in_force_counts() -> None:
     found = {price.model: price for price in read("provider-prices", samples.PROVIDERS).tokens}
     assert set(found) == {"claude-haiku-4-5", "claude-new", "gemini-3.6-flash"}
     new = found["claude-new"]
-    assert (new.input, new.output) == (pytest.approx(4e-6), pytest.approx(20e-6))
+    assert (new.input, new.output) == pytest.approx((4e-6, 20e-6))
     before = json.dumps(samples.PROVIDERS).encode()
     earlier = {price.model: price for price in ADAPTERS["provider-prices"](before, date(2026, 1, 1)).tokens}
-    assert (earlier["claude-new"].input, earlier["claude-new"].output) == (pytest.approx(5e-6), pytest.approx(25e-6))
+    assert (earlier["claude-new"].input, earlier["claude-new"].output) == pytest.approx((5e-6, 25e-6))
 
 
 def test_carbon_by_country() -> None:

@@ -1,0 +1,147 @@
+"""Facts through the public functions and the shell: shown, checked, refreshed, compared, rolled back."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from archwright import api
+from archwright.catalog.load import load
+from archwright.cli import main
+from archwright.contract.evidence import Basis
+from archwright.contract.plan import Plan
+from archwright.contract.record import replace
+from archwright.errors import CatalogError, UsageError
+from archwright.home import Home
+from archwright.plan.file import write_plan
+
+from ..catalog import samples
+
+P5 = "aws:us-east-1:p5.48xlarge"
+
+
+@pytest.fixture
+def bring(home: Home) -> Path:
+    return samples.write_all(Path("bring"))
+
+
+@pytest.fixture
+def bought(null_plan: Plan) -> Plan:
+    """A plan whose bases name an offer and a hosted model that the samples change, and one that they do not."""
+    facts = (f"{P5}: 55.04 USD/h, somebody", "gemini gemini-3.6-flash: somebody", "aws:us-east-1:g5.xlarge: 1 USD/h")
+    basis = Basis(id="price.bought", kind="quoted", stratum="", definition="prices", facts=facts)
+    return replace(null_plan, bases=(*null_plan.bases, basis))
+
+
+def test_a_fact_is_shown_with_its_layers(home: Home, bring: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = api.catalog.show(P5)
+    assert [layer.layer for layer in before.chain] == ["shipped"]
+    assert before.chain[0].source_kind == "api" and before.row["accelerator_count"] == 8
+    price = {figure.name: figure for figure in before.chain[0].figures}["on_demand_usd_per_hour"]
+    assert (price.value, price.unit) == (55.04, "USD/h")
+    api.catalog.refresh(from_dir=str(bring))
+    assert [layer.layer for layer in api.catalog.show(P5).chain] == ["refreshed", "shipped"]
+    assert main(["catalog", "show", P5]) == 0
+    out = capsys.readouterr().out
+    assert "refreshed" in out and "55.04" in out and "karpenter" in out
+    for name in ("gpt-oss-120b", "L4", "llamacpp", "gdpr", "gpu.h100", "8x-h100", "EUR/USD", "SmolLM2-135M-Instruct"):
+        assert api.catalog.show(name).name == name
+
+
+@pytest.mark.parametrize("name", ["H100-SXM-80G", "nothing like anything 0"])
+def test_an_unknown_fact_is_answered_with_the_nearest(home: Home, name: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        api.catalog.show(name)
+    assert caught.value.code == "AW-USE-04" and caught.value.hint
+
+
+def test_every_named_fact_can_be_shown(home: Home) -> None:
+    check = api.catalog.check()
+    assert {table.table for table in check.tables} >= {"offers", "parts", "regions", "hosted_facts", "countries"}
+    assert all(table.rows for table in check.tables)
+
+
+def test_the_check_runs_the_gates_and_says_how_old_things_are(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    check = api.catalog.check()
+    assert (len(check.gates), check.findings) == (9, ())
+    assert sum(gate.exceptions for gate in check.gates) == len(load().gate_exceptions)
+    offers = next(table for table in check.tables if table.table == "offers")
+    assert offers.rows == len(load().offers) and offers.stale > 0
+    assert "TPUv6e" in check.unpriced and check.refreshed_on == "" and len(check.digest) == 64
+    assert main(["catalog", "check"]) == 0
+    assert "ages counted at" in capsys.readouterr().out
+
+
+def test_a_wrong_fact_of_the_user_fails_the_check(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    home.folder("catalog")
+    home.catalog_overlay.write_text(f"offers: {{'{P5}': {{on_demand_usd_per_hour: 9999.0, source: a typo}}}}\n")
+    (finding,) = api.catalog.check().findings
+    assert (finding.gate, finding.subject, finding.refuses) == ("price-of-one", P5, True)
+    assert main(["catalog", "check"]) == 1
+    assert "9" in capsys.readouterr().out
+
+
+def test_a_refresh_is_reported_compared_audited_and_rolled_back(
+    home: Home, bring: Path, bought: Plan, null_plan: Plan, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["catalog", "diff"]) == 0
+    assert "nothing was refreshed" in capsys.readouterr().out
+    assert main(["catalog", "refresh", "--from", str(bring)]) == 0
+    out = capsys.readouterr().out
+    for said in ("generation 0001", "gate usable-memory", "gemini:gemini-3.6-flash", "*skypilot*nebius*.csv"):
+        assert said in out
+    write_plan(bought, Path("plan.json"))
+    write_plan(null_plan, Path("other.json"))
+    (of_plan,) = api.catalog.diff().plans
+    assert (of_plan.plan, of_plan.facts) == ("plan.json", (P5, "gemini:gemini-3.6-flash"))
+    assert api.catalog.diff("other.json").plans == ()
+    assert main(["catalog", "diff", "plan.json"]) == 0
+    assert f"rests on {P5}" in capsys.readouterr().out.replace("\n", " ")
+    assert main(["catalog", "diff", "other.json"]) == 0
+    assert "no plan at hand" in capsys.readouterr().out
+    assert main(["catalog", "refresh", "--rollback"]) == 0
+    assert "the shipped facts are in force" in capsys.readouterr().out
+    assert api.catalog.show(P5).chain[0].layer == "shipped"
+    assert [act.action for act in api.audit.list()][:2] == ["catalog.rollback", "catalog.refresh"]
+
+
+def test_a_rollback_goes_back_one_refresh(home: Home, bring: Path) -> None:
+    api.catalog.refresh(from_dir=str(bring), only="grid")
+    api.catalog.refresh(from_dir=str(bring), only="storage")
+    report = api.catalog.refresh(rollback=True)
+    assert (report.generation, report.kept["grid"], report.kept["storage"]) == ("0001", 2, 0)
+
+
+def test_the_json_form_is_the_record(home: Home, bring: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["catalog", "refresh", "--from", str(bring), "--only", "hosted", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["kept"]["hosted"] == 3 and report["kept"]["offers"] == 0
+    assert msgspec.convert(report, api.catalog.RefreshReport) is not None
+
+
+@pytest.mark.parametrize(
+    ("asked", "code"),
+    [
+        ({}, "AW-USE-14"),
+        ({"from_dir": "bring", "rollback": True}, "AW-USE-14"),
+        ({"from_dir": "nowhere"}, "AW-USE-15"),
+        ({"from_dir": "bring", "only": "everything"}, "AW-USE-16"),
+    ],
+)
+def test_a_call_that_makes_no_sense_is_refused(home: Home, bring: Path, asked: dict[str, object], code: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        api.catalog.refresh(**asked)  # type: ignore[arg-type]
+    assert caught.value.code == code
+
+
+def test_a_folder_without_files_says_what_to_bring(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("empty").mkdir()
+    assert main(["catalog", "refresh", "--from", "empty"]) == 4
+    out, err = capsys.readouterr()
+    assert err.startswith("AW-CAT-09") and "moto/ec2/resources" in out.replace("\n", "")
+    with pytest.raises(CatalogError) as caught:
+        api.catalog.refresh(rollback=True)
+    assert caught.value.code == "AW-CAT-08"
