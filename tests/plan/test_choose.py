@@ -161,6 +161,11 @@ def test_another_place_or_device_is_offered_where_one_exists_with_its_price() ->
     assert error.nearest == ("other", "north", "nowhere")
 
 
+def test_prices_too_old_to_buy_by_may_be_accepted() -> None:
+    error = why_infeasible(plan(pinned("own", "stale_facts", "node x", 500)), SOURCE)
+    assert error.hint == "feasible would be own with --accept-stale"
+
+
 def test_a_cheaper_but_farther_option_says_so() -> None:
     options = (option("near", over(11, 10), cost=900), option("far", over(20, 10), cost=300))
     assert "far with budget.per_month 20 (600 EUR less)" in why_infeasible(plan(*options), SOURCE).hint

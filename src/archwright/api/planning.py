@@ -18,7 +18,7 @@ from archwright.errors import UsageError, Where
 from archwright.home import Home, write_atomic
 from archwright.needs.reader import read
 from archwright.needs.template import template as needs_template
-from archwright.needs.what_if import changes_of, read_changed
+from archwright.needs.what_if import Change, changes_of, read_changed
 from archwright.plan import diff as differing
 from archwright.plan import explain as explaining
 from archwright.plan.file import read_plan, write_plan
@@ -38,24 +38,34 @@ def init(*, template: str = "desk", output: str = "needs.yaml") -> Path:
 
 
 @overload
-def plan(needs: str, *, output: str | None = None, what_if: None = None) -> Plan: ...
+def plan(needs: str, *, output: str | None = None, what_if: None = None, accept_stale: bool = False) -> Plan: ...
 
 
 @overload
-def plan(needs: str, *, output: str | None = None, what_if: str | Sequence[str]) -> WhatIf: ...
+def plan(
+    needs: str, *, output: str | None = None, what_if: str | Sequence[str], accept_stale: bool = False
+) -> WhatIf: ...
 
 
-def plan(needs: str, *, output: str | None = None, what_if: str | Sequence[str] | None = None) -> Plan | WhatIf:
+def plan(
+    needs: str,
+    *,
+    output: str | None = None,
+    what_if: str | Sequence[str] | None = None,
+    accept_stale: bool = False,
+) -> Plan | WhatIf:
     """The plan for a needs file, also written to `output`; with `what_if` (`key=value`, or several), the plan with
-    those fields of the needs changed, held against the one without.
+    those fields of the needs changed, held against the one without. `accept_stale` lets it advise buying by prices
+    that have expired.
 
     Raises NeedsError for a broken file, UsageError AW-USE-60, -61 for a change that is none; PlanError AW-PLAN-03 when
     nothing is feasible: its `result` is the plan with every option looked at, which is written too, so that it can be
     explained. To a "what if", that nothing would be feasible is an answer and no error.
     """
     if what_if is not None:
-        return _what_if(Path(needs), (what_if,) if isinstance(what_if, str) else tuple(what_if), output)
-    made, source = _made(Path(needs))
+        texts = (what_if,) if isinstance(what_if, str) else tuple(what_if)
+        return _what_if(Path(needs), changes_of(texts), output, accept_stale=accept_stale)
+    made, source = _made(Path(needs), accept_stale=accept_stale)
     if output is not None:
         write_plan(made, Path(output))
     if made.chosen is None:
@@ -65,16 +75,15 @@ def plan(needs: str, *, output: str | None = None, what_if: str | Sequence[str] 
     return made
 
 
-def _what_if(path: Path, texts: tuple[str, ...], output: str | None) -> WhatIf:
+def _what_if(path: Path, changes: tuple[Change, ...], output: str | None, *, accept_stale: bool) -> WhatIf:
     """Both plans are made with the same catalog on the machine as it is now."""
-    changes = changes_of(texts)
     home = home_of(settings.load())
     catalog = load(home)
     wanted, source = read(path, catalog)
     changed, changed_source = read_changed(path, changes, catalog)
     machine, now = _machine(wanted, home) or _machine(changed, home), datetime.now(UTC)
-    before = make_plan(wanted, source, catalog, machine, now)
-    after = make_plan(changed, changed_source, catalog, machine, now)
+    before = make_plan(wanted, source, catalog, machine, now, accept_stale=accept_stale)
+    after = make_plan(changed, changed_source, catalog, machine, now, accept_stale=accept_stale)
     if output is not None:
         write_plan(after, Path(output))
     refused = "" if after.chosen is not None else why_infeasible(after, changed_source).lines()
@@ -88,11 +97,12 @@ def _feasible(path: Path) -> Plan:
     return made
 
 
-def _made(path: Path) -> tuple[Plan, NeedsSource]:
+def _made(path: Path, *, accept_stale: bool = False) -> tuple[Plan, NeedsSource]:
     home = home_of(settings.load())
     catalog = load(home)
     wanted, source = read(path, catalog)
-    return make_plan(wanted, source, catalog, _machine(wanted, home), datetime.now(UTC)), source
+    now, machine = datetime.now(UTC), _machine(wanted, home)
+    return make_plan(wanted, source, catalog, machine, now, accept_stale=accept_stale), source
 
 
 def _machine(wanted: Needs, home: Home) -> MachineFacts | None:

@@ -34,6 +34,7 @@ VERBS: tuple[Verb, ...] = (
             Arg("needs", "the needs file", positional=True, required=True, metavar="needs.yaml"),
             Arg("output", "also write the plan there", short="-o", metavar="plan.json"),
             Arg("what_if", "the plan with a field changed, and what that changes", "texts", metavar="KEY=VALUE"),
+            Arg("accept_stale", "advise buying even by prices that have expired", "flag"),
         ),
         "show_plan.plan",
     ),

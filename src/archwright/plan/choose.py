@@ -23,7 +23,7 @@ SIMPLEST: tuple[Placement, ...] = ("this-machine", "on-premises", "hosted-api", 
 # Distances of what is no ratio: a limit of nothing, another pin than the one wished, and what nothing relaxes.
 OTHER, PIN, FAR = 1e7, 1e8, 1e9
 MOST_SHOWN = 3
-PINS = ("accelerators", "regions", "clouds")
+PINS = ("accelerators", "regions", "clouds", "stale_facts")
 NO_PRICE = Miss(constraint="price", value=None, limit="a price for every part")
 # Constraints that a field of `placement` pins.
 PINNED = {
@@ -110,7 +110,7 @@ def _gap(miss: Miss) -> float:
 
 
 def _is_pin(miss: Miss) -> bool:
-    """`placement` pins one place or accelerator, and the option has another."""
+    """`placement` pins one place or accelerator, and the option has another; or its prices are old, and known."""
     return miss.constraint in PINS and isinstance(miss.value, str)
 
 
@@ -124,9 +124,13 @@ def _relaxation(option: Option, plan: Plan) -> str:
     """What would let the option through, field by field; "" when nothing would."""
     if _distance(option)[0] >= FAR:
         return ""
-    return ", ".join(
-        f"{_field(miss.constraint, plan)} {miss.value if _is_pin(miss) else _rounded(miss)}" for miss in option.misses
-    )
+    return ", ".join(_step(miss, plan) for miss in option.misses)
+
+
+def _step(miss: Miss, plan: Plan) -> str:
+    if miss.constraint == "stale_facts":
+        return "--accept-stale"
+    return f"{_field(miss.constraint, plan)} {miss.value if _is_pin(miss) else _rounded(miss)}"
 
 
 def _rounded(miss: Miss) -> str:
