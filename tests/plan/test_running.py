@@ -15,7 +15,9 @@ from archwright.contract.record import replace
 from archwright.needs.reader import parse
 from archwright.needs.template import template
 from archwright.plan.fleet import Fleet, Where
+from archwright.plan.keeping import lying
 from archwright.plan.ledger import Ledger
+from archwright.plan.placing import case_of
 from archwright.plan.running import Running, running
 from archwright.plan.terms import Term
 
@@ -343,7 +345,7 @@ def test_a_tune_on_one_machine_needs_no_network_between() -> None:
 def test_a_single_machine_uses_the_buildings_switches() -> None:
     needs, fleets, where = clinic_at_home()
     assert lines(run((needs, fleets[:1], where)), "network") == []
-    assert one(run(clinic_at_home()), "network").line.startswith("2 front-end switches")
+    assert one(run(clinic_at_home()), "network").line == "front-end switches, 2 in DE"
 
 
 # --- bytes
@@ -439,10 +441,26 @@ def test_work_away_from_its_data_reads_them_over_the_network() -> None:
 def test_an_embedding_models_files_are_kept_too() -> None:
     needs, fleets, where = startup_in_a_cloud()
     name = next(iter(CATALOG.embedders))
-    found = running(needs, CATALOG, Ledger(), fleets, where, {"index": name, "support-chat": "no such model"})
-    assert [term.line for term in lines(found, "storage", "model files")] == [
-        "model files of index: object storage in us-east-1"
-    ]
+    chosen = {"index": name, "support-chat": "no such model"}
+    kept = lying(case_of(needs, CATALOG, Ledger(), fleets, where, chosen))
+    assert [one.kept.name for one in kept if "model files" in one.kept.name] == ["model files of index"]
+
+
+def test_the_platforms_own_files_are_one_line_a_place_and_price() -> None:
+    ledger = Ledger()
+    small = one(run(startup_in_a_cloud(), ledger), "storage", "model files, checkpoints, logs and audit")
+    assert small.line.endswith("object storage in us-east-1")
+    (driver,) = (driver for driver in small.drivers if driver.startswith("bytes"))
+    band = ledger.driver(driver)
+    assert band.low < band.value < band.high and band.unit == "bytes"
+
+
+def test_machines_for_jobs_alone_take_fewer_people_than_those_that_answer() -> None:
+    needs, fleets, _ = startup_in_a_cloud()
+    jobs = fleets[0]._replace(workloads=("tone",))
+    answers = one(run((needs, fleets, (CLOUD,))), "staff")
+    both = one(run((needs, (jobs,), (HOSTED, CLOUD))), "staff")
+    assert both.sum < answers.sum
 
 
 # --- the platform's own host

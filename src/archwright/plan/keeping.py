@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from archwright.contract.estimate import Estimate, exact, product, total
 from archwright.contract.needs import Workload
+from archwright.contract.record import replace
 from archwright.plan.availability import SPARE_ABOVE
 from archwright.plan.demand import Job, demand_of, job_of
 from archwright.plan.fleet import Fleet, Where
@@ -134,32 +136,79 @@ def requests_by_month(case: Case, workload: Workload) -> tuple[float, ...]:
     return tuple(demand.requests_per_month * growth for growth in demand.growth)
 
 
+class Heap(NamedTuple):
+    """Bytes that are paid for in one line: USD go by their sum, and by each of `drivers`."""
+
+    name: str
+    where: Where
+    tier: Tier
+    bytes: tuple[float, ...]
+    drivers: tuple[str, ...]
+
+
 def storage_terms(case: Case, kept: tuple[Lying, ...]) -> list[Term]:
     terms: list[Term] = []
-    for one in kept:
-        rests = [case.quotes.part(name) for name in one.kept.facts]
-        drivers = tuple(driver for part in rests for driver in part.drivers)
-        if one.where.placement in OWN:
-            terms += _own_storage(case, one, drivers)
+    for heap in _heaps(case, kept):
+        if heap.where.placement in OWN:
+            terms += _own_storage(case, heap)
             continue
-        price = case.quotes.storage(one.where, one.kept.tier)
-        flow = [amount * price.usd for amount in one.kept.bytes]
-        line = f"{one.kept.name}: {one.kept.tier} storage{_at(one.where)}"
-        terms.append(following(line, "storage", flow, (*price.drivers, *drivers)))
+        price = case.quotes.storage(heap.where, heap.tier)
+        flow = [amount * price.usd for amount in heap.bytes]
+        line = f"{heap.name}: {heap.tier} storage{_at(heap.where)}"
+        terms.append(following(line, "storage", flow, (*price.drivers, *heap.drivers)))
     return terms
 
 
-def _own_storage(case: Case, one: Lying, drivers: tuple[str, ...]) -> list[Term]:
+def _heaps(case: Case, kept: tuple[Lying, ...]) -> Iterable[Heap]:
+    """Each data set and backup alone; the platform's own files, which are small, together by place and price."""
+    own: dict[tuple[Where, str], list[Lying]] = {}
+    for one in kept:
+        if one.kept.data:
+            drivers = tuple(driver for name in one.kept.facts for driver in case.quotes.part(name).drivers)
+            yield Heap(one.kept.name, one.where, one.kept.tier, one.kept.bytes, drivers)
+        else:
+            paid = MEDIA[one.kept.tier] if one.where.placement in OWN else one.kept.tier
+            own.setdefault((one.where, paid), []).append(one)
+    for (where, _), files in own.items():
+        names = ", ".join(dict.fromkeys(one.kept.name.split(" of ")[0] for one in files))
+        size = tuple(sum(month) for month in zip(*(one.kept.bytes for one in files), strict=True))
+        yield Heap(names, where, files[0].kept.tier, size, (_mean_bytes(case, names, files),))
+
+
+def _mean_bytes(case: Case, names: str, files: list[Lying]) -> str:
+    """The basis of the sum of several kinds of files, each with the band of what it rests on."""
+    parts = [banded(case, one.kept, sum(one.kept.bytes) / case.months) for one in files]
+    facts = [driver for one in files for name in one.kept.facts for driver in case.quotes.part(name).drivers]
+    whole = total(parts, "bytes")
+    basis = case.ledger.basis(
+        f"bytes.{files[0].where.region}.{names}.{whole.value:.4g}".lower().replace(", ", "+").replace(" ", "-"),
+        "formula",
+        f"bytes kept, mean over the horizon: {names}",
+        formula="; ".join(f"{one.kept.name}: {one.kept.why}" for one in files),
+        facts=tuple(dict.fromkeys(facts)),
+    )
+    return case.ledger.drive(replace(whole, basis=basis))
+
+
+def banded(case: Case, kept: Kept, size: float, basis: str = "") -> Estimate:
+    """So many of its bytes, with the bands of the facts they are proportional to."""
+    parts = [case.catalog.part(name) for name in kept.facts]
+    relative = [part.scaled(1 / part.value, unit="") for part in parts]
+    return product([*relative, exact(size, "bytes")], "bytes", basis)
+
+
+def _own_storage(case: Case, heap: Heap) -> list[Term]:
     """Bought; where nothing may be bought, the house charges for it month by month over its life."""
-    price = case.quotes.part(MEDIA[one.kept.tier])
-    unit = price._replace(drivers=(*price.drivers, *drivers))
-    terabytes = tuple(amount / TB for amount in one.kept.bytes)
+    price = case.quotes.part(MEDIA[heap.tier])
+    unit = price._replace(drivers=(*price.drivers, *heap.drivers))
+    terabytes = tuple(amount / TB for amount in heap.bytes)
+    medium = "disks" if MEDIA[heap.tier] == "storage.disk" else "flash"
     if case.needs.budget.capex > 0:
-        line = f"storage bought for {one.kept.name}{_at(one.where)}"
+        line = f"{heap.name}: {medium} bought{_at(heap.where)}"
         return renewed(case.quotes, Bought(line, "storage", unit, terabytes, SERVER_LIFE))
     month = unit.usd / (MONTHS_PER_YEAR * case.quotes.years(SERVER_LIFE))
     case.ledger.assume("budget.capex 0: storage of the house is charged by the month, its price spread over its life")
-    line = f"{one.kept.name}: storage of the house{_at(one.where)}"
+    line = f"{heap.name}: {medium} of the house{_at(heap.where)}"
     return [following(line, "storage", [month * amount for amount in terabytes], unit.drivers)]
 
 

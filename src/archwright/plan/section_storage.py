@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from archwright.contract.decision import Section, SectionLine
-from archwright.contract.estimate import Estimate, exact, product
+from archwright.contract.estimate import Estimate
 from archwright.contract.evidence import Query
 from archwright.plan.fleet import Chosen, Where
-from archwright.plan.keeping import Lying, form_at, indexes, lying
+from archwright.plan.keeping import Lying, banded, form_at, indexes, lying
 from archwright.plan.placing import OWN, Case, case_of_chosen
 from archwright.plan.wording import digits, shown
 from archwright.sizing import storage
@@ -126,7 +126,6 @@ def _demands(case: Case, kind: str) -> tuple[str, ...]:
 
 def _bytes(case: Case, one: Lying) -> Estimate:
     """What is kept in the last month, with the bands of what it rests on."""
-    parts = [case.catalog.part(name) for name in one.kept.facts]
     basis = case.ledger.basis(
         f"bytes.{one.kept.name}.{_name(one.where)}".lower().replace(" ", "-"),
         "formula",
@@ -134,8 +133,7 @@ def _bytes(case: Case, one: Lying) -> Estimate:
         formula=one.kept.why,
         facts=tuple(driver for name in one.kept.facts for driver in case.quotes.part(name).drivers),
     )
-    relative = [part.scaled(1 / part.value, unit="") for part in parts]
-    return product([*relative, exact(one.kept.bytes[-1], "bytes")], "bytes", basis)
+    return banded(case, one.kept, one.kept.bytes[-1], basis)
 
 
 def _cache(case: Case) -> Iterator[SectionLine]:

@@ -7,7 +7,8 @@ Engineers who build models and products are not in here: they are the same in ev
 from __future__ import annotations
 
 from archwright.contract.estimate import Estimate, product, total
-from archwright.contract.needs import Placement
+from archwright.contract.needs import SERVING_KINDS, Placement
+from archwright.plan.fleet import Where
 from archwright.plan.money import USD
 from archwright.plan.placing import OWN, Case
 from archwright.plan.quotes import Price
@@ -20,6 +21,7 @@ FLOORS: dict[Placement, str] = {
     "serverless": "staff.serverless",
     "hosted-api": "staff.hosted",
 }
+JOBS = "staff.jobs"
 RATIOS = {True: "servers-per-fte", False: "servers-per-fte.rented"}
 # The two places whose rates the catalog states, by country or group.
 RATES = (("US", "staff.us"), ("EEA", "staff.europe"))
@@ -56,7 +58,7 @@ def hires(case: Case) -> float:
 
 def _fte(case: Case) -> tuple[tuple[float, ...], Price]:
     """FTE month by month, and the basis all of it is proportional to: its mean with its band."""
-    floors = dict.fromkeys(FLOORS[place.placement] for place in case.where if place.placement in FLOORS)
+    floors = dict.fromkeys(_floor(case, place) for place in case.where if place.placement in FLOORS)
     parts = [case.catalog.part(name) for name in floors]
     facts = [driver for name in floors for driver in case.quotes.part(name).drivers]
     flow = [sum(part.value for part in parts)] * case.months
@@ -78,6 +80,15 @@ def _fte(case: Case) -> tuple[tuple[float, ...], Price]:
     )
     driven = Estimate(value=mean.value, low=mean.low, high=mean.high, unit=mean.unit, level=mean.level, basis=basis)
     return tuple(flow), Price(mean.value, (case.ledger.drive(driven),))
+
+
+def _floor(case: Case, place: Where) -> str:
+    """Who rents machines for jobs alone, beside answers that come from elsewhere, has less to look after."""
+    here = {name for fleet in case.fleets if fleet.where == place for name in fleet.workloads}
+    answering = {workload.name for workload in case.needs.workloads if workload.kind in SERVING_KINDS}
+    if place.placement == "cloud" and here and not here & answering:
+        return JOBS
+    return FLOORS[place.placement]
 
 
 def _machines(case: Case, *, own: bool) -> list[float]:

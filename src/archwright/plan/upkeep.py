@@ -171,7 +171,7 @@ def network_terms(case: Case) -> list[Term]:
         )
         for name, count, price in priced:
             if count:
-                line = f"{count} {name} in {where.region}"
+                line = f"{name}, {count} in {where.region}"
                 what = Bought(line, "network", price, (float(count),) * case.months, SERVER_LIFE)
                 terms += renewed(case.quotes, what)
     return terms
@@ -263,7 +263,7 @@ def _other_energy(case: Case, kept: tuple[Lying, ...], where: Where, kwh: Price)
         if count:
             one = case.quotes.part(name)
             usd = count * one.usd * HOURS_PER_MONTH * kwh.usd
-            line = f"electricity of {count} {what} in {where.region}"
+            line = f"electricity of {what} in {where.region}"
             yield recurring(line, "energy", usd, case.months, (*kwh.drivers, *one.drivers))
 
 

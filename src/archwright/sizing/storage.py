@@ -31,8 +31,8 @@ CACHE_KEPT_S = 600.0
 
 class Kept(NamedTuple):
     """One kind of thing: `bytes[m]` in the middle of month m, proportional to each of `facts` (parts of the catalog).
-    `bandwidth` is what its busiest reader or writer needs, in bytes/s; `data` names the data set it is or copies, `workload`
-    whose model it is.
+    `bandwidth` is what its busiest reader or writer needs, in bytes/s; `data` names the data set it is or copies,
+    `workload` whose model it is.
     """
 
     name: str
