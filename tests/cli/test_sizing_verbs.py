@@ -95,6 +95,7 @@ def test_predict_other_work(kind: str, home: Home, capsys: pytest.CaptureFixture
         (("image", "1x L4", "--pixels", "nan", "--parameters", "1e6"), "AW-USE-20"),
         (("table", "8 vCPU", "--features", "0"), "AW-USE-20"),
         (("data", "8 vCPU", "--gib", "0"), "AW-USE-20"),
+        (("data", "1x CPU-EPYC-9654-2S", "--gib", "1"), "AW-USE-20"),
     ],
 )
 def test_refusals_of_other_work(

@@ -150,6 +150,16 @@ def test_two_threads_are_a_core_and_one_core_is_one() -> None:
     assert eight.value == pytest.approx(8 * one.value)
 
 
+def test_a_processors_row_is_the_host() -> None:
+    row = machine("CPU-EPYC-9654-2S")
+    for found in (
+        steady_image(row, "w", 1e6, 25e6, NO_LIMIT, CATALOG),
+        steady_embedding(row, CATALOG.embedders["bge-m3"], "w", Length(mean=10, p95=20), NO_LIMIT, CATALOG),
+    ):
+        assert found is not None
+        assert found.devices == 0
+
+
 def test_draw() -> None:
     device = machine("L4", 4)
     assert busy_w(device, CATALOG, accelerated=True) > busy_w(device, CATALOG, accelerated=False)

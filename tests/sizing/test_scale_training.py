@@ -125,6 +125,20 @@ def test_a_slow_network_scales_worse() -> None:
     assert batch_finetune(machine(network=None), EIGHT, "full", 2e9, "w", CATALOG) is not None
 
 
+def test_ranks_without_links_of_their_own_use_the_bus() -> None:
+    own = CATALOG.accelerator("L40S")
+    asked = question(EIGHT, own, "full", CATALOG)
+    wide, group = Scheme(8, 1, 2, 3, 1, 32), Cluster(own, 8, 2, NETWORK)
+    over_bus = scheme_s(asked, wide, placed(asked, wide, group), K)
+    linked = replace(own, scale_up_bytes_per_s=450e9)
+    better = placed(asked, wide, group)._replace(accelerator=linked)
+    assert over_bus > 1.2 * scheme_s(asked, wide, better, K)
+
+
+def test_a_processor_has_its_machines_room() -> None:
+    assert room(CATALOG.accelerator("CPU-EPYC-9654-2S"), CATALOG) == float("inf")
+
+
 def test_links() -> None:
     own = CATALOG.accelerator("H100-SXM-80GB")
     assert cluster().link == own.scale_up_bytes_per_s

@@ -53,6 +53,23 @@ def test_published_peaks_lie_in_the_rows_band(peak: float, subject: Subject, sch
     assert row.low * 0.99 <= peak * GIB / held(subject, scheme).total <= row.high
 
 
+# Runs that took place: GiB of the device, model, sequence, split. arXiv 2205.05198 table 5; arXiv 2201.11990;
+# NVIDIA-NeMo/Megatron-Bridge: docs/performance-summary.md.
+RAN = [
+    (80, "Megatron-22B", 2048, Scheme(tensor=8, micro=4, recompute="full")),
+    (80, "MT-NLG-530B", 2048, Scheme(8, 35, 1, 1, 1, 280, "selective")),
+    (40, "MT-NLG-530B", 2048, Scheme(8, 35, 8, 1, 1, 240, "full")),
+    (80, "Llama-3.1-70B-Instruct", 8192, Scheme(4, 8, 2, 1, 1, 64)),
+    (80, "Llama-3.1-8B-Instruct", 8192, Scheme(1, 1, 8, 3, 1, 16, "selective")),
+]
+
+
+@pytest.mark.parametrize(("gib", "name", "sequence", "scheme"), RAN)
+def test_published_splits_fit_their_devices(gib: int, name: str, sequence: int, scheme: Scheme) -> None:
+    counted = held(Subject(named(name), sequence), scheme).total
+    assert 0.2 * gib * GIB < counted < gib * GIB
+
+
 def test_the_usual_shape_keeps_34_bytes_a_value() -> None:
     """arXiv 2205.05198, equation 1 without the scores: s b h 34, for a feed-forward of 4 h that is not gated."""
     plain = replace(named("MPT-7b"), ffn=None)

@@ -130,7 +130,15 @@ def _machine(on: str, catalog: Catalog) -> Machine:
     if host is not None:
         return Machine(on, None, 0, max(1, int(host[1])), _RAM_BYTES)
     count, name = names.machine(on)
-    return Machine(on, catalog.accelerator(name), max(count, 1), _THREADS, _RAM_BYTES)
+    accelerator = catalog.accelerator(name)
+    if not accelerator.memory_bytes:
+        raise UsageError(
+            "AW-USE-20",
+            f"{name} is a processor",
+            where=Where(field="on"),
+            hint="state its threads, for example 64 vCPU",
+        )
+    return Machine(on, accelerator, max(count, 1), _THREADS, _RAM_BYTES)
 
 
 def _named(machine: Machine) -> str:

@@ -21,7 +21,7 @@ from archwright.sizing.machine import Batch, Machine, Steady
 from archwright.sizing.queueing import Limit, Times, carried
 from archwright.sizing.vision import steady
 from archwright.sizing.work import USABLE, WORKSPACE_BYTES
-from archwright.sizing.work_rates import busy_w, facts, host_cores, inverse, rate
+from archwright.sizing.work_rates import busy_w, facts, has_devices, host_cores, inverse, rate
 
 BIDIRECTIONAL = "bidirectional"
 BYTES_ON_DEVICE, BYTES_ON_HOST = 2.0, 4.0
@@ -52,7 +52,7 @@ def text_flops(model: ModelSpec, tokens: float) -> float:
 
 def fits(machine: Machine, model: ModelSpec) -> bool:
     """Each device, or the host, holds a whole copy."""
-    if machine.accelerator is not None and machine.accelerator.memory_bytes:
+    if machine.accelerator is not None and has_devices(machine):
         space = machine.accelerator.memory_bytes * USABLE - WORKSPACE_BYTES
         return model.parameters * BYTES_ON_DEVICE <= space
     return model.parameters * BYTES_ON_HOST <= machine.ram_bytes * LARGEST_SHARE_OF_RAM
@@ -66,7 +66,7 @@ def steady_embedding(
         return None
     most = float(model.context_tokens or input_tokens.p95)
     mean, long = min(input_tokens.mean, most), min(input_tokens.p95, most)
-    on_device = machine.accelerator is not None
+    on_device = has_devices(machine)
     speed, used = _speed(machine, catalog)
     own = product([inverse(speed, "s/FLOP")], "s").scaled(text_flops(model, mean), unit="s")
     fixed = rate(catalog, "embedding.launch" if on_device else "request.host")
@@ -93,7 +93,7 @@ def batch_embedding(
         return None
     piece = min(PIECE_TOKENS, float(model.context_tokens or PIECE_TOKENS))
     speed, used = _speed(machine, catalog)
-    servers = machine.accelerator_count if machine.accelerator is not None else host_cores(machine)
+    servers = machine.accelerator_count if has_devices(machine) else host_cores(machine)
     each = text_flops(model, piece) / piece * tokens_per_run / servers / BULK_BUSY / HOUR_S
     basis = _basis(f"{workload}.{machine.id}.work", model, piece, facts(catalog, *used))
     return Batch(
@@ -102,7 +102,7 @@ def batch_embedding(
         least=1,
         most=max(1, int(tokens_per_run / piece / servers)),
         scaling=1.0,
-        busy_w=busy_w(machine, catalog, accelerated=machine.accelerator is not None),
+        busy_w=busy_w(machine, catalog, accelerated=has_devices(machine)),
         bases=(replace(basis, definition="hours of one machine for all tokens of a run, its queue never empty"),),
         assumptions=(f"embedded in pieces of {piece:.0f} tokens",),
     )
@@ -110,7 +110,7 @@ def batch_embedding(
 
 def _speed(machine: Machine, catalog: Catalog) -> tuple[Estimate, tuple[str, ...]]:
     """FLOP/s of one device, or of one core, at this work; the rows it rests on."""
-    if machine.accelerator is not None:
+    if machine.accelerator is not None and has_devices(machine):
         stated = machine.accelerator.band(formats.rate(machine.accelerator, "bf16"), "FLOP/s")
         return product([stated, rate(catalog, "embedding.accelerator")], "FLOP/s"), ("embedding.accelerator",)
     used = ("embedding.host", "host.core", "host.scaling")

@@ -25,7 +25,7 @@ from archwright.sizing.throughput import ASSUMED_SEQUENCE, Job
 from archwright.sizing.training_memory import Subject, checkpoint_bytes
 from archwright.sizing.training_scheme import Choice, Cluster, Question, best, pace, room, smallest
 from archwright.sizing.work import BUS_BYTES_PER_S
-from archwright.sizing.work_rates import busy_w, facts, inverse, rate
+from archwright.sizing.work_rates import busy_w, facts, has_devices, inverse, rate
 
 Method = Literal["full", "lora", "pretrain"]
 HOUR_S = 3600.0
@@ -128,21 +128,17 @@ def batch_finetune(
     machine: Machine, model: ModelSpec, method: Literal["full", "lora"], tokens: float, workload: str, catalog: Catalog
 ) -> Batch | None:
     """One run over `tokens` tokens; None where it fits no number of such machines."""
-    if _is_host(machine):
+    if not has_devices(machine):
         return batch_adapters_on_host(machine, model, tokens, workload, catalog) if method == "lora" else None
     return _batch(machine, model, Run(tokens, method), workload, catalog)
 
 
 def batch_pretrain(machine: Machine, parameters: float, tokens: float, workload: str, catalog: Catalog) -> Batch | None:
     """A dense model of so many parameters from scratch; its shape is the middle of the open models of that size."""
-    if _is_host(machine):
+    if not has_devices(machine):
         return None
     model = assumed.model_of(f"{parameters / 1e9:g}B", parameters, parameters)
     return _batch(machine, model, Run(tokens, "pretrain", trusted=False), workload, catalog)
-
-
-def _is_host(machine: Machine) -> bool:
-    return machine.accelerator is None or not machine.accelerator.memory_bytes
 
 
 def _batch(machine: Machine, model: ModelSpec, run: Run, workload: str, catalog: Catalog) -> Batch | None:

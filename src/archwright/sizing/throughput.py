@@ -26,6 +26,8 @@ SEEN, NEW_MODEL, NEW_ACCELERATOR, NEW_BOTH = serving.SEEN, serving.NEW_MODEL, se
 # Between machines, one way, for each accelerator: what a 400 Gbit/s port carries.
 FABRIC_BYTES_PER_S = 50e9
 IN_A_MACHINE = 8
+# Inside the machines of a cluster, whatever the device: the fitted rows' devices all have such links.
+INSIDE_BYTES_PER_S = 300e9
 ASSUMED_SEQUENCE = 4096.0
 RECOMPUTE = {"none": 0.0, "selective": 0.25, "full": 1.0}
 _NUMBERED = re.compile(r"\b(TP|PP|CP|VP|EP|MBS|GA|FSDP|micro|accum)\s*(\d+)", re.IGNORECASE)
@@ -141,14 +143,17 @@ def token_s(job: Job, k: Mapping[str, float]) -> float:
     attention = 6 * job.layers * job.hidden * job.sequence * again / (job.wide_rate * k["ea"])
     traffic = k["act"] * job.layers * job.hidden * 2 / job.bandwidth
     shards = k["gather"] * 2 * job.parameters / job.tp / job.micro_tokens / job.link if job.sharded else 0.0
-    exchanged = (
-        k["ex"] * job.layers * job.hidden * 2 * (job.tp - 1) / job.tp / (job.link if job.devices <= 8 else 300e9)
-    )
+    exchanged = exchange_s(job, k, job.link if job.devices <= IN_A_MACHINE else INSIDE_BYTES_PER_S)
     total = (products + attention + traffic + exchanged + shards) * job.bubble
     total *= 1 if job.compiled else k["eager"]
     if job.active < 0.9 * job.parameters:
         total *= k["moe"]
     return total * k.get(f"framework.{job.framework}", 1.0)
+
+
+def exchange_s(job: Job, k: Mapping[str, float], link: float) -> float:
+    """Of a token: what tensor-parallel ranks tell each other, over `link` bytes/s."""
+    return k["ex"] * job.layers * job.hidden * 2 * (job.tp - 1) / job.tp / link
 
 
 def features(job: Job) -> list[float]:

@@ -3,6 +3,7 @@
 Every split of the devices into tensor, pipeline and data ranks is counted (training_memory.py) and timed by the
 fitted physics (throughput.py); of those that fit, the one with the fewest device-seconds a token wins. Added here:
 - link: between machines what the machine's own network gives each device, not the port the fit assumed;
+- tensor ranks of devices without links of their own tell each other over the host's bus;
 - gradients of copies that are not sharded: 2 (d - 1) / d x 2 bytes x trained / link, once a step;
 - adapters: no products for the gradients of frozen weights, 4 + 2 r of the 6 + 2 r FLOPs (r: recomputation).
 """
@@ -18,7 +19,15 @@ from archwright.catalog.facts import Catalog
 from archwright.catalog.rows import Accelerator
 from archwright.sizing import fits, serving, throughput, trees
 from archwright.sizing.serving import Guess
-from archwright.sizing.throughput import FABRIC_BYTES_PER_S, RECOMPUTE, Job, token_s
+from archwright.sizing.throughput import (
+    FABRIC_BYTES_PER_S,
+    IN_A_MACHINE,
+    INSIDE_BYTES_PER_S,
+    RECOMPUTE,
+    Job,
+    exchange_s,
+    token_s,
+)
 from archwright.sizing.training_memory import GRADIENT, Held, Scheme, Subject, activations, held
 from archwright.sizing.work import BUS_BYTES_PER_S, USABLE
 from archwright.sizing.work_rates import rate
@@ -89,7 +98,11 @@ class Question(NamedTuple):
 
 
 def room(accelerator: Accelerator, catalog: Catalog) -> float:
-    """Counted bytes a device has room for, half of the way to the worst that was used over the count."""
+    """Counted bytes a device has room for, half of the way to the worst that was used over the count. A processor
+    takes the memory of its machine, which nobody states here.
+    """
+    if not accelerator.memory_bytes:
+        return math.inf
     usable = accelerator.memory_bytes * USABLE - rate(catalog, "training.workspace").value
     over = rate(catalog, "training.memory")
     return usable / math.sqrt(over.value * over.high)
@@ -169,6 +182,9 @@ def scheme_s(question: Question, scheme: Scheme, job: Job, k: Mapping[str, float
     seconds = token_s(job, k)
     if question.subject.adapters:
         seconds *= adapters_share(job, k)
+    inside = job.accelerator.scale_up_bytes_per_s or BUS_BYTES_PER_S
+    if scheme.tensor > 1 and job.devices > IN_A_MACHINE and inside < INSIDE_BYTES_PER_S:
+        seconds += (exchange_s(job, k, inside) - exchange_s(job, k, INSIDE_BYTES_PER_S)) * job.bubble
     if scheme.data > 1 and not job.sharded:
         trained = question.subject.trained / (scheme.tensor * scheme.pipeline)
         sent = 2 * (scheme.data - 1) / scheme.data * GRADIENT * trained

@@ -17,7 +17,7 @@ from archwright.contract.plan import Parallelism
 from archwright.sizing import formats
 from archwright.sizing.machine import Machine, Steady
 from archwright.sizing.queueing import Carried, Limit, Times, carried
-from archwright.sizing.work_rates import busy_w, facts, host_cores, inverse, rate
+from archwright.sizing.work_rates import busy_w, facts, has_devices, host_cores, inverse, rate
 
 PIXELS = 224.0 * 224.0
 ENGINE = "onnxruntime"
@@ -32,17 +32,18 @@ def steady_image(
 ) -> Steady:
     """What one machine carries; each device, or each crew of cores, classifies on its own."""
     flops = image_flops(pixels, parameters, catalog)
-    times, used = _on_device(machine, flops, catalog) if machine.accelerator else _on_host(flops, catalog)
-    servers = machine.accelerator_count if machine.accelerator else host_cores(machine)
+    device = has_devices(machine)
+    times, used = _on_device(machine, flops, catalog) if device else _on_host(flops, catalog)
+    servers = machine.accelerator_count if device else host_cores(machine)
     limit = Limit(f"{workload}.latency_p95_s", slo.latency_p95_s, rate(catalog, "load.most").value)
-    found = carried(times, servers, limit, batches=machine.accelerator is not None)
+    found = carried(times, servers, limit, batches=device)
     basis = f"{workload}.{machine.id}.capacity"
     asked = f"{parameters / 1e6:,.3g} million parameters, {pixels / 1e6:,.3g} megapixels: "
     told = (f"{asked}{flops.value / 1e9:,.3g} GFLOP an image [{flops.low / 1e9:,.3g}, {flops.high / 1e9:,.3g}]",)
     made = Basis(
         id=basis,
         kind="calibrated",
-        stratum="published classifiers of other sizes" if machine.accelerator else "measured here, other processors",
+        stratum="published classifiers of other sizes" if device else "measured here, other processors",
         definition="images a second that one machine takes with the latency's p95 held; p95 from arrival to answer",
         formula="launch + images x parameters x pixels / 50,176 x FLOPs / (share x rate); wait: sizing/queueing.py",
         facts=told + facts(catalog, "vision.flops", *used, "load.most") + _device(machine),
@@ -59,7 +60,7 @@ def steady(machine: Machine, catalog: Catalog, found: Carried, basis: Basis, nam
     """`names`: of the model and of the engine. Every device is an engine of its own; on the host one engine has as many
     workers as were found, which share the cores.
     """
-    on_device = machine.accelerator is not None
+    on_device = has_devices(machine)
     return Steady(
         model=names[0],
         requests_per_s=_named(found.requests_per_s, basis.id),

@@ -44,6 +44,11 @@ def host_flops(machine: Machine, catalog: Catalog) -> Estimate:
     return each if host_cores(machine) == 1 else each.scaled(host_cores(machine))
 
 
+def has_devices(machine: Machine) -> bool:
+    """Whether it has accelerators of their own memory: a processor's row in the table of accelerators is the host."""
+    return machine.accelerator is not None and machine.accelerator.memory_bytes > 0
+
+
 def busy_w(machine: Machine, catalog: Catalog, *, accelerated: bool) -> float:
     """Watts at work: a base, the accelerators at their share of the stated power or else the cores."""
     base, core = rate(catalog, "host.power-base").value, rate(catalog, "host.power").value
