@@ -457,7 +457,7 @@ def test_the_platforms_own_files_are_one_line_a_place_and_price() -> None:
 
 def test_machines_for_jobs_alone_take_fewer_people_than_those_that_answer() -> None:
     needs, fleets, _ = startup_in_a_cloud()
-    jobs = fleets[0]._replace(workloads=("tone",))
+    jobs = fleets[0]._replace(workloads=("tone", "index"))
     answers = one(run((needs, fleets, (CLOUD,))), "staff")
     both = one(run((needs, (jobs,), (HOSTED, CLOUD))), "staff")
     assert both.sum < answers.sum

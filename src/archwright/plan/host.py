@@ -4,17 +4,17 @@ gateway with keys, quotas and audit, and a retrieval beside the data. Else it ru
 
 from __future__ import annotations
 
-from archwright.contract.needs import SERVING_KINDS
 from archwright.plan.availability import SPARE_ABOVE
 from archwright.plan.demand import HOURS_PER_MONTH
-from archwright.plan.placing import Case
+from archwright.plan.placing import Case, answering
 from archwright.plan.terms import Term, recurring
 
 
 def host_terms(case: Case) -> list[Term]:
     """One small rented machine, two where availability asks for a spare; none where a gateway is there already."""
-    served = [workload for workload in case.needs.workloads if workload.kind in SERVING_KINDS]
-    if case.host is None or not served or any(line.kind == "gateway" for line in case.needs.existing):
+    answers = answering(case.needs)
+    served = [workload for workload in case.needs.workloads if workload.name in answers]
+    if case.host is None or any(line.kind == "gateway" for line in case.needs.existing):
         return []
     asked = max(workload.slo.availability or 0.0 for workload in served)
     count = 2 if asked > SPARE_ABOVE else 1

@@ -8,8 +8,9 @@ from typing import NamedTuple
 
 from archwright.catalog.facts import Catalog
 from archwright.catalog.rows import ModelSpec, Offer
-from archwright.contract.needs import SERVING_KINDS, TEXT_KINDS, DataProfile, Needs, Workload
+from archwright.contract.needs import TEXT_KINDS, DataProfile, Needs, Workload
 from archwright.errors import CatalogError
+from archwright.plan.demand import demand_of
 from archwright.plan.fleet import Chosen, Fleet, Where
 from archwright.plan.ledger import Ledger
 from archwright.plan.quotes import Quotes
@@ -122,9 +123,9 @@ def case_of(
     models: Mapping[str, str] = NO_MODELS,
 ) -> Case:
     places = tuple(dict.fromkeys([*where, *(fleet.where for fleet in fleets)]))
-    answering = {workload.name for workload in needs.workloads if workload.kind in SERVING_KINDS}
+    answers = answering(needs)
     own = any(place.placement in OWN for place in places)
-    machines = own or any(answering.intersection(fleet.workloads) for fleet in fleets)
+    machines = own or any(answers.intersection(fleet.workloads) for fleet in fleets)
     return Case(
         needs=needs,
         catalog=catalog,
@@ -133,8 +134,14 @@ def case_of(
         fleets=fleets,
         where=places,
         models=models_of(needs, catalog, models),
-        host=host_of(needs, catalog) if places and answering and not machines else None,
+        host=host_of(needs, catalog) if places and answers and not machines else None,
     )
+
+
+def answering(needs: Needs) -> frozenset[str]:
+    """Workloads that answer requests as they come; what only runs now and then needs nobody to wait for it."""
+    months = needs.budget.horizon_months
+    return frozenset(workload.name for workload in needs.workloads if demand_of(workload, months) is not None)
 
 
 def host_of(needs: Needs, catalog: Catalog) -> Offer | None:

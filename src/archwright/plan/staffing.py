@@ -7,10 +7,10 @@ Engineers who build models and products are not in here: they are the same in ev
 from __future__ import annotations
 
 from archwright.contract.estimate import Estimate, product, total
-from archwright.contract.needs import SERVING_KINDS, Placement
+from archwright.contract.needs import Placement
 from archwright.plan.fleet import Where
 from archwright.plan.money import USD
-from archwright.plan.placing import OWN, Case
+from archwright.plan.placing import OWN, Case, answering
 from archwright.plan.quotes import Price
 from archwright.plan.terms import Term, following
 
@@ -85,8 +85,7 @@ def _fte(case: Case) -> tuple[tuple[float, ...], Price]:
 def _floor(case: Case, place: Where) -> str:
     """Who rents machines for jobs alone, beside answers that come from elsewhere, has less to look after."""
     here = {name for fleet in case.fleets if fleet.where == place for name in fleet.workloads}
-    answering = {workload.name for workload in case.needs.workloads if workload.kind in SERVING_KINDS}
-    if place.placement == "cloud" and here and not here & answering:
+    if place.placement == "cloud" and here and not here & answering(case.needs):
         return JOBS
     return FLOORS[place.placement]
 
