@@ -162,7 +162,7 @@ def test_sixty_pools_fit_the_picture() -> None:
 
 def test_more_than_nine_pools_of_a_place_are_counted() -> None:
     pools = tuple(pool(f"p{n}", region="FR", placement="cloud", provider="aws") for n in range(30))
-    figure = architecture(BOARD, replace(HYBRID, pools=pools))
+    figure = architecture(BOARD, replace(HYBRID, pools=pools, purchases=(), models={}))
     assert "22 more pools" in texts(figure)
     assert "p7" in texts(figure)
     assert "p8" not in texts(figure)

@@ -10,7 +10,7 @@ import pytest
 from archwright.report.document import Document
 from archwright.report.html import html
 
-VOID = {"meta", "link", "img", "br", "rect", "line", "circle", "polyline", "polygon"}
+VOID = {"meta", "col", "link", "img", "br", "rect", "line", "circle", "polyline", "polygon"}
 
 
 class Page(HTMLParser):

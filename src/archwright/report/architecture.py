@@ -15,8 +15,8 @@ INNER = WIDTH - 2 * EDGE
 HOSTED = ("hosted-api", "hybrid")
 COLUMNS = 3
 # As many lines of boxes as a page holds; a plan with more shows fewer boxes a place, then fewer places.
-MOST_LINES, MOST_BOXES = 5, (9, 6, 3, 1)
-BOX, HEAD, ARROW = 84.0, 34.0, 28.0
+MOST_LINES, MOST_BOXES = 4, (9, 6, 3, 1)
+BOX, HEAD, ARROW = 98.0, 34.0, 28.0
 # Functions of the stack that stand beside the serving path, in the order work flows through them.
 BESIDE = (
     ("lake", "Data lake"),
@@ -27,7 +27,7 @@ BESIDE = (
 
 
 class Box(NamedTuple):
-    """A title and up to three lines."""
+    """A title and up to four lines."""
 
     title: str
     lines: tuple[str, ...]
@@ -46,8 +46,9 @@ def architecture(plan: Plan, option: Option) -> Figure:
     canvas, places = svg.Canvas(WIDTH), _on_a_page(_places(option))
     y = _wide(canvas, EDGE, "Who asks", words.listed((w.name for w in plan.workloads), most=6))
     y = _arrow(canvas, y)
-    front = ", ".join(_product(plan, name) for name in ("gateway", "access") if _product(plan, name))
-    y = _wide(canvas, y, "Gateway", front or "keys, permissions, limits, routing, audit")
+    front = [line for line in plan.stack if line.function in ("gateway", "access")]
+    kept = words.listed(f"{line.product}, yours" for line in front if line.existing)
+    y = _wide(canvas, y, "Gateway", kept or "keys, permissions, limits, routing, audit")
     y = _house(canvas, _arrow(canvas, y), places) if places else y
     beside = _beside(plan)
     y = _row(canvas, _arrow(canvas, y), beside)
@@ -126,13 +127,20 @@ def _boxes(pools: Iterable[Pool]) -> tuple[Box, ...]:
         Box(
             pool.name,
             (
-                f"{words.counted(pool.replicas, 'replica')} of {machine_of(pool)}",
+                *_machine_lines(pool),
                 f"{pool.model} {pool.quantisation}".strip(),
                 f"for {words.listed(pool.workloads, most=3)}",
             ),
         )
         for pool in pools
     )
+
+
+def _machine_lines(pool: Pool) -> tuple[str, ...]:
+    """`82 replicas of 1 x ACCELERATOR`, `on machine`."""
+    device, _, machine = machine_of(pool).partition(" (")
+    replicas = f"{words.counted(pool.replicas, 'replica')} of {device}"
+    return (replicas, f"on {machine.removesuffix(')')}") if machine else (replicas,)
 
 
 def machine_of(pool: Pool) -> str:

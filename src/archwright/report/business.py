@@ -232,7 +232,7 @@ def risk_chapter(plan: Plan, option: Option | None) -> Chapter:
             (
                 Cell(d.name, notes(("", d.basis))),
                 words.with_band(d.estimate),
-                words.percent(d.share),
+                words.percent(d.share) if d.share else Cell("rivals only", tone="quiet"),
                 _flip_cell(d),
             )
             for d in plan.decision.drivers

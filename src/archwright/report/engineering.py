@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from archwright.contract.decision import Section, SectionId, SectionLine
 from archwright.contract.plan import Option, Plan, Pool
+from archwright.contract.record import replace
 from archwright.report import words
 from archwright.report.architecture import architecture, machine_of
 from archwright.report.document import Block, Cell, Chapter, Column, Item, Items, Table, Tile, Tiles, notes, rows
@@ -58,11 +59,12 @@ def sizing_chapter(plan: Plan, option: Option) -> Chapter:
 def _tiles(option: Option) -> Iterable[Tile]:
     for label, estimate in (
         ("Power at the plug", option.power_kw),
-        ("Energy", option.energy_kwh_per_month),
-        ("Carbon", option.carbon_kg_per_month),
+        ("Energy a month", option.energy_kwh_per_month),
+        ("Carbon a month", option.carbon_kg_per_month),
     ):
         if estimate is not None:
-            yield Tile(label, words.measure(estimate.value, estimate.unit), words.band(estimate))
+            shown = replace(estimate, unit=estimate.unit.removesuffix("/month"))
+            yield Tile(label, words.measure(shown.value, shown.unit), words.band(shown))
     if option.rack_units is not None:
         yield Tile("Rack space", f"{words.number(option.rack_units)} U", "of 42 in a usual rack")
 

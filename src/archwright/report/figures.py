@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os.path
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
@@ -290,9 +289,17 @@ def driver_names(drivers: Iterable[Driver]) -> dict[str, str]:
         alike.setdefault(driver.name, []).append(driver.basis)
     named: dict[str, str] = {}
     for name, bases in alike.items():
-        common = os.path.commonprefix(bases).rpartition(".")[0]
-        named |= {basis: basis.removeprefix(f"{common}.") if len(bases) > 1 else name for basis in bases}
+        named |= dict(zip(bases, _short(bases) if len(bases) > 1 else [name], strict=True))
     return named
+
+
+def _short(bases: list[str]) -> list[str]:
+    """Dotted names without the parts that all of them begin with."""
+    parts = [basis.split(".") for basis in bases]
+    shared = 0
+    while all(len(part) > shared + 1 for part in parts) and len({part[shared] for part in parts}) == 1:
+        shared += 1
+    return [".".join(part[shared:]) for part in parts]
 
 
 def _flip_factor(driver: Driver) -> float | None:
@@ -319,7 +326,7 @@ def _driver_row(canvas: svg.Canvas, driver: Driver, y: float, axis: tuple[float,
         return middle + min(max(place, -1.0), 1.0) * half
 
     canvas.text((LEFT - 12, y - 1), svg.fit(driver.name, 13, LEFT - 20), anchor="end", bold=driver.inside)
-    about = f"{words.percent(driver.share)} of the cost's variance"
+    about = f"{words.percent(driver.share)} of the cost's variance" if driver.share else "in a rival's cost only"
     canvas.text((LEFT - 12, y + 14), about, size=11, fill=svg.QUIET, anchor="end")
     start, end = at(driver.estimate.low), at(driver.estimate.high)
     canvas.rect((start, y - 5), (max(end - start, 2), 10), svg.PALETTE[4], rx=5)
