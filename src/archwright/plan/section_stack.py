@@ -9,9 +9,8 @@ from archwright.plan.fleet import Chosen
 
 def stack_section(chosen: Chosen) -> Section:
     kept = kept_lines(chosen)
-    stays = (
-        f"{len(kept)} of your own tools stay and are not priced" if kept else "nothing of your own was named to stay"
-    )
+    own = ", ".join(line.choice for line in kept)
+    stays = f"what runs already stays and is not priced: {own}" if kept else "nothing of your own was named to stay"
     return Section(
         id="stack",
         title="Software stack",

@@ -170,12 +170,15 @@ def _counts(chosen: Chosen) -> dict[str, str]:
     last = sum(fleet.machines[-1] for fleet in chosen.fleets)
     if not chosen.fleets and chosen.option is not None:
         first = last = sum(pool.replicas for pool in chosen.option.pools)
+    if not last:
+        return {"span": "no machines of one's own"}
     if first == last:
         return {"span": f"{digits(first)} {'machine' if first == 1 else 'machines'} throughout"}
     return {"span": f"{digits(first)} machines on average in the first month, {digits(last)} in the last"}
 
 
 def _needs_words(needs: Needs) -> dict[str, str]:
+    places = places_of(needs)
     stored = sum(data.size_gib for data in needs.data)
     trained = [w.name for w in needs.workloads if w.kind in ("finetune", "pretrain")]
     classes = {data.sensitivity for data in needs.data}
@@ -195,7 +198,9 @@ def _needs_words(needs: Needs) -> dict[str, str]:
         "datasets": _listed(f"{d.name} ({d.sensitivity}, {digits(d.size_gib)} GiB)" for d in needs.data),
         "classes": _listed(sorted(classes)),
         "kept_for": _kept_for(needs),
-        "places": _listed(places_of(needs)),
+        "places": _listed(places),
+        "bound": f"bound to {', '.join(places)}" if places else "bound to no place",
+        "within": f" inside {', '.join(places)}" if places else "",
         "regulations": _listed(needs.regulations),
         "sites": _listed(f"{group.count} {name}" for name, group in needs.sites.items()),
         "horizon": f"{needs.budget.horizon_months} months",
