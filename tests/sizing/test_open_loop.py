@@ -62,7 +62,7 @@ def test_lengths_are_log_normal_and_cut() -> None:
 
 
 def test_the_rate_is_littles_law_at_the_time_between_tokens() -> None:
-    at = engine().point(20.0)
+    at = engine().at(20.0)
     pace, share = Plain(), 20 / 220
     decode = pace.decode(1910).step_s(21)
     assert at.decode_s == decode
@@ -97,7 +97,7 @@ def test_without_limits_a_stated_share_of_what_saturates_it() -> None:
     assert found.broken == ()
     at = found.point
     crowd = at.inside + Z95 * math.sqrt(at.inside)
-    saturated = loop._largest(lambda one: one.reading < 1 and one.inside <= 256).rate
+    saturated = loop.at_rate(1e9).rate
     assert at.rate == pytest.approx(UTILISED * saturated, rel=1e-4) or crowd == pytest.approx(256, rel=1e-3)
 
 
@@ -131,7 +131,7 @@ def test_an_engine_that_reads_for_hours_is_idle_at_fewer_requests() -> None:
 
 
 def test_prompts_that_come_faster_than_they_are_read_wait_for_ever() -> None:
-    at = engine(Plain(token=1e-3), chunk=256).point(200.0)
+    at = engine(Plain(token=1e-3), chunk=256).at(200.0)
     assert at.reading >= 1
     assert at.ttft_p95_s == at.inside == math.inf
 
@@ -180,7 +180,7 @@ def test_longer_requests_never_go_faster(
     short, long = most(pace, flow, slo), most(pace, grown, slo)
     if not long.broken:
         assert short.broken == ()
-        assert long.point.rate <= short.point.rate * (1 + 1e-4)
+        assert long.point.rate <= short.point.rate * (1 + 1e-3)
 
 
 @settings(max_examples=60, deadline=None)

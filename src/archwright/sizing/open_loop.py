@@ -41,7 +41,7 @@ LONGEST = 1.5
 # A gateway's part of a first token: parsing, authorisation, one hop. Measured on two cores.
 GATEWAY_S = 0.005
 IDLE = 1e-3
-HALVINGS = 22
+HALVINGS = 18
 
 
 class Flow(NamedTuple):
@@ -65,10 +65,24 @@ def flow_of(reads: Length, writes: Length) -> Flow:
     return Flow(reads.mean, max(reads.p95, reads.mean), max(writes.mean, 1.0), min(math.exp(sigma**2), LONGEST * ratio))
 
 
-class Point(NamedTuple):
+class Queue(NamedTuple):
     """An engine at one load. `batch` answers are being written, `inside` requests are in it, `reading` is the share
-    of the time that prompts take when they queue.
+    of the time that prompts take when they queue; to its first token a request takes `alone_s` and waits `waits_s` in
+    the mean, of which the 95th percentile is `late_s` later.
     """
+
+    batch: float
+    rate: float
+    decode_s: float
+    inside: float
+    reading: float
+    alone_s: float
+    waits_s: float
+    late_s: float
+
+
+class Point(NamedTuple):
+    """An engine at one load with its latencies."""
 
     batch: float
     rate: float
@@ -100,31 +114,30 @@ class OpenLoop:
     def idle(self) -> Point:
         """An engine that writes, or reads, for IDLE of the time."""
         alone = self._decode.step_s(1) * self._flow.answer
-        return self.point(IDLE * min(1.0, alone / max(self._read_s, 1e-12)))
+        return self.at(IDLE * min(1.0, alone / max(self._read_s, 1e-12)))
 
-    def point(self, batch: float) -> Point:
+    def _queue(self, batch: float) -> Queue:
         flow, started = self._flow, self._pace.started_s
         share = batch / flow.answer
         decode = self._decode.step_s(1 + batch)
         rate = share / (decode + share * self._read_s - math.expm1(-share) * started)
         each = self._read_s + (decode + started) * flow.prompt / self._chunk
-        reading = rate * each
-        mean, p95 = self._alone(self._mean, flow.prompt, decode), self._alone(self._p95, flow.prompt_p95, decode)
+        mean = self._alone(self._mean, flow.prompt, decode)
         waits, late = _waits(rate, each, flow.spread)
-        ttft = mean + waits + GATEWAY_S
+        return Queue(batch, rate, decode, batch + rate * (mean + waits), rate * each, mean, waits, late)
+
+    def at(self, batch: float) -> Point:
+        """With so many answers being written."""
+        return self._point(self._queue(batch))
+
+    def _point(self, at: Queue) -> Point:
+        flow, batch, decode = self._flow, at.batch, at.decode_s
+        p95, share = self._alone(self._p95, flow.prompt_p95, decode), batch / flow.answer
         crowd, met = 1 + batch + CROWD * Z95 * math.sqrt(batch), share + Z95 * math.sqrt(share * flow.spread / SHORT)
-        tpot = self._decode.step_s(crowd) + met * self._read_s - math.expm1(-met) * started
-        ttft_p95 = ttft + math.sqrt((p95 - mean) ** 2 + late * late + decode * decode / 4)
-        return Point(
-            batch=batch,
-            rate=rate,
-            decode_s=decode,
-            inside=batch + rate * (mean + waits),
-            reading=reading,
-            ttft_p95_s=ttft_p95,
-            tpot_p95_s=tpot,
-            latency_p95_s=ttft_p95 + tpot * (flow.answer - 1),
-        )
+        tpot = self._decode.step_s(crowd) + met * self._read_s - math.expm1(-met) * self._pace.started_s
+        late = math.sqrt((p95 - at.alone_s) ** 2 + at.late_s * at.late_s + decode * decode / 4)
+        ttft = at.alone_s + at.waits_s + GATEWAY_S + late
+        return Point(batch, at.rate, decode, at.inside, at.reading, ttft, tpot, ttft + tpot * (flow.answer - 1))
 
     def _alone(self, alone: Alone, prompt: float, decode: float) -> float:
         """A prompt longer than a chunk takes further steps."""
@@ -138,32 +151,32 @@ class OpenLoop:
         for name, _ in broken:
             del limits[name]
         full = self._largest(lambda at: at.reading < 1 and at.inside <= self._slots)
-        ceiling = UTILISED * full.rate
+        ceiling = UTILISED * self._queue(full).rate
 
-        def holds(at: Point) -> bool:
-            crowd = at.inside + Z95 * math.sqrt(at.inside)
-            if at.reading >= 1 or crowd > self._slots or at.rate > ceiling:
+        def holds(at: Queue) -> bool:
+            if at.reading >= 1 or at.rate > ceiling or at.inside + Z95 * math.sqrt(at.inside) > self._slots:
                 return False
-            return all(getattr(at, name) <= limit for name, limit in limits.items())
+            if not limits:
+                return True
+            point = self._point(at)
+            return all(getattr(point, name) <= limit for name, limit in limits.items())
 
-        return Most(self._largest(holds), broken)
+        return Most(self.at(self._largest(holds)), broken)
 
     def at_rate(self, rate: float) -> Point:
         """The point at so many requests/s, or where the engine is full when it cannot carry them."""
-        return self._largest(lambda at: at.rate <= rate and at.inside <= self._slots)
+        batch = self._largest(lambda at: at.rate <= rate and at.inside <= self._slots)
+        return self.at(batch)
 
-    def _largest(self, holds: Callable[[Point], bool]) -> Point:
-        """By halving: what holds at a batch holds at every smaller one. The idle point at least."""
-        best = self.idle
-        low, high = best.batch, float(self._slots)
+    def _largest(self, holds: Callable[[Queue], bool]) -> float:
+        """The largest such batch: what holds at one holds at every smaller one. By halving its logarithm, from the idle
+        engine's, which is the least answer, on.
+        """
+        low, high = self.idle.batch, float(self._slots)
         for _ in range(HALVINGS):
-            middle = (low + high) / 2
-            at = self.point(middle)
-            if holds(at):
-                low, best = middle, at
-            else:
-                high = middle
-        return best
+            middle = math.sqrt(low * high)
+            low, high = (middle, high) if holds(self._queue(middle)) else (low, middle)
+        return low
 
 
 LIMITS = ("ttft_p95_s", "tpot_p95_s", "latency_p95_s")
