@@ -11,7 +11,14 @@ from archwright.contract.needs import NeedsSource
 from archwright.contract.plan import Miss, Option, Plan, WorkloadPlan
 from archwright.plan.choose import choose, why_infeasible
 
-LINES = {"budget": 9, "budget.per_month": 9, "workloads[0]": 3, "workloads[0].slo": 5, "placement.allow": 7}
+LINES = {
+    "budget": 9,
+    "budget.per_month": 9,
+    "workloads[0]": 3,
+    "workloads[0].deadline_h": 4,
+    "workloads[0].slo": 5,
+    "placement.allow": 7,
+}
 SOURCE = NeedsSource(file="needs.yaml", digest="0" * 64, lines=LINES)
 
 
@@ -120,6 +127,9 @@ def test_the_nearest_option_and_its_relaxation_are_named() -> None:
         (UNSIZED, "placement.allow", 7),
         (over(0.3, 0.2, "other.ttft_p95_s"), "placement", 1),
         (over(5, 0, "capex"), "budget.capex", 9),
+        (over(30, 24, "triage.deadline_h"), "workloads[0].deadline_h", 4),
+        (over(30, 24, "triage.gib_per_day"), "workloads[0].traffic.gib_per_day", 3),
+        (Miss(constraint="triage.base", value="x", limit="y"), "workloads[0].base", 3),
         (over(50, 40, "power_kw"), "placement.site.power_kw", 1),
     ],
 )

@@ -99,11 +99,13 @@ def notes_of(made: World) -> tuple[str, ...]:
 
 
 def test_ties_and_near_ties_are_said(catalog: Catalog) -> None:
-    near = (draft("x", rent(100, "a")), draft("y", rent(105, "b")), draft("z", rent(130, "b")), draft("far", rent(900)))
-    notes = notes_of(world(catalog, needs(), FACTS, *near))
+    near = (draft("x", rent(100, "a")), draft("y", rent(105, "b")), draft("z", rent(118, "b")), draft("far", rent(900)))
+    wide = draft("wide", rent(130, "c"))
+    notes = notes_of(world(catalog, needs(), {**FACTS, "c": fact("c", 1, 4.0)}, *near, wide))
     assert notes[0].startswith("a tie: y costs 50 USD more over the horizon, and is the cheaper one in ")
-    assert notes[1].startswith("a near-tie: z costs 300 USD more")
+    assert notes[1].startswith("a near-tie: z costs 180 USD more")
     assert not any("far" in note for note in notes)
+    assert not any("near-tie: wide" in note for note in notes)
 
 
 def test_a_preferred_option_may_be_dearer_than_its_tie(catalog: Catalog) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 
-from archwright.contract.needs import NeedsSource, Placement
+from archwright.contract.needs import SLO, NeedsSource, Placement, Traffic
 from archwright.contract.plan import Miss, Option, Plan
 from archwright.contract.record import replace
 from archwright.errors import PlanError, Where
@@ -24,6 +24,8 @@ SIMPLEST: tuple[Placement, ...] = ("this-machine", "on-premises", "hosted-api", 
 OTHER, PIN, FAR = 1e7, 1e8, 1e9
 MOST_SHOWN = 3
 PINS = ("accelerators", "regions", "clouds", "stale_facts")
+# Where a workload keeps the fields that a constraint may name; all others are its own.
+HOLDERS = {"slo": frozenset(SLO.__struct_fields__), "traffic": frozenset(Traffic.__struct_fields__)}
 NO_PRICE = Miss(constraint="price", value=None, limit="a price for every part")
 # Constraints that a field of `placement` pins.
 PINNED = {
@@ -81,12 +83,12 @@ def why_infeasible(plan: Plan, source: NeedsSource) -> PlanError:
         )
     ranked = sorted(plan.options, key=_distance)
     nearest, broken = ranked[0], next(iter(ranked[0].misses), NO_PRICE)
-    possible = [(option, steps) for option in ranked if (steps := _relaxation(option, plan))]
+    possible = [(option, steps) for option in ranked if (steps := _relaxation(option, plan, source))]
     hint = ", or ".join(_offered(option, steps, possible[0][0]) for option, steps in possible[:MOST_SHOWN])
     return PlanError(
         "AW-PLAN-03",
         f"no option satisfies the needs; the nearest, {nearest.name}, misses {said(broken)}",
-        where=_where(_field(broken.constraint, plan), source),
+        where=_where(_field(broken.constraint, plan, source), source),
         hint=f"feasible would be {hint}" if possible else "allow another placement, or relax that field",
         nearest=tuple(option.name for option in ranked[:MOST_SHOWN]),
     )
@@ -120,17 +122,17 @@ def _distance(option: Option) -> tuple[float, int, float, str]:
     return (FAR if gap == PIN and option.total_cost is None else gap, len(option.misses), _price(option), option.name)
 
 
-def _relaxation(option: Option, plan: Plan) -> str:
+def _relaxation(option: Option, plan: Plan, source: NeedsSource) -> str:
     """What would let the option through, field by field; "" when nothing would."""
     if _distance(option)[0] >= FAR:
         return ""
-    return ", ".join(_step(miss, plan) for miss in option.misses)
+    return ", ".join(_step(miss, plan, source) for miss in option.misses)
 
 
-def _step(miss: Miss, plan: Plan) -> str:
+def _step(miss: Miss, plan: Plan, source: NeedsSource) -> str:
     if miss.constraint == "stale_facts":
         return "--accept-stale"
-    return f"{_field(miss.constraint, plan)} {miss.value if _is_pin(miss) else _rounded(miss)}"
+    return f"{_field(miss.constraint, plan, source)} {miss.value if _is_pin(miss) else _rounded(miss)}"
 
 
 def _rounded(miss: Miss) -> str:
@@ -141,7 +143,7 @@ def _rounded(miss: Miss) -> str:
     return f"{whole * unit:,.10g}"
 
 
-def _field(constraint: str, plan: Plan) -> str:
+def _field(constraint: str, plan: Plan, source: NeedsSource) -> str:
     """The needs field a constraint comes from: "assistant.ttft_p95_s" is workloads[0].slo.ttft_p95_s."""
     if constraint in BUDGET:
         return f"budget.{constraint}"
@@ -149,10 +151,9 @@ def _field(constraint: str, plan: Plan) -> str:
     names = [planned.name for planned in plan.workloads]
     if not rest or workload not in names:
         return PINNED.get(constraint, "placement")
-    place = f"workloads[{names.index(workload)}]"
-    if rest.startswith(("quality", "model", "licence", "traffic")):
-        return f"{place}.{rest}"
-    return f"{place}.slo.{rest}"
+    place, field = f"workloads[{names.index(workload)}]", rest.partition(".")[0]
+    holders = [f"{place}.{name}." for name, fields in HOLDERS.items() if field in fields] + [f"{place}."]
+    return next((f"{held}{rest}" for held in holders if f"{held}{rest}" in source.lines), f"{holders[0]}{rest}")
 
 
 def _where(field: str, source: NeedsSource) -> Where:

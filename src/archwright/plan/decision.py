@@ -29,8 +29,9 @@ if TYPE_CHECKING:
 EVEN = (0.35, 0.65)
 # A difference below this share of the cost is smaller than what any plan can promise.
 NEAR = 0.02
-# Beyond a tie, still worth a word.
+# Beyond a tie, still worth a word: as uncertain as this, and no further apart than this share of the cost.
 ALMOST = (0.2, 0.8)
+APART = 0.2
 MOST_NOTES = 3
 # A driver is shown when it makes up this share of the error, or flips the choice inside its own band.
 SMALLEST_SHARE = 0.01
@@ -176,9 +177,9 @@ def near_notes(best: Option, options: tuple[Option, ...], decision: Decision) ->
     )
     notes = list[str]()
     for rival in decision.rivals:
-        near = ALMOST[0] <= rival.cheaper <= ALMOST[1]
+        more = _cost(named[rival.option]) - cost
+        near = ALMOST[0] <= rival.cheaper <= ALMOST[1] and abs(more) <= APART * abs(cost)
         if (rival.tie or near) and len(notes) < MOST_NOTES:
-            more = _cost(named[rival.option]) - cost
             word = "a tie" if rival.tie else "a near-tie"
             notes.append(
                 f"{word}: {rival.option} costs {digits(abs(more))} {unit} {'more' if more >= 0 else 'less'} over the "
