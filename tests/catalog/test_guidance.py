@@ -37,6 +37,15 @@ def test_every_stack_choice_names_what_else_it_could_be_and_why_not() -> None:
     assert [row.id for row in advice("stack") if not row.alternative or not row.why_not] == []
 
 
+@pytest.mark.parametrize("theme", THEMES)
+def test_no_row_stands_behind_one_that_always_fits_where_it_does(theme: Theme) -> None:
+    rows = advice(theme)
+    for place, row in enumerate(rows):
+        before = [one for one in rows[:place] if one.topic == row.topic]
+        hidden = [one.id for one in before if set(one.when) <= set(row.when) and set(one.unless) <= set(row.unless)]
+        assert hidden == [], row.id
+
+
 def test_every_clause_is_one_of_a_regulation_of_the_catalog() -> None:
     known = {f"{name} {rule.clause}" for name, law in load().regulations.items() for rule in law.controls}
     named = {(row.id, clause) for theme in THEMES for row in advice(theme) for clause in row.clauses}
