@@ -18,6 +18,7 @@ from archwright.plan.predictions import adopted, promises
 from archwright.plan.serve import Pooled, context_of, default_max_tokens, peak_seconds, predicted, served_of
 from archwright.sizing.capacity import TextLoad, steady_text
 from archwright.sizing.machine import Machine
+from archwright.sizing.open_loop import ASSUMED
 
 MODEL = "Llama-3.1-8B-Instruct"
 
@@ -85,6 +86,7 @@ def test_a_pool_is_promised_to_the_ninety_ninth_percentile(catalog: Catalog) -> 
     bases = {basis.id for basis in ledger.bases(found.predictions)}
     assert {prediction.estimate.basis for prediction in found.predictions} == bases
     assert any("engines elsewhere" in sentence for sentence in ledger.not_sized)
+    assert ledger.assumptions == (*one.spec.engine.assumptions, ASSUMED)
 
 
 def test_bases_of_two_pools_are_kept_apart(catalog: Catalog) -> None:

@@ -23,6 +23,7 @@ from archwright.sizing.engine_layout import engines
 from archwright.sizing.formats import Format
 from archwright.sizing.layout import Layout
 from archwright.sizing.machine import Machine, Steady
+from archwright.sizing.open_loop import ASSUMED
 from archwright.sizing.shape import shape_of
 from archwright.sizing.work import USABLE, WORKSPACE_BYTES, Worker
 
@@ -89,7 +90,7 @@ def test_eight_bits_where_engine_and_device_multiply_them_and_narrower_only_wher
 def test_a_model_published_in_four_bits_stays_so() -> None:
     one, old = carried(machine("H100-SXM-80GB"), "gpt-oss-120b"), carried(machine("A100-80GB-SXM"), "gpt-oss-20b")
     assert (one.quantisation, one.devices, old.quantisation) == ("fp4", 1, "fp4")
-    assert one.assumptions == ("weights in fp4 keep the quality that was reported for the model",)
+    assert one.assumptions == ("weights in fp4 keep the quality that was reported for the model", ASSUMED)
 
 
 def test_experts_are_spread_over_the_devices_of_an_engine() -> None:

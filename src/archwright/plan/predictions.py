@@ -19,6 +19,7 @@ from archwright.plan.serve import Here, Pooled, Served, predicted
 from archwright.plan.wording import digits
 from archwright.simulate.pool import PoolPrediction
 from archwright.simulate.serving import ServingPrediction
+from archwright.sizing.open_loop import ASSUMED
 
 DAY_S = 86400.0
 HOUR_S = 3600.0
@@ -39,6 +40,8 @@ def promises(served: tuple[Served, ...], ledger: Ledger) -> Promised:
         prediction = adopted(predicted(one), ledger)
         own += workload_predictions(one.spec.load, prediction)
         notes += _at_risk(one, prediction)
+        if isinstance(one, Pooled):
+            ledger.assume(*one.spec.engine.assumptions, ASSUMED)
         if isinstance(prediction, ServingPrediction):
             here[one.spec.load.workload] = prediction
     if any(isinstance(one, Pooled) for one in served):

@@ -17,7 +17,7 @@ from archwright.sizing.calibration import widened
 from archwright.sizing.engine import Engine, Requests
 from archwright.sizing.engine_layout import engines
 from archwright.sizing.machine import Machine, Steady
-from archwright.sizing.open_loop import UTILISED, Flow, Most, OpenLoop, flow_of
+from archwright.sizing.open_loop import ASSUMED, UTILISED, Flow, Most, OpenLoop, flow_of
 from archwright.sizing.pace import Pace
 from archwright.sizing.work_rates import busy_w
 
@@ -86,7 +86,7 @@ def _steady(
         busy_w=busy_w(machine, catalog, accelerated=engine.devices > 0),
         bases=bases,
         misses=_misses(model, load, broken),
-        assumptions=engine.assumptions,
+        assumptions=(*engine.assumptions, ASSUMED),
     )
 
 

@@ -41,6 +41,10 @@ LONGEST = 1.5
 # A gateway's part of a first token: parsing, authorisation, one hop. Measured on two cores.
 GATEWAY_S = 0.005
 IDLE = 1e-3
+ASSUMED = (
+    "requests come at random (Poisson), none finds its prompt cached and no token is guessed ahead; an engine is "
+    f"loaded to at most {UTILISED:.0%} of where it saturates"
+)
 HALVINGS = 18
 
 
