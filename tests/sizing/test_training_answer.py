@@ -55,9 +55,18 @@ def test_a_stated_split_that_does_not_fit_is_weak() -> None:
     assert "the stated split exceeds the devices' memory" in found.weak
 
 
+def test_utilisation_counts_what_the_model_needs() -> None:
+    """tr: 70B on H100 in 16 bits, 40 to 50 % in the fitted rows; recomputing does not count."""
+    found = told(tokens=None)
+    rate, mfu = found.estimates["tokens_per_s_per_device"].value, found.estimates["mfu"].value
+    needed = 6 * 70.55e9 + 6 * 80 * 8192 * 4096
+    assert mfu == pytest.approx(rate * needed / 989e12)
+    assert 0.3 < mfu < 0.7
+
+
 def test_nothing_of_the_run_without_its_tokens() -> None:
     found = told(tokens=None)
-    assert set(found.estimates) == {"tokens_per_s_per_device", "step_s", "memory_bytes_per_device"}
+    assert set(found.estimates) == {"tokens_per_s_per_device", "step_s", "memory_bytes_per_device", "mfu"}
     assert "step_s" not in told(tokens=None, batch_tokens=None).estimates
 
 

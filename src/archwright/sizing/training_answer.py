@@ -11,7 +11,7 @@ from typing import NamedTuple
 from archwright.catalog.facts import Catalog
 from archwright.catalog.rows import Accelerator, ModelSpec
 from archwright.catalog.subjects import Subjects
-from archwright.contract.estimate import Estimate
+from archwright.contract.estimate import Estimate, exact
 from archwright.sizing import fits, serving, throughput
 from archwright.sizing.goodput import Goodput, goodput
 from archwright.sizing.goodput import Job as Exposed
@@ -19,16 +19,29 @@ from archwright.sizing.scale_training import HOUR_S, Method, Run, adapters_s, jo
 from archwright.sizing.serving import Guess
 from archwright.sizing.throughput import ASSUMED_SEQUENCE, FABRIC_BYTES_PER_S, IN_A_MACHINE, Training
 from archwright.sizing.training_memory import Subject, checkpoint_bytes, held
-from archwright.sizing.training_scheme import Cluster, Question, adapters_share, best, pace, placed, room, stated
+from archwright.sizing.training_scheme import (
+    FLOPS_ADAPTERS,
+    FLOPS_FULL,
+    Cluster,
+    Question,
+    adapters_share,
+    best,
+    pace,
+    placed,
+    room,
+    stated,
+)
 from archwright.sizing.work_rates import facts, rate
 
 FORMULA = "sizing/throughput.py: products, attention, traffic, exchange and bubble; training_memory.py; goodput.py"
 DEFINITIONS = {
+    "mfu": "FLOPs a token needs, 6 N + attention (4 N for adapters), over the device's stated rate in that format",
     "memory_bytes_per_device": "largest use of a device: weights, gradients, moments, activations, scores",
     "device_hours": "throughput only: restarts, evaluation and data stages come on top",
     "goodput": "share of the machine time that goes into steps that last",
     "run_device_hours": "device hours over goodput, with setup",
     "days": "of the whole run on these devices",
+    "checkpoint_bytes": "trained weights and their moments",
     "checkpoint_s": "to write one checkpoint from all machines at once",
     "checkpoint_interval_s": "between two checkpoints, where least is lost",
     "cost_usd": "run_device_hours at the stated price",
@@ -73,7 +86,9 @@ def answer(asked: Training, subjects: Subjects, usd_per_hour: float | None = Non
     run = Run(asked.tokens or 0.0, method)
     exposed = Exposed(checkpoint_bytes(subject), cluster.devices, cluster.machines, run.stages)
     lost = goodput(exposed, catalog)
-    estimates = _speeds(split, asked, catalog) | _totals(split, run, (cluster, lost), usd_per_hour, catalog)
+    estimates = _speeds(split, asked, question, catalog) | _totals(
+        split, run, (cluster, lost, exposed.checkpoint_bytes), usd_per_hour, catalog
+    )
     named = ("training.memory", "training.setup", *(("training.lora",) if subject.adapters else ()))
     return Told(
         model=model,
@@ -124,10 +139,12 @@ def _split(asked: Training, question: Question, cluster: Cluster, subjects: Subj
     return Split(text, token_s, kept, stratum, weak)
 
 
-def _speeds(split: Split, asked: Training, catalog: Catalog) -> dict[str, Estimate]:
+def _speeds(split: Split, asked: Training, question: Question, catalog: Catalog) -> dict[str, Estimate]:
     value, low, high = split.token_s
+    speed = Estimate(value=1 / value, low=1 / high, high=1 / low, unit="tokens/s")
     found = {
-        "tokens_per_s_per_device": Estimate(value=1 / value, low=1 / high, high=1 / low, unit="tokens/s"),
+        "tokens_per_s_per_device": speed,
+        "mfu": speed.scaled(model_flops(question) / question.job.rate, unit="fraction"),
         "memory_bytes_per_device": rate(catalog, "training.memory").scaled(split.bytes_held, unit="bytes"),
     }
     if asked.batch_tokens and asked.devices:
@@ -136,17 +153,25 @@ def _speeds(split: Split, asked: Training, catalog: Catalog) -> dict[str, Estima
     return found
 
 
+def model_flops(question: Question) -> float:
+    """Of a token, forward and backward, nothing computed again; attention as throughput.py counts it."""
+    job = question.job
+    products = FLOPS_ADAPTERS if question.subject.adapters else FLOPS_FULL
+    return products * job.active + 6 * job.layers * job.hidden * job.sequence
+
+
 def _totals(
-    split: Split, run: Run, job: tuple[Cluster, Goodput], usd_per_hour: float | None, catalog: Catalog
+    split: Split, run: Run, job: tuple[Cluster, Goodput, float], usd_per_hour: float | None, catalog: Catalog
 ) -> dict[str, Estimate]:
-    """Of the whole run; nothing where its tokens are not stated."""
+    """Of the whole run; nothing where its tokens are not stated. `job` ends with the bytes of a checkpoint."""
     if not run.tokens:
         return {}
-    (cluster, lost), (value, low, high) = job, split.token_s
+    (cluster, lost, written), (value, low, high) = job, split.token_s
     stepping = Estimate(value=value, low=low, high=high, unit="s").scaled(run.tokens / HOUR_S, unit="h")
     hours = run_hours(stepping, lost, cluster, catalog)
     found = {
         "device_hours": stepping,
+        "checkpoint_bytes": exact(written, "bytes"),
         "goodput": lost.share,
         "run_device_hours": hours,
         "days": hours.scaled(1 / cluster.devices / 24, unit="days"),

@@ -29,11 +29,13 @@ from archwright.sizing.throughput import (
     token_s,
 )
 from archwright.sizing.training_memory import GRADIENT, Held, Scheme, Subject, activations, held
-from archwright.sizing.work import BUS_BYTES_PER_S, USABLE
+from archwright.sizing.work import BUS_BYTES_PER_S
 from archwright.sizing.work_rates import rate
 
 # A network nobody states: 25 Gbit/s for the whole machine.
 NETWORK_BYTES_PER_S = 25e9 / 8
+# From here on parameters are gathered faster than they are used.
+FAST_LINK_BYTES_PER_S = 25e9
 WIDEST_TENSOR, DEEPEST, LARGEST_MICRO = 8, 64, 8
 FLOPS_FULL, FLOPS_ADAPTERS, FLOPS_AGAIN = 6.0, 4.0, 2.0
 
@@ -98,21 +100,32 @@ class Question(NamedTuple):
 
 
 def room(accelerator: Accelerator, catalog: Catalog) -> float:
-    """Counted bytes a device has room for, half of the way to the worst that was used over the count. A processor
-    takes the memory of its machine, which nobody states here.
+    """Counted bytes a device has room for, half of the way to the worst that was used over the count (what allocators
+    waste is in that). A processor takes the memory of its machine, which nobody states here.
     """
     if not accelerator.memory_bytes:
         return math.inf
-    usable = accelerator.memory_bytes * USABLE - rate(catalog, "training.workspace").value
+    usable = accelerator.memory_bytes - rate(catalog, "training.workspace").value
     over = rate(catalog, "training.memory")
     return usable / math.sqrt(over.value * over.high)
 
 
 def best(question: Question, cluster: Cluster, space: float) -> Choice | None:
-    """The fastest split within `space` bytes a device; None where nothing fits."""
+    """The fastest split within `space` bytes a device; None where nothing fits. Over fast links a pipeline is taken
+    only where nothing else fits: that its stages are never quite equal is not in the physics.
+    """
+    splits = list(_splits(question, cluster))
+    if cluster.link >= FAST_LINK_BYTES_PER_S:
+        found = _fastest(question, cluster, space, [scheme for scheme in splits if scheme.pipeline == 1])
+        if found is not None:
+            return found
+    return _fastest(question, cluster, space, splits)
+
+
+def _fastest(question: Question, cluster: Cluster, space: float, splits: list[Scheme]) -> Choice | None:
     k = fits.load("training").coefficients["token"]
     found: Choice | None = None
-    for scheme in _splits(question, cluster):
+    for scheme in splits:
         kept = _least_recompute(question.subject, scheme, space)
         if kept is None:
             continue
