@@ -322,6 +322,15 @@ def test_a_full_tune_over_machines_takes_a_fabric() -> None:
     assert lines(found, "network", "cards") == [], "these machines have eight ports of 400G"
 
 
+def test_only_the_machines_a_run_takes_at_once_are_joined() -> None:
+    needs, fleets, where = manufacturer_in_both()
+    two = fleets[0]._replace(widths={"house-model": 2})
+    found, all_of_them = run((needs, (two,), where[:1])), run((needs, fleets[:1], where[:1]))
+    assert 0 < one(found, "network", "optics").sum < one(all_of_them, "network", "optics").sum
+    alone = fleets[0]._replace(widths={"house-model": 1})
+    assert lines(run((needs, (alone,), where[:1])), "network", "cluster") == []
+
+
 def test_a_tune_by_adapters_takes_none() -> None:
     needs, fleets, where = manufacturer_in_both()
     lora = tuple(replace(one, method="lora") if one.kind == "finetune" else one for one in needs.workloads)

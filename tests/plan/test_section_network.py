@@ -105,7 +105,7 @@ def test_several_jobs_are_counted() -> None:
     base = Workload(name="own-base", kind="pretrain", parameters=70e9, tokens=1e12)
     more = own_fleet(needs, CATALOG, "8x-h100", ("own-base",), 16, where[0])
     section = network_section(chosen_of((replace(needs, workloads=(*needs.workloads, base)), (*fleets, more), where)))
-    assert section.summary == "2 training jobs of several machines take a 400G fabric."
+    assert section.summary == "A 400G fabric between machines, for house-model, own-base."
 
 
 def test_the_front_end_is_sized_for_the_high_end_of_its_bytes() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 from archwright.catalog.cost_rows import Node
@@ -25,7 +27,8 @@ class Where(NamedTuple):
 class Fleet(NamedTuple):
     """Equal machines, had in one way, that do some workloads' work. `machines[m]` run on average in month m, at most
     `peak` at once, spares included; `busy` is the share of that time at `busy_w`, the rest they idle.
-    One of `offer` (rented) and `node` (bought or owned) says what they are; neither for the machine at hand.
+    One of `offer` (rented) and `node` (bought or owned) says what they are; neither for the machine at hand. `widths`:
+    machines one run of a job takes at once, where workloads share the fleet; a job that is not named may take all.
     """
 
     where: Where
@@ -38,6 +41,7 @@ class Fleet(NamedTuple):
     busy_w: float
     offer: Offer | None = None
     node: Node | None = None
+    widths: Mapping[str, int] = MappingProxyType({})
 
 
 class Chosen(NamedTuple):

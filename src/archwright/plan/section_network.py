@@ -30,14 +30,14 @@ def network_section(chosen: Chosen) -> Section:
     lines = [*_front_end(case), *_fabrics(case), *_inside(case), *_machines(case), *_ingest(case)]
     lines += [*_leaving(case), *_boundary(case)]
     spans = [fabric for _, fabric in fabrics(case)]
-    fast = [fabric for fabric in spans if fabric.ports]
+    fast = dict.fromkeys(fabric.job.workload for fabric in spans if fabric.ports)
     if fast:
-        said = f"{len(fast)} training job{'s' if len(fast) > 1 else ''} of several machines take a 400G fabric"
+        said = f"A 400G fabric between machines, for {', '.join(fast)}"
     elif spans:
         said = "100G Ethernet carries every job of several machines"
     else:
-        said = "nothing spans machines, so no cluster fabric is needed"
-    return Section(id="network", title="Network", summary=f"{said[0].upper()}{said[1:]}.", lines=tuple(lines))
+        said = "Nothing spans machines, so no cluster fabric is needed"
+    return Section(id="network", title="Network", summary=f"{said}.", lines=tuple(lines))
 
 
 def _front_end(case: Case) -> Iterator[SectionLine]:

@@ -108,9 +108,9 @@ def fabrics(case: Case) -> tuple[tuple[Fleet, Fabric], ...]:
             continue
         for fleet in case.fleets:
             if workload.name in {name.removesuffix(REFRESH) for name in fleet.workloads}:
-                machine = fleet.machine
-                both = (counts[0], counts[1])
-                job = network.job_of(workload.name, both, fleet.peak, machine.accelerator_count, machine.accelerator)
+                width = min(fleet.peak, fleet.widths.get(workload.name, fleet.peak))
+                devices, device = fleet.machine.accelerator_count, fleet.machine.accelerator
+                job = network.job_of(workload.name, (counts[0], counts[1]), width, devices, device)
                 if job is not None:
                     found.append((fleet, network.fabric_of(job, case.catalog)))
     return tuple(found)
@@ -147,8 +147,8 @@ def gear_at(case: Case, where: Where) -> Gear:
     for fleet, fabric in fabrics(case):
         if fleet in here and fabric.ports and fleet.node is not None:
             has = math.floor(fleet.node.network_bytes_per_s / network.FAST)
-            ports += fabric.ports * fleet.peak
-            cards += max(0, fabric.ports - has) * fleet.peak
+            ports += fabric.ports * fabric.job.machines
+            cards += max(0, fabric.ports - has) * fabric.job.machines
     cluster = network.switches_for(ports)
     return Gear(front, cluster.switches, cluster.links, cards)
 
