@@ -71,17 +71,18 @@ def _tiles(option: Option) -> Iterable[Tile]:
 
 def _workloads(plan: Plan) -> Table:
     loads = {load.workload: load for load in plan.loads}
-    served = {name: [p.name for p in plan.pools if name in p.workloads] for name in (w.name for w in plan.workloads)}
     columns = (Column("Workload", 2), Column("Model", 2.2), Column("Pool", 2), Column("Load it was sized for", 3))
     body = []
     for workload in plan.workloads:
         load, said = loads.get(workload.name), ""
-        pools = ", ".join(served[workload.name]) or workload.pool
+        pools = [pool for pool in plan.pools if workload.name in pool.workloads]
+        model = workload.model or (pools[0].model if pools else "no model")
+        where = ", ".join(pool.name for pool in pools) or "no pool of ours"
         if load is not None:
             said = f"{words.number(load.requests_per_second)} requests/s at the peak; tokens in "
             said += f"{words.exactly(load.input_tokens.mean)} (p95 {words.exactly(load.input_tokens.p95)}), out "
             said += f"{words.exactly(load.output_tokens.mean)} (p95 {words.exactly(load.output_tokens.p95)})"
-        body.append((workload.name, workload.model or "no model", pools or "no pool of ours", said))
+        body.append((workload.name, model, where, said))
     return Table("Workloads", columns, rows(body))
 
 

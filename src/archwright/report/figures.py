@@ -325,7 +325,7 @@ def _driver_row(canvas: svg.Canvas, driver: Driver, y: float, axis: tuple[float,
         place = math.log(value / driver.estimate.value) / edge
         return middle + min(max(place, -1.0), 1.0) * half
 
-    canvas.text((LEFT - 12, y - 1), svg.fit(driver.name, 13, LEFT - 20), anchor="end", bold=driver.inside)
+    canvas.text((LEFT - 12, y - 1), svg.fit(driver.name, 12, LEFT - 16), size=12, anchor="end", bold=driver.inside)
     about = f"{words.percent(driver.share)} of the cost's variance" if driver.share else "in a rival's cost only"
     canvas.text((LEFT - 12, y + 14), about, size=11, fill=svg.QUIET, anchor="end")
     start, end = at(driver.estimate.low), at(driver.estimate.high)

@@ -15,7 +15,7 @@ from archwright.errors import missing_extra
 from archwright.report import words
 from archwright.report.business import flip_said
 from archwright.report.document import Document
-from archwright.report.figures import shown_first
+from archwright.report.figures import driver_names, shown_first
 
 LONGEST_TEXT = 32_767
 # A text that begins so would be read as a formula by whoever types it again, or saves the sheet as CSV.
@@ -44,9 +44,17 @@ class Book:
         self.quoted = workbook.add_format({**wrapped, "quote_prefix": True})
         self.head = workbook.add_format({"bold": True, "bottom": 1, "text_wrap": True, "bg_color": "#F3F6F9"})
         self.title = workbook.add_format({"bold": True, "font_size": 16})
-        self.number = workbook.add_format({"num_format": "#,##0.####", "valign": "top"})
-        self.money = workbook.add_format({"num_format": "#,##0", "valign": "top"})
+        self.bold = workbook.add_format({**wrapped, "bold": True})
+        self.whole = workbook.add_format({"num_format": "#,##0", "valign": "top"})
+        self.cents = workbook.add_format({"num_format": "#,##0.00", "valign": "top"})
+        self.small = workbook.add_format({"num_format": "0.0000", "valign": "top"})
         self.total = workbook.add_format({"num_format": "#,##0", "bold": True, "top": 1})
+
+    def style(self, value: float) -> Any:
+        """As many digits as a number of that size deserves."""
+        if abs(value) >= 100 or value == round(value):
+            return self.whole
+        return self.cents if abs(value) >= 1 else self.small
 
     def sheet(self, name: str, heads: Sequence[str], widths: Sequence[float]) -> Any:
         """An empty sheet with its head row frozen, printed on one page's width."""
@@ -55,10 +63,11 @@ class Book:
             sheet.set_column(column, column, width)
         for column, head in enumerate(heads):
             sheet.write_string(0, column, head[:LONGEST_TEXT], self.head)
-        sheet.freeze_panes(1, 1)
+        if heads:
+            sheet.freeze_panes(1, 1)
+            sheet.repeat_rows(0)
         sheet.set_landscape()
         sheet.fit_to_pages(1, 0)
-        sheet.repeat_rows(0)
         sheet.set_footer("&L&A&R&P / &N")
         return sheet
 
@@ -70,15 +79,15 @@ class Book:
         elif isinstance(value, bool):
             sheet.write_string(row, column, "yes" if value else "no", self.text)
         elif isinstance(value, Formula):
-            sheet.write_formula(row, column, value.text, style or self.money, value.value)
+            sheet.write_formula(row, column, value.text, style or self.style(value.value), value.value)
         elif value is not None:
-            sheet.write_number(row, column, value, style or self.number)
+            sheet.write_number(row, column, value, style or self.style(value))
 
-    def rows(self, sheet: Any, rows: Iterable[Iterable[Value]], *, start: int = 1, style: Any = None) -> int:
+    def rows(self, sheet: Any, rows: Iterable[Iterable[Value]], *, start: int = 1) -> int:
         """Returns the row after the last."""
         for values in rows:
             for column, value in enumerate(values):
-                self.write(sheet, start, column, value, None if isinstance(value, str) else style)
+                self.write(sheet, start, column, value)
             start += 1
         return start
 
@@ -123,34 +132,49 @@ def _three(estimate: Estimate | None) -> tuple[Value, Value, Value]:
 
 def _decision(book: Book, document: Document, option: Option | None) -> None:
     plan = document.plan
-    sheet = book.sheet("Decision", ("", *BAND, "unit"), (46, 22, 16, 16, 16))
-    sheet.write_string(0, 0, document.title[:LONGEST_TEXT], book.title)
-    row = book.rows(sheet, [(document.sentence,)], start=1)
-    sheet.set_row(1, 64)
+    sheet = book.sheet("Decision", (), (46, 24, 16, 16, 18, 70))
+    book.write(sheet, 0, 0, document.title, book.title)
+    sheet.merge_range(1, 0, 1, 5, "", book.text)
+    book.write(sheet, 1, 0, document.sentence)
+    sheet.set_row(1, 50)
     facts = ((fact.lead, fact.text) for fact in document.facts)
-    row = book.rows(sheet, [*facts, ("Chosen", plan.chosen or "none")], start=row + 1)
-    if option is not None:
-        sums = (
-            (f"Total over {plan.horizon_months} months", option.total_cost),
-            ("A month to run, without staff", option.cost_per_month),
-            ("Up front", option.capex),
-            ("Power at the plug", option.power_kw),
-        )
-        money = ((label, *_three(e), e.unit) for label, e in sums if e is not None)
-        row = book.rows(sheet, money, start=row + 1)
+    row = book.rows(sheet, [*facts, ("Chosen", plan.chosen or "none")], start=3)
+    for title, rows in _decided(plan, option):
+        found = [tuple(values) for values in rows]
+        if found:
+            heads = (title, *BAND, "unit") if len(found[0]) > 1 else (title,)
+            for column, text in enumerate(heads):
+                book.write(sheet, row + 1, column, text, book.bold)
+            row = book.rows(sheet, found, start=row + 2)
+
+
+def _decided(plan: Plan, option: Option | None) -> Iterable[tuple[str, Iterable[Iterable[Value]]]]:
+    """Title and rows of each block: label, value, low, high, unit, words."""
+    sums = (
+        (f"Total over {plan.horizon_months} months", option.total_cost if option else None),
+        ("A month to run, without staff", option.cost_per_month if option else None),
+        ("Up front", option.capex if option else None),
+        ("Power at the plug", option.power_kw if option else None),
+    )
+    yield "Money", ((label, *_three(e), e.unit) for label, e in sums if e is not None)
     returns = plan.decision.returns
     if returns is not None:
-        worth = [
-            ("Worth of the goals", returns.value, None, None, plan.currency),
-            ("Worth less cost", *_three(returns.net), returns.net.unit),
-            ("Paid back in month", returns.payback_month),
-        ]
-        row = book.rows(sheet, worth, start=row)
-    drivers = ((d.name, *_three(d.estimate), d.estimate.unit, flip_said(d)) for d in plan.decision.drivers)
-    row = book.rows(sheet, chain([("Facts that move the cost",)], drivers), start=row + 1)
-    notes = ((note,) for note in (option.notes if option is not None else ()))
-    row = book.rows(sheet, chain([("Notes",)], notes), start=row + 1)
-    book.rows(sheet, chain([("Not sized",)], ((text,) for text in plan.not_sized)), start=row + 1)
+        yield (
+            "Return",
+            (
+                ("Worth of the goals", returns.value, None, None, plan.currency),
+                ("Worth less cost", *_three(returns.net), returns.net.unit),
+                ("Paid back in month", returns.payback_month),
+            ),
+        )
+    drivers = plan.decision.drivers
+    names = driver_names(drivers)
+    yield (
+        "Facts that move the cost",
+        ((names[d.basis], *_three(d.estimate), d.estimate.unit, flip_said(d)) for d in drivers),
+    )
+    yield "Notes", ((note,) for note in (option.notes if option else ()))
+    yield "Not sized", ((text,) for text in plan.not_sized)
 
 
 def _options(book: Book, plan: Plan) -> None:
@@ -158,7 +182,7 @@ def _options(book: Book, plan: Plan) -> None:
     heads = ("option", "verdict", *bands, "placement", "provider", "regions", "misses", "Pareto", "models")
     sheet = book.sheet("Options", heads, (30, 14, *([14] * 9), 16, 16, 24, 40, 9, 40))
     ordered = shown_first(plan.options, plan.chosen)
-    end = book.rows(sheet, (_option_row(plan, option) for option in ordered), style=book.money)
+    end = book.rows(sheet, (_option_row(plan, option) for option in ordered))
     if len(ordered) > 1:
         sheet.autofilter(0, 0, end - 1, len(heads) - 1)
     priced = [number for number, option in enumerate(ordered) if option.total_cost is not None]
@@ -170,6 +194,7 @@ def _options(book: Book, plan: Plan) -> None:
         chart.set_title({"name": f"Total over {plan.horizon_months} months"})
         chart.set_legend({"none": True})
         chart.set_y_axis({"reverse": True})
+        chart.set_x_axis({"num_format": "#,##0", "major_gridlines": {"visible": True, "line": {"color": "#DBE1E7"}}})
         chart.set_size({"width": 820, "height": 120 + 28 * last})
         sheet.insert_chart(end + 2, 0, chart, {"description": "total cost of each option"})
 
@@ -196,7 +221,7 @@ def _cost_lines(book: Book, plan: Plan, option: Option) -> tuple[tuple[str, int,
         whole = words.whole(line.amount.value, once=line.once, months=months)
         formula = Formula(f"=C{row + 1}*I{row + 1}+F{row + 1}", whole)
         values: tuple[Value, ...] = (line.name, words.CATEGORIES[line.category], *placed, float(months), formula)
-        book.rows(sheet, [values], start=row, style=book.money)
+        book.rows(sheet, [values], start=row)
         if not line.once:
             recurring.append((line.name, row, line.amount.value))
         row += 1
@@ -211,11 +236,9 @@ def _cost_lines(book: Book, plan: Plan, option: Option) -> tuple[tuple[str, int,
         text = f"=SUM({letter}2:{letter}{max(row, 2)})"
         book.write(sheet, row, column, Formula(text, values_of[column]), book.total)
     if option.total_cost is not None:
-        book.rows(
-            sheet, [("Total of the plan", *([None] * 8), option.total_cost.value)], start=row + 1, style=book.money
-        )
+        book.rows(sheet, [("Total of the plan", *([None] * 8), option.total_cost.value)], start=row + 1)
         difference = Formula(f"=J{row + 1}-J{row + 2}", values_of[9] - option.total_cost.value)
-        book.rows(sheet, [("Difference", *([None] * 8), difference)], start=row + 2, style=book.money)
+        book.rows(sheet, [("Difference", *([None] * 8), difference)], start=row + 2)
     return tuple(recurring)
 
 
@@ -236,7 +259,7 @@ def _months(book: Book, plan: Plan, option: Option, lines: tuple[tuple[str, int,
             book.write(sheet, row, mean, Formula(text, sum(amount for _, _, amount in lines)))
         for column, other in enumerate(others, first):
             if month <= len(other.cumulative_cost):
-                book.write(sheet, row, column, other.cumulative_cost[month - 1], book.money)
+                book.write(sheet, row, column, other.cumulative_cost[month - 1])
         if others and others[0].name == option.name and month <= len(option.cumulative_cost):
             book.write(sheet, row, own, _paid_in(option.cumulative_cost, month, letters(first)))
     last = plan.horizon_months
@@ -275,6 +298,8 @@ def _lines_chart(book: Book, sheet: Any, shape: tuple[int, int, int]) -> None:
         name, months = ["By month", 0, column], ["By month", 1, 0, last, 0]
         chart.add_series({"name": name, "categories": months, "values": ["By month", 1, column, last, column]})
     chart.set_title({"name": "Paid so far"})
+    chart.set_x_axis({"interval_unit": max(1, last // 12)})
+    chart.set_y_axis({"num_format": "#,##0", "major_gridlines": {"visible": True, "line": {"color": "#DBE1E7"}}})
     chart.set_size({"width": 900, "height": 420})
     sheet.insert_chart(last + 4, 1, chart, {"description": "what each option has cost by each month's end"})
 

@@ -1,0 +1,68 @@
+"""Whatever the needs name things, every format shows it as text."""
+
+from __future__ import annotations
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from archwright.catalog.load import load
+from archwright.contract.decision import Decision
+from archwright.contract.plan import Plan, WorkloadPlan
+from archwright.contract.record import replace
+from archwright.report.compose import document_of
+from archwright.report.html import html
+from archwright.report.pdf import pdf
+from archwright.report.xlsx import xlsx
+
+from .board import BOARD, HYBRID
+from .test_html import Page
+from .test_xlsx import Workbook
+
+SHARP = st.sampled_from(
+    ["<", ">", "&", '"', "'", "#", "$", "@", "=", "\\", "`", "{{", "{%", "[", "]", "</", "\n", "\x00"]
+)
+TEXT = st.lists(st.one_of(SHARP, st.text(max_size=6)), max_size=12).map("".join)
+
+
+def named(text: str) -> Plan:
+    option = replace(HYBRID, name=text, notes=(text,), pools=(), purchases=(), models={text: text}, regions=(text,))
+    workloads = (WorkloadPlan(name=text, model=text, pool=None),)
+    plain = replace(BOARD, decision=Decision(), sections=(), predictions=(), bases=(), controls=(), pools=())
+    return replace(plain, organisation=text, chosen=text, options=(option,), workloads=workloads, assumptions=(text,))
+
+
+@given(TEXT)
+@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
+def test_a_page_and_a_workbook_hold_any_name(text: str) -> None:
+    document = document_of(named(text), load())
+    page = Page(html(document))
+    allowed = {
+        "html",
+        "head",
+        "meta",
+        "title",
+        "style",
+        "body",
+        "a",
+        "header",
+        "p",
+        "h1",
+        "dl",
+        "div",
+        "dt",
+        "dd",
+        "nav",
+    }
+    allowed |= {"ol", "li", "main", "section", "h2", "h3", "span", "ul", "b", "aside", "figure", "figcaption", "table"}
+    allowed |= {"caption", "colgroup", "col", "thead", "tbody", "tr", "th", "td", "footer"}
+    allowed |= {"svg", "rect", "line", "text", "polyline", "polygon", "circle"}
+    assert {name for name, _ in page.elements} <= allowed
+    assert document.plan.organisation.split() == page.text[page.text.index(document.title)].split()[4:]
+    cells = Workbook(xlsx(document)).cells("Assumptions")
+    assert cells["B2"].formula is None
+
+
+@given(TEXT)
+@settings(max_examples=8, suppress_health_check=[HealthCheck.too_slow])
+def test_a_pdf_holds_any_name(text: str) -> None:
+    assert pdf(document_of(named(text), load())).startswith(b"%PDF")
