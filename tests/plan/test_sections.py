@@ -423,6 +423,15 @@ def test_every_service_level_has_its_query(catalog: Catalog, needs_of: Read) -> 
     assert "4 service levels" not in monitoring.summary and "5 service levels" in monitoring.summary
 
 
+def test_what_a_provider_runs_is_not_promised(catalog: Catalog, needs_of: Read) -> None:
+    made = chosen_of(catalog, needs_of("startup")[0], ("hosted-api", "openai", "US", "per-second"))
+    found = by_id(made)
+    levels = [line for line in found["monitoring"].lines if line.topic.startswith("support-chat")]
+    assert len(levels) == 3 and all("does not start" in line.why for line in levels)
+    proofs = {line.topic: line.proof for section in found.values() for line in section.lines}
+    assert proofs["API gateway"] == proofs["Who may ask"] == proofs["Who asked"] == ""
+
+
 def test_series_are_those_the_plan_needs(catalog: Catalog, needs_of: Read) -> None:
     def series(name: str) -> str:
         monitoring = by_id(chosen_of(catalog, needs_of(name)[0], CHOICES[name]))["monitoring"]

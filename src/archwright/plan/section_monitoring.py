@@ -9,6 +9,7 @@ from archwright.contract.evidence import Query, escape
 from archwright.contract.metrics import BY_QUANTITY
 from archwright.contract.needs import TEXT_KINDS, Workload
 from archwright.contract.plan import Pool
+from archwright.contract.record import replace
 from archwright.plan.advise import advised, kept_lines
 from archwright.plan.fleet import Chosen
 from archwright.plan.traits import traits_of
@@ -18,6 +19,7 @@ MONTH_MINUTES = 30 * 24 * 60.0
 # The workbook's fastest pair of windows: this many times the allowed rate uses 2 % of a month's allowance in an hour.
 FAST_BURN, LONG, SHORT = 14.4, "1h", "5m"
 NAMES = {"ttft_s": "TTFT", "tpot_s": "TPOT", "latency_s": "latency"}
+NOT_IN_FRONT = "the query answers once the gateway stands in front of the provider, which this release does not start"
 NEEDS_FILE = "service levels of the needs file"
 TEXT_SERIES = ("ttft_s", "tpot_s", "tokens_per_s", "input_tokens")
 ALL_SERIES = ("latency_s", "requests", "in_flight", "decisions")
@@ -29,13 +31,15 @@ def monitoring_section(chosen: Chosen) -> Section:
     levels = tuple(
         line for workload in chosen.needs.workloads for line in _levels(workload, _pool_of(chosen, workload))
     )
+    if "hosted" in traits_of(chosen):
+        levels = tuple(replace(line, why=f"{line.why}; {NOT_IN_FRONT}") for line in levels)
     kept = tuple(line for line in kept_lines(chosen) if line.topic.startswith("Monitoring"))
     return Section(
         id="monitoring",
         title="Monitoring",
         summary=(
-            f"Every promise is a query: {len(levels)} service levels are watched, and reconcile holds the plan against "
-            "what was measured."
+            f"Every promise is a query: {len(levels)} service levels are watched, and reconcile holds what the plan "
+            "promises against what was measured."
         ),
         lines=(*kept, *advised(chosen, "monitoring"), _series(chosen), *levels),
     )
