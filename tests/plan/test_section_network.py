@@ -170,3 +170,54 @@ def test_places_of_an_option_without_machines_come_from_its_regions() -> None:
     needs = needs_of("startup")
     there = Where("serverless", "aws", "us-east-1", "US")
     assert "us-central1" in line_of((needs, (), (there,)), "Traffic out").topic
+
+
+# --- power and cooling
+
+
+def test_power_is_held_against_the_site() -> None:
+    line = line_of(clinic_at_home(), "Power in DE")
+    assert line.estimate is not None and f"{line.estimate.value:.1f}" in line.choice
+    assert "the site has 40 kW, 42 rack units" in line.why and "x 1.56" in line.why
+    assert line.why_not.endswith("% of the bill")
+
+
+def test_a_site_without_limits_and_rented_space_name_none() -> None:
+    needs, fleets, where = clinic_at_home()
+    site = needs.placement.site
+    assert site is not None
+    open_site = replace(site, power_kw=None, rack_units=None)
+    free = replace(needs, placement=replace(needs.placement, site=open_site))
+    assert "the site has" not in line_of((free, fleets, where), "Power in DE").why
+    rented = replace(needs, placement=replace(needs.placement, site=None))
+    assert line_of((rented, fleets, where), "Power in DE").why_not == "already the case"
+
+
+def test_air_cools_a_few_machines_a_rack_and_a_rack_that_is_one_machine_takes_liquid() -> None:
+    needs, fleets, where = clinic_at_home()
+    assert line_of((needs, fleets, where), "Racks of 8x-h100").choice == "1 with air cooling, up to 2 machines each"
+    whole = own_fleet(needs, CATALOG, "72x-gb200", ("letters",), 2)
+    assert "liquid cooling, 2 of 132 kW" in line_of((needs, (whole,), where), "Racks of 72x-gb200").choice
+
+
+def test_machines_of_a_kind_share_racks() -> None:
+    needs, fleets, where = clinic_at_home()
+    both = (fleets[0], fleets[0]._replace(workloads=("xray",), peak=4))
+    assert line_of((needs, both, where), "Racks of 8x-h100").choice.startswith("3 with air cooling")
+
+
+def test_a_machine_without_a_row_stands_in_no_rack() -> None:
+    needs, fleets, where = clinic_at_home()
+    unknown = fleets[0]._replace(node=None)
+    topics = [line.topic for line in network_section(chosen_of((needs, (unknown,), where))).lines]
+    assert not any(topic.startswith("Racks") for topic in topics)
+
+
+def test_energy_and_carbon_name_their_grids() -> None:
+    line = line_of(manufacturer_in_both(), "Energy and carbon")
+    assert "FR 56 g/kWh" in line.why and "kWh/month" in line.choice and "kg/month" in line.choice
+
+
+def test_tokens_have_no_line_on_energy() -> None:
+    topics = [line.topic for line in network_section(chosen_of(startup_by_the_token())).lines]
+    assert "Energy and carbon" not in topics

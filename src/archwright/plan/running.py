@@ -14,7 +14,7 @@ from archwright.contract.estimate import Estimate, total
 from archwright.contract.needs import Needs
 from archwright.plan.fleet import Fleet, Where
 from archwright.plan.host import host_terms
-from archwright.plan.keeping import egress_terms, lying, storage_terms
+from archwright.plan.keeping import Lying, egress_terms, lying, storage_terms
 from archwright.plan.ledger import Ledger
 from archwright.plan.placing import NO_MODELS, Case, case_of
 from archwright.plan.renewal import GPU_LIFE, SERVER_LIFE
@@ -70,13 +70,13 @@ def running(
         *staff_terms(case),
     ]
     _assume(case)
-    energy = energy_by_place(case, kept)
+    energy, carbon = energy_of(case, kept)
     return Running(
         terms=tuple(terms),
         power_kw=_whole_power(case, places),
         rack_units=sum(place.rack_units for place in places) if places else None,
-        energy_kwh_per_month=_energy(case, energy),
-        carbon_kg_per_month=_carbon(case, energy),
+        energy_kwh_per_month=energy,
+        carbon_kg_per_month=carbon,
         notes=tuple(_notes(case)),
         places=places,
     )
@@ -94,9 +94,13 @@ def _whole_power(case: Case, places: tuple[Plug, ...]) -> Estimate | None:
     return total([place.power_kw for place in places], "kW", basis)
 
 
-def _energy(case: Case, by_place: dict[Where, Estimate]) -> Estimate | None:
-    if not by_place:
-        return None
+def energy_of(case: Case, kept: tuple[Lying, ...]) -> tuple[Estimate | None, Estimate | None]:
+    """kWh and kg of carbon of a month, mean over the horizon; None where no machine of the option is known."""
+    by_place = energy_by_place(case, kept)
+    return (_energy(case, by_place), _carbon(case, by_place)) if by_place else (None, None)
+
+
+def _energy(case: Case, by_place: dict[Where, Estimate]) -> Estimate:
     basis = case.ledger.basis(
         f"energy.{_named(by_place)}",
         "formula",
@@ -106,14 +110,10 @@ def _energy(case: Case, by_place: dict[Where, Estimate]) -> Estimate | None:
     return total(list(by_place.values()), "kWh/month", basis)
 
 
-def _carbon(case: Case, by_place: dict[Where, Estimate]) -> Estimate | None:
-    if not by_place:
-        return None
+def _carbon(case: Case, by_place: dict[Where, Estimate]) -> Estimate:
     parts, facts = [], []
     for where, energy in by_place.items():
-        region = case.catalog.region(where.provider, where.region)
-        own = region.grid_gco2_per_kwh if region is not None else None
-        grams = power.grid(where.country, case.catalog, own)
+        grams = grid_at(case, where)
         parts.append(power.carbon_kg(energy, grams))
         facts.append(f"{where.region or where.country}: {grams.value:.0f} g/kWh ({grams.low:.0f} .. {grams.high:.0f})")
     basis = case.ledger.basis(
@@ -124,6 +124,12 @@ def _carbon(case: Case, by_place: dict[Where, Estimate]) -> Estimate | None:
         facts=tuple(facts),
     )
     return total(parts, "kg/month", basis)
+
+
+def grid_at(case: Case, where: Where) -> Estimate:
+    """g/kWh where it stands."""
+    region = case.catalog.region(where.provider, where.region)
+    return power.grid(where.country, case.catalog, region.grid_gco2_per_kwh if region is not None else None)
 
 
 def _named(by_place: dict[Where, Estimate]) -> str:

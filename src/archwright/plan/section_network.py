@@ -12,6 +12,7 @@ from archwright.plan.demand import growth_of
 from archwright.plan.fleet import Chosen, Fleet, Where
 from archwright.plan.keeping import egress_flows, lying
 from archwright.plan.placing import Case, case_of_chosen
+from archwright.plan.section_power import power_lines
 from archwright.plan.upkeep import central, fabrics, gear_at, own_places
 from archwright.plan.wording import digits
 from archwright.sizing import network, storage
@@ -28,7 +29,7 @@ GB = 1e9
 def network_section(chosen: Chosen) -> Section:
     case = case_of_chosen(chosen)
     lines = [*_front_end(case), *_fabrics(case), *_inside(case), *_machines(case), *_ingest(case)]
-    lines += [*_leaving(case), *_boundary(case)]
+    lines += [*_leaving(case), *_boundary(case), *power_lines(case, lying(case))]
     spans = [fabric for _, fabric in fabrics(case)]
     fast = dict.fromkeys(fabric.job.workload for fabric in spans if fabric.ports)
     if fast:
@@ -37,7 +38,7 @@ def network_section(chosen: Chosen) -> Section:
         said = "100G Ethernet carries every job of several machines"
     else:
         said = "Nothing spans machines, so no cluster fabric is needed"
-    return Section(id="network", title="Network", summary=f"{said}.", lines=tuple(lines))
+    return Section(id="network", title="Network, power and cooling", summary=f"{said}.", lines=tuple(lines))
 
 
 def _front_end(case: Case) -> Iterator[SectionLine]:

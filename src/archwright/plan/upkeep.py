@@ -218,6 +218,11 @@ def _at_plug(case: Case, where: Where, bare: Estimate, basis: str) -> Estimate:
     return product(parts, bare.unit, basis)
 
 
+def building(case: Case, where: Where) -> float:
+    """What the building multiplies a machine's draw by."""
+    return _pue(case, where).usd
+
+
 def _pue(case: Case, where: Where) -> Price:
     overhead = power.overhead(where.placement, colocated=colocated(case, where), catalog=case.catalog)
     return Price(1.0, ()) if overhead is None else case.quotes.part(overhead)
