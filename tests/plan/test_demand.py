@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from archwright.contract.needs import Length, Needs, NeedsSource, Rate, Traffic, Workload
-from archwright.plan.demand import demand_of, text_demands, unsized
+from archwright.plan.demand import demand_of, job_of, jobs, levels_of, steady_demands, text_demands
 
 Read = Callable[..., tuple[Needs, NeedsSource]]
 
@@ -51,11 +51,55 @@ def test_a_text_workload_without_a_rate_or_lengths_is_not_sized(missing: str) ->
     assert demand_of(workload(**{missing: None}), 12) is None
 
 
-def test_kinds_that_are_not_text_are_left_out(needs_of: Read) -> None:
+def test_every_kind_is_a_steady_load_or_a_job(needs_of: Read) -> None:
     needs, _ = needs_of("manufacturer")
     assert [demand.workload.name for demand in text_demands(needs)] == ["assistant"]
-    assert [left.name for left in unsized(needs)] == ["downtime", "house-model", "telemetry"]
+    assert [demand.workload.name for demand in steady_demands(needs)] == ["downtime", "assistant"]
+    assert [job.workload.name for job in jobs(needs)] == ["house-model", "telemetry"]
     assert demand_of(Workload(name="w", kind="chat"), 12) is None
+
+
+def test_runs_deadlines_and_sizes_of_jobs(needs_of: Read) -> None:
+    tune, telemetry = jobs(needs_of("manufacturer")[0])
+    assert (tune.size, tune.runs_per_month, tune.deadline_h) == (2e9, pytest.approx(1 / 3), 96)
+    assert (telemetry.size, telemetry.deadline_h) == (2600, 3)
+    assert telemetry.runs_per_month == pytest.approx(730 / 24)
+    index = jobs(needs_of("startup")[0])[1]
+    assert index.size == 220000 * 700 and index.runs_per_month == pytest.approx(730 / 168)
+
+
+def test_what_a_job_does_not_state_has_a_default() -> None:
+    tune = job_of(Workload(name="w", kind="finetune", base="m", method="lora", tokens=1e6), 12)
+    assert tune is not None and (tune.runs_per_month, tune.deadline_h) == (1.0, 730 / 4)
+    made = job_of(Workload(name="w", kind="pretrain", parameters=1e9, tokens=1e9), 24)
+    assert made is not None and (made.runs_per_month, made.deadline_h) == (1 / 24, 2160)
+    corpus = Traffic(documents=10, tokens_per_document=5)
+    once = job_of(Workload(name="w", kind="embedding", traffic=corpus), 10)
+    assert once is not None and (once.size, once.runs_per_month) == (50, 0.1)
+    daily = job_of(Workload(name="w", kind="data-processing", traffic=Traffic(gib_per_day=5)), 10)
+    assert daily is not None and daily.deadline_h == 24
+
+
+@pytest.mark.parametrize("kind", ["data-processing", "embedding", "finetune", "pretrain", "chat"])
+def test_a_job_without_its_size_is_none(kind: Any) -> None:
+    assert job_of(Workload(name="w", kind=kind, traffic=Traffic()), 12) is None
+    assert job_of(Workload(name="w", kind=kind), 12) is None
+
+
+def test_a_day_has_a_peak_a_mean_and_the_hours_outside() -> None:
+    peak, mean, outside = levels_of(2.0, 6.0, 12.0)
+    assert (peak.rate, mean.rate, outside.rate) == (6.0, 2.0, 0.1)
+    assert peak.hours + mean.hours + outside.hours == pytest.approx(730)
+    assert peak.hours == pytest.approx(730 / 24 * 1.5)
+
+
+def test_a_part_of_a_load_is_less_of_everything_but_length() -> None:
+    demand = demand_of(workload(), 3)
+    assert demand is not None
+    half = demand.part(0.5)
+    assert (half.peak, half.mean, half.requests_per_month) == (3.0, 1.0, demand.requests_per_month / 2)
+    assert [level.rate for level in half.levels] == [level.rate / 2 for level in demand.levels]
+    assert (half.input_tokens, half.growth) == (demand.input_tokens, demand.growth)
 
 
 @given(st.floats(0, 3), st.integers(1, 120))

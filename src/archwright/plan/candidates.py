@@ -52,6 +52,11 @@ class Host(NamedTuple):
     node: Node | None = None
 
 
+def speaks(task: Task) -> bool:
+    """Whether a language model of the catalog does the task."""
+    return task.follows is not None or any(model is not None for model in task.models)
+
+
 def tasks_of(needs: Needs, catalog: Catalog) -> tuple[Task, ...]:
     """Every workload's work, in the order of the needs; an embedding workload may have a steady load and a job."""
     steady = {demand.workload.name: demand for demand in steady_demands(needs)}
@@ -165,6 +170,10 @@ class Hosts:
         named = needs.placement.accelerators
         self._pinned = None if named is None else frozenset(row.id for name in named for row in catalog.family(name))
         self._driven = {engine.kind for engine in catalog.engines.values()}
+
+    def fit(self, task: Task, host: Host) -> bool:
+        """Language runs on the accelerators that are pinned; other work may stay on host processors."""
+        return self._pinned is None or host.machine.accelerator is not None or not speaks(task)
 
     def rented(self, provider: str) -> tuple[Host, ...]:
         """Whole machines with a list price; accelerators only where an engine drives them."""

@@ -11,11 +11,15 @@ from collections.abc import Iterable
 
 from archwright.catalog.cost_rows import Surcharge
 from archwright.contract.estimate import Estimate
+from archwright.contract.needs import Needs
+from archwright.contract.plan import Miss
+from archwright.contract.record import replace
 from archwright.plan.assemble import Built
 from archwright.plan.candidates import Task
 from archwright.plan.fleet import Where
 from archwright.plan.house import World
 from archwright.plan.ledger import Ledger
+from archwright.plan.models import scores
 from archwright.plan.money import Draft
 from archwright.plan.parts import Part, joined, places
 from archwright.plan.rented import Found, Renter
@@ -42,20 +46,90 @@ class CloudPlanner:
         self._listed = Renter(world.needs, world.catalog, world.sizer, promises=False)
 
     def options(self, providers: tuple[str, ...]) -> Iterable[Built]:
+        whole = []
         for provider in providers:
-            draft = Draft(f"cloud-{provider}", "cloud", provider)
-            yield self._option(draft, self._world.renter.find(provider, self._tasks))
-        for provider in providers:
+            draft, found = Draft(f"cloud-{provider}", "cloud", provider), self._world.renter.find(provider, self._tasks)
+            complete = len(found.picks) == len(self._tasks)
+            whole += [provider] if complete else []
+            yield self._option(draft._replace(notes=() if complete else self._listed_in(provider)), found)
+            if not complete:
+                yield from self._elsewhere(provider)
+        if not whole:
+            yield from self._others(providers)
+        for provider in whole:
             for row in self._surcharges(provider):
                 yield self._managed(provider, row)
 
-    def _option(self, draft: Draft, found: Found, extra: tuple[Term, ...] = ()) -> Built:
-        part = joined(self._world.writer.rented(pick) for pick in found.picks)
+    def _listed_in(self, provider: str) -> tuple[str, ...]:
+        """Where the provider says it has the pinned accelerators, with or without a price in the catalog."""
+        pins, catalog = self._world.needs.placement.accelerators, self._world.catalog
+        wanted = {row.id for name in pins or () for row in catalog.family(name)}
+        types = {o.instance_type for o in catalog.offers if o.provider == provider and o.accelerator in wanted}
+        rows = (row for row in catalog.availability if row.provider == provider and row.instance_type in types)
+        regions = sorted({row.region for row in rows})
+        return (f"{', '.join(pins or ())} at {provider}: in {', '.join(regions)}",) if regions else ()
+
+    def _elsewhere(self, provider: str) -> Iterable[Built]:
+        """What the provider has when one pin is given up: the same machines at another place, others at the same."""
+        needs = self._world.needs
+        pins = needs.placement
+        if pins.accelerators is not None and pins.regions is not None:
+            free = replace(needs, placement=replace(pins, regions=None))
+            yield from self._relaxed(provider, free, "regions", ", ".join(pins.regions))
+        if pins.accelerators is not None:
+            free = replace(needs, placement=replace(pins, accelerators=None))
+            yield from self._relaxed(provider, free, "accelerators", ", ".join(pins.accelerators))
+
+    def _others(self, providers: tuple[str, ...]) -> Iterable[Built]:
+        """The providers beside those that are named, in any region where the data may be."""
+        needs = self._world.needs
+        if needs.placement.clouds is None:
+            return
+        free = replace(needs, placement=replace(needs.placement, regions=None))
+        sold = {offer.provider for offer in self._world.catalog.offers}
+        for provider in sorted(sold - set(providers)):
+            yield from self._relaxed(provider, free, "clouds", ", ".join(needs.placement.clouds))
+
+    def _relaxed(self, provider: str, free: Needs, pin: str, limit: str) -> Iterable[Built]:
+        """An option that misses that pin alone; none when the provider has nothing even so. It names no region as its
+        own, for it has none inside.
+        """
+        renter = Renter(free, self._world.catalog, self._world.sizer)
+        found = renter.find(provider, self._tasks)
+        if len(found.picks) < len(self._tasks):
+            return
+        regions = {pick.host.where.region for pick in found.picks}
+        devices = {
+            pick.host.machine.accelerator.id for pick in found.picks if pick.host.machine.accelerator is not None
+        }
+        had = {"regions": regions, "accelerators": devices, "clouds": {provider}}[pin]
+        draft = Draft(f"cloud-{provider}-other-{pin}", "cloud", provider)
+        built = self._option(draft._replace(notes=(f"it would be in {', '.join(sorted(regions))}",)), found, (), renter)
+        miss = Miss(constraint=pin, value=", ".join(sorted(had)) or "host processors", limit=limit)
+        yield built._replace(draft=built.draft._replace(regions=(), misses=(miss, *built.draft.misses)))
+
+    def _option(self, draft: Draft, found: Found, extra: tuple[Term, ...] = (), renter: Renter | None = None) -> Built:
+        # Where some data may not be, none of the option's machines are named.
+        outside = any(miss.constraint == "residency" for miss in found.misses)
+        part = Part() if outside else joined(self._world.writer.rented(pick) for pick in found.picks)
         part = part._replace(terms=(*part.terms, *extra), notes=(*found.notes, *part.notes))
         missing = tuple(nowhere_else(task, "a cloud region") for task in self._tasks if at_sites(task))
         regions = tuple(sorted({place.region for place in places(part.fleets)}))
-        draft = draft._replace(regions=regions, misses=(*found.misses, *missing), notes=_spread(regions))
-        return self._world.assembler.built(draft, part, main_first(part), whole=len(found.picks) == len(self._tasks))
+        notes = (*draft.notes, *_spread(regions), *self._better(draft.provider, found, renter or self._world.renter))
+        draft = draft._replace(regions=regions, misses=(*found.misses, *missing), notes=notes)
+        return self._world.assembler.built(
+            draft, part, main_first(part), whole=len(found.picks) == len(self._tasks) and not outside
+        )
+
+    def _better(self, provider: str, found: Found, renter: Renter) -> Iterable[str]:
+        """What a better model would cost."""
+        months = self._world.needs.budget.horizon_months
+        for pick in found.picks:
+            better = renter.better(provider, pick)
+            if better is not None and better.model is not None and pick.model is not None:
+                named = [f"{model.id} ({scores(pick.task.workload, model)})" for model in (better.model, pick.model)]
+                more = (better.usd - pick.usd) / months
+                yield f"{pick.task.name}: {named[0]} instead of {named[1]} costs {more:,.0f} USD a month more for its machines"
 
     def _surcharges(self, provider: str) -> tuple[Surcharge, ...]:
         """Managed platforms of the provider that take a share on top of the machines."""
@@ -67,7 +141,7 @@ class CloudPlanner:
         found = self._listed.find(provider, self._tasks)
         part = joined(self._world.writer.rented(pick) for pick in found.picks)
         low, high = row.low or 0.0, row.high or 0.0
-        built = self._option(draft, found, self._extra(part, row, (low, high)))
+        built = self._option(draft, found, self._extra(part, row, (low, high)), self._listed)
         said = f"{row.platform}: {low:.0%} to {high:.0%} on top of the machines ({row.source}); on-demand prices only"
         return built._replace(draft=built.draft._replace(notes=(said, *built.draft.notes)))
 

@@ -74,13 +74,17 @@ class HostedPlanner:
             notes=(*(note for one in bought for note in one.notes), *beside.notes),
         )
         known = tuple(place for place in places if place in self._catalog.countries) if not misses else ()
-        regions = sorted({*known, *(fleet.where.region for fleet in rented.fleets)})
-        draft = Draft(f"{PLACEMENT}-{provider}", "hosted-api", provider, regions=tuple(regions))
+        draft = Draft(f"{PLACEMENT}-{provider}", "hosted-api", provider, regions=known)
         home = known[0] if known else self._needs.organisation.country
         where = (Where("hosted-api", provider, known[0] if known else "", home),)
         missing = [task.name for task in self._rest if task.name not in {pick.task.name for pick in beside.picks}]
+        beside_it = tuple(
+            f"{', '.join(fleet.workloads)}: rented at {fleet.where.provider}, {fleet.where.region}"
+            for fleet in rented.fleets
+        )
         if missing:
-            draft = draft._replace(notes=(f"the price leaves out what it cannot do: {', '.join(missing)}",))
+            beside_it += (f"the price leaves out what it cannot do: {', '.join(missing)}",)
+        draft = draft._replace(notes=beside_it)
         return self._world.assembler.built(draft, joined([part, rented]), where, whole=len(priced) == len(self._text))
 
     def _places(self, provider: str, models: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[Miss, ...]]:

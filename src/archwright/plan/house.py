@@ -20,6 +20,7 @@ from archwright.plan.assemble import Assembler, Built, capex_usd, monthly_usd
 from archwright.plan.candidates import Sizer, Task
 from archwright.plan.demand import Demand, Level
 from archwright.plan.fleet import Where
+from archwright.plan.models import better, scores
 from archwright.plan.money import Draft
 from archwright.plan.optimise import Choice, Limits, Program, Solution
 from archwright.plan.own import House, Way, broken, shared, steady_choice
@@ -137,10 +138,25 @@ class HousePlanner:
         ]
         part = joined([home, *rented, self._sites])
         regions = sorted({way.pick.host.where.region for way in taken if way.pick is not None})
-        idle = self._house.idle(part.fleets)
-        draft = draft._replace(regions=(*draft.regions, *regions), notes=(*draft.notes, *idle))
+        said = (*self._house.idle(part.fleets), *(note for way in taken for note in self._better(way)))
+        draft = draft._replace(regions=(*draft.regions, *regions), notes=(*draft.notes, *said))
         where: tuple[Where, ...] = (self._house.where,)
         return world.assembler.built(draft, part, where, whole=True)
+
+    def _better(self, way: Way) -> Iterable[str]:
+        """What a better model would take of the same machines."""
+        workload, model, machine = way.task.workload, way.model, way.choice.machine
+        if way.steady is None or model is None or machine is None:
+            return
+        here = [w for w in self._house.ways(way.task, way.task.models, followed=True) if w.choice.machine == machine]
+        able = [w for w in here if w.model is not None and better(workload, w.model, model) and not broken(w)]
+        best = min(able, key=lambda w: w.choice.peak, default=None)
+        if best is not None and best.model is not None:
+            named = [f"{one.id} ({scores(workload, one)})" for one in (best.model, model)]
+            yield (
+                f"{way.task.name}: {named[0]} instead of {named[1]} would take {best.choice.peak:.3g} machines at the "
+                f"peak, not {way.choice.peak:.3g}"
+            )
 
     def _limits(self) -> Limits:
         needs, site = self._world.needs, self._world.needs.placement.site

@@ -86,6 +86,23 @@ def floor_misses(workload: Workload, reported: Mapping[str, float | None]) -> li
     return found
 
 
+# A model is called better when its score on the floor's benchmark is higher by at least this.
+BETTER = 0.05
+
+
+def better(workload: Workload, one: ModelSpec, than: ModelSpec) -> bool:
+    """On every benchmark that the workload sets a floor on."""
+    pairs = [(one.quality.get(name), than.quality.get(name)) for name in workload.quality]
+    return bool(pairs) and all(a is not None and b is not None and a >= b + BETTER for a, b in pairs)
+
+
+def scores(workload: Workload, model: ModelSpec) -> str:
+    """ "mmlu_pro 0.81": what is known of the benchmarks that matter here."""
+    return ", ".join(
+        f"{name} {share:.2g}" for name in workload.quality if (share := model.quality.get(name)) is not None
+    )
+
+
 def permitted(workload: Workload, model: ModelSpec) -> bool:
     """A conditional licence is permitted: its condition is printed."""
     return workload.licence != "commercial" or model.commercial_use != "no"

@@ -73,7 +73,8 @@ class House:
         site = needs.placement.site
         self.country = site.country if site is not None else needs.organisation.country
         self.where = Where("on-premises", "on-premises", self.country, self.country)
-        self._hosts = Hosts(needs, catalog).bought(self.where)
+        self._allowed = Hosts(needs, catalog)
+        self._hosts = self._allowed.bought(self.where)
         self.notes: list[str] = []
         self.stocks = tuple((*self._owned(), *self._bought()))
 
@@ -150,6 +151,7 @@ class House:
         found = [
             way
             for host in self._hosts
+            if self._allowed.fit(task, host)
             for way in (
                 self._steady_ways(task, models, host) if task.demand is not None else self._job_ways(task, models, host)
             )

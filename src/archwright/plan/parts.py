@@ -84,7 +84,7 @@ class Writer:
             purchases=tuple(
                 _purchase(f"{pick.task.name}{suffix}", offer.instance_type, tranche) for tranche in pick.tranches
             ),
-            models={pick.task.workload.name: pick.model.id} if pick.model is not None else {},
+            models=named(pick.task, pick.model, pick.steady),
             misses=pick.misses,
             notes=licence_note(pick.model) if pick.model is not None else (),
         )
@@ -218,6 +218,12 @@ class Writer:
             parallelism=replace(steady.parallelism, data=replicas),
             embeddings=task.workload.kind == "embedding",
         )
+
+
+def named(task: Task, model: ModelSpec | None, steady: Steady | None) -> dict[str, str]:
+    """The model of a workload: the catalog's, else what its kind of work is called."""
+    name = model.id if model is not None else steady.model if steady is not None else ""
+    return {task.workload.name: name} if name else {}
 
 
 def serving_of(task: Task, host: Host, steady: Steady, model: ModelSpec | None, machines: int) -> tuple[Serving, ...]:

@@ -16,10 +16,11 @@ from archwright.catalog.rows import ModelSpec
 from archwright.contract.needs import Needs
 from archwright.contract.plan import Miss
 from archwright.plan.availability import spares_for
-from archwright.plan.candidates import Carrying, Host, Hosts, Sizer, Task, alike, front
+from archwright.plan.candidates import Carrying, Host, Hosts, Sizer, Task, alike, front, speaks
 from archwright.plan.demand import HOURS_PER_MONTH, Demand, Job
+from archwright.plan.models import better
 from archwright.plan.purchase import REDONE, SPOT, Market, Price, Running, Tranche, cheapest
-from archwright.plan.residency import Bounds, bounds_of, in_words, region_inside
+from archwright.plan.residency import Bounds, bounds_of, bounds_of_all, in_words, region_inside
 from archwright.sizing.machine import Batch, Steady
 
 # Assumed: getting a machine, its image and the data takes this long at the start of each run, and is paid for.
@@ -64,7 +65,7 @@ class Renter:
         self._promises = promises
         self._known: dict[tuple[str, str, tuple[str, ...]], Pick | None] = {}
         self._here: dict[str, tuple[Host, ...]] = {}
-        self._cheapest: dict[tuple[str, Bounds], tuple[Host, ...]] = {}
+        self._cheapest: dict[tuple[str, Bounds, bool], tuple[Host, ...]] = {}
 
     def find(self, provider: str, tasks: tuple[Task, ...]) -> Found:
         """The cheapest pick of every task; followers run the model of whom they follow, chosen for both together."""
@@ -126,14 +127,31 @@ class Renter:
                 self._known[key] = self._best_job(task, models, self._cheap(provider, task))
         return self._known[key]
 
+    def better(self, provider: str, pick: Pick) -> Pick | None:
+        """The same task with the cheapest model that is clearly better."""
+        task, best = pick.task, None
+        for least, model in self._ranked(provider, task) if task.demand is not None else ():
+            if best is not None and least >= _order((best,))[:2]:
+                break
+            if model is not None and pick.model is not None and better(task.workload, model, pick.model):
+                tried = self.best(provider, task, (model,))
+                found = [one for one in (best, tried) if one is not None]
+                best = min(found, key=lambda one: _order((one,)), default=None)
+        return best
+
     def inside(self, provider: str, task: Task) -> tuple[Host, ...]:
-        """The provider's machines where the task's data may go."""
+        """The provider's machines where the task's data may go: inside the bounds of all data where the provider has
+        such a region, so that work without bounds does not stray to another continent.
+        """
         if provider not in self._here:
             self._here[provider] = self._hosts.rented(provider)
-        bounds, here = bounds_of(self._needs, task.workload), self._here[provider]
+        here = tuple(host for host in self._here[provider] if self._hosts.fit(task, host))
         regions = dict.fromkeys(host.where.region for host in here)
-        allowed = {region for region in regions if region_inside(self._catalog, bounds, provider, region)}
-        return tuple(host for host in here if host.where.region in allowed)
+        for bounds in (bounds_of_all(self._needs), bounds_of(self._needs, task.workload)):
+            allowed = {region for region in regions if region_inside(self._catalog, bounds, provider, region)}
+            if allowed:
+                return tuple(host for host in here if host.where.region in allowed)
+        return ()
 
     def _best_steady(self, task: Task, demand: Demand, found: tuple[Carrying, ...]) -> Pick | None:
         best: Pick | None = None
@@ -186,16 +204,16 @@ class Renter:
 
     def _cheap(self, provider: str, task: Task) -> tuple[Host, ...]:
         """Of machines that carry the same, those that are not dearer in every way."""
-        bounds = bounds_of(self._needs, task.workload)
-        if (provider, bounds) not in self._cheapest:
+        key = (provider, bounds_of(self._needs, task.workload), speaks(task))
+        if key not in self._cheapest:
             kept: dict[tuple[object, ...], list[Host]] = {}
             hosts = self.inside(provider, task)
             for host in sorted(hosts, key=lambda h: (self._prices(h), h.offer.id if h.offer is not None else "")):
                 group, prices = kept.setdefault(alike(host.machine), []), self._prices(host)
                 if not any(all(a <= b for a, b in zip(self._prices(o), prices, strict=True)) for o in group):
                     group.append(host)
-            self._cheapest[provider, bounds] = tuple(host for group in kept.values() for host in group)
-        return self._cheapest[provider, bounds]
+            self._cheapest[key] = tuple(host for group in kept.values() for host in group)
+        return self._cheapest[key]
 
     def _why_not(self, provider: str, family: tuple[Task, ...]) -> list[Miss]:
         first = family[0]

@@ -21,6 +21,11 @@ def bounds_of(needs: Needs, workload: Workload) -> Bounds:
     return tuple(group for group in groups if ANYWHERE not in group)
 
 
+def bounds_of_all(needs: Needs) -> Bounds:
+    """The groups of every workload together: inside them all data are near each other."""
+    return tuple(dict.fromkeys(group for workload in needs.workloads for group in bounds_of(needs, workload)))
+
+
 def region_inside(catalog: Catalog, bounds: Bounds, provider: str, region: str) -> bool:
     known = catalog.region(provider, region)
     country = known.country if known is not None else None

@@ -22,7 +22,7 @@ from archwright.plan.limits import judge_availability
 from archwright.plan.models import licence_note
 from archwright.plan.money import USD
 from archwright.plan.own import MONTHS_PER_YEAR, Stock, Way, part_of
-from archwright.plan.parts import Part, Writer, busy_machines, joined, serving_of
+from archwright.plan.parts import Part, Writer, busy_machines, joined, named, serving_of
 from archwright.plan.rented import ROUNDING, machine_hours, width_for
 from archwright.plan.terms import Term
 from archwright.sizing.machine import Batch, Steady
@@ -80,7 +80,7 @@ class Settler:
             )
             for stock, counts in stocks
         )
-        models = {task.workload.name: way.model.id} if way.model is not None else {}
+        models = named(task, way.model, way.steady)
         notes = licence_note(way.model) if way.model is not None else ()
         steady, demand = way.steady, task.demand
         if steady is None or demand is None:
