@@ -21,8 +21,6 @@ def desk() -> ServingSpec:
         efficiency=catalog.efficiency("llamacpp", "Q4_1", "avx512"),
         hardware=Hardware(
             name="this-machine",
-            kind="cpu",
-            count=1,
             memory_bytes=24 << 30,
             bandwidth_bytes_per_s=within_factor(31e9, 1.1, "bytes/s"),
             compute_flops_per_s=within_factor(100e9, 1.05, "FLOP/s"),

@@ -38,8 +38,6 @@ def fitted(name: str, width: int = 1, number: str = "fp8", engine: str = "vllm")
 def host(name: str = "SmolLM2-135M-Instruct") -> Host:
     hardware = Hardware(
         name="host",
-        kind="cpu",
-        count=1,
         memory_bytes=24 << 30,
         bandwidth_bytes_per_s=exact(31e9, "bytes/s"),
         compute_flops_per_s=exact(100e9, "FLOP/s"),

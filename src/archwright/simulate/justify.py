@@ -105,7 +105,7 @@ def _shares(row: Efficiency) -> str:
 def _rates(hardware: Hardware) -> str:
     compute, bandwidth = hardware.compute_flops_per_s, hardware.bandwidth_bytes_per_s
     return (
-        f"{hardware.count} x {hardware.name}: {compute.value / 1e9:.0f} GFLOP/s "
+        f"{hardware.name}: {compute.value / 1e9:.0f} GFLOP/s "
         f"[{compute.low / 1e9:.0f}, {compute.high / 1e9:.0f}], {bandwidth.value / 1e9:.1f} GB/s "
         f"[{bandwidth.low / 1e9:.1f}, {bandwidth.high / 1e9:.1f}]"
     )

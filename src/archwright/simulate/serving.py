@@ -21,8 +21,8 @@ from archwright.policy.traffic import Arrival, closed_arrivals, peak_arrivals
 from archwright.simulate.batching import Batching, Outcome, Request
 from archwright.simulate.justify import bases, names
 from archwright.sizing.calibration import at_most, measured_here, slowness, widened
-from archwright.sizing.memory import CacheDemand, EngineMemory, engine_memory, holds, weights_bytes
-from archwright.sizing.parallelism import divides
+from archwright.sizing.memory import EngineMemory, engine_memory, holds, weights_bytes
+from archwright.sizing.open_loop import GATEWAY_S
 from archwright.sizing.roofline import Hardware, Roofline
 
 POINTS = 11
@@ -34,8 +34,6 @@ MOST_CLOSED = 2000
 TTFT_NOISE = 1.25
 TPOT_NOISE = 1.10
 RATE_NOISE = 1.10
-# What the gateway adds to a first token: parsing, authorisation, one hop.
-GATEWAY_S = 0.005
 # A cached beginning is looked for only when it is at least this share of the prompt (the engine's own rule, measured):
 # a longer prompt takes the slot that rested longest, as a rule a fresh one.
 LEAST_CACHED_SHARE = 0.1
@@ -100,17 +98,12 @@ class Run(NamedTuple):
 
 
 def fits(spec: ServingSpec) -> bool:
-    """Whether a replica's hardware holds it and can share its work."""
-    return divides(spec.model, spec.hardware.count) and holds(
-        spec.hardware.kind, spec.hardware.memory_bytes, memory_of(spec)
-    )
+    """Whether a replica's hardware holds it."""
+    return holds(spec.hardware.memory_bytes, memory_of(spec))
 
 
 def memory_of(spec: ServingSpec) -> EngineMemory:
-    """A running request holds its prompt and, on average, half of its answer."""
-    held = spec.load.input_tokens.mean + spec.load.output_tokens.mean / 2
-    demand = CacheDemand(slots=spec.slots, context_tokens=spec.context_tokens, held_tokens=held)
-    return engine_memory(spec.model, spec.weights, spec.efficiency, demand, spec.hardware.count)
+    return engine_memory(spec.model, spec.weights, spec.efficiency, spec.slots, spec.context_tokens)
 
 
 def predict_serving(spec: ServingSpec) -> ServingPrediction:

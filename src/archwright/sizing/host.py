@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from statistics import geometric_mean
-from typing import Literal
 
 from archwright.catalog.facts import Catalog
 from archwright.catalog.rows import Efficiency, EngineSpec, ModelSpec
@@ -17,12 +16,12 @@ from archwright.contract.plan import Parallelism
 from archwright.sizing.calibration import kind, slowness
 from archwright.sizing.engine import Engine, Requests, Speed
 from archwright.sizing.machine import Machine
-from archwright.sizing.memory import CacheDemand, engine_memory, holds, weights_bytes
+from archwright.sizing.memory import engine_memory, holds, weights_bytes
 from archwright.sizing.pace import Host
 from archwright.sizing.roofline import Hardware, Roofline
 from archwright.sizing.work_rates import host_cores, host_flops
 
-HOST_KIND: Literal["cpu"] = "cpu"
+HOST_KIND = "cpu"
 ANY = "*"
 # Places of an engine that shares its cores among requests, and prompt tokens read in a step: small, so that a long
 # prompt never stalls running answers.
@@ -43,8 +42,7 @@ def on_host(machine: Machine, model: ModelSpec, requests: Requests, catalog: Cat
     weights = weights_bytes(model, catalog.quantisations[quantisation].bits_per_weight)
     context = requests.context_tokens(model)
     for slots in SLOTS:
-        demand = CacheDemand(slots=slots, context_tokens=context, held_tokens=requests.held_tokens)
-        if holds(HOST_KIND, hardware.memory_bytes, engine_memory(model, weights, efficiency, demand)):
+        if holds(machine.ram_bytes, engine_memory(model, weights, efficiency, slots, context)):
             break
     else:
         return None
@@ -67,8 +65,6 @@ def on_host(machine: Machine, model: ModelSpec, requests: Requests, catalog: Cat
 def hardware_of_host(machine: Machine, catalog: Catalog) -> Hardware:
     return Hardware(
         name="host processor",
-        kind=HOST_KIND,
-        count=1,
         memory_bytes=int(machine.ram_bytes),
         bandwidth_bytes_per_s=bandwidth_of_core(catalog).scaled(float(host_cores(machine))),
         compute_flops_per_s=host_flops(machine, catalog),

@@ -1,7 +1,7 @@
-"""Exact memory of a serving engine: weights, key-value cache, overhead; and whether it fits.
+"""Exact memory of a serving engine on a processor: weights, key-value cache, overhead; and whether it fits.
 
-Engine = weights + overhead + cache. An engine on a processor reserves a full context for every slot when it starts;
-one on accelerators pages its cache, so it needs what the running requests hold, and at least one full context.
+Engine = weights + overhead + cache: a full context is reserved for every slot when it starts. What an engine on
+accelerators holds is counted in work.py.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from archwright.catalog.rows import Efficiency, ModelSpec
 from archwright.sizing.architecture import cache_bytes
 
 # What is left to the operating system and to fragmentation.
-USABLE_SHARE = {"cpu": 0.8, "gpu": 0.92}
+USABLE_SHARE = 0.8
 
 
 class EngineMemory(NamedTuple):
-    """Bytes of one replica, over all its accelerators."""
+    """Bytes of one replica."""
 
     weights: float
     cache: float
@@ -27,31 +27,19 @@ class EngineMemory(NamedTuple):
         return self.weights + self.cache + self.overhead
 
 
-class CacheDemand(NamedTuple):
-    """What the cache must hold: `slots` requests of up to `context_tokens`, typically `held_tokens` each."""
-
-    slots: int
-    context_tokens: int
-    held_tokens: float
-
-
 def weights_bytes(model: ModelSpec, bits_per_weight: float, file_bytes: int | None = None) -> float:
     """The file's size where there is a file, else parameters x bits / 8."""
     return float(file_bytes) if file_bytes is not None else model.parameters * bits_per_weight / 8
 
 
 def engine_memory(
-    model: ModelSpec, weights: float, efficiency: Efficiency, demand: CacheDemand, count: int = 1
+    model: ModelSpec, weights: float, efficiency: Efficiency, slots: int, context_tokens: int
 ) -> EngineMemory:
-    """Memory of a replica spread over `count` accelerators; the overhead is paid on each."""
-    whole = cache_bytes(model, demand.context_tokens)
-    if efficiency.kind == "cpu":
-        cache = demand.slots * whole
-    else:
-        cache = max(whole, demand.slots * cache_bytes(model, demand.held_tokens))
-    return EngineMemory(weights=weights, cache=cache, overhead=float(efficiency.memory_overhead_bytes * count))
+    """Memory of a replica that runs `slots` requests of up to `context_tokens`."""
+    cache = slots * cache_bytes(model, context_tokens)
+    return EngineMemory(weights=weights, cache=cache, overhead=float(efficiency.memory_overhead_bytes))
 
 
-def holds(kind: str, memory_bytes: float, needed: EngineMemory) -> bool:
-    """Whether hardware of `kind` ("cpu" or "gpu") with `memory_bytes` in all has room."""
-    return needed.total <= memory_bytes * USABLE_SHARE[kind]
+def holds(memory_bytes: float, needed: EngineMemory) -> bool:
+    """Whether a machine with `memory_bytes` in all has room."""
+    return needed.total <= memory_bytes * USABLE_SHARE

@@ -6,19 +6,17 @@ step = max(FLOPs / (share x compute), bytes / (share x bandwidth)), with the sha
   computed together, at the batched share from there on, and at the prefill share in a step that also reads a prompt
   (measured: a running answer's token costs what a prompt token costs). Their attention has a share of its own.
 - bytes = parameters touched + cache read.
-Several accelerators share the work evenly; what exchanging it costs is PARALLEL_SHARE per doubling.
+Host processors only: accelerators have the fitted steps of pace.py.
 """
 
 from __future__ import annotations
 
-import math
 from typing import Literal, NamedTuple
 
-from archwright.catalog.rows import Accelerator, Efficiency, ModelSpec
-from archwright.contract.estimate import Estimate, within_factor
+from archwright.catalog.rows import Efficiency, ModelSpec
+from archwright.contract.estimate import Estimate
 from archwright.contract.plan import MachineFacts
 from archwright.contract.record import Record
-from archwright.errors import CatalogError, Where
 from archwright.sizing.architecture import (
     attention_flops,
     body_parameters,
@@ -27,10 +25,6 @@ from archwright.sizing.architecture import (
     parameters_touched,
 )
 
-HardwareKind = Literal["cpu", "gpu"]
-
-# Recalled: tensor parallelism inside a machine keeps about nine tenths of its rates with each doubling.
-PARALLEL_SHARE = 0.9
 # A phase of traffic lasts a hundred times longer than a repeat of the probe: half of the repeats' spread averages out.
 SPREAD_KEPT = 0.5
 # Measured on two cores: twice the threads read prompts 1.9 times and write answers 1.5 times as fast. A probe of one
@@ -42,21 +36,15 @@ BANDWIDTH_SCALE = 0.5
 MACHINE_BASE_W = 15.0
 CORE_W = 8.0
 POWER_FACTOR = 2.0
-DTYPES = ("bf16", "fp16", "tf32", "fp32")
-# Of these a weight is multiplied in its own format where the device can; others are widened first.
-NATIVE = {"fp8": "fp8", "int8": "int8", "nvfp4": "fp4"}
 
 
 class Hardware(Record):
-    """What one replica runs on. Memory and rates are of all `count` devices together."""
+    """What one replica runs on: a machine's memory, and its rates when all of the engine's threads work."""
 
     name: str
-    kind: HardwareKind
-    count: int
     memory_bytes: int
     bandwidth_bytes_per_s: Estimate
     compute_flops_per_s: Estimate
-    power_w: Estimate | None = None
 
 
 def threads_of(machine: MachineFacts) -> int:
@@ -75,12 +63,9 @@ def hardware_of_machine(machine: MachineFacts) -> Hardware:
     bandwidth = machine.memory_bandwidth_bytes_per_s
     return Hardware(
         name="this-machine",
-        kind="cpu",
-        count=1,
         memory_bytes=machine.memory_bytes,
         compute_flops_per_s=matrix_rate(machine, threads),
         bandwidth_bytes_per_s=_scaled(bandwidth, threads, BANDWIDTH_SCALE, 0.0),
-        power_w=within_factor(MACHINE_BASE_W + CORE_W * machine.cores_usable, POWER_FACTOR, "W"),
     )
 
 
@@ -92,36 +77,6 @@ def _scaled(rate: Estimate, threads: int, power: float, least: float) -> Estimat
         low=rate.value * below * threads**least,
         high=rate.value * above * threads,
         unit=rate.unit,
-    )
-
-
-def hardware_of_accelerator(accelerator: Accelerator, count: int, quantisation: str = "bf16") -> Hardware:
-    """`count` devices working as one. Raises CatalogError AW-CAT-40 when no usable rate is known."""
-    rate = compute_rate(accelerator, quantisation)
-    share = count * PARALLEL_SHARE ** math.log2(count)
-    power = None if accelerator.tdp_w is None else accelerator.band(accelerator.tdp_w * count, "W")
-    return Hardware(
-        name=accelerator.id,
-        kind="gpu",
-        count=count,
-        memory_bytes=accelerator.memory_bytes * count,
-        compute_flops_per_s=accelerator.band(rate * share, "FLOP/s"),
-        bandwidth_bytes_per_s=accelerator.band(accelerator.memory_bandwidth_bytes_per_s * share, "bytes/s"),
-        power_w=power,
-    )
-
-
-def compute_rate(accelerator: Accelerator, quantisation: str) -> float:
-    """Dense FLOP/s in the format that weights of `quantisation` are multiplied in."""
-    wanted = (NATIVE[quantisation], *DTYPES) if quantisation in NATIVE else DTYPES
-    for dtype in wanted:
-        if dtype in accelerator.flops:
-            return accelerator.flops[dtype]
-    raise CatalogError(
-        "AW-CAT-40",
-        f"no arithmetic rate is known for {accelerator.id}",
-        where=Where(field="flops"),
-        hint="state one of bf16, fp16, tf32, fp32 in the user's catalog",
     )
 
 
