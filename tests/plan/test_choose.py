@@ -162,10 +162,10 @@ def test_another_place_or_device_is_offered_where_one_exists_with_its_price() ->
         ),
         SOURCE,
     )
-    assert "the nearest, other, misses accelerators: L40S, limit what was wished" in error.message
+    assert "; the nearest, other, misses accelerators: L40S, limit what was wished" in error.message
     assert error.hint == (
-        "feasible would be other with placement.accelerators L40S, or north with placement.regions eu-north-1 "
-        "(100 EUR more)"
+        "feasible would be other with placement.accelerators L40S (400 EUR), or north with placement.regions "
+        "eu-north-1 (100 EUR more)"
     )
     assert error.where.field == "placement.accelerators"
     assert error.nearest == ("other", "north", "nowhere")
@@ -173,7 +173,17 @@ def test_another_place_or_device_is_offered_where_one_exists_with_its_price() ->
 
 def test_prices_too_old_to_buy_by_may_be_accepted() -> None:
     error = why_infeasible(plan(pinned("own", "stale_facts", "node x", 500)), SOURCE)
-    assert error.hint == "feasible would be own with --accept-stale"
+    assert error.hint == "feasible would be own with --accept-stale (500 EUR)"
+
+
+def test_what_stands_against_the_wish_itself_is_said_first() -> None:
+    """A device that a provider has elsewhere alone."""
+    wish = pinned("cloud", "accelerators", "no offer in eu-central-1", None)
+    error = why_infeasible(plan(pinned("other", "accelerators", "L40S", 400), wish), SOURCE)
+    assert error.message == (
+        "no option satisfies the needs; cloud misses accelerators: no offer in eu-central-1, limit what was wished; "
+        "the nearest, other, misses accelerators: L40S, limit what was wished"
+    )
 
 
 def test_a_cheaper_but_farther_option_says_so() -> None:

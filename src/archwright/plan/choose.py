@@ -87,18 +87,28 @@ def why_infeasible(plan: Plan, source: NeedsSource) -> PlanError:
     hint = ", or ".join(_offered(option, steps, possible[0][0]) for option, steps in possible[:MOST_SHOWN])
     return PlanError(
         "AW-PLAN-03",
-        f"no option satisfies the needs; the nearest, {nearest.name}, misses {said(broken)}",
+        f"no option satisfies the needs; {_wished(ranked)}the nearest, {nearest.name}, misses {said(broken)}",
         where=_where(_field(broken.constraint, plan, source), source),
         hint=f"feasible would be {hint}" if possible else "allow another placement, or relax that field",
         nearest=tuple(option.name for option in ranked[:MOST_SHOWN]),
     )
 
 
+def _wished(ranked: list[Option]) -> str:
+    """Where only giving up a pin helps, first what stands against the wish itself."""
+    pins = {miss.constraint for miss in ranked[0].misses if _is_pin(miss)}
+    against = ((o, m) for o in ranked if o.total_cost is None for m in o.misses if m.constraint in pins)
+    return next((f"{option.name} misses {said(miss)}; " for option, miss in against), "")
+
+
 def _offered(option: Option, steps: str, nearest: Option) -> str:
     """An option with what lets it through, and what it costs beyond the nearest one."""
     here, there = option.cost_per_month, nearest.cost_per_month
-    if here is None or there is None or option is nearest:
+    if here is None or there is None:
         return f"{option.name} with {steps}"
+    if option is nearest:
+        price = f" ({digits(here.value)} {here.unit})" if any(map(_is_pin, option.misses)) else ""
+        return f"{option.name} with {steps}{price}"
     more = here.value - there.value
     return f"{option.name} with {steps} ({digits(abs(more))} {here.unit} {'more' if more >= 0 else 'less'})"
 
