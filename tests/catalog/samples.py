@@ -14,7 +14,7 @@ var InitialOnDemandPrices = map[string]map[types.InstanceType]float64{
 \t"us-east-1": {
 \t\t"p5.48xlarge": 50.000000, "m8g.large": 0.089760,
 \t\t"m9x.large": 0.100000, "m9x.metal-24xl": 5.100000, "q9.4xlarge": 9.000000,
-\t\t"g6f.xlarge": 0.237500,
+\t\t"g6f.xlarge": 0.237500, "m9g.large": 0.050000,
 \t},
 \t"moon-1": {"m8g.large": 0.1},
 }
@@ -47,6 +47,7 @@ MACHINES: dict[str, Any] = {
             "NetworkCards": [{"PeakBandwidthInGbps": 12.5}],
         },
     },
+    "m9g.large": {"VCpuInfo": {"DefaultVCpus": 2}, "MemoryInfo": {"SizeInMiB": 8192}},
     "m9x.metal-24xl": {"VCpuInfo": {"DefaultVCpus": 96}, "MemoryInfo": {"SizeInMiB": 393216}},
     "trn2.48xlarge": {
         "VCpuInfo": {"DefaultVCpus": 192},
@@ -90,6 +91,8 @@ LIST_AWS = LIST_HEAD + (
     "trn2.48xlarge,Trainium2,16,192,2048,40.0,us-east-1,,\n"
     "p4x.24xlarge,A100,8,96,1152,22.0,us-east-1,,\n"
     "nothing.large,,,,,0.1,us-east-1,,\n"
+    "nan.large,,0,2,8,nan,us-east-1,,\n"
+    "g6x.2xlarge,L4,1,8,32,0.9776,us-east-1,,\n"
     ",tpu-v5e-8,1,,,9.6,us-east-1,,\n"
     "no-price,,0,2,8,,us-east-1,,\n"
 )

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from archwright.catalog.derived import Deriver
 from archwright.catalog.load import load
+from archwright.contract.record import replace
 
 CATALOG = load()
 DERIVED = {row.id: row for of in CATALOG.derived_offers.values() for row in of.values()}
@@ -24,6 +26,20 @@ def test_a_price_by_ratio_says_so() -> None:
     assert (row.price_kind, row.confidence, row.region) == ("derived", "recalled", "eu-north-1")
     assert "us-east-1 list price x 1.07" in row.source
     assert CATALOG.source_kind(row) == "derived"
+
+
+def test_a_region_nobody_knows_and_a_home_without_a_price_give_no_offer() -> None:
+    (home,) = [row for row in CATALOG.offers if row.id == "aws:us-east-1:p5.4xlarge"]
+    ratios = [row for row in CATALOG.region_ratios if row.read_from == "p5.48xlarge"]
+    found = [
+        Deriver([offer], CATALOG.availability, geo).offers(ratios)
+        for offer, geo in (
+            (home, CATALOG.geo),
+            (home, lambda _provider, _region: None),
+            (replace(home, on_demand_usd_per_hour=None), CATALOG.geo),
+        )
+    ]
+    assert [len(offers) for offers in found] == [4, 0, 0]
 
 
 def test_a_shipped_offer_is_never_derived() -> None:

@@ -70,6 +70,7 @@ def test_of_two_sources_of_a_price_the_first_by_priority_counts(done: Done) -> N
 def test_an_accelerator_is_told_by_its_memory(done: Done) -> None:
     row = offer(done.catalog, "aws:us-east-1:p4x.24xlarge")
     assert row.accelerator == "A100-40GB-SXM"
+    assert offer(done.catalog, "aws:us-east-1:g6x.2xlarge").accelerator == "L4"
     piece = offer(done.catalog, "aws:us-east-1:g6f.xlarge")
     assert (piece.accelerator, piece.accelerator_share) == ("L4", 0.125)
 
@@ -81,6 +82,7 @@ def test_an_accelerator_is_told_by_its_memory(done: Done) -> None:
         ("Dadsv5_Type1", "its machine type has no known build"),
         ("q9.4xlarge", "accelerator Q9000 is unknown"),
         ("nothing.large", "no processors or no memory stated"),
+        ("nan.large", "its price is no number"),
         ("trn2.48xlarge", "gate usable-memory"),
         ("1x_NEW_SECURE", "gate usable-memory"),
         ("us-central1:a2-highgpu-1g", "its source counts other accelerators: the price may be the host's"),
@@ -95,6 +97,12 @@ def test_an_accelerator_is_told_by_its_memory(done: Done) -> None:
 )
 def test_what_is_not_taken_has_a_reason(done: Done, subject: str, reason: str) -> None:
     assert reason in why(done, subject)
+
+
+def test_what_is_odd_is_taken_and_flagged(done: Done) -> None:
+    (flag,) = [flag for flag in done.report.flags if "m9g.large" in flag]
+    assert flag == "size-order: aws:us-east-1:m9g.large: 0.05 USD/h; the older m8g.large costs 0.08976"
+    assert offer(done.catalog, "aws:us-east-1:m9g.large").on_demand_usd_per_hour == 0.05
 
 
 def test_a_spot_price_that_equals_the_list_price_is_none(done: Done) -> None:

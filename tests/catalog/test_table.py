@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from archwright.catalog import documents, rows, tables
+from archwright.catalog import documents, fact_tables, rows, tables
 from archwright.catalog.table import DATA, Row, confidence, read
 from archwright.errors import CatalogError
 
@@ -97,3 +97,10 @@ def test_model_scores_above_one_are_ratings_not_shares() -> None:
     )
     found = {model.id: model for model in tables.models(DATA, [score])}
     assert found["SmolLM2-135M-Instruct"].quality == {}
+
+
+def test_a_pattern_that_is_none_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "source_kinds.csv").write_text("kind,pattern,source,as_of,notes\nrepo,(,s,2026,\n")
+    with pytest.raises(CatalogError) as caught:
+        fact_tables.source_words(tmp_path)
+    assert (caught.value.code, caught.value.where.line) == ("AW-CAT-02", 2)

@@ -71,7 +71,7 @@ class MachineIntake:
             if accelerator is None:
                 self._aside.put(file.source.id, f"accelerator {build.accelerator} is unknown", build.instance_type)
                 return None
-            if build.memory_gib is not None:
+            if build.memory_gib:
                 memory = build.memory_gib / (build.accelerator_share or 1.0)
                 self._memory[file.source.provider, build.instance_type] = memory
         if not build.vcpu or not build.ram_bytes:
@@ -99,7 +99,7 @@ class MachineIntake:
             plain = self._catalog.accelerator(build.accelerator)
         except CatalogError:
             return None
-        if build.memory_gib is None:
+        if not build.memory_gib:
             return plain.id
         memory = build.memory_gib / (build.accelerator_share or 1.0)
         covered = (plain, *self._catalog.family(build.accelerator))

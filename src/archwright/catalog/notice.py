@@ -9,11 +9,12 @@ import re
 from collections import Counter
 from pathlib import Path
 
-from archwright.catalog import documents
+from archwright.catalog import documents, guidance
 from archwright.catalog.table import DATA, read
 from archwright.home import write_atomic
 
 FILE = "NOTICE"
+FEATURES = "features"
 SOURCE_COLUMNS = ("source", "price_source", "spec_source", "grid_source")
 HEAD = """Facts shipped with archwright
 
@@ -59,6 +60,13 @@ def _documents(folder: Path) -> list[str]:
         lines.append(f"  engines.yaml, {engine.id}: {engine.source}")
     for regulation in documents.regulations(folder):
         lines.append(f"  regulations/{regulation.id}.yaml: {regulation.source}")
+    for path in sorted((folder / guidance.FOLDER).glob("*.yaml")):
+        rows = guidance.features(folder) if path.stem == FEATURES else guidance.advice(path.stem, folder)
+        sources = Counter(row.source for row in rows)
+        lines += [
+            f"  {guidance.FOLDER}/{path.name}",
+            *(f"    {name} ({count})" for name, count in sorted(sources.items())),
+        ]
     return [*lines, ""]
 
 

@@ -32,10 +32,11 @@ def read(data: bytes, _today: date) -> Found:
     spots: dict[tuple[str, str], list[float]] = defaultdict(list)
     for line in lines:
         name, region = line["InstanceType"], line["Region"]
+        if name:
+            builds.setdefault(name, _build(name, line))
         if not name or not line["Price"]:
             continue
         price = listed.setdefault((region, name), float(line["Price"]))
-        builds.setdefault(name, _build(name, line))
         spot = float(line.get("SpotPrice") or 0.0)
         if 0 < spot < price:
             spots[region, name].append(spot)
