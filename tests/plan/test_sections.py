@@ -502,3 +502,11 @@ def test_the_examples_say_everything_with_a_basis(name: str, plan_of: Callable[.
             assert line.choice and line.why, line.topic
             assert {clause.partition(" ")[0] for clause in line.demanded_by} <= set(laws)
             assert line.estimate is None or line.estimate.basis in bases, line.topic
+
+
+def test_a_source_bears_its_date_unless_it_is_the_plan_itself(catalog: Catalog, needs_of: Read) -> None:
+    found = by_id(chosen_of(catalog, needs_of("clinic")[0], CHOICES["clinic"]))
+    first = {line.topic: line.source for line in found["stages"].lines}
+    assert first["1 Needs assessment"] == "the needs file"
+    sources = {line.topic: line.source for line in found["stack"].lines}
+    assert sources["Metrics"].endswith(", 2026 (medium)") and sources["Model files"].endswith(", 2026-11-24")

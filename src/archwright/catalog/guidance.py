@@ -29,6 +29,7 @@ class Advice(Fact):
 
     `choice`, `why`, `alternative` and `why_not` may hold `{words}` of the plan. `clauses` ("NAME CLAUSE") says which
     regulations demand it. `kept`: what of the user's own takes its place. `figure` names an estimate of the option.
+    `as_of` is "plan" where the source is the plan itself.
     """
 
     id: str

@@ -12,6 +12,8 @@ from archwright.contract.needs import Existing
 from archwright.plan.fleet import Chosen
 from archwright.plan.traits import traits_of, words_of
 
+# The date of rows whose source is the plan at hand.
+OF_THE_PLAN = "plan"
 # What an option states that a row may show as its figure.
 FIGURES = ("cost_per_month", "total_cost", "capex", "power_kw", "energy_kwh_per_month", "carbon_kg_per_month")
 # How a tool of the user's own is measured, by its kind; the others are taken on trust.
@@ -62,7 +64,9 @@ def demands(clauses: Collection[str], regulations: Collection[str]) -> Iterator[
 
 
 def sourced(row: Advice) -> str:
-    """ "vendor's page, 2026-11 (low)": high confidence goes without saying."""
+    """ "vendor's page, 2026-11 (low)": high confidence goes without saying, and so does the date of the plan itself."""
+    if row.as_of == OF_THE_PLAN:
+        return row.source
     return f"{row.source}, {row.as_of}" + ("" if row.confidence == "high" else f" ({row.confidence})")
 
 
