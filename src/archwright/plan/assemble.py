@@ -16,10 +16,11 @@ from archwright.plan.terms import Term
 
 
 class Built(NamedTuple):
-    """A draft and the text engines of it, which its predictions need."""
+    """A draft, the text engines of it, which its predictions need, and what its sizes assume."""
 
     draft: Draft
     serving: tuple[Serving, ...] = ()
+    assumptions: tuple[str, ...] = ()
 
 
 class Assembler:
@@ -41,7 +42,7 @@ class Assembler:
             notes=tuple(dict.fromkeys((*draft.notes, *part.notes))),
         )
         if not whole:
-            return Built(draft, part.serving)
+            return Built(draft, part.serving, part.assumptions)
         every = tuple(dict.fromkeys((*where, *places(part.fleets))))
         found = running(self._needs, self._catalog, self._ledger, part.fleets, every, part.models)
         misses, notes = list(draft.misses), [*draft.notes, *found.notes]
@@ -55,7 +56,7 @@ class Assembler:
             misses=tuple(misses),
             notes=tuple(notes),
         )
-        return Built(draft, part.serving)
+        return Built(draft, part.serving, part.assumptions)
 
     def _judge_house(self, where: tuple[Where, ...], found: Running, misses: list[Miss], notes: list[str]) -> None:
         """The site's own limits: sites of workloads have theirs, judged there."""

@@ -5,8 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from archwright.contract.needs import TEXT_KINDS, Needs, Workload
-from archwright.plan.demand import HOURS_PER_MONTH, OFF_HOURS_SHARE
+from archwright.plan.availability import ONE_MACHINE, ONE_MACHINE_LOW, SPARE_ABOVE
+from archwright.plan.candidates import Task
+from archwright.plan.demand import HOURS_PER_MONTH, OFF_HOURS_SHARE, PEAK_SHARE
 from archwright.plan.ledger import Ledger
+from archwright.plan.purchase import REDONE
+from archwright.plan.rented import START_H
+
+HOUSES = frozenset({"on-premises", "hybrid"})
 
 
 def state_defaults(needs: Needs, ledger: Ledger) -> None:
@@ -54,3 +60,55 @@ def _of_text(workload: Workload) -> Iterable[str]:
         yield f"{name}: quality_unknown refuse, a model without a figure on the benchmark is not chosen"
     if workload.licence == "any":
         yield f"{name}: licence any, models that forbid commercial use stay in"
+
+
+def state_rules(needs: Needs, tasks: tuple[Task, ...], ledger: Ledger) -> None:
+    """The rules by which machines are counted, bought and rented, as far as this plan follows them."""
+    steady = [task for task in tasks if task.demand is not None]
+    allow = set(needs.placement.allow)
+    if allow == {"this-machine"}:
+        return
+    if steady:
+        ledger.assume(*_of_steady(steady))
+    if any(task.job is not None for task in tasks):
+        ledger.assume(*_of_jobs(tasks))
+    if allow & {"cloud", "hybrid", "hosted-api"}:
+        ledger.assume(
+            "rented machines are had by the hour, or promised for one or three years where that costs less over the "
+            "horizon; no promise reaches beyond it"
+        )
+    if needs.placement.spot:
+        ledger.assume(
+            f"interruptible machines do jobs only, whose interruptions cost {REDONE:.0%} of their hours again; a "
+            "steady load never depends on them"
+        )
+    if allow & HOUSES:
+        ledger.assume(
+            "machines are bought at the start of each year for the busiest month of it; workloads of the house share "
+            "them, and jobs run beside the mean load, not through the peak"
+        )
+    if "hybrid" in allow:
+        ledger.assume("hybrid: work on data of people (personal, health, payment) stays in the house")
+
+
+def _of_steady(steady: list[Task]) -> Iterable[str]:
+    yield (
+        f"machines follow three levels of a day: the peak for {PEAK_SHARE:.1%} of the open hours, the mean for the "
+        "rest of them, the off-hours load outside; at least one runs always"
+    )
+    yield (
+        f"one machine is up {ONE_MACHINE:.1%} of the time ({ONE_MACHINE_LOW:.0%} at the low end), failures "
+        "independent; an outage of a whole region is not in here"
+    )
+    for task in steady:
+        if (task.workload.slo.availability or 0.0) > SPARE_ABOVE:
+            yield f"{task.name}: availability above {SPARE_ABOVE:.0%} keeps at least one spare machine"
+
+
+def _of_jobs(tasks: tuple[Task, ...]) -> Iterable[str]:
+    yield f"each run of a job pays {START_H * 60:.0f} minutes for getting its machines and data"
+    for task in tasks:
+        job, workload = task.job, task.workload
+        stated = workload.deadline_h or (workload.traffic.deadline_h if workload.traffic is not None else None)
+        if job is not None and stated is None:
+            yield f"{task.name}: deadline_h {job.deadline_h:.0f}, a quarter of the time until the next run or 90 days"

@@ -128,8 +128,8 @@ class CloudPlanner:
             better = renter.better(provider, pick)
             if better is not None and better.model is not None and pick.model is not None:
                 named = [f"{model.id} ({scores(pick.task.workload, model)})" for model in (better.model, pick.model)]
-                more = (better.usd - pick.usd) / months
-                yield f"{pick.task.name}: {named[0]} instead of {named[1]} costs {more:,.0f} USD a month more for its machines"
+                more = f"{(better.usd - pick.usd) / months:,.0f} USD a month more"
+                yield f"{pick.task.name}: {named[0]} instead of {named[1]} takes machines for {more}"
 
     def _surcharges(self, provider: str) -> tuple[Surcharge, ...]:
         """Managed platforms of the provider that take a share on top of the machines."""

@@ -14,7 +14,7 @@ from archwright.contract.needs import Needs, NeedsSource
 from archwright.contract.plan import MachineFacts, Miss, Option, Plan, StackLine, WorkloadPlan
 from archwright.contract.record import replace
 from archwright.plan.assemble import Assembler, Built
-from archwright.plan.assumptions import state_defaults
+from archwright.plan.assumptions import state_defaults, state_rules
 from archwright.plan.candidates import Sizer, tasks_of
 from archwright.plan.choose import why_infeasible
 from archwright.plan.cloud import CloudPlanner, clouds_of
@@ -46,6 +46,7 @@ class Looked(NamedTuple):
     draft: Draft
     serving: tuple[Serving, ...] = ()
     served: tuple[Served, ...] = ()
+    assumptions: tuple[str, ...] = ()
 
 
 def make_plan(
@@ -141,6 +142,7 @@ class Planner:
         self._needs, self._catalog, self._ledger, self._seed = needs, catalog, ledger, seed
         self.purse = Purse(needs.budget, catalog, ledger)
         self._tasks = tasks_of(needs, catalog)
+        state_rules(needs, self._tasks, ledger)
         self._missing = say_what_is_missing(needs, self._tasks, ledger)
         sizer, writer = Sizer(catalog), Writer(catalog, ledger)
         self._world = World(
@@ -159,7 +161,7 @@ class Planner:
         allow, found = self._needs.placement.allow, list[Looked]()
         if "this-machine" in allow:
             found.append(self._local(machine))
-        found += [Looked(one.draft, one.serving) for one in self._elsewhere(now)]
+        found += [Looked(one.draft, one.serving, (), one.assumptions) for one in self._elsewhere(now)]
         found += [Looked(draft) for draft in serverless_drafts(self._needs, self._ledger)]
         return [one._replace(draft=self._complete(one.draft)) for one in found]
 
@@ -205,6 +207,7 @@ class Planner:
         """Only the chosen option is predicted in full."""
         if best is None:
             return Promised(), ()
+        self._ledger.assume(*best.assumptions)
         served = best.served or tuple(self._served(one) for one in best.serving)
         if not served:
             name = best.draft.provider

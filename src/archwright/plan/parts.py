@@ -22,7 +22,7 @@ from archwright.plan.purchase import Price, Tranche
 from archwright.plan.rented import Pick, mean_machines
 from archwright.plan.serve import default_max_tokens
 from archwright.plan.terms import Term, following
-from archwright.sizing.machine import Machine, Steady
+from archwright.sizing.machine import Batch, Machine, Steady
 
 # Interruptible machines are priced by the hour and the zone: 40 to 90 % below the list price on one day.
 SPOT_FACTOR = 1.6
@@ -49,6 +49,7 @@ class Part(NamedTuple):
     serving: tuple[Serving, ...] = ()
     misses: tuple[Miss, ...] = ()
     notes: tuple[str, ...] = ()
+    assumptions: tuple[str, ...] = ()
 
 
 def joined(parts: Iterable[Part]) -> Part:
@@ -63,6 +64,7 @@ def joined(parts: Iterable[Part]) -> Part:
         serving=tuple(one for part in held for one in part.serving),
         misses=tuple(dict.fromkeys(miss for part in held for miss in part.misses)),
         notes=tuple(dict.fromkeys(note for part in held for note in part.notes)),
+        assumptions=tuple(dict.fromkeys(said for part in held for said in part.assumptions)),
     )
 
 
@@ -87,6 +89,7 @@ class Writer:
             models=named(pick.task, pick.model, pick.steady),
             misses=pick.misses,
             notes=licence_note(pick.model) if pick.model is not None else (),
+            assumptions=assumed(pick.steady or pick.batch),
         )
         if pick.steady is None:
             return made
@@ -218,6 +221,10 @@ class Writer:
             parallelism=replace(steady.parallelism, data=replicas),
             embeddings=task.workload.kind == "embedding",
         )
+
+
+def assumed(sized: Steady | Batch | None) -> tuple[str, ...]:
+    return sized.assumptions if sized is not None else ()
 
 
 def named(task: Task, model: ModelSpec | None, steady: Steady | None) -> dict[str, str]:

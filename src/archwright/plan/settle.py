@@ -22,7 +22,7 @@ from archwright.plan.limits import judge_availability
 from archwright.plan.models import licence_note
 from archwright.plan.money import USD
 from archwright.plan.own import MONTHS_PER_YEAR, Stock, Way, part_of
-from archwright.plan.parts import Part, Writer, busy_machines, joined, named, serving_of
+from archwright.plan.parts import Part, Writer, assumed, busy_machines, joined, named, serving_of
 from archwright.plan.rented import ROUNDING, machine_hours, width_for
 from archwright.plan.terms import Term
 from archwright.sizing.machine import Batch, Steady
@@ -84,7 +84,8 @@ class Settler:
         notes = licence_note(way.model) if way.model is not None else ()
         steady, demand = way.steady, task.demand
         if steady is None or demand is None:
-            return Part(purchases=bought, models=models, misses=_job_misses(way), notes=notes)
+            said_of = assumed(way.batch)
+            return Part(purchases=bought, models=models, misses=_job_misses(way), notes=notes, assumptions=said_of)
         misses, said, host = list(steady.misses), list(notes), stocks[0][0].host
         needed = max(1, math.ceil(way.choice.peak - ROUNDING))
         low = holds(needed, spares, ONE_MACHINE_LOW)
@@ -99,6 +100,7 @@ class Settler:
             serving=serving_of(task, host, steady, way.model, needed) if not way.suffix else (),
             misses=tuple(misses),
             notes=tuple(said),
+            assumptions=assumed(steady),
         )
 
     def _bought(
