@@ -22,7 +22,9 @@ from archwright.sizing.training_memory import Scheme, held
 from archwright.sizing.training_scheme import (
     Cluster,
     adapters_share,
+    behind,
     best,
+    model_flops,
     pace,
     placed,
     room,
@@ -191,12 +193,39 @@ def test_the_band_of_physics_alone_is_that_of_a_device_left_out() -> None:
     asked = question(EIGHT, CATALOG.accelerator("H100-SXM-80GB"), "full", CATALOG)
     choice = best(asked, cluster(), 1e12)
     assert choice is not None
-    assert pace(asked, choice)[1] == serving.SEEN
-    assert pace(asked, choice, trusted=False)[1] == serving.NEW_ACCELERATOR
+    assert pace(asked, choice, CATALOG)[1] == serving.SEEN
+    assert pace(asked, choice, CATALOG, trusted=False)[1] == serving.NEW_ACCELERATOR
     new = choice._replace(job=choice.job._replace(model=CATALOG.model("Gemma-2-9B-it")))
-    assert pace(asked, new, trusted=False)[1] == serving.NEW_BOTH
+    assert pace(asked, new, CATALOG, trusted=False)[1] == serving.NEW_BOTH
     weak = asked._replace(job=asked.job._replace(weak=("something",)))
-    assert pace(weak, choice)[0].high > pace(asked, choice)[0].high
+    assert pace(weak, choice, CATALOG)[0].high > pace(asked, choice, CATALOG)[0].high
+
+
+def test_no_choice_beats_the_best_utilisation_ever_published() -> None:
+    asked = question(EIGHT, CATALOG.accelerator("H100-SXM-80GB"), "full", CATALOG)
+    choice = best(asked, cluster(), 1e12)
+    assert choice is not None
+    lucky = choice._replace(seconds=choice.seconds / 10)
+    most = CATALOG.work_rates["training.utilisation"].typical
+    assert pace(asked, lucky, CATALOG)[0].value == pytest.approx(model_flops(asked) / (most * asked.job.rate), rel=0.01)
+
+
+def test_large_models_are_behind_the_fastest_split_by_what_published_ones_were() -> None:
+    own = CATALOG.accelerator("H100-SXM-80GB")
+    small, large = (behind(question(m, own, "full", CATALOG), CATALOG) for m in (SMALL, SEVENTY))
+    assert (small.low, small.value, small.high) == (1, 1, 1)
+    assert 1 < large.low < large.value < large.high
+    assert large.value == pytest.approx((70.55 / 8) ** 0.15, rel=1e-3)
+
+
+def test_a_pipeline_is_for_slow_links() -> None:
+    own = CATALOG.accelerator("H100-SXM-80GB")
+    asked = question(SEVENTY, own, "full", CATALOG)
+    fast = best(asked, cluster(8), room(own, CATALOG))
+    slow = best(asked, cluster(8, network=1e9), room(own, CATALOG))
+    assert fast is not None
+    assert slow is not None
+    assert fast.scheme.pipeline == 1 < slow.scheme.pipeline
 
 
 def test_what_a_text_states_of_a_split() -> None:

@@ -101,7 +101,7 @@ def scale(asked: Question, cluster: Cluster, run: Run, catalog: Catalog) -> Scal
     choice = best(asked, cluster, room(cluster.accelerator, catalog))
     if choice is None:
         return None
-    token_s, stratum = pace(asked, choice, trusted=run.trusted)
+    token_s, stratum = pace(asked, choice, catalog, trusted=run.trusted)
     if asked.subject.adapters:
         token_s = adapters_s(token_s, catalog)
     exposed = Exposed(checkpoint_bytes(asked.subject), cluster.devices, cluster.machines, run.stages)

@@ -20,12 +20,11 @@ from archwright.sizing.serving import Guess
 from archwright.sizing.throughput import ASSUMED_SEQUENCE, FABRIC_BYTES_PER_S, IN_A_MACHINE, Training
 from archwright.sizing.training_memory import Subject, checkpoint_bytes, held
 from archwright.sizing.training_scheme import (
-    FLOPS_ADAPTERS,
-    FLOPS_FULL,
     Cluster,
     Question,
     adapters_share,
     best,
+    model_flops,
     pace,
     placed,
     room,
@@ -89,14 +88,14 @@ def answer(asked: Training, subjects: Subjects, usd_per_hour: float | None = Non
     estimates = _speeds(split, asked, question, catalog) | _totals(
         split, run, (cluster, lost, exposed.checkpoint_bytes), usd_per_hour, catalog
     )
-    named = ("training.memory", "training.setup", *(("training.lora",) if subject.adapters else ()))
+    named = ("training.memory", "training.behind", "training.setup", *(("training.lora",) if subject.adapters else ()))
     return Told(
         model=model,
         accelerator=accelerator,
         layout=split.layout,
         stratum=split.stratum,
         estimates=estimates,
-        facts=(*lost.facts, *facts(catalog, *named)) if asked.tokens else facts(catalog, *named[:1]),
+        facts=(*lost.facts, *facts(catalog, *named)) if asked.tokens else facts(catalog, *named[:2]),
         weak=split.weak,
         assumed=() if stated(asked.parallelism, asked.devices) else ("split: the fastest that fits",),
     )
@@ -121,7 +120,7 @@ def _split(asked: Training, question: Question, cluster: Cluster, subjects: Subj
         choice = best(question, cluster, room(cluster.accelerator, subjects.catalog))
         if choice is None:
             return None
-        token_s, stratum = pace(question, choice, trusted=not question.job.weak)
+        token_s, stratum = pace(question, choice, subjects.catalog, trusted=not question.job.weak)
         weak, text, kept = question.job.weak, choice.scheme.text, choice.held.total
     else:
         got = throughput.predict(asked, subjects)
@@ -151,13 +150,6 @@ def _speeds(split: Split, asked: Training, question: Question, catalog: Catalog)
         each = Estimate(value=value, low=low, high=high, unit="s")
         found["step_s"] = each.scaled(asked.batch_tokens / asked.devices)
     return found
-
-
-def model_flops(question: Question) -> float:
-    """Of a token, forward and backward, nothing computed again; attention as throughput.py counts it."""
-    job = question.job
-    products = FLOPS_ADAPTERS if question.subject.adapters else FLOPS_FULL
-    return products * job.active + 6 * job.layers * job.hidden * job.sequence
 
 
 def _totals(

@@ -1,0 +1,64 @@
+"""The split we would choose against the fastest that was measured: `python -m bench.sizing.splits TRUTH`.
+
+For each combination of model, device, count and sequence of the measured rows in 16 bits: predicted tokens/s of the
+chosen split over the best measured. The rows training.behind and training.utilisation come from here.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+from archwright.catalog.load import load
+from archwright.catalog.subjects import Subjects
+from archwright.sizing import benchmark
+from archwright.sizing.scale_training import job_of
+from archwright.sizing.training_answer import cluster_of
+from archwright.sizing.training_memory import Subject
+from archwright.sizing.training_scheme import Question, best, pace, room
+
+LARGE = 10e9
+Key = tuple[str, str, int, float]
+
+
+def measured(path: Path, subjects: Subjects) -> dict[Key, tuple[float, float]]:
+    """Best tokens/s a device, and the tokens of its step."""
+    found: dict[Key, list[tuple[float, float]]] = defaultdict(list)
+    for _, cells in benchmark.rows(path):
+        asked, _ = benchmark.training_of(cells)
+        rate = benchmark.number(cells, "tok_s_per_gpu", [])
+        narrow = "8" in asked.precision.lower().replace("bf16", "")
+        if rate and asked.devices and asked.sequence_tokens and not narrow:
+            names = subjects.model(asked.model).id, subjects.accelerator(asked.accelerator).id
+            found[*names, asked.devices, asked.sequence_tokens].append((rate, asked.batch_tokens or 0.0))
+    return {key: max(rows) for key, rows in found.items()}
+
+
+def main() -> None:
+    subjects = Subjects(load())
+    ratios: list[tuple[float, float]] = []
+    inside = 0
+    for (name, device, count, sequence), (rate, batch) in sorted(measured(Path(sys.argv[1]), subjects).items()):
+        model, accelerator = subjects.model(name), subjects.accelerator(device)
+        subject = Subject(model, sequence)
+        asked = Question(subject, max(batch, sequence * count), job_of(model, accelerator, sequence))
+        choice = best(asked, cluster_of(accelerator, count), room(accelerator, subjects.catalog))
+        if choice is None:
+            sys.stdout.write(f"{name} on {count} x {device}: no split fits\n")
+            continue
+        guess, _ = pace(asked, choice, subjects.catalog)
+        inside += guess.low <= 1 / rate <= guess.high
+        ratios.append((model.active_parameters, 1 / guess.value / rate))
+        said = f"{name} on {count} x {device}, {sequence:.0f} tokens: {rate:,.0f} measured, "
+        sys.stdout.write(f"{said}{1 / guess.value:,.0f} predicted for {choice.scheme.text}\n")
+    for word, own in (("all", ratios), ("large", [one for one in ratios if one[0] > LARGE])):
+        found = sorted(ratio for _, ratio in own)
+        ends = found[len(found) // 20], statistics.median(found), found[len(found) * 19 // 20]
+        sys.stdout.write(f"{word}: {len(found)}, p5, median, p95 of predicted / measured: {ends}\n")
+    sys.stdout.write(f"in the band: {inside} of {len(ratios)}\n")
+
+
+if __name__ == "__main__":
+    main()
