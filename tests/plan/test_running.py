@@ -494,6 +494,14 @@ def test_a_promise_below_the_line_keeps_no_spare_host() -> None:
     assert "1 x" in one(run((replace(needs, workloads=modest), fleets, where)), "platform").line
 
 
+def test_who_may_rent_nothing_runs_the_gateway_on_what_there_is() -> None:
+    needs, fleets, where = startup_by_the_token()
+    ledger = Ledger()
+    bound = replace(needs, placement=replace(needs.placement, allow=("hosted-api",)))
+    assert lines(run((bound, fleets, where), ledger), "platform") == []
+    assert any("runs on a machine that is there" in sentence for sentence in ledger.assumptions)
+
+
 def test_where_no_host_is_known_data_lie_with_the_provider_at_another_ones_price() -> None:
     needs, fleets, where = startup_by_the_token()
     nowhere = replace(needs, placement=replace(needs.placement, clouds=("runpod",)))

@@ -14,7 +14,13 @@ def host_terms(case: Case) -> list[Term]:
     """One small rented machine, two where availability asks for a spare; none where a gateway is there already."""
     answers = answering(case.needs)
     served = [workload for workload in case.needs.workloads if workload.name in answers]
-    if case.host is None or any(line.kind == "gateway" for line in case.needs.existing):
+    if any(line.kind == "gateway" for line in case.needs.existing):
+        return []
+    if case.host is None:
+        if served and case.where and all(place.placement == "hosted-api" for place in case.where):
+            case.ledger.assume(
+                "the gateway of a hosted model runs on a machine that is there: no machine may be rented"
+            )
         return []
     asked = max(workload.slo.availability or 0.0 for workload in served)
     count = 2 if asked > SPARE_ABOVE else 1

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from archwright.catalog.facts import Catalog
 from archwright.catalog.rows import ModelSpec, Offer
-from archwright.contract.needs import TEXT_KINDS, DataProfile, Needs, Workload
+from archwright.contract.needs import TEXT_KINDS, DataProfile, Needs, Placement, Workload
 from archwright.errors import CatalogError
 from archwright.plan.demand import demand_of
 from archwright.plan.fleet import Chosen, Fleet, Where
@@ -19,6 +19,7 @@ from archwright.plan.residency import ANYWHERE, bounds_of, country_inside, regio
 NO_MODELS: Mapping[str, str] = MappingProxyType({})
 # Places of one's own: hardware stands there, and electricity is paid for.
 OWN = frozenset({"on-premises", "this-machine"})
+RENTED: frozenset[Placement] = frozenset({"cloud", "hybrid", "serverless"})
 REFRESH = "-refresh"
 # A gateway process takes some thousand requests a second on two cores; the rest is retrieval and room to restart.
 HOST_CORES = range(4, 9)
@@ -28,7 +29,7 @@ HOST_RAM_BYTES = 16 * 2**30
 class Case(NamedTuple):
     """An option as far as it is chosen: its machines and its places, the first of which is its main one. `models`
     are the open models of the workloads that run one. `host` is the machine the platform itself runs on where the
-    option has no machines that answer.
+    option has no machines that answer and the needs allow to rent one.
     """
 
     needs: Needs
@@ -126,6 +127,7 @@ def case_of(
     answers = answering(needs)
     own = any(place.placement in OWN for place in places)
     machines = own or any(answers.intersection(fleet.workloads) for fleet in fleets)
+    rents = not RENTED.isdisjoint(needs.placement.allow)
     return Case(
         needs=needs,
         catalog=catalog,
@@ -134,7 +136,7 @@ def case_of(
         fleets=fleets,
         where=places,
         models=models_of(needs, catalog, models),
-        host=host_of(needs, catalog) if places and answers and not machines else None,
+        host=host_of(needs, catalog) if places and answers and rents and not machines else None,
     )
 
 
