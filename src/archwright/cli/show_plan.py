@@ -43,8 +43,7 @@ def _plan(result: Plan) -> int:
     for sentence in rest:
         _indented(out, sentence)
     out.print()
-    out.print(_options(result))
-    _legend(out, result)
+    _options(out, result)
     _facts(out, result)
     _parts(out, result)
     if result.predictions:
@@ -139,18 +138,28 @@ def _return(returns: Return) -> str:
 # --- the options
 
 
-def _options(result: Plan) -> Table:
-    drawn = Table(
-        title="Options", title_justify="left", title_style="bold", header_style="bold", box=None, padding=(0, 1)
-    )
-    drawn.add_column("")
-    drawn.add_column("option", overflow="fold")
-    drawn.add_column(f"{result.currency} in {result.horizon_months} months", justify="right", no_wrap=True)
-    drawn.add_column("90 % band", justify="right", no_wrap=True)
-    drawn.add_column("to buy", justify="right", no_wrap=True)
-    drawn.add_column("a month", justify="right", no_wrap=True)
-    drawn.add_column("verdict", overflow="fold")
-    for option in sorted(result.options, key=lambda option: _rank(result, option)):
+def _options(out: Console, result: Plan) -> None:
+    """What could be chosen, then what could not and why."""
+    ranked = sorted(result.options, key=lambda option: _rank(result, option))
+    feasible = [option for option in ranked if option.feasible]
+    if feasible:
+        _table(out, result, feasible)
+    _refused(out, result, [option for option in ranked if not option.feasible])
+
+
+def _rank(result: Plan, option: Option) -> tuple[bool, bool, float, str]:
+    """The chosen one, then the cheapest first; what has no price comes last."""
+    total = option.total_cost
+    return option.name != result.chosen, total is None, total.value if total is not None else 0.0, option.name
+
+
+def _table(out: Console, result: Plan, options: list[Option]) -> None:
+    drawn = _drawn("Options")
+    for name in ("", "option"):
+        drawn.add_column(name, overflow="fold")
+    for name in (f"{result.currency} in {result.horizon_months} months", "90 % band", "to buy", "a month", "cheaper"):
+        drawn.add_column(name, justify="right", no_wrap=True)
+    for option in options:
         total, month, capex = option.total_cost, option.cost_per_month, option.capex
         drawn.add_row(
             _mark(result, option),
@@ -159,17 +168,14 @@ def _options(result: Plan) -> Table:
             f"{money(total.low)} to {money(total.high)}" if total else "-",
             (money(capex.value) if capex.value else "-") if capex else "-",
             money(month.value) if month else "-",
-            _verdict(result, option),
-            style="" if option.feasible else "dim",
+            _chance(result, option),
         )
-    return drawn
-
-
-def _rank(result: Plan, option: Option) -> tuple[bool, bool, bool, float, str]:
-    """The chosen one, then feasible ones, the cheapest first; what has no price comes last."""
-    total = option.total_cost
-    price = total.value if total is not None else 0.0
-    return option.name != result.chosen, not option.feasible, total is None, price, option.name
+    out.print(drawn)
+    if len(result.decision.pareto) > 1:
+        axes = ", ".join(axis.replace("_", " ") for axis in result.decision.axes)
+        _indented(out, f"[dim]* no other option is as good in each of: {escape(axes)}[/]")
+    if result.decision.rivals:
+        _indented(out, "[dim]cheaper: in which share of the draws it costs less than the chosen one[/]")
 
 
 def _mark(result: Plan, option: Option) -> str:
@@ -177,17 +183,37 @@ def _mark(result: Plan, option: Option) -> str:
     return f"[green]>[/]{best}" if option.name == result.chosen else f" {best}"
 
 
-def _verdict(result: Plan, option: Option) -> str:
-    if not option.feasible:
-        return "[yellow]no: " + escape("; ".join(map(_missed, option.misses))) + "[/]"
+def _chance(result: Plan, option: Option) -> str:
     if option.name == result.chosen:
         return "[green]chosen[/]"
     rival = next((rival for rival in result.decision.rivals if rival.option == option.name), None)
     if rival is None:
-        return "feasible"
-    if rival.tie:
-        return f"[cyan]a tie[/]: cheaper in {rival.cheaper:.0%}"
-    return f"feasible, cheaper in {rival.cheaper:.0%}"
+        return "-"
+    return f"[cyan]a tie, {rival.cheaper:.0%}[/]" if rival.tie else f"{rival.cheaper:.0%}"
+
+
+def _refused(out: Console, result: Plan, options: list[Option]) -> None:
+    if not options:
+        return
+    drawn = _drawn("Not feasible")
+    drawn.add_column("option", overflow="fold")
+    for name in (f"{result.currency} in {result.horizon_months} months", "a month"):
+        drawn.add_column(name, justify="right", no_wrap=True)
+    drawn.add_column("because", overflow="fold", style="yellow")
+    for option in options:
+        total, month = option.total_cost, option.cost_per_month
+        drawn.add_row(
+            escape(option.name),
+            money(total.value) if total else "-",
+            money(month.value) if month else "-",
+            escape("; ".join(map(_missed, option.misses))),
+        )
+    out.print()
+    out.print(drawn)
+
+
+def _drawn(title: str) -> Table:
+    return Table(title=title, title_justify="left", title_style="bold", header_style="bold", box=None, padding=(0, 1))
 
 
 def _missed(miss: Miss) -> str:
@@ -197,12 +223,6 @@ def _missed(miss: Miss) -> str:
         sign = ">" if miss.value > miss.limit else "<"
         return f"{name} {significant(miss.value)} {sign} {significant(miss.limit)}"
     return f"{name} {miss.value if miss.value is not None else 'none'}"
-
-
-def _legend(out: Console, result: Plan) -> None:
-    if len(result.decision.pareto) > 1:
-        axes = ", ".join(axis.replace("_", " ") for axis in result.decision.axes)
-        _indented(out, f"[dim]* no other option is as good in each of: {escape(axes)}[/]")
 
 
 # --- what it rests on
@@ -248,7 +268,8 @@ def _flip(driver: Driver) -> str:
 def _parts(out: Console, result: Plan) -> None:
     if not result.sections:
         return
-    drawn = Table(title="Parts", title_justify="left", title_style="bold", box=None, padding=(0, 1), show_header=False)
+    drawn = _drawn("Parts")
+    drawn.show_header = False
     drawn.add_column(no_wrap=True)
     drawn.add_column(overflow="fold")
     for section in result.sections:
@@ -258,7 +279,7 @@ def _parts(out: Console, result: Plan) -> None:
 
 
 def _predictions(result: Plan) -> Table:
-    drawn = Table(title="\nPromises", title_justify="left", title_style="bold", header_style="bold", box=None)
+    drawn = _drawn("\nPromises")
     for name in ("prediction", "value", "90 % band", "basis"):
         right = name in ("value", "90 % band")
         drawn.add_column(name, justify="right" if right else "left", no_wrap=name != "basis")
@@ -326,7 +347,7 @@ def _said(name: str | None) -> str:
 def _figures(out: Console, title: str, rows: Any) -> None:
     if not rows:
         return
-    drawn = Table(title=f"\n{title}", title_justify="left", title_style="bold", box=None, header_style="bold")
+    drawn = _drawn(f"\n{title}")
     drawn.add_column("", overflow="fold")
     for name in ("before", "after", "change"):
         drawn.add_column(name, justify="right", no_wrap=True)

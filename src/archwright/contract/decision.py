@@ -28,7 +28,8 @@ class Rival(Record):
 class Driver(Record):
     """A fact that a cost rests on. `share`: its part in the variance of the chosen option's total cost.
 
-    With the fact at `flips_at` (same unit as `estimate`), `flips_to` would be chosen; None when nothing in reach is.
+    With the fact at `flips_at` (same unit as `estimate`), `flips_to` would be chosen, or, when that is None, nothing
+    would be feasible; `flips_at` None: no value in reach changes the choice to an option that costs materially else.
     `inside`: that value lies inside the fact's own band.
     """
 

@@ -99,7 +99,7 @@ def decide(
         axes=named,
         pareto=frontier,
         rivals=_rivals(best, [one for one in priced if one.option.feasible and one is not best], purse),
-        drivers=_drivers(best, _ways(needs, priced, purse), _names(best, priced, purse), purse),
+        drivers=_drivers(best, _ways(needs, best, priced, purse), _names(best, priced, purse), purse),
         confidence=_confidence(best.terms, ledger, purse),
         returns=_returns(needs, best.option, ledger),
     )
@@ -149,15 +149,14 @@ def chance_cheaper(one: Worlds, other: Worlds) -> float:
 
 def _rivals(best: Priced, others: list[Priced], purse: Purse) -> tuple[Rival, ...]:
     """The feasible others against the chosen one, the cheapest first."""
-    ours, cost = purse.worlds(best.terms), _cost(best.option)
+    ours = purse.worlds(best.terms)
 
     def compared(other: Priced) -> Rival:
         cheaper = chance_cheaper(purse.worlds(other.terms), ours)
-        near = abs(_cost(other.option) - cost) < NEAR * abs(cost)
         return Rival(
             option=other.option.name,
             cheaper=cheaper,
-            tie=near or EVEN[0] <= cheaper <= EVEN[1],
+            tie=_near(other.option, best.option) or EVEN[0] <= cheaper <= EVEN[1],
             break_even_month=break_even(best.option.cumulative_cost, other.option.cumulative_cost),
         )
 
@@ -166,6 +165,10 @@ def _rivals(best: Priced, others: list[Priced], purse: Purse) -> tuple[Rival, ..
 
 def _cost(option: Option) -> float:
     return option.total_cost.value if option.total_cost is not None else 0.0
+
+
+def _near(one: Option, other: Option) -> bool:
+    return abs(_cost(one) - _cost(other)) < NEAR * abs(_cost(other))
 
 
 def near_notes(best: Option, options: tuple[Option, ...], decision: Decision) -> tuple[str, ...]:
@@ -197,8 +200,10 @@ def break_even(ours: tuple[float, ...], theirs: tuple[float, ...]) -> int | None
 # --- drivers
 
 
-def _ways(needs: Needs, priced: Iterable[Priced], purse: Purse) -> list[Way]:
-    """The options that could be chosen if only the money were right."""
+def _ways(needs: Needs, best: Priced, priced: Iterable[Priced], purse: Purse) -> list[Way]:
+    """The options that could be chosen if only the money were right. One that costs nearly the same as the chosen one
+    is told as a tie: which of the two is taken hangs on every fact, and changes nothing.
+    """
     return [
         Way(
             name=one.option.name,
@@ -209,7 +214,8 @@ def _ways(needs: Needs, priced: Iterable[Priced], purse: Purse) -> list[Way]:
             capex=_sum(filter(is_capex, one.terms), purse, 1),
         )
         for one in priced
-        if all(miss.constraint in BUDGET for miss in one.option.misses)
+        if one is best
+        or (all(miss.constraint in BUDGET for miss in one.option.misses) and not _near(one.option, best.option))
     ]
 
 
