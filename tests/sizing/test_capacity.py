@@ -76,7 +76,9 @@ def test_every_number_has_a_band_a_unit_and_a_basis_that_is_there() -> None:
 def test_eight_bits_where_engine_and_device_multiply_them_and_narrower_only_where_nothing_else_fits() -> None:
     assert carried(machine("L4")).quantisation == "fp8"
     assert carried(machine("A100-80GB-SXM")).quantisation == "bf16"
-    assert carried(machine("T4")).quantisation == "fp8"
+    assert carried(machine("T4")).quantisation == "int4"
+    assert carried(machine("T4"), "Phi-4-mini-instruct").quantisation == "fp16"
+    assert carried(machine("A10G"), "Gemma-3-12B-it").quantisation == "fp8"
     tight = carried(machine("H100-SXM-80GB"), LARGE)
     assert tight.quantisation == "int4"
     assert tight.assumptions[1] == ("on H100-SXM-80GB weights are in int4: in fp8 they do not fit the machine")
@@ -90,6 +92,7 @@ def test_eight_bits_where_engine_and_device_multiply_them_and_narrower_only_wher
 def test_a_model_published_in_four_bits_stays_so() -> None:
     one, old = carried(machine("H100-SXM-80GB"), "gpt-oss-120b"), carried(machine("A100-80GB-SXM"), "gpt-oss-20b")
     assert (one.quantisation, one.devices, old.quantisation) == ("fp4", 1, "fp4")
+    assert steady_text(machine("V100-32GB-SXM2"), CATALOG.models["gpt-oss-20b"], CHAT, CATALOG) is None
     assert one.assumptions == ("weights in fp4 keep the quality that was reported for the model", ASSUMED)
 
 
@@ -175,6 +178,11 @@ def test_the_band_is_that_of_the_stratum_and_of_the_row() -> None:
     assert doubtful is not None
     assert doubtful.requests_per_s.factor > factors[0]
     assert doubtful.requests_per_s.value == seen.requests_per_s.value
+
+
+def test_what_no_row_of_the_fit_is_like_is_less_sure() -> None:
+    kin, old, other = (carried(machine(name), "Qwen3-4B").requests_per_s.factor for name in ("L40S", "T4", "MI300X"))
+    assert kin < old == pytest.approx(other)
 
 
 def test_an_engine_the_fit_never_saw_is_less_sure() -> None:
@@ -305,7 +313,8 @@ def test_engines_and_their_places_never_exceed_a_devices_memory(
     spec, row = CATALOG.models[model], CATALOG.accelerators[device]
     for engine in engines(machine(device, count), spec, asked.requests, CATALOG):
         width = engine.devices
-        worker = Worker(shape_of(spec), Format(engine.quantisation), Layout(tp=width, moe_tp=1, ep=width))
+        number = "bf16" if engine.quantisation == "fp16" else engine.quantisation
+        worker = Worker(shape_of(spec), Format(number), Layout(tp=width, moe_tp=1, ep=width))
         held = worker.weights() + engine.slots * worker.cached(asked.requests.held_tokens)
         assert held <= row.memory_bytes * USABLE - WORKSPACE_BYTES
         assert worker.weights() + worker.cached(engine.context_tokens) <= row.memory_bytes * USABLE - WORKSPACE_BYTES
