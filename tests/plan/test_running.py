@@ -331,6 +331,15 @@ def test_only_the_machines_a_run_takes_at_once_are_joined() -> None:
     assert lines(run((needs, (alone,), where[:1])), "network", "cluster") == []
 
 
+def test_a_job_on_machines_with_a_slow_network_is_noted() -> None:
+    needs, fleets, where = manufacturer_in_both()
+    slow = fleets[0].machine._replace(network_bytes_per_s=12.5e9)
+    owned = fleets[0]._replace(purchase="owned", machine=slow)
+    notes = run((needs, (owned,), where[:1])).notes
+    assert any("has 100 Gbit/s" in note and "x 400" in note for note in notes)
+    assert run((needs, (owned._replace(machine=fleets[0].machine),), where[:1])).notes == ()
+
+
 def test_a_tune_by_adapters_takes_none() -> None:
     needs, fleets, where = manufacturer_in_both()
     lora = tuple(replace(one, method="lora") if one.kind == "finetune" else one for one in needs.workloads)

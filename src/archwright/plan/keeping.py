@@ -259,7 +259,7 @@ def _zone_terms(case: Case) -> Iterable[Term]:
                 message = network.message_of(workload, case.catalog)
                 crossing = share * CROSSING * 2 * (message.request + message.answer)
                 usd = [count * crossing * price.usd for count in requests_by_month(case, workload)]
-                line = f"{workload.name}: traffic between zones, {fleet.machine.id} {fleet.purchase}"
+                line = f"{workload.name}: traffic between zones of {fleet.where.region}, {fleet.purchase} machines"
                 yield following(line, "egress", usd, price.drivers)
 
 

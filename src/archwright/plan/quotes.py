@@ -78,6 +78,10 @@ class Quotes:
         basis = self._ledger.basis(f"part.{name}", kind, row.item, facts=(_said(row),), stratum=row.kind)
         return self._driven(self._catalog.part(name, basis))
 
+    def sources(self, *names: str) -> str:
+        """Where figures are from, each source once."""
+        return "; ".join(dict.fromkeys(self._catalog.parts[name].source for name in names))
+
     def node(self, node: Node) -> Price:
         """A machine that is bought, as far apart as quotes are."""
         basis = self._ledger.basis(

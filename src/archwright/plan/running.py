@@ -24,13 +24,14 @@ from archwright.plan.upkeep import (
     Plug,
     energy_by_place,
     energy_terms,
+    fabrics,
     machine_terms,
     network_terms,
     own_places,
     plugs,
     space_terms,
 )
-from archwright.sizing import power
+from archwright.sizing import network, power
 
 
 class Running(NamedTuple):
@@ -157,4 +158,12 @@ def _assume(case: Case) -> None:
 
 def _notes(case: Case) -> list[str]:
     more = hires(case)
-    return [f"needs {more:.1f} platform engineers more than there are"] if more > 0 else []
+    notes = [f"needs {more:.1f} platform engineers more than there are"] if more > 0 else []
+    for fleet, fabric in fabrics(case):
+        has = fleet.machine.network_bytes_per_s
+        if has is not None and fleet.purchase != "bought" and has < fabric.ports * network.FAST:
+            notes.append(
+                f"{fabric.job.workload}: {fleet.machine.id} has {has / network.GIGABIT:.0f} Gbit/s, and its job on "
+                f"{fabric.job.machines} machines asks for {fabric.ports} x 400"
+            )
+    return notes

@@ -19,6 +19,7 @@ from archwright.sizing import network, storage
 from archwright.sizing.network import GIGABIT, PLAIN, WAITING, Fabric
 
 WINDOW_S = 3600.0
+WAITING_FACTS = ("training.batch", "training.mfu", "collective.overlap")
 # Port speeds one buys, in Gbit/s.
 PORTS = (1, 10, 25, 100, 400)
 # A port is filled to half: bursts, and one of a pair that fails.
@@ -65,6 +66,7 @@ def _front_end(case: Case) -> Iterator[SectionLine]:
         alternative=f"{PORTS[-1]} Gbit/s everywhere",
         why_not="text and records are small: the front end is not what limits this plan",
         estimate=both,
+        source=case.quotes.sources(*_message_facts(case)),
     )
 
 
@@ -108,6 +110,7 @@ def _fabric(case: Case, fleet: Fleet, fabric: Fabric) -> SectionLine:
             why_not="it would shorten a run by less than it costs",
             estimate=share,
             proof=proof,
+            source=case.quotes.sources(*WAITING_FACTS),
         )
     gear = gear_at(case, fleet.where)
     bought = f"; switches of 64 ports: {gear.fabric}, optical links: {gear.links}" if gear.fabric else ""
@@ -120,12 +123,13 @@ def _fabric(case: Case, fleet: Fleet, fabric: Fabric) -> SectionLine:
         why_not=f"{fabric.waits_plain:.0%} of the machines' time, and of their price, would go into waiting",
         estimate=share,
         proof=proof,
+        source=case.quotes.sources(*WAITING_FACTS),
     )
 
 
 def _waiting(case: Case, fabric: Fabric) -> Estimate:
     """Share of a step spent waiting at 100G, from the ends of what it rests on."""
-    names = ("training.batch", "training.mfu", "collective.overlap")
+    names = WAITING_FACTS
     batch, mfu, overlap = (case.catalog.part(name) for name in names)
     flops = (4 * fabric.job.parameters + 2 * fabric.job.trained) / fabric.job.rate
     least = network.waiting(fabric.job.exchanged, flops * batch.high / mfu.low, PLAIN, overlap.high)

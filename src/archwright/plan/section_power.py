@@ -57,6 +57,7 @@ def _power(case: Case, plug: Plug) -> SectionLine:
         alternative=f"a hall that takes x {modern:g}",
         why_not="already the case" if part <= modern else f"worth {digits((1 - modern / part) * 100)} % of the bill",
         estimate=plug.power_kw,
+        source=case.quotes.sources("pue.average", "pue.modern", "storage.draw", "switch.front-draw"),
     )
 
 
@@ -72,6 +73,7 @@ def _cooling(case: Case, plug: Plug) -> Iterator[SectionLine]:
                 why=f"each machine draws up to {draw:g} kW, and air cools about {limit:g} kW a rack; not measured here",
                 alternative="liquid cooling",
                 why_not="it pays where racks must be filled: ask the building first",
+                source=case.quotes.sources("cooling.air"),
             )
         else:
             yield SectionLine(
@@ -80,6 +82,7 @@ def _cooling(case: Case, plug: Plug) -> Iterator[SectionLine]:
                 why=f"one draws more than the {limit:g} kW a rack that air cools; not measured here",
                 alternative="air cooling",
                 why_not="it cannot carry the heat away",
+                source=case.quotes.sources("cooling.air"),
             )
 
 

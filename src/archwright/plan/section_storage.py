@@ -94,6 +94,7 @@ def _line(case: Case, one: Lying) -> SectionLine:
         alternative=alternative,
         why_not=why_not,
         estimate=_bytes(case, one),
+        source=case.quotes.sources(*kept.facts),
     )
 
 
@@ -190,6 +191,7 @@ def _guesses(case: Case) -> Iterator[SectionLine]:
             alternative="count the documents",
             why_not="state an embedding workload with documents and tokens_per_document, and the guess is gone",
             estimate=_vectors(case, last.vectors, workload.name),
+            source=case.quotes.sources("text.share", "text.bytes", "chunk.tokens"),
         )
 
 
