@@ -1,0 +1,59 @@
+"""Did capacities move? A few machines under one load, frozen: a change here is meant, or it is a mistake.
+
+After a new fit `python tests/gate/test_capacities.py` prints the new figures.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from archwright.catalog.facts import Catalog
+from archwright.catalog.table import DATA
+from archwright.contract.needs import SLO, Length
+from archwright.sizing.capacity import TextLoad, steady_text
+from archwright.sizing.machine import Machine
+
+CATALOG = Catalog(DATA)
+LOAD = TextLoad("gate", Length(mean=1800, p95=4200), Length(mean=220, p95=600), SLO(ttft_p95_s=1.0, tpot_p95_s=0.05))
+MACHINES = (
+    ("Llama-3.1-8B-Instruct", "L4", 1),
+    ("Llama-3.1-8B-Instruct", "H100-SXM-80GB", 1),
+    ("Qwen3-32B", "A100-80GB-SXM", 4),
+    ("Llama-3.3-70B-Instruct", "H200-SXM-141GB", 8),
+    ("gpt-oss-120b", "MI300X", 8),
+    ("DeepSeek-V3", "B200-SXM", 8),
+    ("SmolLM2-135M-Instruct", None, 0),
+)
+
+
+def carried(row: tuple[str, str | None, int]) -> tuple[float, int]:
+    model, accelerator, count = row
+    device = CATALOG.accelerators[accelerator] if accelerator else None
+    found = steady_text(Machine("m", device, count, 32, 2e11), CATALOG.models[model], LOAD, CATALOG)
+    assert found is not None
+    return found.requests_per_s.value, found.devices
+
+
+# Requests/s of the machine, accelerators of one engine.
+REQUESTS_PER_S = (
+    (0.41391, 1),
+    (19.127, 1),
+    (3.3449, 4),
+    (16.666, 2),
+    (153.45, 1),
+    (15.336, 8),
+    (0.4748, 0),
+)
+
+
+@pytest.mark.parametrize(("row", "expected"), list(zip(MACHINES, REQUESTS_PER_S, strict=True)))
+def test_a_machine_carries_what_it_did(row: tuple[str, str | None, int], expected: tuple[float, int]) -> None:
+    rate, devices = carried(row)
+    assert rate == pytest.approx(expected[0], rel=0.002)
+    assert devices == expected[1]
+
+
+if __name__ == "__main__":
+    for machine in MACHINES:
+        rate, devices = carried(machine)
+        print(f"    ({rate:.5g}, {devices}),")
