@@ -9,6 +9,7 @@ time: two points of the same search, least and most, give the `scaling` between 
 
 from __future__ import annotations
 
+import math
 from typing import Literal, NamedTuple
 
 from archwright.catalog.facts import Catalog
@@ -23,7 +24,7 @@ from archwright.sizing.machine import Batch, Machine
 from archwright.sizing.serving import Guess
 from archwright.sizing.throughput import ASSUMED_SEQUENCE, Job
 from archwright.sizing.training_memory import Subject, checkpoint_bytes
-from archwright.sizing.training_scheme import Choice, Cluster, Question, best, pace, room, smallest
+from archwright.sizing.training_scheme import Choice, Cluster, Question, best, fits_somehow, pace, room
 from archwright.sizing.work import BUS_BYTES_PER_S
 from archwright.sizing.work_rates import busy_w, facts, has_devices, inverse, rate
 
@@ -147,7 +148,7 @@ def _batch(machine: Machine, model: ModelSpec, run: Run, workload: str, catalog:
     cluster = Cluster(machine.accelerator, machine.accelerator_count, 1, machine.network_bytes_per_s)
     space = room(machine.accelerator, catalog)
     tried = (cluster._replace(machines=n) for n in STARTS)
-    least = next((one for one in tried if smallest(asked, one, space) <= 1), None)
+    least = next((one for one in tried if fits_somehow(asked, one, space)), None)
     first = None if least is None else scale(asked, least, run, catalog)
     if least is None or first is None:
         return None
@@ -169,14 +170,15 @@ def _batch(machine: Machine, model: ModelSpec, run: Run, workload: str, catalog:
 
 
 def _most(asked: Question, least: tuple[Cluster, Choice], space: float) -> tuple[Cluster, Choice]:
-    """The most machines worth having at once, by doubling."""
+    """The most machines worth having at once, by steps of four, then of two."""
     cluster, choice = least
-    while cluster.machines * 2 <= MOST_MACHINES:
-        wider = cluster._replace(machines=cluster.machines * 2)
-        tried = best(asked, wider, space)
-        if tried is None or 2 * choice.seconds / tried.seconds < WORTH_DOUBLING:
-            break
-        cluster, choice = wider, tried
+    for step in (4, 2):
+        while cluster.machines * step <= MOST_MACHINES:
+            wider = cluster._replace(machines=cluster.machines * step)
+            tried = best(asked, wider, space)
+            if tried is None or step * choice.seconds / tried.seconds < WORTH_DOUBLING ** math.log2(step):
+                break
+            cluster, choice = wider, tried
     return cluster, choice
 
 

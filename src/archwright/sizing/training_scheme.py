@@ -29,7 +29,7 @@ from archwright.sizing.throughput import (
     exchange_s,
     token_s,
 )
-from archwright.sizing.training_memory import GRADIENT, Held, Scheme, Subject, activations, held
+from archwright.sizing.training_memory import GRADIENT, MOMENTS, WEIGHT, Held, Scheme, Subject, activations, held
 from archwright.sizing.work import BUS_BYTES_PER_S
 from archwright.sizing.work_rates import rate
 
@@ -129,37 +129,44 @@ def _fastest(question: Question, cluster: Cluster, space: float, splits: list[Sc
     k = fits.load("training").coefficients["token"]
     found: Choice | None = None
     for scheme in splits:
-        kept = _least_recompute(question.subject, scheme, space)
-        if kept is None:
-            continue
-        chosen, bytes_held = kept
-        job = placed(question, chosen, cluster)
-        seconds = scheme_s(question, chosen, job, k)
-        if found is None or seconds < found.seconds:
-            found = Choice(chosen, bytes_held, job, seconds)
+        for micro in _powers(min(LARGEST_MICRO, scheme.rounds)):
+            tried = scheme._replace(micro=micro, rounds=scheme.rounds // micro)
+            if tried.rounds < tried.pipeline:
+                break
+            kept = _least_recompute(question.subject, tried, space)
+            if kept is None:
+                # A larger micro-batch holds more.
+                break
+            chosen, bytes_held = kept
+            job = placed(question, chosen, cluster)
+            seconds = scheme_s(question, chosen, job, k)
+            if found is None or seconds < found.seconds:
+                found = Choice(chosen, bytes_held, job, seconds)
     return found
 
 
-def smallest(question: Question, cluster: Cluster, space: float) -> float:
-    """The fewest bytes a device that any split of the cluster holds."""
-    every = (held(question.subject, scheme._replace(recompute="full")).total for scheme in _splits(question, cluster))
-    return min(every, default=math.inf) / space
+def fits_somehow(question: Question, cluster: Cluster, space: float) -> bool:
+    """Whether any split holds at most `space` bytes a device."""
+    subject = question.subject
+    states = (WEIGHT * subject.model.parameters + (GRADIENT + MOMENTS) * subject.trained) / cluster.devices
+    return states <= space and any(
+        held(subject, scheme._replace(recompute="full")).total <= space for scheme in _splits(question, cluster)
+    )
 
 
 def _splits(question: Question, cluster: Cluster) -> Iterator[Scheme]:
-    """Whole splits of all devices. Tensor ranks stay inside a machine."""
+    """Whole splits of all devices, one sequence at a time. Tensor ranks stay inside a machine."""
     sequences = max(1, int(question.batch / question.subject.sequence))
     for tensor in _powers(min(cluster.per_machine, WIDEST_TENSOR)):
         for pipeline in _powers(min(DEEPEST, question.subject.model.layers)):
             data, rest = divmod(cluster.devices, tensor * pipeline)
             if rest or not data or cluster.per_machine % tensor or data > sequences:
                 continue
-            for micro in _powers(min(LARGEST_MICRO, sequences // data)):
-                rounds = max(1, sequences // (data * micro))
-                if pipeline > 1 and rounds < pipeline:
-                    continue
-                for stage in (1, 3) if pipeline == 1 and data > 1 else (1,):
-                    yield Scheme(tensor, pipeline, data, stage, micro, rounds)
+            rounds = sequences // data
+            if rounds < pipeline:
+                continue
+            for stage in (3, 1) if pipeline == 1 and data > 1 else (1,):
+                yield Scheme(tensor, pipeline, data, stage, 1, rounds)
 
 
 def _powers(most: int) -> Iterator[int]:
