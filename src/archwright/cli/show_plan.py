@@ -229,12 +229,11 @@ def _missed(miss: Miss) -> str:
 
 
 def _facts(out: Console, result: Plan) -> None:
-    """The facts to check before signing: those that flip the choice, else those that move the cost most."""
+    """The facts to check before signing: those that flip the choice, then those that move the cost most."""
     drivers = result.decision.drivers
     if not drivers:
         return
-    flipping = [driver for driver in drivers if driver.flips_at is not None]
-    shown = (flipping or list(drivers))[:MOST_FACTS]
+    shown = sorted(drivers, key=lambda driver: driver.flips_at is None)[:MOST_FACTS]
     inside = any(driver.inside for driver in shown)
     out.print(f"\n[bold]{'Facts to check before signing' if inside else 'Facts that matter most'}[/]")
     for number, driver in enumerate(shown, 1):
