@@ -159,7 +159,15 @@ class Catalog(Provenance):
         known = self.countries.get(country)
         if known is not None and place in known.places:
             return True
-        return any(row.region == place and row.country == country for row in self.regions.values())
+        return country in self._countries_of_region.get(place, ())
+
+    @cached_property
+    def _countries_of_region(self) -> dict[str, frozenset[str]]:
+        """By the region's name alone: two providers may use one name in different countries."""
+        found: dict[str, set[str]] = {}
+        for row in self.regions.values():
+            found.setdefault(row.region, set()).add(row.country)
+        return {region: frozenset(countries) for region, countries in found.items()}
 
     def electricity_usd_per_kwh(self, country: str) -> Estimate:
         """The commercial price, else the industrial one; a member without a row takes its union's average and any
