@@ -62,7 +62,7 @@ def test_more_load_runs_more_at_once_up_to_the_places(catalog: Catalog) -> None:
 
 
 def test_a_short_peak_is_enough_where_requests_are_many() -> None:
-    assert [peak_seconds(rate) for rate in (1e9, 40.0, 20.0, 0.01)] == [15.0, 15.0, 30.0, 45.0]
+    assert [peak_seconds(rate) for rate in (1e9, 40.0, 20.0, 0.01, 5e-324)] == [15.0, 15.0, 30.0, 45.0, 45.0]
 
 
 def test_what_a_place_holds(catalog: Catalog) -> None:

@@ -131,6 +131,13 @@ def test_windows_hold_enough_requests() -> None:
     assert windows(0.1, 45.0) == windows(1e-9, 45.0) == MOST_WINDOWS
 
 
+def test_a_window_of_very_many_requests_is_cut(one: PoolSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("archwright.simulate.pool.MOST_REQUESTS", 100)
+    monkeypatch.setattr("archwright.simulate.pool.REQUESTS", 1)
+    cut = one._replace(load=replace(one.load, peak_s=12.5))
+    assert peak(one, 1.0) == peak(cut, 1.0)
+
+
 def test_the_closed_loop_is_cut_where_more_would_say_nothing(one: PoolSpec) -> None:
     assert closed_seconds(one) == one.load.closed_s
     long = one._replace(load=replace(one.load, closed_s=1e6))

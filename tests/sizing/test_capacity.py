@@ -233,9 +233,9 @@ loads = st.builds(
     lambda reads, tail, writes, slo: TextLoad(
         "w", Length(mean=reads, p95=reads * tail), Length(mean=writes, p95=writes * 2), slo
     ),
-    st.floats(1, 1e6),
+    st.floats(1e-3, 1e9),
     st.floats(1, 4),
-    st.floats(1, 1e4),
+    st.floats(1e-3, 1e9),
     slos,
 )
 machines = st.one_of(
@@ -322,6 +322,8 @@ def test_engines_and_their_places_never_exceed_a_devices_memory(
 
 
 def test_a_place_holds_twice_the_long_requests_in_whole_steps() -> None:
+    nothing = Requests(Length(mean=0.01, p95=0.1), Length(mean=0.01, p95=0.1))
+    assert nothing.context_tokens(CATALOG.models[SMALL]) == 256
     requests = Requests(Length(mean=100, p95=300), Length(mean=50, p95=80))
     assert requests.context_tokens(CATALOG.models[SMALL]) == 768
     assert requests.held_tokens == 137.5

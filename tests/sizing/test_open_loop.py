@@ -136,7 +136,7 @@ def test_prompts_that_come_faster_than_they_are_read_wait_for_ever() -> None:
     assert at.ttft_p95_s == at.inside == math.inf
 
 
-lengths = st.tuples(st.floats(1, 1e6), st.floats(1, 6), st.floats(1, 1e5)).map(
+lengths = st.tuples(st.floats(1e-3, 1e9), st.floats(1, 6), st.floats(1e-3, 1e9)).map(
     lambda drawn: (
         Length(mean=drawn[0], p95=drawn[0] * drawn[1]),
         Length(mean=drawn[2], p95=drawn[2] * 2),

@@ -20,6 +20,7 @@ from archwright.sizing.open_loop import Z95, OpenLoop, flow_of
 
 # A short peak is enough where an engine sees so many requests that more teach nothing.
 PEAK_S, LEAST_PEAK_S, PEAK_REQUESTS = 45, 15, 600
+LEAST_RATE = 1e-6
 
 
 class Here(NamedTuple):
@@ -63,7 +64,7 @@ def served_of(
 
 
 def peak_seconds(rate: float) -> float:
-    return float(min(PEAK_S, max(LEAST_PEAK_S, round(PEAK_REQUESTS / rate))))
+    return float(min(PEAK_S, max(LEAST_PEAK_S, round(PEAK_REQUESTS / max(rate, LEAST_RATE)))))
 
 
 def load_of(demand: Demand, model: str, concurrency: int, seed: int) -> LoadSpec:

@@ -26,7 +26,8 @@ from archwright.sizing.engine import Engine
 from archwright.sizing.open_loop import GATEWAY_S, OpenLoop, flow_of
 from archwright.sizing.roofline import Step
 
-REQUESTS, MOST_WINDOWS = 600, 32
+# A window with more requests is cut: what comes later is like what came.
+REQUESTS, MOST_REQUESTS, MOST_WINDOWS = 600, 1200, 32
 # Of the closed loop: more tokens would say nothing new.
 MOST_CLOSED = 600
 QUANTILES = (0.5, 0.95, 0.99)
@@ -107,9 +108,9 @@ def peak(spec: PoolSpec, factor: float) -> Peak:
     """One engine's peak when its steps take `factor` times as long as predicted."""
     share = spec.load.requests_per_second / spec.engines
     beyond, engine = beyond_steps(spec, share), engine_of(spec, factor)
-    found = list[Outcome]()
+    found, seconds = list[Outcome](), min(spec.load.peak_s, MOST_REQUESTS / share)
     for window in range(windows(share, spec.load.peak_s)):
-        load = replace(spec.load, requests_per_second=share, seed=spec.load.seed + window)
+        load = replace(spec.load, requests_per_second=share, seed=spec.load.seed + window, peak_s=seconds)
         found += engine.run([request_of(arrival, arrival.at_s) for arrival in peak_arrivals(load)])
     ttft = [one.ttft_s + GATEWAY_S + beyond(one.request.new_tokens) * factor for one in found if one.ttft_s is not None]
     return Peak(_percentiles(ttft), _percentiles([one.tpot_s for one in found if one.tpot_s is not None]))

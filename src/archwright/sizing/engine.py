@@ -29,7 +29,7 @@ class Requests(NamedTuple):
 
     def context_tokens(self, model: ModelSpec) -> int:
         """Tokens a place may hold: room for long requests, whole steps, never more than the model can."""
-        wanted = -(-round(self.reads.p95 + self.writes.p95) * CONTEXT_ROOM // CONTEXT_STEP) * CONTEXT_STEP
+        wanted = -(-max(round(self.reads.p95 + self.writes.p95), 1) * CONTEXT_ROOM // CONTEXT_STEP) * CONTEXT_STEP
         return min(int(wanted), model.context_tokens)
 
 
