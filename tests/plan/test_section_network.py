@@ -215,7 +215,7 @@ def test_a_machine_without_a_row_stands_in_no_rack() -> None:
 
 def test_energy_and_carbon_name_their_grids() -> None:
     line = line_of(manufacturer_in_both(), "Energy and carbon")
-    assert "FR 56 g/kWh" in line.why and "kWh/month" in line.choice and "kg/month" in line.choice
+    assert "FR 56 g/kWh (44.8 .. 70)" in line.why and "kWh/month" in line.choice and "kg/month" in line.choice
 
 
 def test_tokens_have_no_line_on_energy() -> None:

@@ -102,7 +102,7 @@ def _energy(case: Case, kept: tuple[Lying, ...]) -> Iterator[SectionLine]:
     if energy is None or carbon is None:
         return
     places = dict.fromkeys([*(fleet.where for fleet in case.fleets), *own_places(case)])
-    grids = ", ".join(f"{_name(place)} {digits(grid_at(case, place).value)} g/kWh" for place in places)
+    grids = ", ".join(f"{_name(place)} {shown(grid_at(case, place))}" for place in places)
     yield SectionLine(
         topic="Energy and carbon",
         choice=f"{shown(energy)} and {shown(carbon)} of carbon",
