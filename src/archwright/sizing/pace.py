@@ -228,7 +228,10 @@ class Host:
         )
 
     def read_s(self, tokens: float, seen: float) -> float:
-        return self._roofline.compute_s(Step(prompt_tokens=math.ceil(tokens), prompt_pairs=seen, prompts_done=1))
+        """A prompt so short that its tokens count as few costs no more than one that just does not."""
+        counts = {math.ceil(tokens), max(math.ceil(tokens), self._from)}
+        steps = (Step(prompt_tokens=count, prompt_pairs=seen, prompts_done=1) for count in counts)
+        return min(self._roofline.compute_s(step) for step in steps)
 
     def alone(self, prompt: float) -> Alone:
         return Alone(0.0, 0.0, self.read_s(prompt, pairs(0, math.ceil(prompt))))
