@@ -6,7 +6,9 @@ from collections.abc import Callable
 
 from archwright.catalog.facts import Catalog
 from archwright.contract.needs import Needs, NeedsSource
-from archwright.plan.controls import controls_of
+from archwright.contract.plan import Plan
+from archwright.contract.record import replace
+from archwright.plan.controls import control_promises, controls_of
 from archwright.plan.ledger import Ledger
 
 Read = Callable[..., tuple[Needs, NeedsSource]]
@@ -58,6 +60,22 @@ def test_ours_hold_without_any_regulation(catalog: Catalog, needs_of: Read) -> N
     assert {control.id for control in found} == {"platform.access-keys", "platform.audit", "platform.tls"}
     assert ledger.not_sized == ()
     assert "needs.residency" in statuses(catalog, needs_of("startup")[0])
+
+
+def test_what_reconcile_can_ask_is_promised_where_a_platform_is_brought_up(
+    catalog: Catalog, needs_of: Read, desk: Plan
+) -> None:
+    ledger = Ledger()
+    controls = controls_of(needs_of("desk")[0], catalog, ledger)
+    promised = control_promises(controls, desk.options[0], ledger)
+    assert [promise.query.labels["control"] for promise in promised] == [
+        "platform.access-keys",
+        "platform.audit",
+        "platform.tls",
+    ]
+    assert {promise.estimate.basis for promise in promised} == {basis.id for basis in ledger.bases(promised)}
+    assert control_promises(controls, replace(desk.options[0], placement="cloud"), ledger) == ()
+    assert control_promises(controls, None, ledger) == ()
 
 
 def test_tls_alone_is_a_matter_of_configuration(catalog: Catalog, needs_of: Read) -> None:

@@ -312,9 +312,10 @@ def test_work_with_an_end_is_told_in_machine_hours(catalog: Catalog, needs_of: R
 def test_machines_started_for_a_run_may_be_none(catalog: Catalog, needs_of: Read) -> None:
     made = chosen_of(catalog, needs_of("startup")[0], CHOICES["startup"])
     assert made.option is not None
-    once = Purchase(pool="tone", machine="8x-node", kind="spot", machines=0.01, peak=1)
-    scale = by_id(made._replace(option=replace(made.option, purchases=(once,))))["scale"]
-    assert [line.choice for line in scale.lines if line.topic == "tone: range"] == ["0 to 1 machine"]
+    for pool in ("tone", "support-chat-refresh"):
+        once = Purchase(pool=pool, machine="8x-node", kind="spot", machines=0.01, peak=1)
+        scale = by_id(made._replace(option=replace(made.option, purchases=(once,))))["scale"]
+        assert [line.choice for line in scale.lines if line.topic == f"{pool}: range"] == ["0 to 1 machine"]
 
 
 def test_each_site_has_its_own_spare_and_each_place_its_own_pool(catalog: Catalog, needs_of: Read) -> None:

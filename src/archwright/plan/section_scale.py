@@ -15,6 +15,7 @@ from archwright.plan.advise import advised
 from archwright.plan.availability import holds, spares_for
 from archwright.plan.demand import HOURS_PER_MONTH, growth_of
 from archwright.plan.fleet import Chosen, Fleet
+from archwright.plan.placing import REFRESH
 from archwright.plan.traits import answers
 from archwright.plan.wording import digits, shown
 
@@ -114,7 +115,7 @@ def _ranges(chosen: Chosen, option: Option) -> Iterator[SectionLine]:
         by_pool[purchase.pool].append(purchase)
     for pool, bought in by_pool.items():
         had = sum(purchase.peak for purchase in bought if purchase.kind not in FOLLOWS)
-        low = had if pool in batch else max(had, 1)
+        low = had if pool in batch or pool.endswith(REFRESH) else max(had, 1)
         high = sum(purchase.peak for purchase in bought)
         if low == high:
             continue
