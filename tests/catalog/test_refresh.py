@@ -15,6 +15,9 @@ from archwright.catalog.facts import Catalog
 from archwright.catalog.load import load
 from archwright.catalog.refresh import RefreshReport
 from archwright.catalog.rows import Offer
+from archwright.catalog.table import DATA
+from archwright.contract.estimate import within_factor
+from archwright.contract.plan import MachineFacts
 from archwright.errors import CatalogError
 from archwright.home import Home
 
@@ -201,6 +204,29 @@ def test_the_chain_of_layers(done: Done, tmp_path: Path) -> None:
     watts = [figure.value for layer in view.chain for figure in layer.figures if figure.name == "tdp_w"]
     assert watts == [70.0, 72.0]
     assert own.source_kind(own.accelerators["L4"]) == "user"
+
+
+def test_the_machine_at_hand_is_the_measured_layer() -> None:
+    band = within_factor(9e9, 1.1, "bytes/s")
+    machine = MachineFacts(
+        cores_usable=2,
+        memory_bytes=8 << 30,
+        memory_bandwidth_bytes_per_s=band,
+        matmul_flops_per_s=band,
+        disk_write_bytes_per_s=band,
+        disk_free_bytes=1,
+        isa="avx512",
+        gpus=(),
+        probed_at=1.7e9,
+    )
+    catalog = Catalog(DATA, machine=machine)
+    row = figures.tables(catalog)["machine"]["this-machine"]
+    (layer,) = figures.view(catalog, "machine", "this-machine", row).chain
+    assert (layer.layer, layer.source_kind, layer.as_of) == ("measured", "measured", "2023-11-14")
+    stated = {figure.name: (figure.value, figure.unit) for figure in layer.figures}
+    assert stated["memory_bandwidth_bytes_per_s.value"] == (9e9, "bytes/s")
+    assert stated["memory_bytes"] == (float(8 << 30), "bytes")
+    assert "machine" not in figures.tables(load())
 
 
 def test_a_user_price_lies_over_a_refreshed_one(tmp_path: Path) -> None:

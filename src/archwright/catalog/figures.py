@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
 
 import msgspec
 
@@ -10,6 +11,7 @@ from archwright.catalog import refreshed, rows
 from archwright.catalog.fact_rows import SourceKind, State
 from archwright.catalog.facts import Catalog
 from archwright.catalog.provenance import name_of
+from archwright.contract.plan import MachineFacts
 from archwright.contract.record import Record
 
 # The end of a field's name and its unit; the first that fits. Numbers without one are counts.
@@ -41,6 +43,7 @@ UNITS = (
     ("hours", "h"),
 )
 COUNT = "1"
+MACHINE, HERE = "machine", "this-machine"
 
 
 class Figure(Record):
@@ -83,7 +86,8 @@ def _figures(fields: dict[str, object], within: str, stated_unit: str) -> Iterat
             unit = stated_unit or unit_of(name, unit_of(within))
             yield Figure(name=f"{within}.{name}" if within else name, value=float(value), unit=unit)
         elif isinstance(value, dict) and not within:
-            yield from _figures(value, name, stated_unit)
+            inner = {key: part for key, part in value.items() if key != "level"}
+            yield from _figures(inner, name, str(value.get("unit", stated_unit)))
 
 
 def unit_of(field: str, otherwise: str = COUNT) -> str:
@@ -97,6 +101,16 @@ def view(catalog: Catalog, table: str, name: str, row: Record) -> FactView:
 
 
 def _layer(catalog: Catalog, layer: rows.Layer, row: Record) -> LayerFact:
+    if isinstance(row, MachineFacts):
+        return LayerFact(
+            layer=layer,
+            source="the probe of this machine",
+            source_kind="measured",
+            as_of=datetime.fromtimestamp(row.probed_at, UTC).date().isoformat(),
+            confidence="high",
+            freshness="fresh",
+            figures=figures(row),
+        )
     fact = row if isinstance(row, rows.Fact) else None
     source = str(getattr(row, "source", ""))
     return LayerFact(
@@ -115,7 +129,9 @@ def _stated(catalog: Catalog, table: str, name: str, row: Record) -> Iterable[tu
     found: list[tuple[rows.Layer, Record]] = []
     if catalog.layer(table, name) == "user":
         found.append(("user", row))
-    if table == "offers":
+    if table == MACHINE:
+        found.append(("measured", row))
+    elif table == "offers":
         found += _offers(catalog, name)
     elif table == "hosted":
         found += [("refreshed", model) for model in catalog.latest.hosted if name_of(model) == name]
@@ -150,7 +166,9 @@ def _replaced(catalog: Catalog, table: str, name: str) -> Iterator[tuple[rows.La
 
 def tables(catalog: Catalog) -> dict[str, dict[str, Record]]:
     """Everything that has a name of its own, by table."""
+    measured: dict[str, dict[str, Record]] = {} if catalog.machine is None else {MACHINE: {HERE: catalog.machine}}
     return {
+        **measured,
         "models": {**catalog.models},
         "accelerators": {**catalog.accelerators},
         "offers": {offer.id: offer for offer in catalog.offers},
