@@ -10,9 +10,11 @@ import pytest
 
 from archwright.catalog.facts import Catalog
 from archwright.contract.needs import Needs, NeedsSource
+from archwright.plan.candidates import tasks_of
 from archwright.plan.demand import text_demands
 from archwright.plan.hosted import HostedPlanner
 from archwright.plan.ledger import Ledger
+from archwright.plan.make import Planner
 from archwright.plan.money import Draft
 
 Read = Callable[..., tuple[Needs, NeedsSource]]
@@ -20,21 +22,34 @@ NOW = datetime(2026, 11, 24, tzinfo=UTC)
 
 
 def drafts(catalog: Catalog, needs: Needs, now: datetime = NOW) -> dict[str, Draft]:
-    planner = HostedPlanner(needs, catalog, Ledger(), now)
-    return {draft.provider: draft for draft in planner.drafts(text_demands(needs))}
+    ledger = Ledger()
+    world = Planner(needs, catalog, ledger, 1).world
+    planner = HostedPlanner(world, ledger, tasks_of(needs, catalog), now)
+    return {built.draft.provider: built.draft for built in planner.options(())}
 
 
 def free(document: dict[str, Any]) -> None:
+    """Chat alone, its data anywhere."""
+    document["workloads"] = document["workloads"][:1]
     document["placement"].pop("regions", None)
     for data in document["data"]:
         data["residency"] = ["any"]
 
 
-def test_every_provider_is_priced_and_residency_unknown(catalog: Catalog, needs_of: Read) -> None:
+def test_every_provider_is_priced_and_judged_by_where_it_computes(catalog: Catalog, needs_of: Read) -> None:
     found = drafts(catalog, needs_of("startup")[0])
     assert set(found) == {model.provider for model in catalog.hosted}
-    for draft in found.values():
+    for provider, draft in found.items():
         assert draft.terms is not None and draft.terms[0].sum > 0
+        places = catalog.hosted_places(provider, "")
+        outside = [(miss.value, miss.limit) for miss in draft.misses if miss.constraint == "residency"]
+        assert outside == ([] if places == ("US",) else [(", ".join(places or ()), "US")])
+        assert draft.regions == (("US",) if places == ("US",) else ())
+
+
+def test_data_bound_to_a_place_rule_out_who_says_nothing(catalog: Catalog, needs_of: Read, monkeypatch: Any) -> None:
+    monkeypatch.setattr(type(catalog), "hosted_places", lambda *_: None)
+    for draft in drafts(catalog, needs_of("startup")[0]).values():
         assert ("residency", "unknown") in {(miss.constraint, miss.value) for miss in draft.misses}
         assert draft.regions == ()
 
@@ -55,7 +70,8 @@ def test_the_price_is_volume_times_list_price(catalog: Catalog, needs_of: Read) 
     requests = 0.4 * 3600 * 730 * (16 + 0.05 * 8) / 24
     growth = sum(1.8 ** (month / 12) for month in range(24)) / 24
     token_usd = 1800 * model.input_usd_per_token + 220 * model.output_usd_per_token
-    assert terms[0].flow[0] == pytest.approx(requests * growth * token_usd)
+    assert terms[0].flow[0] == pytest.approx(requests * token_usd)
+    assert terms[0].sum == pytest.approx(24 * requests * growth * token_usd)
     assert demand.mean_growth == pytest.approx(growth)
     assert terms[0].category == "tokens"
 
@@ -67,6 +83,24 @@ def test_accepting_the_unknown_makes_the_cheapest_feasible(catalog: Catalog, nee
 
     found = drafts(catalog, needs_of("startup", accept)[0])
     assert all(draft.misses == () for draft in found.values())
+
+
+def test_what_is_not_text_runs_on_machines_beside_it(catalog: Catalog, needs_of: Read) -> None:
+    def with_index(document: dict[str, Any]) -> None:
+        document["workloads"] = [document["workloads"][0], document["workloads"][2]]
+        document["placement"].pop("regions", None)
+        for data in document["data"]:
+            data["residency"] = ["any"]
+
+    needs, _ = needs_of("startup", with_index)
+    ledger = Ledger()
+    world = Planner(needs, catalog, ledger, 1).world
+    built = list(HostedPlanner(world, ledger, tasks_of(needs, catalog), NOW).options(("aws",)))
+    deepseek = next(one.draft for one in built if one.draft.provider == "deepseek")
+    assert deepseek.misses == () and {b.pool for b in deepseek.purchases} == {"index"}
+    assert any(note.startswith("index: rented at aws") for note in deepseek.notes)
+    without = drafts(catalog, needs)["deepseek"]
+    assert ("index.placement", "not sold by the token") in {(miss.constraint, miss.value) for miss in without.misses}
 
 
 def test_withdrawn_models_are_not_sold_and_ending_ones_are_announced(catalog: Catalog, needs_of: Read) -> None:

@@ -145,7 +145,7 @@ class Planner:
         state_rules(needs, self._tasks, ledger)
         self._missing = say_what_is_missing(needs, self._tasks, ledger)
         sizer, writer = Sizer(catalog), Writer(catalog, ledger)
-        self._world = World(
+        self.world = World(
             needs=needs,
             catalog=catalog,
             sizer=sizer,
@@ -167,17 +167,17 @@ class Planner:
 
     def _elsewhere(self, now: datetime) -> Iterable[Built]:
         allow, tasks = self._needs.placement.allow, self._tasks
-        clouds = clouds_of(self._world, self._ledger) if {"cloud", "hybrid"} & set(allow) else ()
+        clouds = clouds_of(self.world, self._ledger) if {"cloud", "hybrid"} & set(allow) else ()
         if {"on-premises", "hybrid"} & set(allow):
-            house = HousePlanner(self._world, tasks)
+            house = HousePlanner(self.world, tasks)
             if "on-premises" in allow:
                 yield house.on_premises()
             if "hybrid" in allow:
                 yield from (house.hybrid(provider) for provider in clouds)
         if "cloud" in allow:
-            yield from CloudPlanner(self._world, self._ledger, tasks).options(clouds)
+            yield from CloudPlanner(self.world, self._ledger, tasks).options(clouds)
         if "hosted-api" in allow:
-            yield from HostedPlanner(self._world, self._ledger, tasks, now).options(clouds)
+            yield from HostedPlanner(self.world, self._ledger, tasks, now).options(clouds)
 
     def _local(self, machine: MachineFacts | None) -> Looked:
         """Texts only: nothing predicts other work on the machine at hand."""

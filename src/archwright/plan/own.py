@@ -99,7 +99,9 @@ class House:
         for owned in self._needs.placement.owned:
             host = self._known(owned)
             if host is None:
-                self.notes.append(f"{owned.count} x {owned.machine}: no row of a bought machine is like it; left out")
+                self.notes.append(
+                    f"owned {owned.count} x {owned.machine} are left out: no row of a bought machine is like them"
+                )
                 continue
             yield Stock(host, "owned", self._kind(host, owned.age_months, owned.count))
 
