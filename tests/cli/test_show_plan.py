@@ -199,10 +199,12 @@ def test_a_choice_that_stays_and_plans_that_are_the_same(decided: Plan, capsys: 
 def test_what_if_shows_the_change_and_a_refusal(decided: Plan, capsys: pytest.CaptureFixture[str]) -> None:
     nothing = replace(decided, chosen=None)
     text = shown(what_if(decided, nothing, ("budget.per_month=1",), "AW-PLAN-03  no option"), capsys)
-    assert "What if budget.per_month=1" in text and "nothing is feasible then" in text and "AW-PLAN-03" in text
+    assert "What if budget.per_month=1" in text and "AW-PLAN-03" in text
+    assert "without: best, 21,000 EUR over the horizon, 1,750 EUR a month, 9,000 EUR to buy" in text
+    assert "with:    nothing is feasible" in text
     assert "the choice goes from best to nothing" in text
     text = shown(what_if(nothing, decided, ("a=1",), ""), capsys)
-    assert "nothing is feasible" not in text and "the choice goes from nothing to best" in text
+    assert "without: nothing is feasible" in text and "the choice goes from nothing to best" in text
 
 
 # --- the verbs

@@ -12,7 +12,7 @@ from archwright.contract.evidence import Basis, Control
 from archwright.contract.plan import CostLine, MachineFacts, Miss, Option, Plan, Pool, Purchase
 from archwright.contract.record import replace
 from archwright.plan.diff import Figure, PlanDiff, Worded, diff
-from archwright.plan.what_if import what_if
+from archwright.plan.what_if import Choice, what_if
 
 
 def option(name: str, cost: float, *, misses: tuple[Miss, ...] = (), **more: Any) -> Option:
@@ -102,6 +102,15 @@ def test_another_choice_with_its_money_machines_and_verdicts(before: Plan) -> No
     assert named(found.totals) == ["y", "z"]
 
 
+def test_the_line_that_moved_most_stands_first(before: Plan) -> None:
+    def lines(**amounts: float) -> tuple[Option, ...]:
+        made = (CostLine(name=name, amount=exact(amount, "EUR/month")) for name, amount in amounts.items())
+        return (option("x", 100, cost_lines=tuple(made)),)
+
+    found = diff(replace(before, options=lines(a=1, b=5, c=9)), replace(before, options=lines(a=2, b=9, d=3)))
+    assert named(found.lines) == ["c", "b", "d", "a"]
+
+
 def test_a_limit_alone_changes_no_verdict(before: Plan) -> None:
     def over(limit: float) -> tuple[Option, ...]:
         return (option("x", 100, misses=(Miss(constraint="per_month", value=10.0, limit=limit),)),)
@@ -160,5 +169,11 @@ def test_another_band_is_a_difference_and_another_basis_is_none(before: Plan) ->
 def test_what_if_holds_both_choices_and_says_what_was_refused(before: Plan) -> None:
     after = replace(before, chosen=None)
     answer = what_if(before, after, ("budget.per_month=1",), "AW-PLAN-03  no option")
-    assert (answer.before, answer.after, answer.plan) == ("x", None, after)
+    chosen = before.options[0]
+    assert (answer.before.option, answer.before.total_cost, answer.before.capex) == (
+        "x",
+        chosen.total_cost,
+        chosen.capex,
+    )
+    assert (answer.after, answer.plan) == (Choice(option=None), after)
     assert answer.difference == diff(before, after) and answer.refused.startswith("AW-PLAN-03")

@@ -7,7 +7,7 @@ import pytest
 from archwright.contract.decision import Decision, Driver, Return, Rival, Section, SectionLine
 from archwright.contract.estimate import Estimate, exact
 from archwright.contract.evidence import Basis, Control
-from archwright.contract.plan import Miss, Plan, WorkloadPlan
+from archwright.contract.plan import Miss, Plan, Purchase, WorkloadPlan
 from archwright.contract.record import replace
 from archwright.errors import UsageError
 from archwright.plan.explain import explain
@@ -33,6 +33,32 @@ def test_the_chosen_option_shows_its_pool_and_price(startup: Plan, desk: Plan) -
     assert f"pool {option.pools[0].name}" in text
     assert "USD/h" in text and "total over 24 months" in text
     assert "2 cores" in explain(desk, "this-machine")
+
+
+def test_an_option_shows_how_its_machines_are_had_and_what_they_draw(desk: Plan) -> None:
+    bought = Purchase(pool="assistant", machine="m", kind="bought", machines=2.5, peak=3)
+    option = replace(
+        desk.options[0],
+        purchases=(bought,),
+        power_kw=exact(12, "kW"),
+        energy_kwh_per_month=exact(900, "kWh/month"),
+        carbon_kg_per_month=exact(80, "kg/month"),
+        rack_units=16.0,
+    )
+    lines = explain(replace(desk, options=(option,)), option.name).splitlines()
+    for line in (
+        "  assistant: 2.5 x m bought, peak 3",
+        "  peak power at the plug: 12 kW",
+        "  energy: 900 kWh/month",
+        "  carbon: 80 kg/month",
+        "  rack units: 16",
+    ):
+        assert line in lines
+    bare = replace(
+        option, purchases=(), power_kw=None, energy_kwh_per_month=None, carbon_kg_per_month=None, rack_units=None
+    )
+    without = explain(replace(desk, options=(bare,)), bare.name)
+    assert "rack units" not in without and "carbon" not in without and "peak power" not in without
 
 
 def test_a_prediction_shows_its_basis_and_query(desk: Plan) -> None:

@@ -305,11 +305,20 @@ def diff(result: Any) -> int:
 def _what_if(result: Any) -> int:
     out = console()
     out.print(f"\n[bold]What if[/] {escape(', '.join(result.changes))}")
+    _indented(out, f"without: {_chosen(result.before)}")
+    _indented(out, f"with:    [bold]{_chosen(result.after)}[/]")
     if result.refused:
-        out.print("  [bold yellow]nothing is feasible then[/]")
         _indented(out, escape(result.refused))
     _difference(out, result.difference)
     return 0
+
+
+def _chosen(choice: Any) -> str:
+    if choice.option is None:
+        return "nothing is feasible"
+    costs = (("over the horizon", choice.total_cost), ("a month", choice.cost_per_month), ("to buy", choice.capex))
+    told = (f"{money(cost.value)} {cost.unit.partition('/')[0]} {name}" for name, cost in costs if cost and cost.value)
+    return escape(", ".join((choice.option, *told)))
 
 
 def _difference(out: Console, result: Any) -> None:

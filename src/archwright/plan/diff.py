@@ -33,7 +33,8 @@ class Figure(Record):
 
 class PlanDiff(Record):
     """`because` names the reasons; the rest what follows, each only where it differs. `costs` are those of the two
-    chosen options, `lines` their cost lines; `totals` every option's cost over the horizon.
+    chosen options, `lines` their cost lines, the largest difference first; `totals` every option's cost over the
+    horizon.
     """
 
     before: str
@@ -66,7 +67,7 @@ def diff(before: Plan, after: Plan) -> PlanDiff:
         because=tuple(_reasons(before, after)),
         chosen=next(iter(_worded({"chosen": before.chosen}, {"chosen": after.chosen})), None),
         costs=_figures(_costs(old), _costs(new)),
-        lines=_figures(_lines(old), _lines(new)),
+        lines=tuple(sorted(_figures(_lines(old), _lines(new)), key=_moved, reverse=True)),
         models=_worded({w.name: w.model for w in before.workloads}, {w.name: w.model for w in after.workloads}),
         pools=_worded(_pools(before), _pools(after)),
         purchases=_worded(_purchases(old), _purchases(new)),
@@ -168,6 +169,12 @@ def _figures(before: Mapping[str, Estimate | None], after: Mapping[str, Estimate
         for name, old, new in _pairs(before, after)
         if _numbers(old) != _numbers(new)
     )
+
+
+def _moved(figure: Figure) -> float:
+    """How much money the difference is."""
+    before, after = (estimate.value if estimate is not None else 0.0 for estimate in (figure.before, figure.after))
+    return abs(after - before)
 
 
 def _numbers(estimate: Estimate | None) -> tuple[float, float, float, str] | None:

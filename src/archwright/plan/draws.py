@@ -67,7 +67,8 @@ def band(value: float, worlds: Worlds, unit: str, basis: str) -> Estimate:
     import numpy as np  # noqa: PLC0415
 
     ordered = np.partition(worlds, (TAIL, COUNT - 1 - TAIL))
-    low, high = float(ordered[TAIL]), float(ordered[-1 - TAIL])
+    # Rounded: the last digits hang on the order of a sum and on the machine, and a plan's digest must not.
+    low, high = (float(f"{ordered[at]:.10g}") for at in (TAIL, -1 - TAIL))
     return Estimate(value=value, low=min(low, value), high=max(high, value), unit=unit, level=LEVEL, basis=basis)
 
 

@@ -11,7 +11,7 @@ from archwright.contract.estimate import Estimate
 from archwright.contract.evidence import Basis, Control, Prediction
 from archwright.contract.plan import CostLine, Option, Plan, Pool, WorkloadPlan
 from archwright.errors import UsageError, Where
-from archwright.plan.wording import against, earned, flip, said, shown
+from archwright.plan.wording import against, digits, earned, flip, said, shown
 
 Named = tuple[str, Callable[[], list[str]]]
 
@@ -92,7 +92,7 @@ def _why(plan: Plan) -> Iterator[str]:
     chosen = next((option for option in plan.options if option.name == plan.chosen), None)
     yield from (chosen.notes if chosen is not None else ())
     if decision.pareto:
-        yield f"best in one of {', '.join(decision.axes)}: {', '.join(decision.pareto)}"
+        yield f"no other option is as good in each of {', '.join(decision.axes)}: {', '.join(decision.pareto)}"
     yield from (against(rival) for rival in decision.rivals)
     yield from (flip(driver) for driver in decision.drivers if driver.flips_at is not None)
     if decision.confidence:
@@ -123,6 +123,12 @@ def _option(plan: Plan, option: Option) -> list[str]:
     lines = _summary(option)
     lines.append(f"  placement {option.placement}, regions {', '.join(option.regions) or 'none'}")
     lines += [f"  {name}: {model}" for name, model in option.models.items()]
+    lines += [
+        f"  {one.pool}: {digits(one.machines)} x {one.machine} {one.kind}, peak {one.peak}" for one in option.purchases
+    ]
+    lines += [f"  {name}: {shown(estimate)}" for name, estimate in _consumption(option) if estimate is not None]
+    if option.rack_units is not None:
+        lines.append(f"  rack units: {digits(option.rack_units)}")
     for line in option.cost_lines:
         lines.append(f"  {line.name}: {shown(line.amount)}{', once' if line.once else ''}")
     if option.total_cost is not None:
@@ -131,6 +137,14 @@ def _option(plan: Plan, option: Option) -> list[str]:
     lines += [line for pool in option.pools for line in _indented(_pool(plan, pool))]
     lines += [f"  note: {note}" for note in option.notes]
     return lines
+
+
+def _consumption(option: Option) -> tuple[tuple[str, Estimate | None], ...]:
+    return (
+        ("peak power at the plug", option.power_kw),
+        ("energy", option.energy_kwh_per_month),
+        ("carbon", option.carbon_kg_per_month),
+    )
 
 
 def _cost_line(plan: Plan, option: Option, line: CostLine) -> list[str]:

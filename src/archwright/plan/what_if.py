@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+from archwright.contract.estimate import Estimate
 from archwright.contract.plan import Plan
 from archwright.contract.record import Record
 from archwright.plan.diff import PlanDiff, diff
+
+
+class Choice(Record):
+    """What a plan chose and what that costs; all None where nothing was feasible."""
+
+    option: str | None
+    total_cost: Estimate | None = None
+    cost_per_month: Estimate | None = None
+    capex: Estimate | None = None
 
 
 class WhatIf(Record):
@@ -13,8 +23,8 @@ class WhatIf(Record):
     """
 
     changes: tuple[str, ...]
-    before: str | None
-    after: str | None
+    before: Choice
+    after: Choice
     refused: str
     difference: PlanDiff
     plan: Plan
@@ -23,9 +33,21 @@ class WhatIf(Record):
 def what_if(before: Plan, after: Plan, changes: tuple[str, ...], refused: str) -> WhatIf:
     return WhatIf(
         changes=changes,
-        before=before.chosen,
-        after=after.chosen,
+        before=_choice(before),
+        after=_choice(after),
         refused=refused,
         difference=diff(before, after),
         plan=after,
+    )
+
+
+def _choice(plan: Plan) -> Choice:
+    option = next((option for option in plan.options if option.name == plan.chosen), None)
+    if option is None:
+        return Choice(option=None)
+    return Choice(
+        option=option.name,
+        total_cost=option.total_cost,
+        cost_per_month=option.cost_per_month,
+        capex=option.capex,
     )

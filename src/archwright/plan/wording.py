@@ -14,6 +14,11 @@ def digits(number: float) -> str:
     return f"{number:,.0f}" if abs(number) >= 100 else f"{number:.3g}"
 
 
+def exactly(number: float) -> str:
+    """Four significant digits: for two numbers that may lie close to each other."""
+    return f"{number:,.0f}" if abs(number) >= 1000 else f"{number:.4g}"
+
+
 def shown(estimate: Estimate) -> str:
     """ "0.21 s (0.15 .. 0.30)": value and band in the unit people read."""
     scale, unit = next(
@@ -49,7 +54,7 @@ def flip(driver: Driver) -> str:
         return f"{driver.name}: no value in reach changes the choice"
     then = f"{driver.flips_to} would be chosen" if driver.flips_to else "nothing would be feasible"
     place = "inside" if driver.inside else "outside"
-    at = digits(driver.flips_at)
+    at = exactly(driver.flips_at)
     return f"{driver.name} ({driver.basis}) is {shown(driver.estimate)}; at {at} {then}: {place} its band"
 
 
