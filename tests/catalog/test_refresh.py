@@ -127,6 +127,15 @@ def test_hosted_prices_are_held_against_a_second_source(done: Done) -> None:
     assert ("openai", "gpt-5") in models
 
 
+def test_of_equal_sources_the_newer_one_counts(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    bring = samples.write_all(tmp_path / "bring")
+    (bring / "genai-prices-2026-11-21.json").rename(bring / "genai-prices-2026-11-19.json")
+    report = refreshing.refresh(load(home, today=TODAY), home.catalog_refreshed, bring, "hosted", TODAY)
+    (said,) = report.disagreements
+    assert "litellm" in said.taken and "genai-prices" in said.other
+
+
 def test_one_file_is_held_against_the_shipped_price(tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
     bring = samples.write_all(tmp_path / "bring")

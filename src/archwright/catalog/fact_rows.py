@@ -69,7 +69,7 @@ class SourceWords(Fact):
 
 class RefreshSource(Fact):
     """A public source of newer facts. `file` is the pattern of its file's name; without an `adapter` it is not read
-    yet. Of several sources for one price, the lowest `priority` wins.
+    yet. Of several sources for one price, the lowest `priority` wins, then the newest.
     """
 
     id: str

@@ -89,6 +89,8 @@ def refresh(catalog: Catalog, layer: Path, bring: Path, only: FactClass | None, 
     report = RefreshReport(generation="", kept={}, read=tuple(read), refused=tuple(refused), missing=tuple(missing))
     if not files:
         raise _nothing(bring, report)
+    # Of equal sources the newer one counts: sorting keeps the order of equals.
+    files = sorted(sorted(files, key=lambda file: file.as_of, reverse=True), key=lambda file: file.source.priority)
     intake = Intake(catalog)
     made = _layer(catalog.latest, intake, files, today)
     return replace(
