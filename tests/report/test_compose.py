@@ -173,3 +173,17 @@ def test_addresses_become_links_and_nothing_else_does() -> None:
     )
     assert spans("javascript:alert(1) ftp://x") == (Span("javascript:alert(1) ftp://x"),)
     assert spans("") == ()
+
+
+def test_machines_of_ones_own_have_no_price_an_hour() -> None:
+    own = replace(HYBRID, pools=tuple(replace(pool, price_usd_per_hour=None) for pool in HYBRID.pools))
+    bare = replace(own, power_kw=None, rack_units=None, energy_kwh_per_month=None, carbon_kg_per_month=None)
+    document = document_of(replace(BOARD, options=(bare, *OPTIONS[1:]), workloads=()), load())
+    assert "Cell(text='none', notes=(), tone='quiet')" in said(document, "sizing")
+    assert "Rack space" not in said(document, "sizing")
+
+
+def test_a_section_without_lines_is_its_summary() -> None:
+    empty = (replace(BOARD.sections[0], lines=()), *BOARD.sections[1:])
+    document = document_of(replace(BOARD, sections=empty), load())
+    assert said(document, "network") == repr((BOARD.sections[0].summary, ()))

@@ -208,3 +208,33 @@ def test_ticks_are_few_even_and_reach_past_the_largest(largest: float) -> None:
 
 def test_nothing_to_draw_has_an_axis_too() -> None:
     assert svg.ticks(0.0) == svg.ticks(float("nan")) == (0.0, 1.0)
+
+
+def test_an_exact_cost_has_no_whisker() -> None:
+    sure = replace(HYBRID, total_cost=exact(1e6, "EUR"))
+    ink = [
+        line
+        for line in shapes(drawn(figures.option_costs((sure,), None, "EUR", 60)), "line")
+        if line.get("stroke") == svg.INK
+    ]
+    assert ink == []
+
+
+def test_where_no_lake_is_named_the_storage_says_where_data_are() -> None:
+    figure = architecture(replace(BOARD, stack=()), HYBRID)
+    assert "Data lake" in texts(figure)
+    assert any(text.startswith("Object storage for 2.2 PiB") for text in texts(figure))
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [("", []), ("one", ["one"]), ("one two three four", ["one two", "three four"]), ("a b c d e f g h i j k l", 2)],
+)
+def test_a_text_wraps_in_so_many_lines(text: str, lines: list[str] | int) -> None:
+    made = svg.wrapped(text, 10, 62, 2)
+    assert len(made) == lines if isinstance(lines, int) else made == lines
+    assert all(svg.width_of(line, 10) <= 62 for line in made)
+
+
+def test_a_long_word_is_cut_in_its_line() -> None:
+    assert all(svg.width_of(line, 10) <= 50 for line in svg.wrapped("Donaudampfschifffahrt " * 3, 10, 50, 2))

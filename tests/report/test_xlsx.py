@@ -16,7 +16,7 @@ from archwright.report.compose import document_of
 from archwright.report.document import Document
 from archwright.report.xlsx import letters, xlsx
 
-from .board import BOARD, HYBRID, MONTHS
+from .board import BOARD, HYBRID, MONTHS, OPTIONS
 
 NS = {"m": "http://schemas.openxmlformats.org/spreadsheetml/2006/main"}
 
@@ -113,6 +113,14 @@ def test_a_text_is_never_a_formula(start: str) -> None:
                 place
             )
     assert made.cells("Assumptions")["B2"] == Cell(text, None, None)
+
+
+def test_an_option_that_ends_early_leaves_its_months_empty() -> None:
+    short = replace(OPTIONS[1], cumulative_cost=OPTIONS[1].cumulative_cost[:12])
+    cells = Workbook(xlsx(document_of(replace(BOARD, options=(HYBRID, short)), load()))).cells("By month")
+    column = next(place[:-1] for place, cell in cells.items() if cell.text == f"paid so far: {short.name}")
+    assert f"{column}13" in cells
+    assert f"{column}14" not in cells
 
 
 def test_a_text_longer_than_a_cell_is_cut() -> None:
