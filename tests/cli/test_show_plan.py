@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from archwright.cli import main, show_plan
+from archwright.cli import main, show_diff, show_plan
 from archwright.contract.decision import Decision, Driver, Return, Rival, Section
 from archwright.contract.estimate import Estimate, exact, within_factor
 from archwright.contract.plan import CostLine, MachineFacts, Miss, Option, Plan
@@ -171,7 +171,7 @@ def test_a_difference_says_why_and_what(decided: Plan, capsys: pytest.CaptureFix
         needs_digest="1" * 64,
         assumptions=("[said]",),
     )
-    assert show_plan.diff(diff(decided, moved)) == 0
+    assert show_diff.diff(diff(decided, moved)) == 0
     text = capsys.readouterr().out
     assert "because the needs differ (needs.yaml)" in text
     assert "the choice goes from best to near" in text
@@ -185,12 +185,12 @@ def test_a_difference_says_why_and_what(decided: Plan, capsys: pytest.CaptureFix
 
 
 def test_a_choice_that_stays_and_plans_that_are_the_same(decided: Plan, capsys: pytest.CaptureFixture[str]) -> None:
-    assert show_plan.diff(diff(decided, decided)) == 0
+    assert show_diff.diff(diff(decided, decided)) == 0
     assert "nothing differs" in capsys.readouterr().out
     dollars = replace(decided.options[4], total_cost=exact(30000.0, "USD", "null"))
     many = tuple(f"assumption {number}" for number in range(20))
     changed = replace(decided, options=(*decided.options[:4], dollars, *decided.options[5:]), assumptions=many)
-    assert show_plan.diff(diff(decided, changed)) == 0
+    assert show_diff.diff(diff(decided, changed)) == 0
     text = capsys.readouterr().out
     assert "the choice stays" in text and "and 8 more: --json shows all" in text
     assert any(" ".join(line.split()) == "dear 30,000 EUR 30,000 USD" for line in text.splitlines())

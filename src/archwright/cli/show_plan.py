@@ -1,4 +1,4 @@
-"""How a plan, a difference of two plans and a "what if" read in a terminal."""
+"""How a plan reads in a terminal."""
 
 from __future__ import annotations
 
@@ -7,20 +7,19 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.padding import Padding
 from rich.table import Table
 
+from archwright.cli.layout import drawn, indented
 from archwright.cli.numbers import band, money, pretty, significant
 from archwright.cli.show import as_json, console
+from archwright.cli.show_diff import what_if
 from archwright.contract.decision import Driver, Return
-from archwright.contract.estimate import Estimate
 from archwright.contract.plan import Miss, Option, Plan
 
-__all__ = ["as_json", "diff", "plan"]
+__all__ = ["as_json", "plan"]
 
 MOST_FACTS = 3
 SMALLEST_SHARE = 0.005
-MOST_ROWS = 12
 MOST_CATEGORIES = 5
 
 
@@ -28,7 +27,7 @@ def plan(result: Any) -> int:
     """The decision in a sentence, the options with their money, what could change it, parts, promises, gaps. A "what
     if" is told as the change it makes.
     """
-    return _plan(result) if isinstance(result, Plan) else _what_if(result)
+    return _plan(result) if isinstance(result, Plan) else what_if(result)
 
 
 def _plan(result: Plan) -> int:
@@ -41,7 +40,7 @@ def _plan(result: Plan) -> int:
     headline, *rest = _decision(result)
     out.print(headline)
     for sentence in rest:
-        _indented(out, sentence)
+        indented(out, sentence)
     out.print()
     _options(out, result)
     _facts(out, result)
@@ -49,21 +48,16 @@ def _plan(result: Plan) -> int:
     if result.predictions:
         out.print(_predictions(result))
     for line in result.stale_facts[:MOST_FACTS]:
-        _indented(out, f"[yellow]stale:[/] {escape(line)}")
+        indented(out, f"[yellow]stale:[/] {escape(line)}")
     if len(result.stale_facts) > MOST_FACTS:
-        _indented(out, f"[yellow]and {len(result.stale_facts) - MOST_FACTS} more stale facts[/]")
+        indented(out, f"[yellow]and {len(result.stale_facts) - MOST_FACTS} more stale facts[/]")
     for line in result.not_sized:
-        _indented(out, f"[dim]not sized yet: {escape(line)}[/]")
+        indented(out, f"[dim]not sized yet: {escape(line)}[/]")
     out.print(
         f"  {len(result.assumptions)} assumptions, {len(result.controls)} controls, and why each number is as it is: "
         "archwright explain plan.json [NAME]\n"
     )
     return 0
-
-
-def _indented(out: Console, text: str, by: int = 2) -> None:
-    """A paragraph whose every line stands as far to the right as its first."""
-    out.print(Padding(text, (0, 0, 0, by)))
 
 
 def _machine(out: Console, result: Plan) -> None:
@@ -154,14 +148,14 @@ def _rank(result: Plan, option: Option) -> tuple[bool, bool, float, str]:
 
 
 def _table(out: Console, result: Plan, options: list[Option]) -> None:
-    drawn = _drawn("Options")
+    table = drawn("Options")
     for name in ("", "option"):
-        drawn.add_column(name, overflow="fold")
+        table.add_column(name, overflow="fold")
     for name in (f"{result.currency} in {result.horizon_months} months", "90 % band", "to buy", "a month", "cheaper"):
-        drawn.add_column(name, justify="right", no_wrap=True)
+        table.add_column(name, justify="right", no_wrap=True)
     for option in options:
         total, month, capex = option.total_cost, option.cost_per_month, option.capex
-        drawn.add_row(
+        table.add_row(
             _mark(result, option),
             escape(option.name),
             money(total.value) if total else "-",
@@ -170,12 +164,12 @@ def _table(out: Console, result: Plan, options: list[Option]) -> None:
             money(month.value) if month else "-",
             _chance(result, option),
         )
-    out.print(drawn)
+    out.print(table)
     if len(result.decision.pareto) > 1:
         axes = ", ".join(axis.replace("_", " ") for axis in result.decision.axes)
-        _indented(out, f"[dim]* no other option is as good in each of: {escape(axes)}[/]")
+        indented(out, f"[dim]* no other option is as good in each of: {escape(axes)}[/]")
     if result.decision.rivals:
-        _indented(out, "[dim]cheaper: in which share of the draws it costs less than the chosen one[/]")
+        indented(out, "[dim]cheaper: in which share of the draws it costs less than the chosen one[/]")
 
 
 def _mark(result: Plan, option: Option) -> str:
@@ -195,25 +189,21 @@ def _chance(result: Plan, option: Option) -> str:
 def _refused(out: Console, result: Plan, options: list[Option]) -> None:
     if not options:
         return
-    drawn = _drawn("Not feasible")
-    drawn.add_column("option", overflow="fold")
+    table = drawn("Not feasible")
+    table.add_column("option", overflow="fold")
     for name in (f"{result.currency} in {result.horizon_months} months", "a month"):
-        drawn.add_column(name, justify="right", no_wrap=True)
-    drawn.add_column("because", overflow="fold", style="yellow")
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("because", overflow="fold", style="yellow")
     for option in options:
         total, month = option.total_cost, option.cost_per_month
-        drawn.add_row(
+        table.add_row(
             escape(option.name),
             money(total.value) if total else "-",
             money(month.value) if month else "-",
             escape("; ".join(map(_missed, option.misses))),
         )
     out.print()
-    out.print(drawn)
-
-
-def _drawn(title: str) -> Table:
-    return Table(title=title, title_justify="left", title_style="bold", header_style="bold", box=None, padding=(0, 1))
+    out.print(table)
 
 
 def _missed(miss: Miss) -> str:
@@ -239,16 +229,16 @@ def _facts(out: Console, result: Plan) -> None:
     for number, driver in enumerate(shown, 1):
         estimate = driver.estimate
         share = f"; {driver.share:.0%} of the error of the total" if driver.share >= SMALLEST_SHARE else ""
-        _indented(
+        indented(
             out,
             f"{number}. {escape(driver.name)}: {_exactly(estimate.value)} {escape(estimate.unit)} "
             f"({_exactly(estimate.low)} to {_exactly(estimate.high)}){share}",
         )
-        _indented(out, f"{_flip(driver)}  [dim]{escape(driver.basis)}[/]", 5)
+        indented(out, f"{_flip(driver)}  [dim]{escape(driver.basis)}[/]", 5)
     if result.decision.confidence:
         known = result.decision.confidence.items()
         shares = ", ".join(f"{share:.0%} {escape(name)}" for name, share in known if share >= SMALLEST_SHARE)
-        _indented(out, f"[dim]the total rests on facts of confidence: {shares}[/]")
+        indented(out, f"[dim]the total rests on facts of confidence: {shares}[/]")
 
 
 def _exactly(value: float) -> str:
@@ -267,141 +257,25 @@ def _flip(driver: Driver) -> str:
 def _parts(out: Console, result: Plan) -> None:
     if not result.sections:
         return
-    drawn = _drawn("Parts")
-    drawn.show_header = False
-    drawn.add_column(no_wrap=True)
-    drawn.add_column(overflow="fold")
+    table = drawn("Parts")
+    table.show_header = False
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
     for section in result.sections:
-        drawn.add_row(section.id, escape(section.summary))
+        table.add_row(section.id, escape(section.summary))
     out.print()
-    out.print(drawn)
+    out.print(table)
 
 
 def _predictions(result: Plan) -> Table:
-    drawn = _drawn("\nPromises")
+    table = drawn("\nPromises")
     for name in ("prediction", "value", "90 % band", "basis"):
         right = name in ("value", "90 % band")
-        drawn.add_column(name, justify="right" if right else "left", no_wrap=name != "basis")
+        table.add_column(name, justify="right" if right else "left", no_wrap=name != "basis")
     for promise in result.predictions:
         estimate = promise.estimate
         basis = result.basis(estimate.basis)
-        drawn.add_row(
+        table.add_row(
             promise.id, pretty(estimate.value, estimate.unit), band(estimate), f"{basis.kind}: {basis.stratum}"
         )
-    return drawn
-
-
-# --- differences
-
-
-def diff(result: Any) -> int:
-    """The reasons, the choice, the money; then everything else that reads differently."""
-    out = console()
-    out.print(f"\n[bold]From plan {result.before[:12]} to {result.after[:12]}[/]")
-    _difference(out, result)
-    return 0
-
-
-def _what_if(result: Any) -> int:
-    out = console()
-    out.print(f"\n[bold]What if[/] {escape(', '.join(result.changes))}")
-    _indented(out, f"without: {_chosen(result.before)}")
-    _indented(out, f"with:    [bold]{_chosen(result.after)}[/]")
-    if result.refused:
-        _indented(out, escape(result.refused))
-    _difference(out, result.difference)
-    return 0
-
-
-def _chosen(choice: Any) -> str:
-    if choice.option is None:
-        return "nothing is feasible"
-    costs = (("over the horizon", choice.total_cost), ("a month", choice.cost_per_month), ("to buy", choice.capex))
-    told = (f"{money(cost.value)} {cost.unit.partition('/')[0]} {name}" for name, cost in costs if cost and cost.value)
-    return escape(", ".join((choice.option, *told)))
-
-
-def _difference(out: Console, result: Any) -> None:
-    if result.same:
-        out.print("  nothing differs\n")
-        return
-    for reason in result.because:
-        out.print(f"  because {escape(reason)}")
-    if result.chosen is None:
-        out.print("  [bold]the choice stays[/]")
-    else:
-        out.print(f"  [bold]the choice goes from {_said(result.chosen.before)} to {_said(result.chosen.after)}[/]")
-    _figures(out, "What the choice costs", result.costs)
-    _figures(out, "Its cost lines", result.lines)
-    for title, rows in (
-        ("Models", result.models),
-        ("Pools", result.pools),
-        ("Machines", result.purchases),
-        ("Verdicts", result.verdicts),
-    ):
-        _worded(out, title, rows)
-    _figures(out, "Cost of every option over the horizon", result.totals)
-    _figures(out, "Promises", result.predictions)
-    _worded(out, "Facts", result.facts)
-    _worded(out, "Controls", result.controls)
-    _sentences(out, "Assumptions", result.assumptions)
-    out.print()
-
-
-def _said(name: str | None) -> str:
-    return escape(name) if name is not None else "nothing"
-
-
-def _figures(out: Console, title: str, rows: Any) -> None:
-    if not rows:
-        return
-    drawn = _drawn(f"\n{title}")
-    drawn.add_column("", overflow="fold")
-    for name in ("before", "after", "change"):
-        drawn.add_column(name, justify="right", no_wrap=True)
-    for row in rows[:MOST_ROWS]:
-        drawn.add_row(escape(row.name), _figure(row.before), _figure(row.after), _change(row.before, row.after))
-    out.print(drawn)
-    _left_out(out, rows)
-
-
-def _figure(estimate: Estimate | None) -> str:
-    return pretty(estimate.value, estimate.unit) if estimate is not None else "-"
-
-
-def _change(before: Estimate | None, after: Estimate | None) -> str:
-    """A share where there is one, else what came or went."""
-    if before is None or after is None:
-        return "new" if before is None else "gone"
-    if before.unit != after.unit or before.value <= 0:
-        return ""
-    if before.value == after.value:
-        return "band only"
-    return f"{after.value / before.value - 1:+.1%}"
-
-
-def _worded(out: Console, title: str, rows: Any) -> None:
-    if not rows:
-        return
-    out.print(f"\n[bold]{title}[/]")
-    for row in rows[:MOST_ROWS]:
-        out.print(f"  {escape(row.name)}")
-        for sign, text in (("-", row.before), ("+", row.after)):
-            if text is not None:
-                _indented(out, f"{sign} {escape(text)}", 4)
-    _left_out(out, rows)
-
-
-def _sentences(out: Console, title: str, rows: Any) -> None:
-    """What is said now, or no longer."""
-    if not rows:
-        return
-    out.print(f"\n[bold]{title}[/]")
-    for row in rows[:MOST_ROWS]:
-        _indented(out, f"{'+' if row.before is None else '-'} {escape(row.name)}")
-    _left_out(out, rows)
-
-
-def _left_out(out: Console, rows: Any) -> None:
-    if len(rows) > MOST_ROWS:
-        out.print(f"  [dim]and {len(rows) - MOST_ROWS} more: --json shows all[/]")
+    return table

@@ -60,7 +60,7 @@ VERBS: tuple[Verb, ...] = (
             Arg("before", "a plan.json", positional=True, required=True, metavar="A.json"),
             Arg("after", "another", positional=True, required=True, metavar="B.json"),
         ),
-        "show_plan.diff",
+        "show_diff.diff",
     ),
     Verb(
         ("up",),
