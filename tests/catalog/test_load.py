@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,19 @@ def test_a_users_fact_wins_and_says_so(tmp_path: Path) -> None:
     assert load().accelerators["L4"].tdp_w == 72
 
 
+@pytest.mark.parametrize("written", ["2026-12-31", "'2026-12-31'"])
+def test_a_contract_price_holds_until_its_day(tmp_path: Path, written: str) -> None:
+    home = Home(tmp_path)
+    name = "aws:us-east-1:g4dn.xlarge"
+    own(home, f"offers: {{'{name}': {{on_demand_usd_per_hour: 0.4, source: contract, until: {written}}}}}\n")
+    last, after = (load(home, today=day) for day in (date(2026, 12, 31), date(2027, 1, 1)))
+    prices = [next(row for row in c.offers if row.id == name).on_demand_usd_per_hour for c in (last, after)]
+    assert prices == [0.4, 0.526]
+    assert (last.lapsed, after.lapsed) == ((), (name,))
+    assert (last.layer("offers", name), after.layer("offers", name)) == ("user", "shipped")
+    assert last.digest != after.digest
+
+
 def test_the_measured_machine_is_a_layer(tmp_path: Path) -> None:
     home = Home(tmp_path)
     assert load(home).layer("machine", "this-machine") == "shipped"
@@ -94,6 +108,7 @@ def test_the_measured_machine_is_a_layer(tmp_path: Path) -> None:
         ("accelerator: {L4: {tdp_w: 70, source: s}}", "AW-CAT-01"),
         ("accelerators: [L4]", "AW-CAT-04"),
         ("accelerators: {", "AW-CAT-04"),
+        ("accelerators: {L4: {tdp_w: 70, source: s, until: soon}}", "AW-CAT-04"),
     ],
 )
 def test_a_broken_overlay_is_refused(tmp_path: Path, text: str, code: str) -> None:

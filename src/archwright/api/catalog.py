@@ -70,12 +70,15 @@ class GateFinding(Record):
 
 
 class CatalogCheck(Record):
-    """How far the catalog may be trusted today. `unpriced`: accelerators nobody sells in it."""
+    """How far the catalog may be trusted today. `unpriced`: accelerators nobody sells in it; `lapsed`: the user's own
+    facts whose last day has passed.
+    """
 
     tables: tuple[TableCheck, ...]
     gates: tuple[GateCheck, ...]
     findings: tuple[GateFinding, ...]
     unpriced: tuple[str, ...]
+    lapsed: tuple[str, ...]
     today: str
     refreshed_on: str
     digest: str
@@ -109,6 +112,7 @@ def check() -> CatalogCheck:
             GateFinding(gate=one.gate, subject=one.subject, says=one.says, refuses=one.refuses) for one in found
         ),
         unpriced=catalog.unpriced(),
+        lapsed=catalog.lapsed,
         today=catalog.today.isoformat(),
         refreshed_on=catalog.latest.made_at,
         digest=catalog.digest,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,6 +15,8 @@ from archwright.errors import CatalogError, Where
 
 R = TypeVar("R", bound=Record)
 T = TypeVar("T")
+# Beside the fields of an own fact: the last day it holds.
+UNTIL = "until"
 
 
 def engines(folder: Path) -> list[rows.EngineSpec]:
@@ -30,6 +33,17 @@ def overlay(path: Path | None) -> dict[str, dict[str, dict[str, Any]]]:
     if path is None or not path.is_file():
         return {}
     return _convert(_load(path) or {}, dict[str, dict[str, dict[str, Any]]], path)
+
+
+def until(fields: dict[str, Any], path: Path) -> date:
+    """The last day an own fact holds: a contract's end; without one, for ever."""
+    stated = fields.get(UNTIL, date.max)
+    try:
+        return stated if isinstance(stated, date) else date.fromisoformat(str(stated))
+    except ValueError as error:
+        raise CatalogError(
+            "AW-CAT-04", f"`{UNTIL}` is no day: {stated!r}", where=Where(str(path)), hint="write it as 2027-12-31"
+        ) from error
 
 
 def overlaid(record: R, changes: dict[str, Any], path: Path) -> R:

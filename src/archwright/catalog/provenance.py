@@ -6,13 +6,11 @@ import re
 from collections.abc import Iterable
 from datetime import date
 from functools import cached_property
-from pathlib import Path
 
 from archwright.catalog import cost_rows, fact_rows, freshness, rows
 from archwright.catalog.fact_rows import SourceKind, State, TimeToLive
 from archwright.catalog.shipped import Tables
 from archwright.contract.estimate import Estimate
-from archwright.contract.plan import MachineFacts
 from archwright.contract.record import replace
 
 # Record types and the names `ttl.csv` has for them; what is missing does not age.
@@ -42,18 +40,6 @@ PROCESSOR, ACCELERATOR = "processor", "accelerator"
 
 class Provenance(Tables):
     """`today` is the day ages are counted at. Without one, the shipped rows are judged at the day of the newest."""
-
-    def __init__(
-        self,
-        folder: Path,
-        *,
-        user: Path | None = None,
-        machine: MachineFacts | None = None,
-        latest: Path | None = None,
-        today: date | None = None,
-    ) -> None:
-        super().__init__(folder, user=user, machine=machine, latest=latest)
-        self._today = today
 
     @cached_property
     def today(self) -> date:

@@ -26,7 +26,7 @@ from archwright.errors import CatalogError, Where
 LARGEST_BYTES = 256 << 20
 DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 # Builds have no use without prices.
-TOGETHER: dict[str, tuple[FactClass, ...]] = {"offers": ("machines", "offers")}
+TOGETHER: dict[FactClass, tuple[FactClass, ...]] = dict.fromkeys(("machines", "offers"), ("machines", "offers"))
 
 
 class FileRead(Record):

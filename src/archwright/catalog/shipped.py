@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
+from datetime import date
 from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
@@ -48,8 +49,10 @@ class Tables:
         user: Path | None = None,
         machine: MachineFacts | None = None,
         latest: Path | None = None,
+        today: date | None = None,
     ) -> None:
         self._folder = folder
+        self._today = today
         self._user_file = user
         self._latest_file = latest
         self.machine = machine
@@ -275,11 +278,36 @@ class Tables:
 
     @cached_property
     def _user(self) -> dict[str, dict[str, dict[str, object]]]:
+        """The user's facts in force: one with `until` holds up to that day."""
+        return {
+            table: {
+                name: {field: value for field, value in fields.items() if field != documents.UNTIL}
+                for name, fields in facts.items()
+                if name not in self._lapsed.get(table, ())
+            }
+            for table, facts in self._written.items()
+        }
+
+    @cached_property
+    def _written(self) -> dict[str, dict[str, dict[str, object]]]:
         found = documents.overlay(self._user_file)
         for table in found:
             if table not in OVERLAID:
                 raise names.unknown("table in the user's catalog", table, OVERLAID)
         return found
+
+    @cached_property
+    def _lapsed(self) -> dict[str, frozenset[str]]:
+        today = self._today or date.min
+        return {
+            table: frozenset(name for name, fields in facts.items() if documents.until(fields, self._user_path) < today)
+            for table, facts in self._written.items()
+        }
+
+    @property
+    def lapsed(self) -> tuple[str, ...]:
+        """The user's facts whose day has passed: they count no more, and somebody should know."""
+        return tuple(sorted(name for facts in self._lapsed.values() for name in facts))
 
     @property
     def _user_path(self) -> Path:
@@ -301,7 +329,7 @@ class Tables:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 over names and bytes of the shipped data, the refreshed layer and the user's overlay."""
+        """SHA-256 over names and bytes of the shipped data, the refreshed layer and the user's facts in force."""
         total = hashlib.sha256()
         files = sorted({path for pattern in DIGESTED for path in self._folder.glob(pattern)})
         for path in files:
@@ -309,7 +337,7 @@ class Tables:
         if self._latest_file is not None:
             total.update(msgspec.msgpack.encode(self.latest))
         if self._user_file is not None and self._user_file.is_file():
-            total.update(self._user_file.read_bytes())
+            total.update(self._user_file.read_bytes() + b"\0".join(name.encode() for name in self.lapsed))
         return total.hexdigest()
 
 

@@ -60,6 +60,8 @@ def check(result: CatalogCheck) -> int:
         mark = "[red]refused[/]" if finding.refuses else "[yellow]odd[/]"
         out.print(f"{mark}  {finding.gate}: {escape(finding.subject)}: {escape(finding.says)}", soft_wrap=True)
     out.print(f"no price for: {escape(', '.join(result.unpriced)) or 'none'}", soft_wrap=True)
+    if result.lapsed:
+        out.print(f"your own facts that hold no more: {escape(', '.join(result.lapsed))}", soft_wrap=True)
     refreshed_on = result.refreshed_on or "never"
     text(f"ages counted at {result.today}; refreshed {refreshed_on}; catalog {result.digest[:12]}")
     return int(any(finding.refuses for finding in result.findings))
