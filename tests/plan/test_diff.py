@@ -55,7 +55,7 @@ def test_the_same_plan_differs_in_nothing(before: Plan) -> None:
 
 def test_the_reasons_are_named(before: Plan) -> None:
     after = replace(
-        before, needs_digest="1" * 64, catalog_digest="2" * 64, stale_facts=("price.x",), needs_file="other.yaml"
+        before, needs_digest="1" * 64, catalog_digest="2" * 64, stale_facts=("x: 40 days",), needs_file="other.yaml"
     )
     reasons = diff(before, after).because
     assert [reason.split(" (")[0] for reason in reasons] == [
@@ -65,6 +65,23 @@ def test_the_reasons_are_named(before: Plan) -> None:
     ]
     assert "needs.yaml and other.yaml" in reasons[0]
     assert not diff(before, after).same
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "aged"),
+    [
+        ((), ("x: 40 days",), True),
+        (("x: 40 days",), ("x: 41 days",), True),
+        (("gone: 4 days",), ("gone: 5 days",), True),
+        ((), ("y:z: another choice's price, 40 days",), False),
+        (("x: 40 days",), (), False),
+    ],
+)
+def test_a_fact_has_aged_when_the_plan_rested_on_it(
+    before: Plan, old: tuple[str, ...], new: tuple[str, ...], aged: bool
+) -> None:
+    reasons = diff(replace(before, stale_facts=old), replace(before, stale_facts=new)).because
+    assert (reasons == ("facts have aged",)) == aged
 
 
 def test_this_machine_measured_again_is_a_reason(before: Plan) -> None:

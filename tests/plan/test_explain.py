@@ -156,7 +156,7 @@ def test_the_choice_says_who_was_near_and_what_it_earns(desk: Plan) -> None:
     text = explain(replace(desk, decision=decision, stale_facts=("price.x is old",)))
     assert "y is the cheaper one in 40% of the draws: a tie; by the end of month 7 less has been paid" in text
     assert "z is the cheaper one in 1% of the draws; at no month less has been paid" in text
-    assert "confidence 70% high, 30% low" in text and "price.x is old" in text
+    assert "confidence 70.0% high, 30.0% low" in text and "price.x is old" in text
     assert "worth 100 EUR over the horizon, net 40 EUR; paid back by month 3" in text
     assert "not paid back in the horizon" in earned(replace(returns, payback_month=None))
 

@@ -88,10 +88,17 @@ def _reasons(before: Plan, after: Plan) -> Iterable[str]:
         yield f"the needs differ ({' and '.join(files)})"
     if before.catalog_digest != after.catalog_digest:
         yield f"the catalog's facts differ ({before.catalog_digest[:12]} and {after.catalog_digest[:12]})"
-    if before.stale_facts != after.stale_facts:
+    if _aged(before, after):
         yield "facts have aged"
     if before.machine != after.machine:
         yield "this machine was measured differently"
+
+
+def _aged(before: Plan, after: Plan) -> bool:
+    """Whether a fact that `before` rests on is older now: another choice rests on others, which is no ageing."""
+    old, new = ({fact.partition(": ")[0]: fact for fact in plan.stale_facts} for plan in (before, after))
+    used = {name for name in new if any(basis.id.endswith(name) for basis in before.bases)}
+    return any(old.get(name) != new[name] for name in used | (old.keys() & new.keys()))
 
 
 def _chosen(plan: Plan) -> Option | None:

@@ -96,7 +96,7 @@ def _why(plan: Plan) -> Iterator[str]:
     yield from (against(rival) for rival in decision.rivals)
     yield from (flip(driver) for driver in decision.drivers if driver.flips_at is not None)
     if decision.confidence:
-        shares = (f"{share:.0%} {name}" for name, share in decision.confidence.items())
+        shares = (f"{share:.1%} {name}" for name, share in decision.confidence.items())
         yield f"the total rests on facts of confidence {', '.join(shares)}"
     if decision.returns is not None:
         yield earned(decision.returns)
