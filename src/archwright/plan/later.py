@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from archwright.contract.needs import Needs
-from archwright.contract.plan import Miss
 from archwright.plan.candidates import Task
 from archwright.plan.ledger import Ledger
-from archwright.plan.money import Draft
 
 NOT_YET = "not sized yet"
 
@@ -33,16 +29,3 @@ def say_what_is_missing(needs: Needs, tasks: tuple[Task, ...], ledger: Ledger) -
                 "(about 0.1 to 0.3 s between continents) comes on top of its latencies, which count from the gateway"
             )
     return missing
-
-
-def serverless_drafts(needs: Needs, ledger: Ledger) -> Iterable[Draft]:
-    """No row states a price by the second: visible, never chosen."""
-    if "serverless" in needs.placement.allow:
-        ledger.leave_out("placement serverless: the catalog has no price by the second, and no time of a cold start")
-        yield Draft(
-            name="serverless",
-            placement="serverless",
-            provider="serverless",
-            misses=(Miss(constraint="price", value=None, limit="a price by the second in the catalog"),),
-            notes=("listed because the needs allow it",),
-        )

@@ -24,7 +24,7 @@ from archwright.plan.demand import text_demands
 from archwright.plan.fleet import Chosen
 from archwright.plan.hosted import HostedPlanner
 from archwright.plan.house import HousePlanner, World
-from archwright.plan.later import NOT_YET, say_what_is_missing, serverless_drafts
+from archwright.plan.later import NOT_YET, say_what_is_missing
 from archwright.plan.ledger import Ledger
 from archwright.plan.local import LocalPlanner
 from archwright.plan.money import Draft, Purse
@@ -33,6 +33,7 @@ from archwright.plan.predictions import Promised, promises
 from archwright.plan.rented import Renter
 from archwright.plan.sections import sections_of
 from archwright.plan.serve import Served, served_of
+from archwright.plan.serverless import ServerlessPlanner
 from archwright.plan.settle import Settler
 from archwright.plan.stale import refuse_stale, stale_facts
 
@@ -162,7 +163,6 @@ class Planner:
         if "this-machine" in allow:
             found.append(self._local(machine))
         found += [Looked(one.draft, one.serving, (), one.assumptions) for one in self._elsewhere(now)]
-        found += [Looked(draft) for draft in serverless_drafts(self._needs, self._ledger)]
         return [one._replace(draft=self._complete(one.draft)) for one in found]
 
     def _elsewhere(self, now: datetime) -> Iterable[Built]:
@@ -178,6 +178,8 @@ class Planner:
             yield from CloudPlanner(self.world, self._ledger, tasks).options(clouds)
         if "hosted-api" in allow:
             yield from HostedPlanner(self.world, self._ledger, tasks, now).options(clouds)
+        if "serverless" in allow:
+            yield from ServerlessPlanner(self.world, self._ledger, tasks).options()
 
     def _local(self, machine: MachineFacts | None) -> Looked:
         """Texts only: nothing predicts other work on the machine at hand."""

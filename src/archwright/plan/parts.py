@@ -80,27 +80,33 @@ class Writer:
         if offer is None:
             raise ValueError(f"{pick.task.name}: a rented machine has an offer")
         count = self.machines(pick)
-        made = Part(
+        made = self.unpriced(pick, suffix)
+        price = self.listed(offer).scaled(1 / max(pick.steady.engines, 1)) if pick.steady is not None else None
+        return made._replace(
             terms=tuple(self._term(pick, offer, tranche, count) for tranche in pick.tranches),
+            pools=tuple(replace(pool, price_usd_per_hour=price) for pool in made.pools),
+        )
+
+    def unpriced(self, pick: Pick, suffix: str = "") -> Part:
+        """All but the money."""
+        machine, task = pick.host.machine.id, pick.task
+        made = Part(
             fleets=tuple(_fleet(pick, tranche) for tranche in pick.tranches),
-            purchases=tuple(
-                _purchase(f"{pick.task.name}{suffix}", offer.instance_type, tranche) for tranche in pick.tranches
-            ),
-            models=named(pick.task, pick.model, pick.steady),
+            purchases=tuple(_purchase(f"{task.name}{suffix}", machine, tranche) for tranche in pick.tranches),
+            models=named(task, pick.model, pick.steady),
             misses=pick.misses,
             notes=licence_note(pick.model) if pick.model is not None else (),
             assumptions=assumed(pick.steady or pick.batch),
         )
         if pick.steady is None:
             return made
-        misses, notes, slo = list(pick.misses), list(made.notes), pick.task.workload.slo
-        low = holds(pick.needed, pick.spares, ONE_MACHINE_LOW)
-        judge_availability(pick.task.workload.name, holds(pick.needed, pick.spares), slo, misses, notes, low=low)
-        engines = max(pick.steady.engines, 1)
-        replicas = (pick.needed + pick.spares) * engines
-        pool = self.pool(pick.task, pick.host, pick.steady, replicas, suffix)
-        pool = replace(pool, price_usd_per_hour=self.listed(offer).scaled(1 / engines))
-        serving = serving_of(pick.task, pick.host, pick.steady, pick.model, pick.needed)
+        misses, notes, slo = list(pick.misses), list(made.notes), task.workload.slo
+        if pick.host.where.placement != "serverless":
+            low = holds(pick.needed, pick.spares, ONE_MACHINE_LOW)
+            judge_availability(task.workload.name, holds(pick.needed, pick.spares), slo, misses, notes, low=low)
+        replicas = (pick.needed + pick.spares) * max(pick.steady.engines, 1)
+        pool = self.pool(task, pick.host, pick.steady, replicas, suffix)
+        serving = serving_of(task, pick.host, pick.steady, pick.model, pick.needed)
         return made._replace(pools=(pool,), serving=serving, misses=tuple(misses), notes=tuple(notes))
 
     def _term(self, pick: Pick, offer: Offer, tranche: Tranche, count: str) -> Term:

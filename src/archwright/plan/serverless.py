@@ -1,0 +1,188 @@
+"""Machines paid by the second: workers that come with the requests and go when there are none.
+
+Requests come at random. At a rate r a worker is up while one was asked within the last s + i seconds (s: a request's
+stay, i: how long an idle worker stays), so of the time
+    up = 1 - exp(-r (s + i)),
+and a request finds none with probability 1 - up: it waits for a cold start, which is paid like work. Workers paid for
+are the larger of `up` and r over what one carries. Where more than one request in twenty starts cold, the 95th
+percentile of the time to the first token is a cold start's.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from archwright.catalog.rows import ModelSpec
+from archwright.catalog.serverless import Seconds, paid_by_second
+from archwright.contract.estimate import Estimate
+from archwright.contract.plan import Miss
+from archwright.plan.assemble import Built
+from archwright.plan.candidates import Host, Task
+from archwright.plan.demand import HOURS_PER_MONTH, Demand
+from archwright.plan.fleet import Where
+from archwright.plan.house import World
+from archwright.plan.ledger import Ledger
+from archwright.plan.money import USD, Draft
+from archwright.plan.parts import Part, joined
+from archwright.plan.purchase import Tranche
+from archwright.plan.rented import Pick, machine_hours, machines_for, width_for
+from archwright.plan.residency import bounds_of, bounds_of_all, in_words, region_inside
+from archwright.plan.sites import at_sites, nowhere_else
+from archwright.plan.terms import following
+from archwright.sizing.machine import Machine, Steady
+
+SECONDS = 3600.0
+# Of a worker beside its accelerator, assumed: what such machines have.
+CORES, RAM_BYTES = 8, 64e9
+COLD = 0.05
+
+
+class Worker(NamedTuple):
+    """A kind of worker in a region."""
+
+    row: Seconds
+    host: Host
+
+
+class Bill(NamedTuple):
+    """What a task takes: workers on average, month by month, at most `peak`, and the share of requests that start
+    cold.
+    """
+
+    workers: tuple[float, ...]
+    peak: int
+    cold: float
+
+
+class ServerlessPlanner:
+    def __init__(self, world: World, ledger: Ledger, tasks: tuple[Task, ...]) -> None:
+        self._world, self._ledger, self._tasks = world, ledger, tasks
+
+    def options(self) -> Iterable[Built]:
+        providers = sorted({row.provider for row in paid_by_second()})
+        named = self._world.needs.placement.clouds
+        for provider in [name for name in providers if named is None or name in named] or providers:
+            yield self._option(provider)
+
+    def _option(self, provider: str) -> Built:
+        draft = Draft(f"serverless-{provider}", "serverless", provider)
+        where = self._where(provider)
+        if where is None:
+            limit = in_words(bounds_of_all(self._world.needs))
+            miss = Miss(constraint="residency", value="no offer inside", limit=limit)
+            return self._world.assembler.built(draft._replace(misses=(miss,)), Part(), (), whole=False)
+        parts, models = list[Part](), dict[str, tuple[ModelSpec | None, ...]]()
+        for task in self._tasks:
+            found = models.get(task.follows, ()) if task.follows is not None else task.models
+            part, model = self._part(task, found, self._workers(provider, where))
+            models[task.name] = (model,)
+            parts.append(part)
+        sites = tuple(nowhere_else(task, "a provider's region") for task in self._tasks if at_sites(task))
+        part = joined(parts)
+        draft = draft._replace(regions=(where.region,), misses=sites)
+        return self._world.assembler.built(draft, part, (where,), whole=all(one.terms for one in parts))
+
+    def _where(self, provider: str) -> Where | None:
+        """The first region, by name, where all data may be."""
+        catalog, bounds = self._world.catalog, bounds_of_all(self._world.needs)
+        bounds += tuple(b for task in self._tasks for b in bounds_of(self._world.needs, task.workload))
+        regions = sorted(name for of, name in catalog.regions if of == provider)
+        inside = [name for name in regions if region_inside(catalog, bounds, provider, name)]
+        if not inside:
+            return None
+        return Where("serverless", provider, inside[0], catalog.regions[provider, inside[0]].country)
+
+    def _workers(self, provider: str, where: Where) -> tuple[Worker, ...]:
+        pins, catalog = self._world.needs.placement.accelerators, self._world.catalog
+        allowed = None if pins is None else {row.id for name in pins for row in catalog.family(name)}
+        return tuple(
+            Worker(row, Host(where, Machine(f"worker-{row.accelerator}", device, 1, CORES, RAM_BYTES)))
+            for row in paid_by_second()
+            if row.provider == provider
+            and (device := catalog.accelerators.get(row.accelerator)) is not None
+            and (allowed is None or device.id in allowed)
+        )
+
+    def _part(
+        self, task: Task, models: tuple[ModelSpec | None, ...], workers: tuple[Worker, ...]
+    ) -> tuple[Part, ModelSpec | None]:
+        """The cheapest worker and model that break the fewest limits."""
+        found = [way for worker in workers for model in models for way in self._ways(task, model, worker)]
+        if not found:
+            wanted = next((model.id for model in models if model is not None), task.workload.kind)
+            miss = Miss(constraint=f"{task.name}.model", value=wanted, limit="one accelerator that holds it")
+            return Part(misses=task.misses or (miss,)), None
+        pick, worker, bill = min(found, key=lambda way: (len(way[0].misses), way[0].usd, way[1].row.accelerator))
+        return self._written(task, pick, worker, bill), pick.model
+
+    def _ways(self, task: Task, model: ModelSpec | None, worker: Worker) -> Iterable[tuple[Pick, Worker, Bill]]:
+        sizer, machine = self._world.sizer, worker.host.machine
+        steady = sizer.steady(task.demand, model, machine) if task.demand is not None else None
+        batch = sizer.batch(task.job, model, machine) if task.job is not None else None
+        misses: tuple[Miss, ...] = ()
+        if task.demand is not None and steady is not None and steady.requests_per_s.value > 0:
+            bill = billed(task.demand, steady, worker.row)
+            misses = (*steady.misses, *_late(task, steady, worker.row, bill.cold))
+        elif task.job is not None and batch is not None:
+            width, late = width_for(batch, task.job)
+            hours = machine_hours(batch, task.job, width)
+            bill = Bill(tuple(hour / HOURS_PER_MONTH for hour in hours), width, 0.0)
+            misses = (*batch.misses, *late)
+        else:
+            return
+        usd = tuple(count * HOURS_PER_MONTH * SECONDS * worker.row.usd_per_second for count in bill.workers)
+        tranche = Tranche("per-second", bill.workers, usd, bill.peak)
+        yield Pick(task, worker.host, model, steady, batch, (tranche,), bill.peak, 0, misses), worker, bill
+
+    def _written(self, task: Task, pick: Pick, worker: Worker, bill: Bill) -> Part:
+        row, writer = worker.row, self._world.writer
+        basis = self._ledger.basis(
+            f"price.second.{row.provider}.{row.accelerator}".lower(),
+            "quoted",
+            "price of one worker for a second",
+            facts=(f"{row.provider} {row.accelerator}: {row.usd_per_second:g} USD/s, {row.source}, {row.as_of}",),
+        )
+        price = self._world.catalog.estimate(row, row.usd_per_second, f"{USD}/s", basis)
+        drivers = (self._ledger.drive(price), writer.machines(pick))
+        line = f"{task.name}: seconds of {row.accelerator} in {worker.host.where.region}"
+        notes = list[str]()
+        if pick.steady is not None:
+            start = f"{row.start_s:.0f} s ({row.start_s_low:.0f} .. {row.start_s_high:.0f})"
+            notes.append(f"{task.name}: {bill.cold:.1%} of requests wait for a cold start of about {start}")
+        made = writer.unpriced(pick)
+        return made._replace(
+            terms=(following(line, "compute", pick.tranches[0].usd, drivers),),
+            notes=(*made.notes, *notes),
+        )
+
+
+def billed(demand: Demand, steady: Steady, row: Seconds) -> Bill:
+    """Workers paid for, month by month."""
+    stay, carried = steady.latency_p95_s.value + row.idle_s, steady.requests_per_s.value
+    workers, cold, requests = [], 0.0, 0.0
+    for growth in demand.growth:
+        month = 0.0
+        for level in demand.levels:
+            rate = level.rate * growth
+            empty = math.exp(-rate * stay)
+            starting = rate * empty * row.start_s
+            month += level.hours * (max(1 - empty, rate / carried) + starting)
+            cold, requests = cold + level.hours * rate * empty, requests + level.hours * rate
+        workers.append(month / HOURS_PER_MONTH)
+    peak = machines_for(demand.peak_at_horizon, carried)
+    return Bill(tuple(workers), peak, cold / requests if requests else 0.0)
+
+
+def _late(task: Task, steady: Steady, row: Seconds, cold: float) -> tuple[Miss, ...]:
+    """The limits that cold starts break."""
+    if cold <= COLD:
+        return ()
+    slo, name, found = task.workload.slo, task.workload.name, list[Miss]()
+    for field, warm in (("ttft_p95_s", steady.ttft_p95_s), ("latency_p95_s", steady.latency_p95_s)):
+        limit: float | None = getattr(slo, field)
+        late = row.start_s + (warm.value if isinstance(warm, Estimate) else 0.0)
+        if limit is not None and late > limit:
+            found.append(Miss(constraint=f"{name}.{field}", value=late, limit=limit))
+    return tuple(found)
