@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from archwright.catalog.facts import Catalog
 from archwright.contract.decision import Decision
 from archwright.contract.estimate import exact
 from archwright.contract.needs import Placement
-from archwright.contract.plan import Miss, Option
+from archwright.contract.plan import Miss, Option, Plan
 from archwright.plan.choose import choose
 from archwright.plan.decision import break_even, chance_cheaper, conclude, decide
 from archwright.plan.money import Draft
@@ -358,3 +359,26 @@ def test_decide_takes_a_choice_that_was_made(catalog: Catalog) -> None:
     decision = decide(made.needs, options, made.drafts, made.ledger, "y", made.purse)
     assert decision.rivals[0].option == "x" and decision.rivals[0].cheaper == 1.0
     assert decision.rivals[0].break_even_month is None
+
+
+# --- real plans
+
+
+@pytest.mark.parametrize("name", ["startup", "clinic", "manufacturer"])
+def test_the_decision_of_a_real_plan_names_what_the_plan_holds(plan_of: Callable[..., Plan], name: str) -> None:
+    plan = plan_of(name)
+    decision, bases = plan.decision, {basis.id for basis in plan.bases}
+    feasible = {option.name for option in plan.options if option.feasible}
+    chosen = next(option for option in plan.options if option.name == plan.chosen)
+    assert {rival.option for rival in decision.rivals} == feasible - {plan.chosen}
+    preferred = any(note.startswith("preferred over") for note in chosen.notes)
+    assert set(decision.pareto) <= feasible and (preferred or plan.chosen in decision.pareto)
+    assert {driver.basis for driver in decision.drivers} <= bases and decision.drivers
+    assert sum(driver.share for driver in decision.drivers) <= 1 + 1e-9
+    assert all(driver.flips_to in {None, *(option.name for option in plan.options)} for driver in decision.drivers)
+    assert sum(decision.confidence.values()) == pytest.approx(1)
+    assert decision.returns is not None and decision.returns.cost == chosen.total_cost
+    assert chosen.total_cost is not None
+    assert chosen.cumulative_cost[-1] == pytest.approx(chosen.total_cost.value)
+    named = {driver for option in plan.options for line in option.cost_lines for driver in line.drivers}
+    assert named <= bases
