@@ -18,6 +18,7 @@ from archwright.catalog.rows import Offer
 from archwright.catalog.table import DATA
 from archwright.contract.estimate import within_factor
 from archwright.contract.plan import MachineFacts
+from archwright.contract.record import replace
 from archwright.errors import CatalogError
 from archwright.home import Home
 
@@ -57,6 +58,21 @@ def test_a_refreshed_price_lies_over_the_shipped_one(done: Done) -> None:
     assert done.catalog.freshness(row) == "fresh"
     assert done.catalog.source_kind(row) == "api"
     assert offer(done.catalog, "aws:us-east-1:g5.xlarge") == offer(load(), "aws:us-east-1:g5.xlarge")
+
+
+def test_an_unchanged_list_price_keeps_its_discounts(done: Done) -> None:
+    p5 = offer(load(), "aws:us-east-1:p5.48xlarge")
+    below = replace(p5, commit_1y_usd_per_hour=30.0)
+    same = replace(p5, as_of="2026-11-20", spot_usd_per_hour=None)
+    kept = refreshed.over(below, same)
+    assert (kept.as_of, kept.spot_usd_per_hour, kept.commit_1y_usd_per_hour) == (
+        "2026-11-20",
+        p5.spot_usd_per_hour,
+        30.0,
+    )
+    assert refreshed.over(below, replace(same, spot_usd_per_hour=9.0)).spot_usd_per_hour == 9.0
+    cheaper = replace(same, on_demand_usd_per_hour=50.0)
+    assert refreshed.over(below, cheaper) == cheaper
 
 
 def test_a_new_machine_comes_with_the_build_another_file_states(done: Done) -> None:

@@ -12,8 +12,8 @@ from archwright.catalog.provenance import name_of
 from archwright.contract.plan import Plan
 from archwright.contract.record import Record
 
-# A price that moved by less is the same price, rounded elsewhere.
-SAME = 1e-6
+# What a second source says is no figure of the fact itself.
+SECOND = "second_"
 
 
 class Change(Record):
@@ -61,7 +61,7 @@ def _changes(catalog: Catalog) -> Iterator[Change]:
         below = {**catalog.derived_offers.get(provider, {}), **catalog.shipped_offers.get(provider, {})}
         for offer in refreshed.offers(prices):
             if offer.id in below:
-                yield from _moved(offer.id, below[offer.id], offer)
+                yield from _moved(offer.id, below[offer.id], refreshed.over(below[offer.id], offer))
     models = {name_of(row): row for row in catalog.shipped_hosted}
     for model in catalog.latest.hosted:
         if name_of(model) in models:
@@ -84,7 +84,7 @@ def _moved(name: str, before: rows.Fact, after: rows.Fact) -> Iterator[Change]:
     new = {figure.name: figure.value for figure in figures(after)}
     for figure in figures(before):
         value = new.get(figure.name)
-        if value is None or abs(value - figure.value) > SAME * abs(figure.value):
+        if not figure.name.startswith(SECOND) and not refreshed.same(value, figure.value):
             yield Change(
                 fact=name, figure=figure.name, unit=figure.unit, before=figure.value, after=value, source=after.source
             )

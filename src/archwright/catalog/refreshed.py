@@ -6,6 +6,7 @@ stand as columns beside a table of machine types: 100,000 of them load and becom
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ import msgspec
 
 from archwright.catalog.cost_rows import StoragePrice
 from archwright.catalog.rows import HostedModel, Offer
-from archwright.contract.record import Record
+from archwright.contract.record import Record, replace
 from archwright.errors import CatalogError, Where
 from archwright.home import write_atomic
 
@@ -23,6 +24,8 @@ ENDING = ".msgpack"
 GENERATION = re.compile(r"\d{4,}")
 # Generations kept: the current one and those a rollback may go back to.
 KEPT = 4
+# Sources round to four or five digits.
+ROUNDING = 5e-4
 
 
 class MachineType(Record):
@@ -116,6 +119,26 @@ def offers(prices: Prices) -> Iterator[Offer]:
             as_of=origin.as_of,
             confidence="high" if origin.as_of else "recalled",
         )
+
+
+def same(one: float | None, other: float | None) -> bool:
+    """Whether two prices are one, rounded differently."""
+    if one is None or other is None:
+        return one is other
+    return math.isclose(one, other, rel_tol=ROUNDING)
+
+
+def over(below: Offer, newer: Offer) -> Offer:
+    """`newer` with what only `below` states: the spot and committed prices of an unchanged list price."""
+    if not same(newer.on_demand_usd_per_hour, below.on_demand_usd_per_hour):
+        return newer
+    spot = below.spot_usd_per_hour if newer.spot_usd_per_hour is None else newer.spot_usd_per_hour
+    return replace(
+        newer,
+        spot_usd_per_hour=spot,
+        commit_1y_usd_per_hour=below.commit_1y_usd_per_hour,
+        commit_3y_usd_per_hour=below.commit_3y_usd_per_hour,
+    )
 
 
 def current(folder: Path) -> Path | None:

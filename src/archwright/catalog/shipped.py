@@ -74,7 +74,9 @@ class Tables:
         if provider not in self._offers_by_provider:
             found = {**self.derived_offers.get(provider, {}), **self.shipped_offers.get(provider, {})}
             if provider in self.latest.prices:
-                found.update((offer.id, offer) for offer in refreshed.offers(self.latest.prices[provider]))
+                for offer in refreshed.offers(self.latest.prices[provider]):
+                    below = found.get(offer.id)
+                    found[offer.id] = offer if below is None else refreshed.over(below, offer)
             own = self._user.get("offers", {})
             for name in own.keys() & found.keys():
                 found[name] = documents.overlaid(found[name], own[name], self._user_path)
