@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 from datetime import date
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from archwright.catalog.load import load
 from archwright.catalog.sources import ADAPTERS, machine_dump
@@ -123,3 +126,39 @@ def test_bytes_of_another_form_are_refused(adapter: str, data: bytes) -> None:
 def test_prices_in_another_currency_are_refused() -> None:
     with pytest.raises(ValueError, match="EUR"):
         read("egress-prices", {"currency": "EUR"})
+
+
+SCALARS = st.one_of(st.none(), st.booleans(), st.integers(-5, 10**30), st.floats(), st.text(max_size=8))
+WORDS = st.sampled_from(
+    "prices on_demand spot VCpuInfo DefaultVCpus MemoryInfo SizeInMiB GpuInfo Gpus Name litellm_provider mode chat "
+    "input_cost_per_token output_cost_per_token id models input_mtok output_mtok base constraint start_date "
+    "carbon_intensity year tiers as_of price_per_gb_usd sku price_per_gb_month_usd currency aws".split()
+)
+DOCUMENTS = st.recursive(
+    SCALARS,
+    lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(st.one_of(WORDS, st.text(max_size=4)), inner)),
+    max_leaves=20,
+)
+
+
+@settings(max_examples=60)
+@given(st.sampled_from(sorted(ADAPTERS)), st.one_of(DOCUMENTS.map(json.dumps).map(str.encode), st.binary(max_size=200)))
+def test_hostile_bytes_are_refused_and_never_a_bug(adapter: str, data: bytes) -> None:
+    try:
+        found = ADAPTERS[adapter](data, TODAY)
+    except ValueError:
+        return
+    assert isinstance(found, Found)
+
+
+@settings(max_examples=60)
+@given(st.lists(st.lists(st.text(alphabet="0123456789.-einfa{}'\"\n,", max_size=8), max_size=10), max_size=5))
+def test_hostile_lists_are_refused_and_never_a_bug(lines: list[list[str]]) -> None:
+    data = (samples.LIST_HEAD + "\n".join(",".join(line) for line in lines)).encode()
+    with contextlib.suppress(ValueError):
+        assert isinstance(ADAPTERS["machine-list"](data, TODAY), Found)
+
+
+def test_a_field_without_end_is_refused() -> None:
+    with pytest.raises(ValueError, match="not a list of machines"):
+        read("machine-list", samples.LIST_HEAD + "x" * 200_000)

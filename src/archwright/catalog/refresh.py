@@ -81,7 +81,7 @@ def refresh(catalog: Catalog, layer: Path, bring: Path, only: FactClass | None, 
             continue
         try:
             file = _read(path, source, today)
-        except (CatalogError, ValueError, OSError) as error:
+        except (CatalogError, ValueError, OSError, RecursionError) as error:
             refused.append(FileRefused(file=path.name, why=str(error)))
             continue
         files.append(file)

@@ -23,7 +23,13 @@ DEVICE_MEMORY = re.compile(r"'MemoryInfo':\s*\{'SizeInMiB':\s*(\d+)")
 
 
 def read(data: bytes, _today: date) -> Found:
-    lines = csv.DictReader(io.StringIO(data.decode("utf-8")))
+    try:
+        return _found(csv.DictReader(io.StringIO(data.decode("utf-8"))))
+    except (csv.Error, OverflowError) as error:
+        raise ValueError(f"not a list of machines: {error}") from error
+
+
+def _found(lines: csv.DictReader[str]) -> Found:
     missing = NEEDED - set(lines.fieldnames or ())
     if missing:
         raise ValueError(f"lacks the columns {', '.join(sorted(missing))}")
