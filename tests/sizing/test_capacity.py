@@ -283,8 +283,12 @@ def test_longer_requests_never_carry_more(
     new = Length(mean=old.mean * longer, p95=old.p95 * longer)
     grown = asked._replace(input_tokens=new) if prompts else asked._replace(output_tokens=new)
     short, long = steady_text(where, spec, asked, CATALOG), steady_text(where, spec, grown, CATALOG)
-    if long is not None and not long.misses:
-        assert short is not None
+    free = steady_text(where, spec, grown._replace(slo=SLO()), CATALOG)
+    if long is None or long.misses or free is None:
+        return
+    assert short is not None
+    # Within a hair of what an idle engine reaches the least load decides (open_loop.py).
+    if long.requests_per_s.value > 0.05 * free.requests_per_s.value:
         assert short.misses == ()
         assert long.requests_per_s.value <= short.requests_per_s.value * (1 + 1e-3)
 

@@ -14,7 +14,8 @@ Everything follows from the mean number b of answers being written (P prompt tok
   places: n = b + r TTFT requests are inside; n + z sqrt(n) <= slots, so that one in twenty at most waits for a place
 The most: the largest b at which the limits hold and r is at most UTILISED of the rate at which u reaches 1 or n
 reaches the slots. At a given r each of these grows with P, O and the steps' times, so that a looser limit or a
-shorter prompt or answer never lowers the most.
+shorter prompt or answer never lowers the most. A limit counts as broken when an engine at work for IDLE of its time
+breaks it: between that and an engine without any work lies a hair in which the law is not kept.
 """
 
 from __future__ import annotations
@@ -116,16 +117,16 @@ class OpenLoop:
 
     @cached_property
     def idle(self) -> Point:
-        """An engine that writes, or reads, for IDLE of the time."""
-        alone = self._decode.step_s(1) * self._flow.answer
-        return self.at(IDLE * min(1.0, alone / max(self._read_s, 1e-12)))
+        """An engine that writes, or reads, for IDLE of its time: the least load there is."""
+        decode = self._decode.step_s(1)
+        return self.at(IDLE * min(1.0, decode * self._flow.answer / self._queued_s(decode)))
 
     def _queue(self, batch: float) -> Queue:
         flow, started = self._flow, self._pace.started_s
         share = batch / flow.answer
         decode = self._decode.step_s(1 + batch)
         rate = share / (decode + share * self._read_s - math.expm1(-share) * started)
-        each = self._read_s + (decode + started) * flow.prompt / self._chunk
+        each = self._queued_s(decode)
         mean = self._alone(self._mean, flow.prompt, decode)
         waits, late = _waits(rate, each, flow.spread)
         return Queue(batch, rate, decode, batch + rate * (mean + waits), rate * each, mean, waits, late)
@@ -142,6 +143,10 @@ class OpenLoop:
         late = math.sqrt((p95 - at.alone_s) ** 2 + at.late_s * at.late_s + decode * decode / 4)
         ttft = at.alone_s + at.waits_s + GATEWAY_S + late
         return Point(batch, at.rate, decode, at.inside, at.reading, ttft, tpot, ttft + tpot * (flow.answer - 1))
+
+    def _queued_s(self, decode: float) -> float:
+        """What a prompt adds to the wait of those behind it when they queue: steps are full of prompts then."""
+        return self._read_s + (decode + self._pace.started_s) * self._flow.prompt / self._chunk
 
     def _alone(self, alone: Alone, prompt: float, decode: float) -> float:
         """A prompt longer than a chunk takes further steps."""
