@@ -130,9 +130,39 @@ def test_prices_in_another_currency_are_refused() -> None:
 
 SCALARS = st.one_of(st.none(), st.booleans(), st.integers(-5, 10**30), st.floats(), st.text(max_size=8))
 WORDS = st.sampled_from(
-    "prices on_demand spot VCpuInfo DefaultVCpus MemoryInfo SizeInMiB GpuInfo Gpus Name litellm_provider mode chat "
-    "input_cost_per_token output_cost_per_token id models input_mtok output_mtok base constraint start_date "
-    "carbon_intensity year tiers as_of price_per_gb_usd sku price_per_gb_month_usd currency aws".split()
+    [
+        "prices",
+        "on_demand",
+        "spot",
+        "VCpuInfo",
+        "DefaultVCpus",
+        "MemoryInfo",
+        "SizeInMiB",
+        "GpuInfo",
+        "Gpus",
+        "Name",
+        "litellm_provider",
+        "mode",
+        "chat",
+        "input_cost_per_token",
+        "output_cost_per_token",
+        "id",
+        "models",
+        "input_mtok",
+        "output_mtok",
+        "base",
+        "constraint",
+        "start_date",
+        "carbon_intensity",
+        "year",
+        "tiers",
+        "as_of",
+        "price_per_gb_usd",
+        "sku",
+        "price_per_gb_month_usd",
+        "currency",
+        "aws",
+    ]
 )
 DOCUMENTS = st.recursive(
     SCALARS,
