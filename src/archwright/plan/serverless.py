@@ -1,11 +1,12 @@
 """Machines paid by the second: workers that come with the requests and go when there are none.
 
-Requests come at random. At a rate r a worker is up while one was asked within the last s + i seconds (s: a request's
-stay, i: how long an idle worker stays), so of the time
-    up = 1 - exp(-r (s + i)),
-and a request finds none with probability 1 - up: it waits for a cold start, which is paid like work. Workers paid for
-are the larger of `up` and r over what one carries. Where more than one request in twenty starts cold, the 95th
-percentile of the time to the first token is a cold start's.
+Requests come at random, r a second. A worker stays for a request's time and then idle, together s, unless another
+comes. Between two starts from nothing lie the start itself (b), the time until no request came for s, which is
+(exp(r s) - 1) / r on average, and the wait for the next request, 1 / r. So starts come at the rate
+    q = r e / (1 + r b e),    e = exp(-r s),
+a worker is paid for 1 - q / r of the time, and q (1 + r b) / r of the requests wait for a start: the one that caused it
+and those that come meanwhile. Workers paid for are the larger of that share and r over what one carries. Where more
+than one request in twenty waits, the 95th percentile of the time to the first token is a start's.
 """
 
 from __future__ import annotations
@@ -161,18 +162,19 @@ class ServerlessPlanner:
 def billed(demand: Demand, steady: Steady, row: Seconds) -> Bill:
     """Workers paid for, month by month."""
     stay, carried = steady.latency_p95_s.value + row.idle_s, steady.requests_per_s.value
-    workers, cold, requests = [], 0.0, 0.0
+    workers, waiting, requests = list[float](), 0.0, 0.0
     for growth in demand.growth:
         month = 0.0
         for level in demand.levels:
             rate = level.rate * growth
             empty = math.exp(-rate * stay)
-            starting = rate * empty * row.start_s
-            month += level.hours * (max(1 - empty, rate / carried) + starting)
-            cold, requests = cold + level.hours * rate * empty, requests + level.hours * rate
+            starts = rate * empty / (1 + rate * row.start_s * empty)
+            month += level.hours * max(1 - starts / rate, rate / carried)
+            waiting += level.hours * starts * (1 + rate * row.start_s)
+            requests += level.hours * rate
         workers.append(month / HOURS_PER_MONTH)
     peak = machines_for(demand.peak_at_horizon, carried)
-    return Bill(tuple(workers), peak, cold / requests if requests else 0.0)
+    return Bill(tuple(workers), peak, min(1.0, waiting / requests))
 
 
 def _late(task: Task, steady: Steady, row: Seconds, cold: float) -> tuple[Miss, ...]:
