@@ -51,6 +51,8 @@ def test_nothing_feasible_says_so_and_what_is_nearest() -> None:
     document = document_of(nothing_feasible(), load())
     assert document.sentence == "None of the 6 options looked at satisfies the needs."
     assert {"money", "time", "architecture", "sizing"} & set(chapters(document)) == set()
+    single = replace(nothing_feasible(), options=nothing_feasible().options[:1])
+    assert business.sentence(single, None) == "The one option looked at does not satisfy the needs."
     assert "capex 4,800,000, limit 1,000,000" in said(document, "decision")
     assert "nothing of ours serves" in said(document, "promises")
 
@@ -90,6 +92,16 @@ def test_facts_of_one_name_are_told_apart_on_the_first_page() -> None:
     first, second = (replace(DECISION.drivers[0], basis=basis) for basis in ("price.own", "price.rent"))
     document = document_of(replace(BOARD, decision=replace(DECISION, drivers=(first, second))), load())
     assert "price of a rented machine (rent)" in said(document, "decision")
+
+
+def test_where_nothing_flips_the_strongest_facts_are_named_all_the_same() -> None:
+    still = tuple(replace(driver, flips_to=None, flips_at=None) for driver in DECISION.drivers)
+    decided = replace(DECISION, drivers=(*still[:3], DECISION.drivers[0]))
+    first = document_of(replace(BOARD, decision=decided), load()).parts[0].chapters[0]
+    named = next(b for b in first.blocks if isinstance(b, Items) and b.title.startswith("Three facts")).items
+    assert len(named) == 3
+    assert "27.9" in named[0].text
+    assert named[1].text.endswith("no value in reach changes the choice")
 
 
 def test_tiles_name_payback_and_break_even(board: Document) -> None:

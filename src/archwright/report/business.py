@@ -32,8 +32,11 @@ FLIPS_NAMED = 3
 def sentence(plan: Plan, option: Option | None) -> str:
     """The decision in one sentence."""
     if option is None:
-        looked = words.counted(len(plan.options), "option")
-        return f"None of the {looked} looked at satisfies the needs." if plan.options else "The plan holds no option."
+        if len(plan.options) < 2:
+            return (
+                "The one option looked at does not satisfy the needs." if plan.options else "The plan holds no option."
+            )
+        return f"None of the {len(plan.options)} options looked at satisfies the needs."
     total, months = option.total_cost, plan.horizon_months
     said = f"Choose {option.name} ({words.placed(option)})"
     if total is None:
@@ -126,9 +129,10 @@ def _ties(plan: Plan, option: Option) -> Iterable[Block]:
 
 
 def _flip_items(plan: Plan) -> Iterable[Item]:
-    flipping = [driver for driver in plan.decision.drivers if driver.flips_to is not None]
+    """Facts that flip the choice first, then the strongest of the others."""
+    ordered = sorted(plan.decision.drivers, key=lambda driver: driver.flips_to is None)
     names = figures.driver_names(plan.decision.drivers)
-    for driver in flipping[:FLIPS_NAMED]:
+    for driver in ordered[:FLIPS_NAMED]:
         shown = names[driver.basis]
         yield Item(driver.name if shown == driver.name else f"{driver.name} ({shown})", flip_said(driver))
 
