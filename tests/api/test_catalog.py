@@ -51,7 +51,15 @@ def test_a_fact_is_shown_with_its_layers(home: Home, bring: Path, capsys: pytest
         assert api.catalog.show(name).name == name
 
 
-@pytest.mark.parametrize("name", ["H100-SXM-80G", "nothing like anything 0"])
+@pytest.mark.parametrize(
+    ("spelt", "name"),
+    [("H100", "H100-SXM-80GB"), ("Trillium", "TPUv6e"), ("meta-llama/Llama-3.1-8B-Instruct", "Llama-3.1-8B-Instruct")],
+)
+def test_a_fact_is_found_by_another_name(home: Home, spelt: str, name: str) -> None:
+    assert api.catalog.show(spelt).name == name
+
+
+@pytest.mark.parametrize("name", ["aws:us-east-1:p5.48large", "nothing like anything 0"])
 def test_an_unknown_fact_is_answered_with_the_nearest(home: Home, name: str) -> None:
     with pytest.raises(UsageError) as caught:
         api.catalog.show(name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import get_args
@@ -21,7 +21,7 @@ from archwright.catalog.refresh import RefreshReport
 from archwright.catalog.rows import Fact
 from archwright.contract.plan import Plan
 from archwright.contract.record import Record
-from archwright.errors import UsageError
+from archwright.errors import CatalogError, UsageError
 from archwright.home import Home
 from archwright.plan.file import read_plan
 
@@ -88,11 +88,21 @@ def show(name: str) -> FactView:
     """The fact called `name` with the chain of layers that state it, the one in force first."""
     catalog = load(home_of(settings.load()))
     tables = figures.tables(catalog)
-    for table, rows in tables.items():
-        if name in rows:
-            return figures.view(catalog, table, name, rows[name])
+    for spelling in (name, *_aliased(catalog, name)):
+        for table, rows in tables.items():
+            if spelling in rows:
+                return figures.view(catalog, table, spelling, rows[spelling])
     near = tuple(difflib.get_close_matches(name, [key for rows in tables.values() for key in rows], 3, 0.5))
     raise UsageError("AW-USE-04", f"the catalog has no {name!r}", hint=_did_you_mean(near), nearest=near)
+
+
+def _aliased(catalog: Catalog, name: str) -> Iterator[str]:
+    """The ids of what is also called so, as needs files and other tools spell it."""
+    for known in (catalog.accelerator, catalog.model):
+        try:
+            yield known(name).id
+        except CatalogError:
+            continue
 
 
 def _did_you_mean(near: tuple[str, ...]) -> str:
