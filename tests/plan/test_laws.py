@@ -1,0 +1,111 @@
+"""What holds for any needs: more is never cheaper, limits of a house hold, the same needs give the same plan."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from archwright.catalog.facts import Catalog
+from archwright.contract.plan import Plan
+
+Make = Callable[..., Plan]
+NEEDS = ("startup", "clinic", "manufacturer")
+TEXT = {"startup": 0, "clinic": 0, "manufacturer": 1}
+few = settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+def costs(plan: Plan) -> dict[str, float]:
+    return {option.name: option.total_cost.value for option in plan.options if option.total_cost is not None}
+
+
+def scaled(name: str, **factors: float) -> Callable[[dict[str, Any]], None]:
+    """The text workload with some of its figures multiplied."""
+
+    def change(document: dict[str, Any]) -> None:
+        workload = document["workloads"][TEXT[name]]
+        traffic, slo = workload["traffic"], workload["slo"]
+        for field in ("mean", "peak"):
+            traffic["requests_per_second"][field] *= factors.get("load", 1.0)
+        traffic["requests_per_second"]["peak"] *= factors.get("peak", 1.0)
+        for lengths in ("input_tokens", "output_tokens"):
+            for field in ("mean", "p95"):
+                traffic[lengths][field] *= factors.get(lengths, 1.0)
+        for limit in ("ttft_p95_s", "tpot_p95_s"):
+            slo[limit] *= factors.get(limit, 1.0)
+
+    return change
+
+
+def no_cheaper(less: Plan, more: Plan) -> None:
+    """Every option that both plans price, and the choice where nothing but money decides."""
+    before, after = costs(less), costs(more)
+    for name in before.keys() & after.keys():
+        assert after[name] >= before[name] * (1 - 1e-9), name
+
+
+@few
+@given(st.sampled_from(NEEDS), st.sampled_from(["load", "peak", "input_tokens", "output_tokens"]), st.floats(1.05, 6.0))
+def test_more_work_never_costs_less(plan_of: Make, name: str, what: str, factor: float) -> None:
+    factor = min(factor, 1.6) if what.endswith("tokens") else factor
+    no_cheaper(plan_of(name), plan_of(name, scaled(name, **{what: factor})))
+
+
+@few
+@given(st.sampled_from(NEEDS), st.sampled_from(["ttft_p95_s", "tpot_p95_s"]), st.floats(1.05, 10.0))
+def test_a_looser_limit_never_costs_more(plan_of: Make, name: str, what: str, factor: float) -> None:
+    no_cheaper(plan_of(name, scaled(name, **{what: factor})), plan_of(name))
+
+
+@few
+@given(st.floats(3.0, 60.0), st.integers(4, 60), st.floats(0.3, 8.0))
+def test_power_and_racks_of_a_house_are_never_exceeded(plan_of: Make, power: float, rack: int, load: float) -> None:
+    def change(document: dict[str, Any]) -> None:
+        scaled("clinic", load=load)(document)
+        document["placement"]["site"].update(power_kw=power, rack_units=rack)
+
+    for option in plan_of("clinic", change).options:
+        if option.feasible and option.placement in ("on-premises", "hybrid"):
+            assert option.power_kw is not None and option.power_kw.value <= power
+            assert option.rack_units is not None and option.rack_units <= rack
+
+
+@few
+@given(st.floats(1.0, 2e6), st.floats(1.0, 6e4))
+def test_a_budget_is_judged_on_the_value(plan_of: Make, capex: float, month: float) -> None:
+    def change(document: dict[str, Any]) -> None:
+        document["budget"].update(capex=capex, per_month=month)
+
+    for option in plan_of("clinic", change).options:
+        if option.feasible and option.capex is not None and option.cost_per_month is not None:
+            assert option.capex.value <= capex and option.cost_per_month.value <= month
+        missed = {miss.constraint for miss in option.misses}
+        if option.cost_per_month is not None and option.cost_per_month.value > month:
+            assert "per_month" in missed
+        if option.capex is not None and option.capex.value > capex:
+            assert "capex" in missed
+
+
+@pytest.mark.parametrize("name", NEEDS)
+def test_no_machine_of_a_plan_stands_outside_the_residency(plan_of: Make, catalog: Catalog, name: str) -> None:
+    """Pools too, each by the data of its own workloads."""
+    bound = {"startup": "US", "clinic": "EEA", "manufacturer": "EEA"}[name]
+    for option in plan_of(name).options:
+        for pool in option.pools:
+            if pool.workloads == ("downtime",):
+                continue
+            known = catalog.region(pool.provider, pool.region)
+            assert catalog.inside(known.country if known is not None else pool.region, bound), (option.name, pool.name)
+
+
+@pytest.mark.parametrize("name", ["desk", *NEEDS])
+def test_a_plan_takes_two_seconds_at_most(plan_of: Make, name: str) -> None:
+    began = time.process_time()
+    plan_of(name, lambda document: None)
+    took = time.process_time() - began
+    assert took <= (2.0 if sys.gettrace() is None else 12.0), "a tracer (coverage) slows it several times"
