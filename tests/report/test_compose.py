@@ -146,6 +146,7 @@ def test_a_section_says_choice_why_proof_and_what_else(board: Document) -> None:
         assert text in network
     table = next(b for part in board.parts for c in part.chapters if c.id == "storage" for b in c.blocks)
     assert isinstance(table, Table)
+    assert f"2.4{NB}PB" in said(board, "storage"), "thousands, as the words of the section say it"
     assert len(table.columns) == 2, "no column for what no line has"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from archwright.contract.decision import Section, SectionId, SectionLine
+from archwright.contract.estimate import Estimate
 from archwright.contract.plan import Option, Plan, Pool
 from archwright.contract.record import replace
 from archwright.report import words
@@ -161,8 +162,13 @@ def _section_blocks(section: Section) -> Iterable[Block]:
         yield Table(section.title, (columns[0], columns[1]._replace(share=7)), tuple(cells[:2] for cells in body))
 
 
+def _figure(estimate: Estimate) -> str:
+    """Bytes in thousands, like the words beside them."""
+    return words.with_band(replace(estimate, unit="B") if estimate.unit == "bytes" else estimate)
+
+
 def _line(line: SectionLine) -> tuple[Cell, Cell, Cell]:
-    figure = words.with_band(line.estimate) if line.estimate is not None else ""
+    figure = _figure(line.estimate) if line.estimate is not None else ""
     choice = Cell(line.choice, notes(("", figure), ("Why", line.why), ("Source", line.source)))
     beside = notes(
         ("Demanded by", "; ".join(line.demanded_by)),

@@ -18,7 +18,8 @@ COMPACT = ((1e12, "tn"), (1e9, "bn"), (1e6, "M"), (1e3, "k"))
 BYTES = ((2.0**50, "PiB"), (2.0**40, "TiB"), (2.0**30, "GiB"), (2.0**20, "MiB"), (2.0**10, "KiB"), (1.0, "B"))
 RATES = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""))
 SECONDS = ((86400.0 * 2, 86400.0, "days"), (7200.0, 3600.0, "h"), (1.0, 1.0, "s"), (0.0, 1e-3, "ms"))
-RATED = frozenset({"bytes/s", "B/s", "FLOP/s"})
+# "B" counts in thousands, as storage is sold and the sections say it; "bytes" in 1024s, as memory is.
+RATED = frozenset({"bytes/s", "B/s", "FLOP/s", "B"})
 
 CATEGORIES: dict[Category, str] = {
     "compute": "Rented machines",
