@@ -104,6 +104,19 @@ def test_where_nothing_flips_the_strongest_facts_are_named_all_the_same() -> Non
     assert named[1].text.endswith("no value in reach changes the choice")
 
 
+def test_one_fact_is_not_called_three() -> None:
+    document = document_of(replace(BOARD, decision=replace(DECISION, drivers=DECISION.drivers[:1])), load())
+    assert "What to check before signing" in said(document, "decision")
+    assert "Three facts" not in said(document, "decision")
+
+
+def test_work_in_runs_says_on_what(board: Document) -> None:
+    assert "no pool of ours" in said(board, "sizing")
+    run = replace(HYBRID.purchases[0], pool="telemetry")
+    document = document_of(replace(BOARD, options=(replace(HYBRID, purchases=(run,)), *OPTIONS[1:])), load())
+    assert "in runs, on 8x H100 SXM" in said(document, "sizing")
+
+
 def test_tiles_name_payback_and_break_even(board: Document) -> None:
     tiles = next(b for b in board.parts[0].chapters[0].blocks if isinstance(b, Tiles)).tiles
     shown = {tile.label: (tile.value, tile.note) for tile in tiles}

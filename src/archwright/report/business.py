@@ -65,7 +65,9 @@ def decision_chapter(plan: Plan, option: Option | None) -> Chapter:
     else:
         blocks.append(Tiles(tuple(_tiles(plan, option))))
         blocks += _ties(plan, option)
-        blocks += _items("Three facts to check before signing", _flip_items(plan))
+        facts = tuple(_flip_items(plan))
+        title = "Three facts to check before signing" if len(facts) == FLIPS_NAMED else "What to check before signing"
+        blocks += _items(title, facts)
         blocks += _at_risk(option)
         known = (note for note in option.notes if not note.startswith((AT_RISK, TIE)))
         blocks += _items("What to know about it", (Item(note) for note in known))
@@ -124,7 +126,8 @@ def _ties(plan: Plan, option: Option) -> Iterable[Block]:
     tied = [rival for rival in plan.decision.rivals if rival.tie and rival.option != option.name]
     if tied:
         names = "; ".join(f"{r.option} is cheaper with probability {words.percent(r.cheaper)}" for r in tied)
-        text = f"Judged with the same draws of every fact they share, the cost alone does not decide: {names}."
+        text = "Judged with the same draws of every fact they share, cost does not tell these from the chosen one: "
+        text += f"{names}."
         yield Callout("A tie", text)
 
 

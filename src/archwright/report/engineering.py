@@ -37,7 +37,7 @@ def sizing_chapter(plan: Plan, option: Option) -> Chapter:
     if tiles:
         blocks.append(Tiles(tiles))
     if plan.workloads:
-        blocks.append(_workloads(plan))
+        blocks.append(_workloads(plan, option))
     if option.pools:
         blocks += [_pools(option), _launches(option.pools)]
     if option.purchases:
@@ -70,7 +70,8 @@ def _tiles(option: Option) -> Iterable[Tile]:
         yield Tile("Rack space", f"{words.number(option.rack_units)} U", "of 42 in a usual rack")
 
 
-def _workloads(plan: Plan) -> Table:
+def _workloads(plan: Plan, option: Option) -> Table:
+    runs = {had.pool: f"in runs, on {had.machine}" for had in option.purchases}
     loads = {load.workload: load for load in plan.loads}
     columns = (Column("Workload", 2), Column("Model", 2.2), Column("Pool", 2), Column("Load it was sized for", 3))
     body = []
@@ -78,7 +79,7 @@ def _workloads(plan: Plan) -> Table:
         load, said = loads.get(workload.name), ""
         pools = [pool for pool in plan.pools if workload.name in pool.workloads]
         model = workload.model or (pools[0].model if pools else "no model")
-        where = ", ".join(pool.name for pool in pools) or "no pool of ours"
+        where = ", ".join(pool.name for pool in pools) or runs.get(workload.name, "no pool of ours")
         if load is not None:
             said = f"{words.number(load.requests_per_second)} requests/s at the peak; tokens in "
             said += f"{words.exactly(load.input_tokens.mean)} (p95 {words.exactly(load.input_tokens.p95)}), out "
