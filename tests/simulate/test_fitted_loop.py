@@ -15,7 +15,7 @@ from archwright.simulate.batching import Batching, Request
 from archwright.sizing import fits, steps
 from archwright.sizing.formats import Format
 from archwright.sizing.layout import Layout
-from archwright.sizing.pace import Fitted
+from archwright.sizing.pace import Fitted, Kind
 from archwright.sizing.shape import shape_of
 from archwright.sizing.work import Worker, device_of
 
@@ -44,7 +44,7 @@ def test_a_closed_loop_is_as_fitted(engine: tuple[str, str, int, str], load_: tu
     step = steps.step_s(case, FIT.coefficients["tpot"])
     tpot = steps.tpot_s(case, FIT.coefficients["tpot"])
     ttft = steps.ttft_s(case, FIT.coefficients["ttft"], step, tpot)
-    pace = Fitted(worker, row, "vllm", model.attention, FIT.coefficients)
+    pace = Fitted(worker, row, Kind("vllm", model.attention), FIT.coefficients)
     found = Batching(pace, 256, 2048).run(
         [Request(0.0, prompt, 0, answer) for _ in range(sent)],
         refill=lambda now: Request(now, prompt, 0, answer),

@@ -181,8 +181,24 @@ def test_the_band_is_that_of_the_stratum_and_of_the_row() -> None:
 
 
 def test_what_no_row_of_the_fit_is_like_is_less_sure() -> None:
-    kin, old, other = (carried(machine(name), "Qwen3-4B").requests_per_s.factor for name in ("L40S", "T4", "MI300X"))
-    assert kin < old == pytest.approx(other)
+    row = CATALOG.accelerators["L4"]
+    strange = (replace(row, vendor="another"), replace(row, flops={"fp16": 121e12, "fp8": 242e12}))
+    usual = carried(machine("L4"), "Qwen3-4B").requests_per_s.factor
+    for device in strange:
+        found = steady_text(Machine("m", device, 1, 32, 2e11), CATALOG.models["Qwen3-4B"], CHAT, CATALOG)
+        assert found is not None
+        assert found.requests_per_s.factor > 1.1 * usual
+
+
+def test_a_maker_measured_against_the_fit_is_as_slow_as_measured() -> None:
+    plain, measured = Catalog(DATA), carried(machine("MI300X"), load_=FREE)
+    plain.__dict__["work_rates"] = {
+        name: row for name, row in CATALOG.work_rates.items() if not name.startswith("serving.speed")
+    }
+    unknown = carried(machine("MI300X"), load_=FREE, catalog=plain)
+    assert measured.requests_per_s.value == pytest.approx(0.75 * unknown.requests_per_s.value, rel=0.05)
+    assert measured.requests_per_s.factor < unknown.requests_per_s.factor
+    assert "another maker's devices" in measured.bases[0].facts[-2]
 
 
 def test_an_engine_the_fit_never_saw_is_less_sure() -> None:

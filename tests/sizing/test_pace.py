@@ -13,7 +13,7 @@ from archwright.contract.estimate import exact
 from archwright.sizing import fits, steps
 from archwright.sizing.formats import Format
 from archwright.sizing.layout import Layout
-from archwright.sizing.pace import Fitted, Host
+from archwright.sizing.pace import Fitted, Host, Kind
 from archwright.sizing.roofline import Hardware, Roofline, Step, pairs
 from archwright.sizing.shape import shape_of
 from archwright.sizing.steps import Traffic, case_of
@@ -32,7 +32,7 @@ def deployed(name: str, width: int, number: str, device: str = "H200-SXM-141GB")
 
 def fitted(name: str, width: int = 1, number: str = "fp8", engine: str = "vllm") -> Fitted:
     worker, device = deployed(name, width, number)
-    return Fitted(worker, device, engine, CATALOG.models[name].attention, FIT.coefficients)
+    return Fitted(worker, device, Kind(engine, CATALOG.models[name].attention), FIT.coefficients)
 
 
 def host(name: str = "SmolLM2-135M-Instruct") -> Host:
@@ -74,6 +74,17 @@ def test_a_prompt_alone_takes_the_fitted_time_and_never_less_than_its_steps() ->
     assert short.ttft_s(0.01) == pytest.approx(pace.first_s(500) + scheduling * (k["t0"] + k["ks"] * 0.01))
     crowded = short._replace(fitted_s=0.0, fitted_steps=0.0)
     assert crowded.ttft_s(0.01) == crowded.steps_s(0.01) == pytest.approx(short.read_s + 0.015)
+
+
+def test_a_slower_maker_is_slower_in_all_that_the_device_does() -> None:
+    worker, device = deployed(DENSE, 1, "fp8")
+    usual = fitted(DENSE)
+    slow = Fitted(worker, device, Kind("vllm", "gqa", 1.5), FIT.coefficients)
+    assert slow.decode(900).step_s(8) == pytest.approx(1.5 * usual.decode(900).step_s(8))
+    assert slow.read_s(900, 4e5) == pytest.approx(1.5 * usual.read_s(900, 4e5))
+    assert slow.first_s(900) == pytest.approx(1.5 * usual.first_s(900))
+    for step in (Step(answering=8, context_tokens=7200.0), Step(prompt_tokens=64, prompt_pairs=2048.0)):
+        assert slow.step_s(step) == pytest.approx(1.5 * usual.step_s(step))
 
 
 @pytest.mark.parametrize(("name", "width", "number"), CASES)

@@ -10,7 +10,8 @@
   trees of a seen configuration are left out: they are not monotone in the load, and what is left, the physics, was
   judged on models left out of the fit. What no row of the fit is like (its engine, the device's maker, arithmetic
   without bf16) widens the band by the rule for weak rows; other generations of a known maker do not: ten measured rows
-  of two such devices came out at 0.84 to 1.00 of the predicted speed.
+  of two such devices came out at 0.84 to 1.00 of the predicted speed. Where a maker's devices were measured against
+  the fit (work_efficiencies.csv), their steps are slower by that, within the same band.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from functools import lru_cache
 
 from archwright.catalog.facts import Catalog
 from archwright.catalog.rows import Accelerator, EngineSpec, ModelSpec
+from archwright.catalog.work_tables import WorkRate
 from archwright.contract.estimate import Estimate
 from archwright.contract.estimate import product as product_of
 from archwright.contract.plan import Parallelism
@@ -31,7 +33,7 @@ from archwright.sizing.formats import Format
 from archwright.sizing.host import HOST_KIND, on_host
 from archwright.sizing.layout import Layout
 from archwright.sizing.machine import Machine
-from archwright.sizing.pace import Fitted
+from archwright.sizing.pace import Fitted, Kind
 from archwright.sizing.parallelism import divides
 from archwright.sizing.shape import Shape, shape_of
 from archwright.sizing.work import USABLE, WORKSPACE_BYTES, Device, Worker, device_of
@@ -67,7 +69,8 @@ def _on_accelerators(
         return
     device = device_of(accelerator, number, shape.sparse)
     speed, said = speed_of(model, accelerator, product, catalog), _said(number, wanted[0], accelerator)
-    context = requests.context_tokens(model)
+    context, known = requests.context_tokens(model), _maker(accelerator, catalog)
+    kind = Kind(product.id, model.attention, 1 / known.typical if known is not None else 1.0)
     for width in widths:
         worker = Worker(shape, number, _layout(width))
         slots = min(math.floor(worker.capacity(device.memory, requests.held_tokens)), MOST_SLOTS)
@@ -78,7 +81,7 @@ def _on_accelerators(
             quantisation=_named(number, accelerator),
             devices=width,
             copies=machine.accelerator_count // width,
-            pace=_paced(worker, device, product.id, model.attention),
+            pace=_paced(worker, device, kind),
             slots=slots,
             context_tokens=context,
             chunk=CHUNK,
@@ -123,8 +126,8 @@ def _layout(width: int) -> Layout:
 
 
 @lru_cache(maxsize=1024)
-def _paced(worker: Worker, device: Device, engine: str, attention: str) -> Fitted:
-    return Fitted(worker, device, engine, attention, fits.load("serving").coefficients)
+def _paced(worker: Worker, device: Device, kind: Kind) -> Fitted:
+    return Fitted(worker, device, kind, fits.load("serving").coefficients)
 
 
 def speed_of(model: ModelSpec, accelerator: Accelerator, product: EngineSpec, catalog: Catalog) -> Speed:
@@ -148,14 +151,21 @@ def speed_of(model: ModelSpec, accelerator: Accelerator, product: EngineSpec, ca
         f"coefficients of {made.date} from {made.rows_used} measured rows; band of the stratum {stratum}: "
         f"{steps.low:.2f} to {steps.high:.2f} of a step's time, {first.low:.2f} to {first.high:.2f} of a first token's",
     )
-    return Speed(steps, first, named, facts)
+    known = _maker(accelerator, catalog)
+    return Speed(steps, first, named, facts if known is None else (*facts, known.fact))
 
 
 def _unlike(accelerator: Accelerator, product: EngineSpec, fit: fits.Fit, catalog: Catalog) -> tuple[bool, ...]:
     """What no row of the fit is like."""
     rows = (catalog.accelerators.get(name) for name in fit.seen["accelerator"])
     makers = {row.vendor for row in rows if row is not None}
-    return product.id not in fit.seen["engine"], accelerator.vendor not in makers, WIDE not in accelerator.flops
+    strange = accelerator.vendor not in makers and _maker(accelerator, catalog) is None
+    return product.id not in fit.seen["engine"], strange, WIDE not in accelerator.flops
+
+
+def _maker(accelerator: Accelerator, catalog: Catalog) -> WorkRate | None:
+    """What devices of its maker were measured to do over what the fit says, where that is another maker's."""
+    return catalog.work_rates.get(f"serving.speed-{accelerator.vendor}")
 
 
 def _named(number: Format, accelerator: Accelerator) -> str:

@@ -88,19 +88,27 @@ class FittedDecode(NamedTuple):
         return self.weights_s + self.experts_s * (1 - math.pow(self.missed, max(tokens, 1.0)))
 
 
+class Kind(NamedTuple):
+    """What coefficients belong to: the engine's family, the model's attention; `slower` is the time that devices of
+    this maker take over that of the fit's.
+    """
+
+    engine: str
+    attention: str
+    slower: float = 1.0
+
+
 class Fitted:
     """One engine on `worker`'s layout without data parallel ranks or pipeline stages."""
 
-    def __init__(
-        self, worker: Worker, device: Device, engine: str, attention: str, fit: dict[str, dict[str, float]]
-    ) -> None:
+    def __init__(self, worker: Worker, device: Device, kind: Kind, fit: dict[str, dict[str, float]]) -> None:
         self._worker, self._device, self._tpot, self._ttft = worker, device, fit["tpot"], fit["ttft"]
-        self._engine = engine
+        self._kind = kind
         shape, k, name = worker.shape, self._tpot, worker.number.name
         self._number = k.get(f"compute.{name}", 1.0)
-        self._factor = k.get(f"engine.{engine}", 1.0) * k.get(f"format.{name}", 1.0)
+        self._factor = k.get(f"engine.{kind.engine}", 1.0) * k.get(f"format.{name}", 1.0) * kind.slower
         self.started_s = shape.layers * k["opf"] * self._factor
-        self._base = self._constants(k, attention)
+        self._base = self._constants(k, kind.attention)
         self._prompt = _PromptWork.of(worker, device)
         near, far = (worker.decode(1.0, context).seconds_of_flops(device) for context in (0.0, 1.0))
         rate = self._number / k["ec"]
@@ -144,12 +152,12 @@ class Fitted:
         body = (prompt * work.trunk_s + work.head_s) * number + prompt * work.expert_s * number * k["pe"]
         flops = (body + work.attention_s(prompt, prompt * prompt / 2)) / k["epf"]
         memory = self._base.memory_s(prompt) * self._tpot["em"] / k["em"]
-        return math.hypot(flops, memory) + prompt * work.exchange_s / k["elp"]
+        return (math.hypot(flops, memory) + prompt * work.exchange_s / k["elp"]) * self._kind.slower
 
     def alone(self, prompt: float) -> Alone:
         """The fitted mean without the closed loop's crowd."""
         k = self._ttft
-        scheduling = k.get(f"engine.{self._engine}", 1.0)
+        scheduling = k.get(f"engine.{self._kind.engine}", 1.0)
         read = self.read_s(prompt, prompt * prompt / 2) + self.started_s
         return Alone(self.first_s(prompt) + scheduling * k["t0"], scheduling * k["ks"], read)
 
