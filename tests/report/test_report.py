@@ -31,7 +31,7 @@ def test_the_suffix_chooses_the_format(plan_file: Path, suffix: str, start: byte
 def test_another_suffix_is_refused(plan_file: Path) -> None:
     with pytest.raises(UsageError) as caught:
         api.report(str(plan_file), output=str(plan_file.with_name("report.docx")))
-    assert caught.value.code == "AW-USE-60"
+    assert caught.value.code == "AW-USE-65"
     assert ".html, .pdf, .xlsx" in caught.value.hint
 
 

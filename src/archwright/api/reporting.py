@@ -19,7 +19,7 @@ FORMATS = {".html": html, ".pdf": pdf, ".xlsx": xlsx}
 def report(plan: str, *, output: str) -> Path:
     """Write one document for business and engineers, from the plan file and the shipped catalog alone.
 
-    The suffix of `output` chooses the format: UsageError AW-USE-60 for one that is none of them. Raises
+    The suffix of `output` chooses the format: UsageError AW-USE-65 for one that is none of them. Raises
     PlanFileError for a broken plan, MissingError AW-GET-01 without the extra `report`.
     """
     path = Path(output)
@@ -27,7 +27,7 @@ def report(plan: str, *, output: str) -> Path:
     if write is None:
         known = ", ".join(FORMATS)
         raise UsageError(
-            "AW-USE-60", f"no report is written as {path.name!r}", where=Where(output), hint=f"end it in {known}"
+            "AW-USE-65", f"no report is written as {path.name!r}", where=Where(output), hint=f"end it in {known}"
         )
     write_atomic(path, write(document_of(read_plan(Path(plan)), load())), mode=0o644)
     return path
