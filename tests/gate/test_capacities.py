@@ -36,7 +36,7 @@ def carried(row: tuple[str, str | None, int]) -> tuple[float, int]:
 
 # Requests/s of the machine, accelerators of one engine.
 REQUESTS_PER_S = (
-    (0.41391, 1),
+    (0.044658, 1),
     (19.127, 1),
     (3.3449, 4),
     (16.666, 2),

@@ -190,6 +190,22 @@ def test_what_no_row_of_the_fit_is_like_is_less_sure() -> None:
         assert found.requests_per_s.factor > 1.1 * usual
 
 
+def test_a_device_short_of_power_multiplies_at_what_it_sustains() -> None:
+    plain = Catalog(DATA)
+    plain.__dict__["work_rates"] = {
+        name: row for name, row in CATALOG.work_rates.items() if not name.startswith("serving.rate")
+    }
+    for name in ("T4", "L4"):
+        stated, sustained = (
+            engines(machine(name), CATALOG.models["Qwen3-4B"], CHAT.requests, catalog)[0]
+            for catalog in (plain, CATALOG)
+        )
+        share = CATALOG.work_rates[f"serving.rate-{name}"].typical
+        assert stated.pace.read_s(1000, 5e5) == pytest.approx(share * sustained.pace.read_s(1000, 5e5), rel=0.01)
+        assert stated.pace.decode(1000).step_s(1) == pytest.approx(sustained.pace.decode(1000).step_s(1), rel=0.01)
+        assert "sustained" in sustained.speed.facts[-1]
+
+
 def test_a_maker_measured_against_the_fit_is_as_slow_as_measured() -> None:
     plain, measured = Catalog(DATA), carried(machine("MI300X"), load_=FREE)
     plain.__dict__["work_rates"] = {

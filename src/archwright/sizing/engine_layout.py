@@ -11,7 +11,8 @@
   judged on models left out of the fit. What no row of the fit is like (its engine, the device's maker, arithmetic
   without bf16) widens the band by the rule for weak rows; other generations of a known maker do not: ten measured rows
   of two such devices came out at 0.84 to 1.00 of the predicted speed. Where a maker's devices were measured against
-  the fit (work_efficiencies.csv), their steps are slower by that, within the same band.
+  the fit (work_efficiencies.csv), their steps are slower by that, within the same band; a device that its power
+  limit keeps far below its stated rate multiplies at what it sustains.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ def _on_accelerators(
     number = next((one for one in wanted if _filled(shape, one, accelerator, widths[-1]) <= FILLED), None)
     if number is None:
         return
-    device = device_of(accelerator, number, shape.sparse)
+    device = _device(accelerator, number, shape, catalog)
     speed, said = speed_of(model, accelerator, product, catalog), _said(number, wanted[0], accelerator)
     context, known = requests.context_tokens(model), _maker(accelerator, catalog)
     kind = Kind(product.id, model.attention, 1 / known.typical if known is not None else 1.0)
@@ -151,8 +152,8 @@ def speed_of(model: ModelSpec, accelerator: Accelerator, product: EngineSpec, ca
         f"coefficients of {made.date} from {made.rows_used} measured rows; band of the stratum {stratum}: "
         f"{steps.low:.2f} to {steps.high:.2f} of a step's time, {first.low:.2f} to {first.high:.2f} of a first token's",
     )
-    known = _maker(accelerator, catalog)
-    return Speed(steps, first, named, facts if known is None else (*facts, known.fact))
+    known = (_maker(accelerator, catalog), _sustained(accelerator, catalog))
+    return Speed(steps, first, named, (*facts, *(row.fact for row in known if row is not None)))
 
 
 def _unlike(accelerator: Accelerator, product: EngineSpec, fit: fits.Fit, catalog: Catalog) -> tuple[bool, ...]:
@@ -166,6 +167,20 @@ def _unlike(accelerator: Accelerator, product: EngineSpec, fit: fits.Fit, catalo
 def _maker(accelerator: Accelerator, catalog: Catalog) -> WorkRate | None:
     """What devices of its maker were measured to do over what the fit says, where that is another maker's."""
     return catalog.work_rates.get(f"serving.speed-{accelerator.vendor}")
+
+
+def _sustained(accelerator: Accelerator, catalog: Catalog) -> WorkRate | None:
+    """What a device whose power is limited sustains of its stated rate, where that is less than others do."""
+    return catalog.work_rates.get(f"serving.rate-{accelerator.id}")
+
+
+def _device(accelerator: Accelerator, number: Format, shape: Shape, catalog: Catalog) -> Device:
+    stated, row = device_of(accelerator, number, shape.sparse), _sustained(accelerator, catalog)
+    if row is None:
+        return stated
+    rates = (rate * row.typical for rate in (stated.trunk_rate, stated.expert_rate, stated.wide_rate))
+    trunk, expert, wide = rates
+    return stated._replace(trunk_rate=trunk, expert_rate=expert, wide_rate=wide)
 
 
 def _named(number: Format, accelerator: Accelerator) -> str:
