@@ -280,7 +280,7 @@ def test_needs_without_any_sizable_workload(plan_of: Make) -> None:
         index = next(w for w in document["workloads"] if w["name"] == "index")
         index["traffic"] = {"requests_per_second": {"mean": 1, "peak": 2}, "input_tokens": {"mean": 5, "p95": 9}}
         document["workloads"] = [index]
-        document["placement"]["allow"] = ["this-machine", "serverless"]
+        document["placement"]["allow"] = ["this-machine"]
 
     plan = plan_of("startup", empty)
     assert plan.chosen is None

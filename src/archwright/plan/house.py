@@ -34,6 +34,7 @@ PRIVATE: frozenset[Sensitivity] = frozenset({"personal", "health", "payment"})
 ROUNDS = 4
 # A limit is tightened by a little more than what was over it.
 MARGIN = 1.02
+ABOVE_MEAN = "-above-mean"
 
 
 class World(NamedTuple):
@@ -134,7 +135,7 @@ class HousePlanner:
         world, months = self._world, self._world.needs.budget.horizon_months
         home = world.settler.part(self._house.stocks, tuple(taken), months, draft.name)
         rented = [
-            world.writer.rented(way.pick, "-burst" if way.bursts else "") for way in taken if way.pick is not None
+            world.writer.rented(way.pick, ABOVE_MEAN if way.bursts else "") for way in taken if way.pick is not None
         ]
         part = joined([home, *rented, self._sites])
         regions = sorted({way.pick.host.where.region for way in taken if way.pick is not None})
@@ -224,8 +225,8 @@ class HousePlanner:
         for way in self._at_home(task):
             if way.steady is None or way.choice.machine is None or broken(way):
                 continue
-            name = f"{task.name}-above-mean"
-            pick = self._world.renter.best(provider, task._replace(name=name, demand=above), (way.model,))
+            burst = task._replace(name=f"{task.name}{ABOVE_MEAN}", demand=above, workload=above.workload)
+            pick = self._world.renter.best(provider, burst, (way.model,))
             if pick is not None and not pick.misses:
                 kept = steady_choice(task.name, demand, way.model, way.steady, way.choice.machine, bursts=True)
                 paid = self._paid(pick)

@@ -90,9 +90,10 @@ class Writer:
     def unpriced(self, pick: Pick, suffix: str = "") -> Part:
         """All but the money."""
         machine, task = pick.host.machine.id, pick.task
+        pool_name = f"{task.workload.name}{suffix}" if pick.steady is not None else task.name
         made = Part(
             fleets=tuple(_fleet(pick, tranche) for tranche in pick.tranches),
-            purchases=tuple(_purchase(f"{task.name}{suffix}", machine, tranche) for tranche in pick.tranches),
+            purchases=tuple(_purchase(pool_name, machine, tranche) for tranche in pick.tranches),
             models=named(task, pick.model, pick.steady),
             misses=pick.misses,
             notes=licence_note(pick.model) if pick.model is not None else (),
