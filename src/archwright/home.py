@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 
 from archwright.errors import SettingsError, Where
+from archwright.settings import Settings
 
 # Linux allows 107 bytes for a Unix socket's path; macOS 103.
 SOCKET_PATH_LIMIT = 100
@@ -117,6 +118,11 @@ class Home:
             return path
         name = hashlib.sha256(os.fsencode(self.root)).hexdigest()[:16]
         return _private(Path(tempfile.gettempdir()) / f"archwright-{os.getuid()}-{name}") / f"{process}.sock"
+
+
+def home_of(chosen: Settings) -> Home:
+    """The home that the settings in force name."""
+    return Home(chosen.home)
 
 
 def _private(folder: Path) -> Path:

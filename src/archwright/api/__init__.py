@@ -1,17 +1,37 @@
-"""The public functions: what the shell's verbs do, by the same names (`from archwright import api`)."""
+"""The public functions: what the shell's verbs do, by the same names (`from archwright import api`).
+
+Each is loaded when it is first asked for: a plan needs no server, and a server no planner.
+"""
 
 from __future__ import annotations
 
-from archwright.api import audit, catalog, data, key, models, runs, tenant
-from archwright.api.inspecting import doctor, settings
-from archwright.api.lineage import lineage
-from archwright.api.measuring import bench, reconcile
-from archwright.api.planning import diff, explain, init, plan
-from archwright.api.predicting import accuracy, predict_serving, predict_training
-from archwright.api.predicting_work import predict_data, predict_embedding, predict_image, predict_table
-from archwright.api.reporting import report
-from archwright.api.running import ask, down, status, up
-from archwright.api.training import train
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from archwright.api import audit, catalog, data, key, models, runs, tenant
+    from archwright.api.inspecting import doctor, settings
+    from archwright.api.measuring import bench, reconcile
+    from archwright.api.origins import lineage
+    from archwright.api.planning import diff, explain, init, plan
+    from archwright.api.predicting import accuracy, predict_serving, predict_training
+    from archwright.api.predicting_work import predict_data, predict_embedding, predict_image, predict_table
+    from archwright.api.reporting import report
+    from archwright.api.running import ask, down, status, up
+    from archwright.api.training import train
+
+GROUPS = ("audit", "catalog", "data", "key", "models", "runs", "tenant")
+HOMES = {
+    "inspecting": ("doctor", "settings"),
+    "measuring": ("bench", "reconcile"),
+    "origins": ("lineage",),
+    "planning": ("diff", "explain", "init", "plan"),
+    "predicting": ("accuracy", "predict_serving", "predict_training"),
+    "predicting_work": ("predict_data", "predict_embedding", "predict_image", "predict_table"),
+    "reporting": ("report",),
+    "running": ("ask", "down", "status", "up"),
+    "training": ("train",),
+}
 
 __all__ = [
     "accuracy",
@@ -44,3 +64,13 @@ __all__ = [
     "train",
     "up",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Raises AttributeError for what is no public function."""
+    if name in GROUPS:
+        return import_module(f"{__name__}.{name}")
+    for module, functions in HOMES.items():
+        if name in functions:
+            return getattr(import_module(f"{__name__}.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

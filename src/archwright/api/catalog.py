@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import get_args
 
 from archwright import settings
-from archwright.api.context import audited, home_of, opened
+from archwright.api.context import audited, opened
 from archwright.catalog import changes, figures, gates, refreshed
 from archwright.catalog import refresh as refreshing
 from archwright.catalog.changes import CatalogDiff
@@ -22,7 +22,7 @@ from archwright.catalog.rows import Fact
 from archwright.contract.plan import Plan
 from archwright.contract.record import Record
 from archwright.errors import CatalogError, UsageError
-from archwright.home import Home
+from archwright.home import Home, home_of
 from archwright.plan.file import read_plan
 
 __all__ = [

@@ -9,13 +9,9 @@ from contextlib import contextmanager
 from archwright import settings
 from archwright.access.audit import AuditEvent, AuditLog
 from archwright.access.identity import Keys, load_pepper
-from archwright.home import Home
+from archwright.home import Home, home_of
 from archwright.settings import Settings
 from archwright.store import Store
-
-
-def home_of(chosen: Settings) -> Home:
-    return Home(chosen.home)
 
 
 def store_url(chosen: Settings) -> str:

@@ -8,10 +8,9 @@ import shutil
 import sys
 
 from archwright import settings as configuration
-from archwright.api.context import home_of
 from archwright.api.model_files import known
 from archwright.contract.record import Record
-from archwright.home import Home
+from archwright.home import Home, home_of
 from archwright.operate import platform, probe
 
 DISK_NEEDED_BYTES = 1_000_000_000

@@ -8,14 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from archwright import settings
-from archwright.api.context import home_of, keyring, opened
+from archwright.api.context import keyring, opened
 from archwright.api.proving import Platform, control_measurements
 from archwright.api.running import running_url
 from archwright.contract.evidence import Measurement, Reconciliation
 from archwright.contract.plan import LoadSpec, Plan
 from archwright.contract.record import Record
 from archwright.errors import ReconcileError, UsageError, Where
-from archwright.home import Home
+from archwright.home import Home, home_of
 from archwright.monitor import measurements as kept
 from archwright.monitor.prometheus import Prometheus
 from archwright.monitor.ring import FLUSH_S

@@ -13,20 +13,21 @@ from pathlib import Path
 from typing import Any, Literal
 
 from archwright import settings
-from archwright.api.context import audited, home_of, opened
-from archwright.api.lineage import chain_of
+from archwright.api.context import audited, opened
 from archwright.api.model_files import ModelFile, known
+from archwright.api.origins import chain_of
 from archwright.catalog.load import load
 from archwright.contract.lineage import Evaluation, Gate, ModelVersion, Promotion, Score, SourceFile, node
 from archwright.contract.record import Record
 from archwright.engines import artefacts
 from archwright.errors import ModelError, UsageError, Where
-from archwright.home import Home
+from archwright.home import Home, home_of
 from archwright.lifecycle import evaluate as evaluation
 from archwright.lifecycle import formats, registry
 from archwright.lifecycle import promote as promotions
 from archwright.operate import platform, rollout
 from archwright.store import Store
+from archwright.training.spec import PICKLED
 
 
 class ListedVersion(ModelVersion):
@@ -71,13 +72,13 @@ def fetch(name: str) -> ModelFile:
     home = home_of(settings.load())
     rows = load(home).artefacts
     if name not in rows:
-        if Path(name).suffix.lower() in formats.PICKLED:
+        if Path(name).suffix.lower() in PICKLED:
             formats.refuse_pickle(Path(name))
         near = tuple(difflib.get_close_matches(name, rows, 3, 0.3))
         raise UsageError(
             "AW-USE-03", f"no model file called {name!r}", hint=f"known: {', '.join(sorted(rows))}", nearest=near
         )
-    if Path(rows[name].member).suffix.lower() in formats.PICKLED:
+    if Path(rows[name].member).suffix.lower() in PICKLED:
         formats.refuse_pickle(Path(rows[name].member))
     here = home.model(rows[name].sha256).is_file()
     artefacts.fetch(rows[name], home)

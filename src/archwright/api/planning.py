@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import overload
 
 from archwright import settings
-from archwright.api.context import home_of
 from archwright.catalog.load import load
 from archwright.catalog.probe import probe_machine
 from archwright.contract.needs import Needs, NeedsSource
 from archwright.contract.plan import MachineFacts, Plan
 from archwright.errors import UsageError, Where
-from archwright.home import Home, write_atomic
+from archwright.home import Home, home_of, write_atomic
 from archwright.needs.reader import read
 from archwright.needs.template import template as needs_template
 from archwright.needs.what_if import Change, changes_of, read_changed

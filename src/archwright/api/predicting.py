@@ -6,14 +6,13 @@ import re
 from pathlib import Path
 
 from archwright import settings
-from archwright.api.context import home_of
 from archwright.catalog import names
 from archwright.catalog.load import load as load_catalog
 from archwright.catalog.subjects import Subjects
 from archwright.contract.estimate import Estimate
 from archwright.contract.record import Record
 from archwright.errors import UsageError, Where
-from archwright.home import write_atomic
+from archwright.home import home_of, write_atomic
 from archwright.sizing import accuracy as scoring
 from archwright.sizing import fits, serving, throughput, training_answer
 from archwright.sizing.serving import Guess

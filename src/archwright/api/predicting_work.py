@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 
 from archwright import settings
-from archwright.api.context import home_of
 from archwright.api.predicting import Sized
 from archwright.catalog import names
 from archwright.catalog.facts import Catalog
 from archwright.catalog.load import load as load_catalog
 from archwright.contract.needs import SLO, Length
 from archwright.errors import UsageError, Where
+from archwright.home import home_of
 from archwright.sizing.dataflow import batch_data
 from archwright.sizing.embedding import steady_embedding
 from archwright.sizing.machine import Machine, Steady

@@ -17,12 +17,12 @@ import msgspec
 
 from archwright import settings
 from archwright.access.identity import Keys, load_pepper
-from archwright.api.context import audited, home_of, keyring, opened, store_url
+from archwright.api.context import audited, keyring, opened, store_url
 from archwright.api.planning import plan_or_needs
 from archwright.contract.record import Record
 from archwright.deploy.single_machine import Listen, bundle
 from archwright.errors import OperateError, Where
-from archwright.home import Home
+from archwright.home import Home, home_of
 from archwright.operate import owner, platform, probe, rollout, state
 from archwright.operate.platform import Status
 from archwright.serving.config import GatewayConfig

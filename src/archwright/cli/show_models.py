@@ -9,9 +9,9 @@ from rich.markup import escape
 from rich.table import Table
 from rich.tree import Tree
 
-from archwright.api.lineage import Chain
 from archwright.api.model_files import ModelFile
 from archwright.api.models import Change, ListedVersion, ModelCard
+from archwright.api.origins import Chain
 from archwright.cli import show
 from archwright.cli.numbers import pretty, significant
 from archwright.cli.show import console, record, text
