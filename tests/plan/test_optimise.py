@@ -68,12 +68,20 @@ def test_a_limit_takes_the_dearer_way() -> None:
     assert solved(ways, limits=Limits(power_kw=1.0, usd_per_month=5.0)) is None
 
 
-def test_who_leaves_the_house_leaves_it_with_something() -> None:
-    ways = (Choice("a", "", "small", peak=1.0), Choice("a", "", None, usd=100.0, outside=True))
-    program = Program(ways, (SMALL,), {})
-    program.leave_house()
+def test_a_hybrid_has_something_outside_and_something_in_the_house() -> None:
+    out = Choice("a", "", None, usd=100.0, outside=True)
+    program = Program((Choice("a", "", "small", peak=1.0), out), (SMALL,), {})
+    program.be_hybrid()
+    assert program.solve(Limits()) is None, "one task cannot be in both places"
+    both = Choice("a", "", "small", usd=50.0, peak=0.5, outside=True)
+    program = Program((Choice("a", "", "small", peak=1.0), out, both), (SMALL,), {})
+    program.be_hybrid()
     found = program.solve(Limits())
-    assert found is not None and [one.choice for one in found.taken] == [1]
+    assert found is not None and [one.choice for one in found.taken] == [2]
+    cheap = Choice("b", "", None, usd=1.0, outside=True)
+    program = Program((out, cheap), (SMALL,), {})
+    program.be_hybrid()
+    assert program.solve(Limits()) is not None, "nothing can stay, so nothing must"
 
 
 def test_a_follower_runs_the_model_of_whom_it_follows() -> None:

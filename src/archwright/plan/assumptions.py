@@ -70,6 +70,7 @@ def state_rules(needs: Needs, tasks: tuple[Task, ...], ledger: Ledger) -> None:
         return
     if steady:
         ledger.assume(*_of_steady(steady))
+    ledger.assume(*_of_places(tasks))
     if any(task.job is not None for task in tasks):
         ledger.assume(*_of_jobs(tasks))
     if allow & {"cloud", "hybrid", "hosted-api"}:
@@ -103,6 +104,12 @@ def _of_steady(steady: list[Task]) -> Iterable[str]:
     for task in steady:
         if (task.workload.slo.availability or 0.0) > SPARE_ABOVE:
             yield f"{task.name}: availability above {SPARE_ABOVE:.0%} keeps at least one spare machine"
+
+
+def _of_places(tasks: tuple[Task, ...]) -> Iterable[str]:
+    for name in dict.fromkeys(task.workload.name for task in tasks if task.place is not None):
+        places = ", ".join(task.place or "" for task in tasks if task.workload.name == name)
+        yield f"{name}: {places} are each answered from inside: the way between continents would break its limit"
 
 
 def _of_jobs(tasks: tuple[Task, ...]) -> Iterable[str]:

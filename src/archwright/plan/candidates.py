@@ -19,6 +19,7 @@ from archwright.errors import CatalogError
 from archwright.plan.demand import Demand, Job, jobs, steady_demands
 from archwright.plan.fleet import Where
 from archwright.plan.models import Candidates, open_models, permitted
+from archwright.plan.residency import Bounds, bounds_of, country_inside
 from archwright.sizing.capacity import TextLoad, steady_text
 from archwright.sizing.dataflow import batch_data
 from archwright.sizing.embedding import batch_embedding, embedding_models, steady_embedding
@@ -27,10 +28,13 @@ from archwright.sizing.scale_training import batch_finetune, batch_pretrain
 from archwright.sizing.tabular import steady_tabular
 from archwright.sizing.vision import steady_image
 
+# Assumed: there and back between continents takes 0.1 to 0.3 s; a limit below this leaves too little beside it.
+NEAR_S = 0.5
+
 
 class Task(NamedTuple):
     """A steady load or a job (one of `demand` and `job`), and the models that may do it; None stands for no model of
-    the catalog. `follows` names the workload whose model is taken.
+    the catalog. `follows` names the task whose model is taken. `place`: it must be answered from inside it.
     """
 
     name: str
@@ -41,6 +45,7 @@ class Task(NamedTuple):
     follows: str | None = None
     misses: tuple[Miss, ...] = ()
     notes: tuple[str, ...] = ()
+    place: str | None = None
 
 
 class Host(NamedTuple):
@@ -65,12 +70,45 @@ def tasks_of(needs: Needs, catalog: Catalog) -> tuple[Task, ...]:
     for workload in needs.workloads:
         demand, job = steady.get(workload.name), ends.get(workload.name)
         if demand is not None:
-            found.append(_with_models(Task(workload.name, workload, demand, None), catalog))
+            found += _by_place(_with_models(Task(workload.name, workload, demand, None), catalog), needs, catalog)
         if job is not None and demand is not None:
             found.append(Task(f"{workload.name}-refresh", workload, None, job, follows=workload.name))
         elif job is not None:
             found.append(_job_task(Task(workload.name, workload, None, job), needs, catalog))
     return tuple(found)
+
+
+def near(workload: Workload) -> bool:
+    """Whether the way between continents would take too much of the time to the first token."""
+    limits = [limit for limit in (workload.slo.ttft_p95_s, workload.slo.latency_p95_s) if limit is not None]
+    return bool(limits) and min(limits) <= NEAR_S
+
+
+def places_of(workload: Workload, needs: Needs, catalog: Catalog) -> dict[str, float]:
+    """Shares of the traffic that are answered apart, each inside its own place; none where one region may answer all,
+    or where the data may not be in every place.
+    """
+    shares = (workload.traffic.regions or {}) if workload.traffic is not None else {}
+    bounds = bounds_of(needs, workload)
+    inside = [place for place in shares if _reaches(catalog, bounds, place)]
+    return dict(shares) if len(shares) > 1 and len(inside) == len(shares) and near(workload) else {}
+
+
+def _reaches(catalog: Catalog, bounds: Bounds, place: str) -> bool:
+    return any(country_inside(catalog, (*bounds, (place,)), country) for country in catalog.countries)
+
+
+def _by_place(task: Task, needs: Needs, catalog: Catalog) -> list[Task]:
+    """One task for each place that is answered apart; the largest first, which the others follow."""
+    shares = sorted(places_of(task.workload, needs, catalog).items(), key=lambda pair: (-pair[1], pair[0]))
+    if not shares or task.demand is None:
+        return [task]
+    parts = [
+        task._replace(name=f"{task.name}-{place.lower()}", place=place, demand=task.demand.part(share))
+        for place, share in shares
+    ]
+    first = parts[0]._replace(name=task.name)
+    return [first, *(part._replace(follows=task.name, models=(), notes=()) for part in parts[1:])]
 
 
 def _job_task(task: Task, needs: Needs, catalog: Catalog) -> Task:

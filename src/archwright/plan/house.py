@@ -26,7 +26,7 @@ from archwright.plan.optimise import Choice, Limits, Program, Solution
 from archwright.plan.own import House, Way, broken, shared, steady_choice
 from archwright.plan.parts import Part, Writer, joined
 from archwright.plan.rented import Pick, Renter
-from archwright.plan.residency import bounds_of, country_inside, in_words
+from archwright.plan.residency import Bounds, bounds_of, country_inside, in_words
 from archwright.plan.settle import Settler
 from archwright.plan.sites import Sites, at_sites
 
@@ -35,6 +35,7 @@ ROUNDS = 4
 # A limit is tightened by a little more than what was over it.
 MARGIN = 1.02
 ABOVE_MEAN = "-above-mean"
+MODELS_TRIED = 3
 
 
 class World(NamedTuple):
@@ -56,7 +57,22 @@ class HousePlanner:
         self._house = House(world.needs, world.catalog, world.sizer)
         self._inside = tuple(task for task in tasks if not at_sites(task))
         self._sites = self._at_sites()
-        self._models = {task.name: task.models for task in tasks}
+        self._models = {task.name: self._tried(task) for task in tasks}
+
+    def _tried(self, task: Task) -> tuple[ModelSpec | None, ...]:
+        """Of a task that others follow, only the models of which each machine type carries the most: what is light to
+        answer with is light to train.
+        """
+        demand = task.demand
+        if demand is None or not any(other.follows == task.name for other in self._tasks):
+            return task.models
+        kept: dict[str, ModelSpec | None] = {}
+        for stock in self._house.stocks:
+            sized = [(self._world.sizer.steady(demand, model, stock.host.machine), model) for model in task.models]
+            able = [(one.requests_per_s.value, -len(one.misses), model) for one, model in sized if one is not None]
+            strongest = sorted(able, key=lambda one: (one[1], one[0]), reverse=True)[:MODELS_TRIED]
+            kept |= {model.id if model is not None else "": model for _, _, model in strongest}
+        return tuple(model for model in task.models if (model.id if model is not None else "") in kept)
 
     def on_premises(self) -> Built:
         draft = Draft("on-premises", "on-premises", "on-premises", regions=(self._house.country,))
@@ -80,7 +96,10 @@ class HousePlanner:
         for task in self._inside:
             found = [*self._at_home(task), *outside[task.name]]
             misses += task.misses if not found else ()
-            if not found and not task.misses:
+            if not found and task.place is not None and not self._near(task):
+                regions = f"{task.workload.name}.traffic.regions"
+                misses.append(Miss(constraint=regions, value=self._house.country, limit=task.place))
+            elif not found and not task.misses:
                 limit = "a machine that holds it"
                 misses.append(Miss(constraint=f"{task.name}.model", value=_first(task), limit=limit))
             ways += found
@@ -120,7 +139,7 @@ class HousePlanner:
         choices, kinds = tuple(way.choice for way in ways), tuple(stock.kind for stock in self._house.stocks)
         program = Program(choices, kinds, follows)
         if any(choice.outside for choice in choices):
-            program.leave_house()
+            program.be_hybrid()
         return program.solve(limits)
 
     def _built(self, draft: Draft, ways: tuple[Way, ...], solution: Solution) -> Built:
@@ -134,9 +153,7 @@ class HousePlanner:
                 taken[index] = way._replace(suffix=f"-{way.choice.machine}")
         world, months = self._world, self._world.needs.budget.horizon_months
         home = world.settler.part(self._house.stocks, tuple(taken), months, draft.name)
-        rented = [
-            world.writer.rented(way.pick, ABOVE_MEAN if way.bursts else "") for way in taken if way.pick is not None
-        ]
+        rented = [world.writer.rented(way.pick) for way in taken if way.pick is not None]
         part = joined([home, *rented, self._sites])
         regions = sorted({way.pick.host.where.region for way in taken if way.pick is not None})
         said = (*self._house.idle(part.fleets), *(note for way in taken for note in self._better(way)))
@@ -193,13 +210,20 @@ class HousePlanner:
                 found.append(Miss(constraint="residency", value=self._house.country, limit=in_words(bounds)))
         return found[:1]
 
+    def _near(self, task: Task) -> bool:
+        """Whether the house is where the task must be answered."""
+        place: Bounds = ((task.place,),) if task.place is not None else ()
+        return country_inside(self._world.catalog, place, self._house.country)
+
     def _at_home(self, task: Task) -> list[Way]:
+        if not self._near(task):
+            return []
         followed = task.follows is not None or any(other.follows == task.name for other in self._inside)
         return self._house.ways(task, self._of(task), followed=followed)
 
     def _of(self, task: Task) -> tuple[ModelSpec | None, ...]:
         """The models a task may run: those of whom it follows."""
-        return self._models.get(task.follows, ()) if task.follows is not None else task.models
+        return self._models.get(task.follows if task.follows is not None else task.name, ())
 
     def _outside(self, provider: str, task: Task) -> Iterable[Way]:
         """What may leave the house: whole, or the load above the mean."""
@@ -210,7 +234,7 @@ class HousePlanner:
         if task.follows is not None or followed:
             groups: list[tuple[ModelSpec | None, ...]] = [(model,) for model in self._of(task)]
         else:
-            groups = [task.models]
+            groups = [self._of(task)]
         for models in groups:
             pick = renter.best(provider, task, models)
             if pick is not None and not pick.misses:

@@ -106,9 +106,12 @@ class Program:
         for machine in self._machines:
             self._type(machine)
 
-    def leave_house(self) -> None:
-        """At least one task goes outside, in part at least."""
-        self._row({self._used[i]: 1.0 for i, choice in enumerate(self._choices) if choice.outside}, math.inf, 1.0)
+    def be_hybrid(self) -> None:
+        """Something goes outside, in part at least, and something stays."""
+        for outside in (True, False):
+            some = {self._used[i]: 1.0 for i, choice in enumerate(self._choices) if _is(choice, outside=outside)}
+            if some:
+                self._row(some, math.inf, 1.0)
 
     def solve(self, limits: Limits) -> Solution | None:
         """None when no solution keeps the limits."""
@@ -183,6 +186,10 @@ class Program:
         if limits.usd_per_month is not None:
             paid = {used: choice.usd_per_month for used, choice in zip(self._used, self._choices, strict=True)}
             self._row({**paid, **{i: kind.usd_per_month for i, kind in kinds}}, limits.usd_per_month)
+
+
+def _is(choice: Choice, *, outside: bool) -> bool:
+    return choice.outside if outside else choice.machine is not None
 
 
 def _quiet(highs: Any) -> Any:

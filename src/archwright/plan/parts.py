@@ -26,6 +26,8 @@ from archwright.sizing.machine import Batch, Machine, Steady
 
 # Interruptible machines are priced by the hour and the zone: 40 to 90 % below the list price on one day.
 SPOT_FACTOR = 1.6
+# Below this part of the predicted load a machine breaks its limits whatever their number: a risk, not a cost.
+LEAST_CARRIED = 0.1
 
 
 class Serving(NamedTuple):
@@ -74,26 +76,24 @@ class Writer:
     def __init__(self, catalog: Catalog, ledger: Ledger) -> None:
         self._catalog, self._ledger = catalog, ledger
 
-    def rented(self, pick: Pick, suffix: str = "") -> Part:
-        """`suffix` sets the pool apart where a workload has another one."""
+    def rented(self, pick: Pick) -> Part:
         offer = pick.host.offer
         if offer is None:
             raise ValueError(f"{pick.task.name}: a rented machine has an offer")
         count = self.machines(pick)
-        made = self.unpriced(pick, suffix)
+        made = self.unpriced(pick)
         price = self.listed(offer).scaled(1 / max(pick.steady.engines, 1)) if pick.steady is not None else None
         return made._replace(
             terms=tuple(self._term(pick, offer, tranche, count) for tranche in pick.tranches),
             pools=tuple(replace(pool, price_usd_per_hour=price) for pool in made.pools),
         )
 
-    def unpriced(self, pick: Pick, suffix: str = "") -> Part:
+    def unpriced(self, pick: Pick) -> Part:
         """All but the money."""
         machine, task = pick.host.machine.id, pick.task
-        pool_name = f"{task.workload.name}{suffix}" if pick.steady is not None else task.name
         made = Part(
             fleets=tuple(_fleet(pick, tranche) for tranche in pick.tranches),
-            purchases=tuple(_purchase(pool_name, machine, tranche) for tranche in pick.tranches),
+            purchases=tuple(_purchase(task.name, machine, tranche) for tranche in pick.tranches),
             models=named(task, pick.model, pick.steady),
             misses=pick.misses,
             notes=licence_note(pick.model) if pick.model is not None else (),
@@ -105,8 +105,9 @@ class Writer:
         if pick.host.where.placement != "serverless":
             low = holds(pick.needed, pick.spares, ONE_MACHINE_LOW)
             judge_availability(task.workload.name, holds(pick.needed, pick.spares), slo, misses, notes, low=low)
+        notes += fragile(task, pick.steady)
         replicas = (pick.needed + pick.spares) * max(pick.steady.engines, 1)
-        pool = self.pool(task, pick.host, pick.steady, replicas, suffix)
+        pool = self.pool(task, pick.host, pick.steady, replicas)
         serving = serving_of(task, pick.host, pick.steady, pick.model, pick.needed)
         return made._replace(pools=(pool,), serving=serving, misses=tuple(misses), notes=tuple(notes))
 
@@ -196,7 +197,7 @@ class Writer:
         )
         value = mean_machines(demand, carried.value)
         low = mean_machines(demand, carried.high)
-        high = mean_machines(demand, max(carried.low, carried.value * 1e-3))
+        high = mean_machines(demand, max(carried.low, carried.value * LEAST_CARRIED))
         return Estimate(value=value, low=min(low, value), high=max(high, value), unit="machines", basis=basis)
 
     def pool(self, task: Task, host: Host, steady: Steady, replicas: int, suffix: str = "") -> Pool:
@@ -206,7 +207,7 @@ class Writer:
         engine = self._catalog.engines.get(steady.engine)
         device = host.machine.accelerator
         return Pool(
-            name=f"{task.workload.name}{suffix}",
+            name=f"{task.name}{suffix}",
             model=steady.model,
             workloads=(task.workload.name,),
             placement=host.where.placement,
@@ -230,6 +231,16 @@ class Writer:
         )
 
 
+def fragile(task: Task, steady: Steady) -> list[str]:
+    """What is said where the low end of the band holds no limit any more."""
+    carried = steady.requests_per_s
+    if carried.low >= carried.value * LEAST_CARRIED:
+        return []
+    return [
+        f"at risk: {task.workload.name}: at the slow end of its band {steady.model} breaks its limits on any number"
+    ]
+
+
 def assumed(sized: Steady | Batch | None) -> tuple[str, ...]:
     return sized.assumptions if sized is not None else ()
 
@@ -241,8 +252,8 @@ def named(task: Task, model: ModelSpec | None, steady: Steady | None) -> dict[st
 
 
 def serving_of(task: Task, host: Host, steady: Steady, model: ModelSpec | None, machines: int) -> tuple[Serving, ...]:
-    """Only texts are promised: their replay is what `bench` drives."""
-    if task.demand is None or model is None or task.demand.output_tokens.mean <= 0:
+    """Only texts are promised: their replay is what `bench` drives. Of several places the one with the most load."""
+    if task.demand is None or model is None or task.demand.output_tokens.mean <= 0 or task.follows is not None:
         return ()
     return (Serving(task.demand, steady, host.machine, model, machines),)
 

@@ -65,7 +65,7 @@ class Renter:
         self._promises = promises
         self._known: dict[tuple[str, str, tuple[str, ...]], Pick | None] = {}
         self._here: dict[str, tuple[Host, ...]] = {}
-        self._cheapest: dict[tuple[str, Bounds, bool], tuple[Host, ...]] = {}
+        self._cheapest: dict[tuple[str, Bounds, str | None, bool], tuple[Host, ...]] = {}
 
     def find(self, provider: str, tasks: tuple[Task, ...]) -> Found:
         """The cheapest pick of every task; followers run the model of whom they follow, chosen for both together."""
@@ -92,8 +92,11 @@ class Renter:
             # What follows costs something too: no model whose bound is dearer than the best whole can still win.
             if best and least >= _order(best)[:2]:
                 break
-            found = [self.best(provider, task, (model,)) for task in family]
-            picks = tuple(pick for pick in found if pick is not None)
+            first_pick = self.best(provider, first, (model,))
+            if first_pick is None or (best and _order((first_pick,))[:2] >= _order(best)[:2]):
+                continue
+            others = [self.best(provider, task, (model,)) for task in family[1:]]
+            picks = (first_pick, *(pick for pick in others if pick is not None))
             if len(picks) == len(family):
                 best = min(best or picks, picks, key=_order)
         return best
@@ -147,8 +150,10 @@ class Renter:
             self._here[provider] = self._hosts.rented(provider)
         here = tuple(host for host in self._here[provider] if self._hosts.fit(task, host))
         regions = dict.fromkeys(host.where.region for host in here)
+        near: Bounds = ((task.place,),) if task.place is not None else ()
         for bounds in (bounds_of_all(self._needs), bounds_of(self._needs, task.workload)):
-            allowed = {region for region in regions if region_inside(self._catalog, bounds, provider, region)}
+            within = (*bounds, *near)
+            allowed = {region for region in regions if region_inside(self._catalog, within, provider, region)}
             if allowed:
                 return tuple(host for host in here if host.where.region in allowed)
         return ()
@@ -204,7 +209,7 @@ class Renter:
 
     def _cheap(self, provider: str, task: Task) -> tuple[Host, ...]:
         """Of machines that carry the same, those that are not dearer in every way."""
-        key = (provider, bounds_of(self._needs, task.workload), speaks(task))
+        key = (provider, bounds_of(self._needs, task.workload), task.place, speaks(task))
         if key not in self._cheapest:
             kept: dict[tuple[object, ...], list[Host]] = {}
             hosts = self.inside(provider, task)

@@ -22,7 +22,17 @@ from archwright.plan.limits import judge_availability
 from archwright.plan.models import licence_note
 from archwright.plan.money import USD
 from archwright.plan.own import MONTHS_PER_YEAR, Stock, Way, part_of
-from archwright.plan.parts import Part, Writer, assumed, busy_machines, joined, named, serving_of
+from archwright.plan.parts import (
+    LEAST_CARRIED,
+    Part,
+    Writer,
+    assumed,
+    busy_machines,
+    fragile,
+    joined,
+    named,
+    serving_of,
+)
 from archwright.plan.rented import ROUNDING, machine_hours, width_for
 from archwright.plan.terms import Term
 from archwright.sizing.machine import Batch, Steady
@@ -90,6 +100,7 @@ class Settler:
         needed = max(1, math.ceil(way.choice.peak - ROUNDING))
         low = holds(needed, spares, ONE_MACHINE_LOW)
         judge_availability(task.workload.name, holds(needed, spares), task.workload.slo, misses, said, low=low)
+        said += fragile(task, steady)
         engines = max(steady.engines, 1)
         replicas = max(1, math.ceil(way.choice.peak * engines - ROUNDING)) + spares * engines
         pool = self._writer.pool(task, host, steady, replicas, way.suffix)
@@ -143,7 +154,7 @@ class Settler:
         )
         value, months = counts[-1], len(counts)
         fast = counts_of(ways, months, lambda carried: carried.high)[-1] - there
-        slow = counts_of(ways, months, lambda carried: max(carried.low, carried.value * 1e-3))[-1] - there
+        slow = counts_of(ways, months, lambda carried: max(carried.low, carried.value * LEAST_CARRIED))[-1] - there
         return Estimate(value=value, low=max(0, min(fast, value)), high=max(slow, value), unit="machines", basis=basis)
 
     def _facts(self, way: Way) -> tuple[str, ...]:
@@ -189,7 +200,9 @@ def _exactly(estimate: Estimate, value: float) -> Estimate:
 
 
 def _inverse(hours: Estimate) -> Estimate:
-    return Estimate(value=1 / hours.value, low=1 / hours.high, high=1 / max(hours.low, hours.value * 1e-3), unit="1/h")
+    return Estimate(
+        value=1 / hours.value, low=1 / hours.high, high=1 / max(hours.low, hours.value * LEAST_CARRIED), unit="1/h"
+    )
 
 
 def _job_misses(way: Way) -> tuple[Miss, ...]:
