@@ -324,3 +324,62 @@ def test_nobody_promises_what_nothing_of_ours_serves(needs_of: Read, catalog: Ca
     planner = Planner(needs_of("startup")[0], catalog, ledger, 1)
     promised, served = planner.promised(None)
     assert (promised.predictions, served) == ((), ())
+
+
+# --- traffic of several places
+
+
+def places(limit: float, *allow: str) -> Callable[[dict[str, Any]], None]:
+    def change(document: dict[str, Any]) -> None:
+        document["placement"] = {"allow": list(allow), "clouds": ["aws"]}
+        for data in document["data"]:
+            data.update(residency=["any"], sensitivity="internal")
+        chat = document["workloads"][0]
+        chat["traffic"]["regions"] = {"US": 0.6, "EEA": 0.4}
+        chat["slo"]["ttft_p95_s"] = limit
+        document["budget"].update(per_month=90000, capex=3e6)
+
+    return change
+
+
+def test_a_short_limit_is_answered_inside_each_place(plan_of: Make, catalog: Catalog) -> None:
+    plan = plan_of("startup", places(0.4, "cloud"))
+    option = option_of(plan, "cloud")
+    pools = {pool.name: pool for pool in option.pools}
+    assert set(pools) == {"support-chat", "support-chat-eea"}
+    assert len({pool.model for pool in pools.values()}) == 1
+    for name, place in (("support-chat", "US"), ("support-chat-eea", "EEA")):
+        region = catalog.region("aws", pools[name].region)
+        assert region is not None and catalog.inside(region.country, place)
+    assert any("each answered from inside" in text for text in plan.assumptions)
+    assert not any("one region answers" in text for text in plan.not_sized)
+    assert {prediction.workload for prediction in plan.predictions} <= {"support-chat", ""}
+
+
+def test_a_long_limit_is_answered_from_one_region(plan_of: Make) -> None:
+    plan = plan_of("startup", places(1.5, "cloud"))
+    assert len(option_of(plan, "cloud").pools) == 1
+    assert any("one region answers all" in text for text in plan.not_sized)
+
+
+def test_a_house_answers_only_its_own_place(plan_of: Make) -> None:
+    options = {o.placement: o for o in plan_of("startup", places(0.4, "on-premises", "hybrid")).options}
+    miss = options["on-premises"].misses[0]
+    assert (miss.constraint, miss.value, miss.limit) == ("support-chat.traffic.regions", "US", "EEA")
+    pools = {pool.name: pool.placement for pool in options["hybrid"].pools}
+    assert pools["support-chat-eea"] == "cloud" and options["hybrid"].regions[0] == "US"
+    kinds = {bought.kind for bought in options["hybrid"].purchases}
+    assert "bought" in kinds and kinds - {"bought"}
+
+
+def test_data_that_may_not_travel_keep_their_traffic_together(plan_of: Make) -> None:
+    def bound(document: dict[str, Any]) -> None:
+        places(0.4, "cloud")(document)
+        document["data"][0]["residency"] = ["US"]
+
+    assert len(option_of(plan_of("startup", bound), "cloud").pools) == 1
+
+
+def test_a_fragile_machine_is_a_risk_and_not_a_thousand_machines(plan_of: Make) -> None:
+    for option in plan_of("clinic").options:
+        assert option.total_cost is not None and option.total_cost.high < 12 * option.total_cost.value
