@@ -13,7 +13,7 @@ from typing import NamedTuple
 from archwright.catalog.cost_rows import Node
 from archwright.catalog.facts import Catalog
 from archwright.catalog.rows import Accelerator, ModelSpec, Offer
-from archwright.contract.needs import TEXT_KINDS, Needs, Workload
+from archwright.contract.needs import TEXT_KINDS, Needs, Traffic, Workload
 from archwright.contract.plan import Miss
 from archwright.errors import CatalogError
 from archwright.plan.demand import Demand, Job, jobs, steady_demands
@@ -166,9 +166,7 @@ class Sizer:
 
     def _carried(self, demand: Demand, model: ModelSpec | None, machine: Machine) -> Steady | None:
         workload, catalog = demand.workload, self._catalog
-        traffic, slo = workload.traffic, workload.slo
-        if traffic is None:
-            return None
+        traffic, slo = workload.traffic or Traffic(), workload.slo
         if workload.kind in TEXT_KINDS:
             load = TextLoad(workload.name, demand.input_tokens, demand.output_tokens, slo)
             return steady_text(machine, model, load, catalog) if model is not None else None

@@ -164,7 +164,7 @@ class HousePlanner:
     def _better(self, way: Way) -> Iterable[str]:
         """What a better model would take of the same machines."""
         workload, model, machine = way.task.workload, way.model, way.choice.machine
-        if way.steady is None or model is None or machine is None:
+        if way.steady is None or model is None or machine is None or way.suffix:
             return
         here = [w for w in self._house.ways(way.task, way.task.models, followed=True) if w.choice.machine == machine]
         able = [w for w in here if w.model is not None and better(workload, w.model, model) and not broken(w)]

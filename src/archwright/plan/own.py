@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from archwright.catalog.cost_rows import Node
 from archwright.catalog.facts import Catalog
 from archwright.catalog.rows import ModelSpec
 from archwright.contract.needs import Needs, OwnedMachine
@@ -54,6 +55,14 @@ class Way(NamedTuple):
     bursts: bool = False
     suffix: str = ""
 
+    @property
+    def sized(self) -> Steady | Batch:
+        """Raises ValueError where the house does nothing of it."""
+        found = self.steady if self.steady is not None else self.batch
+        if found is None:
+            raise ValueError(f"{self.task.name}: nothing of it runs in the house")
+        return found
+
 
 def shared(way: Way, share: float) -> Way:
     """The way, for a part of its task's load."""
@@ -63,6 +72,13 @@ def shared(way: Way, share: float) -> Way:
     part = demand.part(share)
     choice = steady_choice(way.task.name, part, way.model, steady, machine)
     return way._replace(task=way.task._replace(demand=part), choice=choice)
+
+
+def node_of(host: Host) -> Node:
+    """Raises ValueError for a rented machine: what one of the house costs is in a row of its own."""
+    if host.node is None:
+        raise ValueError(f"{host.machine.id} is no machine of a house")
+    return host.node
 
 
 class House:
@@ -122,9 +138,7 @@ class House:
         """`age` in months, None for one that is bought. Renewed at the end of its life and sold at the end, as the
         option will pay for it (renewal.py).
         """
-        node, months = host.node, self._needs.budget.horizon_months
-        if node is None:
-            raise ValueError(f"{host.machine.id}: a machine of the house has a row of its own")
+        node, months = node_of(host), self._needs.budget.horizon_months
         kw = node.power_w / 1000 * self.pue
         energy = kw * MEAN_DRAW * HOURS_PER_MONTH * self.usd_per_kwh
         support = node.price_usd * self._catalog.part("support").value / MONTHS_PER_YEAR
@@ -143,7 +157,7 @@ class House:
         used = {fleet.machine.id: fleet.peak for fleet in fleets if fleet.purchase == "owned"}
         return tuple(
             f"{left} of {stock.kind.most} owned {stock.host.machine.id} have no work: one costs "
-            f"{stock.kind.usd:,.0f} USD over the horizon for support, energy and renewal, more than others for the same"
+            f"{stock.kind.usd:,.0f} USD over the horizon for support, energy and renewal, more than it would save"
             for stock in self.stocks
             if stock.purchase == "owned" and (left := (stock.kind.most or 0) - used.get(stock.host.machine.id, 0)) > 0
         )

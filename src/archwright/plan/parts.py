@@ -135,9 +135,7 @@ class Writer:
         listed = self.listed(offer)
         if tranche.kind == "on-demand":
             return (listed.basis,)
-        paid = next((price for price in pick.ways if price.kind == tranche.kind), None)
-        if paid is None:
-            return (listed.basis,)
+        paid = next(price for price in pick.ways if price.kind == tranche.kind)
         if paid.row is None:
             return (self._ledger.drive(self._own_price(offer, paid)),)
         row, share = paid.row, 1 - paid.row.discount

@@ -171,7 +171,7 @@ class Renter:
         months = running_of(demand, one.steady.requests_per_s.value)
         most = max(max(month.counts) for month in months)
         spares = next(s for n, s in _spared(demand, one.steady.requests_per_s.value) if n + s == most)
-        ways = self._ways(one.host)
+        ways = self.ways(one.host)
         tranches = cheapest(months, ways)
         broken = tuple(one.steady.misses)
         return Pick(task, one.host, one.model, one.steady, None, tranches, most - spares, spares, broken, ways)
@@ -187,14 +187,14 @@ class Renter:
 
     def _job_pick(self, task: Task, job: Job, what: tuple[Host, ModelSpec | None, Batch]) -> Pick:
         host, model, batch = what
-        listed, spot = self._ways(host)[0], self._spot(host)
+        listed, spot = self.ways(host)[0], self._spot(host)
         ways = [(listed, 1.0)] if spot is None else [(listed, 1.0), (spot, 1 + REDONE)]
         found = [_run(batch, job, price, redone) for price, redone in ways]
         tranche, machines, misses = min(found, key=lambda run: (len(run[2]), run[0].sum))
         prices = tuple(price for price, _ in ways)
         return Pick(task, host, model, None, batch, (tranche,), machines, 0, (*batch.misses, *misses), prices)
 
-    def _ways(self, host: Host) -> tuple[Price, ...]:
+    def ways(self, host: Host) -> tuple[Price, ...]:
         ways = self._market.ways(host.offer) if host.offer is not None else ()
         return ways if self._promises else ways[:1]
 
@@ -203,7 +203,7 @@ class Renter:
 
     def _prices(self, host: Host) -> tuple[float, ...]:
         """By the hour, for one year, for three; a way that is not sold costs what the next shorter one does."""
-        by_kind = {price.kind: price.usd_per_hour for price in self._ways(host)}
+        by_kind = {price.kind: price.usd_per_hour for price in self.ways(host)}
         listed = by_kind["on-demand"]
         return (listed, by_kind.get("commit-1y", listed), by_kind.get("commit-3y", listed))
 

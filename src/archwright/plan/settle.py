@@ -21,7 +21,7 @@ from archwright.plan.ledger import Ledger
 from archwright.plan.limits import judge_availability
 from archwright.plan.models import licence_note
 from archwright.plan.money import USD
-from archwright.plan.own import MONTHS_PER_YEAR, Stock, Way, part_of
+from archwright.plan.own import MONTHS_PER_YEAR, Stock, Way, node_of, part_of
 from archwright.plan.parts import (
     LEAST_CARRIED,
     Part,
@@ -35,7 +35,7 @@ from archwright.plan.parts import (
 )
 from archwright.plan.rented import ROUNDING, machine_hours, width_for
 from archwright.plan.terms import Term
-from archwright.sizing.machine import Batch, Steady
+from archwright.sizing.machine import Steady
 
 Pace = Callable[[Estimate], float]
 
@@ -118,9 +118,7 @@ class Settler:
         self, stock: Stock, ways: tuple[Way, ...], counts: tuple[int, ...], where: tuple[str, int]
     ) -> tuple[Term, ...]:
         """`where`: the place, and the machines that are there already."""
-        node, (place, there) = stock.host.node, where
-        if node is None:
-            return ()
+        node, (place, there) = node_of(stock.host), where
         price = self.price(node)
         before = (0, *counts[:-1])
         flow = tuple(price.value * (now - then) for now, then in zip(counts, before, strict=True))
@@ -158,12 +156,10 @@ class Settler:
         return Estimate(value=value, low=max(0, min(fast, value)), high=max(slow, value), unit="machines", basis=basis)
 
     def _facts(self, way: Way) -> tuple[str, ...]:
-        sized: Steady | Batch | None = way.steady or way.batch
-        if sized is None:
-            return ()
+        sized = way.sized
         names = self._ledger.adopt_all(sized.bases)
-        figure = way.steady.requests_per_s if way.steady is not None else way.batch.machine_hours if way.batch else None
-        known = names.get(figure.basis) if figure is not None else None
+        figure = sized.requests_per_s if isinstance(sized, Steady) else sized.machine_hours
+        known = names.get(figure.basis)
         return (*((known,) if known else ()), *sized.assumptions)
 
 
@@ -179,19 +175,19 @@ def counts_of(ways: tuple[Way, ...], months: int, pace: Pace = lambda carried: c
 def _taken(ways: tuple[Way, ...], month: int, pace: Pace) -> float:
     peak = mean = width = hours = 0.0
     for way in ways:
-        demand, job, batch = way.task.demand, way.task.job, way.batch
-        if way.steady is not None and demand is not None:
-            carried = pace(way.steady.requests_per_s)
-            steady = way.steady._replace(requests_per_s=_exactly(way.steady.requests_per_s, carried))
+        demand, job, sized = way.task.demand, way.task.job, way.sized
+        if isinstance(sized, Steady) and demand is not None:
+            carried = pace(sized.requests_per_s)
+            steady = sized._replace(requests_per_s=_exactly(sized.requests_per_s, carried))
             parts = [part_of(level.rate * demand.growth[month], steady) for level in demand.levels]
             parts[0] = parts[1] if way.bursts else parts[0]
             peak, mean = peak + parts[0], mean + parts[1]
             hours += sum(level.hours * part for level, part in zip(demand.levels, parts, strict=True))
-        elif batch is not None and job is not None:
+        if not isinstance(sized, Steady) and job is not None:
             # A slow machine is one on which a run takes longer: the ends of the band are the other way round.
-            slower = pace(_inverse(batch.machine_hours)) * batch.machine_hours.value
+            slower = pace(_inverse(sized.machine_hours)) * sized.machine_hours.value
             width += way.width
-            hours += machine_hours(batch, job, way.width)[month] / slower
+            hours += machine_hours(sized, job, way.width)[month] / slower
     return max(peak, mean + width, hours / HOURS_PER_MONTH)
 
 
@@ -214,7 +210,7 @@ def _fleet(stock: Stock, ways: tuple[Way, ...], counts: tuple[int, ...], whole: 
     """`busy` is the work done against the machines there, of the `whole` type; `busy_w` weighs each workload's draw by
     its work.
     """
-    work = [(_busy(way), _watts(way)) for way in ways]
+    work = [(_busy(way), way.sized.busy_w) for way in ways]
     total, there = sum(share for share, _ in work), sum(whole) / len(whole)
     return Fleet(
         where=stock.host.where,
@@ -231,14 +227,8 @@ def _fleet(stock: Stock, ways: tuple[Way, ...], counts: tuple[int, ...], whole: 
 
 def _busy(way: Way) -> float:
     """Machines' worth of work, mean over the horizon."""
-    if way.steady is not None and way.task.demand is not None:
-        return busy_machines(way.task.demand, way.steady)
-    if way.batch is not None and way.task.job is not None:
-        hours = machine_hours(way.batch, way.task.job, way.width)
-        return sum(hours) / len(hours) / HOURS_PER_MONTH
-    return 0.0
-
-
-def _watts(way: Way) -> float:
-    sized: Steady | Batch | None = way.steady or way.batch
-    return sized.busy_w if sized is not None else 0.0
+    demand, job, sized = way.task.demand, way.task.job, way.sized
+    if isinstance(sized, Steady):
+        return busy_machines(demand, sized) if demand is not None else 0.0
+    hours = machine_hours(sized, job, way.width) if job is not None else (0.0,)
+    return sum(hours) / len(hours) / HOURS_PER_MONTH
