@@ -383,3 +383,30 @@ def test_data_that_may_not_travel_keep_their_traffic_together(plan_of: Make) -> 
 def test_a_fragile_machine_is_a_risk_and_not_a_thousand_machines(plan_of: Make) -> None:
     for option in plan_of("clinic").options:
         assert option.total_cost is not None and option.total_cost.high < 12 * option.total_cost.value
+
+
+def test_a_follower_that_fits_nowhere_is_the_one_named(plan_of: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Sizer, "batch", lambda *_: None)
+    plan = plan_of("startup", lambda document: document["placement"].update(allow=["cloud"], clouds=["gcp"]))
+    option = option_of(plan, "cloud")
+    assert missed(option) == {"tone.model", "index.model"} and option.total_cost is None
+
+
+def test_without_named_clouds_nobody_else_is_offered(plan_of: Make) -> None:
+    def nowhere(document: dict[str, Any]) -> None:
+        document["placement"] = {"allow": ["cloud"]}
+        document["data"][0]["residency"] = ["AQ"]
+
+    plan = plan_of("startup", nowhere)
+    assert {option.name for option in plan.options} == {"cloud-aws", "cloud-azure", "cloud-gcp"}
+    assert all(missed(option) == {"residency"} for option in plan.options)
+
+
+def test_texts_may_be_answered_at_sites_too(plan_of: Make) -> None:
+    def at_plants(document: dict[str, Any]) -> None:
+        document["workloads"] = [w for w in document["workloads"] if w["name"] == "assistant"]
+        document["workloads"][0]["sites"] = ["plants"]
+        document["sites"]["plants"].update(countries=["FR"], power_kw=40)
+
+    option = option_of(plan_of("manufacturer", at_plants), "on-premises")
+    assert [pool.name for pool in option.pools] == ["assistant-fr"] and option.pools[0].replicas >= 28

@@ -230,7 +230,9 @@ class Renter:
         if not hosts:
             return [self._nowhere(provider, first)]
         model = next((model.id for model in first.models if model is not None), first.workload.kind)
-        return [Miss(constraint=f"{first.name}.model", value=model, limit="an accelerator that holds it")]
+        alone = [t for t in family if not any(self.best(provider, t, (model,)) for model in first.models)]
+        stuck = (alone or list(family[1:]) or [first])[0]
+        return [Miss(constraint=f"{stuck.name}.model", value=model, limit="an accelerator that holds it")]
 
     def _nowhere(self, provider: str, task: Task) -> Miss:
         """Offers inside, but not of the pinned accelerators; or none inside at all."""
