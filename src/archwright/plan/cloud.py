@@ -51,7 +51,8 @@ class CloudPlanner:
             draft, found = Draft(f"cloud-{provider}", "cloud", provider), self._world.renter.find(provider, self._tasks)
             complete = len(found.picks) == len(self._tasks)
             whole += [provider] if complete else []
-            yield self._option(draft._replace(notes=() if complete else self._listed_in(provider)), found)
+            named = draft._replace(notes=() if complete else self._listed_in(provider))
+            yield self._option(named, found, (), self._world.renter)
             if not complete:
                 yield from self._elsewhere(provider)
         if not whole:
@@ -115,7 +116,8 @@ class CloudPlanner:
         part = part._replace(terms=(*part.terms, *extra), notes=(*found.notes, *part.notes))
         missing = tuple(nowhere_else(task, "a cloud region") for task in self._tasks if at_sites(task))
         regions = tuple(sorted({place.region for place in places(part.fleets)}))
-        notes = (*draft.notes, *_spread(regions), *self._better(draft.provider, found, renter or self._world.renter))
+        better = self._better(draft.provider, found, renter) if renter is not None else ()
+        notes = (*draft.notes, *_spread(regions), *better)
         draft = draft._replace(regions=regions, misses=(*found.misses, *missing), notes=notes)
         return self._world.assembler.built(
             draft, part, main_first(part), whole=len(found.picks) == len(self._tasks) and not outside
@@ -141,7 +143,7 @@ class CloudPlanner:
         found = self._listed.find(provider, self._tasks)
         part = joined(self._world.writer.rented(pick) for pick in found.picks)
         low, high = row.low or 0.0, row.high or 0.0
-        built = self._option(draft, found, self._extra(part, row, (low, high)), self._listed)
+        built = self._option(draft, found, self._extra(part, row, (low, high)))
         said = f"{row.platform}: {low:.0%} to {high:.0%} on top of the machines ({row.source}); on-demand prices only"
         return built._replace(draft=built.draft._replace(notes=(said, *built.draft.notes)))
 

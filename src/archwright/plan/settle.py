@@ -122,7 +122,7 @@ class Settler:
         price = self.price(node)
         before = (0, *counts[:-1])
         flow = tuple(price.value * (now - then) for now, then in zip(counts, before, strict=True))
-        number = self._counted(node, ways, counts, (place, there))
+        number = self._counted(node, ways, counts, there)
         drivers = (self._ledger.drive(price), self._ledger.drive(number))
         return (Term(f"{node.id}, bought for {place}", "purchase", flow, drivers, once=True),)
 
@@ -140,15 +140,17 @@ class Settler:
         low, high = min(aged.low, node.price_low_usd), max(aged.high, node.price_high_usd)
         return Estimate(value=node.price_usd, low=low, high=high, unit=USD, basis=basis)
 
-    def _counted(self, node: Node, ways: tuple[Way, ...], counts: tuple[int, ...], where: tuple[str, int]) -> Estimate:
-        place, there = where
-        facts = [name for way in ways for name in self._facts(way)]
+    def _counted(self, node: Node, ways: tuple[Way, ...], counts: tuple[int, ...], there: int) -> Estimate:
+        """Made from the facts of the work that takes the most of them: options that differ in the rest alone are
+        wrong together. `there`: machines of the type that need not be bought.
+        """
+        most = max(ways, key=lambda way: (max(way.choice.peak, way.choice.mean + way.choice.width), way.task.name))
         basis = self._ledger.basis(
-            f"machines.{place}.{node.id}",
+            f"machines.{node.id}.{most.task.name}.{most.choice.model or most.task.workload.kind}.{counts[-1]}".lower(),
             "formula",
             "machines of this type that are bought by the end of the horizon, spares included",
             formula="what workloads take of machines in the busiest hour, summed, rounded up, and spares they share",
-            facts=tuple(dict.fromkeys(facts)),
+            facts=self._facts(most),
         )
         value, months = counts[-1], len(counts)
         fast = counts_of(ways, months, lambda carried: carried.high)[-1] - there
