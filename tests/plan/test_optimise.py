@@ -121,6 +121,9 @@ def test_a_solver_that_gives_up_is_an_error(monkeypatch: pytest.MonkeyPatch) -> 
     program = Program((Choice("a", "", "small", peak=1.0),), (SMALL,), {})
     status = program._highs.HighsModelStatus.kTimeLimit
     monkeypatch.setattr(program._solver, "getModelStatus", lambda: status, raising=False)
+    assert program.solve(Limits()) is not None, "what it has found by then stands"
+    nothing = type("Info", (), {"primal_solution_status": None})
+    monkeypatch.setattr(program._solver, "getInfo", lambda: nothing, raising=False)
     with pytest.raises(PlanError) as caught:
         program.solve(Limits())
     assert caught.value.code == "AW-PLAN-09"

@@ -60,11 +60,12 @@ class HousePlanner:
         self._models = {task.name: self._tried(task) for task in tasks}
 
     def _tried(self, task: Task) -> tuple[ModelSpec | None, ...]:
-        """Of a task that others follow, only the models of which each machine type carries the most: what is light to
-        answer with is light to train.
+        """Of a task that others follow, or whose load is shared with machines that are owned, only the models of which
+        each machine type carries the most: what is light to answer with is light to train.
         """
-        demand = task.demand
-        if demand is None or not any(other.follows == task.name for other in self._tasks):
+        demand, owns = task.demand, any(stock.purchase == "owned" for stock in self._house.stocks)
+        followed = any(other.follows == task.name for other in self._tasks)
+        if demand is None or not (followed or owns):
             return task.models
         kept: dict[str, ModelSpec | None] = {}
         for stock in self._house.stocks:

@@ -24,6 +24,7 @@ from archwright.errors import PlanError
 from archwright.plan.demand import HOURS_PER_MONTH
 
 NO_GAP = 1e-9
+MOST_NODES = 20_000
 LEAST_SHARE = 1e-6
 
 
@@ -120,7 +121,9 @@ class Program:
         status = self._solver.getModelStatus()
         if status == self._highs.HighsModelStatus.kInfeasible:
             return None
-        if status != self._highs.HighsModelStatus.kOptimal:
+        feasible = self._solver.getInfo().primal_solution_status == self._highs.SolutionStatus.kSolutionStatusFeasible
+        # At the limit of nodes the best solution so far stands: deterministic, and never worse than a rule.
+        if status != self._highs.HighsModelStatus.kOptimal and not feasible:
             raise PlanError("AW-PLAN-09", f"the optimisation ended without an answer: {status.name}")
         found = self._solver.getSolution().col_value
         shares = [Taken(i, float(found[share])) for i, share in enumerate(self._share)]
@@ -201,6 +204,7 @@ def _quiet(highs: Any) -> Any:
             super(highs.Highs, self).__init__()
 
     solver = Quiet()
-    for name, value in (("output_flag", False), ("threads", 1), ("random_seed", 1), ("mip_rel_gap", 0.0)):
+    whole = (("output_flag", False), ("threads", 1), ("random_seed", 1), ("mip_rel_gap", 0.0))
+    for name, value in (*whole, ("mip_max_nodes", MOST_NODES)):
         solver.setOptionValue(name, value)
     return solver
