@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from archwright.plan.draws import Worlds
 
 USD = "USD"
-# Later purchases and what machines still fetch at the end: in the total, but not money to find when signing.
-LATER: frozenset[Category] = frozenset({"refresh", "residual"})
+# What machines still fetch at the end is in the total, but no money to buy with.
+RECEIVED: frozenset[Category] = frozenset({"residual"})
 AT_RISK = "at risk: "
 LINE = "cost.line"
 
@@ -66,7 +66,7 @@ def is_monthly(term: Term) -> bool:
 
 
 def is_capex(term: Term) -> bool:
-    return term.once and term.budgeted and term.category not in LATER
+    return term.once and term.budgeted and term.category not in RECEIVED
 
 
 class Purse:

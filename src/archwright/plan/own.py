@@ -22,6 +22,7 @@ from archwright.plan.demand import HOURS_PER_MONTH, Demand, Job
 from archwright.plan.fleet import Fleet, Where
 from archwright.plan.optimise import Choice, Kind
 from archwright.plan.rented import ROUNDING, Pick, machine_hours, machines_for, width_for
+from archwright.plan.successor import Successor, successor
 from archwright.sizing.machine import Batch, Steady
 from archwright.sizing.power import overhead
 
@@ -42,7 +43,8 @@ class Stock(NamedTuple):
 
 class Way(NamedTuple):
     """A choice of the program, and what it stands for. `pick`: rented machines; with `bursts` those of the load above
-    the mean. `suffix` sets a second pool of the same workload apart.
+    the mean. `suffix` sets a second pool of the same workload apart; `beside`: machines that other pools of it take,
+    and their spares, which stand in for each other.
     """
 
     choice: Choice
@@ -54,6 +56,7 @@ class Way(NamedTuple):
     pick: Pick | None = None
     bursts: bool = False
     suffix: str = ""
+    beside: tuple[int, int] = (0, 0)
 
     @property
     def sized(self) -> Steady | Batch:
@@ -148,9 +151,13 @@ class House:
         last = first + (purchases - 1) * life
         worth = residual ** ((months - last) / life) if purchases else 0.0
         monthly = energy + support
-        whole = node.price_usd * (purchases - worth) + monthly * months
-        capex = node.price_usd if age is None else 0.0
+        again = node.price_usd if age is None else self.successor(node).usd
+        whole = again * (purchases - worth) + monthly * months
+        capex = again * purchases
         return Kind(node.id, whole, monthly, capex, kw, node.rack_units, most)
+
+    def successor(self, node: Node) -> Successor:
+        return successor(node, (node_of(host) for host in self._hosts), self._catalog)
 
     def idle(self, fleets: tuple[Fleet, ...]) -> tuple[str, ...]:
         """What is said of owned machines that are left out."""

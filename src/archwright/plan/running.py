@@ -150,7 +150,7 @@ def _assume(case: Case) -> None:
         case.ledger.assume(
             f"machines of one's own are renewed after {case.quotes.years(GPU_LIFE):g} years (with accelerators) or "
             f"{case.quotes.years(SERVER_LIFE):g} (without), and sold at the end of the horizon for what their age "
-            "leaves; renewals are not capex",
+            "leaves; renewals within the horizon are capex, what machines sell for is not deducted",
             "the house has its line to the internet: traffic out of it costs nothing more",
             "owned machines are sunk: neither their purchase nor what they would sell for counts",
         )

@@ -17,6 +17,7 @@ from archwright.plan.keeping import Lying, own_terabytes
 from archwright.plan.placing import OWN, REFRESH, Case
 from archwright.plan.quotes import Price
 from archwright.plan.renewal import GPU_LIFE, MONTHS_PER_YEAR, SERVER_LIFE, Bought, renewed
+from archwright.plan.successor import successor
 from archwright.plan.terms import Term, bought, following, recurring
 from archwright.sizing import network, power, storage
 from archwright.sizing.network import Fabric
@@ -80,9 +81,22 @@ def _of_machines(case: Case, fleet: Fleet, node: Node) -> Iterable[Term]:
         yield bought(f"spare parts of {name}", "support", whole * spares.usd, case.months, drivers)
     else:
         age = _age(case, fleet)
+        name, price = _next(case, node, name)
     life = GPU_LIFE if node.accelerator is not None else SERVER_LIFE
     there = Bought(name, "purchase", price, fleet.machines, life, age)
     yield from renewed(case.quotes, there, first_paid=False)
+
+
+def _next(case: Case, node: Node, name: str) -> tuple[str, Price]:
+    """What an owned machine is renewed by: the allowed type that does as much for the least."""
+    pinned = case.needs.placement.accelerators
+    allowed = None if pinned is None else {row.id for one in pinned for row in case.catalog.family(one)}
+    known = case.catalog.nodes.values()
+    found = successor(node, (n for n in known if allowed is None or n.accelerator in allowed), case.catalog)
+    price = case.quotes.node(found.node)
+    if found.node.id != node.id:
+        name = f"{name}, by {found.machines:.3g} x {found.node.id}"
+    return name, price._replace(usd=price.usd * found.machines)
 
 
 def _age(case: Case, fleet: Fleet) -> float:
