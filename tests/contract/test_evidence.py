@@ -44,10 +44,28 @@ def query(metric: str, statistic: Statistic, labels: dict[str, str] | None = Non
         ("peak_memory_bytes", "mean", 'avg_over_time(sum(archwright_memory_bytes{workload="chat"})[45s:1s])'),
         ("peak_memory_bytes", "p50", 'quantile_over_time(0.5, sum(archwright_memory_bytes{workload="chat"})[45s:1s])'),
         ("peak_memory_bytes", "last", 'sum(archwright_memory_bytes{workload="chat"})'),
+        (
+            "requests",
+            "share",
+            '1 - (sum(increase(archwright_requests_total{workload="chat",status=~"failed|rejected"}[45s]))'
+            ' or vector(0)) / sum(increase(archwright_requests_total{workload="chat"}[45s]))',
+        ),
+        ("train_s", "max", 'max(last_over_time(archwright_training_seconds{workload="chat"}[45s]))'),
+        ("train_s", "last", 'max(last_over_time(archwright_training_seconds{workload="chat"}[45s]))'),
+        ("train_s", "mean", 'avg(last_over_time(archwright_training_seconds{workload="chat"}[45s]))'),
+        ("train_s", "p50", 'quantile(0.5, last_over_time(archwright_training_seconds{workload="chat"}[45s]))'),
     ],
 )
 def test_promql(metric: str, statistic: Statistic, expected: str) -> None:
     assert query(metric, statistic).promql() == expected
+
+
+def test_the_share_of_all_requests_needs_no_labels() -> None:
+    assert query("requests", "share", {}).promql() == (
+        '1 - (sum(increase(archwright_requests_total{status=~"failed|rejected"}[45s])) or vector(0))'
+        " / sum(increase(archwright_requests_total[45s]))"
+    )
+    assert judge("requests", within_factor(0.9, 1.01, "share"), 0.95) == "better"
 
 
 def test_promql_over_an_engines_series_and_labels() -> None:

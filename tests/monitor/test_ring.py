@@ -49,6 +49,31 @@ def value(reading: Reading | None) -> float:
     return reading.value
 
 
+def test_the_share_of_requests_that_were_answered(store: Store) -> None:
+    ended = {"ok": 6, "refused": 1, "cancelled": 1, "failed": 1, "rejected": 1}
+    rows = [("chat", status) for status, count in ended.items() for _ in range(count)] + [("mail", "failed")]
+    store.append(
+        OBSERVATIONS, [seen("requests", 95.0, 1.0, {"workload": name, "status": status}) for name, status in rows]
+    )
+    reading = ask(store, "requests", "share", {"workload": "chat"})
+    assert value(reading) == pytest.approx(0.8)
+    assert reading is not None and (reading.unit, reading.samples) == ("share", 10)
+    assert value(ask(store, "requests", "share", {"workload": "mail"})) == 0.0
+    assert ask(store, "requests", "share", {"workload": "nobody"}) is None
+    store.append(OBSERVATIONS, [seen("requests", 95.0, 0.0, {"workload": "none", "status": "ok"})])
+    assert ask(store, "requests", "share", {"workload": "none"}) is None
+
+
+def test_runs_of_one_name_are_values_of_their_own(store: Store) -> None:
+    runs = [(91.0, 300.0), (92.0, 100.0), (93.0, 200.0)]
+    store.append(
+        OBSERVATIONS, [seen("train_s", at, seconds, {"run": f"r{at}", "name": "tune"}) for at, seconds in runs]
+    )
+    asked: dict[Statistic, float] = {"max": 300.0, "last": 200.0, "mean": 200.0, "p50": 200.0}
+    for statistic, expected in asked.items():
+        assert value(ask(store, "train_s", statistic, {"name": "tune"})) == expected
+
+
 def test_percentiles_come_from_the_single_observations(store: Store) -> None:
     values = [0.013 * number**1.5 for number in range(1, 40)]
     store.append(OBSERVATIONS, [seen("ttft_s", 95.0, each) for each in values])

@@ -5,11 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from archwright.contract.evidence import Measurement, Prediction
+from archwright.contract.estimate import Estimate
+from archwright.contract.evidence import Measurement, Prediction, Query
 from archwright.contract.plan import Plan
 from archwright.contract.record import replace
+from archwright.monitor.prometheus import Prometheus
 from archwright.monitor.ring import Recorder
-from archwright.reconcile.measure import client_measurements, ring_measurements
+from archwright.reconcile.compare import choose, reconcile
+from archwright.reconcile.measure import client_measurements, read_prometheus, ring_measurements
 from archwright.reconcile.timing import BenchResult, Outcome, Phase, Timing, Window
 from archwright.store import Store
 
@@ -166,3 +169,37 @@ def test_a_named_whole_window_is_taken_as_it_is(store: Store, make_plan: MakePla
     assert (found.prediction_id, found.window_s) == (".startup_s.last", 161.0)
     assert ring_measurements(store, plan, []) == []
     store.close()
+
+
+def answered(workload: str = "chat") -> Prediction:
+    query = Query(metric="requests", labels={"workload": workload}, statistic="share", window_s=100.0)
+    share = Estimate(value=0.995, low=0.98, high=1.0, unit="share")
+    return Prediction(
+        id=f"{workload}.requests.share", metric="requests", workload=workload, estimate=share, query=query
+    )
+
+
+@pytest.mark.parametrize(("failed", "verdict"), [(0, "within"), (1, "within"), (10, "worse")])
+def test_availability_is_what_the_gateway_answered(
+    make_plan: MakePlan, store: Store, failed: int, verdict: str
+) -> None:
+    plan = make_plan(extra=(answered(),))
+    recorder = Recorder(store)
+    for number in range(100):
+        labels = {"workload": "chat", "status": "failed" if number < failed else "ok"}
+        recorder.observe("requests", labels, 1.0, at=1000.0)
+    recorder.close()
+    found = ring_measurements(store, plan, [Window(name="", started_at=950.0, ended_at=1001.0)])
+    deviation = next(d for d in reconcile(plan, choose(found)).deviations if d.metric == "requests")
+    assert deviation.measured is not None
+    assert deviation.measured.value == pytest.approx(1 - failed / 100)
+    assert deviation.measured.statistic == "mean"
+    assert (deviation.verdict, deviation.measured.samples) == (verdict, 100)
+
+
+def test_an_engines_own_count_is_no_availability(make_plan: MakePlan, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It knows nothing of what was lost before it: the plan's own series are missing, so nothing is said."""
+    plan = make_plan(metrics={"requests": "vendor:request_success_total"}, extra=(answered(),))
+    monkeypatch.setattr(Prometheus, "instant", lambda _self, promql, _at: 9.0 if "vendor" in promql else None)
+    reading = read_prometheus(plan, Prometheus("http://127.0.0.1:9"), 1000.0)
+    assert "lost before it" in reading.gaps["chat.requests.share"]

@@ -6,16 +6,16 @@ import math
 from typing import Literal
 
 from archwright.contract.estimate import Estimate
-from archwright.contract.metrics import BY_QUANTITY
+from archwright.contract.metrics import BY_QUANTITY, UNANSWERED
 from archwright.contract.record import Record
 
-Statistic = Literal["p50", "p95", "p99", "mean", "max", "last", "rate"]
+Statistic = Literal["p50", "p95", "p99", "mean", "max", "last", "rate", "share"]
 QUANTILE: dict[str, float] = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 BasisKind = Literal["formula", "vendor", "simulated", "calibrated", "measured", "quoted", "assumed"]
 Verdict = Literal["within", "better", "worse", "unknown"]
 
 # A lower measured value is better for everything but these.
-HIGHER_IS_BETTER = frozenset({"tokens_per_s", "requests_per_s", "train_tokens_per_s", "control_held"})
+HIGHER_IS_BETTER = frozenset({"tokens_per_s", "requests_per_s", "requests", "train_tokens_per_s", "control_held"})
 
 
 class Basis(Record):
@@ -33,7 +33,8 @@ class Query(Record):
     """What to measure: evaluated by the embedded ring, or rendered to PromQL. We never parse PromQL.
 
     `phase` names the load under which the answer counts ("peak", "closed"; "" is any): a prediction made for
-    a saturated engine is not contradicted by an idle one.
+    a saturated engine is not contradicted by an idle one. "share" is of requests: those that were answered, or refused
+    for the client's own doing, among all.
     """
 
     metric: str
@@ -50,17 +51,34 @@ class Query(Record):
         """PromQL over `series` (default: our own name for `metric`) selected by `labels` (default: own)."""
         name, selector, window = self._parts(series, labels)
         kind = BY_QUANTITY[self.metric].kind
+        if self.statistic == "share":
+            return self._of_share(name, selector, window)
         if kind == "histogram":
             return self._of_histogram(name, selector, window)
         if self.statistic == "rate":
             return f"sum(rate({name}{selector}[{window}]))"
         if kind == "counter":
             return f"sum(increase({name}{selector}[{window}]))"
+        if BY_QUANTITY[self.metric].per_run:
+            return self._of_runs(f"last_over_time({name}{selector}[{window}])")
         over = f"(sum({name}{selector})[{window}:1s])"
         if self.q is not None:
             return f"quantile_over_time({self.q}, sum({name}{selector})[{window}:1s])"
         over_time = {"max": "max_over_time", "mean": "avg_over_time"}.get(self.statistic)
         return f"{over_time}{over}" if over_time else f"sum({name}{selector})"
+
+    def _of_share(self, name: str, selector: str, window: str) -> str:
+        """A status nobody ended with has no series yet: that is none, not unknown."""
+        lost = f'status=~"{"|".join(UNANSWERED)}"'
+        narrowed = f"{selector[:-1]},{lost}}}" if selector else f"{{{lost}}}"
+        failed = f"(sum(increase({name}{narrowed}[{window}])) or vector(0))"
+        return f"1 - {failed} / sum(increase({name}{selector}[{window}]))"
+
+    def _of_runs(self, values: str) -> str:
+        """Over runs, each with one value."""
+        if self.q is not None:
+            return f"quantile({self.q}, {values})"
+        return f"avg({values})" if self.statistic == "mean" else f"max({values})"
 
     def _of_histogram(self, name: str, selector: str, window: str) -> str:
         """Quantiles and the largest bucket (max) from the buckets, mean and rate from sum and count."""

@@ -22,10 +22,18 @@ class Metric(NamedTuple):
     labels: tuple[str, ...]
     otel: str = ""
 
+    @property
+    def per_run(self) -> bool:
+        """Each series is a run of its own with one value: two runs of a name are two values, not a sum."""
+        return "run" in self.labels
+
 
 REQUEST_LABELS = ("workload", "model", "pool")
 
 RUN_LABELS = ("run", "name")
+
+# Requests that ended so were not answered, and not for the client's own doing.
+UNANSWERED = ("failed", "rejected")
 
 METRICS: tuple[Metric, ...] = (
     Metric(

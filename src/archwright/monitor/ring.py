@@ -16,7 +16,7 @@ from typing import NamedTuple
 import msgspec
 
 from archwright.contract.evidence import Query
-from archwright.contract.metrics import BY_QUANTITY
+from archwright.contract.metrics import BY_QUANTITY, UNANSWERED
 from archwright.contract.percentile import percentile
 from archwright.contract.record import Record
 from archwright.errors import ArchwrightError, boundary
@@ -150,14 +150,17 @@ def evaluate(store: Store, query: Query, until: float) -> Reading | None:
     Labels match when the query's are among the observation's. Histogram and counter: percentile, mean, max and
     last of the single values; rate is their sum / window_s, in the unit per second; a counter's last is the sum
     in the window. Gauge: the same statistics over the sum of all matching series after each reading (two processes'
-    memory adds up), and no rate. Raises StoreError when the store refuses.
+    memory adds up), and no rate; of training runs each is a value of its own. The share of a counter is what its
+    statuses leave of it. Raises StoreError when the store refuses.
     """
     metric = BY_QUANTITY[query.metric]
     found = _found(store, query, until)
     if not found:
         return None
-    values = _sums(found) if metric.kind == "gauge" else [row.value for row in found]
+    values = _sums(found) if metric.kind == "gauge" and not metric.per_run else [row.value for row in found]
     unit = metric.unit
+    if query.statistic == "share":
+        return _share(found, query)
     if query.statistic == "rate":
         if metric.kind == "gauge":
             return None
@@ -195,6 +198,17 @@ def _found(store: Store, query: Query, until: float) -> list[_Point]:
             found.append(_Point(at, value, series))
     found.sort(key=lambda point: point.at)
     return found
+
+
+def _share(points: Sequence[_Point], query: Query) -> Reading | None:
+    """Increments whose status counts as answered, among all."""
+    kinds = {point.series: msgspec.json.decode(point.series, type=dict[str, str]) for point in points}
+    lost = {series for series, labels in kinds.items() if labels.get("status") in UNANSWERED}
+    whole = math.fsum(point.value for point in points)
+    if whole <= 0:
+        return None
+    failed = math.fsum(point.value for point in points if point.series in lost)
+    return Reading(value=1 - failed / whole, unit="share", samples=len(points), window_s=query.window_s)
 
 
 def _statistic(query: Query, values: Sequence[float]) -> float:

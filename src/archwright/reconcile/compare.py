@@ -21,7 +21,7 @@ from archwright.contract.record import replace
 SOURCES = ("gateway", "supervisor", "client", "prometheus")
 
 # How a statistic is called in the answer: a rate is a mean over its window; of one last value all statistics are equal.
-_PRINTED: dict[str, Statistic] = {"rate": "mean", "last": "max"}
+_PRINTED: dict[str, Statistic] = {"rate": "mean", "last": "max", "share": "mean"}
 
 
 def reconcile(

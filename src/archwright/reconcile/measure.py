@@ -229,6 +229,8 @@ class _Scrape:
             return self._take(own)
         if self._pool is None or self._query.metric not in self._pool.launch.metrics:
             return "our own series shows nothing in the window"
+        if self._query.statistic == "share":
+            return "an engine counts what it answered, not what was lost before it"
         if len(self._pool.workloads) > 1:
             return "the engine does not tell the pool's workloads apart"
         return self._foreign(self._pool)
