@@ -10,13 +10,17 @@ import pytest
 
 from archwright.catalog.facts import Catalog
 from archwright.contract.needs import Needs, NeedsSource
+from archwright.contract.plan import Plan
 from archwright.plan.candidates import tasks_of
 from archwright.plan.demand import text_demands
-from archwright.plan.hosted import HostedPlanner
+from archwright.plan.fleet import Chosen
+from archwright.plan.hosted import HostedPlanner, named_place
 from archwright.plan.ledger import Ledger
 from archwright.plan.make import Planner
 from archwright.plan.money import Draft
+from archwright.plan.placing import case_of_chosen, host_of
 
+Make = Callable[..., Plan]
 Read = Callable[..., tuple[Needs, NeedsSource]]
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 
@@ -41,10 +45,10 @@ def test_every_provider_is_priced_and_judged_by_where_it_computes(catalog: Catal
     assert set(found) == {model.provider for model in catalog.hosted}
     for provider, draft in found.items():
         assert draft.terms is not None and draft.terms[0].sum > 0
-        places = catalog.hosted_places(provider, "")
         outside = [(miss.value, miss.limit) for miss in draft.misses if miss.constraint == "residency"]
-        assert outside == ([] if places == ("US",) else [(", ".join(places or ()), "US")])
-        assert draft.regions == (("US",) if places == ("US",) else ())
+        elsewhere = {"deepseek": "CN", "mistral": "EEA"}.get(provider)
+        assert outside == ([] if elsewhere is None else [(elsewhere, "US")])
+        assert draft.regions[:1] == (("US",) if elsewhere is None else ())
 
 
 def test_data_bound_to_a_place_rule_out_who_says_nothing(catalog: Catalog, needs_of: Read, monkeypatch: Any) -> None:
@@ -148,3 +152,135 @@ def test_too_long_texts_find_no_model(catalog: Catalog, needs_of: Read) -> None:
     found = drafts(catalog, needs_of("startup", long)[0])
     assert all(draft.terms is None for draft in found.values())
     assert "tokens of context" in str(found["openai"].misses[0].limit)
+
+
+def test_a_place_is_said_in_the_words_that_needs_may_use(catalog: Catalog, needs_of: Read) -> None:
+    """A provider inside a union of countries, and data that must stay in the area around it."""
+
+    def area(document: dict[str, Any]) -> None:
+        free(document)
+        document["organisation"]["country"] = "DE"
+        document["placement"] = {"allow": ["hosted-api"], "regions": ["EEA"]}
+
+    found = drafts(catalog, needs_of("startup", area)[0])
+    assert found["mistral"].regions == ("EEA",)
+    for provider in found.keys() - {"mistral"}:
+        assert found[provider].regions == ()
+        assert "residency" in {miss.constraint for miss in found[provider].misses}
+    assert [named_place(catalog, place) for place in ("EU", "EEA", "US", "elsewhere")] == [
+        "EEA",
+        "EEA",
+        "US",
+        "elsewhere",
+    ]
+
+
+def test_a_place_nobody_knows_may_be_any(catalog: Catalog, needs_of: Read, monkeypatch: Any) -> None:
+    monkeypatch.setattr(type(catalog), "hosted_places", lambda *_: None)
+    for draft in drafts(catalog, needs_of("startup", free)[0]).values():
+        assert draft.regions[0] == "any" and "residency" not in {miss.constraint for miss in draft.misses}
+
+
+def test_no_model_to_buy_leaves_the_place_known(catalog: Catalog, needs_of: Read) -> None:
+    def own(document: dict[str, Any]) -> None:
+        free(document)
+        document["workloads"][0]["model"] = "gpt-5-nano"
+
+    draft = drafts(catalog, needs_of("startup", own)[0])["deepseek"]
+    assert draft.models == {} and draft.regions[0] == "CN"
+
+
+def of_germany(document: dict[str, Any]) -> None:
+    free(document)
+    document["organisation"]["country"] = "DE"
+    document["placement"] = {"allow": ["cloud", "hosted-api"]}
+
+
+@pytest.mark.parametrize(
+    ("traffic", "regions", "country"),
+    [(None, None, "DE"), ({"JP": 0.8, "DE": 0.2}, None, "JP"), (None, ["NL", "US"], "NL"), (None, ["SE", "GB"], "SE")],
+)
+def test_the_gateway_stands_near_and_its_region_is_named(
+    catalog: Catalog, needs_of: Read, traffic: Any, regions: Any, country: str
+) -> None:
+    """Traffic first, then the organisation's country, then the groups it belongs to."""
+
+    def change(document: dict[str, Any]) -> None:
+        of_germany(document)
+        if traffic is not None:
+            document["workloads"][0]["traffic"]["regions"] = traffic
+        for data in document["data"]:
+            data["residency"] = regions or ["any"]
+        document["workloads"][0]["data"] = [document["data"][0]["name"]]
+
+    needs = needs_of("startup", change)[0]
+    host = host_of(needs, catalog)
+    assert host is not None and catalog.regions[host.provider, host.region].country == country
+    if regions is None:
+        for draft in drafts(catalog, needs).values():
+            assert draft.regions[-1] == host.region
+            assert any(host.region in term.line for term in draft.terms or ())
+
+
+def test_the_machines_beside_are_named_too(catalog: Catalog, needs_of: Read) -> None:
+    def with_index(document: dict[str, Any]) -> None:
+        document["workloads"] = [document["workloads"][0], document["workloads"][2]]
+        document["placement"] = {"allow": ["cloud", "hosted-api"]}
+        for data in document["data"]:
+            data["residency"] = ["any"]
+
+    needs, ledger = needs_of("startup", with_index)[0], Ledger()
+    world = Planner(needs, catalog, ledger, 1).world
+    for built in HostedPlanner(world, ledger, tasks_of(needs, catalog), NOW).options(("aws",)):
+        assert {fleet.where.region for fleet in built.draft.fleets} <= set(built.draft.regions)
+
+
+def test_what_nobody_promises_is_said_at_risk(catalog: Catalog, needs_of: Read) -> None:
+    def asked(availability: float) -> Callable[[dict[str, Any]], None]:
+        def change(document: dict[str, Any]) -> None:
+            free(document)
+            slo = {"ttft_p95_s": 1e-9, "tpot_p95_s": 0.03, "latency_p95_s": 9, "availability": availability}
+            document["workloads"][0]["slo"] = slo
+
+        return change
+
+    draft = drafts(catalog, needs_of("startup", asked(0.9995))[0])["deepseek"]
+    risks = [note for note in draft.notes if note.startswith("at risk: support-chat.")]
+    assert [note.split(":")[1] for note in risks] == [
+        " support-chat.ttft_p95_s limit 1e-09",
+        " support-chat.tpot_p95_s limit 0.03",
+        " support-chat.latency_p95_s limit 9",
+        " support-chat.availability limit 0.9995",
+    ]
+    assert all("nobody promises the latency of deepseek" in note for note in risks[:3]) and draft.misses == ()
+    assert all("`archwright bench URL`" in note for note in risks[:3])
+    trusted = drafts(catalog, needs_of("startup", asked(0.9996))[0])["deepseek"]
+    assert [(miss.constraint, miss.value, miss.limit) for miss in trusted.misses] == [
+        ("support-chat.availability", "unknown", 0.9996)
+    ]
+
+
+def test_texts_at_sites_are_not_bought_elsewhere(catalog: Catalog, needs_of: Read) -> None:
+    def at_sites(document: dict[str, Any]) -> None:
+        free(document)
+        document["sites"] = {"shop": {"count": 3, "countries": ["US"], "power_kw": 2}}
+        document["workloads"][0]["sites"] = ["shop"]
+
+    for draft in drafts(catalog, needs_of("startup", at_sites)[0]).values():
+        assert ("support-chat.sites", "a hosted model") in {(miss.constraint, miss.value) for miss in draft.misses}
+
+
+def test_sections_find_the_gateway_of_the_chosen_option_again(catalog: Catalog, needs_of: Read, plan_of: Make) -> None:
+    """Of its regions only those of the provider are places where answers are bought."""
+
+    def bought(document: dict[str, Any]) -> None:
+        of_germany(document)
+        document["workloads"][0]["quality_unknown"] = "accept"
+        document["placement"]["prefer"] = "hosted-api"
+
+    plan, needs = plan_of("startup", bought), needs_of("startup", bought)[0]
+    option = next(one for one in plan.options if one.name == plan.chosen)
+    case = case_of_chosen(Chosen(needs, catalog, Ledger(), option, ()))
+    assert option.placement == "hosted-api" and case.host is not None
+    assert [where.region for where in case.where] == list(option.regions[:1])
+    assert option.regions[1:] == (case.host.region,)

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from datetime import date, datetime
 from typing import NamedTuple
 
+from archwright.catalog.facts import Catalog
 from archwright.catalog.rows import BAND, HostedModel
 from archwright.contract.estimate import Estimate
 from archwright.contract.needs import TEXT_KINDS
@@ -26,12 +27,16 @@ from archwright.plan.ledger import Ledger
 from archwright.plan.models import UNKNOWN, floor_misses, standing
 from archwright.plan.money import USD, Draft
 from archwright.plan.parts import Part, joined
+from archwright.plan.placing import case_of
 from archwright.plan.rented import Found
-from archwright.plan.residency import bounds_of, in_words, place_inside
+from archwright.plan.residency import ANYWHERE, bounds_of, in_words, place_inside
 from archwright.plan.sites import at_sites, nowhere_else
 from archwright.plan.terms import Term, following
+from archwright.plan.unpromised import availability_risk, latency_risks
 
 PLACEMENT = "hosted-api"
+# Groups of countries that needs may name, the smaller first: what a provider says in others is said in these.
+GROUPS = ("EEA", "APAC")
 MONTH = f"{USD}/month"
 
 
@@ -67,42 +72,60 @@ class HostedPlanner:
         models = {task.workload.name: p.model for task, p in zip(self._text, bought, strict=True) if p.model}
         places, misses = self._places(provider, tuple(models.values()))
         rented = joined(self._world.writer.rented(pick) for pick in beside.picks)
-        part = Part(
-            terms=priced,
-            models=models,
+        part = joined([Part(terms=priced, models=models), rented])
+        home = next((place for place in places if place in self._catalog.countries), self._needs.organisation.country)
+        where = (Where("hosted-api", provider, places[0] if places else "", home),)
+        draft = Draft(
+            f"{PLACEMENT}-{provider}",
+            "hosted-api",
+            provider,
+            regions=(*places, *self._ours(part, where, places)) if places else (),
             misses=(*(miss for one in bought for miss in one.misses), *misses, *beside.misses),
-            notes=(*(note for one in bought for note in one.notes), *beside.notes),
+            notes=(
+                *self._beside_it(beside, rented),
+                *(note for one in bought for note in one.notes),
+                *beside.notes,
+            ),
         )
-        known = tuple(place for place in places if place in self._catalog.countries) if not misses else ()
-        draft = Draft(f"{PLACEMENT}-{provider}", "hosted-api", provider, regions=known)
-        home = known[0] if known else self._needs.organisation.country
-        where = (Where("hosted-api", provider, known[0] if known else "", home),)
-        missing = [task.name for task in self._rest if task.name not in {pick.task.name for pick in beside.picks}]
-        beside_it = tuple(
-            f"{', '.join(fleet.workloads)}: rented at {fleet.where.provider}, {fleet.where.region}"
-            for fleet in rented.fleets
-        )
+        return self._world.assembler.built(draft, part, where, whole=len(priced) == len(self._text))
+
+    def _beside_it(self, beside: Found, rented: Part) -> Iterable[str]:
+        """What is done elsewhere, and what is not done at all."""
+        for fleet in rented.fleets:
+            yield f"{', '.join(fleet.workloads)}: rented at {fleet.where.provider}, {fleet.where.region}"
+        picked = {pick.task.name for pick in beside.picks}
+        missing = [task.name for task in self._rest if task.name not in picked]
         if missing:
-            beside_it += (f"the price leaves out what it cannot do: {', '.join(missing)}",)
-        draft = draft._replace(notes=beside_it)
-        return self._world.assembler.built(draft, joined([part, rented]), where, whole=len(priced) == len(self._text))
+            yield f"the price leaves out what it cannot do: {', '.join(missing)}"
+
+    def _ours(self, part: Part, where: tuple[Where, ...], places: tuple[str, ...]) -> tuple[str, ...]:
+        """Regions of the machines beside the provider and of the gateway's host, where the bytes lie."""
+        case = case_of(self._needs, self._catalog, self._ledger, part.fleets, where, part.models)
+        rented = [fleet.where.region for fleet in part.fleets]
+        host = [case.host.region] if case.host is not None else []
+        return tuple(region for region in dict.fromkeys([*rented, *host]) if region not in places)
 
     def _places(self, provider: str, models: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[Miss, ...]]:
-        """Where the models process, and what that breaks."""
-        every = [self._catalog.hosted_places(provider, model) for model in models]
+        """Where the models process, in the contract's words, and what that breaks; no place when it breaks anything.
+        Without a model, where the provider does.
+        """
+        every = [self._catalog.hosted_places(provider, model) for model in models or ("",)]
         places = tuple(sorted({place for known in every if known is not None for place in known}))
         unknown, misses = None in every, dict[Miss, None]()
         for task in self._text:
             bounds = bounds_of(self._needs, task.workload)
             outside = [place for place in places if not place_inside(self._catalog, bounds, place)]
             if bounds and (unknown or outside):
-                value = ", ".join(outside) or UNKNOWN
+                value = ", ".join(dict.fromkeys(named_place(self._catalog, place) for place in outside)) or UNKNOWN
                 misses[Miss(constraint="residency", value=value, limit=in_words(bounds))] = None
-        return places, tuple(misses)
+        if misses:
+            return (), tuple(misses)
+        said = [named_place(self._catalog, place) for place in places]
+        return tuple(dict.fromkeys([*said, ANYWHERE] if unknown else said)), ()
 
     def _beside(self, clouds: tuple[str, ...]) -> Found:
         """The cheapest machines for what is not text, the same for every provider."""
-        misses = [nowhere_else(task, "a hosted model") for task in self._rest if at_sites(task)]
+        misses = [nowhere_else(task, "a hosted model") for task in (*self._text, *self._rest) if at_sites(task)]
         named = {task.name for task in self._text}
         bound = [task for task in self._rest if task.follows in named]
         for task in bound:
@@ -132,7 +155,8 @@ class HostedPlanner:
             return Bought(None, None, (Miss(constraint=f"{workload.name}.model", value=None, limit=wanted),), ())
         model = min(pool, key=lambda m: (self._month_usd(m, demand), m.id))
         misses = tuple(floor_misses(workload, self._reported(model, demand))) if not by_standing["passes"] else ()
-        notes = [f"{workload.name}: {model.id}"]
+        down, risks = availability_risk(workload, provider)
+        notes = [f"{workload.name}: {model.id}", *latency_risks(workload, provider), *risks]
         if misses and by_standing["unknown"]:
             notes.append(f"{workload.name}: no {provider} model has a reported figure for the floor; cheapest priced")
         if model.deprecation_date:
@@ -140,7 +164,7 @@ class HostedPlanner:
         price, line = self._price(model, demand), f"{workload.name}: {provider} tokens"
         monthly = (price.value * growth / demand.mean_growth for growth in demand.growth)
         term = following(line, "tokens", monthly, (self._ledger.drive(price),))
-        return Bought(term, model.id, misses, tuple(notes))
+        return Bought(term, model.id, (*misses, *down), tuple(notes))
 
     def _offered(self, provider: str, demand: Demand) -> list[HostedModel]:
         """Sold by the token, not withdrawn, wide enough; the fixed model only, when the needs fix one."""
@@ -187,3 +211,11 @@ class HostedPlanner:
         )
         low, high = min(value / band, second), max(value * band, second)
         return Estimate(value=value, low=low, high=high, unit=MONTH, basis=basis)
+
+
+def named_place(catalog: Catalog, place: str) -> str:
+    """A country as it is; a group of countries as the smallest group that needs name which holds all of it."""
+    if place in catalog.countries:
+        return place
+    members = [row for row in catalog.countries.values() if place in row.places]
+    return next((group for group in GROUPS if members and all(group in row.places for row in members)), place)

@@ -13,6 +13,7 @@ from archwright.errors import CatalogError
 from archwright.plan.demand import demand_of
 from archwright.plan.fleet import Chosen, Fleet, Where
 from archwright.plan.ledger import Ledger
+from archwright.plan.nearness import Distance, distance
 from archwright.plan.quotes import Quotes
 from archwright.plan.residency import ANYWHERE, bounds_of, country_inside, region_inside
 
@@ -147,7 +148,7 @@ def answering(needs: Needs) -> frozenset[str]:
 
 
 def host_of(needs: Needs, catalog: Catalog) -> Offer | None:
-    """The cheapest small machine where all the data may lie, None when there is none."""
+    """The nearest small machine where all the data may lie, of those the cheapest; None when there is none."""
     bounds = tuple(bound for workload in needs.workloads for bound in bounds_of(needs, workload))
     clouds = needs.placement.clouds
     fitting = (
@@ -160,7 +161,14 @@ def host_of(needs: Needs, catalog: Catalog) -> Offer | None:
         and (clouds is None or offer.provider in clouds)
         and region_inside(catalog, bounds, offer.provider, offer.region)
     )
-    return min(fitting, key=lambda one: (one.on_demand_usd_per_hour or 0.0, one.id), default=None)
+    countries = {key: row.country for key, row in catalog.regions.items()}
+    distances = {country: distance(needs, catalog, country) for country in {"", *countries.values()}}
+
+    def dearness(offer: Offer) -> tuple[Distance, float, str]:
+        country = countries.get((offer.provider, offer.region), "")
+        return distances[country], offer.on_demand_usd_per_hour or 0.0, offer.id
+
+    return min(fitting, key=dearness, default=None)
 
 
 def case_of_chosen(chosen: Chosen) -> Case:
@@ -168,7 +176,10 @@ def case_of_chosen(chosen: Chosen) -> Case:
     option = chosen.option
     where: list[Where] = []
     if option is not None and not chosen.fleets:
-        regions = option.regions or ("",)
+        # Beside where its answers come from an option names where its gateway stands, which is found again.
+        named = {*chosen.catalog.countries, *chosen.catalog.groups}
+        bought = tuple(region for region in option.regions if region in named)
+        regions = (bought if option.placement == "hosted-api" else option.regions) or ("",)
         for region in regions:
             known = chosen.catalog.region(option.provider, region)
             country = known.country if known is not None else region

@@ -7,6 +7,13 @@ comes. Between two starts from nothing lie the start itself (b), the time until 
 a worker is paid for 1 - q / r of the time, and q (1 + r b) / r of the requests wait for a start: the one that caused it
 and those that come meanwhile. Workers paid for are the larger of that share and r over what one carries. Where more
 than one request in twenty waits, the 95th percentile of the time to the first token is a start's.
+
+Where that breaks a limit, a worker is kept warm: it stays idle for longer, just so long that one request in twenty
+waits, c. From q (1 + r b) / r = c follows
+    q / r = c / (1 + r b),    e^(r s) = (1 + r b (1 - c)) / c,
+so a worker is paid for at least 1 - c of the time, and for more the more requests come. A limit holds in every part of
+the day, not on average over days: who asks at night has the promise too, and a busier day never makes a quiet night
+cheaper.
 """
 
 from __future__ import annotations
@@ -18,6 +25,7 @@ from typing import NamedTuple
 from archwright.catalog.rows import ModelSpec
 from archwright.catalog.serverless import Seconds, paid_by_second
 from archwright.contract.estimate import Estimate
+from archwright.contract.needs import SLO
 from archwright.contract.plan import Miss
 from archwright.plan.assemble import Built
 from archwright.plan.candidates import Host, Task
@@ -26,12 +34,14 @@ from archwright.plan.fleet import Where
 from archwright.plan.house import World
 from archwright.plan.ledger import Ledger
 from archwright.plan.money import USD, Draft
+from archwright.plan.nearness import distance
 from archwright.plan.parts import Part, joined
 from archwright.plan.purchase import Tranche
 from archwright.plan.rented import Pick, machine_hours, machines_for, width_for
 from archwright.plan.residency import bounds_of, bounds_of_all, in_words, region_inside
 from archwright.plan.sites import at_sites, nowhere_else
 from archwright.plan.terms import following
+from archwright.plan.unpromised import availability_risk
 from archwright.sizing.machine import Machine, Steady
 
 SECONDS = 3600.0
@@ -48,13 +58,15 @@ class Worker(NamedTuple):
 
 
 class Bill(NamedTuple):
-    """What a task takes: workers on average, month by month, at most `peak`, and the share of requests that start
-    cold.
+    """What a task takes: workers on average, month by month, at most `peak`; the shares of requests that start cold,
+    of all and where they are the most; and the longest that a worker is kept idle.
     """
 
     workers: tuple[float, ...]
     peak: int
     cold: float
+    coldest: float
+    idle_s: float = 0.0
 
 
 class ServerlessPlanner:
@@ -86,14 +98,15 @@ class ServerlessPlanner:
         return self._world.assembler.built(draft, part, (where,), whole=all(one.terms for one in parts))
 
     def _where(self, provider: str) -> Where | None:
-        """The first region, by name, where all data may be."""
+        """The nearest region where all data may be; a worker costs the same in each."""
         catalog, bounds = self._world.catalog, bounds_of_all(self._world.needs)
         bounds += tuple(b for task in self._tasks for b in bounds_of(self._world.needs, task.workload))
-        regions = sorted(name for of, name in catalog.regions if of == provider)
-        inside = [name for name in regions if region_inside(catalog, bounds, provider, name)]
+        regions = [row for row in catalog.regions.values() if row.provider == provider]
+        inside = [row for row in regions if region_inside(catalog, bounds, provider, row.region)]
         if not inside:
             return None
-        return Where("serverless", provider, inside[0], catalog.regions[provider, inside[0]].country)
+        nearest = min(inside, key=lambda row: (distance(self._world.needs, catalog, row.country), row.region))
+        return Where("serverless", provider, nearest.region, nearest.country)
 
     def _workers(self, provider: str, where: Where) -> tuple[Worker, ...]:
         pins, catalog = self._world.needs.placement.accelerators, self._world.catalog
@@ -125,11 +138,13 @@ class ServerlessPlanner:
         misses: tuple[Miss, ...] = ()
         if task.demand is not None and steady is not None and steady.requests_per_s.value > 0:
             bill = billed(task.demand, steady, worker.row)
-            misses = (*steady.misses, *_late(task, steady, worker.row, bill.cold))
+            if bill.coldest > COLD and breaks(task.workload.slo, steady, worker.row):
+                bill = billed(task.demand, steady, worker.row, warm=True)
+            misses = steady.misses
         elif task.job is not None and batch is not None:
             width, late = width_for(batch, task.job)
             hours = machine_hours(batch, task.job, width)
-            bill = Bill(tuple(hour / HOURS_PER_MONTH for hour in hours), width, 0.0)
+            bill = Bill(tuple(hour / HOURS_PER_MONTH for hour in hours), width, 0.0, 0.0)
             misses = (*batch.misses, *late)
         else:
             return
@@ -148,43 +163,64 @@ class ServerlessPlanner:
         price = self._world.catalog.estimate(row, row.usd_per_second, f"{USD}/s", basis)
         drivers = (self._ledger.drive(price), writer.machines(pick))
         line = f"{task.name}: seconds of {row.accelerator} in {worker.host.where.region}"
-        notes = list[str]()
-        if pick.steady is not None:
-            start = f"{row.start_s:.0f} s ({row.start_s_low:.0f} .. {row.start_s_high:.0f})"
-            notes.append(f"{task.name}: {bill.cold:.1%} of requests wait for a cold start of about {start}")
         made = writer.unpriced(pick)
+        misses, notes = availability_risk(task.workload, row.provider) if task.demand is not None else ((), ())
         return made._replace(
             terms=(following(line, "compute", pick.tranches[0].usd, drivers),),
-            notes=(*made.notes, *notes),
+            misses=(*made.misses, *misses),
+            notes=(*made.notes, *notes, *_said(pick, row, bill)),
         )
 
 
-def billed(demand: Demand, steady: Steady, row: Seconds) -> Bill:
-    """Workers paid for, month by month."""
-    stay, carried = steady.latency_p95_s.value + row.idle_s, steady.requests_per_s.value
-    workers, waiting, requests = list[float](), 0.0, 0.0
+def billed(demand: Demand, steady: Steady, row: Seconds, *, warm: bool = False) -> Bill:
+    """Workers paid for, month by month; `warm`: idle for so long that few requests start cold."""
+    carried, workers, idle = steady.requests_per_s.value, list[float](), row.idle_s
+    waiting, requests, coldest = 0.0, 0.0, 0.0
     for growth in demand.growth:
         month = 0.0
         for level in demand.levels:
-            rate = level.rate * growth
-            empty = math.exp(-rate * stay)
-            starts = rate * empty / (1 + rate * row.start_s * empty)
-            month += level.hours * max(1 - starts / rate, rate / carried)
-            waiting += level.hours * starts * (1 + rate * row.start_s)
+            if level.hours <= 0:
+                continue
+            rate, took = level.rate * growth, steady.latency_p95_s.value
+            idle_s = max(row.idle_s, warm_idle_s(rate, row.start_s) - took) if warm else row.idle_s
+            gone = starts_per_request(rate, row.start_s, took + idle_s)
+            cold = gone * (1 + rate * row.start_s)
+            month += level.hours * max(1 - gone, rate / carried)
+            waiting += level.hours * rate * cold
             requests += level.hours * rate
+            coldest, idle = max(coldest, cold), max(idle, idle_s)
         workers.append(month / HOURS_PER_MONTH)
     peak = machines_for(demand.peak_at_horizon, carried)
-    return Bill(tuple(workers), peak, min(1.0, waiting / requests))
+    return Bill(tuple(workers), peak, min(1.0, waiting / requests), min(1.0, coldest), idle)
 
 
-def _late(task: Task, steady: Steady, row: Seconds, cold: float) -> tuple[Miss, ...]:
-    """The limits that cold starts break."""
-    if cold <= COLD:
-        return ()
-    slo, name, found = task.workload.slo, task.workload.name, list[Miss]()
-    for field, warm in (("ttft_p95_s", steady.ttft_p95_s), ("latency_p95_s", steady.latency_p95_s)):
-        limit: float | None = getattr(slo, field)
+def starts_per_request(rate: float, start_s: float, stay_s: float) -> float:
+    """q / r: the share of requests that a worker is started for, which is also that of the time when none is paid."""
+    empty = math.exp(-rate * stay_s)
+    return empty / (1 + rate * start_s * empty)
+
+
+def warm_idle_s(rate: float, start_s: float) -> float:
+    """How long a worker must stay after a request comes, for one in twenty to wait for a start."""
+    return math.log((1 + rate * start_s * (1 - COLD)) / COLD) / rate
+
+
+def breaks(slo: SLO, steady: Steady, row: Seconds) -> bool:
+    """Whether a cold start breaks a limit."""
+    for limit, warm in ((slo.ttft_p95_s, steady.ttft_p95_s), (slo.latency_p95_s, steady.latency_p95_s)):
         late = row.start_s + (warm.value if isinstance(warm, Estimate) else 0.0)
         if limit is not None and late > limit:
-            found.append(Miss(constraint=f"{name}.{field}", value=late, limit=limit))
-    return tuple(found)
+            return True
+    return False
+
+
+def _said(pick: Pick, row: Seconds, bill: Bill) -> Iterable[str]:
+    if pick.steady is None:
+        return
+    start, name = f"{row.start_s:.0f} s ({row.start_s_low:.0f} .. {row.start_s_high:.0f})", pick.task.name
+    yield f"{name}: {bill.cold:.1%} of requests wait for a cold start of about {start}"
+    if bill.idle_s > row.idle_s:
+        yield (
+            f"{name}: kept warm: where requests are rarest a worker stays idle for {bill.idle_s:.3g} s "
+            f"(default {row.idle_s:g}), so that at most {COLD:.0%} of them start cold in any part of the day"
+        )
