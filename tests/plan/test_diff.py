@@ -155,7 +155,7 @@ def test_pools_models_promises_controls_and_assumptions(before: Plan) -> None:
         decision=Decision(axes=("total_cost",)),
     )
     found = diff(before, after)
-    assert found.pools[0].after == "2 x this machine in DE at this-machine: null-model none"
+    assert found.pools[0].after == "2 engines of 1 x cpu, on this machine in DE at this-machine: null-model none"
     assert found.models == (Worded(name="assistant", before="null-model", after=None),)
     assert named(found.predictions) == [moved.id]
     assert found.controls == (Worded(name="c", before=None, after="built-in"),)

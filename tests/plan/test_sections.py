@@ -403,7 +403,7 @@ def test_an_amount_that_may_be_nothing_has_no_headroom(catalog: Catalog, needs_o
 def test_pools_speak_where_no_fleet_is_known(catalog: Catalog, needs_of: Read) -> None:
     made = chosen_of(catalog, needs_of("startup")[0], CHOICES["startup"])._replace(fleets=())
     scale = by_id(made)["scale"]
-    assert scale.lines[0].choice == "4 x 8x-node in us-central1"
+    assert scale.lines[0].choice == "4 engines, on 8x-node in us-central1"
     assert words_of(made)["span"] == "4 machines throughout"
 
 

@@ -29,8 +29,8 @@ def test_a_machine_of_another_size_or_sort_does_not_follow(catalog: Catalog) -> 
     nodes = catalog.nodes
     for name in ("1x-l4", "cpu-2-socket"):
         assert successor(nodes[name], nodes.values(), catalog).node.id == name
-    no_format = replace(nodes["8x-h100"], accelerator="T4", id="x", price_usd=1e9)
-    assert successor(no_format, (nodes["8x-h100"],), catalog).node.id == "x"
+    bare = replace(nodes["8x-h100"], accelerator=None, price_usd=1.0)
+    assert successor(nodes["8x-h200"], (bare,), catalog).node.id == "8x-h200"
 
 
 def test_host_processors_are_compared_by_cores_and_memory(catalog: Catalog) -> None:

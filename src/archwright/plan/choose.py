@@ -161,6 +161,10 @@ def _field(constraint: str, plan: Plan, source: NeedsSource) -> str:
     names = [planned.name for planned in plan.workloads]
     if not rest or workload not in names:
         return PINNED.get(constraint, "placement")
+    if rest == "power_kw":
+        # Machines of a workload at its sites: the power of one.
+        written = (path for path in source.lines if path.startswith("sites.") and path.endswith(".power_kw"))
+        return next(written, "sites")
     place, field = f"workloads[{names.index(workload)}]", rest.partition(".")[0]
     holders = [f"{place}.{name}." for name, fields in HOLDERS.items() if field in fields] + [f"{place}."]
     return next((f"{held}{rest}" for held in holders if f"{held}{rest}" in source.lines), f"{holders[0]}{rest}")

@@ -107,6 +107,11 @@ class CloudPlanner:
         draft = Draft(f"cloud-{provider}-other-{pin}", "cloud", provider)
         built = self._option(draft._replace(notes=(f"it would be in {', '.join(sorted(regions))}",)), found, (), renter)
         miss = Miss(constraint=pin, value=", ".join(sorted(had)) or "host processors", limit=limit)
+        pinned = self._world.needs.placement.regions
+        if pin == "clouds" and pinned is not None and not regions & set(pinned):
+            # A region's name belongs to one provider: who leaves the provider leaves the region too.
+            there = Miss(constraint="regions", value=", ".join(sorted(regions)), limit=", ".join(pinned))
+            built = built._replace(draft=built.draft._replace(misses=(there, *built.draft.misses)))
         yield built._replace(draft=built.draft._replace(regions=(), misses=(miss, *built.draft.misses)))
 
     def _option(self, draft: Draft, found: Found, extra: tuple[Term, ...] = (), renter: Renter | None = None) -> Built:

@@ -9,6 +9,7 @@ from archwright.contract.estimate import Estimate
 from archwright.contract.evidence import Basis
 from archwright.contract.plan import Option, Plan, Pool, Purchase
 from archwright.contract.record import Record
+from archwright.plan.wording import engines_of
 
 T = TypeVar("T")
 # Bases that state what the world is like; the others say how a number was made from them.
@@ -132,7 +133,7 @@ def _pools(plan: Plan) -> dict[str, str | None]:
 
 
 def _pool(pool: Pool) -> str:
-    return f"{pool.replicas} x {pool.machine} in {pool.region} at {pool.provider}: {pool.model} {pool.quantisation}"
+    return f"{engines_of(pool)} in {pool.region} at {pool.provider}: {pool.model} {pool.quantisation}"
 
 
 def _purchases(option: Option | None) -> dict[str, str | None]:

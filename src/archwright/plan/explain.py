@@ -11,7 +11,7 @@ from archwright.contract.estimate import Estimate
 from archwright.contract.evidence import Basis, Control, Prediction
 from archwright.contract.plan import CostLine, Option, Plan, Pool, WorkloadPlan
 from archwright.errors import UsageError, Where
-from archwright.plan.wording import against, digits, earned, flip, said, shown
+from archwright.plan.wording import against, digits, earned, engines_of, flip, said, shown
 
 Named = tuple[str, Callable[[], list[str]]]
 
@@ -180,9 +180,8 @@ def _whole_section(section: Section) -> list[str]:
 
 
 def _pool(plan: Plan, pool: Pool) -> list[str]:
-    device = f"{pool.accelerator_count} x {pool.accelerator}" if pool.accelerator_count else pool.machine
     lines = [
-        f"pool {pool.name}: {pool.replicas} x {pool.machine} ({device}) in {pool.region}",
+        f"pool {pool.name}: {engines_of(pool)} in {pool.region}",
         f"  {pool.model} {pool.quantisation}, {pool.slots} at once, {pool.context_tokens} tokens each",
     ]
     if pool.price_usd_per_hour is not None:

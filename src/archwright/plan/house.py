@@ -102,7 +102,7 @@ class HousePlanner:
                 regions = f"{task.workload.name}.traffic.regions"
                 misses.append(Miss(constraint=regions, value=self._house.country, limit=task.place))
             elif not found and not task.misses:
-                limit = "a machine that holds it"
+                limit = "a machine that holds it and whose speed is known"
                 misses.append(Miss(constraint=f"{task.name}.model", value=_first(task), limit=limit))
             ways += found
         notes = tuple(note for task in self._tasks for note in task.notes)

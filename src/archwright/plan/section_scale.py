@@ -17,7 +17,7 @@ from archwright.plan.demand import HOURS_PER_MONTH, growth_of
 from archwright.plan.fleet import Chosen, Fleet
 from archwright.plan.placing import REFRESH
 from archwright.plan.traits import answers
-from archwright.plan.wording import digits, shown
+from archwright.plan.wording import digits, engines_of, shown
 
 FOLLOWS = frozenset({"on-demand", "spot", "per-second"})
 IN_FLIGHT_WINDOW_S = 3600.0
@@ -63,7 +63,7 @@ def _machines(chosen: Chosen, option: Option) -> Iterator[SectionLine]:
         for pool in option.pools:
             yield SectionLine(
                 topic=f"{', '.join(pool.workloads)}: machines",
-                choice=f"{pool.replicas} x {pool.machine} in {pool.region}",
+                choice=f"{engines_of(pool)} in {pool.region}",
                 why=f"each serves {pool.slots} requests at once, {pool.context_tokens} tokens each",
                 proof=_in_flight(pool),
             )

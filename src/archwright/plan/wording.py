@@ -4,19 +4,27 @@ from __future__ import annotations
 
 from archwright.contract.decision import Driver, Return, Rival
 from archwright.contract.estimate import Estimate
-from archwright.contract.plan import Miss
+from archwright.contract.plan import Miss, Pool
 
 SCALES = {"bytes": ((2.0**30, "GiB"), (2.0**20, "MiB")), "s": ((1.0, "s"), (1e-3, "ms"))}
 
 
 def digits(number: float) -> str:
-    """Three significant digits, whole numbers from 100 on."""
+    """Three significant digits, whole numbers from 100 on; a share near one with what it lacks of it."""
+    if 0.99 < number < 1:
+        return f"{number:.12g}"
     return f"{number:,.0f}" if abs(number) >= 100 else f"{number:.3g}"
 
 
 def exactly(number: float) -> str:
     """Four significant digits: for two numbers that may lie close to each other."""
     return f"{number:,.0f}" if abs(number) >= 1000 else f"{number:.4g}"
+
+
+def engines_of(pool: Pool) -> str:
+    """ "29 engines of 1 x DEVICE, on MACHINE": an engine is no machine."""
+    device = f" of {pool.accelerator_count} x {pool.accelerator}" if pool.accelerator_count else ""
+    return f"{pool.replicas} engine{'s' if pool.replicas != 1 else ''}{device}, on {pool.machine}"
 
 
 def shown(estimate: Estimate) -> str:
