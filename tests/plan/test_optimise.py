@@ -35,14 +35,6 @@ def test_spares_are_shared_and_the_most_counts() -> None:
     assert solved(two).machines == (3, 0)
 
 
-def test_a_task_on_two_types_has_its_spares_among_them() -> None:
-    owned = SMALL._replace(usd=1.0, most=2)
-    found = solved(
-        (Choice("a", "", "small", peak=4.0, spares=1), Choice("a", "", "large", peak=4.0, spares=1)), (owned, LARGE)
-    )
-    assert found.machines == (2, 3) and sum(found.spares.values()) == 1
-
-
 def test_a_spare_of_another_tasks_machines_backs_nothing() -> None:
     found = solved((Choice("a", "", "small", peak=1.0, spares=1), Choice("b", "", "large", peak=1.0, spares=2)))
     assert found.machines == (2, 3)

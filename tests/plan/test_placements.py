@@ -111,7 +111,8 @@ def test_a_model_no_machine_of_the_house_holds(plan_of: Make) -> None:
         document["placement"]["accelerators"] = ["L4"]
 
     option = option_of(plan_of("clinic", huge), "on-premises")
-    assert "letters.model" in missed(option) and option.misses[0].limit == "a machine that holds it and whose speed is known"
+    assert "letters.model" in missed(option)
+    assert option.misses[0].limit == "a machine that holds it and whose speed is known"
 
 
 def test_machines_are_bought_as_the_load_grows(plan_of: Make) -> None:

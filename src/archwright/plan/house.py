@@ -8,7 +8,6 @@ again.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
@@ -145,9 +144,16 @@ class HousePlanner:
         return program.solve(limits)
 
     def _built(self, draft: Draft, ways: tuple[Way, ...], solution: Solution) -> Built:
-        taken = parted(ways, solution)
+        taken = [shared(ways[one.choice], one.share) for one in sorted(solution.taken, key=lambda one: -one.share)]
+        first = dict[str, str]()
+        for index, way in enumerate(taken):
+            if (
+                way.choice.machine is not None
+                and first.setdefault(way.task.name, way.choice.machine) != way.choice.machine
+            ):
+                taken[index] = way._replace(suffix=f"-{way.choice.machine}")
         world, months = self._world, self._world.needs.budget.horizon_months
-        home = world.settler.part(self._house.stocks, taken, months, draft.name)
+        home = world.settler.part(self._house.stocks, tuple(taken), months, draft.name)
         rented = [world.writer.rented(way.pick) for way in taken if way.pick is not None]
         part = joined([home, *rented, self._sites])
         regions = sorted({way.pick.host.where.region for way in taken if way.pick is not None})
@@ -263,26 +269,6 @@ class HousePlanner:
     def _private(self, task: Task) -> bool:
         used: list[DataProfile] = [data for data in self._world.needs.data if data.name in task.workload.data]
         return any(data.sensitivity in PRIVATE for data in used)
-
-
-def parted(ways: tuple[Way, ...], solution: Solution) -> tuple[Way, ...]:
-    """What is done where, the largest share first. Of a task shared among machine types each part has the spares of its
-    type, and those of the others stand in for it.
-    """
-    taken = [shared(ways[one.choice], one.share) for one in sorted(solution.taken, key=lambda one: -one.share)]
-    found = []
-    for index, way in enumerate(taken):
-        machine = way.choice.machine
-        mine = [(at, one) for at, one in enumerate(taken) if one.task.name == way.task.name and one.choice.machine]
-        if machine is not None and len(mine) > 1:
-            others = [one.choice for at, one in mine if at != index]
-            needed = sum(math.ceil(one.peak) for one in others)
-            beside = (needed, sum(solution.spares.get(one.machine or "", 0) for one in others))
-            choice = way.choice._replace(spares=solution.spares.get(machine, 0))
-            suffix = f"-{machine}" if mine[0][0] != index else ""
-            way = way._replace(choice=choice, suffix=suffix, beside=beside)
-        found.append(way)
-    return tuple(found)
 
 
 def above_mean(demand: Demand) -> Demand | None:

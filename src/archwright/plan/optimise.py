@@ -10,8 +10,7 @@ them) together are N_t:
     sum peak_c y_c + S_t <= N_t                     the busiest hour
     sum (mean_c + width_c) y_c + S_t <= N_t         jobs run beside the mean load, not through the peak
     sum hours_c y_c <= 730 (N_t - S_t)              a month's work fits into a month
-    S_t >= spares_c u_c                             spares are shared: one machine is down, not one of each workload;
-                                                    a task shared among types has its spares among them too
+    S_t >= spares_c u_c                             spares are shared: one machine is down, not one of each workload
 and over all stocks: capex, power, rack units, and where it is asked for the spend of a month, below their limits.
 """
 
@@ -80,11 +79,10 @@ class Taken(NamedTuple):
 
 
 class Solution(NamedTuple):
-    """What is used, the machines of each stock, and the spares of each type."""
+    """What is used, and the machines of each stock."""
 
     taken: tuple[Taken, ...]
     machines: tuple[int, ...]
-    spares: Mapping[str, int] = {}
 
 
 class Program:
@@ -108,8 +106,6 @@ class Program:
             self._follow(task, followed)
         for machine in self._machines:
             self._type(machine)
-        for task in dict.fromkeys(choice.task for choice in choices):
-            self._spare(task)
 
     def be_hybrid(self) -> None:
         """Something goes outside, in part at least, and something stays."""
@@ -132,8 +128,7 @@ class Program:
         found = self._solver.getSolution().col_value
         shares = [Taken(i, float(found[share])) for i, share in enumerate(self._share)]
         taken = tuple(one for one in shares if one.share > LEAST_SHARE)
-        spares = {machine: round(found[column]) for machine, column in self._spares.items()}
-        return Solution(taken, tuple(round(found[stock]) for stock in self._stock), spares)
+        return Solution(taken, tuple(round(found[stock]) for stock in self._stock))
 
     def _column(self, cost: float, upper: float, *, whole: bool = True) -> int:
         """The number of a new variable, from 0 to `upper`."""
@@ -178,21 +173,9 @@ class Program:
         self._row({**{self._share[i]: c.mean + c.width for i, c in mine}, **room}, NO_GAP)
         month = {**dict.fromkeys(had, -HOURS_PER_MONTH), spares: HOURS_PER_MONTH}
         self._row({**{self._share[i]: c.hours for i, c in mine}, **month}, NO_GAP)
-
-    def _spare(self, task: str) -> None:
-        """A machine type backs a task only where the task runs on it."""
-        mine = [(i, choice) for i, choice in enumerate(self._choices) if choice.task == task and choice.machine]
-        backed = dict[int, float]()
-        for machine in dict.fromkeys(choice.machine for _, choice in mine):
-            spares = self._spares[machine or ""]
-            back = self._column(0.0, math.inf, whole=False)
-            most = max(float(choice.spares) for _, choice in mine)
-            self._row({back: 1.0, spares: -1.0}, 0.0)
-            self._row({back: 1.0, **{self._used[i]: -most for i, c in mine if c.machine == machine}}, 0.0)
-            backed[back] = -1.0
         for i, choice in mine:
             if choice.spares:
-                self._row({self._used[i]: float(choice.spares), **backed}, 0.0)
+                self._row({self._used[i]: float(choice.spares), spares: -1.0}, 0.0)
 
     def _limits(self, limits: Limits) -> None:
         kinds = list(zip(self._stock, self._kinds, strict=True))

@@ -43,8 +43,7 @@ class Stock(NamedTuple):
 
 class Way(NamedTuple):
     """A choice of the program, and what it stands for. `pick`: rented machines; with `bursts` those of the load above
-    the mean. `suffix` sets a second pool of the same workload apart; `beside`: machines that other pools of it take,
-    and their spares, which stand in for each other.
+    the mean. `suffix` sets a second pool of the same workload apart.
     """
 
     choice: Choice
@@ -56,7 +55,6 @@ class Way(NamedTuple):
     pick: Pick | None = None
     bursts: bool = False
     suffix: str = ""
-    beside: tuple[int, int] = (0, 0)
 
     @property
     def sized(self) -> Steady | Batch:
@@ -164,7 +162,8 @@ class House:
         used = {fleet.machine.id: fleet.peak for fleet in fleets if fleet.purchase == "owned"}
         return tuple(
             f"{left} of {stock.kind.most} owned {stock.host.machine.id} have no work: one costs "
-            f"{stock.kind.usd:,.0f} USD over the horizon for support, energy and renewal, more than it would save"
+            f"{stock.kind.usd:,.0f} USD over the horizon for support, energy and renewal, and as a second type of machine "
+            "it takes spares of its own: more than it would save"
             for stock in self.stocks
             if stock.purchase == "owned" and (left := (stock.kind.most or 0) - used.get(stock.host.machine.id, 0)) > 0
         )

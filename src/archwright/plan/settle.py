@@ -98,9 +98,8 @@ class Settler:
             return Part(purchases=bought, models=models, misses=_job_misses(way), notes=notes, assumptions=said_of)
         misses, said, host = list(steady.misses), list(notes), stocks[0][0].host
         needed = max(1, math.ceil(way.choice.peak - ROUNDING))
-        both = (needed + way.beside[0], spares + way.beside[1])
-        low = holds(*both, ONE_MACHINE_LOW)
-        judge_availability(task.workload.name, holds(*both), task.workload.slo, misses, said, low=low)
+        low = holds(needed, spares, ONE_MACHINE_LOW)
+        judge_availability(task.workload.name, holds(needed, spares), task.workload.slo, misses, said, low=low)
         said += fragile(task, steady)
         engines = max(steady.engines, 1)
         replicas = max(1, math.ceil(way.choice.peak * engines - ROUNDING)) + spares * engines
