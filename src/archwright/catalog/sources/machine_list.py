@@ -16,6 +16,7 @@ from datetime import date
 from archwright.catalog.sources.found import Build, Found, Price
 
 GIB = 2**30
+MOST_LINE = 100_000
 MEBI_IN_GIBI = 1024
 NEEDED = {"InstanceType", "AcceleratorName", "AcceleratorCount", "vCPUs", "MemoryGiB", "Price", "Region"}
 # The first memory in the column is that of one device; a total comes after it.
@@ -23,8 +24,12 @@ DEVICE_MEMORY = re.compile(r"'MemoryInfo':\s*\{'SizeInMiB':\s*(\d+)")
 
 
 def read(data: bytes, _today: date) -> Found:
+    text = data.decode("utf-8")
+    if any(len(line) > MOST_LINE for line in text.splitlines()):
+        # Not left to the reader's own limit: other readers of the process move it.
+        raise ValueError(f"not a list of machines: a line of more than {MOST_LINE} characters")
     try:
-        return _found(csv.DictReader(io.StringIO(data.decode("utf-8"))))
+        return _found(csv.DictReader(io.StringIO(text)))
     except (csv.Error, OverflowError) as error:
         raise ValueError(f"not a list of machines: {error}") from error
 
