@@ -126,6 +126,15 @@ def test_rare_requests_keep_a_worker_warm_where_a_cold_start_breaks_a_limit(plan
     assert 1 - COLD <= tight.purchases[0].machines <= 1
 
 
+def test_a_limit_that_a_slow_start_breaks_is_at_risk(plan_of: Make) -> None:
+    row = paid_by_second()[0]
+    found = [
+        [note for note in serverless(plan_of("startup", tabular(0.01, limit))).notes if "band of a cold start" in note]
+        for limit in (0.05, (row.start_s + row.start_s_high) / 2, row.start_s_high + 1)
+    ]
+    assert found == [[], ["at risk: risk.latency_p95_s limit 75 lies inside the band of a cold start"], []]
+
+
 def test_more_load_never_costs_less(plan_of: Make) -> None:
     found = [serverless(plan_of("startup", tabular(mean, 0.05))) for mean in (0.01, 1, 2, 1000)]
     assert all(option.feasible for option in found)

@@ -79,7 +79,7 @@ class HostedPlanner:
             f"{PLACEMENT}-{provider}",
             "hosted-api",
             provider,
-            regions=(*places, *self._ours(part, where, places)) if places else (),
+            regions=tuple(dict.fromkeys([*places, *self._beside_places(part, where)])) if places else (),
             misses=(*(miss for one in bought for miss in one.misses), *misses, *beside.misses),
             notes=(
                 *self._beside_it(beside, rented),
@@ -98,12 +98,16 @@ class HostedPlanner:
         if missing:
             yield f"the price leaves out what it cannot do: {', '.join(missing)}"
 
-    def _ours(self, part: Part, where: tuple[Where, ...], places: tuple[str, ...]) -> tuple[str, ...]:
-        """Regions of the machines beside the provider and of the gateway's host, where the bytes lie."""
+    def _beside_places(self, part: Part, where: tuple[Where, ...]) -> Iterable[str]:
+        """Countries of the machines rented beside the provider and of the gateway's host, where the bytes lie: a region
+        of another provider than the option's would mean nothing there.
+        """
         case = case_of(self._needs, self._catalog, self._ledger, part.fleets, where, part.models)
-        rented = [fleet.where.region for fleet in part.fleets]
-        host = [case.host.region] if case.host is not None else []
-        return tuple(region for region in dict.fromkeys([*rented, *host]) if region not in places)
+        rented = [(fleet.where.provider, fleet.where.region) for fleet in part.fleets]
+        host = [(case.host.provider, case.host.region)] if case.host is not None else []
+        for provider, name in [*rented, *host]:
+            region = self._catalog.region(provider, name)
+            yield region.country if region is not None else name
 
     def _places(self, provider: str, models: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[Miss, ...]]:
         """Where the models process, in the contract's words, and what that breaks; no place when it breaks anything.

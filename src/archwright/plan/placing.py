@@ -176,10 +176,8 @@ def case_of_chosen(chosen: Chosen) -> Case:
     option = chosen.option
     where: list[Where] = []
     if option is not None and not chosen.fleets:
-        # Beside where its answers come from an option names where its gateway stands, which is found again.
-        named = {*chosen.catalog.countries, *chosen.catalog.groups}
-        bought = tuple(region for region in option.regions if region in named)
-        regions = (bought if option.placement == "hosted-api" else option.regions) or ("",)
+        # Behind the place where answers are bought come those of what stands beside it, which are found again.
+        regions = (option.regions[:1] if option.placement == "hosted-api" else option.regions) or ("",)
         for region in regions:
             known = chosen.catalog.region(option.provider, region)
             country = known.country if known is not None else region

@@ -33,7 +33,7 @@ from archwright.plan.demand import HOURS_PER_MONTH, Demand
 from archwright.plan.fleet import Where
 from archwright.plan.house import World
 from archwright.plan.ledger import Ledger
-from archwright.plan.money import USD, Draft
+from archwright.plan.money import AT_RISK, USD, Draft
 from archwright.plan.nearness import distance
 from archwright.plan.parts import Part, joined
 from archwright.plan.purchase import Tranche
@@ -207,11 +207,15 @@ def warm_idle_s(rate: float, start_s: float) -> float:
 
 def breaks(slo: SLO, steady: Steady, row: Seconds) -> bool:
     """Whether a cold start breaks a limit."""
-    for limit, warm in ((slo.ttft_p95_s, steady.ttft_p95_s), (slo.latency_p95_s, steady.latency_p95_s)):
-        late = row.start_s + (warm.value if isinstance(warm, Estimate) else 0.0)
-        if limit is not None and late > limit:
-            return True
-    return False
+    return any(row.start_s + warm > limit for _, limit, warm in _started(slo, steady))
+
+
+def _started(slo: SLO, steady: Steady) -> Iterable[tuple[str, float, float]]:
+    """The limits that a start counts against, and what comes on top of it."""
+    if slo.ttft_p95_s is not None and isinstance(steady.ttft_p95_s, Estimate):
+        yield "ttft_p95_s", slo.ttft_p95_s, steady.ttft_p95_s.value
+    if slo.latency_p95_s is not None:
+        yield "latency_p95_s", slo.latency_p95_s, steady.latency_p95_s.value
 
 
 def _said(pick: Pick, row: Seconds, bill: Bill) -> Iterable[str]:
@@ -224,3 +228,7 @@ def _said(pick: Pick, row: Seconds, bill: Bill) -> Iterable[str]:
             f"{name}: kept warm: where requests are rarest a worker stays idle for {bill.idle_s:.3g} s "
             f"(default {row.idle_s:g}), so that at most {COLD:.0%} of them start cold in any part of the day"
         )
+    elif bill.coldest > COLD:
+        for field, limit, warm in _started(pick.task.workload.slo, pick.steady):
+            if limit < row.start_s_high + warm:
+                yield f"{AT_RISK}{name}.{field} limit {limit:g} lies inside the band of a cold start"
