@@ -119,6 +119,11 @@ def test_two_workloads_share_the_machine(plan_of: Make) -> None:
         "platform.peak_memory_bytes.max",
         "platform.startup_s.last",
         "platform.disk_bytes.last",
+        "platform.access-keys.held",
+        "platform.audit.held",
+        "platform.tls.held",
+        "assistant.requests.share",
+        "second.requests.share",
     }
     assert any("share the machine" in note for note in local(plan).notes)
 

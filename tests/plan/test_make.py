@@ -99,11 +99,18 @@ def test_the_desk_promises_what_the_platform_can_measure(desk: Plan) -> None:
         "assistant.peak_memory_bytes.max": "",
         "assistant.startup_s.last": "",
         "assistant.disk_bytes.last": "",
+        "assistant.requests.share": "",
+        "platform.access-keys.held": "",
+        "platform.audit.held": "",
+        "platform.tls.held": "",
     }
     assert {p.id: p.query.phase for p in desk.predictions} == expected
     for prediction in desk.predictions:
         assert prediction.metric == prediction.query.metric and prediction.metric in BY_QUANTITY
-        assert prediction.query.labels == ({"workload": "assistant"} if prediction.query.phase else {})
+        named = {"workload": "assistant"} if prediction.query.phase or prediction.metric == "requests" else {}
+        asked = {"control": prediction.id.removesuffix(".held")} if prediction.metric == "control_held" else named
+        assert prediction.query.labels == asked
+        assert prediction.estimate.basis in {basis.id for basis in desk.bases}
         assert prediction.query.promql()
     load = desk.loads[0]
     assert (load.workload, load.requests_per_second, load.peak_s, load.closed_s) == ("assistant", 0.3, 45, 12)

@@ -345,7 +345,7 @@ def test_a_short_limit_is_answered_inside_each_place(plan_of: Make, catalog: Cat
         assert region is not None and catalog.inside(region.country, place)
     assert any("each answered from inside" in text for text in plan.assumptions)
     assert not any("one region answers" in text for text in plan.not_sized)
-    assert {prediction.workload for prediction in plan.predictions} <= {"support-chat", ""}
+    assert {prediction.workload for prediction in plan.predictions} <= {"support-chat", "tone", ""}
 
 
 def test_a_long_limit_is_answered_from_one_region(plan_of: Make) -> None:

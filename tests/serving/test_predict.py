@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from archwright.contract.evidence import Query
 from archwright.contract.lineage import node
 from archwright.engines.config import EngineConfig
 from archwright.engines.onnx import BATCH_ITEMS
@@ -16,6 +17,7 @@ from archwright.engines.onnx_file import Notes
 from archwright.errors import EngineError
 from archwright.home import Home
 from archwright.monitor import lineage
+from archwright.monitor.ring import evaluate
 from archwright.serving import predict
 from archwright.serving.config import GatewayConfig, Limits
 from archwright.serving.directory import Directory
@@ -107,6 +109,27 @@ def test_the_answer_has_its_lineage_when_it_arrives(platform: Platform) -> None:
     edges = lineage.parents(platform.store, node("answer", reply.headers["x-request-id"]))
     assert [(edge.parent, edge.relation) for edge in edges] == [("model:sorter@v1", "answered-by")]
     assert [event.effect for event in platform.audited(reply.headers["x-request-id"])] == ["allow"]
+
+
+def test_what_a_plan_promises_of_a_classifier_is_recorded(platform: Platform) -> None:
+    """The queries of a plan's latency and availability, answered from the ring and by the scraped series."""
+    began = time.time()
+    for _ in range(20):
+        assert _ask(platform, {"inputs": [[1, 0, 0]]}).status == 200
+    labels = {"workload": "sorter"}
+    latency = Query(metric="latency_s", labels=labels, statistic="p95", window_s=3600.0)
+    share = Query(metric="requests", labels=labels, statistic="share", window_s=3600.0)
+    deadline = time.monotonic() + 5
+    while (seen := evaluate(platform.store, latency, time.time())) is None or seen.samples < 20:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert seen.unit == "s" and 0 < seen.value <= time.time() - began
+    answered = evaluate(platform.store, share, time.time())
+    assert answered is not None and (answered.value, answered.unit) == (1.0, "share")
+    assert any(
+        name.startswith("archwright_request_seconds_count") and 'workload="sorter"' in name and count >= 20
+        for name, count in platform.metrics().items()
+    )
 
 
 def test_a_large_reply_is_as_whole_as_a_small_one(platform: Platform) -> None:

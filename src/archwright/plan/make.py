@@ -18,7 +18,7 @@ from archwright.plan.assumptions import state_defaults, state_rules
 from archwright.plan.candidates import Sizer, tasks_of
 from archwright.plan.choose import why_infeasible
 from archwright.plan.cloud import CloudPlanner, clouds_of
-from archwright.plan.controls import controls_of
+from archwright.plan.controls import control_promises, controls_of
 from archwright.plan.decision import conclude
 from archwright.plan.demand import text_demands
 from archwright.plan.fleet import Chosen
@@ -29,10 +29,10 @@ from archwright.plan.ledger import Ledger
 from archwright.plan.local import LocalPlanner
 from archwright.plan.money import Draft, Purse
 from archwright.plan.parts import Serving, Writer
-from archwright.plan.predictions import Promised, promises
+from archwright.plan.predictions import Promised, promises, say_what_is_not_promised
 from archwright.plan.rented import Renter
 from archwright.plan.sections import sections_of
-from archwright.plan.serve import Served, served_of
+from archwright.plan.serve import Served, Working, loads_of, served_of
 from archwright.plan.serverless import ServerlessPlanner
 from archwright.plan.settle import Settler
 from archwright.plan.stale import refuse_stale, stale_facts
@@ -42,10 +42,10 @@ NOTHING = Miss(constraint=NOT_YET, value="every workload", limit=None)
 
 
 class Looked(NamedTuple):
-    """A draft and, where something of ours would serve texts, what its predictions need."""
+    """A draft and what its predictions need."""
 
     draft: Draft
-    serving: tuple[Serving, ...] = ()
+    serving: tuple[Serving | Working, ...] = ()
     served: tuple[Served, ...] = ()
     assumptions: tuple[str, ...] = ()
 
@@ -78,6 +78,7 @@ def make_plan(
     options = tuple(_noted(o, promised.notes) if o.name == concluded.chosen else o for o in concluded.options)
     option = next((one for one in options if one.name == concluded.chosen), None)
     controls = controls_of(needs, catalog, ledger)
+    predictions = (*promised.predictions, *control_promises(controls, option, ledger))
     fleets = best.draft.fleets if best is not None else ()
     sections = sections_of(Chosen(needs, catalog, ledger, option, fleets))
     made = Plan(
@@ -92,11 +93,11 @@ def make_plan(
         options=options,
         workloads=_workloads(needs, option),
         pools=option.pools if option is not None else (),
-        predictions=promised.predictions,
+        predictions=predictions,
         controls=controls,
         assumptions=ledger.assumptions,
-        bases=ledger.bases(options, promised.predictions, machine, concluded.decision, sections),
-        loads=tuple(one.spec.load for one in served),
+        bases=ledger.bases(options, predictions, machine, concluded.decision, sections),
+        loads=loads_of(served),
         stack=_stack(needs, catalog, option),
         not_sized=ledger.not_sized,
         machine=machine,
@@ -211,15 +212,15 @@ class Planner:
             return Promised(), ()
         self._ledger.assume(*best.assumptions)
         served = best.served or tuple(self._served(one) for one in best.serving)
-        if not served:
-            name = best.draft.provider
-            self._ledger.leave_out(
-                f"latency and throughput of {name}: not promised, nothing of ours answers texts there"
-            )
-        return promises(served, self._ledger), served
+        found = promises(served, self._ledger)
+        say_what_is_not_promised(self._needs, found.predictions, self._ledger)
+        return found, served
 
-    def _served(self, one: Serving) -> Served:
-        return served_of(one.demand, one.steady, one.machine, self._catalog, replicas=one.machines, seed=self._seed)
+    def _served(self, one: Serving | Working) -> Served:
+        if isinstance(one, Working):
+            return one
+        found = served_of(one.demand, one.steady, one.machine, self._catalog, replicas=one.machines, seed=self._seed)
+        return found._replace(up=one.up)
 
 
 def _noted(option: Option, notes: tuple[str, ...]) -> Option:

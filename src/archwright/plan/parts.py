@@ -8,6 +8,7 @@ from typing import NamedTuple
 from archwright.catalog.facts import Catalog
 from archwright.catalog.rows import ModelSpec, Offer
 from archwright.contract.estimate import Estimate, within_factor
+from archwright.contract.needs import TEXT_KINDS
 from archwright.contract.plan import Launch, Miss, Pool, Purchase
 from archwright.contract.record import replace
 from archwright.plan.availability import ONE_MACHINE_LOW, holds
@@ -20,7 +21,7 @@ from archwright.plan.models import licence_note
 from archwright.plan.money import USD
 from archwright.plan.purchase import Price, Tranche
 from archwright.plan.rented import Pick, mean_machines
-from archwright.plan.serve import default_max_tokens
+from archwright.plan.serve import Working, default_max_tokens
 from archwright.plan.terms import Term, following
 from archwright.sizing.machine import Batch, Machine, Steady
 
@@ -31,15 +32,17 @@ LEAST_CARRIED = 0.1
 
 
 class Serving(NamedTuple):
-    """A text workload and the machines that serve it, without spares: what its predictions need."""
+    """A steady load and the machines that serve it: what its predictions need. `machines` share the peak; `up` are
+    the machines that must run and the spares; None where they are the provider's affair.
+    """
 
     demand: Demand
     steady: Steady
     machine: Machine
-    model: ModelSpec
     machines: int
 
 
+    up: tuple[int, int] | None
 class Part(NamedTuple):
     """Some workloads' place in an option."""
 
@@ -48,7 +51,7 @@ class Part(NamedTuple):
     pools: tuple[Pool, ...] = ()
     purchases: tuple[Purchase, ...] = ()
     models: dict[str, str] = {}
-    serving: tuple[Serving, ...] = ()
+    serving: tuple[Serving | Working, ...] = ()
     misses: tuple[Miss, ...] = ()
     notes: tuple[str, ...] = ()
     assumptions: tuple[str, ...] = ()
@@ -100,7 +103,7 @@ class Writer:
             assumptions=assumed(pick.steady or pick.batch),
         )
         if pick.steady is None:
-            return made
+            return made._replace(serving=working_of(task, pick.batch, pick.needed))
         misses, notes, slo = list(pick.misses), list(made.notes), task.workload.slo
         if pick.host.where.placement != "serverless":
             low = holds(pick.needed, pick.spares, ONE_MACHINE_LOW)
@@ -108,7 +111,7 @@ class Writer:
         notes += fragile(task, pick.steady)
         replicas = (pick.needed + pick.spares) * max(pick.steady.engines, 1)
         pool = self.pool(task, pick.host, pick.steady, replicas)
-        serving = serving_of(task, pick.host, pick.steady, pick.model, pick.needed)
+        serving = serving_of(task, pick.host, pick.steady, (pick.needed, pick.spares))
         return made._replace(pools=(pool,), serving=serving, misses=tuple(misses), notes=tuple(notes))
 
     def _term(self, pick: Pick, offer: Offer, tranche: Tranche, count: str) -> Term:
@@ -249,11 +252,20 @@ def named(task: Task, model: ModelSpec | None, steady: Steady | None) -> dict[st
     return {task.workload.name: name} if name else {}
 
 
-def serving_of(task: Task, host: Host, steady: Steady, model: ModelSpec | None, machines: int) -> tuple[Serving, ...]:
-    """Only texts are promised: their replay is what `bench` drives. Of several places the one with the most load."""
-    if task.demand is None or model is None or task.demand.output_tokens.mean <= 0 or task.follows is not None:
+def serving_of(task: Task, host: Host, steady: Steady, up: tuple[int, int]) -> tuple[Serving, ...]:
+    """Of several places the one with the most load. Workers that come and go start cold: only texts are promised there,
+    for a warm one.
+    """
+    texts, passing = task.workload.kind in TEXT_KINDS, host.where.placement == "serverless"
+    if task.demand is None or task.follows is not None or (passing and not texts):
         return ()
-    return (Serving(task.demand, steady, host.machine, model, machines),)
+    if texts and task.demand.output_tokens.mean <= 0:
+        return ()
+    return (Serving(task.demand, steady, host.machine, up[0], None if passing else up),)
+
+
+def working_of(task: Task, batch: Batch | None, machines: int) -> tuple[Working, ...]:
+    return (Working(task.job, batch, machines),) if task.job is not None and batch is not None else ()
 
 
 def _fleet(pick: Pick, tranche: Tranche) -> Fleet:

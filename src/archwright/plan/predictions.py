@@ -3,19 +3,28 @@
 Latencies are promised under the peak, tokens per second in the closed loop at the planned concurrency; memory,
 start-up and disk belong to the whole platform. A latency limit (time to the last byte) is judged on
 TTFT p95 + TPOT p95 x (mean output - 1).
+
+What answers without tokens (images, rows, vectors) is promised by the p95 of its latency, from an idle machine's to
+that at the most it carries: it counts at any load up to the planned peak. A tuning run is promised by its hours, the
+longest of those that fall into the time between two. Nothing else of work with an end is measured: the plan says so.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple, TypeVar
 
 from archwright.contract.estimate import Estimate, total
-from archwright.contract.evidence import Prediction, Query, Statistic
+from archwright.contract.evidence import HIGHER_IS_BETTER, Prediction, Query, Statistic
+from archwright.contract.needs import TEXT_KINDS, Needs, Workload
 from archwright.contract.plan import LoadSpec, Miss
 from archwright.contract.record import replace
+from archwright.plan.availability import ONE_MACHINE, ONE_MACHINE_LOW, holds
+from archwright.plan.demand import HOURS_PER_MONTH, demand_of, job_of
 from archwright.plan.ledger import Ledger
 from archwright.plan.limits import judge_latency
-from archwright.plan.serve import Here, Pooled, Served, predicted
+from archwright.plan.money import judge_limit
+from archwright.plan.serve import Answering, Here, Pooled, Served, Working, predicted
 from archwright.plan.wording import digits
 from archwright.simulate.pool import PoolPrediction
 from archwright.simulate.serving import ServingPrediction
@@ -23,6 +32,8 @@ from archwright.sizing.open_loop import ASSUMED
 
 DAY_S = 86400.0
 HOUR_S = 3600.0
+# As long as the platform keeps what it records.
+WEEK_S = 7 * DAY_S
 PLATFORM = "platform"
 
 
@@ -34,24 +45,140 @@ class Promised(NamedTuple):
 
 
 def promises(served: tuple[Served, ...], ledger: Ledger) -> Promised:
-    """Only the chosen option is predicted in full: simulated runs for each workload."""
+    """Only the chosen option is predicted in full: simulated runs for each text workload."""
     own, notes, here = list[Prediction](), list[str](), dict[str, ServingPrediction]()
     for one in served:
-        prediction = adopted(predicted(one), ledger)
-        own += workload_predictions(one.spec.load, prediction)
-        notes += _at_risk(one, prediction)
-        if isinstance(one, Pooled):
-            ledger.assume(*one.spec.engine.assumptions, ASSUMED)
-        if isinstance(prediction, ServingPrediction):
-            here[one.spec.load.workload] = prediction
+        if isinstance(one, Working):
+            own += _hours(one, ledger, notes)
+            continue
+        if isinstance(one, Answering):
+            own.append(_answers(one, ledger, notes))
+        else:
+            prediction = adopted(predicted(one), ledger)
+            own += workload_predictions(one.spec.load, prediction)
+            notes += _at_risk(one, prediction)
+            if isinstance(prediction, ServingPrediction):
+                here[one.spec.load.workload] = prediction
+        own += _availability(one, ledger)
     if any(isinstance(one, Pooled) for one in served):
+        ledger.assume(*(said for one in served if isinstance(one, Pooled) for said in one.spec.engine.assumptions))
+        ledger.assume(ASSUMED)
         ledger.leave_out("memory, start-up and disk of engines elsewhere: not promised, nothing measures them yet")
     elif here:
         own += platform_predictions(tuple(here), tuple(here.values()))
-    return Promised(tuple(own), tuple(notes))
+    return Promised(one_each(own), tuple(dict.fromkeys(notes)))
 
 
-def _at_risk(served: Served, prediction: ServingPrediction | PoolPrediction) -> list[str]:
+def one_each(found: Iterable[Prediction]) -> tuple[Prediction, ...]:
+    """A workload at several places is asked about once: the worst of their values, a band that holds all of theirs."""
+    held = dict[str, Prediction]()
+    for one in found:
+        other = held.setdefault(one.id, one)
+        if one is not other:
+            better = one.metric in HIGHER_IS_BETTER
+            worse = (min if better else max)(other.estimate, one.estimate, key=_value)
+            low, high = min(other.estimate.low, one.estimate.low), max(other.estimate.high, one.estimate.high)
+            held[one.id] = replace(other, estimate=replace(worse, low=low, high=high))
+    return tuple(held.values())
+
+
+def _value(estimate: Estimate) -> float:
+    return estimate.value
+
+
+def _answers(one: Answering, ledger: Ledger, notes: list[str]) -> Prediction:
+    """The latency that sizing found, under a basis that says what is asked of whom."""
+    workload, steady = one.demand.workload, one.steady
+    names = ledger.adopt_all(steady.bases)
+    basis = ledger.basis(
+        f"{workload.name}.latency",
+        "formula",
+        "95th percentile over single requests, one item each: request received to last byte of the answer",
+        formula="from the p95 of an idle machine at the fast end to that of a machine at the most it carries",
+        facts=(names.get(steady.latency_p95_s.basis, ""), *steady.assumptions),
+        stratum="at any load up to the planned peak",
+    )
+    found, misses = replace(steady.latency_p95_s, basis=basis), list[Miss]()
+    judge_limit(f"{workload.name}.latency_p95_s", found, workload.slo.latency_p95_s, misses, notes)
+    query = Query(metric="latency_s", labels={"workload": workload.name}, statistic="p95", window_s=HOUR_S)
+    return _asked(workload.name, found, query)
+
+
+def _hours(one: Working, ledger: Ledger, notes: list[str]) -> list[Prediction]:
+    """How long a run takes, today's to the largest of the horizon; promised where a run of ours would record it."""
+    job, batch = one.job, one.batch
+    if not _recorded(job.workload):
+        return []
+    names = ledger.adopt_all(batch.bases)
+    hours = batch.machine_hours
+    share = batch.hours(one.machines) / hours.value
+    basis = ledger.basis(
+        f"{job.workload.name}.run",
+        "formula",
+        f"first to last step of one run on {one.machines} machines; loading and export are not in it",
+        formula="machine-hours / (1 + (machines - 1) x scaling); high end: in the busiest month",
+        facts=(names.get(hours.basis, ""), *batch.assumptions),
+    )
+    longest = hours.high * max(job.growth)
+    taken = Estimate(value=hours.value, low=hours.low, high=longest, unit="s", basis=basis).scaled(share * HOUR_S)
+    judge_limit(f"{job.workload.name}.deadline_h", taken.scaled(1 / HOUR_S), job.deadline_h, list[Miss](), notes)
+    between = HOURS_PER_MONTH / job.runs_per_month * HOUR_S
+    query = Query(metric="train_s", labels={"name": job.workload.name}, statistic="max", window_s=between)
+    return [_asked(job.workload.name, taken, query)]
+
+
+def _recorded(workload: Workload) -> bool:
+    """Whether `archwright train` of this release makes such runs."""
+    return workload.kind == "finetune" and (workload.method or "lora") == "lora"
+
+
+def _availability(one: Here | Pooled | Answering, ledger: Ledger) -> list[Prediction]:
+    """Where the needs ask for it: so often enough of the machines are up."""
+    workload = one.demand.workload
+    up = (1, 0) if isinstance(one, Here) else one.up
+    if workload.slo.availability is None or up is None:
+        return []
+    machines, spares = up
+    basis = ledger.basis(
+        f"{workload.name}.availability",
+        "assumed",
+        "share of the requests at the gateway that were not failed or rejected",
+        formula="share of time that at most the spares are down, machines failing alone: plan/availability.py",
+        facts=(f"{machines} machines needed, {spares} spare; each up {ONE_MACHINE:g} of the time",),
+    )
+    low, value = holds(machines, spares, ONE_MACHINE_LOW), holds(machines, spares)
+    share = Estimate(value=value, low=min(low, value), high=1.0, unit="share", basis=basis)
+    query = Query(metric="requests", labels={"workload": workload.name}, statistic="share", window_s=WEEK_S)
+    return [_asked(workload.name, share, query)]
+
+
+def say_what_is_not_promised(needs: Needs, found: tuple[Prediction, ...], ledger: Ledger) -> None:
+    """What the plan sizes and nothing will measure, by name: no promise stands for it."""
+    held = {(prediction.workload, prediction.metric) for prediction in found}
+    months, texts, others, capacity, runs, up = needs.budget.horizon_months, *(list[str]() for _ in range(5))
+    for workload in needs.workloads:
+        name = workload.name
+        if demand_of(workload, months) is not None:
+            if workload.kind in TEXT_KINDS:
+                texts += [] if (name, "ttft_s") in held else [name]
+            else:
+                (capacity if (name, "latency_s") in held else others).append(name)
+            if workload.slo.availability is not None and (name, "requests") not in held:
+                up.append(name)
+        if job_of(workload, months) is not None and (name, "train_s") not in held:
+            runs.append(name)
+    for names, said in (
+        (texts, "latency and throughput of {}: not promised, no engine of the plan answers these texts"),
+        (others, "latency of {}: not promised, no machine that the plan keeps running answers it"),
+        (capacity, "the most requests/s of {}: sized, not promised, nothing drives machines to it yet"),
+        (runs, "hours of a run of {}: sized, not promised, nothing measures such runs yet"),
+        (up, "availability of {}: not promised, nothing of ours stands behind it"),
+    ):
+        if names:
+            ledger.leave_out(said.format(", ".join(names)))
+
+
+def _at_risk(served: Here | Pooled, prediction: ServingPrediction | PoolPrediction) -> list[str]:
     """Limits inside the bands. A pool was sized by formulas: where the simulation of it breaks a limit, it says so."""
     misses, notes = list[Miss](), list[str]()
     p95 = (prediction.ttft_p95_s, prediction.tpot_p95_s)
@@ -119,10 +246,15 @@ def _promise(
     workload: str, metric: str, statistic: Statistic, estimate: Estimate, window_s: float, phase: str
 ) -> Prediction:
     labels = {"workload": workload} if phase else {}
+    query = Query(metric=metric, labels=labels, statistic=statistic, window_s=window_s, phase=phase)
+    return _asked(workload, estimate, query)
+
+
+def _asked(workload: str, estimate: Estimate, query: Query) -> Prediction:
     return Prediction(
-        id=f"{workload or PLATFORM}.{metric}.{statistic}",
-        metric=metric,
+        id=f"{workload or PLATFORM}.{query.metric}.{query.statistic}",
+        metric=query.metric,
         workload=workload,
         estimate=estimate,
-        query=Query(metric=metric, labels=labels, statistic=statistic, window_s=window_s, phase=phase),
+        query=query,
     )

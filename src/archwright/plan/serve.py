@@ -7,15 +7,15 @@ from typing import NamedTuple
 
 from archwright.catalog.facts import Catalog
 from archwright.catalog.rows import ModelSpec
-from archwright.contract.needs import Length
+from archwright.contract.needs import TEXT_KINDS, Length
 from archwright.contract.plan import LoadSpec
 from archwright.contract.record import replace
-from archwright.plan.demand import Demand
+from archwright.plan.demand import Demand, Job
 from archwright.simulate.pool import PoolPrediction, PoolSpec, predict_pool
 from archwright.simulate.serving import ServingPrediction, ServingSpec, predict_serving
 from archwright.sizing.engine import Requests
 from archwright.sizing.engine_layout import engines
-from archwright.sizing.machine import Machine, Steady
+from archwright.sizing.machine import Batch, Machine, Steady
 from archwright.sizing.open_loop import Z95, OpenLoop, flow_of
 
 # A short peak is enough where an engine sees so many requests that more teach nothing.
@@ -31,25 +31,51 @@ class Here(NamedTuple):
 
 
 class Pooled(NamedTuple):
-    """One workload and the pool of engines that serves it elsewhere."""
+    """One workload and the pool of engines that serves it elsewhere; `up`: machines needed, and spares beside them;
+    None where they are the provider's affair.
+    """
 
     demand: Demand
     spec: PoolSpec
+    up: tuple[int, int] | None = (1, 0)
 
 
-Served = Here | Pooled
+class Answering(NamedTuple):
+    """A steady load without an answer in tokens (images, rows, embeddings), and what one of its machines does."""
+
+    demand: Demand
+    steady: Steady
+    up: tuple[int, int] | None = (1, 0)
 
 
-def predicted(served: Served) -> ServingPrediction | PoolPrediction:
+class Working(NamedTuple):
+    """Work with an end, and how many machines one run of it takes at once."""
+
+    job: Job
+    batch: Batch
+    machines: int
+
+
+Served = Here | Pooled | Answering | Working
+
+
+def loads_of(served: tuple[Served, ...]) -> tuple[LoadSpec, ...]:
+    """The traffic that `bench` can drive: texts."""
+    return tuple(one.spec.load for one in served if isinstance(one, (Here, Pooled)))
+
+
+def predicted(served: Here | Pooled) -> ServingPrediction | PoolPrediction:
     return predict_serving(served.spec) if isinstance(served, Here) else predict_pool(served.spec)
 
 
 def served_of(
     demand: Demand, steady: Steady, machine: Machine, catalog: Catalog, *, replicas: int, seed: int
-) -> Served:
+) -> Pooled | Answering:
     """`replicas` machines with `steady` share the peak of the busiest month. In the closed loop run as many requests
     as are inside at the peak, nineteen times of twenty.
     """
+    if demand.workload.kind not in TEXT_KINDS:
+        return Answering(demand, steady)
     model = catalog.models[steady.model]
     requests = Requests(demand.input_tokens, demand.output_tokens)
     found = engines(machine, model, requests, catalog)

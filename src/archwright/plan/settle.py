@@ -32,6 +32,7 @@ from archwright.plan.parts import (
     joined,
     named,
     serving_of,
+    working_of,
 )
 from archwright.plan.rented import ROUNDING, machine_hours, width_for
 from archwright.plan.terms import Term
@@ -68,7 +69,9 @@ class Settler:
             if any(taken):
                 purchases.append((stock, taken))
                 held.append(self._stock(stock, ways, (taken, counts), place))
-        return joined([*held, *(self._way(purchases, way, spares) for way in ways)])
+        # The spares are one workload's engines on paper: whichever machine fails, they take what ran on it.
+        first = max(ways, key=lambda way: way.choice.peak)
+        return joined([*held, *(self._way(purchases, way, (spares, spares if way is first else 0)) for way in ways)])
 
     def _stock(
         self, stock: Stock, ways: tuple[Way, ...], counts: tuple[tuple[int, ...], tuple[int, ...]], place: str
@@ -78,8 +81,9 @@ class Settler:
         terms = self._bought(stock, ways, mine, (place, whole[-1] - mine[-1])) if stock.purchase == "bought" else ()
         return Part(terms=terms, fleets=(_fleet(stock, ways, mine, whole),))
 
-    def _way(self, stocks: list[tuple[Stock, tuple[int, ...]]], way: Way, spares: int) -> Part:
-        task = way.task
+    def _way(self, stocks: list[tuple[Stock, tuple[int, ...]]], way: Way, spared: tuple[int, int]) -> Part:
+        """`spared`: the type's spares, and those among them whose engines are counted here."""
+        task, (spares, counted) = way.task, spared
         bought = tuple(
             Purchase(
                 pool=f"{task.name}{way.suffix}",
@@ -95,20 +99,22 @@ class Settler:
         steady, demand = way.steady, task.demand
         if steady is None or demand is None:
             said_of = assumed(way.batch)
-            return Part(purchases=bought, models=models, misses=_job_misses(way), notes=notes, assumptions=said_of)
+            working = working_of(task, way.batch, way.width)
+            made = Part(purchases=bought, models=models, misses=_job_misses(way), notes=notes, assumptions=said_of)
+            return made._replace(serving=working)
         misses, said, host = list(steady.misses), list(notes), stocks[0][0].host
         needed = max(1, math.ceil(way.choice.peak - ROUNDING))
         low = holds(needed, spares, ONE_MACHINE_LOW)
         judge_availability(task.workload.name, holds(needed, spares), task.workload.slo, misses, said, low=low)
         said += fragile(task, steady)
         engines = max(steady.engines, 1)
-        replicas = max(1, math.ceil(way.choice.peak * engines - ROUNDING)) + spares * engines
+        replicas = max(1, math.ceil(way.choice.peak * engines - ROUNDING)) + counted * engines
         pool = self._writer.pool(task, host, steady, replicas, way.suffix)
         return Part(
             pools=(pool,),
             purchases=bought,
             models=models,
-            serving=serving_of(task, host, steady, way.model, needed) if not way.suffix else (),
+            serving=serving_of(task, host, steady, (needed, spares)) if not way.suffix else (),
             misses=tuple(misses),
             notes=tuple(said),
             assumptions=assumed(steady),
