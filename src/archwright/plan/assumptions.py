@@ -9,7 +9,7 @@ from archwright.plan.availability import ONE_MACHINE, ONE_MACHINE_LOW, SPARE_ABO
 from archwright.plan.candidates import Task
 from archwright.plan.demand import HOURS_PER_MONTH, OFF_HOURS_SHARE, PEAK_SHARE
 from archwright.plan.ledger import Ledger
-from archwright.plan.purchase import REDONE
+from archwright.plan.purchase import REDONE, SPOT_TOGETHER
 from archwright.plan.rented import START_H
 
 HOUSES = frozenset({"on-premises", "hybrid"})
@@ -80,7 +80,8 @@ def state_rules(needs: Needs, tasks: tuple[Task, ...], ledger: Ledger) -> None:
         )
     if needs.placement.spot:
         ledger.assume(
-            f"interruptible machines do jobs only, whose interruptions cost {REDONE:.0%} of their hours again; a "
+            f"interruptible machines do jobs only, of at most {SPOT_TOGETHER} machines at once (one that is taken away "
+            f"stops them all), whose interruptions cost {REDONE:.0%} of their hours again; a "
             "steady load never depends on them"
         )
     if allow & HOUSES:

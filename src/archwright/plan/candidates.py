@@ -198,6 +198,10 @@ def alike(machine: Machine) -> tuple[object, ...]:
     return ("", machine.cores, machine.ram_bytes)
 
 
+# A machine that may work at full speed only for a while is none to plan a load on.
+BURSTABLE = "burstable"
+
+
 class Hosts:
     """The machine types that the needs allow, by place."""
 
@@ -215,7 +219,8 @@ class Hosts:
         """Whole machines with a list price; accelerators only where an engine drives them."""
         found = []
         for offer in self._catalog.offers:
-            if offer.provider != provider or not offer.on_demand_usd_per_hour or offer.accelerator_share != 1:
+            whole = offer.accelerator_share == 1 and not offer.notes.startswith(BURSTABLE)
+            if offer.provider != provider or not offer.on_demand_usd_per_hour or not whole:
                 continue
             device = self._catalog.accelerators.get(offer.accelerator or "")
             if (offer.accelerator is None or self._drives(device)) and self._allowed(offer.accelerator):

@@ -21,6 +21,8 @@ YEAR, THREE_YEARS, SPOT = 12, 36, 0
 KINDS: dict[int, PurchaseKind] = {SPOT: "spot", YEAR: "commit-1y", THREE_YEARS: "commit-3y"}
 # Assumed: interruptions cost batch work this share of its hours, done again from the last checkpoint.
 REDONE = 0.15
+# Machines of one run that are all lost when one is taken away: of more, some one always is. Assumed.
+SPOT_TOGETHER = 4
 UP_FRONT = "all upfront"
 TRUST = ("high", "medium", "low", "recalled")
 

@@ -19,7 +19,7 @@ from archwright.plan.availability import spares_for
 from archwright.plan.candidates import Carrying, Host, Hosts, Sizer, Task, alike, front, speaks
 from archwright.plan.demand import HOURS_PER_MONTH, Demand, Job
 from archwright.plan.models import better
-from archwright.plan.purchase import REDONE, SPOT, Market, Price, Running, Tranche, cheapest
+from archwright.plan.purchase import KINDS, REDONE, SPOT, SPOT_TOGETHER, Market, Price, Running, Tranche, cheapest
 from archwright.plan.residency import Bounds, bounds_of, bounds_of_all, in_words, region_inside
 from archwright.sizing.machine import Batch, Steady
 
@@ -190,6 +190,7 @@ class Renter:
         listed, spot = self.ways(host)[0], self._spot(host)
         ways = [(listed, 1.0)] if spot is None else [(listed, 1.0), (spot, 1 + REDONE)]
         found = [_run(batch, job, price, redone) for price, redone in ways]
+        found = [run for run in found if run[0].kind != KINDS[SPOT] or run[1] <= SPOT_TOGETHER]
         tranche, machines, misses = min(found, key=lambda run: (len(run[2]), run[0].sum))
         prices = tuple(price for price, _ in ways)
         return Pick(task, host, model, None, batch, (tranche,), machines, 0, (*batch.misses, *misses), prices)
