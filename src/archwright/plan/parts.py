@@ -29,6 +29,8 @@ from archwright.sizing.machine import Batch, Machine, Steady
 SPOT_FACTOR = 1.6
 # Below this part of the predicted load a machine breaks its limits whatever their number: a risk, not a cost.
 LEAST_CARRIED = 0.1
+# Machines of one type in one region that a provider's list price still means. Assumed.
+PLENTY = 1000
 
 
 class Serving(NamedTuple):
@@ -40,9 +42,9 @@ class Serving(NamedTuple):
     steady: Steady
     machine: Machine
     machines: int
-
-
     up: tuple[int, int] | None
+
+
 class Part(NamedTuple):
     """Some workloads' place in an option."""
 
@@ -102,6 +104,9 @@ class Writer:
             notes=licence_note(pick.model) if pick.model is not None else (),
             assumptions=assumed(pick.steady or pick.batch),
         )
+        most = max((tranche.peak for tranche in pick.tranches), default=0)
+        if most > PLENTY:
+            made = made._replace(notes=(*made.notes, plenty(task.name, most, machine, pick.host.where.region)))
         if pick.steady is None:
             return made._replace(serving=working_of(task, pick.batch, pick.needed))
         misses, notes, slo = list(pick.misses), list(made.notes), task.workload.slo
@@ -290,6 +295,13 @@ def busy_of(pick: Pick) -> tuple[float, float]:
         return 1.0, pick.batch.busy_w if pick.batch is not None else 0.0
     there = sum(sum(tranche.machines) for tranche in pick.tranches) / len(demand.growth)
     return min(1.0, busy_machines(demand, steady) / there) if there else 1.0, steady.busy_w
+
+
+def plenty(task: str, machines: int, machine: str, region: str) -> str:
+    return (
+        f"{task}: {machines:,} {machine} in {region} at once: no price list promises so many; ask the provider for a "
+        "quota before anything is signed"
+    )
 
 
 def busy_machines(demand: Demand, steady: Steady) -> float:
