@@ -24,7 +24,8 @@ from archwright.contract.estimate import Estimate, exact
         (12.3, "USD", "12.30 USD"),
         (87.4, "tokens/s", "87.4 tokens/s"),
         (0, "tokens/s", "0 tokens/s"),
-        (0.00012, "share", "0.00012 share"),
+        (0.00012, "share", "0.012 %"),
+        (0.999512, "share", "99.951 %"),
     ],
 )
 def test_pretty(value: float, unit: str, shown: str) -> None:

@@ -16,6 +16,8 @@ def pretty(value: float, unit: str) -> str:
         return _scaled(value, _BYTES, "B")
     if unit in ("FLOP/s", "bytes/s", "B/s"):
         return _scaled(value, _RATES, "FLOP/s" if unit == "FLOP/s" else "B/s", joined=True)
+    if unit == "share":
+        return f"{value * 100:.5g} %"
     if len(unit) == 3 and unit.isupper():
         return f"{money(value)} {unit}"
     return f"{significant(value)} {unit}".strip()
