@@ -58,6 +58,8 @@ class HostedPlanner:
         text = [task for task in tasks if task.demand is not None and task.workload.kind in TEXT_KINDS]
         self._text = tuple(text)
         self._rest = tuple(task for task in tasks if task not in text)
+        named = (self._needs.placement.regions or (), *(data.residency for data in self._needs.data))
+        self._named = frozenset(place for places in named for place in places)
 
     def options(self, clouds: tuple[str, ...]) -> Iterable[Built]:
         sold = {model.provider for model in self._catalog.hosted}
@@ -100,14 +102,15 @@ class HostedPlanner:
 
     def _beside_places(self, part: Part, where: tuple[Where, ...]) -> Iterable[str]:
         """Countries of the machines rented beside the provider and of the gateway's host, where the bytes lie: a region
-        of another provider than the option's would mean nothing there.
+        of another provider than the option's would mean nothing there, unless the needs name it.
         """
         case = case_of(self._needs, self._catalog, self._ledger, part.fleets, where, part.models)
         rented = [(fleet.where.provider, fleet.where.region) for fleet in part.fleets]
         host = [(case.host.provider, case.host.region)] if case.host is not None else []
         for provider, name in [*rented, *host]:
             region = self._catalog.region(provider, name)
-            yield region.country if region is not None else name
+            # A region that the needs name is allowed by its name; any other because of its country.
+            yield name if region is None or name in self._named else region.country
 
     def _places(self, provider: str, models: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[Miss, ...]]:
         """Where the models process, in the contract's words, and what that breaks; no place when it breaks anything.

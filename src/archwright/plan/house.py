@@ -255,12 +255,12 @@ class HousePlanner:
             if pick is not None and not pick.misses:
                 kept = steady_choice(task.name, demand, way.model, way.steady, way.choice.machine, bursts=True)
                 paid = self._paid(pick)
-                choice = kept._replace(usd=pick.usd, usd_per_month=paid)
+                choice = kept._replace(usd=pick.cost, usd_per_month=paid)
                 yield way._replace(choice=choice, pick=pick, bursts=True)
 
     def _rented(self, task: Task, pick: Pick) -> Way:
         model = pick.model.id if pick.model is not None else ""
-        choice = Choice(task.name, model, None, pick.usd, self._paid(pick), outside=True)
+        choice = Choice(task.name, model, None, pick.cost, self._paid(pick), outside=True)
         return Way(choice, task, pick.model, pick=pick)
 
     def _paid(self, pick: Pick) -> float:

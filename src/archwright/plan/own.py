@@ -22,6 +22,7 @@ from archwright.plan.demand import HOURS_PER_MONTH, Demand, Job
 from archwright.plan.fleet import Fleet, Where
 from archwright.plan.optimise import Choice, Kind
 from archwright.plan.rented import ROUNDING, Pick, machine_hours, machines_for, width_for
+from archwright.plan.staffing import machine_usd
 from archwright.plan.successor import Successor, successor
 from archwright.sizing.machine import Batch, Steady
 from archwright.sizing.power import overhead
@@ -150,7 +151,8 @@ class House:
         worth = residual ** ((months - last) / life) if purchases else 0.0
         monthly = energy + support
         again = node.price_usd if age is None else self.successor(node).usd
-        whole = again * (purchases - worth) + monthly * months
+        staff = machine_usd(self._needs, self._catalog, own=True)
+        whole = again * (purchases - worth) + (monthly + staff) * months
         capex = again * purchases
         return Kind(node.id, whole, monthly, capex, kw, node.rack_units, most)
 

@@ -21,6 +21,7 @@ from archwright.plan.demand import HOURS_PER_MONTH, Demand, Job
 from archwright.plan.models import better
 from archwright.plan.purchase import KINDS, REDONE, SPOT, SPOT_TOGETHER, Market, Price, Running, Tranche, cheapest
 from archwright.plan.residency import Bounds, bounds_of, bounds_of_all, in_words, region_inside
+from archwright.plan.staffing import machine_usd
 from archwright.sizing.machine import Batch, Steady
 
 # Assumed: getting a machine, its image and the data takes this long at the start of each run, and is paid for.
@@ -30,7 +31,9 @@ ROUNDING = 1e-6
 
 
 class Pick(NamedTuple):
-    """A task's place among rented machines. `needed` run at once at the busiest moment, `spares` beside them."""
+    """A task's place among rented machines. `needed` run at once at the busiest moment, `spares` beside them;
+    `staff_usd` is what the people cost whom so many machines take.
+    """
 
     task: Task
     host: Host
@@ -42,10 +45,16 @@ class Pick(NamedTuple):
     spares: int
     misses: tuple[Miss, ...]
     ways: tuple[Price, ...] = ()
+    staff_usd: float = 0.0
 
     @property
     def usd(self) -> float:
         return sum(tranche.sum for tranche in self.tranches)
+
+    @property
+    def cost(self) -> float:
+        """What decides between machines."""
+        return self.usd + self.staff_usd
 
 
 class Found(NamedTuple):
@@ -63,6 +72,7 @@ class Renter:
         self._needs, self._catalog, self._sizer = needs, catalog, sizer
         self._market, self._hosts = Market(catalog, spot=needs.placement.spot), Hosts(needs, catalog)
         self._promises = promises
+        self._each = machine_usd(needs, catalog, own=False)
         self._known: dict[tuple[str, str, tuple[str, ...]], Pick | None] = {}
         self._here: dict[str, tuple[Host, ...]] = {}
         self._cheapest: dict[tuple[str, Bounds, str | None, bool], tuple[Host, ...]] = {}
@@ -161,7 +171,7 @@ class Renter:
     def _best_steady(self, task: Task, demand: Demand, found: tuple[Carrying, ...]) -> Pick | None:
         best: Pick | None = None
         for least, _, one in sorted((_bound(one, demand), index, one) for index, one in enumerate(found)):
-            if best is not None and least >= (len(best.misses), best.usd):
+            if best is not None and least >= (len(best.misses), best.cost):
                 break
             pick = self._steady_pick(task, demand, one)
             best = pick if best is None else min(best, pick, key=lambda p: _order((p,)))
@@ -174,7 +184,11 @@ class Renter:
         ways = self.ways(one.host)
         tranches = cheapest(months, ways)
         broken = tuple(one.steady.misses)
-        return Pick(task, one.host, one.model, one.steady, None, tranches, most - spares, spares, broken, ways)
+        staff = self._staff(tranches)
+        return Pick(task, one.host, one.model, one.steady, None, tranches, most - spares, spares, broken, ways, staff)
+
+    def _staff(self, tranches: tuple[Tranche, ...]) -> float:
+        return self._each * sum(sum(tranche.machines) for tranche in tranches)
 
     def _best_job(self, task: Task, models: tuple[ModelSpec | None, ...], hosts: tuple[Host, ...]) -> Pick | None:
         picks = []
@@ -193,7 +207,8 @@ class Renter:
         found = [run for run in found if run[0].kind != KINDS[SPOT] or run[1] <= SPOT_TOGETHER]
         tranche, machines, misses = min(found, key=lambda run: (len(run[2]), run[0].sum))
         prices = tuple(price for price, _ in ways)
-        return Pick(task, host, model, None, batch, (tranche,), machines, 0, (*batch.misses, *misses), prices)
+        broken, staff = (*batch.misses, *misses), self._staff((tranche,))
+        return Pick(task, host, model, None, batch, (tranche,), machines, 0, broken, prices, staff)
 
     def ways(self, host: Host) -> tuple[Price, ...]:
         ways = self._market.ways(host.offer) if host.offer is not None else ()
@@ -248,7 +263,7 @@ class Renter:
 def _order(picks: tuple[Pick, ...]) -> tuple[int, float, str]:
     return (
         sum(len(pick.misses) for pick in picks),
-        sum(pick.usd for pick in picks),
+        sum(pick.cost for pick in picks),
         " ".join(pick.host.machine.id for pick in picks),
     )
 

@@ -6,8 +6,11 @@ Engineers who build models and products are not in here: they are the same in ev
 
 from __future__ import annotations
 
+import math
+
+from archwright.catalog.facts import Catalog
 from archwright.contract.estimate import Estimate, product, total
-from archwright.contract.needs import Placement
+from archwright.contract.needs import Needs, Placement
 from archwright.plan.fleet import Where
 from archwright.plan.money import USD
 from archwright.plan.placing import OWN, Case, answering
@@ -48,6 +51,20 @@ def staff_terms(case: Case) -> list[Term]:
 
 def _term(case: Case, line: str, flow: list[float], drivers: tuple[str, ...]) -> Term:
     return following(line, "staff", flow, drivers)._replace(budgeted=False)
+
+
+def machine_usd(needs: Needs, catalog: Catalog, *, own: bool) -> float:
+    """USD a month of the people whom one more machine takes: what makes few large machines cheaper than many."""
+    return _rate_of(needs, catalog) / 12 / catalog.part(RATIOS[own]).value
+
+
+def _rate_of(needs: Needs, catalog: Catalog) -> float:
+    """The figure that `_rate` keeps as a fact."""
+    country = needs.organisation.country
+    named = next((name for place, name in RATES if catalog.inside(country, place)), None)
+    if named is not None:
+        return catalog.part(named).value
+    return math.prod(catalog.part(name).value for _, name in RATES) ** 0.5
 
 
 def hires(case: Case) -> float:
