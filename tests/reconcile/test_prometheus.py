@@ -16,7 +16,7 @@ from typing import NamedTuple
 import pytest
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Summary, generate_latest
 
-from archwright.contract.evidence import Prediction
+from archwright.contract.evidence import Prediction, Query, Statistic
 from archwright.contract.plan import LoadSpec, Plan
 from archwright.contract.record import replace
 from archwright.monitor.exposition import CONTENT_TYPE, Exposition
@@ -67,6 +67,8 @@ class Traffic:
         self._own = Exposition()
         self._own.set("peak_memory_bytes", {"process": "engine"}, 3e8)
         self._own.set("startup_s", {"process": "platform"}, 1.5)
+        for run, seconds in (("one", 300.0), ("two", 200.0)):
+            self._own.set("train_s", {"run": run, "name": "tune"}, seconds)
 
     def _histogram(self, name: str, bounds: tuple[float, ...]) -> Histogram:
         return Histogram(name, name, ["model_name", "engine"], buckets=bounds, registry=self._registry)
@@ -87,6 +89,8 @@ class Traffic:
             self._own.observe(quantity, own, value)
             self._engine[quantity].labels("acme/small", "0").observe(value)
         self._own.add("tokens_per_s", own, TOKENS)
+        self._own.add("requests", {**own, "status": "failed" if number % 5 == 0 else "ok"})
+        self._own.add("requests", {**own, "workload": "calm", "status": "refused"})
         self._tokens.labels("acme/small", "0").inc(TOKENS)
         self._odd.labels("acme/small").observe(ttft_s)
         for model in ("a", "b"):
@@ -203,6 +207,20 @@ def test_our_own_names(running: Running, make_plan: MakePlan, predict: Predict) 
     assert "requests/s in the window, predicted for 60/s" in measured["chat.ttft_s.p50"].evidence
     assert measured["chat.ttft_s.mean"].evidence.endswith("requests/s in the window, predicted for 3 at once")
     assert {m.source for m in read.measurements} == {"prometheus"}
+
+
+def test_shares_and_runs(running: Running) -> None:
+    """One request in five fails; of a workload whose requests never failed there is no series that says so."""
+
+    def asked(metric: str, statistic: Statistic, labels: dict[str, str]) -> float | None:
+        query = Query(metric=metric, labels=labels, statistic=statistic, window_s=WINDOW_S)
+        return running.prometheus.instant(query.promql(), running.now)
+
+    assert asked("requests", "share", {"workload": "own"}) == pytest.approx(0.8, abs=0.06)
+    assert asked("requests", "share", {"workload": "calm"}) == 1.0
+    assert asked("requests", "share", {"workload": "nobody"}) is None
+    assert asked("train_s", "max", {"name": "tune"}) == 300.0
+    assert asked("train_s", "mean", {"name": "tune"}) == 250.0
 
 
 def test_an_engines_names_for_the_pools_model(running: Running, make_plan: MakePlan) -> None:
