@@ -61,7 +61,8 @@ def test_every_kind_is_a_steady_load_or_a_job(needs_of: Read) -> None:
 
 def test_runs_deadlines_and_sizes_of_jobs(needs_of: Read) -> None:
     tune, telemetry = jobs(needs_of("manufacturer")[0])
-    assert (tune.size, tune.runs_per_month, tune.deadline_h) == (2e9, pytest.approx(1 / 3), 96)
+    assert (tune.size, tune.deadline_h) == (2e9, 96)
+    assert tune.runs_per_month == pytest.approx(1 / 3)
     assert (telemetry.size, telemetry.deadline_h) == (2600, 3)
     assert telemetry.runs_per_month == pytest.approx(730 / 24)
     index = jobs(needs_of("startup")[0])[1]

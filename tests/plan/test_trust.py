@@ -12,6 +12,7 @@ from archwright.contract.plan import Option, Plan
 from archwright.plan.candidates import BURSTABLE
 from archwright.plan.parts import PLENTY
 from archwright.plan.purchase import SPOT_TOGETHER
+from archwright.plan.wording import had_as
 
 Make = Callable[..., Plan]
 
@@ -67,3 +68,10 @@ def test_more_machines_than_a_list_price_means_are_said(plan_of: Make) -> None:
     cloud = next(option for option in plan.options if option.placement == "cloud")
     assert max(bought.peak for bought in cloud.purchases) > PLENTY
     assert any("ask the provider for a quota" in note for note in cloud.notes)
+
+
+def test_machines_that_pools_share_say_so(plan_of: Make) -> None:
+    option = house(plan_of("clinic"))
+    told = {bought.pool: bought.shared_with for bought in option.purchases}
+    assert told["letters"] == ("xray",) and told["xray"] == ("letters",)
+    assert "(the same machines as xray)" in had_as(next(b for b in option.purchases if b.pool == "letters"))

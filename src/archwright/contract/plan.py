@@ -118,13 +118,16 @@ class CostLine(Record):
 
 
 class Purchase(Record):
-    """How machines of a pool are had: `machines` of one type, mean over the horizon, `peak` at its busiest hour."""
+    """How machines of a pool are had: `machines` of one type, mean over the horizon, `peak` at its busiest hour. The
+    very same machines also do the work of the pools in `shared_with`: those lines must not be added up.
+    """
 
     pool: str
     machine: str
     kind: PurchaseKind
     machines: float
     peak: int
+    shared_with: tuple[str, ...] = ()
 
 
 class Miss(Record):

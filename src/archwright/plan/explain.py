@@ -11,7 +11,7 @@ from archwright.contract.estimate import Estimate
 from archwright.contract.evidence import Basis, Control, Prediction
 from archwright.contract.plan import CostLine, Option, Plan, Pool, WorkloadPlan
 from archwright.errors import UsageError, Where
-from archwright.plan.wording import against, digits, earned, engines_of, flip, said, shown
+from archwright.plan.wording import against, digits, earned, engines_of, flip, had_as, said, shown
 
 Named = tuple[str, Callable[[], list[str]]]
 
@@ -123,9 +123,7 @@ def _option(plan: Plan, option: Option) -> list[str]:
     lines = _summary(option)
     lines.append(f"  placement {option.placement}, regions {', '.join(option.regions) or 'none'}")
     lines += [f"  {name}: {model}" for name, model in option.models.items()]
-    lines += [
-        f"  {one.pool}: {digits(one.machines)} x {one.machine} {one.kind}, peak {one.peak}" for one in option.purchases
-    ]
+    lines += [f"  {had_as(one)}" for one in option.purchases]
     lines += [f"  {name}: {shown(estimate)}" for name, estimate in _consumption(option) if estimate is not None]
     if option.rack_units is not None:
         lines.append(f"  rack units: {digits(option.rack_units)}")

@@ -14,6 +14,7 @@ from archwright.catalog.cost_rows import Node
 from archwright.catalog.facts import Catalog
 from archwright.contract.estimate import Estimate
 from archwright.contract.plan import Miss, Purchase
+from archwright.contract.record import replace
 from archwright.plan.availability import ONE_MACHINE_LOW, holds
 from archwright.plan.demand import HOURS_PER_MONTH
 from archwright.plan.fleet import Fleet
@@ -62,6 +63,7 @@ class Settler:
 
     def _type(self, stocks: list[Stock], ways: tuple[Way, ...], counts: tuple[int, ...], place: str) -> Part:
         held, left, spares = list[Part](), counts, max(way.choice.spares for way in ways)
+        pools = tuple(dict.fromkeys(map(_pool_of, ways)))
         purchases = list[tuple[Stock, tuple[int, ...]]]()
         for stock in stocks:
             taken = tuple(count if stock.kind.most is None else min(count, stock.kind.most) for count in left)
@@ -71,7 +73,8 @@ class Settler:
                 held.append(self._stock(stock, ways, (taken, counts), place))
         # The spares are one workload's engines on paper: whichever machine fails, they take what ran on it.
         first = max(ways, key=lambda way: way.choice.peak)
-        return joined([*held, *(self._way(purchases, way, (spares, spares if way is first else 0)) for way in ways)])
+        parts = (self._way(purchases, way, (spares, spares if way is first else 0)) for way in ways)
+        return joined([*held, *(_sharing(part, pools) for part in parts)])
 
     def _stock(
         self, stock: Stock, ways: tuple[Way, ...], counts: tuple[tuple[int, ...], tuple[int, ...]], place: str
@@ -86,7 +89,7 @@ class Settler:
         task, (spares, counted) = way.task, spared
         bought = tuple(
             Purchase(
-                pool=f"{task.name}{way.suffix}",
+                pool=_pool_of(way),
                 machine=stock.host.machine.id,
                 kind=stock.purchase,
                 machines=sum(counts) / len(counts),
@@ -169,6 +172,16 @@ class Settler:
         figure = sized.requests_per_s if isinstance(sized, Steady) else sized.machine_hours
         known = names.get(figure.basis)
         return (*((known,) if known else ()), *sized.assumptions)
+
+
+def _pool_of(way: Way) -> str:
+    return f"{way.task.name}{way.suffix}"
+
+
+def _sharing(part: Part, pools: tuple[str, ...]) -> Part:
+    """Its purchases, saying whose machines they are too."""
+    told = (replace(one, shared_with=tuple(pool for pool in pools if pool != one.pool)) for one in part.purchases)
+    return part._replace(purchases=tuple(told))
 
 
 def counts_of(ways: tuple[Way, ...], months: int, pace: Pace = lambda carried: carried.value) -> tuple[int, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from archwright.contract.decision import Driver, Return, Rival
 from archwright.contract.estimate import Estimate
-from archwright.contract.plan import Miss, Pool
+from archwright.contract.plan import Miss, Pool, Purchase
 
 SCALES = {"bytes": ((2.0**30, "GiB"), (2.0**20, "MiB")), "s": ((1.0, "s"), (1e-3, "ms"))}
 
@@ -25,6 +25,12 @@ def engines_of(pool: Pool) -> str:
     """ "29 engines of 1 x DEVICE, on MACHINE": an engine is no machine."""
     device = f" of {pool.accelerator_count} x {pool.accelerator}" if pool.accelerator_count else ""
     return f"{pool.replicas} engine{'s' if pool.replicas != 1 else ''}{device}, on {pool.machine}"
+
+
+def had_as(bought: Purchase) -> str:
+    """ "letters: 2 x MACHINE bought, peak 2 (the same machines as xray)"."""
+    same = f" (the same machines as {', '.join(bought.shared_with)})" if bought.shared_with else ""
+    return f"{bought.pool}: {digits(bought.machines)} x {bought.machine} {bought.kind}, peak {bought.peak}{same}"
 
 
 def shown(estimate: Estimate) -> str:

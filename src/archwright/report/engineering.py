@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from archwright.contract.decision import Section, SectionId, SectionLine
 from archwright.contract.estimate import Estimate
-from archwright.contract.plan import Option, Plan, Pool
+from archwright.contract.plan import Option, Plan, Pool, Purchase
 from archwright.contract.record import replace
 from archwright.report import words
 from archwright.report.architecture import architecture, machine_of
@@ -49,12 +49,17 @@ def sizing_chapter(plan: Plan, option: Option) -> Chapter:
             Column("At the peak", 1.2, numeric=True),
         )
         body = rows(
-            (p.pool, p.machine, KINDS[p.kind], words.number(p.machines), words.exactly(p.peak))
+            (_whose(p), p.machine, KINDS[p.kind], words.number(p.machines), words.exactly(p.peak))
             for p in option.purchases
         )
         blocks.append(Table("How machines are had", columns, body))
     lead = "Replicas are for the peak within the limits of the needs, spares for availability included."
     return Chapter("sizing", "Sizing", lead, tuple(blocks))
+
+
+def _whose(bought: Purchase) -> str:
+    """Machines that several pools share stand there once for each."""
+    return f"{bought.pool}, with {', '.join(bought.shared_with)}" if bought.shared_with else bought.pool
 
 
 def _tiles(option: Option) -> Iterable[Tile]:
