@@ -295,6 +295,8 @@ def test_generations_switch_and_roll_back(tmp_path: Path) -> None:
         refreshed.roll_back(layer)
     assert caught.value.code == "AW-CAT-08"
     assert refreshing.refresh(load(home, today=TODAY), layer, bring, "grid", TODAY).generation == "0007"
+    # What was undone does not come back.
+    assert refreshed.roll_back(layer) == ""
 
 
 def test_a_layer_of_another_version_is_refused_and_a_strange_name_ignored(tmp_path: Path) -> None:

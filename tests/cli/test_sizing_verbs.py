@@ -127,3 +127,26 @@ def test_accuracy(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
     assert Path("out.csv").read_text(encoding="utf-8").startswith("row_id,pred_tpot_ms,pred_tpot_ms_lo")
     assert main(["accuracy", "rows.csv", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["scores"][0]["rows"] == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["training", "13B", "--on", "64x H100", "--tokens", "-5"], "AW-USE-23"),
+        (["training", "13B", "--on", "64x H100", "--tokens", "nan"], "AW-USE-23"),
+        (["training", "13B", "--on", "64x H100", "--tokens", "1e9", "--usd-per-hour", "inf"], "AW-USE-23"),
+        (["serving", "Qwen3-32B", "--on", "0x H100"], "AW-USE-23"),
+    ],
+)
+def test_what_is_no_amount_is_refused(
+    home: Home, capsys: pytest.CaptureFixture[str], words: list[str], code: str
+) -> None:
+    assert main(["predict", *words]) == 2
+    assert code in capsys.readouterr().err
+
+
+def test_the_table_itself_is_never_written_over(home: Home, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = tmp_path / "t.csv"
+    table.write_text(TABLE)
+    assert main(["accuracy", str(table), "--rows-out", str(table)]) == 2
+    assert "AW-USE-22" in capsys.readouterr().err and table.read_text() == TABLE

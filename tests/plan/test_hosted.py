@@ -107,12 +107,16 @@ def test_what_is_not_text_runs_on_machines_beside_it(catalog: Catalog, needs_of:
     assert ("index.placement", "not sold by the token") in {(miss.constraint, miss.value) for miss in without.misses}
 
 
-def test_withdrawn_models_are_not_sold_and_ending_ones_are_announced(catalog: Catalog, needs_of: Read) -> None:
-    needs, _ = needs_of("startup", free)
-    before, after = drafts(catalog, needs), drafts(catalog, needs, datetime(2027, 1, 1, tzinfo=UTC))
-    assert before["openai"].models["support-chat"] == "gpt-5-nano"
-    assert any("withdrawn on 2026-12-11" in note for note in before["openai"].notes)
-    assert after["openai"].models["support-chat"] != "gpt-5-nano"
+def test_withdrawn_models_are_not_sold_and_those_that_last_come_first(catalog: Catalog, needs_of: Read) -> None:
+    def fixed(document: dict[str, Any]) -> None:
+        free(document)
+        document["workloads"][0]["model"] = "gpt-5-nano"
+
+    needs, ending = needs_of("startup", free)[0], needs_of("startup", fixed)[0]
+    assert drafts(catalog, needs)["openai"].models["support-chat"] != "gpt-5-nano"
+    # Where the needs leave no other, the end is announced; afterwards it is not sold.
+    assert any("withdrawn on 2026-12-11" in note for note in drafts(catalog, ending)["openai"].notes)
+    assert "support-chat" not in drafts(catalog, ending, datetime(2027, 1, 1, tzinfo=UTC))["openai"].models
 
 
 def test_named_providers_narrow_the_list(catalog: Catalog, needs_of: Read) -> None:

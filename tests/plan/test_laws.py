@@ -38,6 +38,8 @@ def scaled(name: str, **factors: float) -> Callable[[dict[str, Any]], None]:
                 traffic[lengths][field] *= factors.get(lengths, 1.0)
         for limit in ("ttft_p95_s", "tpot_p95_s"):
             slo[limit] *= factors.get(limit, 1.0)
+        # What may be missing, not what must be there, is what a factor stretches.
+        slo["availability"] = 1 - min(0.9, (1 - slo["availability"]) * factors.get("availability", 1.0))
 
     return change
 
@@ -57,7 +59,7 @@ def test_more_work_never_costs_less(plan_of: Make, name: str, what: str, factor:
 
 
 @few
-@given(st.sampled_from(NEEDS), st.sampled_from(["ttft_p95_s", "tpot_p95_s"]), st.floats(1.05, 10.0))
+@given(st.sampled_from(NEEDS), st.sampled_from(["ttft_p95_s", "tpot_p95_s", "availability"]), st.floats(1.05, 10.0))
 def test_a_looser_limit_never_costs_more(plan_of: Make, name: str, what: str, factor: float) -> None:
     no_cheaper(plan_of(name, scaled(name, **{what: factor})), plan_of(name))
 

@@ -40,7 +40,7 @@ def test_the_decision_is_one_sentence() -> None:
     assert business.sentence(BOARD, HYBRID) == (
         "Choose hybrid-own-base (own and rented machines at aws, in FR, eu-west-3, us-east-1 and ap-southeast-1): "
         f"EUR 17.0{NB}M over 60 months (90{NB}% band 14.6 to 20.5{NB}M), "
-        f"with EUR 4.79{NB}M up front and EUR 189{NB}k a month to run."
+        f"with EUR 4.79{NB}M to buy over the horizon and EUR 189{NB}k a month to run."
     )
     free = replace(HYBRID, capex=None, cost_per_month=None, regions=())
     assert business.sentence(BOARD, free).endswith("M).")

@@ -117,7 +117,17 @@ def test_an_empty_cell_or_file_is_no_crash(tmp_path: Path) -> None:
     assert made.rows == 1
     with pytest.raises(PlanFileError) as caught:
         run(tmp_path, "")
-    assert caught.value.code == "AW-FILE-20"
+    assert caught.value.code == "AW-FILE-22"
+
+
+def test_a_spreadsheets_mark_before_the_header_is_no_column(tmp_path: Path) -> None:
+    made, _ = run(tmp_path, f"\ufeff{HEAD}\n{GOOD}\n")
+    assert (made.rows, made.answered) == (1, 1)
+
+
+def test_a_header_alone_has_no_row(tmp_path: Path) -> None:
+    with pytest.raises(PlanFileError, match="has no row"):
+        run(tmp_path, f"{HEAD}\n")
 
 
 def test_a_table_of_something_else_is_refused(tmp_path: Path) -> None:

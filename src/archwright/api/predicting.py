@@ -20,6 +20,7 @@ from archwright.sizing.serving import Guess
 _LOAD = re.compile(r"^\s*(\d{1,9}|max)\s*x\s*(\d{1,9})\s*\+\s*(\d{1,9})\s*$", re.IGNORECASE)
 _BATCH = re.compile(r"^\s*(\d{1,9})\s*x\s*(\d{1,9})\s*$", re.IGNORECASE)
 _SIZE = re.compile(r"^\s*(\d{1,4}(?:\.\d{1,4})?)\s*([mbt])\s*$", re.IGNORECASE)
+MOST = 1e18
 _SIZES = {"m": 1e6, "b": 1e9, "t": 1e12}
 _DEFINITIONS = {
     "tpot_s": "mean time between tokens of an answer in a closed loop, first token excluded",
@@ -57,7 +58,7 @@ def predict_serving(
         raise _no_load(load, "64x1024+512, or max x 1024+512")
     sent, prompt, answer = found.groups()
     offline = sent.lower() == "max"
-    count, name = names.machine(on)
+    count, name = _devices(on)
     subjects = _subjects()
     asked = serving.Serving(
         model=model,
@@ -111,7 +112,9 @@ def predict_training(
     if found is None:
         raise _no_load(load, "256x4096: sequences x tokens")
     sequences, length = (float(part) for part in found.groups())
-    count, name = names.machine(on)
+    count, name = _devices(on)
+    _positive("tokens", tokens)
+    _positive("usd_per_hour", usd_per_hour)
     subjects = _subjects()
     size = _SIZE.match(model)
     asked = throughput.Training(
@@ -152,14 +155,36 @@ def predict_training(
 def accuracy(file: str, *, rows_out: str | None = None) -> scoring.Accuracy:
     """Predict every row of a benchmark table (columns: docs/accuracy.md), score where it holds measurements.
 
-    No measured column is looked at for a prediction. Raises PlanFileError for a table that is none.
+    No measured column is looked at for a prediction. Raises PlanFileError for a table that is none, UsageError
+    AW-USE-22 for rows that would go over it.
     """
     out = None if rows_out is None else Path(rows_out)
+    if out is not None and out.exists() and Path(file).exists() and out.samefile(file):
+        raise UsageError(
+            "AW-USE-22",
+            f"{rows_out} is the table itself: it would be lost",
+            where=Where(field="rows_out"),
+            hint="name another file",
+        )
     return scoring.run(Path(file), _subjects(), out, lambda path, text: write_atomic(path, text.encode(), mode=0o644))
 
 
 def _subjects() -> Subjects:
     return Subjects(load_catalog(home_of(settings.load())))
+
+
+def _devices(on: str) -> tuple[int, str]:
+    """Raises UsageError AW-USE-23 for none."""
+    count, name = names.machine(on)
+    if count < 1:
+        raise UsageError("AW-USE-23", f"no device: {on!r}", where=Where(field="on"), hint="for example 8xNAME")
+    return count, name
+
+
+def _positive(name: str, value: float | None) -> None:
+    """Raises UsageError AW-USE-23."""
+    if value is not None and not 0 < value <= MOST:
+        raise UsageError("AW-USE-23", f"{name} is {value:g}", where=Where(field=name), hint="a positive number")
 
 
 def _no_load(load: str, example: str) -> UsageError:

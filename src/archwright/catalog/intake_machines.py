@@ -50,7 +50,9 @@ class MachineIntake:
                     row = self._priced(file, price, machines, counts)
                     if row is not None and taken[provider].setdefault(row.id, row) is row:
                         whence[row.id] = file.source.id
-        self._gate(taken, whence)
+        # A row that a refused one made look right is refused in the next round.
+        while self._gate(taken, whence):
+            pass
         return {provider: _columns(rows.values()) for provider, rows in taken.items() if rows}
 
     def _machines(self, provider: str, files: list[Brought]) -> dict[str, MachineType]:
@@ -125,8 +127,9 @@ class MachineIntake:
             return _Row(machine, Place(region=price.region, geo=geo), origin, price.on_demand, spot)
         return None
 
-    def _gate(self, taken: dict[str, dict[str, _Row]], whence: dict[str, str]) -> None:
-        """Takes out what a gate refuses. The other offers of this catalog stand beside for medians and families."""
+    def _gate(self, taken: dict[str, dict[str, _Row]], whence: dict[str, str]) -> bool:
+        """Takes out what a gate refuses, and says whether anything was. The other offers of this catalog stand beside
+        for medians and families."""
         new = {name for rows in taken.values() for name in rows}
         candidates = [offer for rows in taken.values() for offer in refreshed.offers(_columns(rows.values()))]
         beside = [offer for offer in self._catalog.offers if offer.id not in new]
@@ -136,14 +139,19 @@ class MachineIntake:
             if (offer.provider, offer.instance_type) in self._memory
         }
         facts = gates.Facts({**self._catalog.accelerators}, (*candidates, *beside), (), memory)
+        refused, flags = False, list[str]()
         for finding in gates.run(facts, self._catalog.gate_exceptions):
             provider = finding.subject.partition(":")[0]
             if finding.subject not in new or finding.gate == gates.EXCEPTIONS:
                 continue
             if not finding.refuses:
-                self._aside.flags.append(f"{finding.gate}: {finding.subject}: {finding.says}")
+                flags.append(f"{finding.gate}: {finding.subject}: {finding.says}")
             elif taken[provider].pop(finding.subject, None) is not None:
+                refused = True
                 self._aside.put(whence[finding.subject], f"gate {finding.gate}", f"{finding.subject}: {finding.says}")
+        if not refused:
+            self._aside.flags += flags
+        return refused
 
 
 def _holds(row: Accelerator, memory_gib: float) -> bool:

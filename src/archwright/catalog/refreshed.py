@@ -170,7 +170,10 @@ def read(path: Path) -> Refreshed:
 
 def write(folder: Path, made: Refreshed) -> str:
     """Keep `made` as a new generation and switch to it; returns its name. What was in force stays for a rollback."""
-    taken = _generations(folder)
+    taken, now = _generations(folder), int(_current_name(folder) or 0)
+    for undone in (name for name in taken if int(name) > now):
+        # A rollback left it behind: going back again must not bring it.
+        (folder / f"{undone}{ENDING}").unlink(missing_ok=True)
     name = f"{int(taken[-1]) + 1 if taken else 1:04d}"
     write_atomic(folder / f"{name}{ENDING}", msgspec.msgpack.encode(made))
     write_atomic(folder / CURRENT, name.encode())

@@ -29,7 +29,8 @@ def _log_share(total: int, down: int, machine: float) -> float:
 
 @functools.cache
 def spares_for(needed: int, target: float | None, machine: float = ONE_MACHINE) -> int:
-    """None asked, none kept. Above 0.99 at least one; then as many as the target takes."""
-    if target is None or target <= SPARE_ABOVE:
+    """None asked, none kept. The fewest that hold the target; above 0.99 at least one."""
+    if target is None:
         return 0
-    return next((spare for spare in range(1, MOST_SPARES) if holds(needed, spare, machine) >= target), MOST_SPARES)
+    least = 1 if target > SPARE_ABOVE else 0
+    return next((spare for spare in range(least, MOST_SPARES) if holds(needed, spare, machine) >= target), MOST_SPARES)

@@ -10,7 +10,7 @@ at the allowed cloud where it costs the least.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import NamedTuple
 
 from archwright.catalog.facts import Catalog
@@ -38,6 +38,8 @@ PLACEMENT = "hosted-api"
 # Groups of countries that needs may name, the smaller first: what a provider says in others is said in these.
 GROUPS = ("EEA", "APAC")
 MONTH = f"{USD}/month"
+
+DAYS_PER_MONTH = 365.25 / 12
 
 
 class Bought(NamedTuple):
@@ -160,7 +162,8 @@ class HostedPlanner:
         if not pool:
             wanted = workload.model or f"a model with {demand.context_tokens} tokens of context"
             return Bought(None, None, (Miss(constraint=f"{workload.name}.model", value=None, limit=wanted),), ())
-        model = min(pool, key=lambda m: (self._month_usd(m, demand), m.id))
+        # One that is withdrawn within the horizon only where none outlives it: its successor's price is another.
+        model = min(pool, key=lambda m: (self._ends(m), self._month_usd(m, demand), m.id))
         misses = tuple(floor_misses(workload, self._reported(model, demand))) if not by_standing["passes"] else ()
         down, risks = availability_risk(workload, provider)
         notes = [f"{workload.name}: {model.id}", *latency_risks(workload, provider), *risks]
@@ -186,6 +189,11 @@ class HostedPlanner:
             and (model.output_tokens is None or model.output_tokens >= demand.output_tokens.p95)
             and (fixed is None or model.id.lower() == fixed.lower())
         ]
+
+    def _ends(self, model: HostedModel) -> bool:
+        """Whether it is withdrawn before the horizon ends."""
+        last = self._today + timedelta(days=DAYS_PER_MONTH * self._needs.budget.horizon_months)
+        return bool(model.deprecation_date) and date.fromisoformat(model.deprecation_date) < last
 
     def _reported(self, model: HostedModel, demand: Demand) -> dict[str, float | None]:
         """Its own figures, else those of the open model of the same name."""

@@ -256,7 +256,8 @@ class Renter:
         near = [offer for offer in self._catalog.offers if offer.provider == provider and offer.accelerator]
         inside = any(region_inside(self._catalog, bounds, provider, offer.region) for offer in near)
         if pinned is not None and inside:
-            return Miss(constraint="accelerators", value="no offer inside the residency", limit=", ".join(pinned))
+            where = "in the regions" if self._needs.placement.regions is not None else "inside the residency"
+            return Miss(constraint="accelerators", value=f"no offer {where}", limit=", ".join(pinned))
         return Miss(constraint="residency", value="no offer inside", limit=in_words(bounds))
 
 

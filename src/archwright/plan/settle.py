@@ -243,6 +243,7 @@ def _fleet(stock: Stock, ways: tuple[Way, ...], counts: tuple[int, ...], whole: 
         busy=min(1.0, total / there),
         busy_w=sum(share * watts for share, watts in work) / total if total else 0.0,
         node=stock.host.node,
+        widths={way.task.workload.name: way.width for way in ways if way.batch is not None},
     )
 
 

@@ -46,7 +46,7 @@ def sentence(plan: Plan, option: Option | None) -> str:
     said += f" ({words.percent(total.level)} band {band})" if band else ""
     parts = [
         f"{plan.currency} {words.compact(amount.value)} {when}"
-        for amount, when in ((option.capex, "up front"), (option.cost_per_month, "a month to run"))
+        for amount, when in ((option.capex, "to buy over the horizon"), (option.cost_per_month, "a month to run"))
         if amount is not None and amount.value > 0
     ]
     return f"{said}, with {' and '.join(parts)}." if parts else f"{said}."
@@ -83,7 +83,7 @@ def _tiles(plan: Plan, option: Option) -> Iterable[Tile]:
     for label, amount in (
         (f"Total over {plan.horizon_months} months", option.total_cost),
         ("A month to run, without staff", option.cost_per_month),
-        ("Up front", option.capex),
+        ("To buy, over the horizon", option.capex),
     ):
         if amount is not None:
             band = words.compact_band(amount)
@@ -184,7 +184,7 @@ def options_chapter(plan: Plan) -> Chapter:
         Column("Option", 2.6),
         Column(f"Total, {plan.currency}", 1.5, numeric=True),
         Column("A month", 1.3, numeric=True),
-        Column("Up front", 1.3, numeric=True),
+        Column("To buy", 1.3, numeric=True),
         Column("Verdict", 2.4),
     )
     body = rows(_option_row(plan, option, rivals.get(option.name)) for option in ordered)

@@ -110,5 +110,7 @@ def time_chapter(plan: Plan, option: Option) -> Chapter:
 def _even(rival: Rival) -> str:
     month = rival.break_even_month
     if month is None:
-        return "never costs less within the horizon"
-    return "costs less from the start" if month <= 1 else f"month {month}"
+        return "the chosen one never costs less within the horizon"
+    return (
+        "the chosen one costs less from the start" if month <= 1 else f"the chosen one costs less from month {month} on"
+    )

@@ -153,7 +153,7 @@ def _decided(plan: Plan, option: Option | None) -> Iterable[tuple[str, Iterable[
     sums = (
         (f"Total over {plan.horizon_months} months", option.total_cost if option else None),
         ("A month to run, without staff", option.cost_per_month if option else None),
-        ("Up front", option.capex if option else None),
+        ("To buy, over the horizon", option.capex if option else None),
         ("Power at the plug", option.power_kw if option else None),
     )
     yield "Money", ((label, *_three(e), e.unit) for label, e in sums if e is not None)
@@ -178,7 +178,7 @@ def _decided(plan: Plan, option: Option | None) -> Iterable[tuple[str, Iterable[
 
 
 def _options(book: Book, plan: Plan) -> None:
-    bands = tuple(f"{name}, {end}" for name in ("total", "a month", "up front") for end in BAND)
+    bands = tuple(f"{name}, {end}" for name in ("total", "a month", "to buy") for end in BAND)
     heads = ("option", "verdict", *bands, "placement", "provider", "regions", "misses", "Pareto", "models")
     sheet = book.sheet("Options", heads, (30, 14, *([14] * 9), 16, 16, 24, 40, 9, 40))
     ordered = shown_first(plan.options, plan.chosen)

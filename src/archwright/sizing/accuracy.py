@@ -119,7 +119,7 @@ def run(path: Path, subjects: Subjects, rows_out: Path | None, write: Writer) ->
         predicted.append(predict(cells, kind, subjects))
         measured.append({column: benchmark.number(cells, column, []) for _, column in _columns(kind)})
     if kind is None:
-        kind = benchmark.kind_of(frozenset(), path)
+        raise benchmark.empty(path)
     if rows_out is not None:
         write(rows_out, as_csv(predicted, kind))
     lost = [f"{row.row_id}: {row.remark}" for row in predicted if not row.answered]

@@ -30,7 +30,7 @@ def rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
     """(line, cells) of each row; cells beyond the header are dropped. Raises PlanFileError AW-FILE-2x."""
     csv.field_size_limit(MOST_CELL)
     try:
-        with path.open(encoding="utf-8", errors="replace", newline="") as handle:
+        with path.open(encoding="utf-8-sig", errors="replace", newline="") as handle:
             reader = csv.DictReader((line.replace("\0", "") for line in handle), restval="")
             for cells in reader:
                 yield reader.line_num, {str(key): value for key, value in cells.items() if isinstance(value, str)}
@@ -40,6 +40,13 @@ def rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
         raise PlanFileError(
             "AW-FILE-21", f"not a CSV table: {error}", where=Where(str(path)), hint="one line a row, a header first"
         ) from error
+
+
+def empty(path: Path) -> PlanFileError:
+    """A header alone, or nothing."""
+    return PlanFileError(
+        "AW-FILE-22", "the table has no row", where=Where(str(path)), hint="see docs/accuracy.md for the columns"
+    )
 
 
 def kind_of(columns: frozenset[str], path: Path) -> Kind:
