@@ -64,7 +64,7 @@ def test_copies_fill_the_devices() -> None:
         ("", "org/Some-NVFP4", "fp4", True),
         ("Q4_0 (GGUF)", "m", "int4", True),
         ("", "m", "bf16", False),
-        ("mystery", "m", "bf16", True),
+        ("mystery", "m", "bf16", False),
         ("tf32", "m", "fp32", True),
     ],
 )

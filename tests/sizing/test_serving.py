@@ -30,6 +30,9 @@ ASKED = Serving(
 )
 
 
+SENT = (1024.0, 4096.0, 16384.0)
+
+
 def answered(**changes: object) -> serving.Answer:
     return serving.predict(replace(ASKED, **changes), SUBJECTS)
 
@@ -65,6 +68,16 @@ def test_where_the_cache_is_short_requests_wait() -> None:
     fits_in, waits = centre(input_tokens=8000.0), centre(input_tokens=8000.0, concurrency=2000.0)
     assert waits[1] > 100 * fits_in[1]
     assert answered(input_tokens=8000.0, concurrency=2000.0).regime == serving.SHORT
+
+
+def test_beyond_what_the_cache_holds_no_more_is_answered() -> None:
+    rates = [
+        answered(concurrency=n, model="Llama-3.1-8B-Instruct", devices=1, parallelism="TP1").tokens_per_s for n in SENT
+    ]
+    full = answered(
+        concurrency=None, model="Llama-3.1-8B-Instruct", devices=1, parallelism="TP1", scenario="offline_max"
+    )
+    assert max(rate.value for rate in rates) <= full.tokens_per_s.high
 
 
 def test_copies_of_a_worker_share_the_load() -> None:

@@ -183,7 +183,8 @@ def near_notes(best: Option, options: tuple[Option, ...], decision: Decision) ->
         more = _cost(named[rival.option]) - cost
         near = ALMOST[0] <= rival.cheaper <= ALMOST[1] and abs(more) <= APART * abs(cost)
         if (rival.tie or near) and len(notes) < MOST_NOTES:
-            word = "a tie" if rival.tie else "a near-tie"
+            even = EVEN[0] <= rival.cheaper <= EVEN[1]
+            word = "a tie" if even else f"the same price within {NEAR:.0%}" if rival.tie else "a near-tie"
             notes.append(
                 f"{word}: {rival.option} costs {digits(abs(more))} {unit} {'more' if more >= 0 else 'less'} over the "
                 f"horizon, and is the cheaper one in {rival.cheaper:.0%} of the draws"

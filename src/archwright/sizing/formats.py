@@ -50,12 +50,12 @@ class Format(NamedTuple):
 
 
 def parse(precision: str, model: str) -> Format:
-    """From the precision column, else from the model's name, else 16 bit."""
+    """From the precision column, else from the model's name, else 16 bit: assumed, whatever else is written there."""
     for text in (precision.lower(), model.lower()):
         for name, pattern in _WORDS:
             if pattern.search(text):
                 return Format(name)
-    return Format("bf16", stated=bool(precision.strip()))
+    return Format("bf16", stated=False)
 
 
 def rate(accelerator: Accelerator, name: str) -> float:

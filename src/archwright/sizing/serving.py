@@ -197,7 +197,8 @@ def answer(found: Deployment, fit: fits.Fit, stratum: str = "") -> Answer:
         ttft = steps.read_s(case, fit.coefficients["ttft"])
     rate = steps.throughput(case, tpot) / found.beams
     if regime != OFFLINE:
-        rate = case.sent * case.ranks * case.answer / (ttft + case.answer * tpot)
+        # Beyond what the cache holds more requests wait, and no more are answered.
+        rate = min(rate, case.sent * case.ranks * case.answer / (ttft + case.answer * tpot))
     if asked.scenario == "mlperf_server":
         rate *= SERVER_SHARE
     if asked.scenario == "batch1_prefill" and case.answer <= 1:
