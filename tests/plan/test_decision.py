@@ -382,3 +382,10 @@ def test_the_decision_of_a_real_plan_names_what_the_plan_holds(plan_of: Callable
     assert chosen.cumulative_cost[-1] == pytest.approx(chosen.total_cost.value)
     named = {driver for option in plan.options for line in option.cost_lines for driver in line.drivers}
     assert named <= bases
+
+
+def test_options_that_differ_by_people_alone_are_told_apart(plan_of: Callable[..., Plan]) -> None:
+    """How many people a platform takes is one fact: it cannot make the option with more of them the cheaper one."""
+    plan = plan_of("manufacturer")
+    hybrid = [rival for rival in plan.decision.rivals if rival.option.startswith("hybrid")]
+    assert hybrid and all(rival.cheaper < 0.1 for rival in hybrid)

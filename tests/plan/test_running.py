@@ -203,7 +203,7 @@ def test_a_country_without_a_rate_gets_a_middle_with_a_wide_band() -> None:
     needs, fleets, where = startup_by_the_token()
     elsewhere = replace(needs, organisation=replace(needs.organisation, country="BR"))
     ledger = Ledger()
-    (rate,) = (d for d in one(run((elsewhere, fleets, where), ledger), "staff").drivers if d.startswith("staff"))
+    (rate,) = (d for d in one(run((elsewhere, fleets, where), ledger), "staff").drivers if d.startswith("staff.br"))
     low, high = CATALOG.part("staff.europe"), CATALOG.part("staff.us")
     band = ledger.driver(rate)
     assert low.value < band.value < high.value and band.low < low.low and band.high == high.high

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 
 from archwright.catalog.facts import Catalog
-from archwright.contract.estimate import Estimate, product, total
+from archwright.contract.estimate import Estimate, product
 from archwright.contract.needs import Needs, Placement
 from archwright.plan.fleet import Where
 from archwright.plan.money import USD
@@ -74,29 +74,30 @@ def hires(case: Case) -> float:
 
 
 def _fte(case: Case) -> tuple[tuple[float, ...], Price]:
-    """FTE month by month, and the basis all of it is proportional to: its mean with its band."""
+    """FTE month by month, and the fact all of it is proportional to: how many people a platform really takes, against
+    what is counted here. It is one fact for all options, so that two that differ by half a person are not told apart
+    or thrown together by chance.
+    """
     floors = dict.fromkeys(_floor(case, place) for place in case.where if place.placement in FLOORS)
-    parts = [case.catalog.part(name) for name in floors]
-    facts = [driver for name in floors for driver in case.quotes.part(name).drivers]
-    flow = [sum(part.value for part in parts)] * case.months
+    flow = [sum(case.catalog.part(name).value for name in floors)] * case.months
     for own, name in RATIOS.items():
-        machines = _machines(case, own=own)
-        if any(machines):
-            ratio = case.catalog.part(name)
-            each = Estimate(value=1 / ratio.value, low=1 / ratio.high, high=1 / ratio.low, unit="FTE")
-            parts.append(each.scaled(sum(machines) / case.months))
-            facts += case.quotes.part(name).drivers
-            flow = [now + count * each.value for now, count in zip(flow, machines, strict=True)]
-    mean = total(parts, "FTE")
+        each = 1 / case.catalog.part(name).value
+        flow = [now + count * each for now, count in zip(flow, _machines(case, own=own), strict=True)]
+    return tuple(flow), Price(1.0, (_need(case),))
+
+
+def _need(case: Case) -> str:
+    names = sorted({*FLOORS.values(), JOBS, *RATIOS.values()})
     basis = case.ledger.basis(
-        f"fte.{'+'.join(floors)}.{mean.value:.4g}",
-        "formula",
-        "platform engineers, full-time equivalents",
-        formula="a floor for each kind of place + machines / machines per FTE",
-        facts=tuple(facts),
+        "staff.need",
+        "assumed",
+        "people a platform takes, against those counted",
+        formula="FTE = a floor for each kind of place + machines / machines per FTE; band: that of a house's floor",
+        facts=tuple(driver for name in names for driver in case.quotes.part(name).drivers),
     )
-    driven = Estimate(value=mean.value, low=mean.low, high=mean.high, unit=mean.unit, level=mean.level, basis=basis)
-    return tuple(flow), Price(mean.value, (case.ledger.drive(driven),))
+    floor = case.catalog.part(FLOORS["on-premises"])
+    low, high = floor.low / floor.value, floor.high / floor.value
+    return case.ledger.drive(Estimate(value=1.0, low=low, high=high, unit="", basis=basis))
 
 
 def _floor(case: Case, place: Where) -> str:
