@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from archwright.catalog.load import load
 from archwright.plan.fleet import Where
 from archwright.plan.ledger import Ledger
+from archwright.plan.listed import node_price
 from archwright.plan.parts import Writer
 from archwright.plan.quotes import TB, Aged, Quotes
 from archwright.plan.renewal import Bought, renewed
-from archwright.plan.settle import Settler
 
 from .running_cases import CLOUD, CLOUD_EU, HOSTED
 from .test_running import needs_of
@@ -85,7 +85,7 @@ def test_a_provider_without_a_price_takes_the_middle_of_the_others_with_the_wide
 def test_a_machines_price_is_one_fact_whoever_pays_for_it() -> None:
     ledger = Ledger()
     node = CATALOG.nodes["8x-h100"]
-    bought = Settler(CATALOG, ledger, Writer(CATALOG, ledger)).price(node)
+    bought = node_price(node, CATALOG, ledger)
     (driver,) = quotes(ledger).node(node).drivers
     assert ledger.drive(bought) == driver and ledger.driver(driver) == bought
 

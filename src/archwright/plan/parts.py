@@ -17,6 +17,7 @@ from archwright.plan.demand import HOURS_PER_MONTH, Demand
 from archwright.plan.fleet import Fleet, Where
 from archwright.plan.ledger import Ledger
 from archwright.plan.limits import judge_availability
+from archwright.plan.listed import hour_price
 from archwright.plan.models import licence_note
 from archwright.plan.money import USD
 from archwright.plan.purchase import Price, Tranche
@@ -125,16 +126,7 @@ class Writer:
 
     def listed(self, offer: Offer) -> Estimate:
         """The list price of an hour, kept as a fact that costs rest on."""
-        price = offer.on_demand_usd_per_hour or 0.0
-        basis = self._ledger.basis(
-            f"price.{offer.id}",
-            "quoted",
-            "on-demand price of one machine for an hour",
-            formula=f"{offer.price_kind} price, banded by its age and how surely it is known",
-            facts=(f"{offer.id}: {price:g} USD/h, {offer.source}, {offer.as_of or 'undated'}",),
-            stratum=f"{offer.price_kind} price",
-        )
-        found = self._catalog.estimate(offer, price, f"{USD}/h", basis)
+        found = hour_price(offer, self._catalog, self._ledger)
         self._ledger.drive(found)
         return found
 

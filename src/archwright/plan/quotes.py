@@ -18,7 +18,7 @@ from archwright.contract.needs import Needs
 from archwright.contract.record import replace
 from archwright.plan.fleet import Where
 from archwright.plan.ledger import Ledger
-from archwright.plan.money import USD
+from archwright.plan.listed import hour_price, node_price
 from archwright.sizing.storage import Tier
 
 TB = 1e12
@@ -83,32 +83,12 @@ class Quotes:
         return "; ".join(dict.fromkeys(self._catalog.parts[name].source for name in names))
 
     def node(self, node: Node) -> Price:
-        """A machine that is bought, as far apart as quotes are."""
-        basis = self._ledger.basis(
-            f"price.node.{node.id}",
-            "quoted",
-            "price of one machine, bought",
-            formula="typical price; band: the lowest and highest quoted, wider as they age",
-            facts=(f"{node.id}: {node.price_usd:,.0f} {USD}, {node.source}, {node.as_of or 'undated'}",),
-            stratum="purchase price",
-        )
-        aged = self._catalog.estimate(node, node.price_usd, USD, basis)
-        low, high = min(aged.low, node.price_low_usd), max(aged.high, node.price_high_usd)
-        price = Estimate(value=node.price_usd, low=low, high=high, unit=USD, basis=basis)
-        return self._driven(price)
+        """A machine that is bought."""
+        return self._driven(node_price(node, self._catalog, self._ledger))
 
     def offer(self, offer: Offer) -> Price:
         """An hour of a rented machine at its list price."""
-        price = offer.on_demand_usd_per_hour or 0.0
-        basis = self._ledger.basis(
-            f"price.{offer.id}",
-            "quoted",
-            "on-demand price of one machine for an hour",
-            formula=f"{offer.price_kind} price, banded by its age and how surely it is known",
-            facts=(f"{offer.id}: {price:g} USD/h, {offer.source}, {offer.as_of or 'undated'}",),
-            stratum=f"{offer.price_kind} price",
-        )
-        return self._driven(self._catalog.estimate(offer, price, f"{USD}/h", basis))
+        return self._driven(hour_price(offer, self._catalog, self._ledger))
 
     def electricity(self, country: str) -> Price:
         """USD/kWh: the site's own price in its country, else the country's."""

@@ -20,8 +20,8 @@ from archwright.plan.demand import HOURS_PER_MONTH
 from archwright.plan.fleet import Fleet
 from archwright.plan.ledger import Ledger
 from archwright.plan.limits import judge_availability
+from archwright.plan.listed import node_price
 from archwright.plan.models import licence_note
-from archwright.plan.money import USD
 from archwright.plan.own import MONTHS_PER_YEAR, Stock, Way, node_of, part_of
 from archwright.plan.parts import (
     LEAST_CARRIED,
@@ -128,26 +128,12 @@ class Settler:
     ) -> tuple[Term, ...]:
         """`where`: the place, and the machines that are there already."""
         node, (place, there) = node_of(stock.host), where
-        price = self.price(node)
+        price = node_price(node, self._catalog, self._ledger)
         before = (0, *counts[:-1])
         flow = tuple(price.value * (now - then) for now, then in zip(counts, before, strict=True))
         number = self._counted(node, ways, counts, there)
         drivers = (self._ledger.drive(price), self._ledger.drive(number))
         return (Term(f"{node.id}, bought for {place}", "purchase", flow, drivers, once=True),)
-
-    def price(self, node: Node) -> Estimate:
-        """What one costs, as far apart as quotes are."""
-        basis = self._ledger.basis(
-            f"price.node.{node.id}",
-            "quoted",
-            "price of one machine, bought",
-            formula="typical price; band: the lowest and highest quoted, wider as they age",
-            facts=(f"{node.id}: {node.price_usd:,.0f} USD, {node.source}, {node.as_of or 'undated'}",),
-            stratum="purchase price",
-        )
-        aged = self._catalog.estimate(node, node.price_usd, USD, basis)
-        low, high = min(aged.low, node.price_low_usd), max(aged.high, node.price_high_usd)
-        return Estimate(value=node.price_usd, low=low, high=high, unit=USD, basis=basis)
 
     def _counted(self, node: Node, ways: tuple[Way, ...], counts: tuple[int, ...], there: int) -> Estimate:
         """Made from the facts of the work that takes the most of them: options that differ in the rest alone are
