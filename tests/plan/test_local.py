@@ -150,3 +150,11 @@ def test_the_seed_comes_from_the_needs(plan_of: Make, needs_of: Callable[..., tu
     assert own <= plan.loads[0].seed < own + SEEDS
     other = plan_of("desk", lambda d: d["organisation"].update(name="Other")).loads[0].seed
     assert not own <= other < own + SEEDS
+
+
+def test_the_machines_draw_its_energy_and_carbon_are_said(desk: Plan) -> None:
+    option = desk.options[0]
+    assert option.power_kw is not None and option.energy_kwh_per_month is not None
+    assert option.energy_kwh_per_month.value == pytest.approx(option.power_kw.value * 730)
+    assert option.carbon_kg_per_month is not None and option.carbon_kg_per_month.value > 0
+    assert option.energy_kwh_per_month.factor == pytest.approx(2.0)

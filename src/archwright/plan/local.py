@@ -28,6 +28,7 @@ from archwright.plan.serve import Here, context_of, default_max_tokens, load_of
 from archwright.plan.terms import recurring
 from archwright.simulate.serving import WIDEST, WIDEST_TTFT, ServingSpec, disk, fits, memory_of, peak_memory
 from archwright.simulate.window import representative
+from archwright.sizing.power import carbon_kg
 from archwright.sizing.roofline import CORE_W, MACHINE_BASE_W, POWER_FACTOR, hardware_of_machine, threads_of
 
 PLACEMENT = "this-machine"
@@ -72,7 +73,22 @@ class LocalPlanner:
             models={one.demand.workload.name: one.spec.model.id for one in served},
             notes=tuple(notes),
         )
-        return Local(draft, tuple(served))
+        return Local(self._drawing(draft, machine), tuple(served))
+
+    def _drawing(self, draft: Draft, machine: MachineFacts) -> Draft:
+        """With what the machine draws, uses in a month and what that emits, where the grid is known."""
+        basis = self._ledger.basis(
+            "this-machine.power",
+            "assumed",
+            "draw of the machine at work, its energy of a month switched on all the time, and the carbon of that",
+            formula=f"{MACHINE_BASE_W:g} W + {CORE_W:g} W x {machine.cores_usable} cores, x {HOURS_PER_MONTH:g} h",
+            facts=("power was not measured: a factor of 2 each way",),
+        )
+        draw = replace(_draw_kw(machine), basis=basis)
+        energy = draw.scaled(HOURS_PER_MONTH, unit="kWh")
+        grams = self._catalog.grid_gco2_per_kwh(self._needs.organisation.country)
+        carbon = None if grams is None else replace(carbon_kg(energy, grams), basis=basis)
+        return draft._replace(power_kw=draw, energy_kwh_per_month=energy, carbon_kg_per_month=carbon)
 
     def _draft(self, misses: list[Miss]) -> Draft:
         return Draft(name=PLACEMENT, placement="this-machine", provider=PLACEMENT, misses=tuple(misses))
@@ -183,7 +199,7 @@ class LocalPlanner:
     def _electricity(self, machine: MachineFacts) -> Estimate:
         """kWh of a month at the estimated draw, at the site's own price or the country's."""
         site, country = self._needs.placement.site, self._needs.organisation.country
-        draw_kw = within_factor((MACHINE_BASE_W + CORE_W * machine.cores_usable) / 1000, POWER_FACTOR, "kW")
+        draw_kw = _draw_kw(machine)
         if site is not None and site.electricity_usd_per_kwh is not None:
             rate = site.electricity_usd_per_kwh
             price, fact = within_factor(rate, 1.0, "USD/kWh"), f"placement.site.electricity_usd_per_kwh: {rate:g}"
@@ -204,6 +220,10 @@ class LocalPlanner:
             f"one machine is up {ONE_MACHINE:.1%} of the time, with {ONE_MACHINE_LOW:.0%} as the low end",
         )
         return product([draw_kw, price], USD).scaled(HOURS_PER_MONTH, unit=f"{USD}/month", basis=basis)
+
+
+def _draw_kw(machine: MachineFacts) -> Estimate:
+    return within_factor((MACHINE_BASE_W + CORE_W * machine.cores_usable) / 1000, POWER_FACTOR, "kW")
 
 
 def _missed(misses: list[Miss], constraint: str) -> bool:
