@@ -164,6 +164,10 @@ def exported(lightgbm: Any, text: str, notes: Notes) -> Any:
         target_opset=OPSET,
     )
     _keep_only(made.graph, "probabilities")
+    # The converter keeps them in a set, whose order changes from process to process: equal trees are equal bytes.
+    ordered = sorted(made.opset_import, key=lambda one: one.domain)
+    del made.opset_import[:]
+    made.opset_import.extend(ordered)
     return made
 
 
