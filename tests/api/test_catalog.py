@@ -85,7 +85,8 @@ def test_the_check_runs_the_gates_and_says_how_old_things_are(home: Home, capsys
 
 def test_a_wrong_fact_of_the_user_fails_the_check(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
     home.folder("catalog")
-    home.catalog_overlay.write_text(f"offers: {{'{P5}': {{on_demand_usd_per_hour: 9999.0, source: a typo}}}}\n")
+    own = "{on_demand_usd_per_hour: 9999.0, reason: a typo, until: 2099-12-31}"
+    home.catalog_overlay.write_text(f"offers: {{'{P5}': {own}}}\n")
     (finding,) = api.catalog.check().findings
     assert (finding.gate, finding.subject, finding.refuses) == ("price-of-one", P5, True)
     assert main(["catalog", "check"]) == 1

@@ -27,7 +27,7 @@ def test_all_rows_are_taken() -> None:
     }
     assert {name: len(getattr(CATALOG, name)) for name in counts} == counts
     assert len(CATALOG.regions) == 141 + 13
-    assert (len(CATALOG.availability), len(CATALOG.region_ratios), len(CATALOG.refresh_sources)) == (176 + 206, 24, 27)
+    assert (len(CATALOG.availability), len(CATALOG.region_ratios), len(CATALOG.refresh_sources)) == (176 + 206, 24, 28)
     assert len(CATALOG.tariffs) == 29 + 1
     assert sum(len(regulation.controls) for regulation in CATALOG.regulations.values()) == 81
 

@@ -13,7 +13,7 @@ from archwright.catalog import freshness
 from archwright.catalog.fact_rows import TimeToLive
 from archwright.catalog.facts import Catalog
 from archwright.catalog.load import load
-from archwright.catalog.provenance import name_of
+from archwright.catalog.named import name_of
 from archwright.catalog.rows import Offer
 from archwright.contract.estimate import exact, within_factor
 from archwright.contract.record import replace
@@ -174,8 +174,8 @@ def test_rows_are_named_as_people_read_them() -> None:
     assert [name_of(row) for row in rows] == [
         "anthropic:claude-fable-5",
         "EUR/USD",
-        "aws EC2 all Linux types",
-        "width of the number format",
+        "aws EC2 all Linux types 12 no upfront",
+        "bf16",
         "aws us-east-1 Internet egress from 100 GB",
         "aws us-east-1 Internet egress from 10000 GB",
         "electricity US",

@@ -45,7 +45,7 @@ def test_the_digest_follows_the_facts(tmp_path: Path) -> None:
     before = load(home).digest
     assert before == load().digest
     assert len(before) == 64
-    changed = own(home, "accelerators: {L4: {tdp_w: 70, source: nameplate}}\n")
+    changed = own(home, "accelerators: {L4: {tdp_w: 70, reason: nameplate, until: 2099-12-31}}\n")
     assert changed.digest != before
 
 
@@ -62,8 +62,9 @@ def test_the_digest_covers_every_kind_of_shipped_file(tmp_path: Path) -> None:
 def test_a_users_fact_wins_and_says_so(tmp_path: Path) -> None:
     catalog = own(
         Home(tmp_path),
-        "accelerators: {L4: {tdp_w: 70, source: nameplate, as_of: '2026-11-20'}}\n"
-        "offers:\n  'aws:us-east-1:g4dn.xlarge': {on_demand_usd_per_hour: 0.4, price_kind: user, source: contract}\n",
+        "accelerators: {L4: {tdp_w: 70, reason: nameplate, until: 2099-12-31, as_of: '2026-11-20'}}\n"
+        "offers:\n  'aws:us-east-1:g4dn.xlarge': {on_demand_usd_per_hour: 0.4, price_kind: user,"
+        " reason: contract, until: 2099-12-31}\n",
     )
     row = catalog.accelerators["L4"]
     assert (row.tdp_w, row.source, row.confidence) == (70, "nameplate", "high")
@@ -80,7 +81,7 @@ def test_a_users_fact_wins_and_says_so(tmp_path: Path) -> None:
 def test_a_contract_price_holds_until_its_day(tmp_path: Path, written: str) -> None:
     home = Home(tmp_path)
     name = "aws:us-east-1:g4dn.xlarge"
-    own(home, f"offers: {{'{name}': {{on_demand_usd_per_hour: 0.4, source: contract, until: {written}}}}}\n")
+    own(home, f"offers: {{'{name}': {{on_demand_usd_per_hour: 0.4, reason: contract, until: {written}}}}}\n")
     last, after = (load(home, today=day) for day in (date(2026, 12, 31), date(2027, 1, 1)))
     prices = [next(row for row in c.offers if row.id == name).on_demand_usd_per_hour for c in (last, after)]
     assert prices == [0.4, 0.526]
@@ -102,13 +103,13 @@ def test_the_measured_machine_is_a_layer(tmp_path: Path) -> None:
     ("text", "code"),
     [
         ("accelerators: {L4: {tdp_w: 70}}", "AW-CAT-04"),
-        ("accelerators: {L4: {tdp_w: hot, source: s}}", "AW-CAT-04"),
-        ("accelerators: {L4: {tdp: 70, source: s}}", "AW-CAT-04"),
-        ("accelerators: {L5: {tdp_w: 70, source: s}}", "AW-CAT-01"),
-        ("accelerator: {L4: {tdp_w: 70, source: s}}", "AW-CAT-01"),
+        ("accelerators: {L4: {tdp_w: hot, reason: s, until: 2099-12-31}}", "AW-CAT-04"),
+        ("accelerators: {L4: {tdp: 70, reason: s, until: 2099-12-31}}", "AW-CAT-04"),
+        ("accelerators: {L5: {tdp_w: 70, reason: s, until: 2099-12-31}}", "AW-CAT-01"),
+        ("accelerator: {L4: {tdp_w: 70, reason: s, until: 2099-12-31}}", "AW-CAT-01"),
         ("accelerators: [L4]", "AW-CAT-04"),
         ("accelerators: {", "AW-CAT-04"),
-        ("accelerators: {L4: {tdp_w: 70, source: s, until: soon}}", "AW-CAT-04"),
+        ("accelerators: {L4: {tdp_w: 70, reason: s, until: soon}}", "AW-CAT-04"),
     ],
 )
 def test_a_broken_overlay_is_refused(tmp_path: Path, text: str, code: str) -> None:
@@ -124,7 +125,7 @@ def test_an_empty_overlay_changes_nothing(tmp_path: Path) -> None:
 
 def test_a_newer_overlay_is_seen(tmp_path: Path) -> None:
     home = Home(tmp_path)
-    assert own(home, "accelerators: {L4: {tdp_w: 70, source: s}}\n").accelerators["L4"].tdp_w == 70
-    home.catalog_overlay.write_text("accelerators: {L4: {tdp_w: 71, source: s}}\n")
+    assert own(home, "accelerators: {L4: {tdp_w: 70, reason: s, until: 2099-12-31}}\n").accelerators["L4"].tdp_w == 70
+    home.catalog_overlay.write_text("accelerators: {L4: {tdp_w: 71, reason: s, until: 2099-12-31}}\n")
     os.utime(home.catalog_overlay, ns=(1, 1))
     assert load(home).accelerators["L4"].tdp_w == 71

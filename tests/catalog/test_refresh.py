@@ -216,13 +216,15 @@ def test_the_chain_of_layers(done: Done, tmp_path: Path) -> None:
     hosted = chain(done.catalog, "hosted", "gemini:gemini-3.6-flash")
     assert [layer for layer, _ in hosted][:2] == ["refreshed", "shipped"]
     assert [layer for layer, _ in chain(done.catalog, "tariffs", "electricity DE")] == ["refreshed", "shipped"]
-    assert [layer for layer, _ in chain(done.catalog, "storage", "azure eastus Blob Hot LRS")] == [
+    assert [layer for layer, _ in chain(done.catalog, "storage_prices", "azure eastus Blob Hot LRS")] == [
         "refreshed", "shipped",
     ]  # fmt: skip
     assert [layer for layer, _ in chain(done.catalog, "parts", "gpu.h100")] == ["shipped"]
     home = Home(tmp_path)
     home.folder("catalog")
-    home.catalog_overlay.write_text("accelerators: {L4: {tdp_w: 70, source: plate, as_of: '2026-11-20'}}\n")
+    home.catalog_overlay.write_text(
+        "accelerators: {L4: {tdp_w: 70, reason: plate, until: 2099-12-31, as_of: '2026-11-20'}}\n"
+    )
     own = load(home, today=TODAY)
     view = figures.view(own, "accelerators", "L4", own.accelerators["L4"])
     assert [(layer.layer, layer.source_kind) for layer in view.chain] == [("user", "user"), ("shipped", "repo")]
@@ -259,7 +261,8 @@ def test_a_user_price_lies_over_a_refreshed_one(tmp_path: Path) -> None:
     bring = samples.write_all(tmp_path / "bring")
     refreshing.refresh(load(home, today=TODAY), home.catalog_refreshed, bring, "offers", TODAY)
     home.catalog_overlay.write_text(
-        "offers: {'aws:us-east-1:p5.48xlarge': {on_demand_usd_per_hour: 33.0, price_kind: user, source: contract}}\n"
+        "offers: {'aws:us-east-1:p5.48xlarge': {on_demand_usd_per_hour: 33.0, price_kind: user,"
+        " reason: contract, until: 2099-12-31}}\n"
     )
     catalog = load(home, today=TODAY)
     assert offer(catalog, "aws:us-east-1:p5.48xlarge").on_demand_usd_per_hour == 33.0
@@ -348,7 +351,7 @@ def test_the_diff_names_every_changed_figure(done: Done) -> None:
     assert moved["electricity DE grid_gco2_per_kwh"] == [381, 350.5]
     assert moved["azure eastus Blob Hot LRS usd_per_byte"] == pytest.approx([0.018 / 1e9, 0.017 / 1e9])
     assert "aws:us-east-1:m8g.large on_demand_usd_per_hour" not in moved
-    assert diff.added["offers aws"] >= 2 and diff.added["grid carbon"] == 1
+    assert diff.added["offers aws"] >= 2 and diff.added["tariffs"] == 1
     assert diff.refreshed_on == "2026-11-24"
     assert changes.diff(load(), {}) == changes.CatalogDiff(refreshed_on="", changes=(), added={})
 

@@ -12,21 +12,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from archwright.catalog.load import load
-from archwright.catalog.sources import ADAPTERS, machine_dump
-from archwright.catalog.sources.found import BytePrice, Found, Price
+from archwright.catalog.sources import ADAPTERS, packed
+from archwright.catalog.sources.found import BytePrice, File, Found, Price
 
 from . import samples
 
 TODAY = date(2026, 11, 24)
 
 
-def read(adapter: str, content: object) -> Found:
+NAMES = {"machine-catalogue": "gpuhunt-aws-2026-11-20.csv", "device-sheet": "systems/h100_sxm.yaml"}
+
+
+def read(adapter: str, content: object, name: str = "", today: date = TODAY) -> Found:
     data = content if isinstance(content, bytes) else content if isinstance(content, str) else json.dumps(content)
-    return ADAPTERS[adapter](data.encode() if isinstance(data, str) else data, TODAY)
+    file = File(name or NAMES.get(adapter, "Qwen3-32B/config.json"), today)
+    return ADAPTERS[adapter](data.encode() if isinstance(data, str) else data, file)
 
 
 def test_every_adapter_has_a_source_and_every_source_an_adapter() -> None:
-    rows = [row for row in load().refresh_sources if row.adapter]
+    rows = load().refresh_sources
     assert {row.adapter for row in rows} == set(ADAPTERS)
     assert all(row.file and row.origin and row.licence and row.feeds for row in rows)
 
@@ -46,9 +50,7 @@ def test_prices_by_region() -> None:
     assert found.prices[3].spot is None
 
 
-def test_a_dump_of_machine_types_packed_or_not() -> None:
-    packed = gzip.compress(json.dumps(samples.MACHINES).encode())
-    assert read("machine-dump", packed) == read("machine-dump", samples.MACHINES)
+def test_a_dump_of_machine_types() -> None:
     builds = {build.instance_type: build for build in read("machine-dump", samples.MACHINES).builds}
     plain, chips, piece = builds["m9x.large"], builds["trn2.48xlarge"], builds["g6f.xlarge"]
     assert (plain.vcpu, plain.ram_bytes, plain.arch, plain.network_note) == (2, 8 << 30, "arm64", "up to")
@@ -59,12 +61,13 @@ def test_a_dump_of_machine_types_packed_or_not() -> None:
     assert (piece.local_nvme_bytes, piece.network_bytes_per_s) == (100 * 10**9, None)
 
 
-def test_a_dump_that_unpacks_without_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine_dump, "LARGEST_BYTES", 1 << 20)
+def test_a_file_that_unpacks_without_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packed, "LARGEST_BYTES", 1 << 20)
     with pytest.raises(ValueError, match="unpacks to more"):
-        read("machine-dump", gzip.compress(b" " * (2 << 20)))
+        packed.unpacked(gzip.compress(b" " * (2 << 20)))
     with pytest.raises(ValueError, match="gzip"):
-        read("machine-dump", machine_dump.GZIP_MAGIC + b"no gzip at all")
+        packed.unpacked(packed.MAGIC + b"no gzip at all")
+    assert packed.unpacked(gzip.compress(b"words")) == packed.unpacked(b"words") == b"words"
 
 
 def test_a_list_of_machines_takes_the_median_spot_price_of_the_zones() -> None:
@@ -90,8 +93,8 @@ def test_of_a_history_of_prices_the_one_in_force_counts() -> None:
     assert set(found) == {"claude-haiku-4-5", "claude-new", "gemini-3.6-flash"}
     new = found["claude-new"]
     assert (new.input, new.output) == pytest.approx((4e-6, 20e-6))
-    before = json.dumps(samples.PROVIDERS).encode()
-    earlier = {price.model: price for price in ADAPTERS["provider-prices"](before, date(2026, 1, 1)).tokens}
+    before = read("provider-prices", samples.PROVIDERS, today=date(2026, 1, 1))
+    earlier = {price.model: price for price in before.tokens}
     assert (earlier["claude-new"].input, earlier["claude-new"].output) == pytest.approx((5e-6, 25e-6))
 
 
@@ -117,7 +120,7 @@ def test_tiers_of_egress_begin_after_what_is_free() -> None:
 @pytest.mark.parametrize("data", [b"", b"[1, 2", b"\xff\xfe", b'{"a": [1]}', b"a,b\n1,2\n"])
 def test_bytes_of_another_form_are_refused(adapter: str, data: bytes) -> None:
     with pytest.raises(ValueError):
-        found = ADAPTERS[adapter](data, TODAY)
+        found = read(adapter, data)
         # Objects of unknown providers may be an empty, valid file; nothing must come out of it.
         if found == Found():
             raise ValueError
@@ -147,7 +150,7 @@ DOCUMENTS = st.recursive(
 @given(st.sampled_from(sorted(ADAPTERS)), st.one_of(DOCUMENTS.map(json.dumps).map(str.encode), st.binary(max_size=200)))
 def test_hostile_bytes_are_refused_and_never_a_bug(adapter: str, data: bytes) -> None:
     try:
-        found = ADAPTERS[adapter](data, TODAY)
+        found = read(adapter, data)
     except ValueError:
         return
     assert isinstance(found, Found)
@@ -158,7 +161,7 @@ def test_hostile_bytes_are_refused_and_never_a_bug(adapter: str, data: bytes) ->
 def test_hostile_lists_are_refused_and_never_a_bug(lines: list[list[str]]) -> None:
     data = (samples.LIST_HEAD + "\n".join(",".join(line) for line in lines)).encode()
     with contextlib.suppress(ValueError):
-        assert isinstance(ADAPTERS["machine-list"](data, TODAY), Found)
+        assert isinstance(read("machine-list", data), Found)
 
 
 def test_a_field_without_end_is_refused() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import get_args
@@ -116,7 +116,7 @@ def check() -> CatalogCheck:
         gates.Facts(catalog.accelerators, catalog.offers, tuple(catalog.models.values())), catalog.gate_exceptions
     )
     return CatalogCheck(
-        tables=tuple(_table(catalog, name, rows.values()) for name, rows in _checked(catalog).items()),
+        tables=tuple(_table(catalog, name, rows.values()) for name, rows in figures.tables(catalog).items()),
         gates=tuple(_gate(catalog, name, found) for name in (*gates.GATES, gates.EXCEPTIONS)),
         findings=tuple(
             GateFinding(gate=one.gate, subject=one.subject, says=one.says, refuses=one.refuses) for one in found
@@ -127,28 +127,6 @@ def check() -> CatalogCheck:
         refreshed_on=catalog.latest.made_at,
         digest=catalog.digest,
     )
-
-
-def _checked(catalog: Catalog) -> Mapping[str, Mapping[object, Record]]:
-    """What has a name, and the tables of rows without one."""
-    nameless: dict[str, Iterable[Record]] = {
-        "quality_scores": catalog.scores,
-        "hosted_facts": catalog.hosted_facts,
-        "regions": catalog.regions.values(),
-        "countries": catalog.countries.values(),
-        "availability": catalog.availability,
-        "region_ratios": catalog.region_ratios,
-        "residency_rules": catalog.residency_rules,
-        "efficiencies": (*catalog.efficiencies, *catalog.training_efficiencies),
-        "quantisations": catalog.quantisations.values(),
-        "hosted": catalog.hosted,
-        "storage": catalog.storage_prices,
-        "tariffs": catalog.tariffs,
-        "commitments": catalog.commitments,
-        "surcharges": catalog.surcharges,
-    }
-    numbered = {name: dict(enumerate(rows)) for name, rows in nameless.items()}
-    return {**figures.tables(catalog), **numbered}  # type: ignore[dict-item]
 
 
 def _table(catalog: Catalog, name: str, rows: Iterable[Record]) -> TableCheck:

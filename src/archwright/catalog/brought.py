@@ -18,6 +18,7 @@ class Brought(NamedTuple):
     source: RefreshSource
     as_of: str
     found: Found
+    brought_on: str = ""
 
     @property
     def words(self) -> str:

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
-from archwright.catalog import refreshed, rows
+from archwright.catalog import refreshed
 from archwright.catalog.facts import Catalog
 from archwright.catalog.figures import figures
-from archwright.catalog.provenance import name_of
 from archwright.contract.plan import Plan
 from archwright.contract.record import Record
 
 # What a second source says is no figure of the fact itself.
 SECOND = "second_"
+# Beside offers, what a refresh may change.
+TABLES = ("hosted", "storage_prices", "tariffs", "scores", "models", "accelerators")
 
 
 class Change(Record):
@@ -62,31 +63,25 @@ def _changes(catalog: Catalog) -> Iterator[Change]:
         for offer in refreshed.offers(prices):
             if offer.id in below:
                 yield from _moved(offer.id, below[offer.id], refreshed.over(below[offer.id], offer))
-    models = {name_of(row): row for row in catalog.shipped_hosted}
-    for model in catalog.latest.hosted:
-        if name_of(model) in models:
-            yield from _moved(name_of(model), models[name_of(model)], model)
-    stored = {_tier(row): row for row in catalog.shipped_storage_prices}
-    for price in catalog.latest.storage:
-        if _tier(price) in stored:
-            yield from _moved(name_of(price), stored[_tier(price)], price)
-    grids = {row.country: row for row in catalog.shipped_tariffs if not row.area}
-    for tariff in catalog.tariffs:
-        if not tariff.area and tariff.country in grids:
-            yield from _moved(name_of(tariff), grids[tariff.country], tariff)
+    for table in TABLES:
+        newer, older = catalog.below_user.named(table), catalog.shipped_alone.named(table)
+        for name, row in newer.items():
+            if name in older and row != older[name]:
+                yield from _moved(name, older[name], row)
 
 
-def _tier(row: object) -> tuple[object, ...]:
-    return tuple(getattr(row, name) for name in ("provider", "kind", "item", "from_bytes"))
-
-
-def _moved(name: str, before: rows.Fact, after: rows.Fact) -> Iterator[Change]:
+def _moved(name: str, before: Record, after: Record) -> Iterator[Change]:
     new = {figure.name: figure.value for figure in figures(after)}
     for figure in figures(before):
         value = new.get(figure.name)
         if not figure.name.startswith(SECOND) and not refreshed.same(value, figure.value):
             yield Change(
-                fact=name, figure=figure.name, unit=figure.unit, before=figure.value, after=value, source=after.source
+                fact=name,
+                figure=figure.name,
+                unit=figure.unit,
+                before=figure.value,
+                after=value,
+                source=str(getattr(after, "source", "")),
             )
 
 
@@ -95,12 +90,10 @@ def _added(catalog: Catalog) -> Counter[str]:
     for provider in catalog.latest.prices:
         known = {*catalog.derived_offers.get(provider, {}), *catalog.shipped_offers.get(provider, {})}
         found[f"offers {provider}"] = len(catalog.refreshed_offers(provider) - known)
-    known_models = {name_of(row) for row in catalog.shipped_hosted}
-    found.update(f"hosted {row.provider}" for row in catalog.latest.hosted if name_of(row) not in known_models)
-    known_tiers = {_tier(row) for row in catalog.shipped_storage_prices}
-    found.update(f"storage {row.provider}" for row in catalog.latest.storage if _tier(row) not in known_tiers)
-    known_grids = {row.country for row in catalog.shipped_tariffs}
-    found["grid carbon"] = sum(row.country not in known_grids for row in catalog.latest.grid)
+    for table in TABLES:
+        older = catalog.shipped_alone.named(table)
+        new = (row for name, row in catalog.below_user.named(table).items() if name not in older)
+        found.update(f"{table} {getattr(row, 'provider', '')}".strip() for row in new)
     return +found
 
 

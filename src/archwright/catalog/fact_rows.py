@@ -9,7 +9,7 @@ from archwright.catalog.rows import Fact
 SourceKind = Literal["vendor", "api", "repo", "third_party", "measured", "derived", "assumed", "user", "recalled"]
 State = Literal["fresh", "ageing", "stale", "expired"]
 HostedKind = Literal["place", "quality"]
-FactClass = Literal["offers", "machines", "hosted", "storage", "grid"]
+FactClass = Literal["offers", "machines", "hosted", "storage", "grid", "tariffs", "scores", "models", "accelerators"]
 
 
 class Availability(Fact):
@@ -68,12 +68,12 @@ class SourceWords(Fact):
 
 
 class RefreshSource(Fact):
-    """A public source of newer facts. `file` is the pattern of its file's name; without an `adapter` it is not read
-    yet. Of several sources for one price, the lowest `priority` wins, then the newest.
+    """A public source of newer facts. `file` is the pattern of its files' names; without a `provider` the file says
+    whose machines it lists. Of several sources for one price, the lowest `priority` wins, then the newest.
     """
 
     id: str
-    feeds: FactClass | None
+    feeds: FactClass
     adapter: str
     file: str
     provider: str

@@ -117,9 +117,9 @@ def refresh_sources(folder: Path) -> list[rows.RefreshSource]:
     return [
         rows.RefreshSource(
             id=row.name("id"),
-            feeds=row.one_of("class", rows.FactClass) if row.text("class") else None,
-            adapter=row.text("adapter"),
-            file=row.text("file"),
+            feeds=row.one_of("class", rows.FactClass),
+            adapter=row.name("adapter"),
+            file=row.name("file"),
             provider=row.text("provider"),
             origin=row.name("origin"),
             licence=row.name("licence"),

@@ -9,8 +9,7 @@ import msgspec
 
 from archwright.catalog import refreshed, rows
 from archwright.catalog.fact_rows import SourceKind, State
-from archwright.catalog.facts import Catalog
-from archwright.catalog.provenance import name_of
+from archwright.catalog.facts import OVERLAID, Catalog
 from archwright.contract.plan import MachineFacts
 from archwright.contract.record import Record
 
@@ -44,6 +43,8 @@ UNITS = (
 )
 COUNT = "1"
 MACHINE, HERE = "machine", "this-machine"
+# Of facts that share a name the first counts: what people ask for stands first.
+FIRST = ("models", "accelerators", "offers", "hosted", "engines", "regulations", "parts", "nodes", "artefacts")
 
 
 class Figure(Record):
@@ -133,14 +134,10 @@ def _stated(catalog: Catalog, table: str, name: str, row: Record) -> Iterable[tu
         found.append(("measured", row))
     elif table == "offers":
         found += _offers(catalog, name)
-    elif table == "hosted":
-        found += [("refreshed", model) for model in catalog.latest.hosted if name_of(model) == name]
-        found += [("shipped", model) for model in catalog.shipped_hosted if name_of(model) == name]
-    elif table in ("storage", "tariffs"):
-        found += _replaced(catalog, table, name)
-    else:
-        below = catalog.below_user(table).get(name)
-        found += [("shipped", below)] if below is not None else []
+    elif table in OVERLAID:
+        newer, older = (of.named(table).get(name) for of in (catalog.below_user, catalog.shipped_alone))
+        found += [("refreshed", newer)] if newer is not None and newer != older else []
+        found += [("shipped", older)] if older is not None else []
     return found or [("shipped", row)]
 
 
@@ -156,33 +153,8 @@ def _offers(catalog: Catalog, name: str) -> Iterator[tuple[rows.Layer, Record]]:
         yield "derived", derived
 
 
-def _replaced(catalog: Catalog, table: str, name: str) -> Iterator[tuple[rows.Layer, Record]]:
-    newer: Iterable[rows.Fact] = catalog.latest.storage if table == "storage" else catalog.tariffs
-    older: Iterable[rows.Fact] = catalog.shipped_storage_prices if table == "storage" else catalog.shipped_tariffs
-    before = [row for row in older if name_of(row) == name]
-    yield from (("refreshed", row) for row in newer if name_of(row) == name and row not in before)
-    yield from (("shipped", row) for row in before)
-
-
 def tables(catalog: Catalog) -> dict[str, dict[str, Record]]:
     """Everything that has a name of its own, by table."""
     measured: dict[str, dict[str, Record]] = {} if catalog.machine is None else {MACHINE: {HERE: catalog.machine}}
-    return {
-        **measured,
-        "models": {**catalog.models},
-        "accelerators": {**catalog.accelerators},
-        "offers": {offer.id: offer for offer in catalog.offers},
-        "hosted": {name_of(model): model for model in catalog.hosted},
-        "engines": {**catalog.engines},
-        "regulations": {**catalog.regulations},
-        "parts": {**catalog.parts},
-        "nodes": {**catalog.nodes},
-        "artefacts": {**catalog.artefacts},
-        "exchange_rates": {name_of(rate): rate for rate in catalog.exchange_rates},
-        "tariffs": {name_of(tariff): tariff for tariff in catalog.tariffs},
-        "storage": {name_of(price): price for price in catalog.storage_prices},
-        "commitments": {name_of(row): row for row in catalog.commitments},
-        "surcharges": {name_of(row): row for row in catalog.surcharges},
-        "embedders": {**catalog.embedders},
-        "work_rates": {**catalog.work_rates},
-    }
+    listed = dict.fromkeys((*FIRST, *OVERLAID))
+    return {**measured, **{table: {**catalog.named(table)} for table in listed}}

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Generic, NamedTuple, TypeVar
 
 from archwright.catalog import gates, refreshed
 from archwright.catalog.brought import Aside, Brought
 from archwright.catalog.facts import Catalog
+from archwright.catalog.intake_parts import Summed
 from archwright.catalog.refreshed import MachineType, Origin, Place, Prices
 from archwright.catalog.rows import Accelerator, Offer
 from archwright.catalog.sources.found import Build, Price
+from archwright.contract.record import replace
 from archwright.errors import CatalogError
 
 T = TypeVar("T")
@@ -24,6 +26,8 @@ class _Row(NamedTuple):
     origin: Origin
     on_demand: float
     spot: float | None
+    commit_1y: float | None = None
+    commit_3y: float | None = None
 
     @property
     def id(self) -> str:
@@ -42,14 +46,20 @@ class MachineIntake:
         files = list(brought)
         taken: dict[str, dict[str, _Row]] = defaultdict(dict)
         whence: dict[str, str] = {}
-        for provider in dict.fromkeys(file.source.provider for file in files if file.found.prices):
-            machines = self._machines(provider, files)
-            for file in (file for file in files if file.source.provider == provider):
+        for provider in dict.fromkeys(file.source.provider for file in files):
+            mine = [file for file in files if file.source.provider == provider]
+            machines = self._machines(provider, mine)
+            for file in mine:
                 counts = {build.instance_type: build.accelerator_count for build in file.found.builds}
-                for price in file.found.prices:
+                summed = Summed(file.found.rates, self._catalog.aliases).prices(machines.values())
+                for price in (*file.found.prices, *summed):
                     row = self._priced(file, price, machines, counts)
                     if row is not None and taken[provider].setdefault(row.id, row) is row:
                         whence[row.id] = file.source.id
+            for file in mine:
+                for row in self._spotted(file, taken[provider]):
+                    taken[provider][row.id] = row
+                    whence.setdefault(row.id, file.source.id)
         # A row that a refused one made look right is refused in the next round.
         while self._gate(taken, whence):
             pass
@@ -58,7 +68,7 @@ class MachineIntake:
     def _machines(self, provider: str, files: list[Brought]) -> dict[str, MachineType]:
         """Builds by machine type: of this catalog's own offers, else of the first source that knows the type."""
         known = {offer.instance_type: _machine_of(offer) for offer in self._catalog.offers_of(provider)}
-        for file in (file for file in files if file.source.provider == provider):
+        for file in files:
             for build in file.found.builds:
                 if build.instance_type not in known:
                     made = self._machine(file, build)
@@ -71,7 +81,7 @@ class MachineIntake:
         if build.accelerator_count:
             accelerator = self._accelerator(build)
             if accelerator is None:
-                self._aside.put(file.source.id, f"accelerator {build.accelerator} is unknown", build.instance_type)
+                self._aside.put(file.source.id, f"accelerator {build.accelerator or 'without a name'} is unknown", build.instance_type)
                 return None
             if build.memory_gib:
                 memory = build.memory_gib / (build.accelerator_share or 1.0)
@@ -124,8 +134,23 @@ class MachineIntake:
         else:
             spot = None if price.spot == price.on_demand else price.spot
             origin = Origin(source=file.words, as_of=file.as_of)
-            return _Row(machine, Place(region=price.region, geo=geo), origin, price.on_demand, spot)
+            place = Place(region=price.region, geo=geo)
+            return _Row(machine, place, origin, price.on_demand, spot, price.commit_1y, price.commit_3y)
         return None
+
+    def _spotted(self, file: Brought, taken: dict[str, _Row]) -> Iterator[_Row]:
+        """Rows with a spot price laid into them: of this refresh, else of what is known already. Both sources stand in
+        the row, and the older day: it is no younger than its list price.
+        """
+        known = {offer.id: offer for offer in self._catalog.offers_of(file.source.provider)} if file.found.spots else {}
+        for spot in file.found.spots:
+            name = f"{file.source.provider}:{spot.region}:{spot.instance_type}"
+            row = taken.get(name) or (_row_of(known[name]) if name in known else None)
+            if row is None:
+                self._aside.put(file.source.id, "no list price stands beside its spot price", name)
+            elif spot.usd_per_hour != row.on_demand:
+                origin = replace(row.origin, source=f"{row.origin.source} ; spot: {file.words}")
+                yield row._replace(spot=spot.usd_per_hour, origin=origin)
 
     def _gate(self, taken: dict[str, dict[str, _Row]], whence: dict[str, str]) -> bool:
         """Takes out what a gate refuses, and says whether anything was. The other offers of this catalog stand beside
@@ -157,6 +182,21 @@ class MachineIntake:
 def _holds(row: Accelerator, memory_gib: float) -> bool:
     has = row.memory_bytes / gates.GIB
     return gates.USABLE[0] <= has / memory_gib <= 1 / gates.USABLE[0]
+
+
+def _row_of(offer: Offer) -> _Row | None:
+    """None for a price that was derived or is none: a refresh does not make it a stated one."""
+    if offer.on_demand_usd_per_hour is None or offer.price_kind == "derived":
+        return None
+    return _Row(
+        machine=_machine_of(offer),
+        place=Place(region=offer.region, geo=offer.geo),
+        origin=Origin(source=offer.source, as_of=offer.as_of),
+        on_demand=offer.on_demand_usd_per_hour,
+        spot=offer.spot_usd_per_hour,
+        commit_1y=offer.commit_1y_usd_per_hour,
+        commit_3y=offer.commit_3y_usd_per_hour,
+    )
 
 
 def _machine_of(offer: Offer) -> MachineType:
@@ -201,6 +241,8 @@ def _columns(rows: Iterable[_Row]) -> Prices:
         origin=[origins.place(row.origin) for row in listed],
         on_demand=[row.on_demand for row in listed],
         spot=[row.spot for row in listed],
+        commit_1y=[row.commit_1y for row in listed],
+        commit_3y=[row.commit_3y for row in listed],
         machines=machines.values,
         places=places.values,
         origins=origins.values,

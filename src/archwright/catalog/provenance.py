@@ -9,7 +9,8 @@ from functools import cached_property
 
 from archwright.catalog import cost_rows, fact_rows, freshness, rows
 from archwright.catalog.fact_rows import SourceKind, State, TimeToLive
-from archwright.catalog.shipped import Tables
+from archwright.catalog.named import name_of
+from archwright.catalog.shipped import OVERLAID, Tables
 from archwright.contract.estimate import Estimate
 from archwright.contract.record import replace
 
@@ -26,14 +27,13 @@ TABLE_OF: dict[type[rows.Fact], str] = {
     rows.Region: "regions",
     cost_rows.Part: "parts",
     cost_rows.Node: "nodes",
-    cost_rows.StoragePrice: "storage",
+    cost_rows.StoragePrice: "storage_prices",
     cost_rows.Commitment: "commitments",
     cost_rows.Surcharge: "surcharges",
     fact_rows.HostedFact: "hosted_facts",
     fact_rows.Availability: "availability",
     fact_rows.RegionRatio: "region_ratios",
 }
-GIGA = 1e9
 SPOT = "spot"
 PROCESSOR, ACCELERATOR = "processor", "accelerator"
 
@@ -131,14 +131,16 @@ class Provenance(Tables):
 
     def layer(self, table: str, name: str) -> rows.Layer:
         """Which layer the fact in force comes from; the machine at hand is the measured one."""
-        if name in self._user.get(table, {}):
+        if name in self.own.names(table):
             return "user"
         if table == "machine" and self.machine is not None:
             return "measured"
         if table == "offers":
             return self._layer_of_offer(name)
-        newer = {"hosted": self.latest.hosted, "storage": self.latest.storage}.get(table, ())
-        return "refreshed" if any(name_of(row) == name for row in newer) else "shipped"
+        if self._latest_file is None or table not in OVERLAID:
+            return "shipped"
+        newer, older = self.below_user.named(table).get(name), self.shipped_alone.named(table).get(name)
+        return "shipped" if newer == older else "refreshed"
 
     def _layer_of_offer(self, name: str) -> rows.Layer:
         provider = name.partition(":")[0]
@@ -159,20 +161,3 @@ class Provenance(Tables):
             f"{provider}:{prices.places[place].region}:{prices.machines[machine].instance_type}"
             for machine, place in pairs
         )
-
-
-def name_of(row: rows.Fact) -> str:
-    """What a row is called where people read it."""
-    if isinstance(row, rows.HostedModel):
-        return f"{row.provider}:{row.id}"
-    if isinstance(row, rows.ExchangeRate):
-        return f"{row.base}/{row.quote}"
-    if isinstance(row, rows.EnergyTariff):
-        return f"electricity {row.area or row.country}"
-    if isinstance(row, cost_rows.StoragePrice) and row.from_bytes:
-        return f"{row.provider} {row.region} {row.item} from {row.from_bytes / GIGA:g} GB"
-    parts = [
-        getattr(row, field, "") for field in ("id", "provider", "platform", "region", "item", "component", "scope")
-    ]
-    found = [str(part) for part in (parts[:1] if parts[0] else parts) if part]
-    return " ".join(found) or row.source

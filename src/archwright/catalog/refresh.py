@@ -1,8 +1,8 @@
 """`catalog refresh`: reads files of public sources that the user has brought, and makes a new refreshed layer of them.
 
-Nothing is fetched: the machine may be cut off. A source's file is known by its name; one that states no day takes the
-day in its name (`litellm-2026-11-20.json` ...), else its rows count as recalled. What a refresh brings replaces what an
-earlier one brought of that class (and provider); all else stays.
+Nothing is fetched: the machine may be cut off. A source's files are known by their names, plain or packed (.gz); one
+that states no day takes the day in its path (`litellm-2026-11-20.json` ...), else its rows count as recalled. What a
+refresh brings replaces what an earlier one brought of that class (and provider); all else stays.
 """
 
 from __future__ import annotations
@@ -11,29 +11,39 @@ import re
 from collections.abc import Iterable
 from datetime import date
 from pathlib import Path
+from typing import TypeVar
 
 from archwright.catalog import refreshed
-from archwright.catalog.brought import Brought, Disagreement, SetAside
-from archwright.catalog.cost_rows import StoragePrice
+from archwright.catalog.brought import Aside, Brought, Disagreement, SetAside
 from archwright.catalog.fact_rows import FactClass, RefreshSource
 from archwright.catalog.facts import Catalog
-from archwright.catalog.intake import Intake
+from archwright.catalog.intake_figures import FigureIntake
+from archwright.catalog.intake_machines import MachineIntake
+from archwright.catalog.intake_models import ModelIntake
+from archwright.catalog.named import key_of
 from archwright.catalog.refreshed import Refreshed
-from archwright.catalog.sources import ADAPTERS
+from archwright.catalog.rows import Fact
+from archwright.catalog.sources import ADAPTERS, packed
+from archwright.catalog.sources.found import File
 from archwright.contract.record import Record, replace
 from archwright.errors import CatalogError, Where
 
-LARGEST_BYTES = 256 << 20
-DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
+F = TypeVar("F", bound=Fact)
+LARGEST_BYTES = 512 << 20
+DAY = re.compile(r"-?\d{4}-\d{2}-\d{2}")
+PACKED = ".gz"
 # Builds have no use without prices.
 TOGETHER: dict[FactClass, tuple[FactClass, ...]] = dict.fromkeys(("machines", "offers"), ("machines", "offers"))
 
 
 class FileRead(Record):
+    """What was read of a source: its one file, or the pattern of several and the newest day they state."""
+
     file: str
     source: str
     as_of: str
     rows: int
+    files: int = 1
 
 
 class FileRefused(Record):
@@ -69,64 +79,81 @@ def refresh(catalog: Catalog, layer: Path, bring: Path, only: FactClass | None, 
     Raises CatalogError AW-CAT-09, the report with it, when no file of any source could be read.
     """
     classes = None if only is None else TOGETHER.get(only, (only,))
-    wanted = [row for row in catalog.refresh_sources if row.adapter and (classes is None or row.feeds in classes)]
+    wanted = [row for row in catalog.refresh_sources if classes is None or row.feeds in classes]
     files: list[Brought] = []
     read: list[FileRead] = []
     refused: list[FileRefused] = []
     missing: list[FileMissing] = []
     for source in sorted(wanted, key=lambda row: row.priority):
-        path = _newest(bring, source.file)
-        if path is None:
+        paths = _newest(bring, source.file)
+        if not paths:
             missing.append(_missing(source))
-            continue
-        try:
-            file = _read(path, source, today)
-        except (CatalogError, ValueError, OSError, RecursionError) as error:
-            refused.append(FileRefused(file=path.name, why=str(error)))
-            continue
-        files.append(file)
-        read.append(FileRead(file=path.name, source=source.id, as_of=file.as_of, rows=_rows(file)))
+        of_source: list[Brought] = []
+        names: list[str] = []
+        for path in paths:
+            name = path.relative_to(bring).as_posix()
+            try:
+                of_source += _read(path, name, source, today)
+                names.append(name)
+            except (CatalogError, ValueError, OSError, RecursionError) as error:
+                refused.append(FileRefused(file=name, why=str(error)))
+        files += of_source
+        if names:
+            read.append(_said(source, names, of_source))
     report = RefreshReport(generation="", kept={}, read=tuple(read), refused=tuple(refused), missing=tuple(missing))
     if not files:
         raise _nothing(bring, report)
     # Of equal sources the newer one counts: sorting keeps the order of equals.
     files = sorted(sorted(files, key=lambda file: file.as_of, reverse=True), key=lambda file: file.source.priority)
-    intake = Intake(catalog)
-    made = _layer(catalog.latest, intake, files, today)
+    aside = Aside()
+    made = _layer(catalog, aside, files, today)
     return replace(
         report,
         generation=refreshed.write(layer, made),
         kept=kept(made),
-        set_aside=intake.aside.rows,
-        disagreements=tuple(intake.aside.disagreements),
-        flags=tuple(intake.aside.flags),
+        set_aside=aside.rows,
+        disagreements=tuple(aside.disagreements),
+        flags=tuple(aside.flags),
     )
 
 
-def _newest(folder: Path, pattern: str) -> Path | None:
-    """Of several files of a source the last by name: a day in the name sorts."""
-    return max((path for path in folder.glob(pattern) if path.is_file()), default=None, key=lambda path: path.name)
+def _newest(folder: Path, pattern: str) -> tuple[Path, ...]:
+    """Of the files that differ by the day in their names alone the last one each."""
+    found: dict[str, Path] = {}
+    for path in sorted((*folder.glob(pattern), *folder.glob(pattern + PACKED)), key=str):
+        if path.is_file():
+            found[DAY.sub("", path.relative_to(folder).as_posix()).removesuffix(PACKED)] = path
+    return tuple(found.values())
 
 
-def _read(path: Path, source: RefreshSource, today: date) -> Brought:
+def _read(path: Path, name: str, source: RefreshSource, today: date) -> list[Brought]:
+    """One for each provider that the file speaks of."""
     size = path.stat().st_size
     if size > LARGEST_BYTES:
         raise ValueError(f"{size} bytes, more than {LARGEST_BYTES}")
-    found = ADAPTERS[source.adapter](path.read_bytes(), today)
-    named = DAY.search(path.name)
-    as_of = found.as_of or (named[0] if named else "")
+    found = ADAPTERS[source.adapter](packed.unpacked(path.read_bytes()), File(name.removesuffix(PACKED), today))
+    named = DAY.search(name)
+    as_of = found.as_of or (named[0].removeprefix("-") if named else "")
     if as_of > today.isoformat():
         raise ValueError(f"states a day ahead: {as_of}")
-    return Brought(source, as_of, found)
+    brought_on = today.isoformat()
+    parts = [Brought(replace(source, provider=of), as_of, part, brought_on) for of, part in found.parts]
+    return parts or [Brought(source, as_of, found, brought_on)]
 
 
-def _rows(file: Brought) -> int:
-    found = file.found
-    return len(found.prices) or len(found.builds) or len(found.tokens) or len(found.stored) or len(found.carbon)
+def _said(source: RefreshSource, names: list[str], files: list[Brought]) -> FileRead:
+    return FileRead(
+        file=names[0] if len(names) == 1 else source.file,
+        source=source.id,
+        as_of=max((file.as_of for file in files), default=""),
+        rows=sum(file.found.rows for file in files),
+        files=len(names),
+    )
 
 
-def _layer(before: Refreshed, intake: Intake, files: list[Brought], today: date) -> Refreshed:
+def _layer(catalog: Catalog, aside: Aside, files: list[Brought], today: date) -> Refreshed:
     """What was there, with what these files bring in place of it."""
+    before, figures = catalog.latest, FigureIntake(catalog, aside)
 
     def of(*classes: FactClass) -> list[Brought]:
         return [file for file in files if file.source.feeds in classes]
@@ -134,16 +161,21 @@ def _layer(before: Refreshed, intake: Intake, files: list[Brought], today: date)
     return replace(
         before,
         made_at=today.isoformat(),
-        prices={**before.prices, **intake.prices(of("machines", "offers"))},
-        hosted=intake.hosted(of("hosted")) or before.hosted,
-        storage=_merged(before.storage, intake.storage(of("storage"))),
-        grid=intake.grid(of("grid")) or before.grid,
+        prices={**before.prices, **MachineIntake(catalog, aside).prices(of("machines", "offers"))},
+        hosted=ModelIntake(catalog, aside).hosted(of("hosted")) or before.hosted,
+        storage=_merged(before.storage, figures.storage(of("storage"))),
+        grid=figures.grid(of("grid")) or before.grid,
+        tariffs=_merged(before.tariffs, figures.tariffs(of("tariffs"))),
+        scores=figures.scores(of("scores")) or before.scores,
+        models=_merged(before.models, figures.models(of("models"))),
+        accelerators=_merged(before.accelerators, figures.accelerators(of("accelerators"))),
     )
 
 
-def _merged(before: tuple[StoragePrice, ...], new: tuple[StoragePrice, ...]) -> tuple[StoragePrice, ...]:
-    there = {(row.provider, row.kind, row.item) for row in new}
-    return (*(row for row in before if (row.provider, row.kind, row.item) not in there), *new)
+def _merged(before: tuple[F, ...], new: tuple[F, ...]) -> tuple[F, ...]:
+    """Tiers of one price are only right together: what is replaced is the whole of them."""
+    there = {key_of(row) for row in new}
+    return (*(row for row in before if key_of(row) not in there), *new)
 
 
 def kept(made: Refreshed) -> dict[str, int]:
@@ -152,11 +184,15 @@ def kept(made: Refreshed) -> dict[str, int]:
         "hosted": len(made.hosted),
         "storage": len(made.storage),
         "grid": len(made.grid),
+        "tariffs": len(made.tariffs),
+        "scores": len(made.scores),
+        "models": len(made.models),
+        "accelerators": len(made.accelerators),
     }
 
 
 def _missing(source: RefreshSource) -> FileMissing:
-    return FileMissing(file=source.file, feeds=source.feeds or "", origin=source.origin, licence=source.licence)
+    return FileMissing(file=source.file, feeds=source.feeds, origin=source.origin, licence=source.licence)
 
 
 def _nothing(bring: Path, report: RefreshReport) -> CatalogError:

@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from archwright.catalog.cost_rows import StoragePrice
-from archwright.catalog.rows import HostedModel, Offer
+from archwright.catalog.rows import Accelerator, EnergyTariff, HostedModel, ModelSpec, Offer, QualityScore
 from archwright.contract.record import Record, replace
 from archwright.errors import CatalogError, Where
 from archwright.home import write_atomic
@@ -24,6 +24,7 @@ ENDING = ".msgpack"
 GENERATION = re.compile(r"\d{4,}")
 # Generations kept: the current one and those a rollback may go back to.
 KEPT = 4
+DISCOUNTED = ("spot_usd_per_hour", "commit_1y_usd_per_hour", "commit_3y_usd_per_hour")
 # Sources round to four or five digits.
 ROUNDING = 5e-4
 
@@ -69,6 +70,8 @@ class Prices(Record):
     origin: list[int] = []
     on_demand: list[float] = []
     spot: list[float | None] = []
+    commit_1y: list[float | None] = []
+    commit_3y: list[float | None] = []
 
 
 class GridCarbon(Record):
@@ -86,6 +89,10 @@ class Refreshed(Record):
     hosted: tuple[HostedModel, ...] = ()
     storage: tuple[StoragePrice, ...] = ()
     grid: tuple[GridCarbon, ...] = ()
+    tariffs: tuple[EnergyTariff, ...] = ()
+    scores: tuple[QualityScore, ...] = ()
+    models: tuple[ModelSpec, ...] = ()
+    accelerators: tuple[Accelerator, ...] = ()
 
 
 def offers(prices: Prices) -> Iterator[Offer]:
@@ -110,8 +117,8 @@ def offers(prices: Prices) -> Iterator[Offer]:
             network_note=machine.network_note,
             on_demand_usd_per_hour=prices.on_demand[number],
             spot_usd_per_hour=prices.spot[number],
-            commit_1y_usd_per_hour=None,
-            commit_3y_usd_per_hour=None,
+            commit_1y_usd_per_hour=prices.commit_1y[number] if prices.commit_1y else None,
+            commit_3y_usd_per_hour=prices.commit_3y[number] if prices.commit_3y else None,
             price_kind="list",
             spec_source=machine.source,
             spec_as_of=machine.as_of,
@@ -132,13 +139,8 @@ def over(below: Offer, newer: Offer) -> Offer:
     """`newer` with what only `below` states: the spot and committed prices of an unchanged list price."""
     if not same(newer.on_demand_usd_per_hour, below.on_demand_usd_per_hour):
         return newer
-    spot = below.spot_usd_per_hour if newer.spot_usd_per_hour is None else newer.spot_usd_per_hour
-    return replace(
-        newer,
-        spot_usd_per_hour=spot,
-        commit_1y_usd_per_hour=below.commit_1y_usd_per_hour,
-        commit_3y_usd_per_hour=below.commit_3y_usd_per_hour,
-    )
+    kept = {name: getattr(below, name) for name in DISCOUNTED if getattr(newer, name) is None}
+    return replace(newer, **kept)
 
 
 def current(folder: Path) -> Path | None:

@@ -19,7 +19,7 @@ DeviceKind = Literal["gpu", "asic", "cpu"]
 EngineKind = Literal["cpu", "gpu", "any"]
 PriceKind = Literal["list", "derived", "user"]
 DataZone = Literal["EEA", "adequacy", "third-country"]
-AliasKind = Literal["accelerator", "model", "word", "provider"]
+AliasKind = Literal["accelerator", "model", "word", "provider", "charge"]
 
 # How far a figure may be off each way (90 %). Anchored on list prices: 738 of 741 did not move in two to three
 # years (high), third-party purchase prices spread by 20 to 40 % (low), recalled ones are a step beyond.
@@ -317,7 +317,9 @@ class TrainingEfficiency(Fact):
 
 
 class Alias(Fact):
-    """Another name of a row or provider; a `word` (of a product line, a memory type) tells no row from another."""
+    """Another name of a row or provider; a `word` (of a product line, a memory type) tells no row from another; a
+    `charge` is what a bill calls a family of machines or an accelerator.
+    """
 
     kind: AliasKind
     name: str

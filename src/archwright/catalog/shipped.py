@@ -10,7 +10,6 @@ from collections.abc import Iterable, Mapping
 from datetime import date
 from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
 
 import msgspec
 
@@ -20,19 +19,17 @@ from archwright.catalog import (
     documents,
     fact_rows,
     fact_tables,
-    names,
     refreshed,
     rows,
     tables,
     work_tables,
 )
 from archwright.catalog.derived import Deriver
+from archwright.catalog.named import key_of, name_of
+from archwright.catalog.overlay import Layered, Overlay
 from archwright.contract.plan import Artefact, MachineFacts
 from archwright.contract.record import Record, replace
 
-R = TypeVar("R", bound=Record)
-
-OVERLAID = ("accelerators", "offers", "models", "engines")
 # Offers name parts of the world in words of their own; a region's country, or a group of it, tells which.
 GEOS = {"US": "US", "GB": "UK", "EEA": "EU", "APAC": "Asia"}
 ELSEWHERE = "other"
@@ -57,17 +54,19 @@ class Tables:
         self._latest_file = latest
         self.machine = machine
 
-    @cached_property
+    @Layered
     def accelerators(self) -> Mapping[str, rows.Accelerator]:
-        return self._overlaid("accelerators", {row.id: row for row in tables.accelerators(self._folder)})
+        found = {row.id: row for row in tables.accelerators(self._folder)}
+        return found | {row.id: row for row in self.latest.accelerators if row.id in found}
 
     # --- offers: derived < shipped < refreshed < the user's
 
     @cached_property
     def offers(self) -> tuple[rows.Offer, ...]:
         """Every offer. A planner that looks at one provider asks `offers_of`: the refreshed layer may hold 100,000."""
-        self._check_overlaid("offers", (offer.id for provider in self._sellers for offer in self.offers_of(provider)))
-        return tuple(offer for provider in self._sellers for offer in self.offers_of(provider))
+        found = tuple(offer for provider in self._sellers for offer in self.offers_of(provider))
+        self.own.check("offers", (offer.id for offer in found))
+        return found
 
     def offers_of(self, provider: str) -> tuple[rows.Offer, ...]:
         """The offers of one provider, by layer, the highest wins."""
@@ -77,9 +76,8 @@ class Tables:
                 for offer in refreshed.offers(self.latest.prices[provider]):
                     below = found.get(offer.id)
                     found[offer.id] = offer if below is None else refreshed.over(below, offer)
-            own = self._user.get("offers", {})
-            for name in own.keys() & found.keys():
-                found[name] = documents.overlaid(found[name], own[name], self._user_path)
+            for name in self.own.names("offers") & found.keys():
+                found[name] = self.own.row("offers", found[name])
             self._offers_by_provider[provider] = tuple(found.values())
         return self._offers_by_provider[provider]
 
@@ -117,16 +115,18 @@ class Tables:
 
     # --- models
 
-    @cached_property
+    @Layered
     def models(self) -> Mapping[str, rows.ModelSpec]:
         found = {row.id: row for row in tables.models(self._folder, list(self.scores))}
-        return self._overlaid("models", found)
+        # Shapes come from a refresh, scores do not stand in them.
+        newer = {row.id: replace(row, quality=found[row.id].quality) for row in self.latest.models if row.id in found}
+        return {**found, **newer}
 
-    @cached_property
+    @Layered
     def scores(self) -> tuple[rows.QualityScore, ...]:
-        return tuple(tables.quality(self._folder))
+        return (*tables.quality(self._folder), *self.latest.scores)
 
-    @cached_property
+    @Layered
     def hosted(self) -> tuple[rows.HostedModel, ...]:
         """A refreshed price replaces the shipped ones of the same model; a shipped one nobody names any more stays."""
         newer = {(row.provider, row.id) for row in self.latest.hosted}
@@ -137,69 +137,69 @@ class Tables:
     def shipped_hosted(self) -> tuple[rows.HostedModel, ...]:
         return tuple(tables.hosted(self._folder))
 
-    @cached_property
+    @Layered
     def hosted_facts(self) -> tuple[fact_rows.HostedFact, ...]:
         return tuple(fact_tables.hosted_facts(self._folder))
 
-    @cached_property
+    @Layered
     def engines(self) -> Mapping[str, rows.EngineSpec]:
-        return self._overlaid("engines", {row.id: row for row in documents.engines(self._folder)})
+        return {row.id: row for row in documents.engines(self._folder)}
 
     @cached_property
     def artefacts(self) -> Mapping[str, Artefact]:
         return {row.model: row for row in tables.artefacts(self._folder)}
 
-    @cached_property
+    @Layered
     def quantisations(self) -> Mapping[str, rows.Quantisation]:
         return {row.quantisation: row for row in tables.quantisations(self._folder)}
 
-    @cached_property
+    @Layered
     def efficiencies(self) -> tuple[rows.Efficiency, ...]:
         return tuple(tables.efficiencies(self._folder))
 
-    @cached_property
+    @Layered
     def training_efficiencies(self) -> tuple[rows.TrainingEfficiency, ...]:
         return tuple(tables.training_efficiencies(self._folder))
 
-    @cached_property
+    @Layered
     def work_rates(self) -> Mapping[str, work_tables.WorkRate]:
         """What machines do beside serving text."""
         return {row.id: row for row in work_tables.work_rates(self._folder)}
 
-    @cached_property
+    @Layered
     def embedders(self) -> Mapping[str, rows.ModelSpec]:
         """Open models that embed text and answer nothing."""
         return {row.id: row for row in tables.architectures(self._folder, "embedders.csv")}
 
     # --- places and rules
 
-    @cached_property
+    @Layered
     def regulations(self) -> Mapping[str, rows.Regulation]:
         return {row.id: row for row in documents.regulations(self._folder)}
 
-    @cached_property
+    @Layered
     def residency_rules(self) -> tuple[rows.ResidencyRule, ...]:
         return tuple(tables.residency_rules(self._folder))
 
-    @cached_property
+    @Layered
     def regions(self) -> Mapping[tuple[str, str], rows.Region]:
         return {(row.provider, row.region): row for row in tables.regions(self._folder)}
 
-    @cached_property
+    @Layered
     def countries(self) -> Mapping[str, rows.Country]:
         return {row.country: row for row in tables.countries(self._folder)}
 
-    @cached_property
+    @Layered
     def availability(self) -> tuple[fact_rows.Availability, ...]:
         return tuple(fact_tables.availability(self._folder))
 
-    @cached_property
+    @Layered
     def region_ratios(self) -> tuple[fact_rows.RegionRatio, ...]:
         return tuple(fact_tables.region_ratios(self._folder))
 
     # --- money
 
-    @cached_property
+    @Layered
     def exchange_rates(self) -> tuple[rows.ExchangeRate, ...]:
         return tuple(tables.exchange_rates(self._folder))
 
@@ -207,38 +207,42 @@ class Tables:
     def shipped_tariffs(self) -> tuple[rows.EnergyTariff, ...]:
         return tuple(tables.tariffs(self._folder, list(self.countries.values())))
 
-    @cached_property
+    @Layered
     def tariffs(self) -> tuple[rows.EnergyTariff, ...]:
-        """Prices as shipped; the grid's carbon refreshed where newer figures came, also for new countries."""
-        newer = {row.country: row for row in self.latest.grid}
-        found = [_with_grid(row, newer.get(row.country)) for row in self.shipped_tariffs]
-        known = {row.country for row in found if not row.area}
-        return (*found, *(_grid_alone(row) for row in self.latest.grid if row.country not in known))
+        """Prices and the grid's carbon refreshed each where newer figures came, also for new places."""
+        prices = {name_of(row): row for row in self.latest.tariffs}
+        grids = {row.country: row for row in self.latest.grid}
+        found = {name_of(row): row for row in self.shipped_tariffs}
+        for name, newer in prices.items():
+            found[name] = _with_price(found.get(name), newer)
+        known = {row.country for row in found.values() if not row.area}
+        alone = [_grid_alone(row) for row in self.latest.grid if row.country not in known]
+        return (*(_with_grid(row, grids.get(row.country)) for row in found.values()), *alone)
 
-    @cached_property
+    @Layered
     def parts(self) -> Mapping[str, cost_rows.Part]:
         return {row.id: row for row in cost_tables.parts(self._folder)}
 
-    @cached_property
+    @Layered
     def nodes(self) -> Mapping[str, cost_rows.Node]:
         return {row.id: row for row in cost_tables.nodes(self._folder)}
 
-    @cached_property
+    @Layered
     def storage_prices(self) -> tuple[cost_rows.StoragePrice, ...]:
-        """A provider's refreshed prices of a kind replace all shipped ones of it: tiers are only right together."""
-        newer = {(row.provider, row.kind, row.item) for row in self.latest.storage}
-        kept = [row for row in self.shipped_storage_prices if (row.provider, row.kind, row.item) not in newer]
+        """A provider's refreshed prices of an item replace all shipped ones of it: tiers are only right together."""
+        newer = {key_of(row) for row in self.latest.storage}
+        kept = [row for row in self.shipped_storage_prices if key_of(row) not in newer]
         return (*kept, *self.latest.storage)
 
     @cached_property
     def shipped_storage_prices(self) -> tuple[cost_rows.StoragePrice, ...]:
         return tuple(cost_tables.storage_prices(self._folder))
 
-    @cached_property
+    @Layered
     def commitments(self) -> tuple[cost_rows.Commitment, ...]:
         return tuple(cost_tables.commitments(self._folder))
 
-    @cached_property
+    @Layered
     def surcharges(self) -> tuple[cost_rows.Surcharge, ...]:
         return tuple(cost_tables.surcharges(self._folder))
 
@@ -270,64 +274,35 @@ class Tables:
 
     # --- layers
 
-    def below_user(self, table: str) -> Mapping[str, Record]:
-        """The rows of a table that the user's facts lie over, without them."""
-        if table not in OVERLAID:
-            return {}
-        plain = Tables(self._folder, machine=self.machine, latest=self._latest_file)
-        rows_of: Mapping[str, Record] = getattr(plain, table)
-        return rows_of
-
     @cached_property
-    def _user(self) -> dict[str, dict[str, dict[str, object]]]:
-        """The user's facts in force: one with `until` holds up to that day."""
-        return {
-            table: {
-                name: {field: value for field, value in fields.items() if field != documents.UNTIL}
-                for name, fields in facts.items()
-                if name not in self._lapsed.get(table, ())
-            }
-            for table, facts in self._written.items()
-        }
-
-    @cached_property
-    def _written(self) -> dict[str, dict[str, dict[str, object]]]:
-        found = documents.overlay(self._user_file)
-        for table in found:
-            if table not in OVERLAID:
-                raise names.unknown("table in the user's catalog", table, OVERLAID)
-        return found
-
-    @cached_property
-    def _lapsed(self) -> dict[str, frozenset[str]]:
-        today = self._today or date.min
-        return {
-            table: frozenset(name for name, fields in facts.items() if documents.until(fields, self._user_path) < today)
-            for table, facts in self._written.items()
-        }
+    def own(self) -> Overlay:
+        """The user's own facts."""
+        return Overlay(self._user_file, OVERLAID, self._today or date.min)
 
     @property
     def lapsed(self) -> tuple[str, ...]:
-        """The user's facts whose day has passed: they count no more, and somebody should know."""
-        return tuple(sorted(name for facts in self._lapsed.values() for name in facts))
+        return self.own.lapsed
 
-    @property
-    def _user_path(self) -> Path:
-        return self._user_file or Path()
+    def named(self, table: str) -> Mapping[str, Record]:
+        """The rows of a table by their names."""
+        if table not in self._named:
+            rows_of = getattr(self, table)
+            listed = rows_of.values() if isinstance(rows_of, Mapping) else rows_of
+            self._named[table] = {name_of(row): row for row in listed}
+        return self._named[table]
 
-    def _check_overlaid(self, table: str, known: Iterable[str]) -> None:
-        """Raises CatalogError AW-CAT-01 when the user's facts name a row that is none."""
-        if self._user.get(table):
-            there = set(known)
-            for name in self._user[table]:
-                if name not in there:
-                    raise names.unknown(f"row of {table} in the user's catalog", name, there)
+    @cached_property
+    def _named(self) -> dict[str, dict[str, Record]]:
+        return {}
 
-    def _overlaid(self, table: str, shipped: dict[str, R]) -> dict[str, R]:
-        self._check_overlaid(table, shipped)
-        for name, fields in self._user.get(table, {}).items():
-            shipped[name] = documents.overlaid(shipped[name], fields, self._user_path)
-        return shipped
+    @cached_property
+    def below_user(self) -> Tables:
+        """The same without the user's facts."""
+        return Tables(self._folder, machine=self.machine, latest=self._latest_file)
+
+    @cached_property
+    def shipped_alone(self) -> Tables:
+        return Tables(self._folder)
 
     @cached_property
     def digest(self) -> str:
@@ -339,8 +314,12 @@ class Tables:
         if self._latest_file is not None:
             total.update(msgspec.msgpack.encode(self.latest))
         if self._user_file is not None and self._user_file.is_file():
-            total.update(self._user_file.read_bytes() + b"\0".join(name.encode() for name in self.lapsed))
+            total.update(self._user_file.read_bytes() + b"\0".join(name.encode() for name in self.own.lapsed))
         return total.hexdigest()
+
+
+# What a user's own fact can change.
+OVERLAID = ("offers", *(name for name, value in vars(Tables).items() if isinstance(value, Layered)))
 
 
 def _by_provider(offers: Iterable[rows.Offer]) -> dict[str, dict[str, rows.Offer]]:
@@ -348,6 +327,13 @@ def _by_provider(offers: Iterable[rows.Offer]) -> dict[str, dict[str, rows.Offer
     for offer in offers:
         found.setdefault(offer.provider, {})[offer.id] = offer
     return found
+
+
+def _with_price(row: rows.EnergyTariff | None, newer: rows.EnergyTariff) -> rows.EnergyTariff:
+    """The newer prices with the grid as it was; an older price of the other band would be dated as new."""
+    if row is None:
+        return newer
+    return replace(newer, grid_gco2_per_kwh=row.grid_gco2_per_kwh, grid_year=row.grid_year, grid_source=row.grid_source)
 
 
 def _with_grid(row: rows.EnergyTariff, newer: refreshed.GridCarbon | None) -> rows.EnergyTariff:

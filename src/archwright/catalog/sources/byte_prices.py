@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import date
 from typing import Any, TypeVar
 
 import msgspec
 
-from archwright.catalog.sources.found import BytePrice, Found
+from archwright.catalog.sources.found import BytePrice, File, Found
 
 GIGA = 1e9
 INTERNET, BETWEEN_REGIONS = "Internet egress", "Inter-region"
@@ -37,8 +36,8 @@ class _Objects(msgspec.Struct):
     region: str = ""
 
 
-def read_egress(data: bytes, _today: date) -> Found:
-    as_of, providers = _file(data, _Egress)
+def read_egress(data: bytes, _brought: File) -> Found:
+    as_of, providers = _content(data, _Egress)
     found: list[BytePrice] = []
     for name, stated in providers.items():
         start = stated.free_tier_gb
@@ -53,9 +52,9 @@ def read_egress(data: bytes, _today: date) -> Found:
     return Found(as_of=as_of, stored=tuple(found))
 
 
-def read_objects(data: bytes, _today: date) -> Found:
+def read_objects(data: bytes, _brought: File) -> Found:
     """A tier with a capacity limit is a trial's allowance, no price."""
-    as_of, providers = _file(data, _Objects)
+    as_of, providers = _content(data, _Objects)
     return Found(
         as_of=as_of,
         stored=tuple(
@@ -67,7 +66,7 @@ def read_objects(data: bytes, _today: date) -> Found:
     )
 
 
-def _file(data: bytes, form: type[T]) -> tuple[str, dict[str, T]]:
+def _content(data: bytes, form: type[T]) -> tuple[str, dict[str, T]]:
     """The file's date, and what stands under each provider's name beside it."""
     fields = msgspec.json.decode(data, type=dict[str, Any])
     if fields.get("currency", "USD") != "USD":

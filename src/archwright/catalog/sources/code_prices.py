@@ -5,9 +5,8 @@
 from __future__ import annotations
 
 import re
-from datetime import date
 
-from archwright.catalog.sources.found import Found, Price
+from archwright.catalog.sources.found import File, Found, Price
 
 TOKEN = re.compile(
     r'\["(?P<assigned>[\w-]+)"\]\s*=\s*map|"(?P<nested>[\w-]+)":\s*\{|"(?P<type>[^"\n]+)":\s*(?P<price>\d+(?:\.\d+)?)'
@@ -15,7 +14,7 @@ TOKEN = re.compile(
 MADE = re.compile(r"generated at (\d{4}-\d{2}-\d{2})")
 
 
-def read(data: bytes, _today: date) -> Found:
+def read(data: bytes, _file: File) -> Found:
     text = data.decode("utf-8")
     region, prices = "", []
     for token in TOKEN.finditer(text):

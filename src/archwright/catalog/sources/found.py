@@ -2,16 +2,46 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import NamedTuple
 
 
+class File(NamedTuple):
+    """What an adapter may know beside the bytes: the path below the folder that was brought, and the day."""
+
+    name: str
+    today: date
+
+
 class Price(NamedTuple):
-    """List and spot price of a machine type in a region, USD an hour."""
+    """List, spot and committed price of a machine type in a region, USD an hour."""
 
     region: str
     instance_type: str
     on_demand: float
     spot: float | None = None
+    commit_1y: float | None = None
+    commit_3y: float | None = None
+
+
+class Spot(NamedTuple):
+    """Spot price of a machine type in a region, USD an hour, where the source states nothing beside it."""
+
+    region: str
+    instance_type: str
+    usd_per_hour: float
+
+
+class Rate(NamedTuple):
+    """Price of one part of a machine, USD an hour: a `core`, a GiB of `ram` or `ssd`, a `gpu`. `of`: which machines'
+    or which accelerator, in the source's words; empty for any.
+    """
+
+    region: str
+    of: str
+    part: str
+    usd_per_hour: float
+    spot: bool
 
 
 class Build(NamedTuple):
@@ -67,8 +97,57 @@ class Carbon(NamedTuple):
     year: str
 
 
+class Tariff(NamedTuple):
+    """Price of a kWh for a business and for industry, in `currency`; `area` is a state of the country."""
+
+    country: str
+    area: str
+    commercial: float | None
+    industrial: float | None
+    currency: str
+    period: str
+
+    @classmethod
+    def newest(cls, country: str, area: str, bands: dict[str, tuple[str, float]], currency: str) -> Tariff:
+        """`bands`: of `commercial` and `industrial`, those stated, with the period each price is of."""
+        prices = {band: price for band, (_, price) in bands.items()}
+        period = max(period for period, _ in bands.values())
+        return cls(country, area, prices.get("commercial"), prices.get("industrial"), currency, period)
+
+
+class Score(NamedTuple):
+    """A reported score, as a share; `link` is where the reporter published it."""
+
+    model: str
+    benchmark: str
+    score: float
+    method: str
+    reported_by: str
+    link: str
+
+
+class Device(NamedTuple):
+    """An accelerator: dense rates in FLOP/s per dtype, memory, one way of its scale-up link, watts."""
+
+    name: str
+    memory_bytes: int
+    bandwidth_bytes_per_s: float
+    flops: dict[str, float]
+    scale_up_bytes_per_s: float | None = None
+    tdp_w: float | None = None
+
+
+class Architecture(NamedTuple):
+    """What a checkpoint's own configuration says of it, by the names of a model's row."""
+
+    model: str
+    fields: dict[str, int]
+
+
 class Found(NamedTuple):
-    """`as_of` is the day the bytes themselves state, empty when they state none."""
+    """`as_of` is the day the bytes themselves state, empty when they state none. `parts`: what one file says of several
+    providers, each under its name.
+    """
 
     as_of: str = ""
     prices: tuple[Price, ...] = ()
@@ -76,3 +155,15 @@ class Found(NamedTuple):
     tokens: tuple[TokenPrice, ...] = ()
     stored: tuple[BytePrice, ...] = ()
     carbon: tuple[Carbon, ...] = ()
+    spots: tuple[Spot, ...] = ()
+    rates: tuple[Rate, ...] = ()
+    tariffs: tuple[Tariff, ...] = ()
+    scores: tuple[Score, ...] = ()
+    devices: tuple[Device, ...] = ()
+    architectures: tuple[Architecture, ...] = ()
+    parts: tuple[tuple[str, Found], ...] = ()
+
+    @property
+    def rows(self) -> int:
+        own = (len(getattr(self, name)) for name in self._fields if name not in ("as_of", "parts"))
+        return max(*own, sum(part.rows for _, part in self.parts))

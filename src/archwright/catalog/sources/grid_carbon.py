@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import date
-
 import msgspec
 
-from archwright.catalog.sources.found import Carbon, Found
+from archwright.catalog.sources.found import Carbon, File, Found
 
 
 class _Country(msgspec.Struct):
@@ -15,7 +13,7 @@ class _Country(msgspec.Struct):
     year: int | None = None
 
 
-def read(data: bytes, _today: date) -> Found:
+def read(data: bytes, _file: File) -> Found:
     countries = msgspec.json.decode(data, type=dict[str, _Country])
     return Found(
         carbon=tuple(

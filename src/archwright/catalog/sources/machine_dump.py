@@ -1,21 +1,14 @@
-"""A dump of a provider's own list of machine types (JSON, gzip or plain): builds without prices."""
+"""A dump of a provider's own list of machine types (JSON): builds without prices."""
 
 from __future__ import annotations
 
-import zlib
-from datetime import date
-
 import msgspec
 
-from archwright.catalog.sources.found import Build, Found
+from archwright.catalog.sources.found import Build, File, Found
 
 MIB = 2**20
 GIGA = 1e9
 MEBI_IN_GIBI = 1024
-# A decompressed dump above this is no list of machine types.
-LARGEST_BYTES = 256 * MIB
-GZIP_MAGIC = b"\x1f\x8b"
-AUTOMATIC_GZIP = 31
 
 
 class _Memory(msgspec.Struct):
@@ -74,22 +67,9 @@ class _Machine(msgspec.Struct):
     network: _Network = msgspec.field(name="NetworkInfo", default_factory=_Network)
 
 
-def read(data: bytes, _today: date) -> Found:
-    machines = msgspec.json.decode(_unpacked(data), type=dict[str, _Machine])
+def read(data: bytes, _file: File) -> Found:
+    machines = msgspec.json.decode(data, type=dict[str, _Machine])
     return Found(builds=tuple(_build(name, machine) for name, machine in machines.items()))
-
-
-def _unpacked(data: bytes) -> bytes:
-    if not data.startswith(GZIP_MAGIC):
-        return data
-    stream = zlib.decompressobj(AUTOMATIC_GZIP)
-    try:
-        plain = stream.decompress(data, LARGEST_BYTES)
-    except zlib.error as error:
-        raise ValueError(f"not a gzip file: {error}") from error
-    if stream.unconsumed_tail:
-        raise ValueError(f"unpacks to more than {LARGEST_BYTES // MIB} MiB")
-    return plain
 
 
 def _build(name: str, machine: _Machine) -> Build:

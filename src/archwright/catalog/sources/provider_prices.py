@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from archwright.catalog.sources.found import Found, TokenPrice
+from archwright.catalog.sources.found import File, Found, TokenPrice
 
 PER_MILLION = 1e-6
 
@@ -36,9 +36,9 @@ class _Provider(msgspec.Struct):
     models: list[_Model]
 
 
-def read(data: bytes, today: date) -> Found:
+def read(data: bytes, file: File) -> Found:
     providers = msgspec.json.decode(data, type=list[_Provider])
-    prices = (_price(provider.id, model, today) for provider in providers for model in provider.models)
+    prices = (_price(provider.id, model, file.today) for provider in providers for model in provider.models)
     return Found(tokens=tuple(price for price in prices if price is not None))
 
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import date
-
 import msgspec
 
-from archwright.catalog.sources.found import Found, Price
+from archwright.catalog.sources.found import File, Found, Price
 
 
 class _Region(msgspec.Struct):
@@ -18,7 +16,7 @@ class _File(msgspec.Struct):
     prices: dict[str, _Region]
 
 
-def read(data: bytes, _today: date) -> Found:
+def read(data: bytes, _file: File) -> Found:
     file = msgspec.json.decode(data, type=_File)
     return Found(
         prices=tuple(

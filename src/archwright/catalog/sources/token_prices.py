@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from datetime import date
 from typing import Any
 
 import msgspec
 
-from archwright.catalog.sources.found import Found, TokenPrice
+from archwright.catalog.sources.found import File, Found, TokenPrice
 
 # Models that answer with text.
 MODES = frozenset({"chat", "responses"})
 
 
-def read(data: bytes, _today: date) -> Found:
+def read(data: bytes, _file: File) -> Found:
     models = msgspec.json.decode(data, type=dict[str, dict[str, Any]])
     found = [price for name, entry in models.items() if (price := _price(name, entry)) is not None]
     if not found:

@@ -1,0 +1,41 @@
+"""What a row is called where people read it and where their own facts name it: one name, one row of its table."""
+
+from __future__ import annotations
+
+from archwright.catalog import cost_rows, fact_rows, rows
+from archwright.contract.record import Record
+
+GIGA = 1e9
+# The fields whose values are a row's name, where they are not `id` or the usual ones.
+FIELDS: dict[type[Record], tuple[str, ...]] = {
+    rows.QualityScore: ("model", "benchmark", "method", "reported_by", "original_source"),
+    rows.ResidencyRule: ("jurisdiction",),
+    rows.Efficiency: ("engine", "quantisation", "isa", "kind"),
+    rows.TrainingEfficiency: ("task", "isa"),
+    rows.Quantisation: ("quantisation",),
+    rows.Country: ("country",),
+    fact_rows.HostedFact: ("provider", "model", "kind", "name"),
+    fact_rows.Availability: ("provider", "region", "instance_type"),
+    fact_rows.RegionRatio: ("provider", "family", "region"),
+    cost_rows.Commitment: ("provider", "scope", "term_months", "payment"),
+}
+USUAL = ("provider", "platform", "region", "item", "component", "scope")
+
+
+def name_of(row: Record) -> str:
+    if isinstance(row, rows.HostedModel):
+        return f"{row.provider}:{row.id}"
+    if isinstance(row, rows.ExchangeRate):
+        return f"{row.base}/{row.quote}"
+    if isinstance(row, rows.EnergyTariff):
+        return f"electricity {row.area or row.country}"
+    if isinstance(row, cost_rows.StoragePrice) and row.from_bytes:
+        return f"{row.provider} {row.region} {row.item} from {row.from_bytes / GIGA:g} GB"
+    fields = FIELDS.get(type(row), ("id",) if getattr(row, "id", "") else USUAL)
+    said = [str(part) for part in (getattr(row, field, "") for field in fields) if part not in ("", None)]
+    return " ".join(said) or str(getattr(row, "model", "") or getattr(row, "source", ""))
+
+
+def key_of(row: Record) -> str:
+    """The name of what a newer fact replaces: a price with all its tiers."""
+    return f"{row.provider} {row.kind} {row.item}" if isinstance(row, cost_rows.StoragePrice) else name_of(row)
