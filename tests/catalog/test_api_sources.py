@@ -90,7 +90,7 @@ def test_of_a_spot_history_the_newest_of_each_zone_and_the_median_of_a_region() 
 def test_a_catalogue_has_its_provider_in_its_name_and_spot_prices_of_their_own() -> None:
     ((provider, found),) = read("machine-catalogue", samples.CATALOGUE, "gpuhunt-gcp.csv").parts
     assert provider == "gcp"
-    assert found.prices[0] == Price("europe-west4", "g2-standard-4", 0.75, pytest.approx(0.35))
+    assert found.prices[0] == Price("europe-west4", "g2-standard-4", 0.75, 0.35)
     assert (found.builds[0].accelerator, found.builds[0].memory_gib, found.builds[0].arch) == ("L4", 24.0, "x86")
     with pytest.raises(ValueError, match="provider"):
         read("machine-catalogue", samples.CATALOGUE, "catalogue.csv")
@@ -135,11 +135,8 @@ def test_a_sheet_of_a_device_and_a_cube_of_statistics() -> None:
         read("device-sheet", "gpu: {power: 1}")
     germany, greece, _ = read("statistics-cube", samples.cube()).tariffs
     # Band, tax, place and half-year count from the last dimension on.
-    assert (germany.country, germany.commercial, germany.industrial) == (
-        "DE",
-        pytest.approx(0.106),
-        pytest.approx(0.119),
-    )
+    assert germany.country == "DE"
+    assert [germany.commercial, germany.industrial] == pytest.approx([0.106, 0.119])
     assert (germany.period, greece.country, greece.currency) == ("2025-S2", "GR", "EUR")
     with pytest.raises(ValueError, match="other sizes"):
         read("statistics-cube", {**samples.cube(), "size": [1]})
@@ -233,7 +230,7 @@ def test_figures_lie_over_the_shipped_ones_and_show_their_layers(done: Done) -> 
     assert h100.memory_bandwidth_bytes_per_s == 3.4e12
     assert h100.memory_bytes == shipped.accelerators["H100-SXM-80GB"].memory_bytes
     assert catalog.electricity_usd_per_kwh("US").value == 0.15
-    assert catalog.electricity_usd_per_kwh("GR").value == pytest.approx(0.108 * 1.1172, rel=0.1)
+    assert catalog.electricity_usd_per_kwh("GR").value == pytest.approx(0.109 * 1.1172)
     states = {row.area: row for row in catalog.tariffs}
     assert states["US-VA"].commercial_usd_per_kwh == 0.14 and states["US-VA"].grid_gco2_per_kwh == 369
     for table, name in (("accelerators", "H100-SXM-80GB"), ("models", "Qwen3-32B"), ("tariffs", "electricity DE")):

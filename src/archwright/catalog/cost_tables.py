@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from archwright.catalog import cost_rows as rows
-from archwright.catalog.table import Row, confidence, read
+from archwright.catalog.table import Row, read
 
 GIB = 2.0**30
 GIGA = 1e9
@@ -14,46 +14,29 @@ SIZES = {"GB": GIGA, "GiB": GIB, "GB-month": GIGA, "GiB-month": GIB}
 
 
 def parts(folder: Path) -> list[rows.Part]:
-    return [_part(row) for file in ("onprem.csv", "operating.csv") for row in read(folder, file)]
+    return [
+        row.record(rows.Part, **between(row)) for file in ("onprem.csv", "operating.csv") for row in read(folder, file)
+    ]
 
 
-def _part(row: Row) -> rows.Part:
+def between(row: Row) -> dict[str, float]:
     """Without a low or a high, the typical stands in: the band is then that of the confidence alone."""
     typical = row.required("typical")
     low, high = row.number("low"), row.number("high")
-    return rows.Part(
-        id=row.name("id"),
-        item=row.name("item"),
-        kind=row.name("kind"),
-        low=typical if low is None else low,
-        typical=typical,
-        high=typical if high is None else high,
-        unit=row.name("unit"),
-        source=row.name("source"),
-        as_of=row.text("as_of"),
-        confidence=confidence(row.text("as_of"), row.text("confidence")),
-        notes=row.text("notes"),
-    )
+    return {"low": typical if low is None else low, "typical": typical, "high": typical if high is None else high}
 
 
 def nodes(folder: Path) -> list[rows.Node]:
     return [
-        rows.Node(
-            id=row.name("id"),
+        row.record(
+            rows.Node,
             accelerator=row.text("accelerator") or None,
-            accelerator_count=row.count("accelerator_count"),
-            cores=row.count("cores"),
             ram_bytes=round(row.required("ram_gib", GIB)),
-            rack_units=row.required("rack_units"),
             power_w=row.required("power_kw", 1e3),
             price_low_usd=row.required("price_usd_low"),
             price_usd=row.required("price_usd_typical"),
             price_high_usd=row.required("price_usd_high"),
             network_bytes_per_s=row.required("network_gbps", GIGA / 8),
-            source=row.name("source"),
-            as_of=row.text("as_of"),
-            confidence=confidence(row.text("as_of"), row.text("confidence")),
-            notes=row.text("notes"),
         )
         for row in read(folder, "nodes.csv")
     ]
@@ -65,53 +48,31 @@ def storage_prices(folder: Path) -> list[rows.StoragePrice]:
         size = SIZES.get(row.name("unit"))
         if size is None:
             raise row.broken("unit", "an unknown unit")
-        found.append(
-            rows.StoragePrice(
-                provider=row.name("provider"),
-                region=row.text("region"),
-                item=row.name("item"),
-                kind=row.name("kind"),
-                usd_per_byte=row.required("price_usd") / size,
-                from_bytes=row.number("tier_from_gb", GIGA) or 0.0,
-                to_bytes=row.number("tier_to_gb", GIGA),
-                source=row.name("source"),
-                as_of=row.text("as_of"),
-                confidence=confidence(row.text("as_of"), row.text("confidence")),
-                notes=row.text("notes"),
-            )
+        made = row.record(
+            rows.StoragePrice,
+            region=row.text("region"),
+            usd_per_byte=row.required("price_usd") / size,
+            from_bytes=row.number("tier_from_gb", GIGA) or 0.0,
+            to_bytes=row.number("tier_to_gb", GIGA),
         )
+        found.append(made)
     return found
 
 
 def commitments(folder: Path) -> list[rows.Commitment]:
     return [
-        rows.Commitment(
-            provider=row.name("provider"),
-            scope=row.name("scope"),
-            term_months=row.count("term_months"),
-            payment=row.text("payment"),
-            discount=row.required("discount_vs_on_demand"),
-            source=row.name("source"),
-            as_of=row.text("as_of"),
-            confidence=confidence(row.text("as_of"), row.text("confidence")),
-            notes=row.text("notes"),
-        )
+        row.record(rows.Commitment, payment=row.text("payment"), discount=row.required("discount_vs_on_demand"))
         for row in read(folder, "commitments.csv")
     ]
 
 
 def surcharges(folder: Path) -> list[rows.Surcharge]:
     return [
-        rows.Surcharge(
-            platform=row.name("platform"),
-            component=row.name("component"),
+        row.record(
+            rows.Surcharge,
             low=row.number("surcharge_pct_low", 0.01),
             high=row.number("surcharge_pct_high", 0.01),
             basis=row.text("basis"),
-            source=row.name("source"),
-            as_of=row.text("as_of"),
-            confidence=confidence(row.text("as_of"), row.text("confidence")),
-            notes=row.text("notes"),
         )
         for row in read(folder, "managed_platforms.csv")
     ]

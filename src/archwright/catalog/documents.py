@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
 import yaml
@@ -15,31 +15,28 @@ T = TypeVar("T")
 
 
 def engines(folder: Path) -> list[rows.EngineSpec]:
-    return _convert(_load(folder / "engines.yaml"), list[rows.EngineSpec], folder / "engines.yaml")
+    return read(folder / "engines.yaml", list[rows.EngineSpec])
 
 
 def regulations(folder: Path) -> list[rows.Regulation]:
     files = sorted((folder / "regulations").glob("*.yaml"))
-    return [_convert(_load(file), rows.Regulation, file) for file in files]
+    return [read(file, rows.Regulation) for file in files]
 
 
-def _load(path: Path) -> Any:
+def read(path: Path, wanted: type[T]) -> T:
+    """Raises CatalogError: AW-CAT-03 without the file, AW-CAT-04 for one that has another form."""
     try:
-        return yaml.load(path.read_bytes(), Loader=yaml.CSafeLoader)
+        return msgspec.convert(yaml.load(path.read_bytes(), Loader=yaml.CSafeLoader), wanted)
     except FileNotFoundError:
         raise CatalogError(
             "AW-CAT-03", f"the catalog lacks {path.name}", where=Where(str(path)), hint="reinstall archwright"
         ) from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        line = None if mark is None else mark.line + 1
-        raise CatalogError("AW-CAT-04", f"not valid YAML: {error}", where=Where(str(path), line)) from error
-
-
-def _convert(value: object, wanted: type[T], path: Path) -> T:
-    try:
-        return msgspec.convert(value, wanted)
+        raise broken(path, f"not valid YAML: {error}", None if mark is None else mark.line + 1) from error
     except msgspec.ValidationError as error:
-        raise CatalogError(
-            "AW-CAT-04", f"a fact has the wrong form: {error}", where=Where(str(path)), hint="correct it there"
-        ) from error
+        raise broken(path, f"a fact has the wrong form: {error}") from error
+
+
+def broken(path: Path, what: str, line: int | None = None) -> CatalogError:
+    return CatalogError("AW-CAT-04", what, where=Where(str(path), line), hint="correct it there")

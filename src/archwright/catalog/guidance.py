@@ -11,12 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, TypeVar
 
-import msgspec
-import yaml
-
+from archwright.catalog import documents
 from archwright.catalog.rows import Fact
 from archwright.catalog.table import DATA
-from archwright.errors import CatalogError, Where
 
 Theme = Literal["stack", "security", "scale", "monitoring", "stages", "practices", "providers"]
 Kept = Literal["gateway", "engine", "lake", "registry", "monitoring", "training"]
@@ -64,41 +61,22 @@ def advice(theme: Theme, folder: Path = DATA) -> tuple[Advice, ...]:
     has the wrong form, no source or date, or another's id.
     """
     path = folder / FOLDER / f"{theme}.yaml"
-    return tuple(_checked(path, _rows(path, Advice)))
+    return tuple(_checked(path, documents.read(path, list[Advice])))
 
 
 @functools.cache
 def features(folder: Path = DATA) -> tuple[Feature, ...]:
     """What this release does, by the words that the regulations' rows use. Raises CatalogError as `advice`."""
     path = folder / FOLDER / "features.yaml"
-    return tuple(_checked(path, _rows(path, Feature)))
+    return tuple(_checked(path, documents.read(path, list[Feature])))
 
 
 def _checked(path: Path, rows: Sequence[T]) -> Sequence[T]:
     seen: set[str] = set()
     for row in rows:
         if row.id in seen:
-            raise _broken(path, f"two rows are called {row.id!r}")
+            raise documents.broken(path, f"two rows are called {row.id!r}")
         if not row.source or not row.as_of:
-            raise _broken(path, f"row {row.id!r} has no source or no date")
+            raise documents.broken(path, f"row {row.id!r} has no source or no date")
         seen.add(row.id)
     return rows
-
-
-def _rows(path: Path, kind: type[T]) -> list[T]:
-    try:
-        read = yaml.load(path.read_bytes(), Loader=yaml.CSafeLoader)
-        return msgspec.convert(read, list[kind])  # type: ignore[valid-type]
-    except FileNotFoundError:
-        raise CatalogError(
-            "AW-CAT-03", f"the catalog lacks {path.name}", where=Where(str(path)), hint="reinstall archwright"
-        ) from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        raise _broken(path, f"not valid YAML: {error}", None if mark is None else mark.line + 1) from error
-    except msgspec.ValidationError as error:
-        raise _broken(path, f"a row has the wrong form: {error}") from error
-
-
-def _broken(path: Path, what: str, line: int | None = None) -> CatalogError:
-    return CatalogError("AW-CAT-04", what, where=Where(str(path), line), hint="correct it there")

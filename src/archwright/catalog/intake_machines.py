@@ -81,7 +81,11 @@ class MachineIntake:
         if build.accelerator_count:
             accelerator = self._accelerator(build)
             if accelerator is None:
-                self._aside.put(file.source.id, f"accelerator {build.accelerator or 'without a name'} is unknown", build.instance_type)
+                self._aside.put(
+                    file.source.id,
+                    f"accelerator {build.accelerator or 'without a name'} is unknown",
+                    build.instance_type,
+                )
                 return None
             if build.memory_gib:
                 memory = build.memory_gib / (build.accelerator_share or 1.0)
@@ -89,18 +93,10 @@ class MachineIntake:
         if not build.vcpu or not build.ram_bytes:
             self._aside.put(file.source.id, "no processors or no memory stated", build.instance_type)
             return None
+        stated = {name: value for name, value in build._asdict().items() if name != "memory_gib"}
         return MachineType(
+            **{**stated, "accelerator": accelerator},
             provider=file.source.provider,
-            instance_type=build.instance_type,
-            accelerator=accelerator,
-            accelerator_count=build.accelerator_count,
-            accelerator_share=build.accelerator_share,
-            vcpu=build.vcpu,
-            ram_bytes=build.ram_bytes,
-            arch=build.arch,
-            local_nvme_bytes=build.local_nvme_bytes,
-            network_bytes_per_s=build.network_bytes_per_s,
-            network_note=build.network_note,
             source=file.words,
             as_of=file.as_of,
         )
@@ -200,21 +196,9 @@ def _row_of(offer: Offer) -> _Row | None:
 
 
 def _machine_of(offer: Offer) -> MachineType:
-    return MachineType(
-        provider=offer.provider,
-        instance_type=offer.instance_type,
-        accelerator=offer.accelerator,
-        accelerator_count=offer.accelerator_count,
-        accelerator_share=offer.accelerator_share,
-        vcpu=offer.vcpu,
-        ram_bytes=offer.ram_bytes,
-        arch=offer.arch,
-        local_nvme_bytes=offer.local_nvme_bytes,
-        network_bytes_per_s=offer.network_bytes_per_s,
-        network_note=offer.network_note,
-        source=offer.spec_source,
-        as_of=offer.spec_as_of,
-    )
+    """An offer's build; its source and day are those of the build, not of the price."""
+    build = {name: getattr(offer, name) for name in MachineType.__struct_fields__}
+    return MachineType(**{**build, "source": offer.spec_source, "as_of": offer.spec_as_of})
 
 
 class _Index(Generic[T]):

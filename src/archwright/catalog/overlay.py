@@ -89,6 +89,10 @@ class Overlay:
         """The rows of `table` that are the user's."""
         return frozenset(self._in_force.get(table, {}))
 
+    def names_row(self, row: Record) -> bool:
+        name = name_of(row) if self._there else ""
+        return any(name in facts for facts in self._in_force.values())
+
     def check(self, table: str, rows: Iterable[str]) -> None:
         """Raises CatalogError AW-CAT-01 when the user's facts name a row that is none."""
         facts = self._in_force.get(table, {})
@@ -105,7 +109,7 @@ class Overlay:
         return row if own is None else self._changed(row, own)
 
     def _changed(self, row: R, own: Own) -> R:
-        known = {field for field in row.__struct_fields__ if field != "notes"}
+        known = set(row.__struct_fields__)
         for field in own.fields.keys() - {REASON, UNTIL}:
             if field not in known:
                 why = names.unknown("field", field, known, Where(str(self._path), own.lines[field], field))

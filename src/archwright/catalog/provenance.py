@@ -118,9 +118,7 @@ class Provenance(Tables):
 
     def source_kind(self, row: rows.Fact) -> SourceKind:
         """From the words of its source, by the rows of source_kinds.csv; the user's own facts are the user's."""
-        if self.layer(TABLE_OF.get(type(row), ""), name_of(row)) == "user":
-            return "user"
-        return self.kind_of_source(row.source)
+        return "user" if self.own.names_row(row) else self.kind_of_source(row.source)
 
     def kind_of_source(self, source: str) -> SourceKind:
         return next((words.kind for words, pattern in self._patterns if pattern.search(source)), "third_party")

@@ -6,7 +6,7 @@ import functools
 from pathlib import Path
 
 from archwright.catalog.rows import Fact
-from archwright.catalog.table import DATA, confidence, read
+from archwright.catalog.table import DATA, read
 
 
 class Seconds(Fact):
@@ -24,19 +24,4 @@ class Seconds(Fact):
 @functools.cache
 def paid_by_second(folder: Path = DATA) -> tuple[Seconds, ...]:
     """Raises CatalogError AW-CAT-02 for a broken row."""
-    return tuple(
-        Seconds(
-            provider=row.name("provider"),
-            accelerator=row.name("accelerator"),
-            usd_per_second=row.required("usd_per_second"),
-            idle_s=row.required("idle_s"),
-            start_s_low=row.required("start_s_low"),
-            start_s=row.required("start_s"),
-            start_s_high=row.required("start_s_high"),
-            source=row.name("source"),
-            as_of=row.text("as_of"),
-            confidence=confidence(row.text("as_of"), row.text("confidence")),
-            notes=row.text("notes"),
-        )
-        for row in read(folder, "serverless.csv")
-    )
+    return tuple(row.record(Seconds) for row in read(folder, "serverless.csv"))

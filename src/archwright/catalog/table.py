@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import csv
+import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, TypeVar, get_args, get_origin
+
+import msgspec
 
 from archwright.catalog.rows import Confidence
+from archwright.contract.record import Record
 from archwright.errors import CatalogError, Where
 
+R = TypeVar("R", bound=Record)
+Reader = Callable[["Row", str], object]
 DATA = Path(__file__).parent / "data"
 
 
@@ -72,6 +78,48 @@ class Row:
     def count(self, column: str) -> int:
         """A count; an empty cell is zero."""
         return self.whole(column) or 0
+
+    def record(self, kind: type[R], **given: object) -> R:
+        """The row as a record, a column of its name for every field; `given` are those that the table has in other
+        words or units. Words without a default must be there, as must numbers that cannot be absent.
+        """
+        found = {
+            name: reader(self, name)
+            for name, reader in _readers(kind)  # type: ignore[arg-type]
+            if name not in given and (name in self.cells or reader is not Row.text)
+        }
+        if "confidence" not in given and "as_of" in found:
+            stated = self.text("confidence") if "confidence" in self.cells else "high"
+            found["confidence"] = confidence(str(found["as_of"]), stated)
+        return kind(**(found | given))
+
+
+def _one_of(literal: object) -> Reader:
+    return lambda row, name: row.one_of(name, literal)
+
+
+def _split(row: Row, name: str) -> tuple[str, ...]:
+    return tuple(row.name(name).split())
+
+
+@functools.cache
+def _readers(kind: type[Record]) -> tuple[tuple[str, Reader], ...]:
+    plain: dict[object, Reader] = {
+        float: Row.required,
+        float | None: Row.number,
+        int: Row.count,
+        int | None: Row.whole,
+        tuple[str, ...]: _split,
+    }
+    found: list[tuple[str, Reader]] = []
+    for field in msgspec.structs.fields(kind):  # type: ignore[arg-type]
+        if field.type is str:
+            found.append((field.name, Row.name if field.required else Row.text))
+        elif field.type in plain:
+            found.append((field.name, plain[field.type]))
+        elif field.required and get_origin(field.type) is Literal:
+            found.append((field.name, _one_of(field.type)))
+    return tuple(found)
 
 
 def confidence(as_of: str, stated: str = "high") -> Confidence:

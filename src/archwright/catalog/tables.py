@@ -6,7 +6,6 @@ from pathlib import Path
 
 from archwright.catalog import rows
 from archwright.catalog.table import Row, confidence, read
-from archwright.contract.lineage import Task
 from archwright.contract.plan import Artefact
 
 GIB = 2.0**30
@@ -35,12 +34,11 @@ def devices(folder: Path) -> list[rows.Accelerator]:
 
 def _accelerator(row: Row) -> rows.Accelerator:
     rates = {dtype: row.number(column, TERA) for dtype, column in DTYPES.items()}
-    return rows.Accelerator(
+    return row.record(
+        rows.Accelerator,
         id=row.name("accel_id"),
-        vendor=row.name("vendor"),
         arch=row.text("arch"),
         form=row.text("form"),
-        kind=row.one_of("kind", rows.DeviceKind),
         memory_bytes=row.whole("mem_gib", GIB) or 0,
         memory_marketing=row.text("mem_marketing"),
         memory_bandwidth_bytes_per_s=row.required("mem_bw_gbs", GIGA),
@@ -48,16 +46,9 @@ def _accelerator(row: Row) -> rows.Accelerator:
         sparsity=row.text("sparsity_2to4") == "yes",
         scale_up=row.text("scale_up"),
         scale_up_bytes_per_s=row.number("scale_up_gbs_per_dir", GIGA),
-        scale_up_domain=row.count("scale_up_domain"),
         host_link=row.text("host_link"),
-        tdp_w=row.number("tdp_w"),
         price_low_usd=row.number("price_usd_low"),
         price_high_usd=row.number("price_usd_high"),
-        price_basis=row.text("price_basis"),
-        source=row.name("source"),
-        as_of=row.text("as_of"),
-        confidence=confidence(row.text("as_of"), row.text("confidence")),
-        notes=row.text("notes"),
     )
 
 
@@ -70,16 +61,12 @@ def _offer(row: Row) -> rows.Offer:
     listed, spot = row.number("on_demand_usd_h"), row.number("spot_usd_h")
     if spot is not None and spot == listed:
         spot = None
-    return rows.Offer(
+    return row.record(
+        rows.Offer,
         id=row.name("offer_id"),
-        provider=row.name("provider"),
-        region=row.name("region"),
-        geo=row.name("geo"),
-        instance_type=row.name("instance_type"),
         accelerator=row.text("accelerator") or None,
         accelerator_count=row.count("accel_count"),
         accelerator_share=row.required("accel_share"),
-        vcpu=row.count("vcpu"),
         ram_bytes=round(row.required("ram_gib", GIB)),
         arch=row.text("arch"),
         local_nvme_bytes=row.whole("local_nvme_gb", GIGA),
@@ -89,27 +76,23 @@ def _offer(row: Row) -> rows.Offer:
         spot_usd_per_hour=spot,
         commit_1y_usd_per_hour=row.number("commit_1y_usd_h"),
         commit_3y_usd_per_hour=row.number("commit_3y_usd_h"),
-        price_kind=kind,
         spec_source=row.text("spec_source"),
         spec_as_of=row.text("spec_as_of"),
         source=row.name("price_source"),
         as_of=as_of,
         confidence=confidence(as_of, "high" if kind == "list" else "low"),
-        notes=row.text("notes"),
     )
 
 
 def quality(folder: Path) -> list[rows.QualityScore]:
     return [
-        rows.QualityScore(
+        row.record(
+            rows.QualityScore,
             model=row.name("model_id"),
             benchmark=row.name("benchmark").replace("-", "_"),
-            score=row.required("score"),
             method=row.text("method"),
             reported_by=row.text("reported_by"),
             original_source=row.text("original_source"),
-            source=row.name("source"),
-            as_of=row.text("as_of"),
             confidence=confidence(row.text("as_of"), "medium"),
         )
         for row in read(folder, "llm_quality.csv")
@@ -134,36 +117,19 @@ def _model(row: Row, reported: dict[str, float]) -> rows.ModelSpec:
     own = {name: row.number(name) for name in ("mmlu_pro", "gpqa", "ifeval", "livecodebench")}
     stated = {name: share for name, share in own.items() if share is not None}
     lowest = {name: min(stated.get(name, 1.0), reported.get(name, 1.0)) for name in {**stated, **reported}}
-    return rows.ModelSpec(
+    return row.record(
+        rows.ModelSpec,
         id=row.name("model_id"),
         org=row.text("org"),
         parameters=round(row.required("params_total_b", GIGA)),
         active_parameters=round(row.required("params_active_b", GIGA)),
-        layers=row.count("layers"),
-        hidden=row.count("hidden"),
-        heads=row.count("heads"),
-        kv_heads=row.count("kv_heads"),
-        head_dim=row.count("head_dim"),
         ffn=row.whole("ffn_intermediate"),
-        experts=row.count("experts"),
-        experts_active=row.count("experts_active"),
         expert_ffn=row.whole("moe_intermediate"),
-        shared_experts=row.count("shared_experts"),
         vocabulary=row.count("vocab"),
         context_tokens=row.count("context_max"),
-        attention=row.name("attention"),
-        full_attention_layers=row.count("full_attention_layers"),
-        sliding_window=row.whole("sliding_window"),
-        kv_lora_rank=row.whole("kv_lora_rank"),
-        kv_bytes_per_token_bf16=row.whole("kv_bytes_per_token_bf16"),
-        licence=row.name("licence"),
-        commercial_use=row.one_of("commercial_use", rows.Commercial),
         licence_conditions=row.text("licence_conditions"),
         released=row.text("released"),
         quality=dict(sorted(lowest.items())),
-        source=row.name("source"),
-        as_of=row.text("as_of"),
-        confidence=confidence(row.text("as_of"), row.text("confidence")),
     )
 
 
@@ -173,8 +139,8 @@ def hosted(folder: Path) -> list[rows.HostedModel]:
 
 def _hosted(row: Row) -> rows.HostedModel:
     agrees = {"yes": True, "no": False}.get(row.text("agrees"))
-    return rows.HostedModel(
-        provider=row.name("provider"),
+    return row.record(
+        rows.HostedModel,
         id=row.name("model_id"),
         input_usd_per_token=row.required("input_usd_mtok", PER_MILLION),
         output_usd_per_token=row.required("output_usd_mtok", PER_MILLION),
@@ -189,39 +155,20 @@ def _hosted(row: Row) -> rows.HostedModel:
         agrees=agrees,
         second_input_usd_per_token=row.number("second_source_input", PER_MILLION),
         second_output_usd_per_token=row.number("second_source_output", PER_MILLION),
-        source=row.name("source"),
-        as_of=row.text("as_of"),
         confidence=confidence(row.text("as_of"), {True: "high", False: "low", None: "medium"}[agrees]),
     )
 
 
 def exchange_rates(folder: Path) -> list[rows.ExchangeRate]:
-    return [
-        rows.ExchangeRate(
-            base=row.name("base"),
-            quote=row.name("quote"),
-            rate=row.required("rate"),
-            low_12m=row.required("low_12m"),
-            high_12m=row.required("high_12m"),
-            source=row.name("source"),
-            as_of=row.text("as_of"),
-            confidence=confidence(row.text("as_of"), row.text("confidence")),
-        )
-        for row in read(folder, "fx.csv")
-    ]
+    return [row.record(rows.ExchangeRate) for row in read(folder, "fx.csv")]
 
 
 def regions(folder: Path) -> list[rows.Region]:
     return [
-        rows.Region(
-            provider=row.name("provider"),
-            region=row.name("region"),
-            country=row.name("country"),
+        row.record(
+            rows.Region,
             city=row.text("city"),
-            data_zone=row.one_of("data_zone", rows.DataZone),
             grid_gco2_per_kwh=row.number("grid_gco2_kwh"),
-            source=row.name("source"),
-            as_of=row.text("as_of"),
             confidence=confidence(row.text("as_of"), row.text("confidence") or "high"),
             notes=row.text("note"),
         )
@@ -232,15 +179,7 @@ def regions(folder: Path) -> list[rows.Region]:
 
 def countries(folder: Path) -> list[rows.Country]:
     return [
-        rows.Country(
-            country=row.name("country"),
-            alpha3=row.text("alpha3"),
-            name=row.name("name"),
-            places=tuple(row.text("places").split()),
-            source=row.name("source"),
-            as_of=row.text("as_of"),
-            confidence=confidence(row.text("as_of")),
-        )
+        row.record(rows.Country, alpha3=row.text("alpha3"), places=tuple(row.text("places").split()))
         for row in read(folder, "countries.csv")
     ]
 
@@ -274,127 +213,28 @@ def _tariff(row: Row, country: str, area: str) -> rows.EnergyTariff:
 
 
 def artefacts(folder: Path) -> list[Artefact]:
-    return [
-        Artefact(
-            name=row.name("name"),
-            model=row.name("model"),
-            package=row.name("package"),
-            version=row.name("version"),
-            member=row.name("member"),
-            sha256=row.name("sha256"),
-            size_bytes=row.count("size_bytes"),
-            quantisation=row.name("quantisation"),
-            licence=row.name("licence"),
-            source=row.name("source"),
-            template_tokens=row.count("template_tokens"),
-            shared_prefix_tokens=row.count("shared_prefix_tokens"),
-        )
-        for row in read(folder, "artefacts.csv")
-    ]
+    return [row.record(Artefact) for row in read(folder, "artefacts.csv")]
 
 
 def efficiencies(folder: Path) -> list[rows.Efficiency]:
-    return [
-        rows.Efficiency(
-            engine=row.name("engine"),
-            quantisation=row.name("quantisation"),
-            isa=row.name("isa"),
-            kind=row.one_of("kind", rows.EngineKind),
-            prefill_share_of_matmul=row.required("prefill_share_of_matmul"),
-            decode_share_of_matmul=row.required("decode_share_of_matmul"),
-            decode_share_of_matmul_batched=row.required("decode_share_of_matmul_batched"),
-            batched_from=row.count("batched_from"),
-            attention_share_of_matmul=row.required("attention_share_of_matmul"),
-            decode_share_of_bandwidth=row.required("decode_share_of_bandwidth"),
-            low_factor=row.required("low_factor"),
-            high_factor=row.required("high_factor"),
-            memory_overhead_bytes=row.count("memory_overhead_bytes"),
-            memory_peak_share=row.required("memory_peak_share"),
-            startup_s=row.required("startup_s"),
-            source=row.name("source"),
-            as_of=row.text("as_of"),
-            confidence=confidence(row.text("as_of"), row.text("confidence")),
-        )
-        for row in read(folder, "efficiencies.csv")
-    ]
+    return [row.record(rows.Efficiency) for row in read(folder, "efficiencies.csv")]
 
 
 def training_efficiencies(folder: Path) -> list[rows.TrainingEfficiency]:
-    return [
-        rows.TrainingEfficiency(
-            task=row.one_of("task", Task),
-            isa=row.name("isa"),
-            dtype=row.name("dtype"),
-            share_of_matmul=row.required("share_of_matmul"),
-            attention_share_of_matmul=row.required("attention_share_of_matmul"),
-            first_steps=row.required("first_steps"),
-            fixed_flops=row.required("fixed_flops"),
-            fixed_flops_per_layer=row.required("fixed_flops_per_layer"),
-            fixed_flops_per_unit=row.required("fixed_flops_per_unit"),
-            low_factor=row.required("low_factor"),
-            high_factor=row.required("high_factor"),
-            process_bytes=row.count("process_bytes"),
-            memory_step_share=row.required("memory_step_share"),
-            memory_low_factor=row.required("memory_low_factor"),
-            memory_high_factor=row.required("memory_high_factor"),
-            source=row.name("source"),
-            as_of=row.text("as_of"),
-            confidence=confidence(row.text("as_of"), row.text("confidence")),
-        )
-        for row in read(folder, "training_efficiencies.csv")
-    ]
+    return [row.record(rows.TrainingEfficiency) for row in read(folder, "training_efficiencies.csv")]
 
 
 def residency_rules(folder: Path) -> list[rows.ResidencyRule]:
-    return [
-        rows.ResidencyRule(
-            jurisdiction=row.name("jurisdiction"),
-            rule=row.name("rule"),
-            planner=row.name("planner"),
-            source=row.name("source"),
-            as_of=row.text("as_of"),
-            confidence=confidence(row.text("as_of"), row.text("confidence")),
-        )
-        for row in read(folder, "residency.csv")
-    ]
+    return [row.record(rows.ResidencyRule) for row in read(folder, "residency.csv")]
 
 
 def aliases(folder: Path) -> list[rows.Alias]:
-    return [
-        rows.Alias(
-            kind=row.one_of("kind", rows.AliasKind),
-            name=row.name("name"),
-            id=row.name("id"),
-            source=row.name("source"),
-            as_of=row.text("as_of"),
-            confidence=confidence(row.text("as_of")),
-        )
-        for row in read(folder, "aliases.csv")
-    ]
+    return [row.record(rows.Alias) for row in read(folder, "aliases.csv")]
 
 
 def device_tools(folder: Path) -> list[rows.DeviceTool]:
-    return [
-        rows.DeviceTool(
-            program=row.name("program"),
-            arguments=tuple(row.text("arguments").split()),
-            memory_unit_bytes=row.count("memory_unit_bytes"),
-            source=row.name("source"),
-            as_of=row.text("as_of"),
-            confidence=confidence(row.text("as_of")),
-        )
-        for row in read(folder, "tools.csv")
-    ]
+    return [row.record(rows.DeviceTool) for row in read(folder, "tools.csv")]
 
 
 def quantisations(folder: Path) -> list[rows.Quantisation]:
-    return [
-        rows.Quantisation(
-            quantisation=row.name("quantisation"),
-            bits_per_weight=row.required("bits_per_weight"),
-            source=row.name("source"),
-            as_of=row.text("as_of"),
-            confidence=confidence(row.text("as_of"), row.text("confidence")),
-        )
-        for row in read(folder, "quantisations.csv")
-    ]
+    return [row.record(rows.Quantisation) for row in read(folder, "quantisations.csv")]

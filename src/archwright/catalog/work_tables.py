@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from archwright.catalog import rows
-from archwright.catalog.table import confidence, read
+from archwright.catalog.cost_tables import between
+from archwright.catalog.table import read
 
 
 class WorkRate(rows.Fact):
@@ -26,22 +27,6 @@ class WorkRate(rows.Fact):
 
 
 def work_rates(folder: Path) -> list[WorkRate]:
-    found = []
-    for row in read(folder, "work_efficiencies.csv"):
-        typical = row.required("typical")
-        low, high = row.number("low"), row.number("high")
-        found.append(
-            WorkRate(
-                id=row.name("id"),
-                item=row.name("item"),
-                low=typical if low is None else low,
-                typical=typical,
-                high=typical if high is None else high,
-                unit=row.text("unit"),
-                source=row.name("source"),
-                as_of=row.text("as_of"),
-                confidence=confidence(row.text("as_of"), row.text("confidence")),
-                notes=row.text("notes"),
-            )
-        )
-    return found
+    return [
+        row.record(WorkRate, unit=row.text("unit"), **between(row)) for row in read(folder, "work_efficiencies.csv")
+    ]
