@@ -31,6 +31,7 @@ OFFERS: tuple[dict[str, str], ...] = (
     {"Instance Type": "m8g.large", "PricePerUnit": "0.4", "Pre Installed S/W": "SQL Web"},
     {"Instance Type": "m8g.large", "PricePerUnit": "0.5", "CapacityStatus": "UnusedCapacityReservation"},
     {"Instance Type": "g5.xlarge", "PricePerUnit": "90.0"},
+    {"Instance Type": "m8g.16xlarge", "PricePerUnit": "0.05"},
     {"Instance Type": "unheard.large", "PricePerUnit": "1.0"},
 )
 
@@ -76,6 +77,9 @@ RETAIL: list[dict[str, Any]] = [
             _meter(D8, 2628.0, type="Reservation", reservationTerm="1 Year"),
             _meter(D8, 5256.0, type="Reservation", reservationTerm="3 Years"),
             _meter(D8, 9.9, type="Reservation", reservationTerm="5 Years"),
+            # Dearer when it may be interrupted.
+            _meter("Standard_D32s_v5", 1.84),
+            _meter("Standard_D32s_v5", 9.0, meterName="D32s v5 Spot"),
             _meter("Dsv5_Type1", 4.0, serviceName="Dedicated Host"),
         ],
         "NextPageLink": None,
@@ -140,6 +144,7 @@ SPOTS: dict[str, Any] = {
         _spot("us-east-1b", "30.000000", 8),
         _spot("us-east-1c", "20.000000", 8),
         _spot("us-east-1d", "1.000000", 8, "Windows"),
+        _spot("us-east-1-bos-1a", "2.000000", 8),
         {**_spot("eu-west-9a", "5.0", 8), "InstanceType": "unheard.large"},
     ]
 }
@@ -149,7 +154,15 @@ CATALOGUE = (
     'g2-standard-4,europe-west4-a,0.75,4,16.0,1,L4,24.0,False,,nvidia,,x86,"{}"\n'
     'g2-standard-4,europe-west4-a,0.30,4,16.0,1,L4,24.0,True,,nvidia,,x86,"{}"\n'
     'g2-standard-4,europe-west4-b,0.40,4,16.0,1,L4,24.0,True,,nvidia,,x86,"{}"\n'
+    'b9-highgpu-1g,europe-west4-a,0.75,4,16.0,1,L4,0.024,False,,nvidia,,x86,"{}"\n'
+    'g2-standard-12,europe-west4-a,0.10,12,48.0,0,,,False,,,,x86,"{}"\n'
     'a9-highgpu-1g,europe-west4-a,9.00,4,16.0,1,Q9000,24.0,False,,nvidia,,x86,"{}"\n'
+)
+
+
+LAMBDA = CATALOGUE.partition("\n")[0] + (
+    '\ngpu_1x_h100_pcie,us-east-1,3.10,26,200.0,1,H100,80.0,False,,nvidia,,x86,"{}"\n'
+    'gpu_1x_h100_sxm5,us-west-1,2.80,26,225.0,1,H100,80.0,False,,nvidia,,x86,"{}"\n'
 )
 
 
@@ -251,6 +264,7 @@ def write_all(folder: Path) -> Path:
         "azure-retail-2026-11-22.json": json.dumps(RETAIL).encode(),
         "gcp-billing-2026-11-22.json": pages.encode(),
         "gpuhunt-gcp-2026-11-20.csv": CATALOGUE.encode(),
+        "gpuhunt-lambdalabs.csv": LAMBDA.encode(),
         "dumps/server/gcp/n9-standard-4.json": json.dumps(server("n9-standard-4")).encode(),
         "dumps/server/gcp/old-1.json": json.dumps(server("old-1", status="INACTIVE")).encode(),
         "initial-prices-2026-11-18.json": json.dumps(PRICES).encode(),

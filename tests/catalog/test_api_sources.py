@@ -49,7 +49,12 @@ def test_a_bulk_offer_file_gives_plain_machines_only() -> None:
     found = read("offer-file", samples.offer_file())
     assert found.as_of == "2026-11-21"
     assert found.prices[0] == Price("eu-central-1", "m8g.large", 0.1077, None, 0.07, 0.05)
-    assert [price.instance_type for price in found.prices] == ["m8g.large", "g5.xlarge", "unheard.large"]
+    assert [price.instance_type for price in found.prices] == [
+        "m8g.large",
+        "g5.xlarge",
+        "m8g.16xlarge",
+        "unheard.large",
+    ]
     with pytest.raises(ValueError, match="version"):
         read("offer-file", samples.offer_file().partition("\n")[2])
     with pytest.raises(ValueError, match="lacks the columns"):
@@ -60,7 +65,10 @@ def test_a_bulk_offer_file_gives_plain_machines_only() -> None:
 def test_retail_prices_of_several_pages(form: str) -> None:
     pages = "\n".join(json.dumps(page) for page in samples.RETAIL)
     found = read("retail-prices", samples.RETAIL if form == "pages" else pages)
-    assert found.prices == (Price("westeurope", samples.D8, 0.46, 0.11, 0.3, 0.2),)
+    assert found.prices == (
+        Price("westeurope", samples.D8, 0.46, 0.11, 0.3, 0.2),
+        Price("westeurope", "Standard_D32s_v5", 1.84, 9.0),
+    )
 
 
 def test_retail_prices_in_another_currency_are_refused() -> None:
@@ -84,7 +92,10 @@ def test_rates_of_parts_leave_out_other_ways_to_buy_them() -> None:
 def test_of_a_spot_history_the_newest_of_each_zone_and_the_median_of_a_region() -> None:
     found = read("spot-history", samples.SPOTS)
     assert found.as_of == "2026-11-23"
-    assert found.spots[0] == Spot("us-east-1", "p5.48xlarge", 20.0)
+    assert found.spots[:2] == (
+        Spot("us-east-1", "p5.48xlarge", 20.0),
+        Spot("us-east-1-bos-1a", "p5.48xlarge", 2.0),
+    )
 
 
 def test_a_catalogue_has_its_provider_in_its_name_and_spot_prices_of_their_own() -> None:
@@ -198,6 +209,8 @@ def test_a_work_under_a_licence_keeps_it_in_its_rows(done: Done) -> None:
     new = offer(done, "gcp:europe-west4:n9-standard-4")
     assert "CC BY-SA 4.0" in new.spec_source and (new.vcpu, new.on_demand_usd_per_hour) == (4, 0.21)
     assert offer(done, "gcp:europe-west4:g2-standard-4").source.startswith("dstackai/gpuhunt")
+    # Under this catalog's name for the provider.
+    assert offer(done, "lambda:us-east-1:gpu_1x_h100_pcie").on_demand_usd_per_hour == 3.1
 
 
 @pytest.mark.parametrize(
@@ -206,6 +219,10 @@ def test_a_work_under_a_licence_keeps_it_in_its_rows(done: Done) -> None:
         ("unheard.large", "its machine type has no known build"),
         ("aws:eu-west-9:unheard.large", "no list price stands beside its spot price"),
         ("aws:eu-central-1:g5.xlarge: 90", "gate price-of-one"),
+        ("Standard_D32s_v5: 9 USD/h", "gate below-list"),
+        ("b9-highgpu-1g", "gate usable-memory"),
+        ("g2-standard-12", "gate accelerator-charged"),
+        ("m8g.16xlarge: 0.05", "gate size-order"),
         ("a9-highgpu-1g", "accelerator Q9000 is unknown"),
         ("Qwen3-8B", "gate recount"),
         ("H200-SXM-141GB", "gate dense-rates"),
@@ -249,7 +266,7 @@ def test_of_one_file_under_two_days_the_newer_is_read_and_others_stay(tmp_path: 
     (folder / "aws-ec2-eu-west-1.csv").write_text(samples.offer_file().replace("eu-central-1", "eu-west-1"))
     report = refreshing.refresh(load(home, today=TODAY), home.catalog_refreshed, folder, "offers", TODAY)
     (read_of,) = report.read
-    assert (read_of.file, read_of.files, read_of.rows) == ("*aws*ec2*.csv", 2, 6)
+    assert (read_of.file, read_of.files, read_of.rows) == ("*aws*ec2*.csv", 2, 8)
     catalog = load(home, today=TODAY)
     found = {
         row.region: row.on_demand_usd_per_hour for row in catalog.offers_of("aws") if row.instance_type == "m8g.large"

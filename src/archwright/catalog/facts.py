@@ -73,6 +73,10 @@ class Catalog(Provenance):
         """By id, alias, or as a model hub spells it. Raises CatalogError (AW-CAT-01)."""
         return names.model(name, self.models, self.aliases)
 
+    def provider_called(self, said: str) -> str:
+        """How this catalog calls a provider that a price table calls `said`."""
+        return next((a.id for a in self.aliases if a.kind == "provider" and a.name == said), said)
+
     def _alias(self, kind: str, name: str) -> str:
         asked = names.squashed(name)
         return next((a.id for a in self.aliases if a.kind == kind and names.squashed(a.name) == asked), "")

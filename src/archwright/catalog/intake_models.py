@@ -43,8 +43,7 @@ class ModelIntake:
         return tuple(self._corroborated(key, found, shipped.get(key)) for key, found in stated.items())
 
     def _provider(self, said: str) -> str | None:
-        renamed = {alias.name: alias.id for alias in self._catalog.aliases if alias.kind == "provider"}
-        name = renamed.get(said, said)
+        name = self._catalog.provider_called(said)
         return name if any(row.provider == name for row in self._catalog.shipped_hosted) else None
 
     def _corroborated(

@@ -93,7 +93,7 @@ def refresh(catalog: Catalog, layer: Path, bring: Path, only: FactClass | None, 
         for path in paths:
             name = path.relative_to(bring).as_posix()
             try:
-                of_source += _read(path, name, source, today)
+                of_source += [_named(catalog, file) for file in _read(path, name, source, today)]
                 names.append(name)
             except (CatalogError, ValueError, OSError, RecursionError) as error:
                 refused.append(FileRefused(file=name, why=str(error)))
@@ -139,6 +139,10 @@ def _read(path: Path, name: str, source: RefreshSource, today: date) -> list[Bro
     brought_on = today.isoformat()
     parts = [Brought(replace(source, provider=of), as_of, part, brought_on) for of, part in found.parts]
     return parts or [Brought(source, as_of, found, brought_on)]
+
+
+def _named(catalog: Catalog, file: Brought) -> Brought:
+    return file._replace(source=replace(file.source, provider=catalog.provider_called(file.source.provider)))
 
 
 def _said(source: RefreshSource, names: list[str], files: list[Brought]) -> FileRead:

@@ -26,6 +26,7 @@ PLAIN = {
     "Pre Installed S/W": {"", "NA"},
     "MarketOption": {"", "OnDemand"},
 }
+SAID = [next(iter(values)) for values in PLAIN.values() if len(values) == 1]
 NEEDED = {"TermType", "PricePerUnit", "Instance Type", "Region Code", *PLAIN} - {"MarketOption"}
 TERMS = {"1yr": 1, "1 yr": 1, "3yr": 3, "3 yr": 3}
 NOTHING_UPFRONT, PLAIN_CLASS = "No Upfront", "standard"
@@ -55,9 +56,11 @@ def read(data: bytes, _file: File) -> Found:
 
 
 def _after_words(lines: Iterator[str]) -> Iterator[str]:
-    """From the columns' names on: an empty line may stand before them."""
+    """From the columns' names on: an empty line may stand before them. Of hundreds of megabytes only the lines that can
+    be wanted are taken apart.
+    """
     first = next((line for line in lines if line.strip()), "")
-    return chain([first], lines)
+    return chain([first], (line for line in lines if all(word in line for word in SAID)))
 
 
 def _years(line: dict[str, str]) -> int | None:

@@ -12,7 +12,8 @@ from archwright.catalog.sources import pages
 from archwright.catalog.sources.found import File, Found, Spot
 
 LINUX = "Linux/UNIX"
-REGION = re.compile(r"^[a-z]{2,}(?:-[a-z]+)+-\d+")
+# A zone beside the region's own (`us-west-2-lax-1a`) is a place of its own.
+REGION = re.compile(r"([a-z]{2,}(?:-[a-z]+)+-\d+)[a-z]")
 
 
 class _Price(msgspec.Struct):
@@ -36,8 +37,8 @@ def read(data: bytes, _file: File) -> Found:
                 newest[price.zone, price.machine] = price
     zones: dict[tuple[str, str], list[float]] = defaultdict(list)
     for (zone, machine), price in newest.items():
-        region = REGION.match(zone)
-        zones[region[0] if region else zone, machine].append(float(price.price))
+        region = REGION.fullmatch(zone)
+        zones[region[1] if region else zone, machine].append(float(price.price))
     return Found(
         as_of=max((price.time for price in newest.values()), default="")[:10],
         spots=tuple(Spot(*key, statistics.median(prices)) for key, prices in zones.items()),
