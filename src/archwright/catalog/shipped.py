@@ -6,10 +6,11 @@ Layers, highest first: the user's own facts, what was measured on this machine, 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import date
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
@@ -30,10 +31,22 @@ from archwright.catalog.overlay import Layered, Overlay
 from archwright.contract.plan import Artefact, MachineFacts
 from archwright.contract.record import Record, replace
 
+R = TypeVar("R", bound=Record)
+
 # Offers name parts of the world in words of their own; a region's country, or a group of it, tells which.
 GEOS = {"US": "US", "GB": "UK", "EEA": "EU", "APAC": "Asia"}
 ELSEWHERE = "other"
 DIGESTED = ("*.csv", "**/*.yaml", "**/*.json")
+
+
+def _listed(read: Callable[[Path], list[R]]) -> Layered[tuple[R, ...]]:
+    """A table as it is read."""
+    return Layered(lambda tables: tuple(read(tables.folder)))
+
+
+def _named(read: Callable[[Path], list[R]], key: str = "id") -> Layered[Mapping[str, R]]:
+    """A table by a field of its rows."""
+    return Layered(lambda tables: {getattr(row, key): row for row in read(tables.folder)})
 
 
 class Tables:
@@ -48,7 +61,7 @@ class Tables:
         latest: Path | None = None,
         today: date | None = None,
     ) -> None:
-        self._folder = folder
+        self.folder = folder
         self._today = today
         self._user_file = user
         self._latest_file = latest
@@ -56,7 +69,7 @@ class Tables:
 
     @Layered
     def accelerators(self) -> Mapping[str, rows.Accelerator]:
-        found = {row.id: row for row in tables.accelerators(self._folder)}
+        found = {row.id: row for row in tables.accelerators(self.folder)}
         return found | {row.id: row for row in self.latest.accelerators if row.id in found}
 
     # --- offers: derived < shipped < refreshed < the user's
@@ -92,7 +105,7 @@ class Tables:
     @cached_property
     def shipped_offers(self) -> Mapping[str, Mapping[str, rows.Offer]]:
         """Provider, then id."""
-        return _by_provider(tables.offers(self._folder))
+        return _by_provider(tables.offers(self.folder))
 
     @cached_property
     def derived_offers(self) -> Mapping[str, Mapping[str, rows.Offer]]:
@@ -117,14 +130,14 @@ class Tables:
 
     @Layered
     def models(self) -> Mapping[str, rows.ModelSpec]:
-        found = {row.id: row for row in tables.models(self._folder, list(self.scores))}
+        found = {row.id: row for row in tables.models(self.folder, list(self.scores))}
         # Shapes come from a refresh, scores do not stand in them.
         newer = {row.id: replace(row, quality=found[row.id].quality) for row in self.latest.models if row.id in found}
         return {**found, **newer}
 
     @Layered
     def scores(self) -> tuple[rows.QualityScore, ...]:
-        return (*tables.quality(self._folder), *self.latest.scores)
+        return (*tables.quality(self.folder), *self.latest.scores)
 
     @Layered
     def hosted(self) -> tuple[rows.HostedModel, ...]:
@@ -135,77 +148,45 @@ class Tables:
 
     @cached_property
     def shipped_hosted(self) -> tuple[rows.HostedModel, ...]:
-        return tuple(tables.hosted(self._folder))
+        return tuple(tables.hosted(self.folder))
 
-    @Layered
-    def hosted_facts(self) -> tuple[fact_rows.HostedFact, ...]:
-        return tuple(fact_tables.hosted_facts(self._folder))
-
-    @Layered
-    def engines(self) -> Mapping[str, rows.EngineSpec]:
-        return {row.id: row for row in documents.engines(self._folder)}
+    hosted_facts = _listed(fact_tables.hosted_facts)
+    engines = _named(documents.engines)
 
     @cached_property
     def artefacts(self) -> Mapping[str, Artefact]:
-        return {row.model: row for row in tables.artefacts(self._folder)}
+        return {row.model: row for row in tables.artefacts(self.folder)}
 
-    @Layered
-    def quantisations(self) -> Mapping[str, rows.Quantisation]:
-        return {row.quantisation: row for row in tables.quantisations(self._folder)}
-
-    @Layered
-    def efficiencies(self) -> tuple[rows.Efficiency, ...]:
-        return tuple(tables.efficiencies(self._folder))
-
-    @Layered
-    def training_efficiencies(self) -> tuple[rows.TrainingEfficiency, ...]:
-        return tuple(tables.training_efficiencies(self._folder))
-
-    @Layered
-    def work_rates(self) -> Mapping[str, work_tables.WorkRate]:
-        """What machines do beside serving text."""
-        return {row.id: row for row in work_tables.work_rates(self._folder)}
+    quantisations = _named(tables.quantisations, "quantisation")
+    efficiencies = _listed(tables.efficiencies)
+    training_efficiencies = _listed(tables.training_efficiencies)
+    work_rates = _named(work_tables.work_rates)
 
     @Layered
     def embedders(self) -> Mapping[str, rows.ModelSpec]:
         """Open models that embed text and answer nothing."""
-        return {row.id: row for row in tables.architectures(self._folder, "embedders.csv")}
+        return {row.id: row for row in tables.architectures(self.folder, "embedders.csv")}
 
     # --- places and rules
 
-    @Layered
-    def regulations(self) -> Mapping[str, rows.Regulation]:
-        return {row.id: row for row in documents.regulations(self._folder)}
-
-    @Layered
-    def residency_rules(self) -> tuple[rows.ResidencyRule, ...]:
-        return tuple(tables.residency_rules(self._folder))
+    regulations = _named(documents.regulations)
+    residency_rules = _listed(tables.residency_rules)
 
     @Layered
     def regions(self) -> Mapping[tuple[str, str], rows.Region]:
-        return {(row.provider, row.region): row for row in tables.regions(self._folder)}
+        return {(row.provider, row.region): row for row in tables.regions(self.folder)}
 
-    @Layered
-    def countries(self) -> Mapping[str, rows.Country]:
-        return {row.country: row for row in tables.countries(self._folder)}
-
-    @Layered
-    def availability(self) -> tuple[fact_rows.Availability, ...]:
-        return tuple(fact_tables.availability(self._folder))
-
-    @Layered
-    def region_ratios(self) -> tuple[fact_rows.RegionRatio, ...]:
-        return tuple(fact_tables.region_ratios(self._folder))
+    countries = _named(tables.countries, "country")
+    availability = _listed(fact_tables.availability)
+    region_ratios = _listed(fact_tables.region_ratios)
 
     # --- money
 
-    @Layered
-    def exchange_rates(self) -> tuple[rows.ExchangeRate, ...]:
-        return tuple(tables.exchange_rates(self._folder))
+    exchange_rates = _listed(tables.exchange_rates)
 
     @cached_property
     def shipped_tariffs(self) -> tuple[rows.EnergyTariff, ...]:
-        return tuple(tables.tariffs(self._folder, list(self.countries.values())))
+        return tuple(tables.tariffs(self.folder, list(self.countries.values())))
 
     @Layered
     def tariffs(self) -> tuple[rows.EnergyTariff, ...]:
@@ -219,13 +200,8 @@ class Tables:
         alone = [_grid_alone(row) for row in self.latest.grid if row.country not in known]
         return (*(_with_grid(row, grids.get(row.country)) for row in found.values()), *alone)
 
-    @Layered
-    def parts(self) -> Mapping[str, cost_rows.Part]:
-        return {row.id: row for row in cost_tables.parts(self._folder)}
-
-    @Layered
-    def nodes(self) -> Mapping[str, cost_rows.Node]:
-        return {row.id: row for row in cost_tables.nodes(self._folder)}
+    parts = _named(cost_tables.parts)
+    nodes = _named(cost_tables.nodes)
 
     @Layered
     def storage_prices(self) -> tuple[cost_rows.StoragePrice, ...]:
@@ -236,41 +212,36 @@ class Tables:
 
     @cached_property
     def shipped_storage_prices(self) -> tuple[cost_rows.StoragePrice, ...]:
-        return tuple(cost_tables.storage_prices(self._folder))
+        return tuple(cost_tables.storage_prices(self.folder))
 
-    @Layered
-    def commitments(self) -> tuple[cost_rows.Commitment, ...]:
-        return tuple(cost_tables.commitments(self._folder))
-
-    @Layered
-    def surcharges(self) -> tuple[cost_rows.Surcharge, ...]:
-        return tuple(cost_tables.surcharges(self._folder))
+    commitments = _listed(cost_tables.commitments)
+    surcharges = _listed(cost_tables.surcharges)
 
     # --- words and facts about facts
 
     @cached_property
     def aliases(self) -> tuple[rows.Alias, ...]:
-        return tuple(tables.aliases(self._folder))
+        return tuple(tables.aliases(self.folder))
 
     @cached_property
     def device_tools(self) -> tuple[rows.DeviceTool, ...]:
-        return tuple(tables.device_tools(self._folder))
+        return tuple(tables.device_tools(self.folder))
 
     @cached_property
     def times_to_live(self) -> tuple[fact_rows.TimeToLive, ...]:
-        return tuple(fact_tables.times_to_live(self._folder))
+        return tuple(fact_tables.times_to_live(self.folder))
 
     @cached_property
     def source_words(self) -> tuple[fact_rows.SourceWords, ...]:
-        return tuple(fact_tables.source_words(self._folder))
+        return tuple(fact_tables.source_words(self.folder))
 
     @cached_property
     def refresh_sources(self) -> tuple[fact_rows.RefreshSource, ...]:
-        return tuple(fact_tables.refresh_sources(self._folder))
+        return tuple(fact_tables.refresh_sources(self.folder))
 
     @cached_property
     def gate_exceptions(self) -> tuple[fact_rows.GateException, ...]:
-        return tuple(fact_tables.gate_exceptions(self._folder))
+        return tuple(fact_tables.gate_exceptions(self.folder))
 
     # --- layers
 
@@ -298,19 +269,19 @@ class Tables:
     @cached_property
     def below_user(self) -> Tables:
         """The same without the user's facts."""
-        return Tables(self._folder, machine=self.machine, latest=self._latest_file)
+        return Tables(self.folder, machine=self.machine, latest=self._latest_file)
 
     @cached_property
     def shipped_alone(self) -> Tables:
-        return Tables(self._folder)
+        return Tables(self.folder)
 
     @cached_property
     def digest(self) -> str:
         """SHA-256 over names and bytes of the shipped data, the refreshed layer and the user's facts in force."""
         total = hashlib.sha256()
-        files = sorted({path for pattern in DIGESTED for path in self._folder.glob(pattern)})
+        files = sorted({path for pattern in DIGESTED for path in self.folder.glob(pattern)})
         for path in files:
-            total.update(path.relative_to(self._folder).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+            total.update(path.relative_to(self.folder).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
         if self._latest_file is not None:
             total.update(msgspec.msgpack.encode(self.latest))
         if self._user_file is not None and self._user_file.is_file():
