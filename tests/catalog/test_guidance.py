@@ -73,7 +73,7 @@ def test_every_feature_answers_a_part_of_some_regulation() -> None:
 
 def test_the_digest_of_the_catalog_covers_guidance() -> None:
     """A plan written with other words has another catalog digest."""
-    files = {path.name for path in (load()._folder).glob("**/*.yaml")}
+    files = {path.name for path in (load().folder).glob("**/*.yaml")}
     assert {f"{theme}.yaml" for theme in THEMES} <= files
 
 
