@@ -14,7 +14,7 @@ from archwright.contract.metrics import BY_QUANTITY
 from archwright.contract.needs import SLO, Length, Needs, Workload
 from archwright.contract.plan import Plan
 from archwright.contract.record import replace
-from archwright.plan.availability import ONE_MACHINE_LOW, holds
+from archwright.plan.availability import ONE_MACHINE_LOW, Up, holds
 from archwright.plan.candidates import Host, Task
 from archwright.plan.demand import Demand, Job
 from archwright.plan.fleet import Where
@@ -42,11 +42,14 @@ def device(catalog: Catalog) -> Machine:
     return Machine("m", catalog.accelerators["H100-SXM-80GB"], 2, 64, 5e11)
 
 
+ALONE = Up(1, 0)
+
+
 def images(catalog: Catalog, slo: SLO) -> Steady:
     return steady_image(device(catalog), "xray", 1e6, 25e6, slo, catalog)
 
 
-def answering(catalog: Catalog, slo: SLO, up: tuple[int, int] = (1, 0)) -> Answering:
+def answering(catalog: Catalog, slo: SLO, up: Up = ALONE) -> Answering:
     return Answering(load_of("image-classification", slo), images(catalog, slo), up)
 
 
@@ -81,7 +84,7 @@ def test_a_latency_limit_inside_the_band_is_at_risk(catalog: Catalog) -> None:
     sized = images(catalog, SLO(latency_p95_s=1.0)).latency_p95_s
     limit = (sized.value + sized.high) / 2
     one = Answering(
-        load_of("image-classification", SLO(latency_p95_s=limit)), images(catalog, SLO(latency_p95_s=1.0)), (1, 0)
+        load_of("image-classification", SLO(latency_p95_s=limit)), images(catalog, SLO(latency_p95_s=1.0)), Up(1, 0)
     )
     (note,) = promises((one,), Ledger()).notes
     assert note.startswith("at risk: xray.latency_p95_s limit")
@@ -109,14 +112,14 @@ def test_rows_and_vectors_are_promised_alike(catalog: Catalog, kind: str) -> Non
     assert (prediction.id, prediction.estimate.value) == ("w.latency_s.p95", steady.latency_p95_s.value)
 
 
-@pytest.mark.parametrize("up", [(1, 0), (4, 1)])
-def test_availability_is_promised_where_it_is_asked_for(catalog: Catalog, up: tuple[int, int]) -> None:
+@pytest.mark.parametrize("up", [Up(1, 0), Up(4, 1)])
+def test_availability_is_promised_where_it_is_asked_for(catalog: Catalog, up: Up) -> None:
     found = promises((answering(catalog, SLO(availability=0.999), up),), Ledger()).predictions
     share = next(one for one in found if one.metric == "requests")
     assert (share.id, share.query.statistic, share.estimate.unit) == ("xray.requests.share", "share", "share")
     assert (share.estimate.value, share.estimate.low, share.estimate.high) == (
-        holds(*up),
-        holds(*up, ONE_MACHINE_LOW),
+        holds(up.needed, up.spares),
+        holds(up.needed, up.spares, ONE_MACHINE_LOW),
         1.0,
     )
 
@@ -140,14 +143,14 @@ def test_workers_that_start_cold_promise_no_warm_latency(catalog: Catalog) -> No
     task = Task("xray", demand.workload, demand, None)
     for placement, count in (("serverless", 0), ("cloud", 1)):
         host = Host(Where(placement, "p", "r", "DE"), device(catalog))  # type: ignore[arg-type]
-        assert len(serving_of(task, host, steady, (2, 1))) == count
-        assert serving_of(task._replace(follows="other"), host, steady, (2, 1)) == ()
+        assert len(serving_of(task, host, steady, Up(2, 1))) == count
+        assert serving_of(task._replace(follows="other"), host, steady, Up(2, 1)) == ()
     said = replace(demand.workload, kind="chat")
     chat = task._replace(workload=said, demand=demand._replace(workload=said, output_tokens=Length(mean=9, p95=9)))
-    for placement, up in (("serverless", None), ("cloud", (2, 1))):
+    for placement, up in (("serverless", None), ("cloud", Up(2, 1))):
         host = Host(Where(placement, "p", "r", "DE"), device(catalog))  # type: ignore[arg-type]
-        assert [one.up for one in serving_of(chat, host, steady, (2, 1))] == [up]
-    assert serving_of(chat._replace(demand=demand), host, steady, (2, 1)) == ()
+        assert [one.up for one in serving_of(chat, host, steady, Up(2, 1))] == [up]
+    assert serving_of(chat._replace(demand=demand), host, steady, Up(2, 1)) == ()
     assert working_of(task, None, 1) == ()
 
 

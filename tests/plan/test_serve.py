@@ -11,6 +11,7 @@ from archwright.contract.estimate import exact
 from archwright.contract.needs import SLO, Length, Workload
 from archwright.contract.plan import Miss
 from archwright.contract.record import replace
+from archwright.plan.availability import Up
 from archwright.plan.demand import Demand
 from archwright.plan.ledger import Ledger
 from archwright.plan.limits import judge_availability, judge_latency
@@ -132,9 +133,10 @@ def test_latency_is_judged_by_its_parts(catalog: Catalog) -> None:
 
 def test_availability_is_judged_the_other_way_round() -> None:
     misses, notes = list[Miss](), list[str]()
-    judge_availability("w", 0.99, SLO(availability=0.999), misses, notes, low=0.98)
-    judge_availability("w", 0.9999, SLO(availability=0.999), misses, notes, low=0.998)
-    judge_availability("w", 0.9999, SLO(availability=0.999), misses, notes, low=0.9995)
-    judge_availability("w", 0.5, SLO(), misses, notes, low=0.4)
-    assert [(miss.constraint, miss.value) for miss in misses] == [("w.availability", 0.99)]
-    assert notes == ["at risk: w.availability limit 0.999 lies inside the band 0.998 .. 1"]
+    judge_availability("w", Up(1, 0), SLO(availability=0.999), misses, notes)
+    judge_availability("w", Up(2, 1), SLO(availability=0.999), misses, notes)
+    judge_availability("w", Up(1, 2), SLO(availability=0.999), misses, notes)
+    judge_availability("w", Up(9, 0), SLO(), misses, notes)
+    (miss,) = misses
+    assert (miss.constraint, miss.limit) == ("w.availability", 0.999) and miss.value == pytest.approx(0.995)
+    assert notes == ["at risk: w.availability limit 0.999 lies inside the band 0.9988 .. 1"]

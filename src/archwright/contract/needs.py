@@ -121,6 +121,7 @@ class Site(Record):
     power_kw: float | None = None
     rack_units: float | None = None
     electricity_usd_per_kwh: float | None = None
+    tier: int | None = None
 
 
 class OwnedMachine(Record):

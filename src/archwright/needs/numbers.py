@@ -94,7 +94,12 @@ RANGES: Mapping[type[Record], Mapping[str, Range]] = {
         "retention_months": Range(0, 1e4),
     },
     SiteGroup: {"count": Range(1, 1e6), "power_kw": Range(0, 1e9)},
-    Site: {"power_kw": Range(0, 1e9), "rack_units": Range(0, 1e6), "electricity_usd_per_kwh": Range(0, 100)},
+    Site: {
+        "power_kw": Range(0, 1e9),
+        "rack_units": Range(0, 1e6),
+        "electricity_usd_per_kwh": Range(0, 100),
+        "tier": Range(1, 4),
+    },
     OwnedMachine: {"count": Range(1, 1e6), "age_months": Range(0, 1200)},
     Budget: {
         "horizon_months": Range(1, MAX_HORIZON_MONTHS),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from archwright.contract.needs import TEXT_KINDS, Needs, Workload
-from archwright.plan.availability import ONE_MACHINE, ONE_MACHINE_LOW, SPARE_ABOVE
+from archwright.plan.availability import ONE_MACHINE, ONE_MACHINE_LOW, SPARE_ABOVE, TIER
 from archwright.plan.candidates import Task
 from archwright.plan.demand import HOURS_PER_MONTH, OFF_HOURS_SHARE, PEAK_SHARE
 from archwright.plan.ledger import Ledger
@@ -85,6 +85,8 @@ def state_rules(needs: Needs, tasks: tuple[Task, ...], ledger: Ledger) -> None:
             "steady load never depends on them"
         )
     if allow & HOUSES:
+        if steady and (needs.placement.site is None or needs.placement.site.tier is None):
+            ledger.assume(f"placement.site.tier: {TIER}, power and cooling of the house can be maintained at work")
         ledger.assume(
             "machines are bought at the start of each year for the busiest month of it; workloads of the house share "
             "them, and jobs run beside the mean load, not through the peak"
@@ -100,7 +102,8 @@ def _of_steady(steady: list[Task]) -> Iterable[str]:
     )
     yield (
         f"one machine is up {ONE_MACHINE:.1%} of the time ({ONE_MACHINE_LOW:.0%} at the low end), failures "
-        "independent; an outage of a whole region is not in here"
+        "independent; the place takes all of them with it, and spares are counted for the half of what may be down; "
+        "what stops a site of a workload's own stops who asks there too, and is not counted"
     )
     for task in steady:
         if (task.workload.slo.availability or 0.0) > SPARE_ABOVE:

@@ -1,19 +1,54 @@
-"""How often enough machines are up, and how many spares a promise needs.
+"""How often enough machines are up and the place they stand in with them, and how many spares a promise needs.
 
-One machine is up a share `a` of the time, failures independent (a zone or provider outage takes all and is not
-in here: the assumption says so). With n needed and k spare, service holds when at most k of n + k are down:
-sum over i <= k of C(n + k, i) (1 - a)^i a^(n + k - i).
+One machine is up a share `a` of the time, failures independent. With n needed and k spare, they hold when at most k of
+n + k are down: sum over i <= k of C(n + k, i) (1 - a)^i a^(n + k - i). Power, cooling and the line of a place take all
+of them at once, whatever k is: what is promised is that share times the place's own.
 """
 
 from __future__ import annotations
 
 import functools
 import math
+from typing import NamedTuple
+
+from archwright.contract.estimate import Estimate
 
 ONE_MACHINE = 0.995
 ONE_MACHINE_LOW = 0.98
 SPARE_ABOVE = 0.99
 MOST_SPARES = 64
+# Of the time that a target allows to be down, the half is the machines'; the other is left to their place.
+MACHINES_PART = 0.5
+ROUNDING = 1e-12
+# What a house is where the needs do not say: concurrently maintainable.
+TIER = 3
+
+
+class Place(NamedTuple):
+    """What all machines have in common: how often it is `up`, and what a promise `beyond` it takes."""
+
+    said: str
+    up: Estimate
+    beyond: str
+
+
+class Up(NamedTuple):
+    """Machines that must run and the spares beside them; `place` None: its outages are nobody's here."""
+
+    needed: int
+    spares: int
+    place: Place | None = None
+
+    def share(self, basis: str = "") -> Estimate:
+        """Of the time; at best nothing is ever down."""
+        at, low = (1.0, 1.0) if self.place is None else (self.place.up.value, self.place.up.low)
+        value = at * holds(self.needed, self.spares)
+        lowest = min(value, low * holds(self.needed, self.spares, ONE_MACHINE_LOW))
+        return Estimate(value=value, low=lowest, high=1.0, unit="share", basis=basis)
+
+    def limited(self, target: float) -> bool:
+        """Whether no number of spares would hold it: the place breaks it alone."""
+        return self.place is not None and self.place.up.value * holds(self.needed, MOST_SPARES) < target
 
 
 def holds(needed: int, spares: int, machine: float = ONE_MACHINE) -> float:
@@ -29,8 +64,10 @@ def _log_share(total: int, down: int, machine: float) -> float:
 
 @functools.cache
 def spares_for(needed: int, target: float | None, machine: float = ONE_MACHINE) -> int:
-    """None asked, none kept. The fewest that hold the target; above 0.99 at least one."""
+    """None asked, none kept. The fewest with which the machines take no more than their part of what may be down; above
+    0.99 at least one.
+    """
     if target is None:
         return 0
-    least = 1 if target > SPARE_ABOVE else 0
-    return next((spare for spare in range(least, MOST_SPARES) if holds(needed, spare, machine) >= target), MOST_SPARES)
+    least, goal = 1 if target > SPARE_ABOVE else 0, 1 - (1 - target) * MACHINES_PART - ROUNDING
+    return next((spare for spare in range(least, MOST_SPARES) if holds(needed, spare, machine) >= goal), MOST_SPARES)

@@ -8,7 +8,8 @@ from __future__ import annotations
 from archwright.contract.estimate import Estimate, exact, total
 from archwright.contract.needs import SLO
 from archwright.contract.plan import LoadSpec, Miss
-from archwright.plan.money import judge_limit
+from archwright.plan.availability import Up
+from archwright.plan.money import AT_RISK, judge_limit
 from archwright.simulate.serving import ServingSpec, one_replica, peak_run
 
 
@@ -30,14 +31,17 @@ def broken(spec: ServingSpec, slo: SLO) -> tuple[Miss, ...]:
     return tuple(misses)
 
 
-def judge_availability(
-    workload: str, share: float, slo: SLO, misses: list[Miss], notes: list[str], *, low: float
-) -> None:
+def judge_availability(workload: str, up: Up, slo: SLO, misses: list[Miss], notes: list[str]) -> None:
     """Higher is better here; at risk when the limit lies above the band's low end."""
-    limit = slo.availability
+    limit, share = slo.availability, up.share()
     if limit is None:
         return
-    if share < limit:
-        misses.append(Miss(constraint=f"{workload}.availability", value=share, limit=limit))
-    elif low < limit:
-        notes.append(f"at risk: {workload}.availability limit {limit:g} lies inside the band {low:.4g} .. 1")
+    if share.value < limit:
+        misses.append(Miss(constraint=f"{workload}.availability", value=share.value, limit=limit))
+    elif share.low < limit:
+        notes.append(f"{AT_RISK}{workload}.availability limit {limit:g} lies inside the band {share.low:.4g} .. 1")
+    if up.place is not None and up.limited(limit):
+        notes.append(
+            f"{workload}: availability {limit:.6g} is more than {up.place.said} gives, which is up "
+            f"{up.place.up.value:.6g} of the time whatever its machines do: it takes {up.place.beyond}"
+        )

@@ -17,7 +17,7 @@ from archwright.contract.needs import Needs
 from archwright.contract.plan import Artefact, Launch, MachineFacts, Miss, Pool
 from archwright.contract.record import replace
 from archwright.errors import missing_extra
-from archwright.plan.availability import ONE_MACHINE, ONE_MACHINE_LOW, holds
+from archwright.plan.availability import ONE_MACHINE, ONE_MACHINE_LOW, Up
 from archwright.plan.demand import HOURS_PER_MONTH, Demand
 from archwright.plan.ledger import Ledger
 from archwright.plan.limits import broken, judge_availability
@@ -185,7 +185,7 @@ class LocalPlanner:
         """What the machine as a whole must hold: availability, memory and disk of all pools together."""
         for one in served:
             slo, name = one.demand.workload.slo, one.demand.workload.name
-            judge_availability(name, holds(1, 0), slo, misses, notes, low=ONE_MACHINE_LOW)
+            judge_availability(name, Up(1, 0), slo, misses, notes)
         memory = sum(peak_memory(one.spec, "").value for one in served)
         if len(served) > 1 and memory > machine.memory_bytes:
             misses.append(Miss(constraint="memory_bytes", value=memory, limit=float(machine.memory_bytes)))
@@ -217,7 +217,7 @@ class LocalPlanner:
         )
         self._ledger.assume(
             f"this machine draws {draw_kw.value * 1000:.0f} W within a factor of 2; the machine itself is paid for",
-            f"one machine is up {ONE_MACHINE:.1%} of the time, with {ONE_MACHINE_LOW:.0%} as the low end",
+            f"one machine and its power are up {ONE_MACHINE:.1%} of the time, {ONE_MACHINE_LOW:.0%} at the low end",
         )
         return product([draw_kw, price], USD).scaled(HOURS_PER_MONTH, unit=f"{USD}/month", basis=basis)
 

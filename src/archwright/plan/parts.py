@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import NamedTuple
 
 from archwright.catalog.facts import Catalog
 from archwright.catalog.rows import ModelSpec, Offer
 from archwright.contract.estimate import Estimate, within_factor
-from archwright.contract.needs import TEXT_KINDS
+from archwright.contract.needs import TEXT_KINDS, Site
 from archwright.contract.plan import Launch, Miss, Pool, Purchase
 from archwright.contract.record import replace
-from archwright.plan.availability import ONE_MACHINE_LOW, holds
+from archwright.plan.availability import TIER, Place, Up
 from archwright.plan.candidates import Host, Task
 from archwright.plan.demand import HOURS_PER_MONTH, Demand
 from archwright.plan.fleet import Fleet, Where
@@ -30,20 +31,22 @@ from archwright.sizing.machine import Batch, Machine, Steady
 SPOT_FACTOR = 1.6
 # Below this part of the predicted load a machine breaks its limits whatever their number: a risk, not a cost.
 LEAST_CARRIED = 0.1
+# Zones of a region that machines are spread over.
+ZONES = 3
 # Machines of one type in one region that a provider's list price still means. Assumed.
 PLENTY = 1000
 
 
 class Serving(NamedTuple):
     """A steady load and the machines that serve it: what its predictions need. `machines` share the peak; `up` are
-    the machines that must run and the spares; None where they are the provider's affair.
+    the machines that must run, their spares and place; None where they are the provider's affair.
     """
 
     demand: Demand
     steady: Steady
     machine: Machine
     machines: int
-    up: tuple[int, int] | None
+    up: Up | None
 
 
 class Part(NamedTuple):
@@ -79,8 +82,8 @@ def joined(parts: Iterable[Part]) -> Part:
 class Writer:
     """Writes picks into the ledger."""
 
-    def __init__(self, catalog: Catalog, ledger: Ledger) -> None:
-        self._catalog, self._ledger = catalog, ledger
+    def __init__(self, catalog: Catalog, ledger: Ledger, site: Site | None = None) -> None:
+        self._catalog, self._ledger, self._site = catalog, ledger, site
 
     def rented(self, pick: Pick) -> Part:
         offer = pick.host.offer
@@ -111,13 +114,13 @@ class Writer:
         if pick.steady is None:
             return made._replace(serving=working_of(task, pick.batch, pick.needed))
         misses, notes, slo = list(pick.misses), list(made.notes), task.workload.slo
+        up = self.up(task, pick.host.where, pick.needed, pick.spares)
         if pick.host.where.placement != "serverless":
-            low = holds(pick.needed, pick.spares, ONE_MACHINE_LOW)
-            judge_availability(task.workload.name, holds(pick.needed, pick.spares), slo, misses, notes, low=low)
+            judge_availability(task.workload.name, up, slo, misses, notes)
         notes += fragile(task, pick.steady)
         replicas = (pick.needed + pick.spares) * max(pick.steady.engines, 1)
         pool = self.pool(task, pick.host, pick.steady, replicas)
-        serving = serving_of(task, pick.host, pick.steady, (pick.needed, pick.spares))
+        serving = serving_of(task, pick.host, pick.steady, up)
         return made._replace(pools=(pool,), serving=serving, misses=tuple(misses), notes=tuple(notes))
 
     def _term(self, pick: Pick, offer: Offer, tranche: Tranche, count: str) -> Term:
@@ -198,6 +201,26 @@ class Writer:
         high = mean_machines(demand, max(carried.low, carried.value * LEAST_CARRIED))
         return Estimate(value=value, low=min(low, value), high=max(high, value), unit="machines", basis=basis)
 
+    def up(self, task: Task, where: Where, needed: int, spares: int) -> Up:
+        """With the place they stand in. What stops the place of a workload's own sites (a plant, a branch) stops what
+        asks there too, so it does not count.
+        """
+        if task.workload.sites:
+            return Up(needed, spares)
+        if where.placement == "on-premises":
+            tier = self._site.tier if self._site is not None and self._site.tier is not None else TIER
+            return Up(needed, spares, self._place(f"site.tier-{tier}", f"one data centre of tier {tier}", "a second"))
+        if spread_out(needed, spares):
+            return Up(needed, spares, self._place("site.region", "one region", "a second region"))
+        return Up(needed, spares, self._place("site.zone", "one zone", "spares for a lost zone, or a second region"))
+
+    def _place(self, part: str, said: str, beyond: str) -> Place:
+        row = self._catalog.parts[part]
+        fact = f"{part}: {row.low:g} .. {row.typical:g} .. {row.high:g}, {row.source}"
+        basis = self._ledger.basis(f"part.{part}", "quoted", row.item, facts=(fact,), stratum=row.kind)
+        found = self._catalog.part(part, basis)
+        return Place(said, replace(found, high=min(1.0, found.high)), beyond)
+
     def pool(self, task: Task, host: Host, steady: Steady, replicas: int, suffix: str = "") -> Pool:
         """Raises ValueError for a job: nothing of it is launched to stay."""
         if task.demand is None:
@@ -229,6 +252,12 @@ class Writer:
         )
 
 
+def spread_out(needed: int, spares: int) -> bool:
+    """Whether one zone may be lost: as many machines as are needed stand in the others."""
+    total = needed + spares
+    return total - math.ceil(total / ZONES) >= needed
+
+
 def fragile(task: Task, steady: Steady) -> list[str]:
     """What is said where the low end of the band holds no limit any more."""
     carried = steady.requests_per_s
@@ -249,7 +278,7 @@ def named(task: Task, model: ModelSpec | None, steady: Steady | None) -> dict[st
     return {task.workload.name: name} if name else {}
 
 
-def serving_of(task: Task, host: Host, steady: Steady, up: tuple[int, int]) -> tuple[Serving, ...]:
+def serving_of(task: Task, host: Host, steady: Steady, up: Up) -> tuple[Serving, ...]:
     """Of several places the one with the most load. Workers that come and go start cold: only texts are promised there,
     for a warm one.
     """
@@ -258,7 +287,7 @@ def serving_of(task: Task, host: Host, steady: Steady, up: tuple[int, int]) -> t
         return ()
     if texts and task.demand.output_tokens.mean <= 0:
         return ()
-    return (Serving(task.demand, steady, host.machine, up[0], None if passing else up),)
+    return (Serving(task.demand, steady, host.machine, up.needed, None if passing else up),)
 
 
 def working_of(task: Task, batch: Batch | None, machines: int) -> tuple[Working, ...]:

@@ -19,7 +19,7 @@ from archwright.contract.evidence import HIGHER_IS_BETTER, Prediction, Query, St
 from archwright.contract.needs import TEXT_KINDS, Needs, Workload
 from archwright.contract.plan import LoadSpec, Miss
 from archwright.contract.record import replace
-from archwright.plan.availability import ONE_MACHINE, ONE_MACHINE_LOW, holds
+from archwright.plan.availability import ONE_MACHINE, Up
 from archwright.plan.demand import HOURS_PER_MONTH, demand_of, job_of
 from archwright.plan.ledger import Ledger
 from archwright.plan.limits import judge_latency
@@ -135,19 +135,25 @@ def _recorded(workload: Workload) -> bool:
 def _availability(one: Here | Pooled | Answering, ledger: Ledger) -> list[Prediction]:
     """Where the needs ask for it: so often enough of the machines are up."""
     workload = one.demand.workload
-    up = (1, 0) if isinstance(one, Here) else one.up
+    up = Up(1, 0) if isinstance(one, Here) else one.up
     if workload.slo.availability is None or up is None:
         return []
-    machines, spares = up
+    place = f"{up.place.said}, up {up.place.up.value:.6g} of the time" if up.place is not None else "not counted"
     basis = ledger.basis(
         f"{workload.name}.availability",
         "assumed",
         "share of the requests at the gateway that were not failed or rejected",
-        formula="share of time that at most the spares are down, machines failing alone: plan/availability.py",
-        facts=(f"{machines} machines needed, {spares} spare; each up {ONE_MACHINE:g} of the time",),
+        formula=(
+            "share of time that at most the spares are down, machines failing alone, x that of their place: "
+            "plan/availability.py"
+        ),
+        facts=(
+            f"{up.needed} machines needed, {up.spares} spare; each up {ONE_MACHINE:g} of the time",
+            f"their place: {place}",
+            *((up.place.up.basis,) if up.place is not None else ()),
+        ),
     )
-    low, value = holds(machines, spares, ONE_MACHINE_LOW), holds(machines, spares)
-    share = Estimate(value=value, low=min(low, value), high=1.0, unit="share", basis=basis)
+    share = up.share(basis)
     query = Query(metric="requests", labels={"workload": workload.name}, statistic="share", window_s=WEEK_S)
     return [_asked(workload.name, share, query)]
 

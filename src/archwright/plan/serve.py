@@ -10,6 +10,7 @@ from archwright.catalog.rows import ModelSpec
 from archwright.contract.needs import TEXT_KINDS, Length
 from archwright.contract.plan import LoadSpec
 from archwright.contract.record import replace
+from archwright.plan.availability import Up
 from archwright.plan.demand import Demand, Job
 from archwright.simulate.pool import PoolPrediction, PoolSpec, predict_pool
 from archwright.simulate.serving import ServingPrediction, ServingSpec, predict_serving
@@ -37,7 +38,7 @@ class Pooled(NamedTuple):
 
     demand: Demand
     spec: PoolSpec
-    up: tuple[int, int] | None = (1, 0)
+    up: Up | None = Up(1, 0)
 
 
 class Answering(NamedTuple):
@@ -45,7 +46,7 @@ class Answering(NamedTuple):
 
     demand: Demand
     steady: Steady
-    up: tuple[int, int] | None = (1, 0)
+    up: Up | None = Up(1, 0)
 
 
 class Working(NamedTuple):

@@ -15,7 +15,6 @@ from archwright.catalog.facts import Catalog
 from archwright.contract.estimate import Estimate
 from archwright.contract.plan import Miss, Purchase
 from archwright.contract.record import replace
-from archwright.plan.availability import ONE_MACHINE_LOW, holds
 from archwright.plan.demand import HOURS_PER_MONTH
 from archwright.plan.fleet import Fleet
 from archwright.plan.ledger import Ledger
@@ -107,8 +106,8 @@ class Settler:
             return made._replace(serving=working)
         misses, said, host = list(steady.misses), list(notes), stocks[0][0].host
         needed = max(1, math.ceil(way.choice.peak - ROUNDING))
-        low = holds(needed, spares, ONE_MACHINE_LOW)
-        judge_availability(task.workload.name, holds(needed, spares), task.workload.slo, misses, said, low=low)
+        up = self._writer.up(task, host.where, needed, spares)
+        judge_availability(task.workload.name, up, task.workload.slo, misses, said)
         said += fragile(task, steady)
         engines = max(steady.engines, 1)
         replicas = max(1, math.ceil(way.choice.peak * engines - ROUNDING)) + counted * engines
@@ -117,7 +116,7 @@ class Settler:
             pools=(pool,),
             purchases=bought,
             models=models,
-            serving=serving_of(task, host, steady, (needed, spares)) if not way.suffix else (),
+            serving=serving_of(task, host, steady, up) if not way.suffix else (),
             misses=tuple(misses),
             notes=tuple(said),
             assumptions=assumed(steady),
