@@ -202,9 +202,6 @@ def test_the_manufacturer_stays_in_the_eea(plan_of: Make, catalog: Catalog) -> N
 def test_plants_have_machines_of_their_own(plan_of: Make) -> None:
     plan = plan_of("manufacturer")
     for option in plan.options:
-        if option.placement == "cloud":
-            assert "downtime.sites" in {miss.constraint for miss in option.misses}
-            continue
         pools = {pool.name: pool for pool in option.pools if pool.workloads == ("downtime",)}
         assert {pool.region for pool in pools.values()} == {"FR", "US", "CN"}
         bought = {b.pool: b.peak for b in option.purchases if b.pool.startswith("downtime")}

@@ -197,6 +197,63 @@ def test_a_job_at_sites_is_said_to_be_missing(plan_of: Make) -> None:
     assert "telemetry.sites" in missed(option_of(plan_of("manufacturer", at_plants), "on-premises"))
 
 
+def rented(document: dict[str, Any]) -> None:
+    """A company of plants, without a data centre."""
+    only("cloud")(document)
+    document["placement"].pop("site")
+    document["placement"].pop("owned")
+
+
+def test_plants_and_a_cloud_are_an_option(plan_of: Make) -> None:
+    plan = plan_of("manufacturer", rented)
+    option = next(one for one in plan.options if one.name == "cloud-aws")
+    assert option.feasible and plan.chosen == "cloud-aws"
+    at_plants = [pool for pool in option.pools if pool.workloads == ("downtime",)]
+    assert {pool.region for pool in at_plants} == {"FR", "US", "CN"}
+    assert {pool.placement for pool in at_plants} == {"on-premises"}
+    assert {pool.provider for pool in option.pools if pool not in at_plants} == {"aws"}
+    assert not {"FR", "US", "CN"} & set(option.regions), "a region of the provider is named, no plant"
+    names = [line.name for line in option.cost_lines]
+    assert any(name.startswith("electricity of") and "plants" in name for name in names)
+    assert not any("colocation" in name for name in names), "a plant is no rented space"
+    assert any("bought for its sites" in note for note in option.notes)
+    managed = next(one for one in plan.options if one.name == "managed-aws")
+    assert not any(" on cpu-2-socket" in line.name for line in managed.cost_lines), "a share of what is rented alone"
+
+
+def test_plants_need_money_to_buy_and_may_name_no_country(plan_of: Make) -> None:
+    def poor(document: dict[str, Any]) -> None:
+        rented(document)
+        document["budget"]["capex"] = 0
+        document["sites"]["plants"].pop("countries")
+
+    option = next(one for one in plan_of("manufacturer", poor).options if one.name == "cloud-aws")
+    assert missed(option) == {"capex"}
+    assert not any("colocation" in line.name for line in option.cost_lines)
+
+
+def test_machines_at_sites_alone_are_no_option_of_a_cloud(plan_of: Make) -> None:
+    def alone(document: dict[str, Any]) -> None:
+        rented(document)
+        document["workloads"] = [one for one in document["workloads"] if one["name"] == "downtime"]
+
+    option = next(one for one in plan_of("manufacturer", alone).options if one.name == "cloud-aws")
+    assert "downtime.sites" in missed(option)
+
+
+def test_what_follows_a_text_at_the_sites_trains_its_model_in_the_cloud(plan_of: Make) -> None:
+    def at_plants(document: dict[str, Any]) -> None:
+        rented(document)
+        assistant = next(one for one in document["workloads"] if one["name"] == "assistant")
+        assistant["sites"] = ["plants"]
+        assistant["traffic"].pop("regions")
+        document["sites"]["plants"].update(countries=["FR"], power_kw=90)
+
+    option = next(one for one in plan_of("manufacturer", at_plants).options if one.name == "cloud-aws")
+    assert option.models["house-model"] == option.models["assistant"]
+    assert any(line.name.startswith("house-model: ") for line in option.cost_lines)
+
+
 # --- serverless
 
 

@@ -1,7 +1,8 @@
 """Options at clouds: rented machines run by oneself, or by the cloud's managed platform at its surcharge.
 
 Every allowed cloud gives an option; one per provider with a surcharge row gives a second one, at on-demand prices:
-what a platform asks for promised machines no row says.
+what a platform asks for promised machines no row says. Workloads of many sites (plants, branches) run on machines that
+are bought for the sites, beside whatever is rented.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from archwright.plan.models import scores
 from archwright.plan.money import Draft
 from archwright.plan.parts import Part, joined, places
 from archwright.plan.rented import Found, Renter
-from archwright.plan.sites import at_sites, nowhere_else
+from archwright.plan.sites import Sites, at_sites, nowhere_else
 from archwright.plan.terms import Term
 
 DEFAULT_CLOUDS = 3
@@ -42,8 +43,21 @@ def clouds_of(world: World, ledger: Ledger) -> tuple[str, ...]:
 
 class CloudPlanner:
     def __init__(self, world: World, ledger: Ledger, tasks: tuple[Task, ...]) -> None:
-        self._world, self._ledger, self._tasks = world, ledger, tasks
+        self._world, self._ledger = world, ledger
+        sites = Sites(world.needs, world.catalog, world.sizer, world.settler)
+        self._sited = tuple(task for task in tasks if at_sites(task))
+        self._sites = joined(sites.part(task) for task in self._sited)
+        self._tasks = tuple(self._led(task) for task in tasks if not at_sites(task))
         self._listed = Renter(world.needs, world.catalog, world.sizer, promises=False)
+
+    def _led(self, task: Task) -> Task:
+        """What follows a task of the sites runs the model that was chosen there."""
+        leader = next((one for one in self._sited if one.name == task.follows), None)
+        if leader is None:
+            return task
+        chosen = self._sites.models.get(leader.workload.name)
+        models = tuple(model for model in leader.models if model is not None and model.id == chosen)
+        return task._replace(follows=None, models=models)
 
     def options(self, providers: tuple[str, ...]) -> Iterable[Built]:
         whole = []
@@ -117,16 +131,24 @@ class CloudPlanner:
     def _option(self, draft: Draft, found: Found, extra: tuple[Term, ...] = (), renter: Renter | None = None) -> Built:
         # Where some data may not be, none of the option's machines are named.
         outside = any(miss.constraint == "residency" for miss in found.misses)
-        part = Part() if outside else joined(self._world.writer.rented(pick) for pick in found.picks)
-        part = part._replace(terms=(*part.terms, *extra), notes=(*found.notes, *part.notes))
-        missing = tuple(nowhere_else(task, "a cloud region") for task in self._tasks if at_sites(task))
-        regions = tuple(sorted({place.region for place in places(part.fleets)}))
+        rented = Part() if outside else joined(self._world.writer.rented(pick) for pick in found.picks)
+        where = main_first(rented)
+        part = joined([rented._replace(terms=(*rented.terms, *extra)), Part() if outside else self._sites])
+        part = part._replace(notes=(*found.notes, *part.notes))
+        # Machines at sites alone are no option of a cloud.
+        missing = () if self._tasks else tuple(nowhere_else(task, "a cloud region") for task in self._sited)
+        regions = tuple(sorted({place.region for place in where}))
         better = self._better(draft.provider, found, renter) if renter is not None else ()
-        notes = (*draft.notes, *_spread(regions), *better)
+        notes = (*draft.notes, *_spread(regions), *self._at_the_sites(), *better)
         draft = draft._replace(regions=regions, misses=(*found.misses, *missing), notes=notes)
         return self._world.assembler.built(
-            draft, part, main_first(part), whole=len(found.picks) == len(self._tasks) and not outside
+            draft, part, where, whole=len(found.picks) == len(self._tasks) and not outside
         )
+
+    def _at_the_sites(self) -> Iterable[str]:
+        for task in self._sited:
+            sites = ", ".join(task.workload.sites)
+            yield f"{task.name}: on machines bought for its sites ({sites}); the rest is rented"
 
     def _better(self, provider: str, found: Found, renter: Renter) -> Iterable[str]:
         """What a better model would cost."""

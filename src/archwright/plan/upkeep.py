@@ -52,8 +52,8 @@ def central(case: Case, where: Where) -> tuple[Fleet, ...]:
 
 def colocated(case: Case, where: Where) -> bool:
     """No site of the needs lies there: machines then stand in rented space."""
-    site = case.needs.placement.site
-    own = {country for group in case.needs.sites.values() for country in group.countries}
+    site, home = case.needs.placement.site, case.needs.organisation.country
+    own = {country for group in case.needs.sites.values() for country in group.countries or (home,)}
     return where.placement == "on-premises" and where.country not in (own | ({site.country} if site else set()))
 
 
