@@ -18,7 +18,8 @@ from archwright.plan.hosted import HostedPlanner, named_place
 from archwright.plan.ledger import Ledger
 from archwright.plan.make import Planner
 from archwright.plan.money import Draft
-from archwright.plan.placing import case_of_chosen, host_of
+from archwright.plan.placing import case_of_chosen
+from archwright.plan.platform import host_of
 
 Make = Callable[..., Plan]
 Read = Callable[..., tuple[Needs, NeedsSource]]

@@ -1,30 +1,82 @@
-"""Where the platform itself runs when an option has no machines that answer: tokens that are bought still need a
-gateway with keys, quotas and audit, and a retrieval beside the data. Else it runs on the machines' host processors.
-"""
+"""What the platform's own machines cost: rented by the month, or servers of one's own with support and renewal."""
 
 from __future__ import annotations
 
-from archwright.plan.availability import SPARE_ABOVE
+from collections.abc import Iterable
+
+from archwright.contract.estimate import Estimate
 from archwright.plan.demand import HOURS_PER_MONTH
-from archwright.plan.placing import Case, answering
-from archwright.plan.terms import Term, recurring
+from archwright.plan.placing import OWN, Case, answering
+from archwright.plan.platform import SERVER, Seat, parts_of
+from archwright.plan.quotes import Price
+from archwright.plan.renewal import MONTHS_PER_YEAR, SERVER_LIFE, Bought, renewed
+from archwright.plan.terms import Term, following
+
+DRAW = "platform.server-draw"
+# Rack units of such a server.
+UNITS = 1
 
 
 def host_terms(case: Case) -> list[Term]:
-    """One small rented machine, two where availability asks for a spare; none where a gateway is there already."""
-    answers = answering(case.needs)
-    served = [workload for workload in case.needs.workloads if workload.name in answers]
-    if any(line.kind == "gateway" for line in case.needs.existing):
-        return []
-    if case.host is None:
-        if served and case.where and all(place.placement == "hosted-api" for place in case.where):
+    """None where the platform shares machines, or is all there already."""
+    seat = case.seat
+    if seat is None:
+        bought = case.where and all(place.placement == "hosted-api" for place in case.where)
+        if bought and answering(case.needs) and parts_of(case.needs):
             case.ledger.assume(
                 "the gateway of a hosted model runs on a machine that is there: no machine may be rented"
             )
         return []
-    asked = max(workload.slo.availability or 0.0 for workload in served)
-    count = 2 if asked > SPARE_ABOVE else 1
-    price = case.quotes.offer(case.host)
-    usd = count * price.usd * HOURS_PER_MONTH
-    line = f"host of gateway and retrieval: {count} x {case.host.instance_type} in {case.host.region}"
-    return [recurring(line, "platform", usd, case.months, price.drivers)]
+    if seat.shared:
+        return []
+    name = f"host of {', '.join(seat.parts)}: {_counted(seat)} x "
+    if seat.offer is None:
+        return list(_own(case, seat, f"{name}small server in {seat.where.region}"))
+    price = case.quotes.offer(seat.offer)
+    flow = [count * price.usd * HOURS_PER_MONTH for count in seat.counts]
+    line = f"{name}{seat.offer.instance_type} in {seat.offer.region}"
+    return [following(line, "platform", flow, (*price.drivers, seat.machines))]
+
+
+def _counted(seat: Seat) -> str:
+    low, high = min(seat.counts), max(seat.counts)
+    return f"{low}" if low == high else f"{low} to {high}"
+
+
+def _own(case: Case, seat: Seat, line: str) -> Iterable[Term]:
+    """Bought; where nothing may be bought, the house charges for them month by month over their life."""
+    price, support = case.quotes.part(SERVER), case.quotes.part("support")
+    unit = Price(price.usd, (*price.drivers, seat.machines))
+    month = price.usd * support.usd / MONTHS_PER_YEAR
+    paid = [month * count for count in seat.counts]
+    yield following(f"support of {line}", "support", paid, (*unit.drivers, *support.drivers))
+    if case.needs.budget.capex > 0:
+        yield from renewed(case.quotes, Bought(line, "platform", unit, seat.counts, SERVER_LIFE))
+        return
+    rent = price.usd / (MONTHS_PER_YEAR * case.quotes.years(SERVER_LIFE))
+    case.ledger.assume("budget.capex 0: servers of the platform are charged by the month, their price spread over life")
+    yield following(line, "platform", [rent * count for count in seat.counts], unit.drivers)
+
+
+def own_servers(case: Case) -> Seat | None:
+    """The seat, where it is servers of one's own."""
+    seat = case.seat
+    own = seat is not None and seat.offer is None and not seat.shared and seat.where.placement in OWN
+    return seat if own else None
+
+
+def drawn(case: Case, count: float) -> Estimate:
+    """kW of so many such servers."""
+    return case.catalog.part(DRAW).scaled(count, unit="kW")
+
+
+def host_energy(case: Case, seat: Seat, kwh: Price) -> Term:
+    """On all the time; `kwh`: USD of one at the plug."""
+    one = case.quotes.part(DRAW)
+    flow = [count * one.usd * HOURS_PER_MONTH * kwh.usd for count in seat.counts]
+    return following(
+        f"electricity of the platform's servers in {seat.where.region}",
+        "energy",
+        flow,
+        (*kwh.drivers, *one.drivers, seat.machines),
+    )

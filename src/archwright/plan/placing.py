@@ -13,24 +13,21 @@ from archwright.errors import CatalogError
 from archwright.plan.demand import demand_of
 from archwright.plan.fleet import Chosen, Fleet, Where
 from archwright.plan.ledger import Ledger
-from archwright.plan.nearness import Distance, distance
+from archwright.plan.platform import Platform, Seat, host_of
 from archwright.plan.quotes import Quotes
-from archwright.plan.residency import ANYWHERE, bounds_of, country_inside, region_inside
+from archwright.plan.residency import ANYWHERE, country_inside, region_inside
 
 NO_MODELS: Mapping[str, str] = MappingProxyType({})
 # Places of one's own: hardware stands there, and electricity is paid for.
 OWN = frozenset({"on-premises", "this-machine"})
 RENTED: frozenset[Placement] = frozenset({"cloud", "hybrid", "serverless"})
 REFRESH = "-refresh"
-# A gateway process takes some thousand requests a second on two cores; the rest is retrieval and room to restart.
-HOST_CORES = range(4, 9)
-HOST_RAM_BYTES = 16 * 2**30
 
 
 class Case(NamedTuple):
     """An option as far as it is chosen: its machines and its places, the first of which is its main one. `models`
-    are the open models of the workloads that run one. `host` is the machine the platform itself runs on where the
-    option has no machines that answer and the needs allow to rent one.
+    are the open models of the workloads that run one. `host` says where the platform itself runs where the option has
+    no machines that answer and the needs allow to rent one; `seat` says on what it runs, wherever that is.
     """
 
     needs: Needs
@@ -41,6 +38,7 @@ class Case(NamedTuple):
     where: tuple[Where, ...]
     models: Mapping[str, ModelSpec]
     host: Offer | None = None
+    seat: Seat | None = None
 
     @property
     def stores(self) -> tuple[Where, ...]:
@@ -129,7 +127,7 @@ def case_of(
     own = any(place.placement in OWN for place in places)
     machines = own or any(answers.intersection(fleet.workloads) for fleet in fleets)
     rents = not RENTED.isdisjoint(needs.placement.allow)
-    return Case(
+    case = Case(
         needs=needs,
         catalog=catalog,
         ledger=ledger,
@@ -139,36 +137,15 @@ def case_of(
         models=models_of(needs, catalog, models),
         host=host_of(needs, catalog) if places and answers and rents and not machines else None,
     )
+    if case.main is None or (case.main.placement == "hosted-api" and case.host is None):
+        return case
+    return case._replace(seat=Platform(needs, catalog, ledger).seat(case.main, fleets, host=case.host))
 
 
 def answering(needs: Needs) -> frozenset[str]:
     """Workloads that answer requests as they come; what only runs now and then needs nobody to wait for it."""
     months = needs.budget.horizon_months
     return frozenset(workload.name for workload in needs.workloads if demand_of(workload, months) is not None)
-
-
-def host_of(needs: Needs, catalog: Catalog) -> Offer | None:
-    """The nearest small machine where all the data may lie, of those the cheapest; None when there is none."""
-    bounds = tuple(bound for workload in needs.workloads for bound in bounds_of(needs, workload))
-    clouds = needs.placement.clouds
-    fitting = (
-        offer
-        for offer in catalog.offers
-        if offer.accelerator is None
-        and offer.vcpu in HOST_CORES
-        and offer.ram_bytes >= HOST_RAM_BYTES
-        and offer.on_demand_usd_per_hour
-        and (clouds is None or offer.provider in clouds)
-        and region_inside(catalog, bounds, offer.provider, offer.region)
-    )
-    countries = {key: row.country for key, row in catalog.regions.items()}
-    distances = {country: distance(needs, catalog, country) for country in {"", *countries.values()}}
-
-    def dearness(offer: Offer) -> tuple[Distance, float, str]:
-        country = countries.get((offer.provider, offer.region), "")
-        return distances[country], offer.on_demand_usd_per_hour or 0.0, offer.id
-
-    return min(fitting, key=dearness, default=None)
 
 
 def case_of_chosen(chosen: Chosen) -> Case:

@@ -6,7 +6,7 @@ processes) and an accelerator vendor's software licence (its engines are free so
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from archwright.catalog.facts import Catalog
@@ -156,9 +156,18 @@ def _assume(case: Case) -> None:
         )
 
 
+def _shared(case: Case) -> Iterable[str]:
+    if case.seat is not None and case.seat.shared:
+        yield (
+            f"{', '.join(case.seat.parts)} take {case.seat.cores:.2g} cores at the peak and share a machine that "
+            "answers: nobody asks for a spare"
+        )
+
+
 def _notes(case: Case) -> list[str]:
     more = hires(case)
-    notes = [f"needs {more:.1f} platform engineers more than there are"] if more > 0 else []
+    notes = [*_shared(case)]
+    notes += [f"needs {more:.1f} platform engineers more than there are"] if more > 0 else []
     for fleet, fabric in fabrics(case):
         has = fleet.machine.network_bytes_per_s
         if has is not None and fleet.purchase != "bought" and has < fabric.ports * network.FAST:

@@ -109,8 +109,11 @@ def _floor(case: Case, place: Where) -> str:
 
 
 def _machines(case: Case, *, own: bool) -> list[float]:
-    here = [fleet for fleet in case.fleets if (fleet.where.placement in OWN) == own]
-    return [sum(fleet.machines[month] for fleet in here) for month in range(case.months)]
+    """Month by month, those of the platform with them."""
+    here = [fleet.machines for fleet in case.fleets if (fleet.where.placement in OWN) == own]
+    if case.seat is not None and (case.seat.offer is None) == own:
+        here.append(case.seat.counts)
+    return [sum(machines[month] for machines in here) for month in range(case.months)]
 
 
 def _rate(case: Case) -> Price:

@@ -13,6 +13,7 @@ from archwright.contract.estimate import Estimate, exact, product, total
 from archwright.contract.record import replace
 from archwright.plan.demand import HOURS_PER_MONTH
 from archwright.plan.fleet import Fleet, Where
+from archwright.plan.host import UNITS, drawn, host_energy, own_servers
 from archwright.plan.keeping import Lying, own_terabytes
 from archwright.plan.placing import OWN, REFRESH, Case
 from archwright.plan.quotes import Price
@@ -212,6 +213,9 @@ def _plug(case: Case, kept: tuple[Lying, ...], where: Where) -> Plug:
     if gear.switches:
         parts += gear_draw(case, gear)
         units += gear.switches
+    if (seat := own_servers(case)) is not None and seat.where == where:
+        parts.append(drawn(case, max(seat.counts)))
+        units += UNITS * max(seat.counts)
     basis = case.ledger.basis(
         f"power.{where.placement}.{where.region}".lower(),
         "formula",
@@ -284,6 +288,8 @@ def _other_energy(case: Case, kept: tuple[Lying, ...], where: Where, kwh: Price)
             usd = count * one.usd * HOURS_PER_MONTH * kwh.usd
             line = f"electricity of {what} in {where.region}"
             yield recurring(line, "energy", usd, case.months, (*kwh.drivers, *one.drivers))
+    if (seat := own_servers(case)) is not None and seat.where == where:
+        yield host_energy(case, seat, kwh)
 
 
 def space_terms(case: Case, places: tuple[Plug, ...]) -> list[Term]:
@@ -311,5 +317,8 @@ def energy_by_place(case: Case, kept: tuple[Lying, ...]) -> dict[Where, Estimate
             mean = sum(terabytes) / case.months
             parts.append(case.catalog.part("storage.draw").scaled(mean * HOURS_PER_MONTH / 1000, unit="kWh"))
             parts += [one.scaled(HOURS_PER_MONTH, unit="kWh") for one in gear_draw(case, gear_at(case, where))]
+            if (seat := own_servers(case)) is not None and seat.where == where:
+                there = drawn(case, sum(seat.counts) / case.months)
+                parts.append(there.scaled(HOURS_PER_MONTH, unit="kWh"))
         found[where] = _at_plug(case, where, total(parts, "kWh"), "")
     return found
