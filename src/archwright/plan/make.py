@@ -36,6 +36,7 @@ from archwright.plan.serve import Served, Working, loads_of, served_of
 from archwright.plan.serverless import ServerlessPlanner
 from archwright.plan.settle import Settler
 from archwright.plan.stale import refuse_stale, stale_facts
+from archwright.plan.whereabouts import located
 
 SEED_DIGITS = 8
 NOTHING = Miss(constraint=NOT_YET, value="every workload", limit=None)
@@ -77,10 +78,10 @@ def make_plan(
     promised, served = planner.promised(best)
     options = tuple(_noted(o, promised.notes) if o.name == concluded.chosen else o for o in concluded.options)
     option = next((one for one in options if one.name == concluded.chosen), None)
-    controls = controls_of(needs, catalog, ledger)
+    chosen = Chosen(needs, catalog, ledger, option, best.draft.fleets if best is not None else ())
+    controls = located(controls_of(needs, catalog, ledger), chosen)
     predictions = (*promised.predictions, *control_promises(controls, option, ledger))
-    fleets = best.draft.fleets if best is not None else ()
-    sections = sections_of(Chosen(needs, catalog, ledger, option, fleets))
+    sections = sections_of(chosen)
     made = Plan(
         needs_file=source.file,
         needs_digest=source.digest,
