@@ -28,7 +28,7 @@ ROOMS: dict[str, set[str]] = {
     "monitor": set(),
     "needs": {"catalog"},
     "sizing": {"catalog"},
-    "access": {"monitor"},
+    "access": {"monitor", "policy"},
     "engines": {"monitor"},
     "simulate": {"catalog", "sizing", "policy"},
     "plan": {"catalog", "sizing", "simulate"},
@@ -177,6 +177,7 @@ def test_broad_except_only_in_the_boundary() -> None:
     [
         (r"\bos\.environ\b|\bos\.getenv\b", "settings.py"),
         (r"\bimport sqlite3\b|\bsqlalchemy\b|\bimport psycopg\b", "store.py"),
+        (r"\bimport lmdb\b", "monitor/slate.py"),
         (r"\.expanduser\(|Path\.home\(|\"\.archwright\"", "home.py"),
         (r"[\"']archwright_[a-z]", "contract/metrics.py"),
     ],
@@ -286,9 +287,12 @@ def test_command_line_mirrors_the_api() -> None:
         positional = [p.name for p in parameters.values() if p.kind is not inspect.Parameter.KEYWORD_ONLY]
         options = {p.name for p in parameters.values() if p.kind is inspect.Parameter.KEYWORD_ONLY}
         assert [a.name for a in verb.args if a.positional] == positional, verb.words
-        assert {a.name for a in verb.args if not a.positional} == options, verb.words
+        assert {a.of or a.name for a in verb.args if not a.positional} == options, verb.words
+        for record in {a.of for a in verb.args if a.of}:
+            fields = type(parameters[record].default).__struct_fields__
+            assert tuple(a.name for a in verb.args if a.of == record) == fields, verb.words
         for arg in verb.args:
-            default = parameters[arg.name].default
+            default = getattr(parameters[arg.of].default, arg.name) if arg.of else parameters[arg.name].default
             if arg.required:
                 assert default is inspect.Parameter.empty, (verb.words, arg.name)
             else:

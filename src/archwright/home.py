@@ -105,6 +105,11 @@ class Home:
     def lock(self) -> Path:
         return self.folder("run") / "supervisor.lock"
 
+    @property
+    def slates(self) -> Path:
+        """What the worker processes of this machine share."""
+        return self.folder("run", "slates")
+
     def config(self, process: str) -> Path:
         return self.folder("run") / f"{process}.json"
 

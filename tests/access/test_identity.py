@@ -15,7 +15,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from archwright.access.identity import (
-    KEYS,
     POLL_S,
     SECRET_LENGTH,
     UNKNOWN_POLL_S,
@@ -25,6 +24,7 @@ from archwright.access.identity import (
     load_pepper,
     well_formed,
 )
+from archwright.access.tables import KEYS
 from archwright.errors import AccessError, StoreError, UsageError
 from archwright.home import Home
 from archwright.store import Store
@@ -148,9 +148,9 @@ def test_a_revocation_that_arrives_before_its_key_counts(store: Store, clock: _C
     maker, gateway = Keys(store, b"p" * 32), other_process(store, clock)
     secret, record = maker.create("clinic")
     maker.revoke(record.id)
-    gateway._seen_keys = store.last_seq(KEYS)  # it read the keys just before this one was written
+    gateway._seen["keys"] = store.last_seq(KEYS)  # it read the keys just before this one was written
     assert gateway.identify(secret) is None
-    gateway._seen_keys = 0
+    gateway._seen["keys"] = 0
     clock.now += 1
     assert gateway.identify(secret) is None
 
@@ -279,4 +279,5 @@ def test_a_lost_race_for_the_pepper_keeps_the_winners(tmp_path: Path, monkeypatc
 
 
 def test_records_carry_no_more_than_needed() -> None:
-    assert set(KeyRecord.__struct_fields__) == {"id", "tenant", "role", "name", "prefix", "digest", "created_at"}
+    fields = {"id", "tenant", "role", "name", "prefix", "digest", "created_at", "user", "expires_at"}
+    assert set(KeyRecord.__struct_fields__) == fields | {"rpm", "tpm", "budget_usd", "period"}

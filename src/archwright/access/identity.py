@@ -1,102 +1,72 @@
-"""Tenants, keys, and who a secret belongs to.
+"""Making, changing and ending keys, users' and tenants' limits; the pepper.
 
 A key is `aw_`, 256 random bits in 43 url-safe characters, and 6 characters of checksum; it is shown once and kept
 as HMAC-SHA-256 under a pepper that never leaves the home, so a stolen database opens nothing. 256 random bits need
 no slow hash. The checksum refuses a mistyped or cut secret without asking the store.
+
+A key that is rotated keeps its id, limits and usage and gains a secret; the old secret ends after an overlap. Limits
+are rows of which the newest holds, all of them at once.
 """
 
 from __future__ import annotations
 
-import base64
 import contextlib
-import hmac
 import os
-import re
 import secrets
 import tempfile
-import threading
-import time
-import zlib
-from collections.abc import Callable
 from pathlib import Path
 
-from archwright.contract.record import Record
+from archwright.access.known import DAY_S, EPOCH, POLL_S, UNKNOWN_POLL_S, KnownKeys
+from archwright.access.tables import (
+    ENDS,
+    KEYS,
+    LIMITS,
+    NO_LIMITS,
+    PREFIX,
+    REVOCATIONS,
+    ROLE_NAMES,
+    SECRET_LENGTH,
+    SHOWN,
+    TENANTS,
+    USES,
+    KeyRecord,
+    LimitRow,
+    Principal,
+    Revocation,
+    ScopeKind,
+    SecretEnd,
+    Tenant,
+    check_limits,
+    check_name,
+    check_user,
+    checksum,
+    no_limit,
+    scope_name,
+    well_formed,
+)
+from archwright.contract.record import replace
 from archwright.errors import AccessError, UsageError, Where
 from archwright.home import Home
-from archwright.store import Conflict, Store, Table
+from archwright.monitor.slate import Transaction
+from archwright.policy.limits import Limits
+from archwright.store import Conflict
 
-PREFIX = "aw_"
-BODY_LENGTH = 43
-SECRET_LENGTH = len(PREFIX) + BODY_LENGTH + 6
+# The door of the room: whoever asks about keys needs no other file.
+__all__ = ["POLL_S", "ROLE_NAMES", "SECRET_LENGTH", "UNKNOWN_POLL_S", "KeyRecord", "Keys", "Principal", "Tenant"]
+__all__ += ["load_pepper", "well_formed"]
+
 PEPPER_LENGTH = 32
-SHOWN = 10  # characters of a secret that lists show: 42 of its 256 random bits
-NAME = re.compile(r"[a-z0-9-]{1,40}")
-ROLE_NAMES = ("owner", "admin", "member", "monitor")
-
-POLL_S = 0.5  # a revocation by another process is seen within this
-UNKNOWN_POLL_S = 0.2  # a flood of unknown secrets reads the store at most this often
 
 
-class Tenant(Record):
-    name: str
-    created_at: float
+class Keys(KnownKeys):
+    """The keys of one store: what a process knows of them, and the acts that change them.
 
-
-class KeyRecord(Record):
-    """What is kept of a key: never the secret. `prefix` is its beginning, to recognise it in a list."""
-
-    id: str
-    tenant: str
-    role: str
-    name: str
-    prefix: str
-    digest: str
-    created_at: float
-
-
-class Revocation(Record):
-    key_id: str
-    at: float
-
-
-class Principal(Record):
-    """Who is asking."""
-
-    key_id: str
-    tenant: str
-    role: str
-
-
-TENANTS = Table("tenants", Tenant, unique=("name",))
-KEYS = Table("keys", KeyRecord, unique=("digest",), index=("tenant",))
-REVOCATIONS = Table("key_revocations", Revocation, unique=("key_id",))
-
-
-class Keys:
-    """Keys of one store. `identify` costs a hash and a dict lookup; rows of other processes are read as they come."""
-
-    def __init__(
-        self,
-        store: Store,
-        pepper: bytes,
-        clock: Callable[[], float] = time.time,
-        monotonic: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._store = store
-        self._pepper = pepper
-        self._clock = clock
-        self._monotonic = monotonic
-        self._lock = threading.Lock()
-        self._live: dict[str, Principal] = {}
-        self._digests: dict[str, str] = {}
-        self._revoked: set[str] = set()
-        self._seen_keys = 0
-        self._seen_revocations = 0
-        self._read_at = float("-inf")
+    With a `slate` the processes of one machine tell each other of a change: a key just made is known at once in each.
+    """
 
     def create_tenant(self, name: str) -> Tenant:
         """Raises UsageError: AW-USE-30 not a name, AW-USE-31 it exists."""
-        _check_name(name, "tenant")
+        check_name(name, "tenant")
         tenant = Tenant(name=name, created_at=self._clock())
         try:
             self._store.append(TENANTS, [tenant])
@@ -107,111 +77,146 @@ class Keys:
     def tenants(self) -> tuple[Tenant, ...]:
         return tuple(self._store.rows(TENANTS))
 
-    def create(self, tenant: str, role: str = "member", name: str = "") -> tuple[str, KeyRecord]:
-        """A new secret (shown here and never again) and what is kept of it. A tenant that is new is made.
+    def create(
+        self,
+        tenant: str,
+        role: str = "member",
+        name: str = "",
+        user: str = "",
+        limits: Limits = NO_LIMITS,
+        lives_s: float | None = None,
+    ) -> tuple[str, KeyRecord]:
+        """A new secret (shown here and never again) and what is kept of it. A tenant that is new is made; after
+        `lives_s` the key expires.
 
-        Raises UsageError: AW-USE-30 not a name, AW-USE-33 no such role.
+        Raises UsageError: AW-USE-30 not a name, AW-USE-33 no such role, AW-USE-36 no such limit or lifetime.
         """
         if name:
-            _check_name(name, "key")
+            check_name(name, "key")
+        if user:
+            check_user(user)
         if role not in ROLE_NAMES:
             raise UsageError("AW-USE-33", f"no role {role!r}", hint=f"roles: {', '.join(ROLE_NAMES)}")
+        check_limits(limits)
+        if lives_s is not None and not 0 < lives_s < 1e10:
+            raise no_limit(f"a key lives longer than 0 s and at most 1e10, not {lives_s}")
         self._ensure_tenant(tenant)
-        body = secrets.token_urlsafe(32)
-        secret = PREFIX + body + _checksum(body)
+        now = self._clock()
+        secret, prefix, digest = self._secret()
         record = KeyRecord(
             id="key-" + secrets.token_hex(8),
             tenant=tenant,
             role=role,
             name=name,
-            prefix=secret[:SHOWN],
-            digest=self._digest(secret),
-            created_at=self._clock(),
+            prefix=prefix,
+            digest=digest,
+            created_at=now,
+            user=user,
+            rpm=limits.rpm,
+            tpm=limits.tpm,
+            budget_usd=limits.budget_usd,
+            period=limits.period,
+            expires_at=None if lives_s is None else now + lives_s,
         )
         self._store.append(KEYS, [record])
+        self._announce()
         return secret, record
 
+    def rotate(self, key_id: str, overlap_s: float) -> tuple[str, KeyRecord]:
+        """Another secret for the same key; those it had end after `overlap_s`. Raises UsageError AW-USE-34, -36."""
+        if not 0 <= overlap_s < 1e10:
+            raise no_limit(f"an overlap is 0 s to 1e10, not {overlap_s}")
+        known = self._records(key_id)
+        if self.revoked(key_id):
+            raise UsageError(
+                "AW-USE-34", f"the key {key_id!r} is revoked", hint="make a new one: archwright key create"
+            )
+        now = self._clock()
+        secret, prefix, digest = self._secret()
+        record = replace(known[-1], prefix=prefix, digest=digest, created_at=now)
+        # The new secret first: should the second write fail, both work, and rotating again mends it.
+        self._store.append(KEYS, [record])
+        self._store.append(ENDS, [SecretEnd(digest=old.digest, at=now + overlap_s) for old in known])
+        self._announce()
+        return secret, record
+
+    def limit(self, kind: ScopeKind, tenant: str, name: str, limits: Limits) -> LimitRow:
+        """Set all limits of a key (`name` its id), a user or a tenant; those before hold no longer.
+
+        Raises UsageError: AW-USE-30 not a name, AW-USE-34 no such key or tenant, AW-USE-36 no such limit.
+        """
+        check_limits(limits)
+        if kind == "key":
+            self._records(name)
+        elif not self._store.rows(TENANTS, {"name": tenant}, limit=1):
+            raise UsageError("AW-USE-34", f"no tenant {tenant[:60]!r}", hint="see `archwright tenant list`")
+        if kind == "user":
+            check_user(name)
+        row = LimitRow(
+            scope=scope_name(kind, tenant if kind != "key" else "", name),
+            rpm=limits.rpm,
+            tpm=limits.tpm,
+            budget_usd=limits.budget_usd,
+            period=limits.period,
+            at=self._clock(),
+        )
+        self._store.append(LIMITS, [row])
+        self._announce()
+        return row
+
+    def _secret(self) -> tuple[str, str, str]:
+        """A new secret, what lists show of it, and its digest."""
+        body = secrets.token_urlsafe(32)
+        secret = PREFIX + body + checksum(body)
+        return secret, secret[:SHOWN], self._digest(secret).hex()
+
     def _ensure_tenant(self, name: str) -> None:
-        _check_name(name, "tenant")
+        check_name(name, "tenant")
         if not self._store.rows(TENANTS, {"name": name}, limit=1):
             with contextlib.suppress(Conflict):
                 self._store.append(TENANTS, [Tenant(name=name, created_at=self._clock())])
 
+    def _records(self, key_id: str) -> list[KeyRecord]:
+        """Oldest first. Raises UsageError AW-USE-34."""
+        found = self._store.rows(KEYS, {"id": key_id})
+        if not found:
+            raise UsageError("AW-USE-34", f"no key {key_id[:60]!r}", hint="see `archwright key list`")
+        return found
+
     def revoke(self, key_id: str) -> KeyRecord:
         """Refused here at once, in other processes within POLL_S; twice is once. Raises UsageError AW-USE-34."""
-        found = self._store.rows(KEYS, {"id": key_id}, limit=1)
-        if not found:
-            raise UsageError("AW-USE-34", f"no key {key_id!r}", hint="see `archwright key list`")
+        found = self._records(key_id)
         with contextlib.suppress(Conflict):
             self._store.append(REVOCATIONS, [Revocation(key_id=key_id, at=self._clock())])
+        self._announce()
         self._refresh()
-        return found[0]
+        return found[-1]
 
     def revoked(self, key_id: str) -> bool:
         return bool(self._store.rows(REVOCATIONS, {"key_id": key_id}, limit=1))
 
     def list(self, tenant: str | None = None) -> tuple[KeyRecord, ...]:
-        """Keys of `tenant` (None: of all), revoked ones too, oldest first."""
-        return tuple(self._store.rows(KEYS, None if tenant is None else {"tenant": tenant}))
+        """Keys of `tenant` (None: of all), revoked ones too, oldest first; of a rotated key the newest record."""
+        newest = {row.id: row for row in self._store.rows(KEYS, None if tenant is None else {"tenant": tenant})}
+        return tuple(newest.values())
 
-    def identify(self, secret: str) -> Principal | None:
-        """The principal of a live key, or None. Raises StoreError when revocations cannot be read: then deny."""
-        if not well_formed(secret):
-            return None
-        digest = self._digest(secret)
-        if self._age() >= POLL_S:
-            self._refresh()
-        principal = self._live.get(digest)
-        if principal is None and self._age() >= UNKNOWN_POLL_S:
-            self._refresh()
-            principal = self._live.get(digest)
-        return principal
+    def limits(self) -> dict[str, Limits]:
+        """Every limit in force, by scope."""
+        self._refresh()
+        return dict(self._limits)
 
-    def _age(self) -> float:
-        return self._monotonic() - self._read_at
+    def last_used(self) -> dict[str, float]:
+        """Midnight (UTC) before each key's last use, of those used in the last USES_KEPT_DAYS."""
+        return {row.key_id: float(row.day * DAY_S) for row in sorted(self._store.rows(USES), key=lambda row: row.day)}
 
-    def _digest(self, secret: str) -> str:
-        return hmac.digest(self._pepper, secret.encode(), "sha256").hex()
-
-    def _refresh(self) -> None:
-        """Read the rows that are new. Keys first: a key made and revoked in between is then never live."""
-        with self._lock:
-            at = self._monotonic()
-            keys = self._store.numbered(KEYS, self._seen_keys)
-            revocations = self._store.numbered(REVOCATIONS, self._seen_revocations)
-            self._revoked.update(row.key_id for _, row in revocations)
-            for seq, row in keys:
-                self._seen_keys = seq
-                self._digests[row.id] = row.digest
-                if row.id not in self._revoked:
-                    self._live[row.digest] = Principal(key_id=row.id, tenant=row.tenant, role=row.role)
-            for seq, gone in revocations:
-                self._seen_revocations = seq
-                self._live.pop(self._digests.get(gone.key_id, ""), None)
-            self._read_at = at
+    def _announce(self) -> None:
+        if self._slate is not None:
+            self._slate.write(_count)
 
 
-def well_formed(secret: str) -> bool:
-    """Whether prefix, length and checksum are those of a key: a typing error is found without the store."""
-    if len(secret) != SECRET_LENGTH or not secret.startswith(PREFIX) or not secret.isascii():
-        return False
-    body = secret[len(PREFIX) : -6]
-    return secret[-6:] == _checksum(body)
-
-
-def _checksum(body: str) -> str:
-    """CRC-32 in six url-safe characters. It guards against typing, not against forging: the HMAC does that."""
-    return base64.urlsafe_b64encode(zlib.crc32(body.encode()).to_bytes(4, "big")).decode().rstrip("=")
-
-
-def _check_name(name: str, what: str) -> None:
-    if not NAME.fullmatch(name):
-        raise UsageError(
-            "AW-USE-30",
-            f"{name[:60]!r} is no {what} name",
-            where=Where(None, None, what),
-            hint="1 to 40 of a-z, 0-9 and -",
-        )
+def _count(transaction: Transaction) -> None:
+    before = int.from_bytes(transaction.get(EPOCH) or b"", "little")
+    transaction.put(EPOCH, (before + 1).to_bytes(8, "little"))
 
 
 def load_pepper(home: Home) -> bytes:

@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from archwright.api import audit, catalog, data, key, models, runs, tenant
+    from archwright.api import audit, catalog, data, key, models, runs, tenant, user
     from archwright.api.inspecting import doctor, settings
     from archwright.api.measuring import bench, reconcile
     from archwright.api.origins import lineage
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from archwright.api.running import ask, down, status, up
     from archwright.api.training import train
 
-GROUPS = ("audit", "catalog", "data", "key", "models", "runs", "tenant")
+GROUPS = ("audit", "catalog", "data", "key", "models", "runs", "tenant", "user")
 HOMES = {
     "inspecting": ("doctor", "settings"),
     "measuring": ("bench", "reconcile"),
@@ -63,6 +63,7 @@ __all__ = [
     "tenant",
     "train",
     "up",
+    "user",
 ]
 
 

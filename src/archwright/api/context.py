@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from archwright import settings
+from archwright.access.accounts import accounts_slate, has_accounts
 from archwright.access.audit import AuditEvent, AuditLog
 from archwright.access.identity import Keys, load_pepper
 from archwright.home import Home, home_of
@@ -49,5 +50,11 @@ def audited(store: Store, action: str, resource: str, tenant: str = "") -> None:
 
 @contextmanager
 def keyring() -> Iterator[tuple[Keys, Home, Store]]:
+    """Keys of the store; the gateway's workers, if any ever ran since the boot, hear of what changes."""
     with opened() as (_chosen, home, store):
-        yield Keys(store, load_pepper(home)), home, store
+        slate = accounts_slate(home) if has_accounts(home) else None
+        try:
+            yield Keys(store, load_pepper(home), slate=slate), home, store
+        finally:
+            if slate is not None:
+                slate.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 import os
 import sys
@@ -104,7 +105,10 @@ def _run(verb: Verb, parsed: argparse.Namespace) -> int:
     for part in verb.function.split("."):
         function = getattr(function, part)
     positional = [getattr(parsed, arg.name) for arg in verb.args if arg.positional]
-    options = {arg.name: getattr(parsed, arg.name) for arg in verb.args if not arg.positional}
+    options = {arg.name: getattr(parsed, arg.name) for arg in verb.args if not arg.positional and not arg.of}
+    for name in {arg.of for arg in verb.args if arg.of}:
+        record = type(inspect.signature(function).parameters[name].default)
+        options[name] = record(**{arg.name: getattr(parsed, arg.name) for arg in verb.args if arg.of == name})
     return _show(verb, function(*positional, **options), parsed.as_json)
 
 

@@ -9,7 +9,8 @@ Kind = Literal["text", "texts", "integer", "number", "flag"]
 
 
 class Arg(NamedTuple):
-    """A positional (the thing) or an option (`--name`), parsed into the keyword of the same name."""
+    """A positional (the thing) or an option (`--name`), parsed into the keyword of the same name; or, with `of`, into
+    the field of the same name of a record that is the keyword `of`."""
 
     name: str
     help: str
@@ -19,6 +20,7 @@ class Arg(NamedTuple):
     default: object = None
     short: str = ""
     metavar: str = ""
+    of: str = ""
 
 
 class Verb(NamedTuple):

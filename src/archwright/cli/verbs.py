@@ -5,6 +5,7 @@ A row is data, so that `--help` imports nothing of ours; a test holds every row 
 
 from __future__ import annotations
 
+from archwright.cli.access_verbs import ACCESS_VERBS
 from archwright.cli.catalog_verbs import CATALOG_VERBS
 from archwright.cli.data_verbs import DATA_VERBS
 from archwright.cli.grammar import Arg, Verb
@@ -120,30 +121,7 @@ VERBS: tuple[Verb, ...] = (
     *DATA_VERBS,
     *TRAIN_VERBS,
     *MODEL_VERBS,
-    Verb(
-        ("tenant", "create"),
-        "tenant.create",
-        "make a tenant",
-        (Arg("name", "lower case letters, digits, dashes", positional=True, required=True),),
-    ),
-    Verb(("tenant", "list"), "tenant.list", "tenants", (), "table"),
-    Verb(
-        ("key", "create"),
-        "key.create",
-        "make a key; its secret is shown once",
-        (
-            Arg("tenant", "whose key; made when new", default="default"),
-            Arg("role", "owner, admin, member or monitor", default="member"),
-            Arg("name", "a label", default=""),
-        ),
-    ),
-    Verb(("key", "list"), "key.list", "keys without their secrets", (Arg("tenant", "only this tenant's"),), "table"),
-    Verb(
-        ("key", "revoke"),
-        "key.revoke",
-        "refuse a key from now on",
-        (Arg("id", "the key's id", positional=True, required=True),),
-    ),
+    *ACCESS_VERBS,
     Verb(
         ("audit", "list"),
         "audit.list",
@@ -162,6 +140,7 @@ GROUPS: dict[str, str] = {
     "runs": "training runs",
     "models": "model files, versions, and what is in production",
     "tenant": "tenants",
+    "user": "users of tenants",
     "key": "keys",
     "audit": "audit records",
     "catalog": "facts and their sources",

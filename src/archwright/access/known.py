@@ -1,0 +1,212 @@
+"""Every live key in memory: who a secret belongs to, and which limits count for it.
+
+Decides that a worker follows the store by reading the rows that are new, at most POLL_S after they came, so that what
+was taken away is refused within a second; and that a secret nobody knows makes it read at once only when a process
+of this machine has said on the slate that keys changed (else at most every UNKNOWN_POLL_S: a flood must cost little).
+"""
+
+from __future__ import annotations
+
+import hmac
+import math
+import threading
+import time
+from collections.abc import Callable
+from sys import intern
+from typing import TypeVar
+
+from archwright.access.tables import (
+    ENDS,
+    KEYS,
+    LIMITS,
+    NO_LIMITS,
+    REVOCATIONS,
+    SECRET_LENGTH,
+    USES,
+    KeyRecord,
+    KeyUse,
+    Principal,
+    Scope,
+    limits_of,
+    scope_name,
+    scopes_of,
+    well_formed,
+)
+from archwright.contract.record import replace
+from archwright.errors import StoreError
+from archwright.monitor.slate import Slate
+from archwright.policy.limits import Limits
+from archwright.store import Span, Store, Table
+
+R = TypeVar("R")
+
+POLL_S = 0.5  # a revocation by another process is seen within this
+UNKNOWN_POLL_S = 0.2  # a flood of unknown secrets reads the store at most this often, where no slate says more
+DAY_S = 86_400
+USES_KEPT_DAYS = 90
+NOTE_USES_S = 10.0
+EPOCH = b"e"  # on the slate: counts the changes that processes of this machine made to keys
+
+
+class KnownKeys:
+    """Keys of one store, as one process knows them."""
+
+    def __init__(
+        self,
+        store: Store,
+        pepper: bytes,
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+        slate: Slate | None = None,
+    ) -> None:
+        self.version = 0
+        """Grows whenever something was taken away or a limit changed."""
+        self._store = store
+        self._pepper = pepper
+        self._clock = clock
+        self._monotonic = monotonic
+        self._slate = slate
+        self._epoch: bytes | None = None
+        self._lock = threading.Lock()
+        self._live: dict[bytes, Principal] = {}
+        self._digests: dict[str, tuple[bytes, ...]] = {}
+        self._revoked: set[str] = set()
+        self._ends: dict[bytes, float] = {}
+        self._limits: dict[str, Limits] = {}
+        self._alike: dict[Limits, Limits] = {}  # many keys, few kinds of limits
+        self._seen: dict[str, int] = {}
+        self._read_at = float("-inf")
+        self._day = 0
+        self._used: set[str] = set()
+        self._unwritten: list[KeyUse] = []
+        self._noted_at = float("-inf")
+
+    def identify(self, secret: str) -> Principal | None:
+        """The principal of a live key, or None. Raises StoreError when revocations cannot be read: then deny."""
+        if len(secret) != SECRET_LENGTH or not secret.isascii():
+            return None
+        digest = hmac.digest(self._pepper, secret.encode(), "sha256")
+        if self._monotonic() - self._read_at >= POLL_S:
+            if not well_formed(secret):
+                return None
+            self._refresh()
+        principal = self._live.get(digest)
+        if principal is None:
+            if not well_formed(secret) or not self._news():
+                return None
+            self._refresh()
+            principal = self._live.get(digest)
+            if principal is None:
+                return None
+        if self._clock() >= principal.expires_at:
+            return None
+        if principal.key_id not in self._used:
+            self._use(principal.key_id)
+        return principal
+
+    def follow(self) -> int:
+        """`version`, at most POLL_S old: for work under way. Raises StoreError as `identify` does."""
+        if self._monotonic() - self._read_at >= POLL_S:
+            self._refresh()
+        return self.version
+
+    def live(self, key_id: str) -> bool:
+        """Whether any secret of the key is still taken."""
+        now = self._clock()
+        found = (self._live.get(digest) for digest in self._digests.get(key_id, ()))
+        return any(now < principal.expires_at for principal in found if principal is not None)
+
+    def scopes(self, principal: Principal) -> tuple[Scope, ...]:
+        """The accounts with limits that a request of `principal` counts in: the narrowest first."""
+        return tuple(
+            Scope(kind, name, self._limits[name])
+            for kind, name in scopes_of(principal)
+            if not self._limits.get(name, NO_LIMITS).none
+        )
+
+    def _news(self) -> bool:
+        """Whether an unknown secret may be one that this process has not read yet."""
+        if self._slate is not None and (self._slate.get(EPOCH) or b"") != self._epoch:
+            return True
+        return self._monotonic() - self._read_at >= UNKNOWN_POLL_S
+
+    def _digest(self, secret: str) -> bytes:
+        return hmac.digest(self._pepper, secret.encode(), "sha256")
+
+    def _refresh(self) -> None:
+        """Read the rows that are new. Keys first: a key made and revoked in between is then never live."""
+        with self._lock:
+            at = self._monotonic()
+            epoch = None if self._slate is None else self._slate.get(EPOCH) or b""
+            keys = self._unread(KEYS)
+            revocations, ends, limits = self._unread(REVOCATIONS), self._unread(ENDS), self._unread(LIMITS)
+            self._revoked.update(row.key_id for row in revocations)
+            for key in keys:
+                self._learn(key)
+            for row in limits:
+                self._limits[row.scope] = self._one_of(limits_of(row))
+            for gone in revocations:
+                for digest in self._digests.pop(gone.key_id, ()):
+                    self._live.pop(digest, None)
+            for end in ends:
+                self._end(bytes.fromhex(end.digest), end.at)
+            if limits:
+                for digest, principal in self._live.items():
+                    self._live[digest] = self._with_limited(principal)
+            if revocations or ends or limits:
+                self.version += 1
+            self._read_at, self._epoch = at, epoch
+        if at - self._noted_at >= NOTE_USES_S and self._unwritten:
+            rows, self._unwritten, self._noted_at = self._unwritten, [], at
+            threading.Thread(target=self.note_uses, args=(rows,), name="key-uses", daemon=True).start()
+
+    def _unread(self, table: Table[R]) -> list[R]:
+        found = self._store.numbered(table, self._seen.get(table.name, 0))
+        if found:
+            self._seen[table.name] = found[-1][0]
+        return [row for _seq, row in found]
+
+    def _learn(self, row: KeyRecord) -> None:
+        self._limits.setdefault(scope_name("key", row.id), self._one_of(limits_of(row)))
+        if row.id in self._revoked:
+            return
+        digest = bytes.fromhex(row.digest)
+        principal = Principal(
+            key_id=row.id,
+            tenant=intern(row.tenant),
+            role=intern(row.role),
+            user=intern(row.user),
+            expires_at=min(math.inf if row.expires_at is None else row.expires_at, self._ends.get(digest, math.inf)),
+        )
+        self._live[digest] = self._with_limited(principal)
+        self._digests[row.id] = (*self._digests.get(row.id, ()), digest)
+
+    def _end(self, digest: bytes, at: float) -> None:
+        """Kept beside: the two tables are read one after the other, and a secret may come after its end."""
+        self._ends[digest] = min(at, self._ends.get(digest, math.inf))
+        principal = self._live.get(digest)
+        if principal is not None and at < principal.expires_at:
+            self._live[digest] = replace(principal, expires_at=at)
+
+    def _with_limited(self, principal: Principal) -> Principal:
+        limited = any(not self._limits.get(name, NO_LIMITS).none for _kind, name in scopes_of(principal))
+        return principal if limited is principal.limited else replace(principal, limited=limited)
+
+    def _one_of(self, limits: Limits) -> Limits:
+        return self._alike.setdefault(limits, limits)
+
+    def _use(self, key_id: str) -> None:
+        """Once a day and key; written by a thread, so that no request waits for the disk."""
+        day = int(self._clock() // DAY_S)
+        if day != self._day:
+            self._day, self._used = day, set()
+        self._used.add(key_id)
+        self._unwritten.append(KeyUse(key_id=key_id, day=day))
+
+    def note_uses(self, rows: list[KeyUse]) -> None:
+        """Write which keys were used, and forget what is older than USES_KEPT_DAYS."""
+        try:
+            self._store.append(USES, rows)
+            self._store.prune(USES, Span("day", until=int(self._clock() // DAY_S) - USES_KEPT_DAYS))
+        except StoreError:
+            self._unwritten.extend(rows)  # the next flush tries again

@@ -1,0 +1,163 @@
+"""What is kept of tenants, users, keys and their limits: the records, their tables, and what a name may be."""
+
+from __future__ import annotations
+
+import base64
+import math
+import re
+import zlib
+from collections.abc import Iterable
+from typing import Literal, NamedTuple
+
+from archwright.contract.record import Record
+from archwright.errors import UsageError, Where
+from archwright.policy.limits import Limits, Period, problem
+from archwright.store import Table
+
+PREFIX = "aw_"
+BODY_LENGTH = 43
+SECRET_LENGTH = len(PREFIX) + BODY_LENGTH + 6
+SHOWN = 10  # characters of a secret that lists show: 42 of its 256 random bits
+NAME = re.compile(r"[a-z0-9-]{1,40}")
+USER = re.compile(r"[A-Za-z0-9._@+-]{1,80}")
+ROLE_NAMES = ("owner", "admin", "member", "monitor")
+
+NO_LIMITS = Limits()
+
+ScopeKind = Literal["key", "user", "tenant"]
+
+
+class Tenant(Record):
+    name: str
+    created_at: float
+
+
+class KeyRecord(Record):
+    """What is kept of a key: never the secret. `prefix` is its beginning, to recognise it in a list. A rotated key
+    has a record for each of its secrets, of which the newest counts."""
+
+    id: str
+    tenant: str
+    role: str
+    name: str
+    prefix: str
+    digest: str
+    created_at: float
+    user: str = ""
+    rpm: int | None = None
+    tpm: int | None = None
+    budget_usd: float | None = None
+    period: Period = "total"
+    expires_at: float | None = None
+
+
+class Revocation(Record):
+    key_id: str
+    at: float
+
+
+class SecretEnd(Record):
+    """From `at` on this secret of a key is refused; its other secrets are not."""
+
+    digest: str
+    at: float
+
+
+class LimitRow(Record):
+    """The limits of a scope from now on, all of them; `scope` is as `scope_name` writes it."""
+
+    scope: str
+    rpm: int | None = None
+    tpm: int | None = None
+    budget_usd: float | None = None
+    period: Period = "total"
+    at: float
+
+
+class KeyUse(Record):
+    """A key was used on a day (days since 1970, UTC); each worker notes each key once a day."""
+
+    key_id: str
+    day: int
+
+
+class Principal(Record):
+    """Who is asking. `limited`: the key, its user or its tenant has a limit."""
+
+    key_id: str
+    tenant: str
+    role: str
+    user: str = ""
+    limited: bool = False
+    expires_at: float = math.inf
+
+
+class Scope(NamedTuple):
+    """Whose account: `name` is unique among all of them."""
+
+    kind: ScopeKind
+    name: str
+    limits: Limits
+
+
+TENANTS = Table("tenants", Tenant, unique=("name",))
+KEYS = Table("keys", KeyRecord, unique=("digest",), index=("tenant", "id"))
+REVOCATIONS = Table("key_revocations", Revocation, unique=("key_id",))
+ENDS = Table("key_secret_ends", SecretEnd)
+LIMITS = Table("limits", LimitRow, index=("scope",))
+USES = Table("key_uses", KeyUse, index=("day",))
+
+
+def scope_name(kind: ScopeKind, tenant: str = "", name: str = "") -> str:
+    """`key:ID`, `user:TENANT/USER`, `tenant:TENANT`."""
+    return f"user:{tenant}/{name}" if kind == "user" else f"{kind}:{tenant or name}"
+
+
+def scopes_of(principal: Principal) -> Iterable[tuple[ScopeKind, str]]:
+    yield "key", scope_name("key", name=principal.key_id)
+    if principal.user:
+        yield "user", scope_name("user", principal.tenant, principal.user)
+    yield "tenant", scope_name("tenant", principal.tenant)
+
+
+def limits_of(row: KeyRecord | LimitRow) -> Limits:
+    return Limits(rpm=row.rpm, tpm=row.tpm, budget_usd=row.budget_usd, period=row.period)
+
+
+def well_formed(secret: str) -> bool:
+    """Whether prefix, length and checksum are those of a key: a typing error is found without the store."""
+    if len(secret) != SECRET_LENGTH or not secret.startswith(PREFIX) or not secret.isascii():
+        return False
+    body = secret[len(PREFIX) : -6]
+    return secret[-6:] == checksum(body)
+
+
+def checksum(body: str) -> str:
+    """CRC-32 in six url-safe characters. It guards against typing, not against forging: the HMAC does that."""
+    return base64.urlsafe_b64encode(zlib.crc32(body.encode()).to_bytes(4, "big")).decode().rstrip("=")
+
+
+def check_name(name: str, what: str) -> None:
+    if not NAME.fullmatch(name):
+        raise UsageError(
+            "AW-USE-30",
+            f"{name[:60]!r} is no {what} name",
+            where=Where(None, None, what),
+            hint="1 to 40 of a-z, 0-9 and -",
+        )
+
+
+def check_user(name: str) -> None:
+    if not USER.fullmatch(name):
+        hint = "1 to 80 of letters, digits and . _ @ + -"
+        raise UsageError("AW-USE-30", f"{name[:60]!r} is no user name", where=Where(None, None, "user"), hint=hint)
+
+
+def check_limits(limits: Limits) -> None:
+    found = problem(limits)
+    if found:
+        raise no_limit(found)
+
+
+def no_limit(message: str) -> UsageError:
+    return UsageError("AW-USE-36", message, hint="leave it out for no limit")

@@ -1,0 +1,66 @@
+"""Which worker wrote an entry of a shared table, and whether it still lives.
+
+A worker is its process id and when that process started: ids are given again, but not with the same start.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from pathlib import Path
+
+from archwright.monitor.slate import Transaction
+
+_ID = struct.Struct("<I")
+_WHO = struct.Struct("<2q")
+_WORKER = b"w"
+_LAST = b"n"
+_PROC = Path("/proc")
+
+
+def started(pid: int, proc: Path = _PROC) -> int | None:
+    """When `pid` started, in ticks since the boot; None when it is gone or only waits to be reaped. Where there is no
+    /proc every living process started at 0."""
+    try:
+        stat = (proc / str(pid) / "stat").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return None if (proc / "self").exists() else _answers(pid)
+    fields = stat[stat.rindex(b")") + 2 :].split()  # a name may hold anything, brackets and blanks too
+    return None if fields[0] in (b"Z", b"X") else int(fields[19])
+
+
+def _answers(pid: int) -> int | None:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return None
+    except PermissionError:
+        return 0
+    return 0
+
+
+def enrol(transaction: Transaction) -> int:
+    """A number for this process, never given before on this slate; rows of the dead are removed."""
+    dead = []
+    with transaction.cursor() as cursor:
+        found = cursor.set_range(_WORKER)
+        while found and cursor.key().startswith(_WORKER):
+            if not _lives(cursor.value()):
+                dead.append(cursor.key())
+            found = cursor.next()
+    for key in dead:
+        transaction.delete(key)
+    number = _ID.unpack(transaction.get(_LAST) or b"\0\0\0\0")[0] + 1
+    transaction.put(_LAST, _ID.pack(number))
+    transaction.put(_WORKER + _ID.pack(number), _WHO.pack(os.getpid(), started(os.getpid()) or 0))
+    return int(number)
+
+
+def alive(transaction: Transaction, number: int) -> bool:
+    who = transaction.get(_WORKER + _ID.pack(number))
+    return who is not None and _lives(who)
+
+
+def _lives(who: bytes) -> bool:
+    pid, start = _WHO.unpack(who)
+    return started(int(pid)) == int(start)

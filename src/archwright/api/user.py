@@ -1,0 +1,56 @@
+"""Users, who are named by keys and limits: `user list`, `user limit`."""
+
+from __future__ import annotations
+
+from archwright.api.context import audited, keyring
+from archwright.contract.record import Record
+from archwright.policy.limits import Limits, Period
+
+
+class ShownUser(Record):
+    """`keys` counts those not revoked."""
+
+    tenant: str
+    user: str
+    keys: int
+    rpm: int | None
+    tpm: int | None
+    budget_usd: float | None
+    period: Period
+
+
+def list(*, tenant: str | None = None) -> tuple[ShownUser, ...]:  # noqa: A001 - the verb's name
+    with keyring() as (keys, _home, _store):
+        users = {(key.tenant, key.user): 0 for key in keys.list(tenant) if key.user}
+        for key in keys.list(tenant):
+            if key.user and not keys.revoked(key.id):
+                users[key.tenant, key.user] += 1
+        known = {}
+        for scope, limits in keys.limits().items():
+            kind, _, name = scope.partition(":")
+            owner, _, user = name.partition("/")
+            if kind == "user" and tenant in (None, owner):
+                known[owner, user] = limits
+        found = sorted({*users, *known})
+        return tuple(_shown(*pair, users.get(pair, 0), known.get(pair, Limits())) for pair in found)
+
+
+def limit(tenant: str, user: str, *, limits: Limits = Limits()) -> ShownUser:  # noqa: B008 - frozen
+    """Set all limits of a user, over all keys; in force in every worker within a second."""
+    with keyring() as (keys, _home, store):
+        keys.limit("user", tenant, user, limits)
+        audited(store, "user.limit", user, tenant)
+        live = [key for key in keys.list(tenant) if key.user == user and not keys.revoked(key.id)]
+        return _shown(tenant, user, len(live), limits)
+
+
+def _shown(tenant: str, user: str, keys: int, limits: Limits) -> ShownUser:
+    return ShownUser(
+        tenant=tenant,
+        user=user,
+        keys=keys,
+        rpm=limits.rpm,
+        tpm=limits.tpm,
+        budget_usd=limits.budget_usd,
+        period=limits.period,
+    )

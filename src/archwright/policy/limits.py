@@ -1,0 +1,157 @@
+"""How much a key, a user or a tenant may ask, and whether one more request fits: whole numbers, no IO.
+
+Rates are the continuous-state leaky bucket that ITU-T I.371 gives as one of the two forms of GCRA: a level rises with
+what is asked and leaks at the rate; N a minute is a burst of N, then N/60 a second. The level is kept in
+units of 1/60,000,000 of a request (or token), so that one microsecond at one a minute leaks exactly one unit, and
+nothing is ever rounded. Money is whole nano-USD: a request's worst price rounded up, its real one to the nearest.
+
+The worst case of a request of text: its input is at most as many tokens as its body has bytes, and TEMPLATE_TOKENS. A
+token of a byte-level BPE covers at least one byte of UTF-8, JSON never writes a text shorter than UTF-8 does, and the
+JSON around a message is longer than the marks a chat template puts there; the allowance is for what a template adds on
+its own (a default system text, the preamble of tools). What an image becomes it does not bound.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, NamedTuple
+
+from archwright.contract.record import Record
+
+Period = Literal["total", "month", "day"]
+Limit = Literal["requests", "tokens", "budget", "unpriced"]
+
+UNITS = 60_000_000
+NANO = 1_000_000_000
+TEMPLATE_TOKENS = 512
+LARGEST_RATE = 10**9
+LARGEST_BUDGET_USD = 1e9
+
+
+class Limits(Record):
+    """None: no limit. The budget counts over all time, or anew each calendar month or day (UTC)."""
+
+    rpm: int | None = None
+    tpm: int | None = None
+    budget_usd: float | None = None
+    period: Period = "total"
+
+    @property
+    def none(self) -> bool:
+        return self.rpm is None and self.tpm is None and self.budget_usd is None
+
+
+def problem(limits: Limits) -> str:
+    """What is wrong with them, "" when nothing."""
+    for name in ("rpm", "tpm"):
+        rate = getattr(limits, name)
+        if rate is not None and not 0 <= rate <= LARGEST_RATE:
+            return f"{name} must be 0 to {LARGEST_RATE:,}, not {rate:,}"
+    budget = limits.budget_usd
+    if budget is not None and not 0 <= budget <= LARGEST_BUDGET_USD:  # also refuses NaN
+        return f"budget_usd must be 0 to {LARGEST_BUDGET_USD:,.0f}, not {budget}"
+    return ""
+
+
+class Caps(NamedTuple):
+    """Limits in the units of the account; -1: none."""
+
+    rpm: int
+    tpm: int
+    budget_nusd: int
+
+
+# An account at a moment: (at_us, fill level of requests, of tokens, nano-USD spent in the period now running). A bare
+# tuple, since one is made at every reservation and every settlement.
+Level = tuple[int, int, int, int]
+
+
+class Ask(NamedTuple):
+    """The worst case of one request. `nusd` -1: it has no price."""
+
+    tokens: int
+    nusd: int
+
+
+class Short(NamedTuple):
+    """Why it does not fit. `retry_after_s` None: waiting alone does not help; `held` whether requests under way could
+    still give back what is missing."""
+
+    limit: Limit
+    retry_after_s: int | None = None
+    held: bool = False
+
+
+def caps(limits: Limits) -> Caps:
+    budget = limits.budget_usd
+    return Caps(
+        -1 if limits.rpm is None else limits.rpm,
+        -1 if limits.tpm is None else limits.tpm,
+        -1 if budget is None else nearest_nusd(budget),
+    )
+
+
+def worst_nusd(usd: float) -> int:
+    """Rounded up, but not for the last bits of a float: 0.003 USD are 3,000,000 nano-USD, not one more."""
+    return math.ceil(usd * NANO - 1e-3)
+
+
+def nearest_nusd(usd: float) -> int:
+    return round(usd * NANO)
+
+
+def worst_input_tokens(body_bytes: int, context_tokens: int) -> int:
+    """An upper bound of the input of a request of text; what an engine has no room for it does not read."""
+    return min(body_bytes + TEMPLATE_TOKENS, context_tokens)
+
+
+def take(caps: Caps, level: Level, held_nusd: int, ask: Ask, now_us: int) -> Level | Short:
+    """The account with `ask` taken from its rates, or why not; nothing is taken then. `held_nusd` is what requests
+    under way may still spend: money is reserved by the caller, beside the level."""
+    rpm, tpm, budget = caps
+    at_us, requests, tokens, spent_nusd = level
+    passed = _passed(at_us, now_us)
+    if rpm >= 0:
+        requests = _leaked(requests, rpm, passed) + UNITS
+        if requests > rpm * UNITS:
+            return Short("requests", _wait_s(requests, rpm) if rpm else None)
+    if tpm >= 0:
+        tokens = _leaked(tokens, tpm, passed) + ask.tokens * UNITS
+        if tokens > tpm * UNITS:
+            return Short("tokens", _wait_s(tokens, tpm) if ask.tokens <= tpm else None, held=True)
+    if budget >= 0:
+        if ask.nusd < 0:
+            return Short("unpriced")
+        if spent_nusd + held_nusd + ask.nusd > budget:
+            under_way = spent_nusd + ask.nusd <= budget
+            return Short("budget", 1 if under_way else None, held=held_nusd > 0)
+    return at_us + passed, requests, tokens, spent_nusd
+
+
+def give_back(caps: Caps, level: Level, tokens: int, nusd: int, now_us: int) -> Level:
+    """The account after a request: `tokens` fewer than reserved (negative: more), `nusd` spent."""
+    at_us, requests, left, spent_nusd = level
+    rpm, tpm, _budget = caps
+    passed = _passed(at_us, now_us)
+    if rpm >= 0:
+        requests = _leaked(requests, rpm, passed)
+    if tpm >= 0:
+        left = _leaked(_leaked(left, tpm, passed), tokens, UNITS)
+    return at_us + passed, requests, left, spent_nusd + nusd
+
+
+def _passed(at_us: int, now_us: int) -> int:
+    """Never less than nothing: a worker may have read the clock before another that wrote first."""
+    passed = now_us - at_us
+    return passed if passed > 0 else 0
+
+
+def _leaked(level: int, rate: int, passed: int) -> int:
+    """`max` in the hot path costs five times as much."""
+    level -= rate * passed
+    return level if level > 0 else 0
+
+
+def _wait_s(level: int, per_minute: int) -> int:
+    """Seconds until the level has leaked so far that the request fits."""
+    return max(1, -(-(level - per_minute * UNITS) // (per_minute * 1_000_000)))

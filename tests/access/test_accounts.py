@@ -1,0 +1,430 @@
+"""Budgets and rates across workers: exactly what fits, never more, also when one of them is killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from archwright.access.accounts import Accounts, Denied, Reservation, Worst, accounts_slate
+from archwright.access.identity import Keys, Principal
+from archwright.access.tables import Scope
+from archwright.access.workers import started
+from archwright.errors import StoreError
+from archwright.home import Home
+from archwright.monitor.slate import Slate
+from archwright.policy.limits import Limits
+from archwright.store import Store
+
+NOON = datetime(2026, 11, 25, 12, tzinfo=UTC).timestamp()
+
+
+class Clock:
+    """Seconds that pass only when told."""
+
+    def __init__(self) -> None:
+        self.now = NOON
+
+    def __call__(self) -> float:
+        return self.now
+
+    def us(self) -> int:
+        return round(self.now * 1e6)
+
+
+class Ledger:
+    """What the ledger answers, and what it was asked."""
+
+    def __init__(self) -> None:
+        self.usd: dict[str, float] = {}
+        self.asked: list[tuple[str, float]] = []
+
+    def spent(self, scope: Scope, since: float) -> float:
+        self.asked.append((scope.name, since))
+        return self.usd.get(scope.name, 0.0)
+
+
+class World:
+    def __init__(self, home: Home) -> None:
+        self.clock = Clock()
+        self.ledger = Ledger()
+        self.store = Store(home.store_url)
+        self.slate = accounts_slate(home)
+        self.keys = Keys(self.store, b"p" * 32, clock=self.clock, monotonic=self.clock, slate=self.slate)
+        self.accounts = self.worker()
+
+    def worker(self) -> Accounts:
+        """Another worker's accounts (its number is its own; the process is this one)."""
+        return Accounts(self.slate, self.keys, self.ledger.spent, clock=self.clock, monotonic_us=self.clock.us)
+
+    def key(self, tenant: str = "clinic", user: str = "", **limits: object) -> Principal:
+        secret, _ = self.keys.create(tenant, user=user, limits=Limits(**limits))  # type: ignore[arg-type]
+        return self.known(secret)
+
+    def known(self, secret: str) -> Principal:
+        principal = self.keys.identify(secret)
+        assert principal is not None
+        return principal
+
+    def again(self, principal: Principal) -> Principal:
+        """As the next request of the same key would be identified, a poll later."""
+        self.clock.now += 1
+        self.keys.follow()
+        return next(known for known in self.keys._live.values() if known.key_id == principal.key_id)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    made = World(Home(tmp_path / "home"))
+    yield made
+    made.slate.close()
+    made.store.close()
+
+
+def taken(found: Reservation | Denied) -> Reservation:
+    assert isinstance(found, Reservation), found
+    return found
+
+
+def test_a_key_without_limits_costs_nothing(world: World) -> None:
+    principal = world.key()
+    assert not principal.limited
+    reservation = taken(world.accounts.reserve(principal, Worst(10**9, None)))
+    assert not reservation.limited
+    world.accounts.settle(reservation, 10**9, 1e6)
+    assert world.slate.read(lambda transaction: transaction.stat()["entries"]) == 1, "only the count of changes"
+    assert world.ledger.asked == []
+
+
+def test_requests_a_minute(world: World) -> None:
+    principal = world.key(rpm=6)
+    found = [world.accounts.reserve(principal, Worst(1, None)) for _ in range(8)]
+    assert [isinstance(one, Reservation) for one in found] == [True] * 6 + [False] * 2
+    assert found[6] == Denied("requests", "key", 10)
+    world.clock.now += 9.999
+    assert world.accounts.reserve(principal, Worst(1, None)) == Denied("requests", "key", 1)
+    world.clock.now += 0.001
+    taken(world.accounts.reserve(principal, Worst(1, None)))
+    assert isinstance(world.accounts.reserve(principal, Worst(1, None)), Denied)
+
+
+def test_tokens_are_reserved_at_worst_and_the_difference_comes_back(world: World) -> None:
+    principal = world.key(tpm=1000)
+    first = taken(world.accounts.reserve(principal, Worst(900, None)))
+    assert world.accounts.reserve(principal, Worst(900, None)) == Denied("tokens", "key", 48)
+    world.accounts.settle(first, 100, 0.0)
+    second = taken(world.accounts.reserve(principal, Worst(900, None)))
+    assert world.accounts.reserve(principal, Worst(1, None)) == Denied("tokens", "key", 1)
+    world.accounts.settle(second, 900, 0.0)
+    world.clock.now += 60
+    assert world.accounts.reserve(principal, Worst(1001, None)) == Denied("tokens", "key", None)
+    taken(world.accounts.reserve(principal, Worst(1000, None)))
+
+
+def test_money_is_reserved_at_worst_and_settled_once(world: World) -> None:
+    principal = world.key(budget_usd=0.3)
+    first = taken(world.accounts.reserve(principal, Worst(10, 0.1)))
+    assert first.usd == pytest.approx(0.1) and first.limited
+    second, third = (taken(world.accounts.reserve(principal, Worst(10, 0.1))) for _ in range(2))
+    assert world.accounts.reserve(principal, Worst(10, 1e-9)) == Denied("budget", "key", 1)
+    world.accounts.settle(first, 5, 0.05)
+    world.accounts.settle(first, 5, 0.05)
+    taken(world.accounts.reserve(principal, Worst(10, 0.05)))
+    assert isinstance(world.accounts.reserve(principal, Worst(10, 1e-9)), Denied)
+    world.accounts.settle(second, 10, 0.1)
+    world.accounts.settle(third, 10, 0.15)
+    assert world.accounts.reserve(principal, Worst(10, 1e-9)) == Denied("budget", "key", None)
+
+
+def test_a_budget_needs_a_price(world: World) -> None:
+    principal = world.key(budget_usd=1.0)
+    assert world.accounts.reserve(principal, Worst(10, None)) == Denied("unpriced", "key", None)
+    taken(world.accounts.reserve(world.key(rpm=5), Worst(10, None)))
+
+
+def test_key_user_and_tenant_count_together_and_a_refusal_takes_nothing(world: World) -> None:
+    world.keys.create_tenant("clinic")
+    world.keys.limit("tenant", "clinic", "", Limits(rpm=3))
+    world.keys.limit("user", "clinic", "ann@x", Limits(rpm=2))
+    world.clock.now += 1
+    ann, bob = world.key(user="ann@x", rpm=1), world.key(user="bob")
+    assert ann.limited and bob.limited
+    taken(world.accounts.reserve(ann, Worst(1, None)))
+    assert world.accounts.reserve(ann, Worst(1, None)) == Denied("requests", "key", 60)
+    second = world.key(user="ann@x")
+    taken(world.accounts.reserve(second, Worst(1, None)))
+    assert world.accounts.reserve(second, Worst(1, None)) == Denied("requests", "user", 30)
+    taken(world.accounts.reserve(bob, Worst(1, None)))
+    assert world.accounts.reserve(bob, Worst(1, None)) == Denied("requests", "tenant", 20)
+    other = world.key(tenant="bank", user="ann@x")
+    assert not other.limited, "a user of the same name elsewhere is another"
+
+
+def test_a_budget_of_a_month_or_a_day_starts_anew(world: World) -> None:
+    day, month = world.key(budget_usd=1.0, period="day"), world.key(budget_usd=1.0, period="month")
+    for principal in (day, month):
+        world.accounts.settle(taken(world.accounts.reserve(principal, Worst(1, 1.0))), 1, 1.0)
+    assert world.accounts.reserve(day, Worst(1, 0.1)) == Denied("budget", "key", 12 * 3600)
+    assert world.accounts.reserve(month, Worst(1, 0.1)) == Denied("budget", "key", (5 * 24 + 12) * 3600)
+    world.clock.now += 12 * 3600
+    over_midnight = taken(world.accounts.reserve(day, Worst(1, 0.4)))
+    assert isinstance(world.accounts.reserve(month, Worst(1, 0.1)), Denied)
+    world.clock.now += 5 * 24 * 3600
+    taken(world.accounts.reserve(month, Worst(1, 1.0)))
+    world.accounts.settle(over_midnight, 1, 0.4)
+    taken(world.accounts.reserve(day, Worst(1, 0.6)))
+    assert isinstance(world.accounts.reserve(day, Worst(1, 0.1)), Denied), "charged on the day it ended"
+
+
+def test_what_was_spent_before_the_boot_counts(world: World) -> None:
+    principal = world.key(budget_usd=1.0, period="month")
+    world.ledger.usd[f"key:{principal.key_id}"] = 0.75
+    taken(world.accounts.reserve(principal, Worst(1, 0.25)))
+    assert isinstance(world.accounts.reserve(principal, Worst(1, 0.01)), Denied)
+    begin = datetime(2026, 11, 1, tzinfo=UTC).timestamp()
+    assert world.ledger.asked == [(f"key:{principal.key_id}", begin)], "asked once"
+
+
+def test_a_budget_set_later_counts_what_was_spent_before_it(world: World) -> None:
+    principal = world.key(rpm=100)
+    world.accounts.settle(taken(world.accounts.reserve(principal, Worst(1, 0.5))), 1, 0.5)
+    world.ledger.usd[f"key:{principal.key_id}"] = 0.5
+    world.keys.limit("key", "", principal.key_id, Limits(budget_usd=0.6))
+    principal = world.again(principal)
+    assert isinstance(world.accounts.reserve(principal, Worst(1, 0.2)), Denied)
+    taken(world.accounts.reserve(principal, Worst(1, 0.1)))
+    world.keys.limit("key", "", principal.key_id, Limits(budget_usd=0.6, period="day"))
+    world.ledger.usd[f"key:{principal.key_id}"] = 0.1
+    principal = world.again(principal)
+    taken(world.accounts.reserve(principal, Worst(1, 0.4)))
+    assert [since for _name, since in world.ledger.asked] == [0, NOON - 12 * 3600]
+
+
+def test_a_lowered_budget_and_a_revoked_key_reach_running_streams(world: World) -> None:
+    cheap, dear = world.key(budget_usd=1.0), world.key(budget_usd=1.0)
+    free = world.key()
+    streams = [taken(world.accounts.reserve(one, Worst(1, 0.5))) for one in (cheap, dear, free)]
+    assert all(world.accounts.still(stream) for stream in streams)
+    world.keys.limit("key", "", dear.key_id, Limits(budget_usd=0.4))
+    world.keys.revoke(free.key_id)
+    world.clock.now += 0.5
+    assert [world.accounts.still(stream) for stream in streams] == [True, False, False]
+    world.clock.now += 0.5
+    assert world.accounts.still(streams[0])
+
+
+def test_a_key_that_ends_stops_its_streams(world: World) -> None:
+    secret, record = world.keys.create("clinic", limits=Limits(rpm=5), lives_s=100)
+    stream = taken(world.accounts.reserve(world.known(secret), Worst(1, None)))
+    world.clock.now += 99
+    assert world.accounts.still(stream)
+    world.keys.rotate(record.id, 0)
+    world.clock.now += 0.5
+    assert world.accounts.still(stream), "another secret of the key goes on"
+    world.clock.now += 1
+    assert not world.accounts.still(stream)
+
+
+def test_a_slate_made_anew_is_filled_from_the_ledger(world: World) -> None:
+    principal = world.key(budget_usd=1.0)
+    before = taken(world.accounts.reserve(principal, Worst(1, 0.5)))
+    world.slate._env.close()
+    world.slate._remove()
+    world.slate._open()
+    world.ledger.usd[f"key:{principal.key_id}"] = 0.75
+    world.accounts.settle(before, 1, 0.5)
+    taken(world.accounts.reserve(principal, Worst(1, 0.25)))
+    assert isinstance(world.accounts.reserve(principal, Worst(1, 0.01)), Denied)
+
+
+def test_a_ledger_that_refuses_denies(world: World) -> None:
+    def refuses(_scope: Scope, _since: float) -> float:
+        raise StoreError("AW-STO-01", "the store refuses")
+
+    accounts = Accounts(world.slate, world.keys, refuses, clock=world.clock, monotonic_us=world.clock.us)
+    with pytest.raises(StoreError, match="refuses"):
+        accounts.reserve(world.key(budget_usd=1.0), Worst(1, 0.1))
+
+
+Step = tuple[int, int, int, bool]
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.integers(0, 300), st.lists(st.tuples(st.integers(0, 2), st.integers(0, 99), st.integers(0, 99), st.booleans()))
+)
+def test_any_order_of_three_workers_admits_exactly_what_fits(world: World, budget: int, steps: list[Step]) -> None:
+    """Against the plain sum: spent and held never exceed the budget, and what fits is taken."""
+    principal = world.key(budget_usd=budget / 1000)
+    workers = [world.worker() for _ in range(3)]
+    spent, open_ = 0, [[] for _ in workers]  # type: tuple[int, list[list[tuple[Reservation, int]]]]
+    for number, ask, cost, end in steps:
+        if end and open_[number]:
+            reservation, held = open_[number].pop()
+            cost = min(cost, held)
+            workers[number].settle(reservation, 1, cost / 1000)
+            spent += cost
+            continue
+        fits = spent + sum(held for row in open_ for _, held in row) + ask <= budget
+        found = workers[number].reserve(principal, Worst(1, ask / 1000))
+        assert isinstance(found, Reservation) is fits
+        if isinstance(found, Reservation):
+            open_[number].append((found, ask))
+
+
+PROGRAM = """
+import asyncio, json, sys, time
+from archwright.access.accounts import Accounts, Denied, Worst, accounts_slate
+from archwright.access.identity import Keys
+from archwright.home import Home
+from archwright.store import Store
+home = Home(sys.argv[1])
+secret, requests, usd, tokens, ends = sys.argv[2], int(sys.argv[3]), float(sys.argv[4]), int(sys.argv[5]), sys.argv[6]
+keys = Keys(Store(home.store_url), b"p" * 32, slate=(slate := accounts_slate(home)))
+accounts = Accounts(slate, keys, lambda scope, since: 0.0)
+principal = keys.identify(secret)
+print("ready", flush=True)
+sys.stdin.readline()
+async def ask():
+    found = accounts.reserve(principal, Worst(tokens, usd))
+    if isinstance(found, Denied):
+        return 0
+    await asyncio.sleep(0)
+    if ends == "settle":
+        accounts.settle(found, tokens, usd)
+    return 1
+async def all_of_them():
+    return sum(await asyncio.gather(*[ask() for _ in range(requests)]))
+print(json.dumps(asyncio.run(all_of_them())), flush=True)
+sys.stdin.readline()
+"""
+
+
+class Crew:
+    """Workers of their own processes, that start at one word and stay until told."""
+
+    def __init__(self, home: Home, secret: str, count: int, ask: tuple[int, float, int, str]) -> None:
+        words = [sys.executable, "-c", PROGRAM, str(home.root), secret, *map(str, ask)]
+        pipe = subprocess.PIPE
+        self.workers = [subprocess.Popen(words, stdin=pipe, stdout=pipe, text=True) for _ in range(count)]
+        for worker in self.workers:
+            assert worker.stdout is not None and worker.stdout.readline() == "ready\n"
+
+    def admitted(self) -> list[int]:
+        for worker in self.workers:
+            self.say(worker)
+        return [json.loads(worker.stdout.readline()) for worker in self.workers if worker.stdout is not None]
+
+    @staticmethod
+    def say(worker: subprocess.Popen[str]) -> None:
+        assert worker.stdin is not None
+        worker.stdin.write("\n")
+        worker.stdin.flush()
+
+    def end(self) -> None:
+        for worker in self.workers:
+            worker.kill()
+            worker.communicate()
+
+
+@pytest.fixture
+def crew(world: World, tmp_path: Path) -> Iterator[Callable[..., Crew]]:
+    made: list[Crew] = []
+
+    def start(secret: str, count: int, *ask: object) -> Crew:
+        made.append(Crew(Home(tmp_path / "home"), secret, count, ask))  # type: ignore[arg-type]
+        return made[-1]
+
+    yield start
+    for one in made:
+        one.end()
+
+
+@pytest.mark.parametrize("ends", ["settle", "hold"])
+def test_workers_at_the_edge_of_a_budget_admit_exactly_what_fits(
+    world: World, crew: Callable[..., Crew], ends: str
+) -> None:
+    """3 processes x 400 requests at once of 0.001 USD; 777 fit."""
+    secret, _ = world.keys.create("clinic", limits=Limits(budget_usd=0.7779))
+    counts = crew(secret, 3, 400, 0.001, 10, ends).admitted()
+    assert sum(counts) == 777
+    assert max(counts) <= 400
+
+
+def test_workers_at_the_edge_of_a_rate_admit_exactly_the_burst(world: World, crew: Callable[..., Crew]) -> None:
+    """Real clocks: the day has 86,400 s, so at 1 a minute nothing refills while the test runs."""
+    secret, _ = world.keys.create("clinic", limits=Limits(tpm=1_000_000))
+    counts = crew(secret, 2, 400, 0.0, 2_000, "settle").admitted()
+    assert 500 <= sum(counts) <= 560, "a burst of 500, and 8 a second"
+
+
+def test_what_a_killed_worker_held_fits_again_at_once(world: World, crew: Callable[..., Crew]) -> None:
+    secret, _ = world.keys.create("clinic", limits=Limits(budget_usd=1.0, tpm=200_000))
+    first = crew(secret, 2, 500, 0.001, 200, "hold")
+    assert sum(first.admitted()) == 1000
+    here = Accounts(world.slate, world.keys, world.ledger.spent)
+    principal = world.known(secret)
+    assert isinstance(here.reserve(principal, Worst(0, 0.001)), Denied)
+    first.workers[0].send_signal(signal.SIGKILL)
+    while started(first.workers[0].pid) is not None:  # the kernel needs a moment; until it is reaped it is a zombie
+        os.sched_yield()
+    for _ in range(500):
+        taken(here.reserve(principal, Worst(200, 0.001)))
+    denied = here.reserve(principal, Worst(0, 0.001))
+    assert isinstance(denied, Denied) and denied.limit == "budget", "the other worker lives and holds the rest"
+
+
+def test_workers_killed_in_the_middle_leave_nothing_behind(world: World, crew: Callable[..., Crew]) -> None:
+    """Killed wherever they are, a few times over; afterwards spent + free is the budget."""
+    secret, record = world.keys.create("clinic", limits=Limits(budget_usd=1e6, rpm=10**9))
+    principal = world.known(secret)
+    here = Accounts(world.slate, world.keys, world.ledger.spent)
+    for round_ in range(3):
+        running = crew(secret, 2, 200_000, 0.001, 10, "settle")
+        for worker in running.workers:
+            running.say(worker)
+        for _ in range(2000 * (round_ + 1)):
+            here.settle(taken(here.reserve(principal, Worst(10, 0.001))), 10, 0.001)
+        running.end()
+    account = here._of(principal)[0]
+    world.keys.limit("key", "", record.id, Limits(budget_usd=0.0))
+    raw = world.slate.get(account.key)
+    assert raw is not None
+    spent_nusd = int.from_bytes(raw[24:32], "little")
+    assert spent_nusd % 1_000_000 == 0 and spent_nusd >= 12_000 * 1_000_000
+    world.keys.limit("key", "", record.id, Limits(budget_usd=spent_nusd / 1e9 + 0.005))
+    principal = world.again(principal)
+    for _ in range(5):
+        taken(here.reserve(principal, Worst(10, 0.001)))
+    assert isinstance(here.reserve(principal, Worst(10, 0.001)), Denied)
+
+
+def test_a_process_is_known_by_its_start() -> None:
+    assert started(os.getpid()) == started(os.getpid()) != 0
+    child = subprocess.Popen([sys.executable, "-c", "pass"])
+    while started(child.pid) is not None:
+        os.sched_yield()
+    assert child.wait() == 0, "it was a zombie until now"
+    assert started(child.pid) is None
+
+
+def test_without_proc_a_process_is_known_by_its_id(tmp_path: Path) -> None:
+    assert started(os.getpid(), tmp_path) == 0
+    child = subprocess.Popen([sys.executable, "-c", "pass"])
+    child.wait()
+    assert started(child.pid, tmp_path) is None
+
+
+def test_a_slate_is_opened_where_the_home_says(tmp_path: Path) -> None:
+    slate: Slate = accounts_slate(Home(tmp_path / "home"))
+    slate.close()
+    assert [path.name.split("-")[0] for path in (tmp_path / "home" / "run" / "slates").iterdir()] == ["accounts"] * 2

@@ -1,0 +1,264 @@
+"""What processes share: all or nothing, whoever dies; nothing old, nothing torn, nothing without bound."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import stat
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import lmdb
+import pytest
+
+from archwright.errors import OperateError, StoreError
+from archwright.monitor import slate as module
+from archwright.monitor.slate import Slate, Transaction, boot_id, slate_file
+
+SIZE = 1024 * 1024
+
+
+@pytest.fixture
+def slate(tmp_path: Path) -> Iterator[Slate]:
+    opened = Slate(tmp_path, "test", SIZE)
+    yield opened
+    opened.close()
+
+
+def put(transaction: Transaction, key: bytes, value: bytes) -> None:
+    transaction.put(key, value)
+
+
+def test_what_is_written_is_read_and_an_error_takes_it_back(slate: Slate) -> None:
+    slate.write(put, b"a", b"1")
+
+    def half(transaction: Transaction) -> None:
+        transaction.put(b"a", b"2")
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        slate.write(half)
+    assert slate.get(b"a") == b"1"
+    assert slate.read(lambda transaction: transaction.get(b"b")) is None
+    assert slate.write(lambda transaction: transaction.get(b"a")) == b"1"
+
+
+def test_it_is_private_and_allocated_whole(slate: Slate, tmp_path: Path) -> None:
+    files = sorted(tmp_path.iterdir())
+    assert [path.name for path in files] == [slate_file(tmp_path, "test", SIZE).name + end for end in ("", "-lock")]
+    assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
+    assert files[0].stat().st_blocks * 512 >= SIZE, "a disk that is full later must not be a SIGBUS"
+
+
+def test_full_is_said_and_the_rest_stays(slate: Slate) -> None:
+    slate.write(put, b"a", b"1")
+    with pytest.raises(StoreError, match="full") as caught:
+        for number in range(SIZE):
+            slate.write(put, struct.pack("<q", number), bytes(2000))
+    assert caught.value.code == "AW-STO-12"
+    assert len(caught.value.lines().splitlines()) == 3
+    assert slate.get(b"a") == b"1"
+
+    def emptied(transaction: Transaction) -> None:
+        with transaction.cursor() as cursor:
+            found = cursor.first()
+            while found:
+                found = cursor.delete()
+
+    slate.write(emptied)
+    slate.write(put, b"a", b"2")
+    assert slate.get(b"a") == b"2"
+
+
+def test_a_slate_of_another_boot_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = tmp_path / "boot_id"
+    other.write_text("11111111-0000\n")
+    monkeypatch.setattr(module, "boot_id", lambda: boot_id(other))
+    opened = Slate(tmp_path, "test", SIZE)
+    opened.write(put, b"a", b"1")
+    opened.close()
+    neighbour = Slate(tmp_path, "testing", SIZE)
+    neighbour.close()
+    other.write_text("22222222-0000\n")
+    opened = Slate(tmp_path, "test", SIZE)
+    assert opened.get(b"a") is None
+    opened.close()
+    left = {path.name for path in tmp_path.glob("*.lmdb")}
+    assert left == {f"test-22222222-{SIZE}.lmdb", f"testing-11111111-{SIZE}.lmdb"}
+
+
+def test_without_a_boot_id_there_is_one_slate(tmp_path: Path) -> None:
+    assert boot_id(tmp_path / "none") == "any"
+    assert len(boot_id()) == 8
+
+
+@pytest.mark.parametrize("damage", ["overwritten", "cut", "empty"])
+def test_a_damaged_slate_is_made_anew(tmp_path: Path, damage: str) -> None:
+    opened = Slate(tmp_path, "test", SIZE)
+    opened.write(put, b"a", b"1")
+    opened.close()
+    path = slate_file(tmp_path, "test", SIZE)
+    path.write_bytes({"overwritten": b"\xff" * SIZE, "cut": path.read_bytes()[:8192], "empty": b""}[damage])
+    opened = Slate(tmp_path, "test", SIZE)
+    assert opened.get(b"a") is None
+    opened.write(put, b"a", b"2")
+    assert opened.get(b"a") == b"2"
+    opened.close()
+
+
+def test_a_slate_replaced_under_a_process_is_followed(slate: Slate, tmp_path: Path) -> None:
+    before = slate.generation
+    slate_file(tmp_path, "test", SIZE).unlink()
+    Path(f"{slate_file(tmp_path, 'test', SIZE)}-lock").unlink()
+    slate._tend_at = 0
+    slate.write(put, b"a", b"1")
+    assert slate.generation == before + 1
+    assert slate_file(tmp_path, "test", SIZE).exists() and slate.get(b"a") == b"1"
+
+
+def test_a_folder_that_cannot_be_used_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_space(_file: int, _start: int, _length: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", no_space)
+    with pytest.raises(OperateError, match="disk is full") as caught:
+        Slate(tmp_path, "test", SIZE)
+    assert caught.value.code == "AW-OPS-01"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_system_that_cannot_lock_is_said(tmp_path: Path) -> None:
+    class NoLocks(Slate):
+        def _environment(self, path: Path) -> lmdb.Environment:
+            if path.name == "new":
+                return super()._environment(path)
+            raise lmdb.LockError(f"{path}: Function not implemented")
+
+    with pytest.raises(StoreError, match="cannot be opened") as caught:
+        NoLocks(tmp_path, "test", SIZE)
+    assert caught.value.code == "AW-STO-11"
+    assert len(caught.value.lines().splitlines()) == 3
+
+
+def test_a_slate_that_breaks_in_use_is_made_anew(slate: Slate) -> None:
+    slate.write(put, b"a", b"1")
+
+    def broken(_transaction: Transaction) -> None:
+        raise lmdb.CorruptedError("a page is not what it says")
+
+    with pytest.raises(StoreError, match="refuses") as caught:
+        slate.write(broken)
+    assert caught.value.code == "AW-STO-11"
+    assert slate.generation == 2 and slate.get(b"a") is None
+    slate.write(put, b"a", b"2")
+    with pytest.raises(StoreError):
+        slate.read(broken)
+    assert slate.get(b"a") is None
+
+
+# Ten accounts; each transaction moves money between two of them in several steps and counts itself.
+PROGRAM = """
+import random, struct, sys
+from pathlib import Path
+from archwright.monitor.slate import Slate
+slate = Slate(Path(sys.argv[1]), "test", int(sys.argv[2]))
+chance = random.Random(int(sys.argv[3]))
+def move(transaction):
+    one, two = chance.sample(range(10), 2)
+    amount = chance.randrange(100)
+    for key, change in ((b"n", 1), (b"%d" % one, -amount), (b"%d" % two, amount)):
+        before = struct.unpack("<q", transaction.get(key) or bytes(8))[0]
+        transaction.put(key, struct.pack("<q", before + change))
+    transaction.put(b"filler%d" % chance.randrange(500), bytes(chance.randrange(1500)))
+slate.write(move)
+slate.write(lambda transaction: transaction.put(b"by" + sys.argv[3].encode(), b""))
+print("ready", flush=True)
+while True:
+    slate.write(move)
+"""
+
+
+def total(transaction: Transaction) -> tuple[int, int]:
+    def number(key: bytes) -> int:
+        return int(struct.unpack("<q", transaction.get(key) or bytes(8))[0])
+
+    return number(b"n"), sum(number(b"%d" % account) for account in range(10))
+
+
+def start(folder: Path, seed: int) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-c", PROGRAM, str(folder), str(4 * SIZE), str(seed)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE)
+
+
+def killed_in_the_middle(folder: Path, rounds: int) -> None:
+    """Two writers at a time; one is killed at a random moment and replaced, again and again."""
+    chance = random.Random(5)
+    slate = Slate(folder, "test", 4 * SIZE)
+    running = [start(folder, seed) for seed in range(2)]
+    stuck = threading.Timer(60 + rounds, lambda: list(map(subprocess.Popen.kill, running)))
+    stuck.start()
+    try:
+        count, seeds = 0, [0, 1]
+        for round_ in range(rounds):
+            victim = running.pop(0)
+            assert victim.stdout is not None
+            assert victim.stdout.readline() == b"ready\n", "nobody could write on"
+            time.sleep(chance.uniform(0.001, 0.03))
+            victim.send_signal(signal.SIGKILL)
+            victim.wait()
+            victim.stdout.close()
+            running.append(start(folder, 100 + round_))
+            before, (count, sum_) = count, slate.write(total)
+            assert sum_ == 0, "a transaction was seen half done"
+            assert count >= before, "a committed transaction is gone"
+            assert slate.get(b"by%d" % seeds[0]) == b"", "what was acknowledged is gone"
+            seeds = [*seeds[1:], 100 + round_]
+        assert slate.generation == 1 and count > rounds
+    finally:
+        stuck.cancel()
+        for process in running:
+            process.kill()
+            process.wait()
+            if process.stdout is not None:
+                process.stdout.close()
+        slate.close()
+
+
+def test_kill_9_in_the_middle_of_transactions(tmp_path: Path) -> None:
+    killed_in_the_middle(tmp_path, 12)
+
+
+@pytest.mark.nightly
+def test_kill_9_many_times(tmp_path: Path) -> None:
+    killed_in_the_middle(tmp_path, 500)
+
+
+HOLDER = """
+import os, signal, sys
+from pathlib import Path
+from archwright.monitor.slate import Slate
+slate = Slate(Path(sys.argv[1]), "test", int(sys.argv[2]))
+def die(transaction):
+    transaction.put(b"a", b"half")
+    os.kill(os.getpid(), signal.SIGKILL)
+slate.write(die) if sys.argv[3] == "write" else slate.read(lambda t: (t.get(b"a"), os.kill(os.getpid(), 9)))
+"""
+
+
+@pytest.mark.parametrize("how", ["write", "read"])
+def test_the_lock_and_the_view_of_a_dead_process_are_freed(slate: Slate, tmp_path: Path, how: str) -> None:
+    """Killed for certain while it holds the writers' lock, or a view of old pages that nobody may reuse."""
+    slate.write(put, b"a", b"whole")
+    for _ in range(3):
+        ended = subprocess.run([sys.executable, "-c", HOLDER, str(tmp_path), str(SIZE), how], check=False)
+        assert ended.returncode == -signal.SIGKILL
+        assert slate.get(b"a") == b"whole"
+        slate._tend_at = 0
+        for number in range(2000):  # 4 MB through a slate of 1: old pages are used again
+            slate.write(put, b"b", number.to_bytes(2, "little") * 1000)
