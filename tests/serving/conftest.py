@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,9 @@ from typing import Any
 import msgspec
 import pytest
 
+from archwright.access.accounts import accounts_slate
 from archwright.access.audit import AuditEntry, events
-from archwright.access.identity import UNKNOWN_POLL_S, Keys, load_pepper
+from archwright.access.identity import Keys, load_pepper
 from archwright.catalog.load import load
 from archwright.engines.client import EngineClient
 from archwright.engines.config import EngineConfig
@@ -87,6 +89,11 @@ class Platform:
             self.owner = keys.create("acme", "owner")[0]
         self.gateway = self._start("archwright.serving", "gateway", self.config)
         self._until(lambda: self._probe("/readyz" if ready else "/healthz"), self.gateway)
+
+    def made_key(self, tenant: str, role: str = "member", lives_s: float | None = None) -> str:
+        """A key that the running gateway knows at once, whatever it was asked just before."""
+        with closing(accounts_slate(self.home)) as slate:
+            return Keys(self.store, load_pepper(self.home), slate=slate).create(tenant, role, lives_s=lives_s)[0]
 
     def _probe(self, path: str) -> bool:
         try:
@@ -353,13 +360,7 @@ def llama(tmp_path_factory: pytest.TempPathFactory, model_home: Home) -> Iterato
 @pytest.fixture
 def second_tenant(null: Platform) -> str:
     """A key of another tenant on the shared platform."""
-    keys = Keys(null.store, load_pepper(null.home))
-    name = f"t{time.monotonic_ns()}"
-    keys.create_tenant(name)
-    secret = keys.create(name)[0]
-    # Unknown keys are looked up at most so often; another test may just have sent one.
-    time.sleep(UNKNOWN_POLL_S * 1.2)
-    return secret
+    return null.made_key(f"t{time.monotonic_ns()}")
 
 
 @pytest.fixture(scope="session")

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import http.client
+from secrets import token_urlsafe
 from typing import TYPE_CHECKING
 
 import pytest
 
 from archwright.access.permissions import PERMISSIONS
+from archwright.access.tables import checksum, well_formed
+from archwright.serving.guard import credential
 from archwright.serving.routes import ROUTES, find
 
 if TYPE_CHECKING:
@@ -95,7 +98,6 @@ def test_the_scheme_is_case_insensitive(null: Platform) -> None:
 
 def test_a_key_anywhere_else_is_not_read(null: Platform) -> None:
     for headers in [
-        {"x-api-key": null.key},
         {"api-key": null.key},
         {"cookie": f"key={null.key}"},
         {"x-forwarded-user": "owner"},
@@ -103,6 +105,50 @@ def test_a_key_anywhere_else_is_not_read(null: Platform) -> None:
         {"proxy-authorization": f"Bearer {null.key}"},
     ]:
         assert null.ask("GET", f"/v1/models?key={null.key}", key=None, headers=headers).status == 401
+
+
+def carriers(secret: str) -> list[dict[str, str]]:
+    return [
+        {"authorization": f"Bearer {secret}"},
+        {"x-api-key": secret},
+        {"authorization": f"bearer {secret}", "x-api-key": secret},
+    ]
+
+
+@pytest.mark.parametrize("role", ["member", "owner", "monitor", "expired", "unknown"])
+def test_every_carrier_gives_the_same_identity_and_the_same_restrictions(null: Platform, role: str) -> None:
+    known = role if role in ("member", "owner", "monitor") else "member"
+    secret = null.made_key("acme", known, lives_s=1e-6 if role == "expired" else None)
+    if role == "unknown":
+        body = "B" * 43
+        secret = "aw_" + body + checksum(body)
+        assert well_formed(secret)
+    wanted = {"member": (200, 403), "owner": (200, 200), "monitor": (403, 200)}.get(role, (401, 401))
+    for headers in carriers(secret):
+        found = [null.ask("GET", path, key=None, headers=headers) for path in ("/v1/models", "/metrics")]
+        assert tuple(reply.status for reply in found) == wanted, headers.keys()
+
+
+def test_a_key_made_right_after_an_unknown_one_is_known(null: Platform) -> None:
+    for _ in range(5):
+        unknown = "aw_" + (body := token_urlsafe(32)) + checksum(body)
+        assert null.ask("GET", "/v1/models", key=unknown).status == 401
+        assert null.ask("GET", "/v1/models", key=null.made_key("acme")).status == 200
+
+
+def test_two_secrets_are_none(null: Platform) -> None:
+    """Also when both are good: whose request would it be?"""
+    for headers in [
+        {"authorization": f"Bearer {null.key}", "x-api-key": null.owner},
+        {"authorization": f"Bearer {null.owner}", "x-api-key": null.key},
+        {"authorization": "Basic eDp5", "x-api-key": null.key},
+        {"authorization": f"Bearer {null.key}", "x-api-key": ""},
+        {"x-api-key": f"{null.key} {null.key}"},
+        {"x-api-key": f"Bearer {null.key}"},
+    ]:
+        assert null.ask("GET", "/v1/models", key=None, headers=headers).status == 401, headers
+    assert credential([], ["aw_1", "aw_1"]) is None
+    assert credential(["Bearer aw_1", "Bearer aw_1"], ["aw_1"]) is None
 
 
 def test_two_authorization_headers_are_none(null: Platform) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import uvicorn
 
+from archwright.access.accounts import accounts_slate
 from archwright.access.audit import AuditLog
 from archwright.access.identity import Keys, load_pepper
 from archwright.contract.lineage import Edge
@@ -66,7 +67,8 @@ def serve(config: GatewayConfig, file: Path, home: Home, bound: socket.socket, j
     exposition = Exposition()
     audit, recorder = AuditLog(store), Recorder(store, exposition)
     answers: GroupCommit[Edge] = GroupCommit("lineage of answers", partial(lineage.append, store))
-    guard = Guard(Keys(store, load_pepper(home)), audit, exposition)
+    slate = accounts_slate(home)
+    guard = Guard(Keys(store, load_pepper(home), slate=slate), audit, exposition)
     gateway = Gateway(config, home, guard, Books(recorder, exposition, answers), journal)
     gateway.follower = Follower(store, exposition, SUPERVISED, since=time.time())
     # uvicorn raises the signal it was stopped by again when it is done: that must not look like a crash.
@@ -83,6 +85,7 @@ def serve(config: GatewayConfig, file: Path, home: Home, bound: socket.socket, j
         audit.close()
         answers.close()
         store.close()
+        slate.close()
     journal.info("stopped")
 
 

@@ -1,7 +1,9 @@
 """The one place where a request is let in: who asks, may they, and the record that it was decided.
 
-A key comes in one way only, `Authorization: Bearer`; whatever else claims an identity (x-api-key, user headers,
-query strings) is not read at all. Every decision, allow and deny, starts an audit record; the reply waits for it.
+A key comes as `Authorization: Bearer` or, from clients of the Messages interface, as `x-api-key`: one secret, the same
+identity, the same restrictions, whichever carries it; two that differ are none. Whatever else claims an identity (user
+headers, cookies, query strings) is not read at all. Every decision, allow and deny, starts an audit record; the reply
+waits for it.
 """
 
 from __future__ import annotations
@@ -41,7 +43,7 @@ class Guard:
     def admit(self, exchange: Exchange, wish: Wish) -> Principal:
         """The principal, or the Refusal: 401 unknown, 404 and 405 nothing there, 403 not allowed. In this order, so
         that a stranger learns nothing about which paths exist."""
-        secret = bearer(exchange.headers("authorization"))
+        secret = credential(exchange.headers("authorization"), exchange.headers("x-api-key"))
         principal = self._keys.identify(secret) if secret else None
         if principal is None:
             self._record(exchange, wish, None, "no key" if secret is None else "unknown key")
@@ -74,6 +76,16 @@ class Guard:
                 request_id=exchange.id,
             )
         )
+
+
+def credential(authorization: list[str], api_key: list[str]) -> str | None:
+    """The one secret that a request carries; None also when any carrier is malformed, repeated, or says another."""
+    if not api_key:
+        return bearer(authorization)
+    secret = api_key[0].strip()
+    if len(api_key) != 1 or not secret or " " in secret:
+        return None
+    return secret if not authorization or bearer(authorization) == secret else None
 
 
 def bearer(values: list[str]) -> str | None:
