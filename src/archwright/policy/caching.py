@@ -1,0 +1,58 @@
+"""Which answers may be given again, and what makes two questions the same one: pure rules."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal, NamedTuple
+
+import msgspec
+
+Policy = Literal["off", "deterministic", "all"]
+Kind = Literal["chat", "completion", "messages", "embedding", "predict"]
+
+# What does not decide the answer: who asks, how it is delivered, what the provider should keep or bill.
+UNDECISIVE = frozenset(
+    {
+        *("user", "metadata", "stream", "stream_options", "store", "service_tier"),
+        *("safety_identifier", "prompt_cache_key", "prompt_cache_retention"),
+    }
+)
+_SAMPLED = frozenset({"chat", "completion", "messages"})
+_ENCODER = msgspec.json.Encoder(order="sorted")
+
+
+class Asked(NamedTuple):
+    """A question as far as a cache needs it: `version` is the model version that would answer, `parameters` the
+    validated body of the request, messages and all."""
+
+    kind: Kind
+    version: str
+    parameters: Mapping[str, object]
+
+
+def repeatable(policy: Policy, asked: Asked, cache_control: str) -> bool:
+    """Whether this question's answer may come from the cache and go into it.
+
+    `deterministic`: only where the caller asked for one answer, not for one of many (temperature 0 or a seed; kinds
+    that do not sample always). The client has the last word: no-store or no-cache.
+    """
+    if policy == "off" or (cache_control and _declined(cache_control)):
+        return False
+    if policy == "all" or asked.kind not in _SAMPLED:
+        return True
+    parameters = asked.parameters
+    return parameters.get("temperature") == 0 or parameters.get("seed") is not None
+
+
+def canonical(asked: Asked) -> bytes:
+    """Equal for equal questions: JSON with sorted keys of kind, version and whatever decides the answer. A parameter
+    nobody here knows decides."""
+    parameters = asked.parameters
+    if not UNDECISIVE.isdisjoint(parameters):
+        parameters = {name: value for name, value in parameters.items() if name not in UNDECISIVE}
+    return _ENCODER.encode((asked.kind, asked.version, parameters))
+
+
+def _declined(cache_control: str) -> bool:
+    words = {word.strip().lower() for word in cache_control.split(",")}
+    return not words.isdisjoint(("no-store", "no-cache"))

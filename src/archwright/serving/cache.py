@@ -1,0 +1,185 @@
+"""Exact cache of answers: the same question of the same tenant to the same model version gets the same answer.
+
+Decides that a key is a BLAKE2b of the question under a secret of the tenant, which is made from the pepper: no tenant
+can reach or guess another's entry, and a stolen file shows no question. The workers share one slate. Two generations
+make it forget in about the order of last use without keeping that order: what is put goes into the young one, an
+answer used from the old one moves over, and when the young one has its share of the bytes the old one is dropped
+whole. A few hundred answers are kept in the process as well.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import struct
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+from archwright.errors import StoreError
+from archwright.home import Home
+from archwright.monitor.slate import Slate, Transaction
+from archwright.policy.caching import Asked, Policy, canonical, repeatable
+
+CACHE_BYTES = 64 * 1024 * 1024
+TTL_S = 24 * 3600.0
+ENTRY_BYTES = 256 * 1024  # a larger answer is not kept
+FRONT_ENTRIES = 512
+FRONT_BYTES = 4 * 1024 * 1024
+SALTS = 4096
+KEY_BYTES = 16
+_GENERATIONS = ("0", "1")
+_STATE = struct.Struct("<Bq")  # which generation is young, bytes in it
+_STATE_KEY = b"state"
+_ENTRY = struct.Struct("<IdqqdH")  # bytes in all, expires_at, input tokens, output tokens, usd, length of the version
+# A longer value would need whole pages in a row, which a used table has not got: it is kept in pieces, of a
+# size that fills pages well. Measured for bodies of 200 B to 200 kB: 1.5 to 1.96 bytes of pages for each byte kept.
+PIECE_BYTES = 1300
+PAGE_SHARE = 2
+
+
+class Cached(NamedTuple):
+    """A whole reply and what it once took."""
+
+    body: bytes
+    input_tokens: int
+    output_tokens: int
+    usd: float
+    version: str
+
+
+class Cache:
+    """One per process. Raises nothing: where the shared table refuses there is no answer, and nothing is kept."""
+
+    def __init__(
+        self,
+        home: Home,
+        pepper: bytes,
+        size_bytes: int = CACHE_BYTES,
+        ttl_s: float = TTL_S,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._slate = Slate(home.slates, "cache", size_bytes, _GENERATIONS)
+        # Pages of a dropped generation are free only when no reader is left that may look at them.
+        self._share_bytes = size_bytes * 3 // 8
+        self._pepper = pepper
+        self._ttl_s = ttl_s
+        self._clock = clock
+        self._salts: dict[str, bytes] = {}
+        self._front: dict[bytes, tuple[float, Cached]] = {}
+        self._front_bytes = 0
+        self.refused = 0
+        """How often the shared table refused."""
+
+    def key(self, tenant: str, asked: Asked, policy: Policy, cache_control: str = "") -> bytes | None:
+        """Where the answer is kept; None when this question is not for the cache."""
+        if not repeatable(policy, asked, cache_control):
+            return None
+        salt = self._salts.get(tenant) or self._salt(tenant)
+        return hashlib.blake2b(canonical(asked), digest_size=KEY_BYTES, key=salt).digest()
+
+    def get(self, key: bytes) -> Cached | None:
+        now = self._clock()
+        known = self._front.get(key)
+        if known is not None:
+            if now < known[0]:
+                return known[1]
+            self._forget(key)
+        try:
+            found = self._slate.read(self._look, key)
+            if found is None:
+                return None
+            raw, young = found
+            expires_at, cached = _decoded(raw)
+            if now >= expires_at:
+                return None
+            if not young:
+                self._slate.write(self._keep, key, raw)
+        except StoreError:
+            self.refused += 1
+            return None
+        self._remember(key, expires_at, cached)
+        return cached
+
+    def put(self, key: bytes, cached: Cached) -> None:
+        expires_at = self._clock() + self._ttl_s
+        raw = _encoded(expires_at, cached)
+        if len(raw) > min(ENTRY_BYTES, self._share_bytes):
+            return
+        try:
+            self._slate.write(self._keep, key, raw)
+        except StoreError:
+            self.refused += 1
+            return
+        self._remember(key, expires_at, cached)
+
+    def close(self) -> None:
+        self._slate.close()
+
+    def _salt(self, tenant: str) -> bytes:
+        if len(self._salts) >= SALTS:
+            self._salts.clear()
+        salt = hmac.digest(self._pepper, b"cache of " + tenant.encode(), "sha256")
+        self._salts[tenant] = salt
+        return salt
+
+    def _look(self, transaction: Transaction, key: bytes) -> tuple[bytes, bool] | None:
+        """The entry, and whether it stands in the young generation."""
+        young = _STATE.unpack(transaction.get(_STATE_KEY) or bytes(_STATE.size))[0]
+        for number in (young, 1 - young):
+            table = self._slate.tables[_GENERATIONS[number]]
+            raw = transaction.get(key, db=table)
+            if raw is not None:
+                length = _ENTRY.unpack_from(raw)[0]
+                rest = [transaction.get(_piece(key, at), b"", table) for at in range(len(raw), length, PIECE_BYTES)]
+                return b"".join((raw, *rest)) if rest else raw, number == young
+        return None
+
+    def _keep(self, transaction: Transaction, key: bytes, raw: bytes) -> None:
+        young, size = _STATE.unpack(transaction.get(_STATE_KEY) or bytes(_STATE.size))
+        needed = _room(len(raw))
+        if size + needed > self._share_bytes:
+            young, size = 1 - young, 0
+            transaction.drop(self._slate.tables[_GENERATIONS[young]], delete=False)
+        table = self._slate.tables[_GENERATIONS[young]]
+        transaction.put(key, raw[:PIECE_BYTES], db=table)
+        for at in range(PIECE_BYTES, len(raw), PIECE_BYTES):
+            transaction.put(_piece(key, at), raw[at : at + PIECE_BYTES], db=table)
+        transaction.put(_STATE_KEY, _STATE.pack(young, size + needed))
+
+    def _remember(self, key: bytes, expires_at: float, cached: Cached) -> None:
+        self._forget(key)
+        if len(cached.body) > FRONT_BYTES // 16:
+            return
+        self._front[key] = (expires_at, cached)
+        self._front_bytes += len(cached.body)
+        while len(self._front) > FRONT_ENTRIES or self._front_bytes > FRONT_BYTES:
+            self._forget(next(iter(self._front)))
+
+    def _forget(self, key: bytes) -> None:
+        known = self._front.pop(key, None)
+        if known is not None:
+            self._front_bytes -= len(known[1].body)
+
+
+def _room(size: int) -> int:
+    """Bytes of pages that an entry takes at most."""
+    return (size + (size // PIECE_BYTES + 1) * 64) * PAGE_SHARE
+
+
+def _piece(key: bytes, at: int) -> bytes:
+    return key + at.to_bytes(4, "big")
+
+
+def _encoded(expires_at: float, cached: Cached) -> bytes:
+    version = cached.version.encode()
+    size = _ENTRY.size + len(version) + len(cached.body)
+    head = _ENTRY.pack(size, expires_at, cached.input_tokens, cached.output_tokens, cached.usd, len(version))
+    return head + version + cached.body
+
+
+def _decoded(raw: bytes) -> tuple[float, Cached]:
+    _size, expires_at, input_tokens, output_tokens, usd, length = _ENTRY.unpack_from(raw)
+    start = _ENTRY.size
+    version = raw[start : start + length].decode()
+    return expires_at, Cached(raw[start + length :], input_tokens, output_tokens, usd, version)
