@@ -42,4 +42,6 @@ def test_only_the_operator_reaches_across_tenants() -> None:
     [("owner", set(ROLE_NAMES)), ("admin", {"admin", "member", "monitor"}), ("member", set()), ("monitor", set())],
 )
 def test_nobody_grants_more_than_he_has(role: str, grants: set[str]) -> None:
-    assert {name for name in (*ROLE_NAMES, "root") if may_grant(principal(role), name)} == grants
+    assert {name for name in (*ROLE_NAMES, "root") if may_grant(principal(role), "clinic", name)} == grants
+    elsewhere = {name for name in ROLE_NAMES if may_grant(principal(role), "bank", name)}
+    assert elsewhere == (grants if role == "owner" else set())

@@ -146,6 +146,16 @@ def test_a_file_system_that_cannot_lock_is_said(tmp_path: Path) -> None:
     assert len(caught.value.lines().splitlines()) == 3
 
 
+def test_a_second_opening_in_one_process_is_refused_and_harms_nothing(slate: Slate, tmp_path: Path) -> None:
+    slate.write(put, b"a", b"1")
+    with pytest.raises(StoreError, match="cannot be opened"):
+        Slate(tmp_path, "test", SIZE)
+    assert slate.get(b"a") == b"1" and slate_file(tmp_path, "test", SIZE).exists()
+    slate._tend_at = 0
+    slate.write(put, b"a", b"2")
+    assert slate.generation == 1
+
+
 def test_a_slate_that_breaks_in_use_is_made_anew(slate: Slate) -> None:
     slate.write(put, b"a", b"1")
 

@@ -42,8 +42,9 @@ def scope(principal: Principal) -> str | None:
     return None if allowed(principal, "tenants.manage") else principal.tenant
 
 
-def may_grant(principal: Principal, role: str) -> bool:
-    """Nobody hands out more than he has: the role's permissions are a subset of the principal's."""
-    if role not in ROLES or not allowed(principal, "keys.manage"):
+def may_grant(principal: Principal, tenant: str, role: str) -> bool:
+    """Whether he may make a key of this role for this tenant. Nobody hands out more than he has: the tenant is in his
+    scope, and the role's permissions are a subset of his."""
+    if role not in ROLES or not allowed(principal, "keys.manage") or scope(principal) not in (None, tenant):
         return False
     return ROLES[role] <= ROLES[principal.role]

@@ -31,6 +31,10 @@ BOOT = Path("/proc/sys/kernel/random/boot_id")
 READERS = 512
 TEND_S = 1.0  # how often a process looks whether its file was replaced, and frees what dead readers hold
 _MODE = 0o600
+_DAMAGED = (
+    *(lmdb.CorruptedError, lmdb.InvalidError, lmdb.PageNotFoundError, lmdb.PanicError),
+    *(lmdb.VersionMismatchError, lmdb.IncompatibleError),
+)
 
 
 def boot_id(path: Path = BOOT) -> str:
@@ -99,8 +103,7 @@ class Slate:
             self._env.reader_check()
             hint = f"it holds {self._size_bytes} bytes; stop the gateway, delete it, and start again to empty it"
             return StoreError("AW-STO-12", "the shared table is full", where=where, hint=hint)
-        damaged = (lmdb.CorruptedError, lmdb.InvalidError, lmdb.PageNotFoundError, lmdb.PanicError)
-        if isinstance(error, damaged):
+        if isinstance(error, _DAMAGED):
             self._env.close()
             self._remove()
             self._open()
@@ -128,12 +131,13 @@ class Slate:
                 self.tables = {name: self._env.open_db(name.encode()) for name in self._names}
                 break
             except lmdb.Error as error:
-                if attempt == 2:
+                # Only what is damaged is thrown away: another process may be at work in a file that we cannot open.
+                if attempt == 2 or not isinstance(error, _DAMAGED):
                     raise StoreError(
                         "AW-STO-11",
                         f"the shared table cannot be opened: {error}",
                         where=Where(str(self._path)),
-                        hint="the home must be on a local disk of this machine",
+                        hint="the home must be on a local disk of this machine, and a process opens it once",
                     ) from error
                 self._remove()
         self._inode = self._path.stat().st_ino

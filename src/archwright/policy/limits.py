@@ -14,7 +14,7 @@ its own (a default system text, the preamble of tools). What an image becomes it
 from __future__ import annotations
 
 import math
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 from archwright.contract.record import Record
 
@@ -50,6 +50,8 @@ def problem(limits: Limits) -> str:
     budget = limits.budget_usd
     if budget is not None and not 0 <= budget <= LARGEST_BUDGET_USD:  # also refuses NaN
         return f"budget_usd must be 0 to {LARGEST_BUDGET_USD:,.0f}, not {budget}"
+    if limits.period not in get_args(Period):
+        return f"period must be one of {', '.join(get_args(Period))}, not {limits.period!r}"
     return ""
 
 

@@ -1,0 +1,224 @@
+"""What limits, keys, the shared table and the cache cost, each in CPU time of one process.
+
+    python bench/accounts/measure.py [--keys 10000] [--tenants 1000]
+
+Prints one JSON object; times in microseconds of CPU, the best of a few rounds (neighbours only ever add). `two` is two
+processes at once on the same accounts: CPU of each, and what they reach together per second of wall time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import multiprocessing
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lmdb
+
+from archwright.access.accounts import Accounts, Denied, Worst, accounts_slate
+from archwright.access.identity import Keys
+from archwright.access.tables import KEYS, LIMITS, TENANTS, KeyRecord, LimitRow, Tenant
+from archwright.home import Home
+from archwright.policy.caching import Asked
+from archwright.policy.limits import Limits
+from archwright.serving.cache import Cache, Cached
+from archwright.store import Store
+
+WIDE = Limits(rpm=10**8, tpm=10**9, budget_usd=1e8)
+PEPPER = b"p" * 32
+ASK = Worst(2000, 0.01)
+
+
+def cpu_us(act: Callable[[], object], count: int = 20_000, rounds: int = 5) -> float:
+    best = float("inf")
+    for _ in range(rounds):
+        begin = time.process_time()
+        for _ in range(count):
+            act()
+        best = min(best, time.process_time() - begin)
+    return round(best / count * 1e6, 2)
+
+
+def lmdb_modes() -> dict[str, float]:
+    """Two reads and two writes in one transaction, by how LMDB writes."""
+    found = {}
+    for name, options in {
+        "nosync, writemap": {"sync": False, "writemap": True},
+        "nosync": {"sync": False},
+        "metasync off, sync on": {"metasync": False},
+    }.items():
+        with tempfile.TemporaryDirectory() as folder:
+            opened: Any = lmdb.open(folder, map_size=1 << 26, **options)
+
+            def both(opened: Any = opened) -> None:
+                with opened.begin(write=True) as transaction:
+                    for key in (b"a", b"b"):
+                        transaction.get(key)
+                        transaction.put(key, b"x" * 60)
+
+            found[name] = cpu_us(both, count=20_000 if "nosync" in name else 500, rounds=3)
+            opened.close()
+    return found
+
+
+def worker(root: str, secret: str, seconds: float, answer: Any) -> None:
+    home = Home(root)
+    slate = accounts_slate(home)
+    keys = Keys(Store(home.store_url), PEPPER, slate=slate)
+    accounts = Accounts(slate, keys, lambda _scope, _since: 0.0)
+    principal = keys.identify(secret)
+    assert principal is not None
+    count, cpu, begin = 0, time.process_time(), time.monotonic()
+    while time.monotonic() - begin < seconds:
+        for _ in range(100):
+            taken = accounts.reserve(principal, ASK)
+            assert not isinstance(taken, Denied)
+            accounts.settle(taken, 500, 0.002)
+        count += 100
+    answer.put((count, time.process_time() - cpu, time.monotonic() - begin))
+
+
+def together(home: Home, secret: str, count: int) -> dict[str, object]:
+    context = multiprocessing.get_context("spawn")
+    answer: Any = context.Queue()
+    started = [context.Process(target=worker, args=(str(home.root), secret, 3.0, answer)) for _ in range(count)]
+    for process in started:
+        process.start()
+    found = [answer.get(timeout=60) for _ in started]
+    for process in started:
+        process.join()
+    return {
+        "cpu_us": [round(cpu / n * 1e6, 2) for n, cpu, _ in found],
+        "per_s": round(sum(n / wall for n, _, wall in found)),
+    }
+
+
+def limits(home: Home) -> dict[str, object]:
+    store, slate = Store(home.store_url), accounts_slate(home)
+    keys = Keys(store, PEPPER, slate=slate)
+    keys.create_tenant("wide")
+    keys.create_tenant("free")
+    keys.limit("tenant", "wide", "", WIDE)
+    limited, _ = keys.create("wide", limits=WIDE)
+    free, _ = keys.create("free")
+    accounts = Accounts(slate, keys, lambda _scope, _since: 0.0)
+    found: dict[str, object] = {}
+    for name, secret in (("key and tenant limited", limited), ("no limits", free)):
+        principal = keys.identify(secret)
+        assert principal is not None
+
+        def both(principal: Any = principal) -> None:
+            taken = accounts.reserve(principal, ASK)
+            assert not isinstance(taken, Denied)
+            accounts.settle(taken, 500, 0.002)
+
+        found[f"reserve + settle, {name}"] = cpu_us(both)
+        held = accounts.reserve(principal, ASK)
+        assert not isinstance(held, Denied)
+        found[f"still, {name}"] = cpu_us(lambda held=held: accounts.still(held))  # type: ignore[misc]
+    found["identify"] = cpu_us(lambda: keys.identify(limited))
+    slate.close()
+    store.close()
+    for count in (1, 2):
+        found["two" if count == 2 else "one"] = together(home, limited, count)
+    return found
+
+
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def many_keys(home: Home, keys: int, tenants: int) -> dict[str, object]:
+    """Resident memory of the Keys object alone: all keys limited, half with a user, in three kinds of limits."""
+    store = Store(home.store_url)
+    store.append(TENANTS, [Tenant(name=f"t{number}", created_at=0.0) for number in range(tenants)])
+    store.append(
+        KEYS,
+        [
+            KeyRecord(
+                id=f"key-{number:016x}",
+                tenant=f"t{number % tenants}",
+                role="member",
+                name="",
+                prefix="aw_",
+                digest=os.urandom(32).hex(),
+                created_at=0.0,
+                user=f"u{number // 2 % 5000}@example.org" if number % 2 else "",
+                rpm=60 * (1 + number % 3),
+                budget_usd=10.0,
+            )
+            for number in range(keys)
+        ],
+    )
+    store.append(LIMITS, [LimitRow(scope=f"tenant:t{number}", tpm=10**6, at=0.0) for number in range(tenants)])
+    store.close()
+    gc.collect()
+    first = Keys(Store("sqlite://"), PEPPER)
+    first.follow()  # the store's own memory, and what it imports, is not that of the keys
+    before = resident_bytes()
+    known, begin = Keys(Store(home.store_url), PEPPER), time.process_time()
+    known.follow()
+    return {
+        "keys": len(known._live),
+        "first read, ms of CPU": round((time.process_time() - begin) * 1000),
+        "resident MB": round((resident_bytes() - before) / 1e6, 1),
+    }
+
+
+def cache(home: Home) -> dict[str, object]:
+    made = Cache(home, PEPPER)
+    body = {"model": "m", "messages": [{"role": "user", "content": "x" * 900}], "temperature": 0, "user": "ann"}
+    asked = Asked("chat", "m@v1", body)
+    reply = Cached(b"x" * 1200, 300, 200, 0.01, "m@v1")
+    key = made.key("t1", asked, "deterministic")
+    assert key is not None
+    made.put(key, reply)
+
+    def cold() -> None:
+        made._front.clear()
+        made._front_bytes = 0
+        assert made.get(key) is not None
+
+    found: dict[str, object] = {
+        "key of 1 kB": cpu_us(lambda: made.key("t1", asked, "deterministic")),
+        "get, in the process": cpu_us(lambda: made.get(key)),
+        "get, shared": cpu_us(cold),
+        "get, miss": cpu_us(lambda: made.get(b"0" * 16)),
+    }
+    longest, begin, count = 0.0, time.process_time(), 60_000
+    for number in range(count):
+        before = time.process_time()
+        made.put(number.to_bytes(16, "little"), reply)
+        longest = max(longest, time.process_time() - before)
+    found["put of 1.2 kB"] = round((time.process_time() - begin) / count * 1e6, 2)
+    found["longest put (a generation dropped), ms"] = round(longest * 1000, 2)
+    found["refused"] = made.refused
+    made.close()
+    return found
+
+
+def main() -> int:
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--keys", type=int, default=10_000)
+    options.add_argument("--tenants", type=int, default=1_000)
+    chosen = options.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        found = {
+            "memory": many_keys(Home(Path(folder) / "many"), chosen.keys, chosen.tenants),
+            "lmdb": lmdb_modes(),
+            "limits": limits(Home(Path(folder) / "limits")),
+            "cache": cache(Home(Path(folder) / "cache")),
+        }
+    print(json.dumps(found, indent=2))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

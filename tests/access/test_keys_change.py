@@ -1,0 +1,235 @@
+"""What happens to a key after it was made: limits, rotation, expiry, use; and who on this machine hears of it when."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from archwright.access.accounts import accounts_slate, has_accounts
+from archwright.access.identity import POLL_S, UNKNOWN_POLL_S, Keys
+from archwright.access.known import DAY_S, NOTE_USES_S, USES_KEPT_DAYS
+from archwright.access.tables import KEYS, USES, KeyUse, Scope, checksum
+from archwright.errors import StoreError, UsageError
+from archwright.home import Home
+from archwright.monitor.slate import Slate
+from archwright.policy.limits import Limits
+from archwright.store import Store
+
+
+class _Clock:
+    now: float
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def slate(tmp_path: Path) -> Iterator[Slate]:
+    home = Home(tmp_path / "home")
+    assert not has_accounts(home)
+    opened = accounts_slate(home)
+    assert has_accounts(home)
+    yield opened
+    opened.close()
+
+
+def worker(store: Store, clock: _Clock, slate: Slate | None = None) -> Keys:
+    return Keys(Store(store.url), b"p" * 32, clock=clock, monotonic=clock, slate=slate)
+
+
+def unknown(number: int) -> str:
+    body = f"{number:043d}"
+    return "aw_" + body + checksum(body)
+
+
+def test_a_key_made_right_after_an_unknown_one_is_known(store: Store, clock: _Clock, slate: Slate) -> None:
+    """The same instant: nothing but the slate can tell."""
+    here, gateway = worker(store, clock, slate), worker(store, clock, slate)
+    for number in range(20):
+        assert gateway.identify(unknown(number)) is None
+        secret, record = here.create("clinic")
+        found = gateway.identify(secret)
+        assert found is not None and found.key_id == record.id
+
+
+def test_a_flood_of_unknown_keys_reads_the_store_once(store: Store, clock: _Clock, slate: Slate) -> None:
+    class Counting(Store):
+        reads = 0
+
+        def numbered(self, *args: object, **kwargs: object) -> list[object]:  # type: ignore[override]
+            self.reads += 1
+            return super().numbered(*args, **kwargs)  # type: ignore[arg-type, return-value]
+
+    counting = Counting(store.url)
+    gateway = Keys(counting, b"p" * 32, clock=clock, monotonic=clock, slate=slate)
+    for number in range(500):
+        assert gateway.identify(unknown(number)) is None
+    assert counting.reads == 4, "one reading of four tables"
+    counting.close()
+
+
+def test_the_order_of_row_and_word_loses_nothing(store: Store, clock: _Clock, slate: Slate) -> None:
+    """A worker that reads between the row and the word for it reads once more, and misses nothing."""
+    here, gateway = worker(store, clock), worker(store, clock, slate)
+    assert gateway.identify(unknown(1)) is None
+    secret, _ = here.create("clinic")  # the row, no word yet
+    assert gateway.identify(secret) is None
+    here._slate = slate
+    here._announce()
+    assert gateway.identify(secret) is not None
+
+
+def test_a_rotated_key_keeps_its_id_and_both_secrets_work_for_a_while(keys: Keys, store: Store, clock: _Clock) -> None:
+    gateway = worker(store, clock)
+    old, record = keys.create("clinic", "admin", user="ann", limits=Limits(rpm=7))
+    assert gateway.identify(old) is not None
+    new, rotated = keys.rotate(record.id, 3600)
+    assert (rotated.id, rotated.role, rotated.user, rotated.rpm) == (record.id, "admin", "ann", 7)
+    assert rotated.prefix == new[:10] and new != old
+    assert keys.list() == (rotated,)
+    clock.now += 3599
+    both = [gateway.identify(secret) for secret in (old, new)]
+    assert [one.key_id for one in both if one] == [record.id] * 2
+    clock.now += 1
+    assert gateway.identify(old) is None and worker(store, clock).identify(old) is None
+    assert gateway.identify(new) is not None
+    keys.revoke(record.id)
+    clock.now += POLL_S
+    assert gateway.identify(new) is None
+    with pytest.raises(UsageError, match="revoked") as caught:
+        keys.rotate(record.id, 0)
+    assert caught.value.code == "AW-USE-34"
+
+
+def test_rotated_at_once_the_old_secret_is_refused(keys: Keys, store: Store, clock: _Clock) -> None:
+    gateway = worker(store, clock)
+    first, record = keys.create("clinic")
+    assert gateway.identify(first) is not None
+    second, _ = keys.rotate(record.id, 3600)
+    third, _ = keys.rotate(record.id, 0)
+    clock.now += POLL_S
+    assert [gateway.identify(secret) is not None for secret in (first, second, third)] == [False, False, True]
+
+
+def test_an_end_read_before_its_secret_counts(store: Store, clock: _Clock) -> None:
+    maker, gateway = worker(store, clock), worker(store, clock)
+    old, record = maker.create("clinic")
+    maker.rotate(record.id, 0)
+    gateway._seen["keys"] = store.last_seq(KEYS)  # it read the keys just before these were written
+    assert gateway.identify(old) is None
+    gateway._seen["keys"] = 0
+    clock.now += 1
+    assert gateway.identify(old) is None
+
+
+def test_a_key_expires(keys: Keys, store: Store, clock: _Clock) -> None:
+    gateway = worker(store, clock)
+    secret, record = keys.create("clinic", lives_s=60)
+    assert record.expires_at == clock.now + 60
+    clock.now += 59.9
+    assert gateway.identify(secret) is not None and gateway.live(record.id)
+    clock.now += 0.1
+    assert gateway.identify(secret) is None and not gateway.live(record.id)
+
+
+def test_the_newest_limits_hold_and_say_so_to_principals(keys: Keys, store: Store, clock: _Clock) -> None:
+    gateway = worker(store, clock)
+    secret, record = keys.create("clinic", user="ann@x.org")
+    first = gateway.identify(secret)
+    assert first is not None and not first.limited and gateway.scopes(first) == ()
+    version = gateway.version
+    keys.limit("tenant", "clinic", "", Limits(rpm=100))
+    keys.limit("user", "clinic", "ann@x.org", Limits(tpm=5))
+    keys.limit("user", "clinic", "ann@x.org", Limits(tpm=9))
+    keys.limit("key", "", record.id, Limits(budget_usd=1.5, period="month"))
+    clock.now += POLL_S
+    then = gateway.identify(secret)
+    assert then is not None and then.limited and gateway.version > version
+    assert gateway.scopes(then) == (
+        Scope("key", f"key:{record.id}", Limits(budget_usd=1.5, period="month")),
+        Scope("user", "user:clinic/ann@x.org", Limits(tpm=9)),
+        Scope("tenant", "tenant:clinic", Limits(rpm=100)),
+    )
+    for kind, tenant, name in (("key", "", record.id), ("user", "clinic", "ann@x.org"), ("tenant", "clinic", "")):
+        keys.limit(kind, tenant, name, Limits())  # type: ignore[arg-type]
+    clock.now += POLL_S
+    last = gateway.identify(secret)
+    assert last is not None and not last.limited
+
+
+def test_limits_of_nothing_and_no_limits_are_refused(keys: Keys) -> None:
+    keys.create_tenant("clinic")
+    for kind, tenant, name, code in (
+        ("key", "", "key-0", "AW-USE-34"),
+        ("tenant", "bank", "", "AW-USE-34"),
+        ("user", "bank", "ann", "AW-USE-34"),
+        ("user", "clinic", "a b", "AW-USE-30"),
+        ("user", "clinic", "", "AW-USE-30"),
+    ):
+        with pytest.raises(UsageError) as caught:
+            keys.limit(kind, tenant, name, Limits(rpm=1))  # type: ignore[arg-type]
+        assert caught.value.code == code
+    for made in (
+        lambda: keys.create("clinic", limits=Limits(rpm=-1)),
+        lambda: keys.limit("tenant", "clinic", "", Limits(budget_usd=-1.0)),
+        lambda: keys.create("clinic", lives_s=0.0),
+        lambda: keys.rotate("key-0", -1.0),
+    ):
+        with pytest.raises(UsageError) as caught:
+            made()
+        assert caught.value.code == "AW-USE-36"
+    with pytest.raises(UsageError, match="user name"):
+        keys.create("clinic", user="ann/bob")
+    assert keys.list() == ()
+
+
+def test_the_last_use_is_known_by_the_day_and_written_seldom(keys: Keys, store: Store, clock: _Clock) -> None:
+    secret, record = keys.create("clinic")
+    idle, _ = keys.create("clinic")
+    for _ in range(100):
+        assert keys.identify(secret) is not None
+    assert keys.last_used() == {}
+    clock.now += NOTE_USES_S
+    assert keys.identify(secret) is not None
+    _until(lambda: len(store.rows(USES)) == 1)
+    assert keys.last_used() == {record.id: clock.now // DAY_S * DAY_S}
+    clock.now += USES_KEPT_DAYS * DAY_S
+    for _ in range(2):
+        assert keys.identify(idle) is not None
+        clock.now += NOTE_USES_S
+    keys.follow()
+    _until(lambda: all(use.key_id != record.id for use in store.rows(USES)))
+    assert record.id not in keys.last_used(), "long ago is forgotten"
+
+
+def test_uses_that_cannot_be_written_wait(keys: Keys, clock: _Clock, store: Store) -> None:
+    class Refusing(Store):
+        def append(self, *_args: object) -> None:
+            raise StoreError("AW-STO-01", "the store refuses")
+
+    refusing = Refusing(store.url)
+    gateway = Keys(refusing, b"p" * 32, clock=clock, monotonic=clock)
+    gateway.note_uses([KeyUse(key_id="key-1", day=3)])
+    assert gateway._unwritten == [KeyUse(key_id="key-1", day=3)]
+    refusing.close()
+
+
+def _until(condition: Callable[[], bool]) -> None:
+    """A thread writes: wait for it, not for ever."""
+    until = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.005)
+
+
+def test_without_a_slate_an_unknown_key_is_looked_for_a_moment_later(store: Store, clock: _Clock) -> None:
+    """Another machine's gateway on the same database."""
+    here, gateway = worker(store, clock), worker(store, clock)
+    assert gateway.identify(unknown(1)) is None
+    secret, _ = here.create("clinic")
+    assert gateway.identify(secret) is None
+    clock.now += UNKNOWN_POLL_S
+    assert gateway.identify(secret) is not None

@@ -1,0 +1,113 @@
+"""Tenants, users and keys from the command line: limits, users, rotation."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from archwright.access.accounts import accounts_slate
+from archwright.access.identity import Keys, load_pepper
+from archwright.cli import main
+from archwright.home import Home
+from archwright.store import Store
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+    monkeypatch.setenv("ARCHWRIGHT_HOME", str(tmp_path / "home"))
+    return Home(tmp_path / "home")
+
+
+def said(capsys: pytest.CaptureFixture[str], *words: str) -> Any:
+    assert main([*words, "--json"]) == 0, capsys.readouterr().err
+    return json.loads(capsys.readouterr().out)
+
+
+def test_a_key_with_everything(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    words = "key create --tenant acme --user ann@acme.org --role admin --name laptop --expires-in-days 30"
+    made = said(capsys, *words.split(), "--budget-usd", "5.5", "--rpm", "60", "--tpm", "9000", "--period", "month")
+    assert made["key"].startswith("aw_") and made["id"].startswith("key-")
+    (row,) = said(capsys, "key", "list", "--tenant", "acme")
+    assert row["expires_at"] - row["created_at"] == 30 * 86_400
+    shown = {name: row[name] for name in ("user", "role", "name", "rpm", "tpm", "budget_usd", "period", "revoked")}
+    assert shown == {
+        "user": "ann@acme.org",
+        "role": "admin",
+        "name": "laptop",
+        "rpm": 60,
+        "tpm": 9000,
+        "budget_usd": 5.5,
+        "period": "month",
+        "revoked": False,
+    }
+    assert row["last_used_at"] is None
+    limited = said(capsys, "key", "limit", made["id"], "--rpm", "5")
+    assert (limited["rpm"], limited["tpm"], limited["budget_usd"], limited["period"]) == (5, None, None, "total")
+    again = said(capsys, "key", "rotate", made["id"], "--overlap-hours", "0")
+    assert again["id"] == made["id"] and again["key"] != made["key"]
+    (row,) = said(capsys, "key", "list")
+    assert row["prefix"] == again["key"][:10] and row["rpm"] == 5
+    store = Store(home.store_url)
+    keys = Keys(store, load_pepper(home))
+    assert keys.identify(made["key"]) is None and keys.identify(again["key"]) is not None
+    store.close()
+    assert said(capsys, "key", "revoke", made["id"])["revoked"]
+
+
+def test_tenants_and_users_have_limits(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    for user in ("ann", "ann", "bob"):
+        said(capsys, "key", "create", "--tenant", "acme", "--user", user)
+    gone = said(capsys, "key", "create", "--tenant", "acme", "--user", "carl")["id"]
+    said(capsys, "key", "revoke", gone)
+    said(capsys, "key", "create", "--tenant", "bank", "--user", "dora")
+    assert said(capsys, "tenant", "limit", "acme", "--tpm", "10")["tpm"] == 10
+    assert said(capsys, "user", "limit", "acme", "ann", "--budget-usd", "1")["keys"] == 2
+    assert said(capsys, "user", "limit", "acme", "eve", "--rpm", "3")["keys"] == 0
+    tenants = said(capsys, "tenant", "list")
+    assert [(row["name"], row["tpm"]) for row in tenants] == [("acme", 10), ("bank", None)]
+    users = said(capsys, "user", "list", "--tenant", "acme")
+    assert [(row["user"], row["keys"], row["budget_usd"], row["rpm"]) for row in users] == [
+        ("ann", 2, 1.0, None),
+        ("bob", 1, None, None),
+        ("carl", 0, None, None),
+        ("eve", 0, None, 3),
+    ]
+    assert len(said(capsys, "user", "list")) == 5
+    acts = [row["action"] for row in said(capsys, "audit", "list")]
+    assert acts[:3] == ["user.limit", "user.limit", "tenant.limit"]
+    assert main(["user", "list"]) == 0
+    assert "ann" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        ("key create --rpm -1", "AW-USE-36"),
+        ("key create --period week", "AW-USE-36"),
+        ("key create --expires-in-days 0", "AW-USE-36"),
+        ("key create --user a/b", "AW-USE-30"),
+        ("key rotate key-0", "AW-USE-34"),
+        ("key limit key-0 --rpm 1", "AW-USE-34"),
+        ("tenant limit nobody --rpm 1", "AW-USE-34"),
+        ("user limit nobody ann --rpm 1", "AW-USE-34"),
+    ],
+)
+def test_what_makes_no_sense_is_said(home: Home, capsys: pytest.CaptureFixture[str], words: str, code: str) -> None:
+    assert main([*words.split(), "--json"]) == 2
+    assert json.loads(capsys.readouterr().err)["code"] == code
+
+
+def test_workers_of_this_machine_hear_of_a_key_at_once(home: Home) -> None:
+    slate, store = accounts_slate(home), Store(home.store_url)
+    gateway = Keys(store, load_pepper(home), monotonic=lambda: 1.0, slate=slate)  # time stands: no poll
+    gateway.follow()
+    words = [sys.executable, "-m", "archwright", "key", "create", "--json"]
+    made = json.loads(subprocess.run(words, capture_output=True, check=True).stdout)
+    assert gateway.identify(made["key"]) is not None
+    slate.close()
+    store.close()
