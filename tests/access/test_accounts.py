@@ -246,6 +246,33 @@ def test_a_slate_made_anew_is_filled_from_the_ledger(world: World) -> None:
     assert isinstance(world.accounts.reserve(principal, Worst(1, 0.01)), Denied)
 
 
+@pytest.mark.parametrize("then", [Limits(budget_usd=2.0, period="day"), Limits(rpm=5), Limits(budget_usd=2.0, tpm=9)])
+def test_limits_changed_under_a_request_lose_neither_its_cost_nor_its_reservation(world: World, then: Limits) -> None:
+    principal = world.key(budget_usd=1.0)
+    running = taken(world.accounts.reserve(principal, Worst(1, 0.75)))
+    world.keys.limit("key", "", principal.key_id, then)
+    principal = world.again(principal)
+    other = taken(world.accounts.reserve(principal, Worst(1, 0.1)))
+    world.accounts.settle(running, 1, 0.5)
+    world.accounts.settle(other, 1, 0.0)
+    world.ledger.usd[f"key:{principal.key_id}"] = 0.5
+    world.keys.limit("key", "", principal.key_id, Limits(budget_usd=2.0, period=then.period))
+    principal = world.again(principal)
+    taken(world.accounts.reserve(principal, Worst(1, 1.5)))
+    assert isinstance(world.accounts.reserve(principal, Worst(1, 0.001)), Denied)
+
+
+def test_a_slate_lost_under_a_request_gives_no_tokens_away(world: World) -> None:
+    principal = world.key(tpm=100)
+    running = taken(world.accounts.reserve(principal, Worst(80, None)))
+    world.slate._env.close()
+    world.slate._remove()
+    world.slate._open()
+    taken(world.accounts.reserve(principal, Worst(50, None)))
+    world.accounts.settle(running, 20, 0.0)
+    assert isinstance(world.worker().reserve(principal, Worst(50, None)), Denied)
+
+
 def test_a_ledger_that_refuses_denies(world: World) -> None:
     def refuses(_scope: Scope, _since: float) -> float:
         raise StoreError("AW-STO-01", "the store refuses")

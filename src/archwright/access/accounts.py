@@ -43,6 +43,7 @@ _HEAD = struct.Struct("<5q")  # at_us, requests, tokens, spent_nusd, period
 _HELD = struct.Struct("<I2q")  # worker, nusd, tokens
 _ONE = struct.Struct("<5qI2q")
 _KINDS: tuple[Period, ...] = ("total", "month", "day")
+FREE = Ask(0, 0)
 UNKNOWN = -1  # a period: what was spent is not known here
 
 Held = list[tuple[int, int, int]]
@@ -77,15 +78,17 @@ class Account(NamedTuple):
 class Reservation:
     """What a request may take; settled exactly once."""
 
-    __slots__ = ("accounts", "nusd", "principal", "settled", "tokens", "version")
+    __slots__ = ("accounts", "generation", "nusd", "principal", "settled", "tokens", "version")
 
-    def __init__(self, principal: Principal, accounts: tuple[Account, ...], ask: Ask, version: int) -> None:
+    def __init__(
+        self, principal: Principal, accounts: tuple[Account, ...], ask: Ask, version: int, generation: int
+    ) -> None:
         self.principal = principal
         self.accounts = accounts
-        self.tokens = ask.tokens
-        self.nusd = max(0, ask.nusd)
+        self.tokens, self.nusd = ask
         self.version = version
-        self.settled = not accounts
+        self.generation = generation
+        self.settled = False
 
     @property
     def limited(self) -> bool:
@@ -93,7 +96,7 @@ class Reservation:
 
     @property
     def usd(self) -> float:
-        return self.nusd / NANO
+        return max(0, self.nusd) / NANO
 
 
 class _Missing(NamedTuple):
@@ -137,9 +140,10 @@ class Accounts:
 
     def reserve(self, principal: Principal, worst: Worst) -> Reservation | Denied:
         """Raises StoreError when the shared table or the ledger refuses: then deny."""
-        ask = Ask(worst.tokens, -1 if worst.usd is None else worst_nusd(worst.usd))
         if not principal.limited:
-            return Reservation(principal, (), ask, self._keys.version)
+            return Reservation(principal, (), FREE, self._keys.version, 0)
+        tokens, usd = worst
+        ask = Ask(tokens, -1 if usd is None else worst_nusd(usd))
         accounts = self._of(principal)
         if self._generation != self._slate.generation:
             self._worker, self._generation = self._slate.write(enrol), self._slate.generation
@@ -149,14 +153,14 @@ class Accounts:
         while True:
             found = self._slate.write(self._take, accounts, ask, known)
             if found is None:
-                return Reservation(principal, accounts, ask, self._version)
+                return Reservation(principal, accounts, ask, self._version, self._generation)
             if isinstance(found, Denied):
                 return found
             known[found.account.key] = nearest_nusd(self._spent(found.account.scope, found.since))
 
     def settle(self, reservation: Reservation, tokens: int, usd: float) -> None:
         """What the request really took; a second time does nothing. Raises StoreError."""
-        if reservation.settled:
+        if reservation.settled or not reservation.accounts:
             return
         if self._clock() >= self._period_end:
             self._turn()
@@ -196,7 +200,7 @@ class Accounts:
             row = self._current(account, NEW if raw is None else _decoded(raw), known)
             if isinstance(row, _Missing):
                 return row
-            if account.key in known:  # also when this request is refused: the ledger is asked once
+            if known and account.key in known:  # also when this request is refused: the ledger is asked once
                 transaction.put(account.key, _encoded(*row))
             level, period, held = row
             found = take(account.caps, level, _nusd(held), ask, now_us)
@@ -206,21 +210,28 @@ class Accounts:
             if isinstance(found, Short):
                 return self._denied(account, found)
             rows.append((account.key, found, period, held))
-        nusd = max(0, ask.nusd)
+        tokens, nusd = ask
         for key, level, period, held in rows:
-            transaction.put(key, _encoded(level, period, _with(held, worker, nusd, ask.tokens)))
+            transaction.put(key, _encoded(level, period, _with(held, worker, max(0, nusd), tokens)))
         return None
 
     def _put_back(self, transaction: Transaction, reservation: Reservation, tokens: int, nusd: int) -> None:
+        """By what the rows say, not by the limits of then: these may have changed since."""
         now_us, worker = self._monotonic_us(), self._worker
+        reserved_tokens, reserved_nusd = reservation.tokens, max(0, reservation.nusd)
+        if reservation.generation != self._slate.generation:
+            reserved_tokens = reserved_nusd = 0  # the slate was made anew, and does not know of it
         for account in reservation.accounts:
             raw = transaction.get(account.key)
-            row = None if raw is None else self._current(account, _decoded(raw), {})
-            if row is None or isinstance(row, _Missing):
-                continue  # the slate was made anew, or the budget is new: the ledger will say what this one cost
-            level, period, held = row
-            level = give_back(account.caps, level, reservation.tokens - tokens, nusd, now_us)
-            held = _with(held, worker, -reservation.nusd, -reservation.tokens)
+            if raw is None:
+                continue  # the slate was made anew, and nobody has asked since
+            level, period, held = _decoded(raw)
+            if period > 0:
+                now_running = self._periods[_KINDS[period % 4]]
+                if now_running > period:
+                    level, period = (*level[:3], 0), now_running
+            level = give_back(account.caps, level, reserved_tokens - tokens, nusd, now_us)
+            held = _with(held, worker, -reserved_nusd, -reserved_tokens)
             transaction.put(account.key, _encoded(level, period, held))
 
     def _bears(self, transaction: Transaction, accounts: tuple[Account, ...]) -> bool:
