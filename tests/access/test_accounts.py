@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -308,6 +308,7 @@ def test_any_order_of_three_workers_admits_exactly_what_fits(world: World, budge
             open_[number].append((found, ask))
 
 
+# A worker: for each line it is told, so many requests at once; it answers how many were taken.
 PROGRAM = """
 import asyncio, json, sys, time
 from archwright.access.accounts import Accounts, Denied, Worst, accounts_slate
@@ -315,13 +316,10 @@ from archwright.access.identity import Keys
 from archwright.home import Home
 from archwright.store import Store
 home = Home(sys.argv[1])
-secret, requests, usd, tokens, ends = sys.argv[2], int(sys.argv[3]), float(sys.argv[4]), int(sys.argv[5]), sys.argv[6]
 keys = Keys(Store(home.store_url), b"p" * 32, slate=(slate := accounts_slate(home)))
-accounts = Accounts(slate, keys, lambda scope, since: 0.0)
-principal = keys.identify(secret)
-print("ready", flush=True)
-sys.stdin.readline()
-async def ask():
+now_us = 0
+accounts = Accounts(slate, keys, lambda scope, since: 0.0, monotonic_us=lambda: now_us)
+async def ask(principal, tokens, usd, ends):
     found = accounts.reserve(principal, Worst(tokens, usd))
     if isinstance(found, Denied):
         return 0
@@ -329,33 +327,59 @@ async def ask():
     if ends == "settle":
         accounts.settle(found, tokens, usd)
     return 1
-async def all_of_them():
-    return sum(await asyncio.gather(*[ask() for _ in range(requests)]))
-print(json.dumps(asyncio.run(all_of_them())), flush=True)
-sys.stdin.readline()
+async def all_of(requests, *asked):
+    return sum(await asyncio.gather(*[ask(*asked) for _ in range(requests)]))
+print("ready", flush=True)
+for line in sys.stdin:
+    secret, requests, tokens, usd, ends, now_us = json.loads(line)
+    print(asyncio.run(all_of(requests, keys.identify(secret), tokens, usd, ends)), flush=True)
 """
 
 
+class Told(NamedTuple):
+    """What each worker of a crew is told."""
+
+    secret: str
+    requests: int
+    tokens: int
+    usd: float
+    ends: str = "settle"
+    now_us: int = 0
+
+
 class Crew:
-    """Workers of their own processes, that start at one word and stay until told."""
+    """Workers in processes of their own."""
 
-    def __init__(self, home: Home, secret: str, count: int, ask: tuple[int, float, int, str]) -> None:
-        words = [sys.executable, "-c", PROGRAM, str(home.root), secret, *map(str, ask)]
-        pipe = subprocess.PIPE
-        self.workers = [subprocess.Popen(words, stdin=pipe, stdout=pipe, text=True) for _ in range(count)]
+    def __init__(self, home: Home, count: int) -> None:
+        self._home = home
+        self.workers = [self._start() for _ in range(count)]
         for worker in self.workers:
-            assert worker.stdout is not None and worker.stdout.readline() == "ready\n"
+            self._ready(worker)
 
-    def admitted(self) -> list[int]:
+    def _start(self) -> subprocess.Popen[str]:
+        words, pipe = [sys.executable, "-c", PROGRAM, str(self._home.root)], subprocess.PIPE
+        return subprocess.Popen(words, stdin=pipe, stdout=pipe, text=True)
+
+    def _ready(self, worker: subprocess.Popen[str]) -> None:
+        assert worker.stdout is not None and worker.stdout.readline() == "ready\n"
+
+    def tell(self, told: Told) -> None:
         for worker in self.workers:
-            self.say(worker)
-        return [json.loads(worker.stdout.readline()) for worker in self.workers if worker.stdout is not None]
+            assert worker.stdin is not None
+            worker.stdin.write(json.dumps(told) + "\n")
+            worker.stdin.flush()
 
-    @staticmethod
-    def say(worker: subprocess.Popen[str]) -> None:
-        assert worker.stdin is not None
-        worker.stdin.write("\n")
-        worker.stdin.flush()
+    def admitted(self, told: Told) -> list[int]:
+        """All start at once; how many each took."""
+        self.tell(told)
+        return [int(worker.stdout.readline()) for worker in self.workers if worker.stdout is not None]
+
+    def kill(self, number: int) -> None:
+        """-9, and another in its place."""
+        self.workers[number].kill()
+        self.workers[number].communicate()
+        self.workers[number] = self._start()
+        self._ready(self.workers[number])
 
     def end(self) -> None:
         for worker in self.workers:
@@ -364,67 +388,68 @@ class Crew:
 
 
 @pytest.fixture
-def crew(world: World, tmp_path: Path) -> Iterator[Callable[..., Crew]]:
-    made: list[Crew] = []
-
-    def start(secret: str, count: int, *ask: object) -> Crew:
-        made.append(Crew(Home(tmp_path / "home"), secret, count, ask))  # type: ignore[arg-type]
-        return made[-1]
-
-    yield start
-    for one in made:
-        one.end()
+def crew(world: World, tmp_path: Path) -> Iterator[Crew]:
+    made = Crew(Home(tmp_path / "home"), 3)
+    yield made
+    made.end()
 
 
-@pytest.mark.parametrize("ends", ["settle", "hold"])
-def test_workers_at_the_edge_of_a_budget_admit_exactly_what_fits(
-    world: World, crew: Callable[..., Crew], ends: str
+REAL = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@REAL
+@given(st.integers(0, 400), st.integers(1, 150), st.integers(1, 7), st.sampled_from(["settle", "hold"]))
+def test_processes_at_the_edge_of_a_budget_admit_exactly_what_fits(
+    world: World, crew: Crew, fits: int, requests: int, price: int, ends: str
 ) -> None:
-    """3 processes x 400 requests at once of 0.001 USD; 777 fit."""
-    secret, _ = world.keys.create("clinic", limits=Limits(budget_usd=0.7779))
-    counts = crew(secret, 3, 400, 0.001, 10, ends).admitted()
-    assert sum(counts) == 777
-    assert max(counts) <= 400
+    """A budget of `fits` requests and a part of one; three processes ask at once."""
+    secret, _ = world.keys.create("clinic", limits=Limits(budget_usd=(fits * price + 0.9 * (price - 1)) / 1e9))
+    counts = crew.admitted(Told(secret, requests, 10, price / 1e9, ends))
+    assert sum(counts) == min(fits, 3 * requests)
 
 
-def test_workers_at_the_edge_of_a_rate_admit_exactly_the_burst(world: World, crew: Callable[..., Crew]) -> None:
-    """Real clocks: the day has 86,400 s, so at 1 a minute nothing refills while the test runs."""
-    secret, _ = world.keys.create("clinic", limits=Limits(tpm=1_000_000))
-    counts = crew(secret, 2, 400, 0.0, 2_000, "settle").admitted()
-    assert 500 <= sum(counts) <= 560, "a burst of 500, and 8 a second"
+@REAL
+@given(st.integers(1, 400), st.integers(1, 200), st.integers(0, 200))
+def test_processes_at_the_edge_of_a_rate_admit_exactly_the_burst_and_the_refill(
+    world: World, crew: Crew, rpm: int, requests: int, later_s: int
+) -> None:
+    secret, _ = world.keys.create("clinic", limits=Limits(rpm=rpm))
+    first = sum(crew.admitted(Told(secret, requests, 1, 0.0)))
+    assert first == min(rpm, 3 * requests)
+    room = min(rpm, rpm - first + rpm * later_s / 60)
+    then = sum(crew.admitted(Told(secret, requests, 1, 0.0, now_us=later_s * 1_000_000)))
+    assert then == min(int(room), 3 * requests)
 
 
-def test_what_a_killed_worker_held_fits_again_at_once(world: World, crew: Callable[..., Crew]) -> None:
-    secret, _ = world.keys.create("clinic", limits=Limits(budget_usd=1.0, tpm=200_000))
-    first = crew(secret, 2, 500, 0.001, 200, "hold")
-    assert sum(first.admitted()) == 1000
-    here = Accounts(world.slate, world.keys, world.ledger.spent)
-    principal = world.known(secret)
-    assert isinstance(here.reserve(principal, Worst(0, 0.001)), Denied)
-    first.workers[0].send_signal(signal.SIGKILL)
-    while started(first.workers[0].pid) is not None:  # the kernel needs a moment; until it is reaped it is a zombie
-        os.sched_yield()
-    for _ in range(500):
-        taken(here.reserve(principal, Worst(200, 0.001)))
-    denied = here.reserve(principal, Worst(0, 0.001))
-    assert isinstance(denied, Denied) and denied.limit == "budget", "the other worker lives and holds the rest"
+@settings(REAL, max_examples=6)
+@given(st.integers(1, 500), st.integers(1, 200), st.integers(0, 2), st.booleans())
+def test_what_a_killed_worker_held_fits_again_at_once(
+    world: World, crew: Crew, fits: int, requests: int, victim: int, money: bool
+) -> None:
+    """By money and by tokens: what the others hold stays taken, to the last request."""
+    limits = Limits(budget_usd=fits / 1000) if money else Limits(tpm=fits * 10)
+    secret, _ = world.keys.create("clinic", limits=limits)
+    told = Told(secret, requests, 10, 0.001, "hold")
+    counts = crew.admitted(told)
+    assert sum(counts) == min(fits, 3 * requests)
+    crew.kill(victim)
+    again = crew.admitted(told)
+    free = fits - (sum(counts) - counts[victim])
+    assert sum(again) == min(free, 3 * requests)
 
 
-def test_workers_killed_in_the_middle_leave_nothing_behind(world: World, crew: Callable[..., Crew]) -> None:
+def test_workers_killed_in_the_middle_leave_nothing_behind(world: World, crew: Crew) -> None:
     """Killed wherever they are, a few times over; afterwards spent + free is the budget."""
     secret, record = world.keys.create("clinic", limits=Limits(budget_usd=1e6, rpm=10**9))
     principal = world.known(secret)
     here = Accounts(world.slate, world.keys, world.ledger.spent)
     for round_ in range(3):
-        running = crew(secret, 2, 200_000, 0.001, 10, "settle")
-        for worker in running.workers:
-            running.say(worker)
+        crew.tell(Told(secret, 50_000, 10, 0.001))
         for _ in range(2000 * (round_ + 1)):
             here.settle(taken(here.reserve(principal, Worst(10, 0.001))), 10, 0.001)
-        running.end()
-    account = here._of(principal)[0]
-    world.keys.limit("key", "", record.id, Limits(budget_usd=0.0))
-    raw = world.slate.get(account.key)
+        for number in range(3):
+            crew.kill(number)
+    raw = world.slate.get(here._of(principal)[0].key)
     assert raw is not None
     spent_nusd = int.from_bytes(raw[24:32], "little")
     assert spent_nusd % 1_000_000 == 0 and spent_nusd >= 12_000 * 1_000_000
