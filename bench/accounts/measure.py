@@ -2,8 +2,8 @@
 
     python bench/accounts/measure.py [--keys 10000] [--tenants 1000]
 
-Prints one JSON object; times in microseconds of CPU, the best of a few rounds (neighbours only ever add). `two` is two
-processes at once on the same accounts: CPU of each, and what they reach together per second of wall time.
+Prints one JSON object; times in microseconds of CPU, the best of a few rounds (neighbours only ever add). One and two
+processes on the same accounts, at full speed and with the other work of a request between: what sharing them costs.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from archwright.store import Store
 WIDE = Limits(rpm=10**8, tpm=10**9, budget_usd=1e8)
 PEPPER = b"p" * 32
 ASK = Worst(2000, 0.01)
+TOGETHER_S = 3.0
 
 
 def cpu_us(act: Callable[[], object], count: int = 20_000, rounds: int = 5) -> float:
@@ -68,35 +69,40 @@ def lmdb_modes() -> dict[str, float]:
     return found
 
 
-def worker(root: str, secret: str, seconds: float, answer: Any) -> None:
+def worker(root: str, secret: str, other_us: float, answer: Any) -> None:
+    """Reserves and settles for a while, with so much other work between, as a request has."""
     home = Home(root)
     slate = accounts_slate(home)
     keys = Keys(Store(home.store_url), PEPPER, slate=slate)
     accounts = Accounts(slate, keys, lambda _scope, _since: 0.0)
     principal = keys.identify(secret)
     assert principal is not None
-    count, cpu, begin = 0, time.process_time(), time.monotonic()
-    while time.monotonic() - begin < seconds:
-        for _ in range(100):
-            taken = accounts.reserve(principal, ASK)
-            assert not isinstance(taken, Denied)
-            accounts.settle(taken, 500, 0.002)
-        count += 100
-    answer.put((count, time.process_time() - cpu, time.monotonic() - begin))
+    walls, cpu, begin = [], time.process_time(), time.monotonic()
+    while (now := time.monotonic()) - begin < TOGETHER_S:
+        taken = accounts.reserve(principal, ASK)
+        assert not isinstance(taken, Denied)
+        accounts.settle(taken, 500, 0.002)
+        walls.append(time.monotonic() - now)
+        until = time.process_time() + other_us / 1e6
+        while other_us and time.process_time() < until:
+            pass
+    answer.put((walls, time.process_time() - cpu))
 
 
-def together(home: Home, secret: str, count: int) -> dict[str, object]:
+def together(home: Home, secret: str, count: int, other_us: float) -> dict[str, object]:
     context = multiprocessing.get_context("spawn")
     answer: Any = context.Queue()
-    started = [context.Process(target=worker, args=(str(home.root), secret, 3.0, answer)) for _ in range(count)]
+    started = [context.Process(target=worker, args=(str(home.root), secret, other_us, answer)) for _ in range(count)]
     for process in started:
         process.start()
     found = [answer.get(timeout=60) for _ in started]
     for process in started:
         process.join()
+    walls = sorted(wall for one, _ in found for wall in one)
     return {
-        "cpu_us": [round(cpu / n * 1e6, 2) for n, cpu, _ in found],
-        "per_s": round(sum(n / wall for n, _, wall in found)),
+        "cpu_us": round(sum(cpu for _, cpu in found) / len(walls) * 1e6 - other_us, 2),
+        "wall_us, p50 and p99": [round(walls[int(len(walls) * share)] * 1e6, 1) for share in (0.5, 0.99)],
+        "per_s": round(len(walls) / TOGETHER_S),
     }
 
 
@@ -127,7 +133,9 @@ def limits(home: Home) -> dict[str, object]:
     slate.close()
     store.close()
     for count in (1, 2):
-        found["two" if count == 2 else "one"] = together(home, limited, count)
+        for other_us in (0.0, 60.0):
+            name = f"{count} process{'es' * (count - 1)}, {other_us:.0f} us of other work a request"
+            found[name] = together(home, limited, count, other_us)
     return found
 
 

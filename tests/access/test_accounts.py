@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from archwright.access import workers
 from archwright.access.accounts import Accounts, Denied, Reservation, Worst, accounts_slate
 from archwright.access.identity import Keys, Principal
 from archwright.access.tables import Scope
@@ -467,6 +468,19 @@ def test_a_process_is_known_by_its_start() -> None:
         os.sched_yield()
     assert child.wait() == 0, "it was a zombie until now"
     assert started(child.pid) is None
+
+
+def test_a_worker_of_another_namespace_counts_as_living(
+    world: World, crew: Crew, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret, _ = world.keys.create("clinic", limits=Limits(budget_usd=0.3))
+    principal = world.known(secret)
+    assert sum(crew.admitted(Told(secret, 100, 1, 0.001, "hold"))) == 300
+    crew.kill(0)
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(workers, "_namespace", lambda: 7)
+        assert isinstance(world.accounts.reserve(principal, Worst(1, 0.001)), Denied)
+    taken(world.accounts.reserve(principal, Worst(1, 0.001)))
 
 
 def test_without_proc_a_process_is_known_by_its_id(tmp_path: Path) -> None:

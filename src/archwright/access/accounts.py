@@ -3,8 +3,9 @@
 Decides that one transaction over all accounts of a request (its key, its user, its tenant) takes the worst case or
 nothing, so that any number of workers admit exactly what fits; and that a worker keeps its reservations under its own
 number in each account: they are free again when it is dead, which is looked at in the moment it would matter, when a
-request would be refused. One transaction each for reserving and settling costs less than leases per worker would save
-(bench/accounts), and needs no edge case.
+request would be refused. One transaction each for reserving and settling takes 12 us in all, the wait for another
+worker in it 0.2 us in the median at 70 us a request (bench/accounts): leases per worker would save less than their
+edge cases cost.
 
 The accounts stand on the slate. Money spent is asked of the ledger when an account is new there (a boot, a budget set
 later); rates start afresh. Settle before the ledger is flushed: what a crash loses in between then counts as spent.

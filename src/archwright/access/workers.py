@@ -1,6 +1,7 @@
 """Which worker wrote an entry of a shared table, and whether it still lives.
 
-A worker is its process id and when that process started: ids are given again, but not with the same start.
+A worker is its process id and when that process started: ids are given again, but not with the same start. One of
+another process namespace (a container on the same home) cannot be looked at and counts as living.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from pathlib import Path
 from archwright.monitor.slate import Transaction
 
 _ID = struct.Struct("<I")
-_WHO = struct.Struct("<2q")
+_WHO = struct.Struct("<3q")
 _WORKER = b"w"
 _LAST = b"n"
 _PROC = Path("/proc")
@@ -52,7 +53,7 @@ def enrol(transaction: Transaction) -> int:
         transaction.delete(key)
     number = _ID.unpack(transaction.get(_LAST) or b"\0\0\0\0")[0] + 1
     transaction.put(_LAST, _ID.pack(number))
-    transaction.put(_WORKER + _ID.pack(number), _WHO.pack(os.getpid(), started(os.getpid()) or 0))
+    transaction.put(_WORKER + _ID.pack(number), _WHO.pack(_namespace(), os.getpid(), started(os.getpid()) or 0))
     return int(number)
 
 
@@ -62,5 +63,12 @@ def alive(transaction: Transaction, number: int) -> bool:
 
 
 def _lives(who: bytes) -> bool:
-    pid, start = _WHO.unpack(who)
-    return started(int(pid)) == int(start)
+    namespace, pid, start = _WHO.unpack(who)
+    return int(namespace) != _namespace() or started(int(pid)) == int(start)
+
+
+def _namespace() -> int:
+    try:
+        return (_PROC / "self" / "ns" / "pid").stat().st_ino
+    except OSError:
+        return 0
