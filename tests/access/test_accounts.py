@@ -22,7 +22,7 @@ from archwright.access.tables import Scope
 from archwright.access.workers import started
 from archwright.errors import StoreError
 from archwright.home import Home
-from archwright.monitor.slate import Slate
+from archwright.monitor.slate import Slate, Transaction
 from archwright.policy.limits import Limits
 from archwright.store import Store
 
@@ -184,6 +184,24 @@ def test_a_budget_of_a_month_or_a_day_starts_anew(world: World) -> None:
     world.accounts.settle(over_midnight, 1, 0.4)
     taken(world.accounts.reserve(day, Worst(1, 0.6)))
     assert isinstance(world.accounts.reserve(day, Worst(1, 0.1)), Denied), "charged on the day it ended"
+
+
+def test_midnight_is_seen_by_one_worker_before_the_other(world: World) -> None:
+    principal = world.key(budget_usd=1.0, period="day")
+    late = world.worker()
+    yesterday = taken(world.accounts.reserve(principal, Worst(1, 1.0)))
+    assert isinstance(late.reserve(principal, Worst(1, 0.1)), Denied)
+    world.clock.now += 12 * 3600
+    world.accounts.settle(yesterday, 1, 1.0)
+    assert isinstance(world.accounts.reserve(principal, Worst(1, 0.1)), Denied), "it ended today"
+    late._period_end = world.clock.now + 1  # as if its clock stood a second behind
+    assert isinstance(late.reserve(principal, Worst(1, 0.1)), Denied)
+    world.clock.now += 24 * 3600
+    over = taken(world.accounts.reserve(principal, Worst(1, 1.0)))
+    world.clock.now += 24 * 3600
+    world.accounts.settle(over, 1, 0.25)
+    taken(late.reserve(principal, Worst(1, 0.75)))
+    assert isinstance(late.reserve(principal, Worst(1, 0.01)), Denied)
 
 
 def test_what_was_spent_before_the_boot_counts(world: World) -> None:
@@ -481,6 +499,22 @@ def test_a_worker_of_another_namespace_counts_as_living(
         elsewhere.setattr(workers, "_namespace", lambda: 7)
         assert isinstance(world.accounts.reserve(principal, Worst(1, 0.001)), Denied)
     taken(world.accounts.reserve(principal, Worst(1, 0.001)))
+
+
+def test_numbers_of_workers_are_never_given_twice_and_the_dead_are_forgotten(world: World, crew: Crew) -> None:
+    secret, _ = world.keys.create("clinic", limits=Limits(rpm=100))
+    crew.admitted(Told(secret, 1, 1, 0.0))
+    first = world.slate.write(workers.enrol)
+    for number in range(3):
+        crew.kill(number)
+    assert world.slate.write(workers.enrol) == first + 1
+    living = [number for number in range(first + 2) if world.slate.read(workers.alive, number)]
+    assert living == [first, first + 1] and world.slate.read(_rows, b"w") == 2
+
+
+def _rows(transaction: Transaction, prefix: bytes) -> int:
+    with transaction.cursor() as cursor:
+        return sum(key.startswith(prefix) for key in cursor.iternext(values=False))
 
 
 def test_without_proc_a_process_is_known_by_its_id(tmp_path: Path) -> None:

@@ -156,6 +156,20 @@ def test_a_second_opening_in_one_process_is_refused_and_harms_nothing(slate: Sla
     assert slate.generation == 1
 
 
+def test_of_two_that_make_it_at_once_one_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    link = os.link
+
+    def late(source: Path, target: Path) -> None:
+        link(source, target)
+        link(source, target)
+
+    monkeypatch.setattr(os, "link", late)
+    opened = Slate(tmp_path, "test", SIZE)
+    opened.write(put, b"a", b"1")
+    assert opened.get(b"a") == b"1"
+    opened.close()
+
+
 def test_a_slate_that_breaks_in_use_is_made_anew(slate: Slate) -> None:
     slate.write(put, b"a", b"1")
 

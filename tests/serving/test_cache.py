@@ -15,7 +15,7 @@ import pytest
 
 from archwright.home import Home
 from archwright.policy.caching import Asked
-from archwright.serving.cache import ENTRY_BYTES, FRONT_BYTES, FRONT_ENTRIES, Cache, Cached
+from archwright.serving.cache import ENTRY_BYTES, FRONT_BYTES, FRONT_ENTRIES, SALTS, Cache, Cached
 from archwright.serving.replay import replay
 from archwright.serving.shapes import ChatShape, CompletionShape, Envelope, Piece, Wanted, reply
 
@@ -141,6 +141,15 @@ def test_a_table_that_refuses_is_a_miss_and_no_error(cache: Cache) -> None:
     before = cache.refused
     cache.put(key, answer(b"x" * (ENTRY_BYTES * 3 // 4)))
     assert cache.refused == before + 1 and cold(cache).get(key) is None
+    cache._slate.close()
+    assert cold(cache).get(key) is None and cache.refused == before + 2
+
+
+def test_a_few_thousand_tenants_are_remembered(cache: Cache) -> None:
+    first = key_of(cache, "t0", asked())
+    for number in range(2 * SALTS):
+        key_of(cache, f"t{number}", asked())
+    assert len(cache._salts) <= SALTS and key_of(cache, "t0", asked()) == first
 
 
 OTHER = """
