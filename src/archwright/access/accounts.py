@@ -4,7 +4,7 @@ Decides that one transaction over all accounts of a request (its key, its user, 
 nothing, so that any number of workers admit exactly what fits; and that a worker keeps its reservations under its own
 number in each account: they are free again when it is dead, which is looked at in the moment it would matter, when a
 request would be refused. One transaction each for reserving and settling takes 12 us in all, the wait for another
-worker in it 0.2 us in the median at 70 us a request (bench/accounts): leases per worker would save less than their
+worker less than 1 us in the median at 70 us a request (bench/accounts): leases per worker would save less than their
 edge cases cost.
 
 The accounts stand on the slate. Money spent is asked of the ledger when an account is new there (a boot, a budget set
