@@ -93,6 +93,16 @@ class Home:
         return self.root / "catalog" / "refreshed"
 
     @property
+    def ledger(self) -> Path:
+        """What was written down and is not in the store yet."""
+        return self.folder("ledger")
+
+    @property
+    def counters(self) -> Path:
+        """The gateway's counters, a file for each process that serves."""
+        return self.folder("run", "counters")
+
+    @property
     def plan(self) -> Path:
         """The plan the platform was last brought up with."""
         return self.folder("run") / "plan.json"

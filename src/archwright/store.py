@@ -3,8 +3,8 @@
 A room declares a Table (its name, its record type, what is unique, what is indexed); the store makes columns from
 the record's fields (text, integers, floats, booleans, bytes; anything else as JSON) and adds `seq`, the order of
 arrival: seen in that order too, so whoever read up to a seq has missed nothing below it. Rows are never changed;
-`prune` drops old observations, nothing else is deleted, and a seq is never given twice. A record may gain fields
-with defaults: the table gains the column, and older rows answer the default.
+`prune` drops old observations, `merge` adds counts up, nothing else is deleted, and a seq is never given twice. A
+record may gain fields with defaults: the table gains the column, and older rows answer the default.
 
 SQLite runs in WAL mode with synchronous=NORMAL: a committed row survives kill -9 of every process; a power cut
 may lose the last commits but never corrupts.
@@ -16,7 +16,8 @@ import math
 import threading
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -45,6 +46,9 @@ class Span:
     column: str
     since: float | None = None
     until: float | None = None
+
+
+Spans = Span | tuple[Span, ...] | None
 
 
 class Conflict(StoreError):
@@ -119,6 +123,7 @@ class Store:
         self.url = url
         self._tables: dict[str, sa.Table] = {}
         self._making = threading.Lock()
+        self._pinned = threading.local()
         try:
             self._engine = sa.create_engine(url, pool_pre_ping=not url.startswith("sqlite"))
         except (sa.exc.ArgumentError, sa.exc.NoSuchModuleError) as error:
@@ -131,27 +136,29 @@ class Store:
             sa.event.listen(self._engine, "connect", _sqlite_pragmas)
 
     def append(self, table: Table[R], rows: Sequence[R]) -> None:
-        """Append rows in one transaction.
+        """Append rows in one transaction; how it fails, `append_together` says."""
+        self.append_together(((table, rows),))
+
+    def append_together(self, lots: Sequence[tuple[Table[Any], Sequence[Any]]]) -> None:
+        """Append the rows of several tables in one transaction: all of them, or none.
 
         Raises Conflict (AW-STO-02), or StoreError: AW-STO-01 the database refuses, AW-STO-07 no value to store.
         """
-        if not rows:
+        filled = [(self._table(table), rows) for table, rows in lots if rows]
+        if not filled:
             return
-        columns = self._table(table)
         with self._guard():
-            encoded = [_encode(row) for row in rows]
+            encoded = [(columns, [_encode(row) for row in rows]) for columns, rows in filled]
             with self._engine.begin() as connection:
-                if connection.dialect.name == "postgresql":
-                    # Sequences are handed out before commit: without a lock a later seq could be seen first.
-                    lock = sa.func.pg_advisory_xact_lock(sa.func.hashtext(table.name))
-                    connection.execute(sa.select(lock))
-                connection.execute(columns.insert(), encoded)
+                _queue(connection, *(columns for columns, _ in encoded))
+                for columns, values in encoded:
+                    connection.execute(columns.insert(), values)
 
     def rows(
         self,
         table: Table[R],
         where: Mapping[str, object] | None = None,
-        span: Span | None = None,
+        span: Spans = None,
         *,
         newest_first: bool = False,
         limit: int | None = None,
@@ -160,17 +167,31 @@ class Store:
         columns = self._table(table)
         query = sa.select(*_chosen(columns, table)).where(*_conditions(columns, where, span))
         query = query.order_by(columns.c.seq.desc() if newest_first else columns.c.seq).limit(limit)
-        with self._guard(), self._engine.connect() as connection:
+        with self._guard(), self._reading() as connection:
             found = connection.execute(query).all()
         layout = _layout(table.record)
         return [_decode(table.record, layout, row) for row in found]
 
-    def numbered(self, table: Table[R], after: int = 0, limit: int | None = None) -> list[tuple[int, R]]:
-        """Rows that arrived after the one numbered `after`, each with its number: for readers that keep up."""
+    def numbered(
+        self,
+        table: Table[R],
+        after: int = 0,
+        limit: int | None = None,
+        span: Spans = None,
+        *,
+        newest_first: bool = False,
+    ) -> list[tuple[int, R]]:
+        """Rows that come after the one numbered `after`, each with its number: for readers that go on from there.
+        With `newest_first` they come before it (0: from the newest on)."""
         columns = self._table(table)
-        query = sa.select(*_chosen(columns, table), columns.c.seq).where(columns.c.seq > after)
-        with self._guard(), self._engine.connect() as connection:
-            found = connection.execute(query.order_by(columns.c.seq).limit(limit)).all()
+        seq = columns.c.seq
+        query = sa.select(*_chosen(columns, table), seq).where(*_conditions(columns, None, span))
+        if newest_first:
+            query = (query.where(seq < after) if after else query).order_by(seq.desc())
+        else:
+            query = query.where(seq > after).order_by(seq)
+        with self._guard(), self._reading() as connection:
+            found = connection.execute(query.limit(limit)).all()
         layout = _layout(table.record)
         return [(row[-1], _decode(table.record, layout, row)) for row in found]
 
@@ -179,18 +200,52 @@ class Store:
         table: Table[R],
         names: tuple[str, ...],
         where: Mapping[str, object] | None = None,
-        span: Span | None = None,
+        span: Spans = None,
     ) -> Sequence[tuple[Any, ...]]:
         """Some columns of the rows as they are stored (JSON as text), in order of arrival: for readers of many."""
         columns = self._table(table)
         query = sa.select(*[columns.c[name] for name in names]).where(*_conditions(columns, where, span))
-        with self._guard(), self._engine.connect() as connection:
+        with self._guard(), self._reading() as connection:
             return connection.execute(query.order_by(columns.c.seq)).all()
+
+    def sums(self, table: Table[R], by: tuple[str, ...], of: tuple[str, ...]) -> list[tuple[Any, ...]]:
+        """For each distinct `by`: its values, then the sums of the integer columns `of`."""
+        columns = self._table(table)
+        with self._guard(), self._reading() as connection:
+            found = connection.execute(_summed(columns, by, of)).all()
+        return [(*row[: len(by)], *map(int, row[len(by) :])) for row in found]
+
+    def merge(self, table: Table[R], by: tuple[str, ...], of: tuple[str, ...]) -> int:
+        """Put one row with the sums of `of` in the place of all that agree in `by`, together every field but `seq`;
+        returns how many rows that makes. In one transaction, and what `sums` answers stays the same: others may
+        append, read and merge meanwhile."""
+        columns = self._table(table)
+        last = self.last_seq(table)
+        with self._guard(), self._engine.begin() as connection:
+            _queue(connection, columns)
+            merged = _summed(columns, by, of).where(columns.c.seq <= last)
+            made = connection.execute(columns.insert().from_select([*by, *of], merged)).rowcount
+            connection.execute(columns.delete().where(columns.c.seq <= last))
+        return int(made)
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """While inside, this thread's reads all see the store as it was at the first of them."""
+        with self._guard(), self._engine.connect() as connection:
+            if connection.dialect.name == "postgresql":
+                connection.execution_options(isolation_level="REPEATABLE READ")
+            else:
+                connection.exec_driver_sql("BEGIN")  # the driver opens a transaction for writes alone
+            self._pinned.connection = connection
+            try:
+                yield
+            finally:
+                self._pinned.connection = None
 
     def last_seq(self, table: Table[R]) -> int:
         """The number of the newest row, 0 when empty: a cheap way to see whether anything was appended."""
         columns = self._table(table)
-        with self._guard(), self._engine.connect() as connection:
+        with self._guard(), self._reading() as connection:
             return int(connection.execute(sa.select(sa.func.max(columns.c.seq))).scalar() or 0)
 
     def prune(self, table: Table[R], span: Span) -> int:
@@ -201,6 +256,10 @@ class Store:
 
     def close(self) -> None:
         self._engine.dispose()
+
+    def _reading(self) -> AbstractContextManager[sa.Connection]:
+        pinned: sa.Connection | None = getattr(self._pinned, "connection", None)
+        return self._engine.connect() if pinned is None else nullcontext(pinned)
 
     def _table(self, table: Table[R]) -> sa.Table:
         known = self._tables.get(table.name)
@@ -279,6 +338,19 @@ class _Guard:
             raise StoreError("AW-STO-07", f"no value to store: {error}", where=Where(self._url), hint=hint) from error
 
 
+def _queue(connection: sa.Connection, *tables: sa.Table) -> None:
+    """Writers of a table one after the other. PostgreSQL hands sequences out before commit: without a lock a later
+    seq could be seen first. SQLite has one writer anyway."""
+    if connection.dialect.name == "postgresql":
+        for name in sorted(table.name for table in tables):
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtext(name))))
+
+
+def _summed(columns: sa.Table, by: tuple[str, ...], of: tuple[str, ...]) -> sa.Select[Any]:
+    keys = [columns.c[name] for name in by]
+    return sa.select(*keys, *(sa.func.sum(columns.c[name]) for name in of)).group_by(*keys)
+
+
 def _sqlite_pragmas(connection: Any, _record: object) -> None:
     cursor = connection.cursor()
     for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "busy_timeout=10000"):
@@ -286,14 +358,13 @@ def _sqlite_pragmas(connection: Any, _record: object) -> None:
     cursor.close()
 
 
-def _conditions(
-    columns: sa.Table, where: Mapping[str, object] | None, span: Span | None
-) -> list[sa.ColumnElement[bool]]:
+def _conditions(columns: sa.Table, where: Mapping[str, object] | None, span: Spans) -> list[sa.ColumnElement[bool]]:
     conditions: list[sa.ColumnElement[bool]] = [columns.c[name] == value for name, value in (where or {}).items()]
-    if span is not None and span.since is not None:
-        conditions.append(columns.c[span.column] >= span.since)
-    if span is not None and span.until is not None:
-        conditions.append(columns.c[span.column] <= span.until)
+    for one in (span,) if isinstance(span, Span) else span or ():
+        if one.since is not None:
+            conditions.append(columns.c[one.column] >= one.since)
+        if one.until is not None:
+            conditions.append(columns.c[one.column] <= one.until)
     return conditions
 
 

@@ -1,7 +1,8 @@
-"""The audit log: durable before the answer, fail closed, and tampering is found."""
+"""The audit log: written down before the answer, fail closed, and tampering is found."""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import random
@@ -10,21 +11,22 @@ import sqlite3
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Sequence
+import timeit
+import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
 
 import pytest
 
-from archwright.access import audit
-from archwright.access.audit import TABLE, AuditEvent, AuditLog, digest, events, tip, verify
-from archwright.errors import InternalError, StoreError
+from archwright.access.audit import AuditEvent, AuditLog, checked, digest, events, tip, verify
+from archwright.errors import StoreError
 from archwright.home import Home
-from archwright.monitor import commit
-from archwright.store import Store, Table
+from archwright.monitor import folding
+from archwright.monitor.folding import BLOCKS
+from archwright.monitor.ledger import Ledger
+from archwright.store import Store
 
-R = TypeVar("R")
+Blocks = dict[int, list[bytes]]
 
 
 def event(number: int, tenant: str = "clinic", **more: str) -> AuditEvent:
@@ -40,28 +42,33 @@ def event(number: int, tenant: str = "clinic", **more: str) -> AuditEvent:
     )
 
 
-def fill(store: Store, count: int) -> None:
-    log = AuditLog(store)
-    futures = [log.record(event(number)) for number in range(count)]
-    log.close()
-    assert all(future.result() is None for future in futures)
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home(tmp_path / "home")
 
 
-class RefusingStore(Store):
-    """A real store that can be told to refuse, as a full disk does."""
-
-    refuse: BaseException | None = None
-
-    def append(self, table: Table[R], rows: Sequence[R]) -> None:
-        if self.refuse is not None:
-            raise self.refuse
-        super().append(table, rows)
+@pytest.fixture
+def ledger(store: Store, home: Home) -> Iterator[Ledger]:
+    made = Ledger(store, home)
+    yield made
+    made.close()
 
 
-def test_an_event_is_in_the_store_when_its_future_is_done(store: Store) -> None:
-    log = AuditLog(store)
-    assert log.record(event(1, reason="role member")).result(timeout=10) is None
-    (entry,) = events(Store(store.url))
+def fill(store: Store, home: Home, count: int) -> None:
+    ledger = Ledger(store, home)
+    log = AuditLog(ledger)
+    for number in range(count):
+        log.record(event(number))
+        if number % 100 == 0:
+            ledger.flush()
+    ledger.close()
+
+
+def test_an_event_is_there_for_everybody_when_the_ledger_is_flushed(store: Store, home: Home, ledger: Ledger) -> None:
+    AuditLog(ledger).record(event(1, reason="role member"))
+    assert events(Store(store.url), home) == []
+    ledger.flush()
+    (entry,) = events(Store(store.url), home)
     assert (entry.request_id, entry.reason, entry.effect, entry.number, entry.prev) == (
         "r1",
         "role member",
@@ -69,154 +76,211 @@ def test_an_event_is_in_the_store_when_its_future_is_done(store: Store) -> None:
         0,
         "",
     )
-    log.close()
+    ledger.fold()
+    assert events(store, home) == events(store) == [entry]
 
 
-def test_many_waiting_share_a_transaction_and_keep_their_order(store: Store) -> None:
-    fill(store, 500)
-    found = events(store)
-    assert [entry.request_id for entry in reversed(found)] == [f"r{number}" for number in range(500)]
-    assert verify(store) is None
-    assert tip(store) == found[0].hash
+def test_many_keep_their_order_across_blocks_segments_and_what_is_not_folded(store: Store, home: Home) -> None:
+    ledger = Ledger(store, home, segment_bytes=64 << 10)
+    log = AuditLog(ledger)
+    for number in range(1_500):
+        log.record(event(number))
+        if number % 7 == 0:
+            ledger.flush()
+        if number == 1_200:
+            ledger.fold()
+    ledger.flush()
+    names = [f"r{number}" for number in range(1_500)]
+    assert [entry.request_id for entry in reversed(events(store, home))] == names
+    assert checked(store, home) == (1_500, None)
+    ledger.close()
+    assert [entry.request_id for entry in reversed(events(store))] == names
+    assert checked(store) == (1_500, None)
+    assert tip(store) == events(store, limit=1)[0].hash
+    assert not list(home.ledger.glob("*.segment"))
 
 
-def test_the_chain_can_be_verified_without_our_code(store: Store, tmp_path: Path) -> None:
-    fill(store, 20)
-    connection = sqlite3.connect(tmp_path / "home" / "archwright.db")
-    connection.row_factory = sqlite3.Row
+def test_the_chain_can_be_verified_without_our_code(store: Store, home: Home) -> None:
+    fill(store, home, 20)
+    connection = sqlite3.connect(home.root / "archwright.db")
     before = ""
-    for row in connection.execute("select * from audit order by seq"):
-        plain = {name: row[name] for name in row.keys() if name != "seq"}  # noqa: SIM118 - a Row iterates values
-        stated, plain["hash"] = plain["hash"], ""
-        text = json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-        assert plain["prev"] == before
-        assert hashlib.sha256(text.encode()).hexdigest() == stated
-        before = stated
+    for data, stated in connection.execute("select data, tip from audit_blocks order by seq"):
+        for line in zlib.decompress(data).split(b"\n"):
+            assert json.loads(line)["prev"] == before
+            before = hashlib.sha256(line).hexdigest()
+        assert stated == before
     connection.close()
 
 
-def test_events_are_filtered(store: Store) -> None:
-    log = AuditLog(store)
+def test_events_are_filtered(store: Store, ledger: Ledger) -> None:
+    log = AuditLog(ledger)
     for number in range(6):
         log.record(event(number, "clinic" if number % 2 else "bank"))
-    log.close()
+    ledger.flush()
+    ledger.fold()
     assert [entry.request_id for entry in events(store, tenant="bank")] == ["r4", "r2", "r0"]
-    assert [entry.request_id for entry in events(store, {"request_id": "r3"})] == ["r3"]
+    assert [entry.request_id for entry in events(store, None, {"request_id": "r3"})] == ["r3"]
     assert [entry.request_id for entry in events(store, span=(1_001.0, 1_002.0))] == ["r2", "r1"]
     assert len(events(store, limit=2)) == 2
-    assert events(store, {"effect": "deny"}, tenant="clinic") == []
+    assert events(store, None, {"effect": "deny"}, tenant="clinic") == []
 
 
-TAMPER = {
-    "altered": "update audit set effect = 'deny' where seq = 60",
-    "altered time": "update audit set at = at + 1 where seq = 60",
-    "moved to another tenant": "update audit set tenant = 'bank' where seq = 60",
-    "deleted": "delete from audit where seq = 60",
-    "deleted first": "delete from audit where seq = 1",
-    "renumbered": "delete from audit where seq = 60; update audit set number = number - 1 where seq > 60",
-    "hash replaced": "update audit set hash = printf('%064d', 1) where seq = 60",
-    "swapped": "update audit set seq = 1000 where seq = 60; update audit set seq = 60 where seq = 61;"
-    "update audit set seq = 61 where seq = 1000",
-    "moved to the end": "update audit set seq = 1000 where seq = 60",
-    "inserted": "insert into audit select 1000, at, tenant, key_id, action, permission, effect, reason, request_id,"
-    " resource, chain, 100, prev, hash from audit where seq = 60",
+def rewritten(home: Home, change: Callable[[Blocks], object]) -> None:
+    """What somebody does to the blocks (number to lines) who may write the database but does not forge the chain."""
+    connection = sqlite3.connect(home.root / "archwright.db")
+    rows = {row[0]: row for row in connection.execute("select * from audit_blocks")}
+    names = [column[1] for column in connection.execute("pragma table_info(audit_blocks)")]
+    blocks = {seq: zlib.decompress(row[names.index("data")]).split(b"\n") for seq, row in rows.items()}
+    change(blocks)
+    connection.execute("delete from audit_blocks")
+    for index, (seq, lines) in enumerate(sorted(blocks.items())):
+        row = list(rows.get(seq, rows[1]))
+        row[0], row[names.index("data")] = seq, zlib.compress(b"\n".join(lines))
+        row[names.index("number")], row[names.index("tip")] = index, hashlib.sha256(lines[-1]).hexdigest()
+        connection.execute(f"insert into audit_blocks values ({','.join('?' * len(row))})", row)
+    connection.commit()
+    connection.close()
+
+
+def edit(block: int, place: int, old: bytes, new: bytes) -> Callable[[Blocks], object]:
+    def change(blocks: Blocks) -> None:
+        assert old in blocks[block][place]
+        blocks[block][place] = blocks[block][place].replace(old, new)
+
+    return change
+
+
+def drop(block: int, place: int) -> Callable[[Blocks], object]:
+    def change(blocks: Blocks) -> None:
+        blocks[block].pop(place)
+
+    return change
+
+
+TAMPER: dict[str, tuple[Callable[[Blocks], object], int]] = {
+    "altered": (edit(6, 4, b'"allow"', b'"deny"'), 56),
+    "altered time": (edit(6, 4, b'"at":105', b'"at":905'), 56),
+    "moved to another tenant": (edit(6, 4, b'"clinic"', b'"bank"'), 56),
+    "deleted": (drop(6, 4), 55),
+    "deleted block": (lambda blocks: blocks.pop(6), 51),
+    "deleted first": (drop(1, 0), 1),
+    "deleted first block": (lambda blocks: blocks.pop(1), 1),
+    "renumbered": (edit(6, 4, b'"number":54', b'"number":55'), 55),
+    "prev replaced": (edit(6, 4, b'"prev":"', b'"prev":"0'), 55),
+    "swapped": (lambda blocks: blocks[6].insert(5, blocks[6].pop(4)), 55),
+    "swapped blocks": (lambda blocks: blocks.update({6: blocks[7], 7: blocks[6]}), 51),
+    "moved to the end": (lambda blocks: blocks[10].append(blocks[6].pop(4)), 55),
+    "inserted": (lambda blocks: blocks[6].insert(5, blocks[6][4]), 56),
+    "repeated block": (lambda blocks: blocks.update({11: blocks[6]}), 101),
+    "no record": (edit(6, 4, b"{", b""), 55),
 }
 
 
 @pytest.mark.parametrize("how", TAMPER)
-def test_tampering_is_found(store: Store, tmp_path: Path, how: str) -> None:
-    fill(store, 100)
+def test_tampering_is_found(store: Store, home: Home, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folding, "STRETCH_RECORDS", 10)
+    fill(store, home, 100)
+    assert checked(store) == (100, None)
+    change, expected = TAMPER[how]
+    rewritten(home, lambda blocks: None)
     assert verify(store) is None
-    connection = sqlite3.connect(tmp_path / "home" / "archwright.db")
-    connection.executescript(TAMPER[how])
+    rewritten(home, change)
+    assert verify(store) == expected
+
+
+@pytest.mark.parametrize("sql", ["tip = printf('%064d', 1)", "data = x'00'"])
+def test_a_block_that_does_not_fit_itself_is_found(store: Store, home: Home, sql: str) -> None:
+    """Also the last record of all, which no other holds in place."""
+    fill(store, home, 10)
+    connection = sqlite3.connect(home.root / "archwright.db")
+    connection.execute(f"update audit_blocks set {sql}")
+    connection.commit()
     connection.close()
-    broken = verify(store)
-    expected = {"deleted": 61, "deleted first": 2, "renumbered": 61, "moved to the end": 61}
-    assert broken == expected.get(how, 1000 if how == "inserted" else 60)
+    assert verify(store) == (10 if "tip" in sql else 1)
 
 
-def test_every_single_deleted_or_altered_row_but_the_last_is_found(store: Store, tmp_path: Path) -> None:
-    """Paging is on the way: the chain holds across pages."""
-    fill(store, 40)
-    file = tmp_path / "home" / "archwright.db"
-    for seq in random.Random(3).sample(range(1, 40), 12):
-        for sql in (f"delete from audit where seq = {seq}", f"update audit set resource = 'x' where seq = {seq}"):
-            connection = sqlite3.connect(file)
-            kept = connection.execute(f"select * from audit where seq = {seq}").fetchone()
-            connection.execute(sql)
-            connection.commit()
-            assert verify(store) in (seq, seq + 1)
-            connection.execute(f"delete from audit where seq = {seq}")
-            connection.execute(f"insert into audit values ({','.join('?' * len(kept))})", kept)
+def test_every_single_deleted_or_altered_record_but_the_last_is_found(
+    store: Store, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folding, "STRETCH_RECORDS", 7)
+    monkeypatch.setattr(folding, "PAGE", 2)
+    fill(store, home, 40)
+    kept = store.rows(BLOCKS["audit"])
+    for number in random.Random(3).sample(range(39), 12):
+        block, place = number // 7 + 1, number % 7
+        for change in (
+            drop(block, place),
+            edit(block, place, b'"resource":""', b'"resource":"x"'),
+        ):
+            rewritten(home, change)
+            assert verify(store) in (number + 1, number + 2)
+            connection = sqlite3.connect(home.root / "archwright.db")
+            connection.execute("delete from audit_blocks")
+            connection.execute("delete from sqlite_sequence")
             connection.commit()
             connection.close()
-    assert verify(store) is None
-
-
-def test_the_chain_holds_across_pages(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    fill(store, 25)
-    monkeypatch.setattr(audit, "PAGE", 10)
+            store.append(BLOCKS["audit"], kept)
     assert verify(store) is None
 
 
 def test_an_empty_log_holds(store: Store) -> None:
-    assert verify(store) is None
+    assert checked(store) == (0, None)
     assert tip(store) == ""
 
 
-def test_a_cut_tail_shows_against_a_tip_kept_elsewhere(store: Store, tmp_path: Path) -> None:
-    fill(store, 10)
+def test_a_cut_tail_shows_against_a_tip_kept_elsewhere(
+    store: Store, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folding, "STRETCH_RECORDS", 4)
+    fill(store, home, 10)
     kept = tip(store)
-    connection = sqlite3.connect(tmp_path / "home" / "archwright.db")
-    connection.execute("delete from audit where seq > 8")
-    connection.commit()
-    connection.close()
+    rewritten(home, lambda blocks: blocks.pop(3))
     assert verify(store) is None, "documented: not visible from the chain alone"
     assert tip(store) != kept
 
 
-def test_a_removed_writer_shows_when_a_later_one_started(store: Store, tmp_path: Path) -> None:
-    fill(store, 5)
-    fill(store, 5)
-    assert verify(store) is None
-    connection = sqlite3.connect(tmp_path / "home" / "archwright.db")
-    connection.execute("delete from audit where seq <= 5")
-    connection.commit()
-    connection.close()
-    assert verify(store) == 6
+def test_a_removed_writer_shows_when_a_later_one_started(store: Store, home: Home) -> None:
+    fill(store, home, 5)
+    fill(store, home, 5)
+    assert checked(store) == (10, None)
+    rewritten(home, lambda blocks: blocks.pop(1))
+    assert verify(store) == 1
 
 
 PROGRAM = """
 import sys
 from archwright.access.audit import AuditEvent, AuditLog
+from archwright.home import Home
+from archwright.monitor.ledger import Ledger
 from archwright.store import Store
-log = AuditLog(Store(sys.argv[1]))
+home = Home(sys.argv[1])
+ledger = Ledger(Store(home.store_url), home)
+log = AuditLog(ledger)
 for number in range(int(sys.argv[2])):
     event = AuditEvent(at=float(number), tenant=sys.argv[3], key_id="", action="a", permission="p", effect="allow",
                        request_id=str(number))
-    log.record(event).result()
+    log.record(event)
+    ledger.flush()
     print(number, flush=True)
-log.close()
+ledger.close()
 """
 
 
-def test_several_processes_write_at_once(store: Store) -> None:
+def test_several_processes_write_at_once(store: Store, home: Home) -> None:
     started = [
-        subprocess.Popen([sys.executable, "-c", PROGRAM, store.url, "150", f"t{n}"], stdout=subprocess.DEVNULL)
+        subprocess.Popen([sys.executable, "-c", PROGRAM, str(home.root), "150", f"t{n}"], stdout=subprocess.DEVNULL)
         for n in range(3)
     ]
     assert [process.wait(timeout=60) for process in started] == [0, 0, 0]
-    assert verify(store) is None
-    found = events(store)
-    assert len(found) == 450
-    assert len({entry.chain for entry in found}) == 3
+    assert checked(store) == (450, None)
+    assert len({entry.chain for entry in events(store)}) == 3
 
 
-def test_what_was_acknowledged_survives_kill_9(store: Store) -> None:
+def test_what_was_acknowledged_survives_kill_9(store: Store, home: Home) -> None:
     for round_ in range(3):
         tenant = f"k{round_}"
         process = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, store.url, "100000", tenant], stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", PROGRAM, str(home.root), "1000000", tenant], stdout=subprocess.PIPE, text=True
         )
         assert process.stdout is not None
         for _ in range(30):
@@ -225,102 +289,84 @@ def test_what_was_acknowledged_survives_kill_9(store: Store) -> None:
         acknowledged = 30 + len(process.stdout.read().splitlines())
         process.wait(timeout=10)
         process.stdout.close()
-        assert len(events(store, tenant=tenant)) >= acknowledged - 1  # the last line may be half written
-        assert verify(store) is None
+        assert len(events(store, home, tenant=tenant)) >= acknowledged - 1  # the last line may be half written
+        assert verify(store, home) is None
 
 
-def test_fails_closed_and_recovers_with_a_new_chain(tmp_path: Path) -> None:
-    store = RefusingStore(Home(tmp_path / "home").store_url)
-    log = AuditLog(store)
-    log.record(event(1)).result(timeout=10)
-    store.refuse = StoreError("AW-STO-01", "the store refuses: database or disk is full")
-    refused = [log.record(event(number)) for number in (2, 3)]
-    for future in refused:
-        with pytest.raises(StoreError, match="disk is full"):
-            future.result(timeout=10)
-    store.refuse = None
-    log.record(event(4)).result(timeout=10)
-    log.close()
-    assert verify(store) is None
-    found = events(store)
-    assert [entry.request_id for entry in found] == ["r4", "r1"]
-    assert found[0].prev == found[1].hash and found[0].chain != found[1].chain
+def test_fails_closed_and_goes_on_with_its_chain(store: Store, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger = Ledger(store, home, segment_bytes=8 << 10)
+    log = AuditLog(ledger)
+    log.record(event(1))
+    ledger.flush()
 
+    def full(_handle: int, _offset: int, _size: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-def test_a_bug_in_the_writer_fails_the_futures_and_not_the_thread(tmp_path: Path) -> None:
-    store = RefusingStore(Home(tmp_path / "home").store_url)
-    log = AuditLog(store)
-    store.refuse = RuntimeError("surprise")
-    with pytest.raises(InternalError, match="surprise"):
-        log.record(event(1)).result(timeout=10)
-    store.refuse = None
-    log.record(event(2)).result(timeout=10)
-    log.close()
-
-
-def test_closed_means_refused(store: Store) -> None:
-    log = AuditLog(store)
-    log.close()
+    monkeypatch.setattr("os.posix_fallocate", full)
+    written = 1
     with pytest.raises(StoreError) as caught:
-        log.record(event(1)).result(timeout=1)
+        while True:
+            log.record(event(written + 1))
+            written += 1
+    assert caught.value.code == "AW-STO-06"
+    ledger.flush()
+    monkeypatch.undo()
+    log.record(event(written + 1))
+    ledger.close()
+    assert checked(store) == (written + 1, None)
+    assert len({entry.chain for entry in events(store)}) == 1
+
+
+def test_closed_means_refused(store: Store, home: Home) -> None:
+    ledger = Ledger(store, home)
+    log = AuditLog(ledger)
+    ledger.close()
+    with pytest.raises(StoreError) as caught:
+        log.record(event(1))
     assert caught.value.code == "AW-STO-05"
 
 
-class SlowStore(RefusingStore):
-    gate: threading.Event
-
-    def append(self, table: Table[R], rows: Sequence[R]) -> None:
-        self.gate.wait(10)
-        super().append(table, rows)
-
-
-def test_too_many_waiting_are_refused_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(commit, "WAITING_LIMIT", 5)
-    store = SlowStore(Home(tmp_path / "home").store_url)
-    store.gate = threading.Event()
-    log = AuditLog(store)
-    first = log.record(event(0))
-    while not first.running():
-        time.sleep(0.001)
-    futures = [log.record(event(number)) for number in range(1, 8)]
-    refused = [future for future in futures if future.done()]
-    assert len(refused) == 2
-    with pytest.raises(StoreError) as caught:
-        refused[0].result()
-    assert caught.value.code == "AW-STO-06"
-    assert futures[0].cancel(), "a caller that gave up before the commit is left out"
-    store.gate.set()
-    log.close()
-    assert len(events(store)) == 5
-    assert verify(store) is None
-
-
 @pytest.mark.parametrize("text", ["a\x00b", "a\nb", "\ud800", "x" * 10_000, "\x1b[2J", "ünï©ode 中"])
-def test_texts_from_outside_cannot_stop_the_log(store: Store, text: str) -> None:
-    log = AuditLog(store)
-    log.record(
+def test_texts_from_outside_cannot_stop_the_log(store: Store, ledger: Ledger, text: str) -> None:
+    AuditLog(ledger).record(
         AuditEvent(at=1, tenant="t", key_id="k", action="a", permission="p", effect="deny", resource=text)
-    ).result(timeout=10)
-    log.close()
+    )
+    ledger.flush()
+    ledger.fold()
     (entry,) = events(store)
     assert entry.resource.isprintable() and len(entry.resource) <= 256
-    assert verify(store) is None
-    assert digest(entry) == entry.hash
+    assert checked(store) == (1, None)
+    assert entry.hash == tip(store) and len(digest(b"")) == 64
+
+
+def test_threads_share_a_chain(store: Store, ledger: Ledger) -> None:
+    log = AuditLog(ledger)
+
+    def work() -> None:
+        for number in range(300):
+            log.record(event(number))
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    ledger.flush()
+    ledger.fold()
+    assert checked(store) == (1_200, None)
+
+
+def test_a_record_and_its_link_cost_a_few_microseconds(ledger: Ledger) -> None:
+    """Measured: 2.6 us. The limit leaves room for a machine that others use too."""
+    log, one = AuditLog(ledger), event(1)
+    took = timeit.repeat(lambda: log.record(one), number=2_000, repeat=5)
+    assert min(took) / 2_000 < 7e-6
 
 
 @pytest.mark.nightly
-def test_one_changed_record_of_many_is_found(store: Store, tmp_path: Path) -> None:
-    log = AuditLog(store)
-    for start in range(0, 100_000, 5_000):
-        futures = [log.record(event(number)) for number in range(start, start + 5_000)]
-        for future in futures:
-            future.result(timeout=60)
-    log.close()
-    assert verify(store) is None
-    connection = sqlite3.connect(tmp_path / "home" / "archwright.db")
-    connection.execute("update audit set reason = 'x' where seq = 77777")
-    connection.commit()
-    connection.close()
-    assert verify(store) == 77_777
+def test_one_changed_record_of_many_is_found(store: Store, home: Home) -> None:
+    fill(store, home, 100_000)
+    assert checked(store) == (100_000, None)
+    rewritten(home, edit(77, 776, b'"reason":""', b'"reason":"x"'))
+    assert verify(store) == sum(block.count for block in store.rows(BLOCKS["audit"], limit=76)) + 778
     assert len(events(store, limit=10)) == 10
-    assert TABLE.name == "audit"

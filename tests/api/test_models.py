@@ -18,12 +18,14 @@ from archwright.api.model_files import ModelFile
 from archwright.api.models import ModelCard
 from archwright.api.origins import Chain
 from archwright.cli import main
-from archwright.contract.lineage import Edge, Evaluation, Gate, Score, node
+from archwright.contract.lineage import Edge, Evaluation, Gate, Score
 from archwright.contract.plan import Artefact
+from archwright.contract.served import Served, request_name
 from archwright.errors import ModelError, OperateError, UsageError
 from archwright.home import Home
 from archwright.lifecycle import registry
 from archwright.monitor import lineage
+from archwright.monitor.ledger import Ledger
 from archwright.training import runs
 
 from ..lifecycle.conftest import PASSED, Stage
@@ -286,28 +288,34 @@ def test_a_user_without_a_name_is_told_by_number(monkeypatch: pytest.MonkeyPatch
 # --- lineage -------------------------------------------------------------------------------------------------------
 
 
-def answered(stage: Stage, request: str, model: str) -> None:
-    edge = Edge(at=time.time(), child=node("answer", request), parent=node("model", model), relation="answered-by")
-    lineage.append(stage.store, [edge])
+def answered(stage: Stage, model: str, **more: Any) -> str:
+    """The record of a request that `model` answered."""
+    now = time.time()
+    name = request_name(now, 7)
+    ledger = Ledger(stage.store, stage.home)
+    ledger.append("served", Served(at=now + 1.0, request_id=name, status="ok", version=model, **more))
+    ledger.flush()
+    ledger.close()
+    return name
 
 
 def test_from_an_answer_to_its_source_files(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:
     stage.version()
-    answered(stage, "aw-123", "digits@v1")
-    chain = told(capsys, "lineage", "aw-123")
+    answer = answered(stage, "digits@v1")
+    chain = told(capsys, "lineage", answer)
     digest = stage.dataset.files[0].sha256
     assert {name: chain[name] for name in ("id", "answer", "model", "run", "dataset_versions")} == {
-        "id": "aw-123",
-        "answer": "aw-123",
+        "id": answer,
+        "answer": answer,
         "model": "digits@v1",
         "run": "r-digits-1",
         "dataset_versions": ["rows@v1"],
     }
     assert [file["sha256"] for file in chain["files"]] == [digest] and chain["files"][0]["path"] == "rows.jsonl"
     assert [edge["relation"] for edge in chain["edges"]].count("answered-by") == 1 and len(chain["edges"]) == 5
-    text = shown(capsys, "lineage", "aw-123")
+    text = shown(capsys, "lineage", f"answer:{answer}")
     places = [
-        text.index(part) for part in ("answer aw-123", "model digits@v1", "run r-", "data set rows@v1", "rows.jsonl")
+        text.index(part) for part in (f"answer {answer}", "model digits@v1", "run r-", "data set rows@v1", "rows.jsonl")
     ]
     assert places == sorted(places)
 
@@ -339,10 +347,10 @@ def test_a_model_goes_before_a_data_set_of_its_name_unless_the_kind_is_said(stag
 
 
 def test_an_answer_of_the_plans_own_model_ends_there(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:
-    answered(stage, "aw-9", "SmolLM2-135M-Instruct")
-    found: Chain = api.lineage("aw-9")
+    answer = answered(stage, "SmolLM2-135M-Instruct")
+    found: Chain = api.lineage(answer)
     assert (found.model, found.run, found.files) == ("SmolLM2-135M-Instruct", None, ())
-    assert "the plan's own model, not trained here" in shown(capsys, "lineage", "aw-9")
+    assert "the plan's own model, not trained here" in shown(capsys, "lineage", answer)
 
 
 def test_a_file_nobody_recorded_is_still_named_by_its_digest(stage: Stage) -> None:
@@ -352,7 +360,9 @@ def test_a_file_nobody_recorded_is_still_named_by_its_digest(stage: Stage) -> No
     assert [file.sha256 for file in found] == [stage.dataset.files[0].sha256, "abc"] and found[1].path == ""
 
 
-@pytest.mark.parametrize("name", ["aw-nothing", "nothing@v1", "r-nothing", "", "model:nothing", "file:abc"])
+@pytest.mark.parametrize(
+    "name", ["aw-nothing", request_name(1e9, 1), "nothing@v1", "r-nothing", "", "model:nothing", "file:abc"]
+)
 def test_an_unknown_id_is_an_error_with_a_hint(stage: Stage, name: str) -> None:
     with pytest.raises(ModelError) as unknown:
         api.lineage(name)

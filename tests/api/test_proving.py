@@ -9,11 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from archwright.access.audit import TABLE, AuditEvent, AuditLog
+from archwright.access.audit import AuditEvent, AuditLog
 from archwright.api.proving import CHECKS, Platform, control_measurements
 from archwright.contract.evidence import Control, Measurement
 from archwright.contract.plan import Plan
 from archwright.contract.record import replace
+from archwright.home import Home
+from archwright.monitor import ledger as books
+from archwright.monitor.folding import BLOCKS
 from archwright.plan.controls import ASKED, control_promises
 from archwright.plan.ledger import Ledger
 from archwright.reconcile.compare import choose, reconcile
@@ -124,15 +127,18 @@ def deny(number: int) -> AuditEvent:
     )
 
 
-def test_a_record_put_in_breaks_the_audit(plan: Plan, store: Store, socket_enabled: None) -> None:
-    log = AuditLog(store)
+def test_a_record_put_in_breaks_the_audit(plan: Plan, store: Store, home: Home, socket_enabled: None) -> None:
+    ledger = books.Ledger(store, home)
+    log = AuditLog(ledger)
     for number in range(3):
-        log.record(deny(number)).result()
-    log.close()
-    whole = measured(plan, Platform(HERE, None, store))["platform.audit"]
+        log.record(deny(number))
+        ledger.flush()
+        ledger.fold()
+    whole = measured(plan, Platform(HERE, None, store, home))["platform.audit"]
+    ledger.close()
     assert whole.value == 1.0 and "3 records" in whole.evidence
-    row = store.rows(TABLE)[1]
-    store.append(TABLE, [replace(row, resource="put in", number=7)])
+    row = store.rows(BLOCKS["audit"])[1]
+    store.append(BLOCKS["audit"], [replace(row, number=7)])
     broken = measured(plan, Platform(HERE, None, store))["platform.audit"]
     assert broken.value == 0.0 and "broken at record 4" in broken.evidence
 

@@ -14,10 +14,8 @@ from typing import Any
 import pytest
 
 from archwright import api
-from archwright.contract.lineage import node
 from archwright.errors import ModelError, OperateError
 from archwright.lifecycle import registry
-from archwright.monitor import lineage
 from archwright.operate import rollout, state
 
 from ..engines.onnx_models import model as onnx_model
@@ -63,8 +61,7 @@ def test_no_request_is_lost_while_versions_come_and_go(stage: Stage) -> None:
     assert len(clients.replies) > 200 and max(took) < 15.0
     assert clients.percentile_s(0.99) < 10 * clients.percentile_s(0.5)
     for reply in clients.replies[:: len(clients.replies) // 40]:
-        (edge,) = lineage.parents(stage.store, node("answer", reply.request))
-        assert (edge.parent, edge.relation) == (node("model", reply.version), "answered-by")
+        assert api.lineage(reply.request).model == reply.version
     until(lambda: stage.serving() == {"engine-assistant": BASE})
     assert not [path.name for path in stage.home.folder("run").iterdir() if ".v" in path.name], "files of engines gone"
 
@@ -123,8 +120,7 @@ def test_production_is_served_from_the_start_and_the_base_when_it_is_named(stage
     assert refused.status == 400 and refused.body["error"]["param"] == "lora"
     answer = api.ask("Go on.", max_tokens=12)
     assert mark in "".join(answer) and answer.model == version.id
-    (edge,) = lineage.parents(stage.store, node("answer", answer.request))
-    assert edge.parent == node("model", version.id)
+    assert api.lineage(answer.request).model == version.id
 
 
 @pytest.mark.parametrize("victim", ["supervisor", "gateway", "candidate"])
@@ -178,8 +174,7 @@ def test_a_classifiers_endpoint_comes_and_goes(stage: Stage) -> None:
     found = Said(stage, "/v1/predict/wear", inputs)
     assert (found.status, found.version) == (200, good.id)
     assert [one["label"] for one in found.body["predictions"]] == ["high", "low"]
-    (edge,) = lineage.parents(stage.store, node("answer", found.headers["x-request-id"]))
-    assert edge.parent == node("model", good.id)
+    assert api.lineage(found.headers["x-request-id"]).model == good.id
     with pytest.raises(OperateError) as caught:
         stage.switch(bad, "wear")
     assert caught.value.code == "AW-OPS-40" and "AW-ENG-" in caught.value.message

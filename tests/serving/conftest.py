@@ -23,9 +23,11 @@ from archwright.access.accounts import accounts_slate
 from archwright.access.audit import AuditEntry, events
 from archwright.access.identity import Keys, load_pepper
 from archwright.catalog.load import load
+from archwright.contract.served import Served
 from archwright.engines.client import EngineClient
 from archwright.engines.config import EngineConfig
 from archwright.home import Home
+from archwright.monitor.folding import served
 from archwright.serving.config import EndpointSpec, GatewayConfig, Limits
 from archwright.settings import child_environment
 from archwright.store import Store
@@ -187,7 +189,10 @@ class Platform:
             return said
 
     def audited(self, request_id: str) -> list[AuditEntry]:
-        return events(self.store, {"request_id": request_id})
+        return events(self.store, self.home, {"request_id": request_id})
+
+    def served(self, request_id: str) -> list[Served]:
+        return [one for one in served(self.store, self.home) if one.request_id == request_id]
 
     def metrics(self) -> dict[str, float]:
         """Series of the exposition, labels and all, to their values."""

@@ -3,30 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import io
 import json
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from archwright.access.audit import AuditLog
+from archwright.access.audit import AuditLog, events, verify
 from archwright.access.identity import Keys
-from archwright.contract.lineage import Edge
+from archwright.contract.served import Served
 from archwright.engines.client import EngineClient
 from archwright.home import Home
 from archwright.journal import Journal
-from archwright.monitor import lineage
-from archwright.monitor.commit import GroupCommit
 from archwright.monitor.exposition import Exposition
-from archwright.monitor.ring import Recorder
+from archwright.monitor.folding import served
+from archwright.monitor.ledger import Ledger
 from archwright.serving.app import App
 from archwright.serving.config import EndpointSpec, GatewayConfig, Limits
 from archwright.serving.gateway import Books, Gateway
 from archwright.serving.guard import Guard
 from archwright.store import Store
+
+SEGMENT_BYTES = 16 << 10
 
 
 class Stand:
@@ -38,8 +39,7 @@ class Stand:
         keys.create_tenant("acme")
         self.key = keys.create("acme")[0]
         self.exposition = Exposition()
-        self.audit, self.recorder = AuditLog(self.store), Recorder(self.store, self.exposition)
-        self.answers: GroupCommit[Edge] = GroupCommit("lineage of answers", partial(lineage.append, self.store))
+        self.ledger = Ledger(self.store, Home(folder), segment_bytes=SEGMENT_BYTES)
         self.journal = io.StringIO()
         spec = EndpointSpec(
             model="m",
@@ -53,8 +53,8 @@ class Stand:
         self.gateway = Gateway(
             GatewayConfig(endpoints=(spec,), limits=Limits(**limits)),
             Home(folder),
-            Guard(keys, self.audit, self.exposition),
-            Books(self.recorder, self.exposition, self.answers),
+            Guard(keys, AuditLog(self.ledger), self.exposition),
+            Books(self.ledger, self.exposition),
             Journal("gateway", self.journal),
         )
         self.app = App(self.gateway)
@@ -80,9 +80,7 @@ class Stand:
         return sent[0]["status"], json.loads(sent[1]["body"])
 
     def close(self) -> None:
-        self.audit.close()
-        self.answers.close()
-        self.recorder.close()
+        self.ledger.close()
         self.store.close()
 
 
@@ -159,3 +157,45 @@ def test_other_protocols_are_not_served(stand: Stand) -> None:
         raise AssertionError("spoke")
 
     asyncio.run(stand.app({"type": "websocket"}, nothing, nothing))
+
+
+def test_a_full_disk_ends_admissions_first_and_no_request_let_in_is_left_out(
+    stand: Stand, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = b'{"model": "m", "messages": [{"role": "user", "content": "x"}]}'
+
+    async def said(key: str, path: str, sent: bytes | None) -> tuple[int, str]:
+        stand.key = key
+        status, reply = await stand.call(path, sent)
+        return status, reply["error"]["code"]
+
+    async def scenario() -> None:
+        key = stand.key
+        admitted = 0
+        assert (await said(key, "/v1/chat/completions", body))[1] == "engine_unavailable"
+
+        def full(_handle: int, _offset: int, _size: int) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr("os.posix_fallocate", full)
+        while (found := await said(key, "/v1/chat/completions", body))[1] == "engine_unavailable":
+            admitted += 1
+        assert found == (503, "audit_unavailable") and admitted > 5
+        assert not stand.ledger.room
+        denied = 0
+        while (found := await said("aw_x", "/v1/models", None))[1] == "invalid_api_key":
+            denied += 1
+        assert found == (503, "audit_unavailable") and denied > 1, "a refusal is let out while it can be recorded"
+        one = Served(at=1.0, request_id="r", status="ok")
+        stand.ledger.append("served", one)
+        stand.ledger.flush()
+        monkeypatch.undo()
+        assert (await said(key, "/v1/chat/completions", body))[1] == "engine_unavailable"
+        records = list(served(stand.store, Home(tmp_path)))
+        assert [record.status for record in records if record != one] == ["failed"] * (admitted + 2)
+        effects = [event.effect for event in events(stand.store, Home(tmp_path))]
+        assert (effects.count("allow"), effects.count("deny")) == (admitted + 2, denied)
+        assert verify(stand.store, Home(tmp_path)) is None
+        await stand.gateway.fleet.close()
+
+    asyncio.run(scenario())

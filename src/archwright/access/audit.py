@@ -1,32 +1,39 @@
-"""The audit log: one record per decision, durable before anything is answered, in a chain that shows tampering.
+"""The audit log: one record per decision, written down before anything is answered, in a chain that shows tampering.
 
-Each row holds the SHA-256 of its canonical JSON (keys sorted, `hash` empty), which includes the hash of the row
-before it in its chain. Every writer (one AuditLog of one process) has a chain of its own, so that writers need not
-wait for each other; its first row points at the newest row of the store at that time, whichever writer's.
+A record is one line of JSON in the ledger's stream "audit". It holds the SHA-256 of the line before it in its chain.
+Every writer (one AuditLog of one process) has a chain of its own, so that writers need not wait for each other; its
+first record points at the newest block of the store at that time, whichever writer's.
 
-What `verify` finds: rows altered, deleted, moved, put in. What it cannot find alone: rows cut off at the end of a
-chain that nothing points at, and a rewriting of everything by someone who may write the database. Against these,
-keep the hash of the newest row (`tip`) elsewhere.
+What `verify` finds: records altered, deleted, moved, put in. What it cannot find alone: records cut off at the end of
+a chain that nothing points at, and a rewriting of everything by someone who may write the database. Against these,
+keep the hash of the newest record (`tip`) elsewhere.
 
-Fail closed: when the store refuses, every waiting future fails with StoreError, and the caller denies.
+Fail closed: where there is no room to write a decision down, `record` raises StoreError, and the caller denies.
 """
 
 from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Mapping, Sequence
-from concurrent.futures import Future
-from typing import Literal
+import threading
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from typing import Literal, NamedTuple
 
 import msgspec
 
 from archwright.contract.record import Record, replace
-from archwright.monitor.commit import GroupCommit
-from archwright.store import Span, Store, Table
+from archwright.contract.served import asked_at
+from archwright.errors import StoreError
+from archwright.home import Home
+from archwright.monitor.folding import BLOCKS, lines
+from archwright.monitor.ledger import Ledger
+from archwright.store import Store
 
 TEXT_LIMIT = 256  # characters of a field: callers pass ids and names, never content
-PAGE = 10_000
+STREAM = "audit"
+# A record about a request is written at most so long after it came in.
+REQUEST_S = 86_400.0
 
 
 class AuditEvent(Record):
@@ -44,7 +51,8 @@ class AuditEvent(Record):
 
 
 class AuditEntry(AuditEvent):
-    """An event in its chain: `number` counts from 0, `prev` is the hash before it."""
+    """An event in its chain: `number` counts from 0, `prev` is the hash of the line before it, `hash` that of its
+    own, which is not in the line."""
 
     chain: str
     number: int
@@ -52,113 +60,138 @@ class AuditEntry(AuditEvent):
     hash: str = ""
 
 
-TABLE = Table("audit", AuditEntry, unique=("chain", "number"), index=("at", "tenant"))
 _TEXTS = ("tenant", "key_id", "action", "permission", "reason", "request_id", "resource")
-_ENCODER = msgspec.json.Encoder(order="sorted")
 
 
-def digest(entry: AuditEntry) -> str:
-    """SHA-256 over the canonical JSON of the entry with its own hash left empty."""
-    bare = replace(entry, hash="") if entry.hash else entry
-    return hashlib.sha256(_ENCODER.encode(bare)).hexdigest()
+class _Place(msgspec.Struct):
+    """Of a line, what `verify` looks at."""
+
+    chain: str
+    number: int
+    prev: str
+
+
+_ENCODE = msgspec.json.Encoder().encode
+_ENTRY = msgspec.json.Decoder(AuditEntry)
+_PLACE = msgspec.json.Decoder(_Place)
+
+
+def digest(line: bytes) -> str:
+    return hashlib.sha256(line).hexdigest()
 
 
 class AuditLog:
-    """The chain of one writer, behind a group commit."""
+    """The chain of one writer, in its process's ledger."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._chain = ""
+    def __init__(self, ledger: Ledger) -> None:
+        self.flush = ledger.flush
+        self._ledger = ledger
+        self._lock = threading.Lock()
+        self._chain = secrets.token_hex(8).encode()
         self._number = 0
-        self._prev = ""
-        self._commits: GroupCommit[AuditEvent] = GroupCommit("audit log", self._commit)
+        self._prev = tip(ledger.store).encode()
 
-    def record(self, event: AuditEvent) -> Future[None]:
-        """A future that is done once the event is committed; how it fails, `GroupCommit.record` says."""
-        return self._commits.record(_clean(event))
-
-    def close(self) -> None:
-        """Write what waits, then stop."""
-        self._commits.close()
-
-    def _commit(self, events: Sequence[AuditEvent]) -> None:
-        if not self._chain:
-            self._prev = tip(self._store)
-            self._number = 0
-            self._chain = secrets.token_hex(8)
-        entries = []
-        number, prev, chain = self._number, self._prev, self._chain
-        for event in events:
-            entry = _linked(event, chain, number, prev)
-            entries.append(entry)
-            number, prev = number + 1, entry.hash
-        # Whether a refused commit left rows is not always known: a new chain makes both cases verifiable.
-        self._chain = ""
-        self._store.append(TABLE, entries)
-        self._chain, self._number, self._prev = chain, number, prev
-
-
-def _linked(event: AuditEvent, chain: str, number: int, prev: str) -> AuditEntry:
-    bare = AuditEntry(
-        at=event.at,
-        tenant=event.tenant,
-        key_id=event.key_id,
-        action=event.action,
-        permission=event.permission,
-        effect=event.effect,
-        reason=event.reason,
-        request_id=event.request_id,
-        resource=event.resource,
-        chain=chain,
-        number=number,
-        prev=prev,
-    )
-    return replace(bare, hash=digest(bare))
+    def record(self, event: AuditEvent) -> None:
+        """It is with the kernel once the ledger is flushed. Raises StoreError AW-STO-06 where there is no room: for
+        an allow sooner than for a deny."""
+        keep = self._ledger.reserve if event.effect == "allow" else self._ledger.reserve // 2
+        # An entry as its type would be encoded, without making one: half the time.
+        stem = _ENCODE(_clean(event))[:-1]
+        with self._lock:
+            line = b'%b,"chain":"%b","number":%d,"prev":"%b"}' % (stem, self._chain, self._number, self._prev)
+            self._ledger.append_encoded(STREAM, line, keep)
+            self._number += 1
+            self._prev = digest(line).encode()
 
 
 def _clean(event: AuditEvent) -> AuditEvent:
-    """Texts from outside made storable: one unstorable record would fail everybody in its transaction."""
-    changes: dict[str, object] = {} if type(event.at) is float else {"at": float(event.at)}
+    """Texts from outside made storable: one that cannot be encoded would have no record at all."""
+    together = (
+        event.tenant + event.key_id + event.action + event.permission + event.reason + event.request_id + event.resource
+    )
+    if len(together) <= TEXT_LIMIT and together.isprintable() and type(event.at) is float:
+        return event
+    changes: dict[str, object] = {"at": float(event.at)}
     for name in _TEXTS:
         text: str = getattr(event, name)
-        if len(text) > TEXT_LIMIT or not text.isprintable():
-            changes[name] = "".join(c if c.isprintable() else "?" for c in text[:TEXT_LIMIT])
-    return replace(event, **changes) if changes else event
+        changes[name] = "".join(c if c.isprintable() else "?" for c in text[:TEXT_LIMIT])
+    return replace(event, **changes)
 
 
 def tip(store: Store) -> str:
-    """The hash of the newest row, "" when there is none: the checkpoint to keep elsewhere."""
-    newest = store.rows(TABLE, newest_first=True, limit=1)
-    return newest[0].hash if newest else ""
+    """The hash of the newest record in the store, "" when there is none: the checkpoint to keep elsewhere."""
+    newest = store.rows(BLOCKS[STREAM], newest_first=True, limit=1)
+    return newest[0].tip if newest else ""
 
 
 def events(
     store: Store,
+    home: Home | None = None,
     where: Mapping[str, object] | None = None,
     *,
     tenant: str | None = None,
     span: tuple[float | None, float | None] = (None, None),
     limit: int | None = None,
 ) -> list[AuditEntry]:
-    """Entries, newest first: those of `tenant` (None: of all) whose fields equal `where`, `at` within `span`."""
+    """Entries, newest first: those of `tenant` (None: of all) whose fields equal `where`, `at` within `span`; with
+    `home` also what this machine has not folded yet. A request's are found by the time in its id."""
     wanted = {**(where or {}), **({} if tenant is None else {"tenant": tenant})}
-    return store.rows(TABLE, wanted, Span("at", *span), newest_first=True, limit=limit)
+    began = asked_at(str(wanted.get("request_id", "")))
+    if began is not None and span == (None, None):
+        span = began - 1.0, began + REQUEST_S
+    return list(islice(_matching(store, home, wanted, span), limit))
 
 
-def verify(store: Store) -> int | None:
-    """The number of the first row that does not fit, or None when every chain holds."""
-    ends: dict[str, AuditEntry] = {}
+def _matching(
+    store: Store, home: Home | None, wanted: Mapping[str, object], span: tuple[float | None, float | None]
+) -> Iterator[AuditEntry]:
+    low = float("-inf") if span[0] is None else span[0]
+    high = float("inf") if span[1] is None else span[1]
+    for found in lines(store, home, STREAM, span, newest_first=True):
+        for line in reversed(found.data.split(b"\n")):
+            entry = _ENTRY.decode(line)
+            if low <= entry.at <= high and all(getattr(entry, name) == value for name, value in wanted.items()):
+                yield replace(entry, hash=digest(line))
+
+
+class Checked(NamedTuple):
+    """`records` were looked at; `broken` is the number of the first that does not fit, counted from 1."""
+
+    records: int
+    broken: int | None
+
+
+def checked(store: Store, home: Home | None = None) -> Checked:
+    """Every chain from its first record, in the order of the store; with `home` also what is not folded yet."""
+    ends: dict[str, tuple[int, str]] = {}
     known = {""}
-    seq = 0
-    while page := store.numbered(TABLE, seq, limit=PAGE):
-        for seq, entry in page:
-            before = ends.get(entry.chain)
-            if before is None:
-                follows = entry.number == 0 and entry.prev in known
-            else:
-                follows = entry.number == before.number + 1 and entry.prev == before.hash
-            if not follows or entry.hash != digest(entry):
-                return seq
-            ends[entry.chain] = entry
-            known.add(entry.hash)
-    return None
+    count = 0
+    try:
+        for found in lines(store, home, STREAM):
+            for line in found.data.split(b"\n"):
+                count += 1
+                place = _PLACE.decode(line)
+                before = ends.get(place.chain)
+                if before is None:
+                    follows = place.number == 0 and place.prev in known
+                else:
+                    follows = place.number == before[0] + 1 and place.prev == before[1]
+                if not follows:
+                    return Checked(count, count)
+                ends[place.chain] = place.number, digest(line)
+            last = digest(line)
+            if found.tip not in ("", last):
+                return Checked(count, count)
+            known.add(last)
+    except msgspec.MsgspecError:
+        return Checked(count, count)
+    except StoreError as error:
+        if error.code != "AW-STO-08":
+            raise
+        return Checked(count + 1, count + 1)
+    return Checked(count, None)
+
+
+def verify(store: Store, home: Home | None = None) -> int | None:
+    """The number of the first record that does not fit, or None when every chain holds."""
+    return checked(store, home).broken

@@ -11,6 +11,7 @@ from archwright.access.accounts import accounts_slate, has_accounts
 from archwright.access.audit import AuditEvent, AuditLog
 from archwright.access.identity import Keys, load_pepper
 from archwright.home import Home, home_of
+from archwright.monitor.ledger import Ledger
 from archwright.settings import Settings
 from archwright.store import Store
 
@@ -31,7 +32,7 @@ def opened(flags: Mapping[str, object] | None = None) -> Iterator[tuple[Settings
 
 
 def audited(store: Store, action: str, resource: str, tenant: str = "") -> None:
-    """Write the audit record of an act by this machine's owner; durable when it returns."""
+    """Write the audit record of an act by this machine's owner; it survives kill -9 when this returns."""
     event = AuditEvent(
         at=time.time(),
         tenant=tenant,
@@ -41,11 +42,12 @@ def audited(store: Store, action: str, resource: str, tenant: str = "") -> None:
         effect="allow",
         resource=resource,
     )
-    log = AuditLog(store)
+    ledger = Ledger(store, home_of(settings.load()))
     try:
-        log.record(event).result()
+        AuditLog(ledger).record(event)
+        ledger.flush()
     finally:
-        log.close()
+        ledger.close()
 
 
 @contextmanager

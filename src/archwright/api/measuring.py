@@ -80,7 +80,7 @@ def bench(
         for result in results:
             found += client_measurements(plan, result)
             if url is None:
-                found += ring_measurements(store, plan, [*result.windows, _lifetime(home)])
+                found += ring_measurements(store, plan, [*result.windows, _lifetime(home)], home)
         if url is None:
             found += _proved(store, home, plan)
             # A foreign endpoint's figures must not pass for this platform's in a later `reconcile`.
@@ -171,7 +171,7 @@ def _live(store: Store, home: Home, plan: Plan) -> list[Measurement]:
     peaks = [p.query.window_s for p in plan.predictions if p.query.phase == "peak"]
     if peaks:
         windows.append(Window(name="peak", started_at=now - max(peaks), ended_at=now))
-    return [*ring_measurements(store, plan, windows), *_proved(store, home, plan)]
+    return [*ring_measurements(store, plan, windows, home), *_proved(store, home, plan)]
 
 
 def _proved(store: Store, home: Home, plan: Plan) -> list[Measurement]:
@@ -180,7 +180,7 @@ def _proved(store: Store, home: Home, plan: Plan) -> list[Measurement]:
     if url is None:
         return []
     authority = settings.load().tls_certificate or None
-    return control_measurements(plan, Platform(url, authority, store), time.time())
+    return control_measurements(plan, Platform(url, authority, store, home), time.time())
 
 
 def _plan(home: Home, path: str | None) -> Plan:

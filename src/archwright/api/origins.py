@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Literal
 
 from archwright.api.context import opened
 from archwright.contract.lineage import DatasetVersion, Edge, NodeKind, SourceFile, node
 from archwright.contract.record import Record, replace
+from archwright.contract.served import asked_at
 from archwright.errors import ModelError, Where
+from archwright.home import Home
 from archwright.lake import versions
 from archwright.lifecycle import registry
 from archwright.monitor import lineage as edges_of
+from archwright.monitor.folding import served
 from archwright.store import Store
 from archwright.training import runs
 
-KINDS: tuple[NodeKind, ...] = ("answer", "model", "run", "dataset")
+KINDS: tuple[NodeKind, ...] = ("model", "run", "dataset")
+ANSWERED: Literal["answered-by"] = "answered-by"
+# A request ends at most so long after it came in.
+REQUEST_S = 86_400.0
 
 
 class Chain(Record):
@@ -37,14 +44,15 @@ def lineage(id: str) -> Chain:  # noqa: A002 - the verb's word
 
     Raises ModelError AW-MOD-11 for an id nobody knows.
     """
-    with opened() as (_settings, _home, store):
-        return chain_of(store, _start(store, id))
+    with opened() as (_settings, home, store):
+        answer = _answer(store, home, id)
+        return chain_of(store, _start(store, id) if answer is None else answer.child, answer)
 
 
-def chain_of(store: Store, start: str) -> Chain:
-    """The chain behind a node."""
+def chain_of(store: Store, start: str, answer: Edge | None = None) -> Chain:
+    """The chain behind a node; behind an answer, its edge to the model first."""
     kind, _, name = start.partition(":")
-    found = edges_of.ancestry(store, start)
+    found = edges_of.ancestry(store, start) if answer is None else [answer, *edges_of.ancestry(store, answer.parent)]
     if kind == "run" and not found:  # it is no version yet
         dataset = node("dataset", runs.find(store, name).dataset_version)
         found = edges_of.ancestry(store, dataset)
@@ -61,6 +69,18 @@ def chain_of(store: Store, start: str) -> Chain:
         files=_files(store, datasets, _named(nodes, "file")),
         edges=tuple(found),
     )
+
+
+def _answer(store: Store, home: Home, id: str) -> Edge | None:  # noqa: A002
+    """From an answer to the model that gave it, out of the record of the request: found by the time in its id."""
+    name = id.removeprefix("answer:")
+    began = asked_at(name)
+    if began is None:
+        return None
+    for one in served(store, home, (began - 1.0, began + REQUEST_S)):
+        if one.request_id == name and one.version and not one.shadow:
+            return Edge(at=one.at, child=node("answer", name), parent=node("model", one.version), relation=ANSWERED)
+    return None
 
 
 def _named(nodes: Iterable[str], kind: str) -> tuple[str, ...]:
@@ -106,8 +126,6 @@ def _start(store: Store, id: str) -> str:  # noqa: A002
 
 def _known(store: Store, kind: NodeKind, name: str) -> str | None:
     """The full id, if there is such a thing; a bare name is its newest version."""
-    if kind == "answer":
-        return name if edges_of.parents(store, node("answer", name)) else None
     if kind == "run":
         found = [run.id for run in runs.all(store) if run.id == name]
     elif kind == "model":

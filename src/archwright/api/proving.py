@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from archwright.access import audit
 from archwright.contract.evidence import Measurement, Prediction
 from archwright.contract.plan import Plan
+from archwright.home import Home
 from archwright.serving.routes import ROUTES, Route
 from archwright.store import Store
 
@@ -33,6 +34,7 @@ class Platform(NamedTuple):
     url: str
     authority: str | None
     store: Store
+    home: Home | None = None
 
 
 class Proof(NamedTuple):
@@ -100,11 +102,10 @@ def _status(platform: Platform, route: Route) -> int:
 
 def _audit(platform: Platform) -> Proof:
     """The chain of every record there is."""
-    records = platform.store.last_seq(audit.TABLE)
-    broken = audit.verify(platform.store)
-    if broken is not None:
-        return Proof(0, 1, f"archwright audit verify: broken at record {broken}")
-    return Proof(1, 1, f"archwright audit verify: {records} records, each fits the one before")
+    found = audit.checked(platform.store, platform.home)
+    if found.broken is not None:
+        return Proof(0, 1, f"archwright audit verify: broken at record {found.broken}")
+    return Proof(1, 1, f"archwright audit verify: {found.records} records, each fits the one before")
 
 
 def _sealed(platform: Platform) -> Proof:

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     class Record:
         __struct_fields__: ClassVar[tuple[str, ...]]
 
+        def __init_subclass__(cls, *, array_like: bool = False, omit_defaults: bool = False) -> None: ...
+
 else:
 
     class KeywordOnly(type(msgspec.Struct)):

@@ -1,90 +1,248 @@
-"""The text a Prometheus scrapes: every series of contract.metrics, on a registry of its own.
+"""The text a Prometheus scrapes: every series of contract.metrics.
 
-Children are bound once per label set, so that an observation on the hot path costs a dict lookup and an addition.
-A metric holds at most `limit` label sets; what comes after is counted under "other", so a caller that invents label
-values costs accuracy, not memory.
+A child (one label set of one metric) is bound once; an observation is then an addition into its slots. The slots of
+a process lie in a file that others map too, so that whichever process is scraped answers for all of them, and what
+one had counted when it was killed is still there. A metric holds at most `limit` label sets; what comes after is
+counted under "other", so a caller that invents label values costs accuracy, not memory.
 """
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
+import mmap
+import os
 import threading
-from collections.abc import Mapping
+from bisect import bisect_left
+from collections import Counter as Counted
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from io import FileIO
+from pathlib import Path
+from typing import NamedTuple
 
-import prometheus_client
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+import msgspec
 
 from archwright.contract.metrics import BY_QUANTITY, LATENCY_BOUNDS_S, METRICS, Metric
 
-CONTENT_TYPE = prometheus_client.CONTENT_TYPE_PLAIN_0_0_4
-LIMIT = 64  # label sets per metric: 3 histograms of 98 series each stay below 20,000 series, half a second to render
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+LIMIT = 64  # label sets per metric: 3 histograms of 98 series each stay below 20,000 series
 OTHER = "other"
+SLOT_BYTES = 8
+BUCKETS = len(LATENCY_BOUNDS_S) + 1
+SUFFIX = ".counters"
+LABELS_SUFFIX = ".labels"
+Key = tuple[str, ...]
 
-# A "created" series beside each counter and histogram doubles the scrape and nobody of ours asks for it.
-prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
 
-Child = Histogram | Counter | Gauge
+class _Child:
+    """One series (of a histogram: all of its series): `slots` are its own."""
+
+    def __init__(self, slots: memoryview[float], lock: threading.Lock) -> None:
+        self.slots = slots
+        self._lock = lock
+
+
+class Counter(_Child):
+    def add(self, value: float = 1.0) -> None:
+        """`value` >= 0."""
+        with self._lock:
+            self.slots[0] += value
+
+    def record(self, value: float) -> None:
+        self.add(value)
+
+
+class Gauge(_Child):
+    def set(self, value: float) -> None:
+        self.slots[0] = value
+
+    def record(self, value: float) -> None:
+        self.set(value)
+
+
+class Histogram(_Child):
+    """A slot for each bucket (not cumulative), the last without a bound; behind them the sum."""
+
+    def observe(self, value: float) -> None:
+        bucket = bisect_left(LATENCY_BOUNDS_S, value)
+        with self._lock:
+            slots = self.slots
+            slots[bucket] += 1.0
+            slots[BUCKETS] += value
+
+    def record(self, value: float) -> None:
+        self.observe(value)
+
+
+Child = Counter | Gauge | Histogram
+KINDS: dict[str, type[Counter | Gauge | Histogram]] = {"histogram": Histogram, "counter": Counter, "gauge": Gauge}
+
+
+class _Place(NamedTuple):
+    """Where a metric's children lie: `width` slots each from `first`."""
+
+    first: int
+    width: int
 
 
 class Exposition:
-    """Safe to share between threads."""
+    """Safe to share between threads. `folder` is where the processes that are summed up keep their slots; without it
+    this one stands alone."""
 
-    def __init__(self, limit: int = LIMIT) -> None:
-        self._registry = CollectorRegistry()
+    def __init__(self, limit: int = LIMIT, folder: Path | None = None) -> None:
         self._limit = limit
         self._lock = threading.Lock()
-        self._families = {metric.quantity: _family(metric, self._registry) for metric in METRICS}
-        self._children: dict[str, dict[tuple[str, ...], Child]] = {metric.quantity: {} for metric in METRICS}
+        self._binding = threading.Lock()
+        self._places, count = _places(limit)
+        self._children: dict[str, dict[Key, Child]] = {metric.quantity: {} for metric in METRICS}
+        self._file: _File | None = None
+        size = count * SLOT_BYTES
+        if folder is None:
+            self._slots = memoryview(bytearray(size)).cast("d")
+        else:
+            self._file = _File(folder, _shape(limit), size)
+            self._slots = memoryview(self._file.mapped).cast("d")
+            for quantity, *labels in self._file.bound:
+                child = self._made(BY_QUANTITY[quantity], tuple(labels))
+                if isinstance(child, Gauge):
+                    child.set(0.0)
 
-    def observe(self, quantity: str, labels: Mapping[str, str], value: float) -> None:
-        """One observation of a histogram."""
-        child = self._child(quantity, labels)
+    def bind(self, quantity: str, labels: Mapping[str, str]) -> Child:
+        """The child of this label set: labels the metric does not have are left out, missing ones are empty."""
+        metric = BY_QUANTITY[quantity]
+        key = tuple([labels.get(label, "") for label in metric.labels])
+        return self._children[quantity].get(key) or self._bind(metric, key)
+
+    def histogram(self, quantity: str, labels: Mapping[str, str]) -> Histogram:
+        child = self.bind(quantity, labels)
         if not isinstance(child, Histogram):
             raise ValueError(f"{quantity} is no histogram")
-        child.observe(value)
+        return child
 
-    def add(self, quantity: str, labels: Mapping[str, str], value: float = 1.0) -> None:
-        """An increment of a counter (>= 0)."""
-        child = self._child(quantity, labels)
+    def counter(self, quantity: str, labels: Mapping[str, str]) -> Counter:
+        child = self.bind(quantity, labels)
         if not isinstance(child, Counter):
             raise ValueError(f"{quantity} is no counter")
-        child.inc(value)
+        return child
 
-    def set(self, quantity: str, labels: Mapping[str, str], value: float) -> None:
-        """The value of a gauge."""
-        child = self._child(quantity, labels)
+    def gauge(self, quantity: str, labels: Mapping[str, str]) -> Gauge:
+        child = self.bind(quantity, labels)
         if not isinstance(child, Gauge):
             raise ValueError(f"{quantity} is no gauge")
-        child.set(value)
+        return child
 
     def record(self, quantity: str, labels: Mapping[str, str], value: float) -> None:
         """What the metric's kind makes of a value: observed, added or set."""
-        child = self._child(quantity, labels)
-        if isinstance(child, Histogram):
-            child.observe(value)
-        elif isinstance(child, Counter):
-            child.inc(value)
-        else:
-            child.set(value)
+        self.bind(quantity, labels).record(value)
 
     def render(self) -> bytes:
-        return generate_latest(self._registry)
+        """Every series, those of the other processes added."""
+        found: dict[str, dict[Key, list[float]]] = {metric.quantity: {} for metric in METRICS}
+        for quantity, children in tuple(self._children.items()):
+            for key, child in tuple(children.items()):
+                found[quantity][key] = list(child.slots)
+        if self._file is not None:
+            for bound, slots in self._file.others():
+                self._sum(found, bound, slots)
+        return "".join(_text(metric, found[metric.quantity]) for metric in METRICS).encode()
 
-    def _child(self, quantity: str, labels: Mapping[str, str]) -> Child:
-        """The bound child; labels the metric does not have are left out, missing ones are empty."""
-        metric = BY_QUANTITY[quantity]
-        key = tuple([labels.get(label, "") for label in metric.labels])
-        known = self._children[quantity]
-        return known.get(key) or self._bind(quantity, key)
+    def close(self) -> None:
+        """The slots stay for those who sum them."""
+        if self._file is not None:
+            self._file.close()
 
-    def _bind(self, quantity: str, key: tuple[str, ...]) -> Child:
-        known = self._children[quantity]
+    def _sum(self, found: dict[str, dict[Key, list[float]]], bound: list[list[str]], slots: memoryview[float]) -> None:
+        order: Counted[str] = Counted()
+        for quantity, *labels in bound:
+            place = self._places[quantity]
+            first = place.first + order[quantity] * place.width
+            order[quantity] += 1
+            theirs = slots[first : first + place.width]
+            ours = found[quantity].get(tuple(labels), [0.0] * place.width)
+            found[quantity][tuple(labels)] = [one + other for one, other in zip(ours, theirs, strict=True)]
+
+    def _bind(self, metric: Metric, key: Key) -> Child:
+        known = self._children[metric.quantity]
         key = tuple(printable(text) for text in key)
-        with self._lock:
+        with self._binding:
             if len(known) >= self._limit and key not in known:
                 key = (OTHER,) * len(key)
             if key not in known:
-                known[key] = self._families[quantity].labels(*key)
+                if self._file is not None:
+                    self._file.label([metric.quantity, *key])
+                self._made(metric, key)
             return known[key]
+
+    def _made(self, metric: Metric, key: Key) -> Child:
+        known, place = self._children[metric.quantity], self._places[metric.quantity]
+        first = place.first + len(known) * place.width
+        child = KINDS[metric.kind](self._slots[first : first + place.width], self._lock)
+        known[key] = child
+        return child
+
+
+class _File:
+    """The slots of this process, mapped, and beside them the labels in the order in which they were bound. The lock
+    says that the process lives. Who comes new takes the file of one that ended and counts on, so that no counter goes
+    back; when nobody lives, it begins anew."""
+
+    def __init__(self, folder: Path, shape: str, size: int) -> None:
+        self._folder, self._shape = folder, shape
+        with (folder / "counters.lock").open("wb") as starting:
+            fcntl.flock(starting, fcntl.LOCK_EX)
+            left = self._left()
+            if left is None:
+                self._path = folder / f"{shape}-{os.urandom(8).hex()}{SUFFIX}"
+                self._file = self._path.open("w+b", buffering=0)
+                fcntl.flock(self._file, fcntl.LOCK_EX)
+                self._file.truncate(size)
+            else:
+                self._path, self._file = left
+        self.mapped = mmap.mmap(self._file.fileno(), size)
+        self._labels = self._path.with_suffix(LABELS_SUFFIX).open("a+b", buffering=0)
+        self._labels.seek(0)
+        self.bound = _label_sets(self._labels.read())
+
+    def _left(self) -> tuple[Path, FileIO] | None:
+        """A file whose process ended, its lock taken; None when there is none. Without a living process all go."""
+        ended, living = [], 0
+        for path in self._folder.glob(f"*{SUFFIX}"):
+            file = path.open("r+b", buffering=0)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                ended.append((path, file))
+            except BlockingIOError:
+                file.close()
+                living += 1
+        usable = [one for one in ended if living and one[0].name.startswith(self._shape)]
+        for path, file in ended:
+            if (path, file) not in usable[:1]:
+                file.close()
+            if not living:
+                path.unlink()
+                path.with_suffix(LABELS_SUFFIX).unlink(missing_ok=True)
+        return usable[0] if usable else None
+
+    def label(self, names: list[str]) -> None:
+        self._labels.write(msgspec.json.encode(names) + b"\n")
+
+    def others(self) -> Iterator[tuple[list[list[str]], memoryview[float]]]:
+        """Labels and slots of every other process, of those that ended too."""
+        for path in self._folder.glob(f"{self._shape}-*{SUFFIX}"):
+            if path != self._path:
+                with suppress(FileNotFoundError):
+                    labels = _label_sets(path.with_suffix(LABELS_SUFFIX).read_bytes())
+                    yield labels, memoryview(path.read_bytes()).cast("d")
+
+    def close(self) -> None:
+        self._labels.close()
+        fcntl.flock(self._file, fcntl.LOCK_UN)  # the map holds the file open
+        self._file.close()
+
+
+def _label_sets(lines: bytes) -> list[list[str]]:
+    return [msgspec.json.decode(line, type=list[str]) for line in lines[: lines.rfind(b"\n") + 1].splitlines()]
 
 
 def printable(text: str) -> str:
@@ -92,9 +250,45 @@ def printable(text: str) -> str:
     return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)
 
 
-def _family(metric: Metric, registry: CollectorRegistry) -> Child:
-    if metric.kind == "histogram":
-        return Histogram(metric.name, metric.help, metric.labels, registry=registry, buckets=LATENCY_BOUNDS_S)
-    if metric.kind == "counter":
-        return Counter(metric.name, metric.help, metric.labels, registry=registry)
-    return Gauge(metric.name, metric.help, metric.labels, registry=registry)
+def _places(limit: int) -> tuple[dict[str, _Place], int]:
+    """The slots of every metric for `limit` label sets and the other one, and how many that makes."""
+    found, first = {}, 0
+    for metric in METRICS:
+        width = BUCKETS + 1 if metric.kind == "histogram" else 1
+        found[metric.quantity] = _Place(first, width)
+        first += width * (limit + 1)
+    return found, first
+
+
+def _shape(limit: int) -> str:
+    """Files of another shape (another version of us) are not read."""
+    shape = [limit, LATENCY_BOUNDS_S, *((metric.name, metric.labels) for metric in METRICS)]
+    return hashlib.sha256(msgspec.json.encode(shape)).hexdigest()[:12]
+
+
+def _text(metric: Metric, children: Mapping[Key, Sequence[float]]) -> str:
+    """The series of one metric as Prometheus reads them."""
+    lines = [f"# HELP {metric.name} {metric.help}\n# TYPE {metric.name} {metric.kind}\n"]
+    for key, slots in children.items():
+        labels = sorted(f'{name}="{_escaped(value)}"' for name, value in zip(metric.labels, key, strict=True))
+        if metric.kind == "histogram":
+            lines.append(_histogram(metric.name, ",".join(labels), slots))
+        else:
+            lines.append(f"{metric.name}{{{','.join(labels)}}} {slots[0]}\n")
+    return "".join(lines)
+
+
+_LE = [*(f'le="{bound}"' for bound in LATENCY_BOUNDS_S), 'le="+Inf"']
+
+
+def _histogram(name: str, labels: str, slots: Sequence[float]) -> str:
+    lines, total = [], 0.0
+    for bound, count in zip(_LE, slots, strict=False):
+        total += count
+        lines.append(f"{name}_bucket{{{bound},{labels}}} {total}\n")
+    lines.append(f"{name}_count{{{labels}}} {total}\n{name}_sum{{{labels}}} {slots[BUCKETS]}\n")
+    return "".join(lines)
+
+
+def _escaped(value: str) -> str:
+    return value.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")

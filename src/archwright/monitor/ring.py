@@ -1,4 +1,4 @@
-"""The embedded ring: single observations in the store, and the answer to a Query from them.
+"""The embedded ring: single observations in the store, and the answer to a Query from them and from what was served.
 
 One observation is one value at one time with its labels. What a value means follows the metric's kind: a histogram's
 is one request, a counter's an increment at the time it happened, a gauge's a reading that holds until the next.
@@ -20,7 +20,10 @@ from archwright.contract.metrics import BY_QUANTITY, UNANSWERED
 from archwright.contract.percentile import percentile
 from archwright.contract.record import Record
 from archwright.errors import ArchwrightError, boundary
+from archwright.home import Home
 from archwright.monitor.exposition import Exposition, printable
+from archwright.monitor.folding import BLOCKS, served
+from archwright.monitor.requests import VALUES, labels_of
 from archwright.store import Span, Store, Table
 
 FLUSH_S = 0.25
@@ -144,8 +147,9 @@ class Recorder:
         self._buffer.extendleft(reversed(kept))
 
 
-def evaluate(store: Store, query: Query, until: float) -> Reading | None:
-    """The query's answer over [until - window_s, until], or None when nothing was observed.
+def evaluate(store: Store, query: Query, until: float, home: Home | None = None) -> Reading | None:
+    """The query's answer over [until - window_s, until], or None when nothing was observed. Of requests it counts
+    what is in the store (a second old), and with `home` what this machine has only just written down.
 
     Labels match when the query's are among the observation's. Histogram and counter: percentile, mean, max and
     last of the single values; rate is their sum / window_s, in the unit per second; a counter's last is the sum
@@ -154,7 +158,10 @@ def evaluate(store: Store, query: Query, until: float) -> Reading | None:
     statuses leave of it. Raises StoreError when the store refuses.
     """
     metric = BY_QUANTITY[query.metric]
-    found = _found(store, query, until)
+    found = _observed(store, query, until)
+    if query.metric in VALUES:
+        found += _requests(store, query, until, home)
+    found.sort(key=lambda point: point.at)
     if not found:
         return None
     values = _sums(found) if metric.kind == "gauge" and not metric.per_run else [row.value for row in found]
@@ -173,8 +180,10 @@ def evaluate(store: Store, query: Query, until: float) -> Reading | None:
 
 
 def prune(store: Store, before: float) -> int:
-    """Drop observations older than `before`; returns how many."""
-    return store.prune(OBSERVATIONS, Span("at", None, math.nextafter(before, -math.inf)))
+    """Drop observations older than `before`, and requests: what these add up to stays. Returns how many rows went."""
+    last = math.nextafter(before, -math.inf)
+    gone = store.prune(OBSERVATIONS, Span("at", None, last))
+    return gone + store.prune(BLOCKS["served"], Span("last_at", None, last))
 
 
 class _Point(NamedTuple):
@@ -185,8 +194,8 @@ class _Point(NamedTuple):
     series: str
 
 
-def _found(store: Store, query: Query, until: float) -> list[_Point]:
-    """The matching observations of the window in order of time. There are few label sets: each is read once."""
+def _observed(store: Store, query: Query, until: float) -> list[_Point]:
+    """The matching observations of the window. There are few label sets: each is read once."""
     span = Span("at", until - query.window_s, until)
     matches: dict[str, bool] = {}
     found: list[_Point] = []
@@ -196,7 +205,26 @@ def _found(store: Store, query: Query, until: float) -> list[_Point]:
             match = matches[series] = query.labels.items() <= msgspec.json.decode(series, type=dict[str, str]).items()
         if match:
             found.append(_Point(at, value, series))
-    found.sort(key=lambda point: point.at)
+    return found
+
+
+def _requests(store: Store, query: Query, until: float, home: Home | None) -> list[_Point]:
+    """The matching requests that ended in the window."""
+    value_of = VALUES[query.metric]
+    series: dict[tuple[str, ...], str | None] = {}
+    found: list[_Point] = []
+    for one in served(store, home, (until - query.window_s, until)):
+        value = None if one.shadow else value_of(one)
+        if value is None:
+            continue
+        key = (one.workload, one.model, one.pool, one.status)
+        if key not in series:
+            labels = labels_of(one) | ({"status": one.status} if query.metric == "requests" else {})
+            matching = query.labels.items() <= labels.items()
+            series[key] = msgspec.json.encode(labels).decode() if matching else None
+        name = series[key]
+        if name is not None:
+            found.append(_Point(one.at, value, name))
     return found
 
 

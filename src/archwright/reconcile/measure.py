@@ -20,6 +20,7 @@ from archwright.contract.metrics import BY_QUANTITY
 from archwright.contract.percentile import percentile
 from archwright.contract.plan import LoadSpec, Plan, Pool
 from archwright.contract.record import replace
+from archwright.home import Home
 from archwright.monitor.prometheus import Prometheus
 from archwright.monitor.ring import evaluate
 from archwright.reconcile.timing import BenchResult, Phase, Timing, Window
@@ -100,8 +101,11 @@ def _statistic(values: list[float], statistic: Statistic) -> float | None:
     return sum(values) / len(values) if statistic == "mean" else None
 
 
-def ring_measurements(store: Store, plan: Plan, windows: Sequence[Window]) -> list[Measurement]:
-    """What the platform recorded, each prediction over its phase's window (`BenchResult.windows`).
+def ring_measurements(
+    store: Store, plan: Plan, windows: Sequence[Window], home: Home | None = None
+) -> list[Measurement]:
+    """What the platform recorded, each prediction over its phase's window (`BenchResult.windows`); with `home` up to
+    this moment.
 
     A prediction of no phase is asked over the window named "" when there is one; else over its own query's window,
     at least as long as the whole run, up to the run's end: so a start-up before the bench is still seen.
@@ -116,16 +120,16 @@ def ring_measurements(store: Store, plan: Plan, windows: Sequence[Window]) -> li
         if window is None:
             continue
         query = replace(prediction.query, window_s=window.window_s)
-        seen = _ring_value(store, query, window)
+        seen = _ring_value(store, query, window, home)
         if seen is not None:
             found.append(_measurement(digest, prediction, seen))
     return found
 
 
-def _ring_value(store: Store, query: Query, window: Window) -> Seen | None:
+def _ring_value(store: Store, query: Query, window: Window, home: Home | None) -> Seen | None:
     """A stream is counted when it ends: those that the client cut at the window's end a moment after it."""
     seconds = window.window_s + NOTICE_S
-    reading = evaluate(store, replace(query, window_s=seconds), window.ended_at + NOTICE_S)
+    reading = evaluate(store, replace(query, window_s=seconds), window.ended_at + NOTICE_S, home)
     if reading is None:
         return None
     value = reading.value * seconds / window.window_s if query.statistic == "rate" else reading.value

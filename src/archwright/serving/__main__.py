@@ -9,7 +9,6 @@ import socket
 import sys
 import time
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 import uvicorn
@@ -17,16 +16,13 @@ import uvicorn
 from archwright.access.accounts import accounts_slate
 from archwright.access.audit import AuditLog
 from archwright.access.identity import Keys, load_pepper
-from archwright.contract.lineage import Edge
 from archwright.engines.process import exit_with_parent
 from archwright.errors import ArchwrightError, UsageError, boundary
 from archwright.home import Home
 from archwright.journal import Journal
-from archwright.monitor import lineage
-from archwright.monitor.commit import GroupCommit
 from archwright.monitor.exposition import Exposition
 from archwright.monitor.follow import Follower
-from archwright.monitor.ring import Recorder
+from archwright.monitor.ledger import Ledger
 from archwright.serving.app import App
 from archwright.serving.change import Changes
 from archwright.serving.config import GatewayConfig, listen, read
@@ -64,12 +60,10 @@ def main(arguments: Sequence[str]) -> int:
 def serve(config: GatewayConfig, file: Path, home: Home, bound: socket.socket, journal: Journal) -> None:
     """Build the process from its parts and serve until SIGTERM; `file` is where `config` was read."""
     store = Store(config.store_url or home.store_url)
-    exposition = Exposition()
-    audit, recorder = AuditLog(store), Recorder(store, exposition)
-    answers: GroupCommit[Edge] = GroupCommit("lineage of answers", partial(lineage.append, store))
+    ledger, exposition = Ledger(store, home), Exposition(folder=home.counters)
     slate = accounts_slate(home)
-    guard = Guard(Keys(store, load_pepper(home), slate=slate), audit, exposition)
-    gateway = Gateway(config, home, guard, Books(recorder, exposition, answers), journal)
+    guard = Guard(Keys(store, load_pepper(home), slate=slate), AuditLog(ledger), exposition)
+    gateway = Gateway(config, home, guard, Books(ledger, exposition), journal)
     gateway.follower = Follower(store, exposition, SUPERVISED, since=time.time())
     # uvicorn raises the signal it was stopped by again when it is done: that must not look like a crash.
     signal.signal(signal.SIGTERM, lambda _signal, _frame: None)
@@ -81,9 +75,8 @@ def serve(config: GatewayConfig, file: Path, home: Home, bound: socket.socket, j
         app = App(gateway, Changes(gateway, home, file))
         uvicorn.Server(_uvicorn(config, app)).run(sockets=[bound])
     finally:
-        recorder.close()
-        audit.close()
-        answers.close()
+        ledger.close()
+        exposition.close()
         store.close()
         slate.close()
     journal.info("stopped")

@@ -29,9 +29,8 @@ async def embed(gateway: Gateway, exchange: Exchange, question: Question) -> Non
             exchange.phase(FIRST, gateway.config.limits.first_token_s)
             found = await _ask(gateway, exchange, question)
             body = msgspec.json.encode(_reply(found, question))
+            gateway.served(exchange, spec, status, input_tokens=_prompt_tokens(found))
             await exchange.reply(HTTPStatus.OK, body, "application/json")
-        gateway.observe("latency_s", spec, exchange.now() - exchange.received_at)
-        gateway.observe("input_tokens", spec, _prompt_tokens(found))
     except asyncio.CancelledError:
         status = "cancelled" if exchange.ended == GONE else "ended"
         raise
@@ -39,7 +38,7 @@ async def embed(gateway: Gateway, exchange: Exchange, question: Question) -> Non
         status = outcome(error)
         raise
     finally:
-        gateway.count(spec, status)
+        gateway.ended(exchange, spec, status)
 
 
 async def _ask(gateway: Gateway, exchange: Exchange, question: Question) -> dict[str, Any]:

@@ -1,8 +1,7 @@
 """One request and its reply on the wire: body in, bytes out, and three ways to end early.
 
-Decides that nothing leaves before the audit record of the decision is durable, and the last bytes of an answer not
-before the record of the model that gave it (both fail closed: the store that refuses one refuses the next request
-anyway, and an answer nobody can trace is what the record is there to rule out); that a client who is gone ends the
+Decides that nothing leaves before the audit record of the decision is written down (the last bytes of an answer do
+not before the record of the request: `Gateway.served`); that a client who is gone ends the
 work at once, and that no phase (reading the body, waiting for the engine, a client that does not read) is without
 a deadline. Deadlines are kept by one sweep over all exchanges, not by a timer each.
 """
@@ -11,13 +10,15 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
-from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from typing import Any
 
-from archwright.errors import ArchwrightError
+from archwright.access.identity import Principal
+from archwright.contract.served import request_name
+from archwright.errors import StoreError
 from archwright.serving.config import Limits
 from archwright.serving.refusal import Refusal, timed_out, unavailable
 
@@ -45,7 +46,7 @@ _NAMES = random.Random()
 
 
 def request_id() -> str:
-    return f"aw-{_NAMES.getrandbits(96):024x}"
+    return request_name(time.time(), _NAMES.getrandbits(52))
 
 
 class Exchange:
@@ -57,9 +58,10 @@ class Exchange:
         self.path: str = scope["path"]
         self.now = now
         self.received_at = now()
-        self.audit: Future[None] | None = None
+        self.audit: Callable[[], None] | None = None
+        self.principal: Principal | None = None
         self.model = ""
-        self._lineage: Future[None] | None = None
+        self.recorded = False
         self.ended: str | None = None
         self.started = False
         self.finished = False
@@ -80,10 +82,6 @@ class Exchange:
 
     def header(self, name: str) -> str | None:
         return next(iter(self.headers(name)), None)
-
-    def answered_by(self, version: str, lineage: Future[None]) -> None:
-        """The reply comes from this model version; `lineage` is done when that is on disk."""
-        self.model, self._lineage = version, lineage
 
     def phase(self, name: str, limit_s: float) -> None:
         """From now on waiting for `name`, at most `limit_s`."""
@@ -129,7 +127,6 @@ class Exchange:
         self, status: int, body: bytes, content_type: str, headers: list[tuple[bytes, bytes]] | None = None
     ) -> None:
         """A whole reply at once."""
-        await self.traced()
         if not self._body_done:
             await self._drain()
         found = [(b"content-length", str(len(body)).encode()), *(headers or [])]
@@ -142,12 +139,12 @@ class Exchange:
         self.finished = True
 
     async def refuse(self, refusal: Refusal) -> None:
-        self.model, self._lineage = "", None  # no model says no
+        self.model = ""  # no model says no
         await self.reply(refusal.status, refusal.encoded(), "application/json", refusal.headers())
 
     async def start(self, status: int, content_type: str, headers: list[tuple[bytes, bytes]]) -> None:
-        """Send the head of the reply, once the decision behind it is on disk."""
-        await self._durable()
+        """Send the head of the reply, once the decision behind it is written down."""
+        self._durable()
         self.started, self.status = True, status
         own = [(b"content-type", content_type.encode()), (b"x-request-id", self.id.encode())]
         if self.model:
@@ -158,12 +155,6 @@ class Exchange:
         """A piece of a streamed reply; waits while the client does not read."""
         await self._write(data, more=True)
         self.phase(STALL, self._limits.stall_s)
-
-    async def traced(self) -> None:
-        """Wait until it is on disk which model answers; before the last piece of a stream, `reply` does it itself."""
-        pending, self._lineage = self._lineage, None
-        if pending is not None:
-            await _committed(pending, "which model answered could not be recorded; try again", "lineage_unavailable")
 
     async def finish(self) -> None:
         await self._write(b"", more=False)
@@ -184,10 +175,13 @@ class Exchange:
         if not self.finished:
             self.end(GONE)
 
-    async def _durable(self) -> None:
-        pending, self.audit = self.audit, None
-        if pending is not None:
-            await _committed(pending, "the access decision could not be recorded; try again", "audit_unavailable")
+    def _durable(self) -> None:
+        flush, self.audit = self.audit, None
+        if flush is not None:
+            try:
+                flush()
+            except StoreError as error:
+                raise unrecorded() from error
 
     async def _write(self, data: bytes, *, more: bool) -> None:
         await self._deliver({"type": "http.response.body", "body": data, "more_body": more})
@@ -226,14 +220,8 @@ class Exchange:
         await self._write(b"", more=False)
 
 
-async def _committed(pending: Future[None], message: str, code: str) -> None:
-    try:
-        if pending.done():
-            pending.result()
-        else:
-            await asyncio.wrap_future(pending)
-    except ArchwrightError as error:
-        raise unavailable(message, code) from error
+def unrecorded() -> Refusal:
+    return unavailable("the access decision could not be recorded; try again", "audit_unavailable")
 
 
 def too_large(limit: int) -> Refusal:

@@ -4,29 +4,30 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from archwright.contract.lineage import Edge, node
+from archwright.contract.served import Served
+from archwright.errors import StoreError
 from archwright.home import Home
 from archwright.journal import Journal
-from archwright.monitor.commit import GroupCommit
 from archwright.monitor.exposition import Exposition
 from archwright.monitor.follow import Follower
-from archwright.monitor.ring import Recorder
+from archwright.monitor.ledger import Ledger
+from archwright.monitor.requests import Requests
 from archwright.serving.config import EndpointSpec, GatewayConfig
 from archwright.serving.directory import Directory
 from archwright.serving.exchange import Exchange
 from archwright.serving.fleet import Fleet
 from archwright.serving.guard import Guard
 from archwright.serving.pools import Pool
+from archwright.serving.refusal import Refusal, unavailable
 
 
 class Books(NamedTuple):
-    """What the gateway writes to: observations, the page a Prometheus scrapes, the lineage of answers."""
+    """What the gateway writes to: what it served and decided, and the page a Prometheus scrapes."""
 
-    recorder: Recorder
+    ledger: Ledger
     exposition: Exposition
-    answers: GroupCommit[Edge]
 
 
 class Gateway:
@@ -51,8 +52,8 @@ class Gateway:
         self.started_at = int(self.clock())
         self.fingerprint = f"aw-{config.plan_digest[:12]}" if config.plan_digest else ""
         self.follower: Follower | None = None
-        self._recorder = books.recorder
-        self._answers = books.answers
+        self._ledger = books.ledger
+        self._requests = Requests(books.ledger, books.exposition)
         self.fleet = Fleet(config.endpoints, home, self._in_flight)
 
     @property
@@ -66,15 +67,37 @@ class Gateway:
         self.directory = Directory(endpoints)
         return True
 
-    def answered(self, exchange: Exchange, version: str) -> None:
-        """The reply of `exchange` comes from this model version: said in its head, on disk before its last bytes."""
-        edge = Edge(
+    def served(self, exchange: Exchange, spec: EndpointSpec, status: str, **figures: Any) -> None:
+        """Write down how a request ended, once, before its last bytes leave. Raises Refusal 503 where that fails."""
+        if exchange.recorded:
+            return
+        principal = exchange.principal
+        one = Served(
             at=self.clock(),
-            child=node("answer", exchange.id),
-            parent=node("model", version),
-            relation="answered-by",
+            request_id=exchange.id,
+            status=status,
+            tenant=principal.tenant if principal else "",
+            key_id=principal.key_id if principal else "",
+            workload=spec.workload,
+            model=spec.model,
+            version=exchange.model,
+            pool=spec.pool,
+            latency_s=exchange.now() - exchange.received_at,
+            **figures,
         )
-        exchange.answered_by(version, self._answers.record(edge))
+        try:
+            self._requests.add(one)
+            exchange.recorded = True
+            self._ledger.flush()
+        except StoreError as error:
+            raise unavailable("the answer could not be recorded; try again", "record_unavailable") from error
+
+    def ended(self, exchange: Exchange, spec: EndpointSpec, status: str, **figures: Any) -> None:
+        """The same for a request that is over without an answer: nobody is left to be told that it failed."""
+        try:
+            self.served(exchange, spec, status, **figures)
+        except Refusal as error:
+            self.journal.error("request not recorded", request=exchange.id, **error.as_dict())
 
     @property
     def ready(self) -> int:
@@ -87,15 +110,5 @@ class Gateway:
             self.follower.catch_up()
         return self.exposition.render()
 
-    def observe(self, quantity: str, spec: EndpointSpec, value: float) -> None:
-        self._recorder.observe(quantity, _labels(spec), value, self.clock())
-
-    def count(self, spec: EndpointSpec, status: str) -> None:
-        self._recorder.observe("requests", {**_labels(spec), "status": status}, 1.0, self.clock())
-
     def _in_flight(self, pool: str, count: int) -> None:
-        self.exposition.set("in_flight", {"pool": pool}, count)
-
-
-def _labels(spec: EndpointSpec) -> dict[str, str]:
-    return {"workload": spec.workload, "model": spec.model, "pool": spec.pool}
+        self.exposition.gauge("in_flight", {"pool": pool}).set(count)

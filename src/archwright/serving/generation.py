@@ -2,8 +2,7 @@
 
 Decides that the engine is always asked for a stream, also when the client wants one reply: an engine notices a
 closed stream at once, and that is how work is cancelled. And that a reply names the version whose engine gave it,
-which is known once a slot is: a request may wait through a change of versions. Its record is on its way to the disk
-while the engine still speaks.
+which is known once a slot is: a request may wait through a change of versions.
 """
 
 from __future__ import annotations
@@ -96,7 +95,7 @@ class Generation:
             status = outcome(error)
             raise
         finally:
-            self._record(status)
+            self._gateway.ended(self._exchange, self._question.endpoint, status, **self._figures(status))
 
     async def _plain(self) -> None:
         pieces: list[Piece] = []
@@ -105,6 +104,7 @@ class Generation:
                 pieces.append(piece)
                 self._exchange.phase(STALL, self._gateway.config.limits.stall_s)
         body = reply(self._shape, self._envelope, pieces, self._wanted, self._meter.used)
+        self._served()
         await self._exchange.reply(HTTPStatus.OK, body, "application/json", [self._overhead()])
 
     async def _stream(self) -> None:
@@ -119,7 +119,7 @@ class Generation:
         tail = DONE
         if self._question.include_usage and self._meter.used:
             tail = chunks.usage(self._meter.used) + DONE
-        await exchange.traced()
+        self._served()
         await exchange.write(tail)
         await exchange.finish()
 
@@ -145,7 +145,7 @@ class Generation:
                         async for event in events:
                             if not begun:
                                 begun = True
-                                self._gateway.answered(self._exchange, version)
+                                self._exchange.model = version
                             piece = self._take(event)
                             if piece is not None:
                                 yield piece
@@ -184,20 +184,21 @@ class Generation:
     def _overhead(self) -> tuple[bytes, bytes]:
         return (b"x-archwright-overhead-us", str(self._meter.overhead_us(self._exchange.now())).encode())
 
-    def _record(self, status: str) -> None:
-        meter, gateway, spec = self._meter, self._gateway, self._question.endpoint
-        if status == "ok":
-            if meter.first_at is not None:
-                gateway.observe("ttft_s", spec, meter.first_at - meter.received_at)
-            if meter.tpot_s is not None:
-                gateway.observe("tpot_s", spec, meter.tpot_s)
-            gateway.observe("latency_s", spec, self._exchange.now() - meter.received_at)
+    def _served(self) -> None:
+        self._gateway.served(self._exchange, self._question.endpoint, "ok", **self._figures("ok"))
+
+    def _figures(self, status: str) -> dict[str, Any]:
+        meter = self._meter
         tokens = meter.tokens if status == "ok" else meter.chunks
-        if tokens:
-            gateway.observe("tokens_per_s", spec, tokens)
-        if meter.used and meter.used.get("prompt_tokens"):
-            gateway.observe("input_tokens", spec, meter.used["prompt_tokens"])
-        gateway.count(spec, status)
+        return {
+            "output_tokens": tokens,
+            "input_tokens": meter.used.get("prompt_tokens", 0) if meter.used else 0,
+            "ttft_s": meter.first_at - meter.received_at if meter.first_at is not None else None,
+            "tpot_s": meter.tpot_s,
+            "queue_s": meter.queued_s,
+            "gateway_s": meter.overhead_us(self._exchange.now()) / 1e6,
+            "engine_s": meter.event_at - meter.asked_at,
+        }
 
 
 def outcome(error: ArchwrightError) -> str:

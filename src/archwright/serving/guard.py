@@ -2,8 +2,8 @@
 
 A key comes as `Authorization: Bearer` or, from clients of the Messages interface, as `x-api-key`: one secret, the same
 identity, the same restrictions, whichever carries it; two that differ are none. Whatever else claims an identity (user
-headers, cookies, query strings) is not read at all. Every decision, allow and deny, starts an audit record; the reply
-waits for it.
+headers, cookies, query strings) is not read at all. Every decision, allow and deny, is written down before the reply
+leaves.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from typing import NamedTuple
 from archwright.access.audit import AuditEvent, AuditLog
 from archwright.access.identity import Keys, Principal
 from archwright.access.permissions import allowed
+from archwright.errors import StoreError
 from archwright.monitor.exposition import Exposition
-from archwright.serving.exchange import Exchange
+from archwright.serving.exchange import Exchange, unrecorded
 from archwright.serving.refusal import Refusal
 
 SHOWN_PATH = 120
@@ -63,19 +64,22 @@ class Guard:
 
     def _record(self, exchange: Exchange, wish: Wish, principal: Principal | None, reason: str) -> None:
         permission = wish.permission or "none"
-        self._exposition.add("decisions", {"effect": "deny" if reason else "allow", "permission": permission})
-        exchange.audit = self._audit.record(
-            AuditEvent(
-                at=self._clock(),
-                tenant=principal.tenant if principal else "",
-                key_id=principal.key_id if principal else "",
-                action=f"{exchange.method} {exchange.path[:SHOWN_PATH]}",
-                permission=permission,
-                effect="deny" if reason else "allow",
-                reason=reason,
-                request_id=exchange.id,
-            )
+        self._exposition.counter("decisions", {"effect": "deny" if reason else "allow", "permission": permission}).add()
+        event = AuditEvent(
+            at=self._clock(),
+            tenant=principal.tenant if principal else "",
+            key_id=principal.key_id if principal else "",
+            action=f"{exchange.method} {exchange.path[:SHOWN_PATH]}",
+            permission=permission,
+            effect="deny" if reason else "allow",
+            reason=reason,
+            request_id=exchange.id,
         )
+        try:
+            self._audit.record(event)
+        except StoreError as error:
+            raise unrecorded() from error
+        exchange.audit, exchange.principal = self._audit.flush, principal
 
 
 def credential(authorization: list[str], api_key: list[str]) -> str | None:

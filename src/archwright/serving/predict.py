@@ -46,8 +46,8 @@ async def predict(gateway: Gateway, exchange: Exchange, question: Question) -> N
                 body = await asyncio.to_thread(_reply, found, spec, exchange.model)
             else:
                 body = _reply(found, spec, exchange.model)
+            gateway.served(exchange, spec, status)
             await exchange.reply(HTTPStatus.OK, body, "application/json")
-        gateway.observe("latency_s", spec, exchange.now() - exchange.received_at)
     except asyncio.CancelledError:
         status = "cancelled" if exchange.ended == GONE else "ended"
         raise
@@ -55,7 +55,7 @@ async def predict(gateway: Gateway, exchange: Exchange, question: Question) -> N
         status = outcome(error)
         raise
     finally:
-        gateway.count(spec, status)
+        gateway.ended(exchange, spec, status)
 
 
 def question_of(data: bytes, directory: Directory, name: str) -> Question:
@@ -94,7 +94,7 @@ async def _ask(gateway: Gateway, exchange: Exchange, question: Question) -> _Fou
         async with pool.lease(len(question.inputs)) as replica:
             try:
                 found = _checked(await replica.client.post(PATH, {"inputs": question.inputs}), len(question.inputs))
-                gateway.answered(exchange, replica.version)
+                exchange.model = replica.version
                 return found
             except EngineRefused as error:
                 raise _refused(error) from error

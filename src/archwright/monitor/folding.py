@@ -1,0 +1,255 @@
+"""From segments into the store, and back: blocks of records, the totals of usage, and who reads them.
+
+A stretch of a segment becomes one row for each of its streams (and rows of totals), in one transaction. The row says
+where the stretch ends: whoever goes on with the segment, the writer or whoever found it, asks the store and nobody
+folds a record twice; two who tried at once would meet at the unique (writer, number).
+
+Readers see each record once: the segments are read first, then the blocks, then of the segments what no block holds.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import zlib
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import msgspec
+
+from archwright.contract.record import Record
+from archwright.contract.served import Served
+from archwright.errors import StoreError
+from archwright.home import Home
+from archwright.monitor.segments import STREAMS, Framed, Segment, frames, segments, snapshot, unborn
+from archwright.store import Span, Spans, Store, Table
+
+STRETCH_RECORDS = 1_000
+STRETCH_BYTES = 1 << 20
+PAGE = 50  # blocks read at once
+DAY_S = 86_400.0
+# Money is added up in whole billionths of a dollar: the same total in whatever order.
+NANO = 1e9
+
+
+class Block(Record):
+    """Records of one stream, one JSON a line, compressed; of the segment `writer` the bytes from `number` to `end`.
+
+    `tip` is the SHA-256 of the last record.
+    """
+
+    writer: str
+    number: int
+    end: int
+    first_at: float
+    last_at: float
+    count: int
+    tip: str
+    data: bytes
+
+
+class Total(Record):
+    """What requests of one day (since the epoch, UTC), key and model add up to; a part of it, until merged."""
+
+    day: int
+    tenant: str
+    key_id: str
+    user: str
+    model: str
+    shadow: bool
+    requests: int
+    hits: int
+    input_tokens: int
+    output_tokens: int
+    cost_nano_usd: int
+    saved_nano_usd: int
+
+
+TOTAL_BY = ("day", "tenant", "key_id", "user", "model", "shadow")
+TOTAL_OF = ("requests", "hits", "input_tokens", "output_tokens", "cost_nano_usd", "saved_nano_usd")
+TOTALS = Table("usage", Total)
+BLOCKS = {stream: Table(f"{stream}_blocks", Block, ("writer", "number"), ("last_at",)) for stream in STREAMS}
+Sums = dict[tuple[object, ...], list[int]]
+_SERVED = msgspec.json.Decoder(Served)
+
+
+class _Timed(msgspec.Struct):
+    at: float
+
+
+_TIMED = msgspec.json.Decoder(_Timed)
+
+
+class Stretch(NamedTuple):
+    """Where in a segment it ends, and how many records and rows of totals it made."""
+
+    end: int
+    records: int
+    totals: int
+
+
+def fold(store: Store, segment: Segment) -> Stretch:
+    """The next stretch of `segment`, as one transaction. Raises StoreError; Conflict when somebody else had it."""
+    found: dict[str, list[bytes]] = {stream: [] for stream in STREAMS}
+    start = end = segment.folded
+    count = 0
+    for one in frames(segment.part(start, STRETCH_BYTES)):
+        found[one.stream].append(one.payload)
+        count, end = count + 1, start + one.end
+        if count == STRETCH_RECORDS:
+            break
+    sums: Sums = {}
+    lots = [
+        (BLOCKS[stream], [_block(segment.name, start, end, stream, lines, sums)])
+        for stream, lines in found.items()
+        if lines
+    ]
+    totals = rows_of(sums)
+    store.append_together([*lots, (TOTALS, totals)])
+    segment.folded = end
+    return Stretch(end, count, len(totals))
+
+
+def fold_all(store: Store, segment: Segment) -> int:
+    """What is left of a segment that nobody writes, then the file goes; how many records. Raises StoreError."""
+    segment.folded = folded_of(store, segment.name)
+    records = 0
+    while segment.folded < segment.written:
+        records += fold(store, segment).records
+    segment.remove()
+    return records
+
+
+def fold_orphans(store: Store, home: Home) -> int:
+    """Segments of writers that are gone, in their order (audit chains go on from one to the next), so by one process
+    at a time; how many records they held. Raises StoreError."""
+    with (home.ledger / "orphans.lock").open("wb") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return 0
+        records = 0
+        for path in [*segments(home.ledger), *unborn(home.ledger)]:
+            segment = Segment.adopt(path)
+            if segment is not None:
+                try:
+                    records += fold_all(store, segment)
+                finally:
+                    segment.close()
+    return records
+
+
+def folded_of(store: Store, writer: str) -> int:
+    """How far a segment is in the store."""
+    ends = [store.columns(table, ("end",), {"writer": writer}) for table in BLOCKS.values()]
+    return max((end for found in ends for (end,) in found), default=0)
+
+
+def _block(writer: str, start: int, end: int, stream: str, lines: list[bytes], sums: Sums) -> Block:
+    data = b"\n".join(lines)
+    if stream == "served":
+        served = _SERVED.decode_lines(data)
+        add(sums, served)
+        times = [one.at for one in served]
+    else:
+        times = [one.at for one in _TIMED.decode_lines(data)]
+    return Block(
+        writer=writer,
+        number=start,
+        end=end,
+        first_at=min(times),
+        last_at=max(times),
+        count=len(lines),
+        tip=hashlib.sha256(lines[-1]).hexdigest(),
+        data=zlib.compress(data, 1),
+    )
+
+
+def add(sums: Sums, served: list[Served]) -> None:
+    for one in served:
+        key = (int(one.at // DAY_S), one.tenant, one.key_id, one.user, one.model, one.shadow)
+        line = sums.get(key)
+        if line is None:
+            line = sums[key] = [0] * len(TOTAL_OF)
+        line[0] += 1
+        line[1] += one.cache == "hit"
+        line[2] += one.input_tokens
+        line[3] += one.output_tokens
+        line[4] += round((one.cost_usd or 0.0) * NANO)
+        line[5] += round(one.saved_usd * NANO)
+
+
+def rows_of(sums: Sums) -> list[Total]:
+    names = (*TOTAL_BY, *TOTAL_OF)
+    return [msgspec.convert(dict(zip(names, (*key, *line), strict=True)), Total) for key, line in sums.items()]
+
+
+class Lines(NamedTuple):
+    """Records of one stream in their order, one JSON a line; `tip` is what their block says of the last, "" where there
+    is no block."""
+
+    data: bytes
+    tip: str = ""
+
+
+def lines(
+    store: Store,
+    home: Home | None,
+    stream: str,
+    span: tuple[float | None, float | None] = (None, None),
+    *,
+    newest_first: bool = False,
+) -> Iterator[Lines]:
+    """Every record of `stream`, each once; blocks that do not touch `span` are left out. With `home` also what this
+    machine has not folded yet. Raises StoreError."""
+    tails = {} if home is None else snapshot(home.ledger)
+    table = BLOCKS[stream]
+    last = store.last_seq(table)
+    since, until = span
+    spans = (Span("last_at", since), Span("first_at", None, until))
+    unfolded = list(_unfolded(store, stream, tails, last))
+    if newest_first:
+        yield from reversed(unfolded)
+        yield from _blocks(store, table, spans, last, newest_first=True)
+    else:
+        yield from _blocks(store, table, spans, last, newest_first=False)
+        yield from unfolded
+
+
+def _blocks(store: Store, table: Table[Block], spans: Spans, last: int, *, newest_first: bool) -> Iterator[Lines]:
+    seq = last + 1 if newest_first else 0
+    while page := store.numbered(table, seq, PAGE, spans, newest_first=newest_first):
+        for seq, block in page:
+            if seq <= last:
+                yield Lines(_unpacked(seq, block.data), block.tip)
+
+
+def _unpacked(seq: int, data: bytes) -> bytes:
+    try:
+        return zlib.decompress(data)
+    except zlib.error as error:
+        raise StoreError("AW-STO-08", f"block {seq} is damaged: {error}", hint="restore from backup") from error
+
+
+def _unfolded(store: Store, stream: str, tails: dict[str, bytes], last: int) -> Iterator[Lines]:
+    for name, data in tails.items():
+        ends = store.columns(BLOCKS[stream], ("end",), {"writer": name}, Span("seq", None, last))
+        payloads = payloads_of(frames(data, max((end for (end,) in ends), default=0)), stream)
+        if payloads:
+            yield Lines(b"\n".join(payloads))
+
+
+def payloads_of(found: Iterator[Framed], stream: str) -> list[bytes]:
+    return [one.payload for one in found if one.stream == stream]
+
+
+def served(
+    store: Store, home: Home | None, span: tuple[float | None, float | None] = (None, None), tenant: str | None = None
+) -> Iterator[Served]:
+    """Finished requests that ended within `span` (both ends belong to it), of `tenant` or of all."""
+    low = float("-inf") if span[0] is None else span[0]
+    high = float("inf") if span[1] is None else span[1]
+    for one in lines(store, home, "served", span):
+        for record in _SERVED.decode_lines(one.data):
+            if low <= record.at <= high and (tenant is None or record.tenant == tenant):
+                yield record

@@ -1,0 +1,240 @@
+"""The ledger: what one process writes down, at the price of one system call for all that is waiting.
+
+`append` puts a record into memory, `flush` writes all of them with one write(2): what is in the kernel survives
+kill -9 of every process. A thread asks the disk for it at most every SYNC_S (a power cut may lose that much), and
+folds what is written into the store (`folding`), after which the file goes.
+
+Room comes first. A segment's bytes are allocated before it is used, and the next one ahead of time; while the disk has
+none, the last RESERVE bytes are kept for the records of work already let in, and half of it for refusals too. So a
+full disk ends admissions (StoreError AW-STO-06) and never loses the record of an answer.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections import deque
+from contextlib import suppress
+
+import msgspec
+
+from archwright.contract.record import Record
+from archwright.errors import ArchwrightError, StoreError, Where, boundary
+from archwright.home import Home
+from archwright.monitor.folding import TOTAL_BY, TOTAL_OF, TOTALS, fold, fold_orphans, folded_of
+from archwright.monitor.segments import STREAMS, Segment, framed, segments
+from archwright.store import Conflict, Store
+
+SEGMENT_BYTES = 8 << 20
+RESERVE_SHARE = 8  # of a segment, an eighth is the reserve
+RECORD_BYTES = 64 << 10
+SEGMENTS_LIMIT = 128  # on this machine, 1 GB: while the store refuses, so much is kept before admissions end
+SYNC_S = 0.2
+FOLD_EVERY = 5  # syncs: a second
+ORPHANS_EVERY = 150  # syncs: half a minute
+MERGE_ROWS = 2_000
+CODES = {stream: code for code, stream in enumerate(STREAMS)}
+
+
+class Ledger:
+    """One per process. Safe to share between threads.
+
+    `refusal` is what the store or the disk said last when folding or allocating, None when it went well.
+    """
+
+    def __init__(self, store: Store, home: Home, *, segment_bytes: int = SEGMENT_BYTES) -> None:
+        self.refusal: ArchwrightError | None = None
+        self.reserve = segment_bytes // RESERVE_SHARE
+        self.store = store
+        self.home = home
+        self._size = segment_bytes
+        self._name = secrets.token_hex(8)
+        self._made = 0
+        self._lock = threading.Lock()
+        self._making = threading.Lock()
+        self._folding = threading.Lock()
+        self._waiting: list[bytes] = []
+        # Bytes that can be appended whatever happens to the disk; the thread may have made it more since.
+        self._left = 0
+        self._current: Segment | None = None
+        self._next: Segment | None = None
+        self._full: deque[Segment] = deque()
+        self._unsynced = False
+        self._unmerged = 0
+        self._merge_at = MERGE_ROWS
+        self._closed = False
+        self._encode = msgspec.json.Encoder().encode
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="ledger", daemon=True)
+        self._thread.start()
+
+    @property
+    def room(self) -> bool:
+        """Whether new work may be let in."""
+        with self._lock:
+            return self._roomy(self.reserve)
+
+    def append(self, stream: str, record: Record) -> None:
+        """Of work that was let in: it has the reserve. How it fails, `append_encoded` says."""
+        self.append_encoded(stream, self._encode(record), 0)
+
+    def append_encoded(self, stream: str, payload: bytes, keep: int) -> None:
+        """One line of JSON, written at the next flush. Raises StoreError: AW-STO-05 closed, AW-STO-06 not more than
+        `keep` bytes would stay free, AW-STO-07 longer than a record may be."""
+        data = framed(CODES[stream], payload)
+        if len(data) > RECORD_BYTES:
+            raise StoreError("AW-STO-07", f"a record of {len(data):,} bytes", hint=f"{RECORD_BYTES:,} at most")
+        with self._lock:
+            if self._closed:
+                raise StoreError("AW-STO-05", "the ledger is closed", hint="start it again")
+            if self._left - len(data) <= keep and not self._roomy(keep + len(data)):
+                raise self._no_room()
+            self._waiting.append(data)
+            self._left -= len(data)
+
+    def flush(self) -> None:
+        """All that was appended is in the kernel when this returns. Raises StoreError AW-STO-06: some of it is not,
+        and the next flush tries again."""
+        if not self._waiting:
+            return
+        with self._lock:
+            data = b"".join(self._waiting)
+            if not data:
+                return
+            try:
+                self._holding(len(data)).write(data)
+            except OSError as error:
+                raise self._no_room() from error
+            self._waiting = []
+            self._left = self._free()
+            self._unsynced = True
+
+    def fold(self) -> int:
+        """Everything written so far into the store; how many records. Raises StoreError."""
+        with self._folding:
+            return self._fold(0)
+
+    def close(self) -> None:
+        """Write and fold what there is, then stop; what the store refuses stays in its file for the next one."""
+        with suppress(StoreError):
+            self.flush()
+        with self._lock:
+            self._closed = True
+        self._stop.set()
+        self._thread.join()
+        with self._folding:
+            with suppress(ArchwrightError), boundary("ledger"):
+                self._fold(0)
+            for segment in (self._current, self._next, *self._full):
+                if segment is not None:
+                    (segment.close if segment.folded < segment.written else segment.remove)()
+            self._current, self._next = None, None
+            self._full.clear()
+
+    def _holding(self, size: int) -> Segment:
+        """The segment that takes `size` bytes; the lock is held. Raises OSError, StoreError."""
+        current = self._current
+        if current is not None and current.size - current.written >= size:
+            return current
+        if self._next is None:
+            self._allocate()
+        if self._next is None or self._next.size < size:
+            raise self._no_room()
+        if current is not None:
+            self._full.append(current)
+        self._current, self._next = self._next, None
+        return self._current
+
+    def _free(self) -> int:
+        """What is flushed at once goes into one segment: the rest of this one, or the next."""
+        current, following = self._current, self._next
+        left = current.size - current.written if current is not None else 0
+        return max(left, following.size if following is not None else 0)
+
+    def _roomy(self, wanted: int) -> bool:
+        """Another look by the caller, who has the lock: the thread may just not have been there yet."""
+        if self._next is None and self._free() - self._pending() <= wanted:
+            self._allocate()
+        self._left = self._free() - self._pending()
+        return self._left > wanted
+
+    def _pending(self) -> int:
+        return sum(map(len, self._waiting))
+
+    def _allocate(self) -> None:
+        """Make the next segment, if there is room for it."""
+        with self._making, suppress(ArchwrightError):
+            if self._next is not None:
+                return
+            try:
+                with boundary("ledger"):
+                    if len(segments(self.home.ledger)) >= SEGMENTS_LIMIT:
+                        raise self._no_room()
+                    name = f"{self._name}-{self._made:06d}"
+                    self._next = Segment.make(self.home.ledger, name, self._size)
+                    self._made += 1
+            except ArchwrightError as error:
+                self.refusal = error
+                raise
+
+    def _no_room(self) -> StoreError:
+        return StoreError(
+            "AW-STO-06",
+            "no room to write down what is decided",
+            where=Where(str(self.home.root / "ledger")),
+            hint="free disk space; if the store refuses, bring it back",
+        )
+
+    def _run(self) -> None:
+        turn = 0
+        while not self._stop.wait(SYNC_S):
+            try:
+                with boundary("ledger"):
+                    self._sync()
+                    if turn % ORPHANS_EVERY == 0:
+                        fold_orphans(self.store, self.home)
+                    with self._folding:
+                        self._fold(0 if turn % FOLD_EVERY == 0 else SEGMENT_BYTES // 16)
+                    self.refusal = None
+            except ArchwrightError as error:
+                self.refusal = error
+            turn += 1
+
+    def _sync(self) -> None:
+        """What was written is on the disk when this returns, and the next segment is there when it will be needed."""
+        if self._unsynced:
+            self._unsynced = False
+            for segment in (*self._full, self._current):
+                if segment is not None:
+                    segment.sync()
+        current = self._current
+        if current is not None and current.written > current.size // 4 and self._next is None:
+            self._allocate()
+
+    def _fold(self, least: int) -> int:
+        """Fold segments of which at least `least` bytes wait, and full ones; the caller holds `_folding`."""
+        records = 0
+        for segment in (*self._full, self._current):
+            if segment is None or (segment is self._current and segment.written - segment.folded < least):
+                continue
+            while segment.folded < segment.written:
+                records += self._fold_once(segment)
+        while self._full and self._full[0].folded == self._full[0].written:
+            self._full.popleft().remove()
+        if self._unmerged >= self._merge_at:
+            # As often as the rows have grown by half: what merging costs a row does not depend on how many there are.
+            self._merge_at = max(MERGE_ROWS, self.store.merge(TOTALS, TOTAL_BY, TOTAL_OF) // 2)
+            self._unmerged = 0
+        return records
+
+    def _fold_once(self, segment: Segment) -> int:
+        try:
+            done = fold(self.store, segment)
+        except StoreError as error:
+            # Refused, or done and the answer lost: the store knows.
+            segment.folded = folded_of(self.store, segment.name)
+            if isinstance(error, Conflict):
+                return 0
+            raise
+        self._unmerged += done.totals
+        return done.records

@@ -1,0 +1,182 @@
+"""Segment files: what the processes of this machine wrote down and the store does not hold yet.
+
+A segment has one writer, who holds its lock while it lives: a segment whose lock is free belongs to nobody, and
+whoever gets the lock may fold it. Its bytes are allocated before the first record, so a full disk stops the next
+segment and never a record of work that was let in. A record is framed by its length, its stream and a checksum:
+a crash in the middle of a write leaves a tail that is recognised, and that nobody was promised.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import struct
+import time
+import zlib
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+STREAMS = ("audit", "served")
+SUFFIX = ".segment"
+# While a segment is made it has no lock for a moment: it gets its name when it has one.
+UNBORN = ".new"
+MAKING_S = 60.0
+_HEAD = struct.Struct("<IIB")
+HEAD_BYTES = _HEAD.size
+
+
+class Framed(NamedTuple):
+    """A record of a segment; `end` is the offset behind it."""
+
+    stream: str
+    payload: bytes
+    end: int
+
+
+class Segment:
+    """An open segment; `written` bytes of `size` are in the kernel, `folded` of them in the store."""
+
+    def __init__(self, path: Path, handle: int, size: int) -> None:
+        self.path = path
+        self.name = path.name.removesuffix(SUFFIX)
+        self.size = size
+        self.written = 0
+        self.folded = 0
+        self._handle = handle
+
+    @classmethod
+    def make(cls, folder: Path, name: str, size: int) -> Segment:
+        """A new one, its bytes allocated and its lock held. Raises OSError when the disk does not have them."""
+        path, unborn = folder / (name + SUFFIX), folder / (name + UNBORN)
+        handle = os.open(unborn, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _allocate(handle, size)
+            os.rename(unborn, path)
+            _sync_names(folder)
+        except OSError:
+            unborn.unlink(missing_ok=True)
+            os.close(handle)
+            raise
+        return cls(path, handle, size)
+
+    @classmethod
+    def adopt(cls, path: Path) -> Segment | None:
+        """A segment whose writer is gone, its lock taken; None while somebody has it, or when it is gone."""
+        try:
+            handle = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(handle)
+            return None
+        found = os.fstat(handle)
+        if not found.st_nlink:  # somebody else folded it between our open and our lock
+            os.close(handle)
+            return None
+        segment = cls(path, handle, found.st_size)
+        segment.written = last_end(segment.read())
+        return segment
+
+    def write(self, data: bytes) -> None:
+        """One write, in the kernel when it returns: kill -9 takes nothing back. Raises OSError."""
+        done = os.pwrite(self._handle, data, self.written)
+        while done < len(data):  # a signal may cut a write short
+            done += os.pwrite(self._handle, data[done:], self.written + done)
+        self.written += len(data)
+
+    def sync(self) -> None:
+        getattr(os, "fdatasync", os.fsync)(self._handle)
+
+    def read(self) -> bytes:
+        return os.pread(self._handle, self.written or self.size, 0)
+
+    def part(self, start: int, limit: int) -> bytes:
+        """Up to `limit` of the written bytes from `start`."""
+        return os.pread(self._handle, min(limit, self.written - start), start)
+
+    def remove(self) -> None:
+        """The file goes, and then the lock."""
+        self.path.unlink(missing_ok=True)
+        self.close()
+
+    def close(self) -> None:
+        if self._handle >= 0:
+            os.close(self._handle)
+            self._handle = -1
+
+
+def framed(code: int, payload: bytes) -> bytes:
+    """A record as it stands in a segment; `code` is its stream's place in STREAMS."""
+    return _HEAD.pack(len(payload), zlib.crc32(payload), code) + payload
+
+
+def frames(data: bytes, start: int = 0) -> Iterator[Framed]:
+    """The whole records of `data` from `start`, up to the first that is torn or was never written."""
+    unpack, limit = _HEAD.unpack_from, len(data)
+    while start + HEAD_BYTES <= limit:
+        length, checksum, code = unpack(data, start)
+        end = start + HEAD_BYTES + length
+        if not length or end > limit or code >= len(STREAMS):
+            return
+        payload = data[start + HEAD_BYTES : end]
+        if zlib.crc32(payload) != checksum:
+            return
+        yield Framed(STREAMS[code], payload, end)
+        start = end
+
+
+def last_end(data: bytes) -> int:
+    end = 0
+    for one in frames(data):
+        end = one.end
+    return end
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    """Every segment of this machine that holds something, as it stands, by name: those in use too."""
+    found: dict[str, bytes] = {}
+    for path in segments(folder):
+        with suppress(FileNotFoundError), path.open("rb", buffering=0) as file:
+            data = file.read(HEAD_BYTES)
+            if data.strip(b"\0"):
+                found[path.name.removesuffix(SUFFIX)] = data + file.read()
+    return found
+
+
+def segments(folder: Path) -> list[Path]:
+    """Oldest first."""
+    return sorted(folder.glob(f"*{SUFFIX}"))
+
+
+def unborn(folder: Path) -> list[Path]:
+    """What a crash left of segments that were never used: not those being made just now."""
+    now = time.time()
+    return [path for path in folder.glob(f"*{UNBORN}") if _age_s(path, now) > MAKING_S]
+
+
+def _age_s(path: Path, now: float) -> float:
+    try:
+        return now - path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
+def _sync_names(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _allocate(handle: int, size: int) -> None:
+    allocate = getattr(os, "posix_fallocate", None)
+    if allocate is not None:
+        allocate(handle, 0, size)
+    else:  # macOS: zeros take the room as well
+        os.pwrite(handle, bytes(size), 0)
