@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -56,6 +59,28 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
     monkeypatch.setenv("ARCHWRIGHT_HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
     return Home(tmp_path / "home")
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """A PostgreSQL server of the test's own in a temporary folder, reachable over a Unix socket only."""
+    folder = Path(tempfile.mkdtemp(prefix="aw-pg-", dir="/tmp"))
+    binaries = sorted(Path("/usr/lib/postgresql").glob("*/bin"))[-1]
+    user = "postgres" if os.getuid() == 0 else None
+    if user is not None:
+        shutil.chown(folder, user)
+    as_user = {"user": user, "cwd": folder, "env": {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"}}
+    init = [binaries / "initdb", "-D", folder / "data", "-U", "test", "-A", "trust", "-E", "UTF8", "--no-sync"]
+    subprocess.run(init, check=True, stdout=subprocess.DEVNULL, **as_user)  # type: ignore[call-overload]
+    command = [binaries / "postgres", "-D", folder / "data", "-k", folder, "-c", "listen_addresses="]
+    server = subprocess.Popen(command, stderr=subprocess.DEVNULL, **as_user)  # type: ignore[call-overload]
+    deadline = time.monotonic() + 30
+    while not (folder / ".s.PGSQL.5432").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    yield f"postgresql+psycopg://test@/postgres?host={folder}"
+    server.send_signal(signal.SIGINT)
+    server.wait(timeout=30)
+    shutil.rmtree(folder)
 
 
 class RayCluster(NamedTuple):

@@ -4,11 +4,6 @@ from __future__ import annotations
 
 import math
 import multiprocessing
-import os
-import shutil
-import signal
-import subprocess
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -49,28 +44,6 @@ class Thing(Record):
 
 THINGS = Table("things", Thing, unique=("name",), index=("at",))
 FREE = Table("free", Thing, index=("at",))
-
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[str]:
-    """A PostgreSQL server of the test's own in a temporary folder, reachable over a Unix socket only."""
-    folder = Path(tempfile.mkdtemp(prefix="aw-pg-", dir="/tmp"))
-    binaries = sorted(Path("/usr/lib/postgresql").glob("*/bin"))[-1]
-    user = "postgres" if os.getuid() == 0 else None
-    if user is not None:
-        shutil.chown(folder, user)
-    as_user = {"user": user, "cwd": folder, "env": {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"}}
-    init = [binaries / "initdb", "-D", folder / "data", "-U", "test", "-A", "trust", "-E", "UTF8", "--no-sync"]
-    subprocess.run(init, check=True, stdout=subprocess.DEVNULL, **as_user)  # type: ignore[call-overload]
-    command = [binaries / "postgres", "-D", folder / "data", "-k", folder, "-c", "listen_addresses="]
-    server = subprocess.Popen(command, stderr=subprocess.DEVNULL, **as_user)  # type: ignore[call-overload]
-    deadline = time.monotonic() + 30
-    while not (folder / ".s.PGSQL.5432").exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    yield f"postgresql+psycopg://test@/postgres?host={folder}"
-    server.send_signal(signal.SIGINT)
-    server.wait(timeout=30)
-    shutil.rmtree(folder)
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.nightly)])
@@ -317,3 +290,69 @@ def test_a_thousand_rows_go_in_fast(store: Store) -> None:
     began = time.process_time()
     store.append(FREE, rows)
     assert time.process_time() - began < 0.5
+
+
+def test_several_tables_in_one_transaction_all_or_none(store: Store) -> None:
+    store.append_together([(THINGS, [Thing(name="a")]), (FREE, [Thing(name="b")]), (FREE, [])], synced=True)
+    with pytest.raises(Conflict):
+        store.append_together([(FREE, [Thing(name="c")]), (THINGS, [Thing(name="a")])])
+    assert [row.name for row in store.rows(FREE)] == ["b"]
+    if store.url.startswith("sqlite"):
+        with store._engine.connect() as connection:
+            assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2
+
+
+class Count(Record):
+    name: str
+    shadow: bool
+    number: int
+    other: int
+
+
+COUNTS = Table("counts", Count)
+
+
+def test_counts_are_merged_while_others_append_merge_and_read(store: Store, url: str) -> None:
+    """What the sums say never goes back, never counts twice, and ends where it should."""
+    appended = 40
+
+    def write() -> None:
+        mine = Store(url)
+        for number in range(appended):
+            rows = [Count(name=name, shadow=False, number=1, other=number) for name in ("a", "b")]
+            mine.append(COUNTS, rows)
+        mine.close()
+
+    def merge() -> None:
+        mine = Store(url)
+        for _ in range(25):
+            mine.merge(COUNTS, ("name", "shadow"), ("number", "other"))
+        mine.close()
+
+    store.append(COUNTS, [Count(name="a", shadow=True, number=2**62, other=0)])
+    threads = [threading.Thread(target=work) for work in (write, write, merge, merge)]
+    for thread in threads:
+        thread.start()
+    before = 0
+    while any(thread.is_alive() for thread in threads):
+        with store.snapshot():
+            found = {row[:2]: row[2:] for row in store.sums(COUNTS, ("name", "shadow"), ("number", "other"))}
+            assert sum(row.number for row in store.rows(COUNTS, {"name": "b"})) == found.get(("b", False), (0, 0))[0]
+        assert found["a", True] == (2**62, 0)
+        assert before <= found.get(("b", False), (0, 0))[0]
+        before = found.get(("b", False), (0, 0))[0]
+    for thread in threads:
+        thread.join()
+    assert store.merge(COUNTS, ("name", "shadow"), ("number", "other")) == 3
+    whole = sorted(store.sums(COUNTS, ("name", "shadow"), ("number", "other")))
+    once = sum(range(appended))
+    assert whole == [("a", False, 2 * appended, 2 * once), ("a", True, 2**62, 0), ("b", False, 2 * appended, 2 * once)]
+    assert len(store.rows(COUNTS)) == 3
+
+
+def test_numbered_rows_from_either_end_and_in_a_span(store: Store) -> None:
+    store.append(FREE, [Thing(name=str(number), at=float(number)) for number in range(10)])
+    spans = (Span("at", 2.0), Span("count", None, 0))
+    assert [row.name for _, row in store.numbered(FREE, 4, 2, spans)] == ["4", "5"]
+    assert [row.name for _, row in store.numbered(FREE, 0, 2, spans, newest_first=True)] == ["9", "8"]
+    assert [seq for seq, _ in store.numbered(FREE, 5, None, spans, newest_first=True)] == [4, 3]

@@ -139,8 +139,9 @@ class Store:
         """Append rows in one transaction; how it fails, `append_together` says."""
         self.append_together(((table, rows),))
 
-    def append_together(self, lots: Sequence[tuple[Table[Any], Sequence[Any]]]) -> None:
-        """Append the rows of several tables in one transaction: all of them, or none.
+    def append_together(self, lots: Sequence[tuple[Table[Any], Sequence[Any]]], *, synced: bool = False) -> None:
+        """Append the rows of several tables in one transaction: all of them, or none; `synced`: a power cut does not
+        take them back.
 
         Raises Conflict (AW-STO-02), or StoreError: AW-STO-01 the database refuses, AW-STO-07 no value to store.
         """
@@ -150,6 +151,8 @@ class Store:
         with self._guard():
             encoded = [(columns, [_encode(row) for row in rows]) for columns, rows in filled]
             with self._engine.begin() as connection:
+                if synced and connection.dialect.name == "sqlite":  # the connection stays so
+                    connection.exec_driver_sql("PRAGMA synchronous=FULL")
                 _queue(connection, *(columns for columns, _ in encoded))
                 for columns, values in encoded:
                     connection.execute(columns.insert(), values)
@@ -217,16 +220,16 @@ class Store:
 
     def merge(self, table: Table[R], by: tuple[str, ...], of: tuple[str, ...]) -> int:
         """Put one row with the sums of `of` in the place of all that agree in `by`, together every field but `seq`;
-        returns how many rows that makes. In one transaction, and what `sums` answers stays the same: others may
+        returns how many rows there are then. In one transaction, and what `sums` answers stays the same: others may
         append, read and merge meanwhile."""
         columns = self._table(table)
         last = self.last_seq(table)
         with self._guard(), self._engine.begin() as connection:
             _queue(connection, columns)
             merged = _summed(columns, by, of).where(columns.c.seq <= last)
-            made = connection.execute(columns.insert().from_select([*by, *of], merged)).rowcount
+            connection.execute(columns.insert().from_select([*by, *of], merged))
             connection.execute(columns.delete().where(columns.c.seq <= last))
-        return int(made)
+            return int(connection.execute(sa.select(sa.func.count()).select_from(columns)).scalar() or 0)
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from archwright.api import audit, catalog, data, key, models, runs, tenant, user
     from archwright.api.inspecting import doctor, settings
     from archwright.api.measuring import bench, reconcile
+    from archwright.api.metering import usage
     from archwright.api.origins import lineage
     from archwright.api.planning import diff, explain, init, plan
     from archwright.api.predicting import accuracy, predict_serving, predict_training
@@ -31,6 +32,7 @@ HOMES = {
     "reporting": ("report",),
     "running": ("ask", "down", "status", "up"),
     "training": ("train",),
+    "metering": ("usage",),
 }
 
 __all__ = [
@@ -63,6 +65,7 @@ __all__ = [
     "tenant",
     "train",
     "up",
+    "usage",
     "user",
 ]
 

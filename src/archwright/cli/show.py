@@ -87,6 +87,13 @@ def table(result: Iterable[object]) -> int:
     return 0
 
 
+def usage(result: Iterable[object]) -> int:
+    """The rows of a table without the columns that are empty in all of them."""
+    rows: list[dict[str, object]] = [msgspec.to_builtins(row) for row in result]
+    told = [name for name in rows[0] if any(row[name] != "" for row in rows)] if rows else []
+    return table([{name: row[name] for name in told} for row in rows])
+
+
 def _plain(value: object) -> str:
     if value is None:
         return "-"

@@ -123,6 +123,16 @@ VERBS: tuple[Verb, ...] = (
     *MODEL_VERBS,
     *ACCESS_VERBS,
     Verb(
+        ("usage",),
+        "usage",
+        "requests, tokens and money: by tenant, key, user, model, day",
+        (
+            Arg("tenant", "only this tenant's"),
+            Arg("by", "what is told apart, joined by commas", default="tenant,model", metavar="WORDS"),
+        ),
+        "usage",
+    ),
+    Verb(
         ("audit", "list"),
         "audit.list",
         "access decisions and administrative acts",

@@ -21,7 +21,7 @@ from archwright.contract.record import Record
 from archwright.contract.served import Served
 from archwright.errors import StoreError
 from archwright.home import Home
-from archwright.monitor.segments import STREAMS, Framed, Segment, frames, segments, snapshot, unborn
+from archwright.monitor.segments import STREAMS, Framed, Segment, folded_in, frames, segments, snapshot, unborn
 from archwright.store import Span, Spans, Store, Table
 
 STRETCH_RECORDS = 1_000
@@ -93,7 +93,7 @@ def fold(store: Store, segment: Segment) -> Stretch:
     found: dict[str, list[bytes]] = {stream: [] for stream in STREAMS}
     start = end = segment.folded
     count = 0
-    for one in frames(segment.part(start, STRETCH_BYTES)):
+    for one in frames(segment.part(start, STRETCH_BYTES), 0):
         found[one.stream].append(one.payload)
         count, end = count + 1, start + one.end
         if count == STRETCH_RECORDS:
@@ -104,15 +104,15 @@ def fold(store: Store, segment: Segment) -> Stretch:
         for stream, lines in found.items()
         if lines
     ]
-    totals = rows_of(sums)
-    store.append_together([*lots, (TOTALS, totals)])
-    segment.folded = end
-    return Stretch(end, count, len(totals))
+    rows = rows_of(sums)
+    store.append_together([*lots, (TOTALS, rows)], synced=True)
+    segment.mark(end)
+    return Stretch(end, count, len(rows))
 
 
 def fold_all(store: Store, segment: Segment) -> int:
     """What is left of a segment that nobody writes, then the file goes; how many records. Raises StoreError."""
-    segment.folded = folded_of(store, segment.name)
+    look_up(store, segment)
     records = 0
     while segment.folded < segment.written:
         records += fold(store, segment).records
@@ -139,10 +139,10 @@ def fold_orphans(store: Store, home: Home) -> int:
     return records
 
 
-def folded_of(store: Store, writer: str) -> int:
-    """How far a segment is in the store."""
-    ends = [store.columns(table, ("end",), {"writer": writer}) for table in BLOCKS.values()]
-    return max((end for found in ends for (end,) in found), default=0)
+def look_up(store: Store, segment: Segment) -> None:
+    """How far a segment is in the store, asked of it: a writer may have been killed before it could note it."""
+    ends = [store.columns(table, ("end",), {"writer": segment.name}) for table in BLOCKS.values()]
+    segment.mark(max([segment.folded, *(end for found in ends for (end,) in found)]))
 
 
 def _block(writer: str, start: int, end: int, stream: str, lines: list[bytes], sums: Sums) -> Block:
@@ -180,8 +180,12 @@ def add(sums: Sums, served: list[Served]) -> None:
 
 
 def rows_of(sums: Sums) -> list[Total]:
-    names = (*TOTAL_BY, *TOTAL_OF)
-    return [msgspec.convert(dict(zip(names, (*key, *line), strict=True)), Total) for key, line in sums.items()]
+    return [_total(dict(zip(TOTAL_BY, key, strict=True)), line) for key, line in sums.items()]
+
+
+def _total(names: dict[str, object], line: list[int]) -> Total:
+    empty = {"day": 0, "tenant": "", "key_id": "", "user": "", "model": "", "shadow": False}
+    return msgspec.convert({**empty, **names, **dict(zip(TOTAL_OF, line, strict=True))}, Total)
 
 
 class Lines(NamedTuple):
@@ -234,7 +238,7 @@ def _unpacked(seq: int, data: bytes) -> bytes:
 def _unfolded(store: Store, stream: str, tails: dict[str, bytes], last: int) -> Iterator[Lines]:
     for name, data in tails.items():
         ends = store.columns(BLOCKS[stream], ("end",), {"writer": name}, Span("seq", None, last))
-        payloads = payloads_of(frames(data, max((end for (end,) in ends), default=0)), stream)
+        payloads = payloads_of(frames(data, max([folded_in(data), *(end for (end,) in ends)])), stream)
         if payloads:
             yield Lines(b"\n".join(payloads))
 
@@ -253,3 +257,23 @@ def served(
         for record in _SERVED.decode_lines(one.data):
             if low <= record.at <= high and (tenant is None or record.tenant == tenant):
                 yield record
+
+
+def totals(store: Store, home: Home | None, by: tuple[str, ...]) -> list[Total]:
+    """What every request ever served adds up to, each counted once, for each value of `by` (of TOTAL_BY; the fields
+    left out are empty). Folded and not folded are read as of one moment. Raises StoreError."""
+    table = BLOCKS["served"]
+    store.last_seq(table), store.last_seq(TOTALS)  # made now: a snapshot does not see a table made after it
+    tails = {} if home is None else snapshot(home.ledger)
+    with store.snapshot():
+        kept = store.sums(TOTALS, by, TOTAL_OF)
+        unfolded = list(_unfolded(store, "served", tails, store.last_seq(table)))
+    fresh: Sums = {}
+    for one in unfolded:
+        add(fresh, _SERVED.decode_lines(one.data))
+    sums: Sums = {row[: len(by)]: list(row[len(by) :]) for row in kept}
+    places = [TOTAL_BY.index(name) for name in by]
+    for key, line in fresh.items():
+        mine = sums.setdefault(tuple(key[place] for place in places), [0] * len(TOTAL_OF))
+        mine[:] = map(sum, zip(mine, line, strict=True))
+    return [_total(dict(zip(by, key, strict=True)), line) for key, line in sums.items()]

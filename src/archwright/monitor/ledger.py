@@ -21,7 +21,7 @@ import msgspec
 from archwright.contract.record import Record
 from archwright.errors import ArchwrightError, StoreError, Where, boundary
 from archwright.home import Home
-from archwright.monitor.folding import TOTAL_BY, TOTAL_OF, TOTALS, fold, fold_orphans, folded_of
+from archwright.monitor.folding import TOTAL_BY, TOTAL_OF, TOTALS, fold, fold_orphans, look_up
 from archwright.monitor.segments import STREAMS, Segment, framed, segments
 from archwright.store import Conflict, Store
 
@@ -138,7 +138,7 @@ class Ledger:
             return current
         if self._next is None:
             self._allocate()
-        if self._next is None or self._next.size < size:
+        if self._next is None or self._next.size - self._next.written < size:
             raise self._no_room()
         if current is not None:
             self._full.append(current)
@@ -149,7 +149,7 @@ class Ledger:
         """What is flushed at once goes into one segment: the rest of this one, or the next."""
         current, following = self._current, self._next
         left = current.size - current.written if current is not None else 0
-        return max(left, following.size if following is not None else 0)
+        return max(left, following.size - following.written if following is not None else 0)
 
     def _roomy(self, wanted: int) -> bool:
         """Another look by the caller, who has the lock: the thread may just not have been there yet."""
@@ -232,7 +232,7 @@ class Ledger:
             done = fold(self.store, segment)
         except StoreError as error:
             # Refused, or done and the answer lost: the store knows.
-            segment.folded = folded_of(self.store, segment.name)
+            look_up(self.store, segment)
             if isinstance(error, Conflict):
                 return 0
             raise

@@ -3,7 +3,8 @@
 A segment has one writer, who holds its lock while it lives: a segment whose lock is free belongs to nobody, and
 whoever gets the lock may fold it. Its bytes are allocated before the first record, so a full disk stops the next
 segment and never a record of work that was let in. A record is framed by its length, its stream and a checksum:
-a crash in the middle of a write leaves a tail that is recognised, and that nobody was promised.
+a crash in the middle of a write leaves a tail that is recognised, and that nobody was promised. The first bytes say
+how far the segment is in the store: the blocks say so too, but these may be pruned while the segment lives.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ UNBORN = ".new"
 MAKING_S = 60.0
 _HEAD = struct.Struct("<IIB")
 HEAD_BYTES = _HEAD.size
+_FOLDED = struct.Struct("<Q")
+START = _FOLDED.size
 
 
 class Framed(NamedTuple):
@@ -42,8 +45,8 @@ class Segment:
         self.path = path
         self.name = path.name.removesuffix(SUFFIX)
         self.size = size
-        self.written = 0
-        self.folded = 0
+        self.written = START
+        self.folded = START
         self._handle = handle
 
     @classmethod
@@ -79,7 +82,8 @@ class Segment:
             os.close(handle)
             return None
         segment = cls(path, handle, found.st_size)
-        segment.written = last_end(segment.read())
+        data = os.pread(handle, found.st_size, 0)
+        segment.folded, segment.written = folded_in(data), last_end(data)
         return segment
 
     def write(self, data: bytes) -> None:
@@ -92,8 +96,10 @@ class Segment:
     def sync(self) -> None:
         getattr(os, "fdatasync", os.fsync)(self._handle)
 
-    def read(self) -> bytes:
-        return os.pread(self._handle, self.written or self.size, 0)
+    def mark(self, folded: int) -> None:
+        """Up to there it is in the store."""
+        self.folded = folded
+        os.pwrite(self._handle, _FOLDED.pack(folded), 0)
 
     def part(self, start: int, limit: int) -> bytes:
         """Up to `limit` of the written bytes from `start`."""
@@ -115,8 +121,8 @@ def framed(code: int, payload: bytes) -> bytes:
     return _HEAD.pack(len(payload), zlib.crc32(payload), code) + payload
 
 
-def frames(data: bytes, start: int = 0) -> Iterator[Framed]:
-    """The whole records of `data` from `start`, up to the first that is torn or was never written."""
+def frames(data: bytes, start: int = START) -> Iterator[Framed]:
+    """The whole records of a segment's bytes from `start`, up to the first that is torn or was never written."""
     unpack, limit = _HEAD.unpack_from, len(data)
     while start + HEAD_BYTES <= limit:
         length, checksum, code = unpack(data, start)
@@ -130,8 +136,14 @@ def frames(data: bytes, start: int = 0) -> Iterator[Framed]:
         start = end
 
 
+def folded_in(data: bytes) -> int:
+    """What a segment says of itself."""
+    (folded,) = _FOLDED.unpack_from(data.ljust(START, b"\0"))
+    return max(START, int(folded))
+
+
 def last_end(data: bytes) -> int:
-    end = 0
+    end = START
     for one in frames(data):
         end = one.end
     return end
@@ -142,8 +154,8 @@ def snapshot(folder: Path) -> dict[str, bytes]:
     found: dict[str, bytes] = {}
     for path in segments(folder):
         with suppress(FileNotFoundError), path.open("rb", buffering=0) as file:
-            data = file.read(HEAD_BYTES)
-            if data.strip(b"\0"):
+            data = file.read(START + HEAD_BYTES)
+            if data[START:].strip(b"\0"):
                 found[path.name.removesuffix(SUFFIX)] = data + file.read()
     return found
 

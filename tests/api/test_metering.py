@@ -1,0 +1,85 @@
+"""`usage`: every request counted once, told apart as asked, in the shell as in Python."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from archwright import api
+from archwright.cli import main
+from archwright.contract.served import Served
+from archwright.errors import UsageError
+from archwright.home import Home
+from archwright.monitor.ledger import Ledger
+from archwright.store import Store
+
+DAY_S = 86_400.0
+
+
+@pytest.fixture
+def books(home: Home) -> None:
+    """Two days of two tenants: the first day folded, the second not yet, its gateway gone."""
+    store = Store(home.store_url)
+    ledger = Ledger(store, home)
+    for number in range(6):
+        one = Served(
+            at=20_000 * DAY_S + (number // 3) * DAY_S + number,
+            request_id=f"r{number}",
+            status="ok",
+            tenant="bank" if number % 2 else "acme",
+            key_id=f"k{number % 3}",
+            model="big" if number < 4 else "small",
+            input_tokens=10,
+            output_tokens=number,
+            cost_usd=0.000_25 if number < 4 else None,
+            cache="hit" if number == 5 else "miss",
+            saved_usd=0.5 if number == 5 else 0.0,
+        )
+        ledger.append("served", one)
+        ledger.flush()
+        if number == 2:
+            ledger.fold()
+    ledger.append("served", Served(at=20_000 * DAY_S, request_id="s", status="ok", model="next", shadow=True))
+    ledger.close()
+    store.close()
+
+
+def told(capsys: pytest.CaptureFixture[str], *words: str) -> Any:
+    assert main(["usage", *words, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_by_tenant_and_model(books: None, capsys: pytest.CaptureFixture[str]) -> None:
+    found = told(capsys)
+    assert [(one["tenant"], one["model"], one["requests"], one["output_tokens"]) for one in found] == [
+        ("acme", "big", 2, 2),
+        ("acme", "small", 1, 4),
+        ("bank", "big", 2, 4),
+        ("bank", "small", 1, 5),
+    ]
+    assert [one["cost_usd"] for one in found] == [0.0005, 0.0, 0.0005, 0.0]
+    assert (found[3]["hits"], found[3]["saved_usd"]) == (1, 0.5)
+    assert main(["usage", "--tenant", "bank"]) == 0
+    text = capsys.readouterr().out
+    assert "bank" in text and "acme" not in text and "key" not in text, "what is not told apart has no column"
+
+
+def test_by_other_words(books: None) -> None:
+    assert [(one.day, one.key, one.requests) for one in api.usage(by="day, key", tenant="acme")] == [
+        ("2024-10-04", "k0", 1),
+        ("2024-10-04", "k2", 1),
+        ("2024-10-05", "k1", 1),
+    ]
+    (whole,) = api.usage(by="")
+    assert (whole.requests, whole.input_tokens, whole.tenant, whole.cost_usd) == (6, 60, "", 0.001)
+    with pytest.raises(UsageError) as wrong:
+        api.usage(by="tenant,colour")
+    assert wrong.value.code == "AW-USE-66" and "colour" in wrong.value.message
+
+
+def test_nothing_served_is_no_error(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    assert told(capsys) == []
+    assert main(["usage"]) == 0
+    assert capsys.readouterr().out == "none\n"
