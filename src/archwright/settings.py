@@ -21,7 +21,8 @@ PREFIX = "ARCHWRIGHT_"
 @dataclass(frozen=True)
 class Settings:
     """One instance is made per process and passed down. Ports: 0 means any free one. `ray_address` is the
-    HOST:PORT of a Ray cluster, for data steps and for runs with several workers; empty means this machine."""
+    HOST:PORT of a Ray cluster, for data steps and for runs with several workers; empty means this machine. `otlp_url`
+    is the root of an OpenTelemetry collector that gets the gateway's traces; empty means none."""
 
     home: str = "~/.archwright"
     host: str = "127.0.0.1"
@@ -31,6 +32,7 @@ class Settings:
     tls_key: str = ""
     log_level: str = "info"
     ray_address: str = ""
+    otlp_url: str = ""
     sources: Mapping[str, str] = field(default_factory=dict, compare=False)
 
 

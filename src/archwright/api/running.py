@@ -82,7 +82,7 @@ def up(source: str | None = None, *, detach: bool = False, port: int | None = No
         chosen = settings.load({"port": probe.free_port(chosen.host)})
     made = plan_or_needs(source)
     called_at = time.time()
-    listen = Listen(chosen.host, chosen.port, chosen.tls_certificate, chosen.tls_key)
+    listen = Listen(chosen.host, chosen.port, chosen.tls_certificate, chosen.tls_key, chosen.otlp_url)
     built = bundle(made, listen, store_url(chosen))
     check_gateway(msgspec.convert(built.processes[-1].config, GatewayConfig))
     platform.check(made, home, chosen.host, chosen.port)

@@ -139,6 +139,14 @@ METRICS: tuple[Metric, ...] = (
         "access decisions",
         ("effect", "permission"),
     ),
+    Metric(
+        "traces_dropped",
+        "archwright_traces_dropped_total",
+        "counter",
+        "traces",
+        "traces that the collector did not get",
+        (),
+    ),
 )
 
 BY_QUANTITY = {metric.quantity: metric for metric in METRICS}

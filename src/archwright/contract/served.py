@@ -20,6 +20,7 @@ class Served(Record, array_like=True):
     `cached_tokens` came from the engine's prefix cache. `cost_usd` is None where the model has no price; `saved_usd`
     is what an answer from the cache would have cost. `latency_s` is received to last byte: of it `queue_s` waiting
     for a slot, `gateway_s` our own work, `engine_s` the engine's. A `shadow` is a copy sent to another model.
+    `operation` is called as OpenTelemetry's GenAI conventions do where they have a word.
     """
 
     at: float
@@ -49,6 +50,7 @@ class Served(Record, array_like=True):
     data_class: str = ""
     tries: int = 1
     shadow: bool = False
+    operation: Literal["chat", "text_completion", "embeddings", "predict"] = "chat"
 
 
 def request_name(at: float, chance: int) -> str:

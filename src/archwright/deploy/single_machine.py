@@ -16,12 +16,13 @@ STARTUP_DEADLINE_S = 60.0
 
 
 class Listen(NamedTuple):
-    """Where the gateway listens; TLS files are needed for any address but loopback."""
+    """Where the gateway listens, and who gets its traces; TLS files are needed for any address but loopback."""
 
     host: str
     port: int
     tls_certificate: str = ""
     tls_key: str = ""
+    otlp_url: str = ""
 
     @property
     def url(self) -> str:
@@ -92,6 +93,7 @@ def _gateway_config(plan: Plan, listen: Listen, store_url: str) -> dict[str, obj
         "store_url": store_url,
         "endpoints": endpoints,
         "plan_digest": plan.digest,
+        "traces": {"url": listen.otlp_url} if listen.otlp_url else None,
     }
 
 

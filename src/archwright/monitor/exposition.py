@@ -274,7 +274,8 @@ def _text(metric: Metric, children: Mapping[Key, Sequence[float]]) -> str:
         if metric.kind == "histogram":
             lines.append(_histogram(metric.name, ",".join(labels), slots))
         else:
-            lines.append(f"{metric.name}{{{','.join(labels)}}} {slots[0]}\n")
+            named = f"{{{','.join(labels)}}}" if labels else ""
+            lines.append(f"{metric.name}{named} {slots[0]}\n")
     return "".join(lines)
 
 

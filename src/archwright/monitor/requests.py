@@ -9,6 +9,7 @@ from archwright.contract.metrics import REQUEST_LABELS
 from archwright.contract.served import Served
 from archwright.monitor.exposition import Counter, Exposition, Histogram
 from archwright.monitor.ledger import Ledger
+from archwright.monitor.traces import Traces
 
 # What is only measured of an answer that came to its end; None: the request says nothing about it.
 VALUES: Mapping[str, Callable[[Served], float | None]] = {
@@ -33,16 +34,19 @@ class _Bound(NamedTuple):
 
 
 class Requests:
-    """Where a process that serves writes down what it served: in its ledger, and on the page."""
+    """Where a process that serves writes down what it served: in its ledger, on the page, and in traces."""
 
-    def __init__(self, ledger: Ledger, exposition: Exposition) -> None:
+    def __init__(self, ledger: Ledger, exposition: Exposition, traces: Traces | None = None) -> None:
         self._ledger = ledger
         self._exposition = exposition
+        self._traces = traces
         self._bound: dict[tuple[str, str, str], _Bound] = {}
 
     def add(self, one: Served) -> None:
         """Survives kill -9 once the ledger is flushed. Raises StoreError AW-STO-06."""
         self._ledger.append("served", one)
+        if self._traces is not None:
+            self._traces.add(one)
         if one.shadow:
             return
         bound = self._bound.get((one.workload, one.model, one.pool)) or self._bind(one)

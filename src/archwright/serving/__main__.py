@@ -23,6 +23,7 @@ from archwright.journal import Journal
 from archwright.monitor.exposition import Exposition
 from archwright.monitor.follow import Follower
 from archwright.monitor.ledger import Ledger
+from archwright.monitor.traces import Traces
 from archwright.serving.app import App
 from archwright.serving.change import Changes
 from archwright.serving.config import GatewayConfig, listen, read
@@ -61,9 +62,12 @@ def serve(config: GatewayConfig, file: Path, home: Home, bound: socket.socket, j
     """Build the process from its parts and serve until SIGTERM; `file` is where `config` was read."""
     store = Store(config.store_url or home.store_url)
     ledger, exposition = Ledger(store, home), Exposition(folder=home.counters)
+    traces = None
+    if config.traces is not None:
+        traces = Traces(config.traces, exposition.counter("traces_dropped", {}).add)
     slate = accounts_slate(home)
     guard = Guard(Keys(store, load_pepper(home), slate=slate), AuditLog(ledger), exposition)
-    gateway = Gateway(config, home, guard, Books(ledger, exposition), journal)
+    gateway = Gateway(config, home, guard, Books(ledger, exposition, traces), journal)
     gateway.follower = Follower(store, exposition, SUPERVISED, since=time.time())
     # uvicorn raises the signal it was stopped by again when it is done: that must not look like a crash.
     signal.signal(signal.SIGTERM, lambda _signal, _frame: None)
@@ -76,6 +80,8 @@ def serve(config: GatewayConfig, file: Path, home: Home, bound: socket.socket, j
         uvicorn.Server(_uvicorn(config, app)).run(sockets=[bound])
     finally:
         ledger.close()
+        if traces is not None:
+            traces.close()
         exposition.close()
         store.close()
         slate.close()

@@ -16,6 +16,7 @@ import msgspec
 
 from archwright.contract.record import Record
 from archwright.errors import OperateError, Where, from_os_error
+from archwright.monitor.traces import TraceSpec
 
 
 class EndpointSpec(Record):
@@ -85,6 +86,7 @@ class GatewayConfig(Record):
     plan_digest: str = ""
     revision: int = 0
     limits: Limits = Limits()
+    traces: TraceSpec | None = None
 
     @property
     def url(self) -> str:

@@ -29,7 +29,7 @@ async def embed(gateway: Gateway, exchange: Exchange, question: Question) -> Non
             exchange.phase(FIRST, gateway.config.limits.first_token_s)
             found = await _ask(gateway, exchange, question)
             body = msgspec.json.encode(_reply(found, question))
-            gateway.served(exchange, spec, status, input_tokens=_prompt_tokens(found))
+            gateway.served(exchange, spec, status, operation="embeddings", input_tokens=_prompt_tokens(found))
             await exchange.reply(HTTPStatus.OK, body, "application/json")
     except asyncio.CancelledError:
         status = "cancelled" if exchange.ended == GONE else "ended"
@@ -38,7 +38,7 @@ async def embed(gateway: Gateway, exchange: Exchange, question: Question) -> Non
         status = outcome(error)
         raise
     finally:
-        gateway.ended(exchange, spec, status)
+        gateway.ended(exchange, spec, status, operation="embeddings")
 
 
 async def _ask(gateway: Gateway, exchange: Exchange, question: Question) -> dict[str, Any]:

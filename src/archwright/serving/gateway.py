@@ -14,6 +14,7 @@ from archwright.monitor.exposition import Exposition
 from archwright.monitor.follow import Follower
 from archwright.monitor.ledger import Ledger
 from archwright.monitor.requests import Requests
+from archwright.monitor.traces import Traces
 from archwright.serving.config import EndpointSpec, GatewayConfig
 from archwright.serving.directory import Directory
 from archwright.serving.exchange import Exchange
@@ -24,10 +25,11 @@ from archwright.serving.refusal import Refusal, unavailable
 
 
 class Books(NamedTuple):
-    """What the gateway writes to: what it served and decided, and the page a Prometheus scrapes."""
+    """What the gateway writes to: what it served and decided, the page a Prometheus scrapes, a collector's traces."""
 
     ledger: Ledger
     exposition: Exposition
+    traces: Traces | None = None
 
 
 class Gateway:
@@ -53,7 +55,7 @@ class Gateway:
         self.fingerprint = f"aw-{config.plan_digest[:12]}" if config.plan_digest else ""
         self.follower: Follower | None = None
         self._ledger = books.ledger
-        self._requests = Requests(books.ledger, books.exposition)
+        self._requests = Requests(*books)
         self.fleet = Fleet(config.endpoints, home, self._in_flight)
 
     @property

@@ -191,6 +191,7 @@ class Generation:
         meter = self._meter
         tokens = meter.tokens if status == "ok" else meter.chunks
         return {
+            "operation": "chat" if self._shape.path == "/chat/completions" else "text_completion",
             "output_tokens": tokens,
             "input_tokens": meter.used.get("prompt_tokens", 0) if meter.used else 0,
             "ttft_s": meter.first_at - meter.received_at if meter.first_at is not None else None,

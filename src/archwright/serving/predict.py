@@ -46,7 +46,7 @@ async def predict(gateway: Gateway, exchange: Exchange, question: Question) -> N
                 body = await asyncio.to_thread(_reply, found, spec, exchange.model)
             else:
                 body = _reply(found, spec, exchange.model)
-            gateway.served(exchange, spec, status)
+            gateway.served(exchange, spec, status, operation="predict")
             await exchange.reply(HTTPStatus.OK, body, "application/json")
     except asyncio.CancelledError:
         status = "cancelled" if exchange.ended == GONE else "ended"
@@ -55,7 +55,7 @@ async def predict(gateway: Gateway, exchange: Exchange, question: Question) -> N
         status = outcome(error)
         raise
     finally:
-        gateway.ended(exchange, spec, status)
+        gateway.ended(exchange, spec, status, operation="predict")
 
 
 def question_of(data: bytes, directory: Directory, name: str) -> Question:

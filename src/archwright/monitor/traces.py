@@ -1,0 +1,192 @@
+"""Traces of requests for an OpenTelemetry collector: OTLP over HTTP, as JSON, by the GenAI conventions' names.
+
+Off unless somebody names a collector. A trace is made of the record of a request when it is over: a span for the
+request and under it its waiting, our own work and the engine, laid end to end in that order (the record knows how
+long each took, not how they interleaved). Which requests are sampled the id decides alone, so every process of a
+gateway picks the same. Content never goes along: the record has none. Nothing here holds a request up: a full queue
+drops, and counts what it dropped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import threading
+import urllib.error
+import urllib.request
+from collections import deque
+from collections.abc import Callable, Mapping
+
+import msgspec
+
+from archwright import __version__
+from archwright.contract.metrics import BY_QUANTITY
+from archwright.contract.record import Record
+from archwright.contract.served import Served
+
+QUEUE_LIMIT = 2_048
+BATCH = 256
+EVERY_S = 1.0
+BACKOFF_LIMIT_S = 30.0
+TIMEOUT_S = 5.0
+CHANCE_BITS = 52
+SERVER, INTERNAL, CLIENT = 2, 1, 3
+STATUS_ERROR = 2
+# What a collector asks to be sent again; anything else it refuses for good.
+AGAIN = (429, 502, 503, 504)
+Span = dict[str, object]
+
+
+class TraceSpec(Record):
+    """`url` is the collector's root ("http://host:4318"); `share` of the requests are traced."""
+
+    url: str
+    share: float = 0.1
+
+
+class Traces:
+    """`add` costs the caller of a request that is not sampled a comparison; a thread does the rest.
+
+    `on_drop` hears how many traces were not delivered: the queue was full, or the collector refused them for good.
+    """
+
+    def __init__(self, spec: TraceSpec, on_drop: Callable[[float], None], *, every_s: float = EVERY_S) -> None:
+        self._url = spec.url.rstrip("/") + "/v1/traces"
+        self._limit = int(spec.share * (1 << CHANCE_BITS))
+        self._on_drop = on_drop
+        self._every_s = every_s
+        self._queue: deque[list[Span]] = deque()
+        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="traces", daemon=True)
+        self._thread.start()
+
+    def add(self, one: Served) -> None:
+        """A finished request."""
+        if not sampled(one.request_id, self._limit):
+            return
+        if len(self._queue) >= QUEUE_LIMIT:
+            self._on_drop(1)
+            return
+        self._queue.append(spans(one))
+
+    def close(self) -> None:
+        """One last attempt to deliver what waits."""
+        self._stop.set()
+        self._thread.join()
+        while self._queue and self._send():
+            continue
+        self._on_drop(len(self._queue))
+
+    def _run(self) -> None:
+        wait_s = self._every_s
+        while not self._stop.wait(wait_s):
+            wait_s = self._every_s
+            while self._queue and not self._stop.is_set():
+                if not self._send():
+                    wait_s = min(BACKOFF_LIMIT_S, wait_s * 2)
+                    break
+
+    def _send(self) -> bool:
+        """The oldest of the queue; False when they are to be sent again later."""
+        batch = [self._queue[place] for place in range(min(BATCH, len(self._queue)))]
+        refused = self._post(_document([span for trace in batch for span in trace]))
+        if refused is None:
+            return False
+        for _ in batch:
+            self._queue.popleft()
+        if refused:
+            self._on_drop(len(batch))
+        return True
+
+    def _post(self, body: bytes) -> bool | None:
+        """False: taken, True: refused for good, None: try again."""
+        request = urllib.request.Request(self._url, body, {"content-type": "application/json"})
+        try:
+            with self._opener.open(request, timeout=TIMEOUT_S) as reply:
+                reply.read()
+                return False
+        except urllib.error.HTTPError as error:
+            error.close()
+            return None if error.code in AGAIN else True
+        except (OSError, http.client.HTTPException):
+            return None
+
+
+def sampled(request_id: str, limit: int) -> bool:
+    """The chance in a request's id is its last 13 digits."""
+    return int(request_id[-13:], 16) < limit
+
+
+def spans(one: Served) -> list[Span]:
+    """The request and its parts."""
+    digest = hashlib.sha256(one.request_id.encode()).hexdigest()
+    trace, root = digest[:32], digest[32:48]
+    began = one.at - one.latency_s
+    whole = _span(trace, root, f"{one.operation} {one.model}", SERVER, began, one.latency_s)
+    whole["attributes"] = _attributes(_said(one))
+    if one.status != "ok":
+        whole["status"] = {"code": STATUS_ERROR, "message": one.status}
+    found = [whole]
+    for place, (name, kind, took_s) in enumerate(
+        (("gateway", INTERNAL, one.gateway_s), ("queue", INTERNAL, one.queue_s), ("engine", CLIENT, one.engine_s))
+    ):
+        part = _span(trace, f"{int(root, 16) ^ (place + 1):016x}", name, kind, began, took_s)
+        found.append({**part, "parentSpanId": root})
+        began += took_s
+    return found
+
+
+def _said(one: Served) -> dict[str, object]:
+    """Attributes by the conventions' names, ours where they have none; None is left out."""
+    return {
+        "gen_ai.operation.name": one.operation,
+        "gen_ai.provider.name": one.pool or None,
+        "gen_ai.request.model": one.model,
+        "gen_ai.response.model": one.version or None,
+        "gen_ai.response.id": one.request_id,
+        "gen_ai.usage.input_tokens": one.input_tokens,
+        "gen_ai.usage.output_tokens": one.output_tokens,
+        "gen_ai.usage.cache_read.input_tokens": one.cached_tokens or None,
+        BY_QUANTITY["ttft_s"].otel: one.ttft_s,
+        BY_QUANTITY["tpot_s"].otel: one.tpot_s,
+        "error.type": None if one.status == "ok" else one.status,
+        "archwright.tenant": one.tenant,
+        "archwright.workload": one.workload,
+        "archwright.route": one.route or None,
+        "archwright.cache": one.cache,
+        "archwright.tries": one.tries,
+        "archwright.cost_usd": one.cost_usd,
+        "archwright.shadow": one.shadow or None,
+    }
+
+
+def _span(trace: str, name_id: str, name: str, kind: int, began: float, took_s: float) -> Span:
+    return {
+        "traceId": trace,
+        "spanId": name_id,
+        "name": name,
+        "kind": kind,
+        "startTimeUnixNano": str(round(began * 1e9)),
+        "endTimeUnixNano": str(round((began + took_s) * 1e9)),
+    }
+
+
+def _attributes(said: Mapping[str, object]) -> list[dict[str, object]]:
+    return [{"key": key, "value": _value(value)} for key, value in said.items() if value is not None]
+
+
+def _value(value: object) -> dict[str, object]:
+    """OTLP's JSON writes 64-bit integers as text."""
+    if isinstance(value, bool):
+        return {"boolValue": value}
+    if isinstance(value, int):
+        return {"intValue": str(value)}
+    return {"doubleValue": value} if isinstance(value, float) else {"stringValue": str(value)}
+
+
+def _document(found: list[Span]) -> bytes:
+    scope = {"name": "archwright", "version": __version__}
+    service = _attributes({"service.name": "archwright-gateway"})
+    scoped = [{"scope": scope, "spans": found}]
+    return msgspec.json.encode({"resourceSpans": [{"resource": {"attributes": service}, "scopeSpans": scoped}]})

@@ -1,0 +1,169 @@
+"""Traces, delivered to a collector that listens on a port of its own."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from archwright.contract.served import Served, request_name
+from archwright.monitor import traces
+from archwright.monitor.exposition import Exposition
+from archwright.monitor.traces import Traces, TraceSpec, sampled
+
+pytestmark = pytest.mark.enable_socket
+
+
+class Collector(ThreadingHTTPServer):
+    """Keeps what it was sent; `answers` are the statuses of its next replies."""
+
+    def __init__(self) -> None:
+        self.got: list[tuple[str, str, Any]] = []
+        self.answers: list[int] = []
+        super().__init__(("127.0.0.1", 0), Handler)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+    @property
+    def spans(self) -> list[Any]:
+        return [
+            span
+            for _, _, body in self.got
+            for resource in body["resourceSpans"]
+            for scope in resource["scopeSpans"]
+            for span in scope["spans"]
+        ]
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Collector
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        status = self.server.answers.pop(0) if self.server.answers else 200
+        if status == 200:
+            self.server.got.append((self.path, self.headers["content-type"], body))
+        self.send_response(status)
+        self.send_header("content-length", "2")
+        self.end_headers()
+        self.wfile.write(b"{}")
+
+    def log_message(self, *_: Any) -> None:
+        return None
+
+
+@pytest.fixture
+def collector() -> Iterator[Collector]:
+    server = Collector()
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def one(chance: int = 0, **more: Any) -> Served:
+    given: dict[str, Any] = {"status": "ok", "tenant": "acme", "model": "m", "version": "m@v1", "pool": "p", **more}
+    return Served(at=1_700_000_010.0, request_id=request_name(1_700_000_008.0, chance), **given)
+
+
+def test_a_request_is_a_span_with_its_parts(collector: Collector) -> None:
+    made = Traces(TraceSpec(url=collector.url + "/", share=1.0), Exposition().counter("traces_dropped", {}).add)
+    made.add(
+        one(
+            latency_s=2.0,
+            queue_s=0.5,
+            gateway_s=0.25,
+            engine_s=1.25,
+            input_tokens=12,
+            output_tokens=34,
+            ttft_s=0.75,
+            cost_usd=0.5,
+        )
+    )
+    made.close()
+    ((path, kind, body),) = collector.got
+    assert (path, kind) == ("/v1/traces", "application/json")
+    assert body["resourceSpans"][0]["resource"]["attributes"] == [
+        {"key": "service.name", "value": {"stringValue": "archwright-gateway"}}
+    ]
+    whole, *parts = collector.spans
+    assert (whole["name"], whole["kind"], "parentSpanId" in whole, "status" in whole) == ("chat m", 2, False, False)
+    assert (int(whole["startTimeUnixNano"]), int(whole["endTimeUnixNano"])) == (
+        1_700_000_008 * 10**9,
+        17 * 10**17 + 10**10,
+    )
+    assert len(whole["traceId"]) == 32 and len(whole["spanId"]) == 16
+    said = {pair["key"]: pair["value"] for pair in whole["attributes"]}
+    assert said["gen_ai.operation.name"] == {"stringValue": "chat"}
+    assert said["gen_ai.request.model"] == {"stringValue": "m"} and said["gen_ai.response.model"] == {
+        "stringValue": "m@v1"
+    }
+    assert said["gen_ai.usage.input_tokens"] == {"intValue": "12"}
+    assert said["gen_ai.usage.output_tokens"] == {"intValue": "34"}
+    assert said["gen_ai.server.time_to_first_token"] == {"doubleValue": 0.75}
+    assert said["archwright.tenant"] == {"stringValue": "acme"} and "error.type" not in said
+    assert not any("content" in key or "messages" in key for key in said)
+    took = {part["name"]: (int(part["endTimeUnixNano"]) - int(part["startTimeUnixNano"])) / 1e9 for part in parts}
+    assert took == pytest.approx({"gateway": 0.25, "queue": 0.5, "engine": 1.25})
+    assert {part["parentSpanId"] for part in parts} == {whole["spanId"]}
+    assert len({span["spanId"] for span in collector.spans}) == 4
+
+
+def test_a_failure_says_so(collector: Collector) -> None:
+    made = Traces(TraceSpec(url=collector.url, share=1.0), lambda _count: None)
+    made.add(one(status="failed", version=""))
+    made.close()
+    whole = collector.spans[0]
+    assert whole["status"] == {"code": 2, "message": "failed"}
+    assert {"key": "error.type", "value": {"stringValue": "failed"}} in whole["attributes"]
+
+
+def test_the_id_alone_says_which_are_sampled(collector: Collector) -> None:
+    made = Traces(TraceSpec(url=collector.url, share=0.25), lambda _count: None)
+    for place in range(100):
+        made.add(one((place << 52) // 100))
+    made.close()
+    assert len(collector.spans) == 25 * 4
+    assert not sampled(one().request_id, 0)
+
+
+def test_a_collector_that_stumbles_is_asked_again_and_one_that_refuses_is_counted(collector: Collector) -> None:
+    dropped: list[float] = []
+    collector.answers = [503, 429, 200, 400]
+    made = Traces(TraceSpec(url=collector.url, share=1.0), dropped.append, every_s=0.01)
+    made.add(one(1))
+    until = time.monotonic() + 10
+    while not collector.got:
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    made.add(one(2))
+    while not dropped:
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    made.close()
+    assert len(collector.spans) == 4 and sum(dropped) == 1
+
+
+def test_a_collector_that_is_away_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(traces, "QUEUE_LIMIT", 10)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    page = Exposition()
+    made = Traces(TraceSpec(url=f"http://127.0.0.1:{port}", share=1.0), page.counter("traces_dropped", {}).add)
+    began = time.monotonic()
+    for number in range(25):
+        made.add(one(number))
+    assert time.monotonic() - began < 0.5
+    made.close()
+    assert "archwright_traces_dropped_total 25.0" in page.render().decode()
