@@ -24,8 +24,8 @@ from archwright.home import Home
 from archwright.monitor.segments import STREAMS, Framed, Segment, folded_in, frames, segments, snapshot, unborn
 from archwright.store import Span, Spans, Store, Table
 
-STRETCH_RECORDS = 1_000
-STRETCH_BYTES = 1 << 20
+STRETCH_RECORDS = 4_000
+STRETCH_BYTES = 2 << 20
 PAGE = 50  # blocks read at once
 DAY_S = 86_400.0
 # Money is added up in whole billionths of a dollar: the same total in whatever order.
