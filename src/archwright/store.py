@@ -212,11 +212,11 @@ class Store:
             return connection.execute(query.order_by(columns.c.seq)).all()
 
     def sums(self, table: Table[R], by: tuple[str, ...], of: tuple[str, ...]) -> list[tuple[Any, ...]]:
-        """For each distinct `by`: its values, then the sums of the integer columns `of`."""
+        """For each distinct `by`: its values, then the sums of the integer columns `of`; of no rows, nothing."""
         columns = self._table(table)
         with self._guard(), self._reading() as connection:
             found = connection.execute(_summed(columns, by, of)).all()
-        return [(*row[: len(by)], *map(int, row[len(by) :])) for row in found]
+        return [(*row[: len(by)], *map(int, row[len(by) :])) for row in found if row[-1] is not None]
 
     def merge(self, table: Table[R], by: tuple[str, ...], of: tuple[str, ...]) -> int:
         """Put one row with the sums of `of` in the place of all that agree in `by`, together every field but `seq`;

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from archwright.access import audit
@@ -339,6 +340,22 @@ def test_usage_is_added_up_exactly_and_outlives_the_blocks(store: Store, home: H
     assert (own.input_tokens, own.output_tokens, shadow.requests) == (9, 15, 1)
     assert {total.day for total in totals(store, home, ("day",))} == {0, 1}
     books.close()
+
+
+def test_a_record_that_is_none_holds_up_nothing_and_a_newer_one_is_read(store: Store, home: Home) -> None:
+    books = Ledger(store, home)
+    newer = [*json.loads(msgspec.json.encode(one(2))), "a field of tomorrow"]
+    for line in (msgspec.json.encode(one(1)), b'["x"]', b'[1.0,"r","ok",7]', b"{", msgspec.json.encode(newer)):
+        books.append_encoded("served", line, 0)
+    books.append("served", one(3, input_tokens=2**200, output_tokens=-5))
+    books.flush()
+    for _ in range(2):
+        assert names(store, home) == ["r1", "r2", "r3"]
+        (total,) = totals(store, home, ())
+        assert (total.requests, total.input_tokens, total.output_tokens) == (3, 6 + folding.TOKENS_LIMIT, 10)
+        books.fold()
+    books.close()
+    assert list(home.ledger.glob("*.segment")) == []
 
 
 def test_usage_of_ten_million_requests_is_told_in_a_second(store: Store, home: Home) -> None:

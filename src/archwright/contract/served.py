@@ -1,6 +1,7 @@
 """One finished request: everything that is said per request (usage, observations, lineage, traces) is derived from it.
 
-Written as an array (a third shorter, and faster, than with names): new fields go to the end, with a default.
+Written as an array (a third shorter, and faster, than with names): new fields go to the end, with a
+default, and who does not know them reads past them.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from archwright.contract.record import Record
 _ID = re.compile(r"aw-([0-9a-f]{11})[0-9a-f]{13}")
 
 
-class Served(Record, array_like=True):
+class Served(Record, array_like=True, forbid_unknown_fields=False):
     """`at` is the end, seconds since the epoch. `version` gave the answer ("" when none did), `model` was asked for.
 
     `status` is as in `contract.metrics`: ok, refused, rejected, failed, cancelled, ended. Of the tokens read,

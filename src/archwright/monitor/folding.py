@@ -13,6 +13,7 @@ import fcntl
 import hashlib
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import NamedTuple
 
 import msgspec
@@ -30,6 +31,7 @@ PAGE = 50  # blocks read at once
 DAY_S = 86_400.0
 # Money is added up in whole billionths of a dollar: the same total in whatever order.
 NANO = 1e9
+TOKENS_LIMIT = 1 << 40
 
 
 class Block(Record):
@@ -148,9 +150,9 @@ def look_up(store: Store, segment: Segment) -> None:
 def _block(writer: str, start: int, end: int, stream: str, lines: list[bytes], sums: Sums) -> Block:
     data = b"\n".join(lines)
     if stream == "served":
-        served = _SERVED.decode_lines(data)
+        served = _readable(data)
         add(sums, served)
-        times = [one.at for one in served]
+        times = [one.at for one in served] or [0.0]
     else:
         times = [one.at for one in _TIMED.decode_lines(data)]
     return Block(
@@ -165,6 +167,24 @@ def _block(writer: str, start: int, end: int, stream: str, lines: list[bytes], s
     )
 
 
+def _readable(data: bytes) -> list[Served]:
+    """The records of these lines. One that is none (a bug wrote it) stays in its block and is left out here: it must
+    not hold up all that come after it."""
+    try:
+        return _SERVED.decode_lines(data)
+    except msgspec.MsgspecError:
+        found = []
+        for line in data.split(b"\n"):
+            with suppress(msgspec.MsgspecError):
+                found.append(_SERVED.decode(line))
+        return found
+
+
+def _tokens(count: int) -> int:
+    """What an engine claims, within what can be added up."""
+    return min(max(count, 0), TOKENS_LIMIT)
+
+
 def add(sums: Sums, served: list[Served]) -> None:
     for one in served:
         key = (int(one.at // DAY_S), one.tenant, one.key_id, one.user, one.model, one.shadow)
@@ -173,8 +193,8 @@ def add(sums: Sums, served: list[Served]) -> None:
             line = sums[key] = [0] * len(TOTAL_OF)
         line[0] += 1
         line[1] += one.cache == "hit"
-        line[2] += one.input_tokens
-        line[3] += one.output_tokens
+        line[2] += _tokens(one.input_tokens)
+        line[3] += _tokens(one.output_tokens)
         line[4] += round((one.cost_usd or 0.0) * NANO)
         line[5] += round(one.saved_usd * NANO)
 
@@ -254,7 +274,7 @@ def served(
     low = float("-inf") if span[0] is None else span[0]
     high = float("inf") if span[1] is None else span[1]
     for one in lines(store, home, "served", span):
-        for record in _SERVED.decode_lines(one.data):
+        for record in _readable(one.data):
             if low <= record.at <= high and (tenant is None or record.tenant == tenant):
                 yield record
 
@@ -270,7 +290,7 @@ def totals(store: Store, home: Home | None, by: tuple[str, ...]) -> list[Total]:
         unfolded = list(_unfolded(store, "served", tails, store.last_seq(table)))
     fresh: Sums = {}
     for one in unfolded:
-        add(fresh, _SERVED.decode_lines(one.data))
+        add(fresh, _readable(one.data))
     sums: Sums = {row[: len(by)]: list(row[len(by) :]) for row in kept}
     places = [TOTAL_BY.index(name) for name in by]
     for key, line in fresh.items():
