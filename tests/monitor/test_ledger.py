@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import subprocess
@@ -398,4 +399,28 @@ def test_a_record_costs_a_microsecond_or_two(store: Store, home: Home) -> None:
     books, record = Ledger(store, home), one(1)
     took = timeit.repeat(lambda: books.append("served", record), number=2_000, repeat=5)
     assert min(took) / 2_000 < 4e-6
+    books.close()
+
+
+def test_what_a_crash_left_of_a_segment_being_made_goes_and_one_being_made_stays(store: Store, home: Home) -> None:
+    old, young = home.ledger / "a-000000.new", home.ledger / "b-000000.new"
+    for path in (old, young):
+        path.write_bytes(bytes(100))
+    os.utime(old, (time.time() - 100, time.time() - 100))
+    assert fold_orphans(store, home) == 0
+    assert not old.exists() and young.exists()
+
+
+def test_one_process_at_a_time_folds_what_others_left(store: Store, home: Home) -> None:
+    """In order: an audit chain goes on from one segment to the next."""
+    books = Ledger(store, home)
+    books.append("served", one(1))
+    books.flush()
+    (path,) = home.ledger.glob("*.segment")
+    left = home.ledger / "0-000000.segment"
+    left.write_bytes(path.read_bytes())  # as if its writer were gone
+    with (home.ledger / "orphans.lock").open("wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert fold_orphans(store, home) == 0 and left.exists()
+    assert fold_orphans(store, home) == 1 and not left.exists()
     books.close()

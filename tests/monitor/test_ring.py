@@ -214,19 +214,6 @@ def test_large_buffers_go_in_batches_and_in_order(store: Store, monkeypatch: pyt
     recorder.close()
 
 
-def test_the_recorder_feeds_the_exposition(store: Store) -> None:
-    exposition = Exposition()
-    recorder = Recorder(store, exposition, flush_s=1_000)
-    recorder.observe("ttft_s", CHAT, 0.5)
-    recorder.observe("tokens_per_s", CHAT, 3)
-    recorder.observe("peak_memory_bytes", {"process": "engine"}, 9)
-    recorder.close()
-    text = exposition.render().decode()
-    assert 'archwright_output_tokens_total{model="m",pool="main",workload="chat"} 3.0' in text
-    assert 'archwright_memory_bytes{process="engine"} 9.0' in text
-    assert 'archwright_ttft_seconds_count{model="m",pool="main",workload="chat"} 1.0' in text
-
-
 class RefusingStore(Store):
     """A real store that can be told to refuse, as a full disk does."""
 
@@ -289,7 +276,7 @@ def test_what_is_put_back_does_not_push_out_what_is_newer(tmp_path: Path) -> Non
 
 
 def test_what_is_no_number_is_dropped_and_what_no_database_takes_is_made_printable(store: Store) -> None:
-    recorder = Recorder(store, Exposition(), flush_s=1_000)
+    recorder = Recorder(store, flush_s=1_000)
     for broken in (math.nan, math.inf, -math.inf):
         recorder.observe("ttft_s", CHAT, broken)
     recorder.observe("ttft_s", {**CHAT, "model": "\ud800\x00"}, 1.0, at=1.0)

@@ -21,7 +21,7 @@ from archwright.contract.percentile import percentile
 from archwright.contract.record import Record
 from archwright.errors import ArchwrightError, boundary
 from archwright.home import Home
-from archwright.monitor.exposition import Exposition, printable
+from archwright.monitor.exposition import printable
 from archwright.monitor.folding import BLOCKS, served
 from archwright.monitor.requests import VALUES, labels_of
 from archwright.store import Span, Store, Table
@@ -60,7 +60,6 @@ class Recorder:
     def __init__(
         self,
         store: Store,
-        exposition: Exposition | None = None,
         *,
         clock: Callable[[], float] = time.time,
         flush_s: float = FLUSH_S,
@@ -69,7 +68,6 @@ class Recorder:
         self.dropped = 0
         self.refusal: ArchwrightError | None = None
         self._store = store
-        self._exposition = exposition
         self._clock = clock
         self._flush_s = flush_s
         self._limit = buffer_limit
@@ -84,8 +82,6 @@ class Recorder:
         if not math.isfinite(value):
             self.dropped += 1
             return
-        if self._exposition is not None:
-            self._exposition.record(quantity, labels, value)
         kept = {name: printable(text) for name, text in sorted(labels.items())}
         moment = self._clock() if at is None else at
         self._keep(Observation(quantity=BY_QUANTITY[quantity].quantity, at=moment, value=float(value), labels=kept))

@@ -33,7 +33,7 @@ def supervise(home: Home, up_called_at: float) -> None:
     chosen = settings.load()
     bundle = msgspec.json.decode(home.config("bundle").read_bytes(), type=Bundle)
     store = Store(chosen.database_url or home.store_url)
-    recorder = Recorder(store, None)
+    recorder = Recorder(store)
     journal = Journal("supervisor", level=chosen.log_level)
     try:
         lanes = Lanes(bundle, home, store, journal)
