@@ -364,7 +364,8 @@ def test_a_record_and_its_link_cost_a_few_microseconds(ledger: Ledger) -> None:
 
 
 @pytest.mark.nightly
-def test_one_changed_record_of_many_is_found(store: Store, home: Home) -> None:
+def test_one_changed_record_of_many_is_found(store: Store, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folding, "STRETCH_RECORDS", 1_000)
     fill(store, home, 100_000)
     assert checked(store) == (100_000, None)
     rewritten(home, edit(77, 776, b'"reason":""', b'"reason":"x"'))
