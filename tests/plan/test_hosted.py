@@ -81,6 +81,11 @@ def test_the_price_is_volume_times_list_price(catalog: Catalog, needs_of: Read) 
     assert terms[0].category == "tokens"
 
 
+def test_the_weights_of_a_model_bought_by_the_token_are_its_providers_to_keep(catalog: Catalog, needs_of: Read) -> None:
+    for draft in drafts(catalog, needs_of("startup", free)[0]).values():
+        assert draft.terms and [term.line for term in draft.terms if "model files" in term.line] == []
+
+
 def test_accepting_the_unknown_makes_the_cheapest_feasible(catalog: Catalog, needs_of: Read) -> None:
     def accept(document: dict[str, Any]) -> None:
         free(document)

@@ -182,3 +182,16 @@ def test_nobody_promises_the_availability(plan_of: Make) -> None:
     assert [(miss.constraint, miss.value, miss.limit) for miss in most.misses] == [
         ("risk.availability", "unknown", 0.9999)
     ]
+
+
+def test_workers_load_what_the_provider_keeps(plan_of: Make) -> None:
+    def plain(document: dict[str, Any]) -> None:
+        document["placement"] = {"allow": ["serverless", "cloud"], "regions": ["US"]}
+        document["workloads"] = document["workloads"][:1]
+
+    by_placement = {one.placement: one for one in plan_of("startup", plain).options}
+    kept = {
+        place: [line.name for line in option.cost_lines if "model files" in line.name]
+        for place, option in by_placement.items()
+    }
+    assert kept["serverless"] == [] and kept["cloud"]

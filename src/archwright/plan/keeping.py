@@ -32,6 +32,8 @@ MEDIA: dict[Tier, str] = {
 THIS_MACHINE = "this-machine"
 # Of requests between two zones that share the load evenly.
 CROSSING = 0.5
+# Kinds of work that make weights of their own.
+TRAINING = ("finetune", "pretrain")
 
 
 class Lying(NamedTuple):
@@ -70,10 +72,24 @@ def _data(case: Case) -> Iterable[Lying]:
 
 
 def _models(case: Case) -> Iterable[Lying]:
-    """Checkpoints lie where training runs, model files wherever the model runs; a registry that is there keeps them."""
+    """Checkpoints lie where training runs, model files wherever the model runs; a registry that is there keeps them,
+    and who sells answers or workers by the second keeps those that it serves.
+    """
     if not any(line.kind == "registry" for line in case.needs.existing):
-        yield from _where_run(case, storage.model_files(case.needs, case.models, case.catalog))
+        files = storage.model_files(case.needs, case.models, case.catalog)
+        yield from _where_run(case, (kept for kept in files if not _provided(case, kept.workload)))
     yield from _where_run(case, storage.checkpoints(case.needs, case.models, case.catalog))
+
+
+def _provided(case: Case, workload: str) -> bool:
+    """Whether the provider holds the weights that a workload runs: of an open model that it sells answers of, or that
+    its workers load; what training made is ours to keep.
+    """
+    mine = [fleet for fleet in case.fleets if workload in fleet.workloads]
+    tuned = any(one.kind in TRAINING and workload in (one.name, one.base) for one in case.needs.workloads)
+    if not mine:
+        return any(place.placement == "hosted-api" for place in case.where)
+    return not tuned and all(fleet.where.placement == "serverless" for fleet in mine)
 
 
 def _where_run(case: Case, things: Iterable[Kept]) -> Iterable[Lying]:
