@@ -9,7 +9,9 @@ import pytest
 from archwright.contract.estimate import exact
 from archwright.contract.needs import NeedsSource
 from archwright.contract.plan import Miss, Option, Plan, WorkloadPlan
+from archwright.contract.record import replace
 from archwright.plan.choose import choose, why_infeasible
+from archwright.plan.money import UNPROVEN
 
 LINES = {
     "budget": 9,
@@ -78,6 +80,19 @@ def test_of_equal_prices_the_simplest_placement_is_taken() -> None:
     options = (option("a", cost=1, placement="hybrid"), option("b", cost=1 + 1e-12, placement="on-premises"))
     assert choose(options, None)[0] == "b"
     assert choose(options, "hybrid")[0] == "a"
+
+
+def test_what_is_known_to_hold_comes_before_what_nobody_promises() -> None:
+    hoped = replace(option("a", cost=1000, placement="hosted-api"), notes=(f"{UNPROVEN}nobody promises it",))
+    held, dear = option("b", cost=3000), option("c", cost=4000)
+    name, changed = choose((hoped, held, dear), None)
+    assert name == "b"
+    assert changed[1].notes == (
+        "chosen before a, at 2,000 EUR more over the horizon: what that one rests on is not known, nobody promises it",
+    )
+    assert choose((hoped,), None)[0] == "a", "where nothing else is feasible it is better than nothing"
+    assert choose((hoped, held), "hosted-api")[0] == "a", "who prefers it knows"
+    assert choose((replace(hoped, total_cost=exact(5000, "EUR")), held), None)[1][1].notes == ()
 
 
 def test_a_preference_wins_and_its_price_is_printed() -> None:

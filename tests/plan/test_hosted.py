@@ -17,7 +17,7 @@ from archwright.plan.fleet import Chosen
 from archwright.plan.hosted import HostedPlanner, named_place
 from archwright.plan.ledger import Ledger
 from archwright.plan.make import Planner
-from archwright.plan.money import Draft
+from archwright.plan.money import UNPROVEN, Draft
 from archwright.plan.placing import case_of_chosen
 from archwright.plan.platform import host_of
 
@@ -245,29 +245,52 @@ def test_the_machines_beside_are_named_too(catalog: Catalog, needs_of: Read) -> 
         assert built.draft.fleets and {f.where.country for f in built.draft.fleets} <= set(built.draft.regions)
 
 
+def limited(**slo: float) -> Callable[[dict[str, Any]], None]:
+    def change(document: dict[str, Any]) -> None:
+        free(document)
+        document["workloads"][0]["slo"] = slo
+
+    return change
+
+
 def test_what_nobody_promises_is_said_at_risk(catalog: Catalog, needs_of: Read) -> None:
-    def asked(availability: float) -> Callable[[dict[str, Any]], None]:
-        def change(document: dict[str, Any]) -> None:
-            free(document)
-            slo = {"ttft_p95_s": 1e-9, "tpot_p95_s": 0.03, "latency_p95_s": 9, "availability": availability}
-            document["workloads"][0]["slo"] = slo
-
-        return change
-
-    draft = drafts(catalog, needs_of("startup", asked(0.9995))[0])["deepseek"]
-    risks = [note for note in draft.notes if note.startswith("at risk: support-chat.")]
-    assert [note.split(":")[1] for note in risks] == [
-        " support-chat.ttft_p95_s limit 1e-09",
-        " support-chat.tpot_p95_s limit 0.03",
-        " support-chat.latency_p95_s limit 9",
-        " support-chat.availability limit 0.9995",
-    ]
+    slo = {"ttft_p95_s": 0.5, "tpot_p95_s": 0.03, "latency_p95_s": 9, "availability": 0.9995}
+    draft = drafts(catalog, needs_of("startup", limited(**slo))[0])["deepseek"]
+    risks = [note.removeprefix(UNPROVEN) for note in draft.notes if note.startswith(UNPROVEN)]
+    assert [note.split(":")[0] for note in risks] == [f"support-chat.{name} limit {at:g}" for name, at in slo.items()]
     assert all("nobody promises the latency of deepseek" in note for note in risks[:3]) and draft.misses == ()
     assert all("`archwright bench URL`" in note for note in risks[:3])
-    trusted = drafts(catalog, needs_of("startup", asked(0.9996))[0])["deepseek"]
+    trusted = drafts(catalog, needs_of("startup", limited(availability=0.9996))[0])["deepseek"]
     assert [(miss.constraint, miss.value, miss.limit) for miss in trusted.misses] == [
-        ("support-chat.availability", "unknown", 0.9996)
+        ("support-chat.availability", 0.9995, 0.9996)
     ]
+
+
+def test_a_limit_that_nobody_can_keep_is_missed_and_one_that_everybody_keeps_is_no_risk(
+    catalog: Catalog, needs_of: Read
+) -> None:
+    far, first, read, token = (
+        catalog.part(name) for name in ("roundtrip.far", "hosted.first", "hosted.read", "hosted.token")
+    )
+    fastest, slowest = far.low + first.low + 4200 / read.high, far.high + first.high + 4200 / read.low
+
+    def deepseek(**slo: float) -> Draft:
+        return drafts(catalog, needs_of("startup", limited(**slo))[0])["deepseek"]
+
+    for field, low, high in (("ttft_p95_s", fastest, slowest), ("tpot_p95_s", token.low, token.high)):
+        below, above = deepseek(**{field: low * 0.99}), deepseek(**{field: high * 1.01})
+        assert [(m.constraint, m.value) for m in below.misses] == [(f"support-chat.{field}", pytest.approx(low))]
+        assert not above.misses and not any(note.startswith(UNPROVEN) for note in above.notes)
+        inside = deepseek(**{field: low * 1.01})
+        assert not inside.misses and any(note.startswith(UNPROVEN) for note in inside.notes)
+    assert deepseek(availability=0.9).notes == deepseek().notes
+
+
+def test_an_answer_from_nearby_takes_less_of_the_limit(catalog: Catalog, needs_of: Read) -> None:
+    tight = catalog.part("roundtrip.country").low + catalog.part("hosted.first").low + 0.022
+    found = drafts(catalog, needs_of("startup", limited(ttft_p95_s=tight))[0])
+    missed = {provider: [m.constraint for m in draft.misses] for provider, draft in found.items()}
+    assert "support-chat.ttft_p95_s" in missed["deepseek"] and "support-chat.ttft_p95_s" not in missed["openai"]
 
 
 def test_texts_at_sites_are_not_bought_elsewhere(catalog: Catalog, needs_of: Read) -> None:

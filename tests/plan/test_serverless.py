@@ -15,6 +15,7 @@ from archwright.contract.needs import Needs, NeedsSource
 from archwright.contract.plan import Option, Plan
 from archwright.plan.candidates import Sizer
 from archwright.plan.demand import HOURS_PER_MONTH, Demand, levels_of, steady_demands
+from archwright.plan.money import UNPROVEN
 from archwright.plan.serverless import COLD, Bill, billed, starts_per_request, warm_idle_s
 from archwright.sizing.machine import Machine, Steady
 
@@ -177,10 +178,10 @@ def test_nobody_promises_the_availability(plan_of: Make) -> None:
 
     some, most = (serverless(plan_of("startup", asked(share))) for share in (0.999, 0.9999))
     provider = some.provider
-    assert f"at risk: risk.availability limit 0.999: nobody promises the availability of {provider}" in some.notes
+    assert f"{UNPROVEN}risk.availability limit 0.999: nobody promises the availability of {provider}" in some.notes
     assert some.feasible and not most.feasible
     assert [(miss.constraint, miss.value, miss.limit) for miss in most.misses] == [
-        ("risk.availability", "unknown", 0.9999)
+        ("risk.availability", 0.9995, 0.9999)
     ]
 
 

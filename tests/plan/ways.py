@@ -11,7 +11,7 @@ from archwright.contract.estimate import Estimate, within_factor
 from archwright.contract.needs import Budget, Goal, Needs, Organisation, Placement, PlacementNeeds
 from archwright.contract.plan import Category, Miss, Option
 from archwright.plan.ledger import Ledger
-from archwright.plan.money import Draft, Purse
+from archwright.plan.money import UNPROVEN, Draft, Purse
 from archwright.plan.terms import Term, bought, recurring
 
 MONTHS = 10
@@ -70,6 +70,7 @@ def draft(name: str, *terms: Term, misses: tuple[Miss, ...] = (), placement: Pla
 
 AMOUNTS = st.floats(10, 1000)
 FACTORS = st.sampled_from([1.0, 1.05, 1.25, 1.6])
+RISKY = (f"{UNPROVEN}nobody promises it",)
 FACTS = ("f0", "f1", "f2", "f3")
 
 
@@ -98,6 +99,7 @@ def worlds(draw: st.DrawFn) -> Made:
     facts = {name: fact(name, draw(st.floats(0.5, 50)), draw(FACTORS)) for name in FACTS}
     placements: st.SearchStrategy[Placement] = st.sampled_from(["cloud", "on-premises"])
     drafts = tuple(
-        draft(f"o{index}", *draw(terms_of()), placement=draw(placements)) for index in range(draw(st.integers(2, 5)))
+        draft(f"o{index}", *draw(terms_of()), placement=draw(placements), notes=draw(st.sampled_from([(), RISKY])))
+        for index in range(draw(st.integers(2, 5)))
     )
     return wanted, facts, drafts

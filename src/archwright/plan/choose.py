@@ -1,7 +1,8 @@
 """The choice among options, and the answer when there is none.
 
-The cheapest feasible option wins by total cost; `placement.prefer` wins over cheaper feasible ones and says
-what that costs. Nothing feasible: `why_infeasible` names the nearest option, what it misses and which limits,
+The cheapest feasible option wins by total cost, of those whose limits are known to hold where there are any: one that
+rests on what nobody promises comes after them; `placement.prefer` wins over cheaper feasible ones. Either says what
+that costs. Nothing feasible: `why_infeasible` names the nearest option, what it misses and which limits,
 relaxed to what the options cost, would let which option through, and how their prices differ. A wish for a place or
 a device that a provider does not have together is answered with options that miss that pin alone.
 """
@@ -14,6 +15,7 @@ from archwright.contract.needs import SLO, NeedsSource, Placement, Traffic
 from archwright.contract.plan import Miss, Option, Plan
 from archwright.contract.record import replace
 from archwright.errors import PlanError, Where
+from archwright.plan.money import UNPROVEN
 from archwright.plan.wording import digits, said
 
 BUDGET = ("per_month", "capex")
@@ -39,26 +41,39 @@ PINNED = {
 
 
 def choose(options: tuple[Option, ...], prefer: Placement | None) -> tuple[str | None, tuple[Option, ...]]:
-    """The chosen option's name and the options, the chosen one with a note where a preference costs money."""
+    """The chosen option's name and the options, the chosen one with a note where being preferred costs money."""
     feasible = [option for option in options if option.feasible and option.total_cost is not None]
     if not feasible:
         return None, options
     cheapest = _cheapest(feasible)
     liked = [option for option in feasible if option.placement == prefer]
-    chosen = _cheapest(liked) if liked else cheapest
+    chosen, notes = _cheapest(liked or feasible), list[str]()
     if prefer is not None and not liked:
-        note = f"preferred placement {prefer} has no feasible option; the cheapest feasible one is chosen"
+        notes.append(f"preferred placement {prefer} has no feasible option; the cheapest feasible one is chosen")
     elif chosen is not cheapest:
-        more = _price(chosen) - _price(cheapest)
-        unit = chosen.total_cost.unit if chosen.total_cost is not None else ""
-        note = f"preferred over {cheapest.name}, at {digits(more)} {unit} more over the horizon"
-    else:
-        return chosen.name, options
-    noted = replace(chosen, notes=(*chosen.notes, note))
+        notes.append(f"preferred over {cheapest.name}, at {_more(chosen, cheapest)}")
+    least = min(feasible, key=_price)
+    if not unproven(chosen) and unproven(least):
+        why = next(note for note in least.notes if note.startswith(UNPROVEN)).removeprefix(UNPROVEN)
+        notes.append(
+            f"chosen before {least.name}, at {_more(chosen, least)}: what that one rests on is not known, {why}"
+        )
+    noted = replace(chosen, notes=(*chosen.notes, *notes))
     return chosen.name, tuple(noted if option is chosen else option for option in options)
 
 
+def unproven(option: Option) -> bool:
+    """Whether a limit rests on what nobody promises and nobody has measured."""
+    return any(note.startswith(UNPROVEN) for note in option.notes)
+
+
+def _more(chosen: Option, other: Option) -> str:
+    unit = chosen.total_cost.unit if chosen.total_cost is not None else ""
+    return f"{digits(_price(chosen) - _price(other))} {unit} more over the horizon"
+
+
 def _cheapest(options: list[Option]) -> Option:
+    options = [option for option in options if not unproven(option)] or options
     least = min(map(_price, options))
     return min((option for option in options if _price(option) <= least + EQUAL * abs(least)), key=simplicity)
 

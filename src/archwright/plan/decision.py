@@ -15,7 +15,7 @@ from archwright.contract.estimate import Estimate
 from archwright.contract.needs import Needs
 from archwright.contract.plan import Option
 from archwright.contract.record import replace
-from archwright.plan.choose import BUDGET, choose, simplicity
+from archwright.plan.choose import BUDGET, choose, simplicity, unproven
 from archwright.plan.flips import Flip, Flips, Sum, Way
 from archwright.plan.ledger import Ledger
 from archwright.plan.money import AT_RISK, Draft, Purse, is_capex, is_monthly
@@ -210,6 +210,7 @@ def _ways(needs: Needs, best: Priced, priced: Iterable[Priced], purse: Purse) ->
             name=one.option.name,
             order=simplicity(one.option),
             preferred=one.option.placement == needs.placement.prefer,
+            proven=not unproven(one.option),
             total=_sum(one.terms, purse, 1),
             month=_sum(filter(is_monthly, one.terms), purse, purse.budget.horizon_months),
             capex=_sum(filter(is_capex, one.terms), purse, 1),

@@ -32,7 +32,9 @@ class Sum(NamedTuple):
 
 
 class Way(NamedTuple):
-    """An option that only money can rule out. `order`: of equal prices the first is taken, as when a plan is made."""
+    """An option that only money can rule out. `order`: of equal prices the first is taken, as when a plan is made.
+    `proven`: its limits are known to hold, which comes before its price.
+    """
 
     name: str
     order: tuple[int, str]
@@ -40,6 +42,7 @@ class Way(NamedTuple):
     total: Sum
     month: Sum
     capex: Sum
+    proven: bool = True
 
 
 class Flip(NamedTuple):
@@ -61,6 +64,7 @@ class Flips:
         self._ways = sorted(ways, key=lambda way: way.order)
         self._chosen = next(index for index, way in enumerate(self._ways) if way.name == chosen)
         self._preferred = np.array([way.preferred for way in self._ways])
+        self._proven = np.array([way.proven for way in self._ways])
         no_limit = math.inf
         self._limits = (no_limit if budget.per_month is None else budget.per_month, budget.capex)
         self._values = [np.array([s.value for s in sums]) for sums in zip(*map(_sums, self._ways), strict=True)]
@@ -109,6 +113,8 @@ class Flips:
         feasible = (month <= self._limits[0]) & (capex <= self._limits[1])
         liked = feasible & self._preferred
         asked = np.where(liked.any(axis=1, keepdims=True), liked, feasible)
+        known = asked & self._proven
+        asked = np.where(known.any(axis=1, keepdims=True), known, asked)
         priced = np.where(asked, total, np.inf)
         least = priced.min(axis=1, keepdims=True)
         cheapest = (priced <= least + EQUAL * np.abs(least)).argmax(axis=1)

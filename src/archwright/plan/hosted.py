@@ -26,13 +26,14 @@ from archwright.plan.house import World
 from archwright.plan.ledger import Ledger
 from archwright.plan.models import UNKNOWN, floor_misses, standing
 from archwright.plan.money import USD, Draft
+from archwright.plan.nearness import round_trip
 from archwright.plan.parts import Part, joined
 from archwright.plan.placing import case_of
 from archwright.plan.rented import Found
 from archwright.plan.residency import ANYWHERE, bounds_of, in_words, place_inside
 from archwright.plan.sites import at_sites, nowhere_else
 from archwright.plan.terms import Term, following
-from archwright.plan.unpromised import availability_risk, latency_risks
+from archwright.plan.unpromised import availability_risk, judge_unpromised
 
 PLACEMENT = "hosted-api"
 # Groups of countries that needs may name, the smaller first: what a provider says in others is said in these.
@@ -165,8 +166,9 @@ class HostedPlanner:
         # One that is withdrawn within the horizon only where none outlives it: its successor's price is another.
         model = min(pool, key=lambda m: (self._ends(m), self._month_usd(m, demand), m.id))
         misses = tuple(floor_misses(workload, self._reported(model, demand))) if not by_standing["passes"] else ()
-        down, risks = availability_risk(workload, provider)
-        notes = [f"{workload.name}: {model.id}", *latency_risks(workload, provider), *risks]
+        down = availability_risk(workload, provider, self._catalog)
+        slow = judge_unpromised(demand, self._way_there(demand, model), provider, self._catalog)
+        notes = [f"{workload.name}: {model.id}", *slow.notes, *down.notes]
         if misses and by_standing["unknown"]:
             notes.append(f"{workload.name}: no {provider} model has a reported figure for the floor; cheapest priced")
         if model.deprecation_date:
@@ -174,7 +176,14 @@ class HostedPlanner:
         price, line = self._price(model, demand), f"{workload.name}: {provider} tokens"
         monthly = (price.value * growth / demand.mean_growth for growth in demand.growth)
         term = following(line, "tokens", monthly, (self._ledger.drive(price),))
-        return Bought(term, model.id, (*misses, *down), tuple(notes))
+        return Bought(term, model.id, (*misses, *slow.misses, *down.misses), tuple(notes))
+
+    def _way_there(self, demand: Demand, model: HostedModel) -> str:
+        """The round trip to the nearest of the countries where the model may answer; a far one where nobody knows."""
+        places = self._catalog.hosted_places(model.provider, model.id) or ()
+        countries = [row.country for row in self._catalog.countries.values() if {row.country, *row.places} & {*places}]
+        ways = (round_trip(self._needs, self._catalog, demand.workload, one) for one in countries or [""])
+        return min(ways, key=lambda name: self._catalog.part(name).value)
 
     def _offered(self, provider: str, demand: Demand) -> list[HostedModel]:
         """Sold by the token, not withdrawn, wide enough; the fixed model only, when the needs fix one."""

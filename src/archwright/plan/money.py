@@ -29,6 +29,8 @@ USD = "USD"
 # What machines still fetch at the end is in the total, but no money to buy with.
 RECEIVED: frozenset[Category] = frozenset({"residual"})
 AT_RISK = "at risk: "
+# A risk of which nobody knows whether it is one: it rests on no promise and no measurement.
+UNPROVEN = f"{AT_RISK}not known: "
 LINE = "cost.line"
 
 

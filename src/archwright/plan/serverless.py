@@ -41,7 +41,7 @@ from archwright.plan.rented import Pick, machine_hours, machines_for, width_for
 from archwright.plan.residency import bounds_of, bounds_of_all, in_words, region_inside
 from archwright.plan.sites import at_sites, nowhere_else
 from archwright.plan.terms import following
-from archwright.plan.unpromised import availability_risk
+from archwright.plan.unpromised import Found, availability_risk
 from archwright.sizing.machine import Machine, Steady
 
 SECONDS = 3600.0
@@ -164,11 +164,13 @@ class ServerlessPlanner:
         drivers = (self._ledger.drive(price), writer.machines(pick))
         line = f"{task.name}: seconds of {row.accelerator} in {worker.host.where.region}"
         made = writer.unpriced(pick)
-        misses, notes = availability_risk(task.workload, row.provider) if task.demand is not None else ((), ())
+        down = (
+            availability_risk(task.workload, row.provider, self._world.catalog) if task.demand is not None else Found()
+        )
         return made._replace(
             terms=(following(line, "compute", pick.tranches[0].usd, drivers),),
-            misses=(*made.misses, *misses),
-            notes=(*made.notes, *notes, *_said(pick, row, bill)),
+            misses=(*made.misses, *down.misses),
+            notes=(*made.notes, *down.notes, *_said(pick, row, bill)),
         )
 
 
