@@ -291,7 +291,9 @@ def test_a_job_too_long_for_its_deadline_is_a_miss(plan_of: Make) -> None:
         document["placement"]["allow"] = ["cloud", "serverless"]
 
     for option in plan_of("startup", hurried).options:
-        assert "tone.deadline_h" in missed(option)
+        # Nobody says how fast workers that are paid by the second talk to each other.
+        late = "tone.network" if option.placement == "serverless" else "tone.deadline_h"
+        assert late in missed(option)
 
 
 def test_the_bill_of_seconds(needs_of: Read, catalog: Catalog) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from archwright.catalog import cost_rows as rows
@@ -76,3 +77,15 @@ def surcharges(folder: Path) -> list[rows.Surcharge]:
         )
         for row in read(folder, "managed_platforms.csv")
     ]
+
+
+def networked(offers: Iterable[Row], folder: Path) -> Iterable[tuple[Row, tuple[float | None, str]]]:
+    """Each offer with the bytes/s of its machine and what is said of them: the price list's own, else its vendor's."""
+    tables = read(folder, "networks.csv") if (folder / "networks.csv").exists() else []
+    stated = {(row.name("provider"), row.name("instance_type")): row for row in tables}
+    for offer in offers:
+        own, said = offer.number("network_gbps", GIGA / 8), offer.text("network_note")
+        told = stated.get((offer.name("provider"), offer.name("instance_type")))
+        if own is None and told is not None:
+            own, said = told.required("network_gbps", GIGA / 8), f"up to; {told.name('source')}"
+        yield offer, (own, said)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from archwright.catalog import rows
+from archwright.catalog.cost_tables import networked
 from archwright.catalog.table import Row, confidence, read
 from archwright.contract.plan import Artefact
 
@@ -53,14 +54,12 @@ def _accelerator(row: Row) -> rows.Accelerator:
 
 
 def offers(folder: Path) -> list[rows.Offer]:
-    return [_offer(row) for row in read(folder, "offers.csv")]
+    return [_offer(row, network) for row, network in networked(read(folder, "offers.csv"), folder)]
 
 
-def _offer(row: Row) -> rows.Offer:
+def _offer(row: Row, network: tuple[float | None, str]) -> rows.Offer:
     kind, as_of = row.one_of("price_kind", rows.PriceKind), row.text("price_as_of")
     listed, spot = row.number("on_demand_usd_h"), row.number("spot_usd_h")
-    if spot is not None and spot == listed:
-        spot = None
     return row.record(
         rows.Offer,
         id=row.name("offer_id"),
@@ -70,10 +69,10 @@ def _offer(row: Row) -> rows.Offer:
         ram_bytes=round(row.required("ram_gib", GIB)),
         arch=row.text("arch"),
         local_nvme_bytes=row.whole("local_nvme_gb", GIGA),
-        network_bytes_per_s=row.number("network_gbps", GIGA / 8),
-        network_note=row.text("network_note"),
+        network_bytes_per_s=network[0],
+        network_note=network[1],
         on_demand_usd_per_hour=listed,
-        spot_usd_per_hour=spot,
+        spot_usd_per_hour=None if spot == listed else spot,
         commit_1y_usd_per_hour=row.number("commit_1y_usd_h"),
         commit_3y_usd_per_hour=row.number("commit_3y_usd_h"),
         spec_source=row.text("spec_source"),

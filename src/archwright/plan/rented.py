@@ -18,7 +18,7 @@ from archwright.contract.plan import Miss
 from archwright.plan.availability import spares_for
 from archwright.plan.candidates import Carrying, Host, Hosts, Sizer, Task, alike, front, speaks
 from archwright.plan.demand import HOURS_PER_MONTH, Demand, Job
-from archwright.plan.models import better
+from archwright.plan.models import UNKNOWN, better
 from archwright.plan.purchase import KINDS, REDONE, SPOT, SPOT_TOGETHER, Market, Price, Running, Tranche, cheapest
 from archwright.plan.residency import Bounds, bounds_of, bounds_of_all, in_words, region_inside
 from archwright.plan.staffing import machine_usd
@@ -75,7 +75,7 @@ class Renter:
         self._each = machine_usd(needs, catalog, own=False)
         self._known: dict[tuple[str, str, tuple[str, ...]], Pick | None] = {}
         self._here: dict[str, tuple[Host, ...]] = {}
-        self._cheapest: dict[tuple[str, Bounds, str | None, bool], tuple[Host, ...]] = {}
+        self._cheapest: dict[tuple[str, Bounds, str | None, bool, bool], tuple[Host, ...]] = {}
 
     def find(self, provider: str, tasks: tuple[Task, ...]) -> Found:
         """The cheapest pick of every task; followers run the model of whom they follow, chosen for both together."""
@@ -100,10 +100,10 @@ class Renter:
         best = tuple[Pick, ...]()
         for least, model in self._ranked(provider, first):
             # What follows costs something too: no model whose bound is dearer than the best whole can still win.
-            if best and least >= _order(best)[:2]:
+            if best and _beyond(least, best):
                 break
             first_pick = self.best(provider, first, (model,))
-            if first_pick is None or (best and _order((first_pick,))[:2] >= _order(best)[:2]):
+            if first_pick is None or (best and _beyond((len(first_pick.misses), first_pick.cost), best)):
                 continue
             others = [self.best(provider, task, (model,)) for task in family[1:]]
             picks = (first_pick, *(pick for pick in others if pick is not None))
@@ -144,7 +144,7 @@ class Renter:
         """The same task with the cheapest model that is clearly better."""
         task, best = pick.task, None
         for least, model in self._ranked(provider, task) if task.demand is not None else ():
-            if best is not None and least >= _order((best,))[:2]:
+            if best is not None and _beyond(least, (best,)):
                 break
             if model is not None and pick.model is not None and better(task.workload, model, pick.model):
                 tried = self.best(provider, task, (model,))
@@ -171,7 +171,7 @@ class Renter:
     def _best_steady(self, task: Task, demand: Demand, found: tuple[Carrying, ...]) -> Pick | None:
         best: Pick | None = None
         for least, _, one in sorted((_bound(one, demand), index, one) for index, one in enumerate(found)):
-            if best is not None and least >= (len(best.misses), best.cost):
+            if best is not None and _beyond(least, (best,)):
                 break
             pick = self._steady_pick(task, demand, one)
             best = pick if best is None else min(best, pick, key=lambda p: _order((p,)))
@@ -205,7 +205,7 @@ class Renter:
         ways = [(listed, 1.0)] if spot is None else [(listed, 1.0), (spot, 1 + REDONE)]
         found = [_run(batch, job, price, redone) for price, redone in ways]
         found = [run for run in found if run[0].kind != KINDS[SPOT] or run[1] <= SPOT_TOGETHER]
-        tranche, machines, misses = min(found, key=lambda run: (len(run[2]), run[0].sum))
+        tranche, machines, misses = min(found, key=lambda run: (len(run[2]), _over(run[2]), run[0].sum))
         prices = tuple(price for price, _ in ways)
         broken, staff = (*batch.misses, *misses), self._staff((tranche,))
         return Pick(task, host, model, None, batch, (tranche,), machines, 0, broken, prices, staff)
@@ -225,12 +225,15 @@ class Renter:
 
     def _cheap(self, provider: str, task: Task) -> tuple[Host, ...]:
         """Of machines that carry the same, those that are not dearer in every way."""
-        key = (provider, bounds_of(self._needs, task.workload), task.place, speaks(task))
+        # How many work together hangs on their network; one alone does not.
+        joint = task.job is not None
+        key = (provider, bounds_of(self._needs, task.workload), task.place, speaks(task), joint)
         if key not in self._cheapest:
             kept: dict[tuple[object, ...], list[Host]] = {}
             hosts = self.inside(provider, task)
             for host in sorted(hosts, key=lambda h: (self._prices(h), h.offer.id if h.offer is not None else "")):
-                group, prices = kept.setdefault(alike(host.machine), []), self._prices(host)
+                kind = (*alike(host.machine), host.machine.network_bytes_per_s if joint else None)
+                group, prices = kept.setdefault(kind, []), self._prices(host)
                 if not any(all(a <= b for a, b in zip(self._prices(o), prices, strict=True)) for o in group):
                     group.append(host)
             self._cheapest[key] = tuple(host for group in kept.values() for host in group)
@@ -261,12 +264,32 @@ class Renter:
         return Miss(constraint="residency", value="no offer inside", limit=in_words(bounds))
 
 
-def _order(picks: tuple[Pick, ...]) -> tuple[int, float, str]:
+def _order(picks: tuple[Pick, ...]) -> tuple[int, float, float, str]:
+    """The fewest broken limits, these the least broken, then the least cost."""
+    misses = tuple(miss for pick in picks for miss in pick.misses)
     return (
-        sum(len(pick.misses) for pick in picks),
+        len(misses),
+        _over(misses),
         sum(pick.cost for pick in picks),
         " ".join(pick.host.machine.id for pick in picks),
     )
+
+
+def _beyond(least: tuple[int, float], best: tuple[Pick, ...]) -> bool:
+    """Whether what breaks so many limits and costs so much at the least cannot be better. Of what breaks as many the
+    price does not tell.
+    """
+    broken = sum(len(pick.misses) for pick in best)
+    return least[0] > broken or (broken == 0 and least[1] >= sum(pick.cost for pick in best))
+
+
+def _over(misses: tuple[Miss, ...]) -> float:
+    """By which factor the farthest limit is missed; 1 where none is, and no factor tells how far the unknown is."""
+    pairs = [(miss.value, miss.limit) for miss in misses]
+    known = [(v, at) for v, at in pairs if isinstance(v, int | float) and isinstance(at, int | float)]
+    if len(known) < len(pairs):
+        return math.inf
+    return max((max(v / at, at / v) if v > 0 and at > 0 else math.inf for v, at in known), default=1.0)
 
 
 def _bound(one: Carrying, demand: Demand) -> tuple[int, float]:
@@ -310,7 +333,9 @@ def month_mean(month: Running) -> float:
 
 
 def width_for(batch: Batch, job: Job, redone: float = 1.0) -> tuple[int, tuple[Miss, ...]]:
-    """The fewest machines that keep the deadline in the busiest month; all that help, with a miss, when none do."""
+    """The fewest machines that keep the deadline in the busiest month; all that help, with a miss, when none do: the
+    network's where nobody states it, for how much more machines help is then not known.
+    """
     most = max(job.growth) * redone
     low, high = batch.least, max(batch.least, batch.most)
 
@@ -318,8 +343,10 @@ def width_for(batch: Batch, job: Job, redone: float = 1.0) -> tuple[int, tuple[M
         return batch.hours(machines) * most + START_H
 
     if took(high) > job.deadline_h:
-        name = f"{job.workload.name}.deadline_h"
-        return high, (Miss(constraint=name, value=took(high), limit=job.deadline_h),)
+        name = job.workload.name
+        if batch.unstated:
+            return high, (Miss(constraint=f"{name}.network", value=UNKNOWN, limit=f"that of {batch.unstated}"),)
+        return high, (Miss(constraint=f"{name}.deadline_h", value=took(high), limit=job.deadline_h),)
     while low < high:
         middle = (low + high) // 2
         low, high = (low, middle) if took(middle) <= job.deadline_h else (middle + 1, high)

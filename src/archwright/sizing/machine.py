@@ -51,7 +51,8 @@ class Steady(NamedTuple):
 
 class Batch(NamedTuple):
     """Work with an end: one run takes `machine_hours` on one machine, `least` to `most` machines at once, each further
-    machine at `scaling` of the first (1 is perfect). `misses` says why it does not fit at all.
+    machine at `scaling` of the first (1 is perfect). `misses` says why it does not fit at all. `unstated` names the
+    machine where nobody states the network that several of them would work over.
     """
 
     model: str
@@ -63,6 +64,7 @@ class Batch(NamedTuple):
     bases: tuple[Basis, ...]
     misses: tuple[Miss, ...] = ()
     assumptions: tuple[str, ...] = ()
+    unstated: str = ""
 
     def hours(self, machines: int) -> float:
         """Wall-clock hours of one run on so many machines, at the estimate's value."""

@@ -166,6 +166,7 @@ def _batch(machine: Machine, model: ModelSpec, run: Run, workload: str, catalog:
         busy_w=busy_w(machine, catalog, accelerated=True),
         bases=(_basis(basis, asked, first, run, catalog),),
         assumptions=_assumptions(asked, run.method),
+        unstated=machine.id if machine.network_bytes_per_s is None else "",
     )
 
 

@@ -1,0 +1,68 @@
+"""What breaks a limit of a job, and which machines are told apart for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from archwright.catalog.facts import Catalog
+from archwright.contract.needs import Workload
+from archwright.contract.plan import Plan
+from archwright.plan.demand import Job
+from archwright.plan.rented import width_for
+from archwright.sizing.machine import Machine
+from archwright.sizing.scale_training import batch_pretrain
+
+Make = Callable[..., Plan]
+
+
+def from_scratch(document: dict[str, Any]) -> None:
+    """70 billion parameters on 15 trillion tokens, in 90 days, at one cloud."""
+    large = {"name": "a", "kind": "pretrain", "parameters": 70e9, "tokens": 15e12, "deadline_h": 2160}
+    document["workloads"], document["data"] = [large], []
+    document["placement"] = {"allow": ["cloud"], "clouds": ["gcp"], "accelerators": ["H100"]}
+    document["budget"] = {"currency": "EUR", "per_month": 5e7, "horizon_months": 36}
+
+
+def test_a_network_that_nobody_states_is_what_is_missed_not_the_deadline(catalog: Catalog) -> None:
+    silent = Machine("m-8", catalog.accelerators["H100-SXM-80GB"], 8, 200, 2e12)
+    job = Job(Workload(name="big", kind="pretrain"), 15e12, 1.0, 2160, (1.0,))
+    found = {
+        network: batch_pretrain(replace_network(silent, network), 70e9, 15e12, "big", catalog)
+        for network in (None, 25e9 / 8, 3200e9 / 8)
+    }
+    misses = {network: width_for(batch, job)[1] for network, batch in found.items() if batch is not None}
+    assert [(m.constraint, m.value, m.limit) for m in misses[None]] == [("big.network", "unknown", "that of m-8")]
+    assert [m.constraint for m in misses[25e9 / 8]] == ["big.deadline_h"], "a slow one that is stated is a deadline"
+    assert misses[3200e9 / 8] == ()
+
+
+def replace_network(machine: Machine, network: float | None) -> Machine:
+    return machine._replace(network_bytes_per_s=network)
+
+
+def test_vendors_state_the_network_of_machines_where_price_lists_are_silent(catalog: Catalog) -> None:
+    known = {offer.instance_type: offer for offer in catalog.offers if offer.provider == "gcp" and offer.accelerator}
+    assert all(offer.network_bytes_per_s for offer in known.values())
+    assert known["a3-megagpu-8g"].network_bytes_per_s == 1800e9 / 8
+    assert "gpu-network-bandwidth" in known["a3-megagpu-8g"].network_note
+
+
+def test_large_training_is_possible_where_the_network_is_fast(plan_of: Make, catalog: Catalog) -> None:
+    plan = plan_of("startup", from_scratch)
+    assert plan.chosen == "cloud-gcp"
+
+
+def test_of_machines_that_all_miss_a_limit_the_nearest_is_shown(plan_of: Make) -> None:
+    def hurried(document: dict[str, Any]) -> None:
+        from_scratch(document)
+        document["workloads"][0]["deadline_h"] = 100
+        del document["placement"]["accelerators"]
+
+    def pinned(document: dict[str, Any]) -> None:
+        hurried(document)
+        document["placement"]["accelerators"] = ["A100-80GB-SXM"]
+
+    free, slow = (plan_of("startup", change).options[0].misses for change in (hurried, pinned))
+    assert [miss.constraint for miss in (*free, *slow)] == ["a.deadline_h"] * 2
+    assert isinstance(free[0].value, float) and isinstance(slow[0].value, float) and free[0].value < slow[0].value
