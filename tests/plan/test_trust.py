@@ -10,7 +10,7 @@ import pytest
 from archwright.catalog.facts import Catalog
 from archwright.contract.plan import Option, Plan
 from archwright.plan.candidates import BURSTABLE
-from archwright.plan.parts import PLENTY
+from archwright.plan.money import UNPROVEN
 from archwright.plan.purchase import SPOT_TOGETHER
 from archwright.plan.wording import had_as
 
@@ -59,15 +59,15 @@ def test_a_fleet_that_computes_together_is_not_interruptible(plan_of: Make) -> N
     assert any(pool == "big" and kind != "spot" and peak > SPOT_TOGETHER for (pool, kind), peak in kinds.items())
 
 
-def test_more_machines_than_a_list_price_means_are_said(plan_of: Make) -> None:
+def test_more_than_an_ordinary_customer_gets_is_said(plan_of: Make, catalog: Catalog) -> None:
     def huge(document: dict[str, Any]) -> None:
-        document["workloads"][0]["traffic"]["requests_per_second"] = {"mean": 1e5, "peak": 1e6}
+        document["workloads"][0]["traffic"]["requests_per_second"] = {"mean": 1e3, "peak": 1e5}
         document["budget"].pop("per_month")
 
     plan = plan_of("startup", huge)
     cloud = next(option for option in plan.options if option.placement == "cloud")
-    assert max(bought.peak for bought in cloud.purchases) > PLENTY
-    assert any("ask the provider for a quota" in note for note in cloud.notes)
+    assert max(bought.peak for bought in cloud.purchases) > catalog.part(f"quota.{cloud.provider}").value
+    assert any(note.startswith(f"{UNPROVEN}capacity needs a contract") for note in cloud.notes)
 
 
 def test_machines_that_pools_share_say_so(plan_of: Make) -> None:

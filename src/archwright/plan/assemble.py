@@ -7,6 +7,7 @@ from typing import NamedTuple
 from archwright.catalog.facts import Catalog
 from archwright.contract.needs import Needs
 from archwright.contract.plan import Miss
+from archwright.plan.capacity import judge_capacity
 from archwright.plan.fleet import Where
 from archwright.plan.ledger import Ledger
 from archwright.plan.money import Draft, is_capex, is_monthly, judge_limit
@@ -34,13 +35,14 @@ class Assembler:
         """`draft` says name, placement, provider and regions; `whole`: every workload has its place, so there is a
         price. The first of `where` is the option's main place.
         """
+        scarce, said = judge_capacity(part.fleets, self._catalog)
         draft = draft._replace(
             pools=part.pools,
             models=part.models,
             purchases=part.purchases,
             fleets=part.fleets,
-            misses=tuple(dict.fromkeys((*draft.misses, *part.misses))),
-            notes=tuple(dict.fromkeys((*draft.notes, *part.notes))),
+            misses=tuple(dict.fromkeys((*draft.misses, *part.misses, *scarce))),
+            notes=tuple(dict.fromkeys((*draft.notes, *said, *part.notes))),
         )
         if not whole:
             return Built(draft, part.serving, part.assumptions)

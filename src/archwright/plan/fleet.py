@@ -43,6 +43,17 @@ class Fleet(NamedTuple):
     node: Node | None = None
     widths: Mapping[str, int] = MappingProxyType({})
 
+    @property
+    def at_once(self) -> tuple[float, ...]:
+        """The most that run at once in each month: who looks after them looks after all of these."""
+        return at_once(self.machines, self.peak)
+
+
+def at_once(machines: tuple[float, ...], peak: int) -> tuple[float, ...]:
+    """The peak of each month, which goes with what runs on average."""
+    most = max(machines, default=0.0)
+    return tuple(peak * count / most for count in machines) if most > 0 else machines
+
 
 class Chosen(NamedTuple):
     """The option a plan chose (None: nothing was feasible), with what stands behind it."""

@@ -20,6 +20,7 @@ from archwright.contract.needs import TEXT_KINDS
 from archwright.contract.plan import Miss
 from archwright.plan.assemble import Built
 from archwright.plan.candidates import Task
+from archwright.plan.capacity import judge_tokens
 from archwright.plan.demand import Demand
 from archwright.plan.fleet import Where
 from archwright.plan.house import World
@@ -168,7 +169,8 @@ class HostedPlanner:
         misses = tuple(floor_misses(workload, self._reported(model, demand))) if not by_standing["passes"] else ()
         down = availability_risk(workload, provider, self._catalog)
         slow = judge_unpromised(demand, self._way_there(demand, model), provider, self._catalog)
-        notes = [f"{workload.name}: {model.id}", *slow.notes, *down.notes]
+        scarce, said = judge_tokens(demand, provider, self._catalog)
+        notes = [f"{workload.name}: {model.id}", *slow.notes, *down.notes, *said]
         if misses and by_standing["unknown"]:
             notes.append(f"{workload.name}: no {provider} model has a reported figure for the floor; cheapest priced")
         if model.deprecation_date:
@@ -176,7 +178,7 @@ class HostedPlanner:
         price, line = self._price(model, demand), f"{workload.name}: {provider} tokens"
         monthly = (price.value * growth / demand.mean_growth for growth in demand.growth)
         term = following(line, "tokens", monthly, (self._ledger.drive(price),))
-        return Bought(term, model.id, (*misses, *slow.misses, *down.misses), tuple(notes))
+        return Bought(term, model.id, (*misses, *slow.misses, *down.misses, *scarce), tuple(notes))
 
     def _way_there(self, demand: Demand, model: HostedModel) -> str:
         """The round trip to the nearest of the countries where the model may answer; a far one where nobody knows."""

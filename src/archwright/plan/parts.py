@@ -33,8 +33,6 @@ SPOT_FACTOR = 1.6
 LEAST_CARRIED = 0.1
 # Zones of a region that machines are spread over.
 ZONES = 3
-# Machines of one type in one region that a provider's list price still means. Assumed.
-PLENTY = 1000
 
 
 class Serving(NamedTuple):
@@ -108,9 +106,6 @@ class Writer:
             notes=licence_note(pick.model) if pick.model is not None else (),
             assumptions=assumed(pick.steady or pick.batch),
         )
-        most = max((tranche.peak for tranche in pick.tranches), default=0)
-        if most > PLENTY:
-            made = made._replace(notes=(*made.notes, plenty(task.name, most, machine, pick.host.where.region)))
         if pick.steady is None:
             return made._replace(serving=working_of(task, pick.batch, pick.needed))
         misses, notes, slo = list(pick.misses), list(made.notes), task.workload.slo
@@ -316,13 +311,6 @@ def busy_of(pick: Pick) -> tuple[float, float]:
         return 1.0, pick.batch.busy_w if pick.batch is not None else 0.0
     there = sum(sum(tranche.machines) for tranche in pick.tranches) / len(demand.growth)
     return min(1.0, busy_machines(demand, steady) / there) if there else 1.0, steady.busy_w
-
-
-def plenty(task: str, machines: int, machine: str, region: str) -> str:
-    return (
-        f"{task}: {machines:,} {machine} in {region} at once: no price list promises so many; ask the provider for a "
-        "quota before anything is signed"
-    )
 
 
 def busy_machines(demand: Demand, steady: Steady) -> float:

@@ -18,6 +18,7 @@ from archwright.contract.plan import Miss
 from archwright.plan.availability import spares_for
 from archwright.plan.candidates import Carrying, Host, Hosts, Sizer, Task, alike, front, speaks
 from archwright.plan.demand import HOURS_PER_MONTH, Demand, Job
+from archwright.plan.fleet import at_once
 from archwright.plan.models import UNKNOWN, better
 from archwright.plan.purchase import KINDS, REDONE, SPOT, SPOT_TOGETHER, Market, Price, Running, Tranche, cheapest
 from archwright.plan.residency import Bounds, bounds_of, bounds_of_all, in_words, region_inside
@@ -188,7 +189,7 @@ class Renter:
         return Pick(task, one.host, one.model, one.steady, None, tranches, most - spares, spares, broken, ways, staff)
 
     def _staff(self, tranches: tuple[Tranche, ...]) -> float:
-        return self._each * sum(sum(tranche.machines) for tranche in tranches)
+        return self._each * sum(sum(at_once(tranche.machines, tranche.peak)) for tranche in tranches)
 
     def _best_job(self, task: Task, models: tuple[ModelSpec | None, ...], hosts: tuple[Host, ...]) -> Pick | None:
         picks = []

@@ -1,6 +1,7 @@
 """People who run the platform: full-time equivalents by what there is to run, and what they cost.
 
-FTE = a floor for each kind of place + own machines / servers per FTE + rented machines / rented servers per FTE.
+FTE = a floor for each kind of place + own machines / servers per FTE + rented machines / rented servers per FTE, of the
+machines that run at once at the busiest moment of the month.
 Engineers who build models and products are not in here: they are the same in every option.
 """
 
@@ -109,8 +110,8 @@ def _floor(case: Case, place: Where) -> str:
 
 
 def _machines(case: Case, *, own: bool) -> list[float]:
-    """Month by month, those of the platform with them."""
-    here = [fleet.machines for fleet in case.fleets if (fleet.where.placement in OWN) == own]
+    """Month by month, at its busiest; those of the platform with them."""
+    here = [fleet.at_once for fleet in case.fleets if (fleet.where.placement in OWN) == own]
     if case.seat is not None and (case.seat.offer is None) == own:
         here.append(case.seat.counts)
     return [sum(machines[month] for machines in here) for month in range(case.months)]
