@@ -58,6 +58,7 @@ class HousePlanner:
         self._inside = tuple(task for task in tasks if not at_sites(task))
         self._sites = self._at_sites()
         self._models = {task.name: self._tried(task) for task in tasks}
+        self._known: dict[str, list[Way]] = {}
 
     def _tried(self, task: Task) -> tuple[ModelSpec | None, ...]:
         """Of a task that others follow, or whose load is shared with machines that are owned, only the models of which
@@ -217,10 +218,11 @@ class HousePlanner:
         return country_inside(self._world.catalog, place, self._house.country)
 
     def _at_home(self, task: Task) -> list[Way]:
-        if not self._near(task):
-            return []
-        followed = task.follows is not None or any(other.follows == task.name for other in self._inside)
-        return self._house.ways(task, self._of(task), followed=followed)
+        if task.name not in self._known:
+            followed = task.follows is not None or any(other.follows == task.name for other in self._inside)
+            found = self._house.ways(task, self._of(task), followed=followed) if self._near(task) else []
+            self._known[task.name] = found
+        return self._known[task.name]
 
     def _of(self, task: Task) -> tuple[ModelSpec | None, ...]:
         """The models a task may run: those of whom it follows."""

@@ -75,6 +75,7 @@ class Renter:
         self._promises = promises
         self._each = machine_usd(needs, catalog, own=False)
         self._known: dict[tuple[str, str, tuple[str, ...]], Pick | None] = {}
+        self._carried: dict[tuple[str, str, str | None, tuple[str, ...]], tuple[Carrying, ...]] = {}
         self._here: dict[str, tuple[Host, ...]] = {}
         self._cheapest: dict[tuple[str, Bounds, str | None, bool, bool], tuple[Host, ...]] = {}
 
@@ -122,14 +123,21 @@ class Renter:
         return sorted(found, key=lambda pair: (pair[0], pair[1].id if pair[1] is not None else ""))
 
     def _carrying(self, provider: str, task: Task, models: tuple[ModelSpec | None, ...]) -> tuple[Carrying, ...]:
-        """The machine types, each with each of the models that it holds, that no other beats."""
+        """The machine types, each with each of the models that it holds, that no other beats. What one carries hangs on
+        the task's texts and limits, not on how many there are.
+        """
+        names = tuple(model.id if model is not None else "" for model in models)
+        key = (provider, task.workload.name, task.place, names)
+        if key in self._carried:
+            return self._carried[key]
         found = []
         for host in self._cheap(provider, task):
             for model in models if task.demand is not None else ():
                 steady = self._sizer.steady(task.demand, model, host.machine) if task.demand is not None else None
                 if steady is not None and steady.requests_per_s.value > 0:
                     found.append(Carrying(host, model, self._prices(host), steady))
-        return front(found)
+        self._carried[key] = front(found)
+        return self._carried[key]
 
     def best(self, provider: str, task: Task, models: tuple[ModelSpec | None, ...]) -> Pick | None:
         """The cheapest that breaks the fewest limits; None when nothing holds the task."""
