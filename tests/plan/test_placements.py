@@ -432,7 +432,7 @@ def test_data_that_may_not_travel_keep_their_traffic_together(plan_of: Make) -> 
 
 
 def test_a_fragile_machine_is_a_risk_and_not_a_thousand_machines(plan_of: Make) -> None:
-    for option in plan_of("clinic").options:
+    for option in (one for one in plan_of("clinic").options if one.placement != "hybrid"):
         assert option.total_cost is not None and option.total_cost.high < 12 * option.total_cost.value
 
 
@@ -461,3 +461,9 @@ def test_texts_may_be_answered_at_sites_too(plan_of: Make) -> None:
 
     option = option_of(plan_of("manufacturer", at_plants), "on-premises")
     assert [pool.name for pool in option.pools] == ["assistant-fr"] and option.pools[0].replicas >= 28
+
+
+def test_a_hybrid_of_which_nothing_may_leave_says_the_rule_and_has_no_price_of_its_own(plan_of: Make) -> None:
+    hybrids = [option for option in plan_of("clinic").options if option.placement == "hybrid"]
+    assert hybrids and all(option.total_cost is None for option in hybrids)
+    assert {option.misses[0].value for option in hybrids} == {"data of people stay in the house"}

@@ -9,7 +9,9 @@ import pytest
 
 from archwright.catalog.facts import Catalog
 from archwright.contract.needs import Needs, NeedsSource
-from archwright.plan.residency import bounds_of, country_inside, in_words, region_inside
+from archwright.contract.record import replace
+from archwright.errors import PlanError
+from archwright.plan.residency import bounds_of, country_inside, in_words, refuse_conflict, region_inside
 
 Read = Callable[..., tuple[Needs, NeedsSource]]
 
@@ -54,3 +56,33 @@ def test_bounds_join_the_data_and_the_pinned_regions(needs_of: Read) -> None:
     assert bounds_of(needs, needs.workloads[2]) == ()
     assert in_words(()) == "any"
     assert in_words((("DE", "FR"), ("EEA",))) == "DE or FR, and EEA"
+
+
+@pytest.mark.parametrize(
+    ("tickets", "handbook", "regions", "named"),
+    [
+        (["DE"], ["US"], None, ("tickets (DE, line ", "handbook (US, line ")),
+        (["EEA"], ["any"], ["us-east-1"], ("tickets (EEA, line ", "placement.regions (us-east-1, line ")),
+        (["DE", "FR"], ["FR", "US"], ["US", "DE"], ("tickets (DE or FR", "handbook (FR or US", "regions (US or DE")),
+        (["DE"], ["EEA"], ["eu-central-1"], ()),
+        (["any"], ["any"], ["a-region-of-tomorrow"], ()),
+    ],
+)
+def test_bounds_that_contradict_each_other_are_named(
+    catalog: Catalog, needs_of: Read, tickets: list[str], handbook: list[str], regions: Any, named: tuple[str, ...]
+) -> None:
+    def bounded(document: dict[str, Any]) -> None:
+        for data, places in zip(document["data"], (tickets, handbook), strict=True):
+            data["residency"] = places
+        document["placement"].pop("regions")
+
+    needs, source = needs_of("startup", bounded)
+    if regions is not None:
+        needs = replace(needs, placement=replace(needs.placement, regions=tuple(regions)))
+    if not named:
+        refuse_conflict(needs, source, catalog)
+        return
+    with pytest.raises(PlanError) as caught:
+        refuse_conflict(needs, source, catalog)
+    assert all(name in str(caught.value) for name in named) and caught.value.code == "AW-PLAN-03"
+    assert "workload support-chat" in str(caught.value) and caught.value.where is not None

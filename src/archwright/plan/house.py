@@ -110,8 +110,11 @@ class HousePlanner:
         if misses:
             return self._world.assembler.built(draft, self._sites, (), whole=False)
         if draft.placement == "hybrid" and not any(way.choice.outside for way in ways):
-            nothing = Miss(constraint="hybrid", value="no work that may leave the house", limit=draft.provider)
-            draft = draft._replace(misses=(nothing,))
+            private = all(self._private(task) for task in self._inside)
+            why = "data of people stay in the house" if private else "no work that may leave the house"
+            nothing = Miss(constraint="hybrid", value=why, limit=draft.provider)
+            # It would be the house alone, which is an option of its own.
+            return self._world.assembler.built(draft._replace(misses=(nothing,)), Part(), (), whole=False)
         return self._within(draft, tuple(ways))
 
     def _within(self, draft: Draft, ways: tuple[Way, ...]) -> Built:

@@ -31,6 +31,7 @@ from archwright.plan.money import Draft, Purse
 from archwright.plan.parts import Serving, Writer
 from archwright.plan.predictions import Promised, promises, say_what_is_not_promised
 from archwright.plan.rented import Renter
+from archwright.plan.residency import refuse_conflict
 from archwright.plan.sections import sections_of
 from archwright.plan.serve import Served, Working, loads_of, served_of
 from archwright.plan.serverless import ServerlessPlanner
@@ -63,8 +64,10 @@ def make_plan(
     """The plan; `chosen` is None when no option satisfies the needs (`why_infeasible` says why). Facts too old to buy
     by rule options out, unless `accept_stale`.
 
-    Raises MissingError AW-GET-01 when only this machine is allowed and it was not probed.
+    Raises MissingError AW-GET-01 when only this machine is allowed and it was not probed, PlanError AW-PLAN-03 where
+    the bounds of a workload's data contradict each other.
     """
+    refuse_conflict(needs, source, catalog)
     ledger = Ledger()
     machine = _measured(machine, ledger) if machine is not None else None
     state_defaults(needs, ledger)

@@ -6,8 +6,11 @@ of `placement.regions` does too. A region whose country the catalog does not kno
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from archwright.catalog.facts import Catalog
-from archwright.contract.needs import Needs, Workload
+from archwright.contract.needs import Needs, NeedsSource, Workload
+from archwright.errors import PlanError, Where
 
 ANYWHERE = "any"
 Bounds = tuple[tuple[str, ...], ...]
@@ -15,10 +18,51 @@ Bounds = tuple[tuple[str, ...], ...]
 
 def bounds_of(needs: Needs, workload: Workload) -> Bounds:
     """Groups of places; a region must lie in one place of each group."""
-    groups = [data.residency for data in needs.data if data.name in workload.data]
-    if needs.placement.regions is not None:
-        groups.append(needs.placement.regions)
-    return tuple(group for group in groups if ANYWHERE not in group)
+    return tuple(one.group for one in _stated(needs, workload) if ANYWHERE not in one.group)
+
+
+def refuse_conflict(needs: Needs, source: NeedsSource, catalog: Catalog) -> None:
+    """Raises PlanError AW-PLAN-03 where what bounds a workload's data leaves no place on earth: no provider and no
+    house could help, so none is looked at.
+    """
+    for workload in needs.workloads:
+        stated = [one for one in _stated(needs, workload) if ANYWHERE not in one.group]
+        pairs = ([one, other] for index, one in enumerate(stated) for other in stated[index + 1 :])
+        apart = next((pair for pair in (*pairs, stated) if len(pair) > 1 and not _somewhere(catalog, pair)), None)
+        if apart is not None:
+            said = [f"{one.name} ({' or '.join(one.group)}, line {source.lines.get(one.field, 1)})" for one in apart]
+            where = apart[-1].field
+            raise PlanError(
+                "AW-PLAN-03",
+                f"workload {workload.name}: no place is inside {' and '.join(said)}",
+                where=Where(source.file, source.lines.get(where, 1), where),
+                hint="widen one of them, or split the workload by its data",
+            )
+
+
+class Stated(NamedTuple):
+    """What bounds a workload, and the field that says it."""
+
+    name: str
+    field: str
+    group: tuple[str, ...]
+
+
+def _stated(needs: Needs, workload: Workload) -> list[Stated]:
+    found = [
+        Stated(f"the residency of {data.name}", f"data[{index}].residency", data.residency)
+        for index, data in enumerate(needs.data)
+        if data.name in workload.data
+    ]
+    pinned = needs.placement.regions
+    return found if pinned is None else [*found, Stated("placement.regions", "placement.regions", pinned)]
+
+
+def _somewhere(catalog: Catalog, stated: list[Stated]) -> bool:
+    bounds = tuple(one.group for one in stated)
+    regions = dict.fromkeys([*catalog.regions, *((offer.provider, offer.region) for offer in catalog.offers)])
+    known = (region_inside(catalog, bounds, provider, region) for provider, region in regions)
+    return any(country_inside(catalog, bounds, country) for country in catalog.countries) or any(known)
 
 
 def bounds_of_all(needs: Needs) -> Bounds:
