@@ -52,9 +52,9 @@ class World(NamedTuple):
 
 
 class HousePlanner:
-    def __init__(self, world: World, tasks: tuple[Task, ...]) -> None:
+    def __init__(self, world: World, tasks: tuple[Task, ...], *, expired: bool = True) -> None:
         self._world, self._tasks = world, tasks
-        self._house = House(world.needs, world.catalog, world.sizer)
+        self._house = House(world.needs, world.catalog, world.sizer, expired=expired)
         self._inside = tuple(task for task in tasks if not at_sites(task))
         self._sites = self._at_sites()
         self._models = {task.name: self._tried(task) for task in tasks}
@@ -75,6 +75,10 @@ class HousePlanner:
             strongest = sorted(able, key=lambda one: (one[1], one[0]), reverse=True)[:MODELS_TRIED]
             kept |= {model.id if model is not None else "": model for _, _, model in strongest}
         return tuple(model for model in task.models if (model.id if model is not None else "") in kept)
+
+    def option(self, provider: str | None) -> Built:
+        """All of it here, or the rest at a provider."""
+        return self.on_premises() if provider is None else self.hybrid(provider)
 
     def on_premises(self) -> Built:
         draft = Draft("on-premises", "on-premises", "on-premises", regions=(self._house.country,))

@@ -36,7 +36,7 @@ from archwright.plan.sections import sections_of
 from archwright.plan.serve import Served, Working, loads_of, served_of
 from archwright.plan.serverless import ServerlessPlanner
 from archwright.plan.settle import Settler
-from archwright.plan.stale import refuse_stale, stale_facts
+from archwright.plan.stale import fresh_or_stale, stale_facts, to_quote
 from archwright.plan.whereabouts import located
 
 SEED_DIGITS = 8
@@ -61,8 +61,8 @@ def make_plan(
     *,
     accept_stale: bool = False,
 ) -> Plan:
-    """The plan; `chosen` is None when no option satisfies the needs (`why_infeasible` says why). Facts too old to buy
-    by rule options out, unless `accept_stale`.
+    """The plan; `chosen` is None when no option satisfies the needs (`why_infeasible` says why). Machines whose price
+    is too old to buy by are left out, unless `accept_stale`.
 
     Raises MissingError AW-GET-01 when only this machine is allowed and it was not probed, PlanError AW-PLAN-03 where
     the bounds of a workload's data contradict each other.
@@ -71,10 +71,8 @@ def make_plan(
     ledger = Ledger()
     machine = _measured(machine, ledger) if machine is not None else None
     state_defaults(needs, ledger)
-    planner = Planner(needs, catalog, ledger, _seed(source))
+    planner = Planner(needs, catalog, ledger, _seed(source), accept_stale=accept_stale)
     looked = planner.look(machine, now)
-    if not accept_stale:
-        looked = [one._replace(draft=refuse_stale(one.draft, catalog)) for one in looked]
     drafts, purse = tuple(one.draft for one in looked), planner.purse
     concluded = conclude(needs, purse.options(drafts), drafts, ledger, purse)
     best = next((one for one in looked if one.draft.name == concluded.chosen), None)
@@ -144,8 +142,11 @@ def _seed(source: NeedsSource) -> int:
 class Planner:
     """Looks at every placement the needs allow."""
 
-    def __init__(self, needs: Needs, catalog: Catalog, ledger: Ledger, seed: int) -> None:
+    def __init__(
+        self, needs: Needs, catalog: Catalog, ledger: Ledger, seed: int, *, accept_stale: bool = False
+    ) -> None:
         self._needs, self._catalog, self._ledger, self._seed = needs, catalog, ledger, seed
+        self._accept_stale = accept_stale
         self.purse = Purse(needs.budget, catalog, ledger)
         self._tasks = tasks_of(needs, catalog)
         state_rules(needs, self._tasks, ledger)
@@ -173,18 +174,24 @@ class Planner:
     def _elsewhere(self, now: datetime) -> Iterable[Built]:
         allow, tasks = self._needs.placement.allow, self._tasks
         clouds = clouds_of(self.world, self._ledger) if {"cloud", "hybrid"} & set(allow) else ()
-        if {"on-premises", "hybrid"} & set(allow):
-            house = HousePlanner(self.world, tasks)
-            if "on-premises" in allow:
-                yield house.on_premises()
-            if "hybrid" in allow:
-                yield from (house.hybrid(provider) for provider in clouds)
+        yield from (one._replace(draft=_quoted(one.draft)) for one in self._housed(clouds))
         if "cloud" in allow:
             yield from CloudPlanner(self.world, self._ledger, tasks).options(clouds)
         if "hosted-api" in allow:
             yield from HostedPlanner(self.world, self._ledger, tasks, now).options(clouds)
         if "serverless" in allow:
             yield from ServerlessPlanner(self.world, self._ledger, tasks).options()
+
+    def _housed(self, clouds: tuple[str, ...]) -> Iterable[Built]:
+        """With machines of the house: without those whose price has expired where that is possible."""
+        allow, catalog = self._needs.placement.allow, self._catalog
+        every = HousePlanner(self.world, self._tasks)
+        clean = self._accept_stale or all(map(catalog.may_advise_buying, catalog.nodes.values()))
+        fresh = every if clean else HousePlanner(self.world, self._tasks, expired=False)
+        rest = clouds if "hybrid" in allow else ()
+        for provider in (None, *rest) if "on-premises" in allow else rest:
+            found = every.option(provider)
+            yield found if clean else fresh_or_stale(fresh.option(provider), found, catalog)
 
     def _local(self, machine: MachineFacts | None) -> Looked:
         """Texts only: nothing predicts other work on the machine at hand."""
@@ -225,6 +232,10 @@ class Planner:
             return one
         found = served_of(one.demand, one.steady, one.machine, self._catalog, replicas=one.machines, seed=self._seed)
         return found._replace(up=one.up)
+
+
+def _quoted(draft: Draft) -> Draft:
+    return draft._replace(notes=(*to_quote(draft), *draft.notes))
 
 
 def _noted(option: Option, notes: tuple[str, ...]) -> Option:

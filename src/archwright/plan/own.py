@@ -84,10 +84,12 @@ def node_of(host: Host) -> Node:
 
 
 class House:
-    """The site of one's own: which machines may stand there, and what each task would take of them."""
+    """The site of one's own: which machines may stand there, and what each task would take of them. With `expired` also
+    those whose price is too old to buy by.
+    """
 
-    def __init__(self, needs: Needs, catalog: Catalog, sizer: Sizer) -> None:
-        self._needs, self._catalog, self._sizer = needs, catalog, sizer
+    def __init__(self, needs: Needs, catalog: Catalog, sizer: Sizer, *, expired: bool = True) -> None:
+        self._needs, self._catalog, self._sizer, self._expired = needs, catalog, sizer, expired
         site = needs.placement.site
         self.country = site.country if site is not None else needs.organisation.country
         self.where = Where("on-premises", "on-premises", self.country, self.country)
@@ -111,7 +113,8 @@ class House:
 
     def _bought(self) -> Iterable[Stock]:
         for host in self._hosts:
-            yield Stock(host, "bought", self._kind(host, None, None))
+            if self._expired or self._catalog.may_advise_buying(node_of(host)):
+                yield Stock(host, "bought", self._kind(host, None, None))
 
     def _owned(self) -> Iterable[Stock]:
         for owned in self._needs.placement.owned:
@@ -174,7 +177,7 @@ class House:
         """Every way to do the task in the house; those that keep all limits, when there are any."""
         found = [
             way
-            for host in self._hosts
+            for host in {stock.host.machine.id: stock.host for stock in self.stocks}.values()
             if self._allowed.fit(task, host)
             for way in (
                 self._steady_ways(task, models, host) if task.demand is not None else self._job_ways(task, models, host)
