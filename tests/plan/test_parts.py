@@ -19,7 +19,8 @@ from archwright.plan.optimise import Choice
 from archwright.plan.own import House, Way, node_of, part_of, steady_choice
 from archwright.plan.parts import Writer
 from archwright.plan.purchase import Tranche
-from archwright.plan.rented import Pick, Renter, width_for
+from archwright.plan.rented import Pick, Renter
+from archwright.plan.width import width_for
 
 Make = Callable[..., Plan]
 Read = Callable[..., tuple[Needs, NeedsSource]]
@@ -42,7 +43,7 @@ def test_a_machine_is_dropped_only_when_another_beats_it_in_everything(needs_of:
     needs, _ = needs_of("startup")
     task, host = tasks_of(needs, catalog)[0], host_of(needs, catalog)
     assert task.demand is not None
-    steady = Sizer(catalog).steady(task.demand, catalog.models["Phi-4-mini-instruct"], host.machine)
+    steady = Sizer(catalog).steady(task.demand, catalog.models["Phi-4-mini-instruct"], host)
     assert steady is not None
 
     def carrying(prices: tuple[float, ...], factor: float) -> Carrying:
@@ -63,9 +64,9 @@ def test_sizing_is_asked_once_for_machines_that_are_alike(needs_of: Read, catalo
     sizer, (chat, tune, _) = Sizer(catalog), tasks_of(needs, catalog)
     host, model = host_of(needs, catalog), catalog.models["Phi-4-mini-instruct"]
     assert chat.demand is not None and tune.job is not None
-    first = sizer.steady(chat.demand, model, host.machine)
-    assert sizer.steady(chat.demand, model, host.machine._replace(id="other", cores=2)) is first
-    assert sizer.steady(chat.demand, None, host.machine) is None
+    first = sizer.steady(chat.demand, model, host)
+    assert sizer.steady(chat.demand, model, host._replace(machine=host.machine._replace(id="other", cores=2))) is first
+    assert sizer.steady(chat.demand, None, host) is None
     assert sizer.batch(tune.job, None, host.machine) is None
     assert sizer.batch(tune.job, model, host.machine) is sizer.batch(tune.job, model, host.machine)
 
@@ -116,7 +117,7 @@ def test_a_writer_refuses_what_is_no_rented_machine_or_no_load(needs_of: Read, c
     chat, tune, _ = tasks_of(needs, catalog)
     host, writer = host_of(needs, catalog), Writer(catalog, Ledger())
     assert chat.demand is not None
-    steady = Sizer(catalog).steady(chat.demand, catalog.models["Phi-4-mini-instruct"], host.machine)
+    steady = Sizer(catalog).steady(chat.demand, catalog.models["Phi-4-mini-instruct"], host)
     assert steady is not None
     bare = Pick(chat, host._replace(offer=None), None, steady, None, (), 1, 0, ())
     with pytest.raises(ValueError, match="has an offer"):
@@ -164,7 +165,7 @@ def test_parts_of_machines_are_whole_engines(needs_of: Read, catalog: Catalog) -
     needs, _ = needs_of("startup")
     chat, host = tasks_of(needs, catalog)[0], host_of(needs, catalog)
     assert chat.demand is not None
-    steady = Sizer(catalog).steady(chat.demand, catalog.models["Phi-4-mini-instruct"], host.machine)
+    steady = Sizer(catalog).steady(chat.demand, catalog.models["Phi-4-mini-instruct"], host)
     assert steady is not None
     eight = steady._replace(engines=8)
     carried = eight.requests_per_s.value

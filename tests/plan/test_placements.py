@@ -301,8 +301,12 @@ def test_the_bill_of_seconds(needs_of: Read, catalog: Catalog) -> None:
     needs, _ = needs_of("startup")
     demand, row = steady_demands(needs)[0], paid_by_second()[0]
     task = tasks_of(needs, catalog)[0]
-    worker = Renter(needs, catalog, sizer := Sizer(catalog)).inside("aws", task)[0].machine
-    steady = sizer.steady(demand, catalog.models["Phi-4-mini-instruct"], worker._replace(accelerator_count=1))
+    worker = Renter(needs, catalog, sizer := Sizer(catalog)).inside("aws", task)[0]
+    steady = sizer.steady(
+        demand,
+        catalog.models["Phi-4-mini-instruct"],
+        worker._replace(machine=worker.machine._replace(accelerator_count=1)),
+    )
     assert steady is not None
     rates = (1e-6, 1e-3, 1e-1, 10.0)
     bills = [billed(demand.part(rate / demand.mean), steady, row) for rate in rates]

@@ -9,7 +9,7 @@ from archwright.catalog.facts import Catalog
 from archwright.contract.needs import Workload
 from archwright.contract.plan import Plan
 from archwright.plan.demand import Job
-from archwright.plan.rented import width_for
+from archwright.plan.width import width_for
 from archwright.sizing.machine import Machine
 from archwright.sizing.scale_training import batch_pretrain
 
@@ -66,3 +66,54 @@ def test_of_machines_that_all_miss_a_limit_the_nearest_is_shown(plan_of: Make) -
     free, slow = (plan_of("startup", change).options[0].misses for change in (hurried, pinned))
     assert [miss.constraint for miss in (*free, *slow)] == ["a.deadline_h"] * 2
     assert isinstance(free[0].value, float) and isinstance(slow[0].value, float) and free[0].value < slow[0].value
+
+
+def chat_alone(document: dict[str, Any]) -> None:
+    """Of a German company, at any cloud, its data anywhere."""
+    document["organisation"]["country"] = "DE"
+    document["workloads"] = document["workloads"][:1]
+    for data in document["data"]:
+        data["residency"] = ["any"]
+    document["placement"] = {"allow": ["cloud"]}
+    document["budget"] = {"currency": "EUR", "per_month": 1e5, "horizon_months": 24}
+
+
+def countries(plan: Plan, catalog: Catalog) -> set[str]:
+    own = [option for option in plan.options if option.name.startswith("cloud-")]
+    return {catalog.regions[option.provider, region].country for option in own for region in option.regions}
+
+
+def test_machines_stand_where_the_users_are_and_what_that_costs_is_said(plan_of: Make, catalog: Catalog) -> None:
+    def from_both(document: dict[str, Any]) -> None:
+        chat_alone(document)
+        document["workloads"][0]["traffic"]["regions"] = {"APAC": 0.5, "EEA": 0.5}
+
+    home, both = plan_of("startup", chat_alone), plan_of("startup", from_both)
+    assert all(catalog.inside(country, "EEA") for country in countries(home, catalog))
+    assert all(catalog.inside(c, "EEA") or catalog.inside(c, "APAC") for c in countries(both, catalog))
+    notes = [note for option in home.options for note in option.notes if note.startswith("far from the users")]
+    assert notes and all("USD less" in note for note in notes)
+
+
+def test_far_machines_are_taken_where_none_is_near(plan_of: Make, catalog: Catalog) -> None:
+    def nobody_near(document: dict[str, Any]) -> None:
+        chat_alone(document)
+        document["workloads"][0]["traffic"]["regions"] = {"KE": 1.0}
+
+    plan = plan_of("startup", nobody_near)
+    assert plan.chosen is not None and "KE" not in countries(plan, catalog)
+
+
+def test_the_way_there_counts_against_the_limit(plan_of: Make, catalog: Catalog) -> None:
+    """What is answered in time nearby comes too late from far away, and is told against the limit as it was stated."""
+    far = catalog.part("roundtrip.far").value
+
+    def hurried(document: dict[str, Any]) -> None:
+        chat_alone(document)
+        document["workloads"][0]["traffic"]["regions"] = {"KE": 1.0}
+        document["workloads"][0]["slo"] = {"ttft_p95_s": far * 0.9}
+
+    plan = plan_of("startup", hurried)
+    misses = [m for option in plan.options for m in option.misses if m.constraint == "support-chat.ttft_p95_s"]
+    assert plan.chosen is None and misses
+    assert all(m.limit == far * 0.9 and isinstance(m.value, float) and m.value > far for m in misses)

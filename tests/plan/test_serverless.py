@@ -13,8 +13,9 @@ from archwright.catalog.facts import Catalog
 from archwright.catalog.serverless import Seconds, paid_by_second
 from archwright.contract.needs import Needs, NeedsSource
 from archwright.contract.plan import Option, Plan
-from archwright.plan.candidates import Sizer
+from archwright.plan.candidates import Host, Sizer
 from archwright.plan.demand import HOURS_PER_MONTH, Demand, levels_of, steady_demands
+from archwright.plan.fleet import Where
 from archwright.plan.money import UNPROVEN
 from archwright.plan.serverless import COLD, Bill, billed, starts_per_request, warm_idle_s
 from archwright.sizing.machine import Machine, Steady
@@ -22,6 +23,7 @@ from archwright.sizing.machine import Machine, Steady
 Make = Callable[..., Plan]
 Read = Callable[..., tuple[Needs, NeedsSource]]
 CLOSE = 1 + 1e-9
+WHERE = Where("serverless", "p", "US", "US")
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +31,7 @@ def case(catalog: Catalog, needs_of: Read) -> tuple[Demand, Steady, Seconds]:
     needs, row = needs_of("startup")[0], paid_by_second()[0]
     demand = steady_demands(needs)[0]
     machine = Machine("worker", catalog.accelerators[row.accelerator], 1, 8, 64e9)
-    steady = Sizer(catalog).steady(demand, catalog.models["Phi-4-mini-instruct"], machine)
+    steady = Sizer(catalog).steady(demand, catalog.models["Phi-4-mini-instruct"], Host(WHERE, machine))
     assert steady is not None
     return demand, steady, row
 

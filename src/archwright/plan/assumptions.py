@@ -10,7 +10,7 @@ from archwright.plan.candidates import Task
 from archwright.plan.demand import HOURS_PER_MONTH, OFF_HOURS_SHARE, PEAK_SHARE
 from archwright.plan.ledger import Ledger
 from archwright.plan.purchase import REDONE, SPOT_TOGETHER
-from archwright.plan.rented import START_H
+from archwright.plan.width import START_H
 
 HOUSES = frozenset({"on-premises", "hybrid"})
 

@@ -13,12 +13,14 @@ from typing import NamedTuple
 from archwright.catalog.cost_rows import Node
 from archwright.catalog.facts import Catalog
 from archwright.catalog.rows import Accelerator, ModelSpec, Offer
-from archwright.contract.needs import TEXT_KINDS, Needs, Traffic, Workload
+from archwright.contract.needs import SLO, TEXT_KINDS, Needs, Traffic, Workload
 from archwright.contract.plan import Miss
+from archwright.contract.record import replace
 from archwright.errors import CatalogError
 from archwright.plan.demand import Demand, Job, jobs, steady_demands
 from archwright.plan.fleet import Where
 from archwright.plan.models import Candidates, open_models, permitted
+from archwright.plan.nearness import round_trip
 from archwright.plan.residency import Bounds, bounds_of, country_inside
 from archwright.sizing.capacity import TextLoad, steady_text
 from archwright.sizing.dataflow import batch_data
@@ -143,19 +145,35 @@ def _embedders(task: Task, catalog: Catalog) -> Candidates:
 
 
 class Sizer:
-    """Asks sizing, once for each question."""
+    """Asks sizing, once for each question. With `needs` a limit is held where the users are: of a machine's own times
+    what a message needs there and back is gone.
+    """
 
-    def __init__(self, catalog: Catalog) -> None:
-        self._catalog = catalog
+    def __init__(self, catalog: Catalog, needs: Needs | None = None) -> None:
+        self._catalog, self._needs = catalog, needs
         self._steady: dict[tuple[object, ...], Steady | None] = {}
         self._batch: dict[tuple[object, ...], Batch | None] = {}
+        self._away: dict[tuple[str, str], float] = {}
 
-    def steady(self, demand: Demand, model: ModelSpec | None, machine: Machine) -> Steady | None:
+    def steady(self, demand: Demand, model: ModelSpec | None, host: Host) -> Steady | None:
         """What one machine carries of the load; None when it does not hold the model."""
-        key = (demand.workload.name, model.id if model is not None else "", alike(machine))
+        away, machine = self.away_s(demand.workload, host), host.machine
+        key = (demand.workload.name, model.id if model is not None else "", away, alike(machine))
         if key not in self._steady:
-            self._steady[key] = self._carried(demand, model, machine)
+            found = self._carried(_at_the_machine(demand, away), model, machine)
+            self._steady[key] = found if found is None or not away else _at_the_users(found, demand, away)
         return self._steady[key]
+
+    def away_s(self, workload: Workload, host: Host) -> float:
+        """There and back between a machine and the users; no way at all where it stands beside them."""
+        if self._needs is None or workload.sites or not _timed(workload.slo):
+            return 0.0
+        key = (workload.name, host.where.country)
+        if key not in self._away:
+            self._away[key] = self._catalog.part(
+                round_trip(self._needs, self._catalog, workload, host.where.country)
+            ).value
+        return self._away[key]
 
     def batch(self, job: Job, model: ModelSpec | None, machine: Machine) -> Batch | None:
         """What one run takes on such machines; None when they cannot do it."""
@@ -189,6 +207,37 @@ class Sizer:
         if workload.kind == "embedding":
             return batch_embedding(machine, model, workload.name, job.size, catalog)
         return batch_finetune(machine, model, workload.method or "lora", job.size, workload.name, catalog)
+
+
+# Limits that the way there and back counts against, and the least that is left for the machine.
+TIMED, LEAST_S = ("ttft_p95_s", "latency_p95_s"), 1e-9
+
+
+def _timed(slo: SLO) -> tuple[str, ...]:
+    return tuple(field for field in TIMED if getattr(slo, field) is not None)
+
+
+def _at_the_machine(demand: Demand, away: float) -> Demand:
+    """With limits as the machine must keep them."""
+    slo = demand.workload.slo
+    if not away:
+        return demand
+    kept = replace(slo, **{field: max(getattr(slo, field) - away, LEAST_S) for field in _timed(slo)})
+    return demand._replace(workload=replace(demand.workload, slo=kept))
+
+
+def _at_the_users(steady: Steady, demand: Demand, away: float) -> Steady:
+    """With broken limits as the needs state them, against what their users see."""
+    stated = {
+        f"{demand.workload.name}.{field}": getattr(demand.workload.slo, field) for field in _timed(demand.workload.slo)
+    }
+    misses = (
+        replace(miss, value=float(miss.value) + away, limit=stated[miss.constraint])
+        if miss.constraint in stated and isinstance(miss.value, int | float)
+        else miss
+        for miss in steady.misses
+    )
+    return steady._replace(misses=tuple(misses))
 
 
 def alike(machine: Machine) -> tuple[object, ...]:

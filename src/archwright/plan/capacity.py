@@ -34,7 +34,8 @@ def judge_capacity(fleets: Iterable[Fleet], catalog: Catalog) -> tuple[tuple[Mis
 def judge_tokens(demand: Demand, provider: str, catalog: Catalog) -> tuple[tuple[Miss, ...], tuple[str, ...]]:
     """Tokens a second at the busiest moment of the horizon, bought from one provider."""
     each = demand.input_tokens.mean + demand.output_tokens.mean
-    return _judged(provider, TOKENS, demand.peak_at_horizon * each, catalog)
+    misses, notes = _judged(provider, TOKENS, demand.peak_at_horizon * each, catalog)
+    return tuple(misses), tuple(notes)
 
 
 def _quota(fleet: Fleet, catalog: Catalog) -> str:

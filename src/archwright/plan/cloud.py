@@ -138,7 +138,7 @@ class CloudPlanner:
         # Machines at sites alone are no option of a cloud.
         missing = () if self._tasks else tuple(nowhere_else(task, "a cloud region") for task in self._sited)
         regions = tuple(sorted({place.region for place in where}))
-        better = self._better(draft.provider, found, renter) if renter is not None else ()
+        better = (*self._better(draft.provider, found, renter), *_afar(found, renter)) if renter is not None else ()
         notes = (*draft.notes, *_spread(regions), *self._at_the_sites(), *better)
         draft = draft._replace(regions=regions, misses=(*found.misses, *missing), notes=notes)
         return self._world.assembler.built(
@@ -195,6 +195,14 @@ class CloudPlanner:
             )
             for term in part.terms
         )
+
+
+def _afar(found: Found, renter: Renter) -> Iterable[str]:
+    """What regions far from the users would save."""
+    saved = [(usd, region) for usd, region in map(renter.afar, found.picks) if usd > 0]
+    if saved:
+        regions = ", ".join(sorted({region for _, region in saved}))
+        yield f"far from the users the same machines would take {sum(u for u, _ in saved):,.0f} USD less: {regions}"
 
 
 def main_first(part: Part) -> tuple[Where, ...]:

@@ -70,7 +70,7 @@ class HousePlanner:
             return task.models
         kept: dict[str, ModelSpec | None] = {}
         for stock in self._house.stocks:
-            sized = [(self._world.sizer.steady(demand, model, stock.host.machine), model) for model in task.models]
+            sized = [(self._world.sizer.steady(demand, model, stock.host), model) for model in task.models]
             able = [(one.requests_per_s.value, -len(one.misses), model) for one, model in sized if one is not None]
             strongest = sorted(able, key=lambda one: (one[1], one[0]), reverse=True)[:MODELS_TRIED]
             kept |= {model.id if model is not None else "": model for _, _, model in strongest}

@@ -151,7 +151,7 @@ class Planner:
         self._tasks = tasks_of(needs, catalog)
         state_rules(needs, self._tasks, ledger)
         self._missing = say_what_is_missing(needs, self._tasks, ledger)
-        sizer, writer = Sizer(catalog), Writer(catalog, ledger, needs.placement.site)
+        sizer, writer = Sizer(catalog, needs), Writer(catalog, ledger, needs.placement.site)
         self.world = World(
             needs=needs,
             catalog=catalog,

@@ -21,9 +21,10 @@ from archwright.plan.candidates import Host, Hosts, Sizer, Task
 from archwright.plan.demand import HOURS_PER_MONTH, Demand, Job
 from archwright.plan.fleet import Fleet, Where
 from archwright.plan.optimise import Choice, Kind
-from archwright.plan.rented import ROUNDING, Pick, machine_hours, machines_for, width_for
+from archwright.plan.rented import ROUNDING, Pick, machines_for
 from archwright.plan.staffing import machine_usd
 from archwright.plan.successor import Successor, successor
+from archwright.plan.width import machine_hours, width_for
 from archwright.sizing.machine import Batch, Steady
 from archwright.sizing.power import overhead
 
@@ -191,7 +192,7 @@ class House:
     def _steady_ways(self, task: Task, models: tuple[ModelSpec | None, ...], host: Host) -> Iterable[Way]:
         for model in models:
             demand = task.demand
-            steady = self._sizer.steady(demand, model, host.machine) if demand is not None else None
+            steady = self._sizer.steady(demand, model, host) if demand is not None else None
             if demand is not None and steady is not None and steady.requests_per_s.value > 0:
                 yield Way(steady_choice(task.name, demand, model, steady, host.machine.id), task, model, steady)
 

@@ -17,16 +17,16 @@ from archwright.contract.needs import Needs
 from archwright.contract.plan import Miss
 from archwright.plan.availability import spares_for
 from archwright.plan.candidates import Carrying, Host, Hosts, Sizer, Task, alike, front, speaks
-from archwright.plan.demand import HOURS_PER_MONTH, Demand, Job
+from archwright.plan.demand import Demand, Job
 from archwright.plan.fleet import at_once
-from archwright.plan.models import UNKNOWN, better
+from archwright.plan.models import better
+from archwright.plan.nearness import near, users
 from archwright.plan.purchase import KINDS, REDONE, SPOT, SPOT_TOGETHER, Market, Price, Running, Tranche, cheapest
 from archwright.plan.residency import Bounds, bounds_of, bounds_of_all, in_words, region_inside
 from archwright.plan.staffing import machine_usd
+from archwright.plan.width import run_of
 from archwright.sizing.machine import Batch, Steady
 
-# Assumed: getting a machine, its image and the data takes this long at the start of each run, and is paid for.
-START_H = 0.25
 # What the optimisation leaves of a whole number.
 ROUNDING = 1e-6
 
@@ -75,9 +75,9 @@ class Renter:
         self._promises = promises
         self._each = machine_usd(needs, catalog, own=False)
         self._known: dict[tuple[str, str, tuple[str, ...]], Pick | None] = {}
-        self._carried: dict[tuple[str, str, str | None, tuple[str, ...]], tuple[Carrying, ...]] = {}
+        self._carried: dict[tuple[object, ...], tuple[Carrying, ...]] = {}
         self._here: dict[str, tuple[Host, ...]] = {}
-        self._cheapest: dict[tuple[str, Bounds, str | None, bool, bool], tuple[Host, ...]] = {}
+        self._cheapest: dict[tuple[object, ...], tuple[Host, ...]] = {}
 
     def find(self, provider: str, tasks: tuple[Task, ...]) -> Found:
         """The cheapest pick of every task; followers run the model of whom they follow, chosen for both together."""
@@ -117,37 +117,66 @@ class Renter:
         """Models by the least that the task can cost with them."""
         found = []
         for model in task.models:
-            bounds = [_bound(one, task.demand) for one in self._carrying(provider, task, (model,)) if task.demand]
-            if task.demand is None or bounds:
-                found.append((min(bounds, default=(0, 0.0)), model))
+            least = self._least(provider, task, model, task.demand) if task.demand is not None else (0, 0.0)
+            if least is not None:
+                found.append((least, model))
         return sorted(found, key=lambda pair: (pair[0], pair[1].id if pair[1] is not None else ""))
 
-    def _carrying(self, provider: str, task: Task, models: tuple[ModelSpec | None, ...]) -> tuple[Carrying, ...]:
+    def _least(self, provider: str, task: Task, model: ModelSpec | None, demand: Demand) -> tuple[int, float] | None:
+        """Where its users are, else anywhere, as `best` looks for it."""
+        for here in (True, False):
+            least = min((_bound(one, demand) for one in self._carrying(provider, task, (model,), here)), default=None)
+            if least is not None and (least[0] == 0 or not here):
+                return least
+        return None
+
+    def _carrying(
+        self, provider: str, task: Task, models: tuple[ModelSpec | None, ...], near: bool
+    ) -> tuple[Carrying, ...]:
         """The machine types, each with each of the models that it holds, that no other beats. What one carries hangs on
         the task's texts and limits, not on how many there are.
         """
         names = tuple(model.id if model is not None else "" for model in models)
-        key = (provider, task.workload.name, task.place, names)
+        key = (provider, task.workload.name, task.place, names, near)
         if key in self._carried:
             return self._carried[key]
         found = []
-        for host in self._cheap(provider, task):
+        for host in self._cheap(provider, task, near):
             for model in models if task.demand is not None else ():
-                steady = self._sizer.steady(task.demand, model, host.machine) if task.demand is not None else None
+                steady = self._sizer.steady(task.demand, model, host) if task.demand is not None else None
                 if steady is not None and steady.requests_per_s.value > 0:
                     found.append(Carrying(host, model, self._prices(host), steady))
         self._carried[key] = front(found)
         return self._carried[key]
 
     def best(self, provider: str, task: Task, models: tuple[ModelSpec | None, ...]) -> Pick | None:
-        """The cheapest that breaks the fewest limits; None when nothing holds the task."""
+        """The cheapest that breaks the fewest limits, where its users are; elsewhere only where that breaks fewer. None
+        when nothing holds the task.
+        """
         key = (provider, task.name, tuple(model.id if model is not None else "" for model in models))
         if key not in self._known:
-            if task.demand is not None:
-                self._known[key] = self._best_steady(task, task.demand, self._carrying(provider, task, models))
-            else:
-                self._known[key] = self._best_job(task, models, self._cheap(provider, task))
+            pick = self._best(provider, task, models, near=True)
+            if pick is None or pick.misses:
+                far = self._best(provider, task, models, near=False)
+                pick = far if pick is None or (far is not None and len(far.misses) < len(pick.misses)) else pick
+            self._known[key] = pick
         return self._known[key]
+
+    def _best(self, provider: str, task: Task, models: tuple[ModelSpec | None, ...], *, near: bool) -> Pick | None:
+        if task.demand is not None:
+            return self._best_steady(task, task.demand, self._carrying(provider, task, models, near))
+        return self._best_job(task, models, self._cheap(provider, task, near))
+
+    def afar(self, pick: Pick) -> tuple[float, str]:
+        """USD over the horizon that the same machines would take less in the cheapest region far from the users, and
+        that region; nothing where there is none.
+        """
+        offer, task = pick.host.offer, pick.task
+        if offer is None or not near_task(self._needs, self._catalog, task, pick.host):
+            return 0.0, ""
+        alike = (h for h in self.inside(offer.provider, task) if h.machine.id == pick.host.machine.id)
+        least = min(alike, key=self._prices, default=pick.host)
+        return pick.usd * (1 - self._prices(least)[0] / self._prices(pick.host)[0]), least.where.region
 
     def better(self, provider: str, pick: Pick) -> Pick | None:
         """The same task with the cheapest model that is clearly better."""
@@ -212,7 +241,7 @@ class Renter:
         host, model, batch = what
         listed, spot = self.ways(host)[0], self._spot(host)
         ways = [(listed, 1.0)] if spot is None else [(listed, 1.0), (spot, 1 + REDONE)]
-        found = [_run(batch, job, price, redone) for price, redone in ways]
+        found = [run_of(batch, job, price, redone) for price, redone in ways]
         found = [run for run in found if run[0].kind != KINDS[SPOT] or run[1] <= SPOT_TOGETHER]
         tranche, machines, misses = min(found, key=lambda run: (len(run[2]), _over(run[2]), run[0].sum))
         prices = tuple(price for price, _ in ways)
@@ -232,16 +261,22 @@ class Renter:
         listed = by_kind["on-demand"]
         return (listed, by_kind.get("commit-1y", listed), by_kind.get("commit-3y", listed))
 
-    def _cheap(self, provider: str, task: Task) -> tuple[Host, ...]:
-        """Of machines that carry the same, those that are not dearer in every way."""
+    def _cheap(self, provider: str, task: Task, near: bool) -> tuple[Host, ...]:
+        """Of machines that carry the same, those that are not dearer in every way. With `near` only where users are."""
         # How many work together hangs on their network; one alone does not.
         joint = task.job is not None
-        key = (provider, bounds_of(self._needs, task.workload), task.place, speaks(task), joint)
+        bounds, asked = bounds_of(self._needs, task.workload), users(self._needs, task.workload)
+        key = (provider, bounds, task.place, speaks(task), joint, near, asked, task.workload.slo)
         if key not in self._cheapest:
             kept: dict[tuple[object, ...], list[Host]] = {}
-            hosts = self.inside(provider, task)
+            inside = self.inside(provider, task)
+            hosts = [host for host in inside if not near or near_task(self._needs, self._catalog, task, host)]
             for host in sorted(hosts, key=lambda h: (self._prices(h), h.offer.id if h.offer is not None else "")):
-                kind = (*alike(host.machine), host.machine.network_bytes_per_s if joint else None)
+                kind = (
+                    *alike(host.machine),
+                    self._sizer.away_s(task.workload, host),
+                    host.machine.network_bytes_per_s if joint else None,
+                )
                 group, prices = kept.setdefault(kind, []), self._prices(host)
                 if not any(all(a <= b for a, b in zip(self._prices(o), prices, strict=True)) for o in group):
                     group.append(host)
@@ -271,6 +306,11 @@ class Renter:
             where = "in the regions" if self._needs.placement.regions is not None else "inside the residency"
             return Miss(constraint="accelerators", value=f"no offer {where}", limit=", ".join(pinned))
         return Miss(constraint="residency", value="no offer inside", limit=in_words(bounds))
+
+
+def near_task(needs: Needs, catalog: Catalog, task: Task, host: Host) -> bool:
+    """Whether a machine stands where the task is asked from; what is answered inside a place has its own bounds."""
+    return task.place is not None or near(needs, catalog, task.workload, host.where.country)
 
 
 def _order(picks: tuple[Pick, ...]) -> tuple[int, float, float, str]:
@@ -339,38 +379,3 @@ def mean_machines(demand: Demand, capacity: float) -> float:
 
 def month_mean(month: Running) -> float:
     return sum(h * n for h, n in zip(month.hours, month.counts, strict=True)) / sum(month.hours)
-
-
-def width_for(batch: Batch, job: Job, redone: float = 1.0) -> tuple[int, tuple[Miss, ...]]:
-    """The fewest machines that keep the deadline in the busiest month; all that help, with a miss, when none do: the
-    network's where nobody states it, for how much more machines help is then not known.
-    """
-    most = max(job.growth) * redone
-    low, high = batch.least, max(batch.least, batch.most)
-
-    def took(machines: int) -> float:
-        return batch.hours(machines) * most + START_H
-
-    if took(high) > job.deadline_h:
-        name = job.workload.name
-        if batch.unstated:
-            return high, (Miss(constraint=f"{name}.network", value=UNKNOWN, limit=f"that of {batch.unstated}"),)
-        return high, (Miss(constraint=f"{name}.deadline_h", value=took(high), limit=job.deadline_h),)
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (low, middle) if took(middle) <= job.deadline_h else (middle + 1, high)
-    return low, ()
-
-
-def machine_hours(batch: Batch, job: Job, machines: int, redone: float = 1.0) -> tuple[float, ...]:
-    """Hours of all machines together, month by month."""
-    runs = job.runs_per_month * machines
-    return tuple(runs * (batch.hours(machines) * growth * redone + START_H) for growth in job.growth)
-
-
-def _run(batch: Batch, job: Job, price: Price, redone: float) -> tuple[Tranche, int, tuple[Miss, ...]]:
-    machines, misses = width_for(batch, job, redone)
-    hours = machine_hours(batch, job, machines, redone)
-    machines_on = tuple(hour / HOURS_PER_MONTH for hour in hours)
-    paid = tuple(hour * price.usd_per_hour for hour in hours)
-    return Tranche(price.kind, machines_on, paid, machines), machines, misses

@@ -34,8 +34,9 @@ from archwright.plan.parts import (
     serving_of,
     working_of,
 )
-from archwright.plan.rented import ROUNDING, machine_hours, width_for
+from archwright.plan.rented import ROUNDING
 from archwright.plan.terms import Term
+from archwright.plan.width import machine_hours, width_for
 from archwright.sizing.machine import Steady
 
 Pace = Callable[[Estimate], float]

@@ -108,7 +108,7 @@ class Sites:
             return []
         found = []
         for model in task.models:
-            steady = self._sizer.steady(demand, model, stock.host.machine)
+            steady = self._sizer.steady(demand, model, stock.host)
             if steady is not None and steady.requests_per_s.value > 0:
                 found.append(
                     Way(steady_choice(task.name, demand, model, steady, stock.kind.machine), task, model, steady)
