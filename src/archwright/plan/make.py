@@ -36,7 +36,7 @@ from archwright.plan.sections import sections_of
 from archwright.plan.serve import Served, Working, loads_of, served_of
 from archwright.plan.serverless import ServerlessPlanner
 from archwright.plan.settle import Settler
-from archwright.plan.stale import fresh_or_stale, stale_facts, to_quote
+from archwright.plan.stale import fresh_or_stale, refuse_stale, stale_facts, to_quote
 from archwright.plan.whereabouts import located
 
 SEED_DIGITS = 8
@@ -168,13 +168,13 @@ class Planner:
         allow, found = self._needs.placement.allow, list[Looked]()
         if "this-machine" in allow:
             found.append(self._local(machine))
-        found += [Looked(one.draft, one.serving, (), one.assumptions) for one in self._elsewhere(now)]
+        found += [Looked(self._dated(one.draft), one.serving, (), one.assumptions) for one in self._elsewhere(now)]
         return [one._replace(draft=self._complete(one.draft)) for one in found]
 
     def _elsewhere(self, now: datetime) -> Iterable[Built]:
         allow, tasks = self._needs.placement.allow, self._tasks
         clouds = clouds_of(self.world, self._ledger) if {"cloud", "hybrid"} & set(allow) else ()
-        yield from (one._replace(draft=_quoted(one.draft)) for one in self._housed(clouds))
+        yield from self._housed(clouds)
         if "cloud" in allow:
             yield from CloudPlanner(self.world, self._ledger, tasks).options(clouds)
         if "hosted-api" in allow:
@@ -208,6 +208,12 @@ class Planner:
             draft if demands else draft._replace(misses=(*draft.misses, NOTHING), terms=None), (), local.served
         )
 
+    def _dated(self, draft: Draft) -> Draft:
+        """Nothing is bought by an expired price, and by an undated one only after a quote."""
+        draft = draft._replace(notes=(*to_quote(draft), *draft.notes))
+        known = any(miss.constraint == "stale_facts" for miss in draft.misses)
+        return draft if self._accept_stale or known else refuse_stale(draft, self._catalog)
+
     def _complete(self, draft: Draft) -> Draft:
         """An option that sizes nothing is no option; one that leaves workloads out says so."""
         if not self._tasks:
@@ -232,10 +238,6 @@ class Planner:
             return one
         found = served_of(one.demand, one.steady, one.machine, self._catalog, replicas=one.machines, seed=self._seed)
         return found._replace(up=one.up)
-
-
-def _quoted(draft: Draft) -> Draft:
-    return draft._replace(notes=(*to_quote(draft), *draft.notes))
 
 
 def _noted(option: Option, notes: tuple[str, ...]) -> Option:
