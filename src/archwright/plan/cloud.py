@@ -154,9 +154,10 @@ class CloudPlanner:
         """What a better model would cost."""
         months = self._world.needs.budget.horizon_months
         for pick in found.picks:
-            better = renter.better(provider, pick)
+            better = renter.better(provider, pick) or renter.known(provider, pick)
             if better is not None and better.model is not None and pick.model is not None:
-                named = [f"{model.id} ({scores(pick.task.workload, model)})" for model in (better.model, pick.model)]
+                rated = [(model.id, scores(pick.task.workload, model)) for model in (better.model, pick.model)]
+                named = [f"{name} ({known or 'not known'})" for name, known in rated]
                 more = f"{(better.usd - pick.usd) / months:,.0f} USD a month more"
                 yield f"{pick.task.name}: {named[0]} instead of {named[1]} takes machines for {more}"
 

@@ -25,7 +25,7 @@ from archwright.plan.demand import Demand
 from archwright.plan.fleet import Where
 from archwright.plan.house import World
 from archwright.plan.ledger import Ledger
-from archwright.plan.models import UNKNOWN, floor_misses, standing
+from archwright.plan.models import SIMILAR, UNKNOWN, floor_misses, rated, standing, unrated_note
 from archwright.plan.money import USD, Draft
 from archwright.plan.nearness import round_trip
 from archwright.plan.parts import Part, joined
@@ -165,12 +165,13 @@ class HostedPlanner:
             wanted = workload.model or f"a model with {demand.context_tokens} tokens of context"
             return Bought(None, None, (Miss(constraint=f"{workload.name}.model", value=None, limit=wanted),), ())
         # One that is withdrawn within the horizon only where none outlives it: its successor's price is another.
-        model = min(pool, key=lambda m: (self._ends(m), self._month_usd(m, demand), m.id))
+        model, known = self._cheapest(pool, demand)
+        notes = [*unrated_note(workload, model.id, self._reported(model, demand)), *self._next(known, model, demand)]
         misses = tuple(floor_misses(workload, self._reported(model, demand))) if not by_standing["passes"] else ()
         down = availability_risk(workload, provider, self._catalog)
         slow = judge_unpromised(demand, self._way_there(demand, model), provider, self._catalog)
         scarce, said = judge_tokens(demand, provider, self._catalog)
-        notes = [f"{workload.name}: {model.id}", *slow.notes, *down.notes, *said]
+        notes += [f"{workload.name}: {model.id}", *slow.notes, *down.notes, *said]
         if misses and by_standing["unknown"]:
             notes.append(f"{workload.name}: no {provider} model has a reported figure for the floor; cheapest priced")
         if model.deprecation_date:
@@ -179,6 +180,25 @@ class HostedPlanner:
         monthly = (price.value * growth / demand.mean_growth for growth in demand.growth)
         term = following(line, "tokens", monthly, (self._ledger.drive(price),))
         return Bought(term, model.id, (*misses, *slow.misses, *down.misses, *scarce), tuple(notes))
+
+    def _cheapest(self, pool: list[HostedModel], demand: Demand) -> tuple[HostedModel, HostedModel]:
+        """The cheapest, one of known quality where that costs about as much; and the cheapest of known quality."""
+
+        def rank(model: HostedModel) -> tuple[bool, float, str]:
+            return self._ends(model), self._month_usd(model, demand), model.id
+
+        model = min(pool, key=rank)
+        rated_ones = (one for one in pool if rated(demand.workload, self._reported(one, demand)))
+        known = min(rated_ones, key=rank, default=model)
+        (ends, usd, _), (known_ends, known_usd, _) = rank(model), rank(known)
+        return (known if (known_ends, known_usd) <= (ends, SIMILAR * usd) else model), known
+
+    def _next(self, known: HostedModel, model: HostedModel, demand: Demand) -> Iterable[str]:
+        """The price of a model whose quality is known, where another is taken."""
+        if known is not model:
+            more = self._month_usd(known, demand) - self._month_usd(model, demand)
+            name = demand.workload.name
+            yield f"{name}: {known.id}, whose quality is known, costs {more:,.0f} USD a month more than {model.id}"
 
     def _way_there(self, demand: Demand, model: HostedModel) -> str:
         """The round trip to the nearest of the countries where the model may answer; a far one where nobody knows."""

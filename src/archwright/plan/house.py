@@ -23,12 +23,13 @@ from archwright.plan.fleet import Where
 from archwright.plan.models import better, scores
 from archwright.plan.money import Draft
 from archwright.plan.optimise import Choice, Limits, Program, Solution
-from archwright.plan.own import House, Way, broken, shared, steady_choice
+from archwright.plan.own import House, Way, broken, part_of, shared, steady_choice
 from archwright.plan.parts import Part, Writer, joined
 from archwright.plan.rented import Pick, Renter
 from archwright.plan.residency import Bounds, bounds_of, country_inside, in_words
 from archwright.plan.settle import Settler
 from archwright.plan.sites import Sites, at_sites
+from archwright.sizing.machine import Steady
 
 PRIVATE: frozenset[Sensitivity] = frozenset({"personal", "health", "payment"})
 ROUNDS = 4
@@ -71,9 +72,9 @@ class HousePlanner:
         kept: dict[str, ModelSpec | None] = {}
         for stock in self._house.stocks:
             sized = [(self._world.sizer.steady(demand, model, stock.host), model) for model in task.models]
-            able = [(one.requests_per_s.value, -len(one.misses), model) for one, model in sized if one is not None]
-            strongest = sorted(able, key=lambda one: (one[1], one[0]), reverse=True)[:MODELS_TRIED]
-            kept |= {model.id if model is not None else "": model for _, _, model in strongest}
+            able = [(one, model) for one, model in sized if one is not None]
+            strongest = sorted(able, key=lambda pair: _weakness(demand, *pair))[:MODELS_TRIED]
+            kept |= {model.id if model is not None else "": model for _, model in strongest}
         return tuple(model for model in task.models if (model.id if model is not None else "") in kept)
 
     def option(self, provider: str | None) -> Built:
@@ -278,6 +279,13 @@ class HousePlanner:
     def _private(self, task: Task) -> bool:
         used: list[DataProfile] = [data for data in self._world.needs.data if data.name in task.workload.data]
         return any(data.sensitivity in PRIVATE for data in used)
+
+
+def _weakness(demand: Demand, steady: Steady, model: ModelSpec | None) -> tuple[int, float, float, float]:
+    """Broken limits, what is taken of a machine at the peak; of equals the better model, then the lighter one."""
+    known = model.quality if model is not None else {}
+    score = sum(known.get(benchmark) or 0.0 for benchmark in demand.workload.quality)
+    return len(steady.misses), part_of(demand.peak_at_horizon, steady), -score, -steady.requests_per_s.value
 
 
 def above_mean(demand: Demand) -> Demand | None:

@@ -96,6 +96,23 @@ def better(workload: Workload, one: ModelSpec, than: ModelSpec) -> bool:
     return bool(pairs) and all(a is not None and b is not None and a >= b + BETTER for a, b in pairs)
 
 
+# A model of known quality is taken before one of unknown quality where it costs at most this many times as much.
+SIMILAR = 1.25
+
+
+def rated(workload: Workload, reported: Mapping[str, float | None]) -> bool:
+    """Whether somebody reported a figure for every floor."""
+    return all(reported.get(benchmark) is not None for benchmark in workload.quality)
+
+
+def unrated_note(workload: Workload, name: str, reported: Mapping[str, float | None]) -> tuple[str, ...]:
+    """What is said first of a model whose quality nobody reported and the needs accept."""
+    unknown = [benchmark for benchmark in workload.quality if reported.get(benchmark) is None]
+    if not unknown or workload.quality_unknown != "accept":
+        return ()
+    return (f"{workload.name}: the quality of {name} on {', '.join(unknown)} is not known; quality_unknown accepts it",)
+
+
 def scores(workload: Workload, model: ModelSpec) -> str:
     """ "mmlu_pro 0.81": what is known of the benchmarks that matter here."""
     return ", ".join(
@@ -129,3 +146,8 @@ def licence_note(model: ModelSpec) -> tuple[str, ...]:
     if model.commercial_use != "conditional":
         return ()
     return (f"{model.id}: licence {model.licence} sets conditions: {model.licence_conditions}",)
+
+
+def model_notes(workload: Workload, model: ModelSpec | None) -> tuple[str, ...]:
+    """What is to be known of a model before it is taken."""
+    return () if model is None else (*unrated_note(workload, model.id, model.quality), *licence_note(model))

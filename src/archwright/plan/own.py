@@ -20,11 +20,12 @@ from archwright.plan.availability import spares_for
 from archwright.plan.candidates import Host, Hosts, Sizer, Task
 from archwright.plan.demand import HOURS_PER_MONTH, Demand, Job
 from archwright.plan.fleet import Fleet, Where
+from archwright.plan.models import better
 from archwright.plan.optimise import Choice, Kind
-from archwright.plan.rented import ROUNDING, Pick, machines_for
+from archwright.plan.rented import Pick
 from archwright.plan.staffing import machine_usd
 from archwright.plan.successor import Successor, successor
-from archwright.plan.width import machine_hours, width_for
+from archwright.plan.width import ROUNDING, machine_hours, machines_for, width_for
 from archwright.sizing.machine import Batch, Steady
 from archwright.sizing.power import overhead
 
@@ -185,6 +186,7 @@ class House:
             )
         ]
         kept = [way for way in found if not broken(way)] or found
+        kept = kept if followed else _of_equals(task, kept)
         # Where a load may be shared among types, all of it has one model: the strongest of each type is not enough.
         owns = any(stock.purchase == "owned" for stock in self.stocks)
         return kept if followed or (owns and task.demand is not None) else _strongest(kept)
@@ -263,6 +265,17 @@ def _strongest(ways: list[Way]) -> list[Way]:
         known = best.get(way.choice.machine)
         if known is None or _load(way) < _load(known):
             best[way.choice.machine] = way
+    return list(best.values())
+
+
+def _of_equals(task: Task, ways: list[Way]) -> list[Way]:
+    """Of models that take the same of a machine, only the better one."""
+    best: dict[object, Way] = {}
+    for way in ways:
+        key = way.choice._replace(model="", usd=0.0) if way.model is not None else way.choice
+        other = best.setdefault(key, way)
+        if way.model is not None and other.model is not None and better(task.workload, way.model, other.model):
+            best[key] = way
     return list(best.values())
 
 

@@ -19,12 +19,13 @@ from archwright.plan.fleet import Fleet, Where
 from archwright.plan.ledger import Ledger
 from archwright.plan.limits import judge_availability
 from archwright.plan.listed import hour_price
-from archwright.plan.models import licence_note
+from archwright.plan.models import model_notes
 from archwright.plan.money import USD
 from archwright.plan.purchase import Price, Tranche
-from archwright.plan.rented import Pick, mean_machines
+from archwright.plan.rented import Pick
 from archwright.plan.serve import Working, default_max_tokens
 from archwright.plan.terms import Term, following
+from archwright.plan.width import mean_machines
 from archwright.sizing.machine import Batch, Machine, Steady
 
 # Interruptible machines are priced by the hour and the zone: 40 to 90 % below the list price on one day.
@@ -103,7 +104,7 @@ class Writer:
             purchases=tuple(_purchase(task.name, machine, tranche) for tranche in pick.tranches),
             models=named(task, pick.model, pick.steady),
             misses=pick.misses,
-            notes=licence_note(pick.model) if pick.model is not None else (),
+            notes=model_notes(task.workload, pick.model),
             assumptions=assumed(pick.steady or pick.batch),
         )
         if pick.steady is None:

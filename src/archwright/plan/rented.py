@@ -15,20 +15,16 @@ from archwright.catalog.facts import Catalog
 from archwright.catalog.rows import ModelSpec
 from archwright.contract.needs import Needs
 from archwright.contract.plan import Miss
-from archwright.plan.availability import spares_for
 from archwright.plan.candidates import Carrying, Host, Hosts, Sizer, Task, alike, front, speaks
 from archwright.plan.demand import Demand, Job
 from archwright.plan.fleet import at_once
-from archwright.plan.models import better
+from archwright.plan.models import SIMILAR, better, rated
 from archwright.plan.nearness import near, users
-from archwright.plan.purchase import KINDS, REDONE, SPOT, SPOT_TOGETHER, Market, Price, Running, Tranche, cheapest
+from archwright.plan.purchase import KINDS, REDONE, SPOT, SPOT_TOGETHER, Market, Price, Tranche, cheapest
 from archwright.plan.residency import Bounds, bounds_of, bounds_of_all, in_words, region_inside
 from archwright.plan.staffing import machine_usd
-from archwright.plan.width import run_of
+from archwright.plan.width import ROUNDING, run_of, running_of, spared
 from archwright.sizing.machine import Batch, Steady
-
-# What the optimisation leaves of a whole number.
-ROUNDING = 1e-6
 
 
 class Pick(NamedTuple):
@@ -159,8 +155,27 @@ class Renter:
             if pick is None or pick.misses:
                 far = self._best(provider, task, models, near=False)
                 pick = far if pick is None or (far is not None and len(far.misses) < len(pick.misses)) else pick
-            self._known[key] = pick
+            self._known[key] = self._preferred(provider, pick) if pick is not None and len(models) > 1 else pick
         return self._known[key]
+
+    def _preferred(self, provider: str, pick: Pick) -> Pick:
+        """A model whose quality is known where it costs about as much, and a better one where it costs the same."""
+        known = self.known(provider, pick)
+        if known is not None and len(known.misses) <= len(pick.misses) and known.cost <= SIMILAR * pick.cost:
+            pick = known
+        while (other := self.better(provider, pick)) is not None:
+            if len(other.misses) > len(pick.misses) or other.cost > pick.cost * (1 + ROUNDING):
+                break
+            pick = other
+        return pick
+
+    def known(self, provider: str, pick: Pick) -> Pick | None:
+        """Where nobody reported the quality of a pick's model, the cheapest one of which it is known."""
+        task = pick.task
+        if pick.model is None or rated(task.workload, pick.model.quality):
+            return None
+        models = tuple(model for model in task.models if model is not None and rated(task.workload, model.quality))
+        return self.best(provider, task, models) if models else None
 
     def _best(self, provider: str, task: Task, models: tuple[ModelSpec | None, ...], *, near: bool) -> Pick | None:
         if task.demand is not None:
@@ -218,7 +233,7 @@ class Renter:
     def _steady_pick(self, task: Task, demand: Demand, one: Carrying) -> Pick:
         months = running_of(demand, one.steady.requests_per_s.value)
         most = max(max(month.counts) for month in months)
-        spares = next(s for n, s in _spared(demand, one.steady.requests_per_s.value) if n + s == most)
+        spares = next(s for n, s in spared(demand, one.steady.requests_per_s.value) if n + s == most)
         ways = self.ways(one.host)
         tranches = cheapest(months, ways)
         broken = tuple(one.steady.misses)
@@ -347,35 +362,3 @@ def _bound(one: Carrying, demand: Demand) -> tuple[int, float]:
     for growth, months in Counter(demand.growth).items():
         hours += months * sum(level.hours * max(1.0, level.rate * growth / capacity) for level in demand.levels)
     return (len(one.steady.misses), hours * min(one.prices))
-
-
-def running_of(demand: Demand, capacity: float) -> tuple[Running, ...]:
-    """Machines of every month and level, spares included."""
-    hours, counts = tuple(level.hours for level in demand.levels), dict[float, tuple[int, ...]]()
-    for growth in demand.growth:
-        if growth not in counts:
-            target = demand.workload.slo.availability
-            needed = [machines_for(level.rate * growth, capacity) for level in demand.levels]
-            counts[growth] = tuple(n + spares_for(n, target) for n in needed)
-    return tuple(Running(hours, counts[growth]) for growth in demand.growth)
-
-
-def _spared(demand: Demand, capacity: float) -> list[tuple[int, int]]:
-    """Machines and spares at the peak of every month, the most first."""
-    target = demand.workload.slo.availability
-    found = {machines_for(demand.peak * growth, capacity) for growth in demand.growth}
-    return [(n, spares_for(n, target)) for n in sorted(found, reverse=True)]
-
-
-def machines_for(rate: float, capacity: float) -> int:
-    return max(1, math.ceil(rate / capacity - ROUNDING))
-
-
-def mean_machines(demand: Demand, capacity: float) -> float:
-    """Machines that run on average over the horizon, spares included."""
-    months = running_of(demand, capacity)
-    return sum(month_mean(month) for month in months) / len(months)
-
-
-def month_mean(month: Running) -> float:
-    return sum(h * n for h, n in zip(month.hours, month.counts, strict=True)) / sum(month.hours)

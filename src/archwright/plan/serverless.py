@@ -37,12 +37,12 @@ from archwright.plan.money import AT_RISK, USD, Draft
 from archwright.plan.nearness import distance
 from archwright.plan.parts import Part, joined
 from archwright.plan.purchase import Tranche
-from archwright.plan.rented import Pick, machines_for
+from archwright.plan.rented import Pick
 from archwright.plan.residency import bounds_of, bounds_of_all, in_words, region_inside
 from archwright.plan.sites import at_sites, nowhere_else
 from archwright.plan.terms import following
 from archwright.plan.unpromised import Found, availability_risk
-from archwright.plan.width import machine_hours, width_for
+from archwright.plan.width import machine_hours, machines_for, width_for
 from archwright.sizing.machine import Machine, Steady
 
 SECONDS = 3600.0

@@ -20,7 +20,7 @@ from archwright.plan.fleet import Fleet
 from archwright.plan.ledger import Ledger
 from archwright.plan.limits import judge_availability
 from archwright.plan.listed import node_price
-from archwright.plan.models import licence_note
+from archwright.plan.models import model_notes
 from archwright.plan.own import MONTHS_PER_YEAR, Stock, Way, node_of, part_of
 from archwright.plan.parts import (
     LEAST_CARRIED,
@@ -34,9 +34,8 @@ from archwright.plan.parts import (
     serving_of,
     working_of,
 )
-from archwright.plan.rented import ROUNDING
 from archwright.plan.terms import Term
-from archwright.plan.width import machine_hours, width_for
+from archwright.plan.width import ROUNDING, machine_hours, width_for
 from archwright.sizing.machine import Steady
 
 Pace = Callable[[Estimate], float]
@@ -98,7 +97,7 @@ class Settler:
             for stock, counts in stocks
         )
         models = named(task, way.model, way.steady)
-        notes = licence_note(way.model) if way.model is not None else ()
+        notes = model_notes(task.workload, way.model)
         steady, demand = way.steady, task.demand
         if steady is None or demand is None:
             said_of = assumed(way.batch)

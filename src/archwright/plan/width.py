@@ -1,15 +1,20 @@
-"""How many machines a job takes at once, and the hours it pays for."""
+"""How many machines a load takes, and a job at once, and the hours it pays for."""
 
 from __future__ import annotations
 
+import math
+
 from archwright.contract.plan import Miss
-from archwright.plan.demand import HOURS_PER_MONTH, Job
+from archwright.plan.availability import spares_for
+from archwright.plan.demand import HOURS_PER_MONTH, Demand, Job
 from archwright.plan.models import UNKNOWN
-from archwright.plan.purchase import Price, Tranche
+from archwright.plan.purchase import Price, Running, Tranche
 from archwright.sizing.machine import Batch
 
 # Assumed: getting a machine, its image and the data takes this long at the start of each run, and is paid for.
 START_H = 0.25
+# What the optimisation leaves of a whole number.
+ROUNDING = 1e-6
 
 
 def width_for(batch: Batch, job: Job, redone: float = 1.0) -> tuple[int, tuple[Miss, ...]]:
@@ -45,3 +50,35 @@ def run_of(batch: Batch, job: Job, price: Price, redone: float) -> tuple[Tranche
     machines_on = tuple(hour / HOURS_PER_MONTH for hour in hours)
     paid = tuple(hour * price.usd_per_hour for hour in hours)
     return Tranche(price.kind, machines_on, paid, machines), machines, misses
+
+
+def running_of(demand: Demand, capacity: float) -> tuple[Running, ...]:
+    """Machines of every month and level, spares included."""
+    hours, counts = tuple(level.hours for level in demand.levels), dict[float, tuple[int, ...]]()
+    for growth in demand.growth:
+        if growth not in counts:
+            target = demand.workload.slo.availability
+            needed = [machines_for(level.rate * growth, capacity) for level in demand.levels]
+            counts[growth] = tuple(n + spares_for(n, target) for n in needed)
+    return tuple(Running(hours, counts[growth]) for growth in demand.growth)
+
+
+def spared(demand: Demand, capacity: float) -> list[tuple[int, int]]:
+    """Machines and spares at the peak of every month, the most first."""
+    target = demand.workload.slo.availability
+    found = {machines_for(demand.peak * growth, capacity) for growth in demand.growth}
+    return [(n, spares_for(n, target)) for n in sorted(found, reverse=True)]
+
+
+def machines_for(rate: float, capacity: float) -> int:
+    return max(1, math.ceil(rate / capacity - ROUNDING))
+
+
+def mean_machines(demand: Demand, capacity: float) -> float:
+    """Machines that run on average over the horizon, spares included."""
+    months = running_of(demand, capacity)
+    return sum(month_mean(month) for month in months) / len(months)
+
+
+def month_mean(month: Running) -> float:
+    return sum(h * n for h, n in zip(month.hours, month.counts, strict=True)) / sum(month.hours)
