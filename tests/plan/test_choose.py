@@ -221,3 +221,9 @@ def test_an_option_that_misses_nothing_and_has_no_price() -> None:
 def test_no_options_at_all() -> None:
     error = why_infeasible(plan(), SOURCE)
     assert (error.code, error.where.field) == ("AW-PLAN-03", "placement.allow")
+
+
+def test_owned_machines_that_could_not_be_counted_on_are_named() -> None:
+    note = "owned 2 x 4x X are left out: no row of a bought machine is like them"
+    found = replace(option("own", over(2, 1, "capex"), cost=1), notes=("said", note))
+    assert why_infeasible(plan(found), SOURCE).message.endswith(f"; {note}")

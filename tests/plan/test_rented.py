@@ -117,3 +117,31 @@ def test_the_way_there_counts_against_the_limit(plan_of: Make, catalog: Catalog)
     misses = [m for option in plan.options for m in option.misses if m.constraint == "support-chat.ttft_p95_s"]
     assert plan.chosen is None and misses
     assert all(m.limit == far * 0.9 and isinstance(m.value, float) and m.value > far for m in misses)
+
+
+def test_data_bound_to_two_places_are_why_an_option_is_spread(plan_of: Make) -> None:
+    def apart(document: dict[str, Any]) -> None:
+        chat_alone(document)
+        other = {**document["workloads"][0], "name": "other", "data": ["handbook"]}
+        document["workloads"][0]["data"] = ["tickets"]
+        document["workloads"].append(other)
+        for data, place in zip(document["data"], ("DE", "US"), strict=True):
+            data["residency"] = [place]
+
+    notes = [note for option in plan_of("startup", apart).options for note in option.notes]
+    assert any(note.endswith("no region is inside what bounds the data of all workloads") for note in notes)
+
+
+def test_an_accelerator_that_is_not_sold_there_and_the_best_known_score_are_said(plan_of: Make) -> None:
+    def pinned(document: dict[str, Any]) -> None:
+        chat_alone(document)
+        document["placement"] = {"allow": ["cloud"], "clouds": ["gcp"], "accelerators": ["MI300X"]}
+
+    def demanding(document: dict[str, Any]) -> None:
+        chat_alone(document)
+        document["workloads"][0]["quality"] = {"mmlu_pro": 0.99}
+
+    (miss,) = plan_of("startup", pinned).options[0].misses
+    assert (miss.constraint, miss.value, miss.limit) == ("accelerators", "no offer at this provider", "MI300X")
+    (miss,) = plan_of("startup", demanding).options[0].misses
+    assert isinstance(miss.value, str) and miss.value.startswith("the best known mmlu_pro is 0.8")

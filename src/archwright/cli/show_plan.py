@@ -105,7 +105,7 @@ def _money_sentence(result: Plan, option: Option) -> str:
     assert total is not None and month is not None and capex is not None
     bought = f", {money(capex.value)} to buy" if capex.value else ", nothing to buy"
     return (
-        f"[bold]{money(total.value)} {result.currency}[/] over {result.horizon_months} months "
+        f"[bold]{money(total.value)} {result.currency}[/] over {result.horizon} "
         f"(90 %: {money(total.low)} to {money(total.high)}); {money(month.value)} a month{bought}"
     )
 
@@ -151,7 +151,7 @@ def _table(out: Console, result: Plan, options: list[Option]) -> None:
     table = drawn("Options")
     for name in ("", "option"):
         table.add_column(name, overflow="fold")
-    for name in (f"{result.currency} in {result.horizon_months} months", "90 % band", "to buy", "a month", "cheaper"):
+    for name in (f"{result.currency} in {result.horizon}", "90 % band", "to buy", "a month", "cheaper"):
         table.add_column(name, justify="right", no_wrap=True)
     for option in options:
         total, month, capex = option.total_cost, option.cost_per_month, option.capex
@@ -191,7 +191,7 @@ def _refused(out: Console, result: Plan, options: list[Option]) -> None:
         return
     table = drawn("Not feasible")
     table.add_column("option", overflow="fold")
-    for name in (f"{result.currency} in {result.horizon_months} months", "a month"):
+    for name in (f"{result.currency} in {result.horizon}", "a month"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("because", overflow="fold", style="yellow")
     for option in options:

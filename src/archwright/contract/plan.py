@@ -246,6 +246,10 @@ class Plan(Record):
         plain.pop("created_at")
         return hashlib.sha256(msgspec.json.encode(plain, order="sorted")).hexdigest()
 
+    @property
+    def horizon(self) -> str:
+        return f"{self.horizon_months} month{'' if self.horizon_months == 1 else 's'}"
+
     def pool(self, name: str) -> Pool:
         """Raises KeyError."""
         return {pool.name: pool for pool in self.pools}[name]

@@ -51,6 +51,11 @@ def places(needs: Needs, catalog: Catalog) -> Iterator[Problem]:
                 break
 
 
+def _devices(catalog: Catalog) -> set[str]:
+    """Every accelerator, and what families of them are called."""
+    return {name for row in catalog.accelerators for name in (row, row.partition("-")[0])}
+
+
 def country_codes(needs: Needs, catalog: Catalog) -> Iterator[Problem]:
     """`catalog` is not asked: a country exists whether or not it has prices."""
     del catalog
@@ -123,7 +128,7 @@ def machines(needs: Needs, catalog: Catalog) -> Iterator[Problem]:
         if not _is_accelerator(name, catalog):
             path = f"placement.accelerators[{index}]"
             yield _unknown(
-                path, "accelerator", name, catalog.accelerators, "name an accelerator of the catalog, or its family"
+                path, "accelerator", name, _devices(catalog), "name an accelerator of the catalog, or its family"
             )
             break
     for index, owned in enumerate(needs.placement.owned[:MAX_MACHINES]):
@@ -134,7 +139,7 @@ def machines(needs: Needs, catalog: Catalog) -> Iterator[Problem]:
             yield Problem(MALFORMED, path, f"{shown(owned.machine)} is no machine", hint)
             break
         if not _is_accelerator(match[1], catalog):
-            yield _unknown(path, "accelerator", match[1], catalog.accelerators, "write it as in `8x NAME`")
+            yield _unknown(path, "accelerator", match[1], _devices(catalog), "write it as in `8x NAME`")
             break
 
 

@@ -25,6 +25,8 @@ SIMPLEST: tuple[Placement, ...] = ("this-machine", "on-premises", "hosted-api", 
 # Distances of what is no ratio: a limit of nothing, another pin than the one wished, and what nothing relaxes.
 OTHER, PIN, FAR = 1e7, 1e8, 1e9
 MOST_SHOWN = 3
+# How a note on owned machines begins that no option counts.
+LEFT_OUT = "owned "
 PINS = ("accelerators", "regions", "clouds", "stale_facts")
 # Where a workload keeps the fields that a constraint may name; all others are its own.
 HOLDERS = {"slo": frozenset(SLO.__struct_fields__), "traffic": frozenset(Traffic.__struct_fields__)}
@@ -102,11 +104,17 @@ def why_infeasible(plan: Plan, source: NeedsSource) -> PlanError:
     hint = ", or ".join(_offered(option, steps, possible[0][0]) for option, steps in possible[:MOST_SHOWN])
     return PlanError(
         "AW-PLAN-03",
-        f"no option satisfies the needs; {_wished(ranked)}the nearest, {nearest.name}, misses {said(broken)}",
+        f"no option satisfies the needs; {_wished(ranked)}the nearest, {nearest.name}, misses {said(broken)}"
+        f"{_out(nearest)}",
         where=_where(_field(broken.constraint, plan, source), source),
         hint=f"feasible would be {hint}" if possible else "allow another placement, or relax that field",
         nearest=tuple(option.name for option in ranked[:MOST_SHOWN]),
     )
+
+
+def _out(option: Option) -> str:
+    """Owned machines that could not be counted on: often the very reason."""
+    return "".join(f"; {note}" for note in option.notes if note.startswith(LEFT_OUT))
 
 
 def _wished(ranked: list[Option]) -> str:

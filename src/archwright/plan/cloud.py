@@ -24,6 +24,7 @@ from archwright.plan.models import scores
 from archwright.plan.money import Draft
 from archwright.plan.parts import Part, joined, places
 from archwright.plan.rented import Found, Renter
+from archwright.plan.residency import bounds_of_all, region_inside
 from archwright.plan.sites import Sites, at_sites, nowhere_else
 from archwright.plan.terms import Term
 
@@ -139,11 +140,20 @@ class CloudPlanner:
         missing = () if self._tasks else tuple(nowhere_else(task, "a cloud region") for task in self._sited)
         regions = tuple(sorted({place.region for place in where}))
         better = (*self._better(draft.provider, found, renter), *_afar(found, renter)) if renter is not None else ()
-        notes = (*draft.notes, *_spread(regions), *self._at_the_sites(), *better)
+        notes = (*draft.notes, *self._spread(draft.provider, regions), *self._at_the_sites(), *better)
         draft = draft._replace(regions=regions, misses=(*found.misses, *missing), notes=notes)
         return self._world.assembler.built(
             draft, part, where, whole=len(found.picks) == len(self._tasks) and not outside
         )
+
+    def _spread(self, provider: str, regions: tuple[str, ...]) -> Iterable[str]:
+        catalog, bounds = self._world.catalog, bounds_of_all(self._world.needs)
+        sold = dict.fromkeys(offer.region for offer in catalog.offers if offer.provider == provider)
+        if len(regions) > 1:
+            why = "no single region has the cheapest machine of every workload"
+            if not any(region_inside(catalog, bounds, provider, region) for region in sold):
+                why = "no region is inside what bounds the data of all workloads"
+            yield f"spread over {', '.join(regions)}: {why}"
 
     def _at_the_sites(self) -> Iterable[str]:
         for task in self._sited:
@@ -212,9 +222,3 @@ def main_first(part: Part) -> tuple[Where, ...]:
     for fleet in part.fleets:
         weight[fleet.where] += round(sum(fleet.machines) * 1000)
     return tuple(sorted(places(part.fleets), key=lambda where: (-weight[where], where.region)))
-
-
-def _spread(regions: tuple[str, ...]) -> tuple[str, ...]:
-    if len(regions) < 2:
-        return ()
-    return (f"spread over {', '.join(regions)}: no single region has the cheapest machine of every workload",)

@@ -71,7 +71,7 @@ def _reasoned(plan: Plan) -> Iterator[Named]:
 
 
 def _choice(plan: Plan) -> list[str]:
-    lines = [f"plan for {plan.organisation}, {plan.horizon_months} months, {plan.currency}"]
+    lines = [f"plan for {plan.organisation}, {plan.horizon}, {plan.currency}"]
     lines.append(f"chosen: {plan.chosen or 'nothing: no option satisfies the needs'}")
     lines += _section("why", _why(plan))
     lines += ["", "options"]
@@ -130,7 +130,7 @@ def _option(plan: Plan, option: Option) -> list[str]:
     for line in option.cost_lines:
         lines.append(f"  {line.name}: {shown(line.amount)}{', once' if line.once else ''}")
     if option.total_cost is not None:
-        lines.append(f"  total over {plan.horizon_months} months: {shown(option.total_cost)}")
+        lines.append(f"  total over {plan.horizon}: {shown(option.total_cost)}")
         lines += _indented(_basis_of(plan, option.total_cost))
     lines += [line for pool in option.pools for line in _indented(_pool(plan, pool))]
     lines += [f"  note: {note}" for note in option.notes]

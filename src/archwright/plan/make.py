@@ -21,6 +21,7 @@ from archwright.plan.cloud import CloudPlanner, clouds_of
 from archwright.plan.controls import control_promises, controls_of
 from archwright.plan.decision import conclude
 from archwright.plan.demand import text_demands
+from archwright.plan.export import judge_export
 from archwright.plan.fleet import Chosen
 from archwright.plan.hosted import HostedPlanner
 from archwright.plan.house import HousePlanner, World
@@ -209,8 +210,8 @@ class Planner:
         )
 
     def _dated(self, draft: Draft) -> Draft:
-        """Nothing is bought by an expired price, and by an undated one only after a quote."""
-        draft = draft._replace(notes=(*to_quote(draft), *draft.notes))
+        """Nothing is bought by an expired price, by an undated one only after a quote, nor where it may not be sold."""
+        draft = judge_export(draft._replace(notes=(*to_quote(draft), *draft.notes)), self._needs.organisation.country)
         known = any(miss.constraint == "stale_facts" for miss in draft.misses)
         return draft if self._accept_stale or known else refuse_stale(draft, self._catalog)
 

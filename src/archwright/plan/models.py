@@ -56,7 +56,7 @@ def open_models(demand: Demand, catalog: Catalog) -> Candidates:
             kept.append(model)
     notes = (f"{workload.name}: {unknown} open models lack a figure for the floor and were not chosen",)
     if not kept:
-        return Candidates((), (_no_model(demand, UNKNOWN if unknown else None),), notes if unknown else ())
+        return Candidates((), (_no_model(demand, catalog, unknown=bool(unknown)),), notes if unknown else ())
     return Candidates(tuple(sorted(kept, key=_size)), (), notes if unknown else ())
 
 
@@ -136,8 +136,16 @@ def _misses(demand: Demand, model: ModelSpec) -> tuple[Miss, ...]:
     return tuple(found)
 
 
-def _no_model(demand: Demand, value: str | None) -> Miss:
+def _no_model(demand: Demand, catalog: Catalog, *, unknown: bool) -> Miss:
+    """With the best that is known on each floor."""
     floors = ", ".join(f"{name} >= {floor:g}" for name, floor in demand.workload.quality.items())
+    best = []
+    for name in demand.workload.quality:
+        able = (model for model in catalog.models.values() if not _misses(demand, model))
+        known = [(model.quality.get(name) or 0.0, model.id) for model in able]
+        score, model_id = max(known, default=(0.0, ""))
+        best += [f"the best known {name} is {score:.3g} ({model_id})"] if score else []
+    value = "; ".join(best) or (UNKNOWN if unknown else None)
     return Miss(constraint=f"{demand.workload.name}.quality", value=value, limit=floors or "any open model")
 
 

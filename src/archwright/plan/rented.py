@@ -315,11 +315,17 @@ class Renter:
     def _nowhere(self, provider: str, task: Task) -> Miss:
         """Offers inside, but not of the pinned accelerators; or none inside at all."""
         bounds, pinned = bounds_of(self._needs, task.workload), self._needs.placement.accelerators
-        near = [offer for offer in self._catalog.offers if offer.provider == provider and offer.accelerator]
-        inside = any(region_inside(self._catalog, bounds, provider, offer.region) for offer in near)
+        sold = [offer for offer in self._catalog.offers if offer.provider == provider and offer.accelerator]
+        inside = [one for one in sold if region_inside(self._catalog, bounds, provider, one.region)]
         if pinned is not None and inside:
+            wanted = {row.id for name in pinned for row in self._catalog.family(name)}
+            here = [one for one in inside if one.accelerator in wanted]
             where = "in the regions" if self._needs.placement.regions is not None else "inside the residency"
-            return Miss(constraint="accelerators", value=f"no offer {where}", limit=", ".join(pinned))
+            why = f"no offer {where}" if any(one.accelerator in wanted for one in sold) else "no offer at this provider"
+            if here:
+                priced = any(one.on_demand_usd_per_hour for one in here)
+                why = "no engine of the catalog drives it" if priced else "no price known"
+            return Miss(constraint="accelerators", value=why, limit=", ".join(pinned))
         return Miss(constraint="residency", value="no offer inside", limit=in_words(bounds))
 
 

@@ -37,12 +37,12 @@ def sentence(plan: Plan, option: Option | None) -> str:
                 "The one option looked at does not satisfy the needs." if plan.options else "The plan holds no option."
             )
         return f"None of the {len(plan.options)} options looked at satisfies the needs."
-    total, months = option.total_cost, plan.horizon_months
+    total = option.total_cost
     said = f"Choose {option.name} ({words.placed(option)})"
     if total is None:
         return f"{said}; it has no price."
     band = words.compact_band(total)
-    said += f": {plan.currency} {words.compact(total.value)} over {months} months"
+    said += f": {plan.currency} {words.compact(total.value)} over {plan.horizon}"
     said += f" ({words.percent(total.level)} band {band})" if band else ""
     parts = [
         f"{plan.currency} {words.compact(amount.value)} {when}"
@@ -81,7 +81,7 @@ def decision_chapter(plan: Plan, option: Option | None) -> Chapter:
 def _tiles(plan: Plan, option: Option) -> Iterable[Tile]:
     currency = plan.currency
     for label, amount in (
-        (f"Total over {plan.horizon_months} months", option.total_cost),
+        (f"Total over {plan.horizon}", option.total_cost),
         ("A month to run, without staff", option.cost_per_month),
         ("To buy, over the horizon", option.capex),
     ):

@@ -39,7 +39,7 @@ def document_of(plan: Plan, catalog: Catalog) -> Document:
     )
     return Document(
         title=f"AI platform plan for {plan.organisation}",
-        subtitle=f"{plan.horizon_months} months, {plan.currency}",
+        subtitle=f"{plan.horizon}, {plan.currency}",
         sentence=business.sentence(plan, option),
         facts=_facts(plan, digest),
         parts=tuple(part for part in parts if part.chapters),

@@ -22,7 +22,7 @@ def money_chapter(plan: Plan, option: Option) -> Chapter:
         text = f"The goals are worth {plan.currency} {words.compact(returns.value)} over the horizon by the needs' own "
         text += f"figures; the platform costs {cost}. That leaves {net} ({words.compact_band(returns.net)})."
         blocks.append(Text(text))
-    lead = f"Every amount in {plan.currency}, over {plan.horizon_months} months where nothing else is said."
+    lead = f"Every amount in {plan.currency}, over {plan.horizon} where nothing else is said."
     return Chapter("money", "Money", lead, tuple(blocks))
 
 

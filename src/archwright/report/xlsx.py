@@ -151,7 +151,7 @@ def _decision(book: Book, document: Document, option: Option | None) -> None:
 def _decided(plan: Plan, option: Option | None) -> Iterable[tuple[str, Iterable[Iterable[Value]]]]:
     """Title and rows of each block: label, value, low, high, unit, words."""
     sums = (
-        (f"Total over {plan.horizon_months} months", option.total_cost if option else None),
+        (f"Total over {plan.horizon}", option.total_cost if option else None),
         ("A month to run, without staff", option.cost_per_month if option else None),
         ("To buy, over the horizon", option.capex if option else None),
         ("Power at the plug", option.power_kw if option else None),
@@ -191,7 +191,7 @@ def _options(book: Book, plan: Plan) -> None:
         chart = book.workbook.add_chart({"type": "bar"})
         names, values = ["Options", 1, 0, last, 0], ["Options", 1, 2, last, 2]
         chart.add_series({"categories": names, "values": values, "name": plan.currency, "fill": {"color": "#0072B2"}})
-        chart.set_title({"name": f"Total over {plan.horizon_months} months"})
+        chart.set_title({"name": f"Total over {plan.horizon}"})
         chart.set_legend({"none": True})
         chart.set_y_axis({"reverse": True})
         chart.set_x_axis({"num_format": "#,##0", "major_gridlines": {"visible": True, "line": {"color": "#DBE1E7"}}})
