@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from archwright.catalog.facts import Catalog
 from archwright.contract.needs import Workload
 from archwright.contract.plan import Plan
@@ -145,3 +147,26 @@ def test_an_accelerator_that_is_not_sold_there_and_the_best_known_score_are_said
     assert (miss.constraint, miss.value, miss.limit) == ("accelerators", "no offer at this provider", "MI300X")
     (miss,) = plan_of("startup", demanding).options[0].misses
     assert isinstance(miss.value, str) and miss.value.startswith("the best known mmlu_pro is 0.8")
+
+
+@pytest.mark.parametrize(("name", "factor"), [("startup", 1), ("startup", 20), ("clinic", 1), ("manufacturer", 1)])
+def test_machines_that_may_be_taken_away_never_make_a_cloud_dearer(plan_of: Make, name: str, factor: float) -> None:
+    """More ways to have machines never cost more, a second region's people and traffic counted."""
+
+    def allowed(spot: bool) -> Callable[[dict[str, Any]], None]:
+        def change(document: dict[str, Any]) -> None:
+            document["placement"] |= {"spot": spot, "allow": ["cloud"]}
+            for workload in document["workloads"]:
+                rates = workload.get("traffic", {}).get("requests_per_second", {})
+                rates.update({key: value * factor for key, value in rates.items()})
+
+        return change
+
+    def dearness(plan: Plan) -> dict[str, tuple[int, float]]:
+        own = [option for option in plan.options if option.name.startswith("cloud-") and option.total_cost is not None]
+        limits = ("per_month", "capex")
+        found = {o.name: (sum(m.constraint not in limits for m in o.misses), o.total_cost) for o in own}
+        return {name: (broken, cost.value) for name, (broken, cost) in found.items() if cost is not None}
+
+    without, spot = (dearness(plan_of(name, allowed(value))) for value in (False, True))
+    assert without and all(spot[name] <= (broken, cost * (1 + 1e-9)) for name, (broken, cost) in without.items())

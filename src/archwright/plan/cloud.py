@@ -23,7 +23,7 @@ from archwright.plan.ledger import Ledger
 from archwright.plan.models import scores
 from archwright.plan.money import Draft
 from archwright.plan.parts import Part, joined, places
-from archwright.plan.rented import Found, Renter
+from archwright.plan.rented import Found, Pick, Renter
 from archwright.plan.residency import bounds_of_all, region_inside
 from archwright.plan.sites import Sites, at_sites, nowhere_else
 from archwright.plan.terms import Term
@@ -67,7 +67,8 @@ class CloudPlanner:
             complete = len(found.picks) == len(self._tasks)
             whole += [provider] if complete else []
             named = draft._replace(notes=() if complete else self._listed_in(provider))
-            yield self._option(named, found, (), self._world.renter)
+            every = self._variants(provider, found) if complete else (found,)
+            yield min((self._option(named, one, (), self._world.renter) for one in every), key=_dearness)
             if not complete:
                 yield from self._elsewhere(provider)
         if not whole:
@@ -75,6 +76,26 @@ class CloudPlanner:
         for provider in whole:
             for row in self._surcharges(provider):
                 yield self._managed(provider, row)
+
+    def _variants(self, provider: str, found: Found) -> tuple[Found, ...]:
+        """The cheapest machine of every task; the same without machines that may be taken away; all of it in each of
+        the regions that are named so: what a second region takes beside machines is known only of the whole. Whatever
+        is allowed in addition adds variants and takes none away.
+        """
+        needs, variants = self._world.needs, [found]
+        kinds = [needs]
+        if needs.placement.spot:
+            kinds.append(replace(needs, placement=replace(needs.placement, spot=False)))
+            variants.append(self._renter(kinds[1]).find(provider, self._tasks))
+        regions = {pick.host.where.region for one in variants for pick in one.picks}
+        if len(regions) > 1:
+            for region in sorted(regions):
+                variants += [self._renter(kind, region).find(provider, self._tasks) for kind in kinds]
+        whole = [one for one in variants if len(one.picks) == len(self._tasks)]
+        return tuple({tuple(_placed(pick) for pick in one.picks): one for one in reversed(whole)}.values())
+
+    def _renter(self, needs: Needs, region: str | None = None) -> Renter:
+        return Renter(needs, self._world.catalog, self._world.sizer, region=region)
 
     def _listed_in(self, provider: str) -> tuple[str, ...]:
         """Where the provider says it has the pinned accelerators, with or without a price in the catalog."""
@@ -214,6 +235,16 @@ def _afar(found: Found, renter: Renter) -> Iterable[str]:
     if saved:
         regions = ", ".join(sorted({region for _, region in saved}))
         yield f"far from the users the same machines would take {sum(u for u, _ in saved):,.0f} USD less: {regions}"
+
+
+def _placed(pick: Pick) -> tuple[object, ...]:
+    """What tells a pick from another of the same task."""
+    kinds = tuple((tranche.kind, tranche.machines) for tranche in pick.tranches)
+    return pick.host.where, pick.host.machine.id, pick.model.id if pick.model is not None else "", kinds
+
+
+def _dearness(built: Built) -> tuple[int, float]:
+    return len(built.draft.misses), sum(term.sum for term in built.draft.terms or ())
 
 
 def main_first(part: Part) -> tuple[Where, ...]:

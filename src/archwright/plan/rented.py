@@ -26,6 +26,9 @@ from archwright.plan.staffing import machine_usd
 from archwright.plan.width import ROUNDING, run_of, running_of, spared
 from archwright.sizing.machine import Batch, Steady
 
+# Broken limits, by how much, and USD: what nothing better can be below.
+Least = tuple[int, float, float]
+
 
 class Pick(NamedTuple):
     """A task's place among rented machines. `needed` run at once at the busiest moment, `spares` beside them;
@@ -63,10 +66,12 @@ class Found(NamedTuple):
 
 
 class Renter:
-    """Looks for the cheapest machines of a provider."""
+    """Looks for the cheapest machines of a provider, in one `region` where it is named."""
 
-    def __init__(self, needs: Needs, catalog: Catalog, sizer: Sizer, *, promises: bool = True) -> None:
-        self._needs, self._catalog, self._sizer = needs, catalog, sizer
+    def __init__(
+        self, needs: Needs, catalog: Catalog, sizer: Sizer, *, promises: bool = True, region: str | None = None
+    ) -> None:
+        self._needs, self._catalog, self._sizer, self._region = needs, catalog, sizer, region
         self._market, self._hosts = Market(catalog, spot=needs.placement.spot), Hosts(needs, catalog)
         self._promises = promises
         self._each = machine_usd(needs, catalog, own=False)
@@ -98,10 +103,10 @@ class Renter:
         best = tuple[Pick, ...]()
         for least, model in self._ranked(provider, first):
             # What follows costs something too: no model whose bound is dearer than the best whole can still win.
-            if best and _beyond(least, best):
+            if best and least >= _order(best)[:3]:
                 break
             first_pick = self.best(provider, first, (model,))
-            if first_pick is None or (best and _beyond((len(first_pick.misses), first_pick.cost), best)):
+            if first_pick is None or (best and _order((first_pick,))[:3] >= _order(best)[:3]):
                 continue
             others = [self.best(provider, task, (model,)) for task in family[1:]]
             picks = (first_pick, *(pick for pick in others if pick is not None))
@@ -109,16 +114,18 @@ class Renter:
                 best = min(best or picks, picks, key=_order)
         return best
 
-    def _ranked(self, provider: str, task: Task) -> list[tuple[tuple[int, float], ModelSpec | None]]:
+    def _ranked(self, provider: str, task: Task) -> list[tuple[Least, ModelSpec | None]]:
         """Models by the least that the task can cost with them."""
         found = []
         for model in task.models:
-            least = self._least(provider, task, model, task.demand) if task.demand is not None else (0, 0.0)
+            least = self._least(provider, task, model, task.demand) if task.demand is not None else (0, 1.0, 0.0)
             if least is not None:
                 found.append((least, model))
         return sorted(found, key=lambda pair: (pair[0], pair[1].id if pair[1] is not None else ""))
 
-    def _least(self, provider: str, task: Task, model: ModelSpec | None, demand: Demand) -> tuple[int, float] | None:
+    def _least(
+        self, provider: str, task: Task, model: ModelSpec | None, demand: Demand
+    ) -> tuple[int, float, float] | None:
         """Where its users are, else anywhere, as `best` looks for it."""
         for here in (True, False):
             least = min((_bound(one, demand) for one in self._carrying(provider, task, (model,), here)), default=None)
@@ -197,7 +204,7 @@ class Renter:
         """The same task with the cheapest model that is clearly better."""
         task, best = pick.task, None
         for least, model in self._ranked(provider, task) if task.demand is not None else ():
-            if best is not None and _beyond(least, (best,)):
+            if best is not None and least >= _order((best,))[:3]:
                 break
             if model is not None and pick.model is not None and better(task.workload, model, pick.model):
                 tried = self.best(provider, task, (model,))
@@ -211,7 +218,11 @@ class Renter:
         """
         if provider not in self._here:
             self._here[provider] = self._hosts.rented(provider)
-        here = tuple(host for host in self._here[provider] if self._hosts.fit(task, host))
+        here = tuple(
+            host
+            for host in self._here[provider]
+            if self._region in (None, host.where.region) and self._hosts.fit(task, host)
+        )
         regions = dict.fromkeys(host.where.region for host in here)
         near: Bounds = ((task.place,),) if task.place is not None else ()
         for bounds in (bounds_of_all(self._needs), bounds_of(self._needs, task.workload)):
@@ -224,7 +235,7 @@ class Renter:
     def _best_steady(self, task: Task, demand: Demand, found: tuple[Carrying, ...]) -> Pick | None:
         best: Pick | None = None
         for least, _, one in sorted((_bound(one, demand), index, one) for index, one in enumerate(found)):
-            if best is not None and _beyond(least, (best,)):
+            if best is not None and least >= _order((best,))[:3]:
                 break
             pick = self._steady_pick(task, demand, one)
             best = pick if best is None else min(best, pick, key=lambda p: _order((p,)))
@@ -345,14 +356,6 @@ def _order(picks: tuple[Pick, ...]) -> tuple[int, float, float, str]:
     )
 
 
-def _beyond(least: tuple[int, float], best: tuple[Pick, ...]) -> bool:
-    """Whether what breaks so many limits and costs so much at the least cannot be better. Of what breaks as many the
-    price does not tell.
-    """
-    broken = sum(len(pick.misses) for pick in best)
-    return least[0] > broken or (broken == 0 and least[1] >= sum(pick.cost for pick in best))
-
-
 def _over(misses: tuple[Miss, ...]) -> float:
     """By which factor the farthest limit is missed; 1 where none is, and no factor tells how far the unknown is."""
     pairs = [(miss.value, miss.limit) for miss in misses]
@@ -362,9 +365,9 @@ def _over(misses: tuple[Miss, ...]) -> float:
     return max((max(v / at, at / v) if v > 0 and at > 0 else math.inf for v, at in known), default=1.0)
 
 
-def _bound(one: Carrying, demand: Demand) -> tuple[int, float]:
+def _bound(one: Carrying, demand: Demand) -> Least:
     """No way to pay is cheaper than all hours of parts of machines, none spare, at the least price."""
     capacity, hours = one.steady.requests_per_s.value, 0.0
     for growth, months in Counter(demand.growth).items():
         hours += months * sum(level.hours * max(1.0, level.rate * growth / capacity) for level in demand.levels)
-    return (len(one.steady.misses), hours * min(one.prices))
+    return (len(one.steady.misses), _over(one.steady.misses), hours * min(one.prices))
