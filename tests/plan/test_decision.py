@@ -389,3 +389,17 @@ def test_options_that_differ_by_people_alone_are_told_apart(plan_of: Callable[..
     plan = plan_of("manufacturer")
     hybrid = [rival for rival in plan.decision.rivals if rival.option.startswith("hybrid")]
     assert hybrid and all(rival.cheaper < 0.1 for rival in hybrid)
+
+
+def test_the_order_without_people_is_said_where_it_is_another(catalog: Catalog) -> None:
+    few = draft("few", rent(30), rent(10, category="staff"))
+    many = draft("many", rent(10), rent(50, category="staff"))
+    dear = draft("dear", rent(40), rent(60, category="staff"))
+    made = world(catalog, needs(), {}, few, many, dear)
+    found = conclude(made.needs, made.options, made.drafts, made.ledger, made.purse)
+    chosen = next(option for option in found.options if option.name == found.chosen)
+    (note,) = [note for note in chosen.notes if note.startswith("without people")]
+    assert found.chosen == "few" and note.endswith("many 100, few 300, dear 400")
+    alone = world(catalog, needs(), {}, few, dear)
+    found = conclude(alone.needs, alone.options, alone.drafts, alone.ledger, alone.purse)
+    assert not any(note.startswith("without people") for option in found.options for note in option.notes)

@@ -155,7 +155,7 @@ def test_machines_that_may_be_taken_away_never_make_a_cloud_dearer(plan_of: Make
 
     def allowed(spot: bool) -> Callable[[dict[str, Any]], None]:
         def change(document: dict[str, Any]) -> None:
-            document["placement"] |= {"spot": spot, "allow": ["cloud"]}
+            document["placement"] |= {"spot": spot, "allow": ["cloud"], "prefer": "cloud"}
             for workload in document["workloads"]:
                 rates = workload.get("traffic", {}).get("requests_per_second", {})
                 rates.update({key: value * factor for key, value in rates.items()})

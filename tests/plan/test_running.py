@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -197,6 +198,20 @@ def test_tokens_take_fewer_people_than_rented_machines_and_these_fewer_than_own_
         for fleets, where in (((), (HOSTED,)), ((rented,), (CLOUD,)), ((own,), (house("US"),)))
     ]
     assert costs == sorted(costs) and costs[0] < costs[1] < costs[2]
+
+
+def test_what_is_not_known_of_people_is_half_shared_and_half_the_floors_own() -> None:
+    needs = needs_of("startup")
+    rented = rented_fleet(needs, CATALOG, ("support-chat",), count=2)
+    ledger = Ledger()
+    cloud, tokens = (
+        {name for name in one(run((needs, fleets, where), ledger), "staff").drivers if name.startswith("staff.need")}
+        for fleets, where in (((rented,), (CLOUD,)), ((), (HOSTED,)))
+    )
+    assert cloud & tokens == {"staff.need"} and len(cloud) == len(tokens) == 2
+    floor = CATALOG.part("staff.own")
+    both = [ledger.driver(name) for name in cloud]
+    assert sum(math.log(each.high) ** 2 for each in both) == pytest.approx(math.log(floor.high / floor.value) ** 2)
 
 
 def test_a_country_without_a_rate_gets_a_middle_with_a_wide_band() -> None:

@@ -33,6 +33,7 @@ NEAR = 0.02
 ALMOST = (0.2, 0.8)
 APART = 0.2
 MOST_NOTES = 3
+PEOPLE = "staff"
 # A driver is shown when it makes up this share of the error, or flips the choice inside its own band.
 SMALLEST_SHARE = 0.01
 MOST_DRIVERS = 20
@@ -72,7 +73,8 @@ def conclude(
     best = next((option for option in options if option.name == chosen), None)
     if best is None:
         return Conclusion(None, options, decision)
-    notes = (*near_notes(best, options, decision), *filter(None, (present_value(best, needs, purse),)))
+    people = without_people(best, options, drafts, purse)
+    notes = (*near_notes(best, options, decision), *people, *filter(None, (present_value(best, needs, purse),)))
     noted = replace(best, notes=(*best.notes, *notes))
     return Conclusion(chosen, tuple(noted if option is best else option for option in options), decision)
 
@@ -190,6 +192,26 @@ def near_notes(best: Option, options: tuple[Option, ...], decision: Decision) ->
                 f"horizon, and is the cheaper one in {rival.cheaper:.0%} of the draws"
             )
     return tuple(notes)
+
+
+def without_people(
+    best: Option, options: tuple[Option, ...], drafts: tuple[Draft, ...], purse: Purse
+) -> tuple[str, ...]:
+    """How many people an option takes is assumed; where another one is cheaper without them, the order without them."""
+    compared = {one.name for one in options if one.feasible and unproven(one) == unproven(best)}
+    paid = sorted(
+        (sum(term.sum for term in draft.terms if term.category != PEOPLE) * purse.rate, draft.name)
+        for draft in drafts
+        if draft.terms is not None and draft.name in compared
+    )
+    if not paid or paid[0][1] == best.name:
+        return ()
+    said = ", ".join(f"{name} {digits(usd)}" for usd, name in dict.fromkeys([*paid[:MOST_NOTES], *_of(best, paid)]))
+    return (f"without people, whose number is assumed, in {purse.budget.currency} over the horizon: {said}",)
+
+
+def _of(best: Option, paid: list[tuple[float, str]]) -> Iterable[tuple[float, str]]:
+    return (one for one in paid if one[1] == best.name)
 
 
 def break_even(ours: tuple[float, ...], theirs: tuple[float, ...]) -> int | None:

@@ -75,29 +75,33 @@ def hires(case: Case) -> float:
 
 
 def _fte(case: Case) -> tuple[tuple[float, ...], Price]:
-    """FTE month by month, and the fact all of it is proportional to: how many people a platform really takes, against
-    what is counted here. It is one fact for all options, so that two that differ by half a person are not told apart
-    or thrown together by chance.
+    """FTE month by month, and the facts all of it is proportional to: how many people a platform really takes, against
+    what is counted here. Half of what is not known of it is the same for all options; the other half belongs to the
+    floors that an option has, so that two of the same kind are not told apart by chance and two of different kinds are
+    not sure to differ.
     """
-    floors = dict.fromkeys(_floor(case, place) for place in case.where if place.placement in FLOORS)
+    floors = tuple(dict.fromkeys(_floor(case, place) for place in case.where if place.placement in FLOORS))
     flow = [sum(case.catalog.part(name).value for name in floors)] * case.months
     for own, name in RATIOS.items():
         each = 1 / case.catalog.part(name).value
         flow = [now + count * each for now, count in zip(flow, _machines(case, own=own), strict=True)]
-    return tuple(flow), Price(1.0, (_need(case),))
+    return tuple(flow), Price(1.0, (_need(case, ""), _need(case, "+".join(sorted(floors)))))
 
 
-def _need(case: Case) -> str:
+def _need(case: Case, floors: str) -> str:
+    """The half that all options share, or that of some floors."""
     names = sorted({*FLOORS.values(), JOBS, *RATIOS.values()})
+    whose = f", with {floors}" if floors else ""
     basis = case.ledger.basis(
-        "staff.need",
+        f"staff.need{'.' if floors else ''}{floors}",
         "assumed",
-        "people a platform takes, against those counted",
-        formula="FTE = a floor for each kind of place + machines / machines per FTE; band: that of a house's floor",
+        f"people a platform takes, against those counted{whose}",
+        formula="FTE = a floor for each kind of place + machines / machines per FTE; band: half, in the squared "
+        "log, of that of a house's floor",
         facts=tuple(driver for name in names for driver in case.quotes.part(name).drivers),
     )
     floor = case.catalog.part(FLOORS["on-premises"])
-    low, high = floor.low / floor.value, floor.high / floor.value
+    low, high = ((end / floor.value) ** 0.5**0.5 for end in (floor.low, floor.high))
     return case.ledger.drive(Estimate(value=1.0, low=low, high=high, unit="", basis=basis))
 
 
