@@ -186,13 +186,15 @@ class Planner:
     def _housed(self, clouds: tuple[str, ...]) -> Iterable[Built]:
         """With machines of the house: without those whose price has expired where that is possible."""
         allow, catalog = self._needs.placement.allow, self._catalog
-        every = HousePlanner(self.world, self._tasks)
         clean = self._accept_stale or all(map(catalog.may_advise_buying, catalog.nodes.values()))
-        fresh = every if clean else HousePlanner(self.world, self._tasks, expired=False)
+        fresh = HousePlanner(self.world, self._tasks, expired=clean)
+        every = fresh if clean else HousePlanner(self.world, self._tasks)
         rest = clouds if "hybrid" in allow else ()
         for provider in (None, *rest) if "on-premises" in allow else rest:
-            found = every.option(provider)
-            yield found if clean else fresh_or_stale(fresh.option(provider), found, catalog)
+            found = fresh.option(provider)
+            # What they would save is said once, of the house.
+            done = clean or (provider is not None and not found.draft.misses)
+            yield found if done else fresh_or_stale(found, every.option(provider), catalog)
 
     def _local(self, machine: MachineFacts | None) -> Looked:
         """Texts only: nothing predicts other work on the machine at hand."""
