@@ -16,6 +16,7 @@ from archwright.errors import UsageError, Where
 from archwright.home import home_of, write_atomic
 from archwright.sizing import accuracy as scoring
 from archwright.sizing import serving, throughput, training_answer
+from archwright.sizing.distance import HOST_KIND
 from archwright.sizing.serving import Guess
 
 _LOAD = re.compile(r"^\s*(\d{1,9}|max)\s*x\s*(\d{1,9})\s*\+\s*(\d{1,9})\s*$", re.IGNORECASE)
@@ -29,6 +30,8 @@ _DEFINITIONS = {
     "ttft_s": "mean time from request to first token in a closed loop, first burst and queue included",
     "tokens_per_s": "output tokens/s of all the devices together",
 }
+_FORMULA = "sizing/steps.py: smooth maximum of memory and compute, per-layer launch, prompts read in between"
+_HOST_FORMULA = "sizing/host.py: roofline of the engine's efficiency row, prompts read in between"
 _LATER = "over the requests of the same closed loop"
 
 
@@ -72,6 +75,7 @@ def predict_serving(
         if guess is not None
     }
     accelerator = subjects.accelerator(name)
+    host = accelerator.kind == HOST_KIND
     return Sized(
         model=subjects.model(model).id,
         accelerator=accelerator.id,
@@ -79,8 +83,8 @@ def predict_serving(
         stratum=", ".join(part for part in (got.stratum, got.regime) if part),
         estimates=estimates,
         definitions={key: _DEFINITIONS.get(key, _LATER) for key in estimates},
-        formula="sizing/steps.py: smooth maximum of memory and compute, per-layer launch, prompts read in between",
-        sources=(*sized.fitted("serving"), subjects.model(model).source, accelerator.source),
+        formula=_HOST_FORMULA if host else _FORMULA,
+        sources=(*(() if host else sized.fitted("serving")), subjects.model(model).source, accelerator.source),
         weak=got.weak,
         assumed=got.assumed,
     )

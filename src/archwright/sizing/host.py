@@ -23,7 +23,7 @@ from archwright.sizing.machine import Machine
 from archwright.sizing.memory import engine_memory, holds, weights_bytes
 from archwright.sizing.pace import Host
 from archwright.sizing.roofline import Hardware, Roofline
-from archwright.sizing.work_rates import host_cores, host_flops
+from archwright.sizing.work_rates import THREADS_A_CORE, host_cores, host_flops
 
 ANY = "*"
 # Places of an engine that shares its cores among requests, and prompt tokens read in a step: small, so that a long
@@ -86,13 +86,17 @@ def _quantisation(precision: str, product: EngineSpec, catalog: Catalog) -> tupl
 
 
 def hardware_of_processor(accelerator: Accelerator, count: int, catalog: Catalog) -> Hardware:
-    """Processors by their own row."""
-    bandwidth, compute = accelerator.memory_bandwidth_bytes_per_s, formats.rate(accelerator, "fp32")
+    """Processors by their own row; cores that it states at the rate which the efficiency rows' shares are of."""
+    bandwidth, cores = accelerator.memory_bandwidth_bytes_per_s * count, _CORES.search(accelerator.notes)
+    compute = catalog.estimate(accelerator, formats.rate(accelerator, "fp32") * count, "FLOP/s")
+    if cores is not None:
+        threads = THREADS_A_CORE * int(cores[1]) * count
+        compute = host_flops(Machine(accelerator.id, None, 0, threads, 0.0), catalog)
     return Hardware(
         name=accelerator.id,
         memory_bytes=accelerator.memory_bytes,
-        bandwidth_bytes_per_s=catalog.estimate(accelerator, bandwidth * count, "bytes/s"),
-        compute_flops_per_s=catalog.estimate(accelerator, compute * count, "FLOP/s"),
+        bandwidth_bytes_per_s=catalog.estimate(accelerator, bandwidth, "bytes/s"),
+        compute_flops_per_s=compute,
     )
 
 
