@@ -37,7 +37,7 @@ PLAN = Plan(
     horizon_months=12,
     chosen="a",
     options=(),
-    workloads=(WorkloadPlan(name="chat", model="m", pool="main"),),
+    workloads=(WorkloadPlan(name="chat", model="m", pools=("main",)),),
     pools=(POOL,),
     predictions=(
         Prediction(

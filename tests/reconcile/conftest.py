@@ -243,7 +243,7 @@ def make_plan(load: LoadSpec) -> MakePlan:
             horizon_months=12,
             chosen=None,
             options=(),
-            workloads=tuple(WorkloadPlan(name=name, model="small", pool="p") for name in workloads),
+            workloads=tuple(WorkloadPlan(name=name, model="small", pools=("p",)) for name in workloads),
             pools=(pool,),
             predictions=predictions,
             controls=(),

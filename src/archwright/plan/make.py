@@ -230,9 +230,13 @@ def _noted(option: Option, notes: tuple[str, ...]) -> Option:
 
 def _workloads(needs: Needs, option: Option | None) -> tuple[WorkloadPlan, ...]:
     models = option.models if option is not None else {}
-    pools = {name: pool.name for pool in (option.pools if option is not None else ()) for name in pool.workloads}
+    pools = option.pools if option is not None else ()
     return tuple(
-        WorkloadPlan(name=workload.name, model=models.get(workload.name), pool=pools.get(workload.name))
+        WorkloadPlan(
+            name=workload.name,
+            model=models.get(workload.name),
+            pools=tuple(pool.name for pool in pools if workload.name in pool.workloads),
+        )
         for workload in needs.workloads
     )
 
