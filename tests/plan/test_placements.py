@@ -370,7 +370,7 @@ def test_pretraining_has_its_machines(plan_of: Make) -> None:
 
 def test_nobody_promises_what_nothing_of_ours_serves(needs_of: Read, catalog: Catalog) -> None:
     ledger = Ledger()
-    planner = Planner(needs_of("startup")[0], catalog, ledger, 1)
+    planner = Planner(needs_of("startup")[0], catalog, ledger)
     promised, served = planner.promised(None)
     assert (promised.predictions, served) == ((), ())
 

@@ -144,7 +144,10 @@ class HousePlanner:
         return program.solve(limits)
 
     def _built(self, draft: Draft, ways: tuple[Way, ...], solution: Solution) -> Built:
-        taken = [shared(ways[one.choice], one.share) for one in sorted(solution.taken, key=lambda one: -one.share)]
+        # In the needs' order, which names lines: the program's own would rename them with every change of the needs.
+        names = [task.name for task in self._inside]
+        order = sorted(solution.taken, key=lambda one: (names.index(ways[one.choice].task.name), -one.share))
+        taken = [shared(ways[one.choice], one.share) for one in order]
         first = dict[str, str]()
         for index, way in enumerate(taken):
             if (

@@ -38,7 +38,6 @@ from archwright.plan.settle import Settler
 from archwright.plan.stale import refuse_stale, stale_facts
 from archwright.plan.whereabouts import located
 
-SEED_DIGITS = 8
 NOTHING = Miss(constraint=NOT_YET, value="every workload", limit=None)
 
 
@@ -68,7 +67,7 @@ def make_plan(
     ledger = Ledger()
     machine = _measured(machine, ledger) if machine is not None else None
     state_defaults(needs, ledger)
-    planner = Planner(needs, catalog, ledger, _seed(source))
+    planner = Planner(needs, catalog, ledger)
     looked = planner.look(machine, now)
     if not accept_stale:
         looked = [one._replace(draft=refuse_stale(one.draft, catalog)) for one in looked]
@@ -133,16 +132,11 @@ def _measured(machine: MachineFacts, ledger: Ledger) -> MachineFacts:
     )
 
 
-def _seed(source: NeedsSource) -> int:
-    """The same needs draw the same traffic, in the plan and on the bench."""
-    return int(source.digest[:SEED_DIGITS], 16) % 2**31
-
-
 class Planner:
     """Looks at every placement the needs allow."""
 
-    def __init__(self, needs: Needs, catalog: Catalog, ledger: Ledger, seed: int) -> None:
-        self._needs, self._catalog, self._ledger, self._seed = needs, catalog, ledger, seed
+    def __init__(self, needs: Needs, catalog: Catalog, ledger: Ledger) -> None:
+        self._needs, self._catalog, self._ledger = needs, catalog, ledger
         self.purse = Purse(needs.budget, catalog, ledger)
         self._tasks = tasks_of(needs, catalog)
         state_rules(needs, self._tasks, ledger)
@@ -186,7 +180,7 @@ class Planner:
     def _local(self, machine: MachineFacts | None) -> Looked:
         """Texts only: nothing predicts other work on the machine at hand."""
         demands = text_demands(self._needs)
-        local = LocalPlanner(self._needs, self._catalog, self._ledger, self._seed).plan(demands, machine)
+        local = LocalPlanner(self._needs, self._catalog, self._ledger).plan(demands, machine)
         texts = {demand.workload.name for demand in demands}
         others = [workload.name for workload in self._needs.workloads if workload.name not in texts]
         draft = local.draft
@@ -220,7 +214,7 @@ class Planner:
     def _served(self, one: Serving | Working) -> Served:
         if isinstance(one, Working):
             return one
-        found = served_of(one.demand, one.steady, one.machine, self._catalog, replicas=one.machines, seed=self._seed)
+        found = served_of(one.demand, one.steady, one.machine, self._catalog, replicas=one.machines)
         return found._replace(up=one.up)
 
 
