@@ -141,7 +141,7 @@ def test_a_driver_shows_what_it_would_change(desk: Plan, driver: Driver, said_of
 
 
 def test_the_choice_says_who_was_near_and_what_it_earns(desk: Plan) -> None:
-    returns = Return(value=100.0, cost=exact(60, "EUR"), net=exact(40, "EUR"), payback_month=3)
+    returns = Return(value=100.0, cost=exact(60, "EUR"), net=exact(40, "EUR"), payback_month=3, pays=0.9)
     rivals = (
         Rival(option="y", cheaper=0.4, tie=True, break_even_month=7),
         Rival(option="z", cheaper=0.01, tie=False),

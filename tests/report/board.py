@@ -229,6 +229,7 @@ DECISION = Decision(
         cost=Estimate(value=16e6, low=13e6, high=19e6, unit=EUR),
         net=Estimate(value=98e6, low=95e6, high=101e6, unit=EUR),
         payback_month=4,
+        pays=0.9,
     ),
 )
 
