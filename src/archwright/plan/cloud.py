@@ -157,7 +157,8 @@ class CloudPlanner:
             better = renter.better(provider, pick)
             if better is not None and better.model is not None and pick.model is not None:
                 named = [f"{model.id} ({scores(pick.task.workload, model)})" for model in (better.model, pick.model)]
-                more = f"{(better.usd - pick.usd) / months:,.0f} USD a month more"
+                currency = self._world.needs.budget.currency
+                more = f"{(better.usd - pick.usd) / self._world.usd / months:,.0f} {currency} a month more"
                 yield f"{pick.task.name}: {named[0]} instead of {named[1]} takes machines for {more}"
 
     def _surcharges(self, provider: str) -> tuple[Surcharge, ...]:

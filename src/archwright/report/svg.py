@@ -35,18 +35,24 @@ def _em(letter: str) -> float:
 
 
 def fit(text: str, size: float, room: float) -> str:
-    """`text`, cut with an ellipsis when it is wider than `room`."""
-    text = " ".join(text.split())
+    """`text`, less its last words when it is wider than `room`; only a word that is wider alone is cut itself."""
+    found = text.split()
+    text = " ".join(found)
     if width_of(text, size) <= room:
         return text
-    kept = list(text)
+    while len(found) > 1:
+        found.pop()
+        shorter = f"{' '.join(found).rstrip(',;:')} …"
+        if width_of(shorter, size) <= room:
+            return shorter
+    kept = list("".join(found))
     while kept and width_of("".join(kept) + "…", size) > room:
         kept.pop()
     return "".join(kept).rstrip() + "…"
 
 
 def wrapped(text: str, size: float, room: float, lines: int) -> list[str]:
-    """`text` in at most so many lines of `room`, the last one cut when there is more."""
+    """`text` in at most so many lines of `room`, the last one shortened when there is more."""
     words, made = text.split(), list[str]()
     while words and len(made) < lines - 1:
         taken = 1
