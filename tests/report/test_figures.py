@@ -267,5 +267,12 @@ def test_what_does_not_fit_loses_whole_words() -> None:
     assert svg.fit("short", 12, 150) == "short"
 
 
+def test_a_long_name_breaks_at_its_own_marks() -> None:
+    assert svg.wrapped("cloud-aws-other-accelerators", 12, 120, 2) == ["cloud-aws-other-", "accelerators"]
+    long = replace(HYBRID, name="cloud-aws-other-accelerators-and-regions")
+    said = texts(drawn(figures.option_costs((long,), None, "EUR", 60)))
+    assert "cloud-aws-other-" in said and "accelerators-and-regions" in said
+
+
 def test_a_long_word_is_cut_in_its_line() -> None:
     assert all(svg.width_of(line, 10) <= 50 for line in svg.wrapped("Donaudampfschifffahrt " * 3, 10, 50, 2))

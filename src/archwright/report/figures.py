@@ -83,11 +83,18 @@ def _cost_bar(canvas: svg.Canvas, option: Option, top: float, scale: float, *, i
         canvas.line((low, middle), (high, middle), svg.INK, stroke_width=1.4)
         for end in (low, high):
             canvas.line((end, middle - 5), (end, middle + 5), svg.INK, stroke_width=1.4)
-    name = svg.fit(option.name, 13, LEFT - 34)
-    canvas.text((LEFT - 12, top + 19), name, anchor="end", bold=is_chosen)
+    _label(canvas, option.name, top + 19, bold=is_chosen)
     verdict = "chosen" if is_chosen else "" if option.feasible else "not feasible"
     text = f"{words.compact(cost.value)}{', ' if verdict else ''}{verdict}"
     canvas.text((LEFT + ROOM + 14, top + 19), svg.fit(text, 13, RIGHT - 20), bold=is_chosen)
+
+
+def _label(canvas: svg.Canvas, name: str, y: float, *, bold: bool = False) -> None:
+    """A name to the left of its bar, in two lines where one is too short."""
+    size = 13.0 if svg.width_of(name, 13) <= LEFT - 24 else 12.0
+    lines = svg.wrapped(name, size, LEFT - 24, 2)
+    for row, line in enumerate(lines):
+        canvas.text((LEFT - 12, y + 13 * row - 6.5 * (len(lines) - 1)), line, size=size, anchor="end", bold=bold)
 
 
 class Share(NamedTuple):
@@ -117,8 +124,7 @@ def cost_parts(options: tuple[Option, ...], chosen: str | None, currency: str, m
     scale = _axis(canvas, max(sum(max(s.amount, 0.0) for s in ss) for ss in parts.values()), bottom)
     for row, option in enumerate(drawn):
         y = top + row * step
-        name = svg.fit(option.name, 13, LEFT - 34)
-        canvas.text((LEFT - 12, y + 21), name, anchor="end", bold=option.name == chosen)
+        _label(canvas, option.name, y + 21, bold=option.name == chosen)
         end = _stack(canvas, parts[option.name], y, (scale, colours))
         canvas.text((end + 10, y + 21), words.compact(sum(s.amount for s in parts[option.name])))
     height = _legend(canvas, used, colours, bottom + 42)
@@ -272,7 +278,7 @@ def promises(predictions: tuple[Prediction, ...]) -> Figure | None:
             LEFT + math.log10(x / low) * scale
             for x in (promise.estimate.low, promise.estimate.value, promise.estimate.high)
         )
-        canvas.text((LEFT - 12, y + 4), svg.fit(promise.id, 13, LEFT - 20), anchor="end")
+        _label(canvas, promise.id, y + 4)
         canvas.rect((start, y - 4), (max(end - start, 2), 8), svg.PALETTE[4], rx=4)
         canvas.dot((value, y), 5.5, svg.CHOSEN)
         shown = words.measure(promise.estimate.value, "s")

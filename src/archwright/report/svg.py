@@ -7,6 +7,7 @@ Every text is escaped here and nowhere else.
 from __future__ import annotations
 
 import math
+import re
 import unicodedata
 from html import escape
 
@@ -53,7 +54,7 @@ def fit(text: str, size: float, room: float) -> str:
 
 def wrapped(text: str, size: float, room: float, lines: int) -> list[str]:
     """`text` in at most so many lines of `room`, the last one shortened when there is more."""
-    words, made = text.split(), list[str]()
+    words, made = [piece for word in text.split() for piece in _pieces(word, size, room)], list[str]()
     while words and len(made) < lines - 1:
         taken = 1
         while taken < len(words) and width_of(" ".join(words[: taken + 1]), size) <= room:
@@ -61,6 +62,16 @@ def wrapped(text: str, size: float, room: float, lines: int) -> list[str]:
         made.append(fit(" ".join(words[:taken]), size, room))
         words = words[taken:]
     return [*made, fit(" ".join(words), size, room)] if words else made
+
+
+def _pieces(word: str, size: float, room: float) -> list[str]:
+    """A name wider than `room` in as few pieces as its own marks allow."""
+    made = [""]
+    for part in re.split(r"(?<=[-._:/])", word) if width_of(word, size) > room else [word]:
+        if made[-1] and width_of(made[-1] + part, size) > room:
+            made.append("")
+        made[-1] += part
+    return made
 
 
 def ticks(largest: float, wanted: int = 5) -> tuple[float, ...]:
