@@ -88,7 +88,7 @@ def test_records_are_frozen_and_refuse_unknown_fields_and_positions() -> None:
     with pytest.raises(msgspec.ValidationError, match="unknown field"):
         msgspec.json.decode(b'{"tensor": 2, "tesnor": 1}', type=type(POOL.parallelism))
     with pytest.raises(TypeError):
-        WorkloadPlan("chat", "m", "main")  # type: ignore[call-arg]
+        WorkloadPlan("chat", "m", ("main",))  # type: ignore[call-arg]
 
 
 class _Older(Record):

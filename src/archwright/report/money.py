@@ -125,11 +125,11 @@ def _dates(plan: Plan) -> Iterable[Table]:
         Column("Option", 2.4),
         *(Column(f"{name[0].upper()}{name[1:]} ends", 1.5, numeric=True) for name in names),
     )
-    body = []
+    body = list[tuple[Cell, ...]]()
     for one in dated:
         ends = {phase.name: phase.ends for phase in one.phases}
         body.append(
-            (one.option, *(_ends(ends[name]) if name in ends else Cell("none", tone="quiet") for name in names))
+            (Cell(one.option), *(_ends(ends[name]) if name in ends else Cell("none", tone="quiet") for name in names))
         )
     note = "Months from the signature, with their 90 % band: assumptions, each a line of your own facts away from being"
     yield Table(
