@@ -46,7 +46,7 @@ def test_the_decision_is_one_sentence() -> None:
         "Choose hybrid-own-base (own and rented machines at aws, in FR, eu-west-3, us-east-1 and ap-southeast-1): "
         f"EUR 17.0{NB}M over 60 months (90{NB}% band 14.6 to 20.5{NB}M), "
         f"with EUR 4.79{NB}M to buy over the horizon and EUR 189{NB}k a month to run. "
-        f"The case pays in 90{NB}% of the draws: the goals bring EUR 114{NB}M by their own figures, "
+        f"The case pays in 90{NB}% of the draws: the goals bring EUR 114{NB}M by the needs' own figures, "
         f"EUR 98.0{NB}M more than it costs, paid back in month 4."
     )
     free = replace(HYBRID, capex=None, cost_per_month=None, regions=())
@@ -62,7 +62,7 @@ def test_a_case_that_does_not_pay_is_said_in_the_sentence(board: Document) -> No
     )
     document = document_of(replace(BOARD, decision=replace(DECISION, returns=lost)), load())
     assert document.sentence.endswith(
-        f"The case does not pay: the goals bring EUR 114{NB}M by their own figures, EUR 2.00{NB}M less than it costs; "
+        f"The case does not pay: the goals bring EUR 114{NB}M by the needs' own figures, EUR 2.00{NB}M less than it costs; "
         f"it pays in 4{NB}% of the draws."
     )
     asked = document.parts[0].chapters[0].blocks[0]

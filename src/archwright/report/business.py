@@ -61,7 +61,7 @@ def case_said(plan: Plan) -> str:
     if returns is None:
         return ""
     net, odds = returns.net, f"in {words.percent(returns.pays)} of the draws"
-    worth = f"the goals bring {plan.currency} {words.compact(returns.value)} by their own figures"
+    worth = f"the goals bring {plan.currency} {words.compact(returns.value)} by the needs' own figures"
     if net.value < 0:
         return (
             f"The case does not pay: {worth}, {plan.currency} {words.compact(-net.value)} less than it costs; "
