@@ -62,8 +62,8 @@ def test_a_case_that_does_not_pay_is_said_in_the_sentence(board: Document) -> No
     )
     document = document_of(replace(BOARD, decision=replace(DECISION, returns=lost)), load())
     assert document.sentence.endswith(
-        f"The case does not pay: the goals bring EUR 114{NB}M by the needs' own figures, EUR 2.00{NB}M less than it costs; "
-        f"it pays in 4{NB}% of the draws."
+        f"The case does not pay: the goals bring EUR 114{NB}M by the needs' own figures, EUR 2.00{NB}M less than it "
+        f"costs; it pays in 4{NB}% of the draws."
     )
     asked = document.parts[0].chapters[0].blocks[0]
     assert isinstance(asked, Callout) and asked.tone == "bad" and "does not pay" in asked.text
