@@ -113,7 +113,7 @@ def _chosen(plan: Plan) -> Option | None:
 def _notes(option: Option | None) -> dict[str, str | None]:
     """What is said about an option, the same sentence under the same name whatever its numbers are."""
     notes = option.notes if option is not None else ()
-    return {NUMBER.sub("", note): note for note in notes}
+    return {NUMBER.sub("#", note): note for note in notes}
 
 
 def _costs(option: Option | None) -> dict[str, Estimate | None]:
