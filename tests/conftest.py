@@ -198,7 +198,7 @@ def null_plan() -> Plan:
         horizon_months=12,
         chosen="this-machine",
         options=(option,),
-        workloads=(WorkloadPlan(name="assistant", model="null-model", pool="assistant"),),
+        workloads=(WorkloadPlan(name="assistant", model="null-model", pools=("assistant",)),),
         pools=(pool,),
         predictions=predictions,
         controls=(),

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import datetime
 import hashlib
-import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -69,8 +68,6 @@ def serving_fit(path: Path) -> fits.Fit:
     own = fitting.loops(rows)
     tpot = fitting.fit_tpot(rows)
     ttft = fitting.fit_ttft(rows, tpot)
-    centres = [fitting.physics(row, tpot, ttft) for row in own]
-    seen = [row.seen for row in own]
     outs = [out for stratum in validation.STRATA for out in validation.out_of_fold(rows, stratum)]
     bands = bands_of(outs, list(validation.STRATA))
     offline = validation.offline(rows)
@@ -81,10 +78,7 @@ def serving_fit(path: Path) -> fits.Fit:
             name: {key: float(f"{value:.5g}") for key, value in sorted(k.items())}
             for name, k in (("tpot", tpot), ("ttft", ttft))
         },
-        residuals={
-            "tpot": fitting.fit_trees(seen, [math.log(row.tpot_s / c[0]) for row, c in zip(own, centres, strict=True)]),  # type: ignore[operator]
-            "ttft": fitting.fit_trees(seen, [math.log(row.ttft_s / c[1]) for row, c in zip(own, centres, strict=True)]),  # type: ignore[operator]
-        },
+        residuals=fitting.fit_tables(rows, tpot, ttft),
         seen={
             "model": tuple(sorted({row.model for row in own})),
             "accelerator": tuple(sorted({row.accelerator for row in own})),

@@ -13,7 +13,8 @@ from bench.sizing.fitting import Coefficients
 from archwright.catalog.facts import Catalog
 from archwright.catalog.subjects import Subjects
 from archwright.catalog.table import DATA
-from archwright.sizing import benchmark, fits, serving, throughput, trees
+from archwright.contract.estimate import Estimate
+from archwright.sizing import benchmark, distance, fits, serving, throughput, trees
 
 FIXED = {"eager": 1.15}
 FREE = {
@@ -34,6 +35,7 @@ class Row(NamedTuple):
     job: throughput.Job
     token_s: float
     cells: dict[str, str]
+    figures: Estimate
 
     @property
     def model(self) -> str:
@@ -52,7 +54,8 @@ def read(path: Path) -> tuple[list[Row], int]:
         if not rate:
             left_out += 1
             continue
-        rows.append(Row(throughput.resolve(asked, subjects), 1 / rate, cells))
+        job = throughput.resolve(asked, subjects)
+        rows.append(Row(job, 1 / rate, cells, distance.figures(job.accelerator, subjects.catalog)))
     return rows, left_out
 
 
@@ -85,6 +88,11 @@ class Out(NamedTuple):
     group: str
     regime: str
     residual: float
+    doubt: serving.Doubt
+
+    @property
+    def weak(self) -> bool:
+        return self.doubt.widen > 1
 
 
 def out_of_fold(rows: Sequence[Row], stratum: str) -> list[Out]:
@@ -96,7 +104,8 @@ def out_of_fold(rows: Sequence[Row], stratum: str) -> list[Out]:
         for row in rows:
             if group_of(row) == group:
                 seconds = throughput.token_s(row.job, k) * math.exp(trees.total(table, throughput.features(row.job)))
-                found.append(Out(row, "token_s", stratum, group, "", math.log(row.token_s / seconds)))
+                doubt = serving.Doubt(serving.WEAKER ** len(row.job.weak), row.figures)
+                found.append(Out(row, "token_s", stratum, group, "", math.log(row.token_s / seconds), doubt))
     return found
 
 

@@ -38,8 +38,8 @@ TPOT_FREE = {
     "em": (0.8, 0.3),
     "ec": (0.7, 0.5),
     "o": (30e-6, 1.0),
-    "o_moe": (20e-6, 1.0),
     "o_tp": (6e-6, 1.0),
+    "routed": (1.5e4, 1.0),
     "attention.mla": (10e-6, 1.0),
     "attention.hybrid_linear": (30e-6, 1.0),
     "attention.dsa": (50e-6, 1.0),
@@ -101,7 +101,7 @@ def read(path: Path) -> tuple[list[Row], int]:
         found = serving.resolve(asked, subjects)
         measured = {name: benchmark.number(cells, name, []) for name in ("tpot_ms", "ttft_ms", "throughput_tok_s")}
         tpot, ttft = measured["tpot_ms"], measured["ttft_ms"]
-        seen = features(found.case, found.worker.shape, found.device, asked.engine, FAMILIES)
+        seen = features(found.case, found.worker, found.device, asked.engine, FAMILIES)
         row = Row(
             cells["row_id"], found, tpot and tpot / 1e3, ttft and ttft / 1e3, measured["throughput_tok_s"], cells, seen
         )
@@ -170,6 +170,21 @@ def fit_ttft(rows: Sequence[Row], tpot: Coefficients) -> Coefficients:
     start = {name: value for name, (value, _) in POOL_FREE.items()}
     k = {**TTFT_FIXED, **start, **solved(TTFT_FREE, errors({**TTFT_FIXED, **start}, False), 0.3)}
     return {**k, **solved(POOL_FREE, errors(k, True), 0.3)}
+
+
+def fit_tables(rows: Sequence[Row], tpot: Coefficients, ttft: Coefficients) -> dict[str, tuple[Tree, ...]]:
+    """Residual trees by name, as the predictor asks for them: those of TPOT apart for disaggregated rows."""
+    own = loops(rows)
+    centres = {row.id: physics(row, tpot, ttft) for row in own}
+    made = {}
+    for name, part in (
+        ("tpot", [row for row in own if not row.pooled]),
+        ("tpot.pool", [row for row in own if row.pooled]),
+    ):
+        paces = [math.log(row.tpot_s / centres[row.id][0]) for row in part]  # type: ignore[operator]
+        made[name] = fit_trees([row.seen for row in part], paces) if part else ()
+    firsts = [math.log(row.ttft_s / centres[row.id][1]) for row in own]  # type: ignore[operator]
+    return {**made, "ttft": fit_trees([row.seen for row in own], firsts)}
 
 
 def physics(row: Row, tpot: Coefficients, ttft: Coefficients) -> tuple[float, float]:

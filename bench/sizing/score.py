@@ -8,13 +8,11 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.sizing import fit_training, fitting, validation
-from bench.sizing.validation import Out
+from bench.sizing import fit_training, fitting, regret, validation
 
 from archwright.sizing import serving
 
@@ -80,55 +78,8 @@ def _named(out: Any, stratum: str) -> str:
     return f"{found.id} and its kin"
 
 
-# What a careful buyer asks for, of the limit.
-MARGIN = 0.8
-
-
-def regret(outs: Sequence[Out], across: bool, margin: float = 1.0) -> str:
-    """Cost of what our predictions buy over the cheapest that truly held, under TPOT limits.
-
-    Cost: devices / measured output tokens/s. Candidates: measured rows of one model, prompt and answer (and
-    accelerator); limits: the 30, 50 and 70 % points of their measured TPOT. `across` counts devices as equal in price.
-    """
-    by_row: dict[str, dict[str, Out]] = defaultdict(dict)
-    for out in outs:
-        if out.regime != serving.POOLED:
-            by_row[out.row.id][out.metric] = out
-    pools: dict[tuple[object, ...], list[tuple[float, float, float, float]]] = defaultdict(list)
-    for found in by_row.values():
-        row = found["tpot_s"].row
-        case = row.found.case
-        tpot, ttft = row.tpot_s or 0.0, row.ttft_s or 0.0
-        pace, first = tpot * math.exp(-found["tpot_s"].residual), ttft * math.exp(-found["ttft_s"].residual)
-        devices, sent = row.found.worker.layout.total, case.sent * case.ranks * case.answer
-        true, guess = (devices * (f + case.answer * t) / sent for f, t in ((ttft, tpot), (first, pace)))
-        key = (row.model, case.prompt, case.answer, "" if across else row.accelerator)
-        pools[key].append((tpot, pace, true, guess))
-    ratios, missed, far, cases = list[float](), 0, 0, 0
-    for candidates in pools.values():
-        if len(candidates) < 6:
-            continue
-        for share in (0.3, 0.5, 0.7):
-            limit = validation.quantile([c[0] for c in candidates], share)
-            believed = [c for c in candidates if c[1] <= limit * margin]
-            best = min(c[2] for c in candidates if c[0] <= limit)
-            cases += 1
-            if not believed:
-                missed += 1
-                continue
-            chosen = min(believed, key=lambda c: c[3])
-            if chosen[0] > limit:
-                # What breaks the limit is no bargain, however little it costs.
-                missed += 1
-                far += chosen[0] > limit * 1.1
-                continue
-            ratios.append(chosen[2] / best)
-    middle, high = validation.quantile(ratios, 0.5), validation.quantile(ratios, 0.9)
-    where = "across accelerators (priced alike)" if across else "within an accelerator"
-    if margin < 1:
-        where += f", asking for {margin:.0%} of the limit"
-    held = f"{len(ratios)} of {cases} purchases held the limit, at a median of {middle:.2f}x and a p90 of {high:.2f}x"
-    return f"- {where}: {held}; {missed} missed it or found none, {far} of them by over 10 %\n"
+def _middle(outs: Sequence[validation.Out], metric: str) -> str:
+    return f"{100 * validation.median_error([out for out in outs if out.metric == metric]):.1f}"
 
 
 def document(folder: Path) -> str:
@@ -145,7 +96,8 @@ def document(folder: Path) -> str:
         "MODELS": groups(outs, "tpot_s", serving.NEW_MODEL),
         "ACCELERATORS": groups(outs, "tpot_s", serving.NEW_ACCELERATOR),
         "TRAINED": groups(learned, "token_s", serving.NEW_ACCELERATOR),
-        "REGRET": "".join(regret(seen, across, margin) for across in (False, True) for margin in (1.0, MARGIN)),
+        "REGRET": regret.table(seen),
+        **{f"ALL_{NAMES[metric]}": _middle(seen, metric) for metric in ("tpot_s", "ttft_s")},
         "ROWS": f"{len(rows)} serving rows, {left_out} that name no device, {len(trained)} training rows with a rate",
     }
     for name, text in parts.items():

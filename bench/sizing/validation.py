@@ -10,9 +10,9 @@ import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from bench.sizing.fitting import Row, fit_tpot, fit_trees, fit_ttft, fold_of, loops, physics
+from bench.sizing.fitting import FAMILIES, Coefficients, Row, fit_tables, fit_tpot, fit_ttft, fold_of, loops
 
-from archwright.sizing import serving, steps, trees
+from archwright.sizing import distance, fits, serving, steps
 
 STRATA: dict[str, Callable[[Row], str]] = {
     serving.SEEN: lambda row: str(fold_of(row.configuration)),
@@ -31,6 +31,30 @@ class Out(NamedTuple):
     group: str
     regime: str
     residual: float
+    doubt: serving.Doubt
+
+    @property
+    def weak(self) -> bool:
+        return self.doubt.widen > 1
+
+
+def doubt_of(row: Row) -> serving.Doubt:
+    """As a row is answered: what a gate found, and the figures of its device."""
+    found = row.found
+    return serving.Doubt(serving.WEAKER ** len(found.weak), distance.figures(found.accelerator, found.catalog))
+
+
+def fitted(rows: Sequence[Row], tpot: Coefficients, ttft: Coefficients) -> fits.Fit:
+    """The predictor's own fit, without what only a shipped one has."""
+    return fits.Fit(
+        provenance=fits.Provenance(
+            file="", sha256="", rows_used=len(rows), rows_left_out=0, date="", command="", licence="", loss=""
+        ),
+        coefficients={"tpot": tpot, "ttft": ttft},
+        residuals=fit_tables(rows, tpot, ttft),
+        seen={"engine": FAMILIES},
+        bands=(),
+    )
 
 
 def out_of_fold(rows: Sequence[Row], stratum: str) -> list[Out]:
@@ -41,23 +65,16 @@ def out_of_fold(rows: Sequence[Row], stratum: str) -> list[Out]:
         left = [row for row in loops(rows) if group_of(row) == group]
         tpot = fit_tpot(kept)
         ttft = fit_ttft(kept, tpot)
-        tables = None
-        if stratum == serving.SEEN:
-            own = loops(kept)
-            centres = [physics(row, tpot, ttft) for row in own]
-            seen = [row.seen for row in own]
-            tables = (
-                fit_trees(seen, [math.log(row.tpot_s / c[0]) for row, c in zip(own, centres, strict=True)]),  # type: ignore[operator]
-                fit_trees(seen, [math.log(row.ttft_s / c[1]) for row, c in zip(own, centres, strict=True)]),  # type: ignore[operator]
-            )
+        fit = fitted(kept, tpot, ttft)
         for row in left:
-            pace, first = physics(row, tpot, ttft)
-            if tables is not None:
-                pace *= math.exp(trees.total(tables[0], row.seen))
-                first *= math.exp(trees.total(tables[1], row.seen))
+            pace, first = serving.centre(row.found, fit, stratum)
             regime = serving.regime_of(row.found)
-            found.append(Out(row, "tpot_s", stratum, group, regime, math.log(row.tpot_s / pace)))  # type: ignore[operator]
-            found.append(Out(row, "ttft_s", stratum, group, regime, math.log(row.ttft_s / first)))  # type: ignore[operator]
+            alike = group
+            if stratum == serving.NEW_MODEL and row.pooled:
+                # One shape has nine in ten of these rows: bands are judged by groups of model and device.
+                alike = f"{row.model} {row.accelerator}"
+            for metric, ratio in (("tpot_s", row.tpot_s / pace), ("ttft_s", row.ttft_s / first)):  # type: ignore[operator]
+                found.append(Out(row, metric, stratum, alike, regime, math.log(ratio), doubt_of(row)))
     return found
 
 
@@ -70,7 +87,15 @@ def offline(rows: Sequence[Row]) -> list[Out]:
         if row.cells["scenario"].startswith("offline") and row.tokens_per_s and not ambiguous:
             rate = steps.throughput(row.found.case, steps.tpot_s(row.found.case, tpot))
             found.append(
-                Out(row, "pace_s", "source unseen", row.model, serving.OFFLINE, math.log(rate / row.tokens_per_s))
+                Out(
+                    row,
+                    "pace_s",
+                    "source unseen",
+                    row.model,
+                    serving.OFFLINE,
+                    math.log(rate / row.tokens_per_s),
+                    doubt_of(row),
+                )
             )
     return found
 
@@ -89,10 +114,12 @@ def quantile(values: Sequence[float], share: float) -> float:
 
 
 def band(outs: Sequence[Out], level: float = LEVEL) -> tuple[float, float]:
-    """Factors (low, high) on a prediction; each side at least 2 %.
+    """Factors (low, high) on a prediction; each side at least 2 %. From the rows that no gate calls weak, where there
+    are any: the others are answered with more than this.
 
     Rows of a group err alike, so it is groups that are exchangeable: with g of them the tails shrink by 1 - 1/g.
     """
+    outs = [out for out in outs if not out.weak] or outs
     groups = max(len({out.group for out in outs}), 2)
     tail, rank = (1 - level) / 2 * (1 - 1 / groups), 1 + 1 / max(len(outs), 1)
     low = quantile([out.residual for out in outs], max(0.0, tail * rank - (rank - 1)))
@@ -101,14 +128,17 @@ def band(outs: Sequence[Out], level: float = LEVEL) -> tuple[float, float]:
 
 
 def coverage(outs: Sequence[Out]) -> tuple[float, float]:
-    """Share of rows inside the band made from the other groups, and the median half-width as a factor."""
+    """Share of rows inside the band made from the other groups and widened as each row is answered, and the median
+    half-width as a factor.
+    """
     inside, widths = 0, []
     for group in {out.group for out in outs}:
         others = [out for out in outs if out.group != group]
-        own = [out for out in outs if out.group == group]
         if not others:
             continue
-        low, high = band(others)
-        inside += sum(low <= math.exp(out.residual) <= high for out in own)
-        widths += [math.sqrt(high / low)] * len(own)
+        made = band(others)
+        for out in (out for out in outs if out.group == group):
+            low, high = out.doubt.around([made])
+            inside += low <= math.exp(out.residual) <= high
+            widths.append(math.sqrt(high / low))
     return inside / max(len(widths), 1), quantile(widths, 0.5) if widths else math.nan

@@ -59,6 +59,29 @@ def test_a_fact_is_found_by_another_name(home: Home, spelt: str, name: str) -> N
     assert api.catalog.show(spelt).name == name
 
 
+@pytest.mark.parametrize(
+    ("printed", "name"),
+    [
+        ("egress.aws", "aws us-east-1 Internet egress from 100 GB"),
+        ("exchange.usd-eur", "EUR/USD"),
+        ("exchange.usd-jpy", "EUR/JPY"),
+        ("price.node.8x-mi300x", "8x-mi300x"),
+        ("part.residual", "residual"),
+        (f"price.{P5}", P5),
+        ("discount.aws.commit-3y.compute-mix", "aws compute mix 36 no upfront"),
+        ("between-regions.gcp", "gcp Inter-region"),
+    ],
+)
+def test_a_fact_is_found_by_the_id_that_a_plan_prints(home: Home, printed: str, name: str) -> None:
+    assert api.catalog.show(printed).name == name
+
+
+def test_what_a_plan_made_of_several_rows_is_left_to_explain(home: Home) -> None:
+    with pytest.raises(UsageError) as caught:
+        api.catalog.show("storage.object.aws")
+    assert "archwright explain plan.json" in caught.value.hint
+
+
 @pytest.mark.parametrize("name", ["aws:us-east-1:p5.48large", "nothing like anything 0"])
 def test_an_unknown_fact_is_answered_with_the_nearest(home: Home, name: str) -> None:
     with pytest.raises(UsageError) as caught:

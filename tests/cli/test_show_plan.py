@@ -52,7 +52,9 @@ DECISION = Decision(
     rivals=(Rival(option="near", cheaper=0.44, tie=True), Rival(option="dear", cheaper=0.02, tie=False)),
     drivers=(driver("price.a", 4.5, "near", inside=True), driver("price.b", 9.0, None, inside=False)),
     confidence={"high": 0.6, "low": 0.398, "very low": 0.002},
-    returns=Return(value=50000.0, cost=exact(21000, "EUR"), net=within_factor(29000, 1.1, "EUR"), payback_month=5),
+    returns=Return(
+        value=50000.0, cost=exact(21000, "EUR"), net=within_factor(29000, 1.1, "EUR"), payback_month=5, pays=0.9
+    ),
 )
 
 

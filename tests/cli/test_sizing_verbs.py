@@ -22,7 +22,8 @@ def test_predict_serving(home: Home, capsys: pytest.CaptureFixture[str]) -> None
     assert main([*words, "--engine", "vllm", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["stratum"] == "seen configuration"
-    assert set(found["estimates"]) == {"tpot_s", "ttft_s", "tokens_per_s"}
+    late = {f"{name}_p{share}_s" for name in ("tpot", "ttft") for share in (50, 95, 99)}
+    assert set(found["estimates"]) == {"tpot_s", "ttft_s", "tokens_per_s"} | late == set(found["definitions"])
     assert any("sha256" in source for source in found["sources"])
     assert main(["predict", "serving", "Some-Model", "--on", "4x H100"]) == 4
     assert "AW-CAT-01" in capsys.readouterr().err
@@ -31,6 +32,42 @@ def test_predict_serving(home: Home, capsys: pytest.CaptureFixture[str]) -> None
     assert "assumed: requests in flight" in shown
     assert "weak: precision" in shown
     assert "ttft_s" not in shown
+
+
+def test_predict_serving_at_a_rate(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["predict", "serving", "Llama-3.1-8B-Instruct", "--layout", "TP1 fp8", "--json"]
+    found = {}
+    for rate in ("2", "30", "200"):
+        assert main([*asked, "--on", "2x H100", "--load", f"{rate}/s x 1024 + 256"]) == 0
+        found[rate] = json.loads(capsys.readouterr().out)
+        each = found[rate]["estimates"]
+        assert set(each) == {f"{name}_p{share}_s" for name in ("tpot", "ttft") for share in (50, 95, 99)}
+        for name in ("tpot", "ttft"):
+            values = [each[f"{name}_p{share}_s"]["value"] for share in (50, 95, 99)]
+            assert values == sorted(values)
+            assert all(one["low"] < one["value"] < one["high"] for one in each.values())
+    assert found["2"]["estimates"]["ttft_p95_s"]["value"] < found["30"]["estimates"]["ttft_p95_s"]["value"]
+    assert found["2"]["weak"] == [] and "at most" in found["200"]["weak"][0]
+    assert "engine: vllm" in found["2"]["assumed"]
+    assert main([*asked, "--on", "2x CPU-EPYC-9654-2S", "--load", "0.05/s x 256 + 64"]) == 0
+    host = json.loads(capsys.readouterr().out)
+    assert host["stratum"].startswith("host processor")
+    assert host["estimates"]["ttft_p50_s"]["value"] < host["estimates"]["ttft_p99_s"]["value"]
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["--on", "2x H100", "--load", "0/s x 1024 + 256"], "AW-USE-20"),
+        (["--on", "8x H100", "--load", "1/s x 1024 + 256", "--layout", "TP1 DP8"], "AW-USE-21"),
+        (["--on", "1x L4", "--load", "1/s x 1024 + 256", "--layout", "TP1 bf16"], "AW-USE-21"),
+    ],
+)
+def test_a_rate_that_cannot_be_simulated(
+    words: list[str], code: str, home: Home, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["predict", "serving", "Llama-3.1-70B-Instruct", *words]) == 2
+    assert code in capsys.readouterr().err
 
 
 def test_predict_training(home: Home, capsys: pytest.CaptureFixture[str]) -> None:

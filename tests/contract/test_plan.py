@@ -37,7 +37,7 @@ PLAN = Plan(
     horizon_months=12,
     chosen="a",
     options=(),
-    workloads=(WorkloadPlan(name="chat", model="m", pool="main"),),
+    workloads=(WorkloadPlan(name="chat", model="m", pools=("main",)),),
     pools=(POOL,),
     predictions=(
         Prediction(
@@ -88,7 +88,7 @@ def test_records_are_frozen_and_refuse_unknown_fields_and_positions() -> None:
     with pytest.raises(msgspec.ValidationError, match="unknown field"):
         msgspec.json.decode(b'{"tensor": 2, "tesnor": 1}', type=type(POOL.parallelism))
     with pytest.raises(TypeError):
-        WorkloadPlan("chat", "m", "main")  # type: ignore[call-arg]
+        WorkloadPlan("chat", "m", ("main",))  # type: ignore[call-arg]
 
 
 class _Older(Record):

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp import web
 
 from archwright.engines import client as module
 from archwright.engines.client import EngineClient, EngineRefused
@@ -238,6 +237,32 @@ def test_a_urls_connection_is_used_again_and_replaced_when_the_server_dropped_it
 
 
 @pytest.mark.enable_socket
+def test_many_at_once_share_kept_connections_and_each_gets_its_own_reply() -> None:
+    async def act() -> tuple[list[str], int]:
+        connections = 0
+
+        async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            nonlocal connections
+            connections += 1
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                writer.write(_plain(head.split()[1]))
+
+        async with _serving(echo, None) as client:
+
+            async def often(name: str) -> list[str]:
+                return [await client.text(f"/{name}/{number}") for number in range(30)]
+
+            async with asyncio.timeout(10):
+                found = await asyncio.gather(*(often(str(name)) for name in range(20)))
+        return [text for texts in found for text in texts], connections
+
+    texts, connections = asyncio.run(act())
+    assert texts == [f"/{name}/{number}" for name in range(20) for number in range(30)]
+    assert connections <= 20
+
+
+@pytest.mark.enable_socket
 def test_a_server_that_only_drops_connections_is_given_up() -> None:
     async def act() -> str:
         async def drop(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -254,22 +279,42 @@ def test_a_server_that_only_drops_connections_is_given_up() -> None:
 def test_one_client_serves_one_event_loop_after_another(tmp_path: Path) -> None:
     client = EngineClient(f"unix:{tmp_path}/x.sock")
 
+    async def well(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(_plain(b""))
+        writer.close()
+
     async def act() -> bool:
-        application = web.Application()
-        application.router.add_get("/health", _healthy)
-        runner = web.AppRunner(application)
-        await runner.setup()
-        await web.UnixSite(runner, str(tmp_path / "x.sock")).start()
-        healthy = await client.healthy()
-        await client.close()
-        await runner.cleanup()
+        async with await asyncio.start_unix_server(well, f"{tmp_path}/x.sock"):
+            healthy = await client.healthy()
+            await client.close()
         return healthy
 
     assert [asyncio.run(act()), asyncio.run(act())] == [True, True]
 
 
-async def _healthy(_: web.Request) -> web.Response:
-    return web.Response()
+def test_a_reader_that_does_not_read_holds_the_server_back(tmp_path: Path) -> None:
+    async def act() -> tuple[int, int]:
+        sent = 0
+
+        async def pour(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            nonlocal sent
+            await reader.readuntil(b"}")
+            writer.write(HEAD)
+            for _ in range(200):
+                writer.write(_chunk(b'data: {"a": "%b"}\n\n' % (b"x" * 100_000)))
+                await writer.drain()
+                sent += 1
+            writer.write(_chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n")
+
+        async with _serving(pour, tmp_path) as client, aclosing(client.stream("/completions", {})) as stream:
+            await anext(stream)
+            await asyncio.sleep(0.3)
+            held = sent
+            return held, 1 + len([event async for event in stream])
+
+    held, got = asyncio.run(act())
+    assert held < 50 and got == 200
 
 
 def test_leaving_the_loop_closes_the_connection(tmp_path: Path) -> None:

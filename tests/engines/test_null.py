@@ -140,12 +140,16 @@ def test_refusals(tmp_path: Path, path: str, body: dict[str, Any], status: int) 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"[" * 100_000, b"\xff"])
 def test_a_body_that_is_no_object(tmp_path: Path, content: bytes) -> None:
-    async def act(client: EngineClient) -> int:
-        async with client._session().post("http://engine/v1/chat/completions", data=content) as response:
-            assert "message" in (await response.json())["error"]
-            return response.status
+    async def act(client: EngineClient) -> bytes:
+        reader, writer = await asyncio.open_unix_connection(client.address.removeprefix("unix:"))
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: e\r\ncontent-length: {len(content)}\r\n\r\n"
+        writer.write(head.encode() + content)
+        said = await reader.read()
+        writer.close()
+        return said
 
-    assert _serve(tmp_path, act) == 400
+    head, _, body = _serve(tmp_path, act).partition(b"\r\n\r\n")
+    assert b" 400 " in head and "message" in json.loads(body)["error"]
 
 
 def test_embeddings_are_off_unless_asked_for(tmp_path: Path) -> None:

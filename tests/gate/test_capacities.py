@@ -36,12 +36,12 @@ def carried(row: tuple[str, str | None, int]) -> tuple[float, int]:
 
 # Requests/s of the machine, accelerators of one engine.
 REQUESTS_PER_S = (
-    (0.044658, 1),
-    (19.127, 1),
-    (3.3449, 4),
-    (16.666, 2),
-    (109.93, 1),
-    (15.336, 8),
+    (0.097861, 1),
+    (19.037, 1),
+    (3.3081, 4),
+    (16.42, 2),
+    (110.55, 1),
+    (15.262, 8),
     (0.4748, 0),
 )
 

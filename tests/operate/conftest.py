@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
+import http.client
 import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
-import aiohttp
 import msgspec
 import pytest
 
@@ -139,16 +139,18 @@ class Clients:
         self._tokens = tokens
         self._model = model
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()))
+        self._threads = [threading.Thread(target=self._client, args=(number % 2 == 0,)) for number in range(count)]
 
     def __enter__(self) -> Clients:
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
         until(lambda: len(self.replies) >= self._count)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
-        self._thread.join()
+        for thread in self._threads:
+            thread.join()
 
     @property
     def failures(self) -> list[Reply]:
@@ -163,34 +165,34 @@ class Clients:
         times = sorted(reply.took_s for reply in self.replies)
         return times[min(len(times) - 1, int(q * len(times)))]
 
-    async def _run(self) -> None:
-        headers = {"authorization": f"Bearer {self._key}"}
-        async with aiohttp.ClientSession(headers=headers, connector=aiohttp.TCPConnector(limit=0)) as session:
-            await asyncio.gather(*(self._client(session, number % 2 == 0) for number in range(self._count)))
-
-    async def _client(self, session: aiohttp.ClientSession, stream: bool) -> None:
+    def _client(self, stream: bool) -> None:
+        connection = http.client.HTTPConnection(urlsplit(self._url).netloc, timeout=60)
         while not self._stop.is_set():
             began = time.monotonic()
             try:
-                version, request, failure = await self._ask(session, stream)
-            except (aiohttp.ClientError, OSError) as error:
+                version, request, failure = self._ask(connection, stream)
+            except (http.client.HTTPException, OSError) as error:
                 version = request = ""
                 failure = f"{type(error).__name__} {error}"
+                connection.close()
             self.replies.append(Reply(began, time.monotonic() - began, version, failure, request))
+        connection.close()
 
-    async def _ask(self, session: aiohttp.ClientSession, stream: bool) -> tuple[str, str, str]:
+    def _ask(self, connection: http.client.HTTPConnection, stream: bool) -> tuple[str, str, str]:
         body = {
             "model": self._model,
             "messages": [{"role": "user", "content": "Go on."}],
             "max_tokens": self._tokens,
             "stream": stream,
         }
-        async with session.post(f"{self._url}/v1/chat/completions", json=body) as reply:
-            data = await reply.read()
-            version = reply.headers.get("x-archwright-model", "")
-            if reply.status != 200:
-                return version, "", f"{reply.status} {data.decode()}"
-            return version, reply.headers["x-request-id"], self._wrong(_text(data, stream), version)
+        headers = {"authorization": f"Bearer {self._key}"}
+        connection.request("POST", "/v1/chat/completions", msgspec.json.encode(body), headers)
+        reply = connection.getresponse()
+        data = reply.read()
+        version = reply.getheader("x-archwright-model", "")
+        if reply.status != 200:
+            return version, "", f"{reply.status} {data.decode()}"
+        return version, reply.getheader("x-request-id", ""), self._wrong(_text(data, stream), version)
 
     def _wrong(self, text: str, version: str) -> str:
         """What does not fit between what was said and who the header says spoke."""

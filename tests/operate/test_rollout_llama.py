@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
+import http.client
 import json
 import threading
 from collections import defaultdict
 from pathlib import Path
+from urllib.parse import urlsplit
 
-import aiohttp
 import gguf
 import numpy as np
 import pytest
@@ -51,31 +51,29 @@ class Askers:
         self.said: dict[str, set[str]] = defaultdict(set)
         self.failed: list[str] = []
         self._stage = stage
-        self._count = count
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()))
+        self._threads = [threading.Thread(target=self._client, args=(number % 2 == 0,)) for number in range(count)]
 
     def __enter__(self) -> Askers:
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
-        self._thread.join()
+        for thread in self._threads:
+            thread.join()
 
-    async def _run(self) -> None:
-        await asyncio.gather(*(self._client(number % 2 == 0) for number in range(self._count)))
-
-    async def _client(self, stream: bool) -> None:
+    def _client(self, stream: bool) -> None:
         while not self._stop.is_set():
-            version, text = await ask(self._stage, "assistant", stream)
+            version, text = ask(self._stage, "assistant", stream)
             if text:
                 self.said[version].add(text)
             else:
                 self.failed.append(version)
 
 
-async def ask(stage: Stage, model: str, stream: bool) -> tuple[str, str]:
+def ask(stage: Stage, model: str, stream: bool) -> tuple[str, str]:
     """The version that answered and what it said; nothing where that is not a whole answer."""
     body = {
         "model": model,
@@ -85,12 +83,12 @@ async def ask(stage: Stage, model: str, stream: bool) -> tuple[str, str]:
         "stream": stream,
     }
     headers = {"authorization": f"Bearer {stage.key}"}
-    async with (
-        aiohttp.ClientSession(headers=headers) as session,
-        session.post(f"{stage.url}/v1/chat/completions", json=body) as reply,
-    ):
-        data = await reply.text()
-        version = reply.headers.get("x-archwright-model", f"{reply.status} {data}")
+    connection = http.client.HTTPConnection(urlsplit(stage.url).netloc, timeout=120)
+    connection.request("POST", "/v1/chat/completions", json.dumps(body), headers)
+    reply = connection.getresponse()
+    data = reply.read().decode()
+    version = reply.getheader("x-archwright-model") or f"{reply.status} {data}"
+    connection.close()
     if reply.status != 200 or (stream and not data.endswith("data: [DONE]\n\n")):
         return version, ""
     if not stream:
@@ -123,7 +121,7 @@ def test_a_real_adapter_comes_and_goes(stage: Stage, real_plan: Plan, tmp_path: 
         until(lambda: askers.said[version.id], 30)
         with pytest.raises(OperateError) as caught:
             stage.switch(broken)
-        named, plain = asyncio.run(ask(stage, "smol", stream=True))
+        named, plain = ask(stage, "smol", stream=True)
         stage.switch(None)
     assert caught.value.code == "AW-OPS-40" and "AW-ENG-05" in caught.value.message
     assert askers.failed == []

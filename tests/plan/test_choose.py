@@ -50,7 +50,7 @@ def plan(*options: Option) -> Plan:
         horizon_months=12,
         chosen=None,
         options=options,
-        workloads=(WorkloadPlan(name="triage", model=None, pool=None),),
+        workloads=(WorkloadPlan(name="triage", model=None, pools=()),),
         pools=(),
         predictions=(),
         controls=(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,7 @@ from archwright.contract.decision import Decision
 from archwright.contract.estimate import exact
 from archwright.contract.needs import Placement
 from archwright.contract.plan import Miss, Option, Plan
+from archwright.contract.record import replace
 from archwright.plan.choose import choose
 from archwright.plan.decision import break_even, chance_cheaper, conclude, decide
 from archwright.plan.money import Draft
@@ -61,10 +63,13 @@ def test_which_of_two_near_ties_is_taken_is_no_flip(catalog: Catalog) -> None:
     assert [(driver.basis, driver.flips_to) for driver in decided(other)[1].drivers] == [("a", "z"), ("b", "z")]
 
 
-def test_equal_options_share_the_chance(catalog: Catalog) -> None:
+def test_equal_options_share_the_chance_and_are_called_equal(catalog: Catalog) -> None:
     made = world(catalog, needs(), FACTS, draft("x", rent(100, "a")), draft("y", rent(100, "a")))
     chosen, decision = decided(made)
-    assert chosen == "x" and decision.rivals[0].cheaper == 0.5
+    assert chosen == "x" and decision.rivals[0].cheaper == 0.5 and decision.rivals[0].equal
+    assert notes_of(made)[0] == "a tie: y costs the same in every draw"
+    unlike = world(catalog, needs(), FACTS, draft("x", rent(100, "a")), draft("y", rent(100, "b")))
+    assert not decided(unlike)[1].rivals[0].equal
 
 
 def test_rivals_are_the_feasible_ones_the_cheapest_first(catalog: Catalog) -> None:
@@ -117,6 +122,19 @@ def test_ties_and_near_ties_are_said(catalog: Catalog) -> None:
     assert not any("near-tie: wide" in note for note in notes)
 
 
+def test_of_several_cheaper_options_the_cheapest_is_the_one_to_know(catalog: Catalog) -> None:
+    drafts = (
+        draft("mine", rent(110, "a"), placement="on-premises"),
+        draft("near", rent(99, "b")),
+        draft("low", rent(70, "b")),
+    )
+    notes = notes_of(
+        world(catalog, needs(prefer="on-premises"), {"a": fact("a", 1, 1.3), "b": fact("b", 1, 1.3)}, *drafts)
+    )
+    assert not any("near costs" in note for note in notes)
+    assert notes[0] == "preferred over low, at 400 USD more over the horizon"
+
+
 def test_a_preferred_option_may_be_dearer_than_its_tie(catalog: Catalog) -> None:
     made = world(
         catalog,
@@ -130,12 +148,23 @@ def test_a_preferred_option_may_be_dearer_than_its_tie(catalog: Catalog) -> None
     assert "y costs 50 USD less" in notes[1]
 
 
+def test_the_value_today_is_as_uncertain_as_what_it_is_made_of(catalog: Catalog) -> None:
+    """Its band is that of the prices and of the rate, drawn together, and not of the rate alone."""
+
+    def band(*drivers: str) -> float:
+        note = notes_of(world(catalog, needs(), FACTS, draft("x", rent(100, *drivers))))[-1]
+        low, _, high = note.rpartition("(")[2].partition(" .. ")
+        return float(high.strip(")").replace(",", "")) - float(low.replace(",", ""))
+
+    assert band("a") > 10 * band()
+
+
 def test_the_value_of_the_payments_today_is_said(catalog: Catalog) -> None:
     rate = catalog.part("capital").value
     today = sum(100 / (1 + rate) ** (month / 12) for month in range(MONTHS))
     plain = notes_of(world(catalog, needs(), {}, draft("x", rent(100))))
     assert f"{today:,.0f} USD" in plain[-1] and "goals" not in plain[-1]
-    worth = notes_of(world(catalog, needs(worth=150.0), {}, draft("x", rent(100))))
+    worth = notes_of(world(sooner(catalog), needs(worth=150.0), {}, draft("x", rent(100))))
     gain = sum(150 / (1 + rate) ** ((month + 1) / 12) for month in range(MONTHS)) - today
     assert f"with what the goals bring, net {gain:,.0f} USD" in worth[-1]
     assert notes_of(world(catalog, needs(), {}, draft("free", rent(0)))) == ()
@@ -213,6 +242,7 @@ def test_a_fact_of_a_rival_can_flip_the_choice(catalog: Catalog) -> None:
     made = world(catalog, needs(), FACTS, draft("x", rent(100, "a")), draft("y", rent(120, "b")))
     first, second = decided(made)[1].drivers
     assert (first.basis, first.share, first.flips_to, first.inside) == ("a", 1.0, "y", True)
+    assert first.limit == "" and first.then == "y would be chosen"
     assert first.flips_at == pytest.approx(12)
     assert (second.basis, second.share, second.flips_to, second.inside) == ("b", 0.0, "y", True)
     assert second.flips_at == pytest.approx(20 * 100 / 120)
@@ -221,7 +251,8 @@ def test_a_fact_of_a_rival_can_flip_the_choice(catalog: Catalog) -> None:
 def test_a_fact_can_flip_by_breaking_a_limit(catalog: Catalog) -> None:
     made = world(catalog, needs(per_month=110.0), FACTS, draft("x", rent(100, "a")))
     (driver,) = decided(made)[1].drivers
-    assert (driver.flips_to, driver.inside) == (None, True)
+    assert (driver.flips_to, driver.inside, driver.limit) == (None, True, "per_month")
+    assert driver.then == "the budget's per month limit is reached and nothing would be feasible"
     assert driver.flips_at == pytest.approx(11)
 
 
@@ -232,6 +263,7 @@ def test_a_fact_can_flip_by_bringing_an_option_inside_its_limit(catalog: Catalog
     chosen, decision = decided(made)
     assert chosen == "rent"
     assert decision.drivers[0].flips_to == "buy" and decision.drivers[0].flips_at == pytest.approx(8.75)
+    assert decision.drivers[0].limit == "capex"
 
 
 def test_an_option_that_money_cannot_help_never_flips(catalog: Catalog) -> None:
@@ -318,19 +350,66 @@ def test_a_line_rests_on_each_of_its_facts_alike(catalog: Catalog) -> None:
     assert list(confidence.values()) == pytest.approx([0.1, 0.35, 0.25, 0.15, 0.15])
 
 
+def sooner(catalog: Catalog, **months: float) -> Catalog:
+    """The catalog with other lengths of the steps, each exact: `build` for `build.rented.months`."""
+    held = dict(catalog.parts)
+    for name, row in catalog.parts.items():
+        if name.endswith(".months"):
+            length = months.get(name.partition(".")[0], 1e-6)
+            held[name] = replace(row, low=length, typical=length, high=length, confidence="high")
+    made = copy.copy(catalog)
+    object.__setattr__(made, "parts", held)
+    return made
+
+
 def test_what_the_goals_bring_against_what_it_costs(catalog: Catalog) -> None:
-    made = world(catalog, needs(worth=150.0, capex=500.0), FACTS, draft("x", buy(300, "a"), rent(50)))
+    options = draft("x", buy(300, "a"), rent(50))
+    made = world(sooner(catalog), needs(worth=150.0, capex=500.0), FACTS, options)
     returns = decided(made)[1].returns
     assert returns is not None
     assert (returns.value, returns.cost.value, returns.net.value) == pytest.approx((1500, 800, 700))
     assert returns.net.low == pytest.approx(1500 - returns.cost.high)
     assert returns.payback_month == 3  # 150 m >= 300 + 50 m
+    assert returns.pays == 1.0
     assert {"decision.return", "x.cost", "a"} <= {basis.id for basis in made.ledger.bases(returns)}
+
+
+def test_nothing_is_earned_before_production_and_the_whole_only_in_time(catalog: Catalog) -> None:
+    """Two months of building, then four in which the use grows evenly: (0 0 1/8 3/8 5/8 7/8 1 1 1 1) of the worth."""
+    later = sooner(catalog, build=2.0, adoption=4.0)
+    made = world(later, needs(worth=150.0, capex=500.0), FACTS, draft("x", buy(300, "a"), rent(50)))
+    decision = decided(made)[1]
+    returns, (schedule,) = decision.returns, decision.schedules
+    assert returns is not None and returns.value == pytest.approx(150 * 6, rel=1e-4)
+    assert returns.net.value == pytest.approx(900 - 800, rel=1e-3) and returns.net.low < 0 < returns.net.high
+    assert returns.payback_month == 10 and 0.5 < returns.pays < 1
+    ends = {phase.name: round(phase.ends.value, 3) for phase in schedule.phases}
+    assert ends == {"procurement": 0, "build": 2, "pilot": 2, "growing use": 6}
+    assert any("grows evenly to the whole" in text for text in made.ledger.assumptions)
+
+
+def test_costs_and_dates_widen_the_net_together(catalog: Catalog) -> None:
+    drafts = draft("x", rent(50, "a"))
+    sure, unsure = (decided(world(held, needs(worth=150.0), FACTS, drafts))[1] for held in (sooner(catalog), catalog))
+    assert sure.returns is not None and unsure.returns is not None
+    assert unsure.returns.value < sure.returns.value
+    width = [returns.net.high - returns.net.low for returns in (sure.returns, unsure.returns)]
+    assert width[1] > width[0]
+
+
+def test_who_buys_machines_waits_longer_than_who_rents_them(plan_of: Callable[..., Plan]) -> None:
+    plan = plan_of("clinic")
+    stands = {one.option: one.phases[2].ends.value for one in plan.decision.schedules}
+    assert stands["on-premises"] > stands["cloud-aws"]
+    assert set(stands) == {option.name for option in plan.options if option.feasible}
+    bases = {basis.id for basis in plan.bases}
+    assert {phase.ends.basis for one in plan.decision.schedules for phase in one.phases} <= bases
+    assert {"part.order.bought.months", "part.adoption.months"} <= bases
 
 
 def test_what_never_pays_back(catalog: Catalog) -> None:
     returns = decided(world(catalog, needs(worth=10.0), {}, draft("x", rent(50))))[1].returns
-    assert returns is not None and returns.payback_month is None and returns.net.value < 0
+    assert returns is not None and returns.payback_month is None and returns.net.value < 0 and returns.pays == 0.0
 
 
 def test_without_a_goal_that_is_worth_something_nothing_returns(catalog: Catalog) -> None:

@@ -119,6 +119,19 @@ def test_another_choice_with_its_money_machines_and_verdicts(before: Plan) -> No
     assert named(found.totals) == ["y", "z"]
 
 
+def test_what_is_said_of_the_choice_differs_by_its_words(before: Plan) -> None:
+    """A wish that no option meets is told; a note whose numbers moved keeps its name."""
+
+    def noted(*notes: str) -> Plan:
+        return replace(before, options=(option("x", 100, notes=notes),))
+
+    wish = "preferred placement hybrid has no feasible option"
+    found = diff(noted("at risk: limit 1 in 0.147 .. 5.38"), noted("at risk: limit 1 in 0.15 .. 7.62", wish))
+    moved, new = found.notes
+    assert (moved.before, moved.after) == ("at risk: limit 1 in 0.147 .. 5.38", "at risk: limit 1 in 0.15 .. 7.62")
+    assert (new.before, new.after) == (None, wish)
+
+
 def test_the_line_that_moved_most_stands_first(before: Plan) -> None:
     def lines(**amounts: float) -> tuple[Option, ...]:
         made = (CostLine(name=name, amount=exact(amount, "EUR/month")) for name, amount in amounts.items())

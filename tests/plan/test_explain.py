@@ -80,7 +80,7 @@ def test_a_workload_shows_its_load_its_cost_and_what_options_miss(desk: Plan, st
 
 
 def test_a_workload_that_is_not_sized_says_so(desk: Plan) -> None:
-    missing = WorkloadPlan(name="later", model=None, pool=None)
+    missing = WorkloadPlan(name="later", model=None, pools=())
     said = "workload later (finetune): its cost is not included yet"
     text = explain(replace(desk, workloads=(*desk.workloads, missing), not_sized=(said,)), "later")
     assert text.splitlines() == ["later: not sized yet", f"  {said}"]
@@ -141,7 +141,7 @@ def test_a_driver_shows_what_it_would_change(desk: Plan, driver: Driver, said_of
 
 
 def test_the_choice_says_who_was_near_and_what_it_earns(desk: Plan) -> None:
-    returns = Return(value=100.0, cost=exact(60, "EUR"), net=exact(40, "EUR"), payback_month=3)
+    returns = Return(value=100.0, cost=exact(60, "EUR"), net=exact(40, "EUR"), payback_month=3, pays=0.9)
     rivals = (
         Rival(option="y", cheaper=0.4, tie=True, break_even_month=7),
         Rival(option="z", cheaper=0.01, tie=False),
@@ -196,9 +196,61 @@ def test_a_plan_that_chose_nothing_and_assumed_nothing(desk: Plan) -> None:
     assert "assumptions" not in text
 
 
-def test_a_model_without_a_pool_of_ours(desk: Plan) -> None:
-    bought = replace(desk.workloads[0], pool=None)
-    assert "in no pool of ours" in explain(replace(desk, workloads=(bought,)))
+def test_a_model_that_somebody_else_serves(desk: Plan) -> None:
+    bought = replace(desk.workloads[0], pools=())
+    assert "served by this-machine: no machines of ours" in explain(replace(desk, workloads=(bought,)))
+
+
+def test_work_without_an_endpoint_says_where_it_runs_and_what_it_costs(desk: Plan) -> None:
+    """Sized, priced and counted, with a model or without: it is not called unsized."""
+    line = replace(desk.options[0].cost_lines[0], name="support of m for nightly, house in FR")
+    runs = tuple(
+        Purchase(pool=name, machine="m", kind="bought", machines=2, peak=3, shared_with=(other,))
+        for name, other in (("nightly", "house"), ("house", "nightly"))
+    )
+    workloads = (
+        WorkloadPlan(name="nightly", model=None, pools=()),
+        WorkloadPlan(name="house", model="x", pools=()),
+    )
+    option = replace(desk.options[0], purchases=runs, cost_lines=(line,))
+    said = "hours of a run of nightly, house: sized, not promised"
+    plan = replace(desk, options=(option,), workloads=workloads, not_sized=(said,))
+    text = explain(plan, "nightly").splitlines()
+    assert text[:2] == [
+        "nightly: no model, in runs on m",
+        "  nightly: 2 x m bought, peak 3 (the same machines as house)",
+    ]
+    assert text[2].startswith(f"  {line.name}: ") and text[3] == f"  {said}"
+    assert explain(plan, "house").startswith("house: x, in runs on m\n")
+
+
+def test_a_workload_at_several_sites_shows_every_pool(desk: Plan) -> None:
+    here = replace(desk.workloads[0], pools=("a-fr", "a-us"))
+    assert explain(replace(desk, workloads=(here,)), here.name).startswith(f"{here.name}: {here.model} in a-fr, a-us\n")
+
+
+@pytest.mark.parametrize(
+    ("word", "meaning"),
+    [
+        ("energy", "electricity at the plug"),
+        ("staff", "people the platform takes"),
+        ("residual", "none in this-machine"),
+        ("capex", "What is paid to buy"),
+        ("break-even", "first month"),
+        ("Break even", "first month"),
+        ("pareto", "total_cost"),
+        ("total", "this-machine: "),
+        ("TTFT", "Time to first token"),
+    ],
+)
+def test_the_words_that_head_tables_can_be_explained(desk: Plan, word: str, meaning: str) -> None:
+    assert meaning in explain(desk, word)
+
+
+def test_a_category_shows_its_lines(desk: Plan) -> None:
+    line = next(line for line in desk.options[0].cost_lines if line.category == "energy")
+    assert f"  {line.name}: " in explain(desk, "energy")
+    assert "none" not in explain(replace(desk, chosen=None), "staff").partition("\n")[0]
 
 
 def test_an_option_without_a_price(desk: Plan) -> None:

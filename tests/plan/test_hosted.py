@@ -28,7 +28,7 @@ NOW = datetime(2026, 11, 24, tzinfo=UTC)
 
 def drafts(catalog: Catalog, needs: Needs, now: datetime = NOW) -> dict[str, Draft]:
     ledger = Ledger()
-    world = Planner(needs, catalog, ledger, 1).world
+    world = Planner(needs, catalog, ledger).world
     planner = HostedPlanner(world, ledger, tasks_of(needs, catalog), now)
     return {built.draft.provider: built.draft for built in planner.options(())}
 
@@ -104,7 +104,7 @@ def test_what_is_not_text_runs_on_machines_beside_it(catalog: Catalog, needs_of:
 
     needs, _ = needs_of("startup", with_index)
     ledger = Ledger()
-    world = Planner(needs, catalog, ledger, 1).world
+    world = Planner(needs, catalog, ledger).world
     built = list(HostedPlanner(world, ledger, tasks_of(needs, catalog), NOW).options(("aws",)))
     deepseek = next(one.draft for one in built if one.draft.provider == "deepseek")
     assert deepseek.misses == () and {b.pool for b in deepseek.purchases} == {"index"}
@@ -240,7 +240,7 @@ def test_the_machines_beside_are_named_too(catalog: Catalog, needs_of: Read) -> 
             data["residency"] = ["any"]
 
     needs, ledger = needs_of("startup", with_index)[0], Ledger()
-    world = Planner(needs, catalog, ledger, 1).world
+    world = Planner(needs, catalog, ledger).world
     for built in HostedPlanner(world, ledger, tasks_of(needs, catalog), NOW).options(("aws",)):
         assert built.draft.fleets and {f.where.country for f in built.draft.fleets} <= set(built.draft.regions)
 

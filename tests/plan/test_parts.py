@@ -255,5 +255,5 @@ def test_old_prices_may_be_accepted(needs_of: Read, catalog: Catalog, monkeypatc
 def test_a_planner_looks_only_at_what_is_allowed(needs_of: Read, catalog: Catalog) -> None:
     needs, _ = needs_of("manufacturer")
     hybrid = replace(needs, placement=replace(needs.placement, allow=("hybrid",), clouds=("aws",)))
-    found = Planner(hybrid, catalog, Ledger(), 1).look(None, NOW)
+    found = Planner(hybrid, catalog, Ledger()).look(None, NOW)
     assert [one.draft.name for one in found] == ["hybrid-aws"]

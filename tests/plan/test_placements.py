@@ -209,7 +209,7 @@ def test_plants_and_a_cloud_are_an_option(plan_of: Make) -> None:
     option = next(one for one in plan.options if one.name == "cloud-aws")
     assert option.feasible and plan.chosen == "cloud-aws"
     at_plants = [pool for pool in option.pools if pool.workloads == ("downtime",)]
-    assert {pool.region for pool in at_plants} == {"FR", "US", "CN"}
+    assert {pool.region for pool in at_plants} == {"FR plants", "US plants", "CN plants"}
     assert {pool.placement for pool in at_plants} == {"on-premises"}
     assert {pool.provider for pool in option.pools if pool not in at_plants} == {"aws"}
     assert not {"FR", "US", "CN"} & set(option.regions), "a region of the provider is named, no plant"
@@ -376,7 +376,7 @@ def test_pretraining_has_its_machines(plan_of: Make) -> None:
 
 def test_nobody_promises_what_nothing_of_ours_serves(needs_of: Read, catalog: Catalog) -> None:
     ledger = Ledger()
-    planner = Planner(needs_of("startup")[0], catalog, ledger, 1)
+    planner = Planner(needs_of("startup")[0], catalog, ledger)
     promised, served = planner.promised(None)
     assert (promised.predictions, served) == ((), ())
 

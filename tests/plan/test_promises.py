@@ -104,7 +104,7 @@ def test_rows_and_vectors_are_promised_alike(catalog: Catalog, kind: str) -> Non
         assert embedded is not None
         steady = embedded
     served = (
-        served_of(load_of(kind, slo, "w"), steady, HOST, catalog, replicas=2, seed=1)
+        served_of(load_of(kind, slo, "w"), steady, HOST, catalog, replicas=2)
         if kind != "embedding"
         else (Answering(load_of(kind, slo, "w"), steady))
     )

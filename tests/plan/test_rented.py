@@ -94,7 +94,7 @@ def test_machines_stand_where_the_users_are_and_what_that_costs_is_said(plan_of:
     assert all(catalog.inside(country, "EEA") for country in countries(home, catalog))
     assert all(catalog.inside(c, "EEA") or catalog.inside(c, "APAC") for c in countries(both, catalog))
     notes = [note for option in home.options for note in option.notes if note.startswith("far from the users")]
-    assert notes and all("USD less" in note for note in notes)
+    assert notes and all("EUR less" in note for note in notes)
 
 
 def test_far_machines_are_taken_where_none_is_near(plan_of: Make, catalog: Catalog) -> None:

@@ -23,21 +23,25 @@ def made(catalog: Catalog, node: str, usd: float, *misses: Miss) -> Built:
     return Built(draft("on-premises", buy(usd), misses=misses, placement="on-premises", fleets=(fleet,)))
 
 
+def francs(usd: float) -> str:
+    return f"{usd / 2:,.0f} CHF"
+
+
 def test_what_an_expired_price_would_save_is_said(catalog: Catalog) -> None:
     dated = made(catalog, "8x-h100", 900)
     assert not catalog.may_advise_buying("8x-b200"), "the row that the rule is about"
-    found = fresh_or_stale(dated, made(catalog, "8x-b200", 600), catalog)
+    found = fresh_or_stale(dated, made(catalog, "8x-b200", 600), catalog, francs)
     assert found.draft.fleets == dated.draft.fleets and not found.draft.misses
     assert found.draft.notes == (
-        "with 8x-b200, whose price has expired, it would cost 300 USD less over the horizon: --accept-stale",
+        "with 8x-b200, whose price has expired, it would cost 150 CHF less over the horizon: --accept-stale",
     )
-    assert fresh_or_stale(dated, made(catalog, "8x-b200", 950), catalog) == dated
+    assert fresh_or_stale(dated, made(catalog, "8x-b200", 950), catalog, francs) == dated
 
 
 def test_where_only_an_expired_price_would_do_it_is_what_is_missed(catalog: Catalog) -> None:
-    found = fresh_or_stale(made(catalog, "8x-h100", 900, LATE), made(catalog, "8x-b200", 600), catalog)
+    found = fresh_or_stale(made(catalog, "8x-h100", 900, LATE), made(catalog, "8x-b200", 600), catalog, francs)
     assert [miss.constraint for miss in found.draft.misses] == ["stale_facts"]
-    both = fresh_or_stale(made(catalog, "8x-h100", 900, LATE), made(catalog, "8x-b200", 600, LATE), catalog)
+    both = fresh_or_stale(made(catalog, "8x-h100", 900, LATE), made(catalog, "8x-b200", 600, LATE), catalog, francs)
     assert [miss.constraint for miss in both.draft.misses] == ["a.deadline_h"]
 
 

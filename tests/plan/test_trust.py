@@ -75,3 +75,11 @@ def test_machines_that_pools_share_say_so(plan_of: Make) -> None:
     told = {bought.pool: bought.shared_with for bought in option.purchases}
     assert told["letters"] == ("xray",) and told["xray"] == ("letters",)
     assert "(the same machines as xray)" in had_as(next(b for b in option.purchases if b.pool == "letters"))
+
+
+def test_what_shares_machines_is_named_in_the_needs_order(plan_of: Make) -> None:
+    """So that a change of the needs renames no line."""
+    plan = plan_of("clinic")
+    option, order = house(plan), [workload.name for workload in plan.workloads]
+    named = [bought.pool for bought in option.purchases if bought.pool in order]
+    assert named == sorted(named, key=order.index) and len(named) > 1

@@ -25,7 +25,7 @@ Read = Callable[..., tuple[Needs, NeedsSource]]
 
 def chosen_ways(needs: Needs, catalog: Catalog) -> list[Chosen]:
     """Each way that breaks no limit, as if it had been chosen."""
-    planner = Planner(needs, catalog, Ledger(), 1)
+    planner = Planner(needs, catalog, Ledger())
     drafts = tuple(one.draft for one in planner.look(MACHINE, NOW))
     made = zip(drafts, planner.purse.options(drafts), strict=True)
     return [Chosen(needs, catalog, Ledger(), option, draft.fleets) for draft, option in made if option.feasible]

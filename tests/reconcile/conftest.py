@@ -5,20 +5,19 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
-import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from aiohttp import web
 
 from archwright.contract.estimate import within_factor
 from archwright.contract.evidence import Prediction, Query, Statistic
 from archwright.contract.needs import Length
 from archwright.contract.plan import Launch, LoadSpec, Plan, Pool, WorkloadPlan
 
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+from .server import Handler, Request, Response, Server, StreamResponse, json_response
+
 Serve = Callable[..., str]
 MakePlan = Callable[..., Plan]
 Fault = Handler
@@ -48,7 +47,7 @@ class Endpoint:
         self.ttfts: list[float] = []
         self.tpots: list[float] = []
 
-    async def __call__(self, request: web.Request) -> web.StreamResponse:
+    async def __call__(self, request: Request) -> Response:
         received = time.perf_counter()
         body = await request.json()
         self.bodies.append(body)
@@ -57,12 +56,12 @@ class Endpoint:
             return await self.fault(request)
         if refused := self.refuse & body.keys():
             message = f"unknown {sorted(refused)} in {body['messages']}"
-            return web.json_response({"error": {"message": message, "code": "unknown_field"}}, status=400)
+            return json_response({"error": {"message": message, "code": "unknown_field"}}, status=400)
         prompt = round(TEMPLATE + PER_WORD * len(body["messages"][0]["content"].split()))
         limit = body.get("max_tokens") or body["max_completion_tokens"]
         usage = {"prompt_tokens": prompt, "completion_tokens": limit}
         if not body["stream"]:
-            return web.json_response({"choices": [], **({} if self.usage == "none" else {"usage": usage})})
+            return json_response({"choices": [], **({} if self.usage == "none" else {"usage": usage})})
         response = await self.begin(request)
         await self.event(response, {"choices": [{"delta": {"role": "assistant", "content": ""}}]})
         await asyncio.sleep(self.ttft_s)
@@ -81,29 +80,29 @@ class Endpoint:
         return response
 
     @staticmethod
-    async def begin(request: web.Request) -> web.StreamResponse:
-        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+    async def begin(request: Request) -> StreamResponse:
+        response = StreamResponse()
         await response.prepare(request)
         return response
 
     @staticmethod
-    async def event(response: web.StreamResponse, data: dict[str, Any]) -> None:
+    async def event(response: StreamResponse, data: dict[str, Any]) -> None:
         await response.write(b"data: " + json.dumps(data).encode() + b"\r\n\r\n")
 
     @staticmethod
     def replying(status: int, body: str, content_type: str = "application/json", **headers: str) -> Fault:
-        async def reply(request: web.Request) -> web.StreamResponse:
-            return web.Response(status=status, text=body, content_type=content_type, headers=headers)
+        async def reply(request: Request) -> Response:
+            return Response(status=status, text=body, content_type=content_type, headers=headers)
 
         return reply
 
     @staticmethod
-    async def hanging(request: web.Request) -> web.StreamResponse:
+    async def hanging(request: Request) -> Response:
         await asyncio.sleep(3)
-        return web.Response()
+        return Response()
 
     @staticmethod
-    async def chattering(request: web.Request) -> web.StreamResponse:
+    async def chattering(request: Request) -> Response:
         response = await Endpoint.begin(request)
         for _ in range(60):
             await response.write(b": still here\n\n")
@@ -111,29 +110,27 @@ class Endpoint:
         return response
 
     @staticmethod
-    async def stalling(request: web.Request) -> web.StreamResponse:
+    async def stalling(request: Request) -> Response:
         response = await Endpoint.begin(request)
         await Endpoint.event(response, {"choices": [{"delta": {"content": "a"}}]})
         await asyncio.sleep(3)
         return response
 
     @staticmethod
-    async def dying(request: web.Request) -> web.StreamResponse:
+    async def dying(request: Request) -> Response:
         response = await Endpoint.begin(request)
         await Endpoint.event(response, {"choices": [{"delta": {"content": "a"}}]})
-        assert request.transport is not None
         request.transport.abort()
         return response
 
     @staticmethod
-    async def slamming(request: web.Request) -> web.StreamResponse:
-        assert request.transport is not None
+    async def slamming(request: Request) -> Response:
         request.transport.abort()
-        return web.Response()
+        return Response()
 
     @staticmethod
     def saying(*pieces: bytes) -> Fault:
-        async def say(request: web.Request) -> web.StreamResponse:
+        async def say(request: Request) -> Response:
             response = await Endpoint.begin(request)
             for piece in pieces:
                 await response.write(piece)
@@ -142,66 +139,22 @@ class Endpoint:
         return say
 
 
-class _Server:
-    """One aiohttp application on a free port; `url` ends in /v1."""
-
-    def __init__(self, routes: list[web.RouteDef], tls: ssl.SSLContext | None) -> None:
-        self._routes = routes
-        self._tls = tls
-        self._loop = asyncio.new_event_loop()
-        self._ready = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self.port = 0
-        self._thread.start()
-        assert self._ready.wait(10)
-
-    @property
-    def url(self) -> str:
-        return f"{'https' if self._tls else 'http'}://127.0.0.1:{self.port}/v1"
-
-    def _run(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        self._loop.run_until_complete(self._start())
-        self._ready.set()
-        self._loop.run_forever()
-        self._loop.run_until_complete(self._runner.cleanup())
-        left = asyncio.all_tasks(self._loop)
-        for task in left:
-            task.cancel()
-        self._loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
-        self._loop.run_until_complete(self._loop.shutdown_asyncgens())
-        self._loop.close()
-
-    async def _start(self) -> None:
-        app = web.Application(client_max_size=2**24)
-        app.add_routes(self._routes)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-        await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0, ssl_context=self._tls)
-        await site.start()
-        self.port = self._runner.addresses[0][1]
-
-    def stop(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
-
-
 @pytest.fixture
 def serve() -> Iterator[Serve]:
     """Start a server for the test: `serve(handler, tls=None, metrics=None)` -> its URL, to /v1."""
-    servers: list[_Server] = []
+    servers: list[Server] = []
 
     def start(handler: Handler, tls: ssl.SSLContext | None = None, metrics: Handler | None = None) -> str:
-        async def handle(request: web.Request) -> web.StreamResponse:
+        async def handle(request: Request) -> Response:
             try:
                 return await handler(request)
             except ConnectionError:
-                return web.Response()  # the client has gone: nobody reads this
+                return Response()  # the client has gone: nobody reads this
 
-        routes = [web.post("/v1/chat/completions", handle)]
+        routes: dict[tuple[str, str], Handler] = {("POST", "/v1/chat/completions"): handle}
         if metrics is not None:
-            routes.append(web.get("/metrics", metrics))
-        servers.append(_Server(routes, tls))
+            routes["GET", "/metrics"] = metrics
+        servers.append(Server(routes, tls))
         return servers[-1].url
 
     yield start
@@ -290,7 +243,7 @@ def make_plan(load: LoadSpec) -> MakePlan:
             horizon_months=12,
             chosen=None,
             options=(),
-            workloads=tuple(WorkloadPlan(name=name, model="small", pool="p") for name in workloads),
+            workloads=tuple(WorkloadPlan(name=name, model="small", pools=("p",)) for name in workloads),
             pools=(pool,),
             predictions=predictions,
             controls=(),

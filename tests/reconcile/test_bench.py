@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
-from aiohttp import web
 
 from archwright.contract.needs import Length
 from archwright.contract.plan import LoadSpec
@@ -19,6 +18,8 @@ from archwright.contract.record import replace
 from archwright.errors import ReconcileError
 from archwright.policy.traffic import peak_arrivals
 from archwright.reconcile.bench import BenchResult, Limits, Progress, Target, run_bench
+
+from .server import Request, Response
 
 if TYPE_CHECKING:
     from tests.reconcile.conftest import Endpoint
@@ -157,14 +158,14 @@ def test_a_connection_that_the_server_let_go_between_requests_is_no_failure(
     endpoint = foreign()
     served: set[int] = set()
 
-    async def once(request: web.Request) -> web.StreamResponse:
+    async def once(request: Request) -> Response:
         if id(request.transport) in served:
             return await foreign.slamming(request)
         connections.append(request.transport)
         served.add(id(request.transport))
         return await endpoint(request)
 
-    connections: list[asyncio.Transport | None] = []  # kept, so that no id is used twice
+    connections: list[asyncio.WriteTransport] = []  # kept, so that no id is used twice
     result = bench(serve(once), load)
     assert sum(phase.count("failed") for phase in result.phases) == 0
     assert len(connections) == len(endpoint.bodies)
@@ -211,7 +212,7 @@ def test_the_drain_is_bounded_and_what_it_cuts_is_noted(serve: Serve, foreign: t
 
 
 def test_short_answers_are_noted(serve: Serve, foreign: type[Endpoint], load: LoadSpec) -> None:
-    async def curt(request: web.Request) -> web.StreamResponse:
+    async def curt(request: Request) -> Response:
         response = await foreign.begin(request)
         await foreign.event(response, {"choices": [{"delta": {"reasoning_content": "a"}, "finish_reason": "stop"}]})
         return response

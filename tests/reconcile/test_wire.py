@@ -21,7 +21,8 @@ from archwright.reconcile.bench import BenchResult, Limits, Target, drive, run_b
 from archwright.reconcile.wire import base_url
 
 if TYPE_CHECKING:
-    from tests.reconcile.conftest import Endpoint, Handler
+    from tests.reconcile.conftest import Endpoint
+    from tests.reconcile.server import Handler
 
 pytestmark = pytest.mark.enable_socket
 

@@ -229,6 +229,7 @@ DECISION = Decision(
         cost=Estimate(value=16e6, low=13e6, high=19e6, unit=EUR),
         net=Estimate(value=98e6, low=95e6, high=101e6, unit=EUR),
         payback_month=4,
+        pays=0.9,
     ),
 )
 
@@ -402,10 +403,10 @@ BOARD = Plan(
     chosen=HYBRID.name,
     options=OPTIONS,
     workloads=(
-        WorkloadPlan(name="downtime", model="gradient-boosted trees", pool=None),
-        WorkloadPlan(name="assistant", model="Qwen3-235B-A22B-Instruct", pool="assistant-eea"),
-        WorkloadPlan(name="house-model", model="Qwen3-235B-A22B-Instruct", pool="house-model"),
-        WorkloadPlan(name="telemetry", model=None, pool=None),
+        WorkloadPlan(name="downtime", model="gradient-boosted trees", pools=()),
+        WorkloadPlan(name="assistant", model="Qwen3-235B-A22B-Instruct", pools=("assistant-eea",)),
+        WorkloadPlan(name="house-model", model="Qwen3-235B-A22B-Instruct", pools=("house-model",)),
+        WorkloadPlan(name="telemetry", model=None, pools=()),
     ),
     pools=HYBRID.pools,
     predictions=PREDICTIONS,

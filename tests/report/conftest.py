@@ -49,7 +49,7 @@ def many() -> Plan:
     )
     first = replace(BOARD.options[0], pools=pools)
     others = tuple(replace(one, name=f"{one.name}-{n}") for n in range(12) for one in BOARD.options[1:])
-    workloads = tuple(WorkloadPlan(name=f"workload-{n}", model="m", pool=f"pool-{n}") for n in range(WORKLOADS))
+    workloads = tuple(WorkloadPlan(name=f"workload-{n}", model="m", pools=(f"pool-{n}",)) for n in range(WORKLOADS))
     predictions = tuple(
         replace(one, id=f"workload-{n}.{one.metric}.{one.query.statistic}")
         for n in range(WORKLOADS)

@@ -26,7 +26,7 @@ TEXT = st.lists(st.one_of(SHARP, st.text(max_size=6)), max_size=12).map("".join)
 
 def named(text: str) -> Plan:
     option = replace(HYBRID, name=text, notes=(text,), pools=(), purchases=(), models={text: text}, regions=(text,))
-    workloads = (WorkloadPlan(name=text, model=text, pool=None),)
+    workloads = (WorkloadPlan(name=text, model=text, pools=()),)
     plain = replace(BOARD, decision=Decision(), sections=(), predictions=(), bases=(), controls=(), pools=())
     return replace(plain, organisation=text, chosen=text, options=(option,), workloads=workloads, assumptions=(text,))
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from archwright.catalog.load import load
-from archwright.contract.decision import Decision
+from archwright.contract.decision import Decision, Phase, Schedule
+from archwright.contract.estimate import Estimate, exact
 from archwright.contract.evidence import Query
 from archwright.contract.record import replace
 from archwright.report import business, words
 from archwright.report.compose import document_of
-from archwright.report.document import Callout, Cell, Document, Items, Span, Table, Tiles, spans
+from archwright.report.document import Block, Callout, Cell, Document, Items, Note, Span, Table, Tiles, spans
 
 from .board import BOARD, DECISION, HYBRID, OPTIONS
 from .conftest import EMPTY, nothing_feasible
@@ -27,6 +28,10 @@ def said(document: Document, chapter: str) -> str:
     return repr((found[0].lead, found[0].blocks)).replace("\\xa0", NB)
 
 
+def blocks(document: Document, chapter: str) -> tuple[Block, ...]:
+    return next(c.blocks for part in document.parts for c in part.chapters if c.id == chapter)
+
+
 def test_parts_follow_their_readers(board: Document) -> None:
     assert chapters(board) == [
         *("decision", "money", "options", "time", "risk"),
@@ -40,11 +45,43 @@ def test_the_decision_is_one_sentence() -> None:
     assert business.sentence(BOARD, HYBRID) == (
         "Choose hybrid-own-base (own and rented machines at aws, in FR, eu-west-3, us-east-1 and ap-southeast-1): "
         f"EUR 17.0{NB}M over 60 months (90{NB}% band 14.6 to 20.5{NB}M), "
-        f"with EUR 4.79{NB}M to buy over the horizon and EUR 189{NB}k a month to run."
+        f"with EUR 4.79{NB}M to buy over the horizon and EUR 189{NB}k a month to run. "
+        f"The case pays in 90{NB}% of the draws: the goals bring EUR 114{NB}M by the needs' own figures, "
+        f"EUR 98.0{NB}M more than it costs, paid back in month 4."
     )
     free = replace(HYBRID, capex=None, cost_per_month=None, regions=())
-    assert business.sentence(BOARD, free).endswith("M).")
+    plain = replace(BOARD, decision=replace(DECISION, returns=None))
+    assert business.sentence(plain, free).endswith("M).")
     assert business.sentence(BOARD, replace(free, total_cost=None)).endswith("; it has no price.")
+
+
+def test_a_case_that_does_not_pay_is_said_in_the_sentence(board: Document) -> None:
+    assert DECISION.returns is not None
+    lost = replace(
+        DECISION.returns, net=Estimate(value=-2e6, low=-3e6, high=1e5, unit="EUR"), payback_month=None, pays=0.04
+    )
+    document = document_of(replace(BOARD, decision=replace(DECISION, returns=lost)), load())
+    assert document.sentence.endswith(
+        f"The case does not pay: the goals bring EUR 114{NB}M by the needs' own figures, EUR 2.00{NB}M less than it "
+        f"costs; it pays in 4{NB}% of the draws."
+    )
+    asked = document.parts[0].chapters[0].blocks[0]
+    assert isinstance(asked, Callout) and asked.tone == "bad" and "does not pay" in asked.text
+    paid = board.parts[0].chapters[0].blocks[0]
+    assert isinstance(paid, Callout) and paid.tone == "good" and "in the first month" in paid.text
+
+
+def test_the_dates_of_every_option_stand_with_their_bands() -> None:
+    ends = Estimate(value=8, low=5.6, high=14, unit="months")
+    phases = (Phase(name="pilot", starts=exact(6, "months"), ends=ends),)
+    dates = (Schedule(option="cloud-x", phases=()), Schedule(option=HYBRID.name, phases=phases))
+    document = document_of(replace(BOARD, decision=replace(DECISION, schedules=dates)), load())
+    assert "Production is expected 8 months after the signature (5.6 to 14)" in said(document, "decision")
+    assert "From the signature to whole use" in said(document, "decision")
+    table = next(b for b in blocks(document, "time") if isinstance(b, Table))
+    assert [column.title for column in table.columns] == ["Option", "Pilot ends"]
+    assert [row[0].text for row in table.rows] == [HYBRID.name, "cloud-x"] and table.marked == 0
+    assert table.rows[0][1] == Cell("month 8", (Note("", "5.6 to 14"),)) and table.rows[1][1].text == "none"
 
 
 def test_nothing_feasible_says_so_and_what_is_nearest() -> None:
@@ -54,6 +91,9 @@ def test_nothing_feasible_says_so_and_what_is_nearest() -> None:
     single = replace(nothing_feasible(), options=nothing_feasible().options[:1])
     assert business.sentence(single, None) == "The one option looked at does not satisfy the needs."
     assert "capex 4,800,000, limit 1,000,000" in said(document, "decision")
+    assert "What would make one feasible" in said(document, "decision")
+    assert "with budget.capex 4,800,000" in said(document, "decision")
+    assert "the cheapest first" in said(document, "options") and "chosen" not in said(document, "options")[:200]
     assert "nothing of ours serves" in said(document, "promises")
 
 
@@ -205,7 +245,9 @@ def test_machines_of_ones_own_have_no_price_an_hour() -> None:
     own = replace(HYBRID, pools=tuple(replace(pool, price_usd_per_hour=None) for pool in HYBRID.pools))
     bare = replace(own, power_kw=None, rack_units=None, energy_kwh_per_month=None, carbon_kg_per_month=None)
     document = document_of(replace(BOARD, options=(bare, *OPTIONS[1:]), workloads=()), load())
-    assert "Cell(text='none', notes=(), tone='quiet')" in said(document, "sizing")
+    assert "USD an hour" not in said(document, "sizing")
+    mixed = replace(HYBRID, pools=(own.pools[0], *HYBRID.pools[1:]))
+    assert "not rented" in said(document_of(replace(BOARD, options=(mixed, *OPTIONS[1:])), load()), "sizing")
     assert "Rack space" not in said(document, "sizing")
 
 

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from archwright.contract.decision import Decision, Driver
-from archwright.contract.estimate import exact, within_factor
+from archwright.contract.decision import Decision, Driver, Phase, Schedule
+from archwright.contract.estimate import Estimate, exact, within_factor
+from archwright.contract.plan import Purchase
 from archwright.contract.record import replace
 from archwright.report import figures, svg
 from archwright.report.architecture import architecture, machine_of
@@ -151,6 +152,31 @@ def test_places_are_framed_by_whose_they_are() -> None:
     assert [rect.get("stroke-dasharray") is None for rect in frames] == [True, False, False, False]
 
 
+def test_machines_that_work_shares_are_drawn_once_and_plants_apart() -> None:
+    """One fleet of 14, with the pool it answers in, is not three; machines at plants are not in the house."""
+    shared = ("chat", "nightly", "tuned")
+    had = tuple(
+        Purchase(pool=name, machine="big", kind="bought", machines=9, peak=14, shared_with=tuple(set(shared) - {name}))
+        for name in shared
+    )
+    house = pool("chat", region="FR", placement="on-premises", provider="on-premises")
+    plant = replace(house, name="wear-fr", region="FR plants")
+    said = texts(architecture(BOARD, replace(HYBRID, pools=(house, plant), purchases=had, models={"tuned": "m"})))
+    assert [text for text in said if text.startswith("Own machines")] == ["Own machines, FR", "Own machines, FR plants"]
+    assert said.count("on the same 14 x big") == 2 and "Work in runs, no endpoint" not in said
+    alone = texts(architecture(BOARD, replace(HYBRID, pools=(), purchases=had, models={})))
+    assert alone.count("on 14 x big") == 1 and alone.count("on the same 14 x big") == 2
+
+
+def test_dates_are_drawn_with_their_bands() -> None:
+    ends = [Estimate(value=v, low=v / 2, high=v * 2, unit="months") for v in (4.0, 6.0)]
+    phases = tuple(Phase(name=f"step {n}", starts=end.scaled(0.5), ends=end) for n, end in enumerate(ends))
+    figure = drawn(figures.schedule(Schedule(option="x", phases=phases)))
+    assert "until month 6" in texts(figure) and "3 to 12" in texts(figure)
+    assert "step 0 until month 4, 2 to 8" in figure.alt
+    assert figures.schedule(Schedule(option="x", phases=())) is None
+
+
 def test_sixty_pools_fit_the_picture() -> None:
     plan = many()
     figure = architecture(plan, plan.options[0])
@@ -234,6 +260,18 @@ def test_a_text_wraps_in_so_many_lines(text: str, lines: list[str] | int) -> Non
     made = svg.wrapped(text, 10, 62, 2)
     assert len(made) == lines if isinstance(lines, int) else made == lines
     assert all(svg.width_of(line, 10) <= 62 for line in made)
+
+
+def test_what_does_not_fit_loses_whole_words() -> None:
+    assert svg.fit("machines of this type that are bought", 12, 150) == "machines of this type …"
+    assert svg.fit("short", 12, 150) == "short"
+
+
+def test_a_long_name_breaks_at_its_own_marks() -> None:
+    assert svg.wrapped("cloud-aws-other-accelerators", 12, 120, 2) == ["cloud-aws-other-", "accelerators"]
+    long = replace(HYBRID, name="cloud-aws-other-accelerators-and-regions")
+    said = texts(drawn(figures.option_costs((long,), None, "EUR", 60)))
+    assert "cloud-aws-other-" in said and "accelerators-and-regions" in said
 
 
 def test_a_long_word_is_cut_in_its_line() -> None:

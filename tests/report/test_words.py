@@ -87,6 +87,8 @@ def test_a_band_names_its_unit_once() -> None:
         (46e9, "bytes/s", f"46{NB}GB/s"),
         (3.1e14, "FLOP/s", f"310{NB}TFLOP/s"),
         (0.42, "share", f"42{NB}%"),
+        (1.0, "share", f"100{NB}%"),
+        (0.999975, "share", f"99.9975{NB}%"),
         (171.0, "kW", f"171{NB}kW"),
         (9.0, "", "9"),
     ],
@@ -98,6 +100,14 @@ def test_a_measure_stands_in_the_unit_people_use(value: float, unit: str, text: 
 def test_a_band_stands_in_the_unit_of_its_value() -> None:
     estimate = Estimate(value=0.9, low=0.7, high=1.2, unit="s")
     assert words.with_band(estimate) == f"900{NB}ms (700 to 1,200{NB}ms)"
+    nearly = Estimate(value=0.999975, low=0.9996, high=1.0, unit="share")
+    assert words.with_band(nearly) == f"99.9975{NB}% (99.96 to 100{NB}%)"
+
+
+def test_a_quality_nobody_reports_is_said_in_words() -> None:
+    unknown = Miss(constraint="chat.quality.mmlu_pro", value="unknown", limit=0.45)
+    assert words.missed(unknown) == "chat: nobody reports mmlu_pro of it; at least 0.45 is asked for"
+    assert words.missed(replace(unknown, value=0.4)) == "chat.quality.mmlu pro 0.4, limit 0.45"
     assert words.band(exact(2.0, "s")) == "exact"
     assert words.with_band(exact(2.0, "s")) == f"2{NB}s"
 

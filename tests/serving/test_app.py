@@ -1,4 +1,4 @@
-"""The application called as a server calls it, for what no process can be brought to: bugs, a broken health check."""
+"""The application behind a real connection, for what no process can be brought to: bugs, a broken health check."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import errno
 import io
 import json
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,10 @@ from archwright.monitor.folding import served
 from archwright.monitor.ledger import Ledger
 from archwright.serving.app import App
 from archwright.serving.config import EndpointSpec, GatewayConfig, Limits
+from archwright.serving.exchange import Outbox
 from archwright.serving.gateway import Books, Gateway
 from archwright.serving.guard import Guard
+from archwright.serving.wire import Server
 from archwright.store import Store
 
 SEGMENT_BYTES = 16 << 10
@@ -59,25 +62,22 @@ class Stand:
         )
         self.app = App(self.gateway)
 
+    def server(self) -> Server:
+        return Server(self.app, Outbox(self.gateway.config.limits, self.gateway.now, self.gateway.flush))
+
     async def call(self, path: str, body: bytes | None = None) -> tuple[int, Any]:
-        sent: list[Any] = []
-        messages: list[Any] = [{"type": "http.request", "body": body or b"", "more_body": False}]
-
-        async def receive() -> Any:
-            if messages:
-                return messages.pop(0)
-            await asyncio.Event().wait()
-
-        async def send(message: Any) -> None:
-            sent.append(message)
-
-        headers = [(b"authorization", f"Bearer {self.key}".encode())]
-        if body is not None:
-            headers.append((b"content-length", str(len(body)).encode()))
-        method = "GET" if body is None else "POST"
-        scope: dict[str, Any] = {"type": "http", "method": method, "path": path, "headers": headers}
-        await self.app(scope, receive, send)
-        return sent[0]["status"], json.loads(sent[1]["body"])
+        """One request over a pair of sockets."""
+        server = self.server()
+        ours, theirs = socket.socketpair()
+        await server.loop.connect_accepted_socket(server.accept, ours)
+        reader, writer = await asyncio.open_connection(sock=theirs)
+        first = f"GET {path}" if body is None else f"POST {path}"
+        writer.write(f"{first} HTTP/1.1\r\nhost: g\r\nauthorization: Bearer {self.key}\r\n".encode())
+        writer.write(b"content-length: %d\r\nconnection: close\r\n\r\n%b" % (len(body or b""), body or b""))
+        head, _, said = (await reader.read()).partition(b"\r\n\r\n")
+        writer.close()
+        await writer.wait_closed()
+        return int(head.split()[1]), json.loads(said)
 
     def close(self) -> None:
         self.ledger.close()
@@ -106,15 +106,6 @@ def test_a_bug_is_an_internal_error_that_says_nothing(stand: Stand, monkeypatch:
     assert "secret" not in stand.journal.getvalue()
 
 
-def test_too_many_at_once(tmp_path: Path) -> None:
-    stand = Stand(tmp_path, connections=0)
-    try:
-        status, body = asyncio.run(stand.call("/healthz"))
-        assert (status, body["error"]["code"]) == (503, "overloaded")
-    finally:
-        stand.close()
-
-
 def test_a_broken_health_check_is_noted_and_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stand = Stand(tmp_path, health_s=0.01, sweep_s=0.01)
     asked = 0
@@ -129,34 +120,16 @@ def test_a_broken_health_check_is_noted_and_tried_again(tmp_path: Path, monkeypa
     monkeypatch.setattr(EngineClient, "healthy", healthy)
 
     async def scenario() -> None:
-        inbox: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
-        said: list[str] = []
-
-        async def send(message: Any) -> None:
-            said.append(message["type"])
-
-        server = asyncio.create_task(stand.app({"type": "lifespan"}, inbox.get, send))
-        await inbox.put({"type": "lifespan.startup"})
-        async with asyncio.timeout(5):
+        async with stand.app.running(stand.server()), asyncio.timeout(5):
             while not stand.gateway.ready:
                 await asyncio.sleep(0.01)
-        assert await stand.call("/readyz") == (200, {"ready": True, "pools": {"ready": 1, "total": 1}})
-        await inbox.put({"type": "lifespan.shutdown"})
-        await server
-        assert said == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
+            assert await stand.call("/readyz") == (200, {"ready": True, "pools": {"ready": 1, "total": 1}})
 
     try:
         asyncio.run(scenario())
         assert "health check failed" in stand.journal.getvalue()
     finally:
         stand.close()
-
-
-def test_other_protocols_are_not_served(stand: Stand) -> None:
-    async def nothing(*_args: Any) -> Any:
-        raise AssertionError("spoke")
-
-    asyncio.run(stand.app({"type": "websocket"}, nothing, nothing))
 
 
 def test_a_full_disk_ends_admissions_first_and_no_request_let_in_is_left_out(

@@ -180,9 +180,9 @@ def events_of(stream: bytes) -> list[dict[str, Any]]:
 
 def test_a_chat_told_again_as_a_stream_says_the_same() -> None:
     envelope, wanted = Envelope("chatcmpl-1", 5, "assistant", "fp"), Wanted(None, 0)
-    pieces = [Piece("Hel", "think", None, None), Piece("lo", "", None, None), Piece("", "", None, "length")]
+    whole = Piece("Hello", "think", None, "length")
     used = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
-    body = reply(ChatShape(), envelope, pieces, wanted, used)
+    body = reply(ChatShape(), envelope, whole, wanted, used)
     events = events_of(replay(body, include_usage=True))
     assert {(event["id"], event["object"], event["created"]) for event in events} == {
         ("chatcmpl-1", "chat.completion.chunk", 5)
@@ -205,7 +205,7 @@ def test_calls_of_tools_are_numbered_in_a_stream() -> None:
 
 
 def test_a_completion_told_again_as_a_stream_says_the_same() -> None:
-    pieces = [Piece("Hello", "", None, "stop")]
-    body = reply(CompletionShape(), Envelope("cmpl-1", 5, "m", ""), pieces, Wanted(None, 0), None)
+    whole = Piece("Hello", "", None, "stop")
+    body = reply(CompletionShape(), Envelope("cmpl-1", 5, "m", ""), whole, Wanted(None, 0), None)
     choices = [event["choices"][0] for event in events_of(replay(body, include_usage=True))]
     assert [(choice["text"], choice["finish_reason"]) for choice in choices] == [("Hello", None), ("", "stop")]

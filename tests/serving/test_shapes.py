@@ -13,6 +13,7 @@ from archwright.serving.shapes import (
     CompletionShape,
     Envelope,
     Piece,
+    Shape,
     Wanted,
     entries,
     reply,
@@ -28,36 +29,14 @@ def entry(token: str, logprob: float, **others: float) -> dict[str, Any]:
     return {"token": token, "logprob": logprob, "bytes": list(token.encode()), "top_logprobs": top}
 
 
-@pytest.mark.parametrize(
-    ("choice", "piece"),
-    [
-        ({"delta": {"content": "x"}}, Piece("x", "", None, None)),
-        ({"delta": {"content": None}, "finish_reason": "stop"}, Piece("", "", None, "stop")),
-        ({"delta": {"reasoning_content": "h"}}, Piece("", "h", None, None)),
-        ({"delta": {"reasoning": "h"}}, Piece("", "h", None, None)),
-        ({"delta": None, "finish_reason": ""}, Piece("", "", None, None)),
-        ({"delta": [1], "finish_reason": 5}, Piece("", "", None, None)),
-        ({"delta": {"content": 7, "reasoning": {}}}, Piece("", "", None, None)),
-        ({}, Piece("", "", None, None)),
-    ],
-)
-def test_chat_events(choice: dict[str, Any], piece: Piece) -> None:
-    assert ChatShape().read(choice) == piece
-
-
-def test_completion_events() -> None:
-    assert CompletionShape().read({"text": "x", "finish_reason": "stop"}) == Piece("x", "", None, "stop")
-    assert CompletionShape().read({"text": None, "logprobs": {"content": []}}) == Piece("", "", [], None)
-
-
 def test_log_probabilities_of_either_style_read_alike() -> None:
-    new = {"logprobs": {"content": [{**entry(" a", -0.5, b=-1.0), "id": 7}, "noise"]}}
-    old = {"logprobs": {"tokens": [" a"], "token_logprobs": [-0.5], "top_logprobs": [{"b": -1.0}]}}
+    new = {"content": [{**entry(" a", -0.5, b=-1.0), "id": 7}, "noise"]}
+    old = {"tokens": [" a"], "token_logprobs": [-0.5], "top_logprobs": [{"b": -1.0}]}
     assert entries(new) == entries(old) == [entry(" a", -0.5, b=-1.0)]
-    assert entries({"logprobs": {"tokens": ["a"], "token_logprobs": [-1.0]}}) == [entry("a", -1.0)]
-    assert entries({"logprobs": None}) is None
-    assert entries({"logprobs": 3}) is None
-    assert entries({"logprobs": {}}) == []
+    assert entries({"tokens": ["a"], "token_logprobs": [-1.0]}) == [entry("a", -1.0)]
+    assert entries(None) is None
+    assert entries(3) is None
+    assert entries({}) == []
 
 
 def test_chat_log_probabilities_are_cut_to_what_was_asked() -> None:
@@ -84,8 +63,8 @@ def test_old_style_log_probabilities_of_a_stream_count_on() -> None:
 
 
 def test_a_whole_reply_with_reasoning() -> None:
-    pieces = [Piece("", "why", None, None), Piece("a", "", None, None), Piece("b", "", None, "stop")]
-    body = json.loads(reply(ChatShape(), Envelope("id", 1, "m", ""), pieces, NOTHING, None))
+    whole = Piece("ab", "why", [], "stop")
+    body = json.loads(reply(ChatShape(), Envelope("id", 1, "m", ""), whole, NOTHING, None))
     assert body == {
         "id": "id",
         "object": "chat.completion",
@@ -108,25 +87,33 @@ def test_a_reasoning_chunk() -> None:
 
 
 @pytest.mark.parametrize(
-    ("event", "kept"),
+    ("found", "kept"),
     [
-        ({}, None),
-        ({"usage": None}, None),
-        ({"usage": {"prompt_tokens": 3}}, None),
-        ({"usage": {"completion_tokens": True}}, None),
+        (None, None),
+        ([1], None),
+        ({"prompt_tokens": 3}, None),
+        ({"completion_tokens": True}, None),
         (
-            {"usage": {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5, "secret": 1}},
+            {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5, "secret": 1},
             {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5},
         ),
         (
-            {"usage": {"completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 1, "x": 2}}},
+            {"completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 1, "x": 2}},
             {"completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 1}},
         ),
-        ({"usage": {"completion_tokens": 2, "prompt_tokens_details": {}}}, {"completion_tokens": 2}),
+        ({"completion_tokens": 2, "prompt_tokens_details": {}}, {"completion_tokens": 2}),
     ],
 )
-def test_usage_keeps_the_interface_alone(event: dict[str, Any], kept: dict[str, Any] | None) -> None:
-    assert usage(event) == kept
+def test_usage_keeps_the_interface_alone(found: object, kept: dict[str, Any] | None) -> None:
+    assert usage(found) == kept
+
+
+@pytest.mark.parametrize("shape", [ChatShape(), CompletionShape()])
+@pytest.mark.parametrize("include_usage", [True, False])
+def test_a_chunk_of_text_alone_is_what_the_long_way_makes(shape: Shape, include_usage: bool) -> None:
+    chunks = Chunks(shape, Envelope("id", 1, "m", ""), include_usage=include_usage)
+    for text in ("x", ' "\\\n', "ä€😀", "\x00\u2028"):
+        assert chunks.text(text) == chunks.choice(shape.chunk(Piece(text, "", None, None), NOTHING))
 
 
 def test_chunks_repeat_the_envelope() -> None:

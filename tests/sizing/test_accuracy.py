@@ -54,6 +54,18 @@ def test_a_row_is_answered_and_scored(tmp_path: Path) -> None:
         assert float(row[f"{name}_lo"]) < float(row[name]) < float(row[f"{name}_hi"])
 
 
+def test_a_row_is_answered_with_the_statistic_it_asks_for(tmp_path: Path) -> None:
+    asked = ("mean", "median", "p50", "p95", "p99")
+    text = "\n".join([HEAD, *(GOOD.replace("mean", name) for name in asked)])
+    _, rows = run(tmp_path, text)
+    for column in ("pred_ttft_ms", "pred_tpot_ms"):
+        mean, median, p50, p95, p99 = (float(row[column]) for row in rows)
+        assert median == p50 <= mean < p95 < p99
+        widths = [float(row[f"{column}_hi"]) / float(row[f"{column}_lo"]) for row in rows]
+        assert widths[0] == pytest.approx(widths[2], rel=1e-3)
+        assert widths[0] < widths[3] == pytest.approx(widths[4], rel=1e-3)
+
+
 def test_measured_columns_change_no_prediction(tmp_path: Path) -> None:
     _, told = run(tmp_path, f"{HEAD}\n{GOOD}\n")
     _, blind = run(tmp_path, f"{HEAD}\n{GOOD.replace(',300,', ',,').replace(',20,', ',,')}\n")

@@ -9,9 +9,10 @@ import pytest
 from archwright.catalog.facts import Catalog
 from archwright.catalog.subjects import Subjects
 from archwright.catalog.table import DATA
+from archwright.contract.estimate import within_factor
 from archwright.contract.record import replace
 from archwright.errors import CatalogError
-from archwright.sizing import fits, serving
+from archwright.sizing import fits, serving, steps
 from archwright.sizing.features import version
 from archwright.sizing.serving import Serving
 
@@ -40,7 +41,7 @@ def answered(**changes: object) -> serving.Answer:
 def centre(**changes: object) -> tuple[float, float]:
     """TPOT and TTFT of the physics alone, which must be monotone; trees need not be."""
     found = serving.resolve(replace(ASKED, **changes), SUBJECTS)
-    return serving.centre(found, fits.load("serving"), residual=False)
+    return serving.centre(found, fits.load("serving"), serving.NEW_MODEL)
 
 
 def test_a_seen_configuration_has_all_three_numbers_inside_their_bands() -> None:
@@ -101,7 +102,9 @@ def test_strata() -> None:
     assert answered(model="Mixtral-8x7B").stratum == serving.NEW_MODEL
     assert answered(accelerator="b300_sxm").stratum == serving.NEW_ACCELERATOR
     assert answered(model="Mixtral-8x7B", accelerator="b300_sxm").stratum == serving.NEW_BOTH
-    assert answered(engine="something new").stratum == serving.NEW_BOTH
+    new = answered(engine="something new")
+    assert new.stratum == serving.NEW_MODEL, "the physics alone, as a plan takes it"
+    assert "no fitted row is of this engine" in new.weak
     assert answered(model="meta-llama/Llama-3.3-70B").stratum == serving.SEEN, "one shape is one model"
     assert answered(model="zhipuai/GLM-5", accelerator="h100_sxm").stratum == serving.NEW_ACCELERATOR, "pair unseen"
 
@@ -121,9 +124,6 @@ def test_weak_rows_say_why_and_are_wider() -> None:
     assert weak.ttft_s.high / weak.ttft_s.low > whole.ttft_s.high / whole.ttft_s.low
     assert any("needs 8 devices" in why for why in answered(parallelism="TP8", devices=4).weak)
     assert any("precision" in why for why in answered(precision="").weak)
-    pair = answered(parallelism="disagg P:1x(TP1 DP1) D:1x(TP1 DP1)", devices=2)
-    assert any("one worker each" in why for why in pair.weak)
-    assert pair.regime == serving.POOLED
 
 
 def test_what_is_not_stated_is_assumed_and_said() -> None:
@@ -146,6 +146,57 @@ def test_suites_bring_their_own_load_and_a_server_keeps_less() -> None:
     assert server.tokens_per_s.value == pytest.approx(offline.tokens_per_s.value * serving.SERVER_SHARE)
     beams = serving.resolve(replace(ASKED, scenario="mlperf_offline", model="GPT-J 6B", output_tokens=None), SUBJECTS)
     assert beams.beams == 4
+
+
+def test_an_unstated_engine_is_the_one_that_plans_deploy() -> None:
+    unstated, stated = answered(engine=""), answered(engine="vllm")
+    assert unstated.stratum == serving.SEEN
+    assert unstated[:4] == stated[:4]
+    assert f"engine: {SUBJECTS.catalog.server.id}" in unstated.assumed
+    assert not any(text.startswith("engine") for text in stated.assumed)
+
+
+def test_disaggregated_rows_have_trees_of_their_own_whatever_was_seen() -> None:
+    found = serving.resolve(
+        replace(ASKED, model="DeepSeek-V3", parallelism="disagg P:2x(TP8 DP1) D:1x(TP8 DP1)", devices=24), SUBJECTS
+    )
+    fit = fits.load("serving")
+    assert serving.regime_of(found) == serving.POOLED
+    seen, unseen = (serving.centre(found, fit, stratum) for stratum in (serving.SEEN, serving.NEW_MODEL))
+    assert seen[0] == unseen[0] != steps.tpot_s(found.case, fit.coefficients["tpot"])
+    assert seen[1] != unseen[1]
+
+
+def test_a_makers_measured_factor_and_a_power_limit_hold_here_too() -> None:
+    plain = Catalog(DATA)
+    plain.__dict__["work_rates"] = {
+        name: row for name, row in SUBJECTS.catalog.work_rates.items() if not name.startswith("serving.")
+    }
+    small = {"model": "Llama-3.1-8B-Instruct", "devices": 1, "parallelism": "TP1", "precision": "bf16"}
+    for device, row in (("MI300X", "serving.speed-AMD"), ("L4", "serving.rate-L4")):
+        asked = replace(ASKED, accelerator=device, concurrency=8.0, **small)
+        known, stated = (serving.resolve(asked, subjects) for subjects in (SUBJECTS, Subjects(plain)))
+        share = SUBJECTS.catalog.work_rates[row].typical
+        assert known.case.slower * known.case.read_trunk_s == pytest.approx(stated.case.read_trunk_s / share)
+        assert serving.predict(asked, SUBJECTS).tpot_s > serving.predict(asked, Subjects(plain)).tpot_s  # type: ignore[operator]
+
+
+def test_what_no_fitted_row_is_like_and_old_figures_widen_the_band() -> None:
+    fit = fits.load("serving")
+
+    def factor(**changes: object) -> float:
+        found = answered(**changes).tpot_s
+        assert found is not None
+        return found.high / found.low
+
+    assert factor(engine="something new") > factor(engine="something new", accelerator="h200_sxm") * 0.9
+    assert factor(engine="something new", model="Mixtral-8x7B") > factor(model="Mixtral-8x7B")
+    assert factor(accelerator="T4", parallelism="TP4", precision="bf16") > factor(accelerator="L40S", precision="bf16")
+    place = ("tpot_s", serving.SEEN, "")
+    fresh, old = (
+        serving.banded(1.0, fit, place, serving.Doubt(1.0, within_factor(1.0, size, ""))) for size in (1.1, 1.5)
+    )
+    assert old.low < fresh.low < fresh.high < old.high
 
 
 def test_a_high_percentile_is_slower_and_wider() -> None:
@@ -173,6 +224,40 @@ def test_an_unknown_model_with_a_size_gets_an_assumed_shape() -> None:
         answered(model="Nobody-20B")
     with pytest.raises(CatalogError, match="unknown model"):
         answered(model="Nobody", parameters=1.0)
+
+
+def on_host(**changes: object) -> serving.Answer:
+    return answered(model="llama 7B", accelerator="CPU-EPYC-9654-2S", devices=1, parallelism="", **changes)
+
+
+def test_a_host_processor_batches_as_its_efficiency_row_says() -> None:
+    one, eight = (on_host(precision="q4_0", concurrency=sent) for sent in (1.0, 8.0))
+    assert one.tpot_s is not None
+    assert eight.tpot_s is not None
+    assert one.tpot_s.value < eight.tpot_s.value < 8 * one.tpot_s.value
+    assert eight.tokens_per_s.value > 1.3 * one.tokens_per_s.value
+    assert one.stratum.startswith("host processor")
+    assert eight.ttft_s is not None and one.ttft_s is not None
+    assert eight.percentiles["ttft_p95_s"].value > eight.ttft_s.value > one.ttft_s.value
+
+
+def test_beyond_its_places_a_host_queues_and_what_is_unstated_is_said() -> None:
+    full, over = (on_host(concurrency=sent) for sent in (16.0, 64.0))
+    assert full.tpot_s == over.tpot_s
+    assert full.ttft_s is not None and over.ttft_s is not None
+    assert over.ttft_s.value > 3 * full.ttft_s.value
+    unsaid = on_host(concurrency=None, precision="", engine="")
+    assert unsaid.assumed[0] == "requests in flight: 16, all places of the engine"
+    assert "weights in Q4_1" in unsaid.assumed
+    assert unsaid.tokens_per_s.value == pytest.approx(full.tokens_per_s.value, rel=0.6)
+
+
+def test_a_host_without_an_engine_is_said() -> None:
+    bare = Catalog(DATA)
+    bare.__dict__["engines"] = {"vllm": SUBJECTS.catalog.engines["vllm"]}
+    with pytest.raises(CatalogError) as caught:
+        serving.predict(replace(ASKED, accelerator="CPU-EPYC-9654-2S"), Subjects(bare))
+    assert caught.value.code == "AW-CAT-30"
 
 
 def test_a_host_processor_has_no_memory_to_exceed() -> None:

@@ -17,6 +17,7 @@ from archwright.catalog.fact_rows import FactClass
 from archwright.catalog.facts import Catalog
 from archwright.catalog.figures import FactView, LayerFact
 from archwright.catalog.load import load
+from archwright.catalog.named import row_of
 from archwright.catalog.refresh import RefreshReport
 from archwright.catalog.rows import Fact
 from archwright.contract.plan import Plan
@@ -85,14 +86,17 @@ class CatalogCheck(Record):
 
 
 def show(name: str) -> FactView:
-    """The fact called `name` with the chain of layers that state it, the one in force first."""
+    """The fact called `name`, or that a plan's basis of that id was taken from, with the chain of layers that state it,
+    the one in force first.
+    """
     catalog = load(home_of(settings.load()))
     tables = figures.tables(catalog)
-    for spelling in (name, *_aliased(catalog, name)):
+    within = [key for rows in tables.values() for key in rows]
+    for spelling in (name, *_aliased(catalog, name), *filter(None, (row_of(name, within),))):
         for table, rows in tables.items():
             if spelling in rows:
                 return figures.view(catalog, table, spelling, rows[spelling])
-    near = tuple(difflib.get_close_matches(name, [key for rows in tables.values() for key in rows], 3, 0.5))
+    near = tuple(difflib.get_close_matches(name, within, 3, 0.5))
     raise UsageError("AW-USE-04", f"the catalog has no {name!r}", hint=_did_you_mean(near), nearest=near)
 
 
@@ -106,7 +110,8 @@ def _aliased(catalog: Catalog, name: str) -> Iterator[str]:
 
 
 def _did_you_mean(near: tuple[str, ...]) -> str:
-    return f"did you mean {' or '.join(near)}?" if near else "archwright catalog check lists the tables"
+    asked = f"did you mean {' or '.join(near)}?" if near else "archwright catalog check lists the tables"
+    return f"{asked}; a number that a plan made from several facts: archwright explain plan.json NAME"
 
 
 def check() -> CatalogCheck:

@@ -6,18 +6,21 @@ import re
 from pathlib import Path
 
 from archwright import settings
+from archwright.api import predicting_rate, sized
+from archwright.api.sized import Sized
 from archwright.catalog import names
 from archwright.catalog.load import load as load_catalog
 from archwright.catalog.subjects import Subjects
 from archwright.contract.estimate import Estimate
-from archwright.contract.record import Record
 from archwright.errors import UsageError, Where
 from archwright.home import home_of, write_atomic
 from archwright.sizing import accuracy as scoring
-from archwright.sizing import fits, serving, throughput, training_answer
+from archwright.sizing import serving, throughput, training_answer
+from archwright.sizing.distance import HOST_KIND
 from archwright.sizing.serving import Guess
 
 _LOAD = re.compile(r"^\s*(\d{1,9}|max)\s*x\s*(\d{1,9})\s*\+\s*(\d{1,9})\s*$", re.IGNORECASE)
+_RATE = re.compile(r"^\s*(\d{1,9}(?:\.\d{1,6})?)\s*/\s*s\s*x\s*(\d{1,9})\s*\+\s*(\d{1,9})\s*$", re.IGNORECASE)
 _BATCH = re.compile(r"^\s*(\d{1,9})\s*x\s*(\d{1,9})\s*$", re.IGNORECASE)
 _SIZE = re.compile(r"^\s*(\d{1,4}(?:\.\d{1,4})?)\s*([mbt])\s*$", re.IGNORECASE)
 MOST = 1e18
@@ -27,36 +30,25 @@ _DEFINITIONS = {
     "ttft_s": "mean time from request to first token in a closed loop, first burst and queue included",
     "tokens_per_s": "output tokens/s of all the devices together",
 }
-
-
-class Sized(Record):
-    """A prediction: its numbers with bands, why they may be believed, what is weak or assumed about them."""
-
-    model: str
-    accelerator: str
-    devices: int
-    stratum: str
-    estimates: dict[str, Estimate]
-    definitions: dict[str, str]
-    formula: str
-    sources: tuple[str, ...]
-    weak: tuple[str, ...] = ()
-    assumed: tuple[str, ...] = ()
-    layout: str = ""
+_FORMULA = "sizing/steps.py: smooth maximum of memory and compute, per-layer launch, prompts read in between"
+_HOST_FORMULA = "sizing/host.py: roofline of the engine's efficiency row, prompts read in between"
+_LATER = "over the requests of the same closed loop"
 
 
 def predict_serving(
     model: str, *, on: str, load: str = "max x 1024 + 1024", engine: str = "", layout: str = ""
 ) -> Sized:
-    """TPOT, TTFT and output tokens/s of `model` on `on` ("4x NAME") under `load`: requests in flight x prompt +
-    answer tokens, or `max x ...` for as many as fit. `layout` holds ranks and number format ("TP4 fp8").
+    """TPOT, TTFT (means and percentiles over requests) and output tokens/s of `model` on `on` ("4x NAME") under `load`:
+    requests in flight x prompt + answer tokens, or `max x ...` for as many as fit. `2.5/s x ...` are requests that come
+    at random: then the plan's simulation answers. `layout` holds ranks and number format ("TP4 fp8").
 
-    Raises CatalogError AW-CAT-01 for a name nobody knows, UsageError AW-USE-20 for a load that is none.
+    Raises CatalogError AW-CAT-01 for a name nobody knows, UsageError AW-USE-20 for a load that is none, AW-USE-21 where
+    no engine of such a layout could be simulated.
     """
-    found = _LOAD.match(load)
-    if found is None:
-        raise _no_load(load, "64x1024+512, or max x 1024+512")
-    sent, prompt, answer = found.groups()
+    timed, found = _RATE.match(load), _LOAD.match(load)
+    if timed is None and found is None:
+        raise _no_load(load, "64x1024+512, max x 1024+512, or 2.5/s x 1024+512")
+    sent, prompt, answer = (timed or found).groups()  # type: ignore[union-attr]
     offline = sent.lower() == "max"
     count, name = _devices(on)
     subjects = _subjects()
@@ -68,24 +60,31 @@ def predict_serving(
         precision=layout,
         engine=engine,
         scenario="offline_max" if offline else "fixed_concurrency_agg",
-        concurrency=None if offline else float(sent) or None,
+        concurrency=None if offline or timed else float(sent) or None,
         input_tokens=float(prompt),
         output_tokens=float(answer),
     )
+    if timed is not None:
+        return predicting_rate.at_rate(asked, float(sent), subjects)
     got = serving.predict(asked, subjects)
     guesses = {"tpot_s": got.tpot_s, "ttft_s": None if offline else got.ttft_s, "tokens_per_s": got.tokens_per_s}
-    units = {"tpot_s": "s", "ttft_s": "s", "tokens_per_s": "tokens/s"}
-    estimates = {key: _estimate(guess, units[key]) for key, guess in guesses.items() if guess is not None}
+    guesses |= {} if offline else got.percentiles
+    estimates = {
+        key: _estimate(guess, "tokens/s" if key == "tokens_per_s" else "s")
+        for key, guess in guesses.items()
+        if guess is not None
+    }
     accelerator = subjects.accelerator(name)
+    host = accelerator.kind == HOST_KIND
     return Sized(
         model=subjects.model(model).id,
         accelerator=accelerator.id,
         devices=count,
         stratum=", ".join(part for part in (got.stratum, got.regime) if part),
         estimates=estimates,
-        definitions={key: _DEFINITIONS[key] for key in estimates},
-        formula="sizing/steps.py: smooth maximum of memory and compute, per-layer launch, prompts read in between",
-        sources=(*_fitted("serving"), subjects.model(model).source, accelerator.source),
+        definitions={key: _DEFINITIONS.get(key, _LATER) for key in estimates},
+        formula=_HOST_FORMULA if host else _FORMULA,
+        sources=(*(() if host else sized.fitted("serving")), subjects.model(model).source, accelerator.source),
         weak=got.weak,
         assumed=got.assumed,
     )
@@ -145,7 +144,7 @@ def predict_training(
         estimates=told.estimates,
         definitions={key: text for key, text in training_answer.DEFINITIONS.items() if key in told.estimates},
         formula=training_answer.FORMULA,
-        sources=(*_fitted("training"), told.model.source, told.accelerator.source, *told.facts),
+        sources=(*sized.fitted("training"), told.model.source, told.accelerator.source, *told.facts),
         weak=told.weak,
         assumed=told.assumed,
         layout=told.layout,
@@ -193,8 +192,3 @@ def _no_load(load: str, example: str) -> UsageError:
 
 def _estimate(guess: Guess, unit: str) -> Estimate:
     return Estimate(value=guess.value, low=guess.low, high=guess.high, unit=unit)
-
-
-def _fitted(name: str) -> tuple[str, ...]:
-    made = fits.load(name).provenance
-    return (f"fitted {made.date} on {made.rows_used} rows of {made.file} (sha256 {made.sha256[:12]}): {made.licence}",)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from archwright import settings
-from archwright.api.predicting import Sized
+from archwright.api.sized import Sized
 from archwright.catalog import names
 from archwright.catalog.facts import Catalog
 from archwright.catalog.load import load as load_catalog

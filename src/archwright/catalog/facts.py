@@ -13,6 +13,7 @@ from archwright.catalog.provenance import Provenance
 from archwright.catalog.shipped import OVERLAID
 from archwright.contract.estimate import Estimate, exact, product, within_factor
 from archwright.contract.lineage import Task
+from archwright.errors import CatalogError
 
 __all__ = ["ANY", "BASE_CURRENCY", "OVERLAID", "OWN_PROVIDERS", "Catalog"]
 
@@ -82,6 +83,16 @@ class Catalog(Provenance):
         return next((a.id for a in self.aliases if a.kind == kind and names.squashed(a.name) == asked), "")
 
     # --- questions
+
+    @cached_property
+    def server(self) -> rows.EngineSpec:
+        """The first engine of the table that runs on accelerators and answers over HTTP: what plans deploy, and what
+        is meant where nobody states an engine. Raises CatalogError AW-CAT-30 where there is none.
+        """
+        for engine in self.engines.values():
+            if engine.kind == "gpu" and engine.openai_http and not engine.embedded:
+                return engine
+        raise CatalogError("AW-CAT-30", "no engine in the catalog runs on accelerators", hint="add a row to engines")
 
     def quality(self, model_id: str, benchmark: str) -> float | None:
         """The lowest share reported for the model, None when nobody reported one."""

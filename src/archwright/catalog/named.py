@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Collection
+
 from archwright.catalog import cost_rows, fact_rows, rows
 from archwright.contract.record import Record
 
@@ -39,3 +42,32 @@ def name_of(row: Record) -> str:
 def key_of(row: Record) -> str:
     """The name of what a newer fact replaces: a price with all its tiers."""
     return f"{row.provider} {row.kind} {row.item}" if isinstance(row, cost_rows.StoragePrice) else name_of(row)
+
+
+# What a plan calls a fact that it takes from one row, and how that row's name then reads.
+IN_PLANS = (
+    (r"part\.(.+)", "{0}"),
+    (r"price\.(?:node\.|spot\.)?(.+)", "{0}"),
+    (r"exchange\.(\w+)-(\w+)", "{1}/{0}"),
+    (r"exchange\.\w+-(\w+)", "EUR/{0}"),
+    (r"electricity\.(\w+)", "electricity {0}"),
+    (r"egress\.(.+)", "{0} .*internet egress.*"),
+    (r"between-regions\.(.+)", "{0} .*inter-region.*"),
+    (r"between-zones\.(.+)", "{0} .*inter-az.*"),
+    (r"surcharge\.(.+)", "{0}.*"),
+    (r"discount\.(\w+)\.commit-1y\.(.+)", "{0} {1} 12.*"),
+    (r"discount\.(\w+)\.commit-3y\.(.+)", "{0} {1} 36.*"),
+)
+
+
+def row_of(basis: str, names: Collection[str]) -> str | None:
+    """The row, among those with `names`, that a plan's basis of that id was taken from; None where it is no one row."""
+    for pattern, spelling in IN_PLANS:
+        found = re.fullmatch(pattern, basis)
+        if found is not None:
+            # An id is a name in small letters with hyphens for blanks.
+            wanted = spelling.format(*(re.escape(part).replace(r"\-", "[- ]") for part in found.groups()))
+            row = next((name for name in names if re.fullmatch(wanted, name, re.IGNORECASE)), None)
+            if row is not None:
+                return row
+    return None

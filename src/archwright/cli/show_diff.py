@@ -54,6 +54,10 @@ def _difference(out: Console, result: Any) -> None:
         out.print("  [bold]the choice stays[/]")
     else:
         out.print(f"  [bold]the choice goes from {_said(result.chosen.before)} to {_said(result.chosen.after)}[/]")
+    for note in result.notes:
+        for sign, text in (("-", note.before), ("+", note.after)):
+            if text is not None and (note.before is None or note.after is None):
+                indented(out, f"{sign} {escape(text)}")
     _figures(out, "What the choice costs", result.costs)
     _figures(out, "Its cost lines", result.lines)
     for title, rows in (

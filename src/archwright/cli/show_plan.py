@@ -125,7 +125,8 @@ def _return(returns: Return) -> str:
     payback = f"paid back by month {returns.payback_month}" if returns.payback_month else "not paid back"
     return (
         f"goals worth {money(returns.value)} {unit}: net {money(returns.net.value)} "
-        f"({money(returns.net.low)} to {money(returns.net.high)}), {payback}"
+        f"({money(returns.net.low)} to {money(returns.net.high)}), {payback}; "
+        f"pays in {returns.pays:.0%} of the draws"
     )
 
 
@@ -183,6 +184,8 @@ def _chance(result: Plan, option: Option) -> str:
     rival = next((rival for rival in result.decision.rivals if rival.option == option.name), None)
     if rival is None:
         return "-"
+    if rival.equal:
+        return "[cyan]the same[/]"
     return f"[cyan]a tie, {rival.cheaper:.0%}[/]" if rival.tie else f"{rival.cheaper:.0%}"
 
 
@@ -249,9 +252,8 @@ def _exactly(value: float) -> str:
 def _flip(driver: Driver) -> str:
     if driver.flips_at is None:
         return "no value in reach changes the choice"
-    to = f"{escape(driver.flips_to)} would be chosen" if driver.flips_to else "nothing would be feasible"
     place = "[yellow]inside the band[/]" if driver.inside else "outside the band"
-    return f"at {_exactly(driver.flips_at)} {to}: {place}"
+    return f"at {_exactly(driver.flips_at)} {escape(driver.then)}: {place}"
 
 
 def _parts(out: Console, result: Plan) -> None:

@@ -15,13 +15,15 @@ SectionId = Literal[
 class Rival(Record):
     """A feasible option against the chosen one, judged with the same draws of every shared fact.
 
-    `cheaper` is the probability that it costs less over the horizon; `tie`: the two cannot be told apart.
+    `cheaper` is the probability that it costs less over the horizon; `tie`: the two cannot be told apart; `equal`: they
+    cost the same in every draw.
     `break_even_month` is the first month by whose end the chosen one has cost less, None when it never does so.
     """
 
     option: str
     cheaper: float
     tie: bool
+    equal: bool = False
     break_even_month: int | None = None
 
 
@@ -30,7 +32,8 @@ class Driver(Record):
 
     With the fact at `flips_at` (same unit as `estimate`), `flips_to` would be chosen, or, when that is None, nothing
     would be feasible; `flips_at` None: no value in reach changes the choice to an option that costs materially else.
-    `inside`: that value lies inside the fact's own band.
+    `inside`: that value lies inside the fact's own band. `limit`: the budget's limit that is reached there and alone
+    moves the choice, "" where the prices do.
     """
 
     basis: str
@@ -40,18 +43,43 @@ class Driver(Record):
     flips_to: str | None = None
     flips_at: float | None = None
     inside: bool = False
+    limit: str = ""
+
+    @property
+    def then(self) -> str:
+        """What happens at the flip: "cloud-x would be chosen", and the limit behind it."""
+        said = f"{self.flips_to} would be chosen" if self.flips_to else "nothing would be feasible"
+        return f"the budget's {self.limit.replace('_', ' ')} limit is reached and {said}" if self.limit else said
 
 
 class Return(Record):
-    """What the goals are worth against what the chosen option costs, both over the horizon.
+    """What the goals are worth against what the chosen option costs, both over the horizon; they are worth nothing
+    before production, and their whole once everybody uses it.
 
-    `payback_month`: the first month by whose end the value has covered the cost; None when it never does.
+    `payback_month`: the first month by whose end the value has covered the cost; None when it never does. `pays`: in
+    which share of the draws the value covers the cost within the horizon.
     """
 
     value: float
     cost: Estimate
     net: Estimate
     payback_month: int | None
+    pays: float
+
+
+class Phase(Record):
+    """A step on the way to whole use, in months from the signature."""
+
+    name: str
+    starts: Estimate
+    ends: Estimate
+
+
+class Schedule(Record):
+    """When an option stands."""
+
+    option: str
+    phases: tuple[Phase, ...]
 
 
 class Decision(Record):
@@ -66,6 +94,7 @@ class Decision(Record):
     drivers: tuple[Driver, ...] = ()
     confidence: dict[str, float] = {}
     returns: Return | None = None
+    schedules: tuple[Schedule, ...] = ()
 
 
 class SectionLine(Record):

@@ -165,9 +165,11 @@ class Option(Record):
 
 
 class WorkloadPlan(Record):
+    """`pools` answer it, one for each site; none where it runs without an endpoint or on somebody else's model."""
+
     name: str
     model: str | None
-    pool: str | None
+    pools: tuple[str, ...]
 
 
 class StackLine(Record):

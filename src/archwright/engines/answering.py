@@ -1,68 +1,153 @@
-"""What the engines that we serve ourselves have in common: an HTTP application on the home's Unix socket."""
+"""What the engines that we serve ourselves have in common: HTTP on the home's Unix socket, a connection a request.
+
+Nobody but the home's owner can connect, so this server is as small as its clients are known: it reads a request as
+strictly as the gateway does, answers it, and closes. A client that goes away cancels the handler.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from http import HTTPStatus
 from pathlib import Path
+from typing import NamedTuple
 
-from aiohttp import web
+import msgspec
 
 from archwright.engines.drafts import Refusal
+from archwright.engines.grammar import Malformed, parse_head
 from archwright.engines.listening import leave_on_terminate
 from archwright.errors import ArchwrightError
 from archwright.journal import Journal
 
 BODY_LIMIT_BYTES = 16 << 20
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+JSON = "application/json"
 
 
-def application(metrics: Callable[[], str]) -> web.Application:
-    """An application with its health and metrics pages; refusals become replies in OpenAI's error shape."""
+class Reply(NamedTuple):
+    """A whole reply."""
 
-    async def healthy(_: web.Request) -> web.Response:
-        return web.json_response({"status": "ok"})
+    body: bytes
+    kind: str = JSON
+    status: int = 200
 
-    async def measured(_: web.Request) -> web.Response:
-        return web.Response(text=metrics())
 
-    made = web.Application(client_max_size=BODY_LIMIT_BYTES, middlewares=[refusals])
-    made.router.add_get("/health", healthy)
-    made.router.add_get("/metrics", measured)
-    return made
+class Request:
+    """A request with its whole body, and the way to answer it piece by piece."""
+
+    def __init__(self, body: bytes, writer: asyncio.StreamWriter) -> None:
+        self.body = body
+        self.begun = False
+        self._writer = writer
+
+    async def write(self, data: bytes, kind: str = "text/event-stream") -> None:
+        """A piece of a streamed reply; waits while the client does not read."""
+        if not self.begun:
+            self.begun = True
+            self._writer.write(_head(200, kind, "transfer-encoding: chunked"))
+        self._writer.write(b"%x\r\n%b\r\n" % (len(data), data))
+        await self._writer.drain()
+
+
+Handler = Callable[[Request], Awaitable[Reply | None]]
+"""Returns the reply, or None when it has written one."""
+Routes = Mapping[tuple[str, str], Handler]
+"""Method and path to handler."""
+
+
+def routes(metrics: Callable[[], str], own: Routes) -> Routes:
+    """An engine's own routes and its health and metrics pages."""
+
+    async def healthy(_: Request) -> Reply:
+        return answer({"status": "ok"})
+
+    async def measured(_: Request) -> Reply:
+        return Reply(metrics().encode(), "text/plain; charset=utf-8")
+
+    return {("GET", "/health"): healthy, ("GET", "/metrics"): measured, **own}
+
+
+def answer(body: object, status: int = 200) -> Reply:
+    return Reply(msgspec.json.encode(body), JSON, status)
 
 
 def serve_until(
-    wait: Callable[[], Awaitable[object]], made: web.Application, path: Path, journal: Journal, model: str
+    wait: Callable[[], Awaitable[object]], served: Routes, path: Path, journal: Journal, model: str
 ) -> None:
     """Serve on the socket at `path` until `wait` returns, or SIGTERM ends the process."""
 
-    async def run() -> None:
-        runner = web.AppRunner(made, handler_cancellation=True, access_log=None)
-        await runner.setup()
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            await web.UnixSite(runner, str(path)).start()
+            await _serve(reader, writer, served)
+        except (OSError, asyncio.IncompleteReadError):
+            pass  # the client is gone
+        finally:
+            writer.close()
+
+    async def run() -> None:
+        server = await asyncio.start_unix_server(connected, str(path), backlog=512)
+        async with server:
             leave_on_terminate(path)
             journal.info("ready", model=model, socket=str(path))
             await wait()
-        finally:
-            await runner.cleanup()
+        path.unlink(missing_ok=True)
 
     asyncio.run(run())
 
 
-@web.middleware
-async def refusals(request: web.Request, handler: Handler) -> web.StreamResponse:
+async def _serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, served: Routes) -> None:
+    """One request; whatever it is, it gets a reply."""
+    try:
+        head = parse_head((await reader.readuntil(b"\r\n\r\n"))[:-4])
+    except (Malformed, asyncio.LimitOverrunError) as error:
+        _send(writer, _error(HTTPStatus.BAD_REQUEST, str(error), "invalid_request_error"))
+        return
+    if head.length is None or head.length > BODY_LIMIT_BYTES:
+        message = f"a body needs a Content-Length of at most {BODY_LIMIT_BYTES} bytes"
+        _send(writer, _error(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, message, "invalid_request_error"))
+        return
+    request = Request(await reader.readexactly(head.length), writer)
+    working = asyncio.ensure_future(_answered(request, served, head.method, head.path))
+    leaving = asyncio.ensure_future(reader.read(1))
+    try:
+        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        leaving.cancel()
+        working.cancel()
+        await asyncio.wait((working,))
+    if working.cancelled():
+        return
+    reply = working.result()
+    if reply is not None:
+        _send(writer, reply)
+    elif request.begun:
+        writer.write(b"0\r\n\r\n")
+    await writer.drain()
+
+
+async def _answered(request: Request, served: Routes, method: str, path: str) -> Reply | None:
+    """The handler's reply; refusals become one in OpenAI's error shape."""
+    handler = served.get((method, path))
+    if handler is None:
+        known = any(other == path for _, other in served)
+        status = HTTPStatus.METHOD_NOT_ALLOWED if known else HTTPStatus.NOT_FOUND
+        return _error(status, status.phrase, "invalid_request_error" if known else "not_found_error")
     try:
         return await handler(request)
     except Refusal as refusal:
-        return web.json_response(refusal.body, status=refusal.status)
-    except web.HTTPException as error:
-        kind = "not_found_error" if error.status == web.HTTPNotFound.status_code else "invalid_request_error"
-        return _error(error.status, error.reason, kind)
+        return answer(refusal.body, refusal.status)
     except ArchwrightError as error:
-        return _error(web.HTTPInternalServerError.status_code, error.message, "server_error")
+        return _error(HTTPStatus.INTERNAL_SERVER_ERROR, error.message, "server_error")
 
 
-def _error(status: int, message: str, kind: str) -> web.Response:
-    return web.json_response({"error": {"code": status, "message": message, "type": kind}}, status=status)
+def _send(writer: asyncio.StreamWriter, reply: Reply) -> None:
+    writer.write(_head(reply.status, reply.kind, f"content-length: {len(reply.body)}") + reply.body)
+
+
+def _head(status: int, kind: str, framing: str) -> bytes:
+    first = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}"
+    return f"{first}\r\ncontent-type: {kind}\r\n{framing}\r\nconnection: close\r\n\r\n".encode()
+
+
+def _error(status: int, message: str, kind: str) -> Reply:
+    return answer({"error": {"code": int(status), "message": message, "type": kind}}, status)

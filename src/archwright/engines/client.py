@@ -7,24 +7,21 @@ once but a closed plain request late or never, so closing the stream is how work
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
-from types import SimpleNamespace
+import ssl
+from collections.abc import AsyncGenerator
+from threading import get_ident
 from typing import Any
+from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary
 
-import aiohttp
 import msgspec
 
+from archwright.engines.http import Address, Answered, BrokeOff, Origin, Sink, trusting
+from archwright.engines.pulled import Pulled
 from archwright.engines.sse import Event, EventParser, too_large
 from archwright.errors import EngineError, UsageError, Where
 
 CONNECT_TIMEOUT_S = 2.0
-# How often a request is sent anew after a kept connection turned out dead before a byte of the reply came.
-FRESH_TRIES = 2
-# Below the five seconds after which common servers drop an idle connection: we must let go first, else a request
-# can be written into a connection that is just being closed.
-KEEP_ALIVE_S = 3.0
 BODY_LIMIT_BYTES = 64 << 20
 # What lives below /v1 on an OpenAI-compatible server; health and metrics live at its root.
 API_PATHS = ("/chat/completions", "/completions", "/embeddings", "/models", "/responses")
@@ -49,16 +46,17 @@ class EngineRefused(EngineError):
 class EngineClient:
     """`address` is "unix:/path.sock" or an http(s) URL ending in /v1. Paths may be written with or without /v1.
 
-    There is one session per event loop. Connections to a URL are kept and used again; on a Unix socket every request
-    has its own, since connecting is next to free there and llama.cpp drops the connection unannounced after each
-    stream. There is no total timeout: the caller owns the deadline and cancels; only connecting is limited.
+    Connections belong to an event loop. Those to a URL are kept and used again; on a Unix socket every request has
+    its own, since connecting is next to free there and llama.cpp drops the connection unannounced after each stream.
+    There is no total timeout: the caller owns the deadline and cancels; only connecting is limited.
     """
 
     def __init__(self, address: str, key: str | None = None) -> None:
         self.address = address
         self._socket = address.removeprefix("unix:") if address.startswith("unix:") else None
         base = "http://engine/v1" if self._socket else address.rstrip("/")
-        if not base.startswith(("http://", "https://")):
+        parts = urlsplit(base)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
             raise UsageError(
                 "AW-USE-10",
                 f"not an engine's address: {address!r}",
@@ -66,135 +64,161 @@ class EngineClient:
             )
         self._base = base if base.endswith("/v1") else f"{base}/v1"
         self._root = self._base.removesuffix("/v1")
-        self._headers = {"Accept-Encoding": "identity", "Content-Type": "application/json"}
-        if key:
-            self._headers["Authorization"] = f"Bearer {key}"
-        self._sessions: WeakKeyDictionary[asyncio.AbstractEventLoop, aiohttp.ClientSession] = WeakKeyDictionary()
+        self._parts = parts
+        more = f"Authorization: Bearer {key}\r\n" if key else ""
+        self._lines = (
+            f"Host: {parts.netloc.rpartition('@')[2]}\r\nAccept: */*\r\nAccept-Encoding: identity\r\n"
+            f"Content-Type: application/json\r\n{more}"
+        )
+        self._heads: dict[tuple[str, str], bytes] = {}
+        self._origins: WeakKeyDictionary[asyncio.AbstractEventLoop, Origin] = WeakKeyDictionary()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._origin: Origin | None = None
+        self._thread = 0
+
+    @property
+    def asks_more(self) -> dict[str, Any]:
+        """What a generation is asked beside the caller's wishes: to report on the reading of its prompt.
+
+        llama.cpp looks for a closed connection once a second without a result, and any neighbour's result starts
+        that second anew: a prompt nobody waits for would be read to its end. Reporting progress makes it write, and
+        so notice, after each batch. The reports stay inside: no caller asked for them.
+        """
+        return {"return_progress": True} if self._socket is not None else {}
+
+    async def ask(self, path: str, body: dict[str, Any], sink: Sink) -> None:
+        """POST `body`; `sink` is fed the reply as it arrives. Cancelled, it closes the connection.
+
+        Raises EngineRefused for a status of 300 or more, EngineError AW-ENG-01 when the engine cannot be reached,
+        AW-ENG-02 when it breaks off, and what the sink raises.
+        """
+        await self._ask(self._message("POST", path, msgspec.json.encode(body)), sink)
 
     async def stream(self, path: str, body: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
         """The decoded events until [DONE]. Closing the iterator, or cancelling its task, closes the connection.
 
-        Raises EngineRefused for a status of 400 or more and for an error event, EngineError AW-ENG-01 when the
-        engine cannot be reached, AW-ENG-02 when it breaks off before [DONE], AW-ENG-03 when it speaks nonsense.
+        Raises what `ask` does, EngineRefused for an error event, AW-ENG-02 when the engine breaks off before [DONE],
+        AW-ENG-03 when it speaks nonsense.
         """
-        # llama.cpp looks for a closed connection once a second without a result, and any neighbour's result starts that
-        # second anew: a prompt nobody waits for would be read to its end. Reporting progress makes it write, and so
-        # notice, after each batch. The reports stay here: the caller did not ask for them.
-        hidden = self._socket is not None and "return_progress" not in body
+        hidden = bool(self.asks_more) and "return_progress" not in body
         if hidden:
-            body = {**body, "return_progress": True}
-        async with self._request("POST", path, body) as response:
+            body = {**body, **self.asks_more}
+        pulled = Pulled()
+        task = asyncio.get_running_loop().create_task(self.ask(path, body, pulled))
+        pulled.follow(task)
+        try:
             parser = EventParser()
-            async for chunk in response.content.iter_any():
-                for event in parser.feed(chunk):
+            while (piece := await pulled.next()) is not None:
+                for event in parser.feed(piece):
                     if event.data == b"[DONE]":
-                        await _drain(response)
+                        pulled.done = True
                         return
-                    message = self._decoded(event)
+                    message = self.decoded(event)
                     if not (hidden and "prompt_progress" in message):
                         yield message
             raise self._broke_off("the stream ended without [DONE]")
+        finally:
+            await pulled.stop()
 
     async def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        async with self._request("POST", path, body) as response:
-            return self._object(await _read(response))
+        return self._object(await self._whole(self._message("POST", path, msgspec.json.encode(body))))
 
     async def get(self, path: str) -> dict[str, Any]:
-        async with self._request("GET", path) as response:
-            return self._object(await _read(response))
+        return self._object(await self._whole(self._message("GET", path)))
 
     async def text(self, path: str) -> str:
         """A page that is not JSON, such as the engine's metrics."""
-        async with self._request("GET", path) as response:
-            return (await _read(response)).decode("utf-8", "replace")
+        return (await self._whole(self._message("GET", path))).decode("utf-8", "replace")
 
     async def healthy(self, path: str = "/health", timeout_s: float = 2.0) -> bool:
         """Whether GET `path` answers with a status below 300 in time."""
         try:
-            async with asyncio.timeout(timeout_s), self._request("GET", path) as response:
-                await _read(response)
+            async with asyncio.timeout(timeout_s):
+                await self._whole(self._message("GET", path))
         except (EngineError, TimeoutError):
             return False
         return True
 
     async def close(self) -> None:
         """Close this event loop's connections; the client may be used again afterwards."""
-        session = self._sessions.pop(asyncio.get_running_loop(), None)
-        if session is not None:
-            await session.close()
+        origin = self._origins.pop(asyncio.get_running_loop(), None)
+        self._loop = self._origin = None
+        if origin is not None:
+            await origin.close()
 
-    def _session(self) -> aiohttp.ClientSession:
-        loop = asyncio.get_running_loop()
-        session = self._sessions.get(loop)
-        if session is None:
-            connector: aiohttp.BaseConnector
-            if self._socket:
-                connector = aiohttp.UnixConnector(self._socket, limit=0, force_close=True)
-            else:
-                connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S)
-            timeout = aiohttp.ClientTimeout(total=None, connect=CONNECT_TIMEOUT_S, sock_connect=CONNECT_TIMEOUT_S)
-            session = aiohttp.ClientSession(
-                connector=connector, timeout=timeout, headers=self._headers, trace_configs=[_reuse_noted()]
-            )
-            self._sessions[loop] = session
-        return session
+    def decoded(self, event: Event) -> dict[str, Any]:
+        """An event as an object. Raises EngineRefused for an error, EngineError AW-ENG-03 for anything else."""
+        message = self._object(event.data)
+        if event.kind == "error" or "error" in message:
+            raise self.refused(message.get("error", message))
+        return message
 
-    @asynccontextmanager
-    async def _request(
-        self, method: str, path: str, body: dict[str, Any] | None = None
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
-        data = None if body is None else msgspec.json.encode(body)
-        response = await self._sent(method, path, data)
+    def refused(self, detail: object) -> EngineRefused:
+        """The error that an event of a stream reports."""
+        code = detail.get("code") if isinstance(detail, dict) else None
+        status = code if isinstance(code, int) and 400 <= code <= 599 else 500
+        return EngineRefused(status, {"error": detail}, Where(self.address))
+
+    def nonsense(self, error: object) -> EngineError:
+        return EngineError(
+            "AW-ENG-03",
+            f"the engine's reply is not a JSON object: {error}",
+            where=Where(self.address),
+            hint="check that the address is an OpenAI-compatible endpoint ending in /v1",
+        )
+
+    async def _whole(self, data: bytes) -> bytes:
+        whole = _Whole()
+        await self._ask(data, whole)
+        return bytes(whole.data)
+
+    async def _ask(self, data: bytes, sink: Sink) -> None:
+        loop, origin = self._loop, self._origin
+        # A thread runs one loop at a time, so this is it; asking asyncio for it would be a system call per request.
+        if origin is None or loop is None or self._thread != get_ident() or not loop.is_running():
+            origin = self._in(asyncio.get_running_loop())
         try:
-            if response.status >= 300:
-                raise EngineRefused(response.status, _body(await _read(response)), Where(self.address))
-            yield response
-        except (aiohttp.ClientError, OSError) as error:
+            await origin.ask(data, sink)
+        except Answered as error:
+            raise EngineRefused(error.status, _body(error.body), Where(self.address)) from error
+        except BrokeOff as error:
             raise self._broke_off(_said(error)) from error
-        finally:
-            # Closes the connection unless the reply was read to its end: this is what stops the engine.
-            response.close()
+        except OSError as error:  # TimeoutError and ssl.SSLError are such
+            raise self._unreachable(error) from error
 
-    async def _sent(self, method: str, path: str, data: bytes | None) -> aiohttp.ClientResponse:
-        """The reply's head. A kept connection may just have been closed by the server: then it is sent anew."""
-        for fresh_tries_left in reversed(range(FRESH_TRIES + 1)):
-            seen: dict[str, bool] = {}
-            try:
-                # No redirects: a key goes to the address it was given for and nowhere else.
-                return await self._session().request(
-                    method, self._url(path), data=data, allow_redirects=False, trace_request_ctx=seen
-                )
-            except (aiohttp.ClientConnectorError, TimeoutError) as error:
-                raise self._unreachable(error) from error
-            except (aiohttp.ClientError, OSError) as error:
-                if not seen.get("reused") or not fresh_tries_left:
-                    raise self._broke_off(_said(error)) from error
-        raise AssertionError("the last try returns or raises")
+    def _in(self, loop: asyncio.AbstractEventLoop) -> Origin:
+        """The connections of this event loop."""
+        origin = self._origins.get(loop)
+        if origin is None:
+            tls: ssl.SSLContext | None = None
+            port = self._parts.port or 80
+            if self._parts.scheme == "https":
+                tls, port = trusting(), self._parts.port or 443
+            address = Address(self._socket, self._parts.hostname or "", port, tls)
+            origin = self._origins[loop] = Origin(address, CONNECT_TIMEOUT_S, keeps=self._socket is None)
+        self._loop, self._origin, self._thread = loop, origin, get_ident()
+        return origin
+
+    def _message(self, method: str, path: str, body: bytes = b"") -> bytes:
+        head = self._heads.get((method, path))
+        if head is None:
+            target = urlsplit(self._url(path)).path
+            head = f"{method} {target} HTTP/1.1\r\n{self._lines}".encode()
+            self._heads[method, path] = head
+        if method == "GET":
+            return head + b"\r\n"
+        return b"%bContent-Length: %d\r\n\r\n%b" % (head, len(body), body)
 
     def _url(self, path: str) -> str:
         tail = "/" + path.removeprefix("/").removeprefix("v1/")
         below_v1 = path.removeprefix("/").startswith("v1/") or tail in API_PATHS
         return (self._base if below_v1 else self._root) + tail
 
-    def _decoded(self, event: Event) -> dict[str, Any]:
-        message = self._object(event.data)
-        if event.kind == "error" or "error" in message:
-            detail = message.get("error", message)
-            code = detail.get("code") if isinstance(detail, dict) else None
-            status = code if isinstance(code, int) and 400 <= code <= 599 else 500
-            raise EngineRefused(status, {"error": detail}, Where(self.address))
-        return message
-
     def _object(self, data: bytes) -> dict[str, Any]:
         try:
             return msgspec.json.decode(data, type=dict[str, Any])
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise EngineError(
-                "AW-ENG-03",
-                f"the engine's reply is not a JSON object: {error}",
-                where=Where(self.address),
-                hint="check that the address is an OpenAI-compatible endpoint ending in /v1",
-            ) from error
+            raise self.nonsense(error) from error
 
     def _unreachable(self, error: Exception) -> EngineError:
         return EngineError(
@@ -213,38 +237,18 @@ class EngineClient:
         )
 
 
-def _reuse_noted() -> aiohttp.TraceConfig:
-    """Notes in a request's `trace_request_ctx` that it went out on a kept connection."""
+class _Whole(Sink):
+    def __init__(self) -> None:
+        self.data = bytearray()
 
-    async def on_reuse(_: object, context: SimpleNamespace, __: object) -> None:
-        context.trace_request_ctx["reused"] = True
-
-    trace = aiohttp.TraceConfig()
-    trace.on_connection_reuseconn.append(on_reuse)
-    return trace
+    def feed(self, data: bytes) -> None:
+        self.data += data
+        if len(self.data) > BODY_LIMIT_BYTES:
+            raise too_large(BODY_LIMIT_BYTES)
 
 
 def _said(error: Exception) -> str:
     return str(error) or type(error).__name__
-
-
-async def _drain(response: aiohttp.ClientResponse) -> None:
-    # The end of the body comes with or right after [DONE]; having read it keeps the connection for the next request.
-    try:
-        async with asyncio.timeout(0.5):
-            while not response.content.at_eof():
-                await response.content.readany()
-    except (TimeoutError, aiohttp.ClientError, OSError):
-        response.close()
-
-
-async def _read(response: aiohttp.ClientResponse) -> bytes:
-    data = bytearray()
-    async for chunk in response.content.iter_any():
-        data += chunk
-        if len(data) > BODY_LIMIT_BYTES:
-            raise too_large(BODY_LIMIT_BYTES)
-    return bytes(data)
 
 
 def _body(data: bytes) -> dict[str, Any]:

@@ -14,10 +14,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from aiohttp import web
-
 from archwright.contract.record import Record
-from archwright.engines.answering import application, serve_until
+from archwright.engines.answering import Reply, Request, Routes, answer, routes, serve_until
 from archwright.engines.config import EngineConfig, adapter_file, adapter_settings
 from archwright.engines.drafts import Draft, Refusal, draft, tokens_of, vector
 from archwright.engines.listening import claim_socket
@@ -51,7 +49,7 @@ def serve(
     settings = adapter_settings(config, NullSettings)
     adapter_file(config, home)
     engine = NullEngine(config, settings)
-    serve_until(wait, engine.application(), claim_socket(home, config.socket), journal, config.alias)
+    serve_until(wait, engine.routes(), claim_socket(home, config.socket), journal, config.alias)
 
 
 class NullEngine:
@@ -72,25 +70,26 @@ class NullEngine:
             0,
         )
 
-    def application(self) -> web.Application:
-        made = application(self._metrics)
-        made.router.add_get("/v1/models", self._models)
-        made.router.add_post("/v1/chat/completions", self._chat)
-        made.router.add_post("/v1/completions", self._completion)
-        made.router.add_post("/v1/embeddings", self._embeddings)
-        return made
+    def routes(self) -> Routes:
+        own: Routes = {
+            ("GET", "/v1/models"): self._models,
+            ("POST", "/v1/chat/completions"): self._chat,
+            ("POST", "/v1/completions"): self._completion,
+            ("POST", "/v1/embeddings"): self._embeddings,
+        }
+        return routes(self._metrics, own)
 
     def _metrics(self) -> str:
         return "".join(f"null:{name} {value}\n" for name, value in self._counts.items())
 
-    async def _models(self, _: web.Request) -> web.Response:
+    async def _models(self, _: Request) -> Reply:
         model = {"id": self._config.alias, "object": "model", "created": 0, "owned_by": "null"}
-        return web.json_response({"object": "list", "data": [model]})
+        return answer({"object": "list", "data": [model]})
 
-    async def _embeddings(self, request: web.Request) -> web.Response:
+    async def _embeddings(self, request: Request) -> Reply:
         if not self._settings.embeddings:
             raise Refusal(501, "not_supported_error", "this engine was started without embeddings")
-        given = (await _json(request)).get("input")
+        given = _json(request).get("input")
         texts = [given] if isinstance(given, str) else given
         if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
             raise Refusal(400, "invalid_request_error", "input must be a text or a list of texts")
@@ -100,22 +99,22 @@ class NullEngine:
         ]
         count = sum(len(tokens_of(text)) for text in texts)
         usage = {"prompt_tokens": count, "total_tokens": count}
-        return web.json_response({"object": "list", "model": self._config.alias, "data": data, "usage": usage})
+        return answer({"object": "list", "model": self._config.alias, "data": data, "usage": usage})
 
-    async def _chat(self, request: web.Request) -> web.StreamResponse:
+    async def _chat(self, request: Request) -> Reply | None:
         return await self._answer(request, _ChatForm(self._config.alias))
 
-    async def _completion(self, request: web.Request) -> web.StreamResponse:
+    async def _completion(self, request: Request) -> Reply | None:
         return await self._answer(request, _CompletionForm(self._config.alias))
 
-    async def _answer(self, request: web.Request, form: _Form) -> web.StreamResponse:
-        body = await _json(request)
+    async def _answer(self, request: Request, form: _Form) -> Reply | None:
+        body = _json(request)
         reply = draft(body, self._text(body), self._config.context_tokens, self._config.default_max_tokens)
         async with self._slot():
             if not body.get("stream"):
                 async for _ in self._timed(reply):
                     pass
-                return web.json_response(form.whole(reply))
+                return answer(form.whole(reply))
             options = body.get("stream_options") or {}
             return await self._streamed(request, form, reply, bool(options.get("include_usage")))
 
@@ -125,19 +124,14 @@ class NullEngine:
         left_out = any(given == {"id": 0, "scale": 0} for given in body.get("lora") or ())
         return self._settings.text if adapter is None or left_out else f"{adapter[:MARK]} {self._settings.text}"
 
-    async def _streamed(
-        self, request: web.Request, form: _Form, reply: Draft, include_usage: bool
-    ) -> web.StreamResponse:
-        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
-        await response.prepare(request)
+    async def _streamed(self, request: Request, form: _Form, reply: Draft, include_usage: bool) -> Reply | None:
         async for token in self._timed(reply):
-            await response.write(_event(form.piece(token, None)))
-        await response.write(_event(form.piece("", reply.finish_reason)))
+            await request.write(_event(form.piece(token, None)))
+        await request.write(_event(form.piece("", reply.finish_reason)))
         if include_usage:
-            await response.write(_event(form.usage(reply)))
-        await response.write(b"data: [DONE]\n\n")
-        await response.write_eof()
-        return response
+            await request.write(_event(form.usage(reply)))
+        await request.write(b"data: [DONE]\n\n")
+        return None
 
     async def _timed(self, reply: Draft) -> AsyncIterator[str]:
         """Each token at its due time, counted from the start, so that lateness does not add up."""
@@ -229,9 +223,9 @@ def _event(message: dict[str, Any]) -> bytes:
     return b"data: " + json.dumps(message).encode() + b"\n\n"
 
 
-async def _json(request: web.Request) -> dict[str, Any]:
+def _json(request: Request) -> dict[str, Any]:
     try:
-        body = json.loads(await request.read())
+        body = json.loads(request.body)
     except (ValueError, RecursionError) as error:
         raise Refusal(400, "invalid_request_error", f"the body is not JSON: {error}") from error
     if not isinstance(body, dict):

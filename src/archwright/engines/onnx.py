@@ -16,10 +16,9 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeAlias
 
 import msgspec
-from aiohttp import web
 
 from archwright.contract.record import Record
-from archwright.engines.answering import application, serve_until
+from archwright.engines.answering import Reply, Request, Routes, answer, routes, serve_until
 from archwright.engines.config import EngineConfig, adapter_settings
 from archwright.engines.drafts import Refusal
 from archwright.engines.listening import claim_socket
@@ -66,7 +65,7 @@ def serve(
     file = find_model(config, home)
     classifier = Classifier(file, settings.threads)
     engine = OnnxEngine(config, classifier, settings)
-    serve_until(wait, engine.application(), claim_socket(home, config.socket), journal, config.alias)
+    serve_until(wait, engine.routes(), claim_socket(home, config.socket), journal, config.alias)
 
 
 def find_model(config: EngineConfig, home: Home) -> OnnxFile:
@@ -153,23 +152,20 @@ class OnnxEngine:
             ("requests_processing", "requests_deferred", "predictions_total", "prediction_seconds_total"), 0
         )
 
-    def application(self) -> web.Application:
-        made = application(self._metrics)
-        made.router.add_post("/v1/predict", self._predict)
-        return made
+    def routes(self) -> Routes:
+        return routes(self._metrics, {("POST", "/v1/predict"): self._predict})
 
     def _metrics(self) -> str:
         return "".join(f"onnx:{name} {value:g}\n" for name, value in self._counts.items())
 
-    async def _predict(self, request: web.Request) -> web.Response:
-        items = question(await request.read(), self._settings.batch_items)
+    async def _predict(self, request: Request) -> Reply:
+        items = question(request.body, self._settings.batch_items)
         async with self._slot():
             # Not on the event loop: a batch takes a while, and the health page must answer meanwhile.
             found, took_s = await asyncio.to_thread(self._answer, items)
         self._counts["prediction_seconds_total"] += took_s
         self._counts["predictions_total"] += len(items)
-        body = msgspec.json.encode({"labels": self._classifier.notes.labels, "probabilities": found})
-        return web.Response(body=body, content_type="application/json")
+        return answer({"labels": self._classifier.notes.labels, "probabilities": found})
 
     def _answer(self, items: list[Item]) -> tuple[list[list[float]], float]:
         rows = self._classifier.rows(items)

@@ -29,6 +29,24 @@ class EventParser:
         self._data: list[bytes] = []
         self._size = 0
 
+    def plain(self, chunk: bytes) -> bytes | None:
+        """The whole events up to the end of `chunk`, from `data: ` to before the last empty line, where they look as
+        nearly every engine writes them: one line of data and an empty one. Else None: then `feed` it. What is behind
+        the last empty line waits for more."""
+        if self._data or self._kind or self._after_return or b"\r" in chunk:
+            return None
+        whole = self._rest + chunk if self._rest else chunk
+        end = whole.rfind(b"\n\n")
+        if end < 0 or not whole.startswith(b"data: ") or len(whole) > self._limit:
+            return None
+        self._rest, self._first = whole[end + 2 :], False
+        return whole[:end]
+
+    def again(self, plain: bytes) -> list[Event]:
+        """What `plain` gave, event by event."""
+        rest, self._rest = self._rest, b""
+        return self.feed(plain + b"\n\n" + rest)
+
     def feed(self, chunk: bytes) -> list[Event]:
         """Raises EngineError AW-ENG-03 when one event grows over the limit."""
         lines = self._lines(chunk)

@@ -27,6 +27,7 @@ OTHER, PIN, FAR = 1e7, 1e8, 1e9
 MOST_SHOWN = 3
 # How a note on owned machines begins that no option counts.
 LEFT_OUT = "owned "
+FEASIBLE = "feasible would be "
 PINS = ("accelerators", "regions", "clouds", "stale_facts")
 # Where a workload keeps the fields that a constraint may name; all others are its own.
 HOLDERS = {"slo": frozenset(SLO.__struct_fields__), "traffic": frozenset(Traffic.__struct_fields__)}
@@ -107,7 +108,7 @@ def why_infeasible(plan: Plan, source: NeedsSource) -> PlanError:
         f"no option satisfies the needs; {_wished(ranked)}the nearest, {nearest.name}, misses {said(broken)}"
         f"{_out(nearest)}",
         where=_where(_field(broken.constraint, plan, source), source),
-        hint=f"feasible would be {hint}" if possible else "allow another placement, or relax that field",
+        hint=f"{FEASIBLE}{hint}" if possible else "allow another placement, or relax that field",
         nearest=tuple(option.name for option in ranked[:MOST_SHOWN]),
     )
 

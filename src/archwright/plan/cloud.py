@@ -160,7 +160,9 @@ class CloudPlanner:
         # Machines at sites alone are no option of a cloud.
         missing = () if self._tasks else tuple(nowhere_else(task, "a cloud region") for task in self._sited)
         regions = tuple(sorted({place.region for place in where}))
-        better = (*self._better(draft.provider, found, renter), *_afar(found, renter)) if renter is not None else ()
+        better = (
+            (*self._better(draft.provider, found, renter), *self._afar(found, renter)) if renter is not None else ()
+        )
         notes = (*draft.notes, *self._spread(draft.provider, regions), *self._at_the_sites(), *better)
         draft = draft._replace(regions=regions, misses=(*found.misses, *missing), notes=notes)
         return self._world.assembler.built(
@@ -189,8 +191,15 @@ class CloudPlanner:
             if better is not None and better.model is not None and pick.model is not None:
                 rated = [(model.id, scores(pick.task.workload, model)) for model in (better.model, pick.model)]
                 named = [f"{name} ({known or 'not known'})" for name, known in rated]
-                more = f"{(better.usd - pick.usd) / months:,.0f} USD a month more"
+                more = f"{self._world.said((better.usd - pick.usd) / months)} a month more"
                 yield f"{pick.task.name}: {named[0]} instead of {named[1]} takes machines for {more}"
+
+    def _afar(self, found: Found, renter: Renter) -> Iterable[str]:
+        """What regions far from the users would save."""
+        saved = [(usd, region) for usd, region in map(renter.afar, found.picks) if usd > 0]
+        if saved:
+            regions, less = ", ".join(sorted({region for _, region in saved})), sum(usd for usd, _ in saved)
+            yield f"far from the users the same machines would take {self._world.said(less)} less: {regions}"
 
     def _surcharges(self, provider: str) -> tuple[Surcharge, ...]:
         """Managed platforms of the provider that take a share on top of the machines."""
@@ -227,14 +236,6 @@ class CloudPlanner:
             )
             for term in part.terms
         )
-
-
-def _afar(found: Found, renter: Renter) -> Iterable[str]:
-    """What regions far from the users would save."""
-    saved = [(usd, region) for usd, region in map(renter.afar, found.picks) if usd > 0]
-    if saved:
-        regions = ", ".join(sorted({region for _, region in saved}))
-        yield f"far from the users the same machines would take {sum(u for u, _ in saved):,.0f} USD less: {regions}"
 
 
 def _placed(pick: Pick) -> tuple[object, ...]:

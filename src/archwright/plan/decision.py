@@ -5,20 +5,20 @@ Everything is judged with the same draws of the same facts (draws.py), so two op
 
 from __future__ import annotations
 
-import math
 from collections.abc import Hashable, Iterable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from archwright.catalog.rows import BAND
-from archwright.contract.decision import Decision, Driver, Return, Rival
+from archwright.contract.decision import Decision, Driver, Rival
 from archwright.contract.estimate import Estimate
 from archwright.contract.needs import Needs
 from archwright.contract.plan import Option
 from archwright.contract.record import replace
-from archwright.plan.choose import BUDGET, choose, simplicity, unproven
+from archwright.plan.choose import BUDGET, EQUAL, choose, simplicity, unproven
 from archwright.plan.flips import Flip, Flips, Sum, Way
 from archwright.plan.ledger import Ledger
 from archwright.plan.money import AT_RISK, Draft, Purse, is_capex, is_monthly
+from archwright.plan.returns import dates_of, present_value, returns_of
 from archwright.plan.terms import Term
 from archwright.plan.wording import digits
 
@@ -74,7 +74,9 @@ def conclude(
     if best is None:
         return Conclusion(None, options, decision)
     people = without_people(best, options, drafts, purse)
-    notes = (*near_notes(best, options, decision), *people, *filter(None, (present_value(best, needs, purse),)))
+    terms = next(draft.terms for draft in drafts if draft.name == chosen) or ()
+    today = present_value(needs, terms, dates_of(best, needs, purse), purse)
+    notes = (*near_notes(best, options, decision), *people, *filter(None, (today,)))
     noted = replace(best, notes=(*best.notes, *notes))
     return Conclusion(chosen, tuple(noted if option is best else option for option in options), decision)
 
@@ -103,7 +105,8 @@ def decide(
         rivals=_rivals(best, [one for one in priced if one.option.feasible and one is not best], purse),
         drivers=_drivers(best, _ways(needs, best, priced, purse), _names(best, priced, purse), purse),
         confidence=_confidence(best.terms, ledger, purse),
-        returns=_returns(needs, best.option, ledger),
+        returns=returns_of(needs, best.option, best.terms, dates_of(best.option, needs, purse), purse),
+        schedules=tuple(dates_of(one.option, needs, purse).schedule for one in priced if one.option.feasible),
     )
 
 
@@ -154,10 +157,12 @@ def _rivals(best: Priced, others: list[Priced], purse: Purse) -> tuple[Rival, ..
     ours = purse.worlds(best.terms)
 
     def compared(other: Priced) -> Rival:
-        cheaper = chance_cheaper(purse.worlds(other.terms), ours)
+        theirs = purse.worlds(other.terms)
+        cheaper, widest = chance_cheaper(theirs, ours), float(abs(ours).max())
         return Rival(
             option=other.option.name,
             cheaper=cheaper,
+            equal=bool((abs(theirs - ours) <= EQUAL * widest).all()),
             tie=_near(other.option, best.option) or EVEN[0] <= cheaper <= EVEN[1],
             break_even_month=break_even(best.option.cumulative_cost, other.option.cumulative_cost),
         )
@@ -181,17 +186,24 @@ def near_notes(best: Option, options: tuple[Option, ...], decision: Decision) ->
         _cost(best),
     )
     notes = list[str]()
-    for rival in decision.rivals:
+    for place, rival in enumerate(decision.rivals):
         more = _cost(named[rival.option]) - cost
         near = ALMOST[0] <= rival.cheaper <= ALMOST[1] and abs(more) <= APART * abs(cost)
+        # That one of several cheaper options is nearly as dear says nothing: the cheapest is the one to know.
+        near = near and (more >= 0 or place == 0)
         if (rival.tie or near) and len(notes) < MOST_NOTES:
-            even = EVEN[0] <= rival.cheaper <= EVEN[1]
-            word = "a tie" if even else f"the same price within {NEAR:.0%}" if rival.tie else "a near-tie"
-            notes.append(
-                f"{word}: {rival.option} costs {digits(abs(more))} {unit} {'more' if more >= 0 else 'less'} over the "
-                f"horizon, and is the cheaper one in {rival.cheaper:.0%} of the draws"
-            )
+            notes.append(_tied(rival, more, unit))
     return tuple(notes)
+
+
+def _tied(rival: Rival, more: float, unit: str) -> str:
+    if rival.equal:
+        return f"a tie: {rival.option} costs the same in every draw"
+    even = EVEN[0] <= rival.cheaper <= EVEN[1]
+    word = "a tie" if even else f"the same price within {NEAR:.0%}" if rival.tie else "a near-tie"
+    apart = f"{digits(abs(more))} {unit} {'more' if more >= 0 else 'less'}"
+    often = f"and is the cheaper one in {rival.cheaper:.0%} of the draws"
+    return f"{word}: {rival.option} costs {apart} over the horizon, {often}"
 
 
 def without_people(
@@ -290,6 +302,7 @@ def _driver(name: str, ledger: Ledger, share: float, flip: Flip | None) -> Drive
         share=share,
         flips_to=flip.to if flip is not None else None,
         flips_at=at,
+        limit=flip.limit if flip is not None else "",
         inside=at is not None and estimate.low < estimate.high and estimate.holds(at),
     )
 
@@ -305,61 +318,3 @@ def _confidence(terms: tuple[Term, ...], ledger: Ledger, purse: Purse) -> dict[s
     whole = sum(weights.values()) or 1.0
     order = [name for name, _ in CONFIDENCES] + [WORST]
     return {name: weights[name] / whole for name in order if weights.get(name)}
-
-
-# --- what it earns
-
-
-def _returns(needs: Needs, option: Option, ledger: Ledger) -> Return | None:
-    """None where no goal says what it is worth, or nothing has a price."""
-    stated = [goal.value_per_month for goal in needs.goals if goal.value_per_month is not None]
-    cost, months = option.total_cost, needs.budget.horizon_months
-    if not stated or cost is None:
-        return None
-    worth = sum(stated)
-    basis = ledger.basis(
-        "decision.return",
-        "formula",
-        "what the goals are worth over the horizon less what the plan costs; the worth is taken as stated, from the "
-        "first month on, without growth",
-        formula=f"{worth:,.10g} {needs.budget.currency}/month x {months} months - total cost",
-        facts=(cost.basis,),
-    )
-    value = worth * months
-    net = Estimate(
-        value=value - cost.value,
-        low=value - cost.high,
-        high=value - cost.low,
-        unit=cost.unit,
-        level=cost.level,
-        basis=basis,
-    )
-    earned = tuple(worth * month for month in range(1, months + 1))
-    paid = zip(earned, option.cumulative_cost, strict=True)
-    payback = next((month for month, (got, spent) in enumerate(paid, 1) if got >= spent), None)
-    return Return(value=value, cost=cost, net=net, payback_month=payback)
-
-
-def present_value(option: Option, needs: Needs, purse: Purse) -> str:
-    """A sentence: all payments, and what the goals bring, at today's value; "" when nothing is paid."""
-    interest = purse.catalog.part("capital")
-    paid = [now - before for now, before in zip(option.cumulative_cost, (0.0, *option.cumulative_cost), strict=False)]
-    if not any(paid):
-        return ""
-    rates = (interest.value, interest.low, interest.high)
-
-    def worth(flows: list[float], after: float, rate: float) -> float:
-        return math.fsum(flow / (1 + rate) ** ((month + after) / 12) for month, flow in enumerate(flows))
-
-    # Paid at the start of a month, earned by its end.
-    goals = sum(goal.value_per_month or 0.0 for goal in needs.goals)
-    costs = [worth(paid, 0.0, rate) for rate in rates]
-    nets = [worth([goals] * len(paid), 1.0, rate) - cost for rate, cost in zip(rates, costs, strict=True)]
-    unit = needs.budget.currency
-    said = f"present value of all payments at {rates[0]:.0%} a year ({rates[1]:.0%} .. {rates[2]:.0%}): "
-    said += _ranged(costs, unit)
-    return said + (f"; with what the goals bring, net {_ranged(nets, unit)}" if goals else "")
-
-
-def _ranged(values: list[float], unit: str) -> str:
-    return f"{values[0]:,.0f} {unit} ({min(values):,.0f} .. {max(values):,.0f})"

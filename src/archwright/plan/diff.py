@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
@@ -12,6 +13,7 @@ from archwright.contract.record import Record
 from archwright.plan.wording import engines_of
 
 T = TypeVar("T")
+NUMBER = re.compile(r"(?<![\w.-])-?\d[\d,.]*(?![\w])%?")
 # Bases that state what the world is like; the others say how a number was made from them.
 FACTS = frozenset({"quoted", "vendor", "measured", "assumed", "calibrated"})
 
@@ -33,15 +35,16 @@ class Figure(Record):
 
 
 class PlanDiff(Record):
-    """`because` names the reasons; the rest what follows, each only where it differs. `costs` are those of the two
-    chosen options, `lines` their cost lines, the largest difference first; `totals` every option's cost over the
-    horizon.
+    """`because` names the reasons; the rest what follows, each only where it differs. `notes` and `costs` are those of
+    the two chosen options, `lines` their cost lines, the largest difference first; `totals` every option's cost
+    over the horizon.
     """
 
     before: str
     after: str
     because: tuple[str, ...]
     chosen: Worded | None
+    notes: tuple[Worded, ...] = ()
     costs: tuple[Figure, ...] = ()
     lines: tuple[Figure, ...] = ()
     models: tuple[Worded, ...] = ()
@@ -67,6 +70,7 @@ def diff(before: Plan, after: Plan) -> PlanDiff:
         after=after.digest,
         because=tuple(_reasons(before, after)),
         chosen=next(iter(_worded({"chosen": before.chosen}, {"chosen": after.chosen})), None),
+        notes=_worded(_notes(old), _notes(new)),
         costs=_figures(_costs(old), _costs(new)),
         lines=tuple(sorted(_figures(_lines(old), _lines(new)), key=_moved, reverse=True)),
         models=_worded({w.name: w.model for w in before.workloads}, {w.name: w.model for w in after.workloads}),
@@ -104,6 +108,12 @@ def _aged(before: Plan, after: Plan) -> bool:
 
 def _chosen(plan: Plan) -> Option | None:
     return next((option for option in plan.options if option.name == plan.chosen), None)
+
+
+def _notes(option: Option | None) -> dict[str, str | None]:
+    """What is said about an option, the same sentence under the same name whatever its numbers are."""
+    notes = option.notes if option is not None else ()
+    return {NUMBER.sub("#", note): note for note in notes}
 
 
 def _costs(option: Option | None) -> dict[str, Estimate | None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
@@ -11,6 +12,7 @@ from archwright.contract.estimate import Estimate
 from archwright.contract.evidence import Basis, Control, Prediction
 from archwright.contract.plan import CostLine, Option, Plan, Pool, WorkloadPlan
 from archwright.errors import UsageError, Where
+from archwright.plan.meanings import CATEGORIES, TERMS
 from archwright.plan.wording import against, digits, earned, engines_of, flip, had_as, said, shown
 
 Named = tuple[str, Callable[[], list[str]]]
@@ -18,15 +20,16 @@ Named = tuple[str, Callable[[], list[str]]]
 
 def explain(plan: Plan, thing: str | None = None) -> str:
     """`thing`: an option, a workload, a pool, a prediction id, a metric, a cost line, a driver, a section, a control,
-    a basis; None: the choice.
+    a basis, a word that heads a table; None: the choice.
 
     Raises UsageError AW-USE-21 for a name the plan does not hold.
     """
     if thing is None:
         return "\n".join(_choice(plan))
     found = [line for name, lines in _named(plan) if name == thing for line in lines()]
+    found = found or [line for word, lines in _words(plan) if _plainly(word) == _plainly(thing) for line in lines()]
     if not found:
-        names = sorted({name for name, _ in _named(plan)})
+        names = sorted({name for name, _ in (*_named(plan), *_words(plan))})
         nearest = tuple(difflib.get_close_matches(thing, names, n=3, cutoff=0.4))
         raise UsageError(
             "AW-USE-21",
@@ -70,6 +73,60 @@ def _reasoned(plan: Plan) -> Iterator[Named]:
         yield basis.id, partial(_basis, basis)
 
 
+def _words(plan: Plan) -> Iterator[Named]:
+    """The words that head tables, with what they mean and what stands behind them here."""
+    for category, meaning in CATEGORIES.items():
+        yield category, partial(_category, plan, category, meaning)
+    shown = {
+        "capex": lambda option: [_amount(plan, option.capex)],
+        "a month": lambda option: [_amount(plan, option.cost_per_month)],
+        "total": lambda option: [_amount(plan, option.total_cost)],
+        "pareto": lambda _: [", ".join(plan.decision.pareto), f"compared by {', '.join(plan.decision.axes)}"],
+        "break-even": lambda _: [against(rival) for rival in plan.decision.rivals],
+        "cheaper": lambda _: [against(rival) for rival in plan.decision.rivals],
+        "tie": lambda _: [against(rival) for rival in plan.decision.rivals if rival.tie],
+        "payback": lambda _: [earned(plan.decision.returns)] if plan.decision.returns is not None else [],
+        "at risk": lambda option: [note for note in option.notes if note.startswith("at risk")],
+        "present value": lambda option: [note for note in option.notes if note.startswith("present value")],
+    }
+    for word, meaning in TERMS.items():
+        yield word, partial(_term, plan, f"{word}: {meaning}", shown.get(word, lambda _: []))
+
+
+def _plainly(word: str) -> str:
+    return re.sub(r"[\s_-]+", " ", word).casefold()
+
+
+def _term(plan: Plan, head: str, shown: Callable[[Option], list[str]]) -> list[str]:
+    option = _chosen(plan)
+    return [head, *_indented(filter(None, shown(option)))] if option is not None else [head]
+
+
+def _amount(plan: Plan, amount: Estimate | None) -> str:
+    return f"{plan.chosen}: {shown(amount)}" if amount is not None else ""
+
+
+def _category(plan: Plan, category: str, meaning: str) -> list[str]:
+    """What the chosen option pays of it, and for what."""
+    option = _chosen(plan)
+    lines = [line for line in (option.cost_lines if option is not None else ()) if line.category == category]
+    whole = sum(line.amount.value * (1 if line.once else plan.horizon_months) for line in lines)
+    said = f"{digits(whole)} {plan.currency} over {plan.horizon} in {plan.chosen}"
+    return [
+        f"{category}: {meaning}",
+        f"  {said}" if lines else f"  none in {plan.chosen}",
+        *_indented(map(_paid, lines)),
+    ]
+
+
+def _paid(line: CostLine) -> str:
+    return f"{line.name}: {shown(line.amount)}{', once' if line.once else ''}"
+
+
+def _chosen(plan: Plan) -> Option | None:
+    return next((option for option in plan.options if option.name == plan.chosen), None)
+
+
 def _choice(plan: Plan) -> list[str]:
     lines = [f"plan for {plan.organisation}, {plan.horizon}, {plan.currency}"]
     lines.append(f"chosen: {plan.chosen or 'nothing: no option satisfies the needs'}")
@@ -77,7 +134,7 @@ def _choice(plan: Plan) -> list[str]:
     lines += ["", "options"]
     for option in plan.options:
         lines += [f"  {line}" for line in _summary(option)]
-    lines += _section("workloads", (_one_line(workload) for workload in plan.workloads))
+    lines += _section("workloads", (_one_line(plan, workload) for workload in plan.workloads))
     lines += _section("predictions", (f"{p.id}: {shown(p.estimate)}" for p in plan.predictions))
     lines += _section("sections", (f"{section.id}: {section.summary}" for section in plan.sections))
     lines += _section("stale facts", plan.stale_facts)
@@ -89,7 +146,7 @@ def _choice(plan: Plan) -> list[str]:
 def _why(plan: Plan) -> Iterator[str]:
     """What the choice rests on: what was near, what would flip it, what it earns."""
     decision = plan.decision
-    chosen = next((option for option in plan.options if option.name == plan.chosen), None)
+    chosen = _chosen(plan)
     yield from (chosen.notes if chosen is not None else ())
     if decision.pareto:
         yield f"no other option is as good in each of {', '.join(decision.axes)}: {', '.join(decision.pareto)}"
@@ -107,10 +164,20 @@ def _section(title: str, rows: Iterable[str]) -> list[str]:
     return ["", title, *listed] if listed else []
 
 
-def _one_line(workload: WorkloadPlan) -> str:
-    if workload.model is None:
+def _one_line(plan: Plan, workload: WorkloadPlan) -> str:
+    option = _chosen(plan)
+    if option is None:
+        return f"{workload.name}: in no option that satisfies the needs"
+    runs = [bought for bought in option.purchases if bought.pool == workload.name]
+    if workload.pools:
+        where = f" in {', '.join(workload.pools)}"
+    elif runs:
+        where = f", in runs on {', '.join(dict.fromkeys(bought.machine for bought in runs))}"
+    elif workload.model is not None:
+        where = f", served by {option.provider}: no machines of ours"
+    else:
         return f"{workload.name}: not sized yet"
-    return f"{workload.name}: {workload.model} in {workload.pool or 'no pool of ours'}"
+    return f"{workload.name}: {workload.model or 'no model'}{where}"
 
 
 def _summary(option: Option) -> list[str]:
@@ -127,8 +194,7 @@ def _option(plan: Plan, option: Option) -> list[str]:
     lines += [f"  {name}: {shown(estimate)}" for name, estimate in _consumption(option) if estimate is not None]
     if option.rack_units is not None:
         lines.append(f"  rack units: {digits(option.rack_units)}")
-    for line in option.cost_lines:
-        lines.append(f"  {line.name}: {shown(line.amount)}{', once' if line.once else ''}")
+    lines += _indented(map(_paid, option.cost_lines))
     if option.total_cost is not None:
         lines.append(f"  total over {plan.horizon}: {shown(option.total_cost)}")
         lines += _indented(_basis_of(plan, option.total_cost))
@@ -189,25 +255,32 @@ def _pool(plan: Plan, pool: Pool) -> list[str]:
 
 
 def _workload(plan: Plan, workload: WorkloadPlan) -> list[str]:
-    lines = [_one_line(workload)]
+    """Where it runs, what it was sized for, what it is promised and what it costs, alone or with others."""
+    lines, option = [_one_line(plan, workload)], _chosen(plan)
     for load in plan.loads:
         if load.workload == workload.name:
             lines.append(
                 f"  load: {load.requests_per_second:g} requests/s at the peak, "
                 f"{load.concurrency} at once in the closed loop"
             )
+    if option is not None:
+        held = {workload.name, *workload.pools}
+        lines += [f"  {had_as(one)}" for one in option.purchases if one.pool in held]
     for prediction in plan.predictions:
         if prediction.workload == workload.name:
             lines += _indented(_prediction(plan, prediction))
-    chosen = [option for option in plan.options if option.name == plan.chosen]
-    for option in chosen:
-        named = [line for line in option.cost_lines if line.name.startswith(f"{workload.name}:")]
-        lines += [f"  {line.name}: {shown(line.amount)}{', once' if line.once else ''}" for line in named]
+    if option is not None:
+        lines += _indented(_paid(line) for line in option.cost_lines if _names(line.name, workload.name))
     own = f"{workload.name}."
-    for option in plan.options:
-        lines += [f"  {option.name} misses {said(miss)}" for miss in option.misses if miss.constraint.startswith(own)]
-    lines += [f"  {text}" for text in plan.not_sized if text.startswith(f"workload {workload.name} ")]
+    for other in plan.options:
+        lines += [f"  {other.name} misses {said(miss)}" for miss in other.misses if miss.constraint.startswith(own)]
+    lines += [f"  {text}" for text in plan.not_sized if _names(text, workload.name)]
     return lines
+
+
+def _names(text: str, name: str) -> bool:
+    """Whether `name` is one of the things a line is about: whole between the words and marks that join them."""
+    return any(name == part.strip() for part in re.split(r"[:,(]| for | of | in |workload ", text))
 
 
 def _prediction(plan: Plan, prediction: Prediction) -> list[str]:

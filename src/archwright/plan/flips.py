@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 # A fact that is ten times what is believed is another fact.
 REACH = 10.0
+LIMITS = ("per_month", "capex")
 # How far beside a crossing the choice is made again, as a share.
 BESIDE = 1e-6
 
@@ -46,13 +47,15 @@ class Way(NamedTuple):
 
 
 class Flip(NamedTuple):
-    """The nearest factor at which the choice changes, what would be chosen then (None: nothing is feasible), and how
-    many half-widths of the fact's own band away that is.
+    """The nearest factor at which the choice changes, what would be chosen then (None: nothing is feasible), how many
+    half-widths of the fact's own band away that is, and the limit that is crossed there: by the chosen option, or by
+    the other one, which keeps it from then on; "" where one becomes cheaper.
     """
 
     factor: float
     to: str | None
     away: float
+    limit: str = ""
 
 
 class Flips:
@@ -84,7 +87,17 @@ class Flips:
             for factor, index in zip(np.concatenate([points, points]), chosen, strict=True)
             if index != self._chosen
         ]
-        return min(flips, key=lambda flip: (flip.away, abs(math.log(flip.factor))), default=None)
+        nearest = min(flips, key=lambda flip: (flip.away, abs(math.log(flip.factor))), default=None)
+        return nearest._replace(limit=self._crossed(slopes, nearest)) if nearest is not None else None
+
+    def _crossed(self, slopes: list[Worlds], flip: Flip) -> str:
+        """Which limit the chosen option or the other one meets at the flip."""
+        ways = {self._chosen, *(index for index, way in enumerate(self._ways) if way.name == flip.to)}
+        for name, limit, value, slope in zip(LIMITS, self._limits, self._values[1:], slopes[1:], strict=True):
+            sums = (float(value[index] + slope[index] * (flip.factor - 1)) for index in ways if slope[index])
+            if any(math.isclose(total, limit, rel_tol=BESIDE) for total in sums):
+                return name
+        return ""
 
     def _crossings(self, slopes: list[Worlds]) -> Worlds:
         """Factors in reach at which an option's total meets the chosen one's, or a sum meets its limit."""

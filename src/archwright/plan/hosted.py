@@ -197,8 +197,8 @@ class HostedPlanner:
         """The price of a model whose quality is known, where another is taken."""
         if known is not model:
             more = self._month_usd(known, demand) - self._month_usd(model, demand)
-            name = demand.workload.name
-            yield f"{name}: {known.id}, whose quality is known, costs {more:,.0f} USD a month more than {model.id}"
+            costs = f"costs {self._world.said(more)} a month more than {model.id}"
+            yield f"{demand.workload.name}: {known.id}, whose quality is known, {costs}"
 
     def _way_there(self, demand: Demand, model: HostedModel) -> str:
         """The round trip to the nearest of the countries where the model may answer; a far one where nobody knows."""

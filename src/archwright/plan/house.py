@@ -51,6 +51,10 @@ class World(NamedTuple):
     assembler: Assembler
     usd: float  # what one unit of the budget's currency is
 
+    def said(self, usd: float) -> str:
+        """An amount in words, in the currency that the needs are in."""
+        return f"{usd / self.usd:,.0f} {self.needs.budget.currency}"
+
 
 class HousePlanner:
     def __init__(self, world: World, tasks: tuple[Task, ...], *, expired: bool = True) -> None:
@@ -153,7 +157,10 @@ class HousePlanner:
         return program.solve(limits)
 
     def _built(self, draft: Draft, ways: tuple[Way, ...], solution: Solution) -> Built:
-        taken = [shared(ways[one.choice], one.share) for one in sorted(solution.taken, key=lambda one: -one.share)]
+        # In the needs' order, which names lines: the program's own would rename them with every change of the needs.
+        names = [task.name for task in self._inside]
+        order = sorted(solution.taken, key=lambda one: (names.index(ways[one.choice].task.name), -one.share))
+        taken = [shared(ways[one.choice], one.share) for one in order]
         first = dict[str, str]()
         for index, way in enumerate(taken):
             if (

@@ -45,8 +45,8 @@ class Local(NamedTuple):
 
 
 class LocalPlanner:
-    def __init__(self, needs: Needs, catalog: Catalog, ledger: Ledger, seed: int) -> None:
-        self._needs, self._catalog, self._ledger, self._seed = needs, catalog, ledger, seed
+    def __init__(self, needs: Needs, catalog: Catalog, ledger: Ledger) -> None:
+        self._needs, self._catalog, self._ledger = needs, catalog, ledger
         self._engine = next(e for e in catalog.engines.values() if e.embedded and e.quantisations)
 
     def plan(self, demands: tuple[Demand, ...], machine: MachineFacts | None) -> Local:
@@ -152,7 +152,7 @@ class LocalPlanner:
             quantisation=quantisation,
             bits_per_weight=self._catalog.quantisations[quantisation].bits_per_weight,
             file_bytes=artefact.size_bytes,
-            load=load_of(demand, model.id, slots, self._seed),
+            load=load_of(demand, model.id, slots),
             slots=slots,
             context_tokens=context_of(demand, model),
             replicas=1,

@@ -40,7 +40,6 @@ from archwright.plan.settle import Settler
 from archwright.plan.stale import fresh_or_stale, refuse_stale, stale_facts, to_quote
 from archwright.plan.whereabouts import located
 
-SEED_DIGITS = 8
 NOTHING = Miss(constraint=NOT_YET, value="every workload", limit=None)
 
 
@@ -72,7 +71,7 @@ def make_plan(
     ledger = Ledger()
     machine = _measured(machine, ledger) if machine is not None else None
     state_defaults(needs, ledger)
-    planner = Planner(needs, catalog, ledger, _seed(source), accept_stale=accept_stale)
+    planner = Planner(needs, catalog, ledger, accept_stale=accept_stale)
     looked = planner.look(machine, now)
     drafts, purse = tuple(one.draft for one in looked), planner.purse
     concluded = conclude(needs, purse.options(drafts), drafts, ledger, purse)
@@ -135,18 +134,11 @@ def _measured(machine: MachineFacts, ledger: Ledger) -> MachineFacts:
     )
 
 
-def _seed(source: NeedsSource) -> int:
-    """The same needs draw the same traffic, in the plan and on the bench."""
-    return int(source.digest[:SEED_DIGITS], 16) % 2**31
-
-
 class Planner:
     """Looks at every placement the needs allow."""
 
-    def __init__(
-        self, needs: Needs, catalog: Catalog, ledger: Ledger, seed: int, *, accept_stale: bool = False
-    ) -> None:
-        self._needs, self._catalog, self._ledger, self._seed = needs, catalog, ledger, seed
+    def __init__(self, needs: Needs, catalog: Catalog, ledger: Ledger, *, accept_stale: bool = False) -> None:
+        self._needs, self._catalog, self._ledger = needs, catalog, ledger
         self._accept_stale = accept_stale
         self.purse = Purse(needs.budget, catalog, ledger)
         self._tasks = tasks_of(needs, catalog)
@@ -194,12 +186,12 @@ class Planner:
             found = fresh.option(provider)
             # What they would save is said once, of the house.
             done = clean or (provider is not None and not found.draft.misses)
-            yield found if done else fresh_or_stale(found, every.option(provider), catalog)
+            yield found if done else fresh_or_stale(found, every.option(provider), catalog, self.world.said)
 
     def _local(self, machine: MachineFacts | None) -> Looked:
         """Texts only: nothing predicts other work on the machine at hand."""
         demands = text_demands(self._needs)
-        local = LocalPlanner(self._needs, self._catalog, self._ledger, self._seed).plan(demands, machine)
+        local = LocalPlanner(self._needs, self._catalog, self._ledger).plan(demands, machine)
         texts = {demand.workload.name for demand in demands}
         others = [workload.name for workload in self._needs.workloads if workload.name not in texts]
         draft = local.draft
@@ -239,7 +231,7 @@ class Planner:
     def _served(self, one: Serving | Working) -> Served:
         if isinstance(one, Working):
             return one
-        found = served_of(one.demand, one.steady, one.machine, self._catalog, replicas=one.machines, seed=self._seed)
+        found = served_of(one.demand, one.steady, one.machine, self._catalog, replicas=one.machines)
         return found._replace(up=one.up)
 
 
@@ -249,9 +241,13 @@ def _noted(option: Option, notes: tuple[str, ...]) -> Option:
 
 def _workloads(needs: Needs, option: Option | None) -> tuple[WorkloadPlan, ...]:
     models = option.models if option is not None else {}
-    pools = {name: pool.name for pool in (option.pools if option is not None else ()) for name in pool.workloads}
+    pools = option.pools if option is not None else ()
     return tuple(
-        WorkloadPlan(name=workload.name, model=models.get(workload.name), pool=pools.get(workload.name))
+        WorkloadPlan(
+            name=workload.name,
+            model=models.get(workload.name),
+            pools=tuple(pool.name for pool in pools if workload.name in pool.workloads),
+        )
         for workload in needs.workloads
     )
 

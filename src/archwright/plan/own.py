@@ -167,10 +167,12 @@ class House:
     def idle(self, fleets: tuple[Fleet, ...]) -> tuple[str, ...]:
         """What is said of owned machines that are left out."""
         used = {fleet.machine.id: fleet.peak for fleet in fleets if fleet.purchase == "owned"}
+        currency = self._needs.budget.currency
+        rate = self._catalog.exchange("USD", currency).value
         return tuple(
             f"{left} of {stock.kind.most} owned {stock.host.machine.id} have no work: one costs "
-            f"{stock.kind.usd:,.0f} USD over the horizon for support, energy and renewal, and as a second type of "
-            "machine it takes spares of its own: more than it would save"
+            f"{stock.kind.usd * rate:,.0f} {currency} over the horizon for support, energy and renewal, and as a "
+            "second type of machine it takes spares of its own: more than it would save"
             for stock in self.stocks
             if stock.purchase == "owned" and (left := (stock.kind.most or 0) - used.get(stock.host.machine.id, 0)) > 0
         )

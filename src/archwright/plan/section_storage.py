@@ -60,7 +60,7 @@ def storage_section(chosen: Chosen) -> Section:
     whole = sum(one.kept.bytes[-1] for one in kept)
     places = len({one.where for one in kept})
     said = f"{digits(whole / TB)} TB in the last month, in {places} place{'s' if places != 1 else ''}"
-    summary = f"{said}. Every option keeps all of it: where data are already costs every option alike."
+    summary = f"{said}. Every option keeps as much; what it costs hangs on where it lies."
     return Section(
         id="storage", title="Storage", summary=summary if kept else NOTHING[bool(case.where)], lines=tuple(lines)
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from typing import NamedTuple
 
@@ -22,6 +23,7 @@ from archwright.sizing.open_loop import Z95, OpenLoop, flow_of
 # A short peak is enough where an engine sees so many requests that more teach nothing.
 PEAK_S, LEAST_PEAK_S, PEAK_REQUESTS = 45, 15, 600
 LEAST_RATE = 1e-6
+SEED_BYTES = 4
 
 
 class Here(NamedTuple):
@@ -70,7 +72,7 @@ def predicted(served: Here | Pooled) -> ServingPrediction | PoolPrediction:
 
 
 def served_of(
-    demand: Demand, steady: Steady, machine: Machine, catalog: Catalog, *, replicas: int, seed: int
+    demand: Demand, steady: Steady, machine: Machine, catalog: Catalog, *, replicas: int
 ) -> Pooled | Answering:
     """`replicas` machines with `steady` share the peak of the busiest month. In the closed loop run as many requests
     as are inside at the peak, nineteen times of twenty.
@@ -86,7 +88,7 @@ def served_of(
     flow = flow_of(demand.input_tokens, demand.output_tokens)
     inside = OpenLoop(engine.pace, flow, engine.slots, engine.chunk).at_rate(share).inside
     crowd = min(engine.slots, math.ceil(inside + Z95 * math.sqrt(inside)))
-    load = replace(load_of(demand, model.id, crowd * count, seed), peak_s=peak_seconds(share))
+    load = replace(load_of(demand, model.id, crowd * count), peak_s=peak_seconds(share))
     return Pooled(demand, PoolSpec(model.id, engine, count, load))
 
 
@@ -94,7 +96,14 @@ def peak_seconds(rate: float) -> float:
     return float(min(PEAK_S, max(LEAST_PEAK_S, round(PEAK_REQUESTS / max(rate, LEAST_RATE)))))
 
 
-def load_of(demand: Demand, model: str, concurrency: int, seed: int) -> LoadSpec:
+def seed_of(workload: str) -> int:
+    """The same workload draws the same traffic, in every plan and on the bench: two plans that differ do so because of
+    what was changed, and not by chance.
+    """
+    return int.from_bytes(hashlib.sha256(workload.encode()).digest()[:SEED_BYTES]) % 2**31
+
+
+def load_of(demand: Demand, model: str, concurrency: int) -> LoadSpec:
     """The peak of the busiest month: what the plan promises to carry, and what `bench` will drive."""
     return LoadSpec(
         workload=demand.workload.name,
@@ -103,7 +112,7 @@ def load_of(demand: Demand, model: str, concurrency: int, seed: int) -> LoadSpec
         input_tokens=demand.input_tokens,
         output_tokens=demand.output_tokens,
         concurrency=concurrency,
-        seed=seed,
+        seed=seed_of(demand.workload.name),
     )
 
 

@@ -133,7 +133,6 @@ def _times(part: Part, one: Spread) -> Part:
             replace(
                 pool,
                 name=f"{pool.name}-{one.country.lower()}",
-                region=one.country,
                 replicas=pool.replicas * one.sites,
                 parallelism=replace(pool.parallelism, data=pool.replicas * one.sites),
             )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from archwright.catalog.cost_rows import Node
 from archwright.catalog.facts import Catalog
 from archwright.catalog.freshness import date_of
@@ -37,9 +39,9 @@ def to_quote(draft: Draft) -> tuple[str, ...]:
     return (f"quote first: the price of {undated} has no date and is no offer",) if undated else ()
 
 
-def fresh_or_stale(fresh: Built, stale: Built, catalog: Catalog) -> Built:
+def fresh_or_stale(fresh: Built, stale: Built, catalog: Catalog, said: Callable[[float], str]) -> Built:
     """Of an option without machines of expired prices and the same with them: the first, saying what the second would
-    save, where it keeps as many limits.
+    save, which `said` words, where it keeps as many limits.
     """
     old = stale._replace(draft=refuse_stale(stale.draft, catalog))
     if old.draft == stale.draft or len(fresh.draft.misses) >= max(1, len(old.draft.misses)):
@@ -48,9 +50,8 @@ def fresh_or_stale(fresh: Built, stale: Built, catalog: Catalog) -> Built:
     if stale.draft.misses or stale.draft.terms is None or less <= 0:
         return fresh
     expired = next(miss.value for miss in old.draft.misses if miss.constraint == "stale_facts")
-    note = (
-        f"with {expired}, whose price has expired, it would cost {less:,.0f} USD less over the horizon: --accept-stale"
-    )
+    saved = f"it would cost {said(less)} less over the horizon: --accept-stale"
+    note = f"with {expired}, whose price has expired, {saved}"
     return fresh._replace(draft=fresh.draft._replace(notes=(*fresh.draft.notes, note)))
 
 

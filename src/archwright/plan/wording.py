@@ -57,6 +57,8 @@ def _plain(value: float | str | None) -> str:
 def against(rival: Rival) -> str:
     """ "cloud-x is cheaper in 41 % of the draws: a tie; ours has cost less from month 14 on"."""
     tie = ": a tie" if rival.tie else ""
+    if rival.equal:
+        return f"{rival.option} costs the same in every draw"
     month = rival.break_even_month
     paid = f"by the end of month {month} less has been paid than with it" if month else "at no month less has been paid"
     return f"{rival.option} is the cheaper one in {rival.cheaper:.0%} of the draws{tie}; {paid}"
@@ -66,14 +68,16 @@ def flip(driver: Driver) -> str:
     """ "price of ... is 4.2 USD/h (3.1 .. 5.6); at 3.4 cloud-x would be chosen: inside its band"."""
     if driver.flips_at is None:
         return f"{driver.name}: no value in reach changes the choice"
-    then = f"{driver.flips_to} would be chosen" if driver.flips_to else "nothing would be feasible"
     place = "inside" if driver.inside else "outside"
     at = exactly(driver.flips_at)
-    return f"{driver.name} ({driver.basis}) is {shown(driver.estimate)}; at {at} {then}: {place} its band"
+    return f"{driver.name} ({driver.basis}) is {shown(driver.estimate)}; at {at} {driver.then}: {place} its band"
 
 
 def earned(returns: Return) -> str:
     """What the goals bring against what the plan costs."""
     payback = f"paid back by month {returns.payback_month}" if returns.payback_month else "not paid back in the horizon"
     unit = returns.cost.unit
-    return f"the goals are worth {digits(returns.value)} {unit} over the horizon, net {shown(returns.net)}; {payback}"
+    return (
+        f"the goals are worth {digits(returns.value)} {unit} over the horizon, net {shown(returns.net)}; {payback}, "
+        f"in {returns.pays:.0%} of the draws within it"
+    )

@@ -223,7 +223,8 @@ class _Scrape:
         self._window = window
         self._query = replace(prediction.query, window_s=window.window_s)
         self._load = next((load for load in plan.loads if load.workload == prediction.workload), None)
-        name = next((w.pool for w in plan.workloads if w.name == prediction.workload), None)
+        # Pools of one workload run the same engine and model at several sites: the first names the series of all.
+        name = next((w.pools[0] for w in plan.workloads if w.name == prediction.workload and w.pools), None)
         self._pool = None if name is None else plan.pool(name)
 
     def read(self) -> Seen | str:

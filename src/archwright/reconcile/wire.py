@@ -12,21 +12,21 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import socket
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
-from types import SimpleNamespace
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-import aiohttp
 import msgspec
 
+from archwright.engines.http import Address, Answered, BrokeOff, Connecting, NotHttp, Origin, trusting
+from archwright.engines.pulled import Pulled
 from archwright.errors import ReconcileError, Where
 
 BODY_LIMIT = 65_536
-CLOSING_S = 0.05
 EVENT_LIMIT = 4_194_304
 IDENTIFIER = re.compile(r"[A-Za-z0-9_.-]{1,60}")
 
@@ -89,7 +89,6 @@ class Trace:
         self.input_tokens: int | None = None
         self.output_tokens: int | None = None
         self.finished = False
-        self.reused = False
         self.error: ReconcileError | None = None
 
 
@@ -148,11 +147,6 @@ def _unusable(message: str) -> ReconcileError:
     return ReconcileError("AW-REC-19", message, where=Where(field="url"), hint=hint)
 
 
-async def _mark_reused(_: aiohttp.ClientSession, context: SimpleNamespace, __: object) -> None:
-    trace: Trace = context.trace_request_ctx
-    trace.reused = True
-
-
 class Wire:
     """A session with one endpoint; `clock` is the client's own, monotonic."""
 
@@ -162,41 +156,39 @@ class Wire:
         self.clock = clock
         self.place = Where(f"{self.url}/chat/completions")
         self.limits = limits
-        self._headers = {"Content-Type": "application/json", "Accept": "text/event-stream"}
+        lines = ["Content-Type: application/json", "Accept: text/event-stream", "Accept-Encoding: identity"]
         if target.key:
             if not target.key.isascii() or not target.key.isprintable():
                 hint = "check the variable that holds it for blanks and line ends"
                 raise ReconcileError("AW-REC-19", "the key holds characters no header can carry", hint=hint)
-            self._headers["Authorization"] = f"Bearer {target.key}"
+            lines.append(f"Authorization: Bearer {target.key}")
         if target.workload is not None:
-            self._headers["x-archwright-workload"] = target.workload
-        self._session: aiohttp.ClientSession | None = None
+            lines.append(f"x-archwright-workload: {target.workload}")
+        parts = urlsplit(self.url)
+        first = f"POST {parts.path}/chat/completions HTTP/1.1\r\nHost: {parts.netloc}\r\n"
+        self._head = (first + "\r\n".join(lines)).encode()
+        self._origin: Origin | None = None
 
     async def __aenter__(self) -> Wire:
-        # No limit on connections: a queue inside the client would hide the server's. Short keep-alive: a connection
-        # that the server is about to close must not be picked for the next request.
-        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=2.0, ssl=self._tls())
-        timeout = aiohttp.ClientTimeout(
-            total=None, sock_connect=self.limits.connect_s, sock_read=self.limits.idle_s, connect=None
-        )
-        watch = aiohttp.TraceConfig()
-        watch.on_connection_reuseconn.append(_mark_reused)
-        self._session = aiohttp.ClientSession(
-            connector=connector, timeout=timeout, headers=self._headers, trace_configs=[watch]
-        )
+        # No limit on connections: a queue inside the client would hide the server's.
+        parts, tls = urlsplit(self.url), self._tls()
+        port = parts.port or (443 if tls else 80)
+        self._origin = Origin(Address(None, parts.hostname or "", port, tls), self.limits.connect_s)
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._session is not None:
-            await self._session.close()
-            # Closed TLS connections let go of their sockets only some turns of the loop later.
-            await asyncio.sleep(CLOSING_S)
+        if self._origin is not None:
+            await self._origin.close()
 
-    def _tls(self) -> ssl.SSLContext | bool:
+    def _tls(self) -> ssl.SSLContext | None:
+        if not self.url.startswith("https:"):
+            return None
         if not self.target.verify_tls:
-            return False
+            trustful = ssl.create_default_context()
+            trustful.check_hostname, trustful.verify_mode = False, ssl.CERT_NONE
+            return trustful
         if self.target.ca_file is None:
-            return True
+            return trusting()
         try:
             return ssl.create_default_context(cafile=self.target.ca_file)
         except (OSError, ssl.SSLError) as error:
@@ -206,41 +198,51 @@ class Wire:
     async def stream(self, body: bytes, trace: Trace) -> None:
         """Send `body`, read the stream to its end. Raises ReconcileError; `trace` then holds what had come."""
         trace.sent = self.clock()
+        reply = self._post(body)
         try:
             with self._translated(trace):
-                async with await self._post(body, trace) as response:
-                    await self._accept(response)
-                    async for data in self._events(response):
-                        if data == b"[DONE]":
-                            trace.finished = True
-                            break
-                        self._note(data, trace)
+                await self._begun(reply)
+                self._accept(reply.kind)
+                async for data in self._events(reply):
+                    if data == b"[DONE]":
+                        trace.finished = reply.done = True
+                        break
+                    self._note(data, trace)
         finally:
             trace.ended = self.clock()
+            await reply.stop()
         if not trace.finished:
             raise self._error("AW-REC-17", "the stream ended before its last event", "see the server's log")
 
-    async def _post(self, body: bytes, trace: Trace) -> aiohttp.ClientResponse:
-        """The reply's head. A kept connection that the server had closed meanwhile is no failure: ask on another."""
-        assert self._session is not None, "used outside its context"
-        while True:
-            trace.reused = False
-            try:
-                return await self._session.post(
-                    self.place.file or "", data=body, allow_redirects=False, trace_request_ctx=trace
-                )
-            except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
-                if not trace.reused:
-                    raise
+    def _post(self, body: bytes) -> Pulled:
+        assert self._origin is not None, "used outside its context"
+        data = b"%b\r\nContent-Length: %d\r\n\r\n%b" % (self._head, len(body), body)
+        reply = Pulled()
+        reply.follow(asyncio.get_running_loop().create_task(self._origin.ask(data, reply)))
+        return reply
+
+    async def _begun(self, reply: Pulled) -> None:
+        """Wait for the reply's head. Connecting has a limit of its own."""
+        await reply.connected()
+        async with asyncio.timeout(self.limits.idle_s):
+            await reply.head()
 
     async def prompt_tokens(self, body: bytes) -> int | None:
         """The prompt's tokens as a plain (not streamed) answer counts them; None where it does not."""
-        trace = Trace()
-        with self._translated(trace):
-            async with await self._post(body, trace) as response:
-                await self._accept(response, stream=False)
-                usage = _PLAIN.decode(await response.content.read(BODY_LIMIT)).usage
+        reply, data = self._post(body), b""
+        try:
+            with self._translated(Trace()):
+                await self._begun(reply)
+                while len(data) < BODY_LIMIT and (piece := await self._next(reply)) is not None:
+                    data += piece
+                usage = _PLAIN.decode(data[:BODY_LIMIT]).usage
+        finally:
+            await reply.stop()
         return None if usage is None else usage.prompt_tokens
+
+    async def _next(self, reply: Pulled) -> bytes | None:
+        async with asyncio.timeout(self.limits.idle_s):
+            return await reply.next()
 
     def _note(self, data: bytes, trace: Trace) -> None:
         event = _DECODER.decode(data)
@@ -258,10 +260,10 @@ class Wire:
             trace.input_tokens = event.usage.prompt_tokens
             trace.output_tokens = event.usage.completion_tokens
 
-    async def _events(self, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+    async def _events(self, reply: Pulled) -> AsyncIterator[bytes]:
         """The data of each server-sent event, as it arrives."""
         rest = b""
-        async for piece in response.content.iter_any():
+        while (piece := await self._next(reply)) is not None:
             *lines, rest = (rest + piece).split(b"\n")
             for line in lines:
                 if line.startswith(b"data:"):
@@ -269,66 +271,71 @@ class Wire:
             if len(rest) > EVENT_LIMIT:
                 raise self._error("AW-REC-15", "an event of the stream has no end", "check that the URL is right")
 
-    async def _accept(self, response: aiohttp.ClientResponse, *, stream: bool = True) -> None:
-        """Pass a stream; raise the right error for anything else."""
-        status = response.status
-        if status == 200:
-            if stream and response.content_type not in ("text/event-stream", "text/plain", "application/octet-stream"):
-                message = f"the reply is {response.content_type}, not an event stream"
-                raise self._error("AW-REC-15", message, "the URL must be that of an OpenAI-compatible server, to /v1")
-            return
+    def _accept(self, kind: bytes) -> None:
+        """Pass a stream."""
+        shown = kind.partition(b";")[0].strip().lower().decode("latin-1") or "application/octet-stream"
+        if shown not in ("text/event-stream", "text/plain", "application/octet-stream"):
+            message = f"the reply is {shown}, not an event stream"
+            raise self._error("AW-REC-15", message, "the URL must be that of an OpenAI-compatible server, to /v1")
+
+    def _no_success(self, answer: Answered) -> ReconcileError:
+        """The right error for a reply that is none."""
+        status, name = answer.status, identifier(answer.body)
         if 300 <= status < 400:
             message = f"the server redirects ({status}); following would hand the key to another address"
-            raise self._error("AW-REC-14", message, "give the final URL")
+            return self._error("AW-REC-14", message, "give the final URL")
         if status in (401, 403):
-            raise self._error("AW-REC-12", f"the key is refused ({status})", "name the key's variable with --key-env")
-        if status == 404 or (name := await self._identifier(response)) == "model_not_found":
+            return self._error("AW-REC-12", f"the key is refused ({status})", "name the key's variable with --key-env")
+        if status == 404 or name == "model_not_found":
             message = f"{status}: no model {self.target.model!r}, or no chat completions at this address"
-            raise self._error("AW-REC-13", message, f"see which models it has: GET {self.url}/models")
+            return self._error("AW-REC-13", message, f"see which models it has: GET {self.url}/models")
         message = f"the server answers {status}" + (f" ({name})" if name else "")
         kind = Refused if status in (400, 422) else ReconcileError
-        raise kind("AW-REC-18", message, where=self.place, hint="see the server's log; check the model and its limits")
-
-    async def _identifier(self, response: aiohttp.ClientResponse) -> str:
-        """The error's code or type when it is a plain identifier, else nothing."""
-        try:
-            decoded = msgspec.json.decode(await response.content.read(BODY_LIMIT))
-        except msgspec.DecodeError:
-            return ""
-        error = decoded.get("error") if isinstance(decoded, dict) else None
-        names = (error.get("code"), error.get("type")) if isinstance(error, dict) else ()
-        return next((name for name in names if isinstance(name, str) and IDENTIFIER.fullmatch(name)), "")
+        return kind("AW-REC-18", message, where=self.place, hint="see the server's log; check the model and its limits")
 
     @contextmanager
     def _translated(self, trace: Trace) -> Iterator[None]:
         """The client library's errors as ours. Order matters: the TLS errors are connection errors too."""
         try:
             yield
-        except (aiohttp.ClientSSLError, ssl.SSLError) as error:
+        except Answered as answer:
+            raise self._no_success(answer) from answer
+        except ssl.SSLError as error:
             hint = "check https or http, the host name, and the authority (a private one needs its certificate file)"
             raise self._error("AW-REC-11", "no trusted TLS connection", hint) from error
-        except aiohttp.ConnectionTimeoutError as error:
+        except Connecting as error:
             message = f"no connection within {self.limits.connect_s:g} s"
             raise self._error("AW-REC-10", message, "is the host right, and no firewall between?") from error
         except TimeoutError as error:
             had = "the answer stopped" if trace.chunks else "no answer"
             hint = "is the server overloaded, or is it another kind of service?"
             raise self._error("AW-REC-16", f"{had} for {self.limits.idle_s:g} s", hint) from error
-        except (aiohttp.InvalidURL, UnicodeError) as error:
+        except UnicodeError as error:
             raise _unusable("the address is not a URL") from error
-        except aiohttp.ClientConnectorError as error:
-            number = error.os_error.errno
-            reason = os.strerror(number).lower() if number is not None and number > 0 else "no such host"
+        except NotHttp as error:
+            raise self._error("AW-REC-15", "the reply is not HTTP", "check the port, and http or https") from error
+        except BrokeOff as error:
+            message = "the connection broke in mid-answer" if trace.chunks else "the connection broke before an answer"
+            raise self._error("AW-REC-17", message, "see the server's log") from error
+        except OSError as error:
+            named = not isinstance(error, socket.gaierror) and error.errno is not None and error.errno > 0
+            reason = os.strerror(error.errno or 0).lower() if named else "no such host"
             message = f"cannot connect: {reason}"
             raise self._error("AW-REC-10", message, "is the server running, and the host and port right?") from error
-        except aiohttp.ClientResponseError as error:
-            raise self._error("AW-REC-15", "the reply is not HTTP", "check the port, and http or https") from error
         except msgspec.DecodeError as error:
             hint = "the URL must be that of an OpenAI-compatible server, to /v1"
             raise self._error("AW-REC-15", "an event of the stream is not what OpenAI defines", hint) from error
-        except aiohttp.ClientError as error:
-            message = "the connection broke in mid-answer" if trace.chunks else "the connection broke before an answer"
-            raise self._error("AW-REC-17", message, "see the server's log") from error
 
     def _error(self, code: str, message: str, hint: str) -> ReconcileError:
         return ReconcileError(code, message, where=self.place, hint=hint)
+
+
+def identifier(body: bytes) -> str:
+    """The error's code or type when it is a plain identifier, else nothing."""
+    try:
+        decoded = msgspec.json.decode(body)
+    except msgspec.DecodeError:
+        return ""
+    error = decoded.get("error") if isinstance(decoded, dict) else None
+    names = (error.get("code"), error.get("type")) if isinstance(error, dict) else ()
+    return next((name for name in names if isinstance(name, str) and IDENTIFIER.fullmatch(name)), "")

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from archwright.contract.plan import Option, Plan, Pool
+from archwright.contract.plan import Option, Plan, Pool, Purchase
 from archwright.report import svg, words
 from archwright.report.document import Figure
 
@@ -16,7 +16,8 @@ HOSTED = ("hosted-api", "hybrid")
 COLUMNS = 3
 # As many lines of boxes as a page holds; a plan with more shows fewer boxes a place, then fewer places.
 MOST_LINES, MOST_BOXES = 4, (9, 6, 3, 1)
-BOX, HEAD, ARROW = 98.0, 34.0, 28.0
+BOX, HEAD, ARROW, UNDER = 112.0, 34.0, 28.0, 84.0
+LINES_IN_BOX = 5
 # Functions of the stack that stand beside the serving path, in the order work flows through them.
 BESIDE = (
     ("lake", "Data lake"),
@@ -92,29 +93,43 @@ def _places(option: Option) -> tuple[Place, ...]:
     found: dict[tuple[str, str, str], list[Pool]] = {}
     for pool in option.pools:
         found.setdefault((pool.placement, pool.provider, pool.region), []).append(pool)
-    places = [
-        Place(f"{_whose(placement, provider)}, {region}", placement in ("on-premises", "this-machine"), _boxes(pools))
-        for (placement, provider, region), pools in found.items()
-    ]
     pooled = {name for pool in option.pools for name in (pool.name, *pool.workloads)}
     batch = [had for had in option.purchases if had.pool not in pooled]
+    places = []
+    for (placement, provider, region), pools in found.items():
+        names = {pool.name for pool in pools}
+        beside = [had for had in batch if names & set(had.shared_with)]
+        boxes = (*_boxes(pools, option), *(_run(had, option, told=True) for had in beside))
+        own = placement in ("on-premises", "this-machine")
+        places.append(Place(f"{_whose(placement, provider)}, {region}", own, boxes))
+        batch = [had for had in batch if had not in beside]
     if batch:
-        own = any(had.kind in ("bought", "owned") for had in batch)
-        boxes = [Box(b.pool, (f"{b.peak} x {b.machine} at the peak", option.models.get(b.pool, ""))) for b in batch]
-        places.append(Place("Work in runs, no endpoint", own, tuple(boxes)))
-    pooled |= {had.pool for had in batch}
+        own, told = any(had.kind in ("bought", "owned") for had in batch), set[str]()
+        runs = list[Box]()
+        for had in batch:
+            runs.append(_run(had, option, told=bool(told & set(had.shared_with))))
+            told.add(had.pool)
+        places.append(Place("Work in runs, no endpoint", own, tuple(runs)))
+    pooled |= {had.pool for had in option.purchases}
     hosted = {name: model for name, model in option.models.items() if name not in pooled}
     if hosted:
         models: dict[str, list[str]] = {}
         for name, model in hosted.items():
             models.setdefault(model, []).append(name)
-        boxes = [
+        hosts = [
             Box(model, ("a model, no machines", f"for {words.listed(names, most=3)}"))
             for model, names in models.items()
         ]
         title = f"{option.provider}: hosted models" if option.placement in HOSTED else "No pool of ours"
-        places.append(Place(title, False, tuple(boxes)))
+        places.append(Place(title, False, tuple(hosts)))
     return tuple(places)
+
+
+def _run(had: Purchase, option: Option, *, told: bool) -> Box:
+    """Work without an endpoint; `told`: the machines stand in another box already."""
+    machines = f"{had.peak} x {had.machine}"
+    where = f"on the same {machines}" if told else f"on {machines}"
+    return Box(had.pool, ("in runs, no endpoint", where, *filter(None, (option.models.get(had.pool, ""),))))
 
 
 def _whose(placement: str, provider: str) -> str:
@@ -122,12 +137,13 @@ def _whose(placement: str, provider: str) -> str:
     return kind.capitalize() if provider in words.PLACEMENTS else f"{provider}: {kind}"
 
 
-def _boxes(pools: Iterable[Pool]) -> tuple[Box, ...]:
+def _boxes(pools: Iterable[Pool], option: Option) -> tuple[Box, ...]:
+    counts = {had.pool: had.peak for had in option.purchases}
     return tuple(
         Box(
             pool.name,
             (
-                *_machine_lines(pool),
+                *_machine_lines(pool, counts.get(pool.name)),
                 f"{pool.model} {pool.quantisation}".strip(),
                 f"for {words.listed(pool.workloads, most=3)}",
             ),
@@ -136,11 +152,12 @@ def _boxes(pools: Iterable[Pool]) -> tuple[Box, ...]:
     )
 
 
-def _machine_lines(pool: Pool) -> tuple[str, ...]:
-    """`82 replicas of 1 x ACCELERATOR`, `on machine`."""
+def _machine_lines(pool: Pool, count: int | None) -> tuple[str, ...]:
+    """`82 replicas of 1 x ACCELERATOR`, `on 14 x machine`."""
     device, _, machine = machine_of(pool).partition(" (")
     replicas = f"{words.counted(pool.replicas, 'replica')} of {device}"
-    return (replicas, f"on {machine.removesuffix(')')}") if machine else (replicas,)
+    on = f"{count} x " if count is not None else ""
+    return (replicas, f"on {on}{machine.removesuffix(')')}") if machine else (replicas,)
 
 
 def machine_of(pool: Pool) -> str:
@@ -157,7 +174,7 @@ def _beside(plan: Plan) -> tuple[Box, ...]:
     for function, title in BESIDE:
         product = _product(plan, function).removesuffix(f" ({function})")
         if not product and function == "lake" and "storage" in named:
-            product = named["storage"].summary
+            product = named["storage"].summary.partition(". ")[0]
         if product:
             boxes.append(Box(title, (product,)))
     promised = words.counted(len(plan.predictions), "promise")
@@ -240,16 +257,18 @@ def _row(canvas: svg.Canvas, y: float, boxes: tuple[Box, ...]) -> float:
     width = (INNER - (len(boxes) - 1) * GAP) / len(boxes)
     for number, box in enumerate(boxes):
         left = EDGE + number * (width + GAP)
-        canvas.rect((left, y), (width, 68), svg.SOFT, rx=6, stroke=svg.RULE)
+        canvas.rect((left, y), (width, UNDER), svg.SOFT, rx=6, stroke=svg.RULE)
         canvas.text((left + 12, y + 22), svg.fit(box.title, 13, width - 20), bold=True)
-        for line, text in enumerate(svg.wrapped(box.lines[0], 12, width - 20, 2)):
+        for line, text in enumerate(svg.wrapped(box.lines[0], 12, width - 20, 3)):
             canvas.text((left + 12, y + 40 + 16 * line), text, size=12, fill=svg.QUIET)
-    return y + 68
+    return y + UNDER
 
 
 def _box(canvas: svg.Canvas, at: tuple[float, float], width: float, box: Box) -> None:
     x, y = at
     canvas.rect((x, y), (width, BOX), svg.SOFT, rx=5, stroke=svg.RULE)
     canvas.text((x + 10, y + 21), svg.fit(box.title, 13, width - 18), bold=True)
-    for number, line in enumerate(box.lines):
-        canvas.text((x + 10, y + 40 + number * 16), svg.fit(line, 12, width - 18), size=12, fill=svg.QUIET)
+    room = LINES_IN_BOX - len(box.lines) + 1
+    lines = [text for line in box.lines for text in svg.wrapped(line, 12, width - 18, max(1, min(2, room)))]
+    for number, line in enumerate(lines[:LINES_IN_BOX]):
+        canvas.text((x + 10, y + 40 + number * 16), line, size=12, fill=svg.QUIET)

@@ -6,7 +6,9 @@ from collections.abc import Iterable
 
 from archwright.contract.decision import Driver, Rival
 from archwright.contract.estimate import Estimate
+from archwright.contract.needs import NeedsSource
 from archwright.contract.plan import Option, Plan
+from archwright.plan.choose import FEASIBLE, why_infeasible
 from archwright.report import figures, words
 from archwright.report.document import (
     Block,
@@ -49,7 +51,24 @@ def sentence(plan: Plan, option: Option | None) -> str:
         for amount, when in ((option.capex, "to buy over the horizon"), (option.cost_per_month, "a month to run"))
         if amount is not None and amount.value > 0
     ]
-    return f"{said}, with {' and '.join(parts)}." if parts else f"{said}."
+    said = f"{said}, with {' and '.join(parts)}." if parts else f"{said}."
+    return f"{said} {case_said(plan)}".rstrip()
+
+
+def case_said(plan: Plan) -> str:
+    """Whether the case pays, by the needs' own figures; "" where these state no worth."""
+    returns = plan.decision.returns
+    if returns is None:
+        return ""
+    net, odds = returns.net, f"in {words.percent(returns.pays)} of the draws"
+    worth = f"the goals bring {plan.currency} {words.compact(returns.value)} by the needs' own figures"
+    if net.value < 0:
+        return (
+            f"The case does not pay: {worth}, {plan.currency} {words.compact(-net.value)} less than it costs; "
+            f"it pays {odds}."
+        )
+    back = f", paid back in month {returns.payback_month}" if returns.payback_month else ""
+    return f"The case pays {odds}: {worth}, {plan.currency} {words.compact(net.value)} more than it costs{back}."
 
 
 def feasible(plan: Plan) -> list[Option]:
@@ -63,12 +82,16 @@ def decision_chapter(plan: Plan, option: Option | None) -> Chapter:
     if option is None:
         blocks += _nothing_feasible(plan)
     else:
+        blocks += _asked(plan, option)
         blocks.append(Tiles(tuple(_tiles(plan, option))))
         blocks += _ties(plan, option)
         facts = tuple(_flip_items(plan))
         title = "Three facts to check before signing" if len(facts) == FLIPS_NAMED else "What to check before signing"
         blocks += _items(title, facts)
         blocks += _at_risk(option)
+        blocks += _present(
+            next((figures.schedule(s) for s in plan.decision.schedules if s.option == option.name), None)
+        )
         known = (note for note in option.notes if not note.startswith((AT_RISK, TIE)))
         blocks += _items("What to know about it", (Item(note) for note in known))
     if plan.not_sized:
@@ -76,6 +99,24 @@ def decision_chapter(plan: Plan, option: Option | None) -> Chapter:
         blocks.append(Callout("Not sized", text))
     lead = _why(plan, option) if option is not None else "Why, and what comes nearest."
     return Chapter("decision", "The decision", lead, tuple(blocks))
+
+
+def _asked(plan: Plan, option: Option) -> Iterable[Block]:
+    """What is to be approved, and what is there when."""
+    if option.total_cost is None or not option.cumulative_cost:
+        return
+    currency, months = plan.currency, plan.horizon_months
+    text = f"{currency} {words.compact(option.total_cost.value)} over {months} months, of it {currency} "
+    text += f"{words.compact(option.cumulative_cost[0])} in the first month"
+    if months > 12:
+        text += f" and {currency} {words.compact(option.cumulative_cost[11])} in the first year"
+    dates = next((one for one in plan.decision.schedules if one.option == option.name), None)
+    pilot = next((phase.ends for phase in dates.phases if phase.name == "pilot"), None) if dates is not None else None
+    if pilot is not None:
+        ends = f"{words.number(pilot.low, 2)} to {words.number(pilot.high, 2)}"
+        text += f". Production is expected {words.number(pilot.value, 2)} months after the signature ({ends})"
+    pays = case_said(plan)
+    yield Callout("What it asks for:", f"{text}. {pays}".rstrip(), "bad" if "does not pay" in pays else "good")
 
 
 def _tiles(plan: Plan, option: Option) -> Iterable[Tile]:
@@ -125,7 +166,12 @@ def _why(plan: Plan, option: Option) -> str:
 def _ties(plan: Plan, option: Option) -> Iterable[Block]:
     tied = [rival for rival in plan.decision.rivals if rival.tie and rival.option != option.name]
     if tied:
-        names = "; ".join(f"{r.option} is cheaper with probability {words.percent(r.cheaper)}" for r in tied)
+        names = "; ".join(
+            f"{r.option} costs the same in every draw"
+            if r.equal
+            else f"{r.option} is cheaper with probability {words.percent(r.cheaper)}"
+            for r in tied
+        )
         text = "Judged with the same draws of every fact they share, cost does not tell these from the chosen one: "
         text += f"{names}."
         yield Callout("A tie", text)
@@ -146,7 +192,7 @@ def flip_said(driver: Driver) -> str:
     if driver.flips_to is None or at is None:
         return f"{now}; no value in reach changes the choice"
     where = "inside its band" if driver.inside else "outside its band"
-    return f"{now}; at {words.measure(at, unit)}, {where}, {driver.flips_to} would be chosen"
+    return f"{now}; at {words.measure(at, unit)}, {where}, {driver.then}"
 
 
 def _at_risk(option: Option | None) -> Iterable[Block]:
@@ -167,6 +213,13 @@ def _nothing_feasible(plan: Plan) -> Iterable[Block]:
     text = "Every option breaks a limit that the needs state as hard. What stands in the way of the nearest:"
     yield Callout("Nothing feasible", text, "bad")
     yield from _items("Nearest options", (Item(o.name, "; ".join(map(words.missed, o.misses))) for o in nearest))
+    yield from _items("What would make one feasible", map(Item, ways_out(plan)))
+
+
+def ways_out(plan: Plan) -> tuple[str, ...]:
+    """The smallest relaxations, each with what its option costs beyond the nearest: what `plan` prints."""
+    said = why_infeasible(plan, NeedsSource(file=plan.needs_file, digest=plan.needs_digest, lines={})).hint
+    return tuple(said.removeprefix(FEASIBLE).split(", or ")) if said.startswith(FEASIBLE) else ()
 
 
 def _items(title: str, items: Iterable[Item]) -> Iterable[Block]:
@@ -192,7 +245,8 @@ def options_chapter(plan: Plan) -> Chapter:
     axes = words.listed((axis.replace("_", " ") for axis in plan.decision.axes), most=9)
     note = f"Pareto: no other option is at least as good in every one of {axes}." if axes else ""
     table = Table("Options side by side", columns, body, marked, note)
-    lead = f"{words.counted(len(plan.options), 'option')}: the chosen one first, then by cost, infeasible ones last."
+    order = "the chosen one first, then by cost, infeasible ones last" if plan.chosen else "the cheapest first"
+    lead = f"{words.counted(len(plan.options), 'option')}: {order}."
     return Chapter("options", "Options side by side", lead, (*_present(picture), table))
 
 
@@ -210,7 +264,7 @@ def _option_row(plan: Plan, option: Option, rival: Rival | None) -> Iterable[Cel
     cheaper = ""
     if rival is not None and not is_chosen:
         cheaper = f"cheaper than the chosen one with probability {words.percent(rival.cheaper)}"
-        cheaper += ": a tie" if rival.tie else ""
+        cheaper = "costs the same as the chosen one" if rival.equal else cheaper + (": a tie" if rival.tie else "")
     if is_chosen:
         yield Cell("chosen", notes(("", pareto)), "good")
     elif option.feasible:
@@ -263,4 +317,5 @@ def _flip_cell(driver: Driver) -> Cell:
         return Cell("nowhere in reach", tone="quiet")
     inside = Note("", "inside its band" if driver.inside else "outside its band")
     at = f"at {words.measure(driver.flips_at, driver.estimate.unit)}"
-    return Cell(at, (Note("to", driver.flips_to), inside), "warn" if driver.inside else "")
+    limit = notes(("", f"at the budget's {driver.limit.replace('_', ' ')} limit" if driver.limit else ""))
+    return Cell(at, (Note("to", driver.flips_to), *limit, inside), "warn" if driver.inside else "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 from archwright.contract.decision import Section, SectionId, SectionLine
@@ -14,6 +15,7 @@ from archwright.report.document import Block, Cell, Chapter, Column, Item, Items
 
 PLATFORM: tuple[SectionId, ...] = ("network", "storage", "stack", "security", "scale", "monitoring")
 PRACTICE: tuple[SectionId, ...] = ("stages", "practices", "providers")
+RACK_UNITS = 42
 KINDS = {
     "on-demand": "on demand",
     "spot": "spot",
@@ -72,7 +74,8 @@ def _tiles(option: Option) -> Iterable[Tile]:
             shown = replace(estimate, unit=estimate.unit.removesuffix("/month"))
             yield Tile(label, words.measure(shown.value, shown.unit), words.band(shown))
     if option.rack_units is not None:
-        yield Tile("Rack space", f"{words.number(option.rack_units)} U", "of 42 in a usual rack")
+        racks = words.counted(math.ceil(option.rack_units / RACK_UNITS), "rack")
+        yield Tile("Rack space", racks, f"{words.number(option.rack_units)} U, {RACK_UNITS} in a rack")
 
 
 def _workloads(plan: Plan, option: Option) -> Table:
@@ -99,9 +102,21 @@ def _pools(option: Option) -> Table:
         Column("Where", 1.8),
         Column("Machines", 2.4),
         Column("Model", 2.4),
-        Column("USD an hour", 1.2, numeric=True),
     )
+    if any(pool.price_usd_per_hour is not None for pool in option.pools):
+        return Table(
+            "Pools",
+            (*columns, Column("List price, USD an hour", 1.2, numeric=True)),
+            rows((*_pool_row(pool), _hour(pool)) for pool in option.pools),
+        )
     return Table("Pools", columns, rows(_pool_row(pool) for pool in option.pools))
+
+
+def _hour(pool: Pool) -> Cell:
+    price = pool.price_usd_per_hour
+    if price is None:
+        return Cell("not rented", tone="quiet")
+    return Cell(words.number(price.value), notes(("", words.compact_band(price))))
 
 
 def _pool_row(pool: Pool) -> Iterable[Cell]:
@@ -122,11 +137,6 @@ def _pool_row(pool: Pool) -> Iterable[Cell]:
     yield Cell(pool.region, notes(("", pool.provider), ("", words.PLACEMENTS[pool.placement])))
     yield Cell(f"{words.counted(pool.replicas, 'replica')} of {machine_of(pool)}", notes(("split", ", ".join(split))))
     yield Cell(pool.model, notes(("format", pool.quantisation), ("", at_once if pool.slots else "")))
-    price = pool.price_usd_per_hour
-    if price is None:
-        yield Cell("none", tone="quiet")
-    else:
-        yield Cell(words.number(price.value), notes(("", words.compact_band(price))))
 
 
 def _launches(pools: tuple[Pool, ...]) -> Table:
@@ -157,15 +167,17 @@ def section_chapters(plan: Plan, wanted: tuple[SectionId, ...]) -> Iterable[Chap
 
 
 def _section_blocks(section: Section) -> Iterable[Block]:
-    """One table; its third column only where a line has something to put there."""
+    """One table; its third column only where most lines have something to put there."""
     body = [_line(line) for line in section.lines]
     columns = (Column("Topic", 1.5), Column("Choice", 4), Column("Demanded by, proof, instead of", 3))
     if not body:
         return
-    if any(cells[2].notes for cells in body):
+    # A column of its own where it is filled; else what it would hold stands below the choice, and none is near empty.
+    if 2 * sum(len(cells[2].notes) > 1 for cells in body) >= len(body):
         yield Table(section.title, columns, tuple(body))
     else:
-        yield Table(section.title, (columns[0], columns[1]._replace(share=7)), tuple(cells[:2] for cells in body))
+        joined = ((topic, choice._replace(notes=choice.notes + beside.notes)) for topic, choice, beside in body)
+        yield Table(section.title, (columns[0], columns[1]._replace(share=7)), tuple(joined))
 
 
 def _figure(estimate: Estimate) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from archwright.contract.evidence import Basis, Control, Prediction
 from archwright.contract.metrics import BY_QUANTITY
 from archwright.contract.plan import Plan
+from archwright.plan import meanings
 from archwright.report import figures, words
 from archwright.report.document import (
     Block,
@@ -30,16 +31,6 @@ STATUSES: dict[str, tuple[str, Tone]] = {
     "organisational": ("organisational", ""),
     "later": ("comes later", "warn"),
 }
-TERMS = (
-    Item("Band", "The truth lies between its ends with the stated probability, 90 % where nothing else is said."),
-    Item("Stratum", "How near the measured configurations a number is; a band is as wide as its stratum earns."),
-    Item("Basis", "Where a number comes from: formula, vendor, simulated, calibrated, measured, quoted or assumed."),
-    Item("Tie", "Two options whose costs cannot be told apart by the facts, drawn together."),
-    Item("Pareto front", "The options that no other one beats or equals in every respect compared."),
-    Item("TTFT", "Time to first token: request received to first content."),
-    Item("TPOT", "Time per output token: (last token - first token) / (tokens - 1) of a finished request."),
-    Item("Residual value", "What bought machines are still worth at the end of the horizon; it lowers the total."),
-)
 
 
 def promises_chapter(plan: Plan) -> Chapter:
@@ -142,4 +133,5 @@ def _basis_row(basis: Basis) -> Iterable[Cell]:
 
 
 def reading_chapter() -> Chapter:
-    return Chapter("reading", "How to read this", "The words that carry a fixed meaning here.", (Items("", TERMS),))
+    items = tuple(Item(word[0].upper() + word[1:], meaning) for word, meaning in meanings.TERMS.items())
+    return Chapter("reading", "How to read this", "The words that carry a fixed meaning here.", (Items("", items),))

@@ -6,7 +6,8 @@ import math
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from archwright.contract.decision import Decision, Driver
+from archwright.contract.decision import Decision, Driver, Schedule
+from archwright.contract.estimate import Estimate
 from archwright.contract.evidence import Prediction
 from archwright.contract.plan import Category, Option
 from archwright.contract.record import replace
@@ -82,11 +83,18 @@ def _cost_bar(canvas: svg.Canvas, option: Option, top: float, scale: float, *, i
         canvas.line((low, middle), (high, middle), svg.INK, stroke_width=1.4)
         for end in (low, high):
             canvas.line((end, middle - 5), (end, middle + 5), svg.INK, stroke_width=1.4)
-    name = svg.fit(option.name, 13, LEFT - 34)
-    canvas.text((LEFT - 12, top + 19), name, anchor="end", bold=is_chosen)
+    _label(canvas, option.name, top + 19, bold=is_chosen)
     verdict = "chosen" if is_chosen else "" if option.feasible else "not feasible"
     text = f"{words.compact(cost.value)}{', ' if verdict else ''}{verdict}"
     canvas.text((LEFT + ROOM + 14, top + 19), svg.fit(text, 13, RIGHT - 20), bold=is_chosen)
+
+
+def _label(canvas: svg.Canvas, name: str, y: float, *, bold: bool = False) -> None:
+    """A name to the left of its bar, in two lines where one is too short."""
+    size = 13.0 if svg.width_of(name, 13) <= LEFT - 24 else 12.0
+    lines = svg.wrapped(name, size, LEFT - 24, 2)
+    for row, line in enumerate(lines):
+        canvas.text((LEFT - 12, y + 13 * row - 6.5 * (len(lines) - 1)), line, size=size, anchor="end", bold=bold)
 
 
 class Share(NamedTuple):
@@ -116,8 +124,7 @@ def cost_parts(options: tuple[Option, ...], chosen: str | None, currency: str, m
     scale = _axis(canvas, max(sum(max(s.amount, 0.0) for s in ss) for ss in parts.values()), bottom)
     for row, option in enumerate(drawn):
         y = top + row * step
-        name = svg.fit(option.name, 13, LEFT - 34)
-        canvas.text((LEFT - 12, y + 21), name, anchor="end", bold=option.name == chosen)
+        _label(canvas, option.name, y + 21, bold=option.name == chosen)
         end = _stack(canvas, parts[option.name], y, (scale, colours))
         canvas.text((end + 10, y + 21), words.compact(sum(s.amount for s in parts[option.name])))
     height = _legend(canvas, used, colours, bottom + 42)
@@ -183,6 +190,32 @@ def cumulative(options: tuple[Option, ...], chosen: str | None, decision: Decisi
     return Figure("Paid so far, month by month", canvas.svg(bottom + 56), "; ".join([alt, *crossed]), " ".join(crossed))
 
 
+def schedule(dates: Schedule) -> Figure | None:
+    """The steps from the signature to whole use, each with the band of its end."""
+    if not dates.phases:
+        return None
+    canvas, step = svg.Canvas(WIDTH), 34.0
+    bottom = 12 + step * len(dates.phases)
+    scale = _axis(canvas, max(phase.ends.high for phase in dates.phases), bottom)
+    for row, phase in enumerate(dates.phases):
+        y, start, end = 12 + step * row, LEFT + phase.starts.value * scale, LEFT + phase.ends.value * scale
+        canvas.text((LEFT - 12, y + 19), phase.name, anchor="end")
+        canvas.rect((start, y + 4), (end - start, 20), svg.PALETTE[row % len(svg.PALETTE)], rx=2)
+        low, high = (LEFT + max(edge, 0.0) * scale for edge in (phase.ends.low, phase.ends.high))
+        canvas.line((low, y + 14), (high, y + 14), svg.INK, stroke_width=1.4)
+        for edge in (low, high):
+            canvas.line((edge, y + 9), (edge, y + 19), svg.INK, stroke_width=1.4)
+        canvas.text((LEFT + ROOM + 14, y + 13), f"until month {words.number(phase.ends.value, 2)}", size=12, bold=True)
+        canvas.text((LEFT + ROOM + 14, y + 26), _until(phase.ends), size=11, fill=svg.QUIET)
+    canvas.text((LEFT, bottom + 40), "months from the signature; whisker: 90 % band", size=12, fill=svg.QUIET)
+    alt = "; ".join(f"{p.name} until month {words.number(p.ends.value, 2)}, {_until(p.ends)}" for p in dates.phases)
+    return Figure(f"From the signature to whole use: {dates.option}", canvas.svg(bottom + 52), alt)
+
+
+def _until(date: Estimate) -> str:
+    return f"{words.number(date.low, 2)} to {words.number(date.high, 2)}"
+
+
 def _grid(canvas: svg.Canvas, edges: tuple[float, float, float], marks: tuple[float, ...], months: int, at: At) -> None:
     left, right, _bottom = edges
     for mark in marks:
@@ -245,7 +278,7 @@ def promises(predictions: tuple[Prediction, ...]) -> Figure | None:
             LEFT + math.log10(x / low) * scale
             for x in (promise.estimate.low, promise.estimate.value, promise.estimate.high)
         )
-        canvas.text((LEFT - 12, y + 4), svg.fit(promise.id, 13, LEFT - 20), anchor="end")
+        _label(canvas, promise.id, y + 4)
         canvas.rect((start, y - 4), (max(end - start, 2), 8), svg.PALETTE[4], rx=4)
         canvas.dot((value, y), 5.5, svg.CHOSEN)
         shown = words.measure(promise.estimate.value, "s")
@@ -265,7 +298,7 @@ def flips(drivers: tuple[Driver, ...]) -> Figure | None:
     reach = max(1.5, *(max(d.estimate.factor, _flip_factor(d) or 1.0) for d in drawn))
     edge = math.log(min(reach, 6.0) * 1.08)
     middle, half = LEFT + ROOM / 2, ROOM / 2
-    canvas, step = svg.Canvas(WIDTH), 44.0
+    canvas, step = svg.Canvas(WIDTH), 62.0
     bottom = 8 + step * len(drawn)
     for factor in (0.2, 0.5, 1.0, 2.0, 5.0) if edge > math.log(2) else (0.7, 0.8, 1.0, 1.25, 1.5):
         if abs(math.log(factor)) <= edge:
@@ -325,9 +358,12 @@ def _driver_row(canvas: svg.Canvas, driver: Driver, y: float, axis: tuple[float,
         place = math.log(value / driver.estimate.value) / edge
         return middle + min(max(place, -1.0), 1.0) * half
 
-    canvas.text((LEFT - 12, y - 1), svg.fit(driver.name, 12, LEFT - 16), size=12, anchor="end", bold=driver.inside)
+    named = svg.wrapped(driver.name, 12, LEFT - 16, 3)
+    top = y + 4 - 7 * len(named)
+    for row, text in enumerate(named):
+        canvas.text((LEFT - 12, top + 14 * row), text, size=12, anchor="end", bold=driver.inside)
     about = f"{words.percent(driver.share)} of the cost's variance" if driver.share else "in a rival's cost only"
-    canvas.text((LEFT - 12, y + 14), about, size=11, fill=svg.QUIET, anchor="end")
+    canvas.text((LEFT - 12, top + 14 * len(named)), about, size=11, fill=svg.QUIET, anchor="end")
     start, end = at(driver.estimate.low), at(driver.estimate.high)
     canvas.rect((start, y - 5), (max(end - start, 2), 10), svg.PALETTE[4], rx=5)
     canvas.dot((middle, y), 4, svg.CHOSEN)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from archwright.contract.decision import Rival
+from archwright.contract.estimate import Estimate
 from archwright.contract.plan import Category, CostLine, Option, Plan
 from archwright.report import figures, words
 from archwright.report.document import Block, Cell, Chapter, Column, Table, Text, notes, rows
@@ -20,7 +23,12 @@ def money_chapter(plan: Plan, option: Option) -> Chapter:
     if returns is not None:
         cost, net = words.compact(returns.cost.value), words.compact(returns.net.value)
         text = f"The goals are worth {plan.currency} {words.compact(returns.value)} over the horizon by the needs' own "
-        text += f"figures; the platform costs {cost}. That leaves {net} ({words.compact_band(returns.net)})."
+        text += (
+            f"figures, nothing before production and growing after it; the platform costs {cost}. That leaves {net} "
+        )
+        text += (
+            f"({words.compact_band(returns.net)}), and is above nothing in {words.percent(returns.pays)} of the draws."
+        )
         blocks.append(Text(text))
     lead = f"Every amount in {plan.currency}, over {plan.horizon} where nothing else is said."
     return Chapter("money", "Money", lead, tuple(blocks))
@@ -84,8 +92,8 @@ def _cost_row(line: CostLine, months: int) -> tuple[Cell, ...]:
 
 
 def time_chapter(plan: Plan, option: Option) -> Chapter:
-    """When money leaves and when it comes back."""
-    blocks: list[Block] = []
+    """When it stands, when money leaves and when it comes back."""
+    blocks: list[Block] = [*_dates(plan)]
     picture = figures.cumulative(plan.options, option.name, plan.decision, plan.currency)
     if picture is not None:
         blocks.append(picture)
@@ -107,8 +115,43 @@ def time_chapter(plan: Plan, option: Option) -> Chapter:
     return Chapter("time", "Time", lead, tuple(blocks))
 
 
+def _dates(plan: Plan) -> Iterable[Table]:
+    """When each option's steps end; the chosen one first."""
+    dated = sorted(plan.decision.schedules, key=lambda one: one.option != plan.chosen)
+    names = list(dict.fromkeys(phase.name for one in dated for phase in one.phases))
+    if not names:
+        return
+    columns = (
+        Column("Option", 2.4),
+        *(Column(f"{name[0].upper()}{name[1:]} ends", 1.5, numeric=True) for name in names),
+    )
+    body = list[tuple[Cell, ...]]()
+    for one in dated:
+        ends = {phase.name: phase.ends for phase in one.phases}
+        body.append(
+            (Cell(one.option), *(_ends(ends[name]) if name in ends else Cell("none", tone="quiet") for name in names))
+        )
+    note = "Months from the signature, with their 90 % band: assumptions, each a line of your own facts away from being"
+    yield Table(
+        "From the signature to whole use",
+        columns,
+        rows(body),
+        0 if dated[0].option == plan.chosen else None,
+        f"{note} changed. Production begins when the pilot ends; from there the goals' worth grows evenly.",
+    )
+
+
+def _ends(date: Estimate) -> Cell:
+    return Cell(
+        f"month {words.number(date.value, 2)}",
+        notes(("", f"{words.number(date.low, 2)} to {words.number(date.high, 2)}")),
+    )
+
+
 def _even(rival: Rival) -> str:
     month = rival.break_even_month
+    if rival.equal:
+        return "costs the same in every month"
     if month is None:
         return "the chosen one never costs less within the horizon"
     return (

@@ -60,6 +60,8 @@ def _plain(document: Document) -> dict[str, object]:
         "sentence": _runs(document.sentence),
         "facts": [_item(fact) for fact in document.facts],
         "face": FACE,
+        # A decision fills its page; where there is none, what follows goes on below.
+        "decided": document.plan.chosen is not None,
         "parts": [
             {
                 "title": part.title,

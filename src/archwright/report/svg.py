@@ -7,6 +7,7 @@ Every text is escaped here and nowhere else.
 from __future__ import annotations
 
 import math
+import re
 import unicodedata
 from html import escape
 
@@ -35,19 +36,25 @@ def _em(letter: str) -> float:
 
 
 def fit(text: str, size: float, room: float) -> str:
-    """`text`, cut with an ellipsis when it is wider than `room`."""
-    text = " ".join(text.split())
+    """`text`, less its last words when it is wider than `room`; only a word that is wider alone is cut itself."""
+    found = text.split()
+    text = " ".join(found)
     if width_of(text, size) <= room:
         return text
-    kept = list(text)
+    while len(found) > 1:
+        found.pop()
+        shorter = f"{' '.join(found).rstrip(',;:')} …"
+        if width_of(shorter, size) <= room:
+            return shorter
+    kept = list("".join(found))
     while kept and width_of("".join(kept) + "…", size) > room:
         kept.pop()
     return "".join(kept).rstrip() + "…"
 
 
 def wrapped(text: str, size: float, room: float, lines: int) -> list[str]:
-    """`text` in at most so many lines of `room`, the last one cut when there is more."""
-    words, made = text.split(), list[str]()
+    """`text` in at most so many lines of `room`, the last one shortened when there is more."""
+    words, made = [piece for word in text.split() for piece in _pieces(word, size, room)], list[str]()
     while words and len(made) < lines - 1:
         taken = 1
         while taken < len(words) and width_of(" ".join(words[: taken + 1]), size) <= room:
@@ -55,6 +62,16 @@ def wrapped(text: str, size: float, room: float, lines: int) -> list[str]:
         made.append(fit(" ".join(words[:taken]), size, room))
         words = words[taken:]
     return [*made, fit(" ".join(words), size, room)] if words else made
+
+
+def _pieces(word: str, size: float, room: float) -> list[str]:
+    """A name wider than `room` in as few pieces as its own marks allow."""
+    made = [""]
+    for part in re.split(r"(?<=[-._:/])", word) if width_of(word, size) > room else [word]:
+        if made[-1] and width_of(made[-1] + part, size) > room:
+            made.append("")
+        made[-1] += part
+    return made
 
 
 def ticks(largest: float, wanted: int = 5) -> tuple[float, ...]:

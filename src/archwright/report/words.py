@@ -13,6 +13,7 @@ from archwright.contract.plan import Category, Miss, Option, Plan
 
 # What a printer or a reader would trip over: control characters, and marks that reverse the reading order.
 UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ufffe\uffff]")
+UNREPORTED = "unknown"
 SPACE = "\u00a0"
 COMPACT = ((1e12, "tn"), (1e9, "bn"), (1e6, "M"), (1e3, "k"))
 BYTES = ((2.0**50, "PiB"), (2.0**40, "TiB"), (2.0**30, "GiB"), (2.0**20, "MiB"), (2.0**10, "KiB"), (1.0, "B"))
@@ -102,7 +103,15 @@ def _joined(low: str, high: str) -> str:
 def measure(value: float, unit: str) -> str:
     """`0.0115 s` as `11.5 ms`, `0.42 share` as `42 %`."""
     size, name = _scale(value, unit)
-    return f"{number(value / size)}{SPACE}{name}".rstrip()
+    return f"{_figure(value, size, unit)}{SPACE}{name}".rstrip()
+
+
+def _figure(value: float, size: float, unit: str) -> str:
+    """Three digits; of a share near one, two of what it lacks: 99.96 % is not 100 %."""
+    lacks = 1 - value
+    if unit != "share" or not 0 < lacks < 0.01:
+        return number(value / size)
+    return f"{value / size:.{1 - math.floor(math.log10(lacks / size))}f}".rstrip("0").rstrip(".")
 
 
 def band(estimate: Estimate) -> str:
@@ -110,7 +119,8 @@ def band(estimate: Estimate) -> str:
     if estimate.low == estimate.high:
         return "exact"
     size, name = _scale(estimate.value, estimate.unit)
-    return f"{number(estimate.low / size)} to {number(estimate.high / size)}{SPACE}{name}".rstrip()
+    low, high = (_figure(end, size, estimate.unit) for end in (estimate.low, estimate.high))
+    return f"{low} to {high}{SPACE}{name}".rstrip()
 
 
 def with_band(estimate: Estimate) -> str:
@@ -151,6 +161,9 @@ def whole(line_value: float, *, once: bool, months: int) -> float:
 
 def missed(miss: Miss) -> str:
     """`per month 4,752, limit 3,500`."""
+    workload, quality, benchmark = miss.constraint.partition(".quality.")
+    if quality and miss.value == UNREPORTED:
+        return f"{workload}: nobody reports {benchmark} of it; at least {_either(miss.limit)} is asked for"
     name = miss.constraint.replace("_", " ")
     value, limit = _either(miss.value), _either(miss.limit)
     return f"{name} {value}".strip() + (f", limit {limit}" if limit else "")

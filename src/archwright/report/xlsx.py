@@ -165,8 +165,15 @@ def _decided(plan: Plan, option: Option | None) -> Iterable[tuple[str, Iterable[
                 ("Worth of the goals", returns.value, None, None, plan.currency),
                 ("Worth less cost", *_three(returns.net), returns.net.unit),
                 ("Paid back in month", returns.payback_month),
+                ("Pays within the horizon, share of the draws", returns.pays),
             ),
         )
+    for dates in plan.decision.schedules:
+        if option is not None and dates.option == option.name:
+            yield (
+                "Dates, months from the signature",
+                ((f"End of {p.name}", *_three(p.ends), "months") for p in dates.phases),
+            )
     drivers = plan.decision.drivers
     names = driver_names(drivers)
     yield (

@@ -54,12 +54,15 @@ class EndpointSpec(Record):
 
 
 class Limits(Record):
-    """What one client may ask of the process, and for how long; none is ever without end."""
+    """What one client may ask of the process, and for how long; none is ever without end. `chunks` are those of a
+    chunked body; `connections_per_address` are of one client's address, which may be a proxy's."""
 
     body_bytes: int = 4 * 1024 * 1024
     header_bytes: int = 32 * 1024
     headers: int = 100
+    chunks: int = 16_384
     connections: int = 1024
+    connections_per_address: int = 512
     headers_s: float = 10.0
     body_s: float = 30.0
     first_token_s: float = 300.0

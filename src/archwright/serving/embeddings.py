@@ -12,7 +12,7 @@ import msgspec
 
 from archwright.engines.client import EngineRefused
 from archwright.errors import ArchwrightError, EngineError
-from archwright.serving.exchange import FIRST, GONE, Exchange
+from archwright.serving.exchange import FIRST, GONE, JSON, Exchange
 from archwright.serving.gateway import Gateway
 from archwright.serving.generation import outcome
 from archwright.serving.refusal import bad
@@ -25,12 +25,12 @@ async def embed(gateway: Gateway, exchange: Exchange, question: Question) -> Non
     """Answer the client; measured whatever happens."""
     spec, status = question.endpoint, "ok"
     try:
-        async with exchange.watched():
-            exchange.phase(FIRST, gateway.config.limits.first_token_s)
-            found = await _ask(gateway, exchange, question)
-            body = msgspec.json.encode(_reply(found, question))
-            gateway.served(exchange, spec, status, operation="embeddings", input_tokens=_prompt_tokens(found))
-            await exchange.reply(HTTPStatus.OK, body, "application/json")
+        exchange.watch()
+        exchange.phase(FIRST, exchange.limits.first_token_s)
+        found = await _ask(gateway, exchange, question)
+        body = msgspec.json.encode(_reply(found, question))
+        gateway.served(exchange, spec, status, operation="embeddings", input_tokens=_prompt_tokens(found))
+        exchange.reply(HTTPStatus.OK, body, JSON)
     except asyncio.CancelledError:
         status = "cancelled" if exchange.ended == GONE else "ended"
         raise

@@ -1,9 +1,10 @@
-"""One request and its reply on the wire: body in, bytes out, and three ways to end early.
+"""One request and its reply: headers and body in, bytes out, and how it may end early.
 
-Decides that nothing leaves before the audit record of the decision is written down (the last bytes of an answer do
-not before the record of the request: `Gateway.served`); that a client who is gone ends the
-work at once, and that no phase (reading the body, waiting for the engine, a client that does not read) is without
-a deadline. Deadlines are kept by one sweep over all exchanges, not by a timer each.
+Decides that nothing leaves before its records do: what the replies of one turn of the event loop rest on (the
+decisions to let in, which model answered) is made durable once, at the turn's end, and only then are they written;
+where the records are refused, so are the replies. That a client who is gone ends the work at once, and that no
+phase (reading the body, waiting for the engine, a client that does not read) is without a deadline: one sweep over
+all connections keeps them, not a timer each.
 """
 
 from __future__ import annotations
@@ -11,213 +12,253 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterable
+from email.utils import formatdate
 from http import HTTPStatus
-from typing import Any
+from typing import Protocol
 
 from archwright.access.identity import Principal
 from archwright.contract.served import request_name
+from archwright.engines.grammar import Head
+from archwright.engines.http import Sink
 from archwright.errors import StoreError
 from archwright.serving.config import Limits
 from archwright.serving.refusal import Refusal, timed_out, unavailable
+from archwright.serving.shapes import error_event
 
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
+JSON = "application/json"
 
 GONE = "gone"
 SHUTDOWN = "shutdown"
+UNRECORDED = "unrecorded"
 # Phases; each names what was waited for when it ended there.
 BODY, FIRST, STALL, CLIENT, WHOLE = "body", "first", "stall", "client", "whole"
 
-# How much of a refused body is still read, and how long, so that the client sees the refusal and not a reset.
-DRAIN_S = 0.1
-DRAIN_BYTES = 64 * 1024
-LINGER_S = 2.0
-LINGER_BYTES = 64 * 1024 * 1024
-
-ABORT = "archwright.abort"
-"""The key in the ASGI scope under which the server offers to drop the connection, unsent bytes and all."""
-
-
 # Names, not secrets: the system's entropy once per process is enough, a system call per request is not cheap.
 _NAMES = random.Random()
+_STATUS = {int(status): f"HTTP/1.1 {status:d} {status.phrase}\r\n".encode() for status in HTTPStatus}
+_END = b"0\r\n\r\n"
+
+Field = tuple[bytes, bytes]
 
 
 def request_id() -> str:
     return request_name(time.time(), _NAMES.getrandbits(52))
 
 
-class Exchange:
-    """Lives as long as one ASGI call. `now` is a monotonic clock; `received_at` is its reading at the start."""
+class Line(Protocol):
+    """The connection a request came on."""
 
-    def __init__(self, scope: Message, receive: Receive, send: Send, limits: Limits, now: Callable[[], float]) -> None:
-        self.id = request_id()
-        self.method: str = scope["method"]
-        self.path: str = scope["path"]
+    left: bool  # the client has closed its side
+
+    def send(self, data: bytes) -> None: ...
+
+    def keeps(self) -> bool:
+        """Whether another request may follow on it after this reply."""
+
+    def over(self) -> None:
+        """The reply is whole and sent."""
+
+    def abort(self) -> None: ...
+
+
+class Outbox:
+    """What is common to the requests of a process, and the replies of this turn of its event loop. `flush` writes
+    down what they rest on; it raises StoreError where it cannot."""
+
+    def __init__(self, limits: Limits, now: Callable[[], float], flush: Callable[[], None]) -> None:
+        self.limits = limits
         self.now = now
-        self.received_at = now()
-        self.audit: Callable[[], None] | None = None
-        self.principal: Principal | None = None
+        self.date = b""
+        self._flush = flush
+        self._loop = asyncio.get_running_loop()
+        self._waiting: list[Exchange] = []
+        self.tick()
+
+    def tick(self) -> None:
+        """Called every moment: the date of replies moves on."""
+        self.date = b"date: " + formatdate(usegmt=True).encode() + b"\r\n"
+
+    def put(self, exchange: Exchange) -> None:
+        if not self._waiting:
+            self._loop.call_soon(self._turn)
+        self._waiting.append(exchange)
+
+    def _turn(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        try:
+            self._flush()
+        except StoreError:
+            for exchange in waiting:
+                exchange.unrecorded(unrecorded())
+        for exchange in waiting:
+            exchange.depart()
+
+
+class Exchange:
+    """`received_at` is a reading of the monotonic clock `now` when the headers were whole."""
+
+    __slots__ = (
+        *("body", "ended", "finished", "head", "id", "limits", "method", "model", "now", "path", "received_at", "sink"),
+        *("principal", "recorded", "started", "status", "task", "_departed", "_line", "_outbox", "_outgoing", "_phase"),
+        *("_phase_until", "_watched", "_whole_until"),
+    )
+
+    def __init__(self, head: Head, line: Line, outbox: Outbox) -> None:
+        self.id = request_id()
+        self.head = head
+        self.method = head.method
+        self.path = head.path
+        self.body = b""
+        self.limits = outbox.limits
+        self.now = outbox.now
+        self.received_at = now = outbox.now()
         self.model = ""
-        self.recorded = False
+        self.recorded = False  # how it ended is written down
         self.ended: str | None = None
-        self.started = False
-        self.finished = False
+        self.started = self.finished = False
         self.status = 0
-        self._headers: list[tuple[bytes, bytes]] = scope["headers"]
-        self._receive = receive
-        self._send = send
-        self._limits = limits
-        self._task = asyncio.current_task()
-        self._abort: Callable[[], None] | None = scope.get(ABORT)
-        self._body_done = not self.header("content-length") and not self.header("transfer-encoding")
-        self._whole_until = self.received_at + limits.request_s
+        self.task: asyncio.Task[None] | None = None
+        self.sink: Sink | None = None  # who is fed by the engine; held back while the client does not read
+        self.principal: Principal | None = None
+        self._line = line
+        self._outbox = outbox
+        self._outgoing: list[bytes] = []
+        self._departed = self._watched = False
+        self._whole_until = now + outbox.limits.request_s
         self._phase, self._phase_until = WHOLE, self._whole_until
 
-    def headers(self, name: str) -> list[str]:
-        wanted = name.encode()
-        return [value.decode("latin-1") for key, value in self._headers if key == wanted]
-
     def header(self, name: str) -> str | None:
-        return next(iter(self.headers(name)), None)
+        value = self.head.headers.get(name.encode())
+        return None if value is None else value.decode("latin-1")
+
+    def headers(self, name: str) -> list[str]:
+        """As often as the header was sent, at most twice: two values cannot be told apart by a comma."""
+        value = self.header(name)
+        return [] if value is None else [value] * (1 + (name.encode() in self.head.repeated))
 
     def phase(self, name: str, limit_s: float) -> None:
         """From now on waiting for `name`, at most `limit_s`."""
         self._phase, self._phase_until = name, self.now() + limit_s
 
     def sweep(self, now: float) -> None:
-        """Called every moment for every live exchange."""
+        """Called every moment while it lives."""
         if now >= self._phase_until:
             self.end(self._phase)
         elif now >= self._whole_until:
             self.end(WHOLE)
 
+    def watch(self) -> None:
+        """From now on a client that closes its side ends the work, also if it already has."""
+        self._watched = True
+        if self._line.left:
+            self.end(GONE)
+
+    def left(self) -> None:
+        """The client has closed its side. Until an engine works for it, it may still want its answer."""
+        if self._watched:
+            self.end(GONE)
+
     def end(self, reason: str) -> None:
         """Stop the work of this exchange wherever it waits."""
-        if self.ended is None and self._task is not None:
+        if self.ended is None and self.task is not None:
             self.ended = reason
-            self._task.cancel()
+            self.task.cancel()
 
     def abort(self) -> None:
         """Drop the connection: the client is gone or does not read."""
-        if self._abort is not None:
-            self._abort()
+        self.finished = True
+        self._line.abort()
 
-    async def read(self) -> bytes:
-        """The whole body. Raises Refusal 413."""
-        limit = self._limits.body_bytes
-        announced = self.header("content-length")
-        if announced is not None and (not announced.isdigit() or int(announced) > limit):
-            raise too_large(limit)
-        self.phase(BODY, self._limits.body_s)
-        pieces: list[bytes] = []
-        size = 0
-        while not self._body_done:
-            message = await self._next()
-            size += len(message["body"])
-            if size > limit:
-                raise too_large(limit)
-            pieces.append(message["body"])
-        self.phase(WHOLE, self._limits.request_s)
-        return b"".join(pieces)
-
-    async def reply(
-        self, status: int, body: bytes, content_type: str, headers: list[tuple[bytes, bytes]] | None = None
-    ) -> None:
+    def reply(self, status: int, body: bytes, content_type: str, headers: Iterable[Field] = ()) -> None:
         """A whole reply at once."""
-        if not self._body_done:
-            await self._drain()
-        found = [(b"content-length", str(len(body)).encode()), *(headers or [])]
-        if not self._body_done:
-            found.append((b"connection", b"close"))
-        await self.start(status, content_type, found)
-        await self._write(body, more=not self._body_done)
-        if not self._body_done:
-            await self._linger()
+        found = [*headers, (b"content-length", b"%d" % len(body))]
+        head = self._head(status, content_type, found)
+        self._put(head if self.method == "HEAD" else head + body)
         self.finished = True
 
-    async def refuse(self, refusal: Refusal) -> None:
+    def refuse(self, refusal: Refusal) -> None:
         self.model = ""  # no model says no
-        await self.reply(refusal.status, refusal.encoded(), "application/json", refusal.headers())
+        self.reply(refusal.status, refusal.encoded(), JSON, refusal.headers())
 
-    async def start(self, status: int, content_type: str, headers: list[tuple[bytes, bytes]]) -> None:
-        """Send the head of the reply, once the decision behind it is written down."""
-        self._durable()
-        self.started, self.status = True, status
-        own = [(b"content-type", content_type.encode()), (b"x-request-id", self.id.encode())]
-        if self.model:
-            own.append((b"x-archwright-model", self.model.encode()))
-        await self._deliver({"type": "http.response.start", "status": status, "headers": [*own, *headers]})
+    def start(self, status: int, content_type: str, headers: Iterable[Field] = ()) -> None:
+        """The head of a reply that comes in pieces."""
+        framing = [(b"transfer-encoding", b"chunked")] if self.head.version else []
+        self._put(self._head(status, content_type, [*headers, *framing]))
 
-    async def write(self, data: bytes) -> None:
-        """A piece of a streamed reply; waits while the client does not read."""
-        await self._write(data, more=True)
-        self.phase(STALL, self._limits.stall_s)
+    def write(self, data: bytes) -> None:
+        """A piece of a streamed reply; what comes after its end (an engine is stopped a moment later) is dropped."""
+        if self.finished:
+            return
+        framed = b"%x\r\n%b\r\n" % (len(data), data) if self.head.version else data
+        if self._departed and not self._outgoing:
+            self._line.send(framed)
+        else:
+            self._put(framed)
 
-    async def finish(self) -> None:
-        await self._write(b"", more=False)
+    def finish(self, data: bytes = b"") -> None:
+        """The last piece of a streamed reply: it waits for the records of its turn."""
+        if self.finished:
+            return
+        if not self.head.version:
+            self._put(data)
+        else:
+            self._put(b"%x\r\n%b\r\n%b" % (len(data), data, _END) if data else _END)
         self.finished = True
 
-    @asynccontextmanager
-    async def watched(self) -> AsyncIterator[None]:
-        """While inside, a client that goes away ends the work."""
-        watcher = asyncio.create_task(self._watch())
-        try:
-            yield
-        finally:
-            watcher.cancel()
+    def unrecorded(self, refusal: Refusal) -> None:
+        """Instead of what was to leave in this turn: that it could not be recorded."""
+        self._outgoing, self.finished = [b""], False
+        if self._departed:
+            self.finish(error_event(refusal.body()))
+        else:
+            self.refuse(refusal)
+        self.end(UNRECORDED)
 
-    async def _watch(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
-            continue
-        if not self.finished:
-            self.end(GONE)
+    def depart(self) -> None:
+        """What was put in this turn goes to the client."""
+        outgoing = self._outgoing
+        data = outgoing[0] if len(outgoing) == 1 else b"".join(outgoing)
+        outgoing.clear()
+        self._departed = True
+        self._line.send(data)
+        if self.finished:
+            self._line.over()
 
-    def _durable(self) -> None:
-        flush, self.audit = self.audit, None
-        if flush is not None:
-            try:
-                flush()
-            except StoreError as error:
-                raise unrecorded() from error
+    def _put(self, data: bytes) -> None:
+        if not self._outgoing:
+            self._outbox.put(self)
+        self._outgoing.append(data)
 
-    async def _write(self, data: bytes, *, more: bool) -> None:
-        await self._deliver({"type": "http.response.body", "body": data, "more_body": more})
+    def _head(self, status: int, content_type: str, headers: Iterable[Field]) -> bytes:
+        self.started, self.status = True, status
+        lines = [
+            _STATUS[status],
+            self._outbox.date,
+            f"content-type: {content_type}\r\nx-request-id: {self.id}\r\n".encode(),
+        ]
+        if self.model:
+            lines.append(f"x-archwright-model: {self.model}\r\n".encode())
+        lines += [b"%b: %b\r\n" % field for field in headers]
+        if not self._line.keeps():
+            lines.append(b"connection: close\r\n")
+        lines.append(b"\r\n")
+        return b"".join(lines)
 
-    async def _deliver(self, message: Message) -> None:
-        self.phase(CLIENT, self._limits.client_stall_s)
-        await self._send(message)
 
-    async def _next(self) -> Message:
-        message = await self._receive()
-        if message["type"] == "http.disconnect":
-            self.end(GONE)
-            raise asyncio.CancelledError
-        self._body_done = not message.get("more_body", False)
-        return message
-
-    async def _drain(self) -> None:
-        """Read the rest of a small body, so that the connection can be kept."""
-        size = 0
-        try:
-            async with asyncio.timeout(DRAIN_S):
-                while not self._body_done and size <= DRAIN_BYTES:
-                    size += len((await self._next())["body"])
-        except TimeoutError:
-            return
-
-    async def _linger(self) -> None:
-        """Closing on unread bytes resets the connection and the client loses the reply: read on for a moment."""
-        size = 0
-        try:
-            async with asyncio.timeout(LINGER_S):
-                while not self._body_done and size <= LINGER_BYTES:
-                    size += len((await self._next())["body"])
-        except TimeoutError:
-            self._body_done = True
-        await self._write(b"", more=False)
+def bare(refusal: Refusal, date: bytes) -> bytes:
+    """The reply to what never became a request."""
+    body = refusal.encoded()
+    return (
+        b"%b%bcontent-type: application/json\r\nx-request-id: %b\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%b"
+        % (
+            _STATUS[refusal.status],
+            date,
+            request_id().encode(),
+            len(body),
+            body,
+        )
+    )
 
 
 def unrecorded() -> Refusal:

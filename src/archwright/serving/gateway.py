@@ -34,7 +34,8 @@ class Books(NamedTuple):
 
 class Gateway:
     """Made once per process. `clock` is wall time, `now` monotonic. `directory` and `pools` change together, between
-    two steps of the event loop: a handler that read its body reads both without waiting in between."""
+    two steps of the event loop: a handler reads both without waiting in between. `flush` has the kernel keep all that
+    was written down."""
 
     def __init__(
         self,
@@ -54,7 +55,7 @@ class Gateway:
         self.started_at = int(self.clock())
         self.fingerprint = f"aw-{config.plan_digest[:12]}" if config.plan_digest else ""
         self.follower: Follower | None = None
-        self._ledger = books.ledger
+        self.flush = books.ledger.flush
         self._requests = Requests(*books)
         self.fleet = Fleet(config.endpoints, home, self._in_flight)
 
@@ -70,7 +71,7 @@ class Gateway:
         return True
 
     def served(self, exchange: Exchange, spec: EndpointSpec, status: str, **figures: Any) -> None:
-        """Write down how a request ended, once, before its last bytes leave. Raises Refusal 503 where that fails."""
+        """Write down how a request ended, once, before its last bytes leave (`flush`). Raises Refusal 503."""
         if exchange.recorded:
             return
         principal = exchange.principal
@@ -90,7 +91,6 @@ class Gateway:
         try:
             self._requests.add(one)
             exchange.recorded = True
-            self._ledger.flush()
         except StoreError as error:
             raise unavailable("the answer could not be recorded; try again", "record_unavailable") from error
 

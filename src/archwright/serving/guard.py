@@ -79,7 +79,7 @@ class Guard:
             self._audit.record(event)
         except StoreError as error:
             raise unrecorded() from error
-        exchange.audit, exchange.principal = self._audit.flush, principal
+        exchange.principal = principal
 
 
 def credential(authorization: list[str], api_key: list[str]) -> str | None:

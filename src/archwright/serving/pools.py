@@ -61,6 +61,14 @@ class Replica:
         self.work_tokens += work.tokens
 
 
+class Lease(NamedTuple):
+    """A slot in use since `began`."""
+
+    replica: Replica
+    work: Work
+    began: float
+
+
 class Pool:
     """Replicas of one model and the requests on them. `on_change` learns the number in flight."""
 
@@ -74,6 +82,7 @@ class Pool:
     ) -> None:
         self.name = name
         self.replicas = replicas
+        self.slots = sum(replica.slots for replica in replicas)
         self.in_flight = 0
         self._health_path = health_path
         self._on_change = on_change
@@ -85,21 +94,15 @@ class Pool:
         self._former: tuple[Replica, ...] = ()
 
     @property
-    def slots(self) -> int:
-        return sum(replica.slots for replica in self.replicas)
-
-    @property
     def healthy(self) -> bool:
         return any(replica.healthy for replica in self.replicas)
 
-    @asynccontextmanager
-    async def lease(self, work_tokens: int, plain: bool = False) -> AsyncIterator[Replica]:
-        """A slot at a replica for as long as the block lasts; `plain`: for work without an adapter. Raises Refusal
-        429 (full) and 503 (no engine)."""
-        work = Work(work_tokens, plain)
+    async def take(self, work: Work) -> Lease:
+        """A slot at a replica, to `give` back. Raises Refusal 429 (full) and 503 (no engine)."""
         # What still runs on engines that were replaced takes no room from those who come now.
-        elsewhere = sum(replica.running for replica in self._former)
-        decision = admit(self.in_flight - elsewhere, self.slots, queue_limit(self.slots), self._service_s)
+        elsewhere = sum(replica.running for replica in self._former) if self._former else 0
+        slots = self.slots
+        decision = admit(self.in_flight - elsewhere, slots, queue_limit(slots), self._service_s)
         if isinstance(decision, Reject):
             raise Refusal(
                 HTTPStatus.TOO_MANY_REQUESTS,
@@ -110,20 +113,32 @@ class Pool:
         self._count(+1)
         try:
             replica = await self._take(work)
-            began = self._now()
-            try:
-                yield replica
-            finally:
-                self._give(replica, work)
-                self._service_s += SMOOTHING * (self._now() - began - self._service_s)
-        finally:
+        except BaseException:
             self._count(-1)
+            raise
+        return Lease(replica, work, self._now())
+
+    def give(self, lease: Lease) -> None:
+        """The slot is free again."""
+        self._give(lease.replica, lease.work)
+        self._service_s += SMOOTHING * (self._now() - lease.began - self._service_s)
+        self._count(-1)
+
+    @asynccontextmanager
+    async def lease(self, work_tokens: int, plain: bool = False) -> AsyncIterator[Replica]:
+        """A slot for as long as the block lasts; `plain`: for work without an adapter."""
+        lease = await self.take(Work(work_tokens, plain))
+        try:
+            yield lease.replica
+        finally:
+            self.give(lease)
 
     def replace(self, replicas: tuple[Replica, ...], health_path: str) -> None:
         """Other engines from now on: whoever waits gets a slot of theirs, whoever runs stays where it is."""
         former = [replica for replica in (*self._former, *self.replicas) if replica.running]
         self._former = tuple(replica for replica in former if replica not in replicas)
         self.replicas, self._health_path = replicas, health_path
+        self.slots = sum(replica.slots for replica in replicas)
         self._serve_waiting()
 
     async def failed(self, replica: Replica) -> None:

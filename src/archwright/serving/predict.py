@@ -17,7 +17,7 @@ from archwright.engines.onnx import BATCH_ITEMS, Item
 from archwright.errors import ArchwrightError, EngineError
 from archwright.serving.config import EndpointSpec
 from archwright.serving.directory import MODEL_NAME, Directory
-from archwright.serving.exchange import FIRST, GONE, Exchange
+from archwright.serving.exchange import FIRST, GONE, JSON, Exchange
 from archwright.serving.fields import decode, required, unknown
 from archwright.serving.gateway import Gateway
 from archwright.serving.generation import ATTEMPTS, outcome
@@ -39,15 +39,15 @@ async def predict(gateway: Gateway, exchange: Exchange, question: Question) -> N
     """Answer the client; measured whatever happens."""
     spec, status = question.endpoint, "ok"
     try:
-        async with exchange.watched():
-            exchange.phase(FIRST, gateway.config.limits.first_token_s)
-            found = await _ask(gateway, exchange, question)
-            if len(found.probabilities) * len(found.labels) > SMALL_REPLY:
-                body = await asyncio.to_thread(_reply, found, spec, exchange.model)
-            else:
-                body = _reply(found, spec, exchange.model)
-            gateway.served(exchange, spec, status, operation="predict")
-            await exchange.reply(HTTPStatus.OK, body, "application/json")
+        exchange.watch()
+        exchange.phase(FIRST, exchange.limits.first_token_s)
+        found = await _ask(gateway, exchange, question)
+        if len(found.probabilities) * len(found.labels) > SMALL_REPLY:
+            body = await asyncio.to_thread(_reply, found, spec, exchange.model)
+        else:
+            body = _reply(found, spec, exchange.model)
+        gateway.served(exchange, spec, status, operation="predict")
+        exchange.reply(HTTPStatus.OK, body, JSON)
     except asyncio.CancelledError:
         status = "cancelled" if exchange.ended == GONE else "ended"
         raise

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Any, NamedTuple
+from urllib.parse import unquote
 
 import msgspec
 
@@ -16,15 +17,13 @@ from archwright.monitor.exposition import CONTENT_TYPE
 from archwright.serving import validate
 from archwright.serving.directory import MODEL_NAME
 from archwright.serving.embeddings import embed
-from archwright.serving.exchange import Exchange
+from archwright.serving.exchange import JSON, Exchange
 from archwright.serving.fields import decode
 from archwright.serving.gateway import Gateway
 from archwright.serving.generation import Generation
 from archwright.serving.predict import predict, question_of
 from archwright.serving.refusal import Refusal
 from archwright.serving.shapes import ChatShape, CompletionShape
-
-JSON = "application/json"
 
 
 class Route(NamedTuple):
@@ -38,57 +37,56 @@ class Route(NamedTuple):
 
 
 async def chat(gateway: Gateway, exchange: Exchange, _name: str) -> None:
-    body = decode(await exchange.read())
+    body = decode(exchange.body)
     question = validate.chat(body, gateway.directory, exchange.header(validate.WORKLOAD_HEADER))
     await Generation(gateway, exchange, question, ChatShape()).run()
 
 
 async def completion(gateway: Gateway, exchange: Exchange, _name: str) -> None:
-    body = decode(await exchange.read())
+    body = decode(exchange.body)
     question = validate.completion(body, gateway.directory, exchange.header(validate.WORKLOAD_HEADER))
     await Generation(gateway, exchange, question, CompletionShape()).run()
 
 
 async def embeddings(gateway: Gateway, exchange: Exchange, _name: str) -> None:
-    body = decode(await exchange.read())
+    body = decode(exchange.body)
     question = validate.embedding(body, gateway.directory, exchange.header(validate.WORKLOAD_HEADER))
     await embed(gateway, exchange, question)
 
 
 async def prediction(gateway: Gateway, exchange: Exchange, name: str) -> None:
-    data = await exchange.read()
-    await predict(gateway, exchange, question_of(data, gateway.directory, name))
+    await predict(gateway, exchange, question_of(exchange.body, gateway.directory, name))
 
 
 async def models(gateway: Gateway, exchange: Exchange, _name: str) -> None:
     """What a generation may name. Classifiers are not among them: a client that picks one could only be refused."""
     data = [_model(gateway, name) for name in gateway.directory.names]
-    await _json(exchange, HTTPStatus.OK, {"object": "list", "data": data})
+    _json(exchange, HTTPStatus.OK, {"object": "list", "data": data})
 
 
 async def model(gateway: Gateway, exchange: Exchange, name: str) -> None:
     if name not in gateway.directory.names:
         message = f"the model {name[:MODEL_NAME]!r} does not exist"
         raise Refusal(HTTPStatus.NOT_FOUND, message, openai_code="model_not_found", param="model")
-    await _json(exchange, HTTPStatus.OK, _model(gateway, name))
+    _json(exchange, HTTPStatus.OK, _model(gateway, name))
 
 
 async def metrics(gateway: Gateway, exchange: Exchange, _name: str) -> None:
     # Tens of thousands of series take long to write out: not on the loop that streams.
     page = await asyncio.to_thread(gateway.metrics)
-    await exchange.reply(HTTPStatus.OK, page, CONTENT_TYPE)
+    exchange.reply(HTTPStatus.OK, page, CONTENT_TYPE)
 
 
 async def healthz(_gateway: Gateway, exchange: Exchange, _name: str) -> None:
     """The process answers."""
-    await _json(exchange, HTTPStatus.OK, {"status": "ok"})
+    _json(exchange, HTTPStatus.OK, {"status": "ok"})
 
 
 async def readyz(gateway: Gateway, exchange: Exchange, _name: str) -> None:
     """Every pool has an engine. Counts only: this page is open to everyone."""
     total, ready = len(gateway.pools), gateway.ready
     status = HTTPStatus.OK if ready == total else HTTPStatus.SERVICE_UNAVAILABLE
-    await _json(exchange, status, {"ready": ready == total, "pools": {"ready": ready, "total": total}})
+    _json(exchange, status, {"ready": ready == total, "pools": {"ready": ready, "total": total}})
 
 
 ROUTES: tuple[Route, ...] = (
@@ -107,23 +105,25 @@ ROUTES: tuple[Route, ...] = (
 
 
 class Found(NamedTuple):
-    """The route of a request, if any; the methods its path has; the name at the path's end."""
+    """The route of a request, if any; the methods its path has; the name at the path's end, decoded. Nothing but that
+    name is: the rest of a path is compared as it was sent, so no spelling of it leads elsewhere."""
 
     route: Route | None
     methods: tuple[str, ...]
     name: str
 
 
-_PLAIN = {(route.method, route.path): route for route in ROUTES if not route.tail}
+_PLAIN = {(route.method, route.path): Found(route, (route.method,), "") for route in ROUTES if not route.tail}
 
 
 def find(method: str, path: str) -> Found:
     plain = _PLAIN.get((method, path))
     if plain is not None:
-        return Found(plain, (method,), "")
+        return plain
     fit = [route for route in ROUTES if _fits(route, path)]
     route = next((route for route in fit if route.method == method), None)
-    return Found(route, tuple(route.method for route in fit), path[len(fit[0].path) :] if fit else "")
+    name = unquote(path[len(fit[0].path) :]) if fit else ""
+    return Found(route, tuple(route.method for route in fit), name)
 
 
 def _fits(route: Route, path: str) -> bool:
@@ -136,5 +136,5 @@ def _model(gateway: Gateway, name: str) -> dict[str, Any]:
     return {"id": name, "object": "model", "created": gateway.started_at, "owned_by": "archwright"}
 
 
-async def _json(exchange: Exchange, status: int, body: object) -> None:
-    await exchange.reply(status, msgspec.json.encode(body), JSON)
+def _json(exchange: Exchange, status: int, body: object) -> None:
+    exchange.reply(status, msgspec.json.encode(body), JSON)

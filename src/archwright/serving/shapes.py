@@ -6,11 +6,11 @@ file names, its own ids) stays inside.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
+_encode = msgspec.json.Encoder().encode
 _USAGE = ("prompt_tokens", "completion_tokens", "total_tokens")
 
 
@@ -33,20 +33,20 @@ class Envelope(NamedTuple):
 
 
 class Shape(Protocol):
-    """One of the two text interfaces."""
+    """One of the two text interfaces. `text` is what stands before and behind the text in the chunk of a piece that
+    is text and nothing else: nearly every chunk is."""
 
     path: str
     prefix: str
     reply_object: str
     chunk_object: str
-
-    def read(self, choice: dict[str, Any]) -> Piece: ...
+    text: tuple[bytes, bytes]
 
     def first(self) -> dict[str, Any] | None: ...
 
     def chunk(self, piece: Piece, wanted: Wanted) -> dict[str, Any]: ...
 
-    def choice(self, pieces: list[Piece], wanted: Wanted) -> dict[str, Any]: ...
+    def choice(self, whole: Piece, wanted: Wanted) -> dict[str, Any]: ...
 
 
 class Wanted(NamedTuple):
@@ -61,18 +61,7 @@ class ChatShape:
     prefix = "chatcmpl-"
     reply_object = "chat.completion"
     chunk_object = "chat.completion.chunk"
-
-    def read(self, choice: dict[str, Any]) -> Piece:
-        delta = choice.get("delta")
-        if type(delta) is not dict:
-            delta = {}
-        content, reasoning = delta.get("content"), delta.get("reasoning_content") or delta.get("reasoning")
-        return Piece(
-            content if type(content) is str else "",
-            reasoning if type(reasoning) is str else "",
-            entries(choice) if choice.get("logprobs") else None,
-            _finish_reason(choice),
-        )
+    text = (b'{"index":0,"delta":{"content":', b'},"logprobs":null,"finish_reason":null}')
 
     def first(self) -> dict[str, Any] | None:
         return {"index": 0, "delta": {"role": "assistant", "content": ""}, "logprobs": None, "finish_reason": None}
@@ -86,13 +75,12 @@ class ChatShape:
         logprobs = chat_logprobs(piece.entries, wanted)
         return {"index": 0, "delta": delta, "logprobs": logprobs, "finish_reason": piece.finish}
 
-    def choice(self, pieces: list[Piece], wanted: Wanted) -> dict[str, Any]:
-        message: dict[str, Any] = {"role": "assistant", "content": "".join(p.text for p in pieces), "refusal": None}
-        reasoning = "".join(p.reasoning for p in pieces)
-        if reasoning:
-            message["reasoning_content"] = reasoning
-        logprobs = chat_logprobs(_all_entries(pieces), wanted)
-        return {"index": 0, "message": message, "logprobs": logprobs, "finish_reason": _finish(pieces)}
+    def choice(self, whole: Piece, wanted: Wanted) -> dict[str, Any]:
+        message: dict[str, Any] = {"role": "assistant", "content": whole.text, "refusal": None}
+        if whole.reasoning:
+            message["reasoning_content"] = whole.reasoning
+        logprobs = chat_logprobs(whole.entries, wanted)
+        return {"index": 0, "message": message, "logprobs": logprobs, "finish_reason": whole.finish}
 
 
 class CompletionShape:
@@ -102,14 +90,10 @@ class CompletionShape:
     prefix = "cmpl-"
     reply_object = "text_completion"
     chunk_object = "text_completion"
+    text = (b'{"index":0,"text":', b',"logprobs":null,"finish_reason":null}')
 
     def __init__(self) -> None:
         self._offset = 0
-
-    def read(self, choice: dict[str, Any]) -> Piece:
-        text = choice.get("text")
-        found = entries(choice) if choice.get("logprobs") else None
-        return Piece(text if type(text) is str else "", "", found, _finish_reason(choice))
 
     def first(self) -> dict[str, Any] | None:
         return None
@@ -118,14 +102,9 @@ class CompletionShape:
         logprobs = self._logprobs(piece.entries, wanted)
         return {"index": 0, "text": piece.text, "logprobs": logprobs, "finish_reason": piece.finish}
 
-    def choice(self, pieces: list[Piece], wanted: Wanted) -> dict[str, Any]:
-        logprobs = self._logprobs(_all_entries(pieces), wanted)
-        return {
-            "index": 0,
-            "text": "".join(p.text for p in pieces),
-            "logprobs": logprobs,
-            "finish_reason": _finish(pieces),
-        }
+    def choice(self, whole: Piece, wanted: Wanted) -> dict[str, Any]:
+        logprobs = self._logprobs(whole.entries, wanted)
+        return {"index": 0, "text": whole.text, "logprobs": logprobs, "finish_reason": whole.finish}
 
     def _logprobs(self, found: list[dict[str, Any]] | None, wanted: Wanted) -> dict[str, Any] | None:
         if wanted.top_logprobs is None or not found:
@@ -142,23 +121,10 @@ class CompletionShape:
         }
 
 
-def _finish_reason(choice: dict[str, Any]) -> str | None:
-    reason = choice.get("finish_reason")
-    return reason if type(reason) is str and reason else None
-
-
 def _alternatives(entry: dict[str, Any], top: int) -> dict[str, float]:
     """The chosen token is always among them, as the old interface promises."""
     best = {other["token"]: other["logprob"] for other in entry["top_logprobs"][:top]}
     return {**best, entry["token"]: entry["logprob"]}
-
-
-def _all_entries(pieces: Iterable[Piece]) -> list[dict[str, Any]]:
-    return [entry for piece in pieces for entry in piece.entries or ()]
-
-
-def _finish(pieces: list[Piece]) -> str | None:
-    return next((piece.finish for piece in reversed(pieces) if piece.finish), None)
 
 
 def chat_logprobs(found: list[dict[str, Any]] | None, wanted: Wanted) -> dict[str, Any] | None:
@@ -168,9 +134,8 @@ def chat_logprobs(found: list[dict[str, Any]] | None, wanted: Wanted) -> dict[st
     return {"content": cut, "refusal": None}
 
 
-def entries(choice: dict[str, Any]) -> list[dict[str, Any]] | None:
+def entries(logprobs: object) -> list[dict[str, Any]] | None:
     """An engine's log-probabilities, of either style, in the chat form: token, logprob, bytes, top_logprobs."""
-    logprobs = choice.get("logprobs")
     if type(logprobs) is not dict:
         return None
     if type(logprobs.get("content")) is list:
@@ -199,9 +164,8 @@ def _entry(item: dict[str, Any]) -> dict[str, Any]:
     return {"token": token, "logprob": item.get("logprob"), "bytes": list(token.encode()) if raw is None else raw}
 
 
-def usage(event: dict[str, Any]) -> dict[str, Any] | None:
-    """The engine's count of tokens, in OpenAI's fields; None where this event has none."""
-    found = event.get("usage")
+def usage(found: object) -> dict[str, Any] | None:
+    """The engine's count of tokens, in OpenAI's fields; None where an event has none."""
     if not isinstance(found, dict) or type(found.get("completion_tokens")) is not int:
         return None
     kept: dict[str, Any] = {name: found[name] for name in _USAGE if type(found.get(name)) is int}
@@ -218,6 +182,12 @@ class Chunks:
         head = _head(envelope, shape.chunk_object)
         self._head = b"data: " + msgspec.json.encode(head)[:-1] + b',"choices":['
         self._tail = b'],"usage":null}\n\n' if include_usage else b"]}\n\n"
+        before, behind = shape.text
+        self._before, self._behind = self._head + before, behind + self._tail
+
+    def text(self, text: str) -> bytes:
+        """The chunk of a piece that is text alone."""
+        return self._before + _encode(text) + self._behind
 
     def choice(self, choice: dict[str, Any]) -> bytes:
         return self._head + msgspec.json.encode(choice) + self._tail
@@ -233,10 +203,10 @@ def error_event(body: dict[str, object]) -> bytes:
     return b"data: " + msgspec.json.encode(body) + b"\n\n"
 
 
-def reply(shape: Shape, envelope: Envelope, pieces: list[Piece], wanted: Wanted, used: dict[str, Any] | None) -> bytes:
-    """The whole reply of a plain request."""
-    body = {**_head(envelope, shape.reply_object), "choices": [shape.choice(pieces, wanted)], "usage": used}
-    return msgspec.json.encode(body)
+def reply(shape: Shape, envelope: Envelope, whole: Piece, wanted: Wanted, used: dict[str, Any] | None) -> bytes:
+    """The reply of a plain request."""
+    body = {**_head(envelope, shape.reply_object), "choices": [shape.choice(whole, wanted)], "usage": used}
+    return _encode(body)
 
 
 def _head(envelope: Envelope, kind: str) -> dict[str, Any]:

@@ -75,27 +75,27 @@ class _Slowed(NamedTuple):
 def predict_pool(spec: PoolSpec) -> PoolPrediction:
     """All promises for `spec`. Deterministic."""
     speed = spec.engine.speed
-    runs = [peak(spec, factor) for factor in (1.0, speed.steps.low, speed.steps.high)]
     at_peak, in_loop = bases = _bases(spec)
-
-    def ttft(place: int) -> Estimate:
-        return _banded([run.ttft_s[place] for run in runs], speed.first, TTFT_NOISE, at_peak.id)
-
-    def tpot(place: int) -> Estimate:
-        return _banded([run.tpot_s[place] for run in runs], speed.steps, TPOT_NOISE, at_peak.id)
-
+    late = latencies(spec, at_peak.id)
     tokens = closed(spec)
     ends = (tokens / speed.steps.high, tokens / speed.steps.low)
     return PoolPrediction(
-        ttft_p50_s=ttft(0),
-        ttft_p95_s=ttft(1),
-        ttft_p99_s=ttft(2),
-        tpot_p50_s=tpot(0),
-        tpot_p95_s=tpot(1),
-        tpot_p99_s=tpot(2),
+        **late,
         tokens_per_s=widened(tokens, ends, RATE_NOISE, "tokens/s", in_loop.id).scaled(float(spec.engines)),
         bases=bases,
     )
+
+
+def latencies(spec: PoolSpec, basis: str = "") -> dict[str, Estimate]:
+    """Percentiles over the requests of the peak by name, `ttft_p95_s`."""
+    speed = spec.engine.speed
+    runs = [peak(spec, factor) for factor in (1.0, speed.steps.low, speed.steps.high)]
+    found = {}
+    for place, share in enumerate(QUANTILES):
+        first, between = ([run[part][place] for run in runs] for part in range(2))
+        found[f"ttft_p{share * 100:.0f}_s"] = _banded(first, speed.first, TTFT_NOISE, basis)
+        found[f"tpot_p{share * 100:.0f}_s"] = _banded(between, speed.steps, TPOT_NOISE, basis)
+    return found
 
 
 def _banded(values: list[float], band: Estimate, noise: float, basis: str) -> Estimate:

@@ -6,13 +6,9 @@
   Lengths and limits never change the format.
 - Layout: tensor parallel over 1, 2, 4 ... of the machine's accelerators, which divide the heads; experts are spread
   over the same devices. One whole context must fit beside the weights; places are what fits of mean requests.
-- Band of the speed: the fit's conformal band of the stratum and the accelerator row's own, independent. The residual
-  trees of a seen configuration are left out: they are not monotone in the load, and what is left, the physics, was
-  judged on models left out of the fit. What no row of the fit is like (its engine, the device's maker, arithmetic
-  without bf16) widens the band by the rule for weak rows; other generations of a known maker do not: ten measured rows
-  of two such devices came out at 0.84 to 1.00 of the predicted speed. Where a maker's devices were measured against
-  the fit (work_efficiencies.csv), their steps are slower by that, within the same band; a device that its power
-  limit keeps far below its stated rate multiplies at what it sustains.
+- Band of the speed: the fit's conformal band of the stratum, widened by the device's distance to the fit and its row's
+  own band (distance.py). The residual trees of a seen configuration are left out: they are not monotone in the load,
+  and what is left, the physics, was judged on models left out of the fit.
 """
 
 from __future__ import annotations
@@ -23,15 +19,14 @@ from functools import lru_cache
 
 from archwright.catalog.facts import Catalog
 from archwright.catalog.rows import Accelerator, EngineSpec, ModelSpec
-from archwright.catalog.work_tables import WorkRate
 from archwright.contract.estimate import Estimate
-from archwright.contract.estimate import product as product_of
 from archwright.contract.plan import Parallelism
-from archwright.errors import CatalogError
-from archwright.sizing import fits, formats, serving
+from archwright.contract.record import replace
+from archwright.sizing import distance, fits, formats, serving
+from archwright.sizing.distance import HOST_KIND, WIDE
 from archwright.sizing.engine import Engine, Requests, Speed
 from archwright.sizing.formats import Format
-from archwright.sizing.host import HOST_KIND, on_host
+from archwright.sizing.host import on_host
 from archwright.sizing.layout import Layout
 from archwright.sizing.machine import Machine
 from archwright.sizing.pace import Fitted, Kind
@@ -40,7 +35,7 @@ from archwright.sizing.shape import Shape, shape_of
 from archwright.sizing.work import USABLE, WORKSPACE_BYTES, Device, Worker, device_of
 
 WIDTHS = (1, 2, 4, 8)
-NARROW, WIDE, HALF, PUBLISHED = "fp8", "bf16", "fp16", "fp4"
+NARROW, HALF, PUBLISHED = "fp8", "fp16", "fp4"
 # Widened at every multiplication by kernels that devices without bf16 lack.
 MODERN = frozenset({"fp8", "fp4"})
 # Weights may fill so much of what a device leaves them: the rest is for caches.
@@ -62,16 +57,16 @@ def engines(machine: Machine, model: ModelSpec, requests: Requests, catalog: Cat
 def _on_accelerators(
     machine: Machine, accelerator: Accelerator, model: ModelSpec, requests: Requests, catalog: Catalog
 ) -> Iterator[Engine]:
-    product, shape = server_of(catalog), shape_of(model)
+    product, shape = catalog.server, shape_of(model)
     widths = [width for width in WIDTHS if width <= machine.accelerator_count and divides(model, width)]
     wanted = _formats(product, accelerator, model) if accelerator.kind == product.kind else []
     number = next((one for one in wanted if _filled(shape, one, accelerator, widths[-1]) <= FILLED), None)
     if number is None:
         return
-    device = _device(accelerator, number, shape, catalog)
-    speed, said = speed_of(model, accelerator, product, catalog), _said(number, wanted[0], accelerator)
-    context, known = requests.context_tokens(model), _maker(accelerator, catalog)
-    kind = Kind(product.id, model.attention, 1 / known.typical if known is not None else 1.0)
+    device = distance.sustaining(device_of(accelerator, number, shape.sparse), accelerator, catalog)
+    speed, said = speed_of(model, accelerator, product.id, catalog), _said(number, wanted[0], accelerator)
+    context = requests.context_tokens(model)
+    kind = Kind(product.id, model.attention, distance.slower(accelerator, catalog))
     for width in widths:
         worker = Worker(shape, number, _layout(width))
         slots = min(math.floor(worker.capacity(device.memory, requests.held_tokens)), MOST_SLOTS)
@@ -90,14 +85,6 @@ def _on_accelerators(
             speed=speed,
             assumptions=said,
         )
-
-
-def server_of(catalog: Catalog) -> EngineSpec:
-    """The first engine of the table that runs on accelerators and answers over HTTP."""
-    for engine in catalog.engines.values():
-        if engine.kind == "gpu" and engine.openai_http and not engine.embedded:
-            return engine
-    raise CatalogError("AW-CAT-30", "no engine in the catalog runs on accelerators", hint="add a row to engines")
 
 
 def _formats(product: EngineSpec, accelerator: Accelerator, model: ModelSpec) -> list[Format]:
@@ -126,24 +113,46 @@ def _layout(width: int) -> Layout:
     return Layout(tp=width, moe_tp=1, ep=width)
 
 
+def engine_of(found: serving.Deployment, requests: Requests) -> Engine | None:
+    """One engine of a stated deployment; None where its layout is none that these formulas know (data parallel ranks,
+    pipeline stages, disaggregated), or where no whole context fits beside the weights.
+    """
+    worker, case, catalog = found.worker, found.case, found.catalog
+    placed = worker.layout
+    slots = min(math.floor(worker.capacity(found.device.memory, requests.held_tokens)), MOST_SLOTS)
+    if placed.dp > 1 or placed.pp > 1 or placed.prefill is not None or slots < 1:
+        return None
+    return Engine(
+        product=catalog.engines.get(case.engine) or replace(catalog.server, id=case.engine),
+        quantisation=worker.number.name,
+        devices=placed.devices,
+        copies=placed.copies,
+        pace=_paced(worker, found.device, Kind(case.engine, found.model.attention, case.slower)),
+        slots=slots,
+        context_tokens=requests.context_tokens(found.model),
+        chunk=CHUNK,
+        parallelism=Parallelism(tensor=placed.tp, expert=placed.ep if worker.shape.sparse else 1),
+        speed=speed_of(found.model, found.accelerator, case.engine, catalog, len(found.weak)),
+        assumptions=(),
+    )
+
+
 @lru_cache(maxsize=1024)
 def _paced(worker: Worker, device: Device, kind: Kind) -> Fitted:
     return Fitted(worker, device, kind, fits.load("serving").coefficients)
 
 
-def speed_of(model: ModelSpec, accelerator: Accelerator, product: EngineSpec, catalog: Catalog) -> Speed:
-    """The conformal bands of the stratum for the physics alone, with what the accelerator's row may be off by."""
+def speed_of(model: ModelSpec, accelerator: Accelerator, engine: str, catalog: Catalog, weak: int = 0) -> Speed:
+    """The conformal bands of the stratum for the physics alone, with the distance of device and engine to the fit and
+    so many things that are `weak`.
+    """
     fit = fits.load("serving")
-    old_model, old_device = serving.identity(model) in fit.seen["model"], accelerator.id in fit.seen["accelerator"]
-    new = serving.NEW_ACCELERATOR if old_model else serving.NEW_BOTH
-    stratum = serving.NEW_MODEL if old_device else new
-    weaker = serving.WEAKER ** sum(_unlike(accelerator, product, fit, catalog))
-    row = catalog.estimate(accelerator, 1.0, "")
-    steps, first = (
-        product_of([_factor(serving.banded(1.0, fit, (metric, stratum, ""), weaker)), row], "")
-        for metric in ("tpot_s", "ttft_s")
-    )
-    named = f"{serving.SEEN}, physics alone" if old_model and old_device else stratum
+    found = serving.stratum_of(model, accelerator, engine, fit.seen)
+    stratum = serving.NEW_MODEL if found == serving.SEEN else found
+    widen = serving.WEAKER ** (weak + len(distance.unlike(accelerator, engine, fit, catalog)))
+    doubt = serving.Doubt(widen, distance.figures(accelerator, catalog))
+    steps, first = (_factor(serving.banded(1.0, fit, (metric, stratum, ""), doubt)) for metric in ("tpot_s", "ttft_s"))
+    named = f"{serving.SEEN}, physics alone" if found == serving.SEEN else stratum
     made = fit.provenance
     facts = (
         f"{accelerator.id}: {accelerator.memory_bandwidth_bytes_per_s / 1e9:g} GB/s, {accelerator.source} "
@@ -152,35 +161,7 @@ def speed_of(model: ModelSpec, accelerator: Accelerator, product: EngineSpec, ca
         f"coefficients of {made.date} from {made.rows_used} measured rows; band of the stratum {stratum}: "
         f"{steps.low:.2f} to {steps.high:.2f} of a step's time, {first.low:.2f} to {first.high:.2f} of a first token's",
     )
-    known = (_maker(accelerator, catalog), _sustained(accelerator, catalog))
-    return Speed(steps, first, named, (*facts, *(row.fact for row in known if row is not None)))
-
-
-def _unlike(accelerator: Accelerator, product: EngineSpec, fit: fits.Fit, catalog: Catalog) -> tuple[bool, ...]:
-    """What no row of the fit is like."""
-    rows = (catalog.accelerators.get(name) for name in fit.seen["accelerator"])
-    makers = {row.vendor for row in rows if row is not None}
-    strange = accelerator.vendor not in makers and _maker(accelerator, catalog) is None
-    return product.id not in fit.seen["engine"], strange, WIDE not in accelerator.flops
-
-
-def _maker(accelerator: Accelerator, catalog: Catalog) -> WorkRate | None:
-    """What devices of its maker were measured to do over what the fit says, where that is another maker's."""
-    return catalog.work_rates.get(f"serving.speed-{accelerator.vendor}")
-
-
-def _sustained(accelerator: Accelerator, catalog: Catalog) -> WorkRate | None:
-    """What a device whose power is limited sustains of its stated rate, where that is less than others do."""
-    return catalog.work_rates.get(f"serving.rate-{accelerator.id}")
-
-
-def _device(accelerator: Accelerator, number: Format, shape: Shape, catalog: Catalog) -> Device:
-    stated, row = device_of(accelerator, number, shape.sparse), _sustained(accelerator, catalog)
-    if row is None:
-        return stated
-    rates = (rate * row.typical for rate in (stated.trunk_rate, stated.expert_rate, stated.wide_rate))
-    trunk, expert, wide = rates
-    return stated._replace(trunk_rate=trunk, expert_rate=expert, wide_rate=wide)
+    return Speed(steps, first, named, (*facts, *distance.facts(accelerator, catalog)))
 
 
 def _named(number: Format, accelerator: Accelerator) -> str:

@@ -9,9 +9,8 @@ import math
 import re
 from collections.abc import Sequence
 
-from archwright.sizing.shape import Shape
 from archwright.sizing.steps import Case
-from archwright.sizing.work import Device
+from archwright.sizing.work import Device, Worker
 
 FORMATS = ("bf16", "fp8", "fp4", "int4", "int8", "fp32")
 _VERSION = re.compile(r"(\d{1,4})\.(\d{1,4})(?:\.(\d{1,4}))?")
@@ -28,8 +27,9 @@ def version(engine: str) -> float:
     return first * 10000.0 + second * 100.0 + third
 
 
-def features(case: Case, shape: Shape, device: Device, engine: str, families: Sequence[str]) -> list[float]:
+def features(case: Case, worker: Worker, device: Device, engine: str, families: Sequence[str]) -> list[float]:
     """`engine` as stated, `families` in the fit's order."""
+    shape, layout = worker.shape, worker.layout
     memory = max(case.memory_s, 1e-9)
     family = families.index(case.engine) if case.engine in families else -1
     return [
@@ -46,7 +46,7 @@ def features(case: Case, shape: Shape, device: Device, engine: str, families: Se
         float(family),
         case.cache_share,
         math.log(max(case.sent * case.dp, 1e-3)),
-        float(case.prefill_ranks),
+        math.log(max(case.prefill_ranks, 1)),
         float(case.sparse),
         float(FORMATS.index(case.format)),
         math.log(device.bandwidth / 1e12),
@@ -55,4 +55,7 @@ def features(case: Case, shape: Shape, device: Device, engine: str, families: Se
         math.log(case.layers),
         float("mla" in case.attention),
         version(engine),
+        math.log(case.ranks),
+        math.log(layout.total),
+        float(layout.prefill.tp if layout.prefill is not None else 0),
     ]

@@ -1,27 +1,30 @@
 """A text model on a host processor: one embedded engine with all cores, sized by its efficiency row's roofline.
 
 Matrix rate: the cores at the rate work_rates states. Bandwidth: the middle of the catalog's host rows, each divided by
-its cores; their spread is the band. A place holds a whole context from the start.
+its cores; their spread is the band. A processor that is named has its own row's rates. A place holds a whole context
+from the start.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from statistics import geometric_mean
 
 from archwright.catalog.facts import Catalog
-from archwright.catalog.rows import Efficiency, EngineSpec, ModelSpec
+from archwright.catalog.rows import Accelerator, Efficiency, EngineSpec, ModelSpec
 from archwright.contract.estimate import Estimate
 from archwright.contract.plan import Parallelism
+from archwright.sizing import formats
 from archwright.sizing.calibration import kind, slowness
+from archwright.sizing.distance import HOST_KIND
 from archwright.sizing.engine import Engine, Requests, Speed
 from archwright.sizing.machine import Machine
 from archwright.sizing.memory import engine_memory, holds, weights_bytes
 from archwright.sizing.pace import Host
 from archwright.sizing.roofline import Hardware, Roofline
-from archwright.sizing.work_rates import host_cores, host_flops
+from archwright.sizing.work_rates import THREADS_A_CORE, host_cores, host_flops
 
-HOST_KIND = "cpu"
 ANY = "*"
 # Places of an engine that shares its cores among requests, and prompt tokens read in a step: small, so that a long
 # prompt never stalls running answers.
@@ -33,16 +36,25 @@ _CORES = re.compile(r"(\d+) cores")
 
 def on_host(machine: Machine, model: ModelSpec, requests: Requests, catalog: Catalog) -> Engine | None:
     """None where the model does not fit the machine's memory, or no engine runs on processors."""
+    return engine_on(hardware_of_host(machine, catalog), model, requests, catalog)
+
+
+def engine_on(
+    hardware: Hardware, model: ModelSpec, requests: Requests, catalog: Catalog, precision: str = ""
+) -> Engine | None:
+    """The embedded engine on a processor; `precision` of the weights as a table states it, the engine's own else.
+    Memory that is not stated (0) holds every model. None as for `on_host`.
+    """
     product = next((e for e in catalog.engines.values() if e.embedded and e.kind == HOST_KIND), None)
     if product is None or not product.quantisations:
         return None
-    quantisation = product.quantisations[0]
+    quantisation, bits = _quantisation(precision, product, catalog)
     efficiency = catalog.efficiency(product.id, quantisation, ANY)
-    hardware = hardware_of_host(machine, catalog)
-    weights = weights_bytes(model, catalog.quantisations[quantisation].bits_per_weight)
+    weights = weights_bytes(model, bits)
     context = requests.context_tokens(model)
+    room = hardware.memory_bytes or math.inf
     for slots in SLOTS:
-        if holds(machine.ram_bytes, engine_memory(model, weights, efficiency, slots, context)):
+        if holds(room, engine_memory(model, weights, efficiency, slots, context)):
             break
     else:
         return None
@@ -59,6 +71,32 @@ def on_host(machine: Machine, model: ModelSpec, requests: Requests, catalog: Cat
         parallelism=Parallelism(),
         speed=_speed(roofline, hardware, efficiency),
         assumptions=_said(product, quantisation),
+    )
+
+
+def _quantisation(precision: str, product: EngineSpec, catalog: Catalog) -> tuple[str, float]:
+    """Name and bits of a weight: the row that the text names, else the format it means."""
+    said = precision.lower()
+    named = next((name for name in catalog.quantisations if name.lower() in said), None)
+    if named is None and formats.parse(precision, "").stated:
+        number = formats.parse(precision, "").name
+        return number, formats.WEIGHT_BITS[number]
+    named = named or product.quantisations[0]
+    return named, catalog.quantisations[named].bits_per_weight
+
+
+def hardware_of_processor(accelerator: Accelerator, count: int, catalog: Catalog) -> Hardware:
+    """Processors by their own row; cores that it states at the rate which the efficiency rows' shares are of."""
+    bandwidth, cores = accelerator.memory_bandwidth_bytes_per_s * count, _CORES.search(accelerator.notes)
+    compute = catalog.estimate(accelerator, formats.rate(accelerator, "fp32") * count, "FLOP/s")
+    if cores is not None:
+        threads = THREADS_A_CORE * int(cores[1]) * count
+        compute = host_flops(Machine(accelerator.id, None, 0, threads, 0.0), catalog)
+    return Hardware(
+        name=accelerator.id,
+        memory_bytes=accelerator.memory_bytes,
+        bandwidth_bytes_per_s=catalog.estimate(accelerator, bandwidth, "bytes/s"),
+        compute_flops_per_s=compute,
     )
 
 

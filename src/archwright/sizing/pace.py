@@ -13,7 +13,7 @@ import math
 from typing import NamedTuple, Protocol
 
 from archwright.sizing.roofline import Roofline, Step, pairs
-from archwright.sizing.steps import Coefficients
+from archwright.sizing.steps import Coefficients, layer_s, routing_s
 from archwright.sizing.work import Device, Worker
 
 # A request alone meets half a step under way and takes part in one of its own.
@@ -116,8 +116,7 @@ class Fitted:
 
     def _constants(self, k: Coefficients, attention: str) -> FittedDecode:
         worker, device, shape = self._worker, self._device, self._worker.shape
-        layer = k["o"] + k["o_moe"] * shape.sparse + k["o_tp"] * math.log2(worker.layout.tp)
-        layer += sum(k.get(f"attention.{word}", 0.0) for word in attention.split("+"))
+        layer = layer_s(k, worker.layout.tp, attention.split("+"), routing_s(worker, device))
         empty = worker.decode(1.0, 0.0)
         to_bytes = worker.number.expert_bits / 8 / worker.expert_ranks
         missed = 1 - shape.chosen / shape.experts if shape.sparse else 0.0

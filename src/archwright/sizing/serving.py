@@ -1,23 +1,32 @@
 """Predicts a serving deployment: TPOT, TTFT and throughput with bands, for anything named well enough to size.
 
 One predictor per stratum, each chosen by the grouped cross-validation of that stratum (docs/accuracy.md):
-- seen configuration (this model on this accelerator, this engine family were fitted): physics + residual trees;
+- seen configuration (this model on this accelerator was fitted): physics + residual trees;
 - unseen model, unseen accelerator, or both: physics alone. Multipliers per family or chip made these worse.
-What makes a row weak (a gate) widens its band and is said.
+- disaggregated: residual trees of their own in every stratum; left-out models and devices are the better for them.
+What makes a row weak (a gate), and what no fitted row is like, widens its band and is said. A host processor is no
+accelerator of the fit: its engine's steps are the roofline of its efficiency row, batches as there.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from archwright.catalog.facts import Catalog
 from archwright.catalog.rows import Accelerator, ModelSpec
 from archwright.catalog.subjects import Subjects
+from archwright.contract.estimate import Estimate
+from archwright.contract.needs import Length
 from archwright.contract.record import Record
 from archwright.errors import CatalogError
 from archwright.sizing import assumed as made_up
-from archwright.sizing import fits, formats, layout, steps, trees
+from archwright.sizing import distance, fits, formats, layout, steps, trees
+from archwright.sizing.closed_loop import QUANTILES, Loop, fitted_loop, loop_of, statistic_of
+from archwright.sizing.engine import Engine, Requests
 from archwright.sizing.features import features
+from archwright.sizing.host import engine_on, hardware_of_processor
 from archwright.sizing.shape import shape_of
 from archwright.sizing.work import Device, Worker, device_of
 
@@ -28,9 +37,10 @@ POOLED, SHORT, OFFLINE = "disaggregated", "queueing", "offline"
 WEAKER = 1.35
 # A stated load that uses more than this of what the device can do is mislabelled (research: see docs/accuracy.md).
 MOST_RESIDUAL = 1.5
-# Assumed: a server under a latency limit keeps this share of its offline rate; p99 over the mean.
+# Assumed: a server under a latency limit keeps this share of its offline rate.
 SERVER_SHARE = 0.88
-P99 = {"tpot_s": 1.4, "ttft_s": 3.0}
+# Of requests, later than these no measured row was: their band is that of a weak row.
+TAILS = frozenset({"p95", "p99"})
 MOST_DEVICES = 1_000_000
 LEAST_PARAMETERS, MOST_PARAMETERS = 1e6, 1e14
 
@@ -64,13 +74,36 @@ class Guess(NamedTuple):
     def scaled(self, by: float) -> Guess:
         return Guess(self.value * by, self.low * by, self.high * by)
 
+    def powered(self, by: float) -> Guess:
+        """The logarithms of the band times `by`."""
+        low, high = (math.pow(end / self.value, by) for end in (self.low, self.high))
+        return Guess(self.value, self.value * low, self.value * high)
+
+
+class Doubt(NamedTuple):
+    """What widens a fitted band: its logarithms times `widen`, and what the device's `figures` may be off by."""
+
+    widen: float
+    figures: Estimate
+
+    def around(self, bands: Sequence[tuple[float, float]]) -> tuple[float, float]:
+        """Factors (low, high): independent `bands` add as squares of logarithms, wider by all that is here."""
+        low, high = (
+            math.hypot(math.hypot(*(math.log(band[end]) for band in bands)) * self.widen, math.log(own))
+            for end, own in ((0, self.figures.low), (1, self.figures.high))
+        )
+        return math.exp(-low), math.exp(high)
+
 
 class Answer(NamedTuple):
-    """SI; None where the quantity has no meaning in the scenario."""
+    """SI; None where the quantity has no meaning in the scenario. Of TPOT and TTFT the statistic that was asked for;
+    `percentiles` has those over requests by name, `ttft_p95_s`.
+    """
 
     tpot_s: Guess | None
     ttft_s: Guess | None
     tokens_per_s: Guess
+    percentiles: dict[str, Guess]
     stratum: str
     regime: str
     weak: tuple[str, ...]
@@ -89,6 +122,16 @@ class Deployment(NamedTuple):
     beams: int
     weak: tuple[str, ...]
     assumed: tuple[str, ...]
+    catalog: Catalog
+
+
+class Load(NamedTuple):
+    """Lengths of a question, and what was assumed of them."""
+
+    prompt: float
+    answer: float
+    beams: int
+    assumed: list[str]
 
 
 def identity(model: ModelSpec) -> str:
@@ -105,27 +148,50 @@ def resolve(asked: Serving, subjects: Subjects) -> Deployment:
     if not number.stated:
         weak.append(f"precision {asked.precision!r} is unknown")
     shape = shape_of(model)
-    device = device_of(accelerator, number, shape.sparse)
+    stated = device_of(accelerator, number, shape.sparse)
+    device = distance.sustaining(stated, accelerator, subjects.catalog)
     placed = layout.parse(asked.parallelism)
     if placed is None:
         placed = _fitting(Worker(shape, number, layout.Layout()), device, asked.devices)
         assumed.append(f"parallelism: TP{placed.tp}")
     placed = layout.spread(placed, min(asked.devices, MOST_DEVICES))
     worker = Worker(shape, number, placed)
-    given, made, beams = subjects.load(asked.scenario, model.id)
-    prompt, answer = asked.input_tokens, asked.output_tokens
-    if prompt is None or answer is None:
-        assumed.append("prompt and answer length")
-        prompt, answer = given if prompt is None else prompt, made if answer is None else answer
-    sent = asked.concurrency
-    if sent is None:
-        assumed.append("requests in flight: as many as fit")
-    traffic = steps.Traffic(sent=sent, prompt=prompt, answer=answer)
-    case = steps.case_of(worker, device, subjects.engine(asked.engine), model.attention, traffic)
-    weak += _gates(worker, device, case)
+    load = _load(asked, model, subjects)
+    if asked.concurrency is None:
+        load.assumed.append("requests in flight: as many as fit")
+    if not asked.engine.strip():
+        load.assumed.append(f"engine: {subjects.catalog.server.id}")
+    traffic = steps.Traffic(sent=asked.concurrency, prompt=load.prompt, answer=load.answer)
+    engine = subjects.engine(asked.engine.strip() or subjects.catalog.server.id)
+    case = steps.case_of(worker, device, engine, model.attention, traffic)
+    case = case._replace(slower=distance.slower(accelerator, subjects.catalog))
+    weak += _gates(worker, device)
     if asked.devices and placed.total > asked.devices:
         weak.append(f"the layout needs {placed.total} devices, {asked.devices} are stated")
-    return Deployment(model, accelerator, worker, device, case, asked, beams, tuple(weak), tuple(assumed))
+    return Deployment(
+        model=model,
+        accelerator=accelerator,
+        worker=worker,
+        device=device,
+        case=case,
+        asked=asked,
+        beams=load.beams,
+        weak=tuple(weak),
+        assumed=(*assumed, *load.assumed),
+        catalog=subjects.catalog,
+    )
+
+
+def _load(asked: Serving, model: ModelSpec, subjects: Subjects) -> Load:
+    given, made, beams = subjects.load(asked.scenario, model.id)
+    prompt, answer = asked.input_tokens, asked.output_tokens
+    known = prompt is not None and answer is not None
+    return Load(
+        given if prompt is None else prompt,
+        made if answer is None else answer,
+        beams,
+        [] if known else ["prompt and answer length"],
+    )
 
 
 def model_of(name: str, counts: tuple[float | None, float | None], subjects: Subjects) -> tuple[ModelSpec, list[str]]:
@@ -152,24 +218,20 @@ def _fitting(worker: Worker, device: Device, devices: int) -> layout.Layout:
     return layout.Layout(tp=tp, moe_tp=tp, ep=1)
 
 
-def _gates(worker: Worker, device: Device, case: steps.Case) -> list[str]:
+def _gates(worker: Worker, device: Device) -> list[str]:
     found = []
     # A host processor has no memory of its own stated.
     if device.memory and worker.weights() > device.memory:
         found.append("the weights exceed the devices' memory")
-    if case.prefill_ranks and case.ranks == 1 and case.prefill_ranks == 1:
-        found.append("a disaggregated row with one worker each: tables count these unreliably")
     return found
 
 
-def stratum_of(found: Deployment, seen: dict[str, tuple[str, ...]]) -> str:
-    model, accelerator = identity(found.model), found.accelerator.id
-    old_model, old_accelerator = model in seen["model"], accelerator in seen["accelerator"]
-    old_engine = found.case.engine in seen["engine"]
-    if old_model and old_accelerator and old_engine:
-        return SEEN if f"{model} {accelerator}" in seen["pair"] else NEW_ACCELERATOR
+def stratum_of(model: ModelSpec, accelerator: Accelerator, engine: str, seen: Mapping[str, tuple[str, ...]]) -> str:
+    """A seen configuration needs an engine family of the fit; without one there is the physics of an unseen model."""
+    old_model, old_accelerator = identity(model) in seen["model"], accelerator.id in seen["accelerator"]
     if old_model and old_accelerator:
-        return NEW_BOTH
+        paired = f"{identity(model)} {accelerator.id}" in seen["pair"]
+        return NEW_ACCELERATOR if not paired else SEEN if engine in seen["engine"] else NEW_MODEL
     return NEW_MODEL if old_accelerator else NEW_ACCELERATOR if old_model else NEW_BOTH
 
 
@@ -183,15 +245,17 @@ def regime_of(found: Deployment) -> str:
 
 def predict(asked: Serving, subjects: Subjects, fit: fits.Fit | None = None) -> Answer:
     """Raises CatalogError AW-CAT-01 for a name nobody knows."""
+    if subjects.accelerator(asked.accelerator).kind == distance.HOST_KIND:
+        return _on_host(asked, subjects)
     return answer(resolve(asked, subjects), fit or fits.load("serving"))
 
 
 def answer(found: Deployment, fit: fits.Fit, stratum: str = "") -> Answer:
     """`stratum` overrides what the fit has seen, for scoring a left-out group."""
     case, asked = found.case, found.asked
-    stratum = stratum or stratum_of(found, fit.seen)
+    stratum = stratum or stratum_of(found.model, found.accelerator, case.engine, fit.seen)
     regime = regime_of(found)
-    tpot, ttft = centre(found, fit, residual=stratum == SEEN)
+    tpot, ttft = centre(found, fit, stratum)
     if asked.scenario.startswith("batch1"):
         # A bare engine timed without a server: nothing is scheduled, nothing waits.
         ttft = steps.read_s(case, fit.coefficients["ttft"])
@@ -203,44 +267,95 @@ def answer(found: Deployment, fit: fits.Fit, stratum: str = "") -> Answer:
         rate *= SERVER_SHARE
     if asked.scenario == "batch1_prefill" and case.answer <= 1:
         rate = case.prompt / ttft
-    widen = WEAKER ** len(found.weak)
-    if "p99" in asked.tpot_statistic:
-        tpot, widen = tpot * P99["tpot_s"], widen * WEAKER
-    if "p99" in asked.ttft_statistic:
-        ttft, widen = ttft * P99["ttft_s"], widen * WEAKER
-    slower = banded(1 / max(rate, 1e-9), fit, ("pace_s" if regime == OFFLINE else "tpot_s", stratum, regime), widen)
+    unlike = distance.unlike(found.accelerator, case.engine, fit, found.catalog)
+    weak = (*found.weak, *unlike)
+    doubt = Doubt(WEAKER ** len(weak), distance.figures(found.accelerator, found.catalog))
+    pace = banded(1 / max(rate, 1e-9), fit, ("pace_s" if regime == OFFLINE else "tpot_s", stratum, regime), doubt)
+    loop = fitted_loop(case, fit.coefficients, (tpot, ttft))
+    around = {name: banded(1.0, fit, (name, stratum, regime), doubt) for name in ("tpot_s", "ttft_s")}
+    return _told(asked, loop, around, pace)._replace(stratum=stratum, regime=regime, weak=weak, assumed=found.assumed)
+
+
+def _told(asked: Serving, loop: Loop, around: dict[str, Guess], pace: Guess) -> Answer:
+    """Latencies with the bands `around` their means, and the rate whose inverse is `pace`."""
+
+    def of(metric: str, statistic: str) -> Guess:
+        value = getattr(loop, metric) * loop.over_mean(metric, statistic)
+        band = around[metric].powered(WEAKER) if statistic in TAILS else around[metric]
+        return band.scaled(value)
+
+    writes = loop.tpot_s > 0
+    percentiles = {
+        f"{metric[:-2]}_{name}_s": of(metric, name)
+        for metric in around
+        for name in QUANTILES
+        if metric != "tpot_s" or writes
+    }
     return Answer(
-        tpot_s=banded(tpot, fit, ("tpot_s", stratum, regime), widen) if case.answer > 1 else None,
-        ttft_s=banded(ttft, fit, ("ttft_s", stratum, regime), widen),
-        tokens_per_s=Guess(rate, 1 / slower.high, 1 / slower.low),
-        stratum=stratum,
-        regime=regime,
-        weak=found.weak,
-        assumed=found.assumed,
+        tpot_s=of("tpot_s", statistic_of(asked.tpot_statistic)) if writes else None,
+        ttft_s=of("ttft_s", statistic_of(asked.ttft_statistic)),
+        tokens_per_s=Guess(1 / pace.value, 1 / pace.high, 1 / pace.low),
+        percentiles=percentiles,
+        stratum="",
+        regime="",
+        weak=(),
+        assumed=(),
     )
 
 
-def centre(found: Deployment, fit: fits.Fit, *, residual: bool) -> tuple[float, float]:
-    """TPOT and TTFT without a band, in seconds."""
-    tpot = steps.tpot_s(found.case, fit.coefficients["tpot"])
-    step = steps.step_s(found.case, fit.coefficients["tpot"])
-    ttft = steps.ttft_s(found.case, fit.coefficients["ttft"], step, tpot)
-    if residual:
-        seen = features(found.case, found.worker.shape, found.device, found.asked.engine, fit.seen["engine"])
-        tpot *= _correction(fit.residuals["tpot"], seen)
-        ttft *= _correction(fit.residuals["ttft"], seen)
-    return tpot, ttft
+def _on_host(asked: Serving, subjects: Subjects) -> Answer:
+    """By the embedded engine's steps at the processor's own rates. Raises CatalogError AW-CAT-30 without an engine."""
+    model, weak = model_of(asked.model, (asked.parameters, asked.active_parameters), subjects)
+    load = _load(asked, model, subjects)
+    reads, writes = (Length(mean=max(size, 1.0), p95=max(size, 1.0)) for size in (load.prompt, load.answer))
+    engine = host_engine(asked, model, Requests(reads, writes), subjects)
+    if asked.concurrency is None:
+        load.assumed.append(f"requests in flight: {engine.slots}, all places of the engine")
+    loop = loop_of(engine, asked.concurrency or float(engine.slots), reads.mean, writes.mean)
+    widen = WEAKER ** len(weak)
+    around = {
+        name: Guess(1.0, band.low, band.high).powered(widen)
+        for name, band in (("tpot_s", engine.speed.steps), ("ttft_s", engine.speed.first))
+    }
+    told = loop.ttft_s + writes.mean * loop.tpot_s
+    pace = told / ((asked.concurrency or engine.slots) * writes.mean if loop.tpot_s else reads.mean)
+    return _told(asked, loop, around, around["tpot_s"].scaled(pace))._replace(
+        stratum=engine.speed.stratum,
+        weak=tuple(weak),
+        assumed=(*load.assumed, f"weights in {engine.quantisation}", f"engine: {engine.product.id}"),
+    )
+
+
+def host_engine(asked: Serving, model: ModelSpec, requests: Requests, subjects: Subjects) -> Engine:
+    """The embedded engine on the processor that is asked for. Raises CatalogError AW-CAT-30 without one."""
+    accelerator, catalog = subjects.accelerator(asked.accelerator), subjects.catalog
+    hardware = hardware_of_processor(accelerator, max(asked.devices, 1), catalog)
+    engine = engine_on(hardware, model, requests, catalog, asked.precision)
+    if engine is None:
+        raise CatalogError("AW-CAT-30", "no engine in the catalog runs on processors", hint="add a row to engines")
+    return engine
+
+
+def centre(found: Deployment, fit: fits.Fit, stratum: str) -> tuple[float, float]:
+    """TPOT and TTFT without a band, in seconds; outside of what was seen physics alone, but for disaggregated rows."""
+    case, tables = found.case, fit.residuals
+    tpot = steps.tpot_s(case, fit.coefficients["tpot"])
+    step = steps.step_s(case, fit.coefficients["tpot"])
+    ttft = steps.ttft_s(case, fit.coefficients["ttft"], step, tpot)
+    if stratum != SEEN and not case.prefill_ranks:
+        return tpot, ttft
+    seen = features(case, found.worker, found.device, found.asked.engine, fit.seen["engine"])
+    tpot *= _correction(tables["tpot.pool" if case.prefill_ranks else "tpot"], seen)
+    return tpot, ttft * _correction(tables["ttft"], seen) if stratum == SEEN else ttft
 
 
 def _correction(table: tuple[trees.Tree, ...], seen: list[float]) -> float:
     return math.exp(min(max(trees.total(table, seen), -MOST_RESIDUAL), MOST_RESIDUAL))
 
 
-def banded(value: float, fit: fits.Fit, place: tuple[str, str, str], widen: float) -> Guess:
+def banded(value: float, fit: fits.Fit, place: tuple[str, str, str], doubt: Doubt) -> Guess:
     """`place`: metric, stratum, regime. Where model and accelerator are both new, the two bands add as squares."""
     metric, stratum, regime = place
     names = (NEW_MODEL, NEW_ACCELERATOR) if stratum == NEW_BOTH else (stratum,)
-    found = [fit.band(metric, name, regime) for name in names]
-    low = math.hypot(*(math.log(band.low) for band in found)) * widen
-    high = math.hypot(*(math.log(band.high) for band in found)) * widen
-    return Guess(value, value * math.exp(-low), value * math.exp(high))
+    low, high = doubt.around([(band.low, band.high) for band in (fit.band(metric, name, regime) for name in names)])
+    return Guess(value, value * low, value * high)

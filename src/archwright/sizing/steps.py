@@ -2,10 +2,12 @@
 
 Decode step of a worker (tpot.*):
   roof = (memory^p + compute^p)^(1/p), memory = bytes / (bandwidth x em), compute = FLOPs / (rate x ec) x format
-  step = (roof + layers x (o + o_moe + o_tp log2 tp + attention kind) + seq x requests + exchanged / (link x el))
-         x engine x format
+  step = (roof + layers x (o + o_tp log2 tp + attention kind + routed x width / bandwidth) + seq x requests
+         + exchanged / (link x el)) x slower, slower = engine x format x what the maker's devices are
+  routed: bytes that choosing experts moves, beside weights and cache, for each value of the layer's width; a fixed
+  time is worse on devices and on models left out
 Prompts are read between steps. With l = requests / output tokens prompts per step:
-  TPOT = step + (l x (FLOPs / (rate x epf) + exchanged / (link x el)) + (1 - e^-l) x layers x opf) x engine x format
+  TPOT = step + (l x (FLOPs / (rate x epf) + exchanged / (link x el)) + (1 - e^-l) x layers x opf) x slower
 TTFT (ttft.*) reads the prompt with its own rates, waits for steps under way and for prompts before it, and where the
 cache holds fewer than are sent, for a place: (sent / held - 1) x output tokens x TPOT.
 Offline throughput is requests held / TPOT. A disaggregated decode pool reads no prompts.
@@ -14,7 +16,7 @@ Offline throughput is requests held / TPOT. A disaggregated decode pool reads no
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from archwright.sizing.work import Device, Worker
@@ -35,7 +37,9 @@ class Traffic(NamedTuple):
 
 
 class Case(NamedTuple):
-    """Everything a coefficient multiplies, in seconds at stated rates; one row of a table or one candidate."""
+    """Everything a coefficient multiplies, in seconds at stated rates; one row of a table or one candidate. `slower`
+    is the time that devices of this maker take over that of the fit's.
+    """
 
     engine: str
     format: str
@@ -61,6 +65,8 @@ class Case(NamedTuple):
     read_exchange_s: float
     prefill_ranks: int
     cache_share: float
+    routing_s: float
+    slower: float = 1.0
 
     @property
     def read_s(self) -> float:
@@ -105,6 +111,7 @@ def case_of(worker: Worker, device: Device, engine: str, attention: str, traffic
         read_exchange_s=read.exchanged / device.link,
         prefill_ranks=0 if pool is None else pool.dp * pool.copies,
         cache_share=cached / step.bytes,
+        routing_s=routing_s(worker, device),
     )
 
 
@@ -113,15 +120,24 @@ def step_s(case: Case, k: Coefficients) -> float:
     compute = case.compute_s * k.get(f"compute.{case.format}", 1.0) / k["ec"]
     memory = case.memory_s / k["em"]
     roof = math.pow(math.pow(memory, k["p"]) + math.pow(compute, k["p"]), 1 / k["p"])
-    layer = k["o"] + k["o_moe"] * case.sparse + k["o_tp"] * math.log2(case.tp)
-    for word in case.attention:
-        layer += k.get(f"attention.{word}", 0.0)
+    layer = layer_s(k, case.tp, case.attention, case.routing_s)
     plain = roof + case.layers * layer + k["seq"] * case.requests + case.exchange_s / k["el"]
     return plain * _factor(case, k)
 
 
+def routing_s(worker: Worker, device: Device) -> float:
+    """A byte for each value of a layer's width, in seconds; nothing without experts."""
+    return worker.shape.hidden / device.bandwidth if worker.shape.sparse else 0.0
+
+
+def layer_s(k: Coefficients, tp: int, attention: Iterable[str], routing_s: float) -> float:
+    """What a layer takes beside its roofline, in seconds."""
+    kinds = sum(k.get(f"attention.{word}", 0.0) for word in attention)
+    return k["o"] + k["o_tp"] * math.log2(tp) + kinds + k["routed"] * routing_s
+
+
 def _factor(case: Case, k: Coefficients) -> float:
-    return k.get(f"engine.{case.engine}", 1.0) * k.get(f"format.{case.format}", 1.0)
+    return case.slower * k.get(f"engine.{case.engine}", 1.0) * k.get(f"format.{case.format}", 1.0)
 
 
 def tpot_s(case: Case, k: Coefficients) -> float:
@@ -130,16 +146,21 @@ def tpot_s(case: Case, k: Coefficients) -> float:
     if case.prefill_ranks:
         return step * k["pool"]
     prompts = case.requests / case.answer
-    read = case.read_s * k.get(f"compute.{case.format}", 1.0) / k["epf"] + case.read_exchange_s / k["el"]
     started = -math.expm1(-prompts) * case.layers * k["opf"]
-    return step + (prompts * read + started) * _factor(case, k)
+    return step + prompts * read_between_s(case, k) + started * _factor(case, k)
+
+
+def read_between_s(case: Case, k: Coefficients) -> float:
+    """What reading one prompt adds to the steps of those who write."""
+    read = case.read_s * k.get(f"compute.{case.format}", 1.0) / k["epf"] + case.read_exchange_s / k["el"]
+    return read * _factor(case, k)
 
 
 def read_s(case: Case, k: Coefficients) -> float:
     """One prompt alone, by the coefficients of TTFT."""
     number = k.get(f"compute.{case.format}", 1.0)
     flops = (case.read_trunk_s * number + case.read_expert_s * number * k["pe"] + case.read_attention_s) / k["epf"]
-    return math.hypot(flops, case.read_memory_s / k["em"]) + case.read_exchange_s / k["elp"]
+    return (math.hypot(flops, case.read_memory_s / k["em"]) + case.read_exchange_s / k["elp"]) * case.slower
 
 
 def ttft_s(case: Case, k: Coefficients, step: float, tpot: float) -> float:

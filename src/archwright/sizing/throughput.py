@@ -19,7 +19,7 @@ from typing import NamedTuple
 from archwright.catalog.rows import Accelerator, ModelSpec
 from archwright.catalog.subjects import Subjects
 from archwright.contract.record import Record
-from archwright.sizing import fits, formats, serving, trees
+from archwright.sizing import distance, fits, formats, serving, trees
 from archwright.sizing.work import BUS_BYTES_PER_S
 
 SEEN, NEW_MODEL, NEW_ACCELERATOR, NEW_BOTH = serving.SEEN, serving.NEW_MODEL, serving.NEW_ACCELERATOR, serving.NEW_BOTH
@@ -190,8 +190,8 @@ def predict(asked: Training, subjects: Subjects, fit: fits.Fit | None = None) ->
     seconds = token_s(job, fit.coefficients["token"])
     if stratum in (SEEN, NEW_MODEL):
         seconds *= math.exp(trees.total(fit.residuals["token"], features(job)))
-    widen = serving.WEAKER ** len(job.weak)
-    each = serving.banded(seconds, fit, ("token_s", stratum, ""), widen)
+    doubt = serving.Doubt(serving.WEAKER ** len(job.weak), distance.figures(job.accelerator, subjects.catalog))
+    each = serving.banded(seconds, fit, ("token_s", stratum, ""), doubt)
     hours = each.scaled(asked.tokens / 3600) if asked.tokens else None
     step = each.scaled(asked.batch_tokens / job.devices) if asked.batch_tokens and asked.devices else None
     return Pace(serving.Guess(1 / each.value, 1 / each.high, 1 / each.low), hours, step, stratum, job.weak)

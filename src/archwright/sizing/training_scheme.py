@@ -18,7 +18,7 @@ from typing import NamedTuple
 from archwright.catalog.facts import Catalog
 from archwright.catalog.rows import Accelerator
 from archwright.contract.estimate import Estimate, product
-from archwright.sizing import fits, serving, throughput, trees
+from archwright.sizing import distance, fits, serving, throughput, trees
 from archwright.sizing.serving import Guess
 from archwright.sizing.throughput import (
     FABRIC_BYTES_PER_S,
@@ -244,8 +244,8 @@ def pace(question: Question, choice: Choice, catalog: Catalog, *, trusted: bool 
         stratum = serving.NEW_ACCELERATOR if stratum == serving.SEEN else serving.NEW_BOTH
     most = rate(catalog, "training.utilisation").value
     seconds = max(seconds, model_flops(question) / (most * question.job.rate))
-    widen = serving.WEAKER ** len(question.job.weak)
-    guess = serving.banded(seconds, fit, ("token_s", stratum, ""), widen)
+    doubt = serving.Doubt(serving.WEAKER ** len(question.job.weak), distance.figures(question.job.accelerator, catalog))
+    guess = serving.banded(seconds, fit, ("token_s", stratum, ""), doubt)
     own = Estimate(value=guess.value, low=guess.low, high=guess.high, unit="s")
     made = product([own, behind(question, catalog)], "s")
     return Guess(made.value, made.low, made.high), stratum

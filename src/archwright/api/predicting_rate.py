@@ -1,0 +1,72 @@
+"""`predict serving` for requests that come at random: the plan's own simulation of one engine's share."""
+
+from __future__ import annotations
+
+from archwright.api import sized
+from archwright.api.sized import Sized
+from archwright.catalog.subjects import Subjects
+from archwright.contract.needs import Length
+from archwright.contract.plan import LoadSpec
+from archwright.errors import UsageError, Where
+from archwright.simulate.pool import PoolSpec, latencies
+from archwright.sizing import distance, fits, serving
+from archwright.sizing.engine import Engine, Requests
+from archwright.sizing.engine_layout import engine_of
+from archwright.sizing.open_loop import OpenLoop, flow_of
+
+PEAK_S = 45.0
+
+
+def at_rate(asked: serving.Serving, rate: float, subjects: Subjects) -> Sized:
+    """Percentiles of TTFT and TPOT at `rate` requests/s over all engines of the deployment.
+
+    Raises CatalogError AW-CAT-01 for a name nobody knows, UsageError AW-USE-20 for no rate, AW-USE-21 where no engine
+    of such a layout could be simulated.
+    """
+    if rate <= 0 or not asked.input_tokens or not asked.output_tokens:
+        raise UsageError("AW-USE-20", f"not a rate: {rate:g}/s", where=Where(field="load"), hint="for example 2.5/s")
+    reads, writes = (Length(mean=size, p95=size) for size in (asked.input_tokens, max(asked.output_tokens, 2.0)))
+    accelerator, host = subjects.accelerator(asked.accelerator), False
+    weak: tuple[str, ...] = ()
+    assumed: tuple[str, ...] = ()
+    if accelerator.kind == distance.HOST_KIND:
+        model, host = subjects.model(asked.model), True
+        engine: Engine | None = serving.host_engine(asked, model, Requests(reads, writes), subjects)
+    else:
+        found = serving.resolve(asked, subjects)
+        unlike = distance.unlike(accelerator, found.case.engine, fits.load("serving"), subjects.catalog)
+        model, weak = found.model, (*found.weak, *unlike)
+        assumed = tuple(text for text in found.assumed if "in flight" not in text)
+        engine = engine_of(found, Requests(reads, writes))
+    if engine is None:
+        raise UsageError(
+            "AW-USE-21",
+            f"no engine of {asked.model} on {asked.devices} x {accelerator.id} in this layout could be simulated",
+            where=Where(field="layout"),
+            hint="tensor and expert ranks only, and memory for one request; or state requests in flight, 64x1024+512",
+        )
+    load = LoadSpec(
+        workload="predict",
+        model=model.id,
+        requests_per_second=rate,
+        input_tokens=reads,
+        output_tokens=writes,
+        concurrency=engine.copies,
+        peak_s=max(PEAK_S, 1 / rate),
+    )
+    most = OpenLoop(engine.pace, flow_of(reads, writes), engine.slots, engine.chunk).at_rate(rate / engine.copies).rate
+    if most * engine.copies < 0.99 * rate:
+        weak = (*weak, f"the engines answer {most * engine.copies:.3g} requests/s at most: the wait grows with time")
+    estimates = latencies(PoolSpec(model.id, engine, engine.copies, load))
+    return Sized(
+        model=model.id,
+        accelerator=accelerator.id,
+        devices=asked.devices,
+        stratum=engine.speed.stratum,
+        estimates=estimates,
+        definitions=dict.fromkeys(estimates, "over requests that come at random (Poisson), lengths as stated"),
+        formula="continuous batching event by event with the fitted steps (simulate/pool.py)",
+        sources=(*(() if host else sized.fitted("serving")), model.source, *engine.speed.facts),
+        weak=weak,
+        assumed=(*assumed, *engine.assumptions),
+    )

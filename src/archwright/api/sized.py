@@ -1,0 +1,29 @@
+"""What a `predict` verb answers."""
+
+from __future__ import annotations
+
+from archwright.contract.estimate import Estimate
+from archwright.contract.record import Record
+from archwright.sizing import fits
+
+
+class Sized(Record):
+    """A prediction: its numbers with bands, why they may be believed, what is weak or assumed about them."""
+
+    model: str
+    accelerator: str
+    devices: int
+    stratum: str
+    estimates: dict[str, Estimate]
+    definitions: dict[str, str]
+    formula: str
+    sources: tuple[str, ...]
+    weak: tuple[str, ...] = ()
+    assumed: tuple[str, ...] = ()
+    layout: str = ""
+
+
+def fitted(name: str) -> tuple[str, ...]:
+    """Where a fitted table comes from, as a source."""
+    made = fits.load(name).provenance
+    return (f"fitted {made.date} on {made.rows_used} rows of {made.file} (sha256 {made.sha256[:12]}): {made.licence}",)

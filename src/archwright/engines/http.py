@@ -1,0 +1,363 @@
+"""The one HTTP/1.1 client: requests to an engine over TCP, TLS or a Unix socket, replies handed on as they arrive.
+
+Decides that a reply is pushed and not pulled: a sink is fed once per read of the socket, within the event loop's own
+callback, and a future says the end; so a relayed stream wakes no task. Stopping is closing: whoever no longer waits
+for a reply has its connection dropped, which is what stops an engine. No redirect is followed: a key goes to the
+address it was given for. A kept connection that turns out dead before a byte of the reply came is replaced once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections import deque
+from functools import cache
+from typing import NamedTuple, cast
+
+import httptools
+
+from archwright.errors import ArchwrightError
+
+# Below the five seconds after which common servers drop an idle connection: we must let go first, else a request
+# can be written into a connection that is just being closed.
+KEEP_ALIVE_S = 3.0
+# How long the end of a reply may take to follow when its sink has all it wants; having read it keeps the connection.
+END_S = 0.5
+HEAD_BYTES = 64 << 10
+REFUSAL_BYTES = 64 << 10  # of the body of a reply that is no success
+
+
+class BrokeOff(ConnectionError):
+    """The connection ended, or was not HTTP any more, before the reply's end."""
+
+
+class NotHttp(BrokeOff):
+    """What came is no HTTP reply."""
+
+
+class Connecting(TimeoutError):
+    """No connection within the limit."""
+
+
+class Answered(Exception):
+    """The server's reply was no success: its status, content type and the beginning of its body."""
+
+    def __init__(self, status: int, kind: bytes, body: bytes) -> None:
+        super().__init__(f"status {status}")
+        self.status = status
+        self.kind = kind
+        self.body = body
+
+
+class Sink:
+    """Takes the body of one successful reply. Whoever sets `done` has all it wants; what `feed` raises (an
+    ArchwrightError) ends the reply and is raised where it was asked for."""
+
+    done = False
+    source: Connection | None = None
+
+    def sent(self, source: Connection) -> None:
+        """The request is on its way, on a connection that may be held back."""
+        self.source = source
+
+    def begin(self, kind: bytes) -> None:
+        """The reply's content type, before its first byte."""
+
+    def feed(self, data: bytes) -> None:
+        """What one read of the socket brought of the body."""
+
+    def pause(self) -> None:
+        """No more for now; the engine feels it once the buffers between are full."""
+        if self.source is not None:
+            self.source.pause()
+
+    def resume(self) -> None:
+        if self.source is not None:
+            self.source.resume()
+
+
+class Address(NamedTuple):
+    """Where a server listens: a Unix socket's path, or a host and port with or without TLS."""
+
+    path: str | None
+    host: str
+    port: int
+    tls: ssl.SSLContext | None
+
+
+class Connection(asyncio.Protocol):
+    """One connection, one reply at a time; between two it lies in its origin's pool."""
+
+    def __init__(self, origin: Origin, loop: asyncio.AbstractEventLoop) -> None:
+        self.alive = True
+        self.silent = True
+        self.idle_at = 0.0
+        self._origin = origin
+        self._loop = loop
+        self._parser = httptools.HttpResponseParser(self)
+        self._sink: Sink | None = None
+        self._ended: asyncio.Future[None] | None = None
+        self._status = 0
+        self._paused = False
+        self._clear()
+
+    def _clear(self) -> None:
+        self._kind = b""
+        self._sized = False
+        self._begun = self._complete = self._keep = self._content = False
+        self._head_bytes = 0
+        self._pieces: list[bytes] = []
+        self._refusal = bytearray()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # uvloop's transports have the methods without being subclasses.
+        self._transport = cast(asyncio.Transport, transport)
+
+    def ask(self, data: bytes, sink: Sink) -> asyncio.Future[None]:
+        """Send a request; the future is done at the reply's end. Fails with Answered, BrokeOff, or the sink's error."""
+        self.silent = True
+        self._clear()
+        sink.sent(self)
+        self._sink = sink
+        self._ended = ended = self._loop.create_future()
+        self._transport.write(data)
+        return ended
+
+    def leave(self, ended: asyncio.Future[None]) -> None:
+        """Nobody waits for the reply any more: unless it had ended (then another may be under way), the connection
+        goes."""
+        if self._ended is ended:
+            self._ended = None
+            self._drop()
+
+    def pause(self) -> None:
+        if self._ended is not None and self.alive and not self._paused:
+            self._paused = True
+            self._transport.pause_reading()
+
+    def resume(self) -> None:
+        if self._paused and self.alive:
+            self._transport.resume_reading()
+        self._paused = False
+
+    def close(self) -> None:
+        self.alive = False
+        self._transport.close()
+
+    def data_received(self, data: bytes) -> None:
+        if self._ended is None and self._sink is None:
+            self._drop()  # it speaks unasked
+            return
+        self.silent = False
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            self._fail(NotHttp(f"the reply is not HTTP: {error}"))
+            return
+        if not self._begun:
+            self._head_bytes += len(data)
+            if self._head_bytes > HEAD_BYTES:
+                self._fail(NotHttp("the head of the reply has no end"))
+            return
+        if self._pieces:
+            pieces = self._pieces
+            self._pieces = []
+            if not self._feed(pieces[0] if len(pieces) == 1 else b"".join(pieces)):
+                return
+        if self._complete:
+            self._finish()
+
+    def eof_received(self) -> bool:
+        """The end of the connection is the end of a reply that said no length."""
+        if self._ended is not None and self._begun and not self._sized and not self._complete:
+            self._finish()
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.alive = False
+        self._origin.forget(self)
+        if exc is not None and not isinstance(exc, OSError):
+            self._fail(exc)  # a bug in a sink: not the engine's fault
+        else:
+            self._fail(BrokeOff(str(exc) if exc else "the connection was closed"))
+
+    # httptools calls these while it is fed.
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if len(name) == 12 and name.lower() == b"content-type":
+            self._kind = value
+        elif len(name) in (14, 17) and name.lower() in (b"content-length", b"transfer-encoding"):
+            self._sized = True
+
+    def on_headers_complete(self) -> None:
+        status = self._parser.get_status_code()
+        if status < 200:
+            self._sized = False
+            return
+        self._status, self._begun = status, True
+        self._sized = self._sized or status in (204, 304)
+        if status < 300 and self._sink is not None:
+            self._sink.begin(self._kind)
+
+    def on_body(self, body: bytes) -> None:
+        if not self._complete:
+            self._pieces.append(body)
+
+    def on_message_complete(self) -> None:
+        if self._begun:
+            # A second reply in the same bytes was asked by nobody.
+            self._keep = not self._complete and self._parser.should_keep_alive()
+            self._complete = True
+
+    def _feed(self, data: bytes) -> bool:
+        """False when that was the end of it."""
+        if self._status >= 300:
+            self._refusal += data
+            if len(self._refusal) > REFUSAL_BYTES:
+                self._finish()
+                return False
+            return True
+        sink = self._sink
+        if sink is None or self._content:
+            return True  # the rest of a reply whose sink has all it wants
+        try:
+            sink.feed(data)
+        except ArchwrightError as error:
+            self._fail(error)
+            return False
+        self._content = sink.done
+        if sink.done and not self._complete:
+            self._resolve()
+            if self._origin.keeps:
+                self._loop.call_later(END_S, self._late)
+            else:
+                self._drop()
+                return False
+        return True
+
+    def _late(self) -> None:
+        """Still not at the end of a reply whose sink was content."""
+        if self._sink is not None and self._content and not self._complete:
+            self._drop()
+
+    def _finish(self) -> None:
+        keep = self._complete and self._keep and self._origin.keeps
+        # A server that refuses early may not have read all of the request: the rest would be taken for another.
+        if self._status >= 300 and keep:
+            keep = self._transport.get_write_buffer_size() == 0
+        self._sink = None
+        self.resume()
+        if keep and self.alive:
+            self.idle_at = self._loop.time()
+            self._origin.idle.append(self)
+        else:
+            self.close()
+        if self._status >= 300:
+            self._resolve(Answered(self._status, self._kind, bytes(self._refusal)))
+        else:
+            self._resolve()
+
+    def _fail(self, error: Exception) -> None:
+        self._drop()
+        self._resolve(error)
+
+    def _drop(self) -> None:
+        self._sink = None
+        if self.alive:
+            self.alive = False
+            self._transport.abort()
+
+    def _resolve(self, error: Exception | None = None) -> None:
+        ended, self._ended = self._ended, None
+        if ended is not None and not ended.done():
+            if error is None:
+                ended.set_result(None)
+            else:
+                ended.set_exception(error)
+
+
+class Origin:
+    """One server: its kept connections, and how to get another. Belongs to the event loop it was made in."""
+
+    def __init__(self, address: Address, connect_s: float, keeps: bool = True) -> None:
+        self.keeps = keeps
+        self.idle: deque[Connection] = deque()
+        self._address = address
+        self._connect_s = connect_s
+        self._loop = asyncio.get_running_loop()
+        self._open: set[Connection] = set()
+
+    async def ask(self, data: bytes, sink: Sink) -> None:
+        """Send the request `data`; returns at the reply's end. Cancelled, it closes the connection.
+
+        Raises OSError and ssl.SSLError for no connection, Connecting for none in time, Answered for a status of 300
+        or more, BrokeOff, and what the sink raises.
+        """
+        connection = self._kept()
+        if connection is not None:
+            ended = connection.ask(data, sink)
+            try:
+                return await ended
+            except BrokeOff:
+                if not connection.silent:
+                    raise
+            finally:
+                connection.leave(ended)
+        try:
+            async with asyncio.timeout(self._connect_s) as limit:
+                connection = await self._connect()
+        except TimeoutError as error:
+            if limit.expired():
+                raise Connecting(f"no connection within {self._connect_s:g} s") from error
+            raise
+        ended = connection.ask(data, sink)
+        try:
+            await ended
+        finally:
+            connection.leave(ended)
+
+    async def close(self) -> None:
+        """Close every connection; returns once their sockets are."""
+        self.keeps = False
+        for connection in tuple(self._open):
+            connection.close()
+        while self._open:
+            await asyncio.sleep(0.001)
+
+    def forget(self, connection: Connection) -> None:
+        self._open.discard(connection)
+        if connection in self.idle:
+            self.idle.remove(connection)
+
+    def _kept(self) -> Connection | None:
+        """The connection used last, if one may still be used; the too old ones are let go."""
+        if not self.idle:
+            return None
+        oldest = self._loop.time() - KEEP_ALIVE_S
+        while self.idle and self.idle[0].idle_at < oldest:
+            self.idle.popleft().close()
+        while self.idle:
+            newest = self.idle.pop()
+            if newest.alive:
+                return newest
+        return None
+
+    async def _connect(self) -> Connection:
+        def make() -> Connection:
+            return Connection(self, self._loop)
+
+        path, host, port, tls = self._address
+        if path is not None:
+            _, made = await self._loop.create_unix_connection(make, path)
+        else:
+            _, made = await self._loop.create_connection(
+                make, host, port, ssl=tls, server_hostname=host if tls else None
+            )
+        self._open.add(made)
+        return made
+
+
+@cache
+def trusting() -> ssl.SSLContext:
+    """TLS 1.2 or newer, the system's authorities, the host's name checked."""
+    return ssl.create_default_context()

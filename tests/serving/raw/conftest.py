@@ -1,0 +1,38 @@
+"""A gateway with narrow limits and a null engine that counts, for whatever is put on its wire."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+from archwright.home import Home
+from archwright.serving.config import GatewayConfig, Limits
+
+from ..conftest import Platform, endpoint, free_port, null_engine
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+LIMITS = Limits(
+    body_bytes=50_000,
+    header_bytes=8_192,
+    headers=50,
+    chunks=200,
+    headers_s=1.0,
+    body_s=1.0,
+    sweep_s=0.05,
+)
+
+
+@pytest.fixture(scope="module")
+def narrow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+    home: Path = tmp_path_factory.mktemp("narrow")
+    platform = Platform(Home(home), GatewayConfig(endpoints=(endpoint(),), port=free_port(), limits=LIMITS))
+    try:
+        platform.start_engine(null_engine())
+        platform.start_gateway()
+        yield platform
+    finally:
+        platform.close()

@@ -1,0 +1,226 @@
+"""Valid requests, damaged at random: only well-formed replies come back, nothing runs that was not asked for, and the
+process neither dies nor grows.
+
+Two witnesses. The reference parser of the client side (llhttp) must read everything that we took for a request in the
+same way: what is strict here must not be lenient there. And the engine counts: it has run exactly as many generations
+as replies say so.
+"""
+
+from __future__ import annotations
+
+import random
+import resource
+import socket
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import httptools
+import pytest
+
+from archwright.engines.grammar import Chunks, Head, Malformed, parse_head
+
+from .cases import ASK, BODY, CHUNKED, GET, IN_CHUNKS, LENGTH, OK, POST
+from .replies import parsed
+
+if TYPE_CHECKING:
+    from ..conftest import Platform
+
+pytestmark = pytest.mark.enable_socket
+
+SHORT, LONG, TOGETHER = 24, 1_000, 24  # batches, and connections of one
+SEEDS = [
+    ASK + LENGTH + b"\r\n" + BODY,
+    ASK + CHUNKED + b"\r\n" + IN_CHUNKS,
+    ASK + LENGTH + b"Expect: 100-continue\r\n\r\n" + BODY,
+    OK,
+    GET + b"Content-Length: 5\r\n\r\nhello",
+    POST + b"Host: g\r\n" + LENGTH + b"\r\n" + BODY,
+]
+WORDS = [
+    *(b"\r\n", b"\n", b"\r", b"\x00", b" ", b"\t", b":", b"0", b"-1", b"+", b",", b";", b"#", b"@", b"%2f", b"/../"),
+    *(b"Content-Length: 3\r\n", b"Content-Length: 41\r\n", CHUNKED, b"Transfer-Encoding: identity\r\n", b"Host: h\r\n"),
+    *(
+        b"Connection: close\r\n",
+        b"Expect: 100-continue\r\n",
+        b"0\r\n\r\n",
+        b"5\r\nhello\r\n",
+        b"HTTP/1.0",
+        b"\xff",
+        b"_",
+    ),
+    *(
+        b"Connection: keep-alive\r\n",
+        b"X: 1\r\n",
+        b"X : 1\r\n",
+        b" X: 1\r\n",
+        b"\x0b",
+        b"ffffffff",
+        b"Upgrade: h2c\r\n",
+    ),
+]
+
+
+def damaged(chance: random.Random) -> bytes:
+    """One to three requests with up to six changes."""
+    data = bytearray(b"".join(chance.choice(SEEDS) for _ in range(chance.randint(1, 3))))
+    for _ in range(chance.choice((0, 1, 1, 1, 2, 2, 3, 6))):
+        at = chance.randrange(len(data) + 1)
+        kind = chance.randrange(5)
+        if kind == 0:
+            data[at:at] = chance.choice(WORDS)
+        elif kind == 1:
+            del data[at : at + chance.randint(1, 8)]
+        elif kind == 2 and at < len(data):
+            data[at] = chance.randrange(256)
+        elif kind == 3:
+            data[at:at] = data[at : at + chance.randint(1, 40)]
+        else:
+            # Lines are where the meaning is: put a word at the beginning of one.
+            start = data.find(b"\r\n", at)
+            if start >= 0:
+                data[start + 2 : start + 2] = chance.choice(WORDS)
+    return bytes(data)
+
+
+def sent_to(platform: Platform, data: bytes, chance: random.Random, *, half_close: bool) -> bytes:
+    """What comes back to `data`, sent in up to three pieces, until the server has nothing more to say: because our
+    side is closed, or because a last request asks it to close, or because it has waited long enough."""
+    said = b""
+    data = data.replace(b"KEY", platform.key.encode())
+    cuts = sorted(chance.randrange(len(data) + 1) for _ in range(2))
+    with socket.create_connection(("127.0.0.1", platform.config.port), timeout=8) as wire:
+        try:
+            for begin, end in zip([0, *cuts], [*cuts, len(data)], strict=True):
+                wire.sendall(data[begin:end])
+            if half_close:
+                wire.shutdown(socket.SHUT_WR)
+            else:
+                wire.sendall(GET + b"Connection: close\r\n\r\n")
+            while piece := wire.recv(65536):
+                said += piece
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # it closed while we still sent
+    return said
+
+
+def open_files(pid: int) -> int:
+    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
+
+
+def resident(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+def batch(platform: Platform, chance: random.Random, *, half_close: bool) -> None:
+    """Many connections at once. What ran is counted at the engine: every generation that ran was asked for, and was
+    answered unless its client had closed its side."""
+    before = platform.engine_metrics()["null:tokens_predicted_total"]
+    sent = [damaged(chance) for _ in range(TOGETHER)]
+    with ThreadPoolExecutor(TOGETHER) as threads:
+        asked = [
+            threads.submit(sent_to, platform, data, random.Random(n), half_close=half_close)
+            for n, data in enumerate(sent)
+        ]
+        answers = [parsed(future.result()) for future in asked]
+    made = sum(b"text_completion" in reply.body for replies in answers for reply in replies)
+    platform.until(lambda: platform.engine_metrics()["null:requests_processing"] == 0)
+    ran = platform.engine_metrics()["null:tokens_predicted_total"] - before
+    assert made <= ran <= sum(data.count(b'"prompt":"x"') for data in sent), (sent, answers)
+    assert half_close or made == ran, (sent, answers)
+    for data, replies in zip(sent, answers, strict=True):
+        assert all(reply.status < 500 or reply.status == 505 for reply in replies), (data, replies)
+        assert len([reply for reply in replies if reply.status != 100]) <= data.count(b"HTTP/1") + 1, (data, replies)
+
+
+def run(platform: Platform, batches: int, seed: int) -> int:
+    assert platform.gateway is not None
+    pid, chance = platform.gateway.pid, random.Random(seed)
+    files = memory = 0
+    for number in range(batches):
+        if number == batches // 3:  # warm by now
+            files, memory = open_files(pid), resident(pid)
+        batch(platform, chance, half_close=number % 3 == 0)
+    assert platform.gateway.poll() is None
+    platform.until(lambda: open_files(pid) <= files + 4)
+    assert resident(pid) - memory < 24 << 20
+    assert platform.get("/healthz", key=None).status == 200
+    return round(platform.engine_metrics()["null:tokens_predicted_total"])
+
+
+def test_damaged_requests(narrow: Platform) -> None:
+    assert run(narrow, SHORT, seed=1) > 100, "too few of them are still requests"
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("seed", range(2, 6))
+def test_many_damaged_requests(narrow: Platform, seed: int) -> None:
+    run(narrow, LONG, seed)
+
+
+class Witness:
+    """How llhttp reads the first request of some bytes."""
+
+    def __init__(self, data: bytes) -> None:
+        self.headers: list[tuple[bytes, bytes]] = []
+        self.body = b""
+        self.url = b""
+        self.done = self.whole = False
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.feed_data(data)
+
+    def on_url(self, url: bytes) -> None:
+        self.url += b"" if self.done else url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self.done and not self.whole:
+            self.headers.append((name.lower(), value.strip(b" \t")))
+
+    def on_headers_complete(self) -> None:
+        self.whole = True
+
+    def on_body(self, body: bytes) -> None:
+        self.body += b"" if self.done else body
+
+    def on_message_complete(self) -> None:
+        self.done = True
+
+
+def taken(data: bytes) -> tuple[Head, bytes, int] | None:
+    """The first request as our grammar reads it: head, body, and where it ends; None for none."""
+    start = 2 if data.startswith(b"\r\n") else 0
+    end = data.find(b"\r\n\r\n", start)
+    if end < 0:
+        return None
+    try:
+        head = parse_head(data[start:end])
+        rest = data[end + 4 :]
+        if head.length is not None:
+            return (head, rest[: head.length], end + 4 + head.length) if len(rest) >= head.length else None
+        chunks = Chunks(1_000, 8_192)
+        body = chunks.feed(rest)
+        return (head, body, len(data) - len(chunks.rest)) if chunks.done else None
+    except Malformed:
+        return None
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_what_we_take_the_reference_takes_alike(seed: int) -> None:
+    chance, agreed = random.Random(seed), 0
+    for _ in range(3_000):
+        data = damaged(chance)
+        found = taken(data)
+        if found is None:
+            continue
+        head, body, end = found
+        if head.method not in ("GET", "POST") or b"upgrade" in head.headers:
+            continue  # llhttp knows the methods it knows, and leaves HTTP at an upgrade
+        seen = Witness(data[:end])
+        assert seen.done and seen.body == body, data
+        assert seen.url.partition(b"?")[0].decode() == head.path, data
+        names = [name for name, _ in seen.headers]
+        assert set(names) == set(head.headers), data
+        for name, value in head.headers.items():
+            assert b", ".join(v for n, v in seen.headers if n == name) == value, data
+        agreed += 1
+    assert agreed > 500

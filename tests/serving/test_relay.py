@@ -1,0 +1,165 @@
+"""An engine's stream through the relay, cut anywhere: what is kept, what is passed on, what is refused."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import pytest
+
+from archwright.engines.client import EngineClient, EngineRefused
+from archwright.engines.grammar import parse_head
+from archwright.errors import EngineError
+from archwright.serving.config import Limits
+from archwright.serving.exchange import Exchange, Outbox
+from archwright.serving.relay import Gathered, Meter, Relay, Streamed
+from archwright.serving.shapes import ChatShape, Chunks, Envelope, Piece, Wanted
+
+HEAD = parse_head(b"POST /v1/chat/completions HTTP/1.1\r\nhost: g")
+SOME_RELAY = TypeVar("SOME_RELAY", bound=Relay)
+CHOICES = [
+    ({"delta": {"content": "x"}}, Piece("x", "", [], None)),
+    ({"delta": {"content": None}, "finish_reason": "stop"}, Piece("", "", [], "stop")),
+    ({"delta": {"reasoning_content": "h"}}, Piece("", "h", [], None)),
+    ({"delta": {"reasoning": "h"}}, Piece("", "h", [], None)),
+    ({"delta": None, "finish_reason": ""}, Piece("", "", [], None)),
+    ({"text": "x", "finish_reason": "stop"}, Piece("x", "", [], "stop")),
+    ({"text": None, "logprobs": {"content": []}}, Piece("", "", [], None)),
+    ({}, Piece("", "", [], None)),
+]
+
+
+class Paper:
+    """A line that keeps what is sent."""
+
+    left = False
+
+    def __init__(self) -> None:
+        self.said = b""
+
+    def send(self, data: bytes) -> None:
+        self.said += data
+
+    def keeps(self) -> bool:
+        return True
+
+    def over(self) -> None:
+        """Nothing follows."""
+
+    def abort(self) -> None:
+        raise AssertionError("nobody left")
+
+
+def events(*objects: object, end: bytes = b"\n\n") -> bytes:
+    return b"".join(b"data: " + json.dumps(one).encode() + end for one in objects) + b"data: [DONE]" + end
+
+
+def fed(make: Callable[[Exchange, Meter], SOME_RELAY], *pieces: bytes) -> tuple[SOME_RELAY, bytes, Meter]:
+    async def run() -> tuple[SOME_RELAY, bytes, Meter]:
+        paper = Paper()
+        exchange = Exchange(HEAD, paper, Outbox(Limits(), asyncio.get_running_loop().time, lambda: None))
+        meter = Meter(exchange.received_at)
+        relay = make(exchange, meter)
+        for piece in pieces:
+            relay.feed(piece)
+        await asyncio.sleep(0)
+        return relay, paper.said, meter
+
+    return asyncio.run(run())
+
+
+def gathered(exchange: Exchange, meter: Meter) -> Gathered:
+    return Gathered(exchange, meter, EngineClient("http://e/v1"), lambda: None)
+
+
+def streamed(exchange: Exchange, meter: Meter) -> Streamed:
+    relay = Streamed(exchange, meter, EngineClient("http://e/v1"), lambda: None)
+    shape = ChatShape()
+    relay.set(shape, Chunks(shape, Envelope("id", 1, "m", ""), include_usage=False), Wanted(None, 0))
+    return relay
+
+
+def passed(said: bytes) -> list[Any]:
+    """The events in the chunks a client was sent."""
+    body = said.partition(b"\r\n\r\n")[2]
+    found = b""
+    while body:
+        size, _, body = body.partition(b"\r\n")
+        found += body[: int(size, 16)]
+        body = body[int(size, 16) + 2 :]
+    return [json.loads(block[6:]) for block in found.decode().split("\n\n") if block]
+
+
+@pytest.mark.parametrize(("choice", "piece"), CHOICES)
+def test_what_a_choice_says(choice: dict[str, Any], piece: Piece) -> None:
+    relay, _, _ = fed(gathered, events({"choices": [choice]}))
+    assert relay.piece == piece and relay.done and relay.begun
+    assert relay.finished == bool(piece.finish)
+
+
+@pytest.mark.parametrize("end", [b"\n\n", b"\r\n\r\n", b"\r\r"])
+def test_cut_anywhere_it_is_the_same(end: bytes) -> None:
+    said = [{"choices": [{"delta": {"content": text}}]} for text in ("a", "ä\n\n", "c")]
+    last = {"choices": [{"delta": {}, "finish_reason": "stop"}], "usage": {"completion_tokens": 3, "x": 1}}
+    data = events({"prompt_progress": {"n": 1}}, *said, last, end=end)
+    for cut in range(1, len(data)):
+        relay, _, meter = fed(gathered, data[:cut], data[cut:])
+        assert relay.piece == Piece("aä\n\nc", "", [], "stop") and relay.done, cut
+        assert (meter.chunks, meter.used) == (3, {"completion_tokens": 3})
+    whole = fed(streamed, *(data[at : at + 1] for at in range(len(data))))[1]
+    together = fed(streamed, data)[1]
+    assert [e["choices"] for e in passed(whole)] == [e["choices"] for e in passed(together)]
+    deltas = [event["choices"][0]["delta"] for event in passed(together)]
+    assert deltas == [
+        {"role": "assistant", "content": ""},
+        {"content": "a"},
+        {"content": "ä\n\n"},
+        {"content": "c"},
+        {},
+    ]
+
+
+def test_an_odd_event_before_half_of_another() -> None:
+    """What is decoded one by one because of it keeps its order with the half behind."""
+    odd, good = b': comment\ndata: {"choices":\ndata: []}\n\n', b'data: {"choices": [{"delta": {"content": "a"}}]}\n\n'
+    relay, _, _ = fed(gathered, good + odd + good[:20], good[20:] + good)
+    assert relay.piece.text == "aaa"
+
+
+def test_the_events_of_one_read_leave_in_one_write() -> None:
+    said = fed(streamed, events(*({"choices": [{"delta": {"content": "a"}}]} for _ in range(9))))[1]
+    sizes = said.partition(b"\r\n\r\n")[2].split(b"\r\n")[::2]
+    assert len([size for size in sizes if size]) == 2, "one of the opening, one of the nine"
+
+
+@pytest.mark.parametrize(
+    ("bad", "status"),
+    [
+        (b'data: {"choices": 7}\n\n', None),
+        (b'data: {"choices": [3]}\n\n', None),
+        (b'data: {"choices": [{"delta": [1]}]}\n\n', None),
+        (b'data: "no object"\n\n', None),
+        (b'data: {"a":"\n\ndata: "}\n\n', None),
+        (b"data: {},{}\n\ndata: {}\n\n", None),
+        (b'data: "\xff"\n\n', None),
+        (b'data: {"error": {"code": 503, "message": "no"}}\n\n', 503),
+        (b'data: {"error": "plain"}\n\n', 500),
+        (b'event: error\ndata: {"code": 400, "message": "no"}\n\n', 400),
+        (b'error: {"code": 503, "message": "no"}\n\n', 503),
+    ],
+)
+@pytest.mark.parametrize("make", [gathered, streamed])
+def test_nonsense_ends_it_and_what_came_before_still_counts(make: Any, bad: bytes, status: int | None) -> None:
+    good = b'data: {"choices": [{"delta": {"content": "a"}}]}\n\n'
+    seen: list[Relay] = []
+
+    def keep(exchange: Exchange, meter: Meter) -> Relay:
+        seen.append(make(exchange, meter))
+        return seen[0]
+
+    with pytest.raises(EngineError) as failed:
+        fed(keep, good + bad + good)
+    assert seen[0].meter.chunks == 1
+    assert (failed.value.status if isinstance(failed.value, EngineRefused) else None) == status
