@@ -164,6 +164,19 @@ def test_hostile_lists_are_refused_and_never_a_bug(lines: list[list[str]]) -> No
         assert isinstance(read("machine-list", data), Found)
 
 
+@pytest.mark.parametrize(
+    ("adapter", "content"),
+    [
+        ("machine-list", samples.LIST_HEAD + "m8g.large,,inf,2,8,0.1,us-east-1,,\n"),
+        ("machine-list", samples.LIST_HEAD + "m8g.large,,0,2,1e308,0.1,us-east-1,,\n"),
+        ("device-sheet", "gpu: {mem_capacity: .inf, mem_bw: 1.0, bfloat16_tc_flops: 1.0}"),
+    ],
+)
+def test_a_number_without_bounds_is_refused(adapter: str, content: str) -> None:
+    with pytest.raises(ValueError, match="without bounds"):
+        read(adapter, content)
+
+
 def test_a_field_without_end_is_refused() -> None:
     with pytest.raises(ValueError, match="not a list of machines"):
         read("machine-list", samples.LIST_HEAD + "x" * 200_000)

@@ -31,8 +31,7 @@ from archwright.catalog.sources.found import File, Found
 
 Adapter = Callable[[bytes, File], Found]
 
-# Every adapter raises ValueError for bytes that are not of its format.
-ADAPTERS: dict[str, Adapter] = {
+READERS: dict[str, Adapter] = {
     "go-prices": code_prices.read,
     "region-prices": region_prices.read,
     "offer-file": offer_file.read,
@@ -55,3 +54,17 @@ ADAPTERS: dict[str, Adapter] = {
     "egress-prices": byte_prices.read_egress,
     "object-prices": byte_prices.read_objects,
 }
+
+
+def _finite(read: Adapter) -> Adapter:
+    def bounded(data: bytes, file: File) -> Found:
+        try:
+            return read(data, file)
+        except OverflowError as error:
+            raise ValueError(f"a number without bounds: {error}") from error
+
+    return bounded
+
+
+# Every adapter raises ValueError for bytes that are not of its format, and for a number that no machine holds.
+ADAPTERS: dict[str, Adapter] = {name: _finite(read) for name, read in READERS.items()}
