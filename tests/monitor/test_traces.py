@@ -6,7 +6,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -15,7 +15,7 @@ import pytest
 from archwright.contract.served import Served, request_name
 from archwright.monitor import traces
 from archwright.monitor.exposition import Exposition
-from archwright.monitor.traces import Traces, TraceSpec, sampled
+from archwright.monitor.traces import REASONS, Reason, Traces, TraceSpec, sampled
 
 pytestmark = pytest.mark.enable_socket
 
@@ -76,8 +76,16 @@ def one(chance: int = 0, **more: Any) -> Served:
     return Served(at=1_700_000_010.0, request_id=request_name(1_700_000_008.0, chance), **given)
 
 
+def counted(page: Exposition) -> dict[Reason, Callable[[float], None]]:
+    return {reason: page.counter("traces_dropped", {"reason": reason}).add for reason in REASONS}
+
+
+def drops(page: Exposition, reason: Reason) -> float:
+    return page.counter("traces_dropped", {"reason": reason}).slots[0]
+
+
 def test_a_request_is_a_span_with_its_parts(collector: Collector) -> None:
-    made = Traces(TraceSpec(url=collector.url + "/", share=1.0), Exposition().counter("traces_dropped", {}).add)
+    made = Traces(TraceSpec(url=collector.url + "/", share=1.0), counted(Exposition()))
     made.add(
         one(
             latency_s=2.0,
@@ -120,7 +128,7 @@ def test_a_request_is_a_span_with_its_parts(collector: Collector) -> None:
 
 
 def test_a_failure_says_so(collector: Collector) -> None:
-    made = Traces(TraceSpec(url=collector.url, share=1.0), lambda _count: None)
+    made = Traces(TraceSpec(url=collector.url, share=1.0), counted(Exposition()))
     made.add(one(status="failed", version=""))
     made.close()
     whole = collector.spans[0]
@@ -129,7 +137,7 @@ def test_a_failure_says_so(collector: Collector) -> None:
 
 
 def test_the_id_alone_says_which_are_sampled(collector: Collector) -> None:
-    made = Traces(TraceSpec(url=collector.url, share=0.25), lambda _count: None)
+    made = Traces(TraceSpec(url=collector.url, share=0.25), counted(Exposition()))
     for place in range(100):
         made.add(one((place << 52) // 100))
     made.close()
@@ -138,20 +146,20 @@ def test_the_id_alone_says_which_are_sampled(collector: Collector) -> None:
 
 
 def test_a_collector_that_stumbles_is_asked_again_and_one_that_refuses_is_counted(collector: Collector) -> None:
-    dropped: list[float] = []
+    page = Exposition()
     collector.answers = [503, 429, 200, 400]
-    made = Traces(TraceSpec(url=collector.url, share=1.0), dropped.append, every_s=0.01)
+    made = Traces(TraceSpec(url=collector.url, share=1.0), counted(page), every_s=0.01)
     made.add(one(1))
     until = time.monotonic() + 10
     while not collector.got:
         assert time.monotonic() < until
         time.sleep(0.01)
     made.add(one(2))
-    while not dropped:
+    while drops(page, "refused") == 0:
         assert time.monotonic() < until
         time.sleep(0.01)
     made.close()
-    assert len(collector.spans) == 4 and sum(dropped) == 1
+    assert len(collector.spans) == 4 and [drops(page, reason) for reason in REASONS] == [0, 1, 0]
 
 
 def test_a_collector_that_is_away_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,10 +168,10 @@ def test_a_collector_that_is_away_holds_nobody_up(monkeypatch: pytest.MonkeyPatc
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     page = Exposition()
-    made = Traces(TraceSpec(url=f"http://127.0.0.1:{port}", share=1.0), page.counter("traces_dropped", {}).add)
+    made = Traces(TraceSpec(url=f"http://127.0.0.1:{port}", share=1.0), counted(page))
     began = time.monotonic()
     for number in range(25):
         made.add(one(number))
     assert time.monotonic() - began < 0.5
     made.close()
-    assert "archwright_traces_dropped_total 25.0" in page.render().decode()
+    assert [drops(page, reason) for reason in REASONS] == [15, 0, 10]

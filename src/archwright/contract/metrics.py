@@ -145,7 +145,7 @@ METRICS: tuple[Metric, ...] = (
         "counter",
         "traces",
         "traces that the collector did not get",
-        (),
+        ("reason",),
     ),
 )
 

@@ -16,6 +16,7 @@ import urllib.error
 import urllib.request
 from collections import deque
 from collections.abc import Callable, Mapping
+from typing import Literal, get_args
 
 import msgspec
 
@@ -35,6 +36,8 @@ STATUS_ERROR = 2
 # What a collector asks to be sent again; anything else it refuses for good.
 AGAIN = (429, 502, 503, 504)
 Span = dict[str, object]
+Reason = Literal["full", "refused", "away"]
+REASONS: tuple[Reason, ...] = get_args(Reason)
 
 
 class TraceSpec(Record):
@@ -47,10 +50,13 @@ class TraceSpec(Record):
 class Traces:
     """`add` costs the caller of a request that is not sampled a comparison; a thread does the rest.
 
-    `on_drop` hears how many traces were not delivered: the queue was full, or the collector refused them for good.
+    `on_drop` hears how many traces were not delivered, by why: the queue was `full`, the collector `refused` them for
+    good, or was still `away` when the process ended.
     """
 
-    def __init__(self, spec: TraceSpec, on_drop: Callable[[float], None], *, every_s: float = EVERY_S) -> None:
+    def __init__(
+        self, spec: TraceSpec, on_drop: Mapping[Reason, Callable[[float], None]], *, every_s: float = EVERY_S
+    ) -> None:
         self._url = spec.url.rstrip("/") + "/v1/traces"
         self._limit = int(spec.share * (1 << CHANCE_BITS))
         self._on_drop = on_drop
@@ -66,7 +72,7 @@ class Traces:
         if not sampled(one.request_id, self._limit):
             return
         if len(self._queue) >= QUEUE_LIMIT:
-            self._on_drop(1)
+            self._on_drop["full"](1)
             return
         self._queue.append(spans(one))
 
@@ -76,7 +82,7 @@ class Traces:
         self._thread.join()
         while self._queue and self._send():
             continue
-        self._on_drop(len(self._queue))
+        self._on_drop["away"](len(self._queue))
 
     def _run(self) -> None:
         wait_s = self._every_s
@@ -96,7 +102,7 @@ class Traces:
         for _ in batch:
             self._queue.popleft()
         if refused:
-            self._on_drop(len(batch))
+            self._on_drop["refused"](len(batch))
         return True
 
     def _post(self, body: bytes) -> bool | None:

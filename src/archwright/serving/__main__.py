@@ -25,7 +25,7 @@ from archwright.journal import Journal
 from archwright.monitor.exposition import Exposition
 from archwright.monitor.follow import Follower
 from archwright.monitor.ledger import Ledger
-from archwright.monitor.traces import Traces
+from archwright.monitor.traces import REASONS, Traces
 from archwright.serving.app import App
 from archwright.serving.change import Changes
 from archwright.serving.config import GatewayConfig, listen, read
@@ -66,7 +66,8 @@ def serve(config: GatewayConfig, file: Path, home: Home, bound: socket.socket, j
     ledger, exposition = Ledger(store, home), Exposition(folder=home.counters)
     traces = None
     if config.traces is not None:
-        traces = Traces(config.traces, exposition.counter("traces_dropped", {}).add)
+        dropped = {reason: exposition.counter("traces_dropped", {"reason": reason}).add for reason in REASONS}
+        traces = Traces(config.traces, dropped)
     slate = accounts_slate(home)
     guard = Guard(Keys(store, load_pepper(home), slate=slate), AuditLog(ledger), exposition)
     gateway = Gateway(config, home, guard, Books(ledger, exposition, traces), journal)
