@@ -113,9 +113,11 @@ class Renter:
 
     def _ranked(self, provider: str, task: Task) -> list[tuple[tuple[int, float], ModelSpec | None]]:
         """Models by the least that the task can cost with them."""
-        found = []
+        found, demand = [], task.demand
+        months = _months(demand) if demand is not None else Counter()
         for model in task.models:
-            bounds = [_bound(one, task.demand) for one in self._carrying(provider, task, (model,)) if task.demand]
+            carrying = self._carrying(provider, task, (model,))
+            bounds = [_bound(one, demand, months) for one in carrying] if demand is not None else []
             if task.demand is None or bounds:
                 found.append((min(bounds, default=(0, 0.0)), model))
         return sorted(found, key=lambda pair: (pair[0], pair[1].id if pair[1] is not None else ""))
@@ -170,7 +172,8 @@ class Renter:
 
     def _best_steady(self, task: Task, demand: Demand, found: tuple[Carrying, ...]) -> Pick | None:
         best: Pick | None = None
-        for least, _, one in sorted((_bound(one, demand), index, one) for index, one in enumerate(found)):
+        months = _months(demand)
+        for least, _, one in sorted((_bound(one, demand, months), index, one) for index, one in enumerate(found)):
             if best is not None and least >= (len(best.misses), best.cost):
                 break
             pick = self._steady_pick(task, demand, one)
@@ -269,29 +272,42 @@ def _order(picks: tuple[Pick, ...]) -> tuple[int, float, str]:
     )
 
 
-def _bound(one: Carrying, demand: Demand) -> tuple[int, float]:
+def _months(demand: Demand) -> Counter[tuple[float, ...]]:
+    """How many months have the same requests/s at each level of the day."""
+    return Counter(map(demand.rates, range(len(demand.growth))))
+
+
+def _bound(one: Carrying, demand: Demand, months: Counter[tuple[float, ...]]) -> tuple[int, float]:
     """No way to pay is cheaper than all hours of parts of machines, none spare, at the least price."""
-    capacity, hours = one.steady.requests_per_s.value, 0.0
-    for growth, months in Counter(demand.growth).items():
-        hours += months * sum(level.hours * max(1.0, level.rate * growth / capacity) for level in demand.levels)
+    capacity, hours, always = one.steady.requests_per_s.value, 0.0, not demand.elsewhere
+    for rates, count in months.items():
+        for level, rate in zip(demand.levels, rates, strict=True):
+            if rate > 0 or always:
+                hours += count * level.hours * max(1.0, rate / capacity)
     return (len(one.steady.misses), hours * min(one.prices))
 
 
 def running_of(demand: Demand, capacity: float) -> tuple[Running, ...]:
     """Machines of every month and level, spares included."""
-    hours, counts = tuple(level.hours for level in demand.levels), dict[float, tuple[int, ...]]()
-    for growth in demand.growth:
-        if growth not in counts:
+    hours, counts = tuple(level.hours for level in demand.levels), dict[tuple[float, ...], tuple[int, ...]]()
+    months = [demand.rates(month) for month in range(len(demand.growth))]
+    for rates in months:
+        if rates not in counts:
             target = demand.workload.slo.availability
-            needed = [machines_for(level.rate * growth, capacity) for level in demand.levels]
-            counts[growth] = tuple(n + spares_for(n, target) for n in needed)
-    return tuple(Running(hours, counts[growth]) for growth in demand.growth)
+            needed = [machines_for(rate, capacity) if _open(demand, rate) else 0 for rate in rates]
+            counts[rates] = tuple(n + spares_for(n, target) if n else 0 for n in needed)
+    return tuple(Running(hours, counts[rates]) for rates in months)
+
+
+def _open(demand: Demand, rate: float) -> bool:
+    """Whether machines run: always, but where somebody else serves all of the load now."""
+    return rate > 0 or not demand.elsewhere
 
 
 def _spared(demand: Demand, capacity: float) -> list[tuple[int, int]]:
     """Machines and spares at the peak of every month, the most first."""
     target = demand.workload.slo.availability
-    found = {machines_for(demand.peak * growth, capacity) for growth in demand.growth}
+    found = {machines_for(max(demand.rates(month)), capacity) for month in range(len(demand.growth))}
     return [(n, spares_for(n, target)) for n in sorted(found, reverse=True)]
 
 

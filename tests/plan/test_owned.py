@@ -1,0 +1,70 @@
+"""Loads that several types of machines share: what is owned, what is bought or rented beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from archwright.contract.plan import Option, Plan, Pool
+from archwright.plan.explain import explain
+
+Make = Callable[..., Plan]
+
+
+def shared_out(growth: float, capex: float, age: float = 14) -> Callable[[dict[str, Any]], None]:
+    """The manufacturer's assistant about things, not people, so that it may leave the house."""
+
+    def change(document: dict[str, Any]) -> None:
+        document["placement"].update(allow=["on-premises", "hybrid"], clouds=["aws"])
+        document["placement"]["owned"][0]["age_months"] = age
+        document["workloads"] = [one for one in document["workloads"] if one["name"] in ("assistant", "downtime")]
+        document["workloads"][1]["traffic"]["growth_per_year"] = growth
+        document["budget"]["capex"] = capex
+        for data in document["data"]:
+            data["sensitivity"] = "internal"
+
+    return change
+
+
+def answering_pools(option: Option) -> list[Pool]:
+    return [pool for pool in option.pools if pool.workloads == ("assistant",)]
+
+
+def test_owned_machines_carry_the_first_years_and_others_follow_them(plan_of: Make) -> None:
+    """14 months old, they serve three years; what is bought then is of another type."""
+    (option,) = (one for one in plan_of("manufacturer").options if one.name == "on-premises")
+    pools = {pool.machine: pool for pool in answering_pools(option)}
+    old, new = pools["8x-h100"], pools["8x-mi300x"]
+    assert [sum(pair) for pair in zip(old.shares, new.shares, strict=True)] == pytest.approx([1.0] * 5)
+    assert min(old.shares[:3]) > 0 and old.shares[3:] == (0.0, 0.0)
+    assert new.name == "assistant" and old.name == "assistant-8x-h100", "the name is that of what stays"
+    owned = {one.machine: one.peak for one in option.purchases if one.kind == "owned"}
+    assert owned == {"8x-h100": 4}
+
+
+def test_an_own_base_load_and_a_cloud_for_the_rest(plan_of: Make) -> None:
+    """Nothing may be bought for the assistant: what its own machines do not carry, and all when they are gone, goes
+    out.
+    """
+    plan = plan_of("manufacturer", shared_out(0.0, 700_000.0))
+    (option,) = (one for one in plan.options if one.placement == "hybrid")
+    house, cloud = sorted(answering_pools(option), key=lambda pool: pool.placement == "cloud")
+    assert option.feasible and (house.placement, cloud.placement) == ("on-premises", "cloud")
+    assert {one.kind for one in option.purchases if one.machine == "8x-h100"} == {"owned"}
+    assert [sum(pair) for pair in zip(house.shares, cloud.shares, strict=True)] == pytest.approx([1.0] * 5)
+    assert house.shares[3:] == (0.0, 0.0) and house.shares[0] > 0
+
+
+def test_pools_that_answer_together_are_promised_and_driven_together(plan_of: Make) -> None:
+    plan = plan_of("manufacturer", shared_out(0.5, 12_000_000.0, age=2))
+    chosen = next(option for option in plan.options if option.name == plan.chosen)
+    assert len([pool for pool in answering_pools(chosen) if pool.shares[-1] > 0]) >= 2
+    (load,) = (one for one in plan.loads if one.workload == "assistant")
+    peak = next(one for one in plan_of("manufacturer").loads if one.workload == "assistant")
+    assert load.requests_per_second == pytest.approx(peak.requests_per_second)
+    ids = [one.id for one in plan.predictions if one.workload == "assistant"]
+    assert len(ids) == len(set(ids)) and "assistant.tokens_per_s.rate" in ids
+    assert "of the requests of assistant, in each year" in explain(plan, chosen.name)
+    assert "of its requests, year by year" in explain(plan, "assistant")
