@@ -283,6 +283,13 @@ def test_more_load_or_spares_or_fewer_owned_machines_never_cost_less(
     assert more.solved() >= case.solved() * (1 - 1e-9)
 
 
+def test_where_what_fractions_use_does_not_fit_whole_something_else_does() -> None:
+    """Two and a half owned machines would fit, three do not."""
+    ways = (runs("a", "m", "old", peak=2.5), runs("a", "m", "small", peak=1.0))
+    found = Program(ways, (old(3), SMALL), {}).solve(Limits(rack_units=2.5))
+    assert found is not None and found.machines == ((0,), (1,))
+
+
 def test_two_loads_that_share_a_machine_take_whole_parts_of_it() -> None:
     """A third of eight engines is three of them, so a machine has no room for five others and what is left."""
     ways = (

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
+from bisect import bisect_left
 from typing import NamedTuple
 
 from archwright.contract.estimate import Estimate
@@ -83,7 +84,10 @@ def spares_for(needed: int, target: float | None, machine: float = ONE_MACHINE) 
     if target is None:
         return 0
     least, goal = 1 if target > SPARE_ABOVE else 0, 1 - (1 - target) * MACHINES_PART - ROUNDING
-    return next((spare for spare in range(least, MOST_SPARES) if holds(needed, spare, machine) >= goal), MOST_SPARES)
+    # One spare more never holds less often.
+    return least + bisect_left(
+        range(least, MOST_SPARES), 1, key=lambda spare: int(holds(needed, spare, machine) >= goal)
+    )
 
 
 def holds_among(machines: Among, machine: float = ONE_MACHINE) -> float:

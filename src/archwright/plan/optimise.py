@@ -60,6 +60,10 @@ class Program:
         self._used: dict[int, int] = {}
         self._share: dict[tuple[int, int, str], int] = {}
         self._parts: dict[tuple[int, int, str], int] = {}
+        # What fails beside which a shared choice must stand, and types that several steady loads may share.
+        self._downs: dict[int, tuple[str, ...]] = {}
+        tasks = Counter(machine for machine, _ in {(one.machine, one.task) for one in choices if one.peak})
+        self._crowded = {machine for machine, count in tasks.items() if count > 1}
         groups: dict[tuple[str, str, bool, str], list[int]] = {}
         for index, one in enumerate(choices):
             groups.setdefault((one.task, one.model, one.machine is None, one.outside), []).append(index)
@@ -198,6 +202,8 @@ class Program:
         for i in others:
             self._used[i] = self._column(0.0, 1.0, whole=True)
         self._row({**{self._used[i]: 1.0 for i in others}, used: -1.0}, 0.0)
+        downs = (BOUGHT, *dict.fromkeys(self._choices[i].machine or "" for i in own))
+        self._downs |= dict.fromkeys((*own, *others), downs)
         for year in self._years:
             serves = {i: self._column(0.0, 1.0, whole=True) for i in own}
             bought = self._column(0.0, 1.0 if others else 0.0, whole=True)
@@ -208,7 +214,7 @@ class Program:
             for i, one in there.items():
                 self._row({one: 1.0, self._used[i]: -1.0}, 0.0)
             self._row({**dict.fromkeys(there.values(), 1.0), bought: -1.0}, 0.0, 0.0)
-            for down in (BOUGHT, *(self._choices[i].machine or "" for i in own)):
+            for down in downs:
                 self._shared(used, {**serves, **there}, year, down)
             self._backed(serves, there, year)
 
@@ -220,14 +226,10 @@ class Program:
             cost = choice.work_usd[year] if down == BOUGHT and choice.work_usd else 0.0
             share[i] = self._share[i, year, down] = self._column(cost, 1.0)
             self._row({share[i]: 1.0, one: -1.0}, 0.0)
-            if self._crowded(choice):
+            if choice.machine in self._crowded:
                 parts = self._parts[i, year, down] = self._column(0.0, whole=True)
                 self._row({share[i]: choice.peak[year] * choice.parts, parts: -1.0}, 0.0)
         self._row({**dict.fromkeys(share.values(), 1.0), used: -1.0}, 0.0, 0.0)
-
-    def _crowded(self, choice: Choice) -> bool:
-        """Whether another steady load may run on the same machines: one alone has whole machines."""
-        return any(c.machine == choice.machine and c.task != choice.task and c.peak for c in self._choices)
 
     def _backed(self, serves: dict[int, int], there: dict[int, int], year: int) -> None:
         """Spares of a load that may be shared: each type that serves has its own, or those of all that serve."""
@@ -254,8 +256,7 @@ class Program:
         had = [stock[year] for kind, stock in zip(self._kinds, self._stock, strict=True) if kind.machine == machine]
         spares, here = self._spares[machine, year], machine if machine in self._owned else BOUGHT
         steady = [(i, choice) for i, choice in mine if choice.peak]
-        downs = {down for i, _ in steady for index, when, down in self._share if (index, when) == (i, year)}
-        for down in sorted(downs | {here}):
+        for down in sorted({here}.union(*(self._downs.get(i, ()) for i, _ in steady))):
             room = {**dict.fromkeys(had, -1.0), **({spares: 1.0} if down == here else {})}
             self._row({**dict(self._peak(i, year, down) for i, _ in steady), **room}, NO_GAP)
             mean = {self._did(i, year, down): c.mean[year] + c.width for i, c in mine if c.mean}
@@ -297,7 +298,7 @@ class Program:
 
     def _taken(self, index: int, found: list[float]) -> Taken | None:
         """None where the choice does nothing."""
-        choice, downs = self._choices[index], dict.fromkeys(down for i, _, down in self._share if i == index)
+        choice, downs = self._choices[index], self._downs.get(index, ())
         if not downs:
             return Taken(index) if found[self._used[index]] > LEAST_SHARE else None
         here = choice.machine if choice.machine in self._owned else BOUGHT

@@ -103,6 +103,7 @@ class House:
         self.where = Where("on-premises", "on-premises", self.country, self.country)
         self._allowed = Hosts(needs, catalog)
         self._hosts = self._allowed.bought(self.where)
+        self._found: dict[tuple[str, tuple[str, ...], bool], list[Way]] = {}
         self.notes: list[str] = []
         self.stocks = tuple((*self._owned(), *self._bought()))
 
@@ -195,6 +196,12 @@ class House:
 
     def ways(self, task: Task, models: tuple[ModelSpec | None, ...], *, followed: bool) -> list[Way]:
         """Every way to do the task in the house; those that keep all limits, when there are any."""
+        key = (task.name, tuple(model.id if model is not None else "" for model in models), followed)
+        if key not in self._found:
+            self._found[key] = self._ways(task, models, followed=followed)
+        return self._found[key]
+
+    def _ways(self, task: Task, models: tuple[ModelSpec | None, ...], *, followed: bool) -> list[Way]:
         found = [
             way
             for host in self._hosts

@@ -39,7 +39,7 @@ from archwright.plan.parts import (
 from archwright.plan.renewal import MONTHS_PER_YEAR
 from archwright.plan.rented import ROUNDING, machine_hours, machines_for, width_for
 from archwright.plan.terms import Term
-from archwright.sizing.machine import Steady
+from archwright.sizing.machine import Batch, Steady
 
 Pace = Callable[[Estimate], float]
 
@@ -336,10 +336,8 @@ def _fleet(stock: Stock, ways: tuple[Way, ...], counts: tuple[int, ...], whole: 
 def _busy(way: Way) -> float:
     """Machines' worth of work, mean over the horizon."""
     demand, job, sized = way.task.demand, way.task.job, way.sized
-    if isinstance(sized, Steady):
-        if demand is None:
-            return 0.0
+    if isinstance(sized, Steady) and demand is not None:
         grown = sum(growth * way.done(demand, month) for month, growth in enumerate(demand.growth))
         return busy_machines(demand, sized, grown / len(demand.growth))
-    hours = machine_hours(sized, job, way.width) if job is not None else (0.0,)
+    hours = machine_hours(sized, job, way.width) if isinstance(sized, Batch) and job is not None else (0.0,)
     return sum(hours) / len(hours) / HOURS_PER_MONTH
