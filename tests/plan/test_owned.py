@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
+from archwright.catalog.facts import Catalog
 from archwright.contract.plan import Option, Plan, Pool
+from archwright.plan.availability import MACHINES_PART, TIER
 from archwright.plan.explain import explain
 
 Make = Callable[..., Plan]
@@ -33,12 +35,14 @@ def answering_pools(option: Option) -> list[Pool]:
 
 
 def test_owned_machines_carry_the_first_years_and_others_follow_them(plan_of: Make) -> None:
-    """14 months old, they serve three years; what is bought then is of another type."""
+    """14 months old, they serve three years, and rest where what is bought for the growth carries all for less; what
+    is bought then is of another type.
+    """
     (option,) = (one for one in plan_of("manufacturer").options if one.name == "on-premises")
     pools = {pool.machine: pool for pool in answering_pools(option)}
     old, new = pools["8x-h100"], pools["8x-mi300x"]
     assert [sum(pair) for pair in zip(old.shares, new.shares, strict=True)] == pytest.approx([1.0] * 5)
-    assert min(old.shares[:3]) > 0 and old.shares[3:] == (0.0, 0.0)
+    assert old.shares[0] == 1 and 0 < old.shares[2] < 1 and old.shares[3:] == (0.0, 0.0)
     assert new.name == "assistant" and old.name == "assistant-8x-h100", "the name is that of what stays"
     owned = {one.machine: one.peak for one in option.purchases if one.kind == "owned"}
     assert owned == {"8x-h100": 4}
@@ -68,3 +72,23 @@ def test_pools_that_answer_together_are_promised_and_driven_together(plan_of: Ma
     assert len(ids) == len(set(ids)) and "assistant.tokens_per_s.rate" in ids
     assert "of the requests of assistant, in each year" in explain(plan, chosen.name)
     assert "of its requests, year by year" in explain(plan, "assistant")
+
+
+@pytest.mark.parametrize("target", [0.99, 0.999, 0.9995])
+def test_machines_of_a_shared_load_take_no_more_than_their_part_of_what_may_be_down(
+    plan_of: Make, catalog: Catalog, target: float
+) -> None:
+    """And the promise is that share times the house's own."""
+
+    def change(document: dict[str, Any]) -> None:
+        document["placement"]["allow"] = ["on-premises"]
+        document["workloads"] = [one for one in document["workloads"] if one["name"] in ("assistant", "downtime")]
+        document["workloads"][1]["slo"]["availability"] = target
+
+    plan = plan_of("manufacturer", change)
+    assert len(answering_pools(plan.options[0])) == 2
+    share = next(one.estimate for one in plan.predictions if one.id == "assistant.requests.share")
+    house = catalog.parts[f"site.tier-{TIER}"].typical
+    assert house > share.value >= target and share.value / house >= 1 - (1 - target) * MACHINES_PART - 1e-9
+    facts = next(one.facts for one in plan.bases if one.id == share.basis)
+    assert "machines that carry" in facts[0] and any("one data centre of tier" in fact for fact in facts)

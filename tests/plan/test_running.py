@@ -263,7 +263,7 @@ def test_owned_machines_are_neither_bought_nor_renewed_and_need_no_spare_parts()
     gone = fleets[0]._replace(purchase="owned", machines=(1.0,) * 36 + (0.0,) * 24)
     found = run((needs, (gone,), where))
     assert lines(found, "refresh", "8x-h100") == [] and lines(found, "support", "spare parts") == []
-    support, power = one(found, "support", "support of").flow, one(found, "energy", "8x-h100").flow
+    support, power = one(found, "support", "support of 8x-h100").flow, one(found, "energy", "8x-h100").flow
     assert support[35] > 0 and support[36] == 0 and power[35] > 0 and power[36] == 0
 
 

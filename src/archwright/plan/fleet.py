@@ -43,6 +43,10 @@ class Fleet(NamedTuple):
     node: Node | None = None
     widths: Mapping[str, int] = MappingProxyType({})
 
+    def there(self, month: int) -> float:
+        """The most in that month: what is bought or owned stands there, at work or not."""
+        return self.machines[month] if self.node is not None else float(self.peak)
+
 
 class Chosen(NamedTuple):
     """The option a plan chose (None: nothing was feasible), with what stands behind it."""

@@ -175,8 +175,7 @@ def plugs(case: Case, kept: tuple[Lying, ...]) -> tuple[Plug, ...]:
 def _plug(case: Case, kept: tuple[Lying, ...], where: Where) -> Plug:
     parts, here = list[Estimate](), central(case, where)
     # What follows owned machines stands there when these are gone: the busiest month, not the sum of all.
-    drawn = [sum(_drawn_kw(fleet, month) for fleet in here) for month in range(case.months)]
-    busiest = max(range(case.months), key=lambda month: drawn[month])
+    busiest = max(range(case.months), key=lambda month: sum(_drawn_kw(fleet, month) for fleet in here))
     for fleet in here:
         plate = _drawn_kw(fleet, busiest)
         parts.append(Estimate(value=plate, low=NAME_PLATE * plate, high=plate, unit="kW"))
@@ -202,16 +201,11 @@ def _plug(case: Case, kept: tuple[Lying, ...], where: Where) -> Plug:
 
 
 def _drawn_kw(fleet: Fleet, month: int) -> float:
-    return max(_plate_w(fleet), fleet.busy_w) * _there(fleet, month) / 1000
+    return max(_plate_w(fleet), fleet.busy_w) * fleet.there(month) / 1000
 
 
 def _units(fleet: Fleet, month: int) -> float:
-    return fleet.node.rack_units * _there(fleet, month) if fleet.node is not None else 0.0
-
-
-def _there(fleet: Fleet, month: int) -> float:
-    """Machines that stand there, at work or not."""
-    return fleet.machines[month] if fleet.node is not None else float(fleet.peak)
+    return fleet.node.rack_units * fleet.there(month) if fleet.node is not None else 0.0
 
 
 def _plate_w(fleet: Fleet) -> float:
