@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -135,7 +135,7 @@ class Unbroken(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def unbroken(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Unbroken]:  # noqa: F811
+def made_once(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Unbroken:  # noqa: F811
     """A run that nothing happened to."""
     folder = tmp_path_factory.mktemp("unbroken")
     with pytest.MonkeyPatch.context() as patch:
@@ -146,7 +146,16 @@ def unbroken(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Iterator[U
         patch.setattr(training_prediction, "forecast", lambda *_: Forecast(predictions=PROMISES))
         begun = api.train(written(SPEC))
         told = list(begun)
-        yield Unbroken(made, begun.result(), told)
+        return Unbroken(made, begun.result(), told)
+
+
+@pytest.fixture
+def unbroken(made_once: Unbroken, monkeypatch: pytest.MonkeyPatch) -> Unbroken:
+    """In force for one test: the home and the catalog of this run are nobody else's."""
+    monkeypatch.setenv("ARCHWRIGHT_HOME", str(made_once.ready.home.root))
+    monkeypatch.chdir(made_once.ready.home.root.parent)
+    known(monkeypatch, made_once.ready.artefact)
+    return made_once
 
 
 def promise(metric: str, low: float, high: float) -> Prediction:

@@ -9,7 +9,16 @@ import pytest
 
 from archwright.contract.estimate import Estimate, exact
 from archwright.contract.plan import Plan
-from archwright.plan.availability import MACHINES_PART, MOST_SPARES, SPARE_ABOVE, Place, Up, holds, spares_for
+from archwright.plan.availability import (
+    MACHINES_PART,
+    MOST_SPARES,
+    SPARE_ABOVE,
+    Place,
+    Up,
+    holds,
+    holds_among,
+    spares_for,
+)
 from archwright.plan.parts import spread_out
 
 
@@ -114,3 +123,28 @@ def test_a_target_is_held_by_the_fewest_spares_whatever_it_is(needed: int) -> No
         assert holds(needed, spare) >= target
         goal = 1 - (1 - target) * MACHINES_PART
         assert spare == (1 if target > SPARE_ABOVE else 0) or holds(needed, spare - 1) < goal
+
+
+@pytest.mark.parametrize(("needed", "spares"), [(1, 1), (3, 1), (5, 2), (12, 2)])
+def test_machines_of_two_types_that_do_the_same_hold_as_often_as_those_of_one(needed: int, spares: int) -> None:
+    first = (needed + spares) // 2
+    both = ((first, 1 / needed), (needed + spares - first, 1 / needed))
+    assert holds_among(both) == pytest.approx(holds(needed, spares), abs=1e-12)
+
+
+def test_what_is_lost_with_a_large_machine_counts_as_what_it_carries() -> None:
+    """Of one that carries all and two with half each, the small ones may fail together, or the large one alone."""
+    up = 0.995
+    assert holds_among(((1, 1.0), (2, 0.5)), up) == pytest.approx(up + (1 - up) * up**2)
+    assert holds_among(((1, 1.0), (0, 0.5)), up) == pytest.approx(up)
+
+
+def test_a_load_that_is_shared_is_up_as_its_worst_year_and_its_place_let_it() -> None:
+    place = Place("one house", Estimate(value=0.9998, low=0.997, high=0.9999, unit="share"), "a second")
+    good, bad = ((2, 0.5), (2, 0.5)), ((2, 0.5), (1, 0.5))
+    up = Up(2, 1, place, (good, bad, good))
+    assert holds_among(bad) < holds_among(good)
+    assert up.share().value == pytest.approx(0.9998 * holds_among(bad))
+    assert up.share().low == pytest.approx(0.997 * holds_among(bad, 0.98))
+    assert up._replace(place=None).share().value == holds_among(bad)
+    assert up.limited(0.9999) and not up.limited(0.9997)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from archwright.contract.needs import Length, Needs, NeedsSource, Rate, Traffic, Workload
-from archwright.plan.demand import demand_of, job_of, jobs, levels_of, steady_demands, text_demands
+from archwright.plan.demand import Demand, demand_of, growth_of, job_of, jobs, levels_of, steady_demands, text_demands
 
 Read = Callable[..., tuple[Needs, NeedsSource]]
 
@@ -109,3 +109,15 @@ def test_more_growth_is_never_less_load(growth: float, months: int) -> None:
     assert still is not None and grown is not None
     assert grown.mean_growth >= still.mean_growth == 1
     assert grown.peak_at_horizon >= grown.peak
+
+
+def test_what_is_left_above_a_base_and_the_base_are_the_whole() -> None:
+    none = Length(mean=0.0, p95=0.0)
+    growth = growth_of(Traffic(growth_per_year=0.5), 24)
+    demand = Demand(workload(), 2.0, 6.0, none, none, growth, 1.0, levels_of(2.0, 6.0, 12.0))
+    kept = (3.0,) * 12 + (0.0,) * 12
+    above = demand.above(kept)
+    assert above.rates(0) == (3.0, 0.0, 0.0) and above.rates(12) == pytest.approx(demand.rates(12))
+    assert above.peak_at_horizon == pytest.approx(demand.peak_at_horizon)
+    assert sum(map(above.requests, range(12, 24))) == pytest.approx(sum(map(demand.requests, range(12, 24))))
+    assert above.requests_per_month * above.mean_growth == pytest.approx(sum(map(above.requests, range(24))) / 24)

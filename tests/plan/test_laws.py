@@ -64,6 +64,55 @@ def test_a_looser_limit_never_costs_more(plan_of: Make, name: str, what: str, fa
     no_cheaper(plan_of(name, scaled(name, **{what: factor})), plan_of(name))
 
 
+def owning(count: int, load: float, **factors: float) -> Callable[[dict[str, Any]], None]:
+    """The manufacturer's house alone, with so many machines of its own."""
+
+    def change(document: dict[str, Any]) -> None:
+        scaled("manufacturer", load=load, **factors)(document)
+        document["placement"]["allow"] = ["on-premises"]
+        machine = document["placement"]["owned"][0]
+        document["placement"]["owned"] = [{**machine, "count": count}] if count else []
+
+    return change
+
+
+@few
+@given(st.integers(0, 7), st.integers(1, 4), st.floats(0.05, 5.0))
+def test_a_machine_that_is_owned_never_makes_a_house_dearer(plan_of: Make, there: int, more: int, load: float) -> None:
+    no_cheaper(plan_of("manufacturer", owning(there + more, load)), plan_of("manufacturer", owning(there, load)))
+
+
+@few
+@given(st.floats(0.05, 4.0), st.floats(1.02, 1.5))
+def test_more_work_of_a_load_that_is_shared_never_costs_less(plan_of: Make, load: float, factor: float) -> None:
+    no_cheaper(plan_of("manufacturer", owning(4, load)), plan_of("manufacturer", owning(4, load * factor)))
+
+
+@few
+@given(st.floats(0.05, 4.0), st.sampled_from(["ttft_p95_s", "tpot_p95_s", "availability"]), st.floats(1.05, 10.0))
+def test_a_looser_limit_of_a_load_that_is_shared_never_costs_more(
+    plan_of: Make, load: float, what: str, factor: float
+) -> None:
+    loose = owning(4, load, **{what: factor})
+    no_cheaper(plan_of("manufacturer", loose), plan_of("manufacturer", owning(4, load)))
+
+
+@few
+@given(st.floats(0.2, 3.0), st.floats(30.0, 400.0), st.integers(20, 200))
+def test_a_shared_load_keeps_power_racks_and_the_machines_there_are(
+    plan_of: Make, load: float, power: float, rack: int
+) -> None:
+    def change(document: dict[str, Any]) -> None:
+        owning(4, load)(document)
+        document["placement"]["site"].update(power_kw=power, rack_units=rack)
+
+    (option,) = plan_of("manufacturer", change).options
+    assert all(one.peak <= 4 for one in option.purchases if one.kind == "owned")
+    if option.feasible:
+        assert option.power_kw is not None and option.power_kw.value <= power
+        assert option.rack_units is not None and option.rack_units <= rack
+
+
 @few
 @given(st.floats(3.0, 60.0), st.integers(4, 60), st.floats(0.3, 8.0))
 def test_power_and_racks_of_a_house_are_never_exceeded(plan_of: Make, power: float, rack: int, load: float) -> None:

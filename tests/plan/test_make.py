@@ -221,7 +221,18 @@ def test_owned_machines_without_work_are_said(plan_of: Make) -> None:
     def found(plan: Plan) -> list[str]:
         return [note for note in options_of(plan, "on-premises")[0].notes if "owned" in note]
 
-    assert "have no work" in found(plan_of("manufacturer"))[0]
+    assert found(plan_of("manufacturer")) == [], "all four carry the first years"
+
+    def small(document: dict[str, Any]) -> None:
+        rate = document["workloads"][1]["traffic"]["requests_per_second"]
+        rate.update(mean=rate["mean"] / 20, peak=rate["peak"] / 20)
+
+    assert "have no work" in found(plan_of("manufacturer", small))[0]
+
+    def worn(document: dict[str, Any]) -> None:
+        document["placement"]["owned"][0]["age_months"] = 48
+
+    assert "economic life is over" in found(plan_of("manufacturer", worn))[0]
 
     def odd(document: dict[str, Any]) -> None:
         document["placement"]["owned"] = [{"machine": "3x H100 SXM"}]

@@ -15,7 +15,7 @@ from archwright.contract.record import replace
 from archwright.plan.candidates import Carrying, Host, Hosts, Sizer, front, tasks_of
 from archwright.plan.ledger import Ledger
 from archwright.plan.make import Planner, make_plan
-from archwright.plan.optimise import Choice
+from archwright.plan.mix import Choice
 from archwright.plan.own import House, Way, node_of, part_of, steady_choice
 from archwright.plan.parts import Writer
 from archwright.plan.purchase import Tranche
@@ -173,8 +173,9 @@ def test_parts_of_machines_are_whole_engines(needs_of: Read, catalog: Catalog) -
     assert part_of(carried / 100, eight) == 1 / 8
     assert part_of(carried * 1.3, eight) == 11 / 8
     assert part_of(carried / 100, eight._replace(devices=0)) == 1 / 16
-    whole, kept = (steady_choice("a", chat.demand, None, eight, "m", bursts=flag) for flag in (False, True))
-    assert kept.peak == kept.mean <= whole.peak and kept.outside and not whole.outside
+    mean = tuple(chat.demand.mean * growth for growth in chat.demand.growth)
+    whole, kept = (steady_choice("a", chat.demand, None, eight, "m", limit) for limit in ((), mean))
+    assert kept.peak == kept.mean <= whole.peak
 
 
 def growing(load: float) -> Callable[[dict[str, Any]], None]:

@@ -203,6 +203,8 @@ def test_a_small_platform_without_spare_shares_a_machine_and_says_so(
     assert paid(found) == 0 and any("share a machine that answers" in note for note in found.notes)
     seat = case((times(needs, 500.0), roomy, where)).seat
     assert seat is not None and not seat.shared and seat.cores > SHARED_CORES
+    leaving = tuple(fleet._replace(machines=(1.0,) * 12 + (0.0,) * (len(fleet.machines) - 12)) for fleet in roomy)
+    assert paid(run((needs, leaving, where))) > 0, "a machine that goes shares nothing afterwards"
     narrow = tuple(fleet._replace(machine=fleet.machine._replace(cores=4)) for fleet in fleets)
     assert paid(run((needs, narrow, where))) > 0
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from archwright.catalog.load import load
-from archwright.contract.needs import SLO, Existing, Needs, OwnedMachine, Workload
+from archwright.contract.needs import SLO, Existing, Needs, Workload
 from archwright.contract.record import replace
 from archwright.needs.reader import parse
 from archwright.needs.template import template
@@ -273,21 +273,25 @@ def test_machines_that_come_later_are_supported_and_renewed_later() -> None:
     assert [month for month, usd in enumerate(one(found, "refresh", "8x-h100").flow) if usd] == [48]
 
 
-def test_owned_machines_are_renewed_when_they_are_old_and_need_no_spare_parts() -> None:
+def test_owned_machines_are_neither_bought_nor_renewed_and_need_no_spare_parts() -> None:
     needs, fleets, where = clinic_at_home()
-    owned = (OwnedMachine(machine="8x H100 SXM", count=1, age_months=14),)
-    old = replace(needs, placement=replace(needs.placement, owned=owned))
-    found = run((old, (fleets[0]._replace(purchase="owned"),), where))
-    assert [month for month, usd in enumerate(one(found, "refresh", "8x-h100").flow) if usd] == [48 - 14]
-    assert lines(found, "support", "spare parts") == []
+    gone = fleets[0]._replace(purchase="owned", machines=(1.0,) * 36 + (0.0,) * 24)
+    found = run((needs, (gone,), where))
+    assert lines(found, "refresh", "8x-h100") == [] and lines(found, "support", "spare parts") == []
+    support, power = one(found, "support", "support of 8x-h100").flow, one(found, "energy", "8x-h100").flow
+    assert support[35] > 0 and support[36] == 0 and power[35] > 0 and power[36] == 0
 
 
-def test_owned_machines_that_the_needs_do_not_list_count_as_new() -> None:
+def test_what_follows_a_machine_stands_where_it_stood() -> None:
+    """The busiest month counts for power and room, not the sum of machines that are never there together."""
     needs, fleets, where = clinic_at_home()
-    others = (OwnedMachine(machine="8x H200 SXM", count=1, age_months=40),)
-    listed = replace(needs, placement=replace(needs.placement, owned=others))
-    found = run((listed, (fleets[0]._replace(purchase="owned"),), where))
-    assert [month for month, usd in enumerate(one(found, "refresh", "8x-h100").flow) if usd] == [48]
+    before, after = (1.0,) * 36 + (0.0,) * 24, (0.0,) * 36 + (1.0,) * 24
+    both = (fleets[0]._replace(purchase="owned", machines=before), fleets[0]._replace(machines=after))
+    alone, found = run((needs, fleets[:1], where)), run((needs, both, where))
+    assert found.power_kw is not None and alone.power_kw is not None
+    assert (
+        found.power_kw.value == pytest.approx(alone.power_kw.value, rel=1e-3) and found.rack_units == alone.rack_units
+    )
 
 
 def test_owned_machines_that_outlive_the_horizon_bring_nothing_back() -> None:

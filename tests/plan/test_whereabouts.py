@@ -58,7 +58,8 @@ def test_nothing_of_any_option_lies_outside_and_nothing_is_forgotten(
 def test_each_thing_is_named_with_its_place(plan_of: Make) -> None:
     said = evidence(plan_of("manufacturer"))
     bound, free = said.split("; ")
-    assert bound.startswith("inside: pool assistant in FR") and "data manuals in FR" in bound
+    assert bound.startswith("inside: pool assistant-8x-h100 in FR, pool assistant in FR"), "both that share its load"
+    assert "data manuals in FR" in bound
     assert "model files of house-model in FR" in bound, "what is trained on them may repeat them"
     for place in ("FR", "US", "CN"):
         assert f"pool downtime-{place.lower()} in {place}" in free

@@ -80,7 +80,8 @@ class Pool(Record):
     """Equal replicas of one model on one kind of machine, serving one or more workloads.
 
     `slots` requests run at once in a replica, each with `context_tokens`. `price_usd_per_hour` is one
-    replica's machine; None where the plan has no price.
+    replica's machine; None where the plan has no price. `shares`: where several pools answer a workload, the share of
+    its requests that goes to this one in each year of the horizon (0: it is not there then); empty where it is alone.
     """
 
     name: str
@@ -102,6 +103,7 @@ class Pool(Record):
     artefact: Artefact | None = None
     price_usd_per_hour: Estimate | None = None
     embeddings: bool = False
+    shares: tuple[float, ...] = ()
 
 
 class CostLine(Record):

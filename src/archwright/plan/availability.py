@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
+from bisect import bisect_left
 from typing import NamedTuple
 
 from archwright.contract.estimate import Estimate
@@ -20,8 +21,12 @@ MOST_SPARES = 64
 # Of the time that a target allows to be down, the half is the machines'; the other is left to their place.
 MACHINES_PART = 0.5
 ROUNDING = 1e-12
+# What the parts that a solver leaves each type may be short of the load together.
+SOLVED = 1e-6
 # What a house is where the needs do not say: concurrently maintainable.
 TIER = 3
+# So many machines of each type, and the share of the load that one of them carries.
+Among = tuple[tuple[int, float], ...]
 
 
 class Place(NamedTuple):
@@ -33,17 +38,26 @@ class Place(NamedTuple):
 
 
 class Up(NamedTuple):
-    """Machines that must run and the spares beside them; `place` None: its outages are nobody's here."""
+    """Machines that must run and the spares beside them; `place` None: its outages are nobody's here. `among`: who
+    shares the load, in each year, where several types do.
+    """
 
     needed: int
     spares: int
     place: Place | None = None
+    among: tuple[Among, ...] = ()
+
+    def machines(self, machine: float = ONE_MACHINE) -> float:
+        """The share of time that enough of them are up, in the worst year."""
+        if not self.among:
+            return holds(self.needed, self.spares, machine)
+        return min(holds_among(one, machine) for one in self.among)
 
     def share(self, basis: str = "") -> Estimate:
         """Of the time; at best nothing is ever down."""
         at, low = (1.0, 1.0) if self.place is None else (self.place.up.value, self.place.up.low)
-        value = at * holds(self.needed, self.spares)
-        lowest = min(value, low * holds(self.needed, self.spares, ONE_MACHINE_LOW))
+        value = at * self.machines()
+        lowest = min(value, low * self.machines(ONE_MACHINE_LOW))
         return Estimate(value=value, low=lowest, high=1.0, unit="share", basis=basis)
 
     def limited(self, target: float) -> bool:
@@ -70,4 +84,22 @@ def spares_for(needed: int, target: float | None, machine: float = ONE_MACHINE) 
     if target is None:
         return 0
     least, goal = 1 if target > SPARE_ABOVE else 0, 1 - (1 - target) * MACHINES_PART - ROUNDING
-    return next((spare for spare in range(least, MOST_SPARES) if holds(needed, spare, machine) >= goal), MOST_SPARES)
+    # One spare more never holds less often.
+    return least + bisect_left(
+        range(least, MOST_SPARES), 1, key=lambda spare: int(holds(needed, spare, machine) >= goal)
+    )
+
+
+def holds_among(machines: Among, machine: float = ONE_MACHINE) -> float:
+    """The same where a load is shared among types: service holds while those that are up carry all of it."""
+    lost = sum(count * carried for count, carried in machines) - 1 + SOLVED
+    found = [(0.0, 1.0)]
+    for count, carried in machines:
+        downs = range(min(count, MOST_SPARES, math.floor(max(0.0, lost) / carried)) + 1)
+        found = [
+            (gone + down * carried, share * math.exp(_log_share(count, down, machine)))
+            for gone, share in found
+            for down in downs
+            if gone + down * carried <= lost
+        ]
+    return min(1.0, math.fsum(share for _, share in found))

@@ -39,7 +39,7 @@ class Level(NamedTuple):
 
 class Demand(NamedTuple):
     """A steady load. Rates are requests per second, today; volumes are per month, today. Kinds without tokens have
-    lengths of 0.
+    lengths of 0. `elsewhere`: requests/s of it that somebody else serves, month by month.
     """
 
     workload: Workload
@@ -50,6 +50,25 @@ class Demand(NamedTuple):
     growth: tuple[float, ...]
     requests_per_month: float
     levels: tuple[Level, ...] = ()
+    elsewhere: tuple[float, ...] = ()
+
+    def rates(self, month: int) -> tuple[float, ...]:
+        """Requests/s at each level of the day, in a month, without what is served elsewhere."""
+        gone = self.elsewhere[month] if self.elsewhere else 0.0
+        return tuple(max(0.0, level.rate * self.growth[month] - gone) for level in self.levels)
+
+    def requests(self, month: int) -> float:
+        """Of a month as its levels have it: somewhat more than the mean."""
+        return sum(level.hours * rate for level, rate in zip(self.levels, self.rates(month), strict=True)) * 3600
+
+    def above(self, kept: tuple[float, ...]) -> Demand:
+        """What is left of the load above so many requests/s in each month."""
+        rest, months = self._replace(elsewhere=kept), range(len(self.growth))
+        return rest._replace(
+            mean=0.0,
+            peak=max(max(rest.rates(month)) for month in months) / max(self.growth),
+            requests_per_month=sum(rest.requests(month) for month in months) / sum(self.growth),
+        )
 
     @property
     def peak_at_horizon(self) -> float:
@@ -82,6 +101,11 @@ class Job(NamedTuple):
     runs_per_month: float
     deadline_h: float
     growth: tuple[float, ...]
+
+
+def years_of(months: int) -> tuple[range, ...]:
+    """The months of each year of a horizon; the last may be a part of one."""
+    return tuple(range(first, min(first + 12, months)) for first in range(0, months, 12))
 
 
 def growth_of(traffic: Traffic | None, months: int) -> tuple[float, ...]:

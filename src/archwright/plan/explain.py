@@ -13,7 +13,7 @@ from archwright.contract.evidence import Basis, Control, Prediction
 from archwright.contract.plan import CostLine, Option, Plan, Pool, WorkloadPlan
 from archwright.errors import UsageError, Where
 from archwright.plan.meanings import CATEGORIES, TERMS
-from archwright.plan.wording import against, digits, earned, engines_of, flip, had_as, said, shown
+from archwright.plan.wording import against, digits, earned, engines_of, flip, had_as, said, shares_of, shown
 
 Named = tuple[str, Callable[[], list[str]]]
 
@@ -248,6 +248,8 @@ def _pool(plan: Plan, pool: Pool) -> list[str]:
         f"pool {pool.name}: {engines_of(pool)} in {pool.region}",
         f"  {pool.model} {pool.quantisation}, {pool.slots} at once, {pool.context_tokens} tokens each",
     ]
+    if pool.shares:
+        lines.append(f"  of the requests of {', '.join(pool.workloads)}, in each year: {shares_of(pool)}")
     if pool.price_usd_per_hour is not None:
         lines.append(f"  {shown(pool.price_usd_per_hour)}")
         lines += _indented(_basis_of(plan, pool.price_usd_per_hour))
@@ -257,6 +259,8 @@ def _pool(plan: Plan, pool: Pool) -> list[str]:
 def _workload(plan: Plan, workload: WorkloadPlan) -> list[str]:
     """Where it runs, what it was sized for, what it is promised and what it costs, alone or with others."""
     lines, option = [_one_line(plan, workload)], _chosen(plan)
+    pools = (pool for pool in plan.pools if pool.name in workload.pools and pool.shares)
+    lines += [f"  {shares_of(pool)} of its requests, year by year: {pool.name}" for pool in pools]
     for load in plan.loads:
         if load.workload == workload.name:
             lines.append(

@@ -18,17 +18,20 @@ from archwright.contract.plan import Miss
 from archwright.contract.record import replace
 from archwright.plan.assemble import Assembler, Built, capex_usd, monthly_usd
 from archwright.plan.candidates import Sizer, Task
-from archwright.plan.demand import Demand, Level
+from archwright.plan.demand import Demand, years_of
+from archwright.plan.dominated import undominated
 from archwright.plan.fleet import Where
+from archwright.plan.mix import Choice, Kind, Limits, Solution
 from archwright.plan.models import better, scores
 from archwright.plan.money import Draft
-from archwright.plan.optimise import Choice, Limits, Program, Solution
-from archwright.plan.own import House, Way, broken, part_of, shared, steady_choice
-from archwright.plan.parts import Part, Writer, joined
+from archwright.plan.optimise import Program
+from archwright.plan.own import House, Way, backed, broken, part_of, steady_choice
+from archwright.plan.parts import Part, Serving, Writer, joined
 from archwright.plan.rented import Pick, Renter
 from archwright.plan.residency import Bounds, bounds_of, country_inside, in_words
 from archwright.plan.settle import Settler
 from archwright.plan.sites import Sites, at_sites
+from archwright.plan.staffing import answering_usd
 from archwright.sizing.machine import Steady
 
 PRIVATE: frozenset[Sensitivity] = frozenset({"personal", "health", "payment"})
@@ -60,10 +63,12 @@ class HousePlanner:
     def __init__(self, world: World, tasks: tuple[Task, ...], *, expired: bool = True) -> None:
         self._world, self._tasks = world, tasks
         self._house = House(world.needs, world.catalog, world.sizer, expired=expired)
+        self._spans = years_of(world.needs.budget.horizon_months)
+        # The year of each month.
+        self._years = tuple(year for year, span in enumerate(self._spans) for _ in span)
         self._inside = tuple(task for task in tasks if not at_sites(task))
         self._sites = self._at_sites()
         self._models = {task.name: self._tried(task) for task in tasks}
-        self._known: dict[str, list[Way]] = {}
 
     def _tried(self, task: Task) -> tuple[ModelSpec | None, ...]:
         """Of a task that others follow, or whose load is shared with machines that are owned, only the models of which
@@ -130,7 +135,7 @@ class HousePlanner:
         """Asked again with tighter limits while what runs beside the machines breaks one; without any when none can
         be kept: an option over a limit is shown, not hidden.
         """
-        limits, last = self._limits(), None
+        limits, last, ways = self._limits(), None, self._undominated(ways)
         for _ in range(ROUNDS):
             solution = self._solve(ways, limits)
             if solution is None:
@@ -148,35 +153,60 @@ class HousePlanner:
             return self._world.assembler.built(draft._replace(misses=(unequal,)), self._sites, (), whole=False)
         return self._built(draft, ways, solution)
 
+    def _undominated(self, ways: tuple[Way, ...]) -> tuple[Way, ...]:
+        kept = set(undominated(tuple(way.choice for way in ways), self._kinds, self._follows))
+        return tuple(way for way in ways if way.choice in kept)
+
+    @property
+    def _kinds(self) -> tuple[Kind, ...]:
+        return tuple(stock.kind for stock in self._house.stocks)
+
+    @property
+    def _follows(self) -> dict[str, str]:
+        return {task.name: task.follows for task in self._inside if task.follows is not None}
+
     def _solve(self, ways: tuple[Way, ...], limits: Limits) -> Solution | None:
-        follows = {task.name: task.follows for task in self._inside if task.follows is not None}
-        choices, kinds = tuple(way.choice for way in ways), tuple(stock.kind for stock in self._house.stocks)
-        program = Program(choices, kinds, follows)
+        choices = tuple(way.choice for way in ways)
+        program = Program(choices, self._kinds, self._follows)
         if any(choice.outside for choice in choices):
             program.be_hybrid()
+            # Who looks after machines that answer is there for one workload as for all.
+            answering = (i for i, way in enumerate(ways) if way.choice.outside and way.task.demand is not None)
+            program.once(answering_usd(self._world.needs, self._world.catalog), answering)
         return program.solve(limits)
 
     def _built(self, draft: Draft, ways: tuple[Way, ...], solution: Solution) -> Built:
+        used = [(ways[one.choice], one if one.shares else None) for one in solution.taken]
         # In the needs' order, which names lines: the program's own would rename them with every change of the needs.
-        names = [task.name for task in self._inside]
-        order = sorted(solution.taken, key=lambda one: (names.index(ways[one.choice].task.name), -one.share))
-        taken = [shared(ways[one.choice], one.share) for one in order]
-        first = dict[str, str]()
-        for index, way in enumerate(taken):
-            if (
-                way.choice.machine is not None
-                and first.setdefault(way.task.name, way.choice.machine) != way.choice.machine
-            ):
-                taken[index] = way._replace(suffix=f"-{way.choice.machine}")
-        world, months = self._world, self._world.needs.budget.horizon_months
-        home = world.settler.part(self._house.stocks, tuple(taken), months, draft.name)
-        rented = [world.writer.rented(way.pick) for way in taken if way.pick is not None]
+        names, apart = (
+            [task.name for task in self._inside],
+            named_apart([way._replace(part=part) for way, part in used]),
+        )
+        taken, world = tuple(sorted(apart, key=lambda way: names.index(way.task.name))), self._world
+        held = zip(self._house.stocks, solution.machines, strict=True)
+        had = tuple((stock, tuple(counts[year] for year in self._years)) for stock, counts in held)
+        home = world.settler.part(had, taken, draft.name)
+        picks = {way.pick.task.name: way.pick for way in taken if way.pick is not None}
+        rented = [self._beside(world.writer.rented(pick), pick) for pick in picks.values()]
         part = joined([home, *rented, self._sites])
         regions = sorted({way.pick.host.where.region for way in taken if way.pick is not None})
         said = (*self._house.idle(part.fleets), *(note for way in taken for note in self._better(way)))
         draft = draft._replace(regions=(*draft.regions, *regions), notes=(*draft.notes, *said))
         where: tuple[Where, ...] = (self._house.where,)
         return world.assembler.built(draft, part, where, whole=True)
+
+    @staticmethod
+    def _beside(part: Part, pick: Pick) -> Part:
+        """Rented machines that serve what is above another part of the same load say so."""
+        demand = pick.task.demand
+        if demand is None or not demand.elsewhere:
+            return part
+        above, whole = demand, demand._replace(elsewhere=())
+        shares = tuple(
+            sum(map(above.requests, year)) / sum(map(whole.requests, year)) for year in years_of(len(demand.growth))
+        )
+        serving = (one._replace(part=0.0) if isinstance(one, Serving) else one for one in part.serving)
+        return part._replace(serving=tuple(serving), pools=tuple(replace(pool, shares=shares) for pool in part.pools))
 
     def _better(self, way: Way) -> Iterable[str]:
         """What a better model would take of the same machines."""
@@ -185,12 +215,13 @@ class HousePlanner:
             return
         here = [w for w in self._house.ways(way.task, way.task.models, followed=True) if w.choice.machine == machine]
         able = [w for w in here if w.model is not None and better(workload, w.model, model) and not broken(w)]
-        best = min(able, key=lambda w: w.choice.peak, default=None)
+        best = min(able, key=lambda w: max(w.choice.peak), default=None)
         if best is not None and best.model is not None:
             named = [f"{one.id} ({scores(workload, one)})" for one in (best.model, model)]
+            taken, here_taken = max(best.choice.peak), max(way.choice.peak)
             yield (
-                f"{way.task.name}: {named[0]} instead of {named[1]} would take {best.choice.peak:.3g} machines at the "
-                f"peak, not {way.choice.peak:.3g}"
+                f"{way.task.name}: {named[0]} instead of {named[1]} would take {taken:.3g} machines at the peak, not "
+                f"{here_taken:.3g}"
             )
 
     def _limits(self) -> Limits:
@@ -213,9 +244,10 @@ class HousePlanner:
                 excess = (float(miss.value or 0) - float(miss.limit or 0)) * MARGIN
                 limits = limits._replace(**{miss.constraint: (getattr(limits, miss.constraint) or 0.0) - excess})
         if budget.per_month is not None and (over := monthly_usd(terms) - budget.per_month * usd) > 0:
-            counted = sum(ways[one.choice].choice.usd_per_month for one in solution.taken)
+            used = (ways[one.choice].choice for one in solution.taken)
+            counted = sum({choice.task: choice.usd_per_month for choice in used}.values())
             stocks = zip(self._house.stocks, solution.machines, strict=True)
-            counted += sum(stock.kind.usd_per_month * count for stock, count in stocks)
+            counted += sum(stock.kind.sum(stock.kind.usd_per_month, counts) for stock, counts in stocks)
             limits = limits._replace(usd_per_month=min(counted, limits.usd_per_month or counted) - over * MARGIN)
         return limits
 
@@ -233,11 +265,10 @@ class HousePlanner:
         return country_inside(self._world.catalog, place, self._house.country)
 
     def _at_home(self, task: Task) -> list[Way]:
-        if task.name not in self._known:
-            followed = task.follows is not None or any(other.follows == task.name for other in self._inside)
-            found = self._house.ways(task, self._of(task), followed=followed) if self._near(task) else []
-            self._known[task.name] = found
-        return self._known[task.name]
+        if not self._near(task):
+            return []
+        followed = task.follows is not None or any(other.follows == task.name for other in self._inside)
+        return backed(self._house.ways(task, self._of(task), followed=followed), self._house.owned)
 
     def _of(self, task: Task) -> tuple[ModelSpec | None, ...]:
         """The models a task may run: those of whom it follows."""
@@ -258,26 +289,46 @@ class HousePlanner:
             if pick is not None and not pick.misses:
                 yield self._rented(task, pick)
         if task.demand is not None and not followed:
-            yield from self._bursts(provider, task, task.demand)
+            yield from self._above(provider, task, task.demand)
 
-    def _bursts(self, provider: str, task: Task, demand: Demand) -> Iterable[Way]:
-        above = above_mean(demand)
-        if above is None:
-            return
+    def _above(self, provider: str, task: Task, demand: Demand) -> Iterable[Way]:
+        """The mean stays and the peaks go out; or so much stays as some of the owned machines carry while they last."""
+        found, alone = list[Way](), replace(demand.workload, slo=replace(demand.workload.slo, availability=None))
         for way in self._at_home(task):
             if way.steady is None or way.choice.machine is None or broken(way):
                 continue
-            burst = task._replace(name=f"{task.name}{ABOVE_MEAN}", demand=above, workload=above.workload)
-            pick = self._world.renter.best(provider, burst, (way.model,))
-            if pick is not None and not pick.misses:
-                kept = steady_choice(task.name, demand, way.model, way.steady, way.choice.machine, bursts=True)
-                paid = self._paid(pick)
-                choice = kept._replace(usd=pick.cost, usd_per_month=paid)
-                yield way._replace(choice=choice, pick=pick, bursts=True)
+            mean = tuple(demand.levels[1].rate * growth for growth in demand.growth)
+            # In the house are spares for the peaks; what is served outside for months has its own there.
+            found += self._parted(provider, way, demand._replace(workload=alone), (ABOVE_MEAN, mean))
+            for machines, name in self._bases(way.choice.machine):
+                carried = tuple(way.steady.requests_per_s.value * machines[year] for year in self._years)
+                found += self._parted(provider, way, demand, (f"-above-{name}", carried))
+        yield from backed(found, self._house.owned)
+
+    def _bases(self, machine: str) -> Iterable[tuple[tuple[int, ...], str]]:
+        """So many owned machines of a type in each year, and a name."""
+        owned = [stock.kind.most for stock in self._house.stocks if stock.kind.machine == machine and stock.kind.most]
+        there = tuple(map(sum, zip(*owned, strict=True)))
+        for count in range(1, max(there, default=0) + 1):
+            yield tuple(min(count, one) for one in there), f"{count}-{machine}"
+
+    def _parted(self, provider: str, way: Way, demand: Demand, named: tuple[str, tuple[float, ...]]) -> Iterable[Way]:
+        (name, kept), whole, steady, machine = named, way.task.demand, way.steady, way.choice.machine
+        above = demand.above(kept)
+        if whole is None or steady is None or machine is None or above.peak <= 0:
+            return
+        rest = way.task._replace(name=f"{way.task.name}{name}", demand=above, workload=above.workload)
+        pick = self._world.renter.best(provider, rest, (way.model,))
+        if pick is not None and not pick.misses:
+            parted = way._replace(pick=pick, kept=kept)
+            choice = steady_choice(way.task.name, whole, way.model, steady, machine, kept)._replace(outside=rest.name)
+            work = [(usd, year) for usd, year in zip(way.choice.work_usd, self._spans, strict=True)]
+            done = tuple(usd * sum(parted.done(whole, m) for m in year) / len(year) for usd, year in work)
+            yield parted._replace(choice=choice._replace(usd=pick.cost, usd_per_month=self._paid(pick), work_usd=done))
 
     def _rented(self, task: Task, pick: Pick) -> Way:
         model = pick.model.id if pick.model is not None else ""
-        choice = Choice(task.name, model, None, pick.cost, self._paid(pick), outside=True)
+        choice = Choice(task.name, model, None, pick.cost, self._paid(pick), outside=pick.task.name)
         return Way(choice, task, pick.model, pick=pick)
 
     def _paid(self, pick: Pick) -> float:
@@ -295,21 +346,14 @@ def _weakness(demand: Demand, steady: Steady, model: ModelSpec | None) -> tuple[
     return len(steady.misses), part_of(demand.peak_at_horizon, steady), -score, -steady.requests_per_s.value
 
 
-def above_mean(demand: Demand) -> Demand | None:
-    """The part of the peak that is above the mean; spares are those of the house."""
-    peak, mean, _ = demand.levels
-    if peak.rate <= mean.rate:
-        return None
-    rest = peak.rate - mean.rate
-    workload = demand.workload
-    bare = replace(workload, slo=replace(workload.slo, availability=None))
-    return demand._replace(
-        workload=bare,
-        mean=0.0,
-        peak=rest,
-        requests_per_month=rest * peak.hours * 3600,
-        levels=(Level(peak.hours, rest),),
-    )
+def named_apart(ways: list[Way]) -> tuple[Way, ...]:
+    """Of a load that is shared the part with the most in the last years has its name; the others add a machine's."""
+    found, first = list[Way](), set[str]()
+    for way in sorted(ways, key=lambda one: one.part.shares[::-1] if one.part is not None else (), reverse=True):
+        inside = way.choice.machine is not None
+        found.append(way._replace(suffix=f"-{way.choice.machine}") if inside and way.task.name in first else way)
+        first.update([way.task.name] if inside else [])
+    return tuple(found)
 
 
 def _first(task: Task) -> str:

@@ -34,7 +34,7 @@ from archwright.plan.predictions import Promised, promises, say_what_is_not_prom
 from archwright.plan.rented import Renter
 from archwright.plan.residency import refuse_conflict
 from archwright.plan.sections import sections_of
-from archwright.plan.serve import Served, Working, loads_of, served_of
+from archwright.plan.serve import Pooled, Served, Working, loads_of, served_of
 from archwright.plan.serverless import ServerlessPlanner
 from archwright.plan.settle import Settler
 from archwright.plan.stale import fresh_or_stale, refuse_stale, stale_facts, to_quote
@@ -232,7 +232,8 @@ class Planner:
         if isinstance(one, Working):
             return one
         found = served_of(one.demand, one.steady, one.machine, self._catalog, replicas=one.machines)
-        return found._replace(up=one.up)
+        found = found._replace(up=one.up)
+        return found._replace(part=one.part) if isinstance(found, Pooled) else found
 
 
 def _noted(option: Option, notes: tuple[str, ...]) -> Option:
@@ -241,7 +242,9 @@ def _noted(option: Option, notes: tuple[str, ...]) -> Option:
 
 def _workloads(needs: Needs, option: Option | None) -> tuple[WorkloadPlan, ...]:
     models = option.models if option is not None else {}
-    pools = option.pools if option is not None else ()
+    found = option.pools if option is not None else ()
+    # Of several that share a load, the one that is there the longest comes first.
+    pools = sorted(found, key=lambda pool: pool.shares[::-1], reverse=True)
     return tuple(
         WorkloadPlan(
             name=workload.name,

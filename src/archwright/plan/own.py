@@ -1,7 +1,9 @@
 """Machines in the house: bought, or owned already; shared by the workloads, chosen by the program of optimise.py.
 
-What a machine costs over the horizon is summed here only to compare: its price, support and energy. What an option
-really pays is in its terms. Machines are bought as the load grows: at the start of each year what that year takes.
+What a machine costs over the horizon is summed here as the option will pay for it, so that the program compares what
+the bill says: price, renewals, what is left at the end, support, spare parts, energy, people. Machines are bought at
+the start of each year, as the load grows. Owned ones are there until the end of the year next to that of their economic
+life, cost no purchase, and are not renewed as such: what follows them is bought then, of the type that is best.
 """
 
 from __future__ import annotations
@@ -18,22 +20,21 @@ from archwright.contract.plan import PurchaseKind
 from archwright.errors import CatalogError
 from archwright.plan.availability import spares_for
 from archwright.plan.candidates import Host, Hosts, Sizer, Task
-from archwright.plan.demand import HOURS_PER_MONTH, Demand, Job
+from archwright.plan.demand import HOURS_PER_MONTH, Demand, Job, years_of
 from archwright.plan.fleet import Fleet, Where
+from archwright.plan.mix import Choice, Kind, Taken
 from archwright.plan.models import better
-from archwright.plan.optimise import Choice, Kind
+from archwright.plan.parts import busy_machines
+from archwright.plan.quotes import SCRAP
+from archwright.plan.renewal import GPU_LIFE, MONTHS_PER_YEAR, SERVER_LIFE
 from archwright.plan.rented import Pick
 from archwright.plan.staffing import machine_usd
-from archwright.plan.successor import Successor, successor
 from archwright.plan.width import ROUNDING, machine_hours, machines_for, width_for
 from archwright.sizing.machine import Batch, Steady
 from archwright.sizing.power import overhead
 
 # On a host processor a workload takes parts of a machine no smaller than this.
 LEAST_PART = 1 / 16
-MONTHS_PER_YEAR = 12
-# Of a machine's largest draw, to compare costs only: what one draws is predicted with the option.
-MEAN_DRAW = 0.6
 
 
 class Stock(NamedTuple):
@@ -45,8 +46,9 @@ class Stock(NamedTuple):
 
 
 class Way(NamedTuple):
-    """A choice of the program, and what it stands for. `pick`: rented machines; with `bursts` those of the load above
-    the mean. `suffix` sets a second pool of the same workload apart.
+    """A choice of the program, and what it stands for. `pick`: rented machines; with `kept` those of the load above so
+    many requests/s in each month, which stay in the house. `suffix` sets a second pool of the same workload apart;
+    `part` says what it does of a load that is shared among types of machines, None where it does all of it.
     """
 
     choice: Choice
@@ -56,8 +58,25 @@ class Way(NamedTuple):
     batch: Batch | None = None
     width: int = 0
     pick: Pick | None = None
-    bursts: bool = False
+    kept: tuple[float, ...] = ()
     suffix: str = ""
+    part: Taken | None = None
+
+    def share(self, month: int) -> float:
+        """Of its task's load, in a month."""
+        return 1.0 if self.part is None else self.part.shares[month // MONTHS_PER_YEAR]
+
+    def rates(self, demand: Demand, month: int) -> tuple[float, ...]:
+        """Requests/s at each level of the day that stay in the house."""
+        found = demand.rates(month)
+        return tuple(min(rate, self.kept[month]) for rate in found) if self.kept else found
+
+    def done(self, demand: Demand, month: int) -> float:
+        """The part of a month's requests that is served so."""
+        if not self.kept:
+            return self.share(month)
+        here = zip(demand.levels, self.rates(demand, month), strict=True)
+        return self.share(month) * sum(level.hours * rate for level, rate in here) * 3600 / demand.requests(month)
 
     @property
     def sized(self) -> Steady | Batch:
@@ -66,16 +85,6 @@ class Way(NamedTuple):
         if found is None:
             raise ValueError(f"{self.task.name}: nothing of it runs in the house")
         return found
-
-
-def shared(way: Way, share: float) -> Way:
-    """The way, for a part of its task's load."""
-    demand, steady, machine = way.task.demand, way.steady, way.choice.machine
-    if share > 1 - ROUNDING or demand is None or steady is None or machine is None:
-        return way
-    part = demand.part(share)
-    choice = steady_choice(way.task.name, part, way.model, steady, machine)
-    return way._replace(task=way.task._replace(demand=part), choice=choice)
 
 
 def node_of(host: Host) -> Node:
@@ -92,13 +101,20 @@ class House:
 
     def __init__(self, needs: Needs, catalog: Catalog, sizer: Sizer, *, expired: bool = True) -> None:
         self._needs, self._catalog, self._sizer, self._expired = needs, catalog, sizer, expired
+        self._years = years_of(needs.budget.horizon_months)
         site = needs.placement.site
         self.country = site.country if site is not None else needs.organisation.country
         self.where = Where("on-premises", "on-premises", self.country, self.country)
         self._allowed = Hosts(needs, catalog)
         self._hosts = self._allowed.bought(self.where)
+        self._found: dict[tuple[str, tuple[str, ...], bool], list[Way]] = {}
         self.notes: list[str] = []
         self.stocks = tuple((*self._owned(), *self._bought()))
+
+    @property
+    def owned(self) -> frozenset[str]:
+        """Types of which machines are owned."""
+        return frozenset(stock.kind.machine for stock in self.stocks if stock.purchase == "owned")
 
     @property
     def pue(self) -> float:
@@ -116,7 +132,7 @@ class House:
     def _bought(self) -> Iterable[Stock]:
         for host in self._hosts:
             if self._expired or self._catalog.may_advise_buying(node_of(host)):
-                yield Stock(host, "bought", self._kind(host, None, None))
+                yield Stock(host, "bought", self._kind(host, None))
 
     def _owned(self) -> Iterable[Stock]:
         for owned in self._needs.placement.owned:
@@ -126,12 +142,17 @@ class House:
                     f"owned {owned.count} x {owned.machine} are left out: no row of a bought machine is like them"
                 )
                 continue
-            yield Stock(host, "owned", self._kind(host, owned.age_months, owned.count))
+            left = round((self._life(host) - owned.age_months) / MONTHS_PER_YEAR)
+            if left <= 0:
+                self.notes.append(f"owned {owned.count} x {owned.machine} are left out: their economic life is over")
+                continue
+            most = tuple(owned.count if year < left else 0 for year in range(len(self._years)))
+            yield Stock(host, "owned", self._kind(host, most))
 
-    def _life(self, host: Host) -> float:
+    def _life(self, host: Host) -> int:
         """Months."""
-        name = "life.server" if host.machine.accelerator is None else "life.gpu"
-        return self._catalog.part(name).value * MONTHS_PER_YEAR
+        name = GPU_LIFE if host.machine.accelerator is not None else SERVER_LIFE
+        return max(1, round(MONTHS_PER_YEAR * self._catalog.part(name).value))
 
     def _known(self, owned: OwnedMachine) -> Host | None:
         try:
@@ -141,28 +162,29 @@ class House:
         wanted = (device.id, count)
         return next((host for host in self._hosts if _holds(host) == wanted), None)
 
-    def _kind(self, host: Host, age: float | None, most: int | None) -> Kind:
-        """`age` in months, None for one that is bought. Renewed at the end of its life and sold at the end, as the
-        option will pay for it (renewal.py).
-        """
-        node, months = node_of(host), self._needs.budget.horizon_months
+    def _kind(self, host: Host, most: tuple[int, ...] | None) -> Kind:
+        """`most`: of machines that are owned. The same sums as in upkeep.py, renewal.py and staffing.py."""
+        node, months, part = node_of(host), self._needs.budget.horizon_months, self._catalog.part
         kw = node.power_w / 1000 * self.pue
-        energy = kw * MEAN_DRAW * HOURS_PER_MONTH * self.usd_per_kwh
-        support = node.price_usd * self._catalog.part("support").value / MONTHS_PER_YEAR
-        life, residual = self._life(host), self._catalog.part("residual").value
-        first = 0.0 if age is None else max(0.0, life - age)
-        purchases = max(0, math.ceil((months - first) / life))
-        last = first + (purchases - 1) * life
-        worth = residual ** ((months - last) / life) if purchases else 0.0
-        monthly = energy + support
-        again = node.price_usd if age is None else self.successor(node).usd
+        support = node.price_usd * part("support").value / MONTHS_PER_YEAR
+        monthly = kw * part("idle.draw").value * HOURS_PER_MONTH * self.usd_per_kwh + support
         staff = machine_usd(self._needs, self._catalog, own=True)
-        whole = again * (purchases - worth) + (monthly + staff) * months
-        capex = again * purchases
-        return Kind(node.id, whole, monthly, capex, kw, node.rack_units, most)
-
-    def successor(self, node: Node) -> Successor:
-        return successor(node, (node_of(host) for host in self._hosts), self._catalog)
+        if most is not None:
+            used = tuple(float(len(year)) for year in self._years)
+            spent = tuple(monthly * months_used / months for months_used in used)
+            whole = tuple((monthly + staff) * months_used for months_used in used)
+            return Kind(node.id, whole, spent, (0.0,) * len(used), kw, node.rack_units, most)
+        left = tuple(float(months - year[0]) for year in self._years)
+        life, residual = self._life(host), max(SCRAP, part("residual").value)
+        generations = tuple(math.ceil(one / life) for one in left)
+        again = tuple(n - residual ** ((one - (n - 1) * life) / life) for n, one in zip(generations, left, strict=True))
+        spares = part("spares").value * node.price_usd
+        whole = tuple(
+            node.price_usd * paid + spares + (monthly + staff) * one for paid, one in zip(again, left, strict=True)
+        )
+        spent = tuple(monthly * one / months for one in left)
+        capex = tuple(node.price_usd * n + spares for n in generations)
+        return Kind(node.id, whole, spent, capex, kw, node.rack_units)
 
     def idle(self, fleets: tuple[Fleet, ...]) -> tuple[str, ...]:
         """What is said of owned machines that are left out."""
@@ -170,15 +192,21 @@ class House:
         currency = self._needs.budget.currency
         rate = self._catalog.exchange("USD", currency).value
         return tuple(
-            f"{left} of {stock.kind.most} owned {stock.host.machine.id} have no work: one costs "
-            f"{stock.kind.usd * rate:,.0f} {currency} over the horizon for support, energy and renewal, and as a "
-            "second type of machine it takes spares of its own: more than it would save"
+            f"{left} of {max(stock.kind.most)} owned {stock.host.machine.id} have no work: one costs "
+            f"{sum(stock.kind.usd) * rate:,.0f} {currency} over the horizon for support, energy and people: more than "
+            "it would save"
             for stock in self.stocks
-            if stock.purchase == "owned" and (left := (stock.kind.most or 0) - used.get(stock.host.machine.id, 0)) > 0
+            if stock.kind.most is not None and (left := max(stock.kind.most) - used.get(stock.host.machine.id, 0)) > 0
         )
 
     def ways(self, task: Task, models: tuple[ModelSpec | None, ...], *, followed: bool) -> list[Way]:
         """Every way to do the task in the house; those that keep all limits, when there are any."""
+        key = (task.name, tuple(model.id if model is not None else "" for model in models), followed)
+        if key not in self._found:
+            self._found[key] = self._ways(task, models, followed=followed)
+        return self._found[key]
+
+    def _ways(self, task: Task, models: tuple[ModelSpec | None, ...], *, followed: bool) -> list[Way]:
         found = [
             way
             for host in {stock.host.machine.id: stock.host for stock in self.stocks}.values()
@@ -198,7 +226,15 @@ class House:
             demand = task.demand
             steady = self._sizer.steady(demand, model, host) if demand is not None else None
             if demand is not None and steady is not None and steady.requests_per_s.value > 0:
-                yield Way(steady_choice(task.name, demand, model, steady, host.machine.id), task, model, steady)
+                choice = steady_choice(task.name, demand, model, steady, host.machine.id)
+                working = tuple(busy_machines(demand, steady, one) * HOURS_PER_MONTH for one in demand.growth)
+                yield Way(self._worked(choice, host, steady.busy_w, working), task, model, steady)
+
+    def _worked(self, choice: Choice, host: Host, busy_w: float, hours: tuple[float, ...]) -> Choice:
+        """With what its work costs: the electricity of machines that work `hours` in each month, beyond idling."""
+        idle = self._catalog.part("idle.draw").value * max(node_of(host).power_w, busy_w)
+        usd = max(0.0, busy_w - idle) / 1000 * self.pue * self.usd_per_kwh
+        return choice._replace(work_usd=tuple(usd * sum(hours[month] for month in year) for year in self._years))
 
     def _job_ways(self, task: Task, models: tuple[ModelSpec | None, ...], host: Host) -> Iterable[Way]:
         for model in models:
@@ -206,9 +242,10 @@ class House:
             batch = self._sizer.batch(job, model, host.machine) if job is not None else None
             if job is not None and batch is not None:
                 width, _ = width_for(batch, job)
-                hours = max(machine_hours(batch, job, width))
-                choice = Choice(task.name, _named(model), host.machine.id, width=float(width), hours=hours)
-                yield Way(choice, task, model, None, batch, width)
+                hours = machine_hours(batch, job, width)
+                most = tuple(max(hours[month] for month in year) for year in self._years)
+                choice = Choice(task.name, _named(model), host.machine.id, width=float(width), hours=most)
+                yield Way(self._worked(choice, host, batch.busy_w, hours), task, model, None, batch, width)
 
 
 def _holds(host: Host) -> tuple[str | None, int]:
@@ -217,24 +254,51 @@ def _holds(host: Host) -> tuple[str | None, int]:
 
 
 def steady_choice(
-    task: str, demand: Demand, model: ModelSpec | None, steady: Steady, machine: str, *, bursts: bool = False
+    task: str, demand: Demand, model: ModelSpec | None, steady: Steady, machine: str, kept: tuple[float, ...] = ()
 ) -> Choice:
-    """What the busiest month takes; with `bursts` only up to the mean, the peak being served elsewhere."""
-    growth = max(demand.growth)
-    taken = [part_of(level.rate * growth, steady) for level in demand.levels]
-    if bursts:
-        taken[0] = taken[1]
-    needed = machines_for(taken[0], 1.0)
+    """What the busiest month of each year takes; where `kept` says so only up to so many requests/s in each month."""
+    busiest = [max(year, key=lambda month: demand.growth[month]) for year in years_of(len(demand.growth))]
+    taken = [
+        [part_of(min(rate, kept[month]) if kept else rate, steady) for rate in demand.rates(month)] for month in busiest
+    ]
+    peak = tuple(one[0] for one in taken)
+    target = demand.workload.slo.availability
+    spares = tuple(spares_for(machines_for(one, 1.0), target) if one else 0 for one in peak)
     return Choice(
         task,
         _named(model),
         machine,
-        peak=taken[0],
-        mean=taken[1],
-        hours=sum(level.hours * part for level, part in zip(demand.levels, taken, strict=True)),
-        spares=spares_for(needed, demand.workload.slo.availability),
-        outside=bursts,
+        peak=peak,
+        mean=tuple(one[1] for one in taken),
+        hours=tuple(sum(level.hours * part for level, part in zip(demand.levels, one, strict=True)) for one in taken),
+        spares=spares,
+        beside=spares,
+        parts=steady.engines if steady.devices else round(1 / LEAST_PART),
     )
+
+
+def backed(ways: list[Way], owned: frozenset[str]) -> list[Way]:
+    """With the spares of loads that may be shared among types: so many stand for the machines of all of them. A load
+    that is shared takes no more machines than the type takes alone of which it takes the most, and one of each other.
+    """
+    found, most = list[Way](), dict[tuple[str, str, str], list[int]]()
+    for way in ways:
+        if way.choice.machine in owned and way.choice.peak:
+            one, known = [machines_for(peak, 1.0) for peak in way.choice.peak], most.get(_group(way), [])
+            most[_group(way)] = [max(pair) for pair in zip(one, known or one, strict=True)]
+    types = len(owned)
+    for way in ways:
+        choice, others, demand = way.choice, most.get(_group(way)), way.task.demand
+        if choice.machine is not None and choice.peak and others is not None and demand is not None:
+            needed = [max(machines_for(peak, 1.0), n) + types for peak, n in zip(choice.peak, others, strict=True)]
+            target = demand.workload.slo.availability
+            way = way._replace(choice=choice._replace(beside=tuple(spares_for(n, target) for n in needed)))
+        found.append(way)
+    return found
+
+
+def _group(way: Way) -> tuple[str, str, str]:
+    return (way.choice.task, way.choice.model, way.choice.outside)
 
 
 def part_of(rate: float, steady: Steady) -> float:
@@ -271,10 +335,10 @@ def _strongest(ways: list[Way]) -> list[Way]:
 
 
 def _of_equals(task: Task, ways: list[Way]) -> list[Way]:
-    """Of models that take the same of a machine, only the better one."""
+    """Of models that take the same of a machine, only the better one: electricity of their work is no difference."""
     best: dict[object, Way] = {}
     for way in ways:
-        key = way.choice._replace(model="", usd=0.0) if way.model is not None else way.choice
+        key = way.choice._replace(model="", usd=0.0, work_usd=()) if way.model is not None else way.choice
         other = best.setdefault(key, way)
         if way.model is not None and other.model is not None and better(task.workload, way.model, other.model):
             best[key] = way
@@ -284,4 +348,5 @@ def _of_equals(task: Task, ways: list[Way]) -> list[Way]:
 def _load(way: Way) -> tuple[int, float, float, float]:
     choice = way.choice
     size = float(way.model.parameters) if way.model is not None else 0.0
-    return (broken(way), max(choice.peak, choice.mean + choice.width), choice.hours, size)
+    taken = max(max(choice.peak, default=0.0), max(choice.mean, default=0.0) + choice.width)
+    return (broken(way), taken, max(choice.hours, default=0.0), size)

@@ -38,7 +38,8 @@ ZONES = 3
 
 class Serving(NamedTuple):
     """A steady load and the machines that serve it: what its predictions need. `machines` share the peak; `up` are
-    the machines that must run, their spares and place; None where they are the provider's affair.
+    the machines that must run, their spares and place; None where they are the provider's affair. `part`: of a load
+    that is shared among machine types, the share that is `demand`.
     """
 
     demand: Demand
@@ -46,6 +47,7 @@ class Serving(NamedTuple):
     machine: Machine
     machines: int
     up: Up | None
+    part: float = 1.0
 
 
 class Part(NamedTuple):
@@ -110,7 +112,7 @@ class Writer:
         if pick.steady is None:
             return made._replace(serving=working_of(task, pick.batch, pick.needed))
         misses, notes, slo = list(pick.misses), list(made.notes), task.workload.slo
-        up = self.up(task, pick.host.where, pick.needed, pick.spares)
+        up = self.placed(task, pick.host.where, Up(pick.needed, pick.spares))
         if pick.host.where.placement != "serverless":
             judge_availability(task.workload.name, up, slo, misses, notes)
         notes += fragile(task, pick.steady)
@@ -197,18 +199,20 @@ class Writer:
         high = mean_machines(demand, max(carried.low, carried.value * LEAST_CARRIED))
         return Estimate(value=value, low=min(low, value), high=max(high, value), unit="machines", basis=basis)
 
-    def up(self, task: Task, where: Where, needed: int, spares: int) -> Up:
+    def placed(self, task: Task, where: Where, up: Up) -> Up:
         """With the place they stand in. What stops the place of a workload's own sites (a plant, a branch) stops what
         asks there too, so it does not count.
         """
         if task.workload.sites:
-            return Up(needed, spares)
+            return up
         if where.placement == "on-premises":
             tier = self._site.tier if self._site is not None and self._site.tier is not None else TIER
-            return Up(needed, spares, self._place(f"site.tier-{tier}", f"one data centre of tier {tier}", "a second"))
-        if spread_out(needed, spares):
-            return Up(needed, spares, self._place("site.region", "one region", "a second region"))
-        return Up(needed, spares, self._place("site.zone", "one zone", "spares for a lost zone, or a second region"))
+            place = self._place(f"site.tier-{tier}", f"one data centre of tier {tier}", "a second")
+        elif spread_out(up.needed, up.spares):
+            place = self._place("site.region", "one region", "a second region")
+        else:
+            place = self._place("site.zone", "one zone", "spares for a lost zone, or a second region")
+        return up._replace(place=place)
 
     def _place(self, part: str, said: str, beyond: str) -> Place:
         row = self._catalog.parts[part]
@@ -314,9 +318,10 @@ def busy_of(pick: Pick) -> tuple[float, float]:
     return min(1.0, busy_machines(demand, steady) / there) if there else 1.0, steady.busy_w
 
 
-def busy_machines(demand: Demand, steady: Steady) -> float:
-    """Machines' worth of work, mean over the horizon."""
-    rate = demand.requests_per_month * demand.mean_growth / (HOURS_PER_MONTH * 3600)
+def busy_machines(demand: Demand, steady: Steady, growth: float | None = None) -> float:
+    """Machines' worth of work, when the load has grown so much; mean over the horizon."""
+    grown = demand.mean_growth if growth is None else growth
+    rate = demand.requests_per_month * grown / (HOURS_PER_MONTH * 3600)
     return rate / steady.requests_per_s.value
 
 

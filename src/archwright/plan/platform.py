@@ -166,7 +166,9 @@ def parts_of(needs: Needs) -> tuple[str, ...]:
 
 
 def _roomy(fleets: tuple[Fleet, ...], place: Where) -> bool:
-    return any(fleet.where == place and fleet.machine.cores >= SHARING_CORES for fleet in fleets)
+    """In every month: owned machines go at their end."""
+    roomy = [fleet.machines for fleet in fleets if fleet.where == place and fleet.machine.cores >= SHARING_CORES]
+    return bool(roomy) and all(map(any, zip(*roomy, strict=True)))
 
 
 def _plain(offer: Offer) -> bool:

@@ -11,7 +11,7 @@ longest of those that fall into the time between two. Nothing else of work with 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import NamedTuple, TypeVar
 
 from archwright.contract.estimate import Estimate, total
@@ -19,7 +19,7 @@ from archwright.contract.evidence import HIGHER_IS_BETTER, Prediction, Query, St
 from archwright.contract.needs import TEXT_KINDS, Needs, Workload
 from archwright.contract.plan import LoadSpec, Miss
 from archwright.contract.record import replace
-from archwright.plan.availability import ONE_MACHINE, Up
+from archwright.plan.availability import ONE_MACHINE, Up, holds_among
 from archwright.plan.demand import HOURS_PER_MONTH, demand_of, job_of
 from archwright.plan.ledger import Ledger
 from archwright.plan.limits import judge_latency
@@ -66,15 +66,22 @@ def promises(served: tuple[Served, ...], ledger: Ledger) -> Promised:
         ledger.leave_out("memory, start-up and disk of engines elsewhere: not promised, nothing measures them yet")
     elif here:
         own += platform_predictions(tuple(here), tuple(here.values()))
-    return Promised(one_each(own), tuple(dict.fromkeys(notes)))
+    together = {one.spec.load.workload for one in served if isinstance(one, Pooled) and one.part < 1}
+    return Promised(one_each(own, together), tuple(dict.fromkeys(notes)))
 
 
-def one_each(found: Iterable[Prediction]) -> tuple[Prediction, ...]:
-    """A workload at several places is asked about once: the worst of their values, a band that holds all of theirs."""
+def one_each(found: Iterable[Prediction], together: Collection[str] = ()) -> tuple[Prediction, ...]:
+    """A workload at several places is asked about once: the worst of their values, a band that holds all of theirs.
+    What several pools answer `together` is no slower than the slowest of them, and their tokens/s add up.
+    """
     held = dict[str, Prediction]()
     for one in found:
         other = held.setdefault(one.id, one)
-        if one is not other:
+        if one is not other and one.metric == "tokens_per_s" and one.workload in together:
+            a, b = other.estimate, one.estimate
+            both = replace(a, value=a.value + b.value, low=a.low + b.low, high=a.high + b.high)
+            held[one.id] = replace(other, estimate=both)
+        elif one is not other:
             better = one.metric in HIGHER_IS_BETTER
             worse = (min if better else max)(other.estimate, one.estimate, key=_value)
             low, high = min(other.estimate.low, one.estimate.low), max(other.estimate.high, one.estimate.high)
@@ -144,11 +151,11 @@ def _availability(one: Here | Pooled | Answering, ledger: Ledger) -> list[Predic
         "assumed",
         "share of the requests at the gateway that were not failed or rejected",
         formula=(
-            "share of time that at most the spares are down, machines failing alone, x that of their place: "
+            "share of time that the machines that are up carry the load, each failing alone, x that of their place: "
             "plan/availability.py"
         ),
         facts=(
-            f"{up.needed} machines needed, {up.spares} spare; each up {ONE_MACHINE:g} of the time",
+            f"{_standing(up)}; each up {ONE_MACHINE:g} of the time",
             f"their place: {place}",
             *((up.place.up.basis,) if up.place is not None else ()),
         ),
@@ -156,6 +163,14 @@ def _availability(one: Here | Pooled | Answering, ledger: Ledger) -> list[Predic
     share = up.share(basis)
     query = Query(metric="requests", labels={"workload": workload.name}, statistic="share", window_s=WEEK_S)
     return [_asked(workload.name, share, query)]
+
+
+def _standing(up: Up) -> str:
+    if not up.among:
+        return f"{up.needed} machines needed, {up.spares} spare"
+    worst = min(up.among, key=holds_among)
+    types = (f"{count} machines that carry {carried:.3g} of the load each" for count, carried in worst if count)
+    return f"in the worst year {' and '.join(types)}"
 
 
 def say_what_is_not_promised(needs: Needs, found: tuple[Prediction, ...], ledger: Ledger) -> None:

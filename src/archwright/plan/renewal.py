@@ -18,16 +18,13 @@ GPU_LIFE, SERVER_LIFE = "life.gpu", "life.server"
 
 
 class Bought(NamedTuple):
-    """Hardware whose unit costs `price`; `units[m]` are needed in month m. `life` is a part of the catalog, in years.
-    `age_months` None: bought for this plan; else it is there already, that old, and only its renewal is paid.
-    """
+    """Hardware whose unit costs `price`; `units[m]` are needed in month m. `life` is a part of the catalog (years)."""
 
     line: str
     category: Category
     price: Price
     units: Sequence[float]
     life: str
-    age_months: float | None = None
 
 
 class Cohort(NamedTuple):
@@ -60,15 +57,9 @@ def _cohorts(what: Bought, life: int) -> list[Cohort]:
     for month in range(0, months, MONTHS_PER_YEAR):
         needed = max(what.units[month : month + MONTHS_PER_YEAR])
         if needed > there:
-            found += _generations(month, needed - there, what.age_months, (life, months))
+            found += [Cohort(at, needed - there, at > month) for at in range(month, months, life)]
             there = needed
     return found
-
-
-def _generations(month: int, units: float, age: float | None, span: tuple[int, int]) -> list[Cohort]:
-    life, months = span
-    first = month if age is None else month + max(0, round(life - age))
-    return [Cohort(at, units, at > month or age is not None) for at in range(first, months, life)]
 
 
 def _paid(line: str, category: Category, price: Price, cohorts: list[Cohort], months: int) -> Term:

@@ -23,7 +23,7 @@ from archwright.plan.nearness import near, users
 from archwright.plan.purchase import KINDS, REDONE, SPOT, SPOT_TOGETHER, Market, Price, Tranche, cheapest
 from archwright.plan.residency import Bounds, bounds_of, bounds_of_all, in_words, region_inside
 from archwright.plan.staffing import machine_usd
-from archwright.plan.width import ROUNDING, run_of, running_of, spared
+from archwright.plan.width import ROUNDING, at_work, run_of, running_of, spared
 from archwright.sizing.machine import Batch, Steady
 
 # Broken limits, by how much, and USD: what nothing better can be below.
@@ -116,19 +116,20 @@ class Renter:
 
     def _ranked(self, provider: str, task: Task) -> list[tuple[Least, ModelSpec | None]]:
         """Models by the least that the task can cost with them."""
-        found = []
+        found, demand = [], task.demand
+        loads = _loads(demand) if demand is not None else ()
         for model in task.models:
-            least = self._least(provider, task, model, task.demand) if task.demand is not None else (0, 1.0, 0.0)
+            least = self._least(provider, task, model, loads) if demand is not None else (0, 1.0, 0.0)
             if least is not None:
                 found.append((least, model))
         return sorted(found, key=lambda pair: (pair[0], pair[1].id if pair[1] is not None else ""))
 
     def _least(
-        self, provider: str, task: Task, model: ModelSpec | None, demand: Demand
-    ) -> tuple[int, float, float] | None:
+        self, provider: str, task: Task, model: ModelSpec | None, loads: tuple[tuple[float, float], ...]
+    ) -> Least | None:
         """Where its users are, else anywhere, as `best` looks for it."""
         for here in (True, False):
-            least = min((_bound(one, demand) for one in self._carrying(provider, task, (model,), here)), default=None)
+            least = min((_bound(one, loads) for one in self._carrying(provider, task, (model,), here)), default=None)
             if least is not None and (least[0] == 0 or not here):
                 return least
         return None
@@ -234,7 +235,8 @@ class Renter:
 
     def _best_steady(self, task: Task, demand: Demand, found: tuple[Carrying, ...]) -> Pick | None:
         best: Pick | None = None
-        for least, _, one in sorted((_bound(one, demand), index, one) for index, one in enumerate(found)):
+        loads = _loads(demand)
+        for least, _, one in sorted((_bound(one, loads), index, one) for index, one in enumerate(found)):
             if best is not None and least >= _order((best,))[:3]:
                 break
             pick = self._steady_pick(task, demand, one)
@@ -365,9 +367,19 @@ def _over(misses: tuple[Miss, ...]) -> float:
     return max((max(v / at, at / v) if v > 0 and at > 0 else math.inf for v, at in known), default=1.0)
 
 
-def _bound(one: Carrying, demand: Demand) -> Least:
+def _loads(demand: Demand) -> tuple[tuple[float, float], ...]:
+    """Hours over the horizon, and the requests/s that machines answer in them."""
+    months = Counter(map(demand.rates, range(len(demand.growth))))
+    return tuple(
+        (count * level.hours, rate)
+        for rates, count in months.items()
+        for level, rate in zip(demand.levels, rates, strict=True)
+        if at_work(demand, rate)
+    )
+
+
+def _bound(one: Carrying, loads: tuple[tuple[float, float], ...]) -> Least:
     """No way to pay is cheaper than all hours of parts of machines, none spare, at the least price."""
-    capacity, hours = one.steady.requests_per_s.value, 0.0
-    for growth, months in Counter(demand.growth).items():
-        hours += months * sum(level.hours * max(1.0, level.rate * growth / capacity) for level in demand.levels)
+    capacity = one.steady.requests_per_s.value
+    hours = sum(span * max(1.0, rate / capacity) for span, rate in loads)
     return (len(one.steady.misses), _over(one.steady.misses), hours * min(one.prices))

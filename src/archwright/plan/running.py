@@ -152,7 +152,8 @@ def _assume(case: Case) -> None:
             f"{case.quotes.years(SERVER_LIFE):g} (without), and sold at the end of the horizon for what their age "
             "leaves; renewals within the horizon are capex, what machines sell for is not deducted",
             "the house has its line to the internet: traffic out of it costs nothing more",
-            "owned machines are sunk: neither their purchase nor what they would sell for counts",
+            "owned machines are sunk: neither their purchase nor what they would sell for counts; they serve until the "
+            "end of the plan's year next to that of their economic life, and what follows them is bought then",
         )
 
 

@@ -131,7 +131,9 @@ def _ranges(chosen: Chosen, option: Option) -> Iterator[SectionLine]:
 
 def _losses(chosen: Chosen) -> Iterator[SectionLine]:
     for workload in chosen.needs.workloads:
-        machines = sum(fleet.peak for fleet in chosen.fleets if workload.name in fleet.workloads)
+        mine = [fleet for fleet in chosen.fleets if workload.name in fleet.workloads]
+        months = range(chosen.needs.budget.horizon_months)
+        machines = round(max(sum(fleet.at_once[month] for fleet in mine) for month in months))
         if workload.slo.availability is not None and machines:
             yield _loss(chosen, workload, workload.slo.availability, machines)
 

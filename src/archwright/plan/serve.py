@@ -35,12 +35,13 @@ class Here(NamedTuple):
 
 class Pooled(NamedTuple):
     """One workload and the pool of engines that serves it elsewhere; `up`: machines needed, and spares beside them;
-    None where they are the provider's affair.
+    None where they are the provider's affair. `part`: its share of a load that several pools answer together.
     """
 
     demand: Demand
     spec: PoolSpec
     up: Up | None = Up(1, 0)
+    part: float = 1.0
 
 
 class Answering(NamedTuple):
@@ -63,8 +64,22 @@ Served = Here | Pooled | Answering | Working
 
 
 def loads_of(served: tuple[Served, ...]) -> tuple[LoadSpec, ...]:
-    """The traffic that `bench` can drive: texts."""
-    return tuple(one.spec.load for one in served if isinstance(one, (Here, Pooled)))
+    """The traffic that `bench` can drive: texts. Pools that answer a workload together are driven together."""
+    found, whole = list[LoadSpec](), dict[str, LoadSpec]()
+    for one in served:
+        if isinstance(one, Pooled) and one.part < 1:
+            load, before = one.spec.load, whole.get(one.spec.load.workload)
+            rate, inside = (before.requests_per_second, before.concurrency) if before is not None else (0.0, 0)
+            both = replace(
+                load,
+                requests_per_second=rate + load.requests_per_second,
+                concurrency=inside + load.concurrency,
+                peak_s=min(load.peak_s, before.peak_s if before is not None else load.peak_s),
+            )
+            whole[load.workload] = both
+        elif isinstance(one, (Here, Pooled)):
+            found.append(one.spec.load)
+    return (*found, *whole.values())
 
 
 def predicted(served: Here | Pooled) -> ServingPrediction | PoolPrediction:

@@ -1,7 +1,7 @@
 """From the program's answer to what a plan keeps of machines in the house: when each is bought, what runs on it.
 
-Machines of a kind in a month: what its steady loads take at the peak, or at the mean beside the jobs, rounded up, and
-the spares they share. They are had from the start of the year that takes them, and stay.
+The program says how many machines there are in each year. What a load that is shared takes of a type is what the
+others leave of it; the machines that are bought are as uncertain as the whole of it.
 """
 
 from __future__ import annotations
@@ -9,19 +9,21 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 from archwright.catalog.cost_rows import Node
 from archwright.catalog.facts import Catalog
 from archwright.contract.estimate import Estimate
 from archwright.contract.plan import Miss, Purchase
 from archwright.contract.record import replace
-from archwright.plan.demand import HOURS_PER_MONTH
+from archwright.plan.availability import Up
+from archwright.plan.demand import HOURS_PER_MONTH, years_of
 from archwright.plan.fleet import Fleet
 from archwright.plan.ledger import Ledger
 from archwright.plan.limits import judge_availability
 from archwright.plan.listed import node_price
 from archwright.plan.models import model_notes
-from archwright.plan.own import MONTHS_PER_YEAR, Stock, Way, node_of, part_of
+from archwright.plan.own import Stock, Way, node_of, part_of
 from archwright.plan.parts import (
     LEAST_CARRIED,
     Part,
@@ -34,9 +36,10 @@ from archwright.plan.parts import (
     serving_of,
     working_of,
 )
+from archwright.plan.renewal import MONTHS_PER_YEAR
 from archwright.plan.terms import Term
-from archwright.plan.width import ROUNDING, machine_hours, width_for
-from archwright.sizing.machine import Steady
+from archwright.plan.width import ROUNDING, machine_hours, machines_for, width_for
+from archwright.sizing.machine import Batch, Steady
 
 Pace = Callable[[Estimate], float]
 
@@ -47,33 +50,33 @@ class Settler:
     def __init__(self, catalog: Catalog, ledger: Ledger, writer: Writer) -> None:
         self._catalog, self._ledger, self._writer = catalog, ledger, writer
 
-    def part(self, stocks: tuple[Stock, ...], ways: tuple[Way, ...], months: int, place: str) -> Part:
-        """`place` sets facts of one option apart from those of another. Of one type, stocks that are there already are
-        used first.
+    def part(self, had: tuple[tuple[Stock, tuple[int, ...]], ...], ways: tuple[Way, ...], place: str) -> Part:
+        """`had`: the machines of each stock, month by month. `place` sets facts of one option apart from those of
+        another.
         """
         held = []
-        for machine in dict.fromkeys(stock.kind.machine for stock in stocks):
+        for machine in dict.fromkeys(stock.kind.machine for stock, _ in had):
             mine = tuple(way for way in ways if way.choice.machine == machine)
-            if mine:
-                had = sorted((s for s in stocks if s.kind.machine == machine), key=lambda s: s.kind.most is None)
-                counts = counts_of(mine, months)
-                held.append(self._type(had, mine, counts, place))
+            there = [(stock, counts) for stock, counts in had if stock.kind.machine == machine and any(counts)]
+            if mine and there:
+                held.append(self._type(there, mine, ways, place))
         return joined(held)
 
-    def _type(self, stocks: list[Stock], ways: tuple[Way, ...], counts: tuple[int, ...], place: str) -> Part:
-        held, left, spares = list[Part](), counts, max(way.choice.spares for way in ways)
-        pools = tuple(dict.fromkeys(map(_pool_of, ways)))
-        purchases = list[tuple[Stock, tuple[int, ...]]]()
-        for stock in stocks:
-            taken = tuple(count if stock.kind.most is None else min(count, stock.kind.most) for count in left)
-            left = tuple(count - here for count, here in zip(left, taken, strict=True))
-            if any(taken):
-                purchases.append((stock, taken))
-                held.append(self._stock(stock, ways, (taken, counts), place))
+    def _type(
+        self, stocks: list[tuple[Stock, tuple[int, ...]]], ways: tuple[Way, ...], every: tuple[Way, ...], place: str
+    ) -> Part:
+        """`every`: of all types, those that share a load with these among them."""
+        whole = tuple(map(sum, zip(*(counts for _, counts in stocks), strict=True)))
+        held, pools = [self._stock(stock, ways, (counts, whole), place) for stock, counts in stocks], list[str]()
+        pools += dict.fromkeys(map(_pool_of, ways))
         # The spares are one workload's engines on paper: whichever machine fails, they take what ran on it.
-        first = max(ways, key=lambda way: way.choice.peak)
-        parts = (self._way(purchases, way, (spares, spares if way is first else 0)) for way in ways)
-        return joined([*held, *(_sharing(part, pools) for part in parts)])
+        first = max(ways, key=lambda way: max(way.choice.peak, default=0.0))
+        spares = max(max(way.choice.spares, default=0) for way in ways)
+        for way in ways:
+            beside = tuple(one for one in every if one.part is not None and one.task.name == way.task.name)
+            part = self._way(stocks, way, (spares, spares if way is first else 0), beside)
+            held.append(_sharing(part, tuple(pools)))
+        return joined(held)
 
     def _stock(
         self, stock: Stock, ways: tuple[Way, ...], counts: tuple[tuple[int, ...], tuple[int, ...]], place: str
@@ -83,9 +86,17 @@ class Settler:
         terms = self._bought(stock, ways, mine, (place, whole[-1] - mine[-1])) if stock.purchase == "bought" else ()
         return Part(terms=terms, fleets=(_fleet(stock, ways, mine, whole),))
 
-    def _way(self, stocks: list[tuple[Stock, tuple[int, ...]]], way: Way, spared: tuple[int, int]) -> Part:
-        """`spared`: the type's spares, and those among them whose engines are counted here."""
-        task, (spares, counted) = way.task, spared
+    def _way(
+        self,
+        stocks: list[tuple[Stock, tuple[int, ...]]],
+        way: Way,
+        spared: tuple[int, int],
+        beside: tuple[Way, ...],
+    ) -> Part:
+        """`spared`: the type's spares, and those among them whose engines are counted here; `beside`: all who share
+        its load.
+        """
+        task = way.task
         bought = tuple(
             Purchase(
                 pool=_pool_of(way),
@@ -96,27 +107,31 @@ class Settler:
             )
             for stock, counts in stocks
         )
-        models = named(task, way.model, way.steady)
-        notes = model_notes(task.workload, way.model)
+        made = Part(
+            purchases=bought,
+            models=named(task, way.model, way.steady),
+            notes=model_notes(task.workload, way.model),
+        )
         steady, demand = way.steady, task.demand
         if steady is None or demand is None:
-            said_of = assumed(way.batch)
             working = working_of(task, way.batch, way.width)
-            made = Part(purchases=bought, models=models, misses=_job_misses(way), notes=notes, assumptions=said_of)
-            return made._replace(serving=working)
-        misses, said, host = list(steady.misses), list(notes), stocks[0][0].host
-        needed = max(1, math.ceil(way.choice.peak - ROUNDING))
-        up = self._writer.up(task, host.where, needed, spares)
+            return made._replace(misses=_job_misses(way), serving=working, assumptions=assumed(way.batch))
+        misses, said, host = list(steady.misses), [*made.notes, *fragile(task, steady)], stocks[0][0].host
+        running = _alone(way, spared) if way.part is None else _among(way, beside)
+        up = self._writer.placed(task, host.where, running.up)
         judge_availability(task.workload.name, up, task.workload.slo, misses, said)
-        said += fragile(task, steady)
-        engines = max(steady.engines, 1)
-        replicas = max(1, math.ceil(way.choice.peak * engines - ROUNDING)) + counted * engines
-        pool = self._writer.pool(task, host, steady, replicas, way.suffix)
-        return Part(
+        pool = self._writer.pool(task, host, steady, running.engines, way.suffix)
+        if way.part is not None or way.kept:
+            years = years_of(len(demand.growth))
+            done = (sum(way.done(demand, month) for month in year) / len(year) for year in years)
+            pool = replace(pool, shares=tuple(round(share, 6) for share in done))
+        if way.part is not None:
+            said += [] if way.suffix else [_told(beside)]
+        served = task._replace(demand=demand.part(running.share))
+        serving = serving_of(served, host, steady, up) if running.share > ROUNDING else ()
+        return made._replace(
             pools=(pool,),
-            purchases=bought,
-            models=models,
-            serving=serving_of(task, host, steady, up) if not way.suffix else (),
+            serving=tuple(one._replace(machines=running.machines, part=running.share) for one in serving),
             misses=tuple(misses),
             notes=tuple(said),
             assumptions=assumed(steady),
@@ -138,7 +153,7 @@ class Settler:
         """Made from the facts of the work that takes the most of them: options that differ in the rest alone are
         wrong together. `there`: machines of the type that need not be bought.
         """
-        most = max(ways, key=lambda way: (max(way.choice.peak, way.choice.mean + way.choice.width), way.task.name))
+        most = max(ways, key=_weight)
         basis = self._ledger.basis(
             f"machines.{node.id}.{most.task.name}.{most.choice.model or most.task.workload.kind}.{counts[-1]}".lower(),
             "formula",
@@ -169,13 +184,86 @@ def _sharing(part: Part, pools: tuple[str, ...]) -> Part:
     return part._replace(purchases=tuple(told))
 
 
+class Running(NamedTuple):
+    """Of a pool in the busiest year: its engines in all, the machines that must answer its `share` of the load; `up`
+    are those of the whole load.
+    """
+
+    engines: int
+    machines: int
+    share: float
+    up: Up
+
+
+def _alone(way: Way, spared: tuple[int, int]) -> Running:
+    most, (spares, counted) = max(way.choice.peak), spared
+    engines = max(way.sized.engines, 1) if isinstance(way.sized, Steady) else 1
+    needed = machines_for(most, 1.0)
+    count = max(1, math.ceil(most * engines - ROUNDING)) + counted * engines
+    return Running(count, needed, _kept(way), Up(needed, spares))
+
+
+def _kept(way: Way) -> float:
+    """The part of the busiest month's peak that stays in the house."""
+    demand = way.task.demand
+    if demand is None or not way.kept:
+        return 1.0
+    month = max(range(len(demand.growth)), key=lambda one: (demand.growth[one], one))
+    return way.rates(demand, month)[0] / demand.rates(month)[0]
+
+
+def _among(way: Way, beside: tuple[Way, ...]) -> Running:
+    """Of a load that is shared among types."""
+    years = range(len(way.choice.peak))
+    machines = [[math.ceil(_reserved(one, year) - ROUNDING) for one in beside] for year in years]
+    carried = [tuple(zip(machines[year], (1 / one.choice.peak[year] for one in beside), strict=True)) for year in years]
+    last = max(years, key=lambda year: (way.choice.peak[year], year))
+    spares = min(_spares(one, last) for one, count in zip(beside, machines[last], strict=True) if count)
+    share = way.part.shares[last] if way.part is not None else 1.0
+    engines = max(way.sized.engines, 1) if isinstance(way.sized, Steady) else 1
+    return Running(
+        engines=max(math.ceil(_reserved(way, year) * engines - ROUNDING) for year in years),
+        machines=machines_for(way.choice.peak[last] * share, 1.0),
+        share=share * _kept(way),
+        up=Up(max(1, sum(machines[last]) - spares), spares, among=tuple(carried)),
+    )
+
+
+def _reserved(way: Way, year: int) -> float:
+    return way.part.reserved[year] if way.part is not None else way.choice.peak[year]
+
+
+def _spares(way: Way, year: int) -> int:
+    """On a type of its own, or of all that share its load."""
+    alone = way.part is None or way.part.shares[year] > 1 - ROUNDING
+    return way.choice.spares[year] if alone else way.choice.beside[year]
+
+
+def _told(beside: tuple[Way, ...]) -> str:
+    """What is said of a load that is shared: who does how much of it, year by year."""
+    parts = (
+        f"{way.choice.machine} {' '.join(f'{share:.0%}' for share in way.part.shares)}"
+        for way in beside
+        if way.part is not None
+    )
+    return f"{beside[0].task.name}: several types of machines share it, year by year: {'; '.join(parts)}"
+
+
 def counts_of(ways: tuple[Way, ...], months: int, pace: Pace = lambda carried: carried.value) -> tuple[int, ...]:
     """Machines of one type, month by month. `pace` says which end of a band of requests/s counts."""
-    spares = max(way.choice.spares for way in ways)
-    monthly = [max(1, math.ceil(_taken(ways, month, pace) - ROUNDING)) + spares for month in range(months)]
+    monthly = [
+        max(1, math.ceil(_taken(ways, month, pace) - ROUNDING))
+        + max(_spared(way, month // MONTHS_PER_YEAR) for way in ways)
+        for month in range(months)
+    ]
     yearly = [max(monthly[year : year + MONTHS_PER_YEAR]) for year in range(0, months, MONTHS_PER_YEAR)]
     kept = itertools.accumulate(yearly, max)
     return tuple(count for count in kept for _ in range(MONTHS_PER_YEAR))[:months]
+
+
+def _spared(way: Way, year: int) -> int:
+    """What is reserved of a load that is shared has its spares in it."""
+    return way.choice.spares[year] if way.choice.spares and way.part is None else 0
 
 
 def _taken(ways: tuple[Way, ...], month: int, pace: Pace) -> float:
@@ -185,8 +273,9 @@ def _taken(ways: tuple[Way, ...], month: int, pace: Pace) -> float:
         if isinstance(sized, Steady) and demand is not None:
             carried = pace(sized.requests_per_s)
             steady = sized._replace(requests_per_s=_exactly(sized.requests_per_s, carried))
-            parts = [part_of(level.rate * demand.growth[month], steady) for level in demand.levels]
-            parts[0] = parts[1] if way.bursts else parts[0]
+            parts = [part_of(rate, steady) for rate in way.rates(demand, month)]
+            if way.part is not None:
+                parts = _left(way, parts, month // MONTHS_PER_YEAR)
             peak, mean = peak + parts[0], mean + parts[1]
             hours += sum(level.hours * part for level, part in zip(demand.levels, parts, strict=True))
         if not isinstance(sized, Steady) and job is not None:
@@ -195,6 +284,18 @@ def _taken(ways: tuple[Way, ...], month: int, pace: Pace) -> float:
             width += way.width
             hours += machine_hours(sized, job, way.width)[month] / slower
     return max(peak, mean + width, hours / HOURS_PER_MONTH)
+
+
+def _left(way: Way, parts: list[float], year: int) -> list[float]:
+    """Of a load that is shared: what other types do not take, however much this type would take of it alone."""
+    elsewhere = way.choice.peak[year] - _reserved(way, year)
+    share = 1 - way.share(year * MONTHS_PER_YEAR)
+    return [max(0.0, parts[0] - elsewhere), *(max(0.0, part - way.choice.mean[year] * share) for part in parts[1:])]
+
+
+def _weight(way: Way) -> tuple[float, str]:
+    choice = way.choice
+    return (max(max(choice.peak, default=0.0), max(choice.mean, default=0.0) + choice.width), way.task.name)
 
 
 def _exactly(estimate: Estimate, value: float) -> Estimate:
@@ -235,7 +336,8 @@ def _fleet(stock: Stock, ways: tuple[Way, ...], counts: tuple[int, ...], whole: 
 def _busy(way: Way) -> float:
     """Machines' worth of work, mean over the horizon."""
     demand, job, sized = way.task.demand, way.task.job, way.sized
-    if isinstance(sized, Steady):
-        return busy_machines(demand, sized) if demand is not None else 0.0
-    hours = machine_hours(sized, job, way.width) if job is not None else (0.0,)
+    if isinstance(sized, Steady) and demand is not None:
+        grown = sum(growth * way.done(demand, month) for month, growth in enumerate(demand.growth))
+        return busy_machines(demand, sized, grown / len(demand.growth))
+    hours = machine_hours(sized, job, way.width) if isinstance(sized, Batch) and job is not None else (0.0,)
     return sum(hours) / len(hours) / HOURS_PER_MONTH

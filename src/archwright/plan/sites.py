@@ -15,7 +15,7 @@ from archwright.contract.plan import Miss
 from archwright.contract.record import replace
 from archwright.plan.candidates import Hosts, Sizer, Task
 from archwright.plan.fleet import Where
-from archwright.plan.optimise import Kind
+from archwright.plan.mix import Kind
 from archwright.plan.own import Stock, Way, broken, steady_choice
 from archwright.plan.parts import Part, joined
 from archwright.plan.residency import bounds_of, country_inside, in_words
@@ -71,24 +71,23 @@ class Sites:
         where = Where("on-premises", "on-premises", f"{one.country} {name}", one.country)
         months = self._needs.budget.horizon_months
         ways = [
-            (stock, way, counts_of((way,), months)[-1])
-            for stock in self._stocks(where)
-            for way in self._ways(task, stock)
+            (stock, way, counts_of((way,), months)) for stock in self._stocks(where) for way in self._ways(task, stock)
         ]
         if not ways:
             return Part(misses=(Miss(constraint=f"{task.name}.sites", value=None, limit="a machine that carries it"),))
-        stock, way, count = min(ways, key=lambda found: self._order(group, *found))
-        made = self._settler.part((stock,), (way,), months, f"{task.name} in {one.country}")
-        power = stock.kind.power_kw * count
+        stock, way, counts = min(ways, key=lambda found: self._order(group, found))
+        made = self._settler.part(((stock, counts),), (way,), f"{task.name} in {one.country}")
+        power = stock.kind.power_kw * counts[-1]
         if group.power_kw is not None and power > group.power_kw:
             made = made._replace(
                 misses=(*made.misses, Miss(constraint=f"{task.name}.power_kw", value=power, limit=group.power_kw))
             )
         return _times(made, one)
 
-    def _order(self, group: SiteGroup, stock: Stock, way: Way, count: int) -> tuple[bool, int, float]:
-        power = stock.kind.power_kw * count
-        return (group.power_kw is not None and power > group.power_kw, broken(way), stock.kind.usd * count)
+    def _order(self, group: SiteGroup, found: tuple[Stock, Way, tuple[int, ...]]) -> tuple[bool, int, float]:
+        stock, way, counts = found
+        power, count = stock.kind.power_kw * counts[-1], counts[-1]
+        return (group.power_kw is not None and power > group.power_kw, broken(way), stock.kind.usd[0] * count)
 
     def _stocks(self, where: Where) -> tuple[Stock, ...]:
         pue = self._catalog.part("pue.average").value
@@ -96,7 +95,7 @@ class Sites:
             Stock(
                 host,
                 "bought",
-                Kind(host.node.id, host.node.price_usd, 0.0, host.node.price_usd, host.node.power_w / WATTS * pue, 0.0),
+                Kind(host.node.id, (host.node.price_usd,), (), (), host.node.power_w / WATTS * pue, 0.0),
             )
             for host in Hosts(self._needs, self._catalog).bought(where)
             if host.node is not None

@@ -59,6 +59,12 @@ def machine_usd(needs: Needs, catalog: Catalog, *, own: bool) -> float:
     return _rate_of(needs, catalog) / 12 / catalog.part(RATIOS[own]).value
 
 
+def answering_usd(needs: Needs, catalog: Catalog) -> float:
+    """USD over the horizon of the people who look after rented machines that answer, beyond those for jobs alone."""
+    more = catalog.part(FLOORS["cloud"]).value - catalog.part(JOBS).value
+    return max(0.0, more) * _rate_of(needs, catalog) / 12 * needs.budget.horizon_months
+
+
 def _rate_of(needs: Needs, catalog: Catalog) -> float:
     """The figure that `_rate` keeps as a fact."""
     country = needs.organisation.country

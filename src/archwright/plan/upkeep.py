@@ -18,7 +18,6 @@ from archwright.plan.keeping import Lying, own_terabytes
 from archwright.plan.placing import OWN, REFRESH, Case
 from archwright.plan.quotes import Price
 from archwright.plan.renewal import GPU_LIFE, MONTHS_PER_YEAR, SERVER_LIFE, Bought, renewed
-from archwright.plan.successor import successor
 from archwright.plan.terms import Term, bought, following, recurring
 from archwright.sizing import network, power, storage
 from archwright.sizing.network import Fabric
@@ -62,7 +61,7 @@ def colocated(case: Case, where: Where) -> bool:
 
 
 def machine_terms(case: Case) -> list[Term]:
-    """Support of all machines of one's own; spare parts and renewal where they are bought, renewal where owned."""
+    """Support of all machines of one's own; spare parts and renewal of what is bought. Owned ones go at their end."""
     terms: list[Term] = []
     for fleet in case.fleets:
         if fleet.where.placement in OWN and fleet.node is not None:
@@ -76,39 +75,12 @@ def _of_machines(case: Case, fleet: Fleet, node: Node) -> Iterable[Term]:
     month = price.usd * support.usd / MONTHS_PER_YEAR
     paid = [month * count for count in fleet.machines]
     yield following(f"support of {name}", "support", paid, (*price.drivers, *support.drivers))
-    age = None
-    if fleet.purchase == "bought":
-        drivers = (*price.drivers, *spares.drivers)
-        yield bought(f"spare parts of {name}", "support", whole * spares.usd, case.months, drivers)
-    else:
-        age = _age(case, fleet)
-        name, price = _next(case, node, name)
+    if fleet.purchase != "bought":
+        return
+    drivers = (*price.drivers, *spares.drivers)
+    yield bought(f"spare parts of {name}", "support", whole * spares.usd, case.months, drivers)
     life = GPU_LIFE if node.accelerator is not None else SERVER_LIFE
-    there = Bought(name, "purchase", price, fleet.machines, life, age)
-    yield from renewed(case.quotes, there, first_paid=False)
-
-
-def _next(case: Case, node: Node, name: str) -> tuple[str, Price]:
-    """What an owned machine is renewed by: the allowed type that does as much for the least."""
-    pinned = case.needs.placement.accelerators
-    allowed = None if pinned is None else {row.id for one in pinned for row in case.catalog.family(one)}
-    known = case.catalog.nodes.values()
-    found = successor(node, (n for n in known if allowed is None or n.accelerator in allowed), case.catalog)
-    price = case.quotes.node(found.node)
-    if found.node.id != node.id:
-        name = f"{name}, by {found.machines:.3g} x {found.node.id}"
-    return name, price._replace(usd=price.usd * found.machines)
-
-
-def _age(case: Case, fleet: Fleet) -> float:
-    """Of the oldest owned machines of that kind; new where the needs do not list them."""
-    device = fleet.machine.accelerator
-    ages = [0.0]
-    for owned in case.needs.placement.owned:
-        count, accelerator = case.catalog.machine_named(owned.machine)
-        if device is not None and (count, accelerator.id) == (fleet.machine.accelerator_count, device.id):
-            ages.append(owned.age_months)
-    return max(ages)
+    yield from renewed(case.quotes, Bought(name, "purchase", price, fleet.machines, life), first_paid=False)
 
 
 # --- the network between them
@@ -201,11 +173,13 @@ def plugs(case: Case, kept: tuple[Lying, ...]) -> tuple[Plug, ...]:
 
 
 def _plug(case: Case, kept: tuple[Lying, ...], where: Where) -> Plug:
-    parts, units = [], 0.0
-    for fleet in central(case, where):
-        plate = max(_plate_w(fleet), fleet.busy_w) * fleet.peak / 1000
+    parts, here = list[Estimate](), central(case, where)
+    # What follows owned machines stands there when these are gone: the busiest month, not the sum of all.
+    busiest = max(range(case.months), key=lambda month: sum(_drawn_kw(fleet, month) for fleet in here))
+    for fleet in here:
+        plate = _drawn_kw(fleet, busiest)
         parts.append(Estimate(value=plate, low=NAME_PLATE * plate, high=plate, unit="kW"))
-        units += fleet.node.rack_units * fleet.peak if fleet.node is not None else 0.0
+    units = max(sum(_units(fleet, month) for fleet in here) for month in range(case.months))
     terabytes, gear = max(own_terabytes(kept, where), default=0.0), gear_at(case, where)
     if terabytes:
         parts.append(case.catalog.part("storage.draw").scaled(terabytes / 1000, unit="kW"))
@@ -224,6 +198,14 @@ def _plug(case: Case, kept: tuple[Lying, ...], where: Where) -> Plug:
         facts=_pue(case, where).drivers,
     )
     return Plug(where, _at_plug(case, where, total(parts or [exact(0.0, "kW")], "kW"), basis), units)
+
+
+def _drawn_kw(fleet: Fleet, month: int) -> float:
+    return max(_plate_w(fleet), fleet.busy_w) * fleet.at_once[month] / 1000
+
+
+def _units(fleet: Fleet, month: int) -> float:
+    return fleet.node.rack_units * fleet.at_once[month] if fleet.node is not None else 0.0
 
 
 def _plate_w(fleet: Fleet) -> float:

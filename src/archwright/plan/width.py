@@ -54,19 +54,25 @@ def run_of(batch: Batch, job: Job, price: Price, redone: float) -> tuple[Tranche
 
 def running_of(demand: Demand, capacity: float) -> tuple[Running, ...]:
     """Machines of every month and level, spares included."""
-    hours, counts = tuple(level.hours for level in demand.levels), dict[float, tuple[int, ...]]()
-    for growth in demand.growth:
-        if growth not in counts:
+    hours, counts = tuple(level.hours for level in demand.levels), dict[tuple[float, ...], tuple[int, ...]]()
+    months = [demand.rates(month) for month in range(len(demand.growth))]
+    for rates in months:
+        if rates not in counts:
             target = demand.workload.slo.availability
-            needed = [machines_for(level.rate * growth, capacity) for level in demand.levels]
-            counts[growth] = tuple(n + spares_for(n, target) for n in needed)
-    return tuple(Running(hours, counts[growth]) for growth in demand.growth)
+            needed = [machines_for(rate, capacity) if at_work(demand, rate) else 0 for rate in rates]
+            counts[rates] = tuple(n + spares_for(n, target) if n else 0 for n in needed)
+    return tuple(Running(hours, counts[rates]) for rates in months)
+
+
+def at_work(demand: Demand, rate: float) -> bool:
+    """Whether machines run: always, but where somebody else serves all of the load now."""
+    return rate > 0 or not demand.elsewhere
 
 
 def spared(demand: Demand, capacity: float) -> list[tuple[int, int]]:
     """Machines and spares at the peak of every month, the most first."""
     target = demand.workload.slo.availability
-    found = {machines_for(demand.peak * growth, capacity) for growth in demand.growth}
+    found = {machines_for(max(demand.rates(month)), capacity) for month in range(len(demand.growth))}
     return [(n, spares_for(n, target)) for n in sorted(found, reverse=True)]
 
 

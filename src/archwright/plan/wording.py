@@ -27,6 +27,11 @@ def engines_of(pool: Pool) -> str:
     return f"{pool.replicas} engine{'s' if pool.replicas != 1 else ''}{device}, on {pool.machine}"
 
 
+def shares_of(pool: Pool) -> str:
+    """ "43 % 76 % 0 %": of its workload's requests, year by year; empty where no other pool answers them."""
+    return " ".join(f"{share:.0%}" for share in pool.shares)
+
+
 def had_as(bought: Purchase) -> str:
     """ "letters: 2 x MACHINE bought, peak 2 (the same machines as xray)"."""
     same = f" (the same machines as {', '.join(bought.shared_with)})" if bought.shared_with else ""

@@ -9,6 +9,7 @@ from archwright.contract.decision import Section, SectionId, SectionLine
 from archwright.contract.estimate import Estimate
 from archwright.contract.plan import Option, Plan, Pool, Purchase
 from archwright.contract.record import replace
+from archwright.plan.wording import shares_of
 from archwright.report import words
 from archwright.report.architecture import architecture, machine_of
 from archwright.report.document import Block, Cell, Chapter, Column, Item, Items, Table, Tile, Tiles, notes, rows
@@ -133,7 +134,7 @@ def _pool_row(pool: Pool) -> Iterable[Cell]:
     ]
     at_once = f"{words.counted(pool.slots, 'request')} at once"
     at_once += f", {words.counted(pool.context_tokens, 'token')} each" if pool.context_tokens else ""
-    yield Cell(pool.name, notes(("for", ", ".join(pool.workloads))))
+    yield Cell(pool.name, notes(("for", ", ".join(pool.workloads)), ("share of it, by year", shares_of(pool))))
     yield Cell(pool.region, notes(("", pool.provider), ("", words.PLACEMENTS[pool.placement])))
     yield Cell(f"{words.counted(pool.replicas, 'replica')} of {machine_of(pool)}", notes(("split", ", ".join(split))))
     yield Cell(pool.model, notes(("format", pool.quantisation), ("", at_once if pool.slots else "")))
