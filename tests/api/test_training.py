@@ -263,7 +263,7 @@ def test_a_finished_run_is_left_as_it_is(unbroken: Unbroken, capsys: pytest.Capt
     assert api.runs.list() == (unbroken.run,)
 
 
-def test_killed_twice_and_resumed_it_ends_as_the_unbroken_run_did(ready: Ready, unbroken: Unbroken) -> None:
+def test_killed_twice_and_resumed_it_ends_as_the_unbroken_run_did(ready: Ready, made_once: Unbroken) -> None:
     """SIGKILL of `archwright train` at a step between two checkpoints, its process leaves with it; `runs resume`,
     whose training process is killed too; `runs resume` to the end: the same rows in the same order, and the same
     bytes."""
@@ -291,9 +291,9 @@ def test_killed_twice_and_resumed_it_ends_as_the_unbroken_run_did(ready: Ready, 
     assert [one.step for one in told][-1] == STEPS
     assert told[0].step > second - EVERY - 1  # it went on from a checkpoint, not from the beginning
     assert (ended.status, ended.resumed, ended.error) == ("finished", 2, "")
-    assert ended.order_sha256 == unbroken.run.order_sha256
-    assert ended.weights_sha256 == unbroken.run.weights_sha256
-    assert (ended.loss_first, ended.loss_last) == (unbroken.run.loss_first, unbroken.run.loss_last)
+    assert ended.order_sha256 == made_once.run.order_sha256
+    assert ended.weights_sha256 == made_once.run.weights_sha256
+    assert (ended.loss_first, ended.loss_last) == (made_once.run.loss_first, made_once.run.loss_last)
     assert ended.model == "assistant@v1"
 
 
