@@ -23,8 +23,7 @@ from archwright.engines.grammar import Head
 from archwright.engines.http import Sink
 from archwright.errors import StoreError
 from archwright.serving.config import Limits
-from archwright.serving.refusal import Refusal, timed_out, unavailable
-from archwright.serving.shapes import error_event
+from archwright.serving.refusal import MESSAGES, Refusal, timed_out, unavailable
 
 JSON = "application/json"
 
@@ -179,7 +178,7 @@ class Exchange:
 
     def refuse(self, refusal: Refusal) -> None:
         self.model = ""  # no model says no
-        self.reply(refusal.status, refusal.encoded(), JSON, refusal.headers())
+        self.reply(refusal.status, refusal.encoded(self.path), JSON, refusal.headers())
 
     def start(self, status: int, content_type: str, headers: Iterable[Field] = ()) -> None:
         """The head of a reply that comes in pieces."""
@@ -210,7 +209,7 @@ class Exchange:
         """Instead of what was to leave in this turn: that it could not be recorded."""
         self._outgoing, self.finished = [b""], False
         if self._departed:
-            self.finish(error_event(refusal.body()))
+            self.finish(refusal.event(self.path))
         else:
             self.refuse(refusal)
         self.end(UNRECORDED)
@@ -237,6 +236,8 @@ class Exchange:
             self._outbox.date,
             f"content-type: {content_type}\r\nx-request-id: {self.id}\r\n".encode(),
         ]
+        if self.path.startswith(MESSAGES):
+            lines.append(f"request-id: {self.id}\r\n".encode())
         if self.model:
             lines.append(f"x-archwright-model: {self.model}\r\n".encode())
         lines += [b"%b: %b\r\n" % field for field in headers]
