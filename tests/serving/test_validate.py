@@ -49,6 +49,15 @@ def message(**fields: Any) -> list[dict[str, Any]]:
     return [{"role": "user", "content": "x", **fields}]
 
 
+def tool(**changes: Any) -> list[dict[str, Any]]:
+    return [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}, **changes}}]
+
+
+def called(**changes: Any) -> dict[str, Any]:
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}, **changes}
+    return {"role": "assistant", "content": None, "tool_calls": [call]}
+
+
 WRONG_CHAT: list[tuple[dict[str, Any], str]] = [
     ({"messages": None}, "messages"),
     ({"messages": []}, "messages"),
@@ -58,7 +67,8 @@ WRONG_CHAT: list[tuple[dict[str, Any], str]] = [
     ({"messages": [{"content": "x"}]}, "messages[0].role"),
     ({"messages": message(role="wizard")}, "messages[0].role"),
     ({"messages": message(role=["user"])}, "messages[0].role"),
-    ({"messages": message(role="tool")}, "messages[0].role"),
+    ({"messages": message(role="tool")}, "messages[0].tool_call_id"),
+    ({"messages": message(role="function")}, "messages[0].role"),
     ({"messages": message(role=None)}, "messages[0].role"),
     ({"messages": [*HELLO, {"role": "user"}]}, "messages[1].content"),
     ({"messages": message(content=None)}, "messages[0].content"),
@@ -71,7 +81,7 @@ WRONG_CHAT: list[tuple[dict[str, Any], str]] = [
     ({"messages": message(content=[{"type": "text", "text": "a"}, {"type": "input_audio"}])}, "messages[0].content[1]"),
     ({"messages": message(colour="red")}, "messages[0].colour"),
     ({"messages": message(name=1)}, "messages[0].name"),
-    ({"messages": message(role="assistant", tool_calls=[{"id": "1"}])}, "messages[0].tool_calls"),
+    ({"messages": message(role="assistant", tool_calls=[{"id": "1"}])}, "messages[0].tool_calls[0]"),
     ({"max_tokens": 0}, "max_tokens"),
     ({"max_tokens": -1}, "max_tokens"),
     ({"max_tokens": 1.5}, "max_tokens"),
@@ -137,7 +147,23 @@ WRONG_CHAT: list[tuple[dict[str, Any], str]] = [
     ({"store": True}, "store"),
     ({"service_tier": "flex"}, "service_tier"),
     ({"modalities": ["audio"]}, "modalities"),
-    ({"tools": [{"type": "function"}]}, "tools"),
+    ({"tools": [{"type": "function"}]}, "tools[0]"),
+    ({"tools": {"type": "function"}}, "tools"),
+    ({"tools": [{"type": "custom", "custom": {"name": "x"}}]}, "tools[0]"),
+    ({"tools": tool(name="a b")}, "tools[0].function.name"),
+    ({"tools": tool(parameters=[])}, "tools[0].function.parameters"),
+    ({"tools": tool(parameters=nested(70))}, "tools[0].function.parameters"),
+    ({"tools": tool(strict="yes")}, "tools[0].function.strict"),
+    ({"tools": tool(colour="red")}, "tools[0].function.colour"),
+    ({"tools": tool() * 129}, "tools"),
+    ({"tools": tool(), "tool_choice": "always"}, "tool_choice"),
+    ({"tools": tool(), "tool_choice": {"type": "function", "function": {"name": "g"}}}, "tool_choice"),
+    ({"tools": tool(), "tool_choice": {"type": "function", "name": "f"}}, "tool_choice"),
+    ({"tools": tool(), "parallel_tool_calls": 1}, "parallel_tool_calls"),
+    ({"messages": [called(id=None)]}, "messages[0].tool_calls[0].id"),
+    ({"messages": [called(function={"name": "f"})]}, "messages[0].tool_calls[0].function.arguments"),
+    ({"messages": [called(function={"name": "f f", "arguments": ""})]}, "messages[0].tool_calls[0].function.name"),
+    ({"messages": message(tool_calls=called()["tool_calls"])}, "messages[0].tool_calls"),
     ({"tool_choice": "auto"}, "tool_choice"),
     ({"functions": [1]}, "functions"),
     ({"reasoning_effort": "high"}, "reasoning_effort"),

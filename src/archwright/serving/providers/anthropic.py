@@ -250,7 +250,7 @@ class MessagesReader:
             return [_calling(Call(self._calls[told.index], None, Function(None, "{}")))]
         if told.type == "message_start" and told.message is not None:
             self._count(told.message.usage)
-            return [EngineEvent()]
+            return ()
         if told.type == "message_delta":
             return self._end(told)
         if told.type == "error":
