@@ -17,16 +17,13 @@ from typing import Any
 import msgspec
 
 from archwright.engines.sse import Event
+from archwright.serving.bounded import schemas
 from archwright.serving.events import DONE, Call, Choice, Delta, EngineEvent, Function, decode_event
 from archwright.serving.refusal import bad
 
 OURS = ("tools", "tool_choice", "parallel_tool_calls")
-# What the engine would write without end it may not: a call that does not fit its length is none. A string of
-# unstated length gets this share of the reply's tokens, in characters, within bounds; a list so many items.
-STRING_SHARE = 4
-STRING_CHARACTERS = (16, 1024)
-ITEMS = 16
-
+# Tokens of a reply beside a call's arguments.
+FRAME = 24
 _TOOL = re.compile(r'\s*\{\s*"name"\s*:\s*("(?:[^"\\]|\\.)*")\s*,\s*"arguments"\s*:\s*')
 _ANSWER = re.compile(r'\s*\{\s*"answer"\s*:\s*"')
 # As much of a JSON string as can be decoded: no half escape, no half pair of surrogates.
@@ -108,16 +105,12 @@ _TOLD = ("name", "description", "parameters")
 
 def _schema(functions: Sequence[Mapping[str, Any]], free: bool, max_tokens: int) -> dict[str, Any]:
     """One of the calls, or an answer."""
-    low, high = STRING_CHARACTERS
-    characters = min(high, max(low, max_tokens // STRING_SHARE))
-    defined: dict[str, Any] = {}
-    forms: list[dict[str, Any]] = []
-    for number, function in enumerate(functions):
-        root = f"#/$defs/tool{number}"
-        given = function.get("parameters") or {"type": "object", "properties": {}}
-        defined[f"tool{number}"] = _bounded(given, root, characters)
-        arguments = {"$ref": root} if _refers(given) else defined.pop(f"tool{number}")
-        forms.append(_form(name={"const": function["name"]}, arguments=arguments))
+    given = [function.get("parameters") or {"type": "object", "properties": {}} for function in functions]
+    arguments, defined = schemas(given, max_tokens - FRAME)
+    forms = [
+        _form(name={"const": function["name"]}, arguments=schema)
+        for function, schema in zip(functions, arguments, strict=True)
+    ]
     if free:
         forms.append(_form(answer={"type": "string"}))
     schema = forms[0] if len(forms) == 1 else {"anyOf": forms}
@@ -126,29 +119,6 @@ def _schema(functions: Sequence[Mapping[str, Any]], free: bool, max_tokens: int)
 
 def _form(**fields: Any) -> dict[str, Any]:
     return {"type": "object", "properties": fields, "required": list(fields), "additionalProperties": False}
-
-
-def _refers(node: object) -> bool:
-    if type(node) is dict:
-        return "$ref" in node or any(_refers(inner) for inner in node.values())
-    return type(node) is list and any(_refers(inner) for inner in node)
-
-
-def _bounded(node: Any, root: str, characters: int) -> Any:
-    """A tool's own schema at its new place: its references begin there, and nothing in it is without end."""
-    if type(node) is list:
-        return [_bounded(inner, root, characters) for inner in node]
-    if type(node) is not dict:
-        return node
-    found = {name: _bounded(inner, root, characters) for name, inner in node.items()}
-    target = node.get("$ref")
-    if type(target) is str and target.startswith("#"):
-        found["$ref"] = root + target[1:]
-    if node.get("type") == "string" and not {"maxLength", "pattern", "format", "enum", "const"} & node.keys():
-        found["maxLength"] = max(characters, node.get("minLength", 0))
-    if node.get("type") == "array" and "maxItems" not in node:
-        found["maxItems"] = max(ITEMS, node.get("minItems", 0))
-    return found
 
 
 class ToolReader:
