@@ -245,10 +245,9 @@ def _a_message(messages: anthropic.Anthropic, place: Place) -> None:
     with messages.messages.stream(**asked) as stream:
         streamed = stream.get_final_message()
     for found in (reply, streamed):
-        thinking, text, call = found.content
-        assert thinking.type == "thinking" and (thinking.thinking, thinking.signature) == ("hm", "sig")
-        assert text.type == "text" and text.text == "Hello"
-        assert call.type == "tool_use" and (call.id, call.name, call.input) == ("toolu_2", "f", {"a": 1})
+        thinking, text, call = (block.model_dump() for block in found.content)
+        assert (thinking["thinking"], thinking["signature"], text["text"]) == ("hm", "sig", "Hello")
+        assert (call["id"], call["name"], call["input"]) == ("toolu_2", "f", {"a": 1})
         assert (found.stop_reason, found.stop_sequence, found.model) == ("stop_sequence", "END", "m")
         used = found.usage
         assert (used.input_tokens, used.cache_read_input_tokens, used.output_tokens) == (5, 7, 9)

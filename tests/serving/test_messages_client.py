@@ -81,7 +81,8 @@ def test_errors_are_the_clients_own(null: Platform, client: anthropic.Anthropic)
     with pytest.raises(anthropic.BadRequestError, match="max_tokens"):
         client.messages.create(model="m", max_tokens=99_999, messages=ask("hi"))
     with pytest.raises(anthropic.BadRequestError, match=r"messages\.0\.content"):
-        client.messages.create(model="m", max_tokens=4, messages=[{"role": "user", "content": 7}])  # type: ignore[typeddict-item]
+        odd: Any = [{"role": "user", "content": 7}]
+        client.messages.create(model="m", max_tokens=4, messages=odd)
     with pytest.raises(anthropic.BadRequestError, match="thinking"):
         client.messages.create(
             model="m", max_tokens=4, messages=ask("hi"), thinking={"type": "enabled", "budget_tokens": 1024}
@@ -111,8 +112,8 @@ def test_real_tools_are_used_and_their_results_taken(real: anthropic.Anthropic, 
     assert set(use.input) == {"city", "unit"}
     assert use.input["unit"] in ("C", "F")
     turns.append({"role": "assistant", "content": reply.content})
-    result = [{"type": "tool_result", "tool_use_id": use.id, "content": "18 degrees, sunny"}]
-    turns.append({"role": "user", "content": result})  # type: ignore[typeddict-item]
+    result: Any = [{"type": "tool_result", "tool_use_id": use.id, "content": "18 degrees, sunny"}]
+    turns.append({"role": "user", "content": result})
     said = real.messages.create(
         model="smol", max_tokens=40, messages=turns, tools=[WEATHER], tool_choice={"type": "none"}
     )
