@@ -76,6 +76,7 @@ def test_everything_a_provider_may_say(platform: Platform, place: Place) -> None
         base_url=base.removesuffix("/v1"), auth_token=platform.key, api_key=None, max_retries=0
     ) as messages:
         _a_message(messages, place)
+        _a_count(messages, place)
         _badly_in_its_own_words(messages, place)
     _a_client_that_leaves(platform, place)
     log = platform.home.log("gateway").read_text()
@@ -251,6 +252,13 @@ def _a_message(messages: anthropic.Anthropic, place: Place) -> None:
         assert (found.stop_reason, found.stop_sequence, found.model) == ("stop_sequence", "END", "m")
         used = found.usage
         assert (used.input_tokens, used.cache_read_input_tokens, used.output_tokens) == (5, 7, 9)
+
+
+def _a_count(messages: anthropic.Anthropic, place: Place) -> None:
+    place.script = Script([b'{"input_tokens": 14}'], kind="application/json")
+    asked: dict[str, Any] = {"model": "m", "system": "Be brief.", "messages": [{"role": "user", "content": "hi"}]}
+    assert messages.messages.count_tokens(**asked).input_tokens == 14
+    assert (place.last.path, place.last.body) == ("/v1/messages/count_tokens", {**asked, "model": "vendor-large"})
 
 
 def _badly_in_its_own_words(messages: anthropic.Anthropic, place: Place) -> None:

@@ -29,7 +29,7 @@ WEATHER: ToolParam = {
 
 def client_of(platform: Platform, key: str | None = None) -> anthropic.Anthropic:
     base = platform.url.removesuffix("/v1")
-    return anthropic.Anthropic(base_url=base, auth_token=key or platform.key, api_key=None, max_retries=0, timeout=60)
+    return anthropic.Anthropic(base_url=base, api_key=key or platform.key, max_retries=0, timeout=60)
 
 
 @pytest.fixture
@@ -99,6 +99,17 @@ def test_real_chat_knows_paris(real: anthropic.Anthropic) -> None:
         model="smol", max_tokens=12, messages=ask(words), extra_body={"temperature": 0}
     ) as stream:
         assert "".join(stream.text_stream) == reply.content[0].text
+
+
+def test_real_tokens_are_counted_as_the_engine_counts_them(null: Platform, real: anthropic.Anthropic) -> None:
+    asked: dict[str, Any] = {"model": "smol", "system": "Be brief.", "messages": ask("Weather in Rome?")}
+    wholes: list[dict[str, Any]] = [asked, {**asked, "tools": [WEATHER], "tool_choice": {"type": "any"}}]
+    for whole in wholes:
+        counted = real.messages.count_tokens(**whole)
+        used = real.messages.create(**whole, max_tokens=64).usage
+        assert counted.input_tokens == used.input_tokens + (used.cache_read_input_tokens or 0) > 10
+    with client_of(null) as other, pytest.raises(anthropic.BadRequestError, match="does not count"):
+        other.messages.count_tokens(model="m", messages=ask("hi"))
 
 
 @pytest.mark.parametrize("choice", [{"type": "any"}, {"type": "tool", "name": "get_weather"}])

@@ -112,7 +112,7 @@ class _Told(msgspec.Struct):
     cache_control: Any = None
 
 
-_FIELDS = frozenset({"model", *_Told.__struct_fields__})
+FIELDS = frozenset({"model", *_Told.__struct_fields__})
 
 
 def question(body: Mapping[str, Any], directory: Directory, workload: str | None) -> Question:
@@ -123,8 +123,8 @@ def question(body: Mapping[str, Any], directory: Directory, workload: str | None
     if endpoint.protocol == "anthropic":
         return _unchanged(body, found, endpoint)
     for name in body:
-        if name not in _FIELDS:
-            raise unknown(name, {**dict.fromkeys(_FIELDS)})
+        if name not in FIELDS:
+            raise unknown(name, {**dict.fromkeys(FIELDS)})
     try:
         told = msgspec.convert(body, _Told)
     except msgspec.ValidationError as error:

@@ -56,6 +56,16 @@ async def message(gateway: Gateway, exchange: Exchange, _name: str) -> None:
     await Generation(gateway, exchange, question, ChatShape.path, writer).run()
 
 
+async def counting(gateway: Gateway, exchange: Exchange, _name: str) -> None:
+    """How many tokens a message's prompt has, as the engine that would answer counts them."""
+    body = {**decode(exchange.body), "max_tokens": 1, "stream": False}
+    question = messages.question(body, gateway.directory, exchange.header(validate.WORKLOAD_HEADER))
+    exchange.watch()
+    async with gateway.pools[question.endpoint.pool].lease(question.work_tokens, question.plain) as replica:
+        counted = await replica.provider.count(replica.client, question.body, question.native)
+    _json(exchange, HTTPStatus.OK, {"input_tokens": counted})
+
+
 async def _generated(gateway: Gateway, exchange: Exchange, question: Question, shape: Shape) -> None:
     wanted = Wanted(question.top_logprobs, question.prompt_characters, question.include_usage, question.choices)
     writer = Chunks(shape, _envelope(gateway, exchange, question, shape.prefix), wanted)
@@ -111,6 +121,7 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", "/v1/chat/completions", "inference.invoke", chat),
     Route("POST", "/v1/completions", "inference.invoke", completion),
     Route("POST", MESSAGES, "inference.invoke", message),
+    Route("POST", f"{MESSAGES}/count_tokens", "inference.invoke", counting),
     Route("POST", "/v1/embeddings", "inference.invoke", embeddings),
     Route("POST", "/v1/predict/", "inference.invoke", prediction, tail=True),
     Route("GET", "/v1/models", "models.read", models),

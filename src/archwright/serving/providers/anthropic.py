@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from archwright.engines.client import EngineClient
 from archwright.engines.sse import Event
 from archwright.serving.events import Call, Choice, Delta, EngineEvent, Function
 from archwright.serving.providers.protocol import Asked
@@ -19,6 +20,8 @@ from archwright.serving.refusal import ENGINE_OVERLOADED, bad
 
 VERSION = "2023-06-01"
 PATH = "/messages"
+# What decides the length of a prompt; the rest is refused when asked to count.
+COUNTED = ("model", "messages", "system", "tools", "tool_choice", "thinking", "output_config")
 FINISH = {
     "end_turn": "stop",
     "stop_sequence": "stop",
@@ -64,6 +67,12 @@ class Anthropic:
         if native is not None:
             return Asked(PATH, {**native, "model": body["model"], "stream": True}, MessagesReader())
         return Asked(PATH, request(body), MessagesReader())
+
+    async def count(self, client: EngineClient, body: dict[str, Any], native: dict[str, Any] | None) -> int:
+        asked = self.ask("/chat/completions", body, native).body
+        kept = {name: value for name, value in asked.items() if name in COUNTED}
+        found = (await client.post(f"v1{PATH}/count_tokens", kept)).get("input_tokens")
+        return found if type(found) is int else 0
 
 
 def request(body: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
+from archwright.engines.client import EngineClient
 from archwright.serving.events import Reader
 
 
@@ -23,3 +24,6 @@ class Provider(Protocol):
     def ask(self, path: str, body: dict[str, Any], native: dict[str, Any] | None) -> Asked:
         """`body` is OpenAI's; `native` the client's own where it spoke the Messages interface. Raises Refusal 400 for
         what this protocol cannot say."""
+
+    async def count(self, client: EngineClient, body: dict[str, Any], native: dict[str, Any] | None) -> int:
+        """The tokens of the prompt, by the engine itself. Raises Refusal 400 where it counts none."""
