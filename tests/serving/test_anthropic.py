@@ -21,8 +21,9 @@ from tests.serving.standin import (
     words,
 )
 
+from archwright.engines.sse import Event
 from archwright.errors import ArchwrightError
-from archwright.serving.providers.anthropic import request
+from archwright.serving.providers.anthropic import Anthropic, MessagesReader, request
 
 if TYPE_CHECKING:
     from tests.serving.conftest import Platform, Start
@@ -340,3 +341,94 @@ def test_arguments_that_are_no_object_are_refused() -> None:
     message = {"role": "assistant", "content": None, "tool_calls": [call]}
     with pytest.raises(ArchwrightError, match="no JSON object"):
         request({"model": "v", "max_tokens": 5, "messages": [message]})
+
+
+def seen(*events: dict[str, Any]) -> tuple[list[Any], bool]:
+    """What a reader makes of a stream, as OpenAI's choices; whether it is at its end."""
+    reader = MessagesReader()
+    found: list[Any] = []
+    for event in events:
+        assert not reader.done
+        found += reader.read(Event(event["type"], json.dumps(event).encode()))
+    return [choice for one in found for choice in one.choices or [one.error or one.usage]], reader.done
+
+
+@pytest.mark.parametrize(
+    ("reason", "finish"),
+    [
+        ("end_turn", "stop"),
+        ("stop_sequence", "stop"),
+        ("max_tokens", "length"),
+        ("tool_use", "tool_calls"),
+        ("refusal", "content_filter"),
+        ("model_context_window_exceeded", "length"),
+        ("pause_turn", "stop"),
+        ("of_next_year", "stop"),
+    ],
+)
+def test_why_it_ended(reason: str, finish: str) -> None:
+    (last,), done = seen(message_start(), PING, *message_end(reason, 1, "END"))
+    assert (last.finish_reason, last.stop_reason, done) == (finish, "END", True)
+
+
+def test_blocks_of_every_kind() -> None:
+    begun = {"type": "text", "text": "A"}
+    deltas = [{"type": "thinking_delta", "thinking": "hm"}, {"type": "signature_delta", "signature": "s"}]
+    choices, done = seen(
+        message_start(input_tokens=1),
+        *block(0, {"type": "thinking", "thinking": ""}, *deltas),
+        *block(1, begun, {"type": "text_delta", "text": "b"}, {"type": "citations_delta", "citation": {}}),
+        *use(2, "f", "", "{}"),
+        *block(
+            3, {"type": "server_tool_use", "id": "x", "name": "n"}, {"type": "input_json_delta", "partial_json": "{"}
+        ),
+        {"type": "of_next_year", "delta": {}},
+    )
+    said = [choice.delta for choice in choices]
+    assert [one.reasoning_content for one in said if one.reasoning_content] == ["hm"]
+    assert [one.signature for one in said if one.signature] == ["s"]
+    assert [one.content for one in said if one.content] == ["A", "b"]
+    calls = [call for one in said for call in one.tool_calls or ()]
+    assert [(call.index, call.id, call.function and call.function.arguments) for call in calls] == [
+        (0, "toolu_2", ""),
+        (0, None, "{}"),
+    ]
+    assert not done
+
+
+def test_an_error_of_each_kind_has_its_status() -> None:
+    for kind, status in (("overloaded_error", 529), ("rate_limit_error", 429), ("of_next_year", 500)):
+        (found,), _ = seen({"type": "error", "error": {"type": kind, "message": "x"}})
+        assert found["code"] == status
+    (bare,), _ = seen({"type": "error"})
+    assert bare["code"] == 500
+
+
+def test_usage_is_the_last_word_on_each_count() -> None:
+    reader = MessagesReader()
+    start = message_start(input_tokens=5, cache_creation_input_tokens=2, cache_read_input_tokens=3, output_tokens=1)
+    assert list(reader.read(Event("", json.dumps(start).encode()))) == []
+    (end,) = reader.read(Event("", json.dumps(message_end("end_turn", 7)[0]).encode()))
+    assert end.usage == {
+        "prompt_tokens": 10,
+        "completion_tokens": 7,
+        "total_tokens": 17,
+        "prompt_tokens_details": {"cached_tokens": 3},
+    }
+
+
+def test_what_a_provider_cannot_be_told() -> None:
+    plain: dict[str, Any] = {"model": "v", "max_tokens": 5, "messages": [{"role": "user", "content": "x"}]}
+    audio = [{"role": "user", "content": [{"type": "input_audio"}]}]
+    for body in ({**plain, "messages": audio}, {**plain, "logit_bias": {"5": 1}}, {**plain, "frequency_penalty": 1}):
+        with pytest.raises(ArchwrightError):
+            request(body)
+    with pytest.raises(ArchwrightError, match="does not answer at"):
+        Anthropic().ask("/completions", plain, None)
+    kept = request({**plain, "tools": [TOOL], "tool_choice": "none", "parallel_tool_calls": False, "top_k": 4})
+    assert (kept["tool_choice"], kept["top_k"]) == ({"type": "none"}, 4)
+    assert Anthropic().ask("/chat/completions", plain, {"model": "m", "x": 1}).body == {
+        "model": "v",
+        "x": 1,
+        "stream": True,
+    }

@@ -74,6 +74,8 @@ def test_errors_are_the_clients_own(null: Platform, client: anthropic.Anthropic)
         stranger.messages.create(model="m", max_tokens=4, messages=ask("hi"))
     assert isinstance(wrong.value.body, dict)
     assert wrong.value.body["error"]["type"] == "authentication_error"
+    with client_of(null, null.made_key("acme", "monitor")) as watcher, pytest.raises(anthropic.PermissionDeniedError):
+        watcher.messages.create(model="m", max_tokens=4, messages=ask("hi"))
     with pytest.raises(anthropic.NotFoundError) as missing:
         client.messages.create(model="nobody", max_tokens=4, messages=ask("hi"))
     assert isinstance(missing.value.body, dict)
@@ -94,7 +96,7 @@ def test_real_chat_knows_paris(real: anthropic.Anthropic) -> None:
     reply = real.messages.create(model="smol", max_tokens=12, messages=ask(words), extra_body={"temperature": 0})
     assert reply.content[0].type == "text"
     assert "Paris" in reply.content[0].text
-    assert reply.usage.input_tokens > 10
+    assert reply.usage.input_tokens + (reply.usage.cache_read_input_tokens or 0) > 10
     with real.messages.stream(
         model="smol", max_tokens=12, messages=ask(words), extra_body={"temperature": 0}
     ) as stream:

@@ -169,6 +169,10 @@ def test_what_goes_to_a_url_and_comes_back(start: Start, place: Place) -> None:
         _seen_and_passed_on(client, place)
         _several_choices(client, place)
         _calls_as_they_come(client, place)
+        place.script = Script([b'{"error": "boom"}'], 500, "application/json")
+        with pytest.raises(openai.InternalServerError) as failed:
+            client.chat.completions.create(model="desk", messages=ask("hi"))
+        assert failed.value.code == "engine_failed"
         parts: Any = [{"type": "image_url", "image_url": {"url": IMAGE}}]
         with pytest.raises(openai.BadRequestError, match="takes text only"):
             client.chat.completions.create(model="blind", messages=[{"role": "user", "content": parts}])
