@@ -15,6 +15,7 @@ from archwright.errors import EngineError
 from archwright.serving.config import Limits
 from archwright.serving.events import Call, Function
 from archwright.serving.exchange import Exchange, Outbox
+from archwright.serving.messages import MessagesWriter
 from archwright.serving.relay import Gathered, Meter, Relay, Streamed
 from archwright.serving.shapes import ChatShape, Chunks, Envelope, Piece, Wanted
 
@@ -195,3 +196,18 @@ def test_calls_and_choices_are_kept_apart_and_passed_on_as_they_came() -> None:
     assert not fed(two, events(*said[:-1]))[0].finished
     passed_on = [event["choices"][0]["delta"] for event in passed(fed(streamed, events(*said[:4], said[-1]))[1])]
     assert [delta["tool_calls"][0]["index"] for delta in passed_on if "tool_calls" in delta] == [0, 0, 1, 0]
+
+
+def test_an_event_of_which_nothing_is_told_ends_no_stream() -> None:
+    """The finish of a message is told with its end: alone in a read it must not become an empty chunk."""
+
+    def message(exchange: Exchange, meter: Meter) -> Streamed:
+        relay = Streamed(exchange, meter, EngineClient("http://e/v1"), lambda: None)
+        relay.set(MessagesWriter(Envelope("msg_1", 1, "m", "")), logprobs=False)
+        return relay
+
+    text = b'data: {"choices": [{"delta": {"content": "a"}}]}\n\n'
+    finish = b'data: {"choices": [{"delta": {}, "finish_reason": "stop"}]}\n\n'
+    relay, said, _ = fed(message, text, finish)
+    assert relay.finished and b"text_delta" in said
+    assert b"\r\n0\r\n" not in said
