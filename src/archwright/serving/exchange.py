@@ -186,8 +186,8 @@ class Exchange:
         self._put(self._head(status, content_type, [*headers, *framing]))
 
     def write(self, data: bytes) -> None:
-        """A piece of a streamed reply; what comes after its end (an engine is stopped a moment later) is dropped, and so
-        is an empty one: in chunks it would be the end."""
+        """A piece of a streamed reply; dropped is what comes after its end (an engine is stopped a moment later), and
+        an empty one: in chunks it would be the end."""
         if self.finished or not data:
             return
         framed = b"%x\r\n%b\r\n" % (len(data), data) if self.head.version else data
