@@ -64,7 +64,8 @@ def main(url: str, key: str, model: str) -> int:
         for choice in choices:
             asked += 1
             given = names if choice == "required" else names[-1:]
-            problem, used = _one(client, model, prompt, tools, choice, streamed, given)
+            fields = {"model": model, "messages": [{"role": "user", "content": prompt}], "tools": tools}
+            problem, used = _one(client, {**fields, "tool_choice": choice}, streamed, given)
             tokens.append(used)
             if problem:
                 bad += 1
@@ -74,9 +75,8 @@ def main(url: str, key: str, model: str) -> int:
     return 1 if bad else 0
 
 
-def _one(client: Any, model: str, prompt: str, tools: Any, choice: Any, streamed: bool, given: Any) -> tuple[str, int]:
-    fields: dict[str, Any] = {"model": model, "messages": [{"role": "user", "content": prompt}], "temperature": 1}
-    fields |= {"tools": tools, "tool_choice": choice, "max_tokens": MAX_TOKENS}
+def _one(client: Any, asked: dict[str, Any], streamed: bool, given: Any) -> tuple[str, int]:
+    fields = {**asked, "temperature": 1, "max_tokens": MAX_TOKENS}
     if streamed:
         with client.chat.completions.stream(**fields, stream_options={"include_usage": True}) as stream:
             reply = stream.get_final_completion()
