@@ -16,8 +16,10 @@ import pytest
 from archwright.home import Home
 from archwright.policy.caching import Asked
 from archwright.serving.cache import ENTRY_BYTES, FRONT_BYTES, FRONT_ENTRIES, SALTS, Cache, Cached
-from archwright.serving.replay import replay
-from archwright.serving.shapes import ChatShape, CompletionShape, Envelope, Piece, Wanted, reply
+from archwright.serving.events import Call, Function
+from archwright.serving.messages import MessagesWriter
+from archwright.serving.replay import pieces_of, replay, streamed
+from archwright.serving.shapes import ChatShape, Chunks, CompletionShape, Envelope, Piece, Wanted
 
 MIB = 1024 * 1024
 
@@ -182,7 +184,7 @@ def test_a_chat_told_again_as_a_stream_says_the_same() -> None:
     envelope, wanted = Envelope("chatcmpl-1", 5, "assistant", "fp"), Wanted(None, 0)
     whole = Piece("Hello", "think", None, "length")
     used = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
-    body = reply(ChatShape(), envelope, whole, wanted, used)
+    body = Chunks(ChatShape(), envelope, wanted).whole([whole], used)
     events = events_of(replay(body, include_usage=True))
     assert {(event["id"], event["object"], event["created"]) for event in events} == {
         ("chatcmpl-1", "chat.completion.chunk", 5)
@@ -206,6 +208,31 @@ def test_calls_of_tools_are_numbered_in_a_stream() -> None:
 
 def test_a_completion_told_again_as_a_stream_says_the_same() -> None:
     whole = Piece("Hello", "", None, "stop")
-    body = reply(CompletionShape(), Envelope("cmpl-1", 5, "m", ""), whole, Wanted(None, 0), None)
+    body = Chunks(CompletionShape(), Envelope("cmpl-1", 5, "m", ""), Wanted(None, 0)).whole([whole], None)
     choices = [event["choices"][0] for event in events_of(replay(body, include_usage=True))]
     assert [(choice["text"], choice["finish_reason"]) for choice in choices] == [("Hello", None), ("", "stop")]
+
+
+@pytest.mark.parametrize("shape", [ChatShape, CompletionShape])
+def test_choices_calls_and_log_probabilities_are_told_again(shape: type[ChatShape] | type[CompletionShape]) -> None:
+    """Whoever puts the events together has the reply again."""
+    token = {"token": "Hi", "logprob": -0.5, "bytes": [72, 105]}
+    entry = {**token, "top_logprobs": [token]}
+    chat = shape is ChatShape
+    calls = [Call(0, "c1", Function("f", "{}"))] if chat else []
+    given = [Piece("Hi", "", [entry], "stop", number=n, calls=calls) for n in (0, 1)]
+    body = Chunks(shape(), Envelope("id", 5, "m", ""), Wanted(1, 7, choices=2)).whole(given, None)
+    events = [event["choices"][0] for event in events_of(replay(body, include_usage=True))]
+    whole = json.loads(body)["choices"]
+    said = [event for event in events if event["logprobs"]]
+    assert [event["logprobs"] for event in said] == [choice["logprobs"] for choice in whole]
+    assert [event["index"] for event in events if event["finish_reason"] == "stop"] == [0, 1]
+    if chat:
+        assert said[1]["delta"]["tool_calls"] == [{"index": 0, **whole[1]["message"]["tool_calls"][0]}]
+
+
+def test_a_reply_is_told_again_as_a_message() -> None:
+    whole = Piece("Hello", "", None, "stop")
+    body = Chunks(ChatShape(), Envelope("chatcmpl-1", 5, "m", ""), Wanted(None, 0)).whole([whole], None)
+    told = streamed(MessagesWriter(Envelope("msg_1", 5, "m", "")), pieces_of(json.loads(body)), None).decode()
+    assert '"text_delta","text":"Hello"' in told and '"stop_reason":"end_turn"' in told

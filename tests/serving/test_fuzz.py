@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from archwright.serving.messages import FIELDS
 from archwright.serving.validate import CHAT, COMPLETION, EMBEDDING
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def send(connection: http.client.HTTPConnection, platform: Platform, path: str, 
     assert not LEAK.search(said), said
     if reply.status != 200:
         error = json.loads(said)["error"]
-        assert set(error) == {"message", "type", "code", "param"}
+        assert set(error) == ({"message", "type"} if path == "/v1/messages" else {"message", "type", "code", "param"})
 
 
 def encoded(body: Any) -> bytes:
@@ -75,6 +76,59 @@ def test_chat(null: Platform, connection: http.client.HTTPConnection, body: dict
 @given(messages=MESSAGES)
 def test_messages(null: Platform, connection: http.client.HTTPConnection, messages: list[Any]) -> None:
     send(connection, null, "/v1/chat/completions", encoded({"model": "m", "messages": messages, "max_tokens": 1}))
+
+
+BLOCKS = st.fixed_dictionaries(
+    {"type": st.sampled_from(["text", "image", "tool_use", "tool_result", "thinking", "document", 7])},
+    optional={
+        **{name: st.text(max_size=3) | VALUES for name in ("text", "id", "name", "tool_use_id", "content")},
+        "input": st.dictionaries(st.text(max_size=3), VALUES, max_size=2) | VALUES,
+        "source": st.fixed_dictionaries({"type": st.just("url"), "url": st.text(max_size=5)}) | VALUES,
+    },
+)
+TURNS = st.lists(
+    st.fixed_dictionaries(
+        {
+            "role": st.sampled_from(["user", "assistant", "system", "x"]),
+            "content": st.text() | st.lists(BLOCKS, max_size=3) | VALUES,
+        }
+    ),
+    max_size=3,
+)
+WHOLE_MESSAGE = {"model": "m", "max_tokens": 2, "messages": [{"role": "user", "content": "x"}]}
+
+
+@ENOUGH
+@given(body=bodies([*FIELDS], WHOLE_MESSAGE), turns=st.none() | TURNS)
+def test_message(
+    null: Platform, connection: http.client.HTTPConnection, body: dict[str, Any], turns: list[Any] | None
+) -> None:
+    send(connection, null, "/v1/messages", encoded(body if turns is None else {**body, "messages": turns}))
+
+
+TOOLS = st.lists(
+    st.fixed_dictionaries(
+        {
+            "type": st.just("function"),
+            "function": st.fixed_dictionaries(
+                {"name": st.sampled_from(["f", "g", "a b"])}, optional={"parameters": VALUES, "strict": st.booleans()}
+            ),
+        }
+    )
+    | VALUES,
+    max_size=3,
+)
+CHOSEN = st.sampled_from(["none", "auto", "required", {"type": "function", "function": {"name": "f"}}]) | VALUES
+
+
+@ENOUGH
+@given(tools=TOOLS, choice=CHOSEN, messages=MESSAGES)
+def test_tools(
+    null: Platform, connection: http.client.HTTPConnection, tools: Any, choice: Any, messages: list[Any]
+) -> None:
+    said = messages or [{"role": "user", "content": "x"}]
+    body = {"model": "m", "messages": said, "max_tokens": 2, "tools": tools, "tool_choice": choice}
+    send(connection, null, "/v1/chat/completions", encoded(body))
 
 
 @ENOUGH

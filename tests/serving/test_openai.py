@@ -110,6 +110,8 @@ def test_errors_are_the_clients_own(null: Platform, client: openai.OpenAI) -> No
     with client_of(null, "aw_wrong") as stranger, pytest.raises(openai.AuthenticationError) as wrong:
         stranger.chat.completions.create(model="m", messages=ask("hi"))
     assert wrong.value.code == "invalid_api_key"
+    with client_of(null, null.made_key("acme", "monitor")) as watcher, pytest.raises(openai.PermissionDeniedError):
+        watcher.chat.completions.create(model="m", messages=ask("hi"))
     with pytest.raises(openai.NotFoundError) as missing:
         client.chat.completions.create(model="gpt-unknown", messages=ask("hi"))
     assert (missing.value.code, missing.value.param) == ("model_not_found", "model")

@@ -13,22 +13,29 @@ from archwright.engines.client import EngineClient, EngineRefused
 from archwright.engines.grammar import parse_head
 from archwright.errors import EngineError
 from archwright.serving.config import Limits
+from archwright.serving.events import Call, Function
 from archwright.serving.exchange import Exchange, Outbox
+from archwright.serving.messages import MessagesWriter
 from archwright.serving.relay import Gathered, Meter, Relay, Streamed
 from archwright.serving.shapes import ChatShape, Chunks, Envelope, Piece, Wanted
 
 HEAD = parse_head(b"POST /v1/chat/completions HTTP/1.1\r\nhost: g")
 SOME_RELAY = TypeVar("SOME_RELAY", bound=Relay)
 CHOICES = [
-    ({"delta": {"content": "x"}}, Piece("x", "", [], None)),
-    ({"delta": {"content": None}, "finish_reason": "stop"}, Piece("", "", [], "stop")),
-    ({"delta": {"reasoning_content": "h"}}, Piece("", "h", [], None)),
-    ({"delta": {"reasoning": "h"}}, Piece("", "h", [], None)),
-    ({"delta": None, "finish_reason": ""}, Piece("", "", [], None)),
-    ({"text": "x", "finish_reason": "stop"}, Piece("x", "", [], "stop")),
-    ({"text": None, "logprobs": {"content": []}}, Piece("", "", [], None)),
-    ({}, Piece("", "", [], None)),
+    ({"delta": {"content": "x"}}, Piece("x", "", [], None, [])),
+    ({"delta": {"content": None}, "finish_reason": "stop"}, Piece("", "", [], "stop", [])),
+    ({"delta": {"reasoning_content": "h"}}, Piece("", "h", [], None, [])),
+    ({"delta": {"reasoning": "h"}}, Piece("", "h", [], None, [])),
+    ({"delta": None, "finish_reason": ""}, Piece("", "", [], None, [])),
+    ({"text": "x", "finish_reason": "stop"}, Piece("x", "", [], "stop", [])),
+    ({"text": None, "logprobs": {"content": []}}, Piece("", "", [], None, [])),
+    ({}, Piece("", "", [], None, [])),
 ]
+
+
+def calling(index: int, **said: Any) -> dict[str, Any]:
+    known = {"id": said.pop("id")} if "id" in said else {}
+    return {"choices": [{"delta": {"tool_calls": [{"index": index, **known, "function": said}]}}]}
 
 
 class Paper:
@@ -76,8 +83,7 @@ def gathered(exchange: Exchange, meter: Meter) -> Gathered:
 
 def streamed(exchange: Exchange, meter: Meter) -> Streamed:
     relay = Streamed(exchange, meter, EngineClient("http://e/v1"), lambda: None)
-    shape = ChatShape()
-    relay.set(shape, Chunks(shape, Envelope("id", 1, "m", ""), include_usage=False), Wanted(None, 0))
+    relay.set(Chunks(ChatShape(), Envelope("id", 1, "m", ""), Wanted(None, 0)), logprobs=False)
     return relay
 
 
@@ -95,7 +101,7 @@ def passed(said: bytes) -> list[Any]:
 @pytest.mark.parametrize(("choice", "piece"), CHOICES)
 def test_what_a_choice_says(choice: dict[str, Any], piece: Piece) -> None:
     relay, _, _ = fed(gathered, events({"choices": [choice]}))
-    assert relay.piece == piece and relay.done and relay.begun
+    assert relay.pieces == [piece] and relay.done and relay.begun
     assert relay.finished == bool(piece.finish)
 
 
@@ -106,7 +112,7 @@ def test_cut_anywhere_it_is_the_same(end: bytes) -> None:
     data = events({"prompt_progress": {"n": 1}}, *said, last, end=end)
     for cut in range(1, len(data)):
         relay, _, meter = fed(gathered, data[:cut], data[cut:])
-        assert relay.piece == Piece("aä\n\nc", "", [], "stop") and relay.done, cut
+        assert relay.pieces == [Piece("aä\n\nc", "", [], "stop", [])] and relay.done, cut
         assert (meter.chunks, meter.used) == (3, {"completion_tokens": 3})
     whole = fed(streamed, *(data[at : at + 1] for at in range(len(data))))[1]
     together = fed(streamed, data)[1]
@@ -125,7 +131,7 @@ def test_an_odd_event_before_half_of_another() -> None:
     """What is decoded one by one because of it keeps its order with the half behind."""
     odd, good = b': comment\ndata: {"choices":\ndata: []}\n\n', b'data: {"choices": [{"delta": {"content": "a"}}]}\n\n'
     relay, _, _ = fed(gathered, good + odd + good[:20], good[20:] + good)
-    assert relay.piece.text == "aaa"
+    assert relay.pieces[0].text == "aaa"
 
 
 def test_the_events_of_one_read_leave_in_one_write() -> None:
@@ -144,6 +150,8 @@ def test_the_events_of_one_read_leave_in_one_write() -> None:
         (b'data: {"a":"\n\ndata: "}\n\n', None),
         (b"data: {},{}\n\ndata: {}\n\n", None),
         (b'data: "\xff"\n\n', None),
+        (b'data: {"choices": [{"index": 1, "delta": {"content": "b"}}]}\n\n', None),
+        (b'data: {"choices": [{"index": -1, "delta": {"content": "b"}}]}\n\n', None),
         (b'data: {"error": {"code": 503, "message": "no"}}\n\n', 503),
         (b'data: {"error": "plain"}\n\n', 500),
         (b'event: error\ndata: {"code": 400, "message": "no"}\n\n', 400),
@@ -163,3 +171,43 @@ def test_nonsense_ends_it_and_what_came_before_still_counts(make: Any, bad: byte
         fed(keep, good + bad + good)
     assert seen[0].meter.chunks == 1
     assert (failed.value.status if isinstance(failed.value, EngineRefused) else None) == status
+
+
+def test_calls_and_choices_are_kept_apart_and_passed_on_as_they_came() -> None:
+    def two(exchange: Exchange, meter: Meter) -> Gathered:
+        relay = gathered(exchange, meter)
+        relay.choices = 2
+        return relay
+
+    said = [
+        calling(0, id="a", name="f", arguments=""),
+        calling(0, arguments='{"x":'),
+        calling(1, id="b", name="g", arguments="{}"),
+        calling(0, arguments="1}"),
+        {"choices": [{"index": 1, "delta": {"content": "other"}}]},
+        {"choices": [{"index": 1, "delta": {"refusal": "no"}, "finish_reason": "stop"}]},
+        {"choices": [{"delta": {}, "finish_reason": "tool_calls"}]},
+    ]
+    relay, _, meter = fed(two, events(*said))
+    first, second = relay.pieces
+    assert first.calls == [Call(0, "a", Function("f", '{"x":1}')), Call(1, "b", Function("g", "{}"))]
+    assert (second.text, second.refusal, second.number, second.finish) == ("other", "no", 1, "stop")
+    assert relay.finished and meter.chunks == 5
+    assert not fed(two, events(*said[:-1]))[0].finished
+    passed_on = [event["choices"][0]["delta"] for event in passed(fed(streamed, events(*said[:4], said[-1]))[1])]
+    assert [delta["tool_calls"][0]["index"] for delta in passed_on if "tool_calls" in delta] == [0, 0, 1, 0]
+
+
+def test_an_event_of_which_nothing_is_told_ends_no_stream() -> None:
+    """The finish of a message is told with its end: alone in a read it must not become an empty chunk."""
+
+    def message(exchange: Exchange, meter: Meter) -> Streamed:
+        relay = Streamed(exchange, meter, EngineClient("http://e/v1"), lambda: None)
+        relay.set(MessagesWriter(Envelope("msg_1", 1, "m", "")), logprobs=False)
+        return relay
+
+    text = b'data: {"choices": [{"delta": {"content": "a"}}]}\n\n'
+    finish = b'data: {"choices": [{"delta": {}, "finish_reason": "stop"}]}\n\n'
+    relay, said, _ = fed(message, text, finish)
+    assert relay.finished and b"text_delta" in said
+    assert b"\r\n0\r\n" not in said

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from archwright.serving.events import Call, Function
 from archwright.serving.shapes import (
     ChatShape,
     Chunks,
@@ -16,7 +17,6 @@ from archwright.serving.shapes import (
     Shape,
     Wanted,
     entries,
-    reply,
     usage,
 )
 
@@ -63,8 +63,8 @@ def test_old_style_log_probabilities_of_a_stream_count_on() -> None:
 
 
 def test_a_whole_reply_with_reasoning() -> None:
-    whole = Piece("ab", "why", [], "stop")
-    body = json.loads(reply(ChatShape(), Envelope("id", 1, "m", ""), whole, NOTHING, None))
+    chunks = Chunks(ChatShape(), Envelope("id", 1, "m", ""), NOTHING)
+    body = json.loads(chunks.whole([Piece("ab", "why", None, "stop")], None))
     assert body == {
         "id": "id",
         "object": "chat.completion",
@@ -84,6 +84,16 @@ def test_a_whole_reply_with_reasoning() -> None:
 
 def test_a_reasoning_chunk() -> None:
     assert ChatShape().chunk(Piece("", "why", None, None), NOTHING)["delta"] == {"reasoning_content": "why"}
+
+
+def test_calls_whole_and_in_pieces() -> None:
+    call = Call(1, "c1", Function("f", "{}"))
+    whole = ChatShape().choice(Piece("", "", None, "tool_calls", [call]), NOTHING)["message"]
+    assert whole["content"] is None
+    assert whole["tool_calls"] == [{"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}]
+    more = ChatShape().chunk(Piece("", "", None, None, [Call(1, None, Function(None, "x"))], number=2), NOTHING)
+    assert (more["index"], more["delta"]) == (2, {"tool_calls": [{"index": 1, "function": {"arguments": "x"}}]})
+    assert ChatShape().chunk(Piece("", "", None, None, (), "no"), NOTHING)["delta"] == {"refusal": "no"}
 
 
 @pytest.mark.parametrize(
@@ -111,16 +121,19 @@ def test_usage_keeps_the_interface_alone(found: object, kept: dict[str, Any] | N
 @pytest.mark.parametrize("shape", [ChatShape(), CompletionShape()])
 @pytest.mark.parametrize("include_usage", [True, False])
 def test_a_chunk_of_text_alone_is_what_the_long_way_makes(shape: Shape, include_usage: bool) -> None:
-    chunks = Chunks(shape, Envelope("id", 1, "m", ""), include_usage=include_usage)
+    chunks = Chunks(shape, Envelope("id", 1, "m", ""), Wanted(None, 0, include_usage))
     for text in ("x", ' "\\\n', "ä€😀", "\x00\u2028"):
-        assert chunks.text(text) == chunks.choice(shape.chunk(Piece(text, "", None, None), NOTHING))
+        assert chunks.text(text) == chunks.piece(Piece(text, "", None, None))
 
 
 def test_chunks_repeat_the_envelope() -> None:
-    chunks = Chunks(CompletionShape(), Envelope("id", 1, "m", "fp"), include_usage=True)
-    sent = chunks.choice({"index": 0}) + chunks.usage({"total_tokens": 1})
-    first, second = (json.loads(part[6:]) for part in sent.decode().strip().split("\n\n"))
-    assert first["choices"] == [{"index": 0}]
+    chunks = Chunks(CompletionShape(), Envelope("id", 1, "m", "fp"), Wanted(None, 0, include_usage=True))
+    sent = chunks.text("x") + chunks.end({"total_tokens": 1})
+    *parts, done = sent.decode().strip().split("\n\n")
+    assert done == "data: [DONE]"
+    assert chunks.end(None) == b"data: [DONE]\n\n"
+    first, second = (json.loads(part[6:]) for part in parts)
+    assert first["choices"][0]["text"] == "x"
     assert first["usage"] is None
     assert (second["choices"], second["usage"]) == ([], {"total_tokens": 1})
     assert first["system_fingerprint"] == second["system_fingerprint"] == "fp"

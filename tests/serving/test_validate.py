@@ -49,6 +49,15 @@ def message(**fields: Any) -> list[dict[str, Any]]:
     return [{"role": "user", "content": "x", **fields}]
 
 
+def tool(**changes: Any) -> list[dict[str, Any]]:
+    return [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}, **changes}}]
+
+
+def called(**changes: Any) -> dict[str, Any]:
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}, **changes}
+    return {"role": "assistant", "content": None, "tool_calls": [call]}
+
+
 WRONG_CHAT: list[tuple[dict[str, Any], str]] = [
     ({"messages": None}, "messages"),
     ({"messages": []}, "messages"),
@@ -58,7 +67,8 @@ WRONG_CHAT: list[tuple[dict[str, Any], str]] = [
     ({"messages": [{"content": "x"}]}, "messages[0].role"),
     ({"messages": message(role="wizard")}, "messages[0].role"),
     ({"messages": message(role=["user"])}, "messages[0].role"),
-    ({"messages": message(role="tool")}, "messages[0].role"),
+    ({"messages": message(role="tool")}, "messages[0].tool_call_id"),
+    ({"messages": message(role="function")}, "messages[0].role"),
     ({"messages": message(role=None)}, "messages[0].role"),
     ({"messages": [*HELLO, {"role": "user"}]}, "messages[1].content"),
     ({"messages": message(content=None)}, "messages[0].content"),
@@ -71,7 +81,7 @@ WRONG_CHAT: list[tuple[dict[str, Any], str]] = [
     ({"messages": message(content=[{"type": "text", "text": "a"}, {"type": "input_audio"}])}, "messages[0].content[1]"),
     ({"messages": message(colour="red")}, "messages[0].colour"),
     ({"messages": message(name=1)}, "messages[0].name"),
-    ({"messages": message(role="assistant", tool_calls=[{"id": "1"}])}, "messages[0].tool_calls"),
+    ({"messages": message(role="assistant", tool_calls=[{"id": "1"}])}, "messages[0].tool_calls[0]"),
     ({"max_tokens": 0}, "max_tokens"),
     ({"max_tokens": -1}, "max_tokens"),
     ({"max_tokens": 1.5}, "max_tokens"),
@@ -137,7 +147,23 @@ WRONG_CHAT: list[tuple[dict[str, Any], str]] = [
     ({"store": True}, "store"),
     ({"service_tier": "flex"}, "service_tier"),
     ({"modalities": ["audio"]}, "modalities"),
-    ({"tools": [{"type": "function"}]}, "tools"),
+    ({"tools": [{"type": "function"}]}, "tools[0]"),
+    ({"tools": {"type": "function"}}, "tools"),
+    ({"tools": [{"type": "custom", "custom": {"name": "x"}}]}, "tools[0]"),
+    ({"tools": tool(name="a b")}, "tools[0].function.name"),
+    ({"tools": tool(parameters=[])}, "tools[0].function.parameters"),
+    ({"tools": tool(parameters=nested(70))}, "tools[0].function.parameters"),
+    ({"tools": tool(strict="yes")}, "tools[0].function.strict"),
+    ({"tools": tool(colour="red")}, "tools[0].function.colour"),
+    ({"tools": tool() * 129}, "tools"),
+    ({"tools": tool(), "tool_choice": "always"}, "tool_choice"),
+    ({"tools": tool(), "tool_choice": {"type": "function", "function": {"name": "g"}}}, "tool_choice"),
+    ({"tools": tool(), "tool_choice": {"type": "function", "name": "f"}}, "tool_choice"),
+    ({"tools": tool(), "parallel_tool_calls": 1}, "parallel_tool_calls"),
+    ({"messages": [called(id=None)]}, "messages[0].tool_calls[0].id"),
+    ({"messages": [called(function={"name": "f"})]}, "messages[0].tool_calls[0].function.arguments"),
+    ({"messages": [called(function={"name": "f f", "arguments": ""})]}, "messages[0].tool_calls[0].function.name"),
+    ({"messages": message(tool_calls=called()["tool_calls"])}, "messages[0].tool_calls"),
     ({"tool_choice": "auto"}, "tool_choice"),
     ({"functions": [1]}, "functions"),
     ({"reasoning_effort": "high"}, "reasoning_effort"),
@@ -280,6 +306,7 @@ def test_chat_body_for_the_engine() -> None:
         "metadata": {"a": "b"},
         "store": False,
         "tools": [],
+        "functions": [],
         "n": 1,
         "top_p": None,
         "stream": True,
@@ -369,3 +396,90 @@ def test_classifiers_are_no_models_of_a_generation() -> None:
     found = directory.predictor("wear")
     assert found is not None and (found.serves, found.tuned) == ("wear@v1", False)
     assert directory.predictor("desk") is None
+
+
+ABROAD = Directory(
+    (
+        spec("far", "there", addresses=("https://e/v1",), vision=True, embeddings=True),
+        spec("blind", "blind", addresses=("https://e/v1",)),
+        spec("other", "other", addresses=("https://a/v1",), protocol="anthropic"),
+        spec("sees", "sees", vision=True),
+    )
+)
+PICTURE = {"type": "image_url", "image_url": {"url": "https://example.org/x.png", "detail": "high"}}
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"n": 3},
+        {"user": "u", "metadata": {"a": "b"}, "store": True, "service_tier": "flex", "seed": -1},
+        {"reasoning_effort": "high", "verbosity": "low", "prediction": {"type": "content", "content": "x"}},
+        {"anything_new": {"a": [1, None]}, "another": None},
+        {"tools": [{"type": "custom", "custom": {"name": "x"}}], "tool_choice": {"type": "custom"}},
+        {"tools": tool(strict=True, description="d"), "parallel_tool_calls": False},
+        {"messages": [{"role": "developer", "content": "x", "name": "n"}]},
+        {
+            "messages": [
+                {"role": "assistant", "content": None, "refusal": "no", **{"tool_calls": called()["tool_calls"]}}
+            ]
+        },
+        {"messages": message(content=[{"type": "input_audio", "input_audio": {"data": "x"}}, PICTURE])},
+        {"messages": message(content=[{"type": "text", "text": "x", "annotated": 1}, PICTURE]), "logit_bias": {"5": 1}},
+    ],
+    ids=str,
+)
+def test_what_we_do_not_decide_passes_to_a_url(fields: dict[str, Any]) -> None:
+    body = chat({"model": "far", "messages": HELLO, **fields}, ABROAD, None).body
+    kept = {name: value for name, value in fields.items() if name != "messages"}
+    assert {name: body[name] for name in kept} == kept
+    for given, sent in zip(fields.get("messages", ()), body["messages"], strict=False):
+        assert {name: sent[name] for name in given if name != "content"} == {
+            name: value for name, value in given.items() if name != "content"
+        }
+
+
+def test_what_passes_still_has_to_be_well_formed() -> None:
+    for fields, param in (
+        ({"n": 0}, "n"),
+        ({"n": 129}, "n"),
+        ({"temperature": 3}, "temperature"),
+        ({"messages": message(content=[{"type": "image_url"}])}, "messages[0].content[0].image_url"),
+        ({"messages": message(content=[with_image("http://x/y.png")])}, "messages[0].content[0].image_url.url"),
+        (
+            {"messages": message(content=[with_image("data:text/html;base64,aa")])},
+            "messages[0].content[0].image_url.url",
+        ),
+        ({"messages": message(content=[with_image("https://x/y", "fine")])}, "messages[0].content[0].image_url.detail"),
+        ({"messages": message(role="system", content=[PICTURE])}, "messages[0].content[0]"),
+    ):
+        with pytest.raises(Refusal) as caught:
+            chat({"model": "far", "messages": HELLO, **fields}, ABROAD, None)
+        assert (caught.value.status, caught.value.param) == (400, param)
+
+
+def with_image(url: str, detail: str = "auto") -> dict[str, Any]:
+    return {"type": "image_url", "image_url": {"url": url, "detail": detail}}
+
+
+@pytest.mark.parametrize(("model", "taken"), [("far", True), ("sees", True), ("blind", False), ("other", False)])
+def test_images_where_the_model_takes_them(model: str, taken: bool) -> None:
+    body = {"model": model, "messages": message(content=[PICTURE])}
+    if taken:
+        assert chat(body, ABROAD, None).body["messages"][0]["content"] == [PICTURE]
+        return
+    with pytest.raises(Refusal, match="takes text only"):
+        chat(body, ABROAD, None)
+
+
+def test_one_choice_where_a_model_makes_one() -> None:
+    for model in ("other", "sees"):
+        assert "n" not in chat({"model": model, "messages": HELLO, "n": 1}, ABROAD, None).body
+        with pytest.raises(Refusal):
+            chat({"model": model, "messages": HELLO, "n": 2}, ABROAD, None)
+    assert chat({"model": "far", "messages": HELLO, "n": 2}, ABROAD, None).choices == 2
+
+
+def test_dimensions_pass_to_a_url() -> None:
+    body = embedding({"model": "far", "input": "x", "dimensions": 8, "encoding_format": "base64"}, ABROAD, None).body
+    assert (body["dimensions"], body["encoding_format"]) == (8, "float")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from threading import get_ident
 from typing import Any
 from urllib.parse import urlsplit
@@ -24,7 +24,7 @@ from archwright.errors import EngineError, UsageError, Where
 CONNECT_TIMEOUT_S = 2.0
 BODY_LIMIT_BYTES = 64 << 20
 # What lives below /v1 on an OpenAI-compatible server; health and metrics live at its root.
-API_PATHS = ("/chat/completions", "/completions", "/embeddings", "/models", "/responses")
+API_PATHS = ("/chat/completions", "/completions", "/embeddings", "/models", "/responses", "/messages")
 
 
 class EngineRefused(EngineError):
@@ -48,10 +48,11 @@ class EngineClient:
 
     Connections belong to an event loop. Those to a URL are kept and used again; on a Unix socket every request has
     its own, since connecting is next to free there and llama.cpp drops the connection unannounced after each stream.
-    There is no total timeout: the caller owns the deadline and cancels; only connecting is limited.
+    There is no total timeout: the caller owns the deadline and cancels; only connecting is limited. `headers` are sent
+    instead of the key, for a provider that wants it elsewhere.
     """
 
-    def __init__(self, address: str, key: str | None = None) -> None:
+    def __init__(self, address: str, key: str | None = None, headers: Mapping[str, str] | None = None) -> None:
         self.address = address
         self._socket = address.removeprefix("unix:") if address.startswith("unix:") else None
         base = "http://engine/v1" if self._socket else address.rstrip("/")
@@ -65,7 +66,8 @@ class EngineClient:
         self._base = base if base.endswith("/v1") else f"{base}/v1"
         self._root = self._base.removesuffix("/v1")
         self._parts = parts
-        more = f"Authorization: Bearer {key}\r\n" if key else ""
+        given = headers if headers is not None else {"Authorization": f"Bearer {key}"} if key else {}
+        more = "".join(f"{name}: {value}\r\n" for name, value in given.items())
         self._lines = (
             f"Host: {parts.netloc.rpartition('@')[2]}\r\nAccept: */*\r\nAccept-Encoding: identity\r\n"
             f"Content-Type: application/json\r\n{more}"

@@ -107,6 +107,8 @@ def _least(schema: Mapping[str, Any], depth: int) -> object:
     """The least document the schema allows: required fields only, lower bounds met."""
     if depth == 0:
         raise Refusal(400, "invalid_request_error", "the schema is nested too deeply")
+    if "anyOf" in schema:
+        return _least(schema["anyOf"][0], depth - 1)
     if "const" in schema:
         return schema["const"]
     if "enum" in schema:

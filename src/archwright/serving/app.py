@@ -16,7 +16,6 @@ from archwright.serving.gateway import Gateway
 from archwright.serving.guard import Wish
 from archwright.serving.refusal import from_error
 from archwright.serving.routes import find
-from archwright.serving.shapes import error_event
 from archwright.serving.wire import Server
 
 
@@ -60,7 +59,7 @@ class App:
         if refusal.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             self._gateway.journal.warning("request failed", request=exchange.id, status=refusal.status, **cause(error))
         if exchange.started:
-            exchange.finish(error_event(refusal.body()))
+            exchange.finish(refusal.event(exchange.path))
         else:
             exchange.refuse(refusal)
 

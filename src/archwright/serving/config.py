@@ -25,7 +25,10 @@ class EndpointSpec(Record):
     `version` is the model version served (empty: the plan's own model). A predict endpoint answers at
     /v1/predict/WORKLOAD; what only text has (`context_tokens`, `default_max_tokens`) is 1 there.
     An address is "unix:NAME" (a socket of this home) or a URL ending in /v1. `key_env` names the variable that
-    holds the engine's own key; `engine_model` is the model's name there, when it differs from ours.
+    holds the engine's own key; `engine_model` is the model's name there, when it differs from ours. `protocol` is what
+    the addresses speak, `vision` whether the model takes images. `tools` says who sees to it that a tool call fits its
+    schema: the engine itself, or the gateway by a schema for the whole reply; empty means the engine behind a URL, the
+    gateway before an engine of our own, since a model's template may know nothing of tools.
     """
 
     model: str
@@ -41,6 +44,18 @@ class EndpointSpec(Record):
     health_path: str = "/health"
     version: str = ""
     kind: Literal["text", "predict"] = "text"
+    protocol: Literal["openai", "anthropic"] = "openai"
+    vision: bool = False
+    tools: Literal["", "engine", "gateway"] = ""
+
+    @property
+    def own(self) -> bool:
+        """Whether the engine is one of ours: it takes what this release knows and nothing else."""
+        return self.addresses[0].startswith("unix:")
+
+    @property
+    def enforces_tools(self) -> bool:
+        return self.tools == "engine" or (not self.tools and not self.own)
 
     @property
     def serves(self) -> str:
@@ -193,4 +208,4 @@ def _check_endpoints(endpoints: tuple[EndpointSpec, ...], file: str) -> None:
 
 
 def _machinery(spec: EndpointSpec) -> tuple[object, ...]:
-    return (spec.addresses, spec.slots, spec.key_env, spec.health_path, spec.version)
+    return (spec.addresses, spec.slots, spec.key_env, spec.health_path, spec.version, spec.protocol, spec.tools)

@@ -23,8 +23,7 @@ from archwright.engines.grammar import Head
 from archwright.engines.http import Sink
 from archwright.errors import StoreError
 from archwright.serving.config import Limits
-from archwright.serving.refusal import Refusal, timed_out, unavailable
-from archwright.serving.shapes import error_event
+from archwright.serving.refusal import MESSAGES, Refusal, timed_out, unavailable
 
 JSON = "application/json"
 
@@ -179,7 +178,7 @@ class Exchange:
 
     def refuse(self, refusal: Refusal) -> None:
         self.model = ""  # no model says no
-        self.reply(refusal.status, refusal.encoded(), JSON, refusal.headers())
+        self.reply(refusal.status, refusal.encoded(self.path), JSON, refusal.headers())
 
     def start(self, status: int, content_type: str, headers: Iterable[Field] = ()) -> None:
         """The head of a reply that comes in pieces."""
@@ -187,8 +186,9 @@ class Exchange:
         self._put(self._head(status, content_type, [*headers, *framing]))
 
     def write(self, data: bytes) -> None:
-        """A piece of a streamed reply; what comes after its end (an engine is stopped a moment later) is dropped."""
-        if self.finished:
+        """A piece of a streamed reply; dropped is what comes after its end (an engine is stopped a moment later), and
+        an empty one: in chunks it would be the end."""
+        if self.finished or not data:
             return
         framed = b"%x\r\n%b\r\n" % (len(data), data) if self.head.version else data
         if self._departed and not self._outgoing:
@@ -210,7 +210,7 @@ class Exchange:
         """Instead of what was to leave in this turn: that it could not be recorded."""
         self._outgoing, self.finished = [b""], False
         if self._departed:
-            self.finish(error_event(refusal.body()))
+            self.finish(refusal.event(self.path))
         else:
             self.refuse(refusal)
         self.end(UNRECORDED)
@@ -237,6 +237,8 @@ class Exchange:
             self._outbox.date,
             f"content-type: {content_type}\r\nx-request-id: {self.id}\r\n".encode(),
         ]
+        if self.path.startswith(MESSAGES):
+            lines.append(f"request-id: {self.id}\r\n".encode())
         if self.model:
             lines.append(f"x-archwright-model: {self.model}\r\n".encode())
         lines += [b"%b: %b\r\n" % field for field in headers]

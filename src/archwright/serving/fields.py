@@ -1,7 +1,8 @@
 """The checks a request's fields are made of. Each takes (value, field, endpoint) and returns what the engine gets.
 
 Decides strictness: an engine takes almost anything in silence, so every field is checked here by type and range,
-a JSON true is no number, and a field nobody knows is refused by name instead of being ignored.
+a JSON true is no number, and a field nobody knows is refused by name instead of being ignored. Behind a URL may be an
+engine that knows more than we do: what is a matter of this release's own engines passes there, unknown fields too.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ SCHEMA_DEPTH = 64
 SCHEMA_NODES = 5_000
 BIASES = 1_024
 STOPS = 4
+CHOICES = 128
 # The largest seed engines tell apart: llama.cpp keeps 32 bits and reads all ones as "choose one".
 SEEDS = 2**32 - 1
 
@@ -49,8 +51,10 @@ def checked(body: Mapping[str, Any], checks: Mapping[str, Check], endpoint: Endp
     for name, value in body.items():
         check = checks.get(name)
         if check is None:
-            raise unknown(name, checks)
-        if value is not None:
+            if endpoint.own:
+                raise unknown(name, checks)
+            found[name] = value
+        elif value is not None:
             taken = check(value, name, endpoint)
             if taken is not DROPPED:
                 found[name] = taken
@@ -93,10 +97,10 @@ def boolean(value: Any, name: str, _endpoint: EndpointSpec) -> bool:
     return value
 
 
-def label(value: Any, name: str, _endpoint: EndpointSpec) -> object:
+def label(value: Any, name: str, endpoint: EndpointSpec) -> object:
     """A text for the caller's own bookkeeping."""
     text(value, name, TEXT_LIMIT)
-    return DROPPED
+    return DROPPED if endpoint.own else value
 
 
 def text(value: Any, name: str, limit: int | None = None) -> str:
@@ -108,9 +112,11 @@ def text(value: Any, name: str, limit: int | None = None) -> str:
 
 
 def only(allowed: tuple[object, ...], why: str) -> Check:
-    """A field of which this release takes the harmless values alone, and says so instead of ignoring the rest."""
+    """A field of which our engines take the harmless values alone, and we say so instead of ignoring the rest."""
 
-    def check(value: Any, name: str, _endpoint: EndpointSpec) -> object:
+    def check(value: Any, name: str, endpoint: EndpointSpec) -> object:
+        if not endpoint.own:
+            return value
         if not any(type(value) is type(a) and value == a for a in allowed):
             raise bad(f"{name!r}: {why}", name, "unsupported_value")
         return DROPPED
@@ -118,7 +124,9 @@ def only(allowed: tuple[object, ...], why: str) -> Check:
     return check
 
 
-def unsupported(value: Any, name: str, _endpoint: EndpointSpec) -> object:
+def unsupported(value: Any, name: str, endpoint: EndpointSpec) -> object:
+    if not endpoint.own:
+        return value
     if value in ([], {}):
         return DROPPED
     raise bad(f"{name!r} is not supported in this release", name, "unsupported_parameter")
@@ -134,10 +142,21 @@ def length(value: Any, name: str, endpoint: EndpointSpec) -> int:
     return value
 
 
-def seed(value: Any, name: str, _endpoint: EndpointSpec) -> int:
+def seed(value: Any, name: str, endpoint: EndpointSpec) -> int:
     if type(value) is not int or not -(2**63) <= value < 2**63:
         raise bad(f"{name!r} must be a 64-bit integer", name, "invalid_value")
-    return value % SEEDS
+    return value % SEEDS if endpoint.own else value
+
+
+def choices(value: Any, name: str, endpoint: EndpointSpec) -> object:
+    """How many replies: our engines make one for a request."""
+    most = 1 if endpoint.own or endpoint.protocol != "openai" else CHOICES
+    if type(value) is not int or value < 1:
+        raise bad(f"{name!r} must be an integer of at least 1", name, "invalid_value")
+    if value > most:
+        why = f"this model makes at most {most} a request; send the request again for another"
+        raise bad(f"{name!r}: {why}", name, "unsupported_value")
+    return DROPPED if value == 1 else value
 
 
 def stop(value: Any, name: str, _endpoint: EndpointSpec) -> object:
@@ -165,11 +184,11 @@ def logit_bias(value: Any, name: str, _endpoint: EndpointSpec) -> object:
     return value or DROPPED
 
 
-def metadata(value: Any, name: str, _endpoint: EndpointSpec) -> object:
+def metadata(value: Any, name: str, endpoint: EndpointSpec) -> object:
     fits = type(value) is dict and len(value) <= 16
     if not fits or not all(type(v) is str and len(v) <= TEXT_LIMIT and len(k) <= 64 for k, v in value.items()):
         raise bad(f"{name!r} must map up to 16 names to strings", name, "invalid_value")
-    return DROPPED
+    return DROPPED if endpoint.own else value
 
 
 def response_format(value: Any, name: str, endpoint: EndpointSpec) -> object:

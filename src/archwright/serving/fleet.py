@@ -15,6 +15,7 @@ from archwright.engines.client import EngineClient
 from archwright.home import Home
 from archwright.serving.config import EndpointSpec
 from archwright.serving.pools import CHECK_S, Pool, Replica
+from archwright.serving.providers import provider_of
 from archwright.settings import variable
 
 
@@ -102,7 +103,8 @@ class Fleet:
     def _client(self, address: str, spec: EndpointSpec) -> EngineClient:
         if address.startswith("unix:"):
             address = f"unix:{self._home.socket(address.removeprefix('unix:'))}"
-        return EngineClient(address, variable(spec.key_env) if spec.key_env else None)
+        key = variable(spec.key_env) if spec.key_env else None
+        return EngineClient(address, headers=provider_of(spec).headers(key or ""))
 
 
 def _first_of_pools(endpoints: tuple[EndpointSpec, ...]) -> list[EndpointSpec]:

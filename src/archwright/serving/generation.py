@@ -16,9 +16,10 @@ from archwright.errors import ArchwrightError, EngineError
 from archwright.serving.exchange import FIRST, GONE, JSON, Exchange
 from archwright.serving.gateway import Gateway
 from archwright.serving.pools import Pool, Replica, Work
+from archwright.serving.providers.protocol import Asked
 from archwright.serving.refusal import from_error
 from archwright.serving.relay import Gathered, Meter, Relay, Streamed
-from archwright.serving.shapes import DONE, Chunks, Envelope, Shape, Wanted, reply
+from archwright.serving.shapes import Writer
 from archwright.serving.validate import Question
 
 # A request nothing was delivered of is asked once more: a replica may just have gone, a kept connection be stale.
@@ -28,17 +29,16 @@ WITHOUT_ADAPTER = {"lora": [{"id": 0, "scale": 0.0}]}
 
 
 class Generation:
-    def __init__(self, gateway: Gateway, exchange: Exchange, question: Question, shape: Shape) -> None:
+    """`path` is what an OpenAI engine is asked at; `writer` writes the reply in the client's language."""
+
+    def __init__(self, gateway: Gateway, exchange: Exchange, question: Question, path: str, writer: Writer) -> None:
         self._gateway = gateway
         self._exchange = exchange
         self._question = question
-        self._shape = shape
+        self._path = path
+        self._writer = writer
         self._pool: Pool = gateway.pools[question.endpoint.pool]
         self._meter = Meter(exchange.received_at)
-        self._wanted = Wanted(question.top_logprobs, question.prompt_characters)
-        created = int(gateway.clock())
-        self._envelope = Envelope(shape.prefix + exchange.id[3:], created, question.model, gateway.fingerprint)
-        self._chunks = Chunks(shape, self._envelope, include_usage=question.include_usage) if question.stream else None
 
     async def run(self) -> None:
         """Answer the client; measured whatever happens."""
@@ -64,12 +64,10 @@ class Generation:
         """The one reply, or the end of the stream."""
         exchange, meter = self._exchange, self._meter
         if isinstance(relay, Gathered):
-            body = reply(self._shape, self._envelope, relay.piece, self._wanted, meter.used)
+            body = self._writer.whole(relay.pieces, meter.used)
             exchange.reply(HTTPStatus.OK, body, JSON, [meter.overhead(exchange.now())])
-        elif self._chunks is not None and self._question.include_usage and meter.used:
-            exchange.finish(self._chunks.usage(meter.used) + DONE)
         else:
-            exchange.finish(DONE)
+            exchange.finish(self._writer.end(meter.used))
 
     async def _ask(self) -> Relay:
         """What the engine says, from a slot of the pool to its finish reason; asked again where nothing came."""
@@ -81,9 +79,10 @@ class Generation:
             try:
                 meter.asked_at = meter.event_at = now()
                 meter.queued_s += meter.asked_at - queued_at
-                body, version = self._asked(lease.replica)
+                asked, version = self._asked(lease.replica)
                 relay = self._exchange.sink = self._relay(lease.replica, version)
-                await lease.replica.client.ask(self._shape.path, body, relay)
+                relay.reader = asked.reader
+                await lease.replica.client.ask(asked.path, asked.body, relay)
                 if not relay.done:
                     raise EngineError("AW-ENG-02", "the engine's stream ended without its end mark")
                 if not relay.finished:
@@ -105,23 +104,27 @@ class Generation:
         def first() -> None:
             exchange.model = version
 
-        if self._chunks is None:
-            return Gathered(exchange, self._meter, replica.client, first)
-        relay = Streamed(exchange, self._meter, replica.client, first)
-        relay.set(self._shape, self._chunks, self._wanted)
+        relay: Gathered | Streamed
+        if self._question.stream:
+            relay = Streamed(exchange, self._meter, replica.client, first)
+            relay.set(self._writer, logprobs=self._question.top_logprobs is not None)
+        else:
+            relay = Gathered(exchange, self._meter, replica.client, first)
+        relay.choices = self._question.choices
         return relay
 
-    def _asked(self, replica: Replica) -> tuple[dict[str, Any], str]:
+    def _asked(self, replica: Replica) -> tuple[Asked, str]:
         """What this engine is sent, and the version that answers it."""
         question, more = self._question, replica.client.asks_more
+        asked = replica.provider.ask(self._path, question.body, question.native)
         if question.plain and replica.tuned:
-            return {**question.body, **more, **WITHOUT_ADAPTER}, question.endpoint.model
-        return {**question.body, **more} if more else question.body, replica.version
+            return asked._replace(body={**asked.body, **more, **WITHOUT_ADAPTER}), question.endpoint.model
+        return asked._replace(body={**asked.body, **more}) if more else asked, replica.version
 
     def _figures(self, status: str) -> dict[str, Any]:
         meter = self._meter
         return {
-            "operation": "chat" if self._shape.path == "/chat/completions" else "text_completion",
+            "operation": "chat" if self._path == "/chat/completions" else "text_completion",
             "output_tokens": meter.tokens if status == "ok" else meter.chunks,
             "input_tokens": meter.used.get("prompt_tokens", 0) if meter.used else 0,
             "ttft_s": meter.first_at - meter.received_at if meter.first_at is not None else None,

@@ -20,6 +20,7 @@ from archwright.engines.client import EngineClient
 from archwright.policy.admission import Reject, admit, queue_limit
 from archwright.policy.routing import ReplicaLoad, least_work
 from archwright.serving.config import EndpointSpec
+from archwright.serving.providers import provider_of
 from archwright.serving.refusal import Refusal, unavailable
 
 # How much one request weighs in the running mean of the time a request holds its slot.
@@ -41,6 +42,7 @@ class Replica:
     def __init__(self, client: EngineClient, spec: EndpointSpec, address: str) -> None:
         self.client = client
         self.address = address
+        self.provider = provider_of(spec)
         self.slots = spec.slots
         self.version = spec.serves
         self.tuned = spec.tuned

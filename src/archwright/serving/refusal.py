@@ -1,4 +1,5 @@
-"""Every answer that is not the wished one, in OpenAI's error shape: {"error": {message, type, code, param}}.
+"""Every answer that is not the wished one, in OpenAI's error shape, {"error": {message, type, code, param}}, or where
+the Messages interface was spoken to in that one's: {"type": "error", "error": {type, message}}.
 
 Decides what a client learns: what was wrong and what to do. Never a path, an address, a stack or another
 tenant's name; those go to the journal under the same request id.
@@ -22,6 +23,17 @@ _TYPES = {
     HTTPStatus.FORBIDDEN: "permission_error",
     HTTPStatus.TOO_MANY_REQUESTS: "rate_limit_error",
 }
+_MESSAGES_TYPES = {
+    **_TYPES,
+    HTTPStatus.NOT_FOUND: "not_found_error",
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "request_too_large",
+    HTTPStatus.SERVICE_UNAVAILABLE: "overloaded_error",
+    HTTPStatus.GATEWAY_TIMEOUT: "timeout_error",
+}
+MESSAGES = "/v1/messages"
+"""Where the Messages interface is spoken."""
+ENGINE_OVERLOADED = 529  # what a hosted provider says that has no room for anyone
+
 # Absolute paths, sockets and URLs in an engine's own words.
 _PLACE = re.compile(r"(?:\w+://\S+|unix:\S+|(?<![\w.])/(?:[\w.\-]+/)*[\w.\-]+)")
 
@@ -51,8 +63,19 @@ class Refusal(ArchwrightError):
         kind = _TYPES.get(HTTPStatus(self.status), fallback)
         return {"error": {"message": self.message, "type": kind, "code": self.openai_code, "param": self.param}}
 
-    def encoded(self) -> bytes:
-        return msgspec.json.encode(self.body())
+    def messages_body(self) -> dict[str, object]:
+        fallback = "api_error" if self.status >= HTTPStatus.INTERNAL_SERVER_ERROR else "invalid_request_error"
+        kind = _MESSAGES_TYPES.get(HTTPStatus(self.status), fallback)
+        return {"type": "error", "error": {"type": kind, "message": self.message}}
+
+    def encoded(self, path: str = "") -> bytes:
+        """In the language of who asked at `path`."""
+        return msgspec.json.encode(self.messages_body() if path.startswith(MESSAGES) else self.body())
+
+    def event(self, path: str) -> bytes:
+        """As the last event of a stream."""
+        kind = b"event: error\n" if path.startswith(MESSAGES) else b""
+        return b"%bdata: %b\n\n" % (kind, self.encoded(path))
 
     def headers(self) -> list[tuple[bytes, bytes]]:
         found = []
@@ -112,6 +135,8 @@ def _from_engine(error: EngineRefused) -> Refusal:
             openai_code="engine_overloaded",
             retry_after_s=RETRY_S,
         )
+    if error.status == ENGINE_OVERLOADED:
+        return unavailable("the model's provider is overloaded; try again", "engine_overloaded")
     if error.status == HTTPStatus.SERVICE_UNAVAILABLE:
         return unavailable("the model's engine is not ready; try again", "engine_unavailable")
     return Refusal(

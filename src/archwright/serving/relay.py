@@ -15,38 +15,13 @@ import msgspec
 from archwright.engines.client import EngineClient
 from archwright.engines.http import Sink
 from archwright.engines.sse import EventParser
+from archwright.serving.events import DONE, Call, Choice, EngineEvent, Function, Reader, decode_event, decode_events
 from archwright.serving.exchange import STALL, Exchange
-from archwright.serving.shapes import Chunks, Piece, Shape, Wanted, entries, usage
+from archwright.serving.shapes import Piece, Writer, entries, usage
 
 STREAM_HEADERS = [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
 
 
-# Decoded by the thousand and dropped at once, never part of a cycle: not for the collector to look at.
-class _Delta(msgspec.Struct, gc=False):
-    content: str | None = None
-    reasoning_content: str | None = None
-    reasoning: str | None = None
-
-
-class _Choice(msgspec.Struct, gc=False):
-    delta: _Delta | None = None
-    text: str | None = None
-    finish_reason: str | None = None
-    logprobs: Any = None
-
-
-class _Event(msgspec.Struct, gc=False):
-    """What passes of an engine's event; whatever else it adds (timings, file names, its own ids) stays inside."""
-
-    choices: list[_Choice] | None = None
-    usage: Any = None
-    error: Any = None
-    prompt_progress: Any = None
-
-
-_EVENT = msgspec.json.Decoder(_Event)
-_EVENTS = msgspec.json.Decoder(list[_Event])
-DONE = b"[DONE]"
 END = b"\n\ndata: [DONE]"
 
 
@@ -88,15 +63,21 @@ class Relay(Sink):
 
     def __init__(self, exchange: Exchange, meter: Meter, client: EngineClient, on_first: Callable[[], None]) -> None:
         self.begun = False
-        self.finished = False
+        self.choices = 1  # how many replies it brings
+        self.reader: Reader | None = None
+        self._ends = 0
         self.exchange = exchange
         self.meter = meter
         self.on_first = on_first
         self._client = client
         self._parser = EventParser()
 
-    def take(self, text: str, choice: _Choice) -> None:
-        """One event's choice, and the text it brings."""
+    @property
+    def finished(self) -> bool:
+        return self._ends >= self.choices
+
+    def take(self, text: str, choice: Choice) -> None:
+        """One choice of an event, and the text it brings."""
         raise AssertionError("a relay knows what to do with an event")
 
     def take_texts(self, texts: list[str]) -> None:
@@ -105,6 +86,9 @@ class Relay(Sink):
 
     def feed(self, data: bytes) -> None:
         self.meter.event_at = self.exchange.now()
+        if self.reader is not None:
+            self._through(self.reader, data)
+            return
         plain = self._parser.plain(data)
         events = None if plain is None else self._together(plain)
         if events is not None:
@@ -117,18 +101,31 @@ class Relay(Sink):
             if event.kind == "error":
                 raise self._client.refused(self._client.decoded(event))
             try:
-                seen = _EVENT.decode(event.data)
+                seen = decode_event(event.data)
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
                 raise self._client.nonsense(error) from error
             self._see(seen)
 
-    def _together(self, plain: bytes) -> list[_Event] | None:
+    def _through(self, reader: Reader, data: bytes) -> None:
+        """Read by who knows the engine's language."""
+        for event in self._parser.feed(data):
+            try:
+                seen = list(reader.read(event))
+            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                raise self._client.nonsense(error) from error
+            for one in seen:
+                self._see(one)
+            if reader.done:
+                self.done = True
+                return
+
+    def _together(self, plain: bytes) -> list[EngineEvent] | None:
         """The events of one read, decoded in one go; None where they are not each one line of JSON."""
         done = plain.endswith(END)
         if done:
             plain = plain[: -len(END)]
         try:
-            events = _EVENTS.decode(b"[%b]" % plain[6:].replace(b"\n\ndata: ", b","))
+            events = decode_events(b"[%b]" % plain[6:].replace(b"\n\ndata: ", b","))
         except (msgspec.DecodeError, UnicodeDecodeError):
             return None
         # As many events as lines, and no line but theirs: none of them was in two pieces or two in one.
@@ -137,7 +134,7 @@ class Relay(Sink):
         self.done = done
         return events
 
-    def _see_all(self, events: list[_Event]) -> None:
+    def _see_all(self, events: list[EngineEvent]) -> None:
         """Those that are a piece of text and nothing else, as nearly all are, go together."""
         texts: list[str] = []
         for event in events:
@@ -163,7 +160,7 @@ class Relay(Sink):
             meter.first_at = meter.event_at
         self.take_texts(texts)
 
-    def _see(self, event: _Event) -> None:
+    def _see(self, event: EngineEvent) -> None:
         """Note its time and the count of tokens; take its one choice, if it has any."""
         meter = self.meter
         if event.error is not None:
@@ -175,12 +172,15 @@ class Relay(Sink):
             self.on_first()
         if event.usage is not None:
             meter.used = usage(event.usage) or meter.used
-        if not event.choices:
-            return
-        choice = event.choices[0]
-        delta = choice.delta
+        for choice in event.choices or ():
+            self._see_choice(choice)
+
+    def _see_choice(self, choice: Choice) -> None:
+        meter, delta = self.meter, choice.delta
+        if not 0 <= choice.index < self.choices:
+            raise self._client.nonsense("a choice nobody asked for")
         text = (delta.content if delta is not None else choice.text) or ""
-        if text or (delta is not None and (delta.reasoning_content or delta.reasoning)):
+        if text or (delta is not None and (delta.reasoning_content or delta.reasoning or delta.tool_calls)):
             meter.chunks += 1
             meter.last_at = meter.event_at
             if meter.first_at is None:
@@ -189,22 +189,71 @@ class Relay(Sink):
             # The end counts as a token's time: the last token is often the invisible end mark, which usage counts.
             meter.last_at = meter.event_at
         if choice.finish_reason:
-            self.finished = True
+            self._ends += 1
         self.take(text, choice)
 
 
-def _text_alone(event: _Event) -> str | None:
+def _text_alone(event: EngineEvent) -> str | None:
     """The text of an event that brings nothing else."""
     choices = event.choices
     if not choices or event.usage is not None or event.error is not None or event.prompt_progress is not None:
         return None
+    if len(choices) > 1:
+        return None
     choice = choices[0]
-    if choice.finish_reason is not None or choice.logprobs is not None:
+    if choice.finish_reason is not None or choice.logprobs is not None or choice.index:
         return None
     delta = choice.delta
     if delta is None:
         return choice.text
-    return delta.content if delta.reasoning_content is None and delta.reasoning is None else None
+    alone = delta.reasoning_content is None and delta.reasoning is None and delta.tool_calls is None
+    return delta.content if alone and delta.refusal is None and delta.signature is None else None
+
+
+class _Kept:
+    """What has come of one choice."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+        self.reasonings: list[str] = []
+        self.refusals: list[str] = []
+        self.entries: list[dict[str, Any]] = []
+        self.calls: dict[int, tuple[str | None, str | None, list[str]]] = {}
+        self.signature = self.stop = ""
+        self.finish: str | None = None
+
+    def add(self, piece: Piece) -> None:
+        self.texts.append(piece.text)
+        self.reasonings.append(piece.reasoning)
+        self.refusals.append(piece.refusal)
+        self.entries += piece.entries or ()
+        for call in piece.calls:
+            name, arguments = (call.function.name, call.function.arguments) if call.function else (None, None)
+            known_id, known_name, said = self.calls.get(call.index, (None, None, []))
+            said.append(arguments or "")
+            self.calls[call.index] = (known_id or call.id, known_name or name, said)
+        self.signature += piece.signature
+        self.stop = piece.stop or self.stop
+        self.finish = piece.finish or self.finish
+
+    def piece(self, number: int) -> Piece:
+        calls = [
+            Call(at, known, Function(name, "".join(said))) for at, (known, name, said) in sorted(self.calls.items())
+        ]
+        texts = "".join(self.texts), "".join(self.reasonings)
+        refusal = "".join(self.refusals)
+        return Piece(*texts, self.entries, self.finish, calls, refusal, number, self.signature, self.stop)
+
+
+def piece_of(text: str, choice: Choice, *, logprobs: bool = True) -> Piece:
+    delta, stop = choice.delta, choice.stop_reason if type(choice.stop_reason) is str else ""
+    found = entries(choice.logprobs) if logprobs and choice.logprobs else None
+    if delta is None:
+        return Piece(text, "", found, choice.finish_reason, number=choice.index, stop=stop)
+    reasoning = delta.reasoning_content or delta.reasoning or ""
+    refusal, signature = delta.refusal or "", delta.signature or ""
+    calls = delta.tool_calls or ()
+    return Piece(text, reasoning, found, choice.finish_reason, calls, refusal, choice.index, signature, stop)
 
 
 class Gathered(Relay):
@@ -212,37 +261,30 @@ class Gathered(Relay):
 
     def __init__(self, exchange: Exchange, meter: Meter, client: EngineClient, on_first: Callable[[], None]) -> None:
         super().__init__(exchange, meter, client, on_first)
-        self._texts: list[str] = []
-        self._reasonings: list[str] = []
-        self._entries: list[dict[str, Any]] = []
-        self._finish: str | None = None
+        self._kept = {0: _Kept()}
 
     def feed(self, data: bytes) -> None:
         super().feed(data)
         self.exchange.phase(STALL, self.exchange.limits.stall_s)
 
     def take_texts(self, texts: list[str]) -> None:
-        self._texts += texts
+        self._kept[0].texts += texts
 
-    def take(self, text: str, choice: _Choice) -> None:
-        if text:
-            self._texts.append(text)
-        if choice.delta is not None and (reasoning := choice.delta.reasoning_content or choice.delta.reasoning):
-            self._reasonings.append(reasoning)
-        if choice.logprobs:
-            self._entries += entries(choice.logprobs) or ()
-        self._finish = choice.finish_reason or self._finish
+    def take(self, text: str, choice: Choice) -> None:
+        if choice.index not in self._kept:
+            self._kept[choice.index] = _Kept()
+        self._kept[choice.index].add(piece_of(text, choice))
 
     @property
-    def piece(self) -> Piece:
-        return Piece("".join(self._texts), "".join(self._reasonings), self._entries, self._finish)
+    def pieces(self) -> list[Piece]:
+        return [kept.piece(index) for index, kept in sorted(self._kept.items())]
 
 
 class Streamed(Relay):
     """Passes on what comes, in the client's own form."""
 
-    def set(self, shape: Shape, chunks: Chunks, wanted: Wanted) -> None:
-        self._shape, self._chunks, self._wanted = shape, chunks, wanted
+    def set(self, writer: Writer, *, logprobs: bool) -> None:
+        self._writer, self._logprobs = writer, logprobs
         self._out: list[bytes] = []
 
     def feed(self, data: bytes) -> None:
@@ -258,22 +300,17 @@ class Streamed(Relay):
         self.exchange.phase(STALL, self.exchange.limits.stall_s)
 
     def take_texts(self, texts: list[str]) -> None:
-        self._out += map(self._chunks.text, texts)
+        self._out += map(self._writer.text, texts)
 
-    def take(self, text: str, choice: _Choice) -> None:
-        delta, finish = choice.delta, choice.finish_reason
-        logprobs = choice.logprobs if self._wanted.top_logprobs is not None else None
-        reasoning = (delta.reasoning_content or delta.reasoning or "") if delta is not None else ""
-        if text and not finish and not reasoning and not logprobs:
-            self._out.append(self._chunks.text(text))
-        elif text or reasoning or finish:
-            piece = Piece(text, reasoning, entries(logprobs) if logprobs else None, finish)
-            self._out.append(self._chunks.choice(self._shape.chunk(piece, self._wanted)))
+    def take(self, text: str, choice: Choice) -> None:
+        piece = piece_of(text, choice, logprobs=self._logprobs)
+        if text or piece.finish or piece.reasoning or piece.calls or piece.refusal or piece.signature:
+            self._out.append(self._writer.piece(piece))
 
     def _open(self) -> None:
         exchange = self.exchange
         headers = [*STREAM_HEADERS, self.meter.overhead(exchange.now())]
         exchange.start(HTTPStatus.OK, "text/event-stream; charset=utf-8", headers)
-        first = self._shape.first()
-        if first is not None:
-            exchange.write(self._chunks.choice(first))
+        first = self._writer.first()
+        if first:
+            exchange.write(first)

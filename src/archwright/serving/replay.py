@@ -2,42 +2,49 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
-from archwright.serving.shapes import DONE, ChatShape, Chunks, CompletionShape, Envelope
+from archwright.serving.events import Call, Function
+from archwright.serving.shapes import ChatShape, Chunks, CompletionShape, Envelope, Piece, Wanted, Writer, entries
+
+ALL = 1_000  # of the log-probabilities kept: what was asked for is what was kept
 
 
 def replay(body: bytes, *, include_usage: bool) -> bytes:
-    """The server-sent events of an OpenAI reply, chat or completion: all of it at once, in as few events as keep each
-    client's parser content (for each choice its role, its text, its end)."""
+    """The server-sent events of an OpenAI reply, chat or completion."""
     reply: dict[str, Any] = msgspec.json.decode(body)
     chat = reply["object"] == ChatShape.reply_object
     envelope = Envelope(reply["id"], reply["created"], reply["model"], reply.get("system_fingerprint") or "")
-    chunks = Chunks(ChatShape() if chat else CompletionShape(), envelope, include_usage=include_usage)
-    events = [chunks.choice(part) for choice in reply["choices"] for part in (_chat(choice) if chat else _text(choice))]
-    if include_usage and reply.get("usage"):
-        events.append(chunks.usage(reply["usage"]))
-    return b"".join((*events, DONE))
+    pieces = pieces_of(reply)
+    offsets = (reply["choices"][0].get("logprobs") or {}).get("text_offset") or [0]
+    wanted = Wanted(ALL, offsets[0], include_usage, len(pieces))
+    writer = Chunks(ChatShape() if chat else CompletionShape(), envelope, wanted)
+    return streamed(writer, pieces, reply.get("usage"))
 
 
-def _chat(choice: dict[str, Any]) -> list[dict[str, Any]]:
-    message = dict(choice["message"])
-    role = {"role": message.pop("role"), "content": ""}
-    delta = {name: value for name, value in message.items() if value}
-    if "tool_calls" in delta:
-        delta["tool_calls"] = [{"index": index, **call} for index, call in enumerate(delta["tool_calls"])]
-    parts = [_part(choice, delta=role)]
-    if delta:
-        parts.append(_part(choice, delta=delta, logprobs=choice.get("logprobs")))
-    return [*parts, _part(choice, delta={}, finish_reason=choice["finish_reason"])]
+def pieces_of(reply: dict[str, Any]) -> list[Piece]:
+    """What an OpenAI reply says."""
+    return [_piece(choice, choice.get("message") or {"content": choice.get("text")}) for choice in reply["choices"]]
 
 
-def _text(choice: dict[str, Any]) -> list[dict[str, Any]]:
-    told = _part(choice, text=choice["text"], logprobs=choice.get("logprobs"))
-    return [told, _part(choice, text="", finish_reason=choice["finish_reason"])]
+def streamed(writer: Writer, pieces: Sequence[Piece], used: dict[str, Any] | None) -> bytes:
+    """All of it at once, in as few events as keep each client's parser content: for each choice its role, what it
+    says, its end."""
+    told = [writer.first()]
+    for piece in pieces:
+        told.append(writer.piece(piece._replace(finish=None)))
+        told.append(writer.piece(Piece("", "", None, piece.finish, number=piece.number)))
+    return b"".join((*told, writer.end(used)))
 
 
-def _part(choice: dict[str, Any], **parts: object) -> dict[str, Any]:
-    return {"index": choice["index"], "logprobs": None, "finish_reason": None, **parts}
+def _piece(choice: dict[str, Any], said: dict[str, Any]) -> Piece:
+    calls = [
+        Call(number, call["id"], Function(call["function"]["name"], call["function"]["arguments"]))
+        for number, call in enumerate(said.get("tool_calls") or ())
+    ]
+    texts = said.get("content") or "", said.get("reasoning_content") or ""
+    found = entries(choice.get("logprobs"))
+    return Piece(*texts, found, choice["finish_reason"], calls, said.get("refusal") or "", choice["index"])

@@ -14,7 +14,7 @@ from urllib.parse import unquote
 import msgspec
 
 from archwright.monitor.exposition import CONTENT_TYPE
-from archwright.serving import validate
+from archwright.serving import accept, messages, validate
 from archwright.serving.directory import MODEL_NAME
 from archwright.serving.embeddings import embed
 from archwright.serving.exchange import JSON, Exchange
@@ -22,8 +22,9 @@ from archwright.serving.fields import decode
 from archwright.serving.gateway import Gateway
 from archwright.serving.generation import Generation
 from archwright.serving.predict import predict, question_of
-from archwright.serving.refusal import Refusal
-from archwright.serving.shapes import ChatShape, CompletionShape
+from archwright.serving.refusal import MESSAGES, Refusal
+from archwright.serving.shapes import ChatShape, Chunks, CompletionShape, Envelope, Shape, Wanted
+from archwright.serving.validate import Question
 
 
 class Route(NamedTuple):
@@ -37,15 +38,42 @@ class Route(NamedTuple):
 
 
 async def chat(gateway: Gateway, exchange: Exchange, _name: str) -> None:
-    body = decode(exchange.body)
-    question = validate.chat(body, gateway.directory, exchange.header(validate.WORKLOAD_HEADER))
-    await Generation(gateway, exchange, question, ChatShape()).run()
+    question = accept.chat(exchange.body, gateway.directory, exchange.header(validate.WORKLOAD_HEADER))
+    await _generated(gateway, exchange, question, ChatShape())
 
 
 async def completion(gateway: Gateway, exchange: Exchange, _name: str) -> None:
     body = decode(exchange.body)
     question = validate.completion(body, gateway.directory, exchange.header(validate.WORKLOAD_HEADER))
-    await Generation(gateway, exchange, question, CompletionShape()).run()
+    await _generated(gateway, exchange, question, CompletionShape())
+
+
+async def message(gateway: Gateway, exchange: Exchange, _name: str) -> None:
+    """The Messages interface, in front of whatever answers."""
+    body = decode(exchange.body)
+    question = messages.question(body, gateway.directory, exchange.header(validate.WORKLOAD_HEADER))
+    writer = messages.MessagesWriter(_envelope(gateway, exchange, question, "msg_"), body.get("stop_sequences") or ())
+    await Generation(gateway, exchange, question, ChatShape.path, writer).run()
+
+
+async def counting(gateway: Gateway, exchange: Exchange, _name: str) -> None:
+    """How many tokens a message's prompt has, as the engine that would answer counts them."""
+    body = {**decode(exchange.body), "max_tokens": 1, "stream": False}
+    question = messages.question(body, gateway.directory, exchange.header(validate.WORKLOAD_HEADER))
+    exchange.watch()
+    async with gateway.pools[question.endpoint.pool].lease(question.work_tokens, question.plain) as replica:
+        counted = await replica.provider.count(replica.client, question.body, question.native)
+    _json(exchange, HTTPStatus.OK, {"input_tokens": counted})
+
+
+async def _generated(gateway: Gateway, exchange: Exchange, question: Question, shape: Shape) -> None:
+    wanted = Wanted(question.top_logprobs, question.prompt_characters, question.include_usage, question.choices)
+    writer = Chunks(shape, _envelope(gateway, exchange, question, shape.prefix), wanted)
+    await Generation(gateway, exchange, question, shape.path, writer).run()
+
+
+def _envelope(gateway: Gateway, exchange: Exchange, question: Question, prefix: str) -> Envelope:
+    return Envelope(prefix + exchange.id[3:], int(gateway.clock()), question.model, gateway.fingerprint)
 
 
 async def embeddings(gateway: Gateway, exchange: Exchange, _name: str) -> None:
@@ -92,6 +120,8 @@ async def readyz(gateway: Gateway, exchange: Exchange, _name: str) -> None:
 ROUTES: tuple[Route, ...] = (
     Route("POST", "/v1/chat/completions", "inference.invoke", chat),
     Route("POST", "/v1/completions", "inference.invoke", completion),
+    Route("POST", MESSAGES, "inference.invoke", message),
+    Route("POST", f"{MESSAGES}/count_tokens", "inference.invoke", counting),
     Route("POST", "/v1/embeddings", "inference.invoke", embeddings),
     Route("POST", "/v1/predict/", "inference.invoke", prediction, tail=True),
     Route("GET", "/v1/models", "models.read", models),

@@ -6,21 +6,30 @@ file names, its own ids) stays inside.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
+
+from archwright.serving.events import Call
 
 _encode = msgspec.json.Encoder().encode
 _USAGE = ("prompt_tokens", "completion_tokens", "total_tokens")
 
 
 class Piece(NamedTuple):
-    """What one engine event says about the one choice; `entries` are log-probabilities in the chat form."""
+    """What an engine says about one choice; `entries` are log-probabilities in the chat form, `stop` the stop text met,
+    where it is known."""
 
     text: str
     reasoning: str
     entries: list[dict[str, Any]] | None
     finish: str | None
+    calls: Sequence[Call] = ()
+    refusal: str = ""
+    number: int = 0
+    signature: str = ""
+    stop: str = ""
 
 
 class Envelope(NamedTuple):
@@ -32,9 +41,24 @@ class Envelope(NamedTuple):
     fingerprint: str
 
 
+class Writer(Protocol):
+    """Writes one reply in its client's language: as a stream (`first`, pieces, `end`) or as one `whole`."""
+
+    def first(self) -> bytes: ...
+
+    def text(self, text: str) -> bytes:
+        """A piece of the first choice that is text alone: nearly every one is."""
+
+    def piece(self, piece: Piece) -> bytes: ...
+
+    def end(self, used: dict[str, Any] | None) -> bytes: ...
+
+    def whole(self, pieces: Sequence[Piece], used: dict[str, Any] | None) -> bytes: ...
+
+
 class Shape(Protocol):
-    """One of the two text interfaces. `text` is what stands before and behind the text in the chunk of a piece that
-    is text and nothing else: nearly every chunk is."""
+    """One of OpenAI's two text interfaces. `text` is what stands before and behind the text in the chunk of a piece
+    that is text and nothing else."""
 
     path: str
     prefix: str
@@ -42,18 +66,21 @@ class Shape(Protocol):
     chunk_object: str
     text: tuple[bytes, bytes]
 
-    def first(self) -> dict[str, Any] | None: ...
+    def first(self, index: int) -> dict[str, Any] | None: ...
 
     def chunk(self, piece: Piece, wanted: Wanted) -> dict[str, Any]: ...
 
-    def choice(self, whole: Piece, wanted: Wanted) -> dict[str, Any]: ...
+    def choice(self, piece: Piece, wanted: Wanted) -> dict[str, Any]: ...
 
 
 class Wanted(NamedTuple):
-    """`top_logprobs` None: no log-probabilities; `prompt_characters` is where old-style text offsets start."""
+    """`top_logprobs` None: no log-probabilities; `prompt_characters` is where old-style text offsets start. `choices`
+    is how many replies were asked for."""
 
     top_logprobs: int | None
     prompt_characters: int
+    include_usage: bool = False
+    choices: int = 1
 
 
 class ChatShape:
@@ -63,8 +90,9 @@ class ChatShape:
     chunk_object = "chat.completion.chunk"
     text = (b'{"index":0,"delta":{"content":', b'},"logprobs":null,"finish_reason":null}')
 
-    def first(self) -> dict[str, Any] | None:
-        return {"index": 0, "delta": {"role": "assistant", "content": ""}, "logprobs": None, "finish_reason": None}
+    def first(self, index: int) -> dict[str, Any] | None:
+        delta = {"role": "assistant", "content": ""}
+        return {"index": index, "delta": delta, "logprobs": None, "finish_reason": None}
 
     def chunk(self, piece: Piece, wanted: Wanted) -> dict[str, Any]:
         delta: dict[str, Any] = {}
@@ -72,15 +100,32 @@ class ChatShape:
             delta["content"] = piece.text
         if piece.reasoning:
             delta["reasoning_content"] = piece.reasoning
+        if piece.refusal:
+            delta["refusal"] = piece.refusal
+        if piece.calls:
+            delta["tool_calls"] = [{"index": call.index, **_call(call)} for call in piece.calls]
         logprobs = chat_logprobs(piece.entries, wanted)
-        return {"index": 0, "delta": delta, "logprobs": logprobs, "finish_reason": piece.finish}
+        return {"index": piece.number, "delta": delta, "logprobs": logprobs, "finish_reason": piece.finish}
 
-    def choice(self, whole: Piece, wanted: Wanted) -> dict[str, Any]:
-        message: dict[str, Any] = {"role": "assistant", "content": whole.text, "refusal": None}
-        if whole.reasoning:
-            message["reasoning_content"] = whole.reasoning
-        logprobs = chat_logprobs(whole.entries, wanted)
-        return {"index": 0, "message": message, "logprobs": logprobs, "finish_reason": whole.finish}
+    def choice(self, piece: Piece, wanted: Wanted) -> dict[str, Any]:
+        nothing = not piece.text and (piece.calls or piece.refusal)
+        message: dict[str, Any] = {"role": "assistant", "content": None if nothing else piece.text}
+        message["refusal"] = piece.refusal or None
+        if piece.reasoning:
+            message["reasoning_content"] = piece.reasoning
+        if piece.calls:
+            message["tool_calls"] = [_call(call) for call in piece.calls]
+        logprobs = chat_logprobs(piece.entries, wanted)
+        return {"index": piece.number, "message": message, "logprobs": logprobs, "finish_reason": piece.finish}
+
+
+def _call(call: Call) -> dict[str, Any]:
+    """A call, or what a piece says of it."""
+    said: dict[str, Any] = {"id": call.id, "type": "function"} if call.id is not None else {}
+    if call.function is not None:
+        named = {} if call.function.name is None else {"name": call.function.name}
+        said["function"] = {**named, "arguments": call.function.arguments or ""}
+    return said
 
 
 class CompletionShape:
@@ -93,26 +138,26 @@ class CompletionShape:
     text = (b'{"index":0,"text":', b',"logprobs":null,"finish_reason":null}')
 
     def __init__(self) -> None:
-        self._offset = 0
+        self._offsets: dict[int, int] = {}
 
-    def first(self) -> dict[str, Any] | None:
+    def first(self, index: int) -> dict[str, Any] | None:
         return None
 
     def chunk(self, piece: Piece, wanted: Wanted) -> dict[str, Any]:
-        logprobs = self._logprobs(piece.entries, wanted)
-        return {"index": 0, "text": piece.text, "logprobs": logprobs, "finish_reason": piece.finish}
+        logprobs = self._logprobs(piece, wanted)
+        return {"index": piece.number, "text": piece.text, "logprobs": logprobs, "finish_reason": piece.finish}
 
-    def choice(self, whole: Piece, wanted: Wanted) -> dict[str, Any]:
-        logprobs = self._logprobs(whole.entries, wanted)
-        return {"index": 0, "text": whole.text, "logprobs": logprobs, "finish_reason": whole.finish}
+    choice = chunk
 
-    def _logprobs(self, found: list[dict[str, Any]] | None, wanted: Wanted) -> dict[str, Any] | None:
+    def _logprobs(self, piece: Piece, wanted: Wanted) -> dict[str, Any] | None:
+        found = piece.entries
         if wanted.top_logprobs is None or not found:
             return None
-        offsets = []
+        offsets, offset = [], self._offsets.get(piece.number, wanted.prompt_characters)
         for entry in found:
-            offsets.append(wanted.prompt_characters + self._offset)
-            self._offset += len(entry["token"])
+            offsets.append(offset)
+            offset += len(entry["token"])
+        self._offsets[piece.number] = offset
         return {
             "tokens": [entry["token"] for entry in found],
             "token_logprobs": [entry["logprob"] for entry in found],
@@ -176,37 +221,39 @@ def usage(found: object) -> dict[str, Any] | None:
 
 
 class Chunks:
-    """Encodes the server-sent events of one reply; what they share is encoded once."""
+    """Writes OpenAI's replies; what the events of one share is encoded once."""
 
-    def __init__(self, shape: Shape, envelope: Envelope, *, include_usage: bool) -> None:
-        head = _head(envelope, shape.chunk_object)
-        self._head = b"data: " + msgspec.json.encode(head)[:-1] + b',"choices":['
-        self._tail = b'],"usage":null}\n\n' if include_usage else b"]}\n\n"
+    def __init__(self, shape: Shape, envelope: Envelope, wanted: Wanted) -> None:
+        self._shape, self._envelope, self._wanted = shape, envelope, wanted
+        self._head = b"data: " + _encode(_head(envelope, shape.chunk_object))[:-1] + b',"choices":['
+        self._tail = b'],"usage":null}\n\n' if wanted.include_usage else b"]}\n\n"
         before, behind = shape.text
         self._before, self._behind = self._head + before, behind + self._tail
 
+    def first(self) -> bytes:
+        found = [self._shape.first(index) for index in range(self._wanted.choices)]
+        return b"".join(self._choice(choice) for choice in found if choice is not None)
+
     def text(self, text: str) -> bytes:
-        """The chunk of a piece that is text alone."""
         return self._before + _encode(text) + self._behind
 
-    def choice(self, choice: dict[str, Any]) -> bytes:
-        return self._head + msgspec.json.encode(choice) + self._tail
+    def piece(self, piece: Piece) -> bytes:
+        return self._choice(self._shape.chunk(piece, self._wanted))
 
-    def usage(self, found: dict[str, Any]) -> bytes:
-        return self._head + b'],"usage":' + msgspec.json.encode(found) + b"}\n\n"
+    def end(self, used: dict[str, Any] | None) -> bytes:
+        if not (self._wanted.include_usage and used):
+            return DONE
+        return self._head + b'],"usage":' + _encode(used) + b"}\n\n" + DONE
+
+    def whole(self, pieces: Sequence[Piece], used: dict[str, Any] | None) -> bytes:
+        choices = [self._shape.choice(piece, self._wanted) for piece in pieces]
+        return _encode({**_head(self._envelope, self._shape.reply_object), "choices": choices, "usage": used})
+
+    def _choice(self, choice: dict[str, Any]) -> bytes:
+        return self._head + _encode(choice) + self._tail
 
 
 DONE = b"data: [DONE]\n\n"
-
-
-def error_event(body: dict[str, object]) -> bytes:
-    return b"data: " + msgspec.json.encode(body) + b"\n\n"
-
-
-def reply(shape: Shape, envelope: Envelope, whole: Piece, wanted: Wanted, used: dict[str, Any] | None) -> bytes:
-    """The reply of a plain request."""
-    body = {**_head(envelope, shape.reply_object), "choices": [shape.choice(whole, wanted)], "usage": used}
-    return _encode(body)
 
 
 def _head(envelope: Envelope, kind: str) -> dict[str, Any]:

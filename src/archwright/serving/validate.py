@@ -1,6 +1,8 @@
 """A body becomes a question an engine can be asked: checked whole, with the endpoint it goes to.
 
-The three tables below are the interface: a field not in them is refused by name (400, param).
+The three tables below are the interface: a field not in them is refused by name (400, param), or passed on where the
+engine stands behind a URL. What each does with its field is its check's to say: taken, passed on, or understood and
+of no meaning to an engine (`label`, `metadata`, `only`).
 """
 
 from __future__ import annotations
@@ -10,11 +12,13 @@ from typing import Any
 
 from archwright.contract.record import Record
 from archwright.serving.config import EndpointSpec
-from archwright.serving.directory import MODEL_NAME, Directory, Found
+from archwright.serving.conversation import agree, characters, messages, tool_choice, tools
+from archwright.serving.directory import Directory, Found
 from archwright.serving.fields import (
     Check,
     boolean,
     checked,
+    choices,
     integer,
     label,
     length,
@@ -27,24 +31,20 @@ from archwright.serving.fields import (
     seed,
     stop,
     stream_options,
-    text,
     unsupported,
 )
 from archwright.serving.refusal import bad
 
-MESSAGES = 4_096
-PARTS = 1_024
 INPUTS = 2_048
 # Rough characters per token, to weigh a prompt for routing; nothing is decided on its exactness.
 CHARACTERS_PER_TOKEN = 4
 WORKLOAD_HEADER = "x-archwright-workload"
 
-ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
-
 
 class Question(Record):
     """What goes to the engine (`body`) and what the client wants to see of the answer. `plain`: the client asked for
-    the plan's model itself, without an adapter."""
+    the plan's model itself, without an adapter. `native` is the client's own body where it spoke the Messages
+    interface and the model's provider does too."""
 
     model: str
     endpoint: EndpointSpec
@@ -55,58 +55,13 @@ class Question(Record):
     top_logprobs: int | None = None
     prompt_characters: int = 0
     base64: bool = False
+    choices: int = 1
+    native: dict[str, Any] | None = None
 
     @property
     def work_tokens(self) -> int:
         """What this may ask of a replica at most."""
         return int(self.body.get("max_tokens", 0)) + self.prompt_characters // CHARACTERS_PER_TOKEN
-
-
-def messages(value: Any, name: str, _endpoint: EndpointSpec) -> list[dict[str, str]]:
-    if type(value) is not list or not 0 < len(value) <= MESSAGES:
-        raise bad(f"{name!r} must be a list of 1 to {MESSAGES} messages", name, "invalid_value")
-    return [_message(item, f"{name}[{index}]") for index, item in enumerate(value)]
-
-
-def _message(value: Any, name: str) -> dict[str, str]:
-    if type(value) is not dict:
-        raise bad(f"{name!r} must be an object", name, "invalid_type")
-    for field, inner in value.items():
-        if field in ("role", "content"):
-            continue
-        if field == "name":
-            text(inner, f"{name}.name", MODEL_NAME)
-        elif field in ("tool_calls", "function_call", "audio", "refusal", "annotations", "tool_call_id"):
-            # Replies sent back as history carry these, empty.
-            if inner not in (None, []):
-                raise bad(
-                    f"'{name}.{field}' is not supported in this release", f"{name}.{field}", "unsupported_parameter"
-                )
-        else:
-            raise bad(f"unknown field '{name}.{field[:80]}'", f"{name}.{field[:80]}", "unknown_parameter")
-    role = value.get("role")
-    if role in ("tool", "function"):
-        raise bad(f"'{name}.role': tools are not supported in this release", f"{name}.role", "unsupported_value")
-    if type(role) is not str or role not in ROLES:
-        raise bad(f"'{name}.role' must be one of {', '.join(ROLES)}", f"{name}.role", "invalid_value")
-    return {"role": ROLES[role], "content": _content(value.get("content"), f"{name}.content")}
-
-
-def _content(value: Any, name: str) -> str:
-    if type(value) is str:
-        return value
-    if type(value) is not list or not 0 < len(value) <= PARTS:
-        raise bad(f"{name!r} must be a string or a list of text parts", name, "invalid_type")
-    pieces = []
-    for index, part in enumerate(value):
-        at = f"{name}[{index}]"
-        kind = part.get("type") if type(part) is dict else None
-        if type(kind) is str and kind != "text":
-            raise bad(f"{at!r}: this model takes text only, not {kind[:40]!r}", at, "unsupported_value")
-        if kind is None or set(part) != {"type", "text"}:
-            raise bad(f"{at!r} must be {{'type': 'text', 'text': ...}}", at, "invalid_value")
-        pieces.append(text(part["text"], f"{at}.text"))
-    return "".join(pieces)
 
 
 def prompt(value: Any, name: str, _endpoint: EndpointSpec) -> str:
@@ -133,8 +88,6 @@ def encoding(value: Any, name: str, _endpoint: EndpointSpec) -> str:
     return str(value)
 
 
-ONE_CHOICE = only((1,), "this release makes one choice a request; send the request again for another")
-
 SAMPLING: dict[str, Check] = {
     "max_tokens": length,
     "temperature": number(0, 2),
@@ -146,7 +99,7 @@ SAMPLING: dict[str, Check] = {
     "logit_bias": logit_bias,
     "seed": seed,
     "stop": stop,
-    "n": ONE_CHOICE,
+    "n": choices,
     "stream": boolean,
     "stream_options": stream_options,
     "user": label,
@@ -157,6 +110,9 @@ SAMPLING: dict[str, Check] = {
 CHAT: dict[str, Check] = {
     **SAMPLING,
     "messages": messages,
+    "tools": tools,
+    "tool_choice": tool_choice,
+    "parallel_tool_calls": boolean,
     "max_completion_tokens": length,
     "response_format": response_format,
     "logprobs": boolean,
@@ -169,11 +125,8 @@ CHAT: dict[str, Check] = {
     "modalities": only((["text"],), "this model writes text only"),
     **dict.fromkeys(
         (
-            "tools",
-            "tool_choice",
             "functions",
             "function_call",
-            "parallel_tool_calls",
             "audio",
             "prediction",
             "reasoning_effort",
@@ -202,12 +155,16 @@ EMBEDDING: dict[str, Check] = {
 
 
 def chat(body: Mapping[str, Any], directory: Directory, workload: str | None) -> Question:
-    found = directory.find(body.get("model"), workload)
-    fields = checked(_but_model(body), CHAT, found.endpoints[0])
+    return conversation(_but_model(body), directory.find(body.get("model"), workload))
+
+
+def conversation(body: Mapping[str, Any], found: Found) -> Question:
+    """A chat's fields, but for the model's name, as a question to what was found."""
+    fields = checked(body, CHAT, found.endpoints[0])
     required(fields.get("messages"), "messages")
+    agree(fields)
     top = _chat_logprobs(fields)
-    characters = sum(len(message["content"]) for message in fields["messages"])
-    return _question(found, fields, top, characters)
+    return _question(found, fields, top, characters(fields["messages"]))
 
 
 def completion(body: Mapping[str, Any], directory: Directory, workload: str | None) -> Question:
@@ -229,7 +186,7 @@ def embedding(body: Mapping[str, Any], directory: Directory, workload: str | Non
     fields = checked(_but_model(body), EMBEDDING, able)
     texts: list[str] = required(fields.get("input"), "input")
     asked = fields.get("encoding_format", "float")
-    sent = {"model": able.engine_model or able.model, "input": texts, "encoding_format": "float"}
+    sent = {**fields, "model": able.engine_model or able.model, "input": texts, "encoding_format": "float"}
     return Question(
         model=found.name,
         endpoint=able,
@@ -282,4 +239,5 @@ def _question(found: Found, fields: dict[str, Any], top: int | None, characters:
         include_usage=bool(options and options.get("include_usage")),
         top_logprobs=top,
         prompt_characters=characters,
+        choices=fields.get("n", 1),
     )

@@ -1,0 +1,61 @@
+"""What it costs to take a request: bytes of a plain chat of half a kilobyte to the question an engine is asked.
+
+    .venv/bin/python bench/gateway/validate.py
+
+Prints microseconds a request, best of seven rounds: the short way, the long way, and decoding alone.
+"""
+
+from __future__ import annotations
+
+import json
+import timeit
+
+import msgspec
+
+from archwright.serving import accept, messages, validate
+from archwright.serving.config import EndpointSpec
+from archwright.serving.directory import Directory
+from archwright.serving.fields import decode
+
+ROUNDS, TIMES = 7, 20_000
+WORDS = "The pump of line four shows a slowly rising vibration; say in two sentences what to look at first. "
+CHAT = {
+    "model": "desk",
+    "messages": [
+        {"role": "system", "content": "You are the assistant of a maintenance team. Answer briefly."},
+        {"role": "user", "content": WORDS * 3},
+    ],
+    "max_tokens": 128,
+    "temperature": 0.2,
+    "stream": True,
+    "stream_options": {"include_usage": True},
+}
+MESSAGE = {"model": "desk", "max_tokens": 128, "stream": True, "messages": CHAT["messages"][1:]}  # type: ignore[index]
+
+
+def main() -> None:
+    spec = EndpointSpec(
+        model="m",
+        workload="desk",
+        pool="p",
+        addresses=("unix:e",),
+        slots=8,
+        default_max_tokens=128,
+        context_tokens=4096,
+    )
+    directory = Directory((spec,))
+    chat, message = json.dumps(CHAT).encode(), json.dumps(MESSAGE).encode()
+    ways = {
+        "chat, the short way": lambda: accept.chat(chat, directory, None),
+        "chat, the long way": lambda: validate.chat(decode(chat), directory, None),
+        "messages": lambda: messages.question(decode(message), directory, None),
+        "JSON alone": lambda: msgspec.json.decode(chat),
+    }
+    print(f"bodies of {len(chat)} and {len(message)} bytes")
+    for name, way in ways.items():
+        best = min(timeit.repeat(way, number=TIMES, repeat=ROUNDS)) / TIMES
+        print(f"{name:22} {best * 1e6:6.2f} us")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""What an engine says, event by event, whatever it speaks: OpenAI's stream events, decoded to what passes.
+
+A provider that speaks otherwise is read into these same events, so that everything behind knows one language.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+import msgspec
+
+from archwright.engines.sse import Event
+
+DONE = b"[DONE]"
+
+
+# Decoded by the thousand and dropped at once, never part of a cycle: not for the collector to look at.
+class Function(msgspec.Struct, gc=False):
+    name: str | None = None
+    arguments: str | None = None
+
+
+class Call(msgspec.Struct, gc=False):
+    """A piece of a tool call: `id` and the name come with the first, the arguments' JSON bit by bit."""
+
+    index: int = 0
+    id: str | None = None
+    function: Function | None = None
+
+
+class Delta(msgspec.Struct, gc=False):
+    """`signature` vouches for the reasoning before it, where a provider gives one."""
+
+    content: str | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+    tool_calls: list[Call] | None = None
+    refusal: str | None = None
+    signature: str | None = None
+
+
+class Choice(msgspec.Struct, gc=False):
+    """`stop_reason` is the stop text that was met, where an engine names it."""
+
+    index: int = 0
+    delta: Delta | None = None
+    text: str | None = None
+    finish_reason: str | None = None
+    logprobs: Any = None
+    stop_reason: Any = None
+
+
+class EngineEvent(msgspec.Struct, gc=False):
+    """What passes of an engine's event; whatever else it adds (timings, file names, its own ids) stays inside."""
+
+    choices: list[Choice] | None = None
+    usage: Any = None
+    error: Any = None
+    prompt_progress: Any = None
+
+
+decode_event = msgspec.json.Decoder(EngineEvent).decode
+decode_events = msgspec.json.Decoder(list[EngineEvent]).decode
+
+
+class Reader(Protocol):
+    """Reads one reply of an engine that does not simply speak OpenAI's chat. `done` once the stream is at its end."""
+
+    done: bool
+
+    def read(self, event: Event) -> Iterable[EngineEvent]:
+        """Raises msgspec.DecodeError for nonsense."""

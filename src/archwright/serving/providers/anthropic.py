@@ -1,0 +1,316 @@
+"""Engines that speak the Messages API: our OpenAI-shaped question in their words, their events in ours.
+
+Decides what is lost on the way: a field that would change the answer and has no word there is refused by name, one
+that only promises (a seed) is left out. A client that spoke the Messages interface itself is passed on in its own
+words, so nothing of them is lost. Fields: the API's reference, version 2023-06-01.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+from archwright.engines.client import EngineClient
+from archwright.engines.sse import Event
+from archwright.serving.events import Call, Choice, Delta, EngineEvent, Function
+from archwright.serving.providers.protocol import Asked
+from archwright.serving.refusal import ENGINE_OVERLOADED, bad
+
+VERSION = "2023-06-01"
+PATH = "/messages"
+# What decides the length of a prompt; the rest is refused when asked to count.
+COUNTED = ("model", "messages", "system", "tools", "tool_choice", "thinking", "output_config")
+FINISH = {
+    "end_turn": "stop",
+    "stop_sequence": "stop",
+    "pause_turn": "stop",
+    "max_tokens": "length",
+    "model_context_window_exceeded": "length",
+    "tool_use": "tool_calls",
+    "refusal": "content_filter",
+}
+STATUSES = {
+    "invalid_request_error": 400,
+    "authentication_error": 401,
+    "permission_error": 403,
+    "not_found_error": 404,
+    "request_too_large": 413,
+    "rate_limit_error": 429,
+    "timeout_error": 504,
+    "overloaded_error": ENGINE_OVERLOADED,
+}
+CHOICES = {"auto": "auto", "required": "any", "none": "none"}
+TIERS = {"auto": "auto", "default": "standard_only"}
+# OpenAI's scale of effort has words that this one has not.
+EFFORTS = {"minimal": "low", "low": "low", "medium": "medium", "high": "high", "xhigh": "xhigh"}
+# Ours to set, or of no meaning there: the stream's form, hints that promise nothing, the caller's bookkeeping.
+LEFT_OUT = frozenset(
+    {
+        *("seed", "stream_options", "n", "store", "prompt_cache_key", "safety_identifier", "modalities", "verbosity"),
+        *("ignore_eos", "cache_prompt"),
+    }
+)
+NO_WORD = frozenset({"logprobs", "top_logprobs", "logit_bias", "min_p", "prediction", "web_search_options", "audio"})
+HARMLESS = {"presence_penalty": 0, "frequency_penalty": 0}
+DATA_URL = "data:"
+
+
+class Anthropic:
+    def headers(self, key: str) -> Mapping[str, str]:
+        return {"x-api-key": key, "anthropic-version": VERSION}
+
+    def ask(self, path: str, body: dict[str, Any], native: dict[str, Any] | None) -> Asked:
+        if path != "/chat/completions":
+            raise bad(f"this model does not answer at {path}; ask for a chat", "model", "unsupported_model")
+        if native is not None:
+            return Asked(PATH, {**native, "model": body["model"], "stream": True}, MessagesReader())
+        return Asked(PATH, request(body), MessagesReader())
+
+    async def count(self, client: EngineClient, body: dict[str, Any], native: dict[str, Any] | None) -> int:
+        asked = self.ask("/chat/completions", body, native).body
+        kept = {name: value for name, value in asked.items() if name in COUNTED}
+        found = (await client.post(f"v1{PATH}/count_tokens", kept)).get("input_tokens")
+        return found if type(found) is int else 0
+
+
+def request(body: Mapping[str, Any]) -> dict[str, Any]:
+    """A validated chat body as a Messages request. Raises Refusal 400."""
+    system, messages = _conversation(body["messages"])
+    asked: dict[str, Any] = {"model": body["model"], "max_tokens": body["max_tokens"], "messages": messages}
+    if system:
+        asked["system"] = system
+    for name, value in body.items():
+        if name in NO_WORD or (name in HARMLESS and value != HARMLESS[name]):
+            raise bad(f"{name!r} is not supported by this model's provider", name, "unsupported_parameter")
+        if name not in LEFT_OUT and name not in HARMLESS and name not in _KNOWN:
+            asked[name] = value  # what we do not know the provider may
+    _sampling(body, asked)
+    _calls(body, asked)
+    _output(body, asked)
+    return asked
+
+
+_KNOWN = frozenset(
+    {
+        *("model", "messages", "max_tokens", "stop", "user", "temperature", "metadata", "service_tier"),
+        *("tools", "tool_choice", "parallel_tool_calls", "response_format", "reasoning_effort"),
+    }
+)
+
+
+def _sampling(body: Mapping[str, Any], asked: dict[str, Any]) -> None:
+    temperature = body.get("temperature")
+    if temperature is not None:
+        if temperature > 1:
+            raise bad("'temperature' must be a number from 0 to 1 for this model", "temperature", "invalid_value")
+        asked["temperature"] = temperature
+    if body.get("stop"):
+        asked["stop_sequences"] = body["stop"]
+    if body.get("user"):
+        asked["metadata"] = {"user_id": body["user"]}
+    if body.get("service_tier") in TIERS:
+        asked["service_tier"] = TIERS[body["service_tier"]]
+
+
+def _calls(body: Mapping[str, Any], asked: dict[str, Any]) -> None:
+    if not body.get("tools"):
+        return
+    asked["tools"] = [_tool(tool["function"]) for tool in body["tools"]]
+    wanted = body.get("tool_choice", "auto")
+    choice: dict[str, Any] = {"type": CHOICES[wanted] if type(wanted) is str else "tool"}
+    if type(wanted) is dict:
+        choice["name"] = wanted["function"]["name"]
+    if body.get("parallel_tool_calls") is False and choice["type"] != "none":
+        choice["disable_parallel_tool_use"] = True
+    asked["tool_choice"] = choice
+
+
+def _tool(function: Mapping[str, Any]) -> dict[str, Any]:
+    schema = function.get("parameters") or {"type": "object", "properties": {}}
+    told = {"description": function["description"]} if function.get("description") else {}
+    return {"name": function["name"], **told, "input_schema": schema}
+
+
+def _output(body: Mapping[str, Any], asked: dict[str, Any]) -> None:
+    config: dict[str, Any] = {}
+    form = body.get("response_format")
+    if form is not None:
+        if form["type"] != "json_schema":
+            message = "'response_format': this model's provider takes a json_schema only"
+            raise bad(message, "response_format", "unsupported_value")
+        config["format"] = {"type": "json_schema", "schema": form["json_schema"]["schema"]}
+    effort = EFFORTS.get(body.get("reasoning_effort", ""))
+    if effort is not None:
+        config["effort"] = effort
+    if config:
+        asked["output_config"] = config
+
+
+def _conversation(messages: Iterable[Mapping[str, Any]]) -> tuple[str, list[dict[str, Any]]]:
+    """The system's words, and turns: neighbours of one side are one turn, as results of calls have to be."""
+    system: list[str] = []
+    turns: list[dict[str, Any]] = []
+    for message in messages:
+        role = message["role"]
+        if role in ("system", "developer"):
+            system.append(_text(message["content"]))
+            continue
+        side = "assistant" if role == "assistant" else "user"
+        blocks = _blocks(message)
+        if not blocks:
+            continue  # an empty turn is refused there and says nothing
+        if turns and turns[-1]["role"] == side:
+            turns[-1]["content"] += blocks
+        else:
+            turns.append({"role": side, "content": blocks})
+    return "\n\n".join(system), turns
+
+
+def _blocks(message: Mapping[str, Any]) -> list[dict[str, Any]]:
+    content = message.get("content")
+    if message["role"] == "tool":
+        return [{"type": "tool_result", "tool_use_id": message["tool_call_id"], "content": _text(content)}]
+    parts = [{"type": "text", "text": content}] if type(content) is str else content or ()
+    blocks = [_block(part) for part in parts if part.get("type") != "text" or part["text"]]
+    return blocks + [_use(call) for call in message.get("tool_calls") or ()]
+
+
+def _block(part: Mapping[str, Any]) -> dict[str, Any]:
+    if part["type"] == "text":
+        return {"type": "text", "text": part["text"]}
+    if part["type"] != "image_url":
+        raise bad(f"this model's provider takes no {part['type']!r} parts", "messages", "unsupported_value")
+    url: str = part["image_url"]["url"]
+    if not url.startswith(DATA_URL):
+        return {"type": "image", "source": {"type": "url", "url": url}}
+    kind, _, data = url.removeprefix(DATA_URL).partition(";base64,")
+    return {"type": "image", "source": {"type": "base64", "media_type": kind, "data": data}}
+
+
+def _use(call: Mapping[str, Any]) -> dict[str, Any]:
+    function = call["function"]
+    try:
+        given = msgspec.json.decode(function["arguments"] or "{}", type=dict[str, Any])
+    except (msgspec.DecodeError, UnicodeError) as error:
+        raise bad("the arguments of an earlier tool call are no JSON object", "messages", "invalid_value") from error
+    return {"type": "tool_use", "id": call["id"], "name": function["name"], "input": given}
+
+
+def _text(content: object) -> str:
+    return content if type(content) is str else "".join(part["text"] for part in content or ())  # type: ignore[attr-defined]
+
+
+class _Said(msgspec.Struct, gc=False):
+    """A delta of a block or of the message, or a block as it begins."""
+
+    type: str = ""
+    text: str = ""
+    partial_json: str = ""
+    thinking: str = ""
+    signature: str = ""
+    id: str | None = None
+    name: str | None = None
+    stop_reason: str | None = None
+    stop_sequence: str | None = None
+
+
+class _Usage(msgspec.Struct, gc=False):
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cache_creation_input_tokens: int | None = None
+    cache_read_input_tokens: int | None = None
+
+
+class _Message(msgspec.Struct, gc=False):
+    usage: _Usage | None = None
+
+
+class _Told(msgspec.Struct, gc=False):
+    type: str
+    index: int = 0
+    delta: _Said | None = None
+    content_block: _Said | None = None
+    message: _Message | None = None
+    usage: _Usage | None = None
+    error: dict[str, Any] | None = None
+
+
+_decode = msgspec.json.Decoder(_Told).decode
+
+
+class MessagesReader:
+    """One reply's event stream. Raises msgspec.DecodeError for what is none."""
+
+    def __init__(self) -> None:
+        self.done = False
+        self._used = _Usage(0, 0, 0, 0)
+        self._calls: dict[int, int] = {}  # block to number of the call
+        self._silent: set[int] = set()  # blocks of calls without a word of arguments yet
+
+    def read(self, event: Event) -> Iterable[EngineEvent]:
+        told = _decode(event.data)
+        if told.type == "content_block_delta" and told.delta is not None:
+            return self._delta(told.index, told.delta)
+        if told.type == "content_block_start" and told.content_block is not None:
+            return self._begin(told.index, told.content_block)
+        if told.type == "content_block_stop" and told.index in self._silent:
+            return [_calling(Call(self._calls[told.index], None, Function(None, "{}")))]
+        if told.type == "message_start" and told.message is not None:
+            self._count(told.message.usage)
+            return ()
+        if told.type == "message_delta":
+            return self._end(told)
+        if told.type == "error":
+            found = told.error or {}
+            return [EngineEvent(error={**found, "code": STATUSES.get(str(found.get("type")), 500)})]
+        self.done = told.type == "message_stop"
+        return ()  # a ping, or what a later version says
+
+    def _begin(self, index: int, block: _Said) -> Iterable[EngineEvent]:
+        if block.type == "tool_use":
+            self._calls[index] = number = len(self._calls)
+            self._silent.add(index)
+            return [_calling(Call(number, block.id, Function(block.name, "")))]
+        return [_saying(Delta(content=block.text))] if block.text else ()
+
+    def _delta(self, index: int, said: _Said) -> Iterable[EngineEvent]:
+        if said.text:
+            return [_saying(Delta(content=said.text))]
+        if said.partial_json and index in self._calls:
+            self._silent.discard(index)
+            return [_calling(Call(self._calls[index], None, Function(None, said.partial_json)))]
+        if said.thinking:
+            return [_saying(Delta(reasoning_content=said.thinking))]
+        return [_saying(Delta(signature=said.signature))] if said.signature else ()
+
+    def _end(self, told: _Told) -> Iterable[EngineEvent]:
+        self._count(told.usage)
+        said = told.delta or _Said()
+        finish = FINISH.get(said.stop_reason, "stop") if said.stop_reason else None
+        choice = Choice(delta=Delta(), finish_reason=finish, stop_reason=said.stop_sequence)
+        return [EngineEvent([choice], self._usage())]
+
+    def _count(self, used: _Usage | None) -> None:
+        """The counts of a stream add nothing up: the last word on each holds."""
+        for name in _Usage.__struct_fields__ if used is not None else ():
+            value = getattr(used, name)
+            if value is not None:
+                setattr(self._used, name, value)
+
+    def _usage(self) -> dict[str, Any]:
+        used = self._used
+        cached = used.cache_read_input_tokens or 0
+        read = (used.input_tokens or 0) + cached + (used.cache_creation_input_tokens or 0)
+        written = used.output_tokens or 0
+        counted = {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
+        return {**counted, "prompt_tokens_details": {"cached_tokens": cached}} if cached else counted
+
+
+def _saying(delta: Delta) -> EngineEvent:
+    return EngineEvent([Choice(delta=delta)])
+
+
+def _calling(call: Call) -> EngineEvent:
+    return _saying(Delta(tool_calls=[call]))

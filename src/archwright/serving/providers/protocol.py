@@ -1,0 +1,29 @@
+"""What a protocol of engines has to say: where its key goes, how a question is put, how its answer is read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol
+
+from archwright.engines.client import EngineClient
+from archwright.serving.events import Reader
+
+
+class Asked(NamedTuple):
+    """One question in the engine's language. `reader` None: the answer is OpenAI's own stream."""
+
+    path: str
+    body: dict[str, Any]
+    reader: Reader | None = None
+
+
+class Provider(Protocol):
+    def headers(self, key: str) -> Mapping[str, str]:
+        """What carries the key, and whatever else every request needs."""
+
+    def ask(self, path: str, body: dict[str, Any], native: dict[str, Any] | None) -> Asked:
+        """`body` is OpenAI's; `native` the client's own where it spoke the Messages interface. Raises Refusal 400 for
+        what this protocol cannot say."""
+
+    async def count(self, client: EngineClient, body: dict[str, Any], native: dict[str, Any] | None) -> int:
+        """The tokens of the prompt, by the engine itself. Raises Refusal 400 where it counts none."""

@@ -1,0 +1,130 @@
+"""A provider's place on a real socket: says what a test wrote, keeps what it was asked."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+
+@dataclass
+class Asked:
+    path: str
+    headers: dict[str, str]
+    body: Any
+
+
+@dataclass
+class Script:
+    """A reply: `pieces` are written and flushed one by one. `hangs` waits after the last until the client is gone."""
+
+    pieces: Sequence[bytes] = ()
+    status: int = 200
+    kind: str = "text/event-stream"
+    hangs: bool = False
+
+
+@dataclass
+class Place:
+    script: Script = field(default_factory=Script)
+    asked: list[Asked] = field(default_factory=list)
+    gone: threading.Event = field(default_factory=threading.Event)
+    port: int = 0
+
+    @property
+    def last(self) -> Asked:
+        return self.asked[-1]
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/v1"
+
+
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+    place = Place()
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        """Silent."""
+
+    def do_GET(self) -> None:
+        self._say(Script([b'{"data": []}'], kind="application/json"))
+
+    def do_POST(self) -> None:
+        place = self.server.place
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        place.asked.append(Asked(self.path, {k.lower(): v for k, v in self.headers.items()}, body))
+        self._say(place.script)
+
+    def _say(self, script: Script) -> None:
+        self.send_response(script.status)
+        self.send_header("content-type", script.kind)
+        self.send_header("connection", "close")
+        self.end_headers()
+        for piece in script.pieces:
+            self.wfile.write(piece)
+            self.wfile.flush()
+        if script.hangs:
+            self.connection.settimeout(20)
+            if self.connection.recv(1) == b"":
+                self.server.place.gone.set()
+
+
+@contextmanager
+def standing_in() -> Iterator[Place]:
+    made = Server(("127.0.0.1", 0), Handler)
+    made.place = Place(port=made.server_port)
+    thread = threading.Thread(target=made.serve_forever, args=(0.02,))
+    thread.start()
+    try:
+        yield made.place
+    finally:
+        made.shutdown()
+        thread.join()
+        made.server_close()
+
+
+def chat_events(*events: Any) -> list[bytes]:
+    return [f"data: {json.dumps(event)}\n\n".encode() for event in events] + [b"data: [DONE]\n\n"]
+
+
+def message_events(*events: dict[str, Any]) -> list[bytes]:
+    return [f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode() for event in events]
+
+
+def message_start(**usage: int) -> dict[str, Any]:
+    message = {"id": "msg_1", "type": "message", "role": "assistant", "model": "vendor", "content": [], "usage": usage}
+    return {"type": "message_start", "message": message}
+
+
+def block(index: int, begin: dict[str, Any], *deltas: dict[str, Any]) -> list[dict[str, Any]]:
+    return [
+        {"type": "content_block_start", "index": index, "content_block": begin},
+        *({"type": "content_block_delta", "index": index, "delta": delta} for delta in deltas),
+        {"type": "content_block_stop", "index": index},
+    ]
+
+
+def words(index: int, *said: str) -> list[dict[str, Any]]:
+    return block(index, {"type": "text", "text": ""}, *({"type": "text_delta", "text": text} for text in said))
+
+
+def use(index: int, name: str, *said: str) -> list[dict[str, Any]]:
+    begin = {"type": "tool_use", "id": f"toolu_{index}", "name": name, "input": {}}
+    return block(index, begin, *({"type": "input_json_delta", "partial_json": part} for part in said))
+
+
+def message_end(reason: str, tokens: int, stop: str | None = None) -> list[dict[str, Any]]:
+    delta = {"stop_reason": reason, "stop_sequence": stop}
+    return [
+        {"type": "message_delta", "delta": delta, "usage": {"output_tokens": tokens}},
+        {"type": "message_stop"},
+    ]
