@@ -178,15 +178,19 @@ class Planner:
     def _housed(self, clouds: tuple[str, ...]) -> Iterable[Built]:
         """With machines of the house: without those whose price has expired where that is possible."""
         allow, catalog = self._needs.placement.allow, self._catalog
-        clean = self._accept_stale or all(map(catalog.may_advise_buying, catalog.nodes.values()))
-        fresh = HousePlanner(self.world, self._tasks, expired=clean)
-        every = fresh if clean else HousePlanner(self.world, self._tasks)
+        every = HousePlanner(self.world, self._tasks)
+        fresh: HousePlanner | None = None
         rest = clouds if "hybrid" in allow else ()
         for provider in (None, *rest) if "on-premises" in allow else rest:
-            found = fresh.option(provider)
+            found = every.option(provider)
+            if self._accept_stale or refuse_stale(found.draft, catalog) == found.draft:
+                yield found  # the best of all machines has none of them
+                continue
+            fresh = fresh or HousePlanner(self.world, self._tasks, expired=False)
+            dated = fresh.option(provider)
             # What they would save is said once, of the house.
-            done = clean or (provider is not None and not found.draft.misses)
-            yield found if done else fresh_or_stale(found, every.option(provider), catalog, self.world.said)
+            said = provider is not None and not dated.draft.misses
+            yield dated if said else fresh_or_stale(dated, found, catalog, self.world.said)
 
     def _local(self, machine: MachineFacts | None) -> Looked:
         """Texts only: nothing predicts other work on the machine at hand."""

@@ -119,9 +119,11 @@ class Program:
         stays the same, and is found in a tenth of the time. Known is the best of the choices that fractions use.
         """
         choices = {*self._used.values(), *(z for z, _ in self._groups)}
-        if self._relaxed() is None:
+        least = self._relaxed()
+        if least is None:
             return
-        found = self._solver.getSolution().col_value
+        first = self._solver.getSolution()
+        found, duals = first.col_value, first.col_dual
         unused = [number for number in choices if found[number] < LEAST_SHARE]
         self._bound(unused, 0.0)
         self._solver.run()
@@ -136,7 +138,9 @@ class Program:
             types.setdefault(self._choices[index].machine or "", []).append(number)
         gone = set[int]()
         for some in (*([z] for z, _ in self._groups), *types.values(), *([number] for number in self._used.values())):
-            if not gone.issuperset(some) and self._dearer(some, most):
+            # By duality one of these costs their least reduced cost more; only where that leaves it open it is solved.
+            surely = least + min(duals[number] for number in some) > most
+            if not gone.issuperset(some) and (surely or self._dearer(some, most)):
                 self._bound(some, 0.0)
                 gone.update(some)
         self._solver.setSolution(solution)
@@ -150,8 +154,11 @@ class Program:
 
     def _relaxed(self) -> float | None:
         """The least when machines need not be whole; None when there is none."""
+        # From the solution before, a row more: nothing to simplify first.
         self._solver.setOptionValue("solve_relaxation", True)
+        self._solver.setOptionValue("presolve", "off")
         self._solver.run()
+        self._solver.setOptionValue("presolve", "choose")
         self._solver.setOptionValue("solve_relaxation", False)
         best = self._solver.getModelStatus() == self._highs.HighsModelStatus.kOptimal
         return float(self._solver.getInfo().objective_function_value) if best else None

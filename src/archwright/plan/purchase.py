@@ -56,9 +56,15 @@ class Running(NamedTuple):
     hours: tuple[float, ...]
     counts: tuple[int, ...]
 
-    def hours_of(self, machine: int) -> float:
-        """Hours in which at least `machine` run."""
-        return sum(hours for hours, count in zip(self.hours, self.counts, strict=True) if count >= machine)
+    @property
+    def steps(self) -> list[tuple[int, float]]:
+        """(count, hours in which at least so many run) for every count that occurs, the greatest first."""
+        steps: dict[int, float] = {}
+        above = 0.0
+        for count, hours in sorted(zip(self.counts, self.hours, strict=True), reverse=True):
+            above += hours
+            steps[count] = above
+        return list(steps.items())
 
 
 class Market:
@@ -114,10 +120,14 @@ def cheapest(months: Sequence[Running], ways: Sequence[Price]) -> tuple[Tranche,
     usd: dict[PurchaseKind, list[float]] = {price.kind: [0.0] * len(months) for price in ways}
     peaks: dict[PurchaseKind, list[int]] = {price.kind: [0] * len(months) for price in ways}
     below = 0
+    left = [month.steps for month in months]
     # Between two counts that occur, every machine runs the same hours.
     for count in sorted({count for month in months for count in month.counts if count}):
         alike, below = count - below, count
-        hours = tuple(month.hours_of(count) for month in months)
+        for steps in left:
+            while steps and steps[-1][0] < count:
+                steps.pop()
+        hours = tuple([steps[-1][1] if steps else 0.0 for steps in left])
         for month, kind in enumerate(_had(hours, by_kind)):
             if kind == "on-demand" and not hours[month]:
                 continue

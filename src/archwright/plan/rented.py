@@ -8,7 +8,9 @@ machines that keep its deadline, for the hours it takes.
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections import Counter
+from itertools import accumulate
 from typing import NamedTuple
 
 from archwright.catalog.facts import Catalog
@@ -117,16 +119,14 @@ class Renter:
     def _ranked(self, provider: str, task: Task) -> list[tuple[Least, ModelSpec | None]]:
         """Models by the least that the task can cost with them."""
         found, demand = [], task.demand
-        loads = _loads(demand) if demand is not None else ()
+        loads = Loads(demand) if demand is not None else None
         for model in task.models:
-            least = self._least(provider, task, model, loads) if demand is not None else (0, 1.0, 0.0)
+            least = self._least(provider, task, model, loads) if loads is not None else (0, 1.0, 0.0)
             if least is not None:
                 found.append((least, model))
         return sorted(found, key=lambda pair: (pair[0], pair[1].id if pair[1] is not None else ""))
 
-    def _least(
-        self, provider: str, task: Task, model: ModelSpec | None, loads: tuple[tuple[float, float], ...]
-    ) -> Least | None:
+    def _least(self, provider: str, task: Task, model: ModelSpec | None, loads: Loads) -> Least | None:
         """Where its users are, else anywhere, as `best` looks for it."""
         for here in (True, False):
             least = min((_bound(one, loads) for one in self._carrying(provider, task, (model,), here)), default=None)
@@ -235,7 +235,7 @@ class Renter:
 
     def _best_steady(self, task: Task, demand: Demand, found: tuple[Carrying, ...]) -> Pick | None:
         best: Pick | None = None
-        loads = _loads(demand)
+        loads = Loads(demand)
         for least, _, one in sorted((_bound(one, loads), index, one) for index, one in enumerate(found)):
             if best is not None and least >= _order((best,))[:3]:
                 break
@@ -367,19 +367,28 @@ def _over(misses: tuple[Miss, ...]) -> float:
     return max((max(v / at, at / v) if v > 0 and at > 0 else math.inf for v, at in known), default=1.0)
 
 
-def _loads(demand: Demand) -> tuple[tuple[float, float], ...]:
-    """Hours over the horizon, and the requests/s that machines answer in them."""
-    months = Counter(map(demand.rates, range(len(demand.growth))))
-    return tuple(
-        (count * level.hours, rate)
-        for rates, count in months.items()
-        for level, rate in zip(demand.levels, rates, strict=True)
-        if at_work(demand, rate)
-    )
+class Loads:
+    """What machines answer over the horizon: hours at each rate of requests/s, the lowest first."""
+
+    def __init__(self, demand: Demand) -> None:
+        months = Counter(map(demand.rates, range(len(demand.growth))))
+        found = sorted(
+            (rate, count * level.hours)
+            for rates, count in months.items()
+            for level, rate in zip(demand.levels, rates, strict=True)
+            if at_work(demand, rate)
+        )
+        self._rates = [rate for rate, _ in found]
+        self._hours = [0.0, *accumulate(hours for _, hours in found)]
+        self._work = [0.0, *accumulate(rate * hours for rate, hours in found)]
+
+    def machine_hours(self, capacity: float) -> float:
+        """Of parts of machines that answer `capacity` requests/s each, one of them at least."""
+        whole = bisect_right(self._rates, capacity)
+        return self._hours[whole] + (self._work[-1] - self._work[whole]) / capacity
 
 
-def _bound(one: Carrying, loads: tuple[tuple[float, float], ...]) -> Least:
+def _bound(one: Carrying, loads: Loads) -> Least:
     """No way to pay is cheaper than all hours of parts of machines, none spare, at the least price."""
-    capacity = one.steady.requests_per_s.value
-    hours = sum(span * max(1.0, rate / capacity) for span, rate in loads)
+    hours = loads.machine_hours(one.steady.requests_per_s.value)
     return (len(one.steady.misses), _over(one.steady.misses), hours * min(one.prices))
