@@ -148,10 +148,49 @@ def test_a_limit_out_of_reach_is_said(home: Home, capsys: pytest.CaptureFixture[
     assert "weak: an idle machine takes" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("kind", ["serving", "training"])
-def test_a_load_that_is_none(kind: str, home: Home, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["predict", kind, "Qwen3-32B", "--on", "H100", "--load", "plenty"]) == 2
-    assert "AW-USE-20" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("kind", "load"),
+    [
+        ("serving", "plenty"),
+        ("serving", "0x0+0"),
+        ("serving", "0x1024+512"),
+        ("serving", "64x1024+0"),
+        ("serving", "max x 0+512"),
+        ("serving", "2/s x 0+512"),
+        ("training", "plenty"),
+        ("training", "0x4096"),
+        ("training", "256x00"),
+    ],
+)
+def test_a_load_that_is_none(kind: str, load: str, home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["predict", kind, "Qwen3-32B", "--on", "H100", "--load", load]) == 2
+    assert capsys.readouterr().err.startswith(f"AW-USE-20  not a load: '{load}'")
+
+
+def test_an_unstated_format_is_the_published_one(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["predict", "serving", "DeepSeek-V3", "--on", "8xH200-SXM-141GB", "--load", "64x1024+512", "--json"]
+    found = []
+    for layout in ("", "TP8 fp8"):
+        assert main([*asked, "--layout", layout]) == 0
+        found.append(json.loads(capsys.readouterr().out))
+    assert "format: fp8, as published" in found[0]["assumed"]
+    assert found[0]["estimates"] == found[1]["estimates"]
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["Llama-3.1-405B"], "shorter requests"),
+        (["Llama-3.1-8B", "--load", "4x1000000+128"], "shorter requests"),
+        (["Llama-3.1-70B", "--layout", "TP1 bf16"], "narrower format"),
+    ],
+)
+def test_what_does_not_fit_is_refused(
+    words: list[str], hint: str, home: Home, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["predict", "serving", *words, "--on", "1xL4"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("AW-USE-21") and "of weights and" in said and hint in said
 
 
 def test_accuracy(home: Home, capsys: pytest.CaptureFixture[str]) -> None:

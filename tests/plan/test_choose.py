@@ -227,3 +227,8 @@ def test_owned_machines_that_could_not_be_counted_on_are_named() -> None:
     note = "owned 2 x 4x X are left out: no row of a bought machine is like them"
     found = replace(option("own", over(2, 1, "capex"), cost=1), notes=("said", note))
     assert why_infeasible(plan(found), SOURCE).message.endswith(f"; {note}")
+
+
+def test_no_hint_invites_to_relax_a_law() -> None:
+    barred = Miss(constraint="export", value="rules bar x to y", limit=None)
+    assert why_infeasible(plan(option("a", barred)), SOURCE).hint.startswith("no field lifts a law")

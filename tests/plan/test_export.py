@@ -9,6 +9,7 @@ from archwright.catalog.facts import Catalog
 from archwright.contract.plan import PurchaseKind
 from archwright.plan.export import ADVANCED, judge_export, measure
 from archwright.plan.money import Draft
+from archwright.report.words import missed
 
 from .running_cases import house, own_fleet
 from .test_running import needs_of as needs_named
@@ -35,6 +36,11 @@ def test_where_it_stands_and_who_buys_it_count(catalog: Catalog, country: str, h
     found = judge_export(bought(catalog, country), headquarters)
     said = [note.partition(":")[0] for note in found.notes] + [miss.constraint for miss in found.misses]
     assert said == ([outcome] if outcome else [])
+
+
+def test_a_bar_is_a_sentence(catalog: Catalog) -> None:
+    (miss,) = judge_export(bought(catalog, "KP"), "KP").misses
+    assert missed(miss) == "US export rules bar H100-SXM-80GB to KP (group E:1)"
 
 
 def test_what_is_there_is_rented_or_small_is_not_asked(catalog: Catalog) -> None:

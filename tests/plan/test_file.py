@@ -102,3 +102,9 @@ def test_a_huge_file_is_not_read(plan_file: Path) -> None:
 @pytest.mark.parametrize("head", [b'{"version": 1, "x": ', b'{"options": '])
 def test_deep_nesting_ends_in_an_answer(plan_file: Path, head: bytes) -> None:
     assert broken(plan_file, head + b"[" * 100_000 + b"]" * 100_000 + b"}").code in ("AW-FILE-02", "AW-FILE-03")
+
+
+def test_a_needs_file_says_what_makes_a_plan_of_it(plan_file: Path) -> None:
+    error = broken(plan_file, b"version: 1\norganisation: {name: T}\nworkloads:\n  - name: a\n")
+    assert (error.code, error.message) == ("AW-FILE-02", "this is a needs file, not a plan")
+    assert f"archwright plan {plan_file} -o plan.json" in error.hint

@@ -73,6 +73,21 @@ def test_formats(precision: str, model: str, name: str, stated: bool) -> None:
     assert (found.name, found.stated) == (name, stated)
 
 
+@pytest.mark.parametrize(
+    ("model", "accelerator", "names"),
+    [
+        ("DeepSeek-V3", "H200-SXM-141GB", ["fp8", "int4"]),
+        ("gpt-oss-120b", "H100-SXM-80GB", ["fp4"]),
+        ("Qwen3-32B", "B200-SXM", ["bf16", "fp8", "fp4"]),
+        ("Qwen3-32B", "A100-80GB-SXM", ["bf16", "int8", "int4"]),
+    ],
+)
+def test_an_unstated_format_starts_with_the_published_one(model: str, accelerator: str, names: list[str]) -> None:
+    found = formats.unstated(SUBJECTS.model(model), SUBJECTS.accelerator(accelerator))
+    assert [one.name for one in found] == names
+    assert not any(one.stated for one in found[1:])
+
+
 def test_sparse_four_bit_models_keep_their_trunk_wide() -> None:
     assert formats.Format("fp4").trunk_bits(sparse=True) == 16
     assert formats.Format("fp4").trunk_bits(sparse=False) == 4.5

@@ -283,3 +283,20 @@ def test_a_broken_table_is_said(tmp_path: object, monkeypatch: pytest.MonkeyPatc
     with pytest.raises(CatalogError) as caught:
         fits.load("nothing")
     assert caught.value.code == "AW-CAT-03"
+
+
+def test_without_a_format_the_widest_that_fits_and_always_an_answer() -> None:
+    said = {
+        (model, count): serving.resolve(
+            replace(ASKED, model=model, devices=count, parallelism="", precision=""), SUBJECTS
+        )
+        for model, count in (("Llama-3.1-70B", 4), ("Llama-3.1-70B", 1), ("Llama-3.1-405B", 1), ("DeepSeek-V3", 16))
+    }
+    assert [found.assumed[-1] for found in said.values()] == [
+        "format: bf16, 16 bits",
+        "format: fp8, the widest that fits",
+        "format: bf16, 16 bits",
+        "format: fp8, as published",
+    ]
+    too_big = answered(model="Llama-3.1-405B", devices=1, parallelism="", precision="")
+    assert too_big.ttft_s is not None and "the weights exceed the devices' memory" in too_big.weak

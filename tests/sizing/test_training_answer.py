@@ -102,3 +102,12 @@ def test_methods_and_clusters() -> None:
     own = SUBJECTS.accelerator("H100 SXM 80GB")
     sizes = [(cluster_of(own, n).per_machine, cluster_of(own, n).machines) for n in (0, 1, 6, 8, 12, 64, 65)]
     assert sizes == [(1, 1), (1, 1), (6, 1), (8, 1), (4, 3), (8, 8), (1, 65)]
+
+
+def test_no_band_reaches_beyond_what_the_device_computes() -> None:
+    found = told(usd=2.0, model="13B", parameters=13e9, tokens=1e12).estimates
+    assert found["mfu"].high == pytest.approx(1.0)
+    fastest = 1e12 / found["tokens_per_s_per_device"].high / 3600
+    assert found["device_hours"].low == pytest.approx(fastest)
+    assert found["run_device_hours"].low > fastest
+    assert found["days"].low > fastest / 64 / 24 and found["cost_usd"].low > 2 * fastest

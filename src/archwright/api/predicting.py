@@ -15,13 +15,15 @@ from archwright.contract.estimate import Estimate
 from archwright.errors import UsageError, Where
 from archwright.home import home_of, write_atomic
 from archwright.sizing import accuracy as scoring
-from archwright.sizing import serving, throughput, training_answer
+from archwright.sizing import fits, formats, serving, throughput, training_answer
 from archwright.sizing.distance import HOST_KIND
 from archwright.sizing.serving import Guess
 
-_LOAD = re.compile(r"^\s*(\d{1,9}|max)\s*x\s*(\d{1,9})\s*\+\s*(\d{1,9})\s*$", re.IGNORECASE)
-_RATE = re.compile(r"^\s*(\d{1,9}(?:\.\d{1,6})?)\s*/\s*s\s*x\s*(\d{1,9})\s*\+\s*(\d{1,9})\s*$", re.IGNORECASE)
-_BATCH = re.compile(r"^\s*(\d{1,9})\s*x\s*(\d{1,9})\s*$", re.IGNORECASE)
+# Of nothing there is no prediction: each count is one or more.
+_SOME = r"0*[1-9]\d{0,8}"
+_LOAD = re.compile(rf"^\s*({_SOME}|max)\s*x\s*({_SOME})\s*\+\s*({_SOME})\s*$", re.IGNORECASE)
+_RATE = re.compile(rf"^\s*(\d{{1,9}}(?:\.\d{{1,6}})?)\s*/\s*s\s*x\s*({_SOME})\s*\+\s*({_SOME})\s*$", re.IGNORECASE)
+_BATCH = re.compile(rf"^\s*({_SOME})\s*x\s*({_SOME})\s*$", re.IGNORECASE)
 _SIZE = re.compile(r"^\s*(\d{1,4}(?:\.\d{1,4})?)\s*([mbt])\s*$", re.IGNORECASE)
 MOST = 1e18
 _SIZES = {"m": 1e6, "b": 1e9, "t": 1e12}
@@ -43,7 +45,7 @@ def predict_serving(
     at random: then the plan's simulation answers. `layout` holds ranks and number format ("TP4 fp8").
 
     Raises CatalogError AW-CAT-01 for a name nobody knows, UsageError AW-USE-20 for a load that is none, AW-USE-21 where
-    no engine of such a layout could be simulated.
+    weights and the cache of one request do not fit, or no engine of such a layout could be simulated.
     """
     timed, found = _RATE.match(load), _LOAD.match(load)
     if timed is None and found is None:
@@ -60,13 +62,13 @@ def predict_serving(
         precision=layout,
         engine=engine,
         scenario="offline_max" if offline else "fixed_concurrency_agg",
-        concurrency=None if offline or timed else float(sent) or None,
+        concurrency=None if offline or timed else float(sent),
         input_tokens=float(prompt),
         output_tokens=float(answer),
     )
     if timed is not None:
         return predicting_rate.at_rate(asked, float(sent), subjects)
-    got = serving.predict(asked, subjects)
+    got = _served(asked, on, subjects)
     guesses = {"tpot_s": got.tpot_s, "ttft_s": None if offline else got.ttft_s, "tokens_per_s": got.tokens_per_s}
     guesses |= {} if offline else got.percentiles
     estimates = {
@@ -88,6 +90,25 @@ def predict_serving(
         weak=got.weak,
         assumed=got.assumed,
     )
+
+
+def _served(asked: serving.Serving, on: str, subjects: Subjects) -> serving.Answer:
+    """Raises UsageError AW-USE-21 where weights and the cache of one request do not fit."""
+    if subjects.accelerator(asked.accelerator).kind == HOST_KIND:
+        return serving.predict(asked, subjects)
+    found = serving.resolve(asked, subjects)
+    worker, context = found.worker, found.case.prompt + found.case.answer
+    narrower = ", or a narrower format in the layout" if formats.parse(asked.precision, asked.model).stated else ""
+    if worker.capacity(found.device.memory, context) < 1:
+        sizes = f"{worker.weights() / 1e9:.3g} GB of weights and {worker.cached(context) / 1e9:.3g} GB of cache"
+        raise UsageError(
+            "AW-USE-21",
+            f"{asked.model} in {worker.number.name} does not fit {on}: {sizes} for one request of {context:,.0f} tokens"
+            f" on a device of {found.device.memory / 1e9:.3g} GB",
+            where=Where(field="on"),
+            hint=f"ask for more devices or shorter requests{narrower}",
+        )
+    return serving.answer(found, fits.load("serving"))
 
 
 def predict_training(
@@ -121,7 +142,7 @@ def predict_training(
         accelerator=name,
         devices=count,
         parameters=float(size[1]) * _SIZES[size[2].lower()] if size else None,
-        sequence_tokens=length or None,
+        sequence_tokens=length,
         batch_tokens=sequences * length,
         tokens=tokens,
         precision=layout,
@@ -187,7 +208,9 @@ def _positive(name: str, value: float | None) -> None:
 
 
 def _no_load(load: str, example: str) -> UsageError:
-    return UsageError("AW-USE-20", f"not a load: {load!r}", where=Where(field="load"), hint=f"for example {example}")
+    return UsageError(
+        "AW-USE-20", f"not a load: {load!r}", where=Where(field="load"), hint=f"for example {example}; no count is zero"
+    )
 
 
 def _estimate(guess: Guess, unit: str) -> Estimate:

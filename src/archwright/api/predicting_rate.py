@@ -23,7 +23,7 @@ def at_rate(asked: serving.Serving, rate: float, subjects: Subjects) -> Sized:
     Raises CatalogError AW-CAT-01 for a name nobody knows, UsageError AW-USE-20 for no rate, AW-USE-21 where no engine
     of such a layout could be simulated.
     """
-    if rate <= 0 or not asked.input_tokens or not asked.output_tokens:
+    if rate <= 0 or asked.input_tokens is None or asked.output_tokens is None:
         raise UsageError("AW-USE-20", f"not a rate: {rate:g}/s", where=Where(field="load"), hint="for example 2.5/s")
     reads, writes = (Length(mean=size, p95=size) for size in (asked.input_tokens, max(asked.output_tokens, 2.0)))
     accelerator, host = subjects.accelerator(asked.accelerator), False

@@ -103,6 +103,7 @@ class ModelSpec(Fact):
     and linear attention are already in it. With a `sliding_window`, only `full_attention_layers` of `layers` grow
     beyond the window. None where the form of attention gives no constant per token.
     `quality` maps a benchmark to a share; of several reports the lowest counts, since it is used as a floor.
+    `published_format` is that of the checkpoint its maker publishes; empty where 16 bits or not known.
     """
 
     id: str
@@ -131,6 +132,7 @@ class ModelSpec(Fact):
     licence_conditions: str
     released: str
     quality: dict[str, float]
+    published_format: str = ""
 
 
 class QualityScore(Fact):

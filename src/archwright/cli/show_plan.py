@@ -210,12 +210,12 @@ def _refused(out: Console, result: Plan, options: list[Option]) -> None:
 
 
 def _missed(miss: Miss) -> str:
-    """`per_month 4,752 > 3,500`, `residency unknown`."""
-    name = miss.constraint.replace(".", " ")
+    """`per_month 4,752 > 3,500`, `residency unknown`; of a law its sentence."""
+    name = "" if miss.constraint == "export" else miss.constraint.replace(".", " ")
     if isinstance(miss.value, float | int) and isinstance(miss.limit, float | int):
         sign = ">" if miss.value > miss.limit else "<"
         return f"{name} {significant(miss.value)} {sign} {significant(miss.limit)}"
-    return f"{name} {miss.value if miss.value is not None else 'none'}"
+    return f"{name} {miss.value if miss.value is not None else 'none'}".strip()
 
 
 # --- what it rests on

@@ -31,6 +31,8 @@ FEASIBLE = "feasible would be "
 PINS = ("accelerators", "regions", "clouds", "stale_facts")
 # Where a workload keeps the fields that a constraint may name; all others are its own.
 HOLDERS = {"slo": frozenset(SLO.__struct_fields__), "traffic": frozenset(Traffic.__struct_fields__)}
+MOVE = "allow another placement, or relax that field"
+BARRED = "no field lifts a law: plan with what it does not bar, smaller accelerators or processors"
 NO_PRICE = Miss(constraint="price", value=None, limit="a price for every part")
 # Constraints that a field of `placement` pins.
 PINNED = {
@@ -108,7 +110,7 @@ def why_infeasible(plan: Plan, source: NeedsSource) -> PlanError:
         f"no option satisfies the needs; {_wished(ranked)}the nearest, {nearest.name}, misses {said(broken)}"
         f"{_out(nearest)}",
         where=_where(_field(broken.constraint, plan, source), source),
-        hint=f"{FEASIBLE}{hint}" if possible else "allow another placement, or relax that field",
+        hint=f"{FEASIBLE}{hint}" if possible else BARRED if broken.constraint == "export" else MOVE,
         nearest=tuple(option.name for option in ranked[:MOST_SHOWN]),
     )
 

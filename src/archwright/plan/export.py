@@ -28,8 +28,8 @@ def judge_export(draft: Draft, headquarters: str) -> Draft:
         for country in dict.fromkeys((fleet.where.country, headquarters)):
             rule = export_rules().get(country)
             if rule is not None and rule.outcome == "denied":
-                miss = Miss(constraint="export", value=f"{device.id} to {country}", limit=f"none to {rule.groups}")
-                misses[miss] = None
+                said = f"US export rules bar {device.id} to {country} (group {rule.groups})"
+                misses[Miss(constraint="export", value=said, limit=None)] = None
             elif rule is not None:
                 said = f"condition: {device.id} for {country} (groups {rule.groups}) takes an export licence"
                 notes[f"{said}: {rule.source}"] = None

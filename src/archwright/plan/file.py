@@ -17,6 +17,10 @@ VERSION = 1
 AGAIN = "make it again: archwright plan needs.yaml -o plan.json"
 
 
+# A top-level key of a needs file, as YAML has it.
+_NEEDS = re.compile(rb"^(?:workloads|organisation)\s*:", re.MULTILINE)
+
+
 class _Head(msgspec.Struct):
     version: int
 
@@ -69,6 +73,13 @@ def _check_version(data: bytes, file: str) -> None:
     except msgspec.ValidationError as error:
         raise _not_a_plan(file, str(error).partition(" - at ")[0], "version") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        if _NEEDS.search(data):
+            raise PlanFileError(
+                "AW-FILE-02",
+                "this is a needs file, not a plan",
+                where=Where(file),
+                hint=f"make a plan of it first: archwright plan {file} -o plan.json",
+            ) from error
         raise PlanFileError(
             "AW-FILE-02",
             f"not valid JSON: {error}",

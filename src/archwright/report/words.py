@@ -164,7 +164,8 @@ def missed(miss: Miss) -> str:
     workload, quality, benchmark = miss.constraint.partition(".quality.")
     if quality and miss.value == UNREPORTED:
         return f"{workload}: nobody reports {benchmark} of it; at least {_either(miss.limit)} is asked for"
-    name = miss.constraint.replace("_", " ")
+    # What a law bars is a sentence of its own.
+    name = "" if miss.constraint == "export" else miss.constraint.replace("_", " ")
     value, limit = _either(miss.value), _either(miss.limit)
     return f"{name} {value}".strip() + (f", limit {limit}" if limit else "")
 

@@ -89,7 +89,7 @@ def _on_accelerators(
 
 def _formats(product: EngineSpec, accelerator: Accelerator, model: ModelSpec) -> list[Format]:
     """The native one, then the engine's narrower ones, widest first; the published one alone where that is narrow."""
-    published = formats.parse(f"{model.licence_conditions} {model.notes}", model.id)
+    published = formats.published(model)
     modern = WIDE in accelerator.flops
     if published.name == PUBLISHED:
         return [published] if modern else []

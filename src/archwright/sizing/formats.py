@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from archwright.catalog.rows import Accelerator
+from archwright.catalog.rows import Accelerator, ModelSpec
 
 _WORDS = (
     ("fp4", re.compile(r"nvfp4|mxfp4|fp4")),
@@ -56,6 +56,20 @@ def parse(precision: str, model: str) -> Format:
             if pattern.search(text):
                 return Format(name)
     return Format("bf16", stated=False)
+
+
+def published(model: ModelSpec) -> Format:
+    """Of the checkpoint: what its row states, else what its name says, else 16 bit, assumed."""
+    return parse(model.published_format, model.id)
+
+
+def unstated(model: ModelSpec, accelerator: Accelerator) -> list[Format]:
+    """What a deployment that names no format may run in, the likeliest first: the published one, then what engines
+    narrow weights to, widest first: formats the device multiplies in, or four bits unpacked to 16.
+    """
+    first, rates = published(model), accelerator.flops
+    names = ("fp8", "fp4") if "fp4" in rates else ("fp8", "int4") if "fp8" in rates else ("int8", "int4")
+    return [first, *(Format(name, stated=False) for name in names if WEIGHT_BITS[name] < first.expert_bits)]
 
 
 def rate(accelerator: Accelerator, name: str) -> float:

@@ -143,20 +143,11 @@ def resolve(asked: Serving, subjects: Subjects) -> Deployment:
     """Raises CatalogError AW-CAT-01 when model (without a stated count) or accelerator has no row."""
     accelerator = subjects.accelerator(asked.accelerator)
     model, weak = model_of(asked.model, (asked.parameters, asked.active_parameters), subjects)
-    number = formats.parse(asked.precision, asked.model)
-    assumed = []
-    if not number.stated:
-        weak.append(f"precision {asked.precision!r} is unknown")
-    shape = shape_of(model)
-    stated = device_of(accelerator, number, shape.sparse)
-    device = distance.sustaining(stated, accelerator, subjects.catalog)
-    placed = layout.parse(asked.parallelism)
-    if placed is None:
-        placed = _fitting(Worker(shape, number, layout.Layout()), device, asked.devices)
-        assumed.append(f"parallelism: TP{placed.tp}")
-    placed = layout.spread(placed, min(asked.devices, MOST_DEVICES))
-    worker = Worker(shape, number, placed)
     load = _load(asked, model, subjects)
+    worker, device, assumed = _placed(asked, model, accelerator, load.prompt + load.answer, subjects.catalog)
+    placed = worker.layout
+    if not worker.number.stated:
+        weak.append("precision is not stated")
     if asked.concurrency is None:
         load.assumed.append("requests in flight: as many as fit")
     if not asked.engine.strip():
@@ -180,6 +171,31 @@ def resolve(asked: Serving, subjects: Subjects) -> Deployment:
         assumed=(*assumed, *load.assumed),
         catalog=subjects.catalog,
     )
+
+
+def _placed(
+    asked: Serving, model: ModelSpec, accelerator: Accelerator, context: float, catalog: Catalog
+) -> tuple[Worker, Device, list[str]]:
+    """Engine, device and what was assumed of them. Without a format, the likeliest one in which weights and one
+    sequence of `context` tokens fit; where none does, the likeliest.
+    """
+    said, shape = formats.parse(asked.precision, asked.model), shape_of(model)
+    ways = []
+    for number in [said] if said.stated else formats.unstated(model, accelerator):
+        device = distance.sustaining(device_of(accelerator, number, shape.sparse), accelerator, catalog)
+        named = layout.parse(asked.parallelism)
+        placed = named or _fitting(Worker(shape, number, layout.Layout()), device, asked.devices)
+        worker = Worker(shape, number, layout.spread(placed, min(asked.devices, MOST_DEVICES)))
+        ways.append((worker, device, [] if named else [f"parallelism: TP{placed.tp}"]))
+        if worker.capacity(device.memory, context) >= 1:
+            break
+    else:
+        ways = ways[:1]
+    worker, device, assumed = ways[-1]
+    if not said.stated:
+        why = "as published" if worker.number.stated else "the widest that fits" if len(ways) > 1 else "16 bits"
+        assumed.append(f"format: {worker.number.name}, {why}")
+    return worker, device, assumed
 
 
 def _load(asked: Serving, model: ModelSpec, subjects: Subjects) -> Load:

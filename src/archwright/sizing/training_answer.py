@@ -135,7 +135,12 @@ def _split(asked: Training, question: Question, cluster: Cluster, subjects: Subj
             weak = (*weak, "the stated split exceeds the devices' memory")
     if question.subject.adapters:
         token_s = adapters_s(token_s, subjects.catalog)
-    return Split(text, token_s, kept, stratum, weak)
+    return Split(text, _possible(token_s, model_flops(question) / question.job.rate), kept, stratum, weak)
+
+
+def _possible(token_s: Guess, least_s: float) -> Guess:
+    """No device computes faster than its stated rate: the fast end stops at `least_s`, utilisation 1."""
+    return token_s._replace(low=min(max(token_s.low, least_s), token_s.value))
 
 
 def _speeds(split: Split, asked: Training, question: Question, catalog: Catalog) -> dict[str, Estimate]:
