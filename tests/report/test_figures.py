@@ -13,7 +13,7 @@ from archwright.contract.decision import Decision, Driver, Phase, Schedule
 from archwright.contract.estimate import Estimate, exact, within_factor
 from archwright.contract.plan import Purchase
 from archwright.contract.record import replace
-from archwright.report import figures, svg
+from archwright.report import figures, payments, svg
 from archwright.report.architecture import architecture, machine_of
 from archwright.report.document import Figure
 
@@ -48,7 +48,7 @@ def test_options_stand_in_order_with_their_verdict() -> None:
 def test_without_a_price_there_is_no_bar() -> None:
     assert figures.option_costs(BOARD.options[-1:], None, "EUR", 60) is None
     assert figures.cost_parts(BOARD.options[-1:], None, "EUR", 60) is None
-    assert figures.cumulative(BOARD.options[-1:], None, DECISION, "EUR") is None
+    assert payments.cumulative(BOARD.options[-1:], None, DECISION, "EUR") is None
     assert figures.promises(()) is None
     assert figures.flips(()) is None
 
@@ -77,7 +77,7 @@ def test_every_category_is_drawn_in_one_group() -> None:
 
 
 def test_break_even_is_marked_where_the_lines_cross() -> None:
-    figure = drawn(figures.cumulative(BOARD.options, BOARD.chosen, DECISION, "EUR"))
+    figure = drawn(payments.cumulative(BOARD.options, BOARD.chosen, DECISION, "EUR"))
     assert "month 48" in texts(figure)
     assert figure.note == "From month 48 on the chosen one has cost less than cloud-azure."
     lines = {line.get("stroke-dasharray") for line in shapes(figure, "polyline")}
@@ -86,24 +86,63 @@ def test_break_even_is_marked_where_the_lines_cross() -> None:
 
 def test_a_break_even_beyond_the_line_is_not_drawn() -> None:
     rivals = (*(replace(rival, break_even_month=61) for rival in DECISION.rivals),)
-    figure = drawn(figures.cumulative(BOARD.options, BOARD.chosen, replace(DECISION, rivals=rivals), "EUR"))
+    figure = drawn(payments.cumulative(BOARD.options, BOARD.chosen, replace(DECISION, rivals=rivals), "EUR"))
     assert figure.note == ""
-    figure = drawn(figures.cumulative(BOARD.options, None, DECISION, "EUR"))
+    figure = drawn(payments.cumulative(BOARD.options, None, DECISION, "EUR"))
     assert figure.note == ""
 
 
 def test_a_horizon_of_one_month_has_a_picture() -> None:
     short = tuple(replace(option, cumulative_cost=option.cumulative_cost[:1]) for option in BOARD.options)
-    assert "0" in texts(drawn(figures.cumulative(short, BOARD.chosen, Decision(), "EUR")))
+    assert "0" in texts(drawn(payments.cumulative(short, BOARD.chosen, Decision(), "EUR")))
 
 
 def test_labels_at_the_lines_ends_do_not_overlap() -> None:
-    same = tuple(replace(HYBRID, name=f"option-{n}") for n in range(5))
-    figure = drawn(figures.cumulative(same, None, Decision(), "EUR"))
+    same = tuple(
+        replace(
+            HYBRID, name=f"option-{n}", cumulative_cost=tuple(paid * (1 + n / 40) for paid in HYBRID.cumulative_cost)
+        )
+        for n in range(5)
+    )
+    figure = drawn(payments.cumulative(same, None, Decision(), "EUR"))
     places = sorted(
         float(element.get("y", "0")) for element in shapes(figure, "text") if (element.text or "").startswith("option-")
     )
     assert all(below - above >= 18.9 for above, below in pairwise(places))
+
+
+def test_options_that_are_paid_alike_share_a_line() -> None:
+    alike = replace(HYBRID, name="twin", cumulative_cost=tuple(paid * 1.009 for paid in HYBRID.cumulative_cost))
+    other = replace(HYBRID, name="other", cumulative_cost=tuple(paid * 1.05 for paid in HYBRID.cumulative_cost))
+    figure = drawn(payments.cumulative((HYBRID, alike, other), HYBRID.name, Decision(), "EUR"))
+    assert len(shapes(figure, "polyline")) == 2
+    assert f"{HYBRID.name} +1" in texts(figure) and "other" in texts(figure)
+    assert figure.note == f"{HYBRID.name} and twin are within 1 %: one line."
+
+
+@pytest.mark.parametrize(
+    ("months", "labels"),
+    [
+        ((20, 22), ["months 20 to 22"]),
+        ((20, 40), ["month 20", "month 40"]),
+        ((20, 21, 58), ["months 20 to 21", "month 58"]),
+    ],
+)
+def test_break_evens_close_together_share_a_label(months: tuple[int, ...], labels: list[str]) -> None:
+    options = tuple(
+        replace(
+            HYBRID, name=f"rival-{n}", cumulative_cost=tuple(paid * (1 + n / 20) for paid in HYBRID.cumulative_cost)
+        )
+        for n, _ in enumerate(months, 1)
+    )
+    rivals = tuple(
+        replace(DECISION.rivals[0], option=option.name, break_even_month=month)
+        for option, month in zip(options, months, strict=True)
+    )
+    found = payments.cumulative((HYBRID, *options), HYBRID.name, replace(DECISION, rivals=rivals), "EUR")
+    assert [text for text in texts(drawn(found)) if text.startswith("month") and ";" not in text] == labels
+    assert len(shapes(drawn(found), "circle")) == len(months) + len(options) + 1
+    assert all(f"From month {month} on" in drawn(found).note for month in months)
 
 
 def test_only_times_are_drawn_and_each_with_its_band() -> None:

@@ -1,12 +1,12 @@
-"""The charts of a report: what options cost and why, how it grows, what is promised, what flips the choice."""
+"""The charts of a report: what options cost and why, when it is built, what is promised, what flips the choice."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import NamedTuple
 
-from archwright.contract.decision import Decision, Driver, Schedule
+from archwright.contract.decision import Driver, Schedule
 from archwright.contract.estimate import Estimate
 from archwright.contract.evidence import Prediction
 from archwright.contract.plan import Category, Option
@@ -14,12 +14,10 @@ from archwright.contract.record import replace
 from archwright.report import svg, words
 from archwright.report.document import Figure
 
-At = Callable[[float, float], tuple[float, float]]
 WIDTH = 760.0
 LEFT, RIGHT = 196.0, 150.0
 ROOM = WIDTH - LEFT - RIGHT
-MOST_OPTIONS, MOST_LINES, MOST_PROMISES, MOST_DRIVERS = 14, 5, 24, 6
-DASHES = ("none", "7 4", "2 3", "10 3 2 3", "4 4")
+MOST_OPTIONS, MOST_PROMISES, MOST_DRIVERS = 14, 24, 6
 
 # Fourteen categories are too many for the eye: what a reader budgets together is drawn together.
 GROUPS: dict[str, tuple[Category, ...]] = {
@@ -163,33 +161,6 @@ def _legend(canvas: svg.Canvas, used: list[str], colours: dict[str, str], y: flo
     return y + 14
 
 
-def cumulative(options: tuple[Option, ...], chosen: str | None, decision: Decision, currency: str) -> Figure | None:
-    """What has been paid by each month's end; where the chosen one becomes the cheaper, and the goals' worth."""
-    drawn = [option for option in shown_first(options, chosen) if option.cumulative_cost and option.feasible]
-    drawn = drawn[:MOST_LINES]
-    if not drawn:
-        return None
-    left, right, bottom, canvas = 66.0, 570.0, 300.0, svg.Canvas(WIDTH)
-    months = max(len(option.cumulative_cost) for option in drawn)
-    marks = svg.ticks(max(max(option.cumulative_cost) for option in drawn))
-    per_month, per_value = (right - left) / months, (bottom - 16) / marks[-1]
-
-    def at(month: float, value: float) -> tuple[float, float]:
-        return left + month * per_month, bottom - value * per_value
-
-    _grid(canvas, (left, right, bottom), marks, months, at)
-    ends = []
-    for rank, option in enumerate(drawn):
-        points = [at(month + 1, value) for month, value in enumerate(option.cumulative_cost)]
-        canvas.path(points, svg.PALETTE[rank], stroke_dasharray=DASHES[rank], stroke_linejoin="round")
-        ends.append((points[-1][1], svg.PALETTE[rank], option))
-    _end_labels(canvas, ends, right + 10, chosen)
-    crossed = _crossings(canvas, drawn, chosen, decision, at)
-    canvas.text((left, bottom + 44), f"month; {currency} paid by its end", size=12, fill=svg.QUIET)
-    alt = "; ".join(f"{o.name} ends at {words.compact(o.cumulative_cost[-1])} {currency}" for o in drawn)
-    return Figure("Paid so far, month by month", canvas.svg(bottom + 56), "; ".join([alt, *crossed]), " ".join(crossed))
-
-
 def schedule(dates: Schedule) -> Figure | None:
     """The steps from the signature to whole use, each with the band of its end."""
     if not dates.phases:
@@ -214,46 +185,6 @@ def schedule(dates: Schedule) -> Figure | None:
 
 def _until(date: Estimate) -> str:
     return f"{words.number(date.low, 2)} to {words.number(date.high, 2)}"
-
-
-def _grid(canvas: svg.Canvas, edges: tuple[float, float, float], marks: tuple[float, ...], months: int, at: At) -> None:
-    left, right, _bottom = edges
-    for mark in marks:
-        _, y = at(0, mark)
-        canvas.line((left, y), (right, y))
-        canvas.text((left - 10, y + 4), words.tick(mark), size=12, fill=svg.QUIET, anchor="end")
-    step = next(s for s in (1, 3, 6, 12, 24, 60, 120, 1200) if months / s <= 13)
-    for month in range(0, months + 1, step):
-        x, y = at(month, 0)
-        canvas.line((x, y), (x, y + 5), svg.QUIET)
-        canvas.text((x, y + 21), str(month), size=12, fill=svg.QUIET, anchor="middle")
-
-
-def _end_labels(canvas: svg.Canvas, ends: list[tuple[float, str, Option]], x: float, chosen: str | None) -> None:
-    """Names at the lines' ends, pushed apart where lines end close together."""
-    placed = -math.inf
-    for y, colour, option in sorted(ends, key=lambda end: end[0]):
-        placed = max(y, placed + 19)
-        canvas.dot((x + 3, placed), 4, colour)
-        canvas.text((x + 12, placed + 4), svg.fit(option.name, 13, WIDTH - x - 16), bold=option.name == chosen)
-
-
-def _crossings(canvas: svg.Canvas, drawn: list[Option], chosen: str | None, decision: Decision, at: At) -> list[str]:
-    """Marks each break-even, and says them."""
-    own = next((option for option in drawn if option.name == chosen), None)
-    if own is None:
-        return []
-    names, months, said = {option.name for option in drawn}, dict[int, list[str]](), list[str]()
-    for rival in decision.rivals:
-        month = rival.break_even_month
-        if rival.option in names and month is not None and 1 < month <= len(own.cumulative_cost):
-            months.setdefault(month, []).append(rival.option)
-    for month, overtaken in sorted(months.items()):
-        x, y = at(month, own.cumulative_cost[month - 1])
-        canvas.dot((x, y), 6, svg.PAPER, stroke=svg.INK, stroke_width=2)
-        canvas.text((x, y - 14), f"month {month}", size=12, anchor="middle", bold=True)
-        said.append(f"From month {month} on the chosen one has cost less than {words.listed(overtaken)}.")
-    return said
 
 
 def promises(predictions: tuple[Prediction, ...]) -> Figure | None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from archwright.contract.decision import Rival
 from archwright.contract.estimate import Estimate
 from archwright.contract.plan import Category, CostLine, Option, Plan
-from archwright.report import figures, words
+from archwright.report import figures, payments, words
 from archwright.report.document import Block, Cell, Chapter, Column, Table, Text, notes, rows
 
 
@@ -94,7 +94,7 @@ def _cost_row(line: CostLine, months: int) -> tuple[Cell, ...]:
 def time_chapter(plan: Plan, option: Option) -> Chapter:
     """When it stands, when money leaves and when it comes back."""
     blocks: list[Block] = [*_dates(plan)]
-    picture = figures.cumulative(plan.options, option.name, plan.decision, plan.currency)
+    picture = payments.cumulative(plan.options, option.name, plan.decision, plan.currency)
     if picture is not None:
         blocks.append(picture)
     rivals = [rival for rival in plan.decision.rivals if rival.option != option.name]
