@@ -32,12 +32,9 @@ class Pulse(EngineClient):
 def pool(slots: int = 1, replicas: int = 1, version: str = "") -> tuple[Pool, list[Pulse], list[int]]:
     pulses = [Pulse() for _ in range(replicas)]
     counts: list[int] = []
-    made = Pool(
-        "p",
-        tuple(Replica(pulse, endpoint(slots=slots, version=version), "unix:e") for pulse in pulses),
-        "/health",
-        lambda _name, count: counts.append(count),
-    )
+    spec = endpoint(slots=slots, version=version).pool
+    engines = tuple(Replica(pulse, spec, f"unix:e{number}") for number, pulse in enumerate(pulses))
+    made = Pool(spec, engines, lambda _name, count: counts.append(count))
     return made, pulses, counts
 
 
@@ -81,7 +78,7 @@ def test_a_full_pool_rejects() -> None:
             async with made.lease(1):
                 await release.wait()
 
-        tasks = [asyncio.create_task(use()) for _ in range(21)]
+        tasks = [asyncio.create_task(use()) for _ in range(16)]
         await settle()
         with pytest.raises(Refusal) as caught:
             async with made.lease(1):
@@ -250,20 +247,21 @@ def test_other_engines_serve_who_waits_and_who_runs_stays() -> None:
 
         running, waiting = asyncio.create_task(use()), asyncio.create_task(use())
         await settle()
-        new = Replica(Pulse(), endpoint(slots=1, version="m@v1"), "unix:new")
+        spec = endpoint(slots=1, version="m@v1").pool
+        new = Replica(Pulse(), spec, "unix:new")
         new.healthy = True
-        made.replace((new,), "/health")
+        made.replace(spec, (new,))
         await settle()
         assert (old.running, new.running) == (1, 1)
-        late = [asyncio.create_task(use()) for _ in range(20)]
+        late = [asyncio.create_task(use()) for _ in range(15)]
         await settle()
-        assert made.in_flight == 22, "what runs on the old engine takes no room from those who come now"
+        assert made.in_flight == 17, "what runs on the old engine takes no room from those who come now"
         with pytest.raises(Refusal) as caught:
             async with made.lease(1):
                 raise AssertionError("admitted")
         assert caught.value.status == 429
         release.set()
-        assert await asyncio.gather(running, waiting, *late) == ["m"] + ["m@v1"] * 21
+        assert await asyncio.gather(running, waiting, *late) == ["m"] + ["m@v1"] * 16
         assert old.running == new.running == counts[-1] == 0
 
     run(scenario)

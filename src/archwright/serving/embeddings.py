@@ -54,7 +54,7 @@ async def _ask(gateway: Gateway, exchange: Exchange, question: Question) -> dict
             )
         exchange.model = replica.version
         try:
-            return await replica.client.post(PATH, question.body)
+            return await replica.client.post(PATH, {**question.body, **replica.client.named})
         except EngineRefused:
             raise
         except EngineError:
