@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from archwright.lake.personal import FINDERS, KINDS, SUSPECT, Kind
 from archwright.policy.residency import DataClass
@@ -18,17 +18,41 @@ CLASS_OF: dict[Kind, DataClass] = {kind: "payment" if kind == "card" else "perso
 _SUSPECT = {kind: re.compile(pattern) for kind, pattern in SUSPECT.items()}
 # The strictest first: nothing more need be looked for once it is found.
 _ORDER = sorted(KINDS, key=lambda kind: CLASS_OF[kind] != "payment")
+_DIGITS = b"0123456789"
+_LEAST_DIGITS: dict[Kind, int] = {"card": 13, "phone": 7, "iban": 2}
 SHORTEST = 6
 
 
 def class_of(body: Any) -> DataClass | None:
     """The strictest class that something in the text of the body is of; None where nothing was found."""
-    found = list(texts(body))
+    held = [(text, _signs(text)) for text in texts(body)]
     for kind in _ORDER:
-        for text in found:
-            if _SUSPECT[kind].search(text) and next(FINDERS[kind](text), None) is not None:
+        for text, signs in held:
+            if _may_hold(kind, signs) and _SUSPECT[kind].search(text) and next(FINDERS[kind](text), None) is not None:
                 return CLASS_OF[kind]
     return None
+
+
+class _Signs(NamedTuple):
+    """How often a text has what every kind needs: counting is a tenth of the cost of a pattern that finds nothing."""
+
+    digits: int
+    ats: int
+    dots: int
+    colons: int
+
+
+def _signs(text: str) -> _Signs:
+    raw = text.encode("utf-8", "surrogatepass")
+    return _Signs(len(raw) - len(raw.translate(None, _DIGITS)), raw.count(b"@"), raw.count(b"."), raw.count(b":"))
+
+
+def _may_hold(kind: Kind, signs: _Signs) -> bool:
+    if kind == "email":
+        return signs.ats > 0
+    if kind == "ip":
+        return (signs.digits >= 4 and signs.dots >= 3) or signs.colons >= 2
+    return signs.digits >= _LEAST_DIGITS[kind]
 
 
 def texts(value: Any) -> Iterator[str]:
