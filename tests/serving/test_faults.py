@@ -19,7 +19,7 @@ import pytest
 from archwright.engines.config import EngineConfig
 from archwright.serving.config import GatewayConfig, Limits
 
-from .conftest import endpoint, table
+from .conftest import endpoint, null_engine, table
 
 if TYPE_CHECKING:
     from .conftest import Platform, Reply, Start
@@ -92,6 +92,18 @@ def test_the_other_replica_takes_over(start: Start) -> None:
     platform.kill_engine("one")
     assert [platform.chat().status for _ in range(5)] == [200] * 5
     assert platform.get("/readyz", key=None).status == 200
+
+
+def test_a_stand_in_that_is_down_keeps_nobody_waiting(start: Start) -> None:
+    """And who has no engine of its own is ready when its stand-in is."""
+    away = endpoint(pool="away", addresses=("unix:away",)).pool
+    platform = start([{"fallback": ("away",)}], [{}], more=(away,))
+    ready = platform.get("/readyz", key=None)
+    assert (ready.status, ready.json) == (200, {"ready": True, "pools": {"ready": 1, "total": 2}})
+    platform.kill_engine("null")
+    platform.until(lambda: platform.get("/readyz", key=None).status == 503)
+    platform.start_engine(null_engine("away"))
+    platform.until(lambda: platform.get("/readyz", key=None).status == 200)
 
 
 def test_work_is_spread_over_replicas(start: Start) -> None:

@@ -74,6 +74,7 @@ class Gateway:
         return True
 
     def _route(self, config: GatewayConfig) -> None:
+        self._endpoints = config.endpoints
         self.directory = Directory(config.pools, config.endpoints)
         self.router = Router(self.pools, config.endpoints, self._budget, self.now)
 
@@ -110,8 +111,13 @@ class Gateway:
 
     @property
     def ready(self) -> int:
-        """How many pools have a healthy engine; the service is ready when all have."""
+        """How many pools have a healthy engine."""
         return sum(pool.healthy for pool in self.pools.values())
+
+    @property
+    def answers(self) -> bool:
+        """Whether every endpoint has a pool with a healthy engine: a stand-in that is down keeps nobody waiting."""
+        return all(any(self.pools[name].healthy for name in spec.answering) for spec in self._endpoints)
 
     def metrics(self) -> bytes:
         """The exposition as text, with what the supervisor recorded. Reads the store: not for the event loop."""
