@@ -17,6 +17,7 @@ from archwright.home import Home
 from archwright.policy.breaker import RETRY_RESERVE, RETRY_SHARE, RetryBudget
 from archwright.serving.config import GatewayConfig, PoolSpec, Target, check
 from archwright.serving.course import Course
+from archwright.serving.directory import Directory
 from archwright.serving.fleet import Fleet
 from archwright.serving.pools import Replica, Work
 from archwright.serving.refusal import Refusal
@@ -50,7 +51,8 @@ class Door:
         self.fleet = Fleet(config.pools, home, lambda _name, _count: None)
         self.budget = RetryBudget()
         self.router = Router(self.fleet.pools, config.endpoints, self.budget)
-        self.question = Question(model="m", endpoint=config.endpoints[0], body=HELLO)
+        (spec,) = Directory(config.pools, config.endpoints).endpoints
+        self.question = Question(model="m", endpoint=spec, body=HELLO)
         self.sent: list[str] = []
 
     async def ask(self, number: int = 0, header: str | None = None, within_s: float = 10.0) -> tuple[str, Course]:
@@ -196,6 +198,30 @@ def test_the_clients_own_mistake_is_asked_once(engines: Platform) -> None:
         assert refused.value.status == 400 and tries == 1
 
     through(engines.home, table(own(fallback=("other",)), more=(pool("other"),)), scenario)
+
+
+@pytest.mark.parametrize(("times", "healthy", "tries"), [(0, True, 1), (1, True, 2), (2, True, 2), (1, False, 1)])
+def test_what_broke_off_is_asked_once_more_where_an_engine_is_left(
+    engines: Platform, times: int, healthy: bool, tries: int
+) -> None:
+    async def scenario(door: Door) -> None:
+        course = Course(door.router, door.router.order(door.question, "internal", "x"), door.router.now() + 5)
+
+        async def send(_replica: Replica) -> str:
+            if course.tries <= times:
+                if not healthy:
+                    engines.kill_engine("own")
+                raise EngineError("AW-ENG-02", "the engine broke off")
+            return "answered"
+
+        if tries > times:
+            assert await course.answer(Work(1), send) == "answered"
+        else:
+            with pytest.raises(EngineError):
+                await course.answer(Work(1), send)
+        assert course.tries == tries
+
+    through(engines.home, table(own()), scenario)
 
 
 def test_nothing_is_asked_again_once_the_answer_began(engines: Platform) -> None:

@@ -117,7 +117,7 @@ def test_an_engine_of_ours_gets_what_it_knows() -> None:
 def test_the_clients_own_words_go_to_who_speaks_them() -> None:
     body = asked(model="own", anything="new", messages=[{"role": "user", "content": [{"type": "document"}]}])
     found = question(body, DIRECTORY, None)
-    assert found.native == {**body, "model": "vendor"}
+    assert found.native == {**body, "model": "own"}
     assert found.work_tokens >= 8 + 10
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -247,51 +246,3 @@ def test_an_engine_that_answers_with_something_else_is_found_out(reply: dict[str
     with pytest.raises(EngineError) as refused:
         predict._checked(reply, 2)
     assert refused.value.code == "AW-ENG-03"
-
-
-class _Breaking:
-    """A pool of one whose engine breaks off `times` times."""
-
-    def __init__(self, times: int, healthy: bool = True) -> None:
-        self.times, self.healthy, self.asked, self.failures = times, healthy, 0, 0
-        self.version = "sorter@v1"
-        self.client = self
-
-    def lease(self, _work: int) -> Any:
-        return self
-
-    async def __aenter__(self) -> _Breaking:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        return None
-
-    async def failed(self, _replica: object) -> None:
-        self.failures += 1
-
-    async def post(self, _path: str, body: dict[str, Any]) -> dict[str, Any]:
-        self.asked += 1
-        if self.asked <= self.times:
-            raise EngineError("AW-ENG-02", "the engine broke off")
-        return {"labels": ["a", "b"], "probabilities": [[0.25, 0.75]] * len(body["inputs"])}
-
-
-@pytest.mark.parametrize(("times", "healthy", "asked"), [(0, True, 1), (1, True, 2), (2, True, 2), (1, False, 1)])
-def test_what_broke_off_is_asked_once_more_where_an_engine_is_left(times: int, healthy: bool, asked: int) -> None:
-    pool = _Breaking(times, healthy)
-
-    class Gateway:
-        pools = {"sorter-pool": pool}
-
-    class Asked:
-        model = ""
-
-    question = predict.Question(_spec("sorter", "s").spec, [[1.0]])
-    asking = predict._ask(Gateway(), Asked, question)  # type: ignore[arg-type]
-    if asked > times:
-        assert asyncio.run(asking).probabilities == [[0.25, 0.75]] and Asked.model == "sorter@v1"
-    else:
-        with pytest.raises(EngineError):
-            asyncio.run(asking)
-        assert Asked.model == ""
-    assert (pool.asked, pool.failures) == (asked, min(times, asked))

@@ -15,6 +15,7 @@ from archwright.engines.client import EngineClient
 from archwright.policy.breaker import LEAST_FAILURES, OPEN_S, RetryBudget
 from archwright.policy.residency import BOUND, CLASSES, DataClass
 from archwright.serving.config import PoolSpec, Target, check
+from archwright.serving.directory import Directory
 from archwright.serving.pools import Lease, Pool, Replica, Work
 from archwright.serving.refusal import Refusal
 from archwright.serving.router import Router, prefix_of
@@ -33,7 +34,7 @@ class Stand:
         self.config = table(entry, more=more)
         check(self.config)
         self.pools = {spec.name: self._pool(spec) for spec in self.config.pools}
-        self.spec = self.config.endpoints[0]
+        (self.spec,) = Directory(self.config.pools, self.config.endpoints).endpoints
         self.router = Router(self.pools, self.config.endpoints, RetryBudget(), lambda: self.now)
 
     def _pool(self, spec: PoolSpec) -> Pool:

@@ -92,9 +92,8 @@ class Gateway:
             workload=spec.workload,
             model=spec.model,
             version=exchange.model,
-            pool=spec.pool,
             latency_s=exchange.now() - exchange.received_at,
-            **figures,
+            **{"pool": spec.pool, **figures},
         )
         try:
             self._requests.add(one)

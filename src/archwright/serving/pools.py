@@ -13,8 +13,7 @@ import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import NamedTuple
 
@@ -149,15 +148,6 @@ class Pool:
         self._service_s += SMOOTHING * (self._now() - lease.began - self._service_s)
         self._give(lease.replica, lease.work)
         self._count(-1)
-
-    @asynccontextmanager
-    async def lease(self, work_tokens: int, plain: bool = False) -> AsyncIterator[Replica]:
-        """A slot for as long as the block lasts; `plain`: for work without an adapter."""
-        lease = await self.take(Work(work_tokens, plain))
-        try:
-            yield lease.replica
-        finally:
-            self.give(lease)
 
     def replace(self, spec: PoolSpec, replicas: tuple[Replica, ...]) -> None:
         """Other engines from now on: whoever waits gets a slot of theirs, whoever runs stays where it is."""

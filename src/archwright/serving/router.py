@@ -11,7 +11,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from http import HTTPStatus
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from archwright.policy.breaker import Outcome, RetryBudget
 from archwright.policy.overflow import due
@@ -28,6 +28,13 @@ DATA_CLASS_HEADER = "x-archwright-data-class"
 PREFIX_CHARACTERS = 2_048
 # A shadow is asked only while this share of its slots is free: it never delays those who want its pool's answer.
 SHADOW_FREE = 0.5
+
+
+class Asks(Protocol):
+    """What every kind of request has."""
+
+    @property
+    def endpoint(self) -> EndpointSpec: ...
 
 
 class _Route(NamedTuple):
@@ -82,13 +89,13 @@ class Router:
             found = strictest((found, class_of(body) or found))
         return found
 
-    def order(self, question: Question, data_class: DataClass, request_id: str = "") -> tuple[Pool, ...]:
+    def order(self, question: Asks, data_class: DataClass, request_id: str = "") -> tuple[Pool, ...]:
         """The pools to try, never none. Raises Refusal 403 where no pool may have data of the class."""
         spec = question.endpoint
         route = self._routes[spec.kind, spec.model, spec.workload, data_class]
         return route.single or self._chosen(route, data_class, request_id)
 
-    def shadow(self, question: Question, data_class: DataClass, request_id: str) -> Pool | None:
+    def shadow(self, question: Asks, data_class: DataClass, request_id: str) -> Pool | None:
         """The pool that is asked the same for comparison; None for most requests, and under load for all."""
         spec = question.endpoint
         if not spec.shadow:
