@@ -29,7 +29,8 @@ import msgspec
 
 from archwright.access.identity import Keys, load_pepper
 from archwright.home import Home
-from archwright.serving.config import EndpointSpec, GatewayConfig
+from archwright.serving.config import EndpointSpec, GatewayConfig, PoolSpec
+from archwright.serving.config import Target as Served
 from archwright.store import Store
 
 HERE = Path(__file__).parent
@@ -86,20 +87,18 @@ def start_gateway(folder: Path) -> Target:
     keys = Keys(Store(home.store_url), load_pepper(home))
     keys.create_tenant("bench")
     target = Target("archwright", GATEWAY_PORT, keys.create("bench")[0])
-    endpoints = tuple(
-        EndpointSpec(
-            model=model,
-            workload=model,
-            pool="mock",
-            addresses=(f"http://127.0.0.1:{MOCK_PORT}/v1",),
-            default_max_tokens=16,
-            context_tokens=100_000,
-            slots=400,
+    pools = tuple(
+        PoolSpec(
+            name=model, addresses=(f"http://127.0.0.1:{MOCK_PORT}/v1",), model=model, slots=400, context_tokens=100_000
         )
         for model in MODELS
     )
+    endpoints = tuple(
+        EndpointSpec(model=model, workload=model, targets=(Served(pool=model),), default_max_tokens=16)
+        for model in MODELS
+    )
     config = home.config("gateway")
-    config.write_bytes(msgspec.json.encode(GatewayConfig(endpoints=endpoints, port=GATEWAY_PORT)))
+    config.write_bytes(msgspec.json.encode(GatewayConfig(pools=pools, endpoints=endpoints, port=GATEWAY_PORT)))
     command = [sys.executable, "-m", "archwright.serving", str(home.root), str(config)]
     target.process = subprocess.Popen(pinned(GATEWAY_CORE, *command), stdin=subprocess.PIPE)
     return target

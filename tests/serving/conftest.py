@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import pytest
@@ -28,7 +28,8 @@ from archwright.engines.client import EngineClient
 from archwright.engines.config import EngineConfig
 from archwright.home import Home
 from archwright.monitor.folding import served
-from archwright.serving.config import EndpointSpec, GatewayConfig, Limits
+from archwright.serving.config import EndpointSpec, GatewayConfig, Limits, PoolSpec, Target
+from archwright.serving.directory import Directory
 from archwright.settings import child_environment
 from archwright.store import Store
 
@@ -262,18 +263,41 @@ def free_port() -> int:
         return port
 
 
-def endpoint(**changes: Any) -> EndpointSpec:
-    given: dict[str, Any] = {
+class Entry(NamedTuple):
+    """An endpoint and the pool that is its one target, unless it names others."""
+
+    pool: PoolSpec
+    spec: EndpointSpec
+
+
+def endpoint(*, pool: str = "p", **changes: Any) -> Entry:
+    of_pool: dict[str, Any] = {
+        "name": pool,
+        "addresses": ("unix:null",),
+        "model": changes.get("model", "m"),
+        "slots": 8,
+        "context_tokens": 4096,
+        "adapter": bool(changes.get("version")) and changes.get("kind") != "predict",
+    }
+    of_endpoint: dict[str, Any] = {
         "model": "m",
         "workload": "desk",
-        "pool": "p",
-        "addresses": ("unix:null",),
+        "targets": (Target(pool=pool),),
         "default_max_tokens": 16,
-        "context_tokens": 4096,
-        "slots": 8,
-        **changes,
     }
-    return EndpointSpec(**given)
+    for name, value in changes.items():
+        (of_pool if name in PoolSpec.__struct_fields__ and name != "model" else of_endpoint)[name] = value
+    return Entry(PoolSpec(**of_pool), EndpointSpec(**of_endpoint))
+
+
+def table(*entries: Entry, more: tuple[PoolSpec, ...] = (), **given: Any) -> GatewayConfig:
+    """A configuration of these endpoints and their pools, and of `more` pools that they name."""
+    pools = {pool.name: pool for pool in (*more, *(entry.pool for entry in entries))}
+    return GatewayConfig(pools=tuple(pools.values()), endpoints=tuple(entry.spec for entry in entries), **given)
+
+
+def directory(*entries: Entry) -> Directory:
+    return Directory([entry.pool for entry in entries], [entry.spec for entry in entries])
 
 
 def null_engine(name: str = "null", slots: int = 8, **settings: Any) -> EngineConfig:
@@ -298,9 +322,8 @@ def start(tmp_path: Path) -> Iterator[Start]:
     made: list[Platform] = []
 
     def begin(endpoints: list[Given], engines: list[Given], *, ready: bool = True, **given: Any) -> Platform:
-        specs = tuple(endpoint(**changes) for changes in endpoints)
         home = Home(tmp_path / f"home{len(made)}")
-        config = GatewayConfig(endpoints=specs, port=free_port(), **given)
+        config = table(*(endpoint(**changes) for changes in endpoints), port=free_port(), **given)
         platform = Platform(home, config)
         made.append(platform)
         if config.tls_certificate:
@@ -325,7 +348,7 @@ def null(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
         endpoint(model="slow", workload="slow", pool="slow", addresses=("unix:slow",), slots=2),
     )
     limits = Limits(body_bytes=200_000)
-    config = GatewayConfig(endpoints=endpoints, port=free_port(), plan_digest="0123456789abcdef", limits=limits)
+    config = table(*endpoints, port=free_port(), plan_digest="0123456789abcdef", limits=limits)
     platform = Platform(Home(tmp_path_factory.mktemp("null")), config)
     try:
         platform.start_engine(null_engine(), wait=False)
@@ -341,7 +364,7 @@ def null(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
 def llama(tmp_path_factory: pytest.TempPathFactory, model_home: Home) -> Iterator[Platform]:
     """llama.cpp with the small model behind a gateway: two slots, one thread."""
     spec = endpoint(addresses=("unix:llama",), context_tokens=1024, slots=2, default_max_tokens=24, model="smol")
-    platform = Platform(Home(tmp_path_factory.mktemp("llama")), GatewayConfig(endpoints=(spec,), port=free_port()))
+    platform = Platform(Home(tmp_path_factory.mktemp("llama")), table(spec, port=free_port()))
     try:
         digest = load().artefacts["SmolLM2-135M-Instruct"].sha256
         platform.home.model(digest).symlink_to(model_home.model(digest))

@@ -23,12 +23,14 @@ from archwright.monitor.exposition import Exposition
 from archwright.monitor.folding import served
 from archwright.monitor.ledger import Ledger
 from archwright.serving.app import App
-from archwright.serving.config import EndpointSpec, GatewayConfig, Limits
+from archwright.serving.config import Limits
 from archwright.serving.exchange import Outbox
 from archwright.serving.gateway import Books, Gateway
 from archwright.serving.guard import Guard
 from archwright.serving.wire import Server
 from archwright.store import Store
+
+from .conftest import endpoint, table
 
 SEGMENT_BYTES = 16 << 10
 
@@ -44,17 +46,9 @@ class Stand:
         self.exposition = Exposition()
         self.ledger = Ledger(self.store, Home(folder), segment_bytes=SEGMENT_BYTES)
         self.journal = io.StringIO()
-        spec = EndpointSpec(
-            model="m",
-            workload="w",
-            pool="p",
-            addresses=("unix:none",),
-            default_max_tokens=1,
-            context_tokens=9,
-            slots=1,
-        )
+        entry = endpoint(workload="w", addresses=("unix:none",), default_max_tokens=1, context_tokens=9, slots=1)
         self.gateway = Gateway(
-            GatewayConfig(endpoints=(spec,), limits=Limits(**limits)),
+            table(entry, limits=Limits(**limits)),
             Home(folder),
             Guard(keys, AuditLog(self.ledger), self.exposition),
             Books(self.ledger, self.exposition),

@@ -59,8 +59,9 @@ class Changes:
         stamp = self._stamped()
         if stamp != self._stamp:
             config = await asyncio.to_thread(read, self._file)
-            if config.revision == self._revision or await self._gateway.change(config.endpoints):
-                versions = {f"{spec.kind} {spec.workload}": spec.serves for spec in config.endpoints}
+            if config.revision == self._revision or await self._gateway.change(config):
+                serves = {pool.name: pool.serves for pool in config.pools}
+                versions = {f"{spec.kind} {spec.workload}": serves[spec.pool] for spec in config.endpoints}
                 self._gateway.journal.info("serving", revision=config.revision, **versions)
                 self._revision, self._stamp = config.revision, stamp
         note = Note(pid=os.getpid(), revision=self._revision, leaving=await self._gateway.fleet.leaving())

@@ -10,11 +10,12 @@ from typing import Any
 
 import msgspec
 
-from archwright.engines.client import EngineRefused
 from archwright.errors import ArchwrightError, EngineError
+from archwright.serving.course import set_out
 from archwright.serving.exchange import FIRST, GONE, JSON, Exchange
 from archwright.serving.gateway import Gateway
 from archwright.serving.generation import outcome
+from archwright.serving.pools import Replica, Work
 from archwright.serving.refusal import bad
 from archwright.serving.validate import Question
 
@@ -42,8 +43,9 @@ async def embed(gateway: Gateway, exchange: Exchange, question: Question) -> Non
 
 
 async def _ask(gateway: Gateway, exchange: Exchange, question: Question) -> dict[str, Any]:
-    pool = gateway.pools[question.endpoint.pool]
-    async with pool.lease(question.work_tokens) as replica:
+    course = set_out(gateway.router, exchange, question, question.body)
+
+    async def send(replica: Replica) -> dict[str, Any]:
         if question.plain and replica.tuned:
             # Engines leave an adapter out of a generation, not out of embeddings: other vectors would spoil an index.
             raise bad(
@@ -52,14 +54,10 @@ async def _ask(gateway: Gateway, exchange: Exchange, question: Question) -> dict
                 "model",
                 "unsupported_model",
             )
-        exchange.model = replica.version
-        try:
-            return await replica.client.post(PATH, question.body)
-        except EngineRefused:
-            raise
-        except EngineError:
-            await pool.failed(replica)
-            raise
+        exchange.model, exchange.route = replica.version, course.pool.name
+        return await replica.client.post(PATH, {**question.body, **replica.client.named})
+
+    return await course.answer(Work(question.work_tokens, priority=question.endpoint.priority), send)
 
 
 class _Vector(msgspec.Struct):

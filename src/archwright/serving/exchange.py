@@ -98,7 +98,21 @@ class Exchange:
     """`received_at` is a reading of the monotonic clock `now` when the headers were whole."""
 
     __slots__ = (
-        *("body", "ended", "finished", "head", "id", "limits", "method", "model", "now", "path", "received_at", "sink"),
+        *(
+            "body",
+            "ended",
+            "finished",
+            "head",
+            "id",
+            "limits",
+            "method",
+            "model",
+            "now",
+            "path",
+            "received_at",
+            "route",
+            "sink",
+        ),
         *("principal", "recorded", "started", "status", "task", "_departed", "_line", "_outbox", "_outgoing", "_phase"),
         *("_phase_until", "_watched", "_whole_until"),
     )
@@ -112,7 +126,7 @@ class Exchange:
         self.limits = outbox.limits
         self.now = outbox.now
         self.received_at = now = outbox.now()
-        self.model = ""
+        self.model = self.route = ""
         self.recorded = False  # how it ended is written down
         self.ended: str | None = None
         self.started = self.finished = False
@@ -158,6 +172,10 @@ class Exchange:
         if self._watched:
             self.end(GONE)
 
+    def late(self) -> bool:
+        """Whether its work was ended because an engine did not say a word, or the next one, in time."""
+        return self.ended in (FIRST, STALL)
+
     def end(self, reason: str) -> None:
         """Stop the work of this exchange wherever it waits."""
         if self.ended is None and self.task is not None:
@@ -177,7 +195,7 @@ class Exchange:
         self.finished = True
 
     def refuse(self, refusal: Refusal) -> None:
-        self.model = ""  # no model says no
+        self.model = self.route = ""  # no model says no
         self.reply(refusal.status, refusal.encoded(self.path), JSON, refusal.headers())
 
     def start(self, status: int, content_type: str, headers: Iterable[Field] = ()) -> None:
@@ -241,6 +259,8 @@ class Exchange:
             lines.append(f"request-id: {self.id}\r\n".encode())
         if self.model:
             lines.append(f"x-archwright-model: {self.model}\r\n".encode())
+        if self.route:
+            lines.append(f"x-archwright-route: {self.route}\r\n".encode())
         lines += [b"%b: %b\r\n" % field for field in headers]
         if not self._line.keeps():
             lines.append(b"connection: close\r\n")

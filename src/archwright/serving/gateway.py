@@ -15,6 +15,7 @@ from archwright.monitor.follow import Follower
 from archwright.monitor.ledger import Ledger
 from archwright.monitor.requests import Requests
 from archwright.monitor.traces import Traces
+from archwright.policy.breaker import RetryBudget
 from archwright.serving.config import EndpointSpec, GatewayConfig
 from archwright.serving.directory import Directory
 from archwright.serving.exchange import Exchange
@@ -22,6 +23,7 @@ from archwright.serving.fleet import Fleet
 from archwright.serving.guard import Guard
 from archwright.serving.pools import Pool
 from archwright.serving.refusal import Refusal, unavailable
+from archwright.serving.router import Router
 
 
 class Books(NamedTuple):
@@ -33,9 +35,9 @@ class Books(NamedTuple):
 
 
 class Gateway:
-    """Made once per process. `clock` is wall time, `now` monotonic. `directory` and `pools` change together, between
-    two steps of the event loop: a handler reads both without waiting in between. `flush` has the kernel keep all that
-    was written down."""
+    """Made once per process. `clock` is wall time, `now` monotonic. `directory`, `router` and `pools` change together,
+    between two steps of the event loop: a handler reads them without waiting in between. `flush` has the kernel keep
+    all that was written down."""
 
     def __init__(
         self,
@@ -51,24 +53,30 @@ class Gateway:
         self.journal = journal or Journal("gateway")
         self.clock: Callable[[], float] = time.time
         self.now: Callable[[], float] = time.monotonic
-        self.directory = Directory(config.endpoints)
         self.started_at = int(self.clock())
         self.fingerprint = f"aw-{config.plan_digest[:12]}" if config.plan_digest else ""
         self.follower: Follower | None = None
         self.flush = books.ledger.flush
         self._requests = Requests(*books)
-        self.fleet = Fleet(config.endpoints, home, self._in_flight)
+        self.fleet = Fleet(config.pools, home, self._in_flight)
+        self._budget = RetryBudget()
+        self._route(config)
 
     @property
     def pools(self) -> Mapping[str, Pool]:
         return self.fleet.pools
 
-    async def change(self, endpoints: tuple[EndpointSpec, ...]) -> bool:
-        """Serve these endpoints from now on; False, and nothing changed, while a new engine does not answer."""
-        if not await self.fleet.change(endpoints):
+    async def change(self, config: GatewayConfig) -> bool:
+        """Serve its endpoints from now on; False, and nothing changed, while a new engine does not answer."""
+        if not await self.fleet.change(config.pools):
             return False
-        self.directory = Directory(endpoints)
+        self._route(config)
         return True
+
+    def _route(self, config: GatewayConfig) -> None:
+        self._endpoints = config.endpoints
+        self.directory = Directory(config.pools, config.endpoints)
+        self.router = Router(self.pools, config.endpoints, self._budget, self.now)
 
     def served(self, exchange: Exchange, spec: EndpointSpec, status: str, **figures: Any) -> None:
         """Write down how a request ended, once, before its last bytes leave (`flush`). Raises Refusal 503."""
@@ -84,9 +92,8 @@ class Gateway:
             workload=spec.workload,
             model=spec.model,
             version=exchange.model,
-            pool=spec.pool,
             latency_s=exchange.now() - exchange.received_at,
-            **figures,
+            **{"pool": spec.pool, **figures},
         )
         try:
             self._requests.add(one)
@@ -103,8 +110,13 @@ class Gateway:
 
     @property
     def ready(self) -> int:
-        """How many pools have a healthy engine; the service is ready when all have."""
+        """How many pools have a healthy engine."""
         return sum(pool.healthy for pool in self.pools.values())
+
+    @property
+    def answers(self) -> bool:
+        """Whether every endpoint has a pool with a healthy engine: a stand-in that is down keeps nobody waiting."""
+        return all(any(self.pools[name].healthy for name in spec.answering) for spec in self._endpoints)
 
     def metrics(self) -> bytes:
         """The exposition as text, with what the supervisor recorded. Reads the store: not for the event loop."""

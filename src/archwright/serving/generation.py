@@ -11,19 +11,17 @@ import asyncio
 from http import HTTPStatus
 from typing import Any
 
-from archwright.engines.client import EngineRefused
 from archwright.errors import ArchwrightError, EngineError
+from archwright.serving.course import Course, set_out
 from archwright.serving.exchange import FIRST, GONE, JSON, Exchange
 from archwright.serving.gateway import Gateway
-from archwright.serving.pools import Pool, Replica, Work
+from archwright.serving.pools import Replica
 from archwright.serving.providers.protocol import Asked
 from archwright.serving.refusal import from_error
 from archwright.serving.relay import Gathered, Meter, Relay, Streamed
 from archwright.serving.shapes import Writer
 from archwright.serving.validate import Question
 
-# A request nothing was delivered of is asked once more: a replica may just have gone, a kept connection be stale.
-ATTEMPTS = 2
 # How an engine is told to leave its adapter out of one request.
 WITHOUT_ADAPTER = {"lora": [{"id": 0, "scale": 0.0}]}
 
@@ -37,7 +35,7 @@ class Generation:
         self._question = question
         self._path = path
         self._writer = writer
-        self._pool: Pool = gateway.pools[question.endpoint.pool]
+        self._course: Course | None = None
         self._meter = Meter(exchange.received_at)
 
     async def run(self) -> None:
@@ -70,39 +68,32 @@ class Generation:
             exchange.finish(self._writer.end(meter.used))
 
     async def _ask(self) -> Relay:
-        """What the engine says, from a slot of the pool to its finish reason; asked again where nothing came."""
-        meter, now, pool, question = self._meter, self._exchange.now, self._pool, self._question
-        work = Work(question.work_tokens, question.plain)
-        for attempt in range(1, ATTEMPTS + 1):
-            queued_at = now()
-            lease = await pool.take(work)
-            try:
-                meter.asked_at = meter.event_at = now()
-                meter.queued_s += meter.asked_at - queued_at
-                asked, version = self._asked(lease.replica)
-                relay = self._exchange.sink = self._relay(lease.replica, version)
-                relay.reader = asked.reader
-                await lease.replica.client.ask(asked.path, asked.body, relay)
-                if not relay.done:
-                    raise EngineError("AW-ENG-02", "the engine's stream ended without its end mark")
-                if not relay.finished:
-                    raise EngineError("AW-ENG-02", "the engine's stream ended without a finish reason")
-                return relay
-            except EngineRefused:
-                raise
-            except EngineError:
-                await pool.failed(lease.replica)
-                if relay.begun or attempt == ATTEMPTS or not pool.healthy:
-                    raise
-            finally:
-                pool.give(lease)
-        raise AssertionError("the last attempt returns or raises")
+        """What the engine says, from a slot of a pool to its finish reason; asked again where nothing came."""
+        question, router = self._question, self._gateway.router
+        course = self._course = set_out(router, self._exchange, question, question.native or question.body)
+        return await course.answer(router.work(question, course.data_class, course.until), self._send)
+
+    async def _send(self, replica: Replica) -> Relay:
+        meter = self._meter
+        meter.asked_at = meter.event_at = self._exchange.now()
+        asked, version = self._asked(replica)
+        relay = self._exchange.sink = self._relay(replica, version)
+        relay.reader = asked.reader
+        await replica.client.ask(asked.path, asked.body, relay)
+        if not relay.done:
+            raise EngineError("AW-ENG-02", "the engine's stream ended without its end mark")
+        if not relay.finished:
+            raise EngineError("AW-ENG-02", "the engine's stream ended without a finish reason")
+        return relay
 
     def _relay(self, replica: Replica, version: str) -> Relay:
-        exchange = self._exchange
+        exchange, meter, course = self._exchange, self._meter, self._course
+        assert course is not None, "nothing is sent before a course is set"
+        meter.queued_s = course.queued_s
 
         def first() -> None:
-            exchange.model = version
+            exchange.model, exchange.route = version, course.pool.name
+            course.begin()
 
         relay: Gathered | Streamed
         if self._question.stream:
@@ -122,8 +113,11 @@ class Generation:
         return asked._replace(body={**asked.body, **more}) if more else asked, replica.version
 
     def _figures(self, status: str) -> dict[str, Any]:
-        meter = self._meter
+        meter, course = self._meter, self._course
         return {
+            "pool": course.pool.name if course is not None else self._question.endpoint.pool,
+            "tries": course.tries if course is not None else 0,
+            "data_class": course.data_class if course is not None else "",
             "operation": "chat" if self._path == "/chat/completions" else "text_completion",
             "output_tokens": meter.tokens if status == "ok" else meter.chunks,
             "input_tokens": meter.used.get("prompt_tokens", 0) if meter.used else 0,

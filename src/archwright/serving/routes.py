@@ -15,12 +15,14 @@ import msgspec
 
 from archwright.monitor.exposition import CONTENT_TYPE
 from archwright.serving import accept, messages, validate
+from archwright.serving.course import set_out
 from archwright.serving.directory import MODEL_NAME
 from archwright.serving.embeddings import embed
 from archwright.serving.exchange import JSON, Exchange
 from archwright.serving.fields import decode
 from archwright.serving.gateway import Gateway
 from archwright.serving.generation import Generation
+from archwright.serving.pools import Replica
 from archwright.serving.predict import predict, question_of
 from archwright.serving.refusal import MESSAGES, Refusal
 from archwright.serving.shapes import ChatShape, Chunks, CompletionShape, Envelope, Shape, Wanted
@@ -61,8 +63,14 @@ async def counting(gateway: Gateway, exchange: Exchange, _name: str) -> None:
     body = {**decode(exchange.body), "max_tokens": 1, "stream": False}
     question = messages.question(body, gateway.directory, exchange.header(validate.WORKLOAD_HEADER))
     exchange.watch()
-    async with gateway.pools[question.endpoint.pool].lease(question.work_tokens, question.plain) as replica:
-        counted = await replica.provider.count(replica.client, question.body, question.native)
+    course = set_out(gateway.router, exchange, question, question.native or question.body)
+
+    async def count(replica: Replica) -> int:
+        named = replica.client.named
+        native = None if question.native is None else {**question.native, **named}
+        return await replica.provider.count(replica.client, {**question.body, **named}, native)
+
+    counted = await course.answer(gateway.router.work(question, course.data_class, course.until), count)
     _json(exchange, HTTPStatus.OK, {"input_tokens": counted})
 
 
@@ -111,10 +119,10 @@ async def healthz(_gateway: Gateway, exchange: Exchange, _name: str) -> None:
 
 
 async def readyz(gateway: Gateway, exchange: Exchange, _name: str) -> None:
-    """Every pool has an engine. Counts only: this page is open to everyone."""
-    total, ready = len(gateway.pools), gateway.ready
-    status = HTTPStatus.OK if ready == total else HTTPStatus.SERVICE_UNAVAILABLE
-    _json(exchange, status, {"ready": ready == total, "pools": {"ready": ready, "total": total}})
+    """Every endpoint has an engine. Counts of pools only: this page is open to everyone."""
+    ready = gateway.answers
+    status = HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE
+    _json(exchange, status, {"ready": ready, "pools": {"ready": gateway.ready, "total": len(gateway.pools)}})
 
 
 ROUTES: tuple[Route, ...] = (
