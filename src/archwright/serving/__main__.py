@@ -15,7 +15,7 @@ from pathlib import Path
 
 import uvloop
 
-from archwright.access.accounts import accounts_slate
+from archwright.access.accounts import Accounts, accounts_slate
 from archwright.access.audit import AuditLog
 from archwright.access.identity import Keys, load_pepper
 from archwright.engines.process import exit_with_parent
@@ -27,6 +27,8 @@ from archwright.monitor.follow import Follower
 from archwright.monitor.ledger import Ledger
 from archwright.monitor.traces import REASONS, Traces
 from archwright.serving.app import App
+from archwright.serving.bill import Spending, Till
+from archwright.serving.cache import Cache
 from archwright.serving.change import Changes
 from archwright.serving.config import GatewayConfig, listen, read
 from archwright.serving.exchange import Outbox
@@ -68,9 +70,12 @@ def serve(config: GatewayConfig, file: Path, home: Home, bound: socket.socket, j
     if config.traces is not None:
         dropped = {reason: exposition.counter("traces_dropped", {"reason": reason}).add for reason in REASONS}
         traces = Traces(config.traces, dropped)
-    slate = accounts_slate(home)
-    guard = Guard(Keys(store, load_pepper(home), slate=slate), AuditLog(ledger), exposition)
-    gateway = Gateway(config, home, guard, Books(ledger, exposition, traces), journal)
+    slate, pepper = accounts_slate(home), load_pepper(home)
+    keys = Keys(store, pepper, slate=slate)
+    cache = Cache(home, pepper) if any(spec.cache != "off" for spec in config.endpoints) else None
+    till = Till(Accounts(slate, keys, Spending(ledger, home)), keys, journal, cache)
+    guard = Guard(keys, AuditLog(ledger), exposition)
+    gateway = Gateway(config, home, guard, Books(ledger, exposition, traces), till, journal)
     gateway.follower = Follower(store, exposition, SUPERVISED, since=time.time())
     _raise_file_limit()
     # What exists now lives as long as the process; the collector need not look at it again. A request makes some
@@ -86,6 +91,8 @@ def serve(config: GatewayConfig, file: Path, home: Home, bound: socket.socket, j
         exposition.close()
         store.close()
         slate.close()
+        if cache is not None:
+            cache.close()
     journal.info("stopped")
 
 

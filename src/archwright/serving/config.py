@@ -17,6 +17,7 @@ import msgspec
 from archwright.contract.record import Record
 from archwright.errors import OperateError, Where, from_os_error
 from archwright.monitor.traces import TraceSpec
+from archwright.policy.caching import Policy
 
 
 class EndpointSpec(Record):
@@ -28,7 +29,8 @@ class EndpointSpec(Record):
     holds the engine's own key; `engine_model` is the model's name there, when it differs from ours. `protocol` is what
     the addresses speak, `vision` whether the model takes images. `tools` says who sees to it that a tool call fits its
     schema: the engine itself, or the gateway by a schema for the whole reply; empty means the engine behind a URL, the
-    gateway before an engine of our own, since a model's template may know nothing of tools.
+    gateway before an engine of our own, since a model's template may know nothing of tools. Prices are USD per token,
+    None where unknown. `cache` says which answers may be given again.
     """
 
     model: str
@@ -47,6 +49,9 @@ class EndpointSpec(Record):
     protocol: Literal["openai", "anthropic"] = "openai"
     vision: bool = False
     tools: Literal["", "engine", "gateway"] = ""
+    price_in_usd: float | None = None
+    price_out_usd: float | None = None
+    cache: Policy = "off"
 
     @property
     def own(self) -> bool:

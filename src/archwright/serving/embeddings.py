@@ -27,10 +27,17 @@ async def embed(gateway: Gateway, exchange: Exchange, question: Question) -> Non
     try:
         exchange.watch()
         exchange.phase(FIRST, exchange.limits.first_token_s)
-        found = await _ask(gateway, exchange, question)
-        body = msgspec.json.encode(_reply(found, question))
-        gateway.served(exchange, spec, status, operation="embeddings", input_tokens=_prompt_tokens(found))
-        exchange.reply(HTTPStatus.OK, body, JSON)
+        bill = gateway.till.open(exchange, question, "embedding")
+        if bill.known is not None:
+            body, tokens = bill.known.body, 0
+        else:
+            bill.asked = True
+            found = await _ask(gateway, exchange, question)
+            body, tokens = msgspec.json.encode(_reply(found, question)), _prompt_tokens(found)
+        gateway.served(exchange, spec, status, operation="embeddings", input_tokens=tokens)
+        if bill.keeps:
+            bill.keep(body, tokens, 0)
+        exchange.reply(HTTPStatus.OK, body, JSON, bill.headers())
     except asyncio.CancelledError:
         status = "cancelled" if exchange.ended == GONE else "ended"
         raise

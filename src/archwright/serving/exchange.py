@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterable
 from email.utils import formatdate
 from http import HTTPStatus
-from typing import Protocol
+from typing import Any, Protocol
 
 from archwright.access.identity import Principal
 from archwright.contract.served import request_name
@@ -61,6 +61,19 @@ class Line(Protocol):
     def abort(self) -> None: ...
 
 
+class Purse(Protocol):
+    """What the request may cost. `most` pieces of the answer may be delivered; `look_at` is when to look again."""
+
+    most: int
+    look_at: float
+
+    def look(self, delivered: int, now: float) -> None: ...
+
+    def settle(self, status: str, figures: dict[str, Any]) -> None: ...
+
+    def headers(self) -> list[Field]: ...
+
+
 class Outbox:
     """What is common to the requests of a process, and the replies of this turn of its event loop. `flush` writes
     down what they rest on; it raises StoreError where it cannot."""
@@ -99,7 +112,19 @@ class Exchange:
 
     __slots__ = (
         *("body", "ended", "finished", "head", "id", "limits", "method", "model", "now", "path", "received_at", "sink"),
-        *("principal", "recorded", "started", "status", "task", "_departed", "_line", "_outbox", "_outgoing", "_phase"),
+        *(
+            "bill",
+            "principal",
+            "recorded",
+            "started",
+            "status",
+            "task",
+            "_departed",
+            "_line",
+            "_outbox",
+            "_outgoing",
+            "_phase",
+        ),
         *("_phase_until", "_watched", "_whole_until"),
     )
 
@@ -120,6 +145,7 @@ class Exchange:
         self.task: asyncio.Task[None] | None = None
         self.sink: Sink | None = None  # who is fed by the engine; held back while the client does not read
         self.principal: Principal | None = None
+        self.bill: Purse | None = None
         self._line = line
         self._outbox = outbox
         self._outgoing: list[bytes] = []

@@ -15,6 +15,7 @@ from archwright.monitor.follow import Follower
 from archwright.monitor.ledger import Ledger
 from archwright.monitor.requests import Requests
 from archwright.monitor.traces import Traces
+from archwright.serving.bill import Till
 from archwright.serving.config import EndpointSpec, GatewayConfig
 from archwright.serving.directory import Directory
 from archwright.serving.exchange import Exchange
@@ -43,6 +44,7 @@ class Gateway:
         home: Home,
         guard: Guard,
         books: Books,
+        till: Till,
         journal: Journal | None = None,
     ) -> None:
         self.config = config
@@ -56,6 +58,7 @@ class Gateway:
         self.fingerprint = f"aw-{config.plan_digest[:12]}" if config.plan_digest else ""
         self.follower: Follower | None = None
         self.flush = books.ledger.flush
+        self.till = till
         self._requests = Requests(*books)
         self.fleet = Fleet(config.endpoints, home, self._in_flight)
 
@@ -75,16 +78,20 @@ class Gateway:
         if exchange.recorded:
             return
         principal = exchange.principal
+        if exchange.bill is not None:
+            exchange.bill.settle(status, figures)
         one = Served(
             at=self.clock(),
             request_id=exchange.id,
             status=status,
             tenant=principal.tenant if principal else "",
             key_id=principal.key_id if principal else "",
+            user=principal.user if principal else "",
             workload=spec.workload,
             model=spec.model,
             version=exchange.model,
             pool=spec.pool,
+            route=spec.pool,
             latency_s=exchange.now() - exchange.received_at,
             **figures,
         )

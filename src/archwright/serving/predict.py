@@ -41,13 +41,14 @@ async def predict(gateway: Gateway, exchange: Exchange, question: Question) -> N
     try:
         exchange.watch()
         exchange.phase(FIRST, exchange.limits.first_token_s)
+        bill = gateway.till.plain(exchange, spec)
         found = await _ask(gateway, exchange, question)
         if len(found.probabilities) * len(found.labels) > SMALL_REPLY:
             body = await asyncio.to_thread(_reply, found, spec, exchange.model)
         else:
             body = _reply(found, spec, exchange.model)
         gateway.served(exchange, spec, status, operation="predict")
-        exchange.reply(HTTPStatus.OK, body, JSON)
+        exchange.reply(HTTPStatus.OK, body, JSON, bill.headers())
     except asyncio.CancelledError:
         status = "cancelled" if exchange.ended == GONE else "ended"
         raise

@@ -61,6 +61,7 @@ async def counting(gateway: Gateway, exchange: Exchange, _name: str) -> None:
     body = {**decode(exchange.body), "max_tokens": 1, "stream": False}
     question = messages.question(body, gateway.directory, exchange.header(validate.WORKLOAD_HEADER))
     exchange.watch()
+    gateway.till.admit(exchange)
     async with gateway.pools[question.endpoint.pool].lease(question.work_tokens, question.plain) as replica:
         counted = await replica.provider.count(replica.client, question.body, question.native)
     _json(exchange, HTTPStatus.OK, {"input_tokens": counted})
