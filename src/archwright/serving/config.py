@@ -14,10 +14,12 @@ from typing import Literal
 
 import msgspec
 
-from archwright.contract.record import Record
+from archwright.contract.record import Record, replace
 from archwright.errors import OperateError, Where, from_os_error
 from archwright.monitor.traces import TraceSpec
 from archwright.policy.caching import Policy
+
+BACKLOG = 512
 
 
 class EndpointSpec(Record):
@@ -97,7 +99,9 @@ class Limits(Record):
 class GatewayConfig(Record):
     """Port 0 means any free one. `store_url` empty means the store of the home.
 
-    A running gateway takes `endpoints` of a file whose `revision` changed; all else holds until it is started anew.
+    `workers` processes share the work, and each has its part of an engine's slots. The interface for administration
+    listens on `admin_port` of the same host; None: nowhere. A running gateway takes `endpoints` of a file whose
+    `revision` changed; what else changed holds after a reload, but for host, ports and store: these need a new start.
     """
 
     endpoints: tuple[EndpointSpec, ...]
@@ -110,6 +114,8 @@ class GatewayConfig(Record):
     revision: int = 0
     limits: Limits = Limits()
     traces: TraceSpec | None = None
+    workers: int = 1
+    admin_port: int | None = None
 
     @property
     def url(self) -> str:
@@ -157,16 +163,24 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def listen(config: GatewayConfig) -> socket.socket:
-    """The bound socket; taken before anything else starts, so a port in use is said at once (AW-OPS-03)."""
-    where = f"{config.host}:{config.port}"
+def shared_out(config: GatewayConfig) -> GatewayConfig:
+    """As one of its workers serves it."""
+    endpoints = tuple(replace(spec, slots=-(-spec.slots // config.workers)) for spec in config.endpoints)
+    return replace(config, endpoints=endpoints)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """The socket, which takes connections from now on: before anything else starts, so that a port in use is said at
+    once (AW-OPS-03)."""
+    where = f"{host}:{port}"
     try:
-        found = socket.getaddrinfo(config.host, config.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, kind, protocol, _, address = found[0]
         bound = socket.socket(family, kind, protocol)
         try:
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             bound.bind(address)
+            bound.listen(BACKLOG)
         except OSError:
             bound.close()
             raise

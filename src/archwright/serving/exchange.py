@@ -10,6 +10,7 @@ all connections keeps them, not a timer each.
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import time
 from collections.abc import Callable, Iterable
@@ -35,6 +36,7 @@ BODY, FIRST, STALL, CLIENT, WHOLE = "body", "first", "stall", "client", "whole"
 
 # Names, not secrets: the system's entropy once per process is enough, a system call per request is not cheap.
 _NAMES = random.Random()
+os.register_at_fork(after_in_child=_NAMES.seed)
 _STATUS = {int(status): f"HTTP/1.1 {status:d} {status.phrase}\r\n".encode() for status in HTTPStatus}
 _END = b"0\r\n\r\n"
 

@@ -115,9 +115,10 @@ class Gateway:
 
     def metrics(self) -> bytes:
         """The exposition as text, with what the supervisor recorded. Reads the store: not for the event loop."""
-        if self.follower is not None:
-            self.follower.catch_up()
-        return self.exposition.render()
+        if self.follower is None:
+            return self.exposition.render()
+        self.follower.catch_up()
+        return self.exposition.render(self.follower.exposition)
 
     def _in_flight(self, pool: str, count: int) -> None:
         self.exposition.gauge("in_flight", {"pool": pool}).set(count)

@@ -299,7 +299,7 @@ class Gathered(Relay):
 class Streamed(Gathered):
     """Passes on what comes, in the client's own form."""
 
-    def set(self, writer: Writer, *, logprobs: bool, keeps: bool) -> None:
+    def set(self, writer: Writer, *, logprobs: bool, keeps: bool = False) -> None:
         """`keeps`: what comes is kept as well, for the cache."""
         self._writer, self._logprobs, self._keeps = writer, logprobs, keeps
         self._out: list[bytes] = []
