@@ -26,7 +26,8 @@ def main(arguments: Sequence[str]) -> int:
             # A terminal, or no standard input at all, means that nobody supervises.
             supervised = sys.stdin is not None and not sys.stdin.closed and not os.isatty(0)
             master = Master(config, file, Home(arguments[0]), Bound(config), supervised=supervised)
-            status = master.start()
+            master.begin()
+            status = master.started()
             if status == 0:
                 master.run()
             return status

@@ -89,14 +89,17 @@ class Master:
         self._start_at = 0.0
         self._noted: Note | None = None
 
-    def start(self) -> int:
-        """Return when all workers take requests: 0; else what the one ended with that could not, which said why."""
+    def begin(self) -> None:
+        """Start the workers."""
         self._wake.setblocking(False)
         self._wake_end.setblocking(False)
         signal.set_wakeup_fd(self._wake_end.fileno(), warn_on_full_buffer=False)
         for number in _SIGNALS:
             signal.signal(number, lambda _number, _frame: None)
         self._fill()
+
+    def started(self) -> int:
+        """Return when all workers take requests: 0; else what the one ended with that could not, which said why."""
         until = time.monotonic() + READY_S
         while not all(worker.note for worker in self.workers):
             self._listen(TICK_S)
@@ -115,6 +118,9 @@ class Master:
         finally:
             self._end()
             self._journal.info("master stopped")
+
+    def stop(self) -> None:
+        self._end()
 
     def _told_to_stop(self) -> bool:
         return signal.SIGTERM in self._woken or signal.SIGINT in self._woken
