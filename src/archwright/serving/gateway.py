@@ -59,6 +59,8 @@ class Gateway:
         self.follower: Follower | None = None
         self.flush = books.ledger.flush
         self.till = till
+        self.home = home
+        self.store = books.ledger.store
         self._requests = Requests(*books)
         self.fleet = Fleet(config.endpoints, home, self._in_flight)
 

@@ -34,6 +34,7 @@ from archwright.serving.door import Door, drain, hand_over
 from archwright.serving.exchange import Outbox
 from archwright.serving.gateway import Books, Gateway
 from archwright.serving.guard import Guard
+from archwright.serving.routes import find_admin
 from archwright.serving.wire import Server
 from archwright.store import Store
 
@@ -99,19 +100,24 @@ async def _run(gateway: Gateway, app: App, post: Post) -> None:
         loop.add_signal_handler(number, ended)
     loop.add_signal_handler(HAND_OVER, over.set)
     loop.add_reader(post.life, ended)
-    server = Server(app, Outbox(config.limits, gateway.now, gateway.flush))
+    outbox = Outbox(config.limits, gateway.now, gateway.flush)
+    servers = {post.bound: Server(app, outbox)}
+    if post.admin is not None:
+        servers[post.admin] = Server(App(gateway, find=find_admin), outbox)
     tls = None
     if config.tls_certificate and config.tls_key:
         tls = _tls(config.tls_certificate, config.tls_key)
-    async with app.running(server):
-        door = Door(post.bound, server, tls)
-        door.open()
+    async with app.running(*servers.values()):
+        doors = [Door(bound, server, tls) for bound, server in servers.items()]
+        for door in doors:
+            door.open()
         gateway.journal.info("listening", port=post.bound.getsockname()[1], host=config.host, tls=tls is not None)
         await over.wait()
-        door.close()
+        for door in doors:
+            door.close()
         if not stop.is_set():
-            await hand_over(server, stop)
-        await drain(server)
+            await asyncio.gather(*(hand_over(server, stop) for server in servers.values()))
+        await asyncio.gather(*(drain(server) for server in servers.values()))
 
 
 def _say(said: int, note: Note) -> None:
