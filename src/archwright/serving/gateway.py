@@ -104,10 +104,14 @@ class Gateway:
             raise unavailable("the answer could not be recorded; try again", "record_unavailable") from error
 
     def ended(self, exchange: Exchange, spec: EndpointSpec, status: str, **figures: Any) -> None:
-        """The same for a request that is over without an answer: nobody is left to be told that it failed."""
+        """The same for a request that is over without an answer: nobody is left to be told that it failed, and no reply
+        whose turn would have it written down."""
+        if exchange.recorded:
+            return
         try:
             self.served(exchange, spec, status, **figures)
-        except Refusal as error:
+            self.flush()
+        except (Refusal, StoreError) as error:
             self.journal.error("request not recorded", request=exchange.id, **error.as_dict())
 
     @property
