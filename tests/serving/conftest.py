@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,6 +28,7 @@ from archwright.engines.client import EngineClient
 from archwright.engines.config import EngineConfig
 from archwright.home import Home
 from archwright.monitor.folding import served
+from archwright.policy.limits import Limits as PolicyLimits
 from archwright.serving.config import EndpointSpec, GatewayConfig, Limits, PoolSpec, Target
 from archwright.serving.directory import Directory
 from archwright.settings import child_environment
@@ -93,10 +94,23 @@ class Platform:
         self.gateway = self._start("archwright.serving", "gateway", self.config)
         self._until(lambda: self._probe("/readyz" if ready else "/healthz"), self.gateway)
 
-    def made_key(self, tenant: str, role: str = "member", lives_s: float | None = None) -> str:
+    def made_key(self, tenant: str, role: str = "member", lives_s: float | None = None, **limits: Any) -> str:
         """A key that the running gateway knows at once, whatever it was asked just before."""
-        with closing(accounts_slate(self.home)) as slate:
-            return Keys(self.store, load_pepper(self.home), slate=slate).create(tenant, role, lives_s=lives_s)[0]
+        with self.keys() as keys:
+            return keys.create(tenant, role, limits=PolicyLimits(**limits), lives_s=lives_s)[0]
+
+    @contextmanager
+    def keys(self) -> Iterator[Keys]:
+        """As the verbs have them: workers hear of what changes."""
+        with closing(self.store) as store, closing(accounts_slate(self.home)) as slate:
+            yield Keys(store, load_pepper(self.home), slate=slate)
+
+    @property
+    def workers(self) -> list[int]:
+        """The process ids of those who answer."""
+        assert self.gateway is not None
+        pid = self.gateway.pid
+        return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
     def _probe(self, path: str) -> bool:
         try:
@@ -139,8 +153,8 @@ class Platform:
     def get(self, path: str, *, key: str | None = "") -> Reply:
         return self.ask("GET", path, key=key)
 
-    def chat(self, **fields: Any) -> Reply:
-        return self.ask("POST", "/v1/chat/completions", _chat_body(fields))
+    def chat(self, key: str | None = "", headers: dict[str, str] | None = None, **fields: Any) -> Reply:
+        return self.ask("POST", "/v1/chat/completions", _chat_body(fields), key=key, headers=headers)
 
     def open_chat(self, **fields: Any) -> socket.socket:
         return self.open_request("/v1/chat/completions", _chat_body(fields))

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from archwright.access.accounts import Accounts, accounts_slate
 from archwright.access.audit import AuditLog, events, verify
 from archwright.access.identity import Keys
 from archwright.contract.served import Served
@@ -23,6 +24,7 @@ from archwright.monitor.exposition import Exposition
 from archwright.monitor.folding import served
 from archwright.monitor.ledger import Ledger
 from archwright.serving.app import App
+from archwright.serving.bill import Spending, Till
 from archwright.serving.config import Limits
 from archwright.serving.exchange import Outbox
 from archwright.serving.gateway import Books, Gateway
@@ -47,12 +49,14 @@ class Stand:
         self.ledger = Ledger(self.store, Home(folder), segment_bytes=SEGMENT_BYTES)
         self.journal = io.StringIO()
         entry = endpoint(workload="w", addresses=("unix:none",), default_max_tokens=1, context_tokens=9, slots=1)
+        journal, slate = Journal("gateway", self.journal), accounts_slate(Home(folder))
         self.gateway = Gateway(
             table(entry, limits=Limits(**limits)),
             Home(folder),
             Guard(keys, AuditLog(self.ledger), self.exposition),
             Books(self.ledger, self.exposition),
-            Journal("gateway", self.journal),
+            Till(Accounts(slate, keys, Spending(self.ledger, Home(folder))), keys, journal),
+            journal,
         )
         self.app = App(self.gateway)
 

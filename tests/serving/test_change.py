@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -40,7 +41,7 @@ class Changing(Platform):
         note = read_note(self.home)
         return (note.revision, note.leaving) if note and note.pid == self.gateway.pid else (-1, ())
 
-    def version(self, **fields: object) -> str:
+    def version(self, **fields: Any) -> str:
         reply = self.chat(**fields)
         assert reply.status == 200, reply.body
         return reply.headers["x-archwright-model"]

@@ -166,14 +166,14 @@ def test_a_port_in_use_is_said() -> None:
         other.bind(("127.0.0.1", 0))
         other.listen()
         with pytest.raises(OperateError) as caught:
-            listen(config(port=other.getsockname()[1]))
+            listen("127.0.0.1", other.getsockname()[1])
     assert caught.value.code == "AW-OPS-03"
     assert "127.0.0.1" in str(caught.value.where)
 
 
 @pytest.mark.enable_socket
 def test_port_zero_is_any_free_one() -> None:
-    with listen(config(port=0)) as bound:
+    with listen("127.0.0.1", 0) as bound:
         assert bound.getsockname()[1] > 0
 
 
@@ -184,7 +184,7 @@ def test_a_host_that_does_not_exist(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(socket, "getaddrinfo", nowhere)
     with pytest.raises(ArchwrightError):
-        listen(config(host="localhost"))
+        listen("localhost", 8470)
 
 
 @pytest.mark.parametrize(

@@ -146,13 +146,22 @@ class EngineClient:
         return (await self._whole(self._message("GET", path))).decode("utf-8", "replace")
 
     async def healthy(self, path: str = "/health", timeout_s: float = 2.0) -> bool:
-        """Whether GET `path` answers with a status below 300 in time."""
+        """Whether GET `path` answers with a status below 300 in time; without a path, whether it is there."""
         try:
             async with asyncio.timeout(timeout_s):
-                await self._whole(self._message("GET", path))
-        except (EngineError, TimeoutError):
+                if path:
+                    await self._whole(self._message("GET", path))
+                else:
+                    await self._connected()
+        except (EngineError, OSError):  # TimeoutError is one
             return False
         return True
+
+    async def _connected(self) -> None:
+        default = 443 if self._parts.scheme == "https" else 80
+        _reader, writer = await asyncio.open_connection(self._parts.hostname, self._parts.port or default)
+        writer.close()
+        await writer.wait_closed()
 
     async def close(self) -> None:
         """Close this event loop's connections; the client may be used again afterwards."""

@@ -18,12 +18,16 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from archwright.contract.record import Record
+from archwright.contract.record import Record, replace
 from archwright.errors import OperateError, Where, from_os_error
 from archwright.monitor.traces import TraceSpec
 from archwright.policy.admission import Priority
 from archwright.policy.caching import Policy
 from archwright.policy.residency import ANYWHERE, BOUND, DataClass, Place, allowed
+
+BACKLOG = 512
+# USD per token of input and of answer; None where unknown.
+Prices = tuple[float | None, float | None]
 
 
 class PoolSpec(Record):
@@ -72,6 +76,10 @@ class PoolSpec(Record):
     def serves(self) -> str:
         """The version for headers and lineage: the plan's own model goes by its name."""
         return self.version or self.model
+
+    @property
+    def prices(self) -> Prices:
+        return self.price_in_usd, self.price_out_usd
 
 
 class Target(Record):
@@ -131,11 +139,19 @@ class EndpointSpec(Record):
 
 class Endpoint(EndpointSpec):
     """An endpoint with what all its pools can do: what is asked of it must suit each of them. `strict`: one is an
-    engine of this release. `protocol` is empty where they speak different ones."""
+    engine of this release. `protocol` is empty where they speak different ones. `serves` is what its first target
+    holds. Prices are those of the dearest pool, None where one has none."""
 
     strict: bool = True
     protocol: Literal["openai", "anthropic", ""] = "openai"
     vision: bool = False
+    serves: str = ""
+    price_in_usd: float | None = None
+    price_out_usd: float | None = None
+
+    @property
+    def prices(self) -> Prices:
+        return self.price_in_usd, self.price_out_usd
 
 
 class Limits(Record):
@@ -162,8 +178,10 @@ class Limits(Record):
 class GatewayConfig(Record):
     """Port 0 means any free one. `store_url` empty means the store of the home.
 
-    A running gateway takes `pools` and `endpoints` of a file whose `revision` changed; all else holds until it is
-    started anew.
+    `workers` processes share the work, and each has its part of an engine's slots. The interface for administration
+    listens on `admin_port` of the same host; None: nowhere. A running gateway takes `pools` and `endpoints` of a file
+    whose `revision` changed; what else changed holds after a reload, but for host, ports and store: these need a new
+    start.
     """
 
     pools: tuple[PoolSpec, ...]
@@ -177,6 +195,8 @@ class GatewayConfig(Record):
     revision: int = 0
     limits: Limits = Limits()
     traces: TraceSpec | None = None
+    workers: int = 1
+    admin_port: int | None = None
 
     @property
     def url(self) -> str:
@@ -224,16 +244,24 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def listen(config: GatewayConfig) -> socket.socket:
-    """The bound socket; taken before anything else starts, so a port in use is said at once (AW-OPS-03)."""
-    where = f"{config.host}:{config.port}"
+def shared_out(config: GatewayConfig) -> GatewayConfig:
+    """As one of its workers serves it."""
+    pools = tuple(replace(spec, slots=-(-spec.slots // config.workers)) for spec in config.pools)
+    return replace(config, pools=pools)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """The socket, which takes connections from now on: before anything else starts, so that a port in use is said at
+    once (AW-OPS-03)."""
+    where = f"{host}:{port}"
     try:
-        found = socket.getaddrinfo(config.host, config.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, kind, protocol, _, address = found[0]
         bound = socket.socket(family, kind, protocol)
         try:
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             bound.bind(address)
+            bound.listen(BACKLOG)
         except OSError:
             bound.close()
             raise

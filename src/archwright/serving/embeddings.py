@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from archwright.errors import ArchwrightError, EngineError
+from archwright.serving.bill import Bill
 from archwright.serving.course import set_out
 from archwright.serving.exchange import FIRST, GONE, JSON, Exchange
 from archwright.serving.gateway import Gateway
@@ -28,10 +29,17 @@ async def embed(gateway: Gateway, exchange: Exchange, question: Question) -> Non
     try:
         exchange.watch()
         exchange.phase(FIRST, exchange.limits.first_token_s)
-        found = await _ask(gateway, exchange, question)
-        body = msgspec.json.encode(_reply(found, question))
-        gateway.served(exchange, spec, status, operation="embeddings", input_tokens=_prompt_tokens(found))
-        exchange.reply(HTTPStatus.OK, body, JSON)
+        bill = gateway.till.open(exchange, question, "embedding")
+        if bill.known is not None:
+            body, tokens = bill.known.body, 0
+        else:
+            bill.asked = True
+            found = await _ask(gateway, exchange, question, bill)
+            body, tokens = msgspec.json.encode(_reply(found, question)), _prompt_tokens(found)
+        gateway.served(exchange, spec, status, operation="embeddings", input_tokens=tokens)
+        if bill.keeps:
+            bill.keep(body, tokens, 0)
+        exchange.reply(HTTPStatus.OK, body, JSON, bill.headers())
     except asyncio.CancelledError:
         status = "cancelled" if exchange.ended == GONE else "ended"
         raise
@@ -42,7 +50,7 @@ async def embed(gateway: Gateway, exchange: Exchange, question: Question) -> Non
         gateway.ended(exchange, spec, status, operation="embeddings")
 
 
-async def _ask(gateway: Gateway, exchange: Exchange, question: Question) -> dict[str, Any]:
+async def _ask(gateway: Gateway, exchange: Exchange, question: Question, bill: Bill) -> dict[str, Any]:
     course = set_out(gateway.router, exchange, question, question.body)
 
     async def send(replica: Replica) -> dict[str, Any]:
@@ -54,7 +62,7 @@ async def _ask(gateway: Gateway, exchange: Exchange, question: Question) -> dict
                 "model",
                 "unsupported_model",
             )
-        exchange.model, exchange.route = replica.version, course.pool.name
+        exchange.model, exchange.route, bill.prices = replica.version, course.pool.name, replica.prices
         return await replica.client.post(PATH, {**question.body, **replica.client.named})
 
     return await course.answer(Work(question.work_tokens, priority=question.endpoint.priority), send)

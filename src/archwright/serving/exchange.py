@@ -10,12 +10,13 @@ all connections keeps them, not a timer each.
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import time
 from collections.abc import Callable, Iterable
 from email.utils import formatdate
 from http import HTTPStatus
-from typing import Protocol
+from typing import Any, Protocol
 
 from archwright.access.identity import Principal
 from archwright.contract.served import request_name
@@ -35,6 +36,7 @@ BODY, FIRST, STALL, CLIENT, WHOLE = "body", "first", "stall", "client", "whole"
 
 # Names, not secrets: the system's entropy once per process is enough, a system call per request is not cheap.
 _NAMES = random.Random()
+os.register_at_fork(after_in_child=_NAMES.seed)
 _STATUS = {int(status): f"HTTP/1.1 {status:d} {status.phrase}\r\n".encode() for status in HTTPStatus}
 _END = b"0\r\n\r\n"
 
@@ -59,6 +61,19 @@ class Line(Protocol):
         """The reply is whole and sent."""
 
     def abort(self) -> None: ...
+
+
+class Purse(Protocol):
+    """What the request may cost. `most` pieces of the answer may be delivered; `look_at` is when to look again."""
+
+    most: int
+    look_at: float
+
+    def look(self, delivered: int, now: float) -> None: ...
+
+    def settle(self, status: str, figures: dict[str, Any]) -> None: ...
+
+    def headers(self) -> list[Field]: ...
 
 
 class Outbox:
@@ -98,22 +113,9 @@ class Exchange:
     """`received_at` is a reading of the monotonic clock `now` when the headers were whole."""
 
     __slots__ = (
-        *(
-            "body",
-            "ended",
-            "finished",
-            "head",
-            "id",
-            "limits",
-            "method",
-            "model",
-            "now",
-            "path",
-            "received_at",
-            "route",
-            "sink",
-        ),
-        *("principal", "recorded", "started", "status", "task", "_departed", "_line", "_outbox", "_outgoing", "_phase"),
+        *("bill", "body", "ended", "finished", "head", "id", "limits", "method", "model", "now", "path", "received_at"),
+        *("principal", "recorded", "route", "sink", "started", "status", "task"),
+        *("_departed", "_line", "_outbox", "_outgoing", "_phase"),
         *("_phase_until", "_watched", "_whole_until"),
     )
 
@@ -134,6 +136,7 @@ class Exchange:
         self.task: asyncio.Task[None] | None = None
         self.sink: Sink | None = None  # who is fed by the engine; held back while the client does not read
         self.principal: Principal | None = None
+        self.bill: Purse | None = None
         self._line = line
         self._outbox = outbox
         self._outgoing: list[bytes] = []

@@ -16,6 +16,7 @@ from archwright.monitor.ledger import Ledger
 from archwright.monitor.requests import Requests
 from archwright.monitor.traces import Traces
 from archwright.policy.breaker import RetryBudget
+from archwright.serving.bill import Till
 from archwright.serving.config import EndpointSpec, GatewayConfig
 from archwright.serving.directory import Directory
 from archwright.serving.exchange import Exchange
@@ -45,6 +46,7 @@ class Gateway:
         home: Home,
         guard: Guard,
         books: Books,
+        till: Till,
         journal: Journal | None = None,
     ) -> None:
         self.config = config
@@ -57,6 +59,9 @@ class Gateway:
         self.fingerprint = f"aw-{config.plan_digest[:12]}" if config.plan_digest else ""
         self.follower: Follower | None = None
         self.flush = books.ledger.flush
+        self.till = till
+        self.home = home
+        self.store = books.ledger.store
         self._requests = Requests(*books)
         self.fleet = Fleet(config.pools, home, self._in_flight)
         self._budget = RetryBudget()
@@ -83,15 +88,19 @@ class Gateway:
         if exchange.recorded:
             return
         principal = exchange.principal
+        if exchange.bill is not None:
+            exchange.bill.settle(status, figures)
         one = Served(
             at=self.clock(),
             request_id=exchange.id,
             status=status,
             tenant=principal.tenant if principal else "",
             key_id=principal.key_id if principal else "",
+            user=principal.user if principal else "",
             workload=spec.workload,
             model=spec.model,
             version=exchange.model,
+            route=exchange.route or spec.pool,
             latency_s=exchange.now() - exchange.received_at,
             **{"pool": spec.pool, **figures},
         )
@@ -102,10 +111,14 @@ class Gateway:
             raise unavailable("the answer could not be recorded; try again", "record_unavailable") from error
 
     def ended(self, exchange: Exchange, spec: EndpointSpec, status: str, **figures: Any) -> None:
-        """The same for a request that is over without an answer: nobody is left to be told that it failed."""
+        """The same for a request that is over without an answer: nobody is left to be told that it failed, and no reply
+        whose turn would have it written down."""
+        if exchange.recorded:
+            return
         try:
             self.served(exchange, spec, status, **figures)
-        except Refusal as error:
+            self.flush()
+        except (Refusal, StoreError) as error:
             self.journal.error("request not recorded", request=exchange.id, **error.as_dict())
 
     @property
@@ -120,9 +133,10 @@ class Gateway:
 
     def metrics(self) -> bytes:
         """The exposition as text, with what the supervisor recorded. Reads the store: not for the event loop."""
-        if self.follower is not None:
-            self.follower.catch_up()
-        return self.exposition.render()
+        if self.follower is None:
+            return self.exposition.render()
+        self.follower.catch_up()
+        return self.exposition.render(self.follower.exposition)
 
     def _in_flight(self, pool: str, count: int) -> None:
         self.exposition.gauge("in_flight", {"pool": pool}).set(count)

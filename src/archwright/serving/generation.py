@@ -12,16 +12,19 @@ from http import HTTPStatus
 from typing import Any
 
 from archwright.errors import ArchwrightError, EngineError
+from archwright.policy.caching import Kind
 from archwright.serving.course import Course, set_out
 from archwright.serving.exchange import FIRST, GONE, JSON, Exchange
 from archwright.serving.gateway import Gateway
 from archwright.serving.pools import Replica
 from archwright.serving.providers.protocol import Asked
-from archwright.serving.refusal import from_error
-from archwright.serving.relay import Gathered, Meter, Relay, Streamed
-from archwright.serving.shapes import Writer
+from archwright.serving.refusal import MESSAGES, from_error
+from archwright.serving.relay import EVENTS, STREAM_HEADERS, Gathered, Meter, Relay, Streamed
+from archwright.serving.replay import replay
+from archwright.serving.shapes import ChatShape, Writer
 from archwright.serving.validate import Question
 
+CHAT = ChatShape.path
 # How an engine is told to leave its adapter out of one request.
 WITHOUT_ADAPTER = {"lora": [{"id": 0, "scale": 0.0}]}
 
@@ -44,8 +47,9 @@ class Generation:
         try:
             self._exchange.watch()
             self._exchange.phase(FIRST, self._exchange.limits.first_token_s)
-            relay = await self._ask()
-            self._gateway.served(self._exchange, self._question.endpoint, status, **self._figures(status))
+            self._bill = bill = self._gateway.till.open(self._exchange, self._question, self._kind)
+            relay = None if bill.known is not None else await self._ask()
+            self._gateway.served(self._exchange, self._question.endpoint, status, **self._figures())
             self._answer(relay)
         except asyncio.CancelledError:
             status = "cancelled" if self._exchange.ended == GONE else "ended"
@@ -56,16 +60,33 @@ class Generation:
         finally:
             self._exchange.sink = None
             if not self._exchange.recorded:
-                self._gateway.ended(self._exchange, self._question.endpoint, status, **self._figures(status))
+                self._gateway.ended(self._exchange, self._question.endpoint, status, **self._figures())
 
-    def _answer(self, relay: Relay) -> None:
-        """The one reply, or the end of the stream."""
-        exchange, meter = self._exchange, self._meter
-        if isinstance(relay, Gathered):
+    @property
+    def _kind(self) -> Kind:
+        if self._exchange.path.startswith(MESSAGES):
+            return "messages"
+        return "chat" if self._path == CHAT else "completion"
+
+    def _answer(self, relay: Relay | None) -> None:
+        """The one reply, or the end of the stream; without a relay what the cache holds."""
+        exchange, meter, bill = self._exchange, self._meter, self._bill
+        body = b""
+        if relay is None:
+            assert bill.known is not None, "neither asked nor known"
+            body = bill.known.body
+        elif isinstance(relay, Gathered) and (bill.keeps or not self._question.stream):
             body = self._writer.whole(relay.pieces, meter.used)
-            exchange.reply(HTTPStatus.OK, body, JSON, [meter.overhead(exchange.now())])
+            if bill.keeps:
+                bill.keep(body, meter.input_tokens, meter.tokens)
+        headers = [meter.overhead(exchange.now()), *bill.headers()]
+        if not self._question.stream:
+            exchange.reply(HTTPStatus.OK, body, JSON, headers)
+        elif relay is None:
+            exchange.start(HTTPStatus.OK, EVENTS, [*STREAM_HEADERS, *headers])
+            exchange.finish(replay(body, include_usage=self._question.include_usage))
         else:
-            exchange.finish(self._writer.end(meter.used))
+            exchange.finish(self._writer.end(bill.told(meter.used)))
 
     async def _ask(self) -> Relay:
         """What the engine says, from a slot of a pool to its finish reason; asked again where nothing came."""
@@ -75,6 +96,7 @@ class Generation:
 
     async def _send(self, replica: Replica) -> Relay:
         meter = self._meter
+        self._bill.asked = True
         meter.asked_at = meter.event_at = self._exchange.now()
         asked, version = self._asked(replica)
         relay = self._exchange.sink = self._relay(replica, version)
@@ -87,18 +109,18 @@ class Generation:
         return relay
 
     def _relay(self, replica: Replica, version: str) -> Relay:
-        exchange, meter, course = self._exchange, self._meter, self._course
+        exchange, meter, course, bill = self._exchange, self._meter, self._course, self._bill
         assert course is not None, "nothing is sent before a course is set"
         meter.queued_s = course.queued_s
 
         def first() -> None:
-            exchange.model, exchange.route = version, course.pool.name
+            exchange.model, exchange.route, bill.prices = version, course.pool.name, replica.prices
             course.begin()
 
         relay: Gathered | Streamed
         if self._question.stream:
             relay = Streamed(exchange, self._meter, replica.client, first)
-            relay.set(self._writer, logprobs=self._question.top_logprobs is not None)
+            relay.set(self._writer, logprobs=self._question.top_logprobs is not None, keeps=self._bill.keeps)
         else:
             relay = Gathered(exchange, self._meter, replica.client, first)
         relay.choices = self._question.choices
@@ -112,15 +134,16 @@ class Generation:
             return asked._replace(body={**asked.body, **more, **WITHOUT_ADAPTER}), question.endpoint.model
         return asked._replace(body={**asked.body, **more}) if more else asked, replica.version
 
-    def _figures(self, status: str) -> dict[str, Any]:
+    def _figures(self) -> dict[str, Any]:
         meter, course = self._meter, self._course
         return {
             "pool": course.pool.name if course is not None else self._question.endpoint.pool,
             "tries": course.tries if course is not None else 0,
             "data_class": course.data_class if course is not None else "",
-            "operation": "chat" if self._path == "/chat/completions" else "text_completion",
-            "output_tokens": meter.tokens if status == "ok" else meter.chunks,
-            "input_tokens": meter.used.get("prompt_tokens", 0) if meter.used else 0,
+            "operation": "chat" if self._path == CHAT else "text_completion",
+            "output_tokens": meter.tokens,
+            "input_tokens": meter.input_tokens,
+            "cached_tokens": meter.cached_tokens,
             "ttft_s": meter.first_at - meter.received_at if meter.first_at is not None else None,
             "tpot_s": meter.tpot_s,
             "queue_s": meter.queued_s,

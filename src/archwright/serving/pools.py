@@ -57,6 +57,7 @@ class Replica:
         self.version = spec.serves
         self.tuned = spec.adapter
         self.key = spec.key
+        self.prices = spec.prices
         self.plain = False
         self.running = 0
         self.work_tokens = 0

@@ -15,7 +15,7 @@ import msgspec
 from archwright.engines.client import EngineRefused
 from archwright.engines.onnx import BATCH_ITEMS, Item
 from archwright.errors import ArchwrightError, EngineError
-from archwright.serving.config import EndpointSpec
+from archwright.serving.config import Endpoint, EndpointSpec
 from archwright.serving.course import set_out
 from archwright.serving.directory import MODEL_NAME, Directory
 from archwright.serving.exchange import FIRST, GONE, JSON, Exchange
@@ -33,7 +33,7 @@ SMALL_REPLY = 10_000
 
 
 class Question(NamedTuple):
-    endpoint: EndpointSpec
+    endpoint: Endpoint
     inputs: list[Item]
 
 
@@ -43,13 +43,14 @@ async def predict(gateway: Gateway, exchange: Exchange, question: Question) -> N
     try:
         exchange.watch()
         exchange.phase(FIRST, exchange.limits.first_token_s)
+        bill = gateway.till.plain(exchange, spec)
         found = await _ask(gateway, exchange, question)
         if len(found.probabilities) * len(found.labels) > SMALL_REPLY:
             body = await asyncio.to_thread(_reply, found, spec, exchange.model)
         else:
             body = _reply(found, spec, exchange.model)
         gateway.served(exchange, spec, status, operation="predict")
-        exchange.reply(HTTPStatus.OK, body, JSON)
+        exchange.reply(HTTPStatus.OK, body, JSON, bill.headers())
     except asyncio.CancelledError:
         status = "cancelled" if exchange.ended == GONE else "ended"
         raise
