@@ -256,7 +256,7 @@ def test_a_shadow_is_compared_and_delays_nobody(engines: Platform) -> None:
     found: list[Compared] = []
 
     async def mirrored(door: Door, name: str) -> None:
-        shadows = Shadows(door.router, found.append)
+        shadows = Shadows(door.router.now, found.append)
         answer = shadows.mirror("aw-1", door.fleet.pools[name], Work(4), ("/chat/completions", door.question.body))
         text, _ = await door.ask()
         assert answer is not None

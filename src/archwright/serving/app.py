@@ -91,7 +91,7 @@ class App:
             for loop in loops:
                 loop.cancel()
             await asyncio.gather(*loops, return_exceptions=True)
-            await self._gateway.fleet.close()
+            await self._gateway.close()
 
     async def _look(self) -> None:
         """The health of every engine, at once and then every moment."""

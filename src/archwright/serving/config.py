@@ -349,6 +349,8 @@ def _wrong_in_targets(spec: EndpointSpec, known: Mapping[str, PoolSpec]) -> str:
         return "names a pool twice among targets, overflow and fallback"
     if spec.shadow in spec.answering:
         return f"names {spec.shadow!r} as shadow of itself"
+    if spec.shadow and known[spec.shadow].protocol != "openai":
+        return f"names {spec.shadow!r} as shadow, which does not speak OpenAI's protocol: nothing to compare with yet"
     return ""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -18,6 +19,7 @@ from archwright.monitor.traces import Traces
 from archwright.policy.breaker import RetryBudget
 from archwright.serving.bill import Till
 from archwright.serving.config import EndpointSpec, GatewayConfig
+from archwright.serving.course import Course
 from archwright.serving.directory import Directory
 from archwright.serving.exchange import Exchange
 from archwright.serving.fleet import Fleet
@@ -25,6 +27,8 @@ from archwright.serving.guard import Guard
 from archwright.serving.pools import Pool
 from archwright.serving.refusal import Refusal, unavailable
 from archwright.serving.router import Router
+from archwright.serving.shadow import Compared, Shadows
+from archwright.serving.validate import Question
 
 
 class Books(NamedTuple):
@@ -65,6 +69,7 @@ class Gateway:
         self._requests = Requests(*books)
         self.fleet = Fleet(config.pools, home, self._in_flight)
         self._budget = RetryBudget()
+        self._shadows = Shadows(self.now, self._compared)
         self._route(config)
 
     @property
@@ -82,6 +87,20 @@ class Gateway:
         self._endpoints = config.endpoints
         self.directory = Directory(config.pools, config.endpoints)
         self.router = Router(self.pools, config.endpoints, self._budget, self.now)
+
+    def mirror(self, name: str, question: Question, course: Course, path: str) -> asyncio.Future[str] | None:
+        """Ask the endpoint's shadow as well, where this request is one of its share; the future takes the answer."""
+        if not question.endpoint.shadow:
+            return None
+        pool = self.router.shadow(question, course.data_class, name)
+        if pool is None:
+            return None
+        work = self.router.work(question, course.data_class, course.until)
+        return self._shadows.mirror(name, pool, work, (path, question.body))
+
+    async def close(self) -> None:
+        await self._shadows.close()
+        await self.fleet.close()
 
     def served(self, exchange: Exchange, spec: EndpointSpec, status: str, **figures: Any) -> None:
         """Write down how a request ended, once, before its last bytes leave (`flush`). Raises Refusal 503."""
@@ -137,6 +156,10 @@ class Gateway:
             return self.exposition.render()
         self.follower.catch_up()
         return self.exposition.render(self.follower.exposition)
+
+    def _compared(self, found: Compared) -> None:
+        self.exposition.counter("shadows", {"pool": found.pool, "verdict": found.verdict}).add()
+        self.journal.info("shadow", **found._asdict())
 
     def _in_flight(self, pool: str, count: int) -> None:
         self.exposition.gauge("in_flight", {"pool": pool}).set(count)

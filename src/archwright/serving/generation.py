@@ -39,6 +39,7 @@ class Generation:
         self._path = path
         self._writer = writer
         self._course: Course | None = None
+        self._shadow: asyncio.Future[str] | None = None
         self._meter = Meter(exchange.received_at)
 
     async def run(self) -> None:
@@ -51,6 +52,8 @@ class Generation:
             relay = None if bill.known is not None else await self._ask()
             self._gateway.served(self._exchange, self._question.endpoint, status, **self._figures())
             self._answer(relay)
+            if self._shadow is not None and not self._shadow.done():
+                self._shadow.set_result("".join(relay.heard or ()))
         except asyncio.CancelledError:
             status = "cancelled" if self._exchange.ended == GONE else "ended"
             raise
@@ -59,6 +62,8 @@ class Generation:
             raise
         finally:
             self._exchange.sink = None
+            if self._shadow is not None:
+                self._shadow.cancel()  # without effect where it has the answer
             if not self._exchange.recorded:
                 self._gateway.ended(self._exchange, self._question.endpoint, status, **self._figures())
 
@@ -92,6 +97,7 @@ class Generation:
         """What the engine says, from a slot of a pool to its finish reason; asked again where nothing came."""
         question, router = self._question, self._gateway.router
         course = self._course = set_out(router, self._exchange, question, question.native or question.body)
+        self._shadow = self._gateway.mirror(self._exchange.id, question, course, self._path)
         return await course.answer(router.work(question, course.data_class, course.until), self._send)
 
     async def _send(self, replica: Replica) -> Relay:
@@ -124,6 +130,7 @@ class Generation:
         else:
             relay = Gathered(exchange, self._meter, replica.client, first)
         relay.choices = self._question.choices
+        relay.heard = [] if self._shadow is not None else None
         return relay
 
     def _asked(self, replica: Replica) -> tuple[Asked, str]:

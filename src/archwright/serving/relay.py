@@ -73,6 +73,7 @@ class Relay(Sink):
     def __init__(self, exchange: Exchange, meter: Meter, client: EngineClient, on_first: Callable[[], None]) -> None:
         self.begun = False
         self.choices = 1  # how many replies it brings
+        self.heard: list[str] | None = None  # the text of the reply, where it is compared with another's
         self.reader: Reader | None = None
         self._ends = 0
         self.exchange = exchange
@@ -173,6 +174,8 @@ class Relay(Sink):
         meter.last_at = meter.event_at
         if meter.first_at is None:
             meter.first_at = meter.event_at
+        if self.heard is not None:
+            self.heard += texts
         self.take_texts(texts)
 
     def _see(self, event: EngineEvent) -> None:
@@ -205,6 +208,8 @@ class Relay(Sink):
             meter.last_at = meter.event_at
         if choice.finish_reason:
             self._ends += 1
+        if self.heard is not None:
+            self.heard.append(text)
         self.take(text, choice)
 
 

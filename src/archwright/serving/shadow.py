@@ -13,7 +13,6 @@ from typing import Any, Literal, NamedTuple
 from archwright.errors import EngineError
 from archwright.serving.pools import Pool, Work
 from archwright.serving.refusal import Refusal
-from archwright.serving.router import Router
 
 # At most so many at once in a process, each with a body and an answer in memory.
 LIMIT = 64
@@ -36,8 +35,8 @@ class Compared(NamedTuple):
 class Shadows:
     """`compared` learns of each one that came to an end."""
 
-    def __init__(self, router: Router, compared: Callable[[Compared], None]) -> None:
-        self._router = router
+    def __init__(self, now: Callable[[], float], compared: Callable[[Compared], None]) -> None:
+        self._now = now
         self._compared = compared
         self._running: set[asyncio.Task[None]] = set()
 
@@ -63,13 +62,13 @@ class Shadows:
     async def _follow(
         self, request_id: str, pool: Pool, work: Work, asked: tuple[str, dict[str, Any]], answer: asyncio.Future[str]
     ) -> None:
-        begun, version, said = self._router.now(), pool.spec.serves, None
+        begun, version, said = self._now(), pool.spec.serves, None
         try:
             async with asyncio.timeout(LONGEST_S):
                 version, said = await self._said(pool, work, asked)
         except (EngineError, Refusal, TimeoutError):
             pass  # said stays None: it failed
-        latency_s = self._router.now() - begun
+        latency_s = self._now() - begun
         if said is None:
             self._compared(Compared(request_id, pool.name, version, "failed", 0.0, latency_s))
             return
@@ -84,14 +83,15 @@ class Shadows:
     async def _said(self, pool: Pool, work: Work, asked: tuple[str, dict[str, Any]]) -> tuple[str, str]:
         path, body = asked
         lease = await pool.take(work._replace(priority="batch"))
-        self._router.began(pool)
+        pool.breaker.began(self._now())
         ended = False
         try:
-            pieces = [_text(event) async for event in lease.replica.client.stream(path, body)]
+            put = lease.replica.provider.ask(path, body, None)
+            pieces = [_text(event) async for event in lease.replica.client.stream(put.path, put.body)]
             ended = True
             return lease.replica.version, "".join(pieces)
         finally:
-            self._router.ended(pool, "ok" if ended else "failed")
+            pool.breaker.ended("ok" if ended else "failed", self._now())
             pool.give(lease)
 
 
