@@ -44,9 +44,6 @@ class Load:
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._ask) for _ in range(clients)]
 
-    def has(self, more_than: int) -> bool:
-        return len(self.done) > more_than
-
     def __enter__(self) -> Load:
         for thread in self._threads:
             thread.start()
@@ -84,17 +81,13 @@ def reload(platform: Platform) -> None:
     platform.until(lambda: not before & set(platform.workers), 20.0)
 
 
-def _replaced(platform: Platform, victim: int) -> bool:
-    return victim not in platform.workers and len(platform.workers) == 2
-
-
 def test_a_reload_under_load_drops_nothing(two: Platform) -> None:
     with Load(two) as load:
         time.sleep(0.3)
         for _ in range(3):
             reload(two)
             asked = len(load.done)
-            two.until(partial(load.has, asked + 20))
+            two.until(partial(_more_than, load, asked + 20))
     assert load.failed == [] and len(load.done) > 100
     assert len(two.workers) == 2
     served = two.metrics()['archwright_requests_total{model="m",pool="p",status="ok",workload="desk"}']
@@ -188,6 +181,14 @@ def test_memory_and_descriptors_stay_as_they_are_over_reloads(two: Platform) -> 
     after = size()
     assert after[1] == before[1] and after[0] < before[0] + 2_000_000
     assert len(list(two.home.counters.glob("*.counters"))) <= 4
+
+
+def _more_than(load: Load, count: int) -> bool:
+    return len(load.done) > count
+
+
+def _replaced(platform: Platform, victim: int) -> bool:
+    return victim not in platform.workers and len(platform.workers) == 2
 
 
 def _all_served(platform: Platform) -> list[Any]:
