@@ -59,17 +59,27 @@ class Target:
     def pid(self) -> int | None:
         return self.process.pid if self.process else None
 
-    def cpu_s(self) -> float:
+    @property
+    def processes(self) -> list[int]:
+        """A master and its workers."""
         if self.pid is None:
-            return 0.0
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / TICKS
+            return []
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+        return [self.pid, *map(int, children)]
+
+    def cpu_s(self) -> float:
+        ticks = 0
+        for pid in self.processes:
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            ticks += int(fields[11]) + int(fields[12])
+        return ticks / TICKS
 
     def memory_mb(self) -> float:
-        if self.pid is None:
-            return 0.0
-        lines = Path(f"/proc/{self.pid}/smaps_rollup").read_text().splitlines()
-        return round(next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024, 1)
+        kilobytes = 0
+        for pid in self.processes:
+            lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+            kilobytes += next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+        return round(kilobytes / 1024, 1)
 
 
 def pinned(core: str, *command: str) -> list[str]:
