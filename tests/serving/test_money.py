@@ -44,7 +44,7 @@ def together(two: Platform, key: str, count: int, **fields: Any) -> list[Reply]:
 
 def worst_usd(two: Platform) -> float:
     body = {"model": "m", "messages": [{"role": "user", "content": "Say something."}], "max_tokens": LENGTH}
-    tokens = worst_input_tokens(len(json.dumps(body)), two.config.endpoints[0].context_tokens)
+    tokens = worst_input_tokens(len(json.dumps(body)), two.config.pools[0].context_tokens)
     return tokens * IN_USD + LENGTH * OUT_USD
 
 

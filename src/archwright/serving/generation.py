@@ -52,7 +52,7 @@ class Generation:
             relay = None if bill.known is not None else await self._ask()
             self._gateway.served(self._exchange, self._question.endpoint, status, **self._figures())
             self._answer(relay)
-            if self._shadow is not None and not self._shadow.done():
+            if relay is not None and self._shadow is not None and not self._shadow.done():
                 self._shadow.set_result("".join(relay.heard or ()))
         except asyncio.CancelledError:
             status = "cancelled" if self._exchange.ended == GONE else "ended"
