@@ -29,7 +29,8 @@ import msgspec
 
 from archwright.access.identity import Keys, load_pepper
 from archwright.home import Home
-from archwright.serving.config import EndpointSpec, GatewayConfig
+from archwright.serving.config import EndpointSpec, GatewayConfig, PoolSpec
+from archwright.serving.config import Target as Served
 from archwright.store import Store
 
 HERE = Path(__file__).parent
@@ -58,17 +59,27 @@ class Target:
     def pid(self) -> int | None:
         return self.process.pid if self.process else None
 
-    def cpu_s(self) -> float:
+    @property
+    def processes(self) -> list[int]:
+        """A master and its workers."""
         if self.pid is None:
-            return 0.0
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / TICKS
+            return []
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+        return [self.pid, *map(int, children)]
+
+    def cpu_s(self) -> float:
+        ticks = 0
+        for pid in self.processes:
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            ticks += int(fields[11]) + int(fields[12])
+        return ticks / TICKS
 
     def memory_mb(self) -> float:
-        if self.pid is None:
-            return 0.0
-        lines = Path(f"/proc/{self.pid}/smaps_rollup").read_text().splitlines()
-        return round(next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024, 1)
+        kilobytes = 0
+        for pid in self.processes:
+            lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+            kilobytes += next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+        return round(kilobytes / 1024, 1)
 
 
 def pinned(core: str, *command: str) -> list[str]:
@@ -86,20 +97,18 @@ def start_gateway(folder: Path) -> Target:
     keys = Keys(Store(home.store_url), load_pepper(home))
     keys.create_tenant("bench")
     target = Target("archwright", GATEWAY_PORT, keys.create("bench")[0])
-    endpoints = tuple(
-        EndpointSpec(
-            model=model,
-            workload=model,
-            pool="mock",
-            addresses=(f"http://127.0.0.1:{MOCK_PORT}/v1",),
-            default_max_tokens=16,
-            context_tokens=100_000,
-            slots=400,
+    pools = tuple(
+        PoolSpec(
+            name=model, addresses=(f"http://127.0.0.1:{MOCK_PORT}/v1",), model=model, slots=400, context_tokens=100_000
         )
         for model in MODELS
     )
+    endpoints = tuple(
+        EndpointSpec(model=model, workload=model, targets=(Served(pool=model),), default_max_tokens=16)
+        for model in MODELS
+    )
     config = home.config("gateway")
-    config.write_bytes(msgspec.json.encode(GatewayConfig(endpoints=endpoints, port=GATEWAY_PORT)))
+    config.write_bytes(msgspec.json.encode(GatewayConfig(pools=pools, endpoints=endpoints, port=GATEWAY_PORT)))
     command = [sys.executable, "-m", "archwright.serving", str(home.root), str(config)]
     target.process = subprocess.Popen(pinned(GATEWAY_CORE, *command), stdin=subprocess.PIPE)
     return target

@@ -13,7 +13,7 @@ import timeit
 import msgspec
 
 from archwright.serving import accept, messages, validate
-from archwright.serving.config import EndpointSpec
+from archwright.serving.config import EndpointSpec, PoolSpec, Target
 from archwright.serving.directory import Directory
 from archwright.serving.fields import decode
 
@@ -34,16 +34,9 @@ MESSAGE = {"model": "desk", "max_tokens": 128, "stream": True, "messages": CHAT[
 
 
 def main() -> None:
-    spec = EndpointSpec(
-        model="m",
-        workload="desk",
-        pool="p",
-        addresses=("unix:e",),
-        slots=8,
-        default_max_tokens=128,
-        context_tokens=4096,
-    )
-    directory = Directory((spec,))
+    pool = PoolSpec(name="p", addresses=("unix:e",), model="m", slots=8, context_tokens=4096)
+    spec = EndpointSpec(model="m", workload="desk", targets=(Target(pool="p"),), default_max_tokens=128)
+    directory = Directory((pool,), (spec,))
     chat, message = json.dumps(CHAT).encode(), json.dumps(MESSAGE).encode()
     ways = {
         "chat, the short way": lambda: accept.chat(chat, directory, None),

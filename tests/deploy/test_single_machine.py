@@ -29,9 +29,9 @@ def test_the_run_wing_reads_what_the_design_wing_writes(null_plan: Plan) -> None
     engine = msgspec.convert(built.processes[0].config, EngineConfig)
     gateway = msgspec.convert(built.processes[-1].config, GatewayConfig)
     assert engine.socket == built.processes[0].ready_socket
-    assert gateway.endpoints[0].addresses == (f"unix:{engine.socket}",)
+    assert gateway.pools[0].addresses == (f"unix:{engine.socket}",)
     assert gateway.plan_digest == null_plan.digest
-    assert gateway.endpoints[0].slots == engine.slots == null_plan.pools[0].slots
+    assert gateway.pools[0].slots == engine.slots == null_plan.pools[0].slots
 
 
 def test_an_external_engine_has_no_process(null_plan: Plan) -> None:
@@ -40,7 +40,7 @@ def test_an_external_engine_has_no_process(null_plan: Plan) -> None:
     built = bundle(replace(null_plan, pools=(pool,)), LISTEN, "sqlite://")
     assert [process.name for process in built.processes] == ["gateway"]
     gateway = msgspec.convert(built.processes[0].config, GatewayConfig)
-    assert gateway.endpoints[0].addresses == ("http://127.0.0.1:9/v1",)
+    assert gateway.pools[0].addresses == ("http://127.0.0.1:9/v1",)
 
 
 def test_a_choice_for_elsewhere_is_refused(null_plan: Plan) -> None:

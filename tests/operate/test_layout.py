@@ -39,10 +39,15 @@ def gateway(layout: Layout, served: list[Wanted]) -> GatewayConfig:
 def test_a_workload_that_shares_its_pool_gets_engines_of_its_own(null_plan: Plan, version: ModelVersion) -> None:
     layout = Layout(shared(null_plan))
     config = gateway(layout, [Wanted("assistant#1", version), Wanted()])
-    tuned, plain = config.endpoints
-    assert (tuned.pool, tuned.version, tuned.workload) == ("assistant/assistant", version.id, "assistant")
+    assert [(spec.workload, spec.pool) for spec in config.endpoints] == [
+        ("assistant", "assistant/assistant"),
+        ("night", "assistant"),
+    ]
+    tuned, plain = config.pools
+    assert (tuned.name, tuned.version, tuned.adapter) == ("assistant/assistant", version.id, True)
     assert tuned.addresses == ("unix:engine-assistant.v1", "unix:engine-assistant.v1-1")
-    assert (plain.pool, plain.serves, plain.addresses[0]) == ("assistant", "null-model", "unix:engine-assistant")
+    assert (plain.name, plain.serves, plain.addresses[0]) == ("assistant", "null-model", "unix:engine-assistant")
+    assert not plain.adapter
     assert config.revision == 7
     engines = layout.serving("assistant", Wanted("assistant#1", version)).engines
     assert [engine.config["adapter_sha256"] for engine in engines] == [version.sha256] * 2
@@ -57,15 +62,16 @@ def test_workloads_on_the_plans_own_model_share_its_engines(null_plan: Plan) -> 
 
 def test_alone_in_its_pool_a_workload_keeps_the_pools_name(null_plan: Plan, version: ModelVersion) -> None:
     layout = Layout(bundle(null_plan, LISTEN, ""))
-    (spec,) = gateway(layout, [Wanted("assistant#1", version)]).endpoints
-    assert (spec.pool, spec.version) == ("assistant", version.id)
+    config = gateway(layout, [Wanted("assistant#1", version)])
+    assert config.endpoints[0].pool == "assistant"
+    assert [(pool.name, pool.version) for pool in config.pools] == [("assistant", version.id)]
 
 
 def test_a_classifier_has_an_endpoint_only_while_in_production(null_plan: Plan, stage: Stage) -> None:
     layout = Layout(bundle(null_plan, LISTEN, ""))
     wear = stage.version("wear", task="tabular-classifier")
     serving = layout.serving("wear", Wanted("wear#1", wear))
-    assert serving.spec is not None and serving.spec.kind == "predict" and not serving.spec.tuned
+    assert serving.spec is not None and serving.spec.kind == "predict" and not serving.pools[0].adapter
     assert serving.engines[0].config["engine"] == "onnx"
     assert layout.serving("wear", Wanted("wear#2")) == NOTHING
     assert not layout.absent("wear", wear) and layout.absent("poet", stage.version("poet"))
@@ -98,7 +104,7 @@ def test_a_second_model_of_a_workload_stays(null_plan: Plan, version: ModelVersi
     layout = Layout(bundle(replace(null_plan, pools=(*null_plan.pools, other)), LISTEN, ""))
     assert list(layout.workloads) == ["assistant", "assistant/other-model"]
     config = gateway(layout, [Wanted("assistant#1", version), Wanted()])
-    assert [spec.serves for spec in config.endpoints] == [version.id, "other-model"]
+    assert [pool.serves for pool in config.pools] == [version.id, "other-model"]
 
 
 def test_what_is_wanted_is_what_is_in_production(stage: Stage) -> None:

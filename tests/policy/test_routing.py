@@ -1,9 +1,21 @@
 from __future__ import annotations
 
+import math
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from archwright.policy.routing import ReplicaLoad, least_work
+from archwright.policy.routing import (
+    AFFINITY_BOUND,
+    ReplicaLoad,
+    by_prefix,
+    drawn,
+    least_work,
+    mixed,
+    seed,
+    split,
+)
 
 
 def load(running: int = 0, slots: int = 2, work: int = 0, *, healthy: bool = True) -> ReplicaLoad:
@@ -37,3 +49,64 @@ def test_chosen_can_take_it(loads: list[ReplicaLoad]) -> None:
     if chosen is not None:
         assert loads[chosen] in able
         assert all(loads[chosen].work_tokens / loads[chosen].slots <= o.work_tokens / o.slots for o in able)
+
+
+SEEDS = [seed(f"unix:engine-{number}") for number in range(8)]
+
+
+@given(LOADS.filter(bool), st.integers(0, (1 << 64) - 1))
+def test_affinity_takes_whoever_least_work_could(loads: list[ReplicaLoad], prefix: int) -> None:
+    seeds = [seed(str(number)) for number in range(len(loads))]
+    chosen = by_prefix(loads, seeds, prefix)
+    assert (chosen is None) == (least_work(loads) is None)
+    if chosen is not None:
+        assert loads[chosen].healthy and loads[chosen].running < loads[chosen].slots
+
+
+@given(st.integers(1, 8), st.lists(st.integers(0, 40), max_size=60))
+def test_no_replica_is_loaded_beyond_the_bound(count: int, prefixes: list[int]) -> None:
+    """However the beginnings repeat: a replica runs at most the bound times the mean, rounded up."""
+    running = [0] * count
+    for number, prefix in enumerate(prefixes, 1):
+        loads = [load(running=one, slots=64) for one in running]
+        chosen = by_prefix(loads, SEEDS[:count], mixed(prefix))
+        assert chosen is not None
+        running[chosen] += 1
+        assert running[chosen] <= math.ceil(AFFINITY_BOUND * number / count)
+
+
+@given(st.integers(0, (1 << 64) - 1), st.integers(0, 7))
+def test_a_replica_that_goes_moves_only_its_own(prefix: int, gone: int) -> None:
+    idle = [load(slots=8) for _ in SEEDS]
+    before = by_prefix(idle, SEEDS, prefix)
+    rest = [one for index, one in enumerate(SEEDS) if index != gone]
+    after = by_prefix(idle[1:], rest, prefix)
+    assert before is not None and after is not None
+    if before != gone:
+        assert rest[after] == SEEDS[before]
+
+
+def test_beginnings_spread_and_stay() -> None:
+    idle = [load(slots=8) for _ in SEEDS]
+    counts = [0] * len(SEEDS)
+    for number in range(8000):
+        prefix = seed(f"beginning {number}")
+        chosen = by_prefix(idle, SEEDS, prefix)
+        assert chosen is not None and chosen == by_prefix(idle, SEEDS, prefix)
+        counts[chosen] += 1
+    assert all(abs(count - 1000) < 5 * math.sqrt(1000) for count in counts), counts
+
+
+@given(st.lists(st.floats(0, 10), min_size=1, max_size=6).filter(lambda weights: sum(weights) > 0), st.floats(0, 1))
+def test_a_split_never_chooses_a_weight_of_zero(weights: list[float], at: float) -> None:
+    assert weights[split(weights, min(at, 1 - 2**-53))] > 0
+
+
+def test_a_split_keeps_its_shares_and_purposes_are_independent() -> None:
+    ids = [f"aw-{number:024x}" for number in range(20_000)]
+    canary = [split((0.9, 0.1), drawn(one, "split")) for one in ids]
+    mirrored = [drawn(one, "shadow") < 0.1 for one in ids]
+    assert sum(canary) == pytest.approx(2000, abs=5 * math.sqrt(2000))
+    both = sum(one and other for one, other in zip(canary, mirrored, strict=True))
+    assert both == pytest.approx(200, abs=5 * math.sqrt(200))
+    assert canary == [split((0.9, 0.1), drawn(one, "split")) for one in ids]

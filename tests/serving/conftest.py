@@ -11,10 +11,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import pytest
@@ -28,7 +28,9 @@ from archwright.engines.client import EngineClient
 from archwright.engines.config import EngineConfig
 from archwright.home import Home
 from archwright.monitor.folding import served
-from archwright.serving.config import EndpointSpec, GatewayConfig, Limits
+from archwright.policy.limits import Limits as PolicyLimits
+from archwright.serving.config import EndpointSpec, GatewayConfig, Limits, PoolSpec, Target
+from archwright.serving.directory import Directory
 from archwright.settings import child_environment
 from archwright.store import Store
 
@@ -92,10 +94,23 @@ class Platform:
         self.gateway = self._start("archwright.serving", "gateway", self.config)
         self._until(lambda: self._probe("/readyz" if ready else "/healthz"), self.gateway)
 
-    def made_key(self, tenant: str, role: str = "member", lives_s: float | None = None) -> str:
+    def made_key(self, tenant: str, role: str = "member", lives_s: float | None = None, **limits: Any) -> str:
         """A key that the running gateway knows at once, whatever it was asked just before."""
-        with closing(accounts_slate(self.home)) as slate:
-            return Keys(self.store, load_pepper(self.home), slate=slate).create(tenant, role, lives_s=lives_s)[0]
+        with self.keys() as keys:
+            return keys.create(tenant, role, limits=PolicyLimits(**limits), lives_s=lives_s)[0]
+
+    @contextmanager
+    def keys(self) -> Iterator[Keys]:
+        """As the verbs have them: workers hear of what changes."""
+        with closing(self.store) as store, closing(accounts_slate(self.home)) as slate:
+            yield Keys(store, load_pepper(self.home), slate=slate)
+
+    @property
+    def workers(self) -> list[int]:
+        """The process ids of those who answer."""
+        assert self.gateway is not None
+        pid = self.gateway.pid
+        return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
     def _probe(self, path: str) -> bool:
         try:
@@ -138,8 +153,8 @@ class Platform:
     def get(self, path: str, *, key: str | None = "") -> Reply:
         return self.ask("GET", path, key=key)
 
-    def chat(self, **fields: Any) -> Reply:
-        return self.ask("POST", "/v1/chat/completions", _chat_body(fields))
+    def chat(self, key: str | None = "", headers: dict[str, str] | None = None, **fields: Any) -> Reply:
+        return self.ask("POST", "/v1/chat/completions", _chat_body(fields), key=key, headers=headers)
 
     def open_chat(self, **fields: Any) -> socket.socket:
         return self.open_request("/v1/chat/completions", _chat_body(fields))
@@ -262,18 +277,41 @@ def free_port() -> int:
         return port
 
 
-def endpoint(**changes: Any) -> EndpointSpec:
-    given: dict[str, Any] = {
+class Entry(NamedTuple):
+    """An endpoint and the pool that is its one target, unless it names others."""
+
+    pool: PoolSpec
+    spec: EndpointSpec
+
+
+def endpoint(*, pool: str = "p", **changes: Any) -> Entry:
+    of_pool: dict[str, Any] = {
+        "name": pool,
+        "addresses": ("unix:null",),
+        "model": changes.get("model", "m"),
+        "slots": 8,
+        "context_tokens": 4096,
+        "adapter": bool(changes.get("version")) and changes.get("kind") != "predict",
+    }
+    of_endpoint: dict[str, Any] = {
         "model": "m",
         "workload": "desk",
-        "pool": "p",
-        "addresses": ("unix:null",),
+        "targets": (Target(pool=pool),),
         "default_max_tokens": 16,
-        "context_tokens": 4096,
-        "slots": 8,
-        **changes,
     }
-    return EndpointSpec(**given)
+    for name, value in changes.items():
+        (of_pool if name in PoolSpec.__struct_fields__ and name != "model" else of_endpoint)[name] = value
+    return Entry(PoolSpec(**of_pool), EndpointSpec(**of_endpoint))
+
+
+def table(*entries: Entry, more: tuple[PoolSpec, ...] = (), **given: Any) -> GatewayConfig:
+    """A configuration of these endpoints and their pools, and of `more` pools that they name."""
+    pools = {pool.name: pool for pool in (*more, *(entry.pool for entry in entries))}
+    return GatewayConfig(pools=tuple(pools.values()), endpoints=tuple(entry.spec for entry in entries), **given)
+
+
+def directory(*entries: Entry) -> Directory:
+    return Directory([entry.pool for entry in entries], [entry.spec for entry in entries])
 
 
 def null_engine(name: str = "null", slots: int = 8, **settings: Any) -> EngineConfig:
@@ -298,9 +336,8 @@ def start(tmp_path: Path) -> Iterator[Start]:
     made: list[Platform] = []
 
     def begin(endpoints: list[Given], engines: list[Given], *, ready: bool = True, **given: Any) -> Platform:
-        specs = tuple(endpoint(**changes) for changes in endpoints)
         home = Home(tmp_path / f"home{len(made)}")
-        config = GatewayConfig(endpoints=specs, port=free_port(), **given)
+        config = table(*(endpoint(**changes) for changes in endpoints), port=free_port(), **given)
         platform = Platform(home, config)
         made.append(platform)
         if config.tls_certificate:
@@ -325,7 +362,7 @@ def null(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
         endpoint(model="slow", workload="slow", pool="slow", addresses=("unix:slow",), slots=2),
     )
     limits = Limits(body_bytes=200_000)
-    config = GatewayConfig(endpoints=endpoints, port=free_port(), plan_digest="0123456789abcdef", limits=limits)
+    config = table(*endpoints, port=free_port(), plan_digest="0123456789abcdef", limits=limits)
     platform = Platform(Home(tmp_path_factory.mktemp("null")), config)
     try:
         platform.start_engine(null_engine(), wait=False)
@@ -341,7 +378,7 @@ def null(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
 def llama(tmp_path_factory: pytest.TempPathFactory, model_home: Home) -> Iterator[Platform]:
     """llama.cpp with the small model behind a gateway: two slots, one thread."""
     spec = endpoint(addresses=("unix:llama",), context_tokens=1024, slots=2, default_max_tokens=24, model="smol")
-    platform = Platform(Home(tmp_path_factory.mktemp("llama")), GatewayConfig(endpoints=(spec,), port=free_port()))
+    platform = Platform(Home(tmp_path_factory.mktemp("llama")), table(spec, port=free_port()))
     try:
         digest = load().artefacts["SmolLM2-135M-Instruct"].sha256
         platform.home.model(digest).symlink_to(model_home.model(digest))

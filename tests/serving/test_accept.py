@@ -9,19 +9,19 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from archwright.serving import accept, validate
-from archwright.serving.config import EndpointSpec
-from archwright.serving.directory import Directory
 from archwright.serving.fields import decode
 from archwright.serving.refusal import Refusal
 from archwright.serving.validate import Question
 
-
-def spec(model: str, address: str, **changes: Any) -> EndpointSpec:
-    given: dict[str, Any] = {"pool": model, "slots": 2, "context_tokens": 100, "default_max_tokens": 16, **changes}
-    return EndpointSpec(model=model, workload=f"{model}-work", addresses=(address,), **given)
+from .conftest import Entry, directory, endpoint
 
 
-DIRECTORY = Directory((spec("m", "unix:e"), spec("far", "https://e/v1", engine_model="vendor/x", vision=True)))
+def spec(model: str, address: str, **changes: Any) -> Entry:
+    given: dict[str, Any] = {"pool": model, "context_tokens": 100, **changes}
+    return endpoint(model=model, workload=f"{model}-work", addresses=(address,), **given)
+
+
+DIRECTORY = directory(spec("m", "unix:e"), spec("far", "https://e/v1", engine_model="vendor/x", vision=True))
 TURNS = st.lists(
     st.fixed_dictionaries(
         {"role": st.sampled_from(["system", "user", "assistant", "developer", "tool", "x"]), "content": st.text()}

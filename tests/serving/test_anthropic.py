@@ -56,7 +56,7 @@ def platform(start: Start, place: Place, monkeypatch: pytest.MonkeyPatch) -> Pla
     monkeypatch.setenv("VENDOR_KEY", "sk-vendor")
     spec = {
         "addresses": (place.url,),
-        "key_env": "VENDOR_KEY",
+        "key": "env:VENDOR_KEY",
         "engine_model": "vendor-large",
         "protocol": "anthropic",
         "health_path": "/models",

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from archwright.access.accounts import Accounts, accounts_slate
 from archwright.access.audit import AuditLog, events, verify
 from archwright.access.identity import Keys
 from archwright.contract.served import Served
@@ -23,12 +24,15 @@ from archwright.monitor.exposition import Exposition
 from archwright.monitor.folding import served
 from archwright.monitor.ledger import Ledger
 from archwright.serving.app import App
-from archwright.serving.config import EndpointSpec, GatewayConfig, Limits
+from archwright.serving.bill import Spending, Till
+from archwright.serving.config import Limits
 from archwright.serving.exchange import Outbox
 from archwright.serving.gateway import Books, Gateway
 from archwright.serving.guard import Guard
 from archwright.serving.wire import Server
 from archwright.store import Store
+
+from .conftest import endpoint, table
 
 SEGMENT_BYTES = 16 << 10
 
@@ -44,21 +48,15 @@ class Stand:
         self.exposition = Exposition()
         self.ledger = Ledger(self.store, Home(folder), segment_bytes=SEGMENT_BYTES)
         self.journal = io.StringIO()
-        spec = EndpointSpec(
-            model="m",
-            workload="w",
-            pool="p",
-            addresses=("unix:none",),
-            default_max_tokens=1,
-            context_tokens=9,
-            slots=1,
-        )
+        entry = endpoint(workload="w", addresses=("unix:none",), default_max_tokens=1, context_tokens=9, slots=1)
+        journal, slate = Journal("gateway", self.journal), accounts_slate(Home(folder))
         self.gateway = Gateway(
-            GatewayConfig(endpoints=(spec,), limits=Limits(**limits)),
+            table(entry, limits=Limits(**limits)),
             Home(folder),
             Guard(keys, AuditLog(self.ledger), self.exposition),
             Books(self.ledger, self.exposition),
-            Journal("gateway", self.journal),
+            Till(Accounts(slate, keys, Spending(self.ledger, Home(folder))), keys, journal),
+            journal,
         )
         self.app = App(self.gateway)
 

@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -14,9 +15,8 @@ import pytest
 from archwright.contract.record import replace
 from archwright.home import Home, write_atomic
 from archwright.serving.change import read_note
-from archwright.serving.config import EndpointSpec, GatewayConfig
 
-from .conftest import Platform, Reply, endpoint, free_port, null_engine
+from .conftest import Entry, Platform, Reply, endpoint, free_port, null_engine, table
 
 pytestmark = pytest.mark.enable_socket
 OLD = endpoint(addresses=("unix:old",), slots=4)
@@ -27,10 +27,10 @@ MARK = "a" * 12
 class Changing(Platform):
     revision = 0
 
-    def change(self, *endpoints: EndpointSpec, wait: bool = True) -> None:
+    def change(self, *endpoints: Entry, wait: bool = True) -> None:
         """What the supervisor does: the whole file anew, with the next revision."""
         self.revision += 1
-        self.config = replace(self.config, endpoints=endpoints, revision=self.revision)
+        self.config = table(*endpoints, port=self.config.port, revision=self.revision)
         write_atomic(self.home.config("gateway"), msgspec.json.encode(self.config))
         if wait:
             self.until(lambda: self.noted()[0] == self.revision)
@@ -41,7 +41,7 @@ class Changing(Platform):
         note = read_note(self.home)
         return (note.revision, note.leaving) if note and note.pid == self.gateway.pid else (-1, ())
 
-    def version(self, **fields: object) -> str:
+    def version(self, **fields: Any) -> str:
         reply = self.chat(**fields)
         assert reply.status == 200, reply.body
         return reply.headers["x-archwright-model"]
@@ -50,7 +50,7 @@ class Changing(Platform):
 @pytest.fixture(scope="module")
 def changing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Changing]:
     """An engine with an adapter beside one without; the gateway begins with the second."""
-    platform = Changing(Home(tmp_path_factory.mktemp("changing")), GatewayConfig(endpoints=(OLD,), port=free_port()))
+    platform = Changing(Home(tmp_path_factory.mktemp("changing")), table(OLD, port=free_port()))
     try:
         platform.home.model("a" * 64).touch()
         platform.start_engine(null_engine("old", slots=4, tpot_s=0.05), wait=False)

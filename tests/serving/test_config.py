@@ -9,25 +9,15 @@ from typing import Any
 import msgspec
 import pytest
 
+from archwright.contract.record import replace
 from archwright.errors import ArchwrightError, OperateError
-from archwright.serving.config import EndpointSpec, GatewayConfig, check, is_loopback, listen, read
+from archwright.serving.config import GatewayConfig, Target, check, is_loopback, listen, read
+
+from .conftest import Entry, endpoint, table
 
 
-def endpoint(**changes: Any) -> EndpointSpec:
-    given: dict[str, Any] = {
-        "model": "m",
-        "workload": "desk",
-        "pool": "p",
-        "addresses": ("unix:e",),
-        "default_max_tokens": 16,
-        "context_tokens": 128,
-        "slots": 1,
-    }
-    return EndpointSpec(**{**given, **changes})
-
-
-def config(*endpoints: EndpointSpec, **changes: Any) -> GatewayConfig:
-    return GatewayConfig(endpoints=endpoints or (endpoint(),), **changes)
+def config(*entries: Entry, **changes: Any) -> GatewayConfig:
+    return table(*(entries or (endpoint(),)), **changes)
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org", "127.0.0.1.example.org", ""])
@@ -58,22 +48,92 @@ def test_refuses_an_unusable_pair(tls_pair: tuple[str, str], tmp_path: Path) -> 
         assert caught.value.hint
 
 
+def targets(*weights: float) -> dict[str, Any]:
+    return {"targets": tuple(Target(pool=name, weight=weight) for name, weight in zip("pq", weights, strict=True))}
+
+
 @pytest.mark.parametrize(
-    ("endpoints", "says"),
+    ("changes", "says"),
     [
-        ((endpoint(addresses=()),), "no address"),
-        ((endpoint(slots=0),), "at least 1"),
-        ((endpoint(context_tokens=0),), "at least 1"),
-        ((endpoint(default_max_tokens=-1),), "at least 1"),
-        ((endpoint(), endpoint()), "a second time"),
-        ((endpoint(), endpoint(workload="b", slots=2)), "differently"),
-        ((endpoint(), endpoint(workload="b", addresses=("unix:f",))), "differently"),
+        ({"addresses": ()}, "no address"),
+        ({"slots": 0}, "at least 1"),
+        ({"context_tokens": 0}, "at least 1"),
+        ({"default_max_tokens": -1}, "at least 1"),
+        ({"key": "sk-secret"}, "env:NAME or file:PATH"),
+        ({"key": "env:"}, "env:NAME or file:PATH"),
+        ({"addresses": ("https://user:sk-secret@example.org/v1",)}, "user or password"),
+        ({"place": "Germany"}, "two letters"),
+        ({"price_in_usd": -1.0}, "at least 0"),
+        ({"stall_s": float("nan")}, "at least 0"),
+        ({"targets": ()}, "no target"),
+        ({"fallback": ("nowhere",)}, "'nowhere'"),
+        ({"shadow": "nowhere", "shadow_share": 0.1}, "'nowhere'"),
+        (targets(0.0, 0.0), "weights"),
+        (targets(1.0, -1.0), "weights"),
+        ({"fallback": ("p",)}, "twice"),
+        ({"overflow": ("q",), "fallback": ("q",)}, "twice"),
+        ({"shadow": "p", "shadow_share": 0.1}, "shadow of itself"),
+        ({"shadow": "q"}, "neither"),
+        ({"shadow_share": 0.5}, "neither"),
+        ({"shadow": "q", "shadow_share": 1.5}, "at most 1"),
+        ({"overflow_wait_s": -1.0}, "overflow_wait_s"),
+        ({"wait_s": 0.0}, "wait_s"),
+        ({"residency": ("EU",)}, ""),
+        ({"residency": ("Europe",)}, "countries of two letters"),
     ],
 )
-def test_refuses_endpoints_that_cannot_serve(endpoints: tuple[EndpointSpec, ...], says: str) -> None:
+def test_refuses_a_table_that_cannot_serve(changes: dict[str, Any], says: str) -> None:
+    made = config(endpoint(**changes), more=(endpoint(pool="q").pool,))
+    if not says:
+        check(made)
+        return
     with pytest.raises(OperateError, match=says) as caught:
-        check(config(*endpoints))
+        check(made)
     assert caught.value.code == "AW-OPS-13"
+    assert "sk-secret" not in caught.value.lines()
+
+
+def test_no_endpoint_and_no_pool_twice() -> None:
+    twice = config(endpoint(), endpoint())
+    with pytest.raises(OperateError, match="a second time"):
+        check(twice)
+    with pytest.raises(OperateError, match="a second pool"):
+        check(replace(twice, pools=twice.pools * 2))
+
+
+def test_context_is_at_most_what_every_answering_pool_holds() -> None:
+    small = endpoint(pool="small", context_tokens=100).pool
+    check(config(endpoint(fallback=("small",)), more=(small,)))
+    whole = config(endpoint(fallback=("small",)), more=(small,))
+    spec = replace(whole.endpoints[0], context_tokens=101)
+    with pytest.raises(OperateError, match="at most its pools' 100"):
+        check(replace(whole, endpoints=(spec,)))
+
+
+@pytest.mark.parametrize(
+    ("data_class", "place", "own", "fits"),
+    [
+        ("health", "DE", False, True),
+        ("health", "FR", False, False),
+        ("personal", "FR", True, False),
+        ("payment", "", False, False),
+        ("payment", "", True, True),
+        ("internal", "", False, True),
+        ("", "FR", False, True),
+    ],
+)
+@pytest.mark.parametrize("use", [{"fallback": ("q",)}, {"overflow": ("q",)}, {"shadow": "q", "shadow_share": 0.1}])
+def test_a_pool_beyond_the_residency_is_refused_at_start(
+    data_class: str, place: str, own: bool, fits: bool, use: dict[str, Any]
+) -> None:
+    other = endpoint(pool="q", place=place, own=own).pool
+    made = config(endpoint(data_class=data_class, residency=("DE",), **use), more=(other,))
+    if fits:
+        check(made)
+        return
+    with pytest.raises(OperateError) as caught:
+        check(made)
+    assert caught.value.code == "AW-OPS-14" and "'q'" in caught.value.message
 
 
 def test_reads_what_was_written(tmp_path: Path) -> None:
@@ -82,7 +142,9 @@ def test_reads_what_was_written(tmp_path: Path) -> None:
     assert read(path) == config(endpoint(), endpoint(workload="b"))
 
 
-@pytest.mark.parametrize("text", [b"", b"[]", b"{}", b'{"endpoints": [], "prot": 1}', b"\xff", b'{"endpoints": 3}'])
+@pytest.mark.parametrize(
+    "text", [b"", b"[]", b"{}", b'{"pools": [], "endpoints": [], "prot": 1}', b"\xff", b'{"endpoints": 3}']
+)
 def test_a_broken_file_is_said_in_three_lines(tmp_path: Path, text: bytes) -> None:
     path = tmp_path / "gateway.json"
     path.write_bytes(text)
@@ -104,14 +166,14 @@ def test_a_port_in_use_is_said() -> None:
         other.bind(("127.0.0.1", 0))
         other.listen()
         with pytest.raises(OperateError) as caught:
-            listen(config(port=other.getsockname()[1]))
+            listen("127.0.0.1", other.getsockname()[1])
     assert caught.value.code == "AW-OPS-03"
     assert "127.0.0.1" in str(caught.value.where)
 
 
 @pytest.mark.enable_socket
 def test_port_zero_is_any_free_one() -> None:
-    with listen(config(port=0)) as bound:
+    with listen("127.0.0.1", 0) as bound:
         assert bound.getsockname()[1] > 0
 
 
@@ -122,7 +184,7 @@ def test_a_host_that_does_not_exist(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(socket, "getaddrinfo", nowhere)
     with pytest.raises(ArchwrightError):
-        listen(config(host="localhost"))
+        listen("localhost", 8470)
 
 
 @pytest.mark.parametrize(

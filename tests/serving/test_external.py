@@ -85,7 +85,7 @@ def platform(start: Start, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> P
     monkeypatch.setenv("VENDOR_KEY", "sk-vendor")
     spec = {
         "addresses": (f"http://127.0.0.1:{engine.server_port}/v1",),
-        "key_env": "VENDOR_KEY",
+        "key": "env:VENDOR_KEY",
         "engine_model": "vendor/model-7b",
         "embeddings": True,
     }

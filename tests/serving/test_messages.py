@@ -7,25 +7,23 @@ from typing import Any
 
 import pytest
 
-from archwright.serving.config import EndpointSpec
-from archwright.serving.directory import Directory
 from archwright.serving.events import Call, Function
 from archwright.serving.messages import MessagesWriter, question
 from archwright.serving.refusal import Refusal
 from archwright.serving.shapes import Envelope, Piece
 
-
-def spec(model: str, address: str, **changes: Any) -> EndpointSpec:
-    given: dict[str, Any] = {"pool": model, "slots": 2, "context_tokens": 9000, "default_max_tokens": 16, **changes}
-    return EndpointSpec(model=model, workload=f"{model}-work", addresses=(address,), **given)
+from .conftest import Entry, directory, endpoint
 
 
-DIRECTORY = Directory(
-    (
-        spec("m", "unix:e"),
-        spec("far", "https://e/v1", vision=True),
-        spec("own", "https://a/v1", protocol="anthropic", engine_model="vendor"),
-    )
+def spec(model: str, address: str, **changes: Any) -> Entry:
+    given: dict[str, Any] = {"pool": model, "context_tokens": 9000, **changes}
+    return endpoint(model=model, workload=f"{model}-work", addresses=(address,), **given)
+
+
+DIRECTORY = directory(
+    spec("m", "unix:e"),
+    spec("far", "https://e/v1", vision=True),
+    spec("own", "https://a/v1", protocol="anthropic", engine_model="vendor"),
 )
 HELLO = [{"role": "user", "content": "hi"}]
 SCHEMA = {"type": "object", "properties": {}}
@@ -119,7 +117,7 @@ def test_an_engine_of_ours_gets_what_it_knows() -> None:
 def test_the_clients_own_words_go_to_who_speaks_them() -> None:
     body = asked(model="own", anything="new", messages=[{"role": "user", "content": [{"type": "document"}]}])
     found = question(body, DIRECTORY, None)
-    assert found.native == {**body, "model": "vendor"}
+    assert found.native == {**body, "model": "own"}
     assert found.work_tokens >= 8 + 10
 
 

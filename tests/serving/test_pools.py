@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 
 import pytest
 
 from archwright.engines.client import EngineClient
-from archwright.serving.pools import Pool, Replica
+from archwright.serving.pools import Pool, Replica, Work
 from archwright.serving.refusal import Refusal
 
 from .conftest import endpoint
@@ -32,13 +33,19 @@ class Pulse(EngineClient):
 def pool(slots: int = 1, replicas: int = 1, version: str = "") -> tuple[Pool, list[Pulse], list[int]]:
     pulses = [Pulse() for _ in range(replicas)]
     counts: list[int] = []
-    made = Pool(
-        "p",
-        tuple(Replica(pulse, endpoint(slots=slots, version=version), "unix:e") for pulse in pulses),
-        "/health",
-        lambda _name, count: counts.append(count),
-    )
+    spec = endpoint(slots=slots, version=version).pool
+    engines = tuple(Replica(pulse, spec, f"unix:e{number}") for number, pulse in enumerate(pulses))
+    made = Pool(spec, engines, lambda _name, count: counts.append(count))
     return made, pulses, counts
+
+
+@asynccontextmanager
+async def lease(served: Pool, tokens: int, plain: bool = False) -> AsyncIterator[Replica]:
+    taken = await served.take(Work(tokens, plain))
+    try:
+        yield taken.replica
+    finally:
+        served.give(taken)
 
 
 def run(scenario: Callable[[], Awaitable[None]]) -> None:
@@ -60,7 +67,7 @@ def test_in_order_of_arrival() -> None:
         order: list[int] = []
 
         async def use(number: int) -> None:
-            async with made.lease(1):
+            async with lease(made, 1):
                 order.append(number)
                 await asyncio.sleep(0.001)
 
@@ -78,13 +85,13 @@ def test_a_full_pool_rejects() -> None:
         release = asyncio.Event()
 
         async def use() -> None:
-            async with made.lease(1):
+            async with lease(made, 1):
                 await release.wait()
 
-        tasks = [asyncio.create_task(use()) for _ in range(21)]
+        tasks = [asyncio.create_task(use()) for _ in range(16)]
         await settle()
         with pytest.raises(Refusal) as caught:
-            async with made.lease(1):
+            async with lease(made, 1):
                 raise AssertionError("admitted")
         assert (caught.value.status, caught.value.retry_after_s) == (429, 2)
         release.set()
@@ -98,10 +105,10 @@ def test_leaving_while_waiting_gives_nothing_away() -> None:
         made, _, _ = pool()
 
         async def use() -> None:
-            async with made.lease(5):
+            async with lease(made, 5):
                 pass
 
-        async with made.lease(1):
+        async with lease(made, 1):
             gone, stays = asyncio.create_task(use()), asyncio.create_task(use())
             await settle()
             gone.cancel()
@@ -117,11 +124,11 @@ def test_leaving_while_waiting_gives_nothing_away() -> None:
 def test_leaving_in_the_moment_of_being_served_returns_the_slot() -> None:
     async def scenario() -> None:
         made, _, _ = pool()
-        held = made.lease(1)
+        held = lease(made, 1)
         await held.__aenter__()
 
         async def use() -> None:
-            async with made.lease(7):
+            async with lease(made, 7):
                 raise AssertionError("ran after it was cancelled")
 
         waiting = asyncio.create_task(use())
@@ -131,7 +138,7 @@ def test_leaving_in_the_moment_of_being_served_returns_the_slot() -> None:
         with pytest.raises(asyncio.CancelledError):
             await waiting
         assert made.replicas[0].running == made.replicas[0].work_tokens == 0
-        async with made.lease(1):
+        async with lease(made, 1):
             assert made.replicas[0].running == 1
 
     run(scenario)
@@ -142,10 +149,10 @@ def test_everybody_waiting_is_told_when_the_last_engine_goes() -> None:
         made, pulses, _ = pool()
 
         async def use() -> None:
-            async with made.lease(1):
+            async with lease(made, 1):
                 pass
 
-        async with made.lease(1) as replica:
+        async with lease(made, 1) as replica:
             waiting = [asyncio.create_task(use()) for _ in range(3)]
             await settle()
             waiting[0].cancel()
@@ -166,9 +173,9 @@ def test_a_healthy_replica_is_used_and_a_returned_one_serves_the_queue() -> None
     async def scenario() -> None:
         made, pulses, _ = pool(replicas=2)
         pulses[1].well = False
-        async with made.lease(1) as first:
+        async with lease(made, 1) as first:
             assert first is made.replicas[0]
-            waiting = asyncio.create_task(made.lease(1).__aenter__())
+            waiting = asyncio.create_task(lease(made, 1).__aenter__())
             await settle()
             assert not waiting.done()
             pulses[1].well = True
@@ -196,7 +203,7 @@ def test_a_busy_engine_is_not_taken_for_dead() -> None:
             await made.check()
             return made.healthy
 
-        async with made.lease(1):
+        async with lease(made, 1):
             assert await healthy_when(5.0)
             assert not await healthy_when(50.0)
         assert not await healthy_when(5.0)
@@ -213,7 +220,7 @@ def test_with_and_without_the_adapter_take_turns() -> None:
         together: set[str] = set()
 
         async def use(name: str, plain: bool) -> None:
-            async with made.lease(1, plain):
+            async with lease(made, 1, plain):
                 order.append(name)
                 together.add(name[0])
                 assert len(together) == 1, "both kinds at once"
@@ -231,7 +238,7 @@ def test_with_and_without_the_adapter_take_turns() -> None:
 def test_without_an_adapter_both_kinds_share_the_slots() -> None:
     async def scenario() -> None:
         made, _, _ = pool(slots=2)
-        async with made.lease(1, plain=True) as one, made.lease(1) as other:
+        async with lease(made, 1, plain=True) as one, lease(made, 1) as other:
             assert one is other and one.running == 2
 
     run(scenario)
@@ -244,26 +251,27 @@ def test_other_engines_serve_who_waits_and_who_runs_stays() -> None:
         release = asyncio.Event()
 
         async def use() -> str:
-            async with made.lease(1) as replica:
+            async with lease(made, 1) as replica:
                 await release.wait()
                 return replica.version
 
         running, waiting = asyncio.create_task(use()), asyncio.create_task(use())
         await settle()
-        new = Replica(Pulse(), endpoint(slots=1, version="m@v1"), "unix:new")
+        spec = endpoint(slots=1, version="m@v1").pool
+        new = Replica(Pulse(), spec, "unix:new")
         new.healthy = True
-        made.replace((new,), "/health")
+        made.replace(spec, (new,))
         await settle()
         assert (old.running, new.running) == (1, 1)
-        late = [asyncio.create_task(use()) for _ in range(20)]
+        late = [asyncio.create_task(use()) for _ in range(15)]
         await settle()
-        assert made.in_flight == 22, "what runs on the old engine takes no room from those who come now"
+        assert made.in_flight == 17, "what runs on the old engine takes no room from those who come now"
         with pytest.raises(Refusal) as caught:
-            async with made.lease(1):
+            async with lease(made, 1):
                 raise AssertionError("admitted")
         assert caught.value.status == 429
         release.set()
-        assert await asyncio.gather(running, waiting, *late) == ["m"] + ["m@v1"] * 21
+        assert await asyncio.gather(running, waiting, *late) == ["m"] + ["m@v1"] * 16
         assert old.running == new.running == counts[-1] == 0
 
     run(scenario)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -19,23 +18,23 @@ from archwright.home import Home
 from archwright.monitor import lineage
 from archwright.monitor.ring import evaluate
 from archwright.serving import predict
-from archwright.serving.config import GatewayConfig, Limits
+from archwright.serving.config import Limits
 from archwright.serving.directory import Directory
 from archwright.serving.refusal import Refusal
 
 from ..engines.onnx_models import model, put
-from .conftest import Platform, endpoint, free_port, null_engine
+from .conftest import Platform, endpoint, free_port, null_engine, table
 
 if TYPE_CHECKING:
-    from archwright.serving.config import EndpointSpec
+    from .conftest import Entry
 
 pytestmark = pytest.mark.enable_socket
 PATH = "/v1/predict/sorter"
 MANY = Notes(labels=tuple(f"class-{number}" for number in range(40)), shape=(3,))
 
 
-def _spec(name: str, socket: str, **changes: Any) -> EndpointSpec:
-    given = {
+def _spec(name: str, socket: str, **changes: Any) -> Entry:
+    given: dict[str, Any] = {
         "model": name,
         "workload": name,
         "pool": f"{name}-pool",
@@ -73,7 +72,7 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
         _spec("odd", "null"),
         _spec("gone", "gone"),
     )
-    config = GatewayConfig(endpoints=endpoints, port=free_port(), limits=Limits(body_bytes=1 << 20))
+    config = table(*endpoints, port=free_port(), limits=Limits(body_bytes=1 << 20))
     made = Platform(Home(tmp_path_factory.mktemp("predict")), config)
     try:
         made.start_engine(null_engine())
@@ -225,12 +224,13 @@ def test_a_prediction_takes_milliseconds(platform: Platform) -> None:
 
 
 def test_the_directory_decides_before_the_body_is_looked_at() -> None:
-    directory = Directory((endpoint(), _spec("sorter", "s")))
+    entries = (endpoint(), _spec("sorter", "s"))
+    directory = Directory([entry.pool for entry in entries], [entry.spec for entry in entries])
     with pytest.raises(Refusal) as refused:
         predict.question_of(b"{", directory, "nobody")
     assert refused.value.status == 404
     found = predict.question_of(b'{"inputs": [[1], [[2]]]}', directory, "sorter")
-    assert found.endpoint.serves == "sorter@v1" and found.inputs == [[1.0], [[2]]]
+    assert found.endpoint.pool == "sorter-pool" and found.inputs == [[1.0], [[2]]]
 
 
 @pytest.mark.parametrize(
@@ -246,51 +246,3 @@ def test_an_engine_that_answers_with_something_else_is_found_out(reply: dict[str
     with pytest.raises(EngineError) as refused:
         predict._checked(reply, 2)
     assert refused.value.code == "AW-ENG-03"
-
-
-class _Breaking:
-    """A pool of one whose engine breaks off `times` times."""
-
-    def __init__(self, times: int, healthy: bool = True) -> None:
-        self.times, self.healthy, self.asked, self.failures = times, healthy, 0, 0
-        self.version = "sorter@v1"
-        self.client = self
-
-    def lease(self, _work: int) -> Any:
-        return self
-
-    async def __aenter__(self) -> _Breaking:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        return None
-
-    async def failed(self, _replica: object) -> None:
-        self.failures += 1
-
-    async def post(self, _path: str, body: dict[str, Any]) -> dict[str, Any]:
-        self.asked += 1
-        if self.asked <= self.times:
-            raise EngineError("AW-ENG-02", "the engine broke off")
-        return {"labels": ["a", "b"], "probabilities": [[0.25, 0.75]] * len(body["inputs"])}
-
-
-@pytest.mark.parametrize(("times", "healthy", "asked"), [(0, True, 1), (1, True, 2), (2, True, 2), (1, False, 1)])
-def test_what_broke_off_is_asked_once_more_where_an_engine_is_left(times: int, healthy: bool, asked: int) -> None:
-    pool = _Breaking(times, healthy)
-
-    class Gateway:
-        pools = {"sorter-pool": pool}
-
-    class Asked:
-        model = ""
-
-    question = predict.Question(_spec("sorter", "s"), [[1.0]])
-    asking = predict._ask(Gateway(), Asked, question)  # type: ignore[arg-type]
-    if asked > times:
-        assert asyncio.run(asking).probabilities == [[0.25, 0.75]] and Asked.model == "sorter@v1"
-    else:
-        with pytest.raises(EngineError):
-            asyncio.run(asking)
-        assert Asked.model == ""
-    assert (pool.asked, pool.failures) == (asked, min(times, asked))

@@ -8,28 +8,26 @@ from typing import Any
 
 import pytest
 
-from archwright.serving.config import EndpointSpec
 from archwright.serving.directory import Directory
 from archwright.serving.fields import decode
 from archwright.serving.refusal import Refusal
 from archwright.serving.validate import Question, chat, completion, embedding
 
+from .conftest import Entry, directory, endpoint
+
 Validate = Callable[[Mapping[str, Any], Directory, str | None], Question]
 
 
-def spec(model: str, workload: str, **changes: Any) -> EndpointSpec:
-    given: dict[str, Any] = {"pool": "p", "addresses": ("unix:e",), "slots": 2, "context_tokens": 100}
-    return EndpointSpec(model=model, workload=workload, **{**given, "default_max_tokens": 16, **changes})
+def spec(model: str, workload: str, **changes: Any) -> Entry:
+    return endpoint(model=model, workload=workload, **{"pool": workload, "context_tokens": 100, **changes})
 
 
-DIRECTORY = Directory(
-    (
-        spec("m", "desk"),
-        spec("m", "night", default_max_tokens=4),
-        spec("v", "search", embeddings=True, engine_model="vendor/v"),
-    )
+DIRECTORY = directory(
+    spec("m", "desk"),
+    spec("m", "night", default_max_tokens=4),
+    spec("v", "search", embeddings=True, engine_model="vendor/v"),
 )
-TUNED = Directory((spec("m", "desk", version="desk@v2"), spec("m", "night"), spec("m", "late", version="late@v1")))
+TUNED = directory(spec("m", "desk", version="desk@v2"), spec("m", "night"), spec("m", "late", version="late@v1"))
 HELLO = [{"role": "user", "content": "hello"}]
 SCHEMA = {"type": "json_schema", "json_schema": {"name": "s", "schema": {"type": "object"}}}
 
@@ -352,7 +350,7 @@ def test_plain_requests_are_streamed_from_the_engine_too() -> None:
 
 def test_embedding_body_for_the_engine() -> None:
     question = embedding({"model": "v", "input": "x", "encoding_format": "base64", "user": "u"}, DIRECTORY, None)
-    assert question.body == {"model": "vendor/v", "input": ["x"], "encoding_format": "float"}
+    assert question.body == {"model": "v", "input": ["x"], "encoding_format": "float"}
     assert question.base64
     assert not embedding({"model": "search", "input": ["x", "y"]}, DIRECTORY, None).base64
 
@@ -389,22 +387,20 @@ def test_the_models_own_name_means_the_model_itself(
 
 
 def test_classifiers_are_no_models_of_a_generation() -> None:
-    directory = Directory((spec("m", "desk"), spec("wear", "wear", kind="predict", version="wear@v1")))
-    assert directory.names == ("m", "desk")
+    both = directory(spec("m", "desk"), spec("wear", "wear", kind="predict", version="wear@v1"))
+    assert both.names == ("m", "desk")
     with pytest.raises(Refusal):
-        directory.find("wear", None)
-    found = directory.predictor("wear")
-    assert found is not None and (found.serves, found.tuned) == ("wear@v1", False)
-    assert directory.predictor("desk") is None
+        both.find("wear", None)
+    found = both.predictor("wear")
+    assert found is not None and (found.kind, found.workload) == ("predict", "wear")
+    assert both.predictor("desk") is None
 
 
-ABROAD = Directory(
-    (
-        spec("far", "there", addresses=("https://e/v1",), vision=True, embeddings=True),
-        spec("blind", "blind", addresses=("https://e/v1",)),
-        spec("other", "other", addresses=("https://a/v1",), protocol="anthropic"),
-        spec("sees", "sees", vision=True),
-    )
+ABROAD = directory(
+    spec("far", "there", addresses=("https://e/v1",), vision=True, embeddings=True),
+    spec("blind", "blind", addresses=("https://e/v1",)),
+    spec("other", "other", addresses=("https://a/v1",), protocol="anthropic"),
+    spec("sees", "sees", vision=True),
 )
 PICTURE = {"type": "image_url", "image_url": {"url": "https://example.org/x.png", "detail": "high"}}
 

@@ -183,6 +183,11 @@ class Keys(KnownKeys):
             raise UsageError("AW-USE-34", f"no key {key_id[:60]!r}", hint="see `archwright key list`")
         return found
 
+    def record(self, key_id: str) -> KeyRecord | None:
+        """What is kept of a key, revoked or not; None when there is none."""
+        found = self._store.rows(KEYS, {"id": key_id})
+        return found[-1] if found else None
+
     def revoke(self, key_id: str) -> KeyRecord:
         """Refused here at once, in other processes within POLL_S; twice is once. Raises UsageError AW-USE-34."""
         found = self._records(key_id)

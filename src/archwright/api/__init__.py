@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from archwright.api.predicting_work import predict_data, predict_embedding, predict_image, predict_table
     from archwright.api.reporting import report
     from archwright.api.running import ask, down, status, up
+    from archwright.api.serving import serve
     from archwright.api.training import train
 
 GROUPS = ("audit", "catalog", "data", "key", "models", "runs", "tenant", "user")
@@ -31,6 +32,7 @@ HOMES = {
     "predicting_work": ("predict_data", "predict_embedding", "predict_image", "predict_table"),
     "reporting": ("report",),
     "running": ("ask", "down", "status", "up"),
+    "serving": ("serve",),
     "training": ("train",),
     "metering": ("usage",),
 }
@@ -60,6 +62,7 @@ __all__ = [
     "reconcile",
     "report",
     "runs",
+    "serve",
     "settings",
     "status",
     "tenant",

@@ -11,6 +11,7 @@ from archwright.cli.data_verbs import DATA_VERBS
 from archwright.cli.grammar import Arg, Verb
 from archwright.cli.model_verbs import MODEL_VERBS
 from archwright.cli.report_verbs import REPORT_VERBS
+from archwright.cli.serve_verbs import SERVE
 from archwright.cli.sizing_verbs import SIZING_VERBS
 from archwright.cli.train_verbs import TRAIN_VERBS
 
@@ -74,6 +75,7 @@ VERBS: tuple[Verb, ...] = (
         ),
         "platform",
     ),
+    SERVE,
     Verb(("status",), "status", "what runs", (), "status"),
     Verb(
         ("down",),

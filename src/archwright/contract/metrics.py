@@ -80,6 +80,14 @@ METRICS: tuple[Metric, ...] = (
         "requests by outcome",
         (*REQUEST_LABELS, "status"),
     ),
+    Metric(
+        "shadows",
+        "archwright_shadows_total",
+        "counter",
+        "requests",
+        "requests asked of a second pool too, by how its answer compared: same, different, failed",
+        ("pool", "verdict"),
+    ),
     Metric("in_flight", "archwright_requests_in_flight", "gauge", "requests", "requests being served now", ("pool",)),
     Metric(
         "peak_memory_bytes",

@@ -13,6 +13,8 @@ from archwright.contract.plan import Bundle, Plan, Pool, ProcessSpec
 from archwright.errors import PlanError, Where
 
 STARTUP_DEADLINE_S = 60.0
+# Where an engine is our own capacity: everything else may be beyond the residency.
+OWN = ("this-machine", "on-premises")
 
 
 class Listen(NamedTuple):
@@ -91,26 +93,35 @@ def _gateway_config(plan: Plan, listen: Listen, store_url: str) -> dict[str, obj
         "tls_certificate": listen.tls_certificate or None,
         "tls_key": listen.tls_key or None,
         "store_url": store_url,
+        "pools": [_pool(pool) for pool in plan.pools],
         "endpoints": endpoints,
         "plan_digest": plan.digest,
         "traces": {"url": listen.otlp_url} if listen.otlp_url else None,
     }
 
 
+def _pool(pool: Pool) -> dict[str, object]:
+    here = pool.launch.url is None
+    key = pool.launch.settings.get("key_env")
+    return {
+        "name": pool.name,
+        "model": pool.model,
+        "addresses": [f"unix:{_engine_name(pool, replica)}" for replica in range(pool.replicas)]
+        if here
+        else [pool.launch.url],
+        "key": f"env:{key}" if key else "",
+        "health_path": pool.launch.health_path,
+        "slots": pool.slots,
+        "context_tokens": pool.context_tokens,
+        "own": pool.placement in OWN,
+    }
+
+
 def _endpoint(pool: Pool, workload: str) -> dict[str, object]:
-    if pool.launch.url is not None:
-        addresses = [pool.launch.url]
-    else:
-        addresses = [f"unix:{_engine_name(pool, replica)}" for replica in range(pool.replicas)]
     return {
         "model": pool.model,
         "workload": workload,
-        "pool": pool.name,
-        "addresses": addresses,
-        "key_env": pool.launch.settings.get("key_env"),
-        "health_path": pool.launch.health_path,
+        "targets": [{"pool": pool.name}],
         "default_max_tokens": pool.default_max_tokens,
-        "context_tokens": pool.context_tokens,
-        "slots": pool.slots,
         "embeddings": pool.embeddings,
     }

@@ -49,11 +49,15 @@ class EngineClient:
     Connections belong to an event loop. Those to a URL are kept and used again; on a Unix socket every request has
     its own, since connecting is next to free there and llama.cpp drops the connection unannounced after each stream.
     There is no total timeout: the caller owns the deadline and cancels; only connecting is limited. `headers` are sent
-    instead of the key, for a provider that wants it elsewhere.
+    instead of the key, for a provider that wants it elsewhere. `model` is what generations call the model there, where
+    its name differs from the caller's.
     """
 
-    def __init__(self, address: str, key: str | None = None, headers: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, address: str, key: str | None = None, headers: Mapping[str, str] | None = None, model: str = ""
+    ) -> None:
         self.address = address
+        self._model = model
         self._socket = address.removeprefix("unix:") if address.startswith("unix:") else None
         base = "http://engine/v1" if self._socket else address.rstrip("/")
         parts = urlsplit(base)
@@ -66,17 +70,25 @@ class EngineClient:
         self._base = base if base.endswith("/v1") else f"{base}/v1"
         self._root = self._base.removesuffix("/v1")
         self._parts = parts
-        given = headers if headers is not None else {"Authorization": f"Bearer {key}"} if key else {}
-        more = "".join(f"{name}: {value}\r\n" for name, value in given.items())
-        self._lines = (
-            f"Host: {parts.netloc.rpartition('@')[2]}\r\nAccept: */*\r\nAccept-Encoding: identity\r\n"
-            f"Content-Type: application/json\r\n{more}"
-        )
-        self._heads: dict[tuple[str, str], bytes] = {}
+        self.use(headers if headers is not None else {"Authorization": f"Bearer {key}"} if key else {})
         self._origins: WeakKeyDictionary[asyncio.AbstractEventLoop, Origin] = WeakKeyDictionary()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._origin: Origin | None = None
         self._thread = 0
+
+    def use(self, headers: Mapping[str, str]) -> None:
+        """These carry the key from the next request on."""
+        more = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        self._lines = (
+            f"Host: {self._parts.netloc.rpartition('@')[2]}\r\nAccept: */*\r\nAccept-Encoding: identity\r\n"
+            f"Content-Type: application/json\r\n{more}"
+        )
+        self._heads: dict[tuple[str, str], bytes] = {}
+
+    @property
+    def named(self) -> dict[str, Any]:
+        """The model's name there, where it is another."""
+        return {"model": self._model} if self._model else {}
 
     @property
     def asks_more(self) -> dict[str, Any]:
@@ -86,7 +98,7 @@ class EngineClient:
         that second anew: a prompt nobody waits for would be read to its end. Reporting progress makes it write, and
         so notice, after each batch. The reports stay inside: no caller asked for them.
         """
-        return {"return_progress": True} if self._socket is not None else {}
+        return {**self.named, "return_progress": True} if self._socket is not None else self.named
 
     async def ask(self, path: str, body: dict[str, Any], sink: Sink) -> None:
         """POST `body`; `sink` is fed the reply as it arrives. Cancelled, it closes the connection.
@@ -102,9 +114,10 @@ class EngineClient:
         Raises what `ask` does, EngineRefused for an error event, AW-ENG-02 when the engine breaks off before [DONE],
         AW-ENG-03 when it speaks nonsense.
         """
-        hidden = bool(self.asks_more) and "return_progress" not in body
-        if hidden:
-            body = {**body, **self.asks_more}
+        more = self.asks_more
+        hidden = "return_progress" in more and "return_progress" not in body
+        if more:
+            body = {**body, **more}
         pulled = Pulled()
         task = asyncio.get_running_loop().create_task(self.ask(path, body, pulled))
         pulled.follow(task)
@@ -133,13 +146,22 @@ class EngineClient:
         return (await self._whole(self._message("GET", path))).decode("utf-8", "replace")
 
     async def healthy(self, path: str = "/health", timeout_s: float = 2.0) -> bool:
-        """Whether GET `path` answers with a status below 300 in time."""
+        """Whether GET `path` answers with a status below 300 in time; without a path, whether it is there."""
         try:
             async with asyncio.timeout(timeout_s):
-                await self._whole(self._message("GET", path))
-        except (EngineError, TimeoutError):
+                if path:
+                    await self._whole(self._message("GET", path))
+                else:
+                    await self._connected()
+        except (EngineError, OSError):  # TimeoutError is one
             return False
         return True
+
+    async def _connected(self) -> None:
+        default = 443 if self._parts.scheme == "https" else 80
+        _reader, writer = await asyncio.open_connection(self._parts.hostname, self._parts.port or default)
+        writer.close()
+        await writer.wait_closed()
 
     async def close(self) -> None:
         """Close this event loop's connections; the client may be used again afterwards."""

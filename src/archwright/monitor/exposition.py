@@ -136,10 +136,11 @@ class Exposition:
         """What the metric's kind makes of a value: observed, added or set."""
         self.bind(quantity, labels).record(value)
 
-    def render(self) -> bytes:
-        """Every series, those of the other processes added."""
+    def render(self, beside: Exposition | None = None) -> bytes:
+        """Every series, those of the other processes added, and those that stand on another exposition only."""
         found: dict[str, dict[Key, list[float]]] = {metric.quantity: {} for metric in METRICS}
-        for quantity, children in tuple(self._children.items()):
+        known = [*self._children.items(), *(beside._children.items() if beside is not None else ())]
+        for quantity, children in known:
             for key, child in tuple(children.items()):
                 found[quantity][key] = list(child.slots)
         if self._file is not None:

@@ -1,7 +1,8 @@
 """What other processes recorded, shown on this process's exposition.
 
 The supervisor measures memory, start-up and disk but has no port of its own: the gateway shows its readings too, so
-that one scrape of one address sees the whole platform.
+that one scrape of one address sees the whole platform. Every worker follows for itself, on an exposition of its own:
+whichever is scraped shows all, and what the workers count together counts nothing twice.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ class Follower:
 
     def __init__(self, store: Store, exposition: Exposition, quantities: Iterable[str], since: float) -> None:
         self._store = store
-        self._exposition = exposition
+        self.exposition = exposition
         self._since = dict.fromkeys(quantities, since)
         self._seen: dict[str, int] = dict.fromkeys(self._since, 0)
         self._lock = threading.Lock()
@@ -34,7 +35,7 @@ class Follower:
         rows = self._store.rows(OBSERVATIONS, {"quantity": quantity}, Span("at", since))
         # Rows of the very moment shown last are among them again.
         for row in rows[self._seen[quantity] :]:
-            self._exposition.record(quantity, row.labels, row.value)
+            self.exposition.record(quantity, row.labels, row.value)
         if rows:
             newest = rows[-1].at
             self._since[quantity] = newest

@@ -167,7 +167,7 @@ class Lanes:
             EndpointState(
                 name=lane.name,
                 kind="text" if lane.name in self.layout.workloads else "predict",
-                version=lane.now.spec.serves if lane.now.spec else "",
+                version=lane.now.serves,
                 promotion=lane.promotion,
             )
             for lane in self.lanes.values()

@@ -17,7 +17,7 @@ from archwright.contract.plan import Bundle, ProcessSpec
 from archwright.contract.record import replace
 from archwright.home import Home
 from archwright.lifecycle import registry
-from archwright.serving.config import EndpointSpec, GatewayConfig
+from archwright.serving.config import EndpointSpec, GatewayConfig, PoolSpec, Target
 from archwright.store import Store
 
 PREDICT_SLOTS = 4
@@ -32,15 +32,21 @@ class Wanted(NamedTuple):
 
 
 class Serving(NamedTuple):
-    """An endpoint as it is served: `version` is empty for the plan's own model; without `spec` there is no endpoint."""
+    """An endpoint as it is served, with the pools it names, its own first: `version` is empty for the plan's own
+    model; without `spec` there is no endpoint."""
 
     version: str
     key: str
     spec: EndpointSpec | None
+    pools: tuple[PoolSpec, ...]
     engines: tuple[ProcessSpec, ...]
 
+    @property
+    def serves(self) -> str:
+        return self.pools[0].serves if self.pools else ""
 
-NOTHING = Serving("", "", None, ())
+
+NOTHING = Serving("", "", None, (), ())
 
 
 def wanted(store: Store) -> dict[str, Wanted]:
@@ -64,6 +70,7 @@ class Layout:
         *engines, self.gateway = bundle.processes
         self._engines = {spec.name: spec for spec in engines}
         self._config = msgspec.convert(self.gateway.config, GatewayConfig)
+        self._pools = {pool.name: pool for pool in self._config.pools}
         # A promotion is for the first endpoint of a workload; a second one (another model for it) stays as it is.
         self.workloads: dict[str, EndpointSpec] = {}
         for spec in self._config.endpoints:
@@ -77,7 +84,7 @@ class Layout:
 
     def plain(self, spec: EndpointSpec) -> Serving:
         """The plan's own model."""
-        return Serving("", f"plan:{spec.pool}", spec, self._engines_of(spec))
+        return Serving("", f"plan:{spec.pool}", spec, self._pools_of(spec), self._engines_of(spec))
 
     def serving(self, endpoint: str, to: Wanted) -> Serving:
         """What serves an endpoint as `to` wants it; `obstacle` was asked before."""
@@ -87,19 +94,25 @@ class Layout:
         key = f"{endpoint}={version.id}"
         if spec is None:
             engine = _classifier(f"predict-{endpoint}.v{version.version}", version)
-            return Serving(version.id, key, _predict_spec(endpoint, engine.name, version.id), (engine,))
+            pool = _predict_pool(endpoint, engine.name, version.id)
+            return Serving(version.id, key, _predict_spec(endpoint, pool.name), (pool,), (engine,))
         engines = tuple(
             _with_adapter(engine, f"engine-{endpoint}.v{version.version}", index, version)
             for index, engine in enumerate(self._engines_of(spec))
         )
-        alone = sum(other.pool == spec.pool for other in self._config.endpoints) == 1
-        changed = replace(
-            spec,
+        # The plan's own pool of the endpoint gives way to one of the version; whatever else it names stays.
+        own, *others = self._pools_of(spec)
+        alone = sum(own.name in other.pools for other in self._config.endpoints) == 1
+        pool = replace(
+            own,
+            name=own.name if alone else f"{own.name}/{endpoint}",
             addresses=tuple(f"unix:{engine.name}" for engine in engines),
-            pool=spec.pool if alone else f"{spec.pool}/{endpoint}",
             version=version.id,
+            adapter=True,
         )
-        return Serving(version.id, key, changed, engines)
+        first, *rest = spec.targets
+        changed = replace(spec, targets=(replace(first, pool=pool.name), *rest))
+        return Serving(version.id, key, changed, (pool, *others), engines)
 
     def obstacle(self, endpoint: str, version: ModelVersion, home: Home) -> str:
         """Why the platform of this plan cannot serve the version at the endpoint; empty when it can."""
@@ -112,7 +125,8 @@ class Layout:
             return f"{version.id} is a classifier, and {endpoint} is a workload of the plan that serves text"
         engines = self._engines_of(spec)
         if not engines:
-            return f"the plan serves {endpoint} from {spec.addresses[0]}, where no adapter of ours can be loaded"
+            address = self._pools[spec.pool].addresses[0]
+            return f"the plan serves {endpoint} from {address}, where no adapter of ours can be loaded"
         base = engines[0].config.get("model_sha256")
         if base and version.base_sha256 and base != version.base_sha256:
             return f"{version.id} is an adapter for {version.base}, and the plan serves {endpoint} with {spec.model}"
@@ -124,12 +138,17 @@ class Layout:
 
     def gateway_process(self, served: Iterable[Serving], revision: int) -> ProcessSpec:
         """The gateway's process with a configuration that serves this."""
-        endpoints = tuple(serving.spec for serving in served if serving.spec is not None)
-        config = replace(self._config, endpoints=endpoints, revision=revision)
+        present = [serving for serving in served if serving.spec is not None]
+        endpoints = tuple(serving.spec for serving in present)
+        pools = {pool.name: pool for serving in present for pool in serving.pools}
+        config = replace(self._config, pools=tuple(pools.values()), endpoints=endpoints, revision=revision)
         return replace(self.gateway, config=msgspec.to_builtins(config))
 
+    def _pools_of(self, spec: EndpointSpec) -> tuple[PoolSpec, ...]:
+        return tuple(self._pools[name] for name in spec.pools)
+
     def _engines_of(self, spec: EndpointSpec) -> tuple[ProcessSpec, ...]:
-        names = [address.removeprefix("unix:") for address in spec.addresses]
+        names = [address.removeprefix("unix:") for address in self._pools[spec.pool].addresses]
         return tuple(self._engines[name] for name in names if name in self._engines)
 
 
@@ -159,15 +178,18 @@ def _classifier(name: str, version: ModelVersion) -> ProcessSpec:
     )
 
 
-def _predict_spec(endpoint: str, engine: str, version: str) -> EndpointSpec:
-    return EndpointSpec(
-        model=endpoint,
-        workload=endpoint,
-        pool=f"predict/{endpoint}",
+def _predict_pool(endpoint: str, engine: str, version: str) -> PoolSpec:
+    return PoolSpec(
+        name=f"predict/{endpoint}",
         addresses=(f"unix:{engine}",),
-        default_max_tokens=1,
-        context_tokens=1,
+        model=endpoint,
         slots=PREDICT_SLOTS,
+        context_tokens=1,
         version=version,
-        kind="predict",
+    )
+
+
+def _predict_spec(endpoint: str, pool: str) -> EndpointSpec:
+    return EndpointSpec(
+        model=endpoint, workload=endpoint, targets=(Target(pool=pool),), default_max_tokens=1, kind="predict"
     )

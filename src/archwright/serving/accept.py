@@ -76,7 +76,7 @@ def _taken(asked: _Plain, directory: Directory, workload: str | None) -> Questio
     body: dict[str, Any] = {
         "messages": messages,
         "max_tokens": length,
-        "model": endpoint.engine_model or endpoint.model,
+        "model": endpoint.model,
         "stream": True,
         "stream_options": _ASKS_USAGE,
     }

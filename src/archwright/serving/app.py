@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import traceback
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 
@@ -15,22 +15,26 @@ from archwright.serving.exchange import CLIENT, GONE, SHUTDOWN, Exchange, why_en
 from archwright.serving.gateway import Gateway
 from archwright.serving.guard import Wish
 from archwright.serving.refusal import from_error
-from archwright.serving.routes import find
+from archwright.serving.routes import Found, find
 from archwright.serving.wire import Server
 
 
 class App:
-    """`changes` is where the gateway learns of other endpoints; without it those of its start stay."""
+    """`changes` is where the gateway learns of other endpoints; without it those of its start stay. `find`
+    is the table of what there is."""
 
-    def __init__(self, gateway: Gateway, changes: Changes | None = None) -> None:
+    def __init__(
+        self, gateway: Gateway, changes: Changes | None = None, find: Callable[[str, str], Found] = find
+    ) -> None:
         self._gateway = gateway
+        self._find = find
         self._changes = changes
 
     def begin(self, exchange: Exchange) -> bool:
         """The headers are whole: let the request in, or say no before its body is read."""
         try:
             with boundary("request"):
-                found = find(exchange.method, exchange.path)
+                found = self._find(exchange.method, exchange.path)
                 if found.route is None or found.route.permission is not None:
                     permission = found.route.permission if found.route else None
                     self._gateway.guard.admit(exchange, Wish(permission, bool(found.methods), found.methods))
@@ -43,7 +47,7 @@ class App:
         """Answer a request that was let in, whatever happens."""
         try:
             with boundary("request"):
-                found = find(exchange.method, exchange.path)
+                found = self._find(exchange.method, exchange.path)
                 assert found.route is not None, "let in without a route"
                 await found.route.handler(self._gateway, exchange, found.name)
         except ArchwrightError as error:
@@ -74,10 +78,11 @@ class App:
             self._answer(exchange, why_ended(reason))
 
     @asynccontextmanager
-    async def running(self, server: Server) -> AsyncIterator[None]:
+    async def running(self, *servers: Server) -> AsyncIterator[None]:
         """What goes on beside the requests: deadlines, the engines' health, changes of endpoints."""
         limits = self._gateway.config.limits
-        loops = [asyncio.create_task(_sweep(server, limits.sweep_s)), asyncio.create_task(self._look())]
+        loops = [asyncio.create_task(_sweep(server, limits.sweep_s)) for server in servers]
+        loops.append(asyncio.create_task(self._look()))
         if self._changes is not None:
             loops.append(asyncio.create_task(self._changes.follow(limits.sweep_s)))
         try:
@@ -86,7 +91,7 @@ class App:
             for loop in loops:
                 loop.cancel()
             await asyncio.gather(*loops, return_exceptions=True)
-            await self._gateway.fleet.close()
+            await self._gateway.close()
 
     async def _look(self) -> None:
         """The health of every engine, at once and then every moment."""

@@ -1,22 +1,24 @@
 """How a running gateway learns that its endpoints changed, and says which engines it has let go.
 
 The supervisor writes the gateway's configuration anew, with a higher revision; the gateway looks at the file every
-moment, changes over (serving/fleet.py), and keeps a note beside it: the revision in force, and the addresses that
-still finish requests of an earlier one. The note names its process: a gateway that was killed has let go of nothing
-by itself, and its successor starts from the newest configuration and writes a note of its own.
+moment, changes over (serving/fleet.py), and tells its master: the revision in force, and the addresses that still
+finish requests of an earlier one. What all workers say together the master notes beside the file, under its own
+process id: a gateway that was killed has let go of nothing by itself, and its successor starts from the newest
+configuration and writes a note of its own.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import msgspec
 
 from archwright.contract.record import Record
 from archwright.errors import ArchwrightError, boundary
-from archwright.home import Home, write_atomic
+from archwright.home import Home
 from archwright.serving.config import read
 from archwright.serving.gateway import Gateway
 
@@ -42,13 +44,22 @@ def note_file(home: Home, process: str = "gateway") -> Path:
     return home.config(f"{process}.note")
 
 
-class Changes:
-    """Follows the file `config` was read from."""
+def together(pid: int, notes: Iterable[Note]) -> Note | None:
+    """What processes serve that share the work: the oldest revision, every address that one of them still needs."""
+    found = tuple(notes)
+    if not found:
+        return None
+    leaving = sorted({address for note in found for address in note.leaving})
+    return Note(pid=pid, revision=min(note.revision for note in found), leaving=tuple(leaving))
 
-    def __init__(self, gateway: Gateway, home: Home, file: Path) -> None:
+
+class Changes:
+    """Follows the file `config` was read from; `tell` learns each change of what is served."""
+
+    def __init__(self, gateway: Gateway, file: Path, tell: Callable[[Note], None]) -> None:
         self._gateway = gateway
-        self._home = home
         self._file = file
+        self._tell = tell
         self._revision = gateway.config.revision
         self._stamp: tuple[int, int] | None = None
         self._noted: Note | None = None
@@ -59,14 +70,14 @@ class Changes:
         stamp = self._stamped()
         if stamp != self._stamp:
             config = await asyncio.to_thread(read, self._file)
-            if config.revision == self._revision or await self._gateway.change(config.endpoints):
-                versions = {f"{spec.kind} {spec.workload}": spec.serves for spec in config.endpoints}
+            if config.revision == self._revision or await self._gateway.change(config):
+                serves = {pool.name: pool.serves for pool in config.pools}
+                versions = {f"{spec.kind} {spec.workload}": serves[spec.pool] for spec in config.endpoints}
                 self._gateway.journal.info("serving", revision=config.revision, **versions)
                 self._revision, self._stamp = config.revision, stamp
         note = Note(pid=os.getpid(), revision=self._revision, leaving=await self._gateway.fleet.leaving())
         if note != self._noted:
-            path = note_file(self._home, self._file.stem)
-            await asyncio.to_thread(write_atomic, path, msgspec.json.encode(note))
+            self._tell(note)
             self._noted = note
 
     async def follow(self, every_s: float) -> None:

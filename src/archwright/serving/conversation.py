@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from archwright.serving.config import EndpointSpec
+from archwright.serving.config import Endpoint
 from archwright.serving.directory import MODEL_NAME
 from archwright.serving.fields import DROPPED, boolean, required, schema, text
 from archwright.serving.refusal import bad
@@ -27,13 +27,13 @@ _IMAGE = re.compile(r"data:image/[a-z0-9.+-]{1,40};base64,[A-Za-z0-9+/=]+|https:
 Content = str | list[dict[str, Any]]
 
 
-def messages(value: Any, name: str, endpoint: EndpointSpec) -> list[dict[str, Any]]:
+def messages(value: Any, name: str, endpoint: Endpoint) -> list[dict[str, Any]]:
     if type(value) is not list or not 0 < len(value) <= MESSAGES:
         raise bad(f"{name!r} must be a list of 1 to {MESSAGES} messages", name, "invalid_value")
     return [_message(item, f"{name}[{index}]", endpoint) for index, item in enumerate(value)]
 
 
-def _message(value: Any, name: str, endpoint: EndpointSpec) -> dict[str, Any]:
+def _message(value: Any, name: str, endpoint: Endpoint) -> dict[str, Any]:
     if type(value) is not dict:
         raise bad(f"{name!r} must be an object", name, "invalid_type")
     role = value.get("role")
@@ -46,14 +46,14 @@ def _message(value: Any, name: str, endpoint: EndpointSpec) -> dict[str, Any]:
             required(value.get("tool_call_id"), f"{name}.tool_call_id"), f"{name}.tool_call_id", IDS
         )
     content = value.get("content")
-    kept = role if role == "developer" and not endpoint.own else ROLES[role]
+    kept = role if role == "developer" and not endpoint.strict else ROLES[role]
     if calls:
         said = None if content is None else _content(content, f"{name}.content", endpoint, role)
         return {"role": kept, "content": said, "tool_calls": calls, **passed}
     return {"role": kept, "content": _content(content, f"{name}.content", endpoint, role), **passed}
 
 
-def _others(value: dict[str, Any], name: str, endpoint: EndpointSpec) -> dict[str, Any]:
+def _others(value: dict[str, Any], name: str, endpoint: Endpoint) -> dict[str, Any]:
     """What else a message carries, and what of it goes on."""
     passed = {}
     for field, inner in value.items():
@@ -62,11 +62,11 @@ def _others(value: dict[str, Any], name: str, endpoint: EndpointSpec) -> dict[st
         at = f"{name}.{field[:80]}"
         if field == "name":
             text(inner, at, MODEL_NAME)
-        elif endpoint.own:
+        elif endpoint.strict:
             if field in _OF_REPLIES:
                 raise bad(f"{at!r} is not supported by this model", at, "unsupported_parameter")
             raise bad(f"unknown field {at!r}", at, "unknown_parameter")
-        if not endpoint.own:
+        if not endpoint.strict:
             passed[field] = inner
     return passed
 
@@ -94,7 +94,7 @@ def _call(value: Any, name: str) -> dict[str, Any]:
     }
 
 
-def _content(value: Any, name: str, endpoint: EndpointSpec, role: str) -> Content:
+def _content(value: Any, name: str, endpoint: Endpoint, role: str) -> Content:
     if type(value) is str:
         return value
     if type(value) is not list or not 0 < len(value) <= PARTS:
@@ -105,15 +105,15 @@ def _content(value: Any, name: str, endpoint: EndpointSpec, role: str) -> Conten
     return parts
 
 
-def _part(part: Any, at: str, endpoint: EndpointSpec, role: str) -> dict[str, Any]:
+def _part(part: Any, at: str, endpoint: Endpoint, role: str) -> dict[str, Any]:
     kind = part.get("type") if type(part) is dict else None
     if kind == "image_url" and role == "user" and endpoint.vision:
         return {"type": "image_url", "image_url": _image(part, f"{at}.image_url")}
     if type(kind) is str and kind != "text":
-        if not endpoint.own and kind != "image_url":
+        if not endpoint.strict and kind != "image_url":
             return dict(part)
         raise bad(f"{at!r}: this model takes text only, not {kind[:40]!r}", at, "unsupported_value")
-    if kind is None or not {"type", "text"} <= set(part) or (endpoint.own and len(part) != 2):
+    if kind is None or not {"type", "text"} <= set(part) or (endpoint.strict and len(part) != 2):
         raise bad(f"{at!r} must be {{'type': 'text', 'text': ...}}", at, "invalid_value")
     return {"type": "text", "text": text(part["text"], f"{at}.text")}
 
@@ -140,15 +140,15 @@ def characters(found: list[dict[str, Any]]) -> int:
     return count
 
 
-def tools(value: Any, name: str, endpoint: EndpointSpec) -> object:
+def tools(value: Any, name: str, endpoint: Endpoint) -> object:
     if type(value) is not list or len(value) > TOOLS:
         raise bad(f"{name!r} must be a list of at most {TOOLS} tools", name, "invalid_value")
     return [_tool(item, f"{name}[{index}]", endpoint) for index, item in enumerate(value)] or DROPPED
 
 
-def _tool(value: Any, name: str, endpoint: EndpointSpec) -> dict[str, Any]:
+def _tool(value: Any, name: str, endpoint: Endpoint) -> dict[str, Any]:
     kind = value.get("type") if type(value) is dict else None
-    if type(kind) is str and kind != "function" and not endpoint.own and endpoint.protocol == "openai":
+    if type(kind) is str and kind != "function" and not endpoint.strict and endpoint.protocol == "openai":
         return dict(value)
     function = value.get("function") if kind == "function" else None
     if type(function) is not dict:
@@ -173,14 +173,14 @@ def _function_name(value: Any, at: str) -> str:
     return value
 
 
-def tool_choice(value: Any, name: str, endpoint: EndpointSpec) -> object:
+def tool_choice(value: Any, name: str, endpoint: Endpoint) -> object:
     if type(value) is str and value in CHOICES:
         return value
     kind = value.get("type") if type(value) is dict else None
     function = value.get("function") if kind == "function" else None
     if type(function) is dict and set(function) == {"name"}:
         return {"type": "function", "function": {"name": text(function["name"], f"{name}.function.name", IDS)}}
-    if type(kind) is str and kind != "function" and not endpoint.own and endpoint.protocol == "openai":
+    if type(kind) is str and kind != "function" and not endpoint.strict and endpoint.protocol == "openai":
         return dict(value)
     message = f"{name!r} must be one of {', '.join(CHOICES)}, or {{'type': 'function', 'function': {{'name': ...}}}}"
     raise bad(message, name, "invalid_value")

@@ -10,11 +10,13 @@ from typing import Any
 
 import msgspec
 
-from archwright.engines.client import EngineRefused
 from archwright.errors import ArchwrightError, EngineError
+from archwright.serving.bill import Bill
+from archwright.serving.course import set_out
 from archwright.serving.exchange import FIRST, GONE, JSON, Exchange
 from archwright.serving.gateway import Gateway
 from archwright.serving.generation import outcome
+from archwright.serving.pools import Replica, Work
 from archwright.serving.refusal import bad
 from archwright.serving.validate import Question
 
@@ -27,10 +29,17 @@ async def embed(gateway: Gateway, exchange: Exchange, question: Question) -> Non
     try:
         exchange.watch()
         exchange.phase(FIRST, exchange.limits.first_token_s)
-        found = await _ask(gateway, exchange, question)
-        body = msgspec.json.encode(_reply(found, question))
-        gateway.served(exchange, spec, status, operation="embeddings", input_tokens=_prompt_tokens(found))
-        exchange.reply(HTTPStatus.OK, body, JSON)
+        bill = gateway.till.open(exchange, question, "embedding")
+        if bill.known is not None:
+            body, tokens = bill.known.body, 0
+        else:
+            bill.asked = True
+            found = await _ask(gateway, exchange, question, bill)
+            body, tokens = msgspec.json.encode(_reply(found, question)), _prompt_tokens(found)
+        gateway.served(exchange, spec, status, operation="embeddings", input_tokens=tokens)
+        if bill.keeps:
+            bill.keep(body, tokens, 0)
+        exchange.reply(HTTPStatus.OK, body, JSON, bill.headers())
     except asyncio.CancelledError:
         status = "cancelled" if exchange.ended == GONE else "ended"
         raise
@@ -41,9 +50,10 @@ async def embed(gateway: Gateway, exchange: Exchange, question: Question) -> Non
         gateway.ended(exchange, spec, status, operation="embeddings")
 
 
-async def _ask(gateway: Gateway, exchange: Exchange, question: Question) -> dict[str, Any]:
-    pool = gateway.pools[question.endpoint.pool]
-    async with pool.lease(question.work_tokens) as replica:
+async def _ask(gateway: Gateway, exchange: Exchange, question: Question, bill: Bill) -> dict[str, Any]:
+    course = set_out(gateway.router, exchange, question, question.body)
+
+    async def send(replica: Replica) -> dict[str, Any]:
         if question.plain and replica.tuned:
             # Engines leave an adapter out of a generation, not out of embeddings: other vectors would spoil an index.
             raise bad(
@@ -52,14 +62,10 @@ async def _ask(gateway: Gateway, exchange: Exchange, question: Question) -> dict
                 "model",
                 "unsupported_model",
             )
-        exchange.model = replica.version
-        try:
-            return await replica.client.post(PATH, question.body)
-        except EngineRefused:
-            raise
-        except EngineError:
-            await pool.failed(replica)
-            raise
+        exchange.model, exchange.route, bill.prices = replica.version, course.pool.name, replica.prices
+        return await replica.client.post(PATH, {**question.body, **replica.client.named})
+
+    return await course.answer(Work(question.work_tokens, priority=question.endpoint.priority), send)
 
 
 class _Vector(msgspec.Struct):

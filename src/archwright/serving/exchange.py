@@ -10,12 +10,13 @@ all connections keeps them, not a timer each.
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import time
 from collections.abc import Callable, Iterable
 from email.utils import formatdate
 from http import HTTPStatus
-from typing import Protocol
+from typing import Any, Protocol
 
 from archwright.access.identity import Principal
 from archwright.contract.served import request_name
@@ -35,6 +36,7 @@ BODY, FIRST, STALL, CLIENT, WHOLE = "body", "first", "stall", "client", "whole"
 
 # Names, not secrets: the system's entropy once per process is enough, a system call per request is not cheap.
 _NAMES = random.Random()
+os.register_at_fork(after_in_child=_NAMES.seed)
 _STATUS = {int(status): f"HTTP/1.1 {status:d} {status.phrase}\r\n".encode() for status in HTTPStatus}
 _END = b"0\r\n\r\n"
 
@@ -59,6 +61,19 @@ class Line(Protocol):
         """The reply is whole and sent."""
 
     def abort(self) -> None: ...
+
+
+class Purse(Protocol):
+    """What the request may cost. `most` pieces of the answer may be delivered; `look_at` is when to look again."""
+
+    most: int
+    look_at: float
+
+    def look(self, delivered: int, now: float) -> None: ...
+
+    def settle(self, status: str, figures: dict[str, Any]) -> None: ...
+
+    def headers(self) -> list[Field]: ...
 
 
 class Outbox:
@@ -98,8 +113,9 @@ class Exchange:
     """`received_at` is a reading of the monotonic clock `now` when the headers were whole."""
 
     __slots__ = (
-        *("body", "ended", "finished", "head", "id", "limits", "method", "model", "now", "path", "received_at", "sink"),
-        *("principal", "recorded", "started", "status", "task", "_departed", "_line", "_outbox", "_outgoing", "_phase"),
+        *("bill", "body", "ended", "finished", "head", "id", "limits", "method", "model", "now", "path", "received_at"),
+        *("principal", "recorded", "route", "sink", "started", "status", "task"),
+        *("_departed", "_line", "_outbox", "_outgoing", "_phase"),
         *("_phase_until", "_watched", "_whole_until"),
     )
 
@@ -112,7 +128,7 @@ class Exchange:
         self.limits = outbox.limits
         self.now = outbox.now
         self.received_at = now = outbox.now()
-        self.model = ""
+        self.model = self.route = ""
         self.recorded = False  # how it ended is written down
         self.ended: str | None = None
         self.started = self.finished = False
@@ -120,6 +136,7 @@ class Exchange:
         self.task: asyncio.Task[None] | None = None
         self.sink: Sink | None = None  # who is fed by the engine; held back while the client does not read
         self.principal: Principal | None = None
+        self.bill: Purse | None = None
         self._line = line
         self._outbox = outbox
         self._outgoing: list[bytes] = []
@@ -158,6 +175,10 @@ class Exchange:
         if self._watched:
             self.end(GONE)
 
+    def late(self) -> bool:
+        """Whether its work was ended because an engine did not say a word, or the next one, in time."""
+        return self.ended in (FIRST, STALL)
+
     def end(self, reason: str) -> None:
         """Stop the work of this exchange wherever it waits."""
         if self.ended is None and self.task is not None:
@@ -177,7 +198,7 @@ class Exchange:
         self.finished = True
 
     def refuse(self, refusal: Refusal) -> None:
-        self.model = ""  # no model says no
+        self.model = self.route = ""  # no model says no
         self.reply(refusal.status, refusal.encoded(self.path), JSON, refusal.headers())
 
     def start(self, status: int, content_type: str, headers: Iterable[Field] = ()) -> None:
@@ -241,6 +262,8 @@ class Exchange:
             lines.append(f"request-id: {self.id}\r\n".encode())
         if self.model:
             lines.append(f"x-archwright-model: {self.model}\r\n".encode())
+        if self.route:
+            lines.append(f"x-archwright-route: {self.route}\r\n".encode())
         lines += [b"%b: %b\r\n" % field for field in headers]
         if not self._line.keeps():
             lines.append(b"connection: close\r\n")

@@ -14,10 +14,10 @@ from typing import Any
 
 import msgspec
 
-from archwright.serving.config import EndpointSpec
+from archwright.serving.config import Endpoint
 from archwright.serving.refusal import Refusal, bad
 
-Check = Callable[[Any, str, EndpointSpec], Any]
+Check = Callable[[Any, str, Endpoint], Any]
 
 TEXT_LIMIT = 512
 SCHEMA_DEPTH = 64
@@ -45,13 +45,13 @@ def decode(data: bytes) -> dict[str, Any]:
     return body
 
 
-def checked(body: Mapping[str, Any], checks: Mapping[str, Check], endpoint: EndpointSpec) -> dict[str, Any]:
+def checked(body: Mapping[str, Any], checks: Mapping[str, Check], endpoint: Endpoint) -> dict[str, Any]:
     """`body` field by field; null means absent."""
     found: dict[str, Any] = {}
     for name, value in body.items():
         check = checks.get(name)
         if check is None:
-            if endpoint.own:
+            if endpoint.strict:
                 raise unknown(name, checks)
             found[name] = value
         elif value is not None:
@@ -74,7 +74,7 @@ def required(value: Any, name: str) -> Any:
 
 
 def integer(low: int, high: int) -> Check:
-    def check(value: Any, name: str, _endpoint: EndpointSpec) -> int:
+    def check(value: Any, name: str, _endpoint: Endpoint) -> int:
         if type(value) is not int or not low <= value <= high:
             raise bad(f"{name!r} must be an integer from {low} to {high}", name, "invalid_value")
         return value
@@ -83,7 +83,7 @@ def integer(low: int, high: int) -> Check:
 
 
 def number(low: float, high: float) -> Check:
-    def check(value: Any, name: str, _endpoint: EndpointSpec) -> float:
+    def check(value: Any, name: str, _endpoint: Endpoint) -> float:
         if type(value) not in (int, float) or not low <= value <= high or not math.isfinite(value):
             raise bad(f"{name!r} must be a number from {low:g} to {high:g}", name, "invalid_value")
         return float(value)
@@ -91,16 +91,16 @@ def number(low: float, high: float) -> Check:
     return check
 
 
-def boolean(value: Any, name: str, _endpoint: EndpointSpec) -> bool:
+def boolean(value: Any, name: str, _endpoint: Endpoint) -> bool:
     if type(value) is not bool:
         raise bad(f"{name!r} must be true or false", name, "invalid_type")
     return value
 
 
-def label(value: Any, name: str, endpoint: EndpointSpec) -> object:
+def label(value: Any, name: str, endpoint: Endpoint) -> object:
     """A text for the caller's own bookkeeping."""
     text(value, name, TEXT_LIMIT)
-    return DROPPED if endpoint.own else value
+    return DROPPED if endpoint.strict else value
 
 
 def text(value: Any, name: str, limit: int | None = None) -> str:
@@ -114,8 +114,8 @@ def text(value: Any, name: str, limit: int | None = None) -> str:
 def only(allowed: tuple[object, ...], why: str) -> Check:
     """A field of which our engines take the harmless values alone, and we say so instead of ignoring the rest."""
 
-    def check(value: Any, name: str, endpoint: EndpointSpec) -> object:
-        if not endpoint.own:
+    def check(value: Any, name: str, endpoint: Endpoint) -> object:
+        if not endpoint.strict:
             return value
         if not any(type(value) is type(a) and value == a for a in allowed):
             raise bad(f"{name!r}: {why}", name, "unsupported_value")
@@ -124,15 +124,15 @@ def only(allowed: tuple[object, ...], why: str) -> Check:
     return check
 
 
-def unsupported(value: Any, name: str, endpoint: EndpointSpec) -> object:
-    if not endpoint.own:
+def unsupported(value: Any, name: str, endpoint: Endpoint) -> object:
+    if not endpoint.strict:
         return value
     if value in ([], {}):
         return DROPPED
     raise bad(f"{name!r} is not supported in this release", name, "unsupported_parameter")
 
 
-def length(value: Any, name: str, endpoint: EndpointSpec) -> int:
+def length(value: Any, name: str, endpoint: Endpoint) -> int:
     """A number of tokens to generate, within the model's context."""
     if type(value) is not int or value < 1:
         raise bad(f"{name!r} must be an integer of at least 1", name, "invalid_value")
@@ -142,15 +142,15 @@ def length(value: Any, name: str, endpoint: EndpointSpec) -> int:
     return value
 
 
-def seed(value: Any, name: str, endpoint: EndpointSpec) -> int:
+def seed(value: Any, name: str, endpoint: Endpoint) -> int:
     if type(value) is not int or not -(2**63) <= value < 2**63:
         raise bad(f"{name!r} must be a 64-bit integer", name, "invalid_value")
-    return value % SEEDS if endpoint.own else value
+    return value % SEEDS if endpoint.strict else value
 
 
-def choices(value: Any, name: str, endpoint: EndpointSpec) -> object:
+def choices(value: Any, name: str, endpoint: Endpoint) -> object:
     """How many replies: our engines make one for a request."""
-    most = 1 if endpoint.own or endpoint.protocol != "openai" else CHOICES
+    most = 1 if endpoint.strict or endpoint.protocol != "openai" else CHOICES
     if type(value) is not int or value < 1:
         raise bad(f"{name!r} must be an integer of at least 1", name, "invalid_value")
     if value > most:
@@ -159,7 +159,7 @@ def choices(value: Any, name: str, endpoint: EndpointSpec) -> object:
     return DROPPED if value == 1 else value
 
 
-def stop(value: Any, name: str, _endpoint: EndpointSpec) -> object:
+def stop(value: Any, name: str, _endpoint: Endpoint) -> object:
     stops = [value] if type(value) is str else value
     if type(stops) is not list or len(stops) > STOPS or not all(type(s) is str and s for s in stops):
         raise bad(f"{name!r} must be a non-empty string or up to {STOPS} of them", name, "invalid_value")
@@ -168,13 +168,13 @@ def stop(value: Any, name: str, _endpoint: EndpointSpec) -> object:
     return stops or DROPPED
 
 
-def stream_options(value: Any, name: str, endpoint: EndpointSpec) -> dict[str, Any]:
+def stream_options(value: Any, name: str, endpoint: Endpoint) -> dict[str, Any]:
     if type(value) is not dict:
         raise bad(f"{name!r} must be an object", name, "invalid_type")
     return checked(value, {"include_usage": boolean, "include_obfuscation": boolean}, endpoint)
 
 
-def logit_bias(value: Any, name: str, _endpoint: EndpointSpec) -> object:
+def logit_bias(value: Any, name: str, _endpoint: Endpoint) -> object:
     if type(value) is not dict or len(value) > BIASES:
         raise bad(f"{name!r} must be an object of at most {BIASES} token ids", name, "invalid_type")
     for token, bias in value.items():
@@ -184,14 +184,14 @@ def logit_bias(value: Any, name: str, _endpoint: EndpointSpec) -> object:
     return value or DROPPED
 
 
-def metadata(value: Any, name: str, endpoint: EndpointSpec) -> object:
+def metadata(value: Any, name: str, endpoint: Endpoint) -> object:
     fits = type(value) is dict and len(value) <= 16
     if not fits or not all(type(v) is str and len(v) <= TEXT_LIMIT and len(k) <= 64 for k, v in value.items()):
         raise bad(f"{name!r} must map up to 16 names to strings", name, "invalid_value")
-    return DROPPED if endpoint.own else value
+    return DROPPED if endpoint.strict else value
 
 
-def response_format(value: Any, name: str, endpoint: EndpointSpec) -> object:
+def response_format(value: Any, name: str, endpoint: Endpoint) -> object:
     kind = value.get("type") if type(value) is dict else None
     if kind == "text" and len(value) == 1:
         return DROPPED
@@ -208,7 +208,7 @@ def response_format(value: Any, name: str, endpoint: EndpointSpec) -> object:
     return value
 
 
-def schema(value: Any, name: str, _endpoint: EndpointSpec) -> Any:
+def schema(value: Any, name: str, _endpoint: Endpoint) -> Any:
     """A JSON schema small enough for an engine to build a grammar from."""
     if type(value) is not dict:
         raise bad(f"{name!r} must be an object", name, "invalid_type")

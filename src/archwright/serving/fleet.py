@@ -1,9 +1,10 @@
 """The pools in force, and what is left of those before: engines that only finish what they began.
 
-Decides how the table of endpoints changes under running requests. New engines are looked at first; then the change
+Decides how the table of pools changes under running requests. New engines are looked at first; then the change
 is a few assignments on the event loop, with no request between them: whoever has a slot keeps it to the end on the
 engine that gave it, whoever waits or comes later gets one of the new table's. A pool that is gone serves its last
-waiters on the engines it had.
+waiters on the engines it had. Only engines of our own hold a change up: a provider that does not answer now is what
+a fallback is for.
 """
 
 from __future__ import annotations
@@ -13,41 +14,38 @@ from collections.abc import Callable, Iterable, Mapping
 
 from archwright.engines.client import EngineClient
 from archwright.home import Home
-from archwright.serving.config import EndpointSpec
+from archwright.serving.config import PoolSpec
 from archwright.serving.pools import CHECK_S, Pool, Replica
 from archwright.serving.providers import provider_of
-from archwright.settings import variable
+from archwright.serving.secrets import secret, stamp
 
 
 class Fleet:
-    """`on_change` learns how many requests a pool has in flight."""
+    """`on_change` learns how many requests a pool has in flight. Raises OperateError AW-OPS-15 for a key that is not
+    there."""
 
-    def __init__(self, endpoints: tuple[EndpointSpec, ...], home: Home, on_change: Callable[[str, int], None]) -> None:
+    def __init__(self, pools: tuple[PoolSpec, ...], home: Home, on_change: Callable[[str, int], None]) -> None:
         self._home = home
         self._on_change = on_change
         self._leaving: list[Replica] = []
         self._gone: list[Pool] = []
+        self._stamps: dict[str, tuple[int, int] | None] = {}
         self.pools: Mapping[str, Pool] = {}
-        self._take(endpoints, self._wanted(endpoints))
+        self._take(pools, self._wanted(pools))
 
-    async def change(self, endpoints: tuple[EndpointSpec, ...]) -> bool:
+    async def change(self, pools: tuple[PoolSpec, ...]) -> bool:
         """Serve this table from now on; False, and nothing changed, while an engine new in it does not answer."""
-        wanted = self._wanted(endpoints)
+        wanted = self._wanted(pools)
         present = {id(replica) for replica in self._replicas()}
-        fresh = [
-            (replica, spec.health_path)
-            for spec in _first_of_pools(endpoints)
-            for replica in wanted[spec.pool]
-            if id(replica) not in present
-        ]
-        well = await asyncio.gather(*(replica.client.healthy(path, CHECK_S) for replica, path in fresh))
-        if not all(well):
+        fresh = [(replica, spec) for spec in pools for replica in wanted[spec.name] if id(replica) not in present]
+        well = await asyncio.gather(*(one.client.healthy(spec.health_path, CHECK_S) for one, spec in fresh))
+        if not all(good or not spec.own for good, (_, spec) in zip(well, fresh, strict=True)):
             for replica, _ in fresh:
                 await replica.client.close()
             return False
-        for replica, _ in fresh:
-            replica.healthy = True
-        self._take(endpoints, wanted)
+        for good, (replica, _) in zip(well, fresh, strict=True):
+            replica.healthy = good
+        self._take(pools, wanted)
         return True
 
     async def leaving(self) -> tuple[str, ...]:
@@ -60,7 +58,18 @@ class Fleet:
         return tuple(sorted(replica.address for replica in self._leaving))
 
     async def check(self) -> None:
+        """The health of every engine, with the keys their files hold now. Raises OperateError AW-OPS-15 for a file
+        that went away: its engines keep the key they had."""
         await asyncio.gather(*(pool.check() for pool in (*self.pools.values(), *self._gone)))
+        for pool in self.pools.values():
+            reference = pool.spec.key
+            now = stamp(reference)
+            if now != self._stamps[reference]:
+                found = secret(reference)
+                for other in self.pools.values():
+                    for replica in other.replicas if other.spec.key == reference else ():
+                        replica.client.use(replica.provider.headers(found or ""))
+                self._stamps[reference] = now
 
     async def close(self) -> None:
         for replica in self._replicas():
@@ -72,41 +81,38 @@ class Fleet:
     def _replicas(self) -> Iterable[Replica]:
         return [*(replica for pool in self.pools.values() for replica in pool.replicas), *self._leaving]
 
-    def _wanted(self, endpoints: tuple[EndpointSpec, ...]) -> dict[str, tuple[Replica, ...]]:
+    def _wanted(self, pools: tuple[PoolSpec, ...]) -> dict[str, tuple[Replica, ...]]:
         """The replicas of each pool; an engine that is known at its address is the same one, with what it runs."""
-        known = {(replica.address, replica.version): replica for replica in self._replicas()}
+        for spec in pools:
+            self._stamps.setdefault(spec.key, stamp(spec.key))
+        known = {(replica.address, replica.version, replica.key): replica for replica in self._replicas()}
         return {
-            spec.pool: tuple(
-                known.get((address, spec.serves)) or Replica(self._client(address, spec), spec, address)
+            spec.name: tuple(
+                known.get((address, spec.serves, spec.key)) or Replica(self._client(address, spec), spec, address)
                 for address in spec.addresses
             )
-            for spec in _first_of_pools(endpoints)
+            for spec in pools
         }
 
-    def _take(self, endpoints: tuple[EndpointSpec, ...], wanted: Mapping[str, tuple[Replica, ...]]) -> None:
+    def _take(self, pools: tuple[PoolSpec, ...], wanted: Mapping[str, tuple[Replica, ...]]) -> None:
         """The change itself: nothing here waits."""
         before = list(self._replicas())
-        pools: dict[str, Pool] = {}
+        taken: dict[str, Pool] = {}
         known = {pool.name: pool for pool in (*self._gone, *self.pools.values())}
-        for spec in _first_of_pools(endpoints):
-            replicas, pool = wanted[spec.pool], known.get(spec.pool)
+        for spec in pools:
+            replicas, pool = wanted[spec.name], known.get(spec.name)
             if pool is None:
-                pool = Pool(spec.pool, replicas, spec.health_path, self._on_change)
+                pool = Pool(spec, replicas, self._on_change)
             else:
-                pool.replace(replicas, spec.health_path)
-            pools[spec.pool] = pool
-        self._gone = [pool for name, pool in known.items() if name not in pools]
+                pool.replace(spec, replicas)
+            taken[spec.name] = pool
+        self._gone = [pool for name, pool in known.items() if name not in taken]
         staying = {id(replica) for replicas in wanted.values() for replica in replicas}
         self._leaving = [replica for replica in before if id(replica) not in staying]
-        self.pools = pools
+        self.pools = taken
 
-    def _client(self, address: str, spec: EndpointSpec) -> EngineClient:
+    def _client(self, address: str, spec: PoolSpec) -> EngineClient:
         if address.startswith("unix:"):
             address = f"unix:{self._home.socket(address.removeprefix('unix:'))}"
-        key = variable(spec.key_env) if spec.key_env else None
-        return EngineClient(address, headers=provider_of(spec).headers(key or ""))
-
-
-def _first_of_pools(endpoints: tuple[EndpointSpec, ...]) -> list[EndpointSpec]:
-    """One endpoint of each pool: all of a pool describe it alike."""
-    return list({spec.pool: spec for spec in reversed(endpoints)}.values())[::-1]
+        headers = provider_of(spec).headers(secret(spec.key) or "")
+        return EngineClient(address, headers=headers, model=spec.engine_model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -15,13 +16,19 @@ from archwright.monitor.follow import Follower
 from archwright.monitor.ledger import Ledger
 from archwright.monitor.requests import Requests
 from archwright.monitor.traces import Traces
+from archwright.policy.breaker import RetryBudget
+from archwright.serving.bill import Till
 from archwright.serving.config import EndpointSpec, GatewayConfig
+from archwright.serving.course import Course
 from archwright.serving.directory import Directory
 from archwright.serving.exchange import Exchange
 from archwright.serving.fleet import Fleet
 from archwright.serving.guard import Guard
 from archwright.serving.pools import Pool
 from archwright.serving.refusal import Refusal, unavailable
+from archwright.serving.router import Router
+from archwright.serving.shadow import Compared, Shadows
+from archwright.serving.validate import Question
 
 
 class Books(NamedTuple):
@@ -33,9 +40,9 @@ class Books(NamedTuple):
 
 
 class Gateway:
-    """Made once per process. `clock` is wall time, `now` monotonic. `directory` and `pools` change together, between
-    two steps of the event loop: a handler reads both without waiting in between. `flush` has the kernel keep all that
-    was written down."""
+    """Made once per process. `clock` is wall time, `now` monotonic. `directory`, `router` and `pools` change together,
+    between two steps of the event loop: a handler reads them without waiting in between. `flush` has the kernel keep
+    all that was written down."""
 
     def __init__(
         self,
@@ -43,6 +50,7 @@ class Gateway:
         home: Home,
         guard: Guard,
         books: Books,
+        till: Till,
         journal: Journal | None = None,
     ) -> None:
         self.config = config
@@ -51,42 +59,69 @@ class Gateway:
         self.journal = journal or Journal("gateway")
         self.clock: Callable[[], float] = time.time
         self.now: Callable[[], float] = time.monotonic
-        self.directory = Directory(config.endpoints)
         self.started_at = int(self.clock())
         self.fingerprint = f"aw-{config.plan_digest[:12]}" if config.plan_digest else ""
         self.follower: Follower | None = None
         self.flush = books.ledger.flush
+        self.till = till
+        self.home = home
+        self.store = books.ledger.store
         self._requests = Requests(*books)
-        self.fleet = Fleet(config.endpoints, home, self._in_flight)
+        self.fleet = Fleet(config.pools, home, self._in_flight)
+        self._budget = RetryBudget()
+        self._shadows = Shadows(self.now, self._compared)
+        self._route(config)
 
     @property
     def pools(self) -> Mapping[str, Pool]:
         return self.fleet.pools
 
-    async def change(self, endpoints: tuple[EndpointSpec, ...]) -> bool:
-        """Serve these endpoints from now on; False, and nothing changed, while a new engine does not answer."""
-        if not await self.fleet.change(endpoints):
+    async def change(self, config: GatewayConfig) -> bool:
+        """Serve its endpoints from now on; False, and nothing changed, while a new engine does not answer."""
+        if not await self.fleet.change(config.pools):
             return False
-        self.directory = Directory(endpoints)
+        self._route(config)
         return True
+
+    def _route(self, config: GatewayConfig) -> None:
+        self._endpoints = config.endpoints
+        self.directory = Directory(config.pools, config.endpoints)
+        self.router = Router(self.pools, config.endpoints, self._budget, self.now)
+
+    def mirror(self, name: str, question: Question, course: Course, path: str) -> asyncio.Future[str] | None:
+        """Ask the endpoint's shadow as well, where this request is one of its share; the future takes the answer."""
+        if not question.endpoint.shadow:
+            return None
+        pool = self.router.shadow(question, course.data_class, name)
+        if pool is None:
+            return None
+        work = self.router.work(question, course.data_class, course.until)
+        return self._shadows.mirror(name, pool, work, (path, question.body))
+
+    async def close(self) -> None:
+        await self._shadows.close()
+        await self.fleet.close()
 
     def served(self, exchange: Exchange, spec: EndpointSpec, status: str, **figures: Any) -> None:
         """Write down how a request ended, once, before its last bytes leave (`flush`). Raises Refusal 503."""
         if exchange.recorded:
             return
         principal = exchange.principal
+        if exchange.bill is not None:
+            exchange.bill.settle(status, figures)
         one = Served(
             at=self.clock(),
             request_id=exchange.id,
             status=status,
             tenant=principal.tenant if principal else "",
             key_id=principal.key_id if principal else "",
+            user=principal.user if principal else "",
             workload=spec.workload,
             model=spec.model,
             version=exchange.model,
-            pool=spec.pool,
+            route=exchange.route or spec.pool,
             latency_s=exchange.now() - exchange.received_at,
-            **figures,
+            **{"pool": spec.pool, **figures},
         )
         try:
             self._requests.add(one)
@@ -95,22 +130,36 @@ class Gateway:
             raise unavailable("the answer could not be recorded; try again", "record_unavailable") from error
 
     def ended(self, exchange: Exchange, spec: EndpointSpec, status: str, **figures: Any) -> None:
-        """The same for a request that is over without an answer: nobody is left to be told that it failed."""
+        """The same for a request that is over without an answer: nobody is left to be told that it failed, and no reply
+        whose turn would have it written down."""
+        if exchange.recorded:
+            return
         try:
             self.served(exchange, spec, status, **figures)
-        except Refusal as error:
+            self.flush()
+        except (Refusal, StoreError) as error:
             self.journal.error("request not recorded", request=exchange.id, **error.as_dict())
 
     @property
     def ready(self) -> int:
-        """How many pools have a healthy engine; the service is ready when all have."""
+        """How many pools have a healthy engine."""
         return sum(pool.healthy for pool in self.pools.values())
+
+    @property
+    def answers(self) -> bool:
+        """Whether every endpoint has a pool with a healthy engine: a stand-in that is down keeps nobody waiting."""
+        return all(any(self.pools[name].healthy for name in spec.answering) for spec in self._endpoints)
 
     def metrics(self) -> bytes:
         """The exposition as text, with what the supervisor recorded. Reads the store: not for the event loop."""
-        if self.follower is not None:
-            self.follower.catch_up()
-        return self.exposition.render()
+        if self.follower is None:
+            return self.exposition.render()
+        self.follower.catch_up()
+        return self.exposition.render(self.follower.exposition)
+
+    def _compared(self, found: Compared) -> None:
+        self.exposition.counter("shadows", {"pool": found.pool, "verdict": found.verdict}).add()
+        self.journal.info("shadow", **found._asdict())
 
     def _in_flight(self, pool: str, count: int) -> None:
         self.exposition.gauge("in_flight", {"pool": pool}).set(count)

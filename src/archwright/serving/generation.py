@@ -11,19 +11,20 @@ import asyncio
 from http import HTTPStatus
 from typing import Any
 
-from archwright.engines.client import EngineRefused
 from archwright.errors import ArchwrightError, EngineError
+from archwright.policy.caching import Kind
+from archwright.serving.course import Course, set_out
 from archwright.serving.exchange import FIRST, GONE, JSON, Exchange
 from archwright.serving.gateway import Gateway
-from archwright.serving.pools import Pool, Replica, Work
+from archwright.serving.pools import Replica
 from archwright.serving.providers.protocol import Asked
-from archwright.serving.refusal import from_error
-from archwright.serving.relay import Gathered, Meter, Relay, Streamed
-from archwright.serving.shapes import Writer
+from archwright.serving.refusal import MESSAGES, from_error
+from archwright.serving.relay import EVENTS, STREAM_HEADERS, Gathered, Meter, Relay, Streamed
+from archwright.serving.replay import replay
+from archwright.serving.shapes import ChatShape, Writer
 from archwright.serving.validate import Question
 
-# A request nothing was delivered of is asked once more: a replica may just have gone, a kept connection be stale.
-ATTEMPTS = 2
+CHAT = ChatShape.path
 # How an engine is told to leave its adapter out of one request.
 WITHOUT_ADAPTER = {"lora": [{"id": 0, "scale": 0.0}]}
 
@@ -37,7 +38,8 @@ class Generation:
         self._question = question
         self._path = path
         self._writer = writer
-        self._pool: Pool = gateway.pools[question.endpoint.pool]
+        self._course: Course | None = None
+        self._shadow: asyncio.Future[str] | None = None
         self._meter = Meter(exchange.received_at)
 
     async def run(self) -> None:
@@ -46,9 +48,12 @@ class Generation:
         try:
             self._exchange.watch()
             self._exchange.phase(FIRST, self._exchange.limits.first_token_s)
-            relay = await self._ask()
-            self._gateway.served(self._exchange, self._question.endpoint, status, **self._figures(status))
+            self._bill = bill = self._gateway.till.open(self._exchange, self._question, self._kind)
+            relay = None if bill.known is not None else await self._ask()
+            self._gateway.served(self._exchange, self._question.endpoint, status, **self._figures())
             self._answer(relay)
+            if relay is not None and self._shadow is not None and not self._shadow.done():
+                self._shadow.set_result("".join(relay.heard or ()))
         except asyncio.CancelledError:
             status = "cancelled" if self._exchange.ended == GONE else "ended"
             raise
@@ -57,60 +62,75 @@ class Generation:
             raise
         finally:
             self._exchange.sink = None
+            if self._shadow is not None:
+                self._shadow.cancel()  # without effect where it has the answer
             if not self._exchange.recorded:
-                self._gateway.ended(self._exchange, self._question.endpoint, status, **self._figures(status))
+                self._gateway.ended(self._exchange, self._question.endpoint, status, **self._figures())
 
-    def _answer(self, relay: Relay) -> None:
-        """The one reply, or the end of the stream."""
-        exchange, meter = self._exchange, self._meter
-        if isinstance(relay, Gathered):
+    @property
+    def _kind(self) -> Kind:
+        if self._exchange.path.startswith(MESSAGES):
+            return "messages"
+        return "chat" if self._path == CHAT else "completion"
+
+    def _answer(self, relay: Relay | None) -> None:
+        """The one reply, or the end of the stream; without a relay what the cache holds."""
+        exchange, meter, bill = self._exchange, self._meter, self._bill
+        body = b""
+        if relay is None:
+            assert bill.known is not None, "neither asked nor known"
+            body = bill.known.body
+        elif isinstance(relay, Gathered) and (bill.keeps or not self._question.stream):
             body = self._writer.whole(relay.pieces, meter.used)
-            exchange.reply(HTTPStatus.OK, body, JSON, [meter.overhead(exchange.now())])
+            if bill.keeps:
+                bill.keep(body, meter.input_tokens, meter.tokens)
+        headers = [meter.overhead(exchange.now()), *bill.headers()]
+        if not self._question.stream:
+            exchange.reply(HTTPStatus.OK, body, JSON, headers)
+        elif relay is None:
+            exchange.start(HTTPStatus.OK, EVENTS, [*STREAM_HEADERS, *headers])
+            exchange.finish(replay(body, include_usage=self._question.include_usage))
         else:
-            exchange.finish(self._writer.end(meter.used))
+            exchange.finish(self._writer.end(bill.told(meter.used)))
 
     async def _ask(self) -> Relay:
-        """What the engine says, from a slot of the pool to its finish reason; asked again where nothing came."""
-        meter, now, pool, question = self._meter, self._exchange.now, self._pool, self._question
-        work = Work(question.work_tokens, question.plain)
-        for attempt in range(1, ATTEMPTS + 1):
-            queued_at = now()
-            lease = await pool.take(work)
-            try:
-                meter.asked_at = meter.event_at = now()
-                meter.queued_s += meter.asked_at - queued_at
-                asked, version = self._asked(lease.replica)
-                relay = self._exchange.sink = self._relay(lease.replica, version)
-                relay.reader = asked.reader
-                await lease.replica.client.ask(asked.path, asked.body, relay)
-                if not relay.done:
-                    raise EngineError("AW-ENG-02", "the engine's stream ended without its end mark")
-                if not relay.finished:
-                    raise EngineError("AW-ENG-02", "the engine's stream ended without a finish reason")
-                return relay
-            except EngineRefused:
-                raise
-            except EngineError:
-                await pool.failed(lease.replica)
-                if relay.begun or attempt == ATTEMPTS or not pool.healthy:
-                    raise
-            finally:
-                pool.give(lease)
-        raise AssertionError("the last attempt returns or raises")
+        """What the engine says, from a slot of a pool to its finish reason; asked again where nothing came."""
+        question, router = self._question, self._gateway.router
+        course = self._course = set_out(router, self._exchange, question, question.native or question.body)
+        self._shadow = self._gateway.mirror(self._exchange.id, question, course, self._path)
+        return await course.answer(router.work(question, course.data_class, course.until), self._send)
+
+    async def _send(self, replica: Replica) -> Relay:
+        meter = self._meter
+        self._bill.asked = True
+        meter.asked_at = meter.event_at = self._exchange.now()
+        asked, version = self._asked(replica)
+        relay = self._exchange.sink = self._relay(replica, version)
+        relay.reader = asked.reader
+        await replica.client.ask(asked.path, asked.body, relay)
+        if not relay.done:
+            raise EngineError("AW-ENG-02", "the engine's stream ended without its end mark")
+        if not relay.finished:
+            raise EngineError("AW-ENG-02", "the engine's stream ended without a finish reason")
+        return relay
 
     def _relay(self, replica: Replica, version: str) -> Relay:
-        exchange = self._exchange
+        exchange, meter, course, bill = self._exchange, self._meter, self._course, self._bill
+        assert course is not None, "nothing is sent before a course is set"
+        meter.queued_s = course.queued_s
 
         def first() -> None:
-            exchange.model = version
+            exchange.model, exchange.route, bill.prices = version, course.pool.name, replica.prices
+            course.begin()
 
         relay: Gathered | Streamed
         if self._question.stream:
             relay = Streamed(exchange, self._meter, replica.client, first)
-            relay.set(self._writer, logprobs=self._question.top_logprobs is not None)
+            relay.set(self._writer, logprobs=self._question.top_logprobs is not None, keeps=self._bill.keeps)
         else:
             relay = Gathered(exchange, self._meter, replica.client, first)
         relay.choices = self._question.choices
+        relay.heard = [] if self._shadow is not None else None
         return relay
 
     def _asked(self, replica: Replica) -> tuple[Asked, str]:
@@ -121,12 +141,16 @@ class Generation:
             return asked._replace(body={**asked.body, **more, **WITHOUT_ADAPTER}), question.endpoint.model
         return asked._replace(body={**asked.body, **more}) if more else asked, replica.version
 
-    def _figures(self, status: str) -> dict[str, Any]:
-        meter = self._meter
+    def _figures(self) -> dict[str, Any]:
+        meter, course = self._meter, self._course
         return {
-            "operation": "chat" if self._path == "/chat/completions" else "text_completion",
-            "output_tokens": meter.tokens if status == "ok" else meter.chunks,
-            "input_tokens": meter.used.get("prompt_tokens", 0) if meter.used else 0,
+            "pool": course.pool.name if course is not None else self._question.endpoint.pool,
+            "tries": course.tries if course is not None else 0,
+            "data_class": course.data_class if course is not None else "",
+            "operation": "chat" if self._path == CHAT else "text_completion",
+            "output_tokens": meter.tokens,
+            "input_tokens": meter.input_tokens,
+            "cached_tokens": meter.cached_tokens,
             "ttft_s": meter.first_at - meter.received_at if meter.first_at is not None else None,
             "tpot_s": meter.tpot_s,
             "queue_s": meter.queued_s,

@@ -62,6 +62,28 @@ class Guard:
         self._record(exchange, wish, principal, "")
         return principal
 
+    def acted(self, exchange: Exchange, action: str, resource: str, tenant: str, refused: str = "") -> None:
+        """Write down what was done to what, or why not. Raises Refusal 503 where there is no room for it."""
+        principal = exchange.principal
+        event = AuditEvent(
+            at=self._clock(),
+            tenant=tenant,
+            key_id=principal.key_id if principal else "",
+            action=action,
+            permission="",
+            effect="deny" if refused else "allow",
+            reason=refused,
+            request_id=exchange.id,
+            resource=resource,
+        )
+        self._keep(event)
+
+    def _keep(self, event: AuditEvent) -> None:
+        try:
+            self._audit.record(event)
+        except StoreError as error:
+            raise unrecorded() from error
+
     def _record(self, exchange: Exchange, wish: Wish, principal: Principal | None, reason: str) -> None:
         permission = wish.permission or "none"
         self._exposition.counter("decisions", {"effect": "deny" if reason else "allow", "permission": permission}).add()
@@ -75,10 +97,7 @@ class Guard:
             reason=reason,
             request_id=exchange.id,
         )
-        try:
-            self._audit.record(event)
-        except StoreError as error:
-            raise unrecorded() from error
+        self._keep(event)
         exchange.principal = principal
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from archwright.serving.config import EndpointSpec
+from archwright.serving.config import Endpoint
 from archwright.serving.directory import Directory, Found
 from archwright.serving.events import Call, Function
 from archwright.serving.fields import integer, required, unknown
@@ -132,14 +132,14 @@ def question(body: Mapping[str, Any], directory: Directory, workload: str | None
     return conversation(_chat(told, endpoint), found)
 
 
-def _unchanged(body: Mapping[str, Any], found: Found, endpoint: EndpointSpec) -> Question:
+def _unchanged(body: Mapping[str, Any], found: Found, endpoint: Endpoint) -> Question:
     """For a provider that speaks the interface: checked there, but for what we reckon with."""
     length = integer(1, endpoint.context_tokens)(body["max_tokens"], "max_tokens", endpoint)
     stream = body.get("stream", False)
     if type(stream) is not bool or type(body.get("messages")) is not list:
         name = "messages" if type(stream) is bool else "stream"
         raise bad(f"{name!r} must be {'a list' if name == 'messages' else 'true or false'}", name, "invalid_type")
-    asked = {**body, "model": endpoint.engine_model or endpoint.model}
+    asked = {**body, "model": endpoint.model}
     characters = len(_encode(body["messages"])) + len(_encode(body.get("system")))
     return Question(
         model=found.name,
@@ -167,7 +167,7 @@ def _named(said: str) -> str:
     return said.split("`")[1] if "`" in said else "body"
 
 
-def _chat(told: _Told, endpoint: EndpointSpec) -> dict[str, Any]:
+def _chat(told: _Told, endpoint: Endpoint) -> dict[str, Any]:
     """The same request as a chat's fields."""
     messages: list[dict[str, Any]] = []
     if told.system:
@@ -190,7 +190,7 @@ def _chat(told: _Told, endpoint: EndpointSpec) -> dict[str, Any]:
         raise bad("'temperature' must be a number from 0 to 1", "temperature", "invalid_value")
     if (told.thinking or {}).get("type") == "enabled":
         raise bad("this model does not take 'thinking'", "thinking", "unsupported_parameter")
-    if told.service_tier is not None and not endpoint.own:
+    if told.service_tier is not None and not endpoint.strict:
         asked["service_tier"] = TIERS.get(told.service_tier, told.service_tier)
     return {**asked, **_calls(told), **_output(told.output_config, endpoint)}
 
@@ -216,14 +216,14 @@ def _calls(told: _Told) -> dict[str, Any]:
     return {**found, "parallel_tool_calls": False} if choice.disable_parallel_tool_use else found
 
 
-def _output(config: _Output | None, endpoint: EndpointSpec) -> dict[str, Any]:
+def _output(config: _Output | None, endpoint: Endpoint) -> dict[str, Any]:
     if config is None:
         return {}
     found: dict[str, Any] = {}
     if config.format is not None:
         inner = {"name": "reply", "schema": config.format.get("schema"), "strict": True}
         found["response_format"] = {"type": config.format.get("type"), "json_schema": inner}
-    if config.effort is not None and not endpoint.own:
+    if config.effort is not None and not endpoint.strict:
         found["reasoning_effort"] = config.effort
     return found
 

@@ -1,60 +1,76 @@
 """The engines of one pool: who is healthy, who has a free slot, who waits.
 
-Decides that waiting happens here and not in the engine: a slot is given in order of arrival, a client that leaves
-while waiting costs the engine nothing, and when no replica is left everybody waiting is told at once. And that an
-engine with an adapter never works with and without it at once: llama.cpp cannot batch the two, serves its first slot
-first, and lets the other kind wait as long as there is work (measured: 40 s). Here each has its turn.
+Decides that waiting happens here and not in the engine: a slot is given to the most urgent class first and within it
+in order of arrival, a client that leaves while waiting costs the engine nothing, who cannot be served in time any
+more is told so at once, and when no replica is left everybody waiting is. And that an engine with an adapter never
+works with and without it at once: llama.cpp cannot batch the two, serves its first slot first, and lets the other
+kind wait as long as there is work (measured: 40 s). Here each has its turn.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import NamedTuple
 
 from archwright.engines.client import EngineClient
-from archwright.policy.admission import Reject, admit, queue_limit
-from archwright.policy.routing import ReplicaLoad, least_work
-from archwright.serving.config import EndpointSpec
+from archwright.policy.admission import QUEUE_SHARES, Crowd, Priority, Reject, admit
+from archwright.policy.breaker import Breaker
+from archwright.policy.overflow import wait_s
+from archwright.policy.routing import ReplicaLoad, by_prefix, least_work, seed
+from archwright.serving.config import PoolSpec
 from archwright.serving.providers import provider_of
-from archwright.serving.refusal import Refusal, unavailable
+from archwright.serving.refusal import RETRY_S, Refusal, unavailable
 
 # How much one request weighs in the running mean of the time a request holds its slot.
 SMOOTHING = 0.2
 CHECK_S = 2.0
+# Others' engines are looked at less often while they are well: each look is a request they count.
+OUTSIDE_CHECK_S = 15.0
 
 
 class Work(NamedTuple):
-    """What a request may ask of a replica at most, and whether it wants the model without an adapter."""
+    """What a request may ask of a replica at most, and whether it wants the model without an adapter. It must have a
+    slot at `begin_by` (monotonic clock); `prefix` is a hash of its beginning, where that is worth staying with."""
 
     tokens: int
-    plain: bool
+    plain: bool = False
+    priority: Priority = "normal"
+    begin_by: float = math.inf
+    prefix: int | None = None
 
 
 class Replica:
     """One engine at one address, which serves one model version; `tuned`: an adapter over the plan's model. `plain`:
     what runs there now was asked without the adapter."""
 
-    def __init__(self, client: EngineClient, spec: EndpointSpec, address: str) -> None:
+    def __init__(self, client: EngineClient, spec: PoolSpec, address: str) -> None:
         self.client = client
         self.address = address
         self.provider = provider_of(spec)
+        self.seed = seed(address)
         self.slots = spec.slots
         self.version = spec.serves
-        self.tuned = spec.tuned
+        self.tuned = spec.adapter
+        self.key = spec.key
+        self.prices = spec.prices
         self.plain = False
         self.running = 0
         self.work_tokens = 0
         self.healthy = False
 
+    def open_to(self, plain: bool) -> bool:
+        return self.healthy and (not self.tuned or not self.running or self.plain == plain)
+
     def load(self, plain: bool) -> ReplicaLoad:
         """As a request sees it that wants the model without (`plain`) or with its adapter."""
-        open_to = self.healthy and (not self.tuned or not self.running or self.plain == plain)
-        return ReplicaLoad(running=self.running, slots=self.slots, work_tokens=self.work_tokens, healthy=open_to)
+        return ReplicaLoad(
+            running=self.running, slots=self.slots, work_tokens=self.work_tokens, healthy=self.open_to(plain)
+        )
 
     def take(self, work: Work) -> None:
         if not self.running:
@@ -71,50 +87,58 @@ class Lease(NamedTuple):
     began: float
 
 
+class _Waiter(NamedTuple):
+    """Ended by a replica, by a Refusal, or by the one who waits."""
+
+    slot: asyncio.Future[Replica]
+    work: Work
+
+
 class Pool:
     """Replicas of one model and the requests on them. `on_change` learns the number in flight."""
 
     def __init__(
         self,
-        name: str,
+        spec: PoolSpec,
         replicas: tuple[Replica, ...],
-        health_path: str,
         on_change: Callable[[str, int], None],
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.name = name
+        self.name = spec.name
+        self.spec = spec
         self.replicas = replicas
         self.slots = sum(replica.slots for replica in replicas)
         self.in_flight = 0
-        self._health_path = health_path
+        self.breaker = Breaker()
         self._on_change = on_change
         self._now = now
         self._service_s = 1.0
-        self._waiting: deque[asyncio.Future[Replica]] = deque()
-        self._works: dict[asyncio.Future[Replica], Work] = {}
+        self._queues: dict[Priority, deque[_Waiter]] = {priority: deque() for priority in QUEUE_SHARES}
+        self._queued = dict.fromkeys(QUEUE_SHARES, 0)
+        self._waiting = 0
         self._checking: asyncio.Task[None] | None = None
+        self._looked_at = -math.inf
         self._former: tuple[Replica, ...] = ()
 
     @property
     def healthy(self) -> bool:
         return any(replica.healthy for replica in self.replicas)
 
+    def wait_s(self, priority: Priority = "normal") -> float:
+        """How long one more request of the class would likely wait for a slot; for ever without an engine."""
+        return wait_s(self._before(priority), self.slots, self._service_s) if self.healthy else math.inf
+
     async def take(self, work: Work) -> Lease:
-        """A slot at a replica, to `give` back. Raises Refusal 429 (full) and 503 (no engine)."""
-        # What still runs on engines that were replaced takes no room from those who come now.
-        elsewhere = sum(replica.running for replica in self._former) if self._former else 0
-        slots = self.slots
-        decision = admit(self.in_flight - elsewhere, slots, queue_limit(slots), self._service_s)
-        if isinstance(decision, Reject):
-            raise Refusal(
-                HTTPStatus.TOO_MANY_REQUESTS,
-                "too many requests are waiting for this model; try again later",
-                openai_code="queue_full",
-                retry_after_s=decision.retry_after_s,
-            )
+        """A slot at a replica, to `give` back. Raises Refusal 429 (full, or late) and 503 (no engine)."""
+        replica = None if self._waiting else self._choose(work)
+        if replica is not None:
+            replica.take(work)
+            self._count(+1)
+            return Lease(replica, work, self._now())
+        self._admit(work)
         self._count(+1)
         try:
-            replica = await self._take(work)
+            replica = await self._wait(work)
         except BaseException:
             self._count(-1)
             raise
@@ -122,24 +146,19 @@ class Pool:
 
     def give(self, lease: Lease) -> None:
         """The slot is free again."""
-        self._give(lease.replica, lease.work)
         self._service_s += SMOOTHING * (self._now() - lease.began - self._service_s)
+        self._give(lease.replica, lease.work)
         self._count(-1)
 
-    @asynccontextmanager
-    async def lease(self, work_tokens: int, plain: bool = False) -> AsyncIterator[Replica]:
-        """A slot for as long as the block lasts; `plain`: for work without an adapter."""
-        lease = await self.take(Work(work_tokens, plain))
-        try:
-            yield lease.replica
-        finally:
-            self.give(lease)
-
-    def replace(self, replicas: tuple[Replica, ...], health_path: str) -> None:
+    def replace(self, spec: PoolSpec, replicas: tuple[Replica, ...]) -> None:
         """Other engines from now on: whoever waits gets a slot of theirs, whoever runs stays where it is."""
         former = [replica for replica in (*self._former, *self.replicas) if replica.running]
         self._former = tuple(replica for replica in former if replica not in replicas)
-        self.replicas, self._health_path = replicas, health_path
+        if replicas != self.replicas:
+            self.breaker = Breaker()  # what others did says nothing about these
+        self.replicas, self.spec = replicas, spec
+        for replica in replicas:
+            replica.slots = spec.slots
         self.slots = sum(replica.slots for replica in replicas)
         self._serve_waiting()
 
@@ -150,72 +169,111 @@ class Pool:
 
     async def check(self) -> None:
         """Ask every replica how it is; callers at the same time share one round."""
+        well = all(replica.healthy for replica in self.replicas)
+        if well and not self.spec.own and self._now() < self._looked_at + OUTSIDE_CHECK_S:
+            return
         if self._checking is None or self._checking.done():
+            self._looked_at = self._now()
             self._checking = asyncio.create_task(self._check())
         await asyncio.shield(self._checking)
 
     async def _check(self) -> None:
         await asyncio.gather(*(self._look_at(replica) for replica in self.replicas))
-        if self.healthy:
+        gone = not self.healthy
+        if not gone:
             self._serve_waiting()
-            return
-        while self._waiting:
-            waiter = self._waiting.popleft()
-            if not waiter.done():
-                waiter.set_exception(no_engine())
+        now = self._now()
+        for queue in self._queues.values():
+            for waiter in queue:
+                if not waiter.slot.done() and (gone or waiter.work.begin_by < now):
+                    waiter.slot.set_exception(no_engine() if gone else too_late(RETRY_S))
 
     async def _look_at(self, replica: Replica) -> None:
-        well = await replica.client.healthy(self._health_path, CHECK_S)
+        path = self.spec.health_path
+        if not path:
+            replica.healthy = True  # nothing to ask there: what requests meet decides (policy/breaker.py)
+            return
+        well = await replica.client.healthy(path, CHECK_S)
         # An engine that works but is too busy to say so within the limit is left alone: its requests have deadlines.
-        replica.healthy = well or (replica.running > 0 and replica.healthy and await self._slow(replica))
+        replica.healthy = well or (
+            replica.running > 0 and replica.healthy and await replica.client.healthy(path, 5 * CHECK_S)
+        )
 
-    async def _slow(self, replica: Replica) -> bool:
-        return await replica.client.healthy(self._health_path, 5 * CHECK_S)
+    def _admit(self, work: Work) -> None:
+        """Raises Refusal 429 where one more may not wait."""
+        # What still runs on engines that were replaced takes no room from those who come now.
+        elsewhere = sum(replica.running for replica in self._former)
+        before = self._before(work.priority) - elsewhere
+        crowd = Crowd(self.in_flight - elsewhere, self.slots, before, self._service_s)
+        decision = admit(crowd, work.priority, work.begin_by - self._now())
+        if isinstance(decision, Reject):
+            raise too_late(decision.retry_after_s) if decision.late else full(decision.retry_after_s)
 
-    async def _take(self, work: Work) -> Replica:
+    def _before(self, priority: Priority) -> int:
+        """Who is served before one more of the class: whoever runs, and who waits and is as urgent or more."""
+        before = self.in_flight - self._waiting
+        for one, count in self._queued.items():
+            before += count
+            if one == priority:
+                break
+        return before
+
+    def _choose(self, work: Work) -> Replica | None:
+        replicas = self.replicas
+        if len(replicas) == 1:
+            only = replicas[0]
+            return only if only.running < only.slots and only.open_to(work.plain) else None
+        loads = [replica.load(work.plain) for replica in replicas]
+        if work.prefix is None:
+            chosen = least_work(loads)
+        else:
+            chosen = by_prefix(loads, [replica.seed for replica in replicas], work.prefix)
+        return None if chosen is None else replicas[chosen]
+
+    async def _wait(self, work: Work) -> Replica:
         if not self.healthy:
             await self.check()
             if not self.healthy:
                 raise no_engine()
-        chosen = None if self._waiting else least_work([replica.load(work.plain) for replica in self.replicas])
-        if chosen is not None:
-            replica = self.replicas[chosen]
-            replica.take(work)
-            return replica
-        return await self._wait(work)
-
-    async def _wait(self, work: Work) -> Replica:
-        waiter: asyncio.Future[Replica] = asyncio.get_running_loop().create_future()
-        self._waiting.append(waiter)
-        self._works[waiter] = work
+        waiter = _Waiter(asyncio.get_running_loop().create_future(), work)
+        self._queues[work.priority].append(waiter)
+        self._queued[work.priority] += 1
+        self._waiting += 1
+        self._serve_waiting()  # a slot may have come free, or the engine back, since it was looked for
         try:
-            return await waiter
+            return await waiter.slot
         except asyncio.CancelledError:
             # The slot may have been given in the very moment the client left.
-            if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
-                self._give(waiter.result(), work)
+            if waiter.slot.done() and not waiter.slot.cancelled() and waiter.slot.exception() is None:
+                self._give(waiter.slot.result(), work)
             raise
         finally:
-            del self._works[waiter]
+            self._queued[work.priority] -= 1
+            self._waiting -= 1
 
     def _give(self, replica: Replica, work: Work) -> None:
         replica.running -= 1
         replica.work_tokens -= work.tokens
-        self._serve_waiting()
+        if self._waiting:
+            self._serve_waiting()
 
     def _serve_waiting(self) -> None:
-        while self._waiting:
-            waiter = self._waiting[0]
-            if waiter.done():
-                self._waiting.popleft()
-                continue
-            work = self._works[waiter]
-            chosen = least_work([replica.load(work.plain) for replica in self.replicas])
-            if chosen is None:
-                return
-            self._waiting.popleft()
-            self.replicas[chosen].take(work)
-            waiter.set_result(self.replicas[chosen])
+        for queue in self._queues.values():
+            while queue:
+                slot, work = queue[0]
+                if slot.done():
+                    queue.popleft()
+                    continue
+                if work.begin_by < self._now():
+                    queue.popleft()
+                    slot.set_exception(too_late(RETRY_S))
+                    continue
+                chosen = self._choose(work)
+                if chosen is None:
+                    return
+                queue.popleft()
+                chosen.take(work)
+                slot.set_result(chosen)
 
     def _count(self, change: int) -> None:
         self.in_flight += change
@@ -224,3 +282,15 @@ class Pool:
 
 def no_engine() -> Refusal:
     return unavailable("the model's engine is not available now; try again", "engine_unavailable")
+
+
+def full(retry_after_s: int) -> Refusal:
+    message = "too many requests are waiting for this model; try again later"
+    status = HTTPStatus.TOO_MANY_REQUESTS
+    return Refusal(status, message, openai_code="queue_full", retry_after_s=retry_after_s)
+
+
+def too_late(retry_after_s: int) -> Refusal:
+    message = "this request could not begin in time; try again later"
+    status = HTTPStatus.TOO_MANY_REQUESTS
+    return Refusal(status, message, openai_code="queue_late", retry_after_s=retry_after_s)

@@ -1,7 +1,7 @@
 """One prediction request: a slot, the classifier's probabilities, the likeliest class of each item by name.
 
 The body is {"inputs": [...]} and nothing else; what an item must be is the model's affair, and its engine's words say
-what is wrong with which. A prediction that broke off is asked once more: the same inputs have the same answer.
+what is wrong with which.
 """
 
 from __future__ import annotations
@@ -15,12 +15,14 @@ import msgspec
 from archwright.engines.client import EngineRefused
 from archwright.engines.onnx import BATCH_ITEMS, Item
 from archwright.errors import ArchwrightError, EngineError
-from archwright.serving.config import EndpointSpec
+from archwright.serving.config import Endpoint, EndpointSpec
+from archwright.serving.course import set_out
 from archwright.serving.directory import MODEL_NAME, Directory
 from archwright.serving.exchange import FIRST, GONE, JSON, Exchange
 from archwright.serving.fields import decode, required, unknown
 from archwright.serving.gateway import Gateway
-from archwright.serving.generation import ATTEMPTS, outcome
+from archwright.serving.generation import outcome
+from archwright.serving.pools import Replica, Work
 from archwright.serving.refusal import Refusal, bad, without_places
 
 PATH = "/v1/predict"
@@ -31,7 +33,7 @@ SMALL_REPLY = 10_000
 
 
 class Question(NamedTuple):
-    endpoint: EndpointSpec
+    endpoint: Endpoint
     inputs: list[Item]
 
 
@@ -41,13 +43,14 @@ async def predict(gateway: Gateway, exchange: Exchange, question: Question) -> N
     try:
         exchange.watch()
         exchange.phase(FIRST, exchange.limits.first_token_s)
+        bill = gateway.till.plain(exchange, spec)
         found = await _ask(gateway, exchange, question)
         if len(found.probabilities) * len(found.labels) > SMALL_REPLY:
             body = await asyncio.to_thread(_reply, found, spec, exchange.model)
         else:
             body = _reply(found, spec, exchange.model)
         gateway.served(exchange, spec, status, operation="predict")
-        exchange.reply(HTTPStatus.OK, body, JSON)
+        exchange.reply(HTTPStatus.OK, body, JSON, bill.headers())
     except asyncio.CancelledError:
         status = "cancelled" if exchange.ended == GONE else "ended"
         raise
@@ -89,20 +92,18 @@ class _Found(msgspec.Struct):
 
 
 async def _ask(gateway: Gateway, exchange: Exchange, question: Question) -> _Found:
-    pool = gateway.pools[question.endpoint.pool]
-    for attempt in range(1, ATTEMPTS + 1):
-        async with pool.lease(len(question.inputs)) as replica:
-            try:
-                found = _checked(await replica.client.post(PATH, {"inputs": question.inputs}), len(question.inputs))
-                exchange.model = replica.version
-                return found
-            except EngineRefused as error:
-                raise _refused(error) from error
-            except EngineError:
-                await pool.failed(replica)
-                if attempt == ATTEMPTS or not pool.healthy:
-                    raise
-    raise AssertionError("the last attempt returns or raises")
+    # Numbers and pictures: detection reads text, so here the endpoint's class and the caller's word decide.
+    course = set_out(gateway.router, exchange, question, None)
+
+    async def send(replica: Replica) -> _Found:
+        found = _checked(await replica.client.post(PATH, {"inputs": question.inputs}), len(question.inputs))
+        exchange.model, exchange.route = replica.version, course.pool.name
+        return found
+
+    try:
+        return await course.answer(Work(len(question.inputs), priority=question.endpoint.priority), send)
+    except EngineRefused as error:
+        raise _refused(error) from error
 
 
 def _refused(error: EngineRefused) -> ArchwrightError:

@@ -60,7 +60,8 @@ class Refusal(ArchwrightError):
 
     def body(self) -> dict[str, object]:
         fallback = "server_error" if self.status >= HTTPStatus.INTERNAL_SERVER_ERROR else "invalid_request_error"
-        kind = _TYPES.get(HTTPStatus(self.status), fallback)
+        quota = self.openai_code == "insufficient_quota"
+        kind = "insufficient_quota" if quota else _TYPES.get(HTTPStatus(self.status), fallback)
         return {"error": {"message": self.message, "type": kind, "code": self.openai_code, "param": self.param}}
 
     def messages_body(self) -> dict[str, object]:

@@ -19,6 +19,7 @@ from archwright.serving.events import DONE, Call, Choice, EngineEvent, Function,
 from archwright.serving.exchange import STALL, Exchange
 from archwright.serving.shapes import Piece, Writer, entries, usage
 
+EVENTS = "text/event-stream; charset=utf-8"
 STREAM_HEADERS = [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
 
 
@@ -44,6 +45,14 @@ class Meter:
         return int(self.used["completion_tokens"]) if self.used else self.chunks
 
     @property
+    def input_tokens(self) -> int:
+        return int(self.used.get("prompt_tokens", 0)) if self.used else 0
+
+    @property
+    def cached_tokens(self) -> int:
+        return int(self.used.get("prompt_tokens_details", {}).get("cached_tokens", 0)) if self.used else 0
+
+    @property
     def tpot_s(self) -> float | None:
         if self.first_at is None or self.last_at is None or self.tokens < 2:
             return None
@@ -64,6 +73,7 @@ class Relay(Sink):
     def __init__(self, exchange: Exchange, meter: Meter, client: EngineClient, on_first: Callable[[], None]) -> None:
         self.begun = False
         self.choices = 1  # how many replies it brings
+        self.heard: list[str] | None = None  # the text of the reply, where it is compared with another's
         self.reader: Reader | None = None
         self._ends = 0
         self.exchange = exchange
@@ -105,6 +115,12 @@ class Relay(Sink):
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
                 raise self._client.nonsense(error) from error
             self._see(seen)
+
+    def look(self) -> None:
+        """Whether the caller may still have what comes. Raises Refusal."""
+        bill, meter = self.exchange.bill, self.meter
+        if bill is not None and (meter.event_at >= bill.look_at or meter.chunks > bill.most) and not self.finished:
+            bill.look(meter.chunks, meter.event_at)
 
     def _through(self, reader: Reader, data: bytes) -> None:
         """Read by who knows the engine's language."""
@@ -158,6 +174,8 @@ class Relay(Sink):
         meter.last_at = meter.event_at
         if meter.first_at is None:
             meter.first_at = meter.event_at
+        if self.heard is not None:
+            self.heard += texts
         self.take_texts(texts)
 
     def _see(self, event: EngineEvent) -> None:
@@ -190,6 +208,8 @@ class Relay(Sink):
             meter.last_at = meter.event_at
         if choice.finish_reason:
             self._ends += 1
+        if self.heard is not None:
+            self.heard.append(text)
         self.take(text, choice)
 
 
@@ -265,6 +285,7 @@ class Gathered(Relay):
 
     def feed(self, data: bytes) -> None:
         super().feed(data)
+        self.look()
         self.exchange.phase(STALL, self.exchange.limits.stall_s)
 
     def take_texts(self, texts: list[str]) -> None:
@@ -280,11 +301,12 @@ class Gathered(Relay):
         return [kept.piece(index) for index, kept in sorted(self._kept.items())]
 
 
-class Streamed(Relay):
+class Streamed(Gathered):
     """Passes on what comes, in the client's own form."""
 
-    def set(self, writer: Writer, *, logprobs: bool) -> None:
-        self._writer, self._logprobs = writer, logprobs
+    def set(self, writer: Writer, *, logprobs: bool, keeps: bool = False) -> None:
+        """`keeps`: what comes is kept as well, for the cache."""
+        self._writer, self._logprobs, self._keeps = writer, logprobs, keeps
         self._out: list[bytes] = []
 
     def feed(self, data: bytes) -> None:
@@ -297,20 +319,25 @@ class Streamed(Relay):
             if out:
                 self.exchange.write(out[0] if len(out) == 1 else b"".join(out))
                 out.clear()
-        self.exchange.phase(STALL, self.exchange.limits.stall_s)
 
     def take_texts(self, texts: list[str]) -> None:
         self._out += map(self._writer.text, texts)
+        if self._keeps:
+            super().take_texts(texts)
 
     def take(self, text: str, choice: Choice) -> None:
         piece = piece_of(text, choice, logprobs=self._logprobs)
         if text or piece.finish or piece.reasoning or piece.calls or piece.refusal or piece.signature:
             self._out.append(self._writer.piece(piece))
+        if self._keeps:
+            super().take(text, choice)
 
     def _open(self) -> None:
         exchange = self.exchange
         headers = [*STREAM_HEADERS, self.meter.overhead(exchange.now())]
-        exchange.start(HTTPStatus.OK, "text/event-stream; charset=utf-8", headers)
+        if exchange.bill is not None:
+            headers += exchange.bill.headers()
+        exchange.start(HTTPStatus.OK, EVENTS, headers)
         first = self._writer.first()
         if first:
             exchange.write(first)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Any, NamedTuple
@@ -14,13 +15,15 @@ from urllib.parse import unquote
 import msgspec
 
 from archwright.monitor.exposition import CONTENT_TYPE
-from archwright.serving import accept, messages, validate
+from archwright.serving import accept, administration, messages, validate
+from archwright.serving.course import set_out
 from archwright.serving.directory import MODEL_NAME
 from archwright.serving.embeddings import embed
 from archwright.serving.exchange import JSON, Exchange
 from archwright.serving.fields import decode
 from archwright.serving.gateway import Gateway
 from archwright.serving.generation import Generation
+from archwright.serving.pools import Replica
 from archwright.serving.predict import predict, question_of
 from archwright.serving.refusal import MESSAGES, Refusal
 from archwright.serving.shapes import ChatShape, Chunks, CompletionShape, Envelope, Shape, Wanted
@@ -61,8 +64,15 @@ async def counting(gateway: Gateway, exchange: Exchange, _name: str) -> None:
     body = {**decode(exchange.body), "max_tokens": 1, "stream": False}
     question = messages.question(body, gateway.directory, exchange.header(validate.WORKLOAD_HEADER))
     exchange.watch()
-    async with gateway.pools[question.endpoint.pool].lease(question.work_tokens, question.plain) as replica:
-        counted = await replica.provider.count(replica.client, question.body, question.native)
+    gateway.till.admit(exchange)
+    course = set_out(gateway.router, exchange, question, question.native or question.body)
+
+    async def count(replica: Replica) -> int:
+        named = replica.client.named
+        native = None if question.native is None else {**question.native, **named}
+        return await replica.provider.count(replica.client, {**question.body, **named}, native)
+
+    counted = await course.answer(gateway.router.work(question, course.data_class, course.until), count)
     _json(exchange, HTTPStatus.OK, {"input_tokens": counted})
 
 
@@ -111,10 +121,10 @@ async def healthz(_gateway: Gateway, exchange: Exchange, _name: str) -> None:
 
 
 async def readyz(gateway: Gateway, exchange: Exchange, _name: str) -> None:
-    """Every pool has an engine. Counts only: this page is open to everyone."""
-    total, ready = len(gateway.pools), gateway.ready
-    status = HTTPStatus.OK if ready == total else HTTPStatus.SERVICE_UNAVAILABLE
-    _json(exchange, status, {"ready": ready == total, "pools": {"ready": ready, "total": total}})
+    """Every endpoint has an engine. Counts of pools only: this page is open to everyone."""
+    ready = gateway.answers
+    status = HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE
+    _json(exchange, status, {"ready": ready, "pools": {"ready": gateway.ready, "total": len(gateway.pools)}})
 
 
 ROUTES: tuple[Route, ...] = (
@@ -134,9 +144,28 @@ ROUTES: tuple[Route, ...] = (
 )
 
 
+# What stands for {} is one name each.
+ADMIN_ROUTES: tuple[Route, ...] = (
+    Route("GET", "/admin/tenants", "tenants.manage", administration.tenants),
+    Route("POST", "/admin/tenants", "tenants.manage", administration.tenant_create),
+    Route("GET", "/admin/tenants/{}", "keys.manage", administration.tenant),
+    Route("PUT", "/admin/tenants/{}/limits", "tenants.manage", administration.tenant_limits),
+    Route("GET", "/admin/tenants/{}/keys", "keys.manage", administration.tenant_keys),
+    Route("POST", "/admin/tenants/{}/keys", "keys.manage", administration.key_create),
+    Route("GET", "/admin/tenants/{}/users", "keys.manage", administration.tenant_users),
+    Route("PUT", "/admin/tenants/{}/users/{}/limits", "keys.manage", administration.user_limits),
+    Route("GET", "/admin/tenants/{}/usage", "usage.read", administration.tenant_usage),
+    Route("GET", "/admin/tenants/{}/audit", "audit.read", administration.tenant_audit),
+    Route("GET", "/admin/keys/{}", "keys.manage", administration.key),
+    Route("DELETE", "/admin/keys/{}", "keys.manage", administration.key_revoke),
+    Route("PUT", "/admin/keys/{}/limits", "keys.manage", administration.key_limits),
+    Route("POST", "/admin/keys/{}/rotate", "keys.manage", administration.key_rotate),
+)
+
+
 class Found(NamedTuple):
-    """The route of a request, if any; the methods its path has; the name at the path's end, decoded. Nothing but that
-    name is: the rest of a path is compared as it was sent, so no spelling of it leads elsewhere."""
+    """The route of a request, if any; the methods its path has; the name in it, decoded (two are joined by "/").
+    Nothing but that is: the rest of a path is compared as it was sent, so no spelling of it leads elsewhere."""
 
     route: Route | None
     methods: tuple[str, ...]
@@ -154,6 +183,19 @@ def find(method: str, path: str) -> Found:
     route = next((route for route in fit if route.method == method), None)
     name = unquote(path[len(fit[0].path) :]) if fit else ""
     return Found(route, tuple(route.method for route in fit), name)
+
+
+_PATTERNS = [(route, re.compile("([^/]+)".join(map(re.escape, route.path.split("{}"))))) for route in ADMIN_ROUTES]
+
+
+def find_admin(method: str, path: str) -> Found:
+    """As `find`, among the routes of administration. A name that hides a "/" fits nothing."""
+    fit = [(route, found.groups()) for route, pattern in _PATTERNS if (found := pattern.fullmatch(path))]
+    names = [unquote(name) for name in fit[0][1]] if fit else []
+    if any("/" in name for name in names):
+        fit = []
+    route = next((route for route, _names in fit if route.method == method), None)
+    return Found(route, tuple(route.method for route, _names in fit), "/".join(names))
 
 
 def _fits(route: Route, path: str) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from archwright.contract.record import Record
-from archwright.serving.config import EndpointSpec
+from archwright.serving.config import Endpoint
 from archwright.serving.conversation import agree, characters, messages, tool_choice, tools
 from archwright.serving.directory import Directory, Found
 from archwright.serving.fields import (
@@ -47,7 +47,7 @@ class Question(Record):
     interface and the model's provider does too."""
 
     model: str
-    endpoint: EndpointSpec
+    endpoint: Endpoint
     body: dict[str, Any]
     plain: bool = False
     stream: bool = False
@@ -64,7 +64,7 @@ class Question(Record):
         return int(self.body.get("max_tokens", 0)) + self.prompt_characters // CHARACTERS_PER_TOKEN
 
 
-def prompt(value: Any, name: str, _endpoint: EndpointSpec) -> str:
+def prompt(value: Any, name: str, _endpoint: Endpoint) -> str:
     one = value[0] if type(value) is list and len(value) == 1 else value
     if type(one) is not str or not one:
         message = (
@@ -74,7 +74,7 @@ def prompt(value: Any, name: str, _endpoint: EndpointSpec) -> str:
     return one
 
 
-def inputs(value: Any, name: str, _endpoint: EndpointSpec) -> list[str]:
+def inputs(value: Any, name: str, _endpoint: Endpoint) -> list[str]:
     found = [value] if type(value) is str else value
     if type(found) is not list or not 0 < len(found) <= INPUTS or not all(type(i) is str and i for i in found):
         message = f"{name!r} must be a non-empty string or 1 to {INPUTS} of them; token ids are not supported"
@@ -82,7 +82,7 @@ def inputs(value: Any, name: str, _endpoint: EndpointSpec) -> list[str]:
     return found
 
 
-def encoding(value: Any, name: str, _endpoint: EndpointSpec) -> str:
+def encoding(value: Any, name: str, _endpoint: Endpoint) -> str:
     if value not in ("float", "base64"):
         raise bad(f"{name!r} must be 'float' or 'base64'", name, "invalid_value")
     return str(value)
@@ -186,7 +186,7 @@ def embedding(body: Mapping[str, Any], directory: Directory, workload: str | Non
     fields = checked(_but_model(body), EMBEDDING, able)
     texts: list[str] = required(fields.get("input"), "input")
     asked = fields.get("encoding_format", "float")
-    sent = {**fields, "model": able.engine_model or able.model, "input": texts, "encoding_format": "float"}
+    sent = {**fields, "model": able.model, "input": texts, "encoding_format": "float"}
     return Question(
         model=found.name,
         endpoint=able,
@@ -226,7 +226,7 @@ def _question(found: Found, fields: dict[str, Any], top: int | None, characters:
         raise bad("'stream_options' needs 'stream': true", "stream_options", "invalid_value")
     body = {
         **fields,
-        "model": endpoint.engine_model or endpoint.model,
+        "model": endpoint.model,
         "stream": True,
         "stream_options": {"include_usage": True},
     }

@@ -16,7 +16,7 @@ from typing import Protocol, cast
 
 from archwright.engines.grammar import Chunks, Head, Malformed, check_begun, parse_head
 from archwright.serving.config import Limits
-from archwright.serving.exchange import BODY, GONE, SHUTDOWN, Exchange, Outbox, bare, too_large, why_ended
+from archwright.serving.exchange import BODY, GONE, Exchange, Outbox, bare, too_large, why_ended
 from archwright.serving.refusal import Refusal
 
 KEEP_ALIVE_S = 75.0
@@ -28,7 +28,6 @@ LINGER_S = 2.0
 LINGER_BYTES = 64 * 1024 * 1024
 WRITE_AHEAD = 256 * 1024
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-BACKLOG = 512
 
 # What a connection waits for.
 NEXT, HEAD, BODY_, REPLY, END = range(5)
@@ -43,7 +42,7 @@ class Application(Protocol):
 
 
 class Server:
-    """The connections of a process."""
+    """The connections of one listener of a process. Once `closing`, every answer is the last on its connection."""
 
     def __init__(self, application: Application, outbox: Outbox) -> None:
         self.application = application
@@ -63,23 +62,6 @@ class Server:
         self.outbox.tick()
         for connection in tuple(self.connections):
             connection.sweep(now)
-
-    async def drain(self) -> None:
-        """Nobody may send another request; who has one under way is answered, in `drain_s` or with a refusal."""
-        self.closing = True
-        for connection in tuple(self.connections):
-            connection.leave()
-        await self._empty(self.limits.drain_s)
-        for connection in tuple(self.connections):
-            connection.end(SHUTDOWN)
-        await self._empty(LINGER_S)
-        for connection in tuple(self.connections):
-            connection.abort()
-
-    async def _empty(self, limit_s: float) -> None:
-        until = self.outbox.now() + limit_s
-        while self.connections and self.outbox.now() < until:
-            await asyncio.sleep(0.01)
 
 
 class Connection(asyncio.Protocol):
@@ -120,7 +102,7 @@ class Connection(asyncio.Protocol):
         server.connections.add(self)
         server.addresses[self._address] += 1
         crowded = server.addresses[self._address] > self._limits.connections_per_address
-        if server.closing or crowded or len(server.connections) > self._limits.connections:
+        if crowded or len(server.connections) > self._limits.connections:
             self._transport.abort()
             return
         self._transport.set_write_buffer_limits(WRITE_AHEAD)
@@ -380,7 +362,7 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
 
     def leave(self) -> None:
-        """The process ends: nothing new is begun here."""
+        """Nothing new is begun here."""
         if self._exchange is None and self._state in (NEXT, HEAD):
             self._transport.close()
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from archwright.home import Home
-from archwright.serving.config import GatewayConfig, Limits
+from archwright.serving.config import Limits
 
-from ..conftest import Platform, endpoint, free_port, null_engine
+from ..conftest import Platform, endpoint, free_port, null_engine, table
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,7 +29,7 @@ LIMITS = Limits(
 @pytest.fixture(scope="module")
 def narrow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     home: Path = tmp_path_factory.mktemp("narrow")
-    platform = Platform(Home(home), GatewayConfig(endpoints=(endpoint(),), port=free_port(), limits=LIMITS))
+    platform = Platform(Home(home), table(endpoint(), port=free_port(), limits=LIMITS))
     try:
         platform.start_engine(null_engine())
         platform.start_gateway()

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from archwright.serving.config import EndpointSpec
+from archwright.serving.config import PoolSpec
 from archwright.serving.providers.anthropic import Anthropic
 from archwright.serving.providers.openai import OpenAI
 from archwright.serving.providers.protocol import Provider
 
 
-def provider_of(spec: EndpointSpec) -> Provider:
+def provider_of(spec: PoolSpec) -> Provider:
     return Anthropic() if spec.protocol == "anthropic" else OpenAI(enforces_tools=spec.enforces_tools)

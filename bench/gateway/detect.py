@@ -1,0 +1,52 @@
+"""What looking for personal data costs a request, in microseconds per kB of text: `python bench/gateway/detect.py`.
+
+Three kinds of text: prose without anything, prose with numbers and names that look alike, prose with an address.
+Measured apart from the gateway: it runs only at endpoints that ask for it (docs: EndpointSpec.detect).
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+
+from archwright.serving.detection import class_of
+
+PROSE = (
+    "The committee met in the afternoon and agreed that the bridge would be closed for repairs until the spring, "
+    "while traffic over the river is led past the old harbour and the market. "
+)
+ALIKE = "Invoice 2024-05-06 no. 4711-0815-2333, version 1.2.3, ISBN 978-3-16-148410-0, total 1,234,567.89 at 17:45. "
+FOUND = "Please write to anna.schmidt@example.de before Friday. "
+TEXTS = {"prose": PROSE, "numbers": PROSE + ALIKE, "found at the end": PROSE}
+SIZES_KB = (1, 8, 64)
+REPEATS = 30
+
+
+def body_of(kind: str, size_kb: int) -> dict[str, object]:
+    text = (TEXTS[kind] * (size_kb * 1024 // len(TEXTS[kind]) + 1))[: size_kb * 1024]
+    if kind == "found at the end":
+        text = text[: -len(FOUND)] + FOUND
+    return {"messages": [{"role": "user", "content": text}], "max_tokens": 16}
+
+
+def cost_us(body: dict[str, object]) -> float:
+    took = []
+    for _ in range(REPEATS):
+        begun = time.perf_counter()
+        class_of(body)
+        took.append(time.perf_counter() - begun)
+    return statistics.median(took) * 1e6
+
+
+def main() -> None:
+    rows = [
+        {"text": kind, "size_kb": size_kb, "us_per_kb": round(cost_us(body_of(kind, size_kb)) / size_kb, 1)}
+        for kind in TEXTS
+        for size_kb in SIZES_KB
+    ]
+    print(json.dumps(rows, indent=1))
+
+
+if __name__ == "__main__":
+    main()

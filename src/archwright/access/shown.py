@@ -1,0 +1,70 @@
+"""A key as lists show it: without its secret or digest."""
+
+from __future__ import annotations
+
+from archwright.access.identity import Keys
+from archwright.access.tables import KeyRecord, scope_name
+from archwright.contract.record import Record
+from archwright.policy.limits import Limits, Period
+
+
+class NewKey(Record):
+    """The secret is shown here and never again."""
+
+    key: str
+    id: str
+    tenant: str
+    role: str
+    user: str
+    expires_at: float | None
+
+
+class ShownKey(Record):
+    """A key without its secret or digest. `last_used_at` is the midnight (UTC) before, of the last 90 days."""
+
+    id: str
+    tenant: str
+    user: str
+    role: str
+    name: str
+    prefix: str
+    created_at: float
+    expires_at: float | None
+    last_used_at: float | None
+    revoked: bool
+    rpm: int | None
+    tpm: int | None
+    budget_usd: float | None
+    period: Period
+
+
+def new_key(secret: str, record: KeyRecord) -> NewKey:
+    return NewKey(
+        key=secret,
+        id=record.id,
+        tenant=record.tenant,
+        role=record.role,
+        user=record.user,
+        expires_at=record.expires_at,
+    )
+
+
+def shown_key(keys: Keys, record: KeyRecord, known: dict[str, Limits], used: dict[str, float]) -> ShownKey:
+    """`known` are the limits in force, `used` when keys were last used."""
+    limits = known.get(scope_name("key", name=record.id), Limits())
+    return ShownKey(
+        id=record.id,
+        tenant=record.tenant,
+        user=record.user,
+        role=record.role,
+        name=record.name,
+        prefix=record.prefix,
+        created_at=record.created_at,
+        expires_at=record.expires_at,
+        last_used_at=used.get(record.id),
+        revoked=keys.revoked(record.id),
+        rpm=limits.rpm,
+        tpm=limits.tpm,
+        budget_usd=limits.budget_usd,
+        period=limits.period,
+    )

@@ -1,0 +1,208 @@
+"""`serve`: the gateway alone, in front of engines that are already there; no plan, no model of ours."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import get_args
+from urllib.parse import urlsplit
+
+import msgspec
+
+from archwright import settings
+from archwright.api.context import audited, keyring
+from archwright.contract.record import Record
+from archwright.errors import OperateError, UsageError, Where
+from archwright.home import home_of, write_atomic
+from archwright.operate import owner, probe
+from archwright.policy.caching import Policy
+from archwright.serving.config import EndpointSpec, GatewayConfig, PoolSpec, Target, check
+from archwright.serving.master import Bound, Master
+
+MILLION = 1e6
+WORKERS = 64
+# What an upstream's engines bear is theirs to say; these bound what one gateway asks of them.
+SLOTS, CONTEXT_TOKENS, DEFAULT_MAX_TOKENS = 512, 1 << 20, 4096
+
+
+class Serve(Record):
+    """`upstream` and `key_env` are NAME=VALUE texts, `price` MODEL=IN:OUT in USD per million tokens."""
+
+    upstream: tuple[str, ...] | None = None
+    port: int | None = None
+    workers: int = 1
+    price: tuple[str, ...] | None = None
+    key_env: tuple[str, ...] | None = None
+    host: str | None = None
+    cache: str = "off"
+    admin_port: int | None = None
+
+
+class Ready(Record):
+    """`key` is shown on the first start of a home only; `admin` is where the administration interface is."""
+
+    url: str
+    key: str | None
+    admin: str | None
+
+
+class Serving:
+    """A gateway whose workers take requests. It lives as long as this process: `wait()` for it, or use `with`."""
+
+    def __init__(self, ready: Ready, master: Master) -> None:
+        self.ready = ready
+        self._master = master
+
+    def wait(self) -> int:
+        """Until SIGTERM or SIGINT; workers that die are started again, SIGHUP replaces them all."""
+        self._master.run()
+        return 0
+
+    def stop(self) -> None:
+        self._master.stop()
+
+    def __enter__(self) -> Serving:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+def serve(*, options: Serve = Serve()) -> Serving:  # noqa: B008 - frozen
+    """Serve upstreams and return when every worker takes requests. The workers are forks of this process: call it from
+    the main thread, before others start.
+
+    Raises UsageError AW-USE-70 to AW-USE-73 for options that make no sense, OperateError for a taken port or an
+    address that needs TLS, AW-OPS-22 when a worker does not start.
+    """
+    chosen = settings.load({"port": options.port, "host": options.host})
+    if not 1 <= options.workers <= WORKERS:
+        raise UsageError("AW-USE-73", f"workers must be 1 to {WORKERS}", where=Where(field="workers"))
+    pools, endpoints = _table(options)
+    config = GatewayConfig(
+        pools=pools,
+        endpoints=endpoints,
+        host=chosen.host,
+        port=chosen.port or probe.free_port(chosen.host),
+        tls_certificate=chosen.tls_certificate or None,
+        tls_key=chosen.tls_key or None,
+        store_url=chosen.database_url,
+        workers=options.workers,
+        admin_port=options.admin_port,
+    )
+    check(config)
+    home = home_of(chosen)
+    bound = Bound(config)
+    file = home.config(f"serve-{config.port}")
+    write_atomic(file, msgspec.json.format(msgspec.json.encode(config)))
+    master = Master(config, file, home, bound, supervised=False)
+    master.begin()  # first: what is done here meanwhile costs no time
+    with keyring() as (keys, _home, store):
+        audited(store, "serve", config.url)
+        status = master.started()
+        if status:
+            hint = "its own words stand above"
+            raise OperateError("AW-OPS-22", f"a worker ended with status {status}", where=Where(str(file)), hint=hint)
+        return Serving(_ready(config, owner.first_key(keys)), master)
+
+
+def _ready(config: GatewayConfig, key: str | None) -> Ready:
+    url = config.url.removesuffix("/v1")
+    admin = None
+    if config.admin_port is not None:
+        admin = f"{url.rpartition(':')[0]}:{config.admin_port}/admin"
+    return Ready(url=url, key=key, admin=admin)
+
+
+def _table(options: Serve) -> tuple[tuple[PoolSpec, ...], tuple[EndpointSpec, ...]]:
+    addresses: dict[str, list[str]] = {}
+    for model, url in _pairs(options.upstream, "upstream", "MODEL=URL"):
+        addresses.setdefault(model, []).append(_url(url))
+    if not addresses:
+        hint = "--upstream MODEL=URL, the URL of an OpenAI interface, ending in /v1"
+        raise UsageError("AW-USE-70", "there is nothing to serve", where=Where(field="upstream"), hint=hint)
+    if options.cache not in get_args(Policy):
+        hint = f"one of {', '.join(get_args(Policy))}"
+        raise UsageError("AW-USE-73", f"no cache {options.cache!r}", where=Where(field="cache"), hint=hint)
+    prices = {model: _price(text) for model, text in _known(options.price, "price", "MODEL=IN:OUT", addresses)}
+    keys = dict(_known(options.key_env, "key_env", "MODEL=NAME", addresses))
+    for name in keys.values():
+        if settings.variable(name) is None:
+            hint = "export it, or leave --key-env out"
+            raise UsageError("AW-USE-72", f"the variable {name!r} is not set", where=Where(field="key_env"), hint=hint)
+    pools = tuple(
+        PoolSpec(
+            name=model,
+            addresses=tuple(found),
+            model=model,
+            slots=SLOTS,
+            context_tokens=CONTEXT_TOKENS,
+            key=f"env:{keys[model]}" if model in keys else "",
+            health_path="",
+            price_in_usd=prices.get(model, (None, None))[0],
+            price_out_usd=prices.get(model, (None, None))[1],
+            vision=True,
+        )
+        for model, found in addresses.items()
+    )
+    cache: Policy = msgspec.convert(options.cache, Policy)
+    endpoints = tuple(
+        EndpointSpec(
+            model=model,
+            workload=model,
+            targets=(Target(pool=model),),
+            default_max_tokens=DEFAULT_MAX_TOKENS,
+            embeddings=True,
+            cache=cache,
+        )
+        for model in addresses
+    )
+    return pools, endpoints
+
+
+def _pairs(texts: Iterable[str] | None, field: str, form: str) -> list[tuple[str, str]]:
+    found = []
+    for text in texts or ():
+        name, _, value = text.partition("=") if field == "upstream" else text.rpartition("=")
+        if not name or not value:
+            option = f"--{field.replace('_', '-')} {form}"
+            raise UsageError("AW-USE-70", f"{text!r} is not {form}", where=Where(field=field), hint=option)
+        found.append((name, value))
+    return found
+
+
+def _known(texts: Iterable[str] | None, field: str, form: str, models: Iterable[str]) -> list[tuple[str, str]]:
+    """Each about a model that is served."""
+    found = _pairs(texts, field, form)
+    for model, _ in found:
+        if model not in models:
+            hint = f"--upstream {model}=URL, or one of {', '.join(models)}"
+            raise UsageError("AW-USE-72", f"no upstream is named {model!r}", where=Where(field=field), hint=hint)
+    return found
+
+
+def _url(url: str) -> str:
+    hint = "a URL such as http://host:8000/v1"
+    try:
+        parts = urlsplit(url)
+        well = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        well = False
+    if not well or not url.rstrip("/").endswith("/v1") or parts.query or parts.fragment:
+        raise UsageError("AW-USE-71", f"{url!r} is no upstream's URL", where=Where(field="upstream"), hint=hint)
+    if "@" in parts.netloc:
+        hint = "give its key by --key-env MODEL=NAME"
+        raise UsageError("AW-USE-71", "a URL holds no password", where=Where(field="upstream"), hint=hint)
+    return url.rstrip("/")
+
+
+def _price(text: str) -> tuple[float, float]:
+    """USD per token, in and out."""
+    try:
+        dear = [float(part) / MILLION for part in text.split(":")]
+    except ValueError:
+        dear = []
+    if len(dear) != 2 or not all(0 <= price < math.inf for price in dear):
+        hint = "USD per million tokens, in and out: --price MODEL=0.15:0.60"
+        raise UsageError("AW-USE-72", f"{text!r} is no price", where=Where(field="price"), hint=hint)
+    return dear[0], dear[1]

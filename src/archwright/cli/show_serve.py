@@ -1,0 +1,25 @@
+"""What `serve` says when it is ready; it stays until it is stopped."""
+
+from __future__ import annotations
+
+import sys
+
+import msgspec
+
+from archwright.api.serving import Serving
+
+
+def as_json(result: Serving) -> int:
+    """One line, so that whoever waits for it reads one line."""
+    sys.stdout.write(msgspec.json.encode(result.ready).decode() + "\n")
+    sys.stdout.flush()
+    return result.wait()
+
+
+def serving(result: Serving) -> int:
+    ready = result.ready
+    key = ready.key or "(shown on the first start; make another with: archwright key create)"
+    admin = f"\nadmin  {ready.admin}" if ready.admin else ""
+    sys.stdout.write(f"ready  {ready.url}/v1\nkey  {key}{admin}\nCtrl-C ends it\n")
+    sys.stdout.flush()
+    return result.wait()

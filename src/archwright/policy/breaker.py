@@ -1,0 +1,116 @@
+"""When a pool is left alone for a while, and how often a request may be tried again.
+
+Decides that a pool which mostly fails gets no requests where another can take them, that it is asked again by one
+request at a time, and that trying again never makes an outage worse: retries are a share of requests, whoever asks.
+The clock is passed in; nothing here waits.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+# How a try ended. `neutral`: the client's doing (refused, gone), which says nothing about the pool.
+Outcome = Literal["ok", "failed", "timeout", "neutral"]
+State = Literal["closed", "open", "half-open"]
+
+WINDOW_S = 10.0
+LEAST_FAILURES = 5
+FAILED_SHARE = 0.5
+# A try that ran into its deadline costs as long as a client waits: this many in a row are enough.
+TIMEOUTS_IN_A_ROW = 3
+OPEN_S = 2.0
+LONGEST_OPEN_S = 60.0
+PROBES_TO_CLOSE = 2
+# A probe nobody ended (its process lost it) is given up after this long.
+PROBE_S = 120.0
+
+RETRY_SHARE = 0.2
+RETRY_RESERVE = 10.0
+
+
+class Breaker:
+    """`closed`: asked as usual, counted over the present window and the one before. `open`: not asked until a time
+    that doubles with each failed probe. `half-open`: one request at a time, PROBES_TO_CLOSE that succeed close it."""
+
+    __slots__ = ("_before", "_failed", "_open_s", "_probe_until", "_probes", "_timeouts", "_total", "_until", "state")
+
+    def reset(self) -> None:
+        self.state: State = "closed"
+        self._open_s = OPEN_S
+        self._total = self._failed = self._timeouts = self._probes = 0
+        self._before = (0, 0)
+        self._until = self._probe_until = -1.0  # the end of a window or of the pause; of a probe
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def allows(self, now: float) -> bool:
+        """Whether a request may be sent; `began` says that it was."""
+        if self.state == "closed":
+            return True
+        if self.state == "open" and now >= self._until:
+            self.state, self._probes, self._probe_until = "half-open", 0, -1.0
+        return self.state == "half-open" and now >= self._probe_until
+
+    def began(self, now: float) -> None:
+        if self.state == "half-open":
+            self._probe_until = now + PROBE_S
+
+    def ended(self, outcome: Outcome, now: float) -> None:
+        """Every try that began is ended once. One that began before the breaker opened says nothing new."""
+        if self.state == "closed":
+            self._count(outcome, now)
+        elif self.state == "half-open":
+            self._probed(outcome, now)
+
+    def _count(self, outcome: Outcome, now: float) -> None:
+        if now >= self._until:
+            fresh = now < self._until + WINDOW_S
+            self._before = (self._total, self._failed) if fresh else (0, 0)
+            self._total, self._failed, self._until = 0, 0, now + WINDOW_S
+        if outcome == "neutral":
+            return
+        self._total += 1
+        if outcome == "ok":
+            self._timeouts = 0
+            return
+        self._failed += 1
+        self._timeouts = self._timeouts + 1 if outcome == "timeout" else 0
+        total, failed = self._total + self._before[0], self._failed + self._before[1]
+        mostly = failed >= LEAST_FAILURES and failed >= FAILED_SHARE * total
+        if mostly or self._timeouts >= TIMEOUTS_IN_A_ROW:
+            self._open(now)
+
+    def _probed(self, outcome: Outcome, now: float) -> None:
+        self._probe_until = now
+        if outcome == "ok":
+            self._probes += 1
+            if self._probes >= PROBES_TO_CLOSE:
+                self.reset()
+        elif outcome != "neutral":
+            self._open_s = min(LONGEST_OPEN_S, 2 * self._open_s)
+            self._open(now)
+
+    def _open(self, now: float) -> None:
+        self.state, self._until = "open", now + self._open_s
+
+
+class RetryBudget:
+    """At most RETRY_RESERVE retries, and RETRY_SHARE of one more for each request: in a total outage a pool's load
+    grows by that share, not by a factor."""
+
+    __slots__ = ("_left",)
+
+    def __init__(self) -> None:
+        self._left = RETRY_RESERVE
+
+    def asked(self) -> None:
+        """A request came."""
+        self._left = min(RETRY_RESERVE, self._left + RETRY_SHARE)
+
+    def spend(self) -> bool:
+        """Whether one may be tried again, which it then is."""
+        if self._left < 1:
+            return False
+        self._left -= 1
+        return True

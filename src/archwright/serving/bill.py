@@ -1,0 +1,234 @@
+"""What one request may cost and what it did: reserved before the work, settled once however it ends, told the client.
+
+The worst case is a bound of its input and every token it may be answered with, at the model's price; what does not fit
+is refused before anything is asked of an engine. What it took is the engine's own count, else what was delivered and
+an estimate of its input, which is charged where an engine worked for the caller: not where it only failed. A request
+under way ends when it has been sent more than was reserved, or when its key or budget is taken away. An answer from
+the cache costs nothing but its place among the requests.
+"""
+
+from __future__ import annotations
+
+import sys
+from http import HTTPStatus
+from typing import Any, Literal, NamedTuple
+
+from archwright.access.accounts import Accounts, Denied, Reservation, Worst
+from archwright.access.identity import Keys
+from archwright.access.tables import Scope
+from archwright.errors import StoreError
+from archwright.home import Home
+from archwright.journal import Journal
+from archwright.monitor.folding import DAY_S, NANO, totals
+from archwright.monitor.ledger import Ledger
+from archwright.policy.caching import Asked, Kind
+from archwright.policy.limits import worst_input_tokens
+from archwright.serving.cache import Cache, Cached
+from archwright.serving.config import Endpoint, Prices
+from archwright.serving.exchange import Exchange, Field
+from archwright.serving.refusal import Refusal
+from archwright.serving.validate import CHARACTERS_PER_TOKEN, Question
+
+LOOK_S = 0.25
+UNLIMITED = sys.maxsize
+DELIVERED = ("ok", "cancelled", "ended")
+
+
+class Till(NamedTuple):
+    """One per process; without `cache` nothing is kept."""
+
+    accounts: Accounts
+    keys: Keys
+    journal: Journal
+    cache: Cache | None = None
+
+    def open(self, exchange: Exchange, question: Question, kind: Kind) -> Bill:
+        """Room for the request's worst case. Raises Refusal 429 and 403, StoreError."""
+        spec = question.endpoint
+        answer = int(question.body.get("max_tokens", 0)) * question.choices
+        worst_input = worst_input_tokens(len(exchange.body), spec.context_tokens)
+        bill = self._bill(exchange, spec, worst_input, answer)
+        bill.estimate = min(worst_input, max(1, -(-question.prompt_characters // CHARACTERS_PER_TOKEN)))
+        bill.look_up(question, kind)
+        return bill
+
+    def plain(self, exchange: Exchange, spec: Endpoint) -> Bill:
+        """The same for a request that has no tokens."""
+        return self._bill(exchange, spec, 0, 0)
+
+    def admit(self, exchange: Exchange) -> None:
+        """A request that costs nothing but its place among the requests. Raises as `open` does."""
+        assert exchange.principal is not None, "let in without a principal"
+        found = self.accounts.reserve(exchange.principal, Worst(0, 0.0))
+        if isinstance(found, Denied):
+            raise denied(found)
+        self.accounts.settle(found, 0, 0.0)
+
+    def _bill(self, exchange: Exchange, spec: Endpoint, worst_input: int, answer: int) -> Bill:
+        principal = exchange.principal
+        assert principal is not None, "let in without a principal"
+        worst = Worst(worst_input + answer, price(spec.prices, worst_input, answer))
+        found = self.accounts.reserve(principal, worst)
+        if isinstance(found, Denied):
+            raise denied(found)
+        bill = exchange.bill = Bill(self, exchange, spec, found)
+        if found.limited:
+            bill.most = answer
+        return bill
+
+
+class Bill:
+    """One request's. `most` pieces may be delivered; `usd` is known once it is settled, None without a price."""
+
+    __slots__ = (
+        *(
+            "asked",
+            "cache",
+            "estimate",
+            "known",
+            "look_at",
+            "most",
+            "prices",
+            "reservation",
+            "saved_usd",
+            "spec",
+            "usd",
+        ),
+        *("_cached_at", "_exchange", "_till", "_version"),
+    )
+
+    def __init__(self, till: Till, exchange: Exchange, spec: Endpoint, reservation: Reservation) -> None:
+        self.reservation = reservation
+        self.spec = spec
+        self.prices = spec.prices  # of the dearest pool, until one has answered
+        self.cache: Literal["hit", "miss", "off"] = "off"
+        self.known: Cached | None = None
+        self.asked = False  # an engine has been asked
+        self.estimate = 0
+        self.most = UNLIMITED
+        self.look_at = exchange.received_at + LOOK_S
+        self.usd: float | None = None
+        self.saved_usd = 0.0
+        self._till = till
+        self._exchange = exchange
+        self._cached_at: bytes | None = None
+        self._version = spec.serves
+
+    def look_up(self, question: Question, kind: Kind) -> None:
+        """Whether the answer is known, and if not, whether it may be kept."""
+        cache, spec = self._till.cache, self.spec
+        if cache is None or spec.cache == "off" or (kind == "messages" and question.stream):
+            return
+        if question.plain:
+            self._version = spec.model
+        shown = [question.model, question.top_logprobs, question.base64]
+        control = self._exchange.header("cache-control") or ""
+        asked = Asked(kind, self._version, {**question.body, "shown": shown, "native": question.native})
+        tenant = self.reservation.principal.tenant
+        self._cached_at = cache.key(tenant, asked, spec.cache, control)
+        if self._cached_at is not None:
+            self.known = cache.get(self._cached_at)
+            self.cache = "miss" if self.known is None else "hit"
+            if self.known is not None:
+                self._exchange.model = self.known.version
+
+    @property
+    def keeps(self) -> bool:
+        """Whether the answer is wanted for the cache."""
+        return self._cached_at is not None and self.known is None
+
+    def keep(self, body: bytes, input_tokens: int, output_tokens: int) -> None:
+        """The whole reply, for the next who asks; not when another version gave it than was looked for."""
+        cache = self._till.cache
+        if cache is None or self._cached_at is None or self._exchange.model != self._version:
+            return
+        cache.put(self._cached_at, Cached(body, input_tokens, output_tokens, self.usd or 0.0, self._version))
+
+    def look(self, delivered: int, now: float) -> None:
+        """Called while an answer comes, at `look_at` and when more than `most` pieces have. Raises Refusal: it ends."""
+        if delivered > self.most:
+            raise Refusal(
+                HTTPStatus.TOO_MANY_REQUESTS,
+                "the answer is longer than was asked for and reserved; it ends here",
+                openai_code="insufficient_quota",
+            )
+        self.look_at = now + LOOK_S
+        till, principal = self._till, self.reservation.principal
+        if till.accounts.still(self.reservation):
+            return
+        if not till.keys.live(principal.key_id):
+            message = "the API key is no longer valid; the answer ends here"
+            raise Refusal(HTTPStatus.UNAUTHORIZED, message, openai_code="invalid_api_key")
+        message = "the budget was lowered below what is spent; the answer ends here"
+        raise Refusal(HTTPStatus.TOO_MANY_REQUESTS, message, openai_code="insufficient_quota")
+
+    def settle(self, status: str, figures: dict[str, Any]) -> None:
+        """Once: what it took, into the accounts and into `figures`, which become its record."""
+        known = figures.get("input_tokens", 0)
+        output = figures.get("output_tokens", 0)
+        if not known and self.known is None and (output or (self.asked and status in DELIVERED)):
+            known = figures["input_tokens"] = self.estimate
+        self.usd = price(self.prices, known, output)
+        reservation = self.reservation
+        if self.known is not None:
+            self.usd, self.saved_usd = 0.0, self.known.usd
+        figures.update(
+            cost_usd=self.usd,
+            reserved_usd=reservation.usd if reservation.limited else None,
+            saved_usd=self.saved_usd,
+            cache=self.cache,
+        )
+        try:
+            self._till.accounts.settle(reservation, known + output, self.usd or 0.0)
+        except StoreError as error:
+            # The record counts: the accounts ask the ledger when they are made anew.
+            self._till.journal.error("not settled", request=self._exchange.id, **error.as_dict())
+
+    def headers(self) -> list[Field]:
+        """What the client is told beside the answer."""
+        found = [
+            (b"x-archwright-route", (self._exchange.route or self.spec.pool).encode()),
+            (b"x-archwright-cache", self.cache.encode()),
+        ]
+        if self.usd is not None:
+            found.append((b"x-archwright-cost-usd", b"%.9f" % self.usd))
+        return found
+
+    def told(self, used: dict[str, Any] | None) -> dict[str, Any] | None:
+        """The count of tokens that ends a stream, with what they cost."""
+        return used if used is None or self.usd is None else {**used, "cost_usd": round(self.usd, 9)}
+
+
+def price(prices: Prices, input_tokens: int, output_tokens: int) -> float | None:
+    dear_in, dear_out = prices
+    return None if dear_in is None or dear_out is None else input_tokens * dear_in + output_tokens * dear_out
+
+
+def denied(by: Denied) -> Refusal:
+    """What the caller is told: how long to wait, where waiting helps."""
+    if by.limit == "unpriced":
+        message = f"this {by.scope} has a budget, and the model has no price"
+        return Refusal(HTTPStatus.FORBIDDEN, message, openai_code="model_not_priced", param="model")
+    if by.limit == "budget":
+        code, message = "insufficient_quota", f"the budget of this {by.scope} has no room for the request"
+    else:
+        code, message = "rate_limit_exceeded", f"the limit of {by.limit} a minute of this {by.scope} is reached"
+    return Refusal(HTTPStatus.TOO_MANY_REQUESTS, message, openai_code=code, retry_after_s=by.retry_after_s)
+
+
+class Spending:
+    """What scopes have spent, asked of the ledger. Not quick: asked once for each account and period."""
+
+    def __init__(self, ledger: Ledger, home: Home) -> None:
+        self._ledger = ledger
+        self._home = home
+
+    def __call__(self, scope: Scope, since: float) -> float:
+        self._ledger.flush()
+        kind, _, name = scope.name.partition(":")
+        found = 0
+        for one in totals(self._ledger.store, self._home, ("day", "tenant", "key_id", "user", "shadow")):
+            whose = {"key": one.key_id, "user": f"{one.tenant}/{one.user}", "tenant": one.tenant}[kind]
+            if whose == name and not one.shadow and one.day >= int(since // DAY_S):
+                found += one.cost_nano_usd
+        return found / NANO

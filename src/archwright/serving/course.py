@@ -1,0 +1,152 @@
+"""One request's way through the pools it may be asked of: tries, until one answers or nothing more is allowed.
+
+Decides when a request is tried again. Never after a piece of an answer was given to the client, never where the
+client's own words were refused, never past its deadline: what time is left bounds every try. A pool that took nothing
+(full, no engine) costs nothing and the next is asked; a pool that was sent the request and failed is paid for from
+the retry budget, so that an outage is not made worse by trying again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+from typing import Any, TypeVar
+
+from archwright.engines.client import EngineRefused
+from archwright.errors import EngineError
+from archwright.policy.breaker import Outcome
+from archwright.policy.residency import DataClass
+from archwright.serving.exchange import Exchange
+from archwright.serving.pools import Pool, Replica, Work
+from archwright.serving.refusal import Refusal, timed_out
+from archwright.serving.router import DATA_CLASS_HEADER, Asks, Router
+
+T = TypeVar("T")
+
+# What an engine says about itself (its key, its load, its state), not about the request: another may well answer.
+OF_THE_ENGINE = frozenset(
+    {
+        HTTPStatus.UNAUTHORIZED,
+        HTTPStatus.FORBIDDEN,
+        HTTPStatus.NOT_FOUND,
+        HTTPStatus.REQUEST_TIMEOUT,
+        HTTPStatus.TOO_MANY_REQUESTS,
+    }
+)
+
+
+class Course:
+    """`pool` is asked now or gave the answer, `tries` counts what was sent. The answer must begin by `until`
+    (monotonic clock); `begun` is set by who passes its first piece on. `late` says of a try that was cancelled whether
+    the engine was too slow; else the client left or this process ends."""
+
+    def __init__(
+        self, router: Router, pools: tuple[Pool, ...], until: float, late: Callable[[], bool] = lambda: False
+    ) -> None:
+        self.pool = pools[0]
+        self.tries = 0
+        self.queued_s = 0.0
+        self._router = router
+        self._rest = list(pools[1:])
+        self.until = until
+        self._late = late
+        self._again = True  # a pool whose engine broke off is asked once more: another of its engines may be well
+        self._timer: asyncio.Timeout | None = None
+        self.begun = False
+        self.data_class: DataClass = "internal"
+        router.budget.asked()
+
+    def begin(self) -> None:
+        """The first piece of the answer is there: from now on it is this pool's."""
+        self.begun = True
+        if self._timer is not None:
+            self._timer.reschedule(None)
+
+    async def answer(self, work: Work, send: Callable[[Replica], Awaitable[T]]) -> T:
+        """What `send` makes of a replica it is given a slot of. Raises what the last try raised, Refusal 504 where
+        none began in time."""
+        while True:
+            pool, queued_at = self.pool, self._router.now()
+            try:
+                lease = await pool.take(work)
+            except Refusal:
+                if not self._next():
+                    raise
+                continue
+            finally:
+                self.queued_s += self._router.now() - queued_at
+            try:
+                return await self._sent(lease.replica, send)
+            except (EngineError, TimeoutError) as error:
+                if isinstance(error, EngineError) and not isinstance(error, EngineRefused):
+                    await pool.failed(lease.replica)
+                if self._may_try_again(error):
+                    continue
+                if isinstance(error, TimeoutError):
+                    raise timed_out("the model did not begin to answer in time") from error
+                raise
+            finally:
+                pool.give(lease)
+
+    async def _sent(self, replica: Replica, send: Callable[[Replica], Awaitable[T]]) -> T:
+        """One try; whatever becomes of it, the pool's breaker learns it."""
+        pool, self.tries = self.pool, self.tries + 1
+        outcome: Outcome = "neutral"
+        self._router.began(pool)
+        try:
+            limit_s = pool.spec.first_token_s
+            if limit_s is None and not self._rest:
+                found = await send(replica)  # the exchange's own deadline is the only one
+            else:
+                left_s = self.until - self._router.now()
+                async with asyncio.timeout(left_s if limit_s is None else min(limit_s, left_s)) as self._timer:
+                    found = await send(replica)
+            outcome = "ok"
+            return found
+        except TimeoutError:
+            outcome = "timeout"
+            raise
+        except asyncio.CancelledError:
+            outcome = "timeout" if self._late() else "neutral"
+            raise
+        except EngineRefused as error:
+            outcome = "failed" if _of_the_engine(error) else "neutral"
+            raise
+        except EngineError:
+            outcome = "failed"
+            raise
+        finally:
+            self._timer = None
+            self._router.ended(pool, outcome)
+
+    def _may_try_again(self, error: Exception) -> bool:
+        """Whether `pool` is now one to ask after a try that was sent and failed."""
+        if self.begun or (isinstance(error, EngineRefused) and not _of_the_engine(error)):
+            return False
+        same = self._again and isinstance(error, EngineError) and not isinstance(error, EngineRefused)
+        same = same and self.pool.healthy
+        if self._router.now() >= self.until or not (same or self._rest) or not self._router.budget.spend():
+            return False
+        self._again = False
+        return same or self._next()
+
+    def _next(self) -> bool:
+        if not self._rest or self._router.now() >= self.until:
+            return False
+        self.pool, self._again = self._rest.pop(0), True
+        return True
+
+
+def set_out(router: Router, exchange: Exchange, question: Asks, said: Any) -> Course:
+    """The course of a request with `said` in its body. Raises Refusal 400 for a data class that is none, 403 where no
+    pool may have its data."""
+    data_class = router.data_class(question.endpoint, exchange.header(DATA_CLASS_HEADER), said)
+    until = exchange.received_at + exchange.limits.first_token_s
+    course = Course(router, router.order(question, data_class, exchange.id), until, exchange.late)
+    course.data_class = data_class
+    return course
+
+
+def _of_the_engine(error: EngineRefused) -> bool:
+    return error.status in OF_THE_ENGINE or error.status >= HTTPStatus.INTERNAL_SERVER_ERROR

@@ -1,0 +1,50 @@
+"""The engines' own keys, by reference: `env:NAME` is a variable of this process, `file:PATH` the content of a file.
+
+Decides that a key is read where it is used and kept nowhere else; what is missing is said by the reference's name.
+A file may change under a running gateway (a key that is rotated): it is looked at every moment.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from archwright.errors import OperateError, Where
+from archwright.settings import variable
+
+KEY_BYTES = 8192
+
+
+def secret(reference: str) -> str | None:
+    """The key; None for an empty reference. Raises OperateError AW-OPS-15 where there is none to be had."""
+    if not reference:
+        return None
+    kind, _, name = reference.partition(":")
+    found = (variable(name) or "").strip() if kind == "env" else _in_file(name, reference)
+    if not found or not found.isascii() or not found.isprintable():
+        raise _missing(reference, "holds no key")
+    return found
+
+
+def stamp(reference: str) -> tuple[int, int] | None:
+    """Changes whenever the key's file does; None where there is no file."""
+    kind, _, name = reference.partition(":")
+    if kind != "file":
+        return None
+    try:
+        found = Path(name).stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns
+
+
+def _in_file(name: str, reference: str) -> str:
+    try:
+        with Path(name).open("rb") as file:
+            return file.read(KEY_BYTES).decode("ascii", "replace").strip()
+    except OSError as error:
+        raise _missing(reference, f"cannot be read: {error.strerror}") from error
+
+
+def _missing(reference: str, why: str) -> OperateError:
+    hint = "export the variable" if reference.startswith("env:") else "write the key into the file, readable by us"
+    return OperateError("AW-OPS-15", f"the key {reference} {why}", where=Where(field=reference), hint=hint)

@@ -1,0 +1,217 @@
+"""`archwright serve` as a shell has it: a real process before a real server that speaks OpenAI's interface."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from archwright.settings import child_environment
+
+pytestmark = pytest.mark.enable_socket
+ASKED: dict[str, Any] = {"max_tokens": 4, "messages": [{"role": "user", "content": "Hi."}]}
+
+
+class Upstream(ThreadingHTTPServer):
+    """Says `words` words whatever it is asked, each an event; `asked` keeps what it was sent."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.words = 4
+        self.asked: list[tuple[str | None, Any]] = []
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}/v1"
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Upstream
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        """Silent."""
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        self.server.asked.append((self.headers["authorization"], body))
+        self.send_response(200)
+        self.send_header("content-type", "text/event-stream")
+        self.end_headers()
+        words = self.server.words
+        choices: list[Any] = [{"index": 0, "delta": {"content": "word "}, "finish_reason": None}]
+        try:
+            for _ in range(words):
+                self._event({"choices": choices})
+                time.sleep(0.01)
+            self._event({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
+            self._event({"choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": words}})
+            self.wfile.write(b"data: [DONE]\n\n")
+        except OSError:
+            return
+
+    def _event(self, event: object) -> None:
+        self.wfile.write(f"data: {json.dumps(event)}\n\n".encode())
+        self.wfile.flush()
+
+
+@pytest.fixture
+def upstream() -> Iterator[Upstream]:
+    with Upstream() as found:
+        yield found
+        found.shutdown()
+
+
+class Shell:
+    """Runs the verb in a home of its own."""
+
+    def __init__(self, home: Path) -> None:
+        self.environment = child_environment({"ARCHWRIGHT_HOME": str(home), "UPSTREAM_KEY": "sk-theirs"})
+        self.serving: list[subprocess.Popen[str]] = []
+
+    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "archwright", *words]
+        return subprocess.run(command, env=self.environment, capture_output=True, text=True, check=False, timeout=60)
+
+    def json(self, *words: str) -> Any:
+        return json.loads(self.run(*words, "--json").stdout)
+
+    def serve(self, *words: str) -> Any:
+        """What it says when it is ready."""
+        command = [sys.executable, "-m", "archwright", "serve", *words, "--port", "0", "--json"]
+        process = subprocess.Popen(
+            command, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
+        self.serving.append(process)
+        assert process.stdout is not None
+        return json.loads(process.stdout.readline())
+
+    def stop(self) -> int:
+        process = self.serving.pop()
+        process.send_signal(signal.SIGTERM)
+        status = process.wait(20)
+        assert process.stdout is not None
+        process.stdout.close()
+        return status
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Iterator[Shell]:
+    made = Shell(tmp_path / "home")
+    yield made
+    while made.serving:
+        made.stop()
+
+
+def chat(url: str, key: str, **fields: Any) -> tuple[int, dict[str, str], bytes]:
+    headers = {"authorization": f"Bearer {key}", "content-type": "application/json"}
+    request = urllib.request.Request(f"{url}/v1/chat/completions", json.dumps({**ASKED, **fields}).encode(), headers)
+    try:
+        with urllib.request.urlopen(request, timeout=30) as reply:
+            return reply.status, {name.lower(): value for name, value in reply.headers.items()}, reply.read()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, {}, error.read()
+
+
+def test_it_serves_bills_and_ends(shell: Shell, upstream: Upstream) -> None:
+    ready = shell.serve("--upstream", f"org/m:8b={upstream.url}", "--workers", "2", "--price", "org/m:8b=1:2")
+    assert ready["key"].startswith("aw_") and ready["admin"] is None
+    made = shell.json("key", "create", "--tenant", "sales", "--budget-usd", "1", "--rpm", "3")
+    for _ in range(3):
+        status, headers, body = chat(ready["url"], made["key"], model="org/m:8b")
+        assert status == 200 and json.loads(body)["model"] == "org/m:8b"
+    assert float(headers["x-archwright-cost-usd"]) == pytest.approx(13e-6)
+    assert chat(ready["url"], made["key"], model="org/m:8b")[0] == 429
+    assert [body["model"] for _key, body in upstream.asked] == ["org/m:8b"] * 3
+    assert shell.stop() == 0
+    (line,) = shell.json("usage", "--tenant", "sales")
+    assert (line["input_tokens"], line["output_tokens"], line["cost_usd"]) == (15, 12, pytest.approx(39e-6))
+    again = shell.serve("--upstream", f"m={upstream.url}")
+    assert again["key"] is None, "it is shown once"
+
+
+def test_two_urls_of_one_model_are_replicas_and_get_its_key(shell: Shell, upstream: Upstream) -> None:
+    with Upstream() as other:
+        urls = ("--upstream", f"m={upstream.url}", "--upstream", f"m={other.url}", "--upstream", f"n={other.url}")
+        ready = shell.serve(*urls, "--key-env", "m=UPSTREAM_KEY")
+        threads = [
+            threading.Thread(target=chat, args=(ready["url"], ready["key"]), kwargs={"model": "m"}) for _ in range(8)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(upstream.asked) > 0 and len(other.asked) > 0 and len(upstream.asked) + len(other.asked) == 8
+        assert {key for key, _body in upstream.asked + other.asked} == {"Bearer sk-theirs"}
+        chat(ready["url"], ready["key"], model="n")
+        assert other.asked[-1][0] is None
+        other.shutdown()
+
+
+def test_an_engine_that_says_more_than_was_reserved_is_cut(shell: Shell, upstream: Upstream) -> None:
+    ready = shell.serve("--upstream", f"m={upstream.url}", "--price", "m=1:2")
+    key = shell.json("key", "create", "--tenant", "sales", "--budget-usd", "1")["key"]
+    upstream.words = 200
+    status, _headers, body = chat(ready["url"], key, model="m", stream=True)
+    last = json.loads(body.rpartition(b"data: ")[2])
+    assert status == 200 and last["error"]["code"] == "insufficient_quota" and body.count(b"word") < 20
+    status, _headers, body = chat(ready["url"], key, model="m")
+    assert (status, json.loads(body)["error"]["code"]) == (429, "insufficient_quota")
+    assert len(json.loads(chat(ready["url"], ready["key"], model="m")[2])["choices"][0]["message"]["content"]) > 900
+
+
+def test_the_administration_listens_where_it_is_told_to(shell: Shell, upstream: Upstream) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as free:
+        port = free.server_port
+    ready = shell.serve("--upstream", f"m={upstream.url}", "--admin-port", str(port))
+    request = urllib.request.Request(f"{ready['admin']}/tenants", headers={"authorization": f"Bearer {ready['key']}"})
+    with urllib.request.urlopen(request, timeout=10) as reply:
+        assert [one["tenant"] for one in json.loads(reply.read())["data"]] == ["default"]
+
+
+WELL = ("--upstream", "m=http://127.0.0.1:1/v1")
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "status"),
+    [
+        ((), "AW-USE-70", 2),
+        (("--upstream", "http://127.0.0.1:1/v1"), "AW-USE-70", 2),
+        (("--upstream", "m=ftp://h/v1"), "AW-USE-71", 2),
+        (("--upstream", "m=http://h:99999/v1"), "AW-USE-71", 2),
+        (("--upstream", "m=http://h/"), "AW-USE-71", 2),
+        (("--upstream", "m=http://a:b@h/v1"), "AW-USE-71", 2),
+        ((*WELL, "--price", "x=1:2"), "AW-USE-72", 2),
+        ((*WELL, "--price", "m=cheap"), "AW-USE-72", 2),
+        ((*WELL, "--price", "m=-1:2"), "AW-USE-72", 2),
+        ((*WELL, "--key-env", "m=NOT_SET_ANYWHERE"), "AW-USE-72", 2),
+        ((*WELL, "--cache", "some"), "AW-USE-73", 2),
+        ((*WELL, "--workers", "0"), "AW-USE-73", 2),
+        ((*WELL, "--host", "0.0.0.0"), "AW-OPS-11", 8),
+    ],
+)
+def test_what_makes_no_sense_is_said_in_three_lines(
+    shell: Shell, words: tuple[str, ...], code: str, status: int
+) -> None:
+    done = shell.run("serve", "--port", "0", *words)
+    assert done.returncode == status and done.stderr.startswith(code) and done.stdout == ""
+    assert len(done.stderr.strip().splitlines()) <= 3
+
+
+def test_a_port_in_use(shell: Shell, upstream: Upstream) -> None:
+    done = shell.run("serve", *WELL, "--port", str(upstream.server_port))
+    assert done.returncode == 8 and done.stderr.startswith("AW-OPS-03")

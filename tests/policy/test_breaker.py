@@ -1,0 +1,150 @@
+"""The breaker against a plain reading of its rule, for any history; the budget in a total outage."""
+
+from __future__ import annotations
+
+from copy import copy
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from archwright.policy.breaker import (
+    LEAST_FAILURES,
+    LONGEST_OPEN_S,
+    OPEN_S,
+    PROBE_S,
+    PROBES_TO_CLOSE,
+    RETRY_RESERVE,
+    RETRY_SHARE,
+    TIMEOUTS_IN_A_ROW,
+    WINDOW_S,
+    Breaker,
+    Outcome,
+    RetryBudget,
+)
+
+
+def opened(now: float = 0.0) -> Breaker:
+    breaker = Breaker()
+    for _ in range(LEAST_FAILURES):
+        breaker.ended("failed", now)
+    assert breaker.state == "open"
+    return breaker
+
+
+def test_few_failures_or_a_small_share_change_nothing() -> None:
+    breaker = Breaker()
+    for _ in range(LEAST_FAILURES - 1):
+        breaker.ended("failed", 0.0)
+    assert breaker.allows(0.0)
+    for _ in range(20):
+        breaker.ended("ok", 1.0)
+    for _ in range(10):
+        breaker.ended("failed", 2.0)
+    assert breaker.state == "closed"
+
+
+def test_a_share_counts_over_the_edge_of_a_window_and_is_forgotten_after_two() -> None:
+    for later, state in ((WINDOW_S + 1, "open"), (3 * WINDOW_S, "closed")):
+        breaker = Breaker()
+        for _ in range(LEAST_FAILURES - 1):
+            breaker.ended("failed", 0.0)
+        breaker.ended("failed", later)
+        assert breaker.state == state
+
+
+def test_timeouts_in_a_row_open_at_once() -> None:
+    breaker = Breaker()
+    for _ in range(50):
+        breaker.ended("ok", 0.0)
+    for _ in range(TIMEOUTS_IN_A_ROW - 1):
+        breaker.ended("timeout", 1.0)
+    breaker.ended("ok", 1.0)
+    for _ in range(TIMEOUTS_IN_A_ROW):
+        assert breaker.state == "closed"
+        breaker.ended("timeout", 1.0)
+    assert breaker.state == "open" and not breaker.allows(1.0)
+
+
+def test_one_probe_at_a_time_and_success_closes() -> None:
+    breaker = opened()
+    assert not breaker.allows(OPEN_S - 0.1)
+    for _ in range(PROBES_TO_CLOSE):
+        assert breaker.allows(OPEN_S)
+        breaker.began(OPEN_S)
+        assert not breaker.allows(OPEN_S), "one at a time"
+        breaker.ended("ok", OPEN_S)
+    assert breaker.state == "closed"
+
+
+def test_each_failed_probe_doubles_the_pause_up_to_a_limit() -> None:
+    breaker, now, pause = opened(), 0.0, OPEN_S
+    for _ in range(10):
+        now += pause
+        assert not breaker.allows(now - 0.001) and breaker.allows(now)
+        breaker.began(now)
+        breaker.ended("failed", now)
+        pause = min(LONGEST_OPEN_S, 2 * pause)
+    assert pause == LONGEST_OPEN_S
+
+
+def test_a_probe_the_client_left_says_nothing_and_makes_room() -> None:
+    breaker = opened()
+    assert breaker.allows(OPEN_S)
+    breaker.began(OPEN_S)
+    breaker.ended("neutral", OPEN_S)
+    assert breaker.state == "half-open" and breaker.allows(OPEN_S)
+    breaker.began(OPEN_S)
+    assert not breaker.allows(OPEN_S + PROBE_S - 1) and breaker.allows(OPEN_S + PROBE_S)
+
+
+class History(RuleBasedStateMachine):
+    """Any order of tries and pauses: never stuck, never two probes, never open without a reason."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.breaker, self.now, self.running = Breaker(), 0.0, 0
+        self.bad = 0
+
+    @rule(pause_s=st.floats(0, 100))
+    def waits(self, pause_s: float) -> None:
+        self.now += pause_s
+
+    @precondition(lambda self: self.breaker.allows(self.now))
+    @rule()
+    def begins(self) -> None:
+        self.breaker.began(self.now)
+        self.running += 1
+        if self.breaker.state == "half-open":
+            assert not self.breaker.allows(self.now)
+
+    @precondition(lambda self: self.running)
+    @rule(outcome=st.sampled_from(["ok", "failed", "timeout", "neutral"]))
+    def ends(self, outcome: Outcome) -> None:
+        before = self.breaker.state
+        self.bad += outcome in ("failed", "timeout")
+        self.breaker.ended(outcome, self.now)
+        self.running -= 1
+        if outcome in ("ok", "neutral"):
+            assert self.breaker.state == before or (before, self.breaker.state) == ("half-open", "closed")
+        if self.breaker.state == "open":
+            assert self.bad >= TIMEOUTS_IN_A_ROW
+
+    @invariant()
+    def comes_back(self) -> None:
+        assert copy(self.breaker).allows(self.now + LONGEST_OPEN_S + PROBE_S)
+
+
+TestHistory = History.TestCase
+TestHistory.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+
+
+@given(st.integers(0, 2000), st.integers(1, 5))
+def test_in_a_total_outage_retries_are_a_share_of_requests(requests: int, wanted: int) -> None:
+    budget, spent = RetryBudget(), 0
+    for _ in range(requests):
+        budget.asked()
+        spent += sum(budget.spend() for _ in range(wanted))
+    assert spent <= RETRY_RESERVE + RETRY_SHARE * requests
+    if requests >= RETRY_RESERVE:
+        assert spent >= RETRY_SHARE * requests, "what the share allows is allowed"

@@ -1,0 +1,54 @@
+"""What points at a person in a request's text, wherever it stands; nothing else raises a class."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from archwright.lake.personal import spans
+from archwright.serving.detection import CLASS_OF, class_of, texts
+
+
+def chat(*contents: Any) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": content} for content in contents]}
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (chat("hello there, nothing to see"), None),
+        (chat("Version 1.2.3.4 of 2024-05-06, ISBN 978-3-16-148410-0"), None),
+        (chat("fine", "mail bob@example.org"), "personal"),
+        (chat("my IBAN is DE89 3704 0044 0532 0130 00"), "personal"),
+        (chat("call me at +49 30 1234567"), "personal"),
+        (chat("mail bob@example.org about 4111 1111 1111 1111"), "payment"),
+        (chat([{"type": "text", "text": "mail bob@example.org"}]), "personal"),
+        (chat([{"type": "image_url", "image_url": {"url": "data:image/png;base64,bob@example.org"}}]), None),
+        ({"prompt": "bob@example.org"}, "personal"),
+        ({"input": ["one thing", "bob@example.org"]}, "personal"),
+        ({"tools": [{"function": {"description": "writes to bob@example.org"}}]}, "personal"),
+        ({"max_tokens": 4111111111111111, "stream": True}, None),
+    ],
+)
+def test_found_wherever_it_stands(body: dict[str, Any], expected: str | None) -> None:
+    assert class_of(body) == expected
+
+
+PIECE = st.one_of(
+    st.text(max_size=30),
+    st.sampled_from(["bob@example.org", "4111111111111111", "+49 30 1234567", "10.1.2.3", "DE89370400440532013000"]),
+)
+
+
+@given(st.lists(PIECE, max_size=6))
+def test_never_more_than_the_finders_find(pieces: list[str]) -> None:
+    """The quick look before the finders changes nothing: what any of them finds raises the class, and only that."""
+    body = {"input": pieces}
+    classes = {CLASS_OF[span.kind] for text in texts(body) for span in spans(text)}
+    found = class_of(body)
+    # One finder alone may claim what another has the better right to; never the other way.
+    assert not classes or found is not None
+    assert "payment" not in classes or found == "payment"
