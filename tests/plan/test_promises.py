@@ -188,9 +188,13 @@ def test_a_deadline_inside_the_band_is_at_risk(catalog: Catalog) -> None:
 
 @pytest.mark.parametrize(("kind", "method"), [("finetune", "full"), ("pretrain", None), ("data-processing", None)])
 def test_runs_that_nothing_records_are_not_promised(catalog: Catalog, kind: Any, method: Any) -> None:
-    one = tuning(catalog)
+    hours = tuning(catalog).batch.machine_hours
+    one = tuning(catalog, deadline_h=(hours.value + hours.high) / 2)
     other = one._replace(job=one.job._replace(workload=Workload(name="tone", kind=kind, method=method)))
-    assert promises((other,), Ledger()).predictions == ()
+    found = promises((other,), Ledger())
+    assert found.predictions == ()
+    (note,) = found.notes
+    assert note.startswith("at risk: tone.deadline_h limit"), "what is not promised may break its limit all the same"
 
 
 # --- whole plans

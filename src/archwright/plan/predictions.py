@@ -112,13 +112,17 @@ def _answers(one: Answering, ledger: Ledger, notes: list[str]) -> Prediction:
 
 
 def _hours(one: Working, ledger: Ledger, notes: list[str]) -> list[Prediction]:
-    """How long a run takes, today's to the largest of the horizon; promised where a run of ours would record it."""
+    """How long a run takes, today's to the largest of the horizon: judged in any case, promised where a run of ours
+    would record it.
+    """
     job, batch = one.job, one.batch
+    hours = batch.machine_hours
+    share, longest = batch.hours(one.machines) / hours.value, hours.high * max(job.growth)
+    taken = Estimate(value=hours.value, low=hours.low, high=longest, unit="s").scaled(share * HOUR_S)
+    judge_limit(f"{job.workload.name}.deadline_h", taken.scaled(1 / HOUR_S), job.deadline_h, list[Miss](), notes)
     if not _recorded(job.workload):
         return []
     names = ledger.adopt_all(batch.bases)
-    hours = batch.machine_hours
-    share = batch.hours(one.machines) / hours.value
     basis = ledger.basis(
         f"{job.workload.name}.run",
         "formula",
@@ -126,12 +130,9 @@ def _hours(one: Working, ledger: Ledger, notes: list[str]) -> list[Prediction]:
         formula="machine-hours / (1 + (machines - 1) x scaling); high end: in the busiest month",
         facts=(names.get(hours.basis, ""), *batch.assumptions),
     )
-    longest = hours.high * max(job.growth)
-    taken = Estimate(value=hours.value, low=hours.low, high=longest, unit="s", basis=basis).scaled(share * HOUR_S)
-    judge_limit(f"{job.workload.name}.deadline_h", taken.scaled(1 / HOUR_S), job.deadline_h, list[Miss](), notes)
     between = HOURS_PER_MONTH / job.runs_per_month * HOUR_S
     query = Query(metric="train_s", labels={"name": job.workload.name}, statistic="max", window_s=between)
-    return [_asked(job.workload.name, taken, query)]
+    return [_asked(job.workload.name, replace(taken, basis=basis), query)]
 
 
 def _recorded(workload: Workload) -> bool:
