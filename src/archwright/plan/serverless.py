@@ -25,7 +25,7 @@ from typing import NamedTuple
 from archwright.catalog.rows import ModelSpec
 from archwright.catalog.serverless import Seconds, paid_by_second
 from archwright.contract.estimate import Estimate
-from archwright.contract.needs import SLO
+from archwright.contract.needs import SLO, TEXT_KINDS
 from archwright.contract.plan import Miss
 from archwright.plan.assemble import Built
 from archwright.plan.candidates import Host, Task
@@ -41,7 +41,7 @@ from archwright.plan.rented import Pick
 from archwright.plan.residency import bounds_of, bounds_of_all, in_words, region_inside
 from archwright.plan.sites import at_sites, nowhere_else
 from archwright.plan.terms import following
-from archwright.plan.unpromised import Found, availability_risk
+from archwright.plan.unpromised import Found, availability_risk, latency_risk
 from archwright.plan.width import machine_hours, machines_for, width_for
 from archwright.sizing.machine import Machine, Steady
 
@@ -231,7 +231,9 @@ def _said(pick: Pick, row: Seconds, bill: Bill) -> Iterable[str]:
             f"{name}: kept warm: where requests are rarest a worker stays idle for {bill.idle_s:.3g} s "
             f"(default {row.idle_s:g}), so that at most {COLD:.0%} of them start cold in any part of the day"
         )
-    elif bill.coldest > COLD:
+    if pick.task.workload.kind not in TEXT_KINDS:
+        yield from latency_risk(pick.task.workload, pick.steady.latency_p95_s, row.start_s_high, row.provider)
+    elif bill.coldest > COLD and bill.idle_s <= row.idle_s:
         for field, limit, warm in _started(pick.task.workload.slo, pick.steady):
             if limit < row.start_s_high + warm:
                 yield f"{AT_RISK}{name}.{field} limit {limit:g} lies inside the band of a cold start"

@@ -13,6 +13,7 @@ from archwright.catalog.facts import Catalog
 from archwright.contract.estimate import Estimate
 from archwright.contract.needs import Workload
 from archwright.contract.plan import Miss
+from archwright.contract.record import replace
 from archwright.plan.demand import Demand
 from archwright.plan.money import UNPROVEN
 from archwright.plan.wording import digits
@@ -52,11 +53,25 @@ def judge_unpromised(demand: Demand, round_trip: str, provider: str, catalog: Ca
         if limit is not None and limit < band.low:
             misses.append(Miss(constraint=name, value=band.low, limit=limit))
         elif limit is not None and limit < band.high:
-            notes.append(
-                f"{UNPROVEN}{name} limit {limit:g}: nobody promises the latency of {provider}, anything from "
-                f"{digits(band.low)} to {digits(band.high)} is possible; measure it with `archwright bench URL`"
-            )
+            notes.append(f"{_possible(name, limit, band, provider)}; measure it with `archwright bench URL`")
     return Found(tuple(misses), tuple(notes))
+
+
+def latency_risk(workload: Workload, warm: Estimate, start_s: float, provider: str) -> tuple[str, ...]:
+    """The note of a stated latency of what is no text: `warm` at best, at worst after a cold start of `start_s`.
+    A limit below that was missed when the worker was sized.
+    """
+    limit, band = workload.slo.latency_p95_s, replace(warm, high=start_s + warm.high)
+    if limit is None or limit >= band.high:
+        return ()
+    return (_possible(f"{workload.name}.latency_p95_s", limit, band, provider),)
+
+
+def _possible(name: str, limit: float, band: Estimate, provider: str) -> str:
+    return (
+        f"{UNPROVEN}{name} limit {limit:g}: nobody promises the latency of {provider}, anything from "
+        f"{digits(band.low)} to {digits(band.high)} is possible"
+    )
 
 
 def availability_risk(workload: Workload, provider: str, catalog: Catalog) -> Found:
