@@ -90,6 +90,9 @@ def test_what_is_known_to_hold_comes_before_what_nobody_promises() -> None:
     assert changed[1].notes == (
         "chosen before a, at 2,000 EUR more over the horizon: what that one rests on is not known, nobody promises it",
     )
+    also = replace(hoped, name="d", total_cost=exact(2000, "EUR"))
+    said = choose((also, hoped, held), None)[1][2].notes
+    assert [note.partition(",")[0] for note in said] == ["chosen before a", "chosen before d"], "each cheaper one"
     assert choose((hoped,), None)[0] == "a", "where nothing else is feasible it is better than nothing"
     assert choose((hoped, held), "hosted-api")[0] == "a", "who prefers it knows"
     assert choose((replace(hoped, total_cost=exact(5000, "EUR")), held), None)[1][1].notes == ()
@@ -131,6 +134,15 @@ def test_the_nearest_option_and_its_relaxation_are_named() -> None:
     )
     assert error.nearest == ("near", "far", "x")
     assert len(error.lines().splitlines()) == 3
+
+
+def test_what_nobody_promises_is_no_near_option() -> None:
+    hoped = Miss(constraint="triage.ttft_p95_s", value=0.3, limit=0.2, at_best=True)
+    known = over(2, 0.2, "triage.ttft_p95_s")
+    error = why_infeasible(plan(option("hoped", hoped, cost=1), option("known", known, cost=2)), SOURCE)
+    assert error.nearest == ("known", "hoped") and "hoped with workloads[0].slo.ttft_p95_s at best 0.3" in error.hint
+    alone = why_infeasible(plan(option("hoped", hoped, cost=1), option("x", UNSIZED)), SOURCE)
+    assert "the nearest, hoped, misses triage.ttft_p95_s: at best 0.3, limit 0.2" in alone.message
 
 
 @pytest.mark.parametrize(

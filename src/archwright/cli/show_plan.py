@@ -214,7 +214,8 @@ def _missed(miss: Miss) -> str:
     name = "" if miss.constraint == "export" else miss.constraint.replace(".", " ")
     if isinstance(miss.value, float | int) and isinstance(miss.limit, float | int):
         sign = ">" if miss.value > miss.limit else "<"
-        return f"{name} {significant(miss.value)} {sign} {significant(miss.limit)}"
+        best = "at best " if miss.at_best else ""
+        return f"{name} {best}{significant(miss.value)} {sign} {significant(miss.limit)}"
     return f"{name} {miss.value if miss.value is not None else 'none'}".strip()
 
 

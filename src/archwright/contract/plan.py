@@ -133,11 +133,14 @@ class Purchase(Record):
 
 
 class Miss(Record):
-    """A constraint an option breaks: what it would be, and the limit."""
+    """A constraint an option breaks: what it would be, and the limit. `at_best`: nobody promises the value, the best that
+    is possible.
+    """
 
     constraint: str
     value: float | str | None
     limit: float | str | None
+    at_best: bool = False
 
 
 class Option(Record):

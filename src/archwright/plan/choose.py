@@ -57,12 +57,8 @@ def choose(options: tuple[Option, ...], prefer: Placement | None) -> tuple[str |
         notes.append(f"preferred placement {prefer} has no feasible option; the cheapest feasible one is chosen")
     elif chosen is not cheapest:
         notes.append(f"preferred over {cheapest.name}, at {_more(chosen, cheapest)}")
-    least = min(feasible, key=_price)
-    if not unproven(chosen) and unproven(least):
-        why = next(note for note in least.notes if note.startswith(UNPROVEN)).removeprefix(UNPROVEN)
-        notes.append(
-            f"chosen before {least.name}, at {_more(chosen, least)}: what that one rests on is not known, {why}"
-        )
+    cheaper = sorted((one for one in feasible if unproven(one) and _price(one) < _price(chosen)), key=_price)
+    notes += [] if unproven(chosen) else [_passed_over(one, chosen) for one in cheaper]
     noted = replace(chosen, notes=(*chosen.notes, *notes))
     return chosen.name, tuple(noted if option is chosen else option for option in options)
 
@@ -70,6 +66,11 @@ def choose(options: tuple[Option, ...], prefer: Placement | None) -> tuple[str |
 def unproven(option: Option) -> bool:
     """Whether a limit rests on what nobody promises and nobody has measured."""
     return any(note.startswith(UNPROVEN) for note in option.notes)
+
+
+def _passed_over(cheaper: Option, chosen: Option) -> str:
+    why = next(note for note in cheaper.notes if note.startswith(UNPROVEN)).removeprefix(UNPROVEN)
+    return f"chosen before {cheaper.name}, at {_more(chosen, cheaper)}: what that one rests on is not known, {why}"
 
 
 def _more(chosen: Option, other: Option) -> str:
@@ -152,15 +153,19 @@ def _is_pin(miss: Miss) -> bool:
     return miss.constraint in PINS and isinstance(miss.value, str)
 
 
-def _distance(option: Option) -> tuple[float, int, float, str]:
-    """A pin can be given up only where the option behind it has a price, that is, exists."""
+def _distance(option: Option) -> tuple[bool, bool, float, int, float, str]:
+    """First whether nothing relaxes it, then whether nobody promises what it would keep. A pin can be given up only
+    where the option behind it has a price, that is, exists.
+    """
     gap = max((_gap(miss) for miss in option.misses), default=FAR)
-    return (FAR if gap == PIN and option.total_cost is None else gap, len(option.misses), _price(option), option.name)
+    gap = FAR if gap == PIN and option.total_cost is None else gap
+    hoped = any(miss.at_best for miss in option.misses)
+    return gap >= FAR, hoped, gap, len(option.misses), _price(option), option.name
 
 
 def _relaxation(option: Option, plan: Plan, source: NeedsSource) -> str:
     """What would let the option through, field by field; "" when nothing would."""
-    if _distance(option)[0] >= FAR:
+    if _distance(option)[0]:
         return ""
     return ", ".join(_step(miss, plan, source) for miss in option.misses)
 
@@ -168,7 +173,8 @@ def _relaxation(option: Option, plan: Plan, source: NeedsSource) -> str:
 def _step(miss: Miss, plan: Plan, source: NeedsSource) -> str:
     if miss.constraint == "stale_facts":
         return "--accept-stale"
-    return f"{_field(miss.constraint, plan, source)} {miss.value if _is_pin(miss) else _rounded(miss)}"
+    value = miss.value if _is_pin(miss) else _rounded(miss)
+    return f"{_field(miss.constraint, plan, source)} {'at best ' if miss.at_best else ''}{value}"
 
 
 def _rounded(miss: Miss) -> str:

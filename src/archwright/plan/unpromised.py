@@ -51,7 +51,7 @@ def judge_unpromised(demand: Demand, round_trip: str, provider: str, catalog: Ca
     for field, band in latencies(demand, round_trip, catalog).items():
         limit, name = getattr(slo, field), f"{demand.workload.name}.{field}"
         if limit is not None and limit < band.low:
-            misses.append(Miss(constraint=name, value=band.low, limit=limit))
+            misses.append(Miss(constraint=name, value=band.low, limit=limit, at_best=True))
         elif limit is not None and limit < band.high:
             notes.append(f"{_possible(name, limit, band, provider)}; measure it with `archwright bench URL`")
     return Found(tuple(misses), tuple(notes))
@@ -80,5 +80,5 @@ def availability_risk(workload: Workload, provider: str, catalog: Catalog) -> Fo
     if limit is None or limit <= band.low:
         return Found()
     if limit > band.high:
-        return Found((Miss(constraint=name, value=band.high, limit=limit),))
+        return Found((Miss(constraint=name, value=band.high, limit=limit, at_best=True),))
     return Found((), (f"{UNPROVEN}{name} limit {limit:g}: nobody promises the availability of {provider}",))

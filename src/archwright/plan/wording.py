@@ -48,9 +48,9 @@ def shown(estimate: Estimate) -> str:
 
 
 def said(miss: Miss) -> str:
-    """ "per_month: 4,100, limit 3,500"."""
+    """ "per_month: 4,100, limit 3,500"; "chat.ttft_p95_s: at best 0.065, limit 0.001"."""
     limit = f", limit {_plain(miss.limit)}" if miss.limit is not None else ""
-    return f"{miss.constraint}: {_plain(miss.value)}{limit}"
+    return f"{miss.constraint}: {'at best ' if miss.at_best else ''}{_plain(miss.value)}{limit}"
 
 
 def _plain(value: float | str | None) -> str:

@@ -202,12 +202,13 @@ def _at_risk(option: Option | None) -> Iterable[Block]:
 
 
 def _nothing_feasible(plan: Plan) -> Iterable[Block]:
-    """The nearest options, by how much they miss and what they cost."""
+    """The nearest options, by how much they miss and what they cost; last what nobody promises."""
     if not plan.options:
         return
 
-    def distance(option: Option) -> tuple[int, float]:
-        return len(option.misses), option.total_cost.value if option.total_cost is not None else float("inf")
+    def distance(option: Option) -> tuple[bool, int, float]:
+        hoped = any(miss.at_best for miss in option.misses)
+        return hoped, len(option.misses), option.total_cost.value if option.total_cost is not None else float("inf")
 
     nearest = sorted(plan.options, key=distance)[:3]
     text = "Every option breaks a limit that the needs state as hard. What stands in the way of the nearest:"

@@ -167,7 +167,7 @@ def missed(miss: Miss) -> str:
     # What a law bars is a sentence of its own.
     name = "" if miss.constraint == "export" else miss.constraint.replace("_", " ")
     value, limit = _either(miss.value), _either(miss.limit)
-    return f"{name} {value}".strip() + (f", limit {limit}" if limit else "")
+    return f"{name} {'at best ' if miss.at_best else ''}{value}".strip() + (f", limit {limit}" if limit else "")
 
 
 def _either(value: float | str | None) -> str:
