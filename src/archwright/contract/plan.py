@@ -133,8 +133,8 @@ class Purchase(Record):
 
 
 class Miss(Record):
-    """A constraint an option breaks: what it would be, and the limit. `at_best`: nobody promises the value, the best that
-    is possible.
+    """A constraint an option breaks: what it would be, and the limit. `at_best`: nobody promises the value, it
+    is the best possible.
     """
 
     constraint: str
