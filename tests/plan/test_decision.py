@@ -60,7 +60,10 @@ def test_which_of_two_near_ties_is_taken_is_no_flip(catalog: Catalog) -> None:
     made = world(catalog, needs(), FACTS, *near)
     assert [(driver.basis, driver.flips_at) for driver in decided(made)[1].drivers] == [("a", None)]
     other = world(catalog, needs(), FACTS, *near, draft("z", rent(110, "b")))
-    assert [(driver.basis, driver.flips_to) for driver in decided(other)[1].drivers] == [("a", "z"), ("b", "z")]
+    assert [(driver.basis, driver.flips_to) for driver in decided(other)[1].drivers] == [("a", None)], "y is before z"
+    own = world(catalog, needs(), {**FACTS, "c": fact("c", 30, 1.5)}, *near, draft("z", rent(110, "c")))
+    flips = {driver.basis: driver.flips_to for driver in decided(own)[1].drivers}
+    assert flips == {"a": None, "c": "z"}, "were a dearer, y would be chosen and not z"
 
 
 def test_equal_options_share_the_chance_and_are_called_equal(catalog: Catalog) -> None:

@@ -236,22 +236,20 @@ def break_even(ours: tuple[float, ...], theirs: tuple[float, ...]) -> int | None
 
 
 def _ways(needs: Needs, best: Priced, priced: Iterable[Priced], purse: Purse) -> list[Way]:
-    """The options that could be chosen if only the money were right. One that costs nearly the same as the chosen one
-    is told as a tie: which of the two is taken hangs on every fact, and changes nothing.
-    """
+    """The options that could be chosen if only the money were right."""
     return [
         Way(
             name=one.option.name,
             order=simplicity(one.option),
             preferred=one.option.placement == needs.placement.prefer,
             proven=not unproven(one.option),
+            near=one is not best and _near(one.option, best.option),
             total=_sum(one.terms, purse, 1),
             month=_sum(filter(is_monthly, one.terms), purse, purse.budget.horizon_months),
             capex=_sum(filter(is_capex, one.terms), purse, 1),
         )
         for one in priced
-        if one is best
-        or (all(miss.constraint in BUDGET for miss in one.option.misses) and not _near(one.option, best.option))
+        if one is best or all(miss.constraint in BUDGET for miss in one.option.misses)
     ]
 
 

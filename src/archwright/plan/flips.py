@@ -34,7 +34,8 @@ class Sum(NamedTuple):
 
 class Way(NamedTuple):
     """An option that only money can rule out. `order`: of equal prices the first is taken, as when a plan is made.
-    `proven`: its limits are known to hold, which comes before its price.
+    `proven`: its limits are known to hold, which comes before its price. `near`: it costs nearly the same as the chosen
+    one; which of the two is taken hangs on every fact and is told as a tie, so that it is no flip.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Way(NamedTuple):
     month: Sum
     capex: Sum
     proven: bool = True
+    near: bool = False
 
 
 class Flip(NamedTuple):
@@ -85,7 +87,7 @@ class Flips:
         flips = [
             Flip(float(factor), self._ways[index].name if index >= 0 else None, _away(float(factor), estimate))
             for factor, index in zip(np.concatenate([points, points]), chosen, strict=True)
-            if index != self._chosen
+            if index != self._chosen and not (index >= 0 and self._ways[index].near)
         ]
         nearest = min(flips, key=lambda flip: (flip.away, abs(math.log(flip.factor))), default=None)
         return nearest._replace(limit=self._crossed(slopes, nearest)) if nearest is not None else None
@@ -100,17 +102,16 @@ class Flips:
         return ""
 
     def _crossings(self, slopes: list[Worlds]) -> Worlds:
-        """Factors in reach at which an option's total meets the chosen one's, or a sum meets its limit."""
+        """Factors in reach at which a total meets the chosen one's or that of one near it, or a sum its limit."""
         import numpy as np  # noqa: PLC0415
 
         total, month, capex = self._values
-        gaps = (
-            (total - total[self._chosen], slopes[0] - slopes[0][self._chosen]),
-            (month - self._limits[0], slopes[1]),
-            (capex - self._limits[1], slopes[2]),
-        )
+        held = [index for index, way in enumerate(self._ways) if way.near or index == self._chosen]
+        gaps = [(total - total[index], slopes[0] - slopes[0][index]) for index in held]
+        gaps += [(month - self._limits[0], slopes[1]), (capex - self._limits[1], slopes[2])]
+        mine = [slopes[0]] * len(held) + slopes[1:]
         moves = [
-            np.abs(slope) > EQUAL * np.abs(mine).max(initial=0.0) for (_, slope), mine in zip(gaps, slopes, strict=True)
+            np.abs(slope) > EQUAL * np.abs(own).max(initial=0.0) for (_, slope), own in zip(gaps, mine, strict=True)
         ]
         found = [1 - gap[moved] / slope[moved] for (gap, slope), moved in zip(gaps, moves, strict=True)]
         points = np.concatenate(found)
