@@ -15,7 +15,7 @@ from archwright.contract.plan import CostLine, MachineFacts, Miss, Option, Plan
 from archwright.contract.record import replace
 from archwright.home import Home
 from archwright.needs.template import template
-from archwright.plan.diff import diff
+from archwright.plan.diff import Worded, diff
 from archwright.plan.file import write_plan
 from archwright.plan.what_if import what_if
 
@@ -81,7 +81,7 @@ def shown(result: object, capsys: pytest.CaptureFixture[str]) -> str:
 def test_the_decision_is_one_sentence_with_its_money(decided: Plan, capsys: pytest.CaptureFixture[str]) -> None:
     text = shown(decided, capsys)
     assert "Choose best in eu-1 with null-model (4 of 8 options feasible)" in text
-    assert "21,000 EUR over 12 months (90 %: 17,500 to 25,200); 1,750 a month, 9,000 to buy" in text
+    assert "21,000 EUR over 12 months (90 %: 17,500 to 25,200); 1,750 a month without staff, 9,000 to buy" in text
     assert "of it compute 12,000, purchase 9,000" in text
     assert "goals worth 50,000 EUR: net 29,000 (26,364 to 31,900), paid back by month 5" in text
     assert "at risk: [bold]x[/]" in text, "markup in names is text"
@@ -91,14 +91,14 @@ def test_options_come_in_the_order_of_their_standing(decided: Plan, capsys: pyte
     text = shown(decided, capsys)
     feasible, refused = text.split("Not feasible")
     rows = [" ".join(line.split()) for line in feasible.split("Options")[1].splitlines()]
-    assert rows[2:6] == [
+    assert rows[3:7] == [
         ">* best 21,000 17,500 to 25,200 9,000 1,750 chosen",
         "* near 21,500 17,917 to 25,800 - 1,792 a tie, 44%",
         "dear 30,000 25,000 to 36,000 - 2,500 2%",
         "odd 99,000 82,500 to 118,800 - 8,250 -",
     ]
     assert "* no other option is as good in each of: total cost, carbon kg per month" in feasible
-    assert [" ".join(line.split()) for line in refused.splitlines()[2:6]] == [
+    assert [" ".join(line.split()) for line in refused.splitlines()[3:7]] == [
         "slow 17,000 1,417 assistant availability 0.98 < 1.00",
         "late 18,000 1,500 assistant ttft_p95_s 0.90 > 0.20",
         "far - - residency no offer inside",
@@ -198,11 +198,20 @@ def test_a_choice_that_stays_and_plans_that_are_the_same(decided: Plan, capsys: 
     assert any(" ".join(line.split()) == "dear 30,000 EUR 30,000 USD" for line in text.splitlines())
 
 
+def test_a_fact_that_differs_in_part_is_shown_in_part(decided: Plan, capsys: pytest.CaptureFixture[str]) -> None:
+    row = Worded(name="fact", before="weights 3; as long as ever; sure", after="weights 4; as long as ever; sure; new")
+    found = replace(diff(decided, decided), facts=(row, Worded(name="less", before="a; b", after="a")))
+    assert show_diff.diff(found) == 0
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    assert {"- weights 3", "+ weights 4; new", "- b", "+ nothing else"} <= set(lines)
+    assert not any("as long as ever" in line for line in lines)
+
+
 def test_what_if_shows_the_change_and_a_refusal(decided: Plan, capsys: pytest.CaptureFixture[str]) -> None:
     nothing = replace(decided, chosen=None)
     text = shown(what_if(decided, nothing, ("budget.per_month=1",), "AW-PLAN-03  no option"), capsys)
     assert "What if budget.per_month=1" in text and "AW-PLAN-03" in text
-    assert "without: best, 21,000 EUR over the horizon, 1,750 EUR a month, 9,000 EUR to buy" in text
+    assert "without: best, 21,000 EUR over the horizon, 1,750 EUR a month without staff, 9,000 EUR to buy" in text
     assert "with:    nothing is feasible" in text
     assert "the choice goes from best to nothing" in text
     text = shown(what_if(nothing, decided, ("a=1",), ""), capsys)

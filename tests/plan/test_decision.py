@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from archwright.catalog.facts import Catalog
-from archwright.contract.decision import Decision
+from archwright.contract.decision import Decision, Rival
 from archwright.contract.estimate import exact
 from archwright.contract.needs import Placement
 from archwright.contract.plan import Miss, Option, Plan
@@ -485,3 +485,16 @@ def test_the_order_without_people_is_said_where_it_is_another(catalog: Catalog) 
     alone = world(catalog, needs(), {}, few, dear)
     found = conclude(alone.needs, alone.options, alone.drafts, alone.ledger, alone.purse)
     assert not any(note.startswith("without people") for option in found.options for note in option.notes)
+
+
+@pytest.mark.parametrize(
+    ("rival", "said"),
+    [
+        (Rival(option="y", cheaper=0.5, tie=True, equal=True), "the same"),
+        (Rival(option="y", cheaper=0.4, tie=True), "a tie"),
+        (Rival(option="y", cheaper=0.05, tie=True), "within 2%"),
+        (Rival(option="y", cheaper=0.05, tie=False), ""),
+    ],
+)
+def test_what_is_nearly_always_dearer_is_no_tie_in_words(rival: Rival, said: str) -> None:
+    assert rival.closeness == said

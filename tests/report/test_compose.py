@@ -45,7 +45,7 @@ def test_the_decision_is_one_sentence() -> None:
     assert business.sentence(BOARD, HYBRID) == (
         "Choose hybrid-own-base (own and rented machines at aws, in FR, eu-west-3, us-east-1 and ap-southeast-1): "
         f"EUR 17.0{NB}M over 60 months (90{NB}% band 14.6 to 20.5{NB}M), "
-        f"with EUR 4.79{NB}M to buy over the horizon and EUR 189{NB}k a month to run. "
+        f"with EUR 4.79{NB}M to buy over the horizon and EUR 189{NB}k a month to run without staff. "
         f"The case pays in 90{NB}% of the draws: the goals bring EUR 114{NB}M by the needs' own figures, "
         f"EUR 98.0{NB}M more than it costs, paid back in month 4."
     )

@@ -15,6 +15,7 @@ from archwright.contract.estimate import Estimate
 __all__ = ["as_json", "diff", "what_if"]
 
 MOST_ROWS = 12
+PARTED = "; "
 
 
 def diff(result: Any) -> int:
@@ -39,7 +40,11 @@ def what_if(result: Any) -> int:
 def _chosen(choice: Any) -> str:
     if choice.option is None:
         return "nothing is feasible"
-    costs = (("over the horizon", choice.total_cost), ("a month", choice.cost_per_month), ("to buy", choice.capex))
+    costs = (
+        ("over the horizon", choice.total_cost),
+        ("a month without staff", choice.cost_per_month),
+        ("to buy", choice.capex),
+    )
     told = (f"{money(cost.value)} {cost.unit.partition('/')[0]} {name}" for name, cost in costs if cost and cost.value)
     return escape(", ".join((choice.option, *told)))
 
@@ -113,10 +118,16 @@ def _worded(out: Console, title: str, rows: Any) -> None:
     out.print(f"\n[bold]{title}[/]")
     for row in rows[:MOST_ROWS]:
         out.print(f"  {escape(row.name)}")
-        for sign, text in (("-", row.before), ("+", row.after)):
+        for sign, text, other in (("-", row.before, row.after), ("+", row.after, row.before)):
             if text is not None:
-                indented(out, f"{sign} {escape(text)}", 4)
+                indented(out, f"{sign} {escape(_changed(text, other))}", 4)
     _left_out(out, rows)
+
+
+def _changed(text: str, other: str | None) -> str:
+    """The parts of a text that the other one lacks: a fact rests on many, and most of these stay."""
+    same = set(other.split(PARTED)) if other is not None else set[str]()
+    return PARTED.join(part for part in text.split(PARTED) if part not in same) or "nothing else"
 
 
 def _sentences(out: Console, title: str, rows: Any) -> None:

@@ -21,6 +21,8 @@ __all__ = ["as_json", "plan"]
 MOST_FACTS = 3
 SMALLEST_SHARE = 0.005
 MOST_CATEGORIES = 5
+# People are in the total and not in what is spent month by month.
+RUNNING = "a month\nwithout staff"
 
 
 def plan(result: Any) -> int:
@@ -106,7 +108,7 @@ def _money_sentence(result: Plan, option: Option) -> str:
     bought = f", {money(capex.value)} to buy" if capex.value else ", nothing to buy"
     return (
         f"[bold]{money(total.value)} {result.currency}[/] over {result.horizon} "
-        f"(90 %: {money(total.low)} to {money(total.high)}); {money(month.value)} a month{bought}"
+        f"(90 %: {money(total.low)} to {money(total.high)}); {money(month.value)} a month without staff{bought}"
     )
 
 
@@ -152,7 +154,7 @@ def _table(out: Console, result: Plan, options: list[Option]) -> None:
     table = drawn("Options")
     for name in ("", "option"):
         table.add_column(name, overflow="fold")
-    for name in (f"{result.currency} in {result.horizon}", "90 % band", "to buy", "a month", "cheaper"):
+    for name in (f"{result.currency} in {result.horizon}", "90 % band", "to buy", RUNNING, "cheaper"):
         table.add_column(name, justify="right", no_wrap=True)
     for option in options:
         total, month, capex = option.total_cost, option.cost_per_month, option.capex
@@ -185,8 +187,8 @@ def _chance(result: Plan, option: Option) -> str:
     if rival is None:
         return "-"
     if rival.equal:
-        return "[cyan]the same[/]"
-    return f"[cyan]a tie, {rival.cheaper:.0%}[/]" if rival.tie else f"{rival.cheaper:.0%}"
+        return f"[cyan]{rival.closeness}[/]"
+    return f"[cyan]{rival.closeness}, {rival.cheaper:.0%}[/]" if rival.tie else f"{rival.cheaper:.0%}"
 
 
 def _refused(out: Console, result: Plan, options: list[Option]) -> None:
@@ -194,7 +196,7 @@ def _refused(out: Console, result: Plan, options: list[Option]) -> None:
         return
     table = drawn("Not feasible")
     table.add_column("option", overflow="fold")
-    for name in (f"{result.currency} in {result.horizon}", "a month"):
+    for name in (f"{result.currency} in {result.horizon}", RUNNING):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("because", overflow="fold", style="yellow")
     for option in options:

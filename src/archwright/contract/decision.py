@@ -11,6 +11,11 @@ SectionId = Literal[
     "network", "storage", "stack", "security", "scale", "monitoring", "stages", "practices", "providers"
 ]
 
+# Cheaper in so many of the draws, neither of two options can be called the cheaper one.
+EVEN = (0.35, 0.65)
+# A difference below this share of the cost is smaller than what any plan can promise.
+NEAR = 0.02
+
 
 class Rival(Record):
     """A feasible option against the chosen one, judged with the same draws of every shared fact.
@@ -25,6 +30,14 @@ class Rival(Record):
     tie: bool
     equal: bool = False
     break_even_month: int | None = None
+
+    @property
+    def closeness(self) -> str:
+        """How near it is, in words; "" for what is no tie: a price as good as the same may be dearer in every draw."""
+        if self.equal:
+            return "the same"
+        even = EVEN[0] <= self.cheaper <= EVEN[1]
+        return "" if not self.tie else "a tie" if even else f"within {NEAR:.0%}"
 
 
 class Driver(Record):

@@ -9,7 +9,7 @@ from collections.abc import Hashable, Iterable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from archwright.catalog.rows import BAND
-from archwright.contract.decision import Decision, Driver, Rival
+from archwright.contract.decision import EVEN, NEAR, Decision, Driver, Rival
 from archwright.contract.estimate import Estimate
 from archwright.contract.needs import Needs
 from archwright.contract.plan import Option
@@ -25,10 +25,6 @@ from archwright.plan.wording import digits
 if TYPE_CHECKING:
     from archwright.plan.draws import Worlds
 
-# Cheaper in so many of the draws, neither of two options can be called the cheaper one.
-EVEN = (0.35, 0.65)
-# A difference below this share of the cost is smaller than what any plan can promise.
-NEAR = 0.02
 # Beyond a tie, still worth a word: as uncertain as this, and no further apart than this share of the cost.
 ALMOST = (0.2, 0.8)
 APART = 0.2
@@ -199,8 +195,7 @@ def near_notes(best: Option, options: tuple[Option, ...], decision: Decision) ->
 def _tied(rival: Rival, more: float, unit: str) -> str:
     if rival.equal:
         return f"a tie: {rival.option} costs the same in every draw"
-    even = EVEN[0] <= rival.cheaper <= EVEN[1]
-    word = "a tie" if even else f"the same price within {NEAR:.0%}" if rival.tie else "a near-tie"
+    word = rival.closeness or "a near-tie"
     apart = f"{digits(abs(more))} {unit} {'more' if more >= 0 else 'less'}"
     often = f"and is the cheaper one in {rival.cheaper:.0%} of the draws"
     return f"{word}: {rival.option} costs {apart} over the horizon, {often}"

@@ -61,7 +61,7 @@ def _plain(value: float | str | None) -> str:
 
 def against(rival: Rival) -> str:
     """ "cloud-x is cheaper in 41 % of the draws: a tie; ours has cost less from month 14 on"."""
-    tie = ": a tie" if rival.tie else ""
+    tie = f": {rival.closeness}" if rival.tie else ""
     if rival.equal:
         return f"{rival.option} costs the same in every draw"
     month = rival.break_even_month

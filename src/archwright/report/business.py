@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from archwright.contract.decision import Driver, Rival
+from archwright.contract.decision import NEAR, Driver, Rival
 from archwright.contract.estimate import Estimate
 from archwright.contract.needs import NeedsSource
 from archwright.contract.plan import Option, Plan
@@ -27,7 +27,9 @@ from archwright.report.document import (
     rows,
 )
 
-AT_RISK, TIE = "at risk", "a tie"
+AT_RISK = "at risk"
+# Notes that have a place of their own.
+SAID_ELSEWHERE = (AT_RISK, "a tie", f"within {NEAR:.0%}")
 FLIPS_NAMED = 3
 
 
@@ -48,7 +50,10 @@ def sentence(plan: Plan, option: Option | None) -> str:
     said += f" ({words.percent(total.level)} band {band})" if band else ""
     parts = [
         f"{plan.currency} {words.compact(amount.value)} {when}"
-        for amount, when in ((option.capex, "to buy over the horizon"), (option.cost_per_month, "a month to run"))
+        for amount, when in (
+            (option.capex, "to buy over the horizon"),
+            (option.cost_per_month, "a month to run without staff"),
+        )
         if amount is not None and amount.value > 0
     ]
     said = f"{said}, with {' and '.join(parts)}." if parts else f"{said}."
@@ -92,7 +97,7 @@ def decision_chapter(plan: Plan, option: Option | None) -> Chapter:
         blocks += _present(
             next((figures.schedule(s) for s in plan.decision.schedules if s.option == option.name), None)
         )
-        known = (note for note in option.notes if not note.startswith((AT_RISK, TIE)))
+        known = (note for note in option.notes if not note.startswith(SAID_ELSEWHERE))
         blocks += _items("What to know about it", (Item(note) for note in known))
     if plan.not_sized:
         text = f"{words.counted(len(plan.not_sized), 'thing')} this plan does not size or promise; see Risk."
@@ -169,7 +174,7 @@ def _ties(plan: Plan, option: Option) -> Iterable[Block]:
         names = "; ".join(
             f"{r.option} costs the same in every draw"
             if r.equal
-            else f"{r.option} is cheaper with probability {words.percent(r.cheaper)}"
+            else f"{r.option} is cheaper with probability {words.percent(r.cheaper)} ({r.closeness})"
             for r in tied
         )
         text = "Judged with the same draws of every fact they share, cost does not tell these from the chosen one: "
@@ -237,7 +242,7 @@ def options_chapter(plan: Plan) -> Chapter:
     columns = (
         Column("Option", 2.6),
         Column(f"Total, {plan.currency}", 1.5, numeric=True),
-        Column("A month", 1.3, numeric=True),
+        Column("A month without staff", 1.3, numeric=True),
         Column("To buy", 1.3, numeric=True),
         Column("Verdict", 2.4),
     )
@@ -265,7 +270,11 @@ def _option_row(plan: Plan, option: Option, rival: Rival | None) -> Iterable[Cel
     cheaper = ""
     if rival is not None and not is_chosen:
         cheaper = f"cheaper than the chosen one with probability {words.percent(rival.cheaper)}"
-        cheaper = "costs the same as the chosen one" if rival.equal else cheaper + (": a tie" if rival.tie else "")
+        cheaper = (
+            "costs the same as the chosen one"
+            if rival.equal
+            else cheaper + (f": {rival.closeness}" if rival.tie else "")
+        )
     if is_chosen:
         yield Cell("chosen", notes(("", pareto)), "good")
     elif option.feasible:
