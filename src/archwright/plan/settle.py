@@ -246,7 +246,8 @@ def _told(beside: tuple[Way, ...]) -> str:
         for way in beside
         if way.part is not None
     )
-    return f"{beside[0].task.name}: several types of machines share it, year by year: {'; '.join(parts)}"
+    years = max(len(way.part.shares) for way in beside if way.part is not None)
+    return f"{beside[0].task.name}: several types of machines share it, years 1 to {years}: {'; '.join(parts)}"
 
 
 def counts_of(ways: tuple[Way, ...], months: int, pace: Pace = lambda carried: carried.value) -> tuple[int, ...]:
