@@ -115,7 +115,9 @@ def killed(store: Store, home: Home, rounds: int, seed: int) -> None:
         assert {total.tenant: total.requests for total in totals(store, home, ("tenant",))} == {
             f"t{turn}": count for turn, count in counts.items()
         }
-        assert audit.checked(store, home) == (len(found), None)
+        records, broken = audit.checked(store, home)
+        # A write that was cut short may have brought a decision without its end: nobody was told of either.
+        assert broken is None and len(found) <= records <= len(found) + rounds
         until = time.monotonic() + 5
         while fold_orphans(store, home) or list(home.ledger.glob("*.segment")):
             assert time.monotonic() < until

@@ -130,7 +130,7 @@ class Bill:
             self.known = cache.get(self._cached_at)
             self.cache = "miss" if self.known is None else "hit"
             if self.known is not None:
-                self._exchange.model = self.known.version
+                self._exchange.model, self._exchange.route = self.known.version, self.spec.pool
 
     @property
     def keeps(self) -> bool:
@@ -186,10 +186,7 @@ class Bill:
 
     def headers(self) -> list[Field]:
         """What the client is told beside the answer."""
-        found = [
-            (b"x-archwright-route", (self._exchange.route or self.spec.pool).encode()),
-            (b"x-archwright-cache", self.cache.encode()),
-        ]
+        found = [(b"x-archwright-cache", self.cache.encode())]
         if self.usd is not None:
             found.append((b"x-archwright-cost-usd", b"%.9f" % self.usd))
         return found

@@ -38,6 +38,10 @@ class Door:
         self._server.loop.remove_reader(self._bound)
         self._bound.close()
 
+    async def greeted(self) -> None:
+        """Who was let in just before is one of the server's connections now."""
+        await asyncio.gather(*self._greeting)
+
     def _accept(self) -> None:
         try:
             connection, _address = self._bound.accept()

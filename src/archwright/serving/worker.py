@@ -115,6 +115,7 @@ async def _run(gateway: Gateway, app: App, post: Post) -> None:
         await over.wait()
         for door in doors:
             door.close()
+        await asyncio.gather(*(door.greeted() for door in doors))
         if not stop.is_set():
             await asyncio.gather(*(hand_over(server, stop) for server in servers.values()))
         await asyncio.gather(*(drain(server) for server in servers.values()))
