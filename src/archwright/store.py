@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 import threading
+import time
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,6 +28,7 @@ import sqlalchemy as sa
 from archwright.errors import StoreError, Where, missing_extra
 
 R = TypeVar("R")
+WAL_TRIES, WAL_AGAIN_S = 100, 0.02
 
 
 @dataclass(frozen=True)
@@ -356,8 +358,17 @@ def _summed(columns: sa.Table, by: tuple[str, ...], of: tuple[str, ...]) -> sa.S
 
 def _sqlite_pragmas(connection: Any, _record: object) -> None:
     cursor = connection.cursor()
-    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "busy_timeout=10000"):
-        cursor.execute(f"PRAGMA {pragma}")
+    cursor.execute("PRAGMA busy_timeout=10000")
+    # Of two processes that make a new database WAL at once SQLite refuses one without waiting: it asks again.
+    for again in reversed(range(WAL_TRIES)):
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+            break
+        except connection.OperationalError:
+            if not again:
+                raise
+            time.sleep(WAL_AGAIN_S)
+    cursor.execute("PRAGMA synchronous=NORMAL")
     cursor.close()
 
 
