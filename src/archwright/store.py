@@ -18,7 +18,7 @@ import time
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -57,13 +57,8 @@ class Conflict(StoreError):
     """A row with the same unique columns exists (AW-STO-02)."""
 
 
-_PLAIN: dict[object, type[sa.types.TypeEngine[Any]]] = {
-    str: sa.Text,
-    int: sa.BigInteger,
-    float: sa.Double,
-    bool: sa.Boolean,
-    bytes: sa.LargeBinary,
-}
+_Kinds = dict[object, type[sa.types.TypeEngine[Any]]]
+_PLAIN: _Kinds = {str: sa.Text, int: sa.BigInteger, float: sa.Double, bool: sa.Boolean, bytes: sa.LargeBinary}
 
 
 def _column_type(annotation: object) -> type[sa.types.TypeEngine[Any]] | None:
@@ -360,14 +355,11 @@ def _sqlite_pragmas(connection: Any, _record: object) -> None:
     cursor = connection.cursor()
     cursor.execute("PRAGMA busy_timeout=10000")
     # Of two processes that make a new database WAL at once SQLite refuses one without waiting: it asks again.
-    for again in reversed(range(WAL_TRIES)):
-        try:
+    for _ in range(WAL_TRIES):
+        with suppress(connection.OperationalError):
             cursor.execute("PRAGMA journal_mode=WAL")
             break
-        except connection.OperationalError:
-            if not again:
-                raise
-            time.sleep(WAL_AGAIN_S)
+        time.sleep(WAL_AGAIN_S)
     cursor.execute("PRAGMA synchronous=NORMAL")
     cursor.close()
 
