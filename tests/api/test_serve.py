@@ -17,6 +17,8 @@ from typing import Any
 
 import pytest
 
+from archwright.api.serving import Serve, _table
+from archwright.serving.config import outside
 from archwright.settings import child_environment
 
 pytestmark = pytest.mark.enable_socket
@@ -215,3 +217,21 @@ def test_what_makes_no_sense_is_said_in_three_lines(
 def test_a_port_in_use(shell: Shell, upstream: Upstream) -> None:
     done = shell.run("serve", *WELL, "--port", str(upstream.server_port))
     assert done.returncode == 8 and done.stderr.startswith("AW-OPS-03")
+
+
+@pytest.mark.parametrize(
+    ("url", "ours"),
+    [
+        ("http://127.0.0.1:1/v1", True),
+        ("http://[::1]:1/v1", True),
+        ("http://10.1.2.3/v1", True),
+        ("http://vllm:8000/v1", True),
+        ("http://vllm.models.svc.cluster.local/v1", True),
+        ("https://models.example.org/v1", False),
+        ("https://8.8.8.8/v1", False),
+    ],
+)
+def test_personal_data_do_not_go_to_an_upstream_outside(url: str, ours: bool) -> None:
+    pools, endpoints = _table(Serve(upstream=(f"m={url}",)))
+    assert outside(endpoints[0], pools[0]) is not ours
+    assert not outside(endpoints[0], pools[0], "internal")

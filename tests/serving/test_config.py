@@ -64,7 +64,7 @@ def targets(*weights: float) -> dict[str, Any]:
         ({"addresses": ("https://user:sk-secret@example.org/v1",)}, "user or password"),
         ({"place": "Germany"}, "two letters"),
         ({"price_in_usd": -1.0}, "at least 0"),
-        ({"stall_s": float("nan")}, "at least 0"),
+        ({"first_token_s": float("nan")}, "at least 0"),
         ({"targets": ()}, "no target"),
         ({"fallback": ("nowhere",)}, "'nowhere'"),
         ({"shadow": "nowhere", "shadow_share": 0.1}, "'nowhere'"),

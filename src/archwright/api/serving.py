@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import math
 from collections.abc import Iterable
 from typing import get_args
@@ -21,6 +22,8 @@ from archwright.serving.master import Bound, Master
 
 MILLION = 1e6
 WORKERS = 64
+# Names that no public server has (RFC 6762, RFC 6761, and the domain reserved for private use).
+NEAR = (".local", ".localhost", ".internal")
 # What an upstream's engines bear is theirs to say; these bound what one gateway asks of them.
 SLOTS, CONTEXT_TOKENS, DEFAULT_MAX_TOKENS = 512, 1 << 20, 4096
 
@@ -139,6 +142,7 @@ def _table(options: Serve) -> tuple[tuple[PoolSpec, ...], tuple[EndpointSpec, ..
             context_tokens=CONTEXT_TOKENS,
             key=f"env:{keys[model]}" if model in keys else "",
             health_path="",
+            own=all(map(_near, found)),
             price_in_usd=prices.get(model, (None, None))[0],
             price_out_usd=prices.get(model, (None, None))[1],
             vision=True,
@@ -154,6 +158,7 @@ def _table(options: Serve) -> tuple[tuple[PoolSpec, ...], tuple[EndpointSpec, ..
             default_max_tokens=DEFAULT_MAX_TOKENS,
             embeddings=True,
             cache=cache,
+            detect=False,  # no place is stated here that a finding could lead to; what callers say binds
         )
         for model in addresses
     )
@@ -194,6 +199,15 @@ def _url(url: str) -> str:
         hint = "give its key by --key-env MODEL=NAME"
         raise UsageError("AW-USE-71", "a URL holds no password", where=Where(field="upstream"), hint=hint)
     return url.rstrip("/")
+
+
+def _near(url: str) -> bool:
+    """Whether an upstream stands in a network of ours: all others are outside, as far as anybody here knows."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_private
+    except ValueError:
+        return "." not in host or host.endswith(NEAR)
 
 
 def _price(text: str) -> tuple[float, float]:

@@ -59,7 +59,6 @@ class PoolSpec(Record):
     price_in_usd: float | None = None
     price_out_usd: float | None = None
     first_token_s: float | None = None
-    stall_s: float | None = None
     vision: bool = False
     tools: Literal["", "engine", "gateway"] = ""
 
@@ -330,7 +329,7 @@ def _wrong_in_pool(pool: PoolSpec) -> str:
         return "has an address with a user or password in it; give a key as env:NAME or file:PATH"
     if pool.place and not _COUNTRY.fullmatch(pool.place):
         return f"needs place as the two letters of a country, not {pool.place!r}"
-    numbers = (pool.price_in_usd, pool.price_out_usd, pool.first_token_s, pool.stall_s)
+    numbers = (pool.price_in_usd, pool.price_out_usd, pool.first_token_s)
     if any(number is not None and not 0 <= number < math.inf for number in numbers):
         return "needs prices and times of at least 0"
     return ""
