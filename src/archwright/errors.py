@@ -26,8 +26,6 @@ A code is stable: scripts may match on it. The message says what, `where` the pl
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import NamedTuple
 
 
@@ -204,23 +202,28 @@ def from_os_error(error: OSError) -> ArchwrightError:
     )
 
 
-@contextmanager
-def boundary(kind: str) -> Iterator[None]:
+class boundary:
     """The only broad catch of the product: command line, request handlers, worker loops stand behind it.
 
     Lets ArchwrightError pass, turns system refusals into OperateError and anything else into InternalError
-    (its cause kept), so a caller has one type to answer with.
+    (its cause kept), so a caller has one type to answer with. A class, entered as often as wanted: each request passes
+    two of them, and a generator costs four times as much.
     """
-    try:
-        yield
-    except ArchwrightError:
-        raise
-    except OSError as error:
-        raise from_os_error(error) from error
-    except Exception as error:
+
+    def __init__(self, kind: str) -> None:
+        self._kind = kind
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, _type: type[BaseException] | None, error: BaseException | None, _trace: object) -> None:
+        if error is None or isinstance(error, ArchwrightError) or not isinstance(error, Exception):
+            return
+        if isinstance(error, OSError):
+            raise from_os_error(error) from error
         raise InternalError(
             "AW-INT-01",
-            f"a bug in archwright ({kind}): {type(error).__name__}: {error}",
-            where=Where(field=kind),
+            f"a bug in archwright ({self._kind}): {type(error).__name__}: {error}",
+            where=Where(field=self._kind),
             hint="please report it with what you typed; nothing you did was lost",
         ) from error

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from archwright.monitor.folding import served
+
 if TYPE_CHECKING:
     from tests.serving.conftest import Platform, Start
 
@@ -95,6 +97,7 @@ def platform(start: Start, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> P
 def test_everything_an_engine_may_say(platform: Platform, engine: Engine) -> None:
     """One platform, many scripts: starting it anew for each would cost a second each."""
     _well(platform, engine)
+    _whole(platform, engine)
     _badly_before_anything_was_said(platform, engine)
     _badly_in_mid_stream(platform, engine)
     _embeddings(platform, engine)
@@ -112,11 +115,44 @@ def _well(platform: Platform, engine: Engine) -> None:
     assert b"timings" not in reply.body
     assert engine.script.keys == ["Bearer sk-vendor"]
     assert engine.script.asked[0]["model"] == "vendor/model-7b"
-    assert engine.script.asked[0]["stream"] is True
+    assert "stream" not in engine.script.asked[0], "as the client asks; this one streams all the same, and is read"
     streamed = platform.chat(stream=True, stream_options={"include_usage": True})
+    assert engine.script.asked[1]["stream"] is True
+    assert engine.script.asked[1]["stream_options"] == {"include_usage": True}
     assert streamed.events[-1] == "[DONE]"
     assert b"timings" not in streamed.body
     assert b"vendor" not in streamed.body
+
+
+def _whole(platform: Platform, engine: Engine) -> None:
+    """A reply that comes in one piece says what a stream would have said."""
+    calls = [
+        {"id": f"c{n}", "type": "function", "function": {"name": "f", "arguments": '{"n":%d}' % n}} for n in (1, 2)
+    ]
+    message = {"role": "assistant", "content": "ab", "reasoning_content": "hm", "tool_calls": calls, "audio": None}
+    used = {"prompt_tokens": 3, "completion_tokens": 9, "total_tokens": 12, "vendor": 1}
+    choice = {"index": 0, "message": message, "finish_reason": "tool_calls", "logprobs": None, "vendor": 1}
+    engine.script = Script(body={"id": "vendor-1", "choices": [choice], "usage": used, "timings": {}})
+    reply = platform.chat()
+    assert reply.status == 200 and b"vendor" not in reply.body and b"timings" not in reply.body
+    told = reply.json["choices"][0]
+    assert (told["message"]["content"], told["message"]["reasoning_content"]) == ("ab", "hm")
+    assert told["message"]["tool_calls"] == calls and told["finish_reason"] == "tool_calls"
+    assert reply.json["usage"] == {"prompt_tokens": 3, "completion_tokens": 9, "total_tokens": 12}
+    engine.script = Script(body={"choices": [{"text": "x" * 40, "finish_reason": "stop"}]})
+    reply = platform.ask("POST", "/v1/completions", {"model": "m", "prompt": "p"})
+    assert (reply.status, reply.json["choices"][0]["text"], reply.json["usage"]) == (200, "x" * 40, None)
+    two = [{"index": n, "message": {"content": str(n)}, "finish_reason": "stop"} for n in (1, 0)]
+    engine.script = Script(body={"choices": two})
+    assert [one["message"]["content"] for one in platform.chat(n=2).json["choices"]] == ["0", "1"]
+    for broken in ([], [{"message": {"content": "a"}}], two, [{"message": 7, "finish_reason": "stop"}], 7):
+        engine.script = Script(body={"choices": broken})
+        assert platform.chat().status == 503, broken
+    engine.script = Script(body={"error": {"code": 500, "message": "out of memory at /opt"}})
+    assert platform.chat().status == 502
+    usage = [one for one in served(platform.store, platform.home) if one.status == "ok"][-3:]
+    assert [one.output_tokens for one in usage] == [9, 10, 2], "where nothing is counted, by its characters"
+    assert all(one.ttft_s is None and one.tpot_s is None for one in usage), "nothing is known of its tokens' times"
 
 
 def _badly_before_anything_was_said(platform: Platform, engine: Engine) -> None:

@@ -110,7 +110,7 @@ def test_what_else_is_said() -> None:
 def test_an_engine_of_ours_gets_what_it_knows() -> None:
     more = {"output_config": {"effort": "low"}, "service_tier": "auto", "metadata": {"user_id": "u"}}
     found = question(asked(**more, tools=[TOOL], tool_choice={"type": "tool", "name": "f"}), DIRECTORY, None)
-    assert set(found.body) == {"messages", "max_tokens", "tools", "tool_choice", "model", "stream", "stream_options"}
+    assert set(found.body) == {"messages", "max_tokens", "tools", "tool_choice", "model"}
     assert found.body["tool_choice"] == {"type": "function", "function": {"name": "f"}}
 
 

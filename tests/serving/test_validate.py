@@ -324,8 +324,6 @@ def test_chat_body_for_the_engine() -> None:
         "temperature": 1.0,
         "stop": ["x"],
         "seed": 2**32 - 2,
-        "stream": True,
-        "stream_options": {"include_usage": True},
         "response_format": SCHEMA,
         "logprobs": True,
         "top_logprobs": 1,
@@ -340,10 +338,9 @@ def test_response_formats_pass(given: dict[str, Any]) -> None:
     assert body.get("response_format") == (None if given["type"] == "text" else given)
 
 
-def test_plain_requests_are_streamed_from_the_engine_too() -> None:
+def test_how_the_answer_comes_is_not_part_of_the_question() -> None:
     question = completion({"model": "m", "prompt": ["x"], "logprobs": 0, "echo": False}, DIRECTORY, None)
-    assert question.body["stream"] is True
-    assert question.body["stream_options"] == {"include_usage": True}
+    assert "stream" not in question.body and "stream_options" not in question.body
     assert question.stream is False
     assert (question.body["prompt"], question.body["logprobs"], question.top_logprobs) == ("x", 1, 0)
 

@@ -19,7 +19,6 @@ from archwright.serving.validate import Question
 
 _Tokens = Annotated[int, msgspec.Meta(ge=1)]
 _Penalty = Annotated[float, msgspec.Meta(ge=-2, le=2)]
-_ASKS_USAGE = {"include_usage": True}
 _SET = ("temperature", "top_p", "presence_penalty", "frequency_penalty")
 
 
@@ -77,8 +76,6 @@ def _taken(asked: _Plain, directory: Directory, workload: str | None) -> Questio
         "messages": messages,
         "max_tokens": length,
         "model": endpoint.model,
-        "stream": True,
-        "stream_options": _ASKS_USAGE,
     }
     for name in _SET:
         value = getattr(asked, name)

@@ -74,6 +74,8 @@ class App:
             return
         if reason in (GONE, CLIENT):
             exchange.abort()
+        elif exchange.why is not None:
+            self._answer(exchange, exchange.why)
         else:
             self._answer(exchange, why_ended(reason))
 

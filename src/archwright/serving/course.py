@@ -57,6 +57,11 @@ class Course:
         self.data_class: DataClass = "internal"
         router.budget.asked()
 
+    @property
+    def alone(self) -> bool:
+        """Whether the time of a first token decides nothing: there is no limit for it and no other pool to turn to."""
+        return not self._rest and self.pool.spec.first_token_s is None
+
     def begin(self) -> None:
         """The first piece of the answer is there: from now on it is this pool's."""
         self.begun = True

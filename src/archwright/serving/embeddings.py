@@ -13,9 +13,9 @@ import msgspec
 from archwright.errors import ArchwrightError, EngineError
 from archwright.serving.bill import Bill
 from archwright.serving.course import set_out
-from archwright.serving.exchange import FIRST, GONE, JSON, Exchange
+from archwright.serving.exchange import FIRST, JSON, Exchange
 from archwright.serving.gateway import Gateway
-from archwright.serving.generation import outcome
+from archwright.serving.generation import outcome, stopped
 from archwright.serving.pools import Replica, Work
 from archwright.serving.refusal import bad
 from archwright.serving.validate import Question
@@ -41,7 +41,7 @@ async def embed(gateway: Gateway, exchange: Exchange, question: Question) -> Non
             bill.keep(body, tokens, 0)
         exchange.reply(HTTPStatus.OK, body, JSON, bill.headers())
     except asyncio.CancelledError:
-        status = "cancelled" if exchange.ended == GONE else "ended"
+        status = stopped(exchange)
         raise
     except ArchwrightError as error:
         status = outcome(error)

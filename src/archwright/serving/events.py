@@ -41,10 +41,12 @@ class Delta(msgspec.Struct, gc=False):
 
 
 class Choice(msgspec.Struct, gc=False):
-    """`stop_reason` is the stop text that was met, where an engine names it."""
+    """`delta` is a piece of a stream, `message` all of a reply that came whole; `stop_reason` the stop text that was
+    met, where an engine names it."""
 
     index: int = 0
     delta: Delta | None = None
+    message: Delta | None = None
     text: str | None = None
     finish_reason: str | None = None
     logprobs: Any = None

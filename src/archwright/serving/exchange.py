@@ -22,13 +22,14 @@ from archwright.access.identity import Principal
 from archwright.contract.served import request_name
 from archwright.engines.grammar import Head
 from archwright.engines.http import Sink
-from archwright.errors import StoreError
+from archwright.errors import ArchwrightError, StoreError
 from archwright.serving.config import Limits
 from archwright.serving.refusal import MESSAGES, Refusal, timed_out, unavailable
 
 JSON = "application/json"
 
 GONE = "gone"
+STOPPED = "stopped"
 SHUTDOWN = "shutdown"
 UNRECORDED = "unrecorded"
 # Phases; each names what was waited for when it ended there.
@@ -114,7 +115,7 @@ class Exchange:
 
     __slots__ = (
         *("bill", "body", "ended", "finished", "head", "id", "limits", "method", "model", "now", "path", "received_at"),
-        *("principal", "recorded", "route", "sink", "started", "status", "task"),
+        *("principal", "recorded", "route", "sink", "started", "status", "task", "why"),
         *("_departed", "_line", "_outbox", "_outgoing", "_phase"),
         *("_phase_until", "_watched", "_whole_until"),
     )
@@ -131,6 +132,7 @@ class Exchange:
         self.model = self.route = ""
         self.recorded = False  # how it ended is written down
         self.ended: str | None = None
+        self.why: ArchwrightError | None = None  # it was stopped
         self.started = self.finished = False
         self.status = 0
         self.task: asyncio.Task[None] | None = None
@@ -163,6 +165,12 @@ class Exchange:
             self.end(self._phase)
         elif now >= self._whole_until:
             self.end(WHOLE)
+        elif self.bill is not None and now >= self.bill.look_at and self.task is not None:
+            try:
+                self.bill.look(0, now)
+            except ArchwrightError as error:
+                self.why = error
+                self.end(STOPPED)
 
     def watch(self) -> None:
         """From now on a client that closes its side ends the work, also if it already has."""

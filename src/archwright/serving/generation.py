@@ -1,8 +1,9 @@
 """One text generation: a slot, the engine's stream, the client's reply, and what it took.
 
-Decides that the engine is always asked for a stream, also when the client wants one reply: an engine notices a
-closed stream at once, and that is how work is cancelled. And that a reply names the version whose engine gave it,
-which is known once a slot is: a request may wait through a change of versions.
+Decides that an engine is asked for one reply where the client wants one and nothing is lost by it: an engine of our
+own notices a closed connection only while it streams, and where there is another pool to turn to, or a limit for the
+first token, the first token must be seen. And that a reply names the version whose engine gave it, which is known
+once a slot is: a request may wait through a change of versions.
 """
 
 from __future__ import annotations
@@ -11,15 +12,15 @@ import asyncio
 from http import HTTPStatus
 from typing import Any
 
-from archwright.errors import ArchwrightError, EngineError
+from archwright.errors import ArchwrightError
 from archwright.policy.caching import Kind
 from archwright.serving.course import Course, set_out
-from archwright.serving.exchange import FIRST, GONE, JSON, Exchange
+from archwright.serving.exchange import FIRST, GONE, JSON, WHOLE, Exchange
 from archwright.serving.gateway import Gateway
 from archwright.serving.pools import Replica
 from archwright.serving.providers.protocol import Asked
 from archwright.serving.refusal import MESSAGES, from_error
-from archwright.serving.relay import EVENTS, STREAM_HEADERS, Gathered, Meter, Relay, Streamed
+from archwright.serving.relay import EVENTS, STREAM_HEADERS, Gathered, Meter, Relay, Replied, Streamed
 from archwright.serving.replay import replay
 from archwright.serving.shapes import ChatShape, Writer
 from archwright.serving.validate import Question
@@ -55,7 +56,7 @@ class Generation:
             if relay is not None and self._shadow is not None and not self._shadow.done():
                 self._shadow.set_result("".join(relay.heard or ()))
         except asyncio.CancelledError:
-            status = "cancelled" if self._exchange.ended == GONE else "ended"
+            status = stopped(self._exchange)
             raise
         except ArchwrightError as error:
             status = outcome(error)
@@ -105,16 +106,13 @@ class Generation:
         self._bill.asked = True
         meter.asked_at = meter.event_at = self._exchange.now()
         asked, version = self._asked(replica)
-        relay = self._exchange.sink = self._relay(replica, version)
+        relay = self._exchange.sink = self._relay(replica, version, asked.whole)
         relay.reader = asked.reader
         await replica.client.ask(asked.path, asked.body, relay)
-        if not relay.done:
-            raise EngineError("AW-ENG-02", "the engine's stream ended without its end mark")
-        if not relay.finished:
-            raise EngineError("AW-ENG-02", "the engine's stream ended without a finish reason")
+        relay.ended()
         return relay
 
-    def _relay(self, replica: Replica, version: str) -> Relay:
+    def _relay(self, replica: Replica, version: str, whole: bool) -> Relay:
         exchange, meter, course, bill = self._exchange, self._meter, self._course, self._bill
         assert course is not None, "nothing is sent before a course is set"
         meter.queued_s = course.queued_s
@@ -127,6 +125,9 @@ class Generation:
         if self._question.stream:
             relay = Streamed(exchange, self._meter, replica.client, first)
             relay.set(self._writer, logprobs=self._question.top_logprobs is not None, keeps=self._bill.keeps)
+        elif whole:
+            relay = Replied(exchange, self._meter, replica.client, first)
+            exchange.phase(WHOLE, exchange.limits.request_s)
         else:
             relay = Gathered(exchange, self._meter, replica.client, first)
         relay.choices = self._question.choices
@@ -135,8 +136,10 @@ class Generation:
 
     def _asked(self, replica: Replica) -> tuple[Asked, str]:
         """What this engine is sent, and the version that answers it."""
-        question, more = self._question, replica.client.asks_more
-        asked = replica.provider.ask(self._path, question.body, question.native)
+        question, course, more = self._question, self._course, replica.client.asks_more
+        assert course is not None, "nothing is asked before a course is set"
+        whole = not question.stream and not replica.strict and course.alone
+        asked = replica.provider.ask(self._path, question.body, question.native, whole=whole)
         if question.plain and replica.tuned:
             return asked._replace(body={**asked.body, **more, **WITHOUT_ADAPTER}), question.endpoint.model
         return asked._replace(body={**asked.body, **more}) if more else asked, replica.version
@@ -157,6 +160,13 @@ class Generation:
             "gateway_s": meter.own_s(self._exchange.now()),
             "engine_s": meter.event_at - meter.asked_at,
         }
+
+
+def stopped(exchange: Exchange) -> str:
+    """The same for a request whose work was stopped."""
+    if exchange.why is not None:
+        return outcome(exchange.why)
+    return "cancelled" if exchange.ended == GONE else "ended"
 
 
 def outcome(error: ArchwrightError) -> str:

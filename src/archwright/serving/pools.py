@@ -56,6 +56,7 @@ class Replica:
         self.slots = spec.slots
         self.version = spec.serves
         self.tuned = spec.adapter
+        self.strict = spec.strict
         self.key = spec.key
         self.prices = spec.prices
         self.plain = False

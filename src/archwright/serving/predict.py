@@ -18,10 +18,10 @@ from archwright.errors import ArchwrightError, EngineError
 from archwright.serving.config import Endpoint, EndpointSpec
 from archwright.serving.course import set_out
 from archwright.serving.directory import MODEL_NAME, Directory
-from archwright.serving.exchange import FIRST, GONE, JSON, Exchange
+from archwright.serving.exchange import FIRST, JSON, Exchange
 from archwright.serving.fields import decode, required, unknown
 from archwright.serving.gateway import Gateway
-from archwright.serving.generation import outcome
+from archwright.serving.generation import outcome, stopped
 from archwright.serving.pools import Replica, Work
 from archwright.serving.refusal import Refusal, bad, without_places
 
@@ -52,7 +52,7 @@ async def predict(gateway: Gateway, exchange: Exchange, question: Question) -> N
         gateway.served(exchange, spec, status, operation="predict")
         exchange.reply(HTTPStatus.OK, body, JSON, bill.headers())
     except asyncio.CancelledError:
-        status = "cancelled" if exchange.ended == GONE else "ended"
+        status = stopped(exchange)
         raise
     except ArchwrightError as error:
         status = outcome(error)

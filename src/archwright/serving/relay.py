@@ -1,4 +1,4 @@
-"""What an engine streams, decoded once and passed on: as the client's stream, or kept for one reply.
+"""What an engine says, decoded once and passed on: as the client's stream, or kept for one reply.
 
 Runs within the event loop's own callback, once per read of the engine's socket: the events of a read are decoded
 together, and what they become leaves in one write.
@@ -12,12 +12,14 @@ from typing import Any
 
 import msgspec
 
-from archwright.engines.client import EngineClient
+from archwright.engines.client import BODY_LIMIT_BYTES, EngineClient
 from archwright.engines.http import Sink
-from archwright.engines.sse import EventParser
+from archwright.engines.sse import EventParser, too_large
+from archwright.errors import EngineError
 from archwright.serving.events import DONE, Call, Choice, EngineEvent, Function, Reader, decode_event, decode_events
 from archwright.serving.exchange import STALL, Exchange
 from archwright.serving.shapes import Piece, Writer, entries, usage
+from archwright.serving.validate import CHARACTERS_PER_TOKEN
 
 EVENTS = "text/event-stream; charset=utf-8"
 STREAM_HEADERS = [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
@@ -94,6 +96,13 @@ class Relay(Sink):
         """Of some events nothing but the text they bring."""
         raise AssertionError("a relay knows what to do with texts")
 
+    def ended(self) -> None:
+        """The engine's reply is over. Raises EngineError where it was no whole answer."""
+        if not self.done:
+            raise EngineError("AW-ENG-02", "the engine's stream ended without its end mark")
+        if not self.finished:
+            raise EngineError("AW-ENG-02", "the engine's stream ended without a finish reason")
+
     def feed(self, data: bytes) -> None:
         self.meter.event_at = self.exchange.now()
         if self.reader is not None:
@@ -115,12 +124,6 @@ class Relay(Sink):
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
                 raise self._client.nonsense(error) from error
             self._see(seen)
-
-    def look(self) -> None:
-        """Whether the caller may still have what comes. Raises Refusal."""
-        bill, meter = self.exchange.bill, self.meter
-        if bill is not None and (meter.event_at >= bill.look_at or meter.chunks > bill.most) and not self.finished:
-            bill.look(meter.chunks, meter.event_at)
 
     def _through(self, reader: Reader, data: bytes) -> None:
         """Read by who knows the engine's language."""
@@ -285,8 +288,11 @@ class Gathered(Relay):
 
     def feed(self, data: bytes) -> None:
         super().feed(data)
-        self.look()
-        self.exchange.phase(STALL, self.exchange.limits.stall_s)
+        exchange, meter = self.exchange, self.meter
+        bill = exchange.bill
+        if bill is not None and meter.chunks > bill.most and not self.finished:
+            bill.look(meter.chunks, meter.event_at)
+        exchange.phase(STALL, exchange.limits.stall_s)
 
     def take_texts(self, texts: list[str]) -> None:
         self._kept[0].texts += texts
@@ -299,6 +305,50 @@ class Gathered(Relay):
     @property
     def pieces(self) -> list[Piece]:
         return [kept.piece(index) for index, kept in sorted(self._kept.items())]
+
+
+class Replied(Gathered):
+    """Keeps a reply that was asked for whole: nothing is known of its tokens' times. One that comes as a stream all the
+    same is read as such."""
+
+    def __init__(self, exchange: Exchange, meter: Meter, client: EngineClient, on_first: Callable[[], None]) -> None:
+        super().__init__(exchange, meter, client, on_first)
+        self._body: list[bytes] | None = None
+        self._size = 0
+
+    def begin(self, kind: bytes) -> None:
+        if not kind.startswith(b"text/event-stream"):
+            self._body = []
+
+    def feed(self, data: bytes) -> None:
+        if self._body is None:
+            super().feed(data)
+            return
+        self._body.append(data)
+        self._size += len(data)
+        if self._size > BODY_LIMIT_BYTES:
+            raise too_large(BODY_LIMIT_BYTES)
+
+    def ended(self) -> None:
+        if self._body is not None:
+            meter = self.meter
+            meter.event_at = self.exchange.now()
+            try:
+                found = decode_event(b"".join(self._body))
+            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                raise self._client.nonsense(error) from error
+            length = 0
+            for choice in found.choices or ():
+                said = choice.delta = choice.message
+                length += len((said.content if said is not None else choice.text) or "")
+                for number, call in enumerate(said.tool_calls or () if said is not None else ()):
+                    call.index = number
+            self._see(found)
+            # Where the engine counts nothing: what its words are estimated to be.
+            meter.chunks = max(meter.chunks, length // CHARACTERS_PER_TOKEN)
+            meter.first_at = meter.last_at = None
+            self.done = True
+        super().ended()
 
 
 class Streamed(Gathered):

@@ -224,12 +224,7 @@ def _question(found: Found, fields: dict[str, Any], top: int | None, characters:
     options = fields.pop("stream_options", None)
     if options is not None and not stream:
         raise bad("'stream_options' needs 'stream': true", "stream_options", "invalid_value")
-    body = {
-        **fields,
-        "model": endpoint.model,
-        "stream": True,
-        "stream_options": {"include_usage": True},
-    }
+    body = {**fields, "model": endpoint.model}
     return Question(
         model=found.name,
         endpoint=endpoint,

@@ -48,7 +48,7 @@ EFFORTS = {"minimal": "low", "low": "low", "medium": "medium", "high": "high", "
 # Ours to set, or of no meaning there: the stream's form, hints that promise nothing, the caller's bookkeeping.
 LEFT_OUT = frozenset(
     {
-        *("seed", "stream_options", "n", "store", "prompt_cache_key", "safety_identifier", "modalities", "verbosity"),
+        *("seed", "n", "store", "prompt_cache_key", "safety_identifier", "modalities", "verbosity"),
         *("ignore_eos", "cache_prompt"),
     }
 )
@@ -61,7 +61,8 @@ class Anthropic:
     def headers(self, key: str) -> Mapping[str, str]:
         return {"x-api-key": key, "anthropic-version": VERSION}
 
-    def ask(self, path: str, body: dict[str, Any], native: dict[str, Any] | None) -> Asked:
+    def ask(self, path: str, body: dict[str, Any], native: dict[str, Any] | None, *, whole: bool = False) -> Asked:
+        del whole  # long answers are refused there unless they stream
         if path != "/chat/completions":
             raise bad(f"this model does not answer at {path}; ask for a chat", "model", "unsupported_model")
         if native is not None:
@@ -79,6 +80,7 @@ def request(body: Mapping[str, Any]) -> dict[str, Any]:
     """A validated chat body as a Messages request. Raises Refusal 400."""
     system, messages = _conversation(body["messages"])
     asked: dict[str, Any] = {"model": body["model"], "max_tokens": body["max_tokens"], "messages": messages}
+    asked["stream"] = True
     if system:
         asked["system"] = system
     for name, value in body.items():

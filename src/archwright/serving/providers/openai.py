@@ -13,6 +13,7 @@ from archwright.serving.refusal import bad
 
 # The template has written the marks of a conversation: they are tokens of their own, and the first is not doubled.
 SPECIAL = {"add_special": False, "parse_special": True}
+STREAMED = {"stream": True, "stream_options": {"include_usage": True}}
 
 
 class OpenAI:
@@ -22,12 +23,12 @@ class OpenAI:
     def headers(self, key: str) -> Mapping[str, str]:
         return {"Authorization": f"Bearer {key}"} if key else {}
 
-    def ask(self, path: str, body: dict[str, Any], native: dict[str, Any] | None) -> Asked:
+    def ask(self, path: str, body: dict[str, Any], native: dict[str, Any] | None, *, whole: bool = False) -> Asked:
         del native  # the same question in a language this engine does not speak
         if self._enforces_tools or not tools.spoken_of(body):
-            return Asked(path, body)
+            return Asked(path, body, None, True) if whole else Asked(path, {**body, **STREAMED})
         told, reader = tools.enforced(body)
-        return Asked(path, told, reader)
+        return Asked(path, {**told, **STREAMED}, reader)
 
     async def count(self, client: EngineClient, body: dict[str, Any], native: dict[str, Any] | None) -> int:
         """As llama.cpp counts: the template's words, then their tokens. The interface itself has no such question."""

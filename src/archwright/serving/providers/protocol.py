@@ -10,20 +10,22 @@ from archwright.serving.events import Reader
 
 
 class Asked(NamedTuple):
-    """One question in the engine's language. `reader` None: the answer is OpenAI's own stream."""
+    """One question in the engine's language. `reader` None: the answer is OpenAI's own, and `whole` where it is to come
+    in one piece instead of as a stream."""
 
     path: str
     body: dict[str, Any]
     reader: Reader | None = None
+    whole: bool = False
 
 
 class Provider(Protocol):
     def headers(self, key: str) -> Mapping[str, str]:
         """What carries the key, and whatever else every request needs."""
 
-    def ask(self, path: str, body: dict[str, Any], native: dict[str, Any] | None) -> Asked:
-        """`body` is OpenAI's; `native` the client's own where it spoke the Messages interface. Raises Refusal 400 for
-        what this protocol cannot say."""
+    def ask(self, path: str, body: dict[str, Any], native: dict[str, Any] | None, *, whole: bool = False) -> Asked:
+        """`body` is OpenAI's; `native` the client's own where it spoke the Messages interface. `whole`: one piece would
+        do. Raises Refusal 400 for what this protocol cannot say."""
 
     async def count(self, client: EngineClient, body: dict[str, Any], native: dict[str, Any] | None) -> int:
         """The tokens of the prompt, by the engine itself. Raises Refusal 400 where it counts none."""
