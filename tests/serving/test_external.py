@@ -127,7 +127,7 @@ def _well(platform: Platform, engine: Engine) -> None:
 def _whole(platform: Platform, engine: Engine) -> None:
     """A reply that comes in one piece says what a stream would have said."""
     calls = [
-        {"id": f"c{n}", "type": "function", "function": {"name": "f", "arguments": '{"n":%d}' % n}} for n in (1, 2)
+        {"id": f"c{n}", "type": "function", "function": {"name": "f", "arguments": f'{{"n":{n}}}'}} for n in (1, 2)
     ]
     message = {"role": "assistant", "content": "ab", "reasoning_content": "hm", "tool_calls": calls, "audio": None}
     used = {"prompt_tokens": 3, "completion_tokens": 9, "total_tokens": 12, "vendor": 1}
