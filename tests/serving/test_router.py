@@ -51,8 +51,8 @@ class Stand:
 
     def fail(self, name: str, times: int = LEAST_FAILURES) -> None:
         for _ in range(times):
-            self.router.began(self.pools[name])
-            self.router.ended(self.pools[name], "failed")
+            self.pools[name].breaker.began(self.now)
+            self.pools[name].breaker.ended("failed", self.now)
 
     def down(self, *names: str) -> None:
         for name in names:
@@ -95,10 +95,10 @@ def test_a_pool_that_fails_is_passed_over_and_comes_back_by_one_request() -> Non
     assert stand.order() == ["f"]
     stand.now += OPEN_S
     assert stand.order() == ["p", "f"]
-    stand.router.began(stand.pools["p"])
+    stand.pools["p"].breaker.began(stand.now)
     assert stand.order() == ["f"], "one at a time"
     for _ in range(2):
-        stand.router.ended(stand.pools["p"], "ok")
+        stand.pools["p"].breaker.ended("ok", stand.now)
     assert stand.order() == ["p", "f"]
 
 

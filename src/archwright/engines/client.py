@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Coroutine, Mapping
 from threading import get_ident
 from typing import Any
 from urllib.parse import urlsplit
@@ -25,6 +25,9 @@ CONNECT_TIMEOUT_S = 2.0
 BODY_LIMIT_BYTES = 64 << 20
 # What lives below /v1 on an OpenAI-compatible server; health and metrics live at its root.
 API_PATHS = ("/chat/completions", "/completions", "/embeddings", "/models", "/responses", "/messages")
+
+
+_encode = msgspec.json.Encoder().encode
 
 
 class EngineRefused(EngineError):
@@ -100,13 +103,13 @@ class EngineClient:
         """
         return {**self.named, "return_progress": True} if self._socket is not None else self.named
 
-    async def ask(self, path: str, body: dict[str, Any], sink: Sink) -> None:
+    def ask(self, path: str, body: dict[str, Any], sink: Sink) -> Coroutine[Any, Any, None]:
         """POST `body`; `sink` is fed the reply as it arrives. Cancelled, it closes the connection.
 
         Raises EngineRefused for a status of 300 or more, EngineError AW-ENG-01 when the engine cannot be reached,
         AW-ENG-02 when it breaks off, and what the sink raises.
         """
-        await self._ask(self._message("POST", path, msgspec.json.encode(body)), sink)
+        return self._ask(self._message("POST", path, _encode(body)), sink)
 
     async def stream(self, path: str, body: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
         """The decoded events until [DONE]. Closing the iterator, or cancelling its task, closes the connection.

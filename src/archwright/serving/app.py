@@ -13,10 +13,12 @@ from archwright.errors import ArchwrightError, InternalError, boundary
 from archwright.serving.change import Changes
 from archwright.serving.exchange import CLIENT, GONE, SHUTDOWN, Exchange, why_ended
 from archwright.serving.gateway import Gateway
-from archwright.serving.guard import Wish
 from archwright.serving.refusal import from_error
 from archwright.serving.routes import Found, find
 from archwright.serving.wire import Server
+
+
+REQUEST = boundary("request")
 
 
 class App:
@@ -33,11 +35,10 @@ class App:
     def begin(self, exchange: Exchange) -> bool:
         """The headers are whole: let the request in, or say no before its body is read."""
         try:
-            with boundary("request"):
-                found = self._find(exchange.method, exchange.path)
-                if found.route is None or found.route.permission is not None:
-                    permission = found.route.permission if found.route else None
-                    self._gateway.guard.admit(exchange, Wish(permission, bool(found.methods), found.methods))
+            with REQUEST:
+                exchange.found = found = self._find(exchange.method, exchange.path)
+                if found.wish is not None:
+                    self._gateway.guard.admit(exchange, found.wish)
         except ArchwrightError as error:
             self._answer(exchange, error)
             return False
@@ -46,9 +47,9 @@ class App:
     async def handle(self, exchange: Exchange) -> None:
         """Answer a request that was let in, whatever happens."""
         try:
-            with boundary("request"):
-                found = self._find(exchange.method, exchange.path)
-                assert found.route is not None, "let in without a route"
+            with REQUEST:
+                found = exchange.found
+                assert found is not None and found.route is not None, "let in without a route"
                 await found.route.handler(self._gateway, exchange, found.name)
         except ArchwrightError as error:
             self._answer(exchange, error)

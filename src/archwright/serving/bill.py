@@ -122,7 +122,7 @@ class Bill:
         if question.plain:
             self._version = spec.model
         shown = [question.model, question.top_logprobs, question.base64]
-        control = self._exchange.header("cache-control") or ""
+        control = self._exchange.header(b"cache-control") or ""
         asked = Asked(kind, self._version, {**question.body, "shown": shown, "native": question.native})
         tenant = self.reservation.principal.tenant
         self._cached_at = cache.key(tenant, asked, spec.cache, control)

@@ -20,7 +20,7 @@ from archwright.policy.residency import DataClass
 from archwright.serving.exchange import Exchange
 from archwright.serving.pools import Pool, Replica, Work
 from archwright.serving.refusal import Refusal, timed_out
-from archwright.serving.router import DATA_CLASS_HEADER, Asks, Router
+from archwright.serving.router import DATA_CLASS, Asks, Router
 
 T = TypeVar("T")
 
@@ -98,7 +98,7 @@ class Course:
         """One try; whatever becomes of it, the pool's breaker learns it."""
         pool, self.tries = self.pool, self.tries + 1
         outcome: Outcome = "neutral"
-        self._router.began(pool)
+        pool.breaker.began(self._router.now())
         try:
             limit_s = pool.spec.first_token_s
             if limit_s is None and not self._rest:
@@ -123,7 +123,7 @@ class Course:
             raise
         finally:
             self._timer = None
-            self._router.ended(pool, outcome)
+            pool.breaker.ended(outcome, self._router.now())
 
     def _may_try_again(self, error: Exception) -> bool:
         """Whether `pool` is now one to ask after a try that was sent and failed."""
@@ -146,7 +146,7 @@ class Course:
 def set_out(router: Router, exchange: Exchange, question: Asks, said: Any) -> Course:
     """The course of a request with `said` in its body. Raises Refusal 400 for a data class that is none, 403 where no
     pool may have its data."""
-    data_class = router.data_class(question.endpoint, exchange.header(DATA_CLASS_HEADER), said)
+    data_class = router.data_class(question.endpoint, exchange.header(DATA_CLASS), said)
     until = exchange.received_at + exchange.limits.first_token_s
     course = Course(router, router.order(question, data_class, exchange.id), until, exchange.late)
     course.data_class = data_class

@@ -36,7 +36,7 @@ async def embed(gateway: Gateway, exchange: Exchange, question: Question) -> Non
             bill.asked = True
             found = await _ask(gateway, exchange, question, bill)
             body, tokens = msgspec.json.encode(_reply(found, question)), _prompt_tokens(found)
-        gateway.served(exchange, spec, status, operation="embeddings", input_tokens=tokens)
+        gateway.served(exchange, spec, status, {"pool": spec.pool, "operation": "embeddings", "input_tokens": tokens})
         if bill.keeps:
             bill.keep(body, tokens, 0)
         exchange.reply(HTTPStatus.OK, body, JSON, bill.headers())
@@ -47,7 +47,7 @@ async def embed(gateway: Gateway, exchange: Exchange, question: Question) -> Non
         status = outcome(error)
         raise
     finally:
-        gateway.ended(exchange, spec, status, operation="embeddings")
+        gateway.ended(exchange, spec, status, {"pool": spec.pool, "operation": "embeddings"})
 
 
 async def _ask(gateway: Gateway, exchange: Exchange, question: Question, bill: Bill) -> dict[str, Any]:

@@ -114,7 +114,21 @@ class Exchange:
     """`received_at` is a reading of the monotonic clock `now` when the headers were whole."""
 
     __slots__ = (
-        *("bill", "body", "ended", "finished", "head", "id", "limits", "method", "model", "now", "path", "received_at"),
+        *(
+            "bill",
+            "body",
+            "ended",
+            "finished",
+            "found",
+            "head",
+            "id",
+            "limits",
+            "method",
+            "model",
+            "now",
+            "path",
+            "received_at",
+        ),
         *("principal", "recorded", "route", "sink", "started", "status", "task", "why"),
         *("_departed", "_line", "_outbox", "_outgoing", "_phase"),
         *("_phase_until", "_watched", "_whole_until"),
@@ -137,6 +151,7 @@ class Exchange:
         self.status = 0
         self.task: asyncio.Task[None] | None = None
         self.sink: Sink | None = None  # who is fed by the engine; held back while the client does not read
+        self.found: Any = None  # its route (serving.routes.Found)
         self.principal: Principal | None = None
         self.bill: Purse | None = None
         self._line = line
@@ -146,14 +161,14 @@ class Exchange:
         self._whole_until = now + outbox.limits.request_s
         self._phase, self._phase_until = WHOLE, self._whole_until
 
-    def header(self, name: str) -> str | None:
-        value = self.head.headers.get(name.encode())
+    def header(self, name: bytes) -> str | None:
+        value = self.head.headers.get(name)
         return None if value is None else value.decode("latin-1")
 
-    def headers(self, name: str) -> list[str]:
+    def headers(self, name: bytes) -> list[str]:
         """As often as the header was sent, at most twice: two values cannot be told apart by a comma."""
         value = self.header(name)
-        return [] if value is None else [value] * (1 + (name.encode() in self.head.repeated))
+        return [] if value is None else [value] * (1 + (name in self.head.repeated))
 
     def phase(self, name: str, limit_s: float) -> None:
         """From now on waiting for `name`, at most `limit_s`."""
@@ -261,22 +276,16 @@ class Exchange:
 
     def _head(self, status: int, content_type: str, headers: Iterable[Field]) -> bytes:
         self.started, self.status = True, status
-        lines = [
-            _STATUS[status],
-            self._outbox.date,
-            f"content-type: {content_type}\r\nx-request-id: {self.id}\r\n".encode(),
-        ]
+        said = f"content-type: {content_type}\r\nx-request-id: {self.id}\r\n"
         if self.path.startswith(MESSAGES):
-            lines.append(f"request-id: {self.id}\r\n".encode())
+            said += f"request-id: {self.id}\r\n"
         if self.model:
-            lines.append(f"x-archwright-model: {self.model}\r\n".encode())
+            said += f"x-archwright-model: {self.model}\r\n"
         if self.route:
-            lines.append(f"x-archwright-route: {self.route}\r\n".encode())
-        lines += [b"%b: %b\r\n" % field for field in headers]
-        if not self._line.keeps():
-            lines.append(b"connection: close\r\n")
-        lines.append(b"\r\n")
-        return b"".join(lines)
+            said += f"x-archwright-route: {self.route}\r\n"
+        fields = b"".join([b"%b: %b\r\n" % field for field in headers])
+        end = b"\r\n" if self._line.keeps() else b"connection: close\r\n\r\n"
+        return b"%b%b%b%b%b" % (_STATUS[status], self._outbox.date, said.encode(), fields, end)
 
 
 def bare(refusal: Refusal, date: bytes) -> bytes:

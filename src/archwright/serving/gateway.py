@@ -102,8 +102,9 @@ class Gateway:
         await self._shadows.close()
         await self.fleet.close()
 
-    def served(self, exchange: Exchange, spec: EndpointSpec, status: str, **figures: Any) -> None:
-        """Write down how a request ended, once, before its last bytes leave (`flush`). Raises Refusal 503."""
+    def served(self, exchange: Exchange, spec: EndpointSpec, status: str, figures: dict[str, Any]) -> None:
+        """Write down how a request ended, once, before its last bytes leave (`flush`); `figures` are fields of its
+        record. Raises Refusal 503."""
         if exchange.recorded:
             return
         principal = exchange.principal
@@ -121,7 +122,7 @@ class Gateway:
             version=exchange.model,
             route=exchange.route or spec.pool,
             latency_s=exchange.now() - exchange.received_at,
-            **{"pool": spec.pool, **figures},
+            **figures,
         )
         try:
             self._requests.add(one)
@@ -129,13 +130,13 @@ class Gateway:
         except StoreError as error:
             raise unavailable("the answer could not be recorded; try again", "record_unavailable") from error
 
-    def ended(self, exchange: Exchange, spec: EndpointSpec, status: str, **figures: Any) -> None:
+    def ended(self, exchange: Exchange, spec: EndpointSpec, status: str, figures: dict[str, Any]) -> None:
         """The same for a request that is over without an answer: nobody is left to be told that it failed, and no reply
         whose turn would have it written down."""
         if exchange.recorded:
             return
         try:
-            self.served(exchange, spec, status, **figures)
+            self.served(exchange, spec, status, figures)
             self.flush()
         except (Refusal, StoreError) as error:
             self.journal.error("request not recorded", request=exchange.id, **error.as_dict())

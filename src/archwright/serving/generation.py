@@ -51,7 +51,7 @@ class Generation:
             self._exchange.phase(FIRST, self._exchange.limits.first_token_s)
             self._bill = bill = self._gateway.till.open(self._exchange, self._question, self._kind)
             relay = None if bill.known is not None else await self._ask()
-            self._gateway.served(self._exchange, self._question.endpoint, status, **self._figures())
+            self._gateway.served(self._exchange, self._question.endpoint, status, self._figures())
             self._answer(relay)
             if relay is not None and self._shadow is not None and not self._shadow.done():
                 self._shadow.set_result("".join(relay.heard or ()))
@@ -66,7 +66,7 @@ class Generation:
             if self._shadow is not None:
                 self._shadow.cancel()  # without effect where it has the answer
             if not self._exchange.recorded:
-                self._gateway.ended(self._exchange, self._question.endpoint, status, **self._figures())
+                self._gateway.ended(self._exchange, self._question.endpoint, status, self._figures())
 
     @property
     def _kind(self) -> Kind:

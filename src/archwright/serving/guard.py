@@ -44,7 +44,7 @@ class Guard:
     def admit(self, exchange: Exchange, wish: Wish) -> Principal:
         """The principal, or the Refusal: 401 unknown, 404 and 405 nothing there, 403 not allowed. In this order, so
         that a stranger learns nothing about which paths exist."""
-        secret = credential(exchange.headers("authorization"), exchange.headers("x-api-key"))
+        secret = credential(exchange.headers(b"authorization"), exchange.headers(b"x-api-key"))
         principal = self._keys.identify(secret) if secret else None
         if principal is None:
             self._record(exchange, wish, None, "no key" if secret is None else "unknown key")

@@ -49,7 +49,7 @@ async def predict(gateway: Gateway, exchange: Exchange, question: Question) -> N
             body = await asyncio.to_thread(_reply, found, spec, exchange.model)
         else:
             body = _reply(found, spec, exchange.model)
-        gateway.served(exchange, spec, status, operation="predict")
+        gateway.served(exchange, spec, status, {"pool": spec.pool, "operation": "predict"})
         exchange.reply(HTTPStatus.OK, body, JSON, bill.headers())
     except asyncio.CancelledError:
         status = stopped(exchange)
@@ -58,7 +58,7 @@ async def predict(gateway: Gateway, exchange: Exchange, question: Question) -> N
         status = outcome(error)
         raise
     finally:
-        gateway.ended(exchange, spec, status, operation="predict")
+        gateway.ended(exchange, spec, status, {"pool": spec.pool, "operation": "predict"})
 
 
 def question_of(data: bytes, directory: Directory, name: str) -> Question:

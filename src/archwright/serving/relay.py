@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from http import HTTPStatus
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -26,6 +27,7 @@ STREAM_HEADERS = [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")
 
 
 END = b"\n\ndata: [DONE]"
+NUMBER = attrgetter("number")
 
 
 class Meter:
@@ -196,10 +198,13 @@ class Relay(Sink):
         for choice in event.choices or ():
             self._see_choice(choice)
 
-    def _see_choice(self, choice: Choice) -> None:
-        meter, delta = self.meter, choice.delta
+    def _check(self, choice: Choice) -> None:
         if not 0 <= choice.index < self.choices:
             raise self._client.nonsense("a choice nobody asked for")
+
+    def _see_choice(self, choice: Choice) -> None:
+        meter, delta = self.meter, choice.delta
+        self._check(choice)
         text = (delta.content if delta is not None else choice.text) or ""
         if text or (delta is not None and (delta.reasoning_content or delta.reasoning or delta.tool_calls)):
             meter.chunks += 1
@@ -315,6 +320,7 @@ class Replied(Gathered):
         super().__init__(exchange, meter, client, on_first)
         self._body: list[bytes] | None = None
         self._size = 0
+        self._pieces: list[Piece] = []
 
     def begin(self, kind: bytes) -> None:
         if not kind.startswith(b"text/event-stream"):
@@ -331,24 +337,40 @@ class Replied(Gathered):
 
     def ended(self) -> None:
         if self._body is not None:
-            meter = self.meter
-            meter.event_at = self.exchange.now()
-            try:
-                found = decode_event(b"".join(self._body))
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
-                raise self._client.nonsense(error) from error
-            length = 0
-            for choice in found.choices or ():
-                said = choice.delta = choice.message
-                length += len((said.content if said is not None else choice.text) or "")
-                for number, call in enumerate(said.tool_calls or () if said is not None else ()):
-                    call.index = number
-            self._see(found)
-            # Where the engine counts nothing: what its words are estimated to be.
-            meter.chunks = max(meter.chunks, length // CHARACTERS_PER_TOKEN)
-            meter.first_at = meter.last_at = None
+            self._read(b"".join(self._body))
             self.done = True
         super().ended()
+
+    @property
+    def pieces(self) -> list[Piece]:
+        return super().pieces if self._body is None else sorted(self._pieces, key=NUMBER)
+
+    def _read(self, body: bytes) -> None:
+        meter = self.meter
+        meter.event_at = self.exchange.now()
+        try:
+            reply = decode_event(body)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise self._client.nonsense(error) from error
+        if reply.error is not None:
+            raise self._client.refused(reply.error)
+        self.begun = True
+        self.on_first()
+        meter.used = usage(reply.usage)
+        characters = 0
+        for choice in reply.choices or ():
+            self._check(choice)
+            said = choice.delta = choice.message
+            text = (said.content if said is not None else choice.text) or ""
+            for number, call in enumerate(said.tool_calls or () if said is not None else ()):
+                call.index = number
+            characters += len(text)
+            self._ends += bool(choice.finish_reason)
+            self._pieces.append(piece_of(text, choice))
+            if self.heard is not None:
+                self.heard.append(text)
+        # Where the engine counts nothing: what its words are estimated to be.
+        meter.chunks = max(len(self._pieces), characters // CHARACTERS_PER_TOKEN)
 
 
 class Streamed(Gathered):

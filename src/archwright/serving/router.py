@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from http import HTTPStatus
 from typing import Any, NamedTuple, Protocol
 
-from archwright.policy.breaker import Outcome, RetryBudget
+from archwright.policy.breaker import RetryBudget
 from archwright.policy.overflow import due
 from archwright.policy.residency import BOUND, CLASSES, STRICTNESS, DataClass, strictest
 from archwright.policy.routing import drawn, split
@@ -24,6 +24,7 @@ from archwright.serving.refusal import Refusal, bad
 from archwright.serving.validate import Question
 
 DATA_CLASS_HEADER = "x-archwright-data-class"
+DATA_CLASS = DATA_CLASS_HEADER.encode()
 # So much of a conversation's beginning tells where it was read before.
 PREFIX_CHARACTERS = 2_048
 # A shadow is asked only while this share of its slots is free: it never delays those who want its pool's answer.
@@ -113,13 +114,6 @@ class Router:
         begin_by = until if spec.wait_s is None else min(until, self.now() + spec.wait_s)
         prefix = prefix_of(question.body) if route.affine else None
         return Work(question.work_tokens, question.plain, spec.priority, begin_by, prefix)
-
-    def began(self, pool: Pool) -> None:
-        """A request is sent to the pool; `ended` follows, whatever becomes of it."""
-        pool.breaker.began(self.now())
-
-    def ended(self, pool: Pool, outcome: Outcome) -> None:
-        pool.breaker.ended(outcome, self.now())
 
     def _chosen(self, route: _Route, data_class: DataClass, request_id: str) -> tuple[Pool, ...]:
         spec, targets, now = route.spec, list(route.targets), self.now()

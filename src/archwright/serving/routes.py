@@ -22,12 +22,13 @@ from archwright.serving.embeddings import embed
 from archwright.serving.exchange import JSON, Exchange
 from archwright.serving.fields import decode
 from archwright.serving.gateway import Gateway
+from archwright.serving.guard import Wish
 from archwright.serving.generation import Generation
 from archwright.serving.pools import Replica
 from archwright.serving.predict import predict, question_of
 from archwright.serving.refusal import MESSAGES, Refusal
 from archwright.serving.shapes import ChatShape, Chunks, CompletionShape, Envelope, Shape, Wanted
-from archwright.serving.validate import Question
+from archwright.serving.validate import WORKLOAD, Question
 
 
 class Route(NamedTuple):
@@ -41,20 +42,20 @@ class Route(NamedTuple):
 
 
 async def chat(gateway: Gateway, exchange: Exchange, _name: str) -> None:
-    question = accept.chat(exchange.body, gateway.directory, exchange.header(validate.WORKLOAD_HEADER))
+    question = accept.chat(exchange.body, gateway.directory, exchange.header(WORKLOAD))
     await _generated(gateway, exchange, question, ChatShape())
 
 
 async def completion(gateway: Gateway, exchange: Exchange, _name: str) -> None:
     body = decode(exchange.body)
-    question = validate.completion(body, gateway.directory, exchange.header(validate.WORKLOAD_HEADER))
+    question = validate.completion(body, gateway.directory, exchange.header(WORKLOAD))
     await _generated(gateway, exchange, question, CompletionShape())
 
 
 async def message(gateway: Gateway, exchange: Exchange, _name: str) -> None:
     """The Messages interface, in front of whatever answers."""
     body = decode(exchange.body)
-    question = messages.question(body, gateway.directory, exchange.header(validate.WORKLOAD_HEADER))
+    question = messages.question(body, gateway.directory, exchange.header(WORKLOAD))
     writer = messages.MessagesWriter(_envelope(gateway, exchange, question, "msg_"), body.get("stop_sequences") or ())
     await Generation(gateway, exchange, question, ChatShape.path, writer).run()
 
@@ -62,7 +63,7 @@ async def message(gateway: Gateway, exchange: Exchange, _name: str) -> None:
 async def counting(gateway: Gateway, exchange: Exchange, _name: str) -> None:
     """How many tokens a message's prompt has, as the engine that would answer counts them."""
     body = {**decode(exchange.body), "max_tokens": 1, "stream": False}
-    question = messages.question(body, gateway.directory, exchange.header(validate.WORKLOAD_HEADER))
+    question = messages.question(body, gateway.directory, exchange.header(WORKLOAD))
     exchange.watch()
     gateway.till.admit(exchange)
     course = set_out(gateway.router, exchange, question, question.native or question.body)
@@ -78,7 +79,7 @@ async def counting(gateway: Gateway, exchange: Exchange, _name: str) -> None:
 
 async def _generated(gateway: Gateway, exchange: Exchange, question: Question, shape: Shape) -> None:
     wanted = Wanted(question.top_logprobs, question.prompt_characters, question.include_usage, question.choices)
-    writer = Chunks(shape, _envelope(gateway, exchange, question, shape.prefix), wanted)
+    writer = Chunks(shape, _envelope(gateway, exchange, question, shape.prefix), wanted, stream=question.stream)
     await Generation(gateway, exchange, question, shape.path, writer).run()
 
 
@@ -88,7 +89,7 @@ def _envelope(gateway: Gateway, exchange: Exchange, question: Question, prefix: 
 
 async def embeddings(gateway: Gateway, exchange: Exchange, _name: str) -> None:
     body = decode(exchange.body)
-    question = validate.embedding(body, gateway.directory, exchange.header(validate.WORKLOAD_HEADER))
+    question = validate.embedding(body, gateway.directory, exchange.header(WORKLOAD))
     await embed(gateway, exchange, question)
 
 
@@ -164,15 +165,22 @@ ADMIN_ROUTES: tuple[Route, ...] = (
 
 
 class Found(NamedTuple):
-    """The route of a request, if any; the methods its path has; the name in it, decoded (two are joined by "/").
-    Nothing but that is: the rest of a path is compared as it was sent, so no spelling of it leads elsewhere."""
+    """The route of a request, if any; what it wants of the guard (None: it is open to everyone); the name in the path,
+    decoded (two are joined by "/"). Nothing but that is: the rest of a path is compared as it was sent, so no spelling
+    of it leads elsewhere."""
 
     route: Route | None
-    methods: tuple[str, ...]
+    wish: Wish | None
     name: str
 
 
-_PLAIN = {(route.method, route.path): Found(route, (route.method,), "") for route in ROUTES if not route.tail}
+def _found(route: Route | None, methods: tuple[str, ...], name: str = "") -> Found:
+    open_to_all = route is not None and route.permission is None
+    wish = None if open_to_all else Wish(route.permission if route else None, bool(methods), methods)
+    return Found(route, wish, name)
+
+
+_PLAIN = {(route.method, route.path): _found(route, (route.method,)) for route in ROUTES if not route.tail}
 
 
 def find(method: str, path: str) -> Found:
@@ -182,7 +190,7 @@ def find(method: str, path: str) -> Found:
     fit = [route for route in ROUTES if _fits(route, path)]
     route = next((route for route in fit if route.method == method), None)
     name = unquote(path[len(fit[0].path) :]) if fit else ""
-    return Found(route, tuple(route.method for route in fit), name)
+    return _found(route, tuple(route.method for route in fit), name)
 
 
 _PATTERNS = [(route, re.compile("([^/]+)".join(map(re.escape, route.path.split("{}"))))) for route in ADMIN_ROUTES]
@@ -195,7 +203,7 @@ def find_admin(method: str, path: str) -> Found:
     if any("/" in name for name in names):
         fit = []
     route = next((route for route, _names in fit if route.method == method), None)
-    return Found(route, tuple(route.method for route, _names in fit), "/".join(names))
+    return _found(route, tuple(route.method for route, _names in fit), "/".join(names))
 
 
 def _fits(route: Route, path: str) -> bool:

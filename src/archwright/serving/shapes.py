@@ -221,10 +221,12 @@ def usage(found: object) -> dict[str, Any] | None:
 
 
 class Chunks:
-    """Writes OpenAI's replies; what the events of one share is encoded once."""
+    """Writes OpenAI's replies; what the events of one share is encoded once, for a `stream`."""
 
-    def __init__(self, shape: Shape, envelope: Envelope, wanted: Wanted) -> None:
+    def __init__(self, shape: Shape, envelope: Envelope, wanted: Wanted, *, stream: bool = True) -> None:
         self._shape, self._envelope, self._wanted = shape, envelope, wanted
+        if not stream:
+            return
         self._head = b"data: " + _encode(_head(envelope, shape.chunk_object))[:-1] + b',"choices":['
         self._tail = b'],"usage":null}\n\n' if wanted.include_usage else b"]}\n\n"
         before, behind = shape.text

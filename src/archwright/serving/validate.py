@@ -38,7 +38,7 @@ from archwright.serving.refusal import bad
 INPUTS = 2_048
 # Rough characters per token, to weigh a prompt for routing; nothing is decided on its exactness.
 CHARACTERS_PER_TOKEN = 4
-WORKLOAD_HEADER = "x-archwright-workload"
+WORKLOAD = b"x-archwright-workload"  # the header
 
 
 class Question(Record):
