@@ -17,7 +17,6 @@ from archwright.serving.refusal import from_error
 from archwright.serving.routes import Found, find
 from archwright.serving.wire import Server
 
-
 REQUEST = boundary("request")
 
 

@@ -22,8 +22,8 @@ from archwright.serving.embeddings import embed
 from archwright.serving.exchange import JSON, Exchange
 from archwright.serving.fields import decode
 from archwright.serving.gateway import Gateway
-from archwright.serving.guard import Wish
 from archwright.serving.generation import Generation
+from archwright.serving.guard import Wish
 from archwright.serving.pools import Replica
 from archwright.serving.predict import predict, question_of
 from archwright.serving.refusal import MESSAGES, Refusal
