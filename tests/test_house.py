@@ -163,9 +163,13 @@ def test_broad_except_only_in_the_boundary() -> None:
     broken = []
     for path in FILES:
         for node in ast.walk(tree_of(path)):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "isinstance":
-                if any(isinstance(n, ast.Name) and n.id == "Exception" for n in ast.walk(node)):
-                    broken.append(f"{show(path)}:{node.lineno}")
+            if (
+                isinstance(node, ast.Call)
+                and isinstance(node.func, ast.Name)
+                and node.func.id == "isinstance"
+                and any(isinstance(n, ast.Name) and n.id == "Exception" for n in ast.walk(node))
+            ):
+                broken.append(f"{show(path)}:{node.lineno}")
             if isinstance(node, ast.ExceptHandler):
                 names = {n.id for n in ast.walk(node.type) if isinstance(n, ast.Name)} if node.type else {"bare"}
                 if names & {"Exception", "bare"}:

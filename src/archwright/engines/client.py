@@ -1,7 +1,7 @@
 """The one client for every engine: OpenAI's HTTP over a Unix socket or a URL.
 
-A generation is always asked as a stream, also for callers who want one reply: engines notice a closed stream at
-once but a closed plain request late or never, so closing the stream is how work is cancelled.
+Closing the connection is how work is cancelled: engines notice that of a stream at once, of a plain request some late
+(ours never), so who asks decides which of the two it is (`serving.generation`).
 """
 
 from __future__ import annotations
