@@ -34,6 +34,7 @@ TEXT_LIMIT = 256  # characters of a field: callers pass ids and names, never con
 STREAM = "audit"
 # A record about a request is written at most so long after it came in.
 REQUEST_S = 86_400.0
+Effect = Literal["allow", "deny"]
 
 
 class AuditEvent(Record):
@@ -44,7 +45,7 @@ class AuditEvent(Record):
     key_id: str
     action: str
     permission: str
-    effect: Literal["allow", "deny"]
+    effect: Effect
     reason: str = ""
     request_id: str = ""
     resource: str = ""

@@ -195,7 +195,7 @@ class Ledger:
                     if turn % ORPHANS_EVERY == 0:
                         fold_orphans(self.store, self.home)
                     with self._folding:
-                        self._fold(0 if turn % FOLD_EVERY == 0 else SEGMENT_BYTES // 16)
+                        self._fold(0 if turn % FOLD_EVERY == 0 else SEGMENT_BYTES // 4)
                     self.refusal = None
             except ArchwrightError as error:
                 self.refusal = error
