@@ -35,12 +35,13 @@ DAY_S = 86_400.0
 # Money is added up in whole billionths of a dollar: the same total in whatever order.
 NANO = 1e9
 TOKENS_LIMIT = 1 << 40
+LINK = b',"chain":"'  # within a text of a line its quotes would be escaped
 
 
 class Block(Record):
     """Records of one stream, one JSON a line, compressed; of the segment `writer` the bytes from `number` to `end`.
 
-    `tip` is the SHA-256 of the last record.
+    `tip` is the SHA-256 of the last group (`last_group`).
     """
 
     writer: str
@@ -107,9 +108,7 @@ def fold(store: Store, segment: Segment) -> Stretch:
         count, end = count + sum(one.counts), start + one.end
         if count >= STRETCH_RECORDS:
             break
-    lots = [
-        (BLOCKS[stream], [made.block(segment.name, start, end)]) for stream, made in making.items() if made.count
-    ]
+    lots = [(BLOCKS[stream], [made.block(segment.name, start, end)]) for stream, made in making.items() if made.count]
     rows = rows_of(sums)
     store.append_together([*lots, (TOTALS, rows)], synced=True)
     segment.mark(end)
@@ -161,6 +160,13 @@ def look_up(store: Store, segment: Segment) -> None:
     segment.mark(max([segment.folded, *(end for found in ends for (end,) in found)]))
 
 
+def last_group(lines: bytes) -> bytes:
+    """From the last line on that has a link (the audit log writes them): what the next link points at. Where none has,
+    the last line."""
+    link = lines.rfind(LINK)
+    return lines[lines.rfind(b"\n", 0, link if link >= 0 else None) + 1 :]
+
+
 class _Making:
     """A block in the making, a piece at a time: while it is in the processor's cache, and so that whoever serves in the
     same process waits for no piece long. `times` looks at the lines of one."""
@@ -193,7 +199,7 @@ class _Making:
             first_at=first_at,
             last_at=last_at,
             count=self.count,
-            tip=hashlib.sha256(self._last[self._last.rfind(b"\n") + 1 :]).hexdigest(),
+            tip=hashlib.sha256(last_group(self._last)).hexdigest(),
             data=b"".join((*self._packed, self._packer.flush())),
         )
 

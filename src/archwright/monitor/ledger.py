@@ -38,7 +38,8 @@ MERGE_ROWS = 2_000
 class Ledger:
     """One per process. Safe to share between threads.
 
-    `refusal` is what the store or the disk said last when folding or allocating, None when it went well.
+    `refusal` is what the store or the disk said last when folding or allocating, None when it went well. `lock` is for
+    whoever appends by what waits already (`newest`).
     """
 
     def __init__(self, store: Store, home: Home, *, segment_bytes: int = SEGMENT_BYTES) -> None:
@@ -49,7 +50,7 @@ class Ledger:
         self._size = segment_bytes
         self._name = secrets.token_hex(8)
         self._made = 0
-        self._lock = threading.Lock()
+        self.lock = threading.RLock()
         self._making = threading.Lock()
         self._folding = threading.Lock()
         self._waiting: dict[str, list[bytes]] = {stream: [] for stream in STREAMS}
@@ -71,8 +72,13 @@ class Ledger:
     @property
     def room(self) -> bool:
         """Whether new work may be let in."""
-        with self._lock:
+        with self.lock:
             return self._roomy(self.reserve)
+
+    def newest(self, stream: str) -> bytes | None:
+        """The last line that waits for the next flush; the caller has the lock."""
+        waiting = self._waiting[stream]
+        return waiting[-1] if waiting else None
 
     def append(self, stream: str, record: Record) -> None:
         """Of work that was let in: it has the reserve. How it fails, `append_encoded` says."""
@@ -84,7 +90,7 @@ class Ledger:
         size = len(payload) + 1
         if size > RECORD_BYTES:
             raise StoreError("AW-STO-07", f"a record of {size:,} bytes", hint=f"{RECORD_BYTES:,} at most")
-        with self._lock:
+        with self.lock:
             if self._closed:
                 raise StoreError("AW-STO-05", "the ledger is closed", hint="start it again")
             if self._left - size <= keep and not self._roomy(keep + size):
@@ -97,7 +103,7 @@ class Ledger:
         and the next flush tries again."""
         if not self._audit and not self._served:
             return
-        with self._lock:
+        with self.lock:
             if not self._audit and not self._served:
                 return
             data = framed(self._audit, self._served)
@@ -119,7 +125,7 @@ class Ledger:
         """Write and fold what there is, then stop; what the store refuses stays in its file for the next one."""
         with suppress(StoreError):
             self.flush()
-        with self._lock:
+        with self.lock:
             self._closed = True
         self._stop.set()
         self._thread.join()

@@ -26,7 +26,7 @@ UNBORN = ".new"
 MAKING_S = 60.0
 _HEAD = struct.Struct("<IIB")
 HEAD_BYTES = _HEAD.size
-# In the place of the stream's number: records of both. Version 0.1 framed each record by itself, and may have left some.
+# In the place of the number of a stream: of both. Version 0.1 framed each record by itself, and may have left some.
 _BOTH = len(STREAMS)
 _PARTS = struct.Struct("<III")
 FRAME_BYTES = HEAD_BYTES + _PARTS.size
