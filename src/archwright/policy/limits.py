@@ -12,8 +12,8 @@ its own (a default system text, the preamble of tools). What an image becomes it
 is reckoned as the pool's `image_tokens` says, IMAGE_TOKENS where it says nothing. That is the largest we know of:
 gpt-4o-mini counts 2,833 tokens for an image and 5,667 for each tile of 512 x 512 pixels, of which an image scaled into
 2,048 x 2,048 and to a shorter side of 768 has 4 x 2 at most (OpenAI, "Images and vision", calculating costs). Others
-count less: Qwen2.5-VL 16,384 (12,845,056 pixels of its preprocessor_config.json / 28^2), OpenAI's
-models of patches 10,000, Claude 4,784, gpt-4o 1,445 (85 + 8 x 170).
+count less: Qwen2.5-VL 16,384 (12,845,056 pixels of its preprocessor_config.json / 28^2), OpenAI's models of patches
+10,000, Claude 4,784, gpt-4o 1,445 (85 + 8 x 170).
 """
 
 from __future__ import annotations
