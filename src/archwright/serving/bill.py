@@ -118,13 +118,14 @@ class Bill:
     def look_up(self, question: Question, kind: Kind) -> None:
         """Whether the answer is known, and if not, whether it may be kept."""
         cache, spec = self._till.cache, self.spec
-        if cache is None or spec.cache == "off" or (kind == "messages" and question.stream):
+        if cache is None or spec.cache == "off":
             return
         if question.plain:
             self._version = spec.model
         shown = [question.model, question.top_logprobs, question.base64]
         control = self._exchange.header("cache-control") or ""
-        asked = Asked(kind, self._version, {**question.body, "shown": shown, "native": question.native})
+        words = question.body if question.native is None else question.native
+        asked = Asked(kind, self._version, {**words, "shown": shown, "native": question.native is not None})
         tenant = self.reservation.principal.tenant
         self._cached_at = cache.key(tenant, asked, spec.cache, control)
         if self._cached_at is not None:
