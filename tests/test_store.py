@@ -283,6 +283,7 @@ def test_processes_append_at_once_and_a_reader_misses_nothing(store: Store, url:
         assert [each for each in seen if each.startswith(name)] == [f"{name}-{number}" for number in range(500)]
 
 
+@pytest.mark.nightly
 def test_a_thousand_rows_go_in_fast(store: Store) -> None:
     """The stated deadline: 0.5 s of CPU; some 10 ms when the machine is quiet."""
     rows = [replace(FULL, name=f"n{number}") for number in range(1_000)]

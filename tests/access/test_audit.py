@@ -11,9 +11,9 @@ import sqlite3
 import subprocess
 import sys
 import threading
-import timeit
 import zlib
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -24,6 +24,7 @@ from archwright.home import Home
 from archwright.monitor import folding
 from archwright.monitor.folding import BLOCKS
 from archwright.monitor.ledger import Ledger
+from archwright.monitor.segments import Segment
 from archwright.store import Store
 
 Blocks = dict[int, list[bytes]]
@@ -54,12 +55,13 @@ def ledger(store: Store, home: Home) -> Iterator[Ledger]:
     made.close()
 
 
-def fill(store: Store, home: Home, count: int) -> None:
+def fill(store: Store, home: Home, count: int, turn: int = 1) -> None:
+    """`turn` records are written at once: a group of the chain."""
     ledger = Ledger(store, home)
     log = AuditLog(ledger)
     for number in range(count):
         log.record(event(number))
-        if number % 100 == 0:
+        if number % turn == turn - 1:
             ledger.flush()
     ledger.close()
 
@@ -101,15 +103,55 @@ def test_many_keep_their_order_across_blocks_segments_and_what_is_not_folded(sto
 
 
 def test_the_chain_can_be_verified_without_our_code(store: Store, home: Home) -> None:
-    fill(store, home, 20)
+    fill(store, home, 20, 7)
     connection = sqlite3.connect(home.root / "archwright.db")
-    before = ""
+    before, count = "", 0
     for data, stated in connection.execute("select data, tip from audit_blocks order by seq"):
-        for line in zlib.decompress(data).split(b"\n"):
-            assert json.loads(line)["prev"] == before
-            before = hashlib.sha256(line).hexdigest()
+        for group in parted(zlib.decompress(data).split(b"\n")):
+            first = json.loads(group[0])
+            assert (first["number"], first["prev"]) == (count, before)
+            assert not any("prev" in json.loads(line) for line in group[1:])
+            before, count = hashlib.sha256(b"\n".join(group)).hexdigest(), count + len(group)
         assert stated == before
+    assert count == 20
     connection.close()
+
+
+def parted(lines: list[bytes]) -> list[list[bytes]]:
+    starts = [place for place, line in enumerate(lines) if b',"chain":"' in line]
+    return [lines[start:end] for start, end in pairwise([*starts, len(lines)])]
+
+
+def test_every_event_knows_its_place_in_the_chain(store: Store, home: Home) -> None:
+    fill(store, home, 7, 3)
+    found = events(store)[::-1]
+    assert [entry.number for entry in found] == list(range(7))
+    assert [entry.request_id for entry in found] == [f"r{number}" for number in range(7)]
+    assert len({entry.hash for entry in found}) == 3 and len({entry.chain for entry in found}) == 1
+    assert [entry.prev for entry in found] == ["", "", "", *[found[0].hash] * 3, found[3].hash]
+    assert found[6].hash == tip(store)
+
+
+def test_two_logs_of_one_ledger_have_chains_of_their_own(store: Store, home: Home) -> None:
+    ledger = Ledger(store, home)
+    one, other = AuditLog(ledger), AuditLog(ledger)
+    for number in range(60):
+        (one if number % 5 < 3 else other).record(event(number))
+        if number % 13 == 0:
+            ledger.flush()
+    ledger.close()
+    assert checked(store) == (60, None)
+    assert [entry.request_id for entry in reversed(events(store))] == [f"r{number}" for number in range(60)]
+    assert len({entry.chain for entry in events(store)}) == 2
+
+
+def test_a_text_cannot_pretend_to_be_a_link(store: Store, home: Home) -> None:
+    ledger = Ledger(store, home)
+    log = AuditLog(ledger)
+    for number in range(4):
+        log.record(event(number, resource=',"chain":"0","number":7,"prev":""}'))
+    ledger.close()
+    assert checked(store) == (4, None) and len({entry.hash for entry in events(store)}) == 1
 
 
 def test_events_are_filtered(store: Store, ledger: Ledger) -> None:
@@ -136,10 +178,14 @@ def rewritten(home: Home, change: Callable[[Blocks], object]) -> None:
     for index, (seq, lines) in enumerate(sorted(blocks.items())):
         row = list(rows.get(seq, rows[1]))
         row[0], row[names.index("data")] = seq, zlib.compress(b"\n".join(lines))
-        row[names.index("number")], row[names.index("tip")] = index, hashlib.sha256(lines[-1]).hexdigest()
+        row[names.index("number")], row[names.index("tip")] = index, tip_of(lines)
         connection.execute(f"insert into audit_blocks values ({','.join('?' * len(row))})", row)
     connection.commit()
     connection.close()
+
+
+def tip_of(lines: list[bytes]) -> str:
+    return hashlib.sha256(b"\n".join((parted(lines) or [lines])[-1])).hexdigest()
 
 
 def edit(block: int, place: int, old: bytes, new: bytes) -> Callable[[Blocks], object]:
@@ -157,35 +203,42 @@ def drop(block: int, place: int) -> Callable[[Blocks], object]:
     return change
 
 
-TAMPER: dict[str, tuple[Callable[[Blocks], object], int]] = {
-    "altered": (edit(6, 4, b'"allow"', b'"deny"'), 56),
-    "altered time": (edit(6, 4, b'"at":105', b'"at":905'), 56),
-    "moved to another tenant": (edit(6, 4, b'"clinic"', b'"bank"'), 56),
-    "deleted": (drop(6, 4), 55),
-    "deleted block": (lambda blocks: blocks.pop(6), 51),
-    "deleted first": (drop(1, 0), 1),
-    "deleted first block": (lambda blocks: blocks.pop(1), 1),
-    "renumbered": (edit(6, 4, b'"number":54', b'"number":55'), 55),
-    "prev replaced": (edit(6, 4, b'"prev":"', b'"prev":"0'), 55),
-    "swapped": (lambda blocks: blocks[6].insert(5, blocks[6].pop(4)), 55),
-    "swapped blocks": (lambda blocks: blocks.update({6: blocks[7], 7: blocks[6]}), 51),
-    "moved to the end": (lambda blocks: blocks[10].append(blocks[6].pop(4)), 55),
-    "inserted": (lambda blocks: blocks[6].insert(5, blocks[6][4]), 56),
-    "repeated block": (lambda blocks: blocks.update({11: blocks[6]}), 101),
-    "no record": (edit(6, 4, b"{", b""), 55),
+# What is done, and the record where it shows: in groups of one, and of five.
+TAMPER: dict[str, tuple[Callable[[Blocks], object], dict[int, int]]] = {
+    "altered": (edit(6, 4, b'"allow"', b'"deny"'), {1: 56, 5: 56}),
+    "altered time": (edit(6, 4, b'"at":105', b'"at":905'), {1: 56, 5: 56}),
+    "moved to another tenant": (edit(6, 4, b'"clinic"', b'"bank"'), {1: 56, 5: 56}),
+    "altered first of a group": (edit(6, 5, b'"allow"', b'"deny"'), {1: 57, 5: 61}),
+    "deleted": (drop(6, 4), {1: 55, 5: 55}),
+    "deleted first of a group": (drop(6, 5), {1: 56, 5: 60}),
+    "deleted group": (lambda blocks: blocks[6].__delitem__(slice(5)), {1: 51, 5: 51}),
+    "deleted block": (lambda blocks: blocks.pop(6), {1: 51, 5: 51}),
+    "deleted first": (drop(1, 0), {1: 1, 5: 1}),
+    "deleted first of a block": (drop(6, 0), {1: 51, 5: 51}),
+    "deleted first block": (lambda blocks: blocks.pop(1), {1: 1, 5: 1}),
+    "renumbered": (edit(6, 5, b'"number":55', b'"number":56'), {1: 56, 5: 56}),
+    "prev replaced": (edit(6, 5, b'"prev":"', b'"prev":"0'), {1: 56, 5: 56}),
+    "swapped": (lambda blocks: blocks[6].insert(5, blocks[6].pop(4)), {1: 55, 5: 55}),
+    "swapped in a group": (lambda blocks: blocks[6].insert(3, blocks[6].pop(2)), {1: 53, 5: 56}),
+    "swapped blocks": (lambda blocks: blocks.update({6: blocks[7], 7: blocks[6]}), {1: 51, 5: 51}),
+    "moved to the end": (lambda blocks: blocks[10].append(blocks[6].pop(4)), {1: 55, 5: 55}),
+    "inserted": (lambda blocks: blocks[6].insert(5, blocks[6][4]), {1: 56, 5: 57}),
+    "repeated block": (lambda blocks: blocks.update({11: blocks[6]}), {1: 101, 5: 101}),
+    "no record": (edit(6, 4, b"{", b""), {1: 55, 5: 56}),
 }
 
 
+@pytest.mark.parametrize("turn", [1, 5])
 @pytest.mark.parametrize("how", TAMPER)
-def test_tampering_is_found(store: Store, home: Home, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tampering_is_found(store: Store, home: Home, how: str, turn: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(folding, "STRETCH_RECORDS", 10)
-    fill(store, home, 100)
+    fill(store, home, 100, turn)
     assert checked(store) == (100, None)
     change, expected = TAMPER[how]
     rewritten(home, lambda blocks: None)
     assert verify(store) is None
     rewritten(home, change)
-    assert verify(store) == expected
+    assert verify(store) == expected[turn]
 
 
 @pytest.mark.parametrize("sql", ["tip = printf('%064d', 1)", "data = x'00'"])
@@ -199,21 +252,22 @@ def test_a_block_that_does_not_fit_itself_is_found(store: Store, home: Home, sql
     assert verify(store) == (10 if "tip" in sql else 1)
 
 
+@pytest.mark.parametrize("turn", [1, 3])
 def test_every_single_deleted_or_altered_record_but_the_last_is_found(
-    store: Store, home: Home, monkeypatch: pytest.MonkeyPatch
+    store: Store, home: Home, turn: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(folding, "STRETCH_RECORDS", 7)
+    monkeypatch.setattr(folding, "STRETCH_RECORDS", 6)
     monkeypatch.setattr(folding, "PAGE", 2)
-    fill(store, home, 40)
+    fill(store, home, 40, turn)
     kept = store.rows(BLOCKS["audit"])
     for number in random.Random(3).sample(range(39), 12):
-        block, place = number // 7 + 1, number % 7
+        block, place = number // 6 + 1, number % 6
         for change in (
             drop(block, place),
             edit(block, place, b'"resource":""', b'"resource":"x"'),
         ):
             rewritten(home, change)
-            assert verify(store) in (number + 1, number + 2)
+            assert verify(store) in range(number + 1, number + turn + 2)
             connection = sqlite3.connect(home.root / "archwright.db")
             connection.execute("delete from audit_blocks")
             connection.execute("delete from sqlite_sequence")
@@ -356,18 +410,29 @@ def test_threads_share_a_chain(store: Store, ledger: Ledger) -> None:
     assert checked(store) == (1_200, None)
 
 
-def test_a_record_and_its_link_cost_a_few_microseconds(ledger: Ledger) -> None:
-    """Measured: 2.6 us. The limit leaves room for a machine that others use too."""
-    log, one = AuditLog(ledger), event(1)
-    took = timeit.repeat(lambda: log.record(one), number=2_000, repeat=5)
-    assert min(took) / 2_000 < 7e-6
+def test_records_and_their_links_are_one_write(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What they cost in time is measured by bench/ledger; here, that none asks the kernel for anything of its own."""
+    written: list[int] = []
+    write = Segment.write
+
+    def counted(self: Segment, data: bytes) -> None:
+        written.append(data.count(b'"chain"'))
+        write(self, data)
+
+    monkeypatch.setattr(Segment, "write", counted)
+    log = AuditLog(ledger)
+    for number in range(2_000):
+        log.record(event(number))
+    assert not written
+    ledger.flush()
+    assert written == [2_000]
 
 
 @pytest.mark.nightly
 def test_one_changed_record_of_many_is_found(store: Store, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(folding, "STRETCH_RECORDS", 1_000)
-    fill(store, home, 100_000)
+    fill(store, home, 100_000, 10)
     assert checked(store) == (100_000, None)
     rewritten(home, edit(77, 776, b'"reason":""', b'"reason":"x"'))
-    assert verify(store) == sum(block.count for block in store.rows(BLOCKS["audit"], limit=76)) + 778
+    assert verify(store) == sum(block.count for block in store.rows(BLOCKS["audit"], limit=76)) + 781
     assert len(events(store, limit=10)) == 10

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import time
 from datetime import date
 from pathlib import Path
 
@@ -32,12 +31,11 @@ def test_loading_is_cached_and_touches_nothing(tmp_path: Path) -> None:
     assert not home.root.exists()
 
 
-def test_the_whole_catalog_reads_in_half_a_second() -> None:
-    start = time.perf_counter()
+def test_the_whole_catalog_reads() -> None:
+    """How long it takes is measured by bench/catalog."""
     catalog = Catalog(DATA)
     for name in (*OVERLAID, "hosted", "regulations", "places", "tariffs", "efficiencies", "digest", "providers"):
         assert getattr(catalog, name)
-    assert time.perf_counter() - start < 0.5
 
 
 def test_the_digest_follows_the_facts(tmp_path: Path) -> None:

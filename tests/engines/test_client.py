@@ -32,10 +32,12 @@ Handle = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[object
 @asynccontextmanager
 async def _serving(handle: Handle, folder: Path | None) -> AsyncIterator[EngineClient]:
     """A client of a server that does `handle` on each connection; at the end both are closed and over."""
-    open_connections = set()
+    open_connections: set[asyncio.Task[None]] = set()
+
+    def accepted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        open_connections.add(asyncio.get_running_loop().create_task(serve(reader, writer)))
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        open_connections.add(asyncio.current_task())
         with suppress(ConnectionError, asyncio.IncompleteReadError):
             try:
                 await handle(reader, writer)
@@ -46,9 +48,9 @@ async def _serving(handle: Handle, folder: Path | None) -> AsyncIterator[EngineC
 
     if folder:
         address = f"unix:{folder}/x.sock"
-        server = await asyncio.start_unix_server(serve, f"{folder}/x.sock")
+        server = await asyncio.start_unix_server(accepted, f"{folder}/x.sock")
     else:
-        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        server = await asyncio.start_server(accepted, "127.0.0.1", 0)
         address = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
     client = EngineClient(address, "secret")
     try:
@@ -56,7 +58,7 @@ async def _serving(handle: Handle, folder: Path | None) -> AsyncIterator[EngineC
     finally:
         await client.close()
         server.close()
-        await asyncio.gather(*(task for task in open_connections if task))
+        await asyncio.gather(*open_connections)
 
 
 def _against(folder: Path, replies: list[bytes], act: Act) -> tuple[Any, list[bytes]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-import timeit
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -195,8 +195,16 @@ def test_the_processes_of_a_gateway_are_summed_and_a_killed_one_loses_nothing(tm
     anew.close()
 
 
-def test_an_observation_costs_about_a_microsecond() -> None:
-    """The limit is three times what was measured: the machine is shared."""
+def test_an_observation_leaves_nothing_behind() -> None:
+    """What one costs in time is part of what bench/ledger measures; here, that a million cost no memory."""
     histogram = Exposition().histogram("ttft_s", W)
-    took = min(timeit.repeat(lambda: histogram.observe(0.3), number=20_000, repeat=5)) / 20_000
-    assert took < 2e-6
+    histogram.observe(0.3)
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        for _ in range(20_000):
+            histogram.observe(0.3)
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert after - before < 4_000

@@ -309,6 +309,7 @@ def test_threads_lose_nothing(store: Store) -> None:
     assert recorder.dropped == 0
 
 
+@pytest.mark.nightly
 def test_a_hundred_thousand_observations_are_answered_fast(store: Store) -> None:
     """The stated deadline: 2 s, with the machine shared; about 0.3 s when it is not."""
     rows = [
@@ -379,6 +380,7 @@ def test_the_page_says_what_was_served(store: Store, tmp_path: Path) -> None:
     assert "t1" not in text, "a tenant is no label"
 
 
+@pytest.mark.nightly
 def test_a_hundred_thousand_requests_are_answered_fast(store: Store, tmp_path: Path) -> None:
     """The stated deadline: 2 s, with the machine shared; about 0.3 s when it is not."""
     ledger = Ledger(store, Home(tmp_path / "home"))

@@ -154,6 +154,7 @@ def test_no_machine_of_a_plan_stands_outside_the_residency(plan_of: Make, catalo
             assert catalog.inside(known.country if known is not None else pool.region, bound), (option.name, pool.name)
 
 
+@pytest.mark.nightly  # a time: not for a machine that is busy with other tests
 @pytest.mark.parametrize("name", ["desk", *NEEDS])
 def test_a_plan_takes_two_seconds_at_most(plan_of: Make, name: str) -> None:
     began = time.process_time()

@@ -113,6 +113,7 @@ def test_limits_in_the_band_and_above_are_said(catalog: Catalog) -> None:
     assert any("above the limit 0.02" in note and "simulation" in note for note in over.notes)
 
 
+@pytest.mark.nightly
 def test_two_workloads_are_promised_in_time(catalog: Catalog) -> None:
     """0.6 s of one core; here with room for a busy machine."""
     served = tuple(pooled(catalog, demand(rate, name), 3) for rate, name in ((20.0, "support"), (90.0, "search")))

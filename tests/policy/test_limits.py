@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from archwright.policy.limits import (
+    IMAGE_TOKENS,
     TEMPLATE_TOKENS,
     UNITS,
     Ask,
@@ -156,3 +157,5 @@ def test_json_is_never_shorter_than_utf_8(text: str) -> None:
 def test_the_bound_of_the_input() -> None:
     assert worst_input_tokens(100, 10_000) == 100 + TEMPLATE_TOKENS
     assert worst_input_tokens(100_000, 4096) == 4096
+    assert worst_input_tokens(100, 200_000, 3 * IMAGE_TOKENS) == 100 + TEMPLATE_TOKENS + 3 * IMAGE_TOKENS
+    assert worst_input_tokens(100, 4096, 3 * IMAGE_TOKENS) == 4096

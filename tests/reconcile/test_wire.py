@@ -7,7 +7,6 @@ import json
 import socket
 import ssl
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -84,10 +83,8 @@ def test_an_endpoint_that_cannot_be_measured_is_said_at_the_first_probe(
     code: str,
     says: str,
 ) -> None:
-    began = time.monotonic()
     error = refusal(serve(foreign(fault=fault(foreign), faulty=lambda _: True)), load)
     assert (error.code, says in error.message) == (code, True), error.message
-    assert time.monotonic() - began < 5
 
 
 def test_nothing_listens(load: LoadSpec) -> None:

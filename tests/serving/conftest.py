@@ -408,7 +408,11 @@ def second_tenant(null: Platform) -> str:
 @pytest.fixture(scope="session")
 def tls_pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     """A self-made certificate for 127.0.0.1 and its key."""
-    folder = tmp_path_factory.mktemp("tls")
+    return certified(tmp_path_factory.mktemp("tls"))
+
+
+def certified(folder: Path) -> tuple[str, str]:
+    """A new pair in the folder."""
     pair = str(folder / "cert.pem"), str(folder / "key.pem")
     made = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=127.0.0.1"
     subprocess.run(

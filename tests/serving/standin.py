@@ -26,6 +26,7 @@ class Script:
     status: int = 200
     kind: str = "text/event-stream"
     hangs: bool = False
+    headers: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -68,6 +69,8 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(script.status)
         self.send_header("content-type", script.kind)
         self.send_header("connection", "close")
+        for name, value in script.headers.items():
+            self.send_header(name, value)
         self.end_headers()
         for piece in script.pieces:
             self.wfile.write(piece)

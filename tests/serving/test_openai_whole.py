@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -150,10 +149,9 @@ def test_a_full_house_is_waited_out_by_the_client(start: Start) -> None:
     assert (full.value.code, wait_s >= 1) == ("queue_full", True)
     for one in held:
         one.close()
-    begin = time.monotonic()
     with client_of(platform, retries=3) as patient:
         reply = patient.chat.completions.create(model="m", messages=ask("hi"), max_tokens=1)
-    assert reply.choices[0].message.content and time.monotonic() - begin < 30
+    assert reply.choices[0].message.content
 
 
 @pytest.fixture

@@ -67,6 +67,7 @@ def test_a_finished_request_is_measured(null: Platform) -> None:
     before = null.metrics()
     began = time.time()
     reply = null.chat(model="slow", max_tokens=4, stream=True)
+    took_s = time.time() - began
     assert reply.status == 200
     after = null.metrics()
 
@@ -77,9 +78,12 @@ def test_a_finished_request_is_measured(null: Platform) -> None:
     assert added(f"archwright_output_tokens_total{{{labels}}}") == 4
     assert added(f"archwright_input_tokens_total{{{labels}}}") == 2
     assert added('archwright_requests_total{model="slow",pool="slow",status="ok",workload="slow"}') == 1
-    assert 0.05 <= added(f"archwright_ttft_seconds_sum{{{labels}}}") < 1
-    assert 0.045 <= added(f"archwright_tpot_seconds_sum{{{labels}}}") < 0.5
-    assert added(f"archwright_request_seconds_sum{{{labels}}}") >= 0.2
+    # The engine's times are lower bounds, what the client saw is an upper one: no busy machine is outside of them. The
+    # pieces may be read later than they came, so one alone may seem short, all together never.
+    ttft_s, tpot_s = (added(f"archwright_{name}_seconds_sum{{{labels}}}") for name in ("ttft", "tpot"))
+    assert ttft_s >= 0.05 and tpot_s > 0
+    assert 0.2 - 0.001 <= ttft_s + 3 * tpot_s <= added(f"archwright_request_seconds_sum{{{labels}}}") + 1e-6
+    assert added(f"archwright_request_seconds_sum{{{labels}}}") <= took_s + 0.001
     assert after['archwright_requests_in_flight{pool="slow"}'] == 0
     query = Query(metric="ttft_s", labels={"workload": "slow"}, statistic="p50", window_s=time.time() - began)
     found = evaluate(null.store, query, time.time(), null.home)

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -185,9 +184,7 @@ def test_the_process_leaves_when_nobody_holds_it(home: Home) -> None:
     runs.begin(home, job, SPEC)
     argv = [sys.executable, "-m", "archwright.training", str(home.root), "r-1"]
     child = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    began = time.monotonic()
     child.communicate(timeout=60)
-    assert time.monotonic() - began < 60
     assert child.returncode in (0, 10)  # left, or had already found that the lake has no such data set
 
 

@@ -1,12 +1,13 @@
 """The audit log: one record per decision, written down before anything is answered, in a chain that shows tampering.
 
-A record is one line of JSON in the ledger's stream "audit". It holds the SHA-256 of the line before it in its chain.
+A record is one line of JSON in the ledger's stream "audit". Records that are written at once are a group; the first of
+them says its chain, its number in it, and the SHA-256 of the group before (its lines, joined by newlines).
 Every writer (one AuditLog of one process) has a chain of its own, so that writers need not wait for each other; its
 first record points at the newest block of the store at that time, whichever writer's.
 
 What `verify` finds: records altered, deleted, moved, put in. What it cannot find alone: records cut off at the end of
 a chain that nothing points at, and a rewriting of everything by someone who may write the database. Against these,
-keep the hash of the newest record (`tip`) elsewhere.
+keep the hash of the newest group (`tip`) elsewhere.
 
 Fail closed: where there is no room to write a decision down, `record` raises StoreError, and the caller denies.
 """
@@ -15,7 +16,6 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-import threading
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Literal, NamedTuple
@@ -26,7 +26,7 @@ from archwright.contract.record import Record, replace
 from archwright.contract.served import asked_at
 from archwright.errors import StoreError
 from archwright.home import Home
-from archwright.monitor.folding import BLOCKS, lines
+from archwright.monitor.folding import BLOCKS, LINK, lines
 from archwright.monitor.ledger import Ledger
 from archwright.store import Store
 
@@ -34,6 +34,7 @@ TEXT_LIMIT = 256  # characters of a field: callers pass ids and names, never con
 STREAM = "audit"
 # A record about a request is written at most so long after it came in.
 REQUEST_S = 86_400.0
+Effect = Literal["allow", "deny"]
 
 
 class AuditEvent(Record):
@@ -44,15 +45,14 @@ class AuditEvent(Record):
     key_id: str
     action: str
     permission: str
-    effect: Literal["allow", "deny"]
+    effect: Effect
     reason: str = ""
     request_id: str = ""
     resource: str = ""
 
 
 class AuditEntry(AuditEvent):
-    """An event in its chain: `number` counts from 0, `prev` is the hash of the line before it, `hash` that of its
-    own, which is not in the line."""
+    """An event in its chain: `number` counts from 0, `hash` is that of its group, `prev` that of the group before."""
 
     chain: str
     number: int
@@ -64,7 +64,7 @@ _TEXTS = ("tenant", "key_id", "action", "permission", "reason", "request_id", "r
 
 
 class _Place(msgspec.Struct):
-    """Of a line, what `verify` looks at."""
+    """Of a group's first line, what `verify` looks at."""
 
     chain: str
     number: int
@@ -72,6 +72,7 @@ class _Place(msgspec.Struct):
 
 
 _ENCODE = msgspec.json.Encoder().encode
+_EVENT = msgspec.json.Decoder(AuditEvent)
 _ENTRY = msgspec.json.Decoder(AuditEntry)
 _PLACE = msgspec.json.Decoder(_Place)
 
@@ -86,22 +87,26 @@ class AuditLog:
     def __init__(self, ledger: Ledger) -> None:
         self.flush = ledger.flush
         self._ledger = ledger
-        self._lock = threading.Lock()
         self._chain = secrets.token_hex(8).encode()
         self._number = 0
-        self._prev = tip(ledger.store).encode()
+        self._first = tip(ledger.store)
+        self._group: list[bytes] = []
 
     def record(self, event: AuditEvent) -> None:
         """It is with the kernel once the ledger is flushed. Raises StoreError AW-STO-06 where there is no room: for
         an allow sooner than for a deny."""
         keep = self._ledger.reserve if event.effect == "allow" else self._ledger.reserve // 2
-        # An entry as its type would be encoded, without making one: half the time.
-        stem = _ENCODE(_clean(event))[:-1]
-        with self._lock:
-            line = b'%b,"chain":"%b","number":%d,"prev":"%b"}' % (stem, self._chain, self._number, self._prev)
+        line = _ENCODE(_clean(event))
+        with self._ledger.lock:
+            group = self._group
+            if not group or self._ledger.newest(STREAM) is not group[-1]:  # what it was part of is written, or not ours
+                prev = digest(b"\n".join(group)) if group else self._first
+                line = b'%b%b%b","number":%d,"prev":"%b"}' % (line[:-1], LINK, self._chain, self._number, prev.encode())
+                group = []
             self._ledger.append_encoded(STREAM, line, keep)
+            group.append(line)
+            self._group = group
             self._number += 1
-            self._prev = digest(line).encode()
 
 
 def _clean(event: AuditEvent) -> AuditEvent:
@@ -119,7 +124,7 @@ def _clean(event: AuditEvent) -> AuditEvent:
 
 
 def tip(store: Store) -> str:
-    """The hash of the newest record in the store, "" when there is none: the checkpoint to keep elsewhere."""
+    """The hash of the newest group in the store, "" when there is none: the checkpoint to keep elsewhere."""
     newest = store.rows(BLOCKS[STREAM], newest_first=True, limit=1)
     return newest[0].tip if newest else ""
 
@@ -148,10 +153,27 @@ def _matching(
     low = float("-inf") if span[0] is None else span[0]
     high = float("inf") if span[1] is None else span[1]
     for found in lines(store, home, STREAM, span, newest_first=True):
-        for line in reversed(found.data.split(b"\n")):
-            entry = _ENTRY.decode(line)
-            if low <= entry.at <= high and all(getattr(entry, name) == value for name, value in wanted.items()):
-                yield replace(entry, hash=digest(line))
+        for group in reversed(_groups(found.data)):
+            first = _ENTRY.decode(group[0])
+            for number in range(len(group) - 1, -1, -1):
+                one = _EVENT.decode(group[number]) if number else first
+                if low <= one.at <= high and all(getattr(one, name) == value for name, value in wanted.items()):
+                    yield _entry(one, first, number, group)
+
+
+def _groups(data: bytes) -> list[list[bytes]]:
+    """Lines, parted before every one that has a link."""
+    found: list[list[bytes]] = []
+    for line in data.split(b"\n"):
+        if LINK in line or not found:
+            found.append([])
+        found[-1].append(line)
+    return found
+
+
+def _entry(one: AuditEvent, first: AuditEntry, number: int, group: list[bytes]) -> AuditEntry:
+    own = {name: getattr(one, name) for name in AuditEvent.__struct_fields__}
+    return replace(first, **own, number=first.number + number, hash=digest(b"\n".join(group)))
 
 
 class Checked(NamedTuple):
@@ -162,24 +184,25 @@ class Checked(NamedTuple):
 
 
 def checked(store: Store, home: Home | None = None) -> Checked:
-    """Every chain from its first record, in the order of the store; with `home` also what is not folded yet."""
+    """Every chain from its first record, in the order of the store; with `home` also what is not folded yet. What is
+    wrong with a record shows where the group after its own begins."""
     ends: dict[str, tuple[int, str]] = {}
     known = {""}
     count = 0
     try:
         for found in lines(store, home, STREAM):
-            for line in found.data.split(b"\n"):
+            last = ""
+            for group in _groups(found.data):
                 count += 1
-                place = _PLACE.decode(line)
-                before = ends.get(place.chain)
-                if before is None:
-                    follows = place.number == 0 and place.prev in known
-                else:
-                    follows = place.number == before[0] + 1 and place.prev == before[1]
+                place = _PLACE.decode(group[0])
+                follows = place.number == 0 and place.prev in known
+                if place.chain in ends:
+                    follows = (place.number, place.prev) == ends[place.chain]
                 if not follows:
                     return Checked(count, count)
-                ends[place.chain] = place.number, digest(line)
-            last = digest(line)
+                count += len(group) - 1
+                last = digest(b"\n".join(group))
+                ends[place.chain] = place.number + len(group), last
             if found.tip not in ("", last):
                 return Checked(count, count)
             known.add(last)

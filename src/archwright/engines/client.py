@@ -7,8 +7,11 @@ Closing the connection is how work is cancelled: engines notice that of a stream
 from __future__ import annotations
 
 import asyncio
+import math
 import ssl
+import time
 from collections.abc import AsyncGenerator, Coroutine, Mapping
+from email.utils import parsedate_to_datetime
 from threading import get_ident
 from typing import Any
 from urllib.parse import urlsplit
@@ -23,6 +26,7 @@ from archwright.errors import EngineError, UsageError, Where
 
 CONNECT_TIMEOUT_S = 2.0
 BODY_LIMIT_BYTES = 64 << 20
+AGAIN_LIMIT_S = 3_600  # whoever asks to be left alone for longer is not believed
 # What lives below /v1 on an OpenAI-compatible server; health and metrics live at its root.
 API_PATHS = ("/chat/completions", "/completions", "/embeddings", "/models", "/responses", "/messages")
 
@@ -31,9 +35,10 @@ _encode = msgspec.json.Encoder().encode
 
 
 class EngineRefused(EngineError):
-    """The engine answered, and said no: its HTTP `status` and the decoded `body` (usually `{"error": {...}}`)."""
+    """The engine answered, and said no: its HTTP `status` and the decoded `body` (usually `{"error": {...}}`), and when
+    it wants to be asked again, where it said so."""
 
-    def __init__(self, status: int, body: dict[str, Any], where: Where) -> None:
+    def __init__(self, status: int, body: dict[str, Any], where: Where, retry_after_s: int | None = None) -> None:
         detail = body.get("error", body)
         text = detail.get("message") or detail.get("detail", "") if isinstance(detail, dict) else detail
         super().__init__(
@@ -44,6 +49,7 @@ class EngineRefused(EngineError):
         )
         self.status = status
         self.body = body
+        self.retry_after_s = retry_after_s
 
 
 class EngineClient:
@@ -207,7 +213,8 @@ class EngineClient:
         try:
             await origin.ask(data, sink)
         except Answered as error:
-            raise EngineRefused(error.status, _body(error.body), Where(self.address)) from error
+            again_s = _again_s(error.retry_after)
+            raise EngineRefused(error.status, _body(error.body), Where(self.address), again_s) from error
         except BrokeOff as error:
             raise self._broke_off(_said(error)) from error
         except OSError as error:  # TimeoutError and ssl.SSLError are such
@@ -272,6 +279,19 @@ class _Whole(Sink):
         self.data += data
         if len(self.data) > BODY_LIMIT_BYTES:
             raise too_large(BODY_LIMIT_BYTES)
+
+
+def _again_s(said: bytes) -> int | None:
+    """Seconds of a Retry-After header, in either of its forms: 1 to AGAIN_LIMIT_S. None for nothing and nonsense."""
+    text = said.decode("latin-1").strip()
+    if text.isascii() and text.isdigit():
+        seconds = int(text[:12])
+    else:
+        try:
+            seconds = math.ceil(parsedate_to_datetime(text).timestamp() - time.time())
+        except (ValueError, OverflowError):
+            return None
+    return min(max(1, seconds), AGAIN_LIMIT_S)
 
 
 def _said(error: Exception) -> str:

@@ -40,13 +40,15 @@ class Connecting(TimeoutError):
 
 
 class Answered(Exception):
-    """The server's reply was no success: its status, content type and the beginning of its body."""
+    """The server's reply was no success: its status, content type and the beginning of its body; when it wants to be
+    asked again, in the words of its header."""
 
-    def __init__(self, status: int, kind: bytes, body: bytes) -> None:
+    def __init__(self, status: int, kind: bytes, body: bytes, retry_after: bytes) -> None:
         super().__init__(f"status {status}")
         self.status = status
         self.kind = kind
         self.body = body
+        self.retry_after = retry_after
 
 
 class Sink:
@@ -102,7 +104,7 @@ class Connection(asyncio.Protocol):
         self._clear()
 
     def _clear(self) -> None:
-        self._kind = b""
+        self._kind = self._retry_after = b""
         self._sized = False
         self._begun = self._complete = self._keep = self._content = False
         self._head_bytes = 0
@@ -188,6 +190,8 @@ class Connection(asyncio.Protocol):
             self._kind = value
         elif len(name) in (14, 17) and name.lower() in (b"content-length", b"transfer-encoding"):
             self._sized = True
+        elif len(name) == 11 and name.lower() == b"retry-after":
+            self._retry_after = value
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
@@ -253,7 +257,7 @@ class Connection(asyncio.Protocol):
         else:
             self.close()
         if self._status >= 300:
-            self._resolve(Answered(self._status, self._kind, bytes(self._refusal)))
+            self._resolve(Answered(self._status, self._kind, bytes(self._refusal), self._retry_after))
         else:
             self._resolve()
 

@@ -65,14 +65,17 @@ class Histogram(_Child):
     """A slot for each bucket (not cumulative), the last without a bound; behind them the sum."""
 
     def observe(self, value: float) -> None:
-        bucket = bisect_left(LATENCY_BOUNDS_S, value)
         with self._lock:
-            slots = self.slots
-            slots[bucket] += 1.0
-            slots[BUCKETS] += value
+            observed(self.slots, value)
 
     def record(self, value: float) -> None:
         self.observe(value)
+
+
+def observed(slots: memoryview[float], value: float) -> None:
+    """The lock of the page is held."""
+    slots[bisect_left(LATENCY_BOUNDS_S, value)] += 1.0
+    slots[BUCKETS] += value
 
 
 Child = Counter | Gauge | Histogram
@@ -92,7 +95,7 @@ class Exposition:
 
     def __init__(self, limit: int = LIMIT, folder: Path | None = None) -> None:
         self._limit = limit
-        self._lock = threading.Lock()
+        self.lock = threading.Lock()  # of every slot: who has it may write several at once
         self._binding = threading.Lock()
         self._places, count = _places(limit)
         self._children: dict[str, dict[Key, Child]] = {metric.quantity: {} for metric in METRICS}
@@ -178,7 +181,7 @@ class Exposition:
     def _made(self, metric: Metric, key: Key) -> Child:
         known, place = self._children[metric.quantity], self._places[metric.quantity]
         first = place.first + len(known) * place.width
-        child = KINDS[metric.kind](self._slots[first : first + place.width], self._lock)
+        child = KINDS[metric.kind](self._slots[first : first + place.width], self.lock)
         known[key] = child
         return child
 

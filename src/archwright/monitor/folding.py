@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import math
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from itertools import chain
 from typing import NamedTuple
 
 import msgspec
@@ -25,19 +27,21 @@ from archwright.home import Home
 from archwright.monitor.segments import STREAMS, Framed, Segment, folded_in, frames, segments, snapshot, unborn
 from archwright.store import Span, Spans, Store, Table
 
-STRETCH_RECORDS = 4_000
-STRETCH_BYTES = 2 << 20
-PAGE = 50  # blocks read at once
+STRETCH_RECORDS = 16_000
+STRETCH_BYTES = 4 << 20
+PIECE_BYTES = 32 << 10
+PAGE = 16  # blocks read at once
 DAY_S = 86_400.0
 # Money is added up in whole billionths of a dollar: the same total in whatever order.
 NANO = 1e9
 TOKENS_LIMIT = 1 << 40
+LINK = b',"chain":"'  # within a text of a line its quotes would be escaped
 
 
 class Block(Record):
     """Records of one stream, one JSON a line, compressed; of the segment `writer` the bytes from `number` to `end`.
 
-    `tip` is the SHA-256 of the last record.
+    `tip` is the SHA-256 of the last group (`last_group`).
     """
 
     writer: str
@@ -92,24 +96,33 @@ class Stretch(NamedTuple):
 
 def fold(store: Store, segment: Segment) -> Stretch:
     """The next stretch of `segment`, as one transaction. Raises StoreError; Conflict when somebody else had it."""
-    found: dict[str, list[bytes]] = {stream: [] for stream in STREAMS}
     start = end = segment.folded
-    count = 0
-    for one in frames(segment.part(start, STRETCH_BYTES), 0):
-        found[one.stream].append(one.payload)
-        count, end = count + 1, start + one.end
-        if count == STRETCH_RECORDS:
-            break
     sums: Sums = {}
-    lots = [
-        (BLOCKS[stream], [_block(segment.name, start, end, stream, lines, sums)])
-        for stream, lines in found.items()
-        if lines
-    ]
+    making = {"audit": _Making(_audit_times), "served": _Making(lambda data: _served_times(data, sums))}
+    both = tuple(making.values())
+    count = 0
+    for one in _frames(segment, start):
+        for made, records, lines in zip(both, one.counts, one.lines, strict=True):
+            if records:
+                made.take(records, lines)
+        count, end = count + sum(one.counts), start + one.end
+        if count >= STRETCH_RECORDS:
+            break
+    lots = [(BLOCKS[stream], [made.block(segment.name, start, end)]) for stream, made in making.items() if made.count]
     rows = rows_of(sums)
     store.append_together([*lots, (TOTALS, rows)], synced=True)
     segment.mark(end)
     return Stretch(end, count, len(rows))
+
+
+def _frames(segment: Segment, start: int) -> Iterator[Framed]:
+    """Those of the next stretch; at least one: what was written at once may be longer. Raises StoreError."""
+    for limit in (STRETCH_BYTES, segment.size):
+        found = frames(segment.part(start, limit), 0)
+        first = next(found, None)
+        if first is not None:
+            return chain((first,), found)
+    raise StoreError("AW-STO-08", f"{segment.name} is damaged at byte {start}", hint="restore from backup")
 
 
 def fold_all(store: Store, segment: Segment) -> int:
@@ -147,24 +160,69 @@ def look_up(store: Store, segment: Segment) -> None:
     segment.mark(max([segment.folded, *(end for found in ends for (end,) in found)]))
 
 
-def _block(writer: str, start: int, end: int, stream: str, lines: list[bytes], sums: Sums) -> Block:
-    data = b"\n".join(lines)
-    if stream == "served":
-        served = _readable(data)
-        add(sums, served)
-        times = [one.at for one in served] or [0.0]
-    else:
-        times = [one.at for one in _TIMED.decode_lines(data)]
-    return Block(
-        writer=writer,
-        number=start,
-        end=end,
-        first_at=min(times),
-        last_at=max(times),
-        count=len(lines),
-        tip=hashlib.sha256(lines[-1]).hexdigest(),
-        data=zlib.compress(data, 1),
-    )
+def last_group(lines: bytes) -> bytes:
+    """From the last line on that has a link (the audit log writes them): what the next link points at. Where none has,
+    the last line."""
+    link = lines.rfind(LINK)
+    return lines[lines.rfind(b"\n", 0, link if link >= 0 else None) + 1 :]
+
+
+class _Making:
+    """A block in the making, a piece at a time: while it is in the processor's cache, and so that whoever serves in the
+    same process waits for no piece long. `times` looks at the lines of one."""
+
+    def __init__(self, times: Callable[[bytes], list[float]]) -> None:
+        self.count = 0
+        self._times = times
+        self._packer = zlib.compressobj(1)
+        self._packed: list[bytes] = []
+        self._span = math.inf, -math.inf
+        self._lines: list[bytes] = []
+        self._waiting = 0
+        self._last = b""
+
+    def take(self, records: int, lines: bytes) -> None:
+        self.count += records
+        self._lines.append(lines)
+        self._waiting += len(lines)
+        if self._waiting >= PIECE_BYTES:
+            self._pack()
+
+    def block(self, writer: str, start: int, end: int) -> Block:
+        if self._lines:
+            self._pack()
+        first_at, last_at = self._span if self._span[0] <= self._span[1] else (0.0, 0.0)
+        return Block(
+            writer=writer,
+            number=start,
+            end=end,
+            first_at=first_at,
+            last_at=last_at,
+            count=self.count,
+            tip=hashlib.sha256(last_group(self._last)).hexdigest(),
+            data=b"".join((*self._packed, self._packer.flush())),
+        )
+
+    def _pack(self) -> None:
+        data = b"\n".join(self._lines)
+        if self._last:
+            self._packed.append(self._packer.compress(b"\n"))
+        self._packed.append(self._packer.compress(data))
+        times = self._times(data)
+        if times:
+            self._span = min(self._span[0], *times), max(self._span[1], *times)
+        self._lines.clear()
+        self._waiting, self._last = 0, data
+
+
+def _audit_times(data: bytes) -> list[float]:
+    return [one.at for one in _TIMED.decode_lines(data)]
+
+
+def _served_times(data: bytes, sums: Sums) -> list[float]:
+    found = _readable(data)
+    add(sums, found)
+    return [one.at for one in found]
 
 
 def _readable(data: bytes) -> list[Served]:
@@ -193,10 +251,12 @@ def add(sums: Sums, served: list[Served]) -> None:
             line = sums[key] = [0] * len(TOTAL_OF)
         line[0] += 1
         line[1] += one.cache == "hit"
-        line[2] += _tokens(one.input_tokens)
-        line[3] += _tokens(one.output_tokens)
-        line[4] += round((one.cost_usd or 0.0) * NANO)
-        line[5] += round(one.saved_usd * NANO)
+        line[2] += one.input_tokens if 0 <= one.input_tokens <= TOKENS_LIMIT else _tokens(one.input_tokens)
+        line[3] += one.output_tokens if 0 <= one.output_tokens <= TOKENS_LIMIT else _tokens(one.output_tokens)
+        if one.cost_usd:
+            line[4] += round(one.cost_usd * NANO)
+        if one.saved_usd:
+            line[5] += round(one.saved_usd * NANO)
 
 
 def rows_of(sums: Sums) -> list[Total]:
@@ -256,15 +316,12 @@ def _unpacked(seq: int, data: bytes) -> bytes:
 
 
 def _unfolded(store: Store, stream: str, tails: dict[str, bytes], last: int) -> Iterator[Lines]:
+    place = STREAMS.index(stream)
     for name, data in tails.items():
         ends = store.columns(BLOCKS[stream], ("end",), {"writer": name}, Span("seq", None, last))
-        payloads = payloads_of(frames(data, max([folded_in(data), *(end for (end,) in ends)])), stream)
-        if payloads:
-            yield Lines(b"\n".join(payloads))
-
-
-def payloads_of(found: Iterator[Framed], stream: str) -> list[bytes]:
-    return [one.payload for one in found if one.stream == stream]
+        first = max([folded_in(data), *(end for (end,) in ends)])
+        if found := [one.lines[place] for one in frames(data, first) if one.counts[place]]:
+            yield Lines(b"\n".join(found))
 
 
 def served(

@@ -22,7 +22,7 @@ from archwright.contract.record import Record
 from archwright.errors import ArchwrightError, StoreError, Where, boundary
 from archwright.home import Home
 from archwright.monitor.folding import TOTAL_BY, TOTAL_OF, TOTALS, fold, fold_orphans, look_up
-from archwright.monitor.segments import STREAMS, Segment, framed, segments
+from archwright.monitor.segments import FRAME_BYTES, STREAMS, Segment, framed, segments
 from archwright.store import Conflict, Store
 
 SEGMENT_BYTES = 8 << 20
@@ -33,13 +33,13 @@ SYNC_S = 0.2
 FOLD_EVERY = 5  # syncs: a second
 ORPHANS_EVERY = 150  # syncs: half a minute
 MERGE_ROWS = 2_000
-CODES = {stream: code for code, stream in enumerate(STREAMS)}
 
 
 class Ledger:
     """One per process. Safe to share between threads.
 
-    `refusal` is what the store or the disk said last when folding or allocating, None when it went well.
+    `refusal` is what the store or the disk said last when folding or allocating, None when it went well. `lock` is for
+    whoever appends by what waits already (`newest`).
     """
 
     def __init__(self, store: Store, home: Home, *, segment_bytes: int = SEGMENT_BYTES) -> None:
@@ -50,10 +50,11 @@ class Ledger:
         self._size = segment_bytes
         self._name = secrets.token_hex(8)
         self._made = 0
-        self._lock = threading.Lock()
+        self.lock = threading.RLock()
         self._making = threading.Lock()
         self._folding = threading.Lock()
-        self._waiting: list[bytes] = []
+        self._waiting: dict[str, list[bytes]] = {stream: [] for stream in STREAMS}
+        self._audit, self._served = self._waiting.values()
         # Bytes that can be appended whatever happens to the disk; the thread may have made it more since.
         self._left = 0
         self._current: Segment | None = None
@@ -71,8 +72,13 @@ class Ledger:
     @property
     def room(self) -> bool:
         """Whether new work may be let in."""
-        with self._lock:
+        with self.lock:
             return self._roomy(self.reserve)
+
+    def newest(self, stream: str) -> bytes | None:
+        """The last line that waits for the next flush; the caller has the lock."""
+        waiting = self._waiting[stream]
+        return waiting[-1] if waiting else None
 
     def append(self, stream: str, record: Record) -> None:
         """Of work that was let in: it has the reserve. How it fails, `append_encoded` says."""
@@ -81,31 +87,32 @@ class Ledger:
     def append_encoded(self, stream: str, payload: bytes, keep: int) -> None:
         """One line of JSON, written at the next flush. Raises StoreError: AW-STO-05 closed, AW-STO-06 not more than
         `keep` bytes would stay free, AW-STO-07 longer than a record may be."""
-        data = framed(CODES[stream], payload)
-        if len(data) > RECORD_BYTES:
-            raise StoreError("AW-STO-07", f"a record of {len(data):,} bytes", hint=f"{RECORD_BYTES:,} at most")
-        with self._lock:
+        size = len(payload) + 1
+        if size > RECORD_BYTES:
+            raise StoreError("AW-STO-07", f"a record of {size:,} bytes", hint=f"{RECORD_BYTES:,} at most")
+        with self.lock:
             if self._closed:
                 raise StoreError("AW-STO-05", "the ledger is closed", hint="start it again")
-            if self._left - len(data) <= keep and not self._roomy(keep + len(data)):
+            if self._left - size <= keep and not self._roomy(keep + size):
                 raise self._no_room()
-            self._waiting.append(data)
-            self._left -= len(data)
+            self._waiting[stream].append(payload)
+            self._left -= size
 
     def flush(self) -> None:
         """All that was appended is in the kernel when this returns. Raises StoreError AW-STO-06: some of it is not,
         and the next flush tries again."""
-        if not self._waiting:
+        if not self._audit and not self._served:
             return
-        with self._lock:
-            data = b"".join(self._waiting)
-            if not data:
+        with self.lock:
+            if not self._audit and not self._served:
                 return
+            data = framed(self._audit, self._served)
             try:
                 self._holding(len(data)).write(data)
             except OSError as error:
                 raise self._no_room() from error
-            self._waiting = []
+            self._audit.clear()
+            self._served.clear()
             self._left = self._free()
             self._unsynced = True
 
@@ -118,7 +125,7 @@ class Ledger:
         """Write and fold what there is, then stop; what the store refuses stays in its file for the next one."""
         with suppress(StoreError):
             self.flush()
-        with self._lock:
+        with self.lock:
             self._closed = True
         self._stop.set()
         self._thread.join()
@@ -149,7 +156,7 @@ class Ledger:
         """What is flushed at once goes into one segment: the rest of this one, or the next."""
         current, following = self._current, self._next
         left = current.size - current.written if current is not None else 0
-        return max(left, following.size - following.written if following is not None else 0)
+        return max(left, following.size - following.written if following is not None else 0) - FRAME_BYTES
 
     def _roomy(self, wanted: int) -> bool:
         """Another look by the caller, who has the lock: the thread may just not have been there yet."""
@@ -159,7 +166,7 @@ class Ledger:
         return self._left > wanted
 
     def _pending(self) -> int:
-        return sum(map(len, self._waiting))
+        return sum(len(line) + 1 for lines in self._waiting.values() for line in lines)
 
     def _allocate(self) -> None:
         """Make the next segment, if there is room for it."""
@@ -194,7 +201,7 @@ class Ledger:
                     if turn % ORPHANS_EVERY == 0:
                         fold_orphans(self.store, self.home)
                     with self._folding:
-                        self._fold(0 if turn % FOLD_EVERY == 0 else SEGMENT_BYTES // 16)
+                        self._fold(0 if turn % FOLD_EVERY == 0 else SEGMENT_BYTES // 4)
                     self.refusal = None
             except ArchwrightError as error:
                 self.refusal = error

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from archwright.contract.metrics import REQUEST_LABELS
 from archwright.contract.served import Served
-from archwright.monitor.exposition import Counter, Exposition, Histogram
+from archwright.monitor.exposition import Exposition, observed
 from archwright.monitor.ledger import Ledger
 from archwright.monitor.traces import Traces
 
@@ -23,14 +23,14 @@ VALUES: Mapping[str, Callable[[Served], float | None]] = {
 
 
 class _Bound(NamedTuple):
-    """The children of one (workload, model, pool)."""
+    """The slots of one (workload, model, pool, status)."""
 
-    ttft: Histogram
-    tpot: Histogram
-    latency: Histogram
-    output: Counter
-    input: Counter
-    requests: dict[str, Counter]
+    ttft: memoryview[float]
+    tpot: memoryview[float]
+    latency: memoryview[float]
+    output: memoryview[float]
+    input: memoryview[float]
+    requests: memoryview[float]
 
 
 class Requests:
@@ -40,7 +40,7 @@ class Requests:
         self._ledger = ledger
         self._exposition = exposition
         self._traces = traces
-        self._bound: dict[tuple[str, str, str], _Bound] = {}
+        self._bound: dict[tuple[str, str, str, str], _Bound] = {}
 
     def add(self, one: Served) -> None:
         """Survives kill -9 once the ledger is flushed. Raises StoreError AW-STO-06."""
@@ -49,34 +49,27 @@ class Requests:
             self._traces.add(one)
         if one.shadow:
             return
-        bound = self._bound.get((one.workload, one.model, one.pool)) or self._bind(one)
-        if one.status == "ok":
-            bound.latency.observe(one.latency_s)
-            if one.ttft_s is not None:
-                bound.ttft.observe(one.ttft_s)
-            if one.tpot_s is not None:
-                bound.tpot.observe(one.tpot_s)
-        if one.output_tokens:
-            bound.output.add(one.output_tokens)
-        if one.input_tokens:
-            bound.input.add(one.input_tokens)
-        (bound.requests.get(one.status) or self._status(bound, one)).add()
+        bound = self._bound.get((one.workload, one.model, one.pool, one.status)) or self._bind(one)
+        with self._exposition.lock:
+            if one.status == "ok":
+                observed(bound.latency, one.latency_s)
+                if one.ttft_s is not None:
+                    observed(bound.ttft, one.ttft_s)
+                if one.tpot_s is not None:
+                    observed(bound.tpot, one.tpot_s)
+            bound.output[0] += max(one.output_tokens, 0)
+            bound.input[0] += max(one.input_tokens, 0)
+            bound.requests[0] += 1.0
 
     def _bind(self, one: Served) -> _Bound:
         page, labels = self._exposition, labels_of(one)
-        made = self._bound[one.workload, one.model, one.pool] = _Bound(
-            ttft=page.histogram("ttft_s", labels),
-            tpot=page.histogram("tpot_s", labels),
-            latency=page.histogram("latency_s", labels),
-            output=page.counter("tokens_per_s", labels),
-            input=page.counter("input_tokens", labels),
-            requests={},
-        )
-        return made
-
-    def _status(self, bound: _Bound, one: Served) -> Counter:
-        made = bound.requests[one.status] = self._exposition.counter(
-            "requests", {**labels_of(one), "status": one.status}
+        made = self._bound[one.workload, one.model, one.pool, one.status] = _Bound(
+            ttft=page.histogram("ttft_s", labels).slots,
+            tpot=page.histogram("tpot_s", labels).slots,
+            latency=page.histogram("latency_s", labels).slots,
+            output=page.counter("tokens_per_s", labels).slots,
+            input=page.counter("input_tokens", labels).slots,
+            requests=page.counter("requests", {**labels, "status": one.status}).slots,
         )
         return made
 

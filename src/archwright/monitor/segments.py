@@ -2,9 +2,9 @@
 
 A segment has one writer, who holds its lock while it lives: a segment whose lock is free belongs to nobody, and
 whoever gets the lock may fold it. Its bytes are allocated before the first record, so a full disk stops the next
-segment and never a record of work that was let in. A record is framed by its length, its stream and a checksum:
-a crash in the middle of a write leaves a tail that is recognised, and that nobody was promised. The first bytes say
-how far the segment is in the store: the blocks say so too, but these may be pruned while the segment lives.
+segment and never a record of work that was let in. What is written at once is one frame, with its length and a
+checksum: a crash in the middle of a write leaves a tail that is recognised, and that nobody was promised. The first
+bytes say how far the segment is in the store: the blocks say so too, but these may be pruned while the segment lives.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import os
 import struct
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -26,15 +26,20 @@ UNBORN = ".new"
 MAKING_S = 60.0
 _HEAD = struct.Struct("<IIB")
 HEAD_BYTES = _HEAD.size
+# In the place of the number of a stream: of both. Version 0.1 framed each record by itself, and may have left some.
+_BOTH = len(STREAMS)
+_PARTS = struct.Struct("<III")
+FRAME_BYTES = HEAD_BYTES + _PARTS.size
 _FOLDED = struct.Struct("<Q")
 START = _FOLDED.size
 
 
 class Framed(NamedTuple):
-    """A record of a segment; `end` is the offset behind it."""
+    """What was written at once: of each of STREAMS how many records, and these, one a line; `end` is the offset behind
+    it."""
 
-    stream: str
-    payload: bytes
+    counts: tuple[int, int]
+    lines: tuple[bytes, bytes]
     end: int
 
 
@@ -116,24 +121,34 @@ class Segment:
             self._handle = -1
 
 
-def framed(code: int, payload: bytes) -> bytes:
-    """A record as it stands in a segment; `code` is its stream's place in STREAMS."""
-    return _HEAD.pack(len(payload), zlib.crc32(payload), code) + payload
+def framed(audit: Sequence[bytes], served: Sequence[bytes]) -> bytes:
+    """Records as they stand in a segment, one a line."""
+    first = b"\n".join(audit)
+    payload = b"".join((_PARTS.pack(len(audit), len(served), len(first)), first, b"\n".join(served)))
+    return _HEAD.pack(len(payload), zlib.crc32(payload), _BOTH) + payload
 
 
 def frames(data: bytes, start: int = START) -> Iterator[Framed]:
-    """The whole records of a segment's bytes from `start`, up to the first that is torn or was never written."""
+    """The whole frames of a segment's bytes from `start`, up to the first that is torn or was never written."""
     unpack, limit = _HEAD.unpack_from, len(data)
     while start + HEAD_BYTES <= limit:
         length, checksum, code = unpack(data, start)
         end = start + HEAD_BYTES + length
-        if not length or end > limit or code >= len(STREAMS):
+        if not length or end > limit or code > _BOTH:
             return
         payload = data[start + HEAD_BYTES : end]
         if zlib.crc32(payload) != checksum:
             return
-        yield Framed(STREAMS[code], payload, end)
+        yield _framed(payload, code, end)
         start = end
+
+
+def _framed(payload: bytes, code: int, end: int) -> Framed:
+    if code == _BOTH:
+        audit, served, size = _PARTS.unpack_from(payload)
+        behind = _PARTS.size + size
+        return Framed((audit, served), (payload[_PARTS.size : behind], payload[behind:]), end)
+    return Framed((0, 1), (b"", payload), end) if code else Framed((1, 0), (payload, b""), end)
 
 
 def folded_in(data: bytes) -> int:

@@ -8,7 +8,12 @@ nothing is ever rounded. Money is whole nano-USD: a request's worst price rounde
 The worst case of a request of text: its input is at most as many tokens as its body has bytes, and TEMPLATE_TOKENS. A
 token of a byte-level BPE covers at least one byte of UTF-8, JSON never writes a text shorter than UTF-8 does, and the
 JSON around a message is longer than the marks a chat template puts there; the allowance is for what a template adds on
-its own (a default system text, the preamble of tools). What an image becomes it does not bound.
+its own (a default system text, the preamble of tools). What an image becomes its bytes do not bound: for each, as much
+is reckoned as the pool's `image_tokens` says, IMAGE_TOKENS where it says nothing. That is the largest we know of:
+gpt-4o-mini counts 2,833 tokens for an image and 5,667 for each tile of 512 x 512 pixels, of which an image scaled into
+2,048 x 2,048 and to a shorter side of 768 has 4 x 2 at most (OpenAI, "Images and vision", calculating costs). Others
+count less: Qwen2.5-VL 16,384 (12,845,056 pixels of its preprocessor_config.json / 28^2), OpenAI's models of patches
+10,000, Claude 4,784, gpt-4o 1,445 (85 + 8 x 170).
 """
 
 from __future__ import annotations
@@ -24,6 +29,8 @@ Limit = Literal["requests", "tokens", "budget", "unpriced"]
 UNITS = 60_000_000
 NANO = 1_000_000_000
 TEMPLATE_TOKENS = 512
+IMAGE_TOKENS = 2_833 + 8 * 5_667
+IMAGE_USUAL_TOKENS = 1_105  # gpt-4o's of 2,048 x 4,096 pixels: charged where an engine that worked gave no count
 LARGEST_RATE = 10**9
 LARGEST_BUDGET_USD = 1e9
 
@@ -102,9 +109,10 @@ def nearest_nusd(usd: float) -> int:
     return round(usd * NANO)
 
 
-def worst_input_tokens(body_bytes: int, context_tokens: int) -> int:
-    """An upper bound of the input of a request of text; what an engine has no room for it does not read."""
-    return min(body_bytes + TEMPLATE_TOKENS, context_tokens)
+def worst_input_tokens(text_bytes: int, context_tokens: int, images_tokens: int = 0) -> int:
+    """An upper bound of the input: of what a body says in text, and its images. What an engine has no room for it does
+    not read."""
+    return min(text_bytes + TEMPLATE_TOKENS + images_tokens, context_tokens)
 
 
 def take(caps: Caps, level: Level, held_nusd: int, ask: Ask, now_us: int) -> Level | Short:

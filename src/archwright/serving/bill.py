@@ -22,10 +22,11 @@ from archwright.journal import Journal
 from archwright.monitor.folding import DAY_S, NANO, totals
 from archwright.monitor.ledger import Ledger
 from archwright.policy.caching import Asked, Kind
-from archwright.policy.limits import worst_input_tokens
+from archwright.policy.limits import IMAGE_USUAL_TOKENS, worst_input_tokens
 from archwright.serving.cache import Cache, Cached
 from archwright.serving.config import Endpoint, Prices
 from archwright.serving.exchange import Exchange, Field
+from archwright.serving.parts import TEXT_ALONE
 from archwright.serving.refusal import Refusal
 from archwright.serving.validate import CHARACTERS_PER_TOKEN, Question
 
@@ -46,9 +47,9 @@ class Till(NamedTuple):
         """Room for the request's worst case. Raises Refusal 429 and 403, StoreError."""
         spec = question.endpoint
         answer = int(question.body.get("max_tokens", 0)) * question.choices
-        worst_input = worst_input_tokens(len(exchange.body), spec.context_tokens)
+        worst_input, estimate = _inputs(len(exchange.body), question)
         bill = self._bill(exchange, spec, worst_input, answer)
-        bill.estimate = min(worst_input, max(1, -(-question.prompt_characters // CHARACTERS_PER_TOKEN)))
+        bill.estimate = min(worst_input, estimate)
         bill.look_up(question, kind)
         return bill
 
@@ -117,13 +118,14 @@ class Bill:
     def look_up(self, question: Question, kind: Kind) -> None:
         """Whether the answer is known, and if not, whether it may be kept."""
         cache, spec = self._till.cache, self.spec
-        if cache is None or spec.cache == "off" or (kind == "messages" and question.stream):
+        if cache is None or spec.cache == "off":
             return
         if question.plain:
             self._version = spec.model
         shown = [question.model, question.top_logprobs, question.base64]
         control = self._exchange.header(b"cache-control") or ""
-        asked = Asked(kind, self._version, {**question.body, "shown": shown, "native": question.native})
+        words = question.body if question.native is None else question.native
+        asked = Asked(kind, self._version, {**words, "shown": shown, "native": question.native is not None})
         tenant = self.reservation.principal.tenant
         self._cached_at = cache.key(tenant, asked, spec.cache, control)
         if self._cached_at is not None:
@@ -199,6 +201,19 @@ class Bill:
 def price(prices: Prices, input_tokens: int, output_tokens: int) -> float | None:
     dear_in, dear_out = prices
     return None if dear_in is None or dear_out is None else input_tokens * dear_in + output_tokens * dear_out
+
+
+def _inputs(body_bytes: int, question: Question) -> tuple[int, int]:
+    """The most tokens the input may be, and what is charged of an engine that worked and counted nothing."""
+    spec, parts = question.endpoint, question.parts
+    estimate = max(1, -(-question.prompt_characters // CHARACTERS_PER_TOKEN))
+    if parts is TEXT_ALONE:
+        return worst_input_tokens(body_bytes, spec.context_tokens), estimate
+    estimate += parts.images * min(IMAGE_USUAL_TOKENS, spec.image_tokens)
+    if parts.boundless:
+        return spec.context_tokens, estimate
+    text_bytes, images_tokens = max(0, body_bytes - parts.data_bytes), parts.images * spec.image_tokens
+    return worst_input_tokens(text_bytes, spec.context_tokens, images_tokens), estimate
 
 
 def denied(by: Denied) -> Refusal:

@@ -23,6 +23,7 @@ from archwright.errors import OperateError, Where, from_os_error
 from archwright.monitor.traces import TraceSpec
 from archwright.policy.admission import Priority
 from archwright.policy.caching import Policy
+from archwright.policy.limits import IMAGE_TOKENS
 from archwright.policy.residency import ANYWHERE, BOUND, DataClass, Place, allowed
 
 BACKLOG = 512
@@ -38,7 +39,8 @@ class PoolSpec(Record):
     whether that version is an adapter which an engine can leave out of a request. `key` says where the engines' own
     key is, `env:NAME` or `file:PATH`, never the key itself. `place` is the ISO code of the country where they stand;
     empty means nobody said so, which for engines of our own means here. Prices are per token, None where unknown.
-    `protocol` is what the addresses speak, `vision` whether the model takes images. `tools` says who sees to it that a
+    `protocol` is what the addresses speak, `vision` whether the model takes images, `image_tokens` how many tokens one
+    becomes at most. `tools` says who sees to it that a
     tool call fits its schema: the engine itself, or the gateway by a schema for the whole reply; empty means the engine
     behind a URL, the gateway before an engine of our own, since a model's template may know nothing of tools.
     """
@@ -60,6 +62,7 @@ class PoolSpec(Record):
     price_out_usd: float | None = None
     first_token_s: float | None = None
     vision: bool = False
+    image_tokens: int = IMAGE_TOKENS
     tools: Literal["", "engine", "gateway"] = ""
 
     @property
@@ -144,6 +147,7 @@ class Endpoint(EndpointSpec):
     strict: bool = True
     protocol: Literal["openai", "anthropic", ""] = "openai"
     vision: bool = False
+    image_tokens: int = IMAGE_TOKENS
     serves: str = ""
     price_in_usd: float | None = None
     price_out_usd: float | None = None
@@ -321,8 +325,8 @@ _COUNTRY = re.compile(r"[A-Z]{2}")
 def _wrong_in_pool(pool: PoolSpec) -> str:
     if not pool.addresses:
         return "has no address"
-    if min(pool.slots, pool.context_tokens) < 1:
-        return "needs slots and context_tokens of at least 1"
+    if min(pool.slots, pool.context_tokens, pool.image_tokens) < 1:
+        return "needs slots, context_tokens and image_tokens of at least 1"
     if pool.key and not _KEY.fullmatch(pool.key):
         return "needs key as env:NAME or file:PATH; a key itself has no place in this file"
     if any("@" in urlsplit(address).netloc for address in pool.addresses):

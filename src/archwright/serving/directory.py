@@ -72,6 +72,7 @@ def _resolved(spec: EndpointSpec, known: dict[str, PoolSpec]) -> Endpoint:
         "strict": any(pool.strict for pool in pools),
         "protocol": protocols.pop() if len(protocols) == 1 else "",
         "vision": all(pool.vision for pool in pools),
+        "image_tokens": max(pool.image_tokens for pool in pools),
         "serves": known[spec.pool].serves,
         "price_in_usd": _dearest([pool.price_in_usd for pool in pools]),
         "price_out_usd": _dearest([pool.price_out_usd for pool in pools]),

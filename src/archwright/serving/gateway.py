@@ -11,7 +11,7 @@ from archwright.contract.served import Served
 from archwright.errors import StoreError
 from archwright.home import Home
 from archwright.journal import Journal
-from archwright.monitor.exposition import Exposition
+from archwright.monitor.exposition import Exposition, Gauge
 from archwright.monitor.follow import Follower
 from archwright.monitor.ledger import Ledger
 from archwright.monitor.requests import Requests
@@ -67,6 +67,7 @@ class Gateway:
         self.home = home
         self.store = books.ledger.store
         self._requests = Requests(*books)
+        self._gauges: dict[str, Gauge] = {}
         self.fleet = Fleet(config.pools, home, self._in_flight)
         self._budget = RetryBudget()
         self._shadows = Shadows(self.now, self._compared)
@@ -163,4 +164,7 @@ class Gateway:
         self.journal.info("shadow", **found._asdict())
 
     def _in_flight(self, pool: str, count: int) -> None:
-        self.exposition.gauge("in_flight", {"pool": pool}).set(count)
+        gauge = self._gauges.get(pool)
+        if gauge is None:
+            gauge = self._gauges[pool] = self.exposition.gauge("in_flight", {"pool": pool})
+        gauge.set(count)

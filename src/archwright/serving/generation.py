@@ -21,7 +21,7 @@ from archwright.serving.pools import Replica
 from archwright.serving.providers.protocol import Asked
 from archwright.serving.refusal import MESSAGES, from_error
 from archwright.serving.relay import EVENTS, STREAM_HEADERS, Gathered, Meter, Relay, Replied, Streamed
-from archwright.serving.replay import replay
+from archwright.serving.replay import cut_off, replay
 from archwright.serving.shapes import ChatShape, Writer
 from archwright.serving.validate import Question
 
@@ -83,7 +83,7 @@ class Generation:
             body = bill.known.body
         elif isinstance(relay, Gathered) and (bill.keeps or not self._question.stream):
             body = self._writer.whole(relay.pieces, meter.used)
-            if bill.keeps:
+            if bill.keeps and not cut_off(relay.pieces):
                 bill.keep(body, meter.input_tokens, meter.tokens)
         headers = [meter.overhead(exchange.now()), *bill.headers()]
         if not self._question.stream:

@@ -13,11 +13,11 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import NamedTuple
 
-from archwright.access.audit import AuditEvent, AuditLog
+from archwright.access.audit import AuditEvent, AuditLog, Effect
 from archwright.access.identity import Keys, Principal
 from archwright.access.permissions import allowed
 from archwright.errors import StoreError
-from archwright.monitor.exposition import Exposition
+from archwright.monitor.exposition import Counter, Exposition
 from archwright.serving.exchange import Exchange, unrecorded
 from archwright.serving.refusal import Refusal
 
@@ -39,6 +39,7 @@ class Guard:
         self._keys = keys
         self._audit = audit
         self._exposition = exposition
+        self._decisions: dict[tuple[str, str], Counter] = {}
         self._clock = clock
 
     def admit(self, exchange: Exchange, wish: Wish) -> Principal:
@@ -86,19 +87,25 @@ class Guard:
 
     def _record(self, exchange: Exchange, wish: Wish, principal: Principal | None, reason: str) -> None:
         permission = wish.permission or "none"
-        self._exposition.counter("decisions", {"effect": "deny" if reason else "allow", "permission": permission}).add()
+        effect: Effect = "deny" if reason else "allow"
+        (self._decisions.get((effect, permission)) or self._counter(effect, permission)).add()
         event = AuditEvent(
             at=self._clock(),
             tenant=principal.tenant if principal else "",
             key_id=principal.key_id if principal else "",
             action=f"{exchange.method} {exchange.path[:SHOWN_PATH]}",
             permission=permission,
-            effect="deny" if reason else "allow",
+            effect=effect,
             reason=reason,
             request_id=exchange.id,
         )
         self._keep(event)
         exchange.principal = principal
+
+    def _counter(self, effect: str, permission: str) -> Counter:
+        labels = {"effect": effect, "permission": permission}
+        made = self._decisions[effect, permission] = self._exposition.counter("decisions", labels)
+        return made
 
 
 def credential(authorization: list[str], api_key: list[str]) -> str | None:

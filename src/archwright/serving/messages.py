@@ -19,6 +19,7 @@ from archwright.serving.config import Endpoint
 from archwright.serving.directory import Directory, Found
 from archwright.serving.events import Call, Function
 from archwright.serving.fields import integer, required, unknown
+from archwright.serving.parts import parts_of
 from archwright.serving.refusal import bad
 from archwright.serving.shapes import Envelope, Piece
 from archwright.serving.validate import Question, conversation
@@ -149,6 +150,7 @@ def _unchanged(body: Mapping[str, Any], found: Found, endpoint: Endpoint) -> Que
         stream=stream,
         prompt_characters=characters,
         native=asked,
+        parts=parts_of(body),
     )
 
 

@@ -129,17 +129,18 @@ def _from_engine(error: EngineRefused) -> Refusal:
         return _too_long(found)
     if error.status in (HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY):
         return bad(f"the model's engine refused the request: {without_places(message)}", code="engine_refused")
+    again_s = error.retry_after_s or RETRY_S
     if error.status == HTTPStatus.TOO_MANY_REQUESTS:
         return Refusal(
             HTTPStatus.TOO_MANY_REQUESTS,
             "the model's engine is overloaded",
             openai_code="engine_overloaded",
-            retry_after_s=RETRY_S,
+            retry_after_s=again_s,
         )
     if error.status == ENGINE_OVERLOADED:
-        return unavailable("the model's provider is overloaded; try again", "engine_overloaded")
+        return unavailable("the model's provider is overloaded; try again", "engine_overloaded", again_s)
     if error.status == HTTPStatus.SERVICE_UNAVAILABLE:
-        return unavailable("the model's engine is not ready; try again", "engine_unavailable")
+        return unavailable("the model's engine is not ready; try again", "engine_unavailable", again_s)
     return Refusal(
         HTTPStatus.BAD_GATEWAY,
         "the model's engine failed on this request",

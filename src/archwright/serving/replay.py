@@ -1,4 +1,8 @@
-"""A whole reply told again as a stream: what a client that asked for one gets from the cache."""
+"""A whole reply told again as a stream: what a client that asked for one gets from the cache.
+
+Decides that a call of a tool which the reply's length cut off is not kept: a whole message has no words for half of
+its arguments, a stream has.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +12,18 @@ from typing import Any
 import msgspec
 
 from archwright.serving.events import Call, Function
+from archwright.serving.messages import STOP_REASONS, MessagesWriter
 from archwright.serving.shapes import ChatShape, Chunks, CompletionShape, Envelope, Piece, Wanted, Writer, entries
 
+FINISHES = {reason: finish for finish, reason in STOP_REASONS.items()}
 ALL = 1_000  # of the log-probabilities kept: what was asked for is what was kept
 
 
 def replay(body: bytes, *, include_usage: bool) -> bytes:
-    """The server-sent events of an OpenAI reply, chat or completion."""
+    """The server-sent events of a reply: OpenAI's, chat or completion, or a message."""
     reply: dict[str, Any] = msgspec.json.decode(body)
+    if reply.get("type") == "message":
+        return _message(reply)
     chat = reply["object"] == ChatShape.reply_object
     envelope = Envelope(reply["id"], reply["created"], reply["model"], reply.get("system_fingerprint") or "")
     pieces = pieces_of(reply)
@@ -28,6 +36,33 @@ def replay(body: bytes, *, include_usage: bool) -> bytes:
 def pieces_of(reply: dict[str, Any]) -> list[Piece]:
     """What an OpenAI reply says."""
     return [_piece(choice, choice.get("message") or {"content": choice.get("text")}) for choice in reply["choices"]]
+
+
+def cut_off(pieces: Sequence[Piece]) -> bool:
+    return any(piece.calls and piece.finish == "length" for piece in pieces)
+
+
+def _message(reply: dict[str, Any]) -> bytes:
+    """Block by block, as the reply has them."""
+    stop = reply["stop_sequence"]
+    writer = MessagesWriter(Envelope(reply["id"], 0, reply["model"], ""), () if stop is None else (stop,))
+    told = [writer.first()]
+    for number, block in enumerate(reply["content"]):
+        told.append(writer.piece(_block(number, block)))
+    told.append(writer.piece(Piece("", "", None, FINISHES.get(reply["stop_reason"], "stop"), stop=stop or "")))
+    read, cached = reply["usage"]["input_tokens"], reply["usage"]["cache_read_input_tokens"]
+    used = {"prompt_tokens": read + cached, "completion_tokens": reply["usage"]["output_tokens"]}
+    told.append(writer.end({**used, "prompt_tokens_details": {"cached_tokens": cached}}))
+    return b"".join(told)
+
+
+def _block(number: int, block: dict[str, Any]) -> Piece:
+    if block["type"] == "thinking":
+        return Piece("", block["thinking"], None, None, signature=block["signature"])
+    if block["type"] == "text":
+        return Piece(block["text"], "", None, None)
+    arguments = msgspec.json.encode(block["input"]).decode()
+    return Piece("", "", None, None, [Call(number, block["id"], Function(block["name"], arguments))])
 
 
 def streamed(writer: Writer, pieces: Sequence[Piece], used: dict[str, Any] | None) -> bytes:

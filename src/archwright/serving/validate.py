@@ -33,6 +33,7 @@ from archwright.serving.fields import (
     stream_options,
     unsupported,
 )
+from archwright.serving.parts import TEXT_ALONE, Parts, parts_of
 from archwright.serving.refusal import bad
 
 INPUTS = 2_048
@@ -43,8 +44,8 @@ WORKLOAD = b"x-archwright-workload"  # the header
 
 class Question(Record):
     """What goes to the engine (`body`) and what the client wants to see of the answer. `plain`: the client asked for
-    the plan's model itself, without an adapter. `native` is the client's own body where it spoke the Messages
-    interface and the model's provider does too."""
+    the plan's model itself, without an adapter. `parts` says what is no text in it. `native` is the client's own body
+    where it spoke the Messages interface and the model's provider does too."""
 
     model: str
     endpoint: Endpoint
@@ -57,6 +58,7 @@ class Question(Record):
     base64: bool = False
     choices: int = 1
     native: dict[str, Any] | None = None
+    parts: Parts = TEXT_ALONE
 
     @property
     def work_tokens(self) -> int:
@@ -164,7 +166,7 @@ def conversation(body: Mapping[str, Any], found: Found) -> Question:
     required(fields.get("messages"), "messages")
     agree(fields)
     top = _chat_logprobs(fields)
-    return _question(found, fields, top, characters(fields["messages"]))
+    return _question(found, fields, top, characters(fields["messages"]), parts_of(fields))
 
 
 def completion(body: Mapping[str, Any], directory: Directory, workload: str | None) -> Question:
@@ -213,7 +215,9 @@ def _chat_logprobs(fields: dict[str, Any]) -> int | None:
     return top or 0
 
 
-def _question(found: Found, fields: dict[str, Any], top: int | None, characters: int) -> Question:
+def _question(
+    found: Found, fields: dict[str, Any], top: int | None, characters: int, parts: Parts = TEXT_ALONE
+) -> Question:
     endpoint = found.endpoints[0]
     wanted = fields.pop("max_completion_tokens", None)
     if wanted is not None and fields.setdefault("max_tokens", wanted) != wanted:
@@ -235,4 +239,5 @@ def _question(found: Found, fields: dict[str, Any], top: int | None, characters:
         top_logprobs=top,
         prompt_characters=characters,
         choices=fields.get("n", 1),
+        parts=parts,
     )
