@@ -12,6 +12,8 @@ import asyncio
 from http import HTTPStatus
 from typing import Any
 
+from msgspec.structs import replace
+
 from archwright.errors import ArchwrightError
 from archwright.policy.caching import Kind
 from archwright.serving.course import Course, set_out
@@ -141,8 +143,8 @@ class Generation:
         whole = not question.stream and not replica.strict and course.alone
         asked = replica.provider.ask(self._path, question.body, question.native, whole=whole)
         if question.plain and replica.tuned:
-            return asked._replace(body={**asked.body, **more, **WITHOUT_ADAPTER}), question.endpoint.model
-        return asked._replace(body={**asked.body, **more}) if more else asked, replica.version
+            return replace(asked, body={**asked.body, **more, **WITHOUT_ADAPTER}), question.endpoint.model
+        return replace(asked, body={**asked.body, **more}) if more else asked, replica.version
 
     def _figures(self) -> dict[str, Any]:
         meter, course = self._meter, self._course

@@ -77,9 +77,6 @@ class Guard:
             request_id=exchange.id,
             resource=resource,
         )
-        self._keep(event)
-
-    def _keep(self, event: AuditEvent) -> None:
         try:
             self._audit.record(event)
         except StoreError as error:
@@ -99,7 +96,10 @@ class Guard:
             reason=reason,
             request_id=exchange.id,
         )
-        self._keep(event)
+        try:
+            self._audit.record(event)
+        except StoreError as error:
+            raise unrecorded() from error
         exchange.principal = principal
 
     def _counter(self, effect: str, permission: str) -> Counter:

@@ -17,6 +17,8 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import NamedTuple
 
+import msgspec
+
 from archwright.engines.client import EngineClient
 from archwright.policy.admission import QUEUE_SHARES, Crowd, Priority, Reject, admit
 from archwright.policy.breaker import Breaker
@@ -33,7 +35,7 @@ CHECK_S = 2.0
 OUTSIDE_CHECK_S = 15.0
 
 
-class Work(NamedTuple):
+class Work(msgspec.Struct, frozen=True, gc=False):
     """What a request may ask of a replica at most, and whether it wants the model without an adapter. It must have a
     slot at `begin_by` (monotonic clock); `prefix` is a hash of its beginning, where that is worth staying with."""
 
@@ -80,7 +82,7 @@ class Replica:
         self.work_tokens += work.tokens
 
 
-class Lease(NamedTuple):
+class Lease(msgspec.Struct, frozen=True, gc=False):
     """A slot in use since `began`."""
 
     replica: Replica

@@ -6,6 +6,7 @@ together, and what they become leaves in one write.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable
 from http import HTTPStatus
 from operator import attrgetter
@@ -289,7 +290,7 @@ class Gathered(Relay):
 
     def __init__(self, exchange: Exchange, meter: Meter, client: EngineClient, on_first: Callable[[], None]) -> None:
         super().__init__(exchange, meter, client, on_first)
-        self._kept = {0: _Kept()}
+        self._kept: defaultdict[int, _Kept] = defaultdict(_Kept)
 
     def feed(self, data: bytes) -> None:
         super().feed(data)
@@ -303,13 +304,11 @@ class Gathered(Relay):
         self._kept[0].texts += texts
 
     def take(self, text: str, choice: Choice) -> None:
-        if choice.index not in self._kept:
-            self._kept[choice.index] = _Kept()
         self._kept[choice.index].add(piece_of(text, choice))
 
     @property
     def pieces(self) -> list[Piece]:
-        return [kept.piece(index) for index, kept in sorted(self._kept.items())]
+        return [kept.piece(index) for index, kept in sorted(self._kept.items())] or [_Kept().piece(0)]
 
 
 class Replied(Gathered):

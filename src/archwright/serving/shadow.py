@@ -10,6 +10,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
+from msgspec.structs import replace
+
 from archwright.errors import EngineError
 from archwright.serving.pools import Pool, Work
 from archwright.serving.refusal import Refusal
@@ -82,7 +84,7 @@ class Shadows:
 
     async def _said(self, pool: Pool, work: Work, asked: tuple[str, dict[str, Any]]) -> tuple[str, str]:
         path, body = asked
-        lease = await pool.take(work._replace(priority="batch"))
+        lease = await pool.take(replace(work, priority="batch"))
         pool.breaker.began(self._now())
         ended = False
         try:

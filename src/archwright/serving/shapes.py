@@ -32,7 +32,7 @@ class Piece(NamedTuple):
     stop: str = ""
 
 
-class Envelope(NamedTuple):
+class Envelope(msgspec.Struct, frozen=True, gc=False):
     """What every chunk of a reply repeats. `model` is the name the client used."""
 
     id: str
@@ -73,7 +73,7 @@ class Shape(Protocol):
     def choice(self, piece: Piece, wanted: Wanted) -> dict[str, Any]: ...
 
 
-class Wanted(NamedTuple):
+class Wanted(msgspec.Struct, frozen=True, gc=False):
     """`top_logprobs` None: no log-probabilities; `prompt_characters` is where old-style text offsets start. `choices`
     is how many replies were asked for."""
 

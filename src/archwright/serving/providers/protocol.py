@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
+
+import msgspec
 
 from archwright.engines.client import EngineClient
 from archwright.serving.events import Reader
 
 
-class Asked(NamedTuple):
+class Asked(msgspec.Struct, frozen=True, gc=False):
     """One question in the engine's language. `reader` None: the answer is OpenAI's own, and `whole` where it is to come
     in one piece instead of as a stream."""
 
