@@ -51,8 +51,9 @@ class Stand:
 
     def fail(self, name: str, times: int = LEAST_FAILURES) -> None:
         for _ in range(times):
-            self.router.began(self.pools[name])
-            self.router.ended(self.pools[name], "failed")
+            for replica in self.pools[name].replicas:
+                replica.sent(self.now)
+                replica.ended("failed", self.now)
 
     def down(self, *names: str) -> None:
         for name in names:
@@ -95,10 +96,11 @@ def test_a_pool_that_fails_is_passed_over_and_comes_back_by_one_request() -> Non
     assert stand.order() == ["f"]
     stand.now += OPEN_S
     assert stand.order() == ["p", "f"]
-    stand.router.began(stand.pools["p"])
+    (replica,) = stand.pools["p"].replicas
+    replica.sent(stand.now)
     assert stand.order() == ["f"], "one at a time"
     for _ in range(2):
-        stand.router.ended(stand.pools["p"], "ok")
+        replica.ended("ok", stand.now)
     assert stand.order() == ["p", "f"]
 
 
@@ -262,7 +264,7 @@ def test_work_carries_urgency_deadline_and_prefix() -> None:
     assert (work.priority, work.begin_by, work.prefix) == ("batch", 15.0, prefix_of({"messages": HELLO}))
     assert stand.router.work(stand.question(), "internal", 12.0).begin_by == 12.0
     alone = Stand(endpoint())
-    assert alone.router.work(alone.question(), "internal", 7.0)[2:] == ("normal", 7.0, None)
+    assert alone.router.work(alone.question(), "internal", 7.0)[2:] == ("normal", 7.0, None, None)
 
 
 def test_conversations_stay_with_a_replica_until_it_is_clearly_busier() -> None:

@@ -51,7 +51,9 @@ class Course:
         self._rest = list(pools[1:])
         self.until = until
         self._late = late
-        self._again = True  # a pool whose engine broke off is asked once more: another of its engines may be well
+        self._again = True  # a pool whose engine failed is asked once more: another of its engines may be well
+        self._replica: Replica | None = None
+        self._sent_at = 0.0
         self._timer: asyncio.Timeout | None = None
         self.begun = False
         self.data_class: DataClass = "internal"
@@ -59,6 +61,8 @@ class Course:
 
     def begin(self) -> None:
         """The first piece of the answer is there: from now on it is this pool's."""
+        if not self.begun and self._replica is not None:
+            self.pool.heard(self._replica, self._router.now() - self._sent_at)
         self.begun = True
         if self._timer is not None:
             self._timer.reschedule(None)
@@ -82,6 +86,7 @@ class Course:
                 if isinstance(error, EngineError) and not isinstance(error, EngineRefused):
                     await pool.failed(lease.replica)
                 if self._may_try_again(error):
+                    work = work._replace(but=lease.replica)
                     continue
                 if isinstance(error, TimeoutError):
                     raise timed_out("the model did not begin to answer in time") from error
@@ -90,10 +95,11 @@ class Course:
                 pool.give(lease)
 
     async def _sent(self, replica: Replica, send: Callable[[Replica], Awaitable[T]]) -> T:
-        """One try; whatever becomes of it, the pool's breaker learns it."""
+        """One try; whatever becomes of it, the engine's breaker learns it."""
         pool, self.tries = self.pool, self.tries + 1
         outcome: Outcome = "neutral"
-        self._router.began(pool)
+        self._replica, self._sent_at = replica, self._router.now()
+        replica.sent(self._sent_at)
         try:
             limit_s = pool.spec.first_token_s
             if limit_s is None and not self._rest:
@@ -108,7 +114,8 @@ class Course:
             outcome = "timeout"
             raise
         except asyncio.CancelledError:
-            outcome = "timeout" if self._late() else "neutral"
+            waited = not self.begun and self._router.now() - self._sent_at > pool.patience_s
+            outcome = "timeout" if waited or self._late() else "neutral"
             raise
         except EngineRefused as error:
             outcome = "failed" if _of_the_engine(error) else "neutral"
@@ -118,14 +125,16 @@ class Course:
             raise
         finally:
             self._timer = None
-            self._router.ended(pool, outcome)
+            if outcome == "ok":
+                self.begin()
+            replica.ended(outcome, self._router.now())
 
     def _may_try_again(self, error: Exception) -> bool:
         """Whether `pool` is now one to ask after a try that was sent and failed."""
         if self.begun or (isinstance(error, EngineRefused) and not _of_the_engine(error)):
             return False
-        same = self._again and isinstance(error, EngineError) and not isinstance(error, EngineRefused)
-        same = same and self.pool.healthy
+        broke_off = isinstance(error, EngineError) and not isinstance(error, EngineRefused)
+        same = self._again and self.pool.healthy and (broke_off or len(self.pool.replicas) > 1)
         if self._router.now() >= self.until or not (same or self._rest) or not self._router.budget.spend():
             return False
         self._again = False
