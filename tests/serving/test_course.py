@@ -161,7 +161,7 @@ def test_in_a_total_outage_tries_are_requests_and_a_share(engines: Platform) -> 
             with pytest.raises(EngineRefused):
                 await Course(door.router, order, door.router.now() + 5).answer(Work(1), send)
         assert requests <= tries <= requests + RETRY_RESERVE + RETRY_SHARE * requests
-        assert not any(served.breaker.allows(door.router.now()) for served in door.fleet.pools.values())
+        assert not any(served.usable(door.router.now()) for served in door.fleet.pools.values())
 
     through(engines.home, table(broken, more=(pool("other"),)), scenario)
 

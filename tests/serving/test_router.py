@@ -51,8 +51,9 @@ class Stand:
 
     def fail(self, name: str, times: int = LEAST_FAILURES) -> None:
         for _ in range(times):
-            self.pools[name].breaker.began(self.now)
-            self.pools[name].breaker.ended("failed", self.now)
+            for replica in self.pools[name].replicas:
+                replica.sent(self.now)
+                replica.ended("failed", self.now)
 
     def down(self, *names: str) -> None:
         for name in names:
@@ -95,10 +96,11 @@ def test_a_pool_that_fails_is_passed_over_and_comes_back_by_one_request() -> Non
     assert stand.order() == ["f"]
     stand.now += OPEN_S
     assert stand.order() == ["p", "f"]
-    stand.pools["p"].breaker.began(stand.now)
+    (replica,) = stand.pools["p"].replicas
+    replica.sent(stand.now)
     assert stand.order() == ["f"], "one at a time"
     for _ in range(2):
-        stand.pools["p"].breaker.ended("ok", stand.now)
+        replica.ended("ok", stand.now)
     assert stand.order() == ["p", "f"]
 
 
@@ -263,7 +265,7 @@ def test_work_carries_urgency_deadline_and_prefix() -> None:
     assert stand.router.work(stand.question(), "internal", 12.0).begin_by == 12.0
     alone = Stand(endpoint())
     work = alone.router.work(alone.question(), "internal", 7.0)
-    assert (work.priority, work.begin_by, work.prefix) == ("normal", 7.0, None)
+    assert (work.priority, work.begin_by, work.prefix, work.but) == ("normal", 7.0, None, None)
 
 
 def test_conversations_stay_with_a_replica_until_it_is_clearly_busier() -> None:

@@ -167,8 +167,11 @@ class EngineClient:
         return True
 
     async def _connected(self) -> None:
-        default = 443 if self._parts.scheme == "https" else 80
-        _reader, writer = await asyncio.open_connection(self._parts.hostname, self._parts.port or default)
+        if self._socket is not None:
+            _reader, writer = await asyncio.open_unix_connection(self._socket)
+        else:
+            default = 443 if self._parts.scheme == "https" else 80
+            _reader, writer = await asyncio.open_connection(self._parts.hostname, self._parts.port or default)
         writer.close()
         await writer.wait_closed()
 

@@ -1,6 +1,6 @@
-"""When a pool is left alone for a while, and how often a request may be tried again.
+"""When an engine is left alone for a while, and how often a request may be tried again.
 
-Decides that a pool which mostly fails gets no requests where another can take them, that it is asked again by one
+Decides that an engine which mostly fails gets no requests where another can take them, that it is asked again by one
 request at a time, and that trying again never makes an outage worse: retries are a share of requests, whoever asks.
 The clock is passed in; nothing here waits.
 """
@@ -51,6 +51,10 @@ class Breaker:
         if self.state == "open" and now >= self._until:
             self.state, self._probes, self._probe_until = "half-open", 0, -1.0
         return self.state == "half-open" and now >= self._probe_until
+
+    def trip(self, now: float) -> None:
+        """Leave it alone from now on, whatever it was."""
+        self._open(now)
 
     def began(self, now: float) -> None:
         if self.state == "half-open":

@@ -13,6 +13,8 @@ from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Any, TypeVar
 
+from msgspec.structs import replace
+
 from archwright.engines.client import EngineRefused
 from archwright.errors import EngineError
 from archwright.policy.breaker import Outcome
@@ -51,7 +53,9 @@ class Course:
         self._rest = list(pools[1:])
         self.until = until
         self._late = late
-        self._again = True  # a pool whose engine broke off is asked once more: another of its engines may be well
+        self._again = True  # a pool whose engine failed is asked once more: another of its engines may be well
+        self._replica: Replica | None = None
+        self._sent_at = 0.0
         self._timer: asyncio.Timeout | None = None
         self.begun = False
         self.data_class: DataClass = "internal"
@@ -59,11 +63,13 @@ class Course:
 
     @property
     def alone(self) -> bool:
-        """Whether the time of a first token decides nothing: there is no limit for it and no other pool to turn to."""
-        return not self._rest and self.pool.spec.first_token_s is None
+        """Whether the time of a first token decides nothing: there is no limit for it and no other engine."""
+        return not self._rest and len(self.pool.replicas) == 1 and self.pool.spec.first_token_s is None
 
     def begin(self) -> None:
         """The first piece of the answer is there: from now on it is this pool's."""
+        if not self.begun and self._replica is not None:
+            self.pool.heard(self._replica, self._router.now() - self._sent_at)
         self.begun = True
         if self._timer is not None:
             self._timer.reschedule(None)
@@ -87,6 +93,7 @@ class Course:
                 if isinstance(error, EngineError) and not isinstance(error, EngineRefused):
                     await pool.failed(lease.replica)
                 if self._may_try_again(error):
+                    work = replace(work, but=lease.replica)
                     continue
                 if isinstance(error, TimeoutError):
                     raise timed_out("the model did not begin to answer in time") from error
@@ -95,10 +102,11 @@ class Course:
                 pool.give(lease)
 
     async def _sent(self, replica: Replica, send: Callable[[Replica], Awaitable[T]]) -> T:
-        """One try; whatever becomes of it, the pool's breaker learns it."""
+        """One try; whatever becomes of it, the engine's breaker learns it."""
         pool, self.tries = self.pool, self.tries + 1
         outcome: Outcome = "neutral"
-        pool.breaker.began(self._router.now())
+        self._replica, self._sent_at = replica, self._router.now()
+        replica.sent(self._sent_at)
         try:
             limit_s = pool.spec.first_token_s
             if limit_s is None and not self._rest:
@@ -113,7 +121,8 @@ class Course:
             outcome = "timeout"
             raise
         except asyncio.CancelledError:
-            outcome = "timeout" if self._late() else "neutral"
+            waited = not self.begun and self._router.now() - self._sent_at > pool.patience_s
+            outcome = "timeout" if waited or self._late() else "neutral"
             raise
         except EngineRefused as error:
             outcome = "failed" if _of_the_engine(error) else "neutral"
@@ -123,14 +132,16 @@ class Course:
             raise
         finally:
             self._timer = None
-            pool.breaker.ended(outcome, self._router.now())
+            if outcome == "ok":
+                self.begin()
+            replica.ended(outcome, self._router.now())
 
     def _may_try_again(self, error: Exception) -> bool:
         """Whether `pool` is now one to ask after a try that was sent and failed."""
         if self.begun or (isinstance(error, EngineRefused) and not _of_the_engine(error)):
             return False
-        same = self._again and isinstance(error, EngineError) and not isinstance(error, EngineRefused)
-        same = same and self.pool.healthy
+        broke_off = isinstance(error, EngineError) and not isinstance(error, EngineRefused)
+        same = self._again and self.pool.healthy and (broke_off or len(self.pool.replicas) > 1)
         if self._router.now() >= self.until or not (same or self._rest) or not self._router.budget.spend():
             return False
         self._again = False

@@ -1,8 +1,8 @@
 """One text generation: a slot, the engine's stream, the client's reply, and what it took.
 
 Decides that an engine is asked for one reply where the client wants one and nothing is lost by it: an engine of our
-own notices a closed connection only while it streams, and where there is another pool to turn to, or a limit for the
-first token, the first token must be seen. And that a reply names the version whose engine gave it, which is known
+own notices a closed connection only while it streams, and where there is another to turn to, or a limit for the first
+token, the first token must be seen. And that a reply names the version whose engine gave it, which is known
 once a slot is: a request may wait through a change of versions.
 """
 

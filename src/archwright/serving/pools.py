@@ -5,6 +5,11 @@ in order of arrival, a client that leaves while waiting costs the engine nothing
 more is told so at once, and when no replica is left everybody waiting is. And that an engine with an adapter never
 works with and without it at once: llama.cpp cannot batch the two, serves its first slot first, and lets the other
 kind wait as long as there is work (measured: 40 s). Here each has its turn.
+
+And that each engine of a pool has a breaker of its own, so that one that fails neither gets requests nor takes the
+others with it. One that hangs fails nobody until a deadline is over: an engine that was sent SILENT_LEAST requests
+and has answered none of them, for longer than the pool takes to begin an answer, gets no more while another is there,
+but one now and then to see. A breaker chooses and does not refuse: where none is trusted all that are healthy are.
 """
 
 from __future__ import annotations
@@ -21,7 +26,7 @@ import msgspec
 
 from archwright.engines.client import EngineClient
 from archwright.policy.admission import QUEUE_SHARES, Crowd, Priority, Reject, admit
-from archwright.policy.breaker import Breaker
+from archwright.policy.breaker import Breaker, Outcome
 from archwright.policy.overflow import wait_s
 from archwright.policy.routing import ReplicaLoad, by_prefix, least_work, seed
 from archwright.serving.config import PoolSpec
@@ -33,22 +38,26 @@ SMOOTHING = 0.2
 CHECK_S = 2.0
 # Others' engines are looked at less often while they are well: each look is a request they count.
 OUTSIDE_CHECK_S = 15.0
+# Silent is who lets so many wait for so many times the pool's mean time to a first answer, and no less than this long.
+SILENT_LEAST, SILENT_TIMES, SILENT_S = 3, 4.0, 0.5
 
 
 class Work(msgspec.Struct, frozen=True, gc=False):
     """What a request may ask of a replica at most, and whether it wants the model without an adapter. It must have a
-    slot at `begin_by` (monotonic clock); `prefix` is a hash of its beginning, where that is worth staying with."""
+    slot at `begin_by` (monotonic clock); `prefix` is a hash of its beginning, where that is worth staying with; `but`
+    has just failed it, and is asked again only where no other is."""
 
     tokens: int
     plain: bool = False
     priority: Priority = "normal"
     begin_by: float = math.inf
     prefix: int | None = None
+    but: Replica | None = None
 
 
 class Replica:
     """One engine at one address, which serves one model version; `tuned`: an adapter over the plan's model. `plain`:
-    what runs there now was asked without the adapter."""
+    what runs there now was asked without the adapter. `broke`: it broke a request off, and has not been seen since."""
 
     def __init__(self, client: EngineClient, spec: PoolSpec, address: str) -> None:
         self.client = client
@@ -64,15 +73,47 @@ class Replica:
         self.plain = False
         self.running = 0
         self.work_tokens = 0
-        self.healthy = False
+        self.healthy = self.broke = False
+        self.breaker = Breaker()
+        self._unanswered = 0  # requests since it last gave a sign of life
+        self._silent_since = 0.0
+        self._hangs = False  # why the breaker is open
+
+    def trusted(self, now: float, patience_s: float) -> bool:
+        """Whether it may be asked as far as what it did lately goes."""
+        if self._unanswered >= SILENT_LEAST and now - self._silent_since > patience_s:
+            self._unanswered, self._hangs = 0, True
+            self.breaker.trip(now)
+        return self.breaker.allows(now)
+
+    def sent(self, now: float) -> None:
+        """It is asked; `ended` follows, and `heard` where an answer begins."""
+        if not self._unanswered:
+            self._silent_since = now
+        self._unanswered += 1
+        self.breaker.began(now)
+
+    def heard(self) -> None:
+        self._unanswered = 0
+        if self._hangs:
+            self._hangs = False
+            self.breaker.reset()
+
+    def ended(self, outcome: Outcome, now: float) -> None:
+        if outcome in ("ok", "failed"):
+            self.heard()  # it speaks, well or not
+        self.breaker.ended(outcome, now)
 
     def open_to(self, plain: bool) -> bool:
         return self.healthy and (not self.tuned or not self.running or self.plain == plain)
 
-    def load(self, plain: bool) -> ReplicaLoad:
-        """As a request sees it that wants the model without (`plain`) or with its adapter."""
+    def load(self, asked: bool, plain: bool) -> ReplicaLoad:
+        """As a request sees it that wants the model without (`plain`) or with its adapter, and may ask it or not."""
         return ReplicaLoad(
-            running=self.running, slots=self.slots, work_tokens=self.work_tokens, healthy=self.open_to(plain)
+            running=self.running,
+            slots=self.slots,
+            work_tokens=self.work_tokens,
+            healthy=asked and self.open_to(plain),
         )
 
     def take(self, work: Work) -> None:
@@ -112,7 +153,7 @@ class Pool:
         self.replicas = replicas
         self.slots = sum(replica.slots for replica in replicas)
         self.in_flight = 0
-        self.breaker = Breaker()
+        self._first_s = 1.0
         self._on_change = on_change
         self._now = now
         self._service_s = 1.0
@@ -126,6 +167,20 @@ class Pool:
     @property
     def healthy(self) -> bool:
         return any(replica.healthy for replica in self.replicas)
+
+    @property
+    def patience_s(self) -> float:
+        """How long a replica may be silent: for ever where there is no other."""
+        return max(SILENT_S, SILENT_TIMES * self._first_s) if len(self.replicas) > 1 else math.inf
+
+    def usable(self, now: float) -> bool:
+        """Whether it has an engine that is likely to answer."""
+        return any(replica.healthy and replica.trusted(now, self.patience_s) for replica in self.replicas)
+
+    def heard(self, replica: Replica, after_s: float) -> None:
+        """An answer began."""
+        self._first_s += SMOOTHING * (after_s - self._first_s)
+        replica.heard()
 
     def wait_s(self, priority: Priority = "normal") -> float:
         """How long one more request of the class would likely wait for a slot; for ever without an engine."""
@@ -157,8 +212,6 @@ class Pool:
         """Other engines from now on: whoever waits gets a slot of theirs, whoever runs stays where it is."""
         former = [replica for replica in (*self._former, *self.replicas) if replica.running]
         self._former = tuple(replica for replica in former if replica not in replicas)
-        if replicas != self.replicas:
-            self.breaker = Breaker()  # what others did says nothing about these
         self.replicas, self.spec = replicas, spec
         for replica in replicas:
             replica.slots = spec.slots
@@ -167,7 +220,7 @@ class Pool:
 
     async def failed(self, replica: Replica) -> None:
         """An engine broke a request off: look at it before it gets another."""
-        replica.healthy = False
+        replica.healthy, replica.broke = False, True
         await self.check()
 
     async def check(self) -> None:
@@ -194,7 +247,9 @@ class Pool:
     async def _look_at(self, replica: Replica) -> None:
         path = self.spec.health_path
         if not path:
-            replica.healthy = True  # nothing to ask there: what requests meet decides (policy/breaker.py)
+            # Nothing to ask there: what requests meet decides, and after one broke off whether it can be connected to.
+            replica.healthy = not replica.broke or await replica.client.healthy("", CHECK_S)
+            replica.broke = not replica.healthy
             return
         well = await replica.client.healthy(path, CHECK_S)
         # An engine that works but is too busy to say so within the limit is left alone: its requests have deadlines.
@@ -226,12 +281,20 @@ class Pool:
         if len(replicas) == 1:
             only = replicas[0]
             return only if only.running < only.slots and only.open_to(work.plain) else None
-        loads = [replica.load(work.plain) for replica in replicas]
+        asked = self._asked(work.but)
+        loads = [replica.load(replica in asked, work.plain) for replica in replicas]
         if work.prefix is None:
             chosen = least_work(loads)
         else:
             chosen = by_prefix(loads, [replica.seed for replica in replicas], work.prefix)
         return None if chosen is None else replicas[chosen]
+
+    def _asked(self, but: Replica | None) -> list[Replica]:
+        """Of several replicas those that may be asked."""
+        now, patience_s = self._now(), self.patience_s
+        well = [replica for replica in self.replicas if replica.healthy]
+        trusted = [replica for replica in well if replica.trusted(now, patience_s)] or well
+        return [replica for replica in trusted if replica is not but] or trusted
 
     async def _wait(self, work: Work) -> Replica:
         if not self.healthy:

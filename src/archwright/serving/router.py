@@ -52,7 +52,7 @@ class _Route(NamedTuple):
 
 
 class Router:
-    """For one table of pools and endpoints. Breakers belong to the pools and the retry budget to the process: both
+    """For one table of pools and endpoints. Breakers belong to the engines and the retry budget to the process: both
     outlive it."""
 
     def __init__(
@@ -105,7 +105,7 @@ class Router:
         if pool is None or drawn(request_id, "shadow") >= spec.shadow_share:
             return None
         free = pool.in_flight < max(1, SHADOW_FREE * pool.slots)
-        return pool if free and pool.healthy and pool.breaker.allows(self.now()) else None
+        return pool if free and pool.usable(self.now()) else None
 
     def work(self, question: Question, data_class: DataClass, until: float) -> Work:
         """What the pools are asked for: a slot by `until` at the latest, earlier where the endpoint says so."""
@@ -120,13 +120,13 @@ class Router:
         if len(targets) > 1 and any(route.weights):
             first = targets.pop(split(route.weights, drawn(request_id, "split")))
             targets.insert(0, first)
-        ours, others = [pool for pool in targets if _usable(pool, now)], route.overflow
-        elsewhere = [pool for pool in others if _usable(pool, now)]
+        ours, others = [pool for pool in targets if pool.usable(now)], route.overflow
+        elsewhere = [pool for pool in others if pool.usable(now)]
         if ours and elsewhere:
             waits = [min(pool.wait_s(spec.priority) for pool in pools) for pools in (ours, elsewhere)]
             if due(waits[0], spec.overflow_wait_s, other_wait_s=waits[1]):
                 ours, elsewhere = elsewhere, ours
-        usable = [*ours, *elsewhere, *(pool for pool in route.fallback if _usable(pool, now))]
+        usable = [*ours, *elsewhere, *(pool for pool in route.fallback if pool.usable(now))]
         # Where nothing is known to work one is asked all the same: a breaker chooses, it does not refuse.
         found = usable or [*targets, *others, *route.fallback][:1]
         if not found:
@@ -145,10 +145,6 @@ def prefix_of(body: Mapping[str, Any]) -> int:
             break
     text = "\n".join(pieces) or str(body.get("prompt", ""))
     return zlib.crc32(text[:PREFIX_CHARACTERS].encode("utf-8", "surrogatepass"))
-
-
-def _usable(pool: Pool, now: float) -> bool:
-    return pool.healthy and pool.breaker.allows(now)
 
 
 def _route(spec: EndpointSpec, pools: Mapping[str, Pool], data_class: DataClass) -> _Route:

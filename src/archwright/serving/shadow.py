@@ -85,7 +85,7 @@ class Shadows:
     async def _said(self, pool: Pool, work: Work, asked: tuple[str, dict[str, Any]]) -> tuple[str, str]:
         path, body = asked
         lease = await pool.take(replace(work, priority="batch"))
-        pool.breaker.began(self._now())
+        lease.replica.sent(self._now())
         ended = False
         try:
             put = lease.replica.provider.ask(path, body, None)
@@ -93,7 +93,7 @@ class Shadows:
             ended = True
             return lease.replica.version, "".join(pieces)
         finally:
-            pool.breaker.ended("ok" if ended else "failed", self._now())
+            lease.replica.ended("ok" if ended else "failed", self._now())
             pool.give(lease)
 
 
