@@ -3,9 +3,9 @@ token of it is billed at, and how many processes the gateway takes.
 
 Decides that tokens are billed at what the plan pays for the machines that answer, over the horizon: purchase, support,
 parts, renewal, worth at the end, energy, rent; what several workloads share by the work each brings. Storage, network,
-rented space, the platform and people are in no token. A workload has one price, wherever it is answered: who came while the own
-machines were full pays no more. An output token counts as many input ones as in the middle of the catalog's hosted
-prices; what is bought by the token is billed at its list price.
+rented space, the platform and people are in no token. A workload has one price, wherever it is answered: who came while
+the own machines were full pays no more. An output token counts as many input ones as in the middle of the catalog's
+hosted prices; what is bought by the token is billed at its list price.
 """
 
 from __future__ import annotations
