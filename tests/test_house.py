@@ -32,7 +32,7 @@ ROOMS: dict[str, set[str]] = {
     "engines": {"monitor"},
     "simulate": {"catalog", "sizing", "policy"},
     "plan": {"catalog", "sizing", "simulate"},
-    "deploy": {"catalog"},
+    "deploy": {"catalog", "policy"},
     "lake": {"access", "monitor", "engines"},
     "training": {"access", "monitor", "engines", "lake"},
     "lifecycle": {"access", "monitor", "engines", "lake", "training"},

@@ -5,12 +5,13 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from archwright.contract.plan import Plan
+from archwright.contract.needs import Sensitivity
+from archwright.contract.plan import Plan, TokenPrice
 from archwright.contract.record import replace
-from archwright.deploy.single_machine import Listen, bundle
+from archwright.deploy.single_machine import Listen, Reached, bundle
 from archwright.engines.config import EngineConfig
 from archwright.errors import PlanError
-from archwright.serving.config import GatewayConfig
+from archwright.serving.config import GatewayConfig, Target, check, outside
 
 LISTEN = Listen("127.0.0.1", 8470)
 
@@ -32,6 +33,7 @@ def test_the_run_wing_reads_what_the_design_wing_writes(null_plan: Plan) -> None
     assert gateway.pools[0].addresses == (f"unix:{engine.socket}",)
     assert gateway.plan_digest == null_plan.digest
     assert gateway.pools[0].slots == engine.slots == null_plan.pools[0].slots
+    assert gateway.pools[0].own and gateway.workers == 1
 
 
 def test_an_external_engine_has_no_process(null_plan: Plan) -> None:
@@ -43,16 +45,114 @@ def test_an_external_engine_has_no_process(null_plan: Plan) -> None:
     assert gateway.pools[0].addresses == ("http://127.0.0.1:9/v1",)
 
 
+def refusal(plan: Plan, reached: dict[str, Reached] | None = None) -> PlanError:
+    with pytest.raises(PlanError) as caught:
+        bundle(plan, LISTEN, "sqlite://", reached or {})
+    return caught.value
+
+
 def test_a_choice_for_elsewhere_is_refused(null_plan: Plan) -> None:
     cloud = replace(null_plan.pools[0], placement="cloud")
-    for plan in (
-        replace(null_plan, pools=(cloud,)),
-        replace(null_plan, chosen=None),
-        replace(null_plan, pools=()),
+    upstream = replace(cloud, name="hosted", placement="hosted-api")
+    trees = replace(null_plan.pools[0], kind="predict")
+    for plan, hint in (
+        (replace(null_plan, pools=(cloud,)), "archwright up PLAN --engine assistant=URL"),
+        (replace(null_plan, pools=(), upstreams=(upstream,)), "archwright up PLAN --engine hosted=URL"),
+        (replace(null_plan, chosen=None), "allow: [this-machine]"),
+        (replace(null_plan, pools=()), "allow: [this-machine]"),
+        (replace(null_plan, pools=(trees,)), "allow: [this-machine]"),
     ):
-        with pytest.raises(PlanError) as caught:
-            bundle(plan, LISTEN, "sqlite://")
-        assert caught.value.code == "AW-PLAN-20"
+        refused = refusal(plan)
+        assert refused.code == "AW-PLAN-20" and hint in refused.hint
+
+
+# --- what the gateway is told
+
+
+URL, AWAY = "http://house:8000/v1", "https://cloud.example.org/v1"
+PRICE = TokenPrice(input_usd=1e-6, output_usd=5e-6, source="machines")
+
+
+def mixed(null_plan: Plan, data_class: Sensitivity | None, residency: tuple[str, ...]) -> Plan:
+    """A pool in the house and one outside that answer a workload together."""
+    launch = replace(null_plan.pools[0].launch, engine="external", settings={})
+    house = replace(
+        null_plan.pools[0],
+        name="house",
+        placement="on-premises",
+        country="FR",
+        replicas=3,
+        launch=launch,
+        price_per_token=PRICE,
+    )
+    away = replace(house, name="away", placement="cloud", country="DE", replicas=1)
+    workload = replace(null_plan.workloads[0], data_class=data_class, residency=residency)
+    return replace(null_plan, pools=(away, house), workloads=(workload,), gateway_workers=3)
+
+
+def gateway_of(plan: Plan, reached: dict[str, Reached]) -> GatewayConfig:
+    """As the run wing reads and checks it."""
+    built = bundle(plan, LISTEN, "sqlite://", reached)
+    assert [process.name for process in built.processes] == ["gateway"]
+    config = msgspec.convert(built.processes[0].config, GatewayConfig)
+    check(config)
+    return config
+
+
+REACHED = {"house": Reached((URL, f"{URL}/2/v1")), "away": Reached((AWAY,), "CLOUD_KEY")}
+
+
+def test_own_pools_are_targets_and_those_outside_take_what_is_too_much(null_plan: Plan) -> None:
+    config = gateway_of(mixed(null_plan, "personal", ("DE", "FR")), REACHED)
+    (endpoint,) = config.endpoints
+    assert endpoint.targets == (Target(pool="house", weight=6.0),) and endpoint.overflow == ("away",)
+    assert (endpoint.data_class, endpoint.residency, endpoint.detect) == ("personal", ("DE", "FR"), None)
+    pools = {pool.name: pool for pool in config.pools}
+    assert (pools["house"].own, pools["house"].place, pools["house"].slots) == (True, "FR", 3)
+    assert (pools["away"].own, pools["away"].place, pools["away"].key) == (False, "DE", "env:CLOUD_KEY")
+    assert all((pool.price_in_usd, pool.price_out_usd) == (1e-6, 5e-6) for pool in config.pools)
+    assert config.workers == 3
+
+
+def test_where_no_residency_is_stated_data_of_people_stay_in_the_house(null_plan: Plan) -> None:
+    config = gateway_of(mixed(null_plan, "internal", ()), REACHED)
+    found = {pool.name: outside(config.endpoints[0], pool) for pool in config.pools}
+    assert found == {"house": False, "away": True} and config.endpoints[0].overflow == ("away",)
+
+
+def test_with_nothing_in_the_house_nobody_looks_for_what_could_only_be_refused(null_plan: Plan) -> None:
+    plan = mixed(null_plan, "internal", ())
+    away = plan.pools[0]
+    config = gateway_of(
+        replace(plan, pools=(away, replace(away, name="far", replicas=2))), {"far": REACHED["away"], **REACHED}
+    )
+    (endpoint,) = config.endpoints
+    assert endpoint.targets == (Target(pool="away", weight=2.0), Target(pool="far", weight=4.0))
+    assert (endpoint.overflow, endpoint.detect) == ((), False)
+
+
+def test_a_pool_outside_the_residency_is_refused_and_not_written(null_plan: Plan) -> None:
+    plan = mixed(null_plan, "health", ("FR",))
+    refused = refusal(plan, REACHED)
+    assert refused.code == "AW-PLAN-21" and "away stands in DE, outside FR" in refused.message
+    unknown = replace(plan, pools=(replace(plan.pools[0], country=""),))
+    assert "in an unknown country" in refusal(unknown, REACHED).message
+
+
+def test_machines_that_are_not_there_every_year_may_be_absent(null_plan: Plan) -> None:
+    plan = mixed(null_plan, None, ())
+    old, new = replace(plan.pools[1], name="old", shares=(1.0, 0.0)), replace(plan.pools[1], shares=(0.0, 1.0))
+    both = replace(plan, pools=(old, new))
+    assert [pool.name for pool in gateway_of(both, REACHED).pools] == ["house"]
+    assert refusal(both).hint.endswith("--engine old=URL --engine house=URL")
+
+
+def test_a_pool_of_this_machine_may_be_elsewhere_too_and_speak_otherwise(null_plan: Plan) -> None:
+    launch = replace(null_plan.pools[0].launch, settings={"protocol": "anthropic"})
+    (pool,) = gateway_of(
+        replace(null_plan, pools=(replace(null_plan.pools[0], launch=launch),)), {"assistant": Reached((URL,))}
+    ).pools
+    assert (pool.addresses, pool.protocol, pool.health_path) == ((URL,), "anthropic", "")
 
 
 def test_urls() -> None:

@@ -9,7 +9,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from http.client import HTTPResponse
 from types import FrameType, TracebackType
 
@@ -19,7 +19,8 @@ from archwright import settings
 from archwright.access.identity import Keys, load_pepper
 from archwright.api.context import audited, keyring, opened, store_url
 from archwright.api.planning import plan_or_needs
-from archwright.contract.record import Record
+from archwright.api.reached import reached
+from archwright.contract.record import Record, replace
 from archwright.deploy.single_machine import Listen, bundle
 from archwright.errors import OperateError, Where
 from archwright.home import Home, home_of
@@ -68,11 +69,20 @@ class Platform:
         self.stop()
 
 
-def up(source: str | None = None, *, detach: bool = False, port: int | None = None) -> Platform:
+def up(
+    source: str | None = None,
+    *,
+    detach: bool = False,
+    port: int | None = None,
+    engine: Sequence[str] | None = None,
+    key_env: Sequence[str] | None = None,
+) -> Platform:
     """Bring a plan up and return when every process is ready.
 
     `source` is a plan.json or a needs file; else plan.json, else needs.yaml of the folder, else the desk needs.
-    Raises PlanError when the plan does not run on one machine, MissingError for a model that is not here,
+    `engine` are POOL=URL texts: engines of the pool run there and are not started, several URLs share its requests;
+    `key_env` are POOL=NAME, the variable that holds their key. Raises PlanError when a pool neither runs on this
+    machine nor has a URL, UsageError for such texts that make no sense, MissingError for a model that is not here,
     OperateError for a taken port, a platform already running, a version in production that cannot be served, or a
     process that does not start.
     """
@@ -83,9 +93,11 @@ def up(source: str | None = None, *, detach: bool = False, port: int | None = No
     made = plan_or_needs(source)
     called_at = time.time()
     listen = Listen(chosen.host, chosen.port, chosen.tls_certificate, chosen.tls_key, chosen.otlp_url)
-    built = bundle(made, listen, store_url(chosen))
+    elsewhere = reached(made, engine, key_env)
+    built = bundle(made, listen, store_url(chosen), elsewhere)
     check_gateway(msgspec.convert(built.processes[-1].config, GatewayConfig))
-    platform.check(made, home, chosen.host, chosen.port)
+    here = replace(made, pools=tuple(pool for pool in made.pools if pool.name not in elsewhere))
+    platform.check(here, home, chosen.host, chosen.port)
     with opened() as (_chosen, _home, store):
         rollout.check(built, home, store)
         key = owner.first_key(Keys(store, load_pepper(home)))

@@ -119,8 +119,8 @@ def _ready(config: GatewayConfig, key: str | None) -> Ready:
 
 def _table(options: Serve) -> tuple[tuple[PoolSpec, ...], tuple[EndpointSpec, ...]]:
     addresses: dict[str, list[str]] = {}
-    for model, url in _pairs(options.upstream, "upstream", "MODEL=URL"):
-        addresses.setdefault(model, []).append(_url(url))
+    for model, url in pairs(options.upstream, "upstream", "MODEL=URL"):
+        addresses.setdefault(model, []).append(engine_url(url, "upstream"))
     if not addresses:
         hint = "--upstream MODEL=URL, the URL of an OpenAI interface, ending in /v1"
         raise UsageError("AW-USE-70", "there is nothing to serve", where=Where(field="upstream"), hint=hint)
@@ -165,10 +165,11 @@ def _table(options: Serve) -> tuple[tuple[PoolSpec, ...], tuple[EndpointSpec, ..
     return pools, endpoints
 
 
-def _pairs(texts: Iterable[str] | None, field: str, form: str) -> list[tuple[str, str]]:
+def pairs(texts: Iterable[str] | None, field: str, form: str) -> list[tuple[str, str]]:
+    """NAME=VALUE texts taken apart. Raises UsageError AW-USE-70."""
     found = []
     for text in texts or ():
-        name, _, value = text.partition("=") if field == "upstream" else text.rpartition("=")
+        name, _, value = text.partition("=") if form.endswith("=URL") else text.rpartition("=")
         if not name or not value:
             option = f"--{field.replace('_', '-')} {form}"
             raise UsageError("AW-USE-70", f"{text!r} is not {form}", where=Where(field=field), hint=option)
@@ -178,7 +179,7 @@ def _pairs(texts: Iterable[str] | None, field: str, form: str) -> list[tuple[str
 
 def _known(texts: Iterable[str] | None, field: str, form: str, models: Iterable[str]) -> list[tuple[str, str]]:
     """Each about a model that is served."""
-    found = _pairs(texts, field, form)
+    found = pairs(texts, field, form)
     for model, _ in found:
         if model not in models:
             hint = f"--upstream {model}=URL, or one of {', '.join(models)}"
@@ -186,7 +187,8 @@ def _known(texts: Iterable[str] | None, field: str, form: str, models: Iterable[
     return found
 
 
-def _url(url: str) -> str:
+def engine_url(url: str, field: str) -> str:
+    """The URL of an OpenAI interface. Raises UsageError AW-USE-71."""
     hint = "a URL such as http://host:8000/v1"
     try:
         parts = urlsplit(url)
@@ -194,10 +196,10 @@ def _url(url: str) -> str:
     except ValueError:
         well = False
     if not well or not url.rstrip("/").endswith("/v1") or parts.query or parts.fragment:
-        raise UsageError("AW-USE-71", f"{url!r} is no upstream's URL", where=Where(field="upstream"), hint=hint)
+        raise UsageError("AW-USE-71", f"{url!r} is no engine's URL", where=Where(field=field), hint=hint)
     if "@" in parts.netloc:
-        hint = "give its key by --key-env MODEL=NAME"
-        raise UsageError("AW-USE-71", "a URL holds no password", where=Where(field="upstream"), hint=hint)
+        hint = "give its key by --key-env NAME=VARIABLE"
+        raise UsageError("AW-USE-71", "a URL holds no password", where=Where(field=field), hint=hint)
     return url.rstrip("/")
 
 

@@ -72,6 +72,10 @@ VERBS: tuple[Verb, ...] = (
             Arg("source", "a plan.json or needs.yaml; else the folder's, else the desk", positional=True),
             Arg("detach", "return when it is ready; it goes on in the background", "flag"),
             Arg("port", "where the gateway listens, 0 for any free port", "integer"),
+            Arg(
+                "engine", "a pool of the plan and where its engines answer; again for more", "texts", metavar="POOL=URL"
+            ),
+            Arg("key_env", "the variable that holds those engines' own key", "texts", metavar="POOL=NAME"),
         ),
         "platform",
     ),

@@ -10,7 +10,7 @@ import msgspec
 from archwright.contract.decision import Decision, Section
 from archwright.contract.estimate import Estimate
 from archwright.contract.evidence import Basis, Control, Prediction
-from archwright.contract.needs import Length, Placement
+from archwright.contract.needs import Length, Placement, Sensitivity
 from archwright.contract.record import Record
 
 Category = Literal[
@@ -30,6 +30,8 @@ Category = Literal[
     "staff",
 ]
 PurchaseKind = Literal["on-demand", "spot", "commit-1y", "commit-3y", "bought", "owned", "per-second"]
+# Where an engine is capacity of one's own; everywhere else it is somebody's.
+OWN: frozenset[Placement] = frozenset({"this-machine", "on-premises"})
 
 
 class Artefact(Record):
@@ -76,12 +78,22 @@ class Launch(Record):
     url: str | None = None
 
 
+class TokenPrice(Record):
+    """USD a token, in and out: what the gateway bills, so a tariff without a band. `source` says how it is made."""
+
+    input_usd: float
+    output_usd: float
+    source: str
+
+
 class Pool(Record):
     """Equal replicas of one model on one kind of machine, serving one or more workloads.
 
     `slots` requests run at once in a replica, each with `context_tokens`. `price_usd_per_hour` is one
     replica's machine; None where the plan has no price. `shares`: where several pools answer a workload, the share of
     its requests that goes to this one in each year of the horizon (0: it is not there then); empty where it is alone.
+    `country` is the ISO code of where it stands; empty: nobody says, which for engines of one's own means here. `kind`:
+    whether it answers in text (or vectors), or predicts.
     """
 
     name: str
@@ -104,6 +116,13 @@ class Pool(Record):
     price_usd_per_hour: Estimate | None = None
     embeddings: bool = False
     shares: tuple[float, ...] = ()
+    kind: Literal["text", "predict"] = "text"
+    country: str = ""
+    price_per_token: TokenPrice | None = None
+
+    @property
+    def own(self) -> bool:
+        return self.placement in OWN
 
 
 class CostLine(Record):
@@ -170,11 +189,17 @@ class Option(Record):
 
 
 class WorkloadPlan(Record):
-    """`pools` answer it, one for each site; none where it runs without an endpoint or on somebody else's model."""
+    """`pools` answer it, one for each site; none where it runs without an endpoint or on somebody else's model.
+
+    `data_class` is the strictest of the data it works on, None where the needs name none. `residency`: the countries
+    where its sensitive data may be worked on, or "any"; empty: nobody says, so with engines of one's own here alone.
+    """
 
     name: str
     model: str | None
     pools: tuple[str, ...]
+    data_class: Sensitivity | None = None
+    residency: tuple[str, ...] = ()
 
 
 class StackLine(Record):
@@ -219,7 +244,11 @@ class MachineFacts(Record):
 
 
 class Plan(Record):
-    """The whole decision. `options` holds every way looked at, over budget ones too; `chosen` names one."""
+    """The whole decision. `options` holds every way looked at, over budget ones too; `chosen` names one.
+
+    `pools` are machines; `upstreams` stand for models bought by the token, which nothing of ours runs. In the first
+    year the gateway takes `gateway_workers` processes.
+    """
 
     version: Literal[1] = 1
     needs_file: str
@@ -244,6 +273,8 @@ class Plan(Record):
     decision: Decision = Decision()
     sections: tuple[Section, ...] = ()
     stale_facts: tuple[str, ...] = ()
+    upstreams: tuple[Pool, ...] = ()
+    gateway_workers: int = 1
 
     @property
     def digest(self) -> str:

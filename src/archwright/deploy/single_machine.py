@@ -3,18 +3,23 @@
 Writes no file and starts nothing: the Bundle is a record, `operate` runs it. Configurations are plain
 dictionaries because the design wing may not import the rooms that read them; a test holds both together.
 Paths are left to the runner: "{home}" and "{config}" in argv, and sockets by name.
+
+Decides that a workload is one endpoint, whatever pools answer it: one's own share the requests by their slots, those
+outside take what is too much for them; where none is one's own, all share. Pools that predict get no endpoint here:
+`/v1/predict` serves the versions that are promoted.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
-from archwright.contract.plan import Bundle, Plan, Pool, ProcessSpec
+from archwright.contract.plan import Bundle, Plan, Pool, ProcessSpec, WorkloadPlan
 from archwright.errors import PlanError, Where
+from archwright.policy.residency import BOUND, Place, allowed
 
 STARTUP_DEADLINE_S = 60.0
-# Where an engine is our own capacity: everything else may be beyond the residency.
-OWN = ("this-machine", "on-premises")
 
 
 class Listen(NamedTuple):
@@ -33,30 +38,71 @@ class Listen(NamedTuple):
         return f"{scheme}://{host}:{self.port}"
 
 
-def bundle(plan: Plan, listen: Listen, store_url: str) -> Bundle:
-    """The processes of `plan` on this machine: one per engine replica, then the gateway.
+class Reached(NamedTuple):
+    """Engines of a pool that run elsewhere: where they answer, and the variable that holds their key."""
 
-    Raises PlanError AW-PLAN-20 when the plan's choice does not run on one machine.
+    urls: tuple[str, ...]
+    key_env: str = ""
+
+
+NOWHERE: Mapping[str, Reached] = MappingProxyType({})
+
+
+def bundle(plan: Plan, listen: Listen, store_url: str, reached: Mapping[str, Reached] = NOWHERE) -> Bundle:
+    """The processes of `plan` on this machine: one per engine replica, then the gateway. Pools in `reached` run
+    already and need none.
+
+    Raises PlanError AW-PLAN-20 when a pool neither runs on this machine nor is reached, AW-PLAN-21 when one stands
+    where the data of its workload may not go.
     """
-    local = [pool for pool in plan.pools if pool.launch.url is None]
-    if plan.chosen is None or not plan.pools or any(p.placement != "this-machine" for p in local):
-        raise PlanError(
-            "AW-PLAN-20",
-            f"the plan's choice ({plan.chosen or 'none'}) cannot be brought up on this machine",
-            where=Where(plan.needs_file, None, "placement.allow"),
-            hint="plan with placement: {allow: [this-machine]}, as examples/desk/needs.yaml does",
-        )
-    engines = [_engine(pool, replica) for pool in local for replica in range(pool.replicas)]
+    served = _served(plan, reached)
+    engines = [_engine(pool, replica) for pool, at in served if not at.urls for replica in range(pool.replicas)]
     gateway = ProcessSpec(
         name="gateway",
         argv=("-m", "archwright.serving", "{home}", "{config}"),
-        config=_gateway_config(plan, listen, store_url),
+        config=_gateway_config(plan, listen, store_url, served),
         ready_path="/readyz",
         ready_port=listen.port,
         startup_deadline_s=STARTUP_DEADLINE_S,
         after=tuple(engine.name for engine in engines),
     )
     return Bundle(plan_digest=plan.digest, processes=(*engines, gateway), url=listen.url)
+
+
+def texts(plan: Plan) -> tuple[Pool, ...]:
+    """What the plan's gateway asks: machines' pools, then what is bought by the token."""
+    return tuple(pool for pool in (*plan.pools, *plan.upstreams) if pool.kind == "text")
+
+
+Served = tuple[tuple[Pool, Reached], ...]
+
+
+def _served(plan: Plan, reached: Mapping[str, Reached]) -> Served:
+    """Each pool and where it is, without URL where its engines are to be started here."""
+    pools, found, missing = texts(plan), list[tuple[Pool, Reached]](), list[Pool]()
+    for pool in pools:
+        key, url = str(pool.launch.settings.get("key_env", "")), pool.launch.url
+        at = reached.get(pool.name, Reached((url,) if url is not None else (), key))
+        if at.urls or pool.placement == "this-machine":
+            found.append((pool, at))
+        else:
+            missing.append(pool)
+    # Machines that are not there in every year may be absent while others answer.
+    there = {workload for pool, _ in found for workload in pool.workloads}
+    missing = [pool for pool in missing if 0 not in pool.shares or not there.issuperset(pool.workloads)]
+    if plan.chosen is None or not found or missing:
+        flags = " ".join(f"--engine {pool.name}=URL" for pool in missing)
+        if plan.chosen is not None and flags:
+            hint = f"start its engines, then say where they answer: archwright up PLAN {flags}"
+        else:
+            hint = "plan with placement: {allow: [this-machine]}, as examples/desk/needs.yaml does"
+        raise PlanError(
+            "AW-PLAN-20",
+            f"the plan's choice ({plan.chosen or 'none'}) cannot be brought up on this machine alone",
+            where=Where(plan.needs_file, None, "placement.allow"),
+            hint=hint,
+        )
+    return tuple(found)
 
 
 def _engine(pool: Pool, replica: int) -> ProcessSpec:
@@ -85,43 +131,79 @@ def _engine_name(pool: Pool, replica: int) -> str:
     return f"engine-{pool.name}" if replica == 0 else f"engine-{pool.name}-{replica}"
 
 
-def _gateway_config(plan: Plan, listen: Listen, store_url: str) -> dict[str, object]:
-    endpoints = [_endpoint(pool, workload) for pool in plan.pools for workload in pool.workloads]
+def _gateway_config(plan: Plan, listen: Listen, store_url: str, served: Served) -> dict[str, object]:
+    together: dict[tuple[str, str], list[Pool]] = {}
+    for pool, _ in served:
+        for workload in pool.workloads:
+            together.setdefault((workload, pool.model), []).append(pool)
     return {
         "host": listen.host,
         "port": listen.port,
         "tls_certificate": listen.tls_certificate or None,
         "tls_key": listen.tls_key or None,
         "store_url": store_url,
-        "pools": [_pool(pool) for pool in plan.pools],
-        "endpoints": endpoints,
+        "pools": [_pool(plan, pool, at) for pool, at in served],
+        "endpoints": [_endpoint(plan, _workload(plan, name), pools) for (name, _), pools in together.items()],
         "plan_digest": plan.digest,
         "traces": {"url": listen.otlp_url} if listen.otlp_url else None,
+        "workers": plan.gateway_workers,
     }
 
 
-def _pool(pool: Pool) -> dict[str, object]:
-    here = pool.launch.url is None
-    key = pool.launch.settings.get("key_env")
+def _workload(plan: Plan, name: str) -> WorkloadPlan:
+    return next((one for one in plan.workloads if one.name == name), WorkloadPlan(name=name, model=None, pools=()))
+
+
+def _pool(plan: Plan, pool: Pool, at: Reached) -> dict[str, object]:
+    addresses = at.urls or tuple(f"unix:{_engine_name(pool, replica)}" for replica in range(pool.replicas))
+    price = pool.price_per_token
     return {
         "name": pool.name,
         "model": pool.model,
-        "addresses": [f"unix:{_engine_name(pool, replica)}" for replica in range(pool.replicas)]
-        if here
-        else [pool.launch.url],
-        "key": f"env:{key}" if key else "",
-        "health_path": pool.launch.health_path,
-        "slots": pool.slots,
+        "addresses": list(addresses),
+        "protocol": pool.launch.settings.get("protocol", "openai"),
+        "key": f"env:{at.key_env}" if at.key_env else "",
+        # What stands between us and engines elsewhere may know no such path.
+        "health_path": "" if at.urls else pool.launch.health_path,
+        "slots": -(-_slots(pool) // len(addresses)),
         "context_tokens": pool.context_tokens,
-        "own": pool.placement in OWN,
+        "own": pool.own,
+        "place": _place(plan, pool).country,
+        "price_in_usd": price.input_usd if price is not None else None,
+        "price_out_usd": price.output_usd if price is not None else None,
     }
 
 
-def _endpoint(pool: Pool, workload: str) -> dict[str, object]:
+def _place(plan: Plan, pool: Pool) -> Place:
+    """Where no residency is stated sensitive data stay with engines of one's own, which then stand "here"."""
+    here = pool.own and not all(_workload(plan, name).residency for name in pool.workloads)
+    return Place("" if here else pool.country, pool.own)
+
+
+def _slots(pool: Pool) -> int:
+    return pool.slots * pool.replicas
+
+
+def _endpoint(plan: Plan, workload: WorkloadPlan, pools: list[Pool]) -> dict[str, object]:
+    targets = [pool for pool in pools if pool.own] or pools
+    outside = [pool for pool in pools if not allowed("personal", _place(plan, pool), workload.residency)]
+    if outside and workload.data_class in BOUND:
+        raise PlanError(
+            "AW-PLAN-21",
+            f"{workload.name} works on {workload.data_class} data, and its pool {outside[0].name} stands in "
+            f"{outside[0].country or 'an unknown country'}, outside {', '.join(workload.residency) or 'the house'}",
+            where=Where(plan.needs_file, None, "data.residency"),
+            hint="plan again without the pool's place, or widen the residency of the data",
+        )
     return {
-        "model": pool.model,
-        "workload": workload,
-        "targets": [{"pool": pool.name}],
-        "default_max_tokens": pool.default_max_tokens,
-        "embeddings": pool.embeddings,
+        "model": pools[0].model,
+        "workload": workload.name,
+        "targets": [{"pool": pool.name, "weight": float(_slots(pool))} for pool in targets],
+        "overflow": [pool.name for pool in pools if pool not in targets],
+        "default_max_tokens": targets[0].default_max_tokens,
+        "embeddings": targets[0].embeddings,
+        "data_class": workload.data_class or "",
+        "residency": list(workload.residency),
+        # Where no pool may have data of people, what detection finds could only be refused: what callers say is.
+        "detect": False if len(outside) == len(pools) else None,
     }

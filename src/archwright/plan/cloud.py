@@ -228,11 +228,11 @@ class CloudPlanner:
         )
         driver = self._ledger.drive(Estimate(value=share, low=low or share / 2, high=high, unit="share", basis=basis))
         return tuple(
-            Term(
-                f"{row.platform} on {term.line}",
-                "platform",
-                tuple(usd * share for usd in term.flow),
-                (*term.drivers, driver),
+            term._replace(
+                line=f"{row.platform} on {term.line}",
+                category="platform",
+                flow=tuple(usd * share for usd in term.flow),
+                drivers=(*term.drivers, driver),
             )
             for term in part.terms
         )

@@ -29,6 +29,7 @@ class Fleet(NamedTuple):
     `peak` at once, spares included; `busy` is the share of that time at `busy_w`, the rest they idle.
     One of `offer` (rented) and `node` (bought or owned) says what they are; neither for the machine at hand. `widths`:
     machines one run of a job takes at once, where workloads share the fleet; a job that is not named may take all.
+    `work`: machines' worth of work that each workload brings to the type, where several share it.
     """
 
     where: Where
@@ -42,6 +43,7 @@ class Fleet(NamedTuple):
     offer: Offer | None = None
     node: Node | None = None
     widths: Mapping[str, int] = MappingProxyType({})
+    work: Mapping[str, float] = MappingProxyType({})
 
     @property
     def at_once(self) -> tuple[float, ...]:

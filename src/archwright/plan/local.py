@@ -64,7 +64,8 @@ class LocalPlanner:
                 pools.append(pool)
         self._judge(served, machine, misses, notes)
         power, months = self._electricity(machine), self._needs.budget.horizon_months
-        terms = (recurring("electricity", "energy", power.value, months, (self._ledger.drive(power),)),)
+        paid = recurring("electricity", "energy", power.value, months, (self._ledger.drive(power),))
+        terms = (paid._replace(machines_of=tuple(one.demand.workload.name for one in served)),)
         whole = served and len(served) == len(demands)
         draft = self._draft(misses)._replace(
             regions=(self._needs.organisation.country,) if not _missed(misses, "residency") else (),
@@ -169,6 +170,7 @@ class LocalPlanner:
             placement="this-machine",
             provider=PLACEMENT,
             region=self._needs.organisation.country,
+            country=site.country if (site := self._needs.placement.site) is not None else "",
             machine=f"{machine.cores_usable} cores, {machine.memory_bytes / 2**30:.1f} GiB",
             accelerator="",
             accelerator_count=0,

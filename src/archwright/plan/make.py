@@ -11,7 +11,7 @@ import msgspec
 from archwright.catalog.facts import Catalog
 from archwright.contract.estimate import Estimate
 from archwright.contract.needs import Needs, NeedsSource
-from archwright.contract.plan import MachineFacts, Miss, Option, Plan, StackLine, WorkloadPlan
+from archwright.contract.plan import MachineFacts, Miss, Option, Plan, StackLine
 from archwright.contract.record import replace
 from archwright.plan.assemble import Assembler, Built
 from archwright.plan.assumptions import state_defaults, state_rules
@@ -23,6 +23,7 @@ from archwright.plan.decision import conclude
 from archwright.plan.demand import text_demands
 from archwright.plan.export import judge_export
 from archwright.plan.fleet import Chosen
+from archwright.plan.gateway import Told, tell
 from archwright.plan.hosted import HostedPlanner
 from archwright.plan.house import HousePlanner, World
 from archwright.plan.later import NOT_YET, say_what_is_missing
@@ -77,7 +78,8 @@ def make_plan(
     concluded = conclude(needs, purse.options(drafts), drafts, ledger, purse)
     best = next((one for one in looked if one.draft.name == concluded.chosen), None)
     promised, served = planner.promised(best)
-    options = tuple(_noted(o, promised.notes) if o.name == concluded.chosen else o for o in concluded.options)
+    told = tell(needs, catalog, best.draft if best is not None else None)
+    options = tuple(_noted(o, promised, told) if o.name == concluded.chosen else o for o in concluded.options)
     option = next((one for one in options if one.name == concluded.chosen), None)
     chosen = Chosen(needs, catalog, ledger, option, best.draft.fleets if best is not None else ())
     controls = located(controls_of(needs, catalog, ledger), chosen)
@@ -93,8 +95,8 @@ def make_plan(
         horizon_months=needs.budget.horizon_months,
         chosen=concluded.chosen,
         options=options,
-        workloads=_workloads(needs, option),
-        pools=option.pools if option is not None else (),
+        workloads=told.workloads,
+        pools=told.pools,
         predictions=predictions,
         controls=controls,
         assumptions=ledger.assumptions,
@@ -106,6 +108,8 @@ def make_plan(
         decision=concluded.decision,
         sections=sections,
         stale_facts=stale_facts(drafts, catalog),
+        upstreams=told.upstreams,
+        gateway_workers=told.workers,
     )
     # Through its own file form once: a whole number in a field of fractions would change the digest when read back.
     return msgspec.json.decode(msgspec.json.encode(made), type=Plan)
@@ -240,23 +244,8 @@ class Planner:
         return found._replace(part=one.part) if isinstance(found, Pooled) else found
 
 
-def _noted(option: Option, notes: tuple[str, ...]) -> Option:
-    return replace(option, notes=(*option.notes, *notes))
-
-
-def _workloads(needs: Needs, option: Option | None) -> tuple[WorkloadPlan, ...]:
-    models = option.models if option is not None else {}
-    found = option.pools if option is not None else ()
-    # Of several that share a load, the one that is there the longest comes first.
-    pools = sorted(found, key=lambda pool: pool.shares[::-1], reverse=True)
-    return tuple(
-        WorkloadPlan(
-            name=workload.name,
-            model=models.get(workload.name),
-            pools=tuple(pool.name for pool in pools if workload.name in pool.workloads),
-        )
-        for workload in needs.workloads
-    )
+def _noted(option: Option, promised: Promised, told: Told) -> Option:
+    return replace(option, notes=(*option.notes, *promised.notes), pools=told.pools)
 
 
 def _stack(needs: Needs, catalog: Catalog, option: Option | None) -> tuple[StackLine, ...]:

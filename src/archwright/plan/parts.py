@@ -123,7 +123,8 @@ class Writer:
 
     def _term(self, pick: Pick, offer: Offer, tranche: Tranche, count: str) -> Term:
         line = f"{pick.task.name}: {offer.instance_type} in {offer.region}, {tranche.kind}"
-        return following(line, "compute", tranche.usd, (count, *self.price(offer, tranche, pick)))
+        paid = following(line, "compute", tranche.usd, (count, *self.price(offer, tranche, pick)))
+        return paid._replace(machines_of=(pick.task.workload.name,))
 
     def listed(self, offer: Offer) -> Estimate:
         """The list price of an hour, kept as a fact that costs rest on."""
@@ -234,6 +235,7 @@ class Writer:
             placement=host.where.placement,
             provider=host.where.provider,
             region=host.where.region,
+            country=host.where.country,
             machine=host.machine.id,
             accelerator=device.id if device is not None and steady.devices else "",
             accelerator_count=steady.devices,
@@ -249,6 +251,7 @@ class Writer:
             ),
             parallelism=replace(steady.parallelism, data=replicas),
             embeddings=task.workload.kind == "embedding",
+            kind="text" if task.workload.kind in (*TEXT_KINDS, "embedding") else "predict",
         )
 
 

@@ -18,7 +18,7 @@ from archwright.contract.estimate import Estimate
 from archwright.contract.needs import Needs
 from archwright.plan.availability import spares_for
 from archwright.plan.candidates import BURSTABLE
-from archwright.plan.demand import Demand, steady_demands
+from archwright.plan.demand import Demand, steady_demands, years_of
 from archwright.plan.fleet import Fleet, Where
 from archwright.plan.ledger import Ledger
 from archwright.plan.nearness import Distance, distance
@@ -115,12 +115,22 @@ class Platform:
     def _cores(self, end: str) -> tuple[float, ...]:
         """Month by month, at one end of every fact."""
         idle = sum(self._fact(f"platform.{part}", end) for part in self._parts if part != "gateway")
+        return tuple(self._with_gateway(idle, end))
+
+    @property
+    def gateway_cores(self) -> float:
+        """What the gateway alone takes at the peak of the first year, which it is brought up for; none where it is not
+        ours."""
+        first = years_of(self._needs.budget.horizon_months)[0]
+        return max(self._with_gateway(0.0, "typical")[month] for month in first)
+
+    def _with_gateway(self, idle: float, end: str) -> list[float]:
         months = [idle] * self._needs.budget.horizon_months
         if "gateway" in self._parts:
             for demand in self._demands:
                 each = self._each(demand, end)
                 months = [now + each * demand.peak * growth for now, growth in zip(months, demand.growth, strict=True)]
-        return tuple(months)
+        return months
 
     def _each(self, demand: Demand, end: str) -> float:
         """Core-seconds a request, at the busy share that a core is planned for."""

@@ -169,7 +169,9 @@ class ServerlessPlanner:
             availability_risk(task.workload, row.provider, self._world.catalog) if task.demand is not None else Found()
         )
         return made._replace(
-            terms=(following(line, "compute", pick.tranches[0].usd, drivers),),
+            terms=(
+                following(line, "compute", pick.tranches[0].usd, drivers)._replace(machines_of=(task.workload.name,)),
+            ),
             misses=(*made.misses, *down.misses),
             notes=(*made.notes, *down.notes, *_said(pick, row, bill)),
         )

@@ -147,7 +147,8 @@ class Settler:
         flow = tuple(price.value * (now - then) for now, then in zip(counts, before, strict=True))
         number = self._counted(node, ways, counts, there)
         drivers = (self._ledger.drive(price), self._ledger.drive(number))
-        return (Term(f"{node.id}, bought for {place}", "purchase", flow, drivers, once=True),)
+        line = f"{node.id}, bought for {place}"
+        return (Term(line, "purchase", flow, drivers, once=True, machines_of=_workloads_of(ways)),)
 
     def _counted(self, node: Node, ways: tuple[Way, ...], counts: tuple[int, ...], there: int) -> Estimate:
         """Made from the facts of the work that takes the most of them: options that differ in the rest alone are
@@ -323,7 +324,7 @@ def _fleet(stock: Stock, ways: tuple[Way, ...], counts: tuple[int, ...], whole: 
     return Fleet(
         where=stock.host.where,
         machine=stock.host.machine,
-        workloads=tuple(dict.fromkeys(way.task.workload.name for way in ways)),
+        workloads=_workloads_of(ways),
         purchase=stock.purchase,
         machines=tuple(float(count) for count in counts),
         peak=max(counts),
@@ -331,7 +332,12 @@ def _fleet(stock: Stock, ways: tuple[Way, ...], counts: tuple[int, ...], whole: 
         busy_w=sum(share * watts for share, watts in work) / total if total else 0.0,
         node=stock.host.node,
         widths={way.task.workload.name: way.width for way in ways if way.batch is not None},
+        work={way.task.workload.name: share for way, (share, _) in zip(ways, work, strict=True)},
     )
+
+
+def _workloads_of(ways: tuple[Way, ...]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(way.task.workload.name for way in ways))
 
 
 def _busy(way: Way) -> float:

@@ -16,7 +16,8 @@ class Term(NamedTuple):
     """`flow[m]` is paid in month m of the horizon, at the drivers' own values; negative is received.
 
     `drivers` are bases whose estimates the ledger holds; the whole flow is proportional to each. `once` makes it a
-    purchase (capex), else it recurs. `budgeted` False keeps it out of the monthly limit: staff.
+    purchase (capex), else it recurs. `budgeted` False keeps it out of the monthly limit: staff. `machines_of`: the
+    workloads whose machines it pays, none where it pays for something else.
     """
 
     line: str
@@ -25,6 +26,7 @@ class Term(NamedTuple):
     drivers: tuple[str, ...] = ()
     once: bool = False
     budgeted: bool = True
+    machines_of: tuple[str, ...] = ()
 
     @property
     def sum(self) -> float:

@@ -65,7 +65,7 @@ def machine_terms(case: Case) -> list[Term]:
     terms: list[Term] = []
     for fleet in case.fleets:
         if fleet.where.placement in OWN and fleet.node is not None:
-            terms += _of_machines(case, fleet, fleet.node)
+            terms += (one._replace(machines_of=fleet.workloads) for one in _of_machines(case, fleet, fleet.node))
     return terms
 
 
@@ -251,7 +251,8 @@ def energy_terms(case: Case, kept: tuple[Lying, ...]) -> list[Term]:
             one = draw(case, fleet)
             flow = [count * one.usd * usd for count in fleet.machines]
             line = f"electricity of {fleet.machine.id} for {', '.join(fleet.workloads)} in {where.region}"
-            terms.append(following(line, "energy", flow, (*drivers, *one.drivers)))
+            paid = following(line, "energy", flow, (*drivers, *one.drivers))
+            terms.append(paid._replace(machines_of=fleet.workloads))
         terms += _other_energy(case, kept, where, Price(usd, drivers))
     return [term for term in terms if term.sum > 0]
 

@@ -1,0 +1,33 @@
+"""What `up --engine` and `--key-env` say: where engines of a plan's pools answer already."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from archwright import settings
+from archwright.api.serving import engine_url, pairs
+from archwright.contract.plan import Plan
+from archwright.deploy.single_machine import Reached, texts
+from archwright.errors import UsageError, Where
+
+
+def reached(plan: Plan, engine: Sequence[str] | None, key_env: Sequence[str] | None) -> dict[str, Reached]:
+    """Raises UsageError AW-USE-70, AW-USE-71 for a text that is none, AW-USE-72 for a pool or variable there is not."""
+    named, urls = {pool.name for pool in texts(plan)}, dict[str, tuple[str, ...]]()
+    for pool, url in pairs(engine, "engine", "POOL=URL"):
+        _refuse_unknown(pool, named, "engine")
+        urls[pool] = (*urls.get(pool, ()), engine_url(url, "engine"))
+    keys = dict(pairs(key_env, "key_env", "POOL=NAME"))
+    for pool, name in keys.items():
+        _refuse_unknown(pool, urls, "key_env")
+        if settings.variable(name) is None:
+            hint = "export it, or leave --key-env out"
+            raise UsageError("AW-USE-72", f"the variable {name!r} is not set", where=Where(field="key_env"), hint=hint)
+    return {pool: Reached(found, keys.get(pool, "")) for pool, found in urls.items()}
+
+
+def _refuse_unknown(pool: str, known: Sequence[str] | set[str] | dict[str, tuple[str, ...]], field: str) -> None:
+    if pool not in known:
+        wanted = "a pool of the plan that answers in text" if field == "engine" else "given a URL by --engine"
+        hint = f"one of {', '.join(sorted(known))}" if known else "archwright up PLAN --engine POOL=URL"
+        raise UsageError("AW-USE-72", f"{pool!r} is not {wanted}", where=Where(field=field), hint=hint)
