@@ -22,7 +22,7 @@ from typing import Any
 
 import lmdb
 
-from archwright.access.accounts import Accounts, Denied, Worst, accounts_slate
+from archwright.access.accounts import Accounts, Denied, accounts_slate
 from archwright.access.identity import Keys
 from archwright.access.tables import KEYS, LIMITS, TENANTS, KeyRecord, LimitRow, Tenant
 from archwright.home import Home
@@ -33,7 +33,7 @@ from archwright.store import Store
 
 WIDE = Limits(rpm=10**8, tpm=10**9, budget_usd=1e8)
 PEPPER = b"p" * 32
-ASK = Worst(2000, 0.01)
+ASK = (2000, 0.01)
 TOGETHER_S = 3.0
 
 

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from archwright.access import workers
-from archwright.access.accounts import Accounts, Denied, Reservation, Worst, accounts_slate
+from archwright.access.accounts import Accounts, Denied, Reservation, accounts_slate
 from archwright.access.identity import Keys, Principal
 from archwright.access.tables import Scope
 from archwright.access.workers import started
@@ -76,6 +76,11 @@ class World:
         assert principal is not None
         return principal
 
+    def opened_again(self) -> None:
+        """The same table, after it refused."""
+        self.slate._open()
+        self.slate.generation -= 1
+
     def again(self, principal: Principal) -> Principal:
         """As the next request of the same key would be identified, a poll later."""
         self.clock.now += 1
@@ -99,7 +104,7 @@ def taken(found: Reservation | Denied) -> Reservation:
 def test_a_key_without_limits_costs_nothing(world: World) -> None:
     principal = world.key()
     assert not principal.limited
-    reservation = taken(world.accounts.reserve(principal, Worst(10**9, None)))
+    reservation = taken(world.accounts.reserve(principal, (10**9, None)))
     assert not reservation.limited
     world.accounts.settle(reservation, 10**9, 1e6)
     assert world.slate.read(lambda transaction: transaction.stat()["entries"]) == 1, "only the count of changes"
@@ -108,48 +113,84 @@ def test_a_key_without_limits_costs_nothing(world: World) -> None:
 
 def test_requests_a_minute(world: World) -> None:
     principal = world.key(rpm=6)
-    found = [world.accounts.reserve(principal, Worst(1, None)) for _ in range(8)]
+    found = [world.accounts.reserve(principal, (1, None)) for _ in range(8)]
     assert [isinstance(one, Reservation) for one in found] == [True] * 6 + [False] * 2
     assert found[6] == Denied("requests", "key", 10)
     world.clock.now += 9.999
-    assert world.accounts.reserve(principal, Worst(1, None)) == Denied("requests", "key", 1)
+    assert world.accounts.reserve(principal, (1, None)) == Denied("requests", "key", 1)
     world.clock.now += 0.001
-    taken(world.accounts.reserve(principal, Worst(1, None)))
-    assert isinstance(world.accounts.reserve(principal, Worst(1, None)), Denied)
+    taken(world.accounts.reserve(principal, (1, None)))
+    assert isinstance(world.accounts.reserve(principal, (1, None)), Denied)
 
 
 def test_tokens_are_reserved_at_worst_and_the_difference_comes_back(world: World) -> None:
     principal = world.key(tpm=1000)
-    first = taken(world.accounts.reserve(principal, Worst(900, None)))
-    assert world.accounts.reserve(principal, Worst(900, None)) == Denied("tokens", "key", 48)
+    first = taken(world.accounts.reserve(principal, (900, None)))
+    assert world.accounts.reserve(principal, (900, None)) == Denied("tokens", "key", 48)
     world.accounts.settle(first, 100, 0.0)
-    second = taken(world.accounts.reserve(principal, Worst(900, None)))
-    assert world.accounts.reserve(principal, Worst(1, None)) == Denied("tokens", "key", 1)
+    second = taken(world.accounts.reserve(principal, (900, None)))
+    assert world.accounts.reserve(principal, (1, None)) == Denied("tokens", "key", 1)
     world.accounts.settle(second, 900, 0.0)
     world.clock.now += 60
-    assert world.accounts.reserve(principal, Worst(1001, None)) == Denied("tokens", "key", None)
-    taken(world.accounts.reserve(principal, Worst(1000, None)))
+    assert world.accounts.reserve(principal, (1001, None)) == Denied("tokens", "key", None)
+    taken(world.accounts.reserve(principal, (1000, None)))
 
 
 def test_money_is_reserved_at_worst_and_settled_once(world: World) -> None:
     principal = world.key(budget_usd=0.3)
-    first = taken(world.accounts.reserve(principal, Worst(10, 0.1)))
+    first = taken(world.accounts.reserve(principal, (10, 0.1)))
     assert first.usd == pytest.approx(0.1) and first.limited
-    second, third = (taken(world.accounts.reserve(principal, Worst(10, 0.1))) for _ in range(2))
-    assert world.accounts.reserve(principal, Worst(10, 1e-9)) == Denied("budget", "key", 1)
+    second, third = (taken(world.accounts.reserve(principal, (10, 0.1))) for _ in range(2))
+    assert world.accounts.reserve(principal, (10, 1e-9)) == Denied("budget", "key", 1)
     world.accounts.settle(first, 5, 0.05)
     world.accounts.settle(first, 5, 0.05)
-    taken(world.accounts.reserve(principal, Worst(10, 0.05)))
-    assert isinstance(world.accounts.reserve(principal, Worst(10, 1e-9)), Denied)
+    taken(world.accounts.reserve(principal, (10, 0.05)))
+    assert isinstance(world.accounts.reserve(principal, (10, 1e-9)), Denied)
     world.accounts.settle(second, 10, 0.1)
     world.accounts.settle(third, 10, 0.15)
-    assert world.accounts.reserve(principal, Worst(10, 1e-9)) == Denied("budget", "key", None)
+    assert world.accounts.reserve(principal, (10, 1e-9)) == Denied("budget", "key", None)
+
+
+def test_what_ended_is_given_back_with_the_next_request_and_at_the_latest_by_flush(world: World) -> None:
+    principal, other = world.key(budget_usd=0.3), world.worker()
+    first, second = (taken(world.accounts.reserve(principal, (10, 0.1))) for _ in range(2))
+    world.accounts.settle(first, 10, 0.05)
+    assert isinstance(other.reserve(principal, (10, 0.15)), Denied), "to others it is still held"
+    assert isinstance(world.accounts.reserve(principal, (10, 0.2)), Denied), "a refusal gives back what ended, too"
+    third = taken(other.reserve(principal, (10, 0.15)))
+    world.accounts.settle(second, 10, 0.0)
+    world.accounts.flush()
+    world.accounts.flush()
+    taken(other.reserve(principal, (10, 0.1)))
+    assert isinstance(other.reserve(principal, (10, 1e-9)), Denied)
+    other.settle(third, 10, 0.0)
+    taken(other.reserve(principal, (10, 0.15)))
+    assert isinstance(world.accounts.reserve(principal, (10, 1e-9)), Denied)
+
+
+def test_a_table_that_refuses_keeps_what_ended_held_and_waits_for_the_flush(world: World) -> None:
+    principal = world.key(budget_usd=0.3)
+    first = taken(world.accounts.reserve(principal, (10, 0.3)))
+    world.accounts.settle(first, 10, 0.1)
+    world.slate._env.close()
+    with pytest.raises(StoreError, match="refuses"):
+        world.accounts.reserve(principal, (10, 0.1))
+    world.opened_again()
+    world.accounts.flush()
+    second = taken(world.accounts.reserve(principal, (10, 0.2)))
+    world.accounts.settle(second, 10, 0.0)
+    world.slate._env.close()
+    with pytest.raises(StoreError, match="refuses"):
+        world.accounts.flush()
+    world.opened_again()
+    assert isinstance(world.accounts.reserve(principal, (10, 0.1)), Denied), "never free"
+    world.accounts.flush()
 
 
 def test_a_budget_needs_a_price(world: World) -> None:
     principal = world.key(budget_usd=1.0)
-    assert world.accounts.reserve(principal, Worst(10, None)) == Denied("unpriced", "key", None)
-    taken(world.accounts.reserve(world.key(rpm=5), Worst(10, None)))
+    assert world.accounts.reserve(principal, (10, None)) == Denied("unpriced", "key", None)
+    taken(world.accounts.reserve(world.key(rpm=5), (10, None)))
 
 
 def test_key_user_and_tenant_count_together_and_a_refusal_takes_nothing(world: World) -> None:
@@ -159,13 +200,13 @@ def test_key_user_and_tenant_count_together_and_a_refusal_takes_nothing(world: W
     world.clock.now += 1
     ann, bob = world.key(user="ann@x", rpm=1), world.key(user="bob")
     assert ann.limited and bob.limited
-    taken(world.accounts.reserve(ann, Worst(1, None)))
-    assert world.accounts.reserve(ann, Worst(1, None)) == Denied("requests", "key", 60)
+    taken(world.accounts.reserve(ann, (1, None)))
+    assert world.accounts.reserve(ann, (1, None)) == Denied("requests", "key", 60)
     second = world.key(user="ann@x")
-    taken(world.accounts.reserve(second, Worst(1, None)))
-    assert world.accounts.reserve(second, Worst(1, None)) == Denied("requests", "user", 30)
-    taken(world.accounts.reserve(bob, Worst(1, None)))
-    assert world.accounts.reserve(bob, Worst(1, None)) == Denied("requests", "tenant", 20)
+    taken(world.accounts.reserve(second, (1, None)))
+    assert world.accounts.reserve(second, (1, None)) == Denied("requests", "user", 30)
+    taken(world.accounts.reserve(bob, (1, None)))
+    assert world.accounts.reserve(bob, (1, None)) == Denied("requests", "tenant", 20)
     other = world.key(tenant="bank", user="ann@x")
     assert not other.limited, "a user of the same name elsewhere is another"
 
@@ -173,65 +214,66 @@ def test_key_user_and_tenant_count_together_and_a_refusal_takes_nothing(world: W
 def test_a_budget_of_a_month_or_a_day_starts_anew(world: World) -> None:
     day, month = world.key(budget_usd=1.0, period="day"), world.key(budget_usd=1.0, period="month")
     for principal in (day, month):
-        world.accounts.settle(taken(world.accounts.reserve(principal, Worst(1, 1.0))), 1, 1.0)
-    assert world.accounts.reserve(day, Worst(1, 0.1)) == Denied("budget", "key", 12 * 3600)
-    assert world.accounts.reserve(month, Worst(1, 0.1)) == Denied("budget", "key", (5 * 24 + 12) * 3600)
+        world.accounts.settle(taken(world.accounts.reserve(principal, (1, 1.0))), 1, 1.0)
+    assert world.accounts.reserve(day, (1, 0.1)) == Denied("budget", "key", 12 * 3600)
+    assert world.accounts.reserve(month, (1, 0.1)) == Denied("budget", "key", (5 * 24 + 12) * 3600)
     world.clock.now += 12 * 3600
-    over_midnight = taken(world.accounts.reserve(day, Worst(1, 0.4)))
-    assert isinstance(world.accounts.reserve(month, Worst(1, 0.1)), Denied)
+    over_midnight = taken(world.accounts.reserve(day, (1, 0.4)))
+    assert isinstance(world.accounts.reserve(month, (1, 0.1)), Denied)
     world.clock.now += 5 * 24 * 3600
-    taken(world.accounts.reserve(month, Worst(1, 1.0)))
+    taken(world.accounts.reserve(month, (1, 1.0)))
     world.accounts.settle(over_midnight, 1, 0.4)
-    taken(world.accounts.reserve(day, Worst(1, 0.6)))
-    assert isinstance(world.accounts.reserve(day, Worst(1, 0.1)), Denied), "charged on the day it ended"
+    taken(world.accounts.reserve(day, (1, 0.6)))
+    assert isinstance(world.accounts.reserve(day, (1, 0.1)), Denied), "charged on the day it ended"
 
 
 def test_midnight_is_seen_by_one_worker_before_the_other(world: World) -> None:
     principal = world.key(budget_usd=1.0, period="day")
     late = world.worker()
-    yesterday = taken(world.accounts.reserve(principal, Worst(1, 1.0)))
-    assert isinstance(late.reserve(principal, Worst(1, 0.1)), Denied)
+    yesterday = taken(world.accounts.reserve(principal, (1, 1.0)))
+    assert isinstance(late.reserve(principal, (1, 0.1)), Denied)
     world.clock.now += 12 * 3600
     world.accounts.settle(yesterday, 1, 1.0)
-    assert isinstance(world.accounts.reserve(principal, Worst(1, 0.1)), Denied), "it ended today"
+    assert isinstance(world.accounts.reserve(principal, (1, 0.1)), Denied), "it ended today"
     late._period_end = world.clock.now + 1  # as if its clock stood a second behind
-    assert isinstance(late.reserve(principal, Worst(1, 0.1)), Denied)
+    assert isinstance(late.reserve(principal, (1, 0.1)), Denied)
     world.clock.now += 24 * 3600
-    over = taken(world.accounts.reserve(principal, Worst(1, 1.0)))
+    over = taken(world.accounts.reserve(principal, (1, 1.0)))
     world.clock.now += 24 * 3600
     world.accounts.settle(over, 1, 0.25)
-    taken(late.reserve(principal, Worst(1, 0.75)))
-    assert isinstance(late.reserve(principal, Worst(1, 0.01)), Denied)
+    world.accounts.flush()
+    taken(late.reserve(principal, (1, 0.75)))
+    assert isinstance(late.reserve(principal, (1, 0.01)), Denied)
 
 
 def test_what_was_spent_before_the_boot_counts(world: World) -> None:
     principal = world.key(budget_usd=1.0, period="month")
     world.ledger.usd[f"key:{principal.key_id}"] = 0.75
-    taken(world.accounts.reserve(principal, Worst(1, 0.25)))
-    assert isinstance(world.accounts.reserve(principal, Worst(1, 0.01)), Denied)
+    taken(world.accounts.reserve(principal, (1, 0.25)))
+    assert isinstance(world.accounts.reserve(principal, (1, 0.01)), Denied)
     begin = datetime(2026, 11, 1, tzinfo=UTC).timestamp()
     assert world.ledger.asked == [(f"key:{principal.key_id}", begin)], "asked once"
 
 
 def test_a_budget_set_later_counts_what_was_spent_before_it(world: World) -> None:
     principal = world.key(rpm=100)
-    world.accounts.settle(taken(world.accounts.reserve(principal, Worst(1, 0.5))), 1, 0.5)
+    world.accounts.settle(taken(world.accounts.reserve(principal, (1, 0.5))), 1, 0.5)
     world.ledger.usd[f"key:{principal.key_id}"] = 0.5
     world.keys.limit("key", "", principal.key_id, Limits(budget_usd=0.6))
     principal = world.again(principal)
-    assert isinstance(world.accounts.reserve(principal, Worst(1, 0.2)), Denied)
-    taken(world.accounts.reserve(principal, Worst(1, 0.1)))
+    assert isinstance(world.accounts.reserve(principal, (1, 0.2)), Denied)
+    taken(world.accounts.reserve(principal, (1, 0.1)))
     world.keys.limit("key", "", principal.key_id, Limits(budget_usd=0.6, period="day"))
     world.ledger.usd[f"key:{principal.key_id}"] = 0.1
     principal = world.again(principal)
-    taken(world.accounts.reserve(principal, Worst(1, 0.4)))
+    taken(world.accounts.reserve(principal, (1, 0.4)))
     assert [since for _name, since in world.ledger.asked] == [0, NOON - 12 * 3600]
 
 
 def test_a_lowered_budget_and_a_revoked_key_reach_running_streams(world: World) -> None:
     cheap, dear = world.key(budget_usd=1.0), world.key(budget_usd=1.0)
     free = world.key()
-    streams = [taken(world.accounts.reserve(one, Worst(1, 0.5))) for one in (cheap, dear, free)]
+    streams = [taken(world.accounts.reserve(one, (1, 0.5))) for one in (cheap, dear, free)]
     assert all(world.accounts.still(stream) for stream in streams)
     world.keys.limit("key", "", dear.key_id, Limits(budget_usd=0.4))
     world.keys.revoke(free.key_id)
@@ -243,7 +285,7 @@ def test_a_lowered_budget_and_a_revoked_key_reach_running_streams(world: World) 
 
 def test_a_key_that_ends_stops_its_streams(world: World) -> None:
     secret, record = world.keys.create("clinic", limits=Limits(rpm=5), lives_s=100)
-    stream = taken(world.accounts.reserve(world.known(secret), Worst(1, None)))
+    stream = taken(world.accounts.reserve(world.known(secret), (1, None)))
     world.clock.now += 99
     assert world.accounts.still(stream)
     world.keys.rotate(record.id, 0)
@@ -255,41 +297,42 @@ def test_a_key_that_ends_stops_its_streams(world: World) -> None:
 
 def test_a_slate_made_anew_is_filled_from_the_ledger(world: World) -> None:
     principal = world.key(budget_usd=1.0)
-    before = taken(world.accounts.reserve(principal, Worst(1, 0.5)))
+    before = taken(world.accounts.reserve(principal, (1, 0.5)))
     world.slate._env.close()
     world.slate._remove()
     world.slate._open()
     world.ledger.usd[f"key:{principal.key_id}"] = 0.75
     world.accounts.settle(before, 1, 0.5)
-    taken(world.accounts.reserve(principal, Worst(1, 0.25)))
-    assert isinstance(world.accounts.reserve(principal, Worst(1, 0.01)), Denied)
+    taken(world.accounts.reserve(principal, (1, 0.25)))
+    assert isinstance(world.accounts.reserve(principal, (1, 0.01)), Denied)
 
 
 @pytest.mark.parametrize("then", [Limits(budget_usd=2.0, period="day"), Limits(rpm=5), Limits(budget_usd=2.0, tpm=9)])
 def test_limits_changed_under_a_request_lose_neither_its_cost_nor_its_reservation(world: World, then: Limits) -> None:
     principal = world.key(budget_usd=1.0)
-    running = taken(world.accounts.reserve(principal, Worst(1, 0.75)))
+    running = taken(world.accounts.reserve(principal, (1, 0.75)))
     world.keys.limit("key", "", principal.key_id, then)
     principal = world.again(principal)
-    other = taken(world.accounts.reserve(principal, Worst(1, 0.1)))
+    other = taken(world.accounts.reserve(principal, (1, 0.1)))
     world.accounts.settle(running, 1, 0.5)
     world.accounts.settle(other, 1, 0.0)
     world.ledger.usd[f"key:{principal.key_id}"] = 0.5
     world.keys.limit("key", "", principal.key_id, Limits(budget_usd=2.0, period=then.period))
     principal = world.again(principal)
-    taken(world.accounts.reserve(principal, Worst(1, 1.5)))
-    assert isinstance(world.accounts.reserve(principal, Worst(1, 0.001)), Denied)
+    taken(world.accounts.reserve(principal, (1, 1.5)))
+    assert isinstance(world.accounts.reserve(principal, (1, 0.001)), Denied)
 
 
 def test_a_slate_lost_under_a_request_gives_no_tokens_away(world: World) -> None:
     principal = world.key(tpm=100)
-    running = taken(world.accounts.reserve(principal, Worst(80, None)))
+    running = taken(world.accounts.reserve(principal, (80, None)))
     world.slate._env.close()
     world.slate._remove()
     world.slate._open()
-    taken(world.accounts.reserve(principal, Worst(50, None)))
+    taken(world.accounts.reserve(principal, (50, None)))
     world.accounts.settle(running, 20, 0.0)
-    assert isinstance(world.worker().reserve(principal, Worst(50, None)), Denied)
+    world.accounts.flush()
+    assert isinstance(world.worker().reserve(principal, (50, None)), Denied)
 
 
 def test_a_ledger_that_refuses_denies(world: World) -> None:
@@ -298,31 +341,42 @@ def test_a_ledger_that_refuses_denies(world: World) -> None:
 
     accounts = Accounts(world.slate, world.keys, refuses, clock=world.clock, monotonic_us=world.clock.us)
     with pytest.raises(StoreError, match="refuses"):
-        accounts.reserve(world.key(budget_usd=1.0), Worst(1, 0.1))
+        accounts.reserve(world.key(budget_usd=1.0), (1, 0.1))
 
 
-Step = tuple[int, int, int, bool]
+Step = tuple[int, int, int, str]
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    st.integers(0, 300), st.lists(st.tuples(st.integers(0, 2), st.integers(0, 99), st.integers(0, 99), st.booleans()))
+    st.integers(0, 300),
+    st.lists(
+        st.tuples(
+            st.integers(0, 2), st.integers(0, 99), st.integers(0, 99), st.sampled_from(["ask", "settle", "flush"])
+        )
+    ),
 )
 def test_any_order_of_three_workers_admits_exactly_what_fits(world: World, budget: int, steps: list[Step]) -> None:
-    """Against the plain sum: spent and held never exceed the budget, and what fits is taken."""
+    """Against the plain sum: spent and held never exceed the budget, and what fits is taken. What ended is held to the
+    others until its worker flushes or asks again."""
     principal = world.key(budget_usd=budget / 1000)
     workers = [world.worker() for _ in range(3)]
     spent, open_ = 0, [[] for _ in workers]  # type: tuple[int, list[list[tuple[Reservation, int]]]]
-    for number, ask, cost, end in steps:
-        if end and open_[number]:
+    ended: list[list[tuple[int, int]]] = [[] for _ in workers]  # reserved, took
+    for number, ask, cost, act in steps:
+        if act == "settle" and open_[number]:
             reservation, held = open_[number].pop()
-            cost = min(cost, held)
-            workers[number].settle(reservation, 1, cost / 1000)
-            spent += cost
+            ended[number].append((held, min(cost, held)))
+            workers[number].settle(reservation, 1, min(cost, held) / 1000)
             continue
-        fits = spent + sum(held for row in open_ for _, held in row) + ask <= budget
-        found = workers[number].reserve(principal, Worst(1, ask / 1000))
-        assert isinstance(found, Reservation) is fits
+        spent += sum(took for _, took in ended[number])
+        ended[number].clear()
+        if act == "flush":
+            workers[number].flush()
+            continue
+        held = sum(one for row in open_ for _, one in row) + sum(one for row in ended for one, _ in row)
+        found = workers[number].reserve(principal, (1, ask / 1000))
+        assert isinstance(found, Reservation) is (spent + held + ask <= budget)
         if isinstance(found, Reservation):
             open_[number].append((found, ask))
 
@@ -330,7 +384,7 @@ def test_any_order_of_three_workers_admits_exactly_what_fits(world: World, budge
 # A worker: for each line it is told, so many requests at once; it answers how many were taken.
 PROGRAM = """
 import asyncio, json, sys, time
-from archwright.access.accounts import Accounts, Denied, Worst, accounts_slate
+from archwright.access.accounts import Accounts, Denied, accounts_slate
 from archwright.access.identity import Keys
 from archwright.home import Home
 from archwright.store import Store
@@ -339,7 +393,7 @@ keys = Keys(Store(home.store_url), b"p" * 32, slate=(slate := accounts_slate(hom
 now_us = 0
 accounts = Accounts(slate, keys, lambda scope, since: 0.0, monotonic_us=lambda: now_us)
 async def ask(principal, tokens, usd, ends):
-    found = accounts.reserve(principal, Worst(tokens, usd))
+    found = accounts.reserve(principal, (tokens, usd))
     if isinstance(found, Denied):
         return 0
     await asyncio.sleep(0)
@@ -347,7 +401,9 @@ async def ask(principal, tokens, usd, ends):
         accounts.settle(found, tokens, usd)
     return 1
 async def all_of(requests, *asked):
-    return sum(await asyncio.gather(*[ask(*asked) for _ in range(requests)]))
+    taken = sum(await asyncio.gather(*[ask(*asked) for _ in range(requests)]))
+    accounts.flush()
+    return taken
 print("ready", flush=True)
 for line in sys.stdin:
     secret, requests, tokens, usd, ends, now_us = json.loads(line)
@@ -465,7 +521,8 @@ def test_workers_killed_in_the_middle_leave_nothing_behind(world: World, crew: C
     for round_ in range(3):
         crew.tell(Told(secret, 50_000, 10, 0.001))
         for _ in range(2000 * (round_ + 1)):
-            here.settle(taken(here.reserve(principal, Worst(10, 0.001))), 10, 0.001)
+            here.settle(taken(here.reserve(principal, (10, 0.001))), 10, 0.001)
+        here.flush()
         for number in range(3):
             crew.kill(number)
     raw = world.slate.get(here._of(principal)[0].key)
@@ -475,8 +532,8 @@ def test_workers_killed_in_the_middle_leave_nothing_behind(world: World, crew: C
     world.keys.limit("key", "", record.id, Limits(budget_usd=spent_nusd / 1e9 + 0.005))
     principal = world.again(principal)
     for _ in range(5):
-        taken(here.reserve(principal, Worst(10, 0.001)))
-    assert isinstance(here.reserve(principal, Worst(10, 0.001)), Denied)
+        taken(here.reserve(principal, (10, 0.001)))
+    assert isinstance(here.reserve(principal, (10, 0.001)), Denied)
 
 
 def test_a_process_is_known_by_its_start() -> None:
@@ -497,8 +554,8 @@ def test_a_worker_of_another_namespace_counts_as_living(
     crew.kill(0)
     with monkeypatch.context() as elsewhere:
         elsewhere.setattr(workers, "_namespace", lambda: 7)
-        assert isinstance(world.accounts.reserve(principal, Worst(1, 0.001)), Denied)
-    taken(world.accounts.reserve(principal, Worst(1, 0.001)))
+        assert isinstance(world.accounts.reserve(principal, (1, 0.001)), Denied)
+    taken(world.accounts.reserve(principal, (1, 0.001)))
 
 
 def test_numbers_of_workers_are_never_given_twice_and_the_dead_are_forgotten(world: World, crew: Crew) -> None:

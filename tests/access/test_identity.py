@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import os
 import stat
 import subprocess
@@ -47,6 +48,11 @@ def test_a_key_identifies_its_tenant_and_role(keys: Keys) -> None:
     assert keys.identify(secret) == Principal(key_id=record.id, tenant="clinic", role="admin")
     assert secret.startswith("aw_") and len(secret) == SECRET_LENGTH == 52
     assert (record.name, record.prefix, record.created_at) == ("ward-7", secret[:10], 1_000.0)
+
+
+def test_the_digest_is_hmac_sha_256_under_the_pepper(keys: Keys) -> None:
+    secret, record = keys.create("clinic")
+    assert record.digest == hmac.digest(b"p" * 32, secret.encode(), "sha256").hex()
 
 
 def test_neither_record_nor_database_holds_the_secret(keys: Keys, store: Store, tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def admitted(limits: Caps, level: Level, ask: Ask, now_us: int, tries: int) -> t
 
 @given(st.integers(1, 700), st.integers(0, 10**15))
 def test_a_burst_is_exactly_n_and_a_minute_refills_exactly_n(rpm: int, now_us: int) -> None:
-    limits, ask = Caps(rpm, -1, -1), Ask(0, 0)
+    limits, ask = Caps(rpm, -1, -1), (0, 0)
     count, level = admitted(limits, EMPTY, ask, now_us, rpm + 3)
     assert count == rpm
     count, level = admitted(limits, level, ask, now_us + 60_000_000, rpm + 3)
@@ -52,7 +52,7 @@ def test_a_burst_is_exactly_n_and_a_minute_refills_exactly_n(rpm: int, now_us: i
 @settings(max_examples=40)
 @given(st.integers(1, 150), st.integers(1, 130))
 def test_the_refill_is_n_sixtieths_a_second(rpm: int, seconds: int) -> None:
-    limits, ask = Caps(rpm, -1, -1), Ask(0, 0)
+    limits, ask = Caps(rpm, -1, -1), (0, 0)
     _, level = admitted(limits, EMPTY, ask, 0, rpm)
     count = 0
     for second in range(1, seconds + 1):
@@ -63,7 +63,7 @@ def test_the_refill_is_n_sixtieths_a_second(rpm: int, seconds: int) -> None:
 
 @given(st.integers(1, 10**9), st.integers(1, 10**6))
 def test_who_waits_as_long_as_told_is_taken_and_not_much_sooner(rpm: int, over: int) -> None:
-    limits, ask = Caps(-1, rpm, -1), Ask(min(over, rpm), 0)
+    limits, ask = Caps(-1, rpm, -1), (min(over, rpm), 0)
     level = (0, 0, rpm * UNITS, 0)
     short = take(limits, level, 0, ask, 0)
     assert isinstance(short, Short) and short.limit == "tokens" and short.retry_after_s is not None
@@ -73,16 +73,16 @@ def test_who_waits_as_long_as_told_is_taken_and_not_much_sooner(rpm: int, over: 
 
 
 def test_more_tokens_than_a_minute_has_never_fit() -> None:
-    assert take(Caps(-1, 100, -1), EMPTY, 0, Ask(101, 0), 10**12) == Short("tokens", None, held=True)
-    assert take(Caps(0, -1, -1), EMPTY, 0, Ask(0, 0), 10**12) == Short("requests", None)
+    assert take(Caps(-1, 100, -1), EMPTY, 0, (101, 0), 10**12) == Short("tokens", None, held=True)
+    assert take(Caps(0, -1, -1), EMPTY, 0, (0, 0), 10**12) == Short("requests", None)
 
 
 @given(st.integers(0, 1000), st.integers(0, 1000), st.integers(0, 10**8))
 def test_tokens_not_used_are_free_again(reserved: int, used: int, later_us: int) -> None:
     """Reserving the worst and giving back the difference ends as if the truth had been known, or stricter."""
     limits = Caps(-1, 2000, -1)
-    taken = take(limits, EMPTY, 0, Ask(reserved, 0), 0)
-    known = take(limits, EMPTY, 0, Ask(used, 0), 0)
+    taken = take(limits, EMPTY, 0, (reserved, 0), 0)
+    known = take(limits, EMPTY, 0, (used, 0), 0)
     assert not isinstance(taken, Short) and not isinstance(known, Short)
     back = give_back(limits, taken, reserved - used, 7, later_us)
     truth = max(0, known[2] - limits.tpm * later_us)
@@ -94,7 +94,7 @@ def test_tokens_not_used_are_free_again(reserved: int, used: int, later_us: int)
 
 def test_a_clock_that_stands_or_steps_back_gives_nothing_away() -> None:
     limits = Caps(60, 60, -1)
-    taken = take(limits, (1_000_000, 0, 0, 0), 0, Ask(1, 0), 500_000)
+    taken = take(limits, (1_000_000, 0, 0, 0), 0, (1, 0), 500_000)
     assert taken == (1_000_000, UNITS, UNITS, 0)
     assert give_back(limits, (1_000_000, UNITS, UNITS, 0), 0, 0, 500_000) == (1_000_000, UNITS, UNITS, 0)
 
@@ -105,18 +105,18 @@ def test_a_budget_admits_exactly_what_fits(budget: int, prices: list[int]) -> No
     held = 0
     for nusd in prices:
         fits = held + nusd <= budget
-        found = take(limits, EMPTY, held, Ask(10, nusd), 0)
+        found = take(limits, EMPTY, held, (10, nusd), 0)
         assert isinstance(found, Short) is not fits
         held += nusd if fits else 0
 
 
 def test_what_stops_a_budget() -> None:
     limits = Caps(-1, -1, 100)
-    assert take(limits, (0, 0, 0, 50), 50, Ask(0, 1), 0) == Short("budget", 1, held=True), "some may come back"
-    assert take(limits, (0, 0, 0, 100), 0, Ask(0, 1), 0) == Short("budget", None)
-    assert take(limits, (0, 0, 0, 100), 0, Ask(0, 0), 0) == (0, 0, 0, 100), "what is free is not stopped"
-    assert take(limits, EMPTY, 0, Ask(0, -1), 0) == Short("unpriced")
-    assert take(Caps(5, 5, -1), EMPTY, 0, Ask(0, -1), 0) == (0, UNITS, 0, 0)
+    assert take(limits, (0, 0, 0, 50), 50, (0, 1), 0) == Short("budget", 1, held=True), "some may come back"
+    assert take(limits, (0, 0, 0, 100), 0, (0, 1), 0) == Short("budget", None)
+    assert take(limits, (0, 0, 0, 100), 0, (0, 0), 0) == (0, 0, 0, 100), "what is free is not stopped"
+    assert take(limits, EMPTY, 0, (0, -1), 0) == Short("unpriced")
+    assert take(Caps(5, 5, -1), EMPTY, 0, (0, -1), 0) == (0, UNITS, 0, 0)
 
 
 def test_money_is_whole() -> None:

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from archwright.access.accounts import Accounts, accounts_slate
-from archwright.access.audit import AuditLog, events, verify
+from archwright.access.accounts import Accounts, Reservation, accounts_slate
+from archwright.access.audit import AuditEvent, AuditLog, events, verify
 from archwright.access.identity import Keys
 from archwright.contract.served import Served
 from archwright.engines.client import EngineClient
@@ -23,6 +23,7 @@ from archwright.journal import Journal
 from archwright.monitor.exposition import Exposition
 from archwright.monitor.folding import served
 from archwright.monitor.ledger import Ledger
+from archwright.policy.limits import Limits as KeyLimits
 from archwright.serving.app import App
 from archwright.serving.bill import Spending, Till
 from archwright.serving.config import Limits
@@ -169,3 +170,22 @@ def test_a_full_disk_ends_admissions_first_and_no_request_let_in_is_left_out(
         await stand.gateway.fleet.close()
 
     asyncio.run(scenario())
+
+
+def test_a_settlement_the_accounts_refuse_is_noted_and_the_records_are_flushed(stand: Stand) -> None:
+    gateway, accounts = stand.gateway, stand.gateway.till.accounts
+    secret, _ = gateway.till.keys.create("acme", limits=KeyLimits(budget_usd=1.0))
+    principal = gateway.till.keys.identify(secret)
+    assert principal is not None
+    taken = accounts.reserve(principal, (10, 0.5))
+    assert isinstance(taken, Reservation)
+    accounts.settle(taken, 10, 0.1)
+    accounts._slate.close()
+    event = AuditEvent(
+        at=1.0, tenant="acme", key_id="k", action="a", permission="", effect="allow", reason="", request_id="r"
+    )
+    AuditLog(stand.ledger).record(event)
+    gateway.flush()
+    entry = json.loads(stand.journal.getvalue())
+    assert (entry["event"], entry["code"], entry["requests"]) == ("not settled", "AW-STO-11", 1)
+    assert stand.ledger._waiting == [] and accounts.ended == []

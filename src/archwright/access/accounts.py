@@ -3,12 +3,14 @@
 Decides that one transaction over all accounts of a request (its key, its user, its tenant) takes the worst case or
 nothing, so that any number of workers admit exactly what fits; and that a worker keeps its reservations under its own
 number in each account: they are free again when it is dead, which is looked at in the moment it would matter, when a
-request would be refused. One transaction each for reserving and settling takes 12 us in all, the wait for another
-worker less than 1 us in the median at 70 us a request (bench/accounts): leases per worker would save less than their
-edge cases cost.
+request would be refused. Leases per worker would save less than their edge cases cost.
+
+What ended is given back by this process's next transaction: before it takes what the next request asks, at the latest
+at `flush`, once a turn of the event loop. Until then it counts as held, so others admit no more than fits, and a busy
+worker has one transaction a request.
 
 The accounts stand on the slate. Money spent is asked of the ledger when an account is new there (a boot, a budget set
-later); rates start afresh. Settle before the ledger is flushed: what a crash loses in between then counts as spent.
+later); rates start afresh. `flush` before the ledger is: what a crash loses in between then counts as spent.
 """
 
 from __future__ import annotations
@@ -44,21 +46,19 @@ _HEAD = struct.Struct("<5q")  # at_us, requests, tokens, spent_nusd, period
 _HELD = struct.Struct("<I2q")  # worker, nusd, tokens
 _ONE = struct.Struct("<5qI2q")
 _KINDS: tuple[Period, ...] = ("total", "month", "day")
-FREE = Ask(0, 0)
+FREE: Ask = (0, 0)
 UNKNOWN = -1  # a period: what was spent is not known here
 
 Held = list[tuple[int, int, int]]
 Row = tuple[Level, int, Held]  # level, period, what each worker holds
+Rows = dict[bytes, Row]
 NEW: Row = ((0, 0, 0, 0), UNKNOWN, [])
 Spent = Callable[[Scope, float], float]
 """USD that a scope has spent since a time (seconds since the epoch; 0: ever)."""
 
 
-class Worst(NamedTuple):
-    """The most one request may take. `usd` None: the model has no price."""
-
-    tokens: int
-    usd: float | None
+# The most one request may take: tokens, USD (None: the model has no price).
+Worst = tuple[int, float | None]
 
 
 class Denied(NamedTuple):
@@ -72,6 +72,7 @@ class Denied(NamedTuple):
 class Account(NamedTuple):
     key: bytes
     caps: Caps
+    budgeted: bool
     period: Period
     scope: Scope
 
@@ -86,7 +87,8 @@ class Reservation:
     ) -> None:
         self.principal = principal
         self.accounts = accounts
-        self.tokens, self.nusd = ask
+        self.tokens = ask[0]
+        self.nusd = max(0, ask[1])
         self.version = version
         self.generation = generation
         self.settled = False
@@ -97,7 +99,7 @@ class Reservation:
 
     @property
     def usd(self) -> float:
-        return max(0, self.nusd) / NANO
+        return self.nusd / NANO
 
 
 class _Missing(NamedTuple):
@@ -136,6 +138,8 @@ class Accounts:
         self._version = keys.version
         self._generation = -1
         self._worker = 0
+        self.ended: list[tuple[Reservation, int, int]] = []
+        """Settled and not yet given back: tokens, nano-USD."""
         self._periods: dict[Period, int] = {}
         self._period_end = float("-inf")
 
@@ -144,7 +148,7 @@ class Accounts:
         if not principal.limited:
             return Reservation(principal, (), FREE, self._keys.version, 0)
         tokens, usd = worst
-        ask = Ask(tokens, -1 if usd is None else worst_nusd(usd))
+        ask = (tokens, -1 if usd is None else worst_nusd(usd))
         accounts = self._of(principal)
         if self._generation != self._slate.generation:
             self._worker, self._generation = self._slate.write(enrol), self._slate.generation
@@ -152,7 +156,8 @@ class Accounts:
             self._turn()
         known: dict[bytes, int] = {}
         while True:
-            found = self._slate.write(self._take, accounts, ask, known)
+            found = self._slate.write(self._act, accounts, ask, known)
+            self.ended.clear()
             if found is None:
                 return Reservation(principal, accounts, ask, self._version, self._generation)
             if isinstance(found, Denied):
@@ -160,13 +165,21 @@ class Accounts:
             known[found.account.key] = nearest_nusd(self._spent(found.account.scope, found.since))
 
     def settle(self, reservation: Reservation, tokens: int, usd: float) -> None:
-        """What the request really took; a second time does nothing. Raises StoreError."""
-        if reservation.settled or not reservation.accounts:
+        """What the request really took; a second time does nothing."""
+        if not reservation.settled and reservation.accounts:
+            reservation.settled = True
+            self.ended.append((reservation, tokens, nearest_nusd(usd)))
+
+    def flush(self) -> None:
+        """Give back now what ended. Raises StoreError: it stays held, as long as this process lives."""
+        if not self.ended:
             return
         if self._clock() >= self._period_end:
             self._turn()
-        self._slate.write(self._put_back, reservation, tokens, nearest_nusd(usd))
-        reservation.settled = True
+        try:
+            self._slate.write(self._act, (), FREE, {})
+        finally:
+            self.ended.clear()
 
     def still(self, reservation: Reservation) -> bool:
         """Whether a request under way may go on: its key lives, and its budgets, if they were lowered meanwhile, still
@@ -177,6 +190,7 @@ class Accounts:
         if not self._keys.live(reservation.principal.key_id):
             return False
         reservation.version = version
+        self.flush()
         return self._slate.read(self._bears, self._of(reservation.principal))
 
     def _of(self, principal: Principal) -> tuple[Account, ...]:
@@ -190,50 +204,79 @@ class Accounts:
             self._accounts[principal.key_id] = found
         return found
 
-    def _take(
+    def _act(
         self, transaction: Transaction, accounts: tuple[Account, ...], ask: Ask, known: Mapping[bytes, int]
     ) -> Denied | _Missing | None:
-        """None: taken from all of them."""
-        now_us, worker = self._monotonic_us(), self._worker
-        rows = []
+        """Give back what ended, also when this request is refused; then take. None: taken from all `accounts`."""
+        now_us = self._monotonic_us()
+        rows: Rows = {}
+        for reservation, tokens, nusd in self.ended:
+            self._put_back(transaction, rows, reservation, (tokens, nusd), now_us)
+        found = self._take(transaction, rows, accounts, ask, known, now_us)
+        for key, (level, period, held) in rows.items():
+            transaction.put(key, _encoded(level, period, held))
+        return found
+
+    def _take(
+        self,
+        transaction: Transaction,
+        rows: Rows,
+        accounts: tuple[Account, ...],
+        ask: Ask,
+        known: Mapping[bytes, int],
+        now_us: int,
+    ) -> Denied | _Missing | None:
+        """Into `rows`, which this transaction has changed already and will put."""
+        taken = []
         for account in accounts:
-            raw = transaction.get(account.key)
-            row = self._current(account, NEW if raw is None else _decoded(raw), known)
-            if isinstance(row, _Missing):
-                return row
-            if known and account.key in known:  # also when this request is refused: the ledger is asked once
-                transaction.put(account.key, _encoded(*row))
+            key = account.key
+            row = rows.get(key)
+            if row is None:
+                raw = transaction.get(key)
+                row = NEW if raw is None else _decoded(raw)
             level, period, held = row
-            found = take(account.caps, level, _nusd(held), ask, now_us)
-            if isinstance(found, Short) and found.held:
+            if account.budgeted and period != self._periods[account.period]:
+                current = self._current(account, row, known)
+                if isinstance(current, _Missing):
+                    return current
+                level, period, held = current
+                if key in known:  # also when this request is refused: the ledger is asked once
+                    rows[key] = current
+            elif not account.budgeted:
+                period = UNKNOWN
+            changed = take(account.caps, level, _nusd(held), ask, now_us)
+            if isinstance(changed, Short) and changed.held:
                 level, held = self._without_dead(transaction, account, level, held, now_us)
-                found = take(account.caps, level, _nusd(held), ask, now_us)
-            if isinstance(found, Short):
-                return self._denied(account, found)
-            rows.append((account.key, found, period, held))
+                changed = take(account.caps, level, _nusd(held), ask, now_us)
+            if isinstance(changed, Short):
+                return self._denied(account, changed)
+            taken.append((key, changed, period, held))
         tokens, nusd = ask
-        for key, level, period, held in rows:
-            transaction.put(key, _encoded(level, period, _with(held, worker, max(0, nusd), tokens)))
+        for key, changed, period, held in taken:
+            rows[key] = (changed, period, _with(held, self._worker, nusd if nusd > 0 else 0, tokens))
         return None
 
-    def _put_back(self, transaction: Transaction, reservation: Reservation, tokens: int, nusd: int) -> None:
+    def _put_back(self, transaction: Transaction, rows: Rows, reservation: Reservation, took: Ask, now_us: int) -> None:
         """By what the rows say, not by the limits of then: these may have changed since."""
-        now_us, worker = self._monotonic_us(), self._worker
-        reserved_tokens, reserved_nusd = reservation.tokens, max(0, reservation.nusd)
+        tokens, nusd = took
+        reserved_tokens, reserved_nusd = reservation.tokens, reservation.nusd
         if reservation.generation != self._slate.generation:
             reserved_tokens = reserved_nusd = 0  # the slate was made anew, and does not know of it
         for account in reservation.accounts:
-            raw = transaction.get(account.key)
-            if raw is None:
-                continue  # the slate was made anew, and nobody has asked since
-            level, period, held = _decoded(raw)
+            key = account.key
+            row = rows.get(key)
+            if row is None:
+                raw = transaction.get(key)
+                if raw is None:
+                    continue  # the slate was made anew, and nobody has asked since
+                row = _decoded(raw)
+            level, period, held = row
             if period > 0:
                 now_running = self._periods[_KINDS[period % 4]]
                 if now_running > period:
                     level, period = (*level[:3], 0), now_running
             level = give_back(account.caps, level, reserved_tokens - tokens, nusd, now_us)
-            held = _with(held, worker, -reserved_nusd, -reserved_tokens)
-            transaction.put(account.key, _encoded(level, period, held))
+            rows[key] = (level, period, _with(held, self._worker, -reserved_nusd, -reserved_tokens))
 
     def _bears(self, transaction: Transaction, accounts: tuple[Account, ...]) -> bool:
         for account in accounts:
@@ -245,13 +288,9 @@ class Accounts:
         return True
 
     def _current(self, account: Account, row: Row, known: Mapping[bytes, int]) -> Row | _Missing:
-        """The row in the period now running: a new month or day starts at nothing."""
+        """The row of an account with a budget in the period now running: a new month or day starts at nothing."""
         level, period, held = row
-        if account.caps.budget_nusd < 0:
-            return level, UNKNOWN, held
         wanted = self._periods[account.period]
-        if period == wanted:
-            return row
         same_kind = period != UNKNOWN and period % 4 == wanted % 4
         if same_kind and period > wanted:  # another worker saw midnight a moment earlier
             return row
@@ -282,7 +321,8 @@ class Accounts:
 
 
 def _account(scope: Scope) -> Account:
-    return Account(b"a" + scope.name.encode(), caps(scope.limits), scope.limits.period, scope)
+    found = caps(scope.limits)
+    return Account(b"a" + scope.name.encode(), found, found.budget_nusd >= 0, scope.limits.period, scope)
 
 
 def _next(period: Period, now: float) -> float:
@@ -298,7 +338,8 @@ def _decoded(raw: bytes) -> Row:
         at_us, requests, tokens, spent, period, worker, nusd, held = _ONE.unpack(raw)
         return (at_us, requests, tokens, spent), period, [(worker, nusd, held)]
     at_us, requests, tokens, spent, period = _HEAD.unpack_from(raw)
-    return (at_us, requests, tokens, spent), period, list(_HELD.iter_unpack(raw[_HEAD.size :]))
+    held = list(_HELD.iter_unpack(raw[_HEAD.size :])) if len(raw) > _HEAD.size else []
+    return (at_us, requests, tokens, spent), period, held
 
 
 def _encoded(level: Level, period: int, held: Held) -> bytes:
@@ -308,9 +349,11 @@ def _encoded(level: Level, period: int, held: Held) -> bytes:
 
 
 def _nusd(held: Held) -> int:
-    if len(held) == 1:
-        return held[0][1]
-    return sum([entry[1] for entry in held])
+    """What all workers hold of it."""
+    nusd = 0
+    for entry in held:
+        nusd += entry[1]
+    return nusd
 
 
 def _with(held: Held, worker: int, nusd: int, tokens: int) -> Held:

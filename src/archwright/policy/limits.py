@@ -75,11 +75,8 @@ class Caps(NamedTuple):
 Level = tuple[int, int, int, int]
 
 
-class Ask(NamedTuple):
-    """The worst case of one request. `nusd` -1: it has no price."""
-
-    tokens: int
-    nusd: int
+# The worst case of one request: tokens, nano-USD (-1: it has no price). As bare as a Level.
+Ask = tuple[int, int]
 
 
 class Short(NamedTuple):
@@ -120,20 +117,25 @@ def take(caps: Caps, level: Level, held_nusd: int, ask: Ask, now_us: int) -> Lev
     under way may still spend: money is reserved by the caller, beside the level."""
     rpm, tpm, budget = caps
     at_us, requests, tokens, spent_nusd = level
-    passed = _passed(at_us, now_us)
+    passed = now_us - at_us
+    if passed < 0:  # a worker may have read the clock before another that wrote first
+        passed = 0
     if rpm >= 0:
-        requests = _leaked(requests, rpm, passed) + UNITS
+        requests -= rpm * passed
+        requests = requests + UNITS if requests > 0 else UNITS
         if requests > rpm * UNITS:
             return Short("requests", _wait_s(requests, rpm) if rpm else None)
     if tpm >= 0:
-        tokens = _leaked(tokens, tpm, passed) + ask.tokens * UNITS
+        tokens -= tpm * passed
+        tokens = (tokens if tokens > 0 else 0) + ask[0] * UNITS
         if tokens > tpm * UNITS:
-            return Short("tokens", _wait_s(tokens, tpm) if ask.tokens <= tpm else None, held=True)
+            return Short("tokens", _wait_s(tokens, tpm) if ask[0] <= tpm else None, held=True)
     if budget >= 0:
-        if ask.nusd < 0:
+        nusd = ask[1]
+        if nusd < 0:
             return Short("unpriced")
-        if spent_nusd + held_nusd + ask.nusd > budget:
-            under_way = spent_nusd + ask.nusd <= budget
+        if spent_nusd + held_nusd + nusd > budget:
+            under_way = spent_nusd + nusd <= budget
             return Short("budget", 1 if under_way else None, held=held_nusd > 0)
     return at_us + passed, requests, tokens, spent_nusd
 
@@ -142,24 +144,19 @@ def give_back(caps: Caps, level: Level, tokens: int, nusd: int, now_us: int) -> 
     """The account after a request: `tokens` fewer than reserved (negative: more), `nusd` spent."""
     at_us, requests, left, spent_nusd = level
     rpm, tpm, _budget = caps
-    passed = _passed(at_us, now_us)
-    if rpm >= 0:
-        requests = _leaked(requests, rpm, passed)
-    if tpm >= 0:
-        left = _leaked(_leaked(left, tpm, passed), tokens, UNITS)
-    return at_us + passed, requests, left, spent_nusd + nusd
-
-
-def _passed(at_us: int, now_us: int) -> int:
-    """Never less than nothing: a worker may have read the clock before another that wrote first."""
     passed = now_us - at_us
-    return passed if passed > 0 else 0
-
-
-def _leaked(level: int, rate: int, passed: int) -> int:
-    """`max` in the hot path costs five times as much."""
-    level -= rate * passed
-    return level if level > 0 else 0
+    if passed < 0:
+        passed = 0
+    if rpm >= 0:
+        requests -= rpm * passed
+        if requests < 0:
+            requests = 0
+    if tpm >= 0:
+        left -= tpm * passed
+        left = (left if left > 0 else 0) - tokens * UNITS
+        if left < 0:
+            left = 0
+    return at_us + passed, requests, left, spent_nusd + nusd
 
 
 def _wait_s(level: int, per_minute: int) -> int:

@@ -160,9 +160,10 @@ async def user_limits(gateway: Gateway, exchange: Exchange, name: str) -> None:
 
 
 async def tenant_usage(gateway: Gateway, exchange: Exchange, name: str) -> None:
+    gateway.flush()
+
     def act() -> object:
         _in_scope(gateway, exchange, name)
-        gateway.flush()
         return {"data": usage_of(gateway.store, gateway.home, name, "key,user,model,day")}
 
     await _answer(gateway, exchange, act)

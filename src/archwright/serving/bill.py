@@ -13,7 +13,7 @@ import sys
 from http import HTTPStatus
 from typing import Any, Literal, NamedTuple
 
-from archwright.access.accounts import Accounts, Denied, Reservation, Worst
+from archwright.access.accounts import Accounts, Denied, Reservation
 from archwright.access.identity import Keys
 from archwright.access.tables import Scope
 from archwright.errors import StoreError
@@ -60,15 +60,24 @@ class Till(NamedTuple):
     def admit(self, exchange: Exchange) -> None:
         """A request that costs nothing but its place among the requests. Raises as `open` does."""
         assert exchange.principal is not None, "let in without a principal"
-        found = self.accounts.reserve(exchange.principal, Worst(0, 0.0))
+        found = self.accounts.reserve(exchange.principal, (0, 0.0))
         if isinstance(found, Denied):
             raise denied(found)
         self.accounts.settle(found, 0, 0.0)
 
+    def flush(self) -> None:
+        """What was settled is in the accounts when this returns; called before the ledger is flushed."""
+        count = len(self.accounts.ended)
+        try:
+            self.accounts.flush()
+        except StoreError as error:
+            # The records count: the accounts ask the ledger when they are made anew.
+            self.journal.error("not settled", requests=count, **error.as_dict())
+
     def _bill(self, exchange: Exchange, spec: Endpoint, worst_input: int, answer: int) -> Bill:
         principal = exchange.principal
         assert principal is not None, "let in without a principal"
-        worst = Worst(worst_input + answer, price(spec.prices, worst_input, answer))
+        worst = (worst_input + answer, price(spec.prices, worst_input, answer))
         found = self.accounts.reserve(principal, worst)
         if isinstance(found, Denied):
             raise denied(found)
@@ -180,11 +189,7 @@ class Bill:
             saved_usd=self.saved_usd,
             cache=self.cache,
         )
-        try:
-            self._till.accounts.settle(reservation, known + output, self.usd or 0.0)
-        except StoreError as error:
-            # The record counts: the accounts ask the ledger when they are made anew.
-            self._till.journal.error("not settled", request=self._exchange.id, **error.as_dict())
+        self._till.accounts.settle(reservation, known + output, self.usd or 0.0)
 
     def headers(self) -> list[Field]:
         """What the client is told beside the answer."""

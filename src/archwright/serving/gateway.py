@@ -41,8 +41,8 @@ class Books(NamedTuple):
 
 class Gateway:
     """Made once per process. `clock` is wall time, `now` monotonic. `directory`, `router` and `pools` change together,
-    between two steps of the event loop: a handler reads them without waiting in between. `flush` has the kernel keep
-    all that was written down."""
+    between two steps of the event loop: a handler reads them without waiting in between. `flush` has the
+    kernel keep all that was written down; called by the event loop's thread."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class Gateway:
         self.started_at = int(self.clock())
         self.fingerprint = f"aw-{config.plan_digest[:12]}" if config.plan_digest else ""
         self.follower: Follower | None = None
-        self.flush = books.ledger.flush
+        self._ledger = books.ledger
         self.till = till
         self.home = home
         self.store = books.ledger.store
@@ -99,7 +99,13 @@ class Gateway:
         work = self.router.work(question, course.data_class, course.until)
         return self._shadows.mirror(name, pool, work, (path, question.body))
 
+    def flush(self) -> None:
+        """Into the accounts first: what a crash loses in between then counts as spent. Raises StoreError."""
+        self.till.flush()
+        self._ledger.flush()
+
     async def close(self) -> None:
+        self.till.flush()
         await self._shadows.close()
         await self.fleet.close()
 
