@@ -16,7 +16,8 @@ from archwright.serving.config import Limits
 from archwright.serving.events import Call, Function
 from archwright.serving.exchange import Exchange, Outbox
 from archwright.serving.messages import MessagesWriter
-from archwright.serving.relay import Gathered, Meter, Relay, Streamed
+from archwright.serving.meter import Meter
+from archwright.serving.relay import Gathered, Relay, Streamed
 from archwright.serving.shapes import ChatShape, Chunks, Envelope, Piece, Wanted
 
 HEAD = parse_head(b"POST /v1/chat/completions HTTP/1.1\r\nhost: g")

@@ -1,0 +1,45 @@
+"""When the parts of one answer came, and how much there was of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class Meter:
+    """When things happened, on the exchange's clock; what was counted."""
+
+    def __init__(self, received_at: float) -> None:
+        self.received_at = received_at
+        self.asked_at = received_at
+        self.queued_s = 0.0
+        self.event_at = received_at
+        self.first_at: float | None = None
+        self.last_at: float | None = None
+        self.chunks = 0
+        self.used: dict[str, Any] | None = None
+
+    @property
+    def tokens(self) -> int:
+        """Generated tokens: by the engine's count, else by the pieces delivered."""
+        return int(self.used["completion_tokens"]) if self.used else self.chunks
+
+    @property
+    def input_tokens(self) -> int:
+        return int(self.used.get("prompt_tokens", 0)) if self.used else 0
+
+    @property
+    def cached_tokens(self) -> int:
+        return int(self.used.get("prompt_tokens_details", {}).get("cached_tokens", 0)) if self.used else 0
+
+    @property
+    def tpot_s(self) -> float | None:
+        if self.first_at is None or self.last_at is None or self.tokens < 2:
+            return None
+        return (self.last_at - self.first_at) / (self.tokens - 1)
+
+    def own_s(self, now: float) -> float:
+        """Our own share so far: before the engine was asked, less the wait for a slot, and since its last word."""
+        return self.asked_at - self.received_at - self.queued_s + now - self.event_at
+
+    def overhead(self, now: float) -> tuple[bytes, bytes]:
+        return (b"x-archwright-overhead-us", b"%d" % round(self.own_s(now) * 1e6))
