@@ -188,4 +188,4 @@ def test_a_settlement_the_accounts_refuse_is_noted_and_the_records_are_flushed(s
     gateway.flush()
     entry = json.loads(stand.journal.getvalue())
     assert (entry["event"], entry["code"], entry["requests"]) == ("not settled", "AW-STO-11", 1)
-    assert stand.ledger._waiting == [] and accounts.ended == []
+    assert not any(stand.ledger._waiting.values()) and accounts.ended == []
