@@ -123,9 +123,11 @@ class Segment:
 
 def framed(audit: Sequence[bytes], served: Sequence[bytes]) -> bytes:
     """Records as they stand in a segment, one a line."""
-    first = b"\n".join(audit)
-    payload = b"".join((_PARTS.pack(len(audit), len(served), len(first)), first, b"\n".join(served)))
-    return _HEAD.pack(len(payload), zlib.crc32(payload), _BOTH) + payload
+    first, second = b"\n".join(audit), b"\n".join(served)
+    parts = _PARTS.pack(len(audit), len(served), len(first))
+    checksum = zlib.crc32(second, zlib.crc32(first, zlib.crc32(parts)))
+    head = _HEAD.pack(len(parts) + len(first) + len(second), checksum, _BOTH)
+    return b"".join((head, parts, first, second))
 
 
 def frames(data: bytes, start: int = START) -> Iterator[Framed]:
