@@ -416,7 +416,7 @@ def test_records_and_their_links_are_one_write(ledger: Ledger, monkeypatch: pyte
     write = Segment.write
 
     def counted(self: Segment, data: bytes) -> None:
-        written.append(data.count(b'"chain"'))
+        written.append(data.count(b'"effect"'))
         write(self, data)
 
     monkeypatch.setattr(Segment, "write", counted)

@@ -56,7 +56,7 @@ class Stand:
             Home(folder),
             Guard(keys, AuditLog(self.ledger), self.exposition),
             Books(self.ledger, self.exposition),
-            Till(Accounts(slate, keys, Spending(self.ledger, Home(folder))), keys, journal),
+            Till(Accounts(slate, keys, Spending(self.ledger, Home(folder), lambda: None, lambda: 0.0)), keys, journal),
             journal,
         )
         self.app = App(self.gateway)

@@ -9,13 +9,17 @@ the cache costs nothing but its place among the requests.
 
 from __future__ import annotations
 
+import math
 import sys
+from collections import Counter
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, Literal, NamedTuple
 
 from archwright.access.accounts import Accounts, Denied, Reservation
 from archwright.access.identity import Keys
-from archwright.access.tables import Scope
+from archwright.access.known import POLL_S
+from archwright.access.tables import Scope, scope_name
 from archwright.errors import StoreError
 from archwright.home import Home
 from archwright.journal import Journal
@@ -31,6 +35,7 @@ from archwright.serving.refusal import Refusal
 from archwright.serving.validate import CHARACTERS_PER_TOKEN, Question
 
 LOOK_S = 0.25
+SETTLED_S = 2 * POLL_S  # after a change of limits every worker knows of it
 UNLIMITED = sys.maxsize
 DELIVERED = ("ok", "cancelled", "ended")
 
@@ -234,18 +239,37 @@ def denied(by: Denied) -> Refusal:
 
 
 class Spending:
-    """What scopes have spent, asked of the ledger. Not quick: asked once for each account and period."""
+    """What scopes have spent, asked of the ledger. An account is asked about once, when it is new, and from then on
+    nothing is spent beside it: so all scopes are added up in one go, and again only when `stamp` changes (limits, or
+    the accounts made anew), and once more a moment later, when every worker knows of the change."""
 
-    def __init__(self, ledger: Ledger, home: Home) -> None:
+    def __init__(self, ledger: Ledger, home: Home, stamp: Callable[[], object], now: Callable[[], float]) -> None:
         self._ledger = ledger
         self._home = home
+        self._stamp = stamp
+        self._now = now
+        self._read: object = None
+        self._again_at = 0.0
+        self._sums: dict[int, Counter[str]] = {}  # by the first day that counts
 
     def __call__(self, scope: Scope, since: float) -> float:
+        now, stamp = self._now(), self._stamp()
+        if stamp != self._read:
+            self._read, self._again_at, self._sums = stamp, now + SETTLED_S, {}
+        elif now >= self._again_at:
+            self._again_at, self._sums = math.inf, {}
+        day = int(since // DAY_S)
+        if day not in self._sums:
+            self._sums[day] = self._added(day)
+        return self._sums[day][scope.name] / NANO
+
+    def _added(self, day: int) -> Counter[str]:
         self._ledger.flush()
-        kind, _, name = scope.name.partition(":")
-        found = 0
-        for one in totals(self._ledger.store, self._home, ("day", "tenant", "key_id", "user", "shadow")):
-            whose = {"key": one.key_id, "user": f"{one.tenant}/{one.user}", "tenant": one.tenant}[kind]
-            if whose == name and not one.shadow and one.day >= int(since // DAY_S):
-                found += one.cost_nano_usd
-        return found / NANO
+        found: Counter[str] = Counter()
+        by = ("tenant", "key_id", "user", "shadow")
+        for one in totals(self._ledger.store, self._home, ("day", *by) if day else by):
+            if not one.shadow and one.day >= day:
+                found[scope_name("key", name=one.key_id)] += one.cost_nano_usd
+                found[scope_name("user", one.tenant, one.user)] += one.cost_nano_usd
+                found[scope_name("tenant", one.tenant)] += one.cost_nano_usd
+        return found

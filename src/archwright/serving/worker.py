@@ -9,6 +9,7 @@ import resource
 import signal
 import socket
 import ssl
+import time
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -67,7 +68,8 @@ def work(config: GatewayConfig, file: Path, home: Home, post: Post, journal: Jou
     slate, pepper = accounts_slate(home), load_pepper(home)
     keys = Keys(store, pepper, slate=slate)
     cache = Cache(home, pepper) if any(spec.cache != "off" for spec in config.endpoints) else None
-    till = Till(Accounts(slate, keys, Spending(ledger, home)), keys, journal, cache)
+    spending = Spending(ledger, home, lambda: (keys.version, slate.generation), time.monotonic)
+    till = Till(Accounts(slate, keys, spending), keys, journal, cache)
     guard = Guard(keys, AuditLog(ledger), exposition)
     gateway = Gateway(config, home, guard, Books(ledger, exposition, traces), till, journal)
     gateway.follower = Follower(store, Exposition(), SUPERVISED, since=post.since)
