@@ -13,6 +13,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterable
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -83,10 +84,10 @@ def memory_mb(pid: int) -> float:
     return round(sum(held_mb(one) for one in family(pid)), 1)
 
 
-def answered(port: int, key: str, model: str, limit_s: float = 30.0) -> None:
+def answered(port: int, key: str, model: str, limit_s: float = 30.0, path: str = "/v1") -> None:
     """Return at the first chat request that is answered with 200."""
     headers = {"authorization": f"Bearer {key}", "content-type": "application/json"}
-    url = f"http://127.0.0.1:{port}/v1/chat/completions"
+    url = f"http://127.0.0.1:{port}{path}/chat/completions"
     end = time.monotonic() + limit_s
     while True:
         try:
@@ -144,14 +145,15 @@ class OwnGateway:
     def workers(self) -> list[int]:
         return family(self.pid)[1:]
 
-    def key(self, tenant: str, limits: Limits = WIDE, tenant_limits: Limits | None = WIDE) -> str:
-        """A new key; with limits of its own and of its tenant."""
+    def keys(self, tenants: Iterable[str], each: int = 1, limits: Limits = WIDE, whole: Limits = WIDE) -> list[str]:
+        """New keys, `each` of every tenant: with `limits` of their own and `whole` of their tenant."""
         with closing(Store(self.home.store_url)) as store, closing(accounts_slate(self.home)) as slate:
             keys = Keys(store, load_pepper(self.home), slate=slate)
-            secret = keys.create(tenant, limits=limits)[0]
-            if tenant_limits is not None:
-                keys.limit("tenant", tenant, "", tenant_limits)
-            return secret
+            found = []
+            for tenant in tenants:
+                found += [keys.create(tenant, limits=limits)[0] for _ in range(each)]
+                keys.limit("tenant", tenant, "", whole)
+            return found
 
     def write(self) -> Path:
         file = self.home.config("gateway")

@@ -220,7 +220,7 @@ class Stage:
             whole = Limits(budget_usd=POOR_USD) if tenant == "poor" else limits
             if tenant == "slow":
                 limits = Limits(rpm=SLOW_RPM, budget_usd=1000.0, period="day")
-            found[tenant] = [self.gateway.key(tenant, limits, whole) for _ in range(KEYS)]
+            found[tenant] = self.gateway.keys([tenant], KEYS, limits, whole)
         return found
 
     def start_engine(self) -> None:
