@@ -131,7 +131,8 @@ def soaked(found: dict[str, Any] | None) -> list[Row]:
     workers = [one for one in found["processes"] if one["role"] == "worker"]
     memory = max(one["anonymous_mb"]["rise"] for one in workers)
     files = max(one["files"]["rise"] for one in workers)
-    what = f"soak of {found['minutes']:g} min, {found['requests']:,} requests, {found['events']}"
+    befell = ", ".join(f"{name} {count} times" for name, count in found["events"].items())
+    what = f"soak of {found['minutes']:g} min, {found['requests']:,} requests, {befell}"
     answered = sum(one["acknowledged"][0] for one in found["books"]["tenants"].values())
     billed = not [fault for fault in found["faults"] if "rises" not in fault and "rise:" not in fault]
     return [
