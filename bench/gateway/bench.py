@@ -1,11 +1,13 @@
 """CPU per request of the gateway, against the least a Python gateway can cost, in one interleaved run.
 
-    python bench/gateway/bench.py [--rounds 3] [--phases sat,sat-stream,lat,stream,ssat]
+    python -m bench.gateway.bench [--rounds 3] [--phases sat,hit,...] [--references DIR]
 
 Needs two cores, a C compiler and the package. A mock engine and the load generator (gwbench.c) run on one core, the
 gateway under test on the other. Wall-clock rates suffer from neighbours, CPU time and the ratio in one run do not.
-Our gateway asks its engine for a stream even when the client wants one reply, so `sat` gives it 16 chunks to read
-where the reference reads one body; `sat-stream` is the same work for both. Prints one JSON object.
+Ours has everything on: a key with rpm, tpm and a budget, its tenant too; prices, ledger, audit, metrics, and the exact
+cache for what was asked with temperature 0, which in every phase but `hit` nothing is. It asks its engine for a stream
+even when the client wants one reply, so `sat` gives it 16 chunks to read where the others read one body; `sat-stream`
+is the same work for all. References (references.py) run where they are there. Prints one JSON object.
 """
 
 from __future__ import annotations
@@ -20,179 +22,210 @@ import sys
 import tempfile
 import time
 import urllib.error
-import urllib.request
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import msgspec
+from .processes import HERE, OwnGateway, answered, build, cpu_s, endpoint, free_port, memory_mb, pinned, pool
+from .references import Reference, references
 
-from archwright.access.identity import Keys, load_pepper
-from archwright.home import Home
-from archwright.serving.config import EndpointSpec, GatewayConfig, PoolSpec
-from archwright.serving.config import Target as Served
-from archwright.store import Store
-
-HERE = Path(__file__).parent
-MOCK_PORT, GATEWAY_PORT, RAW_PORT = 18100, 18300, 18203
 GATEWAY_CORE, LOAD_CORE = "0", "1"
-TICKS = os.sysconf("SC_CLK_TCK")
 PHASES = {
     "sat": "--model mock-0 --conc 64 --warmup 0.7 --duration 2.5",
+    "hit": "--model mock-0 --conc 64 --warmup 0.7 --duration 2.5 --temperature 0",
     "sat-stream": "--model mock-0 --conc 64 --warmup 0.7 --duration 2.5 --stream",
     "lat": "--model mock-20 --rate 200 --warmup 0.7 --duration 3",
     "stream": "--model mock-0-20 --conc 50 --warmup 1.1 --duration 3 --stream --tokens 50",
     "ssat": "--model mock-0-5 --conc 256 --warmup 1 --duration 2.5 --stream --tokens 100",
 }
+OWN = ("direct", "raw-work", "archwright")
+PER_CHUNK = ("stream", "ssat")
 MODELS = ("mock-0", "mock-20", "mock-0-20", "mock-0-5")
+SETTLED_S = 0.04  # of CPU in 0.3 s: it has worked off what the phase before left
 
 
 @dataclass
 class Target:
+    """Something that answers chats; without `start` it runs already."""
+
     name: str
     port: int
     key: str = ""
+    model: str = "{}"
+    path: str = "/v1"
+    start: Callable[[], subprocess.Popen[bytes]] | None = None
+    url_file: Path | None = None
+    phases: dict[str, str] = field(default_factory=lambda: dict(PHASES))
     process: subprocess.Popen[bytes] | None = None
+    ready_s: float = 0.0
+    idle_mb: float = 0.0
     results: dict[str, list[dict[str, float]]] = field(default_factory=dict)
 
-    @property
-    def pid(self) -> int | None:
-        return self.process.pid if self.process else None
+    def begin(self) -> None:
+        """Started, and its first chat answered."""
+        begun = time.monotonic()
+        if self.start is not None:
+            self.process = self.start()
+        if self.url_file is not None:
+            self._find(begun + 60)
+        answered(self.port, self.key, self.model.format("mock-0"), 90.0, self.path)
+        self.ready_s = round(time.monotonic() - begun, 2)
+        if self.process is not None:
+            time.sleep(0.5)
+            self.idle_mb = memory_mb(self.process.pid)
 
-    @property
-    def processes(self) -> list[int]:
-        """A master and its workers."""
-        if self.pid is None:
-            return []
-        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
-        return [self.pid, *map(int, children)]
+    def _find(self, until: float) -> None:
+        assert self.url_file is not None
+        while not self.url_file.exists() or not (url := self.url_file.read_text()):
+            if time.monotonic() > until:
+                raise TimeoutError(self.name)
+            time.sleep(0.01)
+        address, _, path = url.partition("://")[2].partition("/")
+        self.port, self.path = int(address.rpartition(":")[2]), "/" + path.strip("/")
 
     def cpu_s(self) -> float:
-        ticks = 0
-        for pid in self.processes:
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-            ticks += int(fields[11]) + int(fields[12])
-        return ticks / TICKS
+        return cpu_s(self.process.pid) if self.process else 0.0
 
-    def memory_mb(self) -> float:
-        kilobytes = 0
-        for pid in self.processes:
-            lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-            kilobytes += next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
-        return round(kilobytes / 1024, 1)
+    def run(self, program: str, phase: str) -> None:
+        url = f"http://127.0.0.1:{self.port}{self.path}/chat/completions"
+        words = self.phases[phase].split()
+        words[1] = self.model.format(words[1])
+        arguments = [program, "load", "--url", url, *words]
+        if self.key:
+            arguments += ["--key", self.key]
+        before = self.cpu_s()
+        done = subprocess.run(pinned(LOAD_CORE, *arguments), capture_output=True, check=True, timeout=60)
+        spent = self.cpu_s() - before
+        found: dict[str, Any] = json.loads(done.stdout)
+        unit = "chunks" if phase in PER_CHUNK else "ok"
+        found["cpu_us"] = round(spent / max(1, found[f"all_{unit}"]) * 1e6, 1)
+        found["memory_mb"] = memory_mb(self.process.pid) if self.process else 0.0
+        if found["errors"]:
+            print(f"{self.name} {phase}: {found['errors']} errors: {found['error_text']}", file=sys.stderr)
+        self.results.setdefault(phase, []).append(found)
+        self._settle()
+
+    def _settle(self) -> None:
+        until = time.monotonic() + 7
+        time.sleep(0.2)
+        while self.process is not None and time.monotonic() < until:
+            before = self.cpu_s()
+            time.sleep(0.3)
+            if self.cpu_s() - before < SETTLED_S:
+                return
+
+    def stop(self) -> None:
+        if self.process is not None:
+            self.process.terminate()
+            try:
+                self.process.wait(15)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+            if self.process.stdin is not None:
+                self.process.stdin.close()
 
 
-def pinned(core: str, *command: str) -> list[str]:
-    return ["taskset", "-c", core, *command]
-
-
-def build(folder: Path) -> str:
-    program = folder / "gwbench"
-    subprocess.run(["cc", "-O2", "-o", str(program), str(HERE / "gwbench.c")], check=True)
-    return str(program)
-
-
-def start_gateway(folder: Path) -> Target:
-    home = Home(folder / "home")
-    keys = Keys(Store(home.store_url), load_pepper(home))
-    keys.create_tenant("bench")
-    target = Target("archwright", GATEWAY_PORT, keys.create("bench")[0])
-    pools = tuple(
-        PoolSpec(
-            name=model, addresses=(f"http://127.0.0.1:{MOCK_PORT}/v1",), model=model, slots=400, context_tokens=100_000
-        )
-        for model in MODELS
+def ours(folder: Path, engine_port: int) -> Target:
+    gateway = OwnGateway(
+        folder / "home", tuple(pool(model, engine_port) for model in MODELS), tuple(map(endpoint, MODELS))
     )
-    endpoints = tuple(
-        EndpointSpec(model=model, workload=model, targets=(Served(pool=model),), default_max_tokens=16)
-        for model in MODELS
-    )
-    config = home.config("gateway")
-    config.write_bytes(msgspec.json.encode(GatewayConfig(pools=pools, endpoints=endpoints, port=GATEWAY_PORT)))
-    command = [sys.executable, "-m", "archwright.serving", str(home.root), str(config)]
-    target.process = subprocess.Popen(pinned(GATEWAY_CORE, *command), stdin=subprocess.PIPE)
-    return target
+    (key,) = gateway.keys(["bench"])
+
+    def start() -> subprocess.Popen[bytes]:
+        gateway.start(GATEWAY_CORE)
+        assert gateway.process is not None
+        return gateway.process
+
+    return Target("archwright", gateway.port, key, start=start)
 
 
-def start_raw() -> Target:
-    target = Target("raw-work", RAW_PORT, "sk-bench")
-    command = [sys.executable, str(HERE / "raw_work.py"), str(RAW_PORT), str(MOCK_PORT), target.key]
-    target.process = subprocess.Popen(pinned(GATEWAY_CORE, *command))
-    return target
+def raw_work(engine_port: int) -> Target:
+    port, key = free_port(), "sk-bench"
+    command = [sys.executable, str(HERE / "raw_work.py"), str(port), str(engine_port), key]
+    return Target("raw-work", port, key, start=lambda: subprocess.Popen(pinned(GATEWAY_CORE, *command)))
 
 
-def wait_for(target: Target) -> None:
-    """Until a chat request is answered."""
-    body = json.dumps({"model": "mock-0", "messages": [{"role": "user", "content": "x"}], "max_tokens": 1}).encode()
-    headers = {"authorization": f"Bearer {target.key}", "content-type": "application/json"}
-    url = f"http://127.0.0.1:{target.port}/v1/chat/completions"
-    end = time.monotonic() + 20
-    while True:
-        try:
-            with urllib.request.urlopen(urllib.request.Request(url, body, headers), timeout=2) as reply:
-                reply.read()
-            return
-        except (urllib.error.URLError, OSError):
-            if time.monotonic() > end:
-                raise
-            time.sleep(0.05)
+def reference(one: Reference, log: Path) -> Target:
+    def start() -> subprocess.Popen[bytes]:
+        with log.open("ab") as opened:
+            return subprocess.Popen(pinned(GATEWAY_CORE, *one.command), stdout=opened, stderr=opened, cwd=log.parent)
 
-
-def run_phase(program: str, target: Target, phase: str) -> dict[str, float]:
-    url = f"http://127.0.0.1:{target.port}/v1/chat/completions"
-    arguments = [program, "load", "--url", url, *PHASES[phase].split()]
-    if target.key:
-        arguments += ["--key", target.key]
-    before = target.cpu_s()
-    done = subprocess.run(pinned(LOAD_CORE, *arguments), capture_output=True, check=True, timeout=60)
-    spent = target.cpu_s() - before
-    found: dict[str, Any] = json.loads(done.stdout)
-    unit = "chunks" if phase in ("stream", "ssat") else "ok"
-    found["cpu_us"] = round(spent / max(1, found[f"all_{unit}"]) * 1e6, 1)
-    found["memory_mb"] = target.memory_mb()
-    return found
+    phases = dict(PHASES if one.phases is None else one.phases)
+    return Target(one.name, one.port, one.key, one.model, "/v1", start, one.url_file, phases)
 
 
 def summary(targets: list[Target], phases: list[str]) -> dict[str, Any]:
-    def median(target: Target, phase: str, name: str) -> float:
-        return round(statistics.median(result[name] for result in target.results[phase]), 3)
-
+    """Medians; what is `added` is against the engine asked directly in the same round."""
+    direct, raw = targets[0], targets[1]
     names = ("cpu_us", "rps", "p50_ms", "p99_ms", "chunks_per_s", "chunk_p50_ms", "errors", "memory_mb")
-    found: dict[str, Any] = {
-        target.name: {phase: {name: median(target, phase, name) for name in names} for phase in phases}
-        for target in targets
-    }
-    ours, raw = found["archwright"], found["raw-work"]
-    found["ratio"] = {phase: round(ours[phase]["cpu_us"] / max(raw[phase]["cpu_us"], 0.1), 2) for phase in phases}
+    found: dict[str, Any] = {}
+    for target in targets:
+        found[target.name] = {"ready_s": target.ready_s, "idle_mb": target.idle_mb}
+        for phase in phases:
+            results = target.results.get(phase)
+            if not results:
+                continue
+            line: dict[str, Any] = {name: round(statistics.median(one[name] for one in results), 3) for name in names}
+            line["all_cpu_us"] = [one["cpu_us"] for one in results]
+            for name in ("p50_ms", "p99_ms", "chunk_p50_ms"):
+                pairs = zip(results, direct.results[phase], strict=True)
+                line[f"added_{name}"] = round(statistics.median(one[name] - base[name] for one, base in pairs), 3)
+            if phase in raw.results and target is not direct:
+                pairs = zip(results, raw.results[phase], strict=True)
+                ratios = [one["cpu_us"] / max(base["cpu_us"], 0.1) for one, base in pairs]
+                line["ratio"] = round(statistics.median(ratios), 2)
+            found[target.name][phase] = line
     return found
+
+
+def measure(rounds: int, phases: list[str], folder: Path | None) -> dict[str, Any]:
+    """Everything, interleaved: of each round every phase, of each phase every target, one after another."""
+    work = Path(tempfile.mkdtemp(prefix="gwbench-"))
+    program = build(work)
+    engine_port = free_port()
+    mock = subprocess.Popen(pinned(LOAD_CORE, program, "mock", "--port", str(engine_port)))
+    targets = [Target("direct", engine_port), raw_work(engine_port), ours(work, engine_port)]
+    if folder is not None:
+        known = references(folder, work, engine_port, MODELS)
+        targets += [reference(one, work / f"{one.name}.log") for one in known]
+    load = [os.getloadavg()[0]]
+    begun: list[Target] = []
+    try:
+        for target in tuple(targets):
+            begun.append(target)
+            try:
+                target.begin()
+            except (OSError, urllib.error.URLError) as error:
+                if target.name in OWN:
+                    raise
+                log = work / f"{target.name}.log"
+                print(f"{target.name}: did not come up: {error}\n{log.read_text()[-1000:]}", file=sys.stderr)
+                targets.remove(target)
+        for _ in range(rounds):
+            for phase in phases:
+                for target in targets:
+                    # A hit is our own word; the reference asks its engine then.
+                    foreign = phase == "hit" and target.name not in OWN
+                    if phase in target.phases and not foreign:
+                        target.run(program, phase)
+        return {**summary(targets, phases), "load": [*load, os.getloadavg()[0]], "rounds": rounds}
+    finally:
+        for target in begun:
+            target.stop()
+        mock.terminate()
+        mock.wait()
+        shutil.rmtree(work)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--phases", default="sat,sat-stream,lat,stream,ssat")
+    parser.add_argument("--phases", default=",".join(PHASES))
+    parser.add_argument("--references", type=Path, help="the folder references.py filled")
     given = parser.parse_args()
-    phases = given.phases.split(",")
-    folder = Path(tempfile.mkdtemp(prefix="gwbench-"))
-    program = build(folder)
-    mock = subprocess.Popen(pinned(LOAD_CORE, program, "mock", "--port", str(MOCK_PORT)))
-    targets = [Target("direct", MOCK_PORT)]
-    try:
-        targets += [start_raw(), start_gateway(folder)]
-        for target in targets:
-            wait_for(target)
-        for _ in range(given.rounds):
-            for phase in phases:
-                for target in targets:
-                    target.results.setdefault(phase, []).append(run_phase(program, target, phase))
-                    time.sleep(0.3)
-        print(json.dumps(summary(targets, phases), indent=1))
-    finally:
-        for process in [mock, *(target.process for target in targets)]:
-            if process is not None:
-                process.terminate()
-                process.wait()
-        shutil.rmtree(folder)
+    print(json.dumps(measure(given.rounds, given.phases.split(","), given.references), indent=1))
 
 
 if __name__ == "__main__":
