@@ -165,11 +165,6 @@ class Exchange:
         value = self.head.headers.get(name)
         return None if value is None else value.decode("latin-1")
 
-    def headers(self, name: bytes) -> list[str]:
-        """As often as the header was sent, at most twice: two values cannot be told apart by a comma."""
-        value = self.header(name)
-        return [] if value is None else [value] * (1 + (name in self.head.repeated))
-
     def phase(self, name: str, limit_s: float) -> None:
         """From now on waiting for `name`, at most `limit_s`."""
         self._phase, self._phase_until = name, self.now() + limit_s

@@ -45,7 +45,7 @@ class Guard:
     def admit(self, exchange: Exchange, wish: Wish) -> Principal:
         """The principal, or the Refusal: 401 unknown, 404 and 405 nothing there, 403 not allowed. In this order, so
         that a stranger learns nothing about which paths exist."""
-        secret = credential(exchange.headers(b"authorization"), exchange.headers(b"x-api-key"))
+        secret = credential(exchange)
         principal = self._keys.identify(secret) if secret else None
         if principal is None:
             self._record(exchange, wish, None, "no key" if secret is None else "unknown key")
@@ -108,21 +108,23 @@ class Guard:
         return made
 
 
-def credential(authorization: list[str], api_key: list[str]) -> str | None:
+def credential(exchange: Exchange) -> str | None:
     """The one secret that a request carries; None also when any carrier is malformed, repeated, or says another."""
-    if not api_key:
-        return bearer(authorization)
-    secret = api_key[0].strip()
-    if len(api_key) != 1 or not secret or " " in secret:
+    authorization, api_key = exchange.header(b"authorization"), exchange.header(b"x-api-key")
+    repeated = exchange.head.repeated
+    if repeated and (b"authorization" in repeated or b"x-api-key" in repeated):
         return None
-    return secret if not authorization or bearer(authorization) == secret else None
+    if api_key is None:
+        return None if authorization is None else bearer(authorization)
+    secret = api_key.strip()
+    if not secret or " " in secret:
+        return None
+    return secret if authorization is None or bearer(authorization) == secret else None
 
 
-def bearer(values: list[str]) -> str | None:
-    """The secret of exactly one well-formed Authorization header, else None."""
-    if len(values) != 1:
-        return None
-    scheme, _, secret = values[0].partition(" ")
+def bearer(authorization: str) -> str | None:
+    """The secret of a well-formed Authorization header, else None."""
+    scheme, _, secret = authorization.partition(" ")
     secret = secret.strip()
     return secret if scheme.lower() == "bearer" and secret and " " not in secret else None
 

@@ -8,15 +8,14 @@ from typing import Any
 class Meter:
     """When things happened, on the exchange's clock; what was counted."""
 
+    queued_s = 0.0
+    first_at: float | None = None
+    last_at: float | None = None
+    chunks = 0
+    used: dict[str, Any] | None = None
+
     def __init__(self, received_at: float) -> None:
-        self.received_at = received_at
-        self.asked_at = received_at
-        self.queued_s = 0.0
-        self.event_at = received_at
-        self.first_at: float | None = None
-        self.last_at: float | None = None
-        self.chunks = 0
-        self.used: dict[str, Any] | None = None
+        self.received_at = self.asked_at = self.event_at = received_at
 
     @property
     def tokens(self) -> int:

@@ -36,12 +36,13 @@ class Relay(Sink):
     """Reads one engine's stream. `begun` once it said anything; `finished` once it gave a finish reason. `on_first`
     is called with its first event."""
 
+    begun = False
+    choices = 1  # how many replies it brings
+    heard: list[str] | None = None  # the text of the reply, where it is compared with another's
+    reader: Reader | None = None
+    _ends = 0
+
     def __init__(self, exchange: Exchange, meter: Meter, client: EngineClient, on_first: Callable[[], None]) -> None:
-        self.begun = False
-        self.choices = 1  # how many replies it brings
-        self.heard: list[str] | None = None  # the text of the reply, where it is compared with another's
-        self.reader: Reader | None = None
-        self._ends = 0
         self.exchange = exchange
         self.meter = meter
         self.on_first = on_first

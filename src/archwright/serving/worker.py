@@ -9,6 +9,7 @@ import resource
 import signal
 import socket
 import ssl
+import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -41,6 +42,7 @@ from archwright.store import Store
 
 FILES = 65_536
 COLLECT_AFTER = 20_000
+SWITCH_S = 0.0005
 # What the supervisor measures, and this process shows.
 SUPERVISED = ("peak_memory_bytes", "startup_s", "disk_bytes", "restarts")
 HAND_OVER = signal.SIGHUP
@@ -78,6 +80,8 @@ def work(config: GatewayConfig, file: Path, home: Home, post: Post, journal: Jou
     # hundred objects and leaves no cycle: looking every seventh request, as by default, costs a twentieth of all.
     gc.freeze()
     gc.set_threshold(COLLECT_AFTER)
+    # The books are folded by a thread: the loop waits for it no longer than this when a request comes.
+    sys.setswitchinterval(SWITCH_S)
     try:
         uvloop.run(_run(gateway, App(gateway, Changes(gateway, file, partial(_say, post.said))), post))
     finally:
