@@ -5,8 +5,8 @@
 Needs two cores, a C compiler and the package. A mock engine and the load generator (gwbench.c) run on one core, the
 gateway under test on the other. Wall-clock rates suffer from neighbours, CPU time and the ratio in one run do not.
 Ours has everything on: a key with rpm, tpm and a budget, its tenant too; prices, ledger, audit, metrics, and the exact
-cache for what was asked with temperature 0, which in every phase but `hit` nothing is. In `sat` the
-engine gives one body, in `sat-stream` 16 chunks. References (references.py) run where they are there. Prints one JSON object.
+cache for what was asked with temperature 0, which in every phase but `hit` nothing is. In `sat` the engine gives one
+body, in `sat-stream` 16 chunks. References (references.py) run where they are there. Prints one JSON object.
 """
 
 from __future__ import annotations
