@@ -18,6 +18,7 @@ from archwright.serving.gateway import Gateway
 from archwright.serving.generation import outcome, stopped
 from archwright.serving.pools import Replica, Work
 from archwright.serving.refusal import bad
+from archwright.serving.shapes import is_count
 from archwright.serving.validate import Question
 
 PATH = "/embeddings"
@@ -103,4 +104,4 @@ def _encoded(vector: list[float], as_base64: bool) -> list[float] | str:
 def _prompt_tokens(found: dict[str, Any]) -> int:
     used = found.get("usage")
     count = used.get("prompt_tokens") if isinstance(used, dict) else None
-    return count if isinstance(count, int) else 0
+    return int(count) if is_count(count) else 0
