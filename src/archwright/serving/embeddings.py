@@ -104,4 +104,4 @@ def _encoded(vector: list[float], as_base64: bool) -> list[float] | str:
 def _prompt_tokens(found: dict[str, Any]) -> int:
     used = found.get("usage")
     count = used.get("prompt_tokens") if isinstance(used, dict) else None
-    return int(count) if is_count(count) else 0
+    return count if is_count(count) else 0

@@ -7,7 +7,7 @@ file names, its own ids) stays inside.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeGuard
 
 import msgspec
 
@@ -211,7 +211,7 @@ def _entry(item: dict[str, Any]) -> dict[str, Any]:
     return {"token": token, "logprob": item.get("logprob"), "bytes": list(token.encode()) if raw is None else raw}
 
 
-def is_count(value: object) -> bool:
+def is_count(value: object) -> TypeGuard[int]:
     """Whether it can be believed: what is billed by it is neither a gift nor more than there is."""
     return type(value) is int and 0 <= value <= COUNT_LIMIT
 
