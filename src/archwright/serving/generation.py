@@ -94,7 +94,7 @@ class Generation:
             exchange.reply(HTTPStatus.OK, body, JSON, headers)
         elif relay is None:
             exchange.start(HTTPStatus.OK, EVENTS, [*STREAM_HEADERS, *headers])
-            exchange.finish(replay(body, include_usage=self._question.include_usage))
+            exchange.finish(replay(body, include_usage=self._question.include_usage, told=bill.told))
         else:
             exchange.finish(self._writer.end(bill.told(meter.used)))
 
