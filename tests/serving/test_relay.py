@@ -232,6 +232,18 @@ def test_what_came_whole_without_a_count_is_estimated_by_all_its_words() -> None
     assert (relay.pieces[0].text, meter.used, meter.tokens) == ("x" * 400, None, 1_200 // CHARACTERS_PER_TOKEN)
 
 
+@pytest.mark.parametrize("kind", [b"text/event-stream; charset=utf-8", b"Text/Event-Stream"])
+def test_a_stream_that_comes_instead_of_a_whole_reply_is_read_as_one(kind: bytes) -> None:
+    def told(exchange: Exchange, meter: Meter) -> Replied:
+        relay = Replied(exchange, meter, EngineClient("http://e/v1"), lambda: None)
+        relay.begin(kind)
+        return relay
+
+    relay, _, meter = fed(told, events({"choices": [{"delta": {"content": "a"}, "finish_reason": "stop"}]}))
+    relay.ended()
+    assert (relay.pieces[0].text, meter.chunks) == ("a", 1)
+
+
 def test_a_choice_that_comes_twice_is_nonsense() -> None:
     choice = {"index": 0, "message": {"content": "x"}, "finish_reason": "stop"}
     relay, _, _ = fed(replied, json.dumps({"choices": [choice, choice]}).encode())

@@ -283,7 +283,7 @@ class Replied(Gathered):
         self._pieces: list[Piece] = []
 
     def begin(self, kind: bytes) -> None:
-        if not kind.startswith(b"text/event-stream"):
+        if not kind.lower().startswith(b"text/event-stream"):
             self._body = []
 
     def feed(self, data: bytes) -> None:
