@@ -406,12 +406,13 @@ def test_a_record_that_is_none_holds_up_nothing_and_a_newer_one_is_read(store: S
     newer = [*json.loads(msgspec.json.encode(one(2))), "a field of tomorrow"]
     for line in (msgspec.json.encode(one(1)), b'["x"]', b'[1.0,"r","ok",7]', b"{", msgspec.json.encode(newer)):
         books.append_encoded("served", line, 0)
-    books.append("served", one(3, input_tokens=2**200, output_tokens=-5))
+    books.append("served", one(3, input_tokens=2**200, output_tokens=-5, cost_usd=4e19, saved_usd=-1.0))
     books.flush()
     for _ in range(2):
         assert names(store, home) == ["r1", "r2", "r3"]
         (total,) = totals(store, home, ())
         assert (total.requests, total.input_tokens, total.output_tokens) == (3, 6 + folding.TOKENS_LIMIT, 10)
+        assert (total.cost_nano_usd, total.saved_nano_usd) == (2_000 + folding.MONEY_LIMIT, 0)
         books.fold()
     books.close()
     assert list(home.ledger.glob("*.segment")) == []

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from archwright.policy.limits import (
     IMAGE_TOKENS,
+    LARGEST,
     TEMPLATE_TOKENS,
     UNITS,
     Ask,
@@ -108,6 +109,14 @@ def test_a_budget_admits_exactly_what_fits(budget: int, prices: list[int]) -> No
         found = take(limits, EMPTY, held, (10, nusd), 0)
         assert isinstance(found, Short) is not fits
         held += nusd if fits else 0
+
+
+def test_an_account_stays_within_what_is_kept_of_it() -> None:
+    limits = caps(Limits(tpm=60, budget_usd=1.0))
+    level = EMPTY
+    for _ in range(3):
+        level = give_back(limits, level, -(1 << 80), 1 << 80, 1)
+    assert level == (1, 0, LARGEST, LARGEST)
 
 
 def test_what_stops_a_budget() -> None:

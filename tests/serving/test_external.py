@@ -35,6 +35,7 @@ class Script:
     body: Any = None
     asked: list[Any] = field(default_factory=list)
     keys: list[str | None] = field(default_factory=list)
+    only_length: str = ""
 
 
 class Engine(ThreadingHTTPServer):
@@ -55,6 +56,11 @@ class Handler(BaseHTTPRequestHandler):
         script = self.server.script
         script.keys.append(self.headers["authorization"])
         script.asked.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+        if script.only_length not in ("", *script.asked[-1]):
+            told = f"Unsupported parameter: 'max_tokens' is not supported with this model. Use '{script.only_length}'"
+            error = {"message": told, "param": "max_tokens", "code": "unsupported_parameter"}
+            self._send(400, "application/json", json.dumps({"error": error}).encode())
+            return
         if script.body is not None or script.status != 200:
             self._send(script.status, "application/json", json.dumps(script.body).encode())
             return
@@ -99,12 +105,26 @@ def test_everything_an_engine_may_say(platform: Platform, engine: Engine) -> Non
     _well(platform, engine)
     _whole(platform, engine)
     _badly_before_anything_was_said(platform, engine)
+    _in_its_own_word_for_the_length(platform, engine)
     _badly_in_mid_stream(platform, engine)
     _embeddings(platform, engine)
     assert platform.get("/readyz", key=None).status == 200
     log = platform.home.log("gateway").read_text()
     assert "sk-vendor" not in log
     assert "AW-INT" not in log
+
+
+def _in_its_own_word_for_the_length(platform: Platform, engine: Engine) -> None:
+    """As OpenAI's models that reason refuse: {"param": "max_tokens", "code": "unsupported_parameter"}."""
+    choice = {"message": {"content": "a"}, "finish_reason": "stop"}
+    engine.script = Script(body={"choices": [choice]}, only_length="max_completion_tokens")
+    for _ in range(2):
+        assert platform.chat(max_tokens=7).json["choices"][0]["message"]["content"] == "a"
+    lengths = [{name: value for name, value in asked.items() if "max" in name} for asked in engine.script.asked]
+    assert lengths == [{"max_tokens": 7}, {"max_completion_tokens": 7}, {"max_completion_tokens": 7}]
+    engine.script = Script(body={"choices": [choice]}, only_length="nothing")
+    assert platform.chat(max_tokens=7).status == 400
+    assert len(engine.script.asked) == 1
 
 
 def _well(platform: Platform, engine: Engine) -> None:

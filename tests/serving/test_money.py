@@ -157,9 +157,10 @@ def test_an_answer_is_given_again_to_its_tenant_alone(two: Platform) -> None:
     assert {reply.body for reply in again} == {first.body} and again[0].headers[
         "x-archwright-cost-usd"
     ] == "0.000000000"
-    streamed = two.chat(ours, **asked, stream=True)
+    streamed = two.chat(ours, **asked, stream=True, stream_options={"include_usage": True})
     assert streamed.headers["x-archwright-cache"] == "hit" and streamed.events[-1] == "[DONE]"
-    text = "".join(event["choices"][0]["delta"].get("content") or "" for event in streamed.events[:-1])
+    assert streamed.events[-2]["usage"] == {**first.json["usage"], "cost_usd": 0.0}
+    text = "".join(event["choices"][0]["delta"].get("content") or "" for event in streamed.events[:-2])
     assert text == first.json["choices"][0]["message"]["content"]
     assert two.engine_metrics()["null:prompt_tokens_total"] == before, "no engine was asked"
     assert two.chat(theirs, **asked).headers["x-archwright-cache"] == "miss"
@@ -185,5 +186,6 @@ def test_embeddings_are_billed_and_kept(two: Platform) -> None:
 
     first, again = ask(), ask()
     assert (first.headers["x-archwright-cache"], again.headers["x-archwright-cache"]) == ("miss", "hit")
+    assert all(int(reply.headers["x-archwright-overhead-us"]) > 0 for reply in (first, again))
     cost = first.json["usage"]["prompt_tokens"] * IN_USD
     assert float(first.headers["x-archwright-cost-usd"]) == pytest.approx(cost) and first.body == again.body

@@ -17,8 +17,9 @@ from archwright.serving.events import Call, Function
 from archwright.serving.exchange import Exchange, Outbox
 from archwright.serving.messages import MessagesWriter
 from archwright.serving.meter import Meter
-from archwright.serving.relay import Gathered, Relay, Streamed
+from archwright.serving.relay import Gathered, Relay, Replied, Streamed
 from archwright.serving.shapes import ChatShape, Chunks, Envelope, Piece, Wanted
+from archwright.serving.validate import CHARACTERS_PER_TOKEN
 
 HEAD = parse_head(b"POST /v1/chat/completions HTTP/1.1\r\nhost: g")
 SOME_RELAY = TypeVar("SOME_RELAY", bound=Relay)
@@ -212,3 +213,61 @@ def test_an_event_of_which_nothing_is_told_ends_no_stream() -> None:
     relay, said, _ = fed(message, text, finish)
     assert relay.finished and b"text_delta" in said
     assert b"\r\n0\r\n" not in said
+
+
+def replied(exchange: Exchange, meter: Meter) -> Replied:
+    relay = Replied(exchange, meter, EngineClient("http://e/v1"), lambda: None)
+    relay.choices = 2
+    relay.begin(b"application/json")
+    return relay
+
+
+def test_what_came_whole_without_a_count_is_estimated_by_all_its_words() -> None:
+    calls = [{"id": "c", "function": {"name": "f", "arguments": "y" * 400}}, {"id": "d", "function": None}]
+    message = {"content": "x" * 400, "reasoning_content": "z" * 400, "tool_calls": calls}
+    body = json.dumps({"choices": [{"message": message, "finish_reason": "stop"}]}).encode()
+    relay, _, meter = fed(replied, body[:9], body[9:])
+    relay.choices = 1
+    relay.ended()
+    assert (relay.pieces[0].text, meter.used, meter.tokens) == ("x" * 400, None, 1_200 // CHARACTERS_PER_TOKEN)
+
+
+@pytest.mark.parametrize("kind", [b"text/event-stream; charset=utf-8", b"Text/Event-Stream"])
+def test_a_stream_that_comes_instead_of_a_whole_reply_is_read_as_one(kind: bytes) -> None:
+    def told(exchange: Exchange, meter: Meter) -> Replied:
+        relay = Replied(exchange, meter, EngineClient("http://e/v1"), lambda: None)
+        relay.begin(kind)
+        return relay
+
+    relay, _, meter = fed(told, events({"choices": [{"delta": {"content": "a"}, "finish_reason": "stop"}]}))
+    relay.ended()
+    assert (relay.pieces[0].text, meter.chunks) == ("a", 1)
+
+
+def test_a_choice_that_comes_twice_is_nonsense() -> None:
+    choice = {"index": 0, "message": {"content": "x"}, "finish_reason": "stop"}
+    relay, _, _ = fed(replied, json.dumps({"choices": [choice, choice]}).encode())
+    with pytest.raises(EngineError, match="twice"):
+        relay.ended()
+
+
+def test_a_bug_in_the_books_leaves_no_client_waiting() -> None:
+    gone: list[Paper] = []
+    noticed: list[object] = []
+
+    class Torn(Paper):
+        def abort(self) -> None:
+            gone.append(self)
+
+    def broken() -> None:
+        raise ValueError("a bug")
+
+    async def run() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: noticed.append(context["exception"]))
+        exchange = Exchange(HEAD, Torn(), Outbox(Limits(), loop.time, broken))
+        exchange.reply(200, b"{}", "application/json")
+        await asyncio.sleep(0)
+
+    asyncio.run(run())
+    assert len(gone) == 1 and isinstance(noticed[0], ValueError)

@@ -112,6 +112,10 @@ def test_calls_whole_and_in_pieces() -> None:
             {"completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 1}},
         ),
         ({"completion_tokens": 2, "prompt_tokens_details": {}}, {"completion_tokens": 2}),
+        ({"prompt_tokens": 3, "completion_tokens": -2}, None),
+        ({"prompt_tokens": 3, "completion_tokens": 10**25}, None),
+        ({"prompt_tokens": -3, "completion_tokens": 2, "total_tokens": 2**40}, {"completion_tokens": 2}),
+        ({"completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": -1}}, {"completion_tokens": 2}),
     ],
 )
 def test_usage_keeps_the_interface_alone(found: object, kept: dict[str, Any] | None) -> None:

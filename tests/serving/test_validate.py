@@ -432,6 +432,17 @@ def test_what_we_do_not_decide_passes_to_a_url(fields: dict[str, Any]) -> None:
         }
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [{"n_predict": 9}, {"max_new_tokens": 9}, {"use_beam_search": True}, {"best_of": 2}, {"best_of": 3, "n": 2}],
+)
+def test_nothing_makes_more_than_was_reserved(fields: dict[str, Any]) -> None:
+    for asked, read in (({"messages": HELLO}, chat), ({"prompt": "x"}, completion)):
+        with pytest.raises(Refusal) as caught:
+            read({"model": "far", **asked, **fields}, ABROAD, None)
+        assert (caught.value.status, caught.value.param) == (400, next(iter(fields)))
+
+
 def test_what_passes_still_has_to_be_well_formed() -> None:
     for fields, param in (
         ({"n": 0}, "n"),

@@ -35,6 +35,7 @@ DAY_S = 86_400.0
 # Money is added up in whole billionths of a dollar: the same total in whatever order.
 NANO = 1e9
 TOKENS_LIMIT = 1 << 40
+MONEY_LIMIT = 10**15  # of one request: a million dollars
 LINK = b',"chain":"'  # within a text of a line its quotes would be escaped
 
 
@@ -243,6 +244,10 @@ def _tokens(count: int) -> int:
     return min(max(count, 0), TOKENS_LIMIT)
 
 
+def _nano_usd(usd: float) -> int:
+    return min(max(round(usd * NANO), 0), MONEY_LIMIT)
+
+
 def add(sums: Sums, served: list[Served]) -> None:
     for one in served:
         key = (int(one.at // DAY_S), one.tenant, one.key_id, one.user, one.model, one.shadow)
@@ -254,9 +259,9 @@ def add(sums: Sums, served: list[Served]) -> None:
         line[2] += one.input_tokens if 0 <= one.input_tokens <= TOKENS_LIMIT else _tokens(one.input_tokens)
         line[3] += one.output_tokens if 0 <= one.output_tokens <= TOKENS_LIMIT else _tokens(one.output_tokens)
         if one.cost_usd:
-            line[4] += round(one.cost_usd * NANO)
+            line[4] += _nano_usd(one.cost_usd)
         if one.saved_usd:
-            line[5] += round(one.saved_usd * NANO)
+            line[5] += _nano_usd(one.saved_usd)
 
 
 def rows_of(sums: Sums) -> list[Total]:

@@ -33,6 +33,7 @@ IMAGE_TOKENS = 2_833 + 8 * 5_667
 IMAGE_USUAL_TOKENS = 1_105  # gpt-4o's of 2,048 x 4,096 pixels: charged where an engine that worked gave no count
 LARGEST_RATE = 10**9
 LARGEST_BUDGET_USD = 1e9
+LARGEST = 1 << 62  # an account is kept in 64 bits
 
 
 class Limits(Record):
@@ -154,9 +155,8 @@ def give_back(caps: Caps, level: Level, tokens: int, nusd: int, now_us: int) -> 
     if tpm >= 0:
         left -= tpm * passed
         left = (left if left > 0 else 0) - tokens * UNITS
-        if left < 0:
-            left = 0
-    return at_us + passed, requests, left, spent_nusd + nusd
+        left = min(max(left, 0), LARGEST)
+    return at_us + passed, requests, left, min(spent_nusd + nusd, LARGEST)
 
 
 def _wait_s(level: int, per_minute: int) -> int:

@@ -16,8 +16,10 @@ from archwright.serving.course import set_out
 from archwright.serving.exchange import FIRST, JSON, Exchange
 from archwright.serving.gateway import Gateway
 from archwright.serving.generation import outcome, stopped
+from archwright.serving.meter import Meter
 from archwright.serving.pools import Replica, Work
 from archwright.serving.refusal import bad
+from archwright.serving.shapes import is_count
 from archwright.serving.validate import Question
 
 PATH = "/embeddings"
@@ -25,7 +27,7 @@ PATH = "/embeddings"
 
 async def embed(gateway: Gateway, exchange: Exchange, question: Question) -> None:
     """Answer the client; measured whatever happens."""
-    spec, status = question.endpoint, "ok"
+    spec, status, meter = question.endpoint, "ok", Meter(exchange.received_at)
     try:
         exchange.watch()
         exchange.phase(FIRST, exchange.limits.first_token_s)
@@ -34,12 +36,20 @@ async def embed(gateway: Gateway, exchange: Exchange, question: Question) -> Non
             body, tokens = bill.known.body, 0
         else:
             bill.asked = True
-            found = await _ask(gateway, exchange, question, bill)
+            found = await _ask(gateway, exchange, question, bill, meter)
             body, tokens = msgspec.json.encode(_reply(found, question)), _prompt_tokens(found)
-        gateway.served(exchange, spec, status, {"pool": spec.pool, "operation": "embeddings", "input_tokens": tokens})
+        figures = {
+            "pool": exchange.route or spec.pool,
+            "operation": "embeddings",
+            "input_tokens": tokens,
+            "queue_s": meter.queued_s,
+            "gateway_s": meter.own_s(exchange.now()),
+            "engine_s": meter.event_at - meter.asked_at,
+        }
+        gateway.served(exchange, spec, status, figures)
         if bill.keeps:
             bill.keep(body, tokens, 0)
-        exchange.reply(HTTPStatus.OK, body, JSON, bill.headers())
+        exchange.reply(HTTPStatus.OK, body, JSON, [meter.overhead(exchange.now()), *bill.headers()])
     except asyncio.CancelledError:
         status = stopped(exchange)
         raise
@@ -50,7 +60,7 @@ async def embed(gateway: Gateway, exchange: Exchange, question: Question) -> Non
         gateway.ended(exchange, spec, status, {"pool": spec.pool, "operation": "embeddings"})
 
 
-async def _ask(gateway: Gateway, exchange: Exchange, question: Question, bill: Bill) -> dict[str, Any]:
+async def _ask(gateway: Gateway, exchange: Exchange, question: Question, bill: Bill, meter: Meter) -> dict[str, Any]:
     course = set_out(gateway.router, exchange, question, question.body)
 
     async def send(replica: Replica) -> dict[str, Any]:
@@ -63,7 +73,10 @@ async def _ask(gateway: Gateway, exchange: Exchange, question: Question, bill: B
                 "unsupported_model",
             )
         exchange.model, exchange.route, bill.prices = replica.version, course.pool.name, replica.prices
-        return await replica.client.post(PATH, {**question.body, **replica.client.named})
+        meter.queued_s, meter.asked_at = course.queued_s, exchange.now()
+        found = await replica.client.post(PATH, {**question.body, **replica.client.named})
+        meter.event_at = exchange.now()
+        return found
 
     return await course.answer(Work(question.work_tokens, priority=question.endpoint.priority), send)
 
@@ -103,4 +116,4 @@ def _encoded(vector: list[float], as_base64: bool) -> list[float] | str:
 def _prompt_tokens(found: dict[str, Any]) -> int:
     used = found.get("usage")
     count = used.get("prompt_tokens") if isinstance(used, dict) else None
-    return count if isinstance(count, int) else 0
+    return count if is_count(count) else 0

@@ -106,6 +106,10 @@ class Outbox:
         except StoreError:
             for exchange in waiting:
                 exchange.unrecorded(unrecorded())
+        except BaseException:  # a bug: it must not leave clients waiting for ever
+            for exchange in waiting:
+                exchange.abort()
+            raise
         for exchange in waiting:
             exchange.depart()
 

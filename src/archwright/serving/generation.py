@@ -14,6 +14,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from archwright.engines.client import EngineRefused
 from archwright.errors import ArchwrightError
 from archwright.policy.caching import Kind
 from archwright.serving.course import Course, set_out
@@ -93,7 +94,7 @@ class Generation:
             exchange.reply(HTTPStatus.OK, body, JSON, headers)
         elif relay is None:
             exchange.start(HTTPStatus.OK, EVENTS, [*STREAM_HEADERS, *headers])
-            exchange.finish(replay(body, include_usage=self._question.include_usage))
+            exchange.finish(replay(body, include_usage=self._question.include_usage, told=bill.told))
         else:
             exchange.finish(self._writer.end(bill.told(meter.used)))
 
@@ -108,12 +109,18 @@ class Generation:
         meter = self._meter
         self._bill.asked = True
         meter.asked_at = meter.event_at = self._exchange.now()
-        asked, version = self._asked(replica)
-        relay = self._exchange.sink = self._relay(replica, version, asked.whole)
-        relay.reader = asked.reader
-        await replica.client.ask(asked.path, asked.body, relay)
-        relay.ended()
-        return relay
+        while True:
+            asked, version = self._asked(replica)
+            relay = self._exchange.sink = self._relay(replica, version, asked.whole)
+            relay.reader = asked.reader
+            try:
+                await replica.client.ask(asked.path, asked.body, relay)
+            except EngineRefused as error:
+                if not replica.provider.corrected(asked, error):
+                    raise
+                continue
+            relay.ended()
+            return relay
 
     def _relay(self, replica: Replica, version: str, whole: bool) -> Relay:
         exchange, meter, course, bill = self._exchange, self._meter, self._course, self._bill

@@ -284,7 +284,7 @@ class Replied(Gathered):
         self._pieces: list[Piece] = []
 
     def begin(self, kind: bytes) -> None:
-        if not kind.startswith(b"text/event-stream"):
+        if not kind.lower().startswith(b"text/event-stream"):
             self._body = []
 
     def feed(self, data: bytes) -> None:
@@ -325,11 +325,15 @@ class Replied(Gathered):
             text = (said.content if said is not None else choice.text) or ""
             for number, call in enumerate(said.tool_calls or () if said is not None else ()):
                 call.index = number
-            characters += len(text)
+            piece = piece_of(text, choice)
+            characters += len(text) + len(piece.reasoning) + len(piece.refusal)
+            characters += sum(len(call.function.arguments or "") for call in piece.calls if call.function is not None)
             self._ends += bool(choice.finish_reason)
-            self._pieces.append(piece_of(text, choice))
+            self._pieces.append(piece)
             if self.heard is not None:
                 self.heard.append(text)
+        if len({piece.number for piece in self._pieces}) < len(self._pieces):
+            raise self._client.nonsense("a choice twice")
         # Where the engine counts nothing: what its words are estimated to be.
         meter.chunks = max(len(self._pieces), characters // CHARACTERS_PER_TOKEN)
 

@@ -6,7 +6,7 @@ its arguments, a stream has.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -15,22 +15,25 @@ from archwright.serving.events import Call, Function
 from archwright.serving.messages import STOP_REASONS, MessagesWriter
 from archwright.serving.shapes import ChatShape, Chunks, CompletionShape, Envelope, Piece, Wanted, Writer, entries
 
+Used = dict[str, Any] | None
+Told = Callable[[Used], Used]
 FINISHES = {reason: finish for finish, reason in STOP_REASONS.items()}
 ALL = 1_000  # of the log-probabilities kept: what was asked for is what was kept
 
 
-def replay(body: bytes, *, include_usage: bool) -> bytes:
-    """The server-sent events of a reply: OpenAI's, chat or completion, or a message."""
+def replay(body: bytes, *, include_usage: bool, told: Told | None = None) -> bytes:
+    """The server-sent events of a reply: OpenAI's, chat or completion, or a message. `told` makes of a count of
+    tokens what the client is told."""
     reply: dict[str, Any] = msgspec.json.decode(body)
     if reply.get("type") == "message":
         return _message(reply)
     chat = reply["object"] == ChatShape.reply_object
     envelope = Envelope(reply["id"], reply["created"], reply["model"], reply.get("system_fingerprint") or "")
-    pieces = pieces_of(reply)
+    pieces, used = pieces_of(reply), reply.get("usage")
     offsets = (reply["choices"][0].get("logprobs") or {}).get("text_offset") or [0]
     wanted = Wanted(ALL, offsets[0], include_usage, len(pieces))
     writer = Chunks(ChatShape() if chat else CompletionShape(), envelope, wanted)
-    return streamed(writer, pieces, reply.get("usage"))
+    return streamed(writer, pieces, used if told is None else told(used))
 
 
 def pieces_of(reply: dict[str, Any]) -> list[Piece]:

@@ -7,7 +7,7 @@ file names, its own ids) stays inside.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeGuard
 
 import msgspec
 
@@ -15,6 +15,8 @@ from archwright.serving.events import Call
 
 _encode = msgspec.json.Encoder().encode
 _USAGE = ("prompt_tokens", "completion_tokens", "total_tokens")
+# More than any engine reads or writes for one request: money and rates of so many still add up in 64 bits.
+COUNT_LIMIT = 1 << 31
 
 
 class Piece(NamedTuple):
@@ -209,13 +211,18 @@ def _entry(item: dict[str, Any]) -> dict[str, Any]:
     return {"token": token, "logprob": item.get("logprob"), "bytes": list(token.encode()) if raw is None else raw}
 
 
+def is_count(value: object) -> TypeGuard[int]:
+    """Whether it can be believed: what is billed by it is neither a gift nor more than there is."""
+    return type(value) is int and 0 <= value <= COUNT_LIMIT
+
+
 def usage(found: object) -> dict[str, Any] | None:
     """The engine's count of tokens, in OpenAI's fields; None where an event has none."""
-    if not isinstance(found, dict) or type(found.get("completion_tokens")) is not int:
+    if not isinstance(found, dict) or not is_count(found.get("completion_tokens")):
         return None
-    kept: dict[str, Any] = {name: found[name] for name in _USAGE if type(found.get(name)) is int}
+    kept: dict[str, Any] = {name: found[name] for name in _USAGE if is_count(found.get(name))}
     details = found.get("prompt_tokens_details")
-    if isinstance(details, dict) and type(details.get("cached_tokens")) is int:
+    if isinstance(details, dict) and is_count(details.get("cached_tokens")):
         kept["prompt_tokens_details"] = {"cached_tokens": details["cached_tokens"]}
     return kept
 

@@ -156,6 +156,13 @@ EMBEDDING: dict[str, Check] = {
 }
 
 
+# Other engines' words for the length of an answer, and for answers that are made and not shown: passed on they would
+# bring more than was reserved.
+OUTRUNS = frozenset(
+    {"n_predict", "num_predict", "max_new_tokens", "max_output_tokens", "max_tokens_to_sample", "use_beam_search"}
+)
+
+
 def chat(body: Mapping[str, Any], directory: Directory, workload: str | None) -> Question:
     return conversation(_but_model(body), directory.find(body.get("model"), workload))
 
@@ -224,6 +231,7 @@ def _question(
         message = "'max_tokens' and 'max_completion_tokens' disagree: send one of them"
         raise bad(message, "max_completion_tokens", "invalid_value")
     fields.setdefault("max_tokens", endpoint.default_max_tokens)
+    _bounded(fields)
     stream = bool(fields.pop("stream", False))
     options = fields.pop("stream_options", None)
     if options is not None and not stream:
@@ -241,3 +249,13 @@ def _question(
         choices=fields.get("n", 1),
         parts=parts,
     )
+
+
+def _bounded(fields: Mapping[str, Any]) -> None:
+    """Nothing beside `max_tokens` and `n` says how much is made. Raises Refusal 400."""
+    for name in OUTRUNS & fields.keys():
+        raise bad(
+            f"{name!r} is not supported; 'max_tokens' says how long an answer may be", name, "unsupported_parameter"
+        )
+    if fields.get("best_of") not in (None, 1, fields.get("n", 1)):
+        raise bad("'best_of' must be 1, or as much as 'n'", "best_of", "unsupported_value")

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from archwright.engines.client import EngineClient
+from archwright.engines.client import EngineClient, EngineRefused
 from archwright.engines.sse import Event
 from archwright.serving.events import Call, Choice, Delta, EngineEvent, Function
 from archwright.serving.providers.protocol import Asked
@@ -68,6 +68,10 @@ class Anthropic:
         if native is not None:
             return Asked(PATH, {**native, "model": body["model"], "stream": True}, MessagesReader())
         return Asked(PATH, request(body), MessagesReader())
+
+    def corrected(self, asked: Asked, error: EngineRefused) -> bool:
+        del asked, error
+        return False
 
     async def count(self, client: EngineClient, body: dict[str, Any], native: dict[str, Any] | None) -> int:
         asked = self.ask("/chat/completions", body, native).body

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from archwright.engines.client import EngineClient
+from archwright.engines.client import EngineClient, EngineRefused
 from archwright.serving.events import Reader
 
 
@@ -28,6 +28,9 @@ class Provider(Protocol):
     def ask(self, path: str, body: dict[str, Any], native: dict[str, Any] | None, *, whole: bool = False) -> Asked:
         """`body` is OpenAI's; `native` the client's own where it spoke the Messages interface. `whole`: one piece would
         do. Raises Refusal 400 for what this protocol cannot say."""
+
+    def corrected(self, asked: Asked, error: EngineRefused) -> bool:
+        """Whether the engine refused how we put the question, and `ask` puts it otherwise from now on."""
 
     async def count(self, client: EngineClient, body: dict[str, Any], native: dict[str, Any] | None) -> int:
         """The tokens of the prompt, by the engine itself. Raises Refusal 400 where it counts none."""
