@@ -47,6 +47,15 @@ def test_an_empty_variable_is_not_set_and_a_folder_may_be_named(
     assert settings.load().home == "~/.archwright"
 
 
+def test_words_that_are_settings() -> None:
+    assert settings.load({"cache": "deterministic", "admin_port": "8471"}).admin_port == 8471
+    with pytest.raises(SettingsError, match="cache must be one of off, deterministic, all, not 'on'") as caught:
+        settings.load({"cache": "on"})
+    assert caught.value.code == "AW-SET-02"
+    with pytest.raises(SettingsError, match="admin_port must be 0 to 65535"):
+        settings.load({"admin_port": -1})
+
+
 @pytest.mark.parametrize("port", ["-1", "65536", "x", "", "1.5", "0x10"])
 def test_a_port_is_a_port(port: str) -> None:
     with pytest.raises(SettingsError, match="port must be") as caught:

@@ -20,7 +20,8 @@ PREFIX = "ARCHWRIGHT_"
 
 @dataclass(frozen=True)
 class Settings:
-    """One instance is made per process and passed down. Ports: 0 means any free one. `ray_address` is the
+    """One instance is made per process and passed down. Ports: 0 means any free one; of `admin_port`, where the
+    gateway's administration listens, none. `cache` says which answers the gateway gives again. `ray_address` is the
     HOST:PORT of a Ray cluster, for data steps and for runs with several workers; empty means this machine. `otlp_url`
     is the root of an OpenTelemetry collector that gets the gateway's traces; empty means none."""
 
@@ -33,9 +34,13 @@ class Settings:
     log_level: str = "info"
     ray_address: str = ""
     otlp_url: str = ""
+    admin_port: int = 0
+    cache: str = "off"
     sources: Mapping[str, str] = field(default_factory=dict, compare=False)
 
 
+PORTS = ("port", "admin_port")
+WORDS = {"cache": ("off", "deterministic", "all")}
 NAMES = tuple(f.name for f in fields(Settings) if f.name != "sources")
 
 
@@ -77,7 +82,10 @@ def _typed(name: str, value: object, source: str) -> object:
         raise SettingsError(
             "AW-SET-01", f"unknown setting {name!r}", where=Where(source, None, name), hint=f"known: {', '.join(NAMES)}"
         )
-    if name != "port":
+    if name not in PORTS:
+        if name in WORDS and value not in WORDS[name]:
+            message = f"{name} must be one of {', '.join(WORDS[name])}, not {value!r}"
+            raise SettingsError("AW-SET-02", message, where=Where(source, None, name))
         if isinstance(value, str):
             return value
         raise SettingsError("AW-SET-02", f"{name} must be a text", where=Where(source, None, name))
@@ -87,7 +95,7 @@ def _typed(name: str, value: object, source: str) -> object:
         port = -1
     if not 0 <= port <= 65535:
         raise SettingsError(
-            "AW-SET-02", f"port must be 0 to 65535, not {value!r}", where=Where(source, None, name), hint="try 8470"
+            "AW-SET-02", f"{name} must be 0 to 65535, not {value!r}", where=Where(source, None, name), hint="try 8470"
         )
     return port
 

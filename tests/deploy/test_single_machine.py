@@ -158,3 +158,13 @@ def test_a_pool_of_this_machine_may_be_elsewhere_too_and_speak_otherwise(null_pl
 def test_urls() -> None:
     assert Listen("::1", 1).url == "http://[::1]:1"
     assert Listen("0.0.0.0", 443, "c.pem", "k.pem").url == "https://0.0.0.0:443"
+
+
+def test_what_the_settings_say_is_in_the_configuration(null_plan: Plan) -> None:
+    def config(listen: Listen) -> GatewayConfig:
+        return msgspec.convert(bundle(null_plan, listen, "").processes[-1].config, GatewayConfig)
+
+    plain = config(LISTEN)
+    assert plain.admin_port is None and {spec.cache for spec in plain.endpoints} == {"off"}
+    chosen = config(LISTEN._replace(admin_port=8471, cache="deterministic"))
+    assert chosen.admin_port == 8471 and {spec.cache for spec in chosen.endpoints} == {"deterministic"}

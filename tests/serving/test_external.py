@@ -173,6 +173,29 @@ def _whole(platform: Platform, engine: Engine) -> None:
     usage = [one for one in served(platform.store, platform.home) if one.status == "ok"][-3:]
     assert [one.output_tokens for one in usage] == [9, 10, 2], "where nothing is counted, by its characters"
     assert all(one.ttft_s is None and one.tpot_s is None for one in usage), "nothing is known of its tokens' times"
+    limited = platform.made_key("bounded", tpm=1_000_000)
+    used = {"prompt_tokens": 3, "completion_tokens": 900_000}
+    engine.script = Script(body={"choices": [{"message": {"content": "x"}, "finish_reason": "stop"}], "usage": used})
+    reply = platform.chat(limited, max_tokens=10)
+    assert (reply.status, reply.error["code"]) == (429, "insufficient_quota"), "more than was reserved"
+    (one,) = platform.served(reply.headers["x-request-id"])
+    assert (one.status, one.output_tokens) == ("rejected", 10), "billed as a stream that was cut there"
+    _content_in_parts(platform, engine)
+
+
+def _content_in_parts(platform: Platform, engine: Engine) -> None:
+    parts = [
+        {"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]},
+        {"type": "text", "text": "a"},
+        {"type": "text", "text": "b"},
+        {"type": "reference", "reference_ids": [1]},
+    ]
+    engine.script = Script(body={"choices": [{"message": {"content": parts}, "finish_reason": "stop"}]})
+    message = platform.chat().json["choices"][0]["message"]
+    assert (message["content"], message["reasoning_content"]) == ("ab", "hm")
+    engine.script = Script(events=[{"choices": [{"delta": {"content": parts}}]}, STOP])
+    deltas = [one["choices"][0]["delta"] for one in platform.chat(stream=True).events[:-1]]
+    assert [one["content"] for one in deltas if one.get("content")] == ["ab"]
 
 
 def _badly_before_anything_was_said(platform: Platform, engine: Engine) -> None:

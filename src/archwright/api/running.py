@@ -92,7 +92,15 @@ def up(
         chosen = settings.load({"port": probe.free_port(chosen.host)})
     made = plan_or_needs(source)
     called_at = time.time()
-    listen = Listen(chosen.host, chosen.port, chosen.tls_certificate, chosen.tls_key, chosen.otlp_url)
+    listen = Listen(
+        chosen.host,
+        chosen.port,
+        chosen.tls_certificate,
+        chosen.tls_key,
+        chosen.otlp_url,
+        chosen.admin_port,
+        chosen.cache,
+    )
     elsewhere = reached(made, engine, key_env)
     built = bundle(made, listen, store_url(chosen), elsewhere)
     check_gateway(msgspec.convert(built.processes[-1].config, GatewayConfig))

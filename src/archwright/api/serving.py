@@ -17,11 +17,12 @@ from archwright.errors import OperateError, UsageError, Where
 from archwright.home import home_of, write_atomic
 from archwright.operate import owner, probe
 from archwright.policy.caching import Policy
-from archwright.serving.config import EndpointSpec, GatewayConfig, PoolSpec, Target, check
+from archwright.serving.config import EndpointSpec, GatewayConfig, Limits, PoolSpec, Target, check
 from archwright.serving.master import Bound, Master
 
 MILLION = 1e6
 WORKERS = 64
+BODY_BYTES = 32 << 20  # images come as base64
 # Names that no public server has (RFC 6762, RFC 6761, and the domain reserved for private use).
 NEAR = (".local", ".localhost", ".internal")
 # What an upstream's engines bear is theirs to say; these bound what one gateway asks of them.
@@ -92,6 +93,7 @@ def serve(*, options: Serve = Serve()) -> Serving:  # noqa: B008 - frozen
         store_url=chosen.database_url,
         workers=options.workers,
         admin_port=options.admin_port,
+        limits=Limits(body_bytes=BODY_BYTES),
     )
     check(config)
     home = home_of(chosen)

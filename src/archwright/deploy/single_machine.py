@@ -23,13 +23,16 @@ STARTUP_DEADLINE_S = 60.0
 
 
 class Listen(NamedTuple):
-    """Where the gateway listens, and who gets its traces; TLS files are needed for any address but loopback."""
+    """Where the gateway listens, who gets its traces and which answers it gives again; TLS files are needed for any
+    address but loopback. `admin_port` 0: no administration."""
 
     host: str
     port: int
     tls_certificate: str = ""
     tls_key: str = ""
     otlp_url: str = ""
+    admin_port: int = 0
+    cache: str = "off"
 
     @property
     def url(self) -> str:
@@ -143,10 +146,14 @@ def _gateway_config(plan: Plan, listen: Listen, store_url: str, served: Served) 
         "tls_key": listen.tls_key or None,
         "store_url": store_url,
         "pools": [_pool(plan, pool, at) for pool, at in served],
-        "endpoints": [_endpoint(plan, _workload(plan, name), pools) for (name, _), pools in together.items()],
+        "endpoints": [
+            {**_endpoint(plan, _workload(plan, name), pools), "cache": listen.cache}
+            for (name, _), pools in together.items()
+        ],
         "plan_digest": plan.digest,
         "traces": {"url": listen.otlp_url} if listen.otlp_url else None,
         "workers": plan.gateway_workers,
+        "admin_port": listen.admin_port or None,
     }
 
 

@@ -160,6 +160,14 @@ class Bill:
             return
         cache.put(self._cached_at, Cached(body, input_tokens, output_tokens, self.usd or 0.0, self._version))
 
+    def covers(self, input_tokens: int, output_tokens: int) -> bool:
+        """Whether an answer that came whole takes no more than was reserved."""
+        reservation = self.reservation
+        if not reservation.limited:
+            return True
+        usd = price(self.prices, input_tokens, output_tokens) or 0.0
+        return input_tokens + output_tokens <= reservation.tokens and usd <= reservation.usd
+
     def look(self, delivered: int, now: float) -> None:
         """Called while an answer comes, at `look_at` and when more than `most` pieces have. Raises Refusal: it ends."""
         if delivered > self.most:

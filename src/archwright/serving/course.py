@@ -25,6 +25,8 @@ from archwright.serving.refusal import Refusal, timed_out
 from archwright.serving.router import DATA_CLASS, Asks, Router
 
 T = TypeVar("T")
+# Not reached, broken off: may go well the next time. Nonsense, or too much of it, would come again and be paid twice.
+BROKE_OFF = ("AW-ENG-01", "AW-ENG-02")
 
 # What an engine says about itself (its key, its load, its state), not about the request: another may well answer.
 OF_THE_ENGINE = frozenset(
@@ -140,7 +142,7 @@ class Course:
         """Whether `pool` is now one to ask after a try that was sent and failed."""
         if self.begun or (isinstance(error, EngineRefused) and not _of_the_engine(error)):
             return False
-        broke_off = isinstance(error, EngineError) and not isinstance(error, EngineRefused)
+        broke_off = isinstance(error, EngineError) and error.code in BROKE_OFF
         same = self._again and self.pool.healthy and (broke_off or len(self.pool.replicas) > 1)
         if self._router.now() >= self.until or not (same or self._rest) or not self._router.budget.spend():
             return False

@@ -66,6 +66,40 @@ decode_event = msgspec.json.Decoder(EngineEvent).decode
 decode_events = msgspec.json.Decoder(list[EngineEvent]).decode
 
 
+def read_event(data: bytes) -> EngineEvent:
+    """An event of a stream, or a whole reply. Content in parts (some reasoning models) is put together: the texts, and
+    what was thought as reasoning. Raises msgspec.DecodeError and UnicodeDecodeError for nonsense."""
+    try:
+        return decode_event(data)
+    except msgspec.ValidationError:
+        raw = msgspec.json.decode(data)
+        if not _joined(raw):
+            raise
+        return msgspec.convert(raw, EngineEvent)
+
+
+def _joined(raw: Any) -> bool:
+    """Whether content was in parts, which are text now."""
+    found = False
+    for choice in _items(raw.get("choices") if type(raw) is dict else None):
+        said = choice.get("delta") or choice.get("message")
+        if type(said) is dict and type(said.get("content")) is list:
+            parts = _items(said["content"])
+            said["content"] = "".join(_text(part.get("text")) for part in parts)
+            thought = "".join(_text(one.get("text")) for part in parts for one in _items(part.get("thinking")))
+            said.setdefault("reasoning_content", thought or None)
+            found = True
+    return found
+
+
+def _items(value: object) -> list[dict[str, Any]]:
+    return [item for item in value if type(item) is dict] if type(value) is list else []
+
+
+def _text(value: object) -> str:
+    return value if type(value) is str else ""
+
+
 class Reader(Protocol):
     """Reads one reply of an engine that does not simply speak OpenAI's chat. `done` once the stream is at its end."""
 

@@ -18,7 +18,7 @@ from archwright.engines.client import BODY_LIMIT_BYTES, EngineClient
 from archwright.engines.http import Sink
 from archwright.engines.sse import EventParser, too_large
 from archwright.errors import EngineError
-from archwright.serving.events import DONE, Call, Choice, EngineEvent, Function, Reader, decode_event, decode_events
+from archwright.serving.events import DONE, Call, Choice, EngineEvent, Function, Reader, decode_events, read_event
 from archwright.serving.exchange import STALL, Exchange
 from archwright.serving.meter import Meter
 from archwright.serving.shapes import Piece, Writer, entries, usage
@@ -85,7 +85,7 @@ class Relay(Sink):
             if event.kind == "error":
                 raise self._client.refused(self._client.decoded(event))
             try:
-                seen = decode_event(event.data)
+                seen = read_event(event.data)
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
                 raise self._client.nonsense(error) from error
             self._see(seen)
@@ -310,7 +310,7 @@ class Replied(Gathered):
         meter = self.meter
         meter.event_at = self.exchange.now()
         try:
-            reply = decode_event(body)
+            reply = read_event(body)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise self._client.nonsense(error) from error
         if reply.error is not None:
@@ -336,6 +336,11 @@ class Replied(Gathered):
             raise self._client.nonsense("a choice twice")
         # Where the engine counts nothing: what its words are estimated to be.
         meter.chunks = max(len(self._pieces), characters // CHARACTERS_PER_TOKEN)
+        bill = self.exchange.bill
+        if bill is not None and not bill.covers(meter.input_tokens, meter.tokens):
+            # As a stream would have been: ended where it was longer than reserved, and billed to there.
+            meter.used, meter.chunks = None, bill.most
+            bill.look(bill.most + 1, meter.event_at)
 
 
 class Streamed(Gathered):
