@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 import pytest
+from tests.serving.standin import Place, standing_in
 
 from archwright.access.accounts import accounts_slate
 from archwright.access.audit import AuditEntry, events
@@ -421,3 +422,9 @@ def certified(folder: Path) -> tuple[str, str]:
         capture_output=True,
     )
     return pair
+
+
+@pytest.fixture
+def place() -> Iterator[Place]:
+    with standing_in() as made:
+        yield made

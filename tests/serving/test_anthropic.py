@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import anthropic
@@ -16,7 +15,6 @@ from tests.serving.standin import (
     message_end,
     message_events,
     message_start,
-    standing_in,
     use,
     words,
 )
@@ -43,12 +41,6 @@ TOOL: dict[str, Any] = {
     "function": {"name": "f", "description": "d", "parameters": {"type": "object"}, "strict": True},
 }
 IMAGE = "data:image/png;base64,aGVsbG8="
-
-
-@pytest.fixture
-def place() -> Iterator[Place]:
-    with standing_in() as made:
-        yield made
 
 
 @pytest.fixture

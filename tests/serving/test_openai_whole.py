@@ -10,7 +10,7 @@ import openai
 import pytest
 from jsonschema import Draft202012Validator
 from pydantic import BaseModel, Field
-from tests.serving.standin import Place, Script, chat_events, standing_in
+from tests.serving.standin import Place, Script, chat_events
 
 if TYPE_CHECKING:
     from openai.types.chat import ChatCompletionMessageParam, ChatCompletionToolParam
@@ -152,12 +152,6 @@ def test_a_full_house_is_waited_out_by_the_client(start: Start) -> None:
     with client_of(platform, retries=3) as patient:
         reply = patient.chat.completions.create(model="m", messages=ask("hi"), max_tokens=1)
     assert reply.choices[0].message.content
-
-
-@pytest.fixture
-def place() -> Iterator[Place]:
-    with standing_in() as made:
-        yield made
 
 
 def test_what_goes_to_a_url_and_comes_back(start: Start, place: Place) -> None:

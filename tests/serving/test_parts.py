@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.serving.standin import Place, Script, chat_events, message_events, standing_in
+from tests.serving.standin import Place, Script, chat_events, message_events
 
 from archwright.serving.parts import TEXT_ALONE, Parts, parts_of
 
@@ -54,12 +53,6 @@ def said(*content: Any, **more: Any) -> dict[str, Any]:
 )
 def test_what_a_conversation_holds(fields: dict[str, Any], parts: Parts) -> None:
     assert parts_of(fields) == parts
-
-
-@pytest.fixture
-def place() -> Iterator[Place]:
-    with standing_in() as made:
-        yield made
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import anthropic
 import pytest
-from tests.serving.standin import Place, Script, chat_events, message_events, standing_in
+from tests.serving.standin import Place, Script, chat_events, message_events
 
 if TYPE_CHECKING:
     from tests.serving.conftest import Platform, Start
@@ -39,12 +39,6 @@ SCRIPTS = {
     "refused": [*words("I can not", of="refusal"), ends("content_filter")],
     "nothing": [ends("stop")],
 }
-
-
-@pytest.fixture
-def place() -> Iterator[Place]:
-    with standing_in() as made:
-        yield made
 
 
 @pytest.fixture

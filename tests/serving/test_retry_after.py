@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Any
 
 import anthropic
 import openai
 import pytest
-from tests.serving.standin import Place, Script, standing_in
+from tests.serving.standin import Place, Script
 
 if TYPE_CHECKING:
     from tests.serving.conftest import Platform, Start
 
 pytestmark = pytest.mark.enable_socket
 BODY = [b'{"error": {"message": "too many requests"}}']
-
-
-@pytest.fixture
-def place() -> Iterator[Place]:
-    with standing_in() as made:
-        yield made
 
 
 @pytest.fixture
