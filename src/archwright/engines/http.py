@@ -122,8 +122,12 @@ class Connection(asyncio.Protocol):
         sink.sent(self)
         self._sink = sink
         self._ended = ended = self._loop.create_future()
-        self._transport.write(data)
+        self._origin.send(self, data)
         return ended
+
+    def write(self, data: bytes) -> None:
+        if self.alive:
+            self._transport.write(data)
 
     def leave(self, ended: asyncio.Future[None]) -> None:
         """Nobody waits for the reply any more: unless it had ended (then another may be under way), the connection
@@ -290,6 +294,17 @@ class Origin:
         self._connect_s = connect_s
         self._loop = asyncio.get_running_loop()
         self._open: set[Connection] = set()
+        self._unsent: list[tuple[Connection, bytes]] = []
+
+    def send(self, connection: Connection, data: bytes) -> None:
+        if not self._unsent:
+            self._loop.call_soon(self._flush)
+        self._unsent.append((connection, data))
+
+    def _flush(self) -> None:
+        unsent, self._unsent = self._unsent, []
+        for connection, data in unsent:
+            connection.write(data)
 
     async def ask(self, data: bytes, sink: Sink) -> None:
         """Send the request `data`; returns at the reply's end. Cancelled, it closes the connection.
