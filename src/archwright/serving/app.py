@@ -83,8 +83,7 @@ class App:
     async def running(self, *servers: Server) -> AsyncIterator[None]:
         """What goes on beside the requests: deadlines, the engines' health, changes of endpoints."""
         limits = self._gateway.config.limits
-        loops = [asyncio.create_task(_sweep(server, limits.sweep_s)) for server in servers]
-        loops.append(asyncio.create_task(self._look()))
+        loops = [asyncio.create_task(self._sweep(servers, limits.sweep_s)), asyncio.create_task(self._look())]
         if self._changes is not None:
             loops.append(asyncio.create_task(self._changes.follow(limits.sweep_s)))
         try:
@@ -95,6 +94,13 @@ class App:
             await asyncio.gather(*loops, return_exceptions=True)
             await self._gateway.close()
 
+    async def _sweep(self, servers: tuple[Server, ...], every_s: float) -> None:
+        while True:
+            await asyncio.sleep(every_s)
+            for server in servers:
+                server.sweep()
+            self._gateway.show_load()
+
     async def _look(self) -> None:
         """The health of every engine, at once and then every moment."""
         while True:
@@ -104,12 +110,6 @@ class App:
             except ArchwrightError as error:
                 self._gateway.journal.error("health check failed", **error.as_dict())
             await asyncio.sleep(self._gateway.config.limits.health_s)
-
-
-async def _sweep(server: Server, every_s: float) -> None:
-    while True:
-        await asyncio.sleep(every_s)
-        server.sweep()
 
 
 def cause(error: ArchwrightError) -> dict[str, object]:

@@ -11,7 +11,7 @@ from archwright.contract.served import Served
 from archwright.errors import StoreError
 from archwright.home import Home
 from archwright.journal import Journal
-from archwright.monitor.exposition import Exposition, Gauge
+from archwright.monitor.exposition import Exposition
 from archwright.monitor.follow import Follower
 from archwright.monitor.ledger import Ledger
 from archwright.monitor.requests import Requests
@@ -67,8 +67,7 @@ class Gateway:
         self.home = home
         self.store = books.ledger.store
         self._requests = Requests(*books)
-        self._gauges: dict[str, Gauge] = {}
-        self.fleet = Fleet(config.pools, home, self._in_flight)
+        self.fleet = Fleet(config.pools, home)
         self._budget = RetryBudget()
         self._shadows = Shadows(self.now, self._compared)
         self._route(config)
@@ -160,6 +159,7 @@ class Gateway:
 
     def metrics(self) -> bytes:
         """The exposition as text, with what the supervisor recorded. Reads the store: not for the event loop."""
+        self.show_load()
         if self.follower is None:
             return self.exposition.render()
         self.follower.catch_up()
@@ -169,8 +169,7 @@ class Gateway:
         self.exposition.counter("shadows", {"pool": found.pool, "verdict": found.verdict}).add()
         self.journal.info("shadow", **found._asdict())
 
-    def _in_flight(self, pool: str, count: int) -> None:
-        gauge = self._gauges.get(pool)
-        if gauge is None:
-            gauge = self._gauges[pool] = self.exposition.gauge("in_flight", {"pool": pool})
-        gauge.set(count)
+    def show_load(self) -> None:
+        """On the page that other processes of this gateway render too: called every moment, and when it is asked for."""
+        for pool, count in self.fleet.in_flight().items():
+            self.exposition.record("in_flight", {"pool": pool}, count)
