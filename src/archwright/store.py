@@ -228,6 +228,20 @@ class Store:
             connection.execute(columns.delete().where(columns.c.seq <= last))
             return int(connection.execute(sa.select(sa.func.count()).select_from(columns)).scalar() or 0)
 
+    def instead(self, table: Table[R], upto: int, count: int, lots: Sequence[tuple[Table[Any], Sequence[Any]]]) -> None:
+        """Append `lots` in the place of the `count` rows of `table` numbered `upto` or less, in one transaction. Raises
+        Conflict where there are not as many any more: somebody else was first."""
+        columns = self._table(table)
+        filled = [(self._table(other), rows) for other, rows in lots if rows]
+        with self._guard():
+            encoded = [(other, [_encode(row) for row in rows]) for other, rows in filled]
+            with self._engine.begin() as connection:
+                _queue(connection, columns, *(other for other, _ in encoded))
+                if connection.execute(columns.delete().where(columns.c.seq <= upto)).rowcount != count:
+                    raise Conflict("AW-STO-02", "these rows are not there any more", where=Where(table.name))
+                for other, values in encoded:
+                    connection.execute(other.insert(), values)
+
     @contextmanager
     def snapshot(self) -> Iterator[None]:
         """While inside, this thread's reads all see the store as it was at the first of them."""

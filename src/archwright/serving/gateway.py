@@ -170,6 +170,6 @@ class Gateway:
         self.journal.info("shadow", **found._asdict())
 
     def show_load(self) -> None:
-        """On the page that other processes of this gateway render too: called every moment, and when it is asked for."""
+        """On the page that other processes of this gateway render too: every moment, and when it is asked for."""
         for pool, count in self.fleet.in_flight().items():
             self.exposition.record("in_flight", {"pool": pool}, count)
