@@ -41,23 +41,23 @@ class Route(NamedTuple):
     tail: bool = False
 
 
-async def chat(gateway: Gateway, exchange: Exchange, _name: str) -> None:
+def chat(gateway: Gateway, exchange: Exchange, _name: str) -> Awaitable[None]:
     question = accept.chat(exchange.body, gateway.directory, exchange.header(WORKLOAD))
-    await _generated(gateway, exchange, question, ChatShape())
+    return _generated(gateway, exchange, question, ChatShape())
 
 
-async def completion(gateway: Gateway, exchange: Exchange, _name: str) -> None:
+def completion(gateway: Gateway, exchange: Exchange, _name: str) -> Awaitable[None]:
     body = decode(exchange.body)
     question = validate.completion(body, gateway.directory, exchange.header(WORKLOAD))
-    await _generated(gateway, exchange, question, CompletionShape())
+    return _generated(gateway, exchange, question, CompletionShape())
 
 
-async def message(gateway: Gateway, exchange: Exchange, _name: str) -> None:
+def message(gateway: Gateway, exchange: Exchange, _name: str) -> Awaitable[None]:
     """The Messages interface, in front of whatever answers."""
     body = decode(exchange.body)
     question = messages.question(body, gateway.directory, exchange.header(WORKLOAD))
     writer = messages.MessagesWriter(_envelope(gateway, exchange, question, "msg_"), body.get("stop_sequences") or ())
-    await Generation(gateway, exchange, question, ChatShape.path, writer).run()
+    return Generation(gateway, exchange, question, ChatShape.path, writer).run()
 
 
 async def counting(gateway: Gateway, exchange: Exchange, _name: str) -> None:
@@ -77,24 +77,24 @@ async def counting(gateway: Gateway, exchange: Exchange, _name: str) -> None:
     _json(exchange, HTTPStatus.OK, {"input_tokens": counted})
 
 
-async def _generated(gateway: Gateway, exchange: Exchange, question: Question, shape: Shape) -> None:
+def _generated(gateway: Gateway, exchange: Exchange, question: Question, shape: Shape) -> Awaitable[None]:
     wanted = Wanted(question.top_logprobs, question.prompt_characters, question.include_usage, question.choices)
     writer = Chunks(shape, _envelope(gateway, exchange, question, shape.prefix), wanted, stream=question.stream)
-    await Generation(gateway, exchange, question, shape.path, writer).run()
+    return Generation(gateway, exchange, question, shape.path, writer).run()
 
 
 def _envelope(gateway: Gateway, exchange: Exchange, question: Question, prefix: str) -> Envelope:
     return Envelope(prefix + exchange.id[3:], int(gateway.clock()), question.model, gateway.fingerprint)
 
 
-async def embeddings(gateway: Gateway, exchange: Exchange, _name: str) -> None:
+def embeddings(gateway: Gateway, exchange: Exchange, _name: str) -> Awaitable[None]:
     body = decode(exchange.body)
     question = validate.embedding(body, gateway.directory, exchange.header(WORKLOAD))
-    await embed(gateway, exchange, question)
+    return embed(gateway, exchange, question)
 
 
-async def prediction(gateway: Gateway, exchange: Exchange, name: str) -> None:
-    await predict(gateway, exchange, question_of(exchange.body, gateway.directory, name))
+def prediction(gateway: Gateway, exchange: Exchange, name: str) -> Awaitable[None]:
+    return predict(gateway, exchange, question_of(exchange.body, gateway.directory, name))
 
 
 async def models(gateway: Gateway, exchange: Exchange, _name: str) -> None:
