@@ -5,9 +5,9 @@ nothing, so that any number of workers admit exactly what fits; and that a worke
 number in each account: they are free again when it is dead, which is looked at in the moment it would matter, when a
 request would be refused. Leases per worker would save less than their edge cases cost.
 
-What ended is given back by this process's next transaction: before it takes what the next request asks, at the latest
-at `flush`, once a turn of the event loop. Until then it counts as held, so others admit no more than fits, and a busy
-worker has one transaction a request.
+Requests that came in one turn of the event loop are reserved in one transaction, one after the other. What ended is
+given back by this process's next transaction: before it takes what the next ask, at the latest at `flush`, once a
+turn. Until then it counts as held, so others admit no more than fits.
 
 The accounts stand on the slate. Money spent is asked of the ledger when an account is new there (a boot, a budget set
 later); rates start afresh. `flush` before the ledger is: what a crash loses in between then counts as spent.
@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import struct
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import NamedTuple
@@ -80,13 +80,14 @@ class Account(NamedTuple):
 class Reservation:
     """What a request may take; settled exactly once."""
 
-    __slots__ = ("accounts", "generation", "nusd", "principal", "settled", "tokens", "version")
+    __slots__ = ("accounts", "ask", "generation", "nusd", "principal", "settled", "tokens", "version")
 
     def __init__(
         self, principal: Principal, accounts: tuple[Account, ...], ask: Ask, version: int, generation: int
     ) -> None:
         self.principal = principal
         self.accounts = accounts
+        self.ask = ask
         self.tokens = ask[0]
         self.nusd = max(0, ask[1])
         self.version = version
@@ -145,24 +146,40 @@ class Accounts:
 
     def reserve(self, principal: Principal, worst: Worst) -> Reservation | Denied:
         """Raises StoreError when the shared table or the ledger refuses: then deny."""
-        if not principal.limited:
-            return Reservation(principal, (), FREE, self._keys.version, 0)
-        tokens, usd = worst
-        ask = (tokens, -1 if usd is None else worst_nusd(usd))
-        accounts = self._of(principal)
+        return self.reserve_all(((principal, worst),))[0]
+
+    def reserve_all(self, asked: Iterable[tuple[Principal, Worst]]) -> list[Reservation | Denied]:
+        """Of requests that came together, each by itself and in their order. Raises StoreError as `reserve` does:
+        then deny them all."""
         if self._generation != self._slate.generation:
             self._worker, self._generation = self._slate.write(enrol), self._slate.generation
         if self._clock() >= self._period_end:
             self._turn()
+        found: list[Reservation | Denied] = []
+        waiting: list[tuple[int, Reservation]] = []
+        for place, (principal, (tokens, usd)) in enumerate(asked):
+            if principal.limited:
+                accounts, ask = self._of(principal), (tokens, -1 if usd is None else worst_nusd(usd))
+                one = Reservation(principal, accounts, ask, self._version, self._generation)
+                waiting.append((place, one))
+            else:
+                one = Reservation(principal, (), FREE, self._keys.version, 0)
+            found.append(one)
         known: dict[bytes, int] = {}
-        while True:
-            found = self._slate.write(self._act, accounts, ask, known)
+        while waiting:
+            answers = self._slate.write(self._act, waiting, known)
             self.ended.clear()
-            if found is None:
-                return Reservation(principal, accounts, ask, self._version, self._generation)
-            if isinstance(found, Denied):
-                return found
-            known[found.account.key] = nearest_nusd(self._spent(found.account.scope, found.since))
+            again = []
+            for one_of, answer in zip(waiting, answers, strict=True):
+                if isinstance(answer, Denied):
+                    found[one_of[0]] = answer
+                elif answer is not None:
+                    account = answer.account
+                    if account.key not in known:
+                        known[account.key] = nearest_nusd(self._spent(account.scope, answer.since))
+                    again.append(one_of)
+            waiting = again
+        return found
 
     def settle(self, reservation: Reservation, tokens: int, usd: float) -> None:
         """What the request really took; a second time does nothing."""
@@ -177,7 +194,7 @@ class Accounts:
         if self._clock() >= self._period_end:
             self._turn()
         try:
-            self._slate.write(self._act, (), FREE, {})
+            self._slate.write(self._act, [], {})
         finally:
             self.ended.clear()
 
@@ -205,14 +222,14 @@ class Accounts:
         return found
 
     def _act(
-        self, transaction: Transaction, accounts: tuple[Account, ...], ask: Ask, known: Mapping[bytes, int]
-    ) -> Denied | _Missing | None:
-        """Give back what ended, also when this request is refused; then take. None: taken from all `accounts`."""
+        self, transaction: Transaction, waiting: list[tuple[int, Reservation]], known: Mapping[bytes, int]
+    ) -> list[Denied | _Missing | None]:
+        """Give back what ended, also where all are refused; then take. None: taken from all accounts of that one."""
         now_us = self._monotonic_us()
         rows: Rows = {}
         for reservation, tokens, nusd in self.ended:
             self._put_back(transaction, rows, reservation, (tokens, nusd), now_us)
-        found = self._take(transaction, rows, accounts, ask, known, now_us)
+        found = [self._take(transaction, rows, one.accounts, one.ask, known, now_us) for _, one in waiting]
         for key, row in rows.items():
             transaction.put(key, _layout(len(row)).pack(*row))
         return found

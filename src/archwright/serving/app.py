@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import traceback
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from http import HTTPStatus
+from typing import Any
 
 from archwright.engines.client import EngineRefused
 from archwright.errors import ArchwrightError, InternalError, boundary
@@ -30,6 +31,7 @@ class App:
         self._gateway = gateway
         self._find = find
         self._changes = changes
+        self._arrived: list[Exchange] = []
 
     def begin(self, exchange: Exchange) -> bool:
         """The headers are whole: let the request in, or say no before its body is read."""
@@ -43,13 +45,45 @@ class App:
             return False
         return True
 
-    async def handle(self, exchange: Exchange) -> None:
-        """Answer a request that was let in, whatever happens."""
+    def arrived(self, exchange: Exchange) -> None:
+        """Answer a request that was let in."""
+        if not self._arrived:
+            asyncio.get_running_loop().call_soon(self._turn)
+        self._arrived.append(exchange)
+
+    def _turn(self) -> None:
+        """What arrived in this turn of the event loop begins; what it may cost is reserved for all of it together."""
+        arrived, self._arrived = self._arrived, []
+        work: list[tuple[Exchange, Coroutine[Any, Any, None]]] = []
+        for exchange in arrived:
+            if exchange.finished:
+                continue  # the client is gone
+            try:
+                with REQUEST:
+                    found = exchange.found
+                    assert found is not None and found.route is not None, "let in without a route"
+                    work.append((exchange, found.route.handler(self._gateway, exchange, found.name)))
+            except ArchwrightError as error:
+                self._answer(exchange, error)
+        loop = asyncio.get_running_loop()
+        try:
+            self._gateway.till.reserve([exchange for exchange, _ in work if exchange.asks is not None])
+        finally:
+            for exchange, handling in work:
+                exchange.task = loop.create_task(self._handle(exchange, handling))
+
+    async def _handle(self, exchange: Exchange, work: Coroutine[Any, Any, None]) -> None:
+        """Answer, whatever happens."""
+        exchange.begun = True
+        if exchange.ended is not None:
+            work.close()
+            self._gateway.till.release(exchange)
+            self._ended(exchange)
+            exchange.task = None
+            return
         try:
             with REQUEST:
-                found = exchange.found
-                assert found is not None and found.route is not None, "let in without a route"
-                await found.route.handler(self._gateway, exchange, found.name)
+                await work
         except ArchwrightError as error:
             self._answer(exchange, error)
         except asyncio.CancelledError:

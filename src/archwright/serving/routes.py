@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from http import HTTPStatus
 from typing import Any, NamedTuple
 from urllib.parse import unquote
@@ -37,25 +37,26 @@ class Route(NamedTuple):
     method: str
     path: str
     permission: str | None
-    handler: Callable[[Gateway, Exchange, str], Awaitable[None]]
+    handler: Callable[[Gateway, Exchange, str], Coroutine[Any, Any, None]]
     tail: bool = False
 
 
-def chat(gateway: Gateway, exchange: Exchange, _name: str) -> Awaitable[None]:
+def chat(gateway: Gateway, exchange: Exchange, _name: str) -> Coroutine[Any, Any, None]:
     question = accept.chat(exchange.body, gateway.directory, exchange.header(WORKLOAD))
     return _generated(gateway, exchange, question, ChatShape())
 
 
-def completion(gateway: Gateway, exchange: Exchange, _name: str) -> Awaitable[None]:
+def completion(gateway: Gateway, exchange: Exchange, _name: str) -> Coroutine[Any, Any, None]:
     body = decode(exchange.body)
     question = validate.completion(body, gateway.directory, exchange.header(WORKLOAD))
     return _generated(gateway, exchange, question, CompletionShape())
 
 
-def message(gateway: Gateway, exchange: Exchange, _name: str) -> Awaitable[None]:
+def message(gateway: Gateway, exchange: Exchange, _name: str) -> Coroutine[Any, Any, None]:
     """The Messages interface, in front of whatever answers."""
     body = decode(exchange.body)
     question = messages.question(body, gateway.directory, exchange.header(WORKLOAD))
+    gateway.till.weigh(exchange, question)
     writer = messages.MessagesWriter(_envelope(gateway, exchange, question, "msg_"), body.get("stop_sequences") or ())
     return Generation(gateway, exchange, question, ChatShape.path, writer).run()
 
@@ -77,7 +78,8 @@ async def counting(gateway: Gateway, exchange: Exchange, _name: str) -> None:
     _json(exchange, HTTPStatus.OK, {"input_tokens": counted})
 
 
-def _generated(gateway: Gateway, exchange: Exchange, question: Question, shape: Shape) -> Awaitable[None]:
+def _generated(gateway: Gateway, exchange: Exchange, question: Question, shape: Shape) -> Coroutine[Any, Any, None]:
+    gateway.till.weigh(exchange, question)
     wanted = Wanted(question.top_logprobs, question.prompt_characters, question.include_usage, question.choices)
     writer = Chunks(shape, _envelope(gateway, exchange, question, shape.prefix), wanted, stream=question.stream)
     return Generation(gateway, exchange, question, shape.path, writer).run()
@@ -87,13 +89,13 @@ def _envelope(gateway: Gateway, exchange: Exchange, question: Question, prefix: 
     return Envelope(prefix + exchange.id[3:], int(gateway.clock()), question.model, gateway.fingerprint)
 
 
-def embeddings(gateway: Gateway, exchange: Exchange, _name: str) -> Awaitable[None]:
+def embeddings(gateway: Gateway, exchange: Exchange, _name: str) -> Coroutine[Any, Any, None]:
     body = decode(exchange.body)
     question = validate.embedding(body, gateway.directory, exchange.header(WORKLOAD))
     return embed(gateway, exchange, question)
 
 
-def prediction(gateway: Gateway, exchange: Exchange, name: str) -> Awaitable[None]:
+def prediction(gateway: Gateway, exchange: Exchange, name: str) -> Coroutine[Any, Any, None]:
     return predict(gateway, exchange, question_of(exchange.body, gateway.directory, name))
 
 
