@@ -24,7 +24,7 @@ from archwright.serving.meter import Meter
 from archwright.serving.pools import Replica
 from archwright.serving.providers.protocol import Asked
 from archwright.serving.refusal import MESSAGES, from_error
-from archwright.serving.relay import EVENTS, STREAM_HEADERS, Gathered, Relay, Replied, Streamed
+from archwright.serving.relay import EVENTS, STREAM_HEADERS, Gathered, Relay, Streamed
 from archwright.serving.replay import cut_off, replay
 from archwright.serving.shapes import ChatShape, Writer
 from archwright.serving.validate import Question
@@ -135,11 +135,10 @@ class Generation:
         if self._question.stream:
             relay = Streamed(exchange, self._meter, replica.client, first)
             relay.set(self._writer, logprobs=self._question.top_logprobs is not None, keeps=self._bill.keeps)
-        elif whole:
-            relay = Replied(exchange, self._meter, replica.client, first)
-            exchange.phase(WHOLE, exchange.limits.request_s)
         else:
             relay = Gathered(exchange, self._meter, replica.client, first)
+            if whole:
+                exchange.phase(WHOLE, exchange.limits.request_s)
         relay.choices = self._question.choices
         relay.heard = [] if self._shadow is not None else None
         return relay
