@@ -9,6 +9,8 @@ import openai
 import pytest
 from tests.serving.standin import Place, Script, chat_events
 
+from archwright.serving.config import Limits
+
 if TYPE_CHECKING:
     from tests.serving.conftest import Platform, Start
 
@@ -120,3 +122,25 @@ def test_where_a_stream_is_asked_for_a_whole_reply(start: Start, place: Place) -
     assert place.last.body["stream"] is True
     assert (reply.status, reply.json["choices"][0]["message"]["content"]) == (200, "It rains.")
     assert reply.headers["x-archwright-cost-usd"] == f"{COST:.9f}"
+
+
+def test_an_engine_that_hangs_is_not_waited_for_as_long_as_a_request_may_take(start: Start, place: Place) -> None:
+    """It has the time of a first token and of as many more as were asked for; then the client hears of it."""
+    limits = Limits(first_token_s=0.5, token_s=0.1, request_s=600)
+    platform = start([{"addresses": (place.url,)}], [], limits=limits)
+    place.script = Script(kind="application/json", hangs=True)
+    reply = platform.chat(max_tokens=4, n=2)
+    assert "stream" not in place.last.body
+    assert (reply.status, reply.error["code"]) == (504, "timeout")
+    assert place.gone.wait(10), "its work is ended"
+    (record,) = platform.served(reply.headers["x-request-id"])
+    assert (record.status, record.output_tokens) == ("ended", 0)
+    place.script = whole(one(), kind="application/json")
+    place.script.after_s = 2.0
+    assert platform.chat(max_tokens=400).status == 200, "a longer answer has longer"
+
+
+def test_the_time_for_a_whole_answer() -> None:
+    limits = Limits()
+    assert limits.whole_s(16) == limits.first_token_s + 16 * limits.token_s < limits.request_s
+    assert limits.whole_s(100_000) == limits.request_s

@@ -159,7 +159,8 @@ class Endpoint(EndpointSpec):
 
 class Limits(Record):
     """What one client may ask of the process, and for how long; none is ever without end. `chunks` are those of a
-    chunked body; `connections_per_address` are of one client's address, which may be a proxy's."""
+    chunked body; `connections_per_address` are of one client's address, which may be a proxy's; `token_s` is what a
+    token takes at most, on average, of an answer that comes whole: slower than any engine people wait for."""
 
     body_bytes: int = 4 * 1024 * 1024
     header_bytes: int = 32 * 1024
@@ -170,12 +171,17 @@ class Limits(Record):
     headers_s: float = 10.0
     body_s: float = 30.0
     first_token_s: float = 300.0
+    token_s: float = 0.5
     stall_s: float = 120.0
     client_stall_s: float = 30.0
     request_s: float = 600.0
     drain_s: float = 10.0
     sweep_s: float = 0.25
     health_s: float = 1.0
+
+    def whole_s(self, tokens: int) -> float:
+        """How long an engine may be silent that answers whole, with so many tokens at most."""
+        return min(self.request_s, self.first_token_s + tokens * self.token_s)
 
 
 class GatewayConfig(Record):

@@ -18,7 +18,7 @@ from archwright.engines.client import EngineRefused
 from archwright.errors import ArchwrightError
 from archwright.policy.caching import Kind
 from archwright.serving.course import Course, set_out
-from archwright.serving.exchange import FIRST, GONE, JSON, WHOLE, Exchange
+from archwright.serving.exchange import FIRST, GONE, JSON, Exchange
 from archwright.serving.gateway import Gateway
 from archwright.serving.meter import Meter
 from archwright.serving.pools import Replica
@@ -138,7 +138,8 @@ class Generation:
         else:
             relay = Gathered(exchange, self._meter, replica.client, first)
             if whole:
-                exchange.phase(WHOLE, exchange.limits.request_s)
+                tokens = int(self._question.body["max_tokens"]) * self._question.choices
+                exchange.phase(FIRST, exchange.limits.whole_s(tokens))
         relay.choices = self._question.choices
         relay.heard = [] if self._shadow is not None else None
         return relay
