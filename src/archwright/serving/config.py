@@ -142,13 +142,14 @@ class EndpointSpec(Record):
 class Endpoint(EndpointSpec):
     """An endpoint with what all its pools can do: what is asked of it must suit each of them. `strict`: one is an
     engine of this release. `protocol` is empty where they speak different ones. `serves` is what its first target
-    holds. Prices are those of the dearest pool, None where one has none."""
+    holds. Prices are those of the dearest pool, None where one has none; `charged`: one pool has a price."""
 
     strict: bool = True
     protocol: Literal["openai", "anthropic", ""] = "openai"
     vision: bool = False
     image_tokens: int = IMAGE_TOKENS
     serves: str = ""
+    charged: bool = False
     price_in_usd: float | None = None
     price_out_usd: float | None = None
 
