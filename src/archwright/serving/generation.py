@@ -75,12 +75,14 @@ class Generation:
             status = outcome(error)
             raise
         finally:
-            self._exchange.sink = None
+            sink, self._exchange.sink = self._exchange.sink, None
             if self._shadow is not None:
                 self._shadow.cancel()  # without effect where it has the answer
             if not self._exchange.recorded:
                 content = self._content() if self._tells else None
                 self._gateway.ended(self._exchange, self._question.endpoint, status, self._figures(), content)
+            if status != "ok" and isinstance(sink, Gathered):
+                sink.forget()
 
     def _content(self) -> Content:
         """For the trace: what was asked, and what came of an answer."""

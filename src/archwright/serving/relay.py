@@ -270,6 +270,13 @@ class Gathered(Relay):
             self.done = True
         super().ended()
 
+    def forget(self) -> None:
+        """What came of an answer that failed: its error leads here, in a circle that the collector finds late."""
+        self._kept.clear()
+        self._told.clear()
+        if self._whole is not None:
+            self._whole.body.clear()
+
     def feed(self, data: bytes) -> None:
         super().feed(data)
         exchange, meter = self.exchange, self.meter
