@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tests.monitor.test_traces import Collector, collector
 from tests.serving.conftest import Platform, Reply, directory, endpoint, free_port
 from tests.serving.standin import Place, Script, chat_events
@@ -94,8 +96,8 @@ def scene(start: Start, place: Place, collector: Collector) -> Iterator[Scene]:
 
 def test_content_leaves_only_where_its_tenant_turned_that_on(scene: Scene) -> None:
     platform = scene.platform
-    for tenant in ("acme", "bolt"):
-        assert not set(KEYS) & set(scene.told(scene.chat(tenant, stream=tenant == "acme")))
+    ids = [scene.chat(tenant, stream=tenant == "acme") for tenant in ("acme", "bolt")]
+    assert not any(set(KEYS) & set(told) for told in map(scene.told, ids))
     assert scene.turn(scene.keys["acme"], traced=True).status == 403, "a member may not"
     assert scene.turn(scene.admin, traced=True, tenant="bolt").status == 404, "nor another's administrator"
     assert scene.turn(scene.admin, traced=True).json["content_traced"] is True
@@ -114,7 +116,8 @@ def test_content_leaves_only_where_its_tenant_turned_that_on(scene: Scene) -> No
     with platform.keys() as keys:
         keys.trace_content("acme", False)
     time.sleep(POLL_S)
-    assert not any(set(KEYS) & set(scene.told(scene.chat(stream=number % 2 == 0))) for number in range(8))
+    ids = [scene.chat(stream=number % 2 == 0) for number in range(8)]
+    assert not any(set(KEYS) & set(told) for told in map(scene.told, ids))
     acts = [(one.action, one.effect) for one in events(platform.store, platform.home, tenant="acme", limit=200)]
     assert ("content.trace", "allow") in acts
     platform.close()
@@ -211,6 +214,26 @@ def test_in_the_words_of_who_speaks_messages() -> None:
         {"type": "document"},
     ]
     assert json.loads(made.output) == [{"role": "assistant", "parts": [], "finish_reason": "stop"}]
+
+
+WORD = st.sampled_from(["text", "tool_use", "tool_result", "thinking", "tool"])
+NAME = st.sampled_from(
+    ["type", "text", "content", "role", "id", "name", "input", "tool_calls", "function", "arguments"]
+)
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text() | WORD,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(NAME, inner, max_size=5),
+    max_leaves=30,
+)
+
+
+@given(ANYTHING, st.lists(ANYTHING, max_size=5), st.booleans())
+def test_no_nonsense_of_a_client_is_too_much_for_it(system: Any, said: list[Any], apart: bool) -> None:
+    """What a provider is left to check passes here unchecked."""
+    body = {"model": "m", "max_tokens": 5, "system": system, "messages": said}
+    made = content_of("t", messages.question(body, ABROAD, None), (), apart=apart)
+    for told in (made.input, made.output, made.system):
+        assert type(json.loads(told)) is list
 
 
 def test_it_is_bounded_and_the_newest_is_kept() -> None:

@@ -111,11 +111,11 @@ def _block(block: Mapping[str, Any]) -> Part:
 
 def _call(known: object, name: object, arguments: object) -> Part:
     said = arguments if type(arguments) is str else _encode(arguments).decode()
-    return {"type": "tool_call", "id": str(known), "name": str(name), "arguments": said}
+    return {"type": "tool_call", "id": str(known or ""), "name": str(name or ""), "arguments": said}
 
 
 def _result(known: object, said: object) -> Part:
-    return {"type": "tool_call_response", "id": str(known), "response": _words(said)}
+    return {"type": "tool_call_response", "id": str(known or ""), "response": _words(said)}
 
 
 def _answers(said: Sequence[Piece] | bytes) -> Iterable[tuple[list[Part], str]]:
