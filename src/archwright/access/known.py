@@ -16,6 +16,7 @@ from sys import intern
 from typing import TypeVar
 
 from archwright.access.tables import (
+    CONTENTS,
     ENDS,
     KEYS,
     LIMITS,
@@ -74,6 +75,7 @@ class KnownKeys:
         self._ends: dict[bytes, float] = {}
         self._limits: dict[str, Limits] = {}
         self._alike: dict[Limits, Limits] = {}  # many keys, few kinds of limits
+        self._traced: dict[str, bool] = {}
         self._seen: dict[str, int] = {}
         self._read_at = float("-inf")
         self._day = 0
@@ -124,6 +126,10 @@ class KnownKeys:
             if not self._limits.get(name, NO_LIMITS).none
         )
 
+    def content_traced(self, tenant: str) -> bool:
+        """Whether the tenant wants what its requests say in their traces: as far as was read."""
+        return self._traced.get(tenant, False)
+
     def _news(self) -> bool:
         """Whether an unknown secret may be one that this process has not read yet."""
         if self._slate is not None and (self._slate.get(EPOCH) or b"") != self._epoch:
@@ -142,6 +148,7 @@ class KnownKeys:
             epoch = None if self._slate is None else self._slate.get(EPOCH) or b""
             keys = self._unread(KEYS)
             revocations, ends, limits = self._unread(REVOCATIONS), self._unread(ENDS), self._unread(LIMITS)
+            self._traced.update((row.tenant, row.traced) for row in self._unread(CONTENTS))
             self._revoked.update(row.key_id for row in revocations)
             for key in keys:
                 self._learn(key)

@@ -11,6 +11,7 @@ from typing import Any
 
 from archwright.engines.client import EngineRefused
 from archwright.errors import ArchwrightError, InternalError, boundary
+from archwright.serving import memory
 from archwright.serving.change import Changes
 from archwright.serving.exchange import CLIENT, GONE, SHUTDOWN, Exchange, why_ended
 from archwright.serving.gateway import Gateway
@@ -115,9 +116,10 @@ class App:
 
     @asynccontextmanager
     async def running(self, *servers: Server) -> AsyncIterator[None]:
-        """What goes on beside the requests: deadlines, the engines' health, changes of endpoints."""
+        """What goes on beside the requests: deadlines, the engines' health, memory, changes of endpoints."""
         limits = self._gateway.config.limits
         loops = [asyncio.create_task(self._sweep(servers, limits.sweep_s)), asyncio.create_task(self._look())]
+        loops.append(asyncio.create_task(memory.follow()))
         if self._changes is not None:
             loops.append(asyncio.create_task(self._changes.follow(limits.sweep_s)))
         try:

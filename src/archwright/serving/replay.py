@@ -6,7 +6,7 @@ its arguments, a stream has.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -71,11 +71,14 @@ def _block(number: int, block: dict[str, Any]) -> Piece:
 def streamed(writer: Writer, pieces: Sequence[Piece], used: dict[str, Any] | None) -> bytes:
     """All of it at once, in as few events as keep each client's parser content: for each choice its role, what it
     says, its end."""
-    told = [writer.first()]
+    return b"".join((writer.first(), *between(writer, pieces), writer.end(used)))
+
+
+def between(writer: Writer, pieces: Sequence[Piece]) -> Iterator[bytes]:
+    """What it says, without its beginning and its end."""
     for piece in pieces:
-        told.append(writer.piece(piece._replace(finish=None)))
-        told.append(writer.piece(Piece("", "", None, piece.finish, number=piece.number)))
-    return b"".join((*told, writer.end(used)))
+        yield writer.piece(piece._replace(finish=None))
+        yield writer.piece(Piece("", "", None, piece.finish, number=piece.number, stop=piece.stop))
 
 
 def _piece(choice: dict[str, Any], said: dict[str, Any]) -> Piece:

@@ -153,6 +153,7 @@ ADMIN_ROUTES: tuple[Route, ...] = (
     Route("POST", "/admin/tenants", "tenants.manage", administration.tenant_create),
     Route("GET", "/admin/tenants/{}", "keys.manage", administration.tenant),
     Route("PUT", "/admin/tenants/{}/limits", "tenants.manage", administration.tenant_limits),
+    Route("PUT", "/admin/tenants/{}/content", "content.manage", administration.tenant_content),
     Route("GET", "/admin/tenants/{}/keys", "keys.manage", administration.tenant_keys),
     Route("POST", "/admin/tenants/{}/keys", "keys.manage", administration.key_create),
     Route("GET", "/admin/tenants/{}/users", "keys.manage", administration.tenant_users),
