@@ -151,14 +151,12 @@ class Accounts:
     def reserve_all(self, asked: Iterable[tuple[Principal, Worst]]) -> list[Reservation | Denied]:
         """Of requests that came together, each by itself and in their order. Raises StoreError as `reserve` does:
         then deny them all."""
-        if self._generation != self._slate.generation:
-            self._worker, self._generation = self._slate.write(enrol), self._slate.generation
-        if self._clock() >= self._period_end:
-            self._turn()
         found: list[Reservation | Denied] = []
         waiting: list[tuple[int, Reservation]] = []
         for place, (principal, (tokens, usd)) in enumerate(asked):
             if principal.limited:
+                if not waiting:
+                    self._ready()
                 accounts, ask = self._of(principal), (tokens, -1 if usd is None else worst_nusd(usd))
                 one = Reservation(principal, accounts, ask, self._version, self._generation)
                 waiting.append((place, one))
@@ -209,6 +207,13 @@ class Accounts:
         reservation.version = version
         self.flush()
         return self._slate.read(self._bears, self._of(reservation.principal))
+
+    def _ready(self) -> None:
+        """This process is known on the slate, and which day it is."""
+        if self._generation != self._slate.generation:
+            self._worker, self._generation = self._slate.write(enrol), self._slate.generation
+        if self._clock() >= self._period_end:
+            self._turn()
 
     def _of(self, principal: Principal) -> tuple[Account, ...]:
         if self._version != self._keys.version:
