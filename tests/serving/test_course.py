@@ -130,6 +130,38 @@ def test_personal_data_never_reach_the_outside_also_when_everything_own_is_dead(
     through(engines.home, config, scenario)
 
 
+def test_who_waited_and_left_before_a_word_is_remembered_and_who_heard_one_is_not(engines: Platform) -> None:
+    async def scenario(door: Door) -> None:
+        (pool,) = door.fleet.pools.values()
+        until = door.router.now() + 10.0
+        work = door.router.work(door.question, "internal", until)
+
+        async def waits_and_leaves(heard: bool) -> bool:
+            held = [await pool.take(work) for _ in range(pool.slots)]
+            course, sent = Course(door.router, (pool,), until), asyncio.Event()
+
+            async def send(_replica: Replica) -> None:
+                if heard:
+                    course.begin()
+                sent.set()
+                await asyncio.Event().wait()
+
+            asked = asyncio.create_task(course.answer(work, send))
+            await asyncio.sleep(0)
+            pool.give(held.pop())
+            await sent.wait()
+            asked.cancel()
+            await asyncio.gather(asked, return_exceptions=True)
+            pool.give(held.pop())
+            return pool._lines["normal"].patience.alert
+
+        assert not await waits_and_leaves(heard=True)
+        assert await waits_and_leaves(heard=False)
+        assert pool.in_flight == 0
+
+    through(engines.home, table(own()), scenario)
+
+
 def test_our_own_is_busy_and_what_is_too_much_overflows(engines: Platform) -> None:
     config = table(own(overflow=("other",), overflow_wait_s=0.1), more=(pool("other", own=False),))
 
