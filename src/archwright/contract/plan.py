@@ -193,6 +193,7 @@ class WorkloadPlan(Record):
 
     `data_class` is the strictest of the data it works on, None where the needs name none. `residency`: the countries
     where its sensitive data may be worked on, or "any"; empty: nobody says, so with engines of one's own here alone.
+    `residency_of`: the same of stricter data than it works on, where the needs have such.
     """
 
     name: str
@@ -200,6 +201,7 @@ class WorkloadPlan(Record):
     pools: tuple[str, ...]
     data_class: Sensitivity | None = None
     residency: tuple[str, ...] = ()
+    residency_of: dict[Sensitivity, tuple[str, ...]] = {}
 
 
 class StackLine(Record):

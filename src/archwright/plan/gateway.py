@@ -82,6 +82,21 @@ def residency(needs: Needs, catalog: Catalog, workload: Workload, pools: Iterabl
     return tuple(sorted(inside - {""}))
 
 
+def stricter(
+    needs: Needs, catalog: Catalog, workload: Workload, pools: Iterable[Pool]
+) -> dict[Sensitivity, tuple[str, ...]]:
+    """Where stricter data of people than a workload's may go, if a caller sends such: inside what bounds both. Of a
+    class the needs have no data of nobody says, nor to a workload that is not for data of people.
+    """
+    own, found = data_class(needs, workload), dict[Sensitivity, tuple[str, ...]]()
+    for one in CLASSES[CLASSES.index(own) + 1 :] if own in PRIVATE else ():
+        names = tuple(data.name for data in needs.data if data.sensitivity == one)
+        if names:
+            both = replace(workload, data=(*workload.data, *names))
+            found[one] = residency(needs, catalog, both, pools)
+    return found
+
+
 def _workloads(
     needs: Needs, catalog: Catalog, pools: tuple[Pool, ...], models: Mapping[str, str]
 ) -> tuple[WorkloadPlan, ...]:
@@ -94,6 +109,7 @@ def _workloads(
             pools=tuple(pool.name for pool in lasting if workload.name in pool.workloads),
             data_class=data_class(needs, workload),
             residency=residency(needs, catalog, workload, pools),
+            residency_of=stricter(needs, catalog, workload, pools),
         )
         for workload in needs.workloads
     )
