@@ -89,7 +89,7 @@ def test_what_nobody_knows_the_work_of_is_shared_equally(needs_of: Read, catalog
 def test_classes_and_residencies(plan_of: Make, desk: Plan, needs_of: Read, catalog: Catalog) -> None:
     assert [(one.data_class, one.residency) for one in desk.workloads] == [("personal", ("DE",))]
     nothing = tell(needs_of("desk")[0], catalog, None)
-    assert nothing.pools == () and replace(desk.workloads[0], model=None, pools=()) == nothing.workloads[0]
+    assert nothing.pools == () and replace(desk.workloads[0], model=None, pools=(), waits=None) == nothing.workloads[0]
     letters = plan_of("clinic").workloads[0]
     assert letters.data_class == "health" and {"DE", "FR", "NO"} <= {*letters.residency}
     assert not {"US", "CH", "EEA"} & {*letters.residency}

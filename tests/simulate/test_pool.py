@@ -27,7 +27,7 @@ from archwright.sizing.engine_layout import engines
 from archwright.sizing.machine import Machine
 from archwright.sizing.open_loop import GATEWAY_S, OpenLoop, flow_of
 
-NAMES = PoolPrediction.__struct_fields__[:-1]
+NAMES = tuple(name for name in PoolPrediction.__struct_fields__ if name not in ("queueing", "bases"))
 READS, WRITES = Length(mean=1800, p95=4200), Length(mean=220, p95=600)
 
 

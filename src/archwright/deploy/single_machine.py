@@ -203,11 +203,13 @@ def _endpoint(plan: Plan, workload: WorkloadPlan, pools: list[Pool]) -> dict[str
             where=Where(plan.needs_file, None, "data.residency"),
             hint="plan again without the pool's place, or widen the residency of the data",
         )
+    waits = workload.waits
     return {
         "model": pools[0].model,
         "workload": workload.name,
         "targets": [{"pool": pool.name, "weight": float(_slots(pool))} for pool in targets],
         "overflow": [pool.name for pool in pools if pool not in targets],
+        **({"wait_s": waits.wait_s, "overflow_wait_s": waits.overflow_s} if waits is not None else {}),
         "default_max_tokens": targets[0].default_max_tokens,
         "embeddings": targets[0].embeddings,
         "data_class": workload.data_class or "",

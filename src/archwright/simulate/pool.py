@@ -20,6 +20,7 @@ from archwright.contract.plan import LoadSpec
 from archwright.contract.record import Record, replace
 from archwright.policy.traffic import Arrival, closed_arrivals, peak_arrivals
 from archwright.simulate.batching import Batching, Clock, Outcome, Request
+from archwright.simulate.queueing import Queue, Queueing, queue_of, queueing
 from archwright.simulate.serving import RATE_NOISE, TPOT_NOISE, TTFT_NOISE
 from archwright.sizing.calibration import widened
 from archwright.sizing.engine import Engine
@@ -52,14 +53,16 @@ class PoolPrediction(Record):
     tpot_p95_s: Estimate
     tpot_p99_s: Estimate
     tokens_per_s: Estimate
+    queueing: Queueing
     bases: tuple[Basis, ...]
 
 
 class Peak(NamedTuple):
-    """Percentiles of one engine's peak at one speed, in the order of QUANTILES."""
+    """Percentiles of one engine's peak at one speed, in the order of QUANTILES; and what it says of its queue."""
 
     ttft_s: tuple[float, ...]
     tpot_s: tuple[float, ...]
+    queue: Queue
 
 
 class _Slowed(NamedTuple):
@@ -76,11 +79,12 @@ def predict_pool(spec: PoolSpec) -> PoolPrediction:
     """All promises for `spec`. Deterministic."""
     speed = spec.engine.speed
     at_peak, in_loop = bases = _bases(spec)
-    late = latencies(spec, at_peak.id)
+    runs = peaks(spec)
     tokens = closed(spec)
     ends = (tokens / speed.steps.high, tokens / speed.steps.low)
     return PoolPrediction(
-        **late,
+        **_latencies(spec, runs, at_peak.id),
+        queueing=queueing([one.queue for one in runs], at_peak.id),
         tokens_per_s=widened(tokens, ends, RATE_NOISE, "tokens/s", in_loop.id).scaled(float(spec.engines)),
         bases=bases,
     )
@@ -88,11 +92,19 @@ def predict_pool(spec: PoolSpec) -> PoolPrediction:
 
 def latencies(spec: PoolSpec, basis: str = "") -> dict[str, Estimate]:
     """Percentiles over the requests of the peak by name, `ttft_p95_s`."""
+    return _latencies(spec, peaks(spec), basis)
+
+
+def peaks(spec: PoolSpec) -> list[Peak]:
+    """At the predicted speed, at the fast end and at the slow one."""
     speed = spec.engine.speed
-    runs = [peak(spec, factor) for factor in (1.0, speed.steps.low, speed.steps.high)]
-    found = {}
+    return [peak(spec, factor) for factor in (1.0, speed.steps.low, speed.steps.high)]
+
+
+def _latencies(spec: PoolSpec, runs: list[Peak], basis: str) -> dict[str, Estimate]:
+    speed, found = spec.engine.speed, dict[str, Estimate]()
     for place, share in enumerate(QUANTILES):
-        first, between = ([run[part][place] for run in runs] for part in range(2))
+        first, between = [run.ttft_s[place] for run in runs], [run.tpot_s[place] for run in runs]
         found[f"ttft_p{share * 100:.0f}_s"] = _banded(first, speed.first, TTFT_NOISE, basis)
         found[f"tpot_p{share * 100:.0f}_s"] = _banded(between, speed.steps, TPOT_NOISE, basis)
     return found
@@ -112,8 +124,10 @@ def peak(spec: PoolSpec, factor: float) -> Peak:
     for window in range(windows(share, spec.load.peak_s)):
         load = replace(spec.load, requests_per_second=share, seed=spec.load.seed + window, peak_s=seconds)
         found += engine.run([request_of(arrival, arrival.at_s) for arrival in peak_arrivals(load)])
-    ttft = [one.ttft_s + GATEWAY_S + beyond(one.request.new_tokens) * factor for one in found if one.ttft_s is not None]
-    return Peak(_percentiles(ttft), _percentiles([one.tpot_s for one in found if one.tpot_s is not None]))
+    begun = [one for one in found if one.ttft_s is not None]
+    ttft = [one.ttft_s + GATEWAY_S + beyond(one.request.new_tokens) * factor for one in begun if one.ttft_s is not None]
+    tpot = _percentiles([one.tpot_s for one in found if one.tpot_s is not None])
+    return Peak(_percentiles(ttft), tpot, queue_of(begun, ttft))
 
 
 def _percentiles(values: list[float]) -> tuple[float, ...]:
