@@ -210,8 +210,11 @@ def _at_risk(served: Here | Pooled, prediction: ServingPrediction | PoolPredicti
     misses, notes = list[Miss](), list[str]()
     p95 = (prediction.ttft_p95_s, prediction.tpot_p95_s)
     judge_latency(served.spec.load, served.demand.workload.slo, p95, (misses, notes))
-    if isinstance(served, Here):
+    if isinstance(prediction, ServingPrediction):
         return notes
+    if prediction.refused:
+        name = served.spec.load.workload
+        notes.append(f"at risk: {prediction.refused:.1%} of {name} at the peak would find the gateway's queue full")
     return notes + [
         f"at risk: {miss.constraint} is {digits(float(miss.value or 0))} in the simulation of the peak, "
         f"above the limit {digits(float(miss.limit or 0))}"
