@@ -48,8 +48,8 @@ class PoolSpec(NamedTuple):
 
 
 class PoolPrediction(Record):
-    """Latencies hold under the peak, `tokens_per_s` in the closed loop over all engines. `refused`: the share of the peak that
-    finds the gateway's queue full; it is in the latencies as if it had waited."""
+    """Latencies hold under the peak, `tokens_per_s` in the closed loop over all engines. `refused` is the share of the
+    peak that finds the gateway's queue full; it is in the latencies as if it had waited."""
 
     ttft_p50_s: Estimate
     ttft_p95_s: Estimate
