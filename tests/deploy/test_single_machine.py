@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from archwright.contract.needs import Sensitivity
-from archwright.contract.plan import Plan, TokenPrice
+from archwright.contract.plan import Plan, TokenPrice, Waits
 from archwright.contract.record import replace
 from archwright.deploy.single_machine import Listen, Reached, bundle
 from archwright.engines.config import EngineConfig
@@ -114,10 +114,35 @@ def test_own_pools_are_targets_and_those_outside_take_what_is_too_much(null_plan
     assert config.workers == 3
 
 
+def test_the_waits_of_the_plan_are_the_gateways(null_plan: Plan) -> None:
+    plan = mixed(null_plan, None, ())
+    (without,) = gateway_of(plan, REACHED).endpoints
+    assert (without.wait_s, without.overflow_wait_s) == (None, 1.0)
+    waits = Waits(wait_s=0.7, overflow_s=0.5, source="TTFT")
+    workload = replace(plan.workloads[0], waits=waits)
+    (endpoint,) = gateway_of(replace(plan, workloads=(workload,)), REACHED).endpoints
+    assert (endpoint.wait_s, endpoint.overflow_wait_s) == (0.7, 0.5)
+
+
 def test_where_no_residency_is_stated_data_of_people_stay_in_the_house(null_plan: Plan) -> None:
     config = gateway_of(mixed(null_plan, "internal", ()), REACHED)
     found = {pool.name: outside(config.endpoints[0], pool) for pool in config.pools}
     assert found == {"house": False, "away": True} and config.endpoints[0].overflow == ("away",)
+
+
+def test_stricter_data_than_planned_for_go_where_the_plan_says_it_of_them(null_plan: Plan) -> None:
+    plan = mixed(null_plan, "personal", ("any",))
+
+    def away(data_class: Sensitivity, health: tuple[str, ...] | None = None) -> bool:
+        said: dict[Sensitivity, tuple[str, ...]] = {} if health is None else {"health": health}
+        workload = replace(plan.workloads[0], residency_of=said)
+        config = gateway_of(replace(plan, workloads=(workload,)), REACHED)
+        (spec,) = (pool for pool in config.pools if pool.name == "away")
+        return not outside(config.endpoints[0], spec, data_class)
+
+    assert away("personal") and not away("health") and not away("payment")
+    assert away("health", health=("DE",)) and not away("payment", health=("DE",))
+    assert not away("health", health=("FR",))
 
 
 def test_with_nothing_in_the_house_nobody_looks_for_what_could_only_be_refused(null_plan: Plan) -> None:

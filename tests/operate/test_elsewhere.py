@@ -17,6 +17,7 @@ from archwright.contract.plan import Plan
 from archwright.errors import PlanError, UsageError
 from archwright.home import Home
 from archwright.policy.limits import Limits
+from archwright.serving.config import read
 
 from ..api.test_serve import Upstream
 
@@ -131,6 +132,16 @@ def test_texts_that_make_no_sense(plan: Plan) -> None:
         with pytest.raises(UsageError) as caught:
             api.up("plan.json", port=0, engine=engine, key_env=key_env)
         assert caught.value.code == code, (engine, key_env)
+
+
+def test_the_gateway_waits_as_long_as_the_limit_of_a_first_token_leaves(stage: Stage, home: Home) -> None:
+    """The manuals have such a limit, the cases none."""
+    endpoints = {one.workload: one for one in read(home.config("gateway")).endpoints}
+    waits = {one.name: one.waits for one in stage.plan.workloads}
+    assert waits["cases"] is None and endpoints["cases"].wait_s is None
+    assert waits["manuals"] is not None and waits["manuals"].wait_s <= 2.0
+    assert endpoints["manuals"].wait_s == waits["manuals"].wait_s
+    assert endpoints["manuals"].overflow_wait_s == waits["manuals"].overflow_s < 2.0
 
 
 def test_own_capacity_first_then_outside_and_never_with_data_of_people(stage: Stage) -> None:

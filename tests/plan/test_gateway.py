@@ -89,7 +89,7 @@ def test_what_nobody_knows_the_work_of_is_shared_equally(needs_of: Read, catalog
 def test_classes_and_residencies(plan_of: Make, desk: Plan, needs_of: Read, catalog: Catalog) -> None:
     assert [(one.data_class, one.residency) for one in desk.workloads] == [("personal", ("DE",))]
     nothing = tell(needs_of("desk")[0], catalog, None)
-    assert nothing.pools == () and replace(desk.workloads[0], model=None, pools=()) == nothing.workloads[0]
+    assert nothing.pools == () and replace(desk.workloads[0], model=None, pools=(), waits=None) == nothing.workloads[0]
     letters = plan_of("clinic").workloads[0]
     assert letters.data_class == "health" and {"DE", "FR", "NO"} <= {*letters.residency}
     assert not {"US", "CH", "EEA"} & {*letters.residency}
@@ -110,6 +110,27 @@ def test_data_without_bounds(needs_of: Read, catalog: Catalog) -> None:
         assert residency(needs, catalog, needs.workloads[0], ()) == expected
     nameless = replace(needs.workloads[0], data=())
     assert data_class(needs, nameless) is None and residency(needs, catalog, nameless, ()) == ()
+
+
+def test_where_stricter_data_than_planned_for_may_go(needs_of: Read, catalog: Catalog) -> None:
+    """Only inside what bounds both, only where the needs have such data, and only from work on data of people."""
+
+    def of(sensitivity: str, *more: tuple[str, list[str]]) -> dict[str, tuple[str, ...]]:
+        def change(document: dict[str, Any]) -> None:
+            document["data"][0].update(sensitivity=sensitivity, residency=["any"])
+            document["data"] += [
+                {"name": f"more-{one}", "size_gib": 1, "sensitivity": one, "residency": places} for one, places in more
+            ]
+
+        needs = needs_of("desk", change)[0]
+        (workload,) = tell(needs, catalog, None).workloads
+        assert workload.data_class == sensitivity
+        return {str(one): places for one, places in workload.residency_of.items()}
+
+    assert of("personal") == {}
+    assert of("personal", ("health", ["DE"]), ("payment", ["any"])) == {"health": ("DE",), "payment": ("any",)}
+    assert of("health", ("personal", ["DE"])) == {}
+    assert of("internal", ("health", ["DE"])) == {}
 
 
 def test_a_region_that_is_named_is_its_country_to_a_gateway(needs_of: Read, catalog: Catalog, startup: Plan) -> None:

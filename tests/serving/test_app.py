@@ -204,7 +204,7 @@ class Gone(asyncio.Transport):
 
 @pytest.mark.parametrize("turns", [0, 1, 2, 3])
 def test_a_client_who_leaves_at_any_moment_leaves_nothing_reserved(stand: Stand, turns: int) -> None:
-    """`turns` of the event loop after its request is whole: before it is reserved, before its work begins, and in it."""
+    """`turns` of the event loop after the request is whole: before it is reserved, before its work begins, in it."""
     keys, accounts = stand.gateway.till.keys, stand.gateway.till.accounts
     secret, _ = keys.create("acme", limits=KeyLimits(tpm=10))
     body = b'{"model": "m", "messages": [{"role": "user", "content": "x"}]}'

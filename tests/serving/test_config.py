@@ -78,6 +78,7 @@ def targets(*weights: float) -> dict[str, Any]:
         ({"shadow": "q", "shadow_share": 1.5}, "at most 1"),
         ({"overflow_wait_s": -1.0}, "overflow_wait_s"),
         ({"wait_s": 0.0}, "wait_s"),
+        ({"residency_of": {"health": ("Germany",)}}, "residency as countries"),
         ({"residency": ("EU",)}, ""),
         ({"residency": ("Europe",)}, "countries of two letters"),
     ],

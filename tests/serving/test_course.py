@@ -130,6 +130,63 @@ def test_personal_data_never_reach_the_outside_also_when_everything_own_is_dead(
     through(engines.home, config, scenario)
 
 
+def test_a_stricter_class_than_was_planned_for_stays_in_the_house_with_every_engine_there_dead(
+    engines: Platform,
+) -> None:
+    """The endpoint is planned for personal data that may go anywhere; of health data nobody said so."""
+    outside = pool("other", own=False, place="DE")
+    config = table(own(fallback=("other",), data_class="personal", residency=("any",)), more=(outside,))
+
+    async def scenario(door: Door) -> None:
+        assert (await door.ask(header="health"))[0].startswith("own")
+        engines.kill_engine("own")
+        for header in ("health", "payment"):
+            with pytest.raises((Refusal, EngineError)):
+                await door.ask(header=header)
+        await door.fleet.check()
+        with pytest.raises(Refusal) as refused:
+            await door.ask(header="health")
+        assert refused.value.status == 503
+        assert "unix:other" not in door.sent
+        assert (await counted(engines, "other"))["null:tokens_predicted_total"] == 0
+        assert (await door.ask(header="personal"))[0].startswith("other"), "what was planned for may go"
+        assert (await door.ask())[0].startswith("other")
+
+    through(engines.home, config, scenario)
+
+
+def test_who_waited_and_left_before_a_word_is_remembered_and_who_heard_one_is_not(engines: Platform) -> None:
+    async def scenario(door: Door) -> None:
+        (pool,) = door.fleet.pools.values()
+        until = door.router.now() + 10.0
+        work = door.router.work(door.question, "internal", until)
+
+        async def waits_and_leaves(heard: bool) -> bool:
+            held = [await pool.take(work) for _ in range(pool.slots)]
+            course, sent = Course(door.router, (pool,), until), asyncio.Event()
+
+            async def send(_replica: Replica) -> None:
+                if heard:
+                    course.begin()
+                sent.set()
+                await asyncio.Event().wait()
+
+            asked = asyncio.create_task(course.answer(work, send))
+            await asyncio.sleep(0)
+            pool.give(held.pop())
+            await sent.wait()
+            asked.cancel()
+            await asyncio.gather(asked, return_exceptions=True)
+            pool.give(held.pop())
+            return pool._lines["normal"].patience.alert
+
+        assert not await waits_and_leaves(heard=True)
+        assert await waits_and_leaves(heard=False)
+        assert pool.in_flight == 0
+
+    through(engines.home, table(own()), scenario)
+
+
 def test_our_own_is_busy_and_what_is_too_much_overflows(engines: Platform) -> None:
     config = table(own(overflow=("other",), overflow_wait_s=0.1), more=(pool("other", own=False),))
 

@@ -11,6 +11,7 @@ import random
 import selectors
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, cast
 
 import pytest
@@ -115,6 +116,111 @@ def test_goodput_at_three_times_the_load_is_that_of_the_peak() -> None:
     peak = max(found.values())
     assert peak > 0.95 * CAPACITY_RPS, found
     assert found[3.0] >= 0.9 * peak and found[5.0] >= 0.9 * peak, found
+
+
+class Leaving(Load):
+    """Clients who leave after a time of their own, whatever they wait for; nobody told the pool. Of no one is known
+    how long it waits at most."""
+
+    def __init__(
+        self, served: Pool, rate_rps: float, for_s: float, patience_s: Callable[[random.Random], float]
+    ) -> None:
+        super().__init__(served, rate_rps, for_s, {"interactive": 0.2, "normal": 0.4, "batch": 0.4})
+        self._patience_s = patience_s
+        self.order: list[float] = []
+        self.service_s = SLOTS / CAPACITY_RPS
+
+    async def _ask(self, priority: Priority) -> None:
+        came = self._loop.time()
+        self.asked[priority] += 1
+        try:
+            async with asyncio.timeout(self._patience_s(self._chance)):
+                lease = await self._pool.take(Work(1, priority=priority))
+                self.order.append(came)
+                left = True
+                try:
+                    await asyncio.sleep(self.service_s * self._chance.uniform(0.8, 1.2))
+                    left = False
+                finally:
+                    self._pool.give(lease, left=left)
+        except Refusal:
+            self.refused[priority] += 1
+        except TimeoutError:
+            pass
+        else:
+            self.useful[priority] += 1
+
+
+PATIENCE: dict[str, Callable[[random.Random], float]] = {
+    "all leave after four times the service": lambda _chance: 2.0,
+    "some bear thrice as much as others": lambda chance: chance.uniform(1.0, 4.0),
+    "as long as the clients of radioactive decay": lambda chance: chance.expovariate(1 / 3.0),
+    "half of them for ever": lambda chance: chance.choice([2.0, 600.0]),
+}
+
+
+@pytest.mark.parametrize("patience_s", PATIENCE.values(), ids=list(PATIENCE))
+def test_goodput_holds_where_clients_leave_and_nobody_said_when(patience_s: Callable[[random.Random], float]) -> None:
+    found: dict[float, float] = {}
+
+    async def scenario() -> None:
+        for times in (1.0, 1.2, 2.0, 3.0, 5.0):
+            load = Leaving(pool(), times * CAPACITY_RPS, 150.0, patience_s)
+            found[times] = await load.run()
+            if times <= 2.0:
+                assert load.useful["interactive"] > 0.75 * load.asked["interactive"], "the urgent first, as ever"
+
+    run(scenario)
+    peak = max(found.values())
+    assert found[3.0] >= 0.9 * peak and found[5.0] >= 0.9 * peak, found
+
+
+@pytest.mark.parametrize(("slots", "service_s"), [(1, 20.0), (64, 10.0)])
+def test_it_holds_for_one_slow_slot_and_for_many(slots: int, service_s: float) -> None:
+    found: dict[float, float] = {}
+
+    async def scenario() -> None:
+        for times in (1.0, 2.0, 3.0):
+            load = Leaving(pool(slots), times * slots / service_s, 100 * service_s, lambda _chance: 2.0 * service_s)
+            load.service_s = service_s
+            found[times] = await load.run()
+
+    run(scenario)
+    assert found[3.0] >= 0.9 * max(found.values()), found
+
+
+def test_the_patient_are_served_as_if_nothing_were_learned() -> None:
+    """At a little too much load: in order of arrival within their class, and refused only where the queue is full."""
+
+    async def scenario() -> None:
+        load = Leaving(pool(), 1.05 * CAPACITY_RPS, 300.0, lambda _chance: 600.0)
+        load._shares = {"batch": 1.0}
+        await load.run()
+        assert load.order == sorted(load.order)
+        assert load.useful["batch"] + load.refused["batch"] == load.asked["batch"]
+        assert load.useful["batch"] > 0.93 * load.asked["batch"]
+
+    run(scenario)
+
+
+def test_a_program_that_is_killed_with_its_requests_keeps_no_patient_one_from_being_served() -> None:
+    async def scenario() -> None:
+        served, loop = pool(), asyncio.get_running_loop()
+        killed = [asyncio.create_task(served.take(Work(1, priority="batch"))) for _ in range(24)]
+        for number in range(2 * SLOTS):
+            lease = await killed[number]
+            loop.call_later(1.0 + number // SLOTS, partial(served.give, lease, left=True))
+        for task in killed:
+            task.cancel()
+        await asyncio.gather(*killed, return_exceptions=True)
+        assert served.in_flight == SLOTS
+        load = Leaving(served, 1.05 * CAPACITY_RPS, 300.0, lambda _chance: 600.0)
+        load._shares = {"batch": 1.0}
+        await load.run()
+        assert load.useful["batch"] + load.refused["batch"] == load.asked["batch"]
+        assert load.useful["batch"] > 0.93 * load.asked["batch"]
+
+    run(scenario)
 
 
 def test_batch_is_shed_first_and_interactive_last() -> None:

@@ -176,6 +176,23 @@ def test_sensitive_data_reach_no_pool_beyond_the_residency_whatever_fails(
         assert found and set(found) <= inside
 
 
+def test_where_nobody_stated_a_residency_for_the_class_the_refusal_says_what_opens_it() -> None:
+    spec = pool("p", own=False, place="DE")
+
+    def stand(**changes: Any) -> Stand:
+        return Stand(Entry(spec, endpoint(data_class="personal", residency=("any",), **changes).spec))
+
+    assert stand().order("personal") == ["p"]
+    with pytest.raises(Refusal) as refused:
+        stand().order("health")
+    assert (refused.value.status, refused.value.openai_code) == (403, "data_class_not_served")
+    assert "residency_of.health" in str(refused.value) and "needs" in str(refused.value)
+    assert stand(residency_of={"health": ("DE",)}).order("health") == ["p"]
+    with pytest.raises(Refusal) as refused:
+        stand(residency_of={"health": ("FR",)}).order("health")
+    assert refused.value.status == 403 and "residency_of" not in str(refused.value), "it is stated, and elsewhere"
+
+
 def test_only_what_may_have_the_data_mirrors_them() -> None:
     entry = endpoint(shadow="s", shadow_share=0.25, residency=("DE",))
     stand = Stand(entry, pool("s", place="US", own=False, slots=2))

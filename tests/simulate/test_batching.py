@@ -157,6 +157,17 @@ def test_an_end_in_the_middle_of_a_long_answer(desk: ServingSpec) -> None:
     assert 2.9 < found.last_s <= 3.0
 
 
+def test_only_who_finds_no_slot_waits_for_one(desk: ServingSpec) -> None:
+    early = [Request(0.0, 10, 0, 20 + number) for number in range(desk.slots)]
+    found = engine(desk).run([*early, Request(0.1, 10, 0, 5), Request(0.1, 10, 0, 5), Request(60.0, 10, 0, 5)])
+    waits = {one.request.arrival_s: one.waited_s for one in found}
+    first, second = sorted(one.last_s for one in found)[:2]
+    assert waits[0.0] == waits[60.0] == 0.0
+    late = sorted(one.waited_s for one in found if one.request.arrival_s == 0.1)
+    assert late[0] == pytest.approx(first - 0.1) and first - 0.1 < late[1] <= second - 0.1 + 1e-9
+    assert all(one.ttft_s is not None and one.waited_s < one.ttft_s for one in found)
+
+
 def test_a_free_slot_is_given_soon_after_an_arrival(desk: ServingSpec) -> None:
     found = engine(desk).run([Request(0.0, 10, 0, 400), Request(1.0, 10, 0, 2)])
     short = next(one for one in found if one.request.output_tokens == 2)

@@ -27,7 +27,7 @@ from archwright.sizing.engine_layout import engines
 from archwright.sizing.machine import Machine
 from archwright.sizing.open_loop import GATEWAY_S, OpenLoop, flow_of
 
-NAMES = PoolPrediction.__struct_fields__[:-1]
+NAMES = tuple(name for name in PoolPrediction.__struct_fields__ if name not in ("queueing", "refused", "bases"))
 READS, WRITES = Length(mean=1800, p95=4200), Length(mean=220, p95=600)
 
 
@@ -102,7 +102,8 @@ def test_beyond_the_steps_is_never_negative_and_includes_the_gateway_once(one: P
 def test_engines_share_the_load_and_add_their_tokens(one: PoolSpec, found: PoolPrediction) -> None:
     four = one._replace(engines=4, load=replace(one.load, requests_per_second=32.0, concurrency=128))
     together = predict_pool(four)
-    assert together.ttft_p95_s == found.ttft_p95_s
+    assert together.ttft_p95_s.value <= found.ttft_p95_s.value, "no worse than a share at random"
+    assert together.refused == found.refused == 0
     assert together.tokens_per_s.value == pytest.approx(4 * found.tokens_per_s.value)
 
 

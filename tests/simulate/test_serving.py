@@ -25,7 +25,7 @@ from archwright.simulate.serving import (
 )
 from archwright.sizing.roofline import Hardware
 
-NAMES = ServingPrediction.__struct_fields__[:-1]
+NAMES = tuple(name for name in ServingPrediction.__struct_fields__ if name not in ("queueing", "bases"))
 
 
 def estimates(prediction: ServingPrediction) -> dict[str, Estimate]:

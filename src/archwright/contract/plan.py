@@ -188,11 +188,22 @@ class Option(Record):
     carbon_kg_per_month: Estimate | None = None
 
 
+class Waits(Record):
+    """How long the gateway lets a request wait for a slot: at `overflow_s` it asks who stands outside, beyond `wait_s`
+    it refuses, so that who is let in is in time. `source` says how both are made."""
+
+    wait_s: float
+    overflow_s: float
+    source: str
+
+
 class WorkloadPlan(Record):
     """`pools` answer it, one for each site; none where it runs without an endpoint or on somebody else's model.
 
     `data_class` is the strictest of the data it works on, None where the needs name none. `residency`: the countries
     where its sensitive data may be worked on, or "any"; empty: nobody says, so with engines of one's own here alone.
+    `residency_of`: the same of stricter data than it works on, where the needs have such. `waits`: None where no limit
+    of a first token is asked for, or nobody predicts one.
     """
 
     name: str
@@ -200,6 +211,8 @@ class WorkloadPlan(Record):
     pools: tuple[str, ...]
     data_class: Sensitivity | None = None
     residency: tuple[str, ...] = ()
+    residency_of: dict[Sensitivity, tuple[str, ...]] = {}
+    waits: Waits | None = None
 
 
 class StackLine(Record):

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from archwright.contract.plan import Bundle, Plan, Pool, ProcessSpec, WorkloadPlan
 from archwright.errors import PlanError, Where
-from archwright.policy.residency import BOUND, Place, allowed
+from archwright.policy.residency import BOUND, Place, Stated, permitted
 
 STARTUP_DEADLINE_S = 60.0
 
@@ -193,7 +193,8 @@ def _slots(pool: Pool) -> int:
 
 def _endpoint(plan: Plan, workload: WorkloadPlan, pools: list[Pool]) -> dict[str, object]:
     targets = [pool for pool in pools if pool.own] or pools
-    outside = [pool for pool in pools if not allowed("personal", _place(plan, pool), workload.residency)]
+    stated = Stated(workload.data_class or "", workload.residency, workload.residency_of)
+    outside = [pool for pool in pools if not permitted("personal", _place(plan, pool), stated)]
     if outside and workload.data_class in BOUND:
         raise PlanError(
             "AW-PLAN-21",
@@ -202,15 +203,18 @@ def _endpoint(plan: Plan, workload: WorkloadPlan, pools: list[Pool]) -> dict[str
             where=Where(plan.needs_file, None, "data.residency"),
             hint="plan again without the pool's place, or widen the residency of the data",
         )
+    waits = workload.waits
     return {
         "model": pools[0].model,
         "workload": workload.name,
         "targets": [{"pool": pool.name, "weight": float(_slots(pool))} for pool in targets],
         "overflow": [pool.name for pool in pools if pool not in targets],
+        **({"wait_s": waits.wait_s, "overflow_wait_s": waits.overflow_s} if waits is not None else {}),
         "default_max_tokens": targets[0].default_max_tokens,
         "embeddings": targets[0].embeddings,
         "data_class": workload.data_class or "",
         "residency": list(workload.residency),
+        "residency_of": {one: list(residency) for one, residency in workload.residency_of.items()},
         # Where no pool may have data of people, what detection finds could only be refused: what callers say is.
         "detect": False if len(outside) == len(pools) else None,
     }

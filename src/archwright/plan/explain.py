@@ -267,6 +267,11 @@ def _workload(plan: Plan, workload: WorkloadPlan) -> list[str]:
                 f"  load: {load.requests_per_second:g} requests/s at the peak, "
                 f"{load.concurrency} at once in the closed loop"
             )
+    if workload.waits is not None:
+        waits = workload.waits
+        lines.append(f"  at the gateway: refused where it would wait longer than {waits.wait_s:g} s for a slot")
+        lines.append(f"    sent elsewhere beyond {waits.overflow_s:g} s, where the plan has an elsewhere")
+        lines.append(f"    why: {waits.source}")
     if option is not None:
         held = {workload.name, *workload.pools}
         lines += [f"  {had_as(one)}" for one in option.purchases if one.pool in held]

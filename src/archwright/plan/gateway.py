@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import NamedTuple, get_args
 
 from archwright.catalog.facts import Catalog
@@ -28,6 +29,8 @@ from archwright.plan.money import Draft
 from archwright.plan.platform import Platform
 from archwright.plan.residency import ANYWHERE, Bounds, bounds_of, country_inside, place_inside, region_inside
 from archwright.plan.serve import default_max_tokens
+from archwright.plan.waits import waits_of
+from archwright.simulate.queueing import Queueing
 
 # From the mildest to the strictest.
 CLASSES: tuple[Sensitivity, ...] = get_args(Sensitivity)
@@ -36,6 +39,7 @@ UPSTREAM_SLOTS = 512
 MOST_WORKERS = 64
 # Hosted providers that do not speak OpenAI's protocol.
 PROTOCOLS = {"anthropic": "anthropic"}
+NOTHING: Mapping[str, tuple[Queueing, ...]] = MappingProxyType({})
 
 
 class Told(NamedTuple):
@@ -47,14 +51,18 @@ class Told(NamedTuple):
     workers: int = 1
 
 
-def tell(needs: Needs, catalog: Catalog, draft: Draft | None) -> Told:
-    """`draft` is the chosen option's, None where nothing was feasible."""
+def tell(
+    needs: Needs, catalog: Catalog, draft: Draft | None, predicted: Mapping[str, tuple[Queueing, ...]] = NOTHING
+) -> Told:
+    """`draft` is the chosen option's, None where nothing was feasible; `predicted` what was of the queues of its pools,
+    by workload."""
     if draft is None:
         return Told(_workloads(needs, catalog, (), {}))
     prices = dict(_prices(needs, catalog, draft))
     pools = tuple(replace(pool, price_per_token=prices.get(pool.workloads[0])) for pool in draft.pools)
+    waits = waits_of(needs, predicted)
     return Told(
-        _workloads(needs, catalog, pools, draft.models),
+        tuple(replace(one, waits=waits.get(one.name)) for one in _workloads(needs, catalog, pools, draft.models)),
         pools,
         tuple(_upstreams(needs, catalog, draft)),
         _workers(needs, catalog, draft),
@@ -82,6 +90,21 @@ def residency(needs: Needs, catalog: Catalog, workload: Workload, pools: Iterabl
     return tuple(sorted(inside - {""}))
 
 
+def stricter(
+    needs: Needs, catalog: Catalog, workload: Workload, pools: Iterable[Pool]
+) -> dict[Sensitivity, tuple[str, ...]]:
+    """Where stricter data of people than a workload's may go, if a caller sends such: inside what bounds both. Of a
+    class the needs have no data of nobody says, nor to a workload that is not for data of people.
+    """
+    own, found = data_class(needs, workload), dict[Sensitivity, tuple[str, ...]]()
+    for one in CLASSES[CLASSES.index(own) + 1 :] if own in PRIVATE else ():
+        names = tuple(data.name for data in needs.data if data.sensitivity == one)
+        if names:
+            both = replace(workload, data=(*workload.data, *names))
+            found[one] = residency(needs, catalog, both, pools)
+    return found
+
+
 def _workloads(
     needs: Needs, catalog: Catalog, pools: tuple[Pool, ...], models: Mapping[str, str]
 ) -> tuple[WorkloadPlan, ...]:
@@ -94,6 +117,7 @@ def _workloads(
             pools=tuple(pool.name for pool in lasting if workload.name in pool.workloads),
             data_class=data_class(needs, workload),
             residency=residency(needs, catalog, workload, pools),
+            residency_of=stricter(needs, catalog, workload, pools),
         )
         for workload in needs.workloads
     )

@@ -78,7 +78,7 @@ def make_plan(
     concluded = conclude(needs, purse.options(drafts), drafts, ledger, purse)
     best = next((one for one in looked if one.draft.name == concluded.chosen), None)
     promised, served = planner.promised(best)
-    told = tell(needs, catalog, best.draft if best is not None else None)
+    told = tell(needs, catalog, best.draft if best is not None else None, promised.queues)
     options = tuple(_noted(o, promised, told) if o.name == concluded.chosen else o for o in concluded.options)
     option = next((one for one in options if one.name == concluded.chosen), None)
     chosen = Chosen(needs, catalog, ledger, option, best.draft.fleets if best is not None else ())

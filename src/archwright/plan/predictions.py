@@ -11,7 +11,8 @@ longest of those that fall into the time between two. Nothing else of work with 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
+from types import MappingProxyType
 from typing import NamedTuple, TypeVar
 
 from archwright.contract.estimate import Estimate, total
@@ -27,6 +28,7 @@ from archwright.plan.money import judge_limit
 from archwright.plan.serve import Answering, Here, Pooled, Served, Working, predicted
 from archwright.plan.wording import digits
 from archwright.simulate.pool import PoolPrediction
+from archwright.simulate.queueing import Queueing
 from archwright.simulate.serving import ServingPrediction
 from archwright.sizing.open_loop import ASSUMED
 
@@ -38,15 +40,17 @@ PLATFORM = "platform"
 
 
 class Promised(NamedTuple):
-    """What a chosen option promises, and which limits lie inside a band."""
+    """What a chosen option promises, which limits lie inside a band, and what is predicted of each text's queues."""
 
     predictions: tuple[Prediction, ...] = ()
     notes: tuple[str, ...] = ()
+    queues: Mapping[str, tuple[Queueing, ...]] = MappingProxyType({})
 
 
 def promises(served: tuple[Served, ...], ledger: Ledger) -> Promised:
     """Only the chosen option is predicted in full: simulated runs for each text workload."""
     own, notes, here = list[Prediction](), list[str](), dict[str, ServingPrediction]()
+    queues = dict[str, tuple[Queueing, ...]]()
     for one in served:
         if isinstance(one, Working):
             own += _hours(one, ledger, notes)
@@ -57,6 +61,7 @@ def promises(served: tuple[Served, ...], ledger: Ledger) -> Promised:
             prediction = adopted(predicted(one), ledger)
             own += workload_predictions(one.spec.load, prediction)
             notes += _at_risk(one, prediction)
+            queues[one.demand.workload.name] = (*queues.get(one.demand.workload.name, ()), prediction.queueing)
             if isinstance(prediction, ServingPrediction):
                 here[one.spec.load.workload] = prediction
         own += _availability(one, ledger)
@@ -67,7 +72,7 @@ def promises(served: tuple[Served, ...], ledger: Ledger) -> Promised:
     elif here:
         own += platform_predictions(tuple(here), tuple(here.values()))
     together = {one.spec.load.workload for one in served if isinstance(one, Pooled) and one.part < 1}
-    return Promised(one_each(own, together), tuple(dict.fromkeys(notes)))
+    return Promised(one_each(own, together), tuple(dict.fromkeys(notes)), queues)
 
 
 def one_each(found: Iterable[Prediction], together: Collection[str] = ()) -> tuple[Prediction, ...]:
@@ -205,8 +210,11 @@ def _at_risk(served: Here | Pooled, prediction: ServingPrediction | PoolPredicti
     misses, notes = list[Miss](), list[str]()
     p95 = (prediction.ttft_p95_s, prediction.tpot_p95_s)
     judge_latency(served.spec.load, served.demand.workload.slo, p95, (misses, notes))
-    if isinstance(served, Here):
+    if isinstance(prediction, ServingPrediction):
         return notes
+    if prediction.refused:
+        name = served.spec.load.workload
+        notes.append(f"at risk: {prediction.refused:.1%} of {name} at the peak would find the gateway's queue full")
     return notes + [
         f"at risk: {miss.constraint} is {digits(float(miss.value or 0))} in the simulation of the peak, "
         f"above the limit {digits(float(miss.limit or 0))}"

@@ -2,12 +2,16 @@
 
 Decides that the strictest of what is known holds: the endpoint's class, what the caller says and what was found in
 the text. A caller can raise a class, never lower it. Where the rule says no there is no exception, whatever fails.
+
+And that a residency speaks for the class of data it was stated for and for milder ones: who said that personal data
+may go anywhere has said nothing of health data. Of a class nobody spoke for only engines of one's own work, and only
+where the milder ones may be.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
-from typing import NamedTuple, get_args
+from collections.abc import Collection, Iterable, Mapping
+from typing import Literal, NamedTuple, get_args
 
 from archwright.contract.needs import Sensitivity
 
@@ -35,6 +39,51 @@ def allowed(data_class: DataClass, place: Place, residency: Collection[str]) -> 
     if data_class not in BOUND or (place.own and not place.country):
         return True
     return bool(place.country) and (place.country in residency or ANYWHERE in residency)
+
+
+class Stated(NamedTuple):
+    """What an endpoint says: the class it was made for and where that may go; where stricter classes may. No class:
+    nobody said what its residency is for, so for all."""
+
+    data_class: DataClass | Literal[""] = ""
+    residency: tuple[str, ...] = ()
+    residency_of: Mapping[DataClass, tuple[str, ...]] = {}
+
+
+def permitted(data_class: DataClass, place: Place, stated: Stated) -> bool:
+    """Whether data of the class may go there from an endpoint that says so."""
+    if data_class not in BOUND:
+        return True
+    speaking, bounds = _said(data_class, stated)
+    if not speaking:
+        return place.own and all(allowed(data_class, place, one) for one in bounds or [()])
+    inside = any(allowed(data_class, place, one) for one in speaking)
+    return inside and all(allowed(data_class, place, one) for one in bounds)
+
+
+def spoken_for(data_class: DataClass, stated: Stated) -> bool:
+    """Whether a residency was stated for data of the class, or need not be."""
+    return data_class not in BOUND or bool(_said(data_class, stated)[0])
+
+
+_Residencies = list[tuple[str, ...]]
+
+
+def _said(data_class: DataClass, stated: Stated) -> tuple[_Residencies, _Residencies]:
+    """The residencies that speak for the class, the nearest of those stated for it and stricter ones; and those of
+    milder classes (of equally strict ones too, where none speaks), which bound it as well."""
+    level = STRICTNESS[data_class]
+    said = [(one, STRICTNESS[one], residency) for one, residency in stated.residency_of.items()]
+    speaking = [(strict, residency) for one, strict, residency in said if one == data_class or strict > level]
+    made_for = STRICTNESS[stated.data_class] if stated.data_class else max(STRICTNESS.values())
+    if made_for >= level:
+        speaking.append((made_for, stated.residency))
+    elif stated.data_class in BOUND or stated.residency:
+        # To a class that may go anywhere no residency is no bound.
+        said.append(("internal", made_for, stated.residency))
+    nearest = min((strict for strict, _ in speaking), default=level + 1)
+    bounds = [residency for _, strict, residency in said if strict < level or (not speaking and strict == level)]
+    return [residency for strict, residency in speaking if strict == nearest], bounds
 
 
 def strictest(classes: Iterable[DataClass]) -> DataClass:

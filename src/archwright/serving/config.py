@@ -7,6 +7,7 @@ cannot have it refuses to start (AW-OPS-11) rather than to serve in the clear.
 from __future__ import annotations
 
 import ipaddress
+import itertools
 import math
 import re
 import socket
@@ -24,7 +25,7 @@ from archwright.monitor.traces import TraceSpec
 from archwright.policy.admission import Priority
 from archwright.policy.caching import Policy
 from archwright.policy.limits import IMAGE_TOKENS
-from archwright.policy.residency import ANYWHERE, BOUND, DataClass, Place, allowed
+from archwright.policy.residency import ANYWHERE, BOUND, DataClass, Place, Stated, permitted
 
 BACKLOG = 512
 # USD per token of input and of answer; None where unknown.
@@ -98,10 +99,12 @@ class EndpointSpec(Record):
     `targets` share the requests; `overflow` takes them while the wait at the targets would exceed `overflow_wait_s`,
     or they are down; `fallback` only when those before have failed. `context_tokens` 0: as the smallest of its pools
     holds. `data_class` is the strictest of what its requests may carry as far as is known; empty: internal, and what
-    callers say or detection finds may raise it. `residency` holds countries; none: sensitive data stay at our own
-    engines here. `detect`: look for personal data in the text; None: only where it matters, that is where a pool lies
-    outside the residency. `wait_s`: a request that would wait longer for a slot is refused at once. `shadow_share` of
-    the requests are asked of the pool `shadow` as well, for comparison. `cache`: which answers may be given again.
+    callers say or detection finds may raise it. `residency` holds the countries for that class and milder ones (where
+    none is given, for all); none: sensitive data stay at our own engines here. `residency_of`: those for stricter
+    classes, which else stay at our own engines. `detect`: look for personal data in the text; None: only where it
+    matters, that is where a pool lies outside the residency. `wait_s`: a request that would wait longer for a slot is
+    refused at once. `shadow_share` of the requests are asked of the pool `shadow` as well, for comparison. `cache`:
+    which answers may be given again.
     """
 
     model: str
@@ -114,6 +117,7 @@ class EndpointSpec(Record):
     priority: Priority = "normal"
     data_class: DataClass | Literal[""] = ""
     residency: tuple[str, ...] = ()
+    residency_of: dict[DataClass, tuple[str, ...]] = {}
     detect: bool | None = None
     overflow: tuple[str, ...] = ()
     overflow_wait_s: float = 1.0
@@ -137,6 +141,10 @@ class EndpointSpec(Record):
     def pools(self) -> tuple[str, ...]:
         """Every pool a request's text may reach."""
         return tuple(dict.fromkeys((*self.answering, self.shadow))) if self.shadow else self.answering
+
+    @property
+    def stated(self) -> Stated:
+        return Stated(self.data_class, self.residency, self.residency_of)
 
 
 class Endpoint(EndpointSpec):
@@ -316,7 +324,7 @@ def check_table(pools: tuple[PoolSpec, ...], endpoints: tuple[EndpointSpec, ...]
 
 def outside(spec: EndpointSpec, pool: PoolSpec, data_class: DataClass = "personal") -> bool:
     """Whether data of the class may not go from the endpoint to the pool."""
-    return not allowed(data_class, Place(pool.place, pool.own), spec.residency)
+    return not permitted(data_class, Place(pool.place, pool.own), spec.stated)
 
 
 def _refuse(problem: str, field: str, file: str) -> None:
@@ -372,7 +380,8 @@ def _wrong_in_endpoint(spec: EndpointSpec, known: Mapping[str, PoolSpec]) -> str
         return "needs a shadow and a shadow_share above 0, at most 1, or neither"
     if not spec.overflow_wait_s >= 0 or not (spec.wait_s is None or spec.wait_s > 0):
         return "needs overflow_wait_s of at least 0 and wait_s above it"
-    wrong = next((word for word in spec.residency if word != ANYWHERE and not _COUNTRY.fullmatch(word)), None)
+    words = itertools.chain(spec.residency, *spec.residency_of.values())
+    wrong = next((word for word in words if word != ANYWHERE and not _COUNTRY.fullmatch(word)), None)
     if wrong is not None:
         return f"needs residency as countries of two letters or {ANYWHERE!r}, not {wrong!r}"
     return ""

@@ -19,7 +19,7 @@ from archwright.engines.client import EngineRefused
 from archwright.errors import EngineError
 from archwright.policy.breaker import Outcome
 from archwright.policy.residency import DataClass
-from archwright.serving.exchange import Exchange
+from archwright.serving.exchange import GONE, Exchange
 from archwright.serving.pools import Pool, Replica, Work
 from archwright.serving.refusal import Refusal, timed_out
 from archwright.serving.router import DATA_CLASS, Asks, Router
@@ -61,6 +61,7 @@ class Course:
         self._timer: asyncio.Timeout | None = None
         self.begun = False
         self.data_class: DataClass = "internal"
+        self.exchange: Exchange | None = None
         router.budget.asked()
 
     @property
@@ -92,8 +93,12 @@ class Course:
                     continue
                 finally:
                     self.queued_s += self._router.now() - queued_at
+            left = False
             try:
                 return await self._sent(lease.replica, send)
+            except asyncio.CancelledError:
+                left = self._unheard()
+                raise
             except (EngineError, TimeoutError) as error:
                 if isinstance(error, EngineError) and not isinstance(error, EngineRefused):
                     await pool.failed(lease.replica)
@@ -104,7 +109,7 @@ class Course:
                     raise timed_out("the model did not begin to answer in time") from error
                 raise
             finally:
-                pool.give(lease)
+                pool.give(lease, left=left)
 
     async def _sent(self, replica: Replica, send: Callable[[Replica], Awaitable[T]]) -> T:
         """One try; whatever becomes of it, the engine's breaker learns it."""
@@ -141,6 +146,11 @@ class Course:
                 self.begin()
             replica.ended(outcome, self._router.now())
 
+    def _unheard(self) -> bool:
+        """Whether whoever left had been told nothing yet: of one reply the half is nothing."""
+        exchange = self.exchange
+        return not self.begun if exchange is None else exchange.ended == GONE and not exchange.started
+
     def _may_try_again(self, error: Exception) -> bool:
         """Whether `pool` is now one to ask after a try that was sent and failed."""
         if self.begun or (isinstance(error, EngineRefused) and not _of_the_engine(error)):
@@ -165,7 +175,7 @@ def set_out(router: Router, exchange: Exchange, question: Asks, said: Any) -> Co
     data_class = router.data_class(question.endpoint, exchange.header(DATA_CLASS), said)
     until = exchange.received_at + exchange.limits.first_token_s
     course = Course(router, router.order(question, data_class, exchange.id), until, exchange.late)
-    course.data_class = data_class
+    course.data_class, course.exchange = data_class, exchange
     return course
 
 

@@ -1,10 +1,10 @@
 """The engines of one pool: who is healthy, who has a free slot, who waits.
 
 Decides that waiting happens here and not in the engine: a slot is given to the most urgent class first and within it
-in order of arrival, a client that leaves while waiting costs the engine nothing, who cannot be served in time any
-more is told so at once, and when no replica is left everybody waiting is. And that an engine with an adapter never
-works with and without it at once: llama.cpp cannot batch the two, serves its first slot first, and lets the other
-kind wait as long as there is work (measured: 40 s). Here each has its turn.
+in order of arrival (policy.patience says who is passed by), a client that leaves while waiting costs the engine
+nothing, who cannot be served in time any more is told so at once, and when no replica is left everybody waiting is.
+And that an engine with an adapter never works with and without it at once: llama.cpp cannot batch the two, serves its
+first slot first, and lets the other kind wait as long as there is work (measured: 40 s). Here each has its turn.
 
 And that each engine of a pool has a breaker of its own, so that one that fails neither gets requests nor takes the
 others with it. One that hangs fails nobody until a deadline is over: an engine that was sent SILENT_LEAST requests
@@ -17,7 +17,6 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections import deque
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import NamedTuple
@@ -28,6 +27,7 @@ from archwright.engines.client import EngineClient
 from archwright.policy.admission import QUEUE_SHARES, Crowd, Priority, Reject, admit
 from archwright.policy.breaker import Breaker, Outcome
 from archwright.policy.overflow import wait_s
+from archwright.policy.patience import Line, age
 from archwright.policy.routing import ReplicaLoad, by_prefix, least_work, seed
 from archwright.serving.config import PoolSpec
 from archwright.serving.providers import provider_of
@@ -125,11 +125,12 @@ class Replica:
 
 
 class Lease(msgspec.Struct, frozen=True, gc=False):
-    """A slot in use since `began`."""
+    """A slot in use since `began`; `age` is that of its wait (policy.patience), None without one."""
 
     replica: Replica
     work: Work
     began: float
+    age: int | None = None
 
 
 class _Waiter(NamedTuple):
@@ -137,6 +138,11 @@ class _Waiter(NamedTuple):
 
     slot: asyncio.Future[Replica]
     work: Work
+    since: float
+
+    @property
+    def gone(self) -> bool:
+        return self.slot.done()
 
 
 class Pool:
@@ -156,7 +162,7 @@ class Pool:
         self._first_s = 1.0
         self._now = now
         self._service_s = 1.0
-        self._queues: dict[Priority, deque[_Waiter]] = {priority: deque() for priority in QUEUE_SHARES}
+        self._lines: dict[Priority, Line[_Waiter]] = {priority: Line() for priority in QUEUE_SHARES}
         self._queued = dict.fromkeys(QUEUE_SHARES, 0)
         self._waiting = 0
         self._checking: asyncio.Task[None] | None = None
@@ -201,17 +207,23 @@ class Pool:
             return lease
         self._admit(work)
         self.in_flight += 1
+        since = self._now()
         try:
-            replica = await self._wait(work)
+            replica = await self._wait(work, since)
         except BaseException:
             self.in_flight -= 1
             raise
-        return Lease(replica, work, self._now())
+        began = self._now()
+        waited = age(began - since)
+        self._lines[work.priority].patience.began(waited)
+        return Lease(replica, work, began, waited)
 
-    def give(self, lease: Lease) -> None:
-        """The slot is free again."""
+    def give(self, lease: Lease, *, left: bool = False) -> None:
+        """The slot is free again; `left`: because its client went before anything of an answer came."""
         self._service_s += SMOOTHING * (self._now() - lease.began - self._service_s)
         self.in_flight -= 1
+        if lease.age is not None:
+            self._lines[lease.work.priority].patience.ended(lease.age, left=left)
         self._give(lease.replica, lease.work)
 
     def replace(self, spec: PoolSpec, replicas: tuple[Replica, ...]) -> None:
@@ -245,8 +257,8 @@ class Pool:
         if not gone:
             self._serve_waiting()
         now = self._now()
-        for queue in self._queues.values():
-            for waiter in queue:
+        for line in self._lines.values():
+            for waiter in line:
                 if not waiter.slot.done() and (gone or waiter.work.begin_by < now):
                     waiter.slot.set_exception(no_engine() if gone else too_late(RETRY_S))
 
@@ -302,13 +314,13 @@ class Pool:
         trusted = [replica for replica in well if replica.trusted(now, patience_s)] or well
         return [replica for replica in trusted if replica is not but] or trusted
 
-    async def _wait(self, work: Work) -> Replica:
+    async def _wait(self, work: Work, since: float) -> Replica:
         if not self.healthy:
             await self.check()
             if not self.healthy:
                 raise no_engine()
-        waiter = _Waiter(asyncio.get_running_loop().create_future(), work)
-        self._queues[work.priority].append(waiter)
+        waiter = _Waiter(asyncio.get_running_loop().create_future(), work, since)
+        self._lines[work.priority].add(waiter)
         self._queued[work.priority] += 1
         self._waiting += 1
         self._serve_waiting()  # a slot may have come free, or the engine back, since it was looked for
@@ -330,20 +342,18 @@ class Pool:
             self._serve_waiting()
 
     def _serve_waiting(self) -> None:
-        for queue in self._queues.values():
-            while queue:
-                slot, work = queue[0]
-                if slot.done():
-                    queue.popleft()
-                    continue
-                if work.begin_by < self._now():
-                    queue.popleft()
+        now = self._now()
+        for line in self._lines.values():
+            while (waiter := line.head(now)) is not None:
+                slot, work = waiter.slot, waiter.work
+                if work.begin_by < now:
+                    line.pop()
                     slot.set_exception(too_late(RETRY_S))
                     continue
                 chosen = self._choose(work)
                 if chosen is None:
                     return
-                queue.popleft()
+                line.pop()
                 chosen.take(work)
                 slot.set_result(chosen)
 

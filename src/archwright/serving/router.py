@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Protocol
 
 from archwright.policy.breaker import RetryBudget
 from archwright.policy.overflow import due
-from archwright.policy.residency import BOUND, CLASSES, STRICTNESS, DataClass, strictest
+from archwright.policy.residency import BOUND, CLASSES, STRICTNESS, DataClass, spoken_for, strictest
 from archwright.policy.routing import drawn, split
 from archwright.serving.config import EndpointSpec, outside
 from archwright.serving.detection import class_of
@@ -131,6 +131,11 @@ class Router:
         found = usable or [*targets, *others, *route.fallback][:1]
         if not found:
             message = f"no engine of this model may have {data_class} data"
+            if not spoken_for(data_class, spec.stated):
+                message += (
+                    "; where they may go from here beside your own engines nobody stated: name such data among the "
+                    f"workload's in the needs, or set residency_of.{data_class} of the gateway's endpoint"
+                )
             raise Refusal(HTTPStatus.FORBIDDEN, message, openai_code="data_class_not_served")
         return tuple(found)
 

@@ -38,12 +38,14 @@ class Request(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What became of a request; `first_s` is None when it ended before any token, `tokens` are those delivered."""
+    """What became of a request; `first_s` is None when it ended before any token, `tokens` are those delivered.
+    `waited_s`: for a slot."""
 
     request: Request
     first_s: float | None
     last_s: float
     tokens: int
+    waited_s: float = 0.0
 
     @property
     def finished(self) -> bool:
@@ -64,12 +66,13 @@ class Outcome(NamedTuple):
 class _Reading:
     """A request in a slot whose prompt is being read."""
 
-    __slots__ = ("number", "read", "request")
+    __slots__ = ("number", "read", "request", "waited_s")
 
-    def __init__(self, request: Request, number: int) -> None:
+    def __init__(self, request: Request, number: int, waited_s: float) -> None:
         self.request = request
         self.number = number
         self.read = 0
+        self.waited_s = waited_s
 
     @property
     def unread(self) -> int:
@@ -87,6 +90,7 @@ class _Answering(NamedTuple):
     number: int
     request: Request
     first_s: float
+    waited_s: float
 
     def tokens(self, iteration: int) -> int:
         return self.request.output_tokens - (self.end - iteration)
@@ -194,6 +198,7 @@ class _State:
         self.context = 0
         self._refill = refill
         self._admitted = 0
+        self._free_at = 0.0  # since when a slot has been free
         self._done: list[Outcome] = []
 
     @property
@@ -202,8 +207,11 @@ class _State:
 
     def admit(self, slots: int) -> None:
         while self.coming and self.coming[0].arrival_s <= self.now and self.active < slots:
-            self.reading.append(_Reading(heapq.heappop(self.coming), self._admitted))
+            request = heapq.heappop(self.coming)
+            self.reading.append(_Reading(request, self._admitted, max(0.0, self._free_at - request.arrival_s)))
             self._admitted += 1
+        if self.active == slots:
+            self._free_at = math.inf
 
     def pass_iterations(self, count: int, now: float) -> None:
         """Each answer being written gets `count` tokens."""
@@ -216,22 +224,25 @@ class _State:
         for _ in range(count):
             one = self.reading.popleft()
             end = self.iteration + one.request.output_tokens - 1
-            heapq.heappush(self.answering, _Answering(end, one.number, one.request, self.now))
+            heapq.heappush(self.answering, _Answering(end, one.number, one.request, self.now, one.waited_s))
             self.context += one.context + 1
 
     def retire(self) -> None:
         """Free the slots of complete answers."""
+        if self._free_at == math.inf and self.answering and self.answering[0].end <= self.iteration:
+            self._free_at = self.now
         while self.answering and self.answering[0].end <= self.iteration:
             one = heapq.heappop(self.answering)
             tokens = one.tokens(self.iteration)
             self.context -= one.request.cached_tokens + one.request.new_tokens + tokens
-            self._done.append(Outcome(one.request, one.first_s, self.now, tokens))
+            self._done.append(Outcome(one.request, one.first_s, self.now, tokens, one.waited_s))
             if self._refill is not None:
                 heapq.heappush(self.coming, self._refill(self.now))
 
     def outcomes(self) -> list[Outcome]:
-        cut = {one.number: Outcome(one.request, None, self.now, 0) for one in self.reading}
+        cut = {one.number: Outcome(one.request, None, self.now, 0, one.waited_s) for one in self.reading}
         for one in self.answering:
-            cut[one.number] = Outcome(one.request, one.first_s, self.now, one.tokens(self.iteration))
+            tokens = one.tokens(self.iteration)
+            cut[one.number] = Outcome(one.request, one.first_s, self.now, tokens, one.waited_s)
         waiting = [Outcome(request, None, self.now, 0) for request in sorted(self.coming)]
         return [*self._done, *(cut[number] for number in sorted(cut)), *waiting]

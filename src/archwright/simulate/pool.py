@@ -1,7 +1,8 @@
 """What a pool of equal engines, rented or bought, does under its load: latencies at the peak, tokens in a closed loop.
 
-One engine sees its share of the arrivals, as if they were thinned at random. As many windows of the peak as hold
-REQUESTS requests are run (batching.py) with the steps of its pace, so that a p99 is not one request's luck. To the
+Which engine takes which arrival is decided by the gateway's own rules (dispatch.py), over as many engines as tell how
+the rules spread the load. As many windows of a peak as hold REQUESTS requests are run, each on one engine (batching.py)
+with the steps of its pace, so that a p99 is not one request's luck. To the
 simulated time to a first token comes what the fit says beyond the steps: scheduling and the way through the host.
 Value: the run at the predicted speed. Band: the fit's band of the stratum around it, and the runs at the fast and
 the slow end of the steps' band where queueing carries further than that.
@@ -20,6 +21,8 @@ from archwright.contract.plan import LoadSpec
 from archwright.contract.record import Record, replace
 from archwright.policy.traffic import Arrival, closed_arrivals, peak_arrivals
 from archwright.simulate.batching import Batching, Clock, Outcome, Request
+from archwright.simulate.dispatch import dispatch
+from archwright.simulate.queueing import Queue, Queueing, queue_of, queueing
 from archwright.simulate.serving import RATE_NOISE, TPOT_NOISE, TTFT_NOISE
 from archwright.sizing.calibration import widened
 from archwright.sizing.engine import Engine
@@ -28,6 +31,8 @@ from archwright.sizing.roofline import Step
 
 # A window with more requests is cut: what comes later is like what came.
 REQUESTS, MOST_REQUESTS, MOST_WINDOWS = 600, 1200, 32
+# Engines that are dealt to together: more spread the load hardly better.
+MOST_ENGINES = 4
 # Of the closed loop: more tokens would say nothing new.
 MOST_CLOSED = 600
 QUANTILES = (0.5, 0.95, 0.99)
@@ -43,7 +48,8 @@ class PoolSpec(NamedTuple):
 
 
 class PoolPrediction(Record):
-    """Latencies hold under the peak, `tokens_per_s` in the closed loop over all engines."""
+    """Latencies hold under the peak, `tokens_per_s` in the closed loop over all engines. `refused` is the share of the
+    peak that finds the gateway's queue full; it is in the latencies as if it had waited."""
 
     ttft_p50_s: Estimate
     ttft_p95_s: Estimate
@@ -52,14 +58,19 @@ class PoolPrediction(Record):
     tpot_p95_s: Estimate
     tpot_p99_s: Estimate
     tokens_per_s: Estimate
+    queueing: Queueing
+    refused: float
     bases: tuple[Basis, ...]
 
 
 class Peak(NamedTuple):
-    """Percentiles of one engine's peak at one speed, in the order of QUANTILES."""
+    """Percentiles of an engine's peak at one speed, in the order of QUANTILES; what it says of its queue, and which
+    share finds that full."""
 
     ttft_s: tuple[float, ...]
     tpot_s: tuple[float, ...]
+    queue: Queue
+    refused: float
 
 
 class _Slowed(NamedTuple):
@@ -76,11 +87,13 @@ def predict_pool(spec: PoolSpec) -> PoolPrediction:
     """All promises for `spec`. Deterministic."""
     speed = spec.engine.speed
     at_peak, in_loop = bases = _bases(spec)
-    late = latencies(spec, at_peak.id)
+    runs = peaks(spec)
     tokens = closed(spec)
     ends = (tokens / speed.steps.high, tokens / speed.steps.low)
     return PoolPrediction(
-        **late,
+        **_latencies(spec, runs, at_peak.id),
+        queueing=queueing([one.queue for one in runs], at_peak.id),
+        refused=runs[0].refused,
         tokens_per_s=widened(tokens, ends, RATE_NOISE, "tokens/s", in_loop.id).scaled(float(spec.engines)),
         bases=bases,
     )
@@ -88,11 +101,19 @@ def predict_pool(spec: PoolSpec) -> PoolPrediction:
 
 def latencies(spec: PoolSpec, basis: str = "") -> dict[str, Estimate]:
     """Percentiles over the requests of the peak by name, `ttft_p95_s`."""
-    speed = spec.engine.speed
-    runs = [peak(spec, factor) for factor in (1.0, speed.steps.low, speed.steps.high)]
-    found = {}
+    return _latencies(spec, peaks(spec), basis)
+
+
+def peaks(spec: PoolSpec) -> list[Peak]:
+    """At the predicted speed, at the fast end and at the slow one."""
+    speed, dealt = spec.engine.speed, dealt_of(spec)
+    return [peak(spec, factor, dealt) for factor in (1.0, speed.steps.low, speed.steps.high)]
+
+
+def _latencies(spec: PoolSpec, runs: list[Peak], basis: str) -> dict[str, Estimate]:
+    speed, found = spec.engine.speed, dict[str, Estimate]()
     for place, share in enumerate(QUANTILES):
-        first, between = ([run[part][place] for run in runs] for part in range(2))
+        first, between = [run.ttft_s[place] for run in runs], [run.tpot_s[place] for run in runs]
         found[f"ttft_p{share * 100:.0f}_s"] = _banded(first, speed.first, TTFT_NOISE, basis)
         found[f"tpot_p{share * 100:.0f}_s"] = _banded(between, speed.steps, TPOT_NOISE, basis)
     return found
@@ -104,16 +125,49 @@ def _banded(values: list[float], band: Estimate, noise: float, basis: str) -> Es
     return widened(middle, ends, noise, "s", basis)
 
 
-def peak(spec: PoolSpec, factor: float) -> Peak:
-    """One engine's peak when its steps take `factor` times as long as predicted."""
+class Dealt(NamedTuple):
+    """What single engines are given of the peak, and the share of all that finds the queue full."""
+
+    parts: list[list[Arrival]]
+    refused: float
+
+
+def peak(spec: PoolSpec, factor: float, dealt: Dealt | None = None) -> Peak:
+    """The engines' peak when their steps take `factor` times as long as predicted; who takes what is as predicted."""
     share = spec.load.requests_per_second / spec.engines
     beyond, engine = beyond_steps(spec, share), engine_of(spec, factor)
-    found, seconds = list[Outcome](), min(spec.load.peak_s, MOST_REQUESTS / share)
-    for window in range(windows(share, spec.load.peak_s)):
-        load = replace(spec.load, requests_per_second=share, seed=spec.load.seed + window, peak_s=seconds)
-        found += engine.run([request_of(arrival, arrival.at_s) for arrival in peak_arrivals(load)])
-    ttft = [one.ttft_s + GATEWAY_S + beyond(one.request.new_tokens) * factor for one in found if one.ttft_s is not None]
-    return Peak(_percentiles(ttft), _percentiles([one.tpot_s for one in found if one.tpot_s is not None]))
+    parts, refused = dealt or dealt_of(spec)
+    found = [one for part in parts for one in engine.run([request_of(arrival, arrival.at_s) for arrival in part])]
+    begun = [one for one in found if one.ttft_s is not None]
+    ttft = [one.ttft_s + GATEWAY_S + beyond(one.request.new_tokens) * factor for one in begun if one.ttft_s is not None]
+    tpot = _percentiles([one.tpot_s for one in found if one.tpot_s is not None])
+    return Peak(_percentiles(ttft), tpot, queue_of(begun, ttft), refused)
+
+
+def dealt_of(spec: PoolSpec) -> Dealt:
+    """As many windows of the peak as hold REQUESTS requests, each of one engine."""
+    engines, load = min(spec.engines, MOST_ENGINES), spec.load
+    share = load.requests_per_second / spec.engines
+    count, seconds = windows(share, load.peak_s), min(load.peak_s, MOST_REQUESTS / share)
+    together = replace(load, requests_per_second=share * engines, peak_s=seconds)
+    holds_s = _holds(spec, share)
+    parts, refused, came = list[list[Arrival]](), 0, 0
+    while len(parts) < count:
+        arrivals = peak_arrivals(replace(together, seed=load.seed + len(parts) // engines))
+        found = dispatch(arrivals, engines, spec.engine.slots, holds_s)
+        parts += found.parts
+        refused += found.refused
+        came += len(arrivals)
+    return Dealt(parts[:count], refused / came)
+
+
+def _holds(spec: PoolSpec, rate: float) -> Callable[[Arrival], float]:
+    """How long a request keeps its slot at that rate, by the length of its answer."""
+    engine, flow = spec.engine, flow_of(spec.load.input_tokens, spec.load.output_tokens)
+    at = OpenLoop(engine.pace, flow, engine.slots, engine.chunk).at_rate(rate)
+    begins_s = engine.pace.alone(flow.prompt).ttft_s(at.decode_s)
+    token_s = at.batch / (at.rate * flow.answer)
+    return lambda arrival: begins_s + token_s * (arrival.output_tokens - 1)
 
 
 def _percentiles(values: list[float]) -> tuple[float, ...]:
@@ -186,7 +240,7 @@ def _bases(spec: PoolSpec) -> tuple[Basis, Basis]:
         facts=(
             *speed.facts,
             stands,
-            f"peak {load.requests_per_second:g} requests/s, {share:g} to an engine, "
+            f"peak {load.requests_per_second:g} requests/s, {share:g} to an engine, each to that with the least work, "
             f"{windows(share, load.peak_s)} windows of {load.peak_s:g} s, seed {load.seed}",
         ),
     )

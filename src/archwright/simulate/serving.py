@@ -20,6 +20,7 @@ from archwright.contract.record import Record, replace
 from archwright.policy.traffic import Arrival, closed_arrivals, peak_arrivals
 from archwright.simulate.batching import Batching, Outcome, Request
 from archwright.simulate.justify import bases, names
+from archwright.simulate.queueing import Queue, Queueing, queue_of, queueing
 from archwright.sizing.calibration import at_most, measured_here, slowness, widened
 from archwright.sizing.memory import EngineMemory, engine_memory, holds, weights_bytes
 from archwright.sizing.open_loop import GATEWAY_S
@@ -84,6 +85,7 @@ class ServingPrediction(Record):
     peak_memory_bytes: Estimate
     startup_s: Estimate
     disk_bytes: Estimate
+    queueing: Queueing
     bases: tuple[Basis, ...]
 
 
@@ -109,7 +111,9 @@ def memory_of(spec: ServingSpec) -> EngineMemory:
 def predict_serving(spec: ServingSpec) -> ServingPrediction:
     """All promises for `spec`. Deterministic: the same spec gives the same figures."""
     share = one_replica(spec)
-    middle, *runs = (run(share, factor) for factor in (1.0, *slowness(spec.efficiency, binding_rate(spec), POINTS)))
+    factors = (1.0, *slowness(spec.efficiency, binding_rate(spec), POINTS))
+    peaks = [_peak(share, factor) for factor in factors]
+    middle, *runs = (_run(share, factor, peak) for factor, peak in zip(factors, peaks, strict=True))
     of = names(spec.load.workload)
 
     def banded(pick: Callable[[Run], float], noise: float, unit: str, basis: str) -> Estimate:
@@ -128,6 +132,7 @@ def predict_serving(spec: ServingSpec) -> ServingPrediction:
         peak_memory_bytes=peak_memory(spec, of.memory),
         startup_s=startup(spec, of.startup),
         disk_bytes=disk(spec, of.disk),
+        queueing=queueing([_queue(peaks[index]) for index in (0, 1, -1)], of.ttft),
         bases=bases(spec.load, spec.efficiency, spec.hardware, memory_of(spec)),
     )
 
@@ -156,9 +161,13 @@ def roofline_of(spec: ServingSpec, factor: float = 1.0) -> Roofline:
 
 def run(spec: ServingSpec, factor: float) -> Run:
     """The peak phase and the closed loop of one replica that is `factor` times as slow as predicted."""
+    return _run(spec, factor, _peak(spec, factor))
+
+
+def _run(spec: ServingSpec, factor: float, peak: list[Outcome]) -> Run:
     closed_s = closed_seconds(spec, factor)
     closed = closed_loop(engine_of(spec, factor), spec, closed_s)
-    return peak_run(spec, factor)._replace(tokens_per_s=sum(one.tokens for one in closed) / closed_s)
+    return _figures(peak)._replace(tokens_per_s=sum(one.tokens for one in closed) / closed_s)
 
 
 def engine_of(spec: ServingSpec, factor: float) -> Batching:
@@ -167,8 +176,10 @@ def engine_of(spec: ServingSpec, factor: float) -> Batching:
 
 def peak_run(spec: ServingSpec, factor: float) -> Run:
     """The peak phase alone; its tokens_per_s is 0."""
-    requests = [request_of(arrival, arrival.at_s, spec) for arrival in peak_arrivals(spec.load)]
-    peak = engine_of(spec, factor).run(requests)
+    return _figures(_peak(spec, factor))
+
+
+def _figures(peak: list[Outcome]) -> Run:
     ttft = [one.ttft_s + GATEWAY_S for one in peak if one.ttft_s is not None]
     tpot = [one.tpot_s for one in peak if one.tpot_s is not None]
     return Run(
@@ -178,6 +189,16 @@ def peak_run(spec: ServingSpec, factor: float) -> Run:
         tpot_p95_s=percentile(tpot, 0.95),
         tokens_per_s=0.0,
     )
+
+
+def _peak(spec: ServingSpec, factor: float) -> list[Outcome]:
+    requests = [request_of(arrival, arrival.at_s, spec) for arrival in peak_arrivals(spec.load)]
+    return engine_of(spec, factor).run(requests)
+
+
+def _queue(peak: list[Outcome]) -> Queue:
+    begun = [one for one in peak if one.ttft_s is not None]
+    return queue_of(begun, [one.ttft_s + GATEWAY_S for one in begun if one.ttft_s is not None])
 
 
 def closed_seconds(spec: ServingSpec, factor: float) -> float:

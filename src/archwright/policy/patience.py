@@ -1,0 +1,122 @@
+"""Who of one class gets the next slot: first come, first served, but not to answer people who will have left by then.
+
+Decides from what became of those served before, without a setting. Where a queue is longer than its clients wait,
+first come, first served gives every slot to somebody about to leave: the engine works, and nobody reads it. So it is
+learned, by how long they had waited for their slot, whether clients stayed until they were answered. Whoever has
+waited as long as those who mostly left is passed by: the next in order is served, and those passed by where nobody
+else waits, or when their wait has become one that clients bear (some leave after 2 s, and those who stay, stay for
+long). It decides an order and refuses nobody: who waits for ever is served.
+
+An age with a bad name is tried again, by one or two at a time, once as many others have been answered as it takes to
+forget. Where clients leave whatever they waited all ages are poor, and the order is that of arrival again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterator
+from itertools import chain
+from typing import Generic, Protocol, TypeVar
+
+# Ages in steps of half an octave: 50 ms, 71 ms, 100 ms ... 27 minutes.
+SHORTEST_S, STEPS, AGES = 0.05, 2, 32
+# How much each answer lets the ones before count less.
+FADE = 1 - 1 / 40
+# An age is believed in until more than this share of its clients left; so many that stayed are taken for granted.
+POOR, BELIEF = 0.25, 4.0
+# Less than this of one lost answer is forgotten. Until then, of those of the age who are being served so many count as
+# lost: a few are tried, and not a whole engine's slots before the first of them has ended.
+FORGOTTEN, DOUBT = 0.02, 2
+
+
+def age(waited_s: float) -> int:
+    """The step of a wait."""
+    if waited_s < SHORTEST_S:
+        return 0
+    return min(AGES - 1, 1 + int(STEPS * math.log2(waited_s / SHORTEST_S)))
+
+
+class Patience:
+    """What is known of those who waited for a slot: of each age how many stayed and left, and how many are served."""
+
+    __slots__ = ("_kept", "_lost", "_serving", "alert")
+
+    def __init__(self) -> None:
+        self.alert = False  # whether anybody left lately: else nothing is counted
+        self._kept, self._lost = [0.0] * AGES, [0.0] * AGES
+        self._serving = [0] * AGES
+
+    def began(self, at: int) -> None:
+        """Somebody who waited until the age `at` has a slot; `ended` follows."""
+        self._serving[at] += 1
+
+    def ended(self, at: int, *, left: bool) -> None:
+        """`left`: before anything of the answer came."""
+        self._serving[at] -= 1
+        if not (left or self.alert):
+            return
+        kept, lost = ([FADE * count for count in counts] for counts in (self._kept, self._lost))
+        (lost if left else kept)[at] += 1.0
+        self.alert = max(lost) >= FORGOTTEN
+        self._kept, self._lost = (kept, lost) if self.alert else ([0.0] * AGES, [0.0] * AGES)
+
+    def poor(self, at: int) -> bool:
+        """Whether those who are served after such a wait mostly leave before they are answered."""
+        if self._lost[at] < FORGOTTEN:
+            return False
+        lost = self._lost[at] + min(self._serving[at], DOUBT)
+        return lost > POOR * (lost + self._kept[at] + BELIEF)
+
+
+class Waiting(Protocol):
+    """One who waits since a time of the line's clock; `gone`: no more."""
+
+    @property
+    def since(self) -> float: ...
+    @property
+    def gone(self) -> bool: ...
+
+
+W = TypeVar("W", bound=Waiting)
+
+
+class Line(Generic[W]):
+    """Those of one class who wait, and what is known of their patience."""
+
+    __slots__ = ("_coming", "_next", "_passed", "patience")
+
+    def __init__(self) -> None:
+        self.patience = Patience()
+        # Both in order of arrival; whoever was passed by came before all who are still coming.
+        self._coming: deque[W] = deque()
+        self._passed: deque[W] = deque()
+        self._next = self._coming
+
+    def __iter__(self) -> Iterator[W]:
+        return chain(self._passed, self._coming)
+
+    def add(self, one: W) -> None:
+        self._coming.append(one)
+
+    def head(self, now: float) -> W | None:
+        """Whose turn it is; `pop` takes it out."""
+        coming, passed, patience = self._coming, self._passed, self.patience
+        while passed and passed[0].gone:
+            passed.popleft()
+        self._next = passed
+        if passed and not (patience.alert and patience.poor(age(now - passed[0].since))):
+            return passed[0]
+        while coming:
+            one = coming[0]
+            if one.gone:
+                coming.popleft()
+            elif patience.alert and patience.poor(age(now - one.since)):
+                passed.append(coming.popleft())
+            else:
+                self._next = coming
+                return one
+        return passed[0] if passed else None
+
+    def pop(self) -> W:
+        return self._next.popleft()

@@ -1,0 +1,78 @@
+"""Which engine of a pool takes which request: the gateway's own rules over the arrivals of a peak.
+
+Decides with policy.routing and policy.admission, as the gateway does: the engine with the least work, a queue in order
+of arrival where no slot is free, and whether a queue so long takes one more. How long a request holds its slot is told,
+not simulated: it is enough to know who is likely to be busy, and an engine's own steps (batching) then run over its
+part alone. Who would be refused is counted and stays: latencies of an overload are not made better by refusing.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from archwright.policy.admission import Crowd, Reject, admit
+from archwright.policy.routing import ReplicaLoad, least_work
+from archwright.policy.traffic import Arrival
+
+
+class Dispatched(NamedTuple):
+    """Each engine's part in order of arrival, and how many found the queue full."""
+
+    parts: tuple[list[Arrival], ...]
+    refused: int
+
+
+def dispatch(arrivals: Sequence[Arrival], engines: int, slots: int, holds_s: Callable[[Arrival], float]) -> Dispatched:
+    """`arrivals` in order of time over equal engines of `slots` slots each."""
+    desk = _Desk(engines, slots, holds_s)
+    for arrival in arrivals:
+        desk.free(arrival.at_s)
+        desk.take(arrival)
+    desk.free(float("inf"))
+    return Dispatched(tuple(desk.parts), desk.refused)
+
+
+class _Desk:
+    def __init__(self, engines: int, slots: int, holds_s: Callable[[Arrival], float]) -> None:
+        self.parts: list[list[Arrival]] = [[] for _ in range(engines)]
+        self.refused = 0
+        self._slots = slots
+        self._holds_s = holds_s
+        self._loads = [ReplicaLoad(running=0, slots=slots, work_tokens=0)] * engines
+        self._ends: list[tuple[float, int, int]] = []  # when a slot is free again, whose, and the tokens of its work
+        self._queue: deque[Arrival] = deque()
+        self._held_s = 0.0
+
+    def free(self, now: float) -> None:
+        """Everything that ends until `now`; who waits gets what came free."""
+        while self._ends and self._ends[0][0] <= now:
+            end, engine, tokens = heapq.heappop(self._ends)
+            self._change(engine, -1, -tokens)
+            if self._queue:
+                self._give(self._queue.popleft(), engine, end)
+
+    def take(self, arrival: Arrival) -> None:
+        chosen = None if self._queue else least_work(self._loads)
+        if chosen is not None:
+            self._give(arrival, chosen, arrival.at_s)
+            return
+        inside, begun = len(self._ends) + len(self._queue), sum(map(len, self.parts))
+        crowd = Crowd(inside, self._slots * len(self.parts), inside, self._held_s / max(begun, 1))
+        self.refused += isinstance(admit(crowd), Reject)
+        self._queue.append(arrival)
+
+    def _give(self, arrival: Arrival, engine: int, at_s: float) -> None:
+        holds_s, tokens = self._holds_s(arrival), arrival.input_tokens + arrival.output_tokens
+        self.parts[engine].append(arrival)
+        self._held_s += holds_s
+        self._change(engine, +1, tokens)
+        heapq.heappush(self._ends, (at_s + holds_s, engine, tokens))
+
+    def _change(self, engine: int, running: int, tokens: int) -> None:
+        load = self._loads[engine]
+        self._loads[engine] = ReplicaLoad(
+            running=load.running + running, slots=load.slots, work_tokens=load.work_tokens + tokens
+        )

@@ -1,0 +1,130 @@
+"""Whose turn it is: an order that refuses nobody, learned from who left before an answer came."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from archwright.policy.patience import AGES, SHORTEST_S, Line, Patience, age
+
+
+class One(NamedTuple):
+    since: float
+    gone: bool = False
+
+
+def learned(left: dict[float, int], stayed: dict[float, int] | None = None) -> Line[One]:
+    """A line that has seen so many leave and stay after waits of so many seconds."""
+    line: Line[One] = Line()
+    for counts, ended in ((left, True), (stayed or {}, False)):
+        for waited_s, count in counts.items():
+            for _ in range(count):
+                served(line.patience, waited_s, left=ended)
+    return line
+
+
+def served(patience: Patience, waited_s: float, *, left: bool) -> None:
+    patience.began(age(waited_s))
+    patience.ended(age(waited_s), left=left)
+
+
+def drained(line: Line[One], now: float) -> list[float]:
+    found = []
+    while (one := line.head(now)) is not None:
+        assert line.pop() is one
+        found.append(one.since)
+    return found
+
+
+@given(st.floats(0, 1e6), st.floats(0, 1e6))
+def test_a_longer_wait_is_no_younger(one: float, other: float) -> None:
+    assert 0 <= age(min(one, other)) <= age(max(one, other)) < AGES
+
+
+def test_the_steps() -> None:
+    assert [age(seconds) for seconds in (0.0, SHORTEST_S, 0.1, 1.7, 3.3)] == [0, 1, 3, 11, 13]
+
+
+def test_who_waited_as_long_as_those_who_left_comes_after_those_who_will_stay() -> None:
+    line = learned({1.7: 4}, {0.6: 4})
+    for since in (0.0, 1.0, 1.4):
+        line.add(One(since))
+    # At 1.7 s the oldest is of the age at which clients left; at 5 s nobody knows, and it is first again.
+    assert line.head(1.7) == One(1.0)
+    assert [one.since for one in line] == [0.0, 1.0, 1.4]
+    assert line.head(5.0) == One(0.0)
+    assert drained(line, 1.7) == [1.0, 1.4, 0.0]
+
+
+def test_one_who_left_is_no_reason_and_two_are() -> None:
+    for times, first in ((1, 0.0), (2, 1.0)):
+        line = learned({1.7: times})
+        line.add(One(0.0))
+        line.add(One(1.0))
+        assert line.head(1.7) == One(first)
+
+
+def test_where_all_leave_whatever_they_waited_the_order_is_that_of_arrival() -> None:
+    line = learned(dict.fromkeys((0.02, 0.3, 0.6, 1.7), 3))
+    for since in (0.0, 1.1, 1.4, 1.69):
+        line.add(One(since))
+    assert drained(line, 1.7) == [0.0, 1.1, 1.4, 1.69]
+
+
+def test_an_age_in_doubt_is_tried_by_one_and_forgotten_in_the_end() -> None:
+    patience = learned({1.7: 2}).patience
+    at, answers = age(1.7), 0
+    while patience.poor(at):
+        served(patience, 0.3, left=False)
+        answers += 1
+    assert 5 <= answers <= 60
+    for _ in range(60):
+        served(patience, 0.3, left=False)
+    patience.began(at)
+    assert not patience.poor(at)
+    patience.began(at)
+    assert patience.poor(at), "two more are not sent after it before the first has ended"
+    patience.ended(at, left=False)
+    patience.ended(at, left=False)
+    assert not patience.poor(at)
+    for _ in range(300):
+        served(patience, 0.3, left=False)
+    assert not patience.alert
+
+
+HISTORY = st.lists(st.tuples(st.floats(0, 1000), st.booleans()), max_size=60)
+LINE = st.lists(st.tuples(st.floats(0, 100), st.booleans()), max_size=30)
+
+
+@given(HISTORY, LINE, st.floats(100, 1000))
+def test_everybody_who_is_there_is_served_once(
+    history: list[tuple[float, bool]], waiting: list[tuple[float, bool]], now: float
+) -> None:
+    line: Line[One] = Line()
+    for waited_s, left in history:
+        served(line.patience, waited_s, left=left)
+    arrivals = [One(since, gone) for since, gone in sorted(waiting)]
+    for one in arrivals:
+        line.add(one)
+    there = [one.since for one in arrivals if not one.gone]
+    found = drained(line, now)
+    assert sorted(found) == there and list(line) == []
+    poor = [line.patience.poor(age(now - since)) for since in found]
+    assert poor == sorted(poor), "those who will stay first"
+    for which in (True, False):
+        part = [since for since, one in zip(found, poor, strict=True) if one == which]
+        assert part == sorted(part), "and in order of arrival"
+
+
+@given(st.lists(st.floats(0, 1000), max_size=60), LINE)
+def test_where_nobody_left_it_is_first_come_first_served(
+    stayed: list[float], waiting: list[tuple[float, bool]]
+) -> None:
+    line: Line[One] = Line()
+    for waited_s in stayed:
+        served(line.patience, waited_s, left=False)
+    for since, _ in sorted(waiting):
+        line.add(One(since))
+    assert drained(line, 200.0) == sorted(since for since, _ in waiting)
