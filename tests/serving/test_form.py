@@ -109,6 +109,23 @@ def test_what_is_no_text_is_left_to_the_decoder(between: bytes) -> None:
     assert form is not None and form.text(KINDS["bare"].replace(b"TEXT", between)) is None
 
 
+@given(st.lists(st.sampled_from(WORDS) | st.text(min_size=1), min_size=1, max_size=5), st.sampled_from(sorted(KINDS)))
+def test_events_together_are_what_they_are_apart(texts: list[str], kind: str) -> None:
+    texts = [text.encode("utf-8", "ignore").decode() or " " for text in texts]
+    form = form_of(event(kind, " word"))
+    assert form is not None and form.texts(b"".join(event(kind, text) for text in texts)) == texts
+    assert len(event(kind, "a") * 2) > form.one >= len(event(kind, "a"))
+
+
+def test_events_that_are_none_alone_are_none_together() -> None:
+    form, (before, behind) = form_of(event("bare", "word")), KINDS["bare"].split(b"TEXT")
+    assert form is not None
+    broken = b'%b"a","b%b%bc"%b' % (before, behind, before, behind)
+    nothing, half = event("bare", "a") + event("bare", ""), event("bare", "a") + event("bare", "b")[:-1]
+    other = event("bare", "a") + b": x\n" + event("bare", "b")
+    assert [form.texts(data) for data in (broken, nothing, half, other, b"")] == [None] * 5
+
+
 def test_other_bytes_are_left_to_the_decoder() -> None:
     one = event("vllm", "word")
     form = form_of(one)
@@ -125,7 +142,7 @@ def test_other_bytes_are_left_to_the_decoder() -> None:
     "data",
     [
         *(b"data: [DONE]\n\n", b"data: {}\n\n", b"data: nonsense\n\n", b"", b"data: \n\n", b"data: \xff\n\n"),
-        event("bare", "a") * 2,
+        event("bare", "a") + b": x\n\n",
         event("bare", "a").replace(b"\n\n", b"\r\n\r\n"),
         b"id: 1\n" + event("bare", "a"),
         event("bare", ""),
@@ -190,4 +207,9 @@ def test_a_stream_read_by_forms_is_the_same_stream(seed: int) -> None:
     halves = [part for one in events for part in (one[:9], one[9:])]
     shifted = b"".join(events)
     some = [shifted[at : at + 150] for at in range(0, len(shifted), 150)]
-    assert relayed(events, whole=True) == relayed(halves) == relayed(some)
+    groups, at = list[bytes](), 0
+    while at < len(events):
+        count = chance.choice((1, 1, 1, 2, 5))
+        groups.append(b"".join(events[at : at + count]))
+        at += count
+    assert relayed(events, whole=True) == relayed(halves) == relayed(some) == relayed(groups, whole=True)

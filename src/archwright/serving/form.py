@@ -19,11 +19,15 @@ _decode = msgspec.json.Decoder(str).decode
 
 
 class Form:
-    __slots__ = ("_around", "_before", "_behind")
+    """More bytes than `one` may be several events."""
+
+    __slots__ = ("_around", "_before", "_behind", "_joint", "one")
 
     def __init__(self, before: bytes, behind: bytes) -> None:
         self._before, self._behind = before, behind
-        self._around = len(before) + len(behind)
+        self._joint = behind + before  # has a line's end: never within JSON's strings
+        self._around = len(self._joint)
+        self.one = 2 * self._around
 
     def text(self, event: bytes) -> str | None:
         """What one event brings; None where it is not of this form."""
@@ -35,10 +39,24 @@ class Form:
         except (msgspec.DecodeError, UnicodeDecodeError):
             return None
 
+    def texts(self, events: bytes) -> list[str] | None:
+        """What whole events bring, each something; None where not all are of this form."""
+        between = events.removeprefix(self._before).removesuffix(self._behind)
+        if len(events) - len(between) != self._around:
+            return None
+        try:
+            found = [_decode(one) for one in between.split(self._joint)]
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return None
+        return found if all(found) else None
 
-def form_of(event: bytes) -> Form | None:
-    """None where this is not one event in one line that brings a text alone, or its text is in no plain place."""
-    if not (event.startswith(_DATA) and event.endswith(_END) and event.count(b"\n") == 2) or b"\r" in event:
+
+def form_of(events: bytes) -> Form | None:
+    """Of the last of some events. None where it is not one line that brings a text alone, in one plain place."""
+    if not events.endswith(_END):
+        return None
+    event = events[: -len(_END)].rpartition(_END)[2] + _END
+    if not event.startswith(_DATA) or event.count(b"\n") != 2 or b"\r" in event:
         return None
     text = _text(event)
     if not text or text == _PROBE:

@@ -304,36 +304,50 @@ class Streamed(Gathered):
 
     def feed(self, data: bytes) -> None:
         """Nearly every read is one event of the same form as the last, and done with at once."""
-        form, exchange, meter = self._form, self.exchange, self.meter
-        if form is not None and (text := form.text(data)):
-            bill = exchange.bill
-            if bill is None or meter.chunks < bill.most:
-                meter.event_at = meter.last_at = now = exchange.now()
-                meter.chunks += 1
-                if self.heard is not None:
-                    self.heard.append(text)
-                if self._keeps:
-                    self._kept[0].texts.append(text)
-                exchange.heard(now)
-                exchange.write(self._writer.text(text))
+        form, exchange, meter, bill = self._form, self.exchange, self.meter, self.exchange.bill
+        if form is not None and (bill is None or meter.chunks < bill.most):
+            texts = None
+            if len(data) > form.one:
+                texts = form.texts(data)
+            elif text := form.text(data):
+                if self.heard is None and not self._keeps:
+                    meter.event_at = meter.last_at = now = exchange.now()
+                    meter.chunks += 1
+                    exchange.heard(now)
+                    exchange.write(self._writer.text(text))
+                    return
+                texts = [text]
+            if texts and (bill is None or meter.chunks + len(texts) <= bill.most):
+                self._formed(texts)
                 return
         self._form = None
         self._decode(data)
+        if self.done or self.reader is not None:
+            return
         if meter.chunks >= self._form_at:
             form, self._form_at = form_of(data) or form, meter.chunks + FORM_EVERY
-        if self._parser.between and self.reader is None:
+        if self._parser.between:
             self._form = form
 
+    def _formed(self, texts: list[str]) -> None:
+        self.meter.event_at = now = self.exchange.now()
+        self._texts_alone(texts)
+        self.exchange.heard(now)
+        self._leave()
+
     def _decode(self, data: bytes) -> None:
-        out = self._out
         try:
             super().feed(data)
         finally:
             if self.begun and not self.exchange.started:
                 self._open()
-            if out:
-                self.exchange.write(out[0] if len(out) == 1 else b"".join(out))
-                out.clear()
+            self._leave()
+
+    def _leave(self) -> None:
+        out = self._out
+        if out:
+            self.exchange.write(out[0] if len(out) == 1 else b"".join(out))
+            out.clear()
 
     def take_texts(self, texts: list[str]) -> None:
         self._out += map(self._writer.text, texts)
