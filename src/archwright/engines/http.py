@@ -237,8 +237,10 @@ class Connection(asyncio.Protocol):
         except ArchwrightError as error:
             self._fail(error)
             return False
-        self._content = sink.done
-        if sink.done and not self._complete:
+        if not sink.done:
+            return True
+        self._content = True
+        if not self._complete:
             self._resolve()
             if self._origin.keeps:
                 self._loop.call_later(END_S, self._late)
