@@ -73,8 +73,11 @@ def streamed(writer: Writer, pieces: Sequence[Piece], used: dict[str, Any] | Non
     says, its end."""
     told = [writer.first()]
     for piece in pieces:
-        told.append(writer.piece(piece._replace(finish=None)))
-        told.append(writer.piece(Piece("", "", None, piece.finish, number=piece.number)))
+        text, number = piece.text, piece.number
+        # Nearly all are text alone, which is written without making objects of it.
+        alone = text and piece == (text, "", None, piece.finish, [], "", 0, "", "")
+        told.append(writer.text(text) if alone else writer.piece(piece._replace(finish=None)))
+        told.append(writer.piece(Piece("", "", None, piece.finish, number=number)))
     return b"".join((*told, writer.end(used)))
 
 
