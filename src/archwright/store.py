@@ -119,6 +119,7 @@ class Store:
     def __init__(self, url: str) -> None:
         self.url = url
         self._tables: dict[str, sa.Table] = {}
+        self._questions: dict[tuple[Table[Any], ...], sa.Select[Any]] = {}
         self._making = threading.Lock()
         self._pinned = threading.local()
         try:
@@ -228,6 +229,20 @@ class Store:
             connection.execute(columns.delete().where(columns.c.seq <= last))
             return int(connection.execute(sa.select(sa.func.count()).select_from(columns)).scalar() or 0)
 
+    def instead(self, table: Table[R], upto: int, count: int, lots: Sequence[tuple[Table[Any], Sequence[Any]]]) -> None:
+        """Append `lots` in the place of the `count` rows of `table` numbered `upto` or less, in one transaction. Raises
+        Conflict where there are not as many any more: somebody else was first."""
+        columns = self._table(table)
+        filled = [(self._table(other), rows) for other, rows in lots if rows]
+        with self._guard():
+            encoded = [(other, [_encode(row) for row in rows]) for other, rows in filled]
+            with self._engine.begin() as connection:
+                _queue(connection, columns, *(other for other, _ in encoded))
+                if connection.execute(columns.delete().where(columns.c.seq <= upto)).rowcount != count:
+                    raise Conflict("AW-STO-02", "these rows are not there any more", where=Where(table.name))
+                for other, values in encoded:
+                    connection.execute(other.insert(), values)
+
     @contextmanager
     def snapshot(self) -> Iterator[None]:
         """While inside, this thread's reads all see the store as it was at the first of them."""
@@ -247,6 +262,15 @@ class Store:
         columns = self._table(table)
         with self._guard(), self._reading() as connection:
             return int(connection.execute(sa.select(sa.func.max(columns.c.seq))).scalar() or 0)
+
+    def newest(self, *tables: Table[Any]) -> tuple[int, ...]:
+        """`last_seq` of each, in one question."""
+        question = self._questions.get(tables)
+        if question is None:
+            numbers = [sa.select(sa.func.max(self._table(table).c.seq)).scalar_subquery() for table in tables]
+            question = self._questions[tables] = sa.select(*numbers)
+        with self._guard(), self._reading() as connection:
+            return tuple(int(number or 0) for number in connection.execute(question).one())
 
     def prune(self, table: Table[R], span: Span) -> int:
         """Drop rows of `span`; returns how many."""

@@ -381,6 +381,46 @@ def test_any_order_of_three_workers_admits_exactly_what_fits(world: World, budge
             open_[number].append((found, ask))
 
 
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(
+    budget=st.integers(0, 60),
+    tpm=st.integers(0, 60),
+    asked=st.lists(
+        st.tuples(st.integers(0, 2), st.integers(0, 25), st.one_of(st.none(), st.integers(0, 25))), max_size=25
+    ),
+)
+def test_together_is_as_one_after_the_other(
+    world: World, budget: int, tpm: int, asked: list[tuple[int, int, int | None]]
+) -> None:
+    """Requests of three keys of one tenant, some without a price: in one transaction or each in its own, the same are
+    taken, and the same is left."""
+    answers, left = [], []
+    for together in (False, True):
+        world.clock.now += 1
+        world.keys.create_tenant(tenant := f"t{world.clock.now:.0f}")
+        keys = [world.key(tenant, budget_usd=budget / 1000), world.key(tenant, tpm=tpm), world.key(tenant)]
+        world.keys.limit("tenant", tenant, tenant, Limits(rpm=12, tpm=3 * tpm + 20))
+        keys = [world.again(key) for key in keys]
+        worker = world.worker()
+        wants = [(keys[key], (tokens, None if price is None else price / 1000)) for key, tokens, price in asked]
+        found = worker.reserve_all(wants) if together else [worker.reserve(*one) for one in wants]
+        answers.append([one if isinstance(one, Denied) else None for one in found])
+        for one in found:
+            if isinstance(one, Reservation):
+                worker.settle(one, 0, 0.0)
+        worker.flush()
+        left.append([isinstance(worker.reserve(key, (tpm, budget / 1000)), Denied) for key in keys])
+    assert answers[0] == answers[1] and left[0] == left[1]
+
+
+def test_of_those_who_come_together_exactly_those_that_fit_are_taken(world: World) -> None:
+    principal = world.key(budget_usd=0.02)
+    found = world.accounts.reserve_all([(principal, (10, 0.001))] * 50)
+    assert [isinstance(one, Reservation) for one in found] == [True] * 20 + [False] * 30
+    assert isinstance(world.worker().reserve(principal, (10, 1e-9)), Denied)
+    assert len(world.ledger.asked) == 1, "the ledger is asked once for all of them"
+
+
 # A worker: for each line it is told, so many requests at once; it answers how many were taken.
 PROGRAM = """
 import asyncio, json, sys, time

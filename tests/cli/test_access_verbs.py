@@ -84,6 +84,17 @@ def test_tenants_and_users_have_limits(home: Home, capsys: pytest.CaptureFixture
     assert "ann" in capsys.readouterr().out
 
 
+def test_a_tenant_has_its_content_traced_or_not(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    for tenant in ("acme", "bank"):
+        said(capsys, "key", "create", "--tenant", tenant)
+    assert said(capsys, "tenant", "content", "acme", "--traced")["content_traced"] is True
+    assert [row["content_traced"] for row in said(capsys, "tenant", "list")] == [True, False]
+    assert said(capsys, "tenant", "limit", "acme", "--rpm", "3")["content_traced"] is True, "limits change limits"
+    assert said(capsys, "tenant", "content", "acme")["content_traced"] is False
+    acts = [(row["action"], row["tenant"]) for row in said(capsys, "audit", "list")]
+    assert acts[0] == ("content.keep", "acme") and ("content.trace", "acme") in acts
+
+
 @pytest.mark.parametrize(
     ("words", "code"),
     [
@@ -94,6 +105,7 @@ def test_tenants_and_users_have_limits(home: Home, capsys: pytest.CaptureFixture
         ("key rotate key-0", "AW-USE-34"),
         ("key limit key-0 --rpm 1", "AW-USE-34"),
         ("tenant limit nobody --rpm 1", "AW-USE-34"),
+        ("tenant content nobody --traced", "AW-USE-34"),
         ("user limit nobody ann --rpm 1", "AW-USE-34"),
     ],
 )

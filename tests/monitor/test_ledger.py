@@ -26,7 +26,7 @@ from archwright.contract.served import Served, asked_at, request_name
 from archwright.errors import StoreError
 from archwright.home import Home
 from archwright.monitor import folding, ledger, ring
-from archwright.monitor.folding import BLOCKS, TOTAL_BY, TOTALS, Total, fold_orphans, served, totals
+from archwright.monitor.folding import BLOCKS, LOTS, TOTAL_BY, TOTALS, fold_orphans, gather, lot_of, served, totals
 from archwright.monitor.ledger import Ledger
 from archwright.monitor.segments import START, Segment, framed, frames, last_end
 from archwright.store import Store, Table
@@ -390,7 +390,9 @@ def test_usage_is_added_up_exactly_and_outlives_the_blocks(store: Store, home: H
     before = sorted(totals(store, home, TOTAL_BY), key=repr)
     books.fold()
     assert sorted(totals(store, home, TOTAL_BY), key=repr) == before
-    store.merge(TOTALS, TOTAL_BY, folding.TOTAL_OF)
+    assert len(store.rows(LOTS)) == 1 and store.rows(TOTALS) == []
+    assert gather(store) == gather(store) == 4
+    assert store.rows(LOTS) == []
     assert ring.prune(store, 1e6) == 1
     assert names(store, home) == [] and books.fold() == 0
     assert sorted(totals(store, home, TOTAL_BY), key=repr) == before
@@ -420,27 +422,45 @@ def test_a_record_that_is_none_holds_up_nothing_and_a_newer_one_is_read(store: S
 
 def test_usage_of_ten_million_requests_is_told_in_a_second(store: Store, home: Home) -> None:
     """10,000 blocks of a thousand, each of five keys, none merged yet: the worst that folding leaves."""
-    rows = [
-        Total(
-            day=20_000 + block // 1_000,
-            tenant=f"t{key}",
-            key_id=f"k{(block + key) % 50}",
-            user="",
-            model="m",
-            shadow=False,
-            requests=200,
-            hits=0,
-            input_tokens=1,
-            output_tokens=1,
-            cost_nano_usd=7,
-            saved_nano_usd=0,
+    lots = [
+        lot_of(
+            {
+                (20_000 + block // 1_000, f"t{key}", f"k{(block + key) % 50}", "", "m", False): [200, 0, 1, 1, 7, 0]
+                for key in range(5)
+            }
         )
         for block in range(10_000)
-        for key in range(5)
     ]
-    store.append(TOTALS, rows)
+    store.append(LOTS, lots)
     found = totals(store, home, ("tenant", "model", "day"))
     assert sum(total.requests for total in found) == 10_000_000
+
+
+def test_those_who_gather_at_once_take_each_lot_once(store: Store, home: Home) -> None:
+    """Four gather as fast as they can while others fold: each lot counts once, whoever was first."""
+    stop = threading.Event()
+
+    def gathers() -> None:
+        mine = Store(store.url)
+        while not stop.is_set():
+            gather(mine)
+        mine.close()
+
+    gather(store)  # the tables are there
+    threads = [threading.Thread(target=gathers) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for number in range(60):
+        store.append(
+            LOTS, [lot_of({(number % 3, "t", f"k{key}", "", "m", False): [1, 0, 2, 3, 4, 5] for key in range(4)})]
+        )
+        (total,) = totals(store, home, ())
+        assert (total.requests, total.saved_nano_usd) == (4 * number + 4, 20 * number + 20)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert gather(store) == 12 and store.rows(LOTS) == []
+    assert sum(total.requests for total in totals(store, home, TOTAL_BY)) == 240
 
 
 def test_the_id_of_a_request_tells_when_it_came() -> None:

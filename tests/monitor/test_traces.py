@@ -15,7 +15,7 @@ import pytest
 from archwright.contract.served import Served, request_name
 from archwright.monitor import traces
 from archwright.monitor.exposition import Exposition
-from archwright.monitor.traces import REASONS, Reason, Traces, TraceSpec, sampled
+from archwright.monitor.traces import REASONS, Content, Reason, Traces, TraceSpec, sampled
 
 pytestmark = pytest.mark.enable_socket
 
@@ -173,3 +173,46 @@ def test_a_collector_that_is_away_holds_nobody_up(monkeypatch: pytest.MonkeyPatc
         made.add(one(number))
     made.close()
     assert [drops(page, reason) for reason in REASONS] == [15, 0, 10]
+
+
+def test_content_goes_along_while_its_tenant_wants_that(collector: Collector) -> None:
+    """Asked again when it leaves: what waited for a collector that was away goes without it after a change of mind."""
+    wanting = {"acme"}
+    collector.answers = [503]
+    made = Traces(TraceSpec(url=collector.url, share=1.0), counted(Exposition()), wanting.__contains__, every_s=60)
+    content = Content("acme", '[{"in":1}]', '[{"out":1}]', missing=True)
+    made.add(one(tenant="acme"), content)
+    made.add(one(tenant="bolt"), Content("bolt", "[1]", "[2]"))
+    assert not made._send(), "the collector was away"
+    wanting.clear()
+    made.add(one(tenant="acme"), content)
+    made.close()
+    first = "gen_ai.input.messages"
+    assert [first in {pair["key"] for pair in span["attributes"]} for span in roots(collector)] == [False] * 3
+    wanting.add("acme")
+    made = Traces(TraceSpec(url=collector.url, share=1.0), counted(Exposition()), wanting.__contains__, every_s=60)
+    for _ in range(3):
+        made.add(one(tenant="acme"), content)
+    made.close()
+    said = {pair["key"]: pair["value"] for pair in roots(collector)[-1]["attributes"]}
+    assert said[first] == {"stringValue": '[{"in":1}]'} and said["archwright.content.truncated"] == {"boolValue": True}
+    assert said["gen_ai.output.messages"] == {"stringValue": '[{"out":1}]'}
+    assert "gen_ai.system_instructions" not in said
+
+
+def test_what_waits_of_content_is_bounded(collector: Collector, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(traces, "CONTENT_QUEUED", 1_000)
+    monkeypatch.setattr(traces, "CONTENT_BATCH", 500)
+    made = Traces(TraceSpec(url=collector.url, share=1.0), counted(Exposition()), lambda _: True, every_s=60)
+    for _ in range(5):
+        made.add(one(), Content("acme", "x" * 300, "y" * 2))
+    made.close()
+    assert len(collector.got) > 2, "no batch is larger than it may be"
+    found = [{pair["key"]: pair["value"] for pair in span["attributes"]} for span in roots(collector)]
+    told = [said["gen_ai.input.messages"]["stringValue"] for said in found]
+    assert told == ["x" * 300] * 3 + ["[]"] * 2
+    assert ["archwright.content.truncated" in said for said in found] == [False] * 3 + [True] * 2
+
+
+def roots(collector: Collector) -> list[Any]:
+    return [span for span in collector.spans if "parentSpanId" not in span]

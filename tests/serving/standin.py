@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,12 +21,14 @@ class Asked:
 
 @dataclass
 class Script:
-    """A reply: `pieces` are written and flushed one by one. `hangs` waits after the last until the client is gone."""
+    """A reply: `pieces` are written and flushed one by one, the first after `after_s`. `hangs` waits after the last
+    until the client is gone."""
 
     pieces: Sequence[bytes] = ()
     status: int = 200
     kind: str = "text/event-stream"
     hangs: bool = False
+    after_s: float = 0.0
     headers: dict[str, str] = field(default_factory=dict)
 
 
@@ -72,6 +75,7 @@ class Handler(BaseHTTPRequestHandler):
         for name, value in script.headers.items():
             self.send_header(name, value)
         self.end_headers()
+        time.sleep(script.after_s)
         for piece in script.pieces:
             self.wfile.write(piece)
             self.wfile.flush()

@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.enable_socket
 VERBS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "FOO")
-BODIES: dict[str, Any] = {"POST /admin/tenants/{}/keys": {"role": "monitor"}}
+BODIES: dict[str, Any] = {
+    "POST /admin/tenants/{}/keys": {"role": "monitor"},
+    "PUT /admin/tenants/{}/content": {"traced": False},
+}
 TENANT, OTHER = "acme", "bolt"
 
 

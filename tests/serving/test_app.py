@@ -189,3 +189,40 @@ def test_a_settlement_the_accounts_refuse_is_noted_and_the_records_are_flushed(s
     entry = json.loads(stand.journal.getvalue())
     assert (entry["event"], entry["code"], entry["requests"]) == ("not settled", "AW-STO-11", 1)
     assert not any(stand.ledger._waiting.values()) and accounts.ended == []
+
+
+class Gone(asyncio.Transport):
+    """The transport of a client that nobody writes to any more."""
+
+    def is_closing(self) -> bool:
+        return True
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None: ...
+
+    def abort(self) -> None: ...
+
+
+@pytest.mark.parametrize("turns", [0, 1, 2, 3])
+def test_a_client_who_leaves_at_any_moment_leaves_nothing_reserved(stand: Stand, turns: int) -> None:
+    """`turns` of the event loop after its request is whole: before it is reserved, before its work begins, and in it."""
+    keys, accounts = stand.gateway.till.keys, stand.gateway.till.accounts
+    secret, _ = keys.create("acme", limits=KeyLimits(tpm=10))
+    body = b'{"model": "m", "messages": [{"role": "user", "content": "x"}]}'
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: g\r\nauthorization: Bearer %b\r\ncontent-length: %d\r\n\r\n"
+
+    async def scenario() -> None:
+        connection = stand.server().accept()
+        connection.connection_made(Gone())
+        connection.data_received(head % (secret.encode(), len(body)) + body)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        connection.connection_lost(None)
+        for _ in range(10):
+            await asyncio.sleep(0)
+        await stand.gateway.fleet.close()
+
+    asyncio.run(scenario())
+    stand.gateway.flush()
+    principal = keys.identify(secret)
+    assert principal is not None
+    assert isinstance(accounts.reserve(principal, (10, None)), Reservation), "all of the minute's tokens are there"

@@ -48,7 +48,7 @@ class Door:
 
     def __init__(self, home: Home, config: GatewayConfig) -> None:
         check(config)
-        self.fleet = Fleet(config.pools, home, lambda _name, _count: None)
+        self.fleet = Fleet(config.pools, home)
         self.budget = RetryBudget()
         self.router = Router(self.fleet.pools, config.endpoints, self.budget)
         (spec,) = Directory(config.pools, config.endpoints).endpoints

@@ -62,7 +62,7 @@ def pool(slots: int = SLOTS) -> Pool:
     spec = endpoint(slots=slots, health_path="").pool
     replica = Replica(EngineClient("http://127.0.0.1:9/v1"), spec, "unix:e")
     replica.healthy = True
-    return Pool(spec, (replica,), lambda _name, _count: None, asyncio.get_running_loop().time)
+    return Pool(spec, (replica,), asyncio.get_running_loop().time)
 
 
 class Load:

@@ -30,13 +30,12 @@ class Pulse(EngineClient):
         return self.well and self.delay_s <= timeout_s
 
 
-def pool(slots: int = 1, replicas: int = 1, version: str = "") -> tuple[Pool, list[Pulse], list[int]]:
+def pool(slots: int = 1, replicas: int = 1, version: str = "") -> tuple[Pool, list[Pulse]]:
     pulses = [Pulse() for _ in range(replicas)]
-    counts: list[int] = []
     spec = endpoint(slots=slots, version=version).pool
     engines = tuple(Replica(pulse, spec, f"unix:e{number}") for number, pulse in enumerate(pulses))
-    made = Pool(spec, engines, lambda _name, count: counts.append(count))
-    return made, pulses, counts
+    made = Pool(spec, engines)
+    return made, pulses
 
 
 @asynccontextmanager
@@ -63,25 +62,26 @@ async def settle() -> None:
 
 def test_in_order_of_arrival() -> None:
     async def scenario() -> None:
-        made, _, counts = pool()
+        made, _ = pool()
         order: list[int] = []
+        most: list[int] = []
 
         async def use(number: int) -> None:
             async with lease(made, 1):
                 order.append(number)
+                most.append(made.in_flight)
                 await asyncio.sleep(0.001)
 
         await asyncio.gather(*(use(number) for number in range(6)))
         assert order == list(range(6))
-        assert max(counts) == 6
-        assert counts[-1] == made.in_flight == 0
+        assert (max(most), made.in_flight) == (6, 0)
 
     run(scenario)
 
 
 def test_a_full_pool_rejects() -> None:
     async def scenario() -> None:
-        made, _, _ = pool()
+        made, _ = pool()
         release = asyncio.Event()
 
         async def use() -> None:
@@ -102,7 +102,7 @@ def test_a_full_pool_rejects() -> None:
 
 def test_leaving_while_waiting_gives_nothing_away() -> None:
     async def scenario() -> None:
-        made, _, _ = pool()
+        made, _ = pool()
 
         async def use() -> None:
             async with lease(made, 5):
@@ -123,7 +123,7 @@ def test_leaving_while_waiting_gives_nothing_away() -> None:
 
 def test_leaving_in_the_moment_of_being_served_returns_the_slot() -> None:
     async def scenario() -> None:
-        made, _, _ = pool()
+        made, _ = pool()
         held = lease(made, 1)
         await held.__aenter__()
 
@@ -146,7 +146,7 @@ def test_leaving_in_the_moment_of_being_served_returns_the_slot() -> None:
 
 def test_everybody_waiting_is_told_when_the_last_engine_goes() -> None:
     async def scenario() -> None:
-        made, pulses, _ = pool()
+        made, pulses = pool()
 
         async def use() -> None:
             async with lease(made, 1):
@@ -171,7 +171,7 @@ def test_everybody_waiting_is_told_when_the_last_engine_goes() -> None:
 
 def test_a_healthy_replica_is_used_and_a_returned_one_serves_the_queue() -> None:
     async def scenario() -> None:
-        made, pulses, _ = pool(replicas=2)
+        made, pulses = pool(replicas=2)
         pulses[1].well = False
         async with lease(made, 1) as first:
             assert first is made.replicas[0]
@@ -187,7 +187,7 @@ def test_a_healthy_replica_is_used_and_a_returned_one_serves_the_queue() -> None
 
 def test_callers_at_the_same_time_share_one_look() -> None:
     async def scenario() -> None:
-        made, pulses, _ = pool()
+        made, pulses = pool()
         await asyncio.gather(*(made.check() for _ in range(10)))
         assert pulses[0].asked == 1
 
@@ -196,7 +196,7 @@ def test_callers_at_the_same_time_share_one_look() -> None:
 
 def test_a_busy_engine_is_not_taken_for_dead() -> None:
     async def scenario() -> None:
-        made, pulses, _ = pool()
+        made, pulses = pool()
 
         async def healthy_when(delay_s: float) -> bool:
             pulses[0].delay_s = delay_s
@@ -215,7 +215,7 @@ def test_with_and_without_the_adapter_take_turns() -> None:
     """One kind at a time, each in order of arrival: neither waits for ever behind the other."""
 
     async def scenario() -> None:
-        made, _, _ = pool(slots=2, version="m@v1")
+        made, _ = pool(slots=2, version="m@v1")
         order: list[str] = []
         together: set[str] = set()
 
@@ -237,7 +237,7 @@ def test_with_and_without_the_adapter_take_turns() -> None:
 
 def test_without_an_adapter_both_kinds_share_the_slots() -> None:
     async def scenario() -> None:
-        made, _, _ = pool(slots=2)
+        made, _ = pool(slots=2)
         async with lease(made, 1, plain=True) as one, lease(made, 1) as other:
             assert one is other and one.running == 2
 
@@ -246,7 +246,7 @@ def test_without_an_adapter_both_kinds_share_the_slots() -> None:
 
 def test_other_engines_serve_who_waits_and_who_runs_stays() -> None:
     async def scenario() -> None:
-        made, _, counts = pool()
+        made, _ = pool()
         old = made.replicas[0]
         release = asyncio.Event()
 
@@ -272,6 +272,6 @@ def test_other_engines_serve_who_waits_and_who_runs_stays() -> None:
         assert caught.value.status == 429
         release.set()
         assert await asyncio.gather(running, waiting, *late) == ["m"] + ["m@v1"] * 16
-        assert old.running == new.running == counts[-1] == 0
+        assert old.running == new.running == made.in_flight == 0
 
     run(scenario)

@@ -17,7 +17,7 @@ from archwright.serving.events import Call, Function
 from archwright.serving.exchange import Exchange, Outbox
 from archwright.serving.messages import MessagesWriter
 from archwright.serving.meter import Meter
-from archwright.serving.relay import Gathered, Relay, Replied, Streamed
+from archwright.serving.relay import Gathered, Relay, Streamed
 from archwright.serving.shapes import ChatShape, Chunks, Envelope, Piece, Wanted
 from archwright.serving.validate import CHARACTERS_PER_TOKEN
 
@@ -215,8 +215,8 @@ def test_an_event_of_which_nothing_is_told_ends_no_stream() -> None:
     assert b"\r\n0\r\n" not in said
 
 
-def replied(exchange: Exchange, meter: Meter) -> Replied:
-    relay = Replied(exchange, meter, EngineClient("http://e/v1"), lambda: None)
+def replied(exchange: Exchange, meter: Meter) -> Gathered:
+    relay = Gathered(exchange, meter, EngineClient("http://e/v1"), lambda: None)
     relay.choices = 2
     relay.begin(b"application/json")
     return relay
@@ -234,8 +234,8 @@ def test_what_came_whole_without_a_count_is_estimated_by_all_its_words() -> None
 
 @pytest.mark.parametrize("kind", [b"text/event-stream; charset=utf-8", b"Text/Event-Stream"])
 def test_a_stream_that_comes_instead_of_a_whole_reply_is_read_as_one(kind: bytes) -> None:
-    def told(exchange: Exchange, meter: Meter) -> Replied:
-        relay = Replied(exchange, meter, EngineClient("http://e/v1"), lambda: None)
+    def told(exchange: Exchange, meter: Meter) -> Gathered:
+        relay = Gathered(exchange, meter, EngineClient("http://e/v1"), lambda: None)
         relay.begin(kind)
         return relay
 

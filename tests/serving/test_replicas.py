@@ -37,7 +37,7 @@ class Stand:
         for replica in found:
             replica.healthy = True
         self.clock = Clock()
-        self.pool = Pool(spec, tuple(found), lambda _name, _count: None, lambda: self.clock.now)
+        self.pool = Pool(spec, tuple(found), lambda: self.clock.now)
 
     async def ask(self, but: Replica | None = None) -> Lease:
         lease = await self.pool.take(Work(1, but=but))

@@ -41,7 +41,7 @@ class Stand:
         replicas = tuple(Replica(EngineClient("http://127.0.0.1:9/v1"), spec, address) for address in spec.addresses)
         for replica in replicas:
             replica.healthy = True
-        return Pool(spec, replicas, lambda _name, _count: None, lambda: self.now)
+        return Pool(spec, replicas, lambda: self.now)
 
     def question(self, **body: Any) -> Question:
         return Question(model="m", endpoint=self.spec, body={"messages": HELLO, **body})

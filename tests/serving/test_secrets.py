@@ -37,7 +37,7 @@ def test_what_is_missing_is_said_by_its_reference(
     (tmp_path / "key").write_text(content)
     for reference in ("env:VENDOR_KEY", f"file:{tmp_path}/key", f"file:{tmp_path}/none", f"file:{tmp_path}"):
         with pytest.raises(OperateError) as caught:
-            Fleet((endpoint(key=reference).pool,), Home(tmp_path / "home"), lambda _name, _count: None)
+            Fleet((endpoint(key=reference).pool,), Home(tmp_path / "home"))
         assert caught.value.code == "AW-OPS-15" and reference in caught.value.lines()
         assert "sk-" not in caught.value.lines() and "two" not in caught.value.lines()
 
@@ -48,7 +48,7 @@ def test_a_key_that_is_rotated_is_used_from_then_on(tmp_path: Path) -> None:
 
     async def scenario() -> None:
         spec = endpoint(key=f"file:{file}", health_path="").pool
-        fleet = Fleet((spec,), Home(tmp_path / "home"), lambda _name, _count: None)
+        fleet = Fleet((spec,), Home(tmp_path / "home"))
         assert b"Bearer sk-old\r\n" in sent_key(fleet)
         await fleet.check()
         file.write_text("sk-new")

@@ -5,9 +5,9 @@ nothing, so that any number of workers admit exactly what fits; and that a worke
 number in each account: they are free again when it is dead, which is looked at in the moment it would matter, when a
 request would be refused. Leases per worker would save less than their edge cases cost.
 
-What ended is given back by this process's next transaction: before it takes what the next request asks, at the latest
-at `flush`, once a turn of the event loop. Until then it counts as held, so others admit no more than fits, and a busy
-worker has one transaction a request.
+Requests that came in one turn of the event loop are reserved in one transaction, one after the other. What ended is
+given back by this process's next transaction: before it takes what the next ask, at the latest at `flush`, once a
+turn. Until then it counts as held, so others admit no more than fits.
 
 The accounts stand on the slate. Money spent is asked of the ledger when an account is new there (a boot, a budget set
 later); rates start afresh. `flush` before the ledger is: what a crash loses in between then counts as spent.
@@ -17,8 +17,9 @@ from __future__ import annotations
 
 import struct
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from typing import NamedTuple
 
 from archwright.access.known import KnownKeys
@@ -42,17 +43,16 @@ from archwright.policy.limits import (
 )
 
 SLATE_BYTES = 32 * 1024 * 1024
-_HEAD = struct.Struct("<5q")  # at_us, requests, tokens, spent_nusd, period
-_HELD = struct.Struct("<I2q")  # worker, nusd, tokens
-_ONE = struct.Struct("<5qI2q")
 _KINDS: tuple[Period, ...] = ("total", "month", "day")
 FREE: Ask = (0, 0)
 UNKNOWN = -1  # a period: what was spent is not known here
 
-Held = list[tuple[int, int, int]]
-Row = tuple[Level, int, Held]  # level, period, what each worker holds
+# As flat as it is kept: a level, the period, and of each worker that holds something its number, nano-USD and tokens.
+Row = tuple[int, ...]
 Rows = dict[bytes, Row]
-NEW: Row = ((0, 0, 0, 0), UNKNOWN, [])
+PERIOD, HELD = 4, 5  # places in a row
+NEW: Row = (0, 0, 0, 0, UNKNOWN)
+_FORMAT, _FORMAT_HELD = "<5q", "I2q"
 Spent = Callable[[Scope, float], float]
 """USD that a scope has spent since a time (seconds since the epoch; 0: ever)."""
 
@@ -80,13 +80,14 @@ class Account(NamedTuple):
 class Reservation:
     """What a request may take; settled exactly once."""
 
-    __slots__ = ("accounts", "generation", "nusd", "principal", "settled", "tokens", "version")
+    __slots__ = ("accounts", "ask", "generation", "nusd", "principal", "settled", "tokens", "version")
 
     def __init__(
         self, principal: Principal, accounts: tuple[Account, ...], ask: Ask, version: int, generation: int
     ) -> None:
         self.principal = principal
         self.accounts = accounts
+        self.ask = ask
         self.tokens = ask[0]
         self.nusd = max(0, ask[1])
         self.version = version
@@ -145,24 +146,38 @@ class Accounts:
 
     def reserve(self, principal: Principal, worst: Worst) -> Reservation | Denied:
         """Raises StoreError when the shared table or the ledger refuses: then deny."""
-        if not principal.limited:
-            return Reservation(principal, (), FREE, self._keys.version, 0)
-        tokens, usd = worst
-        ask = (tokens, -1 if usd is None else worst_nusd(usd))
-        accounts = self._of(principal)
-        if self._generation != self._slate.generation:
-            self._worker, self._generation = self._slate.write(enrol), self._slate.generation
-        if self._clock() >= self._period_end:
-            self._turn()
+        return self.reserve_all(((principal, worst),))[0]
+
+    def reserve_all(self, asked: Iterable[tuple[Principal, Worst]]) -> list[Reservation | Denied]:
+        """Of requests that came together, each by itself and in their order. Raises StoreError as `reserve` does:
+        then deny them all."""
+        found: list[Reservation | Denied] = []
+        waiting: list[tuple[int, Reservation]] = []
+        for place, (principal, (tokens, usd)) in enumerate(asked):
+            if principal.limited:
+                if not waiting:
+                    self._ready()
+                accounts, ask = self._of(principal), (tokens, -1 if usd is None else worst_nusd(usd))
+                one = Reservation(principal, accounts, ask, self._version, self._generation)
+                waiting.append((place, one))
+            else:
+                one = Reservation(principal, (), FREE, self._keys.version, 0)
+            found.append(one)
         known: dict[bytes, int] = {}
-        while True:
-            found = self._slate.write(self._act, accounts, ask, known)
+        while waiting:
+            answers = self._slate.write(self._act, waiting, known)
             self.ended.clear()
-            if found is None:
-                return Reservation(principal, accounts, ask, self._version, self._generation)
-            if isinstance(found, Denied):
-                return found
-            known[found.account.key] = nearest_nusd(self._spent(found.account.scope, found.since))
+            again = []
+            for one_of, answer in zip(waiting, answers, strict=True):
+                if isinstance(answer, Denied):
+                    found[one_of[0]] = answer
+                elif answer is not None:
+                    account = answer.account
+                    if account.key not in known:
+                        known[account.key] = nearest_nusd(self._spent(account.scope, answer.since))
+                    again.append(one_of)
+            waiting = again
+        return found
 
     def settle(self, reservation: Reservation, tokens: int, usd: float) -> None:
         """What the request really took; a second time does nothing."""
@@ -177,7 +192,7 @@ class Accounts:
         if self._clock() >= self._period_end:
             self._turn()
         try:
-            self._slate.write(self._act, (), FREE, {})
+            self._slate.write(self._act, [], {})
         finally:
             self.ended.clear()
 
@@ -193,6 +208,13 @@ class Accounts:
         self.flush()
         return self._slate.read(self._bears, self._of(reservation.principal))
 
+    def _ready(self) -> None:
+        """This process is known on the slate, and which day it is."""
+        if self._generation != self._slate.generation:
+            self._worker, self._generation = self._slate.write(enrol), self._slate.generation
+        if self._clock() >= self._period_end:
+            self._turn()
+
     def _of(self, principal: Principal) -> tuple[Account, ...]:
         if self._version != self._keys.version:
             self._accounts.clear()
@@ -205,16 +227,16 @@ class Accounts:
         return found
 
     def _act(
-        self, transaction: Transaction, accounts: tuple[Account, ...], ask: Ask, known: Mapping[bytes, int]
-    ) -> Denied | _Missing | None:
-        """Give back what ended, also when this request is refused; then take. None: taken from all `accounts`."""
+        self, transaction: Transaction, waiting: list[tuple[int, Reservation]], known: Mapping[bytes, int]
+    ) -> list[Denied | _Missing | None]:
+        """Give back what ended, also where all are refused; then take. None: taken from all accounts of that one."""
         now_us = self._monotonic_us()
         rows: Rows = {}
         for reservation, tokens, nusd in self.ended:
             self._put_back(transaction, rows, reservation, (tokens, nusd), now_us)
-        found = self._take(transaction, rows, accounts, ask, known, now_us)
-        for key, (level, period, held) in rows.items():
-            transaction.put(key, _encoded(level, period, held))
+        found = [self._take(transaction, rows, one.accounts, one.ask, known, now_us) for _, one in waiting]
+        for key, row in rows.items():
+            transaction.put(key, _layout(len(row)).pack(*row))
         return found
 
     def _take(
@@ -234,26 +256,27 @@ class Accounts:
             if row is None:
                 raw = transaction.get(key)
                 row = NEW if raw is None else _decoded(raw)
-            level, period, held = row
-            if account.budgeted and period != self._periods[account.period]:
-                current = self._current(account, row, known)
-                if isinstance(current, _Missing):
-                    return current
-                level, period, held = current
-                if key in known:  # also when this request is refused: the ledger is asked once
-                    rows[key] = current
-            elif not account.budgeted:
-                period = UNKNOWN
-            changed = take(account.caps, level, _nusd(held), ask, now_us)
+            period = UNKNOWN
+            if account.budgeted:
+                period = row[PERIOD]
+                if period != self._periods[account.period]:
+                    current = self._current(account, row, known)
+                    if isinstance(current, _Missing):
+                        return current
+                    row = current
+                    period = row[PERIOD]
+                    if key in known:  # also when this request is refused: the ledger is asked once
+                        rows[key] = row
+            changed = take(account.caps, row[:PERIOD], _nusd(row), ask, now_us)
             if isinstance(changed, Short) and changed.held:
-                level, held = self._without_dead(transaction, account, level, held, now_us)
-                changed = take(account.caps, level, _nusd(held), ask, now_us)
+                row = self._without_dead(transaction, account, row, now_us)
+                changed = take(account.caps, row[:PERIOD], _nusd(row), ask, now_us)
             if isinstance(changed, Short):
                 return self._denied(account, changed)
-            taken.append((key, changed, period, held))
+            taken.append((key, changed, period, row))
         tokens, nusd = ask
-        for key, changed, period, held in taken:
-            rows[key] = (changed, period, _with(held, self._worker, nusd if nusd > 0 else 0, tokens))
+        for key, level, period, row in taken:
+            rows[key] = _with(level, period, row, self._worker, nusd if nusd > 0 else 0, tokens)
         return None
 
     def _put_back(self, transaction: Transaction, rows: Rows, reservation: Reservation, took: Ask, now_us: int) -> None:
@@ -270,40 +293,46 @@ class Accounts:
                 if raw is None:
                     continue  # the slate was made anew, and nobody has asked since
                 row = _decoded(raw)
-            level, period, held = row
+            level, period = row[:PERIOD], row[PERIOD]
             if period > 0:
                 now_running = self._periods[_KINDS[period % 4]]
                 if now_running > period:
                     level, period = (*level[:3], 0), now_running
             level = give_back(account.caps, level, reserved_tokens - tokens, nusd, now_us)
-            rows[key] = (level, period, _with(held, self._worker, -reserved_nusd, -reserved_tokens))
+            rows[key] = _with(level, period, row, self._worker, -reserved_nusd, -reserved_tokens)
 
     def _bears(self, transaction: Transaction, accounts: tuple[Account, ...]) -> bool:
         for account in accounts:
             raw = transaction.get(account.key)
             if raw is not None and account.caps.budget_nusd >= 0:
-                level, _period, held = _decoded(raw)
-                if level[3] + _nusd(held) > account.caps.budget_nusd:
+                row = _decoded(raw)
+                if row[3] + _nusd(row) > account.caps.budget_nusd:
                     return False
         return True
 
     def _current(self, account: Account, row: Row, known: Mapping[bytes, int]) -> Row | _Missing:
         """The row of an account with a budget in the period now running: a new month or day starts at nothing."""
-        level, period, held = row
+        period = row[PERIOD]
         wanted = self._periods[account.period]
         same_kind = period != UNKNOWN and period % 4 == wanted % 4
         if same_kind and period > wanted:  # another worker saw midnight a moment earlier
             return row
         if not same_kind and account.key not in known:
             return _Missing(account, wanted // 4)
-        return (*level[:3], 0 if same_kind else known[account.key]), wanted, held
+        return (*row[:3], 0 if same_kind else known[account.key], wanted, *row[HELD:])
 
-    def _without_dead(
-        self, transaction: Transaction, account: Account, level: Level, held: Held, now_us: int
-    ) -> tuple[Level, Held]:
-        living = [entry for entry in held if entry[0] == self._worker or alive(transaction, entry[0])]
-        tokens = sum(entry[2] for entry in held) - sum(entry[2] for entry in living)
-        return (give_back(account.caps, level, tokens, 0, now_us) if tokens else level), living
+    def _without_dead(self, transaction: Transaction, account: Account, row: Row, now_us: int) -> Row:
+        living: list[int] = []
+        freed = 0
+        for place in range(HELD, len(row), 3):
+            if row[place] == self._worker or alive(transaction, row[place]):
+                living += row[place : place + 3]
+            else:
+                freed += row[place + 2]
+        level = row[:PERIOD]
+        if freed:
+            level = give_back(account.caps, level, freed, 0, now_us)
+        return (*level, row[PERIOD], *living)
 
     def _denied(self, account: Account, short: Short) -> Denied:
         wait_s = short.retry_after_s
@@ -333,39 +362,40 @@ def _next(period: Period, now: float) -> float:
     return (day.replace(day=1) + timedelta(days=32)).replace(day=1).timestamp()
 
 
+@cache
+def _layout(fields: int) -> struct.Struct:
+    return struct.Struct(_FORMAT + (fields - HELD) // 3 * _FORMAT_HELD)
+
+
+@cache
+def _layout_of(size: int) -> struct.Struct:
+    """The same, of a row that takes so many bytes."""
+    bare = struct.calcsize(_FORMAT)
+    return _layout(HELD + (size - bare) // (struct.calcsize(_FORMAT + _FORMAT_HELD) - bare) * 3)
+
+
 def _decoded(raw: bytes) -> Row:
-    if len(raw) == _ONE.size:  # one worker, or one at work
-        at_us, requests, tokens, spent, period, worker, nusd, held = _ONE.unpack(raw)
-        return (at_us, requests, tokens, spent), period, [(worker, nusd, held)]
-    at_us, requests, tokens, spent, period = _HEAD.unpack_from(raw)
-    held = list(_HELD.iter_unpack(raw[_HEAD.size :])) if len(raw) > _HEAD.size else []
-    return (at_us, requests, tokens, spent), period, held
+    return _layout_of(len(raw)).unpack(raw)
 
 
-def _encoded(level: Level, period: int, held: Held) -> bytes:
-    if len(held) == 1:
-        return _ONE.pack(*level, period, *held[0])
-    return _HEAD.pack(*level, period) + b"".join([_HELD.pack(*entry) for entry in held])
-
-
-def _nusd(held: Held) -> int:
+def _nusd(row: Row) -> int:
     """What all workers hold of it."""
-    nusd = 0
-    for entry in held:
-        nusd += entry[1]
-    return nusd
+    return row[HELD + 1] if len(row) == HELD + 3 else sum(row[HELD + 1 :: 3])
 
 
-def _with(held: Held, worker: int, nusd: int, tokens: int) -> Held:
-    """The entries with the worker's own changed by so much; one that holds nothing is gone."""
-    others = []
-    for entry in held:
-        number, its_nusd, its_tokens = entry
-        if number == worker:
-            nusd += its_nusd
-            tokens += its_tokens
-        else:
-            others.append(entry)
+def _with(level: Level, period: int, row: Row, worker: int, nusd: int, tokens: int) -> Row:
+    """The row at another level, the worker's own entry changed by so much; one that holds nothing is gone."""
+    others: Row = ()
+    if len(row) == HELD + 3 and row[HELD] == worker:  # it is alone, or alone at work
+        nusd += row[HELD + 1]
+        tokens += row[HELD + 2]
+    else:
+        for place in range(HELD, len(row), 3):
+            if row[place] == worker:
+                nusd += row[place + 1]
+                tokens += row[place + 2]
+            else:
+                others += row[place : place + 3]
     if nusd > 0 or tokens > 0:
-        others.append((worker, nusd if nusd > 0 else 0, tokens if tokens > 0 else 0))
-    return others
+        return (*level, period, *others, worker, nusd if nusd > 0 else 0, tokens if tokens > 0 else 0)
+    return (*level, period, *others)

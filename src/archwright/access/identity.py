@@ -18,6 +18,7 @@ from pathlib import Path
 
 from archwright.access.known import DAY_S, EPOCH, POLL_S, UNKNOWN_POLL_S, KnownKeys
 from archwright.access.tables import (
+    CONTENTS,
     ENDS,
     KEYS,
     LIMITS,
@@ -29,6 +30,7 @@ from archwright.access.tables import (
     SHOWN,
     TENANTS,
     USES,
+    ContentChoice,
     KeyRecord,
     LimitRow,
     Principal,
@@ -148,8 +150,8 @@ class Keys(KnownKeys):
         check_limits(limits)
         if kind == "key":
             self._records(name)
-        elif not self._store.rows(TENANTS, {"name": tenant}, limit=1):
-            raise UsageError("AW-USE-34", f"no tenant {tenant[:60]!r}", hint="see `archwright tenant list`")
+        else:
+            self._check_tenant(tenant)
         if kind == "user":
             check_user(name)
         row = LimitRow(
@@ -163,6 +165,17 @@ class Keys(KnownKeys):
         self._store.append(LIMITS, [row])
         self._announce()
         return row
+
+    def trace_content(self, tenant: str, traced: bool) -> None:
+        """Whether what the tenant's requests say goes along with their traces. Raises UsageError AW-USE-34."""
+        self._check_tenant(tenant)
+        self._store.append(CONTENTS, [ContentChoice(tenant=tenant, traced=traced, at=self._clock())])
+        self._announce()
+        self._refresh()
+
+    def _check_tenant(self, name: str) -> None:
+        if not self._store.rows(TENANTS, {"name": name}, limit=1):
+            raise UsageError("AW-USE-34", f"no tenant {name[:60]!r}", hint="see `archwright tenant list`")
 
     def _secret(self) -> tuple[str, str, str]:
         """A new secret, what lists show of it, and its digest."""

@@ -16,6 +16,7 @@ from sys import intern
 from typing import TypeVar
 
 from archwright.access.tables import (
+    CONTENTS,
     ENDS,
     KEYS,
     LIMITS,
@@ -41,6 +42,7 @@ from archwright.store import Span, Store, Table
 R = TypeVar("R")
 
 POLL_S = 0.5  # a revocation by another process is seen within this
+FOLLOWED = (KEYS, REVOCATIONS, ENDS, LIMITS, CONTENTS)
 UNKNOWN_POLL_S = 0.2  # a flood of unknown secrets reads the store at most this often, where no slate says more
 DAY_S = 86_400
 USES_KEPT_DAYS = 90
@@ -74,7 +76,9 @@ class KnownKeys:
         self._ends: dict[bytes, float] = {}
         self._limits: dict[str, Limits] = {}
         self._alike: dict[Limits, Limits] = {}  # many keys, few kinds of limits
+        self._traced: dict[str, bool] = {}
         self._seen: dict[str, int] = {}
+        self._newest: tuple[int, ...] = ()
         self._read_at = float("-inf")
         self._day = 0
         self._used: set[str] = set()
@@ -124,6 +128,10 @@ class KnownKeys:
             if not self._limits.get(name, NO_LIMITS).none
         )
 
+    def content_traced(self, tenant: str) -> bool:
+        """Whether the tenant wants what its requests say in their traces: as far as was read."""
+        return self._traced.get(tenant, False)
+
     def _news(self) -> bool:
         """Whether an unknown secret may be one that this process has not read yet."""
         if self._slate is not None and (self._slate.get(EPOCH) or b"") != self._epoch:
@@ -136,31 +144,38 @@ class KnownKeys:
         return keyed.digest()
 
     def _refresh(self) -> None:
-        """Read the rows that are new. Keys first: a key made and revoked in between is then never live."""
+        """Read the rows that are new."""
         with self._lock:
             at = self._monotonic()
             epoch = None if self._slate is None else self._slate.get(EPOCH) or b""
-            keys = self._unread(KEYS)
-            revocations, ends, limits = self._unread(REVOCATIONS), self._unread(ENDS), self._unread(LIMITS)
-            self._revoked.update(row.key_id for row in revocations)
-            for key in keys:
-                self._learn(key)
-            for row in limits:
-                self._limits[row.scope] = self._one_of(limits_of(row))
-            for gone in revocations:
-                for digest in self._digests.pop(gone.key_id, ()):
-                    self._live.pop(digest, None)
-            for end in ends:
-                self._end(bytes.fromhex(end.digest), end.at)
-            if limits:
-                for digest, principal in self._live.items():
-                    self._live[digest] = self._with_limited(principal)
-            if revocations or ends or limits:
-                self.version += 1
-            self._read_at, self._epoch = at, epoch
+            newest = self._store.newest(*FOLLOWED)
+            if newest != self._newest:
+                self._read()
+            self._read_at, self._epoch, self._newest = at, epoch, newest
         if at - self._noted_at >= NOTE_USES_S and self._unwritten:
             rows, self._unwritten, self._noted_at = self._unwritten, [], at
             threading.Thread(target=self.note_uses, args=(rows,), name="key-uses", daemon=True).start()
+
+    def _read(self) -> None:
+        """Of every table. Keys first: a key made and revoked in between is then never live."""
+        keys = self._unread(KEYS)
+        revocations, ends, limits = self._unread(REVOCATIONS), self._unread(ENDS), self._unread(LIMITS)
+        self._traced.update((row.tenant, row.traced) for row in self._unread(CONTENTS))
+        self._revoked.update(row.key_id for row in revocations)
+        for key in keys:
+            self._learn(key)
+        for row in limits:
+            self._limits[row.scope] = self._one_of(limits_of(row))
+        for gone in revocations:
+            for digest in self._digests.pop(gone.key_id, ()):
+                self._live.pop(digest, None)
+        for end in ends:
+            self._end(bytes.fromhex(end.digest), end.at)
+        if limits:
+            for digest, principal in self._live.items():
+                self._live[digest] = self._with_limited(principal)
+        if revocations or ends or limits:
+            self.version += 1
 
     def _unread(self, table: Table[R]) -> list[R]:
         found = self._store.numbered(table, self._seen.get(table.name, 0))

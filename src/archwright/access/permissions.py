@@ -15,6 +15,7 @@ PERMISSIONS: dict[str, str] = {
     "usage.read": "read the tenant's own usage",
     "plan.read": "read the running plan and its reconciliation",
     "keys.manage": "create, list and revoke keys of the own tenant",
+    "content.manage": "decide whether what the tenant's requests say goes along with their traces",
     "audit.read": "read and verify the audit log",
     "platform.operate": "bring the platform up and down, drive load at it",
     "tenants.manage": "create tenants and act for any of them",

@@ -74,6 +74,14 @@ class LimitRow(Record):
     at: float
 
 
+class ContentChoice(Record):
+    """Whether what a tenant's requests say goes along with their traces from now on."""
+
+    tenant: str
+    traced: bool
+    at: float
+
+
 class KeyUse(Record):
     """A key was used on a day (days since 1970, UTC); each worker notes each key once a day."""
 
@@ -105,6 +113,7 @@ KEYS = Table("keys", KeyRecord, unique=("digest",), index=("tenant", "id"))
 REVOCATIONS = Table("key_revocations", Revocation, unique=("key_id",))
 ENDS = Table("key_secret_ends", SecretEnd)
 LIMITS = Table("limits", LimitRow, index=("scope",))
+CONTENTS = Table("content_choices", ContentChoice, index=("tenant",))
 USES = Table("key_uses", KeyUse, index=("day",))
 
 

@@ -49,7 +49,8 @@ class Origin(Record):
 
 class ModelCard(ListedVersion):
     """All there is to know of a version: the scores and gates of its newest evaluation, what it was made of, and
-    since when it is in production."""
+    since when it is in production. `left_out` are pools of the running platform that get none of the endpoint's
+    requests meanwhile: they cannot serve the version."""
 
     path: str | None
     evaluated_at: float | None
@@ -57,6 +58,7 @@ class ModelCard(ListedVersion):
     gates: tuple[Gate, ...]
     lineage: Origin
     production_since: float | None
+    left_out: tuple[str, ...]
 
 
 class Change(Promotion):
@@ -194,6 +196,7 @@ def _card(store: Store, home: Home, version: ModelVersion) -> ModelCard:
             files=chain_of(store, node("model", version.id)).files,
         ),
         production_since=changes[-1].at if listed.in_production else None,
+        left_out=platform.left_out(home, version.name) if listed.in_production else (),
     )
 
 

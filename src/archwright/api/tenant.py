@@ -1,7 +1,8 @@
-"""Tenants: `tenant create`, `tenant list`, `tenant limit`."""
+"""Tenants: `tenant create`, `tenant list`, `tenant limit`, `tenant content`."""
 
 from __future__ import annotations
 
+from archwright.access.identity import Keys
 from archwright.access.tables import Tenant, scope_name
 from archwright.api.context import audited, keyring
 from archwright.contract.record import Record
@@ -15,6 +16,7 @@ class ShownTenant(Record):
     tpm: int | None
     budget_usd: float | None
     period: Period
+    content_traced: bool
 
 
 def create(name: str) -> Tenant:
@@ -30,16 +32,31 @@ def limit(name: str, *, limits: Limits = Limits()) -> ShownTenant:  # noqa: B008
     with keyring() as (keys, _home, store):
         keys.limit("tenant", name, "", limits)
         audited(store, "tenant.limit", name, name)
-        return next(_shown(tenant, limits) for tenant in keys.tenants() if tenant.name == name)
+        return _one(keys, name)
+
+
+def content(name: str, *, traced: bool = False) -> ShownTenant:
+    """Have what a tenant's requests say go along with their traces, or no longer; in force in every worker within a
+    second."""
+    with keyring() as (keys, _home, store):
+        keys.trace_content(name, traced)
+        audited(store, "content.trace" if traced else "content.keep", name, name)
+        return _one(keys, name)
 
 
 def list() -> tuple[ShownTenant, ...]:  # noqa: A001 - the verb's name
     with keyring() as (keys, _home, _store):
         known = keys.limits()
-        return tuple(_shown(one, known.get(scope_name("tenant", one.name), Limits())) for one in keys.tenants())
+        return tuple(_shown(keys, one, known) for one in keys.tenants())
 
 
-def _shown(tenant: Tenant, limits: Limits) -> ShownTenant:
+def _one(keys: Keys, name: str) -> ShownTenant:
+    known = keys.limits()
+    return next(_shown(keys, tenant, known) for tenant in keys.tenants() if tenant.name == name)
+
+
+def _shown(keys: Keys, tenant: Tenant, known: dict[str, Limits]) -> ShownTenant:
+    limits = known.get(scope_name("tenant", tenant.name), Limits())
     return ShownTenant(
         name=tenant.name,
         created_at=tenant.created_at,
@@ -47,4 +64,5 @@ def _shown(tenant: Tenant, limits: Limits) -> ShownTenant:
         tpm=limits.tpm,
         budget_usd=limits.budget_usd,
         period=limits.period,
+        content_traced=keys.content_traced(tenant.name),
     )

@@ -28,6 +28,15 @@ ACCESS_VERBS: tuple[Verb, ...] = (
         "set all limits of a tenant; what is left out has none",
         (Arg("name", "the tenant", positional=True, required=True), *LIMITS),
     ),
+    Verb(
+        ("tenant", "content"),
+        "tenant.content",
+        "have what a tenant's requests say go along with their traces, or no longer",
+        (
+            Arg("name", "the tenant", positional=True, required=True),
+            Arg("traced", "from now on; without this, no longer", "flag"),
+        ),
+    ),
     Verb(("user", "list"), "user.list", "users, by their keys and limits", (ONLY,), "table"),
     Verb(
         ("user", "limit"),

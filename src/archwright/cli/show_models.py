@@ -80,6 +80,9 @@ def model(result: ModelCard | ModelFile) -> int:
         "run": result.lineage.run,
         "dataset": result.lineage.dataset_version,
         "production": f"since {_when(result.production_since)}" if result.production_since else "no",
+        "alone": f"{', '.join(result.left_out)} cannot serve it and get none of its requests"
+        if result.left_out
+        else "",
     }
     for name, value in facts.items():
         if value:

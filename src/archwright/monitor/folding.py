@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import chain
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -25,7 +25,7 @@ from archwright.contract.served import Served
 from archwright.errors import StoreError
 from archwright.home import Home
 from archwright.monitor.segments import STREAMS, Framed, Segment, folded_in, frames, segments, snapshot, unborn
-from archwright.store import Span, Spans, Store, Table
+from archwright.store import Conflict, Span, Spans, Store, Table
 
 STRETCH_RECORDS = 16_000
 STRETCH_BYTES = 4 << 20
@@ -72,12 +72,23 @@ class Total(Record):
     saved_nano_usd: int
 
 
+class Lot(Record):
+    """What one fold adds to the totals, as one value: with many keys a row for each would cost more than all else.
+    Of every total the fields of TOTAL_BY and those of TOTAL_OF as two arrays; compressed JSON."""
+
+    data: bytes
+
+
 TOTAL_BY = ("day", "tenant", "key_id", "user", "model", "shadow")
 TOTAL_OF = ("requests", "hits", "input_tokens", "output_tokens", "cost_nano_usd", "saved_nano_usd")
 TOTALS = Table("usage", Total)
+LOTS = Table("usage_lots", Lot)
 BLOCKS = {stream: Table(f"{stream}_blocks", Block, ("writer", "number"), ("last_at",)) for stream in STREAMS}
 Sums = dict[tuple[object, ...], list[int]]
 _SERVED = msgspec.json.Decoder(Served)
+_ENCODE = msgspec.json.Encoder().encode
+_ROWS = msgspec.json.Decoder(list[tuple[tuple[int, str, str, str, str, bool], list[int]]])
+_NOBODY = {"day": 0, "tenant": "", "key_id": "", "user": "", "model": "", "shadow": False}
 
 
 class _Timed(msgspec.Struct):
@@ -110,10 +121,9 @@ def fold(store: Store, segment: Segment) -> Stretch:
         if count >= STRETCH_RECORDS:
             break
     lots = [(BLOCKS[stream], [made.block(segment.name, start, end)]) for stream, made in making.items() if made.count]
-    rows = rows_of(sums)
-    store.append_together([*lots, (TOTALS, rows)], synced=True)
+    store.append_together([*lots, (LOTS, [lot_of(sums)] if sums else [])], synced=True)
     segment.mark(end)
-    return Stretch(end, count, len(rows))
+    return Stretch(end, count, len(sums))
 
 
 def _frames(segment: Segment, start: int) -> Iterator[Framed]:
@@ -264,13 +274,39 @@ def add(sums: Sums, served: list[Served]) -> None:
             line[5] += _nano_usd(one.saved_usd)
 
 
-def rows_of(sums: Sums) -> list[Total]:
-    return [_total(dict(zip(TOTAL_BY, key, strict=True)), line) for key, line in sums.items()]
+def lot_of(sums: Sums) -> Lot:
+    return Lot(data=zlib.compress(_ENCODE(list(sums.items())), 1))
 
 
-def _total(names: dict[str, object], line: list[int]) -> Total:
-    empty = {"day": 0, "tenant": "", "key_id": "", "user": "", "model": "", "shadow": False}
-    return msgspec.convert({**empty, **names, **dict(zip(TOTAL_OF, line, strict=True))}, Total)
+def _take(sums: Sums, lots: list[Lot], places: list[int]) -> None:
+    """Into `sums`, of which a key has the fields of TOTAL_BY at `places`."""
+    for lot in lots:
+        for one in _ROWS.decode(zlib.decompress(lot.data)):
+            _add_line(sums, tuple([one[0][place] for place in places]), one[1])
+
+
+def _add_line(sums: Sums, key: tuple[object, ...], line: list[int]) -> None:
+    mine = sums.setdefault(key, [0] * len(TOTAL_OF))
+    for place, value in enumerate(line):
+        mine[place] += value
+
+
+def gather(store: Store) -> int:
+    """Put the lots into the totals, one row for all that belong together; how many rows there are then. Others may
+    fold, read and gather meanwhile. Raises StoreError."""
+    found = store.numbered(LOTS)
+    if found:
+        sums: Sums = {}
+        _take(sums, [lot for _, lot in found], list(range(len(TOTAL_BY))))
+        rows = [_total(TOTAL_BY, key, line) for key, line in sums.items()]
+        with suppress(Conflict):
+            store.instead(LOTS, found[-1][0], len(found), [(TOTALS, rows)])
+    return store.merge(TOTALS, TOTAL_BY, TOTAL_OF)
+
+
+def _total(by: tuple[str, ...], key: tuple[object, ...], line: list[int]) -> Total:
+    named: dict[str, Any] = {**_NOBODY, **dict(zip(by, key, strict=True)), **dict(zip(TOTAL_OF, line, strict=True))}
+    return Total(**named)
 
 
 class Lines(NamedTuple):
@@ -345,17 +381,19 @@ def totals(store: Store, home: Home | None, by: tuple[str, ...]) -> list[Total]:
     """What every request ever served adds up to, each counted once, for each value of `by` (of TOTAL_BY; the fields
     left out are empty). Folded and not folded are read as of one moment. Raises StoreError."""
     table = BLOCKS["served"]
-    store.last_seq(table), store.last_seq(TOTALS)  # made now: a snapshot does not see a table made after it
+    # Made now: a snapshot does not see a table made after it.
+    store.last_seq(table), store.last_seq(TOTALS), store.last_seq(LOTS)
     tails = {} if home is None else snapshot(home.ledger)
     with store.snapshot():
         kept = store.sums(TOTALS, by, TOTAL_OF)
+        lots = store.rows(LOTS)
         unfolded = list(_unfolded(store, "served", tails, store.last_seq(table)))
     fresh: Sums = {}
     for one in unfolded:
         add(fresh, _readable(one.data))
     sums: Sums = {row[: len(by)]: list(row[len(by) :]) for row in kept}
     places = [TOTAL_BY.index(name) for name in by]
+    _take(sums, lots, places)
     for key, line in fresh.items():
-        mine = sums.setdefault(tuple(key[place] for place in places), [0] * len(TOTAL_OF))
-        mine[:] = map(sum, zip(mine, line, strict=True))
-    return [_total(dict(zip(by, key, strict=True)), line) for key, line in sums.items()]
+        _add_line(sums, tuple([key[place] for place in places]), line)
+    return [_total(by, key, line) for key, line in sums.items()]

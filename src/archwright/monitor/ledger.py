@@ -21,7 +21,7 @@ import msgspec
 from archwright.contract.record import Record
 from archwright.errors import ArchwrightError, StoreError, Where, boundary
 from archwright.home import Home
-from archwright.monitor.folding import TOTAL_BY, TOTAL_OF, TOTALS, fold, fold_orphans, look_up
+from archwright.monitor.folding import fold, fold_orphans, gather, look_up
 from archwright.monitor.segments import FRAME_BYTES, STREAMS, Segment, framed, segments
 from archwright.store import Conflict, Store
 
@@ -32,7 +32,7 @@ SEGMENTS_LIMIT = 128  # on this machine, 1 GB: while the store refuses, so much 
 SYNC_S = 0.2
 FOLD_EVERY = 5  # syncs: a second
 ORPHANS_EVERY = 150  # syncs: half a minute
-MERGE_ROWS = 2_000
+MERGE_ROWS, MERGE_TIMES = 2_000, 8
 
 
 class Ledger:
@@ -229,8 +229,9 @@ class Ledger:
         while self._full and self._full[0].folded == self._full[0].written:
             self._full.popleft().remove()
         if self._unmerged >= self._merge_at:
-            # As often as the rows have grown by half: what merging costs a row does not depend on how many there are.
-            self._merge_at = max(MERGE_ROWS, self.store.merge(TOTALS, TOTAL_BY, TOTAL_OF) // 2)
+            # The rarer the more rows there are: what it costs a request does not depend on them. Who reads usage adds
+            # up what waits: some 0.1 s for the totals of 10,000 keys.
+            self._merge_at = max(MERGE_ROWS, MERGE_TIMES * gather(self.store))
             self._unmerged = 0
         return records
 

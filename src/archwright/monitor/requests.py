@@ -9,7 +9,7 @@ from archwright.contract.metrics import REQUEST_LABELS
 from archwright.contract.served import Served
 from archwright.monitor.exposition import Exposition, observed
 from archwright.monitor.ledger import Ledger
-from archwright.monitor.traces import Traces
+from archwright.monitor.traces import Content, Traces
 
 # What is only measured of an answer that came to its end; None: the request says nothing about it.
 VALUES: Mapping[str, Callable[[Served], float | None]] = {
@@ -42,11 +42,12 @@ class Requests:
         self._traces = traces
         self._bound: dict[tuple[str, str, str, str], _Bound] = {}
 
-    def add(self, one: Served) -> None:
-        """Survives kill -9 once the ledger is flushed. Raises StoreError AW-STO-06."""
+    def add(self, one: Served, content: Content | None = None) -> None:
+        """Survives kill -9 once the ledger is flushed. `content` goes into its trace and nowhere else. Raises
+        StoreError AW-STO-06."""
         self._ledger.append("served", one)
         if self._traces is not None:
-            self._traces.add(one)
+            self._traces.add(one, content)
         if one.shadow:
             return
         bound = self._bound.get((one.workload, one.model, one.pool, one.status)) or self._bind(one)

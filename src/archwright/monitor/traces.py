@@ -3,8 +3,9 @@
 Off unless somebody names a collector. A trace is made of the record of a request when it is over: a span for the
 request and under it its waiting, our own work and the engine, laid end to end in that order (the record knows how
 long each took, not how they interleaved). Which requests are sampled the id decides alone, so every process of a
-gateway picks the same. Content never goes along: the record has none. Nothing here holds a request up: a full queue
-drops, and counts what it dropped.
+gateway picks the same. Content goes along only where its tenant turned that on: `traced` says so, and is asked once
+more when a trace leaves, so that what waits goes without it after a change of mind. Nothing here holds a request up: a
+full queue drops, and counts what it dropped.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import urllib.error
 import urllib.request
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, cast, get_args
 
 import msgspec
 
@@ -30,6 +31,8 @@ BATCH = 256
 EVERY_S = 1.0
 BACKOFF_LIMIT_S = 30.0
 TIMEOUT_S = 5.0
+# What may wait of content, and go in one batch: what is more leaves without it, with a mark, or in the next.
+CONTENT_QUEUED, CONTENT_BATCH = 16 << 20, 2 << 20
 CHANCE_BITS = 52
 SERVER, INTERNAL, CLIENT = 2, 1, 3
 STATUS_ERROR = 2
@@ -47,34 +50,72 @@ class TraceSpec(Record):
     share: float = 0.1
 
 
+class Content(NamedTuple):
+    """What a request of the tenant said and was answered: messages as the conventions have them, in JSON. `missing`:
+    it was longer."""
+
+    tenant: str
+    input: str
+    output: str
+    system: str = "[]"
+    missing: bool = False
+
+    @property
+    def size(self) -> int:
+        return len(self.input) + len(self.output) + len(self.system)
+
+
+class _Trace(NamedTuple):
+    """One that waits. The first of the spans is the request's."""
+
+    spans: list[Span]
+    content: Content | None
+
+
 class Traces:
     """`add` costs the caller of a request that is not sampled a comparison; a thread does the rest.
 
     `on_drop` hears how many traces were not delivered, by why: the queue was `full`, the collector `refused` them for
-    good, or was still `away` when the process ended.
-    """
+    good, or was still `away` when the process ended. `traced` is asked, by a thread, whether a tenant
+    wants its content to go along."""
 
     def __init__(
-        self, spec: TraceSpec, on_drop: Mapping[Reason, Callable[[float], None]], *, every_s: float = EVERY_S
+        self,
+        spec: TraceSpec,
+        on_drop: Mapping[Reason, Callable[[float], None]],
+        traced: Callable[[str], bool] = lambda _tenant: False,
+        *,
+        every_s: float = EVERY_S,
     ) -> None:
         self._url = spec.url.rstrip("/") + "/v1/traces"
         self._limit = int(spec.share * (1 << CHANCE_BITS))
         self._on_drop = on_drop
         self._every_s = every_s
-        self._queue: deque[list[Span]] = deque()
+        self._traced = traced
+        self._queue: deque[_Trace] = deque()
+        # Of content: what one thread put in, and what the other took out; each is written by one of them alone.
+        self._put = self._taken = 0
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="traces", daemon=True)
         self._thread.start()
 
-    def add(self, one: Served) -> None:
+    def samples(self, request_id: str) -> bool:
+        return sampled(request_id, self._limit)
+
+    def add(self, one: Served, content: Content | None = None) -> None:
         """A finished request."""
         if not sampled(one.request_id, self._limit):
             return
         if len(self._queue) >= QUEUE_LIMIT:
             self._on_drop["full"](1)
             return
-        self._queue.append(spans(one))
+        found = spans(one)
+        if content is not None and self._put - self._taken + content.size > CONTENT_QUEUED:
+            content = content._replace(input="[]", output="[]", system="[]", missing=True)
+        if content is not None:
+            self._put += content.size
+        self._queue.append(_Trace(found, content))
 
     def close(self) -> None:
         """One last attempt to deliver what waits."""
@@ -95,15 +136,37 @@ class Traces:
 
     def _send(self) -> bool:
         """The oldest of the queue; False when they are to be sent again later."""
-        batch = [self._queue[place] for place in range(min(BATCH, len(self._queue)))]
-        refused = self._post(_document([span for trace in batch for span in trace]))
+        batch: list[_Trace] = []
+        size = 0
+        for place in range(min(BATCH, len(self._queue))):
+            trace = self._queue[place]
+            size += trace.content.size if trace.content is not None else 0
+            if batch and size > CONTENT_BATCH:
+                break
+            batch.append(trace)
+        refused = self._post(_document([span for trace in batch for span in self._told(trace)]))
         if refused is None:
             return False
-        for _ in batch:
+        for trace in batch:
             self._queue.popleft()
+            self._taken += trace.content.size if trace.content is not None else 0
         if refused:
             self._on_drop["refused"](len(batch))
         return True
+
+    def _told(self, trace: _Trace) -> list[Span]:
+        """With its content, where the tenant still wants that."""
+        whole, *parts = trace.spans
+        content = trace.content
+        if content is None or not self._traced(content.tenant):
+            return trace.spans
+        said = {
+            "gen_ai.system_instructions": content.system if content.system != "[]" else None,
+            "gen_ai.input.messages": content.input,
+            "gen_ai.output.messages": content.output,
+            "archwright.content.truncated": content.missing or None,
+        }
+        return [{**whole, "attributes": [*cast(list[object], whole["attributes"]), *_attributes(said)]}, *parts]
 
     def _post(self, body: bytes) -> bool | None:
         """False: taken, True: refused for good, None: try again."""

@@ -169,6 +169,7 @@ class Lanes:
                 kind="text" if lane.name in self.layout.workloads else "predict",
                 version=lane.now.serves,
                 promotion=lane.promotion,
+                left_out=lane.now.left_out,
             )
             for lane in self.lanes.values()
         )

@@ -33,13 +33,14 @@ class Wanted(NamedTuple):
 
 class Serving(NamedTuple):
     """An endpoint as it is served, with the pools it names, its own first: `version` is empty for the plan's own
-    model; without `spec` there is no endpoint."""
+    model; without `spec` there is no endpoint. `left_out` are pools of the plan that cannot answer as the version."""
 
     version: str
     key: str
     spec: EndpointSpec | None
     pools: tuple[PoolSpec, ...]
     engines: tuple[ProcessSpec, ...]
+    left_out: tuple[str, ...] = ()
 
     @property
     def serves(self) -> str:
@@ -100,7 +101,8 @@ class Layout:
             _with_adapter(engine, f"engine-{endpoint}.v{version.version}", index, version)
             for index, engine in enumerate(self._engines_of(spec))
         )
-        # The plan's own pool of the endpoint gives way to one of the version; whatever else it names stays.
+        # The plan's own pool of the endpoint gives way to one of the version. The others hold the plan's model: under
+        # the version's name they would answer as what they are not. A shadow answers nobody.
         own, *others = self._pools_of(spec)
         alone = sum(own.name in other.pools for other in self._config.endpoints) == 1
         pool = replace(
@@ -110,9 +112,9 @@ class Layout:
             version=version.id,
             adapter=True,
         )
-        first, *rest = spec.targets
-        changed = replace(spec, targets=(replace(first, pool=pool.name), *rest))
-        return Serving(version.id, key, changed, (pool, *others), engines)
+        changed = replace(spec, targets=(Target(pool=pool.name),), overflow=(), fallback=())
+        shadows = tuple(other for other in others if other.name == spec.shadow)
+        return Serving(version.id, key, changed, (pool, *shadows), engines, spec.answering[1:])
 
     def obstacle(self, endpoint: str, version: ModelVersion, home: Home) -> str:
         """Why the platform of this plan cannot serve the version at the endpoint; empty when it can."""

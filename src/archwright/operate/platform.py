@@ -39,7 +39,7 @@ class ProcessStatus(Record):
 
 class Status(Record):
     """`state` is running, starting, degraded (a process that serves is not ready) or stopped. `notes`: what is in
-    production and not served."""
+    production and not served, or served alone."""
 
     state: str
     url: str | None = None
@@ -159,8 +159,22 @@ def status(home: Home, clock: Callable[[], float] = time.time) -> Status:
         ready_s=current.ready_s,
         up_s=round(clock() - current.started_at, 1),
         processes=processes,
-        notes=current.notes,
+        notes=(*current.notes, *filter(None, map(_alone, current.endpoints))),
     )
+
+
+def left_out(home: Home, endpoint: str) -> tuple[str, ...]:
+    """The pools of the running platform that get none of the endpoint's requests: they do not hold its version."""
+    current = state.running(home)
+    found = () if current is None else current.endpoints
+    return next((one.left_out for one in found if one.name == endpoint), ())
+
+
+def _alone(endpoint: state.EndpointState) -> str:
+    if not endpoint.left_out:
+        return ""
+    pools = ", ".join(endpoint.left_out)
+    return f"{endpoint.version} alone answers at {endpoint.name}: {pools} cannot serve it and get none of its requests"
 
 
 def down(home: Home) -> bool:

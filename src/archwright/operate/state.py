@@ -31,12 +31,14 @@ class ProcessState(Record):
 
 
 class EndpointState(Record):
-    """What an endpoint serves: `version` (empty: nothing) as of `promotion` (empty: none yet)."""
+    """What an endpoint serves: `version` (empty: nothing) as of `promotion` (empty: none yet). `left_out` are pools of
+    the plan that get none of its requests while a version is served that they do not hold."""
 
     name: str
     kind: Literal["text", "predict"]
     version: str
     promotion: str
+    left_out: tuple[str, ...] = ()
 
 
 class Failure(Record):

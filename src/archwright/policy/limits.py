@@ -73,7 +73,7 @@ class Caps(NamedTuple):
 
 # An account at a moment: (at_us, fill level of requests, of tokens, nano-USD spent in the period now running). A bare
 # tuple, since one is made at every reservation and every settlement.
-Level = tuple[int, int, int, int]
+Level = tuple[int, ...]
 
 
 # The worst case of one request: tokens, nano-USD (-1: it has no price). As bare as a Level.

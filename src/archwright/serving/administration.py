@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
@@ -61,6 +61,12 @@ class Overlap(Record):
     overlap_hours: float = 24.0
 
 
+class Contents(Record):
+    """Whether what is said goes along with traces."""
+
+    traced: bool
+
+
 class Limited(Limits):
     """Limits in force, of what they are."""
 
@@ -68,12 +74,16 @@ class Limited(Limits):
     user: str = ""
 
 
+class LimitedTenant(Limited):
+    content_traced: bool = False
+
+
 async def tenants(gateway: Gateway, exchange: Exchange, _name: str) -> None:
     keys = gateway.till.keys
 
     def act() -> object:
         known = keys.limits()
-        return {"data": [_limited(one.name, "", known) for one in keys.tenants()]}
+        return {"data": [_tenant(keys, one.name, known) for one in keys.tenants()]}
 
     await _answer(gateway, exchange, act)
 
@@ -83,7 +93,7 @@ async def tenant_create(gateway: Gateway, exchange: Exchange, _name: str) -> Non
 
     def act() -> object:
         gateway.till.keys.create_tenant(wanted.name)
-        return _limited(wanted.name, "", {})
+        return _tenant(gateway.till.keys, wanted.name, {})
 
     await _answer(gateway, exchange, act, lambda: Act("tenant.create", wanted.name, wanted.name))
 
@@ -91,7 +101,7 @@ async def tenant_create(gateway: Gateway, exchange: Exchange, _name: str) -> Non
 async def tenant(gateway: Gateway, exchange: Exchange, name: str) -> None:
     def act() -> object:
         _in_scope(gateway, exchange, name)
-        return _limited(name, "", gateway.till.keys.limits())
+        return _tenant(gateway.till.keys, name, gateway.till.keys.limits())
 
     await _answer(gateway, exchange, act)
 
@@ -102,9 +112,20 @@ async def tenant_limits(gateway: Gateway, exchange: Exchange, name: str) -> None
     def act() -> object:
         _in_scope(gateway, exchange, name)
         gateway.till.keys.limit("tenant", name, "", wanted)
-        return _limited(name, "", {scope_name("tenant", name): wanted})
+        return _tenant(gateway.till.keys, name, {scope_name("tenant", name): wanted})
 
     await _answer(gateway, exchange, act, lambda: Act("tenant.limit", name, name))
+
+
+async def tenant_content(gateway: Gateway, exchange: Exchange, name: str) -> None:
+    wanted = _body(exchange, Contents)
+
+    def act() -> object:
+        _in_scope(gateway, exchange, name)
+        gateway.till.keys.trace_content(name, wanted.traced)
+        return _tenant(gateway.till.keys, name, gateway.till.keys.limits())
+
+    await _answer(gateway, exchange, act, lambda: Act(f"content.{'trace' if wanted.traced else 'keep'}", name, name))
 
 
 async def tenant_keys(gateway: Gateway, exchange: Exchange, name: str) -> None:
@@ -282,11 +303,16 @@ def _shown(gateway: Gateway, record: KeyRecord) -> ShownKey:
 
 
 def _limited(owner: str, user: str, known: dict[str, Limits]) -> Limited:
-    name = scope_name("user", owner, user) if user else scope_name("tenant", owner)
-    found = known.get(name, Limits())
-    return Limited(
-        tenant=owner, user=user, rpm=found.rpm, tpm=found.tpm, budget_usd=found.budget_usd, period=found.period
-    )
+    return Limited(tenant=owner, user=user, **_fields(known.get(scope_name("user", owner, user), Limits())))
+
+
+def _tenant(keys: Keys, name: str, known: dict[str, Limits]) -> LimitedTenant:
+    limits = _fields(known.get(scope_name("tenant", name), Limits()))
+    return LimitedTenant(tenant=name, content_traced=keys.content_traced(name), **limits)
+
+
+def _fields(limits: Limits) -> dict[str, Any]:
+    return {"rpm": limits.rpm, "tpm": limits.tpm, "budget_usd": limits.budget_usd, "period": limits.period}
 
 
 def _body(exchange: Exchange, kind: type[R]) -> R:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import traceback
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from http import HTTPStatus
+from typing import Any
 
 from archwright.engines.client import EngineRefused
 from archwright.errors import ArchwrightError, InternalError, boundary
+from archwright.serving import memory
 from archwright.serving.change import Changes
 from archwright.serving.exchange import CLIENT, GONE, SHUTDOWN, Exchange, why_ended
 from archwright.serving.gateway import Gateway
@@ -30,6 +32,7 @@ class App:
         self._gateway = gateway
         self._find = find
         self._changes = changes
+        self._arrived: list[Exchange] = []
 
     def begin(self, exchange: Exchange) -> bool:
         """The headers are whole: let the request in, or say no before its body is read."""
@@ -43,13 +46,45 @@ class App:
             return False
         return True
 
-    async def handle(self, exchange: Exchange) -> None:
-        """Answer a request that was let in, whatever happens."""
+    def arrived(self, exchange: Exchange) -> None:
+        """Answer a request that was let in."""
+        if not self._arrived:
+            asyncio.get_running_loop().call_soon(self._turn)
+        self._arrived.append(exchange)
+
+    def _turn(self) -> None:
+        """What arrived in this turn of the event loop begins; what it may cost is reserved for all of it together."""
+        arrived, self._arrived = self._arrived, []
+        work: list[tuple[Exchange, Coroutine[Any, Any, None]]] = []
+        for exchange in arrived:
+            if exchange.finished:
+                continue  # the client is gone
+            try:
+                with REQUEST:
+                    found = exchange.found
+                    assert found is not None and found.route is not None, "let in without a route"
+                    work.append((exchange, found.route.handler(self._gateway, exchange, found.name)))
+            except ArchwrightError as error:
+                self._answer(exchange, error)
+        loop = asyncio.get_running_loop()
+        try:
+            self._gateway.till.reserve([exchange for exchange, _ in work if exchange.asks is not None])
+        finally:
+            for exchange, handling in work:
+                exchange.task = loop.create_task(self._handle(exchange, handling))
+
+    async def _handle(self, exchange: Exchange, work: Coroutine[Any, Any, None]) -> None:
+        """Answer, whatever happens."""
+        exchange.begun = True
+        if exchange.ended is not None:
+            work.close()
+            self._gateway.till.release(exchange)
+            self._ended(exchange)
+            exchange.task = None
+            return
         try:
             with REQUEST:
-                found = exchange.found
-                assert found is not None and found.route is not None, "let in without a route"
-                await found.route.handler(self._gateway, exchange, found.name)
+                await work
         except ArchwrightError as error:
             self._answer(exchange, error)
         except asyncio.CancelledError:
@@ -81,10 +116,10 @@ class App:
 
     @asynccontextmanager
     async def running(self, *servers: Server) -> AsyncIterator[None]:
-        """What goes on beside the requests: deadlines, the engines' health, changes of endpoints."""
+        """What goes on beside the requests: deadlines, the engines' health, memory, changes of endpoints."""
         limits = self._gateway.config.limits
-        loops = [asyncio.create_task(_sweep(server, limits.sweep_s)) for server in servers]
-        loops.append(asyncio.create_task(self._look()))
+        loops = [asyncio.create_task(self._sweep(servers, limits.sweep_s)), asyncio.create_task(self._look())]
+        loops.append(asyncio.create_task(memory.follow()))
         if self._changes is not None:
             loops.append(asyncio.create_task(self._changes.follow(limits.sweep_s)))
         try:
@@ -95,6 +130,13 @@ class App:
             await asyncio.gather(*loops, return_exceptions=True)
             await self._gateway.close()
 
+    async def _sweep(self, servers: tuple[Server, ...], every_s: float) -> None:
+        while True:
+            await asyncio.sleep(every_s)
+            for server in servers:
+                server.sweep()
+            self._gateway.show_load()
+
     async def _look(self) -> None:
         """The health of every engine, at once and then every moment."""
         while True:
@@ -104,12 +146,6 @@ class App:
             except ArchwrightError as error:
                 self._gateway.journal.error("health check failed", **error.as_dict())
             await asyncio.sleep(self._gateway.config.limits.health_s)
-
-
-async def _sweep(server: Server, every_s: float) -> None:
-    while True:
-        await asyncio.sleep(every_s)
-        server.sweep()
 
 
 def cause(error: ArchwrightError) -> dict[str, object]:

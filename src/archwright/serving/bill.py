@@ -13,11 +13,12 @@ import math
 import sys
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Any, Literal, NamedTuple
 
 from archwright.access.accounts import Accounts, Denied, Reservation
-from archwright.access.identity import Keys
+from archwright.access.identity import Keys, Principal
 from archwright.access.known import POLL_S
 from archwright.access.tables import Scope, scope_name
 from archwright.errors import StoreError
@@ -40,6 +41,16 @@ UNLIMITED = sys.maxsize
 DELIVERED = ("ok", "cancelled", "ended")
 
 
+class Asks(NamedTuple):
+    """The worst that a request may take: its input, its `answer`, what both cost. `estimate` is what is charged for the
+    input of an engine that worked and counted nothing."""
+
+    tokens: int
+    usd: float | None
+    answer: int
+    estimate: int
+
+
 class Till(NamedTuple):
     """One per process; without `cache` nothing is kept."""
 
@@ -48,24 +59,43 @@ class Till(NamedTuple):
     journal: Journal
     cache: Cache | None = None
 
-    def open(self, exchange: Exchange, question: Question, kind: Kind) -> Bill:
-        """Room for the request's worst case. Raises Refusal 429 and 403, StoreError."""
-        spec = question.endpoint
+    def weigh(self, exchange: Exchange, question: Question) -> None:
+        """What the request may take at most: with it, it is reserved together with others."""
         answer = int(question.body.get("max_tokens", 0)) * question.choices
         worst_input, estimate = _inputs(len(exchange.body), question)
-        bill = self._bill(exchange, spec, worst_input, answer)
-        bill.estimate = min(worst_input, estimate)
+        usd = price(question.endpoint.prices, worst_input, answer)
+        exchange.asks = Asks(worst_input + answer, usd, answer, min(worst_input, estimate))
+
+    def reserve(self, exchanges: list[Exchange]) -> None:
+        """Room for the worst case of each that was weighed, in one go; whether there was any, `open` says."""
+        if exchanges:
+            # Where the table refuses, each asks once more by itself, and is told why.
+            with suppress(StoreError):
+                found = self.accounts.reserve_all([(_who(one), one.asks[:2]) for one in exchanges])
+                for exchange, reserved in zip(exchanges, found, strict=True):
+                    exchange.reserved = reserved
+
+    def release(self, exchange: Exchange) -> None:
+        """What was reserved for a request that never began."""
+        if isinstance(exchange.reserved, Reservation):
+            self.accounts.settle(exchange.reserved, 0, 0.0)
+        exchange.reserved = None
+
+    def open(self, exchange: Exchange, question: Question, kind: Kind) -> Bill:
+        """Room for the request's worst case. Raises Refusal 429 and 403, StoreError."""
+        if exchange.asks is None:
+            self.weigh(exchange, question)
+        bill = self._bill(exchange, question.endpoint, exchange.asks)
         bill.look_up(question, kind)
         return bill
 
     def plain(self, exchange: Exchange, spec: Endpoint) -> Bill:
         """The same for a request that has no tokens."""
-        return self._bill(exchange, spec, 0, 0)
+        return self._bill(exchange, spec, Asks(0, price(spec.prices, 0, 0), 0, 0))
 
     def admit(self, exchange: Exchange) -> None:
         """A request that costs nothing but its place among the requests. Raises as `open` does."""
-        assert exchange.principal is not None, "let in without a principal"
-        found = self.accounts.reserve(exchange.principal, (0, 0.0))
+        found = self.accounts.reserve(_who(exchange), (0, 0.0))
         if isinstance(found, Denied):
             raise denied(found)
         self.accounts.settle(found, 0, 0.0)
@@ -79,16 +109,16 @@ class Till(NamedTuple):
             # The records count: the accounts ask the ledger when they are made anew.
             self.journal.error("not settled", requests=count, **error.as_dict())
 
-    def _bill(self, exchange: Exchange, spec: Endpoint, worst_input: int, answer: int) -> Bill:
-        principal = exchange.principal
-        assert principal is not None, "let in without a principal"
-        worst = (worst_input + answer, price(spec.prices, worst_input, answer))
-        found = self.accounts.reserve(principal, worst)
+    def _bill(self, exchange: Exchange, spec: Endpoint, asks: Asks) -> Bill:
+        found, exchange.reserved = exchange.reserved, None
+        if found is None:
+            found = self.accounts.reserve(_who(exchange), asks[:2])
         if isinstance(found, Denied):
             raise denied(found)
         bill = exchange.bill = Bill(self, exchange, spec, found)
+        bill.estimate = asks.estimate
         if found.limited:
-            bill.most = answer
+            bill.most = asks.answer
         return bill
 
 
@@ -214,6 +244,11 @@ class Bill:
     def told(self, used: dict[str, Any] | None) -> dict[str, Any] | None:
         """The count of tokens that ends a stream, with what they cost."""
         return used if used is None or self.usd is None else {**used, "cost_usd": round(self.usd, 9)}
+
+
+def _who(exchange: Exchange) -> Principal:
+    assert exchange.principal is not None, "let in without a principal"
+    return exchange.principal
 
 
 def price(prices: Prices, input_tokens: int, output_tokens: int) -> float | None:

@@ -142,13 +142,14 @@ class EndpointSpec(Record):
 class Endpoint(EndpointSpec):
     """An endpoint with what all its pools can do: what is asked of it must suit each of them. `strict`: one is an
     engine of this release. `protocol` is empty where they speak different ones. `serves` is what its first target
-    holds. Prices are those of the dearest pool, None where one has none."""
+    holds. Prices are those of the dearest pool, None where one has none; `charged`: one pool has a price."""
 
     strict: bool = True
     protocol: Literal["openai", "anthropic", ""] = "openai"
     vision: bool = False
     image_tokens: int = IMAGE_TOKENS
     serves: str = ""
+    charged: bool = False
     price_in_usd: float | None = None
     price_out_usd: float | None = None
 
@@ -159,7 +160,8 @@ class Endpoint(EndpointSpec):
 
 class Limits(Record):
     """What one client may ask of the process, and for how long; none is ever without end. `chunks` are those of a
-    chunked body; `connections_per_address` are of one client's address, which may be a proxy's."""
+    chunked body; `connections_per_address` are of one client's address, which may be a proxy's; `token_s` is what a
+    token takes at most, on average, of an answer that comes whole: slower than any engine people wait for."""
 
     body_bytes: int = 4 * 1024 * 1024
     header_bytes: int = 32 * 1024
@@ -170,12 +172,17 @@ class Limits(Record):
     headers_s: float = 10.0
     body_s: float = 30.0
     first_token_s: float = 300.0
+    token_s: float = 0.5
     stall_s: float = 120.0
     client_stall_s: float = 30.0
     request_s: float = 600.0
     drain_s: float = 10.0
     sweep_s: float = 0.25
     health_s: float = 1.0
+
+    def whole_s(self, tokens: int) -> float:
+        """How long an engine may be silent that answers whole, with so many tokens at most."""
+        return min(self.request_s, self.first_token_s + tokens * self.token_s)
 
 
 class GatewayConfig(Record):

@@ -80,15 +80,18 @@ class Course:
         """What `send` makes of a replica it is given a slot of. Raises what the last try raised, Refusal 504 where
         none began in time."""
         while True:
-            pool, queued_at = self.pool, self._router.now()
-            try:
-                lease = await pool.take(work)
-            except Refusal:
-                if not self._next():
-                    raise
-                continue
-            finally:
-                self.queued_s += self._router.now() - queued_at
+            pool = self.pool
+            lease = pool.at_once(work)
+            if lease is None:
+                queued_at = self._router.now()
+                try:
+                    lease = await pool.take(work)
+                except Refusal:
+                    if not self._next():
+                        raise
+                    continue
+                finally:
+                    self.queued_s += self._router.now() - queued_at
             try:
                 return await self._sent(lease.replica, send)
             except (EngineError, TimeoutError) as error:

@@ -74,6 +74,7 @@ def _resolved(spec: EndpointSpec, known: dict[str, PoolSpec]) -> Endpoint:
         "vision": all(pool.vision for pool in pools),
         "image_tokens": max(pool.image_tokens for pool in pools),
         "serves": known[spec.pool].serves,
+        "charged": any(None not in pool.prices for pool in pools),
         "price_in_usd": _dearest([pool.price_in_usd for pool in pools]),
         "price_out_usd": _dearest([pool.price_out_usd for pool in pools]),
     }

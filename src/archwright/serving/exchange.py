@@ -121,6 +121,8 @@ class Exchange:
 
     __slots__ = (
         *(
+            "asks",
+            "begun",
             "bill",
             "body",
             "ended",
@@ -135,7 +137,7 @@ class Exchange:
             "path",
             "received_at",
         ),
-        *("principal", "recorded", "route", "sink", "started", "status", "task", "why"),
+        *("principal", "recorded", "reserved", "route", "sink", "started", "status", "task", "why"),
         *("_departed", "_line", "_outbox", "_outgoing", "_phase"),
         *("_phase_until", "_watched", "_whole_until"),
     )
@@ -159,6 +161,9 @@ class Exchange:
         self.sink: Sink | None = None  # who is fed by the engine; held back while the client does not read
         self.found: Any = None  # its route (serving.routes.Found)
         self.principal: Principal | None = None
+        self.asks: Any = None  # the worst it may take (serving.bill.Asks)
+        self.reserved: Any = None  # what the accounts said to that, until its bill is made
+        self.begun = False
         self.bill: Purse | None = None
         self._line = line
         self._outbox = outbox
@@ -208,10 +213,12 @@ class Exchange:
         return self.ended in (FIRST, STALL)
 
     def end(self, reason: str) -> None:
-        """Stop the work of this exchange wherever it waits."""
+        """Stop the work of this exchange wherever it waits. Work that has not begun is not cancelled, which would leave
+        what is reserved for it, but ends as it begins."""
         if self.ended is None and self.task is not None:
             self.ended = reason
-            self.task.cancel()
+            if self.begun:
+                self.task.cancel()
 
     def abort(self) -> None:
         """Drop the connection: the client is gone or does not read."""

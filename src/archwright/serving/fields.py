@@ -124,6 +124,24 @@ def only(allowed: tuple[object, ...], why: str) -> Check:
     return check
 
 
+# What providers charge at their list price; every other value of these fields they charge at another one.
+AT_LIST_PRICE: Mapping[str, tuple[str, ...]] = {
+    "service_tier": ("auto", "default", "standard", "standard_only"),
+    "speed": ("standard",),
+    "inference_geo": ("global",),
+}
+
+
+def at_list_price(body: Mapping[str, Any], endpoint: Endpoint) -> None:
+    """Raises Refusal 400 for what would make a bill by the endpoint's prices a false one."""
+    for name in AT_LIST_PRICE.keys() & body.keys() if endpoint.charged else ():
+        value = body[name]
+        if value is not None and value not in AT_LIST_PRICE[name]:
+            said = " or ".join(map(repr, AT_LIST_PRICE[name]))
+            message = f"{name!r}: {str(value)[:40]!r} is charged at another price than this model has here; send {said}"
+            raise bad(message, name, "unsupported_value")
+
+
 def unsupported(value: Any, name: str, endpoint: Endpoint) -> object:
     if not endpoint.strict:
         return value

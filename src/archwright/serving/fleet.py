@@ -10,7 +10,8 @@ a fallback is for.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 
 from archwright.engines.client import EngineClient
 from archwright.home import Home
@@ -21,12 +22,10 @@ from archwright.serving.secrets import secret, stamp
 
 
 class Fleet:
-    """`on_change` learns how many requests a pool has in flight. Raises OperateError AW-OPS-15 for a key that is not
-    there."""
+    """Raises OperateError AW-OPS-15 for a key that is not there."""
 
-    def __init__(self, pools: tuple[PoolSpec, ...], home: Home, on_change: Callable[[str, int], None]) -> None:
+    def __init__(self, pools: tuple[PoolSpec, ...], home: Home) -> None:
         self._home = home
-        self._on_change = on_change
         self._leaving: list[Replica] = []
         self._gone: list[Pool] = []
         self._stamps: dict[str, tuple[int, int] | None] = {}
@@ -71,6 +70,13 @@ class Fleet:
                         replica.client.use(replica.provider.headers(found or ""))
                 self._stamps[reference] = now
 
+    def in_flight(self) -> Counter[str]:
+        """How many requests each pool works for or lets wait; those that are gone but for them are there too."""
+        found = Counter(dict.fromkeys(self.pools, 0))
+        for pool in (*self.pools.values(), *self._gone):
+            found[pool.name] += pool.in_flight
+        return found
+
     async def close(self) -> None:
         for replica in self._replicas():
             await replica.client.close()
@@ -102,7 +108,7 @@ class Fleet:
         for spec in pools:
             replicas, pool = wanted[spec.name], known.get(spec.name)
             if pool is None:
-                pool = Pool(spec, replicas, self._on_change)
+                pool = Pool(spec, replicas)
             else:
                 pool.replace(spec, replicas)
             taken[spec.name] = pool

@@ -11,11 +11,11 @@ from archwright.contract.served import Served
 from archwright.errors import StoreError
 from archwright.home import Home
 from archwright.journal import Journal
-from archwright.monitor.exposition import Exposition, Gauge
+from archwright.monitor.exposition import Exposition
 from archwright.monitor.follow import Follower
 from archwright.monitor.ledger import Ledger
 from archwright.monitor.requests import Requests
-from archwright.monitor.traces import Traces
+from archwright.monitor.traces import Content, Traces
 from archwright.policy.breaker import RetryBudget
 from archwright.serving.bill import Till
 from archwright.serving.config import EndpointSpec, GatewayConfig
@@ -67,8 +67,8 @@ class Gateway:
         self.home = home
         self.store = books.ledger.store
         self._requests = Requests(*books)
-        self._gauges: dict[str, Gauge] = {}
-        self.fleet = Fleet(config.pools, home, self._in_flight)
+        self._traces = books.traces
+        self.fleet = Fleet(config.pools, home)
         self._budget = RetryBudget()
         self._shadows = Shadows(self.now, self._compared)
         self._route(config)
@@ -109,7 +109,21 @@ class Gateway:
         await self._shadows.close()
         await self.fleet.close()
 
-    def served(self, exchange: Exchange, spec: EndpointSpec, status: str, figures: dict[str, Any]) -> None:
+    def traces_content(self, exchange: Exchange) -> bool:
+        """Whether what this request says goes along with its trace: it is sampled, and its tenant turned that on."""
+        traces, principal = self._traces, exchange.principal
+        if traces is None or principal is None or not traces.samples(exchange.id):
+            return False
+        return self.till.keys.content_traced(principal.tenant)
+
+    def served(
+        self,
+        exchange: Exchange,
+        spec: EndpointSpec,
+        status: str,
+        figures: dict[str, Any],
+        content: Content | None = None,
+    ) -> None:
         """Write down how a request ended, once, before its last bytes leave (`flush`); `figures` are fields of its
         record. Raises Refusal 503."""
         if exchange.recorded:
@@ -132,18 +146,25 @@ class Gateway:
             **figures,
         )
         try:
-            self._requests.add(one)
+            self._requests.add(one, content)
             exchange.recorded = True
         except StoreError as error:
             raise unavailable("the answer could not be recorded; try again", "record_unavailable") from error
 
-    def ended(self, exchange: Exchange, spec: EndpointSpec, status: str, figures: dict[str, Any]) -> None:
+    def ended(
+        self,
+        exchange: Exchange,
+        spec: EndpointSpec,
+        status: str,
+        figures: dict[str, Any],
+        content: Content | None = None,
+    ) -> None:
         """The same for a request that is over without an answer: nobody is left to be told that it failed, and no reply
         whose turn would have it written down."""
         if exchange.recorded:
             return
         try:
-            self.served(exchange, spec, status, figures)
+            self.served(exchange, spec, status, figures, content)
             self.flush()
         except (Refusal, StoreError) as error:
             self.journal.error("request not recorded", request=exchange.id, **error.as_dict())
@@ -160,6 +181,7 @@ class Gateway:
 
     def metrics(self) -> bytes:
         """The exposition as text, with what the supervisor recorded. Reads the store: not for the event loop."""
+        self.show_load()
         if self.follower is None:
             return self.exposition.render()
         self.follower.catch_up()
@@ -169,8 +191,7 @@ class Gateway:
         self.exposition.counter("shadows", {"pool": found.pool, "verdict": found.verdict}).add()
         self.journal.info("shadow", **found._asdict())
 
-    def _in_flight(self, pool: str, count: int) -> None:
-        gauge = self._gauges.get(pool)
-        if gauge is None:
-            gauge = self._gauges[pool] = self.exposition.gauge("in_flight", {"pool": pool})
-        gauge.set(count)
+    def show_load(self) -> None:
+        """On the page that other processes of this gateway render too: every moment, and when it is asked for."""
+        for pool, count in self.fleet.in_flight().items():
+            self.exposition.record("in_flight", {"pool": pool}, count)

@@ -9,6 +9,7 @@ once a slot is: a request may wait through a change of versions.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -16,17 +17,20 @@ from msgspec.structs import replace
 
 from archwright.engines.client import EngineRefused
 from archwright.errors import ArchwrightError
+from archwright.monitor.traces import Content
 from archwright.policy.caching import Kind
+from archwright.serving.bill import Bill
+from archwright.serving.content import content_of
 from archwright.serving.course import Course, set_out
-from archwright.serving.exchange import FIRST, GONE, JSON, WHOLE, Exchange
+from archwright.serving.exchange import FIRST, GONE, JSON, Exchange
 from archwright.serving.gateway import Gateway
 from archwright.serving.meter import Meter
 from archwright.serving.pools import Replica
 from archwright.serving.providers.protocol import Asked
 from archwright.serving.refusal import MESSAGES, from_error
-from archwright.serving.relay import EVENTS, STREAM_HEADERS, Gathered, Relay, Replied, Streamed
+from archwright.serving.relay import EVENTS, STREAM_HEADERS, Gathered, Relay, Streamed
 from archwright.serving.replay import cut_off, replay
-from archwright.serving.shapes import ChatShape, Writer
+from archwright.serving.shapes import ChatShape, Piece, Writer
 from archwright.serving.validate import Question
 
 CHAT = ChatShape.path
@@ -37,6 +41,8 @@ WITHOUT_ADAPTER = {"lora": [{"id": 0, "scale": 0.0}]}
 class Generation:
     """`path` is what an OpenAI engine is asked at; `writer` writes the reply in the client's language."""
 
+    _tells = False  # what is said goes along with the trace
+
     def __init__(self, gateway: Gateway, exchange: Exchange, question: Question, path: str, writer: Writer) -> None:
         self._gateway = gateway
         self._exchange = exchange
@@ -46,6 +52,7 @@ class Generation:
         self._course: Course | None = None
         self._shadow: asyncio.Future[str] | None = None
         self._meter = Meter(exchange.received_at)
+        self._relayed: Gathered | None = None  # whose words go along with the trace
 
     async def run(self) -> None:
         """Answer the client; measured whatever happens."""
@@ -53,9 +60,11 @@ class Generation:
         try:
             self._exchange.watch()
             self._exchange.phase(FIRST, self._exchange.limits.first_token_s)
+            self._tells = self._gateway.traces_content(self._exchange)
             self._bill = bill = self._gateway.till.open(self._exchange, self._question, self._kind)
             relay = None if bill.known is not None else await self._ask()
-            self._gateway.served(self._exchange, self._question.endpoint, status, self._figures())
+            content = self._content() if self._tells else None
+            self._gateway.served(self._exchange, self._question.endpoint, status, self._figures(), content)
             self._answer(relay)
             if relay is not None and self._shadow is not None and not self._shadow.done():
                 self._shadow.set_result("".join(relay.heard or ()))
@@ -66,11 +75,23 @@ class Generation:
             status = outcome(error)
             raise
         finally:
-            self._exchange.sink = None
+            sink, self._exchange.sink = self._exchange.sink, None
             if self._shadow is not None:
                 self._shadow.cancel()  # without effect where it has the answer
             if not self._exchange.recorded:
-                self._gateway.ended(self._exchange, self._question.endpoint, status, self._figures())
+                content = self._content() if self._tells else None
+                self._gateway.ended(self._exchange, self._question.endpoint, status, self._figures(), content)
+            if status != "ok" and isinstance(sink, Gathered):
+                sink.forget()
+
+    def _content(self) -> Content:
+        """For the trace: what was asked, and what came of an answer."""
+        bill, principal = self._exchange.bill, self._exchange.principal
+        assert principal is not None, "let in without a principal"
+        said: Sequence[Piece] | bytes = self._relayed.pieces if self._relayed is not None else ()
+        if isinstance(bill, Bill) and bill.known is not None:
+            said = bill.known.body
+        return content_of(principal.tenant, self._question, said, apart=self._kind == "messages")
 
     @property
     def _kind(self) -> Kind:
@@ -134,12 +155,15 @@ class Generation:
         relay: Gathered | Streamed
         if self._question.stream:
             relay = Streamed(exchange, self._meter, replica.client, first)
-            relay.set(self._writer, logprobs=self._question.top_logprobs is not None, keeps=self._bill.keeps)
-        elif whole:
-            relay = Replied(exchange, self._meter, replica.client, first)
-            exchange.phase(WHOLE, exchange.limits.request_s)
+            relay.set(
+                self._writer, logprobs=self._question.top_logprobs is not None, keeps=self._bill.keeps or self._tells
+            )
         else:
             relay = Gathered(exchange, self._meter, replica.client, first)
+            if whole:
+                tokens = int(self._question.body["max_tokens"]) * self._question.choices
+                exchange.phase(FIRST, exchange.limits.whole_s(tokens))
+        self._relayed = relay if self._tells else None
         relay.choices = self._question.choices
         relay.heard = [] if self._shadow is not None else None
         return relay

@@ -110,8 +110,10 @@ class Guard:
 
 def credential(exchange: Exchange) -> str | None:
     """The one secret that a request carries; None also when any carrier is malformed, repeated, or says another."""
-    authorization, api_key = exchange.header(b"authorization"), exchange.header(b"x-api-key")
-    repeated = exchange.head.repeated
+    headers, repeated = exchange.head.headers, exchange.head.repeated
+    carried = headers.get(b"authorization")
+    authorization = None if carried is None else carried.decode("latin-1")
+    api_key = exchange.header(b"x-api-key") if b"x-api-key" in headers else None
     if repeated and (b"authorization" in repeated or b"x-api-key" in repeated):
         return None
     if api_key is None:

@@ -18,7 +18,7 @@ import msgspec
 from archwright.serving.config import Endpoint
 from archwright.serving.directory import Directory, Found
 from archwright.serving.events import Call, Function
-from archwright.serving.fields import integer, required, unknown
+from archwright.serving.fields import at_list_price, integer, required, unknown
 from archwright.serving.parts import parts_of
 from archwright.serving.refusal import bad
 from archwright.serving.shapes import Envelope, Piece
@@ -135,6 +135,7 @@ def question(body: Mapping[str, Any], directory: Directory, workload: str | None
 
 def _unchanged(body: Mapping[str, Any], found: Found, endpoint: Endpoint) -> Question:
     """For a provider that speaks the interface: checked there, but for what we reckon with."""
+    at_list_price(body, endpoint)
     length = integer(1, endpoint.context_tokens)(body["max_tokens"], "max_tokens", endpoint)
     stream = body.get("stream", False)
     if type(stream) is not bool or type(body.get("messages")) is not list:

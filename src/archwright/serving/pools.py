@@ -91,7 +91,8 @@ class Replica:
         if not self._unanswered:
             self._silent_since = now
         self._unanswered += 1
-        self.breaker.began(now)
+        if self.breaker.state != "closed":
+            self.breaker.began(now)
 
     def heard(self) -> None:
         self._unanswered = 0
@@ -139,13 +140,12 @@ class _Waiter(NamedTuple):
 
 
 class Pool:
-    """Replicas of one model and the requests on them. `on_change` learns the number in flight."""
+    """Replicas of one model and the requests on them."""
 
     def __init__(
         self,
         spec: PoolSpec,
         replicas: tuple[Replica, ...],
-        on_change: Callable[[str, int], None],
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self.name = spec.name
@@ -154,7 +154,6 @@ class Pool:
         self.slots = sum(replica.slots for replica in replicas)
         self.in_flight = 0
         self._first_s = 1.0
-        self._on_change = on_change
         self._now = now
         self._service_s = 1.0
         self._queues: dict[Priority, deque[_Waiter]] = {priority: deque() for priority in QUEUE_SHARES}
@@ -186,27 +185,34 @@ class Pool:
         """How long one more request of the class would likely wait for a slot; for ever without an engine."""
         return wait_s(self._before(priority), self.slots, self._service_s) if self.healthy else math.inf
 
-    async def take(self, work: Work) -> Lease:
-        """A slot at a replica, to `give` back. Raises Refusal 429 (full, or late) and 503 (no engine)."""
+    def at_once(self, work: Work) -> Lease | None:
+        """A free slot at a replica, to `give` back; None where there is none, or others wait for it."""
         replica = None if self._waiting else self._choose(work)
-        if replica is not None:
-            replica.take(work)
-            self._count(+1)
-            return Lease(replica, work, self._now())
+        if replica is None:
+            return None
+        replica.take(work)
+        self.in_flight += 1
+        return Lease(replica, work, self._now())
+
+    async def take(self, work: Work) -> Lease:
+        """The same, waiting for it. Raises Refusal 429 (full, or late) and 503 (no engine)."""
+        lease = self.at_once(work)
+        if lease is not None:
+            return lease
         self._admit(work)
-        self._count(+1)
+        self.in_flight += 1
         try:
             replica = await self._wait(work)
         except BaseException:
-            self._count(-1)
+            self.in_flight -= 1
             raise
         return Lease(replica, work, self._now())
 
     def give(self, lease: Lease) -> None:
         """The slot is free again."""
         self._service_s += SMOOTHING * (self._now() - lease.began - self._service_s)
+        self.in_flight -= 1
         self._give(lease.replica, lease.work)
-        self._count(-1)
 
     def replace(self, spec: PoolSpec, replicas: tuple[Replica, ...]) -> None:
         """Other engines from now on: whoever waits gets a slot of theirs, whoever runs stays where it is."""
@@ -340,10 +346,6 @@ class Pool:
                 queue.popleft()
                 chosen.take(work)
                 slot.set_result(chosen)
-
-    def _count(self, change: int) -> None:
-        self.in_flight += change
-        self._on_change(self.name, self.in_flight)
 
 
 def no_engine() -> Refusal:

@@ -13,9 +13,9 @@ from operator import attrgetter
 
 import msgspec
 
-from archwright.engines.client import BODY_LIMIT_BYTES, EngineClient
+from archwright.engines.client import EngineClient
 from archwright.engines.http import Sink
-from archwright.engines.sse import EventParser, too_large
+from archwright.engines.sse import EventParser
 from archwright.errors import EngineError
 from archwright.serving.events import (
     DONE,
@@ -30,8 +30,11 @@ from archwright.serving.exchange import Exchange
 from archwright.serving.form import Form, form_of
 from archwright.serving.kept import Kept, piece_of
 from archwright.serving.meter import Meter
+from archwright.serving.replay import between
 from archwright.serving.shapes import Piece, Writer, usage
 from archwright.serving.validate import CHARACTERS_PER_TOKEN
+from archwright.serving.whole import EVENTS as STREAM
+from archwright.serving.whole import Whole
 
 EVENTS = "text/event-stream; charset=utf-8"
 STREAM_HEADERS = [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
@@ -197,11 +200,31 @@ class Relay(Sink):
 
 
 class Gathered(Relay):
-    """Keeps what comes for one reply."""
+    """Keeps what comes for one reply, be it a stream or whole."""
+
+    _whole: Whole | None = None
 
     def __init__(self, exchange: Exchange, meter: Meter, client: EngineClient, on_first: Callable[[], None]) -> None:
         super().__init__(exchange, meter, client, on_first)
         self._kept: defaultdict[int, Kept] = defaultdict(Kept)
+        self._told: list[Piece] = []
+
+    def begin(self, kind: bytes) -> None:
+        if not kind.lower().startswith(STREAM):
+            self._parser = self._whole = Whole()
+
+    def ended(self) -> None:
+        if self._whole is not None and self._whole.body:
+            self._read(b"".join(self._whole.body))
+            self.done = True
+        super().ended()
+
+    def forget(self) -> None:
+        """What came of an answer that failed: its error leads here, in a circle that the collector finds late."""
+        self._kept.clear()
+        self._told.clear()
+        if self._whole is not None:
+            self._whole.body.clear()
 
     def feed(self, data: bytes) -> None:
         super().feed(data)
@@ -219,44 +242,15 @@ class Gathered(Relay):
 
     @property
     def pieces(self) -> list[Piece]:
+        if self._told:
+            return sorted(self._told, key=NUMBER)
         return [kept.piece(index) for index, kept in sorted(self._kept.items())] or [Kept().piece(0)]
 
-
-class Replied(Gathered):
-    """Keeps a reply that was asked for whole: nothing is known of its tokens' times. One that comes as a stream all the
-    same is read as such."""
-
-    def __init__(self, exchange: Exchange, meter: Meter, client: EngineClient, on_first: Callable[[], None]) -> None:
-        super().__init__(exchange, meter, client, on_first)
-        self._body: list[bytes] | None = None
-        self._size = 0
-        self._pieces: list[Piece] = []
-
-    def begin(self, kind: bytes) -> None:
-        if not kind.lower().startswith(b"text/event-stream"):
-            self._body = []
-
-    def feed(self, data: bytes) -> None:
-        if self._body is None:
-            super().feed(data)
-            return
-        self._body.append(data)
-        self._size += len(data)
-        if self._size > BODY_LIMIT_BYTES:
-            raise too_large(BODY_LIMIT_BYTES)
-
-    def ended(self) -> None:
-        if self._body is not None:
-            self._read(b"".join(self._body))
-            self.done = True
-        super().ended()
-
-    @property
-    def pieces(self) -> list[Piece]:
-        return super().pieces if self._body is None else sorted(self._pieces, key=NUMBER)
-
     def _read(self, body: bytes) -> None:
+        """A reply that came whole: nothing is known of its tokens' times."""
         meter = self.meter
+        if self.reader is not None:
+            raise self._client.nonsense("one object, where only a stream can be read")
         meter.event_at = self.exchange.now()
         try:
             reply = read_event(body)
@@ -278,13 +272,13 @@ class Replied(Gathered):
             characters += len(text) + len(piece.reasoning) + len(piece.refusal)
             characters += sum(len(call.function.arguments or "") for call in piece.calls if call.function is not None)
             self._ends += bool(choice.finish_reason)
-            self._pieces.append(piece)
+            self._told.append(piece)
             if self.heard is not None:
                 self.heard.append(text)
-        if len({piece.number for piece in self._pieces}) < len(self._pieces):
+        if len({piece.number for piece in self._told}) < len(self._told):
             raise self._client.nonsense("a choice twice")
         # Where the engine counts nothing: what its words are estimated to be.
-        meter.chunks = max(len(self._pieces), characters // CHARACTERS_PER_TOKEN)
+        meter.chunks = max(len(self._told), characters // CHARACTERS_PER_TOKEN)
         bill = self.exchange.bill
         if bill is not None and not bill.covers(meter.input_tokens, meter.tokens):
             # As a stream would have been: ended where it was longer than reserved, and billed to there.
@@ -348,6 +342,12 @@ class Streamed(Gathered):
         if out:
             self.exchange.write(out[0] if len(out) == 1 else b"".join(out))
             out.clear()
+
+    def ended(self) -> None:
+        super().ended()
+        if self._told:
+            self._open()
+            self.exchange.write(b"".join(between(self._writer, self.pieces)))
 
     def take_texts(self, texts: list[str]) -> None:
         self._out += map(self._writer.text, texts)

@@ -6,7 +6,7 @@ its arguments, a stream has.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -71,14 +71,16 @@ def _block(number: int, block: dict[str, Any]) -> Piece:
 def streamed(writer: Writer, pieces: Sequence[Piece], used: dict[str, Any] | None) -> bytes:
     """All of it at once, in as few events as keep each client's parser content: for each choice its role, what it
     says, its end."""
-    told = [writer.first()]
+    return b"".join((writer.first(), *between(writer, pieces), writer.end(used)))
+
+
+def between(writer: Writer, pieces: Sequence[Piece]) -> Iterator[bytes]:
+    """What it says, without its beginning and its end."""
     for piece in pieces:
-        text, number = piece.text, piece.number
         # Nearly all are text alone, which is written without making objects of it.
-        alone = text and piece == (text, "", None, piece.finish, [], "", 0, "", "")
-        told.append(writer.text(text) if alone else writer.piece(piece._replace(finish=None)))
-        told.append(writer.piece(Piece("", "", None, piece.finish, number=number)))
-    return b"".join((*told, writer.end(used)))
+        alone = piece.text and piece == (piece.text, "", None, piece.finish, [], "", 0, "", "")
+        yield writer.text(piece.text) if alone else writer.piece(piece._replace(finish=None))
+        yield writer.piece(Piece("", "", None, piece.finish, number=piece.number, stop=piece.stop))
 
 
 def _piece(choice: dict[str, Any], said: dict[str, Any]) -> Piece:

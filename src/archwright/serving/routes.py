@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from http import HTTPStatus
 from typing import Any, NamedTuple
 from urllib.parse import unquote
@@ -37,27 +37,28 @@ class Route(NamedTuple):
     method: str
     path: str
     permission: str | None
-    handler: Callable[[Gateway, Exchange, str], Awaitable[None]]
+    handler: Callable[[Gateway, Exchange, str], Coroutine[Any, Any, None]]
     tail: bool = False
 
 
-async def chat(gateway: Gateway, exchange: Exchange, _name: str) -> None:
+def chat(gateway: Gateway, exchange: Exchange, _name: str) -> Coroutine[Any, Any, None]:
     question = accept.chat(exchange.body, gateway.directory, exchange.header(WORKLOAD))
-    await _generated(gateway, exchange, question, ChatShape())
+    return _generated(gateway, exchange, question, ChatShape())
 
 
-async def completion(gateway: Gateway, exchange: Exchange, _name: str) -> None:
+def completion(gateway: Gateway, exchange: Exchange, _name: str) -> Coroutine[Any, Any, None]:
     body = decode(exchange.body)
     question = validate.completion(body, gateway.directory, exchange.header(WORKLOAD))
-    await _generated(gateway, exchange, question, CompletionShape())
+    return _generated(gateway, exchange, question, CompletionShape())
 
 
-async def message(gateway: Gateway, exchange: Exchange, _name: str) -> None:
+def message(gateway: Gateway, exchange: Exchange, _name: str) -> Coroutine[Any, Any, None]:
     """The Messages interface, in front of whatever answers."""
     body = decode(exchange.body)
     question = messages.question(body, gateway.directory, exchange.header(WORKLOAD))
+    gateway.till.weigh(exchange, question)
     writer = messages.MessagesWriter(_envelope(gateway, exchange, question, "msg_"), body.get("stop_sequences") or ())
-    await Generation(gateway, exchange, question, ChatShape.path, writer).run()
+    return Generation(gateway, exchange, question, ChatShape.path, writer).run()
 
 
 async def counting(gateway: Gateway, exchange: Exchange, _name: str) -> None:
@@ -77,24 +78,25 @@ async def counting(gateway: Gateway, exchange: Exchange, _name: str) -> None:
     _json(exchange, HTTPStatus.OK, {"input_tokens": counted})
 
 
-async def _generated(gateway: Gateway, exchange: Exchange, question: Question, shape: Shape) -> None:
+def _generated(gateway: Gateway, exchange: Exchange, question: Question, shape: Shape) -> Coroutine[Any, Any, None]:
+    gateway.till.weigh(exchange, question)
     wanted = Wanted(question.top_logprobs, question.prompt_characters, question.include_usage, question.choices)
     writer = Chunks(shape, _envelope(gateway, exchange, question, shape.prefix), wanted, stream=question.stream)
-    await Generation(gateway, exchange, question, shape.path, writer).run()
+    return Generation(gateway, exchange, question, shape.path, writer).run()
 
 
 def _envelope(gateway: Gateway, exchange: Exchange, question: Question, prefix: str) -> Envelope:
     return Envelope(prefix + exchange.id[3:], int(gateway.clock()), question.model, gateway.fingerprint)
 
 
-async def embeddings(gateway: Gateway, exchange: Exchange, _name: str) -> None:
+def embeddings(gateway: Gateway, exchange: Exchange, _name: str) -> Coroutine[Any, Any, None]:
     body = decode(exchange.body)
     question = validate.embedding(body, gateway.directory, exchange.header(WORKLOAD))
-    await embed(gateway, exchange, question)
+    return embed(gateway, exchange, question)
 
 
-async def prediction(gateway: Gateway, exchange: Exchange, name: str) -> None:
-    await predict(gateway, exchange, question_of(exchange.body, gateway.directory, name))
+def prediction(gateway: Gateway, exchange: Exchange, name: str) -> Coroutine[Any, Any, None]:
+    return predict(gateway, exchange, question_of(exchange.body, gateway.directory, name))
 
 
 async def models(gateway: Gateway, exchange: Exchange, _name: str) -> None:
@@ -151,6 +153,7 @@ ADMIN_ROUTES: tuple[Route, ...] = (
     Route("POST", "/admin/tenants", "tenants.manage", administration.tenant_create),
     Route("GET", "/admin/tenants/{}", "keys.manage", administration.tenant),
     Route("PUT", "/admin/tenants/{}/limits", "tenants.manage", administration.tenant_limits),
+    Route("PUT", "/admin/tenants/{}/content", "content.manage", administration.tenant_content),
     Route("GET", "/admin/tenants/{}/keys", "keys.manage", administration.tenant_keys),
     Route("POST", "/admin/tenants/{}/keys", "keys.manage", administration.key_create),
     Route("GET", "/admin/tenants/{}/users", "keys.manage", administration.tenant_users),

@@ -16,6 +16,7 @@ from archwright.serving.conversation import agree, characters, messages, tool_ch
 from archwright.serving.directory import Directory, Found
 from archwright.serving.fields import (
     Check,
+    at_list_price,
     boolean,
     checked,
     choices,
@@ -226,6 +227,7 @@ def _question(
     found: Found, fields: dict[str, Any], top: int | None, characters: int, parts: Parts = TEXT_ALONE
 ) -> Question:
     endpoint = found.endpoints[0]
+    at_list_price(fields, endpoint)
     wanted = fields.pop("max_completion_tokens", None)
     if wanted is not None and fields.setdefault("max_tokens", wanted) != wanted:
         message = "'max_tokens' and 'max_completion_tokens' disagree: send one of them"

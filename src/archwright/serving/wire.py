@@ -37,7 +37,7 @@ class Application(Protocol):
     def begin(self, exchange: Exchange) -> bool:
         """The headers are whole: let the request in, or answer it and return False."""
 
-    async def handle(self, exchange: Exchange) -> None:
+    def arrived(self, exchange: Exchange) -> None:
         """The body is there too: answer."""
 
 
@@ -261,7 +261,7 @@ class Connection(asyncio.Protocol):
         if not self._refused:
             exchange.body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
             self._pieces = []
-            exchange.task = self._server.loop.create_task(self._server.application.handle(exchange))
+            self._server.application.arrived(exchange)
 
     def _refuse(self, refusal: Refusal) -> None:
         """No more of this request is wanted."""

@@ -21,6 +21,7 @@ import uvloop
 from archwright.access.accounts import Accounts, accounts_slate
 from archwright.access.audit import AuditLog
 from archwright.access.identity import Keys, load_pepper
+from archwright.errors import StoreError
 from archwright.home import Home
 from archwright.journal import Journal
 from archwright.monitor.exposition import Exposition
@@ -63,12 +64,12 @@ def work(config: GatewayConfig, file: Path, home: Home, post: Post, journal: Jou
     """Serve until SIGTERM (finish quickly) or HAND_OVER (finish all); `file` is where `config` was read."""
     store = Store(config.store_url or home.store_url)
     ledger, exposition = Ledger(store, home), Exposition(folder=home.counters)
+    slate, pepper = accounts_slate(home), load_pepper(home)
+    keys = Keys(store, pepper, slate=slate)
     traces = None
     if config.traces is not None:
         dropped = {reason: exposition.counter("traces_dropped", {"reason": reason}).add for reason in REASONS}
-        traces = Traces(config.traces, dropped)
-    slate, pepper = accounts_slate(home), load_pepper(home)
-    keys = Keys(store, pepper, slate=slate)
+        traces = Traces(config.traces, dropped, partial(_traced, keys))
     cache = Cache(home, pepper) if any(spec.cache != "off" for spec in config.endpoints) else None
     spending = Spending(ledger, home, lambda: (keys.version, slate.generation), time.monotonic)
     till = Till(Accounts(slate, keys, spending), keys, journal, cache)
@@ -125,6 +126,15 @@ async def _run(gateway: Gateway, app: App, post: Post) -> None:
         if not stop.is_set():
             await asyncio.gather(*(hand_over(server, stop) for server in servers.values()))
         await asyncio.gather(*(drain(server) for server in servers.values()))
+
+
+def _traced(keys: Keys, tenant: str) -> bool:
+    """Whether the tenant wants its content in traces now; where that cannot be read, no."""
+    try:
+        keys.follow()
+    except StoreError:
+        return False
+    return keys.content_traced(tenant)
 
 
 def _say(said: int, note: Note) -> None:

@@ -1,0 +1,41 @@
+"""A reply that came whole, whatever was asked for: told from a stream, and kept until its end.
+
+Decides by the content type and the first byte that is no space, not by what the engine was asked: some servers answer a
+request for a stream with one object of JSON, some send a stream's events under another content type.
+"""
+
+from __future__ import annotations
+
+from archwright.engines.client import BODY_LIMIT_BYTES
+from archwright.engines.sse import Event, EventParser, too_large
+
+EVENTS = b"text/event-stream"
+# How a stream may begin: its fields, a comment, and the one that older llama.cpp servers add.
+_BEGINNINGS = (b"data", b"event", b"id", b"retry", b":", b"error")
+
+
+class Whole(EventParser):
+    """In a stream's place: keeps in `body` what is none. What is one is read as such."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body: list[bytes] = []
+        self._bytes = 0
+        self._streams: bool | None = None
+
+    def plain(self, chunk: bytes) -> bytes | None:
+        return super().plain(chunk) if self._streams else None
+
+    def feed(self, chunk: bytes) -> list[Event]:
+        if self._streams is None:
+            begin = chunk.lstrip()
+            if not begin:
+                return []
+            self._streams = begin.startswith(_BEGINNINGS)
+        if self._streams:
+            return super().feed(chunk)
+        self.body.append(chunk)
+        self._bytes += len(chunk)
+        if self._bytes > BODY_LIMIT_BYTES:
+            raise too_large(BODY_LIMIT_BYTES)
+        return []
