@@ -165,10 +165,14 @@ class Connection(asyncio.Protocol):
             if self._head_bytes > HEAD_BYTES:
                 self._fail(NotHttp("the head of the reply has no end"))
             return
-        if self._pieces:
-            pieces = self._pieces
-            self._pieces = []
-            if not self._feed(pieces[0] if len(pieces) == 1 else b"".join(pieces)):
+        pieces = self._pieces
+        if pieces:
+            if len(pieces) == 1:
+                body = pieces.pop()
+            else:
+                body = b"".join(pieces)
+                pieces.clear()
+            if not self._feed(body):
                 return
         if self._complete:
             self._finish()
@@ -233,8 +237,10 @@ class Connection(asyncio.Protocol):
         except ArchwrightError as error:
             self._fail(error)
             return False
-        self._content = sink.done
-        if sink.done and not self._complete:
+        if not sink.done:
+            return True
+        self._content = True
+        if not self._complete:
             self._resolve()
             if self._origin.keeps:
                 self._loop.call_later(END_S, self._late)

@@ -29,6 +29,11 @@ class EventParser:
         self._data: list[bytes] = []
         self._size = 0
 
+    @property
+    def between(self) -> bool:
+        """Whether the next byte begins an event."""
+        return not (self._rest or self._data or self._kind or self._after_return)
+
     def plain(self, chunk: bytes) -> bytes | None:
         """The whole events up to the end of `chunk`, from `data: ` to before the last empty line, where they look as
         nearly every engine writes them: one line of data and an empty one. Else None: then `feed` it. What is behind

@@ -78,6 +78,23 @@ def read_event(data: bytes) -> EngineEvent:
         return msgspec.convert(raw, EngineEvent)
 
 
+def text_alone(event: EngineEvent) -> str | None:
+    """The text of an event that brings nothing else."""
+    choices = event.choices
+    if not choices or event.usage is not None or event.error is not None or event.prompt_progress is not None:
+        return None
+    if len(choices) > 1:
+        return None
+    choice = choices[0]
+    if choice.finish_reason is not None or choice.logprobs is not None or choice.index:
+        return None
+    delta = choice.delta
+    if delta is None:
+        return choice.text
+    alone = delta.reasoning_content is None and delta.reasoning is None and delta.tool_calls is None
+    return delta.content if alone and delta.refusal is None and delta.signature is None else None
+
+
 def _joined(raw: Any) -> bool:
     """Whether content was in parts, which are text now."""
     found = False

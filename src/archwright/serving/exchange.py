@@ -180,6 +180,10 @@ class Exchange:
         """From now on waiting for `name`, at most `limit_s`."""
         self._phase, self._phase_until = name, self.now() + limit_s
 
+    def heard(self, now: float) -> None:
+        """The engine said something; the next word must follow in time."""
+        self._phase, self._phase_until = STALL, now + self.limits.stall_s
+
     def sweep(self, now: float) -> None:
         """Called every moment while it lives."""
         if now >= self._phase_until:

@@ -10,7 +10,6 @@ from collections import defaultdict
 from collections.abc import Callable
 from http import HTTPStatus
 from operator import attrgetter
-from typing import Any
 
 import msgspec
 
@@ -18,11 +17,21 @@ from archwright.engines.client import EngineClient
 from archwright.engines.http import Sink
 from archwright.engines.sse import EventParser
 from archwright.errors import EngineError
-from archwright.serving.events import DONE, Call, Choice, EngineEvent, Function, Reader, decode_events, read_event
-from archwright.serving.exchange import STALL, Exchange
+from archwright.serving.events import (
+    DONE,
+    Choice,
+    EngineEvent,
+    Reader,
+    decode_events,
+    read_event,
+    text_alone,
+)
+from archwright.serving.exchange import Exchange
+from archwright.serving.form import Form, form_of
+from archwright.serving.kept import Kept, piece_of
 from archwright.serving.meter import Meter
 from archwright.serving.replay import between
-from archwright.serving.shapes import Piece, Writer, entries, usage
+from archwright.serving.shapes import Piece, Writer, usage
 from archwright.serving.validate import CHARACTERS_PER_TOKEN
 from archwright.serving.whole import EVENTS as STREAM
 from archwright.serving.whole import Whole
@@ -33,6 +42,9 @@ STREAM_HEADERS = [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")
 
 END = b"\n\ndata: [DONE]"
 NUMBER = attrgetter("number")
+# Pieces of a stream: its form is looked for when so many have come (the first often names the role), and no more
+# often, for some engines give every event another form.
+FORM_AFTER, FORM_EVERY = 2, 16
 
 
 class Relay(Sink):
@@ -125,7 +137,7 @@ class Relay(Sink):
         """Those that are a piece of text and nothing else, as nearly all are, go together."""
         texts: list[str] = []
         for event in events:
-            text = _text_alone(event)
+            text = text_alone(event)
             if text:
                 texts.append(text)
                 continue
@@ -187,69 +199,6 @@ class Relay(Sink):
         self.take(text, choice)
 
 
-def _text_alone(event: EngineEvent) -> str | None:
-    """The text of an event that brings nothing else."""
-    choices = event.choices
-    if not choices or event.usage is not None or event.error is not None or event.prompt_progress is not None:
-        return None
-    if len(choices) > 1:
-        return None
-    choice = choices[0]
-    if choice.finish_reason is not None or choice.logprobs is not None or choice.index:
-        return None
-    delta = choice.delta
-    if delta is None:
-        return choice.text
-    alone = delta.reasoning_content is None and delta.reasoning is None and delta.tool_calls is None
-    return delta.content if alone and delta.refusal is None and delta.signature is None else None
-
-
-class _Kept:
-    """What has come of one choice."""
-
-    def __init__(self) -> None:
-        self.texts: list[str] = []
-        self.reasonings: list[str] = []
-        self.refusals: list[str] = []
-        self.entries: list[dict[str, Any]] = []
-        self.calls: dict[int, tuple[str | None, str | None, list[str]]] = {}
-        self.signature = self.stop = ""
-        self.finish: str | None = None
-
-    def add(self, piece: Piece) -> None:
-        self.texts.append(piece.text)
-        self.reasonings.append(piece.reasoning)
-        self.refusals.append(piece.refusal)
-        self.entries += piece.entries or ()
-        for call in piece.calls:
-            name, arguments = (call.function.name, call.function.arguments) if call.function else (None, None)
-            known_id, known_name, said = self.calls.get(call.index, (None, None, []))
-            said.append(arguments or "")
-            self.calls[call.index] = (known_id or call.id, known_name or name, said)
-        self.signature += piece.signature
-        self.stop = piece.stop or self.stop
-        self.finish = piece.finish or self.finish
-
-    def piece(self, number: int) -> Piece:
-        calls = [
-            Call(at, known, Function(name, "".join(said))) for at, (known, name, said) in sorted(self.calls.items())
-        ]
-        texts = "".join(self.texts), "".join(self.reasonings)
-        refusal = "".join(self.refusals)
-        return Piece(*texts, self.entries, self.finish, calls, refusal, number, self.signature, self.stop)
-
-
-def piece_of(text: str, choice: Choice, *, logprobs: bool = True) -> Piece:
-    delta, stop = choice.delta, choice.stop_reason if type(choice.stop_reason) is str else ""
-    found = entries(choice.logprobs) if logprobs and choice.logprobs else None
-    if delta is None:
-        return Piece(text, "", found, choice.finish_reason, number=choice.index, stop=stop)
-    reasoning = delta.reasoning_content or delta.reasoning or ""
-    refusal, signature = delta.refusal or "", delta.signature or ""
-    calls = delta.tool_calls or ()
-    return Piece(text, reasoning, found, choice.finish_reason, calls, refusal, choice.index, signature, stop)
-
-
 class Gathered(Relay):
     """Keeps what comes for one reply, be it a stream or whole."""
 
@@ -257,7 +206,7 @@ class Gathered(Relay):
 
     def __init__(self, exchange: Exchange, meter: Meter, client: EngineClient, on_first: Callable[[], None]) -> None:
         super().__init__(exchange, meter, client, on_first)
-        self._kept: defaultdict[int, _Kept] = defaultdict(_Kept)
+        self._kept: defaultdict[int, Kept] = defaultdict(Kept)
         self._told: list[Piece] = []
 
     def begin(self, kind: bytes) -> None:
@@ -283,7 +232,7 @@ class Gathered(Relay):
         bill = exchange.bill
         if bill is not None and meter.chunks > bill.most and not self.finished:
             bill.look(meter.chunks, meter.event_at)
-        exchange.phase(STALL, exchange.limits.stall_s)
+        exchange.heard(meter.event_at)
 
     def take_texts(self, texts: list[str]) -> None:
         self._kept[0].texts += texts
@@ -295,7 +244,7 @@ class Gathered(Relay):
     def pieces(self) -> list[Piece]:
         if self._told:
             return sorted(self._told, key=NUMBER)
-        return [kept.piece(index) for index, kept in sorted(self._kept.items())] or [_Kept().piece(0)]
+        return [kept.piece(index) for index, kept in sorted(self._kept.items())] or [Kept().piece(0)]
 
     def _read(self, body: bytes) -> None:
         """A reply that came whole: nothing is known of its tokens' times."""
@@ -344,17 +293,55 @@ class Streamed(Gathered):
         """`keeps`: what comes is kept as well, for the cache."""
         self._writer, self._logprobs, self._keeps = writer, logprobs, keeps
         self._out: list[bytes] = []
+        self._form: Form | None = None  # only where the next byte begins an event
+        self._form_at = FORM_AFTER
 
     def feed(self, data: bytes) -> None:
-        out = self._out
+        """Nearly every read is one event of the same form as the last, and done with at once."""
+        form, exchange, meter, bill = self._form, self.exchange, self.meter, self.exchange.bill
+        if form is not None and (bill is None or meter.chunks < bill.most):
+            texts = None
+            if len(data) > form.one:
+                texts = form.texts(data)
+            elif text := form.text(data):
+                if self.heard is None and not self._keeps:
+                    meter.event_at = meter.last_at = now = exchange.now()
+                    meter.chunks += 1
+                    exchange.heard(now)
+                    exchange.write(self._writer.text(text))
+                    return
+                texts = [text]
+            if texts and (bill is None or meter.chunks + len(texts) <= bill.most):
+                self._formed(texts)
+                return
+        self._form = None
+        self._decode(data)
+        if self.done or self.reader is not None:
+            return
+        if meter.chunks >= self._form_at:
+            form, self._form_at = form_of(data) or form, meter.chunks + FORM_EVERY
+        if self._parser.between:
+            self._form = form
+
+    def _formed(self, texts: list[str]) -> None:
+        self.meter.event_at = now = self.exchange.now()
+        self._texts_alone(texts)
+        self.exchange.heard(now)
+        self._leave()
+
+    def _decode(self, data: bytes) -> None:
         try:
             super().feed(data)
         finally:
             if self.begun and not self.exchange.started:
                 self._open()
-            if out:
-                self.exchange.write(out[0] if len(out) == 1 else b"".join(out))
-                out.clear()
+            self._leave()
+
+    def _leave(self) -> None:
+        out = self._out
+        if out:
+            self.exchange.write(out[0] if len(out) == 1 else b"".join(out))
+            out.clear()
 
     def ended(self) -> None:
         super().ended()

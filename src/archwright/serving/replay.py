@@ -77,7 +77,9 @@ def streamed(writer: Writer, pieces: Sequence[Piece], used: dict[str, Any] | Non
 def between(writer: Writer, pieces: Sequence[Piece]) -> Iterator[bytes]:
     """What it says, without its beginning and its end."""
     for piece in pieces:
-        yield writer.piece(piece._replace(finish=None))
+        # Nearly all are text alone, which is written without making objects of it.
+        alone = piece.text and piece == (piece.text, "", None, piece.finish, [], "", 0, "", "")
+        yield writer.text(piece.text) if alone else writer.piece(piece._replace(finish=None))
         yield writer.piece(Piece("", "", None, piece.finish, number=piece.number, stop=piece.stop))
 
 
