@@ -111,7 +111,7 @@ THING = st.builds(
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(THING, min_size=1, max_size=4))
 def test_any_record_comes_back(store: Store, rows: list[Thing]) -> None:
-    before = store.last_seq(FREE)
+    before = store.newest(FREE)[0]
     store.append(FREE, rows)
     assert [row for _, row in store.numbered(FREE, before)] == rows
 
@@ -142,7 +142,7 @@ def test_a_reader_keeps_up_by_numbers(store: Store) -> None:
     store.append(FREE, [Thing(name="c"), Thing(name="d")])
     assert [row.name for _, row in store.numbered(FREE, two)] == ["c", "d"]
     assert [row.name for _, row in store.numbered(FREE, two, limit=1)] == ["c"]
-    assert store.numbered(FREE, store.last_seq(FREE)) == []
+    assert store.numbered(FREE, store.newest(FREE)[0]) == []
 
 
 def test_columns_as_stored(store: Store) -> None:
@@ -153,7 +153,7 @@ def test_columns_as_stored(store: Store) -> None:
 
 def test_nothing_to_append_is_nothing(store: Store) -> None:
     store.append(FREE, [])
-    assert store.last_seq(FREE) == 0
+    assert store.newest(FREE)[0] == 0
 
 
 def test_a_conflict_writes_nothing_of_its_transaction(store: Store) -> None:
@@ -166,13 +166,13 @@ def test_a_conflict_writes_nothing_of_its_transaction(store: Store) -> None:
 
 def test_pruned_numbers_are_never_given_again(store: Store) -> None:
     store.append(FREE, [Thing(name=f"n{number}", at=float(number)) for number in range(4)])
-    last = store.last_seq(FREE)
+    last = store.newest(FREE)[0]
     assert store.prune(FREE, Span("at", until=1.0)) == 2
     assert [row.name for row in store.rows(FREE)] == ["n2", "n3"]
     assert store.prune(FREE, Span("at")) == 2
-    assert store.last_seq(FREE) == 0
+    assert store.newest(FREE)[0] == 0
     store.append(FREE, [Thing(name="new")])
-    assert store.last_seq(FREE) > last
+    assert store.newest(FREE)[0] > last
 
 
 @pytest.mark.parametrize(
@@ -243,7 +243,7 @@ def test_threads_share_a_store(store: Store) -> None:
         try:
             for number in range(50):
                 store.append(FREE, [Thing(name=f"{name}{number}")])
-                store.last_seq(FREE)
+                store.newest(FREE)[0]
         except StoreError as error:
             errors.append(error)
 
@@ -271,7 +271,7 @@ def test_processes_append_at_once_and_a_reader_misses_nothing(store: Store, url:
         process.start()
     seen: list[str] = []
     seq = 0
-    while any(process.is_alive() for process in started) or store.last_seq(FREE) > seq:
+    while any(process.is_alive() for process in started) or store.newest(FREE)[0] > seq:
         page = store.numbered(FREE, seq)
         seen += [row.name for _, row in page]
         seq = page[-1][0] if page else seq

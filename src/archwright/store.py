@@ -20,6 +20,7 @@ import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgspec
@@ -51,6 +52,8 @@ class Span:
 
 
 Spans = Span | tuple[Span, ...] | None
+Lots = Sequence[tuple[Table[Any], Sequence[Any]]]
+Instead = tuple[Table[Any], int, int]
 
 
 class Conflict(StoreError):
@@ -81,18 +84,8 @@ class _Field(NamedTuple):
     default: Callable[[], object] | None
 
 
-_LAYOUTS: dict[object, tuple[_Field, ...]] = {}
-
-
-def _layout(record: type[Any]) -> tuple[_Field, ...]:
-    """The fields of a record type, worked out once: reading the annotations costs more than storing a row."""
-    known = _LAYOUTS.get(record)
-    if known is None:
-        known = _LAYOUTS[record] = _read_layout(record)
-    return known
-
-
 def _read_layout(record: type[Any]) -> tuple[_Field, ...]:
+    """The fields of a record type, worked out once: reading the annotations costs more than storing a row."""
     hints = typing.get_type_hints(record)
     made = []
     for field in msgspec.structs.fields(record):
@@ -102,6 +95,9 @@ def _read_layout(record: type[Any]) -> tuple[_Field, ...]:
         optional = type(None) in typing.get_args(hint)
         made.append(_Field(field.name, column or sa.Text, decode, None if optional else _default(field)))
     return tuple(made)
+
+
+_layout: Callable[[Any], tuple[_Field, ...]] = cache(_read_layout)
 
 
 def _default(field: msgspec.structs.FieldInfo) -> Callable[[], object] | None:
@@ -137,21 +133,26 @@ class Store:
         """Append rows in one transaction; how it fails, `append_together` says."""
         self.append_together(((table, rows),))
 
-    def append_together(self, lots: Sequence[tuple[Table[Any], Sequence[Any]]], *, synced: bool = False) -> None:
+    def append_together(self, lots: Lots, *, synced: bool = False, instead: Instead | None = None) -> None:
         """Append the rows of several tables in one transaction: all of them, or none; `synced`: a power cut does not
-        take them back.
+        take them back. `instead` of a table's rows up to a number, of which there are so many: these go.
 
-        Raises Conflict (AW-STO-02), or StoreError: AW-STO-01 the database refuses, AW-STO-07 no value to store.
+        Raises Conflict (AW-STO-02; also where there are not as many any more: somebody else was first), or StoreError:
+        AW-STO-01 the database refuses, AW-STO-07 no value to store.
         """
         filled = [(self._table(table), rows) for table, rows in lots if rows]
         if not filled:
             return
+        gone = [] if instead is None else [(self._table(instead[0]), instead)]
         with self._guard():
             encoded = [(columns, [_encode(row) for row in rows]) for columns, rows in filled]
             with self._engine.begin() as connection:
                 if synced and connection.dialect.name == "sqlite":  # the connection stays so
                     connection.exec_driver_sql("PRAGMA synchronous=FULL")
-                _queue(connection, *(columns for columns, _ in encoded))
+                _queue(connection, *(columns for columns, _ in (*encoded, *gone)))
+                for columns, (_, upto, count) in gone:
+                    if connection.execute(columns.delete().where(columns.c.seq <= upto)).rowcount != count:
+                        raise Conflict("AW-STO-02", "these rows are gone", where=Where(columns.name))
                 for columns, values in encoded:
                     connection.execute(columns.insert(), values)
 
@@ -165,13 +166,8 @@ class Store:
         limit: int | None = None,
     ) -> list[R]:
         """Rows matching `where` (column = value) and `span`, in order of arrival."""
-        columns = self._table(table)
-        query = sa.select(*_chosen(columns, table)).where(*_conditions(columns, where, span))
-        query = query.order_by(columns.c.seq.desc() if newest_first else columns.c.seq).limit(limit)
-        with self._guard(), self._reading() as connection:
-            found = connection.execute(query).all()
-        layout = _layout(table.record)
-        return [_decode(table.record, layout, row) for row in found]
+        conditions = _conditions(self._table(table), where, span)
+        return [row for _seq, row in self._found(table, conditions, limit, newest_first=newest_first)]
 
     def numbered(
         self,
@@ -185,15 +181,20 @@ class Store:
         """Rows that come after the one numbered `after`, each with its number: for readers that go on from there.
         With `newest_first` they come before it (0: from the newest on)."""
         columns = self._table(table)
+        conditions, seq = _conditions(columns, None, span), columns.c.seq
+        if after or not newest_first:
+            conditions.append(seq < after if newest_first else seq > after)
+        return self._found(table, conditions, limit, newest_first=newest_first)
+
+    def _found(
+        self, table: Table[R], conditions: list[sa.ColumnElement[bool]], limit: int | None, *, newest_first: bool
+    ) -> list[tuple[int, R]]:
+        columns, layout = self._table(table), _layout(table.record)
         seq = columns.c.seq
-        query = sa.select(*_chosen(columns, table), seq).where(*_conditions(columns, None, span))
-        if newest_first:
-            query = (query.where(seq < after) if after else query).order_by(seq.desc())
-        else:
-            query = query.where(seq > after).order_by(seq)
+        query = sa.select(*[columns.c[field.name] for field in layout], seq).where(*conditions)
+        query = query.order_by(seq.desc() if newest_first else seq).limit(limit)
         with self._guard(), self._reading() as connection:
-            found = connection.execute(query.limit(limit)).all()
-        layout = _layout(table.record)
+            found = connection.execute(query).all()
         return [(row[-1], _decode(table.record, layout, row)) for row in found]
 
     def columns(
@@ -221,27 +222,13 @@ class Store:
         returns how many rows there are then. In one transaction, and what `sums` answers stays the same: others may
         append, read and merge meanwhile."""
         columns = self._table(table)
-        last = self.last_seq(table)
+        (last,) = self.newest(table)
         with self._guard(), self._engine.begin() as connection:
             _queue(connection, columns)
             merged = _summed(columns, by, of).where(columns.c.seq <= last)
             connection.execute(columns.insert().from_select([*by, *of], merged))
             connection.execute(columns.delete().where(columns.c.seq <= last))
             return int(connection.execute(sa.select(sa.func.count()).select_from(columns)).scalar() or 0)
-
-    def instead(self, table: Table[R], upto: int, count: int, lots: Sequence[tuple[Table[Any], Sequence[Any]]]) -> None:
-        """Append `lots` in the place of the `count` rows of `table` numbered `upto` or less, in one transaction. Raises
-        Conflict where there are not as many any more: somebody else was first."""
-        columns = self._table(table)
-        filled = [(self._table(other), rows) for other, rows in lots if rows]
-        with self._guard():
-            encoded = [(other, [_encode(row) for row in rows]) for other, rows in filled]
-            with self._engine.begin() as connection:
-                _queue(connection, columns, *(other for other, _ in encoded))
-                if connection.execute(columns.delete().where(columns.c.seq <= upto)).rowcount != count:
-                    raise Conflict("AW-STO-02", "these rows are not there any more", where=Where(table.name))
-                for other, values in encoded:
-                    connection.execute(other.insert(), values)
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
@@ -257,20 +244,14 @@ class Store:
             finally:
                 self._pinned.connection = None
 
-    def last_seq(self, table: Table[R]) -> int:
-        """The number of the newest row, 0 when empty: a cheap way to see whether anything was appended."""
-        columns = self._table(table)
-        with self._guard(), self._reading() as connection:
-            return int(connection.execute(sa.select(sa.func.max(columns.c.seq))).scalar() or 0)
-
     def newest(self, *tables: Table[Any]) -> tuple[int, ...]:
-        """`last_seq` of each, in one question."""
-        question = self._questions.get(tables)
-        if question is None:
+        """The number of the newest row of each, 0 when empty, in one question: a cheap way to see whether anything was
+        appended."""
+        if tables not in self._questions:
             numbers = [sa.select(sa.func.max(self._table(table).c.seq)).scalar_subquery() for table in tables]
-            question = self._questions[tables] = sa.select(*numbers)
+            self._questions[tables] = sa.select(*numbers)
         with self._guard(), self._reading() as connection:
-            return tuple(int(number or 0) for number in connection.execute(question).one())
+            return tuple(int(number or 0) for number in connection.execute(self._questions[tables]).one())
 
     def prune(self, table: Table[R], span: Span) -> int:
         """Drop rows of `span`; returns how many."""
@@ -396,10 +377,6 @@ def _conditions(columns: sa.Table, where: Mapping[str, object] | None, span: Spa
         if one.until is not None:
             conditions.append(columns.c[one.column] <= one.until)
     return conditions
-
-
-def _chosen(columns: sa.Table, table: Table[R]) -> list[sa.Column[Any]]:
-    return [columns.c[field.name] for field in _layout(table.record)]
 
 
 def _encode(row: object) -> dict[str, object]:

@@ -154,7 +154,7 @@ def test_a_revocation_that_arrives_before_its_key_counts(store: Store, clock: _C
     maker, gateway = Keys(store, b"p" * 32), other_process(store, clock)
     secret, record = maker.create("clinic")
     maker.revoke(record.id)
-    gateway._seen["keys"] = store.last_seq(KEYS)  # it read the keys just before this one was written
+    gateway._seen["keys"] = store.newest(KEYS)[0]  # it read the keys just before this one was written
     assert gateway.identify(secret) is None
     gateway._seen["keys"] = 0
     clock.now += 1

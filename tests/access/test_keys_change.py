@@ -118,7 +118,7 @@ def test_an_end_read_before_its_secret_counts(store: Store, clock: _Clock) -> No
     maker, gateway = worker(store, clock), worker(store, clock)
     old, record = maker.create("clinic")
     maker.rotate(record.id, 0)
-    gateway._seen["keys"] = store.last_seq(KEYS)  # it read the keys just before these were written
+    gateway._seen["keys"] = store.newest(KEYS)[0]  # it read the keys just before these were written
     assert gateway.identify(old) is None
     gateway._seen["keys"] = 0
     clock.now += 1

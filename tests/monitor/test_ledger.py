@@ -14,7 +14,6 @@ import threading
 import time
 import zlib
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +25,11 @@ from archwright.contract.served import Served, asked_at, request_name
 from archwright.errors import StoreError
 from archwright.home import Home
 from archwright.monitor import folding, ledger, ring
-from archwright.monitor.folding import BLOCKS, LOTS, TOTAL_BY, TOTALS, fold_orphans, gather, lot_of, served, totals
+from archwright.monitor.folding import BLOCKS, fold_orphans, served, totals
 from archwright.monitor.ledger import Ledger
 from archwright.monitor.segments import START, Segment, framed, frames, last_end
-from archwright.store import Store, Table
+from archwright.monitor.totals import LOTS, MONEY_LIMIT, TOKENS_LIMIT, TOTAL_BY, TOTALS, gather, lot_of, merge
+from archwright.store import Instead, Lots, Store
 
 
 def one(number: int, **more: Any) -> Served:
@@ -266,9 +266,9 @@ class Moody(Store):
     refuse = False
     mute = False
 
-    def append_together(self, lots: Sequence[tuple[Table[Any], Sequence[Any]]], *, synced: bool = False) -> None:
+    def append_together(self, lots: Lots, *, synced: bool = False, instead: Instead | None = None) -> None:
         if not self.refuse:
-            super().append_together(lots, synced=synced)
+            super().append_together(lots, synced=synced, instead=instead)
         if self.refuse or self.mute:
             raise StoreError("AW-STO-01", "the store refuses: connection lost")
 
@@ -391,7 +391,7 @@ def test_usage_is_added_up_exactly_and_outlives_the_blocks(store: Store, home: H
     books.fold()
     assert sorted(totals(store, home, TOTAL_BY), key=repr) == before
     assert len(store.rows(LOTS)) == 1 and store.rows(TOTALS) == []
-    assert gather(store) == gather(store) == 4
+    assert (gather(store), gather(store), merge(store)) == (4, 0, 4)
     assert store.rows(LOTS) == []
     assert ring.prune(store, 1e6) == 1
     assert names(store, home) == [] and books.fold() == 0
@@ -413,8 +413,8 @@ def test_a_record_that_is_none_holds_up_nothing_and_a_newer_one_is_read(store: S
     for _ in range(2):
         assert names(store, home) == ["r1", "r2", "r3"]
         (total,) = totals(store, home, ())
-        assert (total.requests, total.input_tokens, total.output_tokens) == (3, 6 + folding.TOKENS_LIMIT, 10)
-        assert (total.cost_nano_usd, total.saved_nano_usd) == (2_000 + folding.MONEY_LIMIT, 0)
+        assert (total.requests, total.input_tokens, total.output_tokens) == (3, 6 + TOKENS_LIMIT, 10)
+        assert (total.cost_nano_usd, total.saved_nano_usd) == (2_000 + MONEY_LIMIT, 0)
         books.fold()
     books.close()
     assert list(home.ledger.glob("*.segment")) == []
@@ -444,6 +444,7 @@ def test_those_who_gather_at_once_take_each_lot_once(store: Store, home: Home) -
         mine = Store(store.url)
         while not stop.is_set():
             gather(mine)
+            merge(mine)
         mine.close()
 
     gather(store)  # the tables are there
@@ -459,7 +460,8 @@ def test_those_who_gather_at_once_take_each_lot_once(store: Store, home: Home) -
     stop.set()
     for thread in threads:
         thread.join()
-    assert gather(store) == 12 and store.rows(LOTS) == []
+    gather(store)
+    assert merge(store) == 12 and store.rows(LOTS) == []
     assert sum(total.requests for total in totals(store, home, TOTAL_BY)) == 240
 
 

@@ -305,7 +305,7 @@ def test_threads_lose_nothing(store: Store) -> None:
     for thread in threads:
         thread.join()
     recorder.close()
-    assert store.last_seq(OBSERVATIONS) == len(store.rows(OBSERVATIONS)) == 2_000
+    assert store.newest(OBSERVATIONS)[0] == len(store.rows(OBSERVATIONS)) == 2_000
     assert recorder.dropped == 0
 
 

@@ -11,8 +11,8 @@ import pytest
 from archwright.access.tables import Scope, scope_name
 from archwright.contract.served import Served
 from archwright.home import Home
-from archwright.monitor.folding import DAY_S
 from archwright.monitor.ledger import Ledger
+from archwright.monitor.totals import DAY_S
 from archwright.policy.limits import Limits
 from archwright.serving.bill import SETTLED_S, Spending
 from archwright.store import Store

@@ -15,14 +15,13 @@ later); rates start afresh. `flush` before the ledger is: what a crash loses in 
 
 from __future__ import annotations
 
-import struct
 import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
-from functools import cache
 from typing import NamedTuple
 
 from archwright.access.known import KnownKeys
+from archwright.access.rows import HELD, NEW, PERIOD, UNKNOWN, Row, decoded, encoded, held_nusd, moved
 from archwright.access.tables import Principal, Scope, ScopeKind
 from archwright.access.workers import alive, enrol
 from archwright.home import Home
@@ -31,7 +30,6 @@ from archwright.policy.limits import (
     NANO,
     Ask,
     Caps,
-    Level,
     Limit,
     Period,
     Short,
@@ -45,14 +43,7 @@ from archwright.policy.limits import (
 SLATE_BYTES = 32 * 1024 * 1024
 _KINDS: tuple[Period, ...] = ("total", "month", "day")
 FREE: Ask = (0, 0)
-UNKNOWN = -1  # a period: what was spent is not known here
-
-# As flat as it is kept: a level, the period, and of each worker that holds something its number, nano-USD and tokens.
-Row = tuple[int, ...]
 Rows = dict[bytes, Row]
-PERIOD, HELD = 4, 5  # places in a row
-NEW: Row = (0, 0, 0, 0, UNKNOWN)
-_FORMAT, _FORMAT_HELD = "<5q", "I2q"
 Spent = Callable[[Scope, float], float]
 """USD that a scope has spent since a time (seconds since the epoch; 0: ever)."""
 
@@ -167,16 +158,14 @@ class Accounts:
         while waiting:
             answers = self._slate.write(self._act, waiting, known)
             self.ended.clear()
-            again = []
-            for one_of, answer in zip(waiting, answers, strict=True):
+            for (place, _), answer in zip(waiting, answers, strict=False):
                 if isinstance(answer, Denied):
-                    found[one_of[0]] = answer
-                elif answer is not None:
-                    account = answer.account
-                    if account.key not in known:
-                        known[account.key] = nearest_nusd(self._spent(account.scope, answer.since))
-                    again.append(one_of)
-            waiting = again
+                    found[place] = answer
+            last = answers[-1]
+            if isinstance(last, _Missing):
+                known[last.account.key] = nearest_nusd(self._spent(last.account.scope, last.since))
+                answers.pop()
+            waiting = waiting[len(answers) :]
         return found
 
     def settle(self, reservation: Reservation, tokens: int, usd: float) -> None:
@@ -229,14 +218,20 @@ class Accounts:
     def _act(
         self, transaction: Transaction, waiting: list[tuple[int, Reservation]], known: Mapping[bytes, int]
     ) -> list[Denied | _Missing | None]:
-        """Give back what ended, also where all are refused; then take. None: taken from all accounts of that one."""
+        """Give back what ended, also where all are refused; then take, in order, to the first of which something is
+        missing. None: taken from all accounts of that one."""
         now_us = self._monotonic_us()
         rows: Rows = {}
         for reservation, tokens, nusd in self.ended:
             self._put_back(transaction, rows, reservation, (tokens, nusd), now_us)
-        found = [self._take(transaction, rows, one.accounts, one.ask, known, now_us) for _, one in waiting]
+        found: list[Denied | _Missing | None] = []
+        for _, one in waiting:
+            answer = self._take(transaction, rows, one.accounts, one.ask, known, now_us)
+            found.append(answer)
+            if isinstance(answer, _Missing):
+                break
         for key, row in rows.items():
-            transaction.put(key, _layout(len(row)).pack(*row))
+            transaction.put(key, encoded(row))
         return found
 
     def _take(
@@ -255,7 +250,7 @@ class Accounts:
             row = rows.get(key)
             if row is None:
                 raw = transaction.get(key)
-                row = NEW if raw is None else _decoded(raw)
+                row = NEW if raw is None else decoded(raw)
             period = UNKNOWN
             if account.budgeted:
                 period = row[PERIOD]
@@ -267,16 +262,16 @@ class Accounts:
                     period = row[PERIOD]
                     if key in known:  # also when this request is refused: the ledger is asked once
                         rows[key] = row
-            changed = take(account.caps, row[:PERIOD], _nusd(row), ask, now_us)
+            changed = take(account.caps, row[:PERIOD], held_nusd(row), ask, now_us)
             if isinstance(changed, Short) and changed.held:
                 row = self._without_dead(transaction, account, row, now_us)
-                changed = take(account.caps, row[:PERIOD], _nusd(row), ask, now_us)
+                changed = take(account.caps, row[:PERIOD], held_nusd(row), ask, now_us)
             if isinstance(changed, Short):
                 return self._denied(account, changed)
             taken.append((key, changed, period, row))
         tokens, nusd = ask
         for key, level, period, row in taken:
-            rows[key] = _with(level, period, row, self._worker, nusd if nusd > 0 else 0, tokens)
+            rows[key] = moved(level, period, row, self._worker, nusd if nusd > 0 else 0, tokens)
         return None
 
     def _put_back(self, transaction: Transaction, rows: Rows, reservation: Reservation, took: Ask, now_us: int) -> None:
@@ -292,21 +287,21 @@ class Accounts:
                 raw = transaction.get(key)
                 if raw is None:
                     continue  # the slate was made anew, and nobody has asked since
-                row = _decoded(raw)
+                row = decoded(raw)
             level, period = row[:PERIOD], row[PERIOD]
             if period > 0:
                 now_running = self._periods[_KINDS[period % 4]]
                 if now_running > period:
                     level, period = (*level[:3], 0), now_running
             level = give_back(account.caps, level, reserved_tokens - tokens, nusd, now_us)
-            rows[key] = _with(level, period, row, self._worker, -reserved_nusd, -reserved_tokens)
+            rows[key] = moved(level, period, row, self._worker, -reserved_nusd, -reserved_tokens)
 
     def _bears(self, transaction: Transaction, accounts: tuple[Account, ...]) -> bool:
         for account in accounts:
             raw = transaction.get(account.key)
             if raw is not None and account.caps.budget_nusd >= 0:
-                row = _decoded(raw)
-                if row[3] + _nusd(row) > account.caps.budget_nusd:
+                row = decoded(raw)
+                if row[3] + held_nusd(row) > account.caps.budget_nusd:
                     return False
         return True
 
@@ -360,42 +355,3 @@ def _next(period: Period, now: float) -> float:
     if period == "day":
         return (day + timedelta(days=1)).timestamp()
     return (day.replace(day=1) + timedelta(days=32)).replace(day=1).timestamp()
-
-
-@cache
-def _layout(fields: int) -> struct.Struct:
-    return struct.Struct(_FORMAT + (fields - HELD) // 3 * _FORMAT_HELD)
-
-
-@cache
-def _layout_of(size: int) -> struct.Struct:
-    """The same, of a row that takes so many bytes."""
-    bare = struct.calcsize(_FORMAT)
-    return _layout(HELD + (size - bare) // (struct.calcsize(_FORMAT + _FORMAT_HELD) - bare) * 3)
-
-
-def _decoded(raw: bytes) -> Row:
-    return _layout_of(len(raw)).unpack(raw)
-
-
-def _nusd(row: Row) -> int:
-    """What all workers hold of it."""
-    return row[HELD + 1] if len(row) == HELD + 3 else sum(row[HELD + 1 :: 3])
-
-
-def _with(level: Level, period: int, row: Row, worker: int, nusd: int, tokens: int) -> Row:
-    """The row at another level, the worker's own entry changed by so much; one that holds nothing is gone."""
-    others: Row = ()
-    if len(row) == HELD + 3 and row[HELD] == worker:  # it is alone, or alone at work
-        nusd += row[HELD + 1]
-        tokens += row[HELD + 2]
-    else:
-        for place in range(HELD, len(row), 3):
-            if row[place] == worker:
-                nusd += row[place + 1]
-                tokens += row[place + 2]
-            else:
-                others += row[place : place + 3]
-    if nusd > 0 or tokens > 0:
-        return (*level, period, *others, worker, nusd if nusd > 0 else 0, tokens if tokens > 0 else 0)
-    return (*level, period, *others)

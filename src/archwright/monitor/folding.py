@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
@@ -25,17 +25,25 @@ from archwright.contract.served import Served
 from archwright.errors import StoreError
 from archwright.home import Home
 from archwright.monitor.segments import STREAMS, Framed, Segment, folded_in, frames, segments, snapshot, unborn
-from archwright.store import Conflict, Span, Spans, Store, Table
+from archwright.monitor.totals import (
+    LOTS,
+    TOTAL_BY,
+    TOTAL_OF,
+    TOTALS,
+    Sums,
+    Total,
+    add,
+    add_line,
+    lot_of,
+    take,
+    total_of,
+)
+from archwright.store import Span, Spans, Store, Table
 
 STRETCH_RECORDS = 16_000
 STRETCH_BYTES = 4 << 20
 PIECE_BYTES = 32 << 10
 PAGE = 16  # blocks read at once
-DAY_S = 86_400.0
-# Money is added up in whole billionths of a dollar: the same total in whatever order.
-NANO = 1e9
-TOKENS_LIMIT = 1 << 40
-MONEY_LIMIT = 10**15  # of one request: a million dollars
 LINK = b',"chain":"'  # within a text of a line its quotes would be escaped
 
 
@@ -55,40 +63,8 @@ class Block(Record):
     data: bytes
 
 
-class Total(Record):
-    """What requests of one day (since the epoch, UTC), key and model add up to; a part of it, until merged."""
-
-    day: int
-    tenant: str
-    key_id: str
-    user: str
-    model: str
-    shadow: bool
-    requests: int
-    hits: int
-    input_tokens: int
-    output_tokens: int
-    cost_nano_usd: int
-    saved_nano_usd: int
-
-
-class Lot(Record):
-    """What one fold adds to the totals, as one value: with many keys a row for each would cost more than all else.
-    Of every total the fields of TOTAL_BY and those of TOTAL_OF as two arrays; compressed JSON."""
-
-    data: bytes
-
-
-TOTAL_BY = ("day", "tenant", "key_id", "user", "model", "shadow")
-TOTAL_OF = ("requests", "hits", "input_tokens", "output_tokens", "cost_nano_usd", "saved_nano_usd")
-TOTALS = Table("usage", Total)
-LOTS = Table("usage_lots", Lot)
 BLOCKS = {stream: Table(f"{stream}_blocks", Block, ("writer", "number"), ("last_at",)) for stream in STREAMS}
-Sums = dict[tuple[object, ...], list[int]]
 _SERVED = msgspec.json.Decoder(Served)
-_ENCODE = msgspec.json.Encoder().encode
-_ROWS = msgspec.json.Decoder(list[tuple[tuple[int, str, str, str, str, bool], list[int]]])
-_NOBODY = {"day": 0, "tenant": "", "key_id": "", "user": "", "model": "", "shadow": False}
 
 
 class _Timed(msgspec.Struct):
@@ -249,66 +225,6 @@ def _readable(data: bytes) -> list[Served]:
         return found
 
 
-def _tokens(count: int) -> int:
-    """What an engine claims, within what can be added up."""
-    return min(max(count, 0), TOKENS_LIMIT)
-
-
-def _nano_usd(usd: float) -> int:
-    return min(max(round(usd * NANO), 0), MONEY_LIMIT)
-
-
-def add(sums: Sums, served: list[Served]) -> None:
-    for one in served:
-        key = (int(one.at // DAY_S), one.tenant, one.key_id, one.user, one.model, one.shadow)
-        line = sums.get(key)
-        if line is None:
-            line = sums[key] = [0] * len(TOTAL_OF)
-        line[0] += 1
-        line[1] += one.cache == "hit"
-        line[2] += one.input_tokens if 0 <= one.input_tokens <= TOKENS_LIMIT else _tokens(one.input_tokens)
-        line[3] += one.output_tokens if 0 <= one.output_tokens <= TOKENS_LIMIT else _tokens(one.output_tokens)
-        if one.cost_usd:
-            line[4] += _nano_usd(one.cost_usd)
-        if one.saved_usd:
-            line[5] += _nano_usd(one.saved_usd)
-
-
-def lot_of(sums: Sums) -> Lot:
-    return Lot(data=zlib.compress(_ENCODE(list(sums.items())), 1))
-
-
-def _take(sums: Sums, lots: list[Lot], places: list[int]) -> None:
-    """Into `sums`, of which a key has the fields of TOTAL_BY at `places`."""
-    for lot in lots:
-        for one in _ROWS.decode(zlib.decompress(lot.data)):
-            _add_line(sums, tuple([one[0][place] for place in places]), one[1])
-
-
-def _add_line(sums: Sums, key: tuple[object, ...], line: list[int]) -> None:
-    mine = sums.setdefault(key, [0] * len(TOTAL_OF))
-    for place, value in enumerate(line):
-        mine[place] += value
-
-
-def gather(store: Store) -> int:
-    """Put the lots into the totals, one row for all that belong together; how many rows there are then. Others may
-    fold, read and gather meanwhile. Raises StoreError."""
-    found = store.numbered(LOTS)
-    if found:
-        sums: Sums = {}
-        _take(sums, [lot for _, lot in found], list(range(len(TOTAL_BY))))
-        rows = [_total(TOTAL_BY, key, line) for key, line in sums.items()]
-        with suppress(Conflict):
-            store.instead(LOTS, found[-1][0], len(found), [(TOTALS, rows)])
-    return store.merge(TOTALS, TOTAL_BY, TOTAL_OF)
-
-
-def _total(by: tuple[str, ...], key: tuple[object, ...], line: list[int]) -> Total:
-    named: dict[str, Any] = {**_NOBODY, **dict(zip(by, key, strict=True)), **dict(zip(TOTAL_OF, line, strict=True))}
-    return Total(**named)
-
-
 class Lines(NamedTuple):
     """Records of one stream in their order, one JSON a line; `tip` is what their block says of the last, "" where there
     is no block."""
@@ -329,7 +245,7 @@ def lines(
     machine has not folded yet. Raises StoreError."""
     tails = {} if home is None else snapshot(home.ledger)
     table = BLOCKS[stream]
-    last = store.last_seq(table)
+    last = store.newest(table)[0]
     since, until = span
     spans = (Span("last_at", since), Span("first_at", None, until))
     unfolded = list(_unfolded(store, stream, tails, last))
@@ -382,18 +298,18 @@ def totals(store: Store, home: Home | None, by: tuple[str, ...]) -> list[Total]:
     left out are empty). Folded and not folded are read as of one moment. Raises StoreError."""
     table = BLOCKS["served"]
     # Made now: a snapshot does not see a table made after it.
-    store.last_seq(table), store.last_seq(TOTALS), store.last_seq(LOTS)
+    store.newest(table, TOTALS, LOTS)
     tails = {} if home is None else snapshot(home.ledger)
     with store.snapshot():
         kept = store.sums(TOTALS, by, TOTAL_OF)
         lots = store.rows(LOTS)
-        unfolded = list(_unfolded(store, "served", tails, store.last_seq(table)))
+        unfolded = list(_unfolded(store, "served", tails, store.newest(table)[0]))
     fresh: Sums = {}
     for one in unfolded:
         add(fresh, _readable(one.data))
     sums: Sums = {row[: len(by)]: list(row[len(by) :]) for row in kept}
     places = [TOTAL_BY.index(name) for name in by]
-    _take(sums, lots, places)
+    take(sums, lots, places)
     for key, line in fresh.items():
-        _add_line(sums, tuple([key[place] for place in places]), line)
-    return [_total(by, key, line) for key, line in sums.items()]
+        add_line(sums, tuple([key[place] for place in places]), line)
+    return [total_of(by, key, line) for key, line in sums.items()]

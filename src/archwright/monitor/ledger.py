@@ -21,8 +21,9 @@ import msgspec
 from archwright.contract.record import Record
 from archwright.errors import ArchwrightError, StoreError, Where, boundary
 from archwright.home import Home
-from archwright.monitor.folding import fold, fold_orphans, gather, look_up
+from archwright.monitor.folding import fold, fold_orphans, look_up
 from archwright.monitor.segments import FRAME_BYTES, STREAMS, Segment, framed, segments
+from archwright.monitor.totals import gather, merge
 from archwright.store import Conflict, Store
 
 SEGMENT_BYTES = 8 << 20
@@ -32,7 +33,7 @@ SEGMENTS_LIMIT = 128  # on this machine, 1 GB: while the store refuses, so much 
 SYNC_S = 0.2
 FOLD_EVERY = 5  # syncs: a second
 ORPHANS_EVERY = 150  # syncs: half a minute
-MERGE_ROWS, MERGE_TIMES = 2_000, 8
+LOTS_ROWS, GATHER_TIMES, MERGE_ROWS = 2_000, 8, 2_000
 
 
 class Ledger:
@@ -61,8 +62,8 @@ class Ledger:
         self._next: Segment | None = None
         self._full: deque[Segment] = deque()
         self._unsynced = False
-        self._unmerged = 0
-        self._merge_at = MERGE_ROWS
+        self._ungathered = self._unmerged = 0
+        self._gather_at, self._merge_at = LOTS_ROWS, MERGE_ROWS
         self._closed = False
         self._encode = msgspec.json.Encoder().encode
         self._stop = threading.Event()
@@ -228,11 +229,15 @@ class Ledger:
                 records += self._fold_once(segment)
         while self._full and self._full[0].folded == self._full[0].written:
             self._full.popleft().remove()
+        if self._ungathered >= self._gather_at:
+            # The rarer the more keys ask: what it costs a request does not depend on them. Who reads usage adds up what
+            # waits: some 0.1 s for the totals of 10,000 keys.
+            rows = gather(self.store)
+            self._gather_at, self._ungathered = max(LOTS_ROWS, GATHER_TIMES * rows), 0
+            self._unmerged += rows
         if self._unmerged >= self._merge_at:
-            # The rarer the more rows there are: what it costs a request does not depend on them. Who reads usage adds
-            # up what waits: some 0.1 s for the totals of 10,000 keys.
-            self._merge_at = max(MERGE_ROWS, MERGE_TIMES * gather(self.store))
-            self._unmerged = 0
+            # As often as the rows have grown by half: what merging costs a row does not depend on how many there are.
+            self._merge_at, self._unmerged = max(MERGE_ROWS, merge(self.store) // 2), 0
         return records
 
     def _fold_once(self, segment: Segment) -> int:
@@ -244,5 +249,5 @@ class Ledger:
             if isinstance(error, Conflict):
                 return 0
             raise
-        self._unmerged += done.totals
+        self._ungathered += done.totals
         return done.records

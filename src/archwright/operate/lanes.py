@@ -176,7 +176,7 @@ class Lanes:
 
     def _read(self) -> None:
         """The history, when it grew. A classifier's lane comes to be with its first promotion."""
-        seq = self._store.last_seq(registry.PROMOTIONS)
+        seq = self._store.newest(registry.PROMOTIONS)[0]
         if seq == self._seq:
             return
         found = wanted(self._store)

@@ -24,8 +24,9 @@ from archwright.access.tables import Scope, scope_name
 from archwright.errors import StoreError
 from archwright.home import Home
 from archwright.journal import Journal
-from archwright.monitor.folding import DAY_S, NANO, totals
+from archwright.monitor.folding import totals
 from archwright.monitor.ledger import Ledger
+from archwright.monitor.totals import DAY_S, NANO
 from archwright.policy.caching import Asked, Kind
 from archwright.policy.limits import IMAGE_USUAL_TOKENS, worst_input_tokens
 from archwright.serving.cache import Cache, Cached
