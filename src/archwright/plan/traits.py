@@ -17,7 +17,6 @@ from archwright.plan.wording import digits, shown
 LARGE, SMALL = 1000, 50
 OWN = frozenset({"bought", "owned"})
 SENSITIVE = frozenset({"personal", "health", "payment"})
-SPOKEN = frozenset({*TEXT_KINDS, "embedding"})
 # What a promise without a value is called.
 NOTHING = "none"
 
