@@ -288,6 +288,11 @@ class Plan(Record):
     def horizon(self) -> str:
         return f"{self.horizon_months} month{'' if self.horizon_months == 1 else 's'}"
 
+    @property
+    def option(self) -> Option | None:
+        """The chosen one."""
+        return next((option for option in self.options if option.name == self.chosen), None)
+
     def pool(self, name: str) -> Pool:
         """Raises KeyError."""
         return {pool.name: pool for pool in self.pools}[name]

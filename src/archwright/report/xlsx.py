@@ -103,7 +103,7 @@ def xlsx(document: Document) -> bytes:
     made = {"title": document.title, "author": "archwright", "created": _made_at(plan)}
     workbook.set_properties({**made, "comments": f"plan {plan.digest[:12]}"})
     book = Book(workbook)
-    option = next((one for one in plan.options if one.name == plan.chosen), None)
+    option = plan.option
     _decision(book, document, option)
     _options(book, plan)
     if option is not None:
