@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from archwright.contract.decision import Section, SectionLine
-from archwright.contract.estimate import Estimate
+from archwright.contract.estimate import Estimate, exact
 from archwright.contract.evidence import Query
 from archwright.contract.needs import Workload
 from archwright.contract.plan import Option, Pool, Purchase
@@ -179,7 +179,7 @@ def headrooms(chosen: Chosen, option: Option) -> list[Headroom]:
         ("the budget for a month", option.cost_per_month, budget.per_month),
         ("the budget for purchases", option.capex, budget.capex),
         ("the power of the site", option.power_kw, site.power_kw if site is not None else None),
-        ("the rack space", None if rack is None else _exactly(rack), site.rack_units if site is not None else None),
+        ("the rack space", None if rack is None else exact(rack, "U"), site.rack_units if site is not None else None),
     ]
     measured = [
         _headroom(chosen, name, taken, limit)
@@ -187,10 +187,6 @@ def headrooms(chosen: Chosen, option: Option) -> list[Headroom]:
         if taken is not None and limit is not None and taken.low > 0
     ]
     return sorted(measured, key=lambda one: one.times.value)
-
-
-def _exactly(units: float) -> Estimate:
-    return Estimate(value=units, low=units, high=units, unit="U")
 
 
 def _headroom(chosen: Chosen, name: str, taken: Estimate, limit: float) -> Headroom:

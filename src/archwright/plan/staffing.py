@@ -104,7 +104,7 @@ def _need(case: Case, floors: str) -> str:
         f"people a platform takes, against those counted{whose}",
         formula="FTE = a floor for each kind of place + machines / machines per FTE; band: half, in the squared "
         "log, of that of a house's floor",
-        facts=tuple(driver for name in names for driver in case.quotes.part(name).drivers),
+        facts=case.quotes.drivers(names),
     )
     floor = case.catalog.part(FLOORS["on-premises"])
     low, high = ((end / floor.value) ** 0.5**0.5 for end in (floor.low, floor.high))
