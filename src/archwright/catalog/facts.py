@@ -104,8 +104,7 @@ class Catalog(Provenance):
             self._per_euro(base)
             return exact(1.0, unit)
         bought, paid = self._per_euro(quote), self._per_euro(base)
-        inverse = Estimate(value=1 / paid.value, low=1 / paid.high, high=1 / paid.low, unit="")
-        return product([bought, inverse], unit)
+        return product([bought, paid.dividing(1.0, "")], unit)
 
     def _per_euro(self, currency: str) -> Estimate:
         if currency == BASE_CURRENCY:

@@ -25,8 +25,11 @@ Kind = Literal[
     "data-processing",
 ]
 TEXT_KINDS: frozenset[str] = frozenset({"chat", "rag", "completion", "batch-text"})
+TRAINING_KINDS: frozenset[str] = frozenset({"finetune", "pretrain"})
 SERVING_KINDS: frozenset[str] = TEXT_KINDS | {"embedding", "image-classification", "tabular-prediction", "forecast"}
 Sensitivity = Literal["public", "internal", "personal", "health", "payment"]
+# Data of people.
+PRIVATE: frozenset[Sensitivity] = frozenset({"personal", "health", "payment"})
 Period = Literal["day", "week", "month", "quarter"]
 Placement = Literal["on-premises", "cloud", "hybrid", "hosted-api", "serverless", "this-machine"]
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from archwright.catalog.facts import Catalog
 from archwright.catalog.rows import ModelSpec
-from archwright.contract.needs import DataProfile, Needs, Sensitivity
+from archwright.contract.needs import PRIVATE, DataProfile, Needs
 from archwright.contract.plan import Miss
 from archwright.contract.record import replace
 from archwright.plan.assemble import Assembler, Built, capex_usd, monthly_usd
@@ -34,7 +34,6 @@ from archwright.plan.sites import Sites, at_sites
 from archwright.plan.staffing import answering_usd
 from archwright.sizing.machine import Steady
 
-PRIVATE: frozenset[Sensitivity] = frozenset({"personal", "health", "payment"})
 ROUNDS = 4
 # A limit is tightened by a little more than what was over it.
 MARGIN = 1.02

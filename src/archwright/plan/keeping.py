@@ -10,12 +10,13 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from archwright.contract.estimate import Estimate, exact, product, total
-from archwright.contract.needs import Workload
+from archwright.contract.needs import TRAINING_KINDS, Workload
+from archwright.contract.plan import OWN
 from archwright.contract.record import replace
 from archwright.plan.availability import SPARE_ABOVE
 from archwright.plan.demand import Job, demand_of, job_of
 from archwright.plan.fleet import Fleet, Where
-from archwright.plan.placing import OWN, Case
+from archwright.plan.placing import Case
 from archwright.plan.quotes import TB
 from archwright.plan.renewal import MONTHS_PER_YEAR, SERVER_LIFE, Bought, renewed
 from archwright.plan.terms import Term, following
@@ -32,8 +33,6 @@ MEDIA: dict[Tier, str] = {
 THIS_MACHINE = "this-machine"
 # Of requests between two zones that share the load evenly.
 CROSSING = 0.5
-# Kinds of work that make weights of their own.
-TRAINING = ("finetune", "pretrain")
 
 
 class Lying(NamedTuple):
@@ -86,7 +85,7 @@ def _provided(case: Case, workload: str) -> bool:
     its workers load; what training made is ours to keep.
     """
     mine = [fleet for fleet in case.fleets if workload in fleet.workloads]
-    tuned = any(one.kind in TRAINING and workload in (one.name, one.base) for one in case.needs.workloads)
+    tuned = any(one.kind in TRAINING_KINDS and workload in (one.name, one.base) for one in case.needs.workloads)
     if not mine:
         return any(place.placement == "hosted-api" for place in case.where)
     return not tuned and all(fleet.where.placement == "serverless" for fleet in mine)

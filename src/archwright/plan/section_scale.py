@@ -197,15 +197,7 @@ def _headroom(chosen: Chosen, name: str, taken: Estimate, limit: float) -> Headr
         formula=f"{limit:,.10g} / {taken.value:,.10g} {taken.unit}; holds if it grows in proportion to the load",
         facts=(taken.basis,) if taken.basis else (),
     )
-    times = Estimate(
-        value=limit / taken.value,
-        low=limit / taken.high,
-        high=limit / taken.low,
-        unit="times",
-        level=taken.level,
-        basis=basis,
-    )
-    return Headroom(name, taken, limit, times)
+    return Headroom(name, taken, limit, taken.dividing(limit, "times", basis))
 
 
 def _limits(tightest: list[Headroom]) -> Iterator[SectionLine]:

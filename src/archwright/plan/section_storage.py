@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from archwright.contract.decision import Section, SectionLine
 from archwright.contract.estimate import Estimate, exact
 from archwright.contract.evidence import Query
+from archwright.contract.plan import OWN
 from archwright.contract.record import replace
 from archwright.plan.fleet import Chosen, Where
 from archwright.plan.keeping import Lying, banded, form_at, indexes, lying
-from archwright.plan.placing import OWN, Case, case_of_chosen
+from archwright.plan.placing import Case, case_of_chosen
 from archwright.plan.wording import digits, shown
 from archwright.sizing import storage
 from archwright.sizing.storage import Kept

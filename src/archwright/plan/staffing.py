@@ -12,9 +12,10 @@ import math
 from archwright.catalog.facts import Catalog
 from archwright.contract.estimate import Estimate, product
 from archwright.contract.needs import Needs, Placement
+from archwright.contract.plan import OWN
 from archwright.plan.fleet import Where
 from archwright.plan.money import USD
-from archwright.plan.placing import OWN, Case, answering
+from archwright.plan.placing import Case, answering
 from archwright.plan.quotes import Price
 from archwright.plan.terms import Term, following
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from archwright.contract.needs import SERVING_KINDS, TEXT_KINDS, Needs, Workload
+from archwright.contract.needs import PRIVATE, SERVING_KINDS, TEXT_KINDS, TRAINING_KINDS, Needs, Workload
 from archwright.contract.plan import Option
 from archwright.plan.controls import controls_of
 from archwright.plan.fleet import Chosen, Fleet
@@ -16,7 +16,6 @@ from archwright.plan.wording import digits, shown
 
 LARGE, SMALL = 1000, 50
 OWN = frozenset({"bought", "owned"})
-SENSITIVE = frozenset({"personal", "health", "payment"})
 # What a promise without a value is called.
 NOTHING = "none"
 
@@ -82,7 +81,7 @@ def _of_needs(needs: Needs) -> Iterator[tuple[str, bool]]:
     yield "tabular", bool(kinds & {"tabular-prediction", "forecast"})
     yield "classifier", bool(kinds & {"image-classification", "tabular-prediction", "forecast"})
     yield "serving", any(answers(workload) for workload in needs.workloads)
-    yield "training", bool(kinds & {"finetune", "pretrain"})
+    yield "training", bool(kinds & TRAINING_KINDS)
     yield "finetune", "finetune" in kinds
     yield "lora", any(workload.method == "lora" for workload in needs.workloads)
     yield "pretrain", "pretrain" in kinds
@@ -93,7 +92,7 @@ def _of_needs(needs: Needs) -> Iterator[tuple[str, bool]]:
     yield "grows", any(w.traffic is not None and w.traffic.growth_per_year > 0 for w in needs.workloads)
     yield "bound", bool(places_of(needs))
     classes = {data.sensitivity for data in needs.data}
-    yield "sensitive", bool(classes & SENSITIVE)
+    yield "sensitive", bool(classes & PRIVATE)
     yield "health", "health" in classes
     yield "payment", "payment" in classes
     yield "regulated", bool(needs.regulations)
@@ -174,7 +173,7 @@ def _counts(chosen: Chosen) -> dict[str, str]:
 def _needs_words(needs: Needs) -> dict[str, str]:
     places = places_of(needs)
     stored = sum(data.size_gib for data in needs.data)
-    trained = [w.name for w in needs.workloads if w.kind in ("finetune", "pretrain")]
+    trained = [w.name for w in needs.workloads if w.kind in TRAINING_KINDS]
     classes = {data.sensitivity for data in needs.data}
     staff = needs.organisation.platform_engineers
     return {

@@ -26,7 +26,7 @@ from archwright.sizing.throughput import ASSUMED_SEQUENCE, Job
 from archwright.sizing.training_memory import Subject, checkpoint_bytes
 from archwright.sizing.training_scheme import Choice, Cluster, Question, best, fits_somehow, pace, room
 from archwright.sizing.work import BUS_BYTES_PER_S
-from archwright.sizing.work_rates import busy_w, facts, has_devices, inverse, rate
+from archwright.sizing.work_rates import busy_w, facts, has_devices, rate
 
 Method = Literal["full", "lora", "pretrain"]
 HOUR_S = 3600.0
@@ -114,7 +114,7 @@ def scale(asked: Question, cluster: Cluster, run: Run, catalog: Catalog) -> Scal
 
 def run_hours(stepping: Estimate, lost: Goodput, cluster: Cluster, catalog: Catalog) -> Estimate:
     """Device-hours of a run whose steps take `stepping`."""
-    steps = product([stepping, inverse(lost.share, "")], "h")
+    steps = product([stepping, lost.share.dividing(1.0, "")], "h")
     return total([steps, rate(catalog, "training.setup").scaled(cluster.devices / HOUR_S)], "h")
 
 
