@@ -37,11 +37,7 @@ BULK_BUSY = 0.95
 
 def embedding_models(catalog: Catalog) -> Sequence[ModelSpec]:
     """The open models made for embedding, smallest first."""
-    return sorted(catalog.embedders.values(), key=_parameters)
-
-
-def _parameters(model: ModelSpec) -> int:
-    return model.parameters
+    return sorted(catalog.embedders.values(), key=lambda model: model.parameters)
 
 
 def text_flops(model: ModelSpec, tokens: float) -> float:

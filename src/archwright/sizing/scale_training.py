@@ -107,8 +107,7 @@ def scale(asked: Question, cluster: Cluster, run: Run, catalog: Catalog) -> Scal
         token_s = adapters_s(token_s, catalog)
     exposed = Exposed(checkpoint_bytes(asked.subject), cluster.devices, cluster.machines, run.stages)
     lost = goodput(exposed, catalog)
-    each = Estimate(value=token_s.value, low=token_s.low, high=token_s.high, unit="s")
-    hours = run_hours(each.scaled(run.tokens / HOUR_S), lost, cluster, catalog)
+    hours = run_hours(token_s.estimate("s").scaled(run.tokens / HOUR_S), lost, cluster, catalog)
     return Scaled(choice, token_s, stratum, lost, hours, hours.scaled(1 / cluster.devices / 24, unit="days"))
 
 
@@ -120,8 +119,7 @@ def run_hours(stepping: Estimate, lost: Goodput, cluster: Cluster, catalog: Cata
 
 def adapters_s(token_s: Guess, catalog: Catalog) -> Guess:
     """What adapters cost beside their arithmetic, and how little that is known."""
-    own = Estimate(value=token_s.value, low=token_s.low, high=token_s.high, unit="s")
-    made = product([own, rate(catalog, "training.lora")], "s")
+    made = product([token_s.estimate("s"), rate(catalog, "training.lora")], "s")
     return Guess(made.value, made.low, made.high)
 
 
