@@ -65,6 +65,10 @@ class Catalog(Provenance):
             row for row in [self.accelerators.get(self._alias("accelerator", name))] if row is not None
         )
 
+    def devices(self, families: Iterable[str]) -> frozenset[str]:
+        """The ids of all accelerators that these names cover."""
+        return frozenset(row.id for name in families for row in self.family(name))
+
     def machine_named(self, text: str) -> tuple[int, rows.Accelerator]:
         """A machine string like `8x NAME`: how many of which accelerator."""
         count, name = names.machine(text)

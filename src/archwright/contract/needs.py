@@ -103,6 +103,16 @@ class Workload(Record):
     deadline_h: float | None = None
     parameters: float | None = None
 
+    @property
+    def rate(self) -> Rate | None:
+        """Of requests as they come; None for work without."""
+        return self.traffic.requests_per_second if self.traffic is not None else None
+
+    @property
+    def regions(self) -> dict[str, float]:
+        """Shares of the traffic by where it comes from; empty where that is not said."""
+        return (self.traffic.regions or {}) if self.traffic is not None else {}
+
 
 class DataProfile(Record):
     name: str

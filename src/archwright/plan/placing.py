@@ -12,7 +12,7 @@ from archwright.contract.needs import TEXT_KINDS, DataProfile, Needs, Placement,
 from archwright.contract.plan import OWN
 from archwright.errors import CatalogError
 from archwright.plan.demand import demand_of
-from archwright.plan.fleet import Chosen, Fleet, Where
+from archwright.plan.fleet import Chosen, Fleet, Where, in_cloud
 from archwright.plan.ledger import Ledger
 from archwright.plan.platform import Platform, Seat, host_of
 from archwright.plan.quotes import Quotes
@@ -46,10 +46,7 @@ class Case(NamedTuple):
         """
         if self.host is None:
             return tuple(place for place in self.where if place.placement != "hosted-api") or self.where
-        region = self.catalog.region(self.host.provider, self.host.region)
-        country = region.country if region is not None else ""
-        here = Where("cloud", self.host.provider, self.host.region, country)
-        return (here, *(place for place in self.where if place.placement != "hosted-api"))
+        return (in_cloud(self.catalog, self.host), *(place for place in self.where if place.placement != "hosted-api"))
 
     @property
     def months(self) -> int:

@@ -161,10 +161,9 @@ def _loss(chosen: Chosen, workload: Workload, target: float, machines: int) -> S
 
 def _beyond(workload: Workload, times: float, months: int) -> str:
     """The load at which limits break while every machine is up; machines are counted for the last month's peak."""
-    rate = workload.traffic.requests_per_second if workload.traffic is not None else None
-    if rate is None:
+    if workload.rate is None:
         return ""
-    last = rate.peak * growth_of(workload.traffic, months)[-1]
+    last = workload.rate.peak * growth_of(workload.traffic, months)[-1]
     return (
         f"; all up, they carry at least {digits(last * times)} requests/s, {times:.2f} times the last month's peak: "
         "beyond it requests wait, then are refused"

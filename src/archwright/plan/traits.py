@@ -104,8 +104,7 @@ def _of_needs(needs: Needs) -> Iterator[tuple[str, bool]]:
 
 def answers(workload: Workload) -> bool:
     """It answers requests as they come. Refreshes of an index have a kind that serves, but no requests."""
-    rated = workload.traffic is not None and workload.traffic.requests_per_second is not None
-    return workload.kind in SERVING_KINDS and rated
+    return workload.kind in SERVING_KINDS and workload.rate is not None
 
 
 def _of_option(chosen: Chosen, option: Option) -> Iterator[tuple[str, bool]]:
@@ -213,7 +212,7 @@ def _people(employees: int | None) -> str:
 
 
 def _load(workload: Workload) -> str:
-    rate = workload.traffic.requests_per_second if workload.traffic is not None else None
+    rate = workload.rate
     return f"{workload.name} {digits(rate.mean)} requests/s, {digits(rate.peak)} at peak" if rate is not None else ""
 
 
