@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from archwright.contract.lineage import DatasetVersion
-from archwright.errors import TrainError, Where, missing_extra
+from archwright.errors import TrainError, Where, needing
 from archwright.home import Home
 from archwright.lake import tables, versions
 from archwright.lake.kinds import OWN
@@ -48,11 +48,9 @@ def load(home: Home, store: Store, spec: TrainSpec) -> TrainingData:
 def of_version(home: Home, version: DatasetVersion, spec: TrainSpec) -> TrainingData:
     """Raises TrainError AW-TRN-10 (a column is missing), AW-TRN-11 (a column of the wrong type), AW-TRN-12 (no row
     to train on)."""
-    try:
+    with needing("train", "training"):
         import pyarrow as pa  # noqa: PLC0415
         import pyarrow.compute as pc  # noqa: PLC0415
-    except ModuleNotFoundError as error:
-        raise missing_extra("train", "pyarrow", "training") from error
     check_columns(version, spec)
     # Whole rows, though some of their columns are not trained on: all specs must hold the same rows out.
     batches = list(tables.read(home, version))
