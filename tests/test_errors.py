@@ -107,6 +107,12 @@ def test_a_missing_extra_says_the_line_that_installs_it() -> None:
     assert (error.code, error.hint) == ("AW-GET-01", "pip install 'archwright[local]'")
 
 
+def test_an_import_that_fails_names_its_extra() -> None:
+    with pytest.raises(errors.MissingError) as caught, errors.needing("local", "the probe"):
+        import archwright.nowhere  # type: ignore[import-not-found] # noqa: F401, PLC0415
+    assert caught.value.lines() == errors.missing_extra("local", "archwright.nowhere", "the probe").lines()
+
+
 def test_the_boundary_lets_ours_pass() -> None:
     ours = UsageError("AW-USE-02", "no")
     with pytest.raises(UsageError) as caught, boundary("test"):

@@ -26,6 +26,8 @@ A code is stable: scripts may match on it. The message says what, `where` the pl
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 
@@ -181,6 +183,15 @@ def missing_extra(extra: str, package: str, purpose: str) -> MissingError:
         where=Where(field=f"extra [{extra}]"),
         hint=f"pip install 'archwright[{extra}]'",
     )
+
+
+@contextmanager
+def needing(extra: str, purpose: str) -> Iterator[None]:
+    """Around imports of what an extra brings. Raises MissingError AW-GET-01 for the first that is not installed."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise missing_extra(extra, str(error.name), purpose) from error
 
 
 def from_os_error(error: OSError) -> ArchwrightError:

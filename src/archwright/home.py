@@ -7,6 +7,8 @@ import os
 import tempfile
 from pathlib import Path
 
+import msgspec
+
 from archwright.errors import SettingsError, Where
 from archwright.settings import Settings
 
@@ -162,3 +164,8 @@ def write_atomic(path: Path, data: bytes, *, mode: int = 0o600) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def write_json(path: Path, value: object) -> None:
+    """`write_atomic` of the value as JSON that people can read."""
+    write_atomic(path, msgspec.json.format(msgspec.json.encode(value)))

@@ -104,8 +104,7 @@ def _default(field: msgspec.structs.FieldInfo) -> Callable[[], object] | None:
     if field.default_factory is not msgspec.NODEFAULT:
         return typing.cast("Callable[[], object]", field.default_factory)
     if field.default is not msgspec.NODEFAULT:
-        value = field.default
-        return lambda: value
+        return lambda: field.default
     return None
 
 

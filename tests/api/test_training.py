@@ -33,7 +33,7 @@ from archwright.lake import versions
 from archwright.lifecycle import registry
 from archwright.monitor import lineage
 from archwright.monitor.ring import OBSERVATIONS
-from archwright.training import launch, runs, sealed
+from archwright.training import launch, runs, sealed, work
 
 from ..training import shell
 from ..training.conftest import one_thread, tiny  # noqa: F401 - fixtures
@@ -238,7 +238,7 @@ def test_the_runs_folder_has_two_checkpoints_and_a_whole_result(unbroken: Unbrok
     assert [sealed.flaw(path) for path in (*kept, folder / "result")] == ["", "", ""]
     found = [path for path in folder.rglob("*") if path.is_file()]
     assert {path.suffix for path in found} <= {".json", ".jsonl", ".safetensors", ""}  # no pickle among them
-    assert launch.result(unbroken.ready.home, unbroken.run.id).file == "adapter_model.safetensors"
+    assert work.result(unbroken.ready.home, unbroken.run.id).file == "adapter_model.safetensors"
 
 
 def test_list_and_show_say_what_train_said(unbroken: Unbroken, capsys: pytest.CaptureFixture[str]) -> None:

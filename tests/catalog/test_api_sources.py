@@ -242,7 +242,7 @@ def test_figures_lie_over_the_shipped_ones_and_show_their_layers(done: Done) -> 
     catalog, shipped = done.catalog, load()
     assert catalog.models["Qwen3-32B"].context_tokens == 40960
     assert catalog.models["Qwen3-32B"].quality == shipped.models["Qwen3-32B"].quality
-    assert catalog.quality("Llama-3.1-8B-Instruct", "mmlu_pro") == 0.41
+    assert catalog.models["Llama-3.1-8B-Instruct"].quality["mmlu_pro"] == 0.41
     h100 = catalog.accelerators["H100-SXM-80GB"]
     assert h100.memory_bandwidth_bytes_per_s == 3.4e12
     assert h100.memory_bytes == shipped.accelerators["H100-SXM-80GB"].memory_bytes

@@ -66,10 +66,9 @@ def test_undated_prices_are_recalled_and_derived_ones_low() -> None:
 
 
 def test_quality_is_the_lowest_reported_share() -> None:
-    assert CATALOG.quality("Llama-3.1-8B-Instruct", "mmlu_pro") == pytest.approx(0.483)
-    assert CATALOG.quality("Mistral-Small-3.2-24B-Instruct-2506", "gpqa") == pytest.approx(0.4422)
-    assert CATALOG.quality("Llama-3.2-1B-Instruct", "mmlu_pro") is None
-    assert CATALOG.quality("no-such-model", "mmlu_pro") is None
+    assert CATALOG.models["Llama-3.1-8B-Instruct"].quality["mmlu_pro"] == pytest.approx(0.483)
+    assert CATALOG.models["Mistral-Small-3.2-24B-Instruct-2506"].quality["gpqa"] == pytest.approx(0.4422)
+    assert "mmlu_pro" not in CATALOG.models["Llama-3.2-1B-Instruct"].quality
 
 
 def test_benchmarks_are_shares() -> None:

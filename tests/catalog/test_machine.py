@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from archwright.catalog import machine
+from archwright.catalog import machine, tables
 from archwright.catalog.load import load
 from archwright.catalog.rows import DeviceTool
+from archwright.catalog.table import DATA
 
 
 def write(root: Path, path: str, text: str) -> None:
@@ -115,6 +116,6 @@ def test_devices_of_installed_tools(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_the_shipped_tool_row_is_a_command() -> None:
-    (row,) = load().device_tools
+    (row,) = tables.device_tools(DATA)
     assert row.program == "nvidia-smi"
     assert row.arguments[0].startswith("--query-gpu=")

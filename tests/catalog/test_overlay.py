@@ -42,9 +42,8 @@ def test_every_table_takes_the_users_row_and_shows_it(table: str, tmp_path: Path
     row = catalog.named(table)[name]
     assert isinstance(row, Fact)
     assert (row.source, row.notes, row.confidence) == ("the contract", "ours", "high")
-    assert catalog.layer(table, name) == "user" and catalog.source_kind(row) == "user"
     view = figures.view(catalog, table, name, figures.tables(catalog)[table][name])
-    assert view.chain[0].layer == "user" and len(view.chain) == 2
+    assert view.chain[0].layer == view.chain[0].source_kind == "user" and len(view.chain) == 2
     others = [other for other in shipped if other != name]
     assert all(catalog.named(table)[other] == shipped[other] for other in others)
 
@@ -85,7 +84,9 @@ def test_an_own_fact_lapses_after_its_day(tmp_path: Path) -> None:
     facts = {"tariffs": {"electricity DE": {**OWN, "commercial_usd_per_kwh": 0.11}}}
     after = own(tmp_path, facts, date(2028, 1, 1))
     assert after.electricity_usd_per_kwh("DE").value == 0.27
-    assert (after.lapsed, after.layer("tariffs", "electricity DE")) == (("electricity DE",), "shipped")
+    row = after.named("tariffs")["electricity DE"]
+    (layer,) = figures.view(after, "tariffs", "electricity DE", row).chain
+    assert (after.lapsed, layer.layer) == (("electricity DE",), "shipped")
 
 
 @pytest.mark.parametrize(

@@ -54,9 +54,9 @@ def test_a_refreshed_price_lies_over_the_shipped_one(done: Done) -> None:
     row = offer(done.catalog, "aws:us-east-1:p5.48xlarge")
     assert (row.on_demand_usd_per_hour, row.as_of, row.price_kind) == (50.0, "2026-11-20", "list")
     assert row.accelerator == "H100-SXM-80GB" and row.spot_usd_per_hour is None
-    assert done.catalog.layer("offers", row.id) == "refreshed"
+    (layer, *_) = figures.view(done.catalog, "offers", row.id, row).chain
+    assert (layer.layer, layer.source_kind) == ("refreshed", "api")
     assert done.catalog.freshness(row) == "fresh"
-    assert done.catalog.source_kind(row) == "api"
     assert offer(done.catalog, "aws:us-east-1:g5.xlarge") == offer(load(), "aws:us-east-1:g5.xlarge")
 
 
@@ -230,7 +230,6 @@ def test_the_chain_of_layers(done: Done, tmp_path: Path) -> None:
     assert [(layer.layer, layer.source_kind) for layer in view.chain] == [("user", "user"), ("shipped", "repo")]
     watts = [figure.value for layer in view.chain for figure in layer.figures if figure.name == "tdp_w"]
     assert watts == [70.0, 72.0]
-    assert own.source_kind(own.accelerators["L4"]) == "user"
 
 
 def test_the_machine_at_hand_is_the_measured_layer() -> None:
@@ -265,8 +264,9 @@ def test_a_user_price_lies_over_a_refreshed_one(tmp_path: Path) -> None:
         " reason: contract, until: 2099-12-31}}\n"
     )
     catalog = load(home, today=TODAY)
-    assert offer(catalog, "aws:us-east-1:p5.48xlarge").on_demand_usd_per_hour == 33.0
-    assert catalog.layer("offers", "aws:us-east-1:p5.48xlarge") == "user"
+    row = offer(catalog, "aws:us-east-1:p5.48xlarge")
+    assert row.on_demand_usd_per_hour == 33.0
+    assert figures.view(catalog, "offers", row.id, row).chain[0].layer == "user"
     assert catalog.latest.hosted == ()
 
 

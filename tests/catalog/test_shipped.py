@@ -7,7 +7,7 @@ from typing import get_args
 
 import pytest
 
-from archwright.catalog import gates
+from archwright.catalog import gates, tables
 from archwright.catalog.figures import COUNT, figures
 from archwright.catalog.load import load
 from archwright.catalog.rows import Fact
@@ -24,17 +24,17 @@ SOURCED = ("source", "price_source", "grid_source")
 
 
 def every_fact() -> list[Fact]:
-    tables: list[object] = [
+    every: list[object] = [
         *CATALOG.accelerators.values(), *CATALOG.offers, *CATALOG.models.values(), *CATALOG.hosted,
         *CATALOG.scores, *CATALOG.exchange_rates, *CATALOG.regions.values(), *CATALOG.countries.values(),
         *CATALOG.tariffs, *CATALOG.regulations.values(), *CATALOG.residency_rules, *CATALOG.engines.values(),
         *CATALOG.efficiencies, *CATALOG.training_efficiencies, *CATALOG.quantisations.values(), *CATALOG.aliases,
-        *CATALOG.device_tools, *CATALOG.parts.values(), *CATALOG.nodes.values(), *CATALOG.storage_prices,
+        *tables.device_tools(DATA), *CATALOG.parts.values(), *CATALOG.nodes.values(), *CATALOG.storage_prices,
         *CATALOG.commitments, *CATALOG.surcharges, *CATALOG.availability, *CATALOG.region_ratios,
         *CATALOG.hosted_facts, *CATALOG.times_to_live, *CATALOG.source_words, *CATALOG.refresh_sources,
         *CATALOG.gate_exceptions, *CATALOG.embedders.values(), *CATALOG.work_rates.values(),
     ]  # fmt: skip
-    return [fact for fact in tables if isinstance(fact, Fact)]
+    return [fact for fact in every if isinstance(fact, Fact)]
 
 
 def test_every_fact_has_a_source_and_a_date_or_is_called_recalled() -> None:
@@ -48,7 +48,7 @@ def test_every_fact_has_a_source_and_a_date_or_is_called_recalled() -> None:
 def test_every_source_is_of_a_kind_that_a_row_knows() -> None:
     patterns = [re.compile(words.pattern, re.IGNORECASE) for words in CATALOG.source_words]
     assert [f.source for f in every_fact() if not any(pattern.search(f.source) for pattern in patterns)] == []
-    kinds = {CATALOG.source_kind(fact) for fact in every_fact()}
+    kinds = {CATALOG.kind_of_source(fact.source) for fact in every_fact()}
     assert kinds == {"vendor", "api", "repo", "third_party", "measured", "derived", "assumed", "recalled"}
 
 

@@ -11,7 +11,7 @@ from archwright.catalog.load import load
 from archwright.catalog.table import DATA
 from archwright.catalog.work_tables import work_rates
 from archwright.errors import CatalogError
-from archwright.sizing.work_rates import facts, inverse, rate
+from archwright.sizing.work_rates import facts, rate
 
 CATALOG = load()
 HEAD = "id,item,low,typical,high,unit,source,as_of,confidence,notes\n"
@@ -48,6 +48,6 @@ def test_a_row_without_a_figure_is_refused(tmp_path: Path) -> None:
 def test_rates_and_what_a_basis_quotes() -> None:
     found = rate(CATALOG, "host.core", "b")
     assert (found.low, found.value, found.high, found.basis) == (50e9, 100e9, 150e9, "b")
-    assert inverse(found, "s/FLOP").low == pytest.approx(1 / 150e9)
+    assert found.dividing(1.0, "s/FLOP").low == pytest.approx(1 / 150e9)
     assert facts(CATALOG, "host.core")[0].startswith("Matrix products of one processor core")
     assert (DATA / "work_efficiencies.csv").is_file()

@@ -55,6 +55,13 @@ def test_scaling_keeps_the_factor(estimate: Estimate, by: float) -> None:
     assert (scaled.unit, scaled.basis, scaled.level) == (estimate.unit, estimate.basis, estimate.level)
 
 
+@given(estimates, positive)
+def test_what_divides_changes_its_ends(estimate: Estimate, amount: float) -> None:
+    each = estimate.dividing(amount, "s", "b")
+    assert (each.value, each.low, each.high) == tuple(amount / x for x in (estimate.value, estimate.high, estimate.low))
+    assert (each.unit, each.basis, each.level) == ("s", "b", estimate.level)
+
+
 def test_scaling_may_rename() -> None:
     scaled = exact(1.0, "s", "a").scaled(1000.0, unit="ms", basis="b")
     assert (scaled.value, scaled.unit, scaled.basis) == (1000.0, "ms", "b")

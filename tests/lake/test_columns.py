@@ -111,7 +111,7 @@ def test_values_that_do_not_fit(value: object, kind: str, reason: str) -> None:
 
 
 def test_nothing_fits_times_in_a_csv() -> None:
-    assert columns.convert(["x"], "date", True)[1] == {0: "a str among times, dates or bytes"}
+    assert columns.convert(["x", " "], "date", True)[1] == {0: "a str among times, dates or bytes"}  # " " is no value
     assert columns.convert(["x"], "boolean", True)[1] == {0: "not true or false"}
 
 

@@ -48,7 +48,7 @@ def test_a_floor_keeps_models_with_a_figure_above_it_smallest_first(
 ) -> None:
     found = open_models(demand_of(), catalog)
     assert found.misses == ()
-    assert all((catalog.quality(model.id, "mmlu_pro") or 0) >= 0.45 for model in found.models)
+    assert all(model.quality["mmlu_pro"] >= 0.45 for model in found.models)
     sizes = [model.parameters for model in found.models]
     assert sizes == sorted(sizes)
     assert "lack a figure" in found.notes[0]

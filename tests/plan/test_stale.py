@@ -29,7 +29,7 @@ def francs(usd: float) -> str:
 
 def test_what_an_expired_price_would_save_is_said(catalog: Catalog) -> None:
     dated = made(catalog, "8x-h100", 900)
-    assert not catalog.may_advise_buying("8x-b200"), "the row that the rule is about"
+    assert not catalog.may_advise_buying(catalog.nodes["8x-b200"]), "the row that the rule is about"
     found = fresh_or_stale(dated, made(catalog, "8x-b200", 600), catalog, francs)
     assert found.draft.fleets == dated.draft.fleets and not found.draft.misses
     assert found.draft.notes == (
@@ -60,5 +60,5 @@ def test_a_house_is_planned_without_what_has_expired(plan_of: Make, catalog: Cat
     (option,) = plan.options
     assert option.feasible and set(option.models) >= {"assistant", "house-model", "downtime"}
     bought = {one.machine for one in option.purchases if one.kind == "bought"}
-    assert bought and all(map(catalog.may_advise_buying, bought))
+    assert bought and all(catalog.may_advise_buying(catalog.nodes[name]) for name in bought)
     assert any(note.startswith("quote first") for note in option.notes)

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 
+import msgspec
 import pytest
 
 from archwright.contract.lineage import TrainingRun
@@ -12,7 +13,7 @@ from archwright.contract.record import replace
 from archwright.errors import ArchwrightError, DataError, InternalError, MissingError, TrainError, Where
 from archwright.home import Home
 from archwright.store import Store
-from archwright.training import launch, runs
+from archwright.training import launch, runs, work
 from archwright.training.__main__ import driver
 from archwright.training.launch import Failure, Launched
 from archwright.training.loop import Progress
@@ -110,7 +111,7 @@ def test_what_a_run_was_given_is_read_back(home: Home) -> None:
     for broken in (
         lambda: runs.spec(home, "r-1"),
         lambda: runs.job(home, "r-none"),
-        lambda: launch.result(home, "r-1"),
+        lambda: work.result(home, "r-1"),
     ):
         with pytest.raises(TrainError) as caught:
             broken()
@@ -134,7 +135,7 @@ def test_ids_differ() -> None:
     ],
 )
 def test_an_error_crosses_from_process_to_process(error: ArchwrightError) -> None:
-    crossed = Failure(**error.as_dict()).error()  # type: ignore[arg-type]
+    crossed = msgspec.convert(error.as_dict(), Failure).error()
     assert type(crossed) is type(error)
     assert crossed.as_dict() == error.as_dict()
 

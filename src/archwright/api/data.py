@@ -7,7 +7,7 @@ from pathlib import Path
 
 from archwright.api.context import audited, opened
 from archwright.contract.lineage import DatasetVersion, SourceFile, node
-from archwright.contract.record import Record, replace
+from archwright.contract.record import Record, asdict, replace
 from archwright.lake import card, quarantine, versions
 from archwright.lake import ingest as lake_ingest
 from archwright.lake import recipe as recipes
@@ -59,7 +59,7 @@ def refine(recipe: str) -> DatasetOutcome:
 
 
 def _outcome(version: DatasetVersion, new: bool) -> DatasetOutcome:
-    return DatasetOutcome(**{name: getattr(version, name) for name in version.__struct_fields__}, new=new)
+    return DatasetOutcome(**asdict(version), new=new)
 
 
 def list() -> tuple[DatasetVersion, ...]:  # noqa: A001 - the verb's name

@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from archwright import settings
 from archwright.api.context import audited, opened
@@ -18,7 +18,7 @@ from archwright.api.model_files import ModelFile, known
 from archwright.api.origins import chain_of
 from archwright.catalog.load import load
 from archwright.contract.lineage import Evaluation, Gate, ModelVersion, Promotion, Score, SourceFile, node
-from archwright.contract.record import Record
+from archwright.contract.record import Record, asdict
 from archwright.engines import artefacts
 from archwright.errors import ModelError, UsageError, Where
 from archwright.home import Home, home_of
@@ -172,7 +172,7 @@ def history(name: str | None = None, *, at: str | None = None) -> tuple[Promotio
 def _listed(store: Store, home: Home, version: ModelVersion, served: dict[str, ModelVersion]) -> ListedVersion:
     found = registry.evaluation(store, version.id)
     return ListedVersion(
-        **_fields(version),
+        **asdict(version),
         here=home.model(version.sha256, version.format).is_file(),
         evaluated="never" if found is None else "passed" if found.passed else "failed",
         in_production=served.get(version.name) == version,
@@ -185,7 +185,7 @@ def _card(store: Store, home: Home, version: ModelVersion) -> ModelCard:
     listed = _listed(store, home, version, registry.production(store))
     changes = registry.history(store, version.name)
     return ModelCard(
-        **_fields(listed),
+        **asdict(listed),
         path=str(home.model(version.sha256, version.format)) if listed.here else None,
         evaluated_at=found.at if found else None,
         scores=found.scores if found else (),
@@ -198,10 +198,6 @@ def _card(store: Store, home: Home, version: ModelVersion) -> ModelCard:
         production_since=changes[-1].at if listed.in_production else None,
         left_out=platform.left_out(home, version.name) if listed.in_production else (),
     )
-
-
-def _fields(record: Record) -> dict[str, Any]:
-    return {name: getattr(record, name) for name in record.__struct_fields__}
 
 
 def _would(
@@ -224,7 +220,7 @@ def _made(store: Store, home: Home, made: Promotion) -> Change:
     """Wait until the running platform serves it."""
     rollout.wait(home, store, made.id)
     running = platform.status(home).state != "stopped"
-    return Change(**_fields(made), dry_run=False, served=running)
+    return Change(**asdict(made), dry_run=False, served=running)
 
 
 def _user() -> str:

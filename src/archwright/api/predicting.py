@@ -11,13 +11,11 @@ from archwright.api.sized import Sized
 from archwright.catalog import names
 from archwright.catalog.load import load as load_catalog
 from archwright.catalog.subjects import Subjects
-from archwright.contract.estimate import Estimate
 from archwright.errors import UsageError, Where
 from archwright.home import home_of, write_atomic
 from archwright.sizing import accuracy as scoring
 from archwright.sizing import fits, formats, serving, throughput, training_answer
 from archwright.sizing.distance import HOST_KIND
-from archwright.sizing.serving import Guess
 
 # Of nothing there is no prediction: each count is one or more.
 _SOME = r"0*[1-9]\d{0,8}"
@@ -72,7 +70,7 @@ def predict_serving(
     guesses = {"tpot_s": got.tpot_s, "ttft_s": None if offline else got.ttft_s, "tokens_per_s": got.tokens_per_s}
     guesses |= {} if offline else got.percentiles
     estimates = {
-        key: _estimate(guess, "tokens/s" if key == "tokens_per_s" else "s")
+        key: guess.estimate("tokens/s" if key == "tokens_per_s" else "s")
         for key, guess in guesses.items()
         if guess is not None
     }
@@ -211,7 +209,3 @@ def _no_load(load: str, example: str) -> UsageError:
     return UsageError(
         "AW-USE-20", f"not a load: {load!r}", where=Where(field="load"), hint=f"for example {example}; no count is zero"
     )
-
-
-def _estimate(guess: Guess, unit: str) -> Estimate:
-    return Estimate(value=guess.value, low=guess.low, high=guess.high, unit=unit)

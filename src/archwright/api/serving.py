@@ -14,7 +14,7 @@ from archwright import settings
 from archwright.api.context import audited, keyring
 from archwright.contract.record import Record
 from archwright.errors import OperateError, UsageError, Where
-from archwright.home import home_of, write_atomic
+from archwright.home import home_of, write_json
 from archwright.operate import owner, probe
 from archwright.policy.caching import Policy
 from archwright.serving.config import EndpointSpec, GatewayConfig, Limits, PoolSpec, Target, check
@@ -99,7 +99,7 @@ def serve(*, options: Serve = Serve()) -> Serving:  # noqa: B008 - frozen
     home = home_of(chosen)
     bound = Bound(config)
     file = home.config(f"serve-{config.port}")
-    write_atomic(file, msgspec.json.format(msgspec.json.encode(config)))
+    write_json(file, config)
     master = Master(config, file, home, bound, supervised=False)
     master.begin()  # first: what is done here meanwhile costs no time
     with keyring() as (keys, _home, store):

@@ -25,7 +25,7 @@ from archwright.lake import versions
 from archwright.lifecycle import registry
 from archwright.monitor.ring import Recorder
 from archwright.store import Store
-from archwright.training import data, launch, runs, tasks
+from archwright.training import data, launch, runs, tasks, work
 from archwright.training.loop import Progress
 from archwright.training.runs import Job, Outcome
 from archwright.training.spec import TrainSpec, read
@@ -104,7 +104,7 @@ class Training:
             _record(store, finished, made)
         # Kept before it is registered: the version's lineage asks for it.
         self._keep(store, finished)
-        version = registry.register(store, self._home, finished, launch.result(self._home, self.run.id))
+        version = registry.register(store, self._home, finished, work.result(self._home, self.run.id))
         self._keep(store, replace(finished, model=version.id))
 
     def _failed(self, error: ArchwrightError) -> None:

@@ -27,12 +27,13 @@ from archwright.contract.plan import MachineFacts
 from archwright.errors import CatalogError, MissingError
 from archwright.home import Home
 from archwright.lake import tables, versions
+from archwright.lake.kinds import OWN
 from archwright.sizing.roofline import threads_of
 from archwright.sizing.training import TrainingLoad, predict_training
 from archwright.sizing.training_work import Lora, Network, Trees, convolutions
 from archwright.store import Store
 from archwright.training import image
-from archwright.training.data import OURS, required
+from archwright.training.data import required
 from archwright.training.spec import TrainSpec
 
 # Rows that are looked at to learn how long texts are.
@@ -173,7 +174,7 @@ def _model(base: str, catalog: Catalog) -> ModelSpec:
 
 
 def _features(spec: TrainSpec, version: DatasetVersion) -> int:
-    mine = {*OURS, spec.columns.label}
+    mine = {*OWN, spec.columns.label}
     numeric = [name for name, kind in version.columns.items() if kind in NUMERIC and name not in mine]
     return len(spec.columns.features) or len(numeric)
 

@@ -48,10 +48,6 @@ def _home(row: Row) -> str:
     return _ratio_column(row).removeprefix("ratio_to_").replace("_", "-")
 
 
-def hosted_facts(folder: Path) -> list[rows.HostedFact]:
-    return [row.record(rows.HostedFact) for row in read(folder, "hosted_facts.csv")]
-
-
 def times_to_live(folder: Path) -> list[rows.TimeToLive]:
     return [row.record(rows.TimeToLive, id=row.name("class")) for row in read(folder, "ttl.csv")]
 

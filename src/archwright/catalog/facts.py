@@ -65,6 +65,10 @@ class Catalog(Provenance):
             row for row in [self.accelerators.get(self._alias("accelerator", name))] if row is not None
         )
 
+    def devices(self, families: Iterable[str]) -> frozenset[str]:
+        """The ids of all accelerators that these names cover."""
+        return frozenset(row.id for name in families for row in self.family(name))
+
     def machine_named(self, text: str) -> tuple[int, rows.Accelerator]:
         """A machine string like `8x NAME`: how many of which accelerator."""
         count, name = names.machine(text)
@@ -94,11 +98,6 @@ class Catalog(Provenance):
                 return engine
         raise CatalogError("AW-CAT-30", "no engine in the catalog runs on accelerators", hint="add a row to engines")
 
-    def quality(self, model_id: str, benchmark: str) -> float | None:
-        """The lowest share reported for the model, None when nobody reported one."""
-        model = self.models.get(model_id)
-        return None if model is None else model.quality.get(benchmark)
-
     def exchange(self, base: str, quote: str) -> Estimate:
         """How many `quote` one `base` buys: the latest rate, banded by the twelve months' low and high.
 
@@ -109,8 +108,7 @@ class Catalog(Provenance):
             self._per_euro(base)
             return exact(1.0, unit)
         bought, paid = self._per_euro(quote), self._per_euro(base)
-        inverse = Estimate(value=1 / paid.value, low=1 / paid.high, high=1 / paid.low, unit="")
-        return product([bought, inverse], unit)
+        return product([bought, paid.dividing(1.0, "")], unit)
 
     def _per_euro(self, currency: str) -> Estimate:
         if currency == BASE_CURRENCY:
@@ -147,18 +145,6 @@ class Catalog(Provenance):
         """Accelerators that nobody sells here: neither rented by an offer nor bought in a node."""
         sold = {offer.accelerator for offer in self.offers} | {node.accelerator for node in self.nodes.values()}
         return tuple(name for name, row in self.accelerators.items() if name not in sold and row.kind != "cpu")
-
-    def available(self, provider: str, region: str, instance_type: str) -> bool | None:
-        """Whether the provider says it has the type there; None when it says nothing of this type."""
-        stated = self._stated_regions.get((provider, instance_type))
-        return None if stated is None else region in stated
-
-    @cached_property
-    def _stated_regions(self) -> dict[tuple[str, str], frozenset[str]]:
-        found: dict[tuple[str, str], set[str]] = {}
-        for row in self.availability:
-            found.setdefault((row.provider, row.instance_type), set()).add(row.region)
-        return {key: frozenset(regions) for key, regions in found.items()}
 
     def region(self, provider: str, region: str) -> rows.Region | None:
         return self.regions.get((provider, region))

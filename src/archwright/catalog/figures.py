@@ -128,7 +128,7 @@ def _layer(catalog: Catalog, layer: rows.Layer, row: Record) -> LayerFact:
 def _stated(catalog: Catalog, table: str, name: str, row: Record) -> Iterable[tuple[rows.Layer, Record]]:
     """The layers from the highest to the lowest, each with its row."""
     found: list[tuple[rows.Layer, Record]] = []
-    if catalog.layer(table, name) == "user":
+    if name in catalog.own.names(table):
         found.append(("user", row))
     if table == MACHINE:
         found.append(("measured", row))

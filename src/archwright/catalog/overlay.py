@@ -89,10 +89,6 @@ class Overlay:
         """The rows of `table` that are the user's."""
         return frozenset(self._in_force.get(table, {}))
 
-    def names_row(self, row: Record) -> bool:
-        name = name_of(row) if self._there else ""
-        return any(name in facts for facts in self._in_force.values())
-
     def check(self, table: str, rows: Iterable[str]) -> None:
         """Raises CatalogError AW-CAT-01 when the user's facts name a row that is none."""
         facts = self._in_force.get(table, {})

@@ -24,7 +24,7 @@ from archwright.contract.estimate import Estimate
 from archwright.contract.plan import MachineFacts
 from archwright.contract.record import Record
 from archwright.errors import CatalogError, missing_extra
-from archwright.home import Home, write_atomic
+from archwright.home import Home, write_json
 from archwright.settings import child_environment
 
 WORKER = "archwright.catalog.probe_worker"
@@ -78,7 +78,7 @@ def probe_machine(
         gpus=machine.devices(tables.device_tools(DATA)),
         probed_at=now(),
     )
-    write_atomic(home.machine, msgspec.json.format(msgspec.json.encode(facts)))
+    write_json(home.machine, facts)
     return facts
 
 

@@ -22,7 +22,6 @@ MATRIX = 1024
 LEAST_REPEATS = 5
 BUDGET_S = 0.5
 HARD_LIMIT_S = 1.2
-MISSING = 3
 
 
 def repeated(once: Callable[[], object], clock: Callable[[], float] = time.perf_counter) -> list[float]:

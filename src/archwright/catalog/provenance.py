@@ -10,7 +10,7 @@ from functools import cached_property
 from archwright.catalog import cost_rows, fact_rows, freshness, rows
 from archwright.catalog.fact_rows import SourceKind, State, TimeToLive
 from archwright.catalog.named import name_of
-from archwright.catalog.shipped import OVERLAID, Tables
+from archwright.catalog.shipped import Tables
 from archwright.contract.estimate import Estimate
 from archwright.contract.record import replace
 
@@ -86,10 +86,9 @@ class Provenance(Tables):
             f" (good for {rule.ttl_days})" if rule else ""
         )
 
-    def may_advise_buying(self, node: cost_rows.Node | str, *, accept_stale: bool = False) -> bool:
-        """Whether a plan may advise to buy `node`: not on a purchase price past its limit, unless that is accepted."""
-        row = self.nodes[node] if isinstance(node, str) else node
-        return accept_stale or self.freshness(row) != "expired"
+    def may_advise_buying(self, node: cost_rows.Node) -> bool:
+        """Whether a plan may advise to buy `node`: not on a purchase price past its limit."""
+        return self.freshness(node) != "expired"
 
     # --- bands
 
@@ -116,38 +115,13 @@ class Provenance(Tables):
 
     # --- where from
 
-    def source_kind(self, row: rows.Fact) -> SourceKind:
-        """From the words of its source, by the rows of source_kinds.csv; the user's own facts are the user's."""
-        return "user" if self.own.names_row(row) else self.kind_of_source(row.source)
-
     def kind_of_source(self, source: str) -> SourceKind:
+        """From the words of a source, by the rows of source_kinds.csv."""
         return next((words.kind for words, pattern in self._patterns if pattern.search(source)), "third_party")
 
     @cached_property
     def _patterns(self) -> list[tuple[fact_rows.SourceWords, re.Pattern[str]]]:
         return [(words, re.compile(words.pattern, re.IGNORECASE)) for words in self.source_words]
-
-    def layer(self, table: str, name: str) -> rows.Layer:
-        """Which layer the fact in force comes from; the machine at hand is the measured one."""
-        if name in self.own.names(table):
-            return "user"
-        if table == "machine" and self.machine is not None:
-            return "measured"
-        if table == "offers":
-            return self._layer_of_offer(name)
-        if self._latest_file is None or table not in OVERLAID:
-            return "shipped"
-        newer, older = self.below_user.named(table).get(name), self.shipped_alone.named(table).get(name)
-        return "shipped" if newer == older else "refreshed"
-
-    def _layer_of_offer(self, name: str) -> rows.Layer:
-        provider = name.partition(":")[0]
-        if name in self.refreshed_offers(provider):
-            return "refreshed"
-        shipped = self.shipped_offers.get(provider, {}).get(name)
-        if shipped is not None:
-            return "derived" if shipped.price_kind == "derived" else "shipped"
-        return "derived"
 
     def refreshed_offers(self, provider: str) -> frozenset[str]:
         """The ids of the offers that a refresh brought."""

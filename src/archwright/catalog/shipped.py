@@ -28,6 +28,7 @@ from archwright.catalog import (
 from archwright.catalog.derived import Deriver
 from archwright.catalog.named import key_of, name_of
 from archwright.catalog.overlay import Layered, Overlay
+from archwright.catalog.table import plain
 from archwright.contract.plan import Artefact, MachineFacts
 from archwright.contract.record import Record, replace
 
@@ -37,6 +38,11 @@ R = TypeVar("R", bound=Record)
 GEOS = {"US": "US", "GB": "UK", "EEA": "EU", "APAC": "Asia"}
 ELSEWHERE = "other"
 DIGESTED = ("*.csv", "**/*.yaml", "**/*.json")
+
+
+def _kept(read: Callable[[Path], list[R]]) -> cached_property[tuple[R, ...]]:
+    """A table as it is read, out of the user's reach."""
+    return cached_property(lambda tables: tuple(read(tables.folder)))
 
 
 def _listed(read: Callable[[Path], list[R]]) -> Layered[tuple[R, ...]]:
@@ -146,20 +152,17 @@ class Tables:
         kept = [row for row in self.shipped_hosted if (row.provider, row.id) not in newer]
         return (*kept, *self.latest.hosted)
 
-    @cached_property
-    def shipped_hosted(self) -> tuple[rows.HostedModel, ...]:
-        return tuple(tables.hosted(self.folder))
-
-    hosted_facts = _listed(fact_tables.hosted_facts)
+    shipped_hosted = _kept(tables.hosted)
+    hosted_facts = _listed(plain(fact_rows.HostedFact, "hosted_facts.csv"))
     engines = _named(documents.engines)
 
     @cached_property
     def artefacts(self) -> Mapping[str, Artefact]:
-        return {row.model: row for row in tables.artefacts(self.folder)}
+        return {row.model: row for row in plain(Artefact, "artefacts.csv")(self.folder)}
 
-    quantisations = _named(tables.quantisations, "quantisation")
-    efficiencies = _listed(tables.efficiencies)
-    training_efficiencies = _listed(tables.training_efficiencies)
+    quantisations = _named(plain(rows.Quantisation, "quantisations.csv"), "quantisation")
+    efficiencies = _listed(plain(rows.Efficiency, "efficiencies.csv"))
+    training_efficiencies = _listed(plain(rows.TrainingEfficiency, "training_efficiencies.csv"))
     work_rates = _named(work_tables.work_rates)
 
     @Layered
@@ -170,7 +173,7 @@ class Tables:
     # --- places and rules
 
     regulations = _named(documents.regulations)
-    residency_rules = _listed(tables.residency_rules)
+    residency_rules = _listed(plain(rows.ResidencyRule, "residency.csv"))
 
     @Layered
     def regions(self) -> Mapping[tuple[str, str], rows.Region]:
@@ -182,7 +185,7 @@ class Tables:
 
     # --- money
 
-    exchange_rates = _listed(tables.exchange_rates)
+    exchange_rates = _listed(plain(rows.ExchangeRate, "fx.csv"))
 
     @cached_property
     def shipped_tariffs(self) -> tuple[rows.EnergyTariff, ...]:
@@ -210,38 +213,17 @@ class Tables:
         kept = [row for row in self.shipped_storage_prices if key_of(row) not in newer]
         return (*kept, *self.latest.storage)
 
-    @cached_property
-    def shipped_storage_prices(self) -> tuple[cost_rows.StoragePrice, ...]:
-        return tuple(cost_tables.storage_prices(self.folder))
-
+    shipped_storage_prices = _kept(cost_tables.storage_prices)
     commitments = _listed(cost_tables.commitments)
     surcharges = _listed(cost_tables.surcharges)
 
     # --- words and facts about facts
 
-    @cached_property
-    def aliases(self) -> tuple[rows.Alias, ...]:
-        return tuple(tables.aliases(self.folder))
-
-    @cached_property
-    def device_tools(self) -> tuple[rows.DeviceTool, ...]:
-        return tuple(tables.device_tools(self.folder))
-
-    @cached_property
-    def times_to_live(self) -> tuple[fact_rows.TimeToLive, ...]:
-        return tuple(fact_tables.times_to_live(self.folder))
-
-    @cached_property
-    def source_words(self) -> tuple[fact_rows.SourceWords, ...]:
-        return tuple(fact_tables.source_words(self.folder))
-
-    @cached_property
-    def refresh_sources(self) -> tuple[fact_rows.RefreshSource, ...]:
-        return tuple(fact_tables.refresh_sources(self.folder))
-
-    @cached_property
-    def gate_exceptions(self) -> tuple[fact_rows.GateException, ...]:
-        return tuple(fact_tables.gate_exceptions(self.folder))
+    aliases = _kept(plain(rows.Alias, "aliases.csv"))
+    times_to_live = _kept(fact_tables.times_to_live)
+    source_words = _kept(fact_tables.source_words)
+    refresh_sources = _kept(fact_tables.refresh_sources)
+    gate_exceptions = _kept(fact_tables.gate_exceptions)
 
     # --- layers
 

@@ -130,6 +130,11 @@ def confidence(as_of: str, stated: str = "high") -> Confidence:
     return next((level for level in known if level == stated), "recalled")
 
 
+def plain(kind: type[R], file: str) -> Callable[[Path], list[R]]:
+    """The reader of a table whose columns have the names of the record's fields."""
+    return lambda folder: [row.record(kind) for row in read(folder, file)]
+
+
 def read(folder: Path, file: str) -> Iterator[Row]:
     path = folder / file
     try:

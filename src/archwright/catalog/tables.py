@@ -1,4 +1,6 @@
-"""From CSV columns to records: one function per table, units converted here and nowhere else."""
+"""From CSV columns to records: one function per table whose columns are not the record's fields; units are converted
+here and nowhere else.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +8,7 @@ from pathlib import Path
 
 from archwright.catalog import rows
 from archwright.catalog.cost_tables import networked
-from archwright.catalog.table import Row, confidence, read
-from archwright.contract.plan import Artefact
+from archwright.catalog.table import Row, confidence, plain, read
 
 GIB = 2.0**30
 GIGA = 1e9
@@ -158,10 +159,6 @@ def _hosted(row: Row) -> rows.HostedModel:
     )
 
 
-def exchange_rates(folder: Path) -> list[rows.ExchangeRate]:
-    return [row.record(rows.ExchangeRate) for row in read(folder, "fx.csv")]
-
-
 def regions(folder: Path) -> list[rows.Region]:
     return [
         row.record(
@@ -211,29 +208,4 @@ def _tariff(row: Row, country: str, area: str) -> rows.EnergyTariff:
     )
 
 
-def artefacts(folder: Path) -> list[Artefact]:
-    return [row.record(Artefact) for row in read(folder, "artefacts.csv")]
-
-
-def efficiencies(folder: Path) -> list[rows.Efficiency]:
-    return [row.record(rows.Efficiency) for row in read(folder, "efficiencies.csv")]
-
-
-def training_efficiencies(folder: Path) -> list[rows.TrainingEfficiency]:
-    return [row.record(rows.TrainingEfficiency) for row in read(folder, "training_efficiencies.csv")]
-
-
-def residency_rules(folder: Path) -> list[rows.ResidencyRule]:
-    return [row.record(rows.ResidencyRule) for row in read(folder, "residency.csv")]
-
-
-def aliases(folder: Path) -> list[rows.Alias]:
-    return [row.record(rows.Alias) for row in read(folder, "aliases.csv")]
-
-
-def device_tools(folder: Path) -> list[rows.DeviceTool]:
-    return [row.record(rows.DeviceTool) for row in read(folder, "tools.csv")]
-
-
-def quantisations(folder: Path) -> list[rows.Quantisation]:
-    return [row.record(rows.Quantisation) for row in read(folder, "quantisations.csv")]
+device_tools = plain(rows.DeviceTool, "tools.csv")

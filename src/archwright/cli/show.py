@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from archwright.api.running import Answer, Platform
+from archwright.cli.layout import plain
 from archwright.cli.numbers import band, pretty
 from archwright.contract.evidence import Deviation, Reconciliation
 
@@ -78,9 +79,7 @@ def table(result: Iterable[object]) -> int:
     rows: list[dict[str, object]] = [msgspec.to_builtins(row) for row in result]
     if not rows:
         return text("none")
-    drawn = Table(box=None, pad_edge=False, header_style="bold")
-    for name in rows[0]:
-        drawn.add_column(name.replace("_", " "), overflow="fold")
+    drawn = plain(*(name.replace("_", " ") for name in rows[0]))
     for row in rows:
         drawn.add_row(*(escape(_plain(value)) for value in row.values()))
     console().print(drawn)

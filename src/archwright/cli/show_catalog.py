@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from rich.markup import escape
-from rich.table import Table
 
 from archwright.api.catalog import CatalogCheck, CatalogDiff, FactView, LayerFact, RefreshReport
+from archwright.cli.layout import plain
 from archwright.cli.show import as_json, console, table, text
 
 __all__ = ["as_json", "check", "diff", "fact", "refreshed"]
@@ -20,9 +20,7 @@ def fact(result: FactView) -> int:
     """The figures of each layer beside each other, then what the row in force says in words, then the sources."""
     out = console()
     out.print(f"[bold]{escape(result.name)}[/]  ({result.table})", soft_wrap=True)
-    drawn = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("figure", "unit", *(layer.layer for layer in result.chain)):
-        drawn.add_column(heading, overflow="fold")
+    drawn = plain("figure", "unit", *(layer.layer for layer in result.chain))
     stated = [{figure.name: figure.value for figure in layer.figures} for layer in result.chain]
     units = {figure.name: figure.unit for layer in result.chain for figure in layer.figures}
     for name, unit in units.items():
@@ -72,9 +70,7 @@ def diff(result: CatalogDiff) -> int:
         return text("nothing was refreshed: archwright catalog refresh --from DIR")
     out = console()
     out.print(f"refreshed {result.refreshed_on}: {len(result.changes):,} figures changed")
-    drawn = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("fact", "figure", "unit", "before", "after", "change"):
-        drawn.add_column(heading, overflow="fold")
+    drawn = plain("fact", "figure", "unit", "before", "after", "change")
     for change in sorted(result.changes, key=lambda change: -_moved(change.before, change.after))[:LINES]:
         share = "gone" if change.after is None else _percent(change.before, change.after)
         numbers = (_number(change.before), _number(change.after), share)

@@ -13,6 +13,7 @@ from archwright.api.model_files import ModelFile
 from archwright.api.models import Change, ListedVersion, ModelCard
 from archwright.api.origins import Chain
 from archwright.cli import show
+from archwright.cli.layout import plain
 from archwright.cli.numbers import pretty, significant
 from archwright.cli.show import console, record, text
 from archwright.contract.lineage import Evaluation, Gate, Promotion, Score, SourceFile
@@ -33,9 +34,7 @@ def as_json(result: object) -> int:
 def models(result: Iterable[ModelFile | ListedVersion]) -> int:
     found = tuple(result)
     out = console()
-    files = Table(title="Model files", title_justify="left", box=None, pad_edge=False, header_style="bold")
-    for name in ("model", "quantisation", "size", "licence", "here"):
-        files.add_column(name, justify="right" if name == "size" else "left", overflow="fold")
+    files = plain("model", "quantisation", "size", "licence", "here", right={"size"}, title="Model files")
     for file in found:
         if isinstance(file, ModelFile):
             size, here = pretty(file.size_bytes, "bytes"), "yes" if file.here else "no"
@@ -44,9 +43,8 @@ def models(result: Iterable[ModelFile | ListedVersion]) -> int:
     versions = [version for version in found if isinstance(version, ListedVersion)]
     if not versions:
         return text("\nno version yet; train one: archwright train SPEC")
-    drawn = Table(title="\nVersions", title_justify="left", box=None, pad_edge=False, header_style="bold")
-    for name in ("version", "task", "size", "run", "dataset", "gates", "in production", "made"):
-        drawn.add_column(name, justify="right" if name == "size" else "left", overflow="fold")
+    names = ("version", "task", "size", "run", "dataset", "gates", "in production", "made")
+    drawn = plain(*names, right={"size"}, title="\nVersions")
     for version in versions:
         drawn.add_row(
             escape(version.id),
@@ -139,9 +137,7 @@ def history(result: Iterable[Promotion]) -> int:
     found = tuple(result)
     if not found:
         return text("no version of ours is or was in production")
-    drawn = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("change", "at", "action", "endpoint", "model", "before", "by", "reason"):
-        drawn.add_column(name, overflow="fold")
+    drawn = plain("change", "at", "action", "endpoint", "model", "before", "by", "reason")
     for one in found:
         texts = (one.model or PLAN, one.previous or PLAN, one.by, one.reason or "-")
         drawn.add_row(escape(one.id), _when(one.at), one.action, escape(one.endpoint), *map(escape, texts))

@@ -82,7 +82,7 @@ def _decision(result: Plan) -> Iterable[str]:
     """What to do, what it costs, how sure that is, what it earns: one line each."""
     feasible = sum(option.feasible for option in result.options)
     looked = f"{feasible} of {len(result.options)} options feasible"
-    option = next((option for option in result.options if option.name == result.chosen), None)
+    option = result.option
     if option is None:
         yield f"[bold yellow]No option satisfies the needs[/] ({len(result.options)} looked at)"
         return

@@ -7,6 +7,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
+from archwright.cli.layout import plain
 from archwright.cli.numbers import band, pretty
 from archwright.cli.show import as_json, console
 
@@ -17,9 +18,7 @@ def sized(result: Any) -> int:
     """The numbers with bands, then what they rest on."""
     out = console()
     out.print(f"\n[bold]{escape(result.model)}[/] on {result.devices} x {escape(result.accelerator)}")
-    drawn = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("", "value", "90 % band", ""):
-        drawn.add_column(name, justify="right" if "a" in name else "left", overflow="fold")
+    drawn = plain("", "value", "90 % band", "", right={"value", "90 % band"})
     for name, estimate in result.estimates.items():
         drawn.add_row(
             name, pretty(estimate.value, estimate.unit), band(estimate), escape(result.definitions.get(name, ""))

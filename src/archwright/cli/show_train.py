@@ -12,6 +12,7 @@ from rich.table import Table
 
 from archwright.api.training import Progress, Training
 from archwright.cli import show
+from archwright.cli.layout import plain
 from archwright.cli.numbers import band, pretty, significant
 from archwright.contract.evidence import Basis, Deviation, Prediction
 from archwright.contract.lineage import TrainingRun
@@ -117,9 +118,7 @@ def _left(left_s: float) -> str:
 def runs(result: tuple[TrainingRun, ...]) -> int:
     if not result:
         return show.text("none; train one: archwright train spec.yaml")
-    drawn = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("run", "name", "task", "status", "step", "loss", "dataset", "model"):
-        drawn.add_column(name, justify="right" if name in ("step", "loss") else "left", overflow="fold")
+    drawn = plain("run", "name", "task", "status", "step", "loss", "dataset", "model", right={"step", "loss"})
     for one in result:
         loss = "-" if one.loss_last is None else f"{one.loss_last:.4f}"
         step = f"{one.step} of {one.steps}"

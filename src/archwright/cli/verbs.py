@@ -10,8 +10,6 @@ from archwright.cli.catalog_verbs import CATALOG_VERBS
 from archwright.cli.data_verbs import DATA_VERBS
 from archwright.cli.grammar import Arg, Verb
 from archwright.cli.model_verbs import MODEL_VERBS
-from archwright.cli.report_verbs import REPORT_VERBS
-from archwright.cli.serve_verbs import SERVE
 from archwright.cli.sizing_verbs import SIZING_VERBS
 from archwright.cli.train_verbs import TRAIN_VERBS
 
@@ -79,7 +77,30 @@ VERBS: tuple[Verb, ...] = (
         ),
         "platform",
     ),
-    SERVE,
+    Verb(
+        ("serve",),
+        "serve",
+        "the gateway alone, in front of engines that are already there",
+        (
+            Arg(
+                "upstream",
+                "a model and the URL that answers it; again for more",
+                "texts",
+                of="options",
+                metavar="M=URL",
+            ),
+            Arg("port", "where it listens, 0 for any free port", "integer", of="options"),
+            Arg("workers", "processes that share the work", "integer", default=1, of="options"),
+            Arg("price", "USD per million tokens, in and out", "texts", of="options", metavar="MODEL=IN:OUT"),
+            Arg(
+                "key_env", "the variable that holds the upstream's own key", "texts", of="options", metavar="MODEL=NAME"
+            ),
+            Arg("host", "address to listen on; other than loopback needs TLS", of="options"),
+            Arg("cache", "answers given again: off, deterministic or all", default="off", of="options"),
+            Arg("admin_port", "where the administration interface listens", "integer", of="options"),
+        ),
+        "show_serve.serving",
+    ),
     Verb(("status",), "status", "what runs", (), "status"),
     Verb(
         ("down",),
@@ -122,7 +143,16 @@ VERBS: tuple[Verb, ...] = (
         ),
         "reconciliation",
     ),
-    *REPORT_VERBS,
+    Verb(
+        ("report",),
+        "report",
+        "write a plan as one document for business and engineers",
+        (
+            PLAN_FILE,
+            Arg("output", "file to write: .html, .pdf or .xlsx", required=True, short="-o", metavar="FILE"),
+        ),
+        "path",
+    ),
     *SIZING_VERBS,
     *DATA_VERBS,
     *TRAIN_VERBS,

@@ -57,6 +57,17 @@ class Estimate(Record):
             basis=self.basis if basis is None else basis,
         )
 
+    def dividing(self, amount: float, unit: str, basis: str = "") -> Estimate:
+        """`amount` over it: its ends change places. It is above 0."""
+        return Estimate(
+            value=amount / self.value,
+            low=amount / self.high,
+            high=amount / self.low,
+            unit=unit,
+            level=self.level,
+            basis=basis,
+        )
+
 
 def exact(value: float, unit: str, basis: str = "") -> Estimate:
     """A number without a band: a count, a price the user stated."""

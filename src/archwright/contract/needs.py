@@ -25,8 +25,11 @@ Kind = Literal[
     "data-processing",
 ]
 TEXT_KINDS: frozenset[str] = frozenset({"chat", "rag", "completion", "batch-text"})
+TRAINING_KINDS: frozenset[str] = frozenset({"finetune", "pretrain"})
 SERVING_KINDS: frozenset[str] = TEXT_KINDS | {"embedding", "image-classification", "tabular-prediction", "forecast"}
 Sensitivity = Literal["public", "internal", "personal", "health", "payment"]
+# Data of people.
+PRIVATE: frozenset[Sensitivity] = frozenset({"personal", "health", "payment"})
 Period = Literal["day", "week", "month", "quarter"]
 Placement = Literal["on-premises", "cloud", "hybrid", "hosted-api", "serverless", "this-machine"]
 
@@ -99,6 +102,16 @@ class Workload(Record):
     every: Period | None = None
     deadline_h: float | None = None
     parameters: float | None = None
+
+    @property
+    def rate(self) -> Rate | None:
+        """Of requests as they come; None for work without."""
+        return self.traffic.requests_per_second if self.traffic is not None else None
+
+    @property
+    def regions(self) -> dict[str, float]:
+        """Shares of the traffic by where it comes from; empty where that is not said."""
+        return (self.traffic.regions or {}) if self.traffic is not None else {}
 
 
 class DataProfile(Record):

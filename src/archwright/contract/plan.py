@@ -30,7 +30,8 @@ Category = Literal[
     "staff",
 ]
 PurchaseKind = Literal["on-demand", "spot", "commit-1y", "commit-3y", "bought", "owned", "per-second"]
-# Where an engine is capacity of one's own; everywhere else it is somebody's.
+# Places of one's own: an engine is capacity there, hardware stands there and electricity is paid for; everywhere else
+# it is somebody's.
 OWN: frozenset[Placement] = frozenset({"this-machine", "on-premises"})
 
 
@@ -300,6 +301,11 @@ class Plan(Record):
     @property
     def horizon(self) -> str:
         return f"{self.horizon_months} month{'' if self.horizon_months == 1 else 's'}"
+
+    @property
+    def option(self) -> Option | None:
+        """The chosen one."""
+        return next((option for option in self.options if option.name == self.chosen), None)
 
     def pool(self, name: str) -> Pool:
         """Raises KeyError."""

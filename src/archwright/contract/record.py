@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, TypeVar, dataclass_transform
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, dataclass_transform
 
 import msgspec
 
@@ -33,3 +33,8 @@ def replace(record: R, **changes: object) -> R:
     """A copy of `record` with some fields changed."""
     changed: R = msgspec.structs.replace(record, **changes)  # type: ignore[type-var]
     return changed
+
+
+def asdict(record: Record) -> dict[str, Any]:
+    """The fields of `record` by name, in its order; what they hold stays as it is."""
+    return msgspec.structs.asdict(record)  # type: ignore[arg-type]

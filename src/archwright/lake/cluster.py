@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from archwright.errors import OperateError, Where, missing_extra
+from archwright.errors import OperateError, Where, needing
 from archwright.home import Home
 
 REACH_S = 10.0
@@ -27,10 +27,8 @@ HINT = "check ray_address and the cluster, or leave it empty to work on this mac
 
 def load(purpose: str) -> Any:
     """Ray itself. Raises MissingError AW-GET-01."""
-    try:
+    with needing("ray", purpose):
         import ray  # noqa: PLC0415
-    except ModuleNotFoundError as error:
-        raise missing_extra("ray", "ray", purpose) from error
     return ray
 
 

@@ -93,7 +93,8 @@ def convert(values: Any, kind: str, untyped: bool) -> tuple[Any, dict[int, str]]
     bad: dict[int, str] = {}
     one: Callable[[Any], object] = (UNTYPED if untyped else TYPED)[kind]
     singles: list[object] = []
-    for place, value in enumerate(values):
+    for place, given in enumerate(values):
+        value = (given.strip() or None) if untyped else given  # an empty field of a text file is no value
         try:
             singles.append(None if value is None else one(value))
         except Unfit as error:
@@ -181,30 +182,21 @@ def _never(value: object) -> object:
     raise Unfit(f"a {type(value).__name__} among times, dates or bytes")
 
 
-def _untyped_integer(text: str) -> int | None:
-    value = text.strip()
-    if not value:
-        return None
-    if _integer.fullmatch(value):
-        return int(value)
+def _untyped_integer(text: str) -> int:
+    if _integer.fullmatch(text):
+        return int(text)
     raise Unfit("not an integer")
 
 
-def _untyped_number(text: str) -> float | None:
-    value = text.strip()
-    if not value:
-        return None
-    if _number.fullmatch(value) and math.isfinite(found := float(value)):
+def _untyped_number(text: str) -> float:
+    if _number.fullmatch(text) and math.isfinite(found := float(text)):
         return found
-    raise Unfit("number not finite" if _not_finite.fullmatch(value) or _number.fullmatch(value) else "not a number")
+    raise Unfit("number not finite" if _not_finite.fullmatch(text) or _number.fullmatch(text) else "not a number")
 
 
-def _untyped_boolean(text: str) -> bool | None:
-    value = text.strip()
-    if not value:
-        return None
-    if _boolean.fullmatch(value):
-        return value.lower() == "true"
+def _untyped_boolean(text: str) -> bool:
+    if _boolean.fullmatch(text):
+        return text.lower() == "true"
     raise Unfit("not true or false")
 
 

@@ -16,6 +16,7 @@ from archwright.contract.lineage import DatasetVersion
 from archwright.errors import missing_extra
 from archwright.home import Home
 from archwright.lake import cluster, marks, tables
+from archwright.lake.names import RESERVED
 
 Runner = Literal["native", "ray"]
 Step = Callable[[Any], Any]
@@ -92,7 +93,7 @@ class _Over:
 def with_first(rows: Any) -> Any:
     """Add FIRST: of every row whose KEY others have too, the least PLACE among them; null elsewhere."""
     engine = _engine()
-    key, place, count = engine.col(marks.KEY), engine.col(marks.PLACE), marks.PREFIX + "count"
+    key, place, count = engine.col(marks.KEY), engine.col(marks.PLACE), RESERVED + "count"
     keyed = rows.where(key.not_null()).select(marks.KEY, marks.PLACE)
     groups = keyed.groupby(marks.KEY).agg(place.min().alias(marks.FIRST), place.count().alias(count))
     # Collected: only keys that occur twice are held, and the join has its small side ready.

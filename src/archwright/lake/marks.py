@@ -1,4 +1,4 @@
-"""What a row carries on its way through a recipe besides its own columns.
+"""What a row carries on its way through a recipe besides its own columns: in columns whose names no source may have.
 
 A dropped row goes on to the end, marked with who dropped it and why, so that every drop is written down in one place.
 """
@@ -9,16 +9,15 @@ from typing import Any
 
 from archwright.lake.names import RESERVED
 
-PREFIX = RESERVED  # no column of a source begins so
-STEP = PREFIX + "step"  # the step that dropped the row; null while it is in
-REASON = PREFIX + "reason"
-TWIN = PREFIX + "twin"  # of a duplicate: the record that is kept
-CHANGES = PREFIX + "changes"  # what was altered in the row: a word each time
+STEP = RESERVED + "step"  # the step that dropped the row; null while it is in
+REASON = RESERVED + "reason"
+TWIN = RESERVED + "twin"  # of a duplicate: the record that is kept
+CHANGES = RESERVED + "changes"  # what was altered in the row: a word each time
 TEXTS = (STEP, REASON, TWIN)
 # Of a step that compares rows with each other: what makes two of them the same, and which comes first.
-KEY = PREFIX + "key"
-PLACE = PREFIX + "place"
-FIRST = PREFIX + "first"  # the place of the first row with the same key; null for a row without a twin
+KEY = RESERVED + "key"
+PLACE = RESERVED + "place"
+FIRST = RESERVED + "first"  # the place of the first row with the same key; null for a row without a twin
 
 
 def replaced(batch: Any, columns: dict[str, Any]) -> Any:

@@ -13,7 +13,7 @@ import msgspec
 
 from archwright.contract.lineage import DatasetVersion, Edge, node
 from archwright.errors import DataError, Where
-from archwright.home import Home, write_atomic
+from archwright.home import Home, write_json
 from archwright.lake import card, tables
 from archwright.monitor import lineage
 from archwright.store import Store, Table
@@ -50,7 +50,7 @@ def find(store: Store, name: str) -> DatasetVersion:
 
 def note(home: Home, version: DatasetVersion) -> None:
     """Write the record of a version that is about to be committed."""
-    write_atomic(_noted(home, version.dataset, version.version), msgspec.json.format(msgspec.json.encode(version)))
+    write_json(_noted(home, version.dataset, version.version), version)
 
 
 def _noted(home: Home, dataset: str, version: int) -> Path:

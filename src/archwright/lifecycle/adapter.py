@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from archwright.engines.gguf import GgufContents, read_gguf
-from archwright.errors import EngineError, ModelError, Where, from_os_error, missing_extra
+from archwright.errors import EngineError, ModelError, Where, from_os_error, needing
 from archwright.lifecycle import formats
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
@@ -117,11 +117,9 @@ def read_weights(folder: Path) -> dict[str, Any]:
     if not path.is_file() and (folder / PICKLED_WEIGHTS).is_file():
         formats.refuse_pickle(folder / PICKLED_WEIGHTS)
     formats.check(path)
-    try:
+    with needing("train", "exporting an adapter"):
         import safetensors  # noqa: PLC0415
         import safetensors.torch  # noqa: PLC0415  numpy has no bf16, which adapters may be kept in
-    except ModuleNotFoundError as error:
-        raise missing_extra("train", str(error.name), "exporting an adapter") from error
     try:
         return {name: tensor.float().numpy() for name, tensor in safetensors.torch.load_file(path).items()}
     except safetensors.SafetensorError as error:
@@ -185,11 +183,9 @@ def interleaved(rows: Any, heads: int) -> Any:
 
 
 def _write(target: Path, architecture: str, config: PeftConfig, pairs: Mapping[str, tuple[Any, Any]]) -> None:
-    try:
+    with needing("train", "exporting an adapter"):
         import gguf  # noqa: PLC0415
         import numpy as np  # noqa: PLC0415
-    except ModuleNotFoundError as error:
-        raise missing_extra("train", str(error.name), "exporting an adapter") from error
     try:
         handle, name = tempfile.mkstemp(dir=target.parent, prefix=".model-")
         os.close(handle)

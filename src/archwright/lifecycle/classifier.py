@@ -31,7 +31,6 @@ from archwright.errors import DataError, EngineError, ModelError, TrainError, Wh
 from archwright.home import Home
 from archwright.lake import versions
 from archwright.lifecycle import accuracy, registry, served
-from archwright.lifecycle.interval import Interval
 from archwright.store import Store
 from archwright.training import classes, data, image, runs, tabular
 from archwright.training.classes import Trained
@@ -126,32 +125,16 @@ def judge(
     share = counts.get(usual, (0, 0))[1] / items
     guess = (1 if usual in counts else 0) / len(counts)
     scores = (
-        _score("accuracy", right, items, share, name),
-        _score("balanced_accuracy", even, items, guess, name),
+        right.score("accuracy", items, share, name),
+        even.score("balanced_accuracy", items, guess, name),
     )
     better = even.low > guess
     verdict = "better than guessing" if better else "not shown to be better than guessing"
     detail = (
-        f"{verdict}: balanced accuracy {_said(even)} against {guess:.4f} of {name}; accuracy {_said(right)} "
+        f"{verdict}: balanced accuracy {even} against {guess:.4f} of {name}; accuracy {right} "
         f"against {share:.4f}; {items} held-out rows of {len(counts)} classes"
     )
     return scores, Gate(name=QUALITY, passed=better, detail=detail, value=even.low, limit=guess)
-
-
-def _score(metric: str, value: Interval, items: int, baseline: float, name: str) -> Score:
-    return Score(
-        metric=metric,
-        value=value.value,
-        low=value.low,
-        high=value.high,
-        items=items,
-        baseline=baseline,
-        baseline_name=name,
-    )
-
-
-def _said(value: Interval) -> str:
-    return f"{value.value:.4f} [{value.low:.4f}, {value.high:.4f}]"
 
 
 def _against(
@@ -183,7 +166,7 @@ def _against(
         f"{change.value:+.4f} [{change.low:+.4f}, {change.high:+.4f}] over {len(fair)} rows held out for both "
         f"({sum(new)} right, production {sum(old)})"
     )
-    score = _score("balanced_accuracy_change", change, len(fair), 0.0, rival.id)
+    score = change.score("balanced_accuracy_change", len(fair), 0.0, rival.id)
     return (score,), Gate(name=NOT_WORSE, passed=passed, detail=detail, value=change.high, limit=0.0)
 
 

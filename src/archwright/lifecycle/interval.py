@@ -10,6 +10,8 @@ import random
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeVar
 
+from archwright.contract.lineage import Score
+
 T = TypeVar("T")
 
 DRAWS = 2000
@@ -24,6 +26,18 @@ class Interval(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.value:.4f} [{self.low:.4f}, {self.high:.4f}]"
+
+    def score(self, metric: str, items: int, baseline: float, name: str) -> Score:
+        """As the score of `metric` over so many items; `name` is what the baseline is of."""
+        return Score(
+            metric=metric,
+            value=self.value,
+            low=self.low,
+            high=self.high,
+            items=items,
+            baseline=baseline,
+            baseline_name=name,
+        )
 
 
 def bootstrap(items: Sequence[T], figure: Callable[[Sequence[T]], float]) -> Interval:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from archwright.errors import ModelError, Where, missing_extra
+from archwright.errors import ModelError, Where, needing
 from archwright.lifecycle import adapter, formats
 from archwright.training import base, packing
 from archwright.training.packing import Encoded
@@ -22,19 +22,15 @@ class Reference:
     """`folder` is the base's dequantised twin."""
 
     def __init__(self, folder: Path, threads: int) -> None:
-        try:
+        with needing("train", "evaluating a language model"):
             import torch  # noqa: PLC0415
-        except ModuleNotFoundError as error:
-            raise missing_extra("train", str(error.name), "evaluating a language model") from error
         torch.set_num_threads(threads)
         self._model, self.tokenizer = base.load(folder, "float32")
 
     def lay_over(self, folder: Path) -> None:
         """From now on the model is the base with the adapter in `folder`. A pickle is refused, a damaged file too."""
-        try:
+        with needing("train", "evaluating an adapter"):
             from peft import PeftModel  # noqa: PLC0415
-        except ModuleNotFoundError as error:
-            raise missing_extra("train", str(error.name), "evaluating an adapter") from error
         adapter.read_config(folder)
         if not (folder / adapter.WEIGHTS).is_file() and (folder / adapter.PICKLED_WEIGHTS).is_file():
             formats.refuse_pickle(folder / adapter.PICKLED_WEIGHTS)

@@ -141,21 +141,10 @@ def _quality(
     change = bootstrap(both, weighted_mean)
     items = len(tuned)
 
-    def score(metric: str, value: Interval, baseline: float) -> Score:
-        return Score(
-            metric=metric,
-            value=value.value,
-            low=value.low,
-            high=value.high,
-            items=items,
-            baseline=baseline,
-            baseline_name=model.base,
-        )
-
     scores = (
-        score("nll_per_token", after, before.value),
-        score("nll_per_token_change", change, 0.0),
-        score("perplexity", Interval(*map(math.exp, after)), math.exp(before.value)),
+        after.score("nll_per_token", items, before.value, model.base),
+        change.score("nll_per_token_change", items, 0.0, model.base),
+        Interval(*map(math.exp, after)).score("perplexity", items, math.exp(before.value), model.base),
     )
     enough = items >= gate.ITEMS_AT_LEAST
     better = enough and change.high < 0.0

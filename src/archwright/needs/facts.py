@@ -7,7 +7,7 @@ spellings of a name takes time that grows with its length.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import partial
 
 from archwright.catalog.facts import Catalog
@@ -44,8 +44,7 @@ def places(needs: Needs, catalog: Catalog) -> Iterator[Problem]:
         yield from _first(f"data[{index}].residency", "place", data.residency, known, hint)
     yield from _first("placement.regions", "place", needs.placement.regions or (), known, hint)
     for index, workload in enumerate(needs.workloads):
-        regions = (workload.traffic.regions if workload.traffic else None) or {}
-        for name in regions:
+        for name in workload.regions:
             if name not in known:
                 yield _unknown(f"workloads[{index}].traffic.regions.{name}", "place", name, known, hint)
                 break
@@ -93,7 +92,7 @@ def models(needs: Needs, catalog: Catalog) -> Iterator[Problem]:
             yield _unknown(f"{path}.model", "model", workload.model, catalog.models.keys() | hosted, _MODELS_HINT)
             return
         base = workload.base
-        if base is not None and base not in workloads and not _is_model(base, catalog, ()):
+        if base is not None and base not in workloads and not _is_model(base, catalog):
             message = f"{shown(base)} is neither a workload of this file nor a model of the catalog"
             suggest = partial(nearest, base, workloads | catalog.models.keys())
             yield Problem(UNKNOWN_FACT, f"{path}.base", message, _MODELS_HINT, suggest)
@@ -110,16 +109,8 @@ def benchmarks(needs: Needs, catalog: Catalog) -> Iterator[Problem]:
                 return
 
 
-def _is_model(name: str, catalog: Catalog, hosted: Collection[str]) -> bool:
-    if name in catalog.models or name in hosted:
-        return True
-    if len(name) > MAX_TEXT:
-        return False
-    try:
-        catalog.model(name)
-    except CatalogError:
-        return False
-    return True
+def _is_model(name: str, catalog: Catalog, hosted: Collection[str] = ()) -> bool:
+    return name in hosted or _is_known(name, catalog.models, catalog.model)
 
 
 def machines(needs: Needs, catalog: Catalog) -> Iterator[Problem]:
@@ -144,12 +135,15 @@ def machines(needs: Needs, catalog: Catalog) -> Iterator[Problem]:
 
 
 def _is_accelerator(name: str, catalog: Catalog) -> bool:
-    if name in catalog.accelerators:
-        return True
-    if len(name) > MAX_TEXT:
-        return False
+    return _is_known(name, catalog.accelerators, catalog.accelerator)
+
+
+def _is_known(name: str, ids: Collection[str], look_up: Callable[[str], object]) -> bool:
+    """By its id, or in another spelling that `look_up` takes."""
+    if name in ids or len(name) > MAX_TEXT:
+        return name in ids
     try:
-        catalog.accelerator(name)
+        look_up(name)
     except CatalogError:
         return False
     return True

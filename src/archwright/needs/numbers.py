@@ -24,9 +24,9 @@ from archwright.contract.needs import (
     Traffic,
     Workload,
 )
-from archwright.contract.record import Record
+from archwright.contract.record import Record, asdict
 from archwright.needs.problem import CONTRADICTION, OUT_OF_RANGE, Problem, join, leaf
-from archwright.needs.walk import fields, records
+from archwright.needs.walk import records
 
 MAX_GIB = 1e9
 MAX_MONEY = 1e15
@@ -113,7 +113,7 @@ def ranges(needs: Needs) -> Iterator[Problem]:
     """Each number inside its range."""
     for path, record in records(needs):
         known = RANGES.get(type(record), {})
-        for name, value in fields(record):
+        for name, value in asdict(record).items():
             if name in known:
                 yield from _inside(known[name], value, join(path, name))
 

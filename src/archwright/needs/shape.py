@@ -34,14 +34,15 @@ _NUMBER_HINT = "write a plain number: no quotes, no unit, no thousands separator
 
 
 @cache
-def _described() -> inspect.Type:
+def described() -> inspect.Type:
+    """The contract as msgspec sees it."""
     return inspect.type_info(Needs)
 
 
 def shape(value: object) -> tuple[object, list[Problem]]:
     """The value ready for msgspec.convert (`15.0e+6` made whole where a whole number is due), and what is wrong."""
     walk = _Walk()
-    return walk.value(_described(), value, ""), walk.problems
+    return walk.value(described(), value, ""), walk.problems
 
 
 class _Walk:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from archwright.contract.record import Record
+from archwright.contract.record import Record, asdict
 from archwright.needs.problem import join
 
 
@@ -12,7 +12,7 @@ def records(value: object, path: str = "") -> Iterator[tuple[str, Record]]:
     """The record itself and all records below it, in the order of the contract."""
     if isinstance(value, Record):
         yield path, value
-        for name, item in fields(value):
+        for name, item in asdict(value).items():
             yield from records(item, join(path, name))
     elif isinstance(value, tuple):
         for index, item in enumerate(value):
@@ -22,17 +22,12 @@ def records(value: object, path: str = "") -> Iterator[tuple[str, Record]]:
             yield from records(item, join(path, name))
 
 
-def fields(record: Record) -> Iterator[tuple[str, object]]:
-    for name in record.__struct_fields__:
-        yield name, getattr(record, name)
-
-
 def texts(value: object, path: str = "") -> Iterator[tuple[str, str]]:
     """Every text with its path; the keys of a mapping count as texts at the path of their value."""
     if isinstance(value, str):
         yield path, value
     elif isinstance(value, Record):
-        for name, item in fields(value):
+        for name, item in asdict(value).items():
             yield from texts(item, join(path, name))
     elif isinstance(value, tuple):
         for index, item in enumerate(value):

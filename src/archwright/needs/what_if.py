@@ -10,7 +10,6 @@ import difflib
 import hashlib
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +20,7 @@ from archwright.contract.needs import Needs, NeedsSource
 from archwright.errors import NeedsError, UsageError, Where
 from archwright.needs.problem import Tree, join, parents
 from archwright.needs.reader import checked, content, tree_of
+from archwright.needs.shape import described
 from archwright.needs.tree import read_tree
 
 # Another change follows a comma where a key and "=" do; any other comma belongs to the value.
@@ -63,15 +63,10 @@ def read_changed(path: Path, changes: Iterable[Change], catalog: Catalog) -> tup
     return checked(tree, seed + whole[_SEED_DIGITS:], catalog)
 
 
-@cache
-def _described() -> inspect.Type:
-    return inspect.type_info(Needs)
-
-
 def _apply(tree: Tree, change: Change) -> None:
     """Sets or takes away one field of the tree. Raises UsageError AW-USE-61 for a key that is no field."""
     steps = [step.strip() for step in _STEPS.findall(change.key)]
-    kind, holder, path = _described(), tree.value, ""
+    kind, holder, path = described(), tree.value, ""
     key: str | int = ""
     for index, step in enumerate(steps):
         found = _step(_inner(kind), holder, step)
@@ -161,7 +156,7 @@ def _paths(value: object, path: str) -> Iterator[str]:
 
 def _unknown(tree: Tree, key: str) -> UsageError:
     """AW-USE-61 with the nearest paths that there are."""
-    known = list(_fields(_described(), tree.value, ""))
+    known = list(_fields(described(), tree.value, ""))
     ending = [path for path in known if path.endswith(f".{key}")]
     nearest = tuple((ending + difflib.get_close_matches(key, known, n=3, cutoff=0.5))[:3])
     return UsageError(

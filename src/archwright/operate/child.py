@@ -8,10 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import msgspec
-
 from archwright.contract.plan import ProcessSpec
-from archwright.home import Home, write_atomic
+from archwright.home import Home, write_json
 from archwright.operate import probe
 from archwright.settings import child_environment
 
@@ -45,7 +43,7 @@ class Child:
 
     def start(self, now: float) -> None:
         config = self._home.config(self.spec.name)
-        write_atomic(config, msgspec.json.format(msgspec.json.encode(self.spec.config)))
+        write_json(config, self.spec.config)
         names = {"{home}": str(self._home.root), "{config}": str(config)}
         argv = [sys.executable, *(names.get(part, part) for part in self.spec.argv)]
         self._rotate()

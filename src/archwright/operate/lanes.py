@@ -14,12 +14,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import msgspec
-
 from archwright.contract.plan import Bundle
 from archwright.contract.record import replace
 from archwright.errors import ArchwrightError, ModelError, boundary
-from archwright.home import Home, write_atomic
+from archwright.home import Home, write_json
 from archwright.journal import Journal
 from archwright.lifecycle import registry
 from archwright.operate.child import Child
@@ -343,7 +341,7 @@ class Lanes:
         """Write the gateway's configuration; one that is started anew reads the same."""
         process = self.layout.gateway_process([lane.published for lane in self.lanes.values()], self._revision)
         self.gateway.spec = replace(self.gateway.spec, config=process.config)
-        write_atomic(self._home.config(process.name), msgspec.json.format(msgspec.json.encode(process.config)))
+        write_json(self._home.config(process.name), process.config)
         self._written = self._revision
 
     def _used(self) -> set[str]:

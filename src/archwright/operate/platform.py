@@ -9,14 +9,13 @@ import sys
 import time
 from collections.abc import Callable
 
-import msgspec
-
 from archwright.contract.plan import Artefact, Bundle, Plan, Pool
 from archwright.contract.record import Record
 from archwright.engines import artefacts
 from archwright.errors import OperateError, Where
-from archwright.home import Home, write_atomic
+from archwright.home import Home, write_json
 from archwright.operate import probe, state
+from archwright.operate.state import ProcessState
 from archwright.settings import child_environment
 
 WAIT_TICK_S = 0.02
@@ -24,17 +23,6 @@ PORT_PATIENCE_S = 3.0
 BURIAL_S = 0.5
 DOWN_PATIENCE_S = 30.0
 SUPERVISOR = "archwright.operate"
-
-
-class ProcessStatus(Record):
-    """`serves` is an engine's model version; `phase` its place in a change of versions (state.ProcessState)."""
-
-    name: str
-    pid: int
-    ready: bool
-    restarts: int
-    serves: str = ""
-    phase: state.Phase = "serving"
 
 
 class Status(Record):
@@ -46,7 +34,7 @@ class Status(Record):
     plan_digest: str | None = None
     ready_s: float | None = None
     up_s: float | None = None
-    processes: tuple[ProcessStatus, ...] = ()
+    processes: tuple[ProcessState, ...] = ()
     notes: tuple[str, ...] = ()
 
 
@@ -92,8 +80,8 @@ def start(plan: Plan, bundle: Bundle, home: Home, up_called_at: float, *, attach
 
     `attached`: the supervisor leaves when this process does, however that ends.
     """
-    write_atomic(home.plan, msgspec.json.format(msgspec.json.encode(plan)))
-    write_atomic(home.config("bundle"), msgspec.json.format(msgspec.json.encode(bundle)))
+    write_json(home.plan, plan)
+    write_json(home.config("bundle"), bundle)
     home.state.unlink(missing_ok=True)
     flags = ["--attached"] if attached else []
     argv = [sys.executable, "-m", SUPERVISOR, str(home.root), repr(up_called_at), *flags]
@@ -148,17 +136,13 @@ def status(home: Home, clock: Callable[[], float] = time.time) -> Status:
         return Status(state="stopped")
     ready = all(p.ready for p in current.processes if p.phase == "serving")
     word = "starting" if current.ready_s is None else "running" if ready else "degraded"
-    processes = tuple(
-        ProcessStatus(name=p.name, pid=p.pid, ready=p.ready, restarts=p.restarts, serves=p.serves, phase=p.phase)
-        for p in current.processes
-    )
     return Status(
         state=word,
         url=current.url,
         plan_digest=current.plan_digest,
         ready_s=current.ready_s,
         up_s=round(clock() - current.started_at, 1),
-        processes=processes,
+        processes=current.processes,
         notes=(*current.notes, *filter(None, map(_alone, current.endpoints))),
     )
 

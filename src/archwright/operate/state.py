@@ -13,7 +13,7 @@ from typing import Literal, TextIO
 import msgspec
 
 from archwright.contract.record import Record
-from archwright.home import Home, write_atomic
+from archwright.home import Home, write_json
 
 Phase = Literal["serving", "starting", "leaving"]
 
@@ -70,7 +70,7 @@ class State(Record):
 
 
 def write(home: Home, state: State) -> None:
-    write_atomic(home.state, msgspec.json.format(msgspec.json.encode(state)))
+    write_json(home.state, state)
 
 
 def read(home: Home) -> State | None:

@@ -14,8 +14,6 @@ from archwright.plan.traits import traits_of, words_of
 
 # The date of rows whose source is the plan at hand.
 OF_THE_PLAN = "plan"
-# What an option states that a row may show as its figure.
-FIGURES = ("cost_per_month", "total_cost", "capex", "power_kw", "energy_kwh_per_month", "carbon_kg_per_month")
 # How a tool of the user's own is measured, by its kind; the others are taken on trust.
 KEPT_PROOFS = {
     "gateway": "archwright bench {url} --against plan.json",

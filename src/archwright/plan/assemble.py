@@ -13,16 +13,17 @@ from archwright.plan.ledger import Ledger
 from archwright.plan.money import Draft, is_capex, is_monthly, judge_limit
 from archwright.plan.parts import Part, Serving, places
 from archwright.plan.running import Running, running
-from archwright.plan.serve import Working
+from archwright.plan.serve import Served, Working
 from archwright.plan.terms import Term
 
 
 class Built(NamedTuple):
-    """A draft, what of it its predictions need, and what its sizes assume."""
+    """A draft, what of it its predictions need (`served`: where that is resolved already), what its sizes assume."""
 
     draft: Draft
     serving: tuple[Serving | Working, ...] = ()
     assumptions: tuple[str, ...] = ()
+    served: tuple[Served, ...] = ()
 
 
 class Assembler:

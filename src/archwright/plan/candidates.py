@@ -18,8 +18,8 @@ from archwright.contract.plan import Miss
 from archwright.contract.record import replace
 from archwright.errors import CatalogError
 from archwright.plan.demand import Demand, Job, jobs, steady_demands
-from archwright.plan.fleet import Where
-from archwright.plan.models import Candidates, open_models, permitted
+from archwright.plan.fleet import Where, in_cloud
+from archwright.plan.models import Candidates, name_of, open_models, permitted
 from archwright.plan.nearness import round_trip
 from archwright.plan.residency import Bounds, bounds_of, country_inside
 from archwright.sizing.capacity import TextLoad, steady_text
@@ -90,7 +90,7 @@ def places_of(workload: Workload, needs: Needs, catalog: Catalog) -> dict[str, f
     """Shares of the traffic that are answered apart, each inside its own place; none where one region may answer all,
     or where the data may not be in every place.
     """
-    shares = (workload.traffic.regions or {}) if workload.traffic is not None else {}
+    shares = workload.regions
     bounds = bounds_of(needs, workload)
     inside = [place for place in shares if _reaches(catalog, bounds, place)]
     return dict(shares) if len(shares) > 1 and len(inside) == len(shares) and near(workload) else {}
@@ -158,7 +158,7 @@ class Sizer:
     def steady(self, demand: Demand, model: ModelSpec | None, host: Host) -> Steady | None:
         """What one machine carries of the load; None when it does not hold the model."""
         away, machine = self.away_s(demand.workload, host), host.machine
-        key = (demand.workload.name, model.id if model is not None else "", away, alike(machine))
+        key = (demand.workload.name, name_of(model), away, alike(machine))
         if key not in self._steady:
             found = self._carried(_at_the_machine(demand, away), model, machine)
             self._steady[key] = found if found is None or not away else _at_the_users(found, demand, away)
@@ -177,7 +177,7 @@ class Sizer:
 
     def batch(self, job: Job, model: ModelSpec | None, machine: Machine) -> Batch | None:
         """What one run takes on such machines; None when they cannot do it."""
-        key = (job.workload.name, model.id if model is not None else "", alike(machine), machine.network_bytes_per_s)
+        key = (job.workload.name, name_of(model), alike(machine), machine.network_bytes_per_s)
         if key not in self._batch:
             self._batch[key] = self._worked(job, model, machine)
         return self._batch[key]
@@ -257,7 +257,7 @@ class Hosts:
     def __init__(self, needs: Needs, catalog: Catalog) -> None:
         self._needs, self._catalog = needs, catalog
         named = needs.placement.accelerators
-        self._pinned = None if named is None else frozenset(row.id for name in named for row in catalog.family(name))
+        self._pinned = None if named is None else catalog.devices(named)
         self._driven = {engine.kind for engine in catalog.engines.values()}
 
     def fit(self, task: Task, host: Host) -> bool:
@@ -273,9 +273,7 @@ class Hosts:
                 continue
             device = self._catalog.accelerators.get(offer.accelerator or "")
             if (offer.accelerator is None or self._drives(device)) and self._allowed(offer.accelerator):
-                place = self._catalog.region(provider, offer.region)
-                where = Where("cloud", provider, offer.region, place.country if place is not None else "")
-                found.append(Host(where, _of_offer(offer, device), offer=offer))
+                found.append(Host(in_cloud(self._catalog, offer), _of_offer(offer, device), offer=offer))
         return tuple(found)
 
     def bought(self, where: Where) -> tuple[Host, ...]:

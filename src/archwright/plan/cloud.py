@@ -20,7 +20,7 @@ from archwright.plan.candidates import Task
 from archwright.plan.fleet import Where
 from archwright.plan.house import World
 from archwright.plan.ledger import Ledger
-from archwright.plan.models import scores
+from archwright.plan.models import name_of, scores
 from archwright.plan.money import Draft
 from archwright.plan.parts import Part, joined, places
 from archwright.plan.rented import Found, Pick, Renter
@@ -100,7 +100,7 @@ class CloudPlanner:
     def _listed_in(self, provider: str) -> tuple[str, ...]:
         """Where the provider says it has the pinned accelerators, with or without a price in the catalog."""
         pins, catalog = self._world.needs.placement.accelerators, self._world.catalog
-        wanted = {row.id for name in pins or () for row in catalog.family(name)}
+        wanted = catalog.devices(pins or ())
         types = {o.instance_type for o in catalog.offers if o.provider == provider and o.accelerator in wanted}
         rows = (row for row in catalog.availability if row.provider == provider and row.instance_type in types)
         regions = sorted({row.region for row in rows})
@@ -241,7 +241,7 @@ class CloudPlanner:
 def _placed(pick: Pick) -> tuple[object, ...]:
     """What tells a pick from another of the same task."""
     kinds = tuple((tranche.kind, tranche.machines) for tranche in pick.tranches)
-    return pick.host.where, pick.host.machine.id, pick.model.id if pick.model is not None else "", kinds
+    return pick.host.where, pick.host.machine.id, name_of(pick.model), kinds
 
 
 def _dearness(built: Built) -> tuple[int, float]:

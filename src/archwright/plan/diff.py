@@ -64,7 +64,7 @@ class PlanDiff(Record):
 
 def diff(before: Plan, after: Plan) -> PlanDiff:
     """The differences from `before` to `after`."""
-    old, new = _chosen(before), _chosen(after)
+    old, new = before.option, after.option
     return PlanDiff(
         before=before.digest,
         after=after.digest,
@@ -104,10 +104,6 @@ def _aged(before: Plan, after: Plan) -> bool:
     old, new = ({fact.partition(": ")[0]: fact for fact in plan.stale_facts} for plan in (before, after))
     used = {name for name in new if any(basis.id.endswith(name) for basis in before.bases)}
     return any(old.get(name) != new[name] for name in used | (old.keys() & new.keys()))
-
-
-def _chosen(plan: Plan) -> Option | None:
-    return next((option for option in plan.options if option.name == plan.chosen), None)
 
 
 def _notes(option: Option | None) -> dict[str, str | None]:

@@ -98,7 +98,7 @@ def _plainly(word: str) -> str:
 
 
 def _term(plan: Plan, head: str, shown: Callable[[Option], list[str]]) -> list[str]:
-    option = _chosen(plan)
+    option = plan.option
     return [head, *_indented(filter(None, shown(option)))] if option is not None else [head]
 
 
@@ -108,7 +108,7 @@ def _amount(plan: Plan, amount: Estimate | None) -> str:
 
 def _category(plan: Plan, category: str, meaning: str) -> list[str]:
     """What the chosen option pays of it, and for what."""
-    option = _chosen(plan)
+    option = plan.option
     lines = [line for line in (option.cost_lines if option is not None else ()) if line.category == category]
     whole = sum(line.amount.value * (1 if line.once else plan.horizon_months) for line in lines)
     said = f"{digits(whole)} {plan.currency} over {plan.horizon} in {plan.chosen}"
@@ -121,10 +121,6 @@ def _category(plan: Plan, category: str, meaning: str) -> list[str]:
 
 def _paid(line: CostLine) -> str:
     return f"{line.name}: {shown(line.amount)}{', once' if line.once else ''}"
-
-
-def _chosen(plan: Plan) -> Option | None:
-    return next((option for option in plan.options if option.name == plan.chosen), None)
 
 
 def _choice(plan: Plan) -> list[str]:
@@ -146,7 +142,7 @@ def _choice(plan: Plan) -> list[str]:
 def _why(plan: Plan) -> Iterator[str]:
     """What the choice rests on: what was near, what would flip it, what it earns."""
     decision = plan.decision
-    chosen = _chosen(plan)
+    chosen = plan.option
     yield from (chosen.notes if chosen is not None else ())
     if decision.pareto:
         yield f"no other option is as good in each of {', '.join(decision.axes)}: {', '.join(decision.pareto)}"
@@ -165,7 +161,7 @@ def _section(title: str, rows: Iterable[str]) -> list[str]:
 
 
 def _one_line(plan: Plan, workload: WorkloadPlan) -> str:
-    option = _chosen(plan)
+    option = plan.option
     if option is None:
         return f"{workload.name}: in no option that satisfies the needs"
     runs = [bought for bought in option.purchases if bought.pool == workload.name]
@@ -258,7 +254,7 @@ def _pool(plan: Plan, pool: Pool) -> list[str]:
 
 def _workload(plan: Plan, workload: WorkloadPlan) -> list[str]:
     """Where it runs, what it was sized for, what it is promised and what it costs, alone or with others."""
-    lines, option = [_one_line(plan, workload)], _chosen(plan)
+    lines, option = [_one_line(plan, workload)], plan.option
     pools = (pool for pool in plan.pools if pool.name in workload.pools and pool.shares)
     lines += [f"  {shares_of(pool)} of its requests, year by year: {pool.name}" for pool in pools]
     for load in plan.loads:

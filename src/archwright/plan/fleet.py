@@ -24,6 +24,12 @@ class Where(NamedTuple):
     country: str
 
 
+def in_cloud(catalog: Catalog, offer: Offer) -> Where:
+    """Where a machine that is rented by this offer stands."""
+    region = catalog.region(offer.provider, offer.region)
+    return Where("cloud", offer.provider, offer.region, region.country if region is not None else "")
+
+
 class Fleet(NamedTuple):
     """Equal machines, had in one way, that do some workloads' work. `machines[m]` run on average in month m, at most
     `peak` at once, spares included; `busy` is the share of that time at `busy_w`, the rest they idle.

@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from archwright.contract.estimate import Estimate
 from archwright.contract.needs import Budget
-from archwright.plan.choose import EQUAL
+from archwright.plan.choose import BUDGET, EQUAL
 
 if TYPE_CHECKING:
     from archwright.plan.draws import Worlds
 
 # A fact that is ten times what is believed is another fact.
 REACH = 10.0
-LIMITS = ("per_month", "capex")
 # How far beside a crossing the choice is made again, as a share.
 BESIDE = 1e-6
 
@@ -95,7 +94,7 @@ class Flips:
     def _crossed(self, slopes: list[Worlds], flip: Flip) -> str:
         """Which limit the chosen option or the other one meets at the flip."""
         ways = {self._chosen, *(index for index, way in enumerate(self._ways) if way.name == flip.to)}
-        for name, limit, value, slope in zip(LIMITS, self._limits, self._values[1:], slopes[1:], strict=True):
+        for name, limit, value, slope in zip(BUDGET, self._limits, self._values[1:], slopes[1:], strict=True):
             sums = (float(value[index] + slope[index] * (flip.factor - 1)) for index in ways if slope[index])
             if any(math.isclose(total, limit, rel_tol=BESIDE) for total in sums):
                 return name

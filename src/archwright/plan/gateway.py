@@ -18,12 +18,11 @@ from typing import NamedTuple, get_args
 
 from archwright.catalog.facts import Catalog
 from archwright.catalog.rows import HostedModel
-from archwright.contract.needs import Needs, Sensitivity, Workload
+from archwright.contract.needs import PRIVATE, Needs, Sensitivity, Workload
 from archwright.contract.plan import Launch, Pool, TokenPrice, WorkloadPlan
 from archwright.contract.record import replace
 from archwright.plan.demand import Demand, steady_demands, text_demands
 from archwright.plan.fleet import Fleet
-from archwright.plan.house import PRIVATE
 from archwright.plan.ledger import Ledger
 from archwright.plan.money import Draft
 from archwright.plan.platform import Platform

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from archwright.contract.estimate import Estimate
+from archwright.contract.plan import OWN
 from archwright.plan.demand import HOURS_PER_MONTH
-from archwright.plan.placing import OWN, Case, answering
+from archwright.plan.placing import Case, answering
 from archwright.plan.platform import SERVER, Seat, parts_of
 from archwright.plan.quotes import Price
 from archwright.plan.renewal import MONTHS_PER_YEAR, SERVER_LIFE, Bought, renewed

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from archwright.catalog.facts import Catalog
 from archwright.catalog.rows import ModelSpec
-from archwright.contract.needs import DataProfile, Needs, Sensitivity
+from archwright.contract.needs import PRIVATE, DataProfile, Needs
 from archwright.contract.plan import Miss
 from archwright.contract.record import replace
 from archwright.plan.assemble import Assembler, Built, capex_usd, monthly_usd
@@ -22,7 +22,7 @@ from archwright.plan.demand import Demand, years_of
 from archwright.plan.dominated import undominated
 from archwright.plan.fleet import Where
 from archwright.plan.mix import Choice, Kind, Limits, Solution
-from archwright.plan.models import better, scores
+from archwright.plan.models import better, name_of, scores
 from archwright.plan.money import Draft
 from archwright.plan.optimise import Program
 from archwright.plan.own import House, Way, backed, broken, part_of, steady_choice
@@ -34,7 +34,6 @@ from archwright.plan.sites import Sites, at_sites
 from archwright.plan.staffing import answering_usd
 from archwright.sizing.machine import Steady
 
-PRIVATE: frozenset[Sensitivity] = frozenset({"personal", "health", "payment"})
 ROUNDS = 4
 # A limit is tightened by a little more than what was over it.
 MARGIN = 1.02
@@ -83,8 +82,8 @@ class HousePlanner:
             sized = [(self._world.sizer.steady(demand, model, stock.host), model) for model in task.models]
             able = [(one, model) for one, model in sized if one is not None]
             strongest = sorted(able, key=lambda pair: _weakness(demand, *pair))[:MODELS_TRIED]
-            kept |= {model.id if model is not None else "": model for _, model in strongest}
-        return tuple(model for model in task.models if (model.id if model is not None else "") in kept)
+            kept |= {name_of(model): model for _, model in strongest}
+        return tuple(model for model in task.models if name_of(model) in kept)
 
     def option(self, provider: str | None) -> Built:
         """All of it here, or the rest at a provider."""
@@ -327,7 +326,7 @@ class HousePlanner:
             yield parted._replace(choice=choice._replace(usd=pick.cost, usd_per_month=self._paid(pick), work_usd=done))
 
     def _rented(self, task: Task, pick: Pick) -> Way:
-        model = pick.model.id if pick.model is not None else ""
+        model = name_of(pick.model)
         choice = Choice(task.name, model, None, pick.cost, self._paid(pick), outside=pick.task.name)
         return Way(choice, task, pick.model, pick=pick)
 

@@ -10,12 +10,13 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from archwright.contract.estimate import Estimate, exact, product, total
-from archwright.contract.needs import Workload
+from archwright.contract.needs import TRAINING_KINDS, Workload
+from archwright.contract.plan import OWN
 from archwright.contract.record import replace
 from archwright.plan.availability import SPARE_ABOVE
 from archwright.plan.demand import Job, demand_of, job_of
 from archwright.plan.fleet import Fleet, Where
-from archwright.plan.placing import OWN, Case
+from archwright.plan.placing import Case
 from archwright.plan.quotes import TB
 from archwright.plan.renewal import MONTHS_PER_YEAR, SERVER_LIFE, Bought, renewed
 from archwright.plan.terms import Term, following
@@ -32,8 +33,6 @@ MEDIA: dict[Tier, str] = {
 THIS_MACHINE = "this-machine"
 # Of requests between two zones that share the load evenly.
 CROSSING = 0.5
-# Kinds of work that make weights of their own.
-TRAINING = ("finetune", "pretrain")
 
 
 class Lying(NamedTuple):
@@ -86,7 +85,7 @@ def _provided(case: Case, workload: str) -> bool:
     its workers load; what training made is ours to keep.
     """
     mine = [fleet for fleet in case.fleets if workload in fleet.workloads]
-    tuned = any(one.kind in TRAINING and workload in (one.name, one.base) for one in case.needs.workloads)
+    tuned = any(one.kind in TRAINING_KINDS and workload in (one.name, one.base) for one in case.needs.workloads)
     if not mine:
         return any(place.placement == "hosted-api" for place in case.where)
     return not tuned and all(fleet.where.placement == "serverless" for fleet in mine)
@@ -180,7 +179,7 @@ def _heaps(case: Case, kept: tuple[Lying, ...]) -> Iterable[Heap]:
     own: dict[tuple[Where, str], list[Lying]] = {}
     for one in kept:
         if one.kept.data:
-            drivers = tuple(driver for name in one.kept.facts for driver in case.quotes.part(name).drivers)
+            drivers = case.quotes.drivers(one.kept.facts)
             yield Heap(one.kept.name, one.where, one.kept.tier, one.kept.bytes, drivers)
         else:
             paid = MEDIA[one.kept.tier] if one.where.placement in OWN else one.kept.tier
@@ -193,8 +192,8 @@ def _heaps(case: Case, kept: tuple[Lying, ...]) -> Iterable[Heap]:
 
 def _mean_bytes(case: Case, names: str, files: list[Lying]) -> str:
     """The basis of the sum of several kinds of files, each with the band of what it rests on."""
-    parts = [banded(case, one.kept, sum(one.kept.bytes) / case.months) for one in files]
-    facts = [driver for one in files for name in one.kept.facts for driver in case.quotes.part(name).drivers]
+    parts = [banded(case, one.kept.facts, exact(sum(one.kept.bytes) / case.months, "bytes")) for one in files]
+    facts = [driver for one in files for driver in case.quotes.drivers(one.kept.facts)]
     whole = total(parts, "bytes")
     basis = case.ledger.basis(
         f"bytes.{files[0].where.region}.{names}.{whole.value:.4g}".lower().replace(", ", "+").replace(" ", "-"),
@@ -206,11 +205,11 @@ def _mean_bytes(case: Case, names: str, files: list[Lying]) -> str:
     return case.ledger.drive(replace(whole, basis=basis))
 
 
-def banded(case: Case, kept: Kept, size: float, basis: str = "") -> Estimate:
-    """So many of its bytes, with the bands of the facts they are proportional to."""
-    parts = [case.catalog.part(name) for name in kept.facts]
+def banded(case: Case, facts: Iterable[str], size: Estimate, basis: str = "") -> Estimate:
+    """`size` with the bands of the parts of the catalog that it is proportional to."""
+    parts = [case.catalog.part(name) for name in facts]
     relative = [part.scaled(1 / part.value, unit="") for part in parts]
-    return product([*relative, exact(size, "bytes")], "bytes", basis)
+    return product([*relative, size], size.unit, basis)
 
 
 def _own_storage(case: Case, heap: Heap) -> list[Term]:
@@ -253,12 +252,12 @@ def egress_terms(case: Case, kept: tuple[Lying, ...]) -> list[Term]:
         for flow in flows:
             usd = [amount * one for amount, one in zip(flow.bytes, rate, strict=True)]
             line = f"{flow.name}: traffic out of {source.region or source.provider}"
-            terms.append(following(line, "egress", usd, (*prices.drivers, *_drivers(case, flow))))
+            terms.append(following(line, "egress", usd, (*prices.drivers, *case.quotes.drivers(flow.facts))))
     for flow in between:
         price = case.quotes.between_regions(flow.source)
         usd = [amount * price.usd for amount in flow.bytes]
         line = f"{flow.name}: traffic between regions"
-        terms.append(following(line, "egress", usd, (*price.drivers, *_drivers(case, flow))))
+        terms.append(following(line, "egress", usd, (*price.drivers, *case.quotes.drivers(flow.facts))))
     terms += _zone_terms(case)
     return [term for term in terms if term.sum > 0]
 
@@ -284,10 +283,6 @@ def _share_of(case: Case, fleet: Fleet, workload: Workload) -> float:
     every = [one for one in case.fleets if workload.name in one.workloads]
     whole = sum(sum(one.machines) for one in every)
     return sum(fleet.machines) / whole if whole else 0.0
-
-
-def _drivers(case: Case, flow: Flow) -> tuple[str, ...]:
-    return tuple(driver for name in flow.facts for driver in case.quotes.part(name).drivers)
 
 
 def egress_flows(case: Case, kept: tuple[Lying, ...]) -> tuple[list[Flow], list[Flow]]:

@@ -23,8 +23,8 @@ def say_what_is_missing(needs: Needs, tasks: tuple[Task, ...], ledger: Ledger) -
         ledger.leave_out(f"workload {name} ({kinds[name]}): its cost is not included, its traffic says too little")
     for workload in needs.workloads:
         apart = any(task.place is not None for task in tasks if task.workload.name == workload.name)
-        if workload.traffic is not None and workload.traffic.regions and not apart:
-            places = ", ".join(f"{place} {share:.0%}" for place, share in workload.traffic.regions.items())
+        if workload.regions and not apart:
+            places = ", ".join(f"{place} {share:.0%}" for place, share in workload.regions.items())
             ledger.leave_out(
                 f"workload {workload.name}: one region answers all of its traffic ({places}); the way there and back "
                 "(about 0.1 to 0.3 s between continents) comes on top of its latencies, which count from the gateway"

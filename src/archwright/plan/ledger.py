@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
@@ -103,12 +103,17 @@ class Ledger:
 
     def bases(self, *holders: object) -> tuple[Basis, ...]:
         """The bases that the estimates inside `holders` name, and those that these name as facts."""
-        named, open_ = set[str](), {estimate.basis for holder in holders for estimate in estimates_in(holder)}
-        while open_:
-            named |= open_
-            facts = {fact for name in open_ if name in self._bases for fact in self._bases[name].facts}
-            open_ = (facts & self._bases.keys()) - named
-        return tuple(basis for name, basis in sorted(self._bases.items()) if name in named)
+        named = {estimate.basis for holder in holders for estimate in estimates_in(holder)}
+        return behind(named, [basis for _, basis in sorted(self._bases.items())])
+
+
+def behind(named: Iterable[str], bases: Sequence[Basis]) -> tuple[Basis, ...]:
+    """Of `bases`, in their order, those that are named, and those that these name as facts."""
+    known, reached, open_ = {basis.id: basis for basis in bases}, set[str](), set(named)
+    while open_:
+        reached |= open_
+        open_ = {fact for name in open_ & known.keys() for fact in known[name].facts if fact in known} - reached
+    return tuple(basis for basis in bases if basis.id in reached)
 
 
 def estimates_in(holder: object) -> Iterable[Estimate]:

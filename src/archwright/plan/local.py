@@ -8,8 +8,6 @@ of prompt and answer together: lengths are log-normal, and the longest requests 
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from archwright.catalog.facts import Catalog
 from archwright.catalog.rows import EngineSpec, ModelSpec
 from archwright.contract.estimate import Estimate, product, within_factor
@@ -17,6 +15,7 @@ from archwright.contract.needs import Needs
 from archwright.contract.plan import Artefact, Launch, MachineFacts, Miss, Pool
 from archwright.contract.record import replace
 from archwright.errors import missing_extra
+from archwright.plan.assemble import Built
 from archwright.plan.availability import ONE_MACHINE, ONE_MACHINE_LOW, Up
 from archwright.plan.demand import HOURS_PER_MONTH, Demand
 from archwright.plan.ledger import Ledger
@@ -37,24 +36,17 @@ SPIN = {"GOMP_SPINCOUNT": "1000"}
 SLOTS = (4, 2, 1)
 
 
-class Local(NamedTuple):
-    """The option and what serves it."""
-
-    draft: Draft
-    served: tuple[Here, ...]
-
-
 class LocalPlanner:
     def __init__(self, needs: Needs, catalog: Catalog, ledger: Ledger) -> None:
         self._needs, self._catalog, self._ledger = needs, catalog, ledger
         self._engine = next(e for e in catalog.engines.values() if e.embedded and e.quantisations)
 
-    def plan(self, demands: tuple[Demand, ...], machine: MachineFacts | None) -> Local:
+    def plan(self, demands: tuple[Demand, ...], machine: MachineFacts | None) -> Built:
         """Raises MissingError AW-GET-01 when nothing else is allowed and the machine was not probed."""
         if machine is None:
             if self._needs.placement.allow == (PLACEMENT,):
                 raise missing_extra("local", "xllamacpp", "planning for this machine")
-            return Local(self._draft([Miss(constraint="machine", value="not probed", limit=None)]), ())
+            return Built(self._draft([Miss(constraint="machine", value="not probed", limit=None)]))
         misses, notes, served, pools = self._residency(demands), list[str](), list[Here](), list[Pool]()
         for demand in demands:
             chosen = self._model(demand, misses, notes)
@@ -74,7 +66,7 @@ class LocalPlanner:
             models={one.demand.workload.name: one.spec.model.id for one in served},
             notes=tuple(notes),
         )
-        return Local(self._drawing(draft, machine), tuple(served))
+        return Built(self._drawing(draft, machine), served=tuple(served))
 
     def _drawing(self, draft: Draft, machine: MachineFacts) -> Draft:
         """With what the machine draws, uses in a month and what that emits, where the grid is known."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import NamedTuple
 
 import msgspec
 
@@ -42,15 +41,6 @@ from archwright.plan.stale import fresh_or_stale, refuse_stale, stale_facts, to_
 from archwright.plan.whereabouts import located
 
 NOTHING = Miss(constraint=NOT_YET, value="every workload", limit=None)
-
-
-class Looked(NamedTuple):
-    """A draft and what its predictions need."""
-
-    draft: Draft
-    serving: tuple[Serving | Working, ...] = ()
-    served: tuple[Served, ...] = ()
-    assumptions: tuple[str, ...] = ()
 
 
 def make_plan(
@@ -160,12 +150,12 @@ class Planner:
             usd=1 / self.purse.rate,
         )
 
-    def look(self, machine: MachineFacts | None, now: datetime) -> list[Looked]:
+    def look(self, machine: MachineFacts | None, now: datetime) -> list[Built]:
         """Every allowed placement, in a fixed order."""
-        allow, found = self._needs.placement.allow, list[Looked]()
+        allow, found = self._needs.placement.allow, list[Built]()
         if "this-machine" in allow:
             found.append(self._local(machine))
-        found += [Looked(self._dated(one.draft), one.serving, (), one.assumptions) for one in self._elsewhere(now)]
+        found += [one._replace(draft=self._dated(one.draft)) for one in self._elsewhere(now)]
         return [one._replace(draft=self._complete(one.draft)) for one in found]
 
     def _elsewhere(self, now: datetime) -> Iterable[Built]:
@@ -196,7 +186,7 @@ class Planner:
             said = provider is not None and not dated.draft.misses
             yield dated if said else fresh_or_stale(dated, found, catalog, self.world.said)
 
-    def _local(self, machine: MachineFacts | None) -> Looked:
+    def _local(self, machine: MachineFacts | None) -> Built:
         """Texts only: nothing predicts other work on the machine at hand."""
         demands = text_demands(self._needs)
         local = LocalPlanner(self._needs, self._catalog, self._ledger).plan(demands, machine)
@@ -207,9 +197,7 @@ class Planner:
             note = f"for the texts only; not included: {', '.join(others)}"
             self._ledger.leave_out(f"on this machine: {', '.join(others)} (texts only are planned there yet)")
             draft = draft._replace(notes=(*draft.notes, note))
-        return Looked(
-            draft if demands else draft._replace(misses=(*draft.misses, NOTHING), terms=None), (), local.served
-        )
+        return local._replace(draft=draft if demands else draft._replace(misses=(*draft.misses, NOTHING), terms=None))
 
     def _dated(self, draft: Draft) -> Draft:
         """Nothing is bought by an expired price, by an undated one only after a quote, nor where it may not be sold."""
@@ -226,7 +214,7 @@ class Planner:
             return draft._replace(notes=(*draft.notes, note))
         return draft
 
-    def promised(self, best: Looked | None) -> tuple[Promised, tuple[Served, ...]]:
+    def promised(self, best: Built | None) -> tuple[Promised, tuple[Served, ...]]:
         """Only the chosen option is predicted in full."""
         if best is None:
             return Promised(), ()

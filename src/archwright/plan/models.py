@@ -28,6 +28,11 @@ class Candidates(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
+def name_of(model: ModelSpec | None) -> str:
+    """Of work that takes none, nothing."""
+    return model.id if model is not None else ""
+
+
 def standing(workload: Workload, reported: Mapping[str, float | None]) -> Standing:
     """How reported shares compare with the floors."""
     shares = [(reported.get(benchmark), floor) for benchmark, floor in workload.quality.items()]

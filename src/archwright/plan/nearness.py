@@ -25,8 +25,7 @@ def distance(needs: Needs, catalog: Catalog, country: str) -> Distance:
     """Of something in `country` from the organisation; traffic counts in workloads whose traffic names places."""
     elsewhere, home = 0.0, needs.organisation.country
     for workload in needs.workloads:
-        shares = (workload.traffic.regions or {}) if workload.traffic is not None else {}
-        elsewhere += sum(share for place, share in shares.items() if not catalog.inside(country, place))
+        elsewhere += sum(share for place, share in workload.regions.items() if not catalog.inside(country, place))
     return Distance(
         traffic_elsewhere=round(elsewhere, SHARE_DIGITS),
         abroad=country != home,
@@ -36,8 +35,7 @@ def distance(needs: Needs, catalog: Catalog, country: str) -> Distance:
 
 def users(needs: Needs, workload: Workload) -> tuple[str, ...]:
     """Where a workload is asked from: the places of its traffic, else the organisation's country."""
-    shares = (workload.traffic.regions or {}) if workload.traffic is not None else {}
-    return tuple(place for place, share in shares.items() if share > 0) or (needs.organisation.country,)
+    return tuple(place for place, share in workload.regions.items() if share > 0) or (needs.organisation.country,)
 
 
 def near(needs: Needs, catalog: Catalog, workload: Workload, country: str) -> bool:

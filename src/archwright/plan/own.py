@@ -23,7 +23,7 @@ from archwright.plan.candidates import Host, Hosts, Sizer, Task
 from archwright.plan.demand import HOURS_PER_MONTH, Demand, Job, years_of
 from archwright.plan.fleet import Fleet, Where
 from archwright.plan.mix import Choice, Kind, Taken
-from archwright.plan.models import better
+from archwright.plan.models import better, name_of
 from archwright.plan.parts import busy_machines
 from archwright.plan.quotes import SCRAP
 from archwright.plan.renewal import GPU_LIFE, MONTHS_PER_YEAR, SERVER_LIFE
@@ -201,7 +201,7 @@ class House:
 
     def ways(self, task: Task, models: tuple[ModelSpec | None, ...], *, followed: bool) -> list[Way]:
         """Every way to do the task in the house; those that keep all limits, when there are any."""
-        key = (task.name, tuple(model.id if model is not None else "" for model in models), followed)
+        key = (task.name, tuple(name_of(model) for model in models), followed)
         if key not in self._found:
             self._found[key] = self._ways(task, models, followed=followed)
         return self._found[key]
@@ -244,7 +244,7 @@ class House:
                 width, _ = width_for(batch, job)
                 hours = machine_hours(batch, job, width)
                 most = tuple(max(hours[month] for month in year) for year in self._years)
-                choice = Choice(task.name, _named(model), host.machine.id, width=float(width), hours=most)
+                choice = Choice(task.name, name_of(model), host.machine.id, width=float(width), hours=most)
                 yield Way(self._worked(choice, host, batch.busy_w, hours), task, model, None, batch, width)
 
 
@@ -266,7 +266,7 @@ def steady_choice(
     spares = tuple(spares_for(machines_for(one, 1.0), target) if one else 0 for one in peak)
     return Choice(
         task,
-        _named(model),
+        name_of(model),
         machine,
         peak=peak,
         mean=tuple(one[1] for one in taken),
@@ -318,10 +318,6 @@ def broken(way: Way) -> int:
     if way.batch is not None and job is not None:
         misses += len(way.batch.misses) + len(width_for(way.batch, job)[1])
     return misses
-
-
-def _named(model: ModelSpec | None) -> str:
-    return model.id if model is not None else ""
 
 
 def _strongest(ways: list[Way]) -> list[Way]:

@@ -9,17 +9,16 @@ from typing import NamedTuple
 from archwright.catalog.facts import Catalog
 from archwright.catalog.rows import ModelSpec, Offer
 from archwright.contract.needs import TEXT_KINDS, DataProfile, Needs, Placement, Workload
+from archwright.contract.plan import OWN
 from archwright.errors import CatalogError
 from archwright.plan.demand import demand_of
-from archwright.plan.fleet import Chosen, Fleet, Where
+from archwright.plan.fleet import Chosen, Fleet, Where, in_cloud
 from archwright.plan.ledger import Ledger
 from archwright.plan.platform import Platform, Seat, host_of
 from archwright.plan.quotes import Quotes
-from archwright.plan.residency import ANYWHERE, country_inside, region_inside
+from archwright.plan.residency import Bounds, bounds_of_data, country_inside, region_inside
 
 NO_MODELS: Mapping[str, str] = MappingProxyType({})
-# Places of one's own: hardware stands there, and electricity is paid for.
-OWN = frozenset({"on-premises", "this-machine"})
 RENTED: frozenset[Placement] = frozenset({"cloud", "hybrid", "serverless"})
 REFRESH = "-refresh"
 
@@ -47,10 +46,7 @@ class Case(NamedTuple):
         """
         if self.host is None:
             return tuple(place for place in self.where if place.placement != "hosted-api") or self.where
-        region = self.catalog.region(self.host.provider, self.host.region)
-        country = region.country if region is not None else ""
-        here = Where("cloud", self.host.provider, self.host.region, country)
-        return (here, *(place for place in self.where if place.placement != "hosted-api"))
+        return (in_cloud(self.catalog, self.host), *(place for place in self.where if place.placement != "hosted-api"))
 
     @property
     def months(self) -> int:
@@ -108,7 +104,9 @@ class Case(NamedTuple):
         return tuple(place for place in places if place != home and self.inside(data, place))
 
     def inside(self, data: DataProfile, place: Where) -> bool:
-        bounds = () if ANYWHERE in data.residency else (data.residency,)
+        return self.within(bounds_of_data(data), place)
+
+    def within(self, bounds: Bounds, place: Where) -> bool:
         if place.placement in OWN:
             return country_inside(self.catalog, bounds, place.country)
         return region_inside(self.catalog, bounds, place.provider, place.region)

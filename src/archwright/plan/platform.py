@@ -19,7 +19,7 @@ from archwright.contract.needs import Needs
 from archwright.plan.availability import spares_for
 from archwright.plan.candidates import BURSTABLE
 from archwright.plan.demand import Demand, steady_demands, years_of
-from archwright.plan.fleet import Fleet, Where
+from archwright.plan.fleet import Fleet, Where, in_cloud
 from archwright.plan.ledger import Ledger
 from archwright.plan.nearness import Distance, distance
 from archwright.plan.residency import bounds_of, bounds_of_all, region_inside
@@ -81,9 +81,7 @@ class Platform:
         return min(seats, key=lambda seat: (_usd(seat), seat.offer.id if seat.offer is not None else ""))
 
     def _rented(self, offer: Offer) -> Seat:
-        region = self._catalog.region(offer.provider, offer.region)
-        where = Where("cloud", offer.provider, offer.region, region.country if region is not None else "")
-        return self._seat(where, offer.vcpu, offer.id)._replace(offer=offer)
+        return self._seat(in_cloud(self._catalog, offer), offer.vcpu, offer.id)._replace(offer=offer)
 
     def _seat(self, where: Where, each: int, name: str) -> Seat:
         counts = self._counts(each, "typical")

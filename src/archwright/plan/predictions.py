@@ -88,14 +88,10 @@ def one_each(found: Iterable[Prediction], together: Collection[str] = ()) -> tup
             held[one.id] = replace(other, estimate=both)
         elif one is not other:
             better = one.metric in HIGHER_IS_BETTER
-            worse = (min if better else max)(other.estimate, one.estimate, key=_value)
+            worse = (min if better else max)(other.estimate, one.estimate, key=lambda estimate: estimate.value)
             low, high = min(other.estimate.low, one.estimate.low), max(other.estimate.high, one.estimate.high)
             held[one.id] = replace(other, estimate=replace(worse, low=low, high=high))
     return tuple(held.values())
-
-
-def _value(estimate: Estimate) -> float:
-    return estimate.value
 
 
 def _answers(one: Answering, ledger: Ledger, notes: list[str]) -> Prediction:

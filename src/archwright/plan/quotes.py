@@ -78,6 +78,10 @@ class Quotes:
         basis = self._ledger.basis(f"part.{name}", kind, row.item, facts=(_said(row),), stratum=row.kind)
         return self._driven(self._catalog.part(name, basis))
 
+    def drivers(self, names: Iterable[str]) -> tuple[str, ...]:
+        """The bases of such figures."""
+        return tuple(driver for name in names for driver in self.part(name).drivers)
+
     def sources(self, *names: str) -> str:
         """Where figures are from, each source once."""
         return "; ".join(dict.fromkeys(self._catalog.parts[name].source for name in names))
@@ -102,7 +106,7 @@ class Quotes:
         basis = self._ledger.basis(
             f"electricity.{country}".lower(), "quoted", f"electricity in {country}", facts=(fact,)
         )
-        return self._driven(Estimate(value=rate.value, low=rate.low, high=rate.high, unit=rate.unit, basis=basis))
+        return self._driven(replace(rate, basis=basis))
 
     def years(self, life: str) -> float:
         """A life of the catalog."""

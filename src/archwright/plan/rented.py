@@ -20,7 +20,7 @@ from archwright.contract.plan import Miss
 from archwright.plan.candidates import Carrying, Host, Hosts, Sizer, Task, alike, front, speaks
 from archwright.plan.demand import Demand, Job
 from archwright.plan.fleet import at_once
-from archwright.plan.models import SIMILAR, better, rated
+from archwright.plan.models import SIMILAR, better, name_of, rated
 from archwright.plan.nearness import near, users
 from archwright.plan.purchase import KINDS, REDONE, SPOT, SPOT_TOGETHER, Market, Price, Tranche, cheapest
 from archwright.plan.residency import Bounds, bounds_of, bounds_of_all, in_words, region_inside
@@ -124,7 +124,7 @@ class Renter:
             least = self._least(provider, task, model, loads) if loads is not None else (0, 1.0, 0.0)
             if least is not None:
                 found.append((least, model))
-        return sorted(found, key=lambda pair: (pair[0], pair[1].id if pair[1] is not None else ""))
+        return sorted(found, key=lambda pair: (pair[0], name_of(pair[1])))
 
     def _least(self, provider: str, task: Task, model: ModelSpec | None, loads: Loads) -> Least | None:
         """Where its users are, else anywhere, as `best` looks for it."""
@@ -140,7 +140,7 @@ class Renter:
         """The machine types, each with each of the models that it holds, that no other beats. What one carries hangs on
         the task's texts and limits, not on how many there are.
         """
-        names = tuple(model.id if model is not None else "" for model in models)
+        names = tuple(name_of(model) for model in models)
         key = (provider, task.workload.name, task.place, names, near)
         if key in self._carried:
             return self._carried[key]
@@ -157,7 +157,7 @@ class Renter:
         """The cheapest that breaks the fewest limits, where its users are; elsewhere only where that breaks fewer. None
         when nothing holds the task.
         """
-        key = (provider, task.name, tuple(model.id if model is not None else "" for model in models))
+        key = (provider, task.name, tuple(name_of(model) for model in models))
         if key not in self._known:
             pick = self._best(provider, task, models, near=True)
             if pick is None or pick.misses:
@@ -331,7 +331,7 @@ class Renter:
         sold = [offer for offer in self._catalog.offers if offer.provider == provider and offer.accelerator]
         inside = [one for one in sold if region_inside(self._catalog, bounds, provider, one.region)]
         if pinned is not None and inside:
-            wanted = {row.id for name in pinned for row in self._catalog.family(name)}
+            wanted = self._catalog.devices(pinned)
             here = [one for one in inside if one.accelerator in wanted]
             where = "in the regions" if self._needs.placement.regions is not None else "inside the residency"
             why = f"no offer {where}" if any(one.accelerator in wanted for one in sold) else "no offer at this provider"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from archwright.catalog.facts import Catalog
-from archwright.contract.needs import Needs, NeedsSource, Workload
+from archwright.contract.needs import DataProfile, Needs, NeedsSource, Workload
 from archwright.errors import PlanError, Where
 
 ANYWHERE = "any"
@@ -19,6 +19,10 @@ Bounds = tuple[tuple[str, ...], ...]
 def bounds_of(needs: Needs, workload: Workload) -> Bounds:
     """Groups of places; a region must lie in one place of each group."""
     return tuple(one.group for one in _stated(needs, workload) if ANYWHERE not in one.group)
+
+
+def bounds_of_data(data: DataProfile) -> Bounds:
+    return () if ANYWHERE in data.residency else (data.residency,)
 
 
 def refuse_conflict(needs: Needs, source: NeedsSource, catalog: Catalog) -> None:

@@ -73,16 +73,14 @@ def _levels(workload: Workload, pool: Pool | None) -> Iterator[SectionLine]:
     """One line a service level: what is asked for, the query, and what wakes somebody."""
     slo = workload.slo
     latency = ("latency_s", slo.latency_p95_s)
-    limits = (("ttft_s", slo.ttft_p95_s), ("tpot_s", slo.tpot_p95_s), latency) if _streams(workload) else (latency,)
+    limits = (
+        (("ttft_s", slo.ttft_p95_s), ("tpot_s", slo.tpot_p95_s), latency) if workload.kind in TEXT_KINDS else (latency,)
+    )
     for quantity, limit in limits:
         if limit is not None:
             yield _latency(workload, pool, quantity, limit)
     if slo.availability is not None:
         yield _availability(workload, slo.availability)
-
-
-def _streams(workload: Workload) -> bool:
-    return workload.kind in TEXT_KINDS
 
 
 def _latency(workload: Workload, pool: Pool | None, quantity: str, limit: float) -> SectionLine:

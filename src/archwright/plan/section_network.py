@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from archwright.contract.decision import Section, SectionLine
-from archwright.contract.estimate import Estimate, product
+from archwright.contract.estimate import Estimate, exact
 from archwright.contract.evidence import Query
 from archwright.contract.needs import TEXT_KINDS
 from archwright.plan.demand import growth_of
 from archwright.plan.fleet import Chosen, Fleet, Where
-from archwright.plan.keeping import egress_flows, lying
+from archwright.plan.keeping import banded, egress_flows, lying
 from archwright.plan.placing import Case, case_of_chosen
 from archwright.plan.section_power import power_lines
 from archwright.plan.upkeep import central, fabrics, gear_at, own_places
@@ -47,26 +47,24 @@ def _front_end(case: Case) -> Iterator[SectionLine]:
     rate = sum(network.front_end((one,), case.catalog, growth_of(one.traffic, case.months)[-1]) for one in workloads)
     if not rate or all(place.placement == "this-machine" for place in case.where):
         return
-    parts = [case.catalog.part(name) for name in _message_facts(case)]
-    relative = [part.scaled(1 / part.value, unit="") for part in parts]
+    facts = _message_facts(case)
     basis = case.ledger.basis(
         "network.front-end",
         "formula",
         "bytes of requests and answers at the busiest second of the horizon",
         formula="sum over the workloads of peak requests/s x (bytes of a request + bytes of its answer) x growth",
-        facts=tuple(driver for name in _message_facts(case) for driver in case.quotes.part(name).drivers),
+        facts=case.quotes.drivers(facts),
     )
-    both = product([*relative, Estimate(value=rate, low=rate, high=rate, unit="")], "bytes/s", basis)
-    speed = next((port for port in PORTS if port * GIGABIT * FILLED >= both.high), PORTS[-1])
+    both = banded(case, facts, exact(rate, "bytes/s"), basis)
     yield SectionLine(
         topic="Front end",
-        choice=f"two {speed} Gbit/s ports for the gateways",
+        choice=f"two {_port(both.high)} Gbit/s ports for the gateways",
         why=f"{digits(rate / GIGABIT)} Gbit/s at the busiest second; a port is filled to half, one may fail",
         proof=Query(metric="tokens_per_s", labels={}, statistic="rate", window_s=WINDOW_S).promql(),
         alternative=f"{PORTS[-1]} Gbit/s everywhere",
         why_not="text and records are small: the front end is not what limits this plan",
         estimate=both,
-        source=case.quotes.sources(*_message_facts(case)),
+        source=case.quotes.sources(*facts),
     )
 
 
@@ -129,8 +127,7 @@ def _fabric(case: Case, fleet: Fleet, fabric: Fabric) -> SectionLine:
 
 def _waiting(case: Case, fabric: Fabric) -> Estimate:
     """Share of a step spent waiting at 100G, from the ends of what it rests on."""
-    names = WAITING_FACTS
-    batch, mfu, overlap = (case.catalog.part(name) for name in names)
+    batch, mfu, overlap = (case.catalog.part(name) for name in WAITING_FACTS)
     flops = (4 * fabric.job.parameters + 2 * fabric.job.trained) / fabric.job.rate
     least = network.waiting(fabric.job.exchanged, flops * batch.high / mfu.low, PLAIN, overlap.high)
     most = network.waiting(fabric.job.exchanged, flops * batch.low / mfu.high, PLAIN, overlap.low)
@@ -139,7 +136,7 @@ def _waiting(case: Case, fabric: Fabric) -> Estimate:
         "formula",
         "share of a training step spent waiting for the network at 100G",
         formula="w / (w + c); w = (1 - overlap) x bytes exchanged / bandwidth, c = FLOPs / (rate x utilisation)",
-        facts=tuple(driver for name in names for driver in case.quotes.part(name).drivers),
+        facts=case.quotes.drivers(WAITING_FACTS),
     )
     return Estimate(value=fabric.waits_plain, low=least, high=most, unit="share", basis=basis)
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from archwright.contract.decision import Section, SectionLine
-from archwright.contract.estimate import Estimate
+from archwright.contract.estimate import Estimate, exact
 from archwright.contract.evidence import Query
 from archwright.contract.needs import Workload
 from archwright.contract.plan import Option, Pool, Purchase
@@ -161,10 +161,9 @@ def _loss(chosen: Chosen, workload: Workload, target: float, machines: int) -> S
 
 def _beyond(workload: Workload, times: float, months: int) -> str:
     """The load at which limits break while every machine is up; machines are counted for the last month's peak."""
-    rate = workload.traffic.requests_per_second if workload.traffic is not None else None
-    if rate is None:
+    if workload.rate is None:
         return ""
-    last = rate.peak * growth_of(workload.traffic, months)[-1]
+    last = workload.rate.peak * growth_of(workload.traffic, months)[-1]
     return (
         f"; all up, they carry at least {digits(last * times)} requests/s, {times:.2f} times the last month's peak: "
         "beyond it requests wait, then are refused"
@@ -179,7 +178,7 @@ def headrooms(chosen: Chosen, option: Option) -> list[Headroom]:
         ("the budget for a month", option.cost_per_month, budget.per_month),
         ("the budget for purchases", option.capex, budget.capex),
         ("the power of the site", option.power_kw, site.power_kw if site is not None else None),
-        ("the rack space", None if rack is None else _exactly(rack), site.rack_units if site is not None else None),
+        ("the rack space", None if rack is None else exact(rack, "U"), site.rack_units if site is not None else None),
     ]
     measured = [
         _headroom(chosen, name, taken, limit)
@@ -187,10 +186,6 @@ def headrooms(chosen: Chosen, option: Option) -> list[Headroom]:
         if taken is not None and limit is not None and taken.low > 0
     ]
     return sorted(measured, key=lambda one: one.times.value)
-
-
-def _exactly(units: float) -> Estimate:
-    return Estimate(value=units, low=units, high=units, unit="U")
 
 
 def _headroom(chosen: Chosen, name: str, taken: Estimate, limit: float) -> Headroom:
@@ -201,15 +196,7 @@ def _headroom(chosen: Chosen, name: str, taken: Estimate, limit: float) -> Headr
         formula=f"{limit:,.10g} / {taken.value:,.10g} {taken.unit}; holds if it grows in proportion to the load",
         facts=(taken.basis,) if taken.basis else (),
     )
-    times = Estimate(
-        value=limit / taken.value,
-        low=limit / taken.high,
-        high=limit / taken.low,
-        unit="times",
-        level=taken.level,
-        basis=basis,
-    )
-    return Headroom(name, taken, limit, times)
+    return Headroom(name, taken, limit, taken.dividing(limit, "times", basis))
 
 
 def _limits(tightest: list[Headroom]) -> Iterator[SectionLine]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from archwright.contract.decision import Section, SectionLine
-from archwright.contract.estimate import Estimate
+from archwright.contract.estimate import Estimate, exact
 from archwright.contract.evidence import Query
+from archwright.contract.plan import OWN
+from archwright.contract.record import replace
 from archwright.plan.fleet import Chosen, Where
 from archwright.plan.keeping import Lying, banded, form_at, indexes, lying
-from archwright.plan.placing import OWN, Case, case_of_chosen
+from archwright.plan.placing import Case, case_of_chosen
 from archwright.plan.wording import digits, shown
 from archwright.sizing import storage
 from archwright.sizing.storage import Kept
@@ -132,9 +134,9 @@ def _bytes(case: Case, one: Lying) -> Estimate:
         "formula",
         f"bytes in the last month: {one.kept.name}",
         formula=one.kept.why,
-        facts=tuple(driver for name in one.kept.facts for driver in case.quotes.part(name).drivers),
+        facts=case.quotes.drivers(one.kept.facts),
     )
-    return banded(case, one.kept, one.kept.bytes[-1], basis)
+    return banded(case, one.kept.facts, exact(one.kept.bytes[-1], "bytes"), basis)
 
 
 def _cache(case: Case) -> Iterator[SectionLine]:
@@ -202,9 +204,9 @@ def _vectors(case: Case, vectors: Estimate, workload: str) -> Estimate:
         "formula",
         "vectors of a retrieval's index in the last month",
         formula="bytes of the data x share of text / bytes of a token / tokens of a chunk; band: all at their ends",
-        facts=tuple(driver for name in names for driver in case.quotes.part(name).drivers),
+        facts=case.quotes.drivers(names),
     )
-    return Estimate(value=vectors.value, low=vectors.low, high=vectors.high, unit=vectors.unit, basis=basis)
+    return replace(vectors, basis=basis)
 
 
 def _here(case: Case) -> Iterator[SectionLine]:

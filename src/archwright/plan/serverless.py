@@ -111,7 +111,7 @@ class ServerlessPlanner:
 
     def _workers(self, provider: str, where: Where) -> tuple[Worker, ...]:
         pins, catalog = self._world.needs.placement.accelerators, self._world.catalog
-        allowed = None if pins is None else {row.id for name in pins for row in catalog.family(name)}
+        allowed = None if pins is None else catalog.devices(pins)
         return tuple(
             Worker(row, Host(where, Machine(f"worker-{row.accelerator}", device, 1, CORES, RAM_BYTES)))
             for row in paid_by_second()

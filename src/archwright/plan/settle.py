@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from archwright.catalog.cost_rows import Node
 from archwright.catalog.facts import Catalog
-from archwright.contract.estimate import Estimate
+from archwright.contract.estimate import Estimate, exact
 from archwright.contract.plan import Miss, Purchase
 from archwright.contract.record import replace
 from archwright.plan.availability import Up
@@ -274,7 +274,7 @@ def _taken(ways: tuple[Way, ...], month: int, pace: Pace) -> float:
         demand, job, sized = way.task.demand, way.task.job, way.sized
         if isinstance(sized, Steady) and demand is not None:
             carried = pace(sized.requests_per_s)
-            steady = sized._replace(requests_per_s=_exactly(sized.requests_per_s, carried))
+            steady = sized._replace(requests_per_s=exact(carried, "requests/s"))
             parts = [part_of(rate, steady) for rate in way.rates(demand, month)]
             if way.part is not None:
                 parts = _left(way, parts, month // MONTHS_PER_YEAR)
@@ -298,10 +298,6 @@ def _left(way: Way, parts: list[float], year: int) -> list[float]:
 def _weight(way: Way) -> tuple[float, str]:
     choice = way.choice
     return (max(max(choice.peak, default=0.0), max(choice.mean, default=0.0) + choice.width), way.task.name)
-
-
-def _exactly(estimate: Estimate, value: float) -> Estimate:
-    return Estimate(value=value, low=value, high=value, unit=estimate.unit, basis=estimate.basis)
 
 
 def _inverse(hours: Estimate) -> Estimate:

@@ -12,9 +12,10 @@ import math
 from archwright.catalog.facts import Catalog
 from archwright.contract.estimate import Estimate, product
 from archwright.contract.needs import Needs, Placement
+from archwright.contract.plan import OWN
 from archwright.plan.fleet import Where
 from archwright.plan.money import USD
-from archwright.plan.placing import OWN, Case, answering
+from archwright.plan.placing import Case, answering
 from archwright.plan.quotes import Price
 from archwright.plan.terms import Term, following
 
@@ -104,7 +105,7 @@ def _need(case: Case, floors: str) -> str:
         f"people a platform takes, against those counted{whose}",
         formula="FTE = a floor for each kind of place + machines / machines per FTE; band: half, in the squared "
         "log, of that of a house's floor",
-        facts=tuple(driver for name in names for driver in case.quotes.part(name).drivers),
+        facts=case.quotes.drivers(names),
     )
     floor = case.catalog.part(FLOORS["on-premises"])
     low, high = ((end / floor.value) ** 0.5**0.5 for end in (floor.low, floor.high))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from archwright.contract.needs import SERVING_KINDS, TEXT_KINDS, Needs, Workload
+from archwright.contract.needs import PRIVATE, SERVING_KINDS, TEXT_KINDS, TRAINING_KINDS, Needs, Workload
 from archwright.contract.plan import Option
 from archwright.plan.controls import controls_of
 from archwright.plan.fleet import Chosen, Fleet
@@ -16,8 +16,6 @@ from archwright.plan.wording import digits, shown
 
 LARGE, SMALL = 1000, 50
 OWN = frozenset({"bought", "owned"})
-SENSITIVE = frozenset({"personal", "health", "payment"})
-SPOKEN = frozenset({*TEXT_KINDS, "embedding"})
 # What a promise without a value is called.
 NOTHING = "none"
 
@@ -83,7 +81,7 @@ def _of_needs(needs: Needs) -> Iterator[tuple[str, bool]]:
     yield "tabular", bool(kinds & {"tabular-prediction", "forecast"})
     yield "classifier", bool(kinds & {"image-classification", "tabular-prediction", "forecast"})
     yield "serving", any(answers(workload) for workload in needs.workloads)
-    yield "training", bool(kinds & {"finetune", "pretrain"})
+    yield "training", bool(kinds & TRAINING_KINDS)
     yield "finetune", "finetune" in kinds
     yield "lora", any(workload.method == "lora" for workload in needs.workloads)
     yield "pretrain", "pretrain" in kinds
@@ -94,7 +92,7 @@ def _of_needs(needs: Needs) -> Iterator[tuple[str, bool]]:
     yield "grows", any(w.traffic is not None and w.traffic.growth_per_year > 0 for w in needs.workloads)
     yield "bound", bool(places_of(needs))
     classes = {data.sensitivity for data in needs.data}
-    yield "sensitive", bool(classes & SENSITIVE)
+    yield "sensitive", bool(classes & PRIVATE)
     yield "health", "health" in classes
     yield "payment", "payment" in classes
     yield "regulated", bool(needs.regulations)
@@ -106,8 +104,7 @@ def _of_needs(needs: Needs) -> Iterator[tuple[str, bool]]:
 
 def answers(workload: Workload) -> bool:
     """It answers requests as they come. Refreshes of an index have a kind that serves, but no requests."""
-    rated = workload.traffic is not None and workload.traffic.requests_per_second is not None
-    return workload.kind in SERVING_KINDS and rated
+    return workload.kind in SERVING_KINDS and workload.rate is not None
 
 
 def _of_option(chosen: Chosen, option: Option) -> Iterator[tuple[str, bool]]:
@@ -175,7 +172,7 @@ def _counts(chosen: Chosen) -> dict[str, str]:
 def _needs_words(needs: Needs) -> dict[str, str]:
     places = places_of(needs)
     stored = sum(data.size_gib for data in needs.data)
-    trained = [w.name for w in needs.workloads if w.kind in ("finetune", "pretrain")]
+    trained = [w.name for w in needs.workloads if w.kind in TRAINING_KINDS]
     classes = {data.sensitivity for data in needs.data}
     staff = needs.organisation.platform_engineers
     return {
@@ -215,7 +212,7 @@ def _people(employees: int | None) -> str:
 
 
 def _load(workload: Workload) -> str:
-    rate = workload.traffic.requests_per_second if workload.traffic is not None else None
+    rate = workload.rate
     return f"{workload.name} {digits(rate.mean)} requests/s, {digits(rate.peak)} at peak" if rate is not None else ""
 
 

@@ -33,7 +33,7 @@ def latencies(demand: Demand, round_trip: str, catalog: Catalog) -> dict[str, Es
     TTFT + time of a token x (mean answer - 1). `round_trip` is a part of the catalog.
     """
     read, token, prompt = catalog.part(READ), catalog.part(TOKEN), demand.input_tokens.p95
-    reading = Estimate(value=prompt / read.value, low=prompt / read.high, high=prompt / read.low, unit="s")
+    reading = read.dividing(prompt, "s")
     ttft = _after(catalog.part(round_trip), catalog.part(FIRST), reading)
     written = token.scaled(max(demand.output_tokens.mean - 1, 0.0), unit="s")
     return {"ttft_p95_s": ttft, "tpot_p95_s": token, "latency_p95_s": _after(ttft, written)}

@@ -10,12 +10,14 @@ from typing import NamedTuple
 
 from archwright.catalog.cost_rows import Node
 from archwright.contract.estimate import Estimate, exact, product, total
+from archwright.contract.needs import TRAINING_KINDS
+from archwright.contract.plan import OWN
 from archwright.contract.record import replace
 from archwright.plan.demand import HOURS_PER_MONTH
 from archwright.plan.fleet import Fleet, Where
 from archwright.plan.host import UNITS, drawn, host_energy, own_servers
 from archwright.plan.keeping import Lying, own_terabytes
-from archwright.plan.placing import OWN, REFRESH, Case
+from archwright.plan.placing import REFRESH, Case
 from archwright.plan.quotes import Price
 from archwright.plan.renewal import GPU_LIFE, MONTHS_PER_YEAR, SERVER_LIFE, Bought, renewed
 from archwright.plan.terms import Term, bought, following, recurring
@@ -91,7 +93,7 @@ def fabrics(case: Case) -> tuple[tuple[Fleet, Fabric], ...]:
     found = []
     for workload in case.needs.workloads:
         counts = (storage.parameters_of(workload, case.models), storage.trained(workload, case.models))
-        if workload.kind not in ("finetune", "pretrain") or counts[0] is None or counts[1] is None:
+        if workload.kind not in TRAINING_KINDS or counts[0] is None or counts[1] is None:
             continue
         for fleet in case.fleets:
             if workload.name in {name.removesuffix(REFRESH) for name in fleet.workloads}:

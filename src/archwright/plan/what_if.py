@@ -42,7 +42,7 @@ def what_if(before: Plan, after: Plan, changes: tuple[str, ...], refused: str) -
 
 
 def _choice(plan: Plan) -> Choice:
-    option = next((option for option in plan.options if option.name == plan.chosen), None)
+    option = plan.option
     if option is None:
         return Choice(option=None)
     return Choice(

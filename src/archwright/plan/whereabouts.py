@@ -13,19 +13,18 @@ from typing import NamedTuple
 
 from archwright.catalog.guidance import features
 from archwright.contract.evidence import Control
-from archwright.contract.needs import DataProfile
+from archwright.contract.needs import TRAINING_KINDS
 from archwright.contract.record import replace
 from archwright.plan.fleet import Chosen, Where
 from archwright.plan.keeping import Lying, lying
 from archwright.plan.models import UNKNOWN
-from archwright.plan.placing import OWN, Case, answering, case_of_chosen
-from archwright.plan.residency import ANYWHERE, Bounds, bounds_of, country_inside, in_words, place_inside, region_inside
+from archwright.plan.placing import Case, answering, case_of_chosen
+from archwright.plan.residency import Bounds, bounds_of, bounds_of_data, in_words, place_inside
 
 CONTROL = "needs.residency"
 # A row of guidance that other controls' evidence names.
 FEATURE = "residency"
 INDEX = "vector index of "
-TRAINED = frozenset({"finetune", "pretrain"})
 
 
 class Held(NamedTuple):
@@ -67,7 +66,7 @@ def whereabouts(chosen: Chosen) -> Iterable[Held]:
     for place in case.stores:
         # The disk of this machine is there already, so nothing of it is among what is paid for.
         if place.placement == "this-machine":
-            yield from (_held(case, f"data {data.name}", place, _of_data(data)) for data in case.needs.data)
+            yield from (_held(case, f"data {data.name}", place, bounds_of_data(data)) for data in case.needs.data)
     for one in lying(case):
         yield _held(case, one.kept.name, one.where, _bounds(case, one))
 
@@ -104,24 +103,16 @@ def _gateway(case: Case, where: Where) -> Iterable[Held]:
             yield _held(case, "gateway", where, bounds_of(case.needs, workload))
 
 
-def _of_data(data: DataProfile) -> Bounds:
-    return () if ANYWHERE in data.residency else (data.residency,)
-
-
 def _bounds(case: Case, one: Lying) -> Bounds:
     data = next((data for data in case.needs.data if data.name == one.kept.data), None)
     if data is not None:
-        return _of_data(data)
+        return bounds_of_data(data)
     for workload in case.needs.workloads:
-        trained = workload.kind in TRAINED and one.kept.workload == workload.name
+        trained = workload.kind in TRAINING_KINDS and one.kept.workload == workload.name
         if trained or one.kept.name == f"{INDEX}{workload.name}":
             return bounds_of(case.needs, workload)
     return ()
 
 
 def _held(case: Case, name: str, where: Where, bounds: Bounds) -> Held:
-    if where.placement in OWN:
-        inside = country_inside(case.catalog, bounds, where.country)
-    else:
-        inside = region_inside(case.catalog, bounds, where.provider, where.region)
-    return Held(name, where.region or where.country, bounds, inside)
+    return Held(name, where.region or where.country, bounds, case.within(bounds, where))

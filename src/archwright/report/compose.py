@@ -12,7 +12,7 @@ from archwright.report.sources import bases_behind, sources_of
 def document_of(plan: Plan, catalog: Catalog) -> Document:
     """Parts in the order of their readers: who decides, who builds, who checks. What the plan lacks has no chapter."""
     digest, plan = plan.digest, words.cleaned(plan)
-    option = next((one for one in plan.options if one.name == plan.chosen), None)
+    option = plan.option
     decide = [business.decision_chapter(plan, option)]
     build: list[Chapter] = []
     if option is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from archwright.errors import missing_extra
+from archwright.errors import needing
 from archwright.report.document import Document, spans
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -12,10 +12,8 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 def html(document: Document) -> bytes:
     """Raises MissingError AW-GET-01 without the extra `report`."""
-    try:
+    with needing("report", "a report as HTML"):
         import jinja2  # noqa: PLC0415
-    except ModuleNotFoundError as error:
-        raise missing_extra("report", "jinja2", "a report as HTML") from error
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from archwright.errors import missing_extra
+from archwright.errors import needing
 from archwright.report.document import Cell, Document, Item, spans
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -26,10 +26,8 @@ FOOTER = 80
 
 def pdf(document: Document) -> bytes:
     """Raises MissingError AW-GET-01 without the extra `report`."""
-    try:
+    with needing("report", "a report as PDF"):
         import typst  # noqa: PLC0415
-    except ModuleNotFoundError as error:
-        raise missing_extra("report", "typst", "a report as PDF") from error
     given, made_at = {"document": msgspec.json.encode(_plain(document)).decode()}, _made_at(document)
     compiler = typst.Compiler(TEMPLATES / "report.typ", root=TEMPLATES, sys_inputs=given)
     try:

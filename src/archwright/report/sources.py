@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 from archwright.catalog.facts import Catalog
 from archwright.catalog.rows import Fact
-from archwright.contract.estimate import Estimate
 from archwright.contract.evidence import Basis
 from archwright.contract.plan import Option, Plan
+from archwright.plan.ledger import behind, estimates_in
 
 
 class Source(NamedTuple):
@@ -49,26 +49,9 @@ def bases_behind(plan: Plan, option: Option | None) -> tuple[Basis, ...]:
 
     Other options' bases stay in plan.json: `explain` shows them.
     """
-    known = {basis.id: basis for basis in plan.bases}
-    open_ = {e.basis for e in _estimates(plan, option)} | {driver.basis for driver in plan.decision.drivers}
+    holders = (plan.predictions, plan.sections, plan.machine, option)
+    named = {estimate.basis for holder in holders for estimate in estimates_in(holder)}
+    named |= {driver.basis for driver in plan.decision.drivers}
     if option is not None:
-        open_ |= {basis for line in option.cost_lines for basis in line.drivers}
-    reached: set[str] = set()
-    while open_:
-        reached |= open_
-        open_ = {fact for name in open_ if name in known for fact in known[name].facts if fact in known} - reached
-    return tuple(basis for basis in plan.bases if basis.id in reached)
-
-
-def _estimates(plan: Plan, option: Option | None) -> Iterable[Estimate]:
-    yield from (prediction.estimate for prediction in plan.predictions)
-    yield from (line.estimate for section in plan.sections for line in section.lines if line.estimate is not None)
-    if plan.machine is not None:
-        machine = plan.machine
-        yield from (machine.memory_bandwidth_bytes_per_s, machine.matmul_flops_per_s, machine.disk_write_bytes_per_s)
-    if option is not None:
-        sums = (option.total_cost, option.cost_per_month, option.capex, option.power_kw)
-        more = (option.energy_kwh_per_month, option.carbon_kg_per_month)
-        yield from (estimate for estimate in (*sums, *more) if estimate is not None)
-        yield from (line.amount for line in option.cost_lines)
-        yield from (p.price_usd_per_hour for p in option.pools if p.price_usd_per_hour is not None)
+        named |= {basis for line in option.cost_lines for basis in line.drivers}
+    return behind(named, plan.bases)

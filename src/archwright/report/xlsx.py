@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from archwright.contract.estimate import Estimate
 from archwright.contract.metrics import BY_QUANTITY
 from archwright.contract.plan import Option, Plan
-from archwright.errors import missing_extra
+from archwright.errors import needing
 from archwright.report import words
 from archwright.report.business import flip_said
 from archwright.report.document import Document
@@ -94,16 +94,14 @@ class Book:
 
 def xlsx(document: Document) -> bytes:
     """Raises MissingError AW-GET-01 without the extra `report`."""
-    try:
+    with needing("report", "a report as a workbook"):
         import xlsxwriter  # noqa: PLC0415
-    except ModuleNotFoundError as error:
-        raise missing_extra("report", "xlsxwriter", "a report as a workbook") from error
     stream, plan = io.BytesIO(), document.plan
     workbook = xlsxwriter.Workbook(stream, SAFE)
     made = {"title": document.title, "author": "archwright", "created": _made_at(plan)}
     workbook.set_properties({**made, "comments": f"plan {plan.digest[:12]}"})
     book = Book(workbook)
-    option = next((one for one in plan.options if one.name == plan.chosen), None)
+    option = plan.option
     _decision(book, document, option)
     _options(book, plan)
     if option is not None:

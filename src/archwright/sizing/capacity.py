@@ -92,8 +92,7 @@ def _steady(
 
 def _rate(value: float, steps: Estimate, basis: str) -> Estimate:
     """Requests/s go as the inverse of the steps' times."""
-    speed = Estimate(value=1.0, low=1 / steps.high, high=1 / steps.low, unit="")
-    return widened(value, (value * speed.low, value * speed.high), CAPACITY_FORMULA, "requests/s", basis)
+    return widened(value, (value * (1 / steps.high), value * (1 / steps.low)), CAPACITY_FORMULA, "requests/s", basis)
 
 
 def _times(value: float, band: Estimate, formula: float, basis: str) -> Estimate:

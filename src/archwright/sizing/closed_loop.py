@@ -21,7 +21,6 @@ from archwright.sizing.steps import Case, Coefficients, read_between_s, read_s, 
 
 MEAN = "mean"
 QUANTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
-STATISTICS = (MEAN, *QUANTILES)
 # How fits and tables call the one in the middle.
 MEDIANS = frozenset({"median", "p50"})
 # At most so many requests of a loop come in a burst; where no fit says how many (hosts), as many as accelerators have.

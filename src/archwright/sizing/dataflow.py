@@ -12,7 +12,7 @@ from archwright.catalog.facts import Catalog
 from archwright.contract.estimate import product, total
 from archwright.contract.evidence import Basis
 from archwright.sizing.machine import Batch, Machine
-from archwright.sizing.work_rates import busy_w, facts, host_cores, inverse, rate
+from archwright.sizing.work_rates import busy_w, facts, host_cores, rate
 
 GIB = 2.0**30
 HOUR_S = 3600.0
@@ -23,8 +23,8 @@ NAME = "data-processing"
 
 def batch_data(machine: Machine, gib: float, workload: str, catalog: Catalog) -> Batch:
     """One run over `gib` GiB: every byte ingested and refined once."""
-    steps = [inverse(rate(catalog, name), "s/byte") for name in ("data.ingest", "data.refine")]
-    each = product([total(steps, "s/byte"), inverse(rate(catalog, "host.scaling"), "")], "s/byte")
+    steps = [rate(catalog, name).dividing(1.0, "s/byte") for name in ("data.ingest", "data.refine")]
+    each = product([total(steps, "s/byte"), rate(catalog, "host.scaling").dividing(1.0, "")], "s/byte")
     cores = host_cores(machine)
     basis = f"{workload}.{machine.id}.work"
     return Batch(

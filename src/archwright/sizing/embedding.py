@@ -21,7 +21,7 @@ from archwright.sizing.machine import Batch, Machine, Steady
 from archwright.sizing.queueing import Limit, Times, carried
 from archwright.sizing.vision import steady
 from archwright.sizing.work import USABLE, WORKSPACE_BYTES
-from archwright.sizing.work_rates import busy_w, facts, has_devices, host_cores, inverse, rate
+from archwright.sizing.work_rates import busy_w, facts, has_devices, host_cores, rate
 
 BIDIRECTIONAL = "bidirectional"
 BYTES_ON_DEVICE, BYTES_ON_HOST = 2.0, 4.0
@@ -37,11 +37,7 @@ BULK_BUSY = 0.95
 
 def embedding_models(catalog: Catalog) -> Sequence[ModelSpec]:
     """The open models made for embedding, smallest first."""
-    return sorted(catalog.embedders.values(), key=_parameters)
-
-
-def _parameters(model: ModelSpec) -> int:
-    return model.parameters
+    return sorted(catalog.embedders.values(), key=lambda model: model.parameters)
 
 
 def text_flops(model: ModelSpec, tokens: float) -> float:
@@ -68,7 +64,7 @@ def steady_embedding(
     mean, long = min(input_tokens.mean, most), min(input_tokens.p95, most)
     on_device = has_devices(machine)
     speed, used = _speed(machine, catalog)
-    own = product([inverse(speed, "s/FLOP")], "s").scaled(text_flops(model, mean), unit="s")
+    own = product([speed.dividing(1.0, "s/FLOP")], "s").scaled(text_flops(model, mean), unit="s")
     fixed = rate(catalog, "embedding.launch" if on_device else "request.host")
     ratio = text_flops(model, long) / text_flops(model, mean)
     times = Times(fixed, own, long=ratio, variation=_variation(ratio))
@@ -98,7 +94,7 @@ def batch_embedding(
     basis = _basis(f"{workload}.{machine.id}.work", model, piece, facts(catalog, *used))
     return Batch(
         model=model.id,
-        machine_hours=inverse(speed, "s/FLOP").scaled(each, unit="h", basis=basis.id),
+        machine_hours=speed.dividing(1.0, "s/FLOP").scaled(each, unit="h", basis=basis.id),
         least=1,
         most=max(1, int(tokens_per_run / piece / servers)),
         scaling=1.0,

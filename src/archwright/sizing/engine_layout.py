@@ -19,7 +19,6 @@ from functools import lru_cache
 
 from archwright.catalog.facts import Catalog
 from archwright.catalog.rows import Accelerator, EngineSpec, ModelSpec
-from archwright.contract.estimate import Estimate
 from archwright.contract.plan import Parallelism
 from archwright.contract.record import replace
 from archwright.sizing import distance, fits, formats, serving
@@ -151,7 +150,8 @@ def speed_of(model: ModelSpec, accelerator: Accelerator, engine: str, catalog: C
     stratum = serving.NEW_MODEL if found == serving.SEEN else found
     widen = serving.WEAKER ** (weak + len(distance.unlike(accelerator, engine, fit, catalog)))
     doubt = serving.Doubt(widen, distance.figures(accelerator, catalog))
-    steps, first = (_factor(serving.banded(1.0, fit, (metric, stratum, ""), doubt)) for metric in ("tpot_s", "ttft_s"))
+    bands = (serving.banded(1.0, fit, (metric, stratum, ""), doubt) for metric in ("tpot_s", "ttft_s"))
+    steps, first = (band.estimate("") for band in bands)
     named = f"{serving.SEEN}, physics alone" if found == serving.SEEN else stratum
     made = fit.provenance
     facts = (
@@ -167,10 +167,6 @@ def speed_of(model: ModelSpec, accelerator: Accelerator, engine: str, catalog: C
 def _named(number: Format, accelerator: Accelerator) -> str:
     """Sixteen bits are halves where the device has no bf16."""
     return HALF if number.name == WIDE and WIDE not in accelerator.flops else number.name
-
-
-def _factor(guess: serving.Guess) -> Estimate:
-    return Estimate(value=guess.value, low=guess.low, high=guess.high, unit="")
 
 
 def _said(number: Format, native: Format, accelerator: Accelerator) -> tuple[str, ...]:

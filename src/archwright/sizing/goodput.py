@@ -54,17 +54,8 @@ class Job(NamedTuple):
 
 def goodput(job: Job, catalog: Catalog) -> Goodput:
     broken = product([catalog.part("failures.gpu"), rate(catalog, "training.interruptions")], "1/year")
-    rate_of_all = broken.scaled(job.devices)
-    between = Estimate(
-        value=YEAR_S / rate_of_all.value, low=YEAR_S / rate_of_all.high, high=YEAR_S / rate_of_all.low, unit="s"
-    )
-    written = rate(catalog, "training.checkpoint").scaled(job.machines)
-    delta = Estimate(
-        value=job.checkpoint_bytes / written.value,
-        low=job.checkpoint_bytes / written.high,
-        high=job.checkpoint_bytes / written.low,
-        unit="s",
-    )
+    between = broken.scaled(job.devices).dividing(YEAR_S, "s")
+    delta = rate(catalog, "training.checkpoint").scaled(job.machines).dividing(job.checkpoint_bytes, "s")
     restart, stages = rate(catalog, "training.restart"), rate(catalog, job.stages)
     worst = useful(delta.high, between.low, restart.high)
     middle = useful(delta.value, between.value, restart.value)

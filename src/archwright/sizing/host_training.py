@@ -13,7 +13,7 @@ from archwright.contract.evidence import Basis
 from archwright.sizing.machine import Batch, Machine
 from archwright.sizing.training_memory import RANK, feed_forward
 from archwright.sizing.training_work import Lora
-from archwright.sizing.work_rates import busy_w, facts, host_flops, inverse, rate
+from archwright.sizing.work_rates import busy_w, facts, host_flops, rate
 
 # A processor whose vectors we do not know: the middle row; the band reaches to the one that multiplies 16-bit itself.
 ISA, NATIVE_ISA = "avx512", "avx512-bf16"
@@ -37,8 +37,8 @@ def batch_adapters_on_host(
     quickest = dense / native.share_of_matmul + attention / native.attention_share_of_matmul + fixed
     doubt = Estimate(value=1.0, low=quickest / each / native.low_factor, high=row.high_factor, unit="")
     basis = f"{workload}.{machine.id}.training"
-    speed = inverse(host_flops(machine, catalog), "s/FLOP")
-    running = product([speed, doubt, inverse(rate(catalog, "training.stages-finetune"), "")], "h")
+    speed = host_flops(machine, catalog).dividing(1.0, "s/FLOP")
+    running = product([speed, doubt, rate(catalog, "training.stages-finetune").dividing(1.0, "")], "h")
     return Batch(
         model=model.id,
         machine_hours=running.scaled(each * tokens / 3600, unit="h", basis=basis),

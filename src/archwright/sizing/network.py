@@ -150,9 +150,9 @@ def front_end(workloads: Iterable[Workload], catalog: Catalog, growth: float = 1
     """Bytes/s in and out together at the busiest second of all workloads, `growth` times today's."""
     found = 0.0
     for workload in workloads:
-        if workload.traffic is not None and workload.traffic.requests_per_second is not None:
+        if workload.rate is not None:
             message = message_of(workload, catalog)
-            found += workload.traffic.requests_per_second.peak * (message.request + message.answer)
+            found += workload.rate.peak * (message.request + message.answer)
     return found * growth
 
 

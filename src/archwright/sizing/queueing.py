@@ -146,9 +146,5 @@ def _best(stations: list[tuple[Station, int]], limit: float, cap: float) -> Choi
     most = max(one.rate for one in tried)
     if most <= 0:
         # At the slow end of the band the limit is out of reach: what is left is nothing.
-        return min(tried, key=_latency)
+        return min(tried, key=lambda one: one.latency)
     return next(one for one in tried if one.rate >= 0.9 * most)
-
-
-def _latency(tried: Choice) -> float:
-    return tried.latency

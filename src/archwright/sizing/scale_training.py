@@ -26,7 +26,7 @@ from archwright.sizing.throughput import ASSUMED_SEQUENCE, Job
 from archwright.sizing.training_memory import Subject, checkpoint_bytes
 from archwright.sizing.training_scheme import Choice, Cluster, Question, best, fits_somehow, pace, room
 from archwright.sizing.work import BUS_BYTES_PER_S
-from archwright.sizing.work_rates import busy_w, facts, has_devices, inverse, rate
+from archwright.sizing.work_rates import busy_w, facts, has_devices, rate
 
 Method = Literal["full", "lora", "pretrain"]
 HOUR_S = 3600.0
@@ -107,21 +107,19 @@ def scale(asked: Question, cluster: Cluster, run: Run, catalog: Catalog) -> Scal
         token_s = adapters_s(token_s, catalog)
     exposed = Exposed(checkpoint_bytes(asked.subject), cluster.devices, cluster.machines, run.stages)
     lost = goodput(exposed, catalog)
-    each = Estimate(value=token_s.value, low=token_s.low, high=token_s.high, unit="s")
-    hours = run_hours(each.scaled(run.tokens / HOUR_S), lost, cluster, catalog)
+    hours = run_hours(token_s.estimate("s").scaled(run.tokens / HOUR_S), lost, cluster, catalog)
     return Scaled(choice, token_s, stratum, lost, hours, hours.scaled(1 / cluster.devices / 24, unit="days"))
 
 
 def run_hours(stepping: Estimate, lost: Goodput, cluster: Cluster, catalog: Catalog) -> Estimate:
     """Device-hours of a run whose steps take `stepping`."""
-    steps = product([stepping, inverse(lost.share, "")], "h")
+    steps = product([stepping, lost.share.dividing(1.0, "")], "h")
     return total([steps, rate(catalog, "training.setup").scaled(cluster.devices / HOUR_S)], "h")
 
 
 def adapters_s(token_s: Guess, catalog: Catalog) -> Guess:
     """What adapters cost beside their arithmetic, and how little that is known."""
-    own = Estimate(value=token_s.value, low=token_s.low, high=token_s.high, unit="s")
-    made = product([own, rate(catalog, "training.lora")], "s")
+    made = product([token_s.estimate("s"), rate(catalog, "training.lora")], "s")
     return Guess(made.value, made.low, made.high)
 
 

@@ -74,6 +74,13 @@ class Guess(NamedTuple):
     def scaled(self, by: float) -> Guess:
         return Guess(self.value * by, self.low * by, self.high * by)
 
+    @property
+    def inverse(self) -> Guess:
+        return Guess(1 / self.value, 1 / self.high, 1 / self.low)
+
+    def estimate(self, unit: str) -> Estimate:
+        return Estimate(value=self.value, low=self.low, high=self.high, unit=unit)
+
     def powered(self, by: float) -> Guess:
         """The logarithms of the band times `by`."""
         low, high = (math.pow(end / self.value, by) for end in (self.low, self.high))
@@ -310,7 +317,7 @@ def _told(asked: Serving, loop: Loop, around: dict[str, Guess], pace: Guess) -> 
     return Answer(
         tpot_s=of("tpot_s", statistic_of(asked.tpot_statistic)) if writes else None,
         ttft_s=of("ttft_s", statistic_of(asked.ttft_statistic)),
-        tokens_per_s=Guess(1 / pace.value, 1 / pace.high, 1 / pace.low),
+        tokens_per_s=pace.inverse,
         percentiles=percentiles,
         stratum="",
         regime="",

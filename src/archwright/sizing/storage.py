@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 
 from archwright.catalog.facts import Catalog
 from archwright.catalog.rows import ModelSpec
-from archwright.contract.needs import TEXT_KINDS, DataProfile, Needs, Workload
+from archwright.contract.needs import TEXT_KINDS, TRAINING_KINDS, DataProfile, Needs, Workload
 from archwright.sizing.architecture import cache_bytes
 from archwright.sizing.training_work import lora_parameters
 
@@ -118,7 +118,7 @@ def checkpoint_bytes(parameters: float, catalog: Catalog) -> float:
 def checkpoints(needs: Needs, models: Mapping[str, ModelSpec], catalog: Catalog) -> Iterable[Kept]:
     """Of each workload that trains: its state, several times, written while the run waits."""
     for workload in needs.workloads:
-        count = trained(workload, models) if workload.kind in ("finetune", "pretrain") else None
+        count = trained(workload, models) if workload.kind in TRAINING_KINDS else None
         if count is None:
             continue
         one = checkpoint_bytes(count, catalog)

@@ -14,7 +14,7 @@ from archwright.contract.needs import SLO
 from archwright.sizing.machine import Machine, Steady
 from archwright.sizing.queueing import Limit, Times, carried
 from archwright.sizing.vision import ENGINE, steady
-from archwright.sizing.work_rates import facts, host_cores, inverse, rate
+from archwright.sizing.work_rates import facts, host_cores, rate
 
 ROWS = ("tabular.row", "tabular.feature", "request.host", "host.scaling", "tabular.processors")
 
@@ -26,7 +26,7 @@ def row_s(features: int, catalog: Catalog) -> Estimate:
         rate(catalog, "tabular.feature").scaled(features, unit="s"),
         rate(catalog, "request.host"),
     ]
-    slowed = inverse(rate(catalog, "host.scaling"), "")
+    slowed = rate(catalog, "host.scaling").dividing(1.0, "")
     return product([total(parts, "s"), slowed, rate(catalog, "tabular.processors")], "s")
 
 

@@ -194,4 +194,4 @@ def predict(asked: Training, subjects: Subjects, fit: fits.Fit | None = None) ->
     each = serving.banded(seconds, fit, ("token_s", stratum, ""), doubt)
     hours = each.scaled(asked.tokens / 3600) if asked.tokens else None
     step = each.scaled(asked.batch_tokens / job.devices) if asked.batch_tokens and asked.devices else None
-    return Pace(serving.Guess(1 / each.value, 1 / each.high, 1 / each.low), hours, step, stratum, job.weak)
+    return Pace(each.inverse, hours, step, stratum, job.weak)

@@ -113,13 +113,7 @@ def _times(load: TrainingLoad, rates: Rates, row: TrainingEfficiency, of: str) -
     costs = [run_s(load, row, size, middle) / (load.steps * size[0]) for size in sizes]
     cost = value / (load.steps * units.value)
     each = product([Estimate(value=cost, low=min(costs), high=max(costs), unit="s"), *doubts], "s")
-    speed = Estimate(
-        value=1 / each.value,
-        low=1 / each.high,
-        high=1 / each.low,
-        unit=f"{UNITS[load.task]}/s",
-        basis=f"{of}.speed",
-    )
+    speed = each.dividing(1.0, f"{UNITS[load.task]}/s", f"{of}.speed")
     return product([seconds, *doubts], "s", f"{of}.time"), speed
 
 

@@ -124,8 +124,7 @@ def _split(asked: Training, question: Question, cluster: Cluster, subjects: Subj
         weak, text, kept = question.job.weak, choice.scheme.text, choice.held.total
     else:
         got = throughput.predict(asked, subjects)
-        speed = got.tokens_per_s
-        token_s, stratum, weak = Guess(1 / speed.value, 1 / speed.high, 1 / speed.low), got.stratum, got.weak
+        token_s, stratum, weak = got.tokens_per_s.inverse, got.stratum, got.weak
         kept, text = held(question.subject, scheme).total, scheme.text
         if question.subject.adapters:
             token_s = token_s.scaled(
@@ -144,16 +143,14 @@ def _possible(token_s: Guess, least_s: float) -> Guess:
 
 
 def _speeds(split: Split, asked: Training, question: Question, catalog: Catalog) -> dict[str, Estimate]:
-    value, low, high = split.token_s
-    speed = Estimate(value=1 / value, low=1 / high, high=1 / low, unit="tokens/s")
+    speed = split.token_s.inverse.estimate("tokens/s")
     found = {
         "tokens_per_s_per_device": speed,
         "mfu": speed.scaled(model_flops(question) / question.job.rate, unit="fraction"),
         "memory_bytes_per_device": rate(catalog, "training.memory").scaled(split.bytes_held, unit="bytes"),
     }
     if asked.batch_tokens and asked.devices:
-        each = Estimate(value=value, low=low, high=high, unit="s")
-        found["step_s"] = each.scaled(asked.batch_tokens / asked.devices)
+        found["step_s"] = split.token_s.estimate("s").scaled(asked.batch_tokens / asked.devices)
     return found
 
 
@@ -163,8 +160,8 @@ def _totals(
     """Of the whole run; nothing where its tokens are not stated. `job` ends with the bytes of a checkpoint."""
     if not run.tokens:
         return {}
-    (cluster, lost, written), (value, low, high) = job, split.token_s
-    stepping = Estimate(value=value, low=low, high=high, unit="s").scaled(run.tokens / HOUR_S, unit="h")
+    cluster, lost, written = job
+    stepping = split.token_s.estimate("s").scaled(run.tokens / HOUR_S, unit="h")
     hours = run_hours(stepping, lost, cluster, catalog)
     found = {
         "device_hours": stepping,

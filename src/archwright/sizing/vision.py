@@ -17,7 +17,7 @@ from archwright.contract.plan import Parallelism
 from archwright.sizing import formats
 from archwright.sizing.machine import Machine, Steady
 from archwright.sizing.queueing import Carried, Limit, Times, carried
-from archwright.sizing.work_rates import busy_w, facts, has_devices, host_cores, inverse, rate
+from archwright.sizing.work_rates import busy_w, facts, has_devices, host_cores, rate
 
 PIXELS = 224.0 * 224.0
 ENGINE = "onnxruntime"
@@ -89,13 +89,13 @@ def _on_device(machine: Machine, flops: Estimate, catalog: Catalog) -> tuple[Tim
     assert machine.accelerator is not None
     stated = machine.accelerator.band(formats.rate(machine.accelerator, "bf16"), "FLOP/s")
     speed = product([stated, rate(catalog, "vision.accelerator")], "FLOP/s")
-    own = product([flops, inverse(speed, "s/FLOP")], "s")
+    own = product([flops, speed.dividing(1.0, "s/FLOP")], "s")
     return Times(rate(catalog, "vision.launch"), own), ("vision.accelerator", "vision.launch")
 
 
 def _on_host(flops: Estimate, catalog: Catalog) -> tuple[Times, tuple[str, ...]]:
     used = ("vision.host", "host.core", "host.scaling")
     speed = product([rate(catalog, name) for name in used], "FLOP/s")
-    own = product([flops, inverse(speed, "s/FLOP")], "s")
+    own = product([flops, speed.dividing(1.0, "s/FLOP")], "s")
     request = rate(catalog, "request.host")
     return Times(request, own), (*used, "request.host")

@@ -22,17 +22,6 @@ def facts(catalog: Catalog, *names: str) -> tuple[str, ...]:
     return tuple(catalog.work_rates[name].fact for name in names)
 
 
-def inverse(estimate: Estimate, unit: str) -> Estimate:
-    return Estimate(
-        value=1 / estimate.value,
-        low=1 / estimate.high,
-        high=1 / estimate.low,
-        unit=unit,
-        level=estimate.level,
-        basis=estimate.basis,
-    )
-
-
 def host_cores(machine: Machine) -> int:
     """Processor cores: providers count hardware threads, and two of them share a core."""
     return max(1, machine.cores // THREADS_A_CORE)

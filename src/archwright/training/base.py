@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from archwright.engines.artefacts import missing_model
-from archwright.errors import MissingError, TrainError, Where, from_os_error, missing_extra
+from archwright.errors import MissingError, TrainError, Where, from_os_error, needing
 from archwright.home import Home
 from archwright.settings import child_environment
 from archwright.training import sealed
@@ -56,11 +56,9 @@ def prepare(home: Home, sha256: str, model: str = "") -> Path:
 
 def load(folder: Path, dtype: str) -> tuple[Any, Any]:
     """Model and tokenizer from a prepared folder; `dtype` is bfloat16 or float32. Nothing leaves the machine."""
-    try:
+    with needing("train", "training a language model"):
         import torch  # noqa: PLC0415
         import transformers  # noqa: PLC0415
-    except ModuleNotFoundError as error:
-        raise missing_extra("train", str(error.name), "training a language model") from error
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
     with warnings.catch_warnings():

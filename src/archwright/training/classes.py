@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from archwright.engines.onnx_file import LABEL_LIMIT, NOTES_KEY, Notes
-from archwright.errors import TrainError, Where, missing_extra
+from archwright.errors import TrainError, Where, needing
 from archwright.home import write_atomic
 from archwright.training.data import Part, TrainingData
 from archwright.training.spec import TrainSpec
@@ -115,11 +115,9 @@ def write_onnx(folder: Path, model: Any, notes: Notes) -> None:
 
 def libraries() -> tuple[Any, Any]:
     """numpy and pyarrow, or the line that installs them."""
-    try:
+    with needing("train", "training a classifier"):
         import numpy as np  # noqa: PLC0415
         import pyarrow as pa  # noqa: PLC0415
-    except ModuleNotFoundError as error:
-        raise missing_extra("train", str(error.name), "training a classifier") from error
     return np, pa
 
 

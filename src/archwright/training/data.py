@@ -13,13 +13,13 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from archwright.contract.lineage import DatasetVersion
-from archwright.errors import TrainError, Where, missing_extra
+from archwright.errors import TrainError, Where, needing
 from archwright.home import Home
 from archwright.lake import tables, versions
+from archwright.lake.kinds import OWN
 from archwright.store import Store
 from archwright.training.spec import TrainSpec
 
-OURS = ("record_id", "source_file", "source_row")
 KEY = "archwright:key"  # no source has such a column: the lake refuses it
 
 
@@ -48,11 +48,9 @@ def load(home: Home, store: Store, spec: TrainSpec) -> TrainingData:
 def of_version(home: Home, version: DatasetVersion, spec: TrainSpec) -> TrainingData:
     """Raises TrainError AW-TRN-10 (a column is missing), AW-TRN-11 (a column of the wrong type), AW-TRN-12 (no row
     to train on)."""
-    try:
+    with needing("train", "training"):
         import pyarrow as pa  # noqa: PLC0415
         import pyarrow.compute as pc  # noqa: PLC0415
-    except ModuleNotFoundError as error:
-        raise missing_extra("train", "pyarrow", "training") from error
     check_columns(version, spec)
     # Whole rows, though some of their columns are not trained on: all specs must hold the same rows out.
     batches = list(tables.read(home, version))
@@ -81,7 +79,7 @@ def of_version(home: Home, version: DatasetVersion, spec: TrainSpec) -> Training
 
 def content_keys(table: Any) -> list[str]:
     """A digest of what each row says. A column that is empty there counts as not there: new columns move nothing."""
-    mine = [name for name in table.column_names if name not in OURS]
+    mine = [name for name in table.column_names if name not in OWN]
     said = ({name: row[name] for name in mine if row[name] is not None} for row in table.select(mine).to_pylist())
     texts = (json.dumps(row, sort_keys=True, default=str) for row in said)
     return [hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest() for text in texts]
@@ -117,7 +115,7 @@ def features(table: Any, spec: TrainSpec) -> list[str]:
     if spec.columns.features:
         return list(spec.columns.features)
     tests = (kinds.is_integer, kinds.is_floating, kinds.is_boolean)
-    mine = {*OURS, spec.columns.label, *(name for name in table.column_names if _empty_column(table, name))}
+    mine = {*OWN, spec.columns.label, *(name for name in table.column_names if _empty_column(table, name))}
     found = [field.name for field in table.schema if field.name not in mine and any(is_a(field.type) for is_a in tests)]
     if not found:
         message = f"the dataset {spec.dataset} has no numeric column besides the label"
@@ -152,7 +150,7 @@ def _said(name: str, spec: TrainSpec) -> str:
 
 
 def _theirs(columns: Iterable[str]) -> list[str]:
-    return [name for name in columns if name not in OURS]
+    return [name for name in columns if name not in OWN]
 
 
 def _part(table: Any, kept: list[str]) -> Part:

@@ -10,16 +10,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from archwright.engines.process import exit_with_parent
-from archwright.errors import missing_extra
+from archwright.errors import needing
 
 
 def dequantise(source: Path, folder: Path) -> None:
-    try:
+    with needing("train", "preparing a base model"):
         import gguf  # noqa: F401, PLC0415 - transformers reads the file with it
         import torch  # noqa: PLC0415
         from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig  # noqa: PLC0415
-    except ModuleNotFoundError as error:
-        raise missing_extra("train", str(error.name), "preparing a base model") from error
     where, file = source.parent, source.name
     tokenizer = AutoTokenizer.from_pretrained(where, gguf_file=file, local_files_only=True)
     unpacked = GgufConfig(gguf_file=file, dequantize=True)

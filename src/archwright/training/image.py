@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 
 from archwright.engines.onnx_file import Notes
-from archwright.errors import TrainError, Where, missing_extra
+from archwright.errors import TrainError, Where, needing
 from archwright.home import write_atomic
 from archwright.training import classes
 from archwright.training.classes import Trained
@@ -164,10 +164,8 @@ def image_of(spec: TrainSpec) -> Image:
 
 
 def library() -> Any:
-    try:
+    with needing("train", "training an image classifier"):
         import torch  # noqa: PLC0415
-    except ModuleNotFoundError as error:
-        raise missing_extra("train", str(error.name), "training an image classifier") from error
     return torch
 
 

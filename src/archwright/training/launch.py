@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from typing import IO
+from typing import IO, Any
 
 import msgspec
 
@@ -21,8 +21,6 @@ from archwright.home import Home
 from archwright.settings import child_environment
 from archwright.training import base, ray_crew, runs
 from archwright.training.loop import Progress
-from archwright.training.task import Result
-from archwright.training.work import result as result_of
 
 KILLED = "AW-TRN-24"
 
@@ -32,15 +30,13 @@ class Failure(Record):
 
     code: str
     message: str
-    where: dict[str, str | int | None]
+    where: dict[str, Any]
     hint: str
     nearest: list[str]
 
     def error(self) -> ArchwrightError:
         kind = KINDS.get(self.code.split("-")[1], InternalError)
-        where = msgspec.convert(self.where, dict[str, object])
-        place = Where(_text(where["file"]), _line(where["line"]), _text(where["field"]))
-        return kind(self.code, self.message, where=place, hint=self.hint, nearest=tuple(self.nearest))
+        return kind(self.code, self.message, where=Where(**self.where), hint=self.hint, nearest=tuple(self.nearest))
 
 
 class Line(Record):
@@ -48,14 +44,6 @@ class Line(Record):
 
     progress: Progress | None = None
     failure: Failure | None = None
-
-
-def _text(value: object) -> str | None:
-    return None if value is None else str(value)
-
-
-def _line(value: object) -> int | None:
-    return value if isinstance(value, int) else None
 
 
 class Launched:
@@ -135,8 +123,3 @@ def start(home: Home, run: str, lock: IO[bytes]) -> Launched:
     except OSError as error:
         raise from_os_error(error) from error
     return Launched(process, run, lambda: runs.outcome(home, run) is not None)
-
-
-def result(home: Home, run: str) -> Result:
-    """The trained artefact of a run whose steps are made."""
-    return result_of(home, run)

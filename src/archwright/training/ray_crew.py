@@ -11,7 +11,7 @@ from __future__ import annotations
 import secrets
 from typing import Any
 
-from archwright.errors import TrainError, missing_extra
+from archwright.errors import TrainError, needing
 from archwright.home import Home, write_atomic
 
 PEER_LOST = "AW-TRN-60"
@@ -42,10 +42,8 @@ class RayCrew:
     """The process group must stand already."""
 
     def __init__(self) -> None:
-        try:
+        with needing("ray", "training with several workers"):
             from torch import distributed  # noqa: PLC0415
-        except ModuleNotFoundError as error:
-            raise missing_extra("ray", "torch", "training with several workers") from error
         self._group = distributed
         self.rank: int = distributed.get_rank()
         self.size: int = distributed.get_world_size()

@@ -20,7 +20,7 @@ import msgspec
 from archwright.contract.lineage import DatasetVersion, TrainingRun
 from archwright.contract.record import Record, replace
 from archwright.errors import TrainError, Where, from_os_error
-from archwright.home import Home, write_atomic
+from archwright.home import Home, write_json
 from archwright.store import Store, Table
 from archwright.training.spec import TrainSpec
 
@@ -120,8 +120,8 @@ def new_id() -> str:
 
 def begin(home: Home, job: Job, spec: TrainSpec) -> None:
     folder = home.run(job.id)
-    write_atomic(folder / "spec.json", msgspec.json.format(msgspec.json.encode(spec)))
-    write_atomic(folder / "job.json", msgspec.json.format(msgspec.json.encode(job)))
+    write_json(folder / "spec.json", spec)
+    write_json(folder / "job.json", job)
 
 
 def spec(home: Home, run: str) -> TrainSpec:
@@ -140,7 +140,7 @@ def outcome(home: Home, run: str) -> Outcome | None:
 
 
 def conclude(home: Home, run: str, made: Outcome) -> None:
-    write_atomic(home.run(run) / "outcome.json", msgspec.json.format(msgspec.json.encode(made)))
+    write_json(home.run(run) / "outcome.json", made)
 
 
 def hold(home: Home, run: str) -> IO[bytes]:

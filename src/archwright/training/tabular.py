@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from archwright.engines.onnx_file import Notes
-from archwright.errors import TrainError, Where, missing_extra
+from archwright.errors import TrainError, Where, needing
 from archwright.home import write_atomic
 from archwright.training import classes
 from archwright.training.classes import Trained
@@ -144,10 +144,8 @@ def parameters(spec: TrainSpec, labels: int, threads: int) -> dict[str, Any]:
 
 
 def library() -> Any:
-    try:
+    with needing("train", "training a tabular classifier"):
         import lightgbm  # noqa: PLC0415
-    except ModuleNotFoundError as error:
-        raise missing_extra("train", str(error.name), "training a tabular classifier") from error
     return lightgbm
 
 

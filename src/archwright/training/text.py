@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from archwright.contract.record import Record
-from archwright.errors import TrainError, Where, missing_extra
+from archwright.errors import TrainError, Where, needing
 from archwright.training import base, packing
 from archwright.training.packing import Encoded
 from archwright.training.spec import TrainSpec
@@ -49,11 +49,9 @@ class Kept(NamedTuple):
 
 
 def make(setup: Setup) -> Lora:
-    try:
+    with needing("train", "training a language model"):
         import peft  # noqa: F401, PLC0415 - said before the base is loaded
         import torch  # noqa: PLC0415
-    except ModuleNotFoundError as error:
-        raise missing_extra("train", str(error.name), "training a language model") from error
     torch.set_num_threads(setup.threads)
     torch.use_deterministic_algorithms(True)
     model, tokenizer = base.load(base.prepare(setup.home, setup.base_sha256, setup.spec.base), "bfloat16")
