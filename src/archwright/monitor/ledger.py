@@ -62,7 +62,8 @@ class Ledger:
         self._next: Segment | None = None
         self._full: deque[Segment] = deque()
         self._unsynced = False
-        self._ungathered = self._unmerged = 0
+        # With its first fold a process gathers what those before it left: none may live to do it.
+        self._ungathered, self._unmerged = LOTS_ROWS, 0
         self._gather_at, self._merge_at = LOTS_ROWS, MERGE_ROWS
         self._closed = False
         self._encode = msgspec.json.Encoder().encode
@@ -229,7 +230,7 @@ class Ledger:
                 records += self._fold_once(segment)
         while self._full and self._full[0].folded == self._full[0].written:
             self._full.popleft().remove()
-        if self._ungathered >= self._gather_at:
+        if records and self._ungathered >= self._gather_at:
             # The rarer the more keys ask: what it costs a request does not depend on them. Who reads usage adds up what
             # waits: some 0.1 s for the totals of 10,000 keys.
             rows = gather(self.store)
