@@ -18,7 +18,7 @@ from archwright.policy.overflow import due
 from archwright.policy.residency import BOUND, CLASSES, STRICTNESS, DataClass, spoken_for, strictest
 from archwright.policy.routing import drawn, split
 from archwright.serving.config import EndpointSpec, outside
-from archwright.serving.detection import class_of
+from archwright.serving.detection import FINDS, class_of
 from archwright.serving.pools import Pool, Work
 from archwright.serving.refusal import Refusal, bad
 from archwright.serving.validate import Question
@@ -70,7 +70,7 @@ class Router:
         for spec in endpoints:
             name = (spec.kind, spec.model, spec.workload)
             self._classes[name] = spec.data_class or "internal"
-            leaves = any(outside(spec, pools[pool].spec) for pool in spec.pools)
+            leaves = any(outside(spec, pools[pool].spec, found) for pool in spec.pools for found in FINDS)
             if leaves if spec.detect is None else spec.detect:
                 self._detecting.add(name)
             for data_class in CLASSES:
