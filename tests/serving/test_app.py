@@ -105,6 +105,21 @@ def test_a_bug_is_an_internal_error_that_says_nothing(stand: Stand, monkeypatch:
     assert "secret" not in stand.journal.getvalue()
 
 
+def test_a_bug_on_the_way_to_an_engine_is_recorded_as_a_failure_and_costs_nothing(
+    stand: Stand, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_asked: object) -> None:
+        raise ValueError("unforeseen")
+
+    monkeypatch.setattr(EngineClient, "ask", broken)
+    (pool,) = stand.gateway.pools.values()
+    pool.replicas[0].healthy = True
+    body = b'{"model": "m", "messages": [{"role": "user", "content": "x"}]}'
+    assert asyncio.run(stand.call("/v1/chat/completions", body))[0] == 500
+    (record,) = served(stand.store, Home(tmp_path))
+    assert (record.status, record.input_tokens, record.output_tokens) == ("failed", 0, 0)
+
+
 def test_a_broken_health_check_is_noted_and_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stand = Stand(tmp_path, health_s=0.01, sweep_s=0.01)
     asked = 0
