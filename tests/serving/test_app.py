@@ -120,6 +120,20 @@ def test_a_bug_on_the_way_to_an_engine_is_recorded_as_a_failure_and_costs_nothin
     assert (record.status, record.input_tokens, record.output_tokens) == ("failed", 0, 0)
 
 
+def test_an_endpoint_taken_away_between_the_reading_of_a_request_and_its_work_is_no_bug(stand: Stand) -> None:
+    reserve, config = Till.reserve, table(endpoint(workload="other", addresses=("unix:none",)))
+
+    class Changing(Till):
+        def reserve(self, exchanges: list[Any]) -> None:
+            reserve(self, exchanges)
+            stand.gateway._route(config)
+
+    stand.gateway.till = Changing(*stand.gateway.till)
+    body = b'{"model": "m", "messages": [{"role": "user", "content": "x"}]}'
+    status, said = asyncio.run(stand.call("/v1/chat/completions", body))
+    assert (status, said["error"]["code"]) == (503, "model_unavailable")
+
+
 def test_a_broken_health_check_is_noted_and_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stand = Stand(tmp_path, health_s=0.01, sweep_s=0.01)
     asked = 0
