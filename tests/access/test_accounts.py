@@ -421,6 +421,23 @@ def test_of_those_who_come_together_exactly_those_that_fit_are_taken(world: Worl
     assert len(world.ledger.asked) == 1, "the ledger is asked once for all of them"
 
 
+def test_a_ledger_that_refuses_one_of_them_leaves_the_others_taken_once(world: World) -> None:
+    ledger = world.ledger
+    known, new, free = world.key(budget_usd=0.02), world.key(budget_usd=0.02), world.key()
+    world.accounts.settle(taken(world.accounts.reserve(known, (1, 0.01))), 0, 0.0)
+
+    def refuses(_scope: Scope, _since: float) -> float:
+        raise StoreError("AW-STO-01", "the store refuses")
+
+    world.accounts._spent = refuses
+    found = world.accounts.reserve_all([(known, (1, 0.02)), (free, (1, None)), (new, (1, 0.01)), (known, (1, 0.0))])
+    assert [type(one) for one in found] == [Reservation, Reservation, StoreError, StoreError]
+    world.accounts._spent = ledger.spent
+    world.accounts.settle(found[0], 1, 0.0)  # type: ignore[arg-type]
+    taken(world.accounts.reserve(known, (1, 0.02)))
+    taken(world.accounts.reserve(new, (1, 0.02)))
+
+
 # A worker: for each line it is told, so many requests at once; it answers how many were taken.
 PROGRAM = """
 import asyncio, json, sys, time

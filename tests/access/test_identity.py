@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -25,10 +26,10 @@ from archwright.access.identity import (
     load_pepper,
     well_formed,
 )
-from archwright.access.tables import KEYS
+from archwright.access.tables import ENDS, KEYS
 from archwright.errors import AccessError, StoreError, UsageError
 from archwright.home import Home
-from archwright.store import Store
+from archwright.store import Store, Table
 
 
 class _Clock:
@@ -213,6 +214,31 @@ def test_when_revocations_cannot_be_read_identify_says_so(tmp_path: Path, clock:
     clock.now += POLL_S
     with pytest.raises(StoreError, match="refuses"):
         keys.identify(secret)
+
+
+def test_a_revocation_read_when_another_table_could_not_be_counts_all_the_same(
+    keys: Keys, store: Store, clock: _Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret, record = keys.create("clinic")
+    other = other_process(store, clock)
+    assert other.identify(secret) is not None
+    keys.revoke(record.id)
+    later, _ = keys.create("clinic")
+    clock.now += 1
+    with monkeypatch.context() as broken:
+        read = other._store.numbered
+        broken.setattr(other._store, "numbered", lambda table, *rest: read(_there(table), *rest))
+        with pytest.raises(StoreError, match="gone"):
+            other.identify(secret)
+    clock.now += 1
+    assert other.identify(secret) is None and other.identify(later) is not None
+
+
+def _there(table: Table[Any]) -> Table[Any]:
+    """A database whose connection ends between two questions."""
+    if table is ENDS:
+        raise StoreError("AW-STO-01", "the connection is gone")
+    return table
 
 
 def test_threads_agree(keys: Keys) -> None:

@@ -118,6 +118,16 @@ def test_everybody_who_is_there_is_served_once(
         assert part == sorted(part), "and in order of arrival"
 
 
+def test_those_who_are_gone_are_let_go_of_and_the_others_keep_their_order() -> None:
+    line = learned({1.0: 3})
+    for since, gone in ((0.0, True), (0.1, False), (0.2, True), (4.0, False), (4.1, True), (4.2, False)):
+        line.add(One(since, gone))
+    assert line.head(1.2) == One(4.0), "the older ones are passed by"
+    line.tidy()
+    assert [one.since for one in line] == [0.1, 4.0, 4.2]
+    assert drained(line, 1e4) == [0.1, 4.0, 4.2]
+
+
 @given(st.lists(st.floats(0, 1000), max_size=60), LINE)
 def test_where_nobody_left_it_is_first_come_first_served(
     stayed: list[float], waiting: list[tuple[float, bool]]

@@ -105,6 +105,35 @@ def test_a_bug_is_an_internal_error_that_says_nothing(stand: Stand, monkeypatch:
     assert "secret" not in stand.journal.getvalue()
 
 
+def test_a_bug_on_the_way_to_an_engine_is_recorded_as_a_failure_and_costs_nothing(
+    stand: Stand, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_asked: object) -> None:
+        raise ValueError("unforeseen")
+
+    monkeypatch.setattr(EngineClient, "ask", broken)
+    (pool,) = stand.gateway.pools.values()
+    pool.replicas[0].healthy = True
+    body = b'{"model": "m", "messages": [{"role": "user", "content": "x"}]}'
+    assert asyncio.run(stand.call("/v1/chat/completions", body))[0] == 500
+    (record,) = served(stand.store, Home(tmp_path))
+    assert (record.status, record.input_tokens, record.output_tokens) == ("failed", 0, 0)
+
+
+def test_an_endpoint_taken_away_between_the_reading_of_a_request_and_its_work_is_no_bug(stand: Stand) -> None:
+    reserve, config = Till.reserve, table(endpoint(workload="other", addresses=("unix:none",)))
+
+    class Changing(Till):
+        def reserve(self, exchanges: list[Any]) -> None:
+            reserve(self, exchanges)
+            stand.gateway._route(config)
+
+    stand.gateway.till = Changing(*stand.gateway.till)
+    body = b'{"model": "m", "messages": [{"role": "user", "content": "x"}]}'
+    status, said = asyncio.run(stand.call("/v1/chat/completions", body))
+    assert (status, said["error"]["code"]) == (503, "model_unavailable")
+
+
 def test_a_broken_health_check_is_noted_and_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stand = Stand(tmp_path, health_s=0.01, sweep_s=0.01)
     asked = 0
@@ -222,7 +251,9 @@ def test_a_client_who_leaves_at_any_moment_leaves_nothing_reserved(stand: Stand,
         await stand.gateway.fleet.close()
 
     asyncio.run(scenario())
-    stand.gateway.flush()
     principal = keys.identify(secret)
     assert principal is not None
-    assert isinstance(accounts.reserve(principal, (10, None)), Reservation), "all of the minute's tokens are there"
+    other = Accounts(accounts._slate, keys, lambda _scope, _since: 0.0)
+    assert isinstance(other.reserve(principal, (10, None)), Reservation), (
+        "all of the minute's tokens are there, for others too"
+    )

@@ -121,6 +121,26 @@ def test_leaving_while_waiting_gives_nothing_away() -> None:
     run(scenario)
 
 
+def test_who_left_a_line_whose_turn_does_not_come_is_let_go_of() -> None:
+    async def scenario() -> None:
+        made, _ = pool()
+        await made.check()
+        async with lease(made, 1):
+            urgent = asyncio.create_task(made.take(Work(1, priority="interactive")))
+            late = [asyncio.create_task(made.take(Work(1, priority="batch"))) for _ in range(5)]
+            await settle()
+            for one in late[1:]:
+                one.cancel()
+            await settle()
+            await made.check()
+            assert len(list(made._lines["batch"])) == 1
+        made.give(await urgent)
+        made.give(await late[0])
+        assert made.in_flight == 0
+
+    run(scenario)
+
+
 def test_leaving_in_the_moment_of_being_served_returns_the_slot() -> None:
     async def scenario() -> None:
         made, _ = pool()

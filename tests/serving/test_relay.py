@@ -244,6 +244,18 @@ def test_a_stream_that_comes_instead_of_a_whole_reply_is_read_as_one(kind: bytes
     assert (relay.pieces[0].text, meter.chunks) == ("a", 1)
 
 
+def test_it_is_one_too_where_it_comes_byte_by_byte() -> None:
+    def plain(exchange: Exchange, meter: Meter) -> Gathered:
+        relay = gathered(exchange, meter)
+        relay.begin(b"text/plain")
+        return relay
+
+    data = events({"choices": [{"delta": {"content": "x"}, "finish_reason": "stop"}]})
+    relay, _, _ = fed(plain, *(data[at : at + 1] for at in range(len(data))))
+    relay.ended()
+    assert relay.pieces == [Piece("x", "", [], "stop", [])]
+
+
 def test_a_choice_that_comes_twice_is_nonsense() -> None:
     choice = {"index": 0, "message": {"content": "x"}, "finish_reason": "stop"}
     relay, _, _ = fed(replied, json.dumps({"choices": [choice, choice]}).encode())

@@ -261,6 +261,13 @@ def test_text_is_read_only_where_it_matters_or_where_it_is_asked_for() -> None:
         assert stand.router.data_class(stand.spec, None, MAIL) == expected, changes
 
 
+def test_a_card_is_looked_for_where_it_may_not_go_though_personal_data_may() -> None:
+    stand = Stand(endpoint(fallback=("cloud",), residency_of={"personal": ("any",)}), OUTSIDE)
+    card = {"messages": [{"role": "user", "content": "Charge 4111 1111 1111 1111, please."}]}
+    assert stand.router.data_class(stand.spec, None, card) == "payment"
+    assert stand.order("payment") == ["p"] and stand.order("personal") == ["p", "cloud"]
+
+
 def test_turns_of_a_conversation_share_a_prefix() -> None:
     system = {"role": "system", "content": "You are a clerk."}
     turn = [system, {"role": "user", "content": "First?"}]

@@ -24,6 +24,7 @@ from archwright.access.known import KnownKeys
 from archwright.access.rows import HELD, NEW, PERIOD, UNKNOWN, Row, decoded, encoded, held_nusd, moved
 from archwright.access.tables import Principal, Scope, ScopeKind
 from archwright.access.workers import alive, enrol
+from archwright.errors import StoreError
 from archwright.home import Home
 from archwright.monitor.slate import Slate, Transaction, slate_file
 from archwright.policy.limits import (
@@ -137,12 +138,16 @@ class Accounts:
 
     def reserve(self, principal: Principal, worst: Worst) -> Reservation | Denied:
         """Raises StoreError when the shared table or the ledger refuses: then deny."""
-        return self.reserve_all(((principal, worst),))[0]
+        (found,) = self.reserve_all(((principal, worst),))
+        if isinstance(found, StoreError):
+            raise found
+        return found
 
-    def reserve_all(self, asked: Iterable[tuple[Principal, Worst]]) -> list[Reservation | Denied]:
-        """Of requests that came together, each by itself and in their order. Raises StoreError as `reserve` does:
-        then deny them all."""
-        found: list[Reservation | Denied] = []
+    def reserve_all(self, asked: Iterable[tuple[Principal, Worst]]) -> list[Reservation | Denied | StoreError]:
+        """Of requests that came together, each by itself and in their order. Where the shared table or the ledger
+        refuses, its error, from the one on for whom it did: those before are taken. Raises StoreError when the table
+        does not know this process."""
+        found: list[Reservation | Denied | StoreError] = []
         waiting: list[tuple[int, Reservation]] = []
         for place, (principal, (tokens, usd)) in enumerate(asked):
             if principal.limited:
@@ -156,16 +161,20 @@ class Accounts:
             found.append(one)
         known: dict[bytes, int] = {}
         while waiting:
-            answers = self._slate.write(self._act, waiting, known)
-            self.ended.clear()
-            for (place, _), answer in zip(waiting, answers, strict=False):
-                if isinstance(answer, Denied):
-                    found[place] = answer
-            last = answers[-1]
-            if isinstance(last, _Missing):
-                known[last.account.key] = nearest_nusd(self._spent(last.account.scope, last.since))
-                answers.pop()
-            waiting = waiting[len(answers) :]
+            try:
+                answers = self._slate.write(self._act, waiting, known)
+                self.ended.clear()
+                for (place, _), answer in zip(waiting, answers, strict=False):
+                    if isinstance(answer, Denied):
+                        found[place] = answer
+                missing = answers.pop() if isinstance(answers[-1], _Missing) else None
+                waiting = waiting[len(answers) :]
+                if isinstance(missing, _Missing):
+                    known[missing.account.key] = nearest_nusd(self._spent(missing.account.scope, missing.since))
+            except StoreError as error:
+                for place, _ in waiting:
+                    found[place] = error
+                break
         return found
 
     def settle(self, reservation: Reservation, tokens: int, usd: float) -> None:

@@ -157,10 +157,14 @@ class KnownKeys:
             threading.Thread(target=self.note_uses, args=(rows,), name="key-uses", daemon=True).start()
 
     def _read(self) -> None:
-        """Of every table. Keys first: a key made and revoked in between is then never live."""
-        keys = self._unread(KEYS)
-        revocations, ends, limits = self._unread(REVOCATIONS), self._unread(ENDS), self._unread(LIMITS)
-        self._traced.update((row.tenant, row.traced) for row in self._unread(CONTENTS))
+        """Of every table, or of none: what one of them refuses must not lose what another told. Keys first: a key made
+        and revoked in between is then never live."""
+        seen = dict(self._seen)
+        keys = self._unread(KEYS, seen)
+        revocations, ends = self._unread(REVOCATIONS, seen), self._unread(ENDS, seen)
+        limits, contents = self._unread(LIMITS, seen), self._unread(CONTENTS, seen)
+        self._seen = seen
+        self._traced.update((row.tenant, row.traced) for row in contents)
         self._revoked.update(row.key_id for row in revocations)
         for key in keys:
             self._learn(key)
@@ -177,10 +181,11 @@ class KnownKeys:
         if revocations or ends or limits:
             self.version += 1
 
-    def _unread(self, table: Table[R]) -> list[R]:
-        found = self._store.numbered(table, self._seen.get(table.name, 0))
+    def _unread(self, table: Table[R], seen: dict[str, int]) -> list[R]:
+        """Beyond what was `seen`, which moves on."""
+        found = self._store.numbered(table, seen.get(table.name, 0))
         if found:
-            self._seen[table.name] = found[-1][0]
+            seen[table.name] = found[-1][0]
         return [row for _seq, row in found]
 
     def _learn(self, row: KeyRecord) -> None:

@@ -120,3 +120,11 @@ class Line(Generic[W]):
 
     def pop(self) -> W:
         return self._next.popleft()
+
+    def tidy(self) -> None:
+        """Let go of those who are gone, wherever they stand: in a line whose turn does not come nobody else does."""
+        for part in (self._coming, self._passed):
+            here = [one for one in part if not one.gone]
+            if len(here) < len(part):
+                part.clear()
+                part.extend(here)

@@ -74,12 +74,13 @@ class Till(NamedTuple):
             with suppress(StoreError):
                 found = self.accounts.reserve_all([(_who(one), one.asks[:2]) for one in exchanges])
                 for exchange, reserved in zip(exchanges, found, strict=True):
-                    exchange.reserved = reserved
+                    exchange.reserved = None if isinstance(reserved, StoreError) else reserved
 
     def release(self, exchange: Exchange) -> None:
         """What was reserved for a request that never began."""
         if isinstance(exchange.reserved, Reservation):
             self.accounts.settle(exchange.reserved, 0, 0.0)
+            self.flush()  # no reply follows that would: to other workers it would stay held
         exchange.reserved = None
 
     def open(self, exchange: Exchange, question: Question, kind: Kind) -> Bill:

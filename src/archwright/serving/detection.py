@@ -15,6 +15,7 @@ from archwright.policy.residency import DataClass
 
 # A card's number is what the rules of payment protect; an account's number names a person.
 CLASS_OF: dict[Kind, DataClass] = {kind: "payment" if kind == "card" else "personal" for kind in KINDS}
+FINDS = frozenset(CLASS_OF.values())
 _SUSPECT = {kind: re.compile(pattern) for kind, pattern in SUSPECT.items()}
 # The strictest first: nothing more need be looked for once it is found.
 _ORDER = sorted(KINDS, key=lambda kind: CLASS_OF[kind] != "payment")

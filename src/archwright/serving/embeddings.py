@@ -27,7 +27,7 @@ PATH = "/embeddings"
 
 async def embed(gateway: Gateway, exchange: Exchange, question: Question) -> None:
     """Answer the client; measured whatever happens."""
-    spec, status, meter = question.endpoint, "ok", Meter(exchange.received_at)
+    spec, status, meter = question.endpoint, "failed", Meter(exchange.received_at)
     try:
         exchange.watch()
         exchange.phase(FIRST, exchange.limits.first_token_s)
@@ -46,7 +46,7 @@ async def embed(gateway: Gateway, exchange: Exchange, question: Question) -> Non
             "gateway_s": meter.own_s(exchange.now()),
             "engine_s": meter.event_at - meter.asked_at,
         }
-        gateway.served(exchange, spec, status, figures)
+        gateway.served(exchange, spec, "ok", figures)
         if bill.keeps:
             bill.keep(body, tokens, 0)
         exchange.reply(HTTPStatus.OK, body, JSON, [meter.overhead(exchange.now()), *bill.headers()])

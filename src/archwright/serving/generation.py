@@ -56,7 +56,7 @@ class Generation:
 
     async def run(self) -> None:
         """Answer the client; measured whatever happens."""
-        status = "ok"
+        status = "failed"  # a bug, where nothing else is said
         try:
             self._exchange.watch()
             self._exchange.phase(FIRST, self._exchange.limits.first_token_s)
@@ -64,8 +64,9 @@ class Generation:
             self._bill = bill = self._gateway.till.open(self._exchange, self._question, self._kind)
             relay = None if bill.known is not None else await self._ask()
             content = self._content() if self._tells else None
-            self._gateway.served(self._exchange, self._question.endpoint, status, self._figures(), content)
+            self._gateway.served(self._exchange, self._question.endpoint, "ok", self._figures(), content)
             self._answer(relay)
+            status = "ok"
             if relay is not None and self._shadow is not None and not self._shadow.done():
                 self._shadow.set_result("".join(relay.heard or ()))
         except asyncio.CancelledError:

@@ -258,6 +258,7 @@ class Pool:
             self._serve_waiting()
         now = self._now()
         for line in self._lines.values():
+            line.tidy()
             for waiter in line:
                 if not waiter.slot.done() and (gone or waiter.work.begin_by < now):
                     waiter.slot.set_exception(no_engine() if gone else too_late(RETRY_S))

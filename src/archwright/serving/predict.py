@@ -39,7 +39,7 @@ class Question(NamedTuple):
 
 async def predict(gateway: Gateway, exchange: Exchange, question: Question) -> None:
     """Answer the client; measured whatever happens."""
-    spec, status = question.endpoint, "ok"
+    spec, status = question.endpoint, "failed"
     try:
         exchange.watch()
         exchange.phase(FIRST, exchange.limits.first_token_s)
@@ -49,7 +49,7 @@ async def predict(gateway: Gateway, exchange: Exchange, question: Question) -> N
             body = await asyncio.to_thread(_reply, found, spec, exchange.model)
         else:
             body = _reply(found, spec, exchange.model)
-        gateway.served(exchange, spec, status, {"pool": spec.pool, "operation": "predict"})
+        gateway.served(exchange, spec, "ok", {"pool": spec.pool, "operation": "predict"})
         exchange.reply(HTTPStatus.OK, body, JSON, bill.headers())
     except asyncio.CancelledError:
         status = stopped(exchange)

@@ -18,9 +18,9 @@ from archwright.policy.overflow import due
 from archwright.policy.residency import BOUND, CLASSES, STRICTNESS, DataClass, spoken_for, strictest
 from archwright.policy.routing import drawn, split
 from archwright.serving.config import EndpointSpec, outside
-from archwright.serving.detection import class_of
+from archwright.serving.detection import FINDS, class_of
 from archwright.serving.pools import Pool, Work
-from archwright.serving.refusal import Refusal, bad
+from archwright.serving.refusal import Refusal, bad, unavailable
 from archwright.serving.validate import Question
 
 DATA_CLASS_HEADER = "x-archwright-data-class"
@@ -70,7 +70,7 @@ class Router:
         for spec in endpoints:
             name = (spec.kind, spec.model, spec.workload)
             self._classes[name] = spec.data_class or "internal"
-            leaves = any(outside(spec, pools[pool].spec) for pool in spec.pools)
+            leaves = any(outside(spec, pools[pool].spec, found) for pool in spec.pools for found in FINDS)
             if leaves if spec.detect is None else spec.detect:
                 self._detecting.add(name)
             for data_class in CLASSES:
@@ -78,9 +78,12 @@ class Router:
 
     def data_class(self, spec: EndpointSpec, header: str | None, body: Any) -> DataClass:
         """The class of a request's data: the strictest of the endpoint's, the caller's word (which can raise it,
-        never lower it) and what detection finds. Raises Refusal 400 for a word that is no class."""
+        never lower it) and what detection finds. Raises Refusal 400 for a word that is no class, 503 for an endpoint of
+        the table before: a request is read one turn of the event loop before its work begins."""
         name = (spec.kind, spec.model, spec.workload)
-        found = self._classes[name]
+        found = self._classes.get(name)
+        if found is None:
+            raise unavailable("this model is not served here any more", "model_unavailable")
         if header is not None:
             if header not in STRICTNESS:
                 message = f"{DATA_CLASS_HEADER} must be one of {', '.join(CLASSES)}"

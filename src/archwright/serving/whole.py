@@ -31,7 +31,7 @@ class Whole(EventParser):
             begin = chunk.lstrip()
             if not begin:
                 return []
-            self._streams = begin.startswith(_BEGINNINGS)
+            self._streams = any(begin.startswith(one[: len(begin)]) for one in _BEGINNINGS)
         if self._streams:
             return super().feed(chunk)
         self.body.append(chunk)
