@@ -17,6 +17,7 @@ import pytest
 
 from archwright.monitor.folding import served
 from archwright.monitor.usage import usage_of
+from archwright.serving.change import note_file
 
 if TYPE_CHECKING:
     from tests.serving.conftest import Platform, Start
@@ -110,6 +111,7 @@ def test_a_stream_goes_on_through_a_reload(start: Start) -> None:
 
 
 def test_a_configuration_that_cannot_be_read_leaves_the_workers_as_they_are(two: Platform) -> None:
+    two.until(note_file(two.home, "gateway").exists)  # all have begun: who still starts reads the file too
     two.home.config("gateway").write_bytes(b"{")
     before = two.workers
     assert two.gateway is not None
