@@ -3,7 +3,8 @@
     python -m bench.gateway.bench [--rounds 3] [--phases sat,hit,...] [--references DIR]
 
 Needs two cores, a C compiler and the package. A mock engine and the load generator (gwbench.c) run on one core, the
-gateway under test on the other. Wall-clock rates suffer from neighbours, CPU time and the ratio in one run do not.
+gateway under test on the other, alone: the rest stand still meanwhile. Wall-clock rates suffer from neighbours, CPU
+time and the ratio in one run do not.
 Ours has everything on: a key with rpm, tpm and a budget, its tenant too; prices, ledger, audit, metrics, and the exact
 cache for what was asked with temperature 0, which in every phase but `hit` nothing is. In `sat` the engine gives one
 body, in `sat-stream` 16 chunks. References (references.py) run where they are there. Prints one JSON object.
@@ -15,6 +16,7 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -22,11 +24,12 @@ import tempfile
 import time
 import urllib.error
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .processes import HERE, OwnGateway, answered, build, cpu_s, endpoint, free_port, memory_mb, pinned, pool
+from .processes import HERE, OwnGateway, answered, build, cpu_s, endpoint, family, free_port, memory_mb, pinned, pool
 from .references import Reference, references
 
 GATEWAY_CORE, LOAD_CORE = "0", "1"
@@ -93,6 +96,8 @@ class Target:
         arguments = [program, "load", "--url", url, *words]
         if self.key:
             arguments += ["--key", self.key]
+        self._signal(signal.SIGCONT)
+        self._settle()
         before = self.cpu_s()
         done = subprocess.run(pinned(LOAD_CORE, *arguments), capture_output=True, check=True, timeout=60)
         spent = self.cpu_s() - before
@@ -104,6 +109,16 @@ class Target:
             print(f"{self.name} {phase}: {found['errors']} errors: {found['error_text']}", file=sys.stderr)
         self.results.setdefault(phase, []).append(found)
         self._settle()
+        self.pause()
+
+    def pause(self) -> None:
+        """It stands still while others are measured: the timers of seven gateways wear out the cache of one core."""
+        self._signal(signal.SIGSTOP)
+
+    def _signal(self, number: signal.Signals) -> None:
+        for one in family(self.process.pid) if self.process is not None else ():
+            with suppress(ProcessLookupError):
+                os.kill(one, number)
 
     def _settle(self) -> None:
         until = time.monotonic() + 7
@@ -116,6 +131,7 @@ class Target:
 
     def stop(self) -> None:
         if self.process is not None:
+            self._signal(signal.SIGCONT)
             self.process.terminate()
             try:
                 self.process.wait(15)
@@ -196,6 +212,7 @@ def measure(rounds: int, phases: list[str], folder: Path | None) -> dict[str, An
             begun.append(target)
             try:
                 target.begin()
+                target.pause()
             except (OSError, urllib.error.URLError) as error:
                 if target.name in OWN:
                     raise
