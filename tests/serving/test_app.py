@@ -220,6 +220,16 @@ def test_a_settlement_the_accounts_refuse_is_noted_and_the_records_are_flushed(s
     assert not any(stand.ledger._waiting.values()) and accounts.ended == []
 
 
+def test_a_pool_that_is_gone_has_no_load(stand: Stand) -> None:
+    gateway = stand.gateway
+    (pool,) = gateway.pools.values()
+    line = f'archwright_requests_in_flight{{pool="{pool.name}"}} '
+    pool.in_flight = 2
+    assert line + "2.0" in gateway.metrics().decode()
+    gateway.fleet.pools = {}
+    assert line + "0.0" in gateway.metrics().decode()
+
+
 class Gone(asyncio.Transport):
     """The transport of a client that nobody writes to any more."""
 

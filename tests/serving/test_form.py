@@ -9,6 +9,7 @@ import random
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.serving.paper import Paper
 
 from archwright.engines.client import EngineClient
 from archwright.engines.grammar import parse_head
@@ -50,27 +51,6 @@ WORDS = (
     "null",
     "{",
 )
-
-
-class Paper:
-    """A line that keeps what is sent."""
-
-    left = False
-
-    def __init__(self) -> None:
-        self.said = b""
-
-    def send(self, data: bytes) -> None:
-        self.said += data
-
-    def keeps(self) -> bool:
-        return True
-
-    def over(self) -> None:
-        """Nothing follows."""
-
-    def abort(self) -> None:
-        raise AssertionError("nobody left")
 
 
 def event(kind: str, text: str, *, escaped: bool = False) -> bytes:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import pytest
+from tests.serving.paper import Paper
 
 from archwright.engines.client import EngineClient, EngineRefused
 from archwright.engines.grammar import parse_head
@@ -38,27 +39,6 @@ CHOICES = [
 def calling(index: int, **said: Any) -> dict[str, Any]:
     known = {"id": said.pop("id")} if "id" in said else {}
     return {"choices": [{"delta": {"tool_calls": [{"index": index, **known, "function": said}]}}]}
-
-
-class Paper:
-    """A line that keeps what is sent."""
-
-    left = False
-
-    def __init__(self) -> None:
-        self.said = b""
-
-    def send(self, data: bytes) -> None:
-        self.said += data
-
-    def keeps(self) -> bool:
-        return True
-
-    def over(self) -> None:
-        """Nothing follows."""
-
-    def abort(self) -> None:
-        raise AssertionError("nobody left")
 
 
 def events(*objects: object, end: bytes = b"\n\n") -> bytes:

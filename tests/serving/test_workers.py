@@ -108,6 +108,7 @@ def test_a_stream_goes_on_through_a_reload(start: Start) -> None:
         said += piece
     assert said.count(b'"content":"word') + said.count(b'"content":" word') >= 19 and b"[DONE]" in said
     platform.until(lambda: not set(before) & set(platform.workers))
+    assert platform.in_flight() == 0, "who went left no request on the page"
 
 
 def test_a_configuration_that_cannot_be_read_leaves_the_workers_as_they_are(two: Platform) -> None:

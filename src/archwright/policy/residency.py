@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from typing import Literal, NamedTuple, get_args
 
-from archwright.contract.needs import Sensitivity
+from archwright.contract.needs import PRIVATE, Sensitivity
 
 DataClass = Sensitivity
 CLASSES: tuple[DataClass, ...] = get_args(Sensitivity)
@@ -22,9 +22,9 @@ ANYWHERE = "any"
 # Health and payment data are equally strict; of two equally strict words the first given stays.
 STRICTNESS: dict[DataClass, int] = {"public": 0, "internal": 1, "personal": 2, "health": 3, "payment": 3}
 
-# These stay inside the endpoint's residency; that a machine is ours does not move it there. The other classes go to
-# any pool the endpoint names.
-BOUND: frozenset[DataClass] = frozenset({"personal", "health", "payment"})
+# Data of people stay inside the endpoint's residency; that a machine is ours does not move it there. The other classes
+# go to any pool the endpoint names.
+BOUND = PRIVATE
 
 
 class Place(NamedTuple):

@@ -84,9 +84,7 @@ class Till(NamedTuple):
         exchange.reserved = None
 
     def open(self, exchange: Exchange, question: Question, kind: Kind) -> Bill:
-        """Room for the request's worst case. Raises Refusal 429 and 403, StoreError."""
-        if exchange.asks is None:
-            self.weigh(exchange, question)
+        """Room for the worst case of a request that was weighed. Raises Refusal 429 and 403, StoreError."""
         bill = self._bill(exchange, question.endpoint, exchange.asks)
         bill.look_up(question, kind)
         return bill

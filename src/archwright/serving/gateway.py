@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from typing import Any, NamedTuple
 
 from archwright.contract.served import Served
@@ -69,6 +69,7 @@ class Gateway:
         self._requests = Requests(*books)
         self._traces = books.traces
         self.fleet = Fleet(config.pools, home)
+        self._shown: Set[str] = frozenset()  # pools whose load is on the page
         self._budget = RetryBudget()
         self._shadows = Shadows(self.now, self._compared)
         self._route(config)
@@ -108,6 +109,7 @@ class Gateway:
         self.till.flush()
         await self._shadows.close()
         await self.fleet.close()
+        self.show_load()  # the page outlives this process
 
     def traces_content(self, exchange: Exchange) -> bool:
         """Whether what this request says goes along with its trace: it is sampled, and its tenant turned that on."""
@@ -193,5 +195,7 @@ class Gateway:
 
     def show_load(self) -> None:
         """On the page that other processes of this gateway render too: every moment, and when it is asked for."""
-        for pool, count in self.fleet.in_flight().items():
-            self.exposition.record("in_flight", {"pool": pool}, count)
+        loads = self.fleet.in_flight()
+        for pool in self._shown | loads.keys():  # one that is gone shows nothing any more
+            self.exposition.record("in_flight", {"pool": pool}, loads[pool])
+        self._shown = loads.keys()

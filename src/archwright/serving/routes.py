@@ -92,6 +92,7 @@ def _envelope(gateway: Gateway, exchange: Exchange, question: Question, prefix: 
 def embeddings(gateway: Gateway, exchange: Exchange, _name: str) -> Coroutine[Any, Any, None]:
     body = decode(exchange.body)
     question = validate.embedding(body, gateway.directory, exchange.header(WORKLOAD))
+    gateway.till.weigh(exchange, question)
     return embed(gateway, exchange, question)
 
 

@@ -1,0 +1,24 @@
+"""A client's connection that keeps what is sent."""
+
+from __future__ import annotations
+
+
+class Paper:
+    """A line that keeps what is sent."""
+
+    left = False
+
+    def __init__(self) -> None:
+        self.said = b""
+
+    def send(self, data: bytes) -> None:
+        self.said += data
+
+    def keeps(self) -> bool:
+        return True
+
+    def over(self) -> None:
+        """Nothing follows."""
+
+    def abort(self) -> None:
+        raise AssertionError("nobody left")
