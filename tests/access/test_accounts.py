@@ -570,6 +570,20 @@ def test_what_a_killed_worker_held_fits_again_at_once(
     assert sum(again) == min(free, 3 * requests)
 
 
+def test_what_a_killed_worker_held_ends_no_stream_of_others(world: World, crew: Crew) -> None:
+    """Its budget lowered, a stream goes on for what it takes itself; what the dead one reserved nobody will spend."""
+    secret, record = world.keys.create("clinic", limits=Limits(budget_usd=1.0))
+    stream = taken(world.accounts.reserve(world.known(secret), (10, 0.1)))
+    assert sum(crew.admitted(Told(secret, 1, 10, 0.1, "hold"))) == 3
+    world.keys.limit("key", "", record.id, Limits(budget_usd=0.3))
+    world.clock.now += 0.5
+    crew.kill(0)
+    assert world.accounts.still(stream)
+    world.keys.limit("key", "", record.id, Limits(budget_usd=0.2))
+    world.clock.now += 0.5
+    assert not world.accounts.still(stream), "what the living hold counts"
+
+
 def test_workers_killed_in_the_middle_leave_nothing_behind(world: World, crew: Crew) -> None:
     """Killed wherever they are, a few times over; afterwards spent + free is the budget."""
     secret, record = world.keys.create("clinic", limits=Limits(budget_usd=1e6, rpm=10**9))

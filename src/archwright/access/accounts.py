@@ -309,9 +309,11 @@ class Accounts:
         for account in accounts:
             raw = transaction.get(account.key)
             if raw is not None and account.caps.budget_nusd >= 0:
-                row = decoded(raw)
-                if row[3] + held_nusd(row) > account.caps.budget_nusd:
-                    return False
+                row, budget = decoded(raw), account.caps.budget_nusd
+                if row[3] + held_nusd(row) > budget:
+                    row = self._without_dead(transaction, account, row, self._monotonic_us())
+                    if row[3] + held_nusd(row) > budget:
+                        return False
         return True
 
     def _current(self, account: Account, row: Row, known: Mapping[bytes, int]) -> Row | _Missing:
