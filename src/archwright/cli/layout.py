@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.padding import Padding
 from rich.table import Table
 
@@ -14,11 +14,13 @@ def indented(out: Console, text: str, by: int = 2) -> None:
     out.print(Padding(text, (0, 0, 0, by)))
 
 
-def plain(*names: str, right: Collection[str] = (), title: str | None = None) -> Table:
-    """A table without lines, whose long cells go on below; what is in `right` stands to the right."""
+def plain(*names: str, right: Collection[str] = (), whole: Collection[str] = (), title: str | None = None) -> Table:
+    """A table without lines. What is in `right` stands to the right; long cells go on below, except in `whole`."""
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for name in names:
-        table.add_column(name, justify="right" if name in right else "left", overflow="fold")
+        side: JustifyMethod = "right" if name in right else "left"
+        kept = name in whole
+        table.add_column(name, justify=side, no_wrap=kept, overflow="ellipsis" if kept else "fold")
     return table
 
 

@@ -166,27 +166,29 @@ VERDICTS = {
 
 
 def reconciliation(result: Reconciliation) -> int:
-    """Plan versus actual."""
-    drawn = Table(title="Plan versus actual", title_justify="left", header_style="bold")
-    for name in ("prediction", "predicted", "90 % band", "measured", "samples", "verdict"):
-        drawn.add_column(name, justify="left" if name in ("prediction", "verdict") else "right")
-    for deviation in result.deviations:
-        drawn.add_row(*_compared(deviation))
     out = console()
-    out.print(drawn)
+    out.print(compared(result.deviations, samples=True))
     measured = sum(1 for d in result.deviations if d.measured)
     inside = sum(1 for d in result.deviations if d.verdict == "within")
     out.print(f"{inside} of {measured} measured predictions inside their band; plan {result.plan_digest[:12]}")
     return 0
 
 
-def _compared(deviation: Deviation) -> tuple[str, ...]:
-    predicted, measured = deviation.predicted, deviation.measured
-    return (
-        deviation.prediction_id,
-        pretty(predicted.value, predicted.unit),
-        band(predicted),
-        pretty(measured.value, predicted.unit) if measured else "-",
-        str(measured.samples) if measured else "-",
-        VERDICTS[deviation.verdict],
-    )
+def compared(deviations: Iterable[Deviation], *, samples: bool) -> Table:
+    """Plan versus actual; `samples`: how many each measurement was made of."""
+    drawn = Table(title="Plan versus actual", title_justify="left", header_style="bold")
+    for name in ("prediction", "predicted", "90 % band", "measured", *(["samples"] if samples else []), "verdict"):
+        left = name in ("prediction", "verdict")
+        drawn.add_column(name, justify="left" if left else "right", no_wrap=not samples)
+    for one in deviations:
+        predicted, measured = one.predicted, one.measured
+        counted = [str(measured.samples) if measured else "-"] if samples else []
+        drawn.add_row(
+            escape(one.prediction_id),
+            pretty(predicted.value, predicted.unit),
+            band(predicted),
+            pretty(measured.value, predicted.unit) if measured else "-",
+            *counted,
+            VERDICTS[one.verdict],
+        )
+    return drawn

@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from archwright.api.data import DatasetCard, DatasetOutcome
+from archwright.cli.layout import plain
 from archwright.cli.numbers import pretty
 from archwright.cli.show import as_json, console, text
 from archwright.contract.lineage import DatasetVersion, SourceFile
@@ -50,13 +51,8 @@ def versions(result: Iterable[DatasetVersion]) -> int:
     found = list(result)
     if not found:
         return text("no data set yet; make one: archwright data ingest PATH --name NAME")
-    drawn = Table(box=None, pad_edge=False, header_style="bold")
-    drawn.add_column("version", overflow="fold")
-    for name in ("rows", "left out", "altered", "files", "size"):
-        drawn.add_column(name, justify="right", no_wrap=True)
-    drawn.add_column("made of", overflow="fold")
-    drawn.add_column("licence", overflow="fold")
-    drawn.add_column("made", no_wrap=True)
+    numbers = ("rows", "left out", "altered", "files", "size")
+    drawn = plain("version", *numbers, "made of", "licence", "made", right=numbers, whole=(*numbers, "made"))
     for version in found:
         drawn.add_row(
             escape(version.id),
@@ -106,9 +102,7 @@ def card(result: DatasetCard) -> int:
 
 def _columns(columns: Mapping[str, str]) -> Table:
     """By kind, since a table may have hundreds."""
-    drawn = Table(box=None, pad_edge=False, header_style="bold")
-    drawn.add_column("kind", no_wrap=True)
-    drawn.add_column("columns", overflow="fold")
+    drawn = plain("kind", "columns", whole={"kind"})
     for kind in dict.fromkeys(columns.values()):
         names = [name for name, found in columns.items() if found == kind]
         more = f" and {len(names) - NAMES:,} more" if len(names) > NAMES else ""
@@ -117,20 +111,15 @@ def _columns(columns: Mapping[str, str]) -> Table:
 
 
 def _pairs(left: str, right: str, rows: Mapping[str, int]) -> Table:
-    drawn = Table(box=None, pad_edge=False, header_style="bold")
-    drawn.add_column(left, overflow="fold")
-    drawn.add_column(right, justify="right")
+    drawn = plain(left, right, right={right})
     for name, value in rows.items():
         drawn.add_row(escape(name), f"{value:,}")
     return drawn
 
 
 def _files(files: Iterable[SourceFile]) -> Table:
-    drawn = Table(box=None, pad_edge=False, header_style="bold")
-    drawn.add_column("file", overflow="fold")
-    for name in ("rows", "quarantined", "size"):
-        drawn.add_column(name, justify="right", no_wrap=True)
-    drawn.add_column("sha256", no_wrap=True)
+    numbers = ("rows", "quarantined", "size")
+    drawn = plain("file", *numbers, "sha256", right=numbers, whole=(*numbers, "sha256"))
     for file in list(files)[:FILES]:
         size = pretty(file.size_bytes, "bytes")
         drawn.add_row(escape(file.path), f"{file.rows:,}", f"{file.quarantined:,}", size, file.sha256[:12])

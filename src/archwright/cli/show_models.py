@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from datetime import datetime
 
 from rich.markup import escape
-from rich.table import Table
 from rich.tree import Tree
 
 from archwright.api.model_files import ModelFile
@@ -107,9 +106,8 @@ def evaluation(result: Evaluation) -> int:
 
 def _examination(scores: Iterable[Score], gates: Iterable[Gate]) -> None:
     out = console()
-    drawn = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("score", "value", "95 % interval", "held against", "items"):
-        drawn.add_column(name, justify="left" if name in ("score", "held against") else "right", no_wrap=True)
+    names = ("score", "value", "95 % interval", "held against", "items")
+    drawn = plain(*names, right={"value", "95 % interval", "items"}, whole=names)
     for score in scores:
         against = "-"
         if score.baseline is not None:

@@ -114,10 +114,7 @@ def _money_sentence(result: Plan, option: Option) -> str:
 
 def _categories(result: Plan, option: Option) -> str:
     """What the total pays for, the most first; what comes back is taken off."""
-    spent: dict[str, float] = {}
-    for line in option.cost_lines:
-        months = 1 if line.once else result.horizon_months
-        spent[line.category] = spent.get(line.category, 0.0) + line.amount.value * months
+    spent = option.spent(result.horizon_months)
     largest = sorted(spent.items(), key=lambda entry: -abs(entry[1]))[:MOST_CATEGORIES]
     return f"of it {', '.join(f'{name} {money(amount)}' for name, amount in largest)}"
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from rich.markup import escape
-from rich.table import Table
 
 from archwright.cli.layout import plain
 from archwright.cli.numbers import band, pretty
@@ -45,10 +44,8 @@ def accuracy(result: Any) -> int:
     for line in result.not_answered:
         out.print(f"  not answered: {escape(line)}")
     if result.scores:
-        drawn = Table(box=None, pad_edge=False, header_style="bold")
-        names = ("quantity", "stratum", "rows", "median error", "mean", "p90", "in the 90 % band", "half-width")
-        for name in names:
-            drawn.add_column(name, justify="left" if name in names[:2] else "right")
+        numbers = ("rows", "median error", "mean", "p90", "in the 90 % band", "half-width")
+        drawn = plain("quantity", "stratum", *numbers, right=numbers)
         for row in result.scores:
             errors = (row.median_error_percent, row.mean_error_percent, row.p90_error_percent)
             drawn.add_row(

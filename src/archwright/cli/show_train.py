@@ -14,7 +14,7 @@ from archwright.api.training import Progress, Training
 from archwright.cli import show
 from archwright.cli.layout import plain
 from archwright.cli.numbers import band, pretty, significant
-from archwright.contract.evidence import Basis, Deviation, Prediction
+from archwright.contract.evidence import Basis, Prediction
 from archwright.contract.lineage import TrainingRun
 
 # A terminal's line is rewritten, a file gets lines: few enough to be read.
@@ -140,7 +140,7 @@ def _outcome(result: TrainingRun) -> int:
     for name, value in _facts(result):
         out.print(f"{name:<10}{escape(value)}")
     if result.deviations:
-        out.print(_compared(result.deviations))
+        out.print(show.compared(result.deviations, samples=False))
     else:
         _promised(result)
     if result.status in ("interrupted", "failed"):
@@ -197,16 +197,4 @@ def _promises(predictions: tuple[Prediction, ...]) -> Table:
     for promise in predictions:
         estimate = promise.estimate
         drawn.add_row(escape(promise.id), pretty(estimate.value, estimate.unit), band(estimate))
-    return drawn
-
-
-def _compared(deviations: tuple[Deviation, ...]) -> Table:
-    drawn = Table(title="Plan versus actual", title_justify="left", header_style="bold")
-    for name in ("prediction", "predicted", "90 % band", "measured", "verdict"):
-        drawn.add_column(name, justify="left" if name in ("prediction", "verdict") else "right", no_wrap=True)
-    for one in deviations:
-        unit = one.predicted.unit
-        measured = pretty(one.measured.value, unit) if one.measured else "-"
-        texts = (pretty(one.predicted.value, unit), band(one.predicted), measured)
-        drawn.add_row(escape(one.prediction_id), *texts, show.VERDICTS[one.verdict])
     return drawn

@@ -138,6 +138,10 @@ class CostLine(Record):
     category: Category = "compute"
     drivers: tuple[str, ...] = ()
 
+    def over(self, months: int) -> float:
+        """What it comes to in so many months."""
+        return self.amount.value if self.once else self.amount.value * months
+
 
 class Purchase(Record):
     """How machines of a pool are had: `machines` of one type, mean over the horizon, `peak` at its busiest hour. The
@@ -187,6 +191,13 @@ class Option(Record):
     rack_units: float | None = None
     energy_kwh_per_month: Estimate | None = None
     carbon_kg_per_month: Estimate | None = None
+
+    def spent(self, months: int) -> dict[Category, float]:
+        """What its lines come to in so many months, by category; what comes back is taken off."""
+        sums: dict[Category, float] = {}
+        for line in self.cost_lines:
+            sums[line.category] = sums.get(line.category, 0.0) + line.over(months)
+        return sums
 
 
 class Waits(Record):

@@ -22,6 +22,7 @@ from archwright.needs.problem import Tree, join, parents
 from archwright.needs.reader import checked, content, tree_of
 from archwright.needs.shape import described
 from archwright.needs.tree import read_tree
+from archwright.needs.walk import inside
 
 # Another change follows a comma where a key and "=" do; any other comma belongs to the value.
 _NEXT = re.compile(r",(?=[^,=\[\]{}]+(?:\[\d+\][^,=\[\]{}]*)*=)")
@@ -146,12 +147,8 @@ def _put(tree: Tree, holder: dict[str, object] | list[object], key: str | int, p
 def _paths(value: object, path: str) -> Iterator[str]:
     """The path itself and those of everything inside."""
     yield path
-    if isinstance(value, dict):
-        for name, item in value.items():
-            yield from _paths(item, join(path, name))
-    elif isinstance(value, list):
-        for index, item in enumerate(value):
-            yield from _paths(item, f"{path}[{index}]")
+    for below, item in inside(value, path):
+        yield from _paths(item, below)
 
 
 def _unknown(tree: Tree, key: str) -> UsageError:

@@ -110,7 +110,7 @@ def _category(plan: Plan, category: str, meaning: str) -> list[str]:
     """What the chosen option pays of it, and for what."""
     option = plan.option
     lines = [line for line in (option.cost_lines if option is not None else ()) if line.category == category]
-    whole = sum(line.amount.value * (1 if line.once else plan.horizon_months) for line in lines)
+    whole = sum(line.over(plan.horizon_months) for line in lines)
     said = f"{digits(whole)} {plan.currency} over {plan.horizon} in {plan.chosen}"
     return [
         f"{category}: {meaning}",

@@ -105,7 +105,7 @@ def shares_of(option: Option, months: int) -> tuple[Share, ...]:
     sums = dict.fromkeys(GROUPS, 0.0)
     for line in option.cost_lines:
         group = next(name for name, categories in GROUPS.items() if line.category in categories)
-        sums[group] += words.whole(line.amount.value, once=line.once, months=months)
+        sums[group] += line.over(months)
     return tuple(Share(group, amount) for group, amount in sums.items())
 
 

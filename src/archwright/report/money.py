@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 
 from archwright.contract.decision import Rival
 from archwright.contract.estimate import Estimate
-from archwright.contract.plan import Category, CostLine, Option, Plan
+from archwright.contract.plan import CostLine, Option, Plan
 from archwright.report import figures, payments, words
 from archwright.report.document import Block, Cell, Chapter, Column, Table, Text, notes, rows
 
@@ -36,12 +37,8 @@ def money_chapter(plan: Plan, option: Option) -> Chapter:
 
 def _category_table(plan: Plan, option: Option) -> Table:
     """Every category that costs or brings something, the largest first."""
-    sums: dict[Category, float] = {}
-    counts: dict[Category, int] = {}
-    for line in option.cost_lines:
-        amount = words.whole(line.amount.value, once=line.once, months=plan.horizon_months)
-        sums[line.category] = sums.get(line.category, 0.0) + amount
-        counts[line.category] = counts.get(line.category, 0) + 1
+    sums = option.spent(plan.horizon_months)
+    counts = Counter(line.category for line in option.cost_lines)
     whole = sum(sums.values())
     columns = (
         Column("Category", 3),
@@ -72,7 +69,7 @@ def _category_table(plan: Plan, option: Option) -> Table:
 def costs_chapter(plan: Plan, option: Option) -> Chapter:
     """The bill line by line."""
     months = plan.horizon_months
-    ordered = sorted(option.cost_lines, key=lambda c: -abs(words.whole(c.amount.value, once=c.once, months=months)))
+    ordered = sorted(option.cost_lines, key=lambda c: -abs(c.over(months)))
     columns = (
         Column("Cost line", 3),
         Column("A month", 1.3, numeric=True),
@@ -86,7 +83,7 @@ def costs_chapter(plan: Plan, option: Option) -> Chapter:
 
 def _cost_row(line: CostLine, months: int) -> tuple[Cell, ...]:
     amount = Cell(words.money(line.amount.value), notes(("", words.compact_band(line.amount))))
-    whole = words.money(words.whole(line.amount.value, once=line.once, months=months))
+    whole = words.money(line.over(months))
     named = Cell(line.name, notes(("", words.CATEGORIES[line.category])))
     return (named, Cell(), amount, Cell(whole)) if line.once else (named, amount, Cell(), Cell(whole))
 

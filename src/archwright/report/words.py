@@ -154,11 +154,6 @@ def percent(share: float) -> str:
     return f"< 1{SPACE}%" if 0 < abs(share) < 0.005 else f"{share * 100:.0f}{SPACE}%"
 
 
-def whole(line_value: float, *, once: bool, months: int) -> float:
-    """A cost line over the horizon."""
-    return line_value if once else line_value * months
-
-
 def missed(miss: Miss) -> str:
     """`per month 4,752, limit 3,500`."""
     workload, quality, benchmark = miss.constraint.partition(".quality.")

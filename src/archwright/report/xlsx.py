@@ -223,8 +223,7 @@ def _cost_lines(book: Book, plan: Plan, option: Option) -> tuple[tuple[str, int,
     for line in option.cost_lines:
         amount, none = _three(line.amount), (None, None, None)
         placed = (*none, *amount) if line.once else (*amount, *none)
-        whole = words.whole(line.amount.value, once=line.once, months=months)
-        formula = Formula(f"=C{row + 1}*I{row + 1}+F{row + 1}", whole)
+        formula = Formula(f"=C{row + 1}*I{row + 1}+F{row + 1}", line.over(months))
         values: tuple[Value, ...] = (line.name, words.CATEGORIES[line.category], *placed, float(months), formula)
         book.rows(sheet, [values], start=row)
         if not line.once:

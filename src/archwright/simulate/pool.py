@@ -11,7 +11,7 @@ the slow end of the steps' band where queueing carries further than that.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import NamedTuple
 
 from archwright.contract.estimate import Estimate
@@ -19,11 +19,11 @@ from archwright.contract.evidence import Basis
 from archwright.contract.percentile import percentile
 from archwright.contract.plan import LoadSpec
 from archwright.contract.record import Record, replace
-from archwright.policy.traffic import Arrival, closed_arrivals, peak_arrivals
-from archwright.simulate.batching import Batching, Clock, Outcome, Request
+from archwright.policy.traffic import Arrival, peak_arrivals
+from archwright.simulate.batching import Batching, Clock, Request
 from archwright.simulate.dispatch import dispatch
 from archwright.simulate.queueing import Queue, Queueing, queue_of, queueing
-from archwright.simulate.serving import RATE_NOISE, TPOT_NOISE, TTFT_NOISE
+from archwright.simulate.serving import RATE_NOISE, TPOT_NOISE, TTFT_NOISE, closed_loop
 from archwright.sizing.calibration import widened
 from archwright.sizing.engine import Engine
 from archwright.sizing.open_loop import GATEWAY_S, OpenLoop, flow_of
@@ -201,16 +201,9 @@ def request_of(arrival: Arrival, at_s: float) -> Request:
 
 
 def closed(spec: PoolSpec) -> float:
-    """Answer tokens/s of one engine in the closed loop, from an idle start, unfinished answers included."""
-    load, seconds = spec.load, closed_seconds(spec)
-    arrivals: Iterator[Arrival] = closed_arrivals(load)
-
-    def next_one(now: float) -> Request:
-        return request_of(next(arrivals), now)
-
-    first = [next_one(0.0) for _ in range(math.ceil(load.concurrency / spec.engines))]
-    found: list[Outcome] = engine_of(spec, 1.0).run(first, refill=next_one, until=seconds)
-    return sum(one.tokens for one in found) / seconds
+    """Answer tokens/s of one engine in the closed loop."""
+    at_once = math.ceil(spec.load.concurrency / spec.engines)
+    return closed_loop(engine_of(spec, 1.0), spec.load, at_once, closed_seconds(spec), request_of)
 
 
 def closed_seconds(spec: PoolSpec) -> float:

@@ -8,7 +8,8 @@ the middle. Band: the extremes of the runs, moved out by a noise factor for what
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 from archwright.catalog.rows import Efficiency, EngineSpec, ModelSpec
@@ -165,9 +166,9 @@ def run(spec: ServingSpec, factor: float) -> Run:
 
 
 def _run(spec: ServingSpec, factor: float, peak: list[Outcome]) -> Run:
-    closed_s = closed_seconds(spec, factor)
-    closed = closed_loop(engine_of(spec, factor), spec, closed_s)
-    return _figures(peak)._replace(tokens_per_s=sum(one.tokens for one in closed) / closed_s)
+    engine, seconds = engine_of(spec, factor), closed_seconds(spec, factor)
+    made = partial(request_of, spec=spec)
+    return _figures(peak)._replace(tokens_per_s=closed_loop(engine, spec.load, spec.load.concurrency, seconds, made))
 
 
 def engine_of(spec: ServingSpec, factor: float) -> Batching:
@@ -211,15 +212,18 @@ def closed_seconds(spec: ServingSpec, factor: float) -> float:
     return min(load.closed_s, MOST_CLOSED * shortest / at_once)
 
 
-def closed_loop(engine: Batching, spec: ServingSpec, closed_s: float) -> list[Outcome]:
-    """`concurrency` requests at once from the start, each followed by the next, cut after `closed_s`."""
-    arrivals: Iterator[Arrival] = closed_arrivals(spec.load)
+def closed_loop(
+    engine: Batching, load: LoadSpec, at_once: int, seconds: float, made: Callable[[Arrival, float], Request]
+) -> float:
+    """Answer tokens/s of an engine with `at_once` requests from an idle start, each followed by the next, unfinished
+    answers included; `made` makes a request of an arrival and its time."""
+    arrivals = closed_arrivals(load)
 
     def next_one(now: float) -> Request:
-        return request_of(next(arrivals), now, spec)
+        return made(next(arrivals), now)
 
-    first = [next_one(0.0) for _ in range(spec.load.concurrency)]
-    return engine.run(first, refill=next_one, until=closed_s)
+    found = engine.run([next_one(0.0) for _ in range(at_once)], refill=next_one, until=seconds)
+    return sum(one.tokens for one in found) / seconds
 
 
 def request_of(arrival: Arrival, at_s: float, spec: ServingSpec) -> Request:

@@ -11,17 +11,16 @@ from collections.abc import Sequence
 
 from archwright.catalog.facts import Catalog
 from archwright.catalog.rows import ModelSpec
-from archwright.contract.estimate import Estimate, product
+from archwright.contract.estimate import product
 from archwright.contract.evidence import Basis
 from archwright.contract.needs import SLO, Length
 from archwright.contract.record import replace
-from archwright.sizing import formats
 from archwright.sizing.architecture import attention_flops, body_parameters
 from archwright.sizing.machine import Batch, Machine, Steady
 from archwright.sizing.queueing import Limit, Times, carried
 from archwright.sizing.vision import steady
 from archwright.sizing.work import USABLE, WORKSPACE_BYTES
-from archwright.sizing.work_rates import busy_w, facts, has_devices, host_cores, rate
+from archwright.sizing.work_rates import busy_w, facts, has_devices, host_cores, rate, speed_at
 
 BIDIRECTIONAL = "bidirectional"
 BYTES_ON_DEVICE, BYTES_ON_HOST = 2.0, 4.0
@@ -63,15 +62,14 @@ def steady_embedding(
     most = float(model.context_tokens or input_tokens.p95)
     mean, long = min(input_tokens.mean, most), min(input_tokens.p95, most)
     on_device = has_devices(machine)
-    speed, used = _speed(machine, catalog)
+    speed, used = speed_at("embedding", machine, catalog)
     own = product([speed.dividing(1.0, "s/FLOP")], "s").scaled(text_flops(model, mean), unit="s")
-    fixed = rate(catalog, "embedding.launch" if on_device else "request.host")
+    launch = "embedding.launch" if on_device else "request.host"
     ratio = text_flops(model, long) / text_flops(model, mean)
-    times = Times(fixed, own, long=ratio, variation=_variation(ratio))
+    times = Times(rate(catalog, launch), own, long=ratio, variation=_variation(ratio))
     servers = machine.accelerator_count if on_device else host_cores(machine)
     limit = Limit(f"{workload}.latency_p95_s", slo.latency_p95_s, rate(catalog, "load.most").value)
     found = carried(times, servers, limit, batches=on_device)
-    launch = "embedding.launch" if on_device else "request.host"
     basis = _basis(f"{workload}.{machine.id}.capacity", model, mean, facts(catalog, *used, launch, "load.most"))
     return steady(machine, catalog, found, basis, (model.id, ENGINE))._replace(context_tokens=round(most))
 
@@ -88,7 +86,7 @@ def batch_embedding(
     if not fits(machine, model):
         return None
     piece = min(PIECE_TOKENS, float(model.context_tokens or PIECE_TOKENS))
-    speed, used = _speed(machine, catalog)
+    speed, used = speed_at("embedding", machine, catalog)
     servers = machine.accelerator_count if has_devices(machine) else host_cores(machine)
     each = text_flops(model, piece) / piece * tokens_per_run / servers / BULK_BUSY / HOUR_S
     basis = _basis(f"{workload}.{machine.id}.work", model, piece, facts(catalog, *used))
@@ -102,15 +100,6 @@ def batch_embedding(
         bases=(replace(basis, definition="hours of one machine for all tokens of a run, its queue never empty"),),
         assumptions=(f"embedded in pieces of {piece:.0f} tokens",),
     )
-
-
-def _speed(machine: Machine, catalog: Catalog) -> tuple[Estimate, tuple[str, ...]]:
-    """FLOP/s of one device, or of one core, at this work; the rows it rests on."""
-    if machine.accelerator is not None and has_devices(machine):
-        stated = machine.accelerator.band(formats.rate(machine.accelerator, "bf16"), "FLOP/s")
-        return product([stated, rate(catalog, "embedding.accelerator")], "FLOP/s"), ("embedding.accelerator",)
-    used = ("embedding.host", "host.core", "host.scaling")
-    return product([rate(catalog, name) for name in used], "FLOP/s"), used
 
 
 def _basis(name: str, model: ModelSpec, tokens: float, told: tuple[str, ...]) -> Basis:

@@ -14,10 +14,9 @@ from archwright.contract.estimate import Estimate, product
 from archwright.contract.evidence import Basis
 from archwright.contract.needs import SLO
 from archwright.contract.plan import Parallelism
-from archwright.sizing import formats
 from archwright.sizing.machine import Machine, Steady
 from archwright.sizing.queueing import Carried, Limit, Times, carried
-from archwright.sizing.work_rates import busy_w, facts, has_devices, host_cores, rate
+from archwright.sizing.work_rates import busy_w, facts, has_devices, host_cores, rate, speed_at
 
 PIXELS = 224.0 * 224.0
 ENGINE = "onnxruntime"
@@ -33,10 +32,12 @@ def steady_image(
     """What one machine carries; each device, or each crew of cores, classifies on its own."""
     flops = image_flops(pixels, parameters, catalog)
     device = has_devices(machine)
-    times, used = _on_device(machine, flops, catalog) if device else _on_host(flops, catalog)
+    speed, used = speed_at("vision", machine, catalog)
+    own = product([flops, speed.dividing(1.0, "s/FLOP")], "s")
+    launch = "vision.launch" if device else "request.host"
     servers = machine.accelerator_count if device else host_cores(machine)
     limit = Limit(f"{workload}.latency_p95_s", slo.latency_p95_s, rate(catalog, "load.most").value)
-    found = carried(times, servers, limit, batches=device)
+    found = carried(Times(rate(catalog, launch), own), servers, limit, batches=device)
     basis = f"{workload}.{machine.id}.capacity"
     asked = f"{parameters / 1e6:,.3g} million parameters, {pixels / 1e6:,.3g} megapixels: "
     told = (f"{asked}{flops.value / 1e9:,.3g} GFLOP an image [{flops.low / 1e9:,.3g}, {flops.high / 1e9:,.3g}]",)
@@ -46,7 +47,7 @@ def steady_image(
         stratum="published classifiers of other sizes" if device else "measured here, other processors",
         definition="images a second that one machine takes with the latency's p95 held; p95 from arrival to answer",
         formula="launch + images x parameters x pixels / 50,176 x FLOPs / (share x rate); wait: sizing/queueing.py",
-        facts=told + facts(catalog, "vision.flops", *used, "load.most") + _device(machine),
+        facts=told + facts(catalog, "vision.flops", *used, launch, "load.most") + _device(machine),
     )
     return steady(machine, catalog, found, made, (f"classifier-{parameters / 1e6:g}M", ENGINE))
 
@@ -83,19 +84,3 @@ def steady(machine: Machine, catalog: Catalog, found: Carried, basis: Basis, nam
 
 def _named(estimate: Estimate, basis: str) -> Estimate:
     return estimate.scaled(1.0, basis=basis)
-
-
-def _on_device(machine: Machine, flops: Estimate, catalog: Catalog) -> tuple[Times, tuple[str, ...]]:
-    assert machine.accelerator is not None
-    stated = machine.accelerator.band(formats.rate(machine.accelerator, "bf16"), "FLOP/s")
-    speed = product([stated, rate(catalog, "vision.accelerator")], "FLOP/s")
-    own = product([flops, speed.dividing(1.0, "s/FLOP")], "s")
-    return Times(rate(catalog, "vision.launch"), own), ("vision.accelerator", "vision.launch")
-
-
-def _on_host(flops: Estimate, catalog: Catalog) -> tuple[Times, tuple[str, ...]]:
-    used = ("vision.host", "host.core", "host.scaling")
-    speed = product([rate(catalog, name) for name in used], "FLOP/s")
-    own = product([flops, speed.dividing(1.0, "s/FLOP")], "s")
-    request = rate(catalog, "request.host")
-    return Times(request, own), (*used, "request.host")

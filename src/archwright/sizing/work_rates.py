@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from archwright.catalog.facts import Catalog
 from archwright.contract.estimate import Estimate, product
+from archwright.sizing import formats
 from archwright.sizing.machine import Machine
 
 THREADS_A_CORE = 2
@@ -20,6 +21,15 @@ def rate(catalog: Catalog, name: str, basis: str = "") -> Estimate:
 def facts(catalog: Catalog, *names: str) -> tuple[str, ...]:
     """The rows as a basis quotes them."""
     return tuple(catalog.work_rates[name].fact for name in names)
+
+
+def speed_at(work: str, machine: Machine, catalog: Catalog) -> tuple[Estimate, tuple[str, ...]]:
+    """FLOP/s of one device, or of one core, at a network's work (`embedding`, `vision`); the rows it rests on."""
+    if machine.accelerator is not None and has_devices(machine):
+        stated = machine.accelerator.band(formats.rate(machine.accelerator, "bf16"), "FLOP/s")
+        return product([stated, rate(catalog, f"{work}.accelerator")], "FLOP/s"), (f"{work}.accelerator",)
+    used = (f"{work}.host", "host.core", "host.scaling")
+    return product([rate(catalog, name) for name in used], "FLOP/s"), used
 
 
 def host_cores(machine: Machine) -> int:
