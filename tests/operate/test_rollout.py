@@ -104,7 +104,9 @@ def test_a_long_answer_is_finished_by_the_engine_that_began_it(stage: Stage) -> 
     until(lambda: "engine-assistant" not in stage.serving())
 
 
-def test_production_is_served_from_the_start_and_the_base_when_it_is_named(stage: Stage) -> None:
+def test_production_is_served_from_the_start_and_the_base_when_it_is_named(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
     version = stage.version()
     stage.change(version)
     mark = version.sha256[:12]
@@ -118,6 +120,10 @@ def test_production_is_served_from_the_start_and_the_base_when_it_is_named(stage
     assert plain.version == BASE and mark not in plain.text
     refused = chat(stage, lora=[{"id": 0, "scale": 0.0}])
     assert refused.status == 400 and refused.body["error"]["param"] == "lora"
+    # Nobody there, and none known from before: the owner's key goes to the gateway alone.
+    monkeypatch.setattr(urllib.request, "_opener", None)
+    monkeypatch.setenv("no_proxy", "")
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     answer = api.ask("Go on.", max_tokens=12)
     assert mark in "".join(answer) and answer.model == version.id
     assert api.lineage(answer.request).model == version.id

@@ -150,5 +150,10 @@ def _pairs(node: yaml.Node | None, refused: Callable[..., CatalogError]) -> Iter
         return
     if not isinstance(node, yaml.MappingNode):
         raise refused("a name and what belongs to it is wanted here", node.start_mark.line + 1)
+    seen: dict[str, int] = {}
     for key, value in node.value:
-        yield str(key.value), key.start_mark.line + 1, value
+        name, line = str(key.value), key.start_mark.line + 1
+        if name in seen:
+            raise refused(f"{name!r} stands here twice, first in line {seen[name]}", line, name, "keep one of them")
+        seen[name] = line
+        yield name, line, value
