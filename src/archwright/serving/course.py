@@ -32,8 +32,10 @@ BROKE_OFF = ("AW-ENG-01", "AW-ENG-02")
 OF_THE_ENGINE = frozenset(
     {
         HTTPStatus.UNAUTHORIZED,
+        HTTPStatus.PAYMENT_REQUIRED,
         HTTPStatus.FORBIDDEN,
         HTTPStatus.NOT_FOUND,
+        HTTPStatus.METHOD_NOT_ALLOWED,
         HTTPStatus.REQUEST_TIMEOUT,
         HTTPStatus.TOO_MANY_REQUESTS,
     }
@@ -180,4 +182,6 @@ def set_out(router: Router, exchange: Exchange, question: Asks, said: Any) -> Co
 
 
 def _of_the_engine(error: EngineRefused) -> bool:
-    return error.status in OF_THE_ENGINE or error.status >= HTTPStatus.INTERNAL_SERVER_ERROR
+    """A redirection too: none is followed, and only the address can be wrong."""
+    status = error.status
+    return not HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR or status in OF_THE_ENGINE
