@@ -21,12 +21,25 @@ class Function(msgspec.Struct, gc=False):
     arguments: str | None = None
 
 
+class Custom(Function, rename={"arguments": "input"}, gc=False):
+    """A call whose arguments are no JSON but any text."""
+
+    arguments: str | None = None
+
+
 class Call(msgspec.Struct, gc=False):
-    """A piece of a tool call: `id` and the name come with the first, the arguments' JSON bit by bit."""
+    """A piece of a tool call: `id` and the name come with the first, the arguments bit by bit. Without its
+    `extra_content` (its thought's signature) Gemini takes no call back as history."""
 
     index: int = 0
     id: str | None = None
     function: Function | None = None
+    custom: Custom | None = None
+    extra_content: Any = None
+
+    @property
+    def said(self) -> Function:
+        return self.function or self.custom or Function()
 
 
 class Delta(msgspec.Struct, gc=False):

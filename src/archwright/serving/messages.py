@@ -333,7 +333,7 @@ class MessagesWriter:
         if piece.text or piece.refusal:
             blocks.append({"type": "text", "text": piece.text + piece.refusal})
         for call in piece.calls:
-            name, said = (call.function.name, call.function.arguments) if call.function else ("", "")
+            name, said = call.said.name, call.said.arguments
             blocks.append({"type": "tool_use", "id": call.id or "", "name": name, "input": _input(said)})
         return _encode(self._message(blocks, piece, usage_of(used)))
 
@@ -347,6 +347,8 @@ class MessagesWriter:
             return None, None
         if piece.finish == "stop" and piece.stop in self._stops:
             return "stop_sequence", piece.stop
+        if piece.finish == "stop" and (self._calls or piece.calls):
+            return "tool_use", None  # many say "stop" of a call that had to be made
         return STOP_REASONS.get(piece.finish, "end_turn"), None
 
     def _begin(self, kind: str, block: dict[str, Any]) -> bytes:

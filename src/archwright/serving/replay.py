@@ -84,10 +84,9 @@ def between(writer: Writer, pieces: Sequence[Piece]) -> Iterator[bytes]:
 
 
 def _piece(choice: dict[str, Any], said: dict[str, Any]) -> Piece:
-    calls = [
-        Call(number, call["id"], Function(call["function"]["name"], call["function"]["arguments"]))
-        for number, call in enumerate(said.get("tool_calls") or ())
-    ]
+    calls = msgspec.convert(said.get("tool_calls") or [], list[Call])
+    for number, call in enumerate(calls):
+        call.index = number
     texts = said.get("content") or "", said.get("reasoning_content") or ""
     found = entries(choice.get("logprobs"))
     return Piece(*texts, found, choice["finish_reason"], calls, said.get("refusal") or "", choice["index"])

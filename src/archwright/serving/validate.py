@@ -91,11 +91,17 @@ def encoding(value: Any, name: str, _endpoint: Endpoint) -> str:
     return str(value)
 
 
+def top_k(value: Any, name: str, endpoint: Endpoint) -> int:
+    """Elsewhere -1 may say: no limit."""
+    found: int = integer(0 if endpoint.strict else -1, 1_000_000)(value, name, endpoint)
+    return found
+
+
 SAMPLING: dict[str, Check] = {
     "max_tokens": length,
     "temperature": number(0, 2),
     "top_p": number(0, 1),
-    "top_k": integer(0, 1_000_000),
+    "top_k": top_k,
     "min_p": number(0, 1),
     "presence_penalty": number(-2, 2),
     "frequency_penalty": number(-2, 2),
