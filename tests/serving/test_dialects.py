@@ -98,6 +98,23 @@ def test_what_only_an_engine_can_have_wrong_is_asked_of_the_next(start: Start, p
         assert platform.chat().status == 502
 
 
+def test_whoever_is_refused_often_and_not_mostly_is_served_by_the_next(start: Start, place: Place) -> None:
+    """A provider at its limit: its breaker stays closed, the retries of a pool are few, and the next pool is idle."""
+    with standing_in() as other:
+        more = (endpoint(pool="o", addresses=(other.url,), health_path="").pool,)
+        platform = start([{"addresses": (place.url,), "health_path": "", "fallback": ("o",)}], [], more=more)
+        well = Script(chat_events(piece("stop", content="well")))
+        full = whole({"error": {"message": "slow down"}}, 429)
+        other.script = well
+        routes = []
+        for number in range(120):
+            place.script = full if number % 5 in (1, 3) else well
+            reply = platform.chat(max_tokens=1)
+            assert reply.status == 200, number
+            routes.append(reply.headers["x-archwright-route"])
+        assert routes.count("o") == 48 and len(other.asked) == 48, "each failed once, and was asked once of the next"
+
+
 def test_a_stream_without_its_mark_is_whole_where_each_choice_ended(chats: openai.OpenAI, place: Place) -> None:
     place.script = Script(chat_events(piece(content="a"), STOP)[:-1])
     assert [
