@@ -48,7 +48,7 @@ def _message(value: Any, name: str, endpoint: Endpoint) -> dict[str, Any]:
     content = value.get("content")
     kept = role if role == "developer" and not endpoint.strict else ROLES[role]
     # A refusal that is sent back as history has no content beside it.
-    if calls or (content is None and role == "assistant" and passed.get("refusal")):
+    if calls or (content is None and role == "assistant" and type(passed.get("refusal")) is str):
         said = None if content is None else _content(content, f"{name}.content", endpoint, role)
         return {"role": kept, "content": said, **({"tool_calls": calls} if calls else {}), **passed}
     return {"role": kept, "content": _content(content, f"{name}.content", endpoint, role), **passed}

@@ -43,7 +43,8 @@ class Call(msgspec.Struct, gc=False):
 
 
 class Delta(msgspec.Struct, gc=False):
-    """`signature` vouches for the reasoning before it, where a provider gives one."""
+    """`signature` vouches for the reasoning before it, where a provider gives one; `redacted` is reasoning in a form
+    that only the provider reads."""
 
     content: str | None = None
     reasoning_content: str | None = None
@@ -51,6 +52,7 @@ class Delta(msgspec.Struct, gc=False):
     tool_calls: list[Call] | None = None
     refusal: str | None = None
     signature: str | None = None
+    redacted: str | None = None
 
 
 class Choice(msgspec.Struct, gc=False):

@@ -18,6 +18,7 @@ class Kept:
         self.entries: list[dict[str, Any]] = []
         self.calls: dict[int, tuple[Call, list[str]]] = {}
         self.signature = self.stop = ""
+        self.redacted: tuple[str, ...] = ()
         self.finish: str | None = None
 
     def add(self, piece: Piece) -> None:
@@ -28,6 +29,7 @@ class Kept:
         for call in piece.calls:
             self._call(call)
         self.signature += piece.signature
+        self.redacted += piece.redacted
         self.stop = piece.stop or self.stop
         self.finish = piece.finish or self.finish
 
@@ -49,7 +51,9 @@ class Kept:
             calls.append(call)
         texts = "".join(self.texts), "".join(self.reasonings)
         refusal = "".join(self.refusals)
-        return Piece(*texts, self.entries, self.finish, calls, refusal, number, self.signature, self.stop)
+        return Piece(
+            *texts, self.entries, self.finish, calls, refusal, number, self.signature, self.stop, self.redacted
+        )
 
 
 def piece_of(text: str, choice: Choice, *, logprobs: bool = True) -> Piece:
@@ -60,4 +64,5 @@ def piece_of(text: str, choice: Choice, *, logprobs: bool = True) -> Piece:
     reasoning = delta.reasoning_content or delta.reasoning or ""
     refusal, signature = delta.refusal or "", delta.signature or ""
     calls = delta.tool_calls or ()
-    return Piece(text, reasoning, found, choice.finish_reason, calls, refusal, choice.index, signature, stop)
+    redacted = (delta.redacted,) if delta.redacted else ()
+    return Piece(text, reasoning, found, choice.finish_reason, calls, refusal, choice.index, signature, stop, redacted)

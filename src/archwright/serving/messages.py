@@ -290,6 +290,8 @@ class MessagesWriter:
 
     def piece(self, piece: Piece) -> bytes:
         out = self._thought(piece) if piece.reasoning or piece.signature else b""
+        for data in piece.redacted:
+            out += self._begin("redacted_thinking", {"type": "redacted_thinking", "data": data})
         if piece.text or piece.refusal:
             out += self.text(piece.text + piece.refusal)
         for call in piece.calls:
@@ -328,8 +330,9 @@ class MessagesWriter:
     def whole(self, pieces: Sequence[Piece], used: dict[str, Any] | None) -> bytes:
         piece = pieces[0]
         blocks: list[dict[str, Any]] = []
-        if piece.reasoning:
+        if piece.reasoning or piece.signature:  # which may be all that is shown of it
             blocks.append({"type": "thinking", "thinking": piece.reasoning, "signature": piece.signature})
+        blocks += [{"type": "redacted_thinking", "data": data} for data in piece.redacted]
         if piece.text or piece.refusal:
             blocks.append({"type": "text", "text": piece.text + piece.refusal})
         for call in piece.calls:

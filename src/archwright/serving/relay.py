@@ -376,7 +376,8 @@ class Streamed(Gathered):
     def take(self, text: str, choice: Choice) -> None:
         piece = piece_of(text, choice, logprobs=self._logprobs)
         # A token may show no text of its own: half of a character, or what a stop text may begin with.
-        if text or piece.finish or piece.reasoning or piece.calls or piece.refusal or piece.signature or piece.entries:
+        more = piece.reasoning or piece.calls or piece.refusal or piece.signature or piece.entries or piece.redacted
+        if text or piece.finish or more:
             self._out.append(self._writer.piece(piece))
         if self._keeps:
             super().take(text, choice)

@@ -32,6 +32,7 @@ class Piece(NamedTuple):
     number: int = 0
     signature: str = ""
     stop: str = ""
+    redacted: tuple[str, ...] = ()
 
 
 class Envelope(msgspec.Struct, frozen=True, gc=False):
