@@ -244,7 +244,7 @@ def test_tokens_of_thought_and_no_limit_of_words(chats: openai.OpenAI, place: Pl
     place.script = replied(
         {"content": "a"}, usage={**used, "completion_tokens_details": {"reasoning_tokens": 7, "x": 1}}
     )
-    reply = chats.chat.completions.create(model="m", messages=HELLO, extra_body={"top_k": -1})
+    reply = chats.chat.completions.create(model="m", messages=HELLO, extra_body={"top_k": -1, "top_logprobs": 0})
     assert place.last.body["top_k"] == -1
     assert reply.usage is not None and reply.usage.completion_tokens_details is not None
     assert reply.usage.completion_tokens_details.reasoning_tokens == 7
@@ -277,3 +277,18 @@ def test_a_call_without_an_id_is_told_again_as_a_stream(platform: Platform, plac
     assert again.headers["x-archwright-cache"] == "hit" and again.events[-1] == "[DONE]"
     (told,) = [one["choices"][0]["delta"] for one in again.events[:-1] if "tool_calls" in one["choices"][0]["delta"]]
     assert told["tool_calls"] == [{"index": 0, "function": {"name": "f", "arguments": "{}"}}]
+
+
+def test_what_no_reply_has_a_place_for_is_refused_before_it_is_paid(chats: openai.OpenAI, place: Place) -> None:
+    place.script = replied({"content": None, "function_call": {"name": "f", "arguments": "{}"}}, "function_call")
+    before = len(place.asked)
+    old: Any = {"functions": [{"name": "f", "parameters": {}}]}
+    form: Any = {"audio": {"voice": "alloy", "format": "wav"}}
+    sound: Any = {"modalities": ["text", "audio"]}
+    for fields, param in ((old, "functions"), (sound, "modalities"), (form, "audio")):
+        with pytest.raises(openai.BadRequestError) as caught:
+            chats.chat.completions.create(model="m", messages=HELLO, **fields)
+        assert (caught.value.param, caught.value.code) == (param, "unsupported_parameter")
+    assert len(place.asked) == before
+    plain: Any = {"modalities": ["text"]}
+    chats.chat.completions.create(model="m", messages=HELLO, **plain)

@@ -32,6 +32,7 @@ from archwright.serving.fields import (
     seed,
     stop,
     stream_options,
+    unheard,
     unsupported,
 )
 from archwright.serving.parts import TEXT_ALONE, Parts, parts_of
@@ -131,12 +132,9 @@ CHAT: dict[str, Check] = {
     "metadata": metadata,
     "store": only((False,), "replies are not stored"),
     "service_tier": only(("auto", "default"), "there is one tier"),
-    "modalities": only((["text"],), "this model writes text only"),
+    **dict.fromkeys(("functions", "function_call", "audio", "modalities"), unheard),
     **dict.fromkeys(
         (
-            "functions",
-            "function_call",
-            "audio",
             "prediction",
             "reasoning_effort",
             "verbosity",
@@ -221,7 +219,7 @@ def _chat_logprobs(fields: dict[str, Any]) -> int | None:
     """How many alternatives the client wants; None for no log-probabilities at all."""
     top = fields.pop("top_logprobs", None)
     if not fields.pop("logprobs", False):
-        if top is not None:
+        if top:
             raise bad("'top_logprobs' needs 'logprobs': true", "top_logprobs", "invalid_value")
         return None
     fields["logprobs"] = True
