@@ -54,7 +54,8 @@ def platform(start: Start, place: Place, monkeypatch: pytest.MonkeyPatch) -> Pla
         "health_path": "/models",
         "vision": True,
     }
-    return start([spec], [])
+    kept = {"model": "kept", "workload": "kept", "pool": "kept", "cache": "all"}
+    return start([spec, {**spec, **kept}], [])
 
 
 def test_everything_a_provider_may_say(platform: Platform, place: Place) -> None:
@@ -69,8 +70,10 @@ def test_everything_a_provider_may_say(platform: Platform, place: Place) -> None
         base_url=base.removesuffix("/v1"), auth_token=platform.key, api_key=None, max_retries=0
     ) as messages:
         _a_message(messages, place)
+        _thoughts_that_are_not_shown(platform, messages, place)
         _a_count(messages, place)
         _badly_in_its_own_words(messages, place)
+    _parts_where_there_are_none(platform, place)
     _a_client_that_leaves(platform, place)
     log = platform.home.log("gateway").read_text()
     assert "sk-vendor" not in log
@@ -245,6 +248,60 @@ def _a_message(messages: anthropic.Anthropic, place: Place) -> None:
         assert (found.stop_reason, found.stop_sequence, found.model) == ("stop_sequence", "END", "m")
         used = found.usage
         assert (used.input_tokens, used.cache_read_input_tokens, used.output_tokens) == (5, 7, 9)
+
+
+def _thoughts_that_are_not_shown(platform: Platform, messages: anthropic.Anthropic, place: Place) -> None:
+    """They must come back as they were, or the provider refuses the turn with a call's result."""
+    signed = {"type": "signature_delta", "signature": "sig"}
+    place.script = Script(
+        message_events(
+            message_start(input_tokens=5, output_tokens=1),
+            *block(0, {"type": "thinking", "thinking": "", "signature": ""}, signed),
+            *block(1, {"type": "redacted_thinking", "data": "abc"}),
+            *block(2, {"type": "redacted_thinking", "data": "def"}),
+            *words(3, "a"),
+            *use(4, "f", "{}"),
+            *message_end("tool_use", 9),
+        )
+    )
+    asked: dict[str, Any] = {"model": "kept", "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}]}
+    for first in ("whole", "stream"):
+        asked["system"] = first
+        found = []
+        for kind in (first, "whole", "stream"):
+            if kind == "whole":
+                found.append(messages.messages.create(**asked).content)
+                continue
+            with messages.messages.stream(**asked) as stream:
+                found.append(stream.get_final_message().content)
+        for blocks in found:
+            said = [one.model_dump(exclude_none=True) for one in blocks]
+            assert said[:3] == [
+                {"type": "thinking", "thinking": "", "signature": "sig"},
+                {"type": "redacted_thinking", "data": "abc"},
+                {"type": "redacted_thinking", "data": "def"},
+            ]
+            assert [one["type"] for one in said[3:]] == ["text", "tool_use"]
+    asked_once = [one for one in place.asked if one.body.get("system") in ("whole", "stream")]
+    assert len(asked_once) == 2, "the others came from the cache"
+    chat = {"model": "kept", "messages": [{"role": "user", "content": "hi"}]}
+    assert platform.ask("POST", "/v1/chat/completions", chat).json["choices"][0]["message"]["content"] == "a"
+
+
+def _parts_where_there_are_none(platform: Platform, place: Place) -> None:
+    place.script = Script(HELLO)
+    hello = {"role": "user", "content": "hi"}
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    sound = [{"type": "input_audio", "input_audio": {"data": "aGk=", "format": "wav"}}]
+    for turns in (
+        [{"role": "system", "content": sound}, hello],
+        [hello, {"role": "assistant", "tool_calls": [call]}, {"role": "tool", "tool_call_id": "c", "content": sound}],
+    ):
+        reply = platform.chat(messages=turns)
+        assert (reply.status, reply.error["code"]) == (400, "unsupported_value")
+    for refusal in ({"content": None, "refusal": "no"}, {"content": [{"type": "refusal", "refusal": "no"}]}):
+        assert platform.chat(messages=[hello, {"role": "assistant", **refusal}, hello]).status == 200
+        assert place.last.body["messages"][1]["content"] == [{"type": "text", "text": "no"}]
 
 
 def _a_count(messages: anthropic.Anthropic, place: Place) -> None:

@@ -49,6 +49,8 @@ def test_what_is_inside_stays_inside_and_everything_else_goes_on(start: Start) -
         ({CLASS: "personal"}, {}),
         ({CLASS: "health"}, {"stream": True}),
         ({}, {"messages": MAIL}),
+        ({}, {"messages": [{"role": "user", "content": "data: anna.schmidt@example.de"}]}),
+        ({}, {"messages": [{"role": "user", "content": '{"note": "her card:\\n4111111111111111"}'}]}),
         ({CLASS: "public"}, {"messages": MAIL, "stream": True}),
     ):
         kept = asked(platform, headers, **fields)

@@ -302,7 +302,9 @@ def _said(error: Exception) -> str:
 
 
 def _body(data: bytes) -> dict[str, Any]:
+    """What a refusal says; Gemini's OpenAI endpoint puts it into a list."""
     try:
-        return msgspec.json.decode(data, type=dict[str, Any])
+        found = msgspec.json.decode(data, type=dict[str, Any] | list[dict[str, Any]])
     except (msgspec.DecodeError, UnicodeDecodeError):
         return {"error": {"message": data[:500].decode("utf-8", "replace")}}
+    return found if isinstance(found, dict) else found[0] if found else {}

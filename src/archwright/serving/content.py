@@ -134,8 +134,7 @@ def _spoken(piece: Piece) -> list[Part]:
     texts = (("reasoning", piece.reasoning), ("text", piece.text), ("text", piece.refusal))
     parts: list[Part] = [{"type": kind, "content": text} for kind, text in texts if text]
     for call in piece.calls:
-        named = call.function
-        parts.append(_call(call.id, named and named.name, (named and named.arguments) or ""))
+        parts.append(_call(call.id, call.said.name, call.said.arguments or ""))
     return parts
 
 

@@ -40,16 +40,17 @@ def _message(value: Any, name: str, endpoint: Endpoint) -> dict[str, Any]:
     if type(role) is not str or role not in ROLES:
         raise bad(f"'{name}.role' must be one of {', '.join(ROLES)}", f"{name}.role", "invalid_value")
     passed = _others(value, name, endpoint)
-    calls = _calls(value.get("tool_calls"), f"{name}.tool_calls", role)
+    calls = _calls(value.get("tool_calls"), f"{name}.tool_calls", role, endpoint)
     if role == "tool":
         passed["tool_call_id"] = text(
             required(value.get("tool_call_id"), f"{name}.tool_call_id"), f"{name}.tool_call_id", IDS
         )
     content = value.get("content")
     kept = role if role == "developer" and not endpoint.strict else ROLES[role]
-    if calls:
+    # A refusal that is sent back as history has no content beside it.
+    if calls or (content is None and role == "assistant" and type(passed.get("refusal")) is str):
         said = None if content is None else _content(content, f"{name}.content", endpoint, role)
-        return {"role": kept, "content": said, "tool_calls": calls, **passed}
+        return {"role": kept, "content": said, **({"tool_calls": calls} if calls else {}), **passed}
     return {"role": kept, "content": _content(content, f"{name}.content", endpoint, role), **passed}
 
 
@@ -71,27 +72,32 @@ def _others(value: dict[str, Any], name: str, endpoint: Endpoint) -> dict[str, A
     return passed
 
 
-def _calls(value: Any, name: str, role: str) -> list[dict[str, Any]]:
+def _calls(value: Any, name: str, role: str, endpoint: Endpoint) -> list[dict[str, Any]]:
     if value in (None, []):
         return []
     if role != "assistant" or type(value) is not list or len(value) > TOOLS:
         raise bad(f"{name!r} must be a list of at most {TOOLS} calls of an assistant", name, "invalid_value")
-    return [_call(item, f"{name}[{index}]") for index, item in enumerate(value)]
+    return [_call(item, f"{name}[{index}]", endpoint) for index, item in enumerate(value)]
 
 
-def _call(value: Any, name: str) -> dict[str, Any]:
-    function = value.get("function") if type(value) is dict and value.get("type", "function") == "function" else None
+def _call(value: Any, name: str, endpoint: Endpoint) -> dict[str, Any]:
+    kind = value.get("type", "function") if type(value) is dict else None
+    if type(kind) is str and kind != "function" and not endpoint.strict and endpoint.protocol == "openai":
+        return dict(value)
+    function = value.get("function") if kind == "function" else None
     if type(function) is not dict:
         raise bad(f"{name!r} must be a call of a function", name, "invalid_value")
     said = {
         "name": _function_name(function.get("name"), f"{name}.function.name"),
         "arguments": text(required(function.get("arguments"), f"{name}.function.arguments"), f"{name}.arguments"),
     }
-    return {
+    made = {
         "id": text(required(value.get("id"), f"{name}.id"), f"{name}.id", IDS),
         "type": "function",
         "function": said,
     }
+    more = None if endpoint.strict else value.get("extra_content")
+    return made if more is None else {**made, "extra_content": more}
 
 
 def _content(value: Any, name: str, endpoint: Endpoint, role: str) -> Content:

@@ -2,8 +2,9 @@
 
 Decides when a request is tried again. Never after a piece of an answer was given to the client, never where the
 client's own words were refused, never past its deadline: what time is left bounds every try. A pool that took nothing
-(full, no engine) costs nothing and the next is asked; a pool that was sent the request and failed is paid for from
-the retry budget, so that an outage is not made worse by trying again.
+(full, no engine) or failed leaves the request to the next, which stands there for that and whose breaker says when it
+is too much; the same pool is asked once more only from the retry budget, so that an outage is not made worse by trying
+again.
 """
 
 from __future__ import annotations
@@ -32,8 +33,10 @@ BROKE_OFF = ("AW-ENG-01", "AW-ENG-02")
 OF_THE_ENGINE = frozenset(
     {
         HTTPStatus.UNAUTHORIZED,
+        HTTPStatus.PAYMENT_REQUIRED,
         HTTPStatus.FORBIDDEN,
         HTTPStatus.NOT_FOUND,
+        HTTPStatus.METHOD_NOT_ALLOWED,
         HTTPStatus.REQUEST_TIMEOUT,
         HTTPStatus.TOO_MANY_REQUESTS,
     }
@@ -157,10 +160,10 @@ class Course:
             return False
         broke_off = isinstance(error, EngineError) and error.code in BROKE_OFF
         same = self._again and self.pool.healthy and (broke_off or len(self.pool.replicas) > 1)
-        if self._router.now() >= self.until or not (same or self._rest) or not self._router.budget.spend():
-            return False
-        self._again = False
-        return same or self._next()
+        if self._router.now() < self.until and same and self._router.budget.spend():
+            self._again = False
+            return True
+        return self._next()
 
     def _next(self) -> bool:
         if not self._rest or self._router.now() >= self.until:
@@ -180,4 +183,6 @@ def set_out(router: Router, exchange: Exchange, question: Asks, said: Any) -> Co
 
 
 def _of_the_engine(error: EngineRefused) -> bool:
-    return error.status in OF_THE_ENGINE or error.status >= HTTPStatus.INTERNAL_SERVER_ERROR
+    """A redirection too: none is followed, and only the address can be wrong."""
+    status = error.status
+    return not HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR or status in OF_THE_ENGINE

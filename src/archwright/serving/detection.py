@@ -20,8 +20,15 @@ _SUSPECT = {kind: re.compile(pattern) for kind, pattern in SUSPECT.items()}
 # The strictest first: nothing more need be looked for once it is found.
 _ORDER = sorted(KINDS, key=lambda kind: CLASS_OF[kind] != "payment")
 _DIGITS = b"0123456789"
+# The bytes of a picture or a sound; a name of a field that can be nothing else.
+_BYTES = re.compile(r"data:[\w.+-]+/[\w.+-]+(?:;[\w.+=-]+)*;base64,")
+_BASE64 = bytes(range(48, 58)) + bytes(range(65, 91)) + bytes(range(97, 123)) + b"+/=-_\r\n"
+_NAME = re.compile(r"[A-Za-z_-]*")
+# As JSON within a text writes a character, however often it was put into another.
+_ESCAPED = re.compile(r"\\+(?:u([0-9A-Fa-f]{4})|(.))")
 _LEAST_DIGITS: dict[Kind, int] = {"card": 13, "phone": 7, "iban": 2}
 SHORTEST = 6
+SEARCHED = 512  # what may be bytes and is shorter is searched all the same
 
 
 def class_of(body: Any) -> DataClass | None:
@@ -56,14 +63,35 @@ def _may_hold(kind: Kind, signs: _Signs) -> bool:
     return signs.digits >= _LEAST_DIGITS[kind]
 
 
+def _is_bytes(text: str) -> bool:
+    """Nothing but base64, with or without what a data: URL says before it."""
+    head = _BYTES.match(text)
+    said = text if head is None else text[head.end() :]
+    return said.isascii() and not said.encode().translate(None, _BASE64)
+
+
+def _meant(escape: re.Match[str]) -> str:
+    """What it stands for: else the n of a line's end would be the letter before a number, and none begins there."""
+    code, letter = escape.groups()
+    if code:
+        return chr(int(code, 16))
+    return " " if letter in "nrtbf" else str(letter)
+
+
 def texts(value: Any) -> Iterator[str]:
-    """Every text in the body, however deep; not the bytes of a picture or a sound in it."""
+    """Every text in the body, however deep, one that may be JSON also as it is meant; not the bytes of a picture or a
+    sound in it."""
     if isinstance(value, str):
-        if len(value) >= SHORTEST and not value.startswith("data:"):
+        if len(value) >= SHORTEST and not (value.startswith("data:") and _is_bytes(value)):
             yield value
+            if "\\" in value:
+                yield _ESCAPED.sub(_meant, value)
     elif isinstance(value, dict):
-        for inner in value.values():
-            yield from texts(inner)
+        for name, inner in value.items():
+            if not _NAME.fullmatch(name):
+                yield from texts(name)
+            if name != "data" or not isinstance(inner, str) or len(inner) < SEARCHED or not _is_bytes(inner):
+                yield from texts(inner)
     elif isinstance(value, list):
         for inner in value:
             yield from texts(inner)

@@ -21,16 +21,30 @@ class Function(msgspec.Struct, gc=False):
     arguments: str | None = None
 
 
+class Custom(Function, rename={"arguments": "input"}, gc=False):
+    """A call whose arguments are no JSON but any text."""
+
+    arguments: str | None = None
+
+
 class Call(msgspec.Struct, gc=False):
-    """A piece of a tool call: `id` and the name come with the first, the arguments' JSON bit by bit."""
+    """A piece of a tool call: `id` and the name come with the first, the arguments bit by bit. Without its
+    `extra_content` (its thought's signature) Gemini takes no call back as history."""
 
     index: int = 0
     id: str | None = None
     function: Function | None = None
+    custom: Custom | None = None
+    extra_content: Any = None
+
+    @property
+    def said(self) -> Function:
+        return self.function or self.custom or Function()
 
 
 class Delta(msgspec.Struct, gc=False):
-    """`signature` vouches for the reasoning before it, where a provider gives one."""
+    """`signature` vouches for the reasoning before it, where a provider gives one; `redacted` is reasoning in a form
+    that only the provider reads."""
 
     content: str | None = None
     reasoning_content: str | None = None
@@ -38,6 +52,7 @@ class Delta(msgspec.Struct, gc=False):
     tool_calls: list[Call] | None = None
     refusal: str | None = None
     signature: str | None = None
+    redacted: str | None = None
 
 
 class Choice(msgspec.Struct, gc=False):

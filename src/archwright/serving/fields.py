@@ -150,6 +150,13 @@ def unsupported(value: Any, name: str, endpoint: Endpoint) -> object:
     raise bad(f"{name!r} is not supported in this release", name, "unsupported_parameter")
 
 
+def unheard(value: Any, name: str, _endpoint: Endpoint) -> object:
+    """What it brings (a sound, a call in the old form) no reply of ours has a place for: it would be paid and lost."""
+    if value in ([], {}, ["text"]):
+        return DROPPED
+    raise bad(f"{name!r} is not supported: replies are text and calls of 'tools'", name, "unsupported_parameter")
+
+
 def length(value: Any, name: str, endpoint: Endpoint) -> int:
     """A number of tokens to generate, within the model's context."""
     if type(value) is not int or value < 1:

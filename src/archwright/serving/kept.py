@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from archwright.serving.events import Call, Choice, Function
+from archwright.serving.events import Call, Choice, Custom, Function
 from archwright.serving.shapes import Piece, entries
 
 
@@ -16,8 +16,9 @@ class Kept:
         self.reasonings: list[str] = []
         self.refusals: list[str] = []
         self.entries: list[dict[str, Any]] = []
-        self.calls: dict[int, tuple[str | None, str | None, list[str]]] = {}
+        self.calls: dict[int, tuple[Call, list[str]]] = {}
         self.signature = self.stop = ""
+        self.redacted: tuple[str, ...] = ()
         self.finish: str | None = None
 
     def add(self, piece: Piece) -> None:
@@ -26,21 +27,33 @@ class Kept:
         self.refusals.append(piece.refusal)
         self.entries += piece.entries or ()
         for call in piece.calls:
-            name, arguments = (call.function.name, call.function.arguments) if call.function else (None, None)
-            known_id, known_name, said = self.calls.get(call.index, (None, None, []))
-            said.append(arguments or "")
-            self.calls[call.index] = (known_id or call.id, known_name or name, said)
+            self._call(call)
         self.signature += piece.signature
+        self.redacted += piece.redacted
         self.stop = piece.stop or self.stop
         self.finish = piece.finish or self.finish
 
+    def _call(self, call: Call) -> None:
+        said = call.said
+        known = self.calls.get(call.index)
+        if known is None:
+            function, custom = (Function(said.name), None) if call.custom is None else (None, Custom(said.name))
+            known = self.calls[call.index] = Call(call.index, call.id, function, custom, call.extra_content), []
+        first, words = known
+        first.id, first.said.name = first.id or call.id, first.said.name or said.name
+        first.extra_content = first.extra_content or call.extra_content
+        words.append(said.arguments or "")
+
     def piece(self, number: int) -> Piece:
-        calls = [
-            Call(at, known, Function(name, "".join(said))) for at, (known, name, said) in sorted(self.calls.items())
-        ]
+        calls = []
+        for _, (call, words) in sorted(self.calls.items()):
+            call.said.arguments = "".join(words)
+            calls.append(call)
         texts = "".join(self.texts), "".join(self.reasonings)
         refusal = "".join(self.refusals)
-        return Piece(*texts, self.entries, self.finish, calls, refusal, number, self.signature, self.stop)
+        return Piece(
+            *texts, self.entries, self.finish, calls, refusal, number, self.signature, self.stop, self.redacted
+        )
 
 
 def piece_of(text: str, choice: Choice, *, logprobs: bool = True) -> Piece:
@@ -51,4 +64,5 @@ def piece_of(text: str, choice: Choice, *, logprobs: bool = True) -> Piece:
     reasoning = delta.reasoning_content or delta.reasoning or ""
     refusal, signature = delta.refusal or "", delta.signature or ""
     calls = delta.tool_calls or ()
-    return Piece(text, reasoning, found, choice.finish_reason, calls, refusal, choice.index, signature, stop)
+    redacted = (delta.redacted,) if delta.redacted else ()
+    return Piece(text, reasoning, found, choice.finish_reason, calls, refusal, choice.index, signature, stop, redacted)

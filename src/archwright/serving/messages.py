@@ -290,6 +290,8 @@ class MessagesWriter:
 
     def piece(self, piece: Piece) -> bytes:
         out = self._thought(piece) if piece.reasoning or piece.signature else b""
+        for data in piece.redacted:
+            out += self._begin("redacted_thinking", {"type": "redacted_thinking", "data": data})
         if piece.text or piece.refusal:
             out += self.text(piece.text + piece.refusal)
         for call in piece.calls:
@@ -328,12 +330,13 @@ class MessagesWriter:
     def whole(self, pieces: Sequence[Piece], used: dict[str, Any] | None) -> bytes:
         piece = pieces[0]
         blocks: list[dict[str, Any]] = []
-        if piece.reasoning:
+        if piece.reasoning or piece.signature:  # which may be all that is shown of it
             blocks.append({"type": "thinking", "thinking": piece.reasoning, "signature": piece.signature})
+        blocks += [{"type": "redacted_thinking", "data": data} for data in piece.redacted]
         if piece.text or piece.refusal:
             blocks.append({"type": "text", "text": piece.text + piece.refusal})
         for call in piece.calls:
-            name, said = (call.function.name, call.function.arguments) if call.function else ("", "")
+            name, said = call.said.name, call.said.arguments
             blocks.append({"type": "tool_use", "id": call.id or "", "name": name, "input": _input(said)})
         return _encode(self._message(blocks, piece, usage_of(used)))
 
@@ -347,6 +350,8 @@ class MessagesWriter:
             return None, None
         if piece.finish == "stop" and piece.stop in self._stops:
             return "stop_sequence", piece.stop
+        if piece.finish == "stop" and (self._calls or piece.calls):
+            return "tool_use", None  # many say "stop" of a call that had to be made
         return STOP_REASONS.get(piece.finish, "end_turn"), None
 
     def _begin(self, kind: str, block: dict[str, Any]) -> bytes:

@@ -121,9 +121,10 @@ def from_error(error: ArchwrightError) -> Refusal:
 
 def _from_engine(error: EngineRefused) -> Refusal:
     """The engine's own refusal. Its wrong key or wrong path is our fault (502), its 400 the client's."""
-    detail = error.body.get("error")
+    # Some say what OpenAI says within `error` without it; web frameworks call it `detail`.
+    detail = error.body.get("error", error.body)
     found = detail if isinstance(detail, dict) else {}
-    message = str(found.get("message") or detail or "no reason given")
+    message = str(found.get("message") or found.get("detail") or detail or "no reason given")
     kind = f"{found.get('type')} {found.get('code')} {message}".lower()
     if "exceed_context" in kind or "context length" in kind or "too large to process" in kind:
         return _too_long(found)

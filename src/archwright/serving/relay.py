@@ -19,6 +19,7 @@ from archwright.engines.sse import EventParser
 from archwright.errors import EngineError
 from archwright.serving.events import (
     DONE,
+    Call,
     Choice,
     EngineEvent,
     Reader,
@@ -56,6 +57,7 @@ class Relay(Sink):
     heard: list[str] | None = None  # the text of the reply, where it is compared with another's
     reader: Reader | None = None
     _ends = 0
+    _calls: dict[tuple[int, int], tuple[str, int]] | None = None
 
     def __init__(self, exchange: Exchange, meter: Meter, client: EngineClient, on_first: Callable[[], None]) -> None:
         self.exchange = exchange
@@ -77,8 +79,9 @@ class Relay(Sink):
         raise AssertionError("a relay knows what to do with texts")
 
     def ended(self) -> None:
-        """The engine's reply is over. Raises EngineError where it was no whole answer."""
-        if not self.done:
+        """The engine's reply is over. Raises EngineError where it was no whole answer: without OpenAI's end mark, which
+        some servers do not write, it is one where each choice has its finish reason."""
+        if not self.done and (self.reader is not None or not self.finished):
             raise EngineError("AW-ENG-02", "the engine's stream ended without its end mark")
         if not self.finished:
             raise EngineError("AW-ENG-02", "the engine's stream ended without a finish reason")
@@ -192,11 +195,27 @@ class Relay(Sink):
         elif choice.finish_reason and meter.first_at is not None:
             # The end counts as a token's time: the last token is often the invisible end mark, which usage counts.
             meter.last_at = meter.event_at
+        if delta is not None and delta.tool_calls:
+            self._number(choice.index, delta.tool_calls)
         if choice.finish_reason:
             self._ends += 1
         if self.heard is not None:
             self.heard.append(text)
         self.take(text, choice)
+
+    def _number(self, choice: int, calls: list[Call]) -> None:
+        """In the order they began. Some servers call each of several calls the first: what has a name, and an id that
+        the one known by that number has not, is another."""
+        if self._calls is None:
+            self._calls = {}
+        known = self._calls
+        for call in calls:
+            before, number = known.get((choice, call.index), ("", -1))
+            if number < 0 or (before and call.id and call.id != before and call.said.name):
+                number = known.get((choice, -1), ("", 0))[1]
+                known[choice, -1] = "", number + 1
+                known[choice, call.index] = call.id or "", number
+            call.index = number
 
 
 class Gathered(Relay):
@@ -270,7 +289,7 @@ class Gathered(Relay):
                 call.index = number
             piece = piece_of(text, choice)
             characters += len(text) + len(piece.reasoning) + len(piece.refusal)
-            characters += sum(len(call.function.arguments or "") for call in piece.calls if call.function is not None)
+            characters += sum(len(call.said.arguments or "") for call in piece.calls)
             self._ends += bool(choice.finish_reason)
             self._told.append(piece)
             if self.heard is not None:
@@ -356,7 +375,9 @@ class Streamed(Gathered):
 
     def take(self, text: str, choice: Choice) -> None:
         piece = piece_of(text, choice, logprobs=self._logprobs)
-        if text or piece.finish or piece.reasoning or piece.calls or piece.refusal or piece.signature:
+        # A token may show no text of its own: half of a character, or what a stop text may begin with.
+        more = piece.reasoning or piece.calls or piece.refusal or piece.signature or piece.entries or piece.redacted
+        if text or piece.finish or more:
             self._out.append(self._writer.piece(piece))
         if self._keeps:
             super().take(text, choice)

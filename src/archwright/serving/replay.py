@@ -62,6 +62,8 @@ def _message(reply: dict[str, Any]) -> bytes:
 def _block(number: int, block: dict[str, Any]) -> Piece:
     if block["type"] == "thinking":
         return Piece("", block["thinking"], None, None, signature=block["signature"])
+    if block["type"] == "redacted_thinking":
+        return Piece("", "", None, None, redacted=(block["data"],))
     if block["type"] == "text":
         return Piece(block["text"], "", None, None)
     arguments = msgspec.json.encode(block["input"]).decode()
@@ -78,16 +80,15 @@ def between(writer: Writer, pieces: Sequence[Piece]) -> Iterator[bytes]:
     """What it says, without its beginning and its end."""
     for piece in pieces:
         # Nearly all are text alone, which is written without making objects of it.
-        alone = piece.text and piece == (piece.text, "", None, piece.finish, [], "", 0, "", "")
+        alone = piece.text and piece == (piece.text, "", None, piece.finish, [], "", 0, "", "", ())
         yield writer.text(piece.text) if alone else writer.piece(piece._replace(finish=None))
         yield writer.piece(Piece("", "", None, piece.finish, number=piece.number, stop=piece.stop))
 
 
 def _piece(choice: dict[str, Any], said: dict[str, Any]) -> Piece:
-    calls = [
-        Call(number, call["id"], Function(call["function"]["name"], call["function"]["arguments"]))
-        for number, call in enumerate(said.get("tool_calls") or ())
-    ]
+    calls = msgspec.convert(said.get("tool_calls") or [], list[Call])
+    for number, call in enumerate(calls):
+        call.index = number
     texts = said.get("content") or "", said.get("reasoning_content") or ""
     found = entries(choice.get("logprobs"))
     return Piece(*texts, found, choice["finish_reason"], calls, said.get("refusal") or "", choice["index"])

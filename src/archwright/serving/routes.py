@@ -49,7 +49,7 @@ def chat(gateway: Gateway, exchange: Exchange, _name: str) -> Coroutine[Any, Any
 def completion(gateway: Gateway, exchange: Exchange, _name: str) -> Coroutine[Any, Any, None]:
     body = decode(exchange.body)
     question = validate.completion(body, gateway.directory, exchange.header(WORKLOAD))
-    return _generated(gateway, exchange, question, CompletionShape())
+    return _generated(gateway, exchange, question, CompletionShape(echoes=bool(question.body.get("echo"))))
 
 
 def message(gateway: Gateway, exchange: Exchange, _name: str) -> Coroutine[Any, Any, None]:

@@ -32,6 +32,7 @@ class Piece(NamedTuple):
     number: int = 0
     signature: str = ""
     stop: str = ""
+    redacted: tuple[str, ...] = ()
 
 
 class Envelope(msgspec.Struct, frozen=True, gc=False):
@@ -123,15 +124,18 @@ class ChatShape:
 
 def _call(call: Call) -> dict[str, Any]:
     """A call, or what a piece says of it."""
-    said: dict[str, Any] = {"id": call.id, "type": "function"} if call.id is not None else {}
-    if call.function is not None:
-        named = {} if call.function.name is None else {"name": call.function.name}
-        said["function"] = {**named, "arguments": call.function.arguments or ""}
-    return said
+    kind, words = ("function", "arguments") if call.custom is None else ("custom", "input")
+    said: dict[str, Any] = {"id": call.id, "type": kind} if call.id is not None else {}
+    function = call.function or call.custom
+    if function is not None:
+        named = {} if function.name is None else {"name": function.name}
+        said[kind] = {**named, words: function.arguments or ""}
+    return said if call.extra_content is None else {**said, "extra_content": call.extra_content}
 
 
 class CompletionShape:
-    """`offset` remembers how far a stream's text has come: old-style log-probabilities carry text offsets."""
+    """A stream remembers how far its text has come: old-style log-probabilities carry text offsets. `echoes`: the text
+    begins with the prompt."""
 
     path = "/completions"
     prefix = "cmpl-"
@@ -139,7 +143,8 @@ class CompletionShape:
     chunk_object = "text_completion"
     text = (b'{"index":0,"text":', b',"logprobs":null,"finish_reason":null}')
 
-    def __init__(self) -> None:
+    def __init__(self, *, echoes: bool = False) -> None:
+        self._echoes = echoes
         self._offsets: dict[int, int] = {}
 
     def first(self, index: int) -> dict[str, Any] | None:
@@ -149,13 +154,17 @@ class CompletionShape:
         logprobs = self._logprobs(piece, wanted)
         return {"index": piece.number, "text": piece.text, "logprobs": logprobs, "finish_reason": piece.finish}
 
-    choice = chunk
+    def choice(self, piece: Piece, wanted: Wanted) -> dict[str, Any]:
+        """All of it, also where it has gone out as a stream already."""
+        self._offsets.pop(piece.number, None)
+        return self.chunk(piece, wanted)
 
     def _logprobs(self, piece: Piece, wanted: Wanted) -> dict[str, Any] | None:
         found = piece.entries
         if wanted.top_logprobs is None or not found:
             return None
-        offsets, offset = [], self._offsets.get(piece.number, wanted.prompt_characters)
+        start = 0 if self._echoes else wanted.prompt_characters
+        offsets, offset = [], self._offsets.get(piece.number, start)
         for entry in found:
             offsets.append(offset)
             offset += len(entry["token"])
@@ -224,6 +233,9 @@ def usage(found: object) -> dict[str, Any] | None:
     details = found.get("prompt_tokens_details")
     if isinstance(details, dict) and is_count(details.get("cached_tokens")):
         kept["prompt_tokens_details"] = {"cached_tokens": details["cached_tokens"]}
+    details = found.get("completion_tokens_details")
+    if isinstance(details, dict) and is_count(details.get("reasoning_tokens")):
+        kept["completion_tokens_details"] = {"reasoning_tokens": details["reasoning_tokens"]}
     return kept
 
 

@@ -47,6 +47,7 @@ def enforced(body: Mapping[str, Any]) -> tuple[dict[str, Any], ToolReader | None
 
     Raises Refusal 400 for tools together with a response format: a reply can be held to one schema.
     """
+    _functions_alone(body)
     told = {name: value for name, value in body.items() if name not in OURS}
     told["messages"] = messages = [_plain(message) for message in body["messages"]]
     tools, choice = body.get("tools"), body.get("tool_choice", "auto")
@@ -64,6 +65,13 @@ def enforced(body: Mapping[str, Any]) -> tuple[dict[str, Any], ToolReader | None
     schema = _schema(functions, free, body["max_tokens"])
     told["response_format"] = {"type": "json_schema", "json_schema": {"name": "reply", "schema": schema}}
     return told, ToolReader()
+
+
+def _functions_alone(body: Mapping[str, Any]) -> None:
+    calls = [call for message in body["messages"] for call in message.get("tool_calls") or ()]
+    other = next((one["type"] for one in (*(body.get("tools") or ()), *calls) if one["type"] != "function"), None)
+    if other is not None:
+        raise bad(f"this model's tools are functions, not {str(other)[:40]!r}", "tools", "unsupported_value")
 
 
 def _plain(message: Mapping[str, Any]) -> Mapping[str, Any]:

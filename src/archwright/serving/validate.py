@@ -32,6 +32,7 @@ from archwright.serving.fields import (
     seed,
     stop,
     stream_options,
+    unheard,
     unsupported,
 )
 from archwright.serving.parts import TEXT_ALONE, Parts, parts_of
@@ -91,11 +92,17 @@ def encoding(value: Any, name: str, _endpoint: Endpoint) -> str:
     return str(value)
 
 
+def top_k(value: Any, name: str, endpoint: Endpoint) -> int:
+    """Elsewhere -1 may say: no limit."""
+    found: int = integer(0 if endpoint.strict else -1, 1_000_000)(value, name, endpoint)
+    return found
+
+
 SAMPLING: dict[str, Check] = {
     "max_tokens": length,
     "temperature": number(0, 2),
     "top_p": number(0, 1),
-    "top_k": integer(0, 1_000_000),
+    "top_k": top_k,
     "min_p": number(0, 1),
     "presence_penalty": number(-2, 2),
     "frequency_penalty": number(-2, 2),
@@ -125,12 +132,9 @@ CHAT: dict[str, Check] = {
     "metadata": metadata,
     "store": only((False,), "replies are not stored"),
     "service_tier": only(("auto", "default"), "there is one tier"),
-    "modalities": only((["text"],), "this model writes text only"),
+    **dict.fromkeys(("functions", "function_call", "audio", "modalities"), unheard),
     **dict.fromkeys(
         (
-            "functions",
-            "function_call",
-            "audio",
             "prediction",
             "reasoning_effort",
             "verbosity",
@@ -215,7 +219,7 @@ def _chat_logprobs(fields: dict[str, Any]) -> int | None:
     """How many alternatives the client wants; None for no log-probabilities at all."""
     top = fields.pop("top_logprobs", None)
     if not fields.pop("logprobs", False):
-        if top is not None:
+        if top:
             raise bad("'top_logprobs' needs 'logprobs': true", "top_logprobs", "invalid_value")
         return None
     fields["logprobs"] = True

@@ -175,7 +175,9 @@ def _conversation(messages: Iterable[Mapping[str, Any]]) -> tuple[str, list[dict
 
 
 def _blocks(message: Mapping[str, Any]) -> list[dict[str, Any]]:
-    content = message.get("content")
+    content, refusal = message.get("content"), message.get("refusal")
+    if not content and type(refusal) is str:
+        content = refusal
     if message["role"] == "tool":
         return [{"type": "tool_result", "tool_use_id": message["tool_call_id"], "content": _text(content)}]
     parts = [{"type": "text", "text": content}] if type(content) is str else content or ()
@@ -184,8 +186,8 @@ def _blocks(message: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _block(part: Mapping[str, Any]) -> dict[str, Any]:
-    if part["type"] == "text":
-        return {"type": "text", "text": part["text"]}
+    if part["type"] in ("text", "refusal"):
+        return {"type": "text", "text": str(part.get(part["type"]))}
     if part["type"] != "image_url":
         raise bad(f"this model's provider takes no {part['type']!r} parts", "messages", "unsupported_value")
     url: str = part["image_url"]["url"]
@@ -205,7 +207,12 @@ def _use(call: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _text(content: object) -> str:
-    return content if type(content) is str else "".join(part["text"] for part in content or ())  # type: ignore[attr-defined]
+    """Of the system's words and of a call's result, which may be in parts."""
+    parts: Any = [{"type": "text", "text": content}] if type(content) is str else content or ()
+    other = next((part["type"] for part in parts if part["type"] != "text"), None)
+    if other is not None:
+        raise bad(f"this model's provider takes no {other!r} parts there", "messages", "unsupported_value")
+    return "".join(part["text"] for part in parts)
 
 
 class _Said(msgspec.Struct, gc=False):
@@ -216,6 +223,7 @@ class _Said(msgspec.Struct, gc=False):
     partial_json: str = ""
     thinking: str = ""
     signature: str = ""
+    data: str = ""
     id: str | None = None
     name: str | None = None
     stop_reason: str | None = None
@@ -279,6 +287,8 @@ class MessagesReader:
             self._calls[index] = number = len(self._calls)
             self._silent.add(index)
             return [_calling(Call(number, block.id, Function(block.name, "")))]
+        if block.type == "redacted_thinking":
+            return [_saying(Delta(redacted=block.data))]
         return [_saying(Delta(content=block.text))] if block.text else ()
 
     def _delta(self, index: int, said: _Said) -> Iterable[EngineEvent]:
