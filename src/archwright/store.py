@@ -51,11 +51,10 @@ class Span:
     until: float | None = None
 
 
-INSERTED = 500  # rows at once: more cost memory, and no less time
-
 Spans = Span | tuple[Span, ...] | None
 Lots = Sequence[tuple[Table[Any], Sequence[Any]]]
 Instead = tuple[Table[Any], int, int]
+INSERTED = 500  # rows at once: more cost memory, and no less time
 
 
 class Conflict(StoreError):
@@ -154,8 +153,7 @@ class Store:
                     raise Conflict("AW-STO-02", "these rows are gone", where=Where(columns.name))
             for columns, rows in filled:
                 for start in range(0, len(rows), INSERTED):
-                    values = [_encode(row) for row in rows[start : start + INSERTED]]
-                    connection.execute(columns.insert(), values)
+                    connection.execute(columns.insert(), [_encode(row) for row in rows[start : start + INSERTED]])
 
     def rows(
         self,

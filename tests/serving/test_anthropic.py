@@ -71,6 +71,7 @@ def test_everything_a_provider_may_say(platform: Platform, place: Place) -> None
     ) as messages:
         _a_message(messages, place)
         _thoughts_that_are_not_shown(platform, messages, place)
+        _tools_that_the_provider_runs(messages, place)
         _a_count(messages, place)
         _badly_in_its_own_words(messages, place)
     _parts_where_there_are_none(platform, place)
@@ -286,6 +287,23 @@ def _thoughts_that_are_not_shown(platform: Platform, messages: anthropic.Anthrop
     assert len(asked_once) == 2, "the others came from the cache"
     chat = {"model": "kept", "messages": [{"role": "user", "content": "hi"}]}
     assert platform.ask("POST", "/v1/chat/completions", chat).json["choices"][0]["message"]["content"] == "a"
+
+
+def _tools_that_the_provider_runs(messages: anthropic.Anthropic, place: Place) -> None:
+    """Charged beside the tokens, and no reply of ours has a place for what they bring. The client's own go through."""
+    place.script = Script(HELLO)
+    hello: Any = [{"role": "user", "content": "hi"}]
+    count = len(place.asked)
+    for fields, param in (
+        ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, "tools.0.type"),
+        ({"extra_body": {"mcp_servers": [{"type": "url", "url": "https://x.example", "name": "x"}]}}, "mcp_servers"),
+    ):
+        with pytest.raises(anthropic.BadRequestError, match=param):
+            messages.messages.create(model="m", max_tokens=8, messages=hello, **fields)
+    assert len(place.asked) == count
+    mine: Any = [{"type": "bash_20250124", "name": "bash"}, {"name": "f", "input_schema": {"type": "object"}}]
+    messages.messages.create(model="m", max_tokens=8, messages=hello, tools=mine)
+    assert place.last.body["tools"] == mine
 
 
 def _parts_where_there_are_none(platform: Platform, place: Place) -> None:

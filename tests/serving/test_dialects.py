@@ -285,7 +285,13 @@ def test_what_no_reply_has_a_place_for_is_refused_before_it_is_paid(chats: opena
     old: Any = {"functions": [{"name": "f", "parameters": {}}]}
     form: Any = {"audio": {"voice": "alloy", "format": "wav"}}
     sound: Any = {"modalities": ["text", "audio"]}
-    for fields, param in ((old, "functions"), (sound, "modalities"), (form, "audio")):
+    search: Any = {"web_search_options": {"search_context_size": "low"}}
+    for fields, param in (
+        (old, "functions"),
+        (sound, "modalities"),
+        (form, "audio"),
+        (search, "web_search_options"),
+    ):
         with pytest.raises(openai.BadRequestError) as caught:
             chats.chat.completions.create(model="m", messages=HELLO, **fields)
         assert (caught.value.param, caught.value.code) == (param, "unsupported_parameter")

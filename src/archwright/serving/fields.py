@@ -142,6 +142,27 @@ def at_list_price(body: Mapping[str, Any], endpoint: Endpoint) -> None:
             raise bad(message, name, "unsupported_value")
 
 
+# Tools of a provider's that the client runs itself; all others run there.
+RUN_BY_CLIENTS = ("custom", "bash_", "text_editor_", "computer_", "memory_")
+
+
+def run_by_clients(body: Mapping[str, Any]) -> None:
+    """Raises Refusal 400 for tools that the provider runs: charged beside the tokens, and what they bring no reply of
+    ours has a place for."""
+    if body.get("mcp_servers"):
+        raise bad("'mcp_servers' is not supported", "mcp_servers", "unsupported_parameter")
+    tools = body.get("tools")
+    for number, tool in enumerate(tools if type(tools) is list else ()):
+        kind = tool.get("type") if type(tool) is dict else None
+        if kind is not None and not str(kind).startswith(RUN_BY_CLIENTS):
+            at = f"tools.{number}.type"
+            raise bad(
+                f"{at}: tools that run at the provider are not supported, such as {str(kind)[:40]!r}",
+                at,
+                "unsupported_value",
+            )
+
+
 def unsupported(value: Any, name: str, endpoint: Endpoint) -> object:
     if not endpoint.strict:
         return value
@@ -151,7 +172,8 @@ def unsupported(value: Any, name: str, endpoint: Endpoint) -> object:
 
 
 def unheard(value: Any, name: str, _endpoint: Endpoint) -> object:
-    """What it brings (a sound, a call in the old form) no reply of ours has a place for: it would be paid and lost."""
+    """What it brings (a sound, a call in the old form, where words were found) no reply of ours has a place for: it
+    would be paid and lost."""
     if value in ([], {}, ["text"]):
         return DROPPED
     raise bad(f"{name!r} is not supported: replies are text and calls of 'tools'", name, "unsupported_parameter")

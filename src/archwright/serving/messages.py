@@ -18,7 +18,7 @@ import msgspec
 from archwright.serving.config import Endpoint
 from archwright.serving.directory import Directory, Found
 from archwright.serving.events import Call, Function
-from archwright.serving.fields import at_list_price, integer, required, unknown
+from archwright.serving.fields import at_list_price, integer, required, run_by_clients, unknown
 from archwright.serving.parts import parts_of
 from archwright.serving.refusal import bad
 from archwright.serving.shapes import Envelope, Piece
@@ -141,6 +141,7 @@ def _unchanged(body: Mapping[str, Any], found: Found, endpoint: Endpoint) -> Que
     if type(stream) is not bool or type(body.get("messages")) is not list:
         name = "messages" if type(stream) is bool else "stream"
         raise bad(f"{name!r} must be {'a list' if name == 'messages' else 'true or false'}", name, "invalid_type")
+    run_by_clients(body)
     asked = {**body, "model": endpoint.model}
     characters = len(_encode(body["messages"])) + len(_encode(body.get("system")))
     return Question(

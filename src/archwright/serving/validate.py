@@ -132,13 +132,12 @@ CHAT: dict[str, Check] = {
     "metadata": metadata,
     "store": only((False,), "replies are not stored"),
     "service_tier": only(("auto", "default"), "there is one tier"),
-    **dict.fromkeys(("functions", "function_call", "audio", "modalities"), unheard),
+    **dict.fromkeys(("functions", "function_call", "audio", "modalities", "web_search_options"), unheard),
     **dict.fromkeys(
         (
             "prediction",
             "reasoning_effort",
             "verbosity",
-            "web_search_options",
         ),
         unsupported,
     ),
