@@ -103,7 +103,11 @@ def test_a_reply_says_what_it_was_and_cost(two: Platform) -> None:
 def test_what_replies_say_they_cost_is_the_bill_to_the_nano_dollar(two: Platform) -> None:
     key, told = two.made_key("halves"), 0
     for words in range(12):
-        asked: dict[str, Any] = {"model": "h", "max_tokens": 1, "messages": [{"role": "user", "content": "so " * words}]}
+        asked: dict[str, Any] = {
+            "model": "h",
+            "max_tokens": 1,
+            "messages": [{"role": "user", "content": "so " * words}],
+        }
         told += round(float(two.chat(key, **asked).headers["x-archwright-cost-usd"]) * 1e9)
         streamed = two.chat(key, **asked, stream=True, stream_options={"include_usage": True})
         told += round(streamed.events[-2]["usage"]["cost_usd"] * 1e9)
