@@ -185,6 +185,10 @@ def test_the_administration_listens_where_it_is_told_to(shell: Shell, upstream: 
         assert [one["tenant"] for one in json.loads(reply.read())["data"]] == ["default"]
 
 
+def test_the_administration_at_port_0_is_nowhere_as_in_the_settings(shell: Shell, upstream: Upstream) -> None:
+    assert shell.serve("--upstream", f"m={upstream.url}", "--admin-port", "0")["admin"] is None
+
+
 WELL = ("--upstream", "m=http://127.0.0.1:1/v1")
 
 
@@ -203,6 +207,7 @@ WELL = ("--upstream", "m=http://127.0.0.1:1/v1")
         ((*WELL, "--key-env", "m=NOT_SET_ANYWHERE"), "AW-USE-72", 2),
         ((*WELL, "--cache", "some"), "AW-USE-73", 2),
         ((*WELL, "--workers", "0"), "AW-USE-73", 2),
+        ((*WELL, "--admin-port", "70000"), "AW-SET-02", 2),
         ((*WELL, "--host", "0.0.0.0"), "AW-OPS-11", 8),
     ],
 )

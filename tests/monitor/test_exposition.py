@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import resource
 import subprocess
 import sys
 import threading
@@ -193,6 +195,38 @@ def test_the_processes_of_a_gateway_are_summed_and_a_killed_one_loses_nothing(tm
     assert series(anew) == {}
     assert len(list(tmp_path.glob("*.counters"))) == 1
     anew.close()
+
+
+def test_what_is_counted_has_its_room_from_the_start(tmp_path: Path) -> None:
+    page = Exposition(folder=tmp_path)
+    (file,) = (path.stat() for path in tmp_path.glob("*.counters"))
+    assert file.st_blocks * 512 >= file.st_size, "a disk that is full later must not be a SIGBUS"
+    page.close()
+
+
+def test_without_room_there_is_no_page_and_nothing_is_left_of_it(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        with pytest.raises(OSError, match="large"):
+            Exposition(folder=tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not list(tmp_path.glob("*.counters"))
+    Exposition(folder=tmp_path).close()
+
+
+def test_a_file_that_was_not_made_whole_is_not_counted_on(tmp_path: Path) -> None:
+    first = Exposition(folder=tmp_path)
+    living = set(tmp_path.glob("*.counters"))
+    Exposition(folder=tmp_path).close()
+    (ended,) = set(tmp_path.glob("*.counters")) - living
+    os.truncate(ended, 0)
+    third = Exposition(folder=tmp_path)
+    third.counter("tokens_per_s", W).add(3)
+    assert series(first)[key("archwright_output_tokens_total", W)] == 3
+    third.close()
+    first.close()
 
 
 def test_an_observation_leaves_nothing_behind() -> None:

@@ -18,6 +18,7 @@ from archwright.access.audit import AuditEvent, AuditLog, events, verify
 from archwright.access.identity import Keys
 from archwright.contract.served import Served
 from archwright.engines.client import EngineClient
+from archwright.engines.http import Sink
 from archwright.home import Home
 from archwright.journal import Journal
 from archwright.monitor.exposition import Exposition
@@ -240,6 +241,8 @@ class Gone(asyncio.Transport):
 
     def abort(self) -> None: ...
 
+    def close(self) -> None: ...
+
 
 @pytest.mark.parametrize("turns", [0, 1, 2, 3])
 def test_a_client_who_leaves_at_any_moment_leaves_nothing_reserved(stand: Stand, turns: int) -> None:
@@ -267,3 +270,41 @@ def test_a_client_who_leaves_at_any_moment_leaves_nothing_reserved(stand: Stand,
     assert isinstance(other.reserve(principal, (10, None)), Reservation), (
         "all of the minute's tokens are there, for others too"
     )
+
+
+def test_a_client_who_leaves_as_its_stream_begins_leaves_nothing_reserved(
+    stand: Stand, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its first bytes wait for the end of the turn, and it is gone by then."""
+    keys, accounts = stand.gateway.till.keys, stand.gateway.till.accounts
+    secret, _ = keys.create("acme", limits=KeyLimits(tpm=10))
+    body = b'{"model": "m", "stream": true, "messages": [{"role": "user", "content": "x"}]}'
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: g\r\nauthorization: Bearer %b\r\ncontent-length: %d\r\n\r\n"
+    event = b'data: {"choices":[{"index":0,"delta":{"content":"a"}}]}\n\n'
+    (pool,) = stand.gateway.pools.values()
+    pool.replicas[0].healthy = True
+
+    async def scenario() -> None:
+        connection = stand.server().accept()
+
+        async def ask(_client: EngineClient, _path: str, _body: object, sink: Sink) -> None:
+            sink.feed(event)
+            connection.connection_lost(None)
+            await asyncio.sleep(60)
+
+        monkeypatch.setattr(EngineClient, "ask", ask)
+        connection.connection_made(Gone())
+        connection.data_received(head % (secret.encode(), len(body)) + body)
+        for _ in range(10):
+            await asyncio.sleep(0)
+        await stand.gateway.fleet.close()
+
+    asyncio.run(scenario())
+    (record,) = served(stand.store, Home(tmp_path))
+    assert (record.status, record.input_tokens, record.output_tokens) == ("cancelled", 1, 1), (
+        "and what it got is billed"
+    )
+    principal = keys.identify(secret)
+    assert principal is not None
+    other = Accounts(accounts._slate, keys, lambda _scope, _since: 0.0)
+    assert isinstance(other.reserve(principal, (8, None)), Reservation), "what was not used is there for others"

@@ -25,12 +25,14 @@ LENGTH = 8
 
 @pytest.fixture
 def two(start: Start) -> Iterator[Platform]:
-    """Model m has a price and half a second for eight words, model e makes vectors, model free has no price."""
+    """Model m has a price and half a second for eight words, model e makes vectors, a token of model h costs half
+    nano-dollars, model free has no price."""
     priced: dict[str, Any] = {"price_in_usd": IN_USD, "price_out_usd": OUT_USD, "cache": "deterministic"}
     vectors = {**priced, "model": "e", "workload": "e", "pool": "e", "addresses": ("unix:vectors",), "embeddings": True}
+    halves = {**priced, "model": "h", "workload": "h", "pool": "h", "price_in_usd": 3.75e-8, "price_out_usd": 1.25e-8}
     free = {"model": "free", "workload": "free", "pool": "free", "addresses": ("unix:null",), "slots": 64}
     yield start(
-        [{**priced, "slots": 64}, vectors, free],
+        [{**priced, "slots": 64}, vectors, {**halves, "addresses": ("unix:null",), "cache": "off"}, free],
         [{"ttft_s": 0.3, "tpot_s": 0.05, "slots": 64}, {"name": "vectors", "embeddings": True}],
         workers=2,
     )
@@ -96,6 +98,20 @@ def test_a_reply_says_what_it_was_and_cost(two: Platform) -> None:
     assert streamed.events[-2]["usage"]["cost_usd"] == pytest.approx(cost)
     (one,) = two.served(streamed.headers["x-request-id"])
     assert one.cost_usd == pytest.approx(cost) and (one.route, one.cache) == ("p", "off")
+
+
+def test_what_replies_say_they_cost_is_the_bill_to_the_nano_dollar(two: Platform) -> None:
+    key, told = two.made_key("halves"), 0
+    for words in range(12):
+        asked: dict[str, Any] = {
+            "model": "h",
+            "max_tokens": 1,
+            "messages": [{"role": "user", "content": "so " * words}],
+        }
+        told += round(float(two.chat(key, **asked).headers["x-archwright-cost-usd"]) * 1e9)
+        streamed = two.chat(key, **asked, stream=True, stream_options={"include_usage": True})
+        told += round(streamed.events[-2]["usage"]["cost_usd"] * 1e9)
+    assert round(spent_usd(two, "halves") * 1e9) == told
 
 
 def test_a_stream_that_is_left_is_billed_for_what_came_once(two: Platform) -> None:

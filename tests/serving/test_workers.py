@@ -18,6 +18,7 @@ import pytest
 from archwright.monitor.folding import served
 from archwright.monitor.usage import usage_of
 from archwright.serving.change import note_file
+from archwright.serving.config import Limits
 
 if TYPE_CHECKING:
     from tests.serving.conftest import Platform, Start
@@ -104,11 +105,41 @@ def test_a_stream_goes_on_through_a_reload(start: Start) -> None:
     platform.gateway.send_signal(signal.SIGHUP)
     platform.until(lambda: len(platform.workers) == 2)
     platform.until(lambda: platform.chat(max_tokens=1).status == 200)
-    while piece := plain.recv(4096):
+    while b"[DONE]" not in said and (piece := plain.recv(4096)):
         said += piece
+    plain.close()
     assert said.count(b'"content":"word') + said.count(b'"content":" word') >= 19 and b"[DONE]" in said
     platform.until(lambda: not set(before) & set(platform.workers))
     assert platform.in_flight() == 0, "who went left no request on the page"
+
+
+def test_who_was_told_in_a_stream_that_the_connection_is_kept_may_ask_again_on_it(start: Start) -> None:
+    """A client sends its next request as soon as the stream is over: closed then, it would be lost. Not so who stays
+    silent."""
+    engine = {"tpot_s": 0.1, "text": "word " * 20, "slots": 4}
+    platform = start([{**PRICED, "slots": 4}], [engine], workers=1, limits=Limits(drain_s=1.0))
+    headers = {"authorization": f"Bearer {platform.key}"}
+    stream = json.dumps({**json.loads(BODY), "max_tokens": 20, "stream": True}).encode()
+    with closing(platform.connection()) as asks, closing(platform.connection()) as silent:
+        replies = []
+        for connection in (asks, silent):
+            connection.request("POST", "/v1/chat/completions", stream, headers)
+            replies.append(connection.getresponse())
+        before = platform.workers
+        assert platform.gateway is not None
+        platform.gateway.send_signal(signal.SIGHUP)
+        platform.until(lambda: len(platform.workers) == 2)
+        for reply in replies:
+            assert b"[DONE]" in reply.read() and reply.getheader("connection") is None
+        time.sleep(0.3)
+        sock = asks.sock
+        asks.request("POST", "/v1/chat/completions", BODY, headers)
+        assert asks.sock is sock, "the same connection"
+        reply = asks.getresponse()
+        assert (reply.status, reply.getheader("connection")) == (200, "close")
+        reply.read()
+        assert silent.sock is not None and silent.sock.recv(1) == b""
+    platform.until(lambda: not set(before) & set(platform.workers))
 
 
 def test_a_configuration_that_cannot_be_read_leaves_the_workers_as_they_are(two: Platform) -> None:

@@ -79,7 +79,7 @@ def serve(*, options: Serve = Serve()) -> Serving:  # noqa: B008 - frozen
     Raises UsageError AW-USE-70 to AW-USE-73 for options that make no sense, OperateError for a taken port or an
     address that needs TLS, AW-OPS-22 when a worker does not start.
     """
-    chosen = settings.load({"port": options.port, "host": options.host})
+    chosen = settings.load({"port": options.port, "host": options.host, "admin_port": options.admin_port})
     if not 1 <= options.workers <= WORKERS:
         raise UsageError("AW-USE-73", f"workers must be 1 to {WORKERS}", where=Where(field="workers"))
     pools, endpoints = _table(options)
@@ -92,7 +92,7 @@ def serve(*, options: Serve = Serve()) -> Serving:  # noqa: B008 - frozen
         tls_key=chosen.tls_key or None,
         store_url=chosen.database_url,
         workers=options.workers,
-        admin_port=options.admin_port,
+        admin_port=options.admin_port or None,  # 0: nowhere, as in the settings
         limits=Limits(body_bytes=BODY_BYTES),
     )
     check(config)

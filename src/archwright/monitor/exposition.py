@@ -24,6 +24,7 @@ from typing import NamedTuple
 import msgspec
 
 from archwright.contract.metrics import BY_QUANTITY, LATENCY_BOUNDS_S, METRICS, Metric
+from archwright.monitor.segments import allocate
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 LIMIT = 64  # label sets per metric: 3 histograms of 98 series each stay below 20,000 series
@@ -195,12 +196,12 @@ class _File:
         self._folder, self._shape = folder, shape
         with (folder / "counters.lock").open("wb") as starting:
             fcntl.flock(starting, fcntl.LOCK_EX)
-            left = self._left()
+            left = self._left(size)
             if left is None:
                 self._path = folder / f"{shape}-{os.urandom(8).hex()}{SUFFIX}"
                 self._file = self._path.open("w+b", buffering=0)
                 fcntl.flock(self._file, fcntl.LOCK_EX)
-                self._file.truncate(size)
+                self._allocate(size)
             else:
                 self._path, self._file = left
         self.mapped = mmap.mmap(self._file.fileno(), size)
@@ -208,7 +209,16 @@ class _File:
         self._labels.seek(0)
         self.bound = _label_sets(self._labels.read())
 
-    def _left(self) -> tuple[Path, FileIO] | None:
+    def _allocate(self, size: int) -> None:
+        """A page that is not there yet would be a SIGBUS at its first count, should the disk be full by then."""
+        try:
+            allocate(self._file.fileno(), size)
+        except OSError:
+            self._path.unlink()
+            self._file.close()
+            raise
+
+    def _left(self, size: int) -> tuple[Path, FileIO] | None:
         """A file whose process ended, its lock taken; None when there is none. Without a living process all go."""
         ended, living = [], 0
         for path in self._folder.glob(f"*{SUFFIX}"):
@@ -219,7 +229,8 @@ class _File:
             except BlockingIOError:
                 file.close()
                 living += 1
-        usable = [one for one in ended if living and one[0].name.startswith(self._shape)]
+        whole = [one for one in ended if os.fstat(one[1].fileno()).st_size == size]
+        usable = [one for one in whole if living and one[0].name.startswith(self._shape)]
         for path, file in ended:
             if (path, file) not in usable[:1]:
                 file.close()

@@ -45,12 +45,15 @@ class Requests:
     def add(self, one: Served, content: Content | None = None) -> None:
         """Survives kill -9 once the ledger is flushed. `content` goes into its trace and nowhere else. Raises
         StoreError AW-STO-06."""
+        # Bound first: a label that the disk has no room for must leave nothing that is then written down again.
+        bound = None
+        if not one.shadow:
+            bound = self._bound.get((one.workload, one.model, one.pool, one.status)) or self._bind(one)
         self._ledger.append("served", one)
         if self._traces is not None:
             self._traces.add(one, content)
-        if one.shadow:
+        if bound is None:
             return
-        bound = self._bound.get((one.workload, one.model, one.pool, one.status)) or self._bind(one)
         with self._exposition.lock:
             if one.status == "ok":
                 observed(bound.latency, one.latency_s)

@@ -61,7 +61,7 @@ class Segment:
         handle = os.open(unborn, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            _allocate(handle, size)
+            allocate(handle, size)
             os.rename(unborn, path)
             _sync_names(folder)
         except OSError:
@@ -203,9 +203,10 @@ def _sync_names(folder: Path) -> None:
         os.close(handle)
 
 
-def _allocate(handle: int, size: int) -> None:
-    allocate = getattr(os, "posix_fallocate", None)
-    if allocate is not None:
-        allocate(handle, 0, size)
+def allocate(handle: int, size: int) -> None:
+    """The bytes of a new file, taken from the disk. Raises OSError when it does not have them."""
+    fallocate = getattr(os, "posix_fallocate", None)
+    if fallocate is not None:
+        fallocate(handle, 0, size)
     else:  # macOS: zeros take the room as well
         os.pwrite(handle, bytes(size), 0)

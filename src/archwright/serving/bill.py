@@ -28,7 +28,7 @@ from archwright.monitor.folding import totals
 from archwright.monitor.ledger import Ledger
 from archwright.monitor.totals import DAY_S, NANO
 from archwright.policy.caching import Asked, Kind
-from archwright.policy.limits import IMAGE_USUAL_TOKENS, worst_input_tokens
+from archwright.policy.limits import IMAGE_USUAL_TOKENS, nearest_nusd, worst_input_tokens
 from archwright.serving.cache import Cache, Cached
 from archwright.serving.config import Endpoint, Prices
 from archwright.serving.exchange import Exchange, Field
@@ -222,7 +222,9 @@ class Bill:
         output = figures.get("output_tokens", 0)
         if not known and self.known is None and (output or (self.asked and status in DELIVERED)):
             known = figures["input_tokens"] = self.estimate
-        self.usd = price(self.prices, known, output)
+        usd = price(self.prices, known, output)
+        # Whole nano-dollars here and not by each who tells or adds it up: halves would go up here and down there.
+        self.usd = None if usd is None else nearest_nusd(usd) / NANO
         reservation = self.reservation
         if self.known is not None:
             self.usd, self.saved_usd = 0.0, self.known.usd

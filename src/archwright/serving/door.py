@@ -69,7 +69,7 @@ class Door:
 
 async def drain(server: Server) -> None:
     """Nobody may send another request; who has one under way is answered, in `drain_s` or with a refusal."""
-    server.closing = True
+    server.closing = server.ending = True
     await _empty(server, server.limits.drain_s, idle_s=0.0)
     for connection in tuple(server.connections):
         connection.end(SHUTDOWN)
@@ -93,5 +93,5 @@ async def _empty(server: Server, limit_s: float, idle_s: float) -> None:
     while server.connections and (passed := server.outbox.now() - began) < limit_s:
         if passed >= idle_s:
             for connection in tuple(server.connections):
-                connection.leave()
+                connection.leave(idle_s)
         await asyncio.sleep(0.01)

@@ -279,7 +279,8 @@ class Exchange:
         self._departed = True
         self._line.send(data)
         if self.finished:
-            self.bill = None  # which knows this exchange: in a circle both would wait for the garbage collector
+            if self.recorded:  # else who left just now is still to be settled with
+                self.bill = None  # which knows this exchange: in a circle both would wait for the garbage collector
             self._line.over()
 
     def _put(self, data: bytes) -> None:

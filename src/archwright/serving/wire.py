@@ -42,7 +42,8 @@ class Application(Protocol):
 
 
 class Server:
-    """The connections of one listener of a process. Once `closing`, every answer is the last on its connection."""
+    """The connections of one listener of a process. Once `closing`, every answer is the last on its connection, and
+    says so; once `ending`, also where it has begun by saying something else."""
 
     def __init__(self, application: Application, outbox: Outbox) -> None:
         self.application = application
@@ -50,7 +51,7 @@ class Server:
         self.limits: Limits = outbox.limits
         self.connections: set[Connection] = set()
         self.addresses: Counter[str] = Counter()
-        self.closing = False
+        self.closing = self.ending = False
         self.loop = asyncio.get_running_loop()
 
     def accept(self) -> Connection:
@@ -306,7 +307,7 @@ class Connection(asyncio.Protocol):
 
     def over(self) -> None:
         self._exchange = None
-        if self._closing or self._server.closing:
+        if self._closing or self._server.ending:
             self._end()
         elif self._state == REPLY:
             self._next()
@@ -361,10 +362,13 @@ class Connection(asyncio.Protocol):
         else:
             self._transport.abort()
 
-    def leave(self) -> None:
-        """Nothing new is begun here."""
+    def leave(self, silent_s: float) -> None:
+        """Nothing new is begun here once nothing has come for so long: who was just answered and told that the
+        connection is kept (a stream says so as it begins) may be sending already."""
         if self._exchange is None and self._state in (NEXT, HEAD):
-            self._transport.close()
+            waits_s = KEEP_ALIVE_S if self._state == NEXT and not self._fresh else self._limits.headers_s
+            if self._outbox.now() >= self._due - waits_s + silent_s:
+                self._transport.close()
 
     def end(self, reason: str) -> None:
         """Stop what is under way."""

@@ -1,0 +1,35 @@
+"""What a finished request leaves: its record once, whatever the disk has room for."""
+
+from __future__ import annotations
+
+import errno
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from archwright.contract.served import Served
+from archwright.home import Home
+from archwright.monitor.exposition import Exposition
+from archwright.monitor.folding import served
+from archwright.monitor.ledger import Ledger
+from archwright.monitor.requests import Requests
+from archwright.store import Store
+
+
+def test_a_label_that_finds_the_disk_full_leaves_no_record_that_is_written_again(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    page = Exposition(folder=home.counters)
+    assert page._file is not None
+    whole, page._file._labels = page._file._labels, open("/dev/full", "ab", buffering=0)  # noqa: SIM115
+    one = Served(at=1.0, request_id="r", status="ok", tenant="t", key_id="k")
+    with closing(page), closing(Store(home.store_url)) as store, closing(Ledger(store, home)) as ledger:
+        requests = Requests(ledger, page)
+        with pytest.raises(OSError) as full:
+            requests.add(one)
+        assert full.value.errno == errno.ENOSPC
+        page._file._labels.close()
+        page._file._labels = whole
+        requests.add(one)
+        ledger.flush()
+        assert [record.request_id for record in served(store, home)] == ["r"]
