@@ -202,6 +202,7 @@ WELL = ("--upstream", "m=http://127.0.0.1:1/v1")
         (("--upstream", "m=http://h/"), "AW-USE-71", 2),
         (("--upstream", "m=http://a:b@h/v1"), "AW-USE-71", 2),
         ((*WELL, "--price", "x=1:2"), "AW-USE-72", 2),
+        ((*WELL, "--price", "m=1:2", "--price", "m=1:3"), "AW-USE-72", 2),
         ((*WELL, "--price", "m=cheap"), "AW-USE-72", 2),
         ((*WELL, "--price", "m=-1:2"), "AW-USE-72", 2),
         ((*WELL, "--key-env", "m=NOT_SET_ANYWHERE"), "AW-USE-72", 2),

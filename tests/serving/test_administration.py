@@ -99,7 +99,7 @@ def test_matrix_of_routes_roles_tenants_and_carriers(door: Door) -> None:
             everywhere = "tenants.manage" in ROLES[role]
             permitted = route.permission in ROLES[role]
             for name, headers in carriers(door.keys[tenant, role]).items():
-                body = {"name": f"new-{asked}"} if route.path == "/admin/tenants" else None
+                body = {"name": f"new-{asked}"} if route.path == "/admin/tenants" else {}
                 body = BODIES.get(f"{route.method} {route.path}", body)
                 reply = door.ask(route.method, door.path(route.path, target), headers, body)
                 wanted = 403 if not permitted else 200 if everywhere or tenant == target else 404
@@ -157,6 +157,8 @@ def test_a_key_is_made_limited_rotated_used_and_revoked(door: Door) -> None:
     made = door.by("admin", "POST", f"/admin/tenants/{TENANT}/keys", wanted).json
     shown = door.by("admin", "GET", f"/admin/keys/{made['id']}").json
     assert {name: shown[name] for name in wanted} == wanted and "digest" not in shown and made["key"] not in str(shown)
+    assert door.by("admin", "PUT", f"/admin/keys/{made['id']}/limits").status == 400
+    assert door.by("admin", "GET", f"/admin/keys/{made['id']}").json["rpm"] == 100
     door.by("admin", "PUT", f"/admin/keys/{made['id']}/limits", {})
     rotated = door.by("admin", "POST", f"/admin/keys/{made['id']}/rotate", {"overlap_hours": 0}).json
     assert rotated["id"] == made["id"] and rotated["key"] != made["key"]

@@ -180,9 +180,12 @@ def pairs(texts: Iterable[str] | None, field: str, form: str) -> list[tuple[str,
 
 
 def _known(texts: Iterable[str] | None, field: str, form: str, models: Iterable[str]) -> list[tuple[str, str]]:
-    """Each about a model that is served."""
+    """Each about a model that is served, once."""
     found = pairs(texts, field, form)
-    for model, _ in found:
+    for place, (model, _) in enumerate(found):
+        if any(other == model for other, _ in found[:place]):
+            hint = f"one --{field.replace('_', '-')} for each"
+            raise UsageError("AW-USE-72", f"{model!r} has two of them", where=Where(field=field), hint=hint)
         if model not in models:
             hint = f"--upstream {model}=URL, or one of {', '.join(models)}"
             raise UsageError("AW-USE-72", f"no upstream is named {model!r}", where=Where(field=field), hint=hint)
