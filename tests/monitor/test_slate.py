@@ -56,6 +56,24 @@ def test_it_is_private_and_allocated_whole(slate: Slate, tmp_path: Path) -> None
     assert files[0].stat().st_blocks * 512 >= SIZE, "a disk that is full later must not be a SIGBUS"
 
 
+def test_files_that_may_not_be_so_large_are_said_as_what_they_are(tmp_path: Path) -> None:
+    """In a process of its own, which is not let write so much."""
+    program = f"""
+import resource
+from pathlib import Path
+from archwright.errors import StoreError
+from archwright.monitor.slate import Slate
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+try:
+    Slate(Path({str(tmp_path)!r}), "test", {SIZE})
+except StoreError as error:
+    print(error.code, "too large" in error.message.lower())
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "AW-STO-11 True\n"
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_full_is_said_and_the_rest_stays(slate: Slate) -> None:
     slate.write(put, b"a", b"1")
     with pytest.raises(StoreError, match="full") as caught:

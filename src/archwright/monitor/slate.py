@@ -122,9 +122,9 @@ class Slate:
 
     def _open(self) -> None:
         for attempt in (1, 2):
-            if not self._path.exists():
-                self._make()
             try:
+                if not self._path.exists():
+                    self._make()
                 if self._path.stat().st_size < self._size_bytes:
                     raise lmdb.InvalidError(f"{self._path} is cut short")
                 self._env = self._environment(self._path)
@@ -137,7 +137,7 @@ class Slate:
                         "AW-STO-11",
                         f"the shared table cannot be opened: {error}",
                         where=Where(str(self._path)),
-                        hint="the home must be on a local disk of this machine, and a process opens it once",
+                        hint="the home must be on a local disk of this machine, with room; a process opens it once",
                     ) from error
                 self._remove()
         self._inode = self._path.stat().st_ino
