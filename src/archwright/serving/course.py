@@ -28,12 +28,16 @@ T = TypeVar("T")
 # Not reached, broken off: may go well the next time. Nonsense, or too much of it, would come again and be paid twice.
 BROKE_OFF = ("AW-ENG-01", "AW-ENG-02")
 
-# What an engine says about itself (its key, its load, its state), not about the request: another may well answer.
+# What an engine says about itself (its key, its account, its address, its load), not about the request: another may
+# well answer. So does a redirect, which is not followed.
 OF_THE_ENGINE = frozenset(
     {
         HTTPStatus.UNAUTHORIZED,
+        HTTPStatus.PAYMENT_REQUIRED,
         HTTPStatus.FORBIDDEN,
         HTTPStatus.NOT_FOUND,
+        HTTPStatus.METHOD_NOT_ALLOWED,
+        HTTPStatus.GONE,
         HTTPStatus.REQUEST_TIMEOUT,
         HTTPStatus.TOO_MANY_REQUESTS,
     }
@@ -180,4 +184,5 @@ def set_out(router: Router, exchange: Exchange, question: Asks, said: Any) -> Co
 
 
 def _of_the_engine(error: EngineRefused) -> bool:
-    return error.status in OF_THE_ENGINE or error.status >= HTTPStatus.INTERNAL_SERVER_ERROR
+    status = error.status
+    return status in OF_THE_ENGINE or not HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR
