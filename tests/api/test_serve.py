@@ -185,6 +185,10 @@ def test_the_administration_listens_where_it_is_told_to(shell: Shell, upstream: 
         assert [one["tenant"] for one in json.loads(reply.read())["data"]] == ["default"]
 
 
+def test_a_port_of_0_is_no_administration_as_in_the_settings(shell: Shell, upstream: Upstream) -> None:
+    assert shell.serve("--upstream", f"m={upstream.url}", "--admin-port", "0")["admin"] is None
+
+
 WELL = ("--upstream", "m=http://127.0.0.1:1/v1")
 
 
@@ -201,8 +205,12 @@ WELL = ("--upstream", "m=http://127.0.0.1:1/v1")
         ((*WELL, "--price", "m=cheap"), "AW-USE-72", 2),
         ((*WELL, "--price", "m=-1:2"), "AW-USE-72", 2),
         ((*WELL, "--key-env", "m=NOT_SET_ANYWHERE"), "AW-USE-72", 2),
+        ((*WELL, "--price", "m=1:2", "--price", "m=1:3"), "AW-USE-72", 2),
+        ((*WELL, "--key-env", "m=HOME", "--key-env", "m=PATH"), "AW-USE-72", 2),
         ((*WELL, "--cache", "some"), "AW-USE-73", 2),
         ((*WELL, "--workers", "0"), "AW-USE-73", 2),
+        ((*WELL, "--admin-port", "-1"), "AW-SET-02", 2),
+        ((*WELL, "--admin-port", "65536"), "AW-SET-02", 2),
         ((*WELL, "--host", "0.0.0.0"), "AW-OPS-11", 8),
     ],
 )
