@@ -133,6 +133,20 @@ def test_a_folder_that_cannot_be_used_is_said(tmp_path: Path, monkeypatch: pytes
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_file_that_may_not_grow_so_large_is_said(tmp_path: Path) -> None:
+    """In a process of its own: its limit cannot be taken back."""
+    code = (
+        "import resource, sys; from pathlib import Path; from archwright.monitor.slate import Slate;"
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({SIZE // 2}, {SIZE // 2}));"
+        "from archwright.errors import StoreError\n"
+        f"try: Slate(Path(sys.argv[1]), 'test', {SIZE})\n"
+        "except StoreError as error: print(error.code, error.message)"
+    )
+    run = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert run.stdout.startswith("AW-STO-11") and "File too large" in run.stdout, run.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_file_system_that_cannot_lock_is_said(tmp_path: Path) -> None:
     class NoLocks(Slate):
         def _environment(self, path: Path) -> lmdb.Environment:

@@ -122,9 +122,9 @@ class Slate:
 
     def _open(self) -> None:
         for attempt in (1, 2):
-            if not self._path.exists():
-                self._make()
             try:
+                if not self._path.exists():
+                    self._make()
                 if self._path.stat().st_size < self._size_bytes:
                     raise lmdb.InvalidError(f"{self._path} is cut short")
                 self._env = self._environment(self._path)
