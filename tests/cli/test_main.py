@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -101,6 +102,10 @@ def test_tenants_keys_and_audit(home: Home, capsys: pytest.CaptureFixture[str]) 
     assert main(["key", "list", "--tenant", "acme", "--json"]) == 0
     listed = json.loads(capsys.readouterr().out)
     assert [row["revoked"] for row in listed] == [True] and made["key"] not in json.dumps(listed)
+    assert main(["key", "list"]) == 0
+    shown = capsys.readouterr().out
+    made_at = datetime.fromtimestamp(listed[0]["created_at"]).astimezone()
+    assert made["id"] in shown and f"{made_at:%Y-%m}" in shown, "to be copied, and to be read"
     assert main(["audit", "verify"]) == 0
     assert main(["audit", "list", "--json"]) == 0
     acts = json.loads(capsys.readouterr().out.split("\n", 2)[2])
