@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 
+from archwright import api
 from archwright.cli import main
 from archwright.contract.plan import Plan
+from archwright.contract.record import replace
 from archwright.home import Home
 from archwright.needs.template import template
 from archwright.plan.file import write_plan
+from archwright.settings import child_environment
 
 
 def test_an_error_is_three_lines_on_standard_error(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
@@ -98,6 +102,10 @@ def test_tenants_keys_and_audit(home: Home, capsys: pytest.CaptureFixture[str]) 
     assert main(["key", "list", "--tenant", "acme", "--json"]) == 0
     listed = json.loads(capsys.readouterr().out)
     assert [row["revoked"] for row in listed] == [True] and made["key"] not in json.dumps(listed)
+    assert main(["key", "list"]) == 0
+    shown = capsys.readouterr().out
+    made_at = datetime.fromtimestamp(listed[0]["created_at"]).astimezone()
+    assert made["id"] in shown and f"{made_at:%Y-%m}" in shown, "to be copied, and to be read"
     assert main(["audit", "verify"]) == 0
     assert main(["audit", "list", "--json"]) == 0
     acts = json.loads(capsys.readouterr().out.split("\n", 2)[2])
@@ -136,6 +144,24 @@ def test_a_closed_pipe_ends_quietly(home: Home) -> None:
     line = f"{sys.executable} -m archwright catalog check | head -1"
     run = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False)
     assert run.stderr == "" and run.stdout.startswith("table")
+
+
+@pytest.mark.enable_socket
+def test_an_answer_this_terminal_has_no_letters_for(home: Home, null_plan: Plan) -> None:
+    """What it lacks is a question mark; the rest is shown, and nothing is a bug of ours."""
+    settings = {"text": "ja \N{SNOWMAN} nein"}
+    pool = replace(null_plan.pools[0], launch=replace(null_plan.pools[0].launch, settings=settings))
+    write_plan(replace(null_plan, pools=(pool,)), Path("plan.json"))
+    api.up("plan.json", detach=True, port=0)
+    try:
+        words = [sys.executable, "-m", "archwright", "ask", "Hello?"]
+        run = subprocess.run(
+            words, env=child_environment({"PYTHONIOENCODING": "latin-1"}), capture_output=True, check=False
+        )
+    finally:
+        api.down()
+    assert (run.returncode, run.stderr) == (0, b"")
+    assert b"ja ?" in run.stdout
 
 
 def test_a_password_in_the_database_url_is_not_shown(

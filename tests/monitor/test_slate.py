@@ -56,24 +56,6 @@ def test_it_is_private_and_allocated_whole(slate: Slate, tmp_path: Path) -> None
     assert files[0].stat().st_blocks * 512 >= SIZE, "a disk that is full later must not be a SIGBUS"
 
 
-def test_files_that_may_not_be_so_large_are_said_as_what_they_are(tmp_path: Path) -> None:
-    """In a process of its own, which is not let write so much."""
-    program = f"""
-import resource
-from pathlib import Path
-from archwright.errors import StoreError
-from archwright.monitor.slate import Slate
-resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
-try:
-    Slate(Path({str(tmp_path)!r}), "test", {SIZE})
-except StoreError as error:
-    print(error.code, "too large" in error.message.lower())
-"""
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout == "AW-STO-11 True\n"
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_full_is_said_and_the_rest_stays(slate: Slate) -> None:
     slate.write(put, b"a", b"1")
     with pytest.raises(StoreError, match="full") as caught:
@@ -148,6 +130,20 @@ def test_a_folder_that_cannot_be_used_is_said(tmp_path: Path, monkeypatch: pytes
     with pytest.raises(OperateError, match="disk is full") as caught:
         Slate(tmp_path, "test", SIZE)
     assert caught.value.code == "AW-OPS-01"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_may_not_grow_so_large_is_said(tmp_path: Path) -> None:
+    """In a process of its own: its limit cannot be taken back."""
+    code = (
+        "import resource, sys; from pathlib import Path; from archwright.monitor.slate import Slate;"
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({SIZE // 2}, {SIZE // 2}));"
+        "from archwright.errors import StoreError\n"
+        f"try: Slate(Path(sys.argv[1]), 'test', {SIZE})\n"
+        "except StoreError as error: print(error.code, error.message)"
+    )
+    run = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert run.stdout.startswith("AW-STO-11") and "File too large" in run.stdout, run.stderr
     assert list(tmp_path.iterdir()) == []
 
 

@@ -124,6 +124,7 @@ SENSELESS: list[tuple[list[str], list[str], str]] = [
     (["cases=http://h/v1"], ["manuals=CLOUD_KEY"], "AW-USE-72"),
     (["cases=http://h/v1"], ["cases=NOT_SET_ANYWHERE"], "AW-USE-72"),
     ([], ["cases=CLOUD_KEY"], "AW-USE-72"),
+    (["cases=http://h/v1"], ["cases=HOME", "cases=PATH"], "AW-USE-72"),
 ]
 
 

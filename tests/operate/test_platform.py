@@ -11,6 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -151,6 +152,29 @@ def test_a_process_that_cannot_start_says_why(null_plan: Plan, home: Home) -> No
         api.up(str(path), detach=True, port=0)
     assert caught.value.code.startswith("AW-ENG-") and "no_such_setting" in caught.value.message
     assert api.status().state == "stopped"
+    write_plan(null_plan, path)
+    try:
+        assert api.up(str(path), detach=True, port=0).started.key is not None, "nobody was shown one yet"
+    finally:
+        api.down()
+
+
+def test_an_answer_that_breaks_off_is_not_shown_as_whole(null_plan: Plan, home: Home) -> None:
+    launch = replace(null_plan.pools[0].launch, settings={"tpot_s": 0.2})
+    path = home.root.parent / "plan.json"
+    write_plan(replace(null_plan, pools=(replace(null_plan.pools[0], launch=launch),)), path)
+    api.up(str(path), detach=True, port=0)
+    try:
+        answer = api.ask("Hello?")
+        assert next(piece for piece in answer if piece)
+        gateway = pids(home)["gateway"]
+        (worker,) = Path(f"/proc/{gateway}/task/{gateway}/children").read_text(encoding="ascii").split()
+        os.kill(int(worker), signal.SIGKILL)
+        with pytest.raises(ArchwrightError) as caught:
+            list(answer)
+    finally:
+        api.down()
+    assert caught.value.code == "AW-OPS-33" and "broke off" in caught.value.message
 
 
 def test_a_missing_model_names_the_command(null_plan: Plan, home: Home) -> None:

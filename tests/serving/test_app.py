@@ -106,6 +106,16 @@ def test_a_bug_is_an_internal_error_that_says_nothing(stand: Stand, monkeypatch:
     assert "secret" not in stand.journal.getvalue()
 
 
+def test_why_an_engine_was_not_reached_is_in_the_journal(stand: Stand) -> None:
+    """Its kind, which tells a certificate nobody trusts from a name nobody knows, and no words."""
+    (pool,) = stand.gateway.pools.values()
+    pool.replicas[0].healthy = True
+    body = b'{"model": "m", "messages": [{"role": "user", "content": "x"}]}'
+    assert asyncio.run(stand.call("/v1/chat/completions", body))[0] == 503
+    entry = json.loads(stand.journal.getvalue())
+    assert (entry["code"], entry["reason"]) == ("AW-ENG-01", "FileNotFoundError")
+
+
 def test_a_bug_on_the_way_to_an_engine_is_recorded_as_a_failure_and_costs_nothing(
     stand: Stand, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

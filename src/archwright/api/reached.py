@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from archwright import settings
-from archwright.api.serving import engine_url, pairs
+from archwright.api.serving import engine_url, once, pairs
 from archwright.contract.plan import Plan
 from archwright.deploy.single_machine import Reached, texts
 from archwright.errors import UsageError, Where
@@ -17,7 +17,7 @@ def reached(plan: Plan, engine: Sequence[str] | None, key_env: Sequence[str] | N
     for pool, url in pairs(engine, "engine", "POOL=URL"):
         _refuse_unknown(pool, named, "engine")
         urls[pool] = (*urls.get(pool, ()), engine_url(url, "engine"))
-    keys = dict(pairs(key_env, "key_env", "POOL=NAME"))
+    keys = once(pairs(key_env, "key_env", "POOL=NAME"), "key_env")
     for pool, name in keys.items():
         _refuse_unknown(pool, urls, "key_env")
         if settings.variable(name) is None:

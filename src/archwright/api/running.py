@@ -10,13 +10,13 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
-from http.client import HTTPResponse
+from contextlib import suppress
+from http.client import HTTPException, HTTPResponse
 from types import FrameType, TracebackType
 
 import msgspec
 
 from archwright import settings
-from archwright.access.identity import Keys, load_pepper
 from archwright.api.context import audited, keyring, opened, store_url
 from archwright.api.planning import plan_or_needs
 from archwright.api.reached import reached
@@ -108,9 +108,10 @@ def up(
     platform.check(here, home, chosen.host, chosen.port)
     with opened() as (_chosen, _home, store):
         rollout.check(built, home, store)
-        key = owner.first_key(Keys(store, load_pepper(home)))
         audited(store, "up", made.digest)
     process = platform.start(made, built, home, called_at, attached=not detach)
+    with keyring() as (keys, _home, _store):  # now only: of a start that failed nobody would have seen it
+        key = owner.first_key(keys)
     return Platform(Started(url=built.url, key=key, console=None), home, process, detached=detach)
 
 
@@ -175,19 +176,28 @@ def ask(question: str, *, model: str | None = None, max_tokens: int | None = Non
             body["max_tokens"] = max_tokens
         with _call(f"{url}/v1/chat/completions", key, json.dumps(body).encode()) as reply:
             answer.model, answer.request = reply.headers["x-archwright-model"], reply.headers["x-request-id"]
-            yield from _contents(reply)
+            yield from _contents(reply, url)
 
     return Answer(pieces)
 
 
-def _contents(reply: HTTPResponse) -> Iterator[str]:
-    for line in reply:
+def _contents(reply: HTTPResponse, url: str) -> Iterator[str]:
+    for line in _lines(reply):
         if line.startswith(b"data: {"):
             event = json.loads(line[6:])
             if "error" in event:
                 raise OperateError("AW-OPS-32", str(event["error"].get("message")), hint="archwright status")
             for choice in event.get("choices", []):
                 yield choice["delta"].get("content") or ""
+        elif line.startswith(b"data: [DONE]"):
+            return
+    raise OperateError("AW-OPS-33", "the answer broke off", where=Where(url), hint="archwright status")
+
+
+def _lines(reply: HTTPResponse) -> Iterator[bytes]:
+    """To the end of the connection, however it came."""
+    with suppress(OSError, HTTPException):
+        yield from reply
 
 
 def _first_endpoint(home: Home) -> str:

@@ -76,8 +76,8 @@ def serve(*, options: Serve = Serve()) -> Serving:  # noqa: B008 - frozen
     """Serve upstreams and return when every worker takes requests. The workers are forks of this process: call it from
     the main thread, before others start.
 
-    Raises UsageError AW-USE-70 to AW-USE-73 for options that make no sense, OperateError for a taken port or an
-    address that needs TLS, AW-OPS-22 when a worker does not start.
+    Raises UsageError AW-USE-70 to AW-USE-73 for options that make no sense, SettingsError AW-SET-02 for a port that is
+    none, OperateError for a taken port or an address that needs TLS, AW-OPS-22 when a worker does not start.
     """
     chosen = settings.load({"port": options.port, "host": options.host, "admin_port": options.admin_port})
     if not 1 <= options.workers <= WORKERS:
@@ -129,8 +129,8 @@ def _table(options: Serve) -> tuple[tuple[PoolSpec, ...], tuple[EndpointSpec, ..
     if options.cache not in get_args(Policy):
         hint = f"one of {', '.join(get_args(Policy))}"
         raise UsageError("AW-USE-73", f"no cache {options.cache!r}", where=Where(field="cache"), hint=hint)
-    prices = {model: _price(text) for model, text in _known(options.price, "price", "MODEL=IN:OUT", addresses)}
-    keys = dict(_known(options.key_env, "key_env", "MODEL=NAME", addresses))
+    prices = {model: _price(text) for model, text in _known(options.price, "price", "MODEL=IN:OUT", addresses).items()}
+    keys = _known(options.key_env, "key_env", "MODEL=NAME", addresses)
     for name in keys.values():
         if settings.variable(name) is None:
             hint = "export it, or leave --key-env out"
@@ -179,13 +179,20 @@ def pairs(texts: Iterable[str] | None, field: str, form: str) -> list[tuple[str,
     return found
 
 
-def _known(texts: Iterable[str] | None, field: str, form: str, models: Iterable[str]) -> list[tuple[str, str]]:
-    """Each about a model that is served, once."""
-    found = pairs(texts, field, form)
-    for place, (model, _) in enumerate(found):
-        if any(other == model for other, _ in found[:place]):
-            hint = f"one --{field.replace('_', '-')} for each"
-            raise UsageError("AW-USE-72", f"{model!r} has two of them", where=Where(field=field), hint=hint)
+def once(told: Iterable[tuple[str, str]], field: str) -> dict[str, str]:
+    """What is told of each name, where that is one thing. Raises UsageError AW-USE-72."""
+    found: dict[str, str] = {}
+    for name, value in told:
+        if found.setdefault(name, value) != value:
+            hint = f"--{field.replace('_', '-')} {name}=... once"
+            raise UsageError("AW-USE-72", f"two values for {name!r}", where=Where(field=field), hint=hint)
+    return found
+
+
+def _known(texts: Iterable[str] | None, field: str, form: str, models: Iterable[str]) -> dict[str, str]:
+    """Each about a model that is served."""
+    found = once(pairs(texts, field, form), field)
+    for model in found:
         if model not in models:
             hint = f"--upstream {model}=URL, or one of {', '.join(models)}"
             raise UsageError("AW-USE-72", f"no upstream is named {model!r}", where=Where(field=field), hint=hint)

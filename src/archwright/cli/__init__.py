@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import io
 import json
 import os
 import sys
@@ -74,6 +75,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; the exit status says how it ended (errors.py lists them)."""
     words = sys.argv[1:] if argv is None else argv
     as_json = "--json" in words
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a model may answer what this terminal's alphabet does not have
     try:
         with boundary("command line"):
             return _run_unless_closed(words)

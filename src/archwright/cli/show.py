@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,7 @@ def record(result: object) -> int:
     """A record as aligned `name  value` lines."""
     fields: dict[str, object] = msgspec.to_builtins(result)
     width = max(map(len, fields), default=0)
-    return text("\n".join(f"{name:<{width}}  {_plain(value)}" for name, value in fields.items()))
+    return text("\n".join(f"{name:<{width}}  {_cell(name, value)}" for name, value in fields.items()))
 
 
 def table(result: Iterable[object]) -> int:
@@ -79,9 +80,9 @@ def table(result: Iterable[object]) -> int:
     rows: list[dict[str, object]] = [msgspec.to_builtins(row) for row in result]
     if not rows:
         return text("none")
-    drawn = plain(*(name.replace("_", " ") for name in rows[0]))
+    drawn = plain(*(name.replace("_", " ") for name in rows[0]), whole=("id",))  # other verbs take it
     for row in rows:
-        drawn.add_row(*(escape(_plain(value)) for value in row.values()))
+        drawn.add_row(*(escape(_cell(name, value)) for name, value in row.items()))
     console().print(drawn)
     return 0
 
@@ -91,6 +92,12 @@ def usage(result: Iterable[object]) -> int:
     rows: list[dict[str, object]] = [msgspec.to_builtins(row) for row in result]
     told = [name for name in rows[0] if any(row[name] != "" for row in rows)] if rows else []
     return table([{name: row[name] for name in told} for row in rows])
+
+
+def _cell(name: str, value: object) -> str:
+    if isinstance(value, float) and (name == "at" or name.endswith("_at")):
+        return datetime.fromtimestamp(value).astimezone().strftime("%Y-%m-%d %H:%M")
+    return _plain(value)
 
 
 def _plain(value: object) -> str:

@@ -10,7 +10,7 @@ from http import HTTPStatus
 from typing import Any
 
 from archwright.engines.client import EngineRefused
-from archwright.errors import ArchwrightError, InternalError, boundary
+from archwright.errors import ArchwrightError, EngineError, InternalError, boundary
 from archwright.serving import memory
 from archwright.serving.change import Changes
 from archwright.serving.exchange import CLIENT, GONE, SHUTDOWN, Exchange, why_ended
@@ -155,6 +155,8 @@ def cause(error: ArchwrightError) -> dict[str, object]:
     if isinstance(error, EngineRefused):
         found["engine_status"] = error.status
     bug = error.__cause__
+    if isinstance(error, EngineError) and isinstance(bug, OSError):
+        found["reason"] = type(bug).__name__  # a name not known, a certificate not trusted, a connection refused
     if isinstance(error, InternalError) and bug is not None:
         frame = traceback.extract_tb(bug.__traceback__)[-1]
         found["bug"] = f"{type(bug).__name__} at {frame.name}:{frame.lineno}"

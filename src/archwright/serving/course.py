@@ -29,7 +29,8 @@ T = TypeVar("T")
 # Not reached, broken off: may go well the next time. Nonsense, or too much of it, would come again and be paid twice.
 BROKE_OFF = ("AW-ENG-01", "AW-ENG-02")
 
-# What an engine says about itself (its key, its load, its state), not about the request: another may well answer.
+# What an engine says about itself (its key, its account, its address, its load), not about the request: another may
+# well answer. So does a redirect, which is not followed.
 OF_THE_ENGINE = frozenset(
     {
         HTTPStatus.UNAUTHORIZED,
@@ -37,6 +38,7 @@ OF_THE_ENGINE = frozenset(
         HTTPStatus.FORBIDDEN,
         HTTPStatus.NOT_FOUND,
         HTTPStatus.METHOD_NOT_ALLOWED,
+        HTTPStatus.GONE,
         HTTPStatus.REQUEST_TIMEOUT,
         HTTPStatus.TOO_MANY_REQUESTS,
     }
