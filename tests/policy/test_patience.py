@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from operator import itemgetter
 from typing import NamedTuple
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from archwright.policy.patience import AGES, SHORTEST_S, Line, Patience, age
+from archwright.policy.patience import AGES, SHORTEST_S, Line, Lines, Patience, age
 
 
 class One(NamedTuple):
@@ -15,9 +17,15 @@ class One(NamedTuple):
     gone: bool = False
 
 
+class Of(NamedTuple):
+    since: float
+    tenant: str
+    gone: bool = False
+
+
 def learned(left: dict[float, int], stayed: dict[float, int] | None = None) -> Line[One]:
     """A line that has seen so many leave and stay after waits of so many seconds."""
-    line: Line[One] = Line()
+    line: Line[One] = Line(Patience())
     for counts, ended in ((left, True), (stayed or {}, False)):
         for waited_s, count in counts.items():
             for _ in range(count):
@@ -102,7 +110,7 @@ LINE = st.lists(st.tuples(st.floats(0, 100), st.booleans()), max_size=30)
 def test_everybody_who_is_there_is_served_once(
     history: list[tuple[float, bool]], waiting: list[tuple[float, bool]], now: float
 ) -> None:
-    line: Line[One] = Line()
+    line: Line[One] = Line(Patience())
     for waited_s, left in history:
         served(line.patience, waited_s, left=left)
     arrivals = [One(since, gone) for since, gone in sorted(waiting)]
@@ -132,9 +140,51 @@ def test_those_who_are_gone_are_let_go_of_and_the_others_keep_their_order() -> N
 def test_where_nobody_left_it_is_first_come_first_served(
     stayed: list[float], waiting: list[tuple[float, bool]]
 ) -> None:
-    line: Line[One] = Line()
+    line: Line[One] = Line(Patience())
     for waited_s in stayed:
         served(line.patience, waited_s, left=False)
     for since, _ in sorted(waiting):
         line.add(One(since))
     assert drained(line, 200.0) == sorted(since for since, _ in waiting)
+
+
+TENANTS = st.lists(st.tuples(st.sampled_from("abc"), st.floats(0, 100)), max_size=40)
+
+
+@given(TENANTS, st.integers(1, 5), HISTORY)
+def test_a_slot_goes_to_the_tenant_with_the_fewest_and_of_it_to_who_came_first(
+    waiting: list[tuple[str, float]], slots: int, history: list[tuple[float, bool]]
+) -> None:
+    """Slots come free in the order they were taken; of those who will likely stay first, and nobody is left out."""
+    lines: Lines[Of] = Lines()
+    for waited_s, left in history:
+        served(lines.patience, waited_s, left=left)
+    there = [Of(since, tenant) for tenant, since in sorted(waiting, key=itemgetter(1))]
+    for one in there:
+        lines.add(one.tenant, one)
+    held: Counter[str] = Counter()
+    running: list[str] = []
+    while (one := lines.head(100.0, held)) is not None:
+        assert lines.pop() is one
+        likely = [of for of in there if not lines.patience.poor(age(100.0 - of.since))] or there
+        assert held[one.tenant] == min(held[of.tenant] for of in likely)
+        assert one is next(of for of in likely if of.tenant == one.tenant)
+        there.remove(one)
+        running.append(one.tenant)
+        held[one.tenant] += 1
+        if len(running) == slots:
+            held[running.pop(0)] -= 1
+    assert not there and list(lines) == []
+
+
+def test_tenants_with_as_many_take_turns() -> None:
+    turns: Lines[One] = Lines()
+    for since in range(4):
+        turns.add("loud", One(float(since)))
+    turns.add("quiet", One(9.0))
+    turns.add("quiet", One(10.0))
+    order = []
+    while (one := turns.head(10.0, {})) is not None:
+        turns.pop()
+        order.append(one.since)
+    assert order == [0.0, 9.0, 1.0, 10.0, 2.0, 3.0]

@@ -69,7 +69,7 @@ class Door:
                 pieces += [choice["delta"].get("content") or "" for choice in event["choices"]]
             return "".join(pieces)
 
-        return await course.answer(self.router.work(self.question, found, until), send), course
+        return await course.answer(self.router.work(self.question, "", found, until), send), course
 
 
 async def counted(engines: Platform, name: str) -> dict[str, float]:
@@ -156,7 +156,7 @@ def test_who_waited_and_left_before_a_word_is_remembered_and_who_heard_one_is_no
     async def scenario(door: Door) -> None:
         (pool,) = door.fleet.pools.values()
         until = door.router.now() + 10.0
-        work = door.router.work(door.question, "internal", until)
+        work = door.router.work(door.question, "", "internal", until)
 
         async def waits_and_leaves(heard: bool) -> bool:
             held = [await pool.take(work) for _ in range(pool.slots)]

@@ -40,7 +40,7 @@ def pool(slots: int = 1, replicas: int = 1, version: str = "") -> tuple[Pool, li
 
 @asynccontextmanager
 async def lease(served: Pool, tokens: int, plain: bool = False) -> AsyncIterator[Replica]:
-    taken = await served.take(Work(tokens, plain))
+    taken = await served.take(Work(tokens, plain=plain))
     try:
         yield taken.replica
     finally:
@@ -137,6 +137,30 @@ def test_who_left_a_line_whose_turn_does_not_come_is_let_go_of() -> None:
         made.give(await urgent)
         made.give(await late[0])
         assert made.in_flight == 0
+
+    run(scenario)
+
+
+def test_many_who_wait_for_one_tenant_take_nothing_from_another() -> None:
+    """Of two slots each has one from now on, however many wait; who is alone has both."""
+
+    async def scenario() -> None:
+        made, _ = pool(slots=2)
+        await made.check()
+        served: list[str] = []
+
+        async def use(tenant: str) -> None:
+            held = await made.take(Work(1, tenant))
+            served.append(tenant)
+            await settle()
+            made.give(held)
+
+        loud = [asyncio.create_task(use("loud")) for _ in range(12)]
+        await settle()
+        quiet = [asyncio.create_task(use("quiet")) for _ in range(4)]
+        await asyncio.gather(*loud, *quiet)
+        assert served.count("quiet") == 4 and served[12:] == ["loud"] * 4
+        assert made.in_flight == 0 and made._held == {}
 
     run(scenario)
 

@@ -284,11 +284,11 @@ def test_work_carries_urgency_deadline_and_prefix() -> None:
     entry = endpoint(addresses=("unix:a", "unix:b"), priority="batch", wait_s=5.0)
     stand = Stand(entry)
     stand.now = 10.0
-    work = stand.router.work(stand.question(), "internal", 100.0)
+    work = stand.router.work(stand.question(), "", "internal", 100.0)
     assert (work.priority, work.begin_by, work.prefix) == ("batch", 15.0, prefix_of({"messages": HELLO}))
-    assert stand.router.work(stand.question(), "internal", 12.0).begin_by == 12.0
+    assert stand.router.work(stand.question(), "", "internal", 12.0).begin_by == 12.0
     alone = Stand(endpoint())
-    work = alone.router.work(alone.question(), "internal", 7.0)
+    work = alone.router.work(alone.question(), "", "internal", 7.0)
     assert (work.priority, work.begin_by, work.prefix, work.but) == ("normal", 7.0, None, None)
 
 

@@ -1,11 +1,13 @@
-"""Who of one class gets the next slot: first come, first served, but not to answer people who will have left by then.
+"""Who of one class gets the next slot: the tenant with the fewest in hand, of it who came first; but not to answer
+people who will have left by then.
 
-Decides from what became of those served before, without a setting. Where a queue is longer than its clients wait,
-first come, first served gives every slot to somebody about to leave: the engine works, and nobody reads it. So it is
-learned, by how long they had waited for their slot, whether clients stayed until they were answered. Whoever has
-waited as long as those who mostly left is passed by: the next in order is served, and those passed by where nobody
-else waits, or when their wait has become one that clients bear (some leave after 2 s, and those who stay, stay for
-long). It decides an order and refuses nobody: who waits for ever is served.
+Decides that many who wait for one tenant take nothing from another: each has a line of its own. And from what became
+of those served before, without a setting, who is passed by. Where a queue is longer than its clients wait, first come,
+first served gives every slot to somebody about to leave: the engine works, and nobody reads it. So it is learned, by
+how long they had waited for their slot, whether clients stayed until they were answered. Whoever has waited as long as
+those who mostly left is passed by: the next in order is served, and those passed by where nobody else waits, or when
+their wait has become one that clients bear (some leave after 2 s, and those who stay, stay for long). It decides an
+order and refuses nobody: who waits for ever is served.
 
 An age with a bad name is tried again, by one or two at a time, once as many others have been answered as it takes to
 forget. Where clients leave whatever they waited all ages are poor, and the order is that of arrival again.
@@ -15,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import chain
 from typing import Generic, Protocol, TypeVar
 
@@ -82,12 +84,12 @@ W = TypeVar("W", bound=Waiting)
 
 
 class Line(Generic[W]):
-    """Those of one class who wait, and what is known of their patience."""
+    """Those of one class and tenant who wait; `patience` is that of their class."""
 
     __slots__ = ("_coming", "_next", "_passed", "patience")
 
-    def __init__(self) -> None:
-        self.patience = Patience()
+    def __init__(self, patience: Patience) -> None:
+        self.patience = patience
         # Both in order of arrival; whoever was passed by came before all who are still coming.
         self._coming: deque[W] = deque()
         self._passed: deque[W] = deque()
@@ -96,11 +98,14 @@ class Line(Generic[W]):
     def __iter__(self) -> Iterator[W]:
         return chain(self._passed, self._coming)
 
+    def __bool__(self) -> bool:
+        return bool(self._passed or self._coming)
+
     def add(self, one: W) -> None:
         self._coming.append(one)
 
-    def head(self, now: float) -> W | None:
-        """Whose turn it is; `pop` takes it out."""
+    def head(self, now: float, *, whoever: bool = True) -> W | None:
+        """Whose turn it is; `pop` takes it out. `whoever`: else only one who is likely to be still there."""
         coming, passed, patience = self._coming, self._passed, self.patience
         while passed and passed[0].gone:
             passed.popleft()
@@ -116,7 +121,7 @@ class Line(Generic[W]):
             else:
                 self._next = coming
                 return one
-        return passed[0] if passed else None
+        return passed[0] if passed and whoever else None
 
     def pop(self) -> W:
         return self._next.popleft()
@@ -128,3 +133,49 @@ class Line(Generic[W]):
             if len(here) < len(part):
                 part.clear()
                 part.extend(here)
+
+
+class Lines(Generic[W]):
+    """The lines of one class, by tenant: the one whose turn is longest ago first."""
+
+    __slots__ = ("_lines", "_next", "patience")
+
+    def __init__(self) -> None:
+        self.patience = Patience()
+        self._lines: dict[str, Line[W]] = {}
+        self._next = ""
+
+    def __iter__(self) -> Iterator[W]:
+        return chain.from_iterable(self._lines.values())
+
+    def add(self, tenant: str, one: W) -> None:
+        line = self._lines.get(tenant)
+        if line is None:
+            line = self._lines[tenant] = Line(self.patience)
+        line.add(one)
+
+    def head(self, now: float, held: Mapping[str, int]) -> W | None:
+        """Whose turn it is where the tenants hold so many slots; `pop` takes it out."""
+        if not self._lines:
+            return None
+        turns = sorted(self._lines, key=lambda tenant: held.get(tenant, 0))
+        for whoever in (False, True):
+            for tenant in turns:
+                one = self._lines[tenant].head(now, whoever=whoever)
+                if one is not None:
+                    self._next = tenant
+                    return one
+        self._lines.clear()
+        return None
+
+    def pop(self) -> W:
+        line = self._lines.pop(self._next)
+        one = line.pop()
+        if line:
+            self._lines[self._next] = line
+        return one
+
+    def tidy(self) -> None:
+        for line in self._lines.values():
+            line.tidy()
+        self._lines = {tenant: line for tenant, line in self._lines.items() if line}

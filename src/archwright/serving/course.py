@@ -66,6 +66,7 @@ class Course:
         self._timer: asyncio.Timeout | None = None
         self.begun = False
         self.data_class: DataClass = "internal"
+        self.tenant = ""
         self.exchange: Exchange | None = None
         router.budget.asked()
 
@@ -181,6 +182,7 @@ def set_out(router: Router, exchange: Exchange, question: Asks, said: Any) -> Co
     until = exchange.received_at + exchange.limits.first_token_s
     course = Course(router, router.order(question, data_class, exchange.id), until, exchange.late)
     course.data_class, course.exchange = data_class, exchange
+    course.tenant = exchange.principal.tenant if exchange.principal is not None else ""
     return course
 
 

@@ -78,7 +78,7 @@ async def _ask(gateway: Gateway, exchange: Exchange, question: Question, bill: B
         meter.event_at = exchange.now()
         return found
 
-    return await course.answer(Work(question.work_tokens, priority=question.endpoint.priority), send)
+    return await course.answer(Work(question.work_tokens, course.tenant, priority=question.endpoint.priority), send)
 
 
 class _Vector(msgspec.Struct):

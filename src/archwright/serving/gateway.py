@@ -97,7 +97,7 @@ class Gateway:
         pool = self.router.shadow(question, course.data_class, name)
         if pool is None:
             return None
-        work = self.router.work(question, course.data_class, course.until)
+        work = self.router.work(question, course.tenant, course.data_class, course.until)
         return self._shadows.mirror(name, pool, work, (path, question.body))
 
     def flush(self) -> None:

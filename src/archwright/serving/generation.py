@@ -125,7 +125,7 @@ class Generation:
         question, router = self._question, self._gateway.router
         course = self._course = set_out(router, self._exchange, question, question.native or question.body)
         self._shadow = self._gateway.mirror(self._exchange.id, question, course, self._path)
-        return await course.answer(router.work(question, course.data_class, course.until), self._send)
+        return await course.answer(router.work(question, course.tenant, course.data_class, course.until), self._send)
 
     async def _send(self, replica: Replica) -> Relay:
         meter = self._meter

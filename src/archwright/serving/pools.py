@@ -1,8 +1,9 @@
 """The engines of one pool: who is healthy, who has a free slot, who waits.
 
 Decides that waiting happens here and not in the engine: a slot is given to the most urgent class first and within it
-in order of arrival (policy.patience says who is passed by), a client that leaves while waiting costs the engine
-nothing, who cannot be served in time any more is told so at once, and when no replica is left everybody waiting is.
+to the tenant with the fewest in hand, of it in order of arrival (policy.patience says who is passed by), a client that
+leaves while waiting costs the engine nothing, who cannot be served in time any more is told so at once, and when no
+replica is left everybody waiting is.
 And that an engine with an adapter never works with and without it at once: llama.cpp cannot batch the two, serves its
 first slot first, and lets the other kind wait as long as there is work (measured: 40 s). Here each has its turn.
 
@@ -27,7 +28,7 @@ from archwright.engines.client import EngineClient
 from archwright.policy.admission import QUEUE_SHARES, Crowd, Priority, Reject, admit
 from archwright.policy.breaker import Breaker, Outcome
 from archwright.policy.overflow import wait_s
-from archwright.policy.patience import Line, age
+from archwright.policy.patience import Lines, age
 from archwright.policy.routing import ReplicaLoad, by_prefix, least_work, seed
 from archwright.serving.config import PoolSpec
 from archwright.serving.providers import provider_of
@@ -48,6 +49,7 @@ class Work(msgspec.Struct, frozen=True, gc=False):
     has just failed it, and is asked again only where no other is."""
 
     tokens: int
+    tenant: str = ""
     plain: bool = False
     priority: Priority = "normal"
     begin_by: float = math.inf
@@ -162,7 +164,8 @@ class Pool:
         self._first_s = 1.0
         self._now = now
         self._service_s = 1.0
-        self._lines: dict[Priority, Line[_Waiter]] = {priority: Line() for priority in QUEUE_SHARES}
+        self._lines: dict[Priority, Lines[_Waiter]] = {priority: Lines() for priority in QUEUE_SHARES}
+        self._held: dict[str, int] = {}  # slots in use, by tenant
         self._queued = dict.fromkeys(QUEUE_SHARES, 0)
         self._waiting = 0
         self._checking: asyncio.Task[None] | None = None
@@ -196,7 +199,7 @@ class Pool:
         replica = None if self._waiting else self._choose(work)
         if replica is None:
             return None
-        replica.take(work)
+        self._take(replica, work)
         self.in_flight += 1
         return Lease(replica, work, self._now())
 
@@ -321,7 +324,7 @@ class Pool:
             if not self.healthy:
                 raise no_engine()
         waiter = _Waiter(asyncio.get_running_loop().create_future(), work, since)
-        self._lines[work.priority].add(waiter)
+        self._lines[work.priority].add(work.tenant, waiter)
         self._queued[work.priority] += 1
         self._waiting += 1
         self._serve_waiting()  # a slot may have come free, or the engine back, since it was looked for
@@ -336,16 +339,23 @@ class Pool:
             self._queued[work.priority] -= 1
             self._waiting -= 1
 
+    def _take(self, replica: Replica, work: Work) -> None:
+        replica.take(work)
+        self._held[work.tenant] = self._held.get(work.tenant, 0) + 1
+
     def _give(self, replica: Replica, work: Work) -> None:
         replica.running -= 1
         replica.work_tokens -= work.tokens
+        held = self._held.pop(work.tenant) - 1
+        if held:
+            self._held[work.tenant] = held
         if self._waiting:
             self._serve_waiting()
 
     def _serve_waiting(self) -> None:
         now = self._now()
         for line in self._lines.values():
-            while (waiter := line.head(now)) is not None:
+            while (waiter := line.head(now, self._held)) is not None:
                 slot, work = waiter.slot, waiter.work
                 if work.begin_by < now:
                     line.pop()
@@ -355,7 +365,7 @@ class Pool:
                 if chosen is None:
                     return
                 line.pop()
-                chosen.take(work)
+                self._take(chosen, work)
                 slot.set_result(chosen)
 
 

@@ -101,7 +101,7 @@ async def _ask(gateway: Gateway, exchange: Exchange, question: Question) -> _Fou
         return found
 
     try:
-        return await course.answer(Work(len(question.inputs), priority=question.endpoint.priority), send)
+        return await course.answer(Work(len(question.inputs), course.tenant, priority=question.endpoint.priority), send)
     except EngineRefused as error:
         raise _refused(error) from error
 

@@ -110,13 +110,13 @@ class Router:
         free = pool.in_flight < max(1, SHADOW_FREE * pool.slots)
         return pool if free and pool.usable(self.now()) else None
 
-    def work(self, question: Question, data_class: DataClass, until: float) -> Work:
+    def work(self, question: Question, tenant: str, data_class: DataClass, until: float) -> Work:
         """What the pools are asked for: a slot by `until` at the latest, earlier where the endpoint says so."""
         spec = question.endpoint
         route = self._routes[spec.kind, spec.model, spec.workload, data_class]
         begin_by = until if spec.wait_s is None else min(until, self.now() + spec.wait_s)
         prefix = prefix_of(question.body) if route.affine else None
-        return Work(question.work_tokens, question.plain, spec.priority, begin_by, prefix)
+        return Work(question.work_tokens, tenant, question.plain, spec.priority, begin_by, prefix)
 
     def _chosen(self, route: _Route, data_class: DataClass, request_id: str) -> tuple[Pool, ...]:
         spec, targets, now = route.spec, list(route.targets), self.now()

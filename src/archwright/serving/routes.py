@@ -74,7 +74,7 @@ async def counting(gateway: Gateway, exchange: Exchange, _name: str) -> None:
         native = None if question.native is None else {**question.native, **named}
         return await replica.provider.count(replica.client, {**question.body, **named}, native)
 
-    counted = await course.answer(gateway.router.work(question, course.data_class, course.until), count)
+    counted = await course.answer(gateway.router.work(question, course.tenant, course.data_class, course.until), count)
     _json(exchange, HTTPStatus.OK, {"input_tokens": counted})
 
 
