@@ -100,10 +100,11 @@ class Replica:
             self._hangs = False
             self.breaker.reset()
 
-    def ended(self, outcome: Outcome, now: float) -> None:
+    def ended(self, outcome: Outcome, now: float, since: float = math.inf) -> None:
+        """What was sent at `since` is over."""
         if outcome in ("ok", "failed"):
             self.heard()  # it speaks, well or not
-        self.breaker.ended(outcome, now)
+        self.breaker.ended(outcome, now, since)
 
     def open_to(self, plain: bool) -> bool:
         return self.healthy and (not self.tuned or not self.running or self.plain == plain)
