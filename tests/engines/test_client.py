@@ -153,6 +153,22 @@ def test_nobody_listens(tmp_path: Path) -> None:
     assert error.code == "AW-ENG-01" and not healthy and f"unix:{tmp_path}" in str(error.where)
 
 
+@pytest.mark.enable_socket
+@pytest.mark.parametrize("host", ["a..b", "x" * 70])
+def test_a_name_that_can_be_no_hosts_is_an_engine_that_is_not_there(host: str) -> None:
+    """It was a bug, and the health of all other engines was not looked at any more."""
+
+    async def scenario() -> tuple[bool, bool]:
+        client = EngineClient(f"http://{host}:1/v1")
+        with pytest.raises(EngineError, match="cannot be reached"):
+            await client.get("/models")
+        found = await client.healthy("/health"), await client.healthy("")
+        await client.close()
+        return found
+
+    assert asyncio.run(scenario()) == (False, False)
+
+
 def test_a_mute_engine_is_not_healthy(tmp_path: Path) -> None:
     async def act() -> bool:
         async def mute(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

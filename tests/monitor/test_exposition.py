@@ -229,6 +229,30 @@ def test_a_file_that_was_not_made_whole_is_not_counted_on(tmp_path: Path) -> Non
     first.close()
 
 
+def test_half_a_label_on_a_full_disk_spoils_nobodys_page(tmp_path: Path) -> None:
+    first, second = Exposition(folder=tmp_path), Exposition(folder=tmp_path)
+    second.counter("tokens_per_s", W).add(1)
+    labels = next(path for path in tmp_path.glob("*.labels") if path.stat().st_size)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (labels.stat().st_size + 7, hard))
+    try:
+        with pytest.raises(OSError, match="space"):
+            second.counter("tokens_per_s", {**W, "pool": "late"})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    second.counter("tokens_per_s", {**W, "pool": "late"}).add(2)
+    assert series(first)[key("archwright_output_tokens_total", {**W, "pool": "late"})] == 2
+    second.close()
+    with labels.open("ab") as file:
+        file.write(b'["tokens_')  # what kill -9 may leave
+    third = Exposition(folder=tmp_path)
+    third.counter("tokens_per_s", {**W, "pool": "new"}).add(3)
+    found = series(first)
+    assert [found[key("archwright_output_tokens_total", {**W, "pool": name})] for name in ("late", "new")] == [2, 3]
+    third.close()
+    first.close()
+
+
 def test_an_observation_leaves_nothing_behind() -> None:
     """What one costs in time is part of what bench/ledger measures; here, that a million cost no memory."""
     histogram = Exposition().histogram("ttft_s", W)

@@ -13,7 +13,8 @@ import sys
 import threading
 import time
 import zlib
-from collections import Counter
+from collections import Counter, deque
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -496,6 +497,39 @@ def test_all_that_waits_is_one_write(store: Store, home: Home, monkeypatch: pyte
     books.flush()
     assert len(written) == 1 and written[0] > 2_000 * 100
     books.close()
+
+
+def test_a_segment_that_gets_full_while_it_is_folded_comes_before_its_successor(store: Store, home: Home) -> None:
+    """Else what waits of it would stand behind, and an audit chain in that order is a broken one."""
+    books = Ledger(store, home, segment_bytes=4 << 10)
+    books._stop.set()
+    books._thread.join()
+    written: list[str] = []
+
+    def write() -> None:
+        """Until the segment in use is another one."""
+        current = books._current
+        while not written or books._current is current:
+            books.append("served", one(len(written)))
+            books.flush()
+            written.append(one(len(written)).request_id)
+
+    class Meanwhile(deque[Segment]):
+        """Where the interpreter may switch to the thread that serves."""
+
+        def __iter__(self) -> Iterator[Segment]:
+            yield from super().__iter__()
+            if serving.ident is None:
+                serving.start()
+                serving.join(0.5)
+
+    write()
+    serving = threading.Thread(target=write)
+    books._full = Meanwhile()
+    books.fold()
+    serving.join()
+    books.close()
+    assert names(store, None) == written
 
 
 def test_what_a_crash_left_of_a_segment_being_made_goes_and_one_being_made_stays(store: Store, home: Home) -> None:

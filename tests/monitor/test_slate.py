@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import resource
 import signal
 import stat
 import struct
@@ -120,6 +121,29 @@ def test_a_slate_replaced_under_a_process_is_followed(slate: Slate, tmp_path: Pa
     slate.write(put, b"a", b"1")
     assert slate.generation == before + 1
     assert slate_file(tmp_path, "test", SIZE).exists() and slate.get(b"a") == b"1"
+
+
+def test_one_that_cannot_be_made_anew_on_a_full_disk_is_when_there_is_room(slate: Slate, tmp_path: Path) -> None:
+    slate._path.unlink()
+    slate._tend_at = 0.0
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64 << 10, hard))
+    try:
+        for _ in range(3):
+            with pytest.raises(StoreError, match=r"refuses|made anew"):
+                slate.write(_put)
+            slate._tend_at = 0.0
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with pytest.raises(StoreError):
+        slate.get(b"k")  # which makes it anew for the next: who only reads is served again too
+    assert slate.get(b"k") is None and slate.generation == 2
+    slate.write(_put)
+    assert slate.get(b"k") == b"v"
+
+
+def _put(transaction: Transaction) -> None:
+    transaction.put(b"k", b"v")
 
 
 def test_a_folder_that_cannot_be_used_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

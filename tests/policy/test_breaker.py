@@ -98,6 +98,17 @@ def test_a_probe_the_client_left_says_nothing_and_makes_room() -> None:
     assert not breaker.allows(OPEN_S + PROBE_S - 1) and breaker.allows(OPEN_S + PROBE_S)
 
 
+def test_what_was_under_way_before_it_opened_is_no_probe() -> None:
+    breaker = opened()
+    assert breaker.allows(OPEN_S)
+    breaker.began(OPEN_S)
+    for outcome in ("neutral", "ok", "ok", "ok", "timeout"):
+        breaker.ended(outcome, OPEN_S + 1, 0.0)
+        assert breaker.state == "half-open" and not breaker.allows(OPEN_S + 1), "one at a time"
+    breaker.ended("failed", OPEN_S + 1, OPEN_S)
+    assert breaker.state == "open"
+
+
 class History(RuleBasedStateMachine):
     """Any order of tries and pauses: never stuck, never two probes, never open without a reason."""
 

@@ -171,6 +171,38 @@ def test_a_broken_health_check_is_noted_and_tried_again(tmp_path: Path, monkeypa
         stand.close()
 
 
+def test_a_full_disk_leaves_the_deadlines(tmp_path: Path) -> None:
+    """The first label of a pool's load found no room, and with it the sweep ended."""
+    stand = Stand(tmp_path, headers_s=0.1, sweep_s=0.01)
+    page = stand.gateway.exposition = Exposition(folder=Home(tmp_path).counters)
+    file = page._file
+    assert file is not None
+    file._labels.close()
+    file._labels = open("/dev/full", "ab", buffering=0)  # noqa: SIM115
+
+    async def scenario() -> bytes:
+        server = stand.server()
+        async with stand.app.running(server), asyncio.timeout(10):
+            while "sweep failed" not in stand.journal.getvalue():
+                await asyncio.sleep(0.01)
+            ours, theirs = socket.socketpair()
+            await server.loop.connect_accepted_socket(server.accept, ours)
+            reader, writer = await asyncio.open_connection(sock=theirs)
+            said = await reader.readline()
+            writer.close()
+            await writer.wait_closed()
+            file._labels.close()
+            file._labels = (tmp_path / "room").open("ab", buffering=0)
+            return said
+
+    try:
+        assert b" 408 " in asyncio.run(scenario())
+        assert stand.journal.getvalue().count("sweep failed") == 1
+    finally:
+        page.close()
+        stand.close()
+
+
 def test_a_full_disk_ends_admissions_first_and_no_request_let_in_is_left_out(
     stand: Stand, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import threading
@@ -15,6 +16,8 @@ import pytest
 from archwright.contract.record import replace
 from archwright.home import Home, write_atomic
 from archwright.serving.change import read_note
+from archwright.serving.config import PoolSpec
+from archwright.serving.fleet import Fleet
 
 from .conftest import Entry, Platform, Reply, endpoint, free_port, null_engine, table
 
@@ -30,7 +33,7 @@ class Changing(Platform):
     def change(self, *endpoints: Entry, wait: bool = True) -> None:
         """What the supervisor does: the whole file anew, with the next revision."""
         self.revision += 1
-        self.config = table(*endpoints, port=self.config.port, revision=self.revision)
+        self.config = table(*endpoints, port=self.config.port, workers=self.config.workers, revision=self.revision)
         write_atomic(self.home.config("gateway"), msgspec.json.encode(self.config))
         if wait:
             self.until(lambda: self.noted()[0] == self.revision)
@@ -151,3 +154,37 @@ def test_a_note_that_is_none(tmp_path: Path) -> None:
     assert read_note(home) is None
     (home.folder("run") / "gateway.note.json").write_bytes(b'{"pid": "x"}')
     assert read_note(home) is None
+
+
+def test_the_slots_of_an_engine_stay_divided_among_the_workers(tmp_path: Path) -> None:
+    desk = endpoint(addresses=("unix:null",), slots=4)
+    platform = Changing(Home(tmp_path), table(desk, port=free_port(), workers=2))
+    try:
+        platform.start_engine(null_engine(slots=32, ttft_s=1.0))
+        platform.start_gateway()
+        platform.change(desk, endpoint(workload="night", pool="p/night", addresses=("unix:null",)))
+        for _ in range(24):
+            platform.open_chat(max_tokens=1)
+        platform.until(lambda: platform.in_flight() >= 20)
+        assert 0 < platform.engine_metrics()["null:requests_processing"] <= 4
+    finally:
+        platform.close()
+
+
+def test_two_pools_at_one_engine_keep_their_own_slots_and_prices(tmp_path: Path) -> None:
+    """A change made them one: what was left of their slots and the price of one of them held for both."""
+
+    def at_one(**of_first: Any) -> tuple[PoolSpec, ...]:
+        first = endpoint(pool="a", addresses=("http://127.0.0.1:9/v1",), own=False, **of_first).pool
+        return first, replace(first, name="b", slots=2, price_in_usd=None, price_out_usd=None)
+
+    async def seen() -> None:
+        fleet = Fleet(at_one(price_in_usd=1e-6, price_out_usd=1e-6), Home(tmp_path))
+        first, second = (fleet.pools[name].replicas[0] for name in "ab")
+        assert await fleet.change(at_one(price_in_usd=3e-6, price_out_usd=5e-6))
+        assert (fleet.pools["a"].replicas, fleet.pools["b"].replicas) == ((first,), (second,))
+        assert (first.slots, first.prices) == (8, (3e-6, 5e-6)), "and what changed of them is in force"
+        assert (second.slots, second.prices) == (2, (None, None))
+        await fleet.close()
+
+    asyncio.run(seen())

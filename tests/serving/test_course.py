@@ -7,6 +7,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -302,6 +303,31 @@ def test_a_canary_gets_its_share_and_its_version_answers(engines: Platform) -> N
         assert 5 <= found.count("m@v2") <= 40 and found.count("m@v1") == 100 - found.count("m@v2")
 
     through(engines.home, config, scenario)
+
+
+def test_a_shadow_that_speaks_nonsense_has_failed(tmp_path: Path) -> None:
+    said = b'data: {"choices": [{"delta": "x"}]}\n\ndata: [DONE]\n\n'
+    found: list[Compared] = []
+
+    async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(4096)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(said), said))
+        await writer.drain()
+        writer.close()
+
+    async def scenario() -> None:
+        home = Home(tmp_path)
+        fleet = Fleet((pool("twin"),), home)
+        twin = fleet.pools["twin"]
+        twin.replicas[0].healthy = True
+        async with await asyncio.start_unix_server(speak, home.socket("twin")):
+            shadows = Shadows(time.monotonic, found.append)
+            assert shadows.mirror("aw-1", twin, Work(4), ("/chat/completions", {})) is not None
+            await asyncio.gather(*shadows._running)
+        assert [(one.verdict, twin.in_flight) for one in found] == [("failed", 0)]
+        await fleet.close()
+
+    asyncio.run(scenario())
 
 
 def test_a_shadow_is_compared_and_delays_nobody(engines: Platform) -> None:

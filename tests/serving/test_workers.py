@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import resource
 import signal
 import threading
 import time
@@ -13,11 +14,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 
+from archwright.contract.record import replace
+from archwright.home import write_atomic
 from archwright.monitor.folding import served
 from archwright.monitor.usage import usage_of
-from archwright.serving.change import note_file
+from archwright.serving.change import note_file, read_note
 from archwright.serving.config import Limits
 
 if TYPE_CHECKING:
@@ -185,6 +189,35 @@ def test_what_a_killed_worker_had_reserved_is_free_again(start: Start) -> None:
     again.settimeout(1.0)
     with pytest.raises(TimeoutError):  # it is let in, and waits for the engine
         again.recv(100)
+
+
+def test_the_others_go_on_while_the_system_has_no_room_for_a_new_worker(two: Platform) -> None:
+    assert two.gateway is not None
+    two.until(note_file(two.home, "gateway").exists)
+    master = two.gateway.pid
+    limits = resource.prlimit(master, resource.RLIMIT_NOFILE)
+    used = len(os.listdir(f"/proc/{master}/fd"))
+    resource.prlimit(master, resource.RLIMIT_NOFILE, (used - 1, limits[1]))
+    os.kill(two.workers[0], signal.SIGKILL)
+    log = two.home.log("gateway")
+    two.until(lambda: "the system refused" in log.read_text())
+    assert two.chat(max_tokens=1).status == 200 and len(two.workers) == 1
+    resource.prlimit(master, resource.RLIMIT_NOFILE, limits)
+    two.until(lambda: len(two.workers) == 2, 20.0)
+
+
+def test_a_note_that_cannot_be_written_ends_nobody(two: Platform) -> None:
+    note = note_file(two.home, "gateway")
+    two.until(note.exists)
+    note.unlink()
+    (note / "in its place").mkdir(parents=True)
+    two.config = replace(two.config, revision=1)
+    write_atomic(two.home.config("gateway"), msgspec.json.encode(two.config))
+    two.until(lambda: "the system refused" in two.home.log("gateway").read_text())
+    assert two.chat(max_tokens=1).status == 200
+    (note / "in its place").rmdir()
+    note.rmdir()
+    two.until(lambda: (found := read_note(two.home)) is not None and found.revision == 1)
 
 
 def test_workers_end_with_their_master(two: Platform) -> None:

@@ -162,7 +162,7 @@ class EngineClient:
                     await self._whole(self._message("GET", path))
                 else:
                     await self._connected()
-        except (EngineError, OSError):  # TimeoutError is one
+        except (EngineError, OSError, UnicodeError):  # TimeoutError is one; a name that can be no host's
             return False
         return True
 
@@ -220,7 +220,7 @@ class EngineClient:
             raise EngineRefused(error.status, _body(error.body), Where(self.address), again_s) from error
         except BrokeOff as error:
             raise self._broke_off(_said(error)) from error
-        except OSError as error:  # TimeoutError and ssl.SSLError are such
+        except (OSError, UnicodeError) as error:  # TimeoutError and ssl.SSLError are such; a name that can be no host's
             raise self._unreachable(error) from error
 
     def _in(self, loop: asyncio.AbstractEventLoop) -> Origin:

@@ -8,6 +8,7 @@ counted under "other", so a caller that invents label values costs accuracy, not
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import mmap
@@ -207,7 +208,9 @@ class _File:
         self.mapped = mmap.mmap(self._file.fileno(), size)
         self._labels = self._path.with_suffix(LABELS_SUFFIX).open("a+b", buffering=0)
         self._labels.seek(0)
-        self.bound = _label_sets(self._labels.read())
+        lines = self._labels.read()
+        self.bound = _label_sets(lines)
+        self._labels.truncate(lines.rfind(b"\n") + 1)  # what a crash left of a line would spoil the next one
 
     def _allocate(self, size: int) -> None:
         """A page that is not there yet would be a SIGBUS at its first count, should the disk be full by then."""
@@ -240,7 +243,12 @@ class _File:
         return usable[0] if usable else None
 
     def label(self, names: list[str]) -> None:
-        self._labels.write(msgspec.json.encode(names) + b"\n")
+        """Whole or not at all: behind half a line nobody could read the page any more. Raises OSError."""
+        line = msgspec.json.encode(names) + b"\n"
+        size = os.fstat(self._labels.fileno()).st_size
+        if self._labels.write(line) < len(line):
+            self._labels.truncate(size)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
 
     def others(self) -> Iterator[tuple[list[list[str]], memoryview[float]]]:
         """Labels and slots of every other process, of those that ended too."""

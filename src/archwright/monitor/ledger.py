@@ -223,7 +223,9 @@ class Ledger:
     def _fold(self, least: int) -> int:
         """Fold segments of which at least `least` bytes wait, and full ones; the caller holds `_folding`."""
         records = 0
-        for segment in (*self._full, self._current):
+        with self.lock:  # one that is full in between would be left out, and its successor folded before it
+            found = (*self._full, self._current)
+        for segment in found:
             if segment is None or (segment is self._current and segment.written - segment.folded < least):
                 continue
             while segment.folded < segment.written:

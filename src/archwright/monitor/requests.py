@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import NamedTuple
 
 from archwright.contract.metrics import REQUEST_LABELS
@@ -45,10 +46,13 @@ class Requests:
     def add(self, one: Served, content: Content | None = None) -> None:
         """Survives kill -9 once the ledger is flushed. `content` goes into its trace and nowhere else. Raises
         StoreError AW-STO-06."""
-        # Bound first: a label that the disk has no room for must leave nothing that is then written down again.
+        # A label that the disk has no room for costs the page this request, never the books: these have their reserve.
         bound = None
         if not one.shadow:
-            bound = self._bound.get((one.workload, one.model, one.pool, one.status)) or self._bind(one)
+            bound = self._bound.get((one.workload, one.model, one.pool, one.status))
+            if bound is None:
+                with suppress(OSError):
+                    bound = self._bind(one)
         self._ledger.append("served", one)
         if self._traces is not None:
             self._traces.add(one, content)

@@ -21,7 +21,7 @@ from typing import Concatenate, ParamSpec, TypeAlias, TypeVar
 
 import lmdb
 
-from archwright.errors import StoreError, Where, from_os_error
+from archwright.errors import ArchwrightError, StoreError, Where, from_os_error
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -70,9 +70,9 @@ class Slate:
         While it runs no other process writes: keep it to microseconds. Raises StoreError: AW-STO-11 damaged (and
         made anew for the next caller), AW-STO-12 full.
         """
-        if time.monotonic() >= self._tend_at:
-            self._tend()
         try:
+            if time.monotonic() >= self._tend_at:
+                self._tend()
             with self._env.begin(write=True) as transaction:
                 return act(transaction, *args, **kwargs)
         except lmdb.Error as error:
@@ -106,19 +106,35 @@ class Slate:
         if isinstance(error, _DAMAGED):
             self._env.close()
             self._remove()
-            self._open()
+            self._reopen()
+        elif self._inode < 0 and time.monotonic() >= self._tend_at:
+            self._tend()
         return StoreError("AW-STO-11", f"the shared table refuses: {error}", where=where, hint="try again")
 
     def _tend(self) -> None:
         self._tend_at = time.monotonic() + TEND_S
-        self._env.reader_check()
+        if self._inode >= 0:
+            self._env.reader_check()
         try:
             same = self._path.stat().st_ino == self._inode
         except FileNotFoundError:
             same = False
         if not same:
-            self._env.close()
+            self._reopen()
+
+    def _reopen(self) -> None:
+        """Raises StoreError AW-STO-11 where that cannot be now (the disk is full): whoever comes later tries again."""
+        self._env.close()
+        self._inode = -1
+        try:
             self._open()
+        except (OSError, lmdb.Error, ArchwrightError) as error:
+            raise StoreError(
+                "AW-STO-11",
+                f"the shared table cannot be made anew: {error}",
+                where=Where(str(self._path)),
+                hint="free disk space",
+            ) from error
 
     def _open(self) -> None:
         for attempt in (1, 2):

@@ -7,6 +7,7 @@ The clock is passed in; nothing here waits.
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 # How a try ended. `neutral`: the client's doing (refused, gone), which says nothing about the pool.
@@ -32,7 +33,18 @@ class Breaker:
     """`closed`: asked as usual, counted over the present window and the one before. `open`: not asked until a time
     that doubles with each failed probe. `half-open`: one request at a time, PROBES_TO_CLOSE that succeed close it."""
 
-    __slots__ = ("_before", "_failed", "_open_s", "_probe_until", "_probes", "_timeouts", "_total", "_until", "state")
+    __slots__ = (
+        "_before",
+        "_failed",
+        "_half_since",
+        "_open_s",
+        "_probe_until",
+        "_probes",
+        "_timeouts",
+        "_total",
+        "_until",
+        "state",
+    )
 
     def reset(self) -> None:
         self.state: State = "closed"
@@ -40,6 +52,7 @@ class Breaker:
         self._total = self._failed = self._timeouts = self._probes = 0
         self._before = (0, 0)
         self._until = self._probe_until = -1.0  # the end of a window or of the pause; of a probe
+        self._half_since = -math.inf
 
     def __init__(self) -> None:
         self.reset()
@@ -49,7 +62,7 @@ class Breaker:
         if self.state == "closed":
             return True
         if self.state == "open" and now >= self._until:
-            self.state, self._probes, self._probe_until = "half-open", 0, -1.0
+            self.state, self._probes, self._probe_until, self._half_since = "half-open", 0, -1.0, now
         return self.state == "half-open" and now >= self._probe_until
 
     def trip(self, now: float) -> None:
@@ -60,11 +73,12 @@ class Breaker:
         if self.state == "half-open":
             self._probe_until = now + PROBE_S
 
-    def ended(self, outcome: Outcome, now: float) -> None:
-        """Every try that began is ended once. One that began before the breaker opened says nothing new."""
+    def ended(self, outcome: Outcome, now: float, since: float = math.inf) -> None:
+        """Every try that began is ended once. One that began (`since`) before the breaker opened says nothing new: it
+        is no probe, and makes no room for another."""
         if self.state == "closed":
             self._count(outcome, now)
-        elif self.state == "half-open":
+        elif self.state == "half-open" and since >= self._half_since:
             self._probed(outcome, now)
 
     def _count(self, outcome: Outcome, now: float) -> None:

@@ -131,11 +131,20 @@ class App:
             await self._gateway.close()
 
     async def _sweep(self, servers: tuple[Server, ...], every_s: float) -> None:
+        """For ever, whatever goes wrong (the page may find a full disk): without it nothing has a deadline."""
+        said = ""
         while True:
             await asyncio.sleep(every_s)
-            for server in servers:
-                server.sweep()
-            self._gateway.show_load()
+            try:
+                with boundary("sweep"):
+                    for server in servers:
+                        server.sweep()
+                    self._gateway.show_load()
+                said = ""
+            except ArchwrightError as error:
+                if error.message != said:
+                    self._gateway.journal.error("sweep failed", **error.as_dict())
+                said = error.message
 
     async def _look(self) -> None:
         """The health of every engine, at once and then every moment."""

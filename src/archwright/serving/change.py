@@ -19,7 +19,7 @@ import msgspec
 from archwright.contract.record import Record
 from archwright.errors import ArchwrightError, boundary
 from archwright.home import Home
-from archwright.serving.config import read
+from archwright.serving.config import read, shared_out
 from archwright.serving.gateway import Gateway
 
 
@@ -69,7 +69,7 @@ class Changes:
         next look tries again."""
         stamp = self._stamped()
         if stamp != self._stamp:
-            config = await asyncio.to_thread(read, self._file)
+            config = shared_out(await asyncio.to_thread(read, self._file))
             if config.revision == self._revision or await self._gateway.change(config):
                 serves = {pool.name: pool.serves for pool in config.pools}
                 versions = {f"{spec.kind} {spec.workload}": serves[spec.pool] for spec in config.endpoints}

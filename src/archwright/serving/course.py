@@ -150,7 +150,7 @@ class Course:
             self._timer = None
             if outcome == "ok":
                 self.begin()
-            replica.ended(outcome, self._router.now())
+            replica.ended(outcome, self._router.now(), self._sent_at)
 
     def _unheard(self) -> bool:
         """Whether whoever left had been told nothing yet: of one reply the half is nothing."""

@@ -15,6 +15,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,6 +89,7 @@ class Master:
         self._failures = 0
         self._start_at = 0.0
         self._noted: Note | None = None
+        self._refused: dict[str, int | None] = {}
 
     def begin(self) -> None:
         """Start the workers."""
@@ -135,9 +137,22 @@ class Master:
             self._lost(worker, status)
         if self._ready_by is not None:
             self._replace()
-        if time.monotonic() >= self._start_at:
-            self._fill()
-        self._note()
+        if time.monotonic() >= self._start_at and not self._allowed(self._fill):
+            self._start_at = time.monotonic() + BACKOFF_LIMIT_S
+        self._allowed(self._note)
+
+    def _allowed(self, act: Callable[[], None]) -> bool:
+        """Whether the system had room for it: a process, a descriptor, the disk. Else it is tried again, and said once:
+        those who serve go on."""
+        try:
+            act()
+        except OSError as error:
+            if self._refused.get(act.__name__) != error.errno:
+                self._journal.error("the system refused", act=act.__name__.strip("_"), message=str(error))
+            self._refused[act.__name__] = error.errno
+            return False
+        self._refused.pop(act.__name__, None)
+        return True
 
     def _fill(self) -> None:
         """As many workers of this generation as there should be."""
@@ -147,7 +162,12 @@ class Master:
 
     def _spawn(self) -> None:
         heard, said = os.pipe()
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError:
+            os.close(heard)
+            os.close(said)
+            raise
         if pid == 0:
             status = FAILED
             try:

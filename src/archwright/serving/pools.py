@@ -64,13 +64,13 @@ class Replica:
     def __init__(self, client: EngineClient, spec: PoolSpec, address: str) -> None:
         self.client = client
         self.address = address
+        self.known_by = known_by(spec, address)
         self.provider = provider_of(spec)
         self.seed = seed(address)
         self.slots = spec.slots
         self.version = spec.serves
         self.tuned = spec.adapter
         self.strict = spec.strict
-        self.key = spec.key
         self.prices = spec.prices
         self.plain = False
         self.running = 0
@@ -102,10 +102,11 @@ class Replica:
             self._hangs = False
             self.breaker.reset()
 
-    def ended(self, outcome: Outcome, now: float) -> None:
+    def ended(self, outcome: Outcome, now: float, since: float = math.inf) -> None:
+        """What was sent at `since` is over."""
         if outcome in ("ok", "failed"):
             self.heard()  # it speaks, well or not
-        self.breaker.ended(outcome, now)
+        self.breaker.ended(outcome, now, since)
 
     def open_to(self, plain: bool) -> bool:
         return self.healthy and (not self.tuned or not self.running or self.plain == plain)
@@ -124,6 +125,12 @@ class Replica:
             self.plain = work.plain
         self.running += 1
         self.work_tokens += work.tokens
+
+
+def known_by(spec: PoolSpec, address: str) -> tuple[object, ...]:
+    """What makes an engine another one for a pool. Two pools at one address have each its own: what one of them runs
+    is not free for the other, nor at its price."""
+    return spec.name, address, spec.serves, spec.key, spec.protocol, spec.engine_model, spec.adapter
 
 
 class Lease(msgspec.Struct, frozen=True, gc=False):
@@ -235,7 +242,7 @@ class Pool:
         self._former = tuple(replica for replica in former if replica not in replicas)
         self.replicas, self.spec = replicas, spec
         for replica in replicas:
-            replica.slots = spec.slots
+            replica.slots, replica.prices = spec.slots, spec.prices
         self.slots = sum(replica.slots for replica in replicas)
         self._serve_waiting()
 

@@ -12,9 +12,8 @@ from typing import Any, Literal, NamedTuple
 
 from msgspec.structs import replace
 
-from archwright.errors import EngineError
+from archwright.errors import ArchwrightError, boundary
 from archwright.serving.pools import Pool, Work
-from archwright.serving.refusal import Refusal
 
 # At most so many at once in a process, each with a body and an answer in memory.
 LIMIT = 64
@@ -66,9 +65,10 @@ class Shadows:
     ) -> None:
         begun, version, said = self._now(), pool.spec.serves, None
         try:
-            async with asyncio.timeout(LONGEST_S):
-                version, said = await self._said(pool, work, asked)
-        except (EngineError, Refusal, TimeoutError):
+            with boundary("shadow"):  # the engine may say anything
+                async with asyncio.timeout(LONGEST_S):
+                    version, said = await self._said(pool, work, asked)
+        except ArchwrightError:
             pass  # said stays None: it failed
         latency_s = self._now() - begun
         if said is None:
@@ -85,7 +85,8 @@ class Shadows:
     async def _said(self, pool: Pool, work: Work, asked: tuple[str, dict[str, Any]]) -> tuple[str, str]:
         path, body = asked
         lease = await pool.take(replace(work, priority="batch"))
-        lease.replica.sent(self._now())
+        sent_at = self._now()
+        lease.replica.sent(sent_at)
         ended = False
         try:
             put = lease.replica.provider.ask(path, body, None)
@@ -93,7 +94,7 @@ class Shadows:
             ended = True
             return lease.replica.version, "".join(pieces)
         finally:
-            lease.replica.ended("ok" if ended else "failed", self._now())
+            lease.replica.ended("ok" if ended else "failed", self._now(), sent_at)
             pool.give(lease)
 
 
