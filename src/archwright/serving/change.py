@@ -16,10 +16,10 @@ from pathlib import Path
 
 import msgspec
 
-from archwright.contract.record import Record
+from archwright.contract.record import Record, replace
 from archwright.errors import ArchwrightError, boundary
 from archwright.home import Home
-from archwright.serving.config import read
+from archwright.serving.config import GatewayConfig, read, shared_out
 from archwright.serving.gateway import Gateway
 
 
@@ -69,7 +69,7 @@ class Changes:
         next look tries again."""
         stamp = self._stamped()
         if stamp != self._stamp:
-            config = await asyncio.to_thread(read, self._file)
+            config = await asyncio.to_thread(self._read)
             if config.revision == self._revision or await self._gateway.change(config):
                 serves = {pool.name: pool.serves for pool in config.pools}
                 versions = {f"{spec.kind} {spec.workload}": serves[spec.pool] for spec in config.endpoints}
@@ -93,6 +93,10 @@ class Changes:
                     self._gateway.journal.error("change failed", **error.as_dict())
                 said = error.message
             await asyncio.sleep(every_s)
+
+    def _read(self) -> GatewayConfig:
+        """This worker's part of it. How many share the work now was said at the last start or reload."""
+        return shared_out(replace(read(self._file), workers=self._gateway.config.workers))
 
     def _stamped(self) -> tuple[int, int]:
         found = self._file.stat()

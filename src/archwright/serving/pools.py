@@ -69,6 +69,7 @@ class Replica:
         self.tuned = spec.adapter
         self.strict = spec.strict
         self.key = spec.key
+        self.identity = identity(spec, address)
         self.prices = spec.prices
         self.plain = False
         self.running = 0
@@ -232,7 +233,7 @@ class Pool:
         self._former = tuple(replica for replica in former if replica not in replicas)
         self.replicas, self.spec = replicas, spec
         for replica in replicas:
-            replica.slots = spec.slots
+            replica.slots, replica.prices = spec.slots, spec.prices
         self.slots = sum(replica.slots for replica in replicas)
         self._serve_waiting()
 
@@ -357,6 +358,12 @@ class Pool:
                 line.pop()
                 chosen.take(work)
                 slot.set_result(chosen)
+
+
+def identity(spec: PoolSpec, address: str) -> tuple[object, ...]:
+    """What makes an engine the same one in another table: where it is, what it holds and how it is asked."""
+    asked = spec.engine_model, spec.protocol, spec.enforces_tools, spec.strict
+    return address, spec.serves, spec.adapter, spec.key, *asked
 
 
 def no_engine() -> Refusal:
