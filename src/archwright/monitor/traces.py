@@ -19,7 +19,7 @@ import urllib.error
 import urllib.request
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Literal, NamedTuple, cast, get_args
+from typing import Annotated, Literal, NamedTuple, cast, get_args
 
 import msgspec
 
@@ -49,8 +49,8 @@ REASONS: tuple[Reason, ...] = get_args(Reason)
 class TraceSpec(Record):
     """`url` is the collector's root ("http://host:4318"); `share` of the requests are traced."""
 
-    url: str
-    share: float = 0.1
+    url: Annotated[str, msgspec.Meta(pattern="^https?://[^/]")]
+    share: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.1
 
 
 class Content(NamedTuple):
