@@ -184,6 +184,20 @@ def test_a_price_that_changed_is_billed_from_the_next_request_on(cheap: Changing
     assert cost() == 0.0
 
 
+def test_who_takes_a_dead_workers_place_begins_with_the_newest(cheap: Changing) -> None:
+    before = float(cheap.chat(max_tokens=4).headers["x-archwright-cost-usd"])
+    cheap.change(priced(1e-3))
+    for _ in range(3):
+        dead = cheap.workers
+        for pid in dead:
+            os.kill(pid, signal.SIGKILL)
+        said = [cheap.open_chat(max_tokens=4) for _ in range(4)]  # the first that the new ones take
+        for connection in said:
+            head = connection.recv(65_536).decode().lower()
+            assert f"x-archwright-cost-usd: {1000 * before:.9f}" in head
+        cheap.until(lambda: len(set(cheap.workers)) == 2)
+
+
 def test_who_waits_through_a_rise_in_price_pays_what_was_reserved(cheap: Changing) -> None:
     cheap.change(priced(1e-6, slots=2))
     key = cheap.made_key("frugal", budget_usd=0.01)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -64,9 +65,22 @@ class Changes:
         self._stamp: tuple[int, int] | None = None
         self._noted: Note | None = None
 
+    async def begin(self) -> None:
+        """Before the first request: who takes a dead worker's place was told what held at the last start or reload.
+        What keeps it from more `follow` says."""
+        with suppress(ArchwrightError), boundary("change of endpoints"):
+            await self._change()
+
     async def look(self) -> None:
         """Change over if there is something new, then note what is served. Raises what keeps it from either: the
         next look tries again."""
+        await self._change()
+        note = Note(pid=os.getpid(), revision=self._revision, leaving=await self._gateway.fleet.leaving())
+        if note != self._noted:
+            self._tell(note)
+            self._noted = note
+
+    async def _change(self) -> None:
         stamp = self._stamped()
         if stamp != self._stamp:
             config = await asyncio.to_thread(self._read)
@@ -75,10 +89,6 @@ class Changes:
                 versions = {f"{spec.kind} {spec.workload}": serves[spec.pool] for spec in config.endpoints}
                 self._gateway.journal.info("serving", revision=config.revision, **versions)
                 self._revision, self._stamp = config.revision, stamp
-        note = Note(pid=os.getpid(), revision=self._revision, leaving=await self._gateway.fleet.leaving())
-        if note != self._noted:
-            self._tell(note)
-            self._noted = note
 
     async def follow(self, every_s: float) -> None:
         """Look every moment, for ever. What goes wrong is said once, not every moment."""
