@@ -83,6 +83,13 @@ def test_a_text_must_be_a_text(tmp_path: Path) -> None:
     assert caught.value.code == "AW-SET-02"
 
 
+def test_a_collector_without_a_scheme_would_never_be_reached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ARCHWRIGHT_OTLP_URL", "localhost:4317")
+    with pytest.raises(SettingsError, match="otlp_url must be an http") as caught:
+        settings.load()
+    assert caught.value.code == "AW-SET-02" and ":4318" in caught.value.hint
+
+
 @pytest.mark.parametrize("content", [b"host = ", b"\xff\xfe", b"a = 1\na = 2\n"])
 def test_a_broken_file_is_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / settings.FILE).write_bytes(content)

@@ -86,6 +86,10 @@ def _typed(name: str, value: object, source: str) -> object:
         if name in WORDS and value not in WORDS[name]:
             message = f"{name} must be one of {', '.join(WORDS[name])}, not {value!r}"
             raise SettingsError("AW-SET-02", message, where=Where(source, None, name))
+        if name == "otlp_url" and value and not str(value).startswith(("http://", "https://")):
+            message = f"{name} must be an http or https URL, not {value!r}"
+            hint = "the collector's root for OTLP over HTTP, such as http://localhost:4318"
+            raise SettingsError("AW-SET-02", message, where=Where(source, None, name), hint=hint)
         if isinstance(value, str):
             return value
         raise SettingsError("AW-SET-02", f"{name} must be a text", where=Where(source, None, name))

@@ -64,6 +64,7 @@ def test_by_tenant_and_model(books: None, capsys: pytest.CaptureFixture[str]) ->
     assert main(["usage", "--tenant", "bank"]) == 0
     text = capsys.readouterr().out
     assert "bank" in text and "acme" not in text and "key" not in text, "what is not told apart has no column"
+    assert "0.0005 " in text, "a small model's bill is no bill of 0"
 
 
 def test_by_other_words(books: None) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.serving.standin import standing_in
 
 from archwright.api.serving import Serve, _table
 from archwright.serving.config import outside
@@ -220,6 +221,19 @@ def test_what_makes_no_sense_is_said_in_three_lines(
     done = shell.run("serve", "--port", "0", *words)
     assert done.returncode == status and done.stderr.startswith(code) and done.stdout == ""
     assert len(done.stderr.strip().splitlines()) <= 3
+
+
+def test_traces_go_to_the_collector_of_the_settings(shell: Shell, upstream: Upstream) -> None:
+    """A tenth of them: of 300 requests none is by chance once in 10^13."""
+    with standing_in() as collector:
+        shell.environment["ARCHWRIGHT_OTLP_URL"] = collector.url.removesuffix("/v1")
+        ready = shell.serve("--upstream", f"m={upstream.url}")
+        for _ in range(300):
+            assert chat(ready["url"], ready["key"], model="m")[0] == 200
+            if collector.asked:
+                break
+        shell.stop()
+        assert collector.last.path == "/v1/traces" and collector.last.body["resourceSpans"]
 
 
 def test_a_port_in_use(shell: Shell, upstream: Upstream) -> None:

@@ -20,12 +20,21 @@ from archwright.monitor.traces import REASONS, Content, Reason, Traces, TraceSpe
 pytestmark = pytest.mark.enable_socket
 
 
+def _set() -> threading.Event:
+    made = threading.Event()
+    made.set()
+    return made
+
+
 class Collector(ThreadingHTTPServer):
-    """Keeps what it was sent; `answers` are the statuses of its next replies."""
+    """Keeps what it was sent; `answers` are the statuses of its next replies. It answers when `held` is set, and ends
+    an answer said to be of `length` bytes when `held_after` is."""
 
     def __init__(self) -> None:
         self.got: list[tuple[str, str, Any]] = []
         self.answers: list[int] = []
+        self.held = self.held_after = _set()
+        self.length = 2
         super().__init__(("127.0.0.1", 0), Handler)
 
     @property
@@ -48,13 +57,15 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        self.server.held.wait(20)
         status = self.server.answers.pop(0) if self.server.answers else 200
         if status == 200:
             self.server.got.append((self.path, self.headers["content-type"], body))
         self.send_response(status)
-        self.send_header("content-length", "2")
+        self.send_header("content-length", str(self.server.length))
         self.end_headers()
         self.wfile.write(b"{}")
+        self.server.held_after.wait(20)
 
     def log_message(self, *_: Any) -> None:
         return None
@@ -173,6 +184,28 @@ def test_a_collector_that_is_away_holds_nobody_up(monkeypatch: pytest.MonkeyPatc
         made.add(one(number))
     made.close()
     assert [drops(page, reason) for reason in REASONS] == [15, 0, 10]
+
+
+def test_a_collector_that_does_not_answer_holds_no_end_up(
+    collector: Collector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor a reload: its old workers end when their last traces are sent, or are not."""
+    monkeypatch.setattr(traces, "TIMEOUT_S", 60.0)
+    page, collector.held = Exposition(), threading.Event()
+    made = Traces(TraceSpec(url=collector.url, share=1.0), counted(page), last_s=0.1)
+    made.add(one())
+    made.close()
+    assert collector.got == [] and drops(page, "away") == 1
+    collector.held.set()
+
+
+def test_a_collector_that_never_ends_its_answer_is_not_heard_out(collector: Collector) -> None:
+    collector.length, collector.held_after = 1_000_000, threading.Event()
+    made = Traces(TraceSpec(url=collector.url, share=1.0), counted(Exposition()), every_s=60, last_s=20.0)
+    made.add(one())
+    made.close()
+    assert len(collector.spans) == 4 and not collector.held_after.is_set()
+    collector.held_after.set()
 
 
 def test_content_goes_along_while_its_tenant_wants_that(collector: Collector) -> None:

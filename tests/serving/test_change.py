@@ -12,6 +12,8 @@ from typing import Any
 
 import msgspec
 import pytest
+from tests.serving.standin import standing_in
+from tests.serving.test_whole import one, whole
 
 from archwright.contract.record import replace
 from archwright.home import Home, write_atomic
@@ -33,7 +35,8 @@ class Changing(Platform):
     def change(self, *endpoints: Entry, wait: bool = True) -> None:
         """What the supervisor does: the whole file anew, with the next revision."""
         self.revision += 1
-        self.config = table(*endpoints, port=self.config.port, workers=self.config.workers, revision=self.revision)
+        entries = table(*endpoints)
+        self.config = replace(self.config, pools=entries.pools, endpoints=entries.endpoints, revision=self.revision)
         write_atomic(self.home.config("gateway"), msgspec.json.encode(self.config))
         if wait:
             self.until(lambda: self.noted()[0] == self.revision)
@@ -156,17 +159,15 @@ def test_a_note_that_is_none(tmp_path: Path) -> None:
     assert read_note(home) is None
 
 
-def test_the_slots_of_an_engine_stay_divided_among_the_workers(tmp_path: Path) -> None:
-    desk = endpoint(addresses=("unix:null",), slots=4)
-    platform = Changing(Home(tmp_path), table(desk, port=free_port(), workers=2))
+@pytest.fixture
+def cheap(tmp_path: Path) -> Iterator[Changing]:
+    """Two workers before an engine with a price, of which four requests at once are wanted."""
+    platform = Changing(Home(tmp_path), table(priced(1e-6), port=free_port(), workers=2))
     try:
-        platform.start_engine(null_engine(slots=32, ttft_s=1.0))
+        platform.start_engine(null_engine(slots=64, tpot_s=0.02))
         platform.start_gateway()
-        platform.change(desk, endpoint(workload="night", pool="p/night", addresses=("unix:null",)))
-        for _ in range(24):
-            platform.open_chat(max_tokens=1)
-        platform.until(lambda: platform.in_flight() >= 20)
-        assert 0 < platform.engine_metrics()["null:requests_processing"] <= 4
+        platform.until(lambda: len(platform.workers) == 2)
+        yield platform
     finally:
         platform.close()
 
@@ -188,3 +189,71 @@ def test_two_pools_at_one_engine_keep_their_own_slots_and_prices(tmp_path: Path)
         await fleet.close()
 
     asyncio.run(seen())
+
+
+def priced(usd: float, slots: int = 4) -> Entry:
+    return endpoint(slots=slots, price_in_usd=usd, price_out_usd=usd)
+
+
+def test_a_price_that_changed_is_billed_from_the_next_request_on(cheap: Changing) -> None:
+    def cost() -> float:
+        return float(cheap.chat(max_tokens=4).headers["x-archwright-cost-usd"])
+
+    before = cost()
+    cheap.change(priced(1e-3))
+    assert cost() == pytest.approx(1000 * before)
+    cheap.change(priced(0.0))
+    assert cost() == 0.0
+
+
+def test_who_takes_a_dead_workers_place_begins_with_the_newest(cheap: Changing) -> None:
+    before = float(cheap.chat(max_tokens=4).headers["x-archwright-cost-usd"])
+    cheap.change(priced(1e-3))
+    for _ in range(3):
+        dead = cheap.workers
+        for pid in dead:
+            os.kill(pid, signal.SIGKILL)
+        said = [cheap.open_chat(max_tokens=4) for _ in range(4)]  # the first that the new ones take
+        for connection in said:
+            head = connection.recv(65_536).decode().lower()
+            assert f"x-archwright-cost-usd: {1000 * before:.9f}" in head
+        cheap.until(lambda: len(set(cheap.workers)) == 2)
+
+
+def test_who_waits_through_a_rise_in_price_pays_what_was_reserved(cheap: Changing) -> None:
+    cheap.change(priced(1e-6, slots=2))
+    key = cheap.made_key("frugal", budget_usd=0.01)
+    said: list[Reply] = []
+    asks = [threading.Thread(target=lambda: said.append(cheap.chat(key, max_tokens=60))) for _ in range(6)]
+    for thread in asks:
+        thread.start()
+    cheap.until(lambda: cheap.in_flight() == 6)
+    cheap.change(priced(1.0, slots=2))
+    for thread in asks:
+        thread.join()
+    assert [reply.status for reply in said] == [200] * 6
+    assert max(float(reply.headers["x-archwright-cost-usd"]) for reply in said) < 1e-4
+
+
+def test_slots_that_changed_are_divided_among_the_workers(cheap: Changing) -> None:
+    cheap.change(priced(1e-6, slots=6))
+    asks = [threading.Thread(target=cheap.chat, kwargs={"max_tokens": 100}) for _ in range(24)]
+    for thread in asks:
+        thread.start()
+    cheap.until(lambda: cheap.in_flight() == 24)
+    running = cheap.engine_metrics()["null:requests_processing"]
+    for thread in asks:
+        thread.join()
+    assert 3 <= running <= 6
+
+
+def test_what_an_engine_calls_its_model_may_change(cheap: Changing) -> None:
+    """The address stays: only how it is asked is another."""
+    assert cheap.chat(max_tokens=1).status == 200
+    with standing_in() as place:
+        place.script = whole(one())
+        elsewhere: Any = {"addresses": (place.url,), "health_path": "", "own": False}
+        for name in ("one", "two"):
+            cheap.change(endpoint(engine_model=name, **elsewhere))
+            assert cheap.chat(max_tokens=1).status == 200
+            assert place.last.body["model"] == name

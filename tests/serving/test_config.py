@@ -155,6 +155,22 @@ def test_a_broken_file_is_said_in_three_lines(tmp_path: Path, text: bytes) -> No
     assert str(path) in caught.value.lines()
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"workers": 0},
+        {"traces": {"url": "localhost:4317"}},
+        {"traces": {"url": "http://c:4318", "share": 10}},
+    ],
+)
+def test_what_would_leave_nobody_to_answer_or_to_trace_is_refused(tmp_path: Path, wrong: dict[str, Any]) -> None:
+    path = tmp_path / "gateway.json"
+    path.write_bytes(msgspec.json.encode({**msgspec.to_builtins(config(endpoint())), **wrong}))
+    with pytest.raises(OperateError) as caught:
+        read(path)
+    assert caught.value.code == "AW-OPS-10" and f"$.{next(iter(wrong))}" in caught.value.message
+
+
 def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(ArchwrightError) as caught:
         read(tmp_path / "none.json")

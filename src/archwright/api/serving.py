@@ -15,6 +15,7 @@ from archwright.api.context import audited, keyring
 from archwright.contract.record import Record
 from archwright.errors import OperateError, UsageError, Where
 from archwright.home import home_of, write_json
+from archwright.monitor.traces import TraceSpec
 from archwright.operate import owner, probe
 from archwright.policy.caching import Policy
 from archwright.serving.config import EndpointSpec, GatewayConfig, Limits, PoolSpec, Target, check
@@ -94,6 +95,7 @@ def serve(*, options: Serve = Serve()) -> Serving:  # noqa: B008 - frozen
         workers=options.workers,
         admin_port=options.admin_port or None,  # 0: nowhere, as in the settings
         limits=Limits(body_bytes=BODY_BYTES),
+        traces=TraceSpec(url=chosen.otlp_url) if chosen.otlp_url else None,
     )
     check(config)
     home = home_of(chosen)

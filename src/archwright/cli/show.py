@@ -91,7 +91,12 @@ def usage(result: Iterable[object]) -> int:
     """The rows of a table without the columns that are empty in all of them."""
     rows: list[dict[str, object]] = [msgspec.to_builtins(row) for row in result]
     told = [name for name in rows[0] if any(row[name] != "" for row in rows)] if rows else []
-    return table([{name: row[name] for name in told} for row in rows])
+    return table([{name: _usd(row[name]) if name.endswith("_usd") else row[name] for name in told} for row in rows])
+
+
+def _usd(value: object) -> object:
+    """Money to the millionth: a request to a small model costs a few of them."""
+    return f"{value:.6f}".rstrip("0").rstrip(".") if isinstance(value, float) else value
 
 
 def _cell(name: str, value: object) -> str:

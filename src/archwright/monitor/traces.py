@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import hashlib
 import http.client
+import math
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Literal, NamedTuple, cast, get_args
+from typing import Annotated, Literal, NamedTuple, cast, get_args
 
 import msgspec
 
@@ -31,6 +33,7 @@ BATCH = 256
 EVERY_S = 1.0
 BACKOFF_LIMIT_S = 30.0
 TIMEOUT_S = 5.0
+LAST_S = 5.0  # for what waits when the process ends: nobody waits longer for a collector
 # What may wait of content, and go in one batch: what is more leaves without it, with a mark, or in the next.
 CONTENT_QUEUED, CONTENT_BATCH = 16 << 20, 2 << 20
 CHANCE_BITS = 52
@@ -46,8 +49,8 @@ REASONS: tuple[Reason, ...] = get_args(Reason)
 class TraceSpec(Record):
     """`url` is the collector's root ("http://host:4318"); `share` of the requests are traced."""
 
-    url: str
-    share: float = 0.1
+    url: Annotated[str, msgspec.Meta(pattern="^https?://[^/]")]
+    share: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.1
 
 
 class Content(NamedTuple):
@@ -86,11 +89,13 @@ class Traces:
         traced: Callable[[str], bool] = lambda _tenant: False,
         *,
         every_s: float = EVERY_S,
+        last_s: float = LAST_S,
     ) -> None:
         self._url = spec.url.rstrip("/") + "/v1/traces"
         self._limit = int(spec.share * (1 << CHANCE_BITS))
         self._on_drop = on_drop
-        self._every_s = every_s
+        self._every_s, self._last_s = every_s, last_s
+        self._last_at = math.inf
         self._traced = traced
         self._queue: deque[_Trace] = deque()
         # Of content: what one thread put in, and what the other took out; each is written by one of them alone.
@@ -118,11 +123,10 @@ class Traces:
         self._queue.append(_Trace(found, content))
 
     def close(self) -> None:
-        """One last attempt to deliver what waits."""
+        """What waits is sent as far as `last_s` goes, whatever the collector does meanwhile."""
+        self._last_at = time.monotonic() + self._last_s
         self._stop.set()
-        self._thread.join()
-        while self._queue and self._send():
-            continue
+        self._thread.join(self._last_s)
         self._on_drop["away"](len(self._queue))
 
     def _run(self) -> None:
@@ -133,6 +137,8 @@ class Traces:
                 if not self._send():
                     wait_s = min(BACKOFF_LIMIT_S, wait_s * 2)
                     break
+        while self._queue and time.monotonic() < self._last_at and self._send():
+            continue
 
     def _send(self) -> bool:
         """The oldest of the queue; False when they are to be sent again later."""
@@ -173,7 +179,7 @@ class Traces:
         request = urllib.request.Request(self._url, body, {"content-type": "application/json"})
         try:
             with self._opener.open(request, timeout=TIMEOUT_S) as reply:
-                reply.read()
+                reply.read1(65_536)  # one read: no more of what a collector says is of use
                 return False
         except urllib.error.HTTPError as error:
             error.close()

@@ -118,6 +118,8 @@ class App:
     async def running(self, *servers: Server) -> AsyncIterator[None]:
         """What goes on beside the requests: deadlines, the engines' health, memory, changes of endpoints."""
         limits = self._gateway.config.limits
+        if self._changes is not None:
+            await self._changes.begin()
         loops = [asyncio.create_task(self._sweep(servers, limits.sweep_s)), asyncio.create_task(self._look())]
         loops.append(asyncio.create_task(memory.follow()))
         if self._changes is not None:

@@ -190,6 +190,14 @@ class Bill:
             return
         cache.put(self._cached_at, Cached(body, input_tokens, output_tokens, self.usd or 0.0, self._version))
 
+    def answered_at(self, prices: Prices) -> None:
+        """What the pool takes that answers; no more than was reserved, where its price went up since."""
+        (dear_in, dear_out), (most_in, most_out) = prices, self.spec.prices
+        if dear_in is None or dear_out is None or most_in is None or most_out is None:
+            self.prices = prices
+        else:
+            self.prices = min(dear_in, most_in), min(dear_out, most_out)
+
     def covers(self, input_tokens: int, output_tokens: int) -> bool:
         """Whether an answer that came whole takes no more than was reserved."""
         reservation = self.reservation

@@ -12,14 +12,15 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 
-from archwright.contract.record import Record
+from archwright.contract.record import Record, replace
 from archwright.errors import ArchwrightError, boundary
 from archwright.home import Home
-from archwright.serving.config import read, shared_out
+from archwright.serving.config import GatewayConfig, read, shared_out
 from archwright.serving.gateway import Gateway
 
 
@@ -64,21 +65,30 @@ class Changes:
         self._stamp: tuple[int, int] | None = None
         self._noted: Note | None = None
 
+    async def begin(self) -> None:
+        """Before the first request: who takes a dead worker's place was told what held at the last start or reload.
+        What keeps it from more `follow` says."""
+        with suppress(ArchwrightError), boundary("change of endpoints"):
+            await self._change()
+
     async def look(self) -> None:
         """Change over if there is something new, then note what is served. Raises what keeps it from either: the
         next look tries again."""
+        await self._change()
+        note = Note(pid=os.getpid(), revision=self._revision, leaving=await self._gateway.fleet.leaving())
+        if note != self._noted:
+            self._tell(note)
+            self._noted = note
+
+    async def _change(self) -> None:
         stamp = self._stamped()
         if stamp != self._stamp:
-            config = shared_out(await asyncio.to_thread(read, self._file))
+            config = await asyncio.to_thread(self._read)
             if config.revision == self._revision or await self._gateway.change(config):
                 serves = {pool.name: pool.serves for pool in config.pools}
                 versions = {f"{spec.kind} {spec.workload}": serves[spec.pool] for spec in config.endpoints}
                 self._gateway.journal.info("serving", revision=config.revision, **versions)
                 self._revision, self._stamp = config.revision, stamp
-        note = Note(pid=os.getpid(), revision=self._revision, leaving=await self._gateway.fleet.leaving())
-        if note != self._noted:
-            self._tell(note)
-            self._noted = note
 
     async def follow(self, every_s: float) -> None:
         """Look every moment, for ever. What goes wrong is said once, not every moment."""
@@ -93,6 +103,10 @@ class Changes:
                     self._gateway.journal.error("change failed", **error.as_dict())
                 said = error.message
             await asyncio.sleep(every_s)
+
+    def _read(self) -> GatewayConfig:
+        """This worker's part of it. How many share the work now was said at the last start or reload."""
+        return shared_out(replace(read(self._file), workers=self._gateway.config.workers))
 
     def _stamped(self) -> tuple[int, int]:
         found = self._file.stat()

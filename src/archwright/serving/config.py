@@ -14,7 +14,7 @@ import socket
 import ssl
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 import msgspec
@@ -213,7 +213,7 @@ class GatewayConfig(Record):
     revision: int = 0
     limits: Limits = Limits()
     traces: TraceSpec | None = None
-    workers: int = 1
+    workers: Annotated[int, msgspec.Meta(ge=1)] = 1
     admin_port: int | None = None
 
     @property

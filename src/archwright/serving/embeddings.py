@@ -72,7 +72,8 @@ async def _ask(gateway: Gateway, exchange: Exchange, question: Question, bill: B
                 "model",
                 "unsupported_model",
             )
-        exchange.model, exchange.route, bill.prices = replica.version, course.pool.name, replica.prices
+        exchange.model, exchange.route = replica.version, course.pool.name
+        bill.answered_at(replica.prices)
         meter.queued_s, meter.asked_at = course.queued_s, exchange.now()
         found = await replica.client.post(PATH, {**question.body, **replica.client.named})
         meter.event_at = exchange.now()

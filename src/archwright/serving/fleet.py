@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping
 from archwright.engines.client import EngineClient
 from archwright.home import Home
 from archwright.serving.config import PoolSpec
-from archwright.serving.pools import CHECK_S, Pool, Replica, known_by
+from archwright.serving.pools import CHECK_S, Pool, Replica, identity
 from archwright.serving.providers import provider_of
 from archwright.serving.secrets import secret, stamp
 
@@ -88,14 +88,14 @@ class Fleet:
         return [*(replica for pool in self.pools.values() for replica in pool.replicas), *self._leaving]
 
     def _wanted(self, pools: tuple[PoolSpec, ...]) -> dict[str, tuple[Replica, ...]]:
-        """The replicas of each pool; an engine that a pool knows at its address is the same one, with what it
-        runs."""
+        """The replicas of each pool; an engine that is known at its address, and asked as before, is the same one, with
+        what it runs."""
         for spec in pools:
             self._stamps.setdefault(spec.key, stamp(spec.key))
-        known = {replica.known_by: replica for replica in self._replicas()}
+        known = {replica.identity: replica for replica in self._replicas()}
         return {
             spec.name: tuple(
-                known.get(known_by(spec, address)) or Replica(self._client(address, spec), spec, address)
+                known.get(identity(spec, address)) or Replica(self._client(address, spec), spec, address)
                 for address in spec.addresses
             )
             for spec in pools

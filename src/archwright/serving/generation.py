@@ -150,7 +150,8 @@ class Generation:
         meter.queued_s = course.queued_s
 
         def first() -> None:
-            exchange.model, exchange.route, bill.prices = version, course.pool.name, replica.prices
+            exchange.model, exchange.route = version, course.pool.name
+            bill.answered_at(replica.prices)
             course.begin()
 
         relay: Gathered | Streamed

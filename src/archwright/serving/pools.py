@@ -64,13 +64,13 @@ class Replica:
     def __init__(self, client: EngineClient, spec: PoolSpec, address: str) -> None:
         self.client = client
         self.address = address
-        self.known_by = known_by(spec, address)
         self.provider = provider_of(spec)
         self.seed = seed(address)
         self.slots = spec.slots
         self.version = spec.serves
         self.tuned = spec.adapter
         self.strict = spec.strict
+        self.identity = identity(spec, address)
         self.prices = spec.prices
         self.plain = False
         self.running = 0
@@ -125,12 +125,6 @@ class Replica:
             self.plain = work.plain
         self.running += 1
         self.work_tokens += work.tokens
-
-
-def known_by(spec: PoolSpec, address: str) -> tuple[object, ...]:
-    """What makes an engine another one for a pool. Two pools at one address have each its own: what one of them runs
-    is not free for the other, nor at its price."""
-    return spec.name, address, spec.serves, spec.key, spec.protocol, spec.engine_model, spec.adapter
 
 
 class Lease(msgspec.Struct, frozen=True, gc=False):
@@ -374,6 +368,13 @@ class Pool:
                 line.pop()
                 self._take(chosen, work)
                 slot.set_result(chosen)
+
+
+def identity(spec: PoolSpec, address: str) -> tuple[object, ...]:
+    """What makes an engine the same one in another table: where it is, what it holds and how it is asked. Two pools at
+    one address have each its own: what one of them runs is not free for the other, nor at its price."""
+    asked = spec.engine_model, spec.protocol, spec.enforces_tools, spec.strict
+    return spec.name, address, spec.serves, spec.adapter, spec.key, *asked
 
 
 def no_engine() -> Refusal:
