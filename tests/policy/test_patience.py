@@ -160,8 +160,8 @@ def test_a_slot_goes_to_the_tenant_with_the_fewest_and_of_it_to_who_came_first(
     for waited_s, left in history:
         served(lines.patience, waited_s, left=left)
     there = [Of(since, tenant) for tenant, since in sorted(waiting, key=itemgetter(1))]
-    for one in there:
-        lines.add(one.tenant, one)
+    for of in there:
+        lines.add(of.tenant, of)
     held: Counter[str] = Counter()
     running: list[str] = []
     while (one := lines.head(100.0, held)) is not None:
@@ -184,7 +184,24 @@ def test_tenants_with_as_many_take_turns() -> None:
     turns.add("quiet", One(9.0))
     turns.add("quiet", One(10.0))
     order = []
-    while (one := turns.head(10.0, {})) is not None:
+    while (found := turns.head(10.0, {})) is not None:
         turns.pop()
-        order.append(one.since)
+        order.append(found.since)
     assert order == [0.0, 9.0, 1.0, 10.0, 2.0, 3.0]
+
+
+def test_who_comes_last_for_the_tenant_of_whom_most_wait_makes_room() -> None:
+    lines: Lines[One] = Lines()
+    assert lines.too_many("quiet") is None and lines.before("quiet") == 0
+    for since in (0.0, 1.0, 2.0):
+        lines.add("loud", One(since, gone=since == 2.0))
+    assert lines.too_many("quiet") == One(1.0), "not one who is gone"
+    assert lines.too_many("loud") is None
+    assert (lines.before("quiet"), lines.before("loud")) == (1, 3)
+    for since in (3.0, 4.0):
+        lines.add("quiet", One(since))
+    assert lines.too_many("quiet") is None, "as many of each"
+    assert (lines.before("quiet"), lines.before("loud"), lines.count) == (2 + 3, 3 + 2, 5)
+    for _ in range(2):
+        lines.left("loud")
+    assert (lines.before("quiet"), lines.count) == (2 + 1, 3)

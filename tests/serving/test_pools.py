@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from archwright.engines.client import EngineClient
-from archwright.serving.pools import Pool, Replica, Work
+from archwright.serving.pools import Lease, Pool, Replica, Work
 from archwright.serving.refusal import Refusal
 
 from .conftest import endpoint
@@ -163,6 +163,34 @@ def test_many_who_wait_for_one_tenant_take_nothing_from_another() -> None:
         assert made.in_flight == 0 and made._held == {}
 
     run(scenario)
+
+
+def test_a_full_queue_has_room_for_who_has_fewer_in_it() -> None:
+    async def scenario() -> None:
+        made, _ = pool()
+        await made.check()
+        held = await made.take(Work(1, "loud"))
+        loud = [asyncio.create_task(made.take(Work(1, "loud"))) for _ in range(40)]
+        await settle()
+        refused = [task for task in loud if task.done()]
+        assert refused and all(_status(task) == 429 for task in refused)
+        quiet = asyncio.create_task(made.take(Work(1, "quiet", begin_by=asyncio.get_running_loop().time() + 2.5)))
+        await settle()
+        waiting = [task for task in loud if not task.done()]
+        (evicted,) = (task for task in loud if task.done() and task not in refused)
+        assert _status(evicted) == 429 and loud.index(evicted) == len(waiting), "of those let in who came last"
+        made.give(held)
+        for task in (waiting[0], quiet, *waiting[1:]):
+            made.give(await task)
+        assert made.in_flight == 0 and made._held == {}
+
+    run(scenario)
+
+
+def _status(task: asyncio.Task[Lease]) -> int:
+    error = task.exception()
+    assert isinstance(error, Refusal) and error.retry_after_s
+    return error.status
 
 
 def test_leaving_in_the_moment_of_being_served_returns_the_slot() -> None:

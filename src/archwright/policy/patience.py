@@ -1,13 +1,14 @@
 """Who of one class gets the next slot: the tenant with the fewest in hand, of it who came first; but not to answer
 people who will have left by then.
 
-Decides that many who wait for one tenant take nothing from another: each has a line of its own. And from what became
-of those served before, without a setting, who is passed by. Where a queue is longer than its clients wait, first come,
-first served gives every slot to somebody about to leave: the engine works, and nobody reads it. So it is learned, by
-how long they had waited for their slot, whether clients stayed until they were answered. Whoever has waited as long as
-those who mostly left is passed by: the next in order is served, and those passed by where nobody else waits, or when
-their wait has become one that clients bear (some leave after 2 s, and those who stay, stay for long). It decides an
-order and refuses nobody: who waits for ever is served.
+Decides that many who wait for one tenant take nothing from another: each has a line of its own, and where there is no
+room for one more, who came last for the tenant of whom most wait makes it. And from what became of those served before,
+without a setting, who is passed by. Where a queue is longer than its clients wait, first come, first served gives every
+slot to somebody about to leave: the engine works, and nobody reads it. So it is learned, by how long they had waited
+for their slot, whether clients stayed until they were answered. Whoever has waited as long as those who mostly left is
+passed by: the next in order is served, and those passed by where nobody else waits, or when their wait has become one
+that clients bear (some leave after 2 s, and those who stay, stay for long). Whom it passes by it does not refuse: who
+waits for ever is served.
 
 An age with a bad name is tried again, by one or two at a time, once as many others have been answered as it takes to
 forget. Where clients leave whatever they waited all ages are poor, and the order is that of arrival again.
@@ -126,6 +127,9 @@ class Line(Generic[W]):
     def pop(self) -> W:
         return self._next.popleft()
 
+    def newest(self) -> W | None:
+        return next((one for one in chain(reversed(self._coming), reversed(self._passed)) if not one.gone), None)
+
     def tidy(self) -> None:
         """Let go of those who are gone, wherever they stand: in a line whose turn does not come nobody else does."""
         for part in (self._coming, self._passed):
@@ -136,12 +140,14 @@ class Line(Generic[W]):
 
 
 class Lines(Generic[W]):
-    """The lines of one class, by tenant: the one whose turn is longest ago first."""
+    """The lines of one class, by tenant: the one whose turn is longest ago first. `count`: how many wait in all."""
 
-    __slots__ = ("_lines", "_next", "patience")
+    __slots__ = ("_lines", "_next", "_waiting", "count", "patience")
 
     def __init__(self) -> None:
         self.patience = Patience()
+        self.count = 0
+        self._waiting: dict[str, int] = {}
         self._lines: dict[str, Line[W]] = {}
         self._next = ""
 
@@ -149,10 +155,31 @@ class Lines(Generic[W]):
         return chain.from_iterable(self._lines.values())
 
     def add(self, tenant: str, one: W) -> None:
+        """Somebody comes; `left` follows when they wait no more."""
+        self.count += 1
+        self._waiting[tenant] = self._waiting.get(tenant, 0) + 1
         line = self._lines.get(tenant)
         if line is None:
             line = self._lines[tenant] = Line(self.patience)
         line.add(one)
+
+    def left(self, tenant: str) -> None:
+        self.count -= 1
+        waiting = self._waiting.pop(tenant) - 1
+        if waiting:
+            self._waiting[tenant] = waiting
+
+    def before(self, tenant: str) -> int:
+        """How many are likely served before one more of the tenant: of each other as many as of itself."""
+        own = self._waiting.get(tenant, 0)
+        return sum(min(own + (other != tenant), count) for other, count in self._waiting.items())
+
+    def too_many(self, tenant: str) -> W | None:
+        """Who came last for the tenant of whom most wait, where those are more than would then wait for this one."""
+        most = max(self._waiting, key=self._waiting.__getitem__, default=tenant)
+        if self._waiting.get(most, 0) <= self._waiting.get(tenant, 0) + 1 or most not in self._lines:
+            return None
+        return self._lines[most].newest()
 
     def head(self, now: float, held: Mapping[str, int]) -> W | None:
         """Whose turn it is where the tenants hold so many slots; `pop` takes it out."""

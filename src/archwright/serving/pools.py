@@ -167,7 +167,6 @@ class Pool:
         self._service_s = 1.0
         self._lines: dict[Priority, Lines[_Waiter]] = {priority: Lines() for priority in QUEUE_SHARES}
         self._held: dict[str, int] = {}  # slots in use, by tenant
-        self._queued = dict.fromkeys(QUEUE_SHARES, 0)
         self._waiting = 0
         self._checking: asyncio.Task[None] | None = None
         self._looked_at = -math.inf
@@ -284,17 +283,25 @@ class Pool:
         """Raises Refusal 429 where one more may not wait."""
         # What still runs on engines that were replaced takes no room from those who come now.
         elsewhere = sum(replica.running for replica in self._former)
-        before = self._before(work.priority) - elsewhere
+        before = self._before(work.priority, work.tenant) - elsewhere
         crowd = Crowd(self.in_flight - elsewhere, self.slots, before, self._service_s)
         decision = admit(crowd, work.priority, work.begin_by - self._now())
         if isinstance(decision, Reject):
-            raise too_late(decision.retry_after_s) if decision.late else full(decision.retry_after_s)
+            if decision.late:
+                raise too_late(decision.retry_after_s)
+            other = self._lines[work.priority].too_many(work.tenant)
+            if other is None:
+                raise full(decision.retry_after_s)
+            other.slot.set_exception(full(decision.retry_after_s))
 
-    def _before(self, priority: Priority) -> int:
-        """Who is served before one more of the class: whoever runs, and who waits and is as urgent or more."""
+    def _before(self, priority: Priority, tenant: str | None = None) -> int:
+        """Who is served before one more of the class: whoever runs, and who waits and is more urgent, or as urgent and
+        their tenant's turn comes before (without a tenant: all of them)."""
         before = self.in_flight - self._waiting
-        for one, count in self._queued.items():
-            before += count
+        for one, lines in self._lines.items():
+            if one == priority and tenant is not None:
+                return before + lines.before(tenant)
+            before += lines.count
             if one == priority:
                 break
         return before
@@ -326,7 +333,6 @@ class Pool:
                 raise no_engine()
         waiter = _Waiter(asyncio.get_running_loop().create_future(), work, since)
         self._lines[work.priority].add(work.tenant, waiter)
-        self._queued[work.priority] += 1
         self._waiting += 1
         self._serve_waiting()  # a slot may have come free, or the engine back, since it was looked for
         try:
@@ -337,7 +343,7 @@ class Pool:
                 self._give(waiter.slot.result(), work)
             raise
         finally:
-            self._queued[work.priority] -= 1
+            self._lines[work.priority].left(work.tenant)
             self._waiting -= 1
 
     def _take(self, replica: Replica, work: Work) -> None:
