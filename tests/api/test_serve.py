@@ -205,6 +205,7 @@ WELL = ("--upstream", "m=http://127.0.0.1:1/v1")
         ((*WELL, "--price", "x=1:2"), "AW-USE-72", 2),
         ((*WELL, "--price", "m=cheap"), "AW-USE-72", 2),
         ((*WELL, "--price", "m=-1:2"), "AW-USE-72", 2),
+        ((*WELL, "--price", "m=1:1000001"), "AW-USE-72", 2),
         ((*WELL, "--key-env", "m=NOT_SET_ANYWHERE"), "AW-USE-72", 2),
         ((*WELL, "--price", "m=1:2", "--price", "m=1:3"), "AW-USE-72", 2),
         ((*WELL, "--key-env", "m=HOME", "--key-env", "m=PATH"), "AW-USE-72", 2),

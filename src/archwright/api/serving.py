@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import math
 from collections.abc import Iterable
 from typing import get_args
 from urllib.parse import urlsplit
@@ -232,7 +231,7 @@ def _price(text: str) -> tuple[float, float]:
         dear = [float(part) / MILLION for part in text.split(":")]
     except ValueError:
         dear = []
-    if len(dear) != 2 or not all(0 <= price < math.inf for price in dear):
-        hint = "USD per million tokens, in and out: --price MODEL=0.15:0.60"
+    if len(dear) != 2 or not all(0 <= price <= 1 for price in dear):
+        hint = "USD per million tokens, in and out, each at most a million: --price MODEL=0.15:0.60"
         raise UsageError("AW-USE-72", f"{text!r} is no price", where=Where(field="price"), hint=hint)
     return dear[0], dear[1]

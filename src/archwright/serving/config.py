@@ -348,9 +348,9 @@ def _wrong_in_pool(pool: PoolSpec) -> str:
         return "has an address with a user or password in it; give a key as env:NAME or file:PATH"
     if pool.place and not _COUNTRY.fullmatch(pool.place):
         return f"needs place as the two letters of a country, not {pool.place!r}"
-    numbers = (pool.price_in_usd, pool.price_out_usd, pool.first_token_s)
-    if any(number is not None and not 0 <= number < math.inf for number in numbers):
-        return "needs prices and times of at least 0"
+    prices = (pool.price_in_usd or 0.0, pool.price_out_usd or 0.0)  # more is a slip, and too much for the accounts
+    if not all(0 <= usd <= 1 for usd in prices) or not 0 <= (pool.first_token_s or 0.0) < math.inf:
+        return "needs prices of 0 to 1 USD a token and times of at least 0"
     return ""
 
 
