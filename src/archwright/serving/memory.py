@@ -11,6 +11,7 @@ import asyncio
 import ctypes
 import os
 from collections.abc import Callable
+from contextlib import suppress
 
 EVERY_S = 5.0
 GROWN_BYTES = 16 << 20
@@ -41,7 +42,8 @@ async def follow() -> None:
     slack = Slack(_resident, lambda: trim(0))
     while True:
         await asyncio.sleep(EVERY_S)
-        slack.look()
+        with suppress(OSError):  # no descriptor left: the next time
+            slack.look()
 
 
 def _resident() -> int:
