@@ -20,8 +20,8 @@ from archwright.serving.config import GatewayConfig, PoolSpec, Target, check
 from archwright.serving.course import Course
 from archwright.serving.directory import Directory
 from archwright.serving.fleet import Fleet
-from archwright.serving.pools import Replica, Work
 from archwright.serving.refusal import Refusal
+from archwright.serving.replicas import Replica, Work
 from archwright.serving.router import Router
 from archwright.serving.shadow import Compared, Shadows
 from archwright.serving.validate import Question

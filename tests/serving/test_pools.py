@@ -9,8 +9,9 @@ from contextlib import asynccontextmanager
 import pytest
 
 from archwright.engines.client import EngineClient
-from archwright.serving.pools import Lease, Pool, Replica, Work
+from archwright.serving.pools import Lease, Pool
 from archwright.serving.refusal import Refusal
+from archwright.serving.replicas import Replica, Work
 
 from .conftest import endpoint
 

@@ -16,7 +16,8 @@ from tests.serving.standin import Place, Script, chat_events, standing_in
 
 from archwright.engines.client import EngineClient
 from archwright.policy.breaker import LEAST_FAILURES, OPEN_S
-from archwright.serving.pools import SILENT_LEAST, Lease, Pool, Replica, Work
+from archwright.serving.pools import Lease, Pool
+from archwright.serving.replicas import SILENT_LEAST, Replica, Work
 
 if TYPE_CHECKING:
     from tests.serving.conftest import Platform, Start
@@ -89,6 +90,31 @@ def test_who_is_silent_gets_no_more_until_it_gives_a_sign() -> None:
         stand.answer(silent)
         assert first.trusted(stand.clock.now, PATIENCE_S), "slow is not dead"
         assert first.breaker.state == "closed"
+
+    run(scenario)
+
+
+def test_silence_is_what_somebody_waits_through() -> None:
+    """Clients who left at once say nothing of an engine that had nothing to do since; who waited, each time, do."""
+
+    async def scenario() -> None:
+        stand = Stand()
+        first, _ = stand.pool.replicas
+
+        def left_after(waited_s: float) -> None:
+            first.sent(stand.clock.now)
+            stand.clock.now += waited_s
+            first.ended("neutral", stand.clock.now)
+
+        for _ in range(SILENT_LEAST):
+            left_after(0.1)
+        stand.clock.now += 100.0
+        assert first.trusted(stand.clock.now, PATIENCE_S)
+        left_after(PATIENCE_S / 2)
+        assert first.trusted(stand.clock.now, PATIENCE_S)
+        stand.clock.now += 100.0
+        left_after(PATIENCE_S / 2)
+        assert not first.trusted(stand.clock.now, PATIENCE_S)
 
     run(scenario)
 

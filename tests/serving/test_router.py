@@ -16,8 +16,9 @@ from archwright.policy.breaker import LEAST_FAILURES, OPEN_S, RetryBudget
 from archwright.policy.residency import BOUND, CLASSES, DataClass
 from archwright.serving.config import PoolSpec, Target, check
 from archwright.serving.directory import Directory
-from archwright.serving.pools import Lease, Pool, Replica, Work
+from archwright.serving.pools import Lease, Pool
 from archwright.serving.refusal import Refusal
+from archwright.serving.replicas import Replica, Work
 from archwright.serving.router import Router, prefix_of
 from archwright.serving.validate import Question
 

@@ -21,8 +21,9 @@ from archwright.errors import EngineError
 from archwright.policy.breaker import Outcome
 from archwright.policy.residency import DataClass
 from archwright.serving.exchange import GONE, Exchange
-from archwright.serving.pools import Pool, Replica, Work
+from archwright.serving.pools import Pool
 from archwright.serving.refusal import Refusal, timed_out
+from archwright.serving.replicas import Replica, Work
 from archwright.serving.router import DATA_CLASS, Asks, Router
 
 T = TypeVar("T")

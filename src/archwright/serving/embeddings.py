@@ -17,8 +17,8 @@ from archwright.serving.exchange import FIRST, JSON, Exchange
 from archwright.serving.gateway import Gateway
 from archwright.serving.generation import outcome, stopped
 from archwright.serving.meter import Meter
-from archwright.serving.pools import Replica, Work
 from archwright.serving.refusal import bad
+from archwright.serving.replicas import Replica, Work
 from archwright.serving.shapes import is_count
 from archwright.serving.validate import Question
 

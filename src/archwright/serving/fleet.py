@@ -16,8 +16,9 @@ from collections.abc import Iterable, Mapping
 from archwright.engines.client import EngineClient
 from archwright.home import Home
 from archwright.serving.config import PoolSpec
-from archwright.serving.pools import CHECK_S, Pool, Replica, identity
+from archwright.serving.pools import CHECK_S, Pool
 from archwright.serving.providers import provider_of
+from archwright.serving.replicas import Replica, identity
 from archwright.serving.secrets import secret, stamp
 
 

@@ -25,11 +25,11 @@ from archwright.serving.course import Course, set_out
 from archwright.serving.exchange import FIRST, GONE, JSON, Exchange
 from archwright.serving.gateway import Gateway
 from archwright.serving.meter import Meter
-from archwright.serving.pools import Replica
 from archwright.serving.providers.protocol import Asked
 from archwright.serving.refusal import MESSAGES, from_error
 from archwright.serving.relay import EVENTS, STREAM_HEADERS, Gathered, Relay, Streamed
 from archwright.serving.replay import cut_off, replay
+from archwright.serving.replicas import Replica
 from archwright.serving.shapes import ChatShape, Piece, Writer
 from archwright.serving.validate import Question
 

@@ -22,8 +22,8 @@ from archwright.serving.exchange import FIRST, JSON, Exchange
 from archwright.serving.fields import decode, required, unknown
 from archwright.serving.gateway import Gateway
 from archwright.serving.generation import outcome, stopped
-from archwright.serving.pools import Replica, Work
 from archwright.serving.refusal import Refusal, bad, without_places
+from archwright.serving.replicas import Replica, Work
 
 PATH = "/v1/predict"
 # The next one is noise of 32-bit arithmetic.

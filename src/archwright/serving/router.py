@@ -19,8 +19,9 @@ from archwright.policy.residency import BOUND, CLASSES, STRICTNESS, DataClass, s
 from archwright.policy.routing import drawn, split
 from archwright.serving.config import EndpointSpec, outside
 from archwright.serving.detection import FINDS, class_of
-from archwright.serving.pools import Pool, Work
+from archwright.serving.pools import Pool
 from archwright.serving.refusal import Refusal, bad, unavailable
+from archwright.serving.replicas import Work
 from archwright.serving.validate import Question
 
 DATA_CLASS_HEADER = "x-archwright-data-class"

@@ -24,9 +24,9 @@ from archwright.serving.fields import decode
 from archwright.serving.gateway import Gateway
 from archwright.serving.generation import Generation
 from archwright.serving.guard import Wish
-from archwright.serving.pools import Replica
 from archwright.serving.predict import predict, question_of
 from archwright.serving.refusal import MESSAGES, Refusal
+from archwright.serving.replicas import Replica
 from archwright.serving.shapes import ChatShape, Chunks, CompletionShape, Envelope, Shape, Wanted
 from archwright.serving.validate import WORKLOAD, Question
 

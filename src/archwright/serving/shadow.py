@@ -13,7 +13,8 @@ from typing import Any, Literal, NamedTuple
 from msgspec.structs import replace
 
 from archwright.errors import ArchwrightError, boundary
-from archwright.serving.pools import Pool, Work
+from archwright.serving.pools import Pool
+from archwright.serving.replicas import Work
 
 # At most so many at once in a process, each with a body and an answer in memory.
 LIMIT = 64
