@@ -19,6 +19,8 @@ from archwright.cli.numbers import band, pretty
 from archwright.contract.evidence import Deviation, Reconciliation
 
 MINIMUM_WIDTH = 100
+# Of an audit record.
+LINKS = ("chain", "number", "prev", "hash")
 
 
 def console() -> Console:
@@ -76,31 +78,33 @@ def record(result: object) -> int:
 
 
 def table(result: Iterable[object]) -> int:
-    """Records as rows; their fields as columns."""
+    """Records as rows; their fields as columns, but for those that are empty in all of them and the links of a chain:
+    `audit verify` reads these, and --json has them."""
     rows: list[dict[str, object]] = [msgspec.to_builtins(row) for row in result]
     if not rows:
         return text("none")
-    drawn = plain(*(name.replace("_", " ") for name in rows[0]), whole=("id",))  # other verbs take it
+    told = [name for name in rows[0] if name not in LINKS and any(row[name] not in (None, "") for row in rows)]
+    # Other verbs take an id; a date is one word.
+    whole = [_title(name) for name in told if name in ("id", "request_id") or _is_time(name)]
+    drawn = plain(*map(_title, told), whole=whole)
     for row in rows:
-        drawn.add_row(*(escape(_cell(name, value)) for name, value in row.items()))
+        drawn.add_row(*(escape(_cell(name, row[name])) for name in told))
     console().print(drawn)
     return 0
 
 
-def usage(result: Iterable[object]) -> int:
-    """The rows of a table without the columns that are empty in all of them."""
-    rows: list[dict[str, object]] = [msgspec.to_builtins(row) for row in result]
-    told = [name for name in rows[0] if any(row[name] != "" for row in rows)] if rows else []
-    return table([{name: _usd(row[name]) if name.endswith("_usd") else row[name] for name in told} for row in rows])
+def _title(name: str) -> str:
+    return name.replace("_", " ")
 
 
-def _usd(value: object) -> object:
-    """Money to the millionth: a request to a small model costs a few of them."""
-    return f"{value:.6f}".rstrip("0").rstrip(".") if isinstance(value, float) else value
+def _is_time(name: str) -> bool:
+    return name == "at" or name.endswith("_at")
 
 
 def _cell(name: str, value: object) -> str:
-    if isinstance(value, float) and (name == "at" or name.endswith("_at")):
+    if isinstance(value, float) and name.endswith("_usd"):
+        return f"{value:.6f}".rstrip("0").rstrip(".")  # to the millionth: a request to a small model costs a few
+    if isinstance(value, float) and _is_time(name):
         return datetime.fromtimestamp(value).astimezone().strftime("%Y-%m-%d %H:%M")
     return _plain(value)
 

@@ -166,7 +166,7 @@ VERBS: tuple[Verb, ...] = (
             Arg("tenant", "only this tenant's"),
             Arg("by", "what is told apart, joined by commas", default="tenant,model", metavar="WORDS"),
         ),
-        "usage",
+        "table",
     ),
     Verb(
         ("audit", "list"),
