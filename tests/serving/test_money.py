@@ -209,3 +209,22 @@ def test_embeddings_are_billed_and_kept(two: Platform) -> None:
     assert all(int(reply.headers["x-archwright-overhead-us"]) > 0 for reply in (first, again))
     cost = first.json["usage"]["prompt_tokens"] * IN_USD
     assert float(first.headers["x-archwright-cost-usd"]) == pytest.approx(cost) and first.body == again.body
+
+
+def test_many_requests_of_one_tenant_do_not_hold_up_another(start: Start) -> None:
+    """An engine of two slots: who asks for two things waits for two turns, however many others wait."""
+    one = start([{"slots": 2}], [{"ttft_s": 0.3, "tpot_s": 0.0, "slots": 2}])
+    loud, quiet = one.made_key("loud"), one.made_key("quiet")
+    done: list[str] = []
+
+    def ask(name: str, key: str) -> None:
+        assert one.chat(key, max_tokens=1).status == 200
+        done.append(name)
+
+    with ThreadPoolExecutor(14) as pool:
+        asked = [pool.submit(ask, "loud", loud) for _ in range(12)]
+        one.until(lambda: one.in_flight() == 12)
+        asked += [pool.submit(ask, "quiet", quiet) for _ in range(2)]
+        for each in asked:
+            each.result()
+    assert done[-4:] == ["loud"] * 4 and done.count("quiet") == 2
