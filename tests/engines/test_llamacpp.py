@@ -1,19 +1,19 @@
-"""The adapter in this process, with the real library and the real model."""
+"""The adapter, with the real library and the real model."""
 
 from __future__ import annotations
 
-import asyncio
 import io
+import subprocess
+import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from archwright.contract.record import replace
 from archwright.engines import llamacpp
 from archwright.engines.config import EngineConfig
-from archwright.engines.embedded import Embedded
 from archwright.engines.llamacpp import find_model, load_library
-from archwright.engines.protocol import until_ready
 from archwright.errors import EngineError, MissingError
 from archwright.home import Home
 from archwright.journal import Journal
@@ -31,13 +31,32 @@ CONFIG = EngineConfig(
 )
 
 
-@pytest.mark.usefixtures("terminate_handler")
+# In a process of its own, which ends as engines do: taken apart within a process the library's server once waited for
+# itself for ever.
+PROGRAM = """
+import asyncio, os, sys
+import msgspec
+from archwright.engines import llamacpp
+from archwright.engines.config import EngineConfig
+from archwright.engines.embedded import Embedded
+from archwright.engines.protocol import until_ready
+from archwright.home import Home
+from archwright.journal import Journal
+home, config = Home(sys.argv[1]), msgspec.json.decode(sys.argv[2], type=EngineConfig)
+def wait():
+    asyncio.run(until_ready(Embedded(home, config), 10))
+    print("seen", flush=True)
+    os._exit(0)
+llamacpp.serve(config, home, Journal("x", sys.stdout), wait)
+"""
+
+
 @pytest.mark.parametrize("embeddings", [False, True])
 def test_serves_the_real_model(model_home: Home, embeddings: bool) -> None:
-    config, said, seen = replace(CONFIG, settings={"embeddings": embeddings}), io.StringIO(), []
-    engine = Embedded(model_home, config)
-    llamacpp.serve(config, model_home, Journal("x", said), lambda: seen.append(asyncio.run(until_ready(engine, 10))))
-    assert seen and '"ready"' in said.getvalue()
+    config = msgspec.json.encode(replace(CONFIG, settings={"embeddings": embeddings})).decode()
+    words = [sys.executable, "-c", PROGRAM, str(model_home.root), config]
+    done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=60)
+    assert '"ready"' in done.stdout and done.stdout.endswith("seen\n")
 
 
 def test_what_the_library_refuses_is_said(model_home: Home) -> None:
