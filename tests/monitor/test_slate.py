@@ -130,20 +130,16 @@ def test_one_that_cannot_be_made_anew_on_a_full_disk_is_when_there_is_room(slate
     resource.setrlimit(resource.RLIMIT_FSIZE, (64 << 10, hard))
     try:
         for _ in range(3):
-            with pytest.raises(StoreError, match=r"refuses|made anew"):
-                slate.write(_put)
+            with pytest.raises(StoreError, match=r"refuses|opened"):
+                slate.write(put, b"k", b"v")
             slate._tend_at = 0.0
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     with pytest.raises(StoreError):
         slate.get(b"k")  # which makes it anew for the next: who only reads is served again too
     assert slate.get(b"k") is None and slate.generation == 2
-    slate.write(_put)
+    slate.write(put, b"k", b"v")
     assert slate.get(b"k") == b"v"
-
-
-def _put(transaction: Transaction) -> None:
-    transaction.put(b"k", b"v")
 
 
 def test_a_folder_that_cannot_be_used_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -126,7 +126,7 @@ def test_a_stream_without_its_mark_is_whole_where_each_choice_ended(chats: opena
         chats.chat.completions.create(model="m", messages=HELLO)
 
 
-@pytest.mark.parametrize("numbers", [(0, 0), (None, None), (1, 2)])
+@pytest.mark.parametrize("numbers", [(0, 0), (None, None), (1, 2), (-1, 0)])
 def test_calls_without_numbers_of_their_own_stay_apart(
     platform: Platform, chats: openai.OpenAI, place: Place, numbers: tuple[int | None, int | None]
 ) -> None:

@@ -21,7 +21,7 @@ from typing import Concatenate, ParamSpec, TypeAlias, TypeVar
 
 import lmdb
 
-from archwright.errors import ArchwrightError, StoreError, Where, from_os_error
+from archwright.errors import OperateError, StoreError, UsageError, Where, from_os_error
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -128,13 +128,13 @@ class Slate:
         self._inode = -1
         try:
             self._open()
-        except (OSError, lmdb.Error, ArchwrightError) as error:
-            raise StoreError(
-                "AW-STO-11",
-                f"the shared table cannot be made anew: {error}",
-                where=Where(str(self._path)),
-                hint="free disk space",
-            ) from error
+        except (OSError, OperateError, UsageError) as error:
+            raise self._unusable("made anew", error) from error
+
+    def _unusable(self, act: str, error: Exception) -> StoreError:
+        hint = "the home must be on a local disk of this machine, with room; a process opens it once"
+        where = Where(str(self._path))
+        return StoreError("AW-STO-11", f"the shared table cannot be {act}: {error}", where=where, hint=hint)
 
     def _open(self) -> None:
         for attempt in (1, 2):
@@ -149,12 +149,7 @@ class Slate:
             except lmdb.Error as error:
                 # Only what is damaged is thrown away: another process may be at work in a file that we cannot open.
                 if attempt == 2 or not isinstance(error, _DAMAGED):
-                    raise StoreError(
-                        "AW-STO-11",
-                        f"the shared table cannot be opened: {error}",
-                        where=Where(str(self._path)),
-                        hint="the home must be on a local disk of this machine, with room; a process opens it once",
-                    ) from error
+                    raise self._unusable("opened", error) from error
                 self._remove()
         self._inode = self._path.stat().st_ino
         self._tend_at = time.monotonic() + TEND_S

@@ -140,13 +140,12 @@ class Line(Generic[W]):
 
 
 class Lines(Generic[W]):
-    """The lines of one class, by tenant: the one whose turn is longest ago first. `count`: how many wait in all."""
+    """The lines of one class, by tenant: the one whose turn is longest ago first."""
 
-    __slots__ = ("_lines", "_next", "_waiting", "count", "patience")
+    __slots__ = ("_lines", "_next", "_waiting", "patience")
 
     def __init__(self) -> None:
         self.patience = Patience()
-        self.count = 0
         self._waiting: dict[str, int] = {}
         self._lines: dict[str, Line[W]] = {}
         self._next = ""
@@ -156,15 +155,18 @@ class Lines(Generic[W]):
 
     def add(self, tenant: str, one: W) -> None:
         """Somebody comes; `left` follows when they wait no more."""
-        self.count += 1
         self._waiting[tenant] = self._waiting.get(tenant, 0) + 1
         line = self._lines.get(tenant)
         if line is None:
             line = self._lines[tenant] = Line(self.patience)
         line.add(one)
 
+    @property
+    def count(self) -> int:
+        """How many wait in all."""
+        return sum(self._waiting.values())
+
     def left(self, tenant: str) -> None:
-        self.count -= 1
         waiting = self._waiting.pop(tenant) - 1
         if waiting:
             self._waiting[tenant] = waiting

@@ -31,7 +31,7 @@ T = TypeVar("T")
 BROKE_OFF = ("AW-ENG-01", "AW-ENG-02")
 
 # What an engine says about itself (its key, its account, its address, its load), not about the request: another may
-# well answer. So does a redirect, which is not followed.
+# well answer.
 OF_THE_ENGINE = frozenset(
     {
         HTTPStatus.UNAUTHORIZED,

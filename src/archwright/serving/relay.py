@@ -57,7 +57,7 @@ class Relay(Sink):
     heard: list[str] | None = None  # the text of the reply, where it is compared with another's
     reader: Reader | None = None
     _ends = 0
-    _calls: dict[tuple[int, int], tuple[str, int]] | None = None
+    _calls: dict[tuple[int, int | None], tuple[str, int]] | None = None
 
     def __init__(self, exchange: Exchange, meter: Meter, client: EngineClient, on_first: Callable[[], None]) -> None:
         self.exchange = exchange
@@ -205,15 +205,15 @@ class Relay(Sink):
 
     def _number(self, choice: int, calls: list[Call]) -> None:
         """In the order they began. Some servers call each of several calls the first: what has a name, and an id that
-        the one known by that number has not, is another."""
+        the one known by that number has not, is another. Under None stands how many a choice has."""
         if self._calls is None:
             self._calls = {}
         known = self._calls
         for call in calls:
             before, number = known.get((choice, call.index), ("", -1))
             if number < 0 or (before and call.id and call.id != before and call.said.name):
-                number = known.get((choice, -1), ("", 0))[1]
-                known[choice, -1] = "", number + 1
+                number = known.get((choice, None), ("", 0))[1]
+                known[choice, None] = "", number + 1
                 known[choice, call.index] = call.id or "", number
             call.index = number
 
