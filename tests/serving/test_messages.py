@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
+from archwright.errors import EngineError
+from archwright.serving.blocks import HELD_BYTES, MessagesWriter
 from archwright.serving.events import Call, Function
-from archwright.serving.messages import MessagesWriter, question
+from archwright.serving.messages import question
 from archwright.serving.refusal import Refusal
 from archwright.serving.shapes import Envelope, Piece
 
@@ -195,6 +197,78 @@ def test_blocks_are_opened_and_closed_in_order() -> None:
     ]
     assert events[-2]["delta"] == {"stop_reason": "tool_use", "stop_sequence": None}
     assert events[-2]["usage"] == {"input_tokens": 9, "cache_read_input_tokens": 0, "output_tokens": 4}
+
+
+def part(number: int, arguments: str, name: str | None = None) -> Piece:
+    """What an engine says of a call; with `name` it begins."""
+    known = None if name is None else f"t{number}"
+    return Piece("", "", None, None, [Call(number, known, Function(name, arguments))])
+
+
+def blocks(events: list[Any]) -> list[tuple[str, str]]:
+    """Kind and words of each block of a stream in which every delta is of the one block that is open."""
+    found: list[tuple[str, str]] = []
+    is_open = False
+    for event in events:
+        if event["type"] == "content_block_start":
+            assert not is_open and event["index"] == len(found)
+            found.append((event["content_block"].get("name") or event["content_block"]["type"], ""))
+            is_open = True
+        elif event["type"].startswith("content_block"):
+            assert is_open and event["index"] == len(found) - 1
+            is_open = event["type"] == "content_block_delta"
+            kind, words = found[-1]
+            said = event.get("delta", {})
+            found[-1] = kind, words + (said.get("text") or said.get("partial_json") or said.get("thinking") or "")
+    assert not is_open
+    return found
+
+
+def test_what_is_mixed_waits_for_the_block_that_is_open() -> None:
+    pieces = [
+        part(0, "", "f"),
+        part(1, "", "g"),
+        part(0, '{"a": "}'),
+        Piece("x", "", None, None),
+        part(1, '{"b"'),
+        part(2, '{"c": [', "h"),
+        Piece("y", "hm", None, None),
+        part(0, "\\\\"),
+        part(0, "\\"),
+        part(0, '"{"}'),
+        part(1, ": 1}"),
+        part(0, "\n"),
+        part(2, "]}"),
+        Piece("z", "", None, "tool_calls"),
+    ]
+    events, _ = written(pieces)
+    assert blocks(events) == [
+        ("f", '{"a": "}\\\\\\"{"}'),
+        ("g", '{"b": 1}'),
+        ("text", "x"),
+        ("thinking", "hm"),
+        ("text", "y"),
+        ("h", '{"c": []}'),
+        ("text", "z"),
+    ]
+    assert events[-2]["delta"]["stop_reason"] == "tool_use"
+
+
+def test_what_is_never_whole_is_told_at_the_end() -> None:
+    pieces = [part(0, "", "f"), part(1, '{"b', "g"), part(0, '{"a'), part(2, "{}", "h"), Piece("x", "", None, "length")]
+    assert blocks(written(pieces)[0]) == [("f", '{"a'), ("g", '{"b'), ("h", "{}"), ("text", "x")]
+
+
+def test_what_waits_for_nothing_leaves_at_once() -> None:
+    writer = MessagesWriter(Envelope("msg_1", 1, "m", ""))
+    for piece in (part(0, "", "f"), part(0, '{"a'), part(0, '": 1}'), part(1, "{}", "g")):
+        assert writer.piece(piece)
+    assert writer.text("x") and writer.piece(part(2, '{"c', "h"))
+    assert not writer.text("held")
+    with pytest.raises(EngineError) as caught:
+        for _ in range(HELD_BYTES // 1_000):
+            writer.text("x" * 1_000)
+    assert caught.value.code == "AW-ENG-03"
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ import msgspec
 
 from archwright.monitor.exposition import CONTENT_TYPE
 from archwright.serving import accept, administration, messages, validate
+from archwright.serving.blocks import MessagesWriter
 from archwright.serving.course import set_out
 from archwright.serving.directory import MODEL_NAME
 from archwright.serving.embeddings import embed
@@ -57,7 +58,7 @@ def message(gateway: Gateway, exchange: Exchange, _name: str) -> Coroutine[Any, 
     body = decode(exchange.body)
     question = messages.question(body, gateway.directory, exchange.header(WORKLOAD))
     gateway.till.weigh(exchange, question)
-    writer = messages.MessagesWriter(_envelope(gateway, exchange, question, "msg_"), body.get("stop_sequences") or ())
+    writer = MessagesWriter(_envelope(gateway, exchange, question, "msg_"), body.get("stop_sequences") or ())
     return Generation(gateway, exchange, question, ChatShape.path, writer).run()
 
 
