@@ -27,10 +27,10 @@ from archwright.monitor.ledger import Ledger
 from archwright.policy.limits import Limits as KeyLimits
 from archwright.serving.app import App
 from archwright.serving.bill import Spending, Till
-from archwright.serving.config import Limits
 from archwright.serving.exchange import Outbox
 from archwright.serving.gateway import Books, Gateway
 from archwright.serving.guard import Guard
+from archwright.serving.limits import Limits
 from archwright.serving.wire import Server
 from archwright.store import Store
 
