@@ -26,6 +26,7 @@ DIRECTORY = directory(
     spec("m", "unix:e"),
     spec("far", "https://e/v1", vision=True),
     spec("own", "https://a/v1", protocol="anthropic", engine_model="vendor"),
+    spec("dear", "https://a/v1", protocol="anthropic", price_in_usd=1e-6, price_out_usd=1e-6),
 )
 HELLO = [{"role": "user", "content": "hi"}]
 SCHEMA = {"type": "object", "properties": {}}
@@ -197,6 +198,44 @@ def test_blocks_are_opened_and_closed_in_order() -> None:
     ]
     assert events[-2]["delta"] == {"stop_reason": "tool_use", "stop_sequence": None}
     assert events[-2]["usage"] == {"input_tokens": 9, "cache_read_input_tokens": 0, "output_tokens": 4}
+
+
+@pytest.mark.parametrize(
+    ("said", "sent"),
+    [
+        (None, ""),
+        ("", ""),
+        ("b-2025-01-01", "b-2025-01-01"),
+        ("b-2025-01-01,\ta_1.0 , ,b-2025-01-01", "a_1.0,b-2025-01-01"),
+        (",".join(f"b{number:02}" for number in range(32)), ",".join(f"b{number:02}" for number in range(32))),
+        ("context-1m-2025-08-07", "context-1m-2025-08-07"),
+    ],
+)
+def test_betas_are_names(said: str | None, sent: str) -> None:
+    assert question(asked(model="own"), DIRECTORY, None, said).betas == sent
+    for other in ("m", "far"):
+        assert question(asked(model=other), DIRECTORY, None, said).betas == ""
+
+
+@pytest.mark.parametrize("said", ["a b", "a;b", "ä", "a\rb", "-a", "x" * 65, ",".join(map(str, range(33)))])
+def test_betas_that_are_no_names(said: str) -> None:
+    with pytest.raises(Refusal) as caught:
+        question(asked(model="own"), DIRECTORY, None, said)
+    assert (caught.value.status, caught.value.param) == (400, "anthropic-beta")
+    assert question(asked(), DIRECTORY, None, said).betas == ""
+
+
+def test_what_a_beta_would_cost_beside_the_bill() -> None:
+    with pytest.raises(Refusal, match="another price") as caught:
+        question(asked(model="dear"), DIRECTORY, None, "a,context-1m-2025-08-07")
+    assert (caught.value.status, caught.value.param) == (400, "anthropic-beta")
+    edits: list[Any] = [7, {"type": "clear_tool_uses_20250919"}]
+    assert question(asked(model="own", context_management={"edits": edits}), DIRECTORY, None, "b").native
+    summaries = {"context_management": {"edits": [*edits, {"type": "compact_20260112"}]}, "compaction": {"type": "x"}}
+    for name, value in summaries.items():
+        with pytest.raises(Refusal) as caught:
+            question(asked(model="own", **{name: value}), DIRECTORY, None, "b")
+        assert (caught.value.status, caught.value.param) == (400, name)
 
 
 def part(number: int, arguments: str, name: str | None = None) -> Piece:

@@ -85,7 +85,11 @@ def test_calls_that_an_engine_mixes(start: Start, place: Place) -> None:
     place.script = Script(chat_events(*mixed))
     platform = start([{"addresses": (place.url,), "health_path": "/models"}], [])
     opened: set[int] = set()
-    with client_of(platform) as client, client.messages.stream(model="m", max_tokens=9, messages=ask("hi")) as stream:
+    beta = {"anthropic-beta": "b-2025-01-01"}  # which this engine would not understand
+    with (
+        client_of(platform) as client,
+        client.messages.stream(model="m", max_tokens=9, messages=ask("hi"), extra_headers=beta) as stream,
+    ):
         for event in stream:
             if event.type == "content_block_start":
                 assert not opened
@@ -95,7 +99,7 @@ def test_calls_that_an_engine_mixes(start: Start, place: Place) -> None:
             elif event.type == "content_block_stop":
                 opened.remove(event.index)
         found = stream.get_final_message()
-    assert not opened
+    assert not opened and "anthropic-beta" not in place.last.headers
     texts = [block.text for block in found.content if block.type == "text"]
     uses = [(block.id, block.name, block.input) for block in found.content if block.type == "tool_use"]
     assert texts == ["Well", "now"]

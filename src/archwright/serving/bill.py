@@ -166,10 +166,10 @@ class Bill:
             return
         if question.plain:
             self._version = spec.model
-        shown = [question.model, question.top_logprobs, question.base64]
         control = self._exchange.header(b"cache-control") or ""
         words = question.body if question.native is None else question.native
-        asked = Asked(kind, self._version, {**words, "shown": shown, "native": question.native is not None})
+        shown = question.model, question.top_logprobs, question.base64
+        asked = Asked(kind, self._version, words, (*shown, question.native is not None, question.betas))
         tenant = self.reservation.principal.tenant
         self._cached_at = cache.key(tenant, asked, spec.cache, control)
         if self._cached_at is not None:

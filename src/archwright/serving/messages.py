@@ -2,12 +2,14 @@
 
 Decides what passes: what means the same in a chat is translated, marks that only concern a provider's bill (cache
 control) are left out, and what no chat can say is refused by name. Where the model's provider speaks the interface
-itself, the client's own body goes there unchanged but for the model's name. Fields: the API's reference, version
+itself, the client's own body goes there unchanged but for the model's name, and so do the betas it asks for: what they
+are is the provider's to know, what they would cost beside the bill is refused. Fields: the API's reference, version
 2023-06-01.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,14 +17,19 @@ import msgspec
 
 from archwright.serving.config import Endpoint
 from archwright.serving.directory import Directory, Found
-from archwright.serving.fields import at_list_price, integer, required, run_by_clients, unknown
+from archwright.serving.fields import at_list_price, integer, not_summarised, required, run_by_clients, unknown
 from archwright.serving.parts import parts_of
+from archwright.serving.providers.anthropic import BETA
 from archwright.serving.refusal import bad
 from archwright.serving.validate import Question, conversation
 
 _encode = msgspec.json.Encoder().encode
 CHOICES = {"auto": "auto", "any": "required", "none": "none"}
 TIERS = {"auto": "auto", "standard_only": "default"}
+BETA_FIELD = BETA.encode()
+BETAS = 32
+LONG_CONTEXT = "context-1m-"
+_BETA_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 class _Text(msgspec.Struct, tag="text", tag_field="type"):
@@ -111,13 +118,13 @@ class _Told(msgspec.Struct):
 FIELDS = frozenset({"model", *_Told.__struct_fields__})
 
 
-def question(body: Mapping[str, Any], directory: Directory, workload: str | None) -> Question:
-    """What the request asks, of the endpoint it names. Raises Refusal."""
+def question(body: Mapping[str, Any], directory: Directory, workload: str | None, betas: str | None = None) -> Question:
+    """What the request asks, of the endpoint it names; `betas` is its header. Raises Refusal."""
     found = directory.find(body.get("model"), workload)
     endpoint = found.endpoints[0]
     required(body.get("max_tokens"), "max_tokens")
     if endpoint.protocol == "anthropic":
-        return _unchanged(body, found, endpoint)
+        return _unchanged(body, found, endpoint, betas or "")
     for name in body:
         if name not in FIELDS:
             raise unknown(name, {**dict.fromkeys(FIELDS)})
@@ -128,7 +135,7 @@ def question(body: Mapping[str, Any], directory: Directory, workload: str | None
     return conversation(_chat(told, endpoint), found)
 
 
-def _unchanged(body: Mapping[str, Any], found: Found, endpoint: Endpoint) -> Question:
+def _unchanged(body: Mapping[str, Any], found: Found, endpoint: Endpoint, betas: str) -> Question:
     """For a provider that speaks the interface: checked there, but for what we reckon with."""
     at_list_price(body, endpoint)
     length = integer(1, endpoint.context_tokens)(body["max_tokens"], "max_tokens", endpoint)
@@ -137,6 +144,7 @@ def _unchanged(body: Mapping[str, Any], found: Found, endpoint: Endpoint) -> Que
         name = "messages" if type(stream) is bool else "stream"
         raise bad(f"{name!r} must be {'a list' if name == 'messages' else 'true or false'}", name, "invalid_type")
     run_by_clients(body)
+    not_summarised(body)
     asked = {**body, "model": endpoint.model}
     characters = len(_encode(body["messages"])) + len(_encode(body.get("system")))
     return Question(
@@ -147,8 +155,23 @@ def _unchanged(body: Mapping[str, Any], found: Found, endpoint: Endpoint) -> Que
         stream=stream,
         prompt_characters=characters,
         native=asked,
+        betas=_betas(betas, endpoint),
         parts=parts_of(body),
     )
+
+
+def _betas(said: str, endpoint: Endpoint) -> str:
+    """The names in the header, in one order. A provider refuses those it does not know; we do where the price would be
+    another: beyond the usual context."""
+    names = sorted({name for one in said.split(",") if (name := one.strip(" \t"))})
+    if len(names) > BETAS or not all(map(_BETA_NAME.fullmatch, names)):
+        message = f"{BETA!r} must be up to {BETAS} names of letters, digits, '-', '_' and '.', apart by commas"
+        raise bad(message, BETA, "invalid_value")
+    dear = next((name for name in names if name.startswith(LONG_CONTEXT)), None) if endpoint.charged else None
+    if dear is not None:
+        message = f"{BETA!r}: {dear!r} is charged at another price than this model has here; leave it out"
+        raise bad(message, BETA, "unsupported_value")
+    return ",".join(names)
 
 
 def _misfit(error: msgspec.ValidationError) -> Exception:

@@ -49,7 +49,8 @@ class Question(Record):
     """What goes to the engine (`body`) and what the client wants to see of the answer. `plain`: the client asked for
     the plan's model itself, without an adapter. `parts` says what is no text in it. `native` is the client's own body
     where it spoke the Messages interface and the model's provider does too. `contexts`: so many texts each have
-    the model's context to themselves; `input_tokens`: how many they are, where they came as token ids."""
+    the model's context to themselves; `input_tokens`: how many they are, where they came as token ids. `betas` go with
+    what is native."""
 
     model: str
     endpoint: Endpoint
@@ -62,6 +63,7 @@ class Question(Record):
     base64: bool = False
     choices: int = 1
     native: dict[str, Any] | None = None
+    betas: str = ""
     parts: Parts = TEXT_ALONE
     contexts: int = 1
     input_tokens: int | None = None
