@@ -329,7 +329,7 @@ def test_a_client_who_leaves_as_its_stream_begins_leaves_nothing_reserved(
     async def scenario() -> None:
         connection = stand.server().accept()
 
-        async def ask(_client: EngineClient, _path: str, _body: object, sink: Sink) -> None:
+        async def ask(_client: EngineClient, _path: str, _body: object, sink: Sink, _headers: object) -> None:
             sink.feed(event)
             connection.connection_lost(None)
             await asyncio.sleep(60)

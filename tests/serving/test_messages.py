@@ -6,6 +6,8 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from archwright.errors import EngineError
 from archwright.serving.blocks import HELD_BYTES, MessagesWriter
@@ -296,6 +298,30 @@ def test_what_is_mixed_waits_for_the_block_that_is_open() -> None:
 def test_what_is_never_whole_is_told_at_the_end() -> None:
     pieces = [part(0, "", "f"), part(1, '{"b', "g"), part(0, '{"a'), part(2, "{}", "h"), Piece("x", "", None, "length")]
     assert blocks(written(pieces)[0]) == [("f", '{"a'), ("g", '{"b'), ("h", "{}"), ("text", "x")]
+
+
+@given(st.data())
+def test_however_it_is_mixed_everything_is_told_once_and_in_order(data: st.DataObject) -> None:
+    values = st.recursive(st.text('"\\\\{}[]x', max_size=6), lambda inner: st.lists(inner, max_size=2), max_leaves=4)
+    whole = [json.dumps({"a": value}) for value in data.draw(st.lists(values, min_size=1, max_size=4))]
+    left: dict[int, str] = {-1: "some words", **dict(enumerate(whole))}
+    pieces: list[Piece] = []
+    begun: set[int] = set()
+    while left:
+        number = data.draw(st.sampled_from(sorted(left)))
+        size = data.draw(st.integers(1, 8))
+        said, left[number] = left[number][:size], left[number][size:]
+        if not left[number]:
+            del left[number]
+        pieces.append(
+            Piece(said, "", None, None) if number < 0 else part(number, said, None if number in begun else f"f{number}")
+        )
+        begun.add(number)
+    found = blocks(written([*pieces, Piece("", "", None, "tool_calls")])[0])
+    assert sorted(one for one in found if one[0] != "text") == [
+        (f"f{number}", said) for number, said in enumerate(whole)
+    ]
+    assert "".join(said for kind, said in found if kind == "text") == "some words"
 
 
 def test_what_waits_for_nothing_leaves_at_once() -> None:
