@@ -267,12 +267,26 @@ def test_eight_cancelled_long_streams_leave_the_next_answer_as_fast(engine: Engi
 
 def test_embeds_texts_repeatably(engine: Engine) -> None:
     async def act(client: EngineClient) -> list[list[float]]:
-        body = {"model": "small", "input": ["the sea", "a tax form", "the sea"]}
-        return [row["embedding"] for row in (await client.post("/embeddings", body))["data"]]
+        found = []
+        for texts in (["the sea", "a tax form", "the sea"], ["a tax form"]):
+            body = {"model": "small", "input": texts}
+            found += [row["embedding"] for row in (await client.post("/embeddings", body))["data"]]
+        return found
 
-    sea, form, again = _with(engine, act)
+    sea, form, again, alone = _with(engine, act)
     assert len(sea) == len(form) > 1
     assert sea == pytest.approx(again, abs=1e-5) and sea != pytest.approx(form, abs=1e-3)
+    assert form == pytest.approx(alone, abs=1e-3), "whatever it is read with"
+
+
+def test_embeds_token_ids(engine: Engine) -> None:
+    async def act(client: EngineClient) -> tuple[list[list[float]], int]:
+        reply = await client.post("/embeddings", {"model": "small", "input": [[10, 20, 30], [40], [10, 20, 30]]})
+        return [row["embedding"] for row in reply["data"]], reply["usage"]["prompt_tokens"]
+
+    (one, other, again), tokens = _with(engine, act)
+    assert one == pytest.approx(again, abs=1e-5) and one != pytest.approx(other, abs=1e-3)
+    assert tokens == 7
 
 
 def test_answers_request_after_request_without_a_pause(engine: Engine) -> None:

@@ -117,6 +117,11 @@ def test_embeddings(tmp_path: Path, given: object) -> None:
     assert reply["usage"]["prompt_tokens"] == 2 * count
 
 
+def test_embeddings_of_token_ids(tmp_path: Path) -> None:
+    reply = _serve(tmp_path, lambda client: client.post("/embeddings", {"input": [[1, 2], [3]]}), embeddings=True)
+    assert len(reply["data"]) == 2 and reply["usage"]["prompt_tokens"] == 3
+
+
 @pytest.mark.parametrize(
     ("path", "body", "status"),
     [

@@ -77,3 +77,7 @@ def test_only_equal_questions_are_equal(parameters: dict[str, Any]) -> None:
     one = canonical(Asked("chat", "v", parameters))
     assert canonical(Asked("chat", "v", dict(reversed(parameters.items())))) == one
     assert canonical(Asked("chat", "v", {**parameters, "one more": 1})) != one
+    assert canonical(Asked("chat", "v", parameters, ("beside",))) not in (
+        one,
+        canonical(Asked("chat", "v", parameters, ("",))),
+    )

@@ -30,8 +30,9 @@ from archwright.engines.config import EngineConfig
 from archwright.home import Home
 from archwright.monitor.folding import served
 from archwright.policy.limits import Limits as PolicyLimits
-from archwright.serving.config import EndpointSpec, GatewayConfig, Limits, PoolSpec, Target
+from archwright.serving.config import EndpointSpec, GatewayConfig, PoolSpec, Target
 from archwright.serving.directory import Directory
+from archwright.serving.limits import Limits
 from archwright.settings import child_environment
 from archwright.store import Store
 

@@ -72,6 +72,7 @@ def test_everything_a_provider_may_say(platform: Platform, place: Place) -> None
         _a_message(messages, place)
         _thoughts_that_are_not_shown(platform, messages, place)
         _tools_that_the_provider_runs(messages, place)
+        _betas(platform, messages, place)
         _a_count(messages, place)
         _badly_in_its_own_words(messages, place)
     _parts_where_there_are_none(platform, place)
@@ -287,6 +288,32 @@ def _thoughts_that_are_not_shown(platform: Platform, messages: anthropic.Anthrop
     assert len(asked_once) == 2, "the others came from the cache"
     chat = {"model": "kept", "messages": [{"role": "user", "content": "hi"}]}
     assert platform.ask("POST", "/v1/chat/completions", chat).json["choices"][0]["message"]["content"] == "a"
+
+
+def _betas(platform: Platform, messages: anthropic.Anthropic, place: Place) -> None:
+    """They go where their words go, and an answer is given again only to who asks for the same ones."""
+    place.script = Script(HELLO)
+    asked: dict[str, Any] = {"max_tokens": 9, "messages": [{"role": "user", "content": "betas?"}]}
+    messages.beta.messages.create(model="m", **asked, betas=["b-2025-01-01", "a-2025-01-01"])
+    assert (place.last.path, place.last.headers["anthropic-beta"]) == ("/v1/messages", "a-2025-01-01,b-2025-01-01")
+    assert (place.last.headers["anthropic-version"], place.last.headers["x-api-key"]) == ("2023-06-01", "sk-vendor")
+    messages.messages.create(model="m", **asked)
+    assert "anthropic-beta" not in place.last.headers
+    assert platform.chat(headers={"anthropic-beta": "b-2025-01-01"}).status == 200
+    assert "anthropic-beta" not in place.last.headers, "a chat is asked in our words"
+    found = []
+    for beta in ("", "a", "b, a", "a,b", "", "a"):
+        headers = {"anthropic-beta": beta} if beta else {}
+        reply = platform.ask("POST", "/v1/messages", {"model": "kept", **asked}, headers=headers)
+        found.append((beta, reply.headers["x-archwright-cache"]))
+    assert found == [("", "miss"), ("a", "miss"), ("b, a", "miss"), ("a,b", "hit"), ("", "hit"), ("a", "hit")]
+    count = len(place.asked)
+    with pytest.raises(anthropic.BadRequestError, match="anthropic-beta"):
+        messages.beta.messages.create(model="m", **asked, betas=["a b"])
+    assert len(place.asked) == count
+    place.script = Script([b'{"input_tokens": 14}'], kind="application/json")
+    messages.beta.messages.count_tokens(model="m", messages=asked["messages"], betas=["c-2025-01-01"])
+    assert "c-2025-01-01" in place.last.headers["anthropic-beta"].split(",")
 
 
 def _tools_that_the_provider_runs(messages: anthropic.Anthropic, place: Place) -> None:

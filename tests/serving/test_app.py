@@ -27,10 +27,10 @@ from archwright.monitor.ledger import Ledger
 from archwright.policy.limits import Limits as KeyLimits
 from archwright.serving.app import App
 from archwright.serving.bill import Spending, Till
-from archwright.serving.config import Limits
 from archwright.serving.exchange import Outbox
 from archwright.serving.gateway import Books, Gateway
 from archwright.serving.guard import Guard
+from archwright.serving.limits import Limits
 from archwright.serving.wire import Server
 from archwright.store import Store
 
@@ -329,7 +329,7 @@ def test_a_client_who_leaves_as_its_stream_begins_leaves_nothing_reserved(
     async def scenario() -> None:
         connection = stand.server().accept()
 
-        async def ask(_client: EngineClient, _path: str, _body: object, sink: Sink) -> None:
+        async def ask(_client: EngineClient, _path: str, _body: object, sink: Sink, _headers: object) -> None:
             sink.feed(event)
             connection.connection_lost(None)
             await asyncio.sleep(60)

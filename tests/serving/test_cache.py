@@ -15,9 +15,9 @@ import pytest
 
 from archwright.home import Home
 from archwright.policy.caching import Asked
+from archwright.serving.blocks import MessagesWriter
 from archwright.serving.cache import ENTRY_BYTES, FRONT_BYTES, FRONT_ENTRIES, SALTS, Cache, Cached
 from archwright.serving.events import Call, Function
-from archwright.serving.messages import MessagesWriter
 from archwright.serving.replay import pieces_of, replay, streamed
 from archwright.serving.shapes import ChatShape, Chunks, CompletionShape, Envelope, Piece, Wanted
 

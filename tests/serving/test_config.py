@@ -12,6 +12,7 @@ import pytest
 from archwright.contract.record import replace
 from archwright.errors import ArchwrightError, OperateError
 from archwright.serving.config import GatewayConfig, Target, check, is_loopback, listen, read
+from archwright.serving.limits import BOUNDS, Limits
 
 from .conftest import Entry, endpoint, table
 
@@ -94,6 +95,35 @@ def test_refuses_a_table_that_cannot_serve(changes: dict[str, Any], says: str) -
         check(made)
     assert caught.value.code == "AW-OPS-13"
     assert "sk-secret" not in caught.value.lines()
+
+
+@pytest.mark.parametrize("name", Limits.__struct_fields__)
+@pytest.mark.parametrize("wrong", [-1, 2**62, float("nan")])
+def test_every_limit_has_its_bounds(name: str, wrong: float) -> None:
+    given: Any = {name: wrong}
+    with pytest.raises(OperateError, match=f"limits.{name} is .* from .* to ") as caught:
+        check(config(limits=Limits(**given)), "gateway.json")
+    assert caught.value.code == "AW-OPS-13" and caught.value.hint
+    assert (caught.value.where.file, caught.value.where.field) == ("gateway.json", f"limits.{name}")
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [{"connections": 0}, {"body_bytes": 0}, {"headers": 0}, {"request_s": 0}, {"sweep_s": 0}, {"stall_s": 1e9}],
+)
+def test_limits_of_a_file_that_would_serve_nobody(tmp_path: Path, limits: dict[str, float]) -> None:
+    path = tmp_path / "gateway.json"
+    path.write_bytes(msgspec.json.encode({**msgspec.to_builtins(config()), "limits": limits}))
+    with pytest.raises(OperateError) as caught:
+        read(path)
+    assert caught.value.code == "AW-OPS-13" and f"limits.{next(iter(limits))}" in caught.value.lines()
+
+
+def test_limits_at_their_bounds_serve() -> None:
+    for side in (0, 1):
+        at: Any = {name: bounds[side] for name, bounds in BOUNDS.items()}
+        check(config(limits=Limits(**at)))
+    assert set(BOUNDS) == set(Limits.__struct_fields__)
 
 
 def test_no_endpoint_and_no_pool_twice() -> None:

@@ -39,6 +39,8 @@ def chat(*contents: Any) -> dict[str, Any]:
         (chat([{"type": "tool_use", "input": {"bob@example.org": {"DE89370400440532013000": 1}}}]), "personal"),
         ({"prompt": "bob@example.org"}, "personal"),
         ({"input": ["one thing", "bob@example.org"]}, "personal"),
+        ({"input": [[3, 4], [5]]}, "payment"),
+        ({"inputs": [[3, 4], [5]]}, None),
         ({"tools": [{"function": {"description": "writes to bob@example.org"}}]}, "personal"),
         ({"max_tokens": 4111111111111111, "stream": True}, None),
     ],

@@ -16,7 +16,8 @@ import msgspec
 import pytest
 
 from archwright.engines.config import EngineConfig
-from archwright.serving.config import GatewayConfig, Limits
+from archwright.serving.config import GatewayConfig
+from archwright.serving.limits import Limits
 
 from .conftest import endpoint, null_engine, table
 

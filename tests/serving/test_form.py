@@ -13,10 +13,10 @@ from tests.serving.paper import Paper
 
 from archwright.engines.client import EngineClient
 from archwright.engines.grammar import parse_head
-from archwright.serving.config import Limits
 from archwright.serving.events import decode_event, text_alone
 from archwright.serving.exchange import Exchange, Outbox
 from archwright.serving.form import form_of
+from archwright.serving.limits import Limits
 from archwright.serving.meter import Meter
 from archwright.serving.relay import FORM_EVERY, Streamed
 from archwright.serving.shapes import ChatShape, Chunks, Envelope, Piece, Wanted

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from archwright.serving.config import Limits
+from archwright.serving.limits import Limits
 
 if TYPE_CHECKING:
     from tests.serving.conftest import Platform, Start

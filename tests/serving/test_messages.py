@@ -6,9 +6,13 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from archwright.errors import EngineError
+from archwright.serving.blocks import HELD_BYTES, MessagesWriter
 from archwright.serving.events import Call, Function
-from archwright.serving.messages import MessagesWriter, question
+from archwright.serving.messages import question
 from archwright.serving.refusal import Refusal
 from archwright.serving.shapes import Envelope, Piece
 
@@ -24,6 +28,7 @@ DIRECTORY = directory(
     spec("m", "unix:e"),
     spec("far", "https://e/v1", vision=True),
     spec("own", "https://a/v1", protocol="anthropic", engine_model="vendor"),
+    spec("dear", "https://a/v1", protocol="anthropic", price_in_usd=1e-6, price_out_usd=1e-6),
 )
 HELLO = [{"role": "user", "content": "hi"}]
 SCHEMA = {"type": "object", "properties": {}}
@@ -195,6 +200,140 @@ def test_blocks_are_opened_and_closed_in_order() -> None:
     ]
     assert events[-2]["delta"] == {"stop_reason": "tool_use", "stop_sequence": None}
     assert events[-2]["usage"] == {"input_tokens": 9, "cache_read_input_tokens": 0, "output_tokens": 4}
+
+
+@pytest.mark.parametrize(
+    ("said", "sent"),
+    [
+        (None, ""),
+        ("", ""),
+        ("b-2025-01-01", "b-2025-01-01"),
+        ("b-2025-01-01,\ta_1.0 , ,b-2025-01-01", "a_1.0,b-2025-01-01"),
+        (",".join(f"b{number:02}" for number in range(32)), ",".join(f"b{number:02}" for number in range(32))),
+        ("context-1m-2025-08-07", "context-1m-2025-08-07"),
+    ],
+)
+def test_betas_are_names(said: str | None, sent: str) -> None:
+    assert question(asked(model="own"), DIRECTORY, None, said).betas == sent
+    for other in ("m", "far"):
+        assert question(asked(model=other), DIRECTORY, None, said).betas == ""
+
+
+@pytest.mark.parametrize("said", ["a b", "a;b", "ä", "a\rb", "-a", "x" * 65, ",".join(map(str, range(33)))])
+def test_betas_that_are_no_names(said: str) -> None:
+    with pytest.raises(Refusal) as caught:
+        question(asked(model="own"), DIRECTORY, None, said)
+    assert (caught.value.status, caught.value.param) == (400, "anthropic-beta")
+    assert question(asked(), DIRECTORY, None, said).betas == ""
+
+
+def test_what_a_beta_would_cost_beside_the_bill() -> None:
+    with pytest.raises(Refusal, match="another price") as caught:
+        question(asked(model="dear"), DIRECTORY, None, "a,context-1m-2025-08-07")
+    assert (caught.value.status, caught.value.param) == (400, "anthropic-beta")
+    edits: list[Any] = [7, {"type": "clear_tool_uses_20250919"}]
+    assert question(asked(model="own", context_management={"edits": edits}), DIRECTORY, None, "b").native
+    summaries = {"context_management": {"edits": [*edits, {"type": "compact_20260112"}]}, "compaction": {"type": "x"}}
+    for name, value in summaries.items():
+        with pytest.raises(Refusal) as caught:
+            question(asked(model="own", **{name: value}), DIRECTORY, None, "b")
+        assert (caught.value.status, caught.value.param) == (400, name)
+
+
+def part(number: int, arguments: str, name: str | None = None) -> Piece:
+    """What an engine says of a call; with `name` it begins."""
+    known = None if name is None else f"t{number}"
+    return Piece("", "", None, None, [Call(number, known, Function(name, arguments))])
+
+
+def blocks(events: list[Any]) -> list[tuple[str, str]]:
+    """Kind and words of each block of a stream in which every delta is of the one block that is open."""
+    found: list[tuple[str, str]] = []
+    is_open = False
+    for event in events:
+        if event["type"] == "content_block_start":
+            assert not is_open and event["index"] == len(found)
+            found.append((event["content_block"].get("name") or event["content_block"]["type"], ""))
+            is_open = True
+        elif event["type"].startswith("content_block"):
+            assert is_open and event["index"] == len(found) - 1
+            is_open = event["type"] == "content_block_delta"
+            kind, words = found[-1]
+            said = event.get("delta", {})
+            found[-1] = kind, words + (said.get("text") or said.get("partial_json") or said.get("thinking") or "")
+    assert not is_open
+    return found
+
+
+def test_what_is_mixed_waits_for_the_block_that_is_open() -> None:
+    pieces = [
+        part(0, "", "f"),
+        part(1, "", "g"),
+        part(0, '{"a": "}'),
+        Piece("x", "", None, None),
+        part(1, '{"b"'),
+        part(2, '{"c": [', "h"),
+        Piece("y", "hm", None, None),
+        part(0, "\\\\"),
+        part(0, "\\"),
+        part(0, '"{"}'),
+        part(1, ": 1}"),
+        part(0, "\n"),
+        part(2, "]}"),
+        Piece("z", "", None, "tool_calls"),
+    ]
+    events, _ = written(pieces)
+    assert blocks(events) == [
+        ("f", '{"a": "}\\\\\\"{"}'),
+        ("g", '{"b": 1}'),
+        ("text", "x"),
+        ("thinking", "hm"),
+        ("text", "y"),
+        ("h", '{"c": []}'),
+        ("text", "z"),
+    ]
+    assert events[-2]["delta"]["stop_reason"] == "tool_use"
+
+
+def test_what_is_never_whole_is_told_at_the_end() -> None:
+    pieces = [part(0, "", "f"), part(1, '{"b', "g"), part(0, '{"a'), part(2, "{}", "h"), Piece("x", "", None, "length")]
+    assert blocks(written(pieces)[0]) == [("f", '{"a'), ("g", '{"b'), ("h", "{}"), ("text", "x")]
+
+
+@given(st.data())
+def test_however_it_is_mixed_everything_is_told_once_and_in_order(data: st.DataObject) -> None:
+    values = st.recursive(st.text('"\\\\{}[]x', max_size=6), lambda inner: st.lists(inner, max_size=2), max_leaves=4)
+    whole = [json.dumps({"a": value}) for value in data.draw(st.lists(values, min_size=1, max_size=4))]
+    left: dict[int, str] = {-1: "some words", **dict(enumerate(whole))}
+    pieces: list[Piece] = []
+    begun: set[int] = set()
+    while left:
+        number = data.draw(st.sampled_from(sorted(left)))
+        size = data.draw(st.integers(1, 8))
+        said, left[number] = left[number][:size], left[number][size:]
+        if not left[number]:
+            del left[number]
+        pieces.append(
+            Piece(said, "", None, None) if number < 0 else part(number, said, None if number in begun else f"f{number}")
+        )
+        begun.add(number)
+    found = blocks(written([*pieces, Piece("", "", None, "tool_calls")])[0])
+    assert sorted(one for one in found if one[0] != "text") == [
+        (f"f{number}", said) for number, said in enumerate(whole)
+    ]
+    assert "".join(said for kind, said in found if kind == "text") == "some words"
+
+
+def test_what_waits_for_nothing_leaves_at_once() -> None:
+    writer = MessagesWriter(Envelope("msg_1", 1, "m", ""))
+    for piece in (part(0, "", "f"), part(0, '{"a'), part(0, '": 1}'), part(1, "{}", "g")):
+        assert writer.piece(piece)
+    assert writer.text("x") and writer.piece(part(2, '{"c', "h"))
+    assert not writer.text("held")
+    with pytest.raises(EngineError) as caught:
+        for _ in range(HELD_BYTES // 1_000):
+            writer.text("x" * 1_000)
+    assert caught.value.code == "AW-ENG-03"
 
 
 @pytest.mark.parametrize(

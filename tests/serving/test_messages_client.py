@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import anthropic
 import pytest
+from tests.serving.standin import Script, chat_events
 
 if TYPE_CHECKING:
     from anthropic.types import MessageParam, ToolParam
-    from tests.serving.conftest import Platform
+    from tests.serving.conftest import Platform, Start
+    from tests.serving.standin import Place
 
 pytestmark = pytest.mark.enable_socket
 
@@ -67,6 +69,42 @@ def test_stream(client: anthropic.Anthropic) -> None:
     assert kinds[-3:] == ["content_block_stop", "message_delta", "message_stop"]
     assert [block.text for block in found.content if block.type == "text"] == ["The null engine says"]
     assert (found.stop_reason, found.usage.input_tokens, found.usage.output_tokens) == ("max_tokens", 1, 4)
+
+
+def test_calls_that_an_engine_mixes(start: Start, place: Place) -> None:
+    def delta(**said: Any) -> dict[str, Any]:
+        return {"choices": [{"index": 0, "delta": said, "finish_reason": None}]}
+
+    def call(number: int, said: str, name: str | None = None) -> dict[str, Any]:
+        begun = {} if name is None else {"id": f"call_{number}", "type": "function"}
+        function = {"arguments": said} if name is None else {"name": name, "arguments": said}
+        return delta(tool_calls=[{"index": number, **begun, "function": function}])
+
+    mixed = [delta(content="Well"), call(0, "", "f"), call(1, '{"b"', "g"), call(0, '{"a": '), delta(content="now")]
+    mixed += [call(1, ": 2}"), call(0, "1}"), {"choices": [{"index": 0, "delta": {}, "finish_reason": "tool_calls"}]}]
+    place.script = Script(chat_events(*mixed))
+    platform = start([{"addresses": (place.url,), "health_path": "/models"}], [])
+    opened: set[int] = set()
+    beta = {"anthropic-beta": "b-2025-01-01"}  # which this engine would not understand
+    with (
+        client_of(platform) as client,
+        client.messages.stream(model="m", max_tokens=9, messages=ask("hi"), extra_headers=beta) as stream,
+    ):
+        for event in stream:
+            if event.type == "content_block_start":
+                assert not opened
+                opened.add(event.index)
+            elif event.type == "content_block_delta":
+                assert event.index in opened
+            elif event.type == "content_block_stop":
+                opened.remove(event.index)
+        found = stream.get_final_message()
+    assert not opened and "anthropic-beta" not in place.last.headers
+    texts = [block.text for block in found.content if block.type == "text"]
+    uses = [(block.id, block.name, block.input) for block in found.content if block.type == "tool_use"]
+    assert texts == ["Well", "now"]
+    assert uses == [("call_0", "f", {"a": 1}), ("call_1", "g", {"b": 2})]
+    assert found.stop_reason == "tool_use"
 
 
 def test_errors_are_the_clients_own(null: Platform, client: anthropic.Anthropic) -> None:

@@ -211,6 +211,29 @@ def test_embeddings_are_billed_and_kept(two: Platform) -> None:
     assert float(first.headers["x-archwright-cost-usd"]) == pytest.approx(cost) and first.body == again.body
 
 
+def test_token_ids_reserve_their_number_and_are_kept_as_what_they_are(two: Platform) -> None:
+    def ask(given: object, key: str = "") -> Reply:
+        return two.ask("POST", "/v1/embeddings", {"model": "e", "input": given}, key=key)
+
+    asked = [[1, 2, 3]], [1, 2, 3], ["1 2 3"], [[1], [2], [3]], [[1, 2], [3]], "[1,2,3]"
+    kept = [ask(given).headers["x-archwright-cache"] for given in asked]
+    assert kept == ["miss", "hit", "miss", "miss", "miss", "miss"]
+    poor = two.made_key("poor", budget_usd=4 * IN_USD)
+    assert ask([1, 2, 3, 4, 5], poor).error["code"] == "insufficient_quota"
+    assert ask([4, 3, 2, 1], poor).status == 200
+    assert ask([9], poor).error["code"] == "insufficient_quota"
+
+
+def test_each_text_has_the_context_to_itself(two: Platform) -> None:
+    """As many tokens as the model's context are the most that one text can be, not what a list of them can be."""
+    context = next(pool for pool in two.config.pools if pool.name == "e").context_tokens
+    poor = two.made_key("several", budget_usd=1.5 * context * IN_USD)
+    texts = ["a " * (context // 2)] * 4
+    body = {"model": "e", "input": texts}
+    assert two.ask("POST", "/v1/embeddings", body, key=poor).error["code"] == "insufficient_quota"
+    assert two.ask("POST", "/v1/embeddings", {**body, "input": texts[:1]}, key=poor).status == 200
+
+
 def test_many_requests_of_one_tenant_do_not_hold_up_another(start: Start) -> None:
     """An engine of two slots: who asks for two things waits for two turns, however many others wait."""
     one = start([{"slots": 2}], [{"ttft_s": 0.3, "tpot_s": 0.0, "slots": 2}])

@@ -106,6 +106,13 @@ def test_embeddings_in_both_encodings(client: openai.OpenAI) -> None:
         client.embeddings.create(model="m", input="a")
 
 
+def test_embeddings_of_token_ids(client: openai.OpenAI) -> None:
+    found = client.embeddings.create(model="e", input=[[7, 8, 9], [1]])
+    (alone,) = client.embeddings.create(model="e", input=[7, 8, 9]).data
+    assert [row.index for row in found.data] == [0, 1] and found.usage.prompt_tokens == 4
+    assert alone.embedding == found.data[0].embedding != found.data[1].embedding
+
+
 def test_errors_are_the_clients_own(null: Platform, client: openai.OpenAI) -> None:
     with client_of(null, "aw_wrong") as stranger, pytest.raises(openai.AuthenticationError) as wrong:
         stranger.chat.completions.create(model="m", messages=ask("hi"))

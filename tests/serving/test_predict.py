@@ -18,8 +18,8 @@ from archwright.home import Home
 from archwright.monitor import lineage
 from archwright.monitor.ring import evaluate
 from archwright.serving import predict
-from archwright.serving.config import Limits
 from archwright.serving.directory import Directory
+from archwright.serving.limits import Limits
 from archwright.serving.refusal import Refusal
 
 from ..engines.onnx_models import model, put

@@ -13,10 +13,10 @@ from tests.serving.paper import Paper
 from archwright.engines.client import EngineClient, EngineRefused
 from archwright.engines.grammar import parse_head
 from archwright.errors import EngineError
-from archwright.serving.config import Limits
+from archwright.serving.blocks import MessagesWriter
 from archwright.serving.events import Call, Function
 from archwright.serving.exchange import Exchange, Outbox
-from archwright.serving.messages import MessagesWriter
+from archwright.serving.limits import Limits
 from archwright.serving.meter import Meter
 from archwright.serving.relay import Gathered, Relay, Streamed
 from archwright.serving.shapes import ChatShape, Chunks, Envelope, Piece, Wanted

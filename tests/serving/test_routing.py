@@ -66,6 +66,28 @@ def test_what_is_inside_stays_inside_and_everything_else_goes_on(start: Start) -
     assert (one.pool, one.data_class) == ("p", "health")
 
 
+def test_token_ids_stay_where_the_strictest_text_would(start: Start) -> None:
+    vectors = {"embeddings": True}
+    residency: dict[str, Any] = {"residency": ("DE",), "residency_of": {"personal": ("any",)}}
+    platform = start(
+        [{"fallback": ("o",), **vectors, **residency}],
+        [{**OWN, **vectors}, {**OTHER, **vectors}],
+        more=(other(own=False, place="US"),),
+    )
+
+    def embedded(given: object, **headers: str) -> Reply:
+        return platform.ask("POST", "/v1/embeddings", {"model": "m", "input": given}, headers=headers)
+
+    assert embedded([5, 6]).headers["x-archwright-route"] == "p"
+    platform.kill_engine("null")
+    for given in ("a form", "anna.schmidt@example.de"):
+        assert embedded(given).headers["x-archwright-route"] == "o"
+    for ids in ([5, 6], [[5], [6]]):
+        assert embedded(ids).status == 503
+        assert embedded(ids, **{CLASS: "public"}).status == 503
+    assert embedded([5, 6], **{CLASS: "personal"}).headers["x-archwright-route"] == "o", "who says what it is"
+
+
 def test_too_much_for_our_own_overflows_and_comes_back(start: Start) -> None:
     platform = start(
         [{"slots": 1, "overflow": ("o",), "overflow_wait_s": 0.05}],

@@ -213,8 +213,18 @@ WRONG_EMBEDDING: list[tuple[dict[str, Any], str]] = [
     ({"input": ""}, "input"),
     ({"input": []}, "input"),
     ({"input": ["a", ""]}, "input"),
-    ({"input": [1]}, "input"),
-    ({"input": [[1]]}, "input"),
+    ({"input": [-1]}, "input"),
+    ({"input": [True]}, "input"),
+    ({"input": [1.0]}, "input"),
+    ({"input": [1, "a"]}, "input"),
+    ({"input": [[1], []]}, "input"),
+    ({"input": [[1], "a"]}, "input"),
+    ({"input": [1, [1]]}, "input"),
+    ({"input": [[[1]]]}, "input"),
+    ({"input": [2**31]}, "input"),
+    ({"input": [[1], [2**70]]}, "input"),
+    ({"input": [[1]] * 3000}, "input"),
+    ({"input": [1] * 100_000}, "input"),
     ({"input": ["a"] * 3000}, "input"),
     ({"encoding_format": "int8"}, "encoding_format"),
     ({"dimensions": 8}, "dimensions"),
@@ -350,6 +360,18 @@ def test_embedding_body_for_the_engine() -> None:
     assert question.body == {"model": "v", "input": ["x"], "encoding_format": "float"}
     assert question.base64
     assert not embedding({"model": "search", "input": ["x", "y"]}, DIRECTORY, None).base64
+
+
+def test_token_ids_are_as_many_tokens_as_there_are() -> None:
+    alone, more = ({"model": "v", "input": given} for given in ([5, 0, 2**31 - 1], [[1, 2], [3]]))
+    question = embedding(alone, DIRECTORY, None)
+    assert question.body["input"] == [alone["input"]]
+    assert (question.input_tokens, question.contexts, question.work_tokens) == (3, 1, 3)
+    question = embedding(more, DIRECTORY, None)
+    assert question.body["input"] == more["input"]
+    assert (question.input_tokens, question.contexts) == (3, 2)
+    texts = embedding({"model": "v", "input": ["x", "y"]}, DIRECTORY, None)
+    assert (texts.input_tokens, texts.contexts) == (None, 2)
 
 
 def test_refusals_are_openai_errors() -> None:

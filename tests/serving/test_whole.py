@@ -9,7 +9,7 @@ import openai
 import pytest
 from tests.serving.standin import Place, Script, chat_events
 
-from archwright.serving.config import Limits
+from archwright.serving.limits import Limits
 
 if TYPE_CHECKING:
     from tests.serving.conftest import Platform, Start

@@ -22,7 +22,7 @@ from archwright.home import write_atomic
 from archwright.monitor.folding import served
 from archwright.monitor.usage import usage_of
 from archwright.serving.change import note_file, read_note
-from archwright.serving.config import Limits
+from archwright.serving.limits import Limits
 
 if TYPE_CHECKING:
     from tests.serving.conftest import Platform, Start

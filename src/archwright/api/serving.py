@@ -17,7 +17,8 @@ from archwright.home import home_of, write_json
 from archwright.monitor.traces import TraceSpec
 from archwright.operate import owner, probe
 from archwright.policy.caching import Policy
-from archwright.serving.config import EndpointSpec, GatewayConfig, Limits, PoolSpec, Target, check
+from archwright.serving.config import EndpointSpec, GatewayConfig, PoolSpec, Target, check
+from archwright.serving.limits import Limits
 from archwright.serving.master import Bound, Master
 
 MILLION = 1e6

@@ -13,6 +13,7 @@ import time
 from collections.abc import AsyncGenerator, Coroutine, Mapping
 from email.utils import parsedate_to_datetime
 from threading import get_ident
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary
@@ -30,7 +31,7 @@ AGAIN_LIMIT_S = 3_600  # whoever asks to be left alone for longer is not believe
 # What lives below /v1 on an OpenAI-compatible server; health and metrics live at its root.
 API_PATHS = ("/chat/completions", "/completions", "/embeddings", "/models", "/responses", "/messages")
 
-
+NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 _encode = msgspec.json.Encoder().encode
 
 
@@ -109,13 +110,16 @@ class EngineClient:
         """
         return {**self.named, "return_progress": True} if self._socket is not None else self.named
 
-    def ask(self, path: str, body: dict[str, Any], sink: Sink) -> Coroutine[Any, Any, None]:
-        """POST `body`; `sink` is fed the reply as it arrives. Cancelled, it closes the connection.
+    def ask(
+        self, path: str, body: dict[str, Any], sink: Sink, headers: Mapping[str, str] = NO_HEADERS
+    ) -> Coroutine[Any, Any, None]:
+        """POST `body`, with these headers too; `sink` is fed the reply as it arrives. Cancelled, it closes the
+        connection. Names and values are the caller's to vouch for.
 
         Raises EngineRefused for a status of 300 or more, EngineError AW-ENG-01 when the engine cannot be reached,
         AW-ENG-02 when it breaks off, and what the sink raises.
         """
-        return self._ask(self._message("POST", path, _encode(body)), sink)
+        return self._ask(self._message("POST", path, _encode(body), headers), sink)
 
     async def stream(self, path: str, body: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
         """The decoded events until [DONE]. Closing the iterator, or cancelling its task, closes the connection.
@@ -144,8 +148,8 @@ class EngineClient:
         finally:
             await pulled.stop()
 
-    async def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        return self._object(await self._whole(self._message("POST", path, msgspec.json.encode(body))))
+    async def post(self, path: str, body: dict[str, Any], headers: Mapping[str, str] = NO_HEADERS) -> dict[str, Any]:
+        return self._object(await self._whole(self._message("POST", path, _encode(body), headers)))
 
     async def get(self, path: str) -> dict[str, Any]:
         return self._object(await self._whole(self._message("GET", path)))
@@ -236,7 +240,7 @@ class EngineClient:
         self._loop, self._origin, self._thread = loop, origin, get_ident()
         return origin
 
-    def _message(self, method: str, path: str, body: bytes = b"") -> bytes:
+    def _message(self, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] = NO_HEADERS) -> bytes:
         head = self._heads.get((method, path))
         if head is None:
             target = urlsplit(self._url(path)).path
@@ -244,7 +248,8 @@ class EngineClient:
             self._heads[method, path] = head
         if method == "GET":
             return head + b"\r\n"
-        return b"%bContent-Length: %d\r\n\r\n%b" % (head, len(body), body)
+        more = "".join(f"{name}: {value}\r\n" for name, value in headers.items()).encode() if headers else b""
+        return b"%b%bContent-Length: %d\r\n\r\n%b" % (head, more, len(body), body)
 
     def _url(self, path: str) -> str:
         tail = "/" + path.removeprefix("/").removeprefix("v1/")

@@ -125,6 +125,9 @@ def _parameters(library: Any, config: EngineConfig, settings: LlamaSettings, mod
     if settings.embeddings:
         given.embedding = True
         given.pooling_type = library.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
+        # Else texts of unlike lengths that are read together come in steps, and a mean is of its last step alone.
+        given.kv_unified = True
+        given.kv_unified_per_slot = config.context_tokens
     return given
 
 

@@ -90,9 +90,11 @@ class NullEngine:
         if not self._settings.embeddings:
             raise Refusal(501, "not_supported_error", "this engine was started without embeddings")
         given = _json(request).get("input")
-        texts = [given] if isinstance(given, str) else given
-        if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
-            raise Refusal(400, "invalid_request_error", "input must be a text or a list of texts")
+        found: list[Any] = given if isinstance(given, list) else [given]
+        # Token ids of a text are as good as words.
+        texts = [" ".join(map(str, text)) if isinstance(text, list) else text for text in found]
+        if not texts or not all(isinstance(text, str) for text in texts):
+            raise Refusal(400, "invalid_request_error", "input must be a text, a list of texts or lists of token ids")
         data = [
             {"object": "embedding", "index": index, "embedding": vector(text, self._settings.dimensions)}
             for index, text in enumerate(texts)

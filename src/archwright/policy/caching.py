@@ -23,11 +23,12 @@ _ENCODER = msgspec.json.Encoder(order="sorted")
 
 class Asked(NamedTuple):
     """A question as far as a cache needs it: `version` is the model version that would answer, `parameters` the
-    validated body of the request, messages and all."""
+    validated body of the request, messages and all, `beside` what decides the answer and stands in no body."""
 
     kind: Kind
     version: str
     parameters: Mapping[str, object]
+    beside: tuple[object, ...] = ()
 
 
 def repeatable(policy: Policy, asked: Asked, cache_control: str) -> bool:
@@ -50,7 +51,7 @@ def canonical(asked: Asked) -> bytes:
     parameters = asked.parameters
     if not UNDECISIVE.isdisjoint(parameters):
         parameters = {name: value for name, value in parameters.items() if name not in UNDECISIVE}
-    return _ENCODER.encode((asked.kind, asked.version, parameters))
+    return _ENCODER.encode((asked.kind, asked.version, parameters, *asked.beside))
 
 
 def _declined(cache_control: str) -> bool:

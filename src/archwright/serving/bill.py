@@ -166,10 +166,10 @@ class Bill:
             return
         if question.plain:
             self._version = spec.model
-        shown = [question.model, question.top_logprobs, question.base64]
         control = self._exchange.header(b"cache-control") or ""
         words = question.body if question.native is None else question.native
-        asked = Asked(kind, self._version, {**words, "shown": shown, "native": question.native is not None})
+        shown = question.model, question.top_logprobs, question.base64
+        asked = Asked(kind, self._version, words, (*shown, question.native is not None, question.betas))
         tenant = self.reservation.principal.tenant
         self._cached_at = cache.key(tenant, asked, spec.cache, control)
         if self._cached_at is not None:
@@ -269,9 +269,11 @@ def price(prices: Prices, input_tokens: int, output_tokens: int) -> float | None
 def _inputs(body_bytes: int, question: Question) -> tuple[int, int]:
     """The most tokens the input may be, and what is charged of an engine that worked and counted nothing."""
     spec, parts = question.endpoint, question.parts
+    if question.input_tokens is not None:
+        return question.input_tokens, question.input_tokens
     estimate = max(1, -(-question.prompt_characters // CHARACTERS_PER_TOKEN))
     if parts is TEXT_ALONE:
-        return worst_input_tokens(body_bytes, spec.context_tokens), estimate
+        return worst_input_tokens(body_bytes, spec.context_tokens * question.contexts), estimate
     estimate += parts.images * min(IMAGE_USUAL_TOKENS, spec.image_tokens)
     if parts.boundless:
         return spec.context_tokens, estimate

@@ -26,6 +26,7 @@ from archwright.policy.admission import Priority
 from archwright.policy.caching import Policy
 from archwright.policy.limits import IMAGE_TOKENS
 from archwright.policy.residency import ANYWHERE, BOUND, DataClass, Place, Stated, permitted
+from archwright.serving.limits import Limits, wrong_in
 
 BACKLOG = 512
 # USD per token of input and of answer; None where unknown.
@@ -166,33 +167,6 @@ class Endpoint(EndpointSpec):
         return self.price_in_usd, self.price_out_usd
 
 
-class Limits(Record):
-    """What one client may ask of the process, and for how long; none is ever without end. `chunks` are those of a
-    chunked body; `connections_per_address` are of one client's address, which may be a proxy's; `token_s` is what a
-    token takes at most, on average, of an answer that comes whole: slower than any engine people wait for."""
-
-    body_bytes: int = 4 * 1024 * 1024
-    header_bytes: int = 32 * 1024
-    headers: int = 100
-    chunks: int = 16_384
-    connections: int = 1024
-    connections_per_address: int = 512
-    headers_s: float = 10.0
-    body_s: float = 30.0
-    first_token_s: float = 300.0
-    token_s: float = 0.5
-    stall_s: float = 120.0
-    client_stall_s: float = 30.0
-    request_s: float = 600.0
-    drain_s: float = 10.0
-    sweep_s: float = 0.25
-    health_s: float = 1.0
-
-    def whole_s(self, tokens: int) -> float:
-        """How long an engine may be silent that answers whole, with so many tokens at most."""
-        return min(self.request_s, self.first_token_s + tokens * self.token_s)
-
-
 class GatewayConfig(Record):
     """Port 0 means any free one. `store_url` empty means the store of the home.
 
@@ -251,6 +225,8 @@ def check(config: GatewayConfig, file: str = "") -> None:
         raise OperateError("AW-OPS-12", "half of a TLS pair", where=Where(file or None, None, "tls_key"), hint=hint)
     if config.tls_certificate and config.tls_key:
         _check_pair(config.tls_certificate, config.tls_key)
+    name, problem = wrong_in(config.limits)
+    _refuse(problem, f"limits.{name}", file)
     check_table(config.pools, config.endpoints, file)
 
 

@@ -1,7 +1,8 @@
 """Which class the data in a request's text are of, by what points at a person in it (lake/personal.py).
 
 Decides that detection only ever raises a class: what it does not see (names, pictures, a language's own numbers) it
-says nothing about. It costs time for each character, so it runs only where an endpoint asks for it.
+says nothing about. Token ids are a text nobody here can read, and a caller's choice: they count as the strictest that
+could be found in it. It costs time for each character, so it runs only where an endpoint asks for it.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from archwright.lake.personal import FINDERS, KINDS, SUSPECT, Kind
-from archwright.policy.residency import DataClass
+from archwright.policy.residency import DataClass, strictest
 
 # A card's number is what the rules of payment protect; an account's number names a person.
 CLASS_OF: dict[Kind, DataClass] = {kind: "payment" if kind == "card" else "personal" for kind in KINDS}
@@ -33,12 +34,20 @@ SEARCHED = 512  # what may be bytes and is shorter is searched all the same
 
 def class_of(body: Any) -> DataClass | None:
     """The strictest class that something in the text of the body is of; None where nothing was found."""
+    if _coded(body):
+        return strictest(FINDS)
     held = [(text, _signs(text)) for text in texts(body)]
     for kind in _ORDER:
         for text, signs in held:
             if _may_hold(kind, signs) and _SUSPECT[kind].search(text) and next(FINDERS[kind](text), None) is not None:
                 return CLASS_OF[kind]
     return None
+
+
+def _coded(body: Any) -> bool:
+    """Whether texts came as their token ids."""
+    given = body.get("input") if isinstance(body, dict) else None
+    return isinstance(given, list) and any(isinstance(one, list) for one in given)
 
 
 class _Signs(NamedTuple):

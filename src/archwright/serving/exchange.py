@@ -23,7 +23,7 @@ from archwright.contract.served import request_name
 from archwright.engines.grammar import Head
 from archwright.engines.http import Sink
 from archwright.errors import ArchwrightError, StoreError
-from archwright.serving.config import Limits
+from archwright.serving.limits import Limits
 from archwright.serving.refusal import MESSAGES, Refusal, timed_out, unavailable
 
 JSON = "application/json"

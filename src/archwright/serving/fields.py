@@ -163,6 +163,18 @@ def run_by_clients(body: Mapping[str, Any]) -> None:
             )
 
 
+def not_summarised(body: Mapping[str, Any]) -> None:
+    """Raises Refusal 400 for a summary of the conversation that the provider makes: charged beside the count of tokens,
+    and no reply of ours has a place for it."""
+    managed = body.get("context_management")
+    edits = managed.get("edits") if type(managed) is dict else None
+    kinds = [edit.get("type") for edit in edits if type(edit) is dict] if type(edits) is list else []
+    summarises = any(str(kind).startswith("compact") for kind in kinds)
+    if summarises or body.get("compaction"):
+        name = "context_management" if summarises else "compaction"
+        raise bad(f"{name!r}: a summary by the provider is not supported", name, "unsupported_parameter")
+
+
 def unsupported(value: Any, name: str, endpoint: Endpoint) -> object:
     if not endpoint.strict:
         return value

@@ -136,7 +136,7 @@ class Generation:
             relay = self._exchange.sink = self._relay(replica, version, asked.whole)
             relay.reader = asked.reader
             try:
-                await replica.client.ask(asked.path, asked.body, relay)
+                await replica.client.ask(asked.path, asked.body, relay, asked.headers)
             except EngineRefused as error:
                 if not replica.provider.corrected(asked, error):
                     raise
@@ -175,7 +175,7 @@ class Generation:
         question, course, more = self._question, self._course, replica.client.asks_more
         assert course is not None, "nothing is asked before a course is set"
         whole = not question.stream and not replica.strict and course.alone
-        asked = replica.provider.ask(self._path, question.body, question.native, whole=whole)
+        asked = replica.provider.ask(self._path, question.body, question.native, whole=whole, betas=question.betas)
         if question.plain and replica.tuned:
             return replace(asked, body={**asked.body, **more, **WITHOUT_ADAPTER}), question.endpoint.model
         return replace(asked, body={**asked.body, **more}) if more else asked, replica.version

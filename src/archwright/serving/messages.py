@@ -1,33 +1,35 @@
-"""The Messages interface in front of any model: a request of it becomes the chat it means, the answer is written in
-its words.
+"""The Messages interface in front of any model: a request of it becomes the chat it means (`blocks` writes the answer).
 
 Decides what passes: what means the same in a chat is translated, marks that only concern a provider's bill (cache
 control) are left out, and what no chat can say is refused by name. Where the model's provider speaks the interface
-itself, the client's own body goes there unchanged but for the model's name. An engine that does not speak it counts
-the prompt only at the end, so a stream's first event says 0 and its last the count. Fields and events: the API's
-reference, version 2023-06-01.
+itself, the client's own body goes there unchanged but for the model's name, and so do the betas it asks for: what they
+are is the provider's to know, what they would cost beside the bill is refused. Fields: the API's reference, version
+2023-06-01.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
 from archwright.serving.config import Endpoint
 from archwright.serving.directory import Directory, Found
-from archwright.serving.events import Call, Function
-from archwright.serving.fields import at_list_price, integer, required, run_by_clients, unknown
+from archwright.serving.fields import at_list_price, integer, not_summarised, required, run_by_clients, unknown
 from archwright.serving.parts import parts_of
+from archwright.serving.providers.anthropic import BETA
 from archwright.serving.refusal import bad
-from archwright.serving.shapes import Envelope, Piece
 from archwright.serving.validate import Question, conversation
 
 _encode = msgspec.json.Encoder().encode
-STOP_REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use", "content_filter": "refusal"}
 CHOICES = {"auto": "auto", "any": "required", "none": "none"}
 TIERS = {"auto": "auto", "standard_only": "default"}
+BETA_FIELD = BETA.encode()
+BETAS = 32
+LONG_CONTEXT = "context-1m-"
+_BETA_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 class _Text(msgspec.Struct, tag="text", tag_field="type"):
@@ -116,13 +118,13 @@ class _Told(msgspec.Struct):
 FIELDS = frozenset({"model", *_Told.__struct_fields__})
 
 
-def question(body: Mapping[str, Any], directory: Directory, workload: str | None) -> Question:
-    """What the request asks, of the endpoint it names. Raises Refusal."""
+def question(body: Mapping[str, Any], directory: Directory, workload: str | None, betas: str | None = None) -> Question:
+    """What the request asks, of the endpoint it names; `betas` is its header. Raises Refusal."""
     found = directory.find(body.get("model"), workload)
     endpoint = found.endpoints[0]
     required(body.get("max_tokens"), "max_tokens")
     if endpoint.protocol == "anthropic":
-        return _unchanged(body, found, endpoint)
+        return _unchanged(body, found, endpoint, betas or "")
     for name in body:
         if name not in FIELDS:
             raise unknown(name, {**dict.fromkeys(FIELDS)})
@@ -133,7 +135,7 @@ def question(body: Mapping[str, Any], directory: Directory, workload: str | None
     return conversation(_chat(told, endpoint), found)
 
 
-def _unchanged(body: Mapping[str, Any], found: Found, endpoint: Endpoint) -> Question:
+def _unchanged(body: Mapping[str, Any], found: Found, endpoint: Endpoint, betas: str) -> Question:
     """For a provider that speaks the interface: checked there, but for what we reckon with."""
     at_list_price(body, endpoint)
     length = integer(1, endpoint.context_tokens)(body["max_tokens"], "max_tokens", endpoint)
@@ -142,6 +144,7 @@ def _unchanged(body: Mapping[str, Any], found: Found, endpoint: Endpoint) -> Que
         name = "messages" if type(stream) is bool else "stream"
         raise bad(f"{name!r} must be {'a list' if name == 'messages' else 'true or false'}", name, "invalid_type")
     run_by_clients(body)
+    not_summarised(body)
     asked = {**body, "model": endpoint.model}
     characters = len(_encode(body["messages"])) + len(_encode(body.get("system")))
     return Question(
@@ -152,8 +155,23 @@ def _unchanged(body: Mapping[str, Any], found: Found, endpoint: Endpoint) -> Que
         stream=stream,
         prompt_characters=characters,
         native=asked,
+        betas=_betas(betas, endpoint),
         parts=parts_of(body),
     )
+
+
+def _betas(said: str, endpoint: Endpoint) -> str:
+    """The names in the header, in one order. A provider refuses those it does not know; we do where the price would be
+    another: beyond the usual context."""
+    names = sorted({name for one in said.split(",") if (name := one.strip(" \t"))})
+    if len(names) > BETAS or not all(map(_BETA_NAME.fullmatch, names)):
+        message = f"{BETA!r} must be up to {BETAS} names of letters, digits, '-', '_' and '.', apart by commas"
+        raise bad(message, BETA, "invalid_value")
+    dear = next((name for name in names if name.startswith(LONG_CONTEXT)), None) if endpoint.charged else None
+    if dear is not None:
+        message = f"{BETA!r}: {dear!r} is charged at another price than this model has here; leave it out"
+        raise bad(message, BETA, "unsupported_value")
+    return ",".join(names)
 
 
 def _misfit(error: msgspec.ValidationError) -> Exception:
@@ -266,127 +284,3 @@ def _part(block: _Text | _Image) -> dict[str, Any]:
     source = block.source
     url = source.url if isinstance(source, _Url) else f"data:{source.media_type};base64,{source.data}"
     return {"type": "image_url", "image_url": {"url": url}}
-
-
-class MessagesWriter:
-    """Writes one reply. A stream is of blocks, one open at a time: text, thinking, calls of tools."""
-
-    def __init__(self, envelope: Envelope, stops: Sequence[str] = ()) -> None:
-        self._envelope = envelope
-        self._stops = stops
-        self._open = ""
-        self._blocks = 0
-        self._calls: dict[int, int] = {}
-        self._finish: Piece | None = None
-        self._behind = b""
-
-    def first(self) -> bytes:
-        usage = {"input_tokens": 0, "output_tokens": 0}
-        return _event("message_start", message=self._message([], None, usage)) + _event("ping")
-
-    def text(self, text: str) -> bytes:
-        if self._open != "text":
-            return self._begin("text", {"type": "text", "text": ""}) + self.text(text)
-        return b"%b%b}}\n\n" % (self._behind, _encode(text))
-
-    def piece(self, piece: Piece) -> bytes:
-        out = self._thought(piece) if piece.reasoning or piece.signature else b""
-        for data in piece.redacted:
-            out += self._begin("redacted_thinking", {"type": "redacted_thinking", "data": data})
-        if piece.text or piece.refusal:
-            out += self.text(piece.text + piece.refusal)
-        for call in piece.calls:
-            out += self._call(call)
-        if piece.finish:
-            self._finish = piece
-        return out
-
-    def _thought(self, piece: Piece) -> bytes:
-        out = b""
-        if self._open != "thinking":
-            out = self._begin("thinking", {"type": "thinking", "thinking": "", "signature": ""})
-        if piece.reasoning:
-            out += self._delta(self._blocks - 1, {"type": "thinking_delta", "thinking": piece.reasoning})
-        if piece.signature:
-            out += self._delta(self._blocks - 1, {"type": "signature_delta", "signature": piece.signature})
-        return out
-
-    def _call(self, call: Call) -> bytes:
-        function, out = call.function or Function(), b""
-        if call.index not in self._calls:
-            out = self._begin(
-                "tool_use", {"type": "tool_use", "id": call.id or "", "name": function.name or "", "input": {}}
-            )
-            self._calls[call.index] = self._blocks - 1
-        if function.arguments:
-            said = {"type": "input_json_delta", "partial_json": function.arguments}
-            out += self._delta(self._calls[call.index], said)
-        return out
-
-    def end(self, used: dict[str, Any] | None) -> bytes:
-        reason, stop = self._reason(self._finish)
-        delta = {"stop_reason": reason, "stop_sequence": stop}
-        return self._close() + _event("message_delta", delta=delta, usage=usage_of(used)) + _event("message_stop")
-
-    def whole(self, pieces: Sequence[Piece], used: dict[str, Any] | None) -> bytes:
-        piece = pieces[0]
-        blocks: list[dict[str, Any]] = []
-        if piece.reasoning or piece.signature:  # which may be all that is shown of it
-            blocks.append({"type": "thinking", "thinking": piece.reasoning, "signature": piece.signature})
-        blocks += [{"type": "redacted_thinking", "data": data} for data in piece.redacted]
-        if piece.text or piece.refusal:
-            blocks.append({"type": "text", "text": piece.text + piece.refusal})
-        for call in piece.calls:
-            name, said = call.said.name, call.said.arguments
-            blocks.append({"type": "tool_use", "id": call.id or "", "name": name, "input": _input(said)})
-        return _encode(self._message(blocks, piece, usage_of(used)))
-
-    def _message(self, blocks: list[dict[str, Any]], piece: Piece | None, usage: dict[str, Any]) -> dict[str, Any]:
-        reason, stop = self._reason(piece)
-        head = {"id": self._envelope.id, "type": "message", "role": "assistant", "model": self._envelope.model}
-        return {**head, "content": blocks, "stop_reason": reason, "stop_sequence": stop, "usage": usage}
-
-    def _reason(self, piece: Piece | None) -> tuple[str | None, str | None]:
-        if piece is None or piece.finish is None:
-            return None, None
-        if piece.finish == "stop" and piece.stop in self._stops:
-            return "stop_sequence", piece.stop
-        if piece.finish == "stop" and (self._calls or piece.calls):
-            return "tool_use", None  # many say "stop" of a call that had to be made
-        return STOP_REASONS.get(piece.finish, "end_turn"), None
-
-    def _begin(self, kind: str, block: dict[str, Any]) -> bytes:
-        out = self._close() + _event("content_block_start", index=self._blocks, content_block=block)
-        self._open, self._blocks = kind, self._blocks + 1
-        head = b'event: content_block_delta\ndata: {"type":"content_block_delta","index":%d,' % (self._blocks - 1)
-        self._behind = head + b'"delta":{"type":"text_delta","text":'
-        return out
-
-    def _close(self) -> bytes:
-        if not self._open:
-            return b""
-        self._open = ""
-        return _event("content_block_stop", index=self._blocks - 1)
-
-    def _delta(self, index: int, delta: dict[str, Any]) -> bytes:
-        return _event("content_block_delta", index=index, delta=delta)
-
-
-def _event(kind: str, **fields: Any) -> bytes:
-    return b"event: %b\ndata: %b\n\n" % (kind.encode(), _encode({"type": kind, **fields}))
-
-
-def _input(said: str | None) -> dict[str, Any]:
-    """A call's arguments; of one that was cut off there are none to tell."""
-    try:
-        return msgspec.json.decode(said or "{}", type=dict[str, Any])
-    except msgspec.DecodeError:
-        return {}
-
-
-def usage_of(used: dict[str, Any] | None) -> dict[str, Any]:
-    """The count in the words of the interface: what came from a cache is not among the input there."""
-    found = used or {}
-    cached = found.get("prompt_tokens_details", {}).get("cached_tokens", 0)
-    read = {"input_tokens": max(0, found.get("prompt_tokens", 0) - cached), "cache_read_input_tokens": cached}
-    return {**read, "output_tokens": found.get("completion_tokens", 0)}

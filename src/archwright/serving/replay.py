@@ -11,8 +11,8 @@ from typing import Any
 
 import msgspec
 
+from archwright.serving.blocks import STOP_REASONS, MessagesWriter
 from archwright.serving.events import Call, Function
-from archwright.serving.messages import STOP_REASONS, MessagesWriter
 from archwright.serving.shapes import ChatShape, Chunks, CompletionShape, Envelope, Piece, Wanted, Writer, entries
 
 Used = dict[str, Any] | None

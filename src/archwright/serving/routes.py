@@ -16,6 +16,7 @@ import msgspec
 
 from archwright.monitor.exposition import CONTENT_TYPE
 from archwright.serving import accept, administration, messages, validate
+from archwright.serving.blocks import MessagesWriter
 from archwright.serving.course import set_out
 from archwright.serving.directory import MODEL_NAME
 from archwright.serving.embeddings import embed
@@ -55,16 +56,20 @@ def completion(gateway: Gateway, exchange: Exchange, _name: str) -> Coroutine[An
 def message(gateway: Gateway, exchange: Exchange, _name: str) -> Coroutine[Any, Any, None]:
     """The Messages interface, in front of whatever answers."""
     body = decode(exchange.body)
-    question = messages.question(body, gateway.directory, exchange.header(WORKLOAD))
+    question = messages.question(
+        body, gateway.directory, exchange.header(WORKLOAD), exchange.header(messages.BETA_FIELD)
+    )
     gateway.till.weigh(exchange, question)
-    writer = messages.MessagesWriter(_envelope(gateway, exchange, question, "msg_"), body.get("stop_sequences") or ())
+    writer = MessagesWriter(_envelope(gateway, exchange, question, "msg_"), body.get("stop_sequences") or ())
     return Generation(gateway, exchange, question, ChatShape.path, writer).run()
 
 
 async def counting(gateway: Gateway, exchange: Exchange, _name: str) -> None:
     """How many tokens a message's prompt has, as the engine that would answer counts them."""
     body = {**decode(exchange.body), "max_tokens": 1, "stream": False}
-    question = messages.question(body, gateway.directory, exchange.header(WORKLOAD))
+    question = messages.question(
+        body, gateway.directory, exchange.header(WORKLOAD), exchange.header(messages.BETA_FIELD)
+    )
     exchange.watch()
     gateway.till.admit(exchange)
     course = set_out(gateway.router, exchange, question, question.native or question.body)
@@ -72,7 +77,7 @@ async def counting(gateway: Gateway, exchange: Exchange, _name: str) -> None:
     async def count(replica: Replica) -> int:
         named = replica.client.named
         native = None if question.native is None else {**question.native, **named}
-        return await replica.provider.count(replica.client, {**question.body, **named}, native)
+        return await replica.provider.count(replica.client, {**question.body, **named}, native, question.betas)
 
     counted = await course.answer(gateway.router.work(question, course.tenant, course.data_class, course.until), count)
     _json(exchange, HTTPStatus.OK, {"input_tokens": counted})

@@ -39,6 +39,7 @@ from archwright.serving.parts import TEXT_ALONE, Parts, parts_of
 from archwright.serving.refusal import bad
 
 INPUTS = 2_048
+LAST_TOKEN = 2**31 - 1  # engines keep a token's id in 32 bits
 # Rough characters per token, to weigh a prompt for routing; nothing is decided on its exactness.
 CHARACTERS_PER_TOKEN = 4
 WORKLOAD = b"x-archwright-workload"  # the header
@@ -47,7 +48,9 @@ WORKLOAD = b"x-archwright-workload"  # the header
 class Question(Record):
     """What goes to the engine (`body`) and what the client wants to see of the answer. `plain`: the client asked for
     the plan's model itself, without an adapter. `parts` says what is no text in it. `native` is the client's own body
-    where it spoke the Messages interface and the model's provider does too."""
+    where it spoke the Messages interface and the model's provider does too. `contexts`: so many texts each have
+    the model's context to themselves; `input_tokens`: how many they are, where they came as token ids. `betas` go with
+    what is native."""
 
     model: str
     endpoint: Endpoint
@@ -60,7 +63,10 @@ class Question(Record):
     base64: bool = False
     choices: int = 1
     native: dict[str, Any] | None = None
+    betas: str = ""
     parts: Parts = TEXT_ALONE
+    contexts: int = 1
+    input_tokens: int | None = None
 
     @property
     def work_tokens(self) -> int:
@@ -78,12 +84,23 @@ def prompt(value: Any, name: str, _endpoint: Endpoint) -> str:
     return one
 
 
-def inputs(value: Any, name: str, _endpoint: Endpoint) -> list[str]:
-    found = [value] if type(value) is str else value
-    if type(found) is not list or not 0 < len(found) <= INPUTS or not all(type(i) is str and i for i in found):
-        message = f"{name!r} must be a non-empty string or 1 to {INPUTS} of them; token ids are not supported"
+def inputs(value: Any, name: str, endpoint: Endpoint) -> list[str] | list[list[int]]:
+    """Texts, or each text's token ids."""
+    found = [value] if type(value) is str or _token_ids(value) else value
+    fits = type(found) is list and 0 < len(found) <= INPUTS
+    if not fits or not (all(type(i) is str and i for i in found) or all(map(_token_ids, found))):
+        message = f"{name!r} must be a non-empty string, a list of token ids, or 1 to {INPUTS} of either"
         raise bad(message, name, "invalid_value")
+    longest = max(len(i) for i in found if type(i) is list) if type(found[0]) is list else 0
+    if longest > endpoint.context_tokens:
+        message = f"{name!r} has {longest} tokens in one text, this model's context holds {endpoint.context_tokens}"
+        raise bad(message, name, "context_length_exceeded")
     return found
+
+
+def _token_ids(value: Any) -> bool:
+    """There may be a million of them, so none is looked at alone."""
+    return type(value) is list and set(map(type, value)) == {int} and min(value) >= 0 and max(value) <= LAST_TOKEN
 
 
 def encoding(value: Any, name: str, _endpoint: Endpoint) -> str:
@@ -197,16 +214,19 @@ def embedding(body: Mapping[str, Any], directory: Directory, workload: str | Non
     if able is None:
         raise bad(f"the model {found.name!r} cannot make embeddings", "model", "unsupported_model")
     fields = checked(_but_model(body), EMBEDDING, able)
-    texts: list[str] = required(fields.get("input"), "input")
+    texts: list[str] | list[list[int]] = required(fields.get("input"), "input")
     asked = fields.get("encoding_format", "float")
     sent = {**fields, "model": able.model, "input": texts, "encoding_format": "float"}
+    size, coded = sum(map(len, texts)), type(texts[0]) is list
     return Question(
         model=found.name,
         endpoint=able,
         body=sent,
         plain=found.plain,
-        prompt_characters=sum(map(len, texts)),
+        prompt_characters=size * CHARACTERS_PER_TOKEN if coded else size,
         base64=asked == "base64",
+        contexts=len(texts),
+        input_tokens=size if coded else None,
     )
 
 

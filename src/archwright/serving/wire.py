@@ -15,8 +15,8 @@ from http import HTTPStatus
 from typing import Protocol, cast
 
 from archwright.engines.grammar import Chunks, Head, Malformed, check_begun, parse_head
-from archwright.serving.config import Limits
 from archwright.serving.exchange import BODY, GONE, Exchange, Outbox, bare, too_large, why_ended
+from archwright.serving.limits import Limits
 from archwright.serving.refusal import Refusal
 
 KEEP_ALIVE_S = 75.0

@@ -12,13 +12,14 @@ from typing import Any
 
 import msgspec
 
-from archwright.engines.client import EngineClient, EngineRefused
+from archwright.engines.client import NO_HEADERS, EngineClient, EngineRefused
 from archwright.engines.sse import Event
 from archwright.serving.events import Call, Choice, Delta, EngineEvent, Function
 from archwright.serving.providers.protocol import Asked
 from archwright.serving.refusal import ENGINE_OVERLOADED, bad
 
 VERSION = "2023-06-01"
+BETA = "anthropic-beta"
 PATH = "/messages"
 # What decides the length of a prompt; the rest is refused when asked to count.
 COUNTED = ("model", "messages", "system", "tools", "tool_choice", "thinking", "output_config")
@@ -61,22 +62,27 @@ class Anthropic:
     def headers(self, key: str) -> Mapping[str, str]:
         return {"x-api-key": key, "anthropic-version": VERSION}
 
-    def ask(self, path: str, body: dict[str, Any], native: dict[str, Any] | None, *, whole: bool = False) -> Asked:
+    def ask(
+        self, path: str, body: dict[str, Any], native: dict[str, Any] | None, *, whole: bool = False, betas: str = ""
+    ) -> Asked:
         del whole  # long answers are refused there unless they stream
         if path != "/chat/completions":
             raise bad(f"this model does not answer at {path}; ask for a chat", "model", "unsupported_model")
         if native is not None:
-            return Asked(PATH, {**native, "model": body["model"], "stream": True}, MessagesReader())
+            headers = {BETA: betas} if betas else NO_HEADERS
+            return Asked(PATH, {**native, "model": body["model"], "stream": True}, MessagesReader(), headers=headers)
         return Asked(PATH, request(body), MessagesReader())
 
     def corrected(self, asked: Asked, error: EngineRefused) -> bool:
         del asked, error
         return False
 
-    async def count(self, client: EngineClient, body: dict[str, Any], native: dict[str, Any] | None) -> int:
-        asked = self.ask("/chat/completions", body, native).body
-        kept = {name: value for name, value in asked.items() if name in COUNTED}
-        found = (await client.post(f"v1{PATH}/count_tokens", kept)).get("input_tokens")
+    async def count(
+        self, client: EngineClient, body: dict[str, Any], native: dict[str, Any] | None, betas: str = ""
+    ) -> int:
+        asked = self.ask("/chat/completions", body, native, betas=betas)
+        kept = {name: value for name, value in asked.body.items() if name in COUNTED}
+        found = (await client.post(f"v1{PATH}/count_tokens", kept, asked.headers)).get("input_tokens")
         return found if type(found) is int else 0
 
 

@@ -30,8 +30,10 @@ class OpenAI:
     def headers(self, key: str) -> Mapping[str, str]:
         return {"Authorization": f"Bearer {key}"} if key else {}
 
-    def ask(self, path: str, body: dict[str, Any], native: dict[str, Any] | None, *, whole: bool = False) -> Asked:
-        del native  # the same question in a language this engine does not speak
+    def ask(
+        self, path: str, body: dict[str, Any], native: dict[str, Any] | None, *, whole: bool = False, betas: str = ""
+    ) -> Asked:
+        del native, betas  # the same question in a language this engine does not speak
         if self._length != LENGTH and LENGTH in body and path == CHAT:
             body = {**body, self._length: body[LENGTH]}
             del body[LENGTH]
@@ -49,9 +51,11 @@ class OpenAI:
         self._length = NEWER_LENGTH
         return True
 
-    async def count(self, client: EngineClient, body: dict[str, Any], native: dict[str, Any] | None) -> int:
+    async def count(
+        self, client: EngineClient, body: dict[str, Any], native: dict[str, Any] | None, betas: str = ""
+    ) -> int:
         """As llama.cpp counts: the template's words, then their tokens. The interface itself has no such question."""
-        asked = self.ask("/chat/completions", body, native).body
+        asked = self.ask("/chat/completions", body, native, betas=betas).body
         try:
             prompt = (await client.post("/apply-template", {"messages": asked["messages"]})).get("prompt")
             tokens = (await client.post("/tokenize", {"content": prompt, **SPECIAL})).get("tokens")
