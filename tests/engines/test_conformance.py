@@ -32,8 +32,8 @@ FREE_WITHIN_S = 4.0
 CHAT = "/chat/completions"
 
 
-def _config(name: str, socket: str) -> EngineConfig:
-    settings: dict[str, int | float | str | bool] = {"embeddings": True}
+def _config(name: str, socket: str, embeddings: bool = False) -> EngineConfig:
+    settings: dict[str, int | float | str | bool] = {"embeddings": embeddings}
     settings |= {"ttft_s": 0.15, "tpot_s": 0.002} if name == "null" else {"threads": 1}
     return EngineConfig(
         engine="null" if name == "null" else "llamacpp",
@@ -66,6 +66,14 @@ def engine(request: pytest.FixtureRequest, child: Child) -> Iterator[Engine]:
         port = int(process.stdout.readline())
         yield External(f"http://127.0.0.1:{port}/v1")
         process.communicate()
+
+
+@pytest.fixture(scope="module", params=["null", "llamacpp"])
+def embedder(request: pytest.FixtureRequest, model_home: Home) -> Iterator[Engine]:
+    child = Child(model_home, _config(request.param, f"{request.param}-embeds", embeddings=True))
+    child.start()
+    yield child.engine
+    child.end()
 
 
 def _ask(**more: object) -> dict[str, Any]:
@@ -265,7 +273,7 @@ def test_eight_cancelled_long_streams_leave_the_next_answer_as_fast(engine: Engi
     assert after <= 4 * before + 15.0
 
 
-def test_embeds_texts_repeatably(engine: Engine) -> None:
+def test_embeds_texts_repeatably(embedder: Engine) -> None:
     async def act(client: EngineClient) -> list[list[float]]:
         found = []
         for texts in (["the sea", "a tax form", "the sea"], ["a tax form"]):
@@ -273,18 +281,31 @@ def test_embeds_texts_repeatably(engine: Engine) -> None:
             found += [row["embedding"] for row in (await client.post("/embeddings", body))["data"]]
         return found
 
-    sea, form, again, alone = _with(engine, act)
+    sea, form, again, alone = _with(embedder, act)
     assert len(sea) == len(form) > 1
     assert sea == pytest.approx(again, abs=1e-5) and sea != pytest.approx(form, abs=1e-3)
     assert form == pytest.approx(alone, abs=1e-3), "whatever it is read with"
 
 
-def test_embeds_token_ids(engine: Engine) -> None:
+def test_embeds_as_much_as_its_context_holds(embedder: Engine) -> None:
+    async def act(client: EngineClient) -> tuple[list[float], list[float]]:
+        long = "the sea and the ships upon it " * 60
+        vectors = []
+        for texts in ([long], ["a tax form", long]):
+            body = {"model": "small", "input": texts}
+            vectors.append((await client.post("/embeddings", body))["data"][-1]["embedding"])
+        return vectors[0], vectors[1]
+
+    alone, beside = _with(embedder, act)
+    assert alone == pytest.approx(beside, abs=1e-3)
+
+
+def test_embeds_token_ids(embedder: Engine) -> None:
     async def act(client: EngineClient) -> tuple[list[list[float]], int]:
         reply = await client.post("/embeddings", {"model": "small", "input": [[10, 20, 30], [40], [10, 20, 30]]})
         return [row["embedding"] for row in reply["data"]], reply["usage"]["prompt_tokens"]
 
-    (one, other, again), tokens = _with(engine, act)
+    (one, other, again), tokens = _with(embedder, act)
     assert one == pytest.approx(again, abs=1e-5) and one != pytest.approx(other, abs=1e-3)
     assert tokens == 7
 
