@@ -77,6 +77,11 @@ class Ledger:
         with self.lock:
             return self._roomy(self.reserve)
 
+    def check_room(self) -> None:
+        """Raises StoreError AW-STO-06 unless new work may be let in."""
+        if not self.room:
+            raise self._no_room()
+
     def newest(self, stream: str) -> bytes | None:
         """The last line that waits for the next flush; the caller has the lock."""
         waiting = self._waiting[stream]
@@ -187,12 +192,12 @@ class Ledger:
                 raise
 
     def _no_room(self) -> StoreError:
-        return StoreError(
-            "AW-STO-06",
-            "no room to write down what is decided",
-            where=Where(str(self.home.root / "ledger")),
-            hint="free disk space; if the store refuses, bring it back",
-        )
+        """With what the disk or the store said, where that is known: a full disk is not the only reason."""
+        said, message = self.refusal, "no room to write down what is decided"
+        hint = "free disk space; if the store refuses, bring it back"
+        if said is not None and said.code != "AW-STO-06":
+            message, hint = f"{message}: {said.message}", said.hint or hint
+        return StoreError("AW-STO-06", message, where=Where(str(self.home.root / "ledger")), hint=hint)
 
     def _run(self) -> None:
         turn = 0
