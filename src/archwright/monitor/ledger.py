@@ -24,6 +24,7 @@ from archwright.home import Home
 from archwright.monitor.folding import fold, fold_orphans, look_up
 from archwright.monitor.segments import FRAME_BYTES, STREAMS, Segment, framed, segments
 from archwright.monitor.totals import gather, merge
+from archwright.monitor.whose import marked
 from archwright.store import Conflict, Store
 
 SEGMENT_BYTES = 8 << 20
@@ -184,7 +185,7 @@ class Ledger:
                 with boundary("ledger"):
                     if len(segments(self.home.ledger)) >= SEGMENTS_LIMIT:
                         raise self._no_room()
-                    name = f"{self._name}-{self._made:06d}"
+                    name = marked(self.store, f"{self._name}-{self._made:06d}")
                     self._next = Segment.make(self.home.ledger, name, self._size)
                     self._made += 1
             except ArchwrightError as error:
