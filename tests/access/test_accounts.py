@@ -34,12 +34,18 @@ class Clock:
 
     def __init__(self) -> None:
         self.now = NOON
+        self.moved_s = 0.0
 
     def __call__(self) -> float:
         return self.now
 
     def us(self) -> int:
-        return round(self.now * 1e6)
+        return round((self.now - self.moved_s) * 1e6)
+
+    def set(self, now: float) -> None:
+        """By hand, or by a time server: nothing passes."""
+        self.moved_s += now - self.now
+        self.now = now
 
 
 class Ledger:
@@ -244,6 +250,47 @@ def test_midnight_is_seen_by_one_worker_before_the_other(world: World) -> None:
     world.accounts.flush()
     taken(late.reserve(principal, (1, 0.75)))
     assert isinstance(late.reserve(principal, (1, 0.01)), Denied)
+
+
+@pytest.mark.parametrize("period", ["month", "day"])
+@pytest.mark.parametrize("away_s", [5 * 365 * 86_400, -50 * 365 * 86_400])
+@pytest.mark.parametrize("in_flight", [False, True])
+def test_a_clock_that_was_set_and_set_back_leaves_budgets_as_they_were(
+    world: World, period: str, away_s: float, in_flight: bool
+) -> None:
+    """It once left the accounts in a period years ahead, where no new month ever began; and a period that was come
+    back to, or reached late, began at nothing."""
+    principal = world.key(budget_usd=1.0, period=period)
+    other = world.worker()
+    spent = f"key:{principal.key_id}"
+    world.accounts.settle(taken(world.accounts.reserve(principal, (1, 0.75))), 1, 0.75)
+    world.accounts.flush()
+    world.ledger.usd[spent] = 0.75
+    under_way = taken(other.reserve(principal, (1, 0.125)))
+    world.clock.set(NOON + away_s)
+    if in_flight:
+        other.settle(under_way, 1, 0.125)
+        other.flush()
+        world.ledger.usd[spent] = 0.875
+    else:
+        world.ledger.usd[spent] = 0.0 if away_s > 0 else 0.75
+        world.accounts.settle(taken(world.accounts.reserve(principal, (1, 0.0625))), 1, 0.0)
+        world.accounts.flush()
+        world.ledger.usd[spent] = 0.75
+    world.clock.set(NOON + 1)
+    if not in_flight:
+        other.settle(under_way, 1, 0.125)
+        other.flush()
+        world.ledger.usd[spent] = 0.875
+    for worker in (other, world.accounts):
+        assert isinstance(worker.reserve(principal, (1, 0.25)), Denied), "of this period 0.875 is spent"
+        worker.settle(taken(worker.reserve(principal, (1, 0.125))), 1, 0.0)
+        worker.flush()
+    world.clock.now += 32 * 86_400
+    world.ledger.usd[spent] = 0.0
+    for worker in (other, world.accounts):
+        worker.settle(taken(worker.reserve(principal, (1, 1.0))), 1, 0.0)
+        worker.flush()
 
 
 def test_what_was_spent_before_the_boot_counts(world: World) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import resource
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +59,31 @@ def test_a_key_with_everything(home: Home, capsys: pytest.CaptureFixture[str]) -
     assert keys.identify(made["key"]) is None and keys.identify(again["key"]) is not None
     store.close()
     assert said(capsys, "key", "revoke", made["id"])["revoked"]
+
+
+@pytest.fixture
+def no_room() -> Iterator[None]:
+    """As on a disk that is nearly full: rows of the store fit, a segment of the ledger does not."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4 << 20, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.usefixtures("no_room")
+@pytest.mark.parametrize("act", ["key create --tenant new", "key limit ID --rpm 1", "key rotate ID", "tenant create t"])
+def test_what_cannot_be_written_down_is_not_done(home: Home, capsys: pytest.CaptureFixture[str], act: str) -> None:
+    """It once made a key whose secret nobody saw, rotated one away, and the audit trail had no word of it."""
+    store = Store(home.store_url)
+    keys = Keys(store, load_pepper(home))
+    secret, record = keys.create("acme")
+    assert main([*act.replace("ID", record.id).split(), "--json"]) == 8
+    error = json.loads(capsys.readouterr().err)
+    assert error["code"] == "AW-STO-06" and "File too large" in error["message"], error
+    assert [tenant.name for tenant in keys.tenants()] == ["acme"]
+    (kept,) = keys.list()
+    assert kept == record and keys.identify(secret) is not None and not keys.limits()[f"key:{record.id}"].rpm
+    store.close()
 
 
 def test_tenants_and_users_have_limits(home: Home, capsys: pytest.CaptureFixture[str]) -> None:

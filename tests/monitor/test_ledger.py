@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import hashlib
+import io
 import json
 import os
 import struct
@@ -291,6 +292,66 @@ def test_what_the_store_refuses_waits_and_comes_once(tmp_path: Path, home: Home,
     books.close()
     assert names(store, None) == ["r0", "r1", "r2", "r3", "r4"]
     assert [total.requests for total in totals(store, None, ())] == [5]
+
+
+def test_what_a_dead_writer_left_is_not_folded_into_another_store(store: Store, home: Home) -> None:
+    """A verb called without the database's URL once took the bill of the gateway's dead workers into the home's own."""
+    script = """
+import os, sys
+from archwright.contract.served import Served
+from archwright.home import Home
+from archwright.monitor.ledger import Ledger
+from archwright.store import Store
+books = Ledger(Store(sys.argv[2]), Home(sys.argv[1]))
+books.append("served", Served(at=1.0, request_id="r1", status="ok", tenant="acme"))
+books.flush()
+os._exit(9)
+"""
+    url = f"sqlite:///{home.root / 'other.db'}"
+    subprocess.run([sys.executable, "-c", script, str(home.root), url], check=False)
+    assert names(store, home) == [] and totals(store, home, ("tenant",)) == []
+    assert fold_orphans(store, home) == 0
+    other = Store(url)
+    assert names(other, home) == ["r1"]
+    assert fold_orphans(other, home) == 1 and names(other, home) == ["r1"]
+    assert not list(home.ledger.glob("*.segment"))
+    other.close()
+
+
+def test_a_chain_read_while_its_writer_goes_on_in_the_next_segment_holds(
+    store: Store, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next segment was there before it was used: read last, it had what came after what was read first."""
+    books = Ledger(store, home, segment_bytes=16 << 10)
+    monkeypatch.setattr(books, "_fold", lambda least: 0)  # a fold late
+    log = audit.AuditLog(books)
+
+    def write() -> None:
+        event = audit.AuditEvent(
+            at=1.0, tenant="acme", key_id="k", action="chat", permission="p", effect="deny", resource="r" * 200
+        )
+        log.record(event)
+        books.flush()
+
+    while len(list(home.ledger.glob("*.segment"))) < 2:
+        write()
+    read = Path.open
+
+    def open_slowly(path: Path, *args: Any, **more: Any) -> Any:
+        file = read(path, *args, **more)
+        if path.suffix != ".segment":
+            return file
+        content = io.BytesIO(file.read())
+        file.close()
+        for _ in range(40):
+            write()
+        return content
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", open_slowly)
+        assert audit.verify(store, home) is None
+    monkeypatch.undo()
+    books.close()
 
 
 def test_a_store_that_is_away_for_long_ends_admissions_before_the_disk_is_full(

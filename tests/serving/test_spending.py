@@ -73,3 +73,15 @@ def test_all_scopes_are_added_up_once_until_something_changes(ledger: Counting) 
     spent(ledger, "k0", 1.0)
     clock[0] += 100 * SETTLED_S
     assert spending(keys[0], 0.0) == 2.75
+
+
+def test_what_was_written_while_the_clock_was_ahead_is_no_month_s_before(ledger: Counting) -> None:
+    """It once counted in every month and day until then, so nobody with a budget was served."""
+    spent(ledger, "k", 0.5)
+    spent(ledger, "k", 0.25, NOW + 4 * 365 * DAY_S)
+    spending = Spending(ledger, ledger.home, lambda: None, lambda: 0.0, clock=lambda: NOW)
+    key = Scope("key", scope_name("key", name="k"), LIMITS)
+    assert spending(key, NOW - NOW % DAY_S) == 0.5
+    assert spending(key, 0.0) == 0.75, "but of all time"
+    spending = Spending(ledger, ledger.home, lambda: None, lambda: 0.0, clock=lambda: NOW + 4 * 365 * DAY_S)
+    assert spending(key, NOW + 4 * 364 * DAY_S) == 0.25

@@ -42,6 +42,7 @@ from archwright.policy.limits import (
 )
 
 SLATE_BYTES = 32 * 1024 * 1024
+MOMENT_S = 5.0  # the clocks of two workers differ by less, and one that drifts
 _KINDS: tuple[Period, ...] = ("total", "month", "day")
 FREE: Ask = (0, 0)
 Rows = dict[bytes, Row]
@@ -134,7 +135,10 @@ class Accounts:
         self.ended: list[tuple[Reservation, int, int]] = []
         """Settled and not yet given back: tokens, nano-USD."""
         self._periods: dict[Period, int] = {}
-        self._period_end = float("-inf")
+        self._day, self._period_end = float("inf"), float("-inf")
+        self._turns = 0
+        self.strange: set[tuple[int, int]] = set()
+        """Periods of rows by which the clock was seen to have been set: what the ledger said before one is stale."""
 
     def reserve(self, principal: Principal, worst: Worst) -> Reservation | Denied:
         """Raises StoreError when the shared table or the ledger refuses: then deny."""
@@ -187,8 +191,7 @@ class Accounts:
         """Give back now what ended. Raises StoreError: it stays held, as long as this process lives."""
         if not self.ended:
             return
-        if self._clock() >= self._period_end:
-            self._turn()
+        self._see_the_day()
         try:
             self._slate.write(self._act, [], {})
         finally:
@@ -210,8 +213,7 @@ class Accounts:
         """This process is known on the slate, and which day it is."""
         if self._generation != self._slate.generation:
             self._worker, self._generation = self._slate.write(enrol), self._slate.generation
-        if self._clock() >= self._period_end:
-            self._turn()
+        self._see_the_day()
 
     def _of(self, principal: Principal) -> tuple[Account, ...]:
         if self._version != self._keys.version:
@@ -264,7 +266,7 @@ class Accounts:
             if account.budgeted:
                 period = row[PERIOD]
                 if period != self._periods[account.period]:
-                    current = self._current(account, row, known)
+                    current = self._current(account, row, known, now_us)
                     if isinstance(current, _Missing):
                         return current
                     row = current
@@ -301,7 +303,8 @@ class Accounts:
             if period > 0:
                 now_running = self._periods[_KINDS[period % 4]]
                 if now_running > period:
-                    level, period = (*level[:3], 0), now_running
+                    fresh = self._untouched_since(now_running, row, now_us)
+                    level, period = (*level[:3], 0), now_running if fresh else UNKNOWN
             level = give_back(account.caps, level, reserved_tokens - tokens, nusd, now_us)
             rows[key] = moved(level, period, row, self._worker, -reserved_nusd, -reserved_tokens)
 
@@ -316,16 +319,25 @@ class Accounts:
                         return False
         return True
 
-    def _current(self, account: Account, row: Row, known: Mapping[bytes, int]) -> Row | _Missing:
-        """The row of an account with a budget in the period now running: a new month or day starts at nothing."""
-        period = row[PERIOD]
-        wanted = self._periods[account.period]
-        same_kind = period != UNKNOWN and period % 4 == wanted % 4
-        if same_kind and period > wanted:  # another worker saw midnight a moment earlier
-            return row
-        if not same_kind and account.key not in known:
+    def _current(self, account: Account, row: Row, known: Mapping[bytes, int], now_us: int) -> Row | _Missing:
+        """The row of an account with a budget in the period now running. A new month or day starts at nothing; where
+        the clock was set, a row may be of a time to come, or of one before a period in which it was used: then the
+        ledger knows."""
+        period, wanted = row[PERIOD], self._periods[account.period]
+        if period != UNKNOWN and period % 4 == wanted % 4:
+            if wanted < period <= (self._clock() + MOMENT_S) * 4:
+                return row  # another worker saw midnight a moment earlier
+            if period < wanted and self._untouched_since(wanted, row, now_us):
+                return (*row[:3], 0, wanted, *row[HELD:])
+            if account.key not in known:
+                self.strange.add((self._turns, period))
+        if account.key not in known:
             return _Missing(account, wanted // 4)
-        return (*row[:3], 0 if same_kind else known[account.key], wanted, *row[HELD:])
+        return (*row[:3], known[account.key], wanted, *row[HELD:])
+
+    def _untouched_since(self, period: int, row: Row, now_us: int) -> bool:
+        """Whether an account was last used before the period began, as the clock goes now."""
+        return self._clock() - (now_us - row[0]) / 1e6 < period // 4 + MOMENT_S
 
     def _without_dead(self, transaction: Transaction, account: Account, row: Row, now_us: int) -> Row:
         living: list[int] = []
@@ -346,13 +358,18 @@ class Accounts:
             wait_s = max(1, round(_next(account.period, self._clock()) - self._clock()))
         return Denied(short.limit, account.scope.kind, wait_s)
 
+    def _see_the_day(self) -> None:
+        if not self._day <= self._clock() < self._period_end:
+            self._turn()
+
     def _turn(self) -> None:
-        """A day began: which period each kind of budget is in, as its start in seconds, times 4, plus its kind."""
+        """Another day: which period each kind of budget is in, as its start in seconds, times 4, plus its kind."""
         now = self._clock()
+        self._turns += 1
         day = datetime.fromtimestamp(now, UTC).replace(hour=0, minute=0, second=0, microsecond=0)
         starts = (0, int(day.replace(day=1).timestamp()), int(day.timestamp()))
         self._periods = {kind: start * 4 + code for code, (kind, start) in enumerate(zip(_KINDS, starts, strict=True))}
-        self._period_end = _next("day", now)
+        self._day, self._period_end = day.timestamp(), _next("day", now)
 
 
 def _account(scope: Scope) -> Account:

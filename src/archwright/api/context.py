@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 
 from archwright import settings
 from archwright.access.accounts import accounts_slate, has_accounts
@@ -33,6 +34,29 @@ def opened(flags: Mapping[str, object] | None = None) -> Iterator[tuple[Settings
 
 def audited(store: Store, action: str, resource: str, tenant: str = "") -> None:
     """Write the audit record of an act by this machine's owner; it survives kill -9 when this returns."""
+    with _writing(store) as ledger:
+        _record(ledger, action, resource, tenant)
+
+
+@contextmanager
+def acting() -> Iterator[tuple[Keys, Callable[[str, str, str], None]]]:
+    """Keys, and what writes the audit record of an act on them (action, resource, tenant). Raises StoreError AW-STO-06
+    before anything is done where that has no room: a key that was made and not recorded would be lost unseen."""
+    with keyring() as (keys, _home, store), _writing(store) as ledger:
+        ledger.check_room()
+        yield keys, partial(_record, ledger)
+
+
+@contextmanager
+def _writing(store: Store) -> Iterator[Ledger]:
+    ledger = Ledger(store, home_of(settings.load()))
+    try:
+        yield ledger
+    finally:
+        ledger.close()
+
+
+def _record(ledger: Ledger, action: str, resource: str, tenant: str) -> None:
     event = AuditEvent(
         at=time.time(),
         tenant=tenant,
@@ -42,12 +66,8 @@ def audited(store: Store, action: str, resource: str, tenant: str = "") -> None:
         effect="allow",
         resource=resource,
     )
-    ledger = Ledger(store, home_of(settings.load()))
-    try:
-        AuditLog(ledger).record(event)
-        ledger.flush()
-    finally:
-        ledger.close()
+    AuditLog(ledger).record(event)
+    ledger.flush()
 
 
 @contextmanager

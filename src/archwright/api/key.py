@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from archwright.access.shown import NewKey, ShownKey, new_key, shown_key
-from archwright.api.context import audited, keyring
+from archwright.api.context import acting, audited, keyring
 from archwright.policy.limits import Limits
 
 DAY_S, HOUR_S = 86_400, 3_600
@@ -19,10 +19,10 @@ def create(
     limits: Limits = Limits(),  # noqa: B008 - frozen
 ) -> NewKey:
     """Make a key for a tenant, and the tenant when it is new."""
-    with keyring() as (keys, _home, store):
+    with acting() as (keys, record_act):
         lives_s = None if expires_in_days is None else expires_in_days * DAY_S
         secret, record = keys.create(tenant, role, name, user, limits, lives_s)
-        audited(store, "key.create", record.id, tenant)
+        record_act("key.create", record.id, tenant)
         return new_key(secret, record)
 
 
@@ -34,18 +34,18 @@ def list(*, tenant: str | None = None) -> tuple[ShownKey, ...]:  # noqa: A001 - 
 
 def limit(id: str, *, limits: Limits = Limits()) -> ShownKey:  # noqa: A002, B008 - the record's field; frozen
     """Set all limits of a key; in force in every worker, also for answers under way, within a second."""
-    with keyring() as (keys, _home, store):
+    with acting() as (keys, record_act):
         record = keys.limit("key", "", id, limits)
         shown = next(key for key in keys.list() if key.id == id)
-        audited(store, "key.limit", id, shown.tenant)
+        record_act("key.limit", id, shown.tenant)
         return shown_key(keys, shown, {record.scope: limits}, keys.last_used())
 
 
 def rotate(id: str, *, overlap_hours: float = 24.0) -> NewKey:  # noqa: A002 - the record's field
     """Another secret for the same key: its id, limits and usage stay; the old secret ends after the overlap."""
-    with keyring() as (keys, _home, store):
+    with acting() as (keys, record_act):
         secret, record = keys.rotate(id, overlap_hours * HOUR_S)
-        audited(store, "key.rotate", id, record.tenant)
+        record_act("key.rotate", id, record.tenant)
         return new_key(secret, record)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from archwright.access.identity import Keys
 from archwright.access.tables import Tenant, scope_name
-from archwright.api.context import audited, keyring
+from archwright.api.context import acting, keyring
 from archwright.contract.record import Record
 from archwright.policy.limits import Limits, Period
 
@@ -21,26 +21,26 @@ class ShownTenant(Record):
 
 def create(name: str) -> Tenant:
     """Make a tenant; UsageError AW-USE-31 when it exists."""
-    with keyring() as (keys, _home, store):
+    with acting() as (keys, record_act):
         tenant = keys.create_tenant(name)
-        audited(store, "tenant.create", name, name)
+        record_act("tenant.create", name, name)
         return tenant
 
 
 def limit(name: str, *, limits: Limits = Limits()) -> ShownTenant:  # noqa: B008 - frozen
     """Set all limits of a tenant, over all its keys; in force in every worker within a second."""
-    with keyring() as (keys, _home, store):
+    with acting() as (keys, record_act):
         keys.limit("tenant", name, "", limits)
-        audited(store, "tenant.limit", name, name)
+        record_act("tenant.limit", name, name)
         return _one(keys, name)
 
 
 def content(name: str, *, traced: bool = False) -> ShownTenant:
     """Have what a tenant's requests say go along with their traces, or no longer; in force in every worker within a
     second."""
-    with keyring() as (keys, _home, store):
+    with acting() as (keys, record_act):
         keys.trace_content(name, traced)
-        audited(store, "content.trace" if traced else "content.keep", name, name)
+        record_act("content.trace" if traced else "content.keep", name, name)
         return _one(keys, name)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from archwright.api.context import audited, keyring
+from archwright.api.context import acting, keyring
 from archwright.contract.record import Record
 from archwright.policy.limits import Limits, Period
 
@@ -37,9 +37,9 @@ def list(*, tenant: str | None = None) -> tuple[ShownUser, ...]:  # noqa: A001 -
 
 def limit(tenant: str, user: str, *, limits: Limits = Limits()) -> ShownUser:  # noqa: B008 - frozen
     """Set all limits of a user, over all keys; in force in every worker within a second."""
-    with keyring() as (keys, _home, store):
+    with acting() as (keys, record_act):
         keys.limit("user", tenant, user, limits)
-        audited(store, "user.limit", user, tenant)
+        record_act("user.limit", user, tenant)
         live = [key for key in keys.list(tenant) if key.user == user and not keys.revoked(key.id)]
         return _shown(tenant, user, len(live), limits)
 

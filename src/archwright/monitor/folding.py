@@ -24,7 +24,7 @@ from archwright.contract.record import Record
 from archwright.contract.served import Served
 from archwright.errors import StoreError
 from archwright.home import Home
-from archwright.monitor.segments import STREAMS, Framed, Segment, folded_in, frames, segments, snapshot, unborn
+from archwright.monitor.segments import STREAMS, Framed, Segment, folded_in, frames, snapshot, unborn
 from archwright.monitor.totals import (
     LOTS,
     TOTAL_BY,
@@ -38,6 +38,7 @@ from archwright.monitor.totals import (
     take,
     total_of,
 )
+from archwright.monitor.whose import own
 from archwright.store import Span, Spans, Store, Table
 
 STRETCH_RECORDS = 16_000
@@ -131,7 +132,7 @@ def fold_orphans(store: Store, home: Home) -> int:
         except BlockingIOError:
             return 0
         records = 0
-        for path in [*segments(home.ledger), *unborn(home.ledger)]:
+        for path in [*own(store, home), *unborn(home.ledger)]:
             segment = Segment.adopt(path)
             if segment is not None:
                 try:
@@ -243,7 +244,7 @@ def lines(
 ) -> Iterator[Lines]:
     """Every record of `stream`, each once; blocks that do not touch `span` are left out. With `home` also what this
     machine has not folded yet. Raises StoreError."""
-    tails = {} if home is None else snapshot(home.ledger)
+    tails = {} if home is None else snapshot(own(store, home))
     table = BLOCKS[stream]
     last = store.newest(table)[0]
     since, until = span
@@ -299,7 +300,7 @@ def totals(store: Store, home: Home | None, by: tuple[str, ...]) -> list[Total]:
     table = BLOCKS["served"]
     # Made now: a snapshot does not see a table made after it.
     store.newest(table, TOTALS, LOTS)
-    tails = {} if home is None else snapshot(home.ledger)
+    tails = {} if home is None else snapshot(own(store, home))
     with store.snapshot():
         kept = store.sums(TOTALS, by, TOTAL_OF)
         lots = store.rows(LOTS)

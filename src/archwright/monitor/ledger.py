@@ -24,6 +24,7 @@ from archwright.home import Home
 from archwright.monitor.folding import fold, fold_orphans, look_up
 from archwright.monitor.segments import FRAME_BYTES, STREAMS, Segment, framed, segments
 from archwright.monitor.totals import gather, merge
+from archwright.monitor.whose import marked
 from archwright.store import Conflict, Store
 
 SEGMENT_BYTES = 8 << 20
@@ -76,6 +77,11 @@ class Ledger:
         """Whether new work may be let in."""
         with self.lock:
             return self._roomy(self.reserve)
+
+    def check_room(self) -> None:
+        """Raises StoreError AW-STO-06 unless new work may be let in."""
+        if not self.room:
+            raise self._no_room()
 
     def newest(self, stream: str) -> bytes | None:
         """The last line that waits for the next flush; the caller has the lock."""
@@ -179,7 +185,7 @@ class Ledger:
                 with boundary("ledger"):
                     if len(segments(self.home.ledger)) >= SEGMENTS_LIMIT:
                         raise self._no_room()
-                    name = f"{self._name}-{self._made:06d}"
+                    name = marked(self.store, f"{self._name}-{self._made:06d}")
                     self._next = Segment.make(self.home.ledger, name, self._size)
                     self._made += 1
             except ArchwrightError as error:
@@ -187,12 +193,12 @@ class Ledger:
                 raise
 
     def _no_room(self) -> StoreError:
-        return StoreError(
-            "AW-STO-06",
-            "no room to write down what is decided",
-            where=Where(str(self.home.root / "ledger")),
-            hint="free disk space; if the store refuses, bring it back",
-        )
+        """With what the disk or the store said, where that is known: a full disk is not the only reason."""
+        said, message = self.refusal, "no room to write down what is decided"
+        hint = "free disk space; if the store refuses, bring it back"
+        if said is not None and said.code != "AW-STO-06":
+            message, hint = f"{message}: {said.message}", said.hint or hint
+        return StoreError("AW-STO-06", message, where=Where(str(self.home.root / "ledger")), hint=hint)
 
     def _run(self) -> None:
         turn = 0

@@ -166,15 +166,16 @@ def last_end(data: bytes) -> int:
     return end
 
 
-def snapshot(folder: Path) -> dict[str, bytes]:
-    """Every segment of this machine that holds something, as it stands, by name: those in use too."""
+def snapshot(paths: Sequence[Path]) -> dict[str, bytes]:
+    """What each of these segments holds, if anything, as it stands, by name and in their order: those in use too. The
+    newest is read first: of what its writer writes meanwhile none is here whose predecessors are not."""
     found: dict[str, bytes] = {}
-    for path in segments(folder):
+    for path in reversed(paths):
         with suppress(FileNotFoundError), path.open("rb", buffering=0) as file:
             data = file.read(START + HEAD_BYTES)
             if data[START:].strip(b"\0"):
                 found[path.name.removesuffix(SUFFIX)] = data + file.read()
-    return found
+    return dict(reversed(found.items()))
 
 
 def segments(folder: Path) -> list[Path]:

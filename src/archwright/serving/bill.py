@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
@@ -296,13 +297,22 @@ def denied(by: Denied) -> Refusal:
 class Spending:
     """What scopes have spent, asked of the ledger. An account is asked about once, when it is new, and from then on
     nothing is spent beside it: so all scopes are added up in one go, and again only when `stamp` changes (limits, or
-    the accounts made anew), and once more a moment later, when every worker knows of the change."""
+    the accounts made anew), and once more a moment later, when every worker knows of the change. What the books have
+    of days to come, written while the clock was wrong, belongs to no period before them."""
 
-    def __init__(self, ledger: Ledger, home: Home, stamp: Callable[[], object], now: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        home: Home,
+        stamp: Callable[[], object],
+        now: Callable[[], float],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self._ledger = ledger
         self._home = home
         self._stamp = stamp
         self._now = now
+        self._clock = clock
         self._read: object = None
         self._again_at = 0.0
         self._sums: dict[int, Counter[str]] = {}  # by the first day that counts
@@ -321,9 +331,9 @@ class Spending:
     def _added(self, day: int) -> Counter[str]:
         self._ledger.flush()
         found: Counter[str] = Counter()
-        by = ("tenant", "key_id", "user", "shadow")
+        by, today = ("tenant", "key_id", "user", "shadow"), int(self._clock() // DAY_S)
         for one in totals(self._ledger.store, self._home, ("day", *by) if day else by):
-            if not one.shadow and one.day >= day:
+            if not one.shadow and (not day or day <= one.day <= today):
                 found[scope_name("key", name=one.key_id)] += one.cost_nano_usd
                 found[scope_name("user", one.tenant, one.user)] += one.cost_nano_usd
                 found[scope_name("tenant", one.tenant)] += one.cost_nano_usd

@@ -71,8 +71,9 @@ def work(config: GatewayConfig, file: Path, home: Home, post: Post, journal: Jou
         dropped = {reason: exposition.counter("traces_dropped", {"reason": reason}).add for reason in REASONS}
         traces = Traces(config.traces, dropped, partial(_traced, keys))
     cache = Cache(home, pepper) if any(spec.cache != "off" for spec in config.endpoints) else None
-    spending = Spending(ledger, home, lambda: (keys.version, slate.generation), time.monotonic)
-    till = Till(Accounts(slate, keys, spending), keys, journal, cache)
+    spending = Spending(ledger, home, lambda: (keys.version, slate.generation, len(accounts.strange)), time.monotonic)
+    accounts = Accounts(slate, keys, spending)
+    till = Till(accounts, keys, journal, cache)
     guard = Guard(keys, AuditLog(ledger), exposition)
     gateway = Gateway(config, home, guard, Books(ledger, exposition, traces), till, journal)
     gateway.follower = Follower(store, Exposition(), SUPERVISED, since=post.since)

@@ -1,0 +1,58 @@
+"""Which segments of a home are of which store: of a home whose gateway was given another database, or of a verb that
+was called without it, nothing gets into the wrong one's books.
+
+Decides that a store has a name of its own, made with the first segment for it, which segments bear: by which URL it is
+reached does not matter. What another store's writers left waits until that one is used again. A segment without a
+name of a store (of a version before, or made while the store was away) is anybody's.
+"""
+
+from __future__ import annotations
+
+import secrets
+from contextlib import suppress
+from pathlib import Path
+from weakref import WeakKeyDictionary
+
+from archwright.contract.record import Record
+from archwright.errors import StoreError
+from archwright.home import Home
+from archwright.monitor.segments import segments
+from archwright.store import Conflict, Store, Table
+
+BETWEEN = "."
+
+
+class StoreName(Record):
+    """One row: `only` is 1."""
+
+    only: int
+    name: str
+
+
+NAMES = Table("store_name", StoreName, unique=("only",))
+_known: WeakKeyDictionary[Store, str] = WeakKeyDictionary()
+
+
+def name_of(store: Store) -> str:
+    """ "" while it has none: nobody wrote for it yet. Raises StoreError when it cannot be asked."""
+    found = _known.get(store, "")
+    if not found:
+        for row in store.rows(NAMES):
+            found = _known[store] = row.name
+    return found
+
+
+def marked(store: Store, name: str) -> str:
+    """The name of a new segment."""
+    with suppress(StoreError):
+        if not name_of(store):
+            with suppress(Conflict):
+                store.append(NAMES, [StoreName(only=1, name=secrets.token_hex(4))])
+        return name_of(store) + BETWEEN + name
+    return name
+
+
+def own(store: Store, home: Home) -> list[Path]:
+    """The segments that are of this store or of none, oldest first. Raises StoreError when it cannot be asked."""
+    mine = {name_of(store), ""}
+    return [path for path in segments(home.ledger) if path.stem.rpartition(BETWEEN)[0] in mine]
