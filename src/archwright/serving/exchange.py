@@ -130,6 +130,7 @@ class Exchange:
             "found",
             "head",
             "id",
+            "keys_version",
             "limits",
             "method",
             "model",
@@ -161,6 +162,7 @@ class Exchange:
         self.sink: Sink | None = None  # who is fed by the engine; held back while the client does not read
         self.found: Any = None  # its route (serving.routes.Found)
         self.principal: Principal | None = None
+        self.keys_version = 0  # of what was known of keys when it was let in
         self.asks: Any = None  # the worst it may take (serving.bill.Asks)
         self.reserved: Any = None  # what the accounts said to that, until its bill is made
         self.begun = False

@@ -62,7 +62,7 @@ def checked(body: Mapping[str, Any], checks: Mapping[str, Check], endpoint: Endp
 
 
 def unknown(name: str, known: Mapping[str, object]) -> Refusal:
-    near = difflib.get_close_matches(name, known, 1)
+    near = difflib.get_close_matches(name[:80], known, 1)  # of megabytes it would take a second
     meant = f"; did you mean {near[0]!r}?" if near else ""
     return bad(f"unknown field {name[:80]!r}{meant}", param=name[:80], code="unknown_parameter")
 
