@@ -218,6 +218,8 @@ class EngineClient:
         except Answered as error:
             again_s = _again_s(error.retry_after)
             raise EngineRefused(error.status, _body(error.body), Where(self.address), again_s) from error
+        except RecursionError as error:
+            raise self.nonsense(error) from error
         except BrokeOff as error:
             raise self._broke_off(_said(error)) from error
         except (OSError, UnicodeError) as error:  # TimeoutError and ssl.SSLError are such; a name that can be no host's
@@ -254,7 +256,7 @@ class EngineClient:
     def _object(self, data: bytes) -> dict[str, Any]:
         try:
             return msgspec.json.decode(data, type=dict[str, Any])
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise self.nonsense(error) from error
 
     def _unreachable(self, error: Exception) -> EngineError:
@@ -305,6 +307,6 @@ def _body(data: bytes) -> dict[str, Any]:
     """What a refusal says; Gemini's OpenAI endpoint puts it into a list."""
     try:
         found = msgspec.json.decode(data, type=dict[str, Any] | list[dict[str, Any]])
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return {"error": {"message": data[:500].decode("utf-8", "replace")}}
     return found if isinstance(found, dict) else found[0] if found else {}

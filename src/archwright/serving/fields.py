@@ -20,6 +20,7 @@ from archwright.serving.refusal import Refusal, bad
 Check = Callable[[Any, str, Endpoint], Any]
 
 TEXT_LIMIT = 512
+DEPTH = 200
 SCHEMA_DEPTH = 64
 SCHEMA_NODES = 5_000
 BIASES = 1_024
@@ -42,7 +43,20 @@ def decode(data: bytes) -> dict[str, Any]:
         raise bad(f"the body is not valid JSON: {error}") from None
     if not isinstance(body, dict):
         raise bad("the body must be a JSON object")
+    if data.count(b"[") + data.count(b"{") > DEPTH and _deeper(body):
+        raise bad("the body is nested too deeply")
     return body
+
+
+def _deeper(value: object) -> bool:
+    """Than DEPTH. What the parser just bears is too much for who searches it or writes it anew."""
+    level = [value]
+    for _ in range(DEPTH):
+        inner = [list(node.values()) if type(node) is dict else node for node in level]
+        level = [one for each in inner if type(each) is list for one in each if type(one) in (dict, list)]
+        if not level:
+            return False
+    return True
 
 
 def checked(body: Mapping[str, Any], checks: Mapping[str, Check], endpoint: Endpoint) -> dict[str, Any]:
