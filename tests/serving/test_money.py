@@ -200,6 +200,19 @@ def test_a_stream_fills_the_cache_as_a_reply_does(two: Platform) -> None:
     assert whole.json["choices"][0]["message"]["content"] == text
 
 
+def test_each_text_of_many_may_fill_the_context(two: Platform) -> None:
+    """Eight texts of a thousand words are eight thousand tokens, though a context holds four thousand."""
+    budget, body = 5000 * IN_USD, {"model": "e", "input": ["a " * 1000] * 8}
+    key = two.made_key("vectors", budget_usd=budget)
+    for _ in range(3):
+        two.ask("POST", "/v1/embeddings", body, key=key, headers={"cache-control": "no-store"})
+    assert spent_usd(two, "vectors") <= budget
+    with two.keys() as keys:
+        keys.limit("tenant", "vectors", "", Limits(budget_usd=1.0))
+    rich = two.made_key("vectors")
+    assert two.ask("POST", "/v1/embeddings", body, key=rich).status == 200
+
+
 def test_embeddings_are_billed_and_kept(two: Platform) -> None:
     def ask() -> Reply:
         return two.ask("POST", "/v1/embeddings", {"model": "e", "input": ["one two three"]})

@@ -271,7 +271,9 @@ def _inputs(body_bytes: int, question: Question) -> tuple[int, int]:
     spec, parts = question.endpoint, question.parts
     estimate = max(1, -(-question.prompt_characters // CHARACTERS_PER_TOKEN))
     if parts is TEXT_ALONE:
-        return worst_input_tokens(body_bytes, spec.context_tokens), estimate
+        texts = question.body.get("input")  # of embeddings: each is read by itself
+        room = spec.context_tokens * (len(texts) if type(texts) is list else 1)
+        return worst_input_tokens(body_bytes, room), estimate
     estimate += parts.images * min(IMAGE_USUAL_TOKENS, spec.image_tokens)
     if parts.boundless:
         return spec.context_tokens, estimate
