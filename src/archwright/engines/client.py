@@ -28,6 +28,8 @@ CONNECT_TIMEOUT_S = 2.0
 BODY_LIMIT_BYTES = 64 << 20
 AGAIN_LIMIT_S = 3_600  # whoever asks to be left alone for longer is not believed
 # What lives below /v1 on an OpenAI-compatible server; health and metrics live at its root.
+# What carries our key to an engine; what is shorter is no secret.
+KEY_HEADERS, KEY_LEAST = ("authorization", "key"), 8
 API_PATHS = ("/chat/completions", "/completions", "/embeddings", "/models", "/responses", "/messages")
 
 
@@ -93,6 +95,8 @@ class EngineClient:
             f"Content-Type: application/json\r\n{more}"
         )
         self._heads: dict[tuple[str, str], bytes] = {}
+        keys = (value.rpartition(" ")[2] for name, value in headers.items() if name.lower().endswith(KEY_HEADERS))
+        self._keys = [key.encode() for key in keys if len(key) >= KEY_LEAST]
 
     @property
     def named(self) -> dict[str, Any]:
@@ -193,7 +197,14 @@ class EngineClient:
         """The error that an event of a stream reports."""
         code = detail.get("code") if isinstance(detail, dict) else None
         status = code if isinstance(code, int) and 400 <= code <= 599 else 500
-        return EngineRefused(status, {"error": detail}, Where(self.address))
+        said = msgspec.json.decode(self._without_keys(_encode(detail)))
+        return EngineRefused(status, {"error": said}, Where(self.address))
+
+    def _without_keys(self, said: bytes) -> bytes:
+        """Some quote the key that they refuse, proxies all that they were sent: whoever asked is told what was said."""
+        for key in self._keys:
+            said = said.replace(key, b"...")
+        return said
 
     def nonsense(self, error: object) -> EngineError:
         return EngineError(
@@ -217,7 +228,9 @@ class EngineClient:
             await origin.ask(data, sink)
         except Answered as error:
             again_s = _again_s(error.retry_after)
-            raise EngineRefused(error.status, _body(error.body), Where(self.address), again_s) from error
+            raise EngineRefused(
+                error.status, _body(self._without_keys(error.body)), Where(self.address), again_s
+            ) from error
         except RecursionError as error:
             raise self.nonsense(error) from error
         except BrokeOff as error:
