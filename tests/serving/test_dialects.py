@@ -333,3 +333,15 @@ def test_a_body_nested_too_deeply_is_the_callers_doing(platform: Platform, depth
     body = '{"model": "m", "max_tokens": 5, "messages": [{"role": "user", "content": CONTENT}], "more": INNER}'
     reply = platform.ask("POST", path, body.replace("CONTENT", content).replace("INNER", inner).encode())
     assert (reply.status, "nested too deeply" in reply.error["message"]) == (400, True)
+
+
+@pytest.mark.parametrize("part", ["{}", "[]", '{"a":{}}'])
+def test_a_body_of_small_change_is_refused(platform: Platform, part: str) -> None:
+    """Of three bytes each: a thousandth of what a worker has would become a tenth of it, for each that waits."""
+    body = '{"model": "m", "max_tokens": 5, "messages": [{"role": "user", "content": "CONTENT"}], "more": [MORE]}'
+    many = ",".join([part] * 150_000)
+    reply = platform.ask("POST", "/v1/chat/completions", body.replace("MORE", many).encode())
+    assert (reply.status, "objects and lists" in reply.error["message"]) == (400, True)
+    quoted = json.dumps(many)[1:-1]
+    said = platform.ask("POST", "/v1/chat/completions", body.replace("CONTENT", quoted).replace("MORE", "").encode())
+    assert "objects and lists" not in said.body.decode(), "of text it may hold as many as it likes"
