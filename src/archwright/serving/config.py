@@ -167,11 +167,11 @@ class Endpoint(EndpointSpec):
 
 
 class Limits(Record):
-    """What one client may ask of the process, and for how long; none is ever without end. `chunks` are those of a
-    chunked body; `connections_per_address` are of one client's address, which may be a proxy's; `token_s` is what a
-    token takes at most, on average, of an answer that comes whole: slower than any engine people wait for."""
+    """What one client may ask of the process, and for how long. `tenant_bytes`: a tenant's large bodies at once;
+    `connections_per_address`: maybe a proxy's; `token_s`: what a token takes at most of an answer that comes whole."""
 
     body_bytes: int = 4 * 1024 * 1024
+    tenant_bytes: int = 256 * 1024 * 1024
     header_bytes: int = 32 * 1024
     headers: int = 100
     chunks: int = 16_384

@@ -328,6 +328,12 @@ def too_large(limit: int) -> Refusal:
     return Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, message, openai_code="request_too_large")
 
 
+def too_much_at_once() -> Refusal:
+    message = "too much is being sent by this tenant at once; send it again when some of it is answered"
+    status = HTTPStatus.TOO_MANY_REQUESTS
+    return Refusal(status, message, openai_code="rate_limit_exceeded", retry_after_s=1)
+
+
 def why_ended(reason: str) -> Refusal:
     """What a client still listening is told about an exchange ended early."""
     if reason == BODY:
