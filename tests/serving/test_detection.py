@@ -75,6 +75,14 @@ def test_found_wherever_it_stands(body: dict[str, Any], expected: str | None) ->
     assert class_of(body) == expected
 
 
+@pytest.mark.parametrize(
+    "unit", ["a@", "@a.", "+1", "1", "0()", "tel 1 ", "DE89", "4111 ", "2222:", "\\", "%41", "&#1;", "\u00a0", "a"]
+)
+def test_hostile_texts_take_no_longer_than_their_length(unit: str) -> None:
+    """A search for each of their characters would hold a worker for hours."""
+    assert class_of({"prompt": unit * (400_000 // len(unit))}) is None
+
+
 PIECE = st.one_of(
     st.text(max_size=30),
     st.sampled_from(["bob@example.org", "4111111111111111", "+49 30 1234567", "10.1.2.3", "DE89370400440532013000"]),

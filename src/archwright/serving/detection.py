@@ -23,7 +23,8 @@ from archwright.policy.residency import DataClass
 # A card's number is what the rules of payment protect; an account's number names a person.
 CLASS_OF: dict[Kind, DataClass] = {kind: "payment" if kind == "card" else "personal" for kind in KINDS}
 FINDS = frozenset(CLASS_OF.values())
-_SUSPECT = {kind: re.compile(pattern) for kind, pattern in SUSPECT.items()}
+# A column scan's pattern of addresses asks for a dot somewhere behind: of a@a@a@ that is a search for each.
+_SUSPECT = {kind: re.compile(pattern) for kind, pattern in (SUSPECT | {"email": r"\S@\S"}).items()}
 # The strictest first: nothing more need be looked for once it is found.
 _ORDER = sorted(KINDS, key=lambda kind: CLASS_OF[kind] != "payment")
 _DIGITS = b"0123456789"
@@ -74,7 +75,7 @@ def _signs(text: str) -> _Signs:
 
 def _may_hold(kind: Kind, signs: _Signs) -> bool:
     if kind == "email":
-        return signs.ats > 0
+        return signs.ats > 0 and signs.dots > 0
     if kind == "ip":
         return (signs.digits >= 4 and signs.dots >= 3) or signs.colons >= 2
     return signs.digits >= _LEAST_DIGITS[kind]
