@@ -45,6 +45,15 @@ class Where(NamedTuple):
         return "  ".join(part for part in (place, self.field) if part)
 
 
+_OBEYED = dict.fromkeys((*range(9), *range(11, 32), *range(127, 160)), "\ufffd")
+
+
+def printable(text: str) -> str:
+    """What a model or an engine said, without what a terminal would obey: it could rename windows and rewrite what
+    stands above."""
+    return text.translate(_OBEYED)
+
+
 class ArchwrightError(Exception):
     """Base of the tree. `nearest` holds spellings or values that would have been accepted."""
 
@@ -73,7 +82,7 @@ class ArchwrightError(Exception):
         """The three lines of the command line: what, where, what to do."""
         indent = " " * (len(self.code) + 2)
         parts = [f"{self.code}  {self.message}", f"{indent}{self.where}", f"{indent}{self.hint}"]
-        return "\n".join(part for part in parts if part.strip())
+        return printable("\n".join(part for part in parts if part.strip()))
 
     def as_dict(self) -> dict[str, object]:
         """The form `--json` prints on standard error."""

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from archwright import api
-from archwright.cli import main
+from archwright.cli import main, show
 from archwright.contract.plan import Plan
 from archwright.contract.record import replace
+from archwright.errors import OperateError
 from archwright.home import Home
 from archwright.needs.template import template
 from archwright.plan.file import write_plan
@@ -28,6 +29,14 @@ def test_an_error_is_three_lines_on_standard_error(home: Home, capsys: pytest.Ca
     code, where, hint = err.splitlines()
     assert code.startswith("AW-NEEDS-") and "contry" in code
     assert where.strip().startswith("needs.yaml:2") and "country" in hint
+
+
+def test_what_others_said_does_not_move_the_cursor(capsys: pytest.CaptureFixture[str]) -> None:
+    said = "Grüße\n\ttab \x1b]0;owned\x07\x1b[2J\x9b1A\r end"
+    show.stream(iter([said]))
+    sys.stdout.write(OperateError("AW-OPS-32", said).lines())
+    out = capsys.readouterr().out
+    assert out.isascii() is False and not any(sign in out for sign in "\x1b\x07\x9b\r") and "Grüße\n\ttab" in out
 
 
 def test_an_error_as_json(home: Home, capsys: pytest.CaptureFixture[str]) -> None:

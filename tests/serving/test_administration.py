@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import itertools
 import json
+import socket
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -174,6 +175,28 @@ def test_a_key_is_made_limited_rotated_used_and_revoked(door: Door) -> None:
     assert [one.action for one in reversed(kept)] == ["key.create", "key.limit", "key.rotate", "key.revoke"]
     told = door.by("admin", "GET", f"/admin/tenants/{TENANT}/audit").json["data"]
     assert {one["tenant"] for one in told} == {TENANT} and "key.revoke" in [one["action"] for one in told]
+
+
+@pytest.mark.parametrize("end", ["revoke", "rotate"])
+def test_what_was_begun_with_a_key_since_taken_away_is_not_done(door: Door, end: str) -> None:
+    """The head came with a key that was good; its body comes when it is not."""
+    made = door.by("owner", "POST", f"/admin/tenants/{TENANT}/keys", {"role": "owner"}).json
+    before = len(door.by("owner", "GET", f"/admin/tenants/{TENANT}/keys").json["data"])
+    body = b'{"role": "owner", "name": "left-behind"}'
+    port = door.platform.config.admin_port
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as slow:
+        head = f"POST /admin/tenants/{TENANT}/keys HTTP/1.1\r\nhost: g\r\nauthorization: Bearer {made['key']}\r\n"
+        slow.sendall(head.encode() + b"content-length: %d\r\n\r\n" % len(body) + body[:5])
+        if end == "revoke":
+            assert door.by("owner", "DELETE", f"/admin/keys/{made['id']}").status == 200
+        else:
+            overlap = {"overlap_hours": 0}
+            assert door.by("owner", "POST", f"/admin/keys/{made['id']}/rotate", overlap).status == 200
+        door.platform.until(lambda: door.platform.chat(made["key"], max_tokens=1).status == 401)
+        slow.sendall(body[5:])
+        said = slow.recv(65536)
+    assert said.startswith(b"HTTP/1.1 401 "), said
+    assert len(door.by("owner", "GET", f"/admin/tenants/{TENANT}/keys").json["data"]) == before
 
 
 def test_what_is_refused_is_written_down_too(door: Door) -> None:

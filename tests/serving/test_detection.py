@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from typing import Any
 
 import pytest
@@ -10,6 +11,10 @@ from hypothesis import strategies as st
 
 from archwright.lake.personal import spans
 from archwright.serving.detection import CLASS_OF, class_of, texts
+
+ROW = "Bob;Ünal;bob@example.org\n".encode()
+LONG = base64.b64encode(ROW * 40).decode()
+SOUND = base64.b64encode(b"RIFF\x90\xff\x01\x00WAVE" + ROW * 40).decode()
 
 
 def chat(*contents: Any) -> dict[str, Any]:
@@ -43,10 +48,41 @@ def chat(*contents: Any) -> dict[str, Any]:
         ({"inputs": [[3, 4], [5]]}, None),
         ({"tools": [{"function": {"description": "writes to bob@example.org"}}]}, "personal"),
         ({"max_tokens": 4111111111111111, "stream": True}, None),
+        (chat([{"type": "tool_use", "input": {"card": 4111111111111111}}]), "payment"),
+        (chat([{"type": "tool_use", "input": {"card": 4111111111111111.0}}]), "payment"),
+        ({"tools": [{"input_schema": {"enum": [1, 4111111111111111]}}]}, "payment"),
+        (chat([{"type": "tool_use", "input": {"at": 1732600000000, "n": -3, "ok": True}}]), None),
+        (chat([{"type": "tool_use", "input": {"data": "DE89370400440532013000\n" * 30}}]), "personal"),
+        (chat("see https://example.org/unsubscribe?who=bob%40example.org&x=1"), "personal"),
+        (chat("<td>bob&#64;example.org</td>"), "personal"),
+        (chat("bob&commat;example&period;org, 100% sure & well"), "personal"),
+        (chat("ＩＢＡＮ ＤＥ８９３７０４００４４０５３２０１３０００"), "personal"),
+        (chat("bob＠example．org"), "personal"),
+        (chat("IBAN DE89\u00a03704\u00a00044\u00a00532\u00a00130\u00a000"), "personal"),
+        (chat("+49\u201130\u20111234567"), "personal"),
+        (chat("4111\u200b1111\u200b1111\u200b1111"), "payment"),
+        (chat("اتصل على +٤٩ ٣٠ ١٢٣٤٥٦٧"), "personal"),
+        (chat("naïve café, 100 % of 50&nbsp;kg"), None),
+        (
+            chat([{"type": "file", "file": {"file_data": "data:text/csv;base64," + base64.b64encode(ROW).decode()}}]),
+            "personal",
+        ),
+        (chat([{"type": "document", "source": {"media_type": "text/plain", "data": LONG}}]), "personal"),
+        (chat([{"type": "file", "file": {"file_data": LONG}}]), "personal"),
+        (chat([{"type": "image_url", "image_url": {"url": "data:image/svg+xml;base64," + LONG}}]), "personal"),
+        (chat([{"type": "input_audio", "input_audio": {"format": "wav", "data": SOUND}}]), None),
     ],
 )
 def test_found_wherever_it_stands(body: dict[str, Any], expected: str | None) -> None:
     assert class_of(body) == expected
+
+
+@pytest.mark.parametrize(
+    "unit", ["a@", "@a.", "+1", "1", "0()", "tel 1 ", "DE89", "4111 ", "2222:", "\\", "%41", "&#1;", "\u00a0", "a"]
+)
+def test_hostile_texts_take_no_longer_than_their_length(unit: str) -> None:
+    """A search for each of their characters would hold a worker for hours."""
+    assert class_of({"prompt": unit * (400_000 // len(unit))}) is None
 
 
 PIECE = st.one_of(

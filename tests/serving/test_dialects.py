@@ -298,3 +298,50 @@ def test_what_no_reply_has_a_place_for_is_refused_before_it_is_paid(chats: opena
     assert len(place.asked) == before
     plain: Any = {"modalities": ["text"]}
     chats.chat.completions.create(model="m", messages=HELLO, **plain)
+
+
+DEEP = "[" * 3000 + "]" * 3000
+BESIDE = '{"choices": [{"index": 0, "delta": {"content": "a"}, "finish_reason": "stop"}], "x": DEEP}'.replace(
+    "DEEP", DEEP
+)
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        Script([f"data: {BESIDE}\n\n".encode(), b"data: [DONE]\n\n"]),
+        Script([f": first\n\ndata: {BESIDE}\n\n".encode()]),
+        Script([BESIDE.replace("delta", "message").encode()], 200, "application/json"),
+        Script([DEEP.encode()], 500, "application/json"),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+def test_json_without_end_is_the_engines_nonsense(
+    platform: Platform, place: Place, script: Script, stream: bool
+) -> None:
+    """And not a bug of ours, which no breaker would hear of and no other engine be asked for."""
+    place.script = script
+    reply = platform.chat(stream=stream, headers={"cache-control": "no-store"})
+    assert reply.error["code"] in ("engine_unavailable", "engine_failed"), reply.body
+
+
+@pytest.mark.parametrize("depth", [201, 900, 975, 978, 981, 984, 5000])
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages", "/v1/messages/count_tokens"])
+def test_a_body_nested_too_deeply_is_the_callers_doing(platform: Platform, depth: int, path: str) -> None:
+    inner = "[" * depth + "]" * depth
+    content = '[{"type": "tool_use", "id": "a", "name": "b", "input": {"x": INNER}}]'
+    body = '{"model": "m", "max_tokens": 5, "messages": [{"role": "user", "content": CONTENT}], "more": INNER}'
+    reply = platform.ask("POST", path, body.replace("CONTENT", content).replace("INNER", inner).encode())
+    assert (reply.status, "nested too deeply" in reply.error["message"]) == (400, True)
+
+
+@pytest.mark.parametrize("part", ["{}", "[]", '{"a":{}}'])
+def test_a_body_of_small_change_is_refused(platform: Platform, part: str) -> None:
+    """Of three bytes each: a thousandth of what a worker has would become a tenth of it, for each that waits."""
+    body = '{"model": "m", "max_tokens": 5, "messages": [{"role": "user", "content": "CONTENT"}], "more": [MORE]}'
+    many = ",".join([part] * 150_000)
+    reply = platform.ask("POST", "/v1/chat/completions", body.replace("MORE", many).encode())
+    assert (reply.status, "objects and lists" in reply.error["message"]) == (400, True)
+    quoted = json.dumps(many)[1:-1]
+    said = platform.ask("POST", "/v1/chat/completions", body.replace("CONTENT", quoted).replace("MORE", "").encode())
+    assert "objects and lists" not in said.body.decode(), "of text it may hold as many as it likes"

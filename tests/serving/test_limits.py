@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import resource
+import select
 import socket
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -42,6 +43,25 @@ def test_a_body_over_the_limit(null: Platform) -> None:
         reply = null.ask("POST", "/v1/chat/completions", b"x" * size)
         assert (reply.status, reply.error["code"]) == (413, "request_too_large")
     assert null.ask("POST", "/v1/chat/completions", b"x" * 199_000).status == 400
+
+
+def test_one_tenant_does_not_fill_the_memory_of_all(start: Start) -> None:
+    """Bodies that are begun and never end: what is held of one tenant's has a bound, and others are served."""
+    platform = start([{}], [{}], limits=Limits(tenant_bytes=1_000_000))
+    other = platform.made_key("other")
+    said: dict[str, Any] = {"messages": [{"role": "user", "content": "a" * 300_000}], "max_tokens": 1}
+    for _ in range(4):
+        slow = socket.create_connection(("127.0.0.1", platform.config.port), timeout=20)
+        platform.opened.append(slow)
+        slow.sendall(head(platform, "content-length: 400000") + b"x" * 300_000)
+    (refused,), _, _ = select.select(platform.opened, [], [], 20)
+    status, error = parsed(refused.recv(4000))
+    assert (status, error["code"]) == (429, "rate_limit_exceeded")
+    assert platform.chat(max_tokens=1).status == 200, "what is small is served"
+    assert platform.chat(other, **said).status == 200
+    for slow in platform.opened:
+        slow.close()
+    platform.until(lambda: platform.chat(**said).status == 200)
 
 
 def test_an_announced_body_is_refused_before_it_comes(null: Platform) -> None:

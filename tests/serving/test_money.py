@@ -11,6 +11,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.serving.standin import Script, chat_events, standing_in
 
 from archwright.monitor.usage import usage_of
 from archwright.policy.limits import Limits, worst_input_tokens
@@ -198,6 +199,33 @@ def test_a_stream_fills_the_cache_as_a_reply_does(two: Platform) -> None:
     assert (streamed.headers["x-archwright-cache"], whole.headers["x-archwright-cache"]) == ("miss", "hit")
     text = "".join(event["choices"][0]["delta"].get("content") or "" for event in streamed.events[:-1])
     assert whole.json["choices"][0]["message"]["content"] == text
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_no_count_of_an_engine_overdraws_a_budget(start: Start, stream: bool) -> None:
+    """One letter, and a bill for four thousand million tokens."""
+    used = {"prompt_tokens": 2**31 - 1, "completion_tokens": 2**31 - 1}
+    said = {"choices": [{"index": 0, "delta": {"content": "a"}, "finish_reason": "stop"}], "usage": used}
+    with standing_in() as place:
+        place.script = Script(chat_events(said))
+        platform = start([{"addresses": (place.url,), "price_in_usd": IN_USD, "price_out_usd": OUT_USD}], [])
+        key = platform.made_key("liar", budget_usd=0.01)
+        for _ in range(40):
+            platform.chat(key, stream=stream, max_tokens=LENGTH)
+        assert 0 < spent_usd(platform, "liar") <= 0.01
+
+
+def test_each_text_of_many_may_fill_the_context(two: Platform) -> None:
+    """Eight texts of a thousand words are eight thousand tokens, though a context holds four thousand."""
+    budget, body = 5000 * IN_USD, {"model": "e", "input": ["a " * 1000] * 8}
+    key = two.made_key("vectors", budget_usd=budget)
+    for _ in range(3):
+        two.ask("POST", "/v1/embeddings", body, key=key, headers={"cache-control": "no-store"})
+    assert spent_usd(two, "vectors") <= budget
+    with two.keys() as keys:
+        keys.limit("tenant", "vectors", "", Limits(budget_usd=1.0))
+    rich = two.made_key("vectors")
+    assert two.ask("POST", "/v1/embeddings", body, key=rich).status == 200
 
 
 def test_embeddings_are_billed_and_kept(two: Platform) -> None:

@@ -67,6 +67,7 @@ def test_places_are_taken_out(text: str, shown: str) -> None:
 
 def test_long_texts_are_cut() -> None:
     assert len(without_places("word " * 1000)) == 400
+    assert len(without_places("a" * 500_000)) == 400, "in no time: an engine may quote a whole prompt"
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+from tests.serving.standin import Script, standing_in
 
 from archwright.errors import OperateError
 from archwright.home import Home
@@ -13,6 +16,9 @@ from archwright.serving.fleet import Fleet
 from archwright.serving.secrets import secret, stamp
 
 from .conftest import endpoint
+
+if TYPE_CHECKING:
+    from .conftest import Start
 
 
 def sent_key(fleet: Fleet) -> bytes:
@@ -65,3 +71,21 @@ def test_a_key_that_is_rotated_is_used_from_then_on(tmp_path: Path) -> None:
         await fleet.close()
 
     asyncio.run(scenario())
+
+
+@pytest.mark.enable_socket
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("protocol", ["openai", "anthropic"])
+def test_an_engine_that_quotes_our_key_tells_nobody(start: Start, tmp_path: Path, stream: bool, protocol: str) -> None:
+    key = "sk-of-the-house-0123456789"
+    (tmp_path / "key").write_text(key)
+    error = {"type": "error", "error": {"type": "invalid_request_error", "code": 400, "message": f"no such key: {key}"}}
+    refused = Script([json.dumps(error).encode()], 400, "application/json")
+    broken = Script([f"event: error\ndata: {json.dumps(error)}\n\n".encode()])
+    with standing_in() as place:
+        spec = {"addresses": (place.url,), "key": f"file:{tmp_path}/key", "health_path": "", "protocol": protocol}
+        platform = start([spec], [])
+        for place.script in (refused, broken):
+            reply = platform.chat(stream=stream)
+            assert key in str(place.last.headers), "it was sent"
+            assert b"sk-of" not in reply.body and b"no such key" in reply.body

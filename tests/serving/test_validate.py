@@ -11,7 +11,7 @@ import pytest
 from archwright.serving.directory import Directory
 from archwright.serving.fields import decode
 from archwright.serving.refusal import Refusal
-from archwright.serving.validate import Question, chat, completion, embedding
+from archwright.serving.validate import FOR_OPERATORS, Question, chat, completion, embedding
 
 from .conftest import Entry, directory, endpoint
 
@@ -456,13 +456,30 @@ def test_what_we_do_not_decide_passes_to_a_url(fields: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(
     "fields",
-    [{"n_predict": 9}, {"max_new_tokens": 9}, {"use_beam_search": True}, {"best_of": 2}, {"best_of": 3, "n": 2}],
+    [
+        {"n_predict": 9},
+        {"max_new_tokens": 9},
+        {"n_cmpl": 9},
+        {"use_beam_search": True},
+        {"best_of": 2},
+        {"best_of": 3, "n": 2},
+    ],
 )
 def test_nothing_makes_more_than_was_reserved(fields: dict[str, Any]) -> None:
     for asked, read in (({"messages": HELLO}, chat), ({"prompt": "x"}, completion)):
         with pytest.raises(Refusal) as caught:
             read({"model": "far", **asked, **fields}, ABROAD, None)
         assert (caught.value.status, caught.value.param) == (400, next(iter(fields)))
+
+
+@pytest.mark.parametrize("name", sorted(FOR_OPERATORS))
+def test_nobody_runs_an_engine_through_the_gateway(name: str) -> None:
+    """Other hosts, other requests, a turn before others, code, another model: not for one of many tenants to say."""
+    for asked, read in (({"messages": HELLO}, chat), ({"prompt": "x"}, completion)):
+        with pytest.raises(Refusal) as caught:
+            read({"model": "far", **asked, name: {"x": 1}}, ABROAD, None)
+        assert (caught.value.status, caught.value.param) == (400, name)
+        assert read({"model": "far", **asked, name: None}, ABROAD, None).body["model"] == "far"
 
 
 def test_what_passes_still_has_to_be_well_formed() -> None:

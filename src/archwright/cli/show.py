@@ -17,6 +17,7 @@ from archwright.api.running import Answer, Platform
 from archwright.cli.layout import plain
 from archwright.cli.numbers import band, pretty
 from archwright.contract.evidence import Deviation, Reconciliation
+from archwright.errors import printable
 
 MINIMUM_WIDTH = 100
 # Of an audit record.
@@ -62,7 +63,7 @@ def path(result: Path) -> int:
 
 def stream(result: Iterator[str]) -> int:
     for piece in result:
-        sys.stdout.write(piece)
+        sys.stdout.write(printable(piece))
         sys.stdout.flush()
     sys.stdout.write("\n")
     if isinstance(result, Answer) and sys.stderr.isatty():

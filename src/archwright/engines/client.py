@@ -28,6 +28,8 @@ from archwright.errors import EngineError, UsageError, Where
 CONNECT_TIMEOUT_S = 2.0
 BODY_LIMIT_BYTES = 64 << 20
 AGAIN_LIMIT_S = 3_600  # whoever asks to be left alone for longer is not believed
+# What carries our key to an engine; what is shorter is no secret.
+KEY_HEADERS, KEY_LEAST = ("authorization", "key"), 8
 # What lives below /v1 on an OpenAI-compatible server; health and metrics live at its root.
 API_PATHS = ("/chat/completions", "/completions", "/embeddings", "/models", "/responses", "/messages")
 
@@ -94,6 +96,8 @@ class EngineClient:
             f"Content-Type: application/json\r\n{more}"
         )
         self._heads: dict[tuple[str, str], bytes] = {}
+        keys = (value.rpartition(" ")[2] for name, value in headers.items() if name.lower().endswith(KEY_HEADERS))
+        self._keys = [key.encode() for key in keys if len(key) >= KEY_LEAST]
 
     @property
     def named(self) -> dict[str, Any]:
@@ -197,7 +201,14 @@ class EngineClient:
         """The error that an event of a stream reports."""
         code = detail.get("code") if isinstance(detail, dict) else None
         status = code if isinstance(code, int) and 400 <= code <= 599 else 500
-        return EngineRefused(status, {"error": detail}, Where(self.address))
+        said = msgspec.json.decode(self._without_keys(_encode(detail)))
+        return EngineRefused(status, {"error": said}, Where(self.address))
+
+    def _without_keys(self, said: bytes) -> bytes:
+        """Some quote the key that they refuse, proxies all that they were sent: whoever asked is told what was said."""
+        for key in self._keys:
+            said = said.replace(key, b"...")
+        return said
 
     def nonsense(self, error: object) -> EngineError:
         return EngineError(
@@ -221,7 +232,11 @@ class EngineClient:
             await origin.ask(data, sink)
         except Answered as error:
             again_s = _again_s(error.retry_after)
-            raise EngineRefused(error.status, _body(error.body), Where(self.address), again_s) from error
+            raise EngineRefused(
+                error.status, _body(self._without_keys(error.body)), Where(self.address), again_s
+            ) from error
+        except RecursionError as error:
+            raise self.nonsense(error) from error
         except BrokeOff as error:
             raise self._broke_off(_said(error)) from error
         except (OSError, UnicodeError) as error:  # TimeoutError and ssl.SSLError are such; a name that can be no host's
@@ -259,7 +274,7 @@ class EngineClient:
     def _object(self, data: bytes) -> dict[str, Any]:
         try:
             return msgspec.json.decode(data, type=dict[str, Any])
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise self.nonsense(error) from error
 
     def _unreachable(self, error: Exception) -> EngineError:
@@ -310,6 +325,6 @@ def _body(data: bytes) -> dict[str, Any]:
     """What a refusal says; Gemini's OpenAI endpoint puts it into a list."""
     try:
         found = msgspec.json.decode(data, type=dict[str, Any] | list[dict[str, Any]])
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return {"error": {"message": data[:500].decode("utf-8", "replace")}}
     return found if isinstance(found, dict) else found[0] if found else {}

@@ -234,7 +234,7 @@ class Connection(asyncio.Protocol):
             return True  # the rest of a reply whose sink has all it wants
         try:
             sink.feed(data)
-        except ArchwrightError as error:
+        except (ArchwrightError, RecursionError) as error:  # nested without end is the engine's doing
             self._fail(error)
             return False
         if not sink.done:

@@ -194,15 +194,16 @@ CALLED = re.compile(
     r"|portable|rufen?)\b[^\n\d]{0,16}$",
     re.IGNORECASE,
 )
+# A run of digits is one group, whole: tried in every division a hundred of them took minutes.
 INTERNATIONAL = re.compile(
-    r"(?<![\w+.-])(?<!\d )(?:\+|00)[1-9][0-9]{0,2}(?:[ .\-/]?(?:\(0?[0-9]{1,4}\)|[0-9]{1,14})){1,7}(?![\w-]|[.,][0-9])"
+    r"(?<![\w+.-])(?<!\d )(?:\+|00)[1-9][0-9]{0,2}+(?:[ .\-/]?(?:\(0?[0-9]{1,4}\)|[0-9]++)){1,7}(?![\w-]|[.,][0-9])"
 )
 # A national number in the form of North America, and one with the leading zero or bare digits after a word for it.
 AMERICAN = re.compile(
     r"(?<![\w.+/(-])(?:1[ .-])?(?:\([2-9][0-9]{2}\) ?|[2-9][0-9]{2}[.-])[2-9][0-9]{2}[ .-][0-9]{4}(?![\w-]|\.[0-9])"
 )
 DIGITS = re.compile(r"[0-9](?:[ .()/-]{0,3}[0-9]){6,14}")
-NATIONAL = re.compile(r"(?<![\w.+(-])\(?[0-9][0-9()]*(?:[ .\-/]{1,2}\(?[0-9]+\)?){0,6}(?![\w-]|[.,][0-9])")
+NATIONAL = re.compile(r"(?<![\w.+(-])\(?[0-9][0-9()]{0,40}(?:[ .\-/]{1,2}\(?[0-9]+\)?){0,6}(?![\w-]|[.,][0-9])")
 
 
 def _phones(text: str) -> Iterator[tuple[int, int]]:

@@ -63,6 +63,8 @@ class App:
                 with REQUEST:
                     found = exchange.found
                     assert found is not None and found.route is not None, "let in without a route"
+                    if found.wish is not None:
+                        self._gateway.guard.still(exchange, found.wish)
                     work.append((exchange, found.route.handler(self._gateway, exchange, found.name)))
             except ArchwrightError as error:
                 self._answer(exchange, error)

@@ -235,6 +235,8 @@ class Bill:
         # Whole nano-dollars here and not by each who tells or adds it up: halves would go up here and down there.
         self.usd = None if usd is None else nearest_nusd(usd) / NANO
         reservation = self.reservation
+        if reservation.limited and self.usd is not None:  # an engine that counts more than it can have is not believed
+            self.usd = min(self.usd, reservation.usd)
         if self.known is not None:
             self.usd, self.saved_usd = 0.0, self.known.usd
         figures.update(

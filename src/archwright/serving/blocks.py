@@ -219,7 +219,7 @@ def _input(said: str | None) -> dict[str, Any]:
     """A call's arguments; of one that was cut off there are none to tell."""
     try:
         return msgspec.json.decode(said or "{}", type=dict[str, Any])
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         return {}
 
 

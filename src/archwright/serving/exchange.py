@@ -130,6 +130,7 @@ class Exchange:
             "found",
             "head",
             "id",
+            "keys_version",
             "limits",
             "method",
             "model",
@@ -161,6 +162,7 @@ class Exchange:
         self.sink: Sink | None = None  # who is fed by the engine; held back while the client does not read
         self.found: Any = None  # its route (serving.routes.Found)
         self.principal: Principal | None = None
+        self.keys_version = 0  # of what was known of keys when it was let in
         self.asks: Any = None  # the worst it may take (serving.bill.Asks)
         self.reserved: Any = None  # what the accounts said to that, until its bill is made
         self.begun = False
@@ -324,6 +326,12 @@ def unrecorded() -> Refusal:
 def too_large(limit: int) -> Refusal:
     message = f"the body is larger than {limit} bytes"
     return Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, message, openai_code="request_too_large")
+
+
+def too_much_at_once() -> Refusal:
+    message = "too much is being sent by this tenant at once; send it again when some of it is answered"
+    status = HTTPStatus.TOO_MANY_REQUESTS
+    return Refusal(status, message, openai_code="rate_limit_exceeded", retry_after_s=1)
 
 
 def why_ended(reason: str) -> Refusal:

@@ -53,6 +53,7 @@ class Guard:
                 "no API key: send 'Authorization: Bearer aw_...'" if secret is None else "the API key is not valid"
             )
             raise Refusal(HTTPStatus.UNAUTHORIZED, message, openai_code="invalid_api_key")
+        exchange.keys_version = self._keys.version
         if wish.permission is None:
             self._record(exchange, wish, principal, "no such route")
             raise _nothing_there(exchange, wish)
@@ -62,6 +63,19 @@ class Guard:
             raise Refusal(HTTPStatus.FORBIDDEN, message, openai_code="insufficient_permissions")
         self._record(exchange, wish, principal, "")
         return principal
+
+    def still(self, exchange: Exchange, wish: Wish) -> None:
+        """Its body has come, maybe long after its head: what was taken away since is not his any more. Raises Refusal
+        401, StoreError."""
+        principal = exchange.principal
+        assert principal is not None, "let in without a principal"
+        if self._keys.follow() == exchange.keys_version and self._clock() < principal.expires_at:
+            return
+        known = self._keys.identify(credential(exchange) or "")
+        if known is None:
+            self._record(exchange, wish, principal, "the key was taken away before the body came")
+            raise Refusal(HTTPStatus.UNAUTHORIZED, "the API key is not valid", openai_code="invalid_api_key")
+        exchange.principal = known
 
     def acted(self, exchange: Exchange, action: str, resource: str, tenant: str, refused: str = "") -> None:
         """Write down what was done to what, or why not. Raises Refusal 503 where there is no room for it."""

@@ -14,6 +14,7 @@ class Limits(Record):
     token takes at most, on average, of an answer that comes whole: slower than any engine people wait for."""
 
     body_bytes: int = 4 * 1024 * 1024
+    tenant_bytes: int = 256 * 1024 * 1024
     header_bytes: int = 32 * 1024
     headers: int = 100
     chunks: int = 16_384
@@ -40,6 +41,7 @@ _WAIT_S = (0.01, _DAY_S)
 # The least and the most: what every request has, and what a machine has memory and open files for.
 BOUNDS: dict[str, tuple[float, float]] = {
     "body_bytes": (1_024, 1 << 30),
+    "tenant_bytes": (1_024, 1 << 40),
     "header_bytes": (1_024, 1 << 20),
     "headers": (16, 10_000),
     "chunks": (16, 1 << 24),

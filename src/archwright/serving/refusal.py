@@ -35,7 +35,7 @@ MESSAGES = "/v1/messages"
 ENGINE_OVERLOADED = 529  # what a hosted provider says that has no room for anyone
 
 # Absolute paths, sockets and URLs in an engine's own words.
-_PLACE = re.compile(r"(?:\w+://\S+|unix:\S+|(?<![\w.])/(?:[\w.\-]+/)*[\w.\-]+)")
+_PLACE = re.compile(r"(?:(?<!\w)\w++://\S+|unix:\S+|(?<![\w.])/(?:[\w.\-]+/)*[\w.\-]+)")
 
 
 class Refusal(ArchwrightError):

@@ -273,7 +273,7 @@ class Gathered(Relay):
         meter.event_at = self.exchange.now()
         try:
             reply = read_event(body)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise self._client.nonsense(error) from error
         if reply.error is not None:
             raise self._client.refused(reply.error)

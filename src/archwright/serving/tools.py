@@ -31,7 +31,7 @@ _WHOLE = re.compile(
     r'(?:[^"\\]|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}'
     r"|\\u(?![dD][89abAB])[0-9a-fA-F]{4}|\\[^u])*"
 )
-_OPEN_END = re.compile(r"[\s}]*\Z")
+_OPEN_END = " \t\r\n}"
 
 
 def spoken_of(body: Mapping[str, Any]) -> bool:
@@ -175,8 +175,8 @@ class ToolReader:
 
     def _arguments(self, *, last: bool) -> str:
         """All but what may be the end of the object around them."""
-        held = self._rest[_OPEN_END.search(self._rest).start() :]  # type: ignore[union-attr]
-        said, self._rest = self._rest[: len(self._rest) - len(held)], held
+        said = self._rest.rstrip(_OPEN_END)
+        held = self._rest = self._rest[len(said) :]
         if last:
             closed = held.rstrip()
             said, self._rest = said + closed.removesuffix("}").rstrip(), ""

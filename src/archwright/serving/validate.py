@@ -180,7 +180,22 @@ EMBEDDING: dict[str, Check] = {
 # Other engines' words for the length of an answer, and for answers that are made and not shown: passed on they would
 # bring more than was reserved.
 OUTRUNS = frozenset(
-    {"n_predict", "num_predict", "max_new_tokens", "max_output_tokens", "max_tokens_to_sample", "use_beam_search"}
+    {
+        *("n_predict", "num_predict", "max_new_tokens", "max_output_tokens", "max_tokens_to_sample", "use_beam_search"),
+        "n_cmpl",
+    }
+)
+# What is for who runs an engine or a proxy, and would let one caller reach past what he was let in for: other hosts it
+# fetches from or gives to, requests and slots by their names, a turn before others, code and templates it runs (of
+# which no length of a body is a bound), another model or adapter than the one that was chosen and priced.
+FOR_OPERATORS = frozenset(
+    {
+        *("kv_transfer_params", "ec_transfer_params", "vllm_xargs", "data_parallel_rank", "disagg_prefill_dp_rank"),
+        *("bootstrap_host", "bootstrap_port", "bootstrap_room", "bootstrap_pair_key", "decode_tp_size"),
+        *("request_id", "rid", "id_slot", "session_params", "priority", "data_sources"),
+        *("custom_logit_processor", "custom_params", "logits_processors", "chat_template"),
+        *("models", "plugins", "lora", "lora_path", "adapter_id"),
+    }
 )
 
 
@@ -214,6 +229,7 @@ def embedding(body: Mapping[str, Any], directory: Directory, workload: str | Non
     if able is None:
         raise bad(f"the model {found.name!r} cannot make embeddings", "model", "unsupported_model")
     fields = checked(_but_model(body), EMBEDDING, able)
+    _for_callers(fields)
     texts: list[str] | list[list[int]] = required(fields.get("input"), "input")
     asked = fields.get("encoding_format", "float")
     sent = {**fields, "model": able.model, "input": texts, "encoding_format": "float"}
@@ -276,8 +292,16 @@ def _question(
     )
 
 
+def _for_callers(fields: Mapping[str, Any]) -> None:
+    for name in FOR_OPERATORS & fields.keys():
+        if fields[name] is not None:
+            message = f"{name!r} is not supported: it is for who runs the engine"
+            raise bad(message, name, "unsupported_parameter")
+
+
 def _bounded(fields: Mapping[str, Any]) -> None:
-    """Nothing beside `max_tokens` and `n` says how much is made. Raises Refusal 400."""
+    """Nothing beside `max_tokens` and `n` says how much is made, nothing how an engine is run. Raises Refusal 400."""
+    _for_callers(fields)
     for name in OUTRUNS & fields.keys():
         raise bad(
             f"{name!r} is not supported; 'max_tokens' says how long an answer may be", name, "unsupported_parameter"

@@ -15,7 +15,8 @@ from http import HTTPStatus
 from typing import Protocol, cast
 
 from archwright.engines.grammar import Chunks, Head, Malformed, check_begun, parse_head
-from archwright.serving.exchange import BODY, GONE, Exchange, Outbox, bare, too_large, why_ended
+from archwright.serving.exchange import BODY, GONE, Exchange, Outbox, bare, too_large, too_much_at_once, why_ended
+from archwright.serving.held import Share
 from archwright.serving.limits import Limits
 from archwright.serving.refusal import Refusal
 
@@ -51,6 +52,7 @@ class Server:
         self.limits: Limits = outbox.limits
         self.connections: set[Connection] = set()
         self.addresses: Counter[str] = Counter()
+        self.held: Counter[str] = Counter()  # bytes of large bodies, by tenant
         self.closing = self.ending = False
         self.loop = asyncio.get_running_loop()
 
@@ -84,6 +86,7 @@ class Connection(asyncio.Protocol):
         self._paused = False
         self._stalled_at: float | None = None
         self._due = 0.0
+        self._share = Share(server.held)
         self._clear()
 
     def _clear(self) -> None:
@@ -116,6 +119,7 @@ class Connection(asyncio.Protocol):
         if not server.addresses[self._address]:
             del server.addresses[self._address]
         self._closing = True
+        self._share.let_go()
         if self._exchange is not None:
             self._exchange.end(GONE)
             self._exchange.finished = True
@@ -251,6 +255,13 @@ class Connection(asyncio.Protocol):
             self._refuse(too_large(self._limits.body_bytes))
         elif piece:
             self._pieces.append(piece)
+            if self._size > SKIP_BYTES and self._tenant_holds() > self._limits.tenant_bytes:
+                self._refuse(too_much_at_once())
+
+    def _tenant_holds(self) -> int:
+        """Of large bodies, this one among them."""
+        principal = None if self._exchange is None else self._exchange.principal
+        return self._share.grow("" if principal is None else principal.tenant, self._size)
 
     def _whole(self) -> None:
         """The request is whole: its answer may begin, or has been given."""
@@ -268,6 +279,7 @@ class Connection(asyncio.Protocol):
         """No more of this request is wanted."""
         self._refused = True
         self._pieces = []
+        self._share.let_go()
         if self._exchange is not None and not self._exchange.finished:
             self._exchange.refuse(refusal)
 
@@ -307,6 +319,7 @@ class Connection(asyncio.Protocol):
 
     def over(self) -> None:
         self._exchange = None
+        self._share.let_go()
         if self._closing or self._server.ending:
             self._end()
         elif self._state == REPLY:

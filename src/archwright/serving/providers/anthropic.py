@@ -15,8 +15,9 @@ import msgspec
 from archwright.engines.client import NO_HEADERS, EngineClient, EngineRefused
 from archwright.engines.sse import Event
 from archwright.serving.events import Call, Choice, Delta, EngineEvent, Function
+from archwright.serving.fields import decode
 from archwright.serving.providers.protocol import Asked
-from archwright.serving.refusal import ENGINE_OVERLOADED, bad
+from archwright.serving.refusal import ENGINE_OVERLOADED, Refusal, bad
 
 VERSION = "2023-06-01"
 BETA = "anthropic-beta"
@@ -206,8 +207,8 @@ def _block(part: Mapping[str, Any]) -> dict[str, Any]:
 def _use(call: Mapping[str, Any]) -> dict[str, Any]:
     function = call["function"]
     try:
-        given = msgspec.json.decode(function["arguments"] or "{}", type=dict[str, Any])
-    except (msgspec.DecodeError, UnicodeError) as error:
+        given = decode((function["arguments"] or "{}").encode())
+    except (Refusal, UnicodeError) as error:
         raise bad("the arguments of an earlier tool call are no JSON object", "messages", "invalid_value") from error
     return {"type": "tool_use", "id": call["id"], "name": function["name"], "input": given}
 
