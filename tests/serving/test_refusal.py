@@ -49,7 +49,13 @@ def test_mapping(error: ArchwrightError, status: int, code: str) -> None:
 
 def test_context_counts_are_passed_on() -> None:
     error = {"type": "exceed_context_size_error", "n_prompt_tokens": 900, "n_ctx": 512}
-    assert from_error(refused(400, error)).message == "the prompt has 900 tokens, this model's context holds 512"
+    said = from_error(refused(400, error)).message
+    # What OpenAI says, and what Anthropic does: clients look for either.
+    assert "This model's maximum context length is 512 tokens. However, your messages resulted in 900 tokens." in said
+    assert "prompt is too long: 900 tokens > 512 maximum" in said
+    elsewhere = {"message": "This model's maximum context length is 5 tokens, see /srv/m"}
+    found = from_error(refused(400, elsewhere))
+    assert found.message == "prompt is too long: This model's maximum context length is 5 tokens, see ..."
 
 
 @pytest.mark.parametrize(

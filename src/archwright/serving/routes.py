@@ -178,9 +178,9 @@ class Found(NamedTuple):
     name: str
 
 
-def _found(route: Route | None, methods: tuple[str, ...], name: str = "") -> Found:
+def _found(route: Route | None, methods: tuple[str, ...], name: str = "", instead: str = "") -> Found:
     open_to_all = route is not None and route.permission is None
-    wish = None if open_to_all else Wish(route.permission if route else None, bool(methods), methods)
+    wish = None if open_to_all else Wish(route.permission if route else None, bool(methods), methods, instead)
     return Found(route, wish, name)
 
 
@@ -194,7 +194,28 @@ def find(method: str, path: str) -> Found:
     fit = [route for route in ROUTES if _fits(route, path)]
     route = next((route for route in fit if route.method == method), None)
     name = unquote(path[len(fit[0].path) :]) if fit else ""
-    return _found(route, tuple(route.method for route in fit), name)
+    return _found(route, tuple(route.method for route in fit), name, "" if fit else _instead(path))
+
+
+_SLASHES = re.compile("//+")
+_VERSIONS = re.compile("(?:/+v1(?=/))*")
+_NO_RESPONSES = (
+    "; the Responses interface is not served: set the client to chat completions, which are at /v1/chat/completions "
+    "(such as `provider.chat(model)` or `set_default_openai_api('chat_completions')`)"
+)
+
+
+def _instead(path: str) -> str:
+    """For clients of another interface, or whose base URL lacks the version or says it twice. Only told: a path is
+    compared as it was sent."""
+    tail = _SLASHES.sub("/", _VERSIONS.sub("", path, count=1)).removesuffix("/")
+    if tail.startswith("/responses"):
+        return _NO_RESPONSES
+    meant = f"/v1{tail}"
+    if not any(_fits(route, meant) for route in ROUTES):
+        return ""
+    ends = "before /v1" if meant.startswith(MESSAGES) else "in /v1"
+    return f"; did you mean {meant}? The client's base URL ends {ends}"
 
 
 _PATTERNS = [(route, re.compile("([^/]+)".join(map(re.escape, route.path.split("{}"))))) for route in ADMIN_ROUTES]
