@@ -93,7 +93,7 @@ def _answers(form: Mapping[str, Any] | None) -> Mapping[str, Any]:
     """What an answer without a call is held to."""
     if form is None:
         return TEXT
-    return form["json_schema"]["schema"] if form["type"] == "json_schema" else {"type": "object"}  # type: ignore[no-any-return]
+    return form["json_schema"]["schema"] if form["type"] == "json_schema" else {"type": "object"}
 
 
 def _instructed(
