@@ -125,7 +125,8 @@ def from_error(error: ArchwrightError) -> Refusal:
 
 
 def _from_engine(error: EngineRefused) -> Refusal:
-    """The engine's own refusal. Its wrong key or wrong path is our fault (502), its 400 the client's."""
+    """The engine's own refusal. Its wrong key or wrong path is our fault (502), its 400 and what it
+    cannot do are the client's."""
     # Some say what OpenAI says within `error` without it; web frameworks call it `detail`.
     detail = error.body.get("error", error.body)
     found = detail if isinstance(detail, dict) else {}
@@ -133,7 +134,7 @@ def _from_engine(error: EngineRefused) -> Refusal:
     kind = f"{found.get('type')} {found.get('code')} {message}".lower()
     if "exceed_context" in kind or "context length" in kind or "too large to process" in kind:
         return _too_long(found, message)
-    if error.status in (HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY):
+    if error.unable or error.status in (HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY):
         return bad(f"the model's engine refused the request: {without_places(message)}", code="engine_refused")
     again_s = error.retry_after_s or RETRY_S
     if error.status == HTTPStatus.TOO_MANY_REQUESTS:

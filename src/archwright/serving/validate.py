@@ -81,8 +81,10 @@ def prompt(value: Any, name: str, _endpoint: Endpoint) -> str:
 def inputs(value: Any, name: str, _endpoint: Endpoint) -> list[str]:
     found = [value] if type(value) is str else value
     if type(found) is not list or not 0 < len(found) <= INPUTS or not all(type(i) is str and i for i in found):
-        message = f"{name!r} must be a non-empty string or 1 to {INPUTS} of them; token ids are not supported"
-        raise bad(message, name, "invalid_value")
+        message = (
+            f"{name!r} must be a non-empty string or 1 to {INPUTS} of them; token ids are not supported: send text"
+        )
+        raise bad(f"{message} (LangChain's `check_embedding_ctx_length=False`)", name, "invalid_value")
     return found
 
 
