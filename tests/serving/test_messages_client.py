@@ -103,6 +103,13 @@ def test_the_tool_runner_sends_conversations_whole_where_no_thread_is_kept(clien
     assert [reply.stop_reason for reply in runner] == ["tool_use", "tool_use"]
 
 
+def test_models_in_the_words_of_this_interface(client: anthropic.Anthropic) -> None:
+    page = client.models.list(limit=1)
+    assert not page.has_next_page() and (page.first_id, page.last_id) == (page.data[0].id, page.data[-1].id)
+    found = client.models.retrieve("m")
+    assert (found.id, found.type, found.display_name) == ("m", "model", "m") and found.created_at.year > 2000
+
+
 def test_real_chat_knows_paris(real: anthropic.Anthropic) -> None:
     words = "What is the capital of France? Answer with one word."
     reply = real.messages.create(model="smol", max_tokens=12, messages=ask(words), extra_body={"temperature": 0})

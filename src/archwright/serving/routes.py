@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any, NamedTuple
 from urllib.parse import unquote
@@ -29,6 +30,9 @@ from archwright.serving.refusal import MESSAGES, Refusal
 from archwright.serving.replicas import Replica
 from archwright.serving.shapes import ChatShape, Chunks, CompletionShape, Envelope, Shape, Wanted
 from archwright.serving.validate import WORKLOAD, Question
+
+VERSION = b"anthropic-version"
+"""Clients of the Messages interface send it with everything, and read models in other words."""
 
 
 class Route(NamedTuple):
@@ -102,15 +106,19 @@ def prediction(gateway: Gateway, exchange: Exchange, name: str) -> Coroutine[Any
 
 async def models(gateway: Gateway, exchange: Exchange, _name: str) -> None:
     """What a generation may name. Classifiers are not among them: a client that picks one could only be refused."""
-    data = [_model(gateway, name) for name in gateway.directory.names]
-    _json(exchange, HTTPStatus.OK, {"object": "list", "data": data})
+    data = [_model(gateway, exchange, name) for name in gateway.directory.names]
+    page: dict[str, Any] = {"object": "list", "data": data}
+    if exchange.header(VERSION) is not None:
+        ends = {"first_id": data[0]["id"], "last_id": data[-1]["id"]} if data else {}
+        page = {"data": data, "has_more": False, **ends}
+    _json(exchange, HTTPStatus.OK, page)
 
 
 async def model(gateway: Gateway, exchange: Exchange, name: str) -> None:
     if name not in gateway.directory.names:
         message = f"the model {name[:MODEL_NAME]!r} does not exist"
         raise Refusal(HTTPStatus.NOT_FOUND, message, openai_code="model_not_found", param="model")
-    _json(exchange, HTTPStatus.OK, _model(gateway, name))
+    _json(exchange, HTTPStatus.OK, _model(gateway, exchange, name))
 
 
 async def metrics(gateway: Gateway, exchange: Exchange, _name: str) -> None:
@@ -237,7 +245,10 @@ def _fits(route: Route, path: str) -> bool:
     return path.startswith(route.path) and len(path) > len(route.path)
 
 
-def _model(gateway: Gateway, name: str) -> dict[str, Any]:
+def _model(gateway: Gateway, exchange: Exchange, name: str) -> dict[str, Any]:
+    if exchange.header(VERSION) is not None:
+        made = datetime.fromtimestamp(gateway.started_at, UTC).isoformat()
+        return {"type": "model", "id": name, "display_name": name, "created_at": made}
     return {"id": name, "object": "model", "created": gateway.started_at, "owned_by": "archwright"}
 
 
