@@ -259,4 +259,4 @@ def _embeddings(platform: Platform, engine: Engine) -> None:
         engine.script = broken
         assert ask() == 503, broken
     engine.script = Script(status=501, body={"error": {"message": "not here"}})
-    assert ask() == 502
+    assert ask() == 400

@@ -158,7 +158,8 @@ def test_an_engine_that_refuses(start: Start) -> None:
     """An engine without embeddings behind an endpoint that promises them."""
     platform = start([{"embeddings": True}], [{}])
     reply = platform.ask("POST", "/v1/embeddings", {"model": "m", "input": "x"})
-    assert (reply.status, reply.error["code"]) == (502, "engine_failed")
+    assert (reply.status, reply.error["code"]) == (400, "engine_refused")
+    assert reply.error["message"].endswith("this engine was started without embeddings")
 
 
 def test_sigterm_finishes_what_runs(start: Start) -> None:

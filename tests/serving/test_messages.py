@@ -119,6 +119,16 @@ def test_an_engine_of_ours_gets_what_it_knows() -> None:
     assert found.body["tool_choice"] == {"type": "function", "function": {"name": "f"}}
 
 
+def test_what_clients_send_by_themselves_is_taken() -> None:
+    edits = {"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]}
+    form = {"type": "json_schema", "schema": SCHEMA}
+    sent = asked(max_tokens=64_000, output_format=form, context_management=edits, thinking={"type": "adaptive"})
+    found = question(sent, DIRECTORY, None)
+    assert set(found.body) == {"messages", "max_tokens", "response_format", "model"}
+    assert found.body["max_tokens"] == 9000
+    assert found.body["response_format"]["json_schema"]["schema"] == SCHEMA
+
+
 def test_the_clients_own_words_go_to_who_speaks_them() -> None:
     body = asked(model="own", anything="new", messages=[{"role": "user", "content": [{"type": "document"}]}])
     found = question(body, DIRECTORY, None)
@@ -132,7 +142,6 @@ def test_the_clients_own_words_go_to_who_speaks_them() -> None:
         ({"max_tokens": None}, "max_tokens"),
         ({"max_tokens": 0}, "max_tokens"),
         ({"max_tokens": "8"}, "max_tokens"),
-        ({"max_tokens": 9001}, "max_tokens"),
         ({"max_tokens": 9001, "model": "own"}, "max_tokens"),
         ({"messages": 7, "model": "own"}, "messages"),
         ({"stream": 7, "model": "own"}, "stream"),
@@ -146,7 +155,12 @@ def test_the_clients_own_words_go_to_who_speaks_them() -> None:
         ({"thinking": {"type": "enabled", "budget_tokens": 1024}}, "thinking"),
         ({"tools": [{"type": "web_search_20250305", "name": "w", "input_schema": {}}]}, "tools.0.type"),
         ({"tools": [TOOL], "tool_choice": {"type": "some"}}, "tool_choice.type"),
+        ({"tools": [{"type": "bash_20250124", "name": "bash"}]}, "tools.0.type"),
+        ({"tools": [{"name": "f"}]}, "tools.0.input_schema"),
         ({"tool_choice": {"type": "any"}}, "tool_choice"),
+        ({"thread": {"type": "create"}}, "thread"),
+        ({"thread": {"type": "create"}, "model": "own"}, "thread"),
+        ({"context_management": {"edits": [{"type": "clear_tool_uses_20250919"}]}}, "context_management.edits"),
         ({"metadata": {"user_id": 7}}, "user"),
         ({"stop_sequences": "x"}, "stop_sequences"),
         ({"temprature": 1}, "temprature"),

@@ -119,7 +119,7 @@ def test_errors_are_the_clients_own(null: Platform, client: anthropic.Anthropic)
     assert isinstance(missing.value.body, dict)
     assert missing.value.body["error"]["type"] == "not_found_error"
     with pytest.raises(anthropic.BadRequestError, match="max_tokens"):
-        client.messages.create(model="m", max_tokens=99_999, messages=ask("hi"))
+        client.messages.create(model="m", max_tokens=0, messages=ask("hi"))
     with pytest.raises(anthropic.BadRequestError, match=r"messages\.0\.content"):
         odd: Any = [{"role": "user", "content": 7}]
         client.messages.create(model="m", max_tokens=4, messages=odd)
@@ -127,6 +127,25 @@ def test_errors_are_the_clients_own(null: Platform, client: anthropic.Anthropic)
         client.messages.create(
             model="m", max_tokens=4, messages=ask("hi"), thinking={"type": "enabled", "budget_tokens": 1024}
         )
+
+
+def test_the_tool_runner_sends_conversations_whole_where_no_thread_is_kept(client: anthropic.Anthropic) -> None:
+    @anthropic.beta_tool
+    def get_weather(city: str) -> str:
+        """The weather in a city."""
+        return city
+
+    runner = client.beta.messages.tool_runner(
+        model="m", max_tokens=8, messages=[{"role": "user", "content": "hi"}], tools=[get_weather], max_iterations=2
+    )
+    assert [reply.stop_reason for reply in runner] == ["tool_use", "tool_use"]
+
+
+def test_models_in_the_words_of_this_interface(client: anthropic.Anthropic) -> None:
+    page = client.models.list(limit=1)
+    assert not page.has_next_page() and (page.first_id, page.last_id) == (page.data[0].id, page.data[-1].id)
+    found = client.models.retrieve("m")
+    assert (found.id, found.type, found.display_name) == ("m", "model", "m") and found.created_at.year > 2000
 
 
 def test_real_chat_knows_paris(real: anthropic.Anthropic) -> None:

@@ -194,6 +194,26 @@ def test_real_schema_is_obeyed(real: openai.OpenAI) -> None:
     assert set(json.loads(reply.choices[0].message.content or "")) == {"city"}
 
 
+def test_real_answer_beside_tools_keeps_the_schema(real: openai.OpenAI) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"city": {"type": "string", "maxLength": 8}},
+        "required": ["city"],
+        "additionalProperties": False,
+    }
+    nothing = {"type": "object", "properties": {}, "additionalProperties": False}
+    reply = real.chat.completions.create(
+        model="smol",
+        messages=PARIS,
+        temperature=0,
+        max_tokens=60,
+        response_format={"type": "json_schema", "json_schema": {"name": "place", "schema": schema, "strict": True}},
+        tools=[{"type": "function", "function": {"name": "leave", "parameters": nothing}}],
+    )
+    said = reply.choices[0].message
+    assert said.tool_calls or set(json.loads(said.content or "")) == {"city"}
+
+
 def test_real_bad_schema_is_a_bad_request(real: openai.OpenAI) -> None:
     with pytest.raises(openai.BadRequestError) as caught:
         real.chat.completions.create(

@@ -30,6 +30,9 @@ def refused(status: int, error: object) -> EngineRefused:
         (refused(400, {"type": "exceed_context_size_error"}), 400, "context_length_exceeded"),
         (refused(400, {"message": "maximum context length is 5"}), 400, "context_length_exceeded"),
         (refused(500, {"message": "input is too large to process"}), 400, "context_length_exceeded"),
+        (refused(501, {"message": "This server does not support embeddings."}), 400, "engine_refused"),
+        (refused(500, {"message": "image input is not supported - hint: mmproj"}), 400, "engine_refused"),
+        (refused(500, {"message": "CUDA error: operation not supported"}), 502, "engine_failed"),
         (refused(401, {"message": "your key sk-123"}), 502, "engine_failed"),
         (refused(404, {"message": "no model"}), 502, "engine_failed"),
         (refused(429, {"message": "slow"}), 429, "engine_overloaded"),
@@ -49,7 +52,13 @@ def test_mapping(error: ArchwrightError, status: int, code: str) -> None:
 
 def test_context_counts_are_passed_on() -> None:
     error = {"type": "exceed_context_size_error", "n_prompt_tokens": 900, "n_ctx": 512}
-    assert from_error(refused(400, error)).message == "the prompt has 900 tokens, this model's context holds 512"
+    said = from_error(refused(400, error)).message
+    # What OpenAI says, and what Anthropic does: clients look for either.
+    assert "This model's maximum context length is 512 tokens. However, your messages resulted in 900 tokens." in said
+    assert "prompt is too long: 900 tokens > 512 maximum" in said
+    elsewhere = {"message": "This model's maximum context length is 5 tokens, see /srv/m"}
+    found = from_error(refused(400, elsewhere))
+    assert found.message == "prompt is too long: This model's maximum context length is 5 tokens, see ..."
 
 
 @pytest.mark.parametrize(

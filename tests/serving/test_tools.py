@@ -36,9 +36,9 @@ def event(finish: str | None = None, **delta: Any) -> Event:
     return Event("", json.dumps({"choices": [{"delta": delta, "finish_reason": finish}]}).encode())
 
 
-def told(pieces: list[str], finish: str = "stop") -> tuple[str, str, str, str | None]:
+def told(pieces: list[str], finish: str = "stop", *, formed: bool = False) -> tuple[str, str, str, str | None]:
     """The text, the call's name and arguments, the finish reason."""
-    reader = ToolReader()
+    reader = ToolReader(formed=formed)
     text = name = arguments = ""
     found = None
     for one in [*(event(content=piece) for piece in pieces), event(finish), Event("", DONE)]:
@@ -131,11 +131,37 @@ def test_history_is_told_in_words() -> None:
     }
 
 
-@pytest.mark.parametrize("field", ["response_format", "logprobs"])
-def test_a_reply_is_held_to_one_schema(field: str) -> None:
+def test_log_probabilities_are_those_of_no_such_reply() -> None:
     with pytest.raises(Refusal) as caught:
-        enforced(asked(**{field: {"type": "json_object"}}))
-    assert (caught.value.status, caught.value.param) == (400, field)
+        enforced(asked(logprobs=True))
+    assert (caught.value.status, caught.value.param) == (400, "logprobs")
+
+
+def test_an_answer_beside_the_tools_is_held_to_the_format() -> None:
+    wanted = {"type": "json_schema", "json_schema": {"name": "n", "schema": NODE}}
+    body, _reader = enforced(asked(response_format=wanted))
+    told_schema = body["response_format"]["json_schema"]["schema"]
+    Draft202012Validator.check_schema(told_schema)
+    fits = Draft202012Validator(told_schema).is_valid
+    assert fits({"answer": {"name": "a", "below": [{"name": "b"}]}}) and fits(
+        {"name": "g", "arguments": {"street": ""}}
+    )
+    assert not fits({"answer": "text"}) and not fits({"answer": {"below": [{"name": 7}]}})
+    assert json.dumps(NODE, separators=(",", ":")) in body["messages"][0]["content"]
+    free = enforced(asked(response_format={"type": "json_object"}))[0]["response_format"]["json_schema"]["schema"]
+    assert Draft202012Validator(free).is_valid({"answer": {"any": 1}})
+    made = enforced(asked(response_format=wanted, tool_choice="required"))
+    assert made[0] == enforced(asked(tool_choice="required"))[0]
+
+
+@settings(max_examples=100, deadline=None, database=None)
+@given(st.dictionaries(st.text(max_size=4), st.text() | st.integers(), max_size=3), st.data(), st.booleans())
+def test_a_formed_answer_cut_anywhere(said: dict[str, Any], data: st.DataObject, blank: bool) -> None:
+    whole = json.dumps({"answer": said}, indent=2 if blank else None)
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(whole)), max_size=6)))
+    pieces = [whole[a:b] for a, b in zip([0, *cuts], [*cuts, len(whole)], strict=True)]
+    text, name, arguments, finish = told(pieces, formed=True)
+    assert (json.loads(text), name, arguments, finish) == (said, "", "", "stop")
 
 
 @pytest.mark.parametrize("tokens", [60, 200, 4000])

@@ -56,6 +56,7 @@ def called(**changes: Any) -> dict[str, Any]:
     return {"role": "assistant", "content": None, "tool_calls": [call]}
 
 
+CACHED = {"cache_control": {"type": "ephemeral"}}
 WRONG_CHAT: list[tuple[dict[str, Any], str]] = [
     ({"messages": None}, "messages"),
     ({"messages": []}, "messages"),
@@ -145,6 +146,9 @@ WRONG_CHAT: list[tuple[dict[str, Any], str]] = [
     ({"store": True}, "store"),
     ({"service_tier": "flex"}, "service_tier"),
     ({"modalities": ["audio"]}, "modalities"),
+    ({"messages": message(reasoning_content="x")}, "messages[0].reasoning_content"),
+    ({"messages": message(role="assistant", reasoning_content=[7])}, "messages[0].reasoning_content"),
+    ({"messages": message(content=[{"type": "text", "text": "a", "colour": 1}])}, "messages[0].content[0]"),
     ({"tools": [{"type": "function"}]}, "tools[0]"),
     ({"tools": {"type": "function"}}, "tools"),
     ({"tools": [{"type": "custom", "custom": {"name": "x"}}]}, "tools[0]"),
@@ -304,9 +308,16 @@ def test_chat_body_for_the_engine() -> None:
         "messages": [
             {"role": "developer", "content": "be brief", "name": "ops"},
             {"role": "assistant", "content": "yes", "refusal": None, "tool_calls": None, "annotations": []},
-            {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]},
+            {
+                "role": "assistant",
+                "content": "so",
+                "reasoning_content": "what our own replies bring",
+                "reasoning": None,
+            },
+            {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b", **CACHED}]},
         ],
         "max_completion_tokens": 7,
+        "prompt_cache_retention": "24h",
         "temperature": 1,
         "stop": "x",
         "seed": -1,
@@ -328,6 +339,7 @@ def test_chat_body_for_the_engine() -> None:
         "messages": [
             {"role": "system", "content": "be brief"},
             {"role": "assistant", "content": "yes"},
+            {"role": "assistant", "content": "so"},
             {"role": "user", "content": "ab"},
         ],
         "max_tokens": 7,
@@ -339,7 +351,7 @@ def test_chat_body_for_the_engine() -> None:
         "top_logprobs": 1,
     }
     assert (question.stream, question.include_usage, question.top_logprobs) == (True, True, 0)
-    assert question.work_tokens == 7 + 13 // 4
+    assert question.work_tokens == 7 + 15 // 4
 
 
 @pytest.mark.parametrize("given", [{"type": "json_object"}, SCHEMA, {"type": "text"}])

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import math
+import re
 import ssl
 import time
 from collections.abc import AsyncGenerator, Coroutine, Mapping
 from email.utils import parsedate_to_datetime
+from http import HTTPStatus
 from threading import get_ident
 from types import MappingProxyType
 from typing import Any
@@ -35,11 +37,13 @@ API_PATHS = ("/chat/completions", "/completions", "/embeddings", "/models", "/re
 
 NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 _encode = msgspec.json.Encoder().encode
+# What llama.cpp says, with a 500, to what its model cannot take.
+_UNABLE = re.compile("(image|audio) input is not supported|unsupported tool", re.IGNORECASE)
 
 
 class EngineRefused(EngineError):
     """The engine answered, and said no: its HTTP `status` and the decoded `body` (usually `{"error": {...}}`), and when
-    it wants to be asked again, where it said so."""
+    it wants to be asked again, where it said so. `unable`: it is well, and cannot do what was asked."""
 
     def __init__(self, status: int, body: dict[str, Any], where: Where, retry_after_s: int | None = None) -> None:
         detail = body.get("error", body)
@@ -53,6 +57,9 @@ class EngineRefused(EngineError):
         self.status = status
         self.body = body
         self.retry_after_s = retry_after_s
+        self.unable = status == HTTPStatus.NOT_IMPLEMENTED or (
+            status == HTTPStatus.INTERNAL_SERVER_ERROR and _UNABLE.search(str(text)) is not None
+        )
 
 
 class EngineClient:

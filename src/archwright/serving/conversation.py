@@ -22,6 +22,10 @@ CHOICES = ("none", "auto", "required")
 DETAILS = ("auto", "low", "high")
 # Replies sent back as history carry these, empty.
 _OF_REPLIES = ("function_call", "audio", "refusal", "annotations")
+# What a reply of ours thought: clients send it back with the rest, and a template leaves it out.
+_THOUGHT = ("reasoning_content", "reasoning")
+# A mark for a provider's bill.
+_CACHED = "cache_control"
 _FUNCTION_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _IMAGE = re.compile(r"data:image/[a-z0-9.+-]{1,40};base64,[A-Za-z0-9+/=]+|https://\S+")
 Content = str | list[dict[str, Any]]
@@ -56,7 +60,7 @@ def _message(value: Any, name: str, endpoint: Endpoint) -> dict[str, Any]:
 
 def _others(value: dict[str, Any], name: str, endpoint: Endpoint) -> dict[str, Any]:
     """What else a message carries, and what of it goes on."""
-    passed = {}
+    passed, role = {}, value["role"]
     for field, inner in value.items():
         if field in ("role", "content", "tool_calls", "tool_call_id") or inner in (None, []):
             continue
@@ -64,6 +68,9 @@ def _others(value: dict[str, Any], name: str, endpoint: Endpoint) -> dict[str, A
         if field == "name":
             text(inner, at, MODEL_NAME)
         elif endpoint.strict:
+            if field in _THOUGHT and role == "assistant":
+                text(inner, at)
+                continue
             if field in _OF_REPLIES:
                 raise bad(f"{at!r} is not supported by this model", at, "unsupported_parameter")
             raise bad(f"unknown field {at!r}", at, "unknown_parameter")
@@ -119,7 +126,7 @@ def _part(part: Any, at: str, endpoint: Endpoint, role: str) -> dict[str, Any]:
         if not endpoint.strict and kind != "image_url":
             return dict(part)
         raise bad(f"{at!r}: this model takes text only, not {kind[:40]!r}", at, "unsupported_value")
-    if kind is None or not {"type", "text"} <= set(part) or (endpoint.strict and len(part) != 2):
+    if kind is None or not {"type", "text"} <= set(part) or (endpoint.strict and set(part) - {"type", "text", _CACHED}):
         raise bad(f"{at!r} must be {{'type': 'text', 'text': ...}}", at, "invalid_value")
     return {"type": "text", "text": text(part["text"], f"{at}.text")}
 

@@ -190,4 +190,6 @@ def set_out(router: Router, exchange: Exchange, question: Asks, said: Any) -> Co
 def _of_the_engine(error: EngineRefused) -> bool:
     """A redirection too: none is followed, and only the address can be wrong."""
     status = error.status
+    if error.unable:
+        return False
     return not HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR or status in OF_THE_ENGINE

@@ -25,11 +25,13 @@ SHOWN_PATH = 120
 
 
 class Wish(NamedTuple):
-    """What the caller wants, as far as the route table knows it: `permission` None where nothing is routed."""
+    """What the caller wants, as far as the route table knows it: `permission` None where nothing is routed, and
+    `instead` what may have been meant."""
 
     permission: str | None
     known_path: bool
     methods: tuple[str, ...]
+    instead: str = ""
 
 
 class Guard:
@@ -150,4 +152,5 @@ def _nothing_there(exchange: Exchange, wish: Wish) -> Refusal:
         message = f"{exchange.method} is not allowed here; allowed: {', '.join(wish.methods)}"
         status = HTTPStatus.METHOD_NOT_ALLOWED
         return Refusal(status, message, openai_code="method_not_allowed", allow=wish.methods)
-    return Refusal(HTTPStatus.NOT_FOUND, f"there is nothing at {exchange.path[:SHOWN_PATH]}", openai_code="not_found")
+    message = f"there is nothing at {exchange.path[:SHOWN_PATH]}{wish.instead}"
+    return Refusal(HTTPStatus.NOT_FOUND, message, openai_code="not_found")

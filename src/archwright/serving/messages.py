@@ -20,7 +20,8 @@ from archwright.serving.directory import Directory, Found
 from archwright.serving.fields import at_list_price, integer, not_summarised, required, run_by_clients, unknown
 from archwright.serving.parts import parts_of
 from archwright.serving.providers.anthropic import BETA
-from archwright.serving.refusal import bad
+from archwright.serving.refusal import THREAD_UNSUPPORTED, bad
+from archwright.serving.told import Image, Output, Result, Text, Told, Turn, Url, Use
 from archwright.serving.validate import Question, conversation
 
 _encode = msgspec.json.Encoder().encode
@@ -32,90 +33,7 @@ LONG_CONTEXT = "context-1m-"
 _BETA_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
-class _Text(msgspec.Struct, tag="text", tag_field="type"):
-    text: str
-
-
-class _Base64(msgspec.Struct, tag="base64", tag_field="type"):
-    media_type: str
-    data: str
-
-
-class _Url(msgspec.Struct, tag="url", tag_field="type"):
-    url: str
-
-
-class _Image(msgspec.Struct, tag="image", tag_field="type"):
-    source: _Base64 | _Url
-
-
-class _Use(msgspec.Struct, tag="tool_use", tag_field="type"):
-    id: str
-    name: str
-    input: dict[str, Any]
-
-
-class _Result(msgspec.Struct, tag="tool_result", tag_field="type"):
-    tool_use_id: str
-    content: str | list[_Text | _Image] = ""
-
-
-class _Thinking(msgspec.Struct, tag="thinking", tag_field="type"):
-    """Of an earlier answer; a chat has no place for it."""
-
-
-class _Redacted(msgspec.Struct, tag="redacted_thinking", tag_field="type"):
-    """As above."""
-
-
-_Block = _Text | _Image | _Use | _Result | _Thinking | _Redacted
-
-
-class _Turn(msgspec.Struct):
-    role: str
-    content: str | list[_Block]
-
-
-class _Tool(msgspec.Struct):
-    name: str
-    input_schema: dict[str, Any]
-    description: str | None = None
-    type: str | None = None
-    strict: bool | None = None
-
-
-class _Choice(msgspec.Struct):
-    type: str
-    name: str = ""
-    disable_parallel_tool_use: bool = False
-
-
-class _Output(msgspec.Struct):
-    effort: str | None = None
-    format: dict[str, Any] | None = None
-
-
-class _Told(msgspec.Struct):
-    """A request but for its model: `cache_control` and `metadata` are of no meaning to an engine of ours."""
-
-    max_tokens: int
-    messages: list[_Turn]
-    system: str | list[_Text] | None = None
-    stop_sequences: list[str] | None = None
-    temperature: float | None = None
-    top_p: float | None = None
-    top_k: int | None = None
-    stream: bool | None = None
-    metadata: dict[str, Any] | None = None
-    tools: list[_Tool] | None = None
-    tool_choice: _Choice | None = None
-    thinking: dict[str, Any] | None = None
-    output_config: _Output | None = None
-    service_tier: str | None = None
-    cache_control: Any = None
-
-
-FIELDS = frozenset({"model", *_Told.__struct_fields__})
+FIELDS = frozenset({"model", *Told.__struct_fields__})
 
 
 def question(body: Mapping[str, Any], directory: Directory, workload: str | None, betas: str | None = None) -> Question:
@@ -123,13 +41,16 @@ def question(body: Mapping[str, Any], directory: Directory, workload: str | None
     found = directory.find(body.get("model"), workload)
     endpoint = found.endpoints[0]
     required(body.get("max_tokens"), "max_tokens")
+    if body.get("thread") is not None:
+        # Nor at a provider that has them: what it holds for a conversation would be in nobody's reckoning here.
+        raise bad("'thread' is not supported: send the whole conversation", "thread", THREAD_UNSUPPORTED)
     if endpoint.protocol == "anthropic":
         return _unchanged(body, found, endpoint, betas or "")
     for name in body:
         if name not in FIELDS:
             raise unknown(name, {**dict.fromkeys(FIELDS)})
     try:
-        told = msgspec.convert(body, _Told)
+        told = msgspec.convert(body, Told)
     except msgspec.ValidationError as error:
         raise _misfit(error) from None
     return conversation(_chat(told, endpoint), found)
@@ -189,7 +110,7 @@ def _named(said: str) -> str:
     return said.split("`")[1] if "`" in said else "body"
 
 
-def _chat(told: _Told, endpoint: Endpoint) -> dict[str, Any]:
+def _chat(told: Told, endpoint: Endpoint) -> dict[str, Any]:
     """The same request as a chat's fields."""
     messages: list[dict[str, Any]] = []
     if told.system:
@@ -199,7 +120,8 @@ def _chat(told: _Told, endpoint: Endpoint) -> dict[str, Any]:
         messages += _turn(turn, f"messages.{number}")
     asked: dict[str, Any] = {
         "messages": messages,
-        "max_tokens": told.max_tokens,
+        # Everyone has to send one, so clients' own defaults are those of larger models.
+        "max_tokens": min(told.max_tokens, endpoint.context_tokens),
         "top_p": told.top_p,
         "top_k": told.top_k,
         "stop": told.stop_sequences,
@@ -214,16 +136,24 @@ def _chat(told: _Told, endpoint: Endpoint) -> dict[str, Any]:
         raise bad("this model does not take 'thinking'", "thinking", "unsupported_parameter")
     if told.service_tier is not None and not endpoint.strict:
         asked["service_tier"] = TIERS.get(told.service_tier, told.service_tier)
-    return {**asked, **_calls(told), **_output(told.output_config, endpoint)}
+    for edit in told.context_management.edits if told.context_management else ():
+        if not edit.type.startswith("clear_thinking"):  # which no chat is sent
+            at = "context_management.edits"
+            raise bad(
+                f"{at}: this model's conversations are not edited, such as by {edit.type!r}", at, "unsupported_value"
+            )
+    config = told.output_config or Output(format=told.output_format)
+    return {**asked, **_calls(told), **_output(config, endpoint)}
 
 
-def _calls(told: _Told) -> dict[str, Any]:
+def _calls(told: Told) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for number, tool in enumerate(told.tools or ()):
         if tool.type not in (None, "custom"):
             at = f"tools.{number}.type"
             raise bad(f"{at}: this model has no tools of a provider, such as {tool.type!r}", at, "unsupported_value")
-        function = {"name": tool.name, "description": tool.description, "parameters": tool.input_schema}
+        schema = required(tool.input_schema, f"tools.{number}.input_schema")
+        function = {"name": tool.name, "description": tool.description, "parameters": schema}
         found.setdefault("tools", []).append({"type": "function", "function": {**function, "strict": tool.strict}})
     choice = told.tool_choice
     if choice is None:
@@ -238,9 +168,7 @@ def _calls(told: _Told) -> dict[str, Any]:
     return {**found, "parallel_tool_calls": False} if choice.disable_parallel_tool_use else found
 
 
-def _output(config: _Output | None, endpoint: Endpoint) -> dict[str, Any]:
-    if config is None:
-        return {}
+def _output(config: Output, endpoint: Endpoint) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if config.format is not None:
         inner = {"name": "reply", "schema": config.format.get("schema"), "strict": True}
@@ -250,7 +178,7 @@ def _output(config: _Output | None, endpoint: Endpoint) -> dict[str, Any]:
     return found
 
 
-def _turn(turn: _Turn, name: str) -> list[dict[str, Any]]:
+def _turn(turn: Turn, name: str) -> list[dict[str, Any]]:
     """The messages one turn is in a chat: results of calls first, each its own, then what is said."""
     if turn.role not in ("user", "assistant", "system"):
         raise bad(f"{name}.role: must be 'user' or 'assistant'", f"{name}.role", "invalid_value")
@@ -260,13 +188,13 @@ def _turn(turn: _Turn, name: str) -> list[dict[str, Any]]:
     parts: list[dict[str, Any]] = []
     calls: list[dict[str, Any]] = []
     for block in turn.content:
-        if isinstance(block, _Text | _Image):
+        if isinstance(block, Text | Image):
             parts.append(_part(block))
-        elif isinstance(block, _Use):
+        elif isinstance(block, Use):
             function = {"name": block.name, "arguments": _encode(block.input).decode()}
             calls.append({"id": block.id, "type": "function", "function": function})
-        elif isinstance(block, _Result):
-            inner = [_Text(block.content)] if type(block.content) is str else block.content
+        elif isinstance(block, Result):
+            inner = [Text(block.content)] if type(block.content) is str else block.content
             shown = [_part(one) for one in inner]  # type: ignore[arg-type]
             said = "".join(part["text"] for part in shown if part["type"] == "text")
             found.append({"role": "tool", "tool_call_id": block.tool_use_id, "content": said})
@@ -278,9 +206,9 @@ def _turn(turn: _Turn, name: str) -> list[dict[str, Any]]:
     return found
 
 
-def _part(block: _Text | _Image) -> dict[str, Any]:
-    if isinstance(block, _Text):
+def _part(block: Text | Image) -> dict[str, Any]:
+    if isinstance(block, Text):
         return {"type": "text", "text": block.text}
     source = block.source
-    url = source.url if isinstance(source, _Url) else f"data:{source.media_type};base64,{source.data}"
+    url = source.url if isinstance(source, Url) else f"data:{source.media_type};base64,{source.data}"
     return {"type": "image_url", "image_url": {"url": url}}

@@ -32,6 +32,8 @@ _MESSAGES_TYPES = {
 }
 MESSAGES = "/v1/messages"
 """Where the Messages interface is spoken."""
+THREAD_UNSUPPORTED = "thread_unsupported_request"
+"""By this its client knows that it has to send a conversation whole; it does so by itself."""
 ENGINE_OVERLOADED = 529  # what a hosted provider says that has no room for anyone
 
 # Absolute paths, sockets and URLs in an engine's own words.
@@ -67,7 +69,10 @@ class Refusal(ArchwrightError):
     def messages_body(self) -> dict[str, object]:
         fallback = "api_error" if self.status >= HTTPStatus.INTERNAL_SERVER_ERROR else "invalid_request_error"
         kind = _MESSAGES_TYPES.get(HTTPStatus(self.status), fallback)
-        return {"type": "error", "error": {"type": kind, "message": self.message}}
+        error: dict[str, object] = {"type": kind, "message": self.message}
+        if self.openai_code == THREAD_UNSUPPORTED:
+            error["details"] = {"error_code": self.openai_code}
+        return {"type": "error", "error": error}
 
     def encoded(self, path: str = "") -> bytes:
         """In the language of who asked at `path`."""
@@ -120,15 +125,16 @@ def from_error(error: ArchwrightError) -> Refusal:
 
 
 def _from_engine(error: EngineRefused) -> Refusal:
-    """The engine's own refusal. Its wrong key or wrong path is our fault (502), its 400 the client's."""
+    """The engine's own refusal. Its wrong key or wrong path is our fault (502), its 400 and what it
+    cannot do are the client's."""
     # Some say what OpenAI says within `error` without it; web frameworks call it `detail`.
     detail = error.body.get("error", error.body)
     found = detail if isinstance(detail, dict) else {}
     message = str(found.get("message") or found.get("detail") or detail or "no reason given")
     kind = f"{found.get('type')} {found.get('code')} {message}".lower()
     if "exceed_context" in kind or "context length" in kind or "too large to process" in kind:
-        return _too_long(found)
-    if error.status in (HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY):
+        return _too_long(found, message)
+    if error.unable or error.status in (HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY):
         return bad(f"the model's engine refused the request: {without_places(message)}", code="engine_refused")
     again_s = error.retry_after_s or RETRY_S
     if error.status == HTTPStatus.TOO_MANY_REQUESTS:
@@ -150,12 +156,15 @@ def _from_engine(error: EngineRefused) -> Refusal:
     )
 
 
-def _too_long(found: dict[str, object]) -> Refusal:
+def _too_long(found: dict[str, object], said: str) -> Refusal:
+    """In the very words of both interfaces: clients that shorten a conversation by themselves look for them."""
     prompt, context = found.get("n_prompt_tokens"), found.get("n_ctx")
-    counted = isinstance(prompt, int) and isinstance(context, int)
-    message = (
-        f"the prompt has {prompt} tokens, this model's context holds {context}" if counted else "the prompt is too long"
-    )
+    if isinstance(prompt, int) and isinstance(context, int):
+        beyond = f"{prompt} tokens > {context} maximum"
+        told = f"This model's maximum context length is {context} tokens. However, your messages resulted in {prompt}"
+        message = f"prompt is too long: {beyond}. {told} tokens."
+    else:
+        message = f"prompt is too long: {without_places(said)}"
     return bad(message, param="messages", code="context_length_exceeded")
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any, NamedTuple
 from urllib.parse import unquote
@@ -30,6 +31,9 @@ from archwright.serving.refusal import MESSAGES, Refusal
 from archwright.serving.replicas import Replica
 from archwright.serving.shapes import ChatShape, Chunks, CompletionShape, Envelope, Shape, Wanted
 from archwright.serving.validate import WORKLOAD, Question
+
+VERSION = b"anthropic-version"
+"""Clients of the Messages interface send it with everything, and read models in other words."""
 
 
 class Route(NamedTuple):
@@ -107,15 +111,19 @@ def prediction(gateway: Gateway, exchange: Exchange, name: str) -> Coroutine[Any
 
 async def models(gateway: Gateway, exchange: Exchange, _name: str) -> None:
     """What a generation may name. Classifiers are not among them: a client that picks one could only be refused."""
-    data = [_model(gateway, name) for name in gateway.directory.names]
-    _json(exchange, HTTPStatus.OK, {"object": "list", "data": data})
+    data = [_model(gateway, exchange, name) for name in gateway.directory.names]
+    page: dict[str, Any] = {"object": "list", "data": data}
+    if exchange.header(VERSION) is not None:
+        ends = {"first_id": data[0]["id"], "last_id": data[-1]["id"]} if data else {}
+        page = {"data": data, "has_more": False, **ends}
+    _json(exchange, HTTPStatus.OK, page)
 
 
 async def model(gateway: Gateway, exchange: Exchange, name: str) -> None:
     if name not in gateway.directory.names:
         message = f"the model {name[:MODEL_NAME]!r} does not exist"
         raise Refusal(HTTPStatus.NOT_FOUND, message, openai_code="model_not_found", param="model")
-    _json(exchange, HTTPStatus.OK, _model(gateway, name))
+    _json(exchange, HTTPStatus.OK, _model(gateway, exchange, name))
 
 
 async def metrics(gateway: Gateway, exchange: Exchange, _name: str) -> None:
@@ -183,9 +191,9 @@ class Found(NamedTuple):
     name: str
 
 
-def _found(route: Route | None, methods: tuple[str, ...], name: str = "") -> Found:
+def _found(route: Route | None, methods: tuple[str, ...], name: str = "", instead: str = "") -> Found:
     open_to_all = route is not None and route.permission is None
-    wish = None if open_to_all else Wish(route.permission if route else None, bool(methods), methods)
+    wish = None if open_to_all else Wish(route.permission if route else None, bool(methods), methods, instead)
     return Found(route, wish, name)
 
 
@@ -199,7 +207,28 @@ def find(method: str, path: str) -> Found:
     fit = [route for route in ROUTES if _fits(route, path)]
     route = next((route for route in fit if route.method == method), None)
     name = unquote(path[len(fit[0].path) :]) if fit else ""
-    return _found(route, tuple(route.method for route in fit), name)
+    return _found(route, tuple(route.method for route in fit), name, "" if fit else _instead(path))
+
+
+_SLASHES = re.compile("//+")
+_VERSIONS = re.compile("(?:/+v1(?=/))*")
+_NO_RESPONSES = (
+    "; the Responses interface is not served: set the client to chat completions, which are at /v1/chat/completions "
+    "(such as `provider.chat(model)` or `set_default_openai_api('chat_completions')`)"
+)
+
+
+def _instead(path: str) -> str:
+    """For clients of another interface, or whose base URL lacks the version or says it twice. Only told: a path is
+    compared as it was sent."""
+    tail = _SLASHES.sub("/", _VERSIONS.sub("", path, count=1)).removesuffix("/")
+    if tail.startswith("/responses"):
+        return _NO_RESPONSES
+    meant = f"/v1{tail}"
+    if not any(_fits(route, meant) for route in ROUTES):
+        return ""
+    ends = "before /v1" if meant.startswith(MESSAGES) else "in /v1"
+    return f"; did you mean {meant}? The client's base URL ends {ends}"
 
 
 _PATTERNS = [(route, re.compile("([^/]+)".join(map(re.escape, route.path.split("{}"))))) for route in ADMIN_ROUTES]
@@ -221,7 +250,10 @@ def _fits(route: Route, path: str) -> bool:
     return path.startswith(route.path) and len(path) > len(route.path)
 
 
-def _model(gateway: Gateway, name: str) -> dict[str, Any]:
+def _model(gateway: Gateway, exchange: Exchange, name: str) -> dict[str, Any]:
+    if exchange.header(VERSION) is not None:
+        made = datetime.fromtimestamp(gateway.started_at, UTC).isoformat()
+        return {"type": "model", "id": name, "display_name": name, "created_at": made}
     return {"id": name, "object": "model", "created": gateway.started_at, "owned_by": "archwright"}
 
 

@@ -2,9 +2,10 @@
 
 Decides that a required or named call always fits its tool's schema, whatever the model and its template know of
 tools: the tools are told in words, the reply is `{"name": ..., "arguments": {...}}` by the engine's grammar, and where
-the model may choose it may be `{"answer": "..."}` instead. One call a reply. What passes is a stream either way: the
-arguments, or the answer's text, go on as they come. A reply cut off by its length is cut off inside the call, and says
-so by its finish reason, as elsewhere.
+the model may choose it may be `{"answer": "..."}` instead, or `{"answer": {...}}` held to the response format that was
+asked for; for a call that has to be made that format means nothing. One call a reply. What passes is a stream either
+way: the arguments, or the answer, go on as they come. A reply cut off by its length is cut off inside the call, and
+says so by its finish reason, as elsewhere.
 """
 
 from __future__ import annotations
@@ -21,11 +22,13 @@ from archwright.serving.bounded import schemas
 from archwright.serving.events import DONE, Call, Choice, Delta, EngineEvent, Function, decode_event
 from archwright.serving.refusal import bad
 
+TEXT: Mapping[str, Any] = {"type": "string"}
 OURS = ("tools", "tool_choice", "parallel_tool_calls")
 # Tokens of a reply beside a call's arguments.
 FRAME = 24
 _TOOL = re.compile(r'\s*\{\s*"name"\s*:\s*("(?:[^"\\]|\\.)*")\s*,\s*"arguments"\s*:\s*')
 _ANSWER = re.compile(r'\s*\{\s*"answer"\s*:\s*"')
+_FORMED = re.compile(r'\s*\{\s*"answer"\s*:\s*')
 # As much of a JSON string as can be decoded: no half escape, no half pair of surrogates.
 _WHOLE = re.compile(
     r'(?:[^"\\]|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}'
@@ -45,7 +48,7 @@ def spoken_of(body: Mapping[str, Any]) -> bool:
 def enforced(body: Mapping[str, Any]) -> tuple[dict[str, Any], ToolReader | None]:
     """The request as such an engine can keep it, and who reads its reply; None where no call may come of it.
 
-    Raises Refusal 400 for tools together with a response format: a reply can be held to one schema.
+    Raises Refusal 400 for what cannot be told of such a reply.
     """
     _functions_alone(body)
     told = {name: value for name, value in body.items() if name not in OURS}
@@ -53,18 +56,16 @@ def enforced(body: Mapping[str, Any]) -> tuple[dict[str, Any], ToolReader | None
     tools, choice = body.get("tools"), body.get("tool_choice", "auto")
     if not tools or choice == "none":
         return told, None
-    if "response_format" in body:
-        raise bad("'response_format' cannot be joined with 'tools' on this model", "response_format", "invalid_value")
     if "logprobs" in body:
         raise bad("'logprobs' cannot be joined with 'tools' on this model", "logprobs", "invalid_value")
     functions = [tool["function"] for tool in tools]
     if type(choice) is dict:
         functions = [function for function in functions if function["name"] == choice["function"]["name"]]
-    free = choice == "auto"
-    told["messages"] = _instructed(messages, functions, free)
-    schema = _schema(functions, free, body["max_tokens"])
+    answer = _answers(body.get("response_format")) if choice == "auto" else None
+    told["messages"] = _instructed(messages, functions, answer)
+    schema = _schema(functions, answer, body["max_tokens"])
     told["response_format"] = {"type": "json_schema", "json_schema": {"name": "reply", "schema": schema}}
-    return told, ToolReader()
+    return told, ToolReader(formed=answer is not TEXT)
 
 
 def _functions_alone(body: Mapping[str, Any]) -> None:
@@ -88,8 +89,15 @@ def _plain(message: Mapping[str, Any]) -> Mapping[str, Any]:
     return {"role": "assistant", "content": "\n".join(said)}
 
 
+def _answers(form: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """What an answer without a call is held to."""
+    if form is None:
+        return TEXT
+    return form["json_schema"]["schema"] if form["type"] == "json_schema" else {"type": "object"}
+
+
 def _instructed(
-    messages: Sequence[Mapping[str, Any]], functions: Sequence[Mapping[str, Any]], free: bool
+    messages: Sequence[Mapping[str, Any]], functions: Sequence[Mapping[str, Any]], answer: Mapping[str, Any] | None
 ) -> list[Mapping[str, Any]]:
     lines = [
         msgspec.json.encode({name: function[name] for name in _TOLD if function.get(name)}).decode()
@@ -100,8 +108,9 @@ def _instructed(
         + "\n".join(lines)
         + '\nTo call one, reply with JSON: {"name": <function>, "arguments": <its arguments>}.'
     )
-    if free:
-        words += '\nTo answer without a call, reply with JSON: {"answer": <text>}.'
+    if answer is not None:
+        said = "<text>" if answer is TEXT else f"<JSON of this schema: {msgspec.json.encode(answer).decode()}>"
+        words += f'\nTo answer without a call, reply with JSON: {{"answer": {said}}}.'
     first = messages[0]
     if first["role"] == "system" and type(first["content"]) is str:
         return [{"role": "system", "content": f"{first['content']}\n\n{words}"}, *messages[1:]]
@@ -111,16 +120,20 @@ def _instructed(
 _TOLD = ("name", "description", "parameters")
 
 
-def _schema(functions: Sequence[Mapping[str, Any]], free: bool, max_tokens: int) -> dict[str, Any]:
+def _schema(
+    functions: Sequence[Mapping[str, Any]], answer: Mapping[str, Any] | None, max_tokens: int
+) -> dict[str, Any]:
     """One of the calls, or an answer."""
     given = [function.get("parameters") or {"type": "object", "properties": {}} for function in functions]
-    arguments, defined = schemas(given, max_tokens - FRAME)
+    formed = [] if answer is None or answer is TEXT else [answer]
+    placed, defined = schemas([*given, *formed], max_tokens - FRAME)
+    arguments = placed[: len(given)]
     forms = [
         _form(name={"const": function["name"]}, arguments=schema)
         for function, schema in zip(functions, arguments, strict=True)
     ]
-    if free:
-        forms.append(_form(answer={"type": "string"}))
+    if answer is not None:
+        forms.append(_form(answer=placed[-1] if formed else TEXT))
     schema = forms[0] if len(forms) == 1 else {"anyOf": forms}
     return {**schema, "$defs": defined} if defined else schema
 
@@ -130,10 +143,11 @@ def _form(**fields: Any) -> dict[str, Any]:
 
 
 class ToolReader:
-    """Reads an OpenAI stream whose text is one call or one answer in JSON."""
+    """Reads an OpenAI stream whose text is one call or one answer in JSON; `formed`: the answer is JSON itself."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, formed: bool = False) -> None:
         self.done = False
+        self._formed = formed
         self._rest = ""
         self._state = "head"
 
@@ -162,18 +176,18 @@ class ToolReader:
                 self._state, self._rest = "call", self._rest[match.end() :]
                 name = msgspec.json.decode(match[1], type=str)
                 yield Delta(tool_calls=[Call(0, f"call_{secrets.token_hex(12)}", Function(name, ""))])
-            elif match := _ANSWER.match(self._rest):
+            elif match := (_FORMED if self._formed else _ANSWER).match(self._rest):
                 self._state, self._rest = "answer", self._rest[match.end() :]
         if self._state == "call":
-            said = self._arguments(last=last)
+            said = self._value(last=last)
             if said:
                 yield Delta(tool_calls=[Call(0, None, Function(None, said))])
         elif self._state == "answer":
-            said = self._answer()
+            said = self._value(last=last) if self._formed else self._answer()
             if said:
                 yield Delta(content=said)
 
-    def _arguments(self, *, last: bool) -> str:
+    def _value(self, *, last: bool) -> str:
         """All but what may be the end of the object around them."""
         said = self._rest.rstrip(_OPEN_END)
         held = self._rest = self._rest[len(said) :]

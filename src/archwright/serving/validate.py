@@ -146,6 +146,7 @@ CHAT: dict[str, Check] = {
     "top_logprobs": integer(0, 20),
     "safety_identifier": label,
     "prompt_cache_key": label,
+    "prompt_cache_retention": label,
     "metadata": metadata,
     "store": only((False,), "replies are not stored"),
     "service_tier": only(("auto", "default"), "there is one tier"),

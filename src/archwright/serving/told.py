@@ -1,0 +1,107 @@
+"""The words of a request of the Messages interface, as far as a chat can say them: its blocks, its turns, its fields.
+
+Decides nothing of what becomes of them (`serving.messages` does). What stands in a block and not here is passed over:
+marks of a provider's bill and hints to a provider's own models.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+
+class Text(msgspec.Struct, tag="text", tag_field="type"):
+    text: str
+
+
+class Base64(msgspec.Struct, tag="base64", tag_field="type"):
+    media_type: str
+    data: str
+
+
+class Url(msgspec.Struct, tag="url", tag_field="type"):
+    url: str
+
+
+class Image(msgspec.Struct, tag="image", tag_field="type"):
+    source: Base64 | Url
+
+
+class Use(msgspec.Struct, tag="tool_use", tag_field="type"):
+    id: str
+    name: str
+    input: dict[str, Any]
+
+
+class Result(msgspec.Struct, tag="tool_result", tag_field="type"):
+    tool_use_id: str
+    content: str | list[Text | Image] = ""
+
+
+class Thinking(msgspec.Struct, tag="thinking", tag_field="type"):
+    """Of an earlier answer; a chat has no place for it."""
+
+
+class Redacted(msgspec.Struct, tag="redacted_thinking", tag_field="type"):
+    """As above."""
+
+
+Block = Text | Image | Use | Result | Thinking | Redacted
+
+
+class Turn(msgspec.Struct):
+    role: str
+    content: str | list[Block]
+
+
+class Tool(msgspec.Struct):
+    name: str
+    input_schema: dict[str, Any] | None = None
+    description: str | None = None
+    type: str | None = None
+    strict: bool | None = None
+
+
+class Choice(msgspec.Struct):
+    type: str
+    name: str = ""
+    disable_parallel_tool_use: bool = False
+
+
+class Output(msgspec.Struct):
+    effort: str | None = None
+    format: dict[str, Any] | None = None
+
+
+class Edit(msgspec.Struct):
+    type: str
+
+
+class Management(msgspec.Struct):
+    """What a provider is to leave out of the conversation."""
+
+    edits: list[Edit] = []
+
+
+class Told(msgspec.Struct):
+    """A request but for its model: `cache_control` and `metadata` are of no meaning to an engine of ours, and
+    `output_format` is how older clients say `output_config.format`."""
+
+    max_tokens: int
+    messages: list[Turn]
+    system: str | list[Text] | None = None
+    stop_sequences: list[str] | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    stream: bool | None = None
+    metadata: dict[str, Any] | None = None
+    tools: list[Tool] | None = None
+    tool_choice: Choice | None = None
+    thinking: dict[str, Any] | None = None
+    output_config: Output | None = None
+    output_format: dict[str, Any] | None = None
+    context_management: Management | None = None
+    service_tier: str | None = None
+    cache_control: Any = None
