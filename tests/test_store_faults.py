@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -141,6 +142,16 @@ def test_a_password_is_never_shown() -> None:
         store.rows(ROWS)
     assert "s3cret" not in caught.value.lines()
     three_lines(caught.value)
+
+
+@pytest.mark.enable_socket
+def test_a_server_that_never_answers_is_given_up() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        store = Store(f"postgresql+psycopg://ann@127.0.0.1:{silent.getsockname()[1]}/x?connect_timeout=2")
+        with pytest.raises(StoreError, match="timeout") as caught:
+            store.rows(ROWS)
+    three_lines(caught.value)
+    store.close()
 
 
 def test_other_errors_pass_unchanged(tmp_path: Path) -> None:

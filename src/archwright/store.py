@@ -55,6 +55,15 @@ Spans = Span | tuple[Span, ...] | None
 Lots = Sequence[tuple[Table[Any], Sequence[Any]]]
 Instead = tuple[Table[Any], int, int]
 INSERTED = 500  # rows at once: more cost memory, and no less time
+# A server whose host is gone without a word is given up, where the system would wait for a quarter of an hour. What the
+# URL says counts more.
+PATIENCE = {
+    "connect_timeout": 5,  # s
+    "tcp_user_timeout": 10_000,  # ms
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+}
 
 
 class Conflict(StoreError):
@@ -119,7 +128,10 @@ class Store:
         self._making = threading.Lock()
         self._pinned = threading.local()
         try:
-            self._engine = sa.create_engine(url, pool_pre_ping=not url.startswith("sqlite"))
+            said = sa.make_url(url)
+            patient = said.get_backend_name() == "postgresql"
+            patience = {name: most for name, most in PATIENCE.items() if patient and name not in said.query}
+            self._engine = sa.create_engine(said, pool_pre_ping=patient, connect_args=patience)
         except (sa.exc.ArgumentError, sa.exc.NoSuchModuleError) as error:
             raise StoreError(
                 "AW-STO-03", f"not a database URL: {error}", hint="sqlite:///FILE or postgresql+psycopg://HOST/NAME"

@@ -79,7 +79,7 @@ class Platform:
 
     @property
     def store(self) -> Store:
-        return Store(self.home.store_url)
+        return Store(self.config.store_url or self.home.store_url)
 
     def start_engine(self, config: EngineConfig, *, wait: bool = True) -> None:
         self.engines[config.socket] = self._start("archwright.engines", config.socket, config)
@@ -88,11 +88,11 @@ class Platform:
             self._until(lambda: _answers(path), self.engines[config.socket])
 
     def start_gateway(self, *, ready: bool = True) -> None:
-        keys = Keys(self.store, load_pepper(self.home))
         if not self.key:
-            keys.create_tenant("acme")
-            self.key = keys.create("acme")[0]
-            self.owner = keys.create("acme", "owner")[0]
+            with closing(self.store) as store:
+                keys = Keys(store, load_pepper(self.home))
+                keys.create_tenant("acme")
+                self.key, self.owner = keys.create("acme")[0], keys.create("acme", "owner")[0]
         self.gateway = self._start("archwright.serving", "gateway", self.config)
         self._until(lambda: self._probe("/readyz" if ready else "/healthz"), self.gateway)
 

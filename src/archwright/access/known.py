@@ -3,6 +3,8 @@
 Decides that a worker follows the store by reading the rows that are new, at most POLL_S after they came, so that what
 was taken away is refused within a second; and that a secret nobody knows makes it read at once only when a process
 of this machine has said on the slate that keys changed (else at most every UNKNOWN_POLL_S: a flood must cost little).
+A process with an event loop reads `beside` it, ahead of time: its loop stands ANSWER_S at most for a database that is
+silent, once, and refuses until that speaks.
 """
 
 from __future__ import annotations
@@ -42,12 +44,33 @@ from archwright.store import Span, Store, Table
 R = TypeVar("R")
 
 POLL_S = 0.5  # a revocation by another process is seen within this
+AHEAD_S = 0.25
+ANSWER_S = 0.4
 FOLLOWED = (KEYS, REVOCATIONS, ENDS, LIMITS, CONTENTS)
 UNKNOWN_POLL_S = 0.2  # a flood of unknown secrets reads the store at most this often, where no slate says more
 DAY_S = 86_400
 USES_KEPT_DAYS = 90
 NOTE_USES_S = 10.0
 EPOCH = b"e"  # on the slate: counts the changes that processes of this machine made to keys
+
+
+class _Reading:
+    """One look at the store, by a thread."""
+
+    def __init__(self, read: Callable[[], None], at: float) -> None:
+        self.begun = at
+        self.failed: Exception | None = None
+        self.over = threading.Event()
+        self._read = read
+        threading.Thread(target=self._run, name="key-reader", daemon=True).start()
+
+    def _run(self) -> None:
+        try:
+            self._read()
+        except Exception as error:  # noqa: BLE001 - raised where it is waited for
+            self.failed = error
+        finally:
+            self.over.set()
 
 
 class KnownKeys:
@@ -60,6 +83,8 @@ class KnownKeys:
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
         slate: Slate | None = None,
+        *,
+        beside: bool = False,
     ) -> None:
         self.version = 0
         """Grows whenever something was taken away or a limit changed."""
@@ -68,6 +93,9 @@ class KnownKeys:
         self._clock = clock
         self._monotonic = monotonic
         self._slate = slate
+        self._stale_s = AHEAD_S if beside else POLL_S
+        self._beside = beside
+        self._reading: _Reading | None = None
         self._epoch: bytes | None = None
         self._lock = threading.Lock()
         self._live: dict[bytes, Principal] = {}
@@ -90,15 +118,15 @@ class KnownKeys:
         if len(secret) != SECRET_LENGTH or not secret.isascii():
             return None
         digest = self._digest(secret)
-        if self._monotonic() - self._read_at >= POLL_S:
+        if self._monotonic() - self._read_at >= self._stale_s:
             if not well_formed(secret):
                 return None
-            self._refresh()
+            self._catch_up(POLL_S)
         principal = self._live.get(digest)
         if principal is None:
             if not well_formed(secret) or not self._news():
                 return None
-            self._refresh()
+            self._catch_up(0.0)
             principal = self._live.get(digest)
             if principal is None:
                 return None
@@ -110,8 +138,8 @@ class KnownKeys:
 
     def follow(self) -> int:
         """`version`, at most POLL_S old: for work under way. Raises StoreError as `identify` does."""
-        if self._monotonic() - self._read_at >= POLL_S:
-            self._refresh()
+        if self._monotonic() - self._read_at >= self._stale_s:
+            self._catch_up(POLL_S)
         return self.version
 
     def live(self, key_id: str) -> bool:
@@ -142,6 +170,24 @@ class KnownKeys:
         keyed = self._keyed.copy()
         keyed.update(secret.encode())
         return keyed.digest()
+
+    def _catch_up(self, age_s: float) -> None:
+        """Know what the store had so long ago at most. Raises StoreError when it cannot be read, or is silent."""
+        if not self._beside or self._read_at == float("-inf"):
+            self._refresh()
+            return
+        wanted = self._monotonic() - age_s
+        while True:
+            reading = self._reading
+            if reading is None or reading.over.is_set():
+                reading = self._reading = _Reading(self._refresh, self._monotonic())
+            if self._read_at >= wanted:
+                return
+            if not reading.over.wait(max(0.0, reading.begun + ANSWER_S - self._monotonic())):
+                hint = "see that it runs and is not overloaded; requests are taken again once it answers"
+                raise StoreError("AW-STO-01", "the database does not answer", hint=hint)
+            if reading.failed is not None:
+                raise reading.failed
 
     def _refresh(self) -> None:
         """Read the rows that are new."""

@@ -65,7 +65,7 @@ def work(config: GatewayConfig, file: Path, home: Home, post: Post, journal: Jou
     store = Store(config.store_url or home.store_url)
     ledger, exposition = Ledger(store, home), Exposition(folder=home.counters)
     slate, pepper = accounts_slate(home), load_pepper(home)
-    keys = Keys(store, pepper, slate=slate)
+    keys = Keys(store, pepper, slate=slate, beside=True)
     traces = None
     if config.traces is not None:
         dropped = {reason: exposition.counter("traces_dropped", {"reason": reason}).add for reason in REASONS}

@@ -1,0 +1,61 @@
+"""A database elsewhere that is silent: nobody who waits for something else waits for it."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+import sqlalchemy as sa
+
+if TYPE_CHECKING:
+    from tests.serving.conftest import Start
+
+pytestmark = pytest.mark.enable_socket
+
+
+@pytest.fixture
+def database(postgres: str) -> str:
+    """One of this test's own."""
+    engine = sa.create_engine(postgres, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.exec_driver_sql("CREATE DATABASE silent")
+    engine.dispose()
+    return postgres.replace("/postgres?", "/silent?")
+
+
+@contextmanager
+def silent(url: str) -> Iterator[None]:
+    """Its server and all that speak for it stand still: connections stay, and nothing is answered."""
+    folder = Path(parse_qs(urlsplit(url).query)["host"][0])
+    server = int((folder / "data" / "postmaster.pid").read_text().split()[0])
+    stopped = [server, *map(int, Path(f"/proc/{server}/task/{server}/children").read_text().split())]
+    for pid in stopped:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in stopped:
+            os.kill(pid, signal.SIGCONT)
+
+
+def test_a_silent_database_holds_up_nothing_but_what_needs_it(start: Start, database: str) -> None:
+    platform = start([{}], [{"tpot_s": 0.05, "text": "word " * 200}], store_url=database)
+    plain = platform.open_chat(stream=True, max_tokens=200)
+    said = plain.recv(65536)
+    with silent(database):
+        platform.until(lambda: platform.chat(max_tokens=1).status == 503)
+        refused = platform.chat(max_tokens=1)
+        assert b"AW-STO-01" not in refused.body, "no word of what stands behind"
+        assert platform.get("/healthz", key=None).status == 200
+        while piece := plain.recv(65536):  # its key may have been revoked, and nobody can tell
+            said += piece
+            if b"error" in piece:
+                break
+        assert b"[DONE]" not in said
+    platform.until(lambda: platform.chat(max_tokens=1).status == 200)
