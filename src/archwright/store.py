@@ -55,15 +55,8 @@ Spans = Span | tuple[Span, ...] | None
 Lots = Sequence[tuple[Table[Any], Sequence[Any]]]
 Instead = tuple[Table[Any], int, int]
 INSERTED = 500  # rows at once: more cost memory, and no less time
-# A server whose host is gone without a word is given up, where the system would wait for a quarter of an hour. What the
-# URL says counts more.
-PATIENCE = {
-    "connect_timeout": 5,  # s
-    "tcp_user_timeout": 10_000,  # ms
-    "keepalives_idle": 10,
-    "keepalives_interval": 5,
-    "keepalives_count": 3,
-}
+# A server whose host is gone without a word is given up, where the system would wait for a quarter of an hour.
+PATIENCE = {"connect_timeout": 5, "tcp_user_timeout": 10_000, "keepalives_idle": 10, "keepalives_interval": 5}
 
 
 class Conflict(StoreError):
@@ -113,9 +106,7 @@ _layout: Callable[[Any], tuple[_Field, ...]] = cache(_read_layout)
 def _default(field: msgspec.structs.FieldInfo) -> Callable[[], object] | None:
     if field.default_factory is not msgspec.NODEFAULT:
         return typing.cast("Callable[[], object]", field.default_factory)
-    if field.default is not msgspec.NODEFAULT:
-        return lambda: field.default
-    return None
+    return None if field.default is msgspec.NODEFAULT else lambda: field.default
 
 
 class Store:
@@ -278,13 +269,11 @@ class Store:
         return self._engine.connect() if pinned is None else nullcontext(pinned)
 
     def _table(self, table: Table[R]) -> sa.Table:
-        known = self._tables.get(table.name)
-        if known is not None:
-            return known
-        with self._making:
-            if table.name not in self._tables:
-                self._tables[table.name] = self._make(table)
-            return self._tables[table.name]
+        if table.name not in self._tables:
+            with self._making:
+                if table.name not in self._tables:
+                    self._tables[table.name] = self._make(table)
+        return self._tables[table.name]
 
     def _make(self, table: Table[R]) -> sa.Table:
         columns: list[sa.Column[Any]] = [
@@ -309,9 +298,8 @@ class Store:
 
     def _widen(self, made: sa.Table) -> None:
         """Add the columns of fields that the record gained since the table was made."""
-        missing = self._missing(made)
         quote = self._engine.dialect.identifier_preparer.quote
-        for column in missing:
+        for column in self._missing(made):
             kind = column.type.compile(self._engine.dialect)
             try:
                 with self._engine.begin() as connection:
@@ -328,8 +316,7 @@ class Store:
         return _Guard(self._engine.url.render_as_string(hide_password=True))
 
 
-class _NotStorable(ValueError):
-    pass
+class _NotStorable(ValueError): ...
 
 
 class _Guard:
@@ -346,8 +333,8 @@ class _Guard:
             raise Conflict("AW-STO-02", "it exists already", where=Where(self._url)) from error
         if isinstance(error, sa.exc.DBAPIError):
             reason = str(error.orig).strip().splitlines()[0] if str(error.orig).strip() else "no reason given"
-            full = "full" in reason
-            hint = "free disk space" if full else "check that the database is there, writable, and its disk not full"
+            there = "check that the database is there, writable, and its disk not full"
+            hint = "free disk space" if "full" in reason else there
             raise StoreError("AW-STO-01", f"the store refuses: {reason}", where=Where(self._url), hint=hint) from error
         if isinstance(error, (OverflowError, UnicodeEncodeError, _NotStorable)):
             hint = "numbers: finite, integers of 64 bits; texts: valid Unicode"

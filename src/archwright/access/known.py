@@ -36,7 +36,7 @@ from archwright.access.tables import (
     well_formed,
 )
 from archwright.contract.record import replace
-from archwright.errors import StoreError
+from archwright.errors import ArchwrightError, StoreError, boundary
 from archwright.monitor.slate import Slate
 from archwright.policy.limits import Limits
 from archwright.store import Span, Store, Table
@@ -59,15 +59,16 @@ class _Reading:
 
     def __init__(self, read: Callable[[], None], at: float) -> None:
         self.begun = at
-        self.failed: Exception | None = None
+        self.failed: ArchwrightError | None = None
         self.over = threading.Event()
         self._read = read
         threading.Thread(target=self._run, name="key-reader", daemon=True).start()
 
     def _run(self) -> None:
         try:
-            self._read()
-        except Exception as error:  # noqa: BLE001 - raised where it is waited for
+            with boundary("keys"):
+                self._read()
+        except ArchwrightError as error:
             self.failed = error
         finally:
             self.over.set()
