@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
 from operator import itemgetter
 from typing import NamedTuple
 
@@ -13,6 +14,12 @@ from archwright.policy.patience import AGES, SHORTEST_S, Line, Lines, Patience, 
 
 
 class One(NamedTuple):
+    since: float
+    gone: bool = False
+
+
+@dataclass
+class Leaving:
     since: float
     gone: bool = False
 
@@ -57,13 +64,13 @@ def test_the_steps() -> None:
 
 def test_who_waited_as_long_as_those_who_left_comes_after_those_who_will_stay() -> None:
     line = learned({1.7: 4}, {0.6: 4})
-    for since in (0.0, 1.0, 1.4):
+    for since in (50.0, 51.0, 51.4):
         line.add(One(since))
-    # At 1.7 s the oldest is of the age at which clients left; at 5 s nobody knows, and it is first again.
-    assert line.head(1.7) == One(1.0)
-    assert [one.since for one in line] == [0.0, 1.0, 1.4]
-    assert line.head(5.0) == One(0.0)
-    assert drained(line, 1.7) == [1.0, 1.4, 0.0]
+    # After 1.7 s the oldest is of the age at which clients left; after 5 s nobody knows, and it is first again.
+    assert line.head(51.7) == One(51.0)
+    assert [one.since for one in line] == [50.0, 51.0, 51.4]
+    assert line.head(55.0) == One(50.0)
+    assert drained(line, 51.7) == [51.0, 51.4, 50.0]
 
 
 def test_one_who_left_is_no_reason_and_two_are() -> None:
@@ -151,9 +158,9 @@ def test_where_nobody_left_it_is_first_come_first_served(
 TENANTS = st.lists(st.tuples(st.sampled_from("abc"), st.floats(0, 100)), max_size=40)
 
 
-@given(TENANTS, st.integers(1, 5), HISTORY)
+@given(TENANTS, st.integers(1, 5), HISTORY, st.lists(st.sampled_from("abc"), max_size=5))
 def test_a_slot_goes_to_the_tenant_with_the_fewest_and_of_it_to_who_came_first(
-    waiting: list[tuple[str, float]], slots: int, history: list[tuple[float, bool]]
+    waiting: list[tuple[str, float]], slots: int, history: list[tuple[float, bool]], running: list[str]
 ) -> None:
     """Slots come free in the order they were taken; of those who will likely stay first, and nobody is left out."""
     lines: Lines[Of] = Lines()
@@ -162,8 +169,7 @@ def test_a_slot_goes_to_the_tenant_with_the_fewest_and_of_it_to_who_came_first(
     there = [Of(since, tenant) for tenant, since in sorted(waiting, key=itemgetter(1))]
     for of in there:
         lines.add(of.tenant, of)
-    held: Counter[str] = Counter()
-    running: list[str] = []
+    held = Counter(running)
     while (one := lines.head(100.0, held)) is not None:
         assert lines.pop() is one
         likely = [of for of in there if not lines.patience.poor(age(100.0 - of.since))] or there
@@ -172,9 +178,32 @@ def test_a_slot_goes_to_the_tenant_with_the_fewest_and_of_it_to_who_came_first(
         there.remove(one)
         running.append(one.tenant)
         held[one.tenant] += 1
-        if len(running) == slots:
+        if len(running) >= slots:
             held[running.pop(0)] -= 1
     assert not there and list(lines) == []
+
+
+def test_who_will_likely_stay_comes_before_a_tenant_with_fewer_slots() -> None:
+    lines: Lines[One] = Lines()
+    for waited_s, left in ((1.7, True), (1.7, True), (0.6, False)):
+        served(lines.patience, waited_s, left=left)
+    for tenant, since in (("few", 50.0), ("many", 51.4)):
+        lines.add(tenant, One(since))
+    found = []
+    while (one := lines.head(51.7, {"many": 3})) is not None:
+        lines.pop()
+        found.append(one.since)
+    assert found == [51.4, 50.0]
+
+
+def test_one_who_was_passed_by_and_left_is_not_served() -> None:
+    line: Line[Leaving] = Line(learned({1.7: 4}).patience)
+    first, second = Leaving(50.0), Leaving(51.0)
+    line.add(first)
+    line.add(second)
+    assert line.head(51.7) is second
+    first.gone = True
+    assert line.head(55.0) is second
 
 
 def test_tenants_with_as_many_take_turns() -> None:
@@ -193,10 +222,12 @@ def test_tenants_with_as_many_take_turns() -> None:
 def test_who_comes_last_for_the_tenant_of_whom_most_wait_makes_room() -> None:
     lines: Lines[One] = Lines()
     assert lines.too_many("quiet") is None and lines.before("quiet") == 0
+    lines.add("soft", One(0.5))
     for since in (0.0, 1.0, 2.0):
         lines.add("loud", One(since, gone=since == 2.0))
     assert lines.too_many("quiet") == One(1.0), "not one who is gone"
     assert lines.too_many("loud") is None
+    lines.left("soft")
     assert (lines.before("quiet"), lines.before("loud")) == (1, 3)
     for since in (3.0, 4.0):
         lines.add("quiet", One(since))
