@@ -86,6 +86,9 @@ ANY, DE = ("any",), ("DE",)
         ("health", Stated("personal", DE, {"health": ANY}), (HERE, OWN_DE, HOSTED_DE)),
         ("personal", Stated("internal", (), {"health": DE}), (HERE, OWN_DE, HOSTED_DE)),
         ("health", Stated("internal", (), {"health": ANY}), (HERE, OWN_DE, OWN_US, HOSTED_DE, HOSTED_US)),
+        # Stated for several: the nearest speaks, and one as strict is no bound beside it.
+        ("personal", Stated("internal", (), {"personal": DE, "health": ("US",)}), (HERE, OWN_DE, HOSTED_DE)),
+        ("health", Stated("personal", ANY, {"health": ("US",), "payment": DE}), (HERE, OWN_US, HOSTED_US)),
         # No class: the residency is for all.
         ("health", Stated("", DE), (HERE, OWN_DE, HOSTED_DE)),
     ],
