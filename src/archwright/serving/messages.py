@@ -22,7 +22,7 @@ from archwright.serving.parts import parts_of
 from archwright.serving.providers.anthropic import BETA
 from archwright.serving.refusal import THREAD_UNSUPPORTED, bad
 from archwright.serving.told import Image, Output, Result, Text, Told, Turn, Url, Use
-from archwright.serving.validate import Question, conversation
+from archwright.serving.validate import Question, bounded, conversation
 
 _encode = msgspec.json.Encoder().encode
 CHOICES = {"auto": "auto", "any": "required", "none": "none"}
@@ -59,6 +59,7 @@ def question(body: Mapping[str, Any], directory: Directory, workload: str | None
 def _unchanged(body: Mapping[str, Any], found: Found, endpoint: Endpoint, betas: str) -> Question:
     """For a provider that speaks the interface: checked there, but for what we reckon with."""
     at_list_price(body, endpoint)
+    bounded(body)
     length = integer(1, endpoint.context_tokens)(body["max_tokens"], "max_tokens", endpoint)
     stream = body.get("stream", False)
     if type(stream) is not bool or type(body.get("messages")) is not list:
