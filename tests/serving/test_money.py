@@ -214,6 +214,10 @@ def test_no_count_of_an_engine_overdraws_a_budget(start: Start, stream: bool) ->
         for _ in range(40):
             platform.chat(key, stream=stream, max_tokens=LENGTH)
         assert 0 < spent_usd(platform, "liar") <= 0.01
+        rated = platform.made_key("rated", tpm=1000)
+        assert platform.chat(rated, stream=stream, max_tokens=LENGTH).status == 200
+        refused = platform.chat(rated, stream=stream, max_tokens=LENGTH)
+        assert int(refused.headers["retry-after"]) <= 60, "not for years"
 
 
 def test_who_has_no_budget_pays_what_a_pool_takes_beside_one_without_a_price(start: Start) -> None:

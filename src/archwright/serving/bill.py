@@ -249,7 +249,7 @@ class Bill:
             saved_usd=self.saved_usd,
             cache=self.cache,
         )
-        self._till.accounts.settle(reservation, known + output, self.usd or 0.0)
+        self._till.accounts.settle(reservation, min(known + output, reservation.tokens), self.usd or 0.0)
 
     def headers(self) -> list[Field]:
         """What the client is told beside the answer."""
