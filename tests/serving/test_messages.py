@@ -145,6 +145,7 @@ def test_the_clients_own_words_go_to_who_speaks_them() -> None:
         ({"max_tokens": 9001, "model": "own"}, "max_tokens"),
         ({"messages": 7, "model": "own"}, "messages"),
         ({"stream": 7, "model": "own"}, "stream"),
+        ({"stop_sequences": 7, "model": "own"}, "stop_sequences"),
         ({"models": ["other"], "model": "own"}, "models"),
         ({"kv_transfer_params": {"remote_host": "x"}, "model": "own"}, "kv_transfer_params"),
         ({"max_new_tokens": 9000, "model": "own"}, "max_new_tokens"),

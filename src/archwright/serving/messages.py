@@ -62,9 +62,11 @@ def _unchanged(body: Mapping[str, Any], found: Found, endpoint: Endpoint, betas:
     bounded(body)
     length = integer(1, endpoint.context_tokens)(body["max_tokens"], "max_tokens", endpoint)
     stream = body.get("stream", False)
-    if type(stream) is not bool or type(body.get("messages")) is not list:
-        name = "messages" if type(stream) is bool else "stream"
-        raise bad(f"{name!r} must be {'a list' if name == 'messages' else 'true or false'}", name, "invalid_type")
+    if type(stream) is not bool:
+        raise bad("'stream' must be true or false", "stream", "invalid_type")
+    for name, value in (("messages", body.get("messages")), ("stop_sequences", body.get("stop_sequences") or [])):
+        if type(value) is not list:
+            raise bad(f"{name!r} must be a list", name, "invalid_type")
     run_by_clients(body)
     not_summarised(body)
     asked = {**body, "model": endpoint.model}
