@@ -31,8 +31,6 @@ BETA_FIELD = BETA.encode()
 BETAS = 32
 LONG_CONTEXT = "context-1m-"
 _BETA_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-
-
 FIELDS = frozenset({"model", *Told.__struct_fields__})
 
 
