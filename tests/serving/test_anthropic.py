@@ -312,7 +312,10 @@ def _betas(platform: Platform, messages: anthropic.Anthropic, place: Place) -> N
         messages.beta.messages.create(model="m", **asked, betas=["a b"])
     assert len(place.asked) == count
     place.script = Script([b'{"input_tokens": 14}'], kind="application/json")
-    messages.beta.messages.count_tokens(model="m", messages=asked["messages"], betas=["c-2025-01-01"])
+    messages.beta.messages.count_tokens(
+        model="m", messages=asked["messages"], betas=["c-2025-01-01"], context_management={"edits": []}
+    )
+    assert place.last.body["context_management"] == {"edits": []}, "what is left out decides the count"
     assert "c-2025-01-01" in place.last.headers["anthropic-beta"].split(",")
 
 

@@ -60,6 +60,8 @@ def chat(*contents: Any) -> dict[str, Any]:
         (chat("bob＠example．org"), "personal"),
         (chat("IBAN DE89\u00a03704\u00a00044\u00a00532\u00a00130\u00a000"), "personal"),
         (chat("+49\u201130\u20111234567"), "personal"),
+        (chat("mu\u0308ller@example.org"), "personal"),
+        (chat("é" * 127 + " bob@example.org " + "é" * 127), "personal"),
         (chat("4111\u200b1111\u200b1111\u200b1111"), "payment"),
         (chat("اتصل على +٤٩ ٣٠ ١٢٣٤٥٦٧"), "personal"),
         (chat("naïve café, 100 % of 50&nbsp;kg"), None),
@@ -78,7 +80,24 @@ def test_found_wherever_it_stands(body: dict[str, Any], expected: str | None) ->
 
 
 @pytest.mark.parametrize(
-    "unit", ["a@", "@a.", "+1", "1", "0()", "tel 1 ", "DE89", "4111 ", "2222:", "\\", "%41", "&#1;", "\u00a0", "a"]
+    "unit",
+    [
+        "a@",
+        "@a.",
+        "+1",
+        "1",
+        "0()",
+        "tel 1 ",
+        "DE89",
+        "4111 ",
+        "2222:",
+        "\\",
+        "%41",
+        "&#1;",
+        "\u00a0",
+        "\u0301\u0323",
+        "a",
+    ],
 )
 def test_hostile_texts_take_no_longer_than_their_length(unit: str) -> None:
     """A search for each of their characters would hold a worker for hours."""

@@ -64,6 +64,13 @@ def test_one_tenant_does_not_fill_the_memory_of_all(start: Start) -> None:
     platform.until(lambda: platform.chat(**said).status == 200)
 
 
+def test_one_body_alone_is_never_too_much_at_once(start: Start) -> None:
+    """Told to come again when others are answered it would come for ever."""
+    platform = start([{}], [{}], limits=Limits(tenant_bytes=100_000))
+    said: dict[str, Any] = {"messages": [{"role": "user", "content": "a" * 300_000}], "max_tokens": 1}
+    assert platform.chat(**said).status == 200
+
+
 def test_an_announced_body_is_refused_before_it_comes(null: Platform) -> None:
     with socket.create_connection(("127.0.0.1", null.config.port), timeout=5) as plain:
         plain.sendall(head(null, "content-length: 99999999999"))

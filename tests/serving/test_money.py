@@ -11,6 +11,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.serving.conftest import endpoint
 from tests.serving.standin import Script, chat_events, standing_in
 
 from archwright.monitor.usage import usage_of
@@ -213,6 +214,24 @@ def test_no_count_of_an_engine_overdraws_a_budget(start: Start, stream: bool) ->
         for _ in range(40):
             platform.chat(key, stream=stream, max_tokens=LENGTH)
         assert 0 < spent_usd(platform, "liar") <= 0.01
+        rated = platform.made_key("rated", tpm=1000)
+        assert platform.chat(rated, stream=stream, max_tokens=LENGTH).status == 200
+        refused = platform.chat(rated, stream=stream, max_tokens=LENGTH)
+        assert int(refused.headers["retry-after"]) <= 60, "not for years"
+
+
+def test_who_has_no_budget_pays_what_a_pool_takes_beside_one_without_a_price(start: Start) -> None:
+    """Nothing could be reserved where one pool has no price: no bound of the bill, nor an answer too dear."""
+    said = {"choices": [{"index": 0, "message": {"content": "hello"}, "finish_reason": "stop"}]}
+    reply = {**said, "usage": {"prompt_tokens": 9, "completion_tokens": 2}}
+    with standing_in() as place:
+        place.script = Script([json.dumps(reply).encode()], kind="application/json")
+        priced = {"price_in_usd": IN_USD, "price_out_usd": OUT_USD, "fallback": ("o",)}
+        other = endpoint(pool="o", addresses=("unix:null",)).pool
+        platform = start([{"addresses": (place.url,), **priced}], [{}], more=(other,))
+        answer = platform.chat(platform.made_key("rated", rpm=99), max_tokens=LENGTH)
+        assert answer.status == 200, answer.error
+        assert float(answer.headers["x-archwright-cost-usd"]) == pytest.approx(9 * IN_USD + 2 * OUT_USD)
 
 
 def test_each_text_of_many_may_fill_the_context(two: Platform) -> None:

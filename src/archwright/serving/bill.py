@@ -205,7 +205,13 @@ class Bill:
         if not reservation.limited:
             return True
         usd = price(self.prices, input_tokens, output_tokens) or 0.0
-        return input_tokens + output_tokens <= reservation.tokens and usd <= reservation.usd
+        return input_tokens + output_tokens <= reservation.tokens and usd <= self._most_usd
+
+    @property
+    def _most_usd(self) -> float:
+        """An engine that counts more than it can have is not believed; where a pool has no price none was reserved."""
+        reservation = self.reservation
+        return reservation.usd if reservation.limited and None not in self.spec.prices else math.inf
 
     def look(self, delivered: int, now: float) -> None:
         """Called while an answer comes, at `look_at` and when more than `most` pieces have. Raises Refusal: it ends."""
@@ -233,10 +239,8 @@ class Bill:
             known = figures["input_tokens"] = self.estimate
         usd = price(self.prices, known, output)
         # Whole nano-dollars here and not by each who tells or adds it up: halves would go up here and down there.
-        self.usd = None if usd is None else nearest_nusd(usd) / NANO
+        self.usd = None if usd is None else min(nearest_nusd(usd) / NANO, self._most_usd)
         reservation = self.reservation
-        if reservation.limited and self.usd is not None:  # an engine that counts more than it can have is not believed
-            self.usd = min(self.usd, reservation.usd)
         if self.known is not None:
             self.usd, self.saved_usd = 0.0, self.known.usd
         figures.update(
@@ -245,7 +249,7 @@ class Bill:
             saved_usd=self.saved_usd,
             cache=self.cache,
         )
-        self._till.accounts.settle(reservation, known + output, self.usd or 0.0)
+        self._till.accounts.settle(reservation, min(known + output, reservation.tokens), self.usd or 0.0)
 
     def headers(self) -> list[Field]:
         """What the client is told beside the answer."""

@@ -15,13 +15,11 @@ from typing import Any
 import msgspec
 
 from archwright.errors import EngineError
-from archwright.serving.events import Call, Function
+from archwright.serving.events import Call
 from archwright.serving.shapes import Envelope, Piece
 
 _encode = msgspec.json.Encoder().encode
 STOP_REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use", "content_filter": "refusal"}
-
-
 # What waits is as large as an answer that calls tools; each piece of it takes PIECE_BYTES beside its words.
 HELD_BYTES = 1 << 20
 PIECE_BYTES = 256
@@ -148,7 +146,7 @@ class MessagesWriter:
         return out
 
     def _called(self, call: Call) -> bytes:
-        function, out = call.function or Function(), b""
+        function, out = call.said, b""
         if call.index not in self._begun:
             out = self._begin(
                 "tool_use", {"type": "tool_use", "id": call.id or "", "name": function.name or "", "input": {}}

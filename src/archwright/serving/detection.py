@@ -38,10 +38,11 @@ _ESCAPED = re.compile(r"\\+(?:u([0-9A-Fa-f]{4})|(.))")
 _PERCENT = re.compile(r"%[2-7][0-9A-Fa-f]")
 _ENTITY = re.compile(r"&(?:#(?:[xX][0-9A-Fa-f]{1,6}|[0-9]{1,7})|commat|period|plus|nbsp);")
 # Seen by nobody, or as the hyphen they stand for; NFKC does the rest: blanks, letters and signs of full width.
-_SIGHT = dict.fromkeys((0xAD, *range(0x200B, 0x2010), 0x2060, 0xFEFF)) | dict.fromkeys(
-    (*range(0x2010, 0x2016), 0x2212), "-"
-)
-_DIGIT = re.compile(r"(?![0-9])\d")
+_UNSEEN = re.compile("[\u00ad\u200b-\u200f\u2060\ufeff]")
+_HYPHEN = re.compile("[\u2010-\u2015\u2212]")
+# Normalized piece by piece: the marks above and below one letter are sorted, in the square of the time of their number.
+_PIECE = 128
+_DIGIT = re.compile(r"\d(?<![0-9])")
 _LEAST_DIGITS: dict[Kind, int] = {"card": 13, "phone": 7, "iban": 2}
 SHORTEST = 6
 SEARCHED = 512  # what may be bytes and is shorter is searched all the same
@@ -128,7 +129,9 @@ def _meant(text: str) -> str:
     if "&" in text:
         text = _ENTITY.sub(lambda entity: html.unescape(entity.group()), text)
     if not text.isascii():
-        text = unicodedata.normalize("NFKC", text.translate(_SIGHT))
+        text = _HYPHEN.sub("-", _UNSEEN.sub("", text))
+        pieces = (text[at : at + _PIECE] for at in range(0, len(text), _PIECE))
+        text = "".join(unicodedata.normalize("NFKC", piece) for piece in pieces)
         text = _DIGIT.sub(lambda digit: str(unicodedata.digit(digit.group(), 0)), text)
     return text
 

@@ -9,9 +9,10 @@ from archwright.contract.record import Record
 
 
 class Limits(Record):
-    """What one client may ask of the process, and for how long; none is ever without end. `chunks` are those of a
-    chunked body; `connections_per_address` are of one client's address, which may be a proxy's; `token_s` is what a
-    token takes at most, on average, of an answer that comes whole: slower than any engine people wait for."""
+    """What one client may ask of the process, and for how long; none is ever without end. `tenant_bytes` are those of a
+    tenant's large bodies that are not answered yet, `chunks` those of a chunked body; `connections_per_address` are of
+    one client's address, which may be a proxy's; `token_s` is what a token takes at most, on average, of an answer that
+    comes whole: slower than any engine people wait for."""
 
     body_bytes: int = 4 * 1024 * 1024
     tenant_bytes: int = 256 * 1024 * 1024

@@ -22,7 +22,7 @@ from archwright.serving.parts import parts_of
 from archwright.serving.providers.anthropic import BETA
 from archwright.serving.refusal import THREAD_UNSUPPORTED, bad
 from archwright.serving.told import Image, Output, Result, Text, Told, Turn, Url, Use
-from archwright.serving.validate import Question, conversation
+from archwright.serving.validate import Question, bounded, conversation
 
 _encode = msgspec.json.Encoder().encode
 CHOICES = {"auto": "auto", "any": "required", "none": "none"}
@@ -31,8 +31,6 @@ BETA_FIELD = BETA.encode()
 BETAS = 32
 LONG_CONTEXT = "context-1m-"
 _BETA_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-
-
 FIELDS = frozenset({"model", *Told.__struct_fields__})
 
 
@@ -59,11 +57,14 @@ def question(body: Mapping[str, Any], directory: Directory, workload: str | None
 def _unchanged(body: Mapping[str, Any], found: Found, endpoint: Endpoint, betas: str) -> Question:
     """For a provider that speaks the interface: checked there, but for what we reckon with."""
     at_list_price(body, endpoint)
+    bounded(body)
     length = integer(1, endpoint.context_tokens)(body["max_tokens"], "max_tokens", endpoint)
     stream = body.get("stream", False)
-    if type(stream) is not bool or type(body.get("messages")) is not list:
-        name = "messages" if type(stream) is bool else "stream"
-        raise bad(f"{name!r} must be {'a list' if name == 'messages' else 'true or false'}", name, "invalid_type")
+    if type(stream) is not bool:
+        raise bad("'stream' must be true or false", "stream", "invalid_type")
+    for name, value in (("messages", body.get("messages")), ("stop_sequences", body.get("stop_sequences") or [])):
+        if type(value) is not list:
+            raise bad(f"{name!r} must be a list", name, "invalid_type")
     run_by_clients(body)
     not_summarised(body)
     asked = {**body, "model": endpoint.model}

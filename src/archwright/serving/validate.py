@@ -273,7 +273,7 @@ def _question(
         message = "'max_tokens' and 'max_completion_tokens' disagree: send one of them"
         raise bad(message, "max_completion_tokens", "invalid_value")
     fields.setdefault("max_tokens", endpoint.default_max_tokens)
-    _bounded(fields)
+    bounded(fields)
     stream = bool(fields.pop("stream", False))
     options = fields.pop("stream_options", None)
     if options is not None and not stream:
@@ -300,7 +300,7 @@ def _for_callers(fields: Mapping[str, Any]) -> None:
             raise bad(message, name, "unsupported_parameter")
 
 
-def _bounded(fields: Mapping[str, Any]) -> None:
+def bounded(fields: Mapping[str, Any]) -> None:
     """Nothing beside `max_tokens` and `n` says how much is made, nothing how an engine is run. Raises Refusal 400."""
     _for_callers(fields)
     for name in OUTRUNS & fields.keys():

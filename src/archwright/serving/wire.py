@@ -255,13 +255,14 @@ class Connection(asyncio.Protocol):
             self._refuse(too_large(self._limits.body_bytes))
         elif piece:
             self._pieces.append(piece)
-            if self._size > SKIP_BYTES and self._tenant_holds() > self._limits.tenant_bytes:
+            if self._size > SKIP_BYTES and self._crowds():
                 self._refuse(too_much_at_once())
 
-    def _tenant_holds(self) -> int:
-        """Of large bodies, this one among them."""
+    def _crowds(self) -> bool:
+        """Whether it is too much with the tenant's other large bodies; alone it never is, or it would come for ever."""
         principal = None if self._exchange is None else self._exchange.principal
-        return self._share.grow("" if principal is None else principal.tenant, self._size)
+        held = self._share.grow("" if principal is None else principal.tenant, self._size)
+        return held > max(self._size, self._limits.tenant_bytes)
 
     def _whole(self) -> None:
         """The request is whole: its answer may begin, or has been given."""

@@ -23,7 +23,7 @@ VERSION = "2023-06-01"
 BETA = "anthropic-beta"
 PATH = "/messages"
 # What decides the length of a prompt; the rest is refused when asked to count.
-COUNTED = ("model", "messages", "system", "tools", "tool_choice", "thinking", "output_config")
+COUNTED = ("model", "messages", "system", "tools", "tool_choice", "thinking", "output_config", "context_management")
 FINISH = {
     "end_turn": "stop",
     "stop_sequence": "stop",
