@@ -45,7 +45,7 @@ from archwright.store import Store
 FILES = 65_536
 COLLECT_AFTER = 20_000
 SWITCH_S = 0.0005
-CLOSE_S = 0.5  # for threads, and for the books, beyond the time that what runs has: the master kills a little later
+CLOSE_S = 0.4  # for threads, and for the books, beyond the time that what runs has: the master kills a little later
 # What the supervisor measures, and this process shows.
 SUPERVISED = ("peak_memory_bytes", "startup_s", "disk_bytes", "restarts")
 HAND_OVER = signal.SIGHUP
