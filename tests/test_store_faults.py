@@ -123,7 +123,7 @@ def test_a_table_that_another_program_made_otherwise(tmp_path: Path) -> None:
     store.close()
 
 
-@pytest.mark.parametrize("url", ["", "no url", "nosuchdialect://x"])
+@pytest.mark.parametrize("url", ["", "no url", "nosuchdialect://x", "postgresql+psycopg://h:port/d"])
 def test_what_is_no_database_url(url: str) -> None:
     with pytest.raises(StoreError, match="not a database URL") as caught:
         Store(url)

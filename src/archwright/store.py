@@ -123,7 +123,7 @@ class Store:
             patient = said.get_backend_name() == "postgresql"
             patience = {name: most for name, most in PATIENCE.items() if patient and name not in said.query}
             self._engine = sa.create_engine(said, pool_pre_ping=patient, connect_args=patience)
-        except (sa.exc.ArgumentError, sa.exc.NoSuchModuleError) as error:
+        except (sa.exc.ArgumentError, sa.exc.NoSuchModuleError, ValueError) as error:
             raise StoreError(
                 "AW-STO-03", f"not a database URL: {error}", hint="sqlite:///FILE or postgresql+psycopg://HOST/NAME"
             ) from error

@@ -318,6 +318,63 @@ os._exit(9)
     other.close()
 
 
+def test_a_chain_begun_while_the_store_was_away_goes_on_in_order(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first segment had no store's name, the next had: sorted by it, they were read in the wrong order."""
+    store = Moody(home.store_url)
+    store.refuse = True
+    books = Ledger(store, home, segment_bytes=16 << 10)
+    monkeypatch.setattr(books, "_fold", lambda least: 0)
+    monkeypatch.setattr(books, "_name", "f" * 16)
+    log = audit.AuditLog(books)
+    while len(list(home.ledger.glob("*.segment"))) < 4:
+        event = audit.AuditEvent(at=1.0, tenant="acme", key_id="k", action="c", permission="p", effect="deny")
+        log.record(event)
+        books.flush()
+        store.refuse = False
+    assert {path.stem.count(".") for path in home.ledger.glob("*.segment")} == {0, 1}
+    assert audit.verify(store, home) is None
+    monkeypatch.undo()
+    books.close()
+    assert audit.verify(store, None) is None
+    store.close()
+
+
+def test_what_waits_for_another_store_takes_no_room_of_this_one(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A database that is away for hours is given up for another: that one's gateway let nobody in."""
+    monkeypatch.setattr(ledger, "SEGMENTS_LIMIT", 4)
+    for number in range(4):
+        Segment.make(home.ledger, f"0123abcd.{number:016}-000000", 4 << 10).close()
+    store = Store(home.store_url)
+    books = Ledger(store, home, segment_bytes=4 << 10)
+    assert books.room
+    books.close()
+    store.close()
+
+
+def test_a_store_that_is_silent_does_not_hold_up_the_end(home: Home) -> None:
+    class Silent(Store):
+        asked, speaks = threading.Event(), threading.Event()
+
+        def append_together(self, lots: Lots, *, synced: bool = False, instead: Instead | None = None) -> None:
+            if synced:
+                self.asked.set()
+                self.speaks.wait()
+            super().append_together(lots, synced=synced, instead=instead)
+
+    store = Silent(home.store_url)
+    books = Ledger(store, home)
+    books.append("served", one(1))
+    books.flush()
+    assert store.asked.wait(30)
+    books.append("served", one(2))
+    books.close(within_s=0.01)
+    assert names(store, home) == ["r1", "r2"], "in the kernel, and folded by whoever comes next"
+    store.speaks.set()
+    books.close()
+    assert names(store, None) == ["r1", "r2"]
+    store.close()
+
+
 def test_a_chain_read_while_its_writer_goes_on_in_the_next_segment_holds(
     store: Store, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -589,6 +646,7 @@ def test_a_segment_that_gets_full_while_it_is_folded_comes_before_its_successor(
     books._full = Meanwhile()
     books.fold()
     serving.join()
+    books.fold()
     books.close()
     assert names(store, None) == written
 

@@ -15,7 +15,7 @@ import pytest
 
 from archwright.access.accounts import Accounts, Reservation, accounts_slate
 from archwright.access.audit import AuditEvent, AuditLog, events, verify
-from archwright.access.identity import Keys
+from archwright.access.identity import Keys, Principal
 from archwright.contract.served import Served
 from archwright.engines.client import EngineClient
 from archwright.engines.http import Sink
@@ -26,7 +26,7 @@ from archwright.monitor.folding import served
 from archwright.monitor.ledger import Ledger
 from archwright.policy.limits import Limits as KeyLimits
 from archwright.serving.app import App
-from archwright.serving.bill import Spending, Till
+from archwright.serving.bill import Bill, Spending, Till
 from archwright.serving.exchange import Outbox
 from archwright.serving.gateway import Books, Gateway
 from archwright.serving.guard import Guard
@@ -129,6 +129,48 @@ def test_a_bug_on_the_way_to_an_engine_is_recorded_as_a_failure_and_costs_nothin
     assert asyncio.run(stand.call("/v1/chat/completions", body))[0] == 500
     (record,) = served(stand.store, Home(tmp_path))
     assert (record.status, record.input_tokens, record.output_tokens) == ("failed", 0, 0)
+
+
+def test_a_key_taken_away_while_its_request_is_let_in_is_seen_to_be(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Keys are read beside the loop: whatever the loop does next, more may be known than a moment ago."""
+    (pool,) = stand.gateway.pools.values()
+    pool.replicas[0].healthy = True
+    body = b'{"model": "m", "messages": [{"role": "user", "content": "x"}]}'
+    identify = Keys.identify
+
+    def gone(keys: Keys, secret: str) -> Principal | None:
+        known = identify(keys, secret)
+        if known is not None:
+            keys.revoke(known.key_id)
+            keys._refresh()
+        return known
+
+    monkeypatch.setattr(Keys, "identify", gone)
+    assert asyncio.run(stand.call("/v1/chat/completions", body))[0] == 401
+
+
+def test_a_key_taken_away_while_its_work_is_reserved_ends_it(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
+    reserve, opened = Till.reserve, Till.open
+
+    def gone(till: Till, exchanges: list[Any]) -> None:
+        for exchange in exchanges:
+            till.keys.revoke(exchange.principal.key_id)
+            till.keys._refresh()
+        reserve(till, exchanges)
+
+    def looked(till: Till, *asked: Any) -> Bill:
+        bill = opened(till, *asked)
+        bill.look(0, 0.0)
+        return bill
+
+    monkeypatch.setattr(Till, "reserve", gone)
+    monkeypatch.setattr(Till, "open", looked)
+    (pool,) = stand.gateway.pools.values()
+    pool.replicas[0].healthy = True
+    body = b'{"model": "m", "messages": [{"role": "user", "content": "x"}]}'
+    assert asyncio.run(stand.call("/v1/chat/completions", body))[0] == 401
 
 
 def test_an_endpoint_taken_away_between_the_reading_of_a_request_and_its_work_is_no_bug(stand: Stand) -> None:

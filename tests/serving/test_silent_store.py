@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import sqlalchemy as sa
+
+from archwright.serving.limits import Limits
 
 if TYPE_CHECKING:
     from tests.serving.conftest import Start
@@ -20,13 +24,14 @@ pytestmark = pytest.mark.enable_socket
 
 
 @pytest.fixture
-def database(postgres: str) -> str:
+def database(postgres: str, tmp_path: Path) -> str:
     """One of this test's own."""
+    name = f"silent_{abs(hash(tmp_path))}"
     engine = sa.create_engine(postgres, isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
-        connection.exec_driver_sql("CREATE DATABASE silent")
+        connection.exec_driver_sql(f"CREATE DATABASE {name}")
     engine.dispose()
-    return postgres.replace("/postgres?", "/silent?")
+    return postgres.replace("/postgres?", f"/{name}?")
 
 
 @contextmanager
@@ -59,3 +64,20 @@ def test_a_silent_database_holds_up_nothing_but_what_needs_it(start: Start, data
                 break
         assert b"[DONE]" not in said
     platform.until(lambda: platform.chat(max_tokens=1).status == 200)
+
+
+def test_a_gateway_ends_by_itself_while_its_database_is_silent(start: Start, database: str) -> None:
+    """Each worker stood before the database until it was killed."""
+    platform = start([{}], [{}], store_url=database, workers=2, limits=Limits(drain_s=1.0))
+    assert platform.gateway is not None
+    for _ in range(20):
+        assert platform.chat(max_tokens=1).status == 200
+    with silent(database), ThreadPoolExecutor(4) as other:
+        pages = [other.submit(platform.get, "/metrics", key=platform.owner) for _ in range(4)]
+        platform.until(lambda: platform.chat(max_tokens=1).status == 503)
+        platform.gateway.terminate()
+        assert platform.gateway.wait(30) == 0
+        for page in pages:
+            with suppress(OSError, HTTPException):
+                page.result()
+    assert platform.home.log("gateway").read_text().count('"event": "stopped"') == 2

@@ -22,15 +22,15 @@ from archwright.contract.record import Record
 from archwright.errors import ArchwrightError, StoreError, Where, boundary
 from archwright.home import Home
 from archwright.monitor.folding import fold, fold_orphans, look_up
-from archwright.monitor.segments import FRAME_BYTES, STREAMS, Segment, framed, segments
+from archwright.monitor.segments import FRAME_BYTES, STREAMS, Segment, framed
 from archwright.monitor.totals import gather, merge
-from archwright.monitor.whose import marked
+from archwright.monitor.whose import beside, marked
 from archwright.store import Conflict, Store
 
 SEGMENT_BYTES = 8 << 20
 RESERVE_SHARE = 8  # of a segment, an eighth is the reserve
 RECORD_BYTES = 64 << 10
-SEGMENTS_LIMIT = 128  # on this machine, 1 GB: while the store refuses, so much is kept before admissions end
+SEGMENTS_LIMIT = 128  # of a store on this machine, 1 GB: while it refuses, so much is kept before admissions end
 SYNC_S = 0.2
 FOLD_EVERY = 5  # syncs: a second
 ORPHANS_EVERY = 150  # syncs: half a minute
@@ -129,17 +129,18 @@ class Ledger:
         with self._folding:
             return self._fold(0)
 
-    def close(self) -> None:
-        """Write and fold what there is, then stop; what the store refuses stays in its file for the next one."""
+    def close(self, within_s: float | None = None) -> None:
+        """Write and fold what there is, then stop; what the store refuses, or has not taken `within_s`, stays in its
+        file for the next one."""
         with suppress(StoreError):
             self.flush()
         with self.lock:
             self._closed = True
         self._stop.set()
-        self._thread.join()
+        self._thread.join(within_s)
+        if self._thread.is_alive():
+            return  # it stands before a silent store, until the process ends
         with self._folding:
-            with suppress(ArchwrightError), boundary("ledger"):
-                self._fold(0)
             for segment in (self._current, self._next, *self._full):
                 if segment is not None:
                     (segment.close if segment.folded < segment.written else segment.remove)()
@@ -183,9 +184,9 @@ class Ledger:
                 return
             try:
                 with boundary("ledger"):
-                    if len(segments(self.home.ledger)) >= SEGMENTS_LIMIT:
-                        raise self._no_room()
                     name = marked(self.store, f"{self._name}-{self._made:06d}")
+                    if len(beside(self.home, name)) >= SEGMENTS_LIMIT:
+                        raise self._no_room()
                     self._next = Segment.make(self.home.ledger, name, self._size)
                     self._made += 1
             except ArchwrightError as error:
@@ -214,6 +215,8 @@ class Ledger:
             except ArchwrightError as error:
                 self.refusal = error
             turn += 1
+        with self._folding, suppress(ArchwrightError), boundary("ledger"):
+            self._fold(0)
 
     def _sync(self) -> None:
         """What was written is on the disk when this returns, and the next segment is there when it will be needed."""

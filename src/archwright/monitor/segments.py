@@ -21,6 +21,7 @@ from typing import NamedTuple
 
 STREAMS = ("audit", "served")
 SUFFIX = ".segment"
+BETWEEN = "."  # the name of its store, where it has one, and that of its writer
 # While a segment is made it has no lock for a moment: it gets its name when it has one.
 UNBORN = ".new"
 MAKING_S = 60.0
@@ -179,8 +180,8 @@ def snapshot(paths: Sequence[Path]) -> dict[str, bytes]:
 
 
 def segments(folder: Path) -> list[Path]:
-    """Oldest first."""
-    return sorted(folder.glob(f"*{SUFFIX}"))
+    """Oldest first, of each writer: it may have begun while its store could not be asked for its name."""
+    return sorted(folder.glob(f"*{SUFFIX}"), key=lambda path: path.stem.rpartition(BETWEEN)[2])
 
 
 def unborn(folder: Path) -> list[Path]:

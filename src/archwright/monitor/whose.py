@@ -16,10 +16,8 @@ from weakref import WeakKeyDictionary
 from archwright.contract.record import Record
 from archwright.errors import StoreError
 from archwright.home import Home
-from archwright.monitor.segments import segments
+from archwright.monitor.segments import BETWEEN, segments
 from archwright.store import Conflict, Store, Table
-
-BETWEEN = "."
 
 
 class StoreName(Record):
@@ -54,5 +52,10 @@ def marked(store: Store, name: str) -> str:
 
 def own(store: Store, home: Home) -> list[Path]:
     """The segments that are of this store or of none, oldest first. Raises StoreError when it cannot be asked."""
-    mine = {name_of(store), ""}
+    return beside(home, name_of(store) + BETWEEN)
+
+
+def beside(home: Home, name: str) -> list[Path]:
+    """The segments that are of the same store as the one of this name, or of none."""
+    mine = {name.rpartition(BETWEEN)[0], ""}
     return [path for path in segments(home.ledger) if path.stem.rpartition(BETWEEN)[0] in mine]

@@ -116,6 +116,7 @@ class Till(NamedTuple):
             found = self.accounts.reserve(_who(exchange), asks[:2])
         if isinstance(found, Denied):
             raise denied(found)
+        found.version = exchange.keys_version  # what was taken away since it was let in is looked at
         bill = exchange.bill = Bill(self, exchange, spec, found)
         bill.estimate = asks.estimate
         if found.limited:

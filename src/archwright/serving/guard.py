@@ -48,6 +48,7 @@ class Guard:
         """The principal, or the Refusal: 401 unknown, 404 and 405 nothing there, 403 not allowed. In this order, so
         that a stranger learns nothing about which paths exist."""
         secret = credential(exchange)
+        exchange.keys_version = self._keys.version  # before: more may be known at any moment
         principal = self._keys.identify(secret) if secret else None
         if principal is None:
             self._record(exchange, wish, None, "no key" if secret is None else "unknown key")
@@ -55,7 +56,6 @@ class Guard:
                 "no API key: send 'Authorization: Bearer aw_...'" if secret is None else "the API key is not valid"
             )
             raise Refusal(HTTPStatus.UNAUTHORIZED, message, openai_code="invalid_api_key")
-        exchange.keys_version = self._keys.version
         if wish.permission is None:
             self._record(exchange, wish, principal, "no such route")
             raise _nothing_there(exchange, wish)

@@ -11,6 +11,7 @@ import socket
 import ssl
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -44,6 +45,7 @@ from archwright.store import Store
 FILES = 65_536
 COLLECT_AFTER = 20_000
 SWITCH_S = 0.0005
+CLOSE_S = 0.4  # for threads, and for the books, beyond the time that what runs has: the master kills a little later
 # What the supervisor measures, and this process shows.
 SUPERVISED = ("peak_memory_bytes", "startup_s", "disk_bytes", "restarts")
 HAND_OVER = signal.SIGHUP
@@ -58,6 +60,16 @@ class Post(NamedTuple):
     life: int
     said: int
     since: float
+
+
+class _Aside(ThreadPoolExecutor):
+    """Its threads may stand before a silent database: the end of the process does not wait for that."""
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        super().shutdown(wait=False, cancel_futures=cancel_futures)
+        until = time.monotonic() + CLOSE_S
+        for thread in self._threads if wait else ():
+            thread.join(max(0.0, until - time.monotonic()))
 
 
 def work(config: GatewayConfig, file: Path, home: Home, post: Post, journal: Journal) -> None:
@@ -87,7 +99,7 @@ def work(config: GatewayConfig, file: Path, home: Home, post: Post, journal: Jou
     try:
         uvloop.run(_run(gateway, App(gateway, Changes(gateway, file, partial(_say, post.said))), post))
     finally:
-        ledger.close()
+        ledger.close(CLOSE_S)
         for part in (traces, exposition, store, slate, cache):
             if part is not None:
                 part.close()
@@ -98,6 +110,7 @@ async def _run(gateway: Gateway, app: App, post: Post) -> None:
     """Serve until told to stop, then finish what runs."""
     config, loop = gateway.config, asyncio.get_running_loop()
     stop, over = asyncio.Event(), asyncio.Event()
+    loop.set_default_executor(_Aside())
 
     def ended() -> None:
         loop.remove_reader(post.life)
