@@ -330,6 +330,16 @@ def test_a_lowered_budget_and_a_revoked_key_reach_running_streams(world: World) 
     assert world.accounts.still(streams[0])
 
 
+def test_a_budget_lowered_to_what_runs_lets_it_run_and_one_of_nothing_does_not(world: World) -> None:
+    principal = world.key(budget_usd=1.0)
+    stream = taken(world.accounts.reserve(principal, (1, 0.5)))
+    world.accounts.settle(taken(world.accounts.reserve(principal, (1, 0.3))), 0, 0.0)
+    for budget_usd, goes_on in ((0.5, True), (0.0, False)):
+        world.keys.limit("key", "", principal.key_id, Limits(budget_usd=budget_usd))
+        world.clock.now += 0.5
+        assert world.accounts.still(stream) == goes_on
+
+
 def test_a_key_that_ends_stops_its_streams(world: World) -> None:
     secret, record = world.keys.create("clinic", limits=Limits(rpm=5), lives_s=100)
     stream = taken(world.accounts.reserve(world.known(secret), (1, None)))
