@@ -106,12 +106,12 @@ def _ibans(text: str) -> Iterator[tuple[int, int]]:
 def _iban_end(match: re.Match[str], text: str) -> int:
     """Where the IBAN that begins here ends, by its country's length; 0 when there is none."""
     length = IBAN_LENGTHS.get(match.group()[:2], 0)
-    places = [place for place, sign in enumerate(match.group()) if sign != " "]
-    if not length or len(places) < length:
+    iban = match.group().replace(" ", "")[:length]
+    if not iban or len(iban) < length or mod97(iban) != 1:
         return 0
+    places = [place for place, sign in enumerate(match.group()) if sign != " "]
     end = match.start() + places[length - 1] + 1
-    valid = mod97(text[match.start() : end].replace(" ", "")) == 1 and not text[end : end + 1].isalnum()
-    return end if valid else 0
+    return 0 if text[end : end + 1].isalnum() else end
 
 
 _LETTERS = {ord(letter): str(int(letter, 36)) for letter in string.ascii_uppercase}
