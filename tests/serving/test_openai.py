@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import openai
 import pytest
@@ -177,37 +177,34 @@ def test_real_seed_repeats(real: openai.OpenAI) -> None:
     assert draw() == draw()
 
 
+SCHEMA = {
+    "type": "object",
+    "properties": {"city": {"type": "string", "minLength": 2, "maxLength": 8}},
+    "required": ["city"],
+    "additionalProperties": False,
+}
+PLACE: Any = {"type": "json_schema", "json_schema": {"name": "place", "schema": SCHEMA, "strict": True}}
+
+
 def test_real_schema_is_obeyed(real: openai.OpenAI) -> None:
-    schema = {
-        "type": "object",
-        "properties": {"city": {"type": "string", "minLength": 2, "maxLength": 8}},
-        "required": ["city"],
-        "additionalProperties": False,
-    }
     reply = real.chat.completions.create(
         model="smol",
         messages=PARIS,
         temperature=0,
         max_tokens=40,
-        response_format={"type": "json_schema", "json_schema": {"name": "place", "schema": schema, "strict": True}},
+        response_format=PLACE,
     )
     assert set(json.loads(reply.choices[0].message.content or "")) == {"city"}
 
 
 def test_real_answer_beside_tools_keeps_the_schema(real: openai.OpenAI) -> None:
-    schema = {
-        "type": "object",
-        "properties": {"city": {"type": "string", "maxLength": 8}},
-        "required": ["city"],
-        "additionalProperties": False,
-    }
     nothing = {"type": "object", "properties": {}, "additionalProperties": False}
     reply = real.chat.completions.create(
         model="smol",
         messages=PARIS,
         temperature=0,
         max_tokens=60,
-        response_format={"type": "json_schema", "json_schema": {"name": "place", "schema": schema, "strict": True}},
+        response_format=PLACE,
         tools=[{"type": "function", "function": {"name": "leave", "parameters": nothing}}],
     )
     said = reply.choices[0].message

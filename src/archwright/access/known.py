@@ -44,8 +44,8 @@ from archwright.store import Span, Store, Table
 R = TypeVar("R")
 
 POLL_S = 0.5  # a revocation by another process is seen within this
-AHEAD_S = 0.25
-ANSWER_S = 0.4
+AHEAD_S = 0.25  # beside a loop a look begins so early that nobody waits for it
+ANSWER_S = 0.4  # from the beginning of a look: a little longer than until what is known is too old
 FOLLOWED = (KEYS, REVOCATIONS, ENDS, LIMITS, CONTENTS)
 UNKNOWN_POLL_S = 0.2  # a flood of unknown secrets reads the store at most this often, where no slate says more
 DAY_S = 86_400

@@ -128,7 +128,8 @@ def _parameters(library: Any, config: EngineConfig, settings: LlamaSettings, mod
         # Else texts of unlike lengths that are read together come in steps, and a mean is of its last step alone.
         given.kv_unified = True
         given.kv_unified_per_slot = config.context_tokens
-        # A text is embedded in one step, and refused where it is longer than that.
+        # A text is embedded in one step, and refused where it is longer than that. It costs memory: of SmolLM2-135M the
+        # process takes 0.23 GB with a context of 256 tokens, 0.67 GB with 2,048.
         given.n_batch = given.n_ubatch = max(settings.batch_tokens, config.context_tokens)
     return given
 

@@ -121,11 +121,14 @@ class Till(NamedTuple):
         bill.estimate = asks.estimate
         if found.limited:
             bill.most = asks.answer
+            # An engine that counts more than it can have is not believed. Where a pool has no price none was reserved.
+            bill.most_usd = math.inf if None in bill.prices else found.usd
         return bill
 
 
 class Bill:
-    """One request's. `most` pieces may be delivered; `usd` is known once it is settled, None without a price."""
+    """One request's. `most` pieces may be delivered, and `most_usd` billed; `usd` is known once it is settled, None
+    without a price."""
 
     __slots__ = (
         *(
@@ -135,6 +138,7 @@ class Bill:
             "known",
             "look_at",
             "most",
+            "most_usd",
             "prices",
             "reservation",
             "saved_usd",
@@ -153,6 +157,7 @@ class Bill:
         self.asked = False  # an engine has been asked
         self.estimate = 0
         self.most = UNLIMITED
+        self.most_usd = math.inf
         self.look_at = exchange.received_at + LOOK_S
         self.usd: float | None = None
         self.saved_usd = 0.0
@@ -206,13 +211,7 @@ class Bill:
         if not reservation.limited:
             return True
         usd = price(self.prices, input_tokens, output_tokens) or 0.0
-        return input_tokens + output_tokens <= reservation.tokens and usd <= self._most_usd
-
-    @property
-    def _most_usd(self) -> float:
-        """An engine that counts more than it can have is not believed; where a pool has no price none was reserved."""
-        reservation = self.reservation
-        return reservation.usd if reservation.limited and None not in self.spec.prices else math.inf
+        return input_tokens + output_tokens <= reservation.tokens and usd <= self.most_usd
 
     def look(self, delivered: int, now: float) -> None:
         """Called while an answer comes, at `look_at` and when more than `most` pieces have. Raises Refusal: it ends."""
@@ -240,7 +239,7 @@ class Bill:
             known = figures["input_tokens"] = self.estimate
         usd = price(self.prices, known, output)
         # Whole nano-dollars here and not by each who tells or adds it up: halves would go up here and down there.
-        self.usd = None if usd is None else min(nearest_nusd(usd) / NANO, self._most_usd)
+        self.usd = None if usd is None else min(nearest_nusd(usd) / NANO, self.most_usd)
         reservation = self.reservation
         if self.known is not None:
             self.usd, self.saved_usd = 0.0, self.known.usd
