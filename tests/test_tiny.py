@@ -7,7 +7,7 @@ import pytest
 from archwright import api
 from archwright.contract.plan import Plan
 from archwright.home import Home
-from archwright.plan.file import write_plan
+from archwright.plan.plan_file import write_plan
 
 
 @pytest.mark.enable_socket

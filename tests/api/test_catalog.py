@@ -16,7 +16,7 @@ from archwright.contract.plan import Plan
 from archwright.contract.record import replace
 from archwright.errors import CatalogError, UsageError
 from archwright.home import Home
-from archwright.plan.file import write_plan
+from archwright.plan.plan_file import write_plan
 
 from ..catalog import samples
 

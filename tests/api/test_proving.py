@@ -17,8 +17,8 @@ from archwright.contract.record import replace
 from archwright.home import Home
 from archwright.monitor import ledger as books
 from archwright.monitor.folding import BLOCKS
-from archwright.plan.controls import ASKED, control_promises
-from archwright.plan.ledger import Ledger
+from archwright.plan.accounting.provenance import Ledger
+from archwright.plan.evidence.controls import ASKED, control_promises
 from archwright.reconcile.compare import choose, reconcile
 from archwright.serving.routes import ROUTES
 from archwright.store import Store

@@ -17,7 +17,7 @@ from archwright.contract.record import replace
 from archwright.errors import OperateError
 from archwright.home import Home
 from archwright.needs.template import template
-from archwright.plan.file import write_plan
+from archwright.plan.plan_file import write_plan
 from archwright.settings import child_environment
 
 

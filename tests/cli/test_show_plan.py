@@ -15,9 +15,9 @@ from archwright.contract.plan import CostLine, MachineFacts, Miss, Option, Plan
 from archwright.contract.record import replace
 from archwright.home import Home
 from archwright.needs.template import template
-from archwright.plan.diff import Worded, diff
-from archwright.plan.file import write_plan
-from archwright.plan.what_if import what_if
+from archwright.plan.explain.diff import Worded, diff
+from archwright.plan.explain.what_if import what_if
+from archwright.plan.plan_file import write_plan
 
 
 def option(name: str, cost: float | None, *misses: Miss, **more: Any) -> Option:

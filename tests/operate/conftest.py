@@ -22,7 +22,7 @@ from archwright.engines.null import MARK
 from archwright.home import Home
 from archwright.lifecycle import registry
 from archwright.operate import rollout, state
-from archwright.plan.file import write_plan
+from archwright.plan.plan_file import write_plan
 from archwright.store import Store
 
 BASE = "null-model"

@@ -23,7 +23,7 @@ from archwright.contract.record import replace
 from archwright.errors import ArchwrightError
 from archwright.home import Home
 from archwright.operate import platform, state
-from archwright.plan.file import write_plan
+from archwright.plan.plan_file import write_plan
 
 pytestmark = pytest.mark.enable_socket
 

@@ -18,7 +18,7 @@ from archwright.contract.needs import Needs, NeedsSource
 from archwright.contract.plan import MachineFacts, Plan
 from archwright.needs.reader import parse
 from archwright.needs.template import template
-from archwright.plan.make import make_plan
+from archwright.plan.planner import make_plan
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 MACHINE = MachineFacts(

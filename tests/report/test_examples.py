@@ -11,7 +11,7 @@ from archwright.contract.estimate import within_factor
 from archwright.contract.plan import MachineFacts, Plan
 from archwright.needs.reader import parse
 from archwright.needs.template import template
-from archwright.plan.make import make_plan
+from archwright.plan.planner import make_plan
 from archwright.report.compose import document_of
 from archwright.report.html import html
 from archwright.report.pdf import pdf

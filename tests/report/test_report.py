@@ -10,7 +10,7 @@ import pytest
 from archwright import api
 from archwright.cli import main
 from archwright.errors import MissingError, PlanFileError, UsageError
-from archwright.plan.file import write_plan
+from archwright.plan.plan_file import write_plan
 
 from .board import BOARD
 

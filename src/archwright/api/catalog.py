@@ -24,7 +24,7 @@ from archwright.contract.plan import Plan
 from archwright.contract.record import Record
 from archwright.errors import CatalogError, UsageError
 from archwright.home import Home, home_of
-from archwright.plan.file import read_plan
+from archwright.plan.plan_file import read_plan
 
 __all__ = [
     "CatalogCheck",

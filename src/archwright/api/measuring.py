@@ -20,7 +20,7 @@ from archwright.monitor import measurements as kept
 from archwright.monitor.prometheus import Prometheus
 from archwright.monitor.ring import FLUSH_S
 from archwright.operate import owner, platform
-from archwright.plan.file import read_plan
+from archwright.plan.plan_file import read_plan
 from archwright.reconcile.bench import BenchResult, Progress, Target, run_bench
 from archwright.reconcile.compare import choose
 from archwright.reconcile.compare import reconcile as compare

@@ -18,12 +18,12 @@ from archwright.home import Home, home_of, write_atomic
 from archwright.needs.reader import read
 from archwright.needs.template import template as needs_template
 from archwright.needs.what_if import Change, changes_of, read_changed
-from archwright.plan import diff as differing
-from archwright.plan import explain as explaining
-from archwright.plan.file import read_plan, write_plan
-from archwright.plan.make import make_plan, why_infeasible
-from archwright.plan.what_if import WhatIf
-from archwright.plan.what_if import what_if as held_against
+from archwright.plan.explain import diff as differing
+from archwright.plan.explain import explanation as explaining
+from archwright.plan.explain.what_if import WhatIf
+from archwright.plan.explain.what_if import what_if as held_against
+from archwright.plan.plan_file import read_plan, write_plan
+from archwright.plan.planner import make_plan, why_infeasible
 
 
 def init(*, template: str = "desk", output: str = "needs.yaml") -> Path:

@@ -7,7 +7,7 @@ from pathlib import Path
 from archwright.catalog.load import load
 from archwright.errors import UsageError, Where
 from archwright.home import write_atomic
-from archwright.plan.file import read_plan
+from archwright.plan.plan_file import read_plan
 from archwright.report.compose import document_of
 from archwright.report.html import html
 from archwright.report.pdf import pdf

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from archwright.contract.needs import TEXT_KINDS, Needs, Workload
-from archwright.plan.availability import ONE_MACHINE, ONE_MACHINE_LOW, SPARE_ABOVE, TIER
-from archwright.plan.candidates import Task
-from archwright.plan.demand import HOURS_PER_MONTH, OFF_HOURS_SHARE, PEAK_SHARE
-from archwright.plan.ledger import Ledger
-from archwright.plan.purchase import REDONE, SPOT_TOGETHER
-from archwright.plan.width import START_H
+from archwright.plan.accounting.provenance import Ledger
+from archwright.plan.capacity.availability import ONE_MACHINE, ONE_MACHINE_LOW, SPARE_ABOVE, TIER
+from archwright.plan.capacity.candidates import Task
+from archwright.plan.capacity.machine_count import START_H
+from archwright.plan.capacity.purchase_options import REDONE, SPOT_TOGETHER
+from archwright.plan.demand.forecast import HOURS_PER_MONTH, OFF_HOURS_SHARE, PEAK_SHARE
 
 HOUSES = frozenset({"on-premises", "hybrid"})
 

@@ -8,7 +8,7 @@ from archwright.contract.decision import NEAR, Driver, Rival
 from archwright.contract.estimate import Estimate
 from archwright.contract.needs import NeedsSource
 from archwright.contract.plan import Option, Plan
-from archwright.plan.choose import FEASIBLE, why_infeasible
+from archwright.plan.decision.selection import FEASIBLE, why_infeasible
 from archwright.report import figures, words
 from archwright.report.document import (
     Block,

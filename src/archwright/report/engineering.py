@@ -9,7 +9,7 @@ from archwright.contract.decision import Section, SectionId, SectionLine
 from archwright.contract.estimate import Estimate
 from archwright.contract.plan import Option, Plan, Pool, Purchase
 from archwright.contract.record import replace
-from archwright.plan.wording import shares_of
+from archwright.plan.explain.formatting import shares_of
 from archwright.report import words
 from archwright.report.architecture import architecture, machine_of
 from archwright.report.document import Block, Cell, Chapter, Column, Item, Items, Table, Tile, Tiles, notes, rows

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from archwright.contract.evidence import Basis, Control, Prediction
 from archwright.contract.metrics import BY_QUANTITY
 from archwright.contract.plan import Plan
-from archwright.plan import meanings
+from archwright.plan.explain import glossary
 from archwright.report import figures, words
 from archwright.report.document import (
     Block,
@@ -133,5 +133,5 @@ def _basis_row(basis: Basis) -> Iterable[Cell]:
 
 
 def reading_chapter() -> Chapter:
-    items = tuple(Item(word[0].upper() + word[1:], meaning) for word, meaning in meanings.TERMS.items())
+    items = tuple(Item(word[0].upper() + word[1:], meaning) for word, meaning in glossary.TERMS.items())
     return Chapter("reading", "How to read this", "The words that carry a fixed meaning here.", (Items("", items),))

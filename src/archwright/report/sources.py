@@ -9,7 +9,7 @@ from archwright.catalog.facts import Catalog
 from archwright.catalog.rows import Fact
 from archwright.contract.evidence import Basis
 from archwright.contract.plan import Option, Plan
-from archwright.plan.ledger import behind, estimates_in
+from archwright.plan.accounting.provenance import behind, estimates_in
 
 
 class Source(NamedTuple):

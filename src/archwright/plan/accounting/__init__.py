@@ -1,0 +1,1 @@
+"""Money: budgets, monthly cash flows, the fleet they pay for, Monte Carlo samples, provenance of estimates."""

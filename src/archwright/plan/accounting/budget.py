@@ -1,0 +1,210 @@
+"""From dollars to the budget's currency, and from a draft's flows to an option judged against the budget.
+
+Facts are priced in USD; the exchange rate is itself a fact (band: the last twelve months) on which every amount
+rests. All sums are taken in the same draws of all facts (draws.py), so bands of what is not independent come out right.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+from functools import cached_property
+from typing import TYPE_CHECKING, NamedTuple
+
+from archwright.catalog.facts import Catalog
+from archwright.contract.estimate import Estimate, exact
+from archwright.contract.needs import Budget, Placement
+from archwright.contract.plan import Category, CostLine, Miss, Option, Pool, Purchase
+from archwright.contract.record import replace
+from archwright.plan.accounting.cash_flow import Term
+from archwright.plan.accounting.fleet import Fleet
+from archwright.plan.accounting.monte_carlo import COUNT, Draws, band
+from archwright.plan.accounting.provenance import Ledger
+from archwright.plan.explain.formatting import digits
+
+if TYPE_CHECKING:
+    from archwright.plan.accounting.monte_carlo import Worlds
+
+USD = "USD"
+# What machines still fetch at the end is in the total, but no money to buy with.
+RECEIVED: frozenset[Category] = frozenset({"residual"})
+AT_RISK = "at risk: "
+# A risk of which nobody knows whether it is one: it rests on no promise and no measurement.
+UNPROVEN = f"{AT_RISK}not known: "
+LINE = "cost.line"
+
+
+class Draft(NamedTuple):
+    """An option before its costs are summed and judged. `terms` None: it has no price."""
+
+    name: str
+    placement: Placement
+    provider: str
+    regions: tuple[str, ...] = ()
+    misses: tuple[Miss, ...] = ()
+    terms: tuple[Term, ...] | None = None
+    pools: tuple[Pool, ...] = ()
+    models: dict[str, str] = {}
+    notes: tuple[str, ...] = ()
+    purchases: tuple[Purchase, ...] = ()
+    power_kw: Estimate | None = None
+    rack_units: float | None = None
+    energy_kwh_per_month: Estimate | None = None
+    carbon_kg_per_month: Estimate | None = None
+    fleets: tuple[Fleet, ...] = ()
+
+
+class Sums(NamedTuple):
+    """What a draft costs in the budget's currency: over the horizon, per month (mean), and to buy."""
+
+    total: Estimate
+    month: Estimate
+    capex: Estimate
+
+
+def is_monthly(term: Term) -> bool:
+    """Counts against the monthly limit: recurring spend without staff."""
+    return not term.once and term.budgeted
+
+
+def is_capex(term: Term) -> bool:
+    return term.once and term.budgeted and term.category not in RECEIVED
+
+
+class Purse:
+    """Knows the budget and the exchange rate, and keeps the draws that all options share."""
+
+    def __init__(self, budget: Budget, catalog: Catalog, ledger: Ledger) -> None:
+        self.budget = budget
+        self.ledger = ledger
+        self.catalog = catalog
+        self.draws = Draws(ledger)
+        self.exchange = self._exchange() if budget.currency != USD else None
+
+    def _exchange(self) -> Estimate:
+        currency = self.budget.currency
+        rate = self.catalog.exchange(USD, currency)
+        basis = self.ledger.basis(
+            f"exchange.{USD}-{currency}".lower(),
+            "quoted",
+            f"how many {currency} one {USD} buys",
+            formula="reference rate of the day; band: lowest and highest of the last 12 months",
+            facts=(f"1 {USD} = {rate.value:.4f} {currency}", *((rate.basis,) if rate.basis else ())),
+        )
+        held = replace(rate, basis=basis)
+        self.ledger.drive(held)
+        return held
+
+    @property
+    def rate(self) -> float:
+        return self.exchange.value if self.exchange is not None else 1.0
+
+    def drivers(self, term: Term) -> tuple[str, ...]:
+        """Everything the term's amount in the budget's currency is proportional to."""
+        rate = () if self.exchange is None else (self.exchange.basis,)
+        return (*sorted(set(term.drivers)), *rate)
+
+    def worlds(self, terms: Iterable[Term]) -> Worlds:
+        """The sum of the terms over the horizon in every world, in the budget's currency."""
+        flows: dict[tuple[str, ...], float] = {}
+        for term in terms:
+            drivers = self.drivers(term)
+            flows[drivers] = flows.get(drivers, 0.0) + term.sum * self.rate
+        return self.draws.sum(flows)
+
+    def options(self, drafts: tuple[Draft, ...]) -> tuple[Option, ...]:
+        return tuple(self.option(draft) for draft in drafts)
+
+    def option(self, draft: Draft) -> Option:
+        """The draft with its sums; over budget means not feasible, a limit inside the band means at risk."""
+        misses, notes = list(draft.misses), list(draft.notes)
+        sums = self._sums(draft, draft.terms) if draft.terms is not None else None
+        if sums is not None:
+            judge_limit("per_month", sums.month, self.budget.per_month, misses, notes)
+            judge_limit("capex", sums.capex, self.budget.capex, misses, notes)
+        return Option(
+            name=draft.name,
+            placement=draft.placement,
+            provider=draft.provider,
+            regions=draft.regions,
+            feasible=not misses,
+            misses=tuple(misses),
+            total_cost=sums.total if sums is not None else None,
+            cost_per_month=sums.month if sums is not None else None,
+            capex=sums.capex if sums is not None else None,
+            cost_lines=tuple(self._line(term) for term in draft.terms or ()),
+            pools=draft.pools,
+            models=draft.models,
+            notes=tuple(dict.fromkeys(notes)),
+            cumulative_cost=tuple(self._cumulative(draft.terms)) if draft.terms is not None else (),
+            purchases=draft.purchases,
+            power_kw=draft.power_kw,
+            rack_units=draft.rack_units,
+            energy_kwh_per_month=draft.energy_kwh_per_month,
+            carbon_kg_per_month=draft.carbon_kg_per_month,
+        )
+
+    def _sums(self, draft: Draft, terms: tuple[Term, ...]) -> Sums:
+        months, currency, basis = self.budget.horizon_months, self.budget.currency, self._sum_basis(draft, terms)
+
+        def summed(chosen: Iterable[Term], unit: str, by: float = 1.0, why: str = basis) -> Estimate:
+            found = tuple(chosen)
+            value = sum(term.sum for term in found) * self.rate / by
+            return band(value, self.worlds(found) / by, unit, why)
+
+        bought = [term for term in terms if is_capex(term)]
+        return Sums(
+            total=summed(terms, currency),
+            month=summed(filter(is_monthly, terms), f"{currency}/month", months),
+            capex=summed(bought, currency) if bought else exact(0.0, currency, self._nothing_bought),
+        )
+
+    def _line(self, term: Term) -> CostLine:
+        """A term in the budget's currency, with the band of its facts and of the exchange rate."""
+        by = 1 if term.once else self.budget.horizon_months
+        unit = self.budget.currency if term.once else f"{self.budget.currency}/month"
+        drivers, value = self.drivers(term), term.sum * self.rate / by
+        low, high = sorted(value * end for end in self.draws.spread(drivers))
+        return CostLine(
+            name=term.line,
+            amount=Estimate(value=value, low=low, high=high, unit=unit, basis=self._line_basis),
+            once=term.once,
+            recurring_budget=term.budgeted,
+            category=term.category,
+            drivers=drivers,
+        )
+
+    def _cumulative(self, terms: tuple[Term, ...]) -> Iterable[float]:
+        paid = (self.rate * sum(term.flow[month] for term in terms) for month in range(self.budget.horizon_months))
+        return itertools.accumulate(paid)
+
+    def _sum_basis(self, draft: Draft, terms: tuple[Term, ...]) -> str:
+        return self.ledger.basis(
+            f"{draft.name}.cost",
+            "formula",
+            "recurring spend without staff, mean over the horizon with growth; the total counts every line",
+            formula=f"sum of the cost lines over {self.budget.horizon_months} months; band: 5 and 95 % of "
+            f"{COUNT:,} joint draws of the facts",
+            facts=tuple(dict.fromkeys(driver for term in terms for driver in self.drivers(term))),
+        )
+
+    @cached_property
+    def _line_basis(self) -> str:
+        return self.ledger.basis(
+            LINE, "formula", "a flow of money, proportional to each of the facts that the line names as its drivers"
+        )
+
+    @cached_property
+    def _nothing_bought(self) -> str:
+        return self.ledger.basis("capex.none", "formula", "nothing is bought: everything is rented or already there")
+
+
+def judge_limit(name: str, estimate: Estimate, limit: float | None, misses: list[Miss], notes: list[str]) -> None:
+    """A limit is judged on the value; inside the band above the value it is at risk."""
+    if limit is None:
+        return
+    if estimate.value > limit:
+        misses.append(Miss(constraint=name, value=estimate.value, limit=limit))
+    elif estimate.high > limit:
+        low, high = digits(estimate.low), digits(estimate.high)
+        notes.append(f"{AT_RISK}{name} limit {digits(limit)} lies inside the band {low} .. {high}")

@@ -1,0 +1,73 @@
+"""Machines of an option, wherever they stand: what the bill, the sections and the report are made from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import NamedTuple
+
+from archwright.catalog.cost_rows import Node
+from archwright.catalog.facts import Catalog
+from archwright.catalog.rows import Offer
+from archwright.contract.needs import Needs, Placement
+from archwright.contract.plan import Option, PurchaseKind
+from archwright.plan.accounting.provenance import Ledger
+from archwright.sizing.machine import Machine
+
+
+class Where(NamedTuple):
+    """A place machines stand: `region` is a provider's region, or the country of a site of one's own."""
+
+    placement: Placement
+    provider: str
+    region: str
+    country: str
+
+
+def in_cloud(catalog: Catalog, offer: Offer) -> Where:
+    """Where a machine that is rented by this offer stands."""
+    region = catalog.region(offer.provider, offer.region)
+    return Where("cloud", offer.provider, offer.region, region.country if region is not None else "")
+
+
+class Fleet(NamedTuple):
+    """Equal machines, had in one way, that do some workloads' work. `machines[m]` run on average in month m, at most
+    `peak` at once, spares included; `busy` is the share of that time at `busy_w`, the rest they idle.
+    One of `offer` (rented) and `node` (bought or owned) says what they are; neither for the machine at hand. `widths`:
+    machines one run of a job takes at once, where workloads share the fleet; a job that is not named may take all.
+    `work`: machines' worth of work that each workload brings to the type, where several share it.
+    """
+
+    where: Where
+    machine: Machine
+    workloads: tuple[str, ...]
+    purchase: PurchaseKind
+    machines: tuple[float, ...]
+    peak: int
+    busy: float
+    busy_w: float
+    offer: Offer | None = None
+    node: Node | None = None
+    widths: Mapping[str, int] = MappingProxyType({})
+    work: Mapping[str, float] = MappingProxyType({})
+
+    @property
+    def at_once(self) -> tuple[float, ...]:
+        """The most that run at once in each month: who looks after them looks after all of these."""
+        return at_once(self.machines, self.peak)
+
+
+def at_once(machines: tuple[float, ...], peak: int) -> tuple[float, ...]:
+    """The peak of each month, which goes with what runs on average."""
+    most = max(machines, default=0.0)
+    return tuple(peak * count / most for count in machines) if most > 0 else machines
+
+
+class Chosen(NamedTuple):
+    """The option a plan chose (None: nothing was feasible), with what stands behind it."""
+
+    needs: Needs
+    catalog: Catalog
+    ledger: Ledger
+    option: Option | None
+    fleets: tuple[Fleet, ...]

@@ -1,0 +1,115 @@
+"""Many worlds at once: in each, every fact that a cost rests on is drawn from its own band.
+
+A fact has one draw per world whichever option asks for it, so what options share (an exchange rate, an engine's
+speed) moves them together, and a difference between two options is as certain as the facts in which they differ.
+A number that was made from facts moves as they do: two made from the same facts are high, or low, in the same worlds.
+Draws depend on the names of these facts alone: neither the order nor the number of options changes a result.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from functools import cache
+from statistics import NormalDist
+from typing import TYPE_CHECKING
+
+from archwright.contract.estimate import Estimate
+from archwright.plan.accounting.provenance import Ledger
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Worlds = NDArray[np.float64]
+
+COUNT = 2000
+LEVEL = 0.9
+# So many draws lie below the band, and as many above.
+TAIL = round(COUNT * (1 - LEVEL) / 2)
+# A level of 1 (certain to lie inside) has no quantile; this one is as good.
+SUREST = 0.9999
+
+
+@cache
+def _normal() -> Worlds:
+    """One normal value per world, evenly spread over the quantiles, so that every fact's own band comes out exact."""
+    import numpy as np  # noqa: PLC0415
+
+    inverse = NormalDist().inv_cdf
+    return np.array([inverse((world + 0.5) / COUNT) for world in range(COUNT)])
+
+
+def _shuffled(names: tuple[str, ...]) -> Worlds:
+    import numpy as np  # noqa: PLC0415
+
+    seed = int.from_bytes(hashlib.sha256("\n".join(names).encode()).digest()[:8])
+    return np.random.default_rng(seed).permutation(_normal())
+
+
+def factors(estimate: Estimate, normal: Worlds) -> Worlds:
+    """The estimate's draws around its value as 1: log-normal below and above with the half-width of that side, normal
+    where the band reaches zero or below. What is worth zero has no factor, and stays at 1.
+    """
+    import numpy as np  # noqa: PLC0415
+
+    low, value, high = estimate.low, estimate.value, estimate.high
+    if low == high or value == 0:
+        return np.ones_like(normal)
+    sigmas = normal / NormalDist().inv_cdf((1 + min(estimate.level, SUREST)) / 2)
+    if low > 0:
+        return np.where(sigmas < 0, value / low, high / value) ** sigmas
+    return 1 + sigmas * np.where(sigmas < 0, value - low, high - value) / value
+
+
+def band(value: float, worlds: Worlds, unit: str, basis: str) -> Estimate:
+    """`value` with the 5 and 95 % of its draws, opened where the value itself lies outside."""
+    import numpy as np  # noqa: PLC0415
+
+    ordered = np.partition(worlds, (TAIL, COUNT - 1 - TAIL))
+    # Rounded: the last digits hang on the order of a sum and on the machine, and a plan's digest must not.
+    low, high = (float(f"{ordered[at]:.10g}") for at in (TAIL, -1 - TAIL))
+    return Estimate(value=value, low=min(low, value), high=max(high, value), unit=unit, level=LEVEL, basis=basis)
+
+
+class Draws:
+    """The draws of the facts that a ledger holds, kept once made."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._facts: dict[str, Worlds] = {}
+        self._products: dict[tuple[str, ...], Worlds] = {}
+        self._spreads: dict[tuple[str, ...], tuple[float, float]] = {}
+
+    def fact(self, driver: str) -> Worlds:
+        """Factors of one driver. Raises KeyError when the ledger holds no estimate for it."""
+        if driver not in self._facts:
+            self._facts[driver] = factors(self._ledger.driver(driver), _shuffled(self._ledger.roots(driver)))
+        return self._facts[driver]
+
+    def product(self, drivers: tuple[str, ...]) -> Worlds:
+        """Factors of a flow that is proportional to each of these."""
+        import numpy as np  # noqa: PLC0415
+
+        if drivers not in self._products:
+            made = np.ones(COUNT)
+            for driver in drivers:
+                made = made * self.fact(driver)
+            self._products[drivers] = made
+        return self._products[drivers]
+
+    def spread(self, drivers: tuple[str, ...]) -> tuple[float, float]:
+        """The band of such a flow around 1."""
+        if drivers not in self._spreads:
+            around = band(1.0, self.product(drivers), "", "")
+            self._spreads[drivers] = (around.low, around.high)
+        return self._spreads[drivers]
+
+    def sum(self, flows: Mapping[tuple[str, ...], float]) -> Worlds:
+        """The sum in each world of flows, given by what they are proportional to."""
+        import numpy as np  # noqa: PLC0415
+
+        made = np.zeros(COUNT)
+        for drivers, amount in flows.items():
+            made = made + amount * self.product(drivers)
+        return made

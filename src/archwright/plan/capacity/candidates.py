@@ -1,0 +1,348 @@
+"""What may do a workload's work: tasks, the machine types that are to be had, and what one of them carries.
+
+Sizing is asked once for each kind of machine: two offers of the same accelerators at different prices, or in
+different regions, carry the same. Of machines only the Pareto front is kept: one is dropped only when another costs no
+more in any way it can be had and carries at least as much, so nothing that could win is lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from archwright.catalog.cost_rows import Node
+from archwright.catalog.facts import Catalog
+from archwright.catalog.rows import Accelerator, ModelSpec, Offer
+from archwright.contract.needs import SLO, TEXT_KINDS, Needs, Traffic, Workload
+from archwright.contract.plan import Miss
+from archwright.contract.record import replace
+from archwright.errors import CatalogError
+from archwright.plan.accounting.fleet import Where, in_cloud
+from archwright.plan.demand.data_residency import Bounds, bounds_of, country_inside
+from archwright.plan.demand.forecast import Demand, Job, jobs, steady_demands
+from archwright.plan.demand.model_selection import Candidates, name_of, open_models, permitted
+from archwright.plan.demand.proximity import round_trip
+from archwright.sizing.capacity import TextLoad, steady_text
+from archwright.sizing.dataflow import batch_data
+from archwright.sizing.embedding import batch_embedding, embedding_models, steady_embedding
+from archwright.sizing.machine import Batch, Machine, Steady
+from archwright.sizing.scale_training import batch_finetune, batch_pretrain
+from archwright.sizing.tabular import steady_tabular
+from archwright.sizing.vision import steady_image
+
+# Assumed: there and back between continents takes 0.1 to 0.3 s; a limit below this leaves too little beside it.
+NEAR_S = 0.5
+
+
+class Task(NamedTuple):
+    """A steady load or a job (one of `demand` and `job`), and the models that may do it; None stands for no model of
+    the catalog. `follows` names the task whose model is taken. `place`: it must be answered from inside it.
+    """
+
+    name: str
+    workload: Workload
+    demand: Demand | None
+    job: Job | None
+    models: tuple[ModelSpec | None, ...] = ()
+    follows: str | None = None
+    misses: tuple[Miss, ...] = ()
+    notes: tuple[str, ...] = ()
+    place: str | None = None
+
+
+class Host(NamedTuple):
+    """A machine type at a place: rented (`offer`), or bought or owned (`node`)."""
+
+    where: Where
+    machine: Machine
+    offer: Offer | None = None
+    node: Node | None = None
+
+
+def speaks(task: Task) -> bool:
+    """Whether a language model of the catalog does the task."""
+    return task.follows is not None or any(model is not None for model in task.models)
+
+
+def tasks_of(needs: Needs, catalog: Catalog) -> tuple[Task, ...]:
+    """Every workload's work, in the order of the needs; an embedding workload may have a steady load and a job."""
+    steady = {demand.workload.name: demand for demand in steady_demands(needs)}
+    ends = {job.workload.name: job for job in jobs(needs)}
+    found = list[Task]()
+    for workload in needs.workloads:
+        demand, job = steady.get(workload.name), ends.get(workload.name)
+        if demand is not None:
+            found += _by_place(_with_models(Task(workload.name, workload, demand, None), catalog), needs, catalog)
+        if job is not None and demand is not None:
+            found.append(Task(f"{workload.name}-refresh", workload, None, job, follows=workload.name))
+        elif job is not None:
+            found.append(_job_task(Task(workload.name, workload, None, job), needs, catalog))
+    return tuple(found)
+
+
+def near(workload: Workload) -> bool:
+    """Whether the way between continents would take too much of the time to the first token."""
+    limits = [limit for limit in (workload.slo.ttft_p95_s, workload.slo.latency_p95_s) if limit is not None]
+    return bool(limits) and min(limits) <= NEAR_S
+
+
+def places_of(workload: Workload, needs: Needs, catalog: Catalog) -> dict[str, float]:
+    """Shares of the traffic that are answered apart, each inside its own place; none where one region may answer all,
+    or where the data may not be in every place.
+    """
+    shares = workload.regions
+    bounds = bounds_of(needs, workload)
+    inside = [place for place in shares if _reaches(catalog, bounds, place)]
+    return dict(shares) if len(shares) > 1 and len(inside) == len(shares) and near(workload) else {}
+
+
+def _reaches(catalog: Catalog, bounds: Bounds, place: str) -> bool:
+    return any(country_inside(catalog, (*bounds, (place,)), country) for country in catalog.countries)
+
+
+def _by_place(task: Task, needs: Needs, catalog: Catalog) -> list[Task]:
+    """One task for each place that is answered apart; the largest first, which the others follow."""
+    shares = sorted(places_of(task.workload, needs, catalog).items(), key=lambda pair: (-pair[1], pair[0]))
+    if not shares or task.demand is None:
+        return [task]
+    parts = [
+        task._replace(name=f"{task.name}-{place.lower()}", place=place, demand=task.demand.part(share))
+        for place, share in shares
+    ]
+    first = parts[0]._replace(name=task.name)
+    return [first, *(part._replace(follows=task.name, models=(), notes=()) for part in parts[1:])]
+
+
+def _job_task(task: Task, needs: Needs, catalog: Catalog) -> Task:
+    base = task.workload.base
+    if task.workload.kind != "finetune" or base is None:
+        return _with_models(task, catalog)
+    if any(workload.name == base for workload in needs.workloads):
+        return task._replace(follows=base)
+    try:
+        return task._replace(models=(catalog.model(base),))
+    except CatalogError:
+        return task._replace(misses=(Miss(constraint=f"{task.name}.base", value="not an open model", limit=base),))
+
+
+def _with_models(task: Task, catalog: Catalog) -> Task:
+    if task.workload.kind in TEXT_KINDS and task.demand is not None:
+        found = open_models(task.demand, catalog)
+    elif task.workload.kind == "embedding":
+        found = _embedders(task, catalog)
+    else:
+        return task._replace(models=(None,))
+    return task._replace(models=found.models, misses=found.misses, notes=found.notes)
+
+
+def _embedders(task: Task, catalog: Catalog) -> Candidates:
+    models = tuple(model for model in embedding_models(catalog) if permitted(task.workload, model))
+    fixed = task.workload.model
+    if fixed is not None:
+        models = tuple(model for model in models if model.id.lower() == fixed.lower())
+    miss = Miss(constraint=f"{task.name}.model", value=None, limit=fixed or "an embedding model")
+    return Candidates(models, () if models else (miss,))
+
+
+class Sizer:
+    """Asks sizing, once for each question. With `needs` a limit is held where the users are: of a machine's own times
+    what a message needs there and back is gone.
+    """
+
+    def __init__(self, catalog: Catalog, needs: Needs | None = None) -> None:
+        self._catalog, self._needs = catalog, needs
+        self._steady: dict[tuple[object, ...], Steady | None] = {}
+        self._batch: dict[tuple[object, ...], Batch | None] = {}
+        self._away: dict[tuple[str, str], float] = {}
+
+    def steady(self, demand: Demand, model: ModelSpec | None, host: Host) -> Steady | None:
+        """What one machine carries of the load; None when it does not hold the model."""
+        away, machine = self.away_s(demand.workload, host), host.machine
+        key = (demand.workload.name, name_of(model), away, alike(machine))
+        if key not in self._steady:
+            found = self._carried(_at_the_machine(demand, away), model, machine)
+            self._steady[key] = found if found is None or not away else _at_the_users(found, demand, away)
+        return self._steady[key]
+
+    def away_s(self, workload: Workload, host: Host) -> float:
+        """There and back between a machine and the users; no way at all where it stands beside them."""
+        if self._needs is None or workload.sites or not _timed(workload.slo):
+            return 0.0
+        key = (workload.name, host.where.country)
+        if key not in self._away:
+            self._away[key] = self._catalog.part(
+                round_trip(self._needs, self._catalog, workload, host.where.country)
+            ).value
+        return self._away[key]
+
+    def batch(self, job: Job, model: ModelSpec | None, machine: Machine) -> Batch | None:
+        """What one run takes on such machines; None when they cannot do it."""
+        key = (job.workload.name, name_of(model), alike(machine), machine.network_bytes_per_s)
+        if key not in self._batch:
+            self._batch[key] = self._worked(job, model, machine)
+        return self._batch[key]
+
+    def _carried(self, demand: Demand, model: ModelSpec | None, machine: Machine) -> Steady | None:
+        workload, catalog = demand.workload, self._catalog
+        traffic, slo = workload.traffic or Traffic(), workload.slo
+        if workload.kind in TEXT_KINDS:
+            load = TextLoad(workload.name, demand.input_tokens, demand.output_tokens, slo)
+            return steady_text(machine, model, load, catalog) if model is not None else None
+        if workload.kind == "embedding":
+            reads = demand.input_tokens
+            return steady_embedding(machine, model, workload.name, reads, slo, catalog) if model is not None else None
+        if workload.kind == "image-classification":
+            pixels, size = traffic.image_pixels or 0.0, traffic.parameters or 0.0
+            return steady_image(machine, workload.name, pixels, size, slo, catalog)
+        return steady_tabular(machine, workload.name, traffic.features or 0, slo, catalog)
+
+    def _worked(self, job: Job, model: ModelSpec | None, machine: Machine) -> Batch | None:
+        workload, catalog = job.workload, self._catalog
+        if workload.kind == "data-processing":
+            return batch_data(machine, job.size, workload.name, catalog)
+        if workload.kind == "pretrain":
+            return batch_pretrain(machine, workload.parameters or 0.0, job.size, workload.name, catalog)
+        if model is None:
+            return None
+        if workload.kind == "embedding":
+            return batch_embedding(machine, model, workload.name, job.size, catalog)
+        return batch_finetune(machine, model, workload.method or "lora", job.size, workload.name, catalog)
+
+
+# Limits that the way there and back counts against, and the least that is left for the machine.
+TIMED, LEAST_S = ("ttft_p95_s", "latency_p95_s"), 1e-9
+
+
+def _timed(slo: SLO) -> tuple[str, ...]:
+    return tuple(field for field in TIMED if getattr(slo, field) is not None)
+
+
+def _at_the_machine(demand: Demand, away: float) -> Demand:
+    """With limits as the machine must keep them."""
+    slo = demand.workload.slo
+    if not away:
+        return demand
+    kept = replace(slo, **{field: max(getattr(slo, field) - away, LEAST_S) for field in _timed(slo)})
+    return demand._replace(workload=replace(demand.workload, slo=kept))
+
+
+def _at_the_users(steady: Steady, demand: Demand, away: float) -> Steady:
+    """With broken limits as the needs state them, against what their users see."""
+    stated = {
+        f"{demand.workload.name}.{field}": getattr(demand.workload.slo, field) for field in _timed(demand.workload.slo)
+    }
+    misses = (
+        replace(miss, value=float(miss.value) + away, limit=stated[miss.constraint])
+        if miss.constraint in stated and isinstance(miss.value, int | float)
+        else miss
+        for miss in steady.misses
+    )
+    return steady._replace(misses=tuple(misses))
+
+
+def alike(machine: Machine) -> tuple[object, ...]:
+    """Machines that sizing cannot tell apart: with accelerators, the host hardly matters."""
+    if machine.accelerator is not None:
+        return (machine.accelerator.id, machine.accelerator_count)
+    return ("", machine.cores, machine.ram_bytes)
+
+
+# A machine that may work at full speed only for a while is none to plan a load on.
+BURSTABLE = "burstable"
+
+
+class Hosts:
+    """The machine types that the needs allow, by place."""
+
+    def __init__(self, needs: Needs, catalog: Catalog) -> None:
+        self._needs, self._catalog = needs, catalog
+        named = needs.placement.accelerators
+        self._pinned = None if named is None else catalog.devices(named)
+        self._driven = {engine.kind for engine in catalog.engines.values()}
+
+    def fit(self, task: Task, host: Host) -> bool:
+        """Language runs on the accelerators that are pinned; other work may stay on host processors."""
+        return self._pinned is None or host.machine.accelerator is not None or not speaks(task)
+
+    def rented(self, provider: str) -> tuple[Host, ...]:
+        """Whole machines with a list price; accelerators only where an engine drives them."""
+        found = []
+        for offer in self._catalog.offers:
+            whole = offer.accelerator_share == 1 and not offer.notes.startswith(BURSTABLE)
+            if offer.provider != provider or not offer.on_demand_usd_per_hour or not whole:
+                continue
+            device = self._catalog.accelerators.get(offer.accelerator or "")
+            if (offer.accelerator is None or self._drives(device)) and self._allowed(offer.accelerator):
+                found.append(Host(in_cloud(self._catalog, offer), _of_offer(offer, device), offer=offer))
+        return tuple(found)
+
+    def bought(self, where: Where) -> tuple[Host, ...]:
+        """Machines to buy for the house."""
+        found = []
+        for node in self._catalog.nodes.values():
+            device = self._catalog.accelerators.get(node.accelerator or "")
+            if (node.accelerator is None or self._drives(device)) and self._allowed(node.accelerator):
+                found.append(Host(where, _of_node(node, device), node=node))
+        return tuple(found)
+
+    def _drives(self, device: Accelerator | None) -> bool:
+        return device is not None and device.kind in self._driven
+
+    def _allowed(self, accelerator: str | None) -> bool:
+        """A pinned list says which accelerators may be used; machines without any are not accelerators."""
+        return self._pinned is None or accelerator is None or accelerator in self._pinned
+
+
+def _of_offer(offer: Offer, device: Accelerator | None) -> Machine:
+    return Machine(
+        id=offer.instance_type,
+        accelerator=device,
+        accelerator_count=offer.accelerator_count,
+        cores=offer.vcpu,
+        ram_bytes=float(offer.ram_bytes),
+        network_bytes_per_s=offer.network_bytes_per_s,
+    )
+
+
+def _of_node(node: Node, device: Accelerator | None) -> Machine:
+    return Machine(
+        id=node.id,
+        accelerator=device,
+        accelerator_count=node.accelerator_count,
+        cores=node.cores,
+        ram_bytes=float(node.ram_bytes),
+        network_bytes_per_s=node.network_bytes_per_s,
+    )
+
+
+class Carrying(NamedTuple):
+    """A machine type, the model on it and what it does."""
+
+    host: Host
+    model: ModelSpec | None
+    prices: tuple[float, ...]
+    steady: Steady
+
+
+def front(found: Iterable[Carrying]) -> tuple[Carrying, ...]:
+    """Without those that another one beats: no dearer in any way, no less work, no more broken limits."""
+    kept: list[Carrying] = []
+    for one in sorted(found, key=_strength):
+        if not any(_beats(other, one) for other in kept):
+            kept.append(one)
+    return tuple(kept)
+
+
+def _strength(one: Carrying) -> tuple[float, float, float, str, str]:
+    model = one.model
+    size = float(model.parameters) if model is not None else 0.0
+    capacity = one.steady.requests_per_s.value
+    return (one.prices[0], -capacity, size, one.host.machine.id, f"{one.host.where.region} {model.id if model else ''}")
+
+
+def _beats(strong: Carrying, weak: Carrying) -> bool:
+    return (
+        len(strong.steady.misses) <= len(weak.steady.misses)
+        and strong.steady.requests_per_s.value >= weak.steady.requests_per_s.value
+        and all(a <= b for a, b in zip(strong.prices, weak.prices, strict=True))
+    )

@@ -1,0 +1,90 @@
+"""How many machines a load takes, and a job at once, and the hours it pays for."""
+
+from __future__ import annotations
+
+import math
+
+from archwright.contract.plan import Miss
+from archwright.plan.capacity.availability import spares_for
+from archwright.plan.capacity.purchase_options import Price, Running, Tranche
+from archwright.plan.demand.forecast import HOURS_PER_MONTH, Demand, Job
+from archwright.plan.demand.model_selection import UNKNOWN
+from archwright.sizing.machine import Batch
+
+# Assumed: getting a machine, its image and the data takes this long at the start of each run, and is paid for.
+START_H = 0.25
+# What the optimisation leaves of a whole number.
+ROUNDING = 1e-6
+
+
+def width_for(batch: Batch, job: Job, redone: float = 1.0) -> tuple[int, tuple[Miss, ...]]:
+    """The fewest machines that keep the deadline in the busiest month; all that help, with a miss, when none do: the
+    network's where nobody states it, for how much more machines help is then not known.
+    """
+    most = max(job.growth) * redone
+    low, high = batch.least, max(batch.least, batch.most)
+
+    def took(machines: int) -> float:
+        return batch.hours(machines) * most + START_H
+
+    if took(high) > job.deadline_h:
+        name = job.workload.name
+        if batch.unstated:
+            return high, (Miss(constraint=f"{name}.network", value=UNKNOWN, limit=f"that of {batch.unstated}"),)
+        return high, (Miss(constraint=f"{name}.deadline_h", value=took(high), limit=job.deadline_h),)
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if took(middle) <= job.deadline_h else (middle + 1, high)
+    return low, ()
+
+
+def machine_hours(batch: Batch, job: Job, machines: int, redone: float = 1.0) -> tuple[float, ...]:
+    """Hours of all machines together, month by month."""
+    runs = job.runs_per_month * machines
+    return tuple(runs * (batch.hours(machines) * growth * redone + START_H) for growth in job.growth)
+
+
+def run_of(batch: Batch, job: Job, price: Price, redone: float) -> tuple[Tranche, int, tuple[Miss, ...]]:
+    machines, misses = width_for(batch, job, redone)
+    hours = machine_hours(batch, job, machines, redone)
+    machines_on = tuple(hour / HOURS_PER_MONTH for hour in hours)
+    paid = tuple(hour * price.usd_per_hour for hour in hours)
+    return Tranche(price.kind, machines_on, paid, machines), machines, misses
+
+
+def running_of(demand: Demand, capacity: float) -> tuple[Running, ...]:
+    """Machines of every month and level, spares included."""
+    hours, counts = tuple(level.hours for level in demand.levels), dict[tuple[float, ...], tuple[int, ...]]()
+    months = [demand.rates(month) for month in range(len(demand.growth))]
+    for rates in months:
+        if rates not in counts:
+            target = demand.workload.slo.availability
+            needed = [machines_for(rate, capacity) if at_work(demand, rate) else 0 for rate in rates]
+            counts[rates] = tuple(n + spares_for(n, target) if n else 0 for n in needed)
+    return tuple(Running(hours, counts[rates]) for rates in months)
+
+
+def at_work(demand: Demand, rate: float) -> bool:
+    """Whether machines run: always, but where somebody else serves all of the load now."""
+    return rate > 0 or not demand.elsewhere
+
+
+def spared(demand: Demand, capacity: float) -> list[tuple[int, int]]:
+    """Machines and spares at the peak of every month, the most first."""
+    target = demand.workload.slo.availability
+    found = {machines_for(max(demand.rates(month)), capacity) for month in range(len(demand.growth))}
+    return [(n, spares_for(n, target)) for n in sorted(found, reverse=True)]
+
+
+def machines_for(rate: float, capacity: float) -> int:
+    return max(1, math.ceil(rate / capacity - ROUNDING))
+
+
+def mean_machines(demand: Demand, capacity: float) -> float:
+    """Machines that run on average over the horizon, spares included."""
+    months = running_of(demand, capacity)
+    return sum(month_mean(month) for month in months) / len(months)
+
+
+def month_mean(month: Running) -> float:
+    return sum(h * n for h, n in zip(month.hours, month.counts, strict=True)) / sum(month.hours)

@@ -1,0 +1,141 @@
+"""What every served workload has, wherever it runs: its load, its context, its answer's default length."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from typing import NamedTuple
+
+from archwright.catalog.facts import Catalog
+from archwright.catalog.rows import ModelSpec
+from archwright.contract.needs import TEXT_KINDS, Length
+from archwright.contract.plan import LoadSpec
+from archwright.contract.record import replace
+from archwright.plan.capacity.availability import Up
+from archwright.plan.demand.forecast import Demand, Job
+from archwright.simulate.pool import PoolPrediction, PoolSpec, predict_pool
+from archwright.simulate.serving import ServingPrediction, ServingSpec, predict_serving
+from archwright.sizing.engine import Requests
+from archwright.sizing.engine_layout import engines
+from archwright.sizing.machine import Batch, Machine, Steady
+from archwright.sizing.open_loop import Z95, OpenLoop, flow_of
+
+# A short peak is enough where an engine sees so many requests that more teach nothing.
+PEAK_S, LEAST_PEAK_S, PEAK_REQUESTS = 45, 15, 600
+LEAST_RATE = 1e-6
+SEED_BYTES = 4
+
+
+class Here(NamedTuple):
+    """One workload and what serves it on the machine at hand."""
+
+    demand: Demand
+    spec: ServingSpec
+
+
+class Pooled(NamedTuple):
+    """One workload and the pool of engines that serves it elsewhere; `up`: machines needed, and spares beside them;
+    None where they are the provider's affair. `part`: its share of a load that several pools answer together.
+    """
+
+    demand: Demand
+    spec: PoolSpec
+    up: Up | None = Up(1, 0)
+    part: float = 1.0
+
+
+class Answering(NamedTuple):
+    """A steady load without an answer in tokens (images, rows, embeddings), and what one of its machines does."""
+
+    demand: Demand
+    steady: Steady
+    up: Up | None = Up(1, 0)
+
+
+class Working(NamedTuple):
+    """Work with an end, and how many machines one run of it takes at once."""
+
+    job: Job
+    batch: Batch
+    machines: int
+
+
+Served = Here | Pooled | Answering | Working
+
+
+def loads_of(served: tuple[Served, ...]) -> tuple[LoadSpec, ...]:
+    """The traffic that `bench` can drive: texts. Pools that answer a workload together are driven together."""
+    found, whole = list[LoadSpec](), dict[str, LoadSpec]()
+    for one in served:
+        if isinstance(one, Pooled) and one.part < 1:
+            load, before = one.spec.load, whole.get(one.spec.load.workload)
+            rate, inside = (before.requests_per_second, before.concurrency) if before is not None else (0.0, 0)
+            both = replace(
+                load,
+                requests_per_second=rate + load.requests_per_second,
+                concurrency=inside + load.concurrency,
+                peak_s=min(load.peak_s, before.peak_s if before is not None else load.peak_s),
+            )
+            whole[load.workload] = both
+        elif isinstance(one, (Here, Pooled)):
+            found.append(one.spec.load)
+    return (*found, *whole.values())
+
+
+def predicted(served: Here | Pooled) -> ServingPrediction | PoolPrediction:
+    return predict_serving(served.spec) if isinstance(served, Here) else predict_pool(served.spec)
+
+
+def served_of(
+    demand: Demand, steady: Steady, machine: Machine, catalog: Catalog, *, replicas: int
+) -> Pooled | Answering:
+    """`replicas` machines with `steady` share the peak of the busiest month. In the closed loop run as many requests
+    as are inside at the peak, nineteen times of twenty.
+    """
+    if demand.workload.kind not in TEXT_KINDS:
+        return Answering(demand, steady)
+    model = catalog.models[steady.model]
+    requests = Requests(demand.input_tokens, demand.output_tokens)
+    found = engines(machine, model, requests, catalog)
+    engine = next(engine for engine in found if engine.devices == steady.devices)
+    count = max(replicas, 1) * engine.copies
+    share = demand.peak_at_horizon / count
+    flow = flow_of(demand.input_tokens, demand.output_tokens)
+    inside = OpenLoop(engine.pace, flow, engine.slots, engine.chunk).at_rate(share).inside
+    crowd = min(engine.slots, math.ceil(inside + Z95 * math.sqrt(inside)))
+    load = replace(load_of(demand, model.id, crowd * count), peak_s=peak_seconds(share))
+    return Pooled(demand, PoolSpec(model.id, engine, count, load))
+
+
+def peak_seconds(rate: float) -> float:
+    return float(min(PEAK_S, max(LEAST_PEAK_S, round(PEAK_REQUESTS / max(rate, LEAST_RATE)))))
+
+
+def seed_of(workload: str) -> int:
+    """The same workload draws the same traffic, in every plan and on the bench: two plans that differ do so because of
+    what was changed, and not by chance.
+    """
+    return int.from_bytes(hashlib.sha256(workload.encode()).digest()[:SEED_BYTES]) % 2**31
+
+
+def load_of(demand: Demand, model: str, concurrency: int) -> LoadSpec:
+    """The peak of the busiest month: what the plan promises to carry, and what `bench` will drive."""
+    return LoadSpec(
+        workload=demand.workload.name,
+        model=model,
+        requests_per_second=demand.peak_at_horizon,
+        input_tokens=demand.input_tokens,
+        output_tokens=demand.output_tokens,
+        concurrency=concurrency,
+        seed=seed_of(demand.workload.name),
+    )
+
+
+def context_of(demand: Demand, model: ModelSpec) -> int:
+    """Tokens a slot holds: room for long requests, whole steps, never more than the model can."""
+    return Requests(demand.input_tokens, demand.output_tokens).context_tokens(model)
+
+
+def default_max_tokens(output: Length) -> int:
+    """What an answer may take when the request does not say: the 95th percentile the needs name."""
+    return max(1, round(output.p95))

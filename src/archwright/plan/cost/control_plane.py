@@ -1,0 +1,212 @@
+"""Machines of the platform itself: gateway, database, monitoring, the lake's catalogue.
+
+Cores at the peak of a month = sum over workloads of peak rate x (CPU of a request + tokens of its answer x CPU of a
+token) / the busy share a core is planned for + CPU of a database record for each request + what each part takes without
+any load. What an organisation runs already is kept and takes nothing here; a workload of many sites has its gateway on
+the machines there. Only the needs and the place decide, never the machines that answer: so more load never costs less.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from archwright.catalog.facts import Catalog
+from archwright.catalog.rows import Offer
+from archwright.contract.estimate import Estimate
+from archwright.contract.needs import Needs
+from archwright.plan.accounting.fleet import Fleet, Where, in_cloud
+from archwright.plan.accounting.provenance import Ledger
+from archwright.plan.capacity.availability import spares_for
+from archwright.plan.capacity.candidates import BURSTABLE
+from archwright.plan.demand.data_residency import bounds_of, bounds_of_all, region_inside
+from archwright.plan.demand.forecast import Demand, steady_demands, years_of
+from archwright.plan.demand.proximity import Distance, distance
+
+# Beside a retrieval, whose index it searches; else what a database and its neighbours start on. Assumed.
+HOST_CORES, HOST_RAM_BYTES = 4, 16 * 2**30
+LEAST_CORES, LEAST_RAM_BYTES = 2, 8 * 2**30
+# A platform of one core at most needs no machine of its own beside one that has so many, where none is kept spare.
+SHARED_CORES, SHARING_CORES = 1.0, 8
+SERVER = "platform.server"
+SERVER_CORES = "platform.server-cores"
+# The part of the platform that each kind of existing system is.
+KEPT = {"gateway": "gateway", "monitoring": "monitoring", "lake": "catalogue"}
+PARTS = ("gateway", "database", "monitoring", "catalogue")
+
+
+class Seat(NamedTuple):
+    """Where the platform runs: `counts` equal machines month by month, spares included; `machines` is their mean with
+    the band of what they are sized from. `offer`: rented; without it servers of one's own, or, with no machine of its
+    own (`counts` 0), those that answer.
+    """
+
+    where: Where
+    parts: tuple[str, ...]
+    counts: tuple[int, ...]
+    machines: str
+    cores: float
+    offer: Offer | None = None
+
+    @property
+    def shared(self) -> bool:
+        return not any(self.counts)
+
+
+class Platform:
+    """What the needs ask of it."""
+
+    def __init__(self, needs: Needs, catalog: Catalog, ledger: Ledger) -> None:
+        self._needs, self._catalog, self._ledger = needs, catalog, ledger
+        self._demands = tuple(demand for demand in steady_demands(needs) if not demand.workload.sites)
+        self._parts = parts_of(needs)
+
+    def seat(self, place: Where, fleets: tuple[Fleet, ...], *, host: Offer | None) -> Seat | None:
+        """Its machines at `place`, or near it where none are sold there; None where it takes none, or none are known.
+        `host`: they stand in for machines that answer.
+        """
+        if not self._demands or not self._parts or place.placement == "this-machine":
+            return None
+        cores = self._cores("typical")
+        if max(cores) <= SHARED_CORES and not self._spares(1) and _roomy(fleets, place):
+            return Seat(place, self._parts, (0,) * len(cores), "", max(cores))
+        if place.placement == "on-premises":
+            each = round(self._catalog.part(SERVER_CORES).value)
+            return self._seat(place, each, f"{SERVER}.{place.region}")
+        found = next((fitting for fitting in self._sold(place, beside_retrieval=host is not None) if fitting), None)
+        if found is None:
+            return None
+        seats = (self._rented(offer) for offer in found)
+        return min(seats, key=lambda seat: (_usd(seat), seat.offer.id if seat.offer is not None else ""))
+
+    def _rented(self, offer: Offer) -> Seat:
+        return self._seat(in_cloud(self._catalog, offer), offer.vcpu, offer.id)._replace(offer=offer)
+
+    def _seat(self, where: Where, each: int, name: str) -> Seat:
+        counts = self._counts(each, "typical")
+        ends = [sum(self._counts(each, end)) / len(counts) for end in ("low", "high")]
+        value = sum(counts) / len(counts)
+        cores = self._cores("typical")
+        basis = self._ledger.basis(
+            f"platform.machines.{name}".lower(),
+            "formula",
+            f"machines of {', '.join(self._parts)}, mean over the horizon, spares included",
+            formula=(
+                f"cores at the peak ({cores[0]:.3g} in the first month, {max(cores):.3g} at most) / {each} a machine, "
+                "rounded up, and the spares that availability asks for"
+            ),
+            facts=tuple(self._said(row) for row in self._rows()),
+        )
+        made = Estimate(value=value, low=min(ends[0], value), high=max(ends[1], value), unit="machines", basis=basis)
+        return Seat(where, self._parts, counts, self._ledger.drive(made), max(cores))
+
+    def _counts(self, each: int, end: str) -> tuple[int, ...]:
+        needed = (max(1, math.ceil(cores / each)) for cores in self._cores(end))
+        return tuple(count + self._spares(count) for count in needed)
+
+    def _spares(self, count: int) -> int:
+        """Who asks waits for the gateway alone: what else is down for a while stops nobody."""
+        asked = [target for one in self._demands if (target := one.workload.slo.availability) is not None]
+        return spares_for(count, max(asked)) if asked and "gateway" in self._parts else 0
+
+    def _cores(self, end: str) -> tuple[float, ...]:
+        """Month by month, at one end of every fact."""
+        idle = sum(self._fact(f"platform.{part}", end) for part in self._parts if part != "gateway")
+        return tuple(self._with_gateway(idle, end))
+
+    @property
+    def gateway_cores(self) -> float:
+        """What the gateway alone takes at the peak of the first year, which it is brought up for; none where it is not
+        ours."""
+        first = years_of(self._needs.budget.horizon_months)[0]
+        return max(self._with_gateway(0.0, "typical")[month] for month in first)
+
+    def _with_gateway(self, idle: float, end: str) -> list[float]:
+        months = [idle] * self._needs.budget.horizon_months
+        if "gateway" in self._parts:
+            for demand in self._demands:
+                each = self._each(demand, end)
+                months = [now + each * demand.peak * growth for now, growth in zip(months, demand.growth, strict=True)]
+        return months
+
+    def _each(self, demand: Demand, end: str) -> float:
+        """Core-seconds a request, at the busy share that a core is planned for."""
+        answered = demand.output_tokens.mean * self._fact("gateway.token", end)
+        busy = self._fact("gateway.busy", {"low": "high", "high": "low"}.get(end, end))
+        return (self._fact("gateway.request", end) + answered) / busy + self._fact("database.request", end)
+
+    def _fact(self, name: str, end: str) -> float:
+        row = self._catalog.parts[name]
+        return {"low": row.low, "typical": row.typical, "high": row.high}[end]
+
+    def _rows(self) -> Iterable[str]:
+        if "gateway" in self._parts:
+            yield from ("gateway.request", "gateway.token", "gateway.busy", "database.request")
+        yield from (f"platform.{part}" for part in self._parts if part != "gateway")
+
+    def _said(self, name: str) -> str:
+        row = self._catalog.parts[name]
+        return f"{name}: {row.low:g} .. {row.typical:g} .. {row.high:g} {row.unit}, {row.source}"
+
+    def _sold(self, place: Where, *, beside_retrieval: bool) -> Iterable[tuple[Offer, ...]]:
+        """Small machines there, then elsewhere at the provider, then the nearest of all, inside all data's bounds."""
+        least = (HOST_CORES, HOST_RAM_BYTES) if beside_retrieval else (LEAST_CORES, LEAST_RAM_BYTES)
+        small = [
+            offer
+            for offer in self._catalog.offers
+            if offer.provider == place.provider and _plain(offer) and offer.vcpu >= least[0]
+            if offer.ram_bytes >= least[1]
+        ]
+        yield tuple(offer for offer in small if offer.region == place.region)
+        bounds = bounds_of_all(self._needs)
+        yield tuple(offer for offer in small if region_inside(self._catalog, bounds, offer.provider, offer.region))
+        nearest = host_of(self._needs, self._catalog)
+        yield (nearest,) if nearest is not None else ()
+
+
+def parts_of(needs: Needs) -> tuple[str, ...]:
+    """What is ours. The database keeps keys and audit of the gateway and the catalogue's tables."""
+    theirs = {KEPT[line.kind] for line in needs.existing if line.kind in KEPT}
+    theirs |= set() if needs.data else {"catalogue"}
+    theirs |= {"database"} if {"gateway", "catalogue"} <= theirs else set()
+    return tuple(part for part in PARTS if part not in theirs)
+
+
+def _roomy(fleets: tuple[Fleet, ...], place: Where) -> bool:
+    """In every month: owned machines go at their end."""
+    roomy = [fleet.machines for fleet in fleets if fleet.where == place and fleet.machine.cores >= SHARING_CORES]
+    return bool(roomy) and all(map(any, zip(*roomy, strict=True)))
+
+
+def _plain(offer: Offer) -> bool:
+    """Without accelerators, at full speed all the time, with a price."""
+    steady = not offer.notes.startswith(BURSTABLE)
+    return offer.accelerator is None and steady and bool(offer.on_demand_usd_per_hour)
+
+
+def _usd(seat: Seat) -> float:
+    return sum(seat.counts) * (seat.offer.on_demand_usd_per_hour or 0.0) if seat.offer is not None else 0.0
+
+
+def host_of(needs: Needs, catalog: Catalog) -> Offer | None:
+    """The nearest small machine where all the data may lie, of those the cheapest; None when there is none."""
+    bounds = tuple(bound for workload in needs.workloads for bound in bounds_of(needs, workload))
+    clouds = needs.placement.clouds
+    fitting = (
+        offer
+        for offer in catalog.offers
+        if _plain(offer)
+        and HOST_CORES <= offer.vcpu <= 2 * HOST_CORES
+        and offer.ram_bytes >= HOST_RAM_BYTES
+        and (clouds is None or offer.provider in clouds)
+        and region_inside(catalog, bounds, offer.provider, offer.region)
+    )
+    countries = {key: row.country for key, row in catalog.regions.items()}
+    distances = {country: distance(needs, catalog, country) for country in {"", *countries.values()}}
+
+    def dearness(offer: Offer) -> tuple[Distance, float, str]:
+        country = countries.get((offer.provider, offer.region), "")
+        return distances[country], offer.on_demand_usd_per_hour or 0.0, offer.id
+
+    return min(fitting, key=dearness, default=None)

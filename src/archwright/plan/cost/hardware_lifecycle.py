@@ -1,0 +1,77 @@
+"""Hardware over a horizon: bought year by year as it is needed, again at the end of its economic life, sold at the end.
+
+What it sells for falls geometrically to the residual share at the end of its life: residual^(age / life). So a unit
+costs the more the earlier it is bought, whatever the horizon: nothing is gained by needing more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from archwright.contract.plan import Category
+from archwright.plan.accounting.cash_flow import Term
+from archwright.plan.cost.prices import Aged, Price, Quotes
+
+MONTHS_PER_YEAR = 12
+GPU_LIFE, SERVER_LIFE = "life.gpu", "life.server"
+
+
+class Bought(NamedTuple):
+    """Hardware whose unit costs `price`; `units[m]` are needed in month m. `life` is a part of the catalog (years)."""
+
+    line: str
+    category: Category
+    price: Price
+    units: Sequence[float]
+    life: str
+
+
+class Cohort(NamedTuple):
+    """Units bought together; `renewal` of others."""
+
+    month: int
+    units: float
+    renewal: bool
+
+
+def renewed(quotes: Quotes, what: Bought, *, first_paid: bool = True) -> list[Term]:
+    """The purchase (unless somebody else states it: `first_paid` False), renewals, and what is left at the end."""
+    life = max(1, round(MONTHS_PER_YEAR * quotes.years(what.life)))
+    months, cohorts = len(what.units), _cohorts(what, life)
+    terms = []
+    if first_paid:
+        firsts = [cohort for cohort in cohorts if not cohort.renewal]
+        terms.append(_paid(what.line, what.category, what.price, firsts, months))
+    again = [cohort for cohort in cohorts if cohort.renewal]
+    terms.append(_paid(f"{what.line}, renewed", "refresh", what.price, again, months))
+    left = [Aged(one.units, months - one.month, life) for one in cohorts if one.month + life >= months]
+    if left:
+        terms.append(_sold(quotes, what, left, months))
+    return [term for term in terms if term.sum]
+
+
+def _cohorts(what: Bought, life: int) -> list[Cohort]:
+    """At the start of each year what that year takes beyond what is there; each again when its life is over."""
+    months, found, there = len(what.units), list[Cohort](), 0.0
+    for month in range(0, months, MONTHS_PER_YEAR):
+        needed = max(what.units[month : month + MONTHS_PER_YEAR])
+        if needed > there:
+            found += [Cohort(at, needed - there, at > month) for at in range(month, months, life)]
+            there = needed
+    return found
+
+
+def _paid(line: str, category: Category, price: Price, cohorts: list[Cohort], months: int) -> Term:
+    flow = [0.0] * months
+    for cohort in cohorts:
+        flow[cohort.month] += cohort.units * price.usd
+    return Term(line, category, tuple(flow), price.drivers, once=True)
+
+
+def _sold(quotes: Quotes, what: Bought, left: list[Aged], months: int) -> Term:
+    worth = quotes.worth(left)
+    flow = [0.0] * months
+    flow[-1] = -what.price.usd * worth.usd
+    drivers = (*what.price.drivers, *worth.drivers)
+    return Term(f"{what.line}, worth at the end", "residual", tuple(flow), drivers, once=True)

@@ -1,0 +1,242 @@
+"""Prices and assumptions as facts of the ledger: each under one basis, so that whoever pays for it names the same.
+
+Where a provider has no price of a kind in the catalog, the middle of the others' stands in, with the widest band; the
+tables state one region a provider, so another region's price has a factor and a band of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+from archwright.catalog.cost_rows import Node, Part, StoragePrice
+from archwright.catalog.facts import Catalog
+from archwright.catalog.rows import BAND, Fact, Offer
+from archwright.contract.estimate import Estimate, exact, within_factor
+from archwright.contract.evidence import BasisKind
+from archwright.contract.needs import Needs
+from archwright.contract.record import replace
+from archwright.plan.accounting.fleet import Where
+from archwright.plan.accounting.provenance import Ledger
+from archwright.plan.cost.list_prices import hour_price, node_price
+from archwright.sizing.storage import Tier
+
+TB = 1e12
+# A residual of nothing has no root: scrap is worth something.
+SCRAP = 0.02
+# A part whose source starts so is ours and nobody's price.
+OURS = ("assumed", "counted", "recalled")
+
+
+class Step(NamedTuple):
+    """A price per byte that holds from `start` bytes of a month on."""
+
+    start: float
+    usd_per_byte: float
+
+
+class Aged(NamedTuple):
+    """Units of hardware, `age` of `life` months old."""
+
+    units: float
+    age: int
+    life: int
+
+
+class Traffic(NamedTuple):
+    """A price list of traffic: `driver` is the basis its flows are proportional to, beside the region's."""
+
+    steps: tuple[Step, ...]
+    drivers: tuple[str, ...]
+    factor: float
+
+    def usd(self, amount: float) -> float:
+        """What `amount` bytes of a month cost: each step's price for what lies in it; below the first they are free."""
+        ends = [*(step.start for step in self.steps[1:]), float("inf")]
+        priced = (
+            step.usd_per_byte * max(0.0, min(amount, end) - step.start)
+            for step, end in zip(self.steps, ends, strict=True)
+        )
+        return self.factor * sum(priced)
+
+
+class Price(NamedTuple):
+    """USD of one unit at the facts' own values, and the bases it is proportional to."""
+
+    usd: float
+    drivers: tuple[str, ...]
+
+
+class Quotes:
+    def __init__(self, needs: Needs, catalog: Catalog, ledger: Ledger) -> None:
+        self._needs, self._catalog, self._ledger = needs, catalog, ledger
+
+    def part(self, name: str) -> Price:
+        """A figure of running machines of one's own, or of running at all."""
+        row = self._catalog.parts[name]
+        kind: BasisKind = "assumed" if row.source.startswith(OURS) else "quoted"
+        basis = self._ledger.basis(f"part.{name}", kind, row.item, facts=(_said(row),), stratum=row.kind)
+        return self._driven(self._catalog.part(name, basis))
+
+    def drivers(self, names: Iterable[str]) -> tuple[str, ...]:
+        """The bases of such figures."""
+        return tuple(driver for name in names for driver in self.part(name).drivers)
+
+    def sources(self, *names: str) -> str:
+        """Where figures are from, each source once."""
+        return "; ".join(dict.fromkeys(self._catalog.parts[name].source for name in names))
+
+    def node(self, node: Node) -> Price:
+        """A machine that is bought."""
+        return self._driven(node_price(node, self._catalog, self._ledger))
+
+    def offer(self, offer: Offer) -> Price:
+        """An hour of a rented machine at its list price."""
+        return self._driven(hour_price(offer, self._catalog, self._ledger))
+
+    def electricity(self, country: str) -> Price:
+        """USD/kWh: the site's own price in its country, else the country's."""
+        site = self._needs.placement.site
+        if site is not None and site.country == country and site.electricity_usd_per_kwh is not None:
+            rate = exact(site.electricity_usd_per_kwh, "USD/kWh")
+            fact = f"placement.site.electricity_usd_per_kwh: {rate.value:g}"
+        else:
+            rate = self._catalog.electricity_usd_per_kwh(country)
+            fact = f"electricity in {country}: {rate.value:.3g} USD/kWh ({rate.low:.3g} .. {rate.high:.3g})"
+        basis = self._ledger.basis(
+            f"electricity.{country}".lower(), "quoted", f"electricity in {country}", facts=(fact,)
+        )
+        return self._driven(replace(rate, basis=basis))
+
+    def years(self, life: str) -> float:
+        """A life of the catalog."""
+        return self._catalog.parts[life].typical
+
+    def worth(self, left: Sequence[Aged]) -> Price:
+        """What hardware sells for at the end of the horizon, in prices of a new unit: units x residual^(age / life)."""
+        residual = self._catalog.part("residual")
+        low, value, high = (
+            sum(one.units * max(SCRAP, share) ** (one.age / one.life) for one in left)
+            for share in (residual.low, residual.value, residual.high)
+        )
+        ages = ", ".join(f"{one.units:.4g} after {one.age} of {one.life} months" for one in left)
+        basis = self._ledger.basis(
+            f"worth.{value:.4g}",
+            "formula",
+            "what hardware sells for at the end of the horizon, in prices of a new one",
+            formula=f"residual share ^ (age / life), summed: {ages}",
+            facts=self.part("residual").drivers,
+        )
+        return self._driven(Estimate(value=value, low=low, high=high, unit="prices", basis=basis))
+
+    def storage(self, where: Where, tier: Tier) -> Price:
+        """USD per byte and month at a provider. Data in use lie on the dearest object class (the others charge for
+        reading); what nobody reads lies on the cheapest; shared files on the cheapest file system; volumes on the
+        middle one.
+        """
+        pick = _PICKS[tier]
+        rows, stand_in = self._rows(where.provider, lambda row: row.kind == _KINDS[tier], pick)
+        return self._per_byte(where, rows[0], f"storage.{tier}.{where.provider}", f"{tier} storage", stand_in=stand_in)
+
+    def egress(self, where: Where) -> Traffic:
+        """Bytes to the internet, by the steps of a month's volume."""
+        rows, stand_in = self._rows(where.provider, _to_internet, _price_list)
+        first = next((row for row in rows if row.usd_per_byte), rows[0])
+        price = self._per_byte(where, first, f"egress.{where.provider}", "traffic to the internet", stand_in=stand_in)
+        steps = tuple(Step(row.from_bytes, row.usd_per_byte) for row in rows)
+        return Traffic(steps, price.drivers, price.usd / first.usd_per_byte if first.usd_per_byte else 1.0)
+
+    def between_regions(self, where: Where) -> Price:
+        """USD per byte between regions of one provider."""
+        rows, stand_in = self._rows(where.provider, lambda row: "inter-region" in row.item.lower(), _middle)
+        name = f"between-regions.{where.provider}"
+        return self._per_byte(where, rows[0], name, "traffic between regions", stand_in=stand_in)
+
+    def between_zones(self, where: Where) -> Price | None:
+        """USD per byte and direction between zones of a region, None where the catalog knows of no charge."""
+        rows = [row for row in self._catalog.storage_prices if "inter-az" in row.item.lower()]
+        own = [row for row in rows if row.provider == where.provider]
+        if not own:
+            return None
+        return self._per_byte(where, own[0], f"between-zones.{where.provider}", "traffic between zones", stand_in=False)
+
+    def _rows(
+        self,
+        provider: str,
+        wanted: Callable[[StoragePrice], bool],
+        pick: Callable[[Sequence[StoragePrice]], list[StoragePrice]],
+    ) -> tuple[list[StoragePrice], bool]:
+        """The provider's rows, picked; else the middle provider's that charges, as a stand-in."""
+        by_provider: dict[str, list[StoragePrice]] = {}
+        for row in self._catalog.storage_prices:
+            if wanted(row):
+                by_provider.setdefault(row.provider, []).append(row)
+        own = by_provider.get(provider)
+        if own:
+            return pick(own), False
+        others = [pick(rows) for rows in by_provider.values() if any(row.usd_per_byte for row in rows)]
+        others.sort(key=lambda rows: (rows[0].usd_per_byte, rows[0].provider))
+        return others[(len(others) - 1) // 2], True
+
+    def _per_byte(self, where: Where, row: StoragePrice, name: str, what: str, *, stand_in: bool) -> Price:
+        unit = "USD/byte"
+        estimate = self._catalog.estimate(row, row.usd_per_byte, unit)
+        if stand_in:
+            estimate = within_factor(row.usd_per_byte, max(BAND["recalled"], estimate.factor), unit)
+            self._ledger.assume(f"{where.provider}: no price of {what} in the catalog; {row.provider}'s stands in")
+        basis = self._ledger.basis(
+            name,
+            "assumed" if stand_in else "quoted",
+            f"{what} at {where.provider}",
+            facts=(f"{row.provider} {row.item}: {row.usd_per_byte * 1e9:.4g} USD/GB, {_dated(row)}",),
+            stratum="another provider's price" if stand_in else "list price",
+        )
+        price = self._driven(replace(estimate, basis=basis))
+        if not row.region or row.region == where.region:
+            return price
+        spread = self.part("region.spread")
+        return Price(price.usd * spread.usd, (*price.drivers, *spread.drivers))
+
+    def _driven(self, estimate: Estimate) -> Price:
+        return Price(estimate.value, (self._ledger.drive(estimate),))
+
+
+def _said(row: Part) -> str:
+    return f"{row.id}: {row.low:g} .. {row.typical:g} .. {row.high:g} {row.unit}, {_dated(row)}"
+
+
+def _dated(fact: Fact) -> str:
+    return f"{fact.source}, {fact.as_of or 'undated'}"
+
+
+def _to_internet(row: StoragePrice) -> bool:
+    return row.kind == "egress" and row.item.lower().startswith("internet")
+
+
+def _price_list(rows: Sequence[StoragePrice]) -> list[StoragePrice]:
+    return sorted(rows, key=lambda row: row.from_bytes)
+
+
+def _by_price(rows: Iterable[StoragePrice]) -> list[StoragePrice]:
+    return sorted(rows, key=lambda row: (row.usd_per_byte, row.item))
+
+
+def _dearest(rows: Sequence[StoragePrice]) -> list[StoragePrice]:
+    return _by_price(rows)[-1:]
+
+
+def _cheapest(rows: Sequence[StoragePrice]) -> list[StoragePrice]:
+    return _by_price(rows)[:1]
+
+
+def _middle(rows: Sequence[StoragePrice]) -> list[StoragePrice]:
+    return [_by_price(rows)[(len(rows) - 1) // 2]]
+
+
+_KINDS: dict[Tier, str] = {"object": "object", "archive": "object", "block": "block", "file": "file"}
+_PICKS: dict[Tier, Callable[[Sequence[StoragePrice]], list[StoragePrice]]] = {
+    "object": _dearest,
+    "archive": _cheapest,
+    "block": _middle,
+    "file": _cheapest,
+}

@@ -1,0 +1,1 @@
+"""Choose among the options: selection, comparison, sensitivity, return on investment."""

@@ -1,0 +1,210 @@
+"""The choice among options, and the answer when there is none.
+
+The cheapest feasible option wins by total cost, of those whose limits are known to hold where there are any: one that
+rests on what nobody promises comes after them; `placement.prefer` wins over cheaper feasible ones. Either says what
+that costs. Nothing feasible: `why_infeasible` names the nearest option, what it misses and which limits,
+relaxed to what the options cost, would let which option through, and how their prices differ. A wish for a place or
+a device that a provider does not have together is answered with options that miss that pin alone.
+"""
+
+from __future__ import annotations
+
+import math
+
+from archwright.contract.needs import SLO, NeedsSource, Placement, Traffic
+from archwright.contract.plan import Miss, Option, Plan
+from archwright.contract.record import replace
+from archwright.errors import PlanError, Where
+from archwright.plan.accounting.budget import UNPROVEN
+from archwright.plan.explain.formatting import digits, said
+
+BUDGET = ("per_month", "capex")
+# Prices this near are the same one, summed in another order.
+EQUAL = 1e-9
+SIMPLEST: tuple[Placement, ...] = ("this-machine", "on-premises", "hosted-api", "serverless", "cloud", "hybrid")
+# Distances of what is no ratio: a limit of nothing, another pin than the one wished, and what nothing relaxes.
+OTHER, PIN, FAR = 1e7, 1e8, 1e9
+MOST_SHOWN = 3
+# How a note on owned machines begins that no option counts.
+LEFT_OUT = "owned "
+FEASIBLE = "feasible would be "
+PINS = ("accelerators", "regions", "clouds", "stale_facts")
+# Where a workload keeps the fields that a constraint may name; all others are its own.
+HOLDERS = {"slo": frozenset(SLO.__struct_fields__), "traffic": frozenset(Traffic.__struct_fields__)}
+MOVE = "allow another placement, or relax that field"
+BARRED = "no field lifts a law: plan with what it does not bar, smaller accelerators or processors"
+NO_PRICE = Miss(constraint="price", value=None, limit="a price for every part")
+# Constraints that a field of `placement` pins.
+PINNED = {
+    "accelerators": "placement.accelerators",
+    "regions": "placement.regions",
+    "clouds": "placement.clouds",
+    "power_kw": "placement.site.power_kw",
+    "rack_units": "placement.site.rack_units",
+    "not sized yet": "placement.allow",
+}
+
+
+def choose(options: tuple[Option, ...], prefer: Placement | None) -> tuple[str | None, tuple[Option, ...]]:
+    """The chosen option's name and the options, the chosen one with a note where being preferred costs money."""
+    feasible = [option for option in options if option.feasible and option.total_cost is not None]
+    if not feasible:
+        return None, options
+    cheapest = _cheapest(feasible)
+    liked = [option for option in feasible if option.placement == prefer]
+    chosen, notes = _cheapest(liked or feasible), list[str]()
+    if prefer is not None and not liked:
+        notes.append(f"preferred placement {prefer} has no feasible option; the cheapest feasible one is chosen")
+    elif chosen is not cheapest:
+        notes.append(f"preferred over {cheapest.name}, at {_more(chosen, cheapest)}")
+    cheaper = sorted((one for one in feasible if unproven(one) and _price(one) < _price(chosen)), key=_price)
+    notes += [] if unproven(chosen) else [_passed_over(one, chosen) for one in cheaper]
+    noted = replace(chosen, notes=(*chosen.notes, *notes))
+    return chosen.name, tuple(noted if option is chosen else option for option in options)
+
+
+def unproven(option: Option) -> bool:
+    """Whether a limit rests on what nobody promises and nobody has measured."""
+    return any(note.startswith(UNPROVEN) for note in option.notes)
+
+
+def _passed_over(cheaper: Option, chosen: Option) -> str:
+    why = next(note for note in cheaper.notes if note.startswith(UNPROVEN)).removeprefix(UNPROVEN)
+    return f"chosen before {cheaper.name}, at {_more(chosen, cheaper)}: what that one rests on is not known, {why}"
+
+
+def _more(chosen: Option, other: Option) -> str:
+    unit = chosen.total_cost.unit if chosen.total_cost is not None else ""
+    return f"{digits(_price(chosen) - _price(other))} {unit} more over the horizon"
+
+
+def _cheapest(options: list[Option]) -> Option:
+    options = [option for option in options if not unproven(option)] or options
+    least = min(map(_price, options))
+    return min((option for option in options if _price(option) <= least + EQUAL * abs(least)), key=simplicity)
+
+
+def simplicity(option: Option) -> tuple[int, str]:
+    """The order in which options of equal price are taken: the fewest hands first, then by name."""
+    return SIMPLEST.index(option.placement), option.name
+
+
+def _price(option: Option) -> float:
+    return option.total_cost.value if option.total_cost is not None else FAR
+
+
+def why_infeasible(plan: Plan, source: NeedsSource) -> PlanError:
+    """AW-PLAN-03: what, where in needs.yaml, and the smallest relaxations seen among the options."""
+    if not plan.options:
+        return PlanError(
+            "AW-PLAN-03",
+            "no way to run this was looked at: placement.allow names none",
+            where=_where("placement.allow", source),
+            hint="allow at least one of cloud, hosted-api, this-machine",
+        )
+    ranked = sorted(plan.options, key=_distance)
+    nearest, broken = ranked[0], next(iter(ranked[0].misses), NO_PRICE)
+    possible = [(option, steps) for option in ranked if (steps := _relaxation(option, plan, source))]
+    hint = ", or ".join(_offered(option, steps, possible[0][0]) for option, steps in possible[:MOST_SHOWN])
+    return PlanError(
+        "AW-PLAN-03",
+        f"no option satisfies the needs; {_wished(ranked)}the nearest, {nearest.name}, misses {said(broken)}"
+        f"{_out(nearest)}",
+        where=_where(_field(broken.constraint, plan, source), source),
+        hint=f"{FEASIBLE}{hint}" if possible else BARRED if broken.constraint == "export" else MOVE,
+        nearest=tuple(option.name for option in ranked[:MOST_SHOWN]),
+    )
+
+
+def _out(option: Option) -> str:
+    """Owned machines that could not be counted on: often the very reason."""
+    return "".join(f"; {note}" for note in option.notes if note.startswith(LEFT_OUT))
+
+
+def _wished(ranked: list[Option]) -> str:
+    """Where only giving up a pin helps, first what stands against the wish itself."""
+    pins = {miss.constraint for miss in ranked[0].misses if _is_pin(miss)}
+    against = ((o, m) for o in ranked if o.total_cost is None for m in o.misses if m.constraint in pins)
+    return next((f"{option.name} misses {said(miss)}; " for option, miss in against), "")
+
+
+def _offered(option: Option, steps: str, nearest: Option) -> str:
+    """An option with what lets it through, and what it costs beyond the nearest one."""
+    here, there = option.cost_per_month, nearest.cost_per_month
+    if here is None or there is None:
+        return f"{option.name} with {steps}"
+    if option is nearest:
+        price = f" ({digits(here.value)} {here.unit})" if any(map(_is_pin, option.misses)) else ""
+        return f"{option.name} with {steps}{price}"
+    more = here.value - there.value
+    return f"{option.name} with {steps} ({digits(abs(more))} {here.unit} {'more' if more >= 0 else 'less'})"
+
+
+def _gap(miss: Miss) -> float:
+    """How far over: the ratio that must be given. Another pin (a region, an accelerator) is farther than any number,
+    and what nothing relaxes is farthest."""
+    if isinstance(miss.value, float | int) and isinstance(miss.limit, float | int) and miss.value > 0:
+        return min(max(miss.value / miss.limit, miss.limit / miss.value), OTHER) if miss.limit > 0 else OTHER
+    return PIN if _is_pin(miss) else FAR
+
+
+def _is_pin(miss: Miss) -> bool:
+    """`placement` pins one place or accelerator, and the option has another; or its prices are old, and known."""
+    return miss.constraint in PINS and isinstance(miss.value, str)
+
+
+def _distance(option: Option) -> tuple[bool, bool, float, int, float, str]:
+    """First whether nothing relaxes it, then whether nobody promises what it would keep. A pin can be given up only
+    where the option behind it has a price, that is, exists.
+    """
+    gap = max((_gap(miss) for miss in option.misses), default=FAR)
+    gap = FAR if gap == PIN and option.total_cost is None else gap
+    hoped = any(miss.at_best for miss in option.misses)
+    return gap >= FAR, hoped, gap, len(option.misses), _price(option), option.name
+
+
+def _relaxation(option: Option, plan: Plan, source: NeedsSource) -> str:
+    """What would let the option through, field by field; "" when nothing would."""
+    if _distance(option)[0]:
+        return ""
+    return ", ".join(_step(miss, plan, source) for miss in option.misses)
+
+
+def _step(miss: Miss, plan: Plan, source: NeedsSource) -> str:
+    if miss.constraint == "stale_facts":
+        return "--accept-stale"
+    value = miss.value if _is_pin(miss) else _rounded(miss)
+    return f"{_field(miss.constraint, plan, source)} {'at best ' if miss.at_best else ''}{value}"
+
+
+def _rounded(miss: Miss) -> str:
+    """The value with three digits, rounded to the side that lets it pass."""
+    value, limit = float(miss.value or 0), float(miss.limit or 0)
+    unit = 10.0 ** (math.floor(math.log10(value)) - 2)
+    whole = math.ceil(value / unit - 1e-9) if value > limit else math.floor(value / unit + 1e-9)
+    return f"{whole * unit:,.10g}"
+
+
+def _field(constraint: str, plan: Plan, source: NeedsSource) -> str:
+    """The needs field a constraint comes from: "assistant.ttft_p95_s" is workloads[0].slo.ttft_p95_s."""
+    if constraint in BUDGET:
+        return f"budget.{constraint}"
+    workload, _, rest = constraint.partition(".")
+    names = [planned.name for planned in plan.workloads]
+    if not rest or workload not in names:
+        return PINNED.get(constraint, "placement")
+    if rest == "power_kw":
+        # Machines of a workload at its sites: the power of one.
+        written = (path for path in source.lines if path.startswith("sites.") and path.endswith(".power_kw"))
+        return next(written, "sites")
+    place, field = f"workloads[{names.index(workload)}]", rest.partition(".")[0]
+    holders = [f"{place}.{name}." for name, fields in HOLDERS.items() if field in fields] + [f"{place}."]
+    return next((f"{held}{rest}" for held in holders if f"{held}{rest}" in source.lines), f"{holders[0]}{rest}")
+
+
+def _where(field: str, source: NeedsSource) -> Where:
+    """The field's line, else that of the nearest enclosing field that was written."""
+    path = field
+    while path and path not in source.lines:
+        path = path[: max(path.rfind("."), path.rfind("["), 0)]
+    return Where(source.file, source.lines.get(path, 1), field)

@@ -1,0 +1,1 @@
+"""Explain a plan: glossary, formatting, differences between plans, what-if summaries."""

@@ -1,0 +1,320 @@
+"""Why a plan says what it says, in plain text: the choice, one number, one option, one fact, one control."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+
+from archwright.contract.decision import Driver, Section
+from archwright.contract.estimate import Estimate
+from archwright.contract.evidence import Basis, Control, Prediction
+from archwright.contract.plan import CostLine, Option, Plan, Pool, WorkloadPlan
+from archwright.errors import UsageError, Where
+from archwright.plan.explain.formatting import against, digits, earned, engines_of, flip, had_as, said, shares_of, shown
+from archwright.plan.explain.glossary import CATEGORIES, TERMS
+
+Named = tuple[str, Callable[[], list[str]]]
+
+
+def explain(plan: Plan, thing: str | None = None) -> str:
+    """`thing`: an option, a workload, a pool, a prediction id, a metric, a cost line, a driver, a section, a control,
+    a basis, a word that heads a table; None: the choice.
+
+    Raises UsageError AW-USE-21 for a name the plan does not hold.
+    """
+    if thing is None:
+        return "\n".join(_choice(plan))
+    found = [line for name, lines in _named(plan) if name == thing for line in lines()]
+    found = found or [line for word, lines in _words(plan) if _plainly(word) == _plainly(thing) for line in lines()]
+    if not found:
+        names = sorted({name for name, _ in (*_named(plan), *_words(plan))})
+        nearest = tuple(difflib.get_close_matches(thing, names, n=3, cutoff=0.4))
+        raise UsageError(
+            "AW-USE-21",
+            f"the plan holds nothing called {thing!r}",
+            where=Where(plan.needs_file),
+            hint=f"nearest: {', '.join(nearest)}" if nearest else "explain without a name shows everything",
+            nearest=nearest,
+        )
+    return "\n".join(found)
+
+
+def _named(plan: Plan) -> Iterator[Named]:
+    """Everything that has a name, in the order it is told, with what there is to say about it."""
+    yield from _designed(plan)
+    yield from _reasoned(plan)
+
+
+def _designed(plan: Plan) -> Iterator[Named]:
+    for option in plan.options:
+        yield option.name, partial(_option, plan, option)
+    for workload in plan.workloads:
+        yield workload.name, partial(_workload, plan, workload)
+    for pool in plan.pools:
+        yield pool.name, partial(_pool, plan, pool)
+    for prediction in plan.predictions:
+        for name in dict.fromkeys((prediction.id, prediction.metric)):
+            yield name, partial(_prediction, plan, prediction)
+
+
+def _reasoned(plan: Plan) -> Iterator[Named]:
+    for option in sorted(plan.options, key=lambda option: option.name != plan.chosen):
+        for line in option.cost_lines:
+            yield line.name, partial(_cost_line, plan, option, line)
+    for driver in plan.decision.drivers:
+        yield driver.basis, partial(_driver, plan, driver)
+    for section in plan.sections:
+        yield section.id, partial(_whole_section, section)
+    for control in plan.controls:
+        yield control.id, partial(_control, control)
+    for basis in plan.bases:
+        yield basis.id, partial(_basis, basis)
+
+
+def _words(plan: Plan) -> Iterator[Named]:
+    """The words that head tables, with what they mean and what stands behind them here."""
+    for category, meaning in CATEGORIES.items():
+        yield category, partial(_category, plan, category, meaning)
+    shown = {
+        "capex": lambda option: [_amount(plan, option.capex)],
+        "a month": lambda option: [_amount(plan, option.cost_per_month)],
+        "total": lambda option: [_amount(plan, option.total_cost)],
+        "pareto": lambda _: [", ".join(plan.decision.pareto), f"compared by {', '.join(plan.decision.axes)}"],
+        "break-even": lambda _: [against(rival) for rival in plan.decision.rivals],
+        "cheaper": lambda _: [against(rival) for rival in plan.decision.rivals],
+        "tie": lambda _: [against(rival) for rival in plan.decision.rivals if rival.tie],
+        "payback": lambda _: [earned(plan.decision.returns)] if plan.decision.returns is not None else [],
+        "at risk": lambda option: [note for note in option.notes if note.startswith("at risk")],
+        "present value": lambda option: [note for note in option.notes if note.startswith("present value")],
+    }
+    for word, meaning in TERMS.items():
+        yield word, partial(_term, plan, f"{word}: {meaning}", shown.get(word, lambda _: []))
+
+
+def _plainly(word: str) -> str:
+    return re.sub(r"[\s_-]+", " ", word).casefold()
+
+
+def _term(plan: Plan, head: str, shown: Callable[[Option], list[str]]) -> list[str]:
+    option = plan.option
+    return [head, *_indented(filter(None, shown(option)))] if option is not None else [head]
+
+
+def _amount(plan: Plan, amount: Estimate | None) -> str:
+    return f"{plan.chosen}: {shown(amount)}" if amount is not None else ""
+
+
+def _category(plan: Plan, category: str, meaning: str) -> list[str]:
+    """What the chosen option pays of it, and for what."""
+    option = plan.option
+    lines = [line for line in (option.cost_lines if option is not None else ()) if line.category == category]
+    whole = sum(line.over(plan.horizon_months) for line in lines)
+    said = f"{digits(whole)} {plan.currency} over {plan.horizon} in {plan.chosen}"
+    return [
+        f"{category}: {meaning}",
+        f"  {said}" if lines else f"  none in {plan.chosen}",
+        *_indented(map(_paid, lines)),
+    ]
+
+
+def _paid(line: CostLine) -> str:
+    return f"{line.name}: {shown(line.amount)}{', once' if line.once else ''}"
+
+
+def _choice(plan: Plan) -> list[str]:
+    lines = [f"plan for {plan.organisation}, {plan.horizon}, {plan.currency}"]
+    lines.append(f"chosen: {plan.chosen or 'nothing: no option satisfies the needs'}")
+    lines += _section("why", _why(plan))
+    lines += ["", "options"]
+    for option in plan.options:
+        lines += [f"  {line}" for line in _summary(option)]
+    lines += _section("workloads", (_one_line(plan, workload) for workload in plan.workloads))
+    lines += _section("predictions", (f"{p.id}: {shown(p.estimate)}" for p in plan.predictions))
+    lines += _section("sections", (f"{section.id}: {section.summary}" for section in plan.sections))
+    lines += _section("stale facts", plan.stale_facts)
+    lines += _section("assumptions", plan.assumptions)
+    lines += _section("not sized yet", plan.not_sized)
+    return lines
+
+
+def _why(plan: Plan) -> Iterator[str]:
+    """What the choice rests on: what was near, what would flip it, what it earns."""
+    decision = plan.decision
+    chosen = plan.option
+    yield from (chosen.notes if chosen is not None else ())
+    if decision.pareto:
+        yield f"no other option is as good in each of {', '.join(decision.axes)}: {', '.join(decision.pareto)}"
+    yield from (against(rival) for rival in decision.rivals)
+    yield from (flip(driver) for driver in decision.drivers if driver.flips_at is not None)
+    if decision.confidence:
+        shares = (f"{share:.1%} {name}" for name, share in decision.confidence.items())
+        yield f"the total rests on facts of confidence {', '.join(shares)}"
+    if decision.returns is not None:
+        yield earned(decision.returns)
+
+
+def _section(title: str, rows: Iterable[str]) -> list[str]:
+    listed = [f"  {row}" for row in rows]
+    return ["", title, *listed] if listed else []
+
+
+def _one_line(plan: Plan, workload: WorkloadPlan) -> str:
+    option = plan.option
+    if option is None:
+        return f"{workload.name}: in no option that satisfies the needs"
+    runs = [bought for bought in option.purchases if bought.pool == workload.name]
+    if workload.pools:
+        where = f" in {', '.join(workload.pools)}"
+    elif runs:
+        where = f", in runs on {', '.join(dict.fromkeys(bought.machine for bought in runs))}"
+    elif workload.model is not None:
+        where = f", served by {option.provider}: no machines of ours"
+    else:
+        return f"{workload.name}: not sized yet"
+    return f"{workload.name}: {workload.model or 'no model'}{where}"
+
+
+def _summary(option: Option) -> list[str]:
+    state = "feasible" if option.feasible else "not feasible"
+    price = f"{shown(option.cost_per_month)}, " if option.cost_per_month is not None else "no price, "
+    return [f"{option.name}: {price}{state}", *(f"  misses {said(miss)}" for miss in option.misses)]
+
+
+def _option(plan: Plan, option: Option) -> list[str]:
+    lines = _summary(option)
+    lines.append(f"  placement {option.placement}, regions {', '.join(option.regions) or 'none'}")
+    lines += [f"  {name}: {model}" for name, model in option.models.items()]
+    lines += [f"  {had_as(one)}" for one in option.purchases]
+    lines += [f"  {name}: {shown(estimate)}" for name, estimate in _consumption(option) if estimate is not None]
+    if option.rack_units is not None:
+        lines.append(f"  rack units: {digits(option.rack_units)}")
+    lines += _indented(map(_paid, option.cost_lines))
+    if option.total_cost is not None:
+        lines.append(f"  total over {plan.horizon}: {shown(option.total_cost)}")
+        lines += _indented(_basis_of(plan, option.total_cost))
+    lines += [line for pool in option.pools for line in _indented(_pool(plan, pool))]
+    lines += [f"  note: {note}" for note in option.notes]
+    return lines
+
+
+def _consumption(option: Option) -> tuple[tuple[str, Estimate | None], ...]:
+    return (
+        ("peak power at the plug", option.power_kw),
+        ("energy", option.energy_kwh_per_month),
+        ("carbon", option.carbon_kg_per_month),
+    )
+
+
+def _cost_line(plan: Plan, option: Option, line: CostLine) -> list[str]:
+    """The line in one option, with every fact that it is proportional to."""
+    how = "once" if line.once else "mean over the horizon"
+    kept = "" if line.recurring_budget else ", outside the monthly budget"
+    lines = [f"{line.name}, in {option.name}: {shown(line.amount)}, {how}; {line.category}{kept}"]
+    for driver in line.drivers:
+        lines += _indented(next((_basis(basis) for basis in plan.bases if basis.id == driver), []))
+    return lines
+
+
+def _driver(plan: Plan, driver: Driver) -> list[str]:
+    lines = [f"driver {driver.basis}: {driver.name}, {shown(driver.estimate)}"]
+    lines.append(f"  makes up {driver.share:.0%} of the variance of what {plan.chosen} costs")
+    lines.append(f"  {flip(driver)}" if driver.flips_at is not None else "  no value in reach changes the choice")
+    return lines
+
+
+def _whole_section(section: Section) -> list[str]:
+    lines = [f"{section.title}: {section.summary}"]
+    for line in section.lines:
+        lines.append(f"  {line.topic}: {line.choice}{f', {shown(line.estimate)}' if line.estimate is not None else ''}")
+        lines.append(f"    why: {line.why}")
+        said = {
+            "demanded by": ", ".join(line.demanded_by),
+            "proved by": line.proof,
+            "alternative": f"{line.alternative}: {line.why_not}" if line.alternative else "",
+            "source": line.source,
+        }
+        lines += [f"    {name}: {text}" for name, text in said.items() if text]
+    return lines
+
+
+def _pool(plan: Plan, pool: Pool) -> list[str]:
+    lines = [
+        f"pool {pool.name}: {engines_of(pool)} in {pool.region}",
+        f"  {pool.model} {pool.quantisation}, {pool.slots} at once, {pool.context_tokens} tokens each",
+    ]
+    if pool.shares:
+        lines.append(f"  of the requests of {', '.join(pool.workloads)}, in each year: {shares_of(pool)}")
+    if pool.price_usd_per_hour is not None:
+        lines.append(f"  {shown(pool.price_usd_per_hour)}")
+        lines += _indented(_basis_of(plan, pool.price_usd_per_hour))
+    return lines
+
+
+def _workload(plan: Plan, workload: WorkloadPlan) -> list[str]:
+    """Where it runs, what it was sized for, what it is promised and what it costs, alone or with others."""
+    lines, option = [_one_line(plan, workload)], plan.option
+    pools = (pool for pool in plan.pools if pool.name in workload.pools and pool.shares)
+    lines += [f"  {shares_of(pool)} of its requests, year by year: {pool.name}" for pool in pools]
+    for load in plan.loads:
+        if load.workload == workload.name:
+            lines.append(
+                f"  load: {load.requests_per_second:g} requests/s at the peak, "
+                f"{load.concurrency} at once in the closed loop"
+            )
+    if workload.waits is not None:
+        waits = workload.waits
+        lines.append(f"  at the gateway: refused where it would wait longer than {waits.wait_s:g} s for a slot")
+        lines.append(f"    sent elsewhere beyond {waits.overflow_s:g} s, where the plan has an elsewhere")
+        lines.append(f"    why: {waits.source}")
+    if option is not None:
+        held = {workload.name, *workload.pools}
+        lines += [f"  {had_as(one)}" for one in option.purchases if one.pool in held]
+    for prediction in plan.predictions:
+        if prediction.workload == workload.name:
+            lines += _indented(_prediction(plan, prediction))
+    if option is not None:
+        lines += _indented(_paid(line) for line in option.cost_lines if _names(line.name, workload.name))
+    own = f"{workload.name}."
+    for other in plan.options:
+        lines += [f"  {other.name} misses {said(miss)}" for miss in other.misses if miss.constraint.startswith(own)]
+    lines += [f"  {text}" for text in plan.not_sized if _names(text, workload.name)]
+    return lines
+
+
+def _names(text: str, name: str) -> bool:
+    """Whether `name` is one of the things a line is about: whole between the words and marks that join them."""
+    return any(name == part.strip() for part in re.split(r"[:,(]| for | of | in |workload ", text))
+
+
+def _prediction(plan: Plan, prediction: Prediction) -> list[str]:
+    lines = [f"{prediction.id}: {shown(prediction.estimate)} at {prediction.estimate.level:.0%}"]
+    lines += _indented(_basis_of(plan, prediction.estimate))
+    query = prediction.query
+    lines.append(f"  measured by: {query.statistic} of {query.metric} over {query.window_s:g} s {query.phase}".rstrip())
+    return lines
+
+
+def _control(control: Control) -> list[str]:
+    return [
+        f"{control.id}: {control.demand}",
+        f"  demanded by {control.demanded_by}; {control.status}",
+        f"  feature: {control.feature}",
+        f"  evidence: {control.evidence or 'none yet'}",
+    ]
+
+
+def _basis_of(plan: Plan, estimate: Estimate) -> list[str]:
+    return next((_basis(basis) for basis in plan.bases if basis.id == estimate.basis), [])
+
+
+def _basis(basis: Basis) -> list[str]:
+    lines = [f"basis {basis.id}: {basis.kind}, {basis.stratum}", f"  {basis.definition}"]
+    if basis.formula:
+        lines.append(f"  formula: {basis.formula}")
+    return lines + [f"  fact: {fact}" for fact in basis.facts]
+
+
+def _indented(lines: Iterable[str]) -> list[str]:
+    return [f"  {line}" for line in lines]

@@ -1,0 +1,53 @@
+"""The answer to "what if": the plan that some changes of the needs lead to, held against the plan without them."""
+
+from __future__ import annotations
+
+from archwright.contract.estimate import Estimate
+from archwright.contract.plan import Plan
+from archwright.contract.record import Record
+from archwright.plan.explain.diff import PlanDiff, diff
+
+
+class Choice(Record):
+    """What a plan chose and what that costs; all None where nothing was feasible."""
+
+    option: str | None
+    total_cost: Estimate | None = None
+    cost_per_month: Estimate | None = None
+    capex: Estimate | None = None
+
+
+class WhatIf(Record):
+    """`changes` as they were asked for; `plan` is the one with them. `refused` says why nothing is feasible with them,
+    in the words of the error; "" where something is.
+    """
+
+    changes: tuple[str, ...]
+    before: Choice
+    after: Choice
+    refused: str
+    difference: PlanDiff
+    plan: Plan
+
+
+def what_if(before: Plan, after: Plan, changes: tuple[str, ...], refused: str) -> WhatIf:
+    return WhatIf(
+        changes=changes,
+        before=_choice(before),
+        after=_choice(after),
+        refused=refused,
+        difference=diff(before, after),
+        plan=after,
+    )
+
+
+def _choice(plan: Plan) -> Choice:
+    option = plan.option
+    if option is None:
+        return Choice(option=None)
+    return Choice(
+        option=option.name,
+        total_cost=option.total_cost,
+        cost_per_month=option.cost_per_month,
+        capex=option.capex,
+    )

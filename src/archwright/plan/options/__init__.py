@@ -1,0 +1,1 @@
+"""The options a plan compares: this machine, cloud, on-premises, hybrid, hosted API, serverless, edge sites."""

@@ -1,0 +1,256 @@
+"""Options at clouds: rented machines run by oneself, or by the cloud's managed platform at its surcharge.
+
+Every allowed cloud gives an option; one per provider with a surcharge row gives a second one, at on-demand prices:
+what a platform asks for promised machines no row says. Workloads of many sites (plants, branches) run on machines that
+are bought for the sites, beside whatever is rented.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+from archwright.catalog.cost_rows import Surcharge
+from archwright.contract.estimate import Estimate
+from archwright.contract.needs import Needs
+from archwright.contract.plan import Miss
+from archwright.contract.record import replace
+from archwright.plan.accounting.budget import Draft
+from archwright.plan.accounting.cash_flow import Term
+from archwright.plan.accounting.fleet import Where
+from archwright.plan.accounting.provenance import Ledger
+from archwright.plan.capacity.candidates import Task
+from archwright.plan.demand.data_residency import bounds_of_all, region_inside
+from archwright.plan.demand.model_selection import name_of, scores
+from archwright.plan.options.cloud_instances import Found, Pick, Renter
+from archwright.plan.options.edge_sites import Sites, at_sites, nowhere_else
+from archwright.plan.options.on_premises import World
+from archwright.plan.options.option_builder import Built
+from archwright.plan.options.pool_writer import Part, joined, places
+
+DEFAULT_CLOUDS = 3
+
+
+def clouds_of(world: World, ledger: Ledger) -> tuple[str, ...]:
+    """The clouds the needs name, else those with the most offers in the catalog."""
+    sold = Counter(offer.provider for offer in world.catalog.offers)
+    named = world.needs.placement.clouds
+    if named is not None:
+        return tuple(sorted(provider for provider in named if provider in sold))
+    largest = tuple(sorted(name for name, _ in sold.most_common(DEFAULT_CLOUDS)))
+    ledger.assume(f"placement.clouds: {', '.join(largest)}, the clouds with the most offers in the catalog")
+    return largest
+
+
+class CloudPlanner:
+    def __init__(self, world: World, ledger: Ledger, tasks: tuple[Task, ...]) -> None:
+        self._world, self._ledger = world, ledger
+        sites = Sites(world.needs, world.catalog, world.sizer, world.settler)
+        self._sited = tuple(task for task in tasks if at_sites(task))
+        self._sites = joined(sites.part(task) for task in self._sited)
+        self._tasks = tuple(self._led(task) for task in tasks if not at_sites(task))
+        self._listed = Renter(world.needs, world.catalog, world.sizer, promises=False)
+
+    def _led(self, task: Task) -> Task:
+        """What follows a task of the sites runs the model that was chosen there."""
+        leader = next((one for one in self._sited if one.name == task.follows), None)
+        if leader is None:
+            return task
+        chosen = self._sites.models.get(leader.workload.name)
+        models = tuple(model for model in leader.models if model is not None and model.id == chosen)
+        return task._replace(follows=None, models=models)
+
+    def options(self, providers: tuple[str, ...]) -> Iterable[Built]:
+        whole = []
+        for provider in providers:
+            draft, found = Draft(f"cloud-{provider}", "cloud", provider), self._world.renter.find(provider, self._tasks)
+            complete = len(found.picks) == len(self._tasks)
+            whole += [provider] if complete else []
+            named = draft._replace(notes=() if complete else self._listed_in(provider))
+            every = self._variants(provider, found) if complete else (found,)
+            yield min((self._option(named, one, (), self._world.renter) for one in every), key=_dearness)
+            if not complete:
+                yield from self._elsewhere(provider)
+        if not whole:
+            yield from self._others(providers)
+        for provider in whole:
+            for row in self._surcharges(provider):
+                yield self._managed(provider, row)
+
+    def _variants(self, provider: str, found: Found) -> tuple[Found, ...]:
+        """The cheapest machine of every task; the same without machines that may be taken away; all of it in each of
+        the regions that are named so: what a second region takes beside machines is known only of the whole. Whatever
+        is allowed in addition adds variants and takes none away.
+        """
+        needs, variants = self._world.needs, [found]
+        kinds = [needs]
+        if needs.placement.spot:
+            kinds.append(replace(needs, placement=replace(needs.placement, spot=False)))
+            variants.append(self._renter(kinds[1]).find(provider, self._tasks))
+        regions = {pick.host.where.region for one in variants for pick in one.picks}
+        if len(regions) > 1:
+            for region in sorted(regions):
+                variants += [self._renter(kind, region).find(provider, self._tasks) for kind in kinds]
+        whole = [one for one in variants if len(one.picks) == len(self._tasks)]
+        return tuple({tuple(_placed(pick) for pick in one.picks): one for one in reversed(whole)}.values())
+
+    def _renter(self, needs: Needs, region: str | None = None) -> Renter:
+        return Renter(needs, self._world.catalog, self._world.sizer, region=region)
+
+    def _listed_in(self, provider: str) -> tuple[str, ...]:
+        """Where the provider says it has the pinned accelerators, with or without a price in the catalog."""
+        pins, catalog = self._world.needs.placement.accelerators, self._world.catalog
+        wanted = catalog.devices(pins or ())
+        types = {o.instance_type for o in catalog.offers if o.provider == provider and o.accelerator in wanted}
+        rows = (row for row in catalog.availability if row.provider == provider and row.instance_type in types)
+        regions = sorted({row.region for row in rows})
+        return (f"{', '.join(pins or ())} at {provider}: in {', '.join(regions)}",) if regions else ()
+
+    def _elsewhere(self, provider: str) -> Iterable[Built]:
+        """What the provider has when one pin is given up: the same machines at another place, others at the same."""
+        needs = self._world.needs
+        pins = needs.placement
+        if pins.accelerators is not None and pins.regions is not None:
+            free = replace(needs, placement=replace(pins, regions=None))
+            yield from self._relaxed(provider, free, "regions", ", ".join(pins.regions))
+        if pins.accelerators is not None:
+            free = replace(needs, placement=replace(pins, accelerators=None))
+            yield from self._relaxed(provider, free, "accelerators", ", ".join(pins.accelerators))
+
+    def _others(self, providers: tuple[str, ...]) -> Iterable[Built]:
+        """The providers beside those that are named, in any region where the data may be."""
+        needs = self._world.needs
+        if needs.placement.clouds is None:
+            return
+        free = replace(needs, placement=replace(needs.placement, regions=None))
+        sold = {offer.provider for offer in self._world.catalog.offers}
+        for provider in sorted(sold - set(providers)):
+            yield from self._relaxed(provider, free, "clouds", ", ".join(needs.placement.clouds))
+
+    def _relaxed(self, provider: str, free: Needs, pin: str, limit: str) -> Iterable[Built]:
+        """An option that misses that pin alone; none when the provider has nothing even so. It names no region as its
+        own, for it has none inside.
+        """
+        renter = Renter(free, self._world.catalog, self._world.sizer)
+        found = renter.find(provider, self._tasks)
+        if len(found.picks) < len(self._tasks):
+            return
+        regions = {pick.host.where.region for pick in found.picks}
+        devices = {
+            pick.host.machine.accelerator.id for pick in found.picks if pick.host.machine.accelerator is not None
+        }
+        had = {"regions": regions, "accelerators": devices, "clouds": {provider}}[pin]
+        draft = Draft(f"cloud-{provider}-other-{pin}", "cloud", provider)
+        built = self._option(draft._replace(notes=(f"it would be in {', '.join(sorted(regions))}",)), found, (), renter)
+        miss = Miss(constraint=pin, value=", ".join(sorted(had)) or "host processors", limit=limit)
+        pinned = self._world.needs.placement.regions
+        if pin == "clouds" and pinned is not None and not regions & set(pinned):
+            # A region's name belongs to one provider: who leaves the provider leaves the region too.
+            there = Miss(constraint="regions", value=", ".join(sorted(regions)), limit=", ".join(pinned))
+            built = built._replace(draft=built.draft._replace(misses=(there, *built.draft.misses)))
+        yield built._replace(draft=built.draft._replace(regions=(), misses=(miss, *built.draft.misses)))
+
+    def _option(self, draft: Draft, found: Found, extra: tuple[Term, ...] = (), renter: Renter | None = None) -> Built:
+        # Where some data may not be, none of the option's machines are named.
+        outside = any(miss.constraint == "residency" for miss in found.misses)
+        rented = Part() if outside else joined(self._world.writer.rented(pick) for pick in found.picks)
+        where = main_first(rented)
+        part = joined([rented._replace(terms=(*rented.terms, *extra)), Part() if outside else self._sites])
+        part = part._replace(notes=(*found.notes, *part.notes))
+        # Machines at sites alone are no option of a cloud.
+        missing = () if self._tasks else tuple(nowhere_else(task, "a cloud region") for task in self._sited)
+        regions = tuple(sorted({place.region for place in where}))
+        better = (
+            (*self._better(draft.provider, found, renter), *self._afar(found, renter)) if renter is not None else ()
+        )
+        notes = (*draft.notes, *self._spread(draft.provider, regions), *self._at_the_sites(), *better)
+        draft = draft._replace(regions=regions, misses=(*found.misses, *missing), notes=notes)
+        return self._world.assembler.built(
+            draft, part, where, whole=len(found.picks) == len(self._tasks) and not outside
+        )
+
+    def _spread(self, provider: str, regions: tuple[str, ...]) -> Iterable[str]:
+        catalog, bounds = self._world.catalog, bounds_of_all(self._world.needs)
+        sold = dict.fromkeys(offer.region for offer in catalog.offers if offer.provider == provider)
+        if len(regions) > 1:
+            why = "no single region has the cheapest machine of every workload"
+            if not any(region_inside(catalog, bounds, provider, region) for region in sold):
+                why = "no region is inside what bounds the data of all workloads"
+            yield f"spread over {', '.join(regions)}: {why}"
+
+    def _at_the_sites(self) -> Iterable[str]:
+        for task in self._sited:
+            sites = ", ".join(task.workload.sites)
+            yield f"{task.name}: on machines bought for its sites ({sites}); the rest is rented"
+
+    def _better(self, provider: str, found: Found, renter: Renter) -> Iterable[str]:
+        """What a better model would cost."""
+        months = self._world.needs.budget.horizon_months
+        for pick in found.picks:
+            better = renter.better(provider, pick) or renter.known(provider, pick)
+            if better is not None and better.model is not None and pick.model is not None:
+                rated = [(model.id, scores(pick.task.workload, model)) for model in (better.model, pick.model)]
+                named = [f"{name} ({known or 'not known'})" for name, known in rated]
+                more = f"{self._world.said((better.usd - pick.usd) / months)} a month more"
+                yield f"{pick.task.name}: {named[0]} instead of {named[1]} takes machines for {more}"
+
+    def _afar(self, found: Found, renter: Renter) -> Iterable[str]:
+        """What regions far from the users would save."""
+        saved = [(usd, region) for usd, region in map(renter.afar, found.picks) if usd > 0]
+        if saved:
+            regions, less = ", ".join(sorted({region for _, region in saved})), sum(usd for usd, _ in saved)
+            yield f"far from the users the same machines would take {self._world.said(less)} less: {regions}"
+
+    def _surcharges(self, provider: str) -> tuple[Surcharge, ...]:
+        """Managed platforms of the provider that take a share on top of the machines."""
+        rows = self._world.catalog.surcharges
+        return tuple(row for row in rows if row.platform.split()[0].lower() == provider and row.low is not None)[:1]
+
+    def _managed(self, provider: str, row: Surcharge) -> Built:
+        draft = Draft(f"managed-{provider}", "cloud", provider)
+        found = self._listed.find(provider, self._tasks)
+        part = joined(self._world.writer.rented(pick) for pick in found.picks)
+        low, high = row.low or 0.0, row.high or 0.0
+        built = self._option(draft, found, self._extra(part, row, (low, high)))
+        said = f"{row.platform}: {low:.0%} to {high:.0%} on top of the machines ({row.source}); on-demand prices only"
+        return built._replace(draft=built.draft._replace(notes=(said, *built.draft.notes)))
+
+    def _extra(self, part: Part, row: Surcharge, shares: tuple[float, float]) -> tuple[Term, ...]:
+        low, high = shares
+        if high <= 0:
+            return ()
+        share = (low + high) / 2
+        basis = self._ledger.basis(
+            f"surcharge.{row.platform}".replace(" ", "-").lower(),
+            "quoted",
+            "share on top of the machines' price that the managed platform takes",
+            facts=(f"{row.platform}, {row.component}: {row.source}, {row.as_of or 'undated'}",),
+        )
+        driver = self._ledger.drive(Estimate(value=share, low=low or share / 2, high=high, unit="share", basis=basis))
+        return tuple(
+            term._replace(
+                line=f"{row.platform} on {term.line}",
+                category="platform",
+                flow=tuple(usd * share for usd in term.flow),
+                drivers=(*term.drivers, driver),
+            )
+            for term in part.terms
+        )
+
+
+def _placed(pick: Pick) -> tuple[object, ...]:
+    """What tells a pick from another of the same task."""
+    kinds = tuple((tranche.kind, tranche.machines) for tranche in pick.tranches)
+    return pick.host.where, pick.host.machine.id, name_of(pick.model), kinds
+
+
+def _dearness(built: Built) -> tuple[int, float]:
+    return len(built.draft.misses), sum(term.sum for term in built.draft.terms or ())
+
+
+def main_first(part: Part) -> tuple[Where, ...]:
+    """The place with the most machines first: there the platform itself and its data are."""
+    weight = Counter[Where]()
+    for fleet in part.fleets:
+        weight[fleet.where] += round(sum(fleet.machines) * 1000)
+    return tuple(sorted(places(part.fleets), key=lambda where: (-weight[where], where.region)))

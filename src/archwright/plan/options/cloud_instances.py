@@ -1,0 +1,403 @@
+"""Rented machines: for each task the model, machine type, region and way to pay that cost the least at one provider.
+
+A steady load gets machines month by month and level by level: the load over what one machine carries, at least one,
+plus the spares its availability asks for; they follow the load, or are promised (purchase.py). A job gets the fewest
+machines that keep its deadline, for the hours it takes.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections import Counter
+from itertools import accumulate
+from typing import NamedTuple
+
+from archwright.catalog.facts import Catalog
+from archwright.catalog.rows import ModelSpec
+from archwright.contract.needs import Needs
+from archwright.contract.plan import Miss
+from archwright.plan.accounting.fleet import at_once
+from archwright.plan.capacity.candidates import Carrying, Host, Hosts, Sizer, Task, alike, front, speaks
+from archwright.plan.capacity.machine_count import ROUNDING, at_work, run_of, running_of, spared
+from archwright.plan.capacity.purchase_options import (
+    KINDS,
+    REDONE,
+    SPOT,
+    SPOT_TOGETHER,
+    Market,
+    Price,
+    Tranche,
+    cheapest,
+)
+from archwright.plan.cost.staffing import machine_usd
+from archwright.plan.demand.data_residency import Bounds, bounds_of, bounds_of_all, in_words, region_inside
+from archwright.plan.demand.forecast import Demand, Job
+from archwright.plan.demand.model_selection import SIMILAR, better, name_of, rated
+from archwright.plan.demand.proximity import near, users
+from archwright.sizing.machine import Batch, Steady
+
+# Broken limits, by how much, and USD: what nothing better can be below.
+Least = tuple[int, float, float]
+
+
+class Pick(NamedTuple):
+    """A task's place among rented machines. `needed` run at once at the busiest moment, `spares` beside them;
+    `staff_usd` is what the people cost whom so many machines take.
+    """
+
+    task: Task
+    host: Host
+    model: ModelSpec | None
+    steady: Steady | None
+    batch: Batch | None
+    tranches: tuple[Tranche, ...]
+    needed: int
+    spares: int
+    misses: tuple[Miss, ...]
+    ways: tuple[Price, ...] = ()
+    staff_usd: float = 0.0
+
+    @property
+    def usd(self) -> float:
+        return sum(tranche.sum for tranche in self.tranches)
+
+    @property
+    def cost(self) -> float:
+        """What decides between machines."""
+        return self.usd + self.staff_usd
+
+
+class Found(NamedTuple):
+    """One pick for each task, as far as there is one; `misses` says why not."""
+
+    picks: tuple[Pick, ...]
+    misses: tuple[Miss, ...]
+    notes: tuple[str, ...] = ()
+
+
+class Renter:
+    """Looks for the cheapest machines of a provider, in one `region` where it is named."""
+
+    def __init__(
+        self, needs: Needs, catalog: Catalog, sizer: Sizer, *, promises: bool = True, region: str | None = None
+    ) -> None:
+        self._needs, self._catalog, self._sizer, self._region = needs, catalog, sizer, region
+        self._market, self._hosts = Market(catalog, spot=needs.placement.spot), Hosts(needs, catalog)
+        self._promises = promises
+        self._each = machine_usd(needs, catalog, own=False)
+        self._known: dict[tuple[str, str, tuple[str, ...]], Pick | None] = {}
+        self._carried: dict[tuple[object, ...], tuple[Carrying, ...]] = {}
+        self._here: dict[str, tuple[Host, ...]] = {}
+        self._cheapest: dict[tuple[object, ...], tuple[Host, ...]] = {}
+
+    def find(self, provider: str, tasks: tuple[Task, ...]) -> Found:
+        """The cheapest pick of every task; followers run the model of whom they follow, chosen for both together."""
+        picks, misses, notes = list[Pick](), list[Miss](), list[str]()
+        for task in tasks:
+            notes += task.notes
+            if task.follows is not None:
+                continue
+            family = (task, *(other for other in tasks if other.follows == task.name))
+            together = self._family(provider, family)
+            picks += together
+            misses += [miss for pick in together for miss in pick.misses]
+            if not together:
+                misses += self._why_not(provider, family)
+        return Found(tuple(picks), tuple(dict.fromkeys(misses)), tuple(notes))
+
+    def _family(self, provider: str, family: tuple[Task, ...]) -> tuple[Pick, ...]:
+        first = family[0]
+        if len(family) == 1:
+            pick = self.best(provider, first, first.models)
+            return (pick,) if pick is not None else ()
+        best = tuple[Pick, ...]()
+        for least, model in self._ranked(provider, first):
+            # What follows costs something too: no model whose bound is dearer than the best whole can still win.
+            if best and least >= _order(best)[:3]:
+                break
+            first_pick = self.best(provider, first, (model,))
+            if first_pick is None or (best and _order((first_pick,))[:3] >= _order(best)[:3]):
+                continue
+            others = [self.best(provider, task, (model,)) for task in family[1:]]
+            picks = (first_pick, *(pick for pick in others if pick is not None))
+            if len(picks) == len(family):
+                best = min(best or picks, picks, key=_order)
+        return best
+
+    def _ranked(self, provider: str, task: Task) -> list[tuple[Least, ModelSpec | None]]:
+        """Models by the least that the task can cost with them."""
+        found, demand = [], task.demand
+        loads = Loads(demand) if demand is not None else None
+        for model in task.models:
+            least = self._least(provider, task, model, loads) if loads is not None else (0, 1.0, 0.0)
+            if least is not None:
+                found.append((least, model))
+        return sorted(found, key=lambda pair: (pair[0], name_of(pair[1])))
+
+    def _least(self, provider: str, task: Task, model: ModelSpec | None, loads: Loads) -> Least | None:
+        """Where its users are, else anywhere, as `best` looks for it."""
+        for here in (True, False):
+            least = min((_bound(one, loads) for one in self._carrying(provider, task, (model,), here)), default=None)
+            if least is not None and (least[0] == 0 or not here):
+                return least
+        return None
+
+    def _carrying(
+        self, provider: str, task: Task, models: tuple[ModelSpec | None, ...], near: bool
+    ) -> tuple[Carrying, ...]:
+        """The machine types, each with each of the models that it holds, that no other beats. What one carries hangs on
+        the task's texts and limits, not on how many there are.
+        """
+        names = tuple(name_of(model) for model in models)
+        key = (provider, task.workload.name, task.place, names, near)
+        if key in self._carried:
+            return self._carried[key]
+        found = []
+        for host in self._cheap(provider, task, near):
+            for model in models if task.demand is not None else ():
+                steady = self._sizer.steady(task.demand, model, host) if task.demand is not None else None
+                if steady is not None and steady.requests_per_s.value > 0:
+                    found.append(Carrying(host, model, self._prices(host), steady))
+        self._carried[key] = front(found)
+        return self._carried[key]
+
+    def best(self, provider: str, task: Task, models: tuple[ModelSpec | None, ...]) -> Pick | None:
+        """The cheapest that breaks the fewest limits, where its users are; elsewhere only where that breaks fewer. None
+        when nothing holds the task.
+        """
+        key = (provider, task.name, tuple(name_of(model) for model in models))
+        if key not in self._known:
+            pick = self._best(provider, task, models, near=True)
+            if pick is None or pick.misses:
+                far = self._best(provider, task, models, near=False)
+                pick = far if pick is None or (far is not None and len(far.misses) < len(pick.misses)) else pick
+            self._known[key] = self._preferred(provider, pick) if pick is not None and len(models) > 1 else pick
+        return self._known[key]
+
+    def _preferred(self, provider: str, pick: Pick) -> Pick:
+        """A model whose quality is known where it costs about as much, and a better one where it costs the same."""
+        known = self.known(provider, pick)
+        if known is not None and len(known.misses) <= len(pick.misses) and known.cost <= SIMILAR * pick.cost:
+            pick = known
+        while (other := self.better(provider, pick)) is not None:
+            if len(other.misses) > len(pick.misses) or other.cost > pick.cost * (1 + ROUNDING):
+                break
+            pick = other
+        return pick
+
+    def known(self, provider: str, pick: Pick) -> Pick | None:
+        """Where nobody reported the quality of a pick's model, the cheapest one of which it is known."""
+        task = pick.task
+        if pick.model is None or rated(task.workload, pick.model.quality):
+            return None
+        models = tuple(model for model in task.models if model is not None and rated(task.workload, model.quality))
+        return self.best(provider, task, models) if models else None
+
+    def _best(self, provider: str, task: Task, models: tuple[ModelSpec | None, ...], *, near: bool) -> Pick | None:
+        if task.demand is not None:
+            return self._best_steady(task, task.demand, self._carrying(provider, task, models, near))
+        return self._best_job(task, models, self._cheap(provider, task, near))
+
+    def afar(self, pick: Pick) -> tuple[float, str]:
+        """USD over the horizon that the same machines would take less in the cheapest region far from the users, and
+        that region; nothing where there is none.
+        """
+        offer, task = pick.host.offer, pick.task
+        if offer is None or not near_task(self._needs, self._catalog, task, pick.host):
+            return 0.0, ""
+        alike = (h for h in self.inside(offer.provider, task) if h.machine.id == pick.host.machine.id)
+        least = min(alike, key=self._prices, default=pick.host)
+        return pick.usd * (1 - self._prices(least)[0] / self._prices(pick.host)[0]), least.where.region
+
+    def better(self, provider: str, pick: Pick) -> Pick | None:
+        """The same task with the cheapest model that is clearly better."""
+        task, best = pick.task, None
+        for least, model in self._ranked(provider, task) if task.demand is not None else ():
+            if best is not None and least >= _order((best,))[:3]:
+                break
+            if model is not None and pick.model is not None and better(task.workload, model, pick.model):
+                tried = self.best(provider, task, (model,))
+                found = [one for one in (best, tried) if one is not None]
+                best = min(found, key=lambda one: _order((one,)), default=None)
+        return best
+
+    def inside(self, provider: str, task: Task) -> tuple[Host, ...]:
+        """The provider's machines where the task's data may go: inside the bounds of all data where the provider has
+        such a region, so that work without bounds does not stray to another continent.
+        """
+        if provider not in self._here:
+            self._here[provider] = self._hosts.rented(provider)
+        here = tuple(
+            host
+            for host in self._here[provider]
+            if self._region in (None, host.where.region) and self._hosts.fit(task, host)
+        )
+        regions = dict.fromkeys(host.where.region for host in here)
+        near: Bounds = ((task.place,),) if task.place is not None else ()
+        for bounds in (bounds_of_all(self._needs), bounds_of(self._needs, task.workload)):
+            within = (*bounds, *near)
+            allowed = {region for region in regions if region_inside(self._catalog, within, provider, region)}
+            if allowed:
+                return tuple(host for host in here if host.where.region in allowed)
+        return ()
+
+    def _best_steady(self, task: Task, demand: Demand, found: tuple[Carrying, ...]) -> Pick | None:
+        best: Pick | None = None
+        loads = Loads(demand)
+        for least, _, one in sorted((_bound(one, loads), index, one) for index, one in enumerate(found)):
+            if best is not None and least >= _order((best,))[:3]:
+                break
+            pick = self._steady_pick(task, demand, one)
+            best = pick if best is None else min(best, pick, key=lambda p: _order((p,)))
+        return best
+
+    def _steady_pick(self, task: Task, demand: Demand, one: Carrying) -> Pick:
+        months = running_of(demand, one.steady.requests_per_s.value)
+        most = max(max(month.counts) for month in months)
+        spares = next(s for n, s in spared(demand, one.steady.requests_per_s.value) if n + s == most)
+        ways = self.ways(one.host)
+        tranches = cheapest(months, ways)
+        broken = tuple(one.steady.misses)
+        staff = self._staff(tranches)
+        return Pick(task, one.host, one.model, one.steady, None, tranches, most - spares, spares, broken, ways, staff)
+
+    def _staff(self, tranches: tuple[Tranche, ...]) -> float:
+        return self._each * sum(sum(at_once(tranche.machines, tranche.peak)) for tranche in tranches)
+
+    def _best_job(self, task: Task, models: tuple[ModelSpec | None, ...], hosts: tuple[Host, ...]) -> Pick | None:
+        picks = []
+        for host in hosts if task.job is not None else ():
+            for model in models:
+                batch = self._sizer.batch(task.job, model, host.machine) if task.job is not None else None
+                if batch is not None and task.job is not None:
+                    picks.append(self._job_pick(task, task.job, (host, model, batch)))
+        return min(picks, key=lambda pick: _order((pick,)), default=None)
+
+    def _job_pick(self, task: Task, job: Job, what: tuple[Host, ModelSpec | None, Batch]) -> Pick:
+        host, model, batch = what
+        listed, spot = self.ways(host)[0], self._spot(host)
+        ways = [(listed, 1.0)] if spot is None else [(listed, 1.0), (spot, 1 + REDONE)]
+        found = [run_of(batch, job, price, redone) for price, redone in ways]
+        found = [run for run in found if run[0].kind != KINDS[SPOT] or run[1] <= SPOT_TOGETHER]
+        tranche, machines, misses = min(found, key=lambda run: (len(run[2]), _over(run[2]), run[0].sum))
+        prices = tuple(price for price, _ in ways)
+        broken, staff = (*batch.misses, *misses), self._staff((tranche,))
+        return Pick(task, host, model, None, batch, (tranche,), machines, 0, broken, prices, staff)
+
+    def ways(self, host: Host) -> tuple[Price, ...]:
+        ways = self._market.ways(host.offer) if host.offer is not None else ()
+        return ways if self._promises else ways[:1]
+
+    def _spot(self, host: Host) -> Price | None:
+        return self._market.price(host.offer, SPOT) if host.offer is not None and self._promises else None
+
+    def _prices(self, host: Host) -> tuple[float, ...]:
+        """By the hour, for one year, for three; a way that is not sold costs what the next shorter one does."""
+        by_kind = {price.kind: price.usd_per_hour for price in self.ways(host)}
+        listed = by_kind["on-demand"]
+        return (listed, by_kind.get("commit-1y", listed), by_kind.get("commit-3y", listed))
+
+    def _cheap(self, provider: str, task: Task, near: bool) -> tuple[Host, ...]:
+        """Of machines that carry the same, those that are not dearer in every way. With `near` only where users are."""
+        # How many work together hangs on their network; one alone does not.
+        joint = task.job is not None
+        bounds, asked = bounds_of(self._needs, task.workload), users(self._needs, task.workload)
+        key = (provider, bounds, task.place, speaks(task), joint, near, asked, task.workload.slo)
+        if key not in self._cheapest:
+            kept: dict[tuple[object, ...], list[Host]] = {}
+            inside = self.inside(provider, task)
+            hosts = [host for host in inside if not near or near_task(self._needs, self._catalog, task, host)]
+            for host in sorted(hosts, key=lambda h: (self._prices(h), h.offer.id if h.offer is not None else "")):
+                kind = (
+                    *alike(host.machine),
+                    self._sizer.away_s(task.workload, host),
+                    host.machine.network_bytes_per_s if joint else None,
+                )
+                group, prices = kept.setdefault(kind, []), self._prices(host)
+                if not any(all(a <= b for a, b in zip(self._prices(o), prices, strict=True)) for o in group):
+                    group.append(host)
+            self._cheapest[key] = tuple(host for group in kept.values() for host in group)
+        return self._cheapest[key]
+
+    def _why_not(self, provider: str, family: tuple[Task, ...]) -> list[Miss]:
+        first = family[0]
+        if first.misses:
+            return list(first.misses)
+        hosts = self.inside(provider, first)
+        if not any(host.machine.accelerator is not None for host in hosts) and first.models != (None,):
+            return [self._nowhere(provider, first)]
+        if not hosts:
+            return [self._nowhere(provider, first)]
+        model = next((model.id for model in first.models if model is not None), first.workload.kind)
+        alone = [t for t in family if not any(self.best(provider, t, (model,)) for model in first.models)]
+        stuck = (alone or list(family[1:]) or [first])[0]
+        return [Miss(constraint=f"{stuck.name}.model", value=model, limit="an accelerator that holds it")]
+
+    def _nowhere(self, provider: str, task: Task) -> Miss:
+        """Offers inside, but not of the pinned accelerators; or none inside at all."""
+        bounds, pinned = bounds_of(self._needs, task.workload), self._needs.placement.accelerators
+        sold = [offer for offer in self._catalog.offers if offer.provider == provider and offer.accelerator]
+        inside = [one for one in sold if region_inside(self._catalog, bounds, provider, one.region)]
+        if pinned is not None and inside:
+            wanted = self._catalog.devices(pinned)
+            here = [one for one in inside if one.accelerator in wanted]
+            where = "in the regions" if self._needs.placement.regions is not None else "inside the residency"
+            why = f"no offer {where}" if any(one.accelerator in wanted for one in sold) else "no offer at this provider"
+            if here:
+                priced = any(one.on_demand_usd_per_hour for one in here)
+                why = "no engine of the catalog drives it" if priced else "no price known"
+            return Miss(constraint="accelerators", value=why, limit=", ".join(pinned))
+        return Miss(constraint="residency", value="no offer inside", limit=in_words(bounds))
+
+
+def near_task(needs: Needs, catalog: Catalog, task: Task, host: Host) -> bool:
+    """Whether a machine stands where the task is asked from; what is answered inside a place has its own bounds."""
+    return task.place is not None or near(needs, catalog, task.workload, host.where.country)
+
+
+def _order(picks: tuple[Pick, ...]) -> tuple[int, float, float, str]:
+    """The fewest broken limits, these the least broken, then the least cost."""
+    misses = tuple(miss for pick in picks for miss in pick.misses)
+    return (
+        len(misses),
+        _over(misses),
+        sum(pick.cost for pick in picks),
+        " ".join(pick.host.machine.id for pick in picks),
+    )
+
+
+def _over(misses: tuple[Miss, ...]) -> float:
+    """By which factor the farthest limit is missed; 1 where none is, and no factor tells how far the unknown is."""
+    pairs = [(miss.value, miss.limit) for miss in misses]
+    known = [(v, at) for v, at in pairs if isinstance(v, int | float) and isinstance(at, int | float)]
+    if len(known) < len(pairs):
+        return math.inf
+    return max((max(v / at, at / v) if v > 0 and at > 0 else math.inf for v, at in known), default=1.0)
+
+
+class Loads:
+    """What machines answer over the horizon: hours at each rate of requests/s, the lowest first."""
+
+    def __init__(self, demand: Demand) -> None:
+        months = Counter(map(demand.rates, range(len(demand.growth))))
+        found = sorted(
+            (rate, count * level.hours)
+            for rates, count in months.items()
+            for level, rate in zip(demand.levels, rates, strict=True)
+            if at_work(demand, rate)
+        )
+        self._rates = [rate for rate, _ in found]
+        self._hours = [0.0, *accumulate(hours for _, hours in found)]
+        self._work = [0.0, *accumulate(rate * hours for rate, hours in found)]
+
+    def machine_hours(self, capacity: float) -> float:
+        """Of parts of machines that answer `capacity` requests/s each, one of them at least."""
+        whole = bisect_right(self._rates, capacity)
+        return self._hours[whole] + (self._work[-1] - self._work[whole]) / capacity
+
+
+def _bound(one: Carrying, loads: Loads) -> Least:
+    """No way to pay is cheaper than all hours of parts of machines, none spare, at the least price."""
+    hours = loads.machine_hours(one.steady.requests_per_s.value)
+    return (len(one.steady.misses), _over(one.steady.misses), hours * min(one.prices))

@@ -1,0 +1,267 @@
+"""Options that buy answers by the token.
+
+Price of a month: requests x (input tokens x input price + output tokens x output price), month by month.
+Prices in the catalog come from one source, checked against a second; where they disagree the band covers both.
+Where a provider computes is a fact of the catalog; of whom nobody knows it, data bound to a place rule out: the
+option is priced and listed, not feasible, its residency unknown. What is not text runs on rented machines beside it,
+at the allowed cloud where it costs the least.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import date, datetime, timedelta
+from typing import NamedTuple
+
+from archwright.catalog.facts import Catalog
+from archwright.catalog.rows import BAND, HostedModel
+from archwright.contract.estimate import Estimate
+from archwright.contract.needs import TEXT_KINDS
+from archwright.contract.plan import Miss
+from archwright.plan.accounting.budget import USD, Draft
+from archwright.plan.accounting.cash_flow import Term, following
+from archwright.plan.accounting.fleet import Where
+from archwright.plan.accounting.provenance import Ledger
+from archwright.plan.capacity.candidates import Task
+from archwright.plan.capacity.quotas import judge_tokens
+from archwright.plan.capacity.unverified_levels import availability_risk, judge_unpromised
+from archwright.plan.cost.data_placement import case_of
+from archwright.plan.demand.data_residency import ANYWHERE, bounds_of, in_words, place_inside
+from archwright.plan.demand.forecast import Demand
+from archwright.plan.demand.model_selection import SIMILAR, UNKNOWN, floor_misses, rated, standing, unrated_note
+from archwright.plan.demand.proximity import round_trip
+from archwright.plan.options.cloud_instances import Found
+from archwright.plan.options.edge_sites import at_sites, nowhere_else
+from archwright.plan.options.on_premises import World
+from archwright.plan.options.option_builder import Built
+from archwright.plan.options.pool_writer import Part, joined
+
+PLACEMENT = "hosted-api"
+# Groups of countries that needs may name, the smaller first: what a provider says in others is said in these.
+GROUPS = ("EEA", "APAC")
+MONTH = f"{USD}/month"
+
+DAYS_PER_MONTH = 365.25 / 12
+
+
+class Bought(NamedTuple):
+    """One workload at one provider."""
+
+    term: Term | None
+    model: str | None
+    misses: tuple[Miss, ...]
+    notes: tuple[str, ...]
+
+
+class HostedPlanner:
+    """Prices every hosted provider that the needs allow."""
+
+    def __init__(self, world: World, ledger: Ledger, tasks: tuple[Task, ...], now: datetime) -> None:
+        self._world, self._needs, self._catalog, self._ledger = world, world.needs, world.catalog, ledger
+        self._today = now.date()
+        text = [task for task in tasks if task.demand is not None and task.workload.kind in TEXT_KINDS]
+        self._text = tuple(text)
+        self._rest = tuple(task for task in tasks if task not in text)
+        named = (self._needs.placement.regions or (), *(data.residency for data in self._needs.data))
+        self._named = frozenset(place for places in named for place in places)
+
+    def options(self, clouds: tuple[str, ...]) -> Iterable[Built]:
+        sold = {model.provider for model in self._catalog.hosted}
+        named = set(self._needs.placement.clouds or ()) & sold
+        beside = self._beside(clouds if "cloud" in self._needs.placement.allow else ())
+        for provider in sorted(named or sold) if self._text else ():
+            yield self._option(provider, beside)
+
+    def _option(self, provider: str, beside: Found) -> Built:
+        bought = [self._buy(provider, task.demand) for task in self._text if task.demand is not None]
+        priced = tuple(part.term for part in bought if part.term is not None)
+        models = {task.workload.name: p.model for task, p in zip(self._text, bought, strict=True) if p.model}
+        places, misses = self._places(provider, tuple(models.values()))
+        rented = joined(self._world.writer.rented(pick) for pick in beside.picks)
+        part = joined([Part(terms=priced, models=models), rented])
+        home = next((place for place in places if place in self._catalog.countries), self._needs.organisation.country)
+        where = (Where("hosted-api", provider, places[0] if places else "", home),)
+        draft = Draft(
+            f"{PLACEMENT}-{provider}",
+            "hosted-api",
+            provider,
+            regions=tuple(dict.fromkeys([*places, *self._beside_places(part, where)])) if places else (),
+            misses=(*(miss for one in bought for miss in one.misses), *misses, *beside.misses),
+            notes=(
+                *self._beside_it(beside, rented),
+                *(note for one in bought for note in one.notes),
+                *beside.notes,
+            ),
+        )
+        return self._world.assembler.built(draft, part, where, whole=len(priced) == len(self._text))
+
+    def _beside_it(self, beside: Found, rented: Part) -> Iterable[str]:
+        """What is done elsewhere, and what is not done at all."""
+        for fleet in rented.fleets:
+            yield f"{', '.join(fleet.workloads)}: rented at {fleet.where.provider}, {fleet.where.region}"
+        picked = {pick.task.name for pick in beside.picks}
+        missing = [task.name for task in self._rest if task.name not in picked]
+        if missing:
+            yield f"the price leaves out what it cannot do: {', '.join(missing)}"
+
+    def _beside_places(self, part: Part, where: tuple[Where, ...]) -> Iterable[str]:
+        """Countries of the machines rented beside the provider and of the gateway's host, where the bytes lie: a region
+        of another provider than the option's would mean nothing there, unless the needs name it.
+        """
+        case = case_of(self._needs, self._catalog, self._ledger, part.fleets, where, part.models)
+        rented = [(fleet.where.provider, fleet.where.region) for fleet in part.fleets]
+        host = [(case.host.provider, case.host.region)] if case.host is not None else []
+        for provider, name in [*rented, *host]:
+            region = self._catalog.region(provider, name)
+            # A region that the needs name is allowed by its name; any other because of its country.
+            yield name if region is None or name in self._named else region.country
+
+    def _places(self, provider: str, models: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[Miss, ...]]:
+        """Where the models process, in the contract's words, and what that breaks; no place when it breaks anything.
+        Without a model, where the provider does.
+        """
+        every = [self._catalog.hosted_places(provider, model) for model in models or ("",)]
+        places = tuple(sorted({place for known in every if known is not None for place in known}))
+        unknown, misses = None in every, dict[Miss, None]()
+        for task in self._text:
+            bounds = bounds_of(self._needs, task.workload)
+            outside = [place for place in places if not place_inside(self._catalog, bounds, place)]
+            if bounds and (unknown or outside):
+                value = ", ".join(dict.fromkeys(named_place(self._catalog, place) for place in outside)) or UNKNOWN
+                misses[Miss(constraint="residency", value=value, limit=in_words(bounds))] = None
+        if misses:
+            return (), tuple(misses)
+        said = [named_place(self._catalog, place) for place in places]
+        return tuple(dict.fromkeys([*said, ANYWHERE] if unknown else said)), ()
+
+    def _beside(self, clouds: tuple[str, ...]) -> Found:
+        """The cheapest machines for what is not text, the same for every provider."""
+        misses = [nowhere_else(task, "a hosted model") for task in (*self._text, *self._rest) if at_sites(task)]
+        named = {task.name for task in self._text}
+        bound = [task for task in self._rest if task.follows in named]
+        for task in bound:
+            limit = "a model whose weights can be had"
+            misses.append(Miss(constraint=f"{task.name}.base", value="a hosted model", limit=limit))
+        free = tuple(task for task in self._rest if task not in bound)
+        found = [self._world.renter.find(cloud, free) for cloud in clouds]
+        whole = [one for one in found if len(one.picks) == len(free)]
+        if not whole:
+            limit = "machines rented beside it"
+            misses += [
+                Miss(constraint=f"{task.name}.placement", value="not sold by the token", limit=limit) for task in free
+            ]
+            return Found((), tuple(misses))
+        best = min(whole, key=lambda one: (len(one.misses), sum(pick.usd for pick in one.picks)))
+        return best._replace(misses=(*best.misses, *misses))
+
+    def _buy(self, provider: str, demand: Demand) -> Bought:
+        """The cheapest model that passes the floors, else the cheapest whose quality nobody reported, as a miss."""
+        workload, offered = demand.workload, self._offered(provider, demand)
+        by_standing: dict[str, list[HostedModel]] = {"passes": [], "unknown": [], "below": []}
+        for model in offered:
+            by_standing[standing(workload, self._reported(model, demand))].append(model)
+        pool = by_standing["passes"] or by_standing["unknown"] or by_standing["below"]
+        if not pool:
+            wanted = workload.model or f"a model with {demand.context_tokens} tokens of context"
+            return Bought(None, None, (Miss(constraint=f"{workload.name}.model", value=None, limit=wanted),), ())
+        # One that is withdrawn within the horizon only where none outlives it: its successor's price is another.
+        model, known = self._cheapest(pool, demand)
+        notes = [*unrated_note(workload, model.id, self._reported(model, demand)), *self._next(known, model, demand)]
+        misses = tuple(floor_misses(workload, self._reported(model, demand))) if not by_standing["passes"] else ()
+        down = availability_risk(workload, provider, self._catalog)
+        slow = judge_unpromised(demand, self._way_there(demand, model), provider, self._catalog)
+        scarce, said = judge_tokens(demand, provider, self._catalog)
+        notes += [f"{workload.name}: {model.id}", *slow.notes, *down.notes, *said]
+        if misses and by_standing["unknown"]:
+            notes.append(f"{workload.name}: no {provider} model has a reported figure for the floor; cheapest priced")
+        if model.deprecation_date:
+            notes.append(f"{model.id} is withdrawn on {model.deprecation_date}; successor: {model.successor or 'none'}")
+        price, line = self._price(model, demand), f"{workload.name}: {provider} tokens"
+        monthly = (price.value * growth / demand.mean_growth for growth in demand.growth)
+        term = following(line, "tokens", monthly, (self._ledger.drive(price),))
+        return Bought(term, model.id, (*misses, *slow.misses, *down.misses, *scarce), tuple(notes))
+
+    def _cheapest(self, pool: list[HostedModel], demand: Demand) -> tuple[HostedModel, HostedModel]:
+        """The cheapest, one of known quality where that costs about as much; and the cheapest of known quality."""
+
+        def rank(model: HostedModel) -> tuple[bool, float, str]:
+            return self._ends(model), self._month_usd(model, demand), model.id
+
+        model = min(pool, key=rank)
+        rated_ones = (one for one in pool if rated(demand.workload, self._reported(one, demand)))
+        known = min(rated_ones, key=rank, default=model)
+        (ends, usd, _), (known_ends, known_usd, _) = rank(model), rank(known)
+        return (known if (known_ends, known_usd) <= (ends, SIMILAR * usd) else model), known
+
+    def _next(self, known: HostedModel, model: HostedModel, demand: Demand) -> Iterable[str]:
+        """The price of a model whose quality is known, where another is taken."""
+        if known is not model:
+            more = self._month_usd(known, demand) - self._month_usd(model, demand)
+            costs = f"costs {self._world.said(more)} a month more than {model.id}"
+            yield f"{demand.workload.name}: {known.id}, whose quality is known, {costs}"
+
+    def _way_there(self, demand: Demand, model: HostedModel) -> str:
+        """The round trip to the nearest of the countries where the model may answer; a far one where nobody knows."""
+        places = self._catalog.hosted_places(model.provider, model.id) or ()
+        countries = [row.country for row in self._catalog.countries.values() if {row.country, *row.places} & {*places}]
+        ways = (round_trip(self._needs, self._catalog, demand.workload, one) for one in countries or [""])
+        return min(ways, key=lambda name: self._catalog.part(name).value)
+
+    def _offered(self, provider: str, demand: Demand) -> list[HostedModel]:
+        """Sold by the token, not withdrawn, wide enough; the fixed model only, when the needs fix one."""
+        fixed = demand.workload.model
+        return [
+            model
+            for model in self._catalog.hosted
+            if model.provider == provider
+            and model.output_usd_per_token > 0
+            and (not model.deprecation_date or date.fromisoformat(model.deprecation_date) > self._today)
+            and (model.context_tokens or 0) >= demand.context_tokens
+            and (model.output_tokens is None or model.output_tokens >= demand.output_tokens.p95)
+            and (fixed is None or model.id.lower() == fixed.lower())
+        ]
+
+    def _ends(self, model: HostedModel) -> bool:
+        """Whether it is withdrawn before the horizon ends."""
+        last = self._today + timedelta(days=DAYS_PER_MONTH * self._needs.budget.horizon_months)
+        return bool(model.deprecation_date) and date.fromisoformat(model.deprecation_date) < last
+
+    def _reported(self, model: HostedModel, demand: Demand) -> dict[str, float | None]:
+        """Its own figures, else those of the open model of the same name."""
+        known = self._catalog.hosted_quality(model.provider, model.id)
+        return {benchmark: known.get(benchmark) for benchmark in demand.workload.quality}
+
+    def _month_usd(self, model: HostedModel, demand: Demand) -> float:
+        return self._usd(demand, model.input_usd_per_token, model.output_usd_per_token)
+
+    def _usd(self, demand: Demand, input_usd: float, output_usd: float) -> float:
+        per_request = demand.input_tokens.mean * input_usd + demand.output_tokens.mean * output_usd
+        return demand.requests_per_month * demand.mean_growth * per_request
+
+    def _price(self, model: HostedModel, demand: Demand) -> Estimate:
+        value, band = self._month_usd(model, demand), BAND["high" if model.agrees else model.confidence]
+        second = value
+        if model.second_input_usd_per_token is not None and model.second_output_usd_per_token is not None:
+            second = self._usd(demand, model.second_input_usd_per_token, model.second_output_usd_per_token)
+        basis = self._ledger.basis(
+            f"{demand.workload.name}.tokens.{model.provider}",
+            "quoted",
+            "tokens bought per month, mean over the horizon; prompts repeated from a cache are not deducted",
+            formula=(
+                f"{demand.requests_per_month * demand.mean_growth:,.0f} requests x ({demand.input_tokens.mean:g} x "
+                f"{model.input_usd_per_token * 1e6:g} + {demand.output_tokens.mean:g} x "
+                f"{model.output_usd_per_token * 1e6:g}) USD per million tokens"
+            ),
+            facts=(f"{model.provider} {model.id}: {model.source}, {model.as_of or 'undated'}",),
+            stratum="two sources agree" if model.agrees else "one source, or sources disagree",
+        )
+        low, high = min(value / band, second), max(value * band, second)
+        return Estimate(value=value, low=low, high=high, unit=MONTH, basis=basis)
+
+
+def named_place(catalog: Catalog, place: str) -> str:
+    """A country as it is; a group of countries as the smallest group that needs name which holds all of it."""
+    if place in catalog.countries:
+        return place
+    members = [row for row in catalog.countries.values() if place in row.places]
+    return next((group for group in GROUPS if members and all(group in row.places for row in members)), place)

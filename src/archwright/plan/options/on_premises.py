@@ -1,0 +1,359 @@
+"""Options with machines in the house: all of it there (on-premises), or part of it at a cloud (hybrid).
+
+Data of people (personal, health, payment) stay in the house; other work goes where it costs the least, and a steady
+load may stay up to its mean and send its peaks out. The program of optimise.py decides all of it at once; what an
+option pays beside machines is known only afterwards, so limits that it breaks by that are tightened and it is asked
+again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from archwright.catalog.facts import Catalog
+from archwright.catalog.rows import ModelSpec
+from archwright.contract.needs import PRIVATE, DataProfile, Needs
+from archwright.contract.plan import Miss
+from archwright.contract.record import replace
+from archwright.plan.accounting.budget import Draft
+from archwright.plan.accounting.fleet import Where
+from archwright.plan.capacity.candidates import Sizer, Task
+from archwright.plan.cost.staffing import answering_usd
+from archwright.plan.demand.data_residency import Bounds, bounds_of, country_inside, in_words
+from archwright.plan.demand.forecast import Demand, years_of
+from archwright.plan.demand.model_selection import better, name_of, scores
+from archwright.plan.options.cloud_instances import Pick, Renter
+from archwright.plan.options.edge_sites import Sites, at_sites
+from archwright.plan.options.hardware_schedule import Settler
+from archwright.plan.options.option_builder import Assembler, Built, capex_usd, monthly_usd
+from archwright.plan.options.owned_hardware import House, Way, backed, broken, part_of, steady_choice
+from archwright.plan.options.pool_writer import Part, Serving, Writer, joined
+from archwright.plan.solver.integer_program import Program
+from archwright.plan.solver.problem import Choice, Kind, Limits, Solution
+from archwright.plan.solver.pruning import undominated
+from archwright.sizing.machine import Steady
+
+ROUNDS = 4
+# A limit is tightened by a little more than what was over it.
+MARGIN = 1.02
+ABOVE_MEAN = "-above-mean"
+MODELS_TRIED = 3
+
+
+class World(NamedTuple):
+    """What every planner of a plan shares."""
+
+    needs: Needs
+    catalog: Catalog
+    sizer: Sizer
+    renter: Renter
+    writer: Writer
+    settler: Settler
+    assembler: Assembler
+    usd: float  # what one unit of the budget's currency is
+
+    def said(self, usd: float) -> str:
+        """An amount in words, in the currency that the needs are in."""
+        return f"{usd / self.usd:,.0f} {self.needs.budget.currency}"
+
+
+class HousePlanner:
+    def __init__(self, world: World, tasks: tuple[Task, ...], *, expired: bool = True) -> None:
+        self._world, self._tasks = world, tasks
+        self._house = House(world.needs, world.catalog, world.sizer, expired=expired)
+        self._spans = years_of(world.needs.budget.horizon_months)
+        # The year of each month.
+        self._years = tuple(year for year, span in enumerate(self._spans) for _ in span)
+        self._inside = tuple(task for task in tasks if not at_sites(task))
+        self._sites = self._at_sites()
+        self._models = {task.name: self._tried(task) for task in tasks}
+
+    def _tried(self, task: Task) -> tuple[ModelSpec | None, ...]:
+        """Of a task that others follow, or whose load is shared with machines that are owned, only the models of which
+        each machine type carries the most: what is light to answer with is light to train.
+        """
+        demand, owns = task.demand, any(stock.purchase == "owned" for stock in self._house.stocks)
+        followed = any(other.follows == task.name for other in self._tasks)
+        if demand is None or not (followed or owns):
+            return task.models
+        kept: dict[str, ModelSpec | None] = {}
+        for stock in self._house.stocks:
+            sized = [(self._world.sizer.steady(demand, model, stock.host), model) for model in task.models]
+            able = [(one, model) for one, model in sized if one is not None]
+            strongest = sorted(able, key=lambda pair: _weakness(demand, *pair))[:MODELS_TRIED]
+            kept |= {name_of(model): model for _, model in strongest}
+        return tuple(model for model in task.models if name_of(model) in kept)
+
+    def option(self, provider: str | None) -> Built:
+        """All of it here, or the rest at a provider."""
+        return self.on_premises() if provider is None else self.hybrid(provider)
+
+    def on_premises(self) -> Built:
+        draft = Draft("on-premises", "on-premises", "on-premises", regions=(self._house.country,))
+        return self._option(draft, {task.name: () for task in self._inside})
+
+    def hybrid(self, provider: str) -> Built:
+        """The rest at one provider."""
+        draft = Draft(f"hybrid-{provider}", "hybrid", provider, regions=(self._house.country,))
+        return self._option(draft, {task.name: self._outside(provider, task) for task in self._inside})
+
+    def _at_sites(self) -> Part:
+        world = self._world
+        sites = Sites(world.needs, world.catalog, world.sizer, world.settler)
+        return joined(sites.part(task) for task in self._tasks if at_sites(task))
+
+    def _option(self, draft: Draft, outside: Mapping[str, Iterable[Way]]) -> Built:
+        misses, ways = self._residency(), list[Way]()
+        if misses:
+            draft = draft._replace(regions=(), misses=tuple(misses))
+            return self._world.assembler.built(draft, Part(notes=tuple(self._house.notes)), (), whole=False)
+        for task in self._inside:
+            found = [*self._at_home(task), *outside[task.name]]
+            misses += task.misses if not found else ()
+            if not found and task.place is not None and not self._near(task):
+                regions = f"{task.workload.name}.traffic.regions"
+                misses.append(Miss(constraint=regions, value=self._house.country, limit=task.place))
+            elif not found and not task.misses:
+                limit = "a machine that holds it and whose speed is known"
+                misses.append(Miss(constraint=f"{task.name}.model", value=_first(task), limit=limit))
+            ways += found
+        notes = tuple(note for task in self._tasks for note in task.notes)
+        draft = draft._replace(misses=tuple(dict.fromkeys(misses)), notes=(*notes, *self._house.notes))
+        if misses:
+            return self._world.assembler.built(draft, self._sites, (), whole=False)
+        if draft.placement == "hybrid" and not any(way.choice.outside for way in ways):
+            private = all(self._private(task) for task in self._inside)
+            why = "data of people stay in the house" if private else "no work that may leave the house"
+            nothing = Miss(constraint="hybrid", value=why, limit=draft.provider)
+            # It would be the house alone, which is an option of its own.
+            return self._world.assembler.built(draft._replace(misses=(nothing,)), Part(), (), whole=False)
+        return self._within(draft, tuple(ways))
+
+    def _within(self, draft: Draft, ways: tuple[Way, ...]) -> Built:
+        """Asked again with tighter limits while what runs beside the machines breaks one; without any when none can
+        be kept: an option over a limit is shown, not hidden.
+        """
+        limits, last, ways = self._limits(), None, self._undominated(ways)
+        for _ in range(ROUNDS):
+            solution = self._solve(ways, limits)
+            if solution is None:
+                break
+            last = self._built(draft, ways, solution)
+            tighter = self._tightened(limits, last.draft, ways, solution)
+            if tighter == limits:
+                return last
+            limits = tighter
+        if last is not None:
+            return last
+        solution = self._solve(ways, Limits())
+        if solution is None:
+            unequal = Miss(constraint="model", value=None, limit="one model for a workload and what follows it")
+            return self._world.assembler.built(draft._replace(misses=(unequal,)), self._sites, (), whole=False)
+        return self._built(draft, ways, solution)
+
+    def _undominated(self, ways: tuple[Way, ...]) -> tuple[Way, ...]:
+        kept = set(undominated(tuple(way.choice for way in ways), self._kinds, self._follows))
+        return tuple(way for way in ways if way.choice in kept)
+
+    @property
+    def _kinds(self) -> tuple[Kind, ...]:
+        return tuple(stock.kind for stock in self._house.stocks)
+
+    @property
+    def _follows(self) -> dict[str, str]:
+        return {task.name: task.follows for task in self._inside if task.follows is not None}
+
+    def _solve(self, ways: tuple[Way, ...], limits: Limits) -> Solution | None:
+        choices = tuple(way.choice for way in ways)
+        program = Program(choices, self._kinds, self._follows)
+        if any(choice.outside for choice in choices):
+            program.be_hybrid()
+            # Who looks after machines that answer is there for one workload as for all.
+            answering = (i for i, way in enumerate(ways) if way.choice.outside and way.task.demand is not None)
+            program.once(answering_usd(self._world.needs, self._world.catalog), answering)
+        return program.solve(limits)
+
+    def _built(self, draft: Draft, ways: tuple[Way, ...], solution: Solution) -> Built:
+        used = [(ways[one.choice], one if one.shares else None) for one in solution.taken]
+        # In the needs' order, which names lines: the program's own would rename them with every change of the needs.
+        names, apart = (
+            [task.name for task in self._inside],
+            named_apart([way._replace(part=part) for way, part in used]),
+        )
+        taken, world = tuple(sorted(apart, key=lambda way: names.index(way.task.name))), self._world
+        held = zip(self._house.stocks, solution.machines, strict=True)
+        had = tuple((stock, tuple(counts[year] for year in self._years)) for stock, counts in held)
+        home = world.settler.part(had, taken, draft.name)
+        picks = {way.pick.task.name: way.pick for way in taken if way.pick is not None}
+        rented = [self._beside(world.writer.rented(pick), pick) for pick in picks.values()]
+        part = joined([home, *rented, self._sites])
+        regions = sorted({way.pick.host.where.region for way in taken if way.pick is not None})
+        said = (*self._house.idle(part.fleets), *(note for way in taken for note in self._better(way)))
+        draft = draft._replace(regions=(*draft.regions, *regions), notes=(*draft.notes, *said))
+        where: tuple[Where, ...] = (self._house.where,)
+        return world.assembler.built(draft, part, where, whole=True)
+
+    @staticmethod
+    def _beside(part: Part, pick: Pick) -> Part:
+        """Rented machines that serve what is above another part of the same load say so."""
+        demand = pick.task.demand
+        if demand is None or not demand.elsewhere:
+            return part
+        above, whole = demand, demand._replace(elsewhere=())
+        shares = tuple(
+            sum(map(above.requests, year)) / sum(map(whole.requests, year)) for year in years_of(len(demand.growth))
+        )
+        serving = (one._replace(part=0.0) if isinstance(one, Serving) else one for one in part.serving)
+        return part._replace(serving=tuple(serving), pools=tuple(replace(pool, shares=shares) for pool in part.pools))
+
+    def _better(self, way: Way) -> Iterable[str]:
+        """What a better model would take of the same machines."""
+        workload, model, machine = way.task.workload, way.model, way.choice.machine
+        if way.steady is None or model is None or machine is None or way.suffix:
+            return
+        here = [w for w in self._house.ways(way.task, way.task.models, followed=True) if w.choice.machine == machine]
+        able = [w for w in here if w.model is not None and better(workload, w.model, model) and not broken(w)]
+        best = min(able, key=lambda w: max(w.choice.peak), default=None)
+        if best is not None and best.model is not None:
+            named = [f"{one.id} ({scores(workload, one)})" for one in (best.model, model)]
+            taken, here_taken = max(best.choice.peak), max(way.choice.peak)
+            yield (
+                f"{way.task.name}: {named[0]} instead of {named[1]} would take {taken:.3g} machines at the peak, not "
+                f"{here_taken:.3g}"
+            )
+
+    def _limits(self) -> Limits:
+        needs, site = self._world.needs, self._world.needs.placement.site
+        spent = sum(term.sum for term in self._sites.terms if term.once)
+        return Limits(
+            capex_usd=max(0.0, needs.budget.capex * self._world.usd - spent),
+            power_kw=site.power_kw if site is not None else None,
+            rack_units=site.rack_units if site is not None else None,
+        )
+
+    def _tightened(self, limits: Limits, draft: Draft, ways: tuple[Way, ...], solution: Solution) -> Limits:
+        """`limits`, less what the option was over."""
+        budget, usd, terms = self._world.needs.budget, self._world.usd, draft.terms or ()
+        over = capex_usd(terms) - budget.capex * usd
+        if over > 0 and limits.capex_usd is not None:
+            limits = limits._replace(capex_usd=limits.capex_usd - over * MARGIN)
+        for miss in draft.misses:
+            if miss.constraint in ("power_kw", "rack_units"):
+                excess = (float(miss.value or 0) - float(miss.limit or 0)) * MARGIN
+                limits = limits._replace(**{miss.constraint: (getattr(limits, miss.constraint) or 0.0) - excess})
+        if budget.per_month is not None and (over := monthly_usd(terms) - budget.per_month * usd) > 0:
+            used = (ways[one.choice].choice for one in solution.taken)
+            counted = sum({choice.task: choice.usd_per_month for choice in used}.values())
+            stocks = zip(self._house.stocks, solution.machines, strict=True)
+            counted += sum(stock.kind.sum(stock.kind.usd_per_month, counts) for stock, counts in stocks)
+            limits = limits._replace(usd_per_month=min(counted, limits.usd_per_month or counted) - over * MARGIN)
+        return limits
+
+    def _residency(self) -> list[Miss]:
+        found = []
+        for task in self._inside:
+            bounds = bounds_of(self._world.needs, task.workload)
+            if not country_inside(self._world.catalog, bounds, self._house.country):
+                found.append(Miss(constraint="residency", value=self._house.country, limit=in_words(bounds)))
+        return found[:1]
+
+    def _near(self, task: Task) -> bool:
+        """Whether the house is where the task must be answered."""
+        place: Bounds = ((task.place,),) if task.place is not None else ()
+        return country_inside(self._world.catalog, place, self._house.country)
+
+    def _at_home(self, task: Task) -> list[Way]:
+        if not self._near(task):
+            return []
+        followed = task.follows is not None or any(other.follows == task.name for other in self._inside)
+        return backed(self._house.ways(task, self._of(task), followed=followed), self._house.owned)
+
+    def _of(self, task: Task) -> tuple[ModelSpec | None, ...]:
+        """The models a task may run: those of whom it follows."""
+        return self._models.get(task.follows if task.follows is not None else task.name, ())
+
+    def _outside(self, provider: str, task: Task) -> Iterable[Way]:
+        """What may leave the house: whole, or the load above the mean."""
+        if self._private(task):
+            return
+        renter = self._world.renter
+        followed = any(other.follows == task.name for other in self._inside)
+        if task.follows is not None or followed:
+            groups: list[tuple[ModelSpec | None, ...]] = [(model,) for model in self._of(task)]
+        else:
+            groups = [self._of(task)]
+        for models in groups:
+            pick = renter.best(provider, task, models)
+            if pick is not None and not pick.misses:
+                yield self._rented(task, pick)
+        if task.demand is not None and not followed:
+            yield from self._above(provider, task, task.demand)
+
+    def _above(self, provider: str, task: Task, demand: Demand) -> Iterable[Way]:
+        """The mean stays and the peaks go out; or so much stays as some of the owned machines carry while they last."""
+        found, alone = list[Way](), replace(demand.workload, slo=replace(demand.workload.slo, availability=None))
+        for way in self._at_home(task):
+            if way.steady is None or way.choice.machine is None or broken(way):
+                continue
+            mean = tuple(demand.levels[1].rate * growth for growth in demand.growth)
+            # In the house are spares for the peaks; what is served outside for months has its own there.
+            found += self._parted(provider, way, demand._replace(workload=alone), (ABOVE_MEAN, mean))
+            for machines, name in self._bases(way.choice.machine):
+                carried = tuple(way.steady.requests_per_s.value * machines[year] for year in self._years)
+                found += self._parted(provider, way, demand, (f"-above-{name}", carried))
+        yield from backed(found, self._house.owned)
+
+    def _bases(self, machine: str) -> Iterable[tuple[tuple[int, ...], str]]:
+        """So many owned machines of a type in each year, and a name."""
+        owned = [stock.kind.most for stock in self._house.stocks if stock.kind.machine == machine and stock.kind.most]
+        there = tuple(map(sum, zip(*owned, strict=True)))
+        for count in range(1, max(there, default=0) + 1):
+            yield tuple(min(count, one) for one in there), f"{count}-{machine}"
+
+    def _parted(self, provider: str, way: Way, demand: Demand, named: tuple[str, tuple[float, ...]]) -> Iterable[Way]:
+        (name, kept), whole, steady, machine = named, way.task.demand, way.steady, way.choice.machine
+        above = demand.above(kept)
+        if whole is None or steady is None or machine is None or above.peak <= 0:
+            return
+        rest = way.task._replace(name=f"{way.task.name}{name}", demand=above, workload=above.workload)
+        pick = self._world.renter.best(provider, rest, (way.model,))
+        if pick is not None and not pick.misses:
+            parted = way._replace(pick=pick, kept=kept)
+            choice = steady_choice(way.task.name, whole, way.model, steady, machine, kept)._replace(outside=rest.name)
+            work = [(usd, year) for usd, year in zip(way.choice.work_usd, self._spans, strict=True)]
+            done = tuple(usd * sum(parted.done(whole, m) for m in year) / len(year) for usd, year in work)
+            yield parted._replace(choice=choice._replace(usd=pick.cost, usd_per_month=self._paid(pick), work_usd=done))
+
+    def _rented(self, task: Task, pick: Pick) -> Way:
+        model = name_of(pick.model)
+        choice = Choice(task.name, model, None, pick.cost, self._paid(pick), outside=pick.task.name)
+        return Way(choice, task, pick.model, pick=pick)
+
+    def _paid(self, pick: Pick) -> float:
+        return pick.usd / self._world.needs.budget.horizon_months
+
+    def _private(self, task: Task) -> bool:
+        used: list[DataProfile] = [data for data in self._world.needs.data if data.name in task.workload.data]
+        return any(data.sensitivity in PRIVATE for data in used)
+
+
+def _weakness(demand: Demand, steady: Steady, model: ModelSpec | None) -> tuple[int, float, float, float]:
+    """Broken limits, what is taken of a machine at the peak; of equals the better model, then the lighter one."""
+    known = model.quality if model is not None else {}
+    score = sum(known.get(benchmark) or 0.0 for benchmark in demand.workload.quality)
+    return len(steady.misses), part_of(demand.peak_at_horizon, steady), -score, -steady.requests_per_s.value
+
+
+def named_apart(ways: list[Way]) -> tuple[Way, ...]:
+    """Of a load that is shared the part with the most in the last years has its name; the others add a machine's."""
+    found, first = list[Way](), set[str]()
+    for way in sorted(ways, key=lambda one: one.part.shares[::-1] if one.part is not None else (), reverse=True):
+        inside = way.choice.machine is not None
+        found.append(way._replace(suffix=f"-{way.choice.machine}") if inside and way.task.name in first else way)
+        first.update([way.task.name] if inside else [])
+    return tuple(found)
+
+
+def _first(task: Task) -> str:
+    return next((model.id for model in task.models if model is not None), task.workload.kind)

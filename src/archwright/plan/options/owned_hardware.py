@@ -1,0 +1,348 @@
+"""Machines in the house: bought, or owned already; shared by the workloads, chosen by the program of optimise.py.
+
+What a machine costs over the horizon is summed here as the option will pay for it, so that the program compares what
+the bill says: price, renewals, what is left at the end, support, spare parts, energy, people. Machines are bought at
+the start of each year, as the load grows. Owned ones are there until the end of the year next to that of their economic
+life, cost no purchase, and are not renewed as such: what follows them is bought then, of the type that is best.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from archwright.catalog.cost_rows import Node
+from archwright.catalog.facts import Catalog
+from archwright.catalog.rows import ModelSpec
+from archwright.contract.needs import Needs, OwnedMachine
+from archwright.contract.plan import PurchaseKind
+from archwright.errors import CatalogError
+from archwright.plan.accounting.fleet import Fleet, Where
+from archwright.plan.capacity.availability import spares_for
+from archwright.plan.capacity.candidates import Host, Hosts, Sizer, Task
+from archwright.plan.capacity.machine_count import ROUNDING, machine_hours, machines_for, width_for
+from archwright.plan.cost.hardware_lifecycle import GPU_LIFE, MONTHS_PER_YEAR, SERVER_LIFE
+from archwright.plan.cost.prices import SCRAP
+from archwright.plan.cost.staffing import machine_usd
+from archwright.plan.demand.forecast import HOURS_PER_MONTH, Demand, Job, years_of
+from archwright.plan.demand.model_selection import better, name_of
+from archwright.plan.options.cloud_instances import Pick
+from archwright.plan.options.pool_writer import busy_machines
+from archwright.plan.solver.problem import Choice, Kind, Taken
+from archwright.sizing.machine import Batch, Steady
+from archwright.sizing.power import overhead
+
+# On a host processor a workload takes parts of a machine no smaller than this.
+LEAST_PART = 1 / 16
+
+
+class Stock(NamedTuple):
+    """Machines of one type, bought or owned."""
+
+    host: Host
+    purchase: PurchaseKind
+    kind: Kind
+
+
+class Way(NamedTuple):
+    """A choice of the program, and what it stands for. `pick`: rented machines; with `kept` those of the load above so
+    many requests/s in each month, which stay in the house. `suffix` sets a second pool of the same workload apart;
+    `part` says what it does of a load that is shared among types of machines, None where it does all of it.
+    """
+
+    choice: Choice
+    task: Task
+    model: ModelSpec | None = None
+    steady: Steady | None = None
+    batch: Batch | None = None
+    width: int = 0
+    pick: Pick | None = None
+    kept: tuple[float, ...] = ()
+    suffix: str = ""
+    part: Taken | None = None
+
+    def share(self, month: int) -> float:
+        """Of its task's load, in a month."""
+        return 1.0 if self.part is None else self.part.shares[month // MONTHS_PER_YEAR]
+
+    def rates(self, demand: Demand, month: int) -> tuple[float, ...]:
+        """Requests/s at each level of the day that stay in the house."""
+        found = demand.rates(month)
+        return tuple(min(rate, self.kept[month]) for rate in found) if self.kept else found
+
+    def done(self, demand: Demand, month: int) -> float:
+        """The part of a month's requests that is served so."""
+        if not self.kept:
+            return self.share(month)
+        here = zip(demand.levels, self.rates(demand, month), strict=True)
+        return self.share(month) * sum(level.hours * rate for level, rate in here) * 3600 / demand.requests(month)
+
+    @property
+    def sized(self) -> Steady | Batch:
+        """Raises ValueError where the house does nothing of it."""
+        found = self.steady if self.steady is not None else self.batch
+        if found is None:
+            raise ValueError(f"{self.task.name}: nothing of it runs in the house")
+        return found
+
+
+def node_of(host: Host) -> Node:
+    """Raises ValueError for a rented machine: what one of the house costs is in a row of its own."""
+    if host.node is None:
+        raise ValueError(f"{host.machine.id} is no machine of a house")
+    return host.node
+
+
+class House:
+    """The site of one's own: which machines may stand there, and what each task would take of them. With `expired` also
+    those whose price is too old to buy by.
+    """
+
+    def __init__(self, needs: Needs, catalog: Catalog, sizer: Sizer, *, expired: bool = True) -> None:
+        self._needs, self._catalog, self._sizer, self._expired = needs, catalog, sizer, expired
+        self._years = years_of(needs.budget.horizon_months)
+        site = needs.placement.site
+        self.country = site.country if site is not None else needs.organisation.country
+        self.where = Where("on-premises", "on-premises", self.country, self.country)
+        self._allowed = Hosts(needs, catalog)
+        self._hosts = self._allowed.bought(self.where)
+        self._found: dict[tuple[str, tuple[str, ...], bool], list[Way]] = {}
+        self.notes: list[str] = []
+        self.stocks = tuple((*self._owned(), *self._bought()))
+
+    @property
+    def owned(self) -> frozenset[str]:
+        """Types of which machines are owned."""
+        return frozenset(stock.kind.machine for stock in self.stocks if stock.purchase == "owned")
+
+    @property
+    def pue(self) -> float:
+        """What cooling and conversion add to a machine's draw."""
+        name = overhead("on-premises", colocated=self._needs.placement.site is None, catalog=self._catalog)
+        return self._catalog.part(name).value if name is not None else 1.0
+
+    @property
+    def usd_per_kwh(self) -> float:
+        site = self._needs.placement.site
+        if site is not None and site.electricity_usd_per_kwh is not None:
+            return site.electricity_usd_per_kwh
+        return self._catalog.electricity_usd_per_kwh(self.country).value
+
+    def _bought(self) -> Iterable[Stock]:
+        for host in self._hosts:
+            if self._expired or self._catalog.may_advise_buying(node_of(host)):
+                yield Stock(host, "bought", self._kind(host, None))
+
+    def _owned(self) -> Iterable[Stock]:
+        for owned in self._needs.placement.owned:
+            host = self._known(owned)
+            if host is None:
+                self.notes.append(
+                    f"owned {owned.count} x {owned.machine} are left out: no row of a bought machine is like them"
+                )
+                continue
+            left = round((self._life(host) - owned.age_months) / MONTHS_PER_YEAR)
+            if left <= 0:
+                self.notes.append(f"owned {owned.count} x {owned.machine} are left out: their economic life is over")
+                continue
+            most = tuple(owned.count if year < left else 0 for year in range(len(self._years)))
+            yield Stock(host, "owned", self._kind(host, most))
+
+    def _life(self, host: Host) -> int:
+        """Months."""
+        name = GPU_LIFE if host.machine.accelerator is not None else SERVER_LIFE
+        return max(1, round(MONTHS_PER_YEAR * self._catalog.part(name).value))
+
+    def _known(self, owned: OwnedMachine) -> Host | None:
+        try:
+            count, device = self._catalog.machine_named(owned.machine)
+        except CatalogError:
+            return None
+        wanted = (device.id, count)
+        return next((host for host in self._hosts if _holds(host) == wanted), None)
+
+    def _kind(self, host: Host, most: tuple[int, ...] | None) -> Kind:
+        """`most`: of machines that are owned. The same sums as in upkeep.py, renewal.py and staffing.py."""
+        node, months, part = node_of(host), self._needs.budget.horizon_months, self._catalog.part
+        kw = node.power_w / 1000 * self.pue
+        support = node.price_usd * part("support").value / MONTHS_PER_YEAR
+        monthly = kw * part("idle.draw").value * HOURS_PER_MONTH * self.usd_per_kwh + support
+        staff = machine_usd(self._needs, self._catalog, own=True)
+        if most is not None:
+            used = tuple(float(len(year)) for year in self._years)
+            spent = tuple(monthly * months_used / months for months_used in used)
+            whole = tuple((monthly + staff) * months_used for months_used in used)
+            return Kind(node.id, whole, spent, (0.0,) * len(used), kw, node.rack_units, most)
+        left = tuple(float(months - year[0]) for year in self._years)
+        life, residual = self._life(host), max(SCRAP, part("residual").value)
+        generations = tuple(math.ceil(one / life) for one in left)
+        again = tuple(n - residual ** ((one - (n - 1) * life) / life) for n, one in zip(generations, left, strict=True))
+        spares = part("spares").value * node.price_usd
+        whole = tuple(
+            node.price_usd * paid + spares + (monthly + staff) * one for paid, one in zip(again, left, strict=True)
+        )
+        spent = tuple(monthly * one / months for one in left)
+        capex = tuple(node.price_usd * n + spares for n in generations)
+        return Kind(node.id, whole, spent, capex, kw, node.rack_units)
+
+    def idle(self, fleets: tuple[Fleet, ...]) -> tuple[str, ...]:
+        """What is said of owned machines that are left out."""
+        used = {fleet.machine.id: fleet.peak for fleet in fleets if fleet.purchase == "owned"}
+        currency = self._needs.budget.currency
+        rate = self._catalog.exchange("USD", currency).value
+        return tuple(
+            f"{left} of {max(stock.kind.most)} owned {stock.host.machine.id} have no work: one costs "
+            f"{sum(stock.kind.usd) * rate:,.0f} {currency} over the horizon for support, energy and people: more than "
+            "it would save"
+            for stock in self.stocks
+            if stock.kind.most is not None and (left := max(stock.kind.most) - used.get(stock.host.machine.id, 0)) > 0
+        )
+
+    def ways(self, task: Task, models: tuple[ModelSpec | None, ...], *, followed: bool) -> list[Way]:
+        """Every way to do the task in the house; those that keep all limits, when there are any."""
+        key = (task.name, tuple(name_of(model) for model in models), followed)
+        if key not in self._found:
+            self._found[key] = self._ways(task, models, followed=followed)
+        return self._found[key]
+
+    def _ways(self, task: Task, models: tuple[ModelSpec | None, ...], *, followed: bool) -> list[Way]:
+        found = [
+            way
+            for host in {stock.host.machine.id: stock.host for stock in self.stocks}.values()
+            if self._allowed.fit(task, host)
+            for way in (
+                self._steady_ways(task, models, host) if task.demand is not None else self._job_ways(task, models, host)
+            )
+        ]
+        kept = [way for way in found if not broken(way)] or found
+        kept = kept if followed else _of_equals(task, kept)
+        # Where a load may be shared among types, all of it has one model: the strongest of each type is not enough.
+        owns = any(stock.purchase == "owned" for stock in self.stocks)
+        return kept if followed or (owns and task.demand is not None) else _strongest(kept)
+
+    def _steady_ways(self, task: Task, models: tuple[ModelSpec | None, ...], host: Host) -> Iterable[Way]:
+        for model in models:
+            demand = task.demand
+            steady = self._sizer.steady(demand, model, host) if demand is not None else None
+            if demand is not None and steady is not None and steady.requests_per_s.value > 0:
+                choice = steady_choice(task.name, demand, model, steady, host.machine.id)
+                working = tuple(busy_machines(demand, steady, one) * HOURS_PER_MONTH for one in demand.growth)
+                yield Way(self._worked(choice, host, steady.busy_w, working), task, model, steady)
+
+    def _worked(self, choice: Choice, host: Host, busy_w: float, hours: tuple[float, ...]) -> Choice:
+        """With what its work costs: the electricity of machines that work `hours` in each month, beyond idling."""
+        idle = self._catalog.part("idle.draw").value * max(node_of(host).power_w, busy_w)
+        usd = max(0.0, busy_w - idle) / 1000 * self.pue * self.usd_per_kwh
+        return choice._replace(work_usd=tuple(usd * sum(hours[month] for month in year) for year in self._years))
+
+    def _job_ways(self, task: Task, models: tuple[ModelSpec | None, ...], host: Host) -> Iterable[Way]:
+        for model in models:
+            job = task.job
+            batch = self._sizer.batch(job, model, host.machine) if job is not None else None
+            if job is not None and batch is not None:
+                width, _ = width_for(batch, job)
+                hours = machine_hours(batch, job, width)
+                most = tuple(max(hours[month] for month in year) for year in self._years)
+                choice = Choice(task.name, name_of(model), host.machine.id, width=float(width), hours=most)
+                yield Way(self._worked(choice, host, batch.busy_w, hours), task, model, None, batch, width)
+
+
+def _holds(host: Host) -> tuple[str | None, int]:
+    device = host.machine.accelerator
+    return (device.id if device is not None else None, host.machine.accelerator_count)
+
+
+def steady_choice(
+    task: str, demand: Demand, model: ModelSpec | None, steady: Steady, machine: str, kept: tuple[float, ...] = ()
+) -> Choice:
+    """What the busiest month of each year takes; where `kept` says so only up to so many requests/s in each month."""
+    busiest = [max(year, key=lambda month: demand.growth[month]) for year in years_of(len(demand.growth))]
+    taken = [
+        [part_of(min(rate, kept[month]) if kept else rate, steady) for rate in demand.rates(month)] for month in busiest
+    ]
+    peak = tuple(one[0] for one in taken)
+    target = demand.workload.slo.availability
+    spares = tuple(spares_for(machines_for(one, 1.0), target) if one else 0 for one in peak)
+    return Choice(
+        task,
+        name_of(model),
+        machine,
+        peak=peak,
+        mean=tuple(one[1] for one in taken),
+        hours=tuple(sum(level.hours * part for level, part in zip(demand.levels, one, strict=True)) for one in taken),
+        spares=spares,
+        beside=spares,
+        parts=steady.engines if steady.devices else round(1 / LEAST_PART),
+    )
+
+
+def backed(ways: list[Way], owned: frozenset[str]) -> list[Way]:
+    """With the spares of loads that may be shared among types: so many stand for the machines of all of them. A load
+    that is shared takes no more machines than the type takes alone of which it takes the most, and one of each other.
+    """
+    found, most = list[Way](), dict[tuple[str, str, str], list[int]]()
+    for way in ways:
+        if way.choice.machine in owned and way.choice.peak:
+            one, known = [machines_for(peak, 1.0) for peak in way.choice.peak], most.get(_group(way), [])
+            most[_group(way)] = [max(pair) for pair in zip(one, known or one, strict=True)]
+    types = len(owned)
+    for way in ways:
+        choice, others, demand = way.choice, most.get(_group(way)), way.task.demand
+        if choice.machine is not None and choice.peak and others is not None and demand is not None:
+            needed = [max(machines_for(peak, 1.0), n) + types for peak, n in zip(choice.peak, others, strict=True)]
+            target = demand.workload.slo.availability
+            way = way._replace(choice=choice._replace(beside=tuple(spares_for(n, target) for n in needed)))
+        found.append(way)
+    return found
+
+
+def _group(way: Way) -> tuple[str, str, str]:
+    return (way.choice.task, way.choice.model, way.choice.outside)
+
+
+def part_of(rate: float, steady: Steady) -> float:
+    """Machines that `rate` takes: whole engines where accelerators run them, else parts of a host processor."""
+    if rate <= 0:
+        return 0.0
+    share = rate / steady.requests_per_s.value
+    if steady.devices:
+        return max(1, math.ceil(share * steady.engines - ROUNDING)) / steady.engines
+    return max(1, math.ceil(share / LEAST_PART - ROUNDING)) * LEAST_PART
+
+
+def broken(way: Way) -> int:
+    """Limits it breaks even on an idle machine, and deadlines."""
+    job: Job | None = way.task.job
+    misses = len(way.steady.misses) if way.steady is not None else 0
+    if way.batch is not None and job is not None:
+        misses += len(way.batch.misses) + len(width_for(way.batch, job)[1])
+    return misses
+
+
+def _strongest(ways: list[Way]) -> list[Way]:
+    """Of each machine type the model that takes the least of it: nothing else tells them apart in the house."""
+    best: dict[str | None, Way] = {}
+    for way in ways:
+        known = best.get(way.choice.machine)
+        if known is None or _load(way) < _load(known):
+            best[way.choice.machine] = way
+    return list(best.values())
+
+
+def _of_equals(task: Task, ways: list[Way]) -> list[Way]:
+    """Of models that take the same of a machine, only the better one: electricity of their work is no difference."""
+    best: dict[object, Way] = {}
+    for way in ways:
+        key = way.choice._replace(model="", usd=0.0, work_usd=()) if way.model is not None else way.choice
+        other = best.setdefault(key, way)
+        if way.model is not None and other.model is not None and better(task.workload, way.model, other.model):
+            best[key] = way
+    return list(best.values())
+
+
+def _load(way: Way) -> tuple[int, float, float, float]:
+    choice = way.choice
+    size = float(way.model.parameters) if way.model is not None else 0.0
+    taken = max(max(choice.peak, default=0.0), max(choice.mean, default=0.0) + choice.width)
+    return (broken(way), taken, max(choice.hours, default=0.0), size)

@@ -1,0 +1,241 @@
+"""Machines paid by the second: workers that come with the requests and go when there are none.
+
+Requests come at random, r a second. A worker stays for a request's time and then idle, together s, unless another
+comes. Between two starts from nothing lie the start itself (b), the time until no request came for s, which is
+(exp(r s) - 1) / r on average, and the wait for the next request, 1 / r. So starts come at the rate
+    q = r e / (1 + r b e),    e = exp(-r s),
+a worker is paid for 1 - q / r of the time, and q (1 + r b) / r of the requests wait for a start: the one that caused it
+and those that come meanwhile. Workers paid for are the larger of that share and r over what one carries. Where more
+than one request in twenty waits, the 95th percentile of the time to the first token is a start's.
+
+Where that breaks a limit, a worker is kept warm: it stays idle for longer, just so long that one request in twenty
+waits, c. From q (1 + r b) / r = c follows
+    q / r = c / (1 + r b),    e^(r s) = (1 + r b (1 - c)) / c,
+so a worker is paid for at least 1 - c of the time, and for more the more requests come. A limit holds in every part of
+the day, not on average over days: who asks at night has the promise too, and a busier day never makes a quiet night
+cheaper.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from archwright.catalog.rows import ModelSpec
+from archwright.catalog.serverless import Seconds, paid_by_second
+from archwright.contract.estimate import Estimate
+from archwright.contract.needs import SLO, TEXT_KINDS
+from archwright.contract.plan import Miss
+from archwright.plan.accounting.budget import AT_RISK, USD, Draft
+from archwright.plan.accounting.cash_flow import following
+from archwright.plan.accounting.fleet import Where
+from archwright.plan.accounting.provenance import Ledger
+from archwright.plan.capacity.candidates import Host, Task
+from archwright.plan.capacity.machine_count import machine_hours, machines_for, width_for
+from archwright.plan.capacity.purchase_options import Tranche
+from archwright.plan.capacity.unverified_levels import Found, availability_risk, latency_risk
+from archwright.plan.demand.data_residency import bounds_of, bounds_of_all, in_words, region_inside
+from archwright.plan.demand.forecast import HOURS_PER_MONTH, Demand
+from archwright.plan.demand.proximity import distance
+from archwright.plan.options.cloud_instances import Pick
+from archwright.plan.options.edge_sites import at_sites, nowhere_else
+from archwright.plan.options.on_premises import World
+from archwright.plan.options.option_builder import Built
+from archwright.plan.options.pool_writer import Part, joined
+from archwright.sizing.machine import Machine, Steady
+
+SECONDS = 3600.0
+# Of a worker beside its accelerator, assumed: what such machines have.
+CORES, RAM_BYTES = 8, 64e9
+COLD = 0.05
+
+
+class Worker(NamedTuple):
+    """A kind of worker in a region."""
+
+    row: Seconds
+    host: Host
+
+
+class Bill(NamedTuple):
+    """What a task takes: workers on average, month by month, at most `peak`; the shares of requests that start cold,
+    of all and where they are the most; and the longest that a worker is kept idle.
+    """
+
+    workers: tuple[float, ...]
+    peak: int
+    cold: float
+    coldest: float
+    idle_s: float = 0.0
+
+
+class ServerlessPlanner:
+    def __init__(self, world: World, ledger: Ledger, tasks: tuple[Task, ...]) -> None:
+        self._world, self._ledger, self._tasks = world, ledger, tasks
+
+    def options(self) -> Iterable[Built]:
+        providers = sorted({row.provider for row in paid_by_second()})
+        named = self._world.needs.placement.clouds
+        for provider in [name for name in providers if named is None or name in named] or providers:
+            yield self._option(provider)
+
+    def _option(self, provider: str) -> Built:
+        draft = Draft(f"serverless-{provider}", "serverless", provider)
+        where = self._where(provider)
+        if where is None:
+            limit = in_words(bounds_of_all(self._world.needs))
+            miss = Miss(constraint="residency", value="no offer inside", limit=limit)
+            return self._world.assembler.built(draft._replace(misses=(miss,)), Part(), (), whole=False)
+        parts, models = list[Part](), dict[str, tuple[ModelSpec | None, ...]]()
+        for task in self._tasks:
+            found = models.get(task.follows, ()) if task.follows is not None else task.models
+            part, model = self._part(task, found, self._workers(provider, where))
+            models[task.name] = (model,)
+            parts.append(part)
+        sites = tuple(nowhere_else(task, "a provider's region") for task in self._tasks if at_sites(task))
+        part = joined(parts)
+        draft = draft._replace(regions=(where.region,), misses=sites)
+        return self._world.assembler.built(draft, part, (where,), whole=all(one.terms for one in parts))
+
+    def _where(self, provider: str) -> Where | None:
+        """The nearest region where all data may be; a worker costs the same in each."""
+        catalog, bounds = self._world.catalog, bounds_of_all(self._world.needs)
+        bounds += tuple(b for task in self._tasks for b in bounds_of(self._world.needs, task.workload))
+        regions = [row for row in catalog.regions.values() if row.provider == provider]
+        inside = [row for row in regions if region_inside(catalog, bounds, provider, row.region)]
+        if not inside:
+            return None
+        nearest = min(inside, key=lambda row: (distance(self._world.needs, catalog, row.country), row.region))
+        return Where("serverless", provider, nearest.region, nearest.country)
+
+    def _workers(self, provider: str, where: Where) -> tuple[Worker, ...]:
+        pins, catalog = self._world.needs.placement.accelerators, self._world.catalog
+        allowed = None if pins is None else catalog.devices(pins)
+        return tuple(
+            Worker(row, Host(where, Machine(f"worker-{row.accelerator}", device, 1, CORES, RAM_BYTES)))
+            for row in paid_by_second()
+            if row.provider == provider
+            and (device := catalog.accelerators.get(row.accelerator)) is not None
+            and (allowed is None or device.id in allowed)
+        )
+
+    def _part(
+        self, task: Task, models: tuple[ModelSpec | None, ...], workers: tuple[Worker, ...]
+    ) -> tuple[Part, ModelSpec | None]:
+        """The cheapest worker and model that break the fewest limits."""
+        found = [way for worker in workers for model in models for way in self._ways(task, model, worker)]
+        if not found:
+            wanted = next((model.id for model in models if model is not None), task.workload.kind)
+            miss = Miss(constraint=f"{task.name}.model", value=wanted, limit="one accelerator that holds it")
+            return Part(misses=task.misses or (miss,)), None
+        pick, worker, bill = min(found, key=lambda way: (len(way[0].misses), way[0].usd, way[1].row.accelerator))
+        return self._written(task, pick, worker, bill), pick.model
+
+    def _ways(self, task: Task, model: ModelSpec | None, worker: Worker) -> Iterable[tuple[Pick, Worker, Bill]]:
+        sizer, machine = self._world.sizer, worker.host.machine
+        steady = sizer.steady(task.demand, model, worker.host) if task.demand is not None else None
+        batch = sizer.batch(task.job, model, machine) if task.job is not None else None
+        misses: tuple[Miss, ...] = ()
+        if task.demand is not None and steady is not None and steady.requests_per_s.value > 0:
+            bill = billed(task.demand, steady, worker.row)
+            if bill.coldest > COLD and breaks(task.workload.slo, steady, worker.row):
+                bill = billed(task.demand, steady, worker.row, warm=True)
+            misses = steady.misses
+        elif task.job is not None and batch is not None:
+            width, late = width_for(batch, task.job)
+            hours = machine_hours(batch, task.job, width)
+            bill = Bill(tuple(hour / HOURS_PER_MONTH for hour in hours), width, 0.0, 0.0)
+            misses = (*batch.misses, *late)
+        else:
+            return
+        usd = tuple(count * HOURS_PER_MONTH * SECONDS * worker.row.usd_per_second for count in bill.workers)
+        tranche = Tranche("per-second", bill.workers, usd, bill.peak)
+        yield Pick(task, worker.host, model, steady, batch, (tranche,), bill.peak, 0, misses), worker, bill
+
+    def _written(self, task: Task, pick: Pick, worker: Worker, bill: Bill) -> Part:
+        row, writer = worker.row, self._world.writer
+        basis = self._ledger.basis(
+            f"price.second.{row.provider}.{row.accelerator}".lower(),
+            "quoted",
+            "price of one worker for a second",
+            facts=(f"{row.provider} {row.accelerator}: {row.usd_per_second:g} USD/s, {row.source}, {row.as_of}",),
+        )
+        price = self._world.catalog.estimate(row, row.usd_per_second, f"{USD}/s", basis)
+        drivers = (self._ledger.drive(price), writer.machines(pick))
+        line = f"{task.name}: seconds of {row.accelerator} in {worker.host.where.region}"
+        made = writer.unpriced(pick)
+        down = (
+            availability_risk(task.workload, row.provider, self._world.catalog) if task.demand is not None else Found()
+        )
+        return made._replace(
+            terms=(
+                following(line, "compute", pick.tranches[0].usd, drivers)._replace(machines_of=(task.workload.name,)),
+            ),
+            misses=(*made.misses, *down.misses),
+            notes=(*made.notes, *down.notes, *_said(pick, row, bill)),
+        )
+
+
+def billed(demand: Demand, steady: Steady, row: Seconds, *, warm: bool = False) -> Bill:
+    """Workers paid for, month by month; `warm`: idle for so long that few requests start cold."""
+    carried, workers, idle = steady.requests_per_s.value, list[float](), row.idle_s
+    waiting, requests, coldest = 0.0, 0.0, 0.0
+    for growth in demand.growth:
+        month = 0.0
+        for level in demand.levels:
+            if level.hours <= 0:
+                continue
+            rate, took = level.rate * growth, steady.latency_p95_s.value
+            idle_s = max(row.idle_s, warm_idle_s(rate, row.start_s) - took) if warm else row.idle_s
+            gone = starts_per_request(rate, row.start_s, took + idle_s)
+            cold = gone * (1 + rate * row.start_s)
+            month += level.hours * max(1 - gone, rate / carried)
+            waiting += level.hours * rate * cold
+            requests += level.hours * rate
+            coldest, idle = max(coldest, cold), max(idle, idle_s)
+        workers.append(month / HOURS_PER_MONTH)
+    peak = machines_for(demand.peak_at_horizon, carried)
+    return Bill(tuple(workers), peak, min(1.0, waiting / requests), min(1.0, coldest), idle)
+
+
+def starts_per_request(rate: float, start_s: float, stay_s: float) -> float:
+    """q / r: the share of requests that a worker is started for, which is also that of the time when none is paid."""
+    empty = math.exp(-rate * stay_s)
+    return empty / (1 + rate * start_s * empty)
+
+
+def warm_idle_s(rate: float, start_s: float) -> float:
+    """How long a worker must stay after a request comes, for one in twenty to wait for a start."""
+    return math.log((1 + rate * start_s * (1 - COLD)) / COLD) / rate
+
+
+def breaks(slo: SLO, steady: Steady, row: Seconds) -> bool:
+    """Whether a cold start breaks a limit."""
+    return any(row.start_s + warm > limit for _, limit, warm in _started(slo, steady))
+
+
+def _started(slo: SLO, steady: Steady) -> Iterable[tuple[str, float, float]]:
+    """The limits that a start counts against, and what comes on top of it."""
+    if slo.ttft_p95_s is not None and isinstance(steady.ttft_p95_s, Estimate):
+        yield "ttft_p95_s", slo.ttft_p95_s, steady.ttft_p95_s.value
+    if slo.latency_p95_s is not None:
+        yield "latency_p95_s", slo.latency_p95_s, steady.latency_p95_s.value
+
+
+def _said(pick: Pick, row: Seconds, bill: Bill) -> Iterable[str]:
+    if pick.steady is None:
+        return
+    start, name = f"{row.start_s:.0f} s ({row.start_s_low:.0f} .. {row.start_s_high:.0f})", pick.task.name
+    yield f"{name}: {bill.cold:.1%} of requests wait for a cold start of about {start}"
+    if bill.idle_s > row.idle_s:
+        yield (
+            f"{name}: kept warm: where requests are rarest a worker stays idle for {bill.idle_s:.3g} s "
+            f"(default {row.idle_s:g}), so that at most {COLD:.0%} of them start cold in any part of the day"
+        )
+    if pick.task.workload.kind not in TEXT_KINDS:
+        yield from latency_risk(pick.task.workload, pick.steady.latency_p95_s, row.start_s_high, row.provider)
+    elif bill.coldest > COLD and bill.idle_s <= row.idle_s:
+        for field, limit, warm in _started(pick.task.workload.slo, pick.steady):
+            if limit < row.start_s_high + warm:
+                yield f"{AT_RISK}{name}.{field} limit {limit:g} lies inside the band of a cold start"

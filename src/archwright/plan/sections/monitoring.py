@@ -1,0 +1,117 @@
+"""Monitoring: plan against actual, which series, and for each service level the query and the alert."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from archwright.contract.decision import Section, SectionLine
+from archwright.contract.evidence import Query, escape
+from archwright.contract.metrics import BY_QUANTITY
+from archwright.contract.needs import TEXT_KINDS, Workload
+from archwright.contract.plan import Pool
+from archwright.contract.record import replace
+from archwright.plan.accounting.fleet import Chosen
+from archwright.plan.sections.guidance import advised, kept_lines
+from archwright.plan.sections.plan_traits import traits_of
+
+WINDOW_S = 3600.0
+MONTH_MINUTES = 30 * 24 * 60.0
+# The workbook's fastest pair of windows: this many times the allowed rate uses 2 % of a month's allowance in an hour.
+FAST_BURN, LONG, SHORT = 14.4, "1h", "5m"
+NAMES = {"ttft_s": "TTFT", "tpot_s": "TPOT", "latency_s": "latency"}
+NOT_IN_FRONT = "the query answers once the gateway stands in front of the provider, which this release does not start"
+NEEDS_FILE = "service levels of the needs file"
+TEXT_SERIES = ("ttft_s", "tpot_s", "tokens_per_s", "input_tokens")
+ALL_SERIES = ("latency_s", "requests", "in_flight", "decisions")
+HERE_SERIES = ("peak_memory_bytes", "startup_s", "disk_bytes", "restarts")
+TRAINING_SERIES = ("train_s", "train_tokens_per_s", "train_memory_bytes")
+
+
+def monitoring_section(chosen: Chosen) -> Section:
+    levels = tuple(
+        line for workload in chosen.needs.workloads for line in _levels(workload, _pool_of(chosen, workload))
+    )
+    if "hosted" in traits_of(chosen):
+        levels = tuple(replace(line, why=f"{line.why}; {NOT_IN_FRONT}") for line in levels)
+    kept = tuple(line for line in kept_lines(chosen) if line.topic.startswith("Monitoring"))
+    return Section(
+        id="monitoring",
+        title="Monitoring",
+        summary=(
+            f"Every promise is a query: {len(levels)} service levels are watched, and reconcile holds what the plan "
+            "promises against what was measured."
+        ),
+        lines=(*kept, *advised(chosen, "monitoring"), _series(chosen), *levels),
+    )
+
+
+def _pool_of(chosen: Chosen, workload: Workload) -> Pool | None:
+    pools = chosen.option.pools if chosen.option is not None else ()
+    return next((pool for pool in pools if workload.name in pool.workloads), None)
+
+
+def _series(chosen: Chosen) -> SectionLine:
+    """The series this plan needs, by the names the platform exposes."""
+    traits = traits_of(chosen)
+    asked = {"text": TEXT_SERIES, "serving": ALL_SERIES, "this-machine": HERE_SERIES, "training": TRAINING_SERIES}
+    wanted = [quantity for trait, quantities in asked.items() if trait in traits for quantity in quantities]
+    requests = Query(metric="requests", labels={}, statistic="rate", window_s=WINDOW_S)
+    return SectionLine(
+        topic="Series",
+        choice=", ".join(BY_QUANTITY[quantity].name for quantity in wanted) or "none",
+        why=(
+            "labels are workload, model and pool and never a caller, so that their number stays small; the gateway "
+            "shows them at /metrics" + ("" if wanted else "; nothing of this plan answers requests in this release")
+        ),
+        proof=requests.promql() if "serving" in traits else "archwright runs list",
+        alternative="a label for each caller",
+        why_not="a thousand callers would be a thousand times the series; who asked what is in the audit",
+    )
+
+
+def _levels(workload: Workload, pool: Pool | None) -> Iterator[SectionLine]:
+    """One line a service level: what is asked for, the query, and what wakes somebody."""
+    slo = workload.slo
+    latency = ("latency_s", slo.latency_p95_s)
+    limits = (
+        (("ttft_s", slo.ttft_p95_s), ("tpot_s", slo.tpot_p95_s), latency) if workload.kind in TEXT_KINDS else (latency,)
+    )
+    for quantity, limit in limits:
+        if limit is not None:
+            yield _latency(workload, pool, quantity, limit)
+    if slo.availability is not None:
+        yield _availability(workload, slo.availability)
+
+
+def _latency(workload: Workload, pool: Pool | None, quantity: str, limit: float) -> SectionLine:
+    query = Query(metric=quantity, labels={"workload": workload.name}, statistic="p95", window_s=WINDOW_S)
+    series = pool.launch.metrics.get(quantity) if pool is not None else None
+    engine = f"; the engine's own series is {series}" if series else ""
+    return SectionLine(
+        topic=f"{workload.name}: {NAMES[quantity]}",
+        choice=f"p95 at most {limit:g} s over an hour",
+        why=(
+            f"{BY_QUANTITY[quantity].help}; asked for in the needs; wake somebody when it is above {limit:g} for "
+            f"{SHORT} and for {LONG}{engine}"
+        ),
+        proof=query.promql(),
+        source=NEEDS_FILE,
+    )
+
+
+def _availability(workload: Workload, target: float) -> SectionLine:
+    name = BY_QUANTITY["requests"].name
+    own = f'workload="{escape(workload.name)}"'
+
+    def share(window: str) -> str:
+        failed = f'sum(rate({name}{{{own},status=~"failed|rejected"}}[{window}]))'
+        return f"{failed} / sum(rate({name}{{{own}}}[{window}]))"
+
+    bound = f"{FAST_BURN * (1 - target):.6g}"
+    return SectionLine(
+        topic=f"{workload.name}: availability",
+        choice=f"{target:.6g} of requests answered, {MONTH_MINUTES * (1 - target):.3g} minutes of outage in 30 days",
+        why=f"asked for in the needs; wake somebody at {FAST_BURN:g} times the allowed rate, over {LONG} and {SHORT}",
+        proof=f"{share(LONG)} > {bound} and {share(SHORT)} > {bound}",
+        source=NEEDS_FILE,
+    )

@@ -1,0 +1,245 @@
+"""Network: what the front end carries, what a cluster exchanges and which fabric that takes, what leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from archwright.contract.decision import Section, SectionLine
+from archwright.contract.estimate import Estimate, exact
+from archwright.contract.evidence import Query
+from archwright.contract.needs import TEXT_KINDS
+from archwright.plan.accounting.fleet import Chosen, Fleet, Where
+from archwright.plan.cost.data_placement import Case, case_of_chosen
+from archwright.plan.cost.facility_costs import central, fabrics, gear_at, own_places
+from archwright.plan.cost.storage_and_egress import banded, egress_flows, lying
+from archwright.plan.demand.forecast import growth_of
+from archwright.plan.explain.formatting import digits
+from archwright.plan.sections.power import power_lines
+from archwright.sizing import network, storage
+from archwright.sizing.network import GIGABIT, PLAIN, WAITING, Fabric
+
+WINDOW_S = 3600.0
+WAITING_FACTS = ("training.batch", "training.mfu", "collective.overlap")
+# Port speeds one buys, in Gbit/s.
+PORTS = (1, 10, 25, 100, 400)
+# A port is filled to half: bursts, and one of a pair that fails.
+FILLED = 0.5
+GB = 1e9
+
+
+def network_section(chosen: Chosen) -> Section:
+    case = case_of_chosen(chosen)
+    lines = [*_front_end(case), *_fabrics(case), *_inside(case), *_machines(case), *_ingest(case)]
+    lines += [*_leaving(case), *_boundary(case), *power_lines(case, lying(case))]
+    spans = [fabric for _, fabric in fabrics(case)]
+    fast = dict.fromkeys(fabric.job.workload for fabric in spans if fabric.ports)
+    if fast:
+        said = f"A 400G fabric between machines, for {', '.join(fast)}"
+    elif spans:
+        said = "100G Ethernet carries every job of several machines"
+    else:
+        said = "Nothing spans machines, so no cluster fabric is needed"
+    return Section(id="network", title="Network, power and cooling", summary=f"{said}.", lines=tuple(lines))
+
+
+def _front_end(case: Case) -> Iterator[SectionLine]:
+    workloads = case.needs.workloads
+    rate = sum(network.front_end((one,), case.catalog, growth_of(one.traffic, case.months)[-1]) for one in workloads)
+    if not rate or all(place.placement == "this-machine" for place in case.where):
+        return
+    facts = _message_facts(case)
+    basis = case.ledger.basis(
+        "network.front-end",
+        "formula",
+        "bytes of requests and answers at the busiest second of the horizon",
+        formula="sum over the workloads of peak requests/s x (bytes of a request + bytes of its answer) x growth",
+        facts=case.quotes.drivers(facts),
+    )
+    both = banded(case, facts, exact(rate, "bytes/s"), basis)
+    yield SectionLine(
+        topic="Front end",
+        choice=f"two {_port(both.high)} Gbit/s ports for the gateways",
+        why=f"{digits(rate / GIGABIT)} Gbit/s at the busiest second; a port is filled to half, one may fail",
+        proof=Query(metric="tokens_per_s", labels={}, statistic="rate", window_s=WINDOW_S).promql(),
+        alternative=f"{PORTS[-1]} Gbit/s everywhere",
+        why_not="text and records are small: the front end is not what limits this plan",
+        estimate=both,
+        source=case.quotes.sources(*facts),
+    )
+
+
+def _message_facts(case: Case) -> tuple[str, ...]:
+    messages = [network.message_of(workload, case.catalog) for workload in case.needs.workloads if workload.traffic]
+    return tuple(dict.fromkeys(name for message in messages for name in message.facts))
+
+
+# --- between machines
+
+
+def _fabrics(case: Case) -> Iterator[SectionLine]:
+    found = fabrics(case)
+    for fleet, fabric in found:
+        yield _fabric(case, fleet, fabric)
+    if not found:
+        yield SectionLine(
+            topic="Cluster fabric",
+            choice="none: no training job spans machines",
+            why=f"a 400G fabric pays when a job on several machines waits more than {WAITING:.0%} of its time at 100G",
+            proof="archwright runs list",
+            alternative="400G Ethernet with RDMA, or InfiniBand",
+            why_not="nothing of this plan would use it",
+        )
+
+
+def _fabric(case: Case, fleet: Fleet, fabric: Fabric) -> SectionLine:
+    job, kind = fabric.job, "adapters" if fabric.job.trained < fabric.job.parameters else "weights and gradients"
+    reason = (
+        f"{job.machines} machines exchange {job.exchanged / GB:,.1f} GB of {kind} each a step: "
+        f"{fabric.waits_plain:.0%} of the time waiting at 100G"
+    )
+    proof = Query(metric="train_tokens_per_s", labels={}, statistic="mean", window_s=WINDOW_S).promql()
+    share = _waiting(case, fabric)
+    if not fabric.ports:
+        return SectionLine(
+            topic=f"{job.workload}: fabric between {job.machines} machines",
+            choice="100G Ethernet, the machines' own ports",
+            why=f"{reason}, at most {WAITING:.0%} is allowed",
+            alternative="400G Ethernet with RDMA, or InfiniBand",
+            why_not="it would shorten a run by less than it costs",
+            estimate=share,
+            proof=proof,
+            source=case.quotes.sources(*WAITING_FACTS),
+        )
+    gear = gear_at(case, fleet.where)
+    bought = f"; switches of 64 ports: {gear.fabric}, optical links: {gear.links}" if gear.fabric else ""
+    slow = f", still {fabric.waits:.0%} waiting" if fabric.waits > WAITING else f", then {fabric.waits:.0%}"
+    return SectionLine(
+        topic=f"{job.workload}: fabric between {job.machines} machines",
+        choice=f"{fabric.ports} x 400G a machine, lossless: InfiniBand, or Ethernet with RDMA{bought}",
+        why=f"{reason}, more than {WAITING:.0%}{slow}",
+        alternative="100G Ethernet",
+        why_not=f"{fabric.waits_plain:.0%} of the machines' time, and of their price, would go into waiting",
+        estimate=share,
+        proof=proof,
+        source=case.quotes.sources(*WAITING_FACTS),
+    )
+
+
+def _waiting(case: Case, fabric: Fabric) -> Estimate:
+    """Share of a step spent waiting at 100G, from the ends of what it rests on."""
+    batch, mfu, overlap = (case.catalog.part(name) for name in WAITING_FACTS)
+    flops = (4 * fabric.job.parameters + 2 * fabric.job.trained) / fabric.job.rate
+    least = network.waiting(fabric.job.exchanged, flops * batch.high / mfu.low, PLAIN, overlap.high)
+    most = network.waiting(fabric.job.exchanged, flops * batch.low / mfu.high, PLAIN, overlap.low)
+    basis = case.ledger.basis(
+        f"network.waiting.{fabric.job.workload}",
+        "formula",
+        "share of a training step spent waiting for the network at 100G",
+        formula="w / (w + c); w = (1 - overlap) x bytes exchanged / bandwidth, c = FLOPs / (rate x utilisation)",
+        facts=case.quotes.drivers(WAITING_FACTS),
+    )
+    return Estimate(value=fabric.waits_plain, low=least, high=most, unit="share", basis=basis)
+
+
+def _inside(case: Case) -> Iterator[SectionLine]:
+    """Why an engine stays inside one machine, by the largest model that is served."""
+    served = [
+        (workload, case.models[workload.name])
+        for workload in case.needs.workloads
+        if workload.kind in TEXT_KINDS and workload.name in case.models
+    ]
+    if not served:
+        return
+    workload, model = max(served, key=lambda one: one[1].parameters)
+    step, stages = network.over_machines(model, 1.0, 2)
+    yield SectionLine(
+        topic="Engines",
+        choice="each inside one machine; replicas beside it, no traffic between them",
+        why=(
+            f"split over two machines by tensors, {model.id} would send {step / 1e6:.1f} MB for every token of a step, "
+            f"by layers {stages / 1e3:.0f} kB, and wait for the network at each"
+        ),
+        proof=Query(metric="tpot_s", labels={"workload": workload.name}, statistic="p95", window_s=WINDOW_S).promql(),
+        alternative="one engine over several machines",
+        why_not="only for a model that no machine holds",
+    )
+
+
+def _machines(case: Case) -> Iterator[SectionLine]:
+    for where in own_places(case):
+        gear = gear_at(case, where)
+        if gear.front:
+            count = sum(fleet.peak for fleet in central(case, where))
+            yield SectionLine(
+                topic=f"Switches in {where.region}",
+                choice=f"{gear.front} switches of 100G for {count} machines, each machine on two",
+                why="one may fail or be replaced without taking a machine away",
+                alternative="one switch",
+                why_not="every machine would be down with it; not tested by this release",
+            )
+
+
+def _ingest(case: Case) -> Iterator[SectionLine]:
+    for workload in case.needs.workloads:
+        rate = storage.reading(workload)
+        if rate:
+            yield SectionLine(
+                topic=f"{workload.name}: data in",
+                choice=f"{_port(rate)} Gbit/s between its data and its machines",
+                why=f"{network.ingest(workload) / GB:,.0f} GB a month, each day's within its deadline: "
+                f"{rate / GIGABIT:.1f} Gbit/s while it runs",
+                proof="archwright data list",
+                alternative="machines where the data come up",
+                why_not="only where their sites have the power and the people",
+            )
+
+
+def _port(rate: float) -> int:
+    return next((port for port in PORTS if port * GIGABIT * FILLED >= rate), PORTS[-1])
+
+
+# --- out of the house
+
+
+def _leaving(case: Case) -> Iterator[SectionLine]:
+    out, between = egress_flows(case, lying(case))
+    demanded = storage.clauses(case.needs, case.catalog, r"transfers only|region allow-list")
+    for source in dict.fromkeys(flow.source for flow in (*out, *between)):
+        internet = sum(sum(flow.bytes) for flow in out if flow.source == source) / case.months
+        regions = sum(sum(flow.bytes) for flow in between if flow.source == source) / case.months
+        yield SectionLine(
+            topic=f"Traffic out of {_name(source)}",
+            choice=f"{internet / GB:,.1f} GB a month to the internet, {regions / GB:,.1f} GB to other regions",
+            why="answers, copies of data where they are answered from, and files of tuned models, billed by the byte; "
+            "the provider's bill shows it, this release does not meter it",
+            demanded_by=demanded,
+            alternative="a private line to the provider",
+            why_not="its port costs by the month however little it carries; ask for a price when this grows",
+        )
+    if not out and not between:
+        yield SectionLine(
+            topic="Traffic out",
+            choice="nothing that is billed by the byte",
+            why="answers leave by the line the house has, or are in the price of the tokens",
+            demanded_by=demanded,
+            proof="regions of the options in plan.json",
+        )
+
+
+def _boundary(case: Case) -> Iterator[SectionLine]:
+    words = r"network (policy|security)|segmentation|boundary|egress|transit|transmission|in motion"
+    yield SectionLine(
+        topic="Boundary",
+        choice="one public door, the gateway, with TLS beyond this machine; engines on private addresses only; "
+        "outbound denied but for a named list",
+        why="an engine answers whoever reaches it; the list of outbound addresses is the firewall's to hold, "
+        "this release does not set it",
+        demanded_by=storage.clauses(case.needs, case.catalog, words),
+        proof="control platform.tls",
+        alternative="one flat network",
+        why_not="who takes one machine would have all of them",
+    )
+
+
+def _name(where: Where) -> str:
+    return where.region or where.provider

@@ -1,0 +1,1 @@
+"""The integer program that selects machines: its columns and limits, pruning, the solver."""

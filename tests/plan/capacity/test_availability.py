@@ -1,0 +1,150 @@
+"""Spares and the promise they keep."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from archwright.contract.estimate import Estimate, exact
+from archwright.contract.plan import Plan
+from archwright.plan.capacity.availability import (
+    MACHINES_PART,
+    MOST_SPARES,
+    SPARE_ABOVE,
+    Place,
+    Up,
+    holds,
+    holds_among,
+    spares_for,
+)
+from archwright.plan.options.pool_writer import spread_out
+
+
+def test_one_machine_is_its_own_availability() -> None:
+    assert holds(1, 0) == pytest.approx(0.995)
+    assert holds(2, 0) == pytest.approx(0.995**2)
+    assert holds(1, 1) == pytest.approx(1 - 0.005**2)
+
+
+@pytest.mark.parametrize(
+    ("needed", "target", "spares"),
+    [(3, None, 0), (1, 0.99, 0), (2, 0.99, 1), (3, 0.991, 1), (1, 0.999, 1), (100, 0.9995, 4), (1, 0.9999999, 3)],
+)
+def test_spares(needed: int, target: float | None, spares: int) -> None:
+    assert spares_for(needed, target) == spares
+
+
+def test_a_promise_out_of_reach_stops_somewhere() -> None:
+    assert spares_for(1, 0.5, machine=0.5) == 1
+    assert spares_for(100, 1 - 1e-16, machine=0.2) == MOST_SPARES
+
+
+@pytest.mark.parametrize("needed", [1, 2, 5, 40])
+def test_half_of_what_may_be_down_is_left_to_the_place(needed: int) -> None:
+    """So a place that is down no longer than that breaks no target, whatever the machines are."""
+    for target in (0.9, 0.98, 0.99, 0.995, 0.999, 0.9999):
+        place = Place("a place", exact(1 - (1 - target) / 2, "share"), "another")
+        assert Up(needed, spares_for(needed, target), place).share().value >= target
+
+
+def test_no_spare_makes_a_place_better_than_it_is() -> None:
+    place = Place("one house", Estimate(value=0.9998, low=0.997, high=0.9999, unit="share"), "a second")
+    up = Up(3, 2, place)
+    assert up.share().value == pytest.approx(0.9998 * holds(3, 2))
+    assert up.share().low == pytest.approx(0.997 * holds(3, 2, 0.98))
+    assert up.limited(0.9999) and not up.limited(0.9998 - 1e-9) and not Up(3, 2).limited(1 - 1e-12)
+    assert Up(3, 2).share().value == holds(3, 2)
+
+
+@pytest.mark.parametrize(
+    ("needed", "spares", "may"), [(1, 0, False), (1, 1, True), (2, 1, True), (3, 1, False), (4, 2, True), (9, 4, False)]
+)
+def test_a_zone_may_be_lost_where_enough_machines_stand_in_the_others(needed: int, spares: int, may: bool) -> None:
+    assert spread_out(needed, spares) is may
+
+
+def asked(target: float, placement: str, tier: int | None = None) -> Callable[[dict[str, Any]], None]:
+    def change(document: dict[str, Any]) -> None:
+        document["placement"].update(allow=[placement], clouds=["aws"])
+        document["placement"].pop("prefer", None)
+        document["workloads"][0]["slo"]["availability"] = target
+        document["placement"]["site"] |= {} if tier is None else {"tier": tier}
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("tier", "target", "held"),
+    [(1, 0.995, True), (1, 0.997, False), (2, 0.997, True), (2, 0.999, False), (None, 0.9995, True), (4, 0.9999, True)],
+)
+def test_a_house_holds_what_its_tier_lets_it_hold(
+    plan_of: Callable[..., Plan], tier: int | None, target: float, held: bool
+) -> None:
+    (option,) = plan_of("clinic", asked(target, "on-premises", tier)).options
+    missed = {miss.constraint: miss for miss in option.misses}
+    # The other workload keeps its own target.
+    assert ("letters.availability" not in missed) is held, option.misses
+    if not held:
+        assert float(missed["letters.availability"].value or 0) < target
+        assert any(
+            note.startswith(f"letters: availability {target:.6g} is more than one data") for note in option.notes
+        )
+
+
+def test_more_than_a_region_gives_is_a_miss_with_its_reason(plan_of: Callable[..., Plan]) -> None:
+    plan = plan_of("clinic", asked(0.99995, "cloud"))
+    option = next(one for one in plan.options if one.name == "cloud-aws")
+    assert "letters.availability" in {miss.constraint for miss in option.misses}
+    assert any("is more than one " in note and "a second region" in note for note in option.notes)
+
+
+def test_a_promise_names_its_place(plan_of: Callable[..., Plan]) -> None:
+    plan = plan_of("clinic", asked(0.999, "on-premises"))
+    share = next(one for one in plan.predictions if one.id == "letters.requests.share")
+    facts = next(basis.facts for basis in plan.bases if basis.id == share.estimate.basis)
+    assert any("one data centre of tier 3" in fact for fact in facts) and share.estimate.value < 0.99982
+    assert any(basis.id == "part.site.tier-3" for basis in plan.bases)
+    assert any(said.startswith("placement.site.tier: 3") for said in plan.assumptions)
+
+
+def test_what_stops_a_plant_stops_who_asks_there(plan_of: Callable[..., Plan]) -> None:
+    plan = plan_of("manufacturer")
+    share = next(one for one in plan.predictions if one.id == "downtime.requests.share")
+    assert share.estimate.value > 0.9999
+
+
+@pytest.mark.parametrize("needed", [1, 2, 5, 40])
+def test_a_target_is_held_by_the_fewest_spares_whatever_it_is(needed: int) -> None:
+    spares = [spares_for(needed, target) for target in (0.5, 0.9, 0.98, 0.99, 0.995, 0.999, 0.9999)]
+    assert spares == sorted(spares)
+    for target, spare in zip((0.5, 0.9, 0.98, 0.99, 0.995, 0.999, 0.9999), spares, strict=True):
+        assert holds(needed, spare) >= target
+        goal = 1 - (1 - target) * MACHINES_PART
+        assert spare == (1 if target > SPARE_ABOVE else 0) or holds(needed, spare - 1) < goal
+
+
+@pytest.mark.parametrize(("needed", "spares"), [(1, 1), (3, 1), (5, 2), (12, 2)])
+def test_machines_of_two_types_that_do_the_same_hold_as_often_as_those_of_one(needed: int, spares: int) -> None:
+    first = (needed + spares) // 2
+    both = ((first, 1 / needed), (needed + spares - first, 1 / needed))
+    assert holds_among(both) == pytest.approx(holds(needed, spares), abs=1e-12)
+
+
+def test_what_is_lost_with_a_large_machine_counts_as_what_it_carries() -> None:
+    """Of one that carries all and two with half each, the small ones may fail together, or the large one alone."""
+    up = 0.995
+    assert holds_among(((1, 1.0), (2, 0.5)), up) == pytest.approx(up + (1 - up) * up**2)
+    assert holds_among(((1, 1.0), (0, 0.5)), up) == pytest.approx(up)
+
+
+def test_a_load_that_is_shared_is_up_as_its_worst_year_and_its_place_let_it() -> None:
+    place = Place("one house", Estimate(value=0.9998, low=0.997, high=0.9999, unit="share"), "a second")
+    good, bad = ((2, 0.5), (2, 0.5)), ((2, 0.5), (1, 0.5))
+    up = Up(2, 1, place, (good, bad, good))
+    assert holds_among(bad) < holds_among(good)
+    assert up.share().value == pytest.approx(0.9998 * holds_among(bad))
+    assert up.share().low == pytest.approx(0.997 * holds_among(bad, 0.98))
+    assert up._replace(place=None).share().value == holds_among(bad)
+    assert up.limited(0.9999) and not up.limited(0.9997)

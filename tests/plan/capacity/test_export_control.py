@@ -1,0 +1,55 @@
+"""Accelerators bought for countries under export control."""
+
+from __future__ import annotations
+
+import pytest
+
+from archwright.catalog.exports import export_rules
+from archwright.catalog.facts import Catalog
+from archwright.contract.plan import PurchaseKind
+from archwright.plan.accounting.budget import Draft
+from archwright.plan.capacity.export_control import ADVANCED, judge_export, measure
+from archwright.report.words import missed
+
+from ..cost.test_operating_costs import needs_of as needs_named
+from ..fleet_samples import house, own_fleet
+from ..option_samples import draft
+
+
+def bought(catalog: Catalog, country: str, node: str = "8x-h100", purchase: PurchaseKind = "bought") -> Draft:
+    fleet = own_fleet(needs_named("clinic"), catalog, node, ("letters",), where=house(country))
+    return draft("on-premises", placement="on-premises", fleets=(fleet._replace(purchase=purchase),))
+
+
+@pytest.mark.parametrize(
+    ("country", "headquarters", "outcome"),
+    [
+        ("DE", "DE", ""),
+        ("CN", "CN", "condition"),
+        ("DE", "CN", "condition"),
+        ("KP", "KP", "export"),
+        ("CU", "CU", "export"),
+        ("IL", "IL", ""),
+    ],
+)
+def test_where_it_stands_and_who_buys_it_count(catalog: Catalog, country: str, headquarters: str, outcome: str) -> None:
+    found = judge_export(bought(catalog, country), headquarters)
+    said = [note.partition(":")[0] for note in found.notes] + [miss.constraint for miss in found.misses]
+    assert said == ([outcome] if outcome else [])
+
+
+def test_a_bar_is_a_sentence(catalog: Catalog) -> None:
+    (miss,) = judge_export(bought(catalog, "KP"), "KP").misses
+    assert missed(miss) == "US export rules bar H100-SXM-80GB to KP (group E:1)"
+
+
+def test_what_is_there_is_rented_or_small_is_not_asked(catalog: Catalog) -> None:
+    plain = bought(catalog, "CN", "cpu-2-socket")
+    owned = bought(catalog, "CN", purchase="owned")
+    assert judge_export(plain, "CN") == plain and judge_export(owned, "CN") == owned
+    assert measure(catalog.accelerators["H100-SXM-80GB"]) > 4800 > ADVANCED > measure(catalog.accelerators["T4"])
+
+
+def test_every_rule_names_its_groups_and_source() -> None:
+    assert all(rule.groups and rule.source for rule in export_rules().values())
+    assert {name for name, rule in export_rules().items() if rule.outcome == "denied"} == {"CU", "IR", "KP", "SY"}

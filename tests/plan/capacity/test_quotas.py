@@ -1,0 +1,65 @@
+"""How much is to be had at once: said above what is usual, missed above what a contract brings."""
+
+from __future__ import annotations
+
+import pytest
+
+from archwright.catalog.facts import Catalog
+from archwright.catalog.load import load
+from archwright.plan.accounting.budget import UNPROVEN
+from archwright.plan.accounting.fleet import Fleet
+from archwright.plan.capacity.quotas import judge_capacity, judge_tokens
+from archwright.plan.demand.forecast import text_demands
+
+from ..cost.test_operating_costs import needs_of
+from ..fleet_samples import CLOUD, own_fleet, rented_fleet
+
+CATALOG = load()
+
+
+@pytest.fixture
+def catalog() -> Catalog:
+    return CATALOG
+
+
+def rented(count: int) -> Fleet:
+    return rented_fleet(needs_of("startup"), CATALOG, ("support-chat",), count=count)
+
+
+def test_all_machines_at_one_provider_count_together(catalog: Catalog) -> None:
+    quota, each = catalog.part("quota.aws"), rented(1).machine.accelerator_count
+    usual, most = int(quota.value / each), int(quota.high / each)
+    half = rented(usual // 2)
+    assert judge_capacity([half], catalog) == judge_capacity([half, half], catalog) == ((), ())
+    misses, (note,) = judge_capacity([half, half, rented(1)], catalog)
+    assert not misses and note.startswith(UNPROVEN) and "at aws" in note
+    (miss,), notes = judge_capacity([rented(most + 1)], catalog)
+    assert miss.limit == quota.high and not notes
+    elsewhere = rented(usual)._replace(where=CLOUD._replace(provider="another"))
+    assert "at another" in judge_capacity([elsewhere], catalog)[1][0], "who is not known by name gives less"
+
+
+def test_workers_are_fewer_than_machines_and_owned_ones_are_there(catalog: Catalog) -> None:
+    workers = rented(200)
+    workers = workers._replace(where=workers.where._replace(placement="serverless"))
+    assert judge_capacity([workers], catalog)[1]
+    own = own_fleet(needs_of("startup"), catalog, "2x-l4", ("support-chat",), 100_000)
+    assert judge_capacity([own._replace(purchase="owned")], catalog) == ((), ())
+    assert judge_capacity([own], catalog)[0], "so many nobody is sold"
+
+
+def test_tokens_have_a_tier_too(catalog: Catalog) -> None:
+    (demand,) = text_demands(needs_of("startup"))
+    quota = catalog.part("quota.tokens")
+    per_second = demand.peak_at_horizon * (demand.input_tokens.mean + demand.output_tokens.mean)
+    for share, found in ((0.99, (0, 0)), (1.01, (0, 1))):
+        busy = demand.part(share * quota.value / per_second)
+        misses, notes = judge_tokens(busy, "p", catalog)
+        assert (len(misses), len(notes)) == found
+    assert judge_tokens(demand.part(1.01 * quota.high / per_second), "p", catalog)[0]
+
+
+def test_people_look_after_all_that_runs_at_once() -> None:
+    fleet = rented(1)._replace(machines=(0.1, 0.2), peak=400)
+    assert fleet.at_once == (200.0, 400.0)
+    assert fleet._replace(machines=(0.0, 0.0)).at_once == (0.0, 0.0)

@@ -1,0 +1,294 @@
+"""Machines of the platform itself: what they are sized from, where they stand, who pays for them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from archwright.catalog.load import load
+from archwright.contract.needs import SLO, Existing, Needs, Rate, Workload
+from archwright.contract.plan import Plan
+from archwright.contract.record import replace
+from archwright.needs.reader import parse
+from archwright.needs.template import template
+from archwright.plan.accounting.fleet import Fleet, Where
+from archwright.plan.accounting.provenance import Ledger
+from archwright.plan.cost.control_plane import SHARED_CORES, parts_of
+from archwright.plan.cost.data_placement import Case, case_of
+from archwright.plan.cost.facility_costs import plugs
+from archwright.plan.cost.operating_costs import Running, energy_of, running
+from archwright.plan.cost.staffing import staff_terms
+from archwright.plan.cost.storage_and_egress import lying
+
+from ..fleet_samples import CLOUD, HERE, HOSTED, house, own_fleet, rented_fleet
+
+CATALOG = load()
+KINDS = ("gateway", "monitoring", "lake")
+Where3 = tuple[Needs, tuple[Fleet, ...], tuple[Where, ...]]
+
+
+def needs_of(name: str) -> Needs:
+    return parse(template(name).encode(), "needs.yaml", CATALOG)[0]
+
+
+def at_home(needs: Needs) -> Where3:
+    return needs, (own_fleet(needs, CATALOG, "8x-h100", ("letters", "xray")),), (house(),)
+
+
+def in_a_cloud(needs: Needs) -> Where3:
+    return needs, (rented_fleet(needs, CATALOG, ("support-chat",)),), (CLOUD,)
+
+
+def case(made: Where3) -> Case:
+    needs, fleets, where = made
+    return case_of(needs, CATALOG, Ledger(), fleets, where)
+
+
+def run(made: Where3, ledger: Ledger | None = None) -> Running:
+    needs, fleets, where = made
+    return running(needs, CATALOG, ledger or Ledger(), fleets, where)
+
+
+def each(needs: Needs, change: Callable[[Workload], Workload]) -> Needs:
+    return replace(needs, workloads=tuple(change(workload) for workload in needs.workloads))
+
+
+def times(needs: Needs, factor: float) -> Needs:
+    def more(workload: Workload) -> Workload:
+        traffic = workload.traffic
+        if traffic is None or traffic.requests_per_second is None:
+            return workload
+        rate = traffic.requests_per_second
+        return replace(
+            workload,
+            traffic=replace(traffic, requests_per_second=Rate(mean=rate.mean * factor, peak=rate.peak * factor)),
+        )
+
+    return each(needs, more)
+
+
+def unasked(needs: Needs) -> Needs:
+    """Nobody states an availability."""
+    return each(needs, lambda workload: replace(workload, slo=SLO()))
+
+
+def having(needs: Needs, *kinds: str) -> Needs:
+    there = tuple(Existing(kind=kind, product="theirs") for kind in kinds)  # type: ignore[arg-type]
+    return replace(needs, existing=there)
+
+
+def paid(found: Running) -> float:
+    """Of the lines that name the platform's machines."""
+    return sum(term.sum for term in found.terms if "host of " in term.line or "platform's servers" in term.line)
+
+
+# --- how many
+
+
+def test_cores_are_those_of_requests_and_tokens_at_the_peak_and_of_what_idles() -> None:
+    needs = needs_of("startup")
+    seat = case(in_a_cloud(needs)).seat
+    assert seat is not None
+    typical = {name: CATALOG.parts[name].typical for name in CATALOG.parts}
+    chat = needs.workloads[0]
+    assert chat.traffic is not None and chat.traffic.requests_per_second is not None
+    assert chat.traffic.output_tokens is not None
+    spent = typical["gateway.request"] + chat.traffic.output_tokens.mean * typical["gateway.token"]
+    grown = 1.8 ** (23 / 12) * chat.traffic.requests_per_second.peak
+    idle = sum(typical[f"platform.{part}"] for part in ("database", "monitoring", "catalogue"))
+    wanted = idle + grown * (spent / typical["gateway.busy"] + typical["database.request"])
+    assert seat.cores == pytest.approx(wanted)
+    assert set(seat.counts) == {2}, "one is enough, one is spare"
+
+
+def test_a_large_load_takes_more_of_them_as_it_grows() -> None:
+    needs = times(needs_of("startup"), 2000.0)
+    ledger = Ledger()
+    seat = case_of(needs, CATALOG, ledger, in_a_cloud(needs)[1], (CLOUD,)).seat
+    assert seat is not None and seat.offer is not None
+    assert seat.counts[0] < seat.counts[-1] and list(seat.counts) == sorted(seat.counts)
+    assert (seat.counts[-1] - 5) * seat.offer.vcpu < seat.cores <= seat.counts[-1] * seat.offer.vcpu
+    machines = ledger.driver(seat.machines)
+    assert machines.low < machines.value < machines.high, "as uncertain as what a request takes"
+    (line,) = [term for term in run(in_a_cloud(needs)).terms if term.category == "platform"]
+    assert line.line.startswith(f"host of gateway, database, monitoring, catalogue: {seat.counts[0]} to ")
+    assert line.flow[-1] > line.flow[0]
+
+
+@pytest.mark.parametrize("made", [at_home, in_a_cloud])
+@given(st.floats(0.01, 1e4), st.floats(1.0, 50.0))
+@settings(max_examples=25)
+def test_more_load_never_takes_less(made: Callable[[Needs], Where3], first: float, factor: float) -> None:
+    needs = needs_of("clinic" if made is at_home else "startup")
+    for asked in (needs, unasked(needs)):
+        less, more = (paid(run(made(times(asked, by)))) for by in (first, first * factor))
+        assert more >= less * (1 - 1e-9)
+
+
+@pytest.mark.parametrize("made", [at_home, in_a_cloud])
+def test_a_looser_promise_never_takes_more(made: Callable[[Needs], Where3]) -> None:
+    needs = times(needs_of("clinic" if made is at_home else "startup"), 300.0)
+    costs = []
+    for target in (0.5, 0.9, 0.98, 0.99, 0.995, 0.999, 0.9999):
+
+        def asked(workload: Workload, target: float = target) -> Workload:
+            return replace(workload, slo=SLO(availability=target))
+
+        costs.append(paid(run(made(each(needs, asked)))))
+    assert costs == sorted(costs) and costs[0] < costs[-1]
+
+
+def test_what_answers_at_the_sites_has_its_gateway_there() -> None:
+    needs, home = needs_of("manufacturer"), house("FR")
+    fleets = (own_fleet(needs, CATALOG, "8x-h100", ("assistant",), 2, home),)
+    whole = case((needs, fleets, (home,))).seat
+    without = replace(needs, workloads=tuple(one for one in needs.workloads if not one.sites), sites={})
+    assert whole is not None and whole == case((without, fleets, (home,))).seat
+
+
+# --- what is there already
+
+
+@pytest.mark.parametrize(
+    ("kinds", "left"),
+    [
+        ((), ("gateway", "database", "monitoring", "catalogue")),
+        (("gateway",), ("database", "monitoring", "catalogue")),
+        (("monitoring", "registry"), ("gateway", "database", "catalogue")),
+        (("gateway", "lake"), ("monitoring",)),
+        (KINDS, ()),
+    ],
+)
+def test_what_an_organisation_runs_already_is_kept_and_takes_nothing(
+    kinds: tuple[str, ...], left: tuple[str, ...]
+) -> None:
+    needs = having(needs_of("startup"), *kinds)
+    assert parts_of(needs) == left
+    for made in (in_a_cloud(needs), (needs, (), (HOSTED,))):
+        ledger = Ledger()
+        lines = [term.line for term in run(made, ledger).terms if "host of " in term.line]
+        assert [line.startswith(f"host of {', '.join(left)}: ") for line in lines] == ([True] if left else [])
+        assert not any("runs on a machine that is there" in said for said in ledger.assumptions)
+    assert paid(run(in_a_cloud(needs))) <= paid(run(in_a_cloud(needs_of("startup"))))
+
+
+def test_without_a_gateway_of_ours_nothing_is_spare() -> None:
+    seat = case(in_a_cloud(having(needs_of("startup"), "gateway"))).seat
+    assert seat is not None and set(seat.counts) == {1}
+
+
+def test_no_data_take_no_catalogue_and_nothing_to_answer_no_platform() -> None:
+    needs = each(replace(needs_of("startup"), data=()), lambda workload: replace(workload, data=()))
+    assert "catalogue" not in parts_of(needs)
+    jobs = replace(needs, workloads=tuple(one for one in needs.workloads if one.name == "index"))
+    assert case((jobs, in_a_cloud(needs)[1], (CLOUD,))).seat is None
+
+
+# --- sharing
+
+
+@pytest.mark.parametrize(("made", "name"), [(at_home, "clinic"), (in_a_cloud, "startup")])
+def test_a_small_platform_without_spare_shares_a_machine_and_says_so(
+    made: Callable[[Needs], Where3], name: str
+) -> None:
+    needs = times(unasked(needs_of(name)), 0.2)
+    needs, fleets, where = made(needs)
+    roomy = tuple(fleet._replace(machine=fleet.machine._replace(cores=16)) for fleet in fleets)
+    found = run((needs, roomy, where))
+    assert paid(found) == 0 and any("share a machine that answers" in note for note in found.notes)
+    seat = case((times(needs, 500.0), roomy, where)).seat
+    assert seat is not None and not seat.shared and seat.cores > SHARED_CORES
+    leaving = tuple(fleet._replace(machines=(1.0,) * 12 + (0.0,) * (len(fleet.machines) - 12)) for fleet in roomy)
+    assert paid(run((needs, leaving, where))) > 0, "a machine that goes shares nothing afterwards"
+    narrow = tuple(fleet._replace(machine=fleet.machine._replace(cores=4)) for fleet in fleets)
+    assert paid(run((needs, narrow, where))) > 0
+
+
+def test_this_machine_carries_its_own_platform() -> None:
+    needs = needs_of("desk")
+    fleet = own_fleet(needs, CATALOG, "cpu-2-socket", ("assistant",), 1, HERE)
+    assert case((needs, (fleet,), (HERE,))).seat is None
+
+
+# --- where
+
+
+def test_it_stands_in_the_region_of_the_option(plan_of: Callable[..., Plan]) -> None:
+    for option in plan_of("startup").options:
+        hosts = [line.name for line in option.cost_lines if line.name.startswith("host of ")]
+        assert len(hosts) == (1 if option.cost_lines else 0), option.name
+        if option.placement == "cloud":
+            assert any(hosts[0].endswith(f" in {region}") for region in option.regions)
+
+
+def test_where_the_region_sells_no_small_machine_the_nearest_does() -> None:
+    needs, fleets, _ = in_a_cloud(needs_of("startup"))
+    elsewhere = Where("cloud", "aws", "us-nowhere-1", "US")
+    moved = tuple(fleet._replace(where=elsewhere) for fleet in fleets)
+    seat = case((needs, moved, (elsewhere,))).seat
+    assert seat is not None and seat.offer is not None
+    assert seat.offer.provider == "aws" and seat.where.country == "US"
+    nobody = Where("cloud", "nobody", "nowhere", "US")
+    far = case((needs, (fleets[0]._replace(where=nobody),), (nobody,))).seat
+    assert far is not None and far.offer is not None and far.where.country == "US"
+    named = replace(needs, placement=replace(needs.placement, clouds=("runpod",)))
+    assert case((named, (fleets[0]._replace(where=nobody),), (nobody,))).seat is None
+
+
+# --- a house
+
+
+def test_servers_of_a_house_are_bought_supported_powered_and_looked_after() -> None:
+    needs = needs_of("clinic")
+    found, here = run(at_home(needs)), case(at_home(needs))
+    bare, kept = here._replace(seat=None), lying(here)
+    lines = {
+        term.line: term for term in found.terms if "small server" in term.line or "platform's servers" in term.line
+    }
+    first = next(term for term in lines.values() if term.once and term.flow[0] > 0)
+    assert first.sum == pytest.approx(2 * CATALOG.parts["platform.server"].typical)
+    assert {term.category for term in lines.values()} == {"platform", "support", "energy", "residual"}
+    draw = 2 * CATALOG.parts["platform.server-draw"].typical * CATALOG.part("pue.average").value
+    (there,), (before,) = plugs(here, kept), plugs(bare, kept)
+    assert there.power_kw.value - before.power_kw.value == pytest.approx(draw)
+    assert there.rack_units - before.rack_units == 2
+    energy = [energy_of(one, kept)[0] for one in (here, bare)]
+    assert energy[0] is not None and energy[1] is not None
+    assert energy[0].value - energy[1].value == pytest.approx(730 * draw)
+    people = [sum(term.sum for term in staff_terms(one)) for one in (here, bare)]
+    assert people[0] > people[1]
+
+
+def test_where_nothing_may_be_bought_the_house_charges_by_the_month() -> None:
+    needs = needs_of("clinic")
+    found = run(at_home(replace(needs, budget=replace(needs.budget, capex=0.0))))
+    hosts = [term for term in found.terms if term.category == "platform"]
+    assert len(hosts) == 1 and not hosts[0].once and math.isclose(hosts[0].flow[0], hosts[0].flow[-1])
+
+
+def test_a_house_short_of_power_counts_them_too(plan_of: Callable[..., Plan]) -> None:
+    """The least power that the plan holds is more than what it would take without them."""
+
+    def change(kinds: tuple[str, ...]) -> Callable[[dict[str, Any]], None]:
+        def made(document: dict[str, Any]) -> None:
+            document["placement"]["allow"] = ["on-premises"]
+            document["existing"] = [{"kind": kind, "product": "theirs"} for kind in kinds]
+
+        return made
+
+    ours, theirs = (plan_of("clinic", change(kinds)).options[0] for kinds in ((), KINDS))
+    assert ours.power_kw is not None and theirs.power_kw is not None
+    assert ours.power_kw.value > theirs.power_kw.value
+    assert ours.total_cost is not None and theirs.total_cost is not None
+    assert ours.total_cost.value > theirs.total_cost.value
+
+
+def test_a_hosted_model_has_no_machine_to_share_and_keeps_no_spare_unasked() -> None:
+    needs = unasked(needs_of("startup"))
+    (line,) = [term.line for term in run((needs, (), (HOSTED,))).terms if term.category == "platform"]
+    assert "1 x" in line

@@ -1,0 +1,146 @@
+"""Prices as facts of the ledger, and hardware over a horizon."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from archwright.catalog.load import load
+from archwright.plan.accounting.fleet import Where
+from archwright.plan.accounting.provenance import Ledger
+from archwright.plan.cost.hardware_lifecycle import Bought, renewed
+from archwright.plan.cost.list_prices import node_price
+from archwright.plan.cost.prices import TB, Aged, Quotes
+from archwright.plan.options.pool_writer import Writer
+
+from ..fleet_samples import CLOUD, CLOUD_EU, HOSTED
+from .test_operating_costs import needs_of
+
+CATALOG = load()
+GB = 1e9
+
+
+def quotes(ledger: Ledger | None = None) -> Quotes:
+    return Quotes(needs_of("clinic"), CATALOG, ledger or Ledger())
+
+
+# --- traffic
+
+
+def test_the_first_bytes_of_a_month_are_free_and_each_step_has_its_price() -> None:
+    prices = quotes().egress(CLOUD)
+    assert prices.usd(100 * GB) == 0
+    assert prices.usd(10_000 * GB) == pytest.approx(9_900 * 0.09)
+    assert prices.usd(20_000 * GB) == pytest.approx(9_900 * 0.09 + 10_000 * 0.085)
+    assert prices.drivers == ("egress.aws",)
+
+
+def test_another_region_than_the_sources_has_a_spread() -> None:
+    spread = CATALOG.part("region.spread").value
+    elsewhere = quotes().egress(CLOUD_EU)
+    assert elsewhere.usd(10_000 * GB) == pytest.approx(9_900 * 0.09 * spread)
+    assert elsewhere.drivers == ("egress.aws", "part.region.spread")
+
+
+def test_a_provider_that_waives_traffic_charges_nothing() -> None:
+    assert quotes().egress(Where("cloud", "lambda", "us-east-1", "US")).usd(TB) == 0
+
+
+@given(st.floats(0, 1e15), st.floats(0, 1e15))
+@settings(max_examples=50)
+def test_more_traffic_never_costs_less(less: float, more: float) -> None:
+    prices = quotes().egress(CLOUD)
+    assert prices.usd(less + more) >= prices.usd(less)
+
+
+def test_regions_and_zones() -> None:
+    assert quotes().between_regions(CLOUD).usd == pytest.approx(0.02 / GB)
+    zones = quotes().between_zones(CLOUD)
+    assert zones is not None and zones.usd == pytest.approx(0.01 / GB)
+    assert quotes().between_zones(Where("cloud", "azure", "eastus", "US")) is None
+
+
+# --- storage
+
+
+def test_data_in_use_lie_on_the_class_that_charges_nothing_for_reading() -> None:
+    assert quotes().storage(CLOUD, "object").usd == pytest.approx(0.023 / GB)
+    assert quotes().storage(CLOUD, "archive").usd == pytest.approx(0.00099 / GB)
+    assert quotes().storage(CLOUD, "block").usd == pytest.approx(0.08 / GB)
+    assert quotes().storage(CLOUD, "file").usd == pytest.approx(0.145 / GB)
+
+
+def test_a_provider_without_a_price_takes_the_middle_of_the_others_with_the_widest_band() -> None:
+    ledger = Ledger()
+    price = quotes(ledger).storage(HOSTED, "object")
+    band = ledger.driver(price.drivers[0])
+    assert band.value == pytest.approx(0.02 / GB) and band.factor >= 1.6
+    assert ledger.assumptions == ("openai: no price of object storage in the catalog; gcp's stands in",)
+
+
+# --- machines
+
+
+def test_a_machines_price_is_one_fact_whoever_pays_for_it() -> None:
+    ledger = Ledger()
+    node = CATALOG.nodes["8x-h100"]
+    bought = node_price(node, CATALOG, ledger)
+    (driver,) = quotes(ledger).node(node).drivers
+    assert ledger.drive(bought) == driver and ledger.driver(driver) == bought
+
+
+def test_a_rented_machines_price_is_one_fact_whoever_pays_for_it() -> None:
+    ledger = Ledger()
+    offer = next(one for one in CATALOG.offers if one.on_demand_usd_per_hour)
+    listed = Writer(CATALOG, ledger).listed(offer)
+    (driver,) = quotes(ledger).offer(offer).drivers
+    assert listed.basis == driver and ledger.driver(driver) == listed
+
+
+def test_sources_are_named_once() -> None:
+    said = quotes().sources("pue.average", "pue.average", "storage.draw")
+    assert said.count(CATALOG.parts["pue.average"].source) == 1 and "assumed by the project" in said
+
+
+def test_hardware_is_worth_a_falling_share_of_its_price() -> None:
+    residual = CATALOG.part("residual").value
+    assert quotes().worth([Aged(2.0, 0, 48)]).usd == 2
+    assert quotes().worth([Aged(1.0, 48, 48)]).usd == pytest.approx(residual)
+    assert quotes().worth([Aged(1.0, 24, 48), Aged(1.0, 48, 48)]).usd == pytest.approx(residual**0.5 + residual)
+
+
+# --- over a horizon
+
+
+def cost(units: list[float], life: str = "life.gpu") -> float:
+    made = quotes()
+    price = made.node(CATALOG.nodes["8x-h100"])
+    return sum(term.sum for term in renewed(made, Bought("machines", "purchase", price, units, life)))
+
+
+@given(
+    st.lists(st.integers(0, 5), min_size=1, max_size=10),
+    st.lists(st.integers(0, 5), min_size=10, max_size=10),
+    st.sampled_from(["life.gpu", "life.server"]),
+)
+@settings(max_examples=80)
+def test_needing_more_at_any_time_never_costs_less(years: list[int], more: list[int], life: str) -> None:
+    few = [float(count) for count in years for _ in range(12)]
+    many = [float(count + extra) for count, extra in zip(years, more, strict=False) for _ in range(12)]
+    assert cost(many, life) >= cost(few, life) - 1e-6
+
+
+def test_what_is_bought_year_by_year_is_renewed_and_sold_by_its_age() -> None:
+    made = quotes()
+    price = made.node(CATALOG.nodes["8x-h100"])
+    units = [1.0] * 12 + [3.0] * 48
+    first, again, sold = renewed(made, Bought("machines", "purchase", price, units, "life.gpu"))
+    assert {month: usd / price.usd for month, usd in enumerate(first.flow) if usd} == {0: 1, 12: 2}
+    assert {month: usd / price.usd for month, usd in enumerate(again.flow) if usd} == {48: 1}
+    residual = CATALOG.part("residual").value
+    assert sold.flow[-1] == pytest.approx(-price.usd * (residual ** (12 / 48) + 2 * residual))
+
+
+def test_what_needs_nothing_costs_nothing() -> None:
+    assert cost([0.0] * 24) == 0

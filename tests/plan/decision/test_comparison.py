@@ -1,0 +1,500 @@
+"""What stands beside a choice: rivals, the Pareto set, drivers, confidence, return."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+from archwright.catalog.facts import Catalog
+from archwright.contract.decision import Decision, Rival
+from archwright.contract.estimate import exact
+from archwright.contract.needs import Placement
+from archwright.contract.plan import Miss, Option, Plan
+from archwright.contract.record import replace
+from archwright.plan.accounting.budget import Draft
+from archwright.plan.accounting.cash_flow import following
+from archwright.plan.decision.comparison import break_even, chance_cheaper, conclude, decide
+from archwright.plan.decision.selection import choose
+
+from ..option_samples import MONTHS, Made, World, buy, draft, fact, needs, rent, world, worlds
+
+QUICK = settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+A, B = fact("a", 10, 1.5), fact("b", 20, 1.5)
+FACTS = {"a": A, "b": B}
+
+
+def decided(made: World) -> tuple[str | None, Decision]:
+    found = conclude(made.needs, made.options, made.drafts, made.ledger, made.purse)
+    return found.chosen, found.decision
+
+
+# --- rivals
+
+
+def test_a_rival_with_the_same_facts_is_surely_dearer(catalog: Catalog) -> None:
+    made = world(catalog, needs(), FACTS, draft("x", rent(100, "a")), draft("y", rent(110, "a")))
+    chosen, decision = decided(made)
+    assert chosen == "x"
+    (rival,) = decision.rivals
+    assert (rival.option, rival.cheaper, rival.tie, rival.break_even_month) == ("y", 0.0, False, 1)
+
+
+def test_a_rival_with_facts_of_its_own_is_a_tie_when_close(catalog: Catalog) -> None:
+    made = world(catalog, needs(), FACTS, draft("x", rent(100, "a")), draft("y", rent(105, "b")))
+    (rival,) = decided(made)[1].rivals
+    assert rival.tie and 0.35 < rival.cheaper < 0.5
+
+
+def test_a_difference_too_small_to_promise_is_a_tie(catalog: Catalog) -> None:
+    made = world(catalog, needs(), FACTS, draft("x", rent(100, "a")), draft("y", rent(101.5, "a")))
+    (rival,) = decided(made)[1].rivals
+    assert rival.tie and rival.cheaper == 0
+
+
+def test_which_of_two_near_ties_is_taken_is_no_flip(catalog: Catalog) -> None:
+    near = (draft("x", rent(100, "a")), draft("y", rent(101.5, "b")))
+    made = world(catalog, needs(), FACTS, *near)
+    assert [(driver.basis, driver.flips_at) for driver in decided(made)[1].drivers] == [("a", None)]
+    other = world(catalog, needs(), FACTS, *near, draft("z", rent(110, "b")))
+    assert [(driver.basis, driver.flips_to) for driver in decided(other)[1].drivers] == [("a", None)], "y is before z"
+    own = world(catalog, needs(), {**FACTS, "c": fact("c", 30, 1.5)}, *near, draft("z", rent(110, "c")))
+    flips = {driver.basis: driver.flips_to for driver in decided(own)[1].drivers}
+    assert flips == {"a": None, "c": "z"}, "were a dearer, y would be chosen and not z"
+
+
+def test_equal_options_share_the_chance_and_are_called_equal(catalog: Catalog) -> None:
+    made = world(catalog, needs(), FACTS, draft("x", rent(100, "a")), draft("y", rent(100, "a")))
+    chosen, decision = decided(made)
+    assert chosen == "x" and decision.rivals[0].cheaper == 0.5 and decision.rivals[0].equal
+    assert notes_of(made)[0] == "a tie: y costs the same in every draw"
+    unlike = world(catalog, needs(), FACTS, draft("x", rent(100, "a")), draft("y", rent(100, "b")))
+    assert not decided(unlike)[1].rivals[0].equal
+
+
+def test_rivals_are_the_feasible_ones_the_cheapest_first(catalog: Catalog) -> None:
+    late = draft("late", rent(1), misses=(Miss(constraint="x.ttft_p95_s", value=2.0, limit=1.0),))
+    unpriced = Draft(name="none", placement="cloud", provider="p")
+    made = world(catalog, needs(), {}, draft("x", rent(1)), draft("z", rent(3)), draft("y", rent(3)), late, unpriced)
+    assert [rival.option for rival in decided(made)[1].rivals] == ["y", "z"]
+
+
+@given(worlds())
+@QUICK
+def test_the_chances_of_two_options_sum_to_one(catalog: Catalog, given_: Made) -> None:
+    made = world(catalog, *given_[:2], *given_[2])
+    one, two = (made.purse.worlds(draft.terms or ()) for draft in made.drafts[:2])
+    assert chance_cheaper(one, two) + chance_cheaper(two, one) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "month"),
+    [((1, 2, 3), (2, 3, 4), 1), ((5, 6, 7), (3, 6, 9), 3), ((5, 6, 7), (1, 2, 3), None), ((1, 2), (1, 2), None)],
+)
+def test_break_even_is_the_first_month_with_less_paid(
+    ours: tuple[float, ...], theirs: tuple[float, ...], month: int | None
+) -> None:
+    assert break_even(ours, theirs) == month
+
+
+def test_buying_breaks_even_later_than_renting_begins(catalog: Catalog) -> None:
+    made = world(catalog, needs(capex=1e6), {}, draft("buy", buy(500), rent(10)), draft("rent", rent(100)))
+    chosen, decision = decided(made)
+    assert chosen == "buy"
+    assert decision.rivals[0].break_even_month == 6  # 500 + 10 m < 100 m
+
+
+# --- the choice and its notes
+
+
+def notes_of(made: World) -> tuple[str, ...]:
+    found = conclude(made.needs, made.options, made.drafts, made.ledger, made.purse)
+    return next(option.notes for option in found.options if option.name == found.chosen)
+
+
+def test_ties_and_near_ties_are_said(catalog: Catalog) -> None:
+    near = (draft("x", rent(100, "a")), draft("y", rent(105, "b")), draft("z", rent(118, "b")), draft("far", rent(900)))
+    wide = draft("wide", rent(130, "c"))
+    notes = notes_of(world(catalog, needs(), {**FACTS, "c": fact("c", 1, 4.0)}, *near, wide))
+    assert notes[0].startswith("a tie: y costs 50 USD more over the horizon, and is the cheaper one in ")
+    assert notes[1].startswith("a near-tie: z costs 180 USD more")
+    assert not any("far" in note for note in notes)
+    assert not any("near-tie: wide" in note for note in notes)
+
+
+def test_of_several_cheaper_options_the_cheapest_is_the_one_to_know(catalog: Catalog) -> None:
+    drafts = (
+        draft("mine", rent(110, "a"), placement="on-premises"),
+        draft("near", rent(99, "b")),
+        draft("low", rent(70, "b")),
+    )
+    notes = notes_of(
+        world(catalog, needs(prefer="on-premises"), {"a": fact("a", 1, 1.3), "b": fact("b", 1, 1.3)}, *drafts)
+    )
+    assert not any("near costs" in note for note in notes)
+    assert notes[0] == "preferred over low, at 400 USD more over the horizon"
+
+
+def test_a_preferred_option_may_be_dearer_than_its_tie(catalog: Catalog) -> None:
+    made = world(
+        catalog,
+        needs(prefer="hybrid"),
+        FACTS,
+        draft("x", rent(105, "b"), placement="hybrid"),
+        draft("y", rent(100, "a")),
+    )
+    notes = notes_of(made)
+    assert notes[0] == "preferred over y, at 50 USD more over the horizon"
+    assert "y costs 50 USD less" in notes[1]
+
+
+def test_the_value_today_is_as_uncertain_as_what_it_is_made_of(catalog: Catalog) -> None:
+    """Its band is that of the prices and of the rate, drawn together, and not of the rate alone."""
+
+    def band(*drivers: str) -> float:
+        note = notes_of(world(catalog, needs(), FACTS, draft("x", rent(100, *drivers))))[-1]
+        low, _, high = note.rpartition("(")[2].partition(" .. ")
+        return float(high.strip(")").replace(",", "")) - float(low.replace(",", ""))
+
+    assert band("a") > 10 * band()
+
+
+def test_the_value_of_the_payments_today_is_said(catalog: Catalog) -> None:
+    rate = catalog.part("capital").value
+    today = sum(100 / (1 + rate) ** (month / 12) for month in range(MONTHS))
+    plain = notes_of(world(catalog, needs(), {}, draft("x", rent(100))))
+    assert f"{today:,.0f} USD" in plain[-1] and "goals" not in plain[-1]
+    worth = notes_of(world(sooner(catalog), needs(worth=150.0), {}, draft("x", rent(100))))
+    gain = sum(150 / (1 + rate) ** ((month + 1) / 12) for month in range(MONTHS)) - today
+    assert f"with what the goals bring, net {gain:,.0f} USD" in worth[-1]
+    assert notes_of(world(catalog, needs(), {}, draft("free", rent(0)))) == ()
+
+
+def test_nothing_feasible_leaves_nothing_to_compare(catalog: Catalog) -> None:
+    made = world(catalog, needs(per_month=1.0, worth=5.0), {}, draft("x", rent(2)))
+    found = conclude(made.needs, made.options, made.drafts, made.ledger, made.purse)
+    assert (found.chosen, found.options) == (None, made.options)
+    assert found.decision == Decision(axes=("total_cost",))
+
+
+# --- the Pareto set
+
+
+def frontier(made: World) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    decision = decided(made)[1]
+    return decision.axes, decision.pareto
+
+
+def test_what_another_beats_on_every_axis_is_out(catalog: Catalog) -> None:
+    made = world(
+        catalog,
+        needs(capex=1e6),
+        {},
+        draft("cheap", rent(10), buy(500)),
+        draft("light", rent(90)),
+        draft("worse", rent(91)),
+    )
+    assert frontier(made) == (("total_cost", "capex", "limits_at_risk"), ("cheap", "light"))
+
+
+def test_carbon_and_power_count_where_both_know_them(catalog: Catalog) -> None:
+    kg: dict[str, Any] = {"carbon_kg_per_month": exact(5, "kg")}
+    clean: dict[str, Any] = {"carbon_kg_per_month": exact(1, "kg"), "power_kw": exact(9, "kW")}
+    made = world(
+        catalog, needs(), {}, draft("dark", rent(10)), draft("dirty", rent(20), **kg), draft("clean", rent(30), **clean)
+    )
+    assert frontier(made) == (("total_cost", "capex", "carbon_kg_per_month", "limits_at_risk"), ("dark",))
+    without = world(catalog, needs(), {}, draft("dirty", rent(20), **kg), draft("clean", rent(30), **clean))
+    assert frontier(without)[1] == ("dirty", "clean")
+
+
+def test_a_limit_at_risk_is_worse_than_one_that_holds(catalog: Catalog) -> None:
+    risky = draft("risky", rent(10), notes=("at risk: x", "said"))
+    made = world(catalog, needs(), {}, risky, draft("safe", rent(20)), draft("dear", rent(21)))
+    assert frontier(made)[1] == ("risky", "safe")
+
+
+def test_equal_options_are_both_on_the_frontier(catalog: Catalog) -> None:
+    made = world(catalog, needs(), {}, draft("x", rent(1)), draft("y", rent(1)))
+    assert frontier(made)[1] == ("x", "y")
+
+
+# --- drivers
+
+
+def test_drivers_share_the_variance_and_are_named_by_their_basis(catalog: Catalog) -> None:
+    made = world(catalog, needs(), FACTS, draft("x", rent(100, "a"), rent(50, "b"), rent(1000)))
+    drivers = decided(made)[1].drivers
+    assert [(driver.basis, driver.name) for driver in drivers] == [("a", "price of a"), ("b", "price of b")]
+    assert [driver.share for driver in drivers] == pytest.approx([0.8, 0.2], abs=0.01)
+    assert [(driver.flips_to, driver.flips_at, driver.inside) for driver in drivers] == [(None, None, False)] * 2
+
+
+def test_what_moves_nothing_is_no_driver(catalog: Catalog) -> None:
+    facts = {"a": A, "sure": fact("sure", 3, 1.0)}
+    made = world(catalog, needs(), facts, draft("x", rent(1000, "a"), rent(1, "sure")))
+    assert [driver.basis for driver in decided(made)[1].drivers] == ["a"]
+    sure = world(catalog, needs(), facts, draft("x", rent(1, "sure")))
+    assert decided(sure)[1].drivers == ()
+
+
+def test_a_fact_of_a_rival_can_flip_the_choice(catalog: Catalog) -> None:
+    made = world(catalog, needs(), FACTS, draft("x", rent(100, "a")), draft("y", rent(120, "b")))
+    first, second = decided(made)[1].drivers
+    assert (first.basis, first.share, first.flips_to, first.inside) == ("a", 1.0, "y", True)
+    assert first.limit == "" and first.then == "y would be chosen"
+    assert first.flips_at == pytest.approx(12)
+    assert (second.basis, second.share, second.flips_to, second.inside) == ("b", 0.0, "y", True)
+    assert second.flips_at == pytest.approx(20 * 100 / 120)
+
+
+def test_a_fact_can_flip_by_breaking_a_limit(catalog: Catalog) -> None:
+    made = world(catalog, needs(per_month=110.0), FACTS, draft("x", rent(100, "a")))
+    (driver,) = decided(made)[1].drivers
+    assert (driver.flips_to, driver.inside, driver.limit) == (None, True, "per_month")
+    assert driver.then == "the budget's per month limit is reached and nothing would be feasible"
+    assert driver.flips_at == pytest.approx(11)
+
+
+def test_a_fact_can_flip_by_bringing_an_option_inside_its_limit(catalog: Catalog) -> None:
+    """Bought is cheaper over the horizon, and only too dear to buy today."""
+    options = (draft("rent", rent(100)), draft("buy", buy(400, "a"), placement="on-premises"))
+    made = world(catalog, needs(capex=350.0), FACTS, *options)
+    chosen, decision = decided(made)
+    assert chosen == "rent"
+    assert decision.drivers[0].flips_to == "buy" and decision.drivers[0].flips_at == pytest.approx(8.75)
+    assert decision.drivers[0].limit == "capex"
+
+
+def test_an_option_that_money_cannot_help_never_flips(catalog: Catalog) -> None:
+    late = draft("y", rent(101, "b"), misses=(Miss(constraint="x.ttft_p95_s", value=2.0, limit=1.0),))
+    made = world(catalog, needs(), FACTS, draft("x", rent(100, "a")), late)
+    assert [(driver.basis, driver.flips_at) for driver in decided(made)[1].drivers] == [("a", None)]
+
+
+def test_the_exchange_rate_is_a_driver_that_only_limits_can_flip(catalog: Catalog) -> None:
+    rate = catalog.exchange("USD", "EUR")
+    wanted = needs("EUR", per_month=100 * rate.value * 1.01)
+    made = world(catalog, wanted, FACTS, draft("x", rent(100)), draft("y", rent(100.5, "a")))
+    drivers = {driver.basis: driver for driver in decided(made)[1].drivers}
+    assert drivers["exchange.usd-eur"].flips_to is None
+    assert drivers["exchange.usd-eur"].flips_at == pytest.approx(rate.value * 1.01)
+
+
+def test_numbers_from_one_fact_are_one_driver(catalog: Catalog) -> None:
+    """Machines of two options follow the speed of one engine: neither is dearer because the other is not."""
+    facts = {"mine": fact("mine", 3, 1.5), "theirs": fact("theirs", 3, 1.5), "b": B}
+    drafts = (draft("x", rent(100, "mine")), draft("y", rent(110, "theirs")), draft("z", rent(115, "b")))
+    made = world(catalog, needs(), {}, *drafts)
+    made.ledger.basis("speed", "calibrated", "requests/s")
+    for name, estimate in facts.items():
+        made.ledger.basis(name, "formula", "machines", facts=("speed",) if name != "b" else ())
+        made.ledger.drive(estimate)
+    decision = decided(made)[1]
+    assert decision.rivals[0].option == "y" and decision.rivals[0].cheaper == 0.0
+    assert [(driver.basis, driver.flips_to) for driver in decision.drivers] == [("mine", "z"), ("b", "z")]
+
+
+@given(worlds())
+@QUICK
+def test_a_flip_is_where_the_choice_changes_and_not_before(catalog: Catalog, given_: Made) -> None:
+    """Each driver's flip against the choice made anew, with the flows that rest on it at another value."""
+    first = world(catalog, *given_[:2], *given_[2])
+    best = next((o for o in first.options if o.name == decided(first)[0]), None)
+    if best is None:
+        return
+    apart = [o.name for o in first.options if o is best or abs(cost_of(o) - cost_of(best)) >= 0.02 * cost_of(best)]
+    made = world(catalog, *given_[:2], *(one for one in given_[2] if one.name in apart or one.name == best.name))
+    chosen, decision = decided(made)
+    for driver in decision.drivers:
+        value = driver.estimate.value
+        if driver.flips_at is None:
+            for factor in (0.11, 0.5, 0.9, 1.1, 2.0, 9.0):
+                assert chosen_at(made, driver.basis, factor) == chosen
+            continue
+        factor = driver.flips_at / value
+        beyond, before = (factor * (1 + by * (1e-4 if factor > 1 else -1e-4)) for by in (1, -1))
+        if abs(factor - 1) > 1e-3:
+            assert chosen_at(made, driver.basis, beyond) == driver.flips_to
+            assert chosen_at(made, driver.basis, before) == chosen
+            assert chosen_at(made, driver.basis, (1 + factor) / 2) == chosen
+        assert not driver.inside or driver.estimate.low < driver.estimate.high
+
+
+def cost_of(option: Option) -> float:
+    return option.total_cost.value if option.total_cost is not None else 0.0
+
+
+def chosen_at(made: World, driver: str, factor: float) -> str | None:
+    """The choice when one fact is `factor` of what it is: the flows that rest on it are. The rate moves all."""
+
+    def moved(one: Draft) -> Draft:
+        terms = (
+            term._replace(flow=tuple(factor * x for x in term.flow)) if driver in made.purse.drivers(term) else term
+            for term in one.terms or ()
+        )
+        return one._replace(terms=tuple(terms))
+
+    options = made.purse.options(tuple(map(moved, made.drafts)))
+    return choose(options, made.needs.placement.prefer)[0]
+
+
+# --- confidence and return
+
+
+def test_a_line_rests_on_each_of_its_facts_alike(catalog: Catalog) -> None:
+    facts = {name: fact(name, 1, by) for name, by in (("hi", 1.1), ("me", 1.2), ("lo", 1.5), ("no", 1.7))}
+    terms = (rent(10), rent(20, "hi"), rent(30, "hi", "lo"), rent(25, "me"), rent(15, "no"))
+    confidence = decided(world(catalog, needs(), facts, draft("x", *terms)))[1].confidence
+    assert list(confidence) == ["exact", "high", "medium", "low", "very low"]
+    assert list(confidence.values()) == pytest.approx([0.1, 0.35, 0.25, 0.15, 0.15])
+
+
+def sooner(catalog: Catalog, **months: float) -> Catalog:
+    """The catalog with other lengths of the steps, each exact: `build` for `build.rented.months`."""
+    held = dict(catalog.parts)
+    for name, row in catalog.parts.items():
+        if name.endswith(".months"):
+            length = months.get(name.partition(".")[0], 1e-6)
+            held[name] = replace(row, low=length, typical=length, high=length, confidence="high")
+    made = copy.copy(catalog)
+    object.__setattr__(made, "parts", held)
+    return made
+
+
+def test_what_the_goals_bring_against_what_it_costs(catalog: Catalog) -> None:
+    options = draft("x", buy(300, "a"), rent(50))
+    made = world(sooner(catalog), needs(worth=150.0, capex=500.0), FACTS, options)
+    returns = decided(made)[1].returns
+    assert returns is not None
+    assert (returns.value, returns.cost.value, returns.net.value) == pytest.approx((1500, 800, 700))
+    assert returns.net.low == pytest.approx(1500 - returns.cost.high)
+    assert returns.payback_month == 3  # 150 m >= 300 + 50 m
+    assert returns.pays == 1.0
+    assert {"decision.return", "x.cost", "a"} <= {basis.id for basis in made.ledger.bases(returns)}
+
+
+def test_nothing_is_earned_before_production_and_the_whole_only_in_time(catalog: Catalog) -> None:
+    """Two months of building, then four in which the use grows evenly: (0 0 1/8 3/8 5/8 7/8 1 1 1 1) of the worth."""
+    later = sooner(catalog, build=2.0, adoption=4.0)
+    made = world(later, needs(worth=150.0, capex=500.0), FACTS, draft("x", buy(300, "a"), rent(50)))
+    decision = decided(made)[1]
+    returns, (schedule,) = decision.returns, decision.schedules
+    assert returns is not None and returns.value == pytest.approx(150 * 6, rel=1e-4)
+    assert returns.net.value == pytest.approx(900 - 800, rel=1e-3) and returns.net.low < 0 < returns.net.high
+    assert returns.payback_month == 10 and 0.5 < returns.pays < 1
+    ends = {phase.name: round(phase.ends.value, 3) for phase in schedule.phases}
+    assert ends == {"procurement": 0, "build": 2, "pilot": 2, "growing use": 6}
+    assert any("grows evenly to the whole" in text for text in made.ledger.assumptions)
+
+
+def test_costs_and_dates_widen_the_net_together(catalog: Catalog) -> None:
+    drafts = draft("x", rent(50, "a"))
+    sure, unsure = (decided(world(held, needs(worth=150.0), FACTS, drafts))[1] for held in (sooner(catalog), catalog))
+    assert sure.returns is not None and unsure.returns is not None
+    assert unsure.returns.value < sure.returns.value
+    width = [returns.net.high - returns.net.low for returns in (sure.returns, unsure.returns)]
+    assert width[1] > width[0]
+
+
+def test_who_buys_machines_waits_longer_than_who_rents_them(plan_of: Callable[..., Plan]) -> None:
+    plan = plan_of("clinic")
+    stands = {one.option: one.phases[2].ends.value for one in plan.decision.schedules}
+    assert stands["on-premises"] > stands["cloud-aws"]
+    assert set(stands) == {option.name for option in plan.options if option.feasible}
+    bases = {basis.id for basis in plan.bases}
+    assert {phase.ends.basis for one in plan.decision.schedules for phase in one.phases} <= bases
+    assert {"part.order.bought.months", "part.adoption.months"} <= bases
+
+
+def test_what_never_pays_back(catalog: Catalog) -> None:
+    returns = decided(world(catalog, needs(worth=10.0), {}, draft("x", rent(50))))[1].returns
+    assert returns is not None and returns.payback_month is None and returns.net.value < 0 and returns.pays == 0.0
+
+
+def test_without_a_goal_that_is_worth_something_nothing_returns(catalog: Catalog) -> None:
+    assert decided(world(catalog, needs(), {}, draft("x", rent(50))))[1].returns is None
+
+
+@given(worlds())
+@QUICK
+def test_the_order_of_options_changes_no_decision(catalog: Catalog, given_: Made) -> None:
+    wanted, facts, drafts = given_
+    chosen, decision = decided(world(catalog, wanted, facts, *drafts))
+    other, turned = decided(world(catalog, wanted, dict(reversed(facts.items())), *reversed(drafts)))
+    assert chosen == other
+    assert set(decision.pareto) == set(turned.pareto)
+    assert [rival.option for rival in decision.rivals] == [rival.option for rival in turned.rivals]
+    assert [(d.basis, d.flips_to, d.inside) for d in decision.drivers] == [
+        (d.basis, d.flips_to, d.inside) for d in turned.drivers
+    ]
+
+
+def test_decide_takes_a_choice_that_was_made(catalog: Catalog) -> None:
+    placement: Placement = "cloud"
+    growing = following("rent", "compute", (10.0 * month for month in range(MONTHS)), ["a"])
+    made = world(catalog, needs(), FACTS, draft("x", growing, placement=placement), draft("y", rent(1000)))
+    options: tuple[Option, ...] = made.options
+    decision = decide(made.needs, options, made.drafts, made.ledger, "y", made.purse)
+    assert decision.rivals[0].option == "x" and decision.rivals[0].cheaper == 1.0
+    assert decision.rivals[0].break_even_month is None
+
+
+# --- real plans
+
+
+@pytest.mark.parametrize("name", ["startup", "clinic", "manufacturer"])
+def test_the_decision_of_a_real_plan_names_what_the_plan_holds(plan_of: Callable[..., Plan], name: str) -> None:
+    plan = plan_of(name)
+    decision, bases = plan.decision, {basis.id for basis in plan.bases}
+    feasible = {option.name for option in plan.options if option.feasible}
+    chosen = next(option for option in plan.options if option.name == plan.chosen)
+    assert {rival.option for rival in decision.rivals} == feasible - {plan.chosen}
+    preferred = any(note.startswith("preferred over") for note in chosen.notes)
+    assert set(decision.pareto) <= feasible and (preferred or plan.chosen in decision.pareto)
+    assert {driver.basis for driver in decision.drivers} <= bases and decision.drivers
+    assert sum(driver.share for driver in decision.drivers) <= 1 + 1e-9
+    assert all(driver.flips_to in {None, *(option.name for option in plan.options)} for driver in decision.drivers)
+    assert sum(decision.confidence.values()) == pytest.approx(1)
+    assert decision.returns is not None and decision.returns.cost == chosen.total_cost
+    assert chosen.total_cost is not None
+    assert chosen.cumulative_cost[-1] == pytest.approx(chosen.total_cost.value)
+    named = {driver for option in plan.options for line in option.cost_lines for driver in line.drivers}
+    assert named <= bases
+
+
+def test_options_that_differ_by_people_alone_are_told_apart(plan_of: Callable[..., Plan]) -> None:
+    """How many people a platform takes is one fact: it cannot make the option with more of them the cheaper one."""
+    plan = plan_of("manufacturer")
+    hybrid = [rival for rival in plan.decision.rivals if rival.option.startswith("hybrid")]
+    assert hybrid and all(rival.cheaper < 0.1 for rival in hybrid)
+
+
+def test_the_order_without_people_is_said_where_it_is_another(catalog: Catalog) -> None:
+    few = draft("few", rent(30), rent(10, category="staff"))
+    many = draft("many", rent(10), rent(50, category="staff"))
+    dear = draft("dear", rent(40), rent(60, category="staff"))
+    made = world(catalog, needs(), {}, few, many, dear)
+    found = conclude(made.needs, made.options, made.drafts, made.ledger, made.purse)
+    chosen = next(option for option in found.options if option.name == found.chosen)
+    (note,) = [note for note in chosen.notes if note.startswith("without people")]
+    assert found.chosen == "few" and note.endswith("many 100, few 300, dear 400")
+    alone = world(catalog, needs(), {}, few, dear)
+    found = conclude(alone.needs, alone.options, alone.drafts, alone.ledger, alone.purse)
+    assert not any(note.startswith("without people") for option in found.options for note in option.notes)
+
+
+@pytest.mark.parametrize(
+    ("rival", "said"),
+    [
+        (Rival(option="y", cheaper=0.5, tie=True, equal=True), "the same"),
+        (Rival(option="y", cheaper=0.4, tie=True), "a tie"),
+        (Rival(option="y", cheaper=0.05, tie=True), "within 2%"),
+        (Rival(option="y", cheaper=0.05, tie=False), ""),
+    ],
+)
+def test_what_is_nearly_always_dearer_is_no_tie_in_words(rival: Rival, said: str) -> None:
+    assert rival.closeness == said

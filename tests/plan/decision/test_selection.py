@@ -1,0 +1,246 @@
+"""The choice, and the answer when there is none."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from archwright.contract.estimate import exact
+from archwright.contract.needs import NeedsSource
+from archwright.contract.plan import Miss, Option, Plan, WorkloadPlan
+from archwright.contract.record import replace
+from archwright.plan.accounting.budget import UNPROVEN
+from archwright.plan.decision.selection import choose, why_infeasible
+
+LINES = {
+    "budget": 9,
+    "budget.per_month": 9,
+    "workloads[0]": 3,
+    "workloads[0].deadline_h": 4,
+    "workloads[0].slo": 5,
+    "placement.allow": 7,
+}
+SOURCE = NeedsSource(file="needs.yaml", digest="0" * 64, lines=LINES)
+
+
+def option(name: str, *misses: Miss, cost: float | None = None, placement: Any = "cloud") -> Option:
+    price = None if cost is None else exact(cost, "EUR")
+    return Option(
+        name=name,
+        placement=placement,
+        provider=name,
+        regions=(),
+        feasible=not misses,
+        misses=misses,
+        total_cost=price,
+        cost_per_month=price,
+        capex=price,
+    )
+
+
+def plan(*options: Option) -> Plan:
+    return Plan(
+        needs_file="needs.yaml",
+        needs_digest="",
+        catalog_digest="",
+        created_at="",
+        organisation="o",
+        currency="EUR",
+        horizon_months=12,
+        chosen=None,
+        options=options,
+        workloads=(WorkloadPlan(name="triage", model=None, pools=()),),
+        pools=(),
+        predictions=(),
+        controls=(),
+        assumptions=(),
+        bases=(),
+    )
+
+
+def over(value: float, limit: float, name: str = "per_month") -> Miss:
+    return Miss(constraint=name, value=value, limit=limit)
+
+
+UNSIZED = Miss(constraint="not sized yet", value="hybrid", limit=None)
+
+
+def test_the_cheapest_feasible_wins_and_nothing_else_changes() -> None:
+    options = (option("a", cost=20), option("b", cost=10), option("c", over(2, 1), cost=1))
+    assert choose(options, None) == ("b", options)
+    assert choose(options[2:], None) == (None, options[2:])
+
+
+def test_equal_prices_are_decided_by_name() -> None:
+    assert choose((option("b", cost=1), option("a", cost=1)), None)[0] == "a"
+
+
+def test_of_equal_prices_the_simplest_placement_is_taken() -> None:
+    options = (option("a", cost=1, placement="hybrid"), option("b", cost=1 + 1e-12, placement="on-premises"))
+    assert choose(options, None)[0] == "b"
+    assert choose(options, "hybrid")[0] == "a"
+
+
+def test_what_is_known_to_hold_comes_before_what_nobody_promises() -> None:
+    hoped = replace(option("a", cost=1000, placement="hosted-api"), notes=(f"{UNPROVEN}nobody promises it",))
+    held, dear = option("b", cost=3000), option("c", cost=4000)
+    name, changed = choose((hoped, held, dear), None)
+    assert name == "b"
+    assert changed[1].notes == (
+        "chosen before a, at 2,000 EUR more over the horizon: what that one rests on is not known, nobody promises it",
+    )
+    also = replace(hoped, name="d", total_cost=exact(2000, "EUR"))
+    said = choose((also, hoped, held), None)[1][2].notes
+    assert [note.partition(",")[0] for note in said] == ["chosen before a", "chosen before d"], "each cheaper one"
+    assert choose((hoped,), None)[0] == "a", "where nothing else is feasible it is better than nothing"
+    assert choose((hoped, held), "hosted-api")[0] == "a", "who prefers it knows"
+    assert choose((replace(hoped, total_cost=exact(5000, "EUR")), held), None)[1][1].notes == ()
+
+
+def test_a_preference_wins_and_its_price_is_printed() -> None:
+    options = (option("a", cost=2000), option("b", cost=1000), option("h", cost=1500, placement="hosted-api"))
+    name, changed = choose(options, "hosted-api")
+    assert name == "h"
+    assert changed[2].notes == ("preferred over b, at 500 EUR more over the horizon",)
+    assert changed[:2] == options[:2]
+
+
+def test_a_preference_that_is_also_cheapest_costs_nothing() -> None:
+    options = (option("a", cost=1), option("b", cost=2, placement="hosted-api"))
+    assert choose(options, "cloud") == ("a", options)
+
+
+def test_a_preference_nobody_can_satisfy_is_said() -> None:
+    name, changed = choose((option("a", cost=1),), "on-premises")
+    assert name == "a"
+    assert "no feasible option" in changed[0].notes[0]
+
+
+def test_the_nearest_option_and_its_relaxation_are_named() -> None:
+    error = why_infeasible(
+        plan(
+            option("far", over(9000, 3000), cost=9000),
+            option("near", over(3300.5, 3000), cost=3300),
+            option("x", UNSIZED),
+        ),
+        SOURCE,
+    )
+    assert error.code == "AW-PLAN-03"
+    assert "nearest, near, misses per_month: 3,300, limit 3,000" in error.message
+    assert (error.where.line, error.where.field) == (9, "budget.per_month")
+    assert error.hint.startswith(
+        "feasible would be near with budget.per_month 3,310, or far with budget.per_month 9,000 (5,700 EUR more)"
+    )
+    assert error.nearest == ("near", "far", "x")
+    assert len(error.lines().splitlines()) == 3
+
+
+def test_what_nobody_promises_is_no_near_option() -> None:
+    hoped = Miss(constraint="triage.ttft_p95_s", value=0.3, limit=0.2, at_best=True)
+    known = over(2, 0.2, "triage.ttft_p95_s")
+    error = why_infeasible(plan(option("hoped", hoped, cost=1), option("known", known, cost=2)), SOURCE)
+    assert error.nearest == ("known", "hoped") and "hoped with workloads[0].slo.ttft_p95_s at best 0.3" in error.hint
+    alone = why_infeasible(plan(option("hoped", hoped, cost=1), option("x", UNSIZED)), SOURCE)
+    assert "the nearest, hoped, misses triage.ttft_p95_s: at best 0.3, limit 0.2" in alone.message
+
+
+@pytest.mark.parametrize(
+    ("miss", "field", "line"),
+    [
+        (over(0.3, 0.2, "triage.ttft_p95_s"), "workloads[0].slo.ttft_p95_s", 5),
+        (over(0.3, 0.4, "triage.quality.mmlu_pro"), "workloads[0].quality.mmlu_pro", 3),
+        (Miss(constraint="residency", value="unknown", limit="US"), "placement", 1),
+        (UNSIZED, "placement.allow", 7),
+        (over(0.3, 0.2, "other.ttft_p95_s"), "placement", 1),
+        (over(5, 0, "capex"), "budget.capex", 9),
+        (over(30, 24, "triage.deadline_h"), "workloads[0].deadline_h", 4),
+        (over(30, 24, "triage.gib_per_day"), "workloads[0].traffic.gib_per_day", 3),
+        (Miss(constraint="triage.base", value="x", limit="y"), "workloads[0].base", 3),
+        (over(50, 40, "power_kw"), "placement.site.power_kw", 1),
+    ],
+)
+def test_the_place_is_the_field_or_what_encloses_it(miss: Miss, field: str, line: int) -> None:
+    error = why_infeasible(plan(option("a", miss)), SOURCE)
+    assert (error.where.field, error.where.line) == (field, line)
+
+
+def test_a_limit_from_below_is_relaxed_downwards() -> None:
+    error = why_infeasible(plan(option("a", over(0.99, 0.999, "triage.availability"))), SOURCE)
+    assert "availability 0.99" in error.hint
+
+
+def test_what_no_number_relaxes_gets_the_general_hint() -> None:
+    error = why_infeasible(plan(option("a", UNSIZED)), SOURCE)
+    assert error.hint.startswith("allow another placement")
+
+
+def pinned(name: str, constraint: str, value: str, cost: float | None) -> Option:
+    return option(name, Miss(constraint=constraint, value=value, limit="what was wished"), cost=cost)
+
+
+def test_another_place_or_device_is_offered_where_one_exists_with_its_price() -> None:
+    """The wish cannot be had: the nearest that exist, the cheapest first, and how their prices differ."""
+    error = why_infeasible(
+        plan(
+            pinned("nowhere", "regions", "no offer inside", None),
+            pinned("north", "regions", "eu-north-1", 500),
+            pinned("other", "accelerators", "L40S", 400),
+        ),
+        SOURCE,
+    )
+    assert "; the nearest, other, misses accelerators: L40S, limit what was wished" in error.message
+    assert error.hint == (
+        "feasible would be other with placement.accelerators L40S (400 EUR), or north with placement.regions "
+        "eu-north-1 (100 EUR more)"
+    )
+    assert error.where.field == "placement.accelerators"
+    assert error.nearest == ("other", "north", "nowhere")
+
+
+def test_prices_too_old_to_buy_by_may_be_accepted() -> None:
+    error = why_infeasible(plan(pinned("own", "stale_facts", "node x", 500)), SOURCE)
+    assert error.hint == "feasible would be own with --accept-stale (500 EUR)"
+
+
+def test_what_stands_against_the_wish_itself_is_said_first() -> None:
+    """A device that a provider has elsewhere alone."""
+    wish = pinned("cloud", "accelerators", "no offer in eu-central-1", None)
+    error = why_infeasible(plan(pinned("other", "accelerators", "L40S", 400), wish), SOURCE)
+    assert error.message == (
+        "no option satisfies the needs; cloud misses accelerators: no offer in eu-central-1, limit what was wished; "
+        "the nearest, other, misses accelerators: L40S, limit what was wished"
+    )
+
+
+def test_a_cheaper_but_farther_option_says_so() -> None:
+    options = (option("near", over(11, 10), cost=900), option("far", over(20, 10), cost=300))
+    assert "far with budget.per_month 20 (600 EUR less)" in why_infeasible(plan(*options), SOURCE).hint
+
+
+def test_no_budget_at_all_is_farther_than_any_other_number() -> None:
+    error = why_infeasible(plan(option("a", over(5, 0, "capex")), option("b", over(9e6, 1))), SOURCE)
+    assert error.nearest == ("b", "a")
+    assert "a with budget.capex 5" in error.hint
+
+
+def test_an_option_that_misses_nothing_and_has_no_price() -> None:
+    error = why_infeasible(plan(option("a")), SOURCE)
+    assert "misses price: none, limit a price for every part" in error.message
+    assert error.hint.startswith("allow another placement")
+
+
+def test_no_options_at_all() -> None:
+    error = why_infeasible(plan(), SOURCE)
+    assert (error.code, error.where.field) == ("AW-PLAN-03", "placement.allow")
+
+
+def test_owned_machines_that_could_not_be_counted_on_are_named() -> None:
+    note = "owned 2 x 4x X are left out: no row of a bought machine is like them"
+    found = replace(option("own", over(2, 1, "capex"), cost=1), notes=("said", note))
+    assert why_infeasible(plan(found), SOURCE).message.endswith(f"; {note}")
+
+
+def test_no_hint_invites_to_relax_a_law() -> None:
+    barred = Miss(constraint="export", value="rules bar x to y", limit=None)
+    assert why_infeasible(plan(option("a", barred)), SOURCE).hint.startswith("no field lifts a law")

@@ -1,0 +1,88 @@
+"""Places that hold places."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from archwright.catalog.facts import Catalog
+from archwright.contract.needs import Needs, NeedsSource
+from archwright.contract.record import replace
+from archwright.errors import PlanError
+from archwright.plan.demand.data_residency import bounds_of, country_inside, in_words, refuse_conflict, region_inside
+
+Read = Callable[..., tuple[Needs, NeedsSource]]
+
+
+@pytest.mark.parametrize(
+    ("bounds", "provider", "region", "inside"),
+    [
+        ((), "aws", "us-east-1", True),
+        ((("US",),), "aws", "us-east-1", True),
+        ((("EEA",),), "aws", "us-east-1", False),
+        ((("EEA", "US"),), "aws", "us-east-1", True),
+        ((("EEA",), ("US",)), "aws", "us-east-1", False),
+        ((("us-west-2",),), "aws", "us-east-1", False),
+        ((("us-east-1",),), "aws", "us-east-1", True),
+        ((("eu-central-1",), ("DE",)), "aws", "eu-central-1", True),
+        ((("EEA",),), "aws", "eu-west-2", False),
+        ((("US",),), "nobody", "nowhere", False),
+        ((("nowhere",),), "nobody", "nowhere", True),
+    ],
+)
+def test_region_inside(
+    catalog: Catalog, bounds: tuple[tuple[str, ...], ...], provider: str, region: str, inside: bool
+) -> None:
+    assert region_inside(catalog, bounds, provider, region) is inside
+
+
+def test_country_inside(catalog: Catalog) -> None:
+    assert country_inside(catalog, (("EEA",), ("DE", "FR")), "DE")
+    assert not country_inside(catalog, (("EEA",),), "GB")
+
+
+def test_bounds_join_the_data_and_the_pinned_regions(needs_of: Read) -> None:
+    needs, _ = needs_of("startup")
+    assert bounds_of(needs, needs.workloads[0]) == (("US",), ("US",))
+    assert in_words(bounds_of(needs, needs.workloads[0])) == "US"
+
+    def unpinned(document: dict[str, Any]) -> None:
+        document["placement"].pop("regions")
+
+    needs, _ = needs_of("startup", unpinned)
+    assert bounds_of(needs, needs.workloads[0]) == (("US",),)
+    assert bounds_of(needs, needs.workloads[2]) == ()
+    assert in_words(()) == "any"
+    assert in_words((("DE", "FR"), ("EEA",))) == "DE or FR, and EEA"
+
+
+@pytest.mark.parametrize(
+    ("tickets", "handbook", "regions", "named"),
+    [
+        (["DE"], ["US"], None, ("tickets (DE, line ", "handbook (US, line ")),
+        (["EEA"], ["any"], ["us-east-1"], ("tickets (EEA, line ", "placement.regions (us-east-1, line ")),
+        (["DE", "FR"], ["FR", "US"], ["US", "DE"], ("tickets (DE or FR", "handbook (FR or US", "regions (US or DE")),
+        (["DE"], ["EEA"], ["eu-central-1"], ()),
+        (["any"], ["any"], ["a-region-of-tomorrow"], ()),
+    ],
+)
+def test_bounds_that_contradict_each_other_are_named(
+    catalog: Catalog, needs_of: Read, tickets: list[str], handbook: list[str], regions: Any, named: tuple[str, ...]
+) -> None:
+    def bounded(document: dict[str, Any]) -> None:
+        for data, places in zip(document["data"], (tickets, handbook), strict=True):
+            data["residency"] = places
+        document["placement"].pop("regions")
+
+    needs, source = needs_of("startup", bounded)
+    if regions is not None:
+        needs = replace(needs, placement=replace(needs.placement, regions=tuple(regions)))
+    if not named:
+        refuse_conflict(needs, source, catalog)
+        return
+    with pytest.raises(PlanError) as caught:
+        refuse_conflict(needs, source, catalog)
+    assert all(name in str(caught.value) for name in named) and caught.value.code == "AW-PLAN-03"
+    assert "workload support-chat" in str(caught.value) and caught.value.where is not None

@@ -1,0 +1,233 @@
+"""What is promised of work that answers without tokens and of work with an end, and what is said to be unmeasured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from archwright.catalog.facts import Catalog
+from archwright.contract.estimate import Estimate, within_factor
+from archwright.contract.evidence import Prediction, Query
+from archwright.contract.metrics import BY_QUANTITY
+from archwright.contract.needs import SLO, Length, Needs, Workload
+from archwright.contract.plan import Plan
+from archwright.contract.record import replace
+from archwright.plan.accounting.fleet import Where
+from archwright.plan.accounting.provenance import Ledger
+from archwright.plan.capacity.availability import ONE_MACHINE_LOW, Up, holds
+from archwright.plan.capacity.candidates import Host, Task
+from archwright.plan.capacity.served_load import Answering, Working, loads_of, served_of
+from archwright.plan.demand.forecast import Demand, Job
+from archwright.plan.evidence.predictions import one_each, promises, say_what_is_not_promised
+from archwright.plan.options.pool_writer import serving_of, working_of
+from archwright.sizing.embedding import embedding_models, steady_embedding
+from archwright.sizing.machine import Machine, Steady
+from archwright.sizing.scale_training import batch_finetune
+from archwright.sizing.tabular import steady_tabular
+from archwright.sizing.vision import steady_image
+
+Make = Callable[..., Plan]
+Read = Callable[..., tuple[Needs, Any]]
+NO_TOKENS = Length(mean=0.0, p95=0.0)
+HOST = Machine("host", None, 0, 16, 64e9)
+
+
+def load_of(kind: Any, slo: SLO, name: str = "xray") -> Demand:
+    return Demand(Workload(name=name, kind=kind, slo=slo), 1.0, 3.0, NO_TOKENS, NO_TOKENS, (1.0, 1.2), 1e6)
+
+
+def device(catalog: Catalog) -> Machine:
+    return Machine("m", catalog.accelerators["H100-SXM-80GB"], 2, 64, 5e11)
+
+
+ALONE = Up(1, 0)
+
+
+def images(catalog: Catalog, slo: SLO) -> Steady:
+    return steady_image(device(catalog), "xray", 1e6, 25e6, slo, catalog)
+
+
+def answering(catalog: Catalog, slo: SLO, up: Up = ALONE) -> Answering:
+    return Answering(load_of("image-classification", slo), images(catalog, slo), up)
+
+
+def tuning(catalog: Catalog, **changes: Any) -> Working:
+    model = catalog.models["Llama-3.1-8B-Instruct"]
+    batch = batch_finetune(device(catalog), model, "lora", 2e7, "tone", catalog)
+    assert batch is not None
+    workload = Workload(name="tone", kind="finetune", method="lora", tokens=2e7, every="month")
+    return Working(Job(workload, 2e7, 1.0, changes.pop("deadline_h", 1e6), (1.0, 1.5)), batch, 1)._replace(**changes)
+
+
+# --- steady loads
+
+
+def test_images_are_promised_by_the_latency_sizing_found(catalog: Catalog) -> None:
+    ledger, one = Ledger(), answering(catalog, SLO(latency_p95_s=1.0))
+    found = promises((one,), ledger)
+    (prediction,) = found.predictions
+    known, sized = prediction.estimate, one.steady.latency_p95_s
+    assert (known.value, known.low, known.high, known.unit) == (sized.value, sized.low, sized.high, "s")
+    assert prediction.id == "xray.latency_s.p95" and prediction.metric in BY_QUANTITY
+    assert prediction.query == Query(
+        metric="latency_s", labels={"workload": "xray"}, statistic="p95", window_s=3600.0, phase=""
+    )
+    assert 'archwright_request_seconds_bucket{workload="xray"}' in prediction.query.promql()
+    (basis, capacity) = ledger.bases(found.predictions)
+    assert {basis.id, capacity.id} == {"xray.latency", "xray.m.capacity"}
+    assert found.notes == () and loads_of((one,)) == ()
+
+
+def test_a_latency_limit_inside_the_band_is_at_risk(catalog: Catalog) -> None:
+    sized = images(catalog, SLO(latency_p95_s=1.0)).latency_p95_s
+    limit = (sized.value + sized.high) / 2
+    one = Answering(
+        load_of("image-classification", SLO(latency_p95_s=limit)), images(catalog, SLO(latency_p95_s=1.0)), Up(1, 0)
+    )
+    (note,) = promises((one,), Ledger()).notes
+    assert note.startswith("at risk: xray.latency_p95_s limit")
+
+
+def test_a_providers_workers_have_no_availability_of_ours(catalog: Catalog) -> None:
+    one = answering(catalog, SLO(availability=0.999))._replace(up=None)
+    assert [prediction.metric for prediction in promises((one,), Ledger()).predictions] == ["latency_s"]
+
+
+@pytest.mark.parametrize("kind", ["tabular-prediction", "forecast", "embedding"])
+def test_rows_and_vectors_are_promised_alike(catalog: Catalog, kind: str) -> None:
+    slo, words = SLO(latency_p95_s=0.5), Length(mean=200, p95=400)
+    steady = steady_tabular(HOST, "w", 40, slo, catalog)
+    if kind == "embedding":
+        embedded = steady_embedding(device(catalog), embedding_models(catalog)[0], "w", words, slo, catalog)
+        assert embedded is not None
+        steady = embedded
+    served = (
+        served_of(load_of(kind, slo, "w"), steady, HOST, catalog, replicas=2)
+        if kind != "embedding"
+        else (Answering(load_of(kind, slo, "w"), steady))
+    )
+    (prediction,) = promises((served,), Ledger()).predictions
+    assert (prediction.id, prediction.estimate.value) == ("w.latency_s.p95", steady.latency_p95_s.value)
+
+
+@pytest.mark.parametrize("up", [Up(1, 0), Up(4, 1)])
+def test_availability_is_promised_where_it_is_asked_for(catalog: Catalog, up: Up) -> None:
+    found = promises((answering(catalog, SLO(availability=0.999), up),), Ledger()).predictions
+    share = next(one for one in found if one.metric == "requests")
+    assert (share.id, share.query.statistic, share.estimate.unit) == ("xray.requests.share", "share", "share")
+    assert (share.estimate.value, share.estimate.low, share.estimate.high) == (
+        holds(up.needed, up.spares),
+        holds(up.needed, up.spares, ONE_MACHINE_LOW),
+        1.0,
+    )
+
+
+def test_a_workload_at_several_places_is_asked_about_once() -> None:
+    def made(metric: str, value: float) -> Prediction:
+        query = Query(metric=metric, labels={}, statistic="p95", window_s=1.0)
+        return Prediction(
+            id=metric, metric=metric, workload="w", estimate=within_factor(value, 2, "s", f"b{value}"), query=query
+        )
+
+    pair = [made("latency_s", 1.0), made("latency_s", 3.0), made("requests", 0.5), made("requests", 0.25)]
+    slow, rare = one_each(pair)
+    assert slow.estimate == Estimate(value=3.0, low=0.5, high=6.0, unit="s", basis="b3.0")
+    assert rare.estimate == Estimate(value=0.25, low=0.125, high=1.0, unit="s", basis="b0.25")
+
+
+def test_workers_that_start_cold_promise_no_warm_latency(catalog: Catalog) -> None:
+    slo = SLO(latency_p95_s=1.0)
+    demand, steady = load_of("image-classification", slo), images(catalog, slo)
+    task = Task("xray", demand.workload, demand, None)
+    for placement, count in (("serverless", 0), ("cloud", 1)):
+        host = Host(Where(placement, "p", "r", "DE"), device(catalog))  # type: ignore[arg-type]
+        assert len(serving_of(task, host, steady, Up(2, 1))) == count
+        assert serving_of(task._replace(follows="other"), host, steady, Up(2, 1)) == ()
+    said = replace(demand.workload, kind="chat")
+    chat = task._replace(workload=said, demand=demand._replace(workload=said, output_tokens=Length(mean=9, p95=9)))
+    for placement, up in (("serverless", None), ("cloud", Up(2, 1))):
+        host = Host(Where(placement, "p", "r", "DE"), device(catalog))  # type: ignore[arg-type]
+        assert [one.up for one in serving_of(chat, host, steady, Up(2, 1))] == [up]
+    assert serving_of(chat._replace(demand=demand), host, steady, Up(2, 1)) == ()
+    assert working_of(task, None, 1) == ()
+
+
+# --- work with an end
+
+
+def test_a_tuning_run_is_promised_by_its_hours(catalog: Catalog) -> None:
+    ledger, one = Ledger(), tuning(catalog)
+    found = promises((one,), ledger)
+    (prediction,) = found.predictions
+    hours = one.batch.machine_hours
+    assert prediction.id == "tone.train_s.max"
+    assert prediction.estimate.value == pytest.approx(one.batch.hours(1) * 3600)
+    assert prediction.estimate.low == pytest.approx(hours.low * 3600)
+    assert prediction.estimate.high == pytest.approx(hours.high * 1.5 * 3600)
+    assert prediction.query.labels == {"name": "tone"}
+    assert prediction.query.window_s == pytest.approx(730 * 3600)
+    assert prediction.estimate.basis in {basis.id for basis in ledger.bases(found.predictions)}
+    assert found.notes == ()
+
+
+def test_more_machines_end_a_run_sooner(catalog: Catalog) -> None:
+    one = tuning(catalog)
+    wide = one._replace(machines=4, batch=one.batch._replace(most=8))
+    slow, fast = (promises((each,), Ledger()).predictions[0].estimate for each in (one, wide))
+    assert fast.value == pytest.approx(wide.batch.hours(4) * 3600) and fast.value < slow.value
+
+
+def test_a_deadline_inside_the_band_is_at_risk(catalog: Catalog) -> None:
+    one = tuning(catalog)
+    hours = one.batch.machine_hours
+    (note,) = promises((tuning(catalog, deadline_h=(hours.value + hours.high) / 2),), Ledger()).notes
+    assert note.startswith("at risk: tone.deadline_h limit")
+
+
+@pytest.mark.parametrize(("kind", "method"), [("finetune", "full"), ("pretrain", None), ("data-processing", None)])
+def test_runs_that_nothing_records_are_not_promised(catalog: Catalog, kind: Any, method: Any) -> None:
+    hours = tuning(catalog).batch.machine_hours
+    one = tuning(catalog, deadline_h=(hours.value + hours.high) / 2)
+    other = one._replace(job=one.job._replace(workload=Workload(name="tone", kind=kind, method=method)))
+    found = promises((other,), Ledger())
+    assert found.predictions == ()
+    (note,) = found.notes
+    assert note.startswith("at risk: tone.deadline_h limit"), "what is not promised may break its limit all the same"
+
+
+# --- whole plans
+
+
+def test_what_nothing_measures_is_named(needs_of: Read) -> None:
+    ledger, needs = Ledger(), needs_of("startup")[0]
+    say_what_is_not_promised(needs, (), ledger)
+    said = "\n".join(ledger.not_sized)
+    assert "latency and throughput of support-chat: not promised" in said
+    assert "availability of support-chat: not promised" in said
+    assert "hours of a run of tone, index: sized, not promised" in said
+    ledger, needs = Ledger(), needs_of("clinic")[0]
+    say_what_is_not_promised(needs, (), ledger)
+    assert any(line.startswith("latency of xray: not promised") for line in ledger.not_sized)
+
+
+@pytest.mark.parametrize(("name", "workload", "limit"), [("clinic", "xray", 1.0), ("manufacturer", "downtime", 0.05)])
+def test_every_limit_of_work_without_text_has_its_promise(
+    plan_of: Make, name: str, workload: str, limit: float
+) -> None:
+    plan = plan_of(name)
+    held = {prediction.id: prediction for prediction in plan.predictions}
+    assert len(held) == len(plan.predictions)
+    latency = held[f"{workload}.latency_s.p95"]
+    assert latency.estimate.value <= limit
+    assert latency.estimate.basis in {basis.id for basis in plan.bases}
+    assert f"{workload}.requests.share" in held
+    assert workload not in {load.workload for load in plan.loads}
+    assert any(f"the most requests/s of {workload}: sized, not promised" in line for line in plan.not_sized)
+
+
+def test_the_startups_tuning_run_is_promised_and_its_index_is_not(plan_of: Make) -> None:
+    plan = plan_of("startup")
+    assert "tone.train_s.max" in {prediction.id for prediction in plan.predictions}
+    assert any("hours of a run of index: sized, not promised" in line for line in plan.not_sized)

@@ -1,0 +1,113 @@
+"""Residency's evidence names every pool, every store and the gateway of the option that was chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from archwright.catalog.facts import Catalog
+from archwright.contract.needs import Needs, NeedsSource
+from archwright.contract.plan import Option, Plan
+from archwright.contract.record import replace
+from archwright.plan.accounting.fleet import Chosen
+from archwright.plan.accounting.provenance import Ledger
+from archwright.plan.evidence.controls import controls_of
+from archwright.plan.evidence.residency_evidence import CONTROL, Held, in_places, located, whereabouts
+from archwright.plan.planner import Planner
+
+from ..conftest import MACHINE, NOW
+
+Make = Callable[..., Plan]
+Read = Callable[..., tuple[Needs, NeedsSource]]
+
+
+def chosen_ways(needs: Needs, catalog: Catalog) -> list[Chosen]:
+    """Each way that breaks no limit, as if it had been chosen."""
+    planner = Planner(needs, catalog, Ledger())
+    drafts = tuple(one.draft for one in planner.look(MACHINE, NOW))
+    made = zip(drafts, planner.purse.options(drafts), strict=True)
+    return [Chosen(needs, catalog, Ledger(), option, draft.fleets) for draft, option in made if option.feasible]
+
+
+def evidence(plan: Plan, control: str = CONTROL) -> str:
+    return next(one.evidence for one in plan.controls if one.id == control)
+
+
+@pytest.mark.parametrize("name", ["desk", "startup", "clinic", "manufacturer"])
+def test_nothing_of_any_option_lies_outside_and_nothing_is_forgotten(
+    catalog: Catalog, needs_of: Read, name: str
+) -> None:
+    needs, _ = needs_of(name)
+    ways = chosen_ways(needs, catalog)
+    assert ways
+    for chosen in ways:
+        found, option = list(whereabouts(chosen)), chosen.option
+        assert option is not None
+        assert all(one.inside for one in found), (option.name, in_places(tuple(found)))
+        named = {one.name for one in found}
+        assert {f"pool {pool.name}" for pool in option.pools} <= named
+        assert {f"data {data.name}" for data in needs.data} <= named
+        at_work = {name for fleet in chosen.fleets for name in fleet.workloads}
+        assert all(any(work in one for one in named) for work in at_work)
+        if option.placement != "this-machine":
+            assert "gateway" in named
+
+
+def test_each_thing_is_named_with_its_place(plan_of: Make) -> None:
+    said = evidence(plan_of("manufacturer"))
+    bound, free = said.split("; ")
+    assert bound.startswith("inside: pool assistant-8x-h100 in FR, pool assistant in FR"), "both that share its load"
+    assert "data manuals in FR" in bound
+    assert "model files of house-model in FR" in bound, "what is trained on them may repeat them"
+    for place in ("FR", "US", "CN"):
+        assert f"pool downtime-{place.lower()} in {place}" in free
+    assert evidence(plan_of("desk")) == "inside: pool assistant in DE, data notes in DE"
+
+
+def test_a_regulations_evidence_points_to_it(plan_of: Make) -> None:
+    assert CONTROL in evidence(plan_of("clinic"), "gdpr.44-49")
+
+
+def test_answers_by_the_token_are_where_the_contract_says(catalog: Catalog, needs_of: Read) -> None:
+    def free(document: dict[str, Any]) -> None:
+        document["placement"] = {"allow": ["cloud", "hosted-api"]}
+        document["workloads"] = document["workloads"][:1]
+        document["workloads"][0].update(quality_unknown="accept", data=["handbook"])
+
+    needs, _ = needs_of("startup", free)
+    bought = [one for one in chosen_ways(needs, catalog) if one.option and one.option.placement == "hosted-api"]
+    places = {one.place for chosen in bought for one in whereabouts(chosen) if one.name.startswith("support-chat at ")}
+    assert bought and {"US", "CN"} <= places
+    bound = replace(needs, data=tuple(replace(data, residency=("DE",)) for data in needs.data))
+    abroad = next(chosen for chosen in bought if chosen.option and chosen.option.provider == "deepseek")
+    said = in_places(tuple(whereabouts(abroad._replace(needs=bound))))
+    assert said.startswith("OUTSIDE: support-chat at deepseek in CN, bound to DE")
+
+
+def test_data_bound_apart_show_that_one_gateway_is_not_enough(catalog: Catalog, needs_of: Read, plan_of: Make) -> None:
+    needs, _ = needs_of("clinic")
+    apart = replace(needs, data=(needs.data[0], replace(needs.data[1], residency=("US",))))
+    option: Option = next(one for one in plan_of("clinic").options if one.name == "on-premises")
+    found = list(whereabouts(Chosen(apart, catalog, Ledger(), option, ())))
+    assert {(one.name, one.inside) for one in found if one.name == "gateway"} == {("gateway", True), ("gateway", False)}
+    assert any(one.name == "data images" and not one.inside for one in found)
+
+
+def test_without_an_option_or_a_bound_nothing_changes(catalog: Catalog, needs_of: Read) -> None:
+    needs, _ = needs_of("startup")
+    controls = controls_of(needs, catalog, Ledger())
+    assert located(controls, Chosen(needs, catalog, Ledger(), None, ())) == controls
+    rest = tuple(one for one in controls if one.id != CONTROL)
+    assert located(rest, Chosen(needs, catalog, Ledger(), None, ())) == rest
+
+
+def test_what_is_outside_comes_first() -> None:
+    found = (
+        Held("a", "DE", (("EEA",),), True),
+        Held("b", "US", (("EEA",), ("DE", "FR")), False),
+        Held("c", "US", (), True),
+        Held("a", "DE", (("EEA",),), True),
+    )
+    assert in_places(found) == "OUTSIDE: b in US, bound to EEA, and DE or FR; inside: a in DE; not bound: c in US"

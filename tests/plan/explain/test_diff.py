@@ -1,0 +1,209 @@
+"""What differs between two plans, and why."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from archwright.contract.decision import Decision
+from archwright.contract.estimate import exact, within_factor
+from archwright.contract.evidence import Basis, Control
+from archwright.contract.plan import CostLine, MachineFacts, Miss, Option, Plan, Pool, Purchase
+from archwright.contract.record import replace
+from archwright.plan.explain.diff import Figure, PlanDiff, Worded, diff
+from archwright.plan.explain.what_if import Choice, what_if
+
+
+def option(name: str, cost: float, *, misses: tuple[Miss, ...] = (), **more: Any) -> Option:
+    price = exact(cost, "EUR", f"{name}.cost")
+    return Option(
+        name=name,
+        placement="cloud",
+        provider=name,
+        regions=("r",),
+        feasible=not misses,
+        misses=misses,
+        total_cost=price,
+        cost_per_month=price.scaled(0.1, unit="EUR/month"),
+        capex=exact(0.0, "EUR"),
+        **more,
+    )
+
+
+def fact(price: str) -> Basis:
+    return Basis(id="price.x", kind="quoted", stratum="s", definition="d", facts=(price,))
+
+
+@pytest.fixture
+def before(null_plan: Plan) -> Plan:
+    line = CostLine(name="rent", amount=exact(10.0, "EUR/month"), category="compute")
+    bought = Purchase(pool="assistant", machine="m", kind="on-demand", machines=2.0, peak=3)
+    options = (option("x", 100, cost_lines=(line,), purchases=(bought,)), option("y", 120))
+    return replace(null_plan, chosen="x", options=options, bases=(*null_plan.bases, fact("1 USD/h")))
+
+
+def named(found: tuple[Worded, ...] | tuple[Figure, ...]) -> list[str]:
+    return [one.name for one in found]
+
+
+def test_the_same_plan_differs_in_nothing(before: Plan) -> None:
+    found = diff(before, replace(before, created_at="later"))
+    assert found.same and found.because == () and found.chosen is None
+    assert found == PlanDiff(before=before.digest, after=before.digest, because=(), chosen=None)
+
+
+def test_the_reasons_are_named(before: Plan) -> None:
+    after = replace(
+        before, needs_digest="1" * 64, catalog_digest="2" * 64, stale_facts=("x: 40 days",), needs_file="other.yaml"
+    )
+    reasons = diff(before, after).because
+    assert [reason.split(" (")[0] for reason in reasons] == [
+        "the needs differ",
+        "the catalog's facts differ",
+        "facts have aged",
+    ]
+    assert "needs.yaml and other.yaml" in reasons[0]
+    assert not diff(before, after).same
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "aged"),
+    [
+        ((), ("x: 40 days",), True),
+        (("x: 40 days",), ("x: 41 days",), True),
+        (("gone: 4 days",), ("gone: 5 days",), True),
+        ((), ("y:z: another choice's price, 40 days",), False),
+        (("x: 40 days",), (), False),
+    ],
+)
+def test_a_fact_has_aged_when_the_plan_rested_on_it(
+    before: Plan, old: tuple[str, ...], new: tuple[str, ...], aged: bool
+) -> None:
+    reasons = diff(replace(before, stale_facts=old), replace(before, stale_facts=new)).because
+    assert (reasons == ("facts have aged",)) == aged
+
+
+def test_this_machine_measured_again_is_a_reason(before: Plan) -> None:
+    machine = MachineFacts(
+        cores_usable=2,
+        memory_bytes=8 << 30,
+        memory_bandwidth_bytes_per_s=within_factor(9e9, 1.1, "bytes/s"),
+        matmul_flops_per_s=within_factor(9e10, 1.1, "FLOP/s"),
+        disk_write_bytes_per_s=within_factor(2e8, 1.2, "bytes/s"),
+        disk_free_bytes=50 << 30,
+        isa="avx512",
+        gpus=(),
+        probed_at=1.7e9,
+    )
+    assert diff(before, replace(before, machine=machine)).because == ("this machine was measured differently",)
+
+
+def test_another_choice_with_its_money_machines_and_verdicts(before: Plan) -> None:
+    over = Miss(constraint="per_month", value=10.0, limit=9.0)
+    after = replace(
+        before, chosen="y", options=(option("x", 100, misses=(over, over)), option("y", 90), option("z", 1))
+    )
+    found = diff(before, after)
+    assert found.chosen == Worded(name="chosen", before="x", after="y")
+    assert named(found.costs) == ["total", "per month"]
+    assert found.costs[0].before == exact(100.0, "EUR", "x.cost") and found.costs[0].after == exact(
+        90.0, "EUR", "y.cost"
+    )
+    assert found.lines == (Figure(name="rent", before=exact(10.0, "EUR/month"), after=None),)
+    assert found.purchases == (Worded(name="assistant", before="2 x m on-demand (peak 3)", after=None),)
+    assert found.verdicts == (
+        Worded(name="x", before="feasible", after="no: per_month"),
+        Worded(name="z", before=None, after="feasible"),
+    )
+    assert named(found.totals) == ["y", "z"]
+
+
+def test_what_is_said_of_the_choice_differs_by_its_words(before: Plan) -> None:
+    """A wish that no option meets is told; a note whose numbers moved keeps its name."""
+
+    def noted(*notes: str) -> Plan:
+        return replace(before, options=(option("x", 100, notes=notes),))
+
+    wish = "preferred placement hybrid has no feasible option"
+    found = diff(noted("at risk: limit 1 in 0.147 .. 5.38"), noted("at risk: limit 1 in 0.15 .. 7.62", wish))
+    moved, new = found.notes
+    assert (moved.before, moved.after) == ("at risk: limit 1 in 0.147 .. 5.38", "at risk: limit 1 in 0.15 .. 7.62")
+    assert (new.before, new.after) == (None, wish)
+
+
+def test_the_line_that_moved_most_stands_first(before: Plan) -> None:
+    def lines(**amounts: float) -> tuple[Option, ...]:
+        made = (CostLine(name=name, amount=exact(amount, "EUR/month")) for name, amount in amounts.items())
+        return (option("x", 100, cost_lines=tuple(made)),)
+
+    found = diff(replace(before, options=lines(a=1, b=5, c=9)), replace(before, options=lines(a=2, b=9, d=3)))
+    assert named(found.lines) == ["c", "b", "d", "a"]
+
+
+def test_a_limit_alone_changes_no_verdict(before: Plan) -> None:
+    def over(limit: float) -> tuple[Option, ...]:
+        return (option("x", 100, misses=(Miss(constraint="per_month", value=10.0, limit=limit),)),)
+
+    assert diff(replace(before, options=over(9.0)), replace(before, options=over(8.0))).verdicts == ()
+
+
+def test_nothing_chosen_has_no_money(before: Plan) -> None:
+    found = diff(before, replace(before, chosen=None))
+    assert found.chosen == Worded(name="chosen", before="x", after=None)
+    assert [figure.after for figure in found.costs] == [None, None, None]
+
+
+def test_pools_models_promises_controls_and_assumptions(before: Plan) -> None:
+    pool: Pool = replace(before.pools[0], replicas=2)
+    moved = replace(before.predictions[0], estimate=within_factor(0.05, 2, "s", "null"))
+    control = Control(id="c", demanded_by="r", demand="d", feature="f", evidence="", status="built-in")
+    after = replace(
+        before,
+        pools=(pool,),
+        workloads=(replace(before.workloads[0], model=None),),
+        predictions=(moved, *before.predictions[1:]),
+        controls=(control,),
+        assumptions=("said",),
+        decision=Decision(axes=("total_cost",)),
+    )
+    found = diff(before, after)
+    assert found.pools[0].after == "2 engines of 1 x cpu, on this machine in DE at this-machine: null-model none"
+    assert found.models == (Worded(name="assistant", before="null-model", after=None),)
+    assert named(found.predictions) == [moved.id]
+    assert found.controls == (Worded(name="c", before=None, after="built-in"),)
+    assert found.assumptions == (Worded(name="said", before=None, after="yes"),)
+
+
+def test_facts_that_both_rest_on_and_formulas_that_do_not_count(before: Plan) -> None:
+    formula = Basis(id="null", kind="formula", stratum="s", definition="another")
+    found = diff(before, replace(before, bases=(formula, fact("2 USD/h"))))
+    assert found.facts == (Worded(name="price.x", before="1 USD/h", after="2 USD/h"),)
+    bare = Basis(id="price.x", kind="quoted", stratum="s", definition="d", formula="by hand")
+    assert diff(before, replace(before, bases=(bare,))).facts[0].after == "by hand"
+    barest = replace(bare, formula="")
+    assert diff(before, replace(before, bases=(barest,))).facts[0].after == "d"
+
+
+def test_another_band_is_a_difference_and_another_basis_is_none(before: Plan) -> None:
+    cost = before.options[0].total_cost
+    assert cost is not None
+
+    def with_cost(changed: Any) -> Plan:
+        return replace(before, options=(replace(before.options[0], total_cost=changed), before.options[1]))
+
+    assert named(diff(before, with_cost(replace(cost, high=200.0))).totals) == ["x"]
+    assert diff(before, with_cost(replace(cost, basis="other"))).totals == ()
+
+
+def test_what_if_holds_both_choices_and_says_what_was_refused(before: Plan) -> None:
+    after = replace(before, chosen=None)
+    answer = what_if(before, after, ("budget.per_month=1",), "AW-PLAN-03  no option")
+    chosen = before.options[0]
+    assert (answer.before.option, answer.before.total_cost, answer.before.capex) == (
+        "x",
+        chosen.total_cost,
+        chosen.capex,
+    )
+    assert (answer.after, answer.plan) == (Choice(option=None), after)
+    assert answer.difference == diff(before, after) and answer.refused.startswith("AW-PLAN-03")

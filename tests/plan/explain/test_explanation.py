@@ -1,0 +1,289 @@
+"""Every name of a plan can be asked for, and the answer says value, band, formula and facts."""
+
+from __future__ import annotations
+
+import pytest
+
+from archwright.contract.decision import Decision, Driver, Return, Rival, Section, SectionLine
+from archwright.contract.estimate import Estimate, exact
+from archwright.contract.evidence import Basis, Control
+from archwright.contract.plan import Miss, Plan, Purchase, WorkloadPlan
+from archwright.contract.record import replace
+from archwright.errors import UsageError
+from archwright.plan.explain.explanation import explain
+from archwright.plan.explain.formatting import earned, flip, said, shown
+
+
+def test_the_choice_comes_with_its_options_and_promises(desk: Plan) -> None:
+    text = explain(desk)
+    assert "chosen: this-machine" in text
+    assert "assistant.ttft_s.p95" in text
+    assert "assumptions" in text and "not sized yet" in text
+
+
+def test_an_option_that_fails_says_what_it_misses(startup: Plan) -> None:
+    name = next(option.name for option in startup.options if not option.feasible)
+    text = explain(startup, name)
+    assert "not feasible" in text and "misses" in text
+
+
+def test_the_chosen_option_shows_its_pool_and_price(startup: Plan, desk: Plan) -> None:
+    option = next(option for option in startup.options if option.pools)
+    text = explain(startup, option.name)
+    assert f"pool {option.pools[0].name}" in text
+    assert "USD/h" in text and "total over 24 months" in text
+    assert "2 cores" in explain(desk, "this-machine")
+
+
+def test_an_option_shows_how_its_machines_are_had_and_what_they_draw(desk: Plan) -> None:
+    bought = Purchase(pool="assistant", machine="m", kind="bought", machines=2.5, peak=3)
+    option = replace(
+        desk.options[0],
+        purchases=(bought,),
+        power_kw=exact(12, "kW"),
+        energy_kwh_per_month=exact(900, "kWh/month"),
+        carbon_kg_per_month=exact(80, "kg/month"),
+        rack_units=16.0,
+    )
+    lines = explain(replace(desk, options=(option,)), option.name).splitlines()
+    for line in (
+        "  assistant: 2.5 x m bought, peak 3",
+        "  peak power at the plug: 12 kW",
+        "  energy: 900 kWh/month",
+        "  carbon: 80 kg/month",
+        "  rack units: 16",
+    ):
+        assert line in lines
+    bare = replace(
+        option, purchases=(), power_kw=None, energy_kwh_per_month=None, carbon_kg_per_month=None, rack_units=None
+    )
+    without = explain(replace(desk, options=(bare,)), bare.name)
+    assert "rack units" not in without and "carbon" not in without and "peak power" not in without
+
+
+def test_a_prediction_shows_its_basis_and_query(desk: Plan) -> None:
+    text = explain(desk, "assistant.tpot_s.p95")
+    assert "at 90%" in text and "basis" in text and "measured by: p95 of tpot_s over 45 s peak" in text
+    assert explain(desk, "disk_bytes").splitlines()[-1].endswith("over 86400 s")
+
+
+def test_a_metric_shows_all_its_statistics(desk: Plan) -> None:
+    text = explain(desk, "ttft_s")
+    assert "assistant.ttft_s.p50" in text and "assistant.ttft_s.p95" in text
+
+
+def test_a_workload_shows_its_load_its_cost_and_what_options_miss(desk: Plan, startup: Plan) -> None:
+    assert "0.3 requests/s at the peak" in explain(desk, "assistant")
+    assert "pool assistant" in explain(desk, "assistant")
+    assert "tone: " in explain(startup, "tone").split("\n", 1)[1] and "/month" in explain(startup, "tone")
+    assert "misses support-chat.quality" in explain(startup, "support-chat")
+
+
+def test_a_workload_that_is_not_sized_says_so(desk: Plan) -> None:
+    missing = WorkloadPlan(name="later", model=None, pools=())
+    said = "workload later (finetune): its cost is not included yet"
+    text = explain(replace(desk, workloads=(*desk.workloads, missing), not_sized=(said,)), "later")
+    assert text.splitlines() == ["later: not sized yet", f"  {said}"]
+
+
+def test_a_workload_shows_only_its_own(desk: Plan) -> None:
+    other = replace(desk.loads[0], workload="other", requests_per_second=7654.0)
+    promise = replace(desk.predictions[0], id="other.x", workload="other")
+    plan = replace(desk, loads=(*desk.loads, other), predictions=(*desk.predictions, promise))
+    text = explain(plan, "assistant")
+    assert "7654" not in text.replace(",", "") and "other.x" not in text
+
+
+def test_controls_and_bases_have_names_too(desk: Plan) -> None:
+    assert "built-in" in explain(desk, "needs.residency")
+    bare = Control(id="x.1", demanded_by="x 1", demand="d", feature="f", evidence="", status="later")
+    assert "none yet" in explain(replace(desk, controls=(bare,)), "x.1")
+    assert "formula" in explain(desk, "this-machine.cost")
+    plain = Basis(id="plain", kind="assumed", stratum="s", definition="d")
+    assert explain(replace(desk, bases=(plain,)), "plain").splitlines() == ["basis plain: assumed, s", "  d"]
+
+
+def test_a_cost_line_shows_the_facts_it_rests_on(desk: Plan) -> None:
+    line = desk.options[0].cost_lines[0]
+    text = explain(desk, line.name)
+    assert text.startswith(f"{line.name}, in this-machine: ") and "energy" in text and "mean over the horizon" in text
+    for driver in line.drivers:
+        assert f"basis {driver}: " in text
+    once = replace(line, once=True, recurring_budget=False, drivers=("unknown",))
+    plan = replace(desk, options=(replace(desk.options[0], cost_lines=(once,)),))
+    assert explain(plan, line.name).endswith("once; energy, outside the monthly budget")
+    assert f"{line.name}: " in explain(plan, "this-machine") and ", once" in explain(plan, "this-machine")
+
+
+def flipping(to: str | None, at: float | None, *, inside: bool = True) -> Driver:
+    price = Estimate(value=4, low=3, high=5, unit="USD/h", basis="price.x")
+    return Driver(
+        basis="price.x", name="price of x", estimate=price, share=0.25, flips_to=to, flips_at=at, inside=inside
+    )
+
+
+@pytest.mark.parametrize(
+    ("driver", "said_of_it"),
+    [
+        (flipping("y", 4.5), "at 4.5 y would be chosen: inside its band"),
+        (flipping("y", 9.0, inside=False), "at 9 y would be chosen: outside its band"),
+        (flipping(None, 4.5), "at 4.5 nothing would be feasible: inside its band"),
+        (flipping(None, None, inside=False), "no value in reach changes the choice"),
+    ],
+)
+def test_a_driver_shows_what_it_would_change(desk: Plan, driver: Driver, said_of_it: str) -> None:
+    plan = replace(desk, decision=replace(desk.decision, drivers=(driver,)))
+    text = explain(plan, "price.x")
+    assert text.splitlines()[0] == "driver price.x: price of x, 4 USD/h (3 .. 5)"
+    assert "25% of the variance" in text and said_of_it in text
+    assert (said_of_it in explain(plan)) == (driver.flips_at is not None)
+    assert said_of_it in flip(driver)
+
+
+def test_the_choice_says_who_was_near_and_what_it_earns(desk: Plan) -> None:
+    returns = Return(value=100.0, cost=exact(60, "EUR"), net=exact(40, "EUR"), payback_month=3, pays=0.9)
+    rivals = (
+        Rival(option="y", cheaper=0.4, tie=True, break_even_month=7),
+        Rival(option="z", cheaper=0.01, tie=False),
+    )
+    decision = Decision(
+        axes=("total_cost",),
+        pareto=("this-machine",),
+        rivals=rivals,
+        confidence={"high": 0.7, "low": 0.3},
+        returns=returns,
+    )
+    text = explain(replace(desk, decision=decision, stale_facts=("price.x is old",)))
+    assert "y is the cheaper one in 40% of the draws: a tie; by the end of month 7 less has been paid" in text
+    assert "z is the cheaper one in 1% of the draws; at no month less has been paid" in text
+    assert "confidence 70.0% high, 30.0% low" in text and "price.x is old" in text
+    assert "worth 100 EUR over the horizon, net 40 EUR; paid back by month 3" in text
+    assert "not paid back in the horizon" in earned(replace(returns, payback_month=None))
+
+
+def test_a_section_shows_each_decision_with_its_reason(desk: Plan) -> None:
+    whole = SectionLine(
+        topic="fabric",
+        choice="400G",
+        why="collectives",
+        demanded_by=("law 1", "law 2"),
+        proof="bench",
+        alternative="InfiniBand",
+        why_not="dearer",
+        estimate=exact(400, "Gbit/s"),
+        source="measured",
+    )
+    bare = SectionLine(topic="front", choice="10G", why="traffic")
+    section = Section(id="network", title="Network", summary="one fabric", lines=(whole, bare))
+    plan = replace(desk, sections=(section,))
+    assert explain(plan, "network").splitlines() == [
+        "Network: one fabric",
+        "  fabric: 400G, 400 Gbit/s",
+        "    why: collectives",
+        "    demanded by: law 1, law 2",
+        "    proved by: bench",
+        "    alternative: InfiniBand: dearer",
+        "    source: measured",
+        "  front: 10G",
+        "    why: traffic",
+    ]
+    assert "network: one fabric" in explain(plan)
+
+
+def test_a_plan_that_chose_nothing_and_assumed_nothing(desk: Plan) -> None:
+    text = explain(replace(desk, chosen=None, assumptions=(), predictions=(), decision=Decision()))
+    assert "no option satisfies the needs" in text
+    assert "assumptions" not in text
+
+
+def test_a_model_that_somebody_else_serves(desk: Plan) -> None:
+    bought = replace(desk.workloads[0], pools=())
+    assert "served by this-machine: no machines of ours" in explain(replace(desk, workloads=(bought,)))
+
+
+def test_work_without_an_endpoint_says_where_it_runs_and_what_it_costs(desk: Plan) -> None:
+    """Sized, priced and counted, with a model or without: it is not called unsized."""
+    line = replace(desk.options[0].cost_lines[0], name="support of m for nightly, house in FR")
+    runs = tuple(
+        Purchase(pool=name, machine="m", kind="bought", machines=2, peak=3, shared_with=(other,))
+        for name, other in (("nightly", "house"), ("house", "nightly"))
+    )
+    workloads = (
+        WorkloadPlan(name="nightly", model=None, pools=()),
+        WorkloadPlan(name="house", model="x", pools=()),
+    )
+    option = replace(desk.options[0], purchases=runs, cost_lines=(line,))
+    said = "hours of a run of nightly, house: sized, not promised"
+    plan = replace(desk, options=(option,), workloads=workloads, not_sized=(said,))
+    text = explain(plan, "nightly").splitlines()
+    assert text[:2] == [
+        "nightly: no model, in runs on m",
+        "  nightly: 2 x m bought, peak 3 (the same machines as house)",
+    ]
+    assert text[2].startswith(f"  {line.name}: ") and text[3] == f"  {said}"
+    assert explain(plan, "house").startswith("house: x, in runs on m\n")
+
+
+def test_a_workload_at_several_sites_shows_every_pool(desk: Plan) -> None:
+    here = replace(desk.workloads[0], pools=("a-fr", "a-us"))
+    assert explain(replace(desk, workloads=(here,)), here.name).startswith(f"{here.name}: {here.model} in a-fr, a-us\n")
+
+
+@pytest.mark.parametrize(
+    ("word", "meaning"),
+    [
+        ("energy", "electricity at the plug"),
+        ("staff", "people the platform takes"),
+        ("residual", "none in this-machine"),
+        ("capex", "What is paid to buy"),
+        ("break-even", "first month"),
+        ("Break even", "first month"),
+        ("pareto", "total_cost"),
+        ("total", "this-machine: "),
+        ("TTFT", "Time to first token"),
+    ],
+)
+def test_the_words_that_head_tables_can_be_explained(desk: Plan, word: str, meaning: str) -> None:
+    assert meaning in explain(desk, word)
+
+
+def test_a_category_shows_its_lines(desk: Plan) -> None:
+    line = next(line for line in desk.options[0].cost_lines if line.category == "energy")
+    assert f"  {line.name}: " in explain(desk, "energy")
+    assert "none" not in explain(replace(desk, chosen=None), "staff").partition("\n")[0]
+
+
+def test_an_option_without_a_price(desk: Plan) -> None:
+    unpriced = replace(desk.options[0], cost_per_month=None, total_cost=None, capex=None, cost_lines=())
+    assert "no price" in explain(replace(desk, options=(unpriced,)), "this-machine")
+
+
+def test_an_unknown_name_gets_the_nearest(desk: Plan) -> None:
+    with pytest.raises(UsageError) as caught:
+        explain(desk, "asistant")
+    assert caught.value.code == "AW-USE-21"
+    assert "assistant" in caught.value.nearest
+    with pytest.raises(UsageError) as caught:
+        explain(desk, "@@@@@@@@@@")
+    assert caught.value.nearest == ()
+    assert "without a name" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("estimate", "text"),
+    [
+        (Estimate(value=0.021, low=0.015, high=0.03, unit="s"), "21 ms (15 .. 30)"),
+        (Estimate(value=2.5, low=2, high=3, unit="s"), "2.5 s (2 .. 3)"),
+        (exact(3 * 2.0**30, "bytes"), "3 GiB"),
+        (exact(2.0**20, "bytes"), "1 MiB"),
+        (exact(12345.6, "EUR"), "12,346 EUR"),
+        (exact(10.0, "bytes"), "10 bytes"),
+    ],
+)
+def test_numbers_are_shown_in_the_unit_people_read(estimate: Estimate, text: str) -> None:
+    assert shown(estimate) == text
+
+
+def test_a_miss_without_a_value_or_a_limit_reads_well() -> None:
+    assert said(Miss(constraint="x.model", value=None, limit="y")) == "x.model: none, limit y"
+    assert said(Miss(constraint="x", value=0.25, limit=None)) == "x: 0.25"

@@ -1,0 +1,172 @@
+"""What breaks a limit of a job, and which machines are told apart for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from archwright.catalog.facts import Catalog
+from archwright.contract.needs import Workload
+from archwright.contract.plan import Plan
+from archwright.plan.capacity.machine_count import width_for
+from archwright.plan.demand.forecast import Job
+from archwright.sizing.machine import Machine
+from archwright.sizing.scale_training import batch_pretrain
+
+Make = Callable[..., Plan]
+
+
+def from_scratch(document: dict[str, Any]) -> None:
+    """70 billion parameters on 15 trillion tokens, in 90 days, at one cloud."""
+    large = {"name": "a", "kind": "pretrain", "parameters": 70e9, "tokens": 15e12, "deadline_h": 2160}
+    document["workloads"], document["data"] = [large], []
+    document["placement"] = {"allow": ["cloud"], "clouds": ["gcp"], "accelerators": ["H100"]}
+    document["budget"] = {"currency": "EUR", "per_month": 5e7, "horizon_months": 36}
+
+
+def test_a_network_that_nobody_states_is_what_is_missed_not_the_deadline(catalog: Catalog) -> None:
+    silent = Machine("m-8", catalog.accelerators["H100-SXM-80GB"], 8, 200, 2e12)
+    job = Job(Workload(name="big", kind="pretrain"), 15e12, 1.0, 2160, (1.0,))
+    found = {
+        network: batch_pretrain(replace_network(silent, network), 70e9, 15e12, "big", catalog)
+        for network in (None, 25e9 / 8, 3200e9 / 8)
+    }
+    misses = {network: width_for(batch, job)[1] for network, batch in found.items() if batch is not None}
+    assert [(m.constraint, m.value, m.limit) for m in misses[None]] == [("big.network", "unknown", "that of m-8")]
+    assert [m.constraint for m in misses[25e9 / 8]] == ["big.deadline_h"], "a slow one that is stated is a deadline"
+    assert misses[3200e9 / 8] == ()
+
+
+def replace_network(machine: Machine, network: float | None) -> Machine:
+    return machine._replace(network_bytes_per_s=network)
+
+
+def test_vendors_state_the_network_of_machines_where_price_lists_are_silent(catalog: Catalog) -> None:
+    known = {offer.instance_type: offer for offer in catalog.offers if offer.provider == "gcp" and offer.accelerator}
+    assert all(offer.network_bytes_per_s for offer in known.values())
+    assert known["a3-megagpu-8g"].network_bytes_per_s == 1800e9 / 8
+    assert "gpu-network-bandwidth" in known["a3-megagpu-8g"].network_note
+
+
+def test_large_training_is_possible_where_the_network_is_fast(plan_of: Make, catalog: Catalog) -> None:
+    plan = plan_of("startup", from_scratch)
+    assert plan.chosen == "cloud-gcp"
+
+
+def test_of_machines_that_all_miss_a_limit_the_nearest_is_shown(plan_of: Make) -> None:
+    def hurried(document: dict[str, Any]) -> None:
+        from_scratch(document)
+        document["workloads"][0]["deadline_h"] = 100
+        del document["placement"]["accelerators"]
+
+    def pinned(document: dict[str, Any]) -> None:
+        hurried(document)
+        document["placement"]["accelerators"] = ["A100-80GB-SXM"]
+
+    free, slow = (plan_of("startup", change).options[0].misses for change in (hurried, pinned))
+    assert [miss.constraint for miss in (*free, *slow)] == ["a.deadline_h"] * 2
+    assert isinstance(free[0].value, float) and isinstance(slow[0].value, float) and free[0].value < slow[0].value
+
+
+def chat_alone(document: dict[str, Any]) -> None:
+    """Of a German company, at any cloud, its data anywhere."""
+    document["organisation"]["country"] = "DE"
+    document["workloads"] = document["workloads"][:1]
+    for data in document["data"]:
+        data["residency"] = ["any"]
+    document["placement"] = {"allow": ["cloud"]}
+    document["budget"] = {"currency": "EUR", "per_month": 1e5, "horizon_months": 24}
+
+
+def countries(plan: Plan, catalog: Catalog) -> set[str]:
+    own = [option for option in plan.options if option.name.startswith("cloud-")]
+    return {catalog.regions[option.provider, region].country for option in own for region in option.regions}
+
+
+def test_machines_stand_where_the_users_are_and_what_that_costs_is_said(plan_of: Make, catalog: Catalog) -> None:
+    def from_both(document: dict[str, Any]) -> None:
+        chat_alone(document)
+        document["workloads"][0]["traffic"]["regions"] = {"APAC": 0.5, "EEA": 0.5}
+
+    home, both = plan_of("startup", chat_alone), plan_of("startup", from_both)
+    assert all(catalog.inside(country, "EEA") for country in countries(home, catalog))
+    assert all(catalog.inside(c, "EEA") or catalog.inside(c, "APAC") for c in countries(both, catalog))
+    notes = [note for option in home.options for note in option.notes if note.startswith("far from the users")]
+    assert notes and all("EUR less" in note for note in notes)
+
+
+def test_far_machines_are_taken_where_none_is_near(plan_of: Make, catalog: Catalog) -> None:
+    def nobody_near(document: dict[str, Any]) -> None:
+        chat_alone(document)
+        document["workloads"][0]["traffic"]["regions"] = {"KE": 1.0}
+
+    plan = plan_of("startup", nobody_near)
+    assert plan.chosen is not None and "KE" not in countries(plan, catalog)
+
+
+def test_the_way_there_counts_against_the_limit(plan_of: Make, catalog: Catalog) -> None:
+    """What is answered in time nearby comes too late from far away, and is told against the limit as it was stated."""
+    far = catalog.part("roundtrip.far").value
+
+    def hurried(document: dict[str, Any]) -> None:
+        chat_alone(document)
+        document["workloads"][0]["traffic"]["regions"] = {"KE": 1.0}
+        document["workloads"][0]["slo"] = {"ttft_p95_s": far * 0.9}
+
+    plan = plan_of("startup", hurried)
+    misses = [m for option in plan.options for m in option.misses if m.constraint == "support-chat.ttft_p95_s"]
+    assert plan.chosen is None and misses
+    assert all(m.limit == far * 0.9 and isinstance(m.value, float) and m.value > far for m in misses)
+
+
+def test_data_bound_to_two_places_are_why_an_option_is_spread(plan_of: Make) -> None:
+    def apart(document: dict[str, Any]) -> None:
+        chat_alone(document)
+        other = {**document["workloads"][0], "name": "other", "data": ["handbook"]}
+        document["workloads"][0]["data"] = ["tickets"]
+        document["workloads"].append(other)
+        for data, place in zip(document["data"], ("DE", "US"), strict=True):
+            data["residency"] = [place]
+
+    notes = [note for option in plan_of("startup", apart).options for note in option.notes]
+    assert any(note.endswith("no region is inside what bounds the data of all workloads") for note in notes)
+
+
+def test_an_accelerator_that_is_not_sold_there_and_the_best_known_score_are_said(plan_of: Make) -> None:
+    def pinned(document: dict[str, Any]) -> None:
+        chat_alone(document)
+        document["placement"] = {"allow": ["cloud"], "clouds": ["gcp"], "accelerators": ["MI300X"]}
+
+    def demanding(document: dict[str, Any]) -> None:
+        chat_alone(document)
+        document["workloads"][0]["quality"] = {"mmlu_pro": 0.99}
+
+    (miss,) = plan_of("startup", pinned).options[0].misses
+    assert (miss.constraint, miss.value, miss.limit) == ("accelerators", "no offer at this provider", "MI300X")
+    (miss,) = plan_of("startup", demanding).options[0].misses
+    assert isinstance(miss.value, str) and miss.value.startswith("the best known mmlu_pro is 0.8")
+
+
+@pytest.mark.parametrize(("name", "factor"), [("startup", 1), ("startup", 20), ("clinic", 1), ("manufacturer", 1)])
+def test_machines_that_may_be_taken_away_never_make_a_cloud_dearer(plan_of: Make, name: str, factor: float) -> None:
+    """More ways to have machines never cost more, a second region's people and traffic counted."""
+
+    def allowed(spot: bool) -> Callable[[dict[str, Any]], None]:
+        def change(document: dict[str, Any]) -> None:
+            document["placement"] |= {"spot": spot, "allow": ["cloud"], "prefer": "cloud"}
+            for workload in document["workloads"]:
+                rates = workload.get("traffic", {}).get("requests_per_second", {})
+                rates.update({key: value * factor for key, value in rates.items()})
+
+        return change
+
+    def dearness(plan: Plan) -> dict[str, tuple[int, float]]:
+        own = [option for option in plan.options if option.name.startswith("cloud-") and option.total_cost is not None]
+        limits = ("per_month", "capex")
+        found = {o.name: (sum(m.constraint not in limits for m in o.misses), o.total_cost) for o in own}
+        return {name: (broken, cost.value) for name, (broken, cost) in found.items() if cost is not None}
+
+    without, spot = (dearness(plan_of(name, allowed(value))) for value in (False, True))
+    assert without and all(spot[name] <= (broken, cost * (1 + 1e-9)) for name, (broken, cost) in without.items())

@@ -1,0 +1,94 @@
+"""Loads that several types of machines share: what is owned, what is bought or rented beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from archwright.catalog.facts import Catalog
+from archwright.contract.plan import Option, Plan, Pool
+from archwright.plan.capacity.availability import MACHINES_PART, TIER
+from archwright.plan.explain.explanation import explain
+
+Make = Callable[..., Plan]
+
+
+def shared_out(growth: float, capex: float, age: float = 14) -> Callable[[dict[str, Any]], None]:
+    """The manufacturer's assistant about things, not people, so that it may leave the house."""
+
+    def change(document: dict[str, Any]) -> None:
+        document["placement"].update(allow=["on-premises", "hybrid"], clouds=["aws"])
+        document["placement"]["owned"][0]["age_months"] = age
+        document["workloads"] = [one for one in document["workloads"] if one["name"] in ("assistant", "downtime")]
+        document["workloads"][1]["traffic"]["growth_per_year"] = growth
+        document["budget"]["capex"] = capex
+        for data in document["data"]:
+            data["sensitivity"] = "internal"
+
+    return change
+
+
+def answering_pools(option: Option) -> list[Pool]:
+    return [pool for pool in option.pools if pool.workloads == ("assistant",)]
+
+
+def test_owned_machines_carry_the_first_years_and_others_follow_them(plan_of: Make) -> None:
+    """14 months old, they serve three years, and rest where what is bought for the growth carries all for less; what
+    is bought then is of another type.
+    """
+    (option,) = (one for one in plan_of("manufacturer").options if one.name == "on-premises")
+    pools = {pool.machine: pool for pool in answering_pools(option)}
+    old, new = pools["8x-h100"], pools["8x-mi300x"]
+    assert [sum(pair) for pair in zip(old.shares, new.shares, strict=True)] == pytest.approx([1.0] * 5)
+    assert old.shares[0] == 1 and 0 < old.shares[2] < 1 and old.shares[3:] == (0.0, 0.0)
+    assert new.name == "assistant" and old.name == "assistant-8x-h100", "the name is that of what stays"
+    owned = {one.machine: one.peak for one in option.purchases if one.kind == "owned"}
+    assert owned == {"8x-h100": 4}
+
+
+def test_an_own_base_load_and_a_cloud_for_the_rest(plan_of: Make) -> None:
+    """Nothing may be bought for the assistant: what its own machines do not carry, and all when they are gone, goes
+    out.
+    """
+    plan = plan_of("manufacturer", shared_out(0.0, 700_000.0))
+    (option,) = (one for one in plan.options if one.placement == "hybrid")
+    house, cloud = sorted(answering_pools(option), key=lambda pool: pool.placement == "cloud")
+    assert option.feasible and (house.placement, cloud.placement) == ("on-premises", "cloud")
+    assert {one.kind for one in option.purchases if one.machine == "8x-h100"} == {"owned"}
+    assert [sum(pair) for pair in zip(house.shares, cloud.shares, strict=True)] == pytest.approx([1.0] * 5)
+    assert house.shares[3:] == (0.0, 0.0) and house.shares[0] > 0
+
+
+def test_pools_that_answer_together_are_promised_and_driven_together(plan_of: Make) -> None:
+    plan = plan_of("manufacturer", shared_out(0.5, 12_000_000.0, age=2))
+    chosen = next(option for option in plan.options if option.name == plan.chosen)
+    assert len([pool for pool in answering_pools(chosen) if pool.shares[-1] > 0]) >= 2
+    (load,) = (one for one in plan.loads if one.workload == "assistant")
+    peak = next(one for one in plan_of("manufacturer").loads if one.workload == "assistant")
+    assert load.requests_per_second == pytest.approx(peak.requests_per_second)
+    ids = [one.id for one in plan.predictions if one.workload == "assistant"]
+    assert len(ids) == len(set(ids)) and "assistant.tokens_per_s.rate" in ids
+    assert "of the requests of assistant, in each year" in explain(plan, chosen.name)
+    assert "of its requests, year by year" in explain(plan, "assistant")
+
+
+@pytest.mark.parametrize("target", [0.99, 0.999, 0.9995])
+def test_machines_of_a_shared_load_take_no_more_than_their_part_of_what_may_be_down(
+    plan_of: Make, catalog: Catalog, target: float
+) -> None:
+    """And the promise is that share times the house's own."""
+
+    def change(document: dict[str, Any]) -> None:
+        document["placement"]["allow"] = ["on-premises"]
+        document["workloads"] = [one for one in document["workloads"] if one["name"] in ("assistant", "downtime")]
+        document["workloads"][1]["slo"]["availability"] = target
+
+    plan = plan_of("manufacturer", change)
+    assert len(answering_pools(plan.options[0])) == 2
+    share = next(one.estimate for one in plan.predictions if one.id == "assistant.requests.share")
+    house = catalog.parts[f"site.tier-{TIER}"].typical
+    assert house > share.value >= target and share.value / house >= 1 - (1 - target) * MACHINES_PART - 1e-9
+    facts = next(one.facts for one in plan.bases if one.id == share.basis)
+    assert "machines that carry" in facts[0] and any("one data centre of tier" in fact for fact in facts)

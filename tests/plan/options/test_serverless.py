@@ -1,0 +1,212 @@
+"""Seconds of workers: when a worker is kept warm, what that costs, where it runs, what nobody promises."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from archwright.catalog.facts import Catalog
+from archwright.catalog.serverless import Seconds, paid_by_second
+from archwright.contract.needs import Needs, NeedsSource
+from archwright.contract.plan import Option, Plan
+from archwright.plan.accounting.budget import UNPROVEN
+from archwright.plan.accounting.fleet import Where
+from archwright.plan.capacity.candidates import Host, Sizer
+from archwright.plan.demand.forecast import HOURS_PER_MONTH, Demand, levels_of, steady_demands
+from archwright.plan.options.serverless import COLD, Bill, billed, starts_per_request, warm_idle_s
+from archwright.sizing.machine import Machine, Steady
+
+Make = Callable[..., Plan]
+Read = Callable[..., tuple[Needs, NeedsSource]]
+CLOSE = 1 + 1e-9
+WHERE = Where("serverless", "p", "US", "US")
+
+
+@pytest.fixture(scope="module")
+def case(catalog: Catalog, needs_of: Read) -> tuple[Demand, Steady, Seconds]:
+    needs, row = needs_of("startup")[0], paid_by_second()[0]
+    demand = steady_demands(needs)[0]
+    machine = Machine("worker", catalog.accelerators[row.accelerator], 1, 8, 64e9)
+    steady = Sizer(catalog).steady(demand, catalog.models["Phi-4-mini-instruct"], Host(WHERE, machine))
+    assert steady is not None
+    return demand, steady, row
+
+
+def loaded(demand: Demand, mean: float, peak: float, hours: float) -> Demand:
+    return demand._replace(mean=mean, peak=peak, levels=levels_of(mean, peak, hours))
+
+
+def workers(bill: Bill) -> float:
+    return sum(bill.workers) / len(bill.workers)
+
+
+def kept(demand: Demand, steady: Steady, row: Seconds) -> float:
+    """Workers where a cold start breaks a limit."""
+    bill = billed(demand, steady, row)
+    return workers(bill if bill.coldest <= COLD else billed(demand, steady, row, warm=True))
+
+
+RATES = st.floats(1e-6, 1e3)
+
+
+@settings(max_examples=60, deadline=None)
+@given(mean=RATES, over=st.floats(1, 50), hours=st.floats(0.1, 24), more=st.floats(1, 30), longer=st.floats(1, 10))
+def test_no_load_is_cheaper_than_a_smaller_one(
+    case: tuple[Demand, Steady, Seconds], mean: float, over: float, hours: float, more: float, longer: float
+) -> None:
+    """More at the mean, at the peak, at both, or for more hours of the day."""
+    demand, steady, row = case
+    peak, before = mean * over, kept(loaded(demand, mean, mean * over, hours), steady, row)
+    for heavier in (
+        (mean * more, peak * more, hours),
+        (mean, peak * more, hours),
+        (min(mean * more, peak), peak, hours),
+        (mean, peak, min(24.0, hours * longer)),
+    ):
+        assert kept(loaded(demand, *heavier), steady, row) * CLOSE >= before
+
+
+@settings(max_examples=60, deadline=None)
+@given(mean=RATES, over=st.floats(1, 50), hours=st.floats(0.1, 24))
+def test_a_warm_worker_costs_more_and_few_wait(
+    case: tuple[Demand, Steady, Seconds], mean: float, over: float, hours: float
+) -> None:
+    demand, steady, row = case
+    load = loaded(demand, mean, mean * over, hours)
+    free, warm = billed(load, steady, row), billed(load, steady, row, warm=True)
+    assert workers(warm) * CLOSE >= workers(free) and workers(warm) * CLOSE >= 1 - COLD
+    assert warm.cold <= COLD * CLOSE and warm.coldest <= COLD * CLOSE and warm.coldest <= free.coldest * CLOSE
+    assert warm.idle_s >= free.idle_s == row.idle_s
+
+
+def test_one_in_twenty_waits_after_the_warm_idle_time() -> None:
+    rate, start = 0.01, 30.0
+    stay = warm_idle_s(rate, start)
+    assert starts_per_request(rate, start, stay) * (1 + rate * start) == pytest.approx(COLD)
+    assert stay == pytest.approx(324.8, rel=1e-3)
+
+
+def test_the_bill_covers_the_hours_of_a_month(case: tuple[Demand, Steady, Seconds]) -> None:
+    """A load far over what a worker carries takes its share of workers at every hour."""
+    demand, steady, row = case
+    rate = 100 * steady.requests_per_s.value
+    bill = billed(loaded(demand, rate, rate, 24)._replace(growth=(1.0,)), steady, row)
+    assert bill.workers == pytest.approx((100.0,)) and bill.peak == 100
+    assert sum(level.hours for level in levels_of(1, 2, 24)) == pytest.approx(HOURS_PER_MONTH)
+
+
+def serverless(plan: Plan) -> Option:
+    return next(option for option in plan.options if option.placement == "serverless")
+
+
+def tabular(mean: float, latency_s: float | None, **placement: Any) -> Callable[[dict[str, Any]], None]:
+    def change(document: dict[str, Any]) -> None:
+        document["workloads"] = [
+            {
+                "name": "risk",
+                "kind": "tabular-prediction",
+                "traffic": {"requests_per_second": {"mean": mean, "peak": 2 * mean}, "features": 100},
+                **({"slo": {"latency_p95_s": latency_s}} if latency_s is not None else {}),
+            }
+        ]
+        document.pop("data", None)
+        document["organisation"]["country"] = "DE"
+        document["placement"] = {"allow": ["serverless"], **placement}
+
+    return change
+
+
+def test_rare_requests_keep_a_worker_warm_where_a_cold_start_breaks_a_limit(plan_of: Make) -> None:
+    tight, loose, none = (serverless(plan_of("startup", tabular(0.01, limit))) for limit in (0.05, 1000, None))
+    assert tight.feasible and loose.feasible and none.feasible
+    assert [any("kept warm" in note for note in one.notes) for one in (tight, loose, none)] == [True, False, False]
+    assert tight.total_cost is not None and loose.total_cost is not None and none.total_cost is not None
+    assert tight.total_cost.value > loose.total_cost.value == none.total_cost.value
+    assert 1 - COLD <= tight.purchases[0].machines <= 1
+
+
+def test_a_limit_that_a_start_may_break_is_not_known_to_hold(plan_of: Make) -> None:
+    """However few are thought to wait for one: nobody promises when workers start, or how fast they answer."""
+    row = paid_by_second()[0]
+    tight, loose, slack = (
+        [note for note in serverless(plan_of("startup", tabular(0.01, limit))).notes if note.startswith(UNPROVEN)]
+        for limit in (0.05, (row.start_s + row.start_s_high) / 2, row.start_s_high + 1)
+    )
+    assert len(tight) == len(loose) == 1 and slack == []
+    assert tight[0].startswith(
+        f"{UNPROVEN}risk.latency_p95_s limit 0.05: nobody promises the latency of {row.provider}"
+    )
+    assert tight[0].endswith(" to 120 is possible") and "latency_p95_s limit 75" in loose[0]
+
+
+def test_who_promises_a_latency_comes_before_who_does_not(plan_of: Make) -> None:
+    made = plan_of("startup", tabular(100, 0.05, allow=["serverless", "cloud"]))
+    chosen = next(option for option in made.options if option.name == made.chosen)
+    assert serverless(made).feasible and chosen.placement == "cloud"
+    assert any(promise.metric == "latency_s" for promise in made.predictions)
+
+
+def test_more_load_never_costs_less(plan_of: Make) -> None:
+    found = [serverless(plan_of("startup", tabular(mean, 0.05))) for mean in (0.01, 1, 2, 1000)]
+    assert all(option.feasible for option in found)
+    costs = [option.total_cost.value for option in found if option.total_cost is not None]
+    assert costs == sorted(costs) and len(costs) == len(found)
+
+
+def test_a_limit_below_a_warm_answer_stays_a_miss(plan_of: Make) -> None:
+    def hurried(document: dict[str, Any]) -> None:
+        document["placement"] = {"allow": ["serverless"]}
+        document["workloads"][0]["slo"] = {"ttft_p95_s": 1e-9}
+
+    assert "support-chat.ttft_p95_s" in {miss.constraint for miss in serverless(plan_of("startup", hurried)).misses}
+
+
+@pytest.mark.parametrize(
+    ("placement", "region"),
+    [({}, "NL"), ({"regions": ["US", "APAC"]}, "JP"), ({"regions": ["any"]}, "NL"), ({"regions": ["US"]}, "US")],
+)
+def test_workers_run_near_the_organisation(plan_of: Make, placement: dict[str, Any], region: str) -> None:
+    assert serverless(plan_of("startup", tabular(1, None, **placement))).regions == (region,)
+
+
+@pytest.mark.parametrize(("shares", "region"), [({"US": 0.6, "EEA": 0.4}, "US"), ({"US": 0.5, "EEA": 0.5}, "NL")])
+def test_workers_run_near_the_traffic(plan_of: Make, shares: dict[str, float], region: str) -> None:
+    def change(document: dict[str, Any]) -> None:
+        tabular(1, None)(document)
+        document["workloads"][0]["traffic"]["regions"] = shares
+
+    assert serverless(plan_of("startup", change)).regions == (region,)
+
+
+def test_nobody_promises_the_availability(plan_of: Make) -> None:
+    def asked(availability: float) -> Callable[[dict[str, Any]], None]:
+        def change(document: dict[str, Any]) -> None:
+            tabular(1, None)(document)
+            document["workloads"][0]["slo"] = {"availability": availability}
+
+        return change
+
+    some, most = (serverless(plan_of("startup", asked(share))) for share in (0.999, 0.9999))
+    provider = some.provider
+    assert f"{UNPROVEN}risk.availability limit 0.999: nobody promises the availability of {provider}" in some.notes
+    assert some.feasible and not most.feasible
+    assert [(miss.constraint, miss.value, miss.limit) for miss in most.misses] == [
+        ("risk.availability", 0.9995, 0.9999)
+    ]
+
+
+def test_workers_load_what_the_provider_keeps(plan_of: Make) -> None:
+    def plain(document: dict[str, Any]) -> None:
+        document["placement"] = {"allow": ["serverless", "cloud"], "regions": ["US"]}
+        document["workloads"] = document["workloads"][:1]
+
+    by_placement = {one.placement: one for one in plan_of("startup", plain).options}
+    kept = {
+        place: [line.name for line in option.cost_lines if "model files" in line.name]
+        for place, option in by_placement.items()
+    }
+    assert kept["serverless"] == [] and kept["cloud"]

@@ -1,0 +1,514 @@
+"""What a plan says in words: every line has a reason, every proof exists, every clause is asked for."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import string
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+
+from archwright.catalog.facts import Catalog
+from archwright.catalog.guidance import Theme, advice
+from archwright.cli import parser
+from archwright.contract.decision import Section, SectionLine
+from archwright.contract.estimate import Estimate, exact, within_factor
+from archwright.contract.metrics import METRICS
+from archwright.contract.needs import Needs, NeedsSource, Placement
+from archwright.contract.plan import Launch, Option, Plan, Pool, Purchase, PurchaseKind
+from archwright.contract.record import replace
+from archwright.plan.accounting.fleet import Chosen, Fleet, Where
+from archwright.plan.accounting.provenance import Ledger
+from archwright.plan.evidence.controls import controls_of
+from archwright.plan.sections import outline
+from archwright.plan.sections.outline import sections_of
+from archwright.plan.sections.plan_traits import TRAITS, traits_of, words_of
+from archwright.plan.sections.scaling import headrooms
+from archwright.plan.sections.security import regulation_line
+from archwright.sizing.machine import Machine
+
+Read = Callable[..., tuple[Needs, NeedsSource]]
+THEMES: tuple[Theme, ...] = get_args(Theme)
+ORDER = ["network", "storage", "stack", "security", "scale", "monitoring", "stages", "practices", "providers"]
+# What each example could choose: placement, provider, region, how machines are had.
+CHOICES: dict[str, tuple[Placement, str, str, PurchaseKind]] = {
+    "desk": ("this-machine", "this-machine", "DE", "owned"),
+    "startup": ("cloud", "gcp", "us-central1", "on-demand"),
+    "clinic": ("on-premises", "on-premises", "DE", "bought"),
+    "manufacturer": ("hybrid", "on-premises", "FR", "owned"),
+}
+LATER = re.compile(r"release|paper|not priced|kept and not|by hand|is the operator's", re.IGNORECASE)
+
+
+def machine_of(catalog: Catalog, accelerated: bool) -> Machine:
+    accelerator = catalog.accelerator("H100-SXM-80GB") if accelerated else None
+    return Machine(
+        id="8x-node" if accelerated else "small-node",
+        accelerator=accelerator,
+        accelerator_count=8 if accelerated else 0,
+        cores=96,
+        ram_bytes=2.0e12,
+    )
+
+
+def chosen_of(catalog: Catalog, needs: Needs, choice: tuple[Placement, str, str, PurchaseKind] | None) -> Chosen:
+    """A plan as the search would hand it over: one fleet a workload, growing, with a peak."""
+    ledger = Ledger()
+    if choice is None:
+        return Chosen(needs, catalog, ledger, None, ())
+    placement, provider, region, purchase = choice
+    basis = ledger.basis("cost", "assumed", "what it costs")
+    where = Where(placement, provider, region, region[:2])
+    hosted, here, months = placement == "hosted-api", placement == "this-machine", needs.budget.horizon_months
+    fleets = tuple(
+        Fleet(
+            where=where,
+            machine=machine_of(catalog, accelerated=not here and workload.kind not in ("tabular-prediction",)),
+            workloads=(workload.name,),
+            purchase=purchase,
+            machines=tuple(2.0 + month / (months - 1) for month in range(months)),
+            peak=1 if here else 4,
+            busy=0.6,
+            busy_w=5000.0,
+        )
+        for workload in needs.workloads
+        if not hosted
+    )
+    served = next(w for w in needs.workloads if w.traffic is not None)
+    pool = Pool(
+        name=served.name, model="m", workloads=(served.name,), placement=placement, provider=provider, region=region,
+        machine="8x-node", accelerator="", accelerator_count=0, replicas=4, slots=32, context_tokens=4096,
+        default_max_tokens=256, quantisation="fp8",
+        launch=Launch(engine="llamacpp" if here else "vllm", metrics={"ttft_s": "engine:ttft"}),
+    )  # fmt: skip
+    option = Option(
+        name="the-option",
+        placement=placement,
+        provider=provider,
+        regions=(region,),
+        feasible=True,
+        misses=(),
+        total_cost=within_factor(1.0e6, 1.3, needs.budget.currency, basis),
+        cost_per_month=within_factor(25_000.0, 1.3, f"{needs.budget.currency}/month", basis),
+        capex=within_factor(500_000.0, 1.2, needs.budget.currency, basis)
+        if purchase == "bought"
+        else exact(0.0, "USD"),
+        pools=() if hosted else (pool,),
+        models={served.name: "m"},
+        purchases=(
+            Purchase(pool=served.name, machine="8x-node", kind=purchase, machines=1.5, peak=2),
+            Purchase(pool=served.name, machine="8x-node", kind="on-demand", machines=0.5, peak=2),
+        )
+        if placement in ("cloud", "hybrid")
+        else (),
+        power_kw=within_factor(22.0, 1.2, "kW", basis) if purchase in ("bought", "owned") else None,
+        rack_units=16.0 if purchase == "bought" else None,
+    )
+    return Chosen(needs, catalog, ledger, option, fleets)
+
+
+@pytest.fixture(params=[*CHOICES, "hosted", "undecided"])
+def chosen(request: pytest.FixtureRequest, catalog: Catalog, needs_of: Read) -> Chosen:
+    if request.param == "hosted":
+        return chosen_of(catalog, needs_of("startup")[0], ("hosted-api", "openai", "US", "per-second"))
+    if request.param == "undecided":
+        return chosen_of(catalog, needs_of("clinic")[0], None)
+    return chosen_of(catalog, needs_of(request.param)[0], CHOICES[request.param])
+
+
+def by_id(chosen: Chosen) -> dict[str, Section]:
+    return {section.id: section for section in sections_of(chosen)}
+
+
+def lines_of(chosen: Chosen) -> list[SectionLine]:
+    """Network and storage have tests of their own."""
+    return [line for section in sections_of(chosen)[2:] for line in section.lines]
+
+
+def test_sections_stand_in_the_order_they_are_read(chosen: Chosen) -> None:
+    assert [section.id for section in sections_of(chosen)] == ORDER
+
+
+def test_every_line_has_a_choice_and_a_reason_and_a_topic_speaks_once(chosen: Chosen) -> None:
+    for section in sections_of(chosen):
+        assert section.title and section.summary
+        assert [line.topic for line in section.lines if not line.choice or not line.why] == []
+        topics = [line.topic for line in section.lines]
+        assert len(topics) == len(set(topics)), section.id
+
+
+def test_no_word_is_left_unfilled(chosen: Chosen) -> None:
+    for line in lines_of(chosen):
+        said = " ".join((line.choice, line.why, line.alternative, line.why_not))
+        assert "{" not in said, line.topic
+
+
+def test_only_clauses_of_the_regulations_named_are_demanded(chosen: Chosen) -> None:
+    known = {
+        f"{name} {rule.clause}"
+        for name in chosen.needs.regulations
+        for rule in chosen.catalog.regulations[name].controls
+    }
+    for line in lines_of(chosen):
+        assert set(line.demanded_by) <= known, line.topic
+
+
+def test_a_proof_is_a_verb_that_parses_a_series_of_ours_or_a_control(chosen: Chosen) -> None:
+    controls = {control.id for control in controls_of(chosen.needs, chosen.catalog, Ledger())}
+    series = {metric.name for metric in METRICS}
+    for line in lines_of(chosen):
+        if line.proof.startswith("archwright "):
+            parser().parse_args(shlex.split(line.proof)[1:])
+        elif "archwright_" in line.proof:
+            named = set(re.findall(r"archwright_\w+", line.proof))
+            assert {re.sub(r"_(bucket|sum|count)$", "", name) for name in named} <= series, line.topic
+            assert line.proof.count("(") == line.proof.count(")"), line.topic
+        elif line.proof:
+            assert line.proof in controls, line.topic
+
+
+def test_what_nothing_proves_says_so(chosen: Chosen) -> None:
+    assert [line.topic for line in lines_of(chosen) if not line.proof and not LATER.search(line.why)] == []
+
+
+def test_every_estimate_names_a_basis_that_the_ledger_holds(chosen: Chosen) -> None:
+    sections = sections_of(chosen)
+    bases = {basis.id for basis in chosen.ledger.bases(sections)}
+    named = [line.estimate.basis for section in sections for line in section.lines if line.estimate is not None]
+    assert {name for name in named if name} <= bases
+
+
+@pytest.mark.parametrize("theme", THEMES)
+def test_rows_name_known_traits_words_and_figures(theme: Theme, catalog: Catalog, needs_of: Read) -> None:
+    known = words_of(chosen_of(catalog, needs_of("clinic")[0], CHOICES["clinic"]))
+    for row in advice(theme):
+        assert {*row.when, *row.unless} <= set(TRAITS), row.id
+        for text in (row.choice, row.why, row.alternative, row.why_not):
+            assert {name for _, name, _, _ in string.Formatter().parse(text) if name} <= set(known), row.id
+        assert row.figure in ("", *FIGURES), row.id
+    undecided = words_of(chosen_of(catalog, needs_of("clinic")[0], None))
+    assert undecided.keys() == known.keys()
+
+
+def test_every_trait_named_is_one_that_can_be_found(catalog: Catalog, needs_of: Read) -> None:
+    found: set[str] = set()
+    for name, choice in CHOICES.items():
+        found |= traits_of(chosen_of(catalog, needs_of(name)[0], choice))
+    assert found <= set(TRAITS)
+    assert {"this-machine", "own-machines", "hybrid", "scales", "training", "sites", "large", "small"} <= found
+
+
+def test_seven_stages_and_seven_practices(chosen: Chosen) -> None:
+    found = by_id(chosen)
+    assert [line.topic[0] for line in found["stages"].lines] == list("1234567")
+    practices = [line.topic for line in found["practices"].lines]
+    assert practices == [
+        "Scalability", "Data governance", "Optimisation", "Security", "MLOps", "Hybrid", "Monitoring",
+    ]  # fmt: skip
+
+
+def topics(section: Section) -> str:
+    return " | ".join(f"{line.topic}: {line.choice} / {line.alternative}" for line in section.lines)
+
+
+def test_the_stack_names_the_alternatives(catalog: Catalog, needs_of: Read) -> None:
+    stack = topics(by_id(chosen_of(catalog, needs_of("manufacturer")[0], CHOICES["manufacturer"]))["stack"])
+    for alternative in ("TensorFlow", "Horovod", "Spark", "native monitor", "Slurm", "MLflow"):
+        assert alternative in stack
+
+
+def test_nothing_about_training_where_nothing_is_trained(catalog: Catalog, needs_of: Read) -> None:
+    clinic = by_id(chosen_of(catalog, needs_of("clinic")[0], CHOICES["clinic"]))
+    assert "PyTorch" not in topics(clinic["stack"]) and "Training framework" not in topics(clinic["stack"])
+    assert "Meta, training at scale" not in topics(clinic["providers"])
+    startup = by_id(chosen_of(catalog, needs_of("startup")[0], CHOICES["startup"]))
+    assert "PyTorch" in topics(startup["stack"])
+
+
+def existing(*kinds: str, url: str | None = "http://10.0.0.1:9090") -> Callable[[dict[str, Any]], None]:
+    def change(document: dict[str, Any]) -> None:
+        document["existing"] = [
+            {"kind": kind, "product": f"Our {kind}", **({"url": url} if url else {})} for kind in kinds
+        ]
+
+    return change
+
+
+def test_what_runs_already_is_kept_with_its_address_and_replaces_our_line(catalog: Catalog, needs_of: Read) -> None:
+    needs, _ = needs_of("clinic", existing("monitoring", "gateway", "lake"))
+    found = by_id(chosen_of(catalog, needs, CHOICES["clinic"]))
+    kept = {line.topic: line for line in found["stack"].lines if line.topic.endswith("kept")}
+    assert kept["Monitoring, kept"].choice == "Our monitoring at http://10.0.0.1:9090"
+    assert kept["Monitoring, kept"].proof.endswith("--prometheus http://10.0.0.1:9090")
+    assert kept["Gateway, kept"].proof.startswith("archwright bench http://10.0.0.1:9090")
+    assert kept["Lake, kept"].proof == "" and "nothing of ours" in kept["Lake, kept"].why
+    assert not {"Metrics", "API gateway", "Dashboards and alerts"} & {line.topic for line in found["stack"].lines}
+    assert found["monitoring"].lines[0].topic == "Monitoring, kept"
+
+
+def test_a_kept_tool_without_an_address_proves_nothing(catalog: Catalog, needs_of: Read) -> None:
+    needs, _ = needs_of("clinic", existing("monitoring", url=None))
+    line = by_id(chosen_of(catalog, needs, CHOICES["clinic"]))["stack"].lines[0]
+    assert line.choice == "Our monitoring" and line.proof == "" and "no url" in line.why
+
+
+def test_a_hostile_address_stays_one_word_of_the_proof(catalog: Catalog, needs_of: Read) -> None:
+    needs, _ = needs_of("clinic", existing("gateway", url="http://x/v1?a=$(id)&b={option}"))
+    line = by_id(chosen_of(catalog, needs, CHOICES["clinic"]))["stack"].lines[0]
+    assert shlex.split(line.proof)[2] == "http://x/v1?a=$(id)&b={option}"
+
+
+def test_each_regulation_says_how_much_of_it_is_answered(catalog: Catalog, needs_of: Read) -> None:
+    needs, _ = needs_of("manufacturer")
+    security = by_id(chosen_of(catalog, needs, CHOICES["manufacturer"]))["security"]
+    for name in needs.regulations:
+        law = catalog.regulations[name]
+        line = next(line for line in security.lines if line.topic == law.name)
+        assert line.choice.startswith(f"{len(law.controls)} demands: ")
+        assert len(line.demanded_by) == len(law.controls)
+    ai = next(line for line in security.lines if line.topic == catalog.regulations["eu-ai-act"].name)
+    assert (
+        "2027-12-02" in ai.why
+        and "11 demands count only if the use is of high risk" in ai.why
+        and "1 demand counts" in ai.why
+        and "35,000,000 EUR" in ai.why
+    )
+
+
+def test_a_regulation_that_nothing_answers_says_so(catalog: Catalog, needs_of: Read) -> None:
+    controls = controls_of(needs_of("startup")[0], catalog, Ledger())
+    waiting = tuple(replace(control, status="later") for control in controls)
+    line = regulation_line(catalog.regulations["soc2"], waiting)
+    assert line.proof == "" and "nothing of it is proved by this release" in line.why
+    assert line.choice.endswith("11 in a later release")
+
+
+# --- scale
+
+
+def test_machines_now_at_the_end_and_at_most(catalog: Catalog, needs_of: Read) -> None:
+    scale = by_id(chosen_of(catalog, needs_of("clinic")[0], CHOICES["clinic"]))["scale"]
+    line = next(line for line in scale.lines if line.topic.startswith("letters: bought"))
+    assert line.choice == "8x-node: 2 on average at first, 3 in the last month, 4 at most"
+    assert "60%" in line.why and "4 engines in all, 32 requests at once each" in line.why
+    assert 'pool="letters"' in line.proof
+    other = next(line for line in scale.lines if line.topic.startswith("xray"))
+    assert other.proof == "archwright explain plan.json xray"
+
+
+def test_work_with_an_end_is_told_in_machine_hours(catalog: Catalog, needs_of: Read) -> None:
+    made = chosen_of(catalog, needs_of("startup")[0], CHOICES["startup"])
+    tone = next(fleet for fleet in made.fleets if fleet.workloads == ("tone",))
+    brief = tone._replace(machines=tuple(0.01 for _ in tone.machines))
+    scale = by_id(made._replace(fleets=(brief,)))["scale"]
+    assert scale.lines[0].choice == "4 x 8x-node while it runs, 7.3 hours in the first month, 7.3 in the last"
+    assert scale.lines[0].proof == "archwright explain plan.json tone"
+
+
+def test_machines_started_for_a_run_may_be_none(catalog: Catalog, needs_of: Read) -> None:
+    made = chosen_of(catalog, needs_of("startup")[0], CHOICES["startup"])
+    assert made.option is not None
+    for pool in ("tone", "support-chat-refresh"):
+        once = Purchase(pool=pool, machine="8x-node", kind="spot", machines=0.01, peak=1)
+        scale = by_id(made._replace(option=replace(made.option, purchases=(once,))))["scale"]
+        assert [line.choice for line in scale.lines if line.topic == f"{pool}: range"] == ["0 to 1 machine"]
+
+
+def test_each_site_has_its_own_spare_and_each_place_its_own_pool(catalog: Catalog, needs_of: Read) -> None:
+    made = chosen_of(catalog, needs_of("manufacturer")[0], CHOICES["manufacturer"])
+    assert made.option is not None
+    one = next(fleet for fleet in made.fleets if fleet.workloads == ("downtime",))
+    plants = tuple(
+        one._replace(where=Where("on-premises", "on-premises", f"{code} plants", code), peak=peak, busy=0.001)
+        for code, peak in (("FR", 10), ("US", 10), ("CN", 8))
+    )
+    pools = tuple(
+        replace(made.option.pools[0], name=f"downtime-{code}", workloads=("downtime",), region=code)
+        for code in ("FR", "US", "CN")
+    )
+    scale = by_id(made._replace(option=replace(made.option, pools=pools), fleets=plants))["scale"]
+    assert ["FR" in scale.lines[0].proof, "US" in scale.lines[1].proof, "CN" in scale.lines[2].proof] == [True] * 3
+    assert "under 1%" in scale.lines[0].why
+    lost = next(line for line in scale.lines if line.topic == "downtime: a machine lost")
+    assert lost.choice == "1 + 1 machines at each of 14 sites" and "50%" in lost.why
+
+
+def test_the_range_of_an_autoscaler_follows_from_what_is_bought(catalog: Catalog, needs_of: Read) -> None:
+    def ranges(name: str) -> list[SectionLine]:
+        scale = by_id(chosen_of(catalog, needs_of(name)[0], CHOICES[name]))["scale"]
+        return [line for line in scale.lines if line.topic.endswith(": range")]
+
+    assert ranges("clinic") == []
+    assert [line.choice for line in ranges("startup")] == ["1 to 4 machines"]
+    assert [line.choice for line in ranges("manufacturer")] == ["2 to 4 machines"]
+    assert words_of(chosen_of(catalog, needs_of("clinic")[0], CHOICES["clinic"]))["span"] == (
+        "4 machines on average in the first month, 6 in the last"
+    )
+
+
+def test_machines_that_are_all_had_anyway_have_no_range(catalog: Catalog, needs_of: Read) -> None:
+    made = chosen_of(catalog, needs_of("startup")[0], ("cloud", "gcp", "us-central1", "commit-1y"))
+    assert made.option is not None
+    fixed = replace(made.option, purchases=made.option.purchases[:1])
+    scale = by_id(made._replace(option=fixed))["scale"]
+    assert [line for line in scale.lines if line.topic.endswith(": range")] == []
+    assert "committed" in traits_of(made)
+
+
+def test_a_lost_machine_and_the_spares_for_it(catalog: Catalog, needs_of: Read) -> None:
+    made = chosen_of(catalog, needs_of("clinic")[0], CHOICES["clinic"])
+    line = next(line for line in by_id(made)["scale"].lines if line.topic == "letters: a machine lost")
+    assert line.choice == "3 + 1 machines", "one spare for three, each up 0.995 of the time, holds more than 0.999"
+    assert "75%" in line.why and "at least 29.1 requests/s, 1.33 times" in line.why, "6 x 1.3^(59/12) x 4/3"
+    alone = made._replace(fleets=tuple(fleet._replace(peak=1) for fleet in made.fleets))
+    single = next(line for line in by_id(alone)["scale"].lines if line.topic == "letters: a machine lost")
+    assert single.choice == "1 + 0 machines" and "0%" in single.why
+    none = made._replace(fleets=())
+    assert [line for line in by_id(none)["scale"].lines if line.topic.endswith("a machine lost")] == []
+
+
+def test_the_tightest_limit_breaks_first(catalog: Catalog, needs_of: Read) -> None:
+    made = chosen_of(catalog, needs_of("clinic")[0], CHOICES["clinic"])
+    assert made.option is not None
+    ratios = [one.times.value for one in headrooms(made, made.option)]
+    assert ratios == sorted(ratios) == pytest.approx([30 / 25, 900 / 500, 40 / 22, 42 / 16])
+    scale = by_id(made)["scale"]
+    assert scale.summary.startswith("At 1.20 times this plan the budget for a month is reached first")
+    first = next(line for line in scale.lines if line.topic == "What breaks first")
+    assert "at risk" in first.choice and first.estimate is not None
+    assert first.estimate.low == pytest.approx(1.2 / 1.3) and first.estimate.unit == "times"
+    second = next(line for line in scale.lines if line.topic == "What breaks second")
+    assert "at risk" not in second.choice
+
+
+def test_no_limit_no_headroom(catalog: Catalog, needs_of: Read) -> None:
+    needs, _ = needs_of("startup", lambda d: d["budget"].pop("per_month"))
+    made = chosen_of(catalog, needs, CHOICES["startup"])
+    scale = by_id(made)["scale"]
+    assert "no limit" in scale.summary
+    assert [line for line in scale.lines if line.topic.startswith("What breaks")] == []
+
+
+def test_an_amount_that_may_be_nothing_has_no_headroom(catalog: Catalog, needs_of: Read) -> None:
+    made = chosen_of(catalog, needs_of("startup")[0], CHOICES["startup"])
+    assert made.option is not None
+    free = replace(made.option, cost_per_month=Estimate(value=5.0, low=0.0, high=9.0, unit="USD/month"))
+    assert headrooms(made, free) == []
+
+
+def test_pools_speak_where_no_fleet_is_known(catalog: Catalog, needs_of: Read) -> None:
+    made = chosen_of(catalog, needs_of("startup")[0], CHOICES["startup"])._replace(fleets=())
+    scale = by_id(made)["scale"]
+    assert scale.lines[0].choice == "4 engines, on 8x-node in us-central1"
+    assert words_of(made)["span"] == "4 machines throughout"
+
+
+# --- monitoring
+
+
+def test_every_service_level_has_its_query(catalog: Catalog, needs_of: Read) -> None:
+    monitoring = by_id(chosen_of(catalog, needs_of("clinic")[0], CHOICES["clinic"]))["monitoring"]
+    found = {line.topic: line for line in monitoring.lines}
+    ttft = found["letters: TTFT"]
+    assert ttft.choice == "p95 at most 3 s over an hour" and "engine:ttft" in ttft.why
+    assert ttft.proof.startswith("histogram_quantile(0.95") and 'workload="letters"' in ttft.proof
+    assert "xray: latency" in found and "xray: TTFT" not in found
+    assert "request received to first content" in ttft.why
+    up = found["letters: availability"]
+    assert up.choice == "0.999 of requests answered, 43.2 minutes of outage in 30 days"
+    assert up.proof.count("> 0.0144") == 2
+    assert "4 service levels" not in monitoring.summary and "5 service levels" in monitoring.summary
+
+
+def test_what_a_provider_runs_is_not_promised(catalog: Catalog, needs_of: Read) -> None:
+    made = chosen_of(catalog, needs_of("startup")[0], ("hosted-api", "openai", "US", "per-second"))
+    found = by_id(made)
+    levels = [line for line in found["monitoring"].lines if line.topic.startswith("support-chat")]
+    assert len(levels) == 3 and all("does not start" in line.why for line in levels)
+    proofs = {line.topic: line.proof for section in found.values() for line in section.lines}
+    assert proofs["API gateway"] == proofs["Who may ask"] == proofs["Who asked"] == ""
+
+
+def test_series_are_those_the_plan_needs(catalog: Catalog, needs_of: Read) -> None:
+    def series(name: str) -> str:
+        monitoring = by_id(chosen_of(catalog, needs_of(name)[0], CHOICES[name]))["monitoring"]
+        return next(line.choice for line in monitoring.lines if line.topic == "Series")
+
+    assert "archwright_memory_bytes" in series("desk") and "archwright_memory_bytes" not in series("clinic")
+    assert "archwright_training_seconds" in series("startup") and "training" not in series("clinic")
+
+
+def test_needs_that_serve_nothing_watch_no_requests(catalog: Catalog, needs_of: Read) -> None:
+    def only_tuning(document: dict[str, Any]) -> None:
+        document["workloads"] = [w for w in document["workloads"] if w["kind"] == "finetune"]
+        document["workloads"][0]["base"] = "Llama-3.1-8B-Instruct"
+
+    needs, _ = needs_of("startup", only_tuning)
+    monitoring = by_id(chosen_of(catalog, needs, None))["monitoring"]
+    line = next(line for line in monitoring.lines if line.topic == "Series")
+    assert line.proof == "archwright runs list" and "ttft" not in line.choice
+    bare, _ = needs_of("startup", lambda d: d.update(workloads=[{**d["workloads"][2]}]))
+    assert "none" in next(
+        line.choice for line in by_id(chosen_of(catalog, bare, None))["monitoring"].lines if line.topic == "Series"
+    )
+
+
+def test_people_are_said_where_they_are_known(catalog: Catalog, needs_of: Read) -> None:
+    def people(change: Callable[[dict[str, Any]], None] | None = None) -> str:
+        return words_of(chosen_of(catalog, needs_of("desk", change)[0], None))["people"]
+
+    assert people() == ", one person"
+    assert people(lambda d: d["organisation"].update(employees=61000)) == ", 61,000 people"
+    assert people(lambda d: d["organisation"].pop("employees")) == ""
+
+
+# What an option states that a row may show as its figure.
+FIGURES = ("cost_per_month", "total_cost", "capex", "power_kw", "energy_kwh_per_month", "carbon_kg_per_month")
+PRODUCTS = re.compile(
+    r"pytorch|tensorflow|horovod|kubernetes|slurm|grafana|litellm|onnx|iceberg|postgres|mlflow|sagemaker|triton|"
+    r"cloudwatch|\bray\b|\bdaft\b|pgvector|(?<!--)prometheus",
+    re.IGNORECASE,
+)
+
+
+def test_no_product_is_named_in_the_code_of_the_sections() -> None:
+    """Products are rows; the one exception is the name of an option of a verb."""
+    folder = Path(outline.__file__).parent
+    parts = [f"section_{name}" for name in ("security", "scale", "monitoring")]
+    for name in (*parts, "sections", "advise", "traits", "controls"):
+        text = (folder / f"{name}.py").read_text(encoding="utf-8")
+        assert PRODUCTS.findall(text) == [], name
+
+
+def test_a_promise_of_availability_without_requests_names_no_load(catalog: Catalog, needs_of: Read) -> None:
+    needs, _ = needs_of("startup", lambda d: d["workloads"][2].update(slo={"availability": 0.9}))
+    scale = by_id(chosen_of(catalog, needs, CHOICES["startup"]))["scale"]
+    line = next(line for line in scale.lines if line.topic == "index: a machine lost")
+    assert "requests/s" not in line.why and line.choice == "4 + 0 machines"
+
+
+# --- the four examples as the planner plans them
+
+
+@pytest.mark.parametrize("name", CHOICES)
+def test_the_examples_say_everything_with_a_basis(name: str, plan_of: Callable[..., Plan], needs_of: Read) -> None:
+    plan = plan_of(name)
+    assert [section.id for section in plan.sections] == ORDER
+    bases, laws = {basis.id for basis in plan.bases}, needs_of(name)[0].regulations
+    for section in plan.sections:
+        assert section.lines and section.summary
+        for line in section.lines:
+            assert line.choice and line.why, line.topic
+            assert {clause.partition(" ")[0] for clause in line.demanded_by} <= set(laws)
+            assert line.estimate is None or line.estimate.basis in bases, line.topic
+
+
+def test_a_source_bears_its_date_unless_it_is_the_plan_itself(catalog: Catalog, needs_of: Read) -> None:
+    found = by_id(chosen_of(catalog, needs_of("clinic")[0], CHOICES["clinic"]))
+    first = {line.topic: line.source for line in found["stages"].lines}
+    assert first["1 Needs assessment"] == "the needs file"
+    sources = {line.topic: line.source for line in found["stack"].lines}
+    assert sources["Metrics"].endswith(", 2026 (medium)") and sources["Model files"].endswith(", 2026-11-24")

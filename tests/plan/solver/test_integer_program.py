@@ -1,0 +1,326 @@
+"""The program of the house: the least cost, held to exhaustive search on small cases."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any, NamedTuple
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from archwright.errors import PlanError
+from archwright.plan.solver.integer_program import Program
+from archwright.plan.solver.problem import Choice, Kind, Limits
+from archwright.plan.solver.pruning import undominated
+
+SMALL = Kind("small", usd=(10.0,), usd_per_month=(1.0,), capex_usd=(8.0,), power_kw=1.0, rack_units=2.0)
+LARGE = Kind("large", usd=(25.0,), usd_per_month=(2.0,), capex_usd=(20.0,), power_kw=3.0, rack_units=4.0)
+
+
+def old(count: int, machine: str = "old", usd: float = 1.0) -> Kind:
+    """Machines that are owned."""
+    return Kind(machine, (usd,), (1.0,), (0.0,), power_kw=1.0, rack_units=1.0, most=(count,))
+
+
+def runs(
+    task: str, model: str, machine: str, *, peak: float, mean: float = 0.0, spares: int = 0, **more: Any
+) -> Choice:
+    """A steady load, the same in one year."""
+    made = Choice(task, model, machine, peak=(peak,), mean=(mean,), hours=(0.0,), spares=(spares,), beside=(spares,))
+    return made._replace(work_usd=(0.0,), **more)
+
+
+def works(task: str, model: str, machine: str, *, width: float, hours: float) -> Choice:
+    return Choice(task, model, machine, hours=(hours,), width=width, work_usd=(0.0,))
+
+
+def solved(choices: tuple[Choice, ...], kinds: tuple[Kind, ...] = (SMALL, LARGE), limits: Limits = Limits()):  # type: ignore[no-untyped-def]  # noqa: B008
+    return Program(choices, kinds, {}).solve(limits)
+
+
+def test_the_cheapest_machine_that_carries_the_peak() -> None:
+    found = solved((runs("a", "", "small", peak=3.0), runs("a", "", "large", peak=1.0)))
+    assert [one.choice for one in found.taken] == [1] and found.machines == ((0,), (1,))
+
+
+def test_two_loads_share_a_machine() -> None:
+    found = solved((runs("a", "", "small", peak=0.5), runs("b", "", "small", peak=0.4)))
+    assert found.machines == ((1,), (0,))
+
+
+def test_spares_are_shared_and_the_most_counts() -> None:
+    two = (runs("a", "", "small", peak=0.5, spares=1), runs("b", "", "small", peak=0.4, spares=2))
+    assert solved(two).machines == ((3,), (0,))
+
+
+def test_a_spare_of_another_tasks_machines_backs_nothing() -> None:
+    found = solved((runs("a", "", "small", peak=1.0, spares=1), runs("b", "", "large", peak=1.0, spares=2)))
+    assert found.machines == ((2,), (3,))
+
+
+def test_a_job_runs_beside_the_mean_and_not_through_the_peak() -> None:
+    load = runs("a", "", "small", peak=4.0, mean=1.0)
+    assert solved((load, works("j", "", "small", width=3.0, hours=10.0))).machines == ((4,), (0,))
+    assert solved((load, works("j", "", "small", width=4.0, hours=10.0))).machines == ((5,), (0,))
+
+
+def test_a_months_work_fits_into_a_month() -> None:
+    assert solved((works("j", "", "small", width=1.0, hours=1500.0),)).machines == ((3,), (0,))
+
+
+@pytest.mark.parametrize(
+    ("limits", "machines"),
+    [
+        (Limits(), ((2,), (0,))),
+        (Limits(capex_usd=15.0), None),
+        (Limits(capex_usd=16.0), ((2,), (0,))),
+        (Limits(power_kw=1.9), None),
+        (Limits(rack_units=3.0), None),
+        (Limits(usd_per_month=1.5), None),
+    ],
+)
+def test_limits_hold_or_there_is_no_solution(limits: Limits, machines: tuple[tuple[int], tuple[int]] | None) -> None:
+    found = solved((runs("a", "", "small", peak=2.0),), limits=limits)
+    assert (found.machines if found is not None else None) == machines
+
+
+def test_a_limit_takes_the_dearer_way() -> None:
+    ways = (runs("a", "", "small", peak=2.0), Choice("a", "", None, usd=100.0, usd_per_month=9.0, outside="o"))
+    found = solved(ways, limits=Limits(power_kw=1.0))
+    assert [one.choice for one in found.taken] == [1]
+    assert solved(ways, limits=Limits(power_kw=1.0, usd_per_month=5.0)) is None
+
+
+def test_a_hybrid_has_something_outside_and_something_in_the_house() -> None:
+    out = Choice("a", "", None, usd=100.0, outside="o")
+    program = Program((runs("a", "", "small", peak=1.0), out), (SMALL,), {})
+    program.be_hybrid()
+    assert program.solve(Limits()) is None, "one task cannot be in both places"
+    both = runs("a", "", "small", peak=0.5, usd=50.0, outside="o")
+    program = Program((runs("a", "", "small", peak=1.0), out, both), (SMALL,), {})
+    program.be_hybrid()
+    found = program.solve(Limits())
+    assert found is not None and [one.choice for one in found.taken] == [2]
+    cheap = Choice("b", "", None, usd=1.0, outside="o")
+    program = Program((out, cheap), (SMALL,), {})
+    program.be_hybrid()
+    assert program.solve(Limits()) is not None, "nothing can stay, so nothing must"
+
+
+def test_a_follower_runs_the_model_of_whom_it_follows() -> None:
+    ways = (
+        runs("a", "good", "small", peak=1.0),
+        runs("a", "best", "small", peak=2.0),
+        works("t", "best", "small", width=1.0, hours=5.0),
+    )
+    found = Program(ways, (SMALL,), {"t": "a"}).solve(Limits())
+    assert found is not None and [one.choice for one in found.taken] == [1, 2]
+    assert Program(ways[:1] + ways[2:], (SMALL,), {"t": "a"}).solve(Limits()) is None
+
+
+def test_owned_machines_take_what_they_can_and_bought_ones_the_rest() -> None:
+    owned = old(2)
+    ways = (runs("a", "m", "old", peak=5.0), runs("a", "m", "small", peak=4.0))
+    found = Program(ways, (owned, SMALL), {}).solve(Limits())
+    assert found is not None and found.machines == ((2,), (3,))
+    shares = {one.choice: one.shares[0] for one in found.taken}
+    assert sum(shares.values()) == pytest.approx(1.0)
+    assert shares[0] * 5 <= 2 + 1e-6 and shares[1] * 4 <= 3 + 1e-6
+
+
+def test_a_load_is_not_shared_among_models_nor_among_types_that_are_bought() -> None:
+    owned = old(2)
+    ways = (runs("a", "m", "old", peak=5.0), runs("a", "n", "small", peak=4.0), runs("a", "m", "large", peak=4.0))
+    found = Program(ways, (owned, SMALL, LARGE), {}).solve(Limits())
+    assert found is not None
+    assert [one.choice for one in found.taken] == [1]
+
+
+def test_more_of_an_owned_type_can_be_bought() -> None:
+    owned = old(2, "small")
+    found = Program((runs("a", "m", "small", peak=5.0),), (owned, SMALL), {}).solve(Limits())
+    assert found is not None and found.machines == ((2,), (3,))
+
+
+def test_a_solver_that_gives_up_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    program = Program((runs("a", "", "small", peak=1.0),), (SMALL,), {})
+    status = program._highs.HighsModelStatus.kTimeLimit
+    monkeypatch.setattr(program._solver, "getModelStatus", lambda: status, raising=False)
+    assert program.solve(Limits()) is not None, "what it has found by then stands"
+    nothing = type("Info", (), {"primal_solution_status": None})
+    monkeypatch.setattr(program._solver, "getInfo", lambda: nothing, raising=False)
+    with pytest.raises(PlanError) as caught:
+        program.solve(Limits())
+    assert caught.value.code == "AW-PLAN-09"
+
+
+def test_nothing_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
+    solved((runs("a", "", "small", peak=1.0),))
+    assert capfd.readouterr().out == ""
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    st.lists(st.tuples(st.floats(0.1, 5.0), st.floats(0.1, 5.0), st.integers(0, 2)), min_size=1, max_size=3),
+    st.one_of(st.none(), st.floats(3.0, 40.0)),
+)
+def test_no_assignment_costs_less(tasks: list[tuple[float, float, int]], power: float | None) -> None:
+    ways = tuple(
+        runs(str(number), "", kind, peak=peak, spares=spares)
+        for number, (small, large, spares) in enumerate(tasks)
+        for kind, peak in (("small", small), ("large", large))
+    )
+    least = math.inf
+    for pick in itertools.product((0, 1), repeat=len(tasks)):
+        counts = []
+        for index, kind in enumerate(("small", "large")):
+            mine = [tasks[n] for n, chosen in enumerate(pick) if chosen == index]
+            peak = sum(task[index] for task in mine)
+            counts.append(math.ceil(peak - 1e-9) + max((task[2] for task in mine), default=0) if mine else 0)
+            del kind
+        drawn = counts[0] * SMALL.power_kw + counts[1] * LARGE.power_kw
+        if power is None or drawn <= power:
+            least = min(least, counts[0] * SMALL.usd[0] + counts[1] * LARGE.usd[0])
+    found = solved(ways, limits=Limits(power_kw=power))
+    assert (found is None) == math.isinf(least)
+    if found is not None:
+        assert found.machines[0][0] * SMALL.usd[0] + found.machines[1][0] * LARGE.usd[0] == pytest.approx(least)
+
+
+def test_what_is_paid_once_decides_for_all_or_none() -> None:
+    """Each of two loads is cheaper outside, and so are both together; one alone is not."""
+    ways = tuple(
+        one
+        for task in ("a", "b")
+        for one in (runs(task, "", "small", peak=1.0), Choice(task, "", None, usd=6.0, outside="o"))
+    )
+    for usd, outside in ((7.0, 2), (9.0, 0)):
+        program = Program(ways, (SMALL,), {})
+        program.once(usd, (1, 3))
+        found = program.solve(Limits())
+        assert found is not None and sum(bool(ways[one.choice].outside) for one in found.taken) == outside
+
+
+# --- loads that are shared, over years
+
+
+class Shared(NamedTuple):
+    """A load that grows, on an owned type and one that is bought, as machines of each that carry all of it."""
+
+    old: tuple[float, float]
+    new: tuple[float, float]
+    spares: int
+    most: int
+    usd: float
+
+    @property
+    def choices(self) -> tuple[Choice, ...]:
+        spares = (self.spares, self.spares)
+        return tuple(
+            Choice("a", "m", machine, peak=peak, mean=peak, hours=(0.0, 0.0), spares=spares, beside=spares)
+            for machine, peak in (("old", self.old), ("new", self.new))
+        )
+
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        """The owned machines are gone in the second year."""
+        none = (0.0, 0.0)
+        return (
+            Kind("old", (self.usd, self.usd), none, none, 1.0, 1.0, most=(self.most, 0)),
+            Kind("new", (10.0, 6.0), none, none, 1.0, 1.0),
+        )
+
+    def solved(self) -> float:
+        found = Program(self.choices, self.kinds, {}).solve(Limits())
+        assert found is not None
+        return sum(kind.sum(kind.usd, count) for kind, count in zip(self.kinds, found.machines, strict=True))
+
+    def stands(self, year: int, old: int, new: int) -> bool:
+        """Whether the load is carried whichever type's spares are down; a type that serves has all of them."""
+        carried = [(old, self.old[year]), (new, self.new[year])]
+        used = [(count, peak) for count, peak in carried if count]
+        if any(count < self.spares for count, _ in used):
+            return False
+        whole = sum(count / peak for count, peak in used)
+        return bool(used) and all(whole - self.spares / peak >= 1 - 1e-9 for _, peak in used)
+
+    def searched(self) -> float:
+        """Machines in use (the idle ones of a type that is there already do no harm), over all counts."""
+        least = math.inf
+        most = math.ceil(max(self.new)) + self.spares + 1
+        for old, first in itertools.product(range(self.most + 1), range(most + 1)):
+            if not any(self.stands(0, old, here) for here in range(first + 1)):
+                continue
+            for second in range(first, most + 1):
+                if any(self.stands(1, 0, here) for here in range(second + 1)):
+                    least = min(least, old * self.usd + first * 4.0 + second * 6.0)
+        return least
+
+
+LOADS = st.tuples(st.floats(0.2, 4.0), st.floats(1.0, 1.6)).map(lambda pair: (pair[0], pair[0] * pair[1]))
+SHARED = st.builds(Shared, LOADS, LOADS, st.integers(0, 2), st.integers(0, 4), st.floats(0.1, 9.0))
+
+
+@settings(max_examples=60, deadline=None)
+@given(SHARED)
+def test_no_way_to_share_costs_less(case: Shared) -> None:
+    assert case.solved() == pytest.approx(case.searched())
+
+
+@settings(max_examples=40, deadline=None)
+@given(SHARED, st.floats(1.0, 1.5), st.integers(0, 1), st.integers(0, 2))
+def test_more_load_or_spares_or_fewer_owned_machines_never_cost_less(
+    case: Shared, factor: float, spares: int, fewer: int
+) -> None:
+    more = case._replace(
+        old=(case.old[0] * factor, case.old[1] * factor),
+        new=(case.new[0] * factor, case.new[1] * factor),
+        spares=case.spares + spares,
+        most=max(0, case.most - fewer),
+    )
+    assert more.solved() >= case.solved() * (1 - 1e-9)
+
+
+def test_where_what_fractions_use_does_not_fit_whole_something_else_does() -> None:
+    """Two and a half owned machines would fit, three do not."""
+    ways = (runs("a", "m", "old", peak=2.5), runs("a", "m", "small", peak=1.0))
+    found = Program(ways, (old(3), SMALL), {}).solve(Limits(rack_units=2.5))
+    assert found is not None and found.machines == ((0,), (1,))
+
+
+def test_two_loads_that_share_a_machine_take_whole_parts_of_it() -> None:
+    """A third of eight engines is three of them, so a machine has no room for five others and what is left."""
+    ways = (
+        runs("a", "m", "old", peak=4.0, parts=8),
+        runs("a", "m", "small", peak=4.0, parts=8),
+        runs("b", "", "old", peak=0.625, parts=8),
+    )
+    found = Program(ways, (old(2), SMALL), {}).solve(Limits())
+    assert found is not None and found.machines == ((2,), (3,))
+    tight = (*ways[:2], ways[2]._replace(peak=(0.7,)))
+    assert (also := Program(tight, (old(2), SMALL), {}).solve(Limits())) is not None and also.machines == ((2,), (3,))
+
+
+def test_what_another_beats_is_left_out_and_the_least_stays() -> None:
+    dear = Kind("dear", (11.0,), (1.0,), (8.0,), power_kw=1.0, rack_units=2.0)
+    ways = (
+        runs("a", "m", "small", peak=2.0),
+        runs("a", "n", "small", peak=3.0),
+        runs("a", "m", "dear", peak=2.0),
+        runs("b", "", "large", peak=0.5),
+        runs("b", "", "dear", peak=0.5),
+        runs("b", "", "small", peak=0.5),
+    )
+    kinds = (SMALL, LARGE, dear)
+    kept = undominated(ways, kinds, {})
+    assert kept == (ways[0], ways[5]), "without the dear types, and the model that takes more"
+    assert solved(kept, kinds).machines == solved(ways, kinds).machines
+    followed = (*ways[:2], works("t", "n", "small", width=1.0, hours=1.0))
+    assert undominated(followed, kinds, {"t": "a"}) == followed, "what follows takes the other model alone"
+
+
+def test_an_owned_type_is_never_left_out() -> None:
+    ways = (runs("a", "m", "old", peak=3.0), runs("a", "m", "small", peak=2.0))
+    assert undominated(ways, (old(1, usd=50.0), SMALL), {}) == ways

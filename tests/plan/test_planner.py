@@ -1,0 +1,432 @@
+"""Whole plans of the four needs, and what must hold for any needs."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from archwright.catalog.facts import Catalog
+from archwright.contract.metrics import BY_QUANTITY
+from archwright.contract.plan import Option, Plan
+from archwright.contract.record import replace
+from archwright.errors import MissingError
+from archwright.plan.accounting.provenance import estimates_in
+from archwright.plan.options.this_machine import BATCH_TOKENS
+from archwright.plan.plan_file import decode_plan, encode_plan
+from archwright.plan.planner import why_infeasible
+
+Make = Callable[..., Plan]
+NAMES = ("desk", "startup", "clinic", "manufacturer")
+
+
+def options_of(plan: Plan, placement: str) -> list[Option]:
+    return [option for option in plan.options if option.placement == placement]
+
+
+# --- what holds for every plan
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_estimate_names_a_basis_of_the_plan(plan_of: Make, name: str) -> None:
+    plan = plan_of(name)
+    named = {estimate.basis for estimate in estimates_in(plan)}
+    facts = {fact for basis in plan.bases for fact in basis.facts}
+    kept = {basis.id for basis in plan.bases}
+    assert named <= kept <= named | facts
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_plan_survives_its_file(plan_of: Make, name: str) -> None:
+    plan = plan_of(name)
+    read = decode_plan(encode_plan(plan), "plan.json")
+    assert (read, read.digest) == (plan, plan.digest)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_same_needs_give_the_same_plan(plan_of: Make, name: str) -> None:
+    again = plan_of(name, lambda document: None)
+    assert again.digest == plan_of(name, lambda document: None).digest
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_workload_has_its_place(plan_of: Make, name: str) -> None:
+    plan = plan_of(name)
+    chosen = next(option for option in plan.options if option.name == plan.chosen)
+    placed = {workload for pool in chosen.pools for workload in pool.workloads}
+    placed |= {bought.pool.removesuffix("-refresh") for bought in chosen.purchases}
+    assert {workload.name for workload in plan.workloads} <= placed | {"downtime"}
+    assert not any(text.startswith("workload ") and "not included" in text for text in plan.not_sized)
+    for option in plan.options:
+        assert option.feasible == (option.misses == ())
+        assert (option.total_cost is None) == (option.cost_per_month is None) == (option.capex is None)
+
+
+# --- the desk
+
+
+def test_the_desk_runs_on_this_machine(desk: Plan) -> None:
+    assert desk.chosen == "this-machine"
+    option, pool = desk.options[0], desk.pools[0]
+    assert option.regions == ("DE",)
+    assert option.capex is not None and option.capex.value == 0
+    assert (pool.name, pool.model, pool.replicas) == ("assistant", "SmolLM2-135M-Instruct", 1)
+    assert pool.launch.engine == "llamacpp"
+    assert pool.launch.settings == {"threads": 1, "batch_tokens": BATCH_TOKENS}
+    assert pool.launch.environment == {"GOMP_SPINCOUNT": "1000"}
+    assert pool.launch.health_path == "/health"
+    assert pool.artefact is not None and pool.artefact.model == pool.model
+    assert pool.default_max_tokens == 128
+    assert pool.context_tokens >= 1.5 * (400 + 128)
+
+
+def test_the_desk_promises_what_the_platform_can_measure(desk: Plan) -> None:
+    expected = {
+        "assistant.ttft_s.p50": "peak",
+        "assistant.ttft_s.p95": "peak",
+        "assistant.tpot_s.p50": "peak",
+        "assistant.tpot_s.p95": "peak",
+        "assistant.tokens_per_s.rate": "closed",
+        "assistant.peak_memory_bytes.max": "",
+        "assistant.startup_s.last": "",
+        "assistant.disk_bytes.last": "",
+        "assistant.requests.share": "",
+        "platform.access-keys.held": "",
+        "platform.audit.held": "",
+        "platform.tls.held": "",
+    }
+    assert {p.id: p.query.phase for p in desk.predictions} == expected
+    for prediction in desk.predictions:
+        assert prediction.metric == prediction.query.metric and prediction.metric in BY_QUANTITY
+        named = {"workload": "assistant"} if prediction.query.phase or prediction.metric == "requests" else {}
+        asked = {"control": prediction.id.removesuffix(".held")} if prediction.metric == "control_held" else named
+        assert prediction.query.labels == asked
+        assert prediction.estimate.basis in {basis.id for basis in desk.bases}
+        assert prediction.query.promql()
+    load = desk.loads[0]
+    assert (load.workload, load.requests_per_second, load.peak_s, load.closed_s) == ("assistant", 0.3, 45, 12)
+    assert load.concurrency == desk.pools[0].slots
+
+
+def test_without_a_probe_the_desk_needs_the_local_extra(plan_of: Make) -> None:
+    with pytest.raises(MissingError) as caught:
+        plan_of("desk", machine=None)
+    assert caught.value.code == "AW-GET-01"
+    assert "archwright[local]" in caught.value.hint
+
+
+# --- the startup
+
+
+def test_the_startup_has_three_priced_clouds_their_platforms_and_hosted_apis(startup: Plan) -> None:
+    clouds = options_of(startup, "cloud")
+    names = [f"{kind}-{provider}" for kind in ("cloud", "managed") for provider in ("aws", "azure", "gcp")]
+    assert [option.name for option in clouds] == names
+    for option in (*clouds, *options_of(startup, "hosted-api")):
+        assert option.total_cost is not None and option.cost_per_month is not None
+        assert option.total_cost.unit == "USD"
+        assert option.total_cost.low < option.total_cost.value < option.total_cost.high
+    assert all(option.regions for option in clouds)
+
+
+def test_a_managed_platform_costs_what_it_takes_on_top(startup: Plan) -> None:
+    managed = {option.provider: option for option in startup.options if option.name.startswith("managed")}
+    for provider, share in (("aws", 0.275), ("gcp", 0.16)):
+        lines = managed[provider].cost_lines
+        machines = sum(line.amount.value for line in lines if line.category == "compute")
+        taken = sum(line.amount.value for line in lines if line.category == "platform" and " on " in line.name)
+        assert taken == pytest.approx(share * machines)
+        assert {bought.kind for bought in managed[provider].purchases} <= {"on-demand", "spot"}
+    (host,) = [line for line in managed["azure"].cost_lines if line.category == "platform"]
+    assert host.name.startswith("host of gateway")
+
+
+def test_a_fine_tune_trains_the_model_that_its_workload_runs(startup: Plan) -> None:
+    for option in options_of(startup, "cloud"):
+        assert option.models["tone"] == option.models["support-chat"]
+        assert {pool.name for pool in option.pools} == {"support-chat"}
+        assert {bought.pool for bought in option.purchases} == {"support-chat", "tone", "index"}
+    for option in options_of(startup, "hosted-api"):
+        assert "tone.base" in {miss.constraint for miss in option.misses}
+        assert any("leaves out what it cannot do: tone" in note for note in option.notes)
+
+
+def test_the_startup_has_a_spare_machine_for_its_availability(startup: Plan) -> None:
+    for option in options_of(startup, "cloud"):
+        assert option.pools[0].replicas >= 2
+    assert any("spare" in text for text in startup.assumptions)
+
+
+def test_a_better_model_has_its_price(startup: Plan) -> None:
+    assert any("instead of" in note and "a month more" in note for note in options_of(startup, "cloud")[0].notes)
+
+
+# --- clinic and manufacturer
+
+
+def test_the_clinic_stays_in_its_house(plan_of: Make) -> None:
+    plan = plan_of("clinic")
+    assert plan.chosen == "on-premises"
+    option = options_of(plan, "on-premises")[0]
+    assert option.regions == ("DE",) and option.capex is not None and option.power_kw is not None
+    assert 0 < option.capex.value <= 900000 and 0 < option.power_kw.value <= 40
+    assert option.rack_units is not None and 0 < option.rack_units <= 42
+    assert any("placement.clouds" in text for text in plan.assumptions)
+    assert any("would take" in note and "machines at the peak" in note for note in option.notes)
+
+
+def test_nothing_of_the_clinic_may_leave_the_house(plan_of: Make) -> None:
+    for option in options_of(plan_of("clinic"), "hybrid"):
+        assert [miss.constraint for miss in option.misses] == ["hybrid"]
+        assert option.regions == ("DE",)
+
+
+def test_the_manufacturer_stays_in_the_eea(plan_of: Make, catalog: Catalog) -> None:
+    plan = plan_of("manufacturer")
+    for option in (*options_of(plan, "cloud"), *options_of(plan, "hybrid")):
+        assert option.regions
+        for region in option.regions:
+            known = catalog.region(option.provider, region)
+            assert catalog.inside(known.country if known is not None else region, "EEA")
+    assert any("one region answers all" in text and "US 30%" in text for text in plan.not_sized)
+
+
+def test_plants_have_machines_of_their_own(plan_of: Make) -> None:
+    plan = plan_of("manufacturer")
+    for option in plan.options:
+        pools = {pool.name: pool for pool in option.pools if pool.workloads == ("downtime",)}
+        assert {pool.region for pool in pools.values()} == {"FR plants", "US plants", "CN plants"}
+        bought = {b.pool: b.peak for b in option.purchases if b.pool.startswith("downtime")}
+        assert sorted(bought.values()) == [8, 10, 10], "14 plants with two machines each, one of them a spare"
+
+
+def test_a_hybrid_sends_out_what_is_not_about_people(plan_of: Make) -> None:
+    for option in options_of(plan_of("manufacturer"), "hybrid"):
+        house = {"assistant", "house-model"}
+        rented = {b.pool for b in option.purchases if b.kind not in ("bought", "owned")}
+        assert rented and not rented & house
+        assert len(option.regions) >= 2
+
+
+def test_owned_machines_without_work_are_said(plan_of: Make) -> None:
+    def found(plan: Plan) -> list[str]:
+        return [note for note in options_of(plan, "on-premises")[0].notes if "owned" in note]
+
+    assert found(plan_of("manufacturer")) == [], "all four carry the first years"
+
+    def small(document: dict[str, Any]) -> None:
+        rate = document["workloads"][1]["traffic"]["requests_per_second"]
+        rate.update(mean=rate["mean"] / 20, peak=rate["peak"] / 20)
+
+    assert "have no work" in found(plan_of("manufacturer", small))[0]
+
+    def worn(document: dict[str, Any]) -> None:
+        document["placement"]["owned"][0]["age_months"] = 48
+
+    assert "economic life is over" in found(plan_of("manufacturer", worn))[0]
+
+    def odd(document: dict[str, Any]) -> None:
+        document["placement"]["owned"] = [{"machine": "3x H100 SXM"}]
+
+    assert "left out" in found(plan_of("manufacturer", odd))[0]
+
+
+def test_owned_machines_are_used_before_others_are_bought(plan_of: Make) -> None:
+    def young(document: dict[str, Any]) -> None:
+        document["budget"]["horizon_months"] = 24
+        document["placement"]["owned"][0]["age_months"] = 2
+
+    option = options_of(plan_of("manufacturer", young), "on-premises")[0]
+    owned = [bought for bought in option.purchases if bought.kind == "owned"]
+    assert owned and all(bought.peak <= 4 for bought in owned)
+
+
+# --- placements and limits
+
+
+def test_a_hosted_api_is_chosen_when_nothing_forbids_it(plan_of: Make) -> None:
+    def free(document: dict[str, Any]) -> None:
+        document["placement"] = {"allow": ["hosted-api"]}
+        document["workloads"] = document["workloads"][:1]
+        document["data"] = [{**data, "residency": ["any"]} for data in document["data"]]
+
+    plan = plan_of("startup", free)
+    assert plan.chosen == "hosted-api-deepseek"
+    assert (plan.pools, plan.predictions, plan.loads) == ((), (), ())
+    assert plan.workloads[0].model == "deepseek-v3.2" and plan.workloads[0].pools == ()
+    assert any("not promised" in text for text in plan.not_sized)
+    assert "engine" not in {line.function for line in plan.stack}
+
+
+def test_nothing_feasible_is_a_plan_without_a_choice(plan_of: Make, needs_of: Callable[..., Any]) -> None:
+    def poor(document: dict[str, Any]) -> None:
+        document["budget"]["per_month"] = 1
+
+    plan, (_, source) = plan_of("startup", poor), needs_of("startup", poor)
+    assert plan.chosen is None
+    assert all(workload.model is None for workload in plan.workloads)
+    error = why_infeasible(plan, source)
+    assert error.code == "AW-PLAN-03" and error.exit_status != 0
+    assert error.where.field == "budget.per_month" and error.where.line is not None
+
+
+def test_existing_products_stay_and_are_not_ours(plan_of: Make) -> None:
+    def kept(document: dict[str, Any]) -> None:
+        document["existing"] = [{"kind": "gateway", "product": "Kong", "url": "https://gw.example"}, KEEP]
+
+    KEEP = {"kind": "lake", "product": "Iceberg"}
+    stack = {line.function: (line.product, line.existing) for line in plan_of("desk", kept).stack}
+    assert stack["gateway"] == ("Kong", True)
+    assert stack["lake"] == ("Iceberg", True)
+    assert stack["access"] == ("archwright", False)
+    assert stack["engine"][1] is False
+
+
+def test_needs_without_any_sizable_workload(plan_of: Make) -> None:
+    def empty(document: dict[str, Any]) -> None:
+        index = next(w for w in document["workloads"] if w["name"] == "index")
+        index["traffic"] = {"requests_per_second": {"mean": 1, "peak": 2}, "input_tokens": {"mean": 5, "p95": 9}}
+        document["workloads"] = [index]
+        document["placement"]["allow"] = ["this-machine"]
+
+    plan = plan_of("startup", empty)
+    assert plan.chosen is None
+    assert all(option.total_cost is None for option in plan.options)
+
+
+def test_a_provider_without_an_offer_inside_misses_residency(plan_of: Make) -> None:
+    def remote(document: dict[str, Any]) -> None:
+        document["placement"].pop("regions")
+        document["data"][0]["residency"] = ["BR"]
+
+    for option in options_of(plan_of("startup", remote), "cloud"):
+        if option.provider == "azure":
+            assert option.regions == ("brazilsouth",)
+            continue
+        assert (option.regions, option.feasible, option.total_cost, option.pools) == ((), False, None, ())
+        assert option.misses[0].constraint == "residency"
+
+
+def test_pinned_accelerators_are_kept_to(plan_of: Make) -> None:
+    def pinned(document: dict[str, Any]) -> None:
+        document["placement"]["accelerators"] = ["L4"]
+
+    plan = plan_of("startup", pinned)
+    named = {option.name: option for option in plan.options if "other" not in option.name}
+    assert {pool.accelerator for option in named.values() for pool in option.pools} == {"L4"}
+    azure = next(option for option in plan.options if option.name == "cloud-azure")
+    assert not azure.feasible and azure.regions == ()
+    assert (azure.misses[0].constraint, azure.misses[0].limit) == ("accelerators", "L4")
+
+
+def test_a_wish_no_place_grants_names_the_nearest_with_their_prices(
+    plan_of: Make, needs_of: Callable[..., Any]
+) -> None:
+    def frankfurt(document: dict[str, Any]) -> None:
+        place = {"clouds": ["aws"], "regions": ["eu-central-1"], "accelerators": ["H100"]}
+        document["placement"] = {"allow": ["cloud"], **place}
+        document["workloads"] = document["workloads"][:1]
+        for data in document["data"]:
+            data["residency"] = ["EEA"]
+
+    plan, (_, source) = plan_of("startup", frankfurt), needs_of("startup", frankfurt)
+    assert plan.chosen is None
+    found = {option.name: option for option in plan.options}
+    assert found["cloud-aws"].total_cost is None and "eu-north-1" in found["cloud-aws"].notes[0]
+    for name, pin, value in (
+        ("cloud-aws-other-regions", "regions", "eu-north-1"),
+        ("cloud-aws-other-accelerators", "accelerators", "L4"),
+        ("cloud-nebius-other-clouds", "clouds", "nebius"),
+    ):
+        option = found[name]
+        assert (option.regions, option.feasible) == ((), False) and option.total_cost is not None
+        assert (option.misses[0].constraint, option.misses[0].value) == (pin, value)
+    assert "eu-north-1" in why_infeasible(plan, source).hint
+
+
+def test_a_model_no_machine_holds(plan_of: Make) -> None:
+    def huge(document: dict[str, Any]) -> None:
+        document["workloads"][0].update(model="DeepSeek-V4-Pro", quality={})
+        document["placement"]["accelerators"] = ["L4", "T4"]
+
+    option = options_of(plan_of("startup", huge), "cloud")[0]
+    assert option.total_cost is None
+    assert option.misses[0].limit == "an accelerator that holds it"
+
+
+def test_a_floor_no_open_model_reaches(plan_of: Make) -> None:
+    plan = plan_of("startup", lambda d: d["workloads"][0].update(quality={"mmlu_pro": 0.9999}))
+    for option in options_of(plan, "cloud"):
+        assert [miss.constraint for miss in option.misses] == ["support-chat.quality"]
+
+
+def test_without_an_availability_no_spare_is_kept(plan_of: Make, startup: Plan) -> None:
+    plan = plan_of("startup", lambda d: d["workloads"][0]["slo"].pop("availability"))
+    for without, spared in zip(options_of(plan, "cloud"), options_of(startup, "cloud"), strict=True):
+        assert without.total_cost is not None and spared.total_cost is not None
+        assert without.total_cost.value < spared.total_cost.value
+    assert not any("spare machine" in text for text in plan.assumptions)
+
+
+def test_defaults_are_said(plan_of: Make) -> None:
+    def bare(document: dict[str, Any]) -> None:
+        workload = document["workloads"][0]
+        del workload["quality"], workload["data"], document["data"], workload["slo"]
+        document["workloads"] = [workload]
+        document["budget"]["capex"] = 5
+        del document["budget"]["per_month"]
+
+    plan = plan_of("startup", bare)
+    said = " ".join(plan.assumptions)
+    assert "support-chat: no quality floor" in said
+    assert "support-chat: data none" in said
+    assert "no limit on slo.ttft_p95_s, slo.tpot_p95_s, slo.availability" in said
+    assert "budget.per_month: no limit" in said
+    assert "budget.capex" not in said
+    assert not any(text.startswith("storage") for text in plan.not_sized)
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(st.sampled_from(["EEA", "US", "APAC", "DE", "JP", "FR", "BR", "eastus2", "any"]), min_size=1, unique=True)
+)
+def test_no_option_names_a_region_outside_the_residency(plan_of: Make, catalog: Catalog, places: list[str]) -> None:
+    def bound(document: dict[str, Any]) -> None:
+        document["placement"] = {"allow": ["cloud", "hosted-api", "this-machine"], "clouds": sorted(CLOUDS)}
+        for data in document["data"]:
+            data["residency"] = places
+
+    for option in plan_of("startup", bound).options:
+        for region in option.regions:
+            known = catalog.region(option.provider, region)
+            country = known.country if known is not None else region
+            inside = [p == region or (p.upper() == p and catalog.inside(country, p)) for p in places if p != "any"]
+            assert "any" in places or any(inside)
+        if not option.regions and option.placement == "cloud":
+            assert "residency" in {miss.constraint for miss in option.misses}
+
+
+CLOUDS = {"aws", "azure", "gcp", "nebius", "lambda", "runpod"}
+
+
+@pytest.mark.parametrize("name", ["startup", "clinic"])
+def test_more_load_never_costs_less(plan_of: Make, name: str) -> None:
+    def costs(factor: float) -> dict[str, float]:
+        def scaled(document: dict[str, Any]) -> None:
+            rate = document["workloads"][0]["traffic"]["requests_per_second"]
+            rate.update(mean=rate["mean"] * factor, peak=rate["peak"] * factor)
+
+        found = plan_of(name, scaled).options
+        return {option.name: option.total_cost.value for option in found if option.total_cost is not None}
+
+    steps = [costs(factor) for factor in (0.25, 1.0, 4.0, 16.0)]
+    for less, more in itertools.pairwise(steps):
+        assert all(more[option] >= less[option] for option in less)
+
+
+def test_a_plan_record_is_not_changed_by_reading_it(startup: Plan) -> None:
+    assert replace(startup).digest == startup.digest

@@ -1,0 +1,260 @@
+"""The smaller parts of planning: what they refuse, and their corners."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from archwright.catalog.facts import Catalog
+from archwright.contract.needs import Needs, NeedsSource, OwnedMachine, Traffic
+from archwright.contract.plan import Option, Plan
+from archwright.contract.record import replace
+from archwright.plan.accounting.provenance import Ledger
+from archwright.plan.capacity.candidates import Carrying, Host, Hosts, Sizer, front, tasks_of
+from archwright.plan.capacity.machine_count import width_for
+from archwright.plan.capacity.purchase_options import Tranche
+from archwright.plan.options.cloud_instances import Pick, Renter
+from archwright.plan.options.owned_hardware import House, Way, node_of, part_of, steady_choice
+from archwright.plan.options.pool_writer import Writer
+from archwright.plan.planner import Planner, make_plan
+from archwright.plan.solver.problem import Choice
+
+Make = Callable[..., Plan]
+Read = Callable[..., tuple[Needs, NeedsSource]]
+NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
+
+
+def option_of(plan: Plan, placement: str) -> Option:
+    return next(option for option in plan.options if option.placement == placement)
+
+
+def host_of(needs: Needs, catalog: Catalog, accelerator: str = "L4") -> Host:
+    hosts = Hosts(needs, catalog).rented("gcp")
+    return next(h for h in hosts if h.machine.accelerator is not None and h.machine.accelerator.id == accelerator)
+
+
+# --- candidates
+
+
+def test_a_machine_is_dropped_only_when_another_beats_it_in_everything(needs_of: Read, catalog: Catalog) -> None:
+    needs, _ = needs_of("startup")
+    task, host = tasks_of(needs, catalog)[0], host_of(needs, catalog)
+    assert task.demand is not None
+    steady = Sizer(catalog).steady(task.demand, catalog.models["Phi-4-mini-instruct"], host)
+    assert steady is not None
+
+    def carrying(prices: tuple[float, ...], factor: float) -> Carrying:
+        return Carrying(host, None, prices, steady._replace(requests_per_s=steady.requests_per_s.scaled(factor)))
+
+    strong, dear, promised, weak = (
+        carrying((1.0, 0.9), 1.0),
+        carrying((2.0, 1.5), 3.0),
+        carrying((1.1, 0.8), 0.9),
+        carrying((1.0, 0.9), 0.5),
+    )
+    kept = front([dear, weak, promised, strong])
+    assert [one.prices for one in kept] == [(1.0, 0.9), (1.1, 0.8), (2.0, 1.5)] and weak not in kept
+
+
+def test_sizing_is_asked_once_for_machines_that_are_alike(needs_of: Read, catalog: Catalog) -> None:
+    needs, _ = needs_of("startup")
+    sizer, (chat, tune, _) = Sizer(catalog), tasks_of(needs, catalog)
+    host, model = host_of(needs, catalog), catalog.models["Phi-4-mini-instruct"]
+    assert chat.demand is not None and tune.job is not None
+    first = sizer.steady(chat.demand, model, host)
+    assert sizer.steady(chat.demand, model, host._replace(machine=host.machine._replace(id="other", cores=2))) is first
+    assert sizer.steady(chat.demand, None, host) is None
+    assert sizer.batch(tune.job, None, host.machine) is None
+    assert sizer.batch(tune.job, model, host.machine) is sizer.batch(tune.job, model, host.machine)
+
+
+def test_an_embedding_model_may_be_fixed(needs_of: Read, catalog: Catalog) -> None:
+    needs, _ = needs_of("startup")
+    index = needs.workloads[2]
+    wanted = tasks_of(needs, catalog)[2].models[0]
+    assert wanted is not None
+    for name, found in ((wanted.id.upper(), (wanted,)), ("nobody's", ())):
+        fixed = replace(needs, workloads=(*needs.workloads[:2], replace(index, model=name)))
+        task = tasks_of(fixed, catalog)[2]
+        assert task.models == found and bool(task.misses) == (not found)
+
+
+# --- rented
+
+
+def test_the_fewest_machines_that_keep_a_deadline(needs_of: Read, catalog: Catalog) -> None:
+    needs, _ = needs_of("manufacturer")
+    task = tasks_of(needs, catalog)[-1]
+    assert task.job is not None
+    host = next(h for h in Hosts(needs, catalog).rented("aws") if h.machine.cores >= 16)
+    batch = Sizer(catalog).batch(task.job, None, host.machine)
+    assert batch is not None
+    for deadline in (0.4, 1.0, 3.0, 24.0):
+        machines, misses = width_for(batch, task.job._replace(deadline_h=deadline))
+        if not misses:
+            assert batch.hours(machines) + 0.25 <= deadline
+            assert machines == batch.least or batch.hours(machines - 1) + 0.25 > deadline
+    machines, misses = width_for(batch, task.job._replace(deadline_h=0.1))
+    assert machines == batch.most and misses[0].constraint == "telemetry.deadline_h"
+
+
+def test_work_without_a_model_finds_no_offer_outside(needs_of: Read, catalog: Catalog) -> None:
+    needs, _ = needs_of("clinic")
+    bound = replace(needs, data=tuple(replace(data, residency=("AQ",)) for data in needs.data))
+    xray = tasks_of(bound, catalog)[1]
+    found = Renter(bound, catalog, Sizer(catalog)).find("aws", (xray,))
+    assert found.picks == () and found.misses[0].constraint == "residency"
+
+
+# --- parts
+
+
+def test_a_writer_refuses_what_is_no_rented_machine_or_no_load(needs_of: Read, catalog: Catalog) -> None:
+    needs, _ = needs_of("startup")
+    chat, tune, _ = tasks_of(needs, catalog)
+    host, writer = host_of(needs, catalog), Writer(catalog, Ledger())
+    assert chat.demand is not None
+    steady = Sizer(catalog).steady(chat.demand, catalog.models["Phi-4-mini-instruct"], host)
+    assert steady is not None
+    bare = Pick(chat, host._replace(offer=None), None, steady, None, (), 1, 0, ())
+    with pytest.raises(ValueError, match="has an offer"):
+        writer.rented(bare)
+    with pytest.raises(ValueError, match="neither a steady load nor a job"):
+        writer.machines(Pick(chat, host, None, None, None, (), 1, 0, ()))
+    with pytest.raises(ValueError, match="a job has no pool"):
+        writer.pool(tune, host, steady, 1)
+
+
+def test_an_offers_own_promise_is_a_fact_of_its_own(needs_of: Read, catalog: Catalog) -> None:
+    needs, _ = needs_of("startup")
+    offer = next(offer for offer in catalog.offers if offer.commit_1y_usd_per_hour)
+    ledger = Ledger()
+    renter = Renter(needs, catalog, Sizer(catalog))
+    host = next(h for h in renter.inside(offer.provider, tasks_of(needs, catalog)[0]) if h.offer == offer)
+    chat = tasks_of(needs, catalog)[0]
+    ways = renter.ways(host)
+    tranche = Tranche("commit-1y", (1.0,), (1.0,), 1)
+    pick = Pick(chat, host, None, None, None, (tranche,), 1, 0, (), ways)
+    (basis,) = Writer(catalog, ledger).price(offer, tranche, pick)
+    assert ledger.driver(basis).value == offer.commit_1y_usd_per_hour
+
+
+# --- the house
+
+
+def test_only_machines_of_a_house_have_a_node(needs_of: Read, catalog: Catalog) -> None:
+    needs, _ = needs_of("startup")
+    with pytest.raises(ValueError, match="no machine of a house"):
+        node_of(host_of(needs, catalog))
+    with pytest.raises(ValueError, match="nothing of it runs in the house"):
+        _ = Way(Choice("a", "", None), tasks_of(needs, catalog)[0]).sized
+
+
+def test_owned_machines_nobody_knows_are_left_out_and_said(needs_of: Read, catalog: Catalog) -> None:
+    needs, _ = needs_of("manufacturer")
+    odd = replace(needs.placement, owned=(OwnedMachine(machine="8x NOBODY"),))
+    house = House(replace(needs, placement=odd), catalog, Sizer(catalog))
+    assert not [stock for stock in house.stocks if stock.purchase == "owned"]
+    assert "left out" in house.notes[0]
+
+
+def test_parts_of_machines_are_whole_engines(needs_of: Read, catalog: Catalog) -> None:
+    needs, _ = needs_of("startup")
+    chat, host = tasks_of(needs, catalog)[0], host_of(needs, catalog)
+    assert chat.demand is not None
+    steady = Sizer(catalog).steady(chat.demand, catalog.models["Phi-4-mini-instruct"], host)
+    assert steady is not None
+    eight = steady._replace(engines=8)
+    carried = eight.requests_per_s.value
+    assert part_of(0.0, eight) == 0.0
+    assert part_of(carried / 100, eight) == 1 / 8
+    assert part_of(carried * 1.3, eight) == 11 / 8
+    assert part_of(carried / 100, eight._replace(devices=0)) == 1 / 16
+    mean = tuple(chat.demand.mean * growth for growth in chat.demand.growth)
+    whole, kept = (steady_choice("a", chat.demand, None, eight, "m", limit) for limit in ((), mean))
+    assert kept.peak == kept.mean <= whole.peak
+
+
+def growing(load: float) -> Callable[[dict[str, Any]], None]:
+    def change(document: dict[str, Any]) -> None:
+        document["budget"]["horizon_months"] = 24
+        document["placement"].update(
+            allow=["on-premises"], owned=[{"machine": "8x H100 SXM", "count": 4, "age_months": 2}]
+        )
+        rate = document["workloads"][1]["traffic"]["requests_per_second"]
+        rate.update(mean=rate["mean"] * load, peak=rate["peak"] * load)
+
+    return change
+
+
+def test_a_load_is_shared_between_what_is_owned_and_what_is_bought(plan_of: Make) -> None:
+    """Small: owned alone. Larger: some of the same type beside them, or another type with a pool of its own."""
+    alone = option_of(plan_of("manufacturer", growing(0.4)), "on-premises")
+    assert {b.kind for b in alone.purchases if b.pool == "assistant"} == {"owned"}
+    large = option_of(plan_of("manufacturer", growing(2.0)), "on-premises")
+    pools = {pool.name: pool for pool in large.pools if pool.workloads == ("assistant",)}
+    assert {b.kind for b in large.purchases if b.pool.startswith("assistant")} == {"owned", "bought"}
+    assert len({pool.model for pool in pools.values()}) == 1
+    names = {b.pool for b in large.purchases if b.pool.startswith("assistant")}
+    assert set(pools) == names
+
+
+def test_power_that_storage_adds_is_asked_for_again(plan_of: Make) -> None:
+    whole = option_of(plan_of("clinic"), "on-premises").power_kw
+    assert whole is not None
+
+    def tight(document: dict[str, Any]) -> None:
+        document["placement"].update(allow=["on-premises"])
+        document["placement"]["site"]["power_kw"] = whole.value * 0.97
+
+    option = option_of(plan_of("clinic", tight), "on-premises")
+    assert option.power_kw is not None
+    assert ("power_kw" in {m.constraint for m in option.misses}) == (option.power_kw.value > whole.value * 0.97)
+
+
+def test_what_breaks_its_limits_everywhere_does_not_leave_the_house(plan_of: Make) -> None:
+    def impossible(document: dict[str, Any]) -> None:
+        document["placement"].update(allow=["hybrid"], clouds=["aws"])
+        document["placement"].pop("prefer")
+        for data in document["data"]:
+            data["sensitivity"] = "internal"
+        document["workloads"] = document["workloads"][:1]
+        document["workloads"][0]["slo"]["tpot_p95_s"] = 1e-6
+
+    option = option_of(plan_of("clinic", impossible), "hybrid")
+    assert {miss.constraint for miss in option.misses} == {"hybrid"}
+
+
+# --- the whole
+
+
+def test_a_workload_that_says_too_little_is_named(needs_of: Read, catalog: Catalog) -> None:
+    """The reader refuses such a file; needs made in Python are answered all the same."""
+    needs, source = needs_of("startup")
+    chat, _, index = needs.workloads
+    mute = replace(index, traffic=Traffic())
+    plan = make_plan(replace(needs, workloads=(chat, mute)), source, catalog, None, NOW)
+    assert any(text.startswith("workload index (embedding)") for text in plan.not_sized)
+    assert any("not included: index" in note for note in option_of(plan, "cloud").notes)
+    nothing = make_plan(replace(needs, workloads=(mute,)), source, catalog, None, NOW)
+    assert nothing.chosen is None and all(option.total_cost is None for option in nothing.options)
+
+
+def test_old_prices_may_be_accepted(needs_of: Read, catalog: Catalog, monkeypatch: Any) -> None:
+    monkeypatch.setattr(type(catalog), "may_advise_buying", lambda *_, **__: False)
+    needs, source = needs_of("clinic")
+    refused, accepted = (
+        option_of(make_plan(needs, source, catalog, None, NOW, accept_stale=accept), "on-premises")
+        for accept in (False, True)
+    )
+    assert not refused.feasible and accepted.feasible
+
+
+def test_a_planner_looks_only_at_what_is_allowed(needs_of: Read, catalog: Catalog) -> None:
+    needs, _ = needs_of("manufacturer")
+    hybrid = replace(needs, placement=replace(needs.placement, allow=("hybrid",), clouds=("aws",)))
+    found = Planner(hybrid, catalog, Ledger()).look(None, NOW)
+    assert [one.draft.name for one in found] == ["hybrid-aws"]
