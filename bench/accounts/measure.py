@@ -28,7 +28,7 @@ from archwright.access.tables import KEYS, LIMITS, TENANTS, KeyRecord, LimitRow,
 from archwright.home import Home
 from archwright.policy.caching import Asked
 from archwright.policy.limits import Limits
-from archwright.serving.cache import Cache, Cached
+from archwright.serving.admission.response_cache import Cache, Cached
 from archwright.store import Store
 
 WIDE = Limits(rpm=10**8, tpm=10**9, budget_usd=1e8)

@@ -11,7 +11,7 @@ import json
 import statistics
 import time
 
-from archwright.serving.detection import class_of
+from archwright.serving.routing.pii_detection import class_of
 
 PROSE = (
     "The committee met in the afternoon and agreed that the bridge would be closed for repairs until the spring, "

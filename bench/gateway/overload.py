@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from archwright.policy.admission import Priority
-from archwright.serving.config import EndpointSpec, Target
+from archwright.serving.settings.config import EndpointSpec, Target
 
 from .client import Client, Lost, chat
 from .processes import OwnGateway, answered, build, free_port, pool

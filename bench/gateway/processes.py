@@ -23,7 +23,7 @@ from archwright.access.accounts import accounts_slate
 from archwright.access.identity import Keys, load_pepper
 from archwright.home import Home
 from archwright.policy.limits import Limits
-from archwright.serving.config import EndpointSpec, GatewayConfig, PoolSpec, Target
+from archwright.serving.settings.config import EndpointSpec, GatewayConfig, PoolSpec, Target
 from archwright.store import Store
 
 HERE = Path(__file__).parent

@@ -12,10 +12,11 @@ import timeit
 
 import msgspec
 
-from archwright.serving import accept, messages, validate
-from archwright.serving.config import EndpointSpec, PoolSpec, Target
-from archwright.serving.directory import Directory
-from archwright.serving.fields import decode
+from archwright.serving.messages_api import request_translation
+from archwright.serving.requests import fast_path, request_validation
+from archwright.serving.requests.field_checks import decode
+from archwright.serving.requests.model_resolution import Directory
+from archwright.serving.settings.config import EndpointSpec, PoolSpec, Target
 
 ROUNDS, TIMES = 7, 20_000
 WORDS = "The pump of line four shows a slowly rising vibration; say in two sentences what to look at first. "
@@ -39,9 +40,9 @@ def main() -> None:
     directory = Directory((pool,), (spec,))
     chat, message = json.dumps(CHAT).encode(), json.dumps(MESSAGE).encode()
     ways = {
-        "chat, the short way": lambda: accept.chat(chat, directory, None),
-        "chat, the long way": lambda: validate.chat(decode(chat), directory, None),
-        "messages": lambda: messages.question(decode(message), directory, None),
+        "chat, the short way": lambda: fast_path.chat(chat, directory, None),
+        "chat, the long way": lambda: request_validation.chat(decode(chat), directory, None),
+        "messages": lambda: request_translation.question(decode(message), directory, None),
         "JSON alone": lambda: msgspec.json.decode(chat),
     }
     print(f"bodies of {len(chat)} and {len(message)} bytes")

@@ -17,7 +17,7 @@
     |-- DataError            exit 10, HTTP 400  AW-DATA-*    a data set, a recipe, a file to ingest
     |-- TrainError           exit 11, HTTP 409  AW-TRN-*     a training spec or run
     |-- ModelError           exit 12, HTTP 409  AW-MOD-*     a model version, a gate, a promotion
-    |-- Refusal            the reply's status  AW-SRV-01   the gateway says no to a client (serving/refusal.py)
+    |-- Refusal            the reply's status  AW-SRV-01   the gateway says no to a client (serving/http/errors.py)
     `-- InternalError        exit 70, HTTP 500  AW-INT-01    our bug
 
 A code is stable: scripts may match on it. The message says what, `where` the place, `hint` what to do.

@@ -20,7 +20,7 @@ from archwright.monitor.folding import BLOCKS
 from archwright.plan.accounting.provenance import Ledger
 from archwright.plan.evidence.controls import ASKED, control_promises
 from archwright.reconcile.compare import choose, reconcile
-from archwright.serving.routes import ROUTES
+from archwright.serving.process.routes import ROUTES
 from archwright.store import Store
 
 GUARDED = [route for route in ROUTES if route.permission is not None]

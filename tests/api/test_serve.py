@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.serving.standin import standing_in
+from tests.serving.fake_provider import standing_in
 
 from archwright.api.serving import Serve, _table
-from archwright.serving.config import outside
+from archwright.serving.settings.config import outside
 from archwright.settings import child_environment
 
 pytestmark = pytest.mark.enable_socket

@@ -11,7 +11,7 @@ from archwright.contract.record import replace
 from archwright.deploy.single_machine import Listen, Reached, bundle
 from archwright.engines.config import EngineConfig
 from archwright.errors import PlanError
-from archwright.serving.config import GatewayConfig, Target, check, outside
+from archwright.serving.settings.config import GatewayConfig, Target, check, outside
 
 LISTEN = Listen("127.0.0.1", 8470)
 

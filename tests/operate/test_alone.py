@@ -16,7 +16,7 @@ from archwright.contract.plan import Launch, Plan
 from archwright.contract.record import replace
 from archwright.deploy.single_machine import Listen, bundle
 from archwright.operate.layout import Layout, Wanted
-from archwright.serving.config import GatewayConfig, check
+from archwright.serving.settings.config import GatewayConfig, check
 
 from ..api.test_serve import Upstream
 from .conftest import BASE, ENDPOINT

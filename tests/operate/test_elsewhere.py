@@ -17,7 +17,7 @@ from archwright.contract.plan import Plan
 from archwright.errors import PlanError, UsageError
 from archwright.home import Home
 from archwright.policy.limits import Limits
-from archwright.serving.config import read
+from archwright.serving.settings.config import read
 
 from ..api.test_serve import Upstream
 

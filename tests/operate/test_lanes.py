@@ -18,7 +18,7 @@ from archwright.errors import StoreError
 from archwright.journal import Journal
 from archwright.lifecycle import registry
 from archwright.operate.lanes import LEAVING_LIMIT, RETRY_S, Lanes
-from archwright.serving.change import Note, note_file
+from archwright.serving.process.config_reload import Note, note_file
 from archwright.store import Store, Table
 
 from .conftest import BASE, ENDPOINT, Stage

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 import pytest
-from tests.serving.standin import Place, standing_in
+from tests.serving.fake_provider import Place, standing_in
 
 from archwright.access.accounts import accounts_slate
 from archwright.access.audit import AuditEntry, events
@@ -30,9 +30,9 @@ from archwright.engines.config import EngineConfig
 from archwright.home import Home
 from archwright.monitor.folding import served
 from archwright.policy.limits import Limits as PolicyLimits
-from archwright.serving.config import EndpointSpec, GatewayConfig, PoolSpec, Target
-from archwright.serving.directory import Directory
-from archwright.serving.limits import Limits
+from archwright.serving.http.client_limits import Limits
+from archwright.serving.requests.model_resolution import Directory
+from archwright.serving.settings.config import EndpointSpec, GatewayConfig, PoolSpec, Target
 from archwright.settings import child_environment
 from archwright.store import Store
 

@@ -16,8 +16,8 @@ import msgspec
 import pytest
 
 from archwright.engines.config import EngineConfig
-from archwright.serving.config import GatewayConfig
-from archwright.serving.limits import Limits
+from archwright.serving.http.client_limits import Limits
+from archwright.serving.settings.config import GatewayConfig
 
 from .conftest import endpoint, null_engine, table
 

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from archwright.serving.messages import FIELDS
-from archwright.serving.validate import CHAT, COMPLETION, EMBEDDING
+from archwright.serving.messages_api.request_translation import FIELDS
+from archwright.serving.requests.request_validation import CHAT, COMPLETION, EMBEDDING
 
 if TYPE_CHECKING:
     from tests.serving.conftest import Platform

@@ -7,15 +7,7 @@ from typing import TYPE_CHECKING, Any
 import anthropic
 import openai
 import pytest
-from tests.serving.standin import (
-    Place,
-    Script,
-    chat_events,
-    message_end,
-    message_events,
-    message_start,
-    words,
-)
+from tests.serving.fake_provider import Place, Script, chat_events, message_end, message_events, message_start, words
 
 if TYPE_CHECKING:
     from tests.serving.conftest import Platform, Start

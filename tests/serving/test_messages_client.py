@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import anthropic
 import pytest
-from tests.serving.standin import Script, chat_events
+from tests.serving.fake_provider import Script, chat_events
 
 if TYPE_CHECKING:
     from anthropic.types import MessageParam, ToolParam
     from tests.serving.conftest import Platform, Start
-    from tests.serving.standin import Place
+    from tests.serving.fake_provider import Place
 
 pytestmark = pytest.mark.enable_socket
 

@@ -18,9 +18,9 @@ import pytest
 
 from archwright.engines.client import EngineClient
 from archwright.policy.admission import Priority
-from archwright.serving.pools import Pool
-from archwright.serving.refusal import Refusal
-from archwright.serving.replicas import Replica, Work
+from archwright.serving.http.errors import Refusal
+from archwright.serving.routing.pool import Pool
+from archwright.serving.routing.replica import Replica, Work
 
 from .conftest import endpoint
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import anthropic
 import openai
 import pytest
-from tests.serving.standin import Place, Script
+from tests.serving.fake_provider import Place, Script
 
 if TYPE_CHECKING:
     from tests.serving.conftest import Platform, Start

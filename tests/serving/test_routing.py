@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from archwright.serving.config import PoolSpec, Target
+from archwright.serving.settings.config import PoolSpec, Target
 
 from .conftest import endpoint, null_engine
 

@@ -15,7 +15,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 import sqlalchemy as sa
 
-from archwright.serving.limits import Limits
+from archwright.serving.http.client_limits import Limits
 
 if TYPE_CHECKING:
     from tests.serving.conftest import Start

@@ -19,7 +19,7 @@ from archwright.access import audit
 from archwright.contract.evidence import Measurement, Prediction
 from archwright.contract.plan import Plan
 from archwright.home import Home
-from archwright.serving.routes import ROUTES, Route
+from archwright.serving.process.routes import ROUTES, Route
 from archwright.store import Store
 
 METRIC = "control_held"

@@ -26,8 +26,8 @@ from archwright.errors import OperateError, Where
 from archwright.home import Home, home_of
 from archwright.operate import owner, platform, probe, rollout, state
 from archwright.operate.platform import Status
-from archwright.serving.config import GatewayConfig
-from archwright.serving.config import check as check_gateway
+from archwright.serving.settings.config import GatewayConfig
+from archwright.serving.settings.config import check as check_gateway
 
 
 class Started(Record):

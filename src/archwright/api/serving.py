@@ -17,9 +17,9 @@ from archwright.home import home_of, write_json
 from archwright.monitor.traces import TraceSpec
 from archwright.operate import owner, probe
 from archwright.policy.caching import Policy
-from archwright.serving.config import EndpointSpec, GatewayConfig, PoolSpec, Target, check
-from archwright.serving.limits import Limits
-from archwright.serving.master import Bound, Master
+from archwright.serving.http.client_limits import Limits
+from archwright.serving.process.master import Bound, Master
+from archwright.serving.settings.config import EndpointSpec, GatewayConfig, PoolSpec, Target, check
 
 MILLION = 1e6
 WORKERS = 64

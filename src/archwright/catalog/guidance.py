@@ -22,7 +22,7 @@ FOLDER = "guidance"
 
 
 class Advice(Fact):
-    """One row. It fits a plan that has all traits of `when` and none of `unless` (`plan.sections.plan_traits` has them).
+    """One row. It fits a plan that has all traits of `when` and none of `unless` (see `plan.sections.plan_traits`).
 
     `choice`, `why`, `alternative` and `why_not` may hold `{words}` of the plan. `clauses` ("NAME CLAUSE") says which
     regulations demand it. `kept`: what of the user's own takes its place. `figure` names an estimate of the option.

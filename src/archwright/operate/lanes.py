@@ -23,7 +23,7 @@ from archwright.lifecycle import registry
 from archwright.operate.child import Child
 from archwright.operate.layout import NOTHING, Layout, Serving, Wanted, wanted
 from archwright.operate.state import EndpointState, Phase
-from archwright.serving.change import Note, note_file, read_note
+from archwright.serving.process.config_reload import Note, note_file, read_note
 from archwright.store import Store
 
 SUPERVISOR = "supervisor"

@@ -17,7 +17,7 @@ from archwright.contract.plan import Bundle, ProcessSpec
 from archwright.contract.record import replace
 from archwright.home import Home
 from archwright.lifecycle import registry
-from archwright.serving.config import EndpointSpec, GatewayConfig, PoolSpec, Target
+from archwright.serving.settings.config import EndpointSpec, GatewayConfig, PoolSpec, Target
 from archwright.store import Store
 
 PREDICT_SLOTS = 4

@@ -10,8 +10,8 @@ from pathlib import Path
 from archwright.errors import ArchwrightError, UsageError, boundary
 from archwright.home import Home
 from archwright.journal import Journal
-from archwright.serving.config import read
-from archwright.serving.master import Bound, Master
+from archwright.serving.process.master import Bound, Master
+from archwright.serving.settings.config import read
 
 
 def main(arguments: Sequence[str]) -> int:

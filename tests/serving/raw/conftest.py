@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from archwright.home import Home
-from archwright.serving.limits import Limits
+from archwright.serving.http.client_limits import Limits
 
 from ..conftest import Platform, endpoint, free_port, null_engine, table
 

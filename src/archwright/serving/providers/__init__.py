@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from archwright.serving.config import PoolSpec
 from archwright.serving.providers.anthropic import Anthropic
 from archwright.serving.providers.openai import OpenAI
 from archwright.serving.providers.protocol import Provider
+from archwright.serving.settings.config import PoolSpec
 
 
 def provider_of(spec: PoolSpec) -> Provider:

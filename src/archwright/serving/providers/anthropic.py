@@ -14,10 +14,10 @@ import msgspec
 
 from archwright.engines.client import NO_HEADERS, EngineClient, EngineRefused
 from archwright.engines.sse import Event
-from archwright.serving.events import Call, Choice, Delta, EngineEvent, Function
-from archwright.serving.fields import decode
+from archwright.serving.events.engine_events import Call, Choice, Delta, EngineEvent, Function
+from archwright.serving.http.errors import ENGINE_OVERLOADED, Refusal, bad
 from archwright.serving.providers.protocol import Asked
-from archwright.serving.refusal import ENGINE_OVERLOADED, Refusal, bad
+from archwright.serving.requests.field_checks import decode
 
 VERSION = "2023-06-01"
 BETA = "anthropic-beta"

@@ -11,9 +11,9 @@ from http import HTTPStatus
 from typing import Any
 
 from archwright.engines.client import EngineClient, EngineRefused
-from archwright.serving import tools
+from archwright.serving.events import tool_call_emulation
+from archwright.serving.http.errors import bad
 from archwright.serving.providers.protocol import Asked
-from archwright.serving.refusal import bad
 
 CHAT = "/chat/completions"
 # The template has written the marks of a conversation: they are tokens of their own, and the first is not doubled.
@@ -37,9 +37,9 @@ class OpenAI:
         if self._length != LENGTH and LENGTH in body and path == CHAT:
             body = {**body, self._length: body[LENGTH]}
             del body[LENGTH]
-        if self._enforces_tools or not tools.spoken_of(body):
+        if self._enforces_tools or not tool_call_emulation.spoken_of(body):
             return Asked(path, body, None, True) if whole else Asked(path, {**body, **STREAMED})
-        told, reader = tools.enforced(body)
+        told, reader = tool_call_emulation.enforced(body)
         return Asked(path, {**told, **STREAMED}, reader)
 
     def corrected(self, asked: Asked, error: EngineRefused) -> bool:

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import msgspec
 
 from archwright.engines.client import NO_HEADERS, EngineClient, EngineRefused
-from archwright.serving.events import Reader
+from archwright.serving.events.engine_events import Reader
 
 
 class Asked(msgspec.Struct, frozen=True, gc=False):

@@ -1,0 +1,1 @@
+"""Admit a request: authorisation, reservation and settlement of its cost, the response cache."""

@@ -1,0 +1,72 @@
+"""The form of a stream's events: their bytes around the text that each of them brings.
+
+Decides that nothing is guessed. A form is taken from an event only where the decoder, shown the same bytes with another
+text in that place, finds that text and otherwise the same; so any JSON string may stand there. An event is read by its
+form only where it is these very bytes around one JSON string; whatever else is for the decoder.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from archwright.serving.events.engine_events import decode_event, text_alone
+
+_DATA, _END = b"data: ", b"\n\n"
+_PROBE = "\u2042 archwright"
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(str).decode
+
+
+class Form:
+    """More bytes than `one` may be several events."""
+
+    __slots__ = ("_around", "_before", "_behind", "_joint", "one")
+
+    def __init__(self, before: bytes, behind: bytes) -> None:
+        self._before, self._behind = before, behind
+        self._joint = behind + before  # has a line's end: never within JSON's strings
+        self._around = len(self._joint)
+        self.one = 2 * self._around
+
+    def text(self, event: bytes) -> str | None:
+        """What one event brings; None where it is not of this form."""
+        between = event.removeprefix(self._before).removesuffix(self._behind)
+        if len(event) - len(between) != self._around:
+            return None
+        try:
+            return _decode(between)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return None
+
+    def texts(self, events: bytes) -> list[str] | None:
+        """What whole events bring, each something; None where not all are of this form."""
+        between = events.removeprefix(self._before).removesuffix(self._behind)
+        if len(events) - len(between) != self._around:
+            return None
+        try:
+            found = [_decode(one) for one in between.split(self._joint)]
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return None
+        return found if all(found) else None
+
+
+def form_of(events: bytes) -> Form | None:
+    """Of the last of some events. None where it is not one line that brings a text alone, in one plain place."""
+    if not events.endswith(_END):
+        return None
+    event = events[: -len(_END)].rpartition(_END)[2] + _END
+    if not event.startswith(_DATA) or event.count(b"\n") != 2 or b"\r" in event:
+        return None
+    text = _text(event)
+    if not text or text == _PROBE:
+        return None
+    before, found, behind = event.rpartition(_encode(text))
+    return Form(before, behind) if found and _text(before + _encode(_PROBE) + behind) == _PROBE else None
+
+
+def _text(event: bytes) -> str | None:
+    try:
+        return text_alone(decode_event(event[len(_DATA) : -len(_END)]))
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None

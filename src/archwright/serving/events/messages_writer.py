@@ -1,0 +1,229 @@
+"""A reply in the words of the Messages interface: blocks, one behind the other.
+
+Decides that the block of a call is closed when the object of its arguments is, since no engine says when they are over:
+until then what comes of other calls, or beside them, waits, and at the end of the stream nothing does. An engine that
+makes more than HELD_BYTES wait is given up. An engine of another interface counts the prompt only at the end, so a
+stream's first event says 0 and its last the count.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from archwright.errors import EngineError
+from archwright.serving.events.engine_events import Call
+from archwright.serving.events.response_formats import Envelope, Piece
+
+_encode = msgspec.json.Encoder().encode
+STOP_REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use", "content_filter": "refusal"}
+# What waits is as large as an answer that calls tools; each piece of it takes PIECE_BYTES beside its words.
+HELD_BYTES = 1 << 20
+PIECE_BYTES = 256
+WORDS = -1  # what is said beside calls, among their numbers
+_SIGNS = re.compile(r'\\.|["{}\[\]\\]', re.DOTALL)
+
+
+class _Object:
+    """How far a JSON object has come that arrives in pieces; `closed` once nothing of it can follow."""
+
+    def __init__(self) -> None:
+        self.closed = False
+        self._depth = 0
+        self._quoted = False
+        self._escape = ""  # a piece may end in the middle of one
+
+    def feed(self, text: str) -> None:
+        text, self._escape = self._escape + text, ""
+        for sign in _SIGNS.findall(text):
+            if sign == "\\":
+                self._escape = sign
+            elif sign == '"':
+                self._quoted = not self._quoted
+            elif self._quoted:
+                continue
+            elif sign in ("{", "["):
+                self._depth += 1
+            elif sign in ("}", "]"):
+                self._depth -= 1
+                self.closed = self.closed or self._depth <= 0
+
+
+class MessagesWriter:
+    """Writes one reply. A stream is of blocks, one open at a time: text, thinking, calls of tools."""
+
+    def __init__(self, envelope: Envelope, stops: Sequence[str] = ()) -> None:
+        self._envelope = envelope
+        self._stops = stops
+        self._open = ""
+        self._blocks = 0
+        self._begun: set[int] = set()  # numbers of calls that have a block
+        self._call: int | None = None  # whose block is open,
+        self._arguments = _Object()  # and how far it is
+        self._held: dict[int, list[Piece]] = {}  # by call
+        self._room = HELD_BYTES
+        self._ended = False
+        self._finish: Piece | None = None
+        self._behind = b""
+
+    def first(self) -> bytes:
+        usage = {"input_tokens": 0, "output_tokens": 0}
+        return _event("message_start", message=self._message([], None, usage)) + _event("ping")
+
+    def text(self, text: str) -> bytes:
+        if self._open != "text":
+            return self._put(WORDS, Piece(text, "", None, None))
+        return b"%b%b}}\n\n" % (self._behind, _encode(text))
+
+    def piece(self, piece: Piece) -> bytes:
+        if piece.finish:
+            self._finish = piece
+        out = b""
+        if piece.text or piece.refusal or piece.reasoning or piece.signature or piece.redacted:
+            out = self._put(WORDS, piece._replace(calls=()))
+        for call in piece.calls:
+            out += self._put(call.index, Piece("", "", None, None, (call,)))
+        return out
+
+    def _put(self, number: int, piece: Piece) -> bytes:
+        """What is written now. Nothing for a call whose block is closed: its arguments were whole."""
+        if number != self._call:
+            if number in self._begun:
+                return b""
+            if self._waits:
+                self._hold(number, piece)
+                return b""
+        return self._write(piece) + self._released()
+
+    @property
+    def _waits(self) -> bool:
+        """Whether more must come of the block that is open."""
+        return self._call is not None and not self._arguments.closed and not self._ended
+
+    def _hold(self, number: int, piece: Piece) -> None:
+        said = (piece.text, piece.refusal, piece.reasoning, piece.signature, *piece.redacted)
+        self._room -= PIECE_BYTES + sum(map(len, said)) + sum(len(call.said.arguments or "") for call in piece.calls)
+        if self._room < 0:
+            raise EngineError(
+                "AW-ENG-03",
+                f"the engine went on for {HELD_BYTES} bytes before the tool call it had begun was whole",
+                hint="have it make one call at a time",
+            )
+        self._held.setdefault(number, []).append(piece)
+
+    def _released(self) -> bytes:
+        """What waited, up to a call that is not whole either."""
+        out = b""
+        while self._held and not self._waits:
+            out += b"".join(map(self._write, self._held.pop(next(iter(self._held)))))
+        if not self._held:
+            self._room = HELD_BYTES
+        return out
+
+    def _write(self, piece: Piece) -> bytes:
+        out = self._thought(piece) if piece.reasoning or piece.signature else b""
+        for data in piece.redacted:
+            out += self._begin("redacted_thinking", {"type": "redacted_thinking", "data": data})
+        if piece.text or piece.refusal:
+            if self._open != "text":
+                out += self._begin("text", {"type": "text", "text": ""})
+            out += self.text(piece.text + piece.refusal)
+        for call in piece.calls:
+            out += self._called(call)
+        return out
+
+    def _thought(self, piece: Piece) -> bytes:
+        out = b""
+        if self._open != "thinking":
+            out = self._begin("thinking", {"type": "thinking", "thinking": "", "signature": ""})
+        if piece.reasoning:
+            out += self._delta({"type": "thinking_delta", "thinking": piece.reasoning})
+        if piece.signature:
+            out += self._delta({"type": "signature_delta", "signature": piece.signature})
+        return out
+
+    def _called(self, call: Call) -> bytes:
+        function, out = call.said, b""
+        if call.index not in self._begun:
+            out = self._begin(
+                "tool_use", {"type": "tool_use", "id": call.id or "", "name": function.name or "", "input": {}}
+            )
+            self._begun.add(call.index)
+            self._call, self._arguments = call.index, _Object()
+        if function.arguments:
+            self._arguments.feed(function.arguments)
+            out += self._delta({"type": "input_json_delta", "partial_json": function.arguments})
+        return out
+
+    def end(self, used: dict[str, Any] | None) -> bytes:
+        self._ended = True  # nothing more can come
+        out = self._released() + self._close()
+        reason, stop = self._reason(self._finish)
+        delta = {"stop_reason": reason, "stop_sequence": stop}
+        return out + _event("message_delta", delta=delta, usage=usage_of(used)) + _event("message_stop")
+
+    def whole(self, pieces: Sequence[Piece], used: dict[str, Any] | None) -> bytes:
+        piece = pieces[0]
+        blocks: list[dict[str, Any]] = []
+        if piece.reasoning or piece.signature:  # which may be all that is shown of it
+            blocks.append({"type": "thinking", "thinking": piece.reasoning, "signature": piece.signature})
+        blocks += [{"type": "redacted_thinking", "data": data} for data in piece.redacted]
+        if piece.text or piece.refusal:
+            blocks.append({"type": "text", "text": piece.text + piece.refusal})
+        for call in piece.calls:
+            name, said = call.said.name, call.said.arguments
+            blocks.append({"type": "tool_use", "id": call.id or "", "name": name, "input": _input(said)})
+        return _encode(self._message(blocks, piece, usage_of(used)))
+
+    def _message(self, blocks: list[dict[str, Any]], piece: Piece | None, usage: dict[str, Any]) -> dict[str, Any]:
+        reason, stop = self._reason(piece)
+        head = {"id": self._envelope.id, "type": "message", "role": "assistant", "model": self._envelope.model}
+        return {**head, "content": blocks, "stop_reason": reason, "stop_sequence": stop, "usage": usage}
+
+    def _reason(self, piece: Piece | None) -> tuple[str | None, str | None]:
+        if piece is None or piece.finish is None:
+            return None, None
+        if piece.finish == "stop" and piece.stop in self._stops:
+            return "stop_sequence", piece.stop
+        if piece.finish == "stop" and (self._begun or piece.calls):
+            return "tool_use", None  # many say "stop" of a call that had to be made
+        return STOP_REASONS.get(piece.finish, "end_turn"), None
+
+    def _begin(self, kind: str, block: dict[str, Any]) -> bytes:
+        out = self._close() + _event("content_block_start", index=self._blocks, content_block=block)
+        self._open, self._blocks = kind, self._blocks + 1
+        head = b'event: content_block_delta\ndata: {"type":"content_block_delta","index":%d,' % (self._blocks - 1)
+        self._behind = head + b'"delta":{"type":"text_delta","text":'
+        return out
+
+    def _close(self) -> bytes:
+        if not self._open:
+            return b""
+        self._open, self._call = "", None
+        return _event("content_block_stop", index=self._blocks - 1)
+
+    def _delta(self, delta: dict[str, Any]) -> bytes:
+        return _event("content_block_delta", index=self._blocks - 1, delta=delta)
+
+
+def _event(kind: str, **fields: Any) -> bytes:
+    return b"event: %b\ndata: %b\n\n" % (kind.encode(), _encode({"type": kind, **fields}))
+
+
+def _input(said: str | None) -> dict[str, Any]:
+    """A call's arguments; of one that was cut off there are none to tell."""
+    try:
+        return msgspec.json.decode(said or "{}", type=dict[str, Any])
+    except (msgspec.DecodeError, RecursionError):
+        return {}
+
+
+def usage_of(used: dict[str, Any] | None) -> dict[str, Any]:
+    """The count in the words of the interface: what came from a cache is not among the input there."""
+    found = used or {}
+    cached = found.get("prompt_tokens_details", {}).get("cached_tokens", 0)
+    read = {"input_tokens": max(0, found.get("prompt_tokens", 0) - cached), "cache_read_input_tokens": cached}
+    return {**read, "output_tokens": found.get("completion_tokens", 0)}

@@ -1,0 +1,282 @@
+"""Engine events in, OpenAI objects out: the same pieces as a stream of chunks or as one assembled reply.
+
+Decides what passes: content, log-probabilities, finish reason and usage. Whatever else an engine adds (timings,
+file names, its own ids) stays inside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol, TypeGuard
+
+import msgspec
+
+from archwright.serving.events.engine_events import Call
+
+_encode = msgspec.json.Encoder().encode
+_USAGE = ("prompt_tokens", "completion_tokens", "total_tokens")
+# More than any engine reads or writes for one request: money and rates of so many still add up in 64 bits.
+COUNT_LIMIT = 1 << 31
+
+
+class Piece(NamedTuple):
+    """What an engine says about one choice; `entries` are log-probabilities in the chat form, `stop` the stop text met,
+    where it is known."""
+
+    text: str
+    reasoning: str
+    entries: list[dict[str, Any]] | None
+    finish: str | None
+    calls: Sequence[Call] = ()
+    refusal: str = ""
+    number: int = 0
+    signature: str = ""
+    stop: str = ""
+    redacted: tuple[str, ...] = ()
+
+
+class Envelope(msgspec.Struct, frozen=True, gc=False):
+    """What every chunk of a reply repeats. `model` is the name the client used."""
+
+    id: str
+    created: int
+    model: str
+    fingerprint: str
+
+
+class Writer(Protocol):
+    """Writes one reply in its client's language: as a stream (`first`, pieces, `end`) or as one `whole`."""
+
+    def first(self) -> bytes: ...
+
+    def text(self, text: str) -> bytes:
+        """A piece of the first choice that is text alone: nearly every one is."""
+
+    def piece(self, piece: Piece) -> bytes: ...
+
+    def end(self, used: dict[str, Any] | None) -> bytes: ...
+
+    def whole(self, pieces: Sequence[Piece], used: dict[str, Any] | None) -> bytes: ...
+
+
+class Shape(Protocol):
+    """One of OpenAI's two text interfaces. `text` is what stands before and behind the text in the chunk of a piece
+    that is text and nothing else."""
+
+    path: str
+    prefix: str
+    reply_object: str
+    chunk_object: str
+    text: tuple[bytes, bytes]
+
+    def first(self, index: int) -> dict[str, Any] | None: ...
+
+    def chunk(self, piece: Piece, wanted: Wanted) -> dict[str, Any]: ...
+
+    def choice(self, piece: Piece, wanted: Wanted) -> dict[str, Any]: ...
+
+
+class Wanted(msgspec.Struct, frozen=True, gc=False):
+    """`top_logprobs` None: no log-probabilities; `prompt_characters` is where old-style text offsets start. `choices`
+    is how many replies were asked for."""
+
+    top_logprobs: int | None
+    prompt_characters: int
+    include_usage: bool = False
+    choices: int = 1
+
+
+class ChatShape:
+    path = "/chat/completions"
+    prefix = "chatcmpl-"
+    reply_object = "chat.completion"
+    chunk_object = "chat.completion.chunk"
+    text = (b'{"index":0,"delta":{"content":', b'},"logprobs":null,"finish_reason":null}')
+
+    def first(self, index: int) -> dict[str, Any] | None:
+        delta = {"role": "assistant", "content": ""}
+        return {"index": index, "delta": delta, "logprobs": None, "finish_reason": None}
+
+    def chunk(self, piece: Piece, wanted: Wanted) -> dict[str, Any]:
+        delta: dict[str, Any] = {}
+        if piece.text:
+            delta["content"] = piece.text
+        if piece.reasoning:
+            delta["reasoning_content"] = piece.reasoning
+        if piece.refusal:
+            delta["refusal"] = piece.refusal
+        if piece.calls:
+            delta["tool_calls"] = [{"index": call.index, **_call(call)} for call in piece.calls]
+        logprobs = chat_logprobs(piece.entries, wanted)
+        return {"index": piece.number, "delta": delta, "logprobs": logprobs, "finish_reason": piece.finish}
+
+    def choice(self, piece: Piece, wanted: Wanted) -> dict[str, Any]:
+        nothing = not piece.text and (piece.calls or piece.refusal)
+        message: dict[str, Any] = {"role": "assistant", "content": None if nothing else piece.text}
+        message["refusal"] = piece.refusal or None
+        if piece.reasoning:
+            message["reasoning_content"] = piece.reasoning
+        if piece.calls:
+            message["tool_calls"] = [_call(call) for call in piece.calls]
+        logprobs = chat_logprobs(piece.entries, wanted)
+        return {"index": piece.number, "message": message, "logprobs": logprobs, "finish_reason": piece.finish}
+
+
+def _call(call: Call) -> dict[str, Any]:
+    """A call, or what a piece says of it."""
+    kind, words = ("function", "arguments") if call.custom is None else ("custom", "input")
+    said: dict[str, Any] = {"id": call.id, "type": kind} if call.id is not None else {}
+    function = call.function or call.custom
+    if function is not None:
+        named = {} if function.name is None else {"name": function.name}
+        said[kind] = {**named, words: function.arguments or ""}
+    return said if call.extra_content is None else {**said, "extra_content": call.extra_content}
+
+
+class CompletionShape:
+    """A stream remembers how far its text has come: old-style log-probabilities carry text offsets. `echoes`: the text
+    begins with the prompt."""
+
+    path = "/completions"
+    prefix = "cmpl-"
+    reply_object = "text_completion"
+    chunk_object = "text_completion"
+    text = (b'{"index":0,"text":', b',"logprobs":null,"finish_reason":null}')
+
+    def __init__(self, *, echoes: bool = False) -> None:
+        self._echoes = echoes
+        self._offsets: dict[int, int] = {}
+
+    def first(self, index: int) -> dict[str, Any] | None:
+        return None
+
+    def chunk(self, piece: Piece, wanted: Wanted) -> dict[str, Any]:
+        logprobs = self._logprobs(piece, wanted)
+        return {"index": piece.number, "text": piece.text, "logprobs": logprobs, "finish_reason": piece.finish}
+
+    def choice(self, piece: Piece, wanted: Wanted) -> dict[str, Any]:
+        """All of it, also where it has gone out as a stream already."""
+        self._offsets.pop(piece.number, None)
+        return self.chunk(piece, wanted)
+
+    def _logprobs(self, piece: Piece, wanted: Wanted) -> dict[str, Any] | None:
+        found = piece.entries
+        if wanted.top_logprobs is None or not found:
+            return None
+        start = 0 if self._echoes else wanted.prompt_characters
+        offsets, offset = [], self._offsets.get(piece.number, start)
+        for entry in found:
+            offsets.append(offset)
+            offset += len(entry["token"])
+        self._offsets[piece.number] = offset
+        return {
+            "tokens": [entry["token"] for entry in found],
+            "token_logprobs": [entry["logprob"] for entry in found],
+            "top_logprobs": [_alternatives(entry, wanted.top_logprobs) for entry in found],
+            "text_offset": offsets,
+        }
+
+
+def _alternatives(entry: dict[str, Any], top: int) -> dict[str, float]:
+    """The chosen token is always among them, as the old interface promises."""
+    best = {other["token"]: other["logprob"] for other in entry["top_logprobs"][:top]}
+    return {**best, entry["token"]: entry["logprob"]}
+
+
+def chat_logprobs(found: list[dict[str, Any]] | None, wanted: Wanted) -> dict[str, Any] | None:
+    if wanted.top_logprobs is None or not found:
+        return None
+    cut = [{**entry, "top_logprobs": entry["top_logprobs"][: wanted.top_logprobs]} for entry in found]
+    return {"content": cut, "refusal": None}
+
+
+def entries(logprobs: object) -> list[dict[str, Any]] | None:
+    """An engine's log-probabilities, of either style, in the chat form: token, logprob, bytes, top_logprobs."""
+    if type(logprobs) is not dict:
+        return None
+    if type(logprobs.get("content")) is list:
+        return [
+            {**_entry(item), "top_logprobs": [_entry(other) for other in _objects(item.get("top_logprobs"))]}
+            for item in _objects(logprobs["content"])
+        ]
+    tokens, chosen = logprobs.get("tokens") or [], logprobs.get("token_logprobs") or []
+    tops = logprobs.get("top_logprobs") or [None] * len(tokens)
+    return [
+        {
+            **_entry({"token": token, "logprob": value}),
+            "top_logprobs": [_entry({"token": t, "logprob": v}) for t, v in (top or {}).items()],
+        }
+        for token, value, top in zip(tokens, chosen, tops, strict=False)
+    ]
+
+
+def _objects(value: object) -> list[dict[str, Any]]:
+    return [item for item in value if type(item) is dict] if type(value) is list else []
+
+
+def _entry(item: dict[str, Any]) -> dict[str, Any]:
+    token = str(item.get("token", ""))
+    raw = item.get("bytes")
+    return {"token": token, "logprob": item.get("logprob"), "bytes": list(token.encode()) if raw is None else raw}
+
+
+def is_count(value: object) -> TypeGuard[int]:
+    """Whether it can be believed: what is billed by it is neither a gift nor more than there is."""
+    return type(value) is int and 0 <= value <= COUNT_LIMIT
+
+
+def usage(found: object) -> dict[str, Any] | None:
+    """The engine's count of tokens, in OpenAI's fields; None where an event has none."""
+    if not isinstance(found, dict) or not is_count(found.get("completion_tokens")):
+        return None
+    kept: dict[str, Any] = {name: found[name] for name in _USAGE if is_count(found.get(name))}
+    details = found.get("prompt_tokens_details")
+    if isinstance(details, dict) and is_count(details.get("cached_tokens")):
+        kept["prompt_tokens_details"] = {"cached_tokens": details["cached_tokens"]}
+    details = found.get("completion_tokens_details")
+    if isinstance(details, dict) and is_count(details.get("reasoning_tokens")):
+        kept["completion_tokens_details"] = {"reasoning_tokens": details["reasoning_tokens"]}
+    return kept
+
+
+class Chunks:
+    """Writes OpenAI's replies; what the events of one share is encoded once, for a `stream`."""
+
+    def __init__(self, shape: Shape, envelope: Envelope, wanted: Wanted, *, stream: bool = True) -> None:
+        self._shape, self._envelope, self._wanted = shape, envelope, wanted
+        if not stream:
+            return
+        self._head = b"data: " + _encode(_head(envelope, shape.chunk_object))[:-1] + b',"choices":['
+        self._tail = b'],"usage":null}\n\n' if wanted.include_usage else b"]}\n\n"
+        before, behind = shape.text
+        self._before, self._behind = self._head + before, behind + self._tail
+
+    def first(self) -> bytes:
+        found = [self._shape.first(index) for index in range(self._wanted.choices)]
+        return b"".join(self._choice(choice) for choice in found if choice is not None)
+
+    def text(self, text: str) -> bytes:
+        return self._before + _encode(text) + self._behind
+
+    def piece(self, piece: Piece) -> bytes:
+        return self._choice(self._shape.chunk(piece, self._wanted))
+
+    def end(self, used: dict[str, Any] | None) -> bytes:
+        if not (self._wanted.include_usage and used):
+            return DONE
+        return self._head + b'],"usage":' + _encode(used) + b"}\n\n" + DONE
+
+    def whole(self, pieces: Sequence[Piece], used: dict[str, Any] | None) -> bytes:
+        choices = [self._shape.choice(piece, self._wanted) for piece in pieces]
+        return _encode({**_head(self._envelope, self._shape.reply_object), "choices": choices, "usage": used})
+
+    def _choice(self, choice: dict[str, Any]) -> bytes:
+        return self._head + _encode(choice) + self._tail
+
+
+DONE = b"data: [DONE]\n\n"
+
+
+def _head(envelope: Envelope, kind: str) -> dict[str, Any]:
+    head = {"id": envelope.id, "object": kind, "created": envelope.created, "model": envelope.model}
+    return {**head, "system_fingerprint": envelope.fingerprint} if envelope.fingerprint else head

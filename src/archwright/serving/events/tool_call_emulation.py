@@ -1,0 +1,202 @@
+"""Tool calls of an engine that promises none: its whole reply is held to a schema, and read as the call it is.
+
+Decides that a required or named call always fits its tool's schema, whatever the model and its template know of
+tools: the tools are told in words, the reply is `{"name": ..., "arguments": {...}}` by the engine's grammar, and where
+the model may choose it may be `{"answer": "..."}` instead, or `{"answer": {...}}` held to the response format that was
+asked for; for a call that has to be made that format means nothing. One call a reply. What passes is a stream either
+way: the arguments, or the answer, go on as they come. A reply cut off by its length is cut off inside the call, and
+says so by its finish reason, as elsewhere.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from archwright.engines.sse import Event
+from archwright.serving.events.engine_events import DONE, Call, Choice, Delta, EngineEvent, Function, decode_event
+from archwright.serving.events.schema_bounds import schemas
+from archwright.serving.http.errors import bad
+
+TEXT: Mapping[str, Any] = {"type": "string"}
+OURS = ("tools", "tool_choice", "parallel_tool_calls")
+# Tokens of a reply beside a call's arguments.
+FRAME = 24
+_TOOL = re.compile(r'\s*\{\s*"name"\s*:\s*("(?:[^"\\]|\\.)*")\s*,\s*"arguments"\s*:\s*')
+_ANSWER = re.compile(r'\s*\{\s*"answer"\s*:\s*"')
+_FORMED = re.compile(r'\s*\{\s*"answer"\s*:\s*')
+# As much of a JSON string as can be decoded: no half escape, no half pair of surrogates.
+_WHOLE = re.compile(
+    r'(?:[^"\\]|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}'
+    r"|\\u(?![dD][89abAB])[0-9a-fA-F]{4}|\\[^u])*"
+)
+_OPEN_END = " \t\r\n}"
+
+
+def spoken_of(body: Mapping[str, Any]) -> bool:
+    """Whether a request or its history has to do with tools."""
+    if "tools" in body:
+        return True
+    messages = body.get("messages") or ()
+    return any(message["role"] == "tool" or "tool_calls" in message for message in messages)
+
+
+def enforced(body: Mapping[str, Any]) -> tuple[dict[str, Any], ToolReader | None]:
+    """The request as such an engine can keep it, and who reads its reply; None where no call may come of it.
+
+    Raises Refusal 400 for what cannot be told of such a reply.
+    """
+    _functions_alone(body)
+    told = {name: value for name, value in body.items() if name not in OURS}
+    told["messages"] = messages = [_plain(message) for message in body["messages"]]
+    tools, choice = body.get("tools"), body.get("tool_choice", "auto")
+    if not tools or choice == "none":
+        return told, None
+    if "logprobs" in body:
+        raise bad("'logprobs' cannot be joined with 'tools' on this model", "logprobs", "invalid_value")
+    functions = [tool["function"] for tool in tools]
+    if type(choice) is dict:
+        functions = [function for function in functions if function["name"] == choice["function"]["name"]]
+    answer = _answers(body.get("response_format")) if choice == "auto" else None
+    told["messages"] = _instructed(messages, functions, answer)
+    schema = _schema(functions, answer, body["max_tokens"])
+    told["response_format"] = {"type": "json_schema", "json_schema": {"name": "reply", "schema": schema}}
+    return told, ToolReader(formed=answer is not TEXT)
+
+
+def _functions_alone(body: Mapping[str, Any]) -> None:
+    calls = [call for message in body["messages"] for call in message.get("tool_calls") or ()]
+    other = next((one["type"] for one in (*(body.get("tools") or ()), *calls) if one["type"] != "function"), None)
+    if other is not None:
+        raise bad(f"this model's tools are functions, not {str(other)[:40]!r}", "tools", "unsupported_value")
+
+
+def _plain(message: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A call or its result in words: a template may know neither."""
+    if message["role"] == "tool":
+        return {"role": "user", "content": f"Result of {message['tool_call_id']}: {message['content']}"}
+    calls = message.get("tool_calls")
+    if not calls:
+        return message
+    said = [message["content"]] if message.get("content") else []
+    for call in calls:
+        function = call["function"]
+        said.append(f'{{"name": "{function["name"]}", "arguments": {function["arguments"] or "{}"}}}')
+    return {"role": "assistant", "content": "\n".join(said)}
+
+
+def _answers(form: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """What an answer without a call is held to."""
+    if form is None:
+        return TEXT
+    return form["json_schema"]["schema"] if form["type"] == "json_schema" else {"type": "object"}
+
+
+def _instructed(
+    messages: Sequence[Mapping[str, Any]], functions: Sequence[Mapping[str, Any]], answer: Mapping[str, Any] | None
+) -> list[Mapping[str, Any]]:
+    lines = [
+        msgspec.json.encode({name: function[name] for name in _TOLD if function.get(name)}).decode()
+        for function in functions
+    ]
+    words = (
+        "You can call these functions:\n"
+        + "\n".join(lines)
+        + '\nTo call one, reply with JSON: {"name": <function>, "arguments": <its arguments>}.'
+    )
+    if answer is not None:
+        said = "<text>" if answer is TEXT else f"<JSON of this schema: {msgspec.json.encode(answer).decode()}>"
+        words += f'\nTo answer without a call, reply with JSON: {{"answer": {said}}}.'
+    first = messages[0]
+    if first["role"] == "system" and type(first["content"]) is str:
+        return [{"role": "system", "content": f"{first['content']}\n\n{words}"}, *messages[1:]]
+    return [{"role": "system", "content": words}, *messages]
+
+
+_TOLD = ("name", "description", "parameters")
+
+
+def _schema(
+    functions: Sequence[Mapping[str, Any]], answer: Mapping[str, Any] | None, max_tokens: int
+) -> dict[str, Any]:
+    """One of the calls, or an answer."""
+    given = [function.get("parameters") or {"type": "object", "properties": {}} for function in functions]
+    formed = [] if answer is None or answer is TEXT else [answer]
+    placed, defined = schemas([*given, *formed], max_tokens - FRAME)
+    arguments = placed[: len(given)]
+    forms = [
+        _form(name={"const": function["name"]}, arguments=schema)
+        for function, schema in zip(functions, arguments, strict=True)
+    ]
+    if answer is not None:
+        forms.append(_form(answer=placed[-1] if formed else TEXT))
+    schema = forms[0] if len(forms) == 1 else {"anyOf": forms}
+    return {**schema, "$defs": defined} if defined else schema
+
+
+def _form(**fields: Any) -> dict[str, Any]:
+    return {"type": "object", "properties": fields, "required": list(fields), "additionalProperties": False}
+
+
+class ToolReader:
+    """Reads an OpenAI stream whose text is one call or one answer in JSON; `formed`: the answer is JSON itself."""
+
+    def __init__(self, *, formed: bool = False) -> None:
+        self.done = False
+        self._formed = formed
+        self._rest = ""
+        self._state = "head"
+
+    def read(self, event: Event) -> Iterable[EngineEvent]:
+        if event.data == DONE:
+            self.done = True
+            return ()
+        seen = decode_event(event.data)
+        if not seen.choices or seen.choices[0].delta is None:
+            return [seen]
+        choice, delta = seen.choices[0], seen.choices[0].delta
+        seen.choices = None
+        self._rest += delta.content or ""
+        deltas = list(self._said(last=choice.finish_reason is not None))
+        if delta.reasoning_content or delta.reasoning:
+            deltas.insert(0, Delta(reasoning_content=delta.reasoning_content or delta.reasoning))
+        found = [EngineEvent([Choice(delta=one)]) for one in deltas]
+        if choice.finish_reason is not None:
+            finish = "tool_calls" if choice.finish_reason == "stop" and self._state == "call" else choice.finish_reason
+            found.append(EngineEvent([Choice(delta=Delta(), finish_reason=finish)]))
+        return [*found, seen]
+
+    def _said(self, *, last: bool) -> Iterable[Delta]:
+        if self._state == "head":
+            if match := _TOOL.match(self._rest):
+                self._state, self._rest = "call", self._rest[match.end() :]
+                name = msgspec.json.decode(match[1], type=str)
+                yield Delta(tool_calls=[Call(0, f"call_{secrets.token_hex(12)}", Function(name, ""))])
+            elif match := (_FORMED if self._formed else _ANSWER).match(self._rest):
+                self._state, self._rest = "answer", self._rest[match.end() :]
+        if self._state == "call":
+            said = self._value(last=last)
+            if said:
+                yield Delta(tool_calls=[Call(0, None, Function(None, said))])
+        elif self._state == "answer":
+            said = self._value(last=last) if self._formed else self._answer()
+            if said:
+                yield Delta(content=said)
+
+    def _value(self, *, last: bool) -> str:
+        """All but what may be the end of the object around them."""
+        said = self._rest.rstrip(_OPEN_END)
+        held = self._rest = self._rest[len(said) :]
+        if last:
+            closed = held.rstrip()
+            said, self._rest = said + closed.removesuffix("}").rstrip(), ""
+        return said
+
+    def _answer(self) -> str:
+        whole = _WHOLE.match(self._rest)[0]  # type: ignore[index]
+        self._rest = self._rest[len(whole) :]
+        return msgspec.json.decode(f'"{whole}"', type=str) if whole else ""

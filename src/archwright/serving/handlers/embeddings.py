@@ -1,0 +1,120 @@
+"""One embedding request: a slot, the engine's vectors, in the encoding the client wants."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from array import array
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+
+from archwright.errors import ArchwrightError, EngineError
+from archwright.serving.admission.metering import Bill
+from archwright.serving.events.response_formats import is_count
+from archwright.serving.events.timing import Meter
+from archwright.serving.handlers.gateway_context import Gateway
+from archwright.serving.handlers.generation import outcome, stopped
+from archwright.serving.http.errors import bad
+from archwright.serving.http.http_exchange import FIRST, JSON, Exchange
+from archwright.serving.requests.request_validation import Question
+from archwright.serving.routing.attempts import set_out
+from archwright.serving.routing.replica import Replica, Work
+
+PATH = "/embeddings"
+
+
+async def embed(gateway: Gateway, exchange: Exchange, question: Question) -> None:
+    """Answer the client; measured whatever happens."""
+    spec, status, meter = question.endpoint, "failed", Meter(exchange.received_at)
+    try:
+        exchange.watch()
+        exchange.phase(FIRST, exchange.limits.first_token_s)
+        bill = gateway.till.open(exchange, question, "embedding")
+        if bill.known is not None:
+            body, tokens = bill.known.body, 0
+        else:
+            bill.asked = True
+            found = await _ask(gateway, exchange, question, bill, meter)
+            body, tokens = msgspec.json.encode(_reply(found, question)), _prompt_tokens(found)
+        figures = {
+            "pool": exchange.route or spec.pool,
+            "operation": "embeddings",
+            "input_tokens": tokens,
+            "queue_s": meter.queued_s,
+            "gateway_s": meter.own_s(exchange.now()),
+            "engine_s": meter.event_at - meter.asked_at,
+        }
+        gateway.served(exchange, spec, "ok", figures)
+        if bill.keeps:
+            bill.keep(body, tokens, 0)
+        exchange.reply(HTTPStatus.OK, body, JSON, [meter.overhead(exchange.now()), *bill.headers()])
+    except asyncio.CancelledError:
+        status = stopped(exchange)
+        raise
+    except ArchwrightError as error:
+        status = outcome(error)
+        raise
+    finally:
+        gateway.ended(exchange, spec, status, {"pool": spec.pool, "operation": "embeddings"})
+
+
+async def _ask(gateway: Gateway, exchange: Exchange, question: Question, bill: Bill, meter: Meter) -> dict[str, Any]:
+    course = set_out(gateway.router, exchange, question, question.body)
+
+    async def send(replica: Replica) -> dict[str, Any]:
+        if question.plain and replica.tuned:
+            # Engines leave an adapter out of a generation, not out of embeddings: other vectors would spoil an index.
+            raise bad(
+                f"{question.model!r} makes no embeddings while {replica.version!r} is served over it; "
+                f"name {question.endpoint.workload!r} to have them from that version",
+                "model",
+                "unsupported_model",
+            )
+        exchange.model, exchange.route = replica.version, course.pool.name
+        bill.answered_at(replica.prices)
+        meter.queued_s, meter.asked_at = course.queued_s, exchange.now()
+        found = await replica.client.post(PATH, {**question.body, **replica.client.named})
+        meter.event_at = exchange.now()
+        return found
+
+    return await course.answer(Work(question.work_tokens, course.tenant, priority=question.endpoint.priority), send)
+
+
+class _Vector(msgspec.Struct):
+    """One vector as an engine sends it; other fields are let pass."""
+
+    index: int
+    embedding: list[float]
+
+
+def _reply(found: dict[str, Any], question: Question) -> dict[str, Any]:
+    """The engine's vectors in the order of the inputs. Raises EngineError AW-ENG-03 where it sent others."""
+    try:
+        given = {item.index: item.embedding for item in msgspec.convert(found.get("data"), list[_Vector])}
+    except msgspec.ValidationError as error:
+        raise EngineError("AW-ENG-03", f"the engine's reply holds no vectors: {error}") from error
+    expected = range(len(question.body["input"]))
+    if set(given) != set(expected):
+        raise EngineError("AW-ENG-03", "the engine answered with other vectors than it was asked for")
+    data = [
+        {"object": "embedding", "index": index, "embedding": _encoded(given[index], question.base64)}
+        for index in expected
+    ]
+    tokens = _prompt_tokens(found)
+    used = {"prompt_tokens": tokens, "total_tokens": tokens}
+    return {"object": "list", "data": data, "model": question.model, "usage": used}
+
+
+def _encoded(vector: list[float], as_base64: bool) -> list[float] | str:
+    """Base64 of little-endian 32-bit floats is what the official client asks for unless told otherwise."""
+    if not as_base64:
+        return vector
+    return base64.b64encode(array("f", vector).tobytes()).decode()
+
+
+def _prompt_tokens(found: dict[str, Any]) -> int:
+    used = found.get("usage")
+    count = used.get("prompt_tokens") if isinstance(used, dict) else None
+    return count if is_count(count) else 0

@@ -1,0 +1,201 @@
+"""What every handler needs: the configuration, the endpoints in force, the guard, the books it writes."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Set
+from typing import Any, NamedTuple
+
+from archwright.contract.served import Served
+from archwright.errors import StoreError
+from archwright.home import Home
+from archwright.journal import Journal
+from archwright.monitor.exposition import Exposition
+from archwright.monitor.follow import Follower
+from archwright.monitor.ledger import Ledger
+from archwright.monitor.requests import Requests
+from archwright.monitor.traces import Content, Traces
+from archwright.policy.breaker import RetryBudget
+from archwright.serving.admission.authorization import Guard
+from archwright.serving.admission.metering import Till
+from archwright.serving.http.errors import Refusal, unavailable
+from archwright.serving.http.http_exchange import Exchange
+from archwright.serving.requests.model_resolution import Directory
+from archwright.serving.requests.request_validation import Question
+from archwright.serving.routing.attempts import Course
+from archwright.serving.routing.pool import Pool
+from archwright.serving.routing.pool_registry import Fleet
+from archwright.serving.routing.router import Router
+from archwright.serving.routing.shadow_traffic import Compared, Shadows
+from archwright.serving.settings.config import EndpointSpec, GatewayConfig
+
+
+class Books(NamedTuple):
+    """What the gateway writes to: what it served and decided, the page a Prometheus scrapes, a collector's traces."""
+
+    ledger: Ledger
+    exposition: Exposition
+    traces: Traces | None = None
+
+
+class Gateway:
+    """Made once per process. `clock` is wall time, `now` monotonic. `directory`, `router` and `pools` change together,
+    between two steps of the event loop: a handler reads them without waiting in between. `flush` has the
+    kernel keep all that was written down; called by the event loop's thread."""
+
+    def __init__(
+        self,
+        config: GatewayConfig,
+        home: Home,
+        guard: Guard,
+        books: Books,
+        till: Till,
+        journal: Journal | None = None,
+    ) -> None:
+        self.config = config
+        self.guard = guard
+        self.exposition = books.exposition
+        self.journal = journal or Journal("gateway")
+        self.clock: Callable[[], float] = time.time
+        self.now: Callable[[], float] = time.monotonic
+        self.started_at = int(self.clock())
+        self.fingerprint = f"aw-{config.plan_digest[:12]}" if config.plan_digest else ""
+        self.follower: Follower | None = None
+        self._ledger = books.ledger
+        self.till = till
+        self.home = home
+        self.store = books.ledger.store
+        self._requests = Requests(*books)
+        self._traces = books.traces
+        self.fleet = Fleet(config.pools, home)
+        self._shown: Set[str] = frozenset()  # pools whose load is on the page
+        self._budget = RetryBudget()
+        self._shadows = Shadows(self.now, self._compared)
+        self._route(config)
+
+    @property
+    def pools(self) -> Mapping[str, Pool]:
+        return self.fleet.pools
+
+    async def change(self, config: GatewayConfig) -> bool:
+        """Serve its endpoints from now on; False, and nothing changed, while a new engine does not answer."""
+        if not await self.fleet.change(config.pools):
+            return False
+        self._route(config)
+        return True
+
+    def _route(self, config: GatewayConfig) -> None:
+        self._endpoints = config.endpoints
+        self.directory = Directory(config.pools, config.endpoints)
+        self.router = Router(self.pools, config.endpoints, self._budget, self.now)
+
+    def mirror(self, name: str, question: Question, course: Course, path: str) -> asyncio.Future[str] | None:
+        """Ask the endpoint's shadow as well, where this request is one of its share; the future takes the answer."""
+        if not question.endpoint.shadow:
+            return None
+        pool = self.router.shadow(question, course.data_class, name)
+        if pool is None:
+            return None
+        work = self.router.work(question, course.tenant, course.data_class, course.until)
+        return self._shadows.mirror(name, pool, work, (path, question.body))
+
+    def flush(self) -> None:
+        """Into the accounts first: what a crash loses in between then counts as spent. Raises StoreError."""
+        self.till.flush()
+        self._ledger.flush()
+
+    async def close(self) -> None:
+        self.till.flush()
+        await self._shadows.close()
+        await self.fleet.close()
+        self.show_load()  # the page outlives this process
+
+    def traces_content(self, exchange: Exchange) -> bool:
+        """Whether what this request says goes along with its trace: it is sampled, and its tenant turned that on."""
+        traces, principal = self._traces, exchange.principal
+        if traces is None or principal is None or not traces.samples(exchange.id):
+            return False
+        return self.till.keys.content_traced(principal.tenant)
+
+    def served(
+        self,
+        exchange: Exchange,
+        spec: EndpointSpec,
+        status: str,
+        figures: dict[str, Any],
+        content: Content | None = None,
+    ) -> None:
+        """Write down how a request ended, once, before its last bytes leave (`flush`); `figures` are fields of its
+        record. Raises Refusal 503."""
+        if exchange.recorded:
+            return
+        principal = exchange.principal
+        if exchange.bill is not None:
+            exchange.bill.settle(status, figures)
+        one = Served(
+            at=self.clock(),
+            request_id=exchange.id,
+            status=status,
+            tenant=principal.tenant if principal else "",
+            key_id=principal.key_id if principal else "",
+            user=principal.user if principal else "",
+            workload=spec.workload,
+            model=spec.model,
+            version=exchange.model,
+            route=exchange.route or spec.pool,
+            latency_s=exchange.now() - exchange.received_at,
+            **figures,
+        )
+        try:
+            self._requests.add(one, content)
+            exchange.recorded = True
+        except StoreError as error:
+            raise unavailable("the answer could not be recorded; try again", "record_unavailable") from error
+
+    def ended(
+        self,
+        exchange: Exchange,
+        spec: EndpointSpec,
+        status: str,
+        figures: dict[str, Any],
+        content: Content | None = None,
+    ) -> None:
+        """The same for a request that is over without an answer: nobody is left to be told that it failed, and no reply
+        whose turn would have it written down."""
+        if exchange.recorded:
+            return
+        try:
+            self.served(exchange, spec, status, figures, content)
+            self.flush()
+        except (Refusal, StoreError) as error:
+            self.journal.error("request not recorded", request=exchange.id, **error.as_dict())
+
+    @property
+    def ready(self) -> int:
+        """How many pools have a healthy engine."""
+        return sum(pool.healthy for pool in self.pools.values())
+
+    @property
+    def answers(self) -> bool:
+        """Whether every endpoint has a pool with a healthy engine: a stand-in that is down keeps nobody waiting."""
+        return all(any(self.pools[name].healthy for name in spec.answering) for spec in self._endpoints)
+
+    def metrics(self) -> bytes:
+        """The exposition as text, with what the supervisor recorded. Reads the store: not for the event loop."""
+        self.show_load()
+        if self.follower is None:
+            return self.exposition.render()
+        self.follower.catch_up()
+        return self.exposition.render(self.follower.exposition)
+
+    def _compared(self, found: Compared) -> None:
+        self.exposition.counter("shadows", {"pool": found.pool, "verdict": found.verdict}).add()
+        self.journal.info("shadow", **found._asdict())
+
+    def show_load(self) -> None:
+        """On the page that other processes of this gateway render too: every moment, and when it is asked for."""
+        loads = self.fleet.in_flight()
+        for pool in self._shown | loads.keys():  # one that is gone shows nothing any more
+            self.exposition.record("in_flight", {"pool": pool}, loads[pool])
+        self._shown = loads.keys()

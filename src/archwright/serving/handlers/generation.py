@@ -1,0 +1,213 @@
+"""One text generation: a slot, the engine's stream, the client's reply, and what it took.
+
+Decides that an engine is asked for one reply where the client wants one and nothing is lost by it: an engine of our
+own notices a closed connection only while it streams, and where there is another to turn to, or a limit for the first
+token, the first token must be seen. And that a reply names the version whose engine gave it, which is known
+once a slot is: a request may wait through a change of versions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from http import HTTPStatus
+from typing import Any
+
+from msgspec.structs import replace
+
+from archwright.engines.client import EngineRefused
+from archwright.errors import ArchwrightError
+from archwright.monitor.traces import Content
+from archwright.policy.caching import Kind
+from archwright.serving.admission.metering import Bill
+from archwright.serving.events.response_formats import ChatShape, Piece, Writer
+from archwright.serving.events.stream_replay import cut_off, replay
+from archwright.serving.events.timing import Meter
+from archwright.serving.handlers.gateway_context import Gateway
+from archwright.serving.handlers.stream_relay import EVENTS, STREAM_HEADERS, Gathered, Relay, Streamed
+from archwright.serving.handlers.trace_content import content_of
+from archwright.serving.http.errors import MESSAGES, from_error
+from archwright.serving.http.http_exchange import FIRST, GONE, JSON, Exchange
+from archwright.serving.providers.protocol import Asked
+from archwright.serving.requests.request_validation import Question
+from archwright.serving.routing.attempts import Course, set_out
+from archwright.serving.routing.replica import Replica
+
+CHAT = ChatShape.path
+# How an engine is told to leave its adapter out of one request.
+WITHOUT_ADAPTER = {"lora": [{"id": 0, "scale": 0.0}]}
+
+
+class Generation:
+    """`path` is what an OpenAI engine is asked at; `writer` writes the reply in the client's language."""
+
+    _tells = False  # what is said goes along with the trace
+
+    def __init__(self, gateway: Gateway, exchange: Exchange, question: Question, path: str, writer: Writer) -> None:
+        self._gateway = gateway
+        self._exchange = exchange
+        self._question = question
+        self._path = path
+        self._writer = writer
+        self._course: Course | None = None
+        self._shadow: asyncio.Future[str] | None = None
+        self._meter = Meter(exchange.received_at)
+        self._relayed: Gathered | None = None  # whose words go along with the trace
+
+    async def run(self) -> None:
+        """Answer the client; measured whatever happens."""
+        status = "failed"  # a bug, where nothing else is said
+        try:
+            self._exchange.watch()
+            self._exchange.phase(FIRST, self._exchange.limits.first_token_s)
+            self._tells = self._gateway.traces_content(self._exchange)
+            self._bill = bill = self._gateway.till.open(self._exchange, self._question, self._kind)
+            relay = None if bill.known is not None else await self._ask()
+            content = self._content() if self._tells else None
+            self._gateway.served(self._exchange, self._question.endpoint, "ok", self._figures(), content)
+            self._answer(relay)
+            status = "ok"
+            if relay is not None and self._shadow is not None and not self._shadow.done():
+                self._shadow.set_result("".join(relay.heard or ()))
+        except asyncio.CancelledError:
+            status = stopped(self._exchange)
+            raise
+        except ArchwrightError as error:
+            status = outcome(error)
+            raise
+        finally:
+            sink, self._exchange.sink = self._exchange.sink, None
+            if self._shadow is not None:
+                self._shadow.cancel()  # without effect where it has the answer
+            if not self._exchange.recorded:
+                content = self._content() if self._tells else None
+                self._gateway.ended(self._exchange, self._question.endpoint, status, self._figures(), content)
+            if status != "ok" and isinstance(sink, Gathered):
+                sink.forget()
+
+    def _content(self) -> Content:
+        """For the trace: what was asked, and what came of an answer."""
+        bill, principal = self._exchange.bill, self._exchange.principal
+        assert principal is not None, "let in without a principal"
+        said: Sequence[Piece] | bytes = self._relayed.pieces if self._relayed is not None else ()
+        if isinstance(bill, Bill) and bill.known is not None:
+            said = bill.known.body
+        return content_of(principal.tenant, self._question, said, apart=self._kind == "messages")
+
+    @property
+    def _kind(self) -> Kind:
+        if self._exchange.path.startswith(MESSAGES):
+            return "messages"
+        return "chat" if self._path == CHAT else "completion"
+
+    def _answer(self, relay: Relay | None) -> None:
+        """The one reply, or the end of the stream; without a relay what the cache holds."""
+        exchange, meter, bill = self._exchange, self._meter, self._bill
+        body = b""
+        if relay is None:
+            assert bill.known is not None, "neither asked nor known"
+            body = bill.known.body
+        elif isinstance(relay, Gathered) and (bill.keeps or not self._question.stream):
+            body = self._writer.whole(relay.pieces, meter.used)
+            if bill.keeps and not cut_off(relay.pieces):
+                bill.keep(body, meter.input_tokens, meter.tokens)
+        headers = [meter.overhead(exchange.now()), *bill.headers()]
+        if not self._question.stream:
+            exchange.reply(HTTPStatus.OK, body, JSON, headers)
+        elif relay is None:
+            exchange.start(HTTPStatus.OK, EVENTS, [*STREAM_HEADERS, *headers])
+            exchange.finish(replay(body, include_usage=self._question.include_usage, told=bill.told))
+        else:
+            exchange.finish(self._writer.end(bill.told(meter.used)))
+
+    async def _ask(self) -> Relay:
+        """What the engine says, from a slot of a pool to its finish reason; asked again where nothing came."""
+        question, router = self._question, self._gateway.router
+        course = self._course = set_out(router, self._exchange, question, question.native or question.body)
+        self._shadow = self._gateway.mirror(self._exchange.id, question, course, self._path)
+        return await course.answer(router.work(question, course.tenant, course.data_class, course.until), self._send)
+
+    async def _send(self, replica: Replica) -> Relay:
+        meter = self._meter
+        self._bill.asked = True
+        meter.asked_at = meter.event_at = self._exchange.now()
+        while True:
+            asked, version = self._asked(replica)
+            relay = self._exchange.sink = self._relay(replica, version, asked.whole)
+            relay.reader = asked.reader
+            try:
+                await replica.client.ask(asked.path, asked.body, relay, asked.headers)
+            except EngineRefused as error:
+                if not replica.provider.corrected(asked, error):
+                    raise
+                continue
+            relay.ended()
+            return relay
+
+    def _relay(self, replica: Replica, version: str, whole: bool) -> Relay:
+        exchange, meter, course, bill = self._exchange, self._meter, self._course, self._bill
+        assert course is not None, "nothing is sent before a course is set"
+        meter.queued_s = course.queued_s
+
+        def first() -> None:
+            exchange.model, exchange.route = version, course.pool.name
+            bill.answered_at(replica.prices)
+            course.begin()
+
+        relay: Gathered | Streamed
+        if self._question.stream:
+            relay = Streamed(exchange, self._meter, replica.client, first)
+            relay.set(
+                self._writer, logprobs=self._question.top_logprobs is not None, keeps=self._bill.keeps or self._tells
+            )
+        else:
+            relay = Gathered(exchange, self._meter, replica.client, first)
+            if whole:
+                tokens = int(self._question.body["max_tokens"]) * self._question.choices
+                exchange.phase(FIRST, exchange.limits.whole_s(tokens))
+        self._relayed = relay if self._tells else None
+        relay.choices = self._question.choices
+        relay.heard = [] if self._shadow is not None else None
+        return relay
+
+    def _asked(self, replica: Replica) -> tuple[Asked, str]:
+        """What this engine is sent, and the version that answers it."""
+        question, course, more = self._question, self._course, replica.client.asks_more
+        assert course is not None, "nothing is asked before a course is set"
+        whole = not question.stream and not replica.strict and course.alone
+        asked = replica.provider.ask(self._path, question.body, question.native, whole=whole, betas=question.betas)
+        if question.plain and replica.tuned:
+            return replace(asked, body={**asked.body, **more, **WITHOUT_ADAPTER}), question.endpoint.model
+        return replace(asked, body={**asked.body, **more}) if more else asked, replica.version
+
+    def _figures(self) -> dict[str, Any]:
+        meter, course = self._meter, self._course
+        return {
+            "pool": course.pool.name if course is not None else self._question.endpoint.pool,
+            "tries": course.tries if course is not None else 0,
+            "data_class": course.data_class if course is not None else "",
+            "operation": "chat" if self._path == CHAT else "text_completion",
+            "output_tokens": meter.tokens,
+            "input_tokens": meter.input_tokens,
+            "cached_tokens": meter.cached_tokens,
+            "ttft_s": meter.first_at - meter.received_at if meter.first_at is not None else None,
+            "tpot_s": meter.tpot_s,
+            "queue_s": meter.queued_s,
+            "gateway_s": meter.own_s(self._exchange.now()),
+            "engine_s": meter.event_at - meter.asked_at,
+        }
+
+
+def stopped(exchange: Exchange) -> str:
+    """The same for a request whose work was stopped."""
+    if exchange.why is not None:
+        return outcome(exchange.why)
+    return "cancelled" if exchange.ended == GONE else "ended"
+
+
+def outcome(error: ArchwrightError) -> str:
+    """The `status` label of a request that failed: refused (the client's doing), rejected (full), failed (ours)."""
+    status = from_error(error).status
+    if status == HTTPStatus.TOO_MANY_REQUESTS:
+        return "rejected"
+    return "failed" if status >= HTTPStatus.INTERNAL_SERVER_ERROR else "refused"

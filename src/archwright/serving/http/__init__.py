@@ -1,0 +1,1 @@
+"""HTTP/1.1: listener, connections, exchanges, limits, error responses."""

@@ -1,0 +1,408 @@
+"""The gateway's side of HTTP/1.1: connections, and what a client may do on one.
+
+Decides the bounds. A connection has one request in hand at a time; what is pipelined behind it waits, unread beyond
+READ_AHEAD, so answers keep their order and nobody is let in on bytes that may never be answered. A request is refused
+when its headers are whole, before its body is read: what is left of a small body is skipped and the connection kept,
+a larger one ends it, with the client given a moment to see the refusal rather than a reset. Every wait of a
+connection (headers, body, the next request, a client that does not read) has a deadline, kept by one sweep.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from http import HTTPStatus
+from typing import Protocol, cast
+
+from archwright.engines.grammar import Chunks, Head, Malformed, check_begun, parse_head
+from archwright.serving.http.body_quota import Share
+from archwright.serving.http.client_limits import Limits
+from archwright.serving.http.errors import Refusal
+from archwright.serving.http.http_exchange import (
+    BODY,
+    GONE,
+    Exchange,
+    Outbox,
+    bare,
+    too_large,
+    too_much_at_once,
+    why_ended,
+)
+
+KEEP_ALIVE_S = 75.0
+READ_AHEAD = 64 * 1024
+# How much of a refused body is still read, so that its connection can be kept.
+SKIP_BYTES = 64 * 1024
+# Closing on unread bytes resets the connection and the client loses the reply: read on for a moment.
+LINGER_S = 2.0
+LINGER_BYTES = 64 * 1024 * 1024
+WRITE_AHEAD = 256 * 1024
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+# What a connection waits for.
+NEXT, HEAD, BODY_, REPLY, END = range(5)
+
+
+class Application(Protocol):
+    def begin(self, exchange: Exchange) -> bool:
+        """The headers are whole: let the request in, or answer it and return False."""
+
+    def arrived(self, exchange: Exchange) -> None:
+        """The body is there too: answer."""
+
+
+class Server:
+    """The connections of one listener of a process. Once `closing`, every answer is the last on its connection, and
+    says so; once `ending`, also where it has begun by saying something else."""
+
+    def __init__(self, application: Application, outbox: Outbox) -> None:
+        self.application = application
+        self.outbox = outbox
+        self.limits: Limits = outbox.limits
+        self.connections: set[Connection] = set()
+        self.addresses: Counter[str] = Counter()
+        self.held: Counter[str] = Counter()  # bytes of large bodies, by tenant
+        self.closing = self.ending = False
+        self.loop = asyncio.get_running_loop()
+
+    def accept(self) -> Connection:
+        return Connection(self)
+
+    def sweep(self) -> None:
+        """Deadlines of every connection."""
+        now = self.outbox.now()
+        self.outbox.tick()
+        for connection in tuple(self.connections):
+            connection.sweep(now)
+
+
+class Connection(asyncio.Protocol):
+    """One connection. `left`: the client has closed its side."""
+
+    def __init__(self, server: Server) -> None:
+        self.left = False
+        self._server = server
+        self._outbox = server.outbox
+        self._limits = server.limits
+        self._address = ""
+        self._state = NEXT
+        self._buffer = b""
+        self._searched = 0
+        self._exchange: Exchange | None = None
+        self._fresh = True  # no request has come on it yet
+        self._refused = False
+        self._closing = False
+        self._paused = False
+        self._stalled_at: float | None = None
+        self._due = 0.0
+        self._share = Share(server.held)
+        self._clear()
+
+    def _clear(self) -> None:
+        self._pieces: list[bytes] = []
+        self._chunks: Chunks | None = None
+        self._left_bytes = 0  # of the body, or that may still be read at the end
+        self._size = 0
+
+    # The transport's side.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # uvloop's transports have the methods without being subclasses.
+        self._transport = cast(asyncio.Transport, transport)
+        server = self._server
+        peer = transport.get_extra_info("peername")
+        self._address = str(peer[0]) if isinstance(peer, tuple) else ""
+        server.connections.add(self)
+        server.addresses[self._address] += 1
+        crowded = server.addresses[self._address] > self._limits.connections_per_address
+        if crowded or len(server.connections) > self._limits.connections:
+            self._transport.abort()
+            return
+        self._transport.set_write_buffer_limits(WRITE_AHEAD)
+        self._due = self._outbox.now() + self._limits.headers_s
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        server = self._server
+        server.connections.discard(self)
+        server.addresses[self._address] -= 1
+        if not server.addresses[self._address]:
+            del server.addresses[self._address]
+        self._closing = True
+        self._share.let_go()
+        if self._exchange is not None:
+            self._exchange.end(GONE)
+            self._exchange.finished = True
+            self._exchange = None
+
+    def eof_received(self) -> bool:
+        self.left = True
+        exchange = self._exchange
+        if exchange is None or (self._state == BODY_ and not exchange.finished):
+            return False  # what is half a request will never be whole
+        exchange.left()
+        return not self._tls  # which has no half-closed state
+
+    def pause_writing(self) -> None:
+        self._stalled_at = self._outbox.now()
+        if self._exchange is not None and self._exchange.sink is not None:
+            self._exchange.sink.pause()
+
+    def resume_writing(self) -> None:
+        self._stalled_at = None
+        if self._exchange is not None and self._exchange.sink is not None:
+            self._exchange.sink.resume()
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer = self._buffer + data if self._buffer else data
+        if self._state == REPLY:
+            if len(self._buffer) > READ_AHEAD and not self._paused:
+                self._paused = True
+                self._transport.pause_reading()
+            return
+        self._advance()
+
+    # What was read.
+
+    def _advance(self) -> None:
+        try:
+            while self._step():
+                continue
+        except Malformed as error:
+            self._malformed(error)
+        if self.left and self._exchange is None and self._state != END:
+            self._transport.close()
+
+    def _step(self) -> bool:
+        """Make something of the buffer; False when more must come first."""
+        if self._state in (NEXT, HEAD):
+            return self._read_head()
+        if self._state == BODY_:
+            return self._read_body()
+        if self._state == END:
+            self._left_bytes -= len(self._buffer)
+            self._buffer = b""
+            if self._left_bytes < 0:
+                self._transport.abort()
+        return False
+
+    def _read_head(self) -> bool:
+        data = self._buffer
+        if self._state == NEXT:
+            # One empty line before a request is what old clients send after a body (RFC 9112, 2.2).
+            if data == b"\r":
+                return False
+            data = self._buffer = data.removeprefix(b"\r\n")
+            if not data:
+                return False
+            self._state, self._searched = HEAD, 0
+            self._due = self._outbox.now() + self._limits.headers_s
+        end = data.find(b"\r\n\r\n", self._searched)
+        if end > self._limits.header_bytes or (end < 0 and len(data) > self._limits.header_bytes):
+            raise Malformed("the request's headers are too large", HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+        if end < 0:
+            check_begun(data[:2048])
+            self._searched = max(0, len(data) - 3)
+            return False
+        head = parse_head(data[:end])
+        if len(head.headers) + len(head.repeated) > self._limits.headers:
+            raise Malformed("the request has too many headers", HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+        self._buffer = data[end + 4 :]
+        self._searched = 0
+        self._begin(head)
+        return True
+
+    def _begin(self, head: Head) -> None:
+        """The headers are whole: is it let in?"""
+        self._clear()
+        self._state, self._fresh = BODY_, False
+        if head.length is None:
+            self._chunks = Chunks(self._limits.chunks, self._limits.header_bytes)
+        else:
+            self._left_bytes = head.length
+        if not head.keep:
+            self._closing = True
+        self._due = self._outbox.now() + self._limits.body_s
+        exchange = self._exchange = Exchange(head, self, self._outbox)
+        self._refused = False
+        limit = self._limits.body_bytes
+        if not self._server.application.begin(exchange):
+            self._refused = True
+        elif self._left_bytes > limit:
+            self._refuse(too_large(limit))
+        elif head.expects and not self._buffer and (self._left_bytes or self._chunks):
+            self._transport.write(CONTINUE)
+
+    def _read_body(self) -> bool:
+        data, self._buffer = self._buffer, b""
+        chunks = self._chunks
+        if chunks is not None:
+            piece = chunks.feed(data)
+            self._buffer = chunks.rest
+            whole = chunks.done
+        else:
+            left = self._left_bytes
+            if len(data) > left:
+                piece, self._buffer = data[:left], data[left:]
+            else:
+                piece = data
+            self._left_bytes -= len(piece)
+            whole = not self._left_bytes
+        if self._refused:
+            self._size += len(piece)
+            if not whole and self._size > SKIP_BYTES:
+                self._closing = True
+        else:
+            self._take(piece)
+        if not whole or self._state != BODY_:
+            return False
+        self._whole()
+        return self._state != REPLY
+
+    def _take(self, piece: bytes) -> None:
+        self._size += len(piece)
+        if self._size > self._limits.body_bytes:
+            self._refuse(too_large(self._limits.body_bytes))
+        elif piece:
+            self._pieces.append(piece)
+            if self._size > SKIP_BYTES and self._crowds():
+                self._refuse(too_much_at_once())
+
+    def _crowds(self) -> bool:
+        """Whether it is too much with the tenant's other large bodies; alone it never is, or it would come for ever."""
+        principal = None if self._exchange is None else self._exchange.principal
+        held = self._share.grow("" if principal is None else principal.tenant, self._size)
+        return held > max(self._size, self._limits.tenant_bytes)
+
+    def _whole(self) -> None:
+        """The request is whole: its answer may begin, or has been given."""
+        exchange, pieces = self._exchange, self._pieces
+        if exchange is None:  # it was refused, and that is sent
+            self._next()
+            return
+        self._state = REPLY
+        if not self._refused:
+            exchange.body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+            self._pieces = []
+            self._server.application.arrived(exchange)
+
+    def _refuse(self, refusal: Refusal) -> None:
+        """No more of this request is wanted."""
+        self._refused = True
+        self._pieces = []
+        self._share.let_go()
+        if self._exchange is not None and not self._exchange.finished:
+            self._exchange.refuse(refusal)
+
+    def _malformed(self, error: Malformed) -> None:
+        codes = {400: "bad_http", 413: "request_too_large", 431: "headers_too_large"}
+        message = f"this is not valid HTTP: {error.reason}" if error.status == HTTPStatus.BAD_REQUEST else error.reason
+        self._stop(Refusal(error.status, message, openai_code=codes.get(error.status, "bad_http")))
+
+    def _stop(self, refusal: Refusal) -> None:
+        """Say this and close."""
+        self._closing = True
+        self._buffer = b""
+        if self._exchange is None:
+            self._transport.write(bare(refusal, self._outbox.date))
+            self._end()
+        else:
+            self._refuse(refusal)
+            self._state = END
+            self._left_bytes = LINGER_BYTES
+
+    # What is answered.
+
+    def send(self, data: bytes) -> None:
+        if not self._transport.is_closing():
+            self._transport.write(data)
+
+    def keeps(self) -> bool:
+        if self._closing or self._server.closing:
+            self._closing = True
+            return False
+        if self._state == BODY_:
+            # What is left of the body: skipped where that is cheap and certain to come.
+            exchange, left = self._exchange, self._left_bytes - len(self._buffer)
+            expects = exchange is not None and exchange.head.expects
+            self._closing = self._chunks is not None or left > SKIP_BYTES or (expects and left > 0)
+        return not self._closing
+
+    def over(self) -> None:
+        self._exchange = None
+        self._share.let_go()
+        if self._closing or self._server.ending:
+            self._end()
+        elif self._state == REPLY:
+            self._next()
+        elif self.left:
+            self._transport.close()
+
+    def _next(self) -> None:
+        """Ready for another request; it may already be here."""
+        self._state, self._searched = NEXT, 0
+        self._due = self._outbox.now() + KEEP_ALIVE_S
+        if self._paused:
+            self._paused = False
+            self._transport.resume_reading()
+        if self._buffer:
+            self._advance()
+        elif self.left:
+            self._transport.close()
+
+    def _end(self) -> None:
+        """Close once the client has what was sent; at once where nothing unread can turn that into a reset."""
+        if (self._state == REPLY and not self._buffer) or self.left:
+            self._transport.close()
+            self._due = self._outbox.now() + self._limits.client_stall_s
+        else:
+            self._left_bytes, self._buffer = LINGER_BYTES, b""
+            self._due = self._outbox.now() + LINGER_S
+            if not self._tls and not self._transport.is_closing():
+                self._transport.write_eof()
+            if self._paused:
+                self._transport.resume_reading()
+        self._state = END
+
+    # Its time.
+
+    def sweep(self, now: float) -> None:
+        if self._stalled_at is not None:
+            if now >= self._stalled_at + self._limits.client_stall_s:
+                self.abort()
+        elif self._state == REPLY and self._exchange is not None:
+            self._exchange.sweep(now)
+        elif now >= self._due:
+            self._late()
+
+    def _late(self) -> None:
+        if self._state == HEAD or self._fresh:
+            message = "the headers did not arrive in time"
+            self._stop(Refusal(HTTPStatus.REQUEST_TIMEOUT, message, openai_code="timeout"))
+        elif self._state == BODY_ and self._exchange is not None and not self._exchange.finished:
+            self._stop(why_ended(BODY))
+        elif self._state == NEXT and not self._transport.get_write_buffer_size():
+            self._transport.close()
+        else:
+            self._transport.abort()
+
+    def leave(self, silent_s: float) -> None:
+        """Nothing new is begun here once nothing has come for so long: who was just answered and told that the
+        connection is kept (a stream says so as it begins) may be sending already."""
+        if self._exchange is None and self._state in (NEXT, HEAD):
+            waits_s = KEEP_ALIVE_S if self._state == NEXT and not self._fresh else self._limits.headers_s
+            if self._outbox.now() >= self._due - waits_s + silent_s:
+                self._transport.close()
+
+    def end(self, reason: str) -> None:
+        """Stop what is under way."""
+        if self._exchange is not None and self._exchange.task is not None:
+            self._exchange.end(reason)
+        elif self._exchange is not None and not self._exchange.finished:
+            self._stop(why_ended(reason))
+
+    def abort(self) -> None:
+        self._transport.abort()
+
+    @property
+    def _tls(self) -> bool:
+        return self._transport.get_extra_info("ssl_object") is not None

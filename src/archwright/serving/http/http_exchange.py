@@ -1,0 +1,347 @@
+"""One request and its reply: headers and body in, bytes out, and how it may end early.
+
+Decides that nothing leaves before its records do: what the replies of one turn of the event loop rest on (the
+decisions to let in, which model answered) is made durable once, at the turn's end, and only then are they written;
+where the records are refused, so are the replies. That a client who is gone ends the work at once, and that no
+phase (reading the body, waiting for the engine, a client that does not read) is without a deadline: one sweep over
+all connections keeps them, not a timer each.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import time
+from collections.abc import Callable, Iterable
+from email.utils import formatdate
+from http import HTTPStatus
+from typing import Any, Protocol
+
+from archwright.access.identity import Principal
+from archwright.contract.served import request_name
+from archwright.engines.grammar import Head
+from archwright.engines.http import Sink
+from archwright.errors import ArchwrightError, StoreError
+from archwright.serving.http.client_limits import Limits
+from archwright.serving.http.errors import MESSAGES, Refusal, timed_out, unavailable
+
+JSON = "application/json"
+
+GONE = "gone"
+STOPPED = "stopped"
+SHUTDOWN = "shutdown"
+UNRECORDED = "unrecorded"
+# Phases; each names what was waited for when it ended there.
+BODY, FIRST, STALL, CLIENT, WHOLE = "body", "first", "stall", "client", "whole"
+
+# Names, not secrets: the system's entropy once per process is enough, a system call per request is not cheap.
+_NAMES = random.Random()
+os.register_at_fork(after_in_child=_NAMES.seed)
+_STATUS = {int(status): f"HTTP/1.1 {status:d} {status.phrase}\r\n".encode() for status in HTTPStatus}
+_END = b"0\r\n\r\n"
+
+Field = tuple[bytes, bytes]
+
+
+def request_id() -> str:
+    return request_name(time.time(), _NAMES.getrandbits(52))
+
+
+class Line(Protocol):
+    """The connection a request came on."""
+
+    left: bool  # the client has closed its side
+
+    def send(self, data: bytes) -> None: ...
+
+    def keeps(self) -> bool:
+        """Whether another request may follow on it after this reply."""
+
+    def over(self) -> None:
+        """The reply is whole and sent."""
+
+    def abort(self) -> None: ...
+
+
+class Purse(Protocol):
+    """What the request may cost. `most` pieces of the answer may be delivered; `look_at` is when to look again."""
+
+    most: int
+    look_at: float
+
+    def look(self, delivered: int, now: float) -> None: ...
+
+    def covers(self, input_tokens: int, output_tokens: int) -> bool: ...
+
+    def settle(self, status: str, figures: dict[str, Any]) -> None: ...
+
+    def headers(self) -> list[Field]: ...
+
+
+class Outbox:
+    """What is common to the requests of a process, and the replies of this turn of its event loop. `flush` writes
+    down what they rest on; it raises StoreError where it cannot."""
+
+    def __init__(self, limits: Limits, now: Callable[[], float], flush: Callable[[], None]) -> None:
+        self.limits = limits
+        self.now = now
+        self.date = b""
+        self._flush = flush
+        self._loop = asyncio.get_running_loop()
+        self._waiting: list[Exchange] = []
+        self.tick()
+
+    def tick(self) -> None:
+        """Called every moment: the date of replies moves on."""
+        self.date = b"date: " + formatdate(usegmt=True).encode() + b"\r\n"
+
+    def put(self, exchange: Exchange) -> None:
+        if not self._waiting:
+            self._loop.call_soon(self._turn)
+        self._waiting.append(exchange)
+
+    def _turn(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        try:
+            self._flush()
+        except StoreError:
+            for exchange in waiting:
+                exchange.unrecorded(unrecorded())
+        except BaseException:  # a bug: it must not leave clients waiting for ever
+            for exchange in waiting:
+                exchange.abort()
+            raise
+        for exchange in waiting:
+            exchange.depart()
+
+
+class Exchange:
+    """`received_at` is a reading of the monotonic clock `now` when the headers were whole."""
+
+    __slots__ = (
+        *(
+            "asks",
+            "begun",
+            "bill",
+            "body",
+            "ended",
+            "finished",
+            "found",
+            "head",
+            "id",
+            "keys_version",
+            "limits",
+            "method",
+            "model",
+            "now",
+            "path",
+            "received_at",
+        ),
+        *("principal", "recorded", "reserved", "route", "sink", "started", "status", "task", "why"),
+        *("_departed", "_line", "_outbox", "_outgoing", "_phase"),
+        *("_phase_until", "_watched", "_whole_until"),
+    )
+
+    def __init__(self, head: Head, line: Line, outbox: Outbox) -> None:
+        self.id = request_id()
+        self.head = head
+        self.method = head.method
+        self.path = head.path
+        self.body = b""
+        self.limits = outbox.limits
+        self.now = outbox.now
+        self.received_at = now = outbox.now()
+        self.model = self.route = ""
+        self.recorded = False  # how it ended is written down
+        self.ended: str | None = None
+        self.why: ArchwrightError | None = None  # it was stopped
+        self.started = self.finished = False
+        self.status = 0
+        self.task: asyncio.Task[None] | None = None
+        self.sink: Sink | None = None  # who is fed by the engine; held back while the client does not read
+        self.found: Any = None  # its route (serving.routes.Found)
+        self.principal: Principal | None = None
+        self.keys_version = 0  # of what was known of keys when it was let in
+        self.asks: Any = None  # the worst it may take (serving.bill.Asks)
+        self.reserved: Any = None  # what the accounts said to that, until its bill is made
+        self.begun = False
+        self.bill: Purse | None = None
+        self._line = line
+        self._outbox = outbox
+        self._outgoing: list[bytes] = []
+        self._departed = self._watched = False
+        self._whole_until = now + outbox.limits.request_s
+        self._phase, self._phase_until = WHOLE, self._whole_until
+
+    def header(self, name: bytes) -> str | None:
+        value = self.head.headers.get(name)
+        return None if value is None else value.decode("latin-1")
+
+    def phase(self, name: str, limit_s: float) -> None:
+        """From now on waiting for `name`, at most `limit_s`."""
+        self._phase, self._phase_until = name, self.now() + limit_s
+
+    def heard(self, now: float) -> None:
+        """The engine said something; the next word must follow in time."""
+        self._phase, self._phase_until = STALL, now + self.limits.stall_s
+
+    def sweep(self, now: float) -> None:
+        """Called every moment while it lives."""
+        if now >= self._phase_until:
+            self.end(self._phase)
+        elif now >= self._whole_until:
+            self.end(WHOLE)
+        elif self.bill is not None and now >= self.bill.look_at and self.task is not None:
+            try:
+                self.bill.look(0, now)
+            except ArchwrightError as error:
+                self.why = error
+                self.end(STOPPED)
+
+    def watch(self) -> None:
+        """From now on a client that closes its side ends the work, also if it already has."""
+        self._watched = True
+        if self._line.left:
+            self.end(GONE)
+
+    def left(self) -> None:
+        """The client has closed its side. Until an engine works for it, it may still want its answer."""
+        if self._watched:
+            self.end(GONE)
+
+    def late(self) -> bool:
+        """Whether its work was ended because an engine did not say a word, or the next one, in time."""
+        return self.ended in (FIRST, STALL)
+
+    def end(self, reason: str) -> None:
+        """Stop the work of this exchange wherever it waits. Work that has not begun is not cancelled, which would leave
+        what is reserved for it, but ends as it begins."""
+        if self.ended is None and self.task is not None:
+            self.ended = reason
+            if self.begun:
+                self.task.cancel()
+
+    def abort(self) -> None:
+        """Drop the connection: the client is gone or does not read."""
+        self.finished = True
+        self._line.abort()
+
+    def reply(self, status: int, body: bytes, content_type: str, headers: Iterable[Field] = ()) -> None:
+        """A whole reply at once."""
+        found = [*headers, (b"content-length", b"%d" % len(body))]
+        head = self._head(status, content_type, found)
+        self._put(head if self.method == "HEAD" else head + body)
+        self.finished = True
+
+    def refuse(self, refusal: Refusal) -> None:
+        self.model = self.route = ""  # no model says no
+        self.reply(refusal.status, refusal.encoded(self.path), JSON, refusal.headers())
+
+    def start(self, status: int, content_type: str, headers: Iterable[Field] = ()) -> None:
+        """The head of a reply that comes in pieces."""
+        framing = [(b"transfer-encoding", b"chunked")] if self.head.version else []
+        self._put(self._head(status, content_type, [*headers, *framing]))
+
+    def write(self, data: bytes) -> None:
+        """A piece of a streamed reply; dropped is what comes after its end (an engine is stopped a moment later), and
+        an empty one: in chunks it would be the end."""
+        if self.finished or not data:
+            return
+        framed = b"%x\r\n%b\r\n" % (len(data), data) if self.head.version else data
+        if self._departed and not self._outgoing:
+            self._line.send(framed)
+        else:
+            self._put(framed)
+
+    def finish(self, data: bytes = b"") -> None:
+        """The last piece of a streamed reply: it waits for the records of its turn."""
+        if self.finished:
+            return
+        if not self.head.version:
+            self._put(data)
+        else:
+            self._put(b"%x\r\n%b\r\n%b" % (len(data), data, _END) if data else _END)
+        self.finished = True
+
+    def unrecorded(self, refusal: Refusal) -> None:
+        """Instead of what was to leave in this turn: that it could not be recorded."""
+        self._outgoing, self.finished = [b""], False
+        if self._departed:
+            self.finish(refusal.event(self.path))
+        else:
+            self.refuse(refusal)
+        self.end(UNRECORDED)
+
+    def depart(self) -> None:
+        """What was put in this turn goes to the client."""
+        outgoing = self._outgoing
+        data = outgoing[0] if len(outgoing) == 1 else b"".join(outgoing)
+        outgoing.clear()
+        self._departed = True
+        self._line.send(data)
+        if self.finished:
+            if self.recorded:  # else who left just now is still to be settled with
+                self.bill = None  # which knows this exchange: in a circle both would wait for the garbage collector
+            self._line.over()
+
+    def _put(self, data: bytes) -> None:
+        if not self._outgoing:
+            self._outbox.put(self)
+        self._outgoing.append(data)
+
+    def _head(self, status: int, content_type: str, headers: Iterable[Field]) -> bytes:
+        self.started, self.status = True, status
+        said = f"content-type: {content_type}\r\nx-request-id: {self.id}\r\n"
+        if self.path.startswith(MESSAGES):
+            said += f"request-id: {self.id}\r\n"
+        if self.model:
+            said += f"x-archwright-model: {self.model}\r\n"
+        if self.route:
+            said += f"x-archwright-route: {self.route}\r\n"
+        fields = b"".join([b"%b: %b\r\n" % field for field in headers])
+        end = b"\r\n" if self._line.keeps() else b"connection: close\r\n\r\n"
+        return b"%b%b%b%b%b" % (_STATUS[status], self._outbox.date, said.encode(), fields, end)
+
+
+def bare(refusal: Refusal, date: bytes) -> bytes:
+    """The reply to what never became a request."""
+    body = refusal.encoded()
+    return (
+        b"%b%bcontent-type: application/json\r\nx-request-id: %b\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%b"
+        % (
+            _STATUS[refusal.status],
+            date,
+            request_id().encode(),
+            len(body),
+            body,
+        )
+    )
+
+
+def unrecorded() -> Refusal:
+    return unavailable("the access decision could not be recorded; try again", "audit_unavailable")
+
+
+def too_large(limit: int) -> Refusal:
+    message = f"the body is larger than {limit} bytes"
+    return Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, message, openai_code="request_too_large")
+
+
+def too_much_at_once() -> Refusal:
+    message = "too much is being sent by this tenant at once; send it again when some of it is answered"
+    status = HTTPStatus.TOO_MANY_REQUESTS
+    return Refusal(status, message, openai_code="rate_limit_exceeded", retry_after_s=1)
+
+
+def why_ended(reason: str) -> Refusal:
+    """What a client still listening is told about an exchange ended early."""
+    if reason == BODY:
+        return Refusal(HTTPStatus.REQUEST_TIMEOUT, "the body did not arrive in time", openai_code="timeout")
+    if reason == SHUTDOWN:
+        return unavailable("the service is shutting down; try again", "shutting_down")
+    if reason == FIRST:
+        return timed_out("the model did not begin to answer in time")
+    if reason == STALL:
+        return timed_out("the model stopped answering")
+    return timed_out("the request took longer than this service allows")

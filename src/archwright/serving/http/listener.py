@@ -1,0 +1,97 @@
+"""Where connections come in, and how a process leaves: the listening socket is the master's, shared by its workers.
+
+Decides that a worker takes one connection each time it is told that some wait, so that a burst is spread over all who
+are awake. And that who leaves for a successor drops nothing: what is under way is finished, and a kept connection is
+closed by its next answer, which says so; only one that stays silent is closed as it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from contextlib import suppress
+
+from archwright.serving.http.connection import LINGER_S, Server
+from archwright.serving.http.http_exchange import SHUTDOWN
+
+AGAIN_S = 0.1  # after the system had no descriptor left
+
+
+class Door:
+    """`bound` listens and does not block."""
+
+    def __init__(self, bound: socket.socket, server: Server, tls: ssl.SSLContext | None) -> None:
+        self._bound = bound
+        self._server = server
+        self._tls = tls
+        self._open = False
+        self._greeting: set[asyncio.Task[None]] = set()
+
+    def open(self) -> None:
+        self._open = True
+        self._server.loop.add_reader(self._bound, self._accept)
+
+    def close(self) -> None:
+        """In this process; others that share the socket go on."""
+        self._open = False
+        self._server.loop.remove_reader(self._bound)
+        self._bound.close()
+
+    async def greeted(self) -> None:
+        """Who was let in just before is one of the server's connections now."""
+        await asyncio.gather(*self._greeting)
+
+    def _accept(self) -> None:
+        try:
+            connection, _address = self._bound.accept()
+        except (BlockingIOError, ConnectionAbortedError):
+            return  # another worker was first, or the client has gone
+        except OSError:
+            self._server.loop.remove_reader(self._bound)
+            self._server.loop.call_later(AGAIN_S, self._reopen)
+            return
+        connection.setblocking(False)
+        task = self._server.loop.create_task(self._greet(connection))
+        self._greeting.add(task)
+        task.add_done_callback(self._greeting.discard)
+
+    def _reopen(self) -> None:
+        if self._open:
+            self.open()
+
+    async def _greet(self, connection: socket.socket) -> None:
+        server, tls = self._server, self._tls
+        wait_s = server.limits.headers_s if tls else None
+        with suppress(OSError):  # ssl.SSLError is one, and a handshake that takes too long
+            await server.loop.connect_accepted_socket(server.accept, connection, ssl=tls, ssl_handshake_timeout=wait_s)
+
+
+async def drain(server: Server) -> None:
+    """Nobody may send another request; who has one under way is answered, in `drain_s` or with a refusal."""
+    server.closing = server.ending = True
+    await _empty(server, server.limits.drain_s, idle_s=0.0)
+    for connection in tuple(server.connections):
+        connection.end(SHUTDOWN)
+    await _empty(server, LINGER_S, idle_s=0.0)
+    for connection in tuple(server.connections):
+        connection.abort()
+
+
+async def hand_over(server: Server, stop: asyncio.Event) -> None:
+    """Another worker takes what comes: finish all that is here, as long as a request may last, or until `stop`."""
+    server.closing = True
+    finished = asyncio.ensure_future(_empty(server, server.limits.request_s, idle_s=server.limits.drain_s))
+    stopped = asyncio.ensure_future(stop.wait())
+    await asyncio.wait((finished, stopped), return_when=asyncio.FIRST_COMPLETED)
+    finished.cancel()
+    stopped.cancel()
+
+
+async def _empty(server: Server, limit_s: float, idle_s: float) -> None:
+    began = server.outbox.now()
+    while server.connections and (passed := server.outbox.now() - began) < limit_s:
+        if passed >= idle_s:
+            for connection in tuple(server.connections):
+                connection.leave(idle_s)
+        await asyncio.sleep(0.01)

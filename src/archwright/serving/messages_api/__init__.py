@@ -1,0 +1,1 @@
+"""The Anthropic Messages interface: its schema and the translation of its requests."""

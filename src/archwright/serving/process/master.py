@@ -1,0 +1,306 @@
+"""The process that owns the ports: it starts the workers, keeps as many as it should, and replaces them one for one.
+
+Decides that it binds once and answers nothing itself: whoever works shares the listening sockets, so that between an
+old worker and a new one no connection is refused. A worker that dies is started again; what it had reserved is free at
+the next refusal (access/accounts.py). On SIGHUP the configuration is read anew, new workers start, and only when all
+of them take requests do the old ones stop taking them and finish what they have. SIGTERM ends all, each in order. The
+master has no thread and opens no table: its children are forks of it, which share its memory.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from archwright.errors import ArchwrightError, OperateError, boundary
+from archwright.home import Home, write_atomic
+from archwright.journal import Journal
+from archwright.serving.process.config_reload import Note, note_file, together
+from archwright.serving.process.worker import HAND_OVER, Post, work
+from archwright.serving.settings.config import GatewayConfig, listen, read, shared_out
+
+READY_S = 30.0
+TICK_S = 0.2
+FAILED = 70
+BACKOFF_S, BACKOFF_LIMIT_S, HEALTHY_S = 0.1, 5.0, 30.0
+KILL_S = 1.5  # beyond the time a worker may take to end
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
+
+
+@dataclass
+class Worker:
+    """`said` is read; `note` is its last word, None before it takes requests."""
+
+    pid: int
+    said: int
+    started_at: float
+    generation: int
+    note: Note | None = None
+    leaving: bool = False
+    heard: bytes = b""
+
+
+class Bound:
+    """The ports, taken. Raises OperateError AW-OPS-03."""
+
+    def __init__(self, config: GatewayConfig) -> None:
+        self.main = listen(config.host, config.port)
+        self.admin: socket.socket | None = None
+        if config.admin_port is not None:
+            try:
+                self.admin = listen(config.host, config.admin_port)
+            except OperateError:
+                self.main.close()
+                raise
+
+    def close(self) -> None:
+        self.main.close()
+        if self.admin is not None:
+            self.admin.close()
+
+
+class Master:
+    """`supervised`: it ends when its standard input does."""
+
+    def __init__(self, config: GatewayConfig, file: Path, home: Home, bound: Bound, *, supervised: bool) -> None:
+        self.workers: list[Worker] = []
+        self._config = self._before = config
+        self._file = file
+        self._home = home
+        self._bound = bound
+        self._journal = Journal("gateway")
+        self._supervised = supervised
+        self._since = time.time()
+        self._life, self._life_end = os.pipe()
+        self._woken: list[int] = []
+        self._wake, self._wake_end = socket.socketpair()
+        self._generation = 0
+        self._ready_by: float | None = None  # a new generation is on its way until then
+        self._again = False
+        self._failures = 0
+        self._start_at = 0.0
+        self._noted: Note | None = None
+        self._refused: dict[str, int | None] = {}
+
+    def begin(self) -> None:
+        """Start the workers."""
+        self._wake.setblocking(False)
+        self._wake_end.setblocking(False)
+        signal.set_wakeup_fd(self._wake_end.fileno(), warn_on_full_buffer=False)
+        for number in _SIGNALS:
+            signal.signal(number, lambda _number, _frame: None)
+        self._fill()
+
+    def started(self) -> int:
+        """Return when all workers take requests: 0; else what the one ended with that could not, which said why."""
+        until = time.monotonic() + READY_S
+        while not all(worker.note for worker in self.workers):
+            self._listen(TICK_S)
+            gone = self._reap()
+            if gone or self._told_to_stop() or time.monotonic() > until:
+                self._end()
+                return gone[0][1] if gone else FAILED
+        return 0
+
+    def run(self) -> None:
+        """Until SIGTERM or SIGINT, or the end of who supervises."""
+        try:
+            while not self._told_to_stop():
+                self._step()
+                self._listen(TICK_S)
+        finally:
+            self._end()
+            self._journal.info("master stopped")
+
+    def stop(self) -> None:
+        self._end()
+
+    def _told_to_stop(self) -> bool:
+        return signal.SIGTERM in self._woken or signal.SIGINT in self._woken
+
+    def _step(self) -> None:
+        if signal.SIGHUP in self._woken or self._again:
+            self._again = self._ready_by is not None
+            if not self._again:
+                self._reload()
+        self._woken.clear()
+        for worker, status in self._reap():
+            self._lost(worker, status)
+        if self._ready_by is not None:
+            self._replace()
+        if time.monotonic() >= self._start_at and not self._allowed(self._fill):
+            self._start_at = time.monotonic() + BACKOFF_LIMIT_S
+        self._allowed(self._note)
+
+    def _allowed(self, act: Callable[[], None]) -> bool:
+        """Whether the system had room for it: a process, a descriptor, the disk. Else it is tried again, and said once:
+        those who serve go on."""
+        try:
+            act()
+        except OSError as error:
+            if self._refused.get(act.__name__) != error.errno:
+                self._journal.error("the system refused", act=act.__name__.strip("_"), message=str(error))
+            self._refused[act.__name__] = error.errno
+            return False
+        self._refused.pop(act.__name__, None)
+        return True
+
+    def _fill(self) -> None:
+        """As many workers of this generation as there should be."""
+        missing = self._config.workers - sum(w.generation == self._generation and not w.leaving for w in self.workers)
+        for _ in range(missing):
+            self._spawn()
+
+    def _spawn(self) -> None:
+        heard, said = os.pipe()
+        try:
+            pid = os.fork()
+        except OSError:
+            os.close(heard)
+            os.close(said)
+            raise
+        if pid == 0:
+            status = FAILED
+            try:
+                status = self._work(heard, said)
+            finally:
+                os._exit(status)
+        os.close(said)
+        os.set_blocking(heard, False)
+        self.workers.append(Worker(pid, heard, time.monotonic(), self._generation))
+
+    def _work(self, heard: int, said: int) -> int:
+        """In the child: nothing of the master's is left but the ports and the pipes."""
+        signal.set_wakeup_fd(-1)
+        for number in _SIGNALS:
+            signal.signal(number, signal.SIG_DFL)
+        self._wake.close()
+        self._wake_end.close()
+        for descriptor in (heard, self._life_end, *(worker.said for worker in self.workers)):
+            os.close(descriptor)
+        journal = Journal("gateway")
+        try:
+            with boundary("gateway"):
+                post = Post(self._bound.main, self._bound.admin, self._life, said, self._since)
+                work(shared_out(self._config), self._file, self._home, post, journal)
+        except ArchwrightError as error:
+            journal.error("stopped", **error.as_dict())
+            print(error.lines(), file=sys.stderr, flush=True)
+            return error.exit_status
+        return 0
+
+    def _listen(self, limit_s: float) -> None:
+        """Wait for a signal, a worker's word, or the end of who supervises."""
+        sources = [self._wake.fileno(), *(worker.said for worker in self.workers)]
+        if self._supervised:
+            sources.append(0)
+        poll = select.poll()
+        for source in sources:
+            poll.register(source, select.POLLIN)
+        readable = {descriptor for descriptor, _event in poll.poll(limit_s * 1000)}
+        if self._wake.fileno() in readable:
+            self._woken += self._wake.recv(4096)
+        if self._supervised and 0 in readable and not os.read(0, 4096):
+            self._supervised = False
+            self._woken.append(signal.SIGTERM)
+        for worker in self.workers:
+            if worker.said in readable:
+                self._hear(worker)
+
+    def _hear(self, worker: Worker) -> None:
+        worker.heard += os.read(worker.said, 65_536)
+        whole, _, worker.heard = worker.heard.rpartition(b"\n")
+        if whole:
+            worker.note = msgspec.json.decode(whole.rpartition(b"\n")[2], type=Note)
+
+    def _reap(self) -> list[tuple[Worker, int]]:
+        """Those that ended, and how."""
+        gone = []
+        for worker in tuple(self.workers):
+            pid, status = os.waitpid(worker.pid, os.WNOHANG)
+            if pid:
+                os.close(worker.said)
+                self.workers.remove(worker)
+                gone.append((worker, os.waitstatus_to_exitcode(status)))
+        return gone
+
+    def _lost(self, worker: Worker, status: int) -> None:
+        if worker.leaving:
+            return
+        lived = time.monotonic() - worker.started_at
+        self._failures = 0 if lived > HEALTHY_S else self._failures + 1
+        wait_s = min(BACKOFF_LIMIT_S, BACKOFF_S * 2.0 ** (self._failures - 1)) if self._failures > 1 else 0.0
+        self._start_at = time.monotonic() + wait_s
+        self._journal.error("worker died", pid=worker.pid, status=status, wait_s=wait_s)
+        if self._ready_by is not None and worker.generation == self._generation and worker.note is None:
+            self._ready_by = 0.0  # the new generation cannot start: the old one stays
+
+    def _reload(self) -> None:
+        try:
+            with boundary("reload"):
+                config = read(self._file)
+        except ArchwrightError as error:
+            self._journal.error("reload failed", **error.as_dict())
+            return
+        self._before = self._config
+        self._config = config
+        self._generation += 1
+        self._ready_by = time.monotonic() + READY_S
+        self._journal.info("reloading", workers=config.workers)
+
+    def _replace(self) -> None:
+        """The old go when all the new take requests; when these do not in time, they go."""
+        assert self._ready_by is not None, "nothing is replaced"
+        new = [worker for worker in self.workers if worker.generation == self._generation and not worker.leaving]
+        if len(new) == self._config.workers and all(worker.note for worker in new):
+            self._leave([worker for worker in self.workers if worker not in new], HAND_OVER)
+            self._ready_by, self._failures = None, 0
+            self._journal.info("reloaded", workers=len(new))
+        elif time.monotonic() > self._ready_by:
+            self._leave(new, signal.SIGKILL)
+            self._ready_by = None
+            self._config, self._generation = self._before, self._generation - 1
+            self._journal.error("reload failed", message="the new workers did not start; the old ones stay")
+
+    def _leave(self, workers: list[Worker], how: signal.Signals) -> None:
+        for worker in workers:
+            if not worker.leaving:
+                worker.leaving = True
+                os.kill(worker.pid, how)
+
+    def _note(self) -> None:
+        """What all that live serve together, for the supervisor."""
+        if not all(worker.note for worker in self.workers):
+            return  # who starts serves nothing yet, and does not say so for long
+        note = together(os.getpid(), (worker.note for worker in self.workers if worker.note))
+        if note is not None and note != self._noted:
+            write_atomic(note_file(self._home, self._file.stem), msgspec.json.encode(note))
+            self._noted = note
+
+    def _end(self) -> None:
+        """Every worker, in order; who does not end in time is killed."""
+        self._bound.close()
+        for worker in self.workers:
+            os.kill(worker.pid, signal.SIGTERM)
+        until = time.monotonic() + self._config.limits.drain_s + KILL_S
+        while self.workers:
+            if time.monotonic() > until:
+                for worker in self.workers:
+                    os.kill(worker.pid, signal.SIGKILL)
+            self._reap()
+            if self.workers:
+                self._listen(0.05)
+        signal.set_wakeup_fd(-1)
+        for descriptor in (self._life, self._life_end):
+            os.close(descriptor)
+        self._wake.close()
+        self._wake_end.close()

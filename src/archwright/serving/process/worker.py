@@ -1,0 +1,173 @@
+"""One process that answers requests: its parts, put together, until its master ends it or puts another in its place."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import resource
+import signal
+import socket
+import ssl
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+import uvloop
+
+from archwright.access.accounts import Accounts, accounts_slate
+from archwright.access.audit import AuditLog
+from archwright.access.identity import Keys, load_pepper
+from archwright.errors import StoreError
+from archwright.home import Home
+from archwright.journal import Journal
+from archwright.monitor.exposition import Exposition
+from archwright.monitor.follow import Follower
+from archwright.monitor.ledger import Ledger
+from archwright.monitor.traces import REASONS, Traces
+from archwright.serving.admission.authorization import Guard
+from archwright.serving.admission.metering import Spending, Till
+from archwright.serving.admission.response_cache import Cache
+from archwright.serving.handlers.gateway_context import Books, Gateway
+from archwright.serving.http.connection import Server
+from archwright.serving.http.http_exchange import Outbox
+from archwright.serving.http.listener import Door, drain, hand_over
+from archwright.serving.process.config_reload import Changes, Note
+from archwright.serving.process.dispatcher import App
+from archwright.serving.process.routes import find_admin
+from archwright.serving.settings.config import GatewayConfig
+from archwright.store import Store
+
+FILES = 65_536
+COLLECT_AFTER = 20_000
+SWITCH_S = 0.0005
+CLOSE_S = 0.4  # for threads, and for the books, beyond the time that what runs has: the master kills a little later
+# What the supervisor measures, and this process shows.
+SUPERVISED = ("peak_memory_bytes", "startup_s", "disk_bytes", "restarts")
+HAND_OVER = signal.SIGHUP
+
+
+class Post(NamedTuple):
+    """What a worker gets of its master. `life` ends with it; on `said` it is told what is served: the first word is
+    that requests are taken. `since` is when the platform's gateway began."""
+
+    bound: socket.socket
+    admin: socket.socket | None
+    life: int
+    said: int
+    since: float
+
+
+class _Aside(ThreadPoolExecutor):
+    """Its threads may stand before a silent database: the end of the process does not wait for that."""
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        super().shutdown(wait=False, cancel_futures=cancel_futures)
+        until = time.monotonic() + CLOSE_S
+        for thread in self._threads if wait else ():
+            thread.join(max(0.0, until - time.monotonic()))
+
+
+def work(config: GatewayConfig, file: Path, home: Home, post: Post, journal: Journal) -> None:
+    """Serve until SIGTERM (finish quickly) or HAND_OVER (finish all); `file` is where `config` was read."""
+    store = Store(config.store_url or home.store_url)
+    ledger, exposition = Ledger(store, home), Exposition(folder=home.counters)
+    slate, pepper = accounts_slate(home), load_pepper(home)
+    keys = Keys(store, pepper, slate=slate, beside=True)
+    traces = None
+    if config.traces is not None:
+        dropped = {reason: exposition.counter("traces_dropped", {"reason": reason}).add for reason in REASONS}
+        traces = Traces(config.traces, dropped, partial(_traced, keys))
+    cache = Cache(home, pepper) if any(spec.cache != "off" for spec in config.endpoints) else None
+    spending = Spending(ledger, home, lambda: (keys.version, slate.generation, len(accounts.strange)), time.monotonic)
+    accounts = Accounts(slate, keys, spending)
+    till = Till(accounts, keys, journal, cache)
+    guard = Guard(keys, AuditLog(ledger), exposition)
+    gateway = Gateway(config, home, guard, Books(ledger, exposition, traces), till, journal)
+    gateway.follower = Follower(store, Exposition(), SUPERVISED, since=post.since)
+    _raise_file_limit()
+    # What exists now lives as long as the process; the collector need not look at it again. A request makes some
+    # hundred objects and leaves no cycle: looking every seventh request, as by default, costs a twentieth of all.
+    gc.freeze()
+    gc.set_threshold(COLLECT_AFTER)
+    # The books are folded by a thread: the loop waits for it no longer than this when a request comes.
+    sys.setswitchinterval(SWITCH_S)
+    try:
+        uvloop.run(_run(gateway, App(gateway, Changes(gateway, file, partial(_say, post.said))), post))
+    finally:
+        ledger.close(CLOSE_S)
+        for part in (traces, exposition, store, slate, cache):
+            if part is not None:
+                part.close()
+    journal.info("stopped")
+
+
+async def _run(gateway: Gateway, app: App, post: Post) -> None:
+    """Serve until told to stop, then finish what runs."""
+    config, loop = gateway.config, asyncio.get_running_loop()
+    stop, over = asyncio.Event(), asyncio.Event()
+    loop.set_default_executor(_Aside())
+
+    def ended() -> None:
+        loop.remove_reader(post.life)
+        stop.set()
+        over.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, ended)
+    loop.add_signal_handler(HAND_OVER, over.set)
+    loop.add_reader(post.life, ended)
+    outbox = Outbox(config.limits, gateway.now, gateway.flush)
+    servers = {post.bound: Server(app, outbox)}
+    if post.admin is not None:
+        servers[post.admin] = Server(App(gateway, find=find_admin), outbox)
+    tls = None
+    if config.tls_certificate and config.tls_key:
+        tls = _tls(config.tls_certificate, config.tls_key)
+    async with app.running(*servers.values()):
+        doors = [Door(bound, server, tls) for bound, server in servers.items()]
+        for door in doors:
+            door.open()
+        gateway.journal.info("listening", port=post.bound.getsockname()[1], host=config.host, tls=tls is not None)
+        await over.wait()
+        for door in doors:
+            door.close()
+        await asyncio.gather(*(door.greeted() for door in doors))
+        if not stop.is_set():
+            await asyncio.gather(*(hand_over(server, stop) for server in servers.values()))
+        await asyncio.gather(*(drain(server) for server in servers.values()))
+
+
+def _traced(keys: Keys, tenant: str) -> bool:
+    """Whether the tenant wants its content in traces now; where that cannot be read, no."""
+    try:
+        keys.follow()
+    except StoreError:
+        return False
+    return keys.content_traced(tenant)
+
+
+def _say(said: int, note: Note) -> None:
+    """One line, written whole: a pipe takes so little at once."""
+    os.write(said, msgspec.json.encode(note) + b"\n")
+
+
+def _tls(certificate: str, key: str) -> ssl.SSLContext:
+    """TLS 1.2 or newer with this pair; HTTP/1.1 is what is spoken inside."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(certificate, key)
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+def _raise_file_limit() -> None:
+    """A connection is a file, and shells commonly allow 1,024: take what the system lets us have."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

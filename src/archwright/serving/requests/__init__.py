@@ -1,0 +1,1 @@
+"""Requests: validate a body, resolve its model, bound its input."""

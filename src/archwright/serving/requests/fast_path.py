@@ -1,0 +1,94 @@
+"""The short way in for the chats that nearly all are: text, a length, a temperature, a stream.
+
+Decides nothing of its own: a body is taken here only when its every field is of the plain kind, decoded and checked
+in one go; in any doubt the long way (`serving.validate`) takes or refuses it, and where both take one they take it
+alike (a test draws bodies and compares).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from archwright.serving.requests import request_validation
+from archwright.serving.requests.field_checks import decode, seed
+from archwright.serving.requests.message_validation import MESSAGES
+from archwright.serving.requests.model_resolution import Directory
+from archwright.serving.requests.request_validation import Question
+
+_Tokens = Annotated[int, msgspec.Meta(ge=1)]
+_Penalty = Annotated[float, msgspec.Meta(ge=-2, le=2)]
+_SET = ("temperature", "top_p", "presence_penalty", "frequency_penalty")
+
+
+class _Turn(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+class _Options(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    include_usage: bool = False
+
+
+class _Plain(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    model: str
+    messages: Annotated[list[_Turn], msgspec.Meta(min_length=1, max_length=MESSAGES)]
+    max_tokens: _Tokens | None = None
+    max_completion_tokens: _Tokens | None = None
+    temperature: Annotated[float, msgspec.Meta(ge=0, le=2)] | None = None
+    top_p: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
+    presence_penalty: _Penalty | None = None
+    frequency_penalty: _Penalty | None = None
+    seed: Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)] | None = None
+    stream: bool = False
+    stream_options: _Options | None = None
+
+
+_decode = msgspec.json.Decoder(_Plain).decode
+
+
+def chat(data: bytes, directory: Directory, workload: str | None) -> Question:
+    """The question in a request's bytes. Raises Refusal."""
+    try:
+        asked = _decode(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return request_validation.chat(decode(data), directory, workload)
+    question = _taken(asked, directory, workload)
+    return request_validation.chat(decode(data), directory, workload) if question is None else question
+
+
+def _taken(asked: _Plain, directory: Directory, workload: str | None) -> Question | None:
+    found = directory.find(asked.model, workload)
+    endpoint = found.endpoints[0]
+    length = asked.max_tokens or asked.max_completion_tokens or endpoint.default_max_tokens
+    other, options = asked.max_completion_tokens, asked.stream_options
+    if max(length, other or 0) > endpoint.context_tokens or (other is not None and other != length):
+        return None
+    if options is not None and not asked.stream:
+        return None
+    messages, characters = [], 0
+    for turn in asked.messages:
+        content = turn.content
+        characters += len(content)
+        messages.append({"role": turn.role, "content": content})
+    body: dict[str, Any] = {
+        "messages": messages,
+        "max_tokens": length,
+        "model": endpoint.model,
+    }
+    for name in _SET:
+        value = getattr(asked, name)
+        if value is not None:
+            body[name] = value
+    if asked.seed is not None:
+        body["seed"] = seed(asked.seed, "seed", endpoint)
+    return Question(
+        model=found.name,
+        endpoint=endpoint,
+        body=body,
+        plain=found.plain,
+        stream=asked.stream,
+        include_usage=options is not None and options.include_usage,
+        prompt_characters=characters,
+    )

@@ -1,0 +1,86 @@
+"""Which endpoint a request means.
+
+Decides what a name stands for: a workload (as `model`, or in the header x-archwright-workload) is an endpoint and
+answers with whatever version it serves; the name of the plan's model alone asks for that model itself, and is never
+answered by a version tuned from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from http import HTTPStatus
+from typing import Any, NamedTuple
+
+from archwright.serving.http.errors import Refusal
+from archwright.serving.requests.field_checks import required, text
+from archwright.serving.settings.config import Endpoint, EndpointSpec, PoolSpec
+
+MODEL_NAME = 256
+
+
+class Found(NamedTuple):
+    """The name as asked and the endpoints that fit, in the plan's order; never none of them. `plain`: the plan's
+    model itself is wanted, not what an endpoint serves."""
+
+    name: str
+    endpoints: tuple[Endpoint, ...]
+    plain: bool
+
+
+class Directory:
+    """`model` names a model or a workload, the header narrows to a workload; classifiers have a name each."""
+
+    def __init__(self, pools: Iterable[PoolSpec], endpoints: Iterable[EndpointSpec]) -> None:
+        known = {pool.name: pool for pool in pools}
+        whole = [_resolved(spec, known) for spec in endpoints]
+        texts = [spec for spec in whole if spec.kind == "text"]
+        self.endpoints = tuple(texts)
+        # What `model` may say: every model, then every workload.
+        self.names = tuple(dict.fromkeys([spec.model for spec in texts] + [spec.workload for spec in texts]))
+        self._tuned = {name for name, pool in known.items() if pool.adapter}
+        self._workloads = {spec.workload for spec in texts}
+        self._by_name = {name: self._fitting(name) for name in self.names}
+        self._predictors = {spec.workload: spec for spec in whole if spec.kind == "predict"}
+
+    def find(self, model: Any, workload: str | None) -> Found:
+        name = text(required(model, "model"), "model", MODEL_NAME)
+        fit = self._by_name.get(name, ())
+        if workload is not None:
+            fit = tuple(spec for spec in fit if spec.workload == workload)
+        if not fit:
+            served = "" if workload is None else f" for the workload {workload[:80]!r}"
+            message = f"the model {name!r} does not exist{served}"
+            raise Refusal(HTTPStatus.NOT_FOUND, message, openai_code="model_not_found", param="model")
+        return Found(name, fit, plain=workload is None and name not in self._workloads)
+
+    def predictor(self, name: str) -> Endpoint | None:
+        """The endpoint behind /v1/predict/`name`."""
+        return self._predictors.get(name)
+
+    def _fitting(self, name: str) -> tuple[Endpoint, ...]:
+        fit = [spec for spec in self.endpoints if name in (spec.model, spec.workload)]
+        # Who asks for the model itself is best served where nothing is laid over it.
+        return tuple(fit if name in self._workloads else sorted(fit, key=lambda spec: spec.pool in self._tuned))
+
+
+def _resolved(spec: EndpointSpec, known: dict[str, PoolSpec]) -> Endpoint:
+    pools = [known[name] for name in spec.answering]
+    protocols = {pool.protocol for pool in pools}
+    stated = {name: getattr(spec, name) for name in EndpointSpec.__struct_fields__}
+    resolved = {
+        "context_tokens": spec.context_tokens or min(pool.context_tokens for pool in pools),
+        "strict": any(pool.strict for pool in pools),
+        "protocol": protocols.pop() if len(protocols) == 1 else "",
+        "vision": all(pool.vision for pool in pools),
+        "image_tokens": max(pool.image_tokens for pool in pools),
+        "serves": known[spec.pool].serves,
+        "charged": any(None not in pool.prices for pool in pools),
+        "price_in_usd": _dearest([pool.price_in_usd for pool in pools]),
+        "price_out_usd": _dearest([pool.price_out_usd for pool in pools]),
+    }
+    return Endpoint(**{**stated, **resolved})
+
+
+def _dearest(prices: list[float | None]) -> float | None:
+    known = [price for price in prices if price is not None]
+    return max(known) if len(known) == len(prices) else None

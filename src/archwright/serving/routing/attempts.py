@@ -1,0 +1,195 @@
+"""One request's way through the pools it may be asked of: tries, until one answers or nothing more is allowed.
+
+Decides when a request is tried again. Never after a piece of an answer was given to the client, never where the
+client's own words were refused, never past its deadline: what time is left bounds every try. A pool that took nothing
+(full, no engine) or failed leaves the request to the next, which stands there for that and whose breaker says when it
+is too much; the same pool is asked once more only from the retry budget, so that an outage is not made worse by trying
+again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+from typing import Any, TypeVar
+
+from msgspec.structs import replace
+
+from archwright.engines.client import EngineRefused
+from archwright.errors import EngineError
+from archwright.policy.breaker import Outcome
+from archwright.policy.residency import DataClass
+from archwright.serving.http.errors import Refusal, timed_out
+from archwright.serving.http.http_exchange import GONE, Exchange
+from archwright.serving.routing.pool import Pool
+from archwright.serving.routing.replica import Replica, Work
+from archwright.serving.routing.router import DATA_CLASS, Asks, Router
+
+T = TypeVar("T")
+# Not reached, broken off: may go well the next time. Nonsense, or too much of it, would come again and be paid twice.
+BROKE_OFF = ("AW-ENG-01", "AW-ENG-02")
+
+# What an engine says about itself (its key, its account, its address, its load), not about the request: another may
+# well answer.
+OF_THE_ENGINE = frozenset(
+    {
+        HTTPStatus.UNAUTHORIZED,
+        HTTPStatus.PAYMENT_REQUIRED,
+        HTTPStatus.FORBIDDEN,
+        HTTPStatus.NOT_FOUND,
+        HTTPStatus.METHOD_NOT_ALLOWED,
+        HTTPStatus.GONE,
+        HTTPStatus.REQUEST_TIMEOUT,
+        HTTPStatus.TOO_MANY_REQUESTS,
+    }
+)
+
+
+class Course:
+    """`pool` is asked now or gave the answer, `tries` counts what was sent. The answer must begin by `until`
+    (monotonic clock); `begun` is set by who passes its first piece on. `late` says of a try that was cancelled whether
+    the engine was too slow; else the client left or this process ends."""
+
+    def __init__(
+        self, router: Router, pools: tuple[Pool, ...], until: float, late: Callable[[], bool] = lambda: False
+    ) -> None:
+        self.pool = pools[0]
+        self.tries = 0
+        self.queued_s = 0.0
+        self._router = router
+        self._rest = list(pools[1:])
+        self.until = until
+        self._late = late
+        self._again = True  # a pool whose engine failed is asked once more: another of its engines may be well
+        self._replica: Replica | None = None
+        self._sent_at = 0.0
+        self._timer: asyncio.Timeout | None = None
+        self.begun = False
+        self.data_class: DataClass = "internal"
+        self.tenant = ""
+        self.exchange: Exchange | None = None
+        router.budget.asked()
+
+    @property
+    def alone(self) -> bool:
+        """Whether the time of a first token decides nothing: there is no limit for it and no other engine."""
+        return not self._rest and len(self.pool.replicas) == 1 and self.pool.spec.first_token_s is None
+
+    def begin(self) -> None:
+        """The first piece of the answer is there: from now on it is this pool's."""
+        if not self.begun and self._replica is not None:
+            self.pool.heard(self._replica, self._router.now() - self._sent_at)
+        self.begun = True
+        if self._timer is not None:
+            self._timer.reschedule(None)
+
+    async def answer(self, work: Work, send: Callable[[Replica], Awaitable[T]]) -> T:
+        """What `send` makes of a replica it is given a slot of. Raises what the last try raised, Refusal 504 where
+        none began in time."""
+        while True:
+            pool = self.pool
+            lease = pool.at_once(work)
+            if lease is None:
+                queued_at = self._router.now()
+                try:
+                    lease = await pool.take(work)
+                except Refusal:
+                    if not self._next():
+                        raise
+                    continue
+                finally:
+                    self.queued_s += self._router.now() - queued_at
+            left = False
+            try:
+                return await self._sent(lease.replica, send)
+            except asyncio.CancelledError:
+                left = self._unheard()
+                raise
+            except (EngineError, TimeoutError) as error:
+                if isinstance(error, EngineError) and not isinstance(error, EngineRefused):
+                    await pool.failed(lease.replica)
+                if self._may_try_again(error):
+                    work = replace(work, but=lease.replica)
+                    continue
+                if isinstance(error, TimeoutError):
+                    raise timed_out("the model did not begin to answer in time") from error
+                raise
+            finally:
+                pool.give(lease, left=left)
+
+    async def _sent(self, replica: Replica, send: Callable[[Replica], Awaitable[T]]) -> T:
+        """One try; whatever becomes of it, the engine's breaker learns it."""
+        pool, self.tries = self.pool, self.tries + 1
+        outcome: Outcome = "neutral"
+        self._replica, self._sent_at = replica, self._router.now()
+        replica.sent(self._sent_at)
+        try:
+            limit_s = pool.spec.first_token_s
+            if limit_s is None and not self._rest:
+                found = await send(replica)  # the exchange's own deadline is the only one
+            else:
+                left_s = self.until - self._router.now()
+                async with asyncio.timeout(left_s if limit_s is None else min(limit_s, left_s)) as self._timer:
+                    found = await send(replica)
+            outcome = "ok"
+            return found
+        except TimeoutError:
+            outcome = "timeout"
+            raise
+        except asyncio.CancelledError:
+            waited = not self.begun and self._router.now() - self._sent_at > pool.patience_s
+            outcome = "timeout" if waited or self._late() else "neutral"
+            raise
+        except EngineRefused as error:
+            outcome = "failed" if _of_the_engine(error) else "neutral"
+            raise
+        except EngineError:
+            outcome = "failed"
+            raise
+        finally:
+            self._timer = None
+            if outcome == "ok":
+                self.begin()
+            replica.ended(outcome, self._router.now(), self._sent_at)
+
+    def _unheard(self) -> bool:
+        """Whether whoever left had been told nothing yet: of one reply the half is nothing."""
+        exchange = self.exchange
+        return not self.begun if exchange is None else exchange.ended == GONE and not exchange.started
+
+    def _may_try_again(self, error: Exception) -> bool:
+        """Whether `pool` is now one to ask after a try that was sent and failed."""
+        if self.begun or (isinstance(error, EngineRefused) and not _of_the_engine(error)):
+            return False
+        broke_off = isinstance(error, EngineError) and error.code in BROKE_OFF
+        same = self._again and self.pool.healthy and (broke_off or len(self.pool.replicas) > 1)
+        if self._router.now() < self.until and same and self._router.budget.spend():
+            self._again = False
+            return True
+        return self._next()
+
+    def _next(self) -> bool:
+        if not self._rest or self._router.now() >= self.until:
+            return False
+        self.pool, self._again = self._rest.pop(0), True
+        return True
+
+
+def set_out(router: Router, exchange: Exchange, question: Asks, said: Any) -> Course:
+    """The course of a request with `said` in its body. Raises Refusal 400 for a data class that is none, 403 where no
+    pool may have its data."""
+    data_class = router.data_class(question.endpoint, exchange.header(DATA_CLASS), said)
+    until = exchange.received_at + exchange.limits.first_token_s
+    course = Course(router, router.order(question, data_class, exchange.id), until, exchange.late)
+    course.data_class, course.exchange = data_class, exchange
+    course.tenant = exchange.principal.tenant if exchange.principal is not None else ""
+    return course
+
+
+def _of_the_engine(error: EngineRefused) -> bool:
+    """A redirection too: none is followed, and only the address can be wrong."""
+    status = error.status
+    if error.unable:
+        return False
+    return not HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR or status in OF_THE_ENGINE

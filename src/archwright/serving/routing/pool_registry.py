@@ -1,0 +1,126 @@
+"""The pools in force, and what is left of those before: engines that only finish what they began.
+
+Decides how the table of pools changes under running requests. New engines are looked at first; then the change
+is a few assignments on the event loop, with no request between them: whoever has a slot keeps it to the end on the
+engine that gave it, whoever waits or comes later gets one of the new table's. A pool that is gone serves its last
+waiters on the engines it had. Only engines of our own hold a change up: a provider that does not answer now is what
+a fallback is for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+from archwright.engines.client import EngineClient
+from archwright.home import Home
+from archwright.serving.providers import provider_of
+from archwright.serving.routing.pool import CHECK_S, Pool
+from archwright.serving.routing.replica import Replica, identity
+from archwright.serving.settings.config import PoolSpec
+from archwright.serving.settings.engine_secrets import secret, stamp
+
+
+class Fleet:
+    """Raises OperateError AW-OPS-15 for a key that is not there."""
+
+    def __init__(self, pools: tuple[PoolSpec, ...], home: Home) -> None:
+        self._home = home
+        self._leaving: list[Replica] = []
+        self._gone: list[Pool] = []
+        self._stamps: dict[str, tuple[int, int] | None] = {}
+        self.pools: Mapping[str, Pool] = {}
+        self._take(pools, self._wanted(pools))
+
+    async def change(self, pools: tuple[PoolSpec, ...]) -> bool:
+        """Serve this table from now on; False, and nothing changed, while an engine new in it does not answer."""
+        wanted = self._wanted(pools)
+        present = {id(replica) for replica in self._replicas()}
+        fresh = [(replica, spec) for spec in pools for replica in wanted[spec.name] if id(replica) not in present]
+        well = await asyncio.gather(*(one.client.healthy(spec.health_path, CHECK_S) for one, spec in fresh))
+        if not all(good or not spec.own for good, (_, spec) in zip(well, fresh, strict=True)):
+            for replica, _ in fresh:
+                await replica.client.close()
+            return False
+        for good, (replica, _) in zip(well, fresh, strict=True):
+            replica.healthy = good
+        self._take(pools, wanted)
+        return True
+
+    async def leaving(self) -> tuple[str, ...]:
+        """The addresses that still work for requests of an earlier table; what is done is let go."""
+        self._gone = [pool for pool in self._gone if pool.in_flight]
+        done = [replica for replica in self._leaving if not self._busy(replica)]
+        self._leaving = [replica for replica in self._leaving if replica not in done]
+        for replica in done:
+            await replica.client.close()
+        return tuple(sorted(replica.address for replica in self._leaving))
+
+    async def check(self) -> None:
+        """The health of every engine, with the keys their files hold now. Raises OperateError AW-OPS-15 for a file
+        that went away: its engines keep the key they had."""
+        await asyncio.gather(*(pool.check() for pool in (*self.pools.values(), *self._gone)))
+        for pool in self.pools.values():
+            reference = pool.spec.key
+            now = stamp(reference)
+            if now != self._stamps[reference]:
+                found = secret(reference)
+                for other in self.pools.values():
+                    for replica in other.replicas if other.spec.key == reference else ():
+                        replica.client.use(replica.provider.headers(found or ""))
+                self._stamps[reference] = now
+
+    def in_flight(self) -> Counter[str]:
+        """How many requests each pool works for or lets wait; those that are gone but for them are there too."""
+        found = Counter(dict.fromkeys(self.pools, 0))
+        for pool in (*self.pools.values(), *self._gone):
+            found[pool.name] += pool.in_flight
+        return found
+
+    async def close(self) -> None:
+        for replica in self._replicas():
+            await replica.client.close()
+
+    def _busy(self, replica: Replica) -> bool:
+        return replica.running > 0 or any(replica in pool.replicas for pool in self._gone)
+
+    def _replicas(self) -> Iterable[Replica]:
+        return [*(replica for pool in self.pools.values() for replica in pool.replicas), *self._leaving]
+
+    def _wanted(self, pools: tuple[PoolSpec, ...]) -> dict[str, tuple[Replica, ...]]:
+        """The replicas of each pool; an engine that is known at its address, and asked as before, is the same one, with
+        what it runs."""
+        for spec in pools:
+            self._stamps.setdefault(spec.key, stamp(spec.key))
+        known = {replica.identity: replica for replica in self._replicas()}
+        return {
+            spec.name: tuple(
+                known.get(identity(spec, address)) or Replica(self._client(address, spec), spec, address)
+                for address in spec.addresses
+            )
+            for spec in pools
+        }
+
+    def _take(self, pools: tuple[PoolSpec, ...], wanted: Mapping[str, tuple[Replica, ...]]) -> None:
+        """The change itself: nothing here waits."""
+        before = list(self._replicas())
+        taken: dict[str, Pool] = {}
+        known = {pool.name: pool for pool in (*self._gone, *self.pools.values())}
+        for spec in pools:
+            replicas, pool = wanted[spec.name], known.get(spec.name)
+            if pool is None:
+                pool = Pool(spec, replicas)
+            else:
+                pool.replace(spec, replicas)
+            taken[spec.name] = pool
+        self._gone = [pool for name, pool in known.items() if name not in taken]
+        staying = {id(replica) for replicas in wanted.values() for replica in replicas}
+        self._leaving = [replica for replica in before if id(replica) not in staying]
+        self.pools = taken
+
+    def _client(self, address: str, spec: PoolSpec) -> EngineClient:
+        if address.startswith("unix:"):
+            address = f"unix:{self._home.socket(address.removeprefix('unix:'))}"
+        headers = provider_of(spec).headers(secret(spec.key) or "")
+        return EngineClient(address, headers=headers, model=spec.engine_model)

@@ -1,0 +1,177 @@
+"""Which pools a request may be asked of, in order, and what their answers say about them.
+
+Decides with the pure rules of `policy`; what depends only on the configuration is worked out once: an endpoint with
+one pool costs a look into a table. Residency is part of that table: a pool that a class of data may not reach is in
+no order for it, so nothing that fails later can lead there.
+"""
+
+from __future__ import annotations
+
+import time
+import zlib
+from collections.abc import Callable, Iterable, Mapping
+from http import HTTPStatus
+from typing import Any, NamedTuple, Protocol
+
+from archwright.policy.breaker import RetryBudget
+from archwright.policy.overflow import due
+from archwright.policy.residency import BOUND, CLASSES, STRICTNESS, DataClass, spoken_for, strictest
+from archwright.policy.routing import drawn, split
+from archwright.serving.http.errors import Refusal, bad, unavailable
+from archwright.serving.requests.request_validation import Question
+from archwright.serving.routing.pii_detection import FINDS, class_of
+from archwright.serving.routing.pool import Pool
+from archwright.serving.routing.replica import Work
+from archwright.serving.settings.config import EndpointSpec, outside
+
+DATA_CLASS_HEADER = "x-archwright-data-class"
+DATA_CLASS = DATA_CLASS_HEADER.encode()
+# So much of a conversation's beginning tells where it was read before.
+PREFIX_CHARACTERS = 2_048
+# A shadow is asked only while this share of its slots is free: it never delays those who want its pool's answer.
+SHADOW_FREE = 0.5
+
+
+class Asks(Protocol):
+    """What every kind of request has."""
+
+    @property
+    def endpoint(self) -> EndpointSpec: ...
+
+
+class _Route(NamedTuple):
+    """The pools of an endpoint that a class of data may reach. `single`: there is nothing to choose."""
+
+    spec: EndpointSpec
+    targets: tuple[Pool, ...]
+    weights: tuple[float, ...]
+    overflow: tuple[Pool, ...]
+    fallback: tuple[Pool, ...]
+    shadow: Pool | None
+    single: tuple[Pool, ...]
+    affine: bool
+
+
+class Router:
+    """For one table of pools and endpoints. Breakers belong to the engines and the retry budget to the process: both
+    outlive it."""
+
+    def __init__(
+        self,
+        pools: Mapping[str, Pool],
+        endpoints: Iterable[EndpointSpec],
+        budget: RetryBudget,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.budget = budget
+        self.now = now
+        self._routes: dict[tuple[str, str, str, DataClass], _Route] = {}
+        self._classes: dict[tuple[str, str, str], DataClass] = {}
+        self._detecting: set[tuple[str, str, str]] = set()
+        for spec in endpoints:
+            name = (spec.kind, spec.model, spec.workload)
+            self._classes[name] = spec.data_class or "internal"
+            leaves = any(outside(spec, pools[pool].spec, found) for pool in spec.pools for found in FINDS)
+            if leaves if spec.detect is None else spec.detect:
+                self._detecting.add(name)
+            for data_class in CLASSES:
+                self._routes[*name, data_class] = _route(spec, pools, data_class)
+
+    def data_class(self, spec: EndpointSpec, header: str | None, body: Any) -> DataClass:
+        """The class of a request's data: the strictest of the endpoint's, the caller's word (which can raise it,
+        never lower it) and what detection finds. Raises Refusal 400 for a word that is no class, 503 for an endpoint of
+        the table before: a request is read one turn of the event loop before its work begins."""
+        name = (spec.kind, spec.model, spec.workload)
+        found = self._classes.get(name)
+        if found is None:
+            raise unavailable("this model is not served here any more", "model_unavailable")
+        if header is not None:
+            if header not in STRICTNESS:
+                message = f"{DATA_CLASS_HEADER} must be one of {', '.join(CLASSES)}"
+                raise bad(message, DATA_CLASS_HEADER, "invalid_value")
+            found = strictest((found, header))
+        if name in self._detecting and found not in BOUND:
+            found = strictest((found, class_of(body) or found))
+        return found
+
+    def order(self, question: Asks, data_class: DataClass, request_id: str = "") -> tuple[Pool, ...]:
+        """The pools to try, never none. Raises Refusal 403 where no pool may have data of the class."""
+        spec = question.endpoint
+        route = self._routes[spec.kind, spec.model, spec.workload, data_class]
+        return route.single or self._chosen(route, data_class, request_id)
+
+    def shadow(self, question: Asks, data_class: DataClass, request_id: str) -> Pool | None:
+        """The pool that is asked the same for comparison; None for most requests, and under load for all."""
+        spec = question.endpoint
+        if not spec.shadow:
+            return None
+        pool = self._routes[spec.kind, spec.model, spec.workload, data_class].shadow
+        if pool is None or drawn(request_id, "shadow") >= spec.shadow_share:
+            return None
+        free = pool.in_flight < max(1, SHADOW_FREE * pool.slots)
+        return pool if free and pool.usable(self.now()) else None
+
+    def work(self, question: Question, tenant: str, data_class: DataClass, until: float) -> Work:
+        """What the pools are asked for: a slot by `until` at the latest, earlier where the endpoint says so."""
+        spec = question.endpoint
+        route = self._routes[spec.kind, spec.model, spec.workload, data_class]
+        begin_by = until if spec.wait_s is None else min(until, self.now() + spec.wait_s)
+        prefix = prefix_of(question.body) if route.affine else None
+        return Work(question.work_tokens, tenant, question.plain, spec.priority, begin_by, prefix)
+
+    def _chosen(self, route: _Route, data_class: DataClass, request_id: str) -> tuple[Pool, ...]:
+        spec, targets, now = route.spec, list(route.targets), self.now()
+        if len(targets) > 1 and any(route.weights):
+            first = targets.pop(split(route.weights, drawn(request_id, "split")))
+            targets.insert(0, first)
+        ours, others = [pool for pool in targets if pool.usable(now)], route.overflow
+        elsewhere = [pool for pool in others if pool.usable(now)]
+        if ours and elsewhere:
+            waits = [min(pool.wait_s(spec.priority) for pool in pools) for pools in (ours, elsewhere)]
+            if due(waits[0], spec.overflow_wait_s, other_wait_s=waits[1]):
+                ours, elsewhere = elsewhere, ours
+        usable = [*ours, *elsewhere, *(pool for pool in route.fallback if pool.usable(now))]
+        # Where nothing is known to work one is asked all the same: a breaker chooses, it does not refuse.
+        found = usable or [*targets, *others, *route.fallback][:1]
+        if not found:
+            message = f"no engine of this model may have {data_class} data"
+            if not spoken_for(data_class, spec.stated):
+                message += (
+                    "; where they may go from here beside your own engines nobody stated: name such data among the "
+                    f"workload's in the needs, or set residency_of.{data_class} of the gateway's endpoint"
+                )
+            raise Refusal(HTTPStatus.FORBIDDEN, message, openai_code="data_class_not_served")
+        return tuple(found)
+
+
+def prefix_of(body: Mapping[str, Any]) -> int:
+    """A number for the beginning that all turns of a conversation share: what comes up to the first word of the user
+    in a chat, else the first characters of the prompt."""
+    pieces: list[str] = []
+    for message in body.get("messages", ()):
+        pieces.append(str(message["content"]))
+        if message["role"] == "user":
+            break
+    text = "\n".join(pieces) or str(body.get("prompt", ""))
+    return zlib.crc32(text[:PREFIX_CHARACTERS].encode("utf-8", "surrogatepass"))
+
+
+def _route(spec: EndpointSpec, pools: Mapping[str, Pool], data_class: DataClass) -> _Route:
+    def inside(names: Iterable[str]) -> tuple[Pool, ...]:
+        return tuple(pools[name] for name in names if not outside(spec, pools[name].spec, data_class))
+
+    targets = inside(target.pool for target in spec.targets)
+    weights = {target.pool: target.weight for target in spec.targets}
+    overflow, fallback = inside(spec.overflow), inside(spec.fallback)
+    every = (*targets, *overflow, *fallback)
+    shadow = inside([spec.shadow]) if spec.shadow else ()
+    return _Route(
+        spec=spec,
+        targets=targets,
+        weights=tuple(weights[pool.name] for pool in targets),
+        overflow=overflow,
+        fallback=fallback,
+        shadow=shadow[0] if shadow else None,
+        single=every if len(every) == 1 else (),
+        affine=spec.kind == "text" and any(len(pool.replicas) > 1 for pool in every),
+    )

@@ -1,0 +1,1 @@
+"""The configuration of the gateway and the secrets of its engines."""

@@ -1,0 +1,87 @@
+"""What accounts that are new have spent: added up for all of them at once, and anew when it may have changed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from archwright.access.tables import Scope, scope_name
+from archwright.contract.served import Served
+from archwright.home import Home
+from archwright.monitor.ledger import Ledger
+from archwright.monitor.totals import DAY_S
+from archwright.policy.limits import Limits
+from archwright.serving.admission.metering import SETTLED_S, Spending
+from archwright.store import Store
+
+LIMITS = Limits(budget_usd=1.0)
+NOW = time.time()
+
+
+class Counting(Ledger):
+    """A ledger that counts how often it was asked."""
+
+    asked = 0
+
+    def flush(self) -> None:
+        self.asked += 1
+        super().flush()
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Counting]:
+    home = Home(tmp_path)
+    store = Store(home.store_url)
+    made = Counting(store, home)
+    yield made
+    made.close()
+    store.close()
+
+
+def spent(ledger: Ledger, key: str, usd: float, at: float = NOW, *, shadow: bool = False) -> None:
+    record = Served(
+        at=at, request_id=key, status="ok", tenant="t", key_id=key, user="u", model="m", cost_usd=usd, shadow=shadow
+    )
+    ledger.append("served", record)
+
+
+def test_all_scopes_are_added_up_once_until_something_changes(ledger: Counting) -> None:
+    for number in range(50):
+        spent(ledger, f"k{number}", 0.5)
+        spent(ledger, f"k{number}", 0.25, NOW - 40 * DAY_S)
+    spent(ledger, "k1", 9.0, shadow=True)
+    stamp, clock = [1], [0.0]
+    spending = Spending(ledger, ledger.home, lambda: tuple(stamp), lambda: clock[0])
+    keys = [Scope("key", scope_name("key", name=f"k{number}"), LIMITS) for number in range(50)]
+    assert {spending(key, 0.0) for key in keys} == {0.75}
+    assert spending(Scope("tenant", scope_name("tenant", "t"), LIMITS), 0.0) == 37.5
+    assert spending(Scope("user", scope_name("user", "t", "u"), LIMITS), 0.0) == 37.5
+    assert spending(Scope("key", scope_name("key", name="new"), LIMITS), 0.0) == 0.0
+    asked = ledger.asked
+    assert asked == 1
+    assert {spending(key, NOW - DAY_S) for key in keys} == {0.5}, "of this period alone"
+    spent(ledger, "k0", 1.0)
+    assert spending(keys[0], 0.0) == 0.75, "who has an account spends nothing beside it"
+    stamp[0] = 2
+    assert spending(keys[0], 0.0) == 1.75
+    spent(ledger, "k0", 1.0)
+    clock[0] += SETTLED_S
+    assert spending(keys[0], 0.0) == 2.75, "what a worker let in that did not know of the change yet"
+    spent(ledger, "k0", 1.0)
+    clock[0] += 100 * SETTLED_S
+    assert spending(keys[0], 0.0) == 2.75
+
+
+def test_what_was_written_while_the_clock_was_ahead_is_no_month_s_before(ledger: Counting) -> None:
+    """It once counted in every month and day until then, so nobody with a budget was served."""
+    spent(ledger, "k", 0.5)
+    spent(ledger, "k", 0.25, NOW + 4 * 365 * DAY_S)
+    spending = Spending(ledger, ledger.home, lambda: None, lambda: 0.0, clock=lambda: NOW)
+    key = Scope("key", scope_name("key", name="k"), LIMITS)
+    assert spending(key, NOW - NOW % DAY_S) == 0.5
+    assert spending(key, 0.0) == 0.75, "but of all time"
+    spending = Spending(ledger, ledger.home, lambda: None, lambda: 0.0, clock=lambda: NOW + 4 * 365 * DAY_S)
+    assert spending(key, NOW + 4 * 364 * DAY_S) == 0.25

@@ -1,0 +1,143 @@
+"""What passes from an engine's events to a client, in both styles of log-probabilities."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from archwright.serving.events.engine_events import Call, Function
+from archwright.serving.events.response_formats import (
+    ChatShape,
+    Chunks,
+    CompletionShape,
+    Envelope,
+    Piece,
+    Shape,
+    Wanted,
+    entries,
+    usage,
+)
+
+NOTHING = Wanted(None, 0)
+ENTRY = {"token": " a", "logprob": -0.5, "bytes": [32, 97], "top_logprobs": []}
+
+
+def entry(token: str, logprob: float, **others: float) -> dict[str, Any]:
+    top = [{"token": t, "logprob": v, "bytes": list(t.encode())} for t, v in others.items()]
+    return {"token": token, "logprob": logprob, "bytes": list(token.encode()), "top_logprobs": top}
+
+
+def test_log_probabilities_of_either_style_read_alike() -> None:
+    new = {"content": [{**entry(" a", -0.5, b=-1.0), "id": 7}, "noise"]}
+    old = {"tokens": [" a"], "token_logprobs": [-0.5], "top_logprobs": [{"b": -1.0}]}
+    assert entries(new) == entries(old) == [entry(" a", -0.5, b=-1.0)]
+    assert entries({"tokens": ["a"], "token_logprobs": [-1.0]}) == [entry("a", -1.0)]
+    assert entries(None) is None
+    assert entries(3) is None
+    assert entries({}) == []
+
+
+def test_chat_log_probabilities_are_cut_to_what_was_asked() -> None:
+    piece = Piece("a", "", [entry("a", -0.1, a=-0.1, b=-2.0)], None)
+    shape = ChatShape()
+    assert shape.chunk(piece, NOTHING)["logprobs"] is None
+    assert shape.chunk(piece, Wanted(0, 0))["logprobs"]["content"][0]["top_logprobs"] == []
+    assert len(shape.chunk(piece, Wanted(1, 0))["logprobs"]["content"][0]["top_logprobs"]) == 1
+
+
+def test_old_style_log_probabilities_of_a_stream_count_on() -> None:
+    shape = CompletionShape()
+    wanted = Wanted(1, 10)
+    first = shape.chunk(Piece("ab", "", [entry("ab", -0.1, x=-0.05)], None), wanted)["logprobs"]
+    second = shape.chunk(Piece("c", "", [entry("c", -0.2, c=-0.2)], "stop"), wanted)["logprobs"]
+    assert first == {
+        "tokens": ["ab"],
+        "token_logprobs": [-0.1],
+        "top_logprobs": [{"x": -0.05, "ab": -0.1}],
+        "text_offset": [10],
+    }
+    assert (second["text_offset"], second["top_logprobs"]) == ([12], [{"c": -0.2}])
+    assert shape.chunk(Piece("d", "", None, None), wanted)["logprobs"] is None
+
+
+def test_a_whole_reply_with_reasoning() -> None:
+    chunks = Chunks(ChatShape(), Envelope("id", 1, "m", ""), NOTHING)
+    body = json.loads(chunks.whole([Piece("ab", "why", None, "stop")], None))
+    assert body == {
+        "id": "id",
+        "object": "chat.completion",
+        "created": 1,
+        "model": "m",
+        "choices": [
+            {
+                "index": 0,
+                "message": {"role": "assistant", "content": "ab", "refusal": None, "reasoning_content": "why"},
+                "logprobs": None,
+                "finish_reason": "stop",
+            }
+        ],
+        "usage": None,
+    }
+
+
+def test_a_reasoning_chunk() -> None:
+    assert ChatShape().chunk(Piece("", "why", None, None), NOTHING)["delta"] == {"reasoning_content": "why"}
+
+
+def test_calls_whole_and_in_pieces() -> None:
+    call = Call(1, "c1", Function("f", "{}"))
+    whole = ChatShape().choice(Piece("", "", None, "tool_calls", [call]), NOTHING)["message"]
+    assert whole["content"] is None
+    assert whole["tool_calls"] == [{"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}]
+    more = ChatShape().chunk(Piece("", "", None, None, [Call(1, None, Function(None, "x"))], number=2), NOTHING)
+    assert (more["index"], more["delta"]) == (2, {"tool_calls": [{"index": 1, "function": {"arguments": "x"}}]})
+    assert ChatShape().chunk(Piece("", "", None, None, (), "no"), NOTHING)["delta"] == {"refusal": "no"}
+
+
+@pytest.mark.parametrize(
+    ("found", "kept"),
+    [
+        (None, None),
+        ([1], None),
+        ({"prompt_tokens": 3}, None),
+        ({"completion_tokens": True}, None),
+        (
+            {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5, "secret": 1},
+            {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5},
+        ),
+        (
+            {"completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 1, "x": 2}},
+            {"completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 1}},
+        ),
+        ({"completion_tokens": 2, "prompt_tokens_details": {}}, {"completion_tokens": 2}),
+        ({"prompt_tokens": 3, "completion_tokens": -2}, None),
+        ({"prompt_tokens": 3, "completion_tokens": 10**25}, None),
+        ({"prompt_tokens": -3, "completion_tokens": 2, "total_tokens": 2**40}, {"completion_tokens": 2}),
+        ({"completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": -1}}, {"completion_tokens": 2}),
+    ],
+)
+def test_usage_keeps_the_interface_alone(found: object, kept: dict[str, Any] | None) -> None:
+    assert usage(found) == kept
+
+
+@pytest.mark.parametrize("shape", [ChatShape(), CompletionShape()])
+@pytest.mark.parametrize("include_usage", [True, False])
+def test_a_chunk_of_text_alone_is_what_the_long_way_makes(shape: Shape, include_usage: bool) -> None:
+    chunks = Chunks(shape, Envelope("id", 1, "m", ""), Wanted(None, 0, include_usage))
+    for text in ("x", ' "\\\n', "ä€😀", "\x00\u2028"):
+        assert chunks.text(text) == chunks.piece(Piece(text, "", None, None))
+
+
+def test_chunks_repeat_the_envelope() -> None:
+    chunks = Chunks(CompletionShape(), Envelope("id", 1, "m", "fp"), Wanted(None, 0, include_usage=True))
+    sent = chunks.text("x") + chunks.end({"total_tokens": 1})
+    *parts, done = sent.decode().strip().split("\n\n")
+    assert done == "data: [DONE]"
+    assert chunks.end(None) == b"data: [DONE]\n\n"
+    first, second = (json.loads(part[6:]) for part in parts)
+    assert first["choices"][0]["text"] == "x"
+    assert first["usage"] is None
+    assert (second["choices"], second["usage"]) == ([], {"total_tokens": 1})
+    assert first["system_fingerprint"] == second["system_fingerprint"] == "fp"

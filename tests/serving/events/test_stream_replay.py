@@ -1,0 +1,152 @@
+"""A message from the cache, as a stream or whole, is what the official client made of the one the engine gave."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import anthropic
+import pytest
+from tests.serving.fake_provider import Place, Script, chat_events, message_events
+
+if TYPE_CHECKING:
+    from tests.serving.conftest import Platform, Start
+
+pytestmark = pytest.mark.enable_socket
+USED = {"prompt_tokens": 12, "completion_tokens": 5, "total_tokens": 17, "prompt_tokens_details": {"cached_tokens": 4}}
+
+
+def call(number: int, *arguments: str, name: str = "f") -> list[dict[str, Any]]:
+    """As an engine says it: who is called first, then the arguments bit by bit."""
+    begun = {"index": number, "id": f"call_{number}", "function": {"name": name, "arguments": ""}}
+    more = [{"index": number, "function": {"arguments": one}} for one in arguments]
+    return [{"choices": [{"delta": {"tool_calls": [one]}}]} for one in (begun, *more)]
+
+
+def ends(reason: str, **more: Any) -> dict[str, Any]:
+    return {"choices": [{"delta": {}, "finish_reason": reason, **more}], "usage": USED}
+
+
+def words(*texts: str, of: str = "content") -> list[dict[str, Any]]:
+    return [{"choices": [{"delta": {of: text}}]} for text in texts]
+
+
+SCRIPTS = {
+    "text": [*words("Hel", "lo \U0001f600\n"), ends("stop")],
+    "thoughts": [*words("hm", "!", of="reasoning_content"), *words("Yes."), ends("length")],
+    "calls": [*words("Let me see."), *call(0, '{"a": ', '"\u00e9"}'), *call(1), *call(2, "{}"), ends("tool_calls")],
+    "stopped": [*words("one, two"), ends("stop", stop_reason="END")],
+    "refused": [*words("I can not", of="refusal"), ends("content_filter")],
+    "nothing": [ends("stop")],
+}
+
+
+@pytest.fixture
+def platform(start: Start, place: Place) -> Platform:
+    """Models of two protocols at one place: `m` speaks OpenAI's, `n` Messages."""
+    spec = {"addresses": (place.url,), "health_path": "/models", "cache": "all"}
+    native = {"model": "n", "workload": "n", "pool": "n", "protocol": "anthropic"}
+    cautious = {"model": "d", "workload": "d", "pool": "d", "protocol": "anthropic", "cache": "deterministic"}
+    return start([spec, {**spec, **native}, {**spec, **cautious}], [])
+
+
+@pytest.fixture
+def client(platform: Platform) -> Iterator[anthropic.Anthropic]:
+    base = platform.url.removesuffix("/v1")
+    with anthropic.Anthropic(base_url=base, auth_token=platform.key, api_key=None, max_retries=0) as made:
+        yield made
+
+
+def asked(model: str, word: str, **more: Any) -> dict[str, Any]:
+    tools = [{"name": "f", "input_schema": {"type": "object"}}]
+    said = {"model": model, "max_tokens": 16, "messages": [{"role": "user", "content": word}], **more}
+    return {**said, "stop_sequences": ["END"], "tools": tools}
+
+
+def streamed(client: anthropic.Anthropic, given: dict[str, Any]) -> tuple[str, dict[str, Any], list[str]]:
+    """Hit or miss, the message the client put together, and the kinds of events it was told, in order."""
+    with client.messages.stream(**given) as stream:
+        kinds = [event.type for event in stream]
+        found = stream.get_final_message()
+        return stream.response.headers["x-archwright-cache"], found.model_dump(), list(dict.fromkeys(kinds))
+
+
+def whole(client: anthropic.Anthropic, given: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    reply = client.messages.with_raw_response.create(**given)
+    return reply.headers["x-archwright-cache"], reply.parse().model_dump()
+
+
+@pytest.mark.parametrize("first", ["stream", "whole"])
+def test_what_the_cache_tells_is_what_the_engine_told(client: anthropic.Anthropic, place: Place, first: str) -> None:
+    for name, events in SCRIPTS.items():
+        place.script = Script(chat_events(*events))
+        given, before = asked("m", name), len(place.asked)
+        if first == "whole":
+            missed, as_whole = whole(client, given)
+        else:
+            missed, made, kinds = streamed(client, given)
+        place.script = Script([b"never asked"], 500)
+        hit, told, again = streamed(client, given)
+        assert (missed, hit, len(place.asked) - before) == ("miss", "hit", 1), name
+        if first == "stream":
+            assert (told, again) == (made, kinds), name
+        else:
+            assert whole(client, given) == ("hit", as_whole), name
+            # The two have always been told apart: a stream's message begins with no count of what a cache made.
+            for one in (told, as_whole):
+                one["usage"] = {kind: one["usage"][kind] for kind in ("input_tokens", "output_tokens")}
+            assert told == as_whole, name
+
+
+def test_a_call_that_was_cut_off_is_asked_for_again(client: anthropic.Anthropic, place: Place) -> None:
+    place.script = Script(chat_events(*call(0, '{"a": "b'), ends("length")))
+    given = asked("m", "cut off")
+    found = [streamed(client, given) for _ in range(2)]
+    assert [one[0] for one in found] == ["miss", "miss"] and len(place.asked) == 2
+    assert [one[1]["stop_reason"] for one in found] == ["max_tokens"] * 2
+
+
+def native(*, signature: str) -> list[bytes]:
+    thought = [{"type": "thinking_delta", "thinking": "hm"}, {"type": "signature_delta", "signature": signature}]
+    blocks: list[tuple[dict[str, Any], list[dict[str, Any]]]] = [
+        ({"type": "thinking", "thinking": "", "signature": ""}, thought),
+        ({"type": "text", "text": ""}, [{"type": "text_delta", "text": "Hel"}, {"type": "text_delta", "text": "lo"}]),
+        (
+            {"type": "tool_use", "id": "toolu_1", "name": "f", "input": {}},
+            [{"type": "input_json_delta", "partial_json": '{"a": 1}'}],
+        ),
+    ]
+    events: list[dict[str, Any]] = [
+        {"type": "message_start", "message": {"usage": {"input_tokens": 5, "output_tokens": 1}}}
+    ]
+    for number, (begun, deltas) in enumerate(blocks):
+        events.append({"type": "content_block_start", "index": number, "content_block": begun})
+        events += [{"type": "content_block_delta", "index": number, "delta": delta} for delta in deltas]
+        events.append({"type": "content_block_stop", "index": number})
+    events.append(
+        {
+            "type": "message_delta",
+            "delta": {"stop_reason": "stop_sequence", "stop_sequence": "END"},
+            "usage": {"output_tokens": 9},
+        }
+    )
+    return message_events(*events, {"type": "message_stop"})
+
+
+def test_who_speaks_the_interface_himself_is_told_again_as_well(client: anthropic.Anthropic, place: Place) -> None:
+    place.script = Script(native(signature="sig-1"))
+    given = asked("n", "hi", metadata={"user_id": "ann"})
+    missed, made, kinds = streamed(client, given)
+    hit, told, again = streamed(client, {**given, "metadata": {"user_id": "bob"}})
+    assert (missed, hit, told, again) == ("miss", "hit", made, kinds) and len(place.asked) == 1
+    assert [block["type"] for block in told["content"]] == ["thinking", "text", "tool_use"]
+    assert (told["stop_reason"], told["stop_sequence"]) == ("stop_sequence", "END")
+    assert whole(client, given)[0] == "hit"
+    assert streamed(client, {**given, "extra_body": {"temperature": 0.5}})[0] == "miss", (
+        "what decides the answer decides"
+    )
+    assert [streamed(client, asked("d", "hi", extra_body={"temperature": heat}))[0] for heat in (0.0, 0.0, 1.0)] == [
+        "miss",
+        "hit",
+        "off",
+    ]

@@ -1,0 +1,392 @@
+"""The Messages interface put as a chat, and a chat's answer put as a message."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from archwright.errors import EngineError
+from archwright.serving.events.engine_events import Call, Function
+from archwright.serving.events.messages_writer import HELD_BYTES, MessagesWriter
+from archwright.serving.events.response_formats import Envelope, Piece
+from archwright.serving.http.errors import Refusal
+from archwright.serving.messages_api.request_translation import question
+
+from ..conftest import Entry, directory, endpoint
+
+
+def spec(model: str, address: str, **changes: Any) -> Entry:
+    given: dict[str, Any] = {"pool": model, "context_tokens": 9000, **changes}
+    return endpoint(model=model, workload=f"{model}-work", addresses=(address,), **given)
+
+
+DIRECTORY = directory(
+    spec("m", "unix:e"),
+    spec("far", "https://e/v1", vision=True),
+    spec("own", "https://a/v1", protocol="anthropic", engine_model="vendor"),
+    spec("dear", "https://a/v1", protocol="anthropic", price_in_usd=1e-6, price_out_usd=1e-6),
+)
+HELLO = [{"role": "user", "content": "hi"}]
+SCHEMA = {"type": "object", "properties": {}}
+TOOL = {"name": "f", "description": "d", "input_schema": SCHEMA}
+PNG = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "aGk="}}
+
+
+def asked(**changes: Any) -> dict[str, Any]:
+    return {"model": "m", "max_tokens": 8, "messages": HELLO, **changes}
+
+
+def test_a_conversation() -> None:
+    turns = [
+        {"role": "user", "content": [{"type": "text", "text": "a"}, PNG]},
+        {
+            "role": "assistant",
+            "content": [
+                {"type": "thinking", "thinking": "hm", "signature": "s"},
+                {"type": "redacted_thinking", "data": "x"},
+                {"type": "text", "text": "b"},
+                {"type": "tool_use", "id": "t1", "name": "f", "input": {"x": 1}},
+            ],
+        },
+        {
+            "role": "user",
+            "content": [
+                {"type": "tool_result", "tool_use_id": "t1", "content": [{"type": "text", "text": "7"}, PNG]},
+                {"type": "text", "text": "and?", "cache_control": {"type": "ephemeral"}},
+            ],
+        },
+        {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t2", "content": "8", "is_error": False}]},
+    ]
+    found = question(asked(model="far", messages=turns, system=[{"type": "text", "text": "s"}]), DIRECTORY, None)
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,aGk="}}
+    call = {"id": "t1", "type": "function", "function": {"name": "f", "arguments": '{"x":1}'}}
+    assert found.body["messages"] == [
+        {"role": "system", "content": "s"},
+        {"role": "user", "content": [{"type": "text", "text": "a"}, image]},
+        {"role": "assistant", "content": "b", "tool_calls": [call]},
+        {"role": "tool", "content": "7", "tool_call_id": "t1"},
+        {"role": "user", "content": [image, {"type": "text", "text": "and?"}]},
+        {"role": "tool", "content": "8", "tool_call_id": "t2"},
+    ]
+
+
+def test_what_else_is_said() -> None:
+    found = question(
+        asked(
+            model="far",
+            stream=True,
+            stop_sequences=["x"],
+            temperature=1,
+            top_p=0.5,
+            top_k=4,
+            metadata={"user_id": "u"},
+            tools=[TOOL],
+            tool_choice={"type": "any", "disable_parallel_tool_use": True},
+            thinking={"type": "disabled"},
+            output_config={"effort": "low", "format": {"type": "json_schema", "schema": SCHEMA}},
+            service_tier="standard_only",
+            cache_control={"type": "ephemeral"},
+        ),
+        DIRECTORY,
+        None,
+    )
+    assert (found.stream, found.include_usage, found.native) == (True, True, None)
+    assert {name: found.body[name] for name in found.body if name not in ("messages", "stream", "stream_options")} == {
+        "model": "far",
+        "max_tokens": 8,
+        "stop": ["x"],
+        "temperature": 1.0,
+        "top_p": 0.5,
+        "top_k": 4,
+        "user": "u",
+        "tools": [{"type": "function", "function": {"name": "f", "description": "d", "parameters": SCHEMA}}],
+        "tool_choice": "required",
+        "parallel_tool_calls": False,
+        "response_format": {"type": "json_schema", "json_schema": {"name": "reply", "schema": SCHEMA, "strict": True}},
+        "reasoning_effort": "low",
+        "service_tier": "default",
+    }
+
+
+def test_an_engine_of_ours_gets_what_it_knows() -> None:
+    more = {"output_config": {"effort": "low"}, "service_tier": "auto", "metadata": {"user_id": "u"}}
+    found = question(asked(**more, tools=[TOOL], tool_choice={"type": "tool", "name": "f"}), DIRECTORY, None)
+    assert set(found.body) == {"messages", "max_tokens", "tools", "tool_choice", "model"}
+    assert found.body["tool_choice"] == {"type": "function", "function": {"name": "f"}}
+
+
+def test_what_clients_send_by_themselves_is_taken() -> None:
+    edits = {"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]}
+    form = {"type": "json_schema", "schema": SCHEMA}
+    sent = asked(max_tokens=64_000, output_format=form, context_management=edits, thinking={"type": "adaptive"})
+    found = question(sent, DIRECTORY, None)
+    assert set(found.body) == {"messages", "max_tokens", "response_format", "model"}
+    assert found.body["max_tokens"] == 9000
+    assert found.body["response_format"]["json_schema"]["schema"] == SCHEMA
+
+
+def test_the_clients_own_words_go_to_who_speaks_them() -> None:
+    body = asked(model="own", anything="new", messages=[{"role": "user", "content": [{"type": "document"}]}])
+    found = question(body, DIRECTORY, None)
+    assert found.native == {**body, "model": "own"}
+    assert found.work_tokens >= 8 + 10
+
+
+@pytest.mark.parametrize(
+    ("changes", "param"),
+    [
+        ({"max_tokens": None}, "max_tokens"),
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"max_tokens": "8"}, "max_tokens"),
+        ({"max_tokens": 9001, "model": "own"}, "max_tokens"),
+        ({"messages": 7, "model": "own"}, "messages"),
+        ({"stream": 7, "model": "own"}, "stream"),
+        ({"stop_sequences": 7, "model": "own"}, "stop_sequences"),
+        ({"models": ["other"], "model": "own"}, "models"),
+        ({"kv_transfer_params": {"remote_host": "x"}, "model": "own"}, "kv_transfer_params"),
+        ({"max_new_tokens": 9000, "model": "own"}, "max_new_tokens"),
+        ({"messages": []}, "messages"),
+        ({"messages": [{"role": "tool", "content": "x"}]}, "messages.0.role"),
+        ({"messages": [{"content": "x"}]}, "messages.0.role"),
+        ({"messages": [*HELLO, {"role": "user", "content": 7}]}, "messages.1.content"),
+        ({"messages": [{"role": "user", "content": [{"type": "document"}]}]}, "messages.0.content.0.type"),
+        ({"messages": [{"role": "user", "content": [PNG]}]}, "messages[0].content[0]"),
+        ({"temperature": 1.1}, "temperature"),
+        ({"thinking": {"type": "enabled", "budget_tokens": 1024}}, "thinking"),
+        ({"tools": [{"type": "web_search_20250305", "name": "w", "input_schema": {}}]}, "tools.0.type"),
+        ({"tools": [TOOL], "tool_choice": {"type": "some"}}, "tool_choice.type"),
+        ({"tools": [{"type": "bash_20250124", "name": "bash"}]}, "tools.0.type"),
+        ({"tools": [{"name": "f"}]}, "tools.0.input_schema"),
+        ({"tool_choice": {"type": "any"}}, "tool_choice"),
+        ({"thread": {"type": "create"}}, "thread"),
+        ({"thread": {"type": "create"}, "model": "own"}, "thread"),
+        ({"context_management": {"edits": [{"type": "clear_tool_uses_20250919"}]}}, "context_management.edits"),
+        ({"metadata": {"user_id": 7}}, "user"),
+        ({"stop_sequences": "x"}, "stop_sequences"),
+        ({"temprature": 1}, "temprature"),
+        ({"output_config": {"format": {"type": "xml"}}}, "response_format"),
+    ],
+    ids=str,
+)
+def test_refused_by_place(changes: dict[str, Any], param: str) -> None:
+    with pytest.raises(Refusal) as caught:
+        question(asked(**changes), DIRECTORY, None)
+    assert (caught.value.status, caught.value.param) == (400, param)
+    assert param in caught.value.message
+
+
+def written(pieces: list[Piece], used: dict[str, Any] | None = None) -> tuple[list[Any], Any]:
+    """The events of a stream, and the whole message of the last piece."""
+    writer = MessagesWriter(Envelope("msg_1", 1, "m", ""), ("END",))
+    data = writer.first() + b"".join(map(writer.piece, pieces)) + writer.end(used)
+    events = []
+    for block in data.decode().strip().split("\n\n"):
+        kind, _, said = block.partition("\n")
+        events.append(json.loads(said.removeprefix("data: ")))
+        assert kind == f"event: {events[-1]['type']}"
+    return events, json.loads(writer.whole(pieces[-1:], used))
+
+
+def test_blocks_are_opened_and_closed_in_order() -> None:
+    call, more = Call(0, "t", Function("f", "")), Call(0, None, Function(None, "{}"))
+    pieces = [
+        Piece("", "hm", None, None),
+        Piece("", "", None, None, signature="s"),
+        Piece("a", "", None, None),
+        Piece("b", "", None, None),
+        Piece("", "", None, None, [call]),
+        Piece("", "", None, None, [more, Call(1, "u", Function("g", "{}"))]),
+        Piece("c", "", None, "tool_calls"),
+    ]
+    events, _ = written(pieces, {"prompt_tokens": 9, "completion_tokens": 4})
+    kinds = [(event["type"], event.get("index")) for event in events]
+    begin, stop, delta = "content_block_start", "content_block_stop", "content_block_delta"
+    assert kinds == [
+        ("message_start", None),
+        ("ping", None),
+        *((begin, 0), (delta, 0), (delta, 0), (stop, 0)),
+        *((begin, 1), (delta, 1), (delta, 1), (stop, 1)),
+        *((begin, 2), (delta, 2), (stop, 2)),
+        *((begin, 3), (delta, 3), (stop, 3)),
+        *((begin, 4), (delta, 4), (stop, 4)),
+        ("message_delta", None),
+        ("message_stop", None),
+    ]
+    assert events[-2]["delta"] == {"stop_reason": "tool_use", "stop_sequence": None}
+    assert events[-2]["usage"] == {"input_tokens": 9, "cache_read_input_tokens": 0, "output_tokens": 4}
+
+
+@pytest.mark.parametrize(
+    ("said", "sent"),
+    [
+        (None, ""),
+        ("", ""),
+        ("b-2025-01-01", "b-2025-01-01"),
+        ("b-2025-01-01,\ta_1.0 , ,b-2025-01-01", "a_1.0,b-2025-01-01"),
+        (",".join(f"b{number:02}" for number in range(32)), ",".join(f"b{number:02}" for number in range(32))),
+        ("context-1m-2025-08-07", "context-1m-2025-08-07"),
+    ],
+)
+def test_betas_are_names(said: str | None, sent: str) -> None:
+    assert question(asked(model="own"), DIRECTORY, None, said).betas == sent
+    for other in ("m", "far"):
+        assert question(asked(model=other), DIRECTORY, None, said).betas == ""
+
+
+@pytest.mark.parametrize("said", ["a b", "a;b", "ä", "a\rb", "-a", "x" * 65, ",".join(map(str, range(33)))])
+def test_betas_that_are_no_names(said: str) -> None:
+    with pytest.raises(Refusal) as caught:
+        question(asked(model="own"), DIRECTORY, None, said)
+    assert (caught.value.status, caught.value.param) == (400, "anthropic-beta")
+    assert question(asked(), DIRECTORY, None, said).betas == ""
+
+
+def test_what_a_beta_would_cost_beside_the_bill() -> None:
+    with pytest.raises(Refusal, match="another price") as caught:
+        question(asked(model="dear"), DIRECTORY, None, "a,context-1m-2025-08-07")
+    assert (caught.value.status, caught.value.param) == (400, "anthropic-beta")
+    edits: list[Any] = [7, {"type": "clear_tool_uses_20250919"}]
+    assert question(asked(model="own", context_management={"edits": edits}), DIRECTORY, None, "b").native
+    summaries = {"context_management": {"edits": [*edits, {"type": "compact_20260112"}]}, "compaction": {"type": "x"}}
+    for name, value in summaries.items():
+        with pytest.raises(Refusal) as caught:
+            question(asked(model="own", **{name: value}), DIRECTORY, None, "b")
+        assert (caught.value.status, caught.value.param) == (400, name)
+
+
+def part(number: int, arguments: str, name: str | None = None) -> Piece:
+    """What an engine says of a call; with `name` it begins."""
+    known = None if name is None else f"t{number}"
+    return Piece("", "", None, None, [Call(number, known, Function(name, arguments))])
+
+
+def blocks(events: list[Any]) -> list[tuple[str, str]]:
+    """Kind and words of each block of a stream in which every delta is of the one block that is open."""
+    found: list[tuple[str, str]] = []
+    is_open = False
+    for event in events:
+        if event["type"] == "content_block_start":
+            assert not is_open and event["index"] == len(found)
+            found.append((event["content_block"].get("name") or event["content_block"]["type"], ""))
+            is_open = True
+        elif event["type"].startswith("content_block"):
+            assert is_open and event["index"] == len(found) - 1
+            is_open = event["type"] == "content_block_delta"
+            kind, words = found[-1]
+            said = event.get("delta", {})
+            found[-1] = kind, words + (said.get("text") or said.get("partial_json") or said.get("thinking") or "")
+    assert not is_open
+    return found
+
+
+def test_what_is_mixed_waits_for_the_block_that_is_open() -> None:
+    pieces = [
+        part(0, "", "f"),
+        part(1, "", "g"),
+        part(0, '{"a": "}'),
+        Piece("x", "", None, None),
+        part(1, '{"b"'),
+        part(2, '{"c": [', "h"),
+        Piece("y", "hm", None, None),
+        part(0, "\\\\"),
+        part(0, "\\"),
+        part(0, '"{"}'),
+        part(1, ": 1}"),
+        part(0, "\n"),
+        part(2, "]}"),
+        Piece("z", "", None, "tool_calls"),
+    ]
+    events, _ = written(pieces)
+    assert blocks(events) == [
+        ("f", '{"a": "}\\\\\\"{"}'),
+        ("g", '{"b": 1}'),
+        ("text", "x"),
+        ("thinking", "hm"),
+        ("text", "y"),
+        ("h", '{"c": []}'),
+        ("text", "z"),
+    ]
+    assert events[-2]["delta"]["stop_reason"] == "tool_use"
+
+
+def test_what_is_never_whole_is_told_at_the_end() -> None:
+    pieces = [part(0, "", "f"), part(1, '{"b', "g"), part(0, '{"a'), part(2, "{}", "h"), Piece("x", "", None, "length")]
+    assert blocks(written(pieces)[0]) == [("f", '{"a'), ("g", '{"b'), ("h", "{}"), ("text", "x")]
+
+
+@given(st.data())
+def test_however_it_is_mixed_everything_is_told_once_and_in_order(data: st.DataObject) -> None:
+    values = st.recursive(st.text('"\\\\{}[]x', max_size=6), lambda inner: st.lists(inner, max_size=2), max_leaves=4)
+    whole = [json.dumps({"a": value}) for value in data.draw(st.lists(values, min_size=1, max_size=4))]
+    left: dict[int, str] = {-1: "some words", **dict(enumerate(whole))}
+    pieces: list[Piece] = []
+    begun: set[int] = set()
+    while left:
+        number = data.draw(st.sampled_from(sorted(left)))
+        size = data.draw(st.integers(1, 8))
+        said, left[number] = left[number][:size], left[number][size:]
+        if not left[number]:
+            del left[number]
+        pieces.append(
+            Piece(said, "", None, None) if number < 0 else part(number, said, None if number in begun else f"f{number}")
+        )
+        begun.add(number)
+    found = blocks(written([*pieces, Piece("", "", None, "tool_calls")])[0])
+    assert sorted(one for one in found if one[0] != "text") == [
+        (f"f{number}", said) for number, said in enumerate(whole)
+    ]
+    assert "".join(said for kind, said in found if kind == "text") == "some words"
+
+
+def test_what_waits_for_nothing_leaves_at_once() -> None:
+    writer = MessagesWriter(Envelope("msg_1", 1, "m", ""))
+    for piece in (part(0, "", "f"), part(0, '{"a'), part(0, '": 1}'), part(1, "{}", "g")):
+        assert writer.piece(piece)
+    assert writer.text("x") and writer.piece(part(2, '{"c', "h"))
+    assert not writer.text("held")
+    with pytest.raises(EngineError) as caught:
+        for _ in range(HELD_BYTES // 1_000):
+            writer.text("x" * 1_000)
+    assert caught.value.code == "AW-ENG-03"
+
+
+@pytest.mark.parametrize(
+    ("piece", "reason", "stop"),
+    [
+        (Piece("a", "", None, "stop"), "end_turn", None),
+        (Piece("a", "", None, "stop", stop="END"), "stop_sequence", "END"),
+        (Piece("a", "", None, "stop", stop="else"), "end_turn", None),
+        (Piece("a", "", None, "length"), "max_tokens", None),
+        (Piece("", "", None, "content_filter", (), "no"), "refusal", None),
+        (Piece("", "", None, "new"), "end_turn", None),
+    ],
+)
+def test_why_it_ended(piece: Piece, reason: str, stop: str | None) -> None:
+    events, whole = written([piece])
+    assert (events[-2]["delta"]["stop_reason"], events[-2]["delta"]["stop_sequence"]) == (reason, stop)
+    assert (whole["stop_reason"], whole["stop_sequence"]) == (reason, stop)
+
+
+def test_a_whole_message() -> None:
+    calls = [Call(0, "t", Function("f", '{"a":1}')), Call(1, "u", Function("g", '{"cut": "o'))]
+    piece = Piece("a", "hm", [], "tool_calls", calls, signature="s")
+    used = {"prompt_tokens": 9, "completion_tokens": 4, "prompt_tokens_details": {"cached_tokens": 5}}
+    assert written([piece], used)[1] == {
+        "id": "msg_1",
+        "type": "message",
+        "role": "assistant",
+        "model": "m",
+        "content": [
+            {"type": "thinking", "thinking": "hm", "signature": "s"},
+            {"type": "text", "text": "a"},
+            {"type": "tool_use", "id": "t", "name": "f", "input": {"a": 1}},
+            {"type": "tool_use", "id": "u", "name": "g", "input": {}},
+        ],
+        "stop_reason": "tool_use",
+        "stop_sequence": None,
+        "usage": {"input_tokens": 4, "cache_read_input_tokens": 5, "output_tokens": 4},
+    }

@@ -1,0 +1,259 @@
+"""Other endpoints under a running gateway: what it serves follows the file, and its note says what it let go of."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from tests.serving.events.test_complete_reply import one, whole
+from tests.serving.fake_provider import standing_in
+
+from archwright.contract.record import replace
+from archwright.home import Home, write_atomic
+from archwright.serving.process.config_reload import read_note
+from archwright.serving.routing.pool_registry import Fleet
+from archwright.serving.settings.config import PoolSpec
+
+from ..conftest import Entry, Platform, Reply, endpoint, free_port, null_engine, table
+
+pytestmark = pytest.mark.enable_socket
+OLD = endpoint(addresses=("unix:old",), slots=4)
+TUNED = endpoint(addresses=("unix:new",), slots=4, version="m@v1")
+MARK = "a" * 12
+
+
+class Changing(Platform):
+    revision = 0
+
+    def change(self, *endpoints: Entry, wait: bool = True) -> None:
+        """What the supervisor does: the whole file anew, with the next revision."""
+        self.revision += 1
+        entries = table(*endpoints)
+        self.config = replace(self.config, pools=entries.pools, endpoints=entries.endpoints, revision=self.revision)
+        write_atomic(self.home.config("gateway"), msgspec.json.encode(self.config))
+        if wait:
+            self.until(lambda: self.noted()[0] == self.revision)
+
+    def noted(self) -> tuple[int, tuple[str, ...]]:
+        """(revision, addresses that still work for an earlier one) of the gateway that runs."""
+        assert self.gateway is not None
+        note = read_note(self.home)
+        return (note.revision, note.leaving) if note and note.pid == self.gateway.pid else (-1, ())
+
+    def version(self, **fields: Any) -> str:
+        reply = self.chat(**fields)
+        assert reply.status == 200, reply.body
+        return reply.headers["x-archwright-model"]
+
+
+@pytest.fixture(scope="module")
+def changing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Changing]:
+    """An engine with an adapter beside one without; the gateway begins with the second."""
+    platform = Changing(Home(tmp_path_factory.mktemp("changing")), table(OLD, port=free_port()))
+    try:
+        platform.home.model("a" * 64).touch()
+        platform.start_engine(null_engine("old", slots=4, tpot_s=0.05), wait=False)
+        platform.start_engine(replace(null_engine("new", slots=4), adapter_sha256="a" * 64))
+        platform.start_gateway()
+        yield platform
+    finally:
+        platform.close()
+
+
+def test_who_runs_stays_and_who_comes_gets_the_new_one(changing: Changing) -> None:
+    changing.change(OLD)
+    said: list[Reply] = []
+    threads = [threading.Thread(target=lambda: said.append(changing.chat(max_tokens=40))) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    changing.until(lambda: changing.in_flight() == 2)
+    changing.change(TUNED)
+    assert changing.noted() == (changing.revision, ("unix:old",))
+    new = changing.chat(model="desk", stream=True)
+    assert new.headers["x-archwright-model"] == "m@v1" and MARK in new.body.decode()
+    for thread in threads:
+        thread.join()
+    assert [reply.headers["x-archwright-model"] for reply in said] == ["m", "m"]
+    assert not any(MARK in reply.body.decode() for reply in said)
+    changing.until(lambda: changing.noted() == (changing.revision, ()))
+    plain = changing.chat(model="m")
+    assert plain.headers["x-archwright-model"] == "m" and MARK not in plain.body.decode()
+
+
+def test_a_new_engine_that_does_not_answer_is_not_changed_to(changing: Changing) -> None:
+    changing.change(OLD)
+    changing.change(endpoint(addresses=("unix:nobody",), slots=4, version="m@v2"), wait=False)
+    before = changing.revision - 1
+    for _ in range(3):
+        assert changing.version() == "m" and changing.noted()[0] == before
+    changing.change(TUNED)
+    assert changing.version(model="desk") == "m@v1"
+
+
+def test_endpoints_come_and_go(changing: Changing) -> None:
+    changing.change(OLD)
+    night = endpoint(workload="night", pool="p/night", addresses=("unix:new",), version="night@v1", slots=4)
+    changing.change(OLD, night)
+    assert (changing.version(model="night"), changing.version(model="desk"), changing.version()) == (
+        "night@v1",
+        "m",
+        "m",
+    )
+    names = [model["id"] for model in changing.get("/v1/models").json["data"]]
+    assert names == ["m", "desk", "night"]
+    assert changing.get("/readyz", key=None).json["pools"] == {"ready": 2, "total": 2}
+    changing.change(OLD)
+    assert changing.chat(model="night").status == 404
+    assert changing.get("/readyz", key=None).json["pools"] == {"ready": 1, "total": 1}
+
+
+def test_a_file_that_cannot_be_read_changes_nothing_and_is_said_once(changing: Changing) -> None:
+    changing.change(OLD)
+    write_atomic(changing.home.config("gateway"), b"{")
+    log = changing.home.log("gateway")
+    changing.until(lambda: "change failed" in log.read_text())
+    for _ in range(3):
+        assert changing.version() == "m"
+    changing.change(TUNED)
+    assert log.read_text().count("change failed") == 1
+    assert changing.version(model="desk") == "m@v1"
+
+
+def test_a_gateway_killed_and_started_again_serves_the_newest(changing: Changing) -> None:
+    changing.change(OLD)
+    changing.change(TUNED)
+    assert changing.gateway is not None
+    os.kill(changing.gateway.pid, signal.SIGKILL)
+    changing.gateway.wait()
+    if changing.gateway.stdin is not None:
+        changing.gateway.stdin.close()
+    assert read_note(changing.home) is not None
+    changing.start_gateway()
+    changing.until(lambda: changing.noted() == (changing.revision, ()))
+    assert changing.version(model="desk") == "m@v1"
+
+
+def test_embeddings_are_never_silently_those_of_an_adapter(changing: Changing) -> None:
+    """An engine cannot leave its adapter out of embeddings: who names the base is refused, who names the workload
+    is told which version made them."""
+    vectors = replace(null_engine("vectors", embeddings=True), adapter_sha256="a" * 64)
+    changing.start_engine(vectors)
+    changing.change(endpoint(addresses=("unix:vectors",), embeddings=True, version="m@v1"))
+    refused = changing.ask("POST", "/v1/embeddings", {"model": "m", "input": "x"})
+    assert refused.status == 400 and "'desk'" in refused.error["message"]
+    made = changing.ask("POST", "/v1/embeddings", {"model": "desk", "input": "x"})
+    assert made.status == 200 and made.headers["x-archwright-model"] == "m@v1"
+
+
+def test_a_note_that_is_none(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    assert read_note(home) is None
+    (home.folder("run") / "gateway.note.json").write_bytes(b'{"pid": "x"}')
+    assert read_note(home) is None
+
+
+@pytest.fixture
+def cheap(tmp_path: Path) -> Iterator[Changing]:
+    """Two workers before an engine with a price, of which four requests at once are wanted."""
+    platform = Changing(Home(tmp_path), table(priced(1e-6), port=free_port(), workers=2))
+    try:
+        platform.start_engine(null_engine(slots=64, tpot_s=0.02))
+        platform.start_gateway()
+        platform.until(lambda: len(platform.workers) == 2)
+        yield platform
+    finally:
+        platform.close()
+
+
+def test_two_pools_at_one_engine_keep_their_own_slots_and_prices(tmp_path: Path) -> None:
+    """A change made them one: what was left of their slots and the price of one of them held for both."""
+
+    def at_one(**of_first: Any) -> tuple[PoolSpec, ...]:
+        first = endpoint(pool="a", addresses=("http://127.0.0.1:9/v1",), own=False, **of_first).pool
+        return first, replace(first, name="b", slots=2, price_in_usd=None, price_out_usd=None)
+
+    async def seen() -> None:
+        fleet = Fleet(at_one(price_in_usd=1e-6, price_out_usd=1e-6), Home(tmp_path))
+        first, second = (fleet.pools[name].replicas[0] for name in "ab")
+        assert await fleet.change(at_one(price_in_usd=3e-6, price_out_usd=5e-6))
+        assert (fleet.pools["a"].replicas, fleet.pools["b"].replicas) == ((first,), (second,))
+        assert (first.slots, first.prices) == (8, (3e-6, 5e-6)), "and what changed of them is in force"
+        assert (second.slots, second.prices) == (2, (None, None))
+        await fleet.close()
+
+    asyncio.run(seen())
+
+
+def priced(usd: float, slots: int = 4) -> Entry:
+    return endpoint(slots=slots, price_in_usd=usd, price_out_usd=usd)
+
+
+def test_a_price_that_changed_is_billed_from_the_next_request_on(cheap: Changing) -> None:
+    def cost() -> float:
+        return float(cheap.chat(max_tokens=4).headers["x-archwright-cost-usd"])
+
+    before = cost()
+    cheap.change(priced(1e-3))
+    assert cost() == pytest.approx(1000 * before)
+    cheap.change(priced(0.0))
+    assert cost() == 0.0
+
+
+def test_who_takes_a_dead_workers_place_begins_with_the_newest(cheap: Changing) -> None:
+    before = float(cheap.chat(max_tokens=4).headers["x-archwright-cost-usd"])
+    cheap.change(priced(1e-3))
+    for _ in range(3):
+        dead = cheap.workers
+        for pid in dead:
+            os.kill(pid, signal.SIGKILL)
+        said = [cheap.open_chat(max_tokens=4) for _ in range(4)]  # the first that the new ones take
+        for connection in said:
+            head = connection.recv(65_536).decode().lower()
+            assert f"x-archwright-cost-usd: {1000 * before:.9f}" in head
+        cheap.until(lambda: len(set(cheap.workers)) == 2)
+
+
+def test_who_waits_through_a_rise_in_price_pays_what_was_reserved(cheap: Changing) -> None:
+    cheap.change(priced(1e-6, slots=2))
+    key = cheap.made_key("frugal", budget_usd=0.01)
+    said: list[Reply] = []
+    asks = [threading.Thread(target=lambda: said.append(cheap.chat(key, max_tokens=60))) for _ in range(6)]
+    for thread in asks:
+        thread.start()
+    cheap.until(lambda: cheap.in_flight() == 6)
+    cheap.change(priced(1.0, slots=2))
+    for thread in asks:
+        thread.join()
+    assert [reply.status for reply in said] == [200] * 6
+    assert max(float(reply.headers["x-archwright-cost-usd"]) for reply in said) < 1e-4
+
+
+def test_slots_that_changed_are_divided_among_the_workers(cheap: Changing) -> None:
+    cheap.change(priced(1e-6, slots=6))
+    asks = [threading.Thread(target=cheap.chat, kwargs={"max_tokens": 100}) for _ in range(24)]
+    for thread in asks:
+        thread.start()
+    cheap.until(lambda: cheap.in_flight() == 24)
+    running = cheap.engine_metrics()["null:requests_processing"]
+    for thread in asks:
+        thread.join()
+    assert 3 <= running <= 6
+
+
+def test_what_an_engine_calls_its_model_may_change(cheap: Changing) -> None:
+    """The address stays: only how it is asked is another."""
+    assert cheap.chat(max_tokens=1).status == 200
+    with standing_in() as place:
+        place.script = whole(one())
+        elsewhere: Any = {"addresses": (place.url,), "health_path": "", "own": False}
+        for name in ("one", "two"):
+            cheap.change(endpoint(engine_model=name, **elsewhere))
+            assert cheap.chat(max_tokens=1).status == 200
+            assert place.last.body["model"] == name

@@ -1,0 +1,394 @@
+"""The application behind a real connection, for what no process can be brought to: bugs, a broken health check."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import io
+import json
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from archwright.access.accounts import Accounts, Reservation, accounts_slate
+from archwright.access.audit import AuditEvent, AuditLog, events, verify
+from archwright.access.identity import Keys, Principal
+from archwright.contract.served import Served
+from archwright.engines.client import EngineClient
+from archwright.engines.http import Sink
+from archwright.home import Home
+from archwright.journal import Journal
+from archwright.monitor.exposition import Exposition
+from archwright.monitor.folding import served
+from archwright.monitor.ledger import Ledger
+from archwright.policy.limits import Limits as KeyLimits
+from archwright.serving.admission.authorization import Guard
+from archwright.serving.admission.metering import Bill, Spending, Till
+from archwright.serving.handlers.gateway_context import Books, Gateway
+from archwright.serving.http.client_limits import Limits
+from archwright.serving.http.connection import Server
+from archwright.serving.http.http_exchange import Outbox
+from archwright.serving.process.dispatcher import App
+from archwright.store import Store
+
+from ..conftest import endpoint, table
+
+SEGMENT_BYTES = 16 << 10
+
+
+class Stand:
+    """A gateway without a socket; `journal` collects what it writes."""
+
+    def __init__(self, folder: Path, **limits: Any) -> None:
+        self.store = Store(f"sqlite:///{folder}/a.db")
+        keys = Keys(self.store, b"p" * 32)
+        keys.create_tenant("acme")
+        self.key = keys.create("acme")[0]
+        self.exposition = Exposition()
+        self.ledger = Ledger(self.store, Home(folder), segment_bytes=SEGMENT_BYTES)
+        self.journal = io.StringIO()
+        entry = endpoint(workload="w", addresses=("unix:none",), default_max_tokens=1, context_tokens=9, slots=1)
+        journal, slate = Journal("gateway", self.journal), accounts_slate(Home(folder))
+        self.gateway = Gateway(
+            table(entry, limits=Limits(**limits)),
+            Home(folder),
+            Guard(keys, AuditLog(self.ledger), self.exposition),
+            Books(self.ledger, self.exposition),
+            Till(Accounts(slate, keys, Spending(self.ledger, Home(folder), lambda: None, lambda: 0.0)), keys, journal),
+            journal,
+        )
+        self.app = App(self.gateway)
+
+    def server(self) -> Server:
+        return Server(self.app, Outbox(self.gateway.config.limits, self.gateway.now, self.gateway.flush))
+
+    async def call(self, path: str, body: bytes | None = None) -> tuple[int, Any]:
+        """One request over a pair of sockets."""
+        server = self.server()
+        ours, theirs = socket.socketpair()
+        await server.loop.connect_accepted_socket(server.accept, ours)
+        reader, writer = await asyncio.open_connection(sock=theirs)
+        first = f"GET {path}" if body is None else f"POST {path}"
+        writer.write(f"{first} HTTP/1.1\r\nhost: g\r\nauthorization: Bearer {self.key}\r\n".encode())
+        writer.write(b"content-length: %d\r\nconnection: close\r\n\r\n%b" % (len(body or b""), body or b""))
+        head, _, said = (await reader.read()).partition(b"\r\n\r\n")
+        writer.close()
+        await writer.wait_closed()
+        return int(head.split()[1]), json.loads(said)
+
+    def close(self) -> None:
+        self.ledger.close()
+        self.store.close()
+
+
+@pytest.fixture
+def stand(tmp_path: Path) -> Iterator[Stand]:
+    made = Stand(tmp_path)
+    yield made
+    made.close()
+
+
+def test_a_bug_is_an_internal_error_that_says_nothing(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken:
+        def find(self, *_asked: object) -> None:
+            raise KeyError("the secret prompt")
+
+    monkeypatch.setattr(stand.gateway, "directory", Broken())
+    status, body = asyncio.run(stand.call("/v1/chat/completions", b'{"model": "m"}'))
+    assert (status, body["error"]["code"]) == (500, "bug")
+    entry = json.loads(stand.journal.getvalue())
+    assert entry["code"] == "AW-INT-01"
+    assert entry["bug"].startswith("KeyError at find:")
+    assert entry["request"].startswith("aw-")
+    assert "secret" not in stand.journal.getvalue()
+
+
+def test_why_an_engine_was_not_reached_is_in_the_journal(stand: Stand) -> None:
+    """Its kind, which tells a certificate nobody trusts from a name nobody knows, and no words."""
+    (pool,) = stand.gateway.pools.values()
+    pool.replicas[0].healthy = True
+    body = b'{"model": "m", "messages": [{"role": "user", "content": "x"}]}'
+    assert asyncio.run(stand.call("/v1/chat/completions", body))[0] == 503
+    entry = json.loads(stand.journal.getvalue())
+    assert (entry["code"], entry["reason"]) == ("AW-ENG-01", "FileNotFoundError")
+
+
+def test_a_bug_on_the_way_to_an_engine_is_recorded_as_a_failure_and_costs_nothing(
+    stand: Stand, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_asked: object) -> None:
+        raise ValueError("unforeseen")
+
+    monkeypatch.setattr(EngineClient, "ask", broken)
+    (pool,) = stand.gateway.pools.values()
+    pool.replicas[0].healthy = True
+    body = b'{"model": "m", "messages": [{"role": "user", "content": "x"}]}'
+    assert asyncio.run(stand.call("/v1/chat/completions", body))[0] == 500
+    (record,) = served(stand.store, Home(tmp_path))
+    assert (record.status, record.input_tokens, record.output_tokens) == ("failed", 0, 0)
+
+
+def test_a_key_taken_away_while_its_request_is_let_in_is_seen_to_be(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Keys are read beside the loop: whatever the loop does next, more may be known than a moment ago."""
+    (pool,) = stand.gateway.pools.values()
+    pool.replicas[0].healthy = True
+    body = b'{"model": "m", "messages": [{"role": "user", "content": "x"}]}'
+    identify = Keys.identify
+
+    def gone(keys: Keys, secret: str) -> Principal | None:
+        known = identify(keys, secret)
+        if known is not None:
+            keys.revoke(known.key_id)
+            keys._refresh()
+        return known
+
+    monkeypatch.setattr(Keys, "identify", gone)
+    assert asyncio.run(stand.call("/v1/chat/completions", body))[0] == 401
+
+
+def test_a_key_taken_away_while_its_work_is_reserved_ends_it(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
+    reserve, opened = Till.reserve, Till.open
+
+    def gone(till: Till, exchanges: list[Any]) -> None:
+        for exchange in exchanges:
+            till.keys.revoke(exchange.principal.key_id)
+            till.keys._refresh()
+        reserve(till, exchanges)
+
+    def looked(till: Till, *asked: Any) -> Bill:
+        bill = opened(till, *asked)
+        bill.look(0, 0.0)
+        return bill
+
+    monkeypatch.setattr(Till, "reserve", gone)
+    monkeypatch.setattr(Till, "open", looked)
+    (pool,) = stand.gateway.pools.values()
+    pool.replicas[0].healthy = True
+    body = b'{"model": "m", "messages": [{"role": "user", "content": "x"}]}'
+    assert asyncio.run(stand.call("/v1/chat/completions", body))[0] == 401
+
+
+def test_an_endpoint_taken_away_between_the_reading_of_a_request_and_its_work_is_no_bug(stand: Stand) -> None:
+    reserve, config = Till.reserve, table(endpoint(workload="other", addresses=("unix:none",)))
+
+    class Changing(Till):
+        def reserve(self, exchanges: list[Any]) -> None:
+            reserve(self, exchanges)
+            stand.gateway._route(config)
+
+    stand.gateway.till = Changing(*stand.gateway.till)
+    body = b'{"model": "m", "messages": [{"role": "user", "content": "x"}]}'
+    status, said = asyncio.run(stand.call("/v1/chat/completions", body))
+    assert (status, said["error"]["code"]) == (503, "model_unavailable")
+
+
+def test_a_broken_health_check_is_noted_and_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stand = Stand(tmp_path, health_s=0.01, sweep_s=0.01)
+    asked = 0
+
+    async def healthy(_client: EngineClient, _path: str = "", _timeout_s: float = 2.0) -> bool:
+        nonlocal asked
+        asked += 1
+        if asked == 1:
+            raise RuntimeError("unforeseen")
+        return True
+
+    monkeypatch.setattr(EngineClient, "healthy", healthy)
+
+    async def scenario() -> None:
+        async with stand.app.running(stand.server()), asyncio.timeout(5):
+            while not stand.gateway.ready:
+                await asyncio.sleep(0.01)
+            assert await stand.call("/readyz") == (200, {"ready": True, "pools": {"ready": 1, "total": 1}})
+
+    try:
+        asyncio.run(scenario())
+        assert "health check failed" in stand.journal.getvalue()
+    finally:
+        stand.close()
+
+
+def test_a_full_disk_leaves_the_deadlines(tmp_path: Path) -> None:
+    """The first label of a pool's load found no room, and with it the sweep ended."""
+    stand = Stand(tmp_path, headers_s=0.1, sweep_s=0.01)
+    page = stand.gateway.exposition = Exposition(folder=Home(tmp_path).counters)
+    file = page._file
+    assert file is not None
+    file._labels.close()
+    file._labels = open("/dev/full", "ab", buffering=0)  # noqa: SIM115
+
+    async def scenario() -> bytes:
+        server = stand.server()
+        async with stand.app.running(server), asyncio.timeout(10):
+            while "sweep failed" not in stand.journal.getvalue():
+                await asyncio.sleep(0.01)
+            ours, theirs = socket.socketpair()
+            await server.loop.connect_accepted_socket(server.accept, ours)
+            reader, writer = await asyncio.open_connection(sock=theirs)
+            said = await reader.readline()
+            writer.close()
+            await writer.wait_closed()
+            file._labels.close()
+            file._labels = (tmp_path / "room").open("ab", buffering=0)
+            return said
+
+    try:
+        assert b" 408 " in asyncio.run(scenario())
+        assert stand.journal.getvalue().count("sweep failed") == 1
+    finally:
+        page.close()
+        stand.close()
+
+
+def test_a_full_disk_ends_admissions_first_and_no_request_let_in_is_left_out(
+    stand: Stand, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = b'{"model": "m", "messages": [{"role": "user", "content": "x"}]}'
+
+    async def said(key: str, path: str, sent: bytes | None) -> tuple[int, str]:
+        stand.key = key
+        status, reply = await stand.call(path, sent)
+        return status, reply["error"]["code"]
+
+    async def scenario() -> None:
+        key = stand.key
+        admitted = 0
+        assert (await said(key, "/v1/chat/completions", body))[1] == "engine_unavailable"
+
+        def full(_handle: int, _offset: int, _size: int) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr("os.posix_fallocate", full)
+        while (found := await said(key, "/v1/chat/completions", body))[1] == "engine_unavailable":
+            admitted += 1
+        assert found == (503, "audit_unavailable") and admitted > 5
+        denied = 0
+        while (found := await said("aw_x", "/v1/models", None))[1] == "invalid_api_key":
+            denied += 1
+        assert found == (503, "audit_unavailable") and denied > 1, "a refusal is let out while it can be recorded"
+        one = Served(at=1.0, request_id="r", status="ok")
+        stand.ledger.append("served", one)
+        stand.ledger.flush()
+        monkeypatch.undo()
+        assert (await said(key, "/v1/chat/completions", body))[1] == "engine_unavailable"
+        records = list(served(stand.store, Home(tmp_path)))
+        assert [record.status for record in records if record != one] == ["failed"] * (admitted + 2)
+        effects = [event.effect for event in events(stand.store, Home(tmp_path))]
+        assert (effects.count("allow"), effects.count("deny")) == (admitted + 2, denied)
+        assert verify(stand.store, Home(tmp_path)) is None
+        await stand.gateway.fleet.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_settlement_the_accounts_refuse_is_noted_and_the_records_are_flushed(stand: Stand) -> None:
+    gateway, accounts = stand.gateway, stand.gateway.till.accounts
+    secret, _ = gateway.till.keys.create("acme", limits=KeyLimits(budget_usd=1.0))
+    principal = gateway.till.keys.identify(secret)
+    assert principal is not None
+    taken = accounts.reserve(principal, (10, 0.5))
+    assert isinstance(taken, Reservation)
+    accounts.settle(taken, 10, 0.1)
+    accounts._slate.close()
+    event = AuditEvent(
+        at=1.0, tenant="acme", key_id="k", action="a", permission="", effect="allow", reason="", request_id="r"
+    )
+    AuditLog(stand.ledger).record(event)
+    gateway.flush()
+    entry = json.loads(stand.journal.getvalue())
+    assert (entry["event"], entry["code"], entry["requests"]) == ("not settled", "AW-STO-11", 1)
+    assert not any(stand.ledger._waiting.values()) and accounts.ended == []
+
+
+def test_a_pool_that_is_gone_has_no_load(stand: Stand) -> None:
+    gateway = stand.gateway
+    (pool,) = gateway.pools.values()
+    line = f'archwright_requests_in_flight{{pool="{pool.name}"}} '
+    pool.in_flight = 2
+    assert line + "2.0" in gateway.metrics().decode()
+    gateway.fleet.pools = {}
+    assert line + "0.0" in gateway.metrics().decode()
+
+
+class Gone(asyncio.Transport):
+    """The transport of a client that nobody writes to any more."""
+
+    def is_closing(self) -> bool:
+        return True
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None: ...
+
+    def abort(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+@pytest.mark.parametrize("turns", [0, 1, 2, 3])
+def test_a_client_who_leaves_at_any_moment_leaves_nothing_reserved(stand: Stand, turns: int) -> None:
+    """`turns` of the event loop after the request is whole: before it is reserved, before its work begins, in it."""
+    keys, accounts = stand.gateway.till.keys, stand.gateway.till.accounts
+    secret, _ = keys.create("acme", limits=KeyLimits(tpm=10))
+    body = b'{"model": "m", "messages": [{"role": "user", "content": "x"}]}'
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: g\r\nauthorization: Bearer %b\r\ncontent-length: %d\r\n\r\n"
+
+    async def scenario() -> None:
+        connection = stand.server().accept()
+        connection.connection_made(Gone())
+        connection.data_received(head % (secret.encode(), len(body)) + body)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        connection.connection_lost(None)
+        for _ in range(10):
+            await asyncio.sleep(0)
+        await stand.gateway.fleet.close()
+
+    asyncio.run(scenario())
+    principal = keys.identify(secret)
+    assert principal is not None
+    other = Accounts(accounts._slate, keys, lambda _scope, _since: 0.0)
+    assert isinstance(other.reserve(principal, (10, None)), Reservation), (
+        "all of the minute's tokens are there, for others too"
+    )
+
+
+def test_a_client_who_leaves_as_its_stream_begins_leaves_nothing_reserved(
+    stand: Stand, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its first bytes wait for the end of the turn, and it is gone by then."""
+    keys, accounts = stand.gateway.till.keys, stand.gateway.till.accounts
+    secret, _ = keys.create("acme", limits=KeyLimits(tpm=10))
+    body = b'{"model": "m", "stream": true, "messages": [{"role": "user", "content": "x"}]}'
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: g\r\nauthorization: Bearer %b\r\ncontent-length: %d\r\n\r\n"
+    event = b'data: {"choices":[{"index":0,"delta":{"content":"a"}}]}\n\n'
+    (pool,) = stand.gateway.pools.values()
+    pool.replicas[0].healthy = True
+
+    async def scenario() -> None:
+        connection = stand.server().accept()
+
+        async def ask(_client: EngineClient, _path: str, _body: object, sink: Sink, _headers: object) -> None:
+            sink.feed(event)
+            connection.connection_lost(None)
+            await asyncio.sleep(60)
+
+        monkeypatch.setattr(EngineClient, "ask", ask)
+        connection.connection_made(Gone())
+        connection.data_received(head % (secret.encode(), len(body)) + body)
+        for _ in range(10):
+            await asyncio.sleep(0)
+        await stand.gateway.fleet.close()
+
+    asyncio.run(scenario())
+    (record,) = served(stand.store, Home(tmp_path))
+    assert (record.status, record.input_tokens, record.output_tokens) == ("cancelled", 1, 1), (
+        "and what it got is billed"
+    )
+    principal = keys.identify(secret)
+    assert principal is not None
+    other = Accounts(accounts._slate, keys, lambda _scope, _since: 0.0)
+    assert isinstance(other.reserve(principal, (8, None)), Reservation), "what was not used is there for others"

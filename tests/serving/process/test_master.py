@@ -1,0 +1,270 @@
+"""Workers that share a port: replaced one for one without a dropped request, started again when they die."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import resource
+import signal
+import threading
+import time
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pytest
+
+from archwright.contract.record import replace
+from archwright.home import write_atomic
+from archwright.monitor.folding import served
+from archwright.monitor.usage import usage_of
+from archwright.serving.http.client_limits import Limits
+from archwright.serving.process.config_reload import note_file, read_note
+
+if TYPE_CHECKING:
+    from tests.serving.conftest import Platform, Start
+
+pytestmark = pytest.mark.enable_socket
+PRICED = {"price_in_usd": 1e-6, "price_out_usd": 2e-6, "slots": 64}
+BODY = json.dumps({"model": "m", "max_tokens": 2, "messages": [{"role": "user", "content": "Go on."}]}).encode()
+
+
+@pytest.fixture
+def two(start: Start) -> Platform:
+    platform = start([PRICED], [{"tpot_s": 0.002, "slots": 64}], workers=2)
+    platform.until(lambda: len(platform.workers) == 2)
+    return platform
+
+
+class Load:
+    """Clients that keep their connections and ask until told to stop; `failed` is what an answer did not come for."""
+
+    def __init__(self, platform: Platform, clients: int = 8, *, patient: bool = False) -> None:
+        self.done: dict[str, float] = {}
+        self.failed: list[str] = []
+        self._platform = platform
+        self._patient = patient
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._ask) for _ in range(clients)]
+
+    def __enter__(self) -> Load:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _ask(self) -> None:
+        connection = self._platform.connection()
+        headers = {"authorization": f"Bearer {self._platform.key}"}
+        while not self._stop.is_set():
+            try:
+                connection.request("POST", "/v1/chat/completions", BODY, headers)
+                reply = connection.getresponse()
+                reply.read()
+                if reply.status != 200:
+                    self.failed.append(f"status {reply.status}")
+                else:
+                    cost = reply.headers["x-archwright-cost-usd"]
+                    self.done[str(reply.headers["x-request-id"])] = float(str(cost))
+            except (OSError, http.client.HTTPException) as error:
+                self.failed.append(repr(error))
+                connection.close()
+        connection.close()
+
+
+def reload(platform: Platform) -> None:
+    """New workers answer, and the old ones are gone or going."""
+    before = set(platform.workers)
+    assert platform.gateway is not None
+    platform.gateway.send_signal(signal.SIGHUP)
+    platform.until(lambda: not before & set(platform.workers), 20.0)
+
+
+def test_a_reload_under_load_drops_nothing(two: Platform) -> None:
+    with Load(two) as load:
+        time.sleep(0.3)
+        for _ in range(3):
+            reload(two)
+            asked = len(load.done)
+            two.until(partial(_more_than, load, asked + 20))
+    assert load.failed == [] and len(load.done) > 100
+    assert len(two.workers) == 2
+    served = two.metrics()['archwright_requests_total{model="m",pool="p",status="ok",workload="desk"}']
+    assert served == len(load.done), "the page sums all workers, those that ended too"
+
+
+def test_a_stream_goes_on_through_a_reload(start: Start) -> None:
+    platform = start([PRICED], [{"tpot_s": 0.1, "text": "word " * 20}], workers=1)
+    plain = platform.open_chat(stream=True, max_tokens=20)
+    said = plain.recv(4096)
+    before = platform.workers
+    assert platform.gateway is not None
+    platform.gateway.send_signal(signal.SIGHUP)
+    platform.until(lambda: len(platform.workers) == 2)
+    platform.until(lambda: platform.chat(max_tokens=1).status == 200)
+    while b"[DONE]" not in said and (piece := plain.recv(4096)):
+        said += piece
+    plain.close()
+    assert said.count(b'"content":"word') + said.count(b'"content":" word') >= 19 and b"[DONE]" in said
+    platform.until(lambda: not set(before) & set(platform.workers))
+    assert platform.in_flight() == 0, "who went left no request on the page"
+
+
+def test_who_was_told_in_a_stream_that_the_connection_is_kept_may_ask_again_on_it(start: Start) -> None:
+    """A client sends its next request as soon as the stream is over: closed then, it would be lost. Not so who stays
+    silent."""
+    engine = {"tpot_s": 0.1, "text": "word " * 20, "slots": 4}
+    platform = start([{**PRICED, "slots": 4}], [engine], workers=1, limits=Limits(drain_s=1.0))
+    headers = {"authorization": f"Bearer {platform.key}"}
+    stream = json.dumps({**json.loads(BODY), "max_tokens": 20, "stream": True}).encode()
+    with closing(platform.connection()) as asks, closing(platform.connection()) as silent:
+        replies = []
+        for connection in (asks, silent):
+            connection.request("POST", "/v1/chat/completions", stream, headers)
+            replies.append(connection.getresponse())
+        before = platform.workers
+        assert platform.gateway is not None
+        platform.gateway.send_signal(signal.SIGHUP)
+        platform.until(lambda: len(platform.workers) == 2)
+        for reply in replies:
+            assert b"[DONE]" in reply.read() and reply.getheader("connection") is None
+        time.sleep(0.3)
+        sock = asks.sock
+        asks.request("POST", "/v1/chat/completions", BODY, headers)
+        assert asks.sock is sock, "the same connection"
+        reply = asks.getresponse()
+        assert (reply.status, reply.getheader("connection")) == (200, "close")
+        reply.read()
+        assert silent.sock is not None and silent.sock.recv(1) == b""
+    platform.until(lambda: not set(before) & set(platform.workers))
+
+
+def test_a_configuration_that_cannot_be_read_leaves_the_workers_as_they_are(two: Platform) -> None:
+    two.until(note_file(two.home, "gateway").exists)  # all have begun: who still starts reads the file too
+    two.home.config("gateway").write_bytes(b"{")
+    before = two.workers
+    assert two.gateway is not None
+    two.gateway.send_signal(signal.SIGHUP)
+    two.until(lambda: "reload failed" in two.home.log("gateway").read_text())
+    assert two.workers == before and two.chat(max_tokens=1).status == 200
+
+
+def test_a_killed_worker_loses_no_settled_request(two: Platform) -> None:
+    with Load(two) as load:
+        for _ in range(4):
+            time.sleep(0.4)
+            victim = two.workers[0]
+            os.kill(victim, signal.SIGKILL)
+            two.until(partial(_replaced, two, victim))
+    assert len(load.done) > 100
+    found = [one for one in _all_served(two) if one.status == "ok"]
+    assert len({one.request_id for one in found}) == len(found), "none is written twice"
+    assert set(load.done) <= {one.request_id for one in found}, "each that was answered is written"
+    lost = len(found) - len(load.done)
+    assert 0 <= lost <= len(load.failed), "written and not answered: at most those that were cut off"
+    with closing(two.store) as store:
+        (line,) = usage_of(store, two.home, "acme", "tenant")
+    assert line.cost_usd == pytest.approx(sum(one.cost_usd or 0.0 for one in _all_served(two)))
+    assert line.cost_usd >= sum(load.done.values()) - 1e-9
+
+
+def test_what_a_killed_worker_had_reserved_is_free_again(start: Start) -> None:
+    platform = start([PRICED], [{"ttft_s": 30.0}], workers=1)
+    platform.until(lambda: len(platform.workers) == 1)
+    platform.key = platform.made_key("held", tpm=1000)
+    platform.open_chat(max_tokens=200)
+    platform.until(lambda: platform.in_flight() == 1)
+    refused = platform.chat(max_tokens=200)
+    assert refused.status == 429 and refused.error["code"] == "rate_limit_exceeded"
+    os.kill(platform.workers[0], signal.SIGKILL)
+    platform.until(lambda: platform.get("/healthz", key=None).status == 200)
+    again = platform.open_chat(max_tokens=200)
+    again.settimeout(1.0)
+    with pytest.raises(TimeoutError):  # it is let in, and waits for the engine
+        again.recv(100)
+
+
+def test_the_others_go_on_while_the_system_has_no_room_for_a_new_worker(two: Platform) -> None:
+    assert two.gateway is not None
+    two.until(note_file(two.home, "gateway").exists)
+    master = two.gateway.pid
+    limits = resource.prlimit(master, resource.RLIMIT_NOFILE)
+    used = len(os.listdir(f"/proc/{master}/fd"))
+    resource.prlimit(master, resource.RLIMIT_NOFILE, (used - 1, limits[1]))
+    os.kill(two.workers[0], signal.SIGKILL)
+    log = two.home.log("gateway")
+    two.until(lambda: "the system refused" in log.read_text())
+    assert two.chat(max_tokens=1).status == 200 and len(two.workers) == 1
+    resource.prlimit(master, resource.RLIMIT_NOFILE, limits)
+    two.until(lambda: len(two.workers) == 2, 20.0)
+
+
+def test_a_note_that_cannot_be_written_ends_nobody(two: Platform) -> None:
+    note = note_file(two.home, "gateway")
+    two.until(note.exists)
+    note.unlink()
+    (note / "in its place").mkdir(parents=True)
+    two.config = replace(two.config, revision=1)
+    write_atomic(two.home.config("gateway"), msgspec.json.encode(two.config))
+    two.until(lambda: "the system refused" in two.home.log("gateway").read_text())
+    assert two.chat(max_tokens=1).status == 200
+    (note / "in its place").rmdir()
+    note.rmdir()
+    two.until(lambda: (found := read_note(two.home)) is not None and found.revision == 1)
+
+
+def test_workers_end_with_their_master(two: Platform) -> None:
+    workers = two.workers
+    assert two.gateway is not None
+    two.gateway.kill()
+    two.until(lambda: not any(_lives(pid) for pid in workers))
+
+
+def test_ids_of_requests_are_not_shared(two: Platform) -> None:
+    """Workers are forks of one process, and so were their random numbers."""
+    with Load(two, clients=16) as load:
+        two.until(lambda: len(load.done) > 600)
+    assert len({one[-13:] for one in load.done}) == len(load.done)
+
+
+def test_memory_and_descriptors_stay_as_they_are_over_reloads(two: Platform) -> None:
+    def size() -> tuple[int, int]:
+        assert two.gateway is not None
+        pid = two.gateway.pid
+        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE"), len(os.listdir(f"/proc/{pid}/fd"))
+
+    reload(two)
+    before = size()
+    for _ in range(4):
+        reload(two)
+    after = size()
+    assert after[1] == before[1] and after[0] < before[0] + 2_000_000
+    assert len(list(two.home.counters.glob("*.counters"))) <= 4
+
+
+def _more_than(load: Load, count: int) -> bool:
+    return len(load.done) > count
+
+
+def _replaced(platform: Platform, victim: int) -> bool:
+    return victim not in platform.workers and len(platform.workers) == 2
+
+
+def _all_served(platform: Platform) -> list[Any]:
+    with closing(platform.store) as store:
+        return list(served(store, platform.home))
+
+
+def _lives(pid: int) -> bool:
+    try:
+        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,522 @@
+"""A model whose provider speaks the Messages API, behind the real gateway and asked in both languages."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import anthropic
+import openai
+import pytest
+from tests.serving.fake_provider import Place, Script, block, message_end, message_events, message_start, use, words
+
+from archwright.engines.sse import Event
+from archwright.errors import ArchwrightError
+from archwright.serving.providers.anthropic import Anthropic, MessagesReader, request
+
+if TYPE_CHECKING:
+    from tests.serving.conftest import Platform, Start
+
+pytestmark = pytest.mark.enable_socket
+
+PING = {"type": "ping"}
+HELLO = message_events(
+    message_start(input_tokens=9, cache_read_input_tokens=3, output_tokens=1),
+    PING,
+    *words(0, "Hel", "lo"),
+    PING,
+    *message_end("end_turn", 2),
+)
+TOOL: dict[str, Any] = {
+    "type": "function",
+    "function": {"name": "f", "description": "d", "parameters": {"type": "object"}, "strict": True},
+}
+IMAGE = "data:image/png;base64,aGVsbG8="
+
+
+@pytest.fixture
+def platform(start: Start, place: Place, monkeypatch: pytest.MonkeyPatch) -> Platform:
+    monkeypatch.setenv("VENDOR_KEY", "sk-vendor")
+    spec = {
+        "addresses": (place.url,),
+        "key": "env:VENDOR_KEY",
+        "engine_model": "vendor-large",
+        "protocol": "anthropic",
+        "health_path": "/models",
+        "vision": True,
+    }
+    kept = {"model": "kept", "workload": "kept", "pool": "kept", "cache": "all"}
+    return start([spec, {**spec, **kept}], [])
+
+
+def test_everything_a_provider_may_say(platform: Platform, place: Place) -> None:
+    """One platform, many scripts: starting it anew for each would cost a second each."""
+    base = platform.url
+    with openai.OpenAI(base_url=base, api_key=platform.key, max_retries=0) as chats:
+        _a_chat(chats, place)
+        _calls(chats, place)
+        _badly(chats, place)
+        _what_no_message_can_say(platform, place)
+    with anthropic.Anthropic(
+        base_url=base.removesuffix("/v1"), auth_token=platform.key, api_key=None, max_retries=0
+    ) as messages:
+        _a_message(messages, place)
+        _thoughts_that_are_not_shown(platform, messages, place)
+        _tools_that_the_provider_runs(messages, place)
+        _betas(platform, messages, place)
+        _a_count(messages, place)
+        _badly_in_its_own_words(messages, place)
+    _parts_where_there_are_none(platform, place)
+    _a_client_that_leaves(platform, place)
+    log = platform.home.log("gateway").read_text()
+    assert "sk-vendor" not in log
+    assert "AW-INT" not in log
+
+
+def _a_chat(chats: openai.OpenAI, place: Place) -> None:
+    place.script = Script(HELLO)
+    reply = chats.chat.completions.create(
+        model="m",
+        messages=[{"role": "system", "content": "Be brief."}, {"role": "user", "content": "hi"}],
+        max_tokens=8,
+        temperature=0.5,
+        stop=["x"],
+        user="u1",
+        seed=3,
+    )
+    assert (reply.choices[0].message.content, reply.choices[0].finish_reason) == ("Hello", "stop")
+    assert reply.usage is not None
+    assert (reply.usage.prompt_tokens, reply.usage.completion_tokens, reply.usage.total_tokens) == (12, 2, 14)
+    assert reply.usage.prompt_tokens_details is not None
+    assert reply.usage.prompt_tokens_details.cached_tokens == 3
+    asked = place.last
+    assert asked.path == "/v1/messages"
+    assert (asked.headers["x-api-key"], asked.headers["anthropic-version"]) == ("sk-vendor", "2023-06-01")
+    assert "authorization" not in asked.headers
+    assert asked.body == {
+        "model": "vendor-large",
+        "max_tokens": 8,
+        "system": "Be brief.",
+        "messages": [{"role": "user", "content": [{"type": "text", "text": "hi"}]}],
+        "temperature": 0.5,
+        "stop_sequences": ["x"],
+        "metadata": {"user_id": "u1"},
+        "stream": True,
+    }
+    stream = chats.chat.completions.create(
+        model="m", messages=[{"role": "user", "content": "hi"}], stream=True, stream_options={"include_usage": True}
+    )
+    chunks = list(stream)
+    assert [c.choices[0].delta.content for c in chunks if c.choices and c.choices[0].delta.content] == ["Hel", "lo"]
+    assert chunks[-1].usage is not None
+    assert chunks[-1].usage.total_tokens == 14
+
+
+def _calls(chats: openai.OpenAI, place: Place) -> None:
+    thought = [{"type": "thinking_delta", "thinking": "hm"}, {"type": "signature_delta", "signature": "sig"}]
+    place.script = Script(
+        message_events(
+            message_start(input_tokens=5, output_tokens=1),
+            *block(0, {"type": "thinking", "thinking": "", "signature": ""}, *thought),
+            *words(1, "Let me see."),
+            *use(2, "f", '{"a":', ' "é"}'),
+            *use(3, "f"),
+            *message_end("tool_use", 9),
+        )
+    )
+    asked: dict[str, Any] = {
+        "model": "m",
+        "messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": IMAGE}}]}],
+        "tools": [TOOL],
+        "tool_choice": "required",
+        "parallel_tool_calls": False,
+    }
+    reply = chats.chat.completions.create(**asked)
+    message = reply.choices[0].message
+    calls = message.tool_calls or []
+    assert [(call.id, call.type) for call in calls] == [("toolu_2", "function"), ("toolu_3", "function")]
+    assert [json.loads(call.function.arguments) for call in calls if call.type == "function"] == [{"a": "é"}, {}]
+    assert (message.content, reply.choices[0].finish_reason) == ("Let me see.", "tool_calls")
+    sent = place.last.body
+    assert sent["tools"] == [{"name": "f", "description": "d", "input_schema": {"type": "object"}}]
+    assert sent["tool_choice"] == {"type": "any", "disable_parallel_tool_use": True}
+    assert sent["messages"][0]["content"][0]["source"] == {
+        "type": "base64",
+        "media_type": "image/png",
+        "data": "aGVsbG8=",
+    }
+    with chats.chat.completions.stream(**asked) as stream:
+        final = stream.get_final_completion()
+    assert [call.function.arguments for call in final.choices[0].message.tool_calls or []] == ['{"a": "é"}', "{}"]
+
+
+def _badly(chats: openai.OpenAI, place: Place) -> None:
+    def error(kind: str, status: int) -> Script:
+        said = json.dumps({"type": "error", "error": {"type": kind, "message": "sk-vendor at /etc"}})
+        return Script([said.encode()], status, "application/json")
+
+    def ask(**more: Any) -> Any:
+        return chats.chat.completions.create(model="m", messages=[{"role": "user", "content": "hi"}], **more)
+
+    for script, kind, code in (
+        (error("overloaded_error", 529), openai.InternalServerError, "engine_overloaded"),
+        (error("rate_limit_error", 429), openai.RateLimitError, "engine_overloaded"),
+        (error("authentication_error", 401), openai.InternalServerError, "engine_failed"),
+        (error("invalid_request_error", 400), openai.BadRequestError, "engine_refused"),
+        (Script(HELLO[:-1]), openai.InternalServerError, "engine_unavailable"),
+        (Script([b"event: x\ndata: 7\n\n"]), openai.InternalServerError, "engine_unavailable"),
+        (Script(message_events(message_start(), PING)), openai.InternalServerError, "engine_unavailable"),
+    ):
+        for streamed in (False, True):
+            place.script = script
+            if streamed and script.status == 200:
+                with pytest.raises(openai.APIError):
+                    list(ask(stream=True))
+                continue
+            with pytest.raises(kind) as caught:
+                ask(stream=streamed)
+            assert caught.value.code == code
+            assert "/etc" not in str(caught.value)
+    late = message_events({"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}})
+    place.script = Script([*HELLO[:3], *late])
+    for streamed in (False, True):
+        # Nothing was said yet: a client can still be told by status.
+        with pytest.raises(openai.InternalServerError):
+            ask(stream=streamed)
+    place.script = Script([*HELLO[:4], *late])
+    chunks: list[Any] = []
+    with pytest.raises(openai.APIError, match="overloaded"):
+        chunks.extend(ask(stream=True))
+    with pytest.raises(openai.InternalServerError):
+        ask()
+
+
+def _what_no_message_can_say(platform: Platform, place: Place) -> None:
+    place.script = Script(HELLO)
+    count = len(place.asked)
+    for fields, param in (
+        ({"logprobs": True}, "logprobs"),
+        ({"n": 2}, "n"),
+        ({"temperature": 1.5}, "temperature"),
+        ({"presence_penalty": 1}, "presence_penalty"),
+        ({"response_format": {"type": "json_object"}}, "response_format"),
+    ):
+        reply = platform.chat(**fields)
+        assert (reply.status, reply.error["param"]) == (400, param)
+    assert platform.ask("POST", "/v1/completions", {"model": "m", "prompt": "x"}).status == 400
+    assert len(place.asked) == count
+    assert platform.chat(presence_penalty=0, n=1, thinking={"type": "adaptive"}).status == 200
+    assert place.last.body["thinking"] == {"type": "adaptive"}
+
+
+def _a_message(messages: anthropic.Anthropic, place: Place) -> None:
+    """The client's own words go through, marks and all; so does what comes back."""
+    thought = [{"type": "thinking_delta", "thinking": "hm"}, {"type": "signature_delta", "signature": "sig"}]
+    place.script = Script(
+        message_events(
+            message_start(input_tokens=5, cache_read_input_tokens=7, output_tokens=1),
+            *block(0, {"type": "thinking", "thinking": "", "signature": ""}, *thought),
+            PING,
+            *words(1, "Hel", "lo"),
+            *use(2, "f", '{"a": 1}'),
+            *message_end("stop_sequence", 9, "END"),
+        )
+    )
+    asked: dict[str, Any] = {
+        "model": "m",
+        "max_tokens": 2048,
+        "system": [{"type": "text", "text": "Be brief.", "cache_control": {"type": "ephemeral"}}],
+        "messages": [{"role": "user", "content": "hi"}],
+        "stop_sequences": ["END"],
+        "thinking": {"type": "enabled", "budget_tokens": 1024},
+    }
+    reply = messages.messages.create(**asked)
+    assert place.last.body == {**asked, "model": "vendor-large", "stream": True}
+    with messages.messages.stream(**asked) as stream:
+        streamed = stream.get_final_message()
+    for found in (reply, streamed):
+        thinking, text, call = (block.model_dump() for block in found.content)
+        assert (thinking["thinking"], thinking["signature"], text["text"]) == ("hm", "sig", "Hello")
+        assert (call["id"], call["name"], call["input"]) == ("toolu_2", "f", {"a": 1})
+        assert (found.stop_reason, found.stop_sequence, found.model) == ("stop_sequence", "END", "m")
+        used = found.usage
+        assert (used.input_tokens, used.cache_read_input_tokens, used.output_tokens) == (5, 7, 9)
+
+
+def _thoughts_that_are_not_shown(platform: Platform, messages: anthropic.Anthropic, place: Place) -> None:
+    """They must come back as they were, or the provider refuses the turn with a call's result."""
+    signed = {"type": "signature_delta", "signature": "sig"}
+    place.script = Script(
+        message_events(
+            message_start(input_tokens=5, output_tokens=1),
+            *block(0, {"type": "thinking", "thinking": "", "signature": ""}, signed),
+            *block(1, {"type": "redacted_thinking", "data": "abc"}),
+            *block(2, {"type": "redacted_thinking", "data": "def"}),
+            *words(3, "a"),
+            *use(4, "f", "{}"),
+            *message_end("tool_use", 9),
+        )
+    )
+    asked: dict[str, Any] = {"model": "kept", "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}]}
+    for first in ("whole", "stream"):
+        asked["system"] = first
+        found = []
+        for kind in (first, "whole", "stream"):
+            if kind == "whole":
+                found.append(messages.messages.create(**asked).content)
+                continue
+            with messages.messages.stream(**asked) as stream:
+                found.append(stream.get_final_message().content)
+        for blocks in found:
+            said = [one.model_dump(exclude_none=True) for one in blocks]
+            assert said[:3] == [
+                {"type": "thinking", "thinking": "", "signature": "sig"},
+                {"type": "redacted_thinking", "data": "abc"},
+                {"type": "redacted_thinking", "data": "def"},
+            ]
+            assert [one["type"] for one in said[3:]] == ["text", "tool_use"]
+    asked_once = [one for one in place.asked if one.body.get("system") in ("whole", "stream")]
+    assert len(asked_once) == 2, "the others came from the cache"
+    chat = {"model": "kept", "messages": [{"role": "user", "content": "hi"}]}
+    assert platform.ask("POST", "/v1/chat/completions", chat).json["choices"][0]["message"]["content"] == "a"
+
+
+def _betas(platform: Platform, messages: anthropic.Anthropic, place: Place) -> None:
+    """They go where their words go, and an answer is given again only to who asks for the same ones."""
+    place.script = Script(HELLO)
+    asked: dict[str, Any] = {"max_tokens": 9, "messages": [{"role": "user", "content": "betas?"}]}
+    messages.beta.messages.create(model="m", **asked, betas=["b-2025-01-01", "a-2025-01-01"])
+    assert (place.last.path, place.last.headers["anthropic-beta"]) == ("/v1/messages", "a-2025-01-01,b-2025-01-01")
+    assert (place.last.headers["anthropic-version"], place.last.headers["x-api-key"]) == ("2023-06-01", "sk-vendor")
+    messages.messages.create(model="m", **asked)
+    assert "anthropic-beta" not in place.last.headers
+    assert platform.chat(headers={"anthropic-beta": "b-2025-01-01"}).status == 200
+    assert "anthropic-beta" not in place.last.headers, "a chat is asked in our words"
+    found = []
+    for beta in ("", "a", "b, a", "a,b", "", "a"):
+        headers = {"anthropic-beta": beta} if beta else {}
+        reply = platform.ask("POST", "/v1/messages", {"model": "kept", **asked}, headers=headers)
+        found.append((beta, reply.headers["x-archwright-cache"]))
+    assert found == [("", "miss"), ("a", "miss"), ("b, a", "miss"), ("a,b", "hit"), ("", "hit"), ("a", "hit")]
+    count = len(place.asked)
+    with pytest.raises(anthropic.BadRequestError, match="anthropic-beta"):
+        messages.beta.messages.create(model="m", **asked, betas=["a b"])
+    assert len(place.asked) == count
+    place.script = Script([b'{"input_tokens": 14}'], kind="application/json")
+    messages.beta.messages.count_tokens(
+        model="m", messages=asked["messages"], betas=["c-2025-01-01"], context_management={"edits": []}
+    )
+    assert place.last.body["context_management"] == {"edits": []}, "what is left out decides the count"
+    assert "c-2025-01-01" in place.last.headers["anthropic-beta"].split(",")
+
+
+def _tools_that_the_provider_runs(messages: anthropic.Anthropic, place: Place) -> None:
+    """Charged beside the tokens, and no reply of ours has a place for what they bring. The client's own go through."""
+    place.script = Script(HELLO)
+    hello: Any = [{"role": "user", "content": "hi"}]
+    count = len(place.asked)
+    for fields, param in (
+        ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, "tools.0.type"),
+        ({"extra_body": {"mcp_servers": [{"type": "url", "url": "https://x.example", "name": "x"}]}}, "mcp_servers"),
+    ):
+        with pytest.raises(anthropic.BadRequestError, match=param):
+            messages.messages.create(model="m", max_tokens=8, messages=hello, **fields)
+    assert len(place.asked) == count
+    mine: Any = [{"type": "bash_20250124", "name": "bash"}, {"name": "f", "input_schema": {"type": "object"}}]
+    messages.messages.create(model="m", max_tokens=8, messages=hello, tools=mine)
+    assert place.last.body["tools"] == mine
+
+
+def _parts_where_there_are_none(platform: Platform, place: Place) -> None:
+    place.script = Script(HELLO)
+    hello = {"role": "user", "content": "hi"}
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    sound = [{"type": "input_audio", "input_audio": {"data": "aGk=", "format": "wav"}}]
+    for turns in (
+        [{"role": "system", "content": sound}, hello],
+        [hello, {"role": "assistant", "tool_calls": [call]}, {"role": "tool", "tool_call_id": "c", "content": sound}],
+    ):
+        reply = platform.chat(messages=turns)
+        assert (reply.status, reply.error["code"]) == (400, "unsupported_value")
+    for refusal in ({"content": None, "refusal": "no"}, {"content": [{"type": "refusal", "refusal": "no"}]}):
+        assert platform.chat(messages=[hello, {"role": "assistant", **refusal}, hello]).status == 200
+        assert place.last.body["messages"][1]["content"] == [{"type": "text", "text": "no"}]
+
+
+def _a_count(messages: anthropic.Anthropic, place: Place) -> None:
+    place.script = Script([b'{"input_tokens": 14}'], kind="application/json")
+    asked: dict[str, Any] = {"model": "m", "system": "Be brief.", "messages": [{"role": "user", "content": "hi"}]}
+    assert messages.messages.count_tokens(**asked).input_tokens == 14
+    assert (place.last.path, place.last.body) == ("/v1/messages/count_tokens", {**asked, "model": "vendor-large"})
+
+
+def _badly_in_its_own_words(messages: anthropic.Anthropic, place: Place) -> None:
+    def ask() -> Any:
+        return messages.messages.create(model="m", max_tokens=8, messages=[{"role": "user", "content": "hi"}])
+
+    for status, kind, raised in (
+        (529, "overloaded_error", anthropic.InternalServerError),
+        (429, "rate_limit_error", anthropic.RateLimitError),
+        (400, "invalid_request_error", anthropic.BadRequestError),
+    ):
+        said = json.dumps({"type": "error", "error": {"type": kind, "message": "no"}}).encode()
+        place.script = Script([said], status, "application/json")
+        with pytest.raises(raised) as caught:
+            ask()
+        assert isinstance(caught.value.body, dict)
+        assert caught.value.body["error"]["type"] == kind
+    late = message_events({"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}})
+    place.script = Script([*HELLO[:4], *late])
+    with (
+        pytest.raises(anthropic.APIStatusError, match="overloaded"),
+        messages.messages.stream(model="m", max_tokens=8, messages=[{"role": "user", "content": "hi"}]) as stream,
+    ):
+        list(stream)
+
+
+def _a_client_that_leaves(platform: Platform, place: Place) -> None:
+    place.script = Script(HELLO[:4], hangs=True)
+    leaving = platform.open_chat(stream=True)
+    platform.until(lambda: b"Hel" in leaving.recv(65536))
+    leaving.close()
+    assert place.gone.wait(10)
+
+
+def test_a_conversation_with_calls_becomes_turns() -> None:
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": '{"a": 1}'}}
+    asked = request(
+        {
+            "model": "v",
+            "max_tokens": 5,
+            "messages": [
+                {"role": "developer", "content": "one"},
+                {"role": "system", "content": "two"},
+                {"role": "user", "content": "hi"},
+                {"role": "assistant", "content": None, "tool_calls": [call]},
+                {"role": "tool", "tool_call_id": "c", "content": "7"},
+                {"role": "user", "content": "and?"},
+                {"role": "assistant", "content": ""},
+                {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "https://x/y.png"}}]},
+            ],
+            "tools": [{"type": "function", "function": {"name": "f"}}],
+            "tool_choice": {"type": "function", "function": {"name": "f"}},
+            "response_format": {"type": "json_schema", "json_schema": {"name": "s", "schema": {"type": "object"}}},
+            "reasoning_effort": "minimal",
+            "service_tier": "default",
+        }
+    )
+    assert asked["system"] == "one\n\ntwo"
+    assert asked["messages"] == [
+        {"role": "user", "content": [{"type": "text", "text": "hi"}]},
+        {"role": "assistant", "content": [{"type": "tool_use", "id": "c", "name": "f", "input": {"a": 1}}]},
+        {
+            "role": "user",
+            "content": [
+                {"type": "tool_result", "tool_use_id": "c", "content": "7"},
+                {"type": "text", "text": "and?"},
+                {"type": "image", "source": {"type": "url", "url": "https://x/y.png"}},
+            ],
+        },
+    ]
+    assert asked["tools"] == [{"name": "f", "input_schema": {"type": "object", "properties": {}}}]
+    assert asked["tool_choice"] == {"type": "tool", "name": "f"}
+    assert asked["output_config"] == {"format": {"type": "json_schema", "schema": {"type": "object"}}, "effort": "low"}
+    assert asked["service_tier"] == "standard_only"
+
+
+def test_arguments_that_are_no_object_are_refused() -> None:
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{"}}
+    message = {"role": "assistant", "content": None, "tool_calls": [call]}
+    with pytest.raises(ArchwrightError, match="no JSON object"):
+        request({"model": "v", "max_tokens": 5, "messages": [message]})
+
+
+def seen(*events: dict[str, Any]) -> tuple[list[Any], bool]:
+    """What a reader makes of a stream, as OpenAI's choices; whether it is at its end."""
+    reader = MessagesReader()
+    found: list[Any] = []
+    for event in events:
+        assert not reader.done
+        found += reader.read(Event(event["type"], json.dumps(event).encode()))
+    return [choice for one in found for choice in one.choices or [one.error or one.usage]], reader.done
+
+
+@pytest.mark.parametrize(
+    ("reason", "finish"),
+    [
+        ("end_turn", "stop"),
+        ("stop_sequence", "stop"),
+        ("max_tokens", "length"),
+        ("tool_use", "tool_calls"),
+        ("refusal", "content_filter"),
+        ("model_context_window_exceeded", "length"),
+        ("pause_turn", "stop"),
+        ("of_next_year", "stop"),
+    ],
+)
+def test_why_it_ended(reason: str, finish: str) -> None:
+    (last,), done = seen(message_start(), PING, *message_end(reason, 1, "END"))
+    assert (last.finish_reason, last.stop_reason, done) == (finish, "END", True)
+
+
+def test_blocks_of_every_kind() -> None:
+    begun = {"type": "text", "text": "A"}
+    deltas = [{"type": "thinking_delta", "thinking": "hm"}, {"type": "signature_delta", "signature": "s"}]
+    choices, done = seen(
+        message_start(input_tokens=1),
+        *block(0, {"type": "thinking", "thinking": ""}, *deltas),
+        *block(1, begun, {"type": "text_delta", "text": "b"}, {"type": "citations_delta", "citation": {}}),
+        *use(2, "f", "", "{}"),
+        *block(
+            3, {"type": "server_tool_use", "id": "x", "name": "n"}, {"type": "input_json_delta", "partial_json": "{"}
+        ),
+        {"type": "of_next_year", "delta": {}},
+    )
+    said = [choice.delta for choice in choices]
+    assert [one.reasoning_content for one in said if one.reasoning_content] == ["hm"]
+    assert [one.signature for one in said if one.signature] == ["s"]
+    assert [one.content for one in said if one.content] == ["A", "b"]
+    calls = [call for one in said for call in one.tool_calls or ()]
+    assert [(call.index, call.id, call.function and call.function.arguments) for call in calls] == [
+        (0, "toolu_2", ""),
+        (0, None, "{}"),
+    ]
+    assert not done
+
+
+def test_an_error_of_each_kind_has_its_status() -> None:
+    for kind, status in (("overloaded_error", 529), ("rate_limit_error", 429), ("of_next_year", 500)):
+        (found,), _ = seen({"type": "error", "error": {"type": kind, "message": "x"}})
+        assert found["code"] == status
+    (bare,), _ = seen({"type": "error"})
+    assert bare["code"] == 500
+
+
+def test_usage_is_the_last_word_on_each_count() -> None:
+    reader = MessagesReader()
+    start = message_start(input_tokens=5, cache_creation_input_tokens=2, cache_read_input_tokens=3, output_tokens=1)
+    assert list(reader.read(Event("", json.dumps(start).encode()))) == []
+    (end,) = reader.read(Event("", json.dumps(message_end("end_turn", 7)[0]).encode()))
+    assert end.usage == {
+        "prompt_tokens": 10,
+        "completion_tokens": 7,
+        "total_tokens": 17,
+        "prompt_tokens_details": {"cached_tokens": 3},
+    }
+
+
+def test_what_a_provider_cannot_be_told() -> None:
+    plain: dict[str, Any] = {"model": "v", "max_tokens": 5, "messages": [{"role": "user", "content": "x"}]}
+    audio = [{"role": "user", "content": [{"type": "input_audio"}]}]
+    for body in ({**plain, "messages": audio}, {**plain, "logit_bias": {"5": 1}}, {**plain, "frequency_penalty": 1}):
+        with pytest.raises(ArchwrightError):
+            request(body)
+    with pytest.raises(ArchwrightError, match="does not answer at"):
+        Anthropic().ask("/completions", plain, None)
+    kept = request({**plain, "tools": [TOOL], "tool_choice": "none", "parallel_tool_calls": False, "top_k": 4})
+    assert (kept["tool_choice"], kept["top_k"]) == ({"type": "none"}, 4)
+    assert Anthropic().ask("/chat/completions", plain, {"model": "m", "x": 1}).body == {
+        "model": "v",
+        "x": 1,
+        "stream": True,
+    }

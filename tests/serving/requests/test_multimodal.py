@@ -1,0 +1,131 @@
+"""What is no text in a request is reckoned with, so that a budget holds: by the number of images, or by the context."""
+
+from __future__ import annotations
+
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from tests.serving.fake_provider import Place, Script, chat_events, message_events
+
+from archwright.serving.requests.multimodal import TEXT_ALONE, Parts, parts_of
+
+if TYPE_CHECKING:
+    from tests.serving.conftest import Platform, Start
+
+pytestmark = pytest.mark.enable_socket
+IN_USD, OUT_USD = 1e-6, 2e-6
+IMAGE_TOKENS, LENGTH = 5_000, 8
+URL = "https://example.org/x.png"
+PICTURE = {"type": "image_url", "image_url": {"url": URL}}
+SHOWN = {"type": "image", "source": {"type": "url", "url": URL}}
+PASTED = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "aGk="}}
+TEXT = {"type": "text", "text": "what?"}
+FUNCTION = {"type": "function", "function": {"name": "f"}}
+
+
+def said(*content: Any, **more: Any) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": "first"}, {"role": "user", "content": list(content)}], **more}
+
+
+@pytest.mark.parametrize(
+    ("fields", "parts"),
+    [
+        ({"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": None}]}, TEXT_ALONE),
+        (said(TEXT, {"type": "refusal", "refusal": "no"}, {"type": "thinking", "thinking": "x"}), TEXT_ALONE),
+        (said(TEXT, PICTURE, PICTURE), Parts(2, 2 * len(URL))),
+        (said(SHOWN, PASTED), Parts(2, len(URL) + 4)),
+        (said({"type": "tool_result", "tool_use_id": "a", "content": [TEXT, PASTED]}), Parts(1, 4)),
+        (said({"type": "tool_result", "tool_use_id": "a", "content": "x"}), TEXT_ALONE),
+        (said({"type": "tool_result", "tool_use_id": "a"}), TEXT_ALONE),
+        (said({"type": "tool_result", "content": {"a": 1}}), Parts(boundless=True)),
+        (said({"type": "image_url", "image_url": URL}, {"type": "image", "source": {"file_id": "f"}}), Parts(2, 0)),
+        (said({"type": "document", "source": {"type": "url", "url": URL}}), Parts(boundless=True)),
+        (said({"type": "input_audio", "input_audio": {"data": "x"}}, PICTURE), Parts(1, len(URL), boundless=True)),
+        (said("word", 5, {"type": 7}), Parts(boundless=True)),
+        (said(TEXT, tools=[FUNCTION, {"type": "custom"}, {"name": "f", "input_schema": {}}]), TEXT_ALONE),
+        (said(TEXT, tools=[FUNCTION, {"type": "web_search_20250305"}]), Parts(boundless=True)),
+        (said(TEXT, web_search_options={}), Parts(boundless=True)),
+        ({"messages": ["x", {"content": [PICTURE]}]}, Parts(1, len(URL))),
+    ],
+    ids=str,
+)
+def test_what_a_conversation_holds(fields: dict[str, Any], parts: Parts) -> None:
+    assert parts_of(fields) == parts
+
+
+@pytest.fixture
+def platform(start: Start, place: Place) -> Platform:
+    """A model that makes 4,900 tokens of every image, said to make 5,000 at most; `speaks` does so in Messages."""
+    spec = {
+        "addresses": (place.url,),
+        "health_path": "/models",
+        "vision": True,
+        "image_tokens": IMAGE_TOKENS,
+        "context_tokens": 50_000,
+        "price_in_usd": IN_USD,
+        "price_out_usd": OUT_USD,
+        "slots": 64,
+    }
+    speaks = {**spec, "model": "speaks", "workload": "speaks", "pool": "s", "protocol": "anthropic"}
+    return start([spec, speaks], [], workers=2)
+
+
+def counted(tokens: int) -> Script:
+    used = {"prompt_tokens": tokens, "completion_tokens": 2, "total_tokens": tokens + 2}
+    ended = {"choices": [{"delta": {"content": "a cat"}, "finish_reason": "stop"}], "usage": used}
+    return Script(chat_events(ended))
+
+
+def test_a_budget_is_not_overdrawn_by_images(platform: Platform, place: Place) -> None:
+    """Twenty at once, each of two images at addresses of a few bytes: no more are let in than it could pay."""
+    place.script = counted(2 * 4_900)
+    fit = 3
+    budget = fit * (2 * IMAGE_TOKENS + 1_000) * IN_USD
+    key = platform.made_key("seeing", budget_usd=budget)
+    messages = [{"role": "user", "content": [TEXT, PICTURE, PICTURE]}]
+    with ThreadPoolExecutor(20) as threads:
+        replies = list(threads.map(lambda _: platform.chat(key, messages=messages, max_tokens=LENGTH), range(20)))
+    while (reply := platform.chat(key, messages=messages, max_tokens=LENGTH)).status == 200:
+        replies.append(reply)
+    found = Counter(reply.status for reply in replies)
+    cost = sum(float(reply.headers["x-archwright-cost-usd"]) for reply in replies if reply.status == 200)
+    assert found[200] == fit and 2 * fit * 4_900 * IN_USD <= cost <= budget
+    assert reply.error["code"] == "insufficient_quota"
+
+
+def test_an_image_of_many_bytes_is_no_text(platform: Platform, place: Place) -> None:
+    """200 kB of base64 are one image, not 50,000 tokens of text."""
+    place.script = counted(4_900)
+    key = platform.made_key("large", tpm=IMAGE_TOKENS + 2_000)
+    picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 200_000}}
+    reply = platform.chat(key, messages=[{"role": "user", "content": [TEXT, picture]}], max_tokens=LENGTH)
+    assert reply.status == 200 and reply.json["usage"]["prompt_tokens"] == 4_900
+
+
+def test_what_nothing_bounds_needs_room_for_the_whole_context(platform: Platform, place: Place) -> None:
+    place.script = Script(
+        message_events(
+            {"type": "message_start", "message": {"usage": {"input_tokens": 40_000, "output_tokens": 1}}},
+            {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
+            {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "read"}},
+            {"type": "content_block_stop", "index": 0},
+            {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 1}},
+            {"type": "message_stop"},
+        )
+    )
+    document = {"type": "document", "source": {"type": "url", "url": "https://example.org/x.pdf"}}
+    body = {"model": "speaks", "max_tokens": LENGTH, "messages": [{"role": "user", "content": [document]}]}
+    poor, rich = (
+        platform.made_key(name, budget_usd=tokens * IN_USD) for name, tokens in (("p", 49_999), ("r", 51_000))
+    )
+    assert platform.ask("POST", "/v1/messages", body, key=poor).status == 429
+    reply = platform.ask("POST", "/v1/messages", body, key=rich)
+    assert reply.status == 200 and float(reply.headers["x-archwright-cost-usd"]) == pytest.approx(40_001e-6 + 1e-6)
+
+
+def test_an_engine_that_counts_nothing_is_paid_for_its_images(platform: Platform, place: Place) -> None:
+    place.script = Script(chat_events({"choices": [{"delta": {"content": "a cat"}, "finish_reason": "stop"}]}))
+    reply = platform.chat(messages=[{"role": "user", "content": [TEXT, PICTURE]}], max_tokens=LENGTH)
+    assert float(reply.headers["x-archwright-cost-usd"]) == pytest.approx((2 + 1_105) * IN_USD + OUT_USD)

@@ -1,0 +1,540 @@
+"""The engine takes anything; the gateway takes the interface and names what is wrong."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+
+from archwright.serving.http.errors import Refusal
+from archwright.serving.requests.field_checks import decode
+from archwright.serving.requests.model_resolution import Directory
+from archwright.serving.requests.request_validation import FOR_OPERATORS, Question, chat, completion, embedding
+
+from ..conftest import Entry, directory, endpoint
+
+Validate = Callable[[Mapping[str, Any], Directory, str | None], Question]
+
+
+def spec(model: str, workload: str, **changes: Any) -> Entry:
+    return endpoint(model=model, workload=workload, **{"pool": workload, "context_tokens": 100, **changes})
+
+
+DIRECTORY = directory(
+    spec("m", "desk"),
+    spec("m", "night", default_max_tokens=4),
+    spec("v", "search", embeddings=True, engine_model="vendor/v"),
+)
+TUNED = directory(spec("m", "desk", version="desk@v2"), spec("m", "night"), spec("m", "late", version="late@v1"))
+HELLO = [{"role": "user", "content": "hello"}]
+SCHEMA = {"type": "json_schema", "json_schema": {"name": "s", "schema": {"type": "object"}}}
+
+
+def nested(depth: int) -> dict[str, Any]:
+    node: dict[str, Any] = {"type": "object"}
+    for _ in range(depth):
+        node = {"properties": node}
+    return node
+
+
+def with_schema(schema: object) -> dict[str, Any]:
+    return {"type": "json_schema", "json_schema": {"name": "s", "schema": schema}}
+
+
+def message(**fields: Any) -> list[dict[str, Any]]:
+    return [{"role": "user", "content": "x", **fields}]
+
+
+def tool(**changes: Any) -> list[dict[str, Any]]:
+    return [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}, **changes}}]
+
+
+def called(**changes: Any) -> dict[str, Any]:
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}, **changes}
+    return {"role": "assistant", "content": None, "tool_calls": [call]}
+
+
+CACHED = {"cache_control": {"type": "ephemeral"}}
+WRONG_CHAT: list[tuple[dict[str, Any], str]] = [
+    ({"messages": None}, "messages"),
+    ({"messages": []}, "messages"),
+    ({"messages": "hello"}, "messages"),
+    ({"messages": {}}, "messages"),
+    ({"messages": ["hello"]}, "messages[0]"),
+    ({"messages": [{"content": "x"}]}, "messages[0].role"),
+    ({"messages": message(role="wizard")}, "messages[0].role"),
+    ({"messages": message(role=["user"])}, "messages[0].role"),
+    ({"messages": message(role="tool")}, "messages[0].tool_call_id"),
+    ({"messages": message(role="function")}, "messages[0].role"),
+    ({"messages": message(role=None)}, "messages[0].role"),
+    ({"messages": [*HELLO, {"role": "user"}]}, "messages[1].content"),
+    ({"messages": message(content=None)}, "messages[0].content"),
+    ({"messages": message(content=7)}, "messages[0].content"),
+    ({"messages": message(content=[])}, "messages[0].content"),
+    ({"messages": message(content=["x"])}, "messages[0].content[0]"),
+    ({"messages": message(content=[{"type": "text"}])}, "messages[0].content[0]"),
+    ({"messages": message(content=[{"type": "text", "text": 1}])}, "messages[0].content[0].text"),
+    ({"messages": message(content=[{"type": "image_url", "image_url": {"url": "x"}}])}, "messages[0].content[0]"),
+    ({"messages": message(content=[{"type": "text", "text": "a"}, {"type": "input_audio"}])}, "messages[0].content[1]"),
+    ({"messages": message(colour="red")}, "messages[0].colour"),
+    ({"messages": message(name=1)}, "messages[0].name"),
+    ({"messages": message(role="assistant", tool_calls=[{"id": "1"}])}, "messages[0].tool_calls[0]"),
+    ({"max_tokens": 0}, "max_tokens"),
+    ({"max_tokens": -1}, "max_tokens"),
+    ({"max_tokens": 1.5}, "max_tokens"),
+    ({"max_tokens": True}, "max_tokens"),
+    ({"max_tokens": "5"}, "max_tokens"),
+    ({"max_tokens": 101}, "max_tokens"),
+    ({"max_tokens": 10**30}, "max_tokens"),
+    ({"max_completion_tokens": 0}, "max_completion_tokens"),
+    ({"max_completion_tokens": 5, "max_tokens": 6}, "max_completion_tokens"),
+    ({"temperature": -0.1}, "temperature"),
+    ({"temperature": 2.1}, "temperature"),
+    ({"temperature": "hot"}, "temperature"),
+    ({"temperature": True}, "temperature"),
+    ({"temperature": 10**400}, "temperature"),
+    ({"top_p": 1.01}, "top_p"),
+    ({"top_p": []}, "top_p"),
+    ({"top_k": -1}, "top_k"),
+    ({"min_p": 2}, "min_p"),
+    ({"presence_penalty": 3}, "presence_penalty"),
+    ({"frequency_penalty": -2.5}, "frequency_penalty"),
+    ({"stop": 5}, "stop"),
+    ({"stop": ""}, "stop"),
+    ({"stop": ["a", ""]}, "stop"),
+    ({"stop": ["a", "b", "c", "d", "e"]}, "stop"),
+    ({"stop": "x" * 600}, "stop"),
+    ({"seed": "x"}, "seed"),
+    ({"seed": 1.0}, "seed"),
+    ({"seed": 2**63}, "seed"),
+    ({"n": 2}, "n"),
+    ({"n": 0}, "n"),
+    ({"n": True}, "n"),
+    ({"stream": "yes"}, "stream"),
+    ({"stream": 1}, "stream"),
+    ({"stream": True, "stream_options": []}, "stream_options"),
+    ({"stream": True, "stream_options": {"include_usage": 1}}, "include_usage"),
+    ({"stream": True, "stream_options": {"includeusage": True}}, "includeusage"),
+    ({"stream_options": {"include_usage": True}}, "stream_options"),
+    ({"response_format": "json"}, "response_format"),
+    ({"response_format": {"type": "xml"}}, "response_format"),
+    ({"response_format": {"type": ["text"]}}, "response_format"),
+    ({"response_format": {"type": "text", "more": 1}}, "response_format"),
+    ({"response_format": {"type": "json_schema"}}, "response_format"),
+    ({"response_format": {"type": "json_schema", "json_schema": {"name": "s"}}}, "response_format.json_schema.schema"),
+    ({"response_format": {"type": "json_schema", "json_schema": {"schema": {}}}}, "response_format.json_schema.name"),
+    ({"response_format": {"type": "json_schema", "json_schema": {"name": "s", "schema": {}, "x": 1}}}, "x"),
+    ({"response_format": with_schema([])}, "schema"),
+    ({"response_format": with_schema(nested(70))}, "schema"),
+    ({"response_format": with_schema({"enum": list(range(6000))})}, "schema"),
+    ({"logprobs": 1}, "logprobs"),
+    ({"top_logprobs": 3}, "top_logprobs"),
+    ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
+    ({"logprobs": True, "top_logprobs": -1}, "top_logprobs"),
+    ({"logit_bias": []}, "logit_bias"),
+    ({"logit_bias": {"a": 1}}, "logit_bias"),
+    ({"logit_bias": {"²": 1}}, "logit_bias"),
+    ({"logit_bias": {"5": 101}}, "logit_bias"),
+    ({"logit_bias": {"5": None}}, "logit_bias"),
+    ({"logit_bias": {str(i): 1 for i in range(2000)}}, "logit_bias"),
+    ({"user": 1}, "user"),
+    ({"user": "u" * 600}, "user"),
+    ({"metadata": {"a": 1}}, "metadata"),
+    ({"metadata": []}, "metadata"),
+    ({"store": True}, "store"),
+    ({"service_tier": "flex"}, "service_tier"),
+    ({"modalities": ["audio"]}, "modalities"),
+    ({"messages": message(reasoning_content="x")}, "messages[0].reasoning_content"),
+    ({"messages": message(role="assistant", reasoning_content=[7])}, "messages[0].reasoning_content"),
+    ({"messages": message(content=[{"type": "text", "text": "a", "colour": 1}])}, "messages[0].content[0]"),
+    ({"tools": [{"type": "function"}]}, "tools[0]"),
+    ({"tools": {"type": "function"}}, "tools"),
+    ({"tools": [{"type": "custom", "custom": {"name": "x"}}]}, "tools[0]"),
+    ({"tools": tool(name="a b")}, "tools[0].function.name"),
+    ({"tools": tool(parameters=[])}, "tools[0].function.parameters"),
+    ({"tools": tool(parameters=nested(70))}, "tools[0].function.parameters"),
+    ({"tools": tool(strict="yes")}, "tools[0].function.strict"),
+    ({"tools": tool(colour="red")}, "tools[0].function.colour"),
+    ({"tools": tool() * 129}, "tools"),
+    ({"tools": tool(), "tool_choice": "always"}, "tool_choice"),
+    ({"tools": tool(), "tool_choice": {"type": "function", "function": {"name": "g"}}}, "tool_choice"),
+    ({"tools": tool(), "tool_choice": {"type": "function", "name": "f"}}, "tool_choice"),
+    ({"tools": tool(), "parallel_tool_calls": 1}, "parallel_tool_calls"),
+    ({"messages": [called(id=None)]}, "messages[0].tool_calls[0].id"),
+    ({"messages": [called(function={"name": "f"})]}, "messages[0].tool_calls[0].function.arguments"),
+    ({"messages": [called(function={"name": "f f", "arguments": ""})]}, "messages[0].tool_calls[0].function.name"),
+    ({"messages": message(tool_calls=called()["tool_calls"])}, "messages[0].tool_calls"),
+    ({"tool_choice": "auto"}, "tool_choice"),
+    ({"functions": [1]}, "functions"),
+    ({"reasoning_effort": "high"}, "reasoning_effort"),
+    ({"ignore_eos": "yes"}, "ignore_eos"),
+    ({"cache_prompt": 0}, "cache_prompt"),
+    ({"temprature": 1}, "temprature"),
+    ({"prompt": "x"}, "prompt"),
+    ({"x" * 500: 1}, "x" * 80),
+    ({"model": None}, "model"),
+    ({"model": 5}, "model"),
+    ({"model": "m" * 500}, "model"),
+]
+
+
+@pytest.mark.parametrize(("changes", "param"), WRONG_CHAT, ids=[str(c)[:60] for c, _ in WRONG_CHAT])
+def test_chat_refuses(changes: dict[str, Any], param: str) -> None:
+    with pytest.raises(Refusal) as caught:
+        chat({"model": "m", "messages": HELLO, **changes}, DIRECTORY, None)
+    assert (caught.value.status, caught.value.param) == (400, param)
+    assert param in caught.value.message
+    assert caught.value.openai_code
+
+
+WRONG_COMPLETION: list[tuple[dict[str, Any], str]] = [
+    ({"prompt": None}, "prompt"),
+    ({"prompt": ""}, "prompt"),
+    ({"prompt": []}, "prompt"),
+    ({"prompt": [1, 2]}, "prompt"),
+    ({"prompt": ["a", "b"]}, "prompt"),
+    ({"prompt": {"a": 1}}, "prompt"),
+    ({"echo": True}, "echo"),
+    ({"best_of": 2}, "best_of"),
+    ({"suffix": "x"}, "suffix"),
+    ({"logprobs": 6}, "logprobs"),
+    ({"logprobs": True}, "logprobs"),
+    ({"messages": HELLO}, "messages"),
+]
+
+
+@pytest.mark.parametrize(("changes", "param"), WRONG_COMPLETION, ids=[str(c)[:60] for c, _ in WRONG_COMPLETION])
+def test_completion_refuses(changes: dict[str, Any], param: str) -> None:
+    with pytest.raises(Refusal) as caught:
+        completion({"model": "m", "prompt": "x", **changes}, DIRECTORY, None)
+    assert (caught.value.status, caught.value.param) == (400, param)
+
+
+WRONG_EMBEDDING: list[tuple[dict[str, Any], str]] = [
+    ({"input": None}, "input"),
+    ({"input": ""}, "input"),
+    ({"input": []}, "input"),
+    ({"input": ["a", ""]}, "input"),
+    ({"input": [-1]}, "input"),
+    ({"input": [True]}, "input"),
+    ({"input": [1.0]}, "input"),
+    ({"input": [1, "a"]}, "input"),
+    ({"input": [[1], []]}, "input"),
+    ({"input": [[1], "a"]}, "input"),
+    ({"input": [1, [1]]}, "input"),
+    ({"input": [[[1]]]}, "input"),
+    ({"input": [2**31]}, "input"),
+    ({"input": [[1], [2**70]]}, "input"),
+    ({"input": [[1]] * 3000}, "input"),
+    ({"input": [1] * 100_000}, "input"),
+    ({"input": ["a"] * 3000}, "input"),
+    ({"encoding_format": "int8"}, "encoding_format"),
+    ({"dimensions": 8}, "dimensions"),
+    ({"model": "m"}, "model"),
+    ({"inputs": "x"}, "inputs"),
+]
+
+
+@pytest.mark.parametrize(("changes", "param"), WRONG_EMBEDDING, ids=[str(c)[:60] for c, _ in WRONG_EMBEDDING])
+def test_embedding_refuses(changes: dict[str, Any], param: str) -> None:
+    with pytest.raises(Refusal) as caught:
+        embedding({"model": "v", "input": "x", **changes}, DIRECTORY, None)
+    assert (caught.value.status, caught.value.param) == (400, param)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"3",
+        b"null",
+        b'"text"',
+        b'{"a": NaN}',
+        b'{"a": Infinity}',
+        b'{"a": -Infinity}',
+        b'{"a": 1e999}',
+        b"\xff\xfe",
+        b'{"a": "\xff"}',
+        b'{"a": "\\ud800"}',
+        b'{"a": 1} {"b": 2}',
+        b"\xef\xbb\xbf{}",
+        b'{"a":' * 100_000,
+        b"[" * 100_000,
+        b'{"a": ' + b"[" * 5_000 + b"]" * 5_000 + b"}",
+        b"\x00",
+    ],
+    ids=range(19),
+)
+def test_a_body_that_is_no_json_object(data: bytes) -> None:
+    with pytest.raises(Refusal) as caught:
+        decode(data)
+    assert caught.value.status == 400
+
+
+def test_unknown_fields_get_a_suggestion() -> None:
+    with pytest.raises(Refusal, match="did you mean 'temperature'"):
+        chat({"model": "m", "messages": HELLO, "temprature": 1}, DIRECTORY, None)
+
+
+@pytest.mark.parametrize("check", [chat, completion, embedding])
+def test_unknown_model_is_404(check: Validate) -> None:
+    with pytest.raises(Refusal) as caught:
+        check({"model": "nobody"}, DIRECTORY, None)
+    assert (caught.value.status, caught.value.openai_code, caught.value.param) == (404, "model_not_found", "model")
+
+
+@pytest.mark.parametrize(
+    ("model", "workload", "default"),
+    [("m", None, 16), ("desk", None, 16), ("night", None, 4), ("m", "night", 4), ("m", "desk", 16)],
+)
+def test_model_or_workload_chooses_the_endpoint(model: str, workload: str | None, default: int) -> None:
+    question = chat({"model": model, "messages": HELLO}, DIRECTORY, workload)
+    assert (question.model, question.body["model"], question.body["max_tokens"]) == (model, "m", default)
+
+
+def test_a_workload_that_does_not_use_the_model_is_404() -> None:
+    with pytest.raises(Refusal, match="for the workload") as caught:
+        chat({"model": "m", "messages": HELLO}, DIRECTORY, "search")
+    assert caught.value.status == 404
+
+
+def test_chat_body_for_the_engine() -> None:
+    asked = {
+        "model": "m",
+        "messages": [
+            {"role": "developer", "content": "be brief", "name": "ops"},
+            {"role": "assistant", "content": "yes", "refusal": None, "tool_calls": None, "annotations": []},
+            {
+                "role": "assistant",
+                "content": "so",
+                "reasoning_content": "what our own replies bring",
+                "reasoning": None,
+            },
+            {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b", **CACHED}]},
+        ],
+        "max_completion_tokens": 7,
+        "prompt_cache_retention": "24h",
+        "temperature": 1,
+        "stop": "x",
+        "seed": -1,
+        "user": "u",
+        "metadata": {"a": "b"},
+        "store": False,
+        "tools": [],
+        "functions": [],
+        "n": 1,
+        "top_p": None,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "response_format": SCHEMA,
+        "logprobs": True,
+    }
+    question = chat(asked, DIRECTORY, None)
+    assert question.body == {
+        "model": "m",
+        "messages": [
+            {"role": "system", "content": "be brief"},
+            {"role": "assistant", "content": "yes"},
+            {"role": "assistant", "content": "so"},
+            {"role": "user", "content": "ab"},
+        ],
+        "max_tokens": 7,
+        "temperature": 1.0,
+        "stop": ["x"],
+        "seed": 2**32 - 2,
+        "response_format": SCHEMA,
+        "logprobs": True,
+        "top_logprobs": 1,
+    }
+    assert (question.stream, question.include_usage, question.top_logprobs) == (True, True, 0)
+    assert question.work_tokens == 7 + 15 // 4
+
+
+@pytest.mark.parametrize("given", [{"type": "json_object"}, SCHEMA, {"type": "text"}])
+def test_response_formats_pass(given: dict[str, Any]) -> None:
+    body = chat({"model": "m", "messages": HELLO, "response_format": given}, DIRECTORY, None).body
+    assert body.get("response_format") == (None if given["type"] == "text" else given)
+
+
+def test_how_the_answer_comes_is_not_part_of_the_question() -> None:
+    question = completion({"model": "m", "prompt": ["x"], "logprobs": 0, "echo": False}, DIRECTORY, None)
+    assert "stream" not in question.body and "stream_options" not in question.body
+    assert question.stream is False
+    assert (question.body["prompt"], question.body["logprobs"], question.top_logprobs) == ("x", 1, 0)
+
+
+def test_embedding_body_for_the_engine() -> None:
+    question = embedding({"model": "v", "input": "x", "encoding_format": "base64", "user": "u"}, DIRECTORY, None)
+    assert question.body == {"model": "v", "input": ["x"], "encoding_format": "float"}
+    assert question.base64
+    assert not embedding({"model": "search", "input": ["x", "y"]}, DIRECTORY, None).base64
+
+
+def test_token_ids_are_as_many_tokens_as_there_are() -> None:
+    alone, more = ({"model": "v", "input": given} for given in ([5, 0, 2**31 - 1], [[1, 2], [3]]))
+    question = embedding(alone, DIRECTORY, None)
+    assert question.body["input"] == [alone["input"]]
+    assert (question.input_tokens, question.contexts, question.work_tokens) == (3, 1, 3)
+    question = embedding(more, DIRECTORY, None)
+    assert question.body["input"] == more["input"]
+    assert (question.input_tokens, question.contexts) == (3, 2)
+    texts = embedding({"model": "v", "input": ["x", "y"]}, DIRECTORY, None)
+    assert (texts.input_tokens, texts.contexts) == (None, 2)
+
+
+def test_refusals_are_openai_errors() -> None:
+    with pytest.raises(Refusal) as caught:
+        chat({"model": "m", "messages": HELLO, "temperature": 9}, DIRECTORY, None)
+    assert json.loads(caught.value.encoded()) == {
+        "error": {
+            "message": "'temperature' must be a number from 0 to 2",
+            "type": "invalid_request_error",
+            "code": "invalid_value",
+            "param": "temperature",
+        }
+    }
+
+
+@pytest.mark.parametrize(
+    ("model", "workload", "endpoint", "plain"),
+    [
+        ("desk", None, "desk", False),
+        ("m", None, "night", True),
+        ("m", "desk", "desk", False),
+        ("late", None, "late", False),
+    ],
+)
+def test_the_models_own_name_means_the_model_itself(
+    model: str, workload: str | None, endpoint: str, plain: bool
+) -> None:
+    """And it is best answered where no adapter lies over it; whoever names a workload means what that serves."""
+    question = chat({"model": model, "messages": HELLO}, TUNED, workload)
+    assert (question.endpoint.workload, question.plain) == (endpoint, plain)
+    assert TUNED.names == ("m", "desk", "night", "late")
+
+
+def test_classifiers_are_no_models_of_a_generation() -> None:
+    both = directory(spec("m", "desk"), spec("wear", "wear", kind="predict", version="wear@v1"))
+    assert both.names == ("m", "desk")
+    with pytest.raises(Refusal):
+        both.find("wear", None)
+    found = both.predictor("wear")
+    assert found is not None and (found.kind, found.workload) == ("predict", "wear")
+    assert both.predictor("desk") is None
+
+
+ABROAD = directory(
+    spec("far", "there", addresses=("https://e/v1",), vision=True, embeddings=True),
+    spec("blind", "blind", addresses=("https://e/v1",)),
+    spec("other", "other", addresses=("https://a/v1",), protocol="anthropic"),
+    spec("sees", "sees", vision=True),
+)
+PICTURE = {"type": "image_url", "image_url": {"url": "https://example.org/x.png", "detail": "high"}}
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"n": 3},
+        {"user": "u", "metadata": {"a": "b"}, "store": True, "service_tier": "flex", "seed": -1},
+        {"reasoning_effort": "high", "verbosity": "low", "prediction": {"type": "content", "content": "x"}},
+        {"anything_new": {"a": [1, None]}, "another": None},
+        {"tools": [{"type": "custom", "custom": {"name": "x"}}], "tool_choice": {"type": "custom"}},
+        {"tools": tool(strict=True, description="d"), "parallel_tool_calls": False},
+        {"messages": [{"role": "developer", "content": "x", "name": "n"}]},
+        {
+            "messages": [
+                {"role": "assistant", "content": None, "refusal": "no", **{"tool_calls": called()["tool_calls"]}}
+            ]
+        },
+        {"messages": message(content=[{"type": "input_audio", "input_audio": {"data": "x"}}, PICTURE])},
+        {"messages": message(content=[{"type": "text", "text": "x", "annotated": 1}, PICTURE]), "logit_bias": {"5": 1}},
+    ],
+    ids=str,
+)
+def test_what_we_do_not_decide_passes_to_a_url(fields: dict[str, Any]) -> None:
+    body = chat({"model": "far", "messages": HELLO, **fields}, ABROAD, None).body
+    kept = {name: value for name, value in fields.items() if name != "messages"}
+    assert {name: body[name] for name in kept} == kept
+    for given, sent in zip(fields.get("messages", ()), body["messages"], strict=False):
+        assert {name: sent[name] for name in given if name != "content"} == {
+            name: value for name, value in given.items() if name != "content"
+        }
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"n_predict": 9},
+        {"max_new_tokens": 9},
+        {"n_cmpl": 9},
+        {"use_beam_search": True},
+        {"best_of": 2},
+        {"best_of": 3, "n": 2},
+    ],
+)
+def test_nothing_makes_more_than_was_reserved(fields: dict[str, Any]) -> None:
+    for asked, read in (({"messages": HELLO}, chat), ({"prompt": "x"}, completion)):
+        with pytest.raises(Refusal) as caught:
+            read({"model": "far", **asked, **fields}, ABROAD, None)
+        assert (caught.value.status, caught.value.param) == (400, next(iter(fields)))
+
+
+@pytest.mark.parametrize("name", sorted(FOR_OPERATORS))
+def test_nobody_runs_an_engine_through_the_gateway(name: str) -> None:
+    """Other hosts, other requests, a turn before others, code, another model: not for one of many tenants to say."""
+    for asked, read in (({"messages": HELLO}, chat), ({"prompt": "x"}, completion)):
+        with pytest.raises(Refusal) as caught:
+            read({"model": "far", **asked, name: {"x": 1}}, ABROAD, None)
+        assert (caught.value.status, caught.value.param) == (400, name)
+        assert read({"model": "far", **asked, name: None}, ABROAD, None).body["model"] == "far"
+
+
+def test_what_passes_still_has_to_be_well_formed() -> None:
+    for fields, param in (
+        ({"n": 0}, "n"),
+        ({"n": 129}, "n"),
+        ({"temperature": 3}, "temperature"),
+        ({"messages": message(content=[{"type": "image_url"}])}, "messages[0].content[0].image_url"),
+        ({"messages": message(content=[with_image("http://x/y.png")])}, "messages[0].content[0].image_url.url"),
+        (
+            {"messages": message(content=[with_image("data:text/html;base64,aa")])},
+            "messages[0].content[0].image_url.url",
+        ),
+        ({"messages": message(content=[with_image("https://x/y", "fine")])}, "messages[0].content[0].image_url.detail"),
+        ({"messages": message(role="system", content=[PICTURE])}, "messages[0].content[0]"),
+    ):
+        with pytest.raises(Refusal) as caught:
+            chat({"model": "far", "messages": HELLO, **fields}, ABROAD, None)
+        assert (caught.value.status, caught.value.param) == (400, param)
+
+
+def with_image(url: str, detail: str = "auto") -> dict[str, Any]:
+    return {"type": "image_url", "image_url": {"url": url, "detail": detail}}
+
+
+@pytest.mark.parametrize(("model", "taken"), [("far", True), ("sees", True), ("blind", False), ("other", False)])
+def test_images_where_the_model_takes_them(model: str, taken: bool) -> None:
+    body = {"model": model, "messages": message(content=[PICTURE])}
+    if taken:
+        assert chat(body, ABROAD, None).body["messages"][0]["content"] == [PICTURE]
+        return
+    with pytest.raises(Refusal, match="takes text only"):
+        chat(body, ABROAD, None)
+
+
+def test_one_choice_where_a_model_makes_one() -> None:
+    for model in ("other", "sees"):
+        assert "n" not in chat({"model": model, "messages": HELLO, "n": 1}, ABROAD, None).body
+        with pytest.raises(Refusal):
+            chat({"model": model, "messages": HELLO, "n": 2}, ABROAD, None)
+    assert chat({"model": "far", "messages": HELLO, "n": 2}, ABROAD, None).choices == 2
+
+
+def test_dimensions_pass_to_a_url() -> None:
+    body = embedding({"model": "far", "input": "x", "dimensions": 8, "encoding_format": "base64"}, ABROAD, None).body
+    assert (body["dimensions"], body["encoding_format"]) == (8, "float")

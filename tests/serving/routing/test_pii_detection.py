@@ -1,0 +1,121 @@
+"""What points at a person in a request's text, wherever it stands; nothing else raises a class."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from archwright.lake.personal import spans
+from archwright.serving.routing.pii_detection import CLASS_OF, class_of, texts
+
+ROW = "Bob;Ünal;bob@example.org\n".encode()
+LONG = base64.b64encode(ROW * 40).decode()
+SOUND = base64.b64encode(b"RIFF\x90\xff\x01\x00WAVE" + ROW * 40).decode()
+
+
+def chat(*contents: Any) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": content} for content in contents]}
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (chat("hello there, nothing to see"), None),
+        (chat("Version 1.2.3.4 of 2024-05-06, ISBN 978-3-16-148410-0"), None),
+        (chat("fine", "mail bob@example.org"), "personal"),
+        (chat("my IBAN is DE89 3704 0044 0532 0130 00"), "personal"),
+        (chat("call me at +49 30 1234567"), "personal"),
+        (chat("mail bob@example.org about 4111 1111 1111 1111"), "payment"),
+        (chat([{"type": "text", "text": "mail bob@example.org"}]), "personal"),
+        (chat([{"type": "image_url", "image_url": {"url": "data:image/png;base64,DE89370400440532013000=="}}]), None),
+        (chat([{"type": "image", "source": {"type": "base64", "data": "DE89370400440532013000" + "/" * 600}}]), None),
+        (chat("data: bob@example.org wants his money back"), "personal"),
+        (chat('{"note": "\\n4111111111111111\\n"}'), "payment"),
+        (chat('{"note": "IBAN:\\nDE89 3704 0044 0532 0130 00"}'), "personal"),
+        (chat('{"phone": "\\u002B49 30 1234567", "path": "C:\\\\new"}'), "personal"),
+        (chat('{"inner": "{\\"ip\\": \\"\\\\n93.184.216.34\\"}"}'), "personal"),
+        (chat("C:\\new\\readme.txt and \\d+ and a\\"), None),
+        (chat("data:text/plain;base64,AAAA says bob@example.org"), "personal"),
+        (chat([{"type": "tool_use", "input": {"data": "DE89370400440532013000"}}]), "personal"),
+        (chat([{"type": "tool_use", "input": {"bob@example.org": {"DE89370400440532013000": 1}}}]), "personal"),
+        ({"prompt": "bob@example.org"}, "personal"),
+        ({"input": ["one thing", "bob@example.org"]}, "personal"),
+        ({"input": [[3, 4], [5]]}, "payment"),
+        ({"inputs": [[3, 4], [5]]}, None),
+        ({"tools": [{"function": {"description": "writes to bob@example.org"}}]}, "personal"),
+        ({"max_tokens": 4111111111111111, "stream": True}, None),
+        (chat([{"type": "tool_use", "input": {"card": 4111111111111111}}]), "payment"),
+        (chat([{"type": "tool_use", "input": {"card": 4111111111111111.0}}]), "payment"),
+        ({"tools": [{"input_schema": {"enum": [1, 4111111111111111]}}]}, "payment"),
+        (chat([{"type": "tool_use", "input": {"at": 1732600000000, "n": -3, "ok": True}}]), None),
+        (chat([{"type": "tool_use", "input": {"data": "DE89370400440532013000\n" * 30}}]), "personal"),
+        (chat("see https://example.org/unsubscribe?who=bob%40example.org&x=1"), "personal"),
+        (chat("<td>bob&#64;example.org</td>"), "personal"),
+        (chat("bob&commat;example&period;org, 100% sure & well"), "personal"),
+        (chat("ＩＢＡＮ ＤＥ８９３７０４００４４０５３２０１３０００"), "personal"),
+        (chat("bob＠example．org"), "personal"),
+        (chat("IBAN DE89\u00a03704\u00a00044\u00a00532\u00a00130\u00a000"), "personal"),
+        (chat("+49\u201130\u20111234567"), "personal"),
+        (chat("mu\u0308ller@example.org"), "personal"),
+        (chat("é" * 127 + " bob@example.org " + "é" * 127), "personal"),
+        (chat("4111\u200b1111\u200b1111\u200b1111"), "payment"),
+        (chat("اتصل على +٤٩ ٣٠ ١٢٣٤٥٦٧"), "personal"),
+        (chat("naïve café, 100 % of 50&nbsp;kg"), None),
+        (
+            chat([{"type": "file", "file": {"file_data": "data:text/csv;base64," + base64.b64encode(ROW).decode()}}]),
+            "personal",
+        ),
+        (chat([{"type": "document", "source": {"media_type": "text/plain", "data": LONG}}]), "personal"),
+        (chat([{"type": "file", "file": {"file_data": LONG}}]), "personal"),
+        (chat([{"type": "image_url", "image_url": {"url": "data:image/svg+xml;base64," + LONG}}]), "personal"),
+        (chat([{"type": "input_audio", "input_audio": {"format": "wav", "data": SOUND}}]), None),
+    ],
+)
+def test_found_wherever_it_stands(body: dict[str, Any], expected: str | None) -> None:
+    assert class_of(body) == expected
+
+
+@pytest.mark.parametrize(
+    "unit",
+    [
+        "a@",
+        "@a.",
+        "+1",
+        "1",
+        "0()",
+        "tel 1 ",
+        "DE89",
+        "4111 ",
+        "2222:",
+        "\\",
+        "%41",
+        "&#1;",
+        "\u00a0",
+        "\u0301\u0323",
+        "a",
+    ],
+)
+def test_hostile_texts_take_no_longer_than_their_length(unit: str) -> None:
+    """A search for each of their characters would hold a worker for hours."""
+    assert class_of({"prompt": unit * (400_000 // len(unit))}) is None
+
+
+PIECE = st.one_of(
+    st.text(max_size=30),
+    st.sampled_from(["bob@example.org", "4111111111111111", "+49 30 1234567", "10.1.2.3", "DE89370400440532013000"]),
+)
+
+
+@given(st.lists(PIECE, max_size=6))
+def test_never_more_than_the_finders_find(pieces: list[str]) -> None:
+    """The quick look before the finders changes nothing: what any of them finds raises the class, and only that."""
+    body = {"input": pieces}
+    classes = {CLASS_OF[span.kind] for text in texts(body) for span in spans(text)}
+    found = class_of(body)
+    # One finder alone may claim what another has the better right to; never the other way.
+    assert not classes or found is not None
+    assert "payment" not in classes or found == "payment"

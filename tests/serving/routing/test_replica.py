@@ -1,0 +1,245 @@
+"""Several engines in one pool: one that is dead, refuses or hangs takes a few requests with it, and not the pool."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import pytest
+from tests.serving.conftest import endpoint, null_engine
+from tests.serving.fake_provider import Place, Script, chat_events, standing_in
+
+from archwright.engines.client import EngineClient
+from archwright.policy.breaker import LEAST_FAILURES, OPEN_S
+from archwright.serving.routing.pool import Lease, Pool
+from archwright.serving.routing.replica import SILENT_LEAST, Replica, Work
+
+if TYPE_CHECKING:
+    from tests.serving.conftest import Platform, Start
+
+PATIENCE_S = 4.0  # of a fresh pool: four times the second it takes for the mean time to a first answer
+
+
+class Clock:
+    now = 100.0
+
+
+class Stand:
+    """A pool of healthy replicas; time is a number."""
+
+    def __init__(self, names: str = "ab", slots: int = 8) -> None:
+        spec = endpoint(addresses=tuple(f"unix:{name}" for name in names), slots=slots).pool
+        found = [Replica(EngineClient("http://127.0.0.1:9/v1"), spec, address) for address in spec.addresses]
+        for replica in found:
+            replica.healthy = True
+        self.clock = Clock()
+        self.pool = Pool(spec, tuple(found), lambda: self.clock.now)
+
+    async def ask(self, but: Replica | None = None) -> Lease:
+        lease = await self.pool.take(Work(1, but=but))
+        lease.replica.sent(self.clock.now)
+        return lease
+
+    def answer(self, lease: Lease) -> None:
+        self.pool.heard(lease.replica, 0.0)
+        lease.replica.ended("ok", self.clock.now)
+        self.pool.give(lease)
+
+    async def asked(self, count: int) -> str:
+        """Who is asked when each answers at once."""
+        found = ""
+        for _ in range(count):
+            lease = await self.ask()
+            found += lease.replica.address[-1]
+            self.answer(lease)
+        return found
+
+
+def run(scenario: Callable[[], Awaitable[None]]) -> None:
+    async def bounded() -> None:
+        async with asyncio.timeout(30):
+            await scenario()
+
+    asyncio.run(bounded())
+
+
+def test_who_is_silent_gets_no_more_until_it_gives_a_sign() -> None:
+    async def scenario() -> None:
+        stand = Stand()
+        first, second = stand.pool.replicas
+        held = [await stand.ask() for _ in range(2 * SILENT_LEAST)]
+        assert Counter(lease.replica for lease in held) == {first: SILENT_LEAST, second: SILENT_LEAST}
+        for lease in held:
+            if lease.replica is second:
+                stand.answer(lease)
+        stand.clock.now += PATIENCE_S - 0.5
+        lease = await stand.ask()
+        stand.answer(lease)
+        stand.clock.now += 1.0
+        assert await stand.asked(10) == "b" * 10
+        assert stand.pool.usable(stand.clock.now)
+        stand.clock.now += OPEN_S
+        probe = await stand.ask()
+        assert probe.replica is first or (await stand.asked(3)).count("a") == 0
+        silent = next(lease for lease in held if lease.replica is first)
+        stand.answer(silent)
+        assert first.trusted(stand.clock.now, PATIENCE_S), "slow is not dead"
+        assert first.breaker.state == "closed"
+
+    run(scenario)
+
+
+def test_silence_is_what_somebody_waits_through() -> None:
+    """Clients who left at once say nothing of an engine that had nothing to do since; who waited, each time, do."""
+
+    async def scenario() -> None:
+        stand = Stand()
+        first, _ = stand.pool.replicas
+
+        def left_after(waited_s: float) -> None:
+            first.sent(stand.clock.now)
+            stand.clock.now += waited_s
+            first.ended("neutral", stand.clock.now)
+
+        for _ in range(SILENT_LEAST):
+            left_after(0.1)
+        stand.clock.now += 100.0
+        assert first.trusted(stand.clock.now, PATIENCE_S)
+        left_after(PATIENCE_S / 2)
+        assert first.trusted(stand.clock.now, PATIENCE_S)
+        stand.clock.now += 100.0
+        left_after(PATIENCE_S / 2)
+        assert not first.trusted(stand.clock.now, PATIENCE_S)
+
+    run(scenario)
+
+
+def test_where_all_are_silent_all_are_asked() -> None:
+    async def scenario() -> None:
+        stand = Stand()
+        held = [await stand.ask() for _ in range(2 * SILENT_LEAST)]
+        stand.clock.now += PATIENCE_S + 1.0
+        held += [await stand.ask() for _ in range(4)]
+        assert len({lease.replica for lease in held[-4:]}) == 2
+        assert not stand.pool.usable(stand.clock.now), "another pool would be asked first"
+
+    run(scenario)
+
+
+def test_one_alone_is_never_taken_for_silent() -> None:
+    async def scenario() -> None:
+        stand = Stand("a")
+        for _ in range(5):
+            await stand.ask()
+        stand.clock.now += 1_000.0
+        assert stand.pool.usable(stand.clock.now)
+
+    run(scenario)
+
+
+def test_one_that_fails_does_not_take_the_pool_with_it() -> None:
+    async def scenario() -> None:
+        stand = Stand()
+        first, second = stand.pool.replicas
+        for _ in range(LEAST_FAILURES):
+            first.sent(stand.clock.now)
+            first.ended("failed", stand.clock.now)
+        assert stand.pool.usable(stand.clock.now)
+        assert await stand.asked(5) == "bbbbb"
+        assert (await stand.ask(but=second)).replica is second, "a last resort"
+        stand.clock.now += OPEN_S
+        probe = await stand.ask(but=second)
+        assert probe.replica is first
+        assert await stand.asked(3) == "bbb", "one at a time"
+        stand.answer(probe)
+        stand.answer(await stand.ask(but=second))
+        assert set(await stand.asked(4)) <= {"a", "b"} and first.breaker.state == "closed"
+
+    run(scenario)
+
+
+# --- real processes
+
+
+def texts(platform: Platform, count: int, clients: int) -> list[str]:
+    """The first letter of each answer, or the status that came instead."""
+
+    def one(number: int) -> str:
+        # Each begins otherwise: none has an engine where it is at home.
+        reply = platform.chat(max_tokens=2, messages=[{"role": "user", "content": f"{number}, say something."}])
+        said: str = reply.json["choices"][0]["message"]["content"] if reply.status == 200 else str(reply.status)
+        return said[:1] if reply.status == 200 else said
+
+    with ThreadPoolExecutor(clients) as threads:
+        return list(threads.map(one, range(count)))
+
+
+@pytest.fixture
+def pair(start: Start) -> Platform:
+    """Two engines, a and b, of one pool that has no page to ask how they are."""
+    spec = {"addresses": ("unix:a", "unix:b"), "health_path": ""}
+    engines = [{"name": name, "text": f"{name} {name} {name}", "ttft_s": 0.02} for name in "ab"]
+    return start([spec], engines)
+
+
+@pytest.mark.enable_socket
+def test_a_dead_engine_costs_nobody_an_answer(pair: Platform) -> None:
+    assert set(texts(pair, 40, 8)) == {"a", "b"}
+    pair.kill_engine("a")
+    assert texts(pair, 100, 8) == ["b"] * 100
+    tries = pair.metrics()
+    assert tries['archwright_requests_total{model="m",pool="p",status="ok",workload="desk"}'] == 140
+    pair.start_engine(null_engine("a", text="a a a", ttft_s=0.02))
+    pair.until(lambda: "a" in texts(pair, 8, 8), 30.0)
+
+
+@pytest.mark.enable_socket
+def test_an_engine_that_hangs_keeps_a_few_waiting(pair: Platform) -> None:
+    """It takes connections and says nothing. Its clients leave after a while, and others come."""
+    assert set(texts(pair, 60, 8)) == {"a", "b"}
+    pair.engines["a"].send_signal(signal.SIGSTOP)
+    try:
+        suffered = sum(left(pair, 10) for _ in range(4))
+    finally:
+        pair.engines["a"].send_signal(signal.SIGCONT)
+    assert 1 <= suffered <= 9, "half of the first ten, and one at a time to see"
+    pair.until(lambda: "a" in texts(pair, 8, 8), 70.0)
+
+
+def left(platform: Platform, count: int) -> int:
+    """How many of so many at the same moment have no answer after a few seconds, and leave."""
+    asked = [[{"role": "user", "content": f"{number}, say something."}] for number in range(count)]
+    opened = [platform.open_chat(max_tokens=2, messages=messages) for messages in asked]
+    found = 0
+    for number, one in enumerate(opened):
+        one.settimeout(4.0 if number == 0 or not found else 0.5)
+        try:
+            assert b" 200 OK" in one.recv(4096)
+        except TimeoutError:
+            found += 1
+        one.shutdown(socket.SHUT_RDWR)
+        one.close()
+    return found
+
+
+@pytest.fixture
+def places() -> Iterator[tuple[Place, Place]]:
+    with standing_in() as one, standing_in() as other:
+        yield one, other
+
+
+@pytest.mark.enable_socket
+@pytest.mark.parametrize("status", [307, 401, 402, 405, 410, 429, 500, 503])
+def test_an_engine_that_refuses_costs_nobody_an_answer(start: Start, places: tuple[Place, Place], status: int) -> None:
+    bad, well = places
+    bad.script = Script([b'{"error": {"message": "no"}}'], status, "application/json")
+    well.script = Script(chat_events({"choices": [{"delta": {"content": "b"}, "finish_reason": "stop"}]}))
+    platform = start([{"addresses": (bad.url, well.url), "health_path": "", "slots": 64}], [])
+    assert texts(platform, 60, 2) == ["b"] * 60
+    assert 1 <= len(bad.asked) <= LEAST_FAILURES + 8, "then it was left alone, but for one now and then"
+    assert len(well.asked) == 60

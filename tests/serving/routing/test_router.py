@@ -1,0 +1,312 @@
+"""Which pools are asked, in which order: by weight, health, wait and class of data; never beyond the residency."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from archwright.engines.client import EngineClient
+from archwright.policy.breaker import LEAST_FAILURES, OPEN_S, RetryBudget
+from archwright.policy.residency import BOUND, CLASSES, DataClass
+from archwright.serving.http.errors import Refusal
+from archwright.serving.requests.model_resolution import Directory
+from archwright.serving.requests.request_validation import Question
+from archwright.serving.routing.pool import Lease, Pool
+from archwright.serving.routing.replica import Replica, Work
+from archwright.serving.routing.router import Router, prefix_of
+from archwright.serving.settings.config import PoolSpec, Target, check
+
+from ..conftest import Entry, endpoint, table
+
+HELLO = [{"role": "user", "content": "Say something."}]
+
+
+class Stand:
+    """A router over pools whose engines are well unless said; time is a number."""
+
+    def __init__(self, entry: Entry, *more: PoolSpec) -> None:
+        self.now = 0.0
+        self.config = table(entry, more=more)
+        check(self.config)
+        self.pools = {spec.name: self._pool(spec) for spec in self.config.pools}
+        (self.spec,) = Directory(self.config.pools, self.config.endpoints).endpoints
+        self.router = Router(self.pools, self.config.endpoints, RetryBudget(), lambda: self.now)
+
+    def _pool(self, spec: PoolSpec) -> Pool:
+        replicas = tuple(Replica(EngineClient("http://127.0.0.1:9/v1"), spec, address) for address in spec.addresses)
+        for replica in replicas:
+            replica.healthy = True
+        return Pool(spec, replicas, lambda: self.now)
+
+    def question(self, **body: Any) -> Question:
+        return Question(model="m", endpoint=self.spec, body={"messages": HELLO, **body})
+
+    def order(self, data_class: DataClass = "internal", request_id: str = "aw-1") -> list[str]:
+        return [pool.name for pool in self.router.order(self.question(), data_class, request_id)]
+
+    def fail(self, name: str, times: int = LEAST_FAILURES) -> None:
+        for _ in range(times):
+            for replica in self.pools[name].replicas:
+                replica.sent(self.now)
+                replica.ended("failed", self.now)
+
+    def down(self, *names: str) -> None:
+        for name in names:
+            for replica in self.pools[name].replicas:
+                replica.healthy = False
+
+    def busy(self, name: str, count: int) -> list[Lease]:
+        async def taken() -> list[Lease]:
+            return [await self.pools[name].take(Work(1)) for _ in range(count)]
+
+        return asyncio.run(taken())
+
+
+def pool(name: str, **changes: Any) -> PoolSpec:
+    return endpoint(pool=name, **{"addresses": (f"unix:{name}",), **changes}).pool
+
+
+def weighted(*weights: float) -> tuple[Target, ...]:
+    return tuple(Target(pool=name, weight=weight) for name, weight in zip("pqr", weights, strict=False))
+
+
+def test_weights_within_statistics_and_the_others_stand_behind() -> None:
+    stand = Stand(endpoint(targets=weighted(0.9, 0.1), fallback=("f",)), pool("q"), pool("f"))
+    orders = [stand.order(request_id=f"aw-{number:024x}") for number in range(5000)]
+    assert sum(order[0] == "q" for order in orders) == pytest.approx(500, abs=5 * math.sqrt(500))
+    assert {tuple(order) for order in orders} == {("p", "q", "f"), ("q", "p", "f")}
+    assert orders == [stand.order(request_id=f"aw-{number:024x}") for number in range(5000)], "the same again"
+
+
+def test_a_weight_of_zero_only_stands_in() -> None:
+    stand = Stand(endpoint(targets=weighted(1.0, 0.0)), pool("q"))
+    assert all(stand.order(request_id=str(number)) == ["p", "q"] for number in range(100))
+    stand.down("p")
+    assert stand.order() == ["q"]
+
+
+def test_a_pool_that_fails_is_passed_over_and_comes_back_by_one_request() -> None:
+    stand = Stand(endpoint(fallback=("f",)), pool("f"))
+    stand.fail("p")
+    assert stand.order() == ["f"]
+    stand.now += OPEN_S
+    assert stand.order() == ["p", "f"]
+    (replica,) = stand.pools["p"].replicas
+    replica.sent(stand.now)
+    assert stand.order() == ["f"], "one at a time"
+    for _ in range(2):
+        replica.ended("ok", stand.now)
+    assert stand.order() == ["p", "f"]
+
+
+def test_where_nothing_works_one_is_asked_all_the_same() -> None:
+    stand = Stand(endpoint(fallback=("f",)), pool("f"))
+    stand.fail("p")
+    stand.fail("f")
+    assert stand.order() == ["p"]
+    alone = Stand(endpoint())
+    alone.fail("p")
+    alone.down("p")
+    assert alone.order() == ["p"]
+
+
+def test_our_own_first_and_outside_only_when_the_queue_is_too_long() -> None:
+    stand = Stand(endpoint(slots=1, overflow=("o",), overflow_wait_s=2.5, fallback=("f",)), pool("o"), pool("f"))
+    assert stand.order() == ["p", "o", "f"]
+    held = stand.busy("p", 1)
+    assert stand.order() == ["p", "o", "f"], "a wait of one turn of a second keeps the limit"
+
+    async def queue_up() -> None:
+        waiting = [asyncio.ensure_future(stand.pools["p"].take(Work(1))) for _ in range(2)]
+        await asyncio.sleep(0)
+        assert stand.pools["p"].wait_s() == 3.0
+        assert stand.order() == ["o", "p", "f"]
+        for one in waiting:
+            one.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+
+    asyncio.run(queue_up())
+    assert stand.order() == ["p", "o", "f"]
+    stand.pools["p"].give(held[0])
+    stand.down("p")
+    assert stand.order() == ["o", "f"]
+
+
+PLACES = st.sampled_from([("", True), ("DE", True), ("DE", False), ("US", False), ("", False)])
+
+
+@given(
+    data_class=st.sampled_from(CLASSES),
+    places=st.lists(PLACES, min_size=4, max_size=4),
+    residency=st.sampled_from([(), ("DE",), ("FR", "DE"), ("US",)]),
+    down=st.sets(st.sampled_from("pqof")),
+    failing=st.sets(st.sampled_from("pqof")),
+)
+def test_sensitive_data_reach_no_pool_beyond_the_residency_whatever_fails(
+    data_class: DataClass,
+    places: list[tuple[str, bool]],
+    residency: tuple[str, ...],
+    down: set[str],
+    failing: set[str],
+) -> None:
+    names = dict(zip("pqof", places, strict=True))
+    first, *more = (pool(name, place=place, own=own) for name, (place, own) in names.items())
+    entry = endpoint(
+        targets=weighted(1.0, 1.0), overflow=("o",), fallback=("f",), residency=residency, overflow_wait_s=0.0
+    )
+    stand = Stand(Entry(first, entry.spec), *more)
+    stand.down(*down)
+    for name in failing:
+        stand.fail(name)
+    inside = {
+        name
+        for name, (place, own) in names.items()
+        if data_class not in BOUND or (own and not place) or place in residency
+    }
+    try:
+        found = stand.order(data_class)
+    except Refusal as refused:
+        assert refused.status == 403 and not inside
+    else:
+        assert found and set(found) <= inside
+
+
+def test_where_nobody_stated_a_residency_for_the_class_the_refusal_says_what_opens_it() -> None:
+    spec = pool("p", own=False, place="DE")
+
+    def stand(**changes: Any) -> Stand:
+        return Stand(Entry(spec, endpoint(data_class="personal", residency=("any",), **changes).spec))
+
+    assert stand().order("personal") == ["p"]
+    with pytest.raises(Refusal) as refused:
+        stand().order("health")
+    assert (refused.value.status, refused.value.openai_code) == (403, "data_class_not_served")
+    assert "residency_of.health" in str(refused.value) and "needs" in str(refused.value)
+    assert stand(residency_of={"health": ("DE",)}).order("health") == ["p"]
+    with pytest.raises(Refusal) as refused:
+        stand(residency_of={"health": ("FR",)}).order("health")
+    assert refused.value.status == 403 and "residency_of" not in str(refused.value), "it is stated, and elsewhere"
+
+
+def test_only_what_may_have_the_data_mirrors_them() -> None:
+    entry = endpoint(shadow="s", shadow_share=0.25, residency=("DE",))
+    stand = Stand(entry, pool("s", place="US", own=False, slots=2))
+    ids = [f"aw-{number:024x}" for number in range(4000)]
+
+    def mirrored(data_class: DataClass) -> int:
+        return sum(stand.router.shadow(stand.question(), data_class, one) is not None for one in ids)
+
+    assert mirrored("internal") == pytest.approx(1000, abs=5 * math.sqrt(1000))
+    assert mirrored("personal") == 0
+    held = stand.busy("s", 1)
+    assert mirrored("internal") == 0, "half of its slots are taken: dropped"
+    stand.pools["s"].give(held[0])
+    stand.fail("s")
+    assert mirrored("internal") == 0
+    assert stand.order() == ["p"], "a shadow answers nobody"
+
+
+OUTSIDE = pool("cloud", own=False, place="US")
+MAIL = {"messages": [{"role": "user", "content": "Write to anna.schmidt@example.de, please."}]}
+CARD = {"prompt": "Charge 4111 1111 1111 1111 now"}
+
+
+@pytest.mark.parametrize(
+    ("of_endpoint", "header", "body", "expected"),
+    [
+        ("", None, {}, "internal"),
+        ("public", None, {}, "public"),
+        ("public", "internal", {}, "internal"),
+        ("health", "public", {}, "health"),
+        ("health", "payment", {}, "health"),
+        ("", "health", {}, "health"),
+        ("", None, MAIL, "personal"),
+        ("", "public", MAIL, "personal"),
+        ("", "health", MAIL, "health"),
+        ("public", None, CARD, "payment"),
+    ],
+)
+def test_the_strictest_of_endpoint_caller_and_text(
+    of_endpoint: str, header: str | None, body: dict[str, Any], expected: str
+) -> None:
+    more = () if of_endpoint == "health" else (OUTSIDE,)
+    fallback = tuple(one.name for one in more)
+    stand = Stand(endpoint(data_class=of_endpoint, fallback=fallback), *more)
+    assert stand.router.data_class(stand.spec, header, body) == expected
+
+
+@pytest.mark.parametrize("word", ["", "Personal", "secret", "health "])
+def test_a_word_that_is_no_class_is_refused(word: str) -> None:
+    stand = Stand(endpoint())
+    with pytest.raises(Refusal) as refused:
+        stand.router.data_class(stand.spec, word, {})
+    assert refused.value.status == 400 and "health" in refused.value.message
+
+
+def test_text_is_read_only_where_it_matters_or_where_it_is_asked_for() -> None:
+    for changes, more, expected in (
+        ({}, (), "internal"),
+        ({"detect": True}, (), "personal"),
+        ({"fallback": ("cloud",)}, (OUTSIDE,), "personal"),
+        ({"fallback": ("cloud",), "detect": False}, (OUTSIDE,), "internal"),
+        ({"fallback": ("cloud",), "residency": ("US",)}, (OUTSIDE,), "internal"),
+        ({"shadow": "cloud", "shadow_share": 0.1}, (OUTSIDE,), "personal"),
+    ):
+        stand = Stand(endpoint(**changes), *more)
+        assert stand.router.data_class(stand.spec, None, MAIL) == expected, changes
+
+
+def test_a_card_is_looked_for_where_it_may_not_go_though_personal_data_may() -> None:
+    stand = Stand(endpoint(fallback=("cloud",), residency_of={"personal": ("any",)}), OUTSIDE)
+    card = {"messages": [{"role": "user", "content": "Charge 4111 1111 1111 1111, please."}]}
+    assert stand.router.data_class(stand.spec, None, card) == "payment"
+    assert stand.order("payment") == ["p"] and stand.order("personal") == ["p", "cloud"]
+
+
+def test_turns_of_a_conversation_share_a_prefix() -> None:
+    system = {"role": "system", "content": "You are a clerk."}
+    turn = [system, {"role": "user", "content": "First?"}]
+    later = [*turn, {"role": "assistant", "content": "One."}, {"role": "user", "content": "And then?"}]
+    assert prefix_of({"messages": turn}) == prefix_of({"messages": later})
+    assert prefix_of({"messages": turn}) != prefix_of({"messages": [system, {"role": "user", "content": "Other?"}]})
+    parts = [{"role": "user", "content": [{"type": "text", "text": "First?"}]}]
+    assert prefix_of({"messages": parts}) == prefix_of({"messages": parts * 2})
+    long = "x" * 10_000
+    assert prefix_of({"prompt": long + "a"}) == prefix_of({"prompt": long + "b"}) != prefix_of({"prompt": "x"})
+
+
+def test_work_carries_urgency_deadline_and_prefix() -> None:
+    entry = endpoint(addresses=("unix:a", "unix:b"), priority="batch", wait_s=5.0)
+    stand = Stand(entry)
+    stand.now = 10.0
+    work = stand.router.work(stand.question(), "", "internal", 100.0)
+    assert (work.priority, work.begin_by, work.prefix) == ("batch", 15.0, prefix_of({"messages": HELLO}))
+    assert stand.router.work(stand.question(), "", "internal", 12.0).begin_by == 12.0
+    alone = Stand(endpoint())
+    work = alone.router.work(alone.question(), "", "internal", 7.0)
+    assert (work.priority, work.begin_by, work.prefix, work.but) == ("normal", 7.0, None, None)
+
+
+def test_conversations_stay_with_a_replica_until_it_is_clearly_busier() -> None:
+    stand = Stand(endpoint(addresses=("unix:a", "unix:b", "unix:c"), slots=4))
+    (served,) = stand.pools.values()
+
+    async def scenario() -> None:
+        for prefix, _ in itertools.product(range(20), range(3)):
+            lease = await served.take(Work(10, prefix=prefix))
+            first = homes.setdefault(prefix, lease.replica.address)
+            assert lease.replica.address == first
+            served.give(lease)
+        leases = [await served.take(Work(10, prefix=7)) for _ in range(12)]
+        assert leases[0].replica.address == homes[7]
+        assert [replica.running for replica in served.replicas] == [4, 4, 4]
+
+    homes: dict[int, str] = {}
+    asyncio.run(scenario())
+    assert len(set(homes.values())) == 3

@@ -1,0 +1,91 @@
+"""Keys by reference: said by name when missing, never by value, and followed when their file changes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from tests.serving.fake_provider import Script, standing_in
+
+from archwright.errors import OperateError
+from archwright.home import Home
+from archwright.serving.routing.pool_registry import Fleet
+from archwright.serving.settings.engine_secrets import secret, stamp
+
+from ..conftest import endpoint
+
+if TYPE_CHECKING:
+    from ..conftest import Start
+
+
+def sent_key(fleet: Fleet) -> bytes:
+    (served,) = fleet.pools.values()
+    return served.replicas[0].client._message("GET", "/models")
+
+
+def test_a_variable_and_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VENDOR_KEY", " sk-variable\n")
+    (tmp_path / "key").write_text("sk-file\n")
+    assert secret("env:VENDOR_KEY") == "sk-variable"
+    assert secret(f"file:{tmp_path}/key") == "sk-file"
+    assert secret("") is None
+    assert stamp("env:VENDOR_KEY") is None and stamp(f"file:{tmp_path}/none") is None
+
+
+@pytest.mark.parametrize("content", ["", " \n", "sk-\x00x", "two\nlines"])
+def test_what_is_missing_is_said_by_its_reference(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str
+) -> None:
+    monkeypatch.delenv("VENDOR_KEY", raising=False)
+    (tmp_path / "key").write_text(content)
+    for reference in ("env:VENDOR_KEY", f"file:{tmp_path}/key", f"file:{tmp_path}/none", f"file:{tmp_path}"):
+        with pytest.raises(OperateError) as caught:
+            Fleet((endpoint(key=reference).pool,), Home(tmp_path / "home"))
+        assert caught.value.code == "AW-OPS-15" and reference in caught.value.lines()
+        assert "sk-" not in caught.value.lines() and "two" not in caught.value.lines()
+
+
+def test_a_key_that_is_rotated_is_used_from_then_on(tmp_path: Path) -> None:
+    file = tmp_path / "key"
+    file.write_text("sk-old")
+
+    async def scenario() -> None:
+        spec = endpoint(key=f"file:{file}", health_path="").pool
+        fleet = Fleet((spec,), Home(tmp_path / "home"))
+        assert b"Bearer sk-old\r\n" in sent_key(fleet)
+        await fleet.check()
+        file.write_text("sk-new")
+        await fleet.check()
+        assert b"Bearer sk-new\r\n" in sent_key(fleet) and b"sk-old" not in sent_key(fleet)
+        file.unlink()
+        with pytest.raises(OperateError) as caught:
+            await fleet.check()
+        assert caught.value.code == "AW-OPS-15"
+        assert b"Bearer sk-new\r\n" in sent_key(fleet), "what is in use stays in use"
+        file.write_text("sk-newest")
+        await fleet.check()
+        assert b"Bearer sk-newest\r\n" in sent_key(fleet)
+        await fleet.close()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.enable_socket
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("protocol", ["openai", "anthropic"])
+def test_an_engine_that_quotes_our_key_tells_nobody(start: Start, tmp_path: Path, stream: bool, protocol: str) -> None:
+    key = "sk-of-the-house-0123456789"
+    (tmp_path / "key").write_text(key)
+    error = {"type": "error", "error": {"type": "invalid_request_error", "code": 400, "message": f"no such key: {key}"}}
+    refused = Script([json.dumps(error).encode()], 400, "application/json")
+    broken = Script([f"event: error\ndata: {json.dumps(error)}\n\n".encode()])
+    with standing_in() as place:
+        spec = {"addresses": (place.url,), "key": f"file:{tmp_path}/key", "health_path": "", "protocol": protocol}
+        platform = start([spec], [])
+        for place.script in (refused, broken):
+            reply = platform.chat(stream=stream)
+            assert key in str(place.last.headers), "it was sent"
+            assert b"sk-of" not in reply.body and b"no such key" in reply.body
