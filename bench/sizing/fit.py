@@ -16,14 +16,15 @@ from bench.sizing import fit_training, fitting, validation
 from bench.sizing.validation import Out
 
 from archwright.catalog.table import DATA
-from archwright.sizing import fits, serving
+from archwright.sizing.inference import serving_prediction
+from archwright.sizing.step_time import fitted_tables
 
 LEAST_OF_A_REGIME = 40
 LICENCE = "numbers measured and published by others (sources: docs/accuracy.md); no row of theirs is shipped"
 
 
-def provenance(path: Path, used: int, left_out: int, loss: str) -> fits.Provenance:
-    return fits.Provenance(
+def provenance(path: Path, used: int, left_out: int, loss: str) -> fitted_tables.Provenance:
+    return fitted_tables.Provenance(
         file=path.name,
         sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
         rows_used=used,
@@ -35,14 +36,14 @@ def provenance(path: Path, used: int, left_out: int, loss: str) -> fits.Provenan
     )
 
 
-def bands_of(outs: Sequence[Out], strata: Sequence[str]) -> list[fits.Band]:
+def bands_of(outs: Sequence[Out], strata: Sequence[str]) -> list[fitted_tables.Band]:
     """A band per metric and stratum, and one per regime with rows enough; the whole stratum's comes last."""
     made = []
     for metric in sorted({out.metric for out in outs}):
         for stratum in strata:
             own = [out for out in outs if out.metric == metric and out.stratum == stratum]
             regimes = sorted({out.regime for out in own})
-            plain = [out for out in own if out.regime != serving.POOLED]
+            plain = [out for out in own if out.regime != serving_prediction.POOLED]
             for regime in [name for name in regimes if sum(out.regime == name for out in own) >= LEAST_OF_A_REGIME]:
                 made.append(_band(metric, stratum, regime, [out for out in own if out.regime == regime]))
             if plain:
@@ -50,9 +51,9 @@ def bands_of(outs: Sequence[Out], strata: Sequence[str]) -> list[fits.Band]:
     return made
 
 
-def _band(metric: str, stratum: str, regime: str, outs: Sequence[Out]) -> fits.Band:
+def _band(metric: str, stratum: str, regime: str, outs: Sequence[Out]) -> fitted_tables.Band:
     low, high = validation.band(outs)
-    return fits.Band(
+    return fitted_tables.Band(
         metric=metric,
         stratum=stratum,
         regime=regime,
@@ -63,7 +64,7 @@ def _band(metric: str, stratum: str, regime: str, outs: Sequence[Out]) -> fits.B
     )
 
 
-def serving_fit(path: Path) -> fits.Fit:
+def serving_fit(path: Path) -> fitted_tables.Fit:
     rows, left_out = fitting.read(path)
     own = fitting.loops(rows)
     tpot = fitting.fit_tpot(rows)
@@ -72,7 +73,7 @@ def serving_fit(path: Path) -> fits.Fit:
     bands = bands_of(outs, list(validation.STRATA))
     offline = validation.offline(rows)
     bands += [_band("pace_s", stratum, "any", offline) for stratum in validation.STRATA]
-    return fits.Fit(
+    return fitted_tables.Fit(
         provenance=provenance(path, len(own), len(rows) - len(own) + left_out, "soft L1 of log ratios; trees L1"),
         coefficients={
             name: {key: float(f"{value:.5g}") for key, value in sorted(k.items())}

@@ -1,4 +1,4 @@
-"""Fits and validates the training predictor (sizing/throughput.py). Development only."""
+"""Fits and validates the training predictor (sizing/training/token_throughput.py). Development only."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from archwright.catalog.facts import Catalog
 from archwright.catalog.subjects import Subjects
 from archwright.catalog.table import DATA
 from archwright.contract.estimate import Estimate
-from archwright.sizing import benchmark, distance, fits, serving, throughput, trees
+from archwright.sizing import benchmark_reader
+from archwright.sizing.inference import serving_prediction
+from archwright.sizing.step_time import boosted_trees, extrapolation, fitted_tables
+from archwright.sizing.training import token_throughput
 
 FIXED = {"eager": 1.15}
 FREE = {
@@ -32,14 +35,14 @@ TREES = {"n_estimators": 150, "num_leaves": 6, "learning_rate": 0.06}
 
 
 class Row(NamedTuple):
-    job: throughput.Job
+    job: token_throughput.Job
     token_s: float
     cells: dict[str, str]
     figures: Estimate
 
     @property
     def model(self) -> str:
-        return serving.identity(self.job.model)
+        return serving_prediction.identity(self.job.model)
 
     @property
     def configuration(self) -> str:
@@ -48,14 +51,14 @@ class Row(NamedTuple):
 
 def read(path: Path) -> tuple[list[Row], int]:
     subjects, rows, left_out = Subjects(Catalog(DATA)), [], 0
-    for _, cells in benchmark.rows(path):
-        asked, _ = benchmark.training_of(cells)
-        rate = benchmark.number(cells, "tok_s_per_gpu", [])
+    for _, cells in benchmark_reader.rows(path):
+        asked, _ = benchmark_reader.training_of(cells)
+        rate = benchmark_reader.number(cells, "tok_s_per_gpu", [])
         if not rate:
             left_out += 1
             continue
-        job = throughput.resolve(asked, subjects)
-        rows.append(Row(job, 1 / rate, cells, distance.figures(job.accelerator, subjects.catalog)))
+        job = token_throughput.resolve(asked, subjects)
+        rows.append(Row(job, 1 / rate, cells, extrapolation.figures(job.accelerator, subjects.catalog)))
     return rows, left_out
 
 
@@ -64,20 +67,20 @@ def fit(rows: Sequence[Row]) -> Coefficients:
 
     def errors(tried: Coefficients) -> list[float]:
         k = {**FIXED, **tried}
-        return [math.log(throughput.token_s(job, k)) - measured for job, measured in own]
+        return [math.log(token_throughput.token_s(job, k)) - measured for job, measured in own]
 
     return {**FIXED, **fitting.solved(FREE, errors, SCALE)}
 
 
-def fit_trees(rows: Sequence[Row], k: Coefficients) -> tuple[trees.Tree, ...]:
-    residuals = [math.log(row.token_s / throughput.token_s(row.job, k)) for row in rows]
-    return fitting.fit_trees([throughput.features(row.job) for row in rows], residuals, TREES, least=4)
+def fit_trees(rows: Sequence[Row], k: Coefficients) -> tuple[boosted_trees.Tree, ...]:
+    residuals = [math.log(row.token_s / token_throughput.token_s(row.job, k)) for row in rows]
+    return fitting.fit_trees([token_throughput.features(row.job) for row in rows], residuals, TREES, least=4)
 
 
 STRATA: dict[str, Callable[[Row], str]] = {
-    throughput.SEEN: lambda row: row.configuration,
-    throughput.NEW_MODEL: lambda row: row.model,
-    throughput.NEW_ACCELERATOR: lambda row: row.job.accelerator.id,
+    token_throughput.SEEN: lambda row: row.configuration,
+    token_throughput.NEW_MODEL: lambda row: row.model,
+    token_throughput.NEW_ACCELERATOR: lambda row: row.job.accelerator.id,
 }
 
 
@@ -88,7 +91,7 @@ class Out(NamedTuple):
     group: str
     regime: str
     residual: float
-    doubt: serving.Doubt
+    doubt: serving_prediction.Doubt
 
     @property
     def weak(self) -> bool:
@@ -100,22 +103,26 @@ def out_of_fold(rows: Sequence[Row], stratum: str) -> list[Out]:
     for group in sorted({group_of(row) for row in rows}):
         kept = [row for row in rows if group_of(row) != group]
         k = fit(kept)
-        table = () if stratum == throughput.NEW_ACCELERATOR else fit_trees(kept, k)
+        table = () if stratum == token_throughput.NEW_ACCELERATOR else fit_trees(kept, k)
         for row in rows:
             if group_of(row) == group:
-                seconds = throughput.token_s(row.job, k) * math.exp(trees.total(table, throughput.features(row.job)))
-                doubt = serving.Doubt(serving.WEAKER ** len(row.job.weak), row.figures)
+                seconds = token_throughput.token_s(row.job, k) * math.exp(
+                    boosted_trees.total(table, token_throughput.features(row.job))
+                )
+                doubt = serving_prediction.Doubt(serving_prediction.WEAKER ** len(row.job.weak), row.figures)
                 found.append(Out(row, "token_s", stratum, group, "", math.log(row.token_s / seconds), doubt))
     return found
 
 
-def training_fit(path: Path, provenance: Callable[[Path, int, int, str], fits.Provenance]) -> fits.Fit:
+def training_fit(
+    path: Path, provenance: Callable[[Path, int, int, str], fitted_tables.Provenance]
+) -> fitted_tables.Fit:
     from bench.sizing.fit import bands_of  # noqa: PLC0415
 
     rows, left_out = read(path)
     k = fit(rows)
     outs = [out for stratum in STRATA for out in out_of_fold(rows, stratum)]
-    return fits.Fit(
+    return fitted_tables.Fit(
         provenance=provenance(path, len(rows), left_out, "soft L1 of log ratios; trees L1"),
         coefficients={"token": {name: float(f"{value:.5g}") for name, value in sorted(k.items())}},
         residuals={"token": fit_trees(rows, k)},

@@ -19,9 +19,11 @@ from scipy.optimize import least_squares
 from archwright.catalog.facts import Catalog
 from archwright.catalog.subjects import Subjects
 from archwright.catalog.table import DATA
-from archwright.sizing import benchmark, serving, steps
-from archwright.sizing.features import features
-from archwright.sizing.trees import Tree
+from archwright.sizing import benchmark_reader
+from archwright.sizing.inference import serving_prediction
+from archwright.sizing.step_time import step_time_model
+from archwright.sizing.step_time.boosted_trees import Tree
+from archwright.sizing.step_time.residual_features import features
 
 Coefficients = dict[str, float]
 
@@ -66,7 +68,7 @@ class Row(NamedTuple):
     """A measured row: what is asked (`found`) and what was measured, in seconds or tokens/s."""
 
     id: str
-    found: serving.Deployment
+    found: serving_prediction.Deployment
     tpot_s: float | None
     ttft_s: float | None
     tokens_per_s: float | None
@@ -75,7 +77,7 @@ class Row(NamedTuple):
 
     @property
     def model(self) -> str:
-        return serving.identity(self.found.model)
+        return serving_prediction.identity(self.found.model)
 
     @property
     def accelerator(self) -> str:
@@ -93,13 +95,15 @@ class Row(NamedTuple):
 def read(path: Path) -> tuple[list[Row], int]:
     """Rows whose model and accelerator are known by name, and how many others there were."""
     subjects, rows, left_out = Subjects(Catalog(DATA)), [], 0
-    for _, cells in benchmark.rows(path):
+    for _, cells in benchmark_reader.rows(path):
         if "unnamed" in cells["accelerator"]:
             left_out += 1
             continue
-        asked, _ = benchmark.serving_of(cells)
-        found = serving.resolve(asked, subjects)
-        measured = {name: benchmark.number(cells, name, []) for name in ("tpot_ms", "ttft_ms", "throughput_tok_s")}
+        asked, _ = benchmark_reader.serving_of(cells)
+        found = serving_prediction.resolve(asked, subjects)
+        measured = {
+            name: benchmark_reader.number(cells, name, []) for name in ("tpot_ms", "ttft_ms", "throughput_tok_s")
+        }
         tpot, ttft = measured["tpot_ms"], measured["ttft_ms"]
         seen = features(found.case, found.worker, found.device, asked.engine, FAMILIES)
         row = Row(
@@ -143,10 +147,10 @@ def fit_tpot(rows: Sequence[Row]) -> Coefficients:
 
     def errors(tried: Coefficients) -> list[float]:
         k = {**TPOT_FIXED, **tried}
-        return [math.log(steps.tpot_s(case, k)) - measured for case, measured in own]
+        return [math.log(step_time_model.tpot_s(case, k)) - measured for case, measured in own]
 
     k = {**TPOT_FIXED, **solved(TPOT_FREE, errors, 0.1)}
-    apart = [math.log(row.tpot_s / steps.tpot_s(row.found.case, k)) for row in loops(rows) if row.pooled]  # type: ignore[operator]
+    apart = [math.log(row.tpot_s / step_time_model.tpot_s(row.found.case, k)) for row in loops(rows) if row.pooled]  # type: ignore[operator]
     if apart:
         k["pool"] = math.exp(sorted(apart)[len(apart) // 2])
     return k
@@ -154,7 +158,12 @@ def fit_tpot(rows: Sequence[Row]) -> Coefficients:
 
 def fit_ttft(rows: Sequence[Row], tpot: Coefficients) -> Coefficients:
     ready = [
-        (row.found.case, steps.step_s(row.found.case, tpot), steps.tpot_s(row.found.case, tpot), math.log(row.ttft_s))  # type: ignore[arg-type]
+        (
+            row.found.case,
+            step_time_model.step_s(row.found.case, tpot),
+            step_time_model.tpot_s(row.found.case, tpot),
+            math.log(row.ttft_s),
+        )  # type: ignore[arg-type]
         for row in loops(rows)
     ]
 
@@ -163,7 +172,9 @@ def fit_ttft(rows: Sequence[Row], tpot: Coefficients) -> Coefficients:
 
         def of(tried: Coefficients) -> list[float]:
             k = {**fixed, **tried}
-            return [math.log(steps.ttft_s(case, k, step, pace)) - measured for case, step, pace, measured in own]
+            return [
+                math.log(step_time_model.ttft_s(case, k, step, pace)) - measured for case, step, pace, measured in own
+            ]
 
         return of
 
@@ -189,8 +200,8 @@ def fit_tables(rows: Sequence[Row], tpot: Coefficients, ttft: Coefficients) -> d
 
 def physics(row: Row, tpot: Coefficients, ttft: Coefficients) -> tuple[float, float]:
     case = row.found.case
-    pace = steps.tpot_s(case, tpot)
-    return pace, steps.ttft_s(case, ttft, steps.step_s(case, tpot), pace)
+    pace = step_time_model.tpot_s(case, tpot)
+    return pace, step_time_model.ttft_s(case, ttft, step_time_model.step_s(case, tpot), pace)
 
 
 def fit_trees(

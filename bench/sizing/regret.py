@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from bench.sizing.validation import Out, quantile
 
-from archwright.sizing import serving
+from archwright.sizing.inference import serving_prediction
 
 SHARES = (0.3, 0.5, 0.7)
 ASKED = (0.5, 0.7, 0.8, 0.9, 0.95)
@@ -60,7 +60,7 @@ class Purchase(NamedTuple):
 
 def pools(outs: Sequence[Out], across: bool) -> Iterator[tuple[list[Candidate], float]]:
     """Candidates with a limit; `across` puts accelerators together."""
-    plain = [out for out in outs if out.regime != serving.POOLED]
+    plain = [out for out in outs if out.regime != serving_prediction.POOLED]
     paces = [out for out in plain if out.metric == "tpot_s"]
     firsts = {out.row.id: out for out in plain if out.metric == "ttft_s"}
     errors = {

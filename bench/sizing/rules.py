@@ -18,9 +18,9 @@ from archwright.catalog.load import load
 from archwright.catalog.rows import Accelerator, ModelSpec
 from archwright.catalog.subjects import Subjects
 from archwright.contract.estimate import Estimate, product
-from archwright.sizing import assumed
-from archwright.sizing.scale_training import Method, Run, Scaled, question, scale
-from archwright.sizing.training_answer import cluster_of
+from archwright.sizing.model import parametric_model
+from archwright.sizing.training.cluster_training import Method, Run, Scaled, question, scale
+from archwright.sizing.training.training_prediction import cluster_of
 
 HERE = Path(__file__).parent
 PUBLISHED = HERE / "published_runs.csv"
@@ -79,7 +79,7 @@ def model_of(name: str, subjects: Subjects) -> tuple[ModelSpec, bool]:
     """A row, or for "8B" the middle of the models of that size."""
     if name[:-1].isdigit():
         count = float(name[:-1]) * 1e9
-        return assumed.model_of(name, count, count), False
+        return parametric_model.model_of(name, count, count), False
     return subjects.model(name), True
 
 

@@ -14,18 +14,18 @@ from typing import Any
 
 from bench.sizing import fit_training, fitting, regret, validation
 
-from archwright.sizing import serving
+from archwright.sizing.inference import serving_prediction
 
 TARGETS = {
-    ("tpot_s", serving.SEEN): "10",
-    ("tpot_s", serving.NEW_MODEL): "15",
-    ("tpot_s", serving.NEW_ACCELERATOR): "15",
-    ("ttft_s", serving.SEEN): "22",
-    ("ttft_s", serving.NEW_MODEL): "34",
-    ("ttft_s", serving.NEW_ACCELERATOR): "30",
-    ("token_s", serving.SEEN): "5",
-    ("token_s", serving.NEW_MODEL): "10",
-    ("token_s", serving.NEW_ACCELERATOR): "20 (stretch)",
+    ("tpot_s", serving_prediction.SEEN): "10",
+    ("tpot_s", serving_prediction.NEW_MODEL): "15",
+    ("tpot_s", serving_prediction.NEW_ACCELERATOR): "15",
+    ("ttft_s", serving_prediction.SEEN): "22",
+    ("ttft_s", serving_prediction.NEW_MODEL): "34",
+    ("ttft_s", serving_prediction.NEW_ACCELERATOR): "30",
+    ("token_s", serving_prediction.SEEN): "5",
+    ("token_s", serving_prediction.NEW_MODEL): "10",
+    ("token_s", serving_prediction.NEW_ACCELERATOR): "20 (stretch)",
     ("pace_s", "source unseen"): "15",
 }
 NAMES = {"tpot_s": "TPOT", "ttft_s": "TTFT", "token_s": "training tokens/s", "pace_s": "offline throughput"}
@@ -49,8 +49,8 @@ def tables(outs: Sequence[Any], strata: Iterable[str]) -> str:
     for metric in sorted({out.metric for out in outs}, key=list(NAMES).index):
         for stratum in strata:
             own = [out for out in outs if out.metric == metric and out.stratum == stratum]
-            plain = [out for out in own if out.regime != serving.POOLED]
-            pooled = [out for out in own if out.regime == serving.POOLED]
+            plain = [out for out in own if out.regime != serving_prediction.POOLED]
+            pooled = [out for out in own if out.regime == serving_prediction.POOLED]
             if plain:
                 made += line(NAMES[metric], stratum, plain, TARGETS.get((metric, stratum), ""))
             if pooled:
@@ -61,7 +61,11 @@ def tables(outs: Sequence[Any], strata: Iterable[str]) -> str:
 def groups(outs: Sequence[Any], metric: str, stratum: str) -> str:
     """Per left-out group with rows enough: where it holds and where it does not."""
     made = "| left out | rows | median error | median measured / predicted |\n|---|---|---|---|\n"
-    own = [out for out in outs if out.metric == metric and out.stratum == stratum and out.regime != serving.POOLED]
+    own = [
+        out
+        for out in outs
+        if out.metric == metric and out.stratum == stratum and out.regime != serving_prediction.POOLED
+    ]
     for group in sorted({out.group for out in own}):
         part = [out for out in own if out.group == group]
         bias = math.exp(validation.quantile([out.residual for out in part], 0.5))
@@ -72,7 +76,7 @@ def groups(outs: Sequence[Any], metric: str, stratum: str) -> str:
 
 
 def _named(out: Any, stratum: str) -> str:
-    if stratum == serving.NEW_ACCELERATOR:
+    if stratum == serving_prediction.NEW_ACCELERATOR:
         return str(out.group)
     found = out.row.found.model if hasattr(out.row, "found") else out.row.job.model
     return f"{found.id} and its kin"
@@ -88,14 +92,14 @@ def document(folder: Path) -> str:
     offline = validation.offline(rows)
     trained, _ = fit_training.read(folder / "training.csv")
     learned = [out for stratum in fit_training.STRATA for out in fit_training.out_of_fold(trained, stratum)]
-    seen = [out for out in outs if out.stratum == serving.SEEN]
+    seen = [out for out in outs if out.stratum == serving_prediction.SEEN]
     body = (Path(__file__).parent / "accuracy.template.md").read_text(encoding="utf-8")
     parts = {
         "SERVING": HEAD + tables(outs, validation.STRATA) + tables(offline, ["source unseen"]),
         "TRAINING": HEAD + tables(learned, fit_training.STRATA),
-        "MODELS": groups(outs, "tpot_s", serving.NEW_MODEL),
-        "ACCELERATORS": groups(outs, "tpot_s", serving.NEW_ACCELERATOR),
-        "TRAINED": groups(learned, "token_s", serving.NEW_ACCELERATOR),
+        "MODELS": groups(outs, "tpot_s", serving_prediction.NEW_MODEL),
+        "ACCELERATORS": groups(outs, "tpot_s", serving_prediction.NEW_ACCELERATOR),
+        "TRAINED": groups(learned, "token_s", serving_prediction.NEW_ACCELERATOR),
         "REGRET": regret.table(seen),
         **{f"ALL_{NAMES[metric]}": _middle(seen, metric) for metric in ("tpot_s", "ttft_s")},
         "ROWS": f"{len(rows)} serving rows, {left_out} that name no device, {len(trained)} training rows with a rate",

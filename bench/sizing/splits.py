@@ -13,11 +13,11 @@ from pathlib import Path
 
 from archwright.catalog.load import load
 from archwright.catalog.subjects import Subjects
-from archwright.sizing import benchmark
-from archwright.sizing.scale_training import job_of
-from archwright.sizing.training_answer import cluster_of
-from archwright.sizing.training_memory import Subject
-from archwright.sizing.training_scheme import Question, best, pace, room
+from archwright.sizing import benchmark_reader
+from archwright.sizing.training.cluster_training import job_of
+from archwright.sizing.training.parallel_strategy import Question, best, pace, room
+from archwright.sizing.training.training_memory import Subject
+from archwright.sizing.training.training_prediction import cluster_of
 
 LARGE = 10e9
 Key = tuple[str, str, int, float]
@@ -26,9 +26,9 @@ Key = tuple[str, str, int, float]
 def measured(path: Path, subjects: Subjects) -> dict[Key, tuple[float, float]]:
     """Best tokens/s a device, and the tokens of its step."""
     found: dict[Key, list[tuple[float, float]]] = defaultdict(list)
-    for _, cells in benchmark.rows(path):
-        asked, _ = benchmark.training_of(cells)
-        rate = benchmark.number(cells, "tok_s_per_gpu", [])
+    for _, cells in benchmark_reader.rows(path):
+        asked, _ = benchmark_reader.training_of(cells)
+        rate = benchmark_reader.number(cells, "tok_s_per_gpu", [])
         narrow = "8" in asked.precision.lower().replace("bf16", "")
         if rate and asked.devices and asked.sequence_tokens and not narrow:
             names = subjects.model(asked.model).id, subjects.accelerator(asked.accelerator).id

@@ -12,12 +12,13 @@ from typing import NamedTuple
 
 from bench.sizing.fitting import FAMILIES, Coefficients, Row, fit_tables, fit_tpot, fit_ttft, fold_of, loops
 
-from archwright.sizing import distance, fits, serving, steps
+from archwright.sizing.inference import serving_prediction
+from archwright.sizing.step_time import extrapolation, fitted_tables, step_time_model
 
 STRATA: dict[str, Callable[[Row], str]] = {
-    serving.SEEN: lambda row: str(fold_of(row.configuration)),
-    serving.NEW_MODEL: lambda row: row.model,
-    serving.NEW_ACCELERATOR: lambda row: row.accelerator,
+    serving_prediction.SEEN: lambda row: str(fold_of(row.configuration)),
+    serving_prediction.NEW_MODEL: lambda row: row.model,
+    serving_prediction.NEW_ACCELERATOR: lambda row: row.accelerator,
 }
 LEVEL = 0.9
 
@@ -31,23 +32,25 @@ class Out(NamedTuple):
     group: str
     regime: str
     residual: float
-    doubt: serving.Doubt
+    doubt: serving_prediction.Doubt
 
     @property
     def weak(self) -> bool:
         return self.doubt.widen > 1
 
 
-def doubt_of(row: Row) -> serving.Doubt:
+def doubt_of(row: Row) -> serving_prediction.Doubt:
     """As a row is answered: what a gate found, and the figures of its device."""
     found = row.found
-    return serving.Doubt(serving.WEAKER ** len(found.weak), distance.figures(found.accelerator, found.catalog))
+    return serving_prediction.Doubt(
+        serving_prediction.WEAKER ** len(found.weak), extrapolation.figures(found.accelerator, found.catalog)
+    )
 
 
-def fitted(rows: Sequence[Row], tpot: Coefficients, ttft: Coefficients) -> fits.Fit:
+def fitted(rows: Sequence[Row], tpot: Coefficients, ttft: Coefficients) -> fitted_tables.Fit:
     """The predictor's own fit, without what only a shipped one has."""
-    return fits.Fit(
-        provenance=fits.Provenance(
+    return fitted_tables.Fit(
+        provenance=fitted_tables.Provenance(
             file="", sha256="", rows_used=len(rows), rows_left_out=0, date="", command="", licence="", loss=""
         ),
         coefficients={"tpot": tpot, "ttft": ttft},
@@ -67,10 +70,10 @@ def out_of_fold(rows: Sequence[Row], stratum: str) -> list[Out]:
         ttft = fit_ttft(kept, tpot)
         fit = fitted(kept, tpot, ttft)
         for row in left:
-            pace, first = serving.centre(row.found, fit, stratum)
-            regime = serving.regime_of(row.found)
+            pace, first = serving_prediction.centre(row.found, fit, stratum)
+            regime = serving_prediction.regime_of(row.found)
             alike = group
-            if stratum == serving.NEW_MODEL and row.pooled:
+            if stratum == serving_prediction.NEW_MODEL and row.pooled:
                 # One shape has nine in ten of these rows: bands are judged by groups of model and device.
                 alike = f"{row.model} {row.accelerator}"
             for metric, ratio in (("tpot_s", row.tpot_s / pace), ("ttft_s", row.ttft_s / first)):  # type: ignore[operator]
@@ -85,14 +88,14 @@ def offline(rows: Sequence[Row]) -> list[Out]:
     for row in rows:
         ambiguous = "ambiguous" in row.cells["note"]
         if row.cells["scenario"].startswith("offline") and row.tokens_per_s and not ambiguous:
-            rate = steps.throughput(row.found.case, steps.tpot_s(row.found.case, tpot))
+            rate = step_time_model.throughput(row.found.case, step_time_model.tpot_s(row.found.case, tpot))
             found.append(
                 Out(
                     row,
                     "pace_s",
                     "source unseen",
                     row.model,
-                    serving.OFFLINE,
+                    serving_prediction.OFFLINE,
                     math.log(rate / row.tokens_per_s),
                     doubt_of(row),
                 )

@@ -37,7 +37,7 @@ from archwright.catalog.probe_worker import MATRIX
 from archwright.contract.lineage import DatasetVersion
 from archwright.home import Home
 from archwright.settings import child_environment
-from archwright.sizing.training_work import Lora, Network, Trees, convolutions
+from archwright.sizing.training.training_flops import Lora, Network, Trees, convolutions
 from archwright.training import base, image, tasks
 from archwright.training.data import Part, TrainingData
 from archwright.training.order import Cursor, Order

@@ -26,7 +26,7 @@ from archwright.contract.record import replace
 from archwright.engines.artefacts import locate
 from archwright.errors import CatalogError, DataError, MissingError
 from archwright.home import Home
-from archwright.sizing.training_work import Lora, Network, Trees, convolutions
+from archwright.sizing.training.training_flops import Lora, Network, Trees, convolutions
 from archwright.store import Store
 from archwright.training import image
 from archwright.training.spec import Columns, Image, TrainSpec

@@ -15,7 +15,7 @@ from archwright.catalog.table import DATA, read
 from archwright.contract.lineage import Task
 from archwright.contract.metrics import BY_QUANTITY
 from archwright.home import Home
-from archwright.sizing.training_work import BYTES
+from archwright.sizing.training.training_flops import BYTES
 
 CATALOG = load()
 # A table's own provenance columns; licences.csv states no figure.

@@ -11,7 +11,7 @@ from archwright.catalog.load import load
 from archwright.catalog.table import DATA
 from archwright.catalog.work_tables import work_rates
 from archwright.errors import CatalogError
-from archwright.sizing.work_rates import facts, rate
+from archwright.sizing.hardware.device_rates import facts, rate
 
 CATALOG = load()
 HEAD = "id,item,low,typical,high,unit,source,as_of,confidence,notes\n"

@@ -10,8 +10,8 @@ import pytest
 from archwright.catalog.facts import Catalog
 from archwright.catalog.table import DATA
 from archwright.contract.needs import SLO, Length
-from archwright.sizing.capacity import TextLoad, steady_text
-from archwright.sizing.machine import Machine
+from archwright.sizing.hardware.machine import Machine
+from archwright.sizing.inference.serving_capacity import TextLoad, steady_text
 
 CATALOG = Catalog(DATA)
 LOAD = TextLoad("gate", Length(mean=1800, p95=4200), Length(mean=220, p95=600), SLO(ttft_p95_s=1.0, tpot_p95_s=0.05))

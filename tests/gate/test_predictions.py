@@ -11,7 +11,8 @@ import pytest
 from archwright.catalog.facts import Catalog
 from archwright.catalog.subjects import Subjects
 from archwright.catalog.table import DATA
-from archwright.sizing import serving, throughput
+from archwright.sizing.inference import serving_prediction
+from archwright.sizing.training import token_throughput
 
 SUBJECTS = Subjects(Catalog(DATA))
 # model, accelerator, devices, layout, format, engine, in flight, prompt, answer
@@ -32,7 +33,7 @@ TRAINED = (
 
 def served(row: tuple[str, str, int, str, str, str, int, int, int]) -> tuple[float, float]:
     model, accelerator, devices, layout, number, engine, sent, prompt, answer = row
-    asked = serving.Serving(
+    asked = serving_prediction.Serving(
         model=model,
         accelerator=accelerator,
         devices=devices,
@@ -44,7 +45,7 @@ def served(row: tuple[str, str, int, str, str, str, int, int, int]) -> tuple[flo
         input_tokens=float(prompt),
         output_tokens=float(answer),
     )
-    found = serving.predict(asked, SUBJECTS)
+    found = serving_prediction.predict(asked, SUBJECTS)
     assert found.tpot_s is not None
     assert found.ttft_s is not None
     return found.tpot_s.value * 1e3, found.ttft_s.value * 1e3
@@ -52,7 +53,7 @@ def served(row: tuple[str, str, int, str, str, str, int, int, int]) -> tuple[flo
 
 def trained(row: tuple[str, str, int, str, str, int]) -> float:
     model, accelerator, devices, layout, number, length = row
-    asked = throughput.Training(
+    asked = token_throughput.Training(
         model=model,
         accelerator=accelerator,
         devices=devices,
@@ -60,7 +61,7 @@ def trained(row: tuple[str, str, int, str, str, int]) -> float:
         precision=number,
         sequence_tokens=float(length),
     )
-    return throughput.predict(asked, SUBJECTS).tokens_per_s.value
+    return token_throughput.predict(asked, SUBJECTS).tokens_per_s.value
 
 
 SERVED_MS = (

@@ -6,7 +6,7 @@ from archwright.catalog.facts import Catalog
 from archwright.contract.needs import Needs
 from archwright.contract.plan import PurchaseKind
 from archwright.plan.accounting.fleet import Fleet, Where
-from archwright.sizing.machine import Machine
+from archwright.sizing.hardware.machine import Machine
 
 
 def house(country: str = "DE") -> Where:

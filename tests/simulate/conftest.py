@@ -9,7 +9,7 @@ from archwright.contract.estimate import within_factor
 from archwright.contract.needs import Length
 from archwright.contract.plan import LoadSpec
 from archwright.simulate.serving import ServingSpec
-from archwright.sizing.roofline import Hardware
+from archwright.sizing.hardware.roofline import Hardware
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from archwright.simulate.batching import Batching, Outcome, Request
 from archwright.simulate.serving import ServingSpec, roofline_of
-from archwright.sizing.roofline import Step, pairs
+from archwright.sizing.hardware.roofline import Step, pairs
 
 requests = st.lists(
     st.builds(

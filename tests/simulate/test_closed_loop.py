@@ -10,10 +10,10 @@ from archwright.catalog.load import load
 from archwright.contract.needs import Length
 from archwright.contract.percentile import percentile
 from archwright.simulate.batching import Batching, Request
-from archwright.sizing.closed_loop import QUANTILES, Loop, loop_of, statistic_of
-from archwright.sizing.engine import Engine, Requests
-from archwright.sizing.engine_layout import engines
-from archwright.sizing.machine import Machine
+from archwright.sizing.hardware.machine import Machine
+from archwright.sizing.inference.closed_loop import QUANTILES, Loop, loop_of, statistic_of
+from archwright.sizing.inference.deployment_layout import engines
+from archwright.sizing.inference.engine_instance import Engine, Requests
 
 CATALOG = load()
 # A benchmark sends so many requests for each that is in flight.

@@ -12,14 +12,14 @@ import pytest
 
 from archwright.catalog.load import load
 from archwright.simulate.batching import Batching, Request
-from archwright.sizing import fits, steps
-from archwright.sizing.formats import Format
-from archwright.sizing.layout import Layout
-from archwright.sizing.pace import Fitted, Kind
-from archwright.sizing.shape import shape_of
-from archwright.sizing.work import Worker, device_of
+from archwright.sizing.model.numeric_precision import Format
+from archwright.sizing.model.parallel_layout import Layout
+from archwright.sizing.model.weight_groups import shape_of
+from archwright.sizing.step_time import fitted_tables, step_time_model
+from archwright.sizing.step_time.engine_step_times import Fitted, Kind
+from archwright.sizing.step_time.step_work import Worker, device_of
 
-CATALOG, FIT = load(), fits.load("serving")
+CATALOG, FIT = load(), fitted_tables.load("serving")
 ROUNDS = 15
 
 
@@ -39,11 +39,13 @@ def test_a_closed_loop_is_as_fitted(engine: tuple[str, str, int, str], load_: tu
     model, shape = CATALOG.models[name], shape_of(CATALOG.models[name])
     worker = Worker(shape, Format(number), Layout(tp=width, moe_tp=1, ep=width))
     row = device_of(CATALOG.accelerators[device], Format(number), shape.sparse)
-    case = steps.case_of(worker, row, "vllm", model.attention, steps.Traffic(float(sent), prompt, answer))
+    case = step_time_model.case_of(
+        worker, row, "vllm", model.attention, step_time_model.Traffic(float(sent), prompt, answer)
+    )
     assert case.requests == sent
-    step = steps.step_s(case, FIT.coefficients["tpot"])
-    tpot = steps.tpot_s(case, FIT.coefficients["tpot"])
-    ttft = steps.ttft_s(case, FIT.coefficients["ttft"], step, tpot)
+    step = step_time_model.step_s(case, FIT.coefficients["tpot"])
+    tpot = step_time_model.tpot_s(case, FIT.coefficients["tpot"])
+    ttft = step_time_model.ttft_s(case, FIT.coefficients["ttft"], step, tpot)
     pace = Fitted(worker, row, Kind("vllm", model.attention), FIT.coefficients)
     found = Batching(pace, 256, 2048).run(
         [Request(0.0, prompt, 0, answer) for _ in range(sent)],

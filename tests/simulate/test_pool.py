@@ -22,10 +22,10 @@ from archwright.simulate.pool import (
     predict_pool,
     windows,
 )
-from archwright.sizing.engine import Requests
-from archwright.sizing.engine_layout import engines
-from archwright.sizing.machine import Machine
-from archwright.sizing.open_loop import GATEWAY_S, OpenLoop, flow_of
+from archwright.sizing.hardware.machine import Machine
+from archwright.sizing.inference.deployment_layout import engines
+from archwright.sizing.inference.engine_instance import Requests
+from archwright.sizing.inference.open_loop import GATEWAY_S, OpenLoop, flow_of
 
 NAMES = tuple(name for name in PoolPrediction.__struct_fields__ if name not in ("queueing", "refused", "bases"))
 READS, WRITES = Length(mean=1800, p95=4200), Length(mean=220, p95=600)

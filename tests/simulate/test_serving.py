@@ -23,7 +23,7 @@ from archwright.simulate.serving import (
     request_of,
     run,
 )
-from archwright.sizing.roofline import Hardware
+from archwright.sizing.hardware.roofline import Hardware
 
 NAMES = tuple(name for name in ServingPrediction.__struct_fields__ if name not in ("queueing", "bases"))
 

@@ -12,7 +12,7 @@ from archwright.catalog.facts import Catalog
 from archwright.catalog.subjects import Subjects
 from archwright.catalog.table import DATA
 from archwright.errors import ArchwrightError, PlanFileError
-from archwright.sizing import accuracy, benchmark
+from archwright.sizing import accuracy, benchmark_reader
 
 SUBJECTS = Subjects(Catalog(DATA))
 HEAD = (
@@ -150,7 +150,7 @@ def test_a_table_of_something_else_is_refused(tmp_path: Path) -> None:
 
 def test_a_cell_without_end_is_refused(tmp_path: Path) -> None:
     with pytest.raises(PlanFileError) as caught:
-        run(tmp_path, f"{HEAD}\n{'x' * (benchmark.MOST_CELL + 10)}\n")
+        run(tmp_path, f"{HEAD}\n{'x' * (benchmark_reader.MOST_CELL + 10)}\n")
     assert caught.value.code == "AW-FILE-21"
 
 
@@ -163,4 +163,4 @@ def test_bytes_that_are_no_text_are_read_around(tmp_path: Path) -> None:
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ArchwrightError):
-        list(benchmark.rows(tmp_path / "nothing.csv"))
+        list(benchmark_reader.rows(tmp_path / "nothing.csv"))

@@ -14,8 +14,11 @@ from archwright.catalog.subjects import Subjects
 from archwright.errors import UsageError, Where
 from archwright.home import home_of, write_atomic
 from archwright.sizing import accuracy as scoring
-from archwright.sizing import fits, formats, serving, throughput, training_answer
-from archwright.sizing.distance import HOST_KIND
+from archwright.sizing.inference import serving_prediction
+from archwright.sizing.model import numeric_precision
+from archwright.sizing.step_time import fitted_tables
+from archwright.sizing.step_time.extrapolation import HOST_KIND
+from archwright.sizing.training import token_throughput, training_prediction
 
 # Of nothing there is no prediction: each count is one or more.
 _SOME = r"0*[1-9]\d{0,8}"
@@ -30,8 +33,10 @@ _DEFINITIONS = {
     "ttft_s": "mean time from request to first token in a closed loop, first burst and queue included",
     "tokens_per_s": "output tokens/s of all the devices together",
 }
-_FORMULA = "sizing/steps.py: smooth maximum of memory and compute, per-layer launch, prompts read in between"
-_HOST_FORMULA = "sizing/host.py: roofline of the engine's efficiency row, prompts read in between"
+_FORMULA = (
+    "sizing/step_time/step_time_model.py: smooth maximum of memory and compute, launches, prompts read in between"
+)
+_HOST_FORMULA = "sizing/inference/cpu_inference.py: roofline of the engine's efficiency row, prompts read in between"
 _LATER = "over the requests of the same closed loop"
 
 
@@ -52,7 +57,7 @@ def predict_serving(
     offline = sent.lower() == "max"
     count, name = _devices(on)
     subjects = _subjects()
-    asked = serving.Serving(
+    asked = serving_prediction.Serving(
         model=model,
         accelerator=name,
         devices=count,
@@ -90,13 +95,15 @@ def predict_serving(
     )
 
 
-def _served(asked: serving.Serving, on: str, subjects: Subjects) -> serving.Answer:
+def _served(asked: serving_prediction.Serving, on: str, subjects: Subjects) -> serving_prediction.Answer:
     """Raises UsageError AW-USE-21 where weights and the cache of one request do not fit."""
     if subjects.accelerator(asked.accelerator).kind == HOST_KIND:
-        return serving.predict(asked, subjects)
-    found = serving.resolve(asked, subjects)
+        return serving_prediction.predict(asked, subjects)
+    found = serving_prediction.resolve(asked, subjects)
     worker, context = found.worker, found.case.prompt + found.case.answer
-    narrower = ", or a narrower format in the layout" if formats.parse(asked.precision, asked.model).stated else ""
+    narrower = (
+        ", or a narrower format in the layout" if numeric_precision.parse(asked.precision, asked.model).stated else ""
+    )
     if worker.capacity(found.device.memory, context) < 1:
         sizes = f"{worker.weights() / 1e9:.3g} GB of weights and {worker.cached(context) / 1e9:.3g} GB of cache"
         raise UsageError(
@@ -106,7 +113,7 @@ def _served(asked: serving.Serving, on: str, subjects: Subjects) -> serving.Answ
             where=Where(field="on"),
             hint=f"ask for more devices or shorter requests{narrower}",
         )
-    return serving.answer(found, fits.load("serving"))
+    return serving_prediction.answer(found, fitted_tables.load("serving"))
 
 
 def predict_training(
@@ -135,7 +142,7 @@ def predict_training(
     _positive("usd_per_hour", usd_per_hour)
     subjects = _subjects()
     size = _SIZE.match(model)
-    asked = throughput.Training(
+    asked = token_throughput.Training(
         model=model,
         accelerator=name,
         devices=count,
@@ -147,7 +154,7 @@ def predict_training(
         parallelism=layout,
         recompute="selective" if "selective" in layout.lower() else "full" if "full" in layout.lower() else "",
     )
-    told = training_answer.answer(asked, subjects, usd_per_hour)
+    told = training_prediction.answer(asked, subjects, usd_per_hour)
     if told is None:
         raise UsageError(
             "AW-USE-21",
@@ -161,8 +168,8 @@ def predict_training(
         devices=count,
         stratum=told.stratum,
         estimates=told.estimates,
-        definitions={key: text for key, text in training_answer.DEFINITIONS.items() if key in told.estimates},
-        formula=training_answer.FORMULA,
+        definitions={key: text for key, text in training_prediction.DEFINITIONS.items() if key in told.estimates},
+        formula=training_prediction.FORMULA,
         sources=(*sized.fitted("training"), told.model.source, told.accelerator.source, *told.facts),
         weak=told.weak,
         assumed=told.assumed,

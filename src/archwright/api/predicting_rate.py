@@ -9,15 +9,16 @@ from archwright.contract.needs import Length
 from archwright.contract.plan import LoadSpec
 from archwright.errors import UsageError, Where
 from archwright.simulate.pool import PoolSpec, latencies
-from archwright.sizing import distance, fits, serving
-from archwright.sizing.engine import Engine, Requests
-from archwright.sizing.engine_layout import engine_of
-from archwright.sizing.open_loop import OpenLoop, flow_of
+from archwright.sizing.inference import serving_prediction
+from archwright.sizing.inference.deployment_layout import engine_of
+from archwright.sizing.inference.engine_instance import Engine, Requests
+from archwright.sizing.inference.open_loop import OpenLoop, flow_of
+from archwright.sizing.step_time import extrapolation, fitted_tables
 
 PEAK_S = 45.0
 
 
-def at_rate(asked: serving.Serving, rate: float, subjects: Subjects) -> Sized:
+def at_rate(asked: serving_prediction.Serving, rate: float, subjects: Subjects) -> Sized:
     """Percentiles of TTFT and TPOT at `rate` requests/s over all engines of the deployment.
 
     Raises CatalogError AW-CAT-01 for a name nobody knows, UsageError AW-USE-20 for no rate, AW-USE-21 where no engine
@@ -29,12 +30,12 @@ def at_rate(asked: serving.Serving, rate: float, subjects: Subjects) -> Sized:
     accelerator, host = subjects.accelerator(asked.accelerator), False
     weak: tuple[str, ...] = ()
     assumed: tuple[str, ...] = ()
-    if accelerator.kind == distance.HOST_KIND:
+    if accelerator.kind == extrapolation.HOST_KIND:
         model, host = subjects.model(asked.model), True
-        engine: Engine | None = serving.host_engine(asked, model, Requests(reads, writes), subjects)
+        engine: Engine | None = serving_prediction.host_engine(asked, model, Requests(reads, writes), subjects)
     else:
-        found = serving.resolve(asked, subjects)
-        unlike = distance.unlike(accelerator, found.case.engine, fits.load("serving"), subjects.catalog)
+        found = serving_prediction.resolve(asked, subjects)
+        unlike = extrapolation.unlike(accelerator, found.case.engine, fitted_tables.load("serving"), subjects.catalog)
         model, weak = found.model, (*found.weak, *unlike)
         assumed = tuple(text for text in found.assumed if "in flight" not in text)
         engine = engine_of(found, Requests(reads, writes))

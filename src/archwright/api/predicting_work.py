@@ -12,11 +12,11 @@ from archwright.catalog.load import load as load_catalog
 from archwright.contract.needs import SLO, Length
 from archwright.errors import UsageError, Where
 from archwright.home import home_of
-from archwright.sizing.dataflow import batch_data
-from archwright.sizing.embedding import steady_embedding
-from archwright.sizing.machine import Machine, Steady
-from archwright.sizing.tabular import steady_tabular
-from archwright.sizing.vision import steady_image
+from archwright.sizing.hardware.machine import Machine, Steady
+from archwright.sizing.workloads.data_processing import batch_data
+from archwright.sizing.workloads.embedding import steady_embedding
+from archwright.sizing.workloads.tabular import steady_tabular
+from archwright.sizing.workloads.vision import steady_image
 
 _HOST = re.compile(r"^\s*(\d{1,5})\s*x?\s*v?cpus?\s*$", re.IGNORECASE)
 _LENGTHS = re.compile(r"^\s*(\d{1,7})(?:\s*\.\.\s*(\d{1,7}))?\s*$")

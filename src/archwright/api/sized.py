@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from archwright.contract.estimate import Estimate
 from archwright.contract.record import Record
-from archwright.sizing import fits
+from archwright.sizing.step_time import fitted_tables
 
 
 class Sized(Record):
@@ -25,5 +25,5 @@ class Sized(Record):
 
 def fitted(name: str) -> tuple[str, ...]:
     """Where a fitted table comes from, as a source."""
-    made = fits.load(name).provenance
+    made = fitted_tables.load(name).provenance
     return (f"fitted {made.date} on {made.rows_used} rows of {made.file} (sha256 {made.sha256[:12]}): {made.licence}",)

@@ -28,9 +28,9 @@ from archwright.errors import CatalogError, MissingError
 from archwright.home import Home
 from archwright.lake import tables, versions
 from archwright.lake.kinds import OWN
-from archwright.sizing.roofline import threads_of
-from archwright.sizing.training import TrainingLoad, predict_training
-from archwright.sizing.training_work import Lora, Network, Trees, convolutions
+from archwright.sizing.hardware.roofline import threads_of
+from archwright.sizing.training.local_training import TrainingLoad, predict_training
+from archwright.sizing.training.training_flops import Lora, Network, Trees, convolutions
 from archwright.store import Store
 from archwright.training import image
 from archwright.training.data import required

@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import NamedTuple, Protocol
 
-from archwright.sizing.roofline import Step, pairs
+from archwright.sizing.hardware.roofline import Step, pairs
 
 
 class Clock(Protocol):

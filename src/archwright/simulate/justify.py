@@ -8,9 +8,9 @@ from typing import NamedTuple
 from archwright.catalog.rows import Efficiency
 from archwright.contract.evidence import Basis
 from archwright.contract.plan import LoadSpec
-from archwright.sizing.calibration import kind, stratum
-from archwright.sizing.memory import EngineMemory
-from archwright.sizing.roofline import Hardware
+from archwright.sizing.hardware.roofline import Hardware
+from archwright.sizing.hardware.uncertainty import kind, stratum
+from archwright.sizing.model.engine_memory import EngineMemory
 
 
 class Names(NamedTuple):

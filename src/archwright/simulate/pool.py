@@ -24,10 +24,10 @@ from archwright.simulate.batching import Batching, Clock, Request
 from archwright.simulate.dispatch import dispatch
 from archwright.simulate.queueing import Queue, Queueing, queue_of, queueing
 from archwright.simulate.serving import RATE_NOISE, TPOT_NOISE, TTFT_NOISE, closed_loop
-from archwright.sizing.calibration import widened
-from archwright.sizing.engine import Engine
-from archwright.sizing.open_loop import GATEWAY_S, OpenLoop, flow_of
-from archwright.sizing.roofline import Step
+from archwright.sizing.hardware.roofline import Step
+from archwright.sizing.hardware.uncertainty import widened
+from archwright.sizing.inference.engine_instance import Engine
+from archwright.sizing.inference.open_loop import GATEWAY_S, OpenLoop, flow_of
 
 # A window with more requests is cut: what comes later is like what came.
 REQUESTS, MOST_REQUESTS, MOST_WINDOWS = 600, 1200, 32

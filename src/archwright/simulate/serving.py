@@ -22,10 +22,10 @@ from archwright.policy.traffic import Arrival, closed_arrivals, peak_arrivals
 from archwright.simulate.batching import Batching, Outcome, Request
 from archwright.simulate.justify import bases, names
 from archwright.simulate.queueing import Queue, Queueing, queue_of, queueing
-from archwright.sizing.calibration import at_most, measured_here, slowness, widened
-from archwright.sizing.memory import EngineMemory, engine_memory, holds, weights_bytes
-from archwright.sizing.open_loop import GATEWAY_S
-from archwright.sizing.roofline import Hardware, Roofline
+from archwright.sizing.hardware.roofline import Hardware, Roofline
+from archwright.sizing.hardware.uncertainty import at_most, measured_here, slowness, widened
+from archwright.sizing.inference.open_loop import GATEWAY_S
+from archwright.sizing.model.engine_memory import EngineMemory, engine_memory, holds, weights_bytes
 
 POINTS = 11
 # What a row measured for this very engine, format and instruction set may promise at most, each way.

@@ -15,9 +15,11 @@ from typing import NamedTuple
 from archwright.catalog.subjects import Subjects
 from archwright.contract.record import Record
 from archwright.errors import CatalogError
-from archwright.sizing import benchmark, serving, throughput
-from archwright.sizing.benchmark import Cells, Kind
-from archwright.sizing.serving import Guess
+from archwright.sizing import benchmark_reader
+from archwright.sizing.benchmark_reader import Cells, Kind
+from archwright.sizing.inference import serving_prediction
+from archwright.sizing.inference.serving_prediction import Guess
+from archwright.sizing.training import token_throughput
 
 # Predicted column, the table's measured one, how to turn ours (SI) into its unit.
 SERVING_COLUMNS = (
@@ -82,31 +84,35 @@ def predict(cells: Cells, kind: Kind, subjects: Subjects) -> Predicted:
         near = f" (nearest: {', '.join(error.nearest)})" if error.nearest else ""
         columns = SERVING_COLUMNS if kind == "serving" else TRAINING_COLUMNS
         remark = f"{error.message[:200]}{near}"
-        return Predicted(benchmark.text(cells, "row_id"), dict.fromkeys(c for c, _ in columns), "not answered", remark)
+        return Predicted(
+            benchmark_reader.text(cells, "row_id"), dict.fromkeys(c for c, _ in columns), "not answered", remark
+        )
 
 
 def _serving(cells: Cells, subjects: Subjects) -> Predicted:
-    asked, wrong = benchmark.serving_of(cells)
-    found = serving.predict(asked, subjects)
+    asked, wrong = benchmark_reader.serving_of(cells)
+    found = serving_prediction.predict(asked, subjects)
     guesses = {
         "pred_tpot_ms": found.tpot_s and found.tpot_s.scaled(1e3),
         "pred_ttft_ms": found.ttft_s and found.ttft_s.scaled(1e3),
         "pred_throughput_tok_s": found.tokens_per_s,
     }
     said = (found.regime, *(f"weak: {why}" for why in (*found.weak, *wrong)), *(f"assumed {a}" for a in found.assumed))
-    return Predicted(benchmark.text(cells, "row_id"), guesses, found.stratum, "; ".join(part for part in said if part))
+    return Predicted(
+        benchmark_reader.text(cells, "row_id"), guesses, found.stratum, "; ".join(part for part in said if part)
+    )
 
 
 def _training(cells: Cells, subjects: Subjects) -> Predicted:
-    asked, wrong = benchmark.training_of(cells)
-    found = throughput.predict(asked, subjects)
+    asked, wrong = benchmark_reader.training_of(cells)
+    found = token_throughput.predict(asked, subjects)
     guesses = {
         "pred_tok_s_per_gpu": found.tokens_per_s,
         "pred_gpu_hours": found.device_hours,
         "pred_step_time_s": found.step_s,
     }
     remark = "; ".join(f"weak: {why}" for why in (*found.weak, *wrong))
-    return Predicted(benchmark.text(cells, "row_id"), guesses, found.stratum, remark)
+    return Predicted(benchmark_reader.text(cells, "row_id"), guesses, found.stratum, remark)
 
 
 def run(path: Path, subjects: Subjects, rows_out: Path | None, write: Writer) -> Accuracy:
@@ -114,12 +120,12 @@ def run(path: Path, subjects: Subjects, rows_out: Path | None, write: Writer) ->
     kind: Kind | None = None
     predicted: list[Predicted] = []
     measured: list[dict[str, float | None]] = []
-    for _, cells in benchmark.rows(path):
-        kind = kind or benchmark.kind_of(frozenset(cells), path)
+    for _, cells in benchmark_reader.rows(path):
+        kind = kind or benchmark_reader.kind_of(frozenset(cells), path)
         predicted.append(predict(cells, kind, subjects))
-        measured.append({column: benchmark.number(cells, column, []) for _, column in _columns(kind)})
+        measured.append({column: benchmark_reader.number(cells, column, []) for _, column in _columns(kind)})
     if kind is None:
-        raise benchmark.empty(path)
+        raise benchmark_reader.empty(path)
     if rows_out is not None:
         write(rows_out, as_csv(predicted, kind))
     lost = [f"{row.row_id}: {row.remark}" for row in predicted if not row.answered]

@@ -25,9 +25,9 @@ from archwright.plan.capacity.served_load import (
 from archwright.plan.capacity.service_levels import judge_availability, judge_latency
 from archwright.plan.demand.forecast import Demand
 from archwright.plan.evidence.predictions import adopted, promises
-from archwright.sizing.capacity import TextLoad, steady_text
-from archwright.sizing.machine import Machine
-from archwright.sizing.open_loop import ASSUMED
+from archwright.sizing.hardware.machine import Machine
+from archwright.sizing.inference.open_loop import ASSUMED
+from archwright.sizing.inference.serving_capacity import TextLoad, steady_text
 
 MODEL = "Llama-3.1-8B-Instruct"
 

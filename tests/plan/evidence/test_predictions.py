@@ -22,11 +22,11 @@ from archwright.plan.capacity.served_load import Answering, Working, loads_of, s
 from archwright.plan.demand.forecast import Demand, Job
 from archwright.plan.evidence.predictions import one_each, promises, say_what_is_not_promised
 from archwright.plan.options.pool_writer import serving_of, working_of
-from archwright.sizing.embedding import embedding_models, steady_embedding
-from archwright.sizing.machine import Machine, Steady
-from archwright.sizing.scale_training import batch_finetune
-from archwright.sizing.tabular import steady_tabular
-from archwright.sizing.vision import steady_image
+from archwright.sizing.hardware.machine import Machine, Steady
+from archwright.sizing.training.cluster_training import batch_finetune
+from archwright.sizing.workloads.embedding import embedding_models, steady_embedding
+from archwright.sizing.workloads.tabular import steady_tabular
+from archwright.sizing.workloads.vision import steady_image
 
 Make = Callable[..., Plan]
 Read = Callable[..., tuple[Needs, Any]]

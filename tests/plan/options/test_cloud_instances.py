@@ -12,8 +12,8 @@ from archwright.contract.needs import Workload
 from archwright.contract.plan import Plan
 from archwright.plan.capacity.machine_count import width_for
 from archwright.plan.demand.forecast import Job
-from archwright.sizing.machine import Machine
-from archwright.sizing.scale_training import batch_pretrain
+from archwright.sizing.hardware.machine import Machine
+from archwright.sizing.training.cluster_training import batch_pretrain
 
 Make = Callable[..., Plan]
 

@@ -18,7 +18,7 @@ from archwright.plan.accounting.fleet import Where
 from archwright.plan.capacity.candidates import Host, Sizer
 from archwright.plan.demand.forecast import HOURS_PER_MONTH, Demand, levels_of, steady_demands
 from archwright.plan.options.serverless import COLD, Bill, billed, starts_per_request, warm_idle_s
-from archwright.sizing.machine import Machine, Steady
+from archwright.sizing.hardware.machine import Machine, Steady
 
 Make = Callable[..., Plan]
 Read = Callable[..., tuple[Needs, NeedsSource]]

@@ -28,7 +28,7 @@ from archwright.plan.sections.outline import sections_of
 from archwright.plan.sections.plan_traits import TRAITS, traits_of, words_of
 from archwright.plan.sections.scaling import headrooms
 from archwright.plan.sections.security import regulation_line
-from archwright.sizing.machine import Machine
+from archwright.sizing.hardware.machine import Machine
 
 Read = Callable[..., tuple[Needs, NeedsSource]]
 THEMES: tuple[Theme, ...] = get_args(Theme)

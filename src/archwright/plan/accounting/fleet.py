@@ -12,7 +12,7 @@ from archwright.catalog.rows import Offer
 from archwright.contract.needs import Needs, Placement
 from archwright.contract.plan import Option, PurchaseKind
 from archwright.plan.accounting.provenance import Ledger
-from archwright.sizing.machine import Machine
+from archwright.sizing.hardware.machine import Machine
 
 
 class Where(NamedTuple):

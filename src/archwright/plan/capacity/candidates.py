@@ -22,13 +22,13 @@ from archwright.plan.demand.data_residency import Bounds, bounds_of, country_ins
 from archwright.plan.demand.forecast import Demand, Job, jobs, steady_demands
 from archwright.plan.demand.model_selection import Candidates, name_of, open_models, permitted
 from archwright.plan.demand.proximity import round_trip
-from archwright.sizing.capacity import TextLoad, steady_text
-from archwright.sizing.dataflow import batch_data
-from archwright.sizing.embedding import batch_embedding, embedding_models, steady_embedding
-from archwright.sizing.machine import Batch, Machine, Steady
-from archwright.sizing.scale_training import batch_finetune, batch_pretrain
-from archwright.sizing.tabular import steady_tabular
-from archwright.sizing.vision import steady_image
+from archwright.sizing.hardware.machine import Batch, Machine, Steady
+from archwright.sizing.inference.serving_capacity import TextLoad, steady_text
+from archwright.sizing.training.cluster_training import batch_finetune, batch_pretrain
+from archwright.sizing.workloads.data_processing import batch_data
+from archwright.sizing.workloads.embedding import batch_embedding, embedding_models, steady_embedding
+from archwright.sizing.workloads.tabular import steady_tabular
+from archwright.sizing.workloads.vision import steady_image
 
 # Assumed: there and back between continents takes 0.1 to 0.3 s; a limit below this leaves too little beside it.
 NEAR_S = 0.5

@@ -9,7 +9,7 @@ from archwright.plan.capacity.availability import spares_for
 from archwright.plan.capacity.purchase_options import Price, Running, Tranche
 from archwright.plan.demand.forecast import HOURS_PER_MONTH, Demand, Job
 from archwright.plan.demand.model_selection import UNKNOWN
-from archwright.sizing.machine import Batch
+from archwright.sizing.hardware.machine import Batch
 
 # Assumed: getting a machine, its image and the data takes this long at the start of each run, and is paid for.
 START_H = 0.25

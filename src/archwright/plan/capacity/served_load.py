@@ -15,10 +15,10 @@ from archwright.plan.capacity.availability import Up
 from archwright.plan.demand.forecast import Demand, Job
 from archwright.simulate.pool import PoolPrediction, PoolSpec, predict_pool
 from archwright.simulate.serving import ServingPrediction, ServingSpec, predict_serving
-from archwright.sizing.engine import Requests
-from archwright.sizing.engine_layout import engines
-from archwright.sizing.machine import Batch, Machine, Steady
-from archwright.sizing.open_loop import Z95, OpenLoop, flow_of
+from archwright.sizing.hardware.machine import Batch, Machine, Steady
+from archwright.sizing.inference.deployment_layout import engines
+from archwright.sizing.inference.engine_instance import Requests
+from archwright.sizing.inference.open_loop import Z95, OpenLoop, flow_of
 
 # A short peak is enough where an engine sees so many requests that more teach nothing.
 PEAK_S, LEAST_PEAK_S, PEAK_REQUESTS = 45, 15, 600

@@ -21,8 +21,9 @@ from archwright.plan.cost.hardware_lifecycle import GPU_LIFE, MONTHS_PER_YEAR, S
 from archwright.plan.cost.prices import Price
 from archwright.plan.cost.storage_and_egress import Lying, own_terabytes
 from archwright.plan.demand.forecast import HOURS_PER_MONTH
-from archwright.sizing import network, power, storage
-from archwright.sizing.network import Fabric
+from archwright.sizing.hardware import power
+from archwright.sizing.infrastructure import network, storage
+from archwright.sizing.infrastructure.network import Fabric
 
 # The front end: two switches for so many machines, each on both.
 FRONT_PORTS = 30

@@ -31,7 +31,8 @@ from archwright.plan.cost.facility_costs import (
 from archwright.plan.cost.hardware_lifecycle import GPU_LIFE, SERVER_LIFE
 from archwright.plan.cost.staffing import hires, staff_terms
 from archwright.plan.cost.storage_and_egress import Lying, egress_terms, lying, storage_terms
-from archwright.sizing import network, power
+from archwright.sizing.hardware import power
+from archwright.sizing.infrastructure import network
 
 
 class Running(NamedTuple):

@@ -19,7 +19,7 @@ from archwright.contract.record import replace
 from archwright.plan.accounting.fleet import Where
 from archwright.plan.accounting.provenance import Ledger
 from archwright.plan.cost.list_prices import hour_price, node_price
-from archwright.sizing.storage import Tier
+from archwright.sizing.infrastructure.storage import Tier
 
 TB = 1e12
 # A residual of nothing has no root: scrap is worth something.

@@ -20,9 +20,9 @@ from archwright.plan.cost.data_placement import Case
 from archwright.plan.cost.hardware_lifecycle import MONTHS_PER_YEAR, SERVER_LIFE, Bought, renewed
 from archwright.plan.cost.prices import TB
 from archwright.plan.demand.forecast import Job, demand_of, job_of
-from archwright.sizing import network, storage
-from archwright.sizing.storage import GIB, Kept, Tier
-from archwright.sizing.vector_index import MEMORY_SHARE, Form, Index, index_of
+from archwright.sizing.infrastructure import network, storage
+from archwright.sizing.infrastructure.storage import GIB, Kept, Tier
+from archwright.sizing.infrastructure.vector_index import MEMORY_SHARE, Form, Index, index_of
 
 MEDIA: dict[Tier, str] = {
     "object": "storage.disk",

@@ -30,7 +30,7 @@ from archwright.plan.explain.formatting import digits
 from archwright.simulate.pool import PoolPrediction
 from archwright.simulate.queueing import Queueing
 from archwright.simulate.serving import ServingPrediction
-from archwright.sizing.open_loop import ASSUMED
+from archwright.sizing.inference.open_loop import ASSUMED
 
 DAY_S = 86400.0
 HOUR_S = 3600.0

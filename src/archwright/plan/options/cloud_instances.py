@@ -35,7 +35,7 @@ from archwright.plan.demand.data_residency import Bounds, bounds_of, bounds_of_a
 from archwright.plan.demand.forecast import Demand, Job
 from archwright.plan.demand.model_selection import SIMILAR, better, name_of, rated
 from archwright.plan.demand.proximity import near, users
-from archwright.sizing.machine import Batch, Steady
+from archwright.sizing.hardware.machine import Batch, Steady
 
 # Broken limits, by how much, and USD: what nothing better can be below.
 Least = tuple[int, float, float]

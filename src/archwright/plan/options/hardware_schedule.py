@@ -39,7 +39,7 @@ from archwright.plan.options.pool_writer import (
     serving_of,
     working_of,
 )
-from archwright.sizing.machine import Batch, Steady
+from archwright.sizing.hardware.machine import Batch, Steady
 
 Pace = Callable[[Estimate], float]
 

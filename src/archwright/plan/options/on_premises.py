@@ -32,7 +32,7 @@ from archwright.plan.options.pool_writer import Part, Serving, Writer, joined
 from archwright.plan.solver.integer_program import Program
 from archwright.plan.solver.problem import Choice, Kind, Limits, Solution
 from archwright.plan.solver.pruning import undominated
-from archwright.sizing.machine import Steady
+from archwright.sizing.hardware.machine import Steady
 
 ROUNDS = 4
 # A limit is tightened by a little more than what was over it.

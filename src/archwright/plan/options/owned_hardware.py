@@ -30,8 +30,8 @@ from archwright.plan.demand.model_selection import better, name_of
 from archwright.plan.options.cloud_instances import Pick
 from archwright.plan.options.pool_writer import busy_machines
 from archwright.plan.solver.problem import Choice, Kind, Taken
-from archwright.sizing.machine import Batch, Steady
-from archwright.sizing.power import overhead
+from archwright.sizing.hardware.machine import Batch, Steady
+from archwright.sizing.hardware.power import overhead
 
 # On a host processor a workload takes parts of a machine no smaller than this.
 LEAST_PART = 1 / 16

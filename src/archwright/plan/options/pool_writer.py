@@ -26,7 +26,7 @@ from archwright.plan.cost.list_prices import hour_price
 from archwright.plan.demand.forecast import HOURS_PER_MONTH, Demand
 from archwright.plan.demand.model_selection import model_notes
 from archwright.plan.options.cloud_instances import Pick
-from archwright.sizing.machine import Batch, Machine, Steady
+from archwright.sizing.hardware.machine import Batch, Machine, Steady
 
 # Interruptible machines are priced by the hour and the zone: 40 to 90 % below the list price on one day.
 SPOT_FACTOR = 1.6

@@ -43,7 +43,7 @@ from archwright.plan.options.edge_sites import at_sites, nowhere_else
 from archwright.plan.options.on_premises import World
 from archwright.plan.options.option_builder import Built
 from archwright.plan.options.pool_writer import Part, joined
-from archwright.sizing.machine import Machine, Steady
+from archwright.sizing.hardware.machine import Machine, Steady
 
 SECONDS = 3600.0
 # Of a worker beside its accelerator, assumed: what such machines have.

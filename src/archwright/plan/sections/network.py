@@ -15,8 +15,8 @@ from archwright.plan.cost.storage_and_egress import banded, egress_flows, lying
 from archwright.plan.demand.forecast import growth_of
 from archwright.plan.explain.formatting import digits
 from archwright.plan.sections.power import power_lines
-from archwright.sizing import network, storage
-from archwright.sizing.network import GIGABIT, PLAIN, WAITING, Fabric
+from archwright.sizing.infrastructure import network, storage
+from archwright.sizing.infrastructure.network import GIGABIT, PLAIN, WAITING, Fabric
 
 WINDOW_S = 3600.0
 WAITING_FACTS = ("training.batch", "training.mfu", "collective.overlap")

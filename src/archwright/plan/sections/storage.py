@@ -13,8 +13,8 @@ from archwright.plan.accounting.fleet import Chosen, Where
 from archwright.plan.cost.data_placement import Case, case_of_chosen
 from archwright.plan.cost.storage_and_egress import Lying, banded, form_at, indexes, lying
 from archwright.plan.explain.formatting import digits, shown
-from archwright.sizing import storage
-from archwright.sizing.storage import Kept
+from archwright.sizing.infrastructure import storage
+from archwright.sizing.infrastructure.storage import Kept
 
 WINDOW_S = 3600.0
 NOTHING = {

@@ -1,7 +1,7 @@
 """How a running gateway learns that its endpoints changed, and says which engines it has let go.
 
 The supervisor writes the gateway's configuration anew, with a higher revision; the gateway looks at the file every
-moment, changes over (`routing.pool_registry`), and tells its master: the revision in force, and the addresses that still
+moment, changes over (`pool_registry`), and tells its master: the revision in force, and the addresses that still
 finish requests of an earlier one. What all workers say together the master notes beside the file, under its own
 process id: a gateway that was killed has let go of nothing by itself, and its successor starts from the newest
 configuration and writes a note of its own.

@@ -1,0 +1,60 @@
+"""One engine of a machine: what layouts, formulas and simulation hand each other."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from archwright.catalog.rows import EngineSpec, ModelSpec
+from archwright.contract.estimate import Estimate
+from archwright.contract.needs import Length
+from archwright.contract.plan import Parallelism
+from archwright.sizing.step_time.engine_step_times import Pace
+from archwright.sizing.step_time.step_time_model import ANSWER_HELD
+
+# Of the 95th percentiles' sum, so that the longest requests are not refused; in whole steps.
+CONTEXT_ROOM = 2.0
+CONTEXT_STEP = 256
+
+
+class Requests(NamedTuple):
+    """Lengths of a load's requests."""
+
+    reads: Length
+    writes: Length
+
+    @property
+    def held_tokens(self) -> float:
+        """What a mean request keeps in the cache as engines admit."""
+        return self.reads.mean + ANSWER_HELD * self.writes.mean
+
+    def context_tokens(self, model: ModelSpec) -> int:
+        """Tokens a place may hold: room for long requests, whole steps, never more than the model can."""
+        wanted = -(-max(round(self.reads.p95 + self.writes.p95), 1) * CONTEXT_ROOM // CONTEXT_STEP) * CONTEXT_STEP
+        return min(int(wanted), model.context_tokens)
+
+
+class Speed(NamedTuple):
+    """How sure an engine's times are: the band of its steps around 1, that of its time to a first token, and why."""
+
+    steps: Estimate
+    first: Estimate
+    stratum: str
+    facts: tuple[str, ...]
+
+
+class Engine(NamedTuple):
+    """One of `copies` equal engines of a machine, each on `devices` accelerators (0 on a host processor) with `slots`
+    places for requests; it reads at most `chunk` prompt tokens in a step.
+    """
+
+    product: EngineSpec
+    quantisation: str
+    devices: int
+    copies: int
+    pace: Pace
+    slots: int
+    context_tokens: int
+    chunk: int
+    parallelism: Parallelism
+    speed: Speed
+    assumptions: tuple[str, ...]

@@ -1,0 +1,1 @@
+"""Infrastructure around machines: network, storage, vector index."""

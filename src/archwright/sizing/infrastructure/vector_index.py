@@ -1,0 +1,105 @@
+"""The index of a retrieval: how large it is as a graph in memory, as a compressed graph, and on disk.
+
+Bytes of one vector of d numbers, graph of degree M (hierarchical navigable small world):
+- memory: 4 d + links; links = 4 (2 M + M / (M - 1)) + 8: the base layer, the mean of the layers above, an id
+- compressed: d in memory (8 bits a number) + links; the whole vectors lie beside it to rank the last candidates
+- disk: d / 8 in memory (a product code); vector and 64 links on disk, in whole sectors
+Each form keeps recall near the exact answer's, the later ones at more reads an answer.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, NamedTuple
+
+from archwright.catalog.facts import Catalog
+from archwright.contract.estimate import Estimate
+from archwright.contract.needs import Needs, Workload
+from archwright.sizing.infrastructure.storage import held
+
+Form = Literal["memory", "compressed", "disk"]
+DEGREE = 16
+DISK_DEGREE = 64
+ID_BYTES, NUMBER_BYTES, LINK_BYTES = 8, 4, 4
+SECTOR = 4096
+CODE_SHARE = 1 / 8
+# Of the host memory of the machines that answer, what an index may take: the rest is the engine's and the system's.
+MEMORY_SHARE = 0.25
+
+
+class Laid(NamedTuple):
+    """One form of an index: what it needs in memory and on storage."""
+
+    form: Form
+    memory_bytes: float
+    stored_bytes: float
+
+
+class Index(NamedTuple):
+    """`vectors` with its band; everything else follows. `stated`: most are documents that the needs count."""
+
+    workload: str
+    vectors: Estimate
+    dimensions: float
+    stated: bool
+
+    @property
+    def facts(self) -> tuple[str, ...]:
+        """The part of the catalog that a guessed count is proportional to."""
+        return () if self.stated else ("text.share",)
+
+    def laid(self, form: Form) -> Laid:
+        count, numbers = self.vectors.value, self.dimensions
+        whole = NUMBER_BYTES * numbers
+        links = LINK_BYTES * (2 * DEGREE + DEGREE / (DEGREE - 1)) + ID_BYTES
+        if form == "memory":
+            return Laid(form, count * (whole + links), count * (whole + links))
+        if form == "compressed":
+            return Laid(form, count * (numbers + links), count * (whole + numbers + links))
+        sectors = math.ceil((whole + LINK_BYTES * (DISK_DEGREE + 1)) / SECTOR)
+        return Laid(form, count * numbers * CODE_SHARE, count * sectors * SECTOR)
+
+    def within(self, memory_bytes: float) -> Laid:
+        """The fastest form that fits; on disk whatever that takes."""
+        forms = (self.laid("memory"), self.laid("compressed"))
+        return next((form for form in forms if form.memory_bytes <= memory_bytes), self.laid("disk"))
+
+
+def index_of(needs: Needs, workload: Workload, catalog: Catalog, month: float = 0.0) -> Index | None:
+    """The index that `workload` looks things up in after so many months; None when it looks up nothing. Where an
+    embedding workload states the documents of a data set, they count; the text of others is guessed from their bytes.
+    """
+    sets = [data for data in needs.data if data.name in workload.data]
+    if workload.kind != "rag" or not sets:
+        return None
+    makers = [other for other in needs.workloads if _documents(other) and set(other.data) & set(workload.data)]
+    known = sum(_documents(other) for other in makers)
+    covered = {name for other in makers for name in other.data}
+    guessed = _tokens(sum(held(data, month) for data in sets if data.name not in covered), catalog)
+    chunk = catalog.part("chunk.tokens")
+    vectors = Estimate(
+        value=(known + guessed.value) / chunk.value,
+        low=(known + guessed.low) / chunk.high,
+        high=(known + guessed.high) / chunk.low,
+        unit="vectors",
+    )
+    return Index(workload.name, vectors, catalog.part("vector.dimensions").value, known >= guessed.value)
+
+
+def _documents(workload: Workload) -> float:
+    """Tokens of the documents an embedding workload states; 0 when it states none."""
+    traffic = workload.traffic
+    if workload.kind != "embedding" or traffic is None:
+        return 0.0
+    return (traffic.documents or 0.0) * (traffic.tokens_per_document or 0.0)
+
+
+def _tokens(size: float, catalog: Catalog) -> Estimate:
+    """Text in so many bytes. Share and bytes of a token are guesses: the band is their corners."""
+    share, width = catalog.part("text.share"), catalog.part("text.bytes")
+    return Estimate(
+        value=size * share.value / width.value,
+        low=size * share.low / width.high,
+        high=size * share.high / width.low,
+        unit="tokens",
+    )

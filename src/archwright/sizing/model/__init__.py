@@ -1,0 +1,1 @@
+"""What a model needs: architecture, weights, number formats, parallel layout, engine memory."""

@@ -1,0 +1,45 @@
+"""Exact memory of a serving engine on a processor: weights, key-value cache, overhead; and whether it fits.
+
+Engine = weights + overhead + cache: a full context is reserved for every slot when it starts. What an engine on
+accelerators holds is counted in work.py.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from archwright.catalog.rows import Efficiency, ModelSpec
+from archwright.sizing.model.architecture import cache_bytes
+
+# What is left to the operating system and to fragmentation.
+USABLE_SHARE = 0.8
+
+
+class EngineMemory(NamedTuple):
+    """Bytes of one replica."""
+
+    weights: float
+    cache: float
+    overhead: float
+
+    @property
+    def total(self) -> float:
+        return self.weights + self.cache + self.overhead
+
+
+def weights_bytes(model: ModelSpec, bits_per_weight: float, file_bytes: int | None = None) -> float:
+    """The file's size where there is a file, else parameters x bits / 8."""
+    return float(file_bytes) if file_bytes is not None else model.parameters * bits_per_weight / 8
+
+
+def engine_memory(
+    model: ModelSpec, weights: float, efficiency: Efficiency, slots: int, context_tokens: int
+) -> EngineMemory:
+    """Memory of a replica that runs `slots` requests of up to `context_tokens`."""
+    cache = slots * cache_bytes(model, context_tokens)
+    return EngineMemory(weights=weights, cache=cache, overhead=float(efficiency.memory_overhead_bytes))
+
+
+def holds(memory_bytes: float, needed: EngineMemory) -> bool:
+    """Whether a machine with `memory_bytes` in all has room."""
+    return needed.total <= memory_bytes * USABLE_SHARE

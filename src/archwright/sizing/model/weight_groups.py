@@ -1,0 +1,107 @@
+"""A model's weights and cache in the groups that hardware treats differently.
+
+- trunk: what every token is multiplied with and every device group holds once per tensor-parallel group (attention,
+  dense and shared feed-forward). Without the embedding table, which is looked up, not read.
+- head: the output head, V d.
+- experts: E of them of which k are chosen per token; a step of t tokens touches E (1 - (1 - k/E)^t), as if at random.
+- cache: values kept per token; latent attention keeps one latent per token and layer that every rank repeats, and a
+  decode step multiplies it with h heads of the latent's width (absorbed form) instead of the heads' own width.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from archwright.catalog.rows import ModelSpec
+from archwright.sizing.model.architecture import cache_bytes_per_token, head_parameters
+
+# Rotary part that latent attention keeps and multiplies beside the latent: of 64 values in every published shape.
+ROTARY = 64
+# Models up to this size tie the embedding to the head.
+TIED_BELOW = 2.0e9
+
+
+class Shape(NamedTuple):
+    """Counts of parameters and values; nothing here depends on hardware or number formats."""
+
+    layers: int
+    hidden: int
+    trunk: float
+    head: float
+    embedding: float
+    expert: float
+    experts: int
+    chosen: int
+    cache_values: float
+    cache_splits: int
+    grows: float
+    window: int
+    decode_width: float
+    prefill_width: float
+
+    @property
+    def sparse(self) -> bool:
+        return self.experts > 0
+
+    @property
+    def parameters(self) -> float:
+        return self.trunk + self.head + self.embedding + self.expert * self.experts
+
+    @property
+    def active(self) -> float:
+        return self.trunk + self.expert * self.chosen
+
+    def touched(self, tokens: float) -> float:
+        """Expert parameters a step of `tokens` tokens reads, all layers together."""
+        if not self.experts:
+            return 0.0
+        return self.expert * self.experts * (1 - math.pow(1 - self.chosen / self.experts, max(tokens, 1.0)))
+
+    def seen(self, context: float) -> float:
+        """Mean over the layers of the tokens attended to, of `context` there are."""
+        if not self.window:
+            return self.grows * context
+        return self.grows * context + (1 - self.grows) * min(context, self.window)
+
+    def attended(self, prompt: float) -> float:
+        """Sum over a prompt's tokens of the tokens each sees, mean over the layers (causal)."""
+        whole = prompt * prompt / 2
+        if not self.window:
+            return self.grows * whole
+        short = whole if prompt <= self.window else self.window * (prompt - self.window / 2)
+        return self.grows * whole + (1 - self.grows) * short
+
+    def kept(self, context: float) -> float:
+        """Cache values of one request that holds `context` tokens."""
+        if not self.window:
+            return self.cache_values * context
+        return self.cache_values * (self.grows * context + (1 - self.grows) * min(context, self.window))
+
+
+def shape_of(model: ModelSpec) -> Shape:
+    head = head_parameters(model)
+    embedding = 0.0 if model.parameters < TIED_BELOW else head
+    experts = model.experts if model.experts > model.experts_active else 0
+    expert = (model.parameters - model.active_parameters) / (model.experts - model.experts_active) if experts else 0.0
+    trunk = model.parameters - expert * experts - head - embedding
+    latent = model.kv_lora_rank is not None
+    rank = model.kv_lora_rank or 0
+    grows = model.full_attention_layers / model.layers if model.full_attention_layers else 1.0
+    width = float(model.heads * model.head_dim)
+    return Shape(
+        layers=model.layers,
+        hidden=model.hidden,
+        trunk=max(trunk, 0.1 * model.active_parameters),
+        head=head,
+        embedding=embedding,
+        expert=expert,
+        experts=experts,
+        chosen=model.experts_active if experts else 0,
+        cache_values=cache_bytes_per_token(model) / 2,
+        cache_splits=1 if latent else max(model.kv_heads, 1),
+        grows=grows,
+        window=model.sliding_window or 0,
+        decode_width=model.heads * (rank + ROTARY / 2.0) if latent else width,
+        prefill_width=model.heads * (model.head_dim + ROTARY / 2.0) if latent else width,
+    )

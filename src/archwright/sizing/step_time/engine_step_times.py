@@ -1,0 +1,261 @@
+"""Step times of an engine as the planner's formulas and the event simulation both ask for them.
+
+- Fitted: an engine on accelerators, from the fitted coefficients (steps.py says what each means). A step that writes
+  and reads is the decode step plus the prompts' reading, as fitted; one that only reads is the slower (a smooth
+  maximum) of its arithmetic and of reading the weights of one token: further experts are in what is fitted for reading.
+- Host: an engine on a host processor, from the roofline of its efficiency row.
+Both hold one engine on one layout; nothing here knows a load.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple, Protocol
+
+from archwright.sizing.hardware.roofline import Roofline, Step, pairs
+from archwright.sizing.step_time.step_time_model import Coefficients, layer_s, routing_s
+from archwright.sizing.step_time.step_work import Device, Worker
+
+# A request alone meets half a step under way and takes part in one of its own.
+STEPS_MET = 1.5
+
+
+class Decode(Protocol):
+    """Decode steps at one context."""
+
+    def step_s(self, batch: float) -> float: ...
+
+
+class Pace(Protocol):
+    """What an engine's steps take, in seconds."""
+
+    def __hash__(self) -> int: ...
+
+    @property
+    def started_s(self) -> float:
+        """What a step takes longer for reading any prompt at all."""
+
+    def step_s(self, step: Step) -> float:
+        """One step of the simulation."""
+
+    def decode(self, context: float) -> Decode:
+        """Steps that only write, `context` tokens behind each answer; batches need not be whole."""
+
+    def read_s(self, tokens: float, seen: float) -> float:
+        """How much longer one prompt makes the steps that read it; its tokens see `seen` tokens together."""
+
+    def alone(self, prompt: float) -> Alone:
+        """A prompt that waits for no other."""
+
+
+class Alone(NamedTuple):
+    """To the first token of a prompt that waits for no other: as fitted, never less than the steps it takes part in."""
+
+    fitted_s: float
+    fitted_steps: float
+    read_s: float
+
+    def ttft_s(self, decode_s: float) -> float:
+        """Between decode steps of `decode_s`."""
+        return max(self.fitted_s + self.fitted_steps * decode_s, self.steps_s(decode_s))
+
+    def steps_s(self, decode_s: float) -> float:
+        return self.read_s + STEPS_MET * decode_s
+
+
+class FittedDecode(NamedTuple):
+    """Linear parts of one step: seconds at the fitted rates, per request where the batch counts."""
+
+    weights_s: float
+    experts_s: float
+    missed: float
+    cache_s: float
+    compute_s: float
+    plain_s: float
+    request_s: float
+    power: float
+    factor: float
+
+    def step_s(self, batch: float) -> float:
+        compute, plain = self.compute_s * batch, self.plain_s + self.request_s * batch
+        memory = self.memory_s(batch) + self.cache_s * batch
+        return (math.pow(memory**self.power + compute**self.power, 1 / self.power) + plain) * self.factor
+
+    def memory_s(self, tokens: float) -> float:
+        """Reading the weights that `tokens` tokens touch."""
+        if not self.experts_s:
+            return self.weights_s
+        return self.weights_s + self.experts_s * (1 - math.pow(self.missed, max(tokens, 1.0)))
+
+
+class Kind(NamedTuple):
+    """What coefficients belong to: the engine's family, the model's attention; `slower` is the time that devices of
+    this maker take over that of the fit's.
+    """
+
+    engine: str
+    attention: str
+    slower: float = 1.0
+
+
+class Fitted:
+    """One engine on `worker`'s layout without data parallel ranks or pipeline stages."""
+
+    def __init__(self, worker: Worker, device: Device, kind: Kind, fit: dict[str, dict[str, float]]) -> None:
+        self._worker, self._device, self._tpot, self._ttft = worker, device, fit["tpot"], fit["ttft"]
+        self._kind = kind
+        shape, k, name = worker.shape, self._tpot, worker.number.name
+        self._number = k.get(f"compute.{name}", 1.0)
+        self._factor = k.get(f"engine.{kind.engine}", 1.0) * k.get(f"format.{name}", 1.0) * kind.slower
+        self.started_s = shape.layers * k["opf"] * self._factor
+        self._base = self._constants(k, kind.attention)
+        self._prompt = _PromptWork.of(worker, device)
+        near, far = (worker.decode(1.0, context).seconds_of_flops(device) for context in (0.0, 1.0))
+        rate = self._number / k["ec"]
+        self._compute_s, self._seen_s = near * rate, (far - near) * rate
+
+    def _constants(self, k: Coefficients, attention: str) -> FittedDecode:
+        worker, device, shape = self._worker, self._device, self._worker.shape
+        layer = layer_s(k, worker.layout.tp, attention.split("+"), routing_s(worker, device))
+        empty = worker.decode(1.0, 0.0)
+        to_bytes = worker.number.expert_bits / 8 / worker.expert_ranks
+        missed = 1 - shape.chosen / shape.experts if shape.sparse else 0.0
+        return FittedDecode(
+            weights_s=(empty.bytes - shape.touched(1.0) * to_bytes) / device.bandwidth / k["em"],
+            experts_s=shape.expert * shape.experts * to_bytes / device.bandwidth / k["em"],
+            missed=missed,
+            cache_s=0.0,
+            compute_s=0.0,
+            plain_s=shape.layers * layer,
+            request_s=k["seq"] + empty.exchanged / device.link / k["el"],
+            power=k["p"],
+            factor=self._factor,
+        )
+
+    def decode(self, context: float) -> FittedDecode:
+        worker = self._worker
+        return self._base._replace(
+            cache_s=worker.cached(context) / self._device.bandwidth / self._tpot["em"],
+            compute_s=self._compute_s + self._seen_s * worker.shape.seen(context),
+        )
+
+    def read_s(self, tokens: float, seen: float, prompts: int = 1) -> float:
+        work, k = self._prompt, self._tpot
+        flops = tokens * (work.trunk_s + work.expert_s) + prompts * work.head_s + work.attention_s(tokens, seen)
+        return (flops * self._number / k["epf"] + tokens * work.exchange_s / k["el"]) * self._factor
+
+    def first_s(self, prompt: float) -> float:
+        """One prompt alone, by the coefficients of TTFT."""
+        work, k = self._prompt, self._ttft
+        number = k.get(f"compute.{self._worker.number.name}", 1.0)
+        body = (prompt * work.trunk_s + work.head_s) * number + prompt * work.expert_s * number * k["pe"]
+        flops = (body + work.attention_s(prompt, prompt * prompt / 2)) / k["epf"]
+        memory = self._base.memory_s(prompt) * self._tpot["em"] / k["em"]
+        return (math.hypot(flops, memory) + prompt * work.exchange_s / k["elp"]) * self._kind.slower
+
+    def alone(self, prompt: float) -> Alone:
+        """The fitted mean without the closed loop's crowd."""
+        k = self._ttft
+        scheduling = k.get(f"engine.{self._kind.engine}", 1.0)
+        read = self.read_s(prompt, prompt * prompt / 2) + self.started_s
+        return Alone(self.first_s(prompt) + scheduling * k["t0"], scheduling * k["ks"], read)
+
+    def step_s(self, step: Step) -> float:
+        if not step.prompt_tokens:
+            return self.decode(step.context_tokens / step.answering).step_s(step.answering)
+        read = self.read_s(step.prompt_tokens, step.prompt_pairs, step.prompts_done)
+        if step.answering:
+            wrote = self.decode(step.context_tokens / step.answering).step_s(step.answering)
+            return wrote + read + self.started_s
+        base = self._base
+        memory = base.memory_s(1.0) * base.factor
+        roof = math.pow(memory**base.power + read**base.power, 1 / base.power)
+        return roof + base.plain_s * base.factor + self.started_s
+
+
+class _PromptWork(NamedTuple):
+    """Seconds at the stated rates of a prompt's token, of its head, of one pair of tokens that see each other."""
+
+    trunk_s: float
+    head_s: float
+    expert_s: float
+    pair_s: float
+    exchange_s: float
+    grows: float
+    window: int
+
+    @classmethod
+    def of(cls, worker: Worker, device: Device) -> _PromptWork:
+        shape, tp = worker.shape, worker.layout.tp
+        one, two = worker.prefill(1.0), worker.prefill(2.0)
+        return cls(
+            trunk_s=(two.trunk_flops - one.trunk_flops) / device.trunk_rate,
+            head_s=(2 * one.trunk_flops - two.trunk_flops) / device.trunk_rate,
+            expert_s=one.expert_flops / device.expert_rate,
+            pair_s=4 * shape.prefill_width * shape.layers / tp / device.wide_rate,
+            exchange_s=one.exchanged / device.link,
+            grows=shape.grows,
+            window=shape.window,
+        )
+
+    def attention_s(self, tokens: float, seen: float) -> float:
+        """Layers with a window see at most that far back."""
+        if not self.window:
+            return self.pair_s * self.grows * seen
+        return self.pair_s * (self.grows * seen + (1 - self.grows) * min(seen, self.window * tokens))
+
+
+class Host:
+    """One engine on a host processor."""
+
+    started_s = 0.0
+
+    def __init__(self, roofline: Roofline) -> None:
+        self._roofline = roofline
+        row = roofline.efficiency
+        # In the slopes of one answer's token: first without, then with others computed beside it.
+        self._alone, self._beside = row.decode_share_of_matmul, row.decode_share_of_matmul_batched
+        self._from = row.batched_from
+
+    def step_s(self, step: Step) -> float:
+        return self._roofline.step_s(step)
+
+    def decode(self, context: float) -> HostDecode:
+        roofline = self._roofline
+        near, far = (roofline.compute_s(Step(answering=1, context_tokens=seen)) for seen in (0.0, context))
+        one, two = (roofline.memory_s(Step(answering=batch, context_tokens=batch * context)) for batch in (1, 2))
+        return HostDecode(
+            token_s=near * self._alone,
+            attention_s=far - near,
+            alone=self._alone,
+            beside=self._beside,
+            beside_from=float(self._from),
+            memory_s=one - (two - one),
+            request_s=two - one,
+        )
+
+    def read_s(self, tokens: float, seen: float) -> float:
+        """A prompt so short that its tokens count as few costs no more than one that just does not."""
+        counts = {math.ceil(tokens), max(math.ceil(tokens), self._from)}
+        steps = (Step(prompt_tokens=count, prompt_pairs=seen, prompts_done=1) for count in counts)
+        return min(self._roofline.compute_s(step) for step in steps)
+
+    def alone(self, prompt: float) -> Alone:
+        return Alone(0.0, 0.0, self.read_s(prompt, pairs(0, math.ceil(prompt))))
+
+
+class HostDecode(NamedTuple):
+    """The roofline for batches that need not be whole: between the row's two shares the slower of both ends."""
+
+    token_s: float
+    attention_s: float
+    alone: float
+    beside: float
+    beside_from: float
+    memory_s: float
+    request_s: float
+
+    def step_s(self, batch: float) -> float:
+        tokens = min(batch / self.alone, max(batch, self.beside_from) / self.beside)
+        compute = self.token_s * tokens + self.attention_s * batch
+        return max(compute, self.memory_s + self.request_s * batch)

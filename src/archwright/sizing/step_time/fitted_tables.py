@@ -1,0 +1,68 @@
+"""The fitted tables: coefficients, residual trees and bands, each file with where it came from.
+
+Written by bench/sizing/fit.py from measured rows that stay outside the repository; read once, on first use.
+A band is a pair of factors on the predicted value, per metric, stratum and regime; "" is any regime.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import msgspec
+
+from archwright.catalog.table import DATA
+from archwright.contract.record import Record
+from archwright.errors import CatalogError, Where
+from archwright.sizing.step_time.boosted_trees import Tree
+
+
+class Provenance(Record):
+    """What was fitted on, when and how."""
+
+    file: str
+    sha256: str
+    rows_used: int
+    rows_left_out: int
+    date: str
+    command: str
+    licence: str
+    loss: str
+
+
+class Band(Record):
+    """90 % of grouped out-of-fold measurements lay in value x low to value x high."""
+
+    metric: str
+    stratum: str
+    regime: str
+    low: float
+    high: float
+    rows: int
+    median_error: float
+
+
+class Fit(Record):
+    """`coefficients` per target; `seen` per kind of name: what the rows held, as a stratum is asked for."""
+
+    provenance: Provenance
+    coefficients: dict[str, dict[str, float]]
+    residuals: dict[str, tuple[Tree, ...]]
+    seen: dict[str, tuple[str, ...]]
+    bands: tuple[Band, ...]
+
+    def band(self, metric: str, stratum: str, regime: str) -> Band:
+        """The regime's own band, else that of the stratum."""
+        own = [row for row in self.bands if row.metric == metric and row.stratum == stratum]
+        return next((row for row in own if row.regime == regime), own[-1])
+
+
+@cache
+def load(name: str) -> Fit:
+    """The fit called `name`: serving or training. Raises CatalogError AW-CAT-03 when it is missing or broken."""
+    path = DATA / "fits" / f"{name}.json"
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Fit)
+    except (OSError, msgspec.DecodeError, msgspec.ValidationError) as error:
+        raise CatalogError(
+            "AW-CAT-03", f"the fitted table is unusable: {error}", where=Where(str(path)), hint="reinstall archwright"
+        ) from error

@@ -1,0 +1,61 @@
+"""What a residual tree sees of a case: shares of the step, the load, and (full set) what model and engine it is.
+
+The order is part of the fitted table: change it and fit again.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+
+from archwright.sizing.step_time.step_time_model import Case
+from archwright.sizing.step_time.step_work import Device, Worker
+
+FORMATS = ("bf16", "fp8", "fp4", "int4", "int8", "fp32")
+_VERSION = re.compile(r"(\d{1,4})\.(\d{1,4})(?:\.(\d{1,4}))?")
+_LAYER_S = 5e-5
+_MOST_SHORT = 8.0
+
+
+def version(engine: str) -> float:
+    """0.8.1 as 801; -1 where none is stated."""
+    found = _VERSION.search(engine)
+    if found is None:
+        return -1.0
+    first, second, third = (int(part or 0) for part in found.groups())
+    return first * 10000.0 + second * 100.0 + third
+
+
+def features(case: Case, worker: Worker, device: Device, engine: str, families: Sequence[str]) -> list[float]:
+    """`engine` as stated, `families` in the fit's order."""
+    shape, layout = worker.shape, worker.layout
+    memory = max(case.memory_s, 1e-9)
+    family = families.index(case.engine) if case.engine in families else -1
+    return [
+        math.log(memory / max(case.compute_s, 1e-12)),
+        math.log(max(case.requests, 1.0)),
+        math.log(max(case.requests / case.answer * case.read_s, 1e-12) / memory),
+        math.log(case.layers * _LAYER_S / memory),
+        math.log2(case.tp),
+        float(case.ep > 1),
+        math.log(case.dp),
+        math.log(max(case.prompt, 1.0)),
+        math.log(case.answer),
+        math.log(min(max(case.sent / case.held, 1e-4), _MOST_SHORT)),
+        float(family),
+        case.cache_share,
+        math.log(max(case.sent * case.dp, 1e-3)),
+        math.log(max(case.prefill_ranks, 1)),
+        float(case.sparse),
+        float(FORMATS.index(case.format)),
+        math.log(device.bandwidth / 1e12),
+        math.log(shape.active / 1e9),
+        math.log(shape.parameters / 1e9),
+        math.log(case.layers),
+        float("mla" in case.attention),
+        version(engine),
+        math.log(case.ranks),
+        math.log(layout.total),
+        float(layout.prefill.tp if layout.prefill is not None else 0),
+    ]

@@ -1,0 +1,179 @@
+"""From exact work to seconds: few coefficients, each with a meaning, fitted once and shipped as a table.
+
+Decode step of a worker (tpot.*):
+  roof = (memory^p + compute^p)^(1/p), memory = bytes / (bandwidth x em), compute = FLOPs / (rate x ec) x format
+  step = (roof + layers x (o + o_tp log2 tp + attention kind + routed x width / bandwidth) + seq x requests
+         + exchanged / (link x el)) x slower, slower = engine x format x what the maker's devices are
+  routed: bytes that choosing experts moves, beside weights and cache, for each value of the layer's width; a fixed
+  time is worse on devices and on models left out
+Prompts are read between steps. With l = requests / output tokens prompts per step:
+  TPOT = step + (l x (FLOPs / (rate x epf) + exchanged / (link x el)) + (1 - e^-l) x layers x opf) x slower
+TTFT (ttft.*) reads the prompt with its own rates, waits for steps under way and for prompts before it, and where the
+cache holds fewer than are sent, for a place: (sent / held - 1) x output tokens x TPOT.
+Offline throughput is requests held / TPOT. A disaggregated decode pool reads no prompts.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from archwright.sizing.step_time.step_work import Device, Worker
+
+Coefficients = Mapping[str, float]
+
+# The share of an answer a request's cache is planned for: engines admit on what is held, not on the longest answer.
+ANSWER_HELD = 0.75
+LEAST = 1e-9
+
+
+class Traffic(NamedTuple):
+    """`sent` requests at once to the whole deployment (closed loop), None when as many as fit; tokens per request."""
+
+    sent: float | None
+    prompt: float
+    answer: float
+
+
+class Case(NamedTuple):
+    """Everything a coefficient multiplies, in seconds at stated rates; one row of a table or one candidate. `slower`
+    is the time that devices of this maker take over that of the fit's.
+    """
+
+    engine: str
+    format: str
+    attention: tuple[str, ...]
+    layers: int
+    sparse: bool
+    tp: int
+    dp: int
+    ep: int
+    ranks: int
+    requests: float
+    sent: float
+    held: float
+    prompt: float
+    answer: float
+    memory_s: float
+    compute_s: float
+    exchange_s: float
+    read_trunk_s: float
+    read_expert_s: float
+    read_attention_s: float
+    read_memory_s: float
+    read_exchange_s: float
+    prefill_ranks: int
+    cache_share: float
+    routing_s: float
+    slower: float = 1.0
+
+    @property
+    def read_s(self) -> float:
+        return self.read_trunk_s + self.read_expert_s + self.read_attention_s
+
+
+def case_of(worker: Worker, device: Device, engine: str, attention: str, traffic: Traffic) -> Case:
+    layout = worker.layout
+    held = max(worker.capacity(device.memory, traffic.prompt + ANSWER_HELD * traffic.answer), 1.0)
+    ranks = layout.dp * layout.copies * layout.pp
+    sent = held if traffic.sent is None else max(traffic.sent / ranks, LEAST)
+    requests = sent if sent < 1 else max(min(sent, held), 1.0)
+    if layout.dp == 1:
+        requests = max(requests, 1.0)
+    pool = layout.prefill
+    reader = worker if pool is None else worker._replace(layout=pool)
+    step = worker.decode(requests, traffic.prompt + traffic.answer / 2)
+    read = reader.prefill(traffic.prompt)
+    cached = requests * worker.cached(traffic.prompt + traffic.answer / 2) * layout.pp
+    return Case(
+        engine=engine,
+        format=worker.number.name,
+        attention=tuple(attention.split("+")),
+        layers=worker.shape.layers,
+        sparse=worker.shape.sparse,
+        tp=layout.tp,
+        dp=layout.dp,
+        ep=layout.ep,
+        ranks=ranks,
+        requests=requests,
+        sent=sent,
+        held=held,
+        prompt=traffic.prompt,
+        answer=max(traffic.answer, 1.0),
+        memory_s=step.bytes / device.bandwidth,
+        compute_s=step.seconds_of_flops(device),
+        exchange_s=step.exchanged / device.link,
+        read_trunk_s=read.trunk_flops / device.trunk_rate,
+        read_expert_s=read.expert_flops / device.expert_rate,
+        read_attention_s=read.attention_flops / device.wide_rate,
+        read_memory_s=read.bytes / device.bandwidth,
+        read_exchange_s=read.exchanged / device.link,
+        prefill_ranks=0 if pool is None else pool.dp * pool.copies,
+        cache_share=cached / step.bytes,
+        routing_s=routing_s(worker, device),
+    )
+
+
+def step_s(case: Case, k: Coefficients) -> float:
+    """One decode step."""
+    compute = case.compute_s * k.get(f"compute.{case.format}", 1.0) / k["ec"]
+    memory = case.memory_s / k["em"]
+    roof = math.pow(math.pow(memory, k["p"]) + math.pow(compute, k["p"]), 1 / k["p"])
+    layer = layer_s(k, case.tp, case.attention, case.routing_s)
+    plain = roof + case.layers * layer + k["seq"] * case.requests + case.exchange_s / k["el"]
+    return plain * _factor(case, k)
+
+
+def routing_s(worker: Worker, device: Device) -> float:
+    """A byte for each value of a layer's width, in seconds; nothing without experts."""
+    return worker.shape.hidden / device.bandwidth if worker.shape.sparse else 0.0
+
+
+def layer_s(k: Coefficients, tp: int, attention: Iterable[str], routing_s: float) -> float:
+    """What a layer takes beside its roofline, in seconds."""
+    kinds = sum(k.get(f"attention.{word}", 0.0) for word in attention)
+    return k["o"] + k["o_tp"] * math.log2(tp) + kinds + k["routed"] * routing_s
+
+
+def _factor(case: Case, k: Coefficients) -> float:
+    return case.slower * k.get(f"engine.{case.engine}", 1.0) * k.get(f"format.{case.format}", 1.0)
+
+
+def tpot_s(case: Case, k: Coefficients) -> float:
+    """Mean time between two tokens of an answer, prompts read in between included."""
+    step = step_s(case, k)
+    if case.prefill_ranks:
+        return step * k["pool"]
+    prompts = case.requests / case.answer
+    started = -math.expm1(-prompts) * case.layers * k["opf"]
+    return step + prompts * read_between_s(case, k) + started * _factor(case, k)
+
+
+def read_between_s(case: Case, k: Coefficients) -> float:
+    """What reading one prompt adds to the steps of those who write."""
+    read = case.read_s * k.get(f"compute.{case.format}", 1.0) / k["epf"] + case.read_exchange_s / k["el"]
+    return read * _factor(case, k)
+
+
+def read_s(case: Case, k: Coefficients) -> float:
+    """One prompt alone, by the coefficients of TTFT."""
+    number = k.get(f"compute.{case.format}", 1.0)
+    flops = (case.read_trunk_s * number + case.read_expert_s * number * k["pe"] + case.read_attention_s) / k["epf"]
+    return (math.hypot(flops, case.read_memory_s / k["em"]) + case.read_exchange_s / k["elp"]) * case.slower
+
+
+def ttft_s(case: Case, k: Coefficients, step: float, tpot: float) -> float:
+    """Mean time to the first token in a closed loop, the first burst included; step and tpot of the same case."""
+    read = read_s(case, k)
+    short = max(case.sent / case.held, 1.0) - 1
+    if case.prefill_ranks:
+        waiting = case.sent * case.ranks / case.prefill_ranks
+        return (k["p_t0"] + read * (1 + k["p_kb"] * waiting)) + k["kq"] * short * case.answer * tpot
+    scheduling = k["t0"] + k["ks"] * step + k["kb"] * case.requests * read
+    return read + k.get(f"engine.{case.engine}", 1.0) * scheduling + k["kq"] * short * case.answer * tpot
+
+
+def throughput(case: Case, tpot: float) -> float:
+    """Output tokens/s of the whole deployment with every place taken."""
+    return case.requests * case.ranks / max(tpot, LEAST)

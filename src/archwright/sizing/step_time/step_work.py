@@ -1,0 +1,136 @@
+"""The exact part of a serving prediction: bytes, FLOPs and exchanged bytes of one device, per phase.
+
+One decode step of a worker with b requests per attention rank at context c, B = b x dp:
+- bytes = trunk/tp + head/tp + experts touched by B tokens/(expert ranks) + b x cache(c)/min(tp, cache splits)
+- FLOPs = 2 (trunk + head) b/tp + 2 k experts B/(expert ranks) + 4 width L b seen(c)/tp
+- exchanged = 2 all-reduces of b x d per layer over tp, and with several expert ranks the experts' inputs and outputs
+A prompt of s tokens the same with s tokens at once and the causal half of attention.
+Pipeline stages pass B/pp at a time: a token waits for all stages, and each holds 1/pp of weights and cache.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from archwright.catalog.rows import Accelerator
+from archwright.sizing.model import numeric_precision
+from archwright.sizing.model.numeric_precision import Format
+from archwright.sizing.model.parallel_layout import Layout
+from archwright.sizing.model.weight_groups import Shape
+
+# Of a device's memory an engine leaves to the run time, to activations and to fragmentation.
+USABLE = 0.92
+WORKSPACE_BYTES = 3e9
+HEAD_BITS = 16.0
+ACTIVATION_BYTES = 2.0
+# A link nobody states: a host bus of the fourth generation, 16 lanes, one way.
+BUS_BYTES_PER_S = 25e9
+
+
+class Device(NamedTuple):
+    """What one accelerator gives a worker, in a number format."""
+
+    memory: float
+    bandwidth: float
+    trunk_rate: float
+    expert_rate: float
+    wide_rate: float
+    link: float
+
+
+class Phase(NamedTuple):
+    """Work of one device."""
+
+    bytes: float
+    trunk_flops: float
+    expert_flops: float
+    attention_flops: float
+    exchanged: float
+
+    def seconds_of_flops(self, device: Device) -> float:
+        """At the device's stated rates."""
+        return (
+            self.trunk_flops / device.trunk_rate
+            + self.expert_flops / device.expert_rate
+            + self.attention_flops / device.wide_rate
+        )
+
+
+def device_of(accelerator: Accelerator, number: Format, sparse: bool) -> Device:
+    trunk = "bf16" if sparse and number.trunk_bits(sparse) > 8 else number.name
+    return Device(
+        memory=float(accelerator.memory_bytes),
+        bandwidth=accelerator.memory_bandwidth_bytes_per_s,
+        trunk_rate=numeric_precision.rate(accelerator, trunk),
+        expert_rate=numeric_precision.rate(accelerator, number.name),
+        wide_rate=numeric_precision.rate(accelerator, "bf16"),
+        link=accelerator.scale_up_bytes_per_s or BUS_BYTES_PER_S,
+    )
+
+
+class Worker(NamedTuple):
+    """One engine: a shape in a format over a layout."""
+
+    shape: Shape
+    number: Format
+    layout: Layout
+
+    @property
+    def expert_ranks(self) -> int:
+        return max(self.layout.moe_tp * self.layout.ep, self.layout.tp * self.layout.dp)
+
+    def weights(self) -> float:
+        """Bytes on one device."""
+        shape, number, layout = self
+        trunk = shape.trunk * number.trunk_bits(shape.sparse) / 8 / layout.tp
+        wide = (shape.head + shape.embedding) * HEAD_BITS / 8 / layout.tp
+        experts = shape.expert * shape.experts * number.expert_bits / 8 / self.expert_ranks
+        return (trunk + wide + experts) / layout.pp
+
+    def cached(self, context: float) -> float:
+        """Cache bytes one request keeps on one device of its attention rank."""
+        shape, number, layout = self
+        split = min(layout.tp, shape.cache_splits)
+        return shape.kept(context) * number.cache_bits / 8 / split / layout.pp
+
+    def capacity(self, memory: float, context: float) -> float:
+        """Requests per attention rank whose cache fits beside the weights; below 1 the model does not fit."""
+        room = memory * USABLE - WORKSPACE_BYTES - self.weights()
+        return max(room, 0.0) / max(self.cached(context), 1.0)
+
+    def decode(self, requests: float, context: float) -> Phase:
+        """One step for `requests` per attention rank (per pipeline stage)."""
+        shape, number, layout = self
+        everyone = requests * layout.dp
+        touched = shape.touched(everyone) * number.expert_bits / 8 / self.expert_ranks
+        trunk = (shape.trunk * number.trunk_bits(shape.sparse) + shape.head * HEAD_BITS) / 8 / layout.tp
+        return Phase(
+            bytes=trunk + touched + requests * self.cached(context) * layout.pp,
+            trunk_flops=2 * (shape.trunk + shape.head) * requests / layout.tp,
+            expert_flops=2 * shape.expert * shape.chosen * everyone / self.expert_ranks,
+            attention_flops=4 * shape.decode_width * shape.layers * requests * shape.seen(context) / layout.tp,
+            exchanged=self._exchanged(requests),
+        )
+
+    def prefill(self, prompt: float) -> Phase:
+        """One prompt on one attention rank; the other ranks read theirs at the same time."""
+        shape, number, layout = self
+        touched = shape.touched(prompt * layout.dp) * number.expert_bits / 8 / self.expert_ranks
+        trunk = (shape.trunk * number.trunk_bits(shape.sparse) + shape.head * HEAD_BITS) / 8 / layout.tp
+        return Phase(
+            bytes=trunk + touched,
+            trunk_flops=2 * (shape.trunk * prompt + shape.head) / layout.tp,
+            expert_flops=2 * shape.expert * shape.chosen * prompt * layout.dp / self.expert_ranks,
+            attention_flops=4 * shape.prefill_width * shape.layers * shape.attended(prompt) / layout.tp,
+            exchanged=self._exchanged(prompt),
+        )
+
+    def _exchanged(self, tokens: float) -> float:
+        """Bytes one device sends for `tokens` tokens of its attention rank."""
+        shape, _, layout = self
+        hidden = tokens * shape.hidden * ACTIVATION_BYTES * shape.layers
+        reduced = 2 * hidden * 2 * (layout.tp - 1) / layout.tp
+        if shape.sparse and layout.ep > 1 and layout.dp > 1:
+            spread = min(shape.chosen, layout.ep)
+            reduced += 2 * hidden * spread * (layout.ep - 1) / layout.ep / layout.tp
+        return reduced

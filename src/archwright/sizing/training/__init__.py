@@ -1,0 +1,1 @@
+"""Training: memory, arithmetic, parallel strategy, cluster throughput, goodput, predictions."""

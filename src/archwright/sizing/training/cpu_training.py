@@ -1,0 +1,64 @@
+"""Adapters of a small model on processor cores: the project's own measured rows, carried to other machines.
+
+  seconds = tokens x (dense FLOPs / share + attention FLOPs / attention share + fixed) / (cores' matrix rate)
+FLOPs of a token as training_work.Lora counts them; shares as in the catalog's training efficiencies.
+"""
+
+from __future__ import annotations
+
+from archwright.catalog.facts import Catalog
+from archwright.catalog.rows import ModelSpec
+from archwright.contract.estimate import Estimate, product
+from archwright.contract.evidence import Basis
+from archwright.sizing.hardware.device_rates import busy_w, facts, host_flops, rate
+from archwright.sizing.hardware.machine import Batch, Machine
+from archwright.sizing.training.training_flops import Lora
+from archwright.sizing.training.training_memory import RANK, feed_forward
+
+# A processor whose vectors we do not know: the middle row; the band reaches to the one that multiplies 16-bit itself.
+ISA, NATIVE_ISA = "avx512", "avx512-bf16"
+STEP_TOKENS = 512.0
+LARGEST_SHARE_OF_RAM = 0.8
+
+
+def batch_adapters_on_host(
+    machine: Machine, model: ModelSpec, tokens: float, workload: str, catalog: Catalog
+) -> Batch | None:
+    """None where the base does not fit the machine's memory. One machine: the project trains on one."""
+    work = Lora(model=model, ffn=feed_forward(model), rank=RANK)
+    row, native = (catalog.training_efficiency("text-lora", isa) for isa in (ISA, NATIVE_ISA))
+    needed = work.memory(STEP_TOKENS, 1.0, row.dtype)
+    if row.process_bytes + max(needed.loading, needed.lasting + needed.step) > LARGEST_SHARE_OF_RAM * machine.ram_bytes:
+        return None
+    flops = work.flops(STEP_TOKENS, 1.0)
+    fixed = (row.fixed_flops + row.fixed_flops_per_layer * work.layers) / STEP_TOKENS
+    dense, attention = flops.dense / STEP_TOKENS, flops.attention / STEP_TOKENS
+    each = dense / row.share_of_matmul + attention / row.attention_share_of_matmul + fixed
+    quickest = dense / native.share_of_matmul + attention / native.attention_share_of_matmul + fixed
+    doubt = Estimate(value=1.0, low=quickest / each / native.low_factor, high=row.high_factor, unit="")
+    basis = f"{workload}.{machine.id}.training"
+    speed = host_flops(machine, catalog).dividing(1.0, "s/FLOP")
+    running = product([speed, doubt, rate(catalog, "training.stages-finetune").dividing(1.0, "")], "h")
+    return Batch(
+        model=model.id,
+        machine_hours=running.scaled(each * tokens / 3600, unit="h", basis=basis),
+        least=1,
+        most=1,
+        scaling=1.0,
+        busy_w=busy_w(machine, catalog, accelerated=False),
+        bases=(
+            Basis(
+                id=basis,
+                kind="calibrated",
+                stratum="measured row of one processor, carried to others",
+                definition="hours of one machine for the whole run",
+                formula=f"tokens x (dense / share + attention / share + fixed) / matrix rate / stages; {work.formula}",
+                facts=(
+                    f"{tokens:,.0f} tokens of {model.id}, steps of {STEP_TOKENS:.0f}; {each / 1e9:,.2f} GFLOP a token",
+                    f"{row.source} ({row.as_of or 'undated'}, {row.confidence})",
+                    *facts(catalog, "host.core", "host.scaling", "training.stages-finetune"),
+                ),
+            ),
+        ),
+        assumptions=(f"adapters of rank {RANK} on processor cores, one machine",),
+    )

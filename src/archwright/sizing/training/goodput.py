@@ -1,0 +1,77 @@
+"""The share of a run's machine time that moves it forward: checkpoints, interruptions, and what is done twice.
+
+With delta seconds to write a checkpoint, M seconds between interruptions of the whole job and R to start again:
+- best interval (Daly 2006, higher order; Young 1974 is its first term):
+  tau = sqrt(2 delta M) (1 + sqrt(delta / 2M) / 3 + (delta / 2M) / 9) - delta
+- lost share = delta / tau + (tau / 2 + R) / M;  goodput = stages / (1 + lost)
+M = year / (devices x failures of a device a year x interruptions a failure).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from archwright.catalog.facts import Catalog
+from archwright.contract.estimate import Estimate, product
+from archwright.sizing.hardware.device_rates import facts, rate
+
+YEAR_S = 365.25 * 86400.0
+FORMULA = "stages / (1 + delta / tau + (tau / 2 + R) / M); tau by Daly, M = year / (devices x failures x interruptions)"
+# A job so large that it is interrupted while it writes never ends; below this the figure means "do not".
+LEAST = 0.05
+
+
+class Goodput(NamedTuple):
+    share: Estimate
+    checkpoint_s: Estimate
+    interval_s: Estimate
+    between_failures_s: Estimate
+    facts: tuple[str, ...]
+
+
+def interval(delta: float, between: float) -> float:
+    """Seconds of work between two checkpoints that lose least; at least the time one takes."""
+    if delta >= 2 * between:
+        return delta
+    ratio = delta / (2 * between)
+    return max(math.sqrt(2 * delta * between) * (1 + math.sqrt(ratio) / 3 + ratio / 9) - delta, delta)
+
+
+def useful(delta: float, between: float, restart: float) -> float:
+    tau = interval(delta, between)
+    return 1 / (1 + delta / tau + (tau / 2 + restart) / between)
+
+
+class Job(NamedTuple):
+    """On `devices` accelerators in `machines` machines that all write at once; `stages` is the row of its kind."""
+
+    checkpoint_bytes: float
+    devices: int
+    machines: int
+    stages: str
+
+
+def goodput(job: Job, catalog: Catalog) -> Goodput:
+    broken = product([catalog.part("failures.gpu"), rate(catalog, "training.interruptions")], "1/year")
+    between = broken.scaled(job.devices).dividing(YEAR_S, "s")
+    delta = rate(catalog, "training.checkpoint").scaled(job.machines).dividing(job.checkpoint_bytes, "s")
+    restart, stages = rate(catalog, "training.restart"), rate(catalog, job.stages)
+    worst = useful(delta.high, between.low, restart.high)
+    middle = useful(delta.value, between.value, restart.value)
+    best = useful(delta.low, between.high, restart.low)
+    running = Estimate(value=middle, low=worst, high=best, unit="")
+    share = product([running, stages], "")
+    bounded = Estimate(
+        value=max(share.value, LEAST), low=max(share.low, LEAST / 2), high=min(max(share.high, LEAST), 1.0), unit=""
+    )
+    tau = Estimate(
+        value=interval(delta.value, between.value),
+        low=interval(delta.low, between.low),
+        high=interval(delta.high, between.high),
+        unit="s",
+    )
+    named = ("training.interruptions", "training.restart", "training.checkpoint", job.stages)
+    row = catalog.parts["failures.gpu"]
+    failed = f"{row.item}: {row.typical:g} [{row.low:g}, {row.high:g}] {row.unit} ({row.source}, {row.as_of})"
+    return Goodput(bounded, delta, tau, between, (failed, *facts(catalog, *named)))

@@ -1,0 +1,206 @@
+"""Training on a cluster: seconds a token takes one accelerator, from FLOPs, traffic and the pipeline's bubble.
+
+Per token and device (rates in the number format the products run in):
+  products  = 6 A x (1 + d0 / d) x recompute / (rate x e)        A active parameters, d width
+  attention = 6 L d s x recompute / (rate x ea)                  causal, s tokens a sequence
+  traffic   = act x L d 2 bytes / bandwidth                      norms, activations, residuals
+  shards    = gather x 2 bytes x N / (tokens of a micro-batch) / link   when parameters are sharded
+  bubble    = 1 + (PP - 1) / (micro-batches x virtual stages)
+A sparse model routes and exchanges tokens: the whole times `moe`. Step time, GPU-hours follow from the rate.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from archwright.catalog.rows import Accelerator, ModelSpec
+from archwright.catalog.subjects import Subjects
+from archwright.contract.record import Record
+from archwright.sizing.inference import serving_prediction
+from archwright.sizing.model import numeric_precision
+from archwright.sizing.step_time import boosted_trees, extrapolation, fitted_tables
+from archwright.sizing.step_time.step_work import BUS_BYTES_PER_S
+
+SEEN, NEW_MODEL, NEW_ACCELERATOR, NEW_BOTH = (
+    serving_prediction.SEEN,
+    serving_prediction.NEW_MODEL,
+    serving_prediction.NEW_ACCELERATOR,
+    serving_prediction.NEW_BOTH,
+)
+# Between machines, one way, for each accelerator: what a 400 Gbit/s port carries.
+FABRIC_BYTES_PER_S = 50e9
+IN_A_MACHINE = 8
+# Inside the machines of a cluster, whatever the device: the fitted rows' devices all have such links.
+INSIDE_BYTES_PER_S = 300e9
+ASSUMED_SEQUENCE = 4096.0
+RECOMPUTE = {"none": 0.0, "selective": 0.25, "full": 1.0}
+_NUMBERED = re.compile(r"\b(TP|PP|CP|VP|EP|MBS|GA|FSDP|micro|accum)\s*(\d+)", re.IGNORECASE)
+
+
+class Training(Record):
+    """What is asked, as a benchmark row or a user states it."""
+
+    model: str
+    accelerator: str
+    devices: int = 0
+    parameters: float | None = None
+    active_parameters: float | None = None
+    sequence_tokens: float | None = None
+    batch_tokens: float | None = None
+    tokens: float | None = None
+    precision: str = ""
+    parallelism: str = ""
+    recompute: str = ""
+    framework: str = ""
+
+
+class Job(NamedTuple):
+    """Resolved and counted: what a coefficient multiplies."""
+
+    model: ModelSpec
+    accelerator: Accelerator
+    format: str
+    framework: str
+    parameters: float
+    active: float
+    layers: int
+    hidden: int
+    sequence: float
+    rate: float
+    wide_rate: float
+    bandwidth: float
+    link: float
+    devices: int
+    micro_tokens: float
+    bubble: float
+    recompute: float
+    tp: int
+    sharded: bool
+    compiled: bool
+    weak: tuple[str, ...]
+
+
+class Pace(NamedTuple):
+    tokens_per_s: serving_prediction.Guess
+    device_hours: serving_prediction.Guess | None
+    step_s: serving_prediction.Guess | None
+    stratum: str
+    weak: tuple[str, ...]
+
+
+def resolve(asked: Training, subjects: Subjects) -> Job:
+    """Raises CatalogError AW-CAT-01 for a name nobody knows."""
+    accelerator = subjects.accelerator(asked.accelerator)
+    model, weak = serving_prediction.model_of(asked.model, (asked.parameters, asked.active_parameters), subjects)
+    number = number_of(asked.precision)
+    ranks = {name.lower(): max(1, min(int(size), 100_000)) for name, size in _NUMBERED.findall(asked.parallelism)}
+    if not asked.parallelism:
+        weak.append("parallelism is not stated")
+    sequence = asked.sequence_tokens or ASSUMED_SEQUENCE
+    micro = ranks.get("micro", ranks.get("mbs", 1))
+    parameters = asked.parameters or float(model.parameters)
+    stages, rounds = ranks.get("pp", 1), ranks.get("ga", ranks.get("accum", 8)) * ranks.get("vp", 1)
+    return Job(
+        model=model,
+        accelerator=accelerator,
+        format=number,
+        framework=asked.framework.lower().split(" ")[0].split("-")[0],
+        parameters=parameters,
+        active=min(asked.active_parameters or float(model.active_parameters), parameters),
+        layers=model.layers,
+        hidden=model.hidden,
+        sequence=sequence,
+        rate=numeric_precision.rate(accelerator, number),
+        wide_rate=numeric_precision.rate(accelerator, "bf16"),
+        bandwidth=accelerator.memory_bandwidth_bytes_per_s,
+        link=(accelerator.scale_up_bytes_per_s or BUS_BYTES_PER_S)
+        if asked.devices <= IN_A_MACHINE
+        else FABRIC_BYTES_PER_S,
+        devices=max(asked.devices, 1),
+        micro_tokens=micro * sequence / ranks.get("cp", 1),
+        bubble=1 + (stages - 1) / max(rounds, 1),
+        recompute=RECOMPUTE[_recompute(asked.recompute)],
+        tp=ranks.get("tp", 1),
+        sharded="fsdp0" not in asked.parallelism.lower() and stages == 1,
+        compiled="eager" not in asked.precision.lower(),
+        weak=tuple(weak),
+    )
+
+
+def number_of(precision: str) -> str:
+    said = precision.lower()
+    return "fp8" if "fp8" in said or "float8" in said else "fp32" if "fp32" in said else "bf16"
+
+
+def _recompute(text: str) -> str:
+    said = text.lower()
+    if "selective" in said:
+        return "selective"
+    return "full" if said in ("true", "full", "yes", "1") else "none"
+
+
+def token_s(job: Job, k: Mapping[str, float]) -> float:
+    """Seconds of one accelerator per token."""
+    again = 1 + job.recompute / 3
+    shape = 1 + k["d0"] / job.hidden
+    products = 6 * job.active * shape * again / (job.rate * k["e"]) * k.get(f"format.{job.format}", 1.0)
+    attention = 6 * job.layers * job.hidden * job.sequence * again / (job.wide_rate * k["ea"])
+    traffic = k["act"] * job.layers * job.hidden * 2 / job.bandwidth
+    shards = k["gather"] * 2 * job.parameters / job.tp / job.micro_tokens / job.link if job.sharded else 0.0
+    exchanged = exchange_s(job, k, job.link if job.devices <= IN_A_MACHINE else INSIDE_BYTES_PER_S)
+    total = (products + attention + traffic + exchanged + shards) * job.bubble
+    total *= 1 if job.compiled else k["eager"]
+    if job.active < 0.9 * job.parameters:
+        total *= k["moe"]
+    return total * k.get(f"framework.{job.framework}", 1.0)
+
+
+def exchange_s(job: Job, k: Mapping[str, float], link: float) -> float:
+    """Of a token: what tensor-parallel ranks tell each other, over `link` bytes/s."""
+    return k["ex"] * job.layers * job.hidden * 2 * (job.tp - 1) / job.tp / link
+
+
+def features(job: Job) -> list[float]:
+    """What a residual tree sees; the order is part of the fitted table."""
+    return [
+        math.log(job.active),
+        math.log(job.hidden),
+        math.log(job.sequence),
+        math.log(job.micro_tokens),
+        math.log(job.devices),
+        job.recompute,
+        float(job.format == "fp8"),
+        math.log(job.wide_rate),
+        math.log(job.bandwidth),
+        math.log(job.active / job.parameters),
+        math.log(job.tp),
+        math.log(job.bubble),
+        job.accelerator.memory_bytes / 2**30,
+    ]
+
+
+def stratum_of(job: Job, seen: Mapping[str, tuple[str, ...]]) -> str:
+    old_model = serving_prediction.identity(job.model) in seen["model"]
+    if job.accelerator.id in seen["accelerator"]:
+        return SEEN if old_model else NEW_MODEL
+    return NEW_ACCELERATOR if old_model else NEW_BOTH
+
+
+def predict(asked: Training, subjects: Subjects, fit: fitted_tables.Fit | None = None) -> Pace:
+    """Raises CatalogError AW-CAT-01 for a name nobody knows."""
+    fit = fit or fitted_tables.load("training")
+    job = resolve(asked, subjects)
+    stratum = stratum_of(job, fit.seen)
+    seconds = token_s(job, fit.coefficients["token"])
+    if stratum in (SEEN, NEW_MODEL):
+        seconds *= math.exp(boosted_trees.total(fit.residuals["token"], features(job)))
+    doubt = serving_prediction.Doubt(
+        serving_prediction.WEAKER ** len(job.weak), extrapolation.figures(job.accelerator, subjects.catalog)
+    )
+    each = serving_prediction.banded(seconds, fit, ("token_s", stratum, ""), doubt)
+    hours = each.scaled(asked.tokens / 3600) if asked.tokens else None
+    step = each.scaled(asked.batch_tokens / job.devices) if asked.batch_tokens and asked.devices else None
+    return Pace(each.inverse, hours, step, stratum, job.weak)

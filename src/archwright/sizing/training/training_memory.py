@@ -1,0 +1,161 @@
+"""Bytes a training run holds on each device, by what is split over how many of them.
+
+With N parameters of a stage's share (N = parameters / tensor / pipeline) and d data-parallel copies:
+- weights 2 N, gradients 2 N, and for Adam 12 N (a 32-bit copy and two moments): ZeRO (arXiv 1910.02054) divides the
+  moments by d at stage 1, gradients too at 2, weights too at 3, which gathers two layers and the head at a time. A
+  pipeline keeps weights whole and sums gradients in 32 bits (4 N), the moments divided by d.
+- activations of a layer and token, in 16 bits: two norms' inputs and outputs (4 h), query, key, value and attention's
+  output (2 a + 2 k), and of the feed-forward 3 f when it is gated, 2 f + h when it is not; 34 h for the usual shape,
+  as in arXiv 2205.05198 (its 5 a s / h for the scores is not kept by fused attention). Over tensor-parallel ranks
+  they are split, sequence parallelism included. Stage one of a pipeline holds as many micro-batches as it has stages.
+- recomputation keeps h at each layer ("full") or about half ("selective"), and one layer whole while it is made again.
+- scores of the vocabulary: 14 bytes each (16 bits; in 32 bits themselves, their logarithm and its gradient), split
+  over tensor-parallel ranks; for adapters made in chunks.
+Adapters: weights as above, gradients and moments of the adapters alone.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import NamedTuple
+
+from archwright.catalog.rows import ModelSpec
+from archwright.sizing.model.architecture import head_parameters
+from archwright.sizing.training.training_flops import lora_parameters
+
+WEIGHT, GRADIENT, WIDE_GRADIENT, MOMENTS = 2.0, 2.0, 4.0, 12.0
+ACTIVATION = 2.0
+# Selective recomputation drops every other product's output; measured against published peaks.
+KEPT_SELECTIVE = 0.55
+SCORE_BYTES = 14.0
+CHUNKS = 8
+LAYERS_GATHERED = 2
+RANK = 16
+
+
+class Scheme(NamedTuple):
+    """How a run is split: ranks of each kind, the state divided over data-parallel copies (ZeRO `stage`), sequences of
+    a micro-batch, micro-batches of a step, and what is computed again ("none", "selective", "full").
+    """
+
+    tensor: int = 1
+    pipeline: int = 1
+    data: int = 1
+    stage: int = 3
+    micro: int = 1
+    rounds: int = 1
+    recompute: str = "none"
+
+    @property
+    def devices(self) -> int:
+        return self.tensor * self.pipeline * self.data
+
+    @property
+    def text(self) -> str:
+        """As `predict training --layout` takes it."""
+        kind = "FSDP" if self.stage == 3 and self.data > 1 else "DP"
+        again = "" if self.recompute == "none" else f" {self.recompute}"
+        return f"{kind}{self.data} TP{self.tensor} PP{self.pipeline} MBS{self.micro} GA{self.rounds}{again}"
+
+
+class Subject:
+    """What is trained: all of `model`, or adapters of it. Counts are made once: a search asks for them often."""
+
+    def __init__(self, model: ModelSpec, sequence: float, adapters: bool = False) -> None:
+        self.model = model
+        self.sequence = sequence
+        self.adapters = adapters
+
+    @cached_property
+    def trained(self) -> float:
+        if not self.adapters:
+            return float(self.model.parameters)
+        return float(lora_parameters(self.model, feed_forward(self.model), RANK))
+
+    @cached_property
+    def layer(self) -> float:
+        """Activations of one token in one layer."""
+        return layer_bytes(self.model)
+
+
+class Held(NamedTuple):
+    """Bytes on one device, the fullest."""
+
+    weights: float
+    gradients: float
+    moments: float
+    gathered: float
+    activations: float
+    scores: float
+
+    @property
+    def total(self) -> float:
+        return sum(self)
+
+
+def feed_forward(model: ModelSpec) -> int:
+    """Its width; where experts are chosen, of those a token passes."""
+    if model.experts and model.expert_ffn:
+        return model.expert_ffn * (model.experts_active + model.shared_experts)
+    return model.ffn or 4 * model.hidden
+
+
+def gated(model: ModelSpec) -> bool:
+    """Whether its feed-forward has three matrices: which count of parameters comes nearer to the stated one."""
+    if model.experts:
+        return True
+    attention = 2 * model.hidden * model.head_dim * (model.heads + model.kv_heads)
+    width = feed_forward(model)
+    two, three = (model.layers * (attention + n * model.hidden * width) + head_parameters(model) for n in (2, 3))
+    return abs(three - model.parameters) <= abs(two - model.parameters)
+
+
+def layer_bytes(model: ModelSpec) -> float:
+    """Activations that one token leaves in one layer when nothing is computed again."""
+    width = feed_forward(model)
+    inner = 3 * width if gated(model) else 2 * width + model.hidden
+    attention = 2 * model.head_dim * (model.heads + model.kv_heads)
+    return ACTIVATION * (4 * model.hidden + attention + inner)
+
+
+def held(subject: Subject, scheme: Scheme) -> Held:
+    model = subject.model
+    split = scheme.tensor * scheme.pipeline
+    own, trained = model.parameters / split, subject.trained / split
+    copies = scheme.data
+    whole = scheme.pipeline > 1
+    gradient = (WIDE_GRADIENT if whole else GRADIENT) * trained
+    sharded = scheme.stage == 3 and not whole and copies > 1
+    gathered = LAYERS_GATHERED * own / model.layers + head_parameters(model) / scheme.tensor if sharded else 0.0
+    return Held(
+        weights=WEIGHT * own / (copies if sharded else 1),
+        gradients=gradient / (copies if scheme.stage >= 2 and not whole else 1),
+        moments=MOMENTS * trained / (copies if scheme.stage >= 1 else 1),
+        gathered=WEIGHT * gathered,
+        activations=activations(subject, scheme),
+        scores=_scores(subject, scheme),
+    )
+
+
+def activations(subject: Subject, scheme: Scheme) -> float:
+    """Bytes that a step keeps between forward and backward."""
+    tokens = scheme.micro * subject.sequence / scheme.tensor
+    layers = subject.model.layers / scheme.pipeline
+    waiting = min(scheme.pipeline, scheme.rounds)
+    one = subject.layer * tokens
+    if scheme.recompute == "none":
+        return one * layers * waiting
+    if scheme.recompute == "selective":
+        return one * (layers * waiting * KEPT_SELECTIVE + 1)
+    # While a layer is made again, its activations and their gradients are there.
+    return ACTIVATION * subject.model.hidden * tokens * layers * waiting + 2 * one
+
+
+def _scores(subject: Subject, scheme: Scheme) -> float:
+    whole = SCORE_BYTES * scheme.micro * subject.sequence * subject.model.vocabulary / scheme.tensor
+    return whole / CHUNKS if subject.adapters else whole
+
+
+def checkpoint_bytes(subject: Subject) -> float:
+    """What must be written to go on: trained weights and their moments."""
+    return (WEIGHT + MOMENTS) * subject.trained

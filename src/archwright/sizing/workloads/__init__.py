@@ -1,0 +1,1 @@
+"""Workloads beside text generation: embedding, vision, tables, data processing; queueing."""

@@ -1,0 +1,51 @@
+"""Processing data in bulk: reading, checking, removing duplicates and personal data, writing tables.
+
+  hours of a machine = GiB / (GiB/s of a core x cores x scaling)
+Rates are the project's own, of text through ingest and refine (docs/log.md); machines share the files.
+"""
+
+from __future__ import annotations
+
+import math
+
+from archwright.catalog.facts import Catalog
+from archwright.contract.estimate import product, total
+from archwright.contract.evidence import Basis
+from archwright.sizing.hardware.device_rates import busy_w, facts, host_cores, rate
+from archwright.sizing.hardware.machine import Batch, Machine
+
+GIB = 2.0**30
+HOUR_S = 3600.0
+# Below this a core has too little to do for its start to pay.
+LEAST_GIB_A_CORE = 0.25
+NAME = "data-processing"
+
+
+def batch_data(machine: Machine, gib: float, workload: str, catalog: Catalog) -> Batch:
+    """One run over `gib` GiB: every byte ingested and refined once."""
+    steps = [rate(catalog, name).dividing(1.0, "s/byte") for name in ("data.ingest", "data.refine")]
+    each = product([total(steps, "s/byte"), rate(catalog, "host.scaling").dividing(1.0, "")], "s/byte")
+    cores = host_cores(machine)
+    basis = f"{workload}.{machine.id}.work"
+    return Batch(
+        model=NAME,
+        machine_hours=each.scaled(gib * GIB / cores / HOUR_S, unit="h", basis=basis),
+        least=1,
+        most=max(1, math.floor(gib / LEAST_GIB_A_CORE / cores)),
+        scaling=rate(catalog, "data.scaling").value,
+        busy_w=busy_w(machine, catalog, accelerated=False),
+        bases=(
+            Basis(
+                id=basis,
+                kind="measured",
+                stratum="measured here, other processors and data",
+                definition="hours of one machine for a run: each byte ingested and refined once",
+                formula="GiB x (1 / ingest + 1 / refine) / (cores x scaling)",
+                facts=(
+                    f"{gib:,.0f} GiB; cores of a machine: {cores}",
+                    *facts(catalog, "data.ingest", "data.refine", "host.scaling", "data.scaling"),
+                ),
+            ),
+        ),
+        assumptions=("data processing: text's rates stand for all kinds",),
+    )

@@ -1,0 +1,114 @@
+"""Turning text into vectors: one pass over the input, no answer; an encoder or a decoder model.
+
+  FLOPs of a text of n tokens = 2 x body x n + attention (4 h w n a layer and token; half of that where causal)
+  seconds = launch + texts x FLOPs / (share x rate) on a device; request + FLOPs / (share x cores) on the host
+The embedding table is looked up, not multiplied, so it is not in the body.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from archwright.catalog.facts import Catalog
+from archwright.catalog.rows import ModelSpec
+from archwright.contract.estimate import product
+from archwright.contract.evidence import Basis
+from archwright.contract.needs import SLO, Length
+from archwright.contract.record import replace
+from archwright.sizing.hardware.device_rates import busy_w, facts, has_devices, host_cores, rate, speed_at
+from archwright.sizing.hardware.machine import Batch, Machine, Steady
+from archwright.sizing.model.architecture import attention_flops, body_parameters
+from archwright.sizing.step_time.step_work import USABLE, WORKSPACE_BYTES
+from archwright.sizing.workloads.queueing import Limit, Times, carried
+from archwright.sizing.workloads.vision import steady
+
+BIDIRECTIONAL = "bidirectional"
+BYTES_ON_DEVICE, BYTES_ON_HOST = 2.0, 4.0
+LARGEST_SHARE_OF_RAM = 0.7
+# A document is cut into pieces of this length when it is embedded in bulk.
+PIECE_TOKENS = 512.0
+HOUR_S = 3600.0
+NORMAL_95 = 1.645
+ENGINE = "text-embedding"
+# Bulk work has a queue of its own: no limit holds it back.
+BULK_BUSY = 0.95
+
+
+def embedding_models(catalog: Catalog) -> Sequence[ModelSpec]:
+    """The open models made for embedding, smallest first."""
+    return sorted(catalog.embedders.values(), key=lambda model: model.parameters)
+
+
+def text_flops(model: ModelSpec, tokens: float) -> float:
+    """FLOPs of one text; a causal model's tokens see half of it on average."""
+    seen = tokens if model.attention == BIDIRECTIONAL else tokens / 2
+    return tokens * (2 * body_parameters(model) + attention_flops(model, seen))
+
+
+def fits(machine: Machine, model: ModelSpec) -> bool:
+    """Each device, or the host, holds a whole copy."""
+    if machine.accelerator is not None and has_devices(machine):
+        space = machine.accelerator.memory_bytes * USABLE - WORKSPACE_BYTES
+        return model.parameters * BYTES_ON_DEVICE <= space
+    return model.parameters * BYTES_ON_HOST <= machine.ram_bytes * LARGEST_SHARE_OF_RAM
+
+
+def steady_embedding(
+    machine: Machine, model: ModelSpec, workload: str, input_tokens: Length, slo: SLO, catalog: Catalog
+) -> Steady | None:
+    """What one machine carries; None where the model does not fit. Texts beyond the context are cut to it."""
+    if not fits(machine, model):
+        return None
+    most = float(model.context_tokens or input_tokens.p95)
+    mean, long = min(input_tokens.mean, most), min(input_tokens.p95, most)
+    on_device = has_devices(machine)
+    speed, used = speed_at("embedding", machine, catalog)
+    own = product([speed.dividing(1.0, "s/FLOP")], "s").scaled(text_flops(model, mean), unit="s")
+    launch = "embedding.launch" if on_device else "request.host"
+    ratio = text_flops(model, long) / text_flops(model, mean)
+    times = Times(rate(catalog, launch), own, long=ratio, variation=_variation(ratio))
+    servers = machine.accelerator_count if on_device else host_cores(machine)
+    limit = Limit(f"{workload}.latency_p95_s", slo.latency_p95_s, rate(catalog, "load.most").value)
+    found = carried(times, servers, limit, batches=on_device)
+    basis = _basis(f"{workload}.{machine.id}.capacity", model, mean, facts(catalog, *used, launch, "load.most"))
+    return steady(machine, catalog, found, basis, (model.id, ENGINE))._replace(context_tokens=round(most))
+
+
+def _variation(long: float) -> float:
+    """Squared variation of a log-normal whose 95th percentile is `long` times its mean, as lengths are drawn."""
+    return (max(long, 1.0) - 1) ** 2 / NORMAL_95**2
+
+
+def batch_embedding(
+    machine: Machine, model: ModelSpec, workload: str, tokens_per_run: float, catalog: Catalog
+) -> Batch | None:
+    """Embedding so many tokens in bulk; any number of machines shares them evenly."""
+    if not fits(machine, model):
+        return None
+    piece = min(PIECE_TOKENS, float(model.context_tokens or PIECE_TOKENS))
+    speed, used = speed_at("embedding", machine, catalog)
+    servers = machine.accelerator_count if has_devices(machine) else host_cores(machine)
+    each = text_flops(model, piece) / piece * tokens_per_run / servers / BULK_BUSY / HOUR_S
+    basis = _basis(f"{workload}.{machine.id}.work", model, piece, facts(catalog, *used))
+    return Batch(
+        model=model.id,
+        machine_hours=speed.dividing(1.0, "s/FLOP").scaled(each, unit="h", basis=basis.id),
+        least=1,
+        most=max(1, int(tokens_per_run / piece / servers)),
+        scaling=1.0,
+        busy_w=busy_w(machine, catalog, accelerated=has_devices(machine)),
+        bases=(replace(basis, definition="hours of one machine for all tokens of a run, its queue never empty"),),
+        assumptions=(f"embedded in pieces of {piece:.0f} tokens",),
+    )
+
+
+def _basis(name: str, model: ModelSpec, tokens: float, told: tuple[str, ...]) -> Basis:
+    flops = text_flops(model, tokens)
+    return Basis(
+        id=name,
+        kind="calibrated",
+        stratum="published encoders on other devices",
+        definition="texts a second that one machine takes with the latency's p95 held; p95 from arrival to vector",
+        formula="launch + texts x (2 body n + attention) / (share x rate); wait: sizing/workloads/queueing.py",
+        facts=(f"{model.id}, {tokens:,.0f} tokens: {flops / 1e9:,.3g} GFLOP a text ({model.source})", *told),
+    )

@@ -1,0 +1,318 @@
+"""The serving predictor: what must hold of any physics, gates, strata and bands."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from archwright.catalog.facts import Catalog
+from archwright.catalog.subjects import Subjects
+from archwright.catalog.table import DATA
+from archwright.contract.estimate import within_factor
+from archwright.contract.record import replace
+from archwright.errors import CatalogError
+from archwright.sizing.inference import serving_prediction
+from archwright.sizing.inference.serving_prediction import Serving
+from archwright.sizing.step_time import fitted_tables, step_time_model
+from archwright.sizing.step_time.residual_features import version
+
+SUBJECTS = Subjects(Catalog(DATA))
+ASKED = Serving(
+    model="Llama-3.1-70B",
+    accelerator="h100_sxm",
+    devices=4,
+    parallelism="TP4",
+    precision="fp8",
+    engine="vllm 0.18.0",
+    scenario="fixed_concurrency_agg",
+    concurrency=32.0,
+    input_tokens=1024.0,
+    output_tokens=1024.0,
+)
+
+
+SENT = (1024.0, 4096.0, 16384.0)
+
+
+def answered(**changes: object) -> serving_prediction.Answer:
+    return serving_prediction.predict(replace(ASKED, **changes), SUBJECTS)
+
+
+def centre(**changes: object) -> tuple[float, float]:
+    """TPOT and TTFT of the physics alone, which must be monotone; trees need not be."""
+    found = serving_prediction.resolve(replace(ASKED, **changes), SUBJECTS)
+    return serving_prediction.centre(found, fitted_tables.load("serving"), serving_prediction.NEW_MODEL)
+
+
+def test_a_seen_configuration_has_all_three_numbers_inside_their_bands() -> None:
+    found = answered()
+    assert found.stratum == serving_prediction.SEEN
+    assert found.weak == ()
+    for guess in (found.tpot_s, found.ttft_s, found.tokens_per_s):
+        assert guess is not None
+        assert 0 < guess.low < guess.value < guess.high
+
+
+def test_more_requests_never_make_a_token_faster() -> None:
+    paces = [centre(concurrency=float(2**power)) for power in range(12)]
+    assert [p[0] for p in paces] == sorted(p[0] for p in paces)
+    assert [p[1] for p in paces] == sorted(p[1] for p in paces)
+
+
+def test_longer_prompts_never_make_anything_faster() -> None:
+    paces = [centre(input_tokens=float(tokens)) for tokens in (1, 128, 1024, 8192, 32768)]
+    assert [p[0] for p in paces] == sorted(p[0] for p in paces)
+    assert [p[1] for p in paces] == sorted(p[1] for p in paces)
+
+
+def test_where_the_cache_is_short_requests_wait() -> None:
+    fits_in, waits = centre(input_tokens=8000.0), centre(input_tokens=8000.0, concurrency=2000.0)
+    assert waits[1] > 100 * fits_in[1]
+    assert answered(input_tokens=8000.0, concurrency=2000.0).regime == serving_prediction.SHORT
+
+
+def test_beyond_what_the_cache_holds_no_more_is_answered() -> None:
+    rates = [
+        answered(concurrency=n, model="Llama-3.1-8B-Instruct", devices=1, parallelism="TP1").tokens_per_s for n in SENT
+    ]
+    full = answered(
+        concurrency=None, model="Llama-3.1-8B-Instruct", devices=1, parallelism="TP1", scenario="offline_max"
+    )
+    assert max(rate.value for rate in rates) <= full.tokens_per_s.high
+
+
+def test_copies_of_a_worker_share_the_load() -> None:
+    alone, shared = centre(concurrency=32.0), centre(concurrency=64.0, devices=8)
+    assert alone == pytest.approx(shared)
+
+
+def test_pipeline_stages_hold_more_and_are_not_faster() -> None:
+    one, two = centre(), centre(parallelism="TP4PP2", devices=8)
+    assert two[0] <= one[0]
+    assert two[0] > 0.5 * one[0]
+
+
+def test_experts_spread_over_attention_ranks_exchange_their_tokens() -> None:
+    whole = serving_prediction.resolve(
+        replace(ASKED, model="DeepSeek-V3", parallelism="TP1 DP8 EP8", devices=8), SUBJECTS
+    )
+    alone = serving_prediction.resolve(
+        replace(ASKED, model="DeepSeek-V3", parallelism="TP1 DP8 MoE-TP8 EP1", devices=8), SUBJECTS
+    )
+    assert whole.case.exchange_s > alone.case.exchange_s == 0
+
+
+def test_strata() -> None:
+    assert answered(model="Mixtral-8x7B").stratum == serving_prediction.NEW_MODEL
+    assert answered(accelerator="b300_sxm").stratum == serving_prediction.NEW_ACCELERATOR
+    assert answered(model="Mixtral-8x7B", accelerator="b300_sxm").stratum == serving_prediction.NEW_BOTH
+    new = answered(engine="something new")
+    assert new.stratum == serving_prediction.NEW_MODEL, "the physics alone, as a plan takes it"
+    assert "no fitted row is of this engine" in new.weak
+    assert answered(model="meta-llama/Llama-3.3-70B").stratum == serving_prediction.SEEN, "one shape is one model"
+    assert answered(model="zhipuai/GLM-5", accelerator="h100_sxm").stratum == serving_prediction.NEW_ACCELERATOR, (
+        "pair unseen"
+    )
+
+
+def test_two_unknowns_are_wider_than_one() -> None:
+    one, both = answered(accelerator="b300_sxm"), answered(accelerator="b300_sxm", model="Mixtral-8x7B")
+    assert one.tpot_s is not None
+    assert both.tpot_s is not None
+    assert both.tpot_s.high / both.tpot_s.low > one.tpot_s.high / one.tpot_s.low
+
+
+def test_weak_rows_say_why_and_are_wider() -> None:
+    whole, weak = answered(), answered(parallelism="TP1", devices=1, precision="bf16")
+    assert "the weights exceed the devices' memory" in weak.weak
+    assert weak.ttft_s is not None
+    assert whole.ttft_s is not None
+    assert weak.ttft_s.high / weak.ttft_s.low > whole.ttft_s.high / whole.ttft_s.low
+    assert any("needs 8 devices" in why for why in answered(parallelism="TP8", devices=4).weak)
+    assert any("precision" in why for why in answered(precision="").weak)
+
+
+def test_what_is_not_stated_is_assumed_and_said() -> None:
+    found = answered(parallelism="", concurrency=None, input_tokens=None, output_tokens=None, scenario="")
+    assert found.assumed == (
+        "parallelism: TP4",
+        "prompt and answer length",
+        "requests in flight: as many as fit",
+    ) or found.assumed[0].startswith("parallelism: TP")
+    assert len(found.assumed) == 3
+    unplaced = serving_prediction.resolve(replace(ASKED, parallelism="", devices=0, precision="bf16"), SUBJECTS)
+    assert unplaced.worker.layout.tp == 4, "four devices hold 141 GB in 16 bits"
+    half = answered(output_tokens=None)
+    assert "prompt and answer length" in half.assumed
+
+
+def test_suites_bring_their_own_load_and_a_server_keeps_less() -> None:
+    suite = {"model": "Llama-2-70B", "concurrency": None, "input_tokens": None, "output_tokens": None}
+    offline, server = answered(scenario="mlperf_offline", **suite), answered(scenario="mlperf_server", **suite)
+    assert server.tokens_per_s.value == pytest.approx(offline.tokens_per_s.value * serving_prediction.SERVER_SHARE)
+    beams = serving_prediction.resolve(
+        replace(ASKED, scenario="mlperf_offline", model="GPT-J 6B", output_tokens=None), SUBJECTS
+    )
+    assert beams.beams == 4
+
+
+def test_an_unstated_engine_is_the_one_that_plans_deploy() -> None:
+    unstated, stated = answered(engine=""), answered(engine="vllm")
+    assert unstated.stratum == serving_prediction.SEEN
+    assert unstated[:4] == stated[:4]
+    assert f"engine: {SUBJECTS.catalog.server.id}" in unstated.assumed
+    assert not any(text.startswith("engine") for text in stated.assumed)
+
+
+def test_disaggregated_rows_have_trees_of_their_own_whatever_was_seen() -> None:
+    found = serving_prediction.resolve(
+        replace(ASKED, model="DeepSeek-V3", parallelism="disagg P:2x(TP8 DP1) D:1x(TP8 DP1)", devices=24), SUBJECTS
+    )
+    fit = fitted_tables.load("serving")
+    assert serving_prediction.regime_of(found) == serving_prediction.POOLED
+    seen, unseen = (
+        serving_prediction.centre(found, fit, stratum)
+        for stratum in (serving_prediction.SEEN, serving_prediction.NEW_MODEL)
+    )
+    assert seen[0] == unseen[0] != step_time_model.tpot_s(found.case, fit.coefficients["tpot"])
+    assert seen[1] != unseen[1]
+
+
+def test_a_makers_measured_factor_and_a_power_limit_hold_here_too() -> None:
+    plain = Catalog(DATA)
+    plain.__dict__["work_rates"] = {
+        name: row for name, row in SUBJECTS.catalog.work_rates.items() if not name.startswith("serving.")
+    }
+    small = {"model": "Llama-3.1-8B-Instruct", "devices": 1, "parallelism": "TP1", "precision": "bf16"}
+    for device, row in (("MI300X", "serving.speed-AMD"), ("L4", "serving.rate-L4")):
+        asked = replace(ASKED, accelerator=device, concurrency=8.0, **small)
+        known, stated = (serving_prediction.resolve(asked, subjects) for subjects in (SUBJECTS, Subjects(plain)))
+        share = SUBJECTS.catalog.work_rates[row].typical
+        assert known.case.slower * known.case.read_trunk_s == pytest.approx(stated.case.read_trunk_s / share)
+        assert (
+            serving_prediction.predict(asked, SUBJECTS).tpot_s
+            > serving_prediction.predict(asked, Subjects(plain)).tpot_s
+        )  # type: ignore[operator]
+
+
+def test_what_no_fitted_row_is_like_and_old_figures_widen_the_band() -> None:
+    fit = fitted_tables.load("serving")
+
+    def factor(**changes: object) -> float:
+        found = answered(**changes).tpot_s
+        assert found is not None
+        return found.high / found.low
+
+    assert factor(engine="something new") > factor(engine="something new", accelerator="h200_sxm") * 0.9
+    assert factor(engine="something new", model="Mixtral-8x7B") > factor(model="Mixtral-8x7B")
+    assert factor(accelerator="T4", parallelism="TP4", precision="bf16") > factor(accelerator="L40S", precision="bf16")
+    place = ("tpot_s", serving_prediction.SEEN, "")
+    fresh, old = (
+        serving_prediction.banded(1.0, fit, place, serving_prediction.Doubt(1.0, within_factor(1.0, size, "")))
+        for size in (1.1, 1.5)
+    )
+    assert old.low < fresh.low < fresh.high < old.high
+
+
+def test_a_high_percentile_is_slower_and_wider() -> None:
+    mean, high = answered(), answered(ttft_statistic="p99", tpot_statistic="p99")
+    for usual, tail in ((mean.tpot_s, high.tpot_s), (mean.ttft_s, high.ttft_s)):
+        assert usual is not None
+        assert tail is not None
+        assert tail.value > usual.value
+        assert tail.high / tail.low > usual.high / usual.low
+
+
+def test_a_bare_engine_reads_a_prompt_without_a_scheduler() -> None:
+    bare = answered(scenario="batch1_prefill", concurrency=1.0, output_tokens=0.0)
+    assert bare.tpot_s is None
+    assert bare.ttft_s is not None
+    assert bare.tokens_per_s.value == pytest.approx(1024 / bare.ttft_s.value)
+
+
+def test_an_unknown_model_with_a_size_gets_an_assumed_shape() -> None:
+    dense = answered(model="Nobody-20B", parameters=20e9)
+    sparse = answered(model="Nobody-100B-A5B", parameters=100e9, active_parameters=5e9)
+    assert "its shape is assumed from its size" in dense.weak
+    assert sparse.tpot_s is not None
+    with pytest.raises(CatalogError, match="unknown model"):
+        answered(model="Nobody-20B")
+    with pytest.raises(CatalogError, match="unknown model"):
+        answered(model="Nobody", parameters=1.0)
+
+
+def on_host(**changes: object) -> serving_prediction.Answer:
+    return answered(model="llama 7B", accelerator="CPU-EPYC-9654-2S", devices=1, parallelism="", **changes)
+
+
+def test_a_host_processor_batches_as_its_efficiency_row_says() -> None:
+    one, eight = (on_host(precision="q4_0", concurrency=sent) for sent in (1.0, 8.0))
+    assert one.tpot_s is not None
+    assert eight.tpot_s is not None
+    assert one.tpot_s.value < eight.tpot_s.value < 8 * one.tpot_s.value
+    assert eight.tokens_per_s.value > 1.3 * one.tokens_per_s.value
+    assert one.stratum.startswith("host processor")
+    assert eight.ttft_s is not None and one.ttft_s is not None
+    assert eight.percentiles["ttft_p95_s"].value > eight.ttft_s.value > one.ttft_s.value
+
+
+def test_beyond_its_places_a_host_queues_and_what_is_unstated_is_said() -> None:
+    full, over = (on_host(concurrency=sent) for sent in (16.0, 64.0))
+    assert full.tpot_s == over.tpot_s
+    assert full.ttft_s is not None and over.ttft_s is not None
+    assert over.ttft_s.value > 3 * full.ttft_s.value
+    unsaid = on_host(concurrency=None, precision="", engine="")
+    assert unsaid.assumed[0] == "requests in flight: 16, all places of the engine"
+    assert "weights in Q4_1" in unsaid.assumed
+    assert unsaid.tokens_per_s.value == pytest.approx(full.tokens_per_s.value, rel=0.6)
+
+
+def test_a_host_without_an_engine_is_said() -> None:
+    bare = Catalog(DATA)
+    bare.__dict__["engines"] = {"vllm": SUBJECTS.catalog.engines["vllm"]}
+    with pytest.raises(CatalogError) as caught:
+        serving_prediction.predict(replace(ASKED, accelerator="CPU-EPYC-9654-2S"), Subjects(bare))
+    assert caught.value.code == "AW-CAT-30"
+
+
+def test_a_host_processor_has_no_memory_to_exceed() -> None:
+    found = answered(model="llama 7B", accelerator="CPU", parallelism="", devices=1, concurrency=1.0, precision="q4_0")
+    assert found.tpot_s is not None
+    assert 0.01 < found.tpot_s.value < 1
+
+
+@pytest.mark.parametrize(("text", "number"), [("vllm 0.18.0", 1800.0), ("trtllm 1.2", 10200.0), ("trtllm nan", -1.0)])
+def test_versions(text: str, number: float) -> None:
+    assert version(text) == number
+
+
+def test_every_band_encloses_its_prediction() -> None:
+    for name in ("serving", "training"):
+        for band in fitted_tables.load(name).bands:
+            assert band.low < 1 < band.high
+            assert math.isfinite(band.high)
+
+
+def test_a_broken_table_is_said(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fitted_tables, "DATA", tmp_path)
+    with pytest.raises(CatalogError) as caught:
+        fitted_tables.load("nothing")
+    assert caught.value.code == "AW-CAT-03"
+
+
+def test_without_a_format_the_widest_that_fits_and_always_an_answer() -> None:
+    said = {
+        (model, count): serving_prediction.resolve(
+            replace(ASKED, model=model, devices=count, parallelism="", precision=""), SUBJECTS
+        )
+        for model, count in (("Llama-3.1-70B", 4), ("Llama-3.1-70B", 1), ("Llama-3.1-405B", 1), ("DeepSeek-V3", 16))
+    }
+    assert [found.assumed[-1] for found in said.values()] == [
+        "format: bf16, 16 bits",
+        "format: fp8, the widest that fits",
+        "format: bf16, 16 bits",
+        "format: fp8, as published",
+    ]
+    too_big = answered(model="Llama-3.1-405B", devices=1, parallelism="", precision="")
+    assert too_big.ttft_s is not None and "the weights exceed the devices' memory" in too_big.weak

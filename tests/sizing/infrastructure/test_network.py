@@ -1,0 +1,115 @@
+"""Exchanges of a cluster and the fabric they take; the front end; what comes in."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from archwright.catalog.load import load
+from archwright.contract.needs import Length, Rate, Traffic, Workload
+from archwright.sizing.infrastructure import network
+from archwright.sizing.infrastructure.network import FAST, MOST_PORTS, PLAIN, WAITING, Job, fabric_of, switches_for
+
+CATALOG = load()
+DEVICE = CATALOG.accelerator("H100 SXM")
+RATE = 989e12
+
+
+def job(parameters: float = 70e9, trained: float | None = None, machines: int = 4) -> Job:
+    return Job("tune", parameters, parameters if trained is None else trained, machines, 8, RATE)
+
+
+def test_a_sharded_step_gathers_the_weights_twice_and_scatters_the_gradients() -> None:
+    assert job().exchanged == pytest.approx(3 * 2 * 70e9 * 3 / 4)
+
+
+def test_adapters_exchange_only_their_gradients() -> None:
+    assert job(trained=1e8).exchanged == pytest.approx(2 * 4 * 1e8 * 3 / 4)
+
+
+def test_a_full_tune_of_a_large_model_takes_a_fast_fabric_and_its_adapters_do_not() -> None:
+    fast, plain = fabric_of(job(), CATALOG), fabric_of(job(trained=1e8), CATALOG)
+    assert fast.waits_plain > WAITING >= fast.waits and fast.ports in (1, 2, 4, 8)
+    assert plain.ports == 0 and plain.waits == plain.waits_plain <= WAITING
+
+
+def test_the_fewest_ports_that_suffice_are_taken() -> None:
+    found = fabric_of(job(), CATALOG)
+    fewer = network.waiting(
+        job().exchanged,
+        job().computes_s(CATALOG),
+        found.ports / 2 * FAST,
+        CATALOG.part("collective.overlap").value,
+    )
+    assert fewer > WAITING
+
+
+def test_where_no_network_suffices_the_widest_is_taken_and_what_remains_is_said() -> None:
+    greedy = Job("tune", 70e9, 70e9, 4, 8, 100 * RATE)
+    found = fabric_of(greedy, CATALOG)
+    assert found.ports == MOST_PORTS and found.waits > WAITING
+
+
+@given(st.floats(1e9, 1e12), st.integers(2, 512))
+@settings(max_examples=60)
+def test_a_wider_network_never_waits_longer(parameters: float, machines: int) -> None:
+    one = job(parameters, machines=machines)
+    found = fabric_of(one, CATALOG)
+    assert 0 < found.waits <= found.waits_plain < 1
+    assert one.exchanged <= job(parameters, machines=machines + 1).exchanged
+
+
+def test_one_machine_or_an_unknown_model_has_no_job() -> None:
+    assert network.job_of("tune", (1e9, 1e9), 1, 8, DEVICE) is None
+    assert network.job_of("tune", (1e9, 0.0), 4, 8, DEVICE) is None
+    assert network.job_of("tune", (1e9, 1e9), 4, 0, None) is None
+    found = network.job_of("tune", (1e9, 1e9), 4, 8, DEVICE)
+    assert found is not None and found.rate == DEVICE.flops["bf16"]
+
+
+def test_tensors_over_two_machines_exchange_more_than_stages() -> None:
+    model = CATALOG.model("Qwen3-32B")
+    tensors, stages = network.over_machines(model, 1.0, 2)
+    assert stages == 2 * model.hidden
+    assert tensors == pytest.approx(4 * model.layers * stages / 2)
+
+
+def test_switches_one_or_leaves_and_a_spine() -> None:
+    assert switches_for(0) == network.Switches(0, 0, 0)
+    assert switches_for(64) == network.Switches(64, 1, 64)
+    assert switches_for(128) == network.Switches(128, 4 + 2, 256)
+
+
+def test_messages_by_kind() -> None:
+    text = Traffic(input_tokens=Length(mean=100, p95=200), output_tokens=Length(mean=10, p95=20))
+    token, width = CATALOG.part("answer.token").value, CATALOG.part("text.bytes").value
+    chat = network.message_of(Workload(name="a", kind="chat", traffic=text), CATALOG)
+    assert chat == network.Message(100 * width, 10 * token, ("answer.token",))
+    vector = network.message_of(Workload(name="a", kind="embedding", traffic=text), CATALOG)
+    assert vector.answer == 4 * CATALOG.part("vector.dimensions").value
+    look = Traffic(image_pixels=1e6, parameters=1e6)
+    picture = network.message_of(Workload(name="a", kind="image-classification", traffic=look), CATALOG)
+    assert picture.request == 1e6 * CATALOG.part("picture.bytes").value
+    row = network.message_of(Workload(name="a", kind="tabular-prediction", traffic=Traffic(features=10)), CATALOG)
+    assert (row.request, row.answer) == (40, CATALOG.part("answer.record").value)
+    assert network.message_of(Workload(name="a", kind="pretrain"), CATALOG) == network.Message(0, 0, ())
+
+
+def test_the_front_end_carries_the_peaks_of_all() -> None:
+    rows = Traffic(requests_per_second=Rate(mean=1, peak=10), features=10)
+    one = Workload(name="a", kind="tabular-prediction", traffic=rows)
+    each = 40 + CATALOG.part("answer.record").value
+    silent = Workload(name="b", kind="pretrain")
+    assert network.front_end((one, one, silent), CATALOG) == 20 * each
+    assert network.front_end((one,), CATALOG, growth=3) == 30 * each
+
+
+def test_what_data_processing_takes_in() -> None:
+    work = Workload(name="etl", kind="data-processing", traffic=Traffic(gib_per_day=24))
+    assert network.ingest(work) == 730 * 2**30
+    assert network.ingest(Workload(name="etl", kind="data-processing")) == 0
+
+
+def test_waiting_is_what_arithmetic_does_not_hide() -> None:
+    assert network.waiting(PLAIN, 1.0, PLAIN, 0.5) == pytest.approx(0.5 / 1.5)

@@ -1,0 +1,56 @@
+"""Exact memory against known sizes, and what fits."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from archwright.catalog.facts import Catalog
+from archwright.catalog.load import load
+from archwright.sizing.model.engine_memory import engine_memory, holds, weights_bytes
+from archwright.sizing.model.tensor_parallel import divides
+
+CATALOG = load()
+CPU = CATALOG.efficiency("llamacpp", "Q4_1", "avx512")
+SMALL = CATALOG.models["SmolLM2-135M-Instruct"]
+LARGE = CATALOG.models["Llama-3.3-70B-Instruct"]
+
+
+def test_the_file_counts_when_there_is_one() -> None:
+    assert weights_bytes(SMALL, 5.0, 98_362_432) == 98_362_432
+
+
+def test_70_billion_parameters_in_eight_bits() -> None:
+    assert weights_bytes(LARGE, 8.0) == 70.55e9
+
+
+def test_an_engine_on_a_processor_reserves_every_slot() -> None:
+    found = engine_memory(SMALL, 98_362_432, CPU, 4, 2048)
+    assert found.cache == 4 * 2048 * 23_040
+    assert found.total == 98_362_432 + found.cache + CPU.memory_overhead_bytes
+
+
+def test_the_measured_engine_lies_within_a_tenth() -> None:
+    """Proportional set size of the idle engine, 4 slots of 2,048 tokens: 358 MB (bench/engine/measure.py)."""
+    assert engine_memory(SMALL, 98_362_432, CPU, 4, 2048).total == pytest.approx(358e6, rel=0.1)
+
+
+@given(st.integers(1, 64), st.integers(1, 64), st.integers(256, 32768))
+def test_more_slots_and_longer_contexts_never_need_less(slots: int, more: int, context: int) -> None:
+    base = engine_memory(SMALL, 1e8, CPU, slots, context).total
+    assert engine_memory(SMALL, 1e8, CPU, slots + more, context).total > base
+    assert engine_memory(SMALL, 1e8, CPU, slots, context + more).total > base
+
+
+def test_room_is_left_for_the_system() -> None:
+    needed = engine_memory(SMALL, 98_362_432, CPU, 4, 2048)
+    assert holds(needed.total / 0.8 + 1, needed)
+    assert not holds(needed.total, needed)
+
+
+def test_heads_are_dealt_evenly(catalog: Catalog) -> None:
+    assert divides(SMALL, 1)
+    assert divides(SMALL, 3)
+    assert not divides(SMALL, 2)
+    assert divides(catalog.models["Llama-3.1-8B-Instruct"], 8)

@@ -1,0 +1,276 @@
+"""Training on clusters: the split that fits, the hours, the laws."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from archwright.catalog.load import load
+from archwright.contract.record import replace
+from archwright.sizing.hardware.machine import Batch, Machine
+from archwright.sizing.inference import serving_prediction
+from archwright.sizing.step_time import fitted_tables
+from archwright.sizing.training.cluster_training import Run, batch_finetune, batch_pretrain, question, scale
+from archwright.sizing.training.parallel_strategy import (
+    Cluster,
+    adapters_share,
+    behind,
+    best,
+    fits_somehow,
+    model_flops,
+    pace,
+    placed,
+    room,
+    scheme_s,
+    stated,
+)
+from archwright.sizing.training.token_throughput import FABRIC_BYTES_PER_S
+from archwright.sizing.training.training_memory import Scheme, held
+
+CATALOG = load()
+EIGHT, SEVENTY = CATALOG.model("Llama-3.1-8B-Instruct"), CATALOG.model("Llama-3.1-70B-Instruct")
+SMALL = CATALOG.model("SmolLM2-135M-Instruct")
+K = fitted_tables.load("training").coefficients["token"]
+NETWORK = 400e9
+
+
+def machine(name: str | None = "H100-SXM-80GB", count: int = 8, network: float | None = NETWORK) -> Machine:
+    own = CATALOG.accelerator(name) if name else None
+    return Machine(f"{count}x {name}", own, count if name else 0, 112, 2e12 if name else 64e9, network)
+
+
+def cluster(machines: int = 1, network: float | None = NETWORK, name: str = "H100-SXM-80GB") -> Cluster:
+    return Cluster(CATALOG.accelerator(name), 8, machines, network)
+
+
+def test_a_whole_fine_tune_of_8b_fits_one_machine_and_70b_takes_more() -> None:
+    small, large = (batch_finetune(machine(), m, "full", 2e9, "w", CATALOG) for m in (EIGHT, SEVENTY))
+    assert small is not None
+    assert large is not None
+    assert small.least == 1
+    assert large.least > 1
+    assert large.most > large.least
+    assert large.hours(1) == large.hours(large.least)
+    assert large.machine_hours.value > 5 * small.machine_hours.value
+    assert 0 < large.scaling <= 1
+
+
+def test_an_estimate_names_its_basis_and_the_basis_its_facts() -> None:
+    found = batch_finetune(machine(), SEVENTY, "lora", 1e9, "house-model", CATALOG)
+    assert found is not None
+    (basis,) = found.bases
+    assert found.machine_hours.basis == basis.id == "house-model.8x H100-SXM-80GB.training"
+    assert found.machine_hours.low < found.machine_hours.value < found.machine_hours.high
+    assert basis.stratum == serving_prediction.SEEN
+    said = " ".join(basis.facts)
+    for part in ("1,000,000,000 tokens", "TP", "GPU annual failure rate", "torchtune", "sha256"):
+        assert part in said
+    assert "adapters" in found.assumptions[0]
+
+
+def test_what_no_number_of_machines_holds_is_none() -> None:
+    assert batch_finetune(machine("T4", 1), SEVENTY, "full", 2e9, "w", CATALOG) is None
+
+
+def test_processors_train_adapters_of_small_models_alone() -> None:
+    host = machine(None)
+    found = batch_finetune(host, SMALL, "lora", 15e6, "w", CATALOG)
+    assert found is not None
+    assert (found.least, found.most) == (1, 1)
+    assert found.machine_hours.basis == found.bases[0].id
+    assert batch_finetune(host, SMALL, "full", 15e6, "w", CATALOG) is None
+    assert batch_finetune(host, SEVENTY, "lora", 15e6, "w", CATALOG) is None
+    assert batch_pretrain(host, 1e9, 1e9, "w", CATALOG) is None
+    few = batch_finetune(host._replace(cores=2), SMALL, "lora", 15e6, "w", CATALOG)
+    assert few is not None
+    assert few.machine_hours.value > 10 * found.machine_hours.value
+
+
+def test_from_scratch_rests_on_an_assumed_shape_and_says_so() -> None:
+    found = batch_pretrain(machine(), 8e9, 1e12, "w", CATALOG)
+    assert found is not None
+    assert found.model == "8B"
+    assert found.bases[0].stratum == serving_prediction.NEW_BOTH
+    assert "assumed from the parameter count" in " ".join(found.bases[0].facts)
+
+
+def test_as_many_machines_as_are_needed_may_be_all_that_help() -> None:
+    found = batch_finetune(machine("L40S", 1, network=1e9), SEVENTY, "full", 2e9, "w", CATALOG)
+    assert found is not None
+    assert found.least == found.most > 8
+    assert found.scaling == 1.0
+
+
+def test_no_more_machines_are_asked_for_than_a_job_can_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("archwright.sizing.training.cluster_training.MOST_MACHINES", 4)
+    found = batch_finetune(machine(), EIGHT, "full", 2e9, "w", CATALOG)
+    assert found is not None
+    assert found.most == 4
+
+
+def test_a_cluster_that_holds_no_split_has_no_scale() -> None:
+    asked = question(SEVENTY, CATALOG.accelerator("L4"), "full", CATALOG)
+    assert scale(asked, Cluster(CATALOG.accelerator("L4"), 1), Run(1e9, "full"), CATALOG) is None
+
+
+def test_a_slow_network_scales_worse() -> None:
+    fast, slow = (batch_finetune(machine(network=n), EIGHT, "full", 2e9, "w", CATALOG) for n in (NETWORK, 3e9))
+    assert fast is not None
+    assert slow is not None
+    assert slow.scaling < fast.scaling
+    assert batch_finetune(machine(network=None), EIGHT, "full", 2e9, "w", CATALOG) is not None
+
+
+def test_ranks_without_links_of_their_own_use_the_bus() -> None:
+    own = CATALOG.accelerator("L40S")
+    asked = question(EIGHT, own, "full", CATALOG)
+    wide, group = Scheme(8, 1, 2, 3, 1, 32), Cluster(own, 8, 2, NETWORK)
+    over_bus = scheme_s(asked, wide, placed(asked, wide, group), K)
+    linked = replace(own, scale_up_bytes_per_s=450e9)
+    better = placed(asked, wide, group)._replace(accelerator=linked)
+    assert over_bus > 1.2 * scheme_s(asked, wide, better, K)
+
+
+def test_a_processor_has_its_machines_room() -> None:
+    assert room(CATALOG.accelerator("CPU-EPYC-9654-2S"), CATALOG) == float("inf")
+
+
+def test_links() -> None:
+    own = CATALOG.accelerator("H100-SXM-80GB")
+    assert cluster().link == own.scale_up_bytes_per_s
+    assert cluster(2).link == FABRIC_BYTES_PER_S
+    assert cluster(2, network=8e9).link == 1e9
+    assert Cluster(CATALOG.accelerator("L4"), 1, 2, None).link == pytest.approx(25e9 / 8)
+
+
+def test_the_choice_fits_and_no_split_is_faster() -> None:
+    asked, space = (
+        question(EIGHT, CATALOG.accelerator("H100-SXM-80GB"), "full", CATALOG),
+        room(CATALOG.accelerator("H100-SXM-80GB"), CATALOG),
+    )
+    found = best(asked, cluster(), space)
+    assert found is not None
+    assert found.held.total <= space
+    assert found.scheme.devices == 8
+    for other in (Scheme(1, 1, 8, 3, 1, 8), Scheme(8, 1, 1, 1, 1, 64), Scheme(2, 1, 4, 1, 1, 16, "full")):
+        if held(asked.subject, other).total <= space:
+            assert scheme_s(asked, other, placed(asked, other, cluster()), K) >= found.seconds
+    assert best(asked, cluster(), space / 100) is None
+    assert fits_somehow(asked, cluster(), space)
+    assert not fits_somehow(asked, cluster(), space / 100)
+
+
+def test_more_copies_than_sequences_do_not_fit() -> None:
+    asked = question(EIGHT, CATALOG.accelerator("L4"), "lora", CATALOG)._replace(batch=4096.0)
+    assert best(asked, Cluster(CATALOG.accelerator("L4"), 1, 128, NETWORK), 1e12) is None
+    assert not fits_somehow(asked, Cluster(CATALOG.accelerator("L4"), 1, 128, NETWORK), 1e12)
+
+
+def test_adapters_spare_the_gradients_of_frozen_weights() -> None:
+    """4 of 6 FLOPs of the products; with full recomputation 6 of 8."""
+    job = question(EIGHT, CATALOG.accelerator("H100-SXM-80GB"), "full", CATALOG).job
+    products = job._replace(bandwidth=1e30, wide_rate=1e30)
+    assert adapters_share(products, K) == pytest.approx(4 / 6, rel=1e-6)
+    assert adapters_share(products._replace(recompute=1.0), K) == pytest.approx(6 / 8, rel=1e-6)
+    assert adapters_share(job, K) > 4 / 6
+
+
+def test_published_throughput_of_adapters_lies_in_the_band() -> None:
+    """torchtune's README: 70B adapters on 8 A100, 3,497 tokens/s; recomputed, two sequences of 2,048 a device."""
+    own = CATALOG.accelerator("A100-80GB-SXM")
+    asked = question(SEVENTY, own, "lora", CATALOG)
+    found = scale(asked, cluster(name="A100-80GB-SXM"), Run(1e9, "lora"), CATALOG)
+    assert found is not None
+    assert found.token_s.low <= 8 / 3497 <= found.token_s.high
+
+
+def test_the_band_of_physics_alone_is_that_of_a_device_left_out() -> None:
+    asked = question(EIGHT, CATALOG.accelerator("H100-SXM-80GB"), "full", CATALOG)
+    choice = best(asked, cluster(), 1e12)
+    assert choice is not None
+    assert pace(asked, choice, CATALOG)[1] == serving_prediction.SEEN
+    assert pace(asked, choice, CATALOG, trusted=False)[1] == serving_prediction.NEW_ACCELERATOR
+    new = choice._replace(job=choice.job._replace(model=CATALOG.model("Gemma-2-9B-it")))
+    assert pace(asked, new, CATALOG, trusted=False)[1] == serving_prediction.NEW_BOTH
+    weak = asked._replace(job=asked.job._replace(weak=("something",)))
+    assert pace(weak, choice, CATALOG)[0].high > pace(asked, choice, CATALOG)[0].high
+
+
+def test_no_choice_beats_the_best_utilisation_ever_published() -> None:
+    asked = question(EIGHT, CATALOG.accelerator("H100-SXM-80GB"), "full", CATALOG)
+    choice = best(asked, cluster(), 1e12)
+    assert choice is not None
+    lucky = choice._replace(seconds=choice.seconds / 10)
+    most = CATALOG.work_rates["training.utilisation"].typical
+    assert pace(asked, lucky, CATALOG)[0].value == pytest.approx(model_flops(asked) / (most * asked.job.rate), rel=0.01)
+
+
+def test_large_models_are_behind_the_fastest_split_by_what_published_ones_were() -> None:
+    own = CATALOG.accelerator("H100-SXM-80GB")
+    small, large = (behind(question(m, own, "full", CATALOG), CATALOG) for m in (SMALL, SEVENTY))
+    assert (small.low, small.value, small.high) == (1, 1, 1)
+    assert 1 < large.low < large.value < large.high
+    assert large.value == pytest.approx((70.55 / 8) ** 0.15, rel=1e-3)
+
+
+def test_a_pipeline_is_for_slow_links() -> None:
+    own = CATALOG.accelerator("H100-SXM-80GB")
+    asked = question(SEVENTY, own, "full", CATALOG)
+    fast = best(asked, cluster(8), room(own, CATALOG))
+    slow = best(asked, cluster(8, network=1e9), room(own, CATALOG))
+    assert fast is not None
+    assert slow is not None
+    assert fast.scheme.pipeline == 1 < slow.scheme.pipeline
+
+
+def test_what_a_text_states_of_a_split() -> None:
+    assert stated("bf16 full", 8) is None
+    assert stated("TP4 PP2 MBS2 GA8 selective", 64) == Scheme(4, 2, 8, 1, 2, 8, "selective")
+    assert stated("FSDP8 micro 2 accum 3", 8) == Scheme(1, 1, 8, 3, 2, 3)
+    assert stated("TP2 FSDP0", 8) == Scheme(2, 1, 4, 1, 1, 1)
+
+
+MACHINES = st.sampled_from(["H100-SXM-80GB", "A100-80GB-SXM", "L40S", "MI300X"])
+METHODS = st.sampled_from(["full", "lora"])
+
+
+def run(name: str, method: str, tokens: float) -> Batch:
+    found = batch_finetune(machine(name), EIGHT, "full" if method == "full" else "lora", tokens, "w", CATALOG)
+    assert found is not None
+    return found
+
+
+@settings(max_examples=25, deadline=None)
+@given(name=MACHINES, method=METHODS, tokens=st.floats(1e6, 1e12), more=st.floats(1.0, 100.0))
+def test_more_tokens_never_take_fewer_hours(name: str, method: str, tokens: float, more: float) -> None:
+    few, many = run(name, method, tokens), run(name, method, tokens * more)
+    assert many.machine_hours.value >= few.machine_hours.value
+    assert (many.least, many.most) == (few.least, few.most)
+
+
+@settings(max_examples=25, deadline=None)
+@given(name=MACHINES, method=METHODS, count=st.integers(1, 300))
+def test_more_machines_never_take_longer(name: str, method: str, count: int) -> None:
+    found = run(name, method, 1e9)
+    assert found.hours(count + 1) <= found.hours(count)
+
+
+@settings(max_examples=25, deadline=None)
+@given(name=MACHINES, billions=st.floats(0.2, 200.0))
+def test_half_as_many_parameters_more_never_take_fewer_hours(name: str, billions: float) -> None:
+    """By halves, not by single parameters: a shape has whole layers, and its width helps the products."""
+    small, large = (batch_pretrain(machine(name), n * 1e9, 1e12, "w", CATALOG) for n in (billions, 1.5 * billions))
+    if small is None or large is None:
+        assert large is None
+        return
+    assert large.machine_hours.value >= small.machine_hours.value
+    assert large.least >= small.least
+
+
+def test_a_model_without_a_context_takes_the_usual_sequence() -> None:
+    asked = question(replace(EIGHT, context_tokens=0), CATALOG.accelerator("L4"), "full", CATALOG)
+    assert asked.subject.sequence == 4096
+    assert (
+        question(replace(EIGHT, context_tokens=512), CATALOG.accelerator("L4"), "full", CATALOG).subject.sequence == 512
+    )

@@ -1,0 +1,78 @@
+"""The training predictor: what must hold of any physics, and how text is read."""
+
+from __future__ import annotations
+
+import pytest
+
+from archwright.catalog.facts import Catalog
+from archwright.catalog.subjects import Subjects
+from archwright.catalog.table import DATA
+from archwright.contract.record import replace
+from archwright.sizing.inference import serving_prediction
+from archwright.sizing.step_time import fitted_tables
+from archwright.sizing.training import token_throughput
+from archwright.sizing.training.token_throughput import Training
+
+SUBJECTS = Subjects(Catalog(DATA))
+ASKED = Training(
+    model="Llama 3.1 8B",
+    accelerator="H100 SXM 80GB",
+    devices=8,
+    sequence_tokens=8192.0,
+    batch_tokens=1_048_576.0,
+    tokens=1e12,
+    precision="bf16",
+    parallelism="FSDP8 micro 2 accum 4",
+)
+
+
+def seconds(**changes: object) -> float:
+    job = token_throughput.resolve(replace(ASKED, **changes), SUBJECTS)
+    return token_throughput.token_s(job, fitted_tables.load("training").coefficients["token"])
+
+
+def test_rate_step_and_hours_agree() -> None:
+    found = token_throughput.predict(ASKED, SUBJECTS)
+    assert found.stratum == serving_prediction.SEEN
+    assert found.step_s is not None
+    assert found.device_hours is not None
+    assert found.step_s.value == pytest.approx(1_048_576 / 8 / found.tokens_per_s.value)
+    assert found.device_hours.value == pytest.approx(1e12 / found.tokens_per_s.value / 3600)
+    assert found.tokens_per_s.low < found.tokens_per_s.value < found.tokens_per_s.high
+
+
+def test_without_totals_only_the_rate_is_answered() -> None:
+    found = token_throughput.predict(replace(ASKED, batch_tokens=None, tokens=None), SUBJECTS)
+    assert (found.step_s, found.device_hours) == (None, None)
+
+
+def test_what_costs_more_takes_longer() -> None:
+    plain = seconds()
+    assert seconds(sequence_tokens=32768.0) > plain
+    assert seconds(recompute="full") > seconds(recompute="selective op") > plain
+    assert seconds(model="Llama 3.1 70B") > 5 * plain
+    assert seconds(precision="fp8") != plain
+    assert seconds(precision="bf16 eager") > plain
+    assert seconds(parallelism="TP1 PP8 VP1 GA16 FSDP0") > seconds(parallelism="TP1 PP8 VP4 GA16 FSDP0")
+    assert seconds(accelerator="A100 SXM 80GB") > plain
+    assert seconds(precision="fp32") > plain
+
+
+def test_a_sparse_model_pays_for_routing() -> None:
+    sparse = seconds(model="Qwen3_30B_a3B")
+    assert sparse > seconds(model="Nobody-3B", parameters=3.3e9)
+
+
+def test_strata_and_gates() -> None:
+    def stratum(**changes: object) -> str:
+        return token_throughput.predict(replace(ASKED, **changes), SUBJECTS).stratum
+
+    assert stratum(model="Qwen3-32B") == serving_prediction.NEW_MODEL
+    assert stratum(accelerator="Gaudi 2") == serving_prediction.NEW_ACCELERATOR
+    assert stratum(model="Qwen3-32B", accelerator="Gaudi 2") == serving_prediction.NEW_BOTH
+    assert "parallelism is not stated" in token_throughput.predict(replace(ASKED, parallelism=""), SUBJECTS).weak
+
+
+def test_between_machines_the_fabric_is_the_link() -> None:
+    near, far = (token_throughput.resolve(replace(ASKED, devices=n), SUBJECTS) for n in (8, 16))
+    assert far.link < near.link
