@@ -16,9 +16,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from archwright.catalog import refreshed
+from archwright.catalog.layers import refreshed_layer
+from archwright.catalog.layers.refreshed_layer import MachineType, Origin, Place, Prices, Refreshed
 from archwright.catalog.load import load
-from archwright.catalog.refreshed import MachineType, Origin, Place, Prices, Refreshed
 from archwright.home import Home
 
 PROVIDERS = 3
@@ -88,7 +88,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         home = Home(folder)
         made = layer(asked.rows)
-        refreshed.write(home.catalog_refreshed, made)
+        refreshed_layer.write(home.catalog_refreshed, made)
         for what in (next(iter(made.prices)), "*"):
             runs = [start(home.root, what) for _ in range(asked.repeats)]
             seconds, peaks = [run[0] for run in runs], [run[1] for run in runs]

@@ -124,7 +124,7 @@ class Engine:
 
 def probe(model: Path) -> dict[str, float]:
     run = subprocess.run(
-        [sys.executable, "-m", "archwright.catalog.probe_worker", str(model.absolute())],
+        [sys.executable, "-m", "archwright.catalog.probe.probe_worker", str(model.absolute())],
         env=child_environment({"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}, without=FOREIGN_KERNEL),
         capture_output=True,
         check=True,

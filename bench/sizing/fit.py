@@ -15,7 +15,7 @@ import msgspec
 from bench.sizing import fit_training, fitting, validation
 from bench.sizing.validation import Out
 
-from archwright.catalog.table import DATA
+from archwright.catalog.tables.csv_table import DATA
 from archwright.sizing.inference import serving_prediction
 from archwright.sizing.step_time import fitted_tables
 

@@ -10,9 +10,9 @@ from typing import NamedTuple
 from bench.sizing import fitting
 from bench.sizing.fitting import Coefficients
 
-from archwright.catalog.facts import Catalog
-from archwright.catalog.subjects import Subjects
-from archwright.catalog.table import DATA
+from archwright.catalog.benchmark_names import Subjects
+from archwright.catalog.catalog import Catalog
+from archwright.catalog.tables.csv_table import DATA
 from archwright.contract.estimate import Estimate
 from archwright.sizing import benchmark_reader
 from archwright.sizing.inference import serving_prediction

@@ -16,9 +16,9 @@ import lightgbm
 import numpy
 from scipy.optimize import least_squares
 
-from archwright.catalog.facts import Catalog
-from archwright.catalog.subjects import Subjects
-from archwright.catalog.table import DATA
+from archwright.catalog.benchmark_names import Subjects
+from archwright.catalog.catalog import Catalog
+from archwright.catalog.tables.csv_table import DATA
 from archwright.sizing import benchmark_reader
 from archwright.sizing.inference import serving_prediction
 from archwright.sizing.step_time import step_time_model

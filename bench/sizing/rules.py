@@ -13,10 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from archwright.catalog.facts import Catalog
+from archwright.catalog.benchmark_names import Subjects
+from archwright.catalog.catalog import Catalog
 from archwright.catalog.load import load
-from archwright.catalog.rows import Accelerator, ModelSpec
-from archwright.catalog.subjects import Subjects
+from archwright.catalog.tables.records import Accelerator, ModelSpec
 from archwright.contract.estimate import Estimate, product
 from archwright.sizing.model import parametric_model
 from archwright.sizing.training.cluster_training import Method, Run, Scaled, question, scale

@@ -11,8 +11,8 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
+from archwright.catalog.benchmark_names import Subjects
 from archwright.catalog.load import load
-from archwright.catalog.subjects import Subjects
 from archwright.sizing import benchmark_reader
 from archwright.sizing.training.cluster_training import job_of
 from archwright.sizing.training.parallel_strategy import Question, best, pace, room

@@ -33,7 +33,7 @@ from typing import Any
 
 from archwright import settings
 from archwright.catalog.load import load
-from archwright.catalog.probe_worker import MATRIX
+from archwright.catalog.probe.probe_worker import MATRIX
 from archwright.contract.lineage import DatasetVersion
 from archwright.home import Home
 from archwright.settings import child_environment

@@ -20,7 +20,7 @@ from archwright import api
 from archwright.api import training, training_prediction
 from archwright.api.context import opened
 from archwright.api.training_prediction import Forecast
-from archwright.catalog.facts import Catalog
+from archwright.catalog.catalog import Catalog
 from archwright.cli import main
 from archwright.contract.estimate import Estimate
 from archwright.contract.evidence import Prediction, Query

@@ -10,13 +10,13 @@ from typing import NamedTuple
 
 import pytest
 
-from archwright.catalog import changes, figures
-from archwright.catalog import refresh as refreshing
-from archwright.catalog.facts import Catalog
+from archwright.catalog.catalog import Catalog
 from archwright.catalog.load import load
-from archwright.catalog.refresh import RefreshReport
-from archwright.catalog.rows import Offer
-from archwright.catalog.sources.found import Price, Rate, Spot
+from archwright.catalog.refresh import catalog_diff, fact_view
+from archwright.catalog.refresh import catalog_refresh as refreshing
+from archwright.catalog.refresh.catalog_refresh import RefreshReport
+from archwright.catalog.sources.source_records import Price, Rate, Spot
+from archwright.catalog.tables.records import Offer
 from archwright.home import Home
 
 from . import api_samples as samples
@@ -251,9 +251,9 @@ def test_figures_lie_over_the_shipped_ones_and_show_their_layers(done: Done) -> 
     states = {row.area: row for row in catalog.tariffs}
     assert states["US-VA"].commercial_usd_per_kwh == 0.14 and states["US-VA"].grid_gco2_per_kwh == 369
     for table, name in (("accelerators", "H100-SXM-80GB"), ("models", "Qwen3-32B"), ("tariffs", "electricity DE")):
-        view = figures.view(catalog, table, name, catalog.named(table)[name])
+        view = fact_view.view(catalog, table, name, catalog.named(table)[name])
         assert [layer.layer for layer in view.chain] == ["refreshed", "shipped"], name
-    moved = {f"{change.fact} {change.figure}" for change in changes.diff(catalog, {}).changes}
+    moved = {f"{change.fact} {change.figure}" for change in catalog_diff.diff(catalog, {}).changes}
     assert "H100-SXM-80GB memory_bandwidth_bytes_per_s" in moved and "electricity US-VA commercial_usd_per_kwh" in moved
 
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from archwright.catalog import figures
-from archwright.catalog.facts import OVERLAID, Catalog
+from archwright.catalog.catalog import OVERLAID, Catalog
 from archwright.catalog.load import load
-from archwright.catalog.probe import Samples, probe_machine
-from archwright.catalog.table import DATA
+from archwright.catalog.probe.machine_probe import Samples, probe_machine
+from archwright.catalog.refresh import fact_view
+from archwright.catalog.tables.csv_table import DATA
 from archwright.errors import CatalogError
 from archwright.home import Home
 
@@ -26,7 +26,7 @@ def own(home: Home, text: str) -> Catalog:
 
 def layer(catalog: Catalog, table: str, name: str) -> str:
     """Of the fact in force."""
-    return figures.view(catalog, table, name, figures.tables(catalog)[table][name]).chain[0].layer
+    return fact_view.view(catalog, table, name, fact_view.tables(catalog)[table][name]).chain[0].layer
 
 
 def test_loading_is_cached_and_touches_nothing(tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_a_contract_price_holds_until_its_day(tmp_path: Path, written: str) -> N
 
 def test_the_measured_machine_is_a_layer(tmp_path: Path) -> None:
     home = Home(tmp_path)
-    assert "machine" not in figures.tables(load(home))
+    assert "machine" not in fact_view.tables(load(home))
     samples = Samples(bandwidth=(1e9,), matmul=(1e10,))
     facts = probe_machine(home, None, now=lambda: 1.0, measure=lambda _: samples)
     assert load(home).machine == facts

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from archwright.catalog.load import load
-from archwright.catalog.sources import ADAPTERS, packed
-from archwright.catalog.sources.found import BytePrice, File, Found, Price
+from archwright.catalog.sources import ADAPTERS, gzip_file
+from archwright.catalog.sources.source_records import BytePrice, File, Found, Price
 
 from . import samples
 
@@ -62,12 +62,12 @@ def test_a_dump_of_machine_types() -> None:
 
 
 def test_a_file_that_unpacks_without_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(packed, "LARGEST_BYTES", 1 << 20)
+    monkeypatch.setattr(gzip_file, "LARGEST_BYTES", 1 << 20)
     with pytest.raises(ValueError, match="unpacks to more"):
-        packed.unpacked(gzip.compress(b" " * (2 << 20)))
+        gzip_file.unpacked(gzip.compress(b" " * (2 << 20)))
     with pytest.raises(ValueError, match="gzip"):
-        packed.unpacked(packed.MAGIC + b"no gzip at all")
-    assert packed.unpacked(gzip.compress(b"words")) == packed.unpacked(b"words") == b"words"
+        gzip_file.unpacked(gzip_file.MAGIC + b"no gzip at all")
+    assert gzip_file.unpacked(gzip.compress(b"words")) == gzip_file.unpacked(b"words") == b"words"
 
 
 def test_a_list_of_machines_takes_the_median_spot_price_of_the_zones() -> None:

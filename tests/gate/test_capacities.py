@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import pytest
 
-from archwright.catalog.facts import Catalog
-from archwright.catalog.table import DATA
+from archwright.catalog.catalog import Catalog
+from archwright.catalog.tables.csv_table import DATA
 from archwright.contract.needs import SLO, Length
 from archwright.sizing.hardware.machine import Machine
 from archwright.sizing.inference.serving_capacity import TextLoad, steady_text

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from archwright.catalog.facts import Catalog
+from archwright.catalog.catalog import Catalog
 from archwright.catalog.load import load
 from archwright.contract.needs import Needs, NeedsSource
 from archwright.errors import NeedsError, UsageError

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from archwright.catalog.facts import Catalog
+from archwright.catalog.catalog import Catalog
 from archwright.catalog.load import load
 from archwright.contract.estimate import within_factor
 from archwright.contract.needs import Needs, NeedsSource

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from archwright.catalog.facts import Catalog
+from archwright.catalog.catalog import Catalog
 from archwright.contract.needs import Needs
 from archwright.contract.plan import PurchaseKind
 from archwright.plan.accounting.fleet import Fleet, Where

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from hypothesis import strategies as st
 
-from archwright.catalog.facts import Catalog
+from archwright.catalog.catalog import Catalog
 from archwright.contract.estimate import Estimate, within_factor
 from archwright.contract.needs import Budget, Goal, Needs, Organisation, Placement, PlacementNeeds
 from archwright.contract.plan import Category, Miss, Option

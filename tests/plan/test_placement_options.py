@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from archwright.catalog.facts import Catalog
-from archwright.catalog.serverless import paid_by_second
+from archwright.catalog.catalog import Catalog
+from archwright.catalog.tables.serverless_prices import paid_by_second
 from archwright.contract.needs import Needs, NeedsSource, SiteGroup
 from archwright.contract.plan import Option, Plan
 from archwright.contract.record import replace

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from archwright.catalog.facts import Catalog
+from archwright.catalog.catalog import Catalog
 from archwright.contract.plan import Option, Plan
 from archwright.plan.accounting.budget import UNPROVEN
 from archwright.plan.capacity.candidates import BURSTABLE

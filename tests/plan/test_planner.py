@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from archwright.catalog.facts import Catalog
+from archwright.catalog.catalog import Catalog
 from archwright.contract.metrics import BY_QUANTITY
 from archwright.contract.plan import Option, Plan
 from archwright.contract.record import replace

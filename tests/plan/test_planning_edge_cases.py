@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from archwright.catalog.facts import Catalog
+from archwright.catalog.catalog import Catalog
 from archwright.contract.needs import Needs, NeedsSource, OwnedMachine, Traffic
 from archwright.contract.plan import Option, Plan
 from archwright.contract.record import replace

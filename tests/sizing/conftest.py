@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from archwright.catalog.facts import Catalog
+from archwright.catalog.catalog import Catalog
 from archwright.catalog.load import load
 from archwright.contract.estimate import within_factor
 from archwright.contract.plan import MachineFacts

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from archwright.catalog.facts import Catalog
-from archwright.catalog.subjects import Subjects
-from archwright.catalog.table import DATA
+from archwright.catalog.benchmark_names import Subjects
+from archwright.catalog.catalog import Catalog
+from archwright.catalog.tables.csv_table import DATA
 from archwright.errors import ArchwrightError, PlanFileError
 from archwright.sizing import accuracy, benchmark_reader
 

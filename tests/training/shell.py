@@ -9,7 +9,7 @@ import importlib.util
 import sys
 from pathlib import Path
 
-from archwright.catalog.facts import Catalog
+from archwright.catalog.catalog import Catalog
 from archwright.cli import main
 
 if __name__ == "__main__":

@@ -10,16 +10,17 @@ from typing import get_args
 
 from archwright import settings
 from archwright.api.context import audited, opened
-from archwright.catalog import changes, figures, gates, refreshed
-from archwright.catalog import refresh as refreshing
-from archwright.catalog.changes import CatalogDiff
-from archwright.catalog.fact_rows import FactClass
-from archwright.catalog.facts import Catalog
-from archwright.catalog.figures import FactView, LayerFact
+from archwright.catalog.catalog import Catalog
+from archwright.catalog.layers import refreshed_layer
 from archwright.catalog.load import load
-from archwright.catalog.named import row_of
-from archwright.catalog.refresh import RefreshReport
-from archwright.catalog.rows import Fact
+from archwright.catalog.refresh import catalog_diff, fact_view, plausibility_checks
+from archwright.catalog.refresh import catalog_refresh as refreshing
+from archwright.catalog.refresh.catalog_diff import CatalogDiff
+from archwright.catalog.refresh.catalog_refresh import RefreshReport
+from archwright.catalog.refresh.fact_view import FactView, LayerFact
+from archwright.catalog.tables.metadata_records import FactClass
+from archwright.catalog.tables.records import Fact
+from archwright.catalog.tables.row_names import row_of
 from archwright.contract.plan import Plan
 from archwright.contract.record import Record
 from archwright.errors import CatalogError, UsageError
@@ -90,12 +91,12 @@ def show(name: str) -> FactView:
     the one in force first.
     """
     catalog = load(home_of(settings.load()))
-    tables = figures.tables(catalog)
+    tables = fact_view.tables(catalog)
     within = [key for rows in tables.values() for key in rows]
     for spelling in (name, *_aliased(catalog, name), *filter(None, (row_of(name, within),))):
         for table, rows in tables.items():
             if spelling in rows:
-                return figures.view(catalog, table, spelling, rows[spelling])
+                return fact_view.view(catalog, table, spelling, rows[spelling])
     near = tuple(difflib.get_close_matches(name, within, 3, 0.5))
     raise UsageError("AW-USE-04", f"the catalog has no {name!r}", hint=_did_you_mean(near), nearest=near)
 
@@ -117,12 +118,15 @@ def _did_you_mean(near: tuple[str, ...]) -> str:
 def check() -> CatalogCheck:
     """How much of each table is known and how old it is; what the plausibility gates find."""
     catalog = load(home_of(settings.load()))
-    found = gates.run(
-        gates.Facts(catalog.accelerators, catalog.offers, tuple(catalog.models.values())), catalog.gate_exceptions
+    found = plausibility_checks.run(
+        plausibility_checks.Facts(catalog.accelerators, catalog.offers, tuple(catalog.models.values())),
+        catalog.gate_exceptions,
     )
     return CatalogCheck(
-        tables=tuple(_table(catalog, name, rows.values()) for name, rows in figures.tables(catalog).items()),
-        gates=tuple(_gate(catalog, name, found) for name in (*gates.GATES, gates.EXCEPTIONS)),
+        tables=tuple(_table(catalog, name, rows.values()) for name, rows in fact_view.tables(catalog).items()),
+        gates=tuple(
+            _gate(catalog, name, found) for name in (*plausibility_checks.GATES, plausibility_checks.EXCEPTIONS)
+        ),
         findings=tuple(
             GateFinding(gate=one.gate, subject=one.subject, says=one.says, refuses=one.refuses) for one in found
         ),
@@ -147,7 +151,7 @@ def _table(catalog: Catalog, name: str, rows: Iterable[Record]) -> TableCheck:
     )
 
 
-def _gate(catalog: Catalog, name: str, found: Iterable[gates.Finding]) -> GateCheck:
+def _gate(catalog: Catalog, name: str, found: Iterable[plausibility_checks.Finding]) -> GateCheck:
     mine = [one.refuses for one in found if one.gate == name]
     return GateCheck(
         gate=name,
@@ -162,7 +166,7 @@ def diff(plan: str | None = None) -> CatalogDiff:
     the one the platform runs and the folder's plan.json.
     """
     home = home_of(settings.load())
-    return changes.diff(load(home), _plans(home, plan))
+    return catalog_diff.diff(load(home), _plans(home, plan))
 
 
 def _plans(home: Home, plan: str | None) -> dict[str, Plan]:
@@ -181,7 +185,7 @@ def refresh(*, from_dir: str | None = None, only: str | None = None, rollback: b
         )
     with opened() as (_chosen, home, store):
         if from_dir is None:
-            name = refreshed.roll_back(home.catalog_refreshed)
+            name = refreshed_layer.roll_back(home.catalog_refreshed)
             audited(store, "catalog.rollback", name or "shipped")
             return RefreshReport(generation=name, kept=refreshing.kept(load(home).latest))
         folder = Path(from_dir)

@@ -10,7 +10,7 @@ from typing import overload
 
 from archwright import settings
 from archwright.catalog.load import load
-from archwright.catalog.probe import probe_machine
+from archwright.catalog.probe.machine_probe import probe_machine
 from archwright.contract.needs import Needs, NeedsSource
 from archwright.contract.plan import MachineFacts, Plan
 from archwright.errors import UsageError, Where

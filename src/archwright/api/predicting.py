@@ -8,9 +8,9 @@ from pathlib import Path
 from archwright import settings
 from archwright.api import predicting_rate, sized
 from archwright.api.sized import Sized
-from archwright.catalog import names
+from archwright.catalog.benchmark_names import Subjects
 from archwright.catalog.load import load as load_catalog
-from archwright.catalog.subjects import Subjects
+from archwright.catalog.tables import name_resolution
 from archwright.errors import UsageError, Where
 from archwright.home import home_of, write_atomic
 from archwright.sizing import accuracy as scoring
@@ -200,7 +200,7 @@ def _subjects() -> Subjects:
 
 def _devices(on: str) -> tuple[int, str]:
     """Raises UsageError AW-USE-23 for none."""
-    count, name = names.machine(on)
+    count, name = name_resolution.machine(on)
     if count < 1:
         raise UsageError("AW-USE-23", f"no device: {on!r}", where=Where(field="on"), hint="for example 8xNAME")
     return count, name

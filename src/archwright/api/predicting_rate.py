@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from archwright.api import sized
 from archwright.api.sized import Sized
-from archwright.catalog.subjects import Subjects
+from archwright.catalog.benchmark_names import Subjects
 from archwright.contract.needs import Length
 from archwright.contract.plan import LoadSpec
 from archwright.errors import UsageError, Where

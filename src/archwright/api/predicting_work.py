@@ -6,9 +6,9 @@ import re
 
 from archwright import settings
 from archwright.api.sized import Sized
-from archwright.catalog import names
-from archwright.catalog.facts import Catalog
+from archwright.catalog.catalog import Catalog
 from archwright.catalog.load import load as load_catalog
+from archwright.catalog.tables import name_resolution
 from archwright.contract.needs import SLO, Length
 from archwright.errors import UsageError, Where
 from archwright.home import home_of
@@ -41,10 +41,10 @@ def predict_embedding(model: str, *, on: str, tokens: str = "500", latency_p95_s
         raise UsageError(
             "AW-USE-20", f"not a length: {tokens!r}", where=Where(field="tokens"), hint="for example 500, or 500..1500"
         )
-    known = {names.squashed(name): row for name, row in catalog.embedders.items()}
-    row = known.get(names.squashed(model.rsplit("/", 1)[-1]))
+    known = {name_resolution.squashed(name): row for name, row in catalog.embedders.items()}
+    row = known.get(name_resolution.squashed(model.rsplit("/", 1)[-1]))
     if row is None:
-        raise names.unknown("embedding model", model, catalog.embedders)
+        raise name_resolution.unknown("embedding model", model, catalog.embedders)
     machine, mean = _machine(on, catalog), float(length[1])
     lengths = Length(mean=mean, p95=max(mean, float(length[2] or mean)))
     found = steady_embedding(machine, row, "predict", lengths, SLO(latency_p95_s=latency_p95_s), catalog)
@@ -129,7 +129,7 @@ def _machine(on: str, catalog: Catalog) -> Machine:
     host = _HOST.match(on)
     if host is not None:
         return Machine(on, None, 0, max(1, int(host[1])), _RAM_BYTES)
-    count, name = names.machine(on)
+    count, name = name_resolution.machine(on)
     accelerator = catalog.accelerator(name)
     if not accelerator.memory_bytes:
         raise UsageError(

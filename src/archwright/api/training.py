@@ -14,7 +14,7 @@ from typing import IO
 from archwright.api import training_prediction
 from archwright.api.context import audited, opened
 from archwright.catalog.load import load
-from archwright.catalog.machine import usable_cores
+from archwright.catalog.probe.host_resources import usable_cores
 from archwright.contract.evidence import Deviation, Measured, Prediction, judge
 from archwright.contract.lineage import TrainingRun
 from archwright.contract.record import replace

@@ -15,11 +15,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from archwright.catalog.facts import Catalog
+from archwright.catalog.catalog import Catalog
 from archwright.catalog.load import load
-from archwright.catalog.machine import training_set
-from archwright.catalog.probe import probe_machine
-from archwright.catalog.rows import ModelSpec
+from archwright.catalog.probe.host_resources import training_set
+from archwright.catalog.probe.machine_probe import probe_machine
+from archwright.catalog.tables.records import ModelSpec
 from archwright.contract.estimate import Estimate, exact
 from archwright.contract.evidence import Basis, Prediction
 from archwright.contract.lineage import DatasetVersion

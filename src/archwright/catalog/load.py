@@ -6,10 +6,10 @@ import functools
 from datetime import UTC, date, datetime
 from pathlib import Path
 
-from archwright.catalog import refreshed
-from archwright.catalog.facts import Catalog
-from archwright.catalog.probe import cached_machine
-from archwright.catalog.table import DATA
+from archwright.catalog.catalog import Catalog
+from archwright.catalog.layers import refreshed_layer
+from archwright.catalog.probe.machine_probe import cached_machine
+from archwright.catalog.tables.csv_table import DATA
 from archwright.home import Home
 
 
@@ -22,7 +22,11 @@ def load(home: Home | None = None, *, today: date | None = None) -> Catalog:
     """
     if home is None:
         return _shipped(today)
-    stamps = (_stamp(home.catalog_overlay), _stamp(home.machine), _stamp(home.catalog_refreshed / refreshed.CURRENT))
+    stamps = (
+        _stamp(home.catalog_overlay),
+        _stamp(home.machine),
+        _stamp(home.catalog_refreshed / refreshed_layer.CURRENT),
+    )
     return _of_home(str(home.root), stamps, today or datetime.now(UTC).date())
 
 
@@ -41,5 +45,5 @@ def _shipped(today: date | None) -> Catalog:
 @functools.lru_cache(maxsize=8)
 def _of_home(root: str, _stamps: tuple[int, ...], today: date) -> Catalog:
     home = Home(root)
-    latest = refreshed.current(home.catalog_refreshed)
+    latest = refreshed_layer.current(home.catalog_refreshed)
     return Catalog(DATA, user=home.catalog_overlay, machine=cached_machine(home), latest=latest, today=today)

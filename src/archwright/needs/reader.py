@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from archwright.catalog.facts import Catalog
+from archwright.catalog.catalog import Catalog
 from archwright.contract.needs import Needs, NeedsSource
 from archwright.errors import NeedsError, Where
 from archwright.needs.problem import CANNOT_OPEN, NOT_TEXT, TOO_LARGE, WRONG_TYPE, Problem, Tree, raise_first, to_error

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from archwright.catalog.facts import Catalog
+from archwright.catalog.catalog import Catalog
 from archwright.contract.needs import Needs
 from archwright.needs import facts, kinds, names, numbers
 from archwright.needs.problem import Problem

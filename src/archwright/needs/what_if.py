@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from msgspec import inspect
 
-from archwright.catalog.facts import Catalog
+from archwright.catalog.catalog import Catalog
 from archwright.contract.needs import Needs, NeedsSource
 from archwright.errors import NeedsError, UsageError, Where
 from archwright.needs.problem import Tree, join, parents

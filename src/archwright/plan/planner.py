@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from archwright.catalog.facts import Catalog
+from archwright.catalog.catalog import Catalog
 from archwright.contract.estimate import Estimate
 from archwright.contract.needs import Needs, NeedsSource
 from archwright.contract.plan import MachineFacts, Miss, Option, Plan, StackLine

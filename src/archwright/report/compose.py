@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from archwright.catalog.facts import Catalog
+from archwright.catalog.catalog import Catalog
 from archwright.contract.plan import Plan
 from archwright.report import business, engineering, evidence, money, words
 from archwright.report.document import Chapter, Document, Item, Part

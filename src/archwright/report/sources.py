@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from archwright.catalog.facts import Catalog
-from archwright.catalog.rows import Fact
+from archwright.catalog.catalog import Catalog
+from archwright.catalog.tables.records import Fact
 from archwright.contract.evidence import Basis
 from archwright.contract.plan import Option, Plan
 from archwright.plan.accounting.provenance import behind, estimates_in

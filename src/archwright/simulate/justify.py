@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from archwright.catalog.rows import Efficiency
+from archwright.catalog.tables.records import Efficiency
 from archwright.contract.evidence import Basis
 from archwright.contract.plan import LoadSpec
 from archwright.sizing.hardware.roofline import Hardware

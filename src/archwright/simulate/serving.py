@@ -12,7 +12,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
-from archwright.catalog.rows import Efficiency, EngineSpec, ModelSpec
+from archwright.catalog.tables.records import Efficiency, EngineSpec, ModelSpec
 from archwright.contract.estimate import Estimate, total
 from archwright.contract.evidence import Basis
 from archwright.contract.percentile import percentile

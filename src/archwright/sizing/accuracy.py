@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from archwright.catalog.subjects import Subjects
+from archwright.catalog.benchmark_names import Subjects
 from archwright.contract.record import Record
 from archwright.errors import CatalogError
 from archwright.sizing import benchmark_reader

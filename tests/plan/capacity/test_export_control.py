@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from archwright.catalog.exports import export_rules
-from archwright.catalog.facts import Catalog
+from archwright.catalog.catalog import Catalog
+from archwright.catalog.tables.export_rules import export_rules
 from archwright.contract.plan import PurchaseKind
 from archwright.plan.accounting.budget import Draft
 from archwright.plan.capacity.export_control import ADVANCED, judge_export, measure

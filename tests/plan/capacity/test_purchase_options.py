@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from archwright.catalog.facts import Catalog
-from archwright.catalog.rows import Offer
+from archwright.catalog.catalog import Catalog
+from archwright.catalog.tables.records import Offer
 from archwright.contract.record import replace
 from archwright.plan.capacity.purchase_options import SPOT, THREE_YEARS, YEAR, Market, Price, Running, cheapest
 

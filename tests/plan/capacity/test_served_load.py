@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from archwright.catalog.facts import Catalog
+from archwright.catalog.catalog import Catalog
 from archwright.contract.estimate import exact
 from archwright.contract.needs import SLO, Length, Workload
 from archwright.contract.plan import Miss

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from archwright.catalog.facts import Catalog
+from archwright.catalog.catalog import Catalog
 from archwright.contract.decision import Decision, Rival
 from archwright.contract.estimate import exact
 from archwright.contract.needs import Placement

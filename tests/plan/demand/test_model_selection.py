@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from archwright.catalog.facts import Catalog
+from archwright.catalog.catalog import Catalog
 from archwright.contract.needs import Needs, NeedsSource, Workload
 from archwright.plan.demand.forecast import Demand, text_demands
 from archwright.plan.demand.model_selection import floor_misses, licence_note, open_models, standing

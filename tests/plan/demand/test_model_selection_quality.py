@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from archwright.catalog.facts import Catalog
+from archwright.catalog.catalog import Catalog
 from archwright.contract.needs import Needs, NeedsSource
 from archwright.contract.plan import Option, Plan
 from archwright.contract.record import replace

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from archwright.catalog.facts import Catalog
+from archwright.catalog.catalog import Catalog
 from archwright.contract.needs import Needs, NeedsSource
 from archwright.contract.plan import Plan
 from archwright.contract.record import replace

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from archwright.catalog.facts import Catalog
+from archwright.catalog.catalog import Catalog
 from archwright.contract.estimate import Estimate, within_factor
 from archwright.contract.evidence import Prediction, Query
 from archwright.contract.metrics import BY_QUANTITY

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from archwright.catalog.facts import Catalog
+from archwright.catalog.catalog import Catalog
 from archwright.contract.needs import Workload
 from archwright.contract.plan import Plan
 from archwright.plan.capacity.machine_count import width_for

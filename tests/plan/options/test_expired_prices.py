@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from archwright.catalog.facts import Catalog
+from archwright.catalog.catalog import Catalog
 from archwright.contract.plan import Miss, Plan
 from archwright.plan.options.expired_prices import fresh_or_stale, to_quote
 from archwright.plan.options.option_builder import Built

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from archwright.catalog.facts import Catalog
+from archwright.catalog.catalog import Catalog
 from archwright.contract.needs import Needs, NeedsSource
 from archwright.contract.plan import Plan
 from archwright.plan.accounting.budget import UNPROVEN, Draft

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from archwright.catalog.facts import Catalog
+from archwright.catalog.catalog import Catalog
 from archwright.contract.plan import Option, Plan, Pool
 from archwright.plan.capacity.availability import MACHINES_PART, TIER
 from archwright.plan.explain.explanation import explain

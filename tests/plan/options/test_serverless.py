@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from archwright.catalog.facts import Catalog
-from archwright.catalog.serverless import Seconds, paid_by_second
+from archwright.catalog.catalog import Catalog
+from archwright.catalog.tables.serverless_prices import Seconds, paid_by_second
 from archwright.contract.needs import Needs, NeedsSource
 from archwright.contract.plan import Option, Plan
 from archwright.plan.accounting.budget import UNPROVEN

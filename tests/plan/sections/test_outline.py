@@ -11,8 +11,8 @@ from typing import Any, get_args
 
 import pytest
 
-from archwright.catalog.facts import Catalog
-from archwright.catalog.guidance import Theme, advice
+from archwright.catalog.catalog import Catalog
+from archwright.catalog.tables.guidance_rows import Theme, advice
 from archwright.cli import parser
 from archwright.contract.decision import Section, SectionLine
 from archwright.contract.estimate import Estimate, exact, within_factor

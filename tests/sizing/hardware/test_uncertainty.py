@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from archwright.catalog.facts import Catalog
+from archwright.catalog.catalog import Catalog
 from archwright.contract.estimate import Estimate, exact
 from archwright.contract.record import replace
 from archwright.sizing.hardware.uncertainty import at_most, kind, slowness, stratum, widened

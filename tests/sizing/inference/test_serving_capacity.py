@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from archwright.catalog.facts import Catalog
+from archwright.catalog.catalog import Catalog
 from archwright.catalog.load import load
-from archwright.catalog.rows import BAND
-from archwright.catalog.table import DATA
+from archwright.catalog.tables.csv_table import DATA
+from archwright.catalog.tables.records import BAND
 from archwright.contract.needs import SLO, Length
 from archwright.contract.record import replace
 from archwright.errors import CatalogError

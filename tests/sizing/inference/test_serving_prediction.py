@@ -6,9 +6,9 @@ import math
 
 import pytest
 
-from archwright.catalog.facts import Catalog
-from archwright.catalog.subjects import Subjects
-from archwright.catalog.table import DATA
+from archwright.catalog.benchmark_names import Subjects
+from archwright.catalog.catalog import Catalog
+from archwright.catalog.tables.csv_table import DATA
 from archwright.contract.estimate import within_factor
 from archwright.contract.record import replace
 from archwright.errors import CatalogError

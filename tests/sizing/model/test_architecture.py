@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from archwright.catalog.facts import Catalog
+from archwright.catalog.catalog import Catalog
 from archwright.contract.record import replace
 from archwright.sizing.model.architecture import (
     attention_flops,

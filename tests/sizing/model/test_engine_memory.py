@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from archwright.catalog.facts import Catalog
+from archwright.catalog.catalog import Catalog
 from archwright.catalog.load import load
 from archwright.sizing.model.engine_memory import engine_memory, holds, weights_bytes
 from archwright.sizing.model.tensor_parallel import divides

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from archwright.catalog.facts import Catalog
-from archwright.catalog.subjects import Subjects
-from archwright.catalog.table import DATA
+from archwright.catalog.benchmark_names import Subjects
+from archwright.catalog.catalog import Catalog
+from archwright.catalog.tables.csv_table import DATA
 from archwright.sizing.model import numeric_precision, parallel_layout
 from archwright.sizing.model.weight_groups import shape_of
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from archwright.catalog.benchmark_names import Subjects
 from archwright.catalog.load import load
-from archwright.catalog.rows import ModelSpec
-from archwright.catalog.subjects import Subjects
+from archwright.catalog.tables.records import ModelSpec
 from archwright.contract.record import replace
 from archwright.sizing.training.training_memory import (
     Scheme,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from archwright.catalog.benchmark_names import Subjects
 from archwright.catalog.load import load
-from archwright.catalog.subjects import Subjects
 from archwright.contract.record import replace
 from archwright.sizing.inference import serving_prediction
 from archwright.sizing.training import token_throughput

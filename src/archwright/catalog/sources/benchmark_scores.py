@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from archwright.catalog.sources.found import File, Found, Score
+from archwright.catalog.sources.source_records import File, Found, Score
 
 
 class _Result(msgspec.Struct):

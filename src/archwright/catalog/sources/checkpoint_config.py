@@ -6,7 +6,7 @@ import json
 from pathlib import PurePath
 from typing import Any
 
-from archwright.catalog.sources.found import Architecture, File, Found
+from archwright.catalog.sources.source_records import Architecture, File, Found
 
 # A field of a model's row, and what checkpoints call it, the first that stands counts.
 SPELLINGS = {

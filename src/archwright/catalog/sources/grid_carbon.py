@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from archwright.catalog.sources.found import Carbon, File, Found
+from archwright.catalog.sources.source_records import Carbon, File, Found
 
 
 class _Country(msgspec.Struct):

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import msgspec
 
-from archwright.catalog.sources import pages
-from archwright.catalog.sources.found import File, Found, Price
+from archwright.catalog.sources import pagination
+from archwright.catalog.sources.source_records import File, Found, Price
 
 HOURS_IN_YEAR = 8760
 MACHINES, HOURLY = "Virtual Machines", "1 Hour"
@@ -40,7 +40,7 @@ class _Page(msgspec.Struct):
 
 def read(data: bytes, _file: File) -> Found:
     found: dict[tuple[str, str], dict[int, float]] = {}
-    for page in pages.decode(data, _Page):
+    for page in pagination.decode(data, _Page):
         for item in page.items:
             if item.currency_code != "USD":
                 raise ValueError(f"prices in {item.currency_code}, not in USD")

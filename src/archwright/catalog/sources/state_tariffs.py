@@ -9,8 +9,8 @@ import re
 
 import msgspec
 
-from archwright.catalog.sources import pages
-from archwright.catalog.sources.found import File, Found, Tariff
+from archwright.catalog.sources import pagination
+from archwright.catalog.sources.source_records import File, Found, Tariff
 
 COUNTRY, CURRENCY = "US", "USD"
 CENTS = "cents per kilowatt-hour"
@@ -37,7 +37,7 @@ class _Answer(msgspec.Struct):
 
 def read(data: bytes, _file: File) -> Found:
     newest: dict[str, dict[str, tuple[str, float]]] = {}
-    for answer in pages.decode(data, _Answer):
+    for answer in pagination.decode(data, _Answer):
         for row in answer.response.data:
             sector = SECTORS.get(row.sectorid)
             if sector and row.price is not None and STATE.fullmatch(row.stateid):

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from archwright.catalog.sources.found import File, Found, TokenPrice
+from archwright.catalog.sources.source_records import File, Found, TokenPrice
 
 # Models that answer with text.
 MODES = frozenset({"chat", "responses"})

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
-from archwright.catalog.facts import Catalog
+from archwright.catalog.catalog import Catalog
 from archwright.contract.estimate import Estimate, exact
 from archwright.contract.needs import Budget, Placement
 from archwright.contract.plan import Category, CostLine, Miss, Option, Pool, Purchase

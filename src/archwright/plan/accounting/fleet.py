@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
-from archwright.catalog.cost_rows import Node
-from archwright.catalog.facts import Catalog
-from archwright.catalog.rows import Offer
+from archwright.catalog.catalog import Catalog
+from archwright.catalog.tables.cost_records import Node
+from archwright.catalog.tables.records import Offer
 from archwright.contract.needs import Needs, Placement
 from archwright.contract.plan import Option, PurchaseKind
 from archwright.plan.accounting.provenance import Ledger

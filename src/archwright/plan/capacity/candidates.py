@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from archwright.catalog.cost_rows import Node
-from archwright.catalog.facts import Catalog
-from archwright.catalog.rows import Accelerator, ModelSpec, Offer
+from archwright.catalog.catalog import Catalog
+from archwright.catalog.tables.cost_records import Node
+from archwright.catalog.tables.records import Accelerator, ModelSpec, Offer
 from archwright.contract.needs import SLO, TEXT_KINDS, Needs, Traffic, Workload
 from archwright.contract.plan import Miss
 from archwright.contract.record import replace

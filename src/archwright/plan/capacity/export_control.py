@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import re
 
-from archwright.catalog.exports import export_rules
-from archwright.catalog.rows import Accelerator
+from archwright.catalog.tables.export_rules import export_rules
+from archwright.catalog.tables.records import Accelerator
 from archwright.contract.plan import Miss
 from archwright.plan.accounting.budget import Draft
 

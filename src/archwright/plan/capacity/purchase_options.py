@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from archwright.catalog.cost_rows import Commitment
-from archwright.catalog.facts import Catalog
-from archwright.catalog.rows import Offer
+from archwright.catalog.catalog import Catalog
+from archwright.catalog.tables.cost_records import Commitment
+from archwright.catalog.tables.records import Offer
 from archwright.contract.plan import PurchaseKind
 from archwright.plan.demand.forecast import HOURS_PER_MONTH
 

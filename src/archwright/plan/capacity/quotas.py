@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
-from archwright.catalog.facts import Catalog
+from archwright.catalog.catalog import Catalog
 from archwright.contract.plan import Miss
 from archwright.plan.accounting.budget import UNPROVEN
 from archwright.plan.accounting.fleet import Fleet

@@ -6,8 +6,8 @@ import hashlib
 import math
 from typing import NamedTuple
 
-from archwright.catalog.facts import Catalog
-from archwright.catalog.rows import ModelSpec
+from archwright.catalog.catalog import Catalog
+from archwright.catalog.tables.records import ModelSpec
 from archwright.contract.needs import TEXT_KINDS, Length
 from archwright.contract.plan import LoadSpec
 from archwright.contract.record import replace

@@ -12,8 +12,8 @@ import math
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from archwright.catalog.facts import Catalog
-from archwright.catalog.rows import Offer
+from archwright.catalog.catalog import Catalog
+from archwright.catalog.tables.records import Offer
 from archwright.contract.estimate import Estimate
 from archwright.contract.needs import Needs
 from archwright.plan.accounting.fleet import Fleet, Where, in_cloud

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
-from archwright.catalog.facts import Catalog
-from archwright.catalog.rows import ModelSpec, Offer
+from archwright.catalog.catalog import Catalog
+from archwright.catalog.tables.records import ModelSpec, Offer
 from archwright.contract.needs import TEXT_KINDS, DataProfile, Needs, Placement, Workload
 from archwright.contract.plan import OWN
 from archwright.errors import CatalogError

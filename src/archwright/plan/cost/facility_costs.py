@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from archwright.catalog.cost_rows import Node
+from archwright.catalog.tables.cost_records import Node
 from archwright.contract.estimate import Estimate, exact, product, total
 from archwright.contract.needs import TRAINING_KINDS
 from archwright.contract.plan import OWN

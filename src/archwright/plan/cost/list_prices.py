@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from archwright.catalog.cost_rows import Node
-from archwright.catalog.facts import Catalog
-from archwright.catalog.rows import Offer
+from archwright.catalog.catalog import Catalog
+from archwright.catalog.tables.cost_records import Node
+from archwright.catalog.tables.records import Offer
 from archwright.contract.estimate import Estimate
 from archwright.plan.accounting.budget import USD
 from archwright.plan.accounting.provenance import Ledger

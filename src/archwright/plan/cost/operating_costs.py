@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from archwright.catalog.facts import Catalog
+from archwright.catalog.catalog import Catalog
 from archwright.contract.estimate import Estimate, total
 from archwright.contract.needs import Needs
 from archwright.plan.accounting.cash_flow import Term

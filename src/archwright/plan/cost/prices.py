@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from archwright.catalog.cost_rows import Node, Part, StoragePrice
-from archwright.catalog.facts import Catalog
-from archwright.catalog.rows import BAND, Fact, Offer
+from archwright.catalog.catalog import Catalog
+from archwright.catalog.tables.cost_records import Node, Part, StoragePrice
+from archwright.catalog.tables.records import BAND, Fact, Offer
 from archwright.contract.estimate import Estimate, exact, within_factor
 from archwright.contract.evidence import BasisKind
 from archwright.contract.needs import Needs

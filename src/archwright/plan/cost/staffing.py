@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 
-from archwright.catalog.facts import Catalog
+from archwright.catalog.catalog import Catalog
 from archwright.contract.estimate import Estimate, product
 from archwright.contract.needs import Needs, Placement
 from archwright.contract.plan import OWN

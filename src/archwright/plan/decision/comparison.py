@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
-from archwright.catalog.rows import BAND
+from archwright.catalog.tables.records import BAND
 from archwright.contract.decision import EVEN, NEAR, Decision, Driver, Rival
 from archwright.contract.estimate import Estimate
 from archwright.contract.needs import Needs

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from archwright.catalog.facts import Catalog
+from archwright.catalog.catalog import Catalog
 from archwright.contract.needs import DataProfile, Needs, NeedsSource, Workload
 from archwright.errors import PlanError, Where
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
-from archwright.catalog.facts import Catalog
-from archwright.catalog.rows import ModelSpec
+from archwright.catalog.catalog import Catalog
+from archwright.catalog.tables.records import ModelSpec
 from archwright.contract.needs import Workload
 from archwright.contract.plan import Miss
 from archwright.errors import CatalogError

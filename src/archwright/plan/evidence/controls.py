@@ -13,8 +13,8 @@ import re
 from collections.abc import Iterable
 from typing import Literal
 
-from archwright.catalog.facts import Catalog
-from archwright.catalog.guidance import features
+from archwright.catalog.catalog import Catalog
+from archwright.catalog.tables.guidance_rows import features
 from archwright.contract.estimate import exact
 from archwright.contract.evidence import Control, Prediction, Query
 from archwright.contract.needs import Needs, Placement

@@ -16,8 +16,8 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import NamedTuple, get_args
 
-from archwright.catalog.facts import Catalog
-from archwright.catalog.rows import HostedModel
+from archwright.catalog.catalog import Catalog
+from archwright.catalog.tables.records import HostedModel
 from archwright.contract.needs import PRIVATE, Needs, Sensitivity, Workload
 from archwright.contract.plan import Launch, Pool, TokenPrice, WorkloadPlan
 from archwright.contract.record import replace

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from archwright.catalog.guidance import features
+from archwright.catalog.tables.guidance_rows import features
 from archwright.contract.evidence import Control
 from archwright.contract.needs import TRAINING_KINDS
 from archwright.contract.record import replace

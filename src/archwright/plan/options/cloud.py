@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
-from archwright.catalog.cost_rows import Surcharge
+from archwright.catalog.tables.cost_records import Surcharge
 from archwright.contract.estimate import Estimate
 from archwright.contract.needs import Needs
 from archwright.contract.plan import Miss

@@ -13,8 +13,8 @@ from collections import Counter
 from itertools import accumulate
 from typing import NamedTuple
 
-from archwright.catalog.facts import Catalog
-from archwright.catalog.rows import ModelSpec
+from archwright.catalog.catalog import Catalog
+from archwright.catalog.tables.records import ModelSpec
 from archwright.contract.needs import Needs
 from archwright.contract.plan import Miss
 from archwright.plan.accounting.fleet import at_once

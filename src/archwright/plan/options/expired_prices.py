@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from archwright.catalog.cost_rows import Node
-from archwright.catalog.facts import Catalog
-from archwright.catalog.freshness import date_of
-from archwright.catalog.rows import Fact
+from archwright.catalog.catalog import Catalog
+from archwright.catalog.layers.freshness import date_of
+from archwright.catalog.tables.cost_records import Node
+from archwright.catalog.tables.records import Fact
 from archwright.contract.plan import Miss
 from archwright.plan.accounting.budget import Draft
 from archwright.plan.options.option_builder import Built

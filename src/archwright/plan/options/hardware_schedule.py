@@ -11,8 +11,8 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
-from archwright.catalog.cost_rows import Node
-from archwright.catalog.facts import Catalog
+from archwright.catalog.catalog import Catalog
+from archwright.catalog.tables.cost_records import Node
 from archwright.contract.estimate import Estimate, exact
 from archwright.contract.plan import Miss, Purchase
 from archwright.contract.record import replace

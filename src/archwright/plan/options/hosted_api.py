@@ -13,8 +13,8 @@ from collections.abc import Iterable
 from datetime import date, datetime, timedelta
 from typing import NamedTuple
 
-from archwright.catalog.facts import Catalog
-from archwright.catalog.rows import BAND, HostedModel
+from archwright.catalog.catalog import Catalog
+from archwright.catalog.tables.records import BAND, HostedModel
 from archwright.contract.estimate import Estimate
 from archwright.contract.needs import TEXT_KINDS
 from archwright.contract.plan import Miss

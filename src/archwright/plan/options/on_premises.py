@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from archwright.catalog.facts import Catalog
-from archwright.catalog.rows import ModelSpec
+from archwright.catalog.catalog import Catalog
+from archwright.catalog.tables.records import ModelSpec
 from archwright.contract.needs import PRIVATE, DataProfile, Needs
 from archwright.contract.plan import Miss
 from archwright.contract.record import replace

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from archwright.catalog.facts import Catalog
+from archwright.catalog.catalog import Catalog
 from archwright.contract.needs import Needs
 from archwright.contract.plan import Miss
 from archwright.plan.accounting.budget import Draft, is_capex, is_monthly, judge_limit

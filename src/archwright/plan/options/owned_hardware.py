@@ -12,9 +12,9 @@ import math
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from archwright.catalog.cost_rows import Node
-from archwright.catalog.facts import Catalog
-from archwright.catalog.rows import ModelSpec
+from archwright.catalog.catalog import Catalog
+from archwright.catalog.tables.cost_records import Node
+from archwright.catalog.tables.records import ModelSpec
 from archwright.contract.needs import Needs, OwnedMachine
 from archwright.contract.plan import PurchaseKind
 from archwright.errors import CatalogError

@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from archwright.catalog.facts import Catalog
-from archwright.catalog.rows import ModelSpec, Offer
+from archwright.catalog.catalog import Catalog
+from archwright.catalog.tables.records import ModelSpec, Offer
 from archwright.contract.estimate import Estimate, within_factor
 from archwright.contract.needs import TEXT_KINDS, Site
 from archwright.contract.plan import Launch, Miss, Pool, Purchase

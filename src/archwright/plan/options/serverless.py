@@ -22,8 +22,8 @@ import math
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from archwright.catalog.rows import ModelSpec
-from archwright.catalog.serverless import Seconds, paid_by_second
+from archwright.catalog.tables.records import ModelSpec
+from archwright.catalog.tables.serverless_prices import Seconds, paid_by_second
 from archwright.contract.estimate import Estimate
 from archwright.contract.needs import SLO, TEXT_KINDS
 from archwright.contract.plan import Miss

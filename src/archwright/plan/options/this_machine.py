@@ -8,8 +8,8 @@ of prompt and answer together: lengths are log-normal, and the longest requests 
 
 from __future__ import annotations
 
-from archwright.catalog.facts import Catalog
-from archwright.catalog.rows import EngineSpec, ModelSpec
+from archwright.catalog.catalog import Catalog
+from archwright.catalog.tables.records import EngineSpec, ModelSpec
 from archwright.contract.estimate import Estimate, product, within_factor
 from archwright.contract.needs import Needs
 from archwright.contract.plan import Artefact, Launch, MachineFacts, Miss, Pool

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Collection, Iterator
 
-from archwright.catalog.guidance import Advice, Theme, advice
+from archwright.catalog.tables.guidance_rows import Advice, Theme, advice
 from archwright.contract.decision import SectionLine
 from archwright.contract.estimate import Estimate
 from archwright.contract.needs import Existing

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from archwright.catalog.cost_rows import Node
+from archwright.catalog.tables.cost_records import Node
 from archwright.contract.decision import SectionLine
 from archwright.plan.accounting.fleet import Where
 from archwright.plan.cost.data_placement import Case

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from archwright.catalog.rows import Regulation
+from archwright.catalog.tables.records import Regulation
 from archwright.contract.decision import Section, SectionLine
 from archwright.contract.evidence import Control
 from archwright.plan.accounting.fleet import Chosen

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from archwright.catalog.facts import Catalog
+from archwright.catalog.catalog import Catalog
 from archwright.contract.estimate import Estimate, product
 from archwright.sizing.hardware.machine import Machine
 from archwright.sizing.model import numeric_precision

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from archwright.catalog.rows import Accelerator
+from archwright.catalog.tables.records import Accelerator
 from archwright.contract.estimate import Estimate
 from archwright.contract.evidence import Basis
 from archwright.contract.plan import Miss, Parallelism

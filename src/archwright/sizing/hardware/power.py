@@ -9,7 +9,7 @@ from __future__ import annotations
 from statistics import median
 from typing import NamedTuple
 
-from archwright.catalog.facts import Catalog
+from archwright.catalog.catalog import Catalog
 from archwright.contract.estimate import Estimate, product, total
 from archwright.contract.needs import Placement
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-from archwright.catalog.rows import Efficiency, ModelSpec
+from archwright.catalog.tables.records import Efficiency, ModelSpec
 from archwright.contract.estimate import Estimate
 from archwright.contract.plan import MachineFacts
 from archwright.contract.record import Record

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from statistics import NormalDist
 
-from archwright.catalog.rows import Efficiency
+from archwright.catalog.tables.records import Efficiency
 from archwright.contract.estimate import Estimate
 from archwright.contract.evidence import BasisKind
 from archwright.contract.record import replace

@@ -11,8 +11,8 @@ import math
 import re
 from statistics import geometric_mean
 
-from archwright.catalog.facts import Catalog
-from archwright.catalog.rows import Accelerator, Efficiency, EngineSpec, ModelSpec
+from archwright.catalog.catalog import Catalog
+from archwright.catalog.tables.records import Accelerator, Efficiency, EngineSpec, ModelSpec
 from archwright.contract.estimate import Estimate
 from archwright.contract.plan import Parallelism
 from archwright.sizing.hardware.device_rates import THREADS_A_CORE, host_cores, host_flops

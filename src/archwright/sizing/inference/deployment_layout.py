@@ -17,8 +17,8 @@ import math
 from collections.abc import Iterator
 from functools import lru_cache
 
-from archwright.catalog.facts import Catalog
-from archwright.catalog.rows import Accelerator, EngineSpec, ModelSpec
+from archwright.catalog.catalog import Catalog
+from archwright.catalog.tables.records import Accelerator, EngineSpec, ModelSpec
 from archwright.contract.plan import Parallelism
 from archwright.contract.record import replace
 from archwright.sizing.hardware.machine import Machine

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from archwright.catalog.rows import EngineSpec, ModelSpec
+from archwright.catalog.tables.records import EngineSpec, ModelSpec
 from archwright.contract.estimate import Estimate
 from archwright.contract.needs import Length
 from archwright.contract.plan import Parallelism

@@ -7,8 +7,8 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import NamedTuple
 
-from archwright.catalog.facts import Catalog
-from archwright.catalog.rows import ModelSpec
+from archwright.catalog.catalog import Catalog
+from archwright.catalog.tables.records import ModelSpec
 from archwright.contract.estimate import Estimate, total
 from archwright.contract.evidence import Basis
 from archwright.contract.needs import SLO, Length

@@ -14,9 +14,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from archwright.catalog.facts import Catalog
-from archwright.catalog.rows import Accelerator, ModelSpec
-from archwright.catalog.subjects import Subjects
+from archwright.catalog.benchmark_names import Subjects
+from archwright.catalog.catalog import Catalog
+from archwright.catalog.tables.records import Accelerator, ModelSpec
 from archwright.contract.estimate import Estimate
 from archwright.contract.needs import Length
 from archwright.contract.record import Record

@@ -14,8 +14,8 @@ import math
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from archwright.catalog.facts import Catalog
-from archwright.catalog.rows import Accelerator, ModelSpec
+from archwright.catalog.catalog import Catalog
+from archwright.catalog.tables.records import Accelerator, ModelSpec
 from archwright.contract.needs import TEXT_KINDS, Workload
 from archwright.sizing.infrastructure.storage import GIB
 from archwright.sizing.model import numeric_precision

@@ -13,8 +13,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Literal, NamedTuple
 
-from archwright.catalog.facts import Catalog
-from archwright.catalog.rows import ModelSpec
+from archwright.catalog.catalog import Catalog
+from archwright.catalog.tables.records import ModelSpec
 from archwright.contract.needs import TEXT_KINDS, TRAINING_KINDS, DataProfile, Needs, Workload
 from archwright.sizing.model.architecture import cache_bytes
 from archwright.sizing.training.training_flops import lora_parameters

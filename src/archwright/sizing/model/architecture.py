@@ -9,7 +9,7 @@ Formulas (d hidden, L layers, V vocabulary, h heads of width w, k key-value head
 
 from __future__ import annotations
 
-from archwright.catalog.rows import ModelSpec
+from archwright.catalog.tables.records import ModelSpec
 
 CACHE_BITS = 16
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from archwright.catalog.rows import Efficiency, ModelSpec
+from archwright.catalog.tables.records import Efficiency, ModelSpec
 from archwright.sizing.model.architecture import cache_bytes
 
 # What is left to the operating system and to fragmentation.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from archwright.catalog.rows import Accelerator, ModelSpec
+from archwright.catalog.tables.records import Accelerator, ModelSpec
 
 _WORDS = (
     ("fp4", re.compile(r"nvfp4|mxfp4|fp4")),

@@ -6,7 +6,7 @@ in memory; a sparse one is given 128 experts of which 8 are chosen. What rests o
 
 from __future__ import annotations
 
-from archwright.catalog.rows import ModelSpec
+from archwright.catalog.tables.records import ModelSpec
 
 _RATIO = 100.0
 _HEAD = 128

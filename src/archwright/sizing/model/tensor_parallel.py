@@ -5,7 +5,7 @@ Every device takes an equal share of the attention heads, so their number must d
 
 from __future__ import annotations
 
-from archwright.catalog.rows import ModelSpec
+from archwright.catalog.tables.records import ModelSpec
 
 
 def divides(model: ModelSpec, count: int) -> bool:

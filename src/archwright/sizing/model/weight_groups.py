@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from archwright.catalog.rows import ModelSpec
+from archwright.catalog.tables.records import ModelSpec
 from archwright.sizing.model.architecture import cache_bytes_per_token, head_parameters
 
 # Rotary part that latent attention keeps and multiplies beside the latent: of 64 values in every published shape.

@@ -11,9 +11,9 @@ One rule for predictions, for scoring tables and for plans:
 
 from __future__ import annotations
 
-from archwright.catalog.facts import Catalog
-from archwright.catalog.rows import Accelerator
-from archwright.catalog.work_tables import WorkRate
+from archwright.catalog.catalog import Catalog
+from archwright.catalog.tables.records import Accelerator
+from archwright.catalog.tables.work_rates import WorkRate
 from archwright.contract.estimate import Estimate
 from archwright.sizing.step_time.fitted_tables import Fit
 from archwright.sizing.step_time.step_work import Device

@@ -10,7 +10,7 @@ from functools import cache
 
 import msgspec
 
-from archwright.catalog.table import DATA
+from archwright.catalog.tables.csv_table import DATA
 from archwright.contract.record import Record
 from archwright.errors import CatalogError, Where
 from archwright.sizing.step_time.boosted_trees import Tree

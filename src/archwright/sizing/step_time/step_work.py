@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from archwright.catalog.rows import Accelerator
+from archwright.catalog.tables.records import Accelerator
 from archwright.sizing.model import numeric_precision
 from archwright.sizing.model.numeric_precision import Format
 from archwright.sizing.model.parallel_layout import Layout

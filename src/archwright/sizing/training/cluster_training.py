@@ -12,8 +12,8 @@ from __future__ import annotations
 import math
 from typing import Literal, NamedTuple
 
-from archwright.catalog.facts import Catalog
-from archwright.catalog.rows import Accelerator, ModelSpec
+from archwright.catalog.catalog import Catalog
+from archwright.catalog.tables.records import Accelerator, ModelSpec
 from archwright.contract.estimate import Estimate, product, total
 from archwright.contract.evidence import Basis
 from archwright.sizing.hardware.device_rates import busy_w, facts, has_devices, rate

@@ -6,8 +6,8 @@ FLOPs of a token as training_work.Lora counts them; shares as in the catalog's t
 
 from __future__ import annotations
 
-from archwright.catalog.facts import Catalog
-from archwright.catalog.rows import ModelSpec
+from archwright.catalog.catalog import Catalog
+from archwright.catalog.tables.records import ModelSpec
 from archwright.contract.estimate import Estimate, product
 from archwright.contract.evidence import Basis
 from archwright.sizing.hardware.device_rates import busy_w, facts, host_flops, rate

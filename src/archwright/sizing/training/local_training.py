@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from archwright.catalog.rows import TrainingEfficiency
+from archwright.catalog.tables.records import TrainingEfficiency
 from archwright.contract.estimate import Estimate, product
 from archwright.contract.evidence import Basis, Prediction, Query
 from archwright.contract.lineage import Task

@@ -15,8 +15,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from archwright.catalog.facts import Catalog
-from archwright.catalog.rows import Accelerator
+from archwright.catalog.catalog import Catalog
+from archwright.catalog.tables.records import Accelerator
 from archwright.contract.estimate import Estimate, product
 from archwright.sizing.hardware.device_rates import rate
 from archwright.sizing.inference import serving_prediction

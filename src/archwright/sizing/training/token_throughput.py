@@ -16,8 +16,8 @@ import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from archwright.catalog.rows import Accelerator, ModelSpec
-from archwright.catalog.subjects import Subjects
+from archwright.catalog.benchmark_names import Subjects
+from archwright.catalog.tables.records import Accelerator, ModelSpec
 from archwright.contract.record import Record
 from archwright.sizing.inference import serving_prediction
 from archwright.sizing.model import numeric_precision

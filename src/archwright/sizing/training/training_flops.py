@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple, Protocol
 
-from archwright.catalog.rows import ModelSpec
+from archwright.catalog.tables.records import ModelSpec
 from archwright.contract.record import Record
 from archwright.sizing.model.architecture import attention_flops, body_parameters, head_parameters
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 from functools import cached_property
 from typing import NamedTuple
 
-from archwright.catalog.rows import ModelSpec
+from archwright.catalog.tables.records import ModelSpec
 from archwright.sizing.model.architecture import head_parameters
 from archwright.sizing.training.training_flops import lora_parameters
 

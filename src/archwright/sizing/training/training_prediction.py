@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from archwright.catalog.facts import Catalog
-from archwright.catalog.rows import Accelerator, ModelSpec
-from archwright.catalog.subjects import Subjects
+from archwright.catalog.benchmark_names import Subjects
+from archwright.catalog.catalog import Catalog
+from archwright.catalog.tables.records import Accelerator, ModelSpec
 from archwright.contract.estimate import Estimate, exact
 from archwright.sizing.hardware.device_rates import facts, rate
 from archwright.sizing.inference import serving_prediction

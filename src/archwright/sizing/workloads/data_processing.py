@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-from archwright.catalog.facts import Catalog
+from archwright.catalog.catalog import Catalog
 from archwright.contract.estimate import product, total
 from archwright.contract.evidence import Basis
 from archwright.sizing.hardware.device_rates import busy_w, facts, host_cores, rate

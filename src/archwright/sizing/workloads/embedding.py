@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from archwright.catalog.facts import Catalog
-from archwright.catalog.rows import ModelSpec
+from archwright.catalog.catalog import Catalog
+from archwright.catalog.tables.records import ModelSpec
 from archwright.contract.estimate import product
 from archwright.contract.evidence import Basis
 from archwright.contract.needs import SLO, Length

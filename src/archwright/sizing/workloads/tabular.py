@@ -7,7 +7,7 @@ used: a tree is a chain of look-ups.
 
 from __future__ import annotations
 
-from archwright.catalog.facts import Catalog
+from archwright.catalog.catalog import Catalog
 from archwright.contract.estimate import Estimate, product, total
 from archwright.contract.evidence import Basis
 from archwright.contract.needs import SLO

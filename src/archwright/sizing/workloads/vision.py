@@ -9,7 +9,7 @@ networks up to 620 (a multiply and an add are two). The band is theirs.
 
 from __future__ import annotations
 
-from archwright.catalog.facts import Catalog
+from archwright.catalog.catalog import Catalog
 from archwright.contract.estimate import Estimate, product
 from archwright.contract.evidence import Basis
 from archwright.contract.needs import SLO

@@ -1,0 +1,91 @@
+"""What benchmark tables and users name: models, accelerators and engine families, wider than what a plan may choose.
+
+`architectures.csv` and `devices.csv` hold shapes and devices that measurements name and no plan offers;
+`benchmark_names.csv` how those tables spell them, and which engine family a product's name belongs to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+
+from archwright.catalog.catalog import Catalog
+from archwright.catalog.tables import name_resolution, parsers
+from archwright.catalog.tables.csv_table import DATA, read
+from archwright.catalog.tables.records import Accelerator, Alias, ModelSpec
+
+OTHER_ENGINE = "other"
+
+
+class Subjects:
+    """Resolves names to rows; answers are kept, since a table repeats its names."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self.catalog = catalog
+        self._models: dict[str, ModelSpec] = {}
+        self._accelerators: dict[str, Accelerator] = {}
+
+    @cached_property
+    def models(self) -> Mapping[str, ModelSpec]:
+        own = self.catalog.models
+        return {**own, **{row.id: row for row in parsers.architectures(DATA) if row.id not in own}}
+
+    @cached_property
+    def accelerators(self) -> Mapping[str, Accelerator]:
+        own = self.catalog.accelerators
+        # A plain name takes the first row that fits: what a plan may choose stands first.
+        return {**own, **{row.id: row for row in parsers.devices(DATA) if row.id not in own}}
+
+    @cached_property
+    def _spellings(self) -> tuple[Mapping[str, str], Mapping[str, str], Mapping[str, str]]:
+        found: dict[str, dict[str, str]] = {"model": {}, "accelerator": {}, "engine": {}}
+        for row in read(DATA, "benchmark_names.csv"):
+            name = row.name("name")
+            found[row.name("kind")][name if row.name("kind") == "engine" else name_resolution.squashed(name)] = (
+                row.name("id")
+            )
+        return found["model"], found["accelerator"], found["engine"]
+
+    @property
+    def _aliases(self) -> tuple[Alias, ...]:
+        return self.catalog.aliases
+
+    def model(self, name: str) -> ModelSpec:
+        """Raises CatalogError AW-CAT-01 with the nearest spellings."""
+        if name not in self._models:
+            known = self._spellings[0].get(name_resolution.squashed(name.rsplit("/", 1)[-1]), "")
+            found = self.models.get(known) or name_resolution.model(name, self.models, self._aliases)
+            self._models[name] = found
+        return self._models[name]
+
+    def accelerator(self, name: str) -> Accelerator:
+        """Raises CatalogError AW-CAT-01 with the nearest spellings."""
+        if name not in self._accelerators:
+            known = self._spellings[1].get(name_resolution.squashed(name), "")
+            found = self.accelerators.get(known) or name_resolution.accelerator(name, self.accelerators, self._aliases)
+            self._accelerators[name] = found
+        return self._accelerators[name]
+
+    def engine(self, text: str) -> str:
+        """The family of an engine and version as text; `other` when the name is new."""
+        said = text.lower()
+        return next((family for name, family in self._spellings[2].items() if name in said), OTHER_ENGINE)
+
+    @cached_property
+    def _loads(self) -> tuple[tuple[str, str, float, float, int], ...]:
+        return tuple(
+            (
+                row.text("suite"),
+                row.text("model"),
+                row.required("input_tokens"),
+                row.required("output_tokens"),
+                row.count("beams"),
+            )
+            for row in read(DATA, "benchmark_loads.csv")
+        )
+
+    def load(self, scenario: str, model: str) -> tuple[float, float, int]:
+        """Mean input and output tokens and beams of a benchmark suite's scenario, else the assumed load."""
+        *suites, assumed = self._loads
+        named = (row for row in suites if scenario.startswith(row[0]) and row[1] == model)
+        return next(named, assumed)[2:]

@@ -1,0 +1,206 @@
+"""The catalog a planner asks: every table as records (shipped.py), how far each may be trusted (provenance.py), and
+the few questions that need more than a look-up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cached_property
+
+from archwright.catalog.layers.efficiency_lookup import choose, choose_training
+from archwright.catalog.layers.fact_provenance import Provenance
+from archwright.catalog.layers.packaged_tables import OVERLAID
+from archwright.catalog.tables import name_resolution, records
+from archwright.contract.estimate import Estimate, exact, product, within_factor
+from archwright.contract.lineage import Task
+from archwright.errors import CatalogError
+
+__all__ = ["ANY", "BASE_CURRENCY", "OVERLAID", "OWN_PROVIDERS", "Catalog"]
+
+BASE_CURRENCY = "EUR"
+# Places that are no country: `any` allows all, the groups are columns of the country table.
+ANY = "any"
+OWN_PROVIDERS = frozenset({"on-premises", "this-machine"})
+# A neighbour's or a union's average price stands in for a country without a row of its own.
+STAND_IN_FACTOR = 1.6
+EVERY_MODEL = "*"
+
+
+class Catalog(Provenance):
+    """Tables are read on first use and kept."""
+
+    # --- what is known by name
+
+    @cached_property
+    def benchmarks(self) -> frozenset[str]:
+        """Benchmarks that some model has a share for; a rating over 1 cannot be a floor and is left out."""
+        return frozenset(name for model in self.models.values() for name in model.quality)
+
+    @cached_property
+    def currencies(self) -> frozenset[str]:
+        return frozenset({BASE_CURRENCY, *(rate.quote for rate in self.exchange_rates)})
+
+    @cached_property
+    def providers(self) -> frozenset[str]:
+        sold = {*self._sellers, *(model.provider for model in self.hosted)}
+        return frozenset(sold) | OWN_PROVIDERS
+
+    @cached_property
+    def groups(self) -> frozenset[str]:
+        return frozenset(place for country in self.countries.values() for place in country.places)
+
+    @cached_property
+    def places(self) -> frozenset[str]:
+        """Everything a residency or a pinned region may name: countries, groups, `any`, providers' regions."""
+        regions = {row.region for row in self.regions.values()}
+        return frozenset({ANY, *self.countries, *self.groups, *regions})
+
+    def accelerator(self, name: str) -> records.Accelerator:
+        """By id, alias or family. Raises CatalogError (AW-CAT-01) with the nearest spellings."""
+        return name_resolution.accelerator(name, self.accelerators, self.aliases)
+
+    def family(self, name: str) -> tuple[records.Accelerator, ...]:
+        """Every accelerator the name covers, empty when none."""
+        return name_resolution.accelerator_family(name, self.accelerators, self.aliases) or tuple(
+            row for row in [self.accelerators.get(self._alias("accelerator", name))] if row is not None
+        )
+
+    def devices(self, families: Iterable[str]) -> frozenset[str]:
+        """The ids of all accelerators that these names cover."""
+        return frozenset(row.id for name in families for row in self.family(name))
+
+    def machine_named(self, text: str) -> tuple[int, records.Accelerator]:
+        """A machine string like `8x NAME`: how many of which accelerator."""
+        count, name = name_resolution.machine(text)
+        return count, self.accelerator(name)
+
+    def model(self, name: str) -> records.ModelSpec:
+        """By id, alias, or as a model hub spells it. Raises CatalogError (AW-CAT-01)."""
+        return name_resolution.model(name, self.models, self.aliases)
+
+    def provider_called(self, said: str) -> str:
+        """How this catalog calls a provider that a price table calls `said`."""
+        return next((a.id for a in self.aliases if a.kind == "provider" and a.name == said), said)
+
+    def _alias(self, kind: str, name: str) -> str:
+        asked = name_resolution.squashed(name)
+        return next((a.id for a in self.aliases if a.kind == kind and name_resolution.squashed(a.name) == asked), "")
+
+    # --- questions
+
+    @cached_property
+    def server(self) -> records.EngineSpec:
+        """The first engine of the table that runs on accelerators and answers over HTTP: what plans deploy, and what
+        is meant where nobody states an engine. Raises CatalogError AW-CAT-30 where there is none.
+        """
+        for engine in self.engines.values():
+            if engine.kind == "gpu" and engine.openai_http and not engine.embedded:
+                return engine
+        raise CatalogError("AW-CAT-30", "no engine in the catalog runs on accelerators", hint="add a row to engines")
+
+    def exchange(self, base: str, quote: str) -> Estimate:
+        """How many `quote` one `base` buys: the latest rate, banded by the twelve months' low and high.
+
+        Crosses go through EUR; the two bands combine as independent.
+        """
+        unit = f"{quote}/{base}"
+        if base == quote:
+            self._per_euro(base)
+            return exact(1.0, unit)
+        bought, paid = self._per_euro(quote), self._per_euro(base)
+        return product([bought, paid.dividing(1.0, "")], unit)
+
+    def _per_euro(self, currency: str) -> Estimate:
+        if currency == BASE_CURRENCY:
+            return exact(1.0, currency)
+        for row in self.exchange_rates:
+            if row.quote == currency:
+                low, high = min(row.low_12m, row.rate), max(row.high_12m, row.rate)
+                return Estimate(value=row.rate, low=low, high=high, unit=currency)
+        raise name_resolution.unknown("currency", currency, self.currencies)
+
+    def hosted_places(self, provider: str, model: str) -> tuple[str, ...] | None:
+        """Where a hosted model processes: countries or groups of them. None: nobody says, so it is unknown."""
+        of_model, of_all = (
+            tuple(
+                row.name for row in self.hosted_facts if (row.provider, row.kind, row.model) == (provider, "place", m)
+            )
+            for m in (model, EVERY_MODEL)
+        )
+        return of_model or of_all or None
+
+    def hosted_quality(self, provider: str, model: str) -> dict[str, float]:
+        """Benchmark to the lowest share reported for a hosted model: its own, else the open model of that name."""
+        stated: dict[str, float] = {}
+        for row in self.hosted_facts:
+            if (row.provider, row.model, row.kind) == (provider, model, "quality") and row.value is not None:
+                stated[row.name] = min(row.value, stated.get(row.name, 1.0))
+        return stated or self._open_quality.get(name_resolution.squashed(model), {})
+
+    @cached_property
+    def _open_quality(self) -> dict[str, dict[str, float]]:
+        return {name_resolution.squashed(model.id): dict(model.quality) for model in self.models.values()}
+
+    def unpriced(self) -> tuple[str, ...]:
+        """Accelerators that nobody sells here: neither rented by an offer nor bought in a node."""
+        sold = {offer.accelerator for offer in self.offers} | {node.accelerator for node in self.nodes.values()}
+        return tuple(name for name, row in self.accelerators.items() if name not in sold and row.kind != "cpu")
+
+    def region(self, provider: str, region: str) -> records.Region | None:
+        return self.regions.get((provider, region))
+
+    def inside(self, country: str, place: str) -> bool:
+        """Whether `country` (alpha-2) lies in `place`: a country, a group such as EEA, `any`, or the country of a
+        provider's region of that name. Raises CatalogError (AW-CAT-01) for a place nobody knows.
+        """
+        if place not in self.places:
+            raise name_resolution.unknown("place", place, self.places)
+        if place in (ANY, country):
+            return True
+        known = self.countries.get(country)
+        if known is not None and place in known.places:
+            return True
+        return country in self._countries_of_region.get(place, ())
+
+    @cached_property
+    def _countries_of_region(self) -> dict[str, frozenset[str]]:
+        """By the region's name alone: two providers may use one name in different countries."""
+        found: dict[str, set[str]] = {}
+        for row in self.regions.values():
+            found.setdefault(row.region, set()).add(row.country)
+        return {region: frozenset(countries) for region, countries in found.items()}
+
+    def electricity_usd_per_kwh(self, country: str) -> Estimate:
+        """The commercial price, else the industrial one; a member without a row takes its union's average and any
+        other country the world's middle, both with the wide band of a stand-in.
+        """
+        for code in (country, *self._stand_ins(country)):
+            for row in self._tariffs_of(code):
+                price = row.commercial_usd_per_kwh or row.industrial_usd_per_kwh
+                if price is not None:
+                    if code == country:
+                        return self.estimate(row, price, "USD/kWh")
+                    return within_factor(price, max(STAND_IN_FACTOR, records.BAND[row.confidence]), "USD/kWh")
+        raise name_resolution.unknown("electricity price", country, [row.country for row in self.tariffs])
+
+    def grid_gco2_per_kwh(self, country: str) -> Estimate | None:
+        """The national yearly mean, with the band a year's change and the hour of day earn; None when unknown."""
+        for row in self._tariffs_of(country):
+            if row.grid_gco2_per_kwh is not None:
+                return within_factor(row.grid_gco2_per_kwh, records.BAND["medium"], "g/kWh")
+        return None
+
+    def _stand_ins(self, country: str) -> Iterable[str]:
+        known = self.countries.get(country)
+        return ("EU27", "WORLD") if known is not None and "EU" in known.places else ("WORLD",)
+
+    def _tariffs_of(self, code: str) -> Iterable[records.EnergyTariff]:
+        return (row for row in self.tariffs if row.country == code and not row.area)
+
+    def efficiency(self, engine: str, quantisation: str, isa: str) -> records.Efficiency:
+        """The nearest row; each step away from an exact match widens its factors (efficiency.py)."""
+        return choose(self.efficiencies, engine, quantisation, isa)
+
+    def training_efficiency(self, task: Task, isa: str) -> records.TrainingEfficiency:
+        """The row of the instruction set, else the one that stands for any (efficiency.py)."""
+        return choose_training(self.training_efficiencies, task, isa)

@@ -1,0 +1,1 @@
+"""Layers of the catalog: packaged tables, user overlay, refreshed facts, what is derived, their age."""

@@ -1,0 +1,97 @@
+"""Offers that follow from other rows by a rule: the lowest layer.
+
+A machine that a provider states to have in a region, with its list price there, is an offer once its build is known
+from the same type elsewhere. Without a price there, the home region's price times the family's ratio stands in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from archwright.catalog.tables.metadata_records import Availability, RegionRatio
+from archwright.catalog.tables.records import Offer
+from archwright.contract.record import replace
+
+# Provider and region to the part of the world in an offer's words; None for a region nobody knows.
+Geo = Callable[[str, str], str | None]
+
+
+class Deriver:
+    def __init__(self, shipped: Iterable[Offer], stated: Iterable[Availability], geo: Geo) -> None:
+        self._known = {offer.id: offer for offer in shipped}
+        self._builds = {(offer.provider, offer.instance_type): offer for offer in self._known.values()}
+        self._stated, self._geo = tuple(stated), geo
+        self._listed = {(row.provider, row.instance_type) for row in self._stated}
+        self._here = {(row.provider, row.region, row.instance_type) for row in self._stated}
+
+    def offers(self, ratios: Iterable[RegionRatio]) -> dict[str, Offer]:
+        """The derived offers by id; none that the known ones hold already."""
+        found: dict[str, Offer] = {}
+        candidates = [self._priced_there(row) for row in self._stated]
+        candidates += [self._by_ratio(offer, ratio) for ratio in ratios for offer in self._family(ratio)]
+        for offer in candidates:
+            if offer is not None and offer.id not in self._known:
+                found.setdefault(offer.id, offer)
+        return found
+
+    def _priced_there(self, row: Availability) -> Offer | None:
+        build = self._builds.get((row.provider, row.instance_type))
+        if build is None or row.on_demand_usd_per_hour is None:
+            return None
+        return self._moved(
+            build,
+            row.region,
+            on_demand_usd_per_hour=row.on_demand_usd_per_hour,
+            price_kind="list",
+            source=row.source,
+            as_of=row.as_of,
+            confidence=row.confidence,
+            notes=f"build as in {build.region}",
+        )
+
+    def _family(self, ratio: RegionRatio) -> Iterable[Offer]:
+        """The sizes of the family at home that can be had in the ratio's region."""
+        return [
+            offer
+            for offer in self._known.values()
+            if (offer.provider, offer.region) == (ratio.provider, ratio.home)
+            and offer.instance_type.partition(".")[0] == ratio.family
+            and self._sold(offer, ratio)
+        ]
+
+    def _sold(self, offer: Offer, ratio: RegionRatio) -> bool:
+        """The type the ratio was read from is sold there, and what is stated; so are processors of its family, unless
+        their regions are stated and this is none of them.
+        """
+        if offer.instance_type == ratio.read_from or (offer.provider, ratio.region, offer.instance_type) in self._here:
+            return True
+        return offer.accelerator is None and (offer.provider, offer.instance_type) not in self._listed
+
+    def _by_ratio(self, offer: Offer, ratio: RegionRatio) -> Offer | None:
+        if offer.on_demand_usd_per_hour is None:
+            return None
+        return self._moved(
+            offer,
+            ratio.region,
+            on_demand_usd_per_hour=offer.on_demand_usd_per_hour * ratio.ratio,
+            price_kind="derived",
+            source=f"{ratio.home} list price x {ratio.ratio:g} (ratio read from {ratio.read_from} in {ratio.source})",
+            as_of=ratio.as_of,
+            confidence=ratio.confidence,
+            notes="derived; check with catalog refresh before use",
+        )
+
+    def _moved(self, build: Offer, region: str, **changes: object) -> Offer | None:
+        geo = self._geo(build.provider, region)
+        if geo is None:
+            return None
+        return replace(
+            build,
+            id=f"{build.provider}:{region}:{build.instance_type}",
+            region=region,
+            geo=geo,
+            spot_usd_per_hour=None,
+            commit_1y_usd_per_hour=None,
+            commit_3y_usd_per_hour=None,
+            **changes,
+        )

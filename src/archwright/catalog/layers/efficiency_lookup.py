@@ -1,0 +1,79 @@
+"""Chooses the efficiency row: for an engine, a quantisation and an instruction set; for a training task and one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from archwright.catalog.tables.records import Efficiency, TrainingEfficiency
+from archwright.contract.lineage import Task
+from archwright.contract.record import replace
+from archwright.errors import CatalogError
+
+ANY = "*"
+GPU = "gpu"
+# A row fitted on one instruction set or quantisation says less about another: each foreign key widens both
+# factors by this much. A row that states "*" already carries the width of standing for any.
+WIDEN_PER_KEY = 1.25
+
+
+def choose(rows: Iterable[Efficiency], engine: str, quantisation: str, isa: str) -> Efficiency:
+    """Exact; else another instruction set of the same kind; else another quantisation; else the generic rows.
+
+    Among equals the widest. The row comes back under the asked keys, its factors widened and its confidence
+    lowered unless it matched. Raises CatalogError AW-CAT-05 when nothing at all applies.
+    """
+    found = [(distance, row) for row in rows if (distance := _distance(row, engine, quantisation, isa)) is not None]
+    if not found:
+        raise CatalogError(
+            "AW-CAT-05",
+            f"no efficiency is known for {engine} with {quantisation} on {isa}",
+            hint="name an engine of the catalog's engine table",
+        )
+    distance, row = min(found, key=lambda pair: (pair[0], -pair[1].high_factor))
+    if distance == 0:
+        return row
+    foreign = (row.quantisation not in (quantisation, ANY)) + (row.isa not in (isa, ANY))
+    widened = WIDEN_PER_KEY**foreign
+    return replace(
+        row,
+        engine=engine,
+        quantisation=quantisation,
+        isa=isa,
+        low_factor=row.low_factor * widened,
+        high_factor=row.high_factor * widened,
+        confidence="recalled" if row.confidence == "recalled" else "low",
+    )
+
+
+def _distance(row: Efficiency, engine: str, quantisation: str, isa: str) -> int | None:
+    """How far a row is from the question, 0 for a match; None when it says nothing about it."""
+    if row.engine not in (engine, ANY):
+        return None
+    if row.kind != "any" and (row.kind == GPU) != (isa == GPU):
+        return None
+    return (
+        _step(row.isa, isa, foreign=1, wild=4)
+        + _step(row.quantisation, quantisation, foreign=2, wild=4)
+        + _step(row.engine, engine, foreign=16, wild=16)
+    )
+
+
+def _step(own: str, asked: str, *, foreign: int, wild: int) -> int:
+    if own == asked:
+        return 0
+    return wild if own == ANY else foreign
+
+
+def choose_training(rows: Iterable[TrainingEfficiency], task: Task, isa: str) -> TrainingEfficiency:
+    """The row of `task` for `isa`, else the one for any set, which carries the width of standing for any.
+
+    Raises CatalogError AW-CAT-05 when there is neither.
+    """
+    found = {row.isa: row for row in rows if row.task == task and row.isa in (isa, ANY)}
+    if not found:
+        raise CatalogError(
+            "AW-CAT-05",
+            f"no efficiency is known for training a {task} on {isa}",
+            hint="add a row to the catalog's table of training efficiencies",
+        )
+    return found.get(isa) or found[ANY]

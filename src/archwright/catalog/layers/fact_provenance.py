@@ -1,0 +1,136 @@
+"""How far a fact may be trusted: its layer, its kind of source, its age, and the band that all three earn."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from datetime import date
+from functools import cached_property
+
+from archwright.catalog.layers import freshness
+from archwright.catalog.layers.packaged_tables import Tables
+from archwright.catalog.tables import cost_records, metadata_records, records
+from archwright.catalog.tables.metadata_records import SourceKind, State, TimeToLive
+from archwright.catalog.tables.row_names import name_of
+from archwright.contract.estimate import Estimate
+from archwright.contract.record import replace
+
+# Record types and the names `ttl.csv` has for them; what is missing does not age.
+TABLE_OF: dict[type[records.Fact], str] = {
+    records.Offer: "offers",
+    records.HostedModel: "hosted",
+    records.EnergyTariff: "tariffs",
+    records.ExchangeRate: "exchange_rates",
+    records.Accelerator: "accelerators",
+    records.QualityScore: "scores",
+    records.Regulation: "regulations",
+    records.ResidencyRule: "residency_rules",
+    records.Region: "regions",
+    cost_records.Part: "parts",
+    cost_records.Node: "nodes",
+    cost_records.StoragePrice: "storage_prices",
+    cost_records.Commitment: "commitments",
+    cost_records.Surcharge: "surcharges",
+    metadata_records.HostedFact: "hosted_facts",
+    metadata_records.Availability: "availability",
+    metadata_records.RegionRatio: "region_ratios",
+}
+SPOT = "spot"
+PROCESSOR, ACCELERATOR = "processor", "accelerator"
+
+
+class Provenance(Tables):
+    """`today` is the day ages are counted at. Without one, the shipped rows are judged at the day of the newest."""
+
+    @cached_property
+    def today(self) -> date:
+        return self._today or self.snapshot
+
+    @cached_property
+    def snapshot(self) -> date:
+        """The day the shipped rows were last looked up: the newest of the days they state."""
+        stated = (freshness.date_of(row.as_of) for row in (*self.residency_rules, *self.refresh_sources))
+        return max((day for day in stated if day is not None), default=date.min)
+
+    # --- age
+
+    def time_to_live(self, row: records.Fact, *, spot: bool = False) -> TimeToLive | None:
+        """The rule of the row's class; None for what does not age."""
+        table = TABLE_OF.get(type(row), "")
+        kind = self._kind_of(row)
+        names = (SPOT,) if spot else (f"{table}:{kind}", table)
+        return next((self._rules[name] for name in names if name in self._rules), None)
+
+    def _kind_of(self, row: records.Fact) -> str:
+        if isinstance(row, records.Offer):
+            device = self.accelerators.get(row.accelerator or "")
+            return (
+                PROCESSOR if row.accelerator is None or (device is not None and device.kind == "cpu") else ACCELERATOR
+            )
+        return row.kind if isinstance(row, cost_records.Part) else ""
+
+    @cached_property
+    def _rules(self) -> dict[str, TimeToLive]:
+        return {name: rule for rule in self.times_to_live for name in rule.applies_to}
+
+    def freshness(self, row: records.Fact) -> State:
+        return freshness.state(self.time_to_live(row), freshness.age_days(row.as_of, self.today))
+
+    def stale(self, facts: Iterable[records.Fact]) -> tuple[str, ...]:
+        """Those of `facts` that are stale or expired, each once, in words: what a plan must name."""
+        return tuple(dict.fromkeys(self._old(row) for row in facts if self.freshness(row) in ("stale", "expired")))
+
+    def _old(self, row: records.Fact) -> str:
+        rule, age = self.time_to_live(row), freshness.age_days(row.as_of, self.today)
+        since = "undated" if age is None else f"of {row.as_of}, about {age} days old"
+        return f"{name_of(row)}: {rule.id if rule else 'fact'} {since}" + (
+            f" (good for {rule.ttl_days})" if rule else ""
+        )
+
+    def may_advise_buying(self, node: cost_records.Node) -> bool:
+        """Whether a plan may advise to buy `node`: not on a purchase price past its limit."""
+        return self.freshness(node) != "expired"
+
+    # --- bands
+
+    def estimate(self, row: records.Fact, value: float, unit: str, basis: str = "") -> Estimate:
+        """`value`, a figure of `row`, with the band its confidence earns, wider when it is old: how every price
+        enters a plan. A node's typical price lies between its low and its high.
+        """
+        spot = isinstance(row, records.Offer) and value == row.spot_usd_per_hour
+        made = replace(row.band(value, unit), basis=basis)
+        if isinstance(row, cost_records.Node) and value == row.price_usd:
+            made = replace(made, low=min(row.price_low_usd, value), high=max(row.price_high_usd, value))
+        return self._aged(row, made, spot=spot)
+
+    def part(self, name: str, basis: str = "") -> Estimate:
+        """A figure of running machines of one's own, between the source's low and high, wider when it is old."""
+        row = self.parts[name]
+        widest = row.band(row.typical, row.unit)
+        low, high = (row.low, row.high) if row.low < row.high else (widest.low, widest.high)
+        return self._aged(row, Estimate(value=row.typical, low=low, high=high, unit=row.unit, basis=basis))
+
+    def _aged(self, row: records.Fact, made: Estimate, *, spot: bool = False) -> Estimate:
+        rule = self.time_to_live(row, spot=spot)
+        return freshness.widened(made, freshness.drifted(rule, freshness.age_days(row.as_of, self.today)))
+
+    # --- where from
+
+    def kind_of_source(self, source: str) -> SourceKind:
+        """From the words of a source, by the rows of source_kinds.csv."""
+        return next((words.kind for words, pattern in self._patterns if pattern.search(source)), "third_party")
+
+    @cached_property
+    def _patterns(self) -> list[tuple[metadata_records.SourceWords, re.Pattern[str]]]:
+        return [(words, re.compile(words.pattern, re.IGNORECASE)) for words in self.source_words]
+
+    def refreshed_offers(self, provider: str) -> frozenset[str]:
+        """The ids of the offers that a refresh brought."""
+        prices = self.latest.prices.get(provider)
+        if prices is None:
+            return frozenset()
+        pairs = zip(prices.machine, prices.place, strict=True)
+        return frozenset(
+            f"{provider}:{prices.places[place].region}:{prices.machines[machine].instance_type}"
+            for machine, place in pairs
+        )

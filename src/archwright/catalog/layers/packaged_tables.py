@@ -1,0 +1,310 @@
+"""The catalog's tables as records, each read on first use and kept, and the layers they come from.
+
+Layers, highest first: the user's own facts, what was measured on this machine, refreshed, shipped, derived by rule.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
+from datetime import date
+from functools import cached_property
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from archwright.catalog.layers import refreshed_layer
+from archwright.catalog.layers.derived_offers import Deriver
+from archwright.catalog.layers.user_overlay import Layered, Overlay
+from archwright.catalog.tables import (
+    cost_parsers,
+    cost_records,
+    metadata_parsers,
+    metadata_records,
+    parsers,
+    records,
+    work_rates,
+    yaml_documents,
+)
+from archwright.catalog.tables.csv_table import plain
+from archwright.catalog.tables.row_names import key_of, name_of
+from archwright.contract.plan import Artefact, MachineFacts
+from archwright.contract.record import Record, replace
+
+R = TypeVar("R", bound=Record)
+
+# Offers name parts of the world in words of their own; a region's country, or a group of it, tells which.
+GEOS = {"US": "US", "GB": "UK", "EEA": "EU", "APAC": "Asia"}
+ELSEWHERE = "other"
+DIGESTED = ("*.csv", "**/*.yaml", "**/*.json")
+
+
+def _kept(read: Callable[[Path], list[R]]) -> cached_property[tuple[R, ...]]:
+    """A table as it is read, out of the user's reach."""
+    return cached_property(lambda tables: tuple(read(tables.folder)))
+
+
+def _listed(read: Callable[[Path], list[R]]) -> Layered[tuple[R, ...]]:
+    """A table as it is read."""
+    return Layered(lambda tables: tuple(read(tables.folder)))
+
+
+def _named(read: Callable[[Path], list[R]], key: str = "id") -> Layered[Mapping[str, R]]:
+    """A table by a field of its rows."""
+    return Layered(lambda tables: {getattr(row, key): row for row in read(tables.folder)})
+
+
+class Tables:
+    """`machine` is the measured layer, None before a probe; `latest` the file of the refreshed one, if any."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        user: Path | None = None,
+        machine: MachineFacts | None = None,
+        latest: Path | None = None,
+        today: date | None = None,
+    ) -> None:
+        self.folder = folder
+        self._today = today
+        self._user_file = user
+        self._latest_file = latest
+        self.machine = machine
+
+    @Layered
+    def accelerators(self) -> Mapping[str, records.Accelerator]:
+        found = {row.id: row for row in parsers.accelerators(self.folder)}
+        return found | {row.id: row for row in self.latest.accelerators if row.id in found}
+
+    # --- offers: derived < shipped < refreshed < the user's
+
+    @cached_property
+    def offers(self) -> tuple[records.Offer, ...]:
+        """Every offer. A planner that looks at one provider asks `offers_of`: the refreshed layer may hold 100,000."""
+        found = tuple(offer for provider in self._sellers for offer in self.offers_of(provider))
+        self.own.check("offers", (offer.id for offer in found))
+        return found
+
+    def offers_of(self, provider: str) -> tuple[records.Offer, ...]:
+        """The offers of one provider, by layer, the highest wins."""
+        if provider not in self._offers_by_provider:
+            found = {**self.derived_offers.get(provider, {}), **self.shipped_offers.get(provider, {})}
+            if provider in self.latest.prices:
+                for offer in refreshed_layer.offers(self.latest.prices[provider]):
+                    below = found.get(offer.id)
+                    found[offer.id] = offer if below is None else refreshed_layer.over(below, offer)
+            for name in self.own.names("offers") & found.keys():
+                found[name] = self.own.row("offers", found[name])
+            self._offers_by_provider[provider] = tuple(found.values())
+        return self._offers_by_provider[provider]
+
+    @cached_property
+    def _offers_by_provider(self) -> dict[str, tuple[records.Offer, ...]]:
+        return {}
+
+    @cached_property
+    def _sellers(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys([*self.shipped_offers, *self.derived_offers, *self.latest.prices]))
+
+    @cached_property
+    def shipped_offers(self) -> Mapping[str, Mapping[str, records.Offer]]:
+        """Provider, then id."""
+        return _by_provider(parsers.offers(self.folder))
+
+    @cached_property
+    def derived_offers(self) -> Mapping[str, Mapping[str, records.Offer]]:
+        """Provider, then id."""
+        shipped = [offer for of in self.shipped_offers.values() for offer in of.values()]
+        return _by_provider(Deriver(shipped, self.availability, self.geo).offers(self.region_ratios).values())
+
+    def geo(self, provider: str, region: str) -> str | None:
+        """The part of the world in an offer's words; None for a region nobody knows."""
+        known = self.regions.get((provider, region))
+        if known is None:
+            return None
+        groups = {known.country, *self.countries[known.country].places}
+        return next((word for place, word in GEOS.items() if place in groups), ELSEWHERE)
+
+    @cached_property
+    def latest(self) -> refreshed_layer.Refreshed:
+        """The refreshed layer, empty before the first refresh."""
+        return refreshed_layer.Refreshed() if self._latest_file is None else refreshed_layer.read(self._latest_file)
+
+    # --- models
+
+    @Layered
+    def models(self) -> Mapping[str, records.ModelSpec]:
+        found = {row.id: row for row in parsers.models(self.folder, list(self.scores))}
+        # Shapes come from a refresh, scores do not stand in them.
+        newer = {row.id: replace(row, quality=found[row.id].quality) for row in self.latest.models if row.id in found}
+        return {**found, **newer}
+
+    @Layered
+    def scores(self) -> tuple[records.QualityScore, ...]:
+        return (*parsers.quality(self.folder), *self.latest.scores)
+
+    @Layered
+    def hosted(self) -> tuple[records.HostedModel, ...]:
+        """A refreshed price replaces the shipped ones of the same model; a shipped one nobody names any more stays."""
+        newer = {(row.provider, row.id) for row in self.latest.hosted}
+        kept = [row for row in self.shipped_hosted if (row.provider, row.id) not in newer]
+        return (*kept, *self.latest.hosted)
+
+    shipped_hosted = _kept(parsers.hosted)
+    hosted_facts = _listed(plain(metadata_records.HostedFact, "hosted_facts.csv"))
+    engines = _named(yaml_documents.engines)
+
+    @cached_property
+    def artefacts(self) -> Mapping[str, Artefact]:
+        return {row.model: row for row in plain(Artefact, "artefacts.csv")(self.folder)}
+
+    quantisations = _named(plain(records.Quantisation, "quantisations.csv"), "quantisation")
+    efficiencies = _listed(plain(records.Efficiency, "efficiencies.csv"))
+    training_efficiencies = _listed(plain(records.TrainingEfficiency, "training_efficiencies.csv"))
+    work_rates = _named(work_rates.work_rates)
+
+    @Layered
+    def embedders(self) -> Mapping[str, records.ModelSpec]:
+        """Open models that embed text and answer nothing."""
+        return {row.id: row for row in parsers.architectures(self.folder, "embedders.csv")}
+
+    # --- places and rules
+
+    regulations = _named(yaml_documents.regulations)
+    residency_rules = _listed(plain(records.ResidencyRule, "residency.csv"))
+
+    @Layered
+    def regions(self) -> Mapping[tuple[str, str], records.Region]:
+        return {(row.provider, row.region): row for row in parsers.regions(self.folder)}
+
+    countries = _named(parsers.countries, "country")
+    availability = _listed(metadata_parsers.availability)
+    region_ratios = _listed(metadata_parsers.region_ratios)
+
+    # --- money
+
+    exchange_rates = _listed(plain(records.ExchangeRate, "fx.csv"))
+
+    @cached_property
+    def shipped_tariffs(self) -> tuple[records.EnergyTariff, ...]:
+        return tuple(parsers.tariffs(self.folder, list(self.countries.values())))
+
+    @Layered
+    def tariffs(self) -> tuple[records.EnergyTariff, ...]:
+        """Prices and the grid's carbon refreshed each where newer figures came, also for new places."""
+        prices = {name_of(row): row for row in self.latest.tariffs}
+        grids = {row.country: row for row in self.latest.grid}
+        found = {name_of(row): row for row in self.shipped_tariffs}
+        for name, newer in prices.items():
+            found[name] = _with_price(found.get(name), newer)
+        known = {row.country for row in found.values() if not row.area}
+        alone = [_grid_alone(row) for row in self.latest.grid if row.country not in known]
+        return (*(_with_grid(row, grids.get(row.country)) for row in found.values()), *alone)
+
+    parts = _named(cost_parsers.parts)
+    nodes = _named(cost_parsers.nodes)
+
+    @Layered
+    def storage_prices(self) -> tuple[cost_records.StoragePrice, ...]:
+        """A provider's refreshed prices of an item replace all shipped ones of it: tiers are only right together."""
+        newer = {key_of(row) for row in self.latest.storage}
+        kept = [row for row in self.shipped_storage_prices if key_of(row) not in newer]
+        return (*kept, *self.latest.storage)
+
+    shipped_storage_prices = _kept(cost_parsers.storage_prices)
+    commitments = _listed(cost_parsers.commitments)
+    surcharges = _listed(cost_parsers.surcharges)
+
+    # --- words and facts about facts
+
+    aliases = _kept(plain(records.Alias, "aliases.csv"))
+    times_to_live = _kept(metadata_parsers.times_to_live)
+    source_words = _kept(metadata_parsers.source_words)
+    refresh_sources = _kept(metadata_parsers.refresh_sources)
+    gate_exceptions = _kept(metadata_parsers.gate_exceptions)
+
+    # --- layers
+
+    @cached_property
+    def own(self) -> Overlay:
+        """The user's own facts."""
+        return Overlay(self._user_file, OVERLAID, self._today or date.min)
+
+    @property
+    def lapsed(self) -> tuple[str, ...]:
+        return self.own.lapsed
+
+    def named(self, table: str) -> Mapping[str, Record]:
+        """The rows of a table by their names."""
+        if table not in self._named:
+            rows_of = getattr(self, table)
+            listed = rows_of.values() if isinstance(rows_of, Mapping) else rows_of
+            self._named[table] = {name_of(row): row for row in listed}
+        return self._named[table]
+
+    @cached_property
+    def _named(self) -> dict[str, dict[str, Record]]:
+        return {}
+
+    @cached_property
+    def below_user(self) -> Tables:
+        """The same without the user's facts."""
+        return Tables(self.folder, machine=self.machine, latest=self._latest_file)
+
+    @cached_property
+    def shipped_alone(self) -> Tables:
+        return Tables(self.folder)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 over names and bytes of the shipped data, the refreshed layer and the user's facts in force."""
+        total = hashlib.sha256()
+        files = sorted({path for pattern in DIGESTED for path in self.folder.glob(pattern)})
+        for path in files:
+            total.update(path.relative_to(self.folder).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+        if self._latest_file is not None:
+            total.update(msgspec.msgpack.encode(self.latest))
+        if self._user_file is not None and self._user_file.is_file():
+            total.update(self._user_file.read_bytes() + b"\0".join(name.encode() for name in self.own.lapsed))
+        return total.hexdigest()
+
+
+# What a user's own fact can change.
+OVERLAID = ("offers", *(name for name, value in vars(Tables).items() if isinstance(value, Layered)))
+
+
+def _by_provider(offers: Iterable[records.Offer]) -> dict[str, dict[str, records.Offer]]:
+    found: dict[str, dict[str, records.Offer]] = {}
+    for offer in offers:
+        found.setdefault(offer.provider, {})[offer.id] = offer
+    return found
+
+
+def _with_price(row: records.EnergyTariff | None, newer: records.EnergyTariff) -> records.EnergyTariff:
+    """The newer prices with the grid as it was; an older price of the other band would be dated as new."""
+    if row is None:
+        return newer
+    return replace(newer, grid_gco2_per_kwh=row.grid_gco2_per_kwh, grid_year=row.grid_year, grid_source=row.grid_source)
+
+
+def _with_grid(row: records.EnergyTariff, newer: refreshed_layer.GridCarbon | None) -> records.EnergyTariff:
+    if newer is None or row.area:
+        return row
+    return replace(row, grid_gco2_per_kwh=newer.gco2_per_kwh, grid_year=newer.year, grid_source=newer.source)
+
+
+def _grid_alone(row: refreshed_layer.GridCarbon) -> records.EnergyTariff:
+    return records.EnergyTariff(
+        country=row.country,
+        area="",
+        industrial_usd_per_kwh=None,
+        commercial_usd_per_kwh=None,
+        grid_gco2_per_kwh=row.gco2_per_kwh,
+        grid_year=row.year,
+        grid_source=row.source,
+        source=row.source,
+        as_of=row.year,
+        confidence="medium",
+    )

@@ -1,0 +1,205 @@
+"""The refreshed layer: what public sources say now, brought by `catalog refresh`, laid over the shipped rows.
+
+One file per generation, written whole and then named as the current one; earlier ones stay for a rollback. Prices
+stand as columns beside a table of machine types: 100,000 of them load and become offers in a fraction of a second.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from archwright.catalog.tables.cost_records import StoragePrice
+from archwright.catalog.tables.records import Accelerator, EnergyTariff, HostedModel, ModelSpec, Offer, QualityScore
+from archwright.contract.record import Record, replace
+from archwright.errors import CatalogError, Where
+from archwright.home import write_atomic
+
+CURRENT = "current"
+ENDING = ".msgpack"
+GENERATION = re.compile(r"\d{4,}")
+# Generations kept: the current one and those a rollback may go back to.
+KEPT = 4
+DISCOUNTED = ("spot_usd_per_hour", "commit_1y_usd_per_hour", "commit_3y_usd_per_hour")
+# Sources round to four or five digits.
+ROUNDING = 5e-4
+
+
+class MachineType(Record):
+    """What a machine type is, wherever it stands."""
+
+    provider: str
+    instance_type: str
+    accelerator: str | None
+    accelerator_count: int
+    accelerator_share: float
+    vcpu: int
+    ram_bytes: int
+    arch: str
+    local_nvme_bytes: int | None
+    network_bytes_per_s: float | None
+    network_note: str
+    source: str
+    as_of: str
+
+
+class Place(Record):
+    region: str
+    geo: str
+
+
+class Origin(Record):
+    """Where prices were read, and when."""
+
+    source: str
+    as_of: str
+
+
+class Prices(Record):
+    """List and spot prices of one provider, by column; the whole numbers are places in the tables beside it."""
+
+    machines: tuple[MachineType, ...] = ()
+    places: tuple[Place, ...] = ()
+    origins: tuple[Origin, ...] = ()
+    machine: list[int] = []
+    place: list[int] = []
+    origin: list[int] = []
+    on_demand: list[float] = []
+    spot: list[float | None] = []
+    commit_1y: list[float | None] = []
+    commit_3y: list[float | None] = []
+
+
+class GridCarbon(Record):
+    country: str
+    gco2_per_kwh: float
+    year: str
+    source: str
+
+
+class Refreshed(Record):
+    """Everything a refresh has brought so far."""
+
+    made_at: str = ""
+    prices: dict[str, Prices] = {}
+    hosted: tuple[HostedModel, ...] = ()
+    storage: tuple[StoragePrice, ...] = ()
+    grid: tuple[GridCarbon, ...] = ()
+    tariffs: tuple[EnergyTariff, ...] = ()
+    scores: tuple[QualityScore, ...] = ()
+    models: tuple[ModelSpec, ...] = ()
+    accelerators: tuple[Accelerator, ...] = ()
+
+
+def offers(prices: Prices) -> Iterator[Offer]:
+    """The offers of one provider; a source without a date is recalled like any other."""
+    for number, machine_at in enumerate(prices.machine):
+        machine, place = prices.machines[machine_at], prices.places[prices.place[number]]
+        origin = prices.origins[prices.origin[number]]
+        yield Offer(
+            id=f"{machine.provider}:{place.region}:{machine.instance_type}",
+            provider=machine.provider,
+            region=place.region,
+            geo=place.geo,
+            instance_type=machine.instance_type,
+            accelerator=machine.accelerator,
+            accelerator_count=machine.accelerator_count,
+            accelerator_share=machine.accelerator_share,
+            vcpu=machine.vcpu,
+            ram_bytes=machine.ram_bytes,
+            arch=machine.arch,
+            local_nvme_bytes=machine.local_nvme_bytes,
+            network_bytes_per_s=machine.network_bytes_per_s,
+            network_note=machine.network_note,
+            on_demand_usd_per_hour=prices.on_demand[number],
+            spot_usd_per_hour=prices.spot[number],
+            commit_1y_usd_per_hour=prices.commit_1y[number] if prices.commit_1y else None,
+            commit_3y_usd_per_hour=prices.commit_3y[number] if prices.commit_3y else None,
+            price_kind="list",
+            spec_source=machine.source,
+            spec_as_of=machine.as_of,
+            source=origin.source,
+            as_of=origin.as_of,
+            confidence="high" if origin.as_of else "recalled",
+        )
+
+
+def same(one: float | None, other: float | None) -> bool:
+    """Whether two prices are one, rounded differently."""
+    if one is None or other is None:
+        return one is other
+    return math.isclose(one, other, rel_tol=ROUNDING)
+
+
+def over(below: Offer, newer: Offer) -> Offer:
+    """`newer` with what only `below` states: the spot and committed prices of an unchanged list price."""
+    if not same(newer.on_demand_usd_per_hour, below.on_demand_usd_per_hour):
+        return newer
+    kept = {name: getattr(below, name) for name in DISCOUNTED if getattr(newer, name) is None}
+    return replace(newer, **kept)
+
+
+def current(folder: Path) -> Path | None:
+    """The file in force; None before the first refresh."""
+    name = _current_name(folder)
+    return None if name is None else folder / f"{name}{ENDING}"
+
+
+def _current_name(folder: Path) -> str | None:
+    try:
+        name = (folder / CURRENT).read_text(encoding="utf-8").strip()
+    except OSError:
+        return None
+    return name if GENERATION.fullmatch(name) else None
+
+
+def read(path: Path) -> Refreshed:
+    """Raises CatalogError AW-CAT-07 for a file that is gone or of another version."""
+    try:
+        return msgspec.msgpack.decode(path.read_bytes(), type=Refreshed)
+    except (OSError, ValueError) as error:
+        raise CatalogError(
+            "AW-CAT-07",
+            f"the refreshed facts cannot be read: {error}",
+            where=Where(str(path)),
+            hint="archwright catalog refresh --from DIR again, or --rollback",
+        ) from error
+
+
+def write(folder: Path, made: Refreshed) -> str:
+    """Keep `made` as a new generation and switch to it; returns its name. What was in force stays for a rollback."""
+    taken, now = _generations(folder), int(_current_name(folder) or 0)
+    for undone in (name for name in taken if int(name) > now):
+        # A rollback left it behind: going back again must not bring it.
+        (folder / f"{undone}{ENDING}").unlink(missing_ok=True)
+    name = f"{int(taken[-1]) + 1 if taken else 1:04d}"
+    write_atomic(folder / f"{name}{ENDING}", msgspec.msgpack.encode(made))
+    write_atomic(folder / CURRENT, name.encode())
+    for old in _generations(folder)[:-KEPT]:
+        (folder / f"{old}{ENDING}").unlink(missing_ok=True)
+    return name
+
+
+def roll_back(folder: Path) -> str:
+    """Switch to the generation before the current one, or to none; returns its name, empty for none.
+
+    Raises CatalogError AW-CAT-08 when there is nothing to go back from.
+    """
+    name = _current_name(folder)
+    if name is None:
+        raise CatalogError("AW-CAT-08", "nothing was refreshed", where=Where(str(folder)), hint="catalog refresh first")
+    before = [other for other in _generations(folder) if int(other) < int(name)]
+    if not before:
+        (folder / CURRENT).unlink()
+        return ""
+    write_atomic(folder / CURRENT, before[-1].encode())
+    return before[-1]
+
+
+def _generations(folder: Path) -> list[str]:
+    names = [path.name.removesuffix(ENDING) for path in folder.glob(f"*{ENDING}")]
+    return sorted((name for name in names if GENERATION.fullmatch(name)), key=int)

@@ -1,0 +1,161 @@
+"""The user's own facts: table -> row's name -> changed fields (SI, the names of the record), with a reason and a last
+day. Whatever a plan reads as a table can be changed so, and nothing else; every refusal names file, line and field.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import date
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import msgspec
+import yaml
+
+from archwright.catalog.tables import name_resolution
+from archwright.catalog.tables.row_names import name_of
+from archwright.contract.record import Record
+from archwright.errors import CatalogError, Where
+
+R = TypeVar("R", bound=Record)
+T = TypeVar("T")
+# Beside the fields of an own fact: why it differs, and the last day it holds.
+REASON, UNTIL = "reason", "until"
+SOURCE = "source"
+
+
+class Own(NamedTuple):
+    """The fields changed of one row; `line` is where it stands, `lines` where each field does."""
+
+    fields: dict[str, Any]
+    until: date
+    line: int
+    lines: dict[str, int]
+
+
+class Overlay:
+    """Read on first use. `known`: the tables that can be changed."""
+
+    def __init__(self, path: Path | None, known: Iterable[str], today: date) -> None:
+        self._path, self._known, self._today = path or Path(), tuple(known), today
+        self._there = path is not None and path.is_file()
+
+    @cached_property
+    def _written(self) -> dict[str, dict[str, Own]]:
+        found: dict[str, dict[str, Own]] = {}
+        for table, line, facts in _pairs(self._tree(), self._refused) if self._there else ():
+            if table not in self._known:
+                raise name_resolution.unknown(
+                    "table in the user's catalog", table, self._known, Where(str(self._path), line)
+                )
+            found[table] = {name: self._own(name, at, node) for name, at, node in _pairs(facts, self._refused)}
+        return found
+
+    def _tree(self) -> yaml.Node | None:
+        try:
+            return yaml.compose(self._path.read_bytes(), Loader=yaml.CSafeLoader)
+        except yaml.YAMLError as error:
+            mark = getattr(error, "problem_mark", None)
+            raise self._refused(f"not valid YAML: {error}", None if mark is None else mark.line + 1) from error
+
+    def _own(self, name: str, line: int, node: yaml.Node) -> Own:
+        lines = {field: at for field, at, _ in _pairs(node, self._refused)}
+        plain = yaml.constructor.SafeConstructor().construct_document(node)
+        fields = {field: value.isoformat() if isinstance(value, date) else value for field, value in plain.items()}
+        for needed, hint in ((REASON, "say why it differs, as in `contract 2026-17`"), (UNTIL, "a day: 2027-12-31")):
+            if not fields.get(needed):
+                raise self._refused(f"{name}: an own fact needs `{needed}`", line, needed, hint)
+        try:
+            until = date.fromisoformat(str(fields[UNTIL]))
+        except ValueError as error:
+            what = f"`{UNTIL}` is no day: {fields[UNTIL]!r}"
+            raise self._refused(what, lines[UNTIL], UNTIL, "a day: 2027-12-31") from error
+        return Own(fields, until, line, lines)
+
+    @cached_property
+    def _in_force(self) -> dict[str, dict[str, Own]]:
+        return {
+            table: {name: own for name, own in facts.items() if own.until >= self._today}
+            for table, facts in self._written.items()
+        }
+
+    @cached_property
+    def lapsed(self) -> tuple[str, ...]:
+        """Facts whose last day has passed: they count no more, and somebody should know."""
+        return tuple(
+            sorted(name for facts in self._written.values() for name, own in facts.items() if own.until < self._today)
+        )
+
+    def names(self, table: str) -> frozenset[str]:
+        """The rows of `table` that are the user's."""
+        return frozenset(self._in_force.get(table, {}))
+
+    def check(self, table: str, rows: Iterable[str]) -> None:
+        """Raises CatalogError AW-CAT-01 when the user's facts name a row that is none."""
+        facts = self._in_force.get(table, {})
+        known = set(rows) if facts else set()
+        for name, own in facts.items():
+            if name not in known:
+                raise name_resolution.unknown(
+                    f"row of {table} in the user's catalog", name, known, Where(str(self._path), own.line)
+                )
+
+    def row(self, table: str, row: R) -> R:
+        """`row`, with the user's fields over it."""
+        own = self._in_force.get(table, {}).get(name_of(row))
+        return row if own is None else self._changed(row, own)
+
+    def _changed(self, row: R, own: Own) -> R:
+        known = set(row.__struct_fields__)
+        for field in own.fields.keys() - {REASON, UNTIL}:
+            if field not in known:
+                why = name_resolution.unknown("field", field, known, Where(str(self._path), own.lines[field], field))
+                raise self._refused(f"{name_of(row)}: {why.message}", own.lines[field], field, why.hint, why.nearest)
+        reason = str(own.fields[REASON])
+        stated = {field: value for field, value in own.fields.items() if field not in (REASON, UNTIL)}
+        said = {SOURCE: reason, "confidence": "high", "notes": f"{reason}; until {own.until}"}
+        plain = {**msgspec.to_builtins(row), **said, **stated}
+        try:
+            return msgspec.convert({name: plain[name] for name in row.__struct_fields__ if name in plain}, type(row))
+        except msgspec.ValidationError as error:
+            field = next((name for name in stated if f"$.{name}" in str(error)), "")
+            raise self._refused(f"{name_of(row)}: {error}", own.lines.get(field, own.line), field) from error
+
+    def table(self, table: str, rows: T) -> T:
+        """A table of records with the user's fields in them, whichever way it is kept."""
+        if not self.names(table):
+            return rows
+        listed: list[Record] = list(rows.values() if isinstance(rows, Mapping) else rows)  # type: ignore[arg-type]
+        self.check(table, map(name_of, listed))
+        changed = [self.row(table, row) for row in listed]
+        return dict(zip(rows, changed, strict=True)) if isinstance(rows, Mapping) else tuple(changed)  # type: ignore[return-value]
+
+    def _refused(
+        self, what: str, line: int | None = None, field: str = "", hint: str = "", nearest: tuple[str, ...] = ()
+    ) -> CatalogError:
+        where = Where(str(self._path), line, field or None)
+        return CatalogError("AW-CAT-04", what, where=where, hint=hint or "correct it there", nearest=nearest)
+
+
+class Layered(cached_property[T]):
+    """A property that reads a table, kept with the user's own facts in it; its name is the table's."""
+
+    def __init__(self, read: Callable[[Any], T]) -> None:
+        super().__init__(lambda tables: tables.own.table(self.attrname, read(tables)))
+        self.__doc__ = read.__doc__
+
+
+def _pairs(node: yaml.Node | None, refused: Callable[..., CatalogError]) -> Iterator[tuple[str, int, yaml.Node]]:
+    """Key, line and value of a mapping; nothing of an empty document."""
+    if node is None:
+        return
+    if not isinstance(node, yaml.MappingNode):
+        raise refused("a name and what belongs to it is wanted here", node.start_mark.line + 1)
+    seen: dict[str, int] = {}
+    for key, value in node.value:
+        name, line = str(key.value), key.start_mark.line + 1
+        if name in seen:
+            raise refused(f"{name!r} stands here twice, first in line {seen[name]}", line, name, "keep one of them")
+        seen[name] = line
+        yield name, line, value

@@ -1,0 +1,126 @@
+"""What the operating system says about the machine at hand: cores, memory, instruction set, devices.
+
+A container's limits count, not the host's size: the smaller of the two is what a process can use. Paths below
+`root` are passed in, so tests lay out their own machine.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shutil
+import subprocess
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from archwright.catalog.tables.records import DeviceTool
+
+ROOT = Path("/")
+TOOL_DEADLINE_S = 5.0
+# A version-1 control group without a limit reports a number near 2**63.
+NO_LIMIT = 2**60
+# Widest first: the flag the processor lists, and our word for the set.
+X86_SETS = (("avx512f", "avx512"), ("avx2", "avx2"))
+NATIVE_BF16 = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
+ARM = frozenset({"aarch64", "arm64"})
+
+
+def usable_cores(root: Path = ROOT, affinity: int | None = None) -> int:
+    """Cores this process may run on, less what a CPU quota takes; whole cores, at least one."""
+    allowed = len(os.sched_getaffinity(0)) if affinity is None else affinity
+    return max(1, int(min([float(allowed), *_cpu_quotas(root)])))
+
+
+def usable_memory(root: Path = ROOT, physical: int | None = None) -> int:
+    """Bytes: the smaller of the physical memory and any limit of the control groups above this process."""
+    installed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if physical is None else physical
+    return min([installed, *_memory_limits(root)])
+
+
+def instruction_set(root: Path = ROOT, architecture: str | None = None) -> str:
+    """`avx512`, `avx2`, `sse` or `neon`: the widest vectors the processor offers."""
+    if (architecture or platform.machine()).lower() in ARM:
+        return "neon"
+    flags = set(_text(root / "proc/cpuinfo").split())
+    return next((name for flag, name in X86_SETS if flag in flags), "sse")
+
+
+def training_set(root: Path = ROOT, architecture: str | None = None) -> str:
+    """The instruction set, with `-bf16` behind it where the processor multiplies 16-bit brain floats itself."""
+    own = bool(NATIVE_BF16 & set(_text(root / "proc/cpuinfo").split()))
+    return instruction_set(root, architecture) + ("-bf16" if own else "")
+
+
+def devices(tools: Iterable[DeviceTool]) -> tuple[str, ...]:
+    """`NAME (N GiB)` of each accelerator that an installed tool lists; none when a tool is absent or fails."""
+    found: list[str] = []
+    for tool in tools:
+        program = shutil.which(tool.program)
+        if program is not None:
+            found += listed(_output([program, *tool.arguments]), tool.memory_unit_bytes)
+    return tuple(found)
+
+
+def listed(text: str, unit_bytes: int) -> list[str]:
+    """Parses `name, memory` lines; a memory that is no number (`[N/A]`) leaves the name alone."""
+    found = []
+    for line in text.splitlines():
+        name, _, memory = line.rpartition(",")
+        if not name.strip():
+            continue
+        size = memory.strip()
+        known = size.isdecimal() and int(size) > 0
+        found.append(f"{name.strip()} ({int(size) * unit_bytes / 2**30:.1f} GiB)" if known else name.strip())
+    return found
+
+
+def _output(command: list[str]) -> str:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=TOOL_DEADLINE_S, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout
+
+
+def _cpu_quotas(root: Path) -> Iterator[float]:
+    for folder in _groups(root, "cpu"):
+        quota, _, period = _text(folder / "cpu.max").strip().partition(" ")
+        if not quota:
+            quota, period = _text(folder / "cpu.cfs_quota_us").strip(), _text(folder / "cpu.cfs_period_us").strip()
+        if quota.isdecimal() and period.isdecimal() and int(period) > 0:
+            yield int(quota) / int(period)
+
+
+def _memory_limits(root: Path) -> Iterator[int]:
+    for folder in _groups(root, "memory"):
+        for name in ("memory.max", "memory.limit_in_bytes"):
+            limit = _text(folder / name).strip()
+            if limit.isdecimal() and 0 < int(limit) < NO_LIMIT:
+                yield int(limit)
+
+
+def _groups(root: Path, controller: str) -> Iterator[Path]:
+    """This process's control group and every one above it, in version 2's tree and in the controller's own.
+
+    Inside a container the path of /proc/self/cgroup may not exist below the mount: the top then holds the limits.
+    """
+    for line in _text(root / "proc/self/cgroup").splitlines():
+        match = re.match(r"\d+:([^:]*):/(.*)$", line)
+        if match is None:
+            continue
+        controllers, inside = match.group(1).split(","), Path(match.group(2))
+        if controllers == [""]:
+            top = root / "sys/fs/cgroup"
+        elif controller in controllers:
+            top = root / "sys/fs/cgroup" / controller
+        else:
+            continue
+        yield from (top / part for part in (inside, *inside.parents))
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""

@@ -1,0 +1,144 @@
+"""Measures the machine at hand and keeps the result in the home: the measured layer of the catalog.
+
+Rates are single-thread: plans scale them by the threads an engine gets. Each is the median of its repeats with
+a band of their spread (10th to 90th percentile), at least 10 % each way, since neighbours disturb a shared machine.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import msgspec
+
+from archwright.catalog.probe import host_resources
+from archwright.catalog.tables import parsers
+from archwright.catalog.tables.csv_table import DATA
+from archwright.contract.estimate import Estimate
+from archwright.contract.plan import MachineFacts
+from archwright.contract.record import Record
+from archwright.errors import CatalogError, missing_extra
+from archwright.home import Home, write_json
+from archwright.settings import child_environment
+
+WORKER = "archwright.catalog.probe.probe_worker"
+WORKER_DEADLINE_S = 30.0
+ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+# These pin the numeric library to another processor's kernels; the machine's own are what is asked for.
+FOREIGN_KERNEL = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
+LEAST_SPREAD = 1.1
+BLOCK = 1 << 20
+DISK_BYTES = 64 * BLOCK
+DISK_REPEATS = 3
+DISK_BUDGET_S = 0.6
+
+
+class Samples(Record):
+    """What the worker prints: one rate per repeat."""
+
+    bandwidth: tuple[float, ...]
+    matmul: tuple[float, ...]
+
+
+def cached_machine(home: Home) -> MachineFacts | None:
+    """The measured layer of `home`, None when absent or unreadable (an older version's file is unreadable)."""
+    try:
+        return msgspec.json.decode(home.machine.read_bytes(), type=MachineFacts)
+    except (OSError, ValueError):
+        return None
+
+
+def probe_machine(
+    home: Home,
+    model_file: Path | None,
+    *,
+    now: Callable[[], float],
+    measure: Callable[[Path | None], Samples] | None = None,
+) -> MachineFacts:
+    """Probes in about two seconds and writes `home.machine`.
+
+    Raises MissingError AW-GET-01 without numpy, CatalogError AW-CAT-06 when the worker fails.
+    """
+    samples = (measure or run_worker)(model_file)
+    folder = home.folder("measured")
+    facts = MachineFacts(
+        cores_usable=host_resources.usable_cores(),
+        memory_bytes=host_resources.usable_memory(),
+        memory_bandwidth_bytes_per_s=median(samples.bandwidth, "bytes/s"),
+        matmul_flops_per_s=median(samples.matmul, "FLOP/s"),
+        disk_write_bytes_per_s=median(disk_write_rates(folder), "bytes/s"),
+        disk_free_bytes=shutil.disk_usage(folder).free,
+        isa=host_resources.instruction_set(),
+        gpus=host_resources.devices(parsers.device_tools(DATA)),
+        probed_at=now(),
+    )
+    write_json(home.machine, facts)
+    return facts
+
+
+def median(rates: Sequence[float], unit: str) -> Estimate:
+    """The median with the spread of the repeats as its band, never narrower than 10 %."""
+    middle = statistics.median(rates)
+    ordered = sorted(rates)
+    tail = len(ordered) // 10
+    low, high = ordered[tail], ordered[-1 - tail]
+    return Estimate(
+        value=middle,
+        low=min(low, middle / LEAST_SPREAD),
+        high=max(high, middle * LEAST_SPREAD),
+        unit=unit,
+    )
+
+
+def run_worker(model_file: Path | None, *, module: str = WORKER) -> Samples:
+    """Bandwidth and matrix rate from a child process with one thread and the machine's own kernels."""
+    if importlib.util.find_spec("numpy") is None:
+        raise missing_extra("local", "numpy", "the probe of this machine")
+    command = [sys.executable, "-m", module, *([] if model_file is None else [str(model_file.absolute())])]
+    environment = child_environment(ONE_THREAD, without=FOREIGN_KERNEL)
+    try:
+        done = subprocess.run(
+            command, env=environment, capture_output=True, timeout=WORKER_DEADLINE_S, check=True, cwd="/"
+        )
+        return msgspec.json.decode(done.stdout, type=Samples)
+    except subprocess.CalledProcessError as error:
+        last = error.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["no message"]
+        raise _failed(f"{last[0]} (exit status {error.returncode})") from error
+    except (subprocess.TimeoutExpired, msgspec.DecodeError, OSError) as error:
+        raise _failed(str(error)) from error
+
+
+def _failed(reason: str) -> CatalogError:
+    return CatalogError(
+        "AW-CAT-06",
+        f"the probe of this machine failed: {reason}",
+        hint="run it again when the machine is less busy; reinstall numpy if it stays",
+    )
+
+
+def disk_write_rates(folder: Path, clock: Callable[[], float] = time.perf_counter) -> list[float]:
+    """Bytes/s of writing 64 MB and waiting for the disk: up to three times, while it is quick."""
+    block = os.urandom(BLOCK)
+    path = folder / f"probe-{os.getpid()}.tmp"
+    rates: list[float] = []
+    spent = 0.0
+    try:
+        while len(rates) < DISK_REPEATS and spent < DISK_BUDGET_S:
+            start = clock()
+            with path.open("wb", buffering=0) as file:
+                for _ in range(DISK_BYTES // BLOCK):
+                    file.write(block)
+                os.fsync(file.fileno())
+            took = max(clock() - start, 1e-9)
+            rates.append(DISK_BYTES / took)
+            spent += took
+    finally:
+        path.unlink(missing_ok=True)
+    return rates

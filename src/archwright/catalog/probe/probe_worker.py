@@ -1,0 +1,66 @@
+"""The numeric half of the probe, run as a child so that it starts with a clean, single-threaded numeric library.
+
+`python -m archwright.catalog.probe.probe_worker [MODEL_FILE]` prints {"bandwidth": [...], "matmul": [...]}: bytes/s of
+or-ing 64-bit words over the memory-mapped model file (the very pages the engine will read; without a file, an
+anonymous array), and FLOP/s of a float32 matrix product, one value per repeat. Memory stays below 300 MB.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from archwright.errors import missing_extra
+
+SPAN_BYTES = 256 << 20
+# A file that fits the caches would measure those.
+LEAST_FILE_BYTES = 64 << 20
+MATRIX = 1024
+LEAST_REPEATS = 5
+BUDGET_S = 0.5
+HARD_LIMIT_S = 1.2
+
+
+def repeated(once: Callable[[], object], clock: Callable[[], float] = time.perf_counter) -> list[float]:
+    """Seconds of each repeat after one warm-up: at least five, more while the budget lasts, fewer only when the
+    machine is so slow that five would not end (then at least one).
+    """
+    once()
+    seconds: list[float] = []
+    spent = 0.0
+    while spent < BUDGET_S or (len(seconds) < LEAST_REPEATS and spent < HARD_LIMIT_S):
+        start = clock()
+        once()
+        seconds.append(max(clock() - start, 1e-9))
+        spent += seconds[-1]
+    return seconds
+
+
+def words(path: str, numpy: Any) -> Any:
+    """The array whose reading is timed."""
+    if path:
+        mapped = numpy.memmap(path, dtype=numpy.uint8, mode="r")
+        if mapped.nbytes >= LEAST_FILE_BYTES:
+            span = min(mapped.nbytes, SPAN_BYTES) // 8 * 8
+            return mapped[:span].view(numpy.uint64)
+    return numpy.ones(SPAN_BYTES // 8, dtype=numpy.uint64)
+
+
+def measure(path: str) -> dict[str, list[float]]:
+    try:
+        import numpy  # noqa: PLC0415
+    except ImportError as error:
+        raise missing_extra("local", "numpy", "the probe of this machine") from error
+    data = words(path, numpy)
+    bandwidth = [data.nbytes / took for took in repeated(lambda: numpy.bitwise_or.reduce(data))]
+    left = numpy.random.default_rng(1).random((MATRIX, MATRIX), dtype=numpy.float32)
+    out = numpy.empty_like(left)
+    matmul = [2 * MATRIX**3 / took for took in repeated(lambda: numpy.matmul(left, left, out=out))]
+    return {"bandwidth": bandwidth, "matmul": matmul}
+
+
+if __name__ == "__main__":
+    print(json.dumps(measure(sys.argv[1] if len(sys.argv) > 1 else "")))

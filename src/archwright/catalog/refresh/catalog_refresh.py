@@ -1,0 +1,215 @@
+"""`catalog refresh`: reads files of public sources that the user has brought, and makes a new refreshed layer of them.
+
+Nothing is fetched: the machine may be cut off. A source's files are known by their names, plain or packed (.gz); one
+that states no day takes the day in its path (`litellm-2026-11-20.json` ...), else its rows count as recalled. What a
+refresh brings replaces what an earlier one brought of that class (and provider); all else stays.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from datetime import date
+from pathlib import Path
+from typing import TypeVar
+
+from archwright.catalog.catalog import Catalog
+from archwright.catalog.layers import refreshed_layer
+from archwright.catalog.layers.refreshed_layer import Refreshed
+from archwright.catalog.refresh.figure_merger import FigureIntake
+from archwright.catalog.refresh.hosted_price_merger import ModelIntake
+from archwright.catalog.refresh.machine_price_merger import MachineIntake
+from archwright.catalog.refresh.refresh_input import Aside, Brought, Disagreement, SetAside
+from archwright.catalog.sources import ADAPTERS, gzip_file
+from archwright.catalog.sources.source_records import File
+from archwright.catalog.tables.metadata_records import FactClass, RefreshSource
+from archwright.catalog.tables.records import Fact
+from archwright.catalog.tables.row_names import key_of
+from archwright.contract.record import Record, replace
+from archwright.errors import CatalogError, Where
+
+F = TypeVar("F", bound=Fact)
+LARGEST_BYTES = 512 << 20
+DAY = re.compile(r"-?\d{4}-\d{2}-\d{2}")
+PACKED = ".gz"
+# Builds have no use without prices.
+TOGETHER: dict[FactClass, tuple[FactClass, ...]] = dict.fromkeys(("machines", "offers"), ("machines", "offers"))
+
+
+class FileRead(Record):
+    """What was read of a source: its one file, or the pattern of several and the newest day they state."""
+
+    file: str
+    source: str
+    as_of: str
+    rows: int
+    files: int = 1
+
+
+class FileRefused(Record):
+    file: str
+    why: str
+
+
+class FileMissing(Record):
+    """What the folder lacks: a file of that name, to be had from `origin`."""
+
+    file: str
+    feeds: str
+    origin: str
+    licence: str
+
+
+class RefreshReport(Record):
+    """What a refresh did. `generation` is empty when nothing could be read; `kept` counts the rows now in the layer."""
+
+    generation: str
+    kept: dict[str, int]
+    read: tuple[FileRead, ...] = ()
+    refused: tuple[FileRefused, ...] = ()
+    missing: tuple[FileMissing, ...] = ()
+    set_aside: tuple[SetAside, ...] = ()
+    disagreements: tuple[Disagreement, ...] = ()
+    flags: tuple[str, ...] = ()
+
+
+def refresh(catalog: Catalog, layer: Path, bring: Path, only: FactClass | None, today: date) -> RefreshReport:
+    """Reads `bring`, writes a new generation into `layer` and switches to it.
+
+    Raises CatalogError AW-CAT-09, the report with it, when no file of any source could be read.
+    """
+    classes = None if only is None else TOGETHER.get(only, (only,))
+    wanted = [row for row in catalog.refresh_sources if classes is None or row.feeds in classes]
+    files: list[Brought] = []
+    read: list[FileRead] = []
+    refused: list[FileRefused] = []
+    missing: list[FileMissing] = []
+    for source in sorted(wanted, key=lambda row: row.priority):
+        paths = _newest(bring, source.file)
+        if not paths:
+            missing.append(_missing(source))
+        of_source: list[Brought] = []
+        names: list[str] = []
+        for path in paths:
+            name = path.relative_to(bring).as_posix()
+            try:
+                of_source += [_named(catalog, file) for file in _read(path, name, source, today)]
+                names.append(name)
+            except (CatalogError, ValueError, OSError, RecursionError) as error:
+                refused.append(FileRefused(file=name, why=str(error)))
+        files += of_source
+        if names:
+            read.append(_said(source, names, of_source))
+    report = RefreshReport(generation="", kept={}, read=tuple(read), refused=tuple(refused), missing=tuple(missing))
+    if not files:
+        raise _nothing(bring, report)
+    # Of equal sources the newer one counts: sorting keeps the order of equals.
+    files = sorted(sorted(files, key=lambda file: file.as_of, reverse=True), key=lambda file: file.source.priority)
+    aside = Aside()
+    made = _layer(catalog, aside, files, today)
+    return replace(
+        report,
+        generation=refreshed_layer.write(layer, made),
+        kept=kept(made),
+        set_aside=aside.rows,
+        disagreements=tuple(aside.disagreements),
+        flags=tuple(aside.flags),
+    )
+
+
+def _newest(folder: Path, pattern: str) -> tuple[Path, ...]:
+    """Of the files that differ by the day in their names alone the last one each."""
+    found: dict[str, Path] = {}
+    for path in sorted((*folder.glob(pattern), *folder.glob(pattern + PACKED)), key=str):
+        if path.is_file():
+            found[DAY.sub("", path.relative_to(folder).as_posix()).removesuffix(PACKED)] = path
+    return tuple(found.values())
+
+
+def _read(path: Path, name: str, source: RefreshSource, today: date) -> list[Brought]:
+    """One for each provider that the file speaks of."""
+    size = path.stat().st_size
+    if size > LARGEST_BYTES:
+        raise ValueError(f"{size} bytes, more than {LARGEST_BYTES}")
+    found = ADAPTERS[source.adapter](gzip_file.unpacked(path.read_bytes()), File(name.removesuffix(PACKED), today))
+    named = DAY.search(name)
+    as_of = found.as_of or (named[0].removeprefix("-") if named else "")
+    if as_of > today.isoformat():
+        raise ValueError(f"states a day ahead: {as_of}")
+    brought_on = today.isoformat()
+    parts = [Brought(replace(source, provider=of), as_of, part, brought_on) for of, part in found.parts]
+    return parts or [Brought(source, as_of, found, brought_on)]
+
+
+def _named(catalog: Catalog, file: Brought) -> Brought:
+    return file._replace(source=replace(file.source, provider=catalog.provider_called(file.source.provider)))
+
+
+def _said(source: RefreshSource, names: list[str], files: list[Brought]) -> FileRead:
+    return FileRead(
+        file=names[0] if len(names) == 1 else source.file,
+        source=source.id,
+        as_of=max((file.as_of for file in files), default=""),
+        rows=sum(file.found.rows for file in files),
+        files=len(names),
+    )
+
+
+def _layer(catalog: Catalog, aside: Aside, files: list[Brought], today: date) -> Refreshed:
+    """What was there, with what these files bring in place of it."""
+    before, figures = catalog.latest, FigureIntake(catalog, aside)
+
+    def of(*classes: FactClass) -> list[Brought]:
+        return [file for file in files if file.source.feeds in classes]
+
+    return replace(
+        before,
+        made_at=today.isoformat(),
+        prices={**before.prices, **MachineIntake(catalog, aside).prices(of("machines", "offers"))},
+        hosted=ModelIntake(catalog, aside).hosted(of("hosted")) or before.hosted,
+        storage=_merged(before.storage, figures.storage(of("storage"))),
+        grid=figures.grid(of("grid")) or before.grid,
+        tariffs=_merged(before.tariffs, figures.tariffs(of("tariffs"))),
+        scores=figures.scores(of("scores")) or before.scores,
+        models=_merged(before.models, figures.models(of("models"))),
+        accelerators=_merged(before.accelerators, figures.accelerators(of("accelerators"))),
+    )
+
+
+def _merged(before: tuple[F, ...], new: tuple[F, ...]) -> tuple[F, ...]:
+    """Tiers of one price are only right together: what is replaced is the whole of them."""
+    there = {key_of(row) for row in new}
+    return (*(row for row in before if key_of(row) not in there), *new)
+
+
+def kept(made: Refreshed) -> dict[str, int]:
+    return {
+        "offers": sum(len(prices.on_demand) for prices in made.prices.values()),
+        "hosted": len(made.hosted),
+        "storage": len(made.storage),
+        "grid": len(made.grid),
+        "tariffs": len(made.tariffs),
+        "scores": len(made.scores),
+        "models": len(made.models),
+        "accelerators": len(made.accelerators),
+    }
+
+
+def _missing(source: RefreshSource) -> FileMissing:
+    return FileMissing(file=source.file, feeds=source.feeds, origin=source.origin, licence=source.licence)
+
+
+def _nothing(bring: Path, report: RefreshReport) -> CatalogError:
+    why = "; ".join(f"{refused.file}: {refused.why}" for refused in report.refused) or "no file of a known source"
+    error = CatalogError(
+        "AW-CAT-09",
+        f"nothing to refresh from: {why}",
+        where=Where(str(bring)),
+        hint="bring files of these names: " + _names(report.missing),
+    )
+    error.result = report
+    return error
+
+
+def _names(missing: Iterable[FileMissing]) -> str:
+    return ", ".join(row.file for row in missing)

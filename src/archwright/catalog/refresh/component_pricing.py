@@ -1,0 +1,61 @@
+"""Machine prices as the sum of their parts: cores, memory, accelerators and disks at a region's rates.
+
+Which rate is of which family of machines, or of which accelerator, is a row of aliases.csv (`charge`), else the
+family's own name (`N2 Instance` is of the n2 machines): a machine of which one part has no rate has no price.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+
+from archwright.catalog.layers.refreshed_layer import MachineType
+from archwright.catalog.sources.source_records import Price, Rate
+from archwright.catalog.tables.name_resolution import squashed
+from archwright.catalog.tables.records import Alias
+
+GIB = 2**30
+CHARGE = "charge"
+# The first word of a rate that names a family: a letter or two, a number, a letter.
+FAMILY = re.compile(r"^([a-z]{1,2}\d[a-z]?)\b", re.IGNORECASE)
+# Machines that pay for a part of a core.
+PARTS_OF_A_CORE = re.compile(r"(micro|small|medium)$")
+Rates = Mapping[tuple[str, str], float]
+
+
+class Summed:
+    """Prices of `machines` by the rates of a file."""
+
+    def __init__(self, rates: Iterable[Rate], aliases: Iterable[Alias]) -> None:
+        named = {squashed(alias.name): alias.id for alias in aliases if alias.kind == CHARGE}
+        self._regions: dict[str, dict[bool, dict[tuple[str, str], float]]] = {}
+        for rate in rates:
+            family = FAMILY.match(rate.of)
+            of = named.get(squashed(rate.of)) or (family[1].lower() if family else "")
+            if of or not rate.of:
+                there = self._regions.setdefault(rate.region, {False: {}, True: {}})
+                there[rate.spot].setdefault((rate.part, of), rate.usd_per_hour)
+
+    def prices(self, machines: Iterable[MachineType]) -> Iterator[Price]:
+        listed = [machine for machine in machines if not PARTS_OF_A_CORE.search(machine.instance_type)]
+        for region, rates in self._regions.items():
+            for machine in listed:
+                price = _sum(machine, rates[False])
+                if price is not None:
+                    yield Price(region, machine.instance_type, price, _sum(machine, rates[True]))
+
+
+def _sum(machine: MachineType, rates: Rates) -> float | None:
+    """None when a part has no rate."""
+    parts = machine.instance_type.split("-")
+    # The particular first: `x1-large` before `x1`.
+    family = next((name for name in ("-".join(parts[:2]), parts[0]) if ("core", name) in rates), parts[0])
+    amounts = {
+        ("core", family): float(machine.vcpu),
+        ("ram", family): machine.ram_bytes / GIB,
+        ("gpu", machine.accelerator or ""): machine.accelerator_count * machine.accelerator_share,
+        # A disk is sold by the GiB, and stated by the billion of them.
+        ("ssd", ""): (machine.local_nvme_bytes or 0) / 1e9,
+    }
+    priced = [rates[part] * amount for part, amount in amounts.items() if amount and part in rates]
+    return sum(priced) if len(priced) == sum(amount > 0 for amount in amounts.values()) else None

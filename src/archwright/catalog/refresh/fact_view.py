@@ -1,0 +1,163 @@
+"""The figures of a fact: each number of a row with its unit, and the chain of layers that state it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+
+import msgspec
+
+from archwright.catalog.catalog import OVERLAID, Catalog
+from archwright.catalog.layers import refreshed_layer
+from archwright.catalog.tables import records
+from archwright.catalog.tables.metadata_records import SourceKind, State
+from archwright.contract.plan import MachineFacts
+from archwright.contract.record import Record
+
+# The end of a field's name and its unit; the first that fits. Numbers without one are counts.
+UNITS = (
+    ("bytes_per_token_bf16", "bytes/token"),
+    ("sliding_window", "tokens"),
+    ("flops_per_layer", "FLOP"),
+    ("flops_per_unit", "FLOP"),
+    ("max_eur", "EUR"),
+    ("days", "days"),
+    ("bytes_per_s", "bytes/s"),
+    ("usd_per_hour", "USD/h"),
+    ("usd_per_token", "USD/token"),
+    ("usd_per_kwh", "USD/kWh"),
+    ("usd_per_byte", "USD/byte"),
+    ("gco2_per_kwh", "g/kWh"),
+    ("usd", "USD"),
+    ("bytes", "bytes"),
+    ("tokens", "tokens"),
+    ("months", "months"),
+    ("bits_per_weight", "bits"),
+    ("flops", "FLOP/s"),
+    ("share", "share"),
+    ("discount", "share"),
+    ("quality", "share"),
+    ("units", "U"),
+    ("_s", "s"),
+    ("_w", "W"),
+    ("hours", "h"),
+)
+COUNT = "1"
+MACHINE, HERE = "machine", "this-machine"
+# Of facts that share a name the first counts: what people ask for stands first.
+FIRST = ("models", "accelerators", "offers", "hosted", "engines", "regulations", "parts", "nodes", "artefacts")
+
+
+class Figure(Record):
+    name: str
+    value: float
+    unit: str
+
+
+class LayerFact(Record):
+    """What one layer says of a fact."""
+
+    layer: records.Layer
+    source: str
+    source_kind: SourceKind
+    as_of: str
+    confidence: records.Confidence
+    freshness: State
+    figures: tuple[Figure, ...]
+
+
+class FactView(Record):
+    """A fact as `catalog show` prints it: the layers that state it, the one in force first, and the row in force."""
+
+    name: str
+    table: str
+    chain: tuple[LayerFact, ...]
+    row: dict[str, object]
+
+
+def figures(row: Record) -> tuple[Figure, ...]:
+    """Every number of a row, also those one level down (`flops.bf16`)."""
+    return tuple(_figures(msgspec.to_builtins(row), "", str(getattr(row, "unit", ""))))
+
+
+def _figures(fields: dict[str, object], within: str, stated_unit: str) -> Iterator[Figure]:
+    for name, value in fields.items():
+        if isinstance(value, bool):
+            continue
+        if isinstance(value, int | float):
+            unit = stated_unit or unit_of(name, unit_of(within))
+            yield Figure(name=f"{within}.{name}" if within else name, value=float(value), unit=unit)
+        elif isinstance(value, dict) and not within:
+            inner = {key: part for key, part in value.items() if key != "level"}
+            yield from _figures(inner, name, str(value.get("unit", stated_unit)))
+
+
+def unit_of(field: str, otherwise: str = COUNT) -> str:
+    return next((unit for ending, unit in UNITS if field.endswith(ending)), otherwise)
+
+
+def view(catalog: Catalog, table: str, name: str, row: Record) -> FactView:
+    """Raises nothing: a record that is no fact of a table has a chain of one."""
+    chain = tuple(_layer(catalog, layer, fact) for layer, fact in _stated(catalog, table, name, row))
+    return FactView(name=name, table=table, chain=chain, row=msgspec.to_builtins(row))
+
+
+def _layer(catalog: Catalog, layer: records.Layer, row: Record) -> LayerFact:
+    if isinstance(row, MachineFacts):
+        return LayerFact(
+            layer=layer,
+            source="the probe of this machine",
+            source_kind="measured",
+            as_of=datetime.fromtimestamp(row.probed_at, UTC).date().isoformat(),
+            confidence="high",
+            freshness="fresh",
+            figures=figures(row),
+        )
+    fact = row if isinstance(row, records.Fact) else None
+    source = str(getattr(row, "source", ""))
+    return LayerFact(
+        layer=layer,
+        source=source,
+        source_kind="user" if layer == "user" else catalog.kind_of_source(source),
+        as_of=str(getattr(row, "as_of", "")),
+        confidence=fact.confidence if fact else "recalled",
+        freshness=catalog.freshness(fact) if fact else "fresh",
+        figures=figures(row),
+    )
+
+
+def _stated(catalog: Catalog, table: str, name: str, row: Record) -> Iterable[tuple[records.Layer, Record]]:
+    """The layers from the highest to the lowest, each with its row."""
+    found: list[tuple[records.Layer, Record]] = []
+    if name in catalog.own.names(table):
+        found.append(("user", row))
+    if table == MACHINE:
+        found.append(("measured", row))
+    elif table == "offers":
+        found += _offers(catalog, name)
+    elif table in OVERLAID:
+        newer, older = (of.named(table).get(name) for of in (catalog.below_user, catalog.shipped_alone))
+        found += [("refreshed", newer)] if newer is not None and newer != older else []
+        found += [("shipped", older)] if older is not None else []
+    return found or [("shipped", row)]
+
+
+def _offers(catalog: Catalog, name: str) -> Iterator[tuple[records.Layer, Record]]:
+    provider = name.partition(":")[0]
+    if name in catalog.refreshed_offers(provider):
+        yield from (
+            ("refreshed", row) for row in refreshed_layer.offers(catalog.latest.prices[provider]) if row.id == name
+        )
+    shipped = catalog.shipped_offers.get(provider, {}).get(name)
+    if shipped is not None:
+        yield ("derived" if shipped.price_kind == "derived" else "shipped"), shipped
+    derived = catalog.derived_offers.get(provider, {}).get(name)
+    if derived is not None:
+        yield "derived", derived
+
+
+def tables(catalog: Catalog) -> dict[str, dict[str, Record]]:
+    """Everything that has a name of its own, by table."""
+    measured: dict[str, dict[str, Record]] = {} if catalog.machine is None else {MACHINE: {HERE: catalog.machine}}
+    listed = dict.fromkeys((*FIRST, *OVERLAID))
+    return {**measured, **{table: {**catalog.named(table)} for table in listed}}

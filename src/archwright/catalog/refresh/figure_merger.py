@@ -1,0 +1,230 @@
+"""From what adapters found to rows of storage, electricity, scores, accelerators and architectures: names joined to
+this catalog's, each held against its gate.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from archwright.catalog.catalog import Catalog
+from archwright.catalog.layers.refreshed_layer import GridCarbon
+from archwright.catalog.refresh import plausibility_checks
+from archwright.catalog.refresh.refresh_input import Aside, Brought
+from archwright.catalog.sources.source_records import Architecture, BytePrice, Device, Score, Tariff
+from archwright.catalog.tables import name_resolution
+from archwright.catalog.tables.cost_records import StoragePrice
+from archwright.catalog.tables.records import Accelerator, Confidence, EnergyTariff, ModelSpec, QualityScore
+from archwright.contract.record import replace
+from archwright.errors import CatalogError
+
+GRAMS = (0.0, 2000.0)
+# USD per kWh; no business pays less or more.
+KWH = (0.005, 2.0)
+USD = "USD"
+NO_NUMBER = "its price is no number"
+UNKNOWN_COUNTRY = "a country this catalog does not know"
+# Keys and values of 16 bits, two of them per layer.
+KV_BYTES = 4
+
+
+class FigureIntake:
+    """Sources come in the order of their priority: the first that states a figure counts."""
+
+    def __init__(self, catalog: Catalog, aside: Aside) -> None:
+        self._catalog, self._aside = catalog, aside
+
+    # --- what storing and moving bytes costs
+
+    def storage(self, brought: Iterable[Brought]) -> tuple[StoragePrice, ...]:
+        """Under the item's name in this catalog where it has one."""
+        found = []
+        for file in brought:
+            for price in file.found.stored:
+                name = f"{price.provider}: {price.item}"
+                if price.provider not in self._catalog.providers:
+                    self._aside.put(file.source.id, "a provider this catalog does not know", name)
+                elif not (math.isfinite(price.usd_per_byte) and price.usd_per_byte >= 0):
+                    self._aside.put(file.source.id, NO_NUMBER, name)
+                else:
+                    found.append(self._stored(file, price))
+        return tuple(found)
+
+    def _stored(self, file: Brought, price: BytePrice) -> StoragePrice:
+        alike = (
+            row.item
+            for row in self._catalog.shipped_storage_prices
+            if (row.provider, row.kind) == (price.provider, price.kind)
+            and name_resolution.squashed(row.item).startswith(name_resolution.squashed(price.item))
+        )
+        return StoragePrice(
+            provider=price.provider,
+            region=price.region,
+            item=next(alike, price.item),
+            kind=price.kind,
+            usd_per_byte=price.usd_per_byte,
+            from_bytes=price.from_bytes,
+            to_bytes=price.to_bytes,
+            source=file.words,
+            as_of=file.as_of,
+            confidence=_dated(file),
+        )
+
+    # --- electricity
+
+    def grid(self, brought: Iterable[Brought]) -> tuple[GridCarbon, ...]:
+        """By the country's code where this catalog has it, else by its name."""
+        known = self._catalog.countries.values()
+        codes = {name_resolution.squashed(row.name): row.country for row in known}
+        codes |= {row.alpha3: row.country for row in known if row.alpha3}
+        found = []
+        for file in brought:
+            for carbon in file.found.carbon:
+                country = codes.get(carbon.country) or codes.get(name_resolution.squashed(carbon.name))
+                if country is None:
+                    self._aside.put(file.source.id, UNKNOWN_COUNTRY, carbon.name or carbon.country)
+                elif not GRAMS[0] <= carbon.gco2_per_kwh <= GRAMS[1]:
+                    self._aside.put(file.source.id, "no carbon a grid can have", carbon.country)
+                else:
+                    row = GridCarbon(
+                        country=country, gco2_per_kwh=carbon.gco2_per_kwh, year=carbon.year, source=file.words
+                    )
+                    found.append(row)
+        return tuple(found)
+
+    def tariffs(self, brought: Iterable[Brought]) -> tuple[EnergyTariff, ...]:
+        """In USD at today's rate; dated by the period the source states."""
+        known = {*self._catalog.countries, *(row.country for row in self._catalog.shipped_tariffs)}
+        found: dict[tuple[str, str], EnergyTariff] = {}
+        for file in brought:
+            for tariff in file.found.tariffs:
+                row, name = self._tariff(file, tariff), tariff.area or tariff.country
+                prices = (row.commercial_usd_per_kwh, row.industrial_usd_per_kwh)
+                if tariff.country not in known:
+                    self._aside.put(file.source.id, UNKNOWN_COUNTRY, name)
+                elif row.commercial_usd_per_kwh is None:
+                    # An industry's price alone would stand in for a business's.
+                    self._aside.put(file.source.id, "states no price for a business", name)
+                elif not all(price is None or KWH[0] <= price <= KWH[1] for price in prices):
+                    self._aside.put(file.source.id, "no price a kWh can have", name)
+                else:
+                    found.setdefault((row.country, row.area), row)
+        return tuple(found.values())
+
+    def _tariff(self, file: Brought, tariff: Tariff) -> EnergyTariff:
+        rate = self._catalog.exchange(tariff.currency, USD).value
+        return EnergyTariff(
+            country=tariff.country,
+            area=tariff.area,
+            commercial_usd_per_kwh=None if tariff.commercial is None else tariff.commercial * rate,
+            industrial_usd_per_kwh=None if tariff.industrial is None else tariff.industrial * rate,
+            grid_gco2_per_kwh=None,
+            grid_year="",
+            grid_source="",
+            source=file.words if tariff.currency == USD else f"{file.words} x {rate:g}",
+            as_of=tariff.period,
+            confidence="high",
+        )
+
+    # --- models and accelerators this catalog has a row of
+
+    def scores(self, brought: Iterable[Brought]) -> tuple[QualityScore, ...]:
+        found = []
+        for file in brought:
+            for score in file.found.scores:
+                name = f"{score.model}: {score.benchmark}"
+                model = self._named(file, score.model)
+                if model is not None and not 0 < score.score < 1:
+                    self._aside.put(file.source.id, "a score that is no share", name)
+                elif model is not None:
+                    found.append(_score(file, score, model.id))
+        return tuple(found)
+
+    def models(self, brought: Iterable[Brought]) -> tuple[ModelSpec, ...]:
+        """Shapes as the checkpoints state them, laid into this catalog's rows: a licence is in no configuration."""
+        found: dict[str, ModelSpec] = {}
+        for file in brought:
+            for shape in file.found.architectures:
+                model = self._named(file, shape.model)
+                if model is not None:
+                    made = _shaped(file, model, shape)
+                    if self._passes(file, plausibility_checks.Facts({}, models=(made,))):
+                        found.setdefault(made.id, made)
+        return tuple(found.values())
+
+    def accelerators(self, brought: Iterable[Brought]) -> tuple[Accelerator, ...]:
+        """Rates, bandwidth, links and watts; the memory stays, since software sees less than is sold."""
+        found: dict[str, Accelerator] = {}
+        for file in brought:
+            for device in file.found.devices:
+                try:
+                    row = self._catalog.accelerator(device.name)
+                except CatalogError:
+                    self._aside.put(file.source.id, "an accelerator this catalog has no row of", device.name)
+                    continue
+                made = _sheeted(file, row, device)
+                stated = replace(made, memory_bytes=device.memory_bytes)
+                if self._passes(file, plausibility_checks.Facts({made.id: made})) and self._passes(
+                    file, plausibility_checks.Facts({made.id: stated})
+                ):
+                    found.setdefault(made.id, made)
+        return tuple(found.values())
+
+    def _passes(self, file: Brought, facts: plausibility_checks.Facts) -> bool:
+        """Whether no gate refuses; what it says is set aside."""
+        refused = [
+            one
+            for one in plausibility_checks.run(facts, self._catalog.gate_exceptions)
+            if one.refuses and one.gate != plausibility_checks.EXCEPTIONS
+        ]
+        for one in refused:
+            self._aside.put(file.source.id, f"gate {one.gate}", f"{one.subject}: {one.says}")
+        return not refused
+
+    def _named(self, file: Brought, said: str) -> ModelSpec | None:
+        """Not by an alias: that one plain name stands for the newest model does not make an older one's figures its."""
+        try:
+            return name_resolution.model(said, self._catalog.models, ())
+        except CatalogError:
+            self._aside.put(file.source.id, "a model this catalog has no row of", said)
+            return None
+
+
+def _dated(file: Brought) -> Confidence:
+    return "medium" if file.as_of else "recalled"
+
+
+def _score(file: Brought, score: Score, model: str) -> QualityScore:
+    return QualityScore(
+        model=model,
+        benchmark=score.benchmark.replace("-", "_"),
+        score=score.score,
+        method=score.method,
+        reported_by=score.reported_by,
+        original_source=score.link,
+        source=file.words,
+        as_of=file.as_of,
+        confidence=_dated(file),
+    )
+
+
+def _shaped(file: Brought, row: ModelSpec, shape: Architecture) -> ModelSpec:
+    """The file is the thing itself and not a copy of a page: it is as good as the day it was brought."""
+    fields = dict(shape.fields)
+    if row.attention in plausibility_checks.STANDARD_ATTENTION:
+        layers, heads, wide = (fields.get(name, getattr(row, name)) for name in ("layers", "kv_heads", "head_dim"))
+        fields["kv_bytes_per_token_bf16"] = KV_BYTES * layers * heads * wide
+    return replace(row, **fields, source=file.words, as_of=file.as_of or file.brought_on, confidence="high")
+
+
+def _sheeted(file: Brought, row: Accelerator, device: Device) -> Accelerator:
+    return replace(
+        row,
+        memory_bandwidth_bytes_per_s=device.bandwidth_bytes_per_s,
+        flops={**row.flops, **device.flops},
+        scale_up_bytes_per_s=device.scale_up_bytes_per_s or row.scale_up_bytes_per_s,
+        tdp_w=device.tdp_w or row.tdp_w,
+        source=file.words,
+        as_of=file.as_of,
+        confidence="high" if file.as_of else row.confidence,
+    )

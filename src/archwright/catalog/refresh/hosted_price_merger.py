@@ -1,0 +1,112 @@
+"""Prices of hosted models, each held against what a second source says."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import defaultdict
+from collections.abc import Iterable
+from datetime import date
+
+from archwright.catalog.catalog import Catalog
+from archwright.catalog.refresh.refresh_input import Aside, Brought, Disagreement
+from archwright.catalog.sources.source_records import TokenPrice
+from archwright.catalog.tables.records import Confidence, HostedModel
+
+# Two sources agree on a price within this share.
+AGREEMENT = 0.01
+# USD per token; the dearest model ever listed is far below.
+DEAREST_TOKEN = 1e-3
+VERSION = re.compile(r"\s+\d[\w.]*$")
+
+
+class ModelIntake:
+    """Sources come in the order of their priority."""
+
+    def __init__(self, catalog: Catalog, aside: Aside) -> None:
+        self._catalog, self._aside = catalog, aside
+
+    def hosted(self, brought: Iterable[Brought]) -> tuple[HostedModel, ...]:
+        """The first source's price, with what a second one says beside it: another file, else the shipped row."""
+        stated: dict[tuple[str, str], list[tuple[Brought, TokenPrice]]] = defaultdict(list)
+        for file in brought:
+            for price in file.found.tokens:
+                provider = self._provider(price.provider)
+                subject = f"{price.provider}:{price.model}"
+                if provider is None:
+                    self._aside.put(file.source.id, "a provider this catalog has no hosted models of", subject)
+                elif not (0 <= price.input < DEAREST_TOKEN and 0 < price.output < DEAREST_TOKEN):
+                    self._aside.put(file.source.id, "free of charge, or no price a token can have", subject)
+                else:
+                    stated[provider, price.model].append((file, price))
+        shipped = {(row.provider, row.id): row for row in self._catalog.shipped_hosted}
+        return tuple(self._corroborated(key, found, shipped.get(key)) for key, found in stated.items())
+
+    def _provider(self, said: str) -> str | None:
+        name = self._catalog.provider_called(said)
+        return name if any(row.provider == name for row in self._catalog.shipped_hosted) else None
+
+    def _corroborated(
+        self, key: tuple[str, str], found: list[tuple[Brought, TokenPrice]], shipped: HostedModel | None
+    ) -> HostedModel:
+        file, first = found[0]
+        second = self._second(found, shipped)
+        agrees = None if second is None else _agree((first.input, first.output), second[:2])
+        if second is not None and not agrees:
+            subject, taken = ":".join(key), _in_words(first.input, first.output, file.source.id)
+            self._aside.disagreements.append(Disagreement(subject=subject, taken=taken, other=_in_words(*second)))
+        sure: Confidence = "medium" if agrees is None else "high" if agrees else "low"
+        same = shipped if agrees else None
+        return HostedModel(
+            provider=key[0],
+            id=key[1],
+            input_usd_per_token=first.input,
+            output_usd_per_token=first.output,
+            cache_read_usd_per_token=first.cache_read,
+            cache_write_usd_per_token=first.cache_write,
+            batch_input_usd_per_token=first.batch_input or (same.batch_input_usd_per_token if same else None),
+            batch_output_usd_per_token=first.batch_output or (same.batch_output_usd_per_token if same else None),
+            context_tokens=first.context_tokens or (shipped.context_tokens if shipped else None),
+            output_tokens=first.output_tokens or (shipped.output_tokens if shipped else None),
+            deprecation_date=_day(first.deprecation_date) or (shipped.deprecation_date if shipped else ""),
+            successor=shipped.successor if shipped else "",
+            agrees=agrees,
+            second_input_usd_per_token=None if second is None else second[0],
+            second_output_usd_per_token=None if second is None else second[1],
+            source=file.words,
+            as_of=file.as_of,
+            confidence=sure if file.as_of else "recalled",
+        )
+
+    def _second(
+        self, found: list[tuple[Brought, TokenPrice]], shipped: HostedModel | None
+    ) -> tuple[float, float, str] | None:
+        """What another source says of the first one's model: in, out, whose word it is."""
+        file = found[0][0]
+        for other, price in found[1:]:
+            if other is not file:
+                return price.input, price.output, other.source.id
+        if shipped is None or _work(shipped.source) == _work(file.words):
+            return None
+        return shipped.input_usd_per_token, shipped.output_usd_per_token, f"shipped, {shipped.as_of}"
+
+
+def _agree(one: tuple[float, float], other: tuple[float, float]) -> bool:
+    return all(math.isclose(a, b, rel_tol=AGREEMENT) for a, b in zip(one, other, strict=True))
+
+
+def _in_words(given: float, answered: float, whose: str) -> str:
+    return f"{given * 1e6:g} in, {answered * 1e6:g} out USD per million tokens ({whose})"
+
+
+def _work(source: str) -> str:
+    """The package or repository of a source's words, its version aside."""
+    return VERSION.sub("", source.partition(":")[0]).strip().lower()
+
+
+def _day(text: str) -> str:
+    """A day a plan can compare with; anything else is left out."""
+    try:
+        return date.fromisoformat(text).isoformat()
+    except ValueError:
+        return ""

@@ -1,0 +1,74 @@
+"""Writes the NOTICE of the shipped facts from their own `source` columns: which works, under which licences.
+
+`python -m archwright.catalog.refresh.notice_file` renews the file; a test holds it to the tables.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from pathlib import Path
+
+from archwright.catalog.tables import guidance_rows, yaml_documents
+from archwright.catalog.tables.csv_table import DATA, read
+from archwright.home import write_atomic
+
+FILE = "NOTICE"
+FEATURES = "features"
+SOURCE_COLUMNS = ("source", "price_source", "spec_source", "grid_source")
+HEAD = """Facts shipped with archwright
+
+Every row of these tables names its source. This file is generated from those columns and from licences.csv;
+the licences' notices lie in LICENSES/. Facts by the project itself are under Apache-2.0 like its code.
+"""
+
+
+def work(source: str) -> list[str]:
+    """The works a source cell names: `work:path/in/it` without the path, several joined by ` ; `."""
+    return [re.split(r":(?=[\w*])", part, maxsplit=1)[0].strip() for part in source.split(" ; ")]
+
+
+def generate(folder: Path = DATA) -> str:
+    return "\n".join([HEAD, *_licences(folder), *_tables(folder), *_documents(folder)])
+
+
+def _licences(folder: Path) -> list[str]:
+    lines = ["Works under a licence of their own", ""]
+    for row in read(folder, "licences.csv"):
+        lines += [
+            f"  {row.name('work')}: {row.name('licence')} (LICENSES/{row.name('file')}, {row.name('link')})",
+            f"    by {row.name('attribution')}",
+            f"    {row.name('covers')}",
+            "",
+        ]
+    return lines
+
+
+def _tables(folder: Path) -> list[str]:
+    lines = ["Sources by table (rows)", ""]
+    for path in sorted(folder.glob("*.csv")):
+        works: Counter[str] = Counter()
+        for row in read(folder, path.name):
+            works.update({name for column in SOURCE_COLUMNS for name in work(row.text(column)) if name})
+        lines += [f"  {path.name}", *(f"    {name} ({count})" for name, count in sorted(works.items())), ""]
+    return lines
+
+
+def _documents(folder: Path) -> list[str]:
+    lines = ["Sources by document", ""]
+    for engine in yaml_documents.engines(folder):
+        lines.append(f"  engines.yaml, {engine.id}: {engine.source}")
+    for regulation in yaml_documents.regulations(folder):
+        lines.append(f"  regulations/{regulation.id}.yaml: {regulation.source}")
+    for path in sorted((folder / guidance_rows.FOLDER).glob("*.yaml")):
+        rows = guidance_rows.features(folder) if path.stem == FEATURES else guidance_rows.advice(path.stem, folder)
+        sources = Counter(row.source for row in rows)
+        lines += [
+            f"  {guidance_rows.FOLDER}/{path.name}",
+            *(f"    {name} ({count})" for name, count in sorted(sources.items())),
+        ]
+    return [*lines, ""]
+
+
+if __name__ == "__main__":
+    write_atomic(DATA / FILE, generate().encode(), mode=0o644)

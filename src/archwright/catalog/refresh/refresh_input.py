@@ -1,0 +1,62 @@
+"""What a refresh is given and what it does not take: files with their sources, rows set aside with the reason."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import NamedTuple
+
+from archwright.catalog.sources.source_records import Found
+from archwright.catalog.tables.metadata_records import RefreshSource
+from archwright.contract.record import Record
+
+EXAMPLES = 5
+
+
+class Brought(NamedTuple):
+    """One file: its source, the day it states, what is in it."""
+
+    source: RefreshSource
+    as_of: str
+    found: Found
+    brought_on: str = ""
+
+    @property
+    def words(self) -> str:
+        """As a row's `source` names it."""
+        return self.source.origin.partition(", saved as")[0]
+
+
+class SetAside(Record):
+    """Rows that were not taken, and why; the first few by name."""
+
+    source: str
+    reason: str
+    rows: int
+    examples: tuple[str, ...]
+
+
+class Disagreement(Record):
+    """Two sources state different prices of one model; the first is taken, the band covers both."""
+
+    subject: str
+    taken: str
+    other: str
+
+
+class Aside:
+    """Collects what is not taken, where sources disagree, and what is odd."""
+
+    def __init__(self) -> None:
+        self._rows: dict[tuple[str, str], list[str]] = defaultdict(list)
+        self.disagreements: list[Disagreement] = []
+        self.flags: list[str] = []
+
+    def put(self, source: str, reason: str, subject: str) -> None:
+        self._rows[source, reason].append(subject)
+
+    @property
+    def rows(self) -> tuple[SetAside, ...]:
+        return tuple(
+            SetAside(source=source, reason=reason, rows=len(found), examples=tuple(found[:EXAMPLES]))
+            for (source, reason), found in self._rows.items()
+        )

@@ -1,0 +1,91 @@
+"""From CSV columns to records: what owning, storing, moving, committing and managed platforms cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from archwright.catalog.tables import cost_records as rows
+from archwright.catalog.tables.csv_table import Row, read
+
+GIB = 2.0**30
+GIGA = 1e9
+# Per unit of the source, bytes: a price per GB or GiB becomes one per byte.
+SIZES = {"GB": GIGA, "GiB": GIB, "GB-month": GIGA, "GiB-month": GIB}
+
+
+def parts(folder: Path) -> list[rows.Part]:
+    return [
+        row.record(rows.Part, **between(row)) for file in ("onprem.csv", "operating.csv") for row in read(folder, file)
+    ]
+
+
+def between(row: Row) -> dict[str, float]:
+    """Without a low or a high, the typical stands in: the band is then that of the confidence alone."""
+    typical = row.required("typical")
+    low, high = row.number("low"), row.number("high")
+    return {"low": typical if low is None else low, "typical": typical, "high": typical if high is None else high}
+
+
+def nodes(folder: Path) -> list[rows.Node]:
+    return [
+        row.record(
+            rows.Node,
+            accelerator=row.text("accelerator") or None,
+            ram_bytes=round(row.required("ram_gib", GIB)),
+            power_w=row.required("power_kw", 1e3),
+            price_low_usd=row.required("price_usd_low"),
+            price_usd=row.required("price_usd_typical"),
+            price_high_usd=row.required("price_usd_high"),
+            network_bytes_per_s=row.required("network_gbps", GIGA / 8),
+        )
+        for row in read(folder, "nodes.csv")
+    ]
+
+
+def storage_prices(folder: Path) -> list[rows.StoragePrice]:
+    found = []
+    for row in read(folder, "storage_network.csv"):
+        size = SIZES.get(row.name("unit"))
+        if size is None:
+            raise row.broken("unit", "an unknown unit")
+        made = row.record(
+            rows.StoragePrice,
+            region=row.text("region"),
+            usd_per_byte=row.required("price_usd") / size,
+            from_bytes=row.number("tier_from_gb", GIGA) or 0.0,
+            to_bytes=row.number("tier_to_gb", GIGA),
+        )
+        found.append(made)
+    return found
+
+
+def commitments(folder: Path) -> list[rows.Commitment]:
+    return [
+        row.record(rows.Commitment, payment=row.text("payment"), discount=row.required("discount_vs_on_demand"))
+        for row in read(folder, "commitments.csv")
+    ]
+
+
+def surcharges(folder: Path) -> list[rows.Surcharge]:
+    return [
+        row.record(
+            rows.Surcharge,
+            low=row.number("surcharge_pct_low", 0.01),
+            high=row.number("surcharge_pct_high", 0.01),
+            basis=row.text("basis"),
+        )
+        for row in read(folder, "managed_platforms.csv")
+    ]
+
+
+def networked(offers: Iterable[Row], folder: Path) -> Iterable[tuple[Row, tuple[float | None, str]]]:
+    """Each offer with the bytes/s of its machine and what is said of them: the price list's own, else its vendor's."""
+    tables = read(folder, "networks.csv") if (folder / "networks.csv").exists() else []
+    stated = {(row.name("provider"), row.name("instance_type")): row for row in tables}
+    for offer in offers:
+        own, said = offer.number("network_gbps", GIGA / 8), offer.text("network_note")
+        told = stated.get((offer.name("provider"), offer.name("instance_type")))
+        if own is None and told is not None:
+            own, said = told.required("network_gbps", GIGA / 8), f"up to; {told.name('source')}"
+        yield offer, (own, said)

@@ -1,0 +1,148 @@
+"""Reads a CSV table of the catalog; every refusal names file, line and column (AW-CAT-02)."""
+
+from __future__ import annotations
+
+import csv
+import functools
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args, get_origin
+
+import msgspec
+
+from archwright.catalog.tables.records import Confidence
+from archwright.contract.record import Record
+from archwright.errors import CatalogError, Where
+
+R = TypeVar("R", bound=Record)
+Reader = Callable[["Row", str], object]
+DATA = Path(__file__).parents[1] / "data"
+
+
+class Row:
+    """One line of a table; empty cells are absent facts."""
+
+    def __init__(self, file: str, line: int, cells: dict[str, str]) -> None:
+        self.file = file
+        self.line = line
+        self.cells = cells
+
+    def broken(self, column: str, what: str) -> CatalogError:
+        return CatalogError(
+            "AW-CAT-02",
+            f"{what} in {column}: {self.cells.get(column)!r}",
+            where=Where(self.file, self.line, column),
+            hint="reinstall archwright, or correct the row",
+        )
+
+    def text(self, column: str) -> str:
+        return (self.cells.get(column) or "").strip()
+
+    def name(self, column: str) -> str:
+        value = self.text(column)
+        if not value:
+            raise self.broken(column, "nothing")
+        return value
+
+    def one_of(self, column: str, literal: Any) -> Any:
+        """The cell, which must be one of the values of a Literal type."""
+        value = self.text(column)
+        if value not in get_args(literal):
+            raise self.broken(column, f"not one of {', '.join(get_args(literal))}")
+        return value
+
+    def number(self, column: str, unit: float = 1.0) -> float | None:
+        """The cell times `unit` (its size in SI), None when empty."""
+        value = self.text(column)
+        if not value:
+            return None
+        try:
+            number = float(value)
+        except ValueError:
+            raise self.broken(column, "not a number") from None
+        if not math.isfinite(number) or number < 0:
+            raise self.broken(column, "not a finite, positive number")
+        return number * unit
+
+    def required(self, column: str, unit: float = 1.0) -> float:
+        number = self.number(column, unit)
+        if number is None:
+            raise self.broken(column, "nothing")
+        return number
+
+    def whole(self, column: str, unit: float = 1.0) -> int | None:
+        number = self.number(column, unit)
+        return None if number is None else round(number)
+
+    def count(self, column: str) -> int:
+        """A count; an empty cell is zero."""
+        return self.whole(column) or 0
+
+    def record(self, kind: type[R], **given: object) -> R:
+        """The row as a record, a column of its name for every field; `given` are those that the table has in other
+        words or units. Words without a default must be there, as must numbers that cannot be absent.
+        """
+        found = {
+            name: reader(self, name)
+            for name, reader in _readers(kind)  # type: ignore[arg-type]
+            if name not in given and (name in self.cells or reader is not Row.text)
+        }
+        if "confidence" not in given and "as_of" in found:
+            stated = self.text("confidence") if "confidence" in self.cells else "high"
+            found["confidence"] = confidence(str(found["as_of"]), stated)
+        return kind(**(found | given))
+
+
+def _one_of(literal: object) -> Reader:
+    return lambda row, name: row.one_of(name, literal)
+
+
+def _split(row: Row, name: str) -> tuple[str, ...]:
+    return tuple(row.name(name).split())
+
+
+@functools.cache
+def _readers(kind: type[Record]) -> tuple[tuple[str, Reader], ...]:
+    plain: dict[object, Reader] = {
+        float: Row.required,
+        float | None: Row.number,
+        int: Row.count,
+        int | None: Row.whole,
+        tuple[str, ...]: _split,
+    }
+    found: list[tuple[str, Reader]] = []
+    for field in msgspec.structs.fields(kind):  # type: ignore[arg-type]
+        if field.type is str:
+            found.append((field.name, Row.name if field.required else Row.text))
+        elif field.type in plain:
+            found.append((field.name, plain[field.type]))
+        elif field.required and get_origin(field.type) is Literal:
+            found.append((field.name, _one_of(field.type)))
+    return tuple(found)
+
+
+def confidence(as_of: str, stated: str = "high") -> Confidence:
+    """The stated confidence, but `recalled` where the source bears no date."""
+    if not as_of or "undated" in as_of:
+        return "recalled"
+    known: tuple[Confidence, ...] = get_args(Confidence)
+    return next((level for level in known if level == stated), "recalled")
+
+
+def plain(kind: type[R], file: str) -> Callable[[Path], list[R]]:
+    """The reader of a table whose columns have the names of the record's fields."""
+    return lambda folder: [row.record(kind) for row in read(folder, file)]
+
+
+def read(folder: Path, file: str) -> Iterator[Row]:
+    path = folder / file
+    try:
+        with path.open(encoding="utf-8", newline="") as handle:
+            reader = csv.DictReader(handle)
+            for cells in reader:
+                yield Row(file, reader.line_num, cells)
+    except FileNotFoundError:
+        raise CatalogError(
+            "AW-CAT-03", f"the catalog lacks its table {file}", where=Where(str(path)), hint="reinstall archwright"
+        ) from None

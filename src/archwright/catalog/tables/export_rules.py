@@ -1,0 +1,25 @@
+"""Countries to which advanced accelerators may be sold under a licence alone, or not at all."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from archwright.catalog.tables.csv_table import DATA, read
+from archwright.catalog.tables.records import Fact
+
+
+class ExportRule(Fact):
+    """`groups` are those of the rule's own text. `denied`: under embargo, no licence is to be expected."""
+
+    country: str
+    groups: str
+    outcome: Literal["licence", "denied"]
+
+
+@functools.cache
+def export_rules(folder: Path = DATA) -> Mapping[str, ExportRule]:
+    """Raises CatalogError AW-CAT-02 for a broken row."""
+    return {row.name("country"): row.record(ExportRule) for row in read(folder, "exports.csv")}

@@ -1,0 +1,211 @@
+"""From CSV columns to records: one function per table whose columns are not the record's fields; units are converted
+here and nowhere else.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from archwright.catalog.tables import records
+from archwright.catalog.tables.cost_parsers import networked
+from archwright.catalog.tables.csv_table import Row, confidence, plain, read
+
+GIB = 2.0**30
+GIGA = 1e9
+TERA = 1e12
+PER_MILLION = 1e-6
+
+DTYPES = {
+    "fp32": "fp32_tflops",
+    "tf32": "tf32_dense",
+    "bf16": "bf16_dense",
+    "fp16": "fp16_dense",
+    "fp8": "fp8_dense",
+    "int8": "int8_dense_tops",
+    "fp4": "fp4_dense",
+}
+
+
+def accelerators(folder: Path) -> list[records.Accelerator]:
+    return [_accelerator(row) for row in read(folder, "accelerators.csv")]
+
+
+def devices(folder: Path) -> list[records.Accelerator]:
+    return [_accelerator(row) for row in read(folder, "devices.csv")]
+
+
+def _accelerator(row: Row) -> records.Accelerator:
+    rates = {dtype: row.number(column, TERA) for dtype, column in DTYPES.items()}
+    return row.record(
+        records.Accelerator,
+        id=row.name("accel_id"),
+        arch=row.text("arch"),
+        form=row.text("form"),
+        memory_bytes=row.whole("mem_gib", GIB) or 0,
+        memory_marketing=row.text("mem_marketing"),
+        memory_bandwidth_bytes_per_s=row.required("mem_bw_gbs", GIGA),
+        flops={dtype: rate for dtype, rate in rates.items() if rate is not None},
+        sparsity=row.text("sparsity_2to4") == "yes",
+        scale_up=row.text("scale_up"),
+        scale_up_bytes_per_s=row.number("scale_up_gbs_per_dir", GIGA),
+        host_link=row.text("host_link"),
+        price_low_usd=row.number("price_usd_low"),
+        price_high_usd=row.number("price_usd_high"),
+    )
+
+
+def offers(folder: Path) -> list[records.Offer]:
+    return [_offer(row, network) for row, network in networked(read(folder, "offers.csv"), folder)]
+
+
+def _offer(row: Row, network: tuple[float | None, str]) -> records.Offer:
+    kind, as_of = row.one_of("price_kind", records.PriceKind), row.text("price_as_of")
+    listed, spot = row.number("on_demand_usd_h"), row.number("spot_usd_h")
+    return row.record(
+        records.Offer,
+        id=row.name("offer_id"),
+        accelerator=row.text("accelerator") or None,
+        accelerator_count=row.count("accel_count"),
+        accelerator_share=row.required("accel_share"),
+        ram_bytes=round(row.required("ram_gib", GIB)),
+        arch=row.text("arch"),
+        local_nvme_bytes=row.whole("local_nvme_gb", GIGA),
+        network_bytes_per_s=network[0],
+        network_note=network[1],
+        on_demand_usd_per_hour=listed,
+        spot_usd_per_hour=None if spot == listed else spot,
+        commit_1y_usd_per_hour=row.number("commit_1y_usd_h"),
+        commit_3y_usd_per_hour=row.number("commit_3y_usd_h"),
+        spec_source=row.text("spec_source"),
+        spec_as_of=row.text("spec_as_of"),
+        source=row.name("price_source"),
+        as_of=as_of,
+        confidence=confidence(as_of, "high" if kind == "list" else "low"),
+    )
+
+
+def quality(folder: Path) -> list[records.QualityScore]:
+    return [
+        row.record(
+            records.QualityScore,
+            model=row.name("model_id"),
+            benchmark=row.name("benchmark").replace("-", "_"),
+            method=row.text("method"),
+            reported_by=row.text("reported_by"),
+            original_source=row.text("original_source"),
+            confidence=confidence(row.text("as_of"), "medium"),
+        )
+        for row in read(folder, "llm_quality.csv")
+    ]
+
+
+def models(folder: Path, scores: list[records.QualityScore]) -> list[records.ModelSpec]:
+    reported: dict[str, dict[str, float]] = {}
+    for score in scores:
+        # Ratings (chess-like, over 1) are not shares and cannot be a floor.
+        if 0 < score.score < 1:
+            known = reported.setdefault(score.model, {})
+            known[score.benchmark] = min(score.score, known.get(score.benchmark, 1.0))
+    return [_model(row, reported.get(row.name("model_id"), {})) for row in read(folder, "llms_open.csv")]
+
+
+def architectures(folder: Path, file: str = "architectures.csv") -> list[records.ModelSpec]:
+    return [_model(row, {}) for row in read(folder, file)]
+
+
+def _model(row: Row, reported: dict[str, float]) -> records.ModelSpec:
+    own = {name: row.number(name) for name in ("mmlu_pro", "gpqa", "ifeval", "livecodebench")}
+    stated = {name: share for name, share in own.items() if share is not None}
+    lowest = {name: min(stated.get(name, 1.0), reported.get(name, 1.0)) for name in {**stated, **reported}}
+    return row.record(
+        records.ModelSpec,
+        id=row.name("model_id"),
+        org=row.text("org"),
+        parameters=round(row.required("params_total_b", GIGA)),
+        active_parameters=round(row.required("params_active_b", GIGA)),
+        ffn=row.whole("ffn_intermediate"),
+        expert_ffn=row.whole("moe_intermediate"),
+        vocabulary=row.count("vocab"),
+        context_tokens=row.count("context_max"),
+        licence_conditions=row.text("licence_conditions"),
+        released=row.text("released"),
+        quality=dict(sorted(lowest.items())),
+    )
+
+
+def hosted(folder: Path) -> list[records.HostedModel]:
+    return [_hosted(row) for row in read(folder, "llms_hosted.csv")]
+
+
+def _hosted(row: Row) -> records.HostedModel:
+    agrees = {"yes": True, "no": False}.get(row.text("agrees"))
+    return row.record(
+        records.HostedModel,
+        id=row.name("model_id"),
+        input_usd_per_token=row.required("input_usd_mtok", PER_MILLION),
+        output_usd_per_token=row.required("output_usd_mtok", PER_MILLION),
+        cache_read_usd_per_token=row.number("cache_read_usd_mtok", PER_MILLION),
+        cache_write_usd_per_token=row.number("cache_write_usd_mtok", PER_MILLION),
+        batch_input_usd_per_token=row.number("batch_input_usd_mtok", PER_MILLION),
+        batch_output_usd_per_token=row.number("batch_output_usd_mtok", PER_MILLION),
+        context_tokens=row.whole("context_max"),
+        output_tokens=row.whole("output_max"),
+        deprecation_date=row.text("deprecation_date"),
+        successor=row.text("successor"),
+        agrees=agrees,
+        second_input_usd_per_token=row.number("second_source_input", PER_MILLION),
+        second_output_usd_per_token=row.number("second_source_output", PER_MILLION),
+        confidence=confidence(row.text("as_of"), {True: "high", False: "low", None: "medium"}[agrees]),
+    )
+
+
+def regions(folder: Path) -> list[records.Region]:
+    return [
+        row.record(
+            records.Region,
+            city=row.text("city"),
+            grid_gco2_per_kwh=row.number("grid_gco2_kwh"),
+            confidence=confidence(row.text("as_of"), row.text("confidence") or "high"),
+            notes=row.text("note"),
+        )
+        for file in ("regions.csv", "regions_more.csv")
+        for row in read(folder, file)
+    ]
+
+
+def countries(folder: Path) -> list[records.Country]:
+    return [
+        row.record(records.Country, alpha3=row.text("alpha3"), places=tuple(row.text("places").split()))
+        for row in read(folder, "countries.csv")
+    ]
+
+
+def tariffs(folder: Path, known: list[records.Country]) -> list[records.EnergyTariff]:
+    """Energy rows are keyed by alpha-3, with a state behind a dash; two groups (EU27, WORLD) stay as they are."""
+    alpha2 = {country.alpha3: country.country for country in known if country.alpha3}
+    found = []
+    for file in ("energy.csv", "energy_more.csv"):
+        for row in read(folder, file):
+            code, _, state = row.name("country").partition("-")
+            country = alpha2.get(code, code)
+            found.append(_tariff(row, country, f"{country}-{state}" if state else ""))
+    return found
+
+
+def _tariff(row: Row, country: str, area: str) -> records.EnergyTariff:
+    as_of = row.text("price_as_of")
+    return records.EnergyTariff(
+        country=country,
+        area=area,
+        industrial_usd_per_kwh=row.number("industrial_usd_kwh"),
+        commercial_usd_per_kwh=row.number("commercial_or_nonhousehold_usd_kwh"),
+        grid_gco2_per_kwh=row.number("grid_gco2_kwh"),
+        grid_year=row.text("grid_year"),
+        grid_source=row.text("grid_source"),
+        source=row.text("price_source") or row.name("grid_source"),
+        as_of=as_of or row.text("grid_year"),
+        confidence=confidence(as_of, row.text("price_confidence")),
+    )
+
+
+device_tools = plain(records.DeviceTool, "tools.csv")

@@ -1,0 +1,27 @@
+"""Accelerators paid by the second: their price, how long an idle one stays, how long a cold one takes to start."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+from archwright.catalog.tables.csv_table import DATA, read
+from archwright.catalog.tables.records import Fact
+
+
+class Seconds(Fact):
+    """One worker with one accelerator. `start_s` is from nothing to the first request, paid like work."""
+
+    provider: str
+    accelerator: str
+    usd_per_second: float
+    idle_s: float
+    start_s_low: float
+    start_s: float
+    start_s_high: float
+
+
+@functools.cache
+def paid_by_second(folder: Path = DATA) -> tuple[Seconds, ...]:
+    """Raises CatalogError AW-CAT-02 for a broken row."""
+    return tuple(row.record(Seconds) for row in read(folder, "serverless.csv"))

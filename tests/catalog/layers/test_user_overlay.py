@@ -1,0 +1,151 @@
+"""The user's own facts: every table a plan reads, a reason and a last day, and errors that point at the place."""
+
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+
+import msgspec
+import pytest
+import yaml
+
+from archwright.catalog.catalog import OVERLAID, Catalog
+from archwright.catalog.layers.fact_provenance import TABLE_OF
+from archwright.catalog.load import load
+from archwright.catalog.refresh import fact_view
+from archwright.catalog.tables.records import Fact
+from archwright.errors import CatalogError
+from archwright.home import Home
+
+TODAY = date(2026, 11, 24)
+OWN = {"reason": "contract 2026-17", "until": "2027-12-31"}
+
+
+def own(root: Path, facts: object, today: date = TODAY) -> Catalog:
+    home = Home(root)
+    home.catalog_overlay.parent.mkdir(parents=True, exist_ok=True)
+    home.catalog_overlay.write_text(facts if isinstance(facts, str) else yaml.safe_dump(facts))
+    return load(home, today=today)
+
+
+def refusal(root: Path, text: str, table: str = "parts") -> CatalogError:
+    with pytest.raises(CatalogError) as caught:
+        assert getattr(own(root, text), table)
+    return caught.value
+
+
+@pytest.mark.parametrize("table", OVERLAID)
+def test_every_table_takes_the_users_row_and_shows_it(table: str, tmp_path: Path) -> None:
+    shipped = load(today=TODAY).named(table)
+    name = next(iter(shipped))
+    catalog = own(tmp_path, {table: {name: {**OWN, "notes": "ours", "source": "the contract"}}})
+    row = catalog.named(table)[name]
+    assert isinstance(row, Fact)
+    assert (row.source, row.notes, row.confidence) == ("the contract", "ours", "high")
+    view = fact_view.view(catalog, table, name, fact_view.tables(catalog)[table][name])
+    assert view.chain[0].layer == view.chain[0].source_kind == "user" and len(view.chain) == 2
+    others = [other for other in shipped if other != name]
+    assert all(catalog.named(table)[other] == shipped[other] for other in others)
+
+
+def test_every_kind_of_fact_that_ages_can_be_the_users() -> None:
+    assert set(TABLE_OF.values()) <= set(OVERLAID)
+    kinds = {type(row) for table in OVERLAID for row in load(today=TODAY).named(table).values()}
+    assert kinds >= set(TABLE_OF)
+
+
+def test_what_a_plan_reads_follows_the_user(tmp_path: Path) -> None:
+    catalog = own(
+        tmp_path,
+        {
+            "parts": {"staff.europe": {**OWN, "low": 50000, "typical": 60000, "high": 70000}},
+            "tariffs": {"electricity DE": {**OWN, "commercial_usd_per_kwh": 0.11}},
+            "exchange_rates": {"EUR/USD": {**OWN, "rate": 1.2, "low_12m": 1.2, "high_12m": 1.2}},
+            "hosted_facts": {"openai * place US": {**OWN, "name": "EEA"}},
+            "storage_prices": {"aws us-east-1 Internet egress from 100 GB": {**OWN, "usd_per_byte": 1e-11}},
+            "hosted": {"anthropic:claude-haiku-4-5": {**OWN, "input_usd_per_token": 5e-7}},
+            "scores": {},
+            "commitments": {"aws EC2 all Linux types 12 no upfront": {**OWN, "discount": 0.5}},
+            "nodes": {"8x-h100": {**OWN, "price_usd": 2e5, "price_low_usd": 2e5, "price_high_usd": 2e5}},
+        },
+    )
+    assert catalog.electricity_usd_per_kwh("DE").value == 0.11
+    assert catalog.exchange("EUR", "USD").value == 1.2
+    assert catalog.hosted_places("openai", "any") == ("EEA",)
+    assert catalog.nodes["8x-h100"].price_usd == 2e5
+    assert catalog.parts["staff.europe"].typical == 60000
+    assert [row.discount for row in catalog.commitments if row.source == OWN["reason"]] == [0.5]
+    assert [row.usd_per_byte for row in catalog.storage_prices if row.source == OWN["reason"]] == [1e-11]
+    assert [row.input_usd_per_token for row in catalog.hosted if row.source == OWN["reason"]] == [5e-7]
+    assert "until 2027-12-31" in catalog.nodes["8x-h100"].notes
+
+
+def test_an_own_fact_lapses_after_its_day(tmp_path: Path) -> None:
+    facts = {"tariffs": {"electricity DE": {**OWN, "commercial_usd_per_kwh": 0.11}}}
+    after = own(tmp_path, facts, date(2028, 1, 1))
+    assert after.electricity_usd_per_kwh("DE").value == 0.27
+    row = after.named("tariffs")["electricity DE"]
+    (layer,) = fact_view.view(after, "tariffs", "electricity DE", row).chain
+    assert (after.lapsed, layer.layer) == (("electricity DE",), "shipped")
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "line", "field", "word"),
+    [
+        ("part:\n  staff.europe: {}\n", "AW-CAT-01", 1, None, "parts"),
+        (
+            "nodes: {}\nparts:\n  staff.euope: {typical: 1, reason: r, until: 2027-01-01}\n",
+            "AW-CAT-01",
+            3,
+            None,
+            "staff.europe",
+        ),
+        (
+            "parts:\n  staff.europe:\n    reason: r\n    until: 2027-01-01\n    tipical: 1\n",
+            "AW-CAT-04",
+            5,
+            "tipical",
+            "typical",
+        ),
+        (
+            "parts:\n  staff.europe:\n    reason: r\n    until: 2027-01-01\n    low: dear\n",
+            "AW-CAT-04",
+            5,
+            "low",
+            "float",
+        ),
+        ("parts:\n  staff.europe:\n    typical: 1\n    until: 2027-01-01\n", "AW-CAT-04", 2, "reason", "reason"),
+        ("parts:\n  staff.europe:\n    typical: 1\n    reason: r\n", "AW-CAT-04", 2, "until", "until"),
+        ("parts:\n  staff.europe:\n    reason: r\n    until: soon\n", "AW-CAT-04", 4, "until", "no day"),
+        ("parts: {}\nnodes: {}\nparts: {}\n", "AW-CAT-04", 3, "parts", "line 1"),
+        (
+            "parts:\n  staff.europe:\n    reason: r\n    until: 2027-01-01\n    low: 1\n    low: 2\n",
+            "AW-CAT-04",
+            6,
+            "low",
+            "twice",
+        ),
+        ("parts:\n  - staff.europe\n", "AW-CAT-04", 2, None, "a name"),
+        ("parts:\n  staff.europe: 5\n", "AW-CAT-04", 2, None, "a name"),
+        ("parts:\n  staff.europe: {\n", "AW-CAT-04", 3, None, "YAML"),
+    ],
+)
+def test_a_refusal_names_file_line_field_and_what_is_near(
+    tmp_path: Path, text: str, code: str, line: int, field: str | None, word: str
+) -> None:
+    error = refusal(tmp_path, text)
+    assert error.code == code and error.where is not None
+    assert error.where.file is not None and error.where.file.endswith("user.yaml")
+    assert (error.where.line, error.where.field) == (line, field)
+    assert word in f"{error.message} {error.hint} {error.nearest}"
+
+
+def test_names_are_those_of_one_row() -> None:
+    """But for a handful that the shipped tables hold twice; a fact of the user's then changes both."""
+    catalog = load(today=TODAY)
+    twice = {}
+    for table in OVERLAID:
+        rows = getattr(catalog, table)
+        twice[table] = len(rows) - len(catalog.named(table))
+    assert {table: count for table, count in twice.items() if count} == {"scores": 1, "hosted": 5}
+    assert msgspec.to_builtins(catalog.named("offers")["aws:us-east-1:p5.48xlarge"])["provider"] == "aws"

@@ -1,0 +1,122 @@
+"""What the operating system says, over machines laid out in a folder."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from archwright.catalog.load import load
+from archwright.catalog.probe import host_resources
+from archwright.catalog.tables import parsers
+from archwright.catalog.tables.csv_table import DATA
+from archwright.catalog.tables.records import DeviceTool
+
+
+def write(root: Path, path: str, text: str) -> None:
+    (root / path).parent.mkdir(parents=True, exist_ok=True)
+    (root / path).write_text(text)
+
+
+def test_without_limits_the_host_counts(tmp_path: Path) -> None:
+    assert host_resources.usable_cores(tmp_path, affinity=6) == 6
+    assert host_resources.usable_memory(tmp_path, physical=100) == 100
+
+
+def test_version_2_quota_of_a_group_above(tmp_path: Path) -> None:
+    write(tmp_path, "proc/self/cgroup", "0::/pod/box\n")
+    write(tmp_path, "sys/fs/cgroup/pod/box/cpu.max", "max 100000\n")
+    write(tmp_path, "sys/fs/cgroup/pod/cpu.max", "250000 100000\n")
+    write(tmp_path, "sys/fs/cgroup/pod/box/memory.max", "max\n")
+    write(tmp_path, "sys/fs/cgroup/pod/memory.max", "1000\n")
+    assert host_resources.usable_cores(tmp_path, affinity=8) == 2
+    assert host_resources.usable_memory(tmp_path, physical=5000) == 1000
+
+
+def test_a_quota_below_one_core_is_still_one_core(tmp_path: Path) -> None:
+    write(tmp_path, "proc/self/cgroup", "0::/\n")
+    write(tmp_path, "sys/fs/cgroup/cpu.max", "50000 100000\n")
+    assert host_resources.usable_cores(tmp_path, affinity=8) == 1
+
+
+def test_inside_a_container_the_path_is_not_below_the_mount(tmp_path: Path) -> None:
+    write(tmp_path, "proc/self/cgroup", "0::/../elsewhere\n")
+    write(tmp_path, "sys/fs/cgroup/cpu.max", "300000 100000")
+    assert host_resources.usable_cores(tmp_path, affinity=8) == 3
+
+
+def test_version_1(tmp_path: Path) -> None:
+    write(tmp_path, "proc/self/cgroup", "4:memory:/box\n3:cpu,cpuacct:/box\n2:pids:/box\nnonsense\n")
+    write(tmp_path, "sys/fs/cgroup/cpu/box/cpu.cfs_quota_us", "-1\n")
+    write(tmp_path, "sys/fs/cgroup/cpu/box/cpu.cfs_period_us", "100000\n")
+    write(tmp_path, "sys/fs/cgroup/cpu/cpu.cfs_quota_us", "400000\n")
+    write(tmp_path, "sys/fs/cgroup/cpu/cpu.cfs_period_us", "100000\n")
+    write(tmp_path, "sys/fs/cgroup/memory/box/memory.limit_in_bytes", f"{2**63 - 4096}\n")
+    assert host_resources.usable_cores(tmp_path, affinity=8) == 4
+    assert host_resources.usable_memory(tmp_path, physical=5000) == 5000
+    write(tmp_path, "sys/fs/cgroup/memory/memory.limit_in_bytes", "2000\n")
+    assert host_resources.usable_memory(tmp_path, physical=5000) == 2000
+
+
+def test_this_machine() -> None:
+    assert 1 <= host_resources.usable_cores() <= len(os.sched_getaffinity(0))
+    assert host_resources.usable_memory() > 2**28
+    assert host_resources.instruction_set() in ("avx512", "avx2", "sse", "neon")
+
+
+@pytest.mark.parametrize(
+    ("architecture", "flags", "expected"),
+    [
+        ("x86_64", "sse2 avx2 avx512f", "avx512"),
+        ("x86_64", "sse2 avx2", "avx2"),
+        ("x86_64", "sse2", "sse"),
+        ("aarch64", "asimd", "neon"),
+        ("arm64", "", "neon"),
+    ],
+)
+def test_instruction_sets(tmp_path: Path, architecture: str, flags: str, expected: str) -> None:
+    write(tmp_path, "proc/cpuinfo", f"processor : 0\nflags : fpu {flags}\n")
+    assert host_resources.instruction_set(tmp_path, architecture) == expected
+
+
+@pytest.mark.parametrize(
+    ("architecture", "line", "expected"),
+    [
+        ("x86_64", "flags : avx2 avx512f avx512_bf16", "avx512-bf16"),
+        ("x86_64", "flags : avx2 avx512f amx_bf16", "avx512-bf16"),
+        ("x86_64", "flags : avx2 avx512f", "avx512"),
+        ("aarch64", "Features : asimd bf16", "neon-bf16"),
+        ("aarch64", "Features : asimd", "neon"),
+    ],
+)
+def test_sets_that_multiply_brain_floats(tmp_path: Path, architecture: str, line: str, expected: str) -> None:
+    write(tmp_path, "proc/cpuinfo", f"processor : 0\n{line}\n")
+    assert host_resources.training_set(tmp_path, architecture) == expected
+
+
+def test_listed_devices() -> None:
+    text = "NVIDIA H100 80GB HBM3, 81559\nNVIDIA GB10, [N/A]\n\nNo devices were found\n"
+    found = host_resources.listed(text, 2**20)
+    assert found == ["NVIDIA H100 80GB HBM3 (79.6 GiB)", "NVIDIA GB10"]
+    assert load().accelerator(found[0]).id == "H100-SXM-80GB"
+
+
+def test_devices_of_installed_tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def tool(name: str, script: str) -> DeviceTool:
+        path = tmp_path / name
+        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.chmod(0o755)
+        return DeviceTool(program=name, arguments=("--list",), memory_unit_bytes=2**20, source="test")
+
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    good = tool("good-smi", "echo 'Card A, 1024'; echo 'Card A, 1024'")
+    broken = tool("broken-smi", "exit 9")
+    absent = DeviceTool(program="absent-smi", arguments=(), memory_unit_bytes=1, source="test")
+    assert host_resources.devices([absent, broken, good]) == ("Card A (1.0 GiB)", "Card A (1.0 GiB)")
+
+
+def test_the_shipped_tool_row_is_a_command() -> None:
+    (row,) = parsers.device_tools(DATA)
+    assert row.program == "nvidia-smi"
+    assert row.arguments[0].startswith("--query-gpu=")

@@ -1,0 +1,86 @@
+"""How tools and people spell accelerators and models."""
+
+from __future__ import annotations
+
+import pytest
+
+from archwright.catalog.load import load
+from archwright.catalog.tables.name_resolution import machine
+from archwright.errors import CatalogError
+
+CATALOG = load()
+
+
+@pytest.mark.parametrize(
+    ("spelling", "row"),
+    [
+        ("H100 SXM", "H100-SXM-80GB"),
+        ("H100", "H100-SXM-80GB"),
+        ("h100_sxm", "H100-SXM-80GB"),
+        ("NVIDIA H100-PCIe-80GB", "H100-PCIe-80GB"),
+        ("NVIDIA H100 80GB HBM3 (79.6 GiB)", "H100-SXM-80GB"),
+        ("NVIDIA H100 PCIe", "H100-PCIe-80GB"),
+        ("NVIDIA H100 NVL", "H100-NVL-94GB"),
+        ("NVIDIA A100-SXM4-80GB", "A100-80GB-SXM"),
+        ("NVIDIA A100 80GB PCIe", "A100-80GB-PCIe"),
+        ("A100 SXM 40GB", "A100-40GB-SXM"),
+        ("A100", "A100-80GB-SXM"),
+        ("Tesla T4", "T4"),
+        ("Tesla V100-SXM2-16GB", "V100-16GB-SXM2"),
+        ("NVIDIA L4", "L4"),
+        ("NVIDIA L40S", "L40S"),
+        ("NVIDIA GeForce RTX 4090", "RTX-4090"),
+        ("B200 180GB", "B200-SXM"),
+        ("GB200 192GB", "GB200"),
+        ("Gaudi 2", "Gaudi2"),
+        ("AMD Instinct MI300X-NPS1-SPX-192GB-750W", "MI300X"),
+        ("CPU-XEON-8480-2S", "CPU-XEON-8480-2S"),
+    ],
+)
+def test_accelerator_spellings(spelling: str, row: str) -> None:
+    assert CATALOG.accelerator(spelling).id == row
+
+
+@pytest.mark.parametrize(
+    ("spelling", "row"),
+    [
+        ("Llama 3.1 8B", "Llama-3.1-8B-Instruct"),
+        ("LLAMA3.1_405B", "Llama-3.1-405B-Instruct"),
+        ("nvidia/Llama-3.1-8B-Instruct-FP8", "Llama-3.1-8B-Instruct"),
+        ("deepseek-ai/DeepSeek-R1", "DeepSeek-R1-0528"),
+        ("openai/gpt-oss-120b", "gpt-oss-120b"),
+        ("Qwen3_30B_a3B", "Qwen3-30B-A3B"),
+        ("Gemma-3-4B", "Gemma-3-4B-it"),
+        ("SmolLM2-135M-Instruct", "SmolLM2-135M-Instruct"),
+    ],
+)
+def test_model_spellings(spelling: str, row: str) -> None:
+    assert CATALOG.model(spelling).id == row
+
+
+@pytest.mark.parametrize("name", ["H1000", "CPU", "SXM", "80 GB", "NVIDIA", "", "CPU 4 threads (unnamed)"])
+def test_an_accelerator_nobody_knows(name: str) -> None:
+    with pytest.raises(CatalogError) as caught:
+        CATALOG.accelerator(name)
+    assert caught.value.code == "AW-CAT-01"
+
+
+def test_the_nearest_spellings_are_offered() -> None:
+    with pytest.raises(CatalogError) as caught:
+        CATALOG.accelerator("H100-SXN-80GB")
+    assert caught.value.nearest[0] == "H100-SXM-80GB"
+    assert "did you mean H100-SXM-80GB" in caught.value.lines()
+    with pytest.raises(CatalogError) as other:
+        CATALOG.model("SmolLM2-135M-Instrukt")
+    assert other.value.nearest[0] == "SmolLM2-135M-Instruct"
+    with pytest.raises(CatalogError) as empty:
+        CATALOG.model("-it")
+    assert empty.value.nearest == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("8x H100 SXM", (8, "H100 SXM")), ("8 × L4", (8, "L4")), ("2X T4", (2, "T4")), ("  L40S ", (1, "L40S"))],
+)
+def test_machine_strings(text: str, expected: tuple[int, str]) -> None:
+    assert machine(text) == expected
