@@ -185,7 +185,7 @@ def test_broad_except_only_in_the_boundary() -> None:
     [
         (r"\bos\.environ\b|\bos\.getenv\b", "settings.py"),
         (r"\bimport sqlite3\b|\bsqlalchemy\b|\bimport psycopg\b", "store.py"),
-        (r"\bimport lmdb\b", "monitor/slate.py"),
+        (r"\bimport lmdb\b", "monitor/shared_table.py"),
         (r"\.expanduser\(|Path\.home\(|\"\.archwright\"", "home.py"),
         (r"[\"']archwright_[a-z]", "contract/metrics.py"),
     ],

@@ -35,8 +35,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from archwright.contract.served import Served
-from archwright.monitor.folding import served
 from archwright.monitor.usage import Usage, usage_of
+from archwright.monitor.wal.compaction import served
 from archwright.policy.limits import Limits
 from archwright.store import Store
 

@@ -18,10 +18,10 @@ from archwright.access import audit
 from archwright.access.audit import AuditEvent, AuditLog
 from archwright.contract.served import Served, request_name
 from archwright.home import Home
-from archwright.monitor import ledger as books
-from archwright.monitor.exposition import Exposition
-from archwright.monitor.folding import BLOCKS, totals
-from archwright.monitor.requests import Requests
+from archwright.monitor.metrics.exposition import Exposition
+from archwright.monitor.metrics.request_recorder import Requests
+from archwright.monitor.wal import writer as books
+from archwright.monitor.wal.compaction import BLOCKS, totals
 from archwright.store import Store
 
 REQUESTS = 50_000

@@ -22,7 +22,7 @@ from archwright.access.tables import Scope
 from archwright.access.workers import started
 from archwright.errors import StoreError
 from archwright.home import Home
-from archwright.monitor.slate import Slate, Transaction
+from archwright.monitor.shared_table import Slate, Transaction
 from archwright.policy.limits import Limits
 from archwright.store import Store
 

@@ -21,10 +21,10 @@ import pytest
 from archwright.access.audit import AuditEvent, AuditLog, checked, digest, events, tip, verify
 from archwright.errors import StoreError
 from archwright.home import Home
-from archwright.monitor import folding
-from archwright.monitor.folding import BLOCKS
-from archwright.monitor.ledger import Ledger
-from archwright.monitor.segments import Segment
+from archwright.monitor.wal import compaction
+from archwright.monitor.wal.compaction import BLOCKS
+from archwright.monitor.wal.segments import Segment
+from archwright.monitor.wal.writer import Ledger
 from archwright.store import Store
 
 Blocks = dict[int, list[bytes]]
@@ -231,7 +231,7 @@ TAMPER: dict[str, tuple[Callable[[Blocks], object], dict[int, int]]] = {
 @pytest.mark.parametrize("turn", [1, 5])
 @pytest.mark.parametrize("how", TAMPER)
 def test_tampering_is_found(store: Store, home: Home, how: str, turn: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(folding, "STRETCH_RECORDS", 10)
+    monkeypatch.setattr(compaction, "STRETCH_RECORDS", 10)
     fill(store, home, 100, turn)
     assert checked(store) == (100, None)
     change, expected = TAMPER[how]
@@ -256,8 +256,8 @@ def test_a_block_that_does_not_fit_itself_is_found(store: Store, home: Home, sql
 def test_every_single_deleted_or_altered_record_but_the_last_is_found(
     store: Store, home: Home, turn: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(folding, "STRETCH_RECORDS", 6)
-    monkeypatch.setattr(folding, "PAGE", 2)
+    monkeypatch.setattr(compaction, "STRETCH_RECORDS", 6)
+    monkeypatch.setattr(compaction, "PAGE", 2)
     fill(store, home, 40, turn)
     kept = store.rows(BLOCKS["audit"])
     for number in random.Random(3).sample(range(39), 12):
@@ -285,7 +285,7 @@ def test_an_empty_log_holds(store: Store) -> None:
 def test_a_cut_tail_shows_against_a_tip_kept_elsewhere(
     store: Store, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(folding, "STRETCH_RECORDS", 4)
+    monkeypatch.setattr(compaction, "STRETCH_RECORDS", 4)
     fill(store, home, 10)
     kept = tip(store)
     rewritten(home, lambda blocks: blocks.pop(3))
@@ -305,7 +305,7 @@ PROGRAM = """
 import sys
 from archwright.access.audit import AuditEvent, AuditLog
 from archwright.home import Home
-from archwright.monitor.ledger import Ledger
+from archwright.monitor.wal.writer import Ledger
 from archwright.store import Store
 home = Home(sys.argv[1])
 ledger = Ledger(Store(home.store_url), home)
@@ -430,7 +430,7 @@ def test_records_and_their_links_are_one_write(ledger: Ledger, monkeypatch: pyte
 
 @pytest.mark.nightly
 def test_one_changed_record_of_many_is_found(store: Store, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(folding, "STRETCH_RECORDS", 1_000)
+    monkeypatch.setattr(compaction, "STRETCH_RECORDS", 1_000)
     fill(store, home, 100_000, 10)
     assert checked(store) == (100_000, None)
     rewritten(home, edit(77, 776, b'"reason":""', b'"reason":"x"'))

@@ -14,7 +14,7 @@ from archwright.access.known import DAY_S, NOTE_USES_S, USES_KEPT_DAYS
 from archwright.access.tables import KEYS, USES, KeyUse, Scope, checksum
 from archwright.errors import StoreError, UsageError
 from archwright.home import Home
-from archwright.monitor.slate import Slate
+from archwright.monitor.shared_table import Slate
 from archwright.policy.limits import Limits
 from archwright.store import Store
 

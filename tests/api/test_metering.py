@@ -12,7 +12,7 @@ from archwright.cli import main
 from archwright.contract.served import Served
 from archwright.errors import UsageError
 from archwright.home import Home
-from archwright.monitor.ledger import Ledger
+from archwright.monitor.wal.writer import Ledger
 from archwright.store import Store
 
 DAY_S = 86_400.0

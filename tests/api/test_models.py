@@ -25,7 +25,7 @@ from archwright.errors import ModelError, OperateError, UsageError
 from archwright.home import Home
 from archwright.lifecycle import registry
 from archwright.monitor import lineage
-from archwright.monitor.ledger import Ledger
+from archwright.monitor.wal.writer import Ledger
 from archwright.training import runs
 
 from ..lifecycle.conftest import PASSED, Stage

@@ -15,8 +15,8 @@ from archwright.contract.evidence import Control, Measurement
 from archwright.contract.plan import Plan
 from archwright.contract.record import replace
 from archwright.home import Home
-from archwright.monitor import ledger as books
-from archwright.monitor.folding import BLOCKS
+from archwright.monitor.wal import writer as books
+from archwright.monitor.wal.compaction import BLOCKS
 from archwright.plan.accounting.provenance import Ledger
 from archwright.plan.evidence.controls import ASKED, control_promises
 from archwright.reconcile.compare import choose, reconcile

@@ -32,7 +32,7 @@ from archwright.home import Home
 from archwright.lake import versions
 from archwright.lifecycle import registry
 from archwright.monitor import lineage
-from archwright.monitor.ring import OBSERVATIONS
+from archwright.monitor.metrics.observations import OBSERVATIONS
 from archwright.training import launch, runs, sealed, work
 
 from ..training import shell

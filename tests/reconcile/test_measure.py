@@ -9,8 +9,8 @@ from archwright.contract.estimate import Estimate
 from archwright.contract.evidence import Measurement, Prediction, Query
 from archwright.contract.plan import Plan
 from archwright.contract.record import replace
-from archwright.monitor.prometheus import Prometheus
-from archwright.monitor.ring import Recorder
+from archwright.monitor.metrics.observations import Recorder
+from archwright.monitor.metrics.prometheus import Prometheus
 from archwright.reconcile.compare import choose, reconcile
 from archwright.reconcile.measure import client_measurements, read_prometheus, ring_measurements
 from archwright.reconcile.timing import BenchResult, Outcome, Phase, Timing, Window

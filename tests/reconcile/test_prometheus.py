@@ -19,8 +19,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Summ
 from archwright.contract.evidence import Prediction, Query, Statistic
 from archwright.contract.plan import LoadSpec, Plan
 from archwright.contract.record import replace
-from archwright.monitor.exposition import CONTENT_TYPE, Exposition
-from archwright.monitor.prometheus import Prometheus
+from archwright.monitor.metrics.exposition import CONTENT_TYPE, Exposition
+from archwright.monitor.metrics.prometheus import Prometheus
 from archwright.reconcile.compare import reconcile
 from archwright.reconcile.measure import read_prometheus
 

@@ -28,7 +28,7 @@ from archwright.contract.served import Served
 from archwright.engines.client import EngineClient
 from archwright.engines.config import EngineConfig
 from archwright.home import Home
-from archwright.monitor.folding import served
+from archwright.monitor.wal.compaction import served
 from archwright.policy.limits import Limits as PolicyLimits
 from archwright.serving.http.client_limits import Limits
 from archwright.serving.requests.model_resolution import Directory

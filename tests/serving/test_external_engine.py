@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from archwright.monitor.folding import served
+from archwright.monitor.wal.compaction import served
 
 if TYPE_CHECKING:
     from tests.serving.conftest import Platform, Start

@@ -11,8 +11,8 @@ import pytest
 from archwright.access.audit import verify
 from archwright.contract.evidence import Query
 from archwright.contract.served import asked_at
-from archwright.monitor.folding import served
-from archwright.monitor.ring import evaluate
+from archwright.monitor.metrics.observations import evaluate
+from archwright.monitor.wal.compaction import served
 
 if TYPE_CHECKING:
     from tests.serving.conftest import Platform, Start

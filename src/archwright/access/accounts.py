@@ -26,7 +26,7 @@ from archwright.access.tables import Principal, Scope, ScopeKind
 from archwright.access.workers import alive, enrol
 from archwright.errors import StoreError
 from archwright.home import Home
-from archwright.monitor.slate import Slate, Transaction, slate_file
+from archwright.monitor.shared_table import Slate, Transaction, slate_file
 from archwright.policy.limits import (
     NANO,
     Ask,

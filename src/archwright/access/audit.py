@@ -27,8 +27,8 @@ from archwright.contract.record import Record, replace
 from archwright.contract.served import asked_at
 from archwright.errors import StoreError
 from archwright.home import Home
-from archwright.monitor.folding import BLOCKS, LINK, lines
-from archwright.monitor.ledger import Ledger
+from archwright.monitor.wal.compaction import BLOCKS, LINK, lines
+from archwright.monitor.wal.writer import Ledger
 from archwright.store import Store
 
 TEXT_LIMIT = 256  # characters of a field: callers pass ids and names, never content

@@ -49,7 +49,7 @@ from archwright.access.tables import (
 from archwright.contract.record import replace
 from archwright.errors import AccessError, UsageError, Where
 from archwright.home import Home
-from archwright.monitor.slate import Transaction
+from archwright.monitor.shared_table import Transaction
 from archwright.policy.limits import Limits
 from archwright.store import Conflict
 

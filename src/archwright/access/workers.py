@@ -10,7 +10,7 @@ import os
 import struct
 from pathlib import Path
 
-from archwright.monitor.slate import Transaction
+from archwright.monitor.shared_table import Transaction
 
 _ID = struct.Struct("<I")
 _WHO = struct.Struct("<3q")

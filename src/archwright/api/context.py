@@ -12,7 +12,7 @@ from archwright.access.accounts import accounts_slate, has_accounts
 from archwright.access.audit import AuditEvent, AuditLog
 from archwright.access.identity import Keys, load_pepper
 from archwright.home import Home, home_of
-from archwright.monitor.ledger import Ledger
+from archwright.monitor.wal.writer import Ledger
 from archwright.settings import Settings
 from archwright.store import Store
 

@@ -17,8 +17,8 @@ from archwright.contract.record import Record
 from archwright.errors import ReconcileError, UsageError, Where
 from archwright.home import Home, home_of
 from archwright.monitor import measurements as kept
-from archwright.monitor.prometheus import Prometheus
-from archwright.monitor.ring import FLUSH_S
+from archwright.monitor.metrics.observations import FLUSH_S
+from archwright.monitor.metrics.prometheus import Prometheus
 from archwright.operate import owner, platform
 from archwright.plan.plan_file import read_plan
 from archwright.reconcile.bench import BenchResult, Progress, Target, run_bench

@@ -15,7 +15,7 @@ from archwright.home import Home
 from archwright.lake import versions
 from archwright.lifecycle import registry
 from archwright.monitor import lineage as edges_of
-from archwright.monitor.folding import served
+from archwright.monitor.wal.compaction import served
 from archwright.store import Store
 from archwright.training import runs
 

@@ -14,7 +14,7 @@ from archwright.api.context import audited, keyring
 from archwright.contract.record import Record
 from archwright.errors import OperateError, UsageError, Where
 from archwright.home import home_of, write_json
-from archwright.monitor.traces import TraceSpec
+from archwright.monitor.trace_exporter import TraceSpec
 from archwright.operate import owner, probe
 from archwright.policy.caching import Policy
 from archwright.serving.http.client_limits import Limits

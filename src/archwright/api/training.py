@@ -23,7 +23,7 @@ from archwright.errors import ArchwrightError, StoreError, TrainError, Where
 from archwright.home import Home
 from archwright.lake import versions
 from archwright.lifecycle import registry
-from archwright.monitor.ring import Recorder
+from archwright.monitor.metrics.observations import Recorder
 from archwright.store import Store
 from archwright.training import data, launch, runs, tasks, work
 from archwright.training.loop import Progress

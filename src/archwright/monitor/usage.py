@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from archwright.contract.record import Record
 from archwright.errors import UsageError, Where
 from archwright.home import Home
-from archwright.monitor.folding import fold_orphans, totals
-from archwright.monitor.totals import DAY_S, NANO, TOTAL_OF, Total
+from archwright.monitor.usage_totals import DAY_S, NANO, TOTAL_OF, Total
+from archwright.monitor.wal.compaction import fold_orphans, totals
 from archwright.store import Store
 
 COLUMNS = {"tenant": "tenant", "key": "key_id", "user": "user", "model": "model", "day": "day"}

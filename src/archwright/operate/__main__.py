@@ -17,7 +17,7 @@ from archwright.engines.process import exit_with_parent
 from archwright.errors import ArchwrightError, OperateError, boundary
 from archwright.home import Home
 from archwright.journal import Journal
-from archwright.monitor.ring import Recorder
+from archwright.monitor.metrics.observations import Recorder
 from archwright.operate import state
 from archwright.operate.lanes import Lanes
 from archwright.operate.supervise import Supervisor

@@ -17,7 +17,7 @@ from threading import Event
 from archwright.errors import OperateError, Where
 from archwright.home import Home
 from archwright.journal import Journal
-from archwright.monitor.ring import Recorder
+from archwright.monitor.metrics.observations import Recorder
 from archwright.operate import sample, state
 from archwright.operate.child import Child
 from archwright.operate.lanes import Lanes

@@ -21,8 +21,8 @@ from archwright.contract.percentile import percentile
 from archwright.contract.plan import LoadSpec, Plan, Pool
 from archwright.contract.record import replace
 from archwright.home import Home
-from archwright.monitor.prometheus import Prometheus
-from archwright.monitor.ring import evaluate
+from archwright.monitor.metrics.observations import evaluate
+from archwright.monitor.metrics.prometheus import Prometheus
 from archwright.reconcile.timing import BenchResult, Phase, Timing, Window
 from archwright.store import Store
 

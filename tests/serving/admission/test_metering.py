@@ -11,8 +11,8 @@ import pytest
 from archwright.access.tables import Scope, scope_name
 from archwright.contract.served import Served
 from archwright.home import Home
-from archwright.monitor.ledger import Ledger
-from archwright.monitor.totals import DAY_S
+from archwright.monitor.usage_totals import DAY_S
+from archwright.monitor.wal.writer import Ledger
 from archwright.policy.limits import Limits
 from archwright.serving.admission.metering import SETTLED_S, Spending
 from archwright.store import Store

@@ -16,7 +16,7 @@ from archwright.engines.onnx_file import Notes
 from archwright.errors import EngineError
 from archwright.home import Home
 from archwright.monitor import lineage
-from archwright.monitor.ring import evaluate
+from archwright.monitor.metrics.observations import evaluate
 from archwright.serving.handlers import classification
 from archwright.serving.http.client_limits import Limits
 from archwright.serving.http.errors import Refusal

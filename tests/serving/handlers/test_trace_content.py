@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.monitor.test_traces import Collector, collector
+from tests.monitor.test_trace_exporter import Collector, collector
 from tests.serving.conftest import Platform, Reply, directory, endpoint, free_port
 from tests.serving.fake_provider import Place, Script, chat_events
 
 from archwright.access.audit import events
 from archwright.access.known import POLL_S
-from archwright.monitor.traces import TraceSpec
+from archwright.monitor.trace_exporter import TraceSpec
 from archwright.serving.events.engine_events import Call, Function
 from archwright.serving.events.response_formats import Piece
 from archwright.serving.handlers.trace_content import LIMIT, MARK, PARTS, content_of

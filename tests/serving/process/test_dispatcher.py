@@ -21,9 +21,9 @@ from archwright.engines.client import EngineClient
 from archwright.engines.http import Sink
 from archwright.home import Home
 from archwright.journal import Journal
-from archwright.monitor.exposition import Exposition
-from archwright.monitor.folding import served
-from archwright.monitor.ledger import Ledger
+from archwright.monitor.metrics.exposition import Exposition
+from archwright.monitor.wal.compaction import served
+from archwright.monitor.wal.writer import Ledger
 from archwright.policy.limits import Limits as KeyLimits
 from archwright.serving.admission.authorization import Guard
 from archwright.serving.admission.metering import Bill, Spending, Till

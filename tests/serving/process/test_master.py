@@ -19,8 +19,8 @@ import pytest
 
 from archwright.contract.record import replace
 from archwright.home import write_atomic
-from archwright.monitor.folding import served
 from archwright.monitor.usage import usage_of
+from archwright.monitor.wal.compaction import served
 from archwright.serving.http.client_limits import Limits
 from archwright.serving.process.config_reload import note_file, read_note
 

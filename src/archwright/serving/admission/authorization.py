@@ -17,7 +17,7 @@ from archwright.access.audit import AuditEvent, AuditLog, Effect
 from archwright.access.identity import Keys, Principal
 from archwright.access.permissions import allowed
 from archwright.errors import StoreError
-from archwright.monitor.exposition import Counter, Exposition
+from archwright.monitor.metrics.exposition import Counter, Exposition
 from archwright.serving.http.errors import Refusal
 from archwright.serving.http.http_exchange import Exchange, unrecorded
 

@@ -25,9 +25,9 @@ from archwright.access.tables import Scope, scope_name
 from archwright.errors import StoreError
 from archwright.home import Home
 from archwright.journal import Journal
-from archwright.monitor.folding import totals
-from archwright.monitor.ledger import Ledger
-from archwright.monitor.totals import DAY_S, NANO
+from archwright.monitor.usage_totals import DAY_S, NANO
+from archwright.monitor.wal.compaction import totals
+from archwright.monitor.wal.writer import Ledger
 from archwright.policy.caching import Asked, Kind
 from archwright.policy.limits import IMAGE_USUAL_TOKENS, nearest_nusd, worst_input_tokens
 from archwright.serving.admission.response_cache import Cache, Cached

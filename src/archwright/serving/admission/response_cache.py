@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from archwright.errors import StoreError
 from archwright.home import Home
-from archwright.monitor.slate import Slate, Transaction
+from archwright.monitor.shared_table import Slate, Transaction
 from archwright.policy.caching import Asked, Policy, canonical, repeatable
 
 CACHE_BYTES = 64 * 1024 * 1024

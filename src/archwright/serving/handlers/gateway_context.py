@@ -11,11 +11,11 @@ from archwright.contract.served import Served
 from archwright.errors import StoreError
 from archwright.home import Home
 from archwright.journal import Journal
-from archwright.monitor.exposition import Exposition
-from archwright.monitor.follow import Follower
-from archwright.monitor.ledger import Ledger
-from archwright.monitor.requests import Requests
-from archwright.monitor.traces import Content, Traces
+from archwright.monitor.metrics.exposition import Exposition
+from archwright.monitor.metrics.observation_exporter import Follower
+from archwright.monitor.metrics.request_recorder import Requests
+from archwright.monitor.trace_exporter import Content, Traces
+from archwright.monitor.wal.writer import Ledger
 from archwright.policy.breaker import RetryBudget
 from archwright.serving.admission.authorization import Guard
 from archwright.serving.admission.metering import Till

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from archwright.engines.client import EngineRefused
 from archwright.errors import ArchwrightError
-from archwright.monitor.traces import Content
+from archwright.monitor.trace_exporter import Content
 from archwright.policy.caching import Kind
 from archwright.serving.admission.metering import Bill
 from archwright.serving.events.response_formats import ChatShape, Piece, Writer

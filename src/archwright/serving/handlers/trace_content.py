@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from archwright.monitor.traces import Content
+from archwright.monitor.trace_exporter import Content
 from archwright.serving.events.response_formats import Piece
 from archwright.serving.events.stream_replay import pieces_of
 from archwright.serving.requests.request_validation import Question

@@ -15,7 +15,7 @@ from urllib.parse import unquote
 
 import msgspec
 
-from archwright.monitor.exposition import CONTENT_TYPE
+from archwright.monitor.metrics.exposition import CONTENT_TYPE
 from archwright.serving.admission.authorization import Wish
 from archwright.serving.events.messages_writer import MessagesWriter
 from archwright.serving.events.response_formats import ChatShape, Chunks, CompletionShape, Envelope, Shape, Wanted

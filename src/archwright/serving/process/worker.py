@@ -25,10 +25,10 @@ from archwright.access.identity import Keys, load_pepper
 from archwright.errors import StoreError
 from archwright.home import Home
 from archwright.journal import Journal
-from archwright.monitor.exposition import Exposition
-from archwright.monitor.follow import Follower
-from archwright.monitor.ledger import Ledger
-from archwright.monitor.traces import REASONS, Traces
+from archwright.monitor.metrics.exposition import Exposition
+from archwright.monitor.metrics.observation_exporter import Follower
+from archwright.monitor.trace_exporter import REASONS, Traces
+from archwright.monitor.wal.writer import Ledger
 from archwright.serving.admission.authorization import Guard
 from archwright.serving.admission.metering import Spending, Till
 from archwright.serving.admission.response_cache import Cache

@@ -21,7 +21,7 @@ import msgspec
 
 from archwright.contract.record import Record, replace
 from archwright.errors import OperateError, Where, from_os_error
-from archwright.monitor.traces import TraceSpec
+from archwright.monitor.trace_exporter import TraceSpec
 from archwright.policy.admission import Priority
 from archwright.policy.caching import Policy
 from archwright.policy.limits import IMAGE_TOKENS

@@ -34,7 +34,7 @@ from archwright.sizing.training.parallel_strategy import (
 from archwright.sizing.training.token_throughput import ASSUMED_SEQUENCE, FABRIC_BYTES_PER_S, IN_A_MACHINE, Training
 from archwright.sizing.training.training_memory import Subject, checkpoint_bytes, held
 
-FORMULA = "sizing/training/token_throughput.py: products, attention, traffic, exchange, bubble; training_memory.py; goodput.py"
+FORMULA = "sizing/training: products, attention, traffic, exchange, bubble (token_throughput.py); memory; goodput"
 DEFINITIONS = {
     "mfu": "FLOPs a token needs, 6 N + attention (4 N for adapters), over the device's stated rate in that format",
     "memory_bytes_per_device": "largest use of a device: weights, gradients, moments, activations, scores",

@@ -19,11 +19,11 @@ from archwright.contract.percentile import percentile
 from archwright.contract.served import Served
 from archwright.errors import StoreError
 from archwright.home import Home
-from archwright.monitor import ring
-from archwright.monitor.exposition import Exposition
-from archwright.monitor.ledger import Ledger
-from archwright.monitor.requests import Requests
-from archwright.monitor.ring import OBSERVATIONS, Observation, Reading, Recorder, evaluate, prune
+from archwright.monitor.metrics import observations
+from archwright.monitor.metrics.exposition import Exposition
+from archwright.monitor.metrics.observations import OBSERVATIONS, Observation, Reading, Recorder, evaluate, prune
+from archwright.monitor.metrics.request_recorder import Requests
+from archwright.monitor.wal.writer import Ledger
 from archwright.store import Store, Table
 
 R = TypeVar("R")
@@ -205,7 +205,7 @@ def test_close_writes_what_waits(store: Store) -> None:
 
 
 def test_large_buffers_go_in_batches_and_in_order(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ring, "BATCH", 10)
+    monkeypatch.setattr(observations, "BATCH", 10)
     recorder = Recorder(store, flush_s=1_000)
     for number in range(35):
         recorder.observe("ttft_s", CHAT, float(number), at=1.0)

@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 from archwright.contract.metrics import REQUEST_LABELS
 from archwright.contract.served import Served
-from archwright.monitor.exposition import Exposition, observed
-from archwright.monitor.ledger import Ledger
-from archwright.monitor.traces import Content, Traces
+from archwright.monitor.metrics.exposition import Exposition, observed
+from archwright.monitor.trace_exporter import Content, Traces
+from archwright.monitor.wal.writer import Ledger
 
 # What is only measured of an answer that came to its end; None: the request says nothing about it.
 VALUES: Mapping[str, Callable[[Served], float | None]] = {

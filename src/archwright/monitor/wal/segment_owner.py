@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary
 from archwright.contract.record import Record
 from archwright.errors import StoreError
 from archwright.home import Home
-from archwright.monitor.segments import BETWEEN, segments
+from archwright.monitor.wal.segments import BETWEEN, segments
 from archwright.store import Conflict, Store, Table
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from archwright.contract.record import replace
 from archwright.contract.served import Served
 from archwright.home import Home
-from archwright.monitor.exposition import Exposition
-from archwright.monitor.folding import served
-from archwright.monitor.ledger import Ledger
-from archwright.monitor.requests import Requests
+from archwright.monitor.metrics.exposition import Exposition
+from archwright.monitor.metrics.request_recorder import Requests
+from archwright.monitor.wal.compaction import served
+from archwright.monitor.wal.writer import Ledger
 from archwright.store import Store
 
 

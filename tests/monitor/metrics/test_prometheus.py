@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from archwright.errors import ReconcileError, UsageError
-from archwright.monitor.prometheus import Prometheus
+from archwright.monitor.metrics.prometheus import Prometheus
 
 pytestmark = pytest.mark.enable_socket
 

@@ -21,9 +21,9 @@ from archwright.contract.percentile import percentile
 from archwright.contract.record import Record
 from archwright.errors import ArchwrightError, boundary
 from archwright.home import Home
-from archwright.monitor.exposition import printable
-from archwright.monitor.folding import BLOCKS, served
-from archwright.monitor.requests import VALUES, labels_of
+from archwright.monitor.metrics.exposition import printable
+from archwright.monitor.metrics.request_recorder import VALUES, labels_of
+from archwright.monitor.wal.compaction import BLOCKS, served
 from archwright.store import Span, Store, Table
 
 FLUSH_S = 0.25

@@ -19,8 +19,8 @@ import lmdb
 import pytest
 
 from archwright.errors import OperateError, StoreError
-from archwright.monitor import slate as module
-from archwright.monitor.slate import Slate, Transaction, boot_id, slate_file
+from archwright.monitor import shared_table as module
+from archwright.monitor.shared_table import Slate, Transaction, boot_id, slate_file
 
 SIZE = 1024 * 1024
 
@@ -156,7 +156,7 @@ def test_a_folder_that_cannot_be_used_is_said(tmp_path: Path, monkeypatch: pytes
 def test_a_file_that_may_not_grow_so_large_is_said(tmp_path: Path) -> None:
     """In a process of its own: its limit cannot be taken back."""
     code = (
-        "import resource, sys; from pathlib import Path; from archwright.monitor.slate import Slate;"
+        "import resource, sys; from pathlib import Path; from archwright.monitor.shared_table import Slate;"
         f"resource.setrlimit(resource.RLIMIT_FSIZE, ({SIZE // 2}, {SIZE // 2}));"
         "from archwright.errors import StoreError\n"
         f"try: Slate(Path(sys.argv[1]), 'test', {SIZE})\n"
@@ -224,7 +224,7 @@ def test_a_slate_that_breaks_in_use_is_made_anew(slate: Slate) -> None:
 PROGRAM = """
 import random, struct, sys
 from pathlib import Path
-from archwright.monitor.slate import Slate
+from archwright.monitor.shared_table import Slate
 slate = Slate(Path(sys.argv[1]), "test", int(sys.argv[2]))
 chance = random.Random(int(sys.argv[3]))
 def move(transaction):
@@ -300,7 +300,7 @@ def test_kill_9_many_times(tmp_path: Path) -> None:
 HOLDER = """
 import os, signal, sys
 from pathlib import Path
-from archwright.monitor.slate import Slate
+from archwright.monitor.shared_table import Slate
 slate = Slate(Path(sys.argv[1]), "test", int(sys.argv[2]))
 def die(transaction):
     transaction.put(b"a", b"half")

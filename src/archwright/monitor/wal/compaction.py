@@ -24,8 +24,7 @@ from archwright.contract.record import Record
 from archwright.contract.served import Served
 from archwright.errors import StoreError
 from archwright.home import Home
-from archwright.monitor.segments import STREAMS, Framed, Segment, folded_in, frames, snapshot, unborn
-from archwright.monitor.totals import (
+from archwright.monitor.usage_totals import (
     LOTS,
     TOTAL_BY,
     TOTAL_OF,
@@ -38,7 +37,8 @@ from archwright.monitor.totals import (
     take,
     total_of,
 )
-from archwright.monitor.whose import own
+from archwright.monitor.wal.segment_owner import own
+from archwright.monitor.wal.segments import STREAMS, Framed, Segment, folded_in, frames, snapshot, unborn
 from archwright.store import Span, Spans, Store, Table
 
 STRETCH_RECORDS = 16_000

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from archwright.monitor.exposition import Exposition
-from archwright.monitor.follow import Follower
-from archwright.monitor.ring import OBSERVATIONS, Observation
+from archwright.monitor.metrics.exposition import Exposition
+from archwright.monitor.metrics.observation_exporter import Follower
+from archwright.monitor.metrics.observations import OBSERVATIONS, Observation
 from archwright.store import Store
 
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable
 
-from archwright.monitor.exposition import Exposition
-from archwright.monitor.ring import OBSERVATIONS
+from archwright.monitor.metrics.exposition import Exposition
+from archwright.monitor.metrics.observations import OBSERVATIONS
 from archwright.store import Span, Store
 
 

@@ -25,7 +25,7 @@ from typing import NamedTuple
 import msgspec
 
 from archwright.contract.metrics import BY_QUANTITY, LATENCY_BOUNDS_S, METRICS, Metric
-from archwright.monitor.segments import allocate
+from archwright.monitor.wal.segments import allocate
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 LIMIT = 64  # label sets per metric: 3 histograms of 98 series each stay below 20,000 series

@@ -26,11 +26,13 @@ from archwright.access import audit
 from archwright.contract.served import Served, asked_at, request_name
 from archwright.errors import StoreError
 from archwright.home import Home
-from archwright.monitor import folding, ledger, ring
-from archwright.monitor.folding import BLOCKS, fold_orphans, served, totals
-from archwright.monitor.ledger import Ledger
-from archwright.monitor.segments import START, Segment, framed, frames, last_end
-from archwright.monitor.totals import LOTS, MONEY_LIMIT, TOKENS_LIMIT, TOTAL_BY, TOTALS, gather, lot_of, merge
+from archwright.monitor.metrics import observations
+from archwright.monitor.usage_totals import LOTS, MONEY_LIMIT, TOKENS_LIMIT, TOTAL_BY, TOTALS, gather, lot_of, merge
+from archwright.monitor.wal import compaction
+from archwright.monitor.wal import writer as wal_writer
+from archwright.monitor.wal.compaction import BLOCKS, fold_orphans, served, totals
+from archwright.monitor.wal.segments import START, Segment, framed, frames, last_end
+from archwright.monitor.wal.writer import Ledger
 from archwright.store import Instead, Lots, Store
 
 
@@ -169,8 +171,8 @@ def test_the_thread_folds_by_itself(store: Store, home: Home) -> None:
 
 
 def test_records_are_found_by_time_and_tenant(store: Store, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(folding, "STRETCH_RECORDS", 4)
-    monkeypatch.setattr(folding, "PAGE", 2)
+    monkeypatch.setattr(compaction, "STRETCH_RECORDS", 4)
+    monkeypatch.setattr(compaction, "PAGE", 2)
     books = Ledger(store, home)
     for number in range(40):
         books.append("served", one(number, tenant="bank" if number % 2 else "acme"))
@@ -225,8 +227,8 @@ def test_what_an_earlier_version_left_is_folded(store: Store, home: Home) -> Non
 def test_what_is_written_at_once_may_be_longer_than_a_stretch(
     store: Store, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(folding, "STRETCH_BYTES", 100)
-    monkeypatch.setattr(folding, "STRETCH_RECORDS", 10)
+    monkeypatch.setattr(compaction, "STRETCH_BYTES", 100)
+    monkeypatch.setattr(compaction, "STRETCH_RECORDS", 10)
     books = Ledger(store, home)
     for number in range(50):
         books.append("served", one(number))
@@ -300,7 +302,7 @@ def test_what_a_dead_writer_left_is_not_folded_into_another_store(store: Store, 
 import os, sys
 from archwright.contract.served import Served
 from archwright.home import Home
-from archwright.monitor.ledger import Ledger
+from archwright.monitor.wal.writer import Ledger
 from archwright.store import Store
 books = Ledger(Store(sys.argv[2]), Home(sys.argv[1]))
 books.append("served", Served(at=1.0, request_id="r1", status="ok", tenant="acme"))
@@ -341,7 +343,7 @@ def test_a_chain_begun_while_the_store_was_away_goes_on_in_order(home: Home, mon
 
 def test_what_waits_for_another_store_takes_no_room_of_this_one(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     """A database that is away for hours is given up for another: that one's gateway let nobody in."""
-    monkeypatch.setattr(ledger, "SEGMENTS_LIMIT", 4)
+    monkeypatch.setattr(wal_writer, "SEGMENTS_LIMIT", 4)
     for number in range(4):
         Segment.make(home.ledger, f"0123abcd.{number:016}-000000", 4 << 10).close()
     store = Store(home.store_url)
@@ -414,7 +416,7 @@ def test_a_chain_read_while_its_writer_goes_on_in_the_next_segment_holds(
 def test_a_store_that_is_away_for_long_ends_admissions_before_the_disk_is_full(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ledger, "SEGMENTS_LIMIT", 4)
+    monkeypatch.setattr(wal_writer, "SEGMENTS_LIMIT", 4)
     store = Moody(home.store_url)
     store.refuse = True
     books = Ledger(store, home, segment_bytes=4 << 10)
@@ -468,10 +470,10 @@ def test_a_record_of_absurd_length_and_a_closed_ledger_are_refused(store: Store,
 def test_readers_see_each_record_once_while_it_is_folded(
     store: Store, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ledger, "SYNC_S", 0.001)
-    monkeypatch.setattr(ledger, "FOLD_EVERY", 1)
-    monkeypatch.setattr(ledger, "MERGE_ROWS", 3)
-    monkeypatch.setattr(folding, "STRETCH_RECORDS", 5)
+    monkeypatch.setattr(wal_writer, "SYNC_S", 0.001)
+    monkeypatch.setattr(wal_writer, "FOLD_EVERY", 1)
+    monkeypatch.setattr(wal_writer, "MERGE_ROWS", 3)
+    monkeypatch.setattr(compaction, "STRETCH_RECORDS", 5)
     books = Ledger(store, home, segment_bytes=16 << 10)
     written = 0
     stop = threading.Event()
@@ -517,7 +519,7 @@ def test_usage_is_added_up_exactly_and_outlives_the_blocks(store: Store, home: H
     assert len(store.rows(LOTS)) == 2
     assert (gather(store), gather(store), len(store.rows(LOTS)), merge(store)) == (1, 0, 0, 4)
     before = sorted(totals(store, home, TOTAL_BY), key=repr)
-    assert ring.prune(store, 1e6) == 3
+    assert observations.prune(store, 1e6) == 3
     assert names(store, home) == [] and books.fold() == 0
     assert sorted(totals(store, home, TOTAL_BY), key=repr) == before
     (own, shadow) = sorted(totals(store, home, ("shadow",)), key=lambda total: total.shadow)

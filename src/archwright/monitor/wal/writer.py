@@ -21,10 +21,10 @@ import msgspec
 from archwright.contract.record import Record
 from archwright.errors import ArchwrightError, StoreError, Where, boundary
 from archwright.home import Home
-from archwright.monitor.folding import fold, fold_orphans, look_up
-from archwright.monitor.segments import FRAME_BYTES, STREAMS, Segment, framed
-from archwright.monitor.totals import gather, merge
-from archwright.monitor.whose import beside, marked
+from archwright.monitor.usage_totals import gather, merge
+from archwright.monitor.wal.compaction import fold, fold_orphans, look_up
+from archwright.monitor.wal.segment_owner import beside, marked
+from archwright.monitor.wal.segments import FRAME_BYTES, STREAMS, Segment, framed
 from archwright.store import Conflict, Store
 
 SEGMENT_BYTES = 8 << 20

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from archwright.contract.served import Served, request_name
-from archwright.monitor import traces
-from archwright.monitor.exposition import Exposition
-from archwright.monitor.traces import REASONS, Content, Reason, Traces, TraceSpec, sampled
+from archwright.monitor import trace_exporter
+from archwright.monitor.metrics.exposition import Exposition
+from archwright.monitor.trace_exporter import REASONS, Content, Reason, Traces, TraceSpec, sampled
 
 pytestmark = pytest.mark.enable_socket
 
@@ -174,7 +174,7 @@ def test_a_collector_that_stumbles_is_asked_again_and_one_that_refuses_is_counte
 
 
 def test_a_collector_that_is_away_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(traces, "QUEUE_LIMIT", 10)
+    monkeypatch.setattr(trace_exporter, "QUEUE_LIMIT", 10)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -190,7 +190,7 @@ def test_a_collector_that_does_not_answer_holds_no_end_up(
     collector: Collector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nor a reload: its old workers end when their last traces are sent, or are not."""
-    monkeypatch.setattr(traces, "TIMEOUT_S", 60.0)
+    monkeypatch.setattr(trace_exporter, "TIMEOUT_S", 60.0)
     page, collector.held = Exposition(), threading.Event()
     made = Traces(TraceSpec(url=collector.url, share=1.0), counted(page), last_s=0.1)
     made.add(one())
@@ -234,8 +234,8 @@ def test_content_goes_along_while_its_tenant_wants_that(collector: Collector) ->
 
 
 def test_what_waits_of_content_is_bounded(collector: Collector, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(traces, "CONTENT_QUEUED", 1_000)
-    monkeypatch.setattr(traces, "CONTENT_BATCH", 500)
+    monkeypatch.setattr(trace_exporter, "CONTENT_QUEUED", 1_000)
+    monkeypatch.setattr(trace_exporter, "CONTENT_BATCH", 500)
     made = Traces(TraceSpec(url=collector.url, share=1.0), counted(Exposition()), lambda _: True, every_s=60)
     for _ in range(5):
         made.add(one(), Content("acme", "x" * 300, "y" * 2))

@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.parser import text_string_to_metric_families
 
 from archwright.contract.metrics import LATENCY_BOUNDS_S, METRICS
-from archwright.monitor.exposition import CONTENT_TYPE, Exposition, printable
+from archwright.monitor.metrics.exposition import CONTENT_TYPE, Exposition, printable
 
 W = {"workload": "chat", "model": "m", "pool": "main"}
 
@@ -145,7 +145,7 @@ def test_the_text_is_what_the_client_library_makes_of_the_same() -> None:
 WORKER = """
 import sys
 from pathlib import Path
-from archwright.monitor.exposition import Exposition
+from archwright.monitor.metrics.exposition import Exposition
 exposition = Exposition(folder=Path(sys.argv[1]))
 W = {"workload": "chat", "model": "m", "pool": "main"}
 for _ in range(3):
