@@ -27,7 +27,7 @@ from archwright.contract.estimate import Estimate
 from archwright.contract.evidence import Basis, Prediction, Query, Statistic
 from archwright.contract.needs import Length
 from archwright.contract.plan import Launch, LoadSpec, Option, Plan, Pool, WorkloadPlan
-from archwright.engines.artefacts import fetch
+from archwright.engines.model_files import fetch
 from archwright.home import Home
 
 from .processes import killed

@@ -26,7 +26,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from archwright.engines.config import EngineConfig
+from archwright.engines.engine_config import EngineConfig
 from archwright.home import Home
 from archwright.settings import child_environment
 

@@ -23,7 +23,7 @@ from archwright.contract.estimate import Estimate, within_factor
 from archwright.contract.lineage import DatasetVersion, TrainingRun
 from archwright.contract.plan import MachineFacts
 from archwright.contract.record import replace
-from archwright.engines.artefacts import locate
+from archwright.engines.model_files import locate
 from archwright.errors import CatalogError, DataError, MissingError
 from archwright.home import Home
 from archwright.sizing.training.training_flops import Lora, Network, Trees, convolutions

@@ -9,7 +9,7 @@ from archwright.contract.needs import Sensitivity
 from archwright.contract.plan import Plan, TokenPrice, Waits
 from archwright.contract.record import replace
 from archwright.deploy.single_machine import Listen, Reached, bundle
-from archwright.engines.config import EngineConfig
+from archwright.engines.engine_config import EngineConfig
 from archwright.errors import PlanError
 from archwright.serving.settings.config import GatewayConfig, Target, check, outside
 

@@ -13,9 +13,9 @@ import msgspec
 import pytest
 
 from archwright.catalog.load import load
-from archwright.engines.config import EngineConfig
-from archwright.engines.embedded import Embedded
-from archwright.engines.protocol import until_ready
+from archwright.engines.embedded_engine import Embedded
+from archwright.engines.engine_config import EngineConfig
+from archwright.engines.engine_protocol import until_ready
 from archwright.home import Home
 from archwright.settings import child_environment
 

@@ -15,13 +15,13 @@ from typing import Any, NamedTuple, TypeVar
 
 import pytest
 
-from archwright.engines.client import EngineClient, EngineRefused
-from archwright.engines.config import EngineConfig
-from archwright.engines.embedded import Embedded
-from archwright.engines.external import External
-from archwright.engines.protocol import Engine
+from archwright.engines.embedded_engine import Embedded
+from archwright.engines.engine_config import EngineConfig
+from archwright.engines.engine_protocol import Engine
+from archwright.engines.external_engine import External
 from archwright.errors import EngineError
 from archwright.home import Home
+from archwright.http_client.client import EngineClient, EngineRefused
 
 from .conftest import SMALL_MODEL, Child
 

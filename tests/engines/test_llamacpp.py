@@ -12,7 +12,7 @@ import pytest
 
 from archwright.contract.record import replace
 from archwright.engines import llamacpp
-from archwright.engines.config import EngineConfig
+from archwright.engines.engine_config import EngineConfig
 from archwright.engines.llamacpp import find_model, load_library
 from archwright.errors import EngineError, MissingError
 from archwright.home import Home
@@ -37,9 +37,9 @@ PROGRAM = """
 import asyncio, os, sys
 import msgspec
 from archwright.engines import llamacpp
-from archwright.engines.config import EngineConfig
-from archwright.engines.embedded import Embedded
-from archwright.engines.protocol import until_ready
+from archwright.engines.engine_config import EngineConfig
+from archwright.engines.embedded_engine import Embedded
+from archwright.engines.engine_protocol import until_ready
 from archwright.home import Home
 from archwright.journal import Journal
 home, config = Home(sys.argv[1]), msgspec.json.decode(sys.argv[2], type=EngineConfig)

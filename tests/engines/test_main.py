@@ -10,12 +10,12 @@ import pytest
 
 from archwright.contract.record import replace
 from archwright.engines.__main__ import ADAPTERS, main
-from archwright.engines.config import EngineConfig
+from archwright.engines.engine_config import EngineConfig
 from archwright.errors import EngineError, MissingError, UsageError
 from archwright.home import Home
 from archwright.journal import Journal
 
-from .test_config import CONFIG
+from .test_engine_config import CONFIG
 
 
 @pytest.fixture(autouse=True)

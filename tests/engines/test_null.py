@@ -14,15 +14,15 @@ import pytest
 
 from archwright.contract.record import replace
 from archwright.engines import llamacpp, null
-from archwright.engines.client import EngineClient, EngineRefused
-from archwright.engines.config import EngineConfig
-from archwright.engines.embedded import Embedded
+from archwright.engines.embedded_engine import Embedded
+from archwright.engines.engine_config import EngineConfig
 from archwright.errors import MissingError
 from archwright.home import Home
+from archwright.http_client.client import EngineClient, EngineRefused
 from archwright.journal import Journal
 
 from .conftest import SMALL_MODEL
-from .test_config import CONFIG
+from .test_engine_config import CONFIG
 
 pytestmark = pytest.mark.usefixtures("terminate_handler")
 Act = Callable[[EngineClient], Awaitable[Any]]

@@ -17,12 +17,12 @@ import numpy as np
 import pytest
 
 from archwright.engines import onnx
-from archwright.engines.client import EngineClient, EngineRefused
-from archwright.engines.config import EngineConfig
-from archwright.engines.embedded import Embedded
+from archwright.engines.embedded_engine import Embedded
+from archwright.engines.engine_config import EngineConfig
 from archwright.engines.onnx_file import read_onnx
 from archwright.errors import ArchwrightError, EngineError, MissingError
 from archwright.home import Home
+from archwright.http_client.client import EngineClient, EngineRefused
 from archwright.journal import Journal
 
 from .conftest import Child

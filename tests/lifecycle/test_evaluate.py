@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from archwright.engines.config import EngineConfig
+from archwright.engines.engine_config import EngineConfig
 from archwright.errors import EngineError, ModelError
 from archwright.lifecycle import evaluate, registry, served
 from archwright.settings import child_environment

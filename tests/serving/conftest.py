@@ -25,9 +25,9 @@ from archwright.access.audit import AuditEntry, events
 from archwright.access.identity import Keys, load_pepper
 from archwright.catalog.load import load
 from archwright.contract.served import Served
-from archwright.engines.client import EngineClient
-from archwright.engines.config import EngineConfig
+from archwright.engines.engine_config import EngineConfig
 from archwright.home import Home
+from archwright.http_client.client import EngineClient
 from archwright.monitor.wal.compaction import served
 from archwright.policy.limits import Limits as PolicyLimits
 from archwright.serving.http.client_limits import Limits

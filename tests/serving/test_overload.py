@@ -16,7 +16,7 @@ from typing import Any, cast
 
 import pytest
 
-from archwright.engines.client import EngineClient
+from archwright.http_client.client import EngineClient
 from archwright.policy.admission import Priority
 from archwright.serving.http.errors import Refusal
 from archwright.serving.routing.pool import Pool

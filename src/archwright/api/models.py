@@ -19,7 +19,7 @@ from archwright.api.origins import chain_of
 from archwright.catalog.load import load
 from archwright.contract.lineage import Evaluation, Gate, ModelVersion, Promotion, Score, SourceFile, node
 from archwright.contract.record import Record, asdict
-from archwright.engines import artefacts
+from archwright.engines import model_files
 from archwright.errors import ModelError, UsageError, Where
 from archwright.home import Home, home_of
 from archwright.lifecycle import evaluate as evaluation
@@ -83,7 +83,7 @@ def fetch(name: str) -> ModelFile:
     if Path(rows[name].member).suffix.lower() in PICKLED:
         formats.refuse_pickle(Path(rows[name].member))
     here = home.model(rows[name].sha256).is_file()
-    artefacts.fetch(rows[name], home)
+    model_files.fetch(rows[name], home)
     if not here:
         with opened() as (_settings, _home, store):
             audited(store, "models.fetch", rows[name].sha256)

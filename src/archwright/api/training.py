@@ -18,7 +18,7 @@ from archwright.catalog.probe.host_resources import usable_cores
 from archwright.contract.evidence import Deviation, Measured, Prediction, judge
 from archwright.contract.lineage import TrainingRun
 from archwright.contract.record import replace
-from archwright.engines.artefacts import locate
+from archwright.engines.model_files import locate
 from archwright.errors import ArchwrightError, StoreError, TrainError, Where
 from archwright.home import Home
 from archwright.lake import versions

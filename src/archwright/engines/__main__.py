@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from archwright.engines import llamacpp, null, onnx
-from archwright.engines.config import EngineConfig, read_config
-from archwright.engines.process import exit_with_parent
+from archwright.engines.engine_config import EngineConfig, read_config
+from archwright.engines.parent_watch import exit_with_parent
 from archwright.errors import ArchwrightError, UsageError, boundary
 from archwright.home import Home
 from archwright.journal import Journal

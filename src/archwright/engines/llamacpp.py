@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from archwright.contract.record import Record
-from archwright.engines.artefacts import missing_model
-from archwright.engines.config import EngineConfig, adapter_file, adapter_settings
+from archwright.engines.engine_config import EngineConfig, adapter_file, adapter_settings
 from archwright.engines.gguf import check_gguf
-from archwright.engines.listening import claim_socket, leave_on_terminate
+from archwright.engines.model_files import missing_model
+from archwright.engines.unix_socket import claim_socket, leave_on_terminate
 from archwright.errors import ArchwrightError, EngineError, MissingError, Where, missing_extra
 from archwright.home import Home
 from archwright.journal import Journal

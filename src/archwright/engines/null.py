@@ -15,10 +15,10 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from archwright.contract.record import Record
-from archwright.engines.answering import Reply, Request, Routes, answer, routes, serve_until
-from archwright.engines.config import EngineConfig, adapter_file, adapter_settings
-from archwright.engines.drafts import Draft, Refusal, draft, tokens_of, vector
-from archwright.engines.listening import claim_socket
+from archwright.engines.engine_config import EngineConfig, adapter_file, adapter_settings
+from archwright.engines.engine_server import Reply, Request, Routes, answer, routes, serve_until
+from archwright.engines.null_replies import Draft, Refusal, draft, tokens_of, vector
+from archwright.engines.unix_socket import claim_socket
 from archwright.home import Home
 from archwright.journal import Journal
 

@@ -18,11 +18,11 @@ from typing import Any, TypeAlias
 import msgspec
 
 from archwright.contract.record import Record
-from archwright.engines.answering import Reply, Request, Routes, answer, routes, serve_until
-from archwright.engines.config import EngineConfig, adapter_settings
-from archwright.engines.drafts import Refusal
-from archwright.engines.listening import claim_socket
+from archwright.engines.engine_config import EngineConfig, adapter_settings
+from archwright.engines.engine_server import Reply, Request, Routes, answer, routes, serve_until
+from archwright.engines.null_replies import Refusal
 from archwright.engines.onnx_file import Notes, OnnxFile, read_onnx
+from archwright.engines.unix_socket import claim_socket
 from archwright.errors import EngineError, MissingError, Where, missing_extra
 from archwright.home import Home
 from archwright.journal import Journal

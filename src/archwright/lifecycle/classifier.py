@@ -23,12 +23,12 @@ from typing import Any, NamedTuple
 
 from archwright.contract.lineage import Gate, ModelVersion, Score
 from archwright.contract.record import replace
-from archwright.engines.client import EngineClient
-from archwright.engines.config import EngineConfig
+from archwright.engines.engine_config import EngineConfig
 from archwright.engines.onnx import Classifier
 from archwright.engines.onnx_file import Notes, read_onnx
 from archwright.errors import DataError, EngineError, ModelError, TrainError, Where
 from archwright.home import Home
+from archwright.http_client.client import EngineClient
 from archwright.lake import versions
 from archwright.lifecycle import accuracy, registry, served
 from archwright.store import Store

@@ -27,8 +27,8 @@ from archwright.contract.lineage import (
     TrainingRun,
     node,
 )
-from archwright.engines.artefacts import missing_model
 from archwright.engines.gguf import read_gguf
+from archwright.engines.model_files import missing_model
 from archwright.errors import ModelError, Where, from_os_error
 from archwright.home import Home
 from archwright.lake import versions

@@ -19,11 +19,11 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from archwright.engines.client import EngineClient
-from archwright.engines.config import EngineConfig
-from archwright.engines.embedded import Embedded
+from archwright.engines.embedded_engine import Embedded
+from archwright.engines.engine_config import EngineConfig
 from archwright.errors import EngineError, ModelError, Where
 from archwright.home import Home, write_atomic
+from archwright.http_client.client import EngineClient
 from archwright.settings import child_environment
 
 READY_WITHIN_S = 120.0

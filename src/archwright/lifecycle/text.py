@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from archwright.contract.lineage import Gate, ModelVersion, Score
-from archwright.engines.config import EngineConfig
+from archwright.engines.engine_config import EngineConfig
 from archwright.errors import ModelError, Where
 from archwright.home import Home
 from archwright.lake import versions

@@ -13,7 +13,7 @@ import msgspec
 
 from archwright import settings
 from archwright.contract.plan import Bundle
-from archwright.engines.process import exit_with_parent
+from archwright.engines.parent_watch import exit_with_parent
 from archwright.errors import ArchwrightError, OperateError, boundary
 from archwright.home import Home
 from archwright.journal import Journal

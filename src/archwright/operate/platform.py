@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from archwright.contract.plan import Artefact, Bundle, Plan, Pool
 from archwright.contract.record import Record
-from archwright.engines import artefacts
+from archwright.engines import model_files
 from archwright.errors import OperateError, Where
 from archwright.home import Home, write_json
 from archwright.operate import probe, state
@@ -49,7 +49,7 @@ def check(plan: Plan, home: Home, host: str, port: int) -> None:
             hint="archwright status shows it, archwright down stops it",
         )
     for artefact in _artefacts(plan.pools):
-        artefacts.locate(artefact, home)
+        model_files.locate(artefact, home)
     # What a killed platform left behind needs a moment to notice and go.
     deadline = time.monotonic() + PORT_PATIENCE_S
     while not probe.port_is_free(host, port):

@@ -22,9 +22,9 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from archwright.engines.http import Address, Answered, BrokeOff, Connecting, NotHttp, Origin, trusting
-from archwright.engines.pulled import Pulled
 from archwright.errors import ReconcileError, Where
+from archwright.http_client.connection_pool import Address, Answered, BrokeOff, Connecting, NotHttp, Origin, trusting
+from archwright.http_client.streaming_response import Pulled
 
 BODY_LIMIT = 65_536
 EVENT_LIMIT = 4_194_304

@@ -13,7 +13,7 @@ from typing import TextIO
 
 import msgspec
 
-from archwright.engines.process import exit_with_parent
+from archwright.engines.parent_watch import exit_with_parent
 from archwright.errors import ArchwrightError, boundary, missing_extra
 from archwright.home import Home
 from archwright.training import runs, work

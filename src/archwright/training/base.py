@@ -15,7 +15,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from archwright.engines.artefacts import missing_model
+from archwright.engines.model_files import missing_model
 from archwright.errors import MissingError, TrainError, Where, from_os_error, needing
 from archwright.home import Home
 from archwright.settings import child_environment

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from archwright.engines.process import exit_with_parent
+from archwright.engines.parent_watch import exit_with_parent
 from archwright.errors import needing
 
 

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.serving.recording_peer import Paper
 
-from archwright.engines.client import EngineClient
-from archwright.engines.grammar import parse_head
+from archwright.engines.http_request_parser import parse_head
+from archwright.http_client.client import EngineClient
 from archwright.serving.events.engine_events import decode_event, text_alone
 from archwright.serving.events.event_template import form_of
 from archwright.serving.events.response_formats import ChatShape, Chunks, Envelope, Piece, Wanted

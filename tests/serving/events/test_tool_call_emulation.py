@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from archwright.engines.sse import Event
+from archwright.http_client.sse import Event
 from archwright.serving.events.engine_events import DONE
 from archwright.serving.events.schema_bounds import BOUNDS, schemas
 from archwright.serving.events.tool_call_emulation import ToolReader, enforced, spoken_of

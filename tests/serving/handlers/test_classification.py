@@ -10,7 +10,7 @@ import pytest
 
 from archwright.contract.evidence import Query
 from archwright.contract.lineage import node
-from archwright.engines.config import EngineConfig
+from archwright.engines.engine_config import EngineConfig
 from archwright.engines.onnx import BATCH_ITEMS
 from archwright.engines.onnx_file import Notes
 from archwright.errors import EngineError

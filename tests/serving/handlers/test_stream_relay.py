@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 import pytest
 from tests.serving.recording_peer import Paper
 
-from archwright.engines.client import EngineClient, EngineRefused
-from archwright.engines.grammar import parse_head
+from archwright.engines.http_request_parser import parse_head
 from archwright.errors import EngineError
+from archwright.http_client.client import EngineClient, EngineRefused
 from archwright.serving.events.engine_events import Call, Function
 from archwright.serving.events.messages_writer import MessagesWriter
 from archwright.serving.events.response_formats import ChatShape, Chunks, Envelope, Piece, Wanted

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from archwright.engines.client import EngineRefused
 from archwright.errors import ArchwrightError, EngineError, InternalError, OperateError, StoreError, Where
+from archwright.http_client.client import EngineRefused
 from archwright.serving.http.errors import Refusal, from_error, without_places
 
 

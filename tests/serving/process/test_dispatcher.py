@@ -17,9 +17,9 @@ from archwright.access.accounts import Accounts, Reservation, accounts_slate
 from archwright.access.audit import AuditEvent, AuditLog, events, verify
 from archwright.access.identity import Keys, Principal
 from archwright.contract.served import Served
-from archwright.engines.client import EngineClient
-from archwright.engines.http import Sink
 from archwright.home import Home
+from archwright.http_client.client import EngineClient
+from archwright.http_client.connection_pool import Sink
 from archwright.journal import Journal
 from archwright.monitor.metrics.exposition import Exposition
 from archwright.monitor.wal.compaction import served

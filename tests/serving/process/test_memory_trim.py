@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from tests.serving.fake_provider import Place, Script
 
-from archwright.engines.client import BODY_LIMIT_BYTES
+from archwright.http_client.client import BODY_LIMIT_BYTES
 from archwright.serving.process.memory_trim import EVERY_S, GROWN_BYTES, Slack
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ import openai
 import pytest
 from tests.serving.fake_provider import Place, Script, block, message_end, message_events, message_start, use, words
 
-from archwright.engines.sse import Event
 from archwright.errors import ArchwrightError
+from archwright.http_client.sse import Event
 from archwright.serving.providers.anthropic import Anthropic, MessagesReader, request
 
 if TYPE_CHECKING:

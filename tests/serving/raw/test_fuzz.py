@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import httptools
 import pytest
 
-from archwright.engines.grammar import Chunks, Head, Malformed, parse_head
+from archwright.engines.http_request_parser import Chunks, Head, Malformed, parse_head
 
 from .cases import ASK, BODY, CHUNKED, GET, IN_CHUNKS, LENGTH, OK, POST
 from .replies import parsed

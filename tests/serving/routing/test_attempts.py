@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from archwright.engines.client import EngineRefused
 from archwright.errors import EngineError
 from archwright.home import Home
+from archwright.http_client.client import EngineRefused
 from archwright.policy.breaker import RETRY_RESERVE, RETRY_SHARE, RetryBudget
 from archwright.serving.http.errors import Refusal
 from archwright.serving.requests.model_resolution import Directory

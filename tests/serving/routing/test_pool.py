@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from archwright.engines.client import EngineClient
+from archwright.http_client.client import EngineClient
 from archwright.serving.http.errors import Refusal
 from archwright.serving.routing.pool import Lease, Pool
 from archwright.serving.routing.replica import Replica, Work

@@ -14,7 +14,7 @@ import pytest
 from tests.serving.conftest import endpoint, null_engine
 from tests.serving.fake_provider import Place, Script, chat_events, standing_in
 
-from archwright.engines.client import EngineClient
+from archwright.http_client.client import EngineClient
 from archwright.policy.breaker import LEAST_FAILURES, OPEN_S
 from archwright.serving.routing.pool import Lease, Pool
 from archwright.serving.routing.replica import SILENT_LEAST, Replica, Work

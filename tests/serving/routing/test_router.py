@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from archwright.engines.client import EngineClient
+from archwright.http_client.client import EngineClient
 from archwright.policy.breaker import LEAST_FAILURES, OPEN_S, RetryBudget
 from archwright.policy.residency import BOUND, CLASSES, DataClass
 from archwright.serving.http.errors import Refusal

@@ -6,8 +6,8 @@ request for a stream with one object of JSON, some send a stream's events under 
 
 from __future__ import annotations
 
-from archwright.engines.client import BODY_LIMIT_BYTES
-from archwright.engines.sse import Event, EventParser, too_large
+from archwright.http_client.client import BODY_LIMIT_BYTES
+from archwright.http_client.sse import Event, EventParser, too_large
 
 EVENTS = b"text/event-stream"
 # How a stream may begin: its fields, a comment, and the one that older llama.cpp servers add.

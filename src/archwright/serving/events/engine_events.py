@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from archwright.engines.sse import Event
+from archwright.http_client.sse import Event
 
 DONE = b"[DONE]"
 

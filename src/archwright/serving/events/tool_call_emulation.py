@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from archwright.engines.sse import Event
+from archwright.http_client.sse import Event
 from archwright.serving.events.engine_events import DONE, Call, Choice, Delta, EngineEvent, Function, decode_event
 from archwright.serving.events.schema_bounds import schemas
 from archwright.serving.http.errors import bad

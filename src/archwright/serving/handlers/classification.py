@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from archwright.engines.client import EngineRefused
 from archwright.engines.onnx import BATCH_ITEMS, Item
 from archwright.errors import ArchwrightError, EngineError
+from archwright.http_client.client import EngineRefused
 from archwright.serving.handlers.gateway_context import Gateway
 from archwright.serving.handlers.generation import outcome, stopped
 from archwright.serving.http.errors import Refusal, bad, without_places

@@ -15,8 +15,8 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from archwright.engines.client import EngineRefused
 from archwright.errors import ArchwrightError
+from archwright.http_client.client import EngineRefused
 from archwright.monitor.trace_exporter import Content
 from archwright.policy.caching import Kind
 from archwright.serving.admission.metering import Bill

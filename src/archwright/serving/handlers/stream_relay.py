@@ -13,10 +13,10 @@ from operator import attrgetter
 
 import msgspec
 
-from archwright.engines.client import EngineClient
-from archwright.engines.http import Sink
-from archwright.engines.sse import EventParser
 from archwright.errors import EngineError
+from archwright.http_client.client import EngineClient
+from archwright.http_client.connection_pool import Sink
+from archwright.http_client.sse import EventParser
 from archwright.serving.events.choice_accumulator import Kept, piece_of
 from archwright.serving.events.complete_reply import EVENTS as STREAM
 from archwright.serving.events.complete_reply import Whole

@@ -14,7 +14,7 @@ from collections import Counter
 from http import HTTPStatus
 from typing import Protocol, cast
 
-from archwright.engines.grammar import Chunks, Head, Malformed, check_begun, parse_head
+from archwright.engines.http_request_parser import Chunks, Head, Malformed, check_begun, parse_head
 from archwright.serving.http.body_quota import Share
 from archwright.serving.http.client_limits import Limits
 from archwright.serving.http.errors import Refusal

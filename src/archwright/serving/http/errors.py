@@ -12,8 +12,8 @@ from http import HTTPStatus
 
 import msgspec
 
-from archwright.engines.client import EngineRefused
 from archwright.errors import ArchwrightError, EngineError, InternalError, StoreError
+from archwright.http_client.client import EngineRefused
 
 RETRY_S = 1
 MESSAGE_LIMIT = 400

@@ -20,9 +20,9 @@ from typing import Any, Protocol
 
 from archwright.access.identity import Principal
 from archwright.contract.served import request_name
-from archwright.engines.grammar import Head
-from archwright.engines.http import Sink
+from archwright.engines.http_request_parser import Head
 from archwright.errors import ArchwrightError, StoreError
+from archwright.http_client.connection_pool import Sink
 from archwright.serving.http.client_limits import Limits
 from archwright.serving.http.errors import MESSAGES, Refusal, timed_out, unavailable
 

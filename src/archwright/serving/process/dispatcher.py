@@ -9,8 +9,8 @@ from contextlib import asynccontextmanager
 from http import HTTPStatus
 from typing import Any
 
-from archwright.engines.client import EngineRefused
 from archwright.errors import ArchwrightError, EngineError, InternalError, boundary
+from archwright.http_client.client import EngineRefused
 from archwright.serving.handlers.gateway_context import Gateway
 from archwright.serving.http.connection import Server
 from archwright.serving.http.errors import from_error

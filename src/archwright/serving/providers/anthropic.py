@@ -12,8 +12,8 @@ from typing import Any
 
 import msgspec
 
-from archwright.engines.client import NO_HEADERS, EngineClient, EngineRefused
-from archwright.engines.sse import Event
+from archwright.http_client.client import NO_HEADERS, EngineClient, EngineRefused
+from archwright.http_client.sse import Event
 from archwright.serving.events.engine_events import Call, Choice, Delta, EngineEvent, Function
 from archwright.serving.http.errors import ENGINE_OVERLOADED, Refusal, bad
 from archwright.serving.providers.protocol import Asked

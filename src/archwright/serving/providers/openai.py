@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
-from archwright.engines.client import EngineClient, EngineRefused
+from archwright.http_client.client import EngineClient, EngineRefused
 from archwright.serving.events import tool_call_emulation
 from archwright.serving.http.errors import bad
 from archwright.serving.providers.protocol import Asked

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from archwright.engines.client import NO_HEADERS, EngineClient, EngineRefused
+from archwright.http_client.client import NO_HEADERS, EngineClient, EngineRefused
 from archwright.serving.events.engine_events import Reader
 
 

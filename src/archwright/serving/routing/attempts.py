@@ -16,8 +16,8 @@ from typing import Any, TypeVar
 
 from msgspec.structs import replace
 
-from archwright.engines.client import EngineRefused
 from archwright.errors import EngineError
+from archwright.http_client.client import EngineRefused
 from archwright.policy.breaker import Outcome
 from archwright.policy.residency import DataClass
 from archwright.serving.http.errors import Refusal, timed_out

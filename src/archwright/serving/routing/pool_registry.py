@@ -13,8 +13,8 @@ import asyncio
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
-from archwright.engines.client import EngineClient
 from archwright.home import Home
+from archwright.http_client.client import EngineClient
 from archwright.serving.providers import provider_of
 from archwright.serving.routing.pool import CHECK_S, Pool
 from archwright.serving.routing.replica import Replica, identity

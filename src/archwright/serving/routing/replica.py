@@ -13,7 +13,7 @@ import math
 
 import msgspec
 
-from archwright.engines.client import EngineClient
+from archwright.http_client.client import EngineClient
 from archwright.policy.admission import Priority
 from archwright.policy.breaker import Breaker, Outcome
 from archwright.policy.routing import ReplicaLoad, seed

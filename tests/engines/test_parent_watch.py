@@ -7,9 +7,9 @@ import threading
 
 import pytest
 
-from archwright.engines.process import exit_with_parent
+from archwright.engines.parent_watch import exit_with_parent
 
-WATCH = "from archwright.engines.process import exit_with_parent; print(exit_with_parent(), flush=True)"
+WATCH = "from archwright.engines.parent_watch import exit_with_parent; print(exit_with_parent(), flush=True)"
 
 
 def test_leaves_at_the_end_of_input() -> None:

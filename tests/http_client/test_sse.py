@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from archwright.engines.sse import Event, EventParser
 from archwright.errors import EngineError
+from archwright.http_client.sse import Event, EventParser
 
 LINES = st.sampled_from(
     [

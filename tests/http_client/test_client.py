@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from archwright.engines import client as module
-from archwright.engines.client import EngineClient, EngineRefused
 from archwright.errors import EngineError, UsageError
+from archwright.http_client import client as module
+from archwright.http_client.client import EngineClient, EngineRefused
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 Act = Callable[[EngineClient], Awaitable[Any]]

@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
-from archwright.engines.http import END_S, Connection, Sink
+from archwright.http_client.connection_pool import END_S, Connection, Sink
 
 
 class Pulled(Sink):

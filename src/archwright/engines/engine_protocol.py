@@ -7,8 +7,8 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
-from archwright.engines.client import EngineClient
 from archwright.errors import EngineError, Where
+from archwright.http_client.client import EngineClient
 
 
 class Engine(Protocol):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from archwright.engines.listening import claim_socket, leave_on_terminate
+from archwright.engines.unix_socket import claim_socket, leave_on_terminate
 from archwright.errors import EngineError
 from archwright.home import Home
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from archwright.engines.drafts import DEPTH_LIMIT, Draft, Refusal, draft, tokens_of, vector
+from archwright.engines.null_replies import DEPTH_LIMIT, Draft, Refusal, draft, tokens_of, vector
 
 
 def _draft(body: dict[str, Any], *, context: int = 100, default: int = 8) -> Draft:

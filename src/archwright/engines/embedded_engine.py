@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from archwright.engines.client import EngineClient
-from archwright.engines.config import EngineConfig
+from archwright.engines.engine_config import EngineConfig
 from archwright.home import Home
+from archwright.http_client.client import EngineClient
 
 
 class Embedded:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from archwright.engines.client import EngineClient
 from archwright.errors import UsageError, Where
+from archwright.http_client.client import EngineClient
 from archwright.settings import variable
 
 

@@ -22,10 +22,10 @@ from weakref import WeakKeyDictionary
 
 import msgspec
 
-from archwright.engines.http import Address, Answered, BrokeOff, Origin, Sink, trusting
-from archwright.engines.pulled import Pulled
-from archwright.engines.sse import Event, EventParser, too_large
 from archwright.errors import EngineError, UsageError, Where
+from archwright.http_client.connection_pool import Address, Answered, BrokeOff, Origin, Sink, trusting
+from archwright.http_client.sse import Event, EventParser, too_large
+from archwright.http_client.streaming_response import Pulled
 
 CONNECT_TIMEOUT_S = 2.0
 BODY_LIMIT_BYTES = 64 << 20

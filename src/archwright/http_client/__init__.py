@@ -1,0 +1,1 @@
+"""The HTTP client: connection pool, streaming responses, server-sent events."""
