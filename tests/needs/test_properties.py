@@ -11,7 +11,7 @@ from archwright.catalog.load import load
 from archwright.errors import NeedsError
 from archwright.needs.reader import parse
 from archwright.needs.template import TEMPLATES, template
-from archwright.needs.tree import read_tree
+from archwright.needs.yaml_tree import read_tree
 from archwright.scalars import resolve
 
 FILES = [template(name).encode() for name in TEMPLATES]

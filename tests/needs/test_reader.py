@@ -12,7 +12,7 @@ import pytest
 from archwright.catalog.load import load
 from archwright.contract.needs import Needs, NeedsSource
 from archwright.errors import NeedsError
-from archwright.needs.problem import Tree
+from archwright.needs.needs_problem import Tree
 from archwright.needs.reader import MAX_BYTES, parse, read, typed
 from archwright.needs.template import TEMPLATES, template
 

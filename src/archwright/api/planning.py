@@ -17,7 +17,7 @@ from archwright.errors import UsageError, Where
 from archwright.home import Home, home_of, write_atomic
 from archwright.needs.reader import read
 from archwright.needs.template import template as needs_template
-from archwright.needs.what_if import Change, changes_of, read_changed
+from archwright.needs.what_if_changes import Change, changes_of, read_changed
 from archwright.plan.explain import diff as differing
 from archwright.plan.explain import explanation as explaining
 from archwright.plan.explain.what_if import WhatIf

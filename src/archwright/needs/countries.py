@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from functools import cache
 from importlib import resources
 
-from archwright.needs.problem import nearest
+from archwright.needs.needs_problem import nearest
 
 
 @cache

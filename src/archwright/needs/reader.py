@@ -17,10 +17,19 @@ import msgspec
 from archwright.catalog.catalog import Catalog
 from archwright.contract.needs import Needs, NeedsSource
 from archwright.errors import NeedsError, Where
-from archwright.needs.problem import CANNOT_OPEN, NOT_TEXT, TOO_LARGE, WRONG_TYPE, Problem, Tree, raise_first, to_error
-from archwright.needs.shape import shape
-from archwright.needs.tree import read_tree
-from archwright.needs.validate import problems
+from archwright.needs.needs_problem import (
+    CANNOT_OPEN,
+    NOT_TEXT,
+    TOO_LARGE,
+    WRONG_TYPE,
+    Problem,
+    Tree,
+    raise_first,
+    to_error,
+)
+from archwright.needs.type_check import shape
+from archwright.needs.validation import problems
+from archwright.needs.yaml_tree import read_tree
 
 MAX_BYTES = 256 * 1024
 

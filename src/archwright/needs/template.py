@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import resources
 
 from archwright.errors import NeedsError, Where
-from archwright.needs.problem import NO_TEMPLATE, nearest, shown
+from archwright.needs.needs_problem import NO_TEMPLATE, nearest, shown
 
 TEMPLATES: tuple[str, ...] = ("desk", "startup", "clinic", "manufacturer")
 

@@ -13,7 +13,7 @@ from functools import cache, partial
 from msgspec import inspect
 
 from archwright.contract.needs import Needs
-from archwright.needs.problem import (
+from archwright.needs.needs_problem import (
     MISSING_FIELD,
     NOT_A_CHOICE,
     OUT_OF_RANGE,

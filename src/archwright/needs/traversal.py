@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from archwright.contract.record import Record, asdict
-from archwright.needs.problem import join
+from archwright.needs.needs_problem import join
 
 
 def inside(value: object, path: str) -> Iterator[tuple[str, object]]:

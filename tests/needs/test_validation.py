@@ -14,11 +14,11 @@ from archwright.catalog.load import load
 from archwright.contract.needs import Kind, Needs, Traffic, Workload
 from archwright.errors import MissingError, NeedsError
 from archwright.needs.countries import countries, nearest_countries
-from archwright.needs.kinds import KINDS
-from archwright.needs.numbers import RANGES
-from archwright.needs.problem import nearest, parents, shown
+from archwright.needs.kind_fields import KINDS
+from archwright.needs.needs_problem import nearest, parents, shown
+from archwright.needs.number_checks import RANGES
 from archwright.needs.template import TEMPLATES, template
-from archwright.needs.tree import read_tree
+from archwright.needs.yaml_tree import read_tree
 
 
 def numeric(kind: inspect.Type) -> bool:

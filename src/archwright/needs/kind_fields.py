@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from archwright.contract.needs import TEXT_KINDS, Needs, Traffic, Workload
 from archwright.contract.record import Record
-from archwright.needs.problem import MISSING_FIELD, WRONG_FOR_KIND, Problem, join
+from archwright.needs.needs_problem import MISSING_FIELD, WRONG_FOR_KIND, Problem, join
 
 _ALWAYS = ("name", "kind", "data")
 _MODEL = ("model", "quality", "quality_unknown", "licence")

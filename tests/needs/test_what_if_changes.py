@@ -14,7 +14,7 @@ from archwright.contract.needs import Needs, NeedsSource
 from archwright.errors import NeedsError, UsageError
 from archwright.needs.reader import parse
 from archwright.needs.template import template
-from archwright.needs.what_if import changes_of, read_changed
+from archwright.needs.what_if_changes import changes_of, read_changed
 
 CATALOG: Catalog = load()
 

@@ -14,8 +14,8 @@ from archwright.catalog.catalog import Catalog
 from archwright.contract.needs import Needs
 from archwright.errors import CatalogError
 from archwright.needs.countries import countries, nearest_countries
-from archwright.needs.names import MAX_ITEMS, MAX_MACHINES, MAX_TEXT
-from archwright.needs.problem import MALFORMED, UNKNOWN_FACT, Problem, nearest, shown
+from archwright.needs.needs_problem import MALFORMED, UNKNOWN_FACT, Problem, nearest, shown
+from archwright.needs.text_checks import MAX_ITEMS, MAX_MACHINES, MAX_TEXT
 
 _MACHINE = re.compile(r"[1-9][0-9]{0,3}\s*[xX×]\s*(\S.*)", re.ASCII)
 

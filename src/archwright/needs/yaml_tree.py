@@ -14,7 +14,7 @@ from typing import Protocol
 import yaml
 
 from archwright.errors import MissingError, NeedsError
-from archwright.needs.problem import (
+from archwright.needs.needs_problem import (
     BAD_TEXT,
     DUPLICATE_KEY,
     EMPTY,

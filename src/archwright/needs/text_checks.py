@@ -8,7 +8,7 @@ from functools import partial
 from urllib.parse import urlsplit
 
 from archwright.contract.needs import TEXT_KINDS, Needs, Workload
-from archwright.needs.problem import (
+from archwright.needs.needs_problem import (
     BAD_TEXT,
     CONTRADICTION,
     DANGLING,
@@ -21,7 +21,7 @@ from archwright.needs.problem import (
     nearest,
     shown,
 )
-from archwright.needs.walk import texts
+from archwright.needs.traversal import texts
 
 NAME = re.compile(r"[a-z0-9-]{1,40}", re.ASCII)
 MAX_TEXT = 200

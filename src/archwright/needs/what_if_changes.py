@@ -18,11 +18,11 @@ from msgspec import inspect
 from archwright.catalog.catalog import Catalog
 from archwright.contract.needs import Needs, NeedsSource
 from archwright.errors import NeedsError, UsageError, Where
-from archwright.needs.problem import Tree, join, parents
+from archwright.needs.needs_problem import Tree, join, parents
 from archwright.needs.reader import checked, content, tree_of
-from archwright.needs.shape import described
-from archwright.needs.tree import read_tree
-from archwright.needs.walk import inside
+from archwright.needs.traversal import inside
+from archwright.needs.type_check import described
+from archwright.needs.yaml_tree import read_tree
 
 # Another change follows a comma where a key and "=" do; any other comma belongs to the value.
 _NEXT = re.compile(r",(?=[^,=\[\]{}]+(?:\[\d+\][^,=\[\]{}]*)*=)")

@@ -9,26 +9,33 @@ from collections.abc import Iterator, Mapping
 
 from archwright.catalog.catalog import Catalog
 from archwright.contract.needs import Needs
-from archwright.needs import facts, kinds, names, numbers
-from archwright.needs.problem import Problem
+from archwright.needs import catalog_checks, kind_fields, number_checks, text_checks
+from archwright.needs.needs_problem import Problem
 
 _INSIDE = (
-    names.sizes,
-    names.forms,
-    names.twice,
-    names.references,
-    names.bases,
-    names.addresses,
-    numbers.ranges,
-    numbers.pairs,
+    text_checks.sizes,
+    text_checks.forms,
+    text_checks.twice,
+    text_checks.references,
+    text_checks.bases,
+    text_checks.addresses,
+    number_checks.ranges,
+    number_checks.pairs,
 )
-_CATALOG = (facts.country_codes, facts.places, facts.offers, facts.models, facts.benchmarks, facts.machines)
+_CATALOG = (
+    catalog_checks.country_codes,
+    catalog_checks.places,
+    catalog_checks.offers,
+    catalog_checks.models,
+    catalog_checks.benchmarks,
+    catalog_checks.machines,
+)
 
 
 def problems(needs: Needs, lines: Mapping[str, int], catalog: Catalog) -> Iterator[Problem]:
     """`lines` tells which fields the file itself sets."""
     for inside in _INSIDE:
         yield from inside(needs)
-    yield from kinds.kinds(needs, lines)
+    yield from kind_fields.kinds(needs, lines)
     for known in _CATALOG:
         yield from known(needs, catalog)

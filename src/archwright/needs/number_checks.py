@@ -25,8 +25,8 @@ from archwright.contract.needs import (
     Workload,
 )
 from archwright.contract.record import Record, asdict
-from archwright.needs.problem import CONTRADICTION, OUT_OF_RANGE, Problem, join, leaf
-from archwright.needs.walk import records
+from archwright.needs.needs_problem import CONTRADICTION, OUT_OF_RANGE, Problem, join, leaf
+from archwright.needs.traversal import records
 
 MAX_GIB = 1e9
 MAX_MONEY = 1e15
