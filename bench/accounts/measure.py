@@ -23,11 +23,11 @@ from typing import Any
 import lmdb
 
 from archwright.access.accounts import Accounts, Denied, accounts_slate
-from archwright.access.identity import Keys
+from archwright.access.api_keys import Keys
 from archwright.access.tables import KEYS, LIMITS, TENANTS, KeyRecord, LimitRow, Tenant
 from archwright.home import Home
-from archwright.policy.caching import Asked
-from archwright.policy.limits import Limits
+from archwright.policy.cache_key import Asked
+from archwright.policy.usage_limits import Limits
 from archwright.serving.admission.response_cache import Cache, Cached
 from archwright.store import Store
 

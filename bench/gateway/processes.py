@@ -20,9 +20,9 @@ from pathlib import Path
 import msgspec
 
 from archwright.access.accounts import accounts_slate
-from archwright.access.identity import Keys, load_pepper
+from archwright.access.api_keys import Keys, load_pepper
 from archwright.home import Home
-from archwright.policy.limits import Limits
+from archwright.policy.usage_limits import Limits
 from archwright.serving.settings.config import EndpointSpec, GatewayConfig, PoolSpec, Target
 from archwright.store import Store
 

@@ -37,7 +37,7 @@ from typing import Any, NamedTuple
 from archwright.contract.served import Served
 from archwright.monitor.usage import Usage, usage_of
 from archwright.monitor.wal.compaction import served
-from archwright.policy.limits import Limits
+from archwright.policy.usage_limits import Limits
 from archwright.store import Store
 
 from .client import PIECE, Client, Lost, Reply, chat, head

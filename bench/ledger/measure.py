@@ -14,8 +14,8 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from archwright.access import audit
-from archwright.access.audit import AuditEvent, AuditLog
+from archwright.access import audit_log
+from archwright.access.audit_log import AuditEvent, AuditLog
 from archwright.contract.served import Served, request_name
 from archwright.home import Home
 from archwright.monitor.metrics.exposition import Exposition
@@ -106,7 +106,7 @@ def measure(given: list[tuple[AuditEvent, Served]], turn: int, folder: Path) -> 
     assert sum(total.requests for total in totals(store, home, ("tenant", "model", "day"))) == len(given)
     usage_s = time.process_time() - began
     began = time.process_time()
-    assert audit.checked(store) == (len(given), None)
+    assert audit_log.checked(store) == (len(given), None)
     verify_s = time.process_time() - began
     stored = sum(len(block.data) for table in BLOCKS.values() for block in store.rows(table))
     store.close()

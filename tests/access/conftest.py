@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from archwright.access.identity import Keys
+from archwright.access.api_keys import Keys
 from archwright.home import Home
 from archwright.store import Store
 

@@ -15,15 +15,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from archwright.access import workers
+from archwright.access import worker_registry
 from archwright.access.accounts import Accounts, Denied, Reservation, accounts_slate
-from archwright.access.identity import Keys, Principal
+from archwright.access.api_keys import Keys, Principal
 from archwright.access.tables import Scope
-from archwright.access.workers import started
+from archwright.access.worker_registry import started
 from archwright.errors import StoreError
 from archwright.home import Home
 from archwright.monitor.shared_table import Slate, Transaction
-from archwright.policy.limits import Limits
+from archwright.policy.usage_limits import Limits
 from archwright.store import Store
 
 NOON = datetime(2026, 11, 25, 12, tzinfo=UTC).timestamp()
@@ -499,7 +499,7 @@ def test_a_ledger_that_refuses_one_of_them_leaves_the_others_taken_once(world: W
 PROGRAM = """
 import asyncio, json, sys, time
 from archwright.access.accounts import Accounts, Denied, accounts_slate
-from archwright.access.identity import Keys
+from archwright.access.api_keys import Keys
 from archwright.home import Home
 from archwright.store import Store
 home = Home(sys.argv[1])
@@ -681,7 +681,7 @@ def test_a_worker_of_another_namespace_counts_as_living(
     assert sum(crew.admitted(Told(secret, 100, 1, 0.001, "hold"))) == 300
     crew.kill(0)
     with monkeypatch.context() as elsewhere:
-        elsewhere.setattr(workers, "_namespace", lambda: 7)
+        elsewhere.setattr(worker_registry, "_namespace", lambda: 7)
         assert isinstance(world.accounts.reserve(principal, (1, 0.001)), Denied)
     taken(world.accounts.reserve(principal, (1, 0.001)))
 
@@ -689,11 +689,11 @@ def test_a_worker_of_another_namespace_counts_as_living(
 def test_numbers_of_workers_are_never_given_twice_and_the_dead_are_forgotten(world: World, crew: Crew) -> None:
     secret, _ = world.keys.create("clinic", limits=Limits(rpm=100))
     crew.admitted(Told(secret, 1, 1, 0.0))
-    first = world.slate.write(workers.enrol)
+    first = world.slate.write(worker_registry.enrol)
     for number in range(3):
         crew.kill(number)
-    assert world.slate.write(workers.enrol) == first + 1
-    living = [number for number in range(first + 2) if world.slate.read(workers.alive, number)]
+    assert world.slate.write(worker_registry.enrol) == first + 1
+    living = [number for number in range(first + 2) if world.slate.read(worker_registry.alive, number)]
     assert living == [first, first + 1] and world.slate.read(_rows, b"w") == 2
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from archwright.access.identity import ROLE_NAMES, Principal
+from archwright.access.api_keys import ROLE_NAMES, Principal
 from archwright.access.permissions import PERMISSIONS, ROLES, allowed, may_grant, scope
 
 

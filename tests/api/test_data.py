@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from archwright import api
-from archwright.access import audit
+from archwright.access import audit_log
 from archwright.api import data
 from archwright.cli import main, show_data
 from archwright.contract.lineage import Edge, SourceFile
@@ -35,7 +35,7 @@ def source(tmp_path: Path, home: Home) -> Path:
 def actions(home: Home) -> list[tuple[str, str]]:
     store = Store(home.store_url)
     try:
-        return [(event.action, event.resource) for event in audit.events(store)]
+        return [(event.action, event.resource) for event in audit_log.events(store)]
     finally:
         store.close()
 

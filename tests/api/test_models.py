@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from archwright import api
-from archwright.access import audit
+from archwright.access import audit_log
 from archwright.api.model_files import ModelFile
 from archwright.api.models import ModelCard
 from archwright.api.origins import Chain
@@ -54,7 +54,7 @@ def shown(capsys: pytest.CaptureFixture[str], *words: str, status: int = 0) -> s
 
 
 def acts(stage: Stage) -> list[tuple[str, str]]:
-    return [(event.action, event.resource) for event in reversed(audit.events(stage.store))]
+    return [(event.action, event.resource) for event in reversed(audit_log.events(stage.store))]
 
 
 def test_the_list_has_files_and_versions_each_with_its_id(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:

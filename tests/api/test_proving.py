@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from archwright.access.audit import AuditEvent, AuditLog
+from archwright.access.audit_log import AuditEvent, AuditLog
 from archwright.api.proving import CHECKS, Platform, control_measurements
 from archwright.contract.evidence import Control, Measurement
 from archwright.contract.plan import Plan

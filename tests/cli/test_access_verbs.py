@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from archwright.access.accounts import accounts_slate
-from archwright.access.identity import Keys, load_pepper
+from archwright.access.api_keys import Keys, load_pepper
 from archwright.cli import main
 from archwright.home import Home
 from archwright.store import Store

@@ -16,7 +16,7 @@ from archwright import api
 from archwright.contract.plan import Plan
 from archwright.errors import PlanError, UsageError
 from archwright.home import Home
-from archwright.policy.limits import Limits
+from archwright.policy.usage_limits import Limits
 from archwright.serving.settings.config import read
 
 from ..api.test_serve import Upstream

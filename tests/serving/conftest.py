@@ -21,15 +21,15 @@ import pytest
 from tests.serving.fake_provider import Place, standing_in
 
 from archwright.access.accounts import accounts_slate
-from archwright.access.audit import AuditEntry, events
-from archwright.access.identity import Keys, load_pepper
+from archwright.access.api_keys import Keys, load_pepper
+from archwright.access.audit_log import AuditEntry, events
 from archwright.catalog.load import load
 from archwright.contract.served import Served
 from archwright.engines.engine_config import EngineConfig
 from archwright.home import Home
 from archwright.http_client.client import EngineClient
 from archwright.monitor.wal.compaction import served
-from archwright.policy.limits import Limits as PolicyLimits
+from archwright.policy.usage_limits import Limits as PolicyLimits
 from archwright.serving.http.client_limits import Limits
 from archwright.serving.requests.model_resolution import Directory
 from archwright.serving.settings.config import EndpointSpec, GatewayConfig, PoolSpec, Target

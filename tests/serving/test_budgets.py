@@ -15,7 +15,7 @@ from tests.serving.conftest import endpoint
 from tests.serving.fake_provider import Script, chat_events, standing_in
 
 from archwright.monitor.usage import usage_of
-from archwright.policy.limits import Limits, worst_input_tokens
+from archwright.policy.usage_limits import Limits, worst_input_tokens
 
 if TYPE_CHECKING:
     from tests.serving.conftest import Platform, Reply, Start

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from archwright.access.audit import verify
+from archwright.access.audit_log import verify
 from archwright.contract.evidence import Query
 from archwright.contract.served import asked_at
 from archwright.monitor.metrics.observations import evaluate

@@ -8,7 +8,7 @@ from archwright.catalog.load import load
 from archwright.contract.estimate import within_factor
 from archwright.contract.needs import Length
 from archwright.contract.plan import LoadSpec
-from archwright.simulate.serving import ServingSpec
+from archwright.simulate.serving_simulation import ServingSpec
 from archwright.sizing.hardware.roofline import Hardware
 
 

@@ -9,7 +9,7 @@ import pytest
 from archwright.catalog.load import load
 from archwright.contract.needs import Length
 from archwright.contract.percentile import percentile
-from archwright.simulate.batching import Batching, Request
+from archwright.simulate.continuous_batching import Batching, Request
 from archwright.sizing.hardware.machine import Machine
 from archwright.sizing.inference.closed_loop import QUANTILES, Loop, loop_of, statistic_of
 from archwright.sizing.inference.deployment_layout import engines

@@ -20,14 +20,14 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
-from archwright.access.known import KnownKeys
-from archwright.access.rows import HELD, NEW, PERIOD, UNKNOWN, Row, decoded, encoded, held_nusd, moved
+from archwright.access.account_codec import HELD, NEW, PERIOD, UNKNOWN, Row, decoded, encoded, held_nusd, moved
+from archwright.access.key_cache import KnownKeys
 from archwright.access.tables import Principal, Scope, ScopeKind
-from archwright.access.workers import alive, enrol
+from archwright.access.worker_registry import alive, enrol
 from archwright.errors import StoreError
 from archwright.home import Home
 from archwright.monitor.shared_table import Slate, Transaction, slate_file
-from archwright.policy.limits import (
+from archwright.policy.usage_limits import (
     NANO,
     Ask,
     Caps,

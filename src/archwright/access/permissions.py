@@ -6,7 +6,7 @@ Every route and verb names one permission; a role is what a key carries. A key a
 
 from __future__ import annotations
 
-from archwright.access.identity import Principal
+from archwright.access.api_keys import Principal
 
 PERMISSIONS: dict[str, str] = {
     "inference.invoke": "ask a model: chat, completion, embedding, prediction",

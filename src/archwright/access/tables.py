@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 
 from archwright.contract.record import Record
 from archwright.errors import UsageError, Where
-from archwright.policy.limits import Limits, Period, problem
+from archwright.policy.usage_limits import Limits, Period, problem
 from archwright.store import Table
 
 PREFIX = "aw_"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from archwright.access import audit as trail
-from archwright.access.audit import AuditEvent
+from archwright.access import audit_log as trail
+from archwright.access.audit_log import AuditEvent
 from archwright.api.context import opened
 from archwright.contract.record import Record
 from archwright.errors import StoreError

@@ -9,8 +9,8 @@ from functools import partial
 
 from archwright import settings
 from archwright.access.accounts import accounts_slate, has_accounts
-from archwright.access.audit import AuditEvent, AuditLog
-from archwright.access.identity import Keys, load_pepper
+from archwright.access.api_keys import Keys, load_pepper
+from archwright.access.audit_log import AuditEvent, AuditLog
 from archwright.home import Home, home_of
 from archwright.monitor.wal.writer import Ledger
 from archwright.settings import Settings

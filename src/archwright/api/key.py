@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from archwright.access.shown import NewKey, ShownKey, new_key, shown_key
+from archwright.access.key_views import NewKey, ShownKey, new_key, shown_key
 from archwright.api.context import acting, audited, keyring
-from archwright.policy.limits import Limits
+from archwright.policy.usage_limits import Limits
 
 DAY_S, HOUR_S = 86_400, 3_600
 

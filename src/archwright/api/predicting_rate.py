@@ -8,7 +8,7 @@ from archwright.catalog.benchmark_names import Subjects
 from archwright.contract.needs import Length
 from archwright.contract.plan import LoadSpec
 from archwright.errors import UsageError, Where
-from archwright.simulate.pool import PoolSpec, latencies
+from archwright.simulate.pool_simulation import PoolSpec, latencies
 from archwright.sizing.inference import serving_prediction
 from archwright.sizing.inference.deployment_layout import engine_of
 from archwright.sizing.inference.engine_instance import Engine, Requests
@@ -66,7 +66,7 @@ def at_rate(asked: serving_prediction.Serving, rate: float, subjects: Subjects) 
         stratum=engine.speed.stratum,
         estimates=estimates,
         definitions=dict.fromkeys(estimates, "over requests that come at random (Poisson), lengths as stated"),
-        formula="continuous batching event by event with the fitted steps (simulate/pool.py)",
+        formula="continuous batching event by event with the fitted steps (simulate/pool_simulation.py)",
         sources=(*(() if host else sized.fitted("serving")), model.source, *engine.speed.facts),
         weak=weak,
         assumed=(*assumed, *engine.assumptions),

@@ -15,7 +15,7 @@ from http import HTTPStatus
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from archwright.access import audit
+from archwright.access import audit_log
 from archwright.contract.evidence import Measurement, Prediction
 from archwright.contract.plan import Plan
 from archwright.home import Home
@@ -102,7 +102,7 @@ def _status(platform: Platform, route: Route) -> int:
 
 def _audit(platform: Platform) -> Proof:
     """The chain of every record there is."""
-    found = audit.checked(platform.store, platform.home)
+    found = audit_log.checked(platform.store, platform.home)
     if found.broken is not None:
         return Proof(0, 1, f"archwright audit verify: broken at record {found.broken}")
     return Proof(1, 1, f"archwright audit verify: {found.records} records, each fits the one before")

@@ -16,7 +16,7 @@ from archwright.errors import OperateError, UsageError, Where
 from archwright.home import home_of, write_json
 from archwright.monitor.trace_exporter import TraceSpec
 from archwright.operate import owner, probe
-from archwright.policy.caching import Policy
+from archwright.policy.cache_key import Policy
 from archwright.serving.http.client_limits import Limits
 from archwright.serving.process.master import Bound, Master
 from archwright.serving.settings.config import EndpointSpec, GatewayConfig, PoolSpec, Target, check

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from archwright.access.identity import Keys
+from archwright.access.api_keys import Keys
 from archwright.access.tables import Tenant, scope_name
 from archwright.api.context import acting, keyring
 from archwright.contract.record import Record
-from archwright.policy.limits import Limits, Period
+from archwright.policy.usage_limits import Limits, Period
 
 
 class ShownTenant(Record):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from archwright.api.context import acting, keyring
 from archwright.contract.record import Record
-from archwright.policy.limits import Limits, Period
+from archwright.policy.usage_limits import Limits, Period
 
 
 class ShownUser(Record):

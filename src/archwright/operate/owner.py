@@ -6,7 +6,7 @@ made on first use and made anew when it was revoked.
 
 from __future__ import annotations
 
-from archwright.access.identity import Keys
+from archwright.access.api_keys import Keys
 from archwright.home import Home, write_atomic
 
 TENANT = "default"

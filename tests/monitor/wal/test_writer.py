@@ -22,7 +22,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from archwright.access import audit
+from archwright.access import audit_log
 from archwright.contract.served import Served, asked_at, request_name
 from archwright.errors import StoreError
 from archwright.home import Home
@@ -52,7 +52,7 @@ def home(tmp_path: Path) -> Home:
 
 DRIVER = """
 import os, random, signal, struct, sys, time, traceback
-from archwright.access.audit import AuditEvent, AuditLog
+from archwright.access.audit_log import AuditEvent, AuditLog
 from archwright.contract.served import Served
 from archwright.home import Home
 from archwright.monitor import ledger as books
@@ -121,7 +121,7 @@ def killed(store: Store, home: Home, rounds: int, seed: int) -> None:
         assert {total.tenant: total.requests for total in totals(store, home, ("tenant",))} == {
             f"t{turn}": count for turn, count in counts.items()
         }
-        records, broken = audit.checked(store, home)
+        records, broken = audit_log.checked(store, home)
         # A write that was cut short may have brought a decision without its end: nobody was told of either.
         assert broken is None and len(found) <= records <= len(found) + rounds
         until = time.monotonic() + 5
@@ -218,10 +218,10 @@ def test_what_an_earlier_version_left_is_folded(store: Store, home: Home) -> Non
     (home.ledger / "0-000000.segment").write_bytes(data + before(1, b"[1.0]")[:-1] + bytes(100))
     for _ in range(2):
         assert names(store, home) == ["r0", "r1", "r2"]
-        assert audit.checked(store, home) == (3, None)
-        assert [entry.number for entry in audit.events(store, home)] == [2, 1, 0]
+        assert audit_log.checked(store, home) == (3, None)
+        assert [entry.number for entry in audit_log.events(store, home)] == [2, 1, 0]
         fold_orphans(store, home)
-    assert audit.tip(store) == prev == audit.events(store)[0].hash and not list(home.ledger.glob("*.segment"))
+    assert audit_log.tip(store) == prev == audit_log.events(store)[0].hash and not list(home.ledger.glob("*.segment"))
 
 
 def test_what_is_written_at_once_may_be_longer_than_a_stretch(
@@ -327,17 +327,17 @@ def test_a_chain_begun_while_the_store_was_away_goes_on_in_order(home: Home, mon
     books = Ledger(store, home, segment_bytes=16 << 10)
     monkeypatch.setattr(books, "_fold", lambda least: 0)
     monkeypatch.setattr(books, "_name", "f" * 16)
-    log = audit.AuditLog(books)
+    log = audit_log.AuditLog(books)
     while len(list(home.ledger.glob("*.segment"))) < 4:
-        event = audit.AuditEvent(at=1.0, tenant="acme", key_id="k", action="c", permission="p", effect="deny")
+        event = audit_log.AuditEvent(at=1.0, tenant="acme", key_id="k", action="c", permission="p", effect="deny")
         log.record(event)
         books.flush()
         store.refuse = False
     assert {path.stem.count(".") for path in home.ledger.glob("*.segment")} == {0, 1}
-    assert audit.verify(store, home) is None
+    assert audit_log.verify(store, home) is None
     monkeypatch.undo()
     books.close()
-    assert audit.verify(store, None) is None
+    assert audit_log.verify(store, None) is None
     store.close()
 
 
@@ -383,10 +383,10 @@ def test_a_chain_read_while_its_writer_goes_on_in_the_next_segment_holds(
     """The next segment was there before it was used: read last, it had what came after what was read first."""
     books = Ledger(store, home, segment_bytes=16 << 10)
     monkeypatch.setattr(books, "_fold", lambda least: 0)  # a fold late
-    log = audit.AuditLog(books)
+    log = audit_log.AuditLog(books)
 
     def write() -> None:
-        event = audit.AuditEvent(
+        event = audit_log.AuditEvent(
             at=1.0, tenant="acme", key_id="k", action="chat", permission="p", effect="deny", resource="r" * 200
         )
         log.record(event)
@@ -408,7 +408,7 @@ def test_a_chain_read_while_its_writer_goes_on_in_the_next_segment_holds(
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "open", open_slowly)
-        assert audit.verify(store, home) is None
+        assert audit_log.verify(store, home) is None
     monkeypatch.undo()
     books.close()
 

@@ -14,8 +14,8 @@ from archwright.contract.plan import Plan, Waits
 from archwright.contract.record import replace
 from archwright.plan.demand.queue_timeouts import LEAST_SHARE, _waits, waits_of
 from archwright.plan.explain.explanation import explain
-from archwright.simulate.batching import Outcome, Request
-from archwright.simulate.queueing import Queueing, queue_of
+from archwright.simulate.continuous_batching import Outcome, Request
+from archwright.simulate.queue_latency import Queueing, queue_of
 
 Read = Callable[..., tuple[Needs, NeedsSource]]
 

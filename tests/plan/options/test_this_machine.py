@@ -10,7 +10,7 @@ import pytest
 from archwright.contract.plan import MachineFacts, Option, Plan
 from archwright.contract.record import replace
 from archwright.plan.capacity.served_load import seed_of
-from archwright.simulate.window import SEEDS
+from archwright.simulate.peak_selection import SEEDS
 
 Make = Callable[..., Plan]
 

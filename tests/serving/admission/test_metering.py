@@ -13,7 +13,7 @@ from archwright.contract.served import Served
 from archwright.home import Home
 from archwright.monitor.usage_totals import DAY_S
 from archwright.monitor.wal.writer import Ledger
-from archwright.policy.limits import Limits
+from archwright.policy.usage_limits import Limits
 from archwright.serving.admission.metering import SETTLED_S, Spending
 from archwright.store import Store
 

@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from archwright.home import Home
-from archwright.policy.caching import Asked
+from archwright.policy.cache_key import Asked
 from archwright.serving.admission.response_cache import ENTRY_BYTES, FRONT_BYTES, FRONT_ENTRIES, SALTS, Cache, Cached
 from archwright.serving.events.engine_events import Call, Function
 from archwright.serving.events.messages_writer import MessagesWriter
@@ -157,7 +157,7 @@ def test_a_few_thousand_tenants_are_remembered(cache: Cache) -> None:
 OTHER = """
 import sys
 from archwright.home import Home
-from archwright.policy.caching import Asked
+from archwright.policy.cache_key import Asked
 from archwright.serving.admission.response_cache import Cache
 cache = Cache(Home(sys.argv[1]), b"p" * 32, size_bytes=int(sys.argv[2]), clock=lambda: 1000.0)
 question = Asked("chat", "m@v1", {"temperature": 0.0, "messages": [{"content": "Hi", "role": "user"}]})

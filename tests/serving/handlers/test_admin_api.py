@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from tests.serving.conftest import Platform, Reply, endpoint, free_port, null_engine, table
 
-from archwright.access.audit import events
+from archwright.access.audit_log import events
 from archwright.access.permissions import ROLES
 from archwright.home import Home
 from archwright.serving.process.routes import ADMIN_ROUTES, ROUTES, find_admin

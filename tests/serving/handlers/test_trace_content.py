@@ -15,8 +15,8 @@ from tests.monitor.test_trace_exporter import Collector, collector
 from tests.serving.conftest import Platform, Reply, directory, endpoint, free_port
 from tests.serving.fake_provider import Place, Script, chat_events
 
-from archwright.access.audit import events
-from archwright.access.known import POLL_S
+from archwright.access.audit_log import events
+from archwright.access.key_cache import POLL_S
 from archwright.monitor.trace_exporter import TraceSpec
 from archwright.serving.events.engine_events import Call, Function
 from archwright.serving.events.response_formats import Piece

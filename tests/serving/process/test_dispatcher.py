@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from archwright.access.accounts import Accounts, Reservation, accounts_slate
-from archwright.access.audit import AuditEvent, AuditLog, events, verify
-from archwright.access.identity import Keys, Principal
+from archwright.access.api_keys import Keys, Principal
+from archwright.access.audit_log import AuditEvent, AuditLog, events, verify
 from archwright.contract.served import Served
 from archwright.home import Home
 from archwright.http_client.client import EngineClient
@@ -24,7 +24,7 @@ from archwright.journal import Journal
 from archwright.monitor.metrics.exposition import Exposition
 from archwright.monitor.wal.compaction import served
 from archwright.monitor.wal.writer import Ledger
-from archwright.policy.limits import Limits as KeyLimits
+from archwright.policy.usage_limits import Limits as KeyLimits
 from archwright.serving.admission.authorization import Guard
 from archwright.serving.admission.metering import Bill, Spending, Till
 from archwright.serving.handlers.gateway_context import Books, Gateway

@@ -15,7 +15,7 @@ import pytest
 from archwright.errors import EngineError
 from archwright.home import Home
 from archwright.http_client.client import EngineRefused
-from archwright.policy.breaker import RETRY_RESERVE, RETRY_SHARE, RetryBudget
+from archwright.policy.circuit_breaker import RETRY_RESERVE, RETRY_SHARE, RetryBudget
 from archwright.serving.http.errors import Refusal
 from archwright.serving.requests.model_resolution import Directory
 from archwright.serving.requests.request_validation import Question

@@ -15,7 +15,7 @@ from tests.serving.conftest import endpoint, null_engine
 from tests.serving.fake_provider import Place, Script, chat_events, standing_in
 
 from archwright.http_client.client import EngineClient
-from archwright.policy.breaker import LEAST_FAILURES, OPEN_S
+from archwright.policy.circuit_breaker import LEAST_FAILURES, OPEN_S
 from archwright.serving.routing.pool import Lease, Pool
 from archwright.serving.routing.replica import SILENT_LEAST, Replica, Work
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from archwright.http_client.client import EngineClient
-from archwright.policy.breaker import LEAST_FAILURES, OPEN_S, RetryBudget
+from archwright.policy.circuit_breaker import LEAST_FAILURES, OPEN_S, RetryBudget
 from archwright.policy.residency import BOUND, CLASSES, DataClass
 from archwright.serving.http.errors import Refusal
 from archwright.serving.requests.model_resolution import Directory

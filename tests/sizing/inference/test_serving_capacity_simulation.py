@@ -16,8 +16,8 @@ import pytest
 from archwright.catalog.load import load
 from archwright.contract.needs import SLO, Length
 from archwright.contract.plan import LoadSpec
-from archwright.simulate import pool
-from archwright.simulate.pool import PoolSpec, peak
+from archwright.simulate import pool_simulation
+from archwright.simulate.pool_simulation import PoolSpec, peak
 from archwright.sizing.hardware.machine import Machine
 from archwright.sizing.inference.deployment_layout import engines
 from archwright.sizing.inference.engine_instance import Engine, Requests
@@ -54,7 +54,7 @@ def simulated(engine: Engine, lengths: tuple[Length, Length], rate: float) -> tu
         input_tokens=lengths[0],
         output_tokens=lengths[1],
         concurrency=1,
-        peak_s=pool.REQUESTS / rate,
+        peak_s=pool_simulation.REQUESTS / rate,
     )
     found = peak(PoolSpec("m", engine, 1, spec), 1.0)
     return found.ttft_s[P95], found.tpot_s[P95]
@@ -64,7 +64,7 @@ def simulated(engine: Engine, lengths: tuple[Length, Length], rate: float) -> tu
 def test_the_capacity_is_where_the_simulation_says(
     model: str, device: str, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pool, "REQUESTS", 1200)
+    monkeypatch.setattr(pool_simulation, "REQUESTS", 1200)
     lengths = LOADS[kind]
     engine = engine_for(model, device, lengths)
     loop = OpenLoop(engine.pace, flow_of(*lengths), engine.slots, engine.chunk)

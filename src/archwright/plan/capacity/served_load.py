@@ -13,8 +13,8 @@ from archwright.contract.plan import LoadSpec
 from archwright.contract.record import replace
 from archwright.plan.capacity.availability import Up
 from archwright.plan.demand.forecast import Demand, Job
-from archwright.simulate.pool import PoolPrediction, PoolSpec, predict_pool
-from archwright.simulate.serving import ServingPrediction, ServingSpec, predict_serving
+from archwright.simulate.pool_simulation import PoolPrediction, PoolSpec, predict_pool
+from archwright.simulate.serving_simulation import ServingPrediction, ServingSpec, predict_serving
 from archwright.sizing.hardware.machine import Batch, Machine, Steady
 from archwright.sizing.inference.deployment_layout import engines
 from archwright.sizing.inference.engine_instance import Requests

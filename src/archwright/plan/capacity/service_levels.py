@@ -10,7 +10,7 @@ from archwright.contract.needs import SLO
 from archwright.contract.plan import LoadSpec, Miss
 from archwright.plan.accounting.budget import AT_RISK, judge_limit
 from archwright.plan.capacity.availability import Up
-from archwright.simulate.serving import ServingSpec, one_replica, peak_run
+from archwright.simulate.serving_simulation import ServingSpec, one_replica, peak_run
 
 
 def judge_latency(

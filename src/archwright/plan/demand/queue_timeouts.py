@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 
 from archwright.contract.needs import Needs
 from archwright.contract.plan import Waits
-from archwright.simulate.queueing import Queueing
+from archwright.simulate.queue_latency import Queueing
 
 # Of the limit, what a request may wait at least.
 LEAST_SHARE = 0.1

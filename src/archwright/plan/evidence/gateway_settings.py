@@ -36,7 +36,7 @@ from archwright.plan.demand.data_residency import (
 )
 from archwright.plan.demand.forecast import Demand, steady_demands, text_demands
 from archwright.plan.demand.queue_timeouts import waits_of
-from archwright.simulate.queueing import Queueing
+from archwright.simulate.queue_latency import Queueing
 
 # From the mildest to the strictest.
 CLASSES: tuple[Sensitivity, ...] = get_args(Sensitivity)

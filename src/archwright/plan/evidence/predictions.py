@@ -27,9 +27,9 @@ from archwright.plan.capacity.served_load import Answering, Here, Pooled, Served
 from archwright.plan.capacity.service_levels import judge_latency
 from archwright.plan.demand.forecast import HOURS_PER_MONTH, demand_of, job_of
 from archwright.plan.explain.formatting import digits
-from archwright.simulate.pool import PoolPrediction
-from archwright.simulate.queueing import Queueing
-from archwright.simulate.serving import ServingPrediction
+from archwright.simulate.pool_simulation import PoolPrediction
+from archwright.simulate.queue_latency import Queueing
+from archwright.simulate.serving_simulation import ServingPrediction
 from archwright.sizing.inference.open_loop import ASSUMED
 
 DAY_S = 86400.0

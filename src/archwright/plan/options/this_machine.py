@@ -25,8 +25,8 @@ from archwright.plan.demand.data_residency import bounds_of, country_inside, in_
 from archwright.plan.demand.forecast import HOURS_PER_MONTH, Demand
 from archwright.plan.demand.model_selection import licence_note, open_models
 from archwright.plan.options.option_builder import Built
-from archwright.simulate.serving import WIDEST, WIDEST_TTFT, ServingSpec, disk, fits, memory_of, peak_memory
-from archwright.simulate.window import representative
+from archwright.simulate.peak_selection import representative
+from archwright.simulate.serving_simulation import WIDEST, WIDEST_TTFT, ServingSpec, disk, fits, memory_of, peak_memory
 from archwright.sizing.hardware.power import carbon_kg
 from archwright.sizing.hardware.roofline import CORE_W, MACHINE_BASE_W, POWER_FACTOR, hardware_of_machine, threads_of
 

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import NamedTuple
 
-from archwright.access.audit import AuditEvent, AuditLog, Effect
-from archwright.access.identity import Keys, Principal
+from archwright.access.api_keys import Keys, Principal
+from archwright.access.audit_log import AuditEvent, AuditLog, Effect
 from archwright.access.permissions import allowed
 from archwright.errors import StoreError
 from archwright.monitor.metrics.exposition import Counter, Exposition

@@ -19,8 +19,8 @@ from http import HTTPStatus
 from typing import Any, Literal, NamedTuple
 
 from archwright.access.accounts import Accounts, Denied, Reservation
-from archwright.access.identity import Keys, Principal
-from archwright.access.known import POLL_S
+from archwright.access.api_keys import Keys, Principal
+from archwright.access.key_cache import POLL_S
 from archwright.access.tables import Scope, scope_name
 from archwright.errors import StoreError
 from archwright.home import Home
@@ -28,8 +28,8 @@ from archwright.journal import Journal
 from archwright.monitor.usage_totals import DAY_S, NANO
 from archwright.monitor.wal.compaction import totals
 from archwright.monitor.wal.writer import Ledger
-from archwright.policy.caching import Asked, Kind
-from archwright.policy.limits import IMAGE_USUAL_TOKENS, nearest_nusd, worst_input_tokens
+from archwright.policy.cache_key import Asked, Kind
+from archwright.policy.usage_limits import IMAGE_USUAL_TOKENS, nearest_nusd, worst_input_tokens
 from archwright.serving.admission.response_cache import Cache, Cached
 from archwright.serving.http.errors import Refusal
 from archwright.serving.http.http_exchange import Exchange, Field

@@ -19,7 +19,7 @@ from typing import NamedTuple
 from archwright.errors import StoreError
 from archwright.home import Home
 from archwright.monitor.shared_table import Slate, Transaction
-from archwright.policy.caching import Asked, Policy, canonical, repeatable
+from archwright.policy.cache_key import Asked, Policy, canonical, repeatable
 
 CACHE_BYTES = 64 * 1024 * 1024
 TTL_S = 24 * 3600.0

@@ -15,15 +15,15 @@ from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
-from archwright.access import audit
-from archwright.access.identity import KeyRecord, Keys, Principal
+from archwright.access import audit_log
+from archwright.access.api_keys import KeyRecord, Keys, Principal
+from archwright.access.key_views import ShownKey, new_key, shown_key
 from archwright.access.permissions import may_grant, scope
-from archwright.access.shown import ShownKey, new_key, shown_key
 from archwright.access.tables import scope_name
 from archwright.contract.record import Record
 from archwright.errors import UsageError
 from archwright.monitor.usage import usage_of
-from archwright.policy.limits import Limits, Period
+from archwright.policy.usage_limits import Limits, Period
 from archwright.serving.handlers.gateway_context import Gateway
 from archwright.serving.http.errors import Refusal, bad
 from archwright.serving.http.http_exchange import JSON, Exchange
@@ -195,7 +195,7 @@ async def tenant_audit(gateway: Gateway, exchange: Exchange, name: str) -> None:
 
     def act() -> object:
         _in_scope(gateway, exchange, name)
-        return {"data": audit.events(gateway.store, gateway.home, tenant=name, limit=AUDIT_ROWS)}
+        return {"data": audit_log.events(gateway.store, gateway.home, tenant=name, limit=AUDIT_ROWS)}
 
     await _answer(gateway, exchange, act)
 

@@ -16,7 +16,7 @@ from archwright.monitor.metrics.observation_exporter import Follower
 from archwright.monitor.metrics.request_recorder import Requests
 from archwright.monitor.trace_exporter import Content, Traces
 from archwright.monitor.wal.writer import Ledger
-from archwright.policy.breaker import RetryBudget
+from archwright.policy.circuit_breaker import RetryBudget
 from archwright.serving.admission.authorization import Guard
 from archwright.serving.admission.metering import Till
 from archwright.serving.http.errors import Refusal, unavailable

@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from archwright.errors import ArchwrightError
 from archwright.http_client.client import EngineRefused
 from archwright.monitor.trace_exporter import Content
-from archwright.policy.caching import Kind
+from archwright.policy.cache_key import Kind
 from archwright.serving.admission.metering import Bill
 from archwright.serving.events.response_formats import ChatShape, Piece, Writer
 from archwright.serving.events.stream_replay import cut_off, replay

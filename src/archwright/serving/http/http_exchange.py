@@ -18,7 +18,7 @@ from email.utils import formatdate
 from http import HTTPStatus
 from typing import Any, Protocol
 
-from archwright.access.identity import Principal
+from archwright.access.api_keys import Principal
 from archwright.contract.served import request_name
 from archwright.engines.http_request_parser import Head
 from archwright.errors import ArchwrightError, StoreError

@@ -20,8 +20,8 @@ import msgspec
 import uvloop
 
 from archwright.access.accounts import Accounts, accounts_slate
-from archwright.access.audit import AuditLog
-from archwright.access.identity import Keys, load_pepper
+from archwright.access.api_keys import Keys, load_pepper
+from archwright.access.audit_log import AuditLog
 from archwright.errors import StoreError
 from archwright.home import Home
 from archwright.journal import Journal

@@ -18,7 +18,7 @@ from msgspec.structs import replace
 
 from archwright.errors import EngineError
 from archwright.http_client.client import EngineRefused
-from archwright.policy.breaker import Outcome
+from archwright.policy.circuit_breaker import Outcome
 from archwright.policy.residency import DataClass
 from archwright.serving.http.errors import Refusal, timed_out
 from archwright.serving.http.http_exchange import GONE, Exchange

@@ -21,8 +21,8 @@ from typing import NamedTuple
 import msgspec
 
 from archwright.policy.admission import QUEUE_SHARES, Crowd, Priority, Reject, admit
+from archwright.policy.fair_queue import Lines, age
 from archwright.policy.overflow import wait_s
-from archwright.policy.patience import Lines, age
 from archwright.policy.routing import by_prefix, least_work
 from archwright.serving.http.errors import RETRY_S, Refusal, unavailable
 from archwright.serving.routing.replica import Replica, Work

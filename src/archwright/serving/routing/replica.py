@@ -15,7 +15,7 @@ import msgspec
 
 from archwright.http_client.client import EngineClient
 from archwright.policy.admission import Priority
-from archwright.policy.breaker import Breaker, Outcome
+from archwright.policy.circuit_breaker import Breaker, Outcome
 from archwright.policy.routing import ReplicaLoad, seed
 from archwright.serving.providers import provider_of
 from archwright.serving.settings.config import PoolSpec

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from http import HTTPStatus
 from typing import Any, NamedTuple, Protocol
 
-from archwright.policy.breaker import RetryBudget
+from archwright.policy.circuit_breaker import RetryBudget
 from archwright.policy.overflow import due
 from archwright.policy.residency import BOUND, CLASSES, STRICTNESS, DataClass, spoken_for, strictest
 from archwright.policy.routing import drawn, split

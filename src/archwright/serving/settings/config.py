@@ -23,9 +23,9 @@ from archwright.contract.record import Record, replace
 from archwright.errors import OperateError, Where, from_os_error
 from archwright.monitor.trace_exporter import TraceSpec
 from archwright.policy.admission import Priority
-from archwright.policy.caching import Policy
-from archwright.policy.limits import IMAGE_TOKENS
+from archwright.policy.cache_key import Policy
 from archwright.policy.residency import ANYWHERE, BOUND, DataClass, Place, Stated, permitted
+from archwright.policy.usage_limits import IMAGE_TOKENS
 from archwright.serving.http.client_limits import Limits, wrong_in
 
 BACKLOG = 512

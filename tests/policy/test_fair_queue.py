@@ -10,7 +10,7 @@ from typing import NamedTuple
 from hypothesis import given
 from hypothesis import strategies as st
 
-from archwright.policy.patience import AGES, SHORTEST_S, Line, Lines, Patience, age
+from archwright.policy.fair_queue import AGES, SHORTEST_S, Line, Lines, Patience, age
 
 
 class One(NamedTuple):

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from archwright.policy.caching import UNDECISIVE, Asked, Kind, Policy, canonical, repeatable
+from archwright.policy.cache_key import UNDECISIVE, Asked, Kind, Policy, canonical, repeatable
 
 HELLO: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "Hi"}], "temperature": 0}
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from archwright.contract.estimate import Estimate
 from archwright.contract.percentile import percentile
 from archwright.contract.record import Record
-from archwright.simulate.batching import Outcome
+from archwright.simulate.continuous_batching import Outcome
 
 
 class Queue(NamedTuple):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from archwright.access.identity import Keys
+from archwright.access.api_keys import Keys
 from archwright.access.tables import KeyRecord, scope_name
 from archwright.contract.record import Record
-from archwright.policy.limits import Limits, Period
+from archwright.policy.usage_limits import Limits, Period
 
 
 class NewKey(Record):

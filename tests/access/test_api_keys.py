@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from archwright.access.identity import (
+from archwright.access.api_keys import (
     POLL_S,
     SECRET_LENGTH,
     UNKNOWN_POLL_S,
@@ -266,7 +266,7 @@ def test_the_pepper_is_made_once_and_private(tmp_path: Path) -> None:
 
 def test_processes_that_make_the_pepper_at_once_end_with_one(tmp_path: Path) -> None:
     program = (
-        "import sys\nfrom archwright.access.identity import load_pepper\nfrom archwright.home import Home\n"
+        "import sys\nfrom archwright.access.api_keys import load_pepper\nfrom archwright.home import Home\n"
         "print('ready', flush=True)\nsys.stdin.readline()\nprint(load_pepper(Home(sys.argv[1])).hex())"
     )
     started = [

@@ -16,7 +16,7 @@ import secrets
 import tempfile
 from pathlib import Path
 
-from archwright.access.known import DAY_S, EPOCH, POLL_S, UNKNOWN_POLL_S, KnownKeys
+from archwright.access.key_cache import DAY_S, EPOCH, POLL_S, UNKNOWN_POLL_S, KnownKeys
 from archwright.access.tables import (
     CONTENTS,
     ENDS,
@@ -50,7 +50,7 @@ from archwright.contract.record import replace
 from archwright.errors import AccessError, UsageError, Where
 from archwright.home import Home
 from archwright.monitor.shared_table import Transaction
-from archwright.policy.limits import Limits
+from archwright.policy.usage_limits import Limits
 from archwright.store import Conflict
 
 # The door of the room: whoever asks about keys needs no other file.

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from archwright.policy.limits import (
+from archwright.policy.usage_limits import (
     IMAGE_TOKENS,
     LARGEST,
     TEMPLATE_TOKENS,

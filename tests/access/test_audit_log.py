@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from archwright.access.audit import AuditEvent, AuditLog, checked, digest, events, tip, verify
+from archwright.access.audit_log import AuditEvent, AuditLog, checked, digest, events, tip, verify
 from archwright.errors import StoreError
 from archwright.home import Home
 from archwright.monitor.wal import compaction
@@ -303,7 +303,7 @@ def test_a_removed_writer_shows_when_a_later_one_started(store: Store, home: Hom
 
 PROGRAM = """
 import sys
-from archwright.access.audit import AuditEvent, AuditLog
+from archwright.access.audit_log import AuditEvent, AuditLog
 from archwright.home import Home
 from archwright.monitor.wal.writer import Ledger
 from archwright.store import Store

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from archwright.policy.breaker import (
+from archwright.policy.circuit_breaker import (
     LEAST_FAILURES,
     LONGEST_OPEN_S,
     OPEN_S,

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from archwright.access.accounts import accounts_slate, has_accounts
-from archwright.access.identity import POLL_S, UNKNOWN_POLL_S, Keys
-from archwright.access.known import DAY_S, NOTE_USES_S, USES_KEPT_DAYS
+from archwright.access.api_keys import POLL_S, UNKNOWN_POLL_S, Keys
+from archwright.access.key_cache import DAY_S, NOTE_USES_S, USES_KEPT_DAYS
 from archwright.access.tables import KEYS, USES, KeyUse, Scope, checksum
 from archwright.errors import StoreError, UsageError
 from archwright.home import Home
 from archwright.monitor.shared_table import Slate
-from archwright.policy.limits import Limits
+from archwright.policy.usage_limits import Limits
 from archwright.store import Store
 
 

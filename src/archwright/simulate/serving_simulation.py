@@ -19,9 +19,9 @@ from archwright.contract.percentile import percentile
 from archwright.contract.plan import LoadSpec
 from archwright.contract.record import Record, replace
 from archwright.policy.traffic import Arrival, closed_arrivals, peak_arrivals
-from archwright.simulate.batching import Batching, Outcome, Request
-from archwright.simulate.justify import bases, names
-from archwright.simulate.queueing import Queue, Queueing, queue_of, queueing
+from archwright.simulate.continuous_batching import Batching, Outcome, Request
+from archwright.simulate.prediction_basis import bases, names
+from archwright.simulate.queue_latency import Queue, Queueing, queue_of, queueing
 from archwright.sizing.hardware.roofline import Hardware, Roofline
 from archwright.sizing.hardware.uncertainty import at_most, measured_here, slowness, widened
 from archwright.sizing.inference.open_loop import GATEWAY_S

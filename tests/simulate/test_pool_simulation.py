@@ -9,8 +9,8 @@ from archwright.contract.estimate import Estimate
 from archwright.contract.needs import Length
 from archwright.contract.plan import LoadSpec
 from archwright.contract.record import replace
-from archwright.simulate.batching import Batching, Request
-from archwright.simulate.pool import (
+from archwright.simulate.continuous_batching import Batching, Request
+from archwright.simulate.pool_simulation import (
     MOST_CLOSED,
     MOST_WINDOWS,
     PoolPrediction,
@@ -133,8 +133,8 @@ def test_windows_hold_enough_requests() -> None:
 
 
 def test_a_window_of_very_many_requests_is_cut(one: PoolSpec, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("archwright.simulate.pool.MOST_REQUESTS", 100)
-    monkeypatch.setattr("archwright.simulate.pool.REQUESTS", 1)
+    monkeypatch.setattr("archwright.simulate.pool_simulation.MOST_REQUESTS", 100)
+    monkeypatch.setattr("archwright.simulate.pool_simulation.REQUESTS", 1)
     cut = one._replace(load=replace(one.load, peak_s=12.5))
     assert peak(one, 1.0) == peak(cut, 1.0)
 

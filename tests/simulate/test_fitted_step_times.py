@@ -11,7 +11,7 @@ from statistics import mean
 import pytest
 
 from archwright.catalog.load import load
-from archwright.simulate.batching import Batching, Request
+from archwright.simulate.continuous_batching import Batching, Request
 from archwright.sizing.model.numeric_precision import Format
 from archwright.sizing.model.parallel_layout import Layout
 from archwright.sizing.model.weight_groups import shape_of

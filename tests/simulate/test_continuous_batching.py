@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from archwright.simulate.batching import Batching, Outcome, Request
-from archwright.simulate.serving import ServingSpec, roofline_of
+from archwright.simulate.continuous_batching import Batching, Outcome, Request
+from archwright.simulate.serving_simulation import ServingSpec, roofline_of
 from archwright.sizing.hardware.roofline import Step, pairs
 
 requests = st.lists(

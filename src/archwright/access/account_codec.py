@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from functools import cache
 
-from archwright.policy.limits import Level
+from archwright.policy.usage_limits import Level
 
 Row = tuple[int, ...]
 PERIOD, HELD = 4, 5  # places in a row

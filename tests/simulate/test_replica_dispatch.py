@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from archwright.policy.admission import queue_limit
 from archwright.policy.traffic import Arrival
-from archwright.simulate.dispatch import dispatch
+from archwright.simulate.replica_dispatch import dispatch
 
 ARRIVALS = st.lists(
     st.builds(Arrival, st.floats(0, 100), st.integers(1, 2000), st.integers(2, 500)), min_size=1, max_size=60

@@ -13,7 +13,7 @@ from statistics import median
 
 from archwright.contract.plan import LoadSpec
 from archwright.contract.record import replace
-from archwright.simulate.serving import Run, ServingSpec, run
+from archwright.simulate.serving_simulation import Run, ServingSpec, run
 
 SEEDS = 256
 # Longer windows differ less from each other and take longer to look at: so many requests are looked at in all.

@@ -10,8 +10,8 @@ from archwright.contract.needs import Length
 from archwright.contract.plan import LoadSpec
 from archwright.contract.record import replace
 from archwright.policy.traffic import Arrival
-from archwright.simulate.batching import Request
-from archwright.simulate.serving import (
+from archwright.simulate.continuous_batching import Request
+from archwright.simulate.serving_simulation import (
     Run,
     ServingPrediction,
     ServingSpec,

@@ -20,10 +20,10 @@ from archwright.contract.percentile import percentile
 from archwright.contract.plan import LoadSpec
 from archwright.contract.record import Record, replace
 from archwright.policy.traffic import Arrival, peak_arrivals
-from archwright.simulate.batching import Batching, Clock, Request
-from archwright.simulate.dispatch import dispatch
-from archwright.simulate.queueing import Queue, Queueing, queue_of, queueing
-from archwright.simulate.serving import RATE_NOISE, TPOT_NOISE, TTFT_NOISE, closed_loop
+from archwright.simulate.continuous_batching import Batching, Clock, Request
+from archwright.simulate.queue_latency import Queue, Queueing, queue_of, queueing
+from archwright.simulate.replica_dispatch import dispatch
+from archwright.simulate.serving_simulation import RATE_NOISE, TPOT_NOISE, TTFT_NOISE, closed_loop
 from archwright.sizing.hardware.roofline import Step
 from archwright.sizing.hardware.uncertainty import widened
 from archwright.sizing.inference.engine_instance import Engine

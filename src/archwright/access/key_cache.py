@@ -38,7 +38,7 @@ from archwright.access.tables import (
 from archwright.contract.record import replace
 from archwright.errors import ArchwrightError, StoreError, boundary
 from archwright.monitor.shared_table import Slate
-from archwright.policy.limits import Limits
+from archwright.policy.usage_limits import Limits
 from archwright.store import Span, Store, Table
 
 R = TypeVar("R")

@@ -7,8 +7,8 @@ from statistics import median
 import pytest
 
 from archwright.contract.record import replace
-from archwright.simulate.serving import ServingSpec, predict_serving, run
-from archwright.simulate.window import LEAST_SEEDS, SEEDS, draws, representative
+from archwright.simulate.peak_selection import LEAST_SEEDS, SEEDS, draws, representative
+from archwright.simulate.serving_simulation import ServingSpec, predict_serving, run
 
 
 def test_only_the_seed_is_chosen_and_always_the_same(desk: ServingSpec) -> None:
