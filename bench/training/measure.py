@@ -38,11 +38,11 @@ from archwright.contract.lineage import DatasetVersion
 from archwright.home import Home
 from archwright.settings import child_environment
 from archwright.sizing.training.training_flops import Lora, Network, Trees, convolutions
-from archwright.training import base, image, tasks
-from archwright.training.data import Part, TrainingData
-from archwright.training.order import Cursor, Order
-from archwright.training.spec import Image, TrainSpec
-from archwright.training.task import Setup, Solo
+from archwright.training import base_model, image_classifier, task_registry
+from archwright.training.data_order import Cursor, Order
+from archwright.training.trainer import Setup, Solo
+from archwright.training.training_data import Part, TrainingData
+from archwright.training.training_spec import Image, TrainSpec
 
 MODEL = "SmolLM2-135M-Instruct"
 SIZES = {"text-lora": "256,512,1024", "image-classifier": "16,64,256", "tabular-classifier": "4000,16000,64000"}
@@ -134,7 +134,7 @@ def measure(given: argparse.Namespace, size: int) -> dict[str, Any]:
     libraries(given.task)
     process = status("VmRSS")
     setup = Setup(spec, data, Home(settings.load().home), Solo(), given.threads, sha256)
-    trainer = tasks.MAKERS[spec.task](setup)
+    trainer = task_registry.MAKERS[spec.task](setup)
     loaded = status("VmHWM")
     order, lengths = Order(data.train.ids, trainer.lengths(), spec.seed, Cursor()), trainer.lengths()
     steps = []
@@ -178,7 +178,7 @@ def work_of(given: argparse.Namespace, size: int) -> Lora | Network | Trees:
         model = load().models[MODEL]
         return Lora(model=model, ffn=model.ffn or 0, rank=given.rank)
     if given.task == "image-classifier":
-        return convolutions((8, 8, 1), image.CHANNELS, 10, 1797)
+        return convolutions((8, 8, 1), image_classifier.CHANNELS, 10, 1797)
     return Trees(features=FEATURES, trees_per_round=1 if given.classes == 2 else given.classes, data_rows=size)
 
 
@@ -240,7 +240,7 @@ def main() -> None:
     for size in map(int, (given.sizes or SIZES[given.task]).split(",")):
         run = subprocess.run(
             [sys.executable, *sys.argv, "--child", str(size)],
-            env=child_environment({**base.QUIET, **ONE_THREAD}),
+            env=child_environment({**base_model.QUIET, **ONE_THREAD}),
             stdout=subprocess.PIPE,
             check=True,
         )

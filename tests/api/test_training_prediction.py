@@ -28,8 +28,8 @@ from archwright.errors import CatalogError, DataError, MissingError
 from archwright.home import Home
 from archwright.sizing.training.training_flops import Lora, Network, Trees, convolutions
 from archwright.store import Store
-from archwright.training import image
-from archwright.training.spec import Columns, Image, TrainSpec
+from archwright.training import image_classifier
+from archwright.training.training_spec import Columns, Image, TrainSpec
 
 MODEL = "SmolLM2-135M-Instruct"
 LORA = TrainSpec(name="assistant", task="text-lora", dataset="qa", base=MODEL, held_out=0.0)
@@ -143,8 +143,8 @@ def test_the_network_is_the_one_that_is_trained() -> None:
     import torch  # noqa: PLC0415
 
     for shape, labels in (((8, 8, 1), 10), ((1, 9, 3), 4)):
-        net = image.network(torch, Image(height=shape[0], width=shape[1], channels=shape[2]), labels, 1)
-        counted = convolutions(shape, image.CHANNELS, labels, 10)
+        net = image_classifier.network(torch, Image(height=shape[0], width=shape[1], channels=shape[2]), labels, 1)
+        counted = convolutions(shape, image_classifier.CHANNELS, labels, 10)
         assert counted.parameters == sum(parameter.numel() for parameter in net.parameters())
 
 
@@ -228,7 +228,7 @@ def test_a_run_keeps_what_was_promised_and_why(
 
 
 def test_a_run_without_a_promise_shows_the_reason(home: Home, store: Store, capsys: pytest.CaptureFixture[str]) -> None:
-    from archwright.training import runs as kept  # noqa: PLC0415
+    from archwright.training import training_runs as kept  # noqa: PLC0415
 
     run = TrainingRun(
         id="r-1",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from .lakes import Lake
+from .temporary_lake import Lake
 
 
 @pytest.fixture

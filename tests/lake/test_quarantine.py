@@ -12,10 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from archwright.errors import DataError
-from archwright.lake import quarantine, tables, versions
-from archwright.lake.chunks import EXCERPT
+from archwright.lake import iceberg_tables, quarantine, version_index
+from archwright.lake.row_chunks import EXCERPT
 
-from .lakes import Lake, code
+from .temporary_lake import Lake, code
 
 GOOD = b'{"n": 1}\n' * 300
 BIG = str(10**30).encode()
@@ -121,7 +121,7 @@ def test_rows_longer_than_the_limit(lake: Lake, monkeypatch: pytest.MonkeyPatch,
     if module == "document":
         lake.put("a.txt", "x" * 51)
     else:
-        monkeypatch.setattr("archwright.lake.lines.ROW_BYTES", 50)
+        monkeypatch.setattr("archwright.lake.text_lines.ROW_BYTES", 50)
         lake.put("a.csv", "n\n" + "1" * 1000 + "\n2\n")
         lake.put("a.jsonl", '{"n": "' + "x" * 120 + '"}\n{"n": 2}\n' + "9" * 200)
     lake.put("b.md", "fine")
@@ -221,7 +221,7 @@ def scratched_gzip(lake: Lake) -> None:
 def test_a_file_that_cannot_be_read_refuses_before_anything_changes(
     lake: Lake, make: object, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tables, "FILE_BYTES", 1)  # every batch is on the disk at once
+    monkeypatch.setattr(iceberg_tables, "FILE_BYTES", 1)  # every batch is on the disk at once
     lake.put_rows("a.jsonl", [{"n": 1}])
     first = lake.ingest().version
     lake.put_rows("a.jsonl", [{"n": 2}])
@@ -230,7 +230,7 @@ def test_a_file_that_cannot_be_read_refuses_before_anything_changes(
     with pytest.raises(DataError) as caught:
         lake.ingest()
     assert code(caught.value) == expected
-    assert versions.all(lake.store) == [first]
+    assert version_index.all(lake.store) == [first]
     assert lake.data_files() == files
     assert lake.values(first, "n") == [1]
 

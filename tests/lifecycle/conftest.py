@@ -13,16 +13,16 @@ import pytest
 
 from archwright.contract.lineage import Evaluation, Gate, ModelVersion, Task, TrainingRun
 from archwright.home import Home
-from archwright.lake import ingest
+from archwright.lake import ingestion
 from archwright.lifecycle import registry
 from archwright.store import Store
-from archwright.training import base, runs, work
-from archwright.training.loop import Hooks
-from archwright.training.runs import Job
-from archwright.training.spec import TrainSpec
-from archwright.training.task import Result
+from archwright.training import base_model, run_execution, training_runs
+from archwright.training.trainer import Result
+from archwright.training.training_loop import Hooks
+from archwright.training.training_runs import Job
+from archwright.training.training_spec import TrainSpec
 
-from ..training.tiny import NAME, answers, write_model
+from ..training.tiny_model import NAME, answers, write_model
 
 RUN = "r-0000aaaa"
 
@@ -42,8 +42,8 @@ def school(tmp_path_factory: pytest.TempPathFactory) -> School:
     shutil.copy(folder / "tiny.gguf", home.model(sha256))
     (folder / "answers.jsonl").write_text(answers(160), encoding="utf-8")
     store = Store(home.store_url)
-    version = ingest.ingest(home, store, ingest.Order(folder / "answers.jsonl", "answers", "CC0-1.0")).version
-    base.prepare(home, sha256)
+    version = ingestion.ingest(home, store, ingestion.Order(folder / "answers.jsonl", "answers", "CC0-1.0")).version
+    base_model.prepare(home, sha256)
     spec = TrainSpec(
         name="assistant",
         task="text-lora",
@@ -55,9 +55,9 @@ def school(tmp_path_factory: pytest.TempPathFactory) -> School:
         held_out=0.2,
         threads=1,
     )
-    runs.begin(home, Job(id=RUN, version=version, threads=1, base_sha256=sha256), spec)
-    work.drive(home, RUN, Hooks(lambda _progress: None))
-    runs.append(store, training_run(sha256, version.id))
+    training_runs.begin(home, Job(id=RUN, version=version, threads=1, base_sha256=sha256), spec)
+    run_execution.drive(home, RUN, Hooks(lambda _progress: None))
+    training_runs.append(store, training_run(sha256, version.id))
     store.close()
     return School(home, sha256)
 
@@ -88,7 +88,7 @@ class Pupil(NamedTuple):
         return self.home.run(RUN) / "result"
 
     def register(self) -> ModelVersion:
-        return registry.register(self.store, self.home, self.run, work.result(self.home, RUN))
+        return registry.register(self.store, self.home, self.run, run_execution.result(self.home, RUN))
 
 
 @pytest.fixture
@@ -107,7 +107,7 @@ class Stage:
         self.store = Store(home.store_url)
         source = home.root / "rows.jsonl"
         source.write_text('{"x": 1, "label": "a"}\n', encoding="utf-8")
-        self.dataset = ingest.ingest(home, self.store, ingest.Order(source, "rows", "CC0-1.0")).version
+        self.dataset = ingestion.ingest(home, self.store, ingestion.Order(source, "rows", "CC0-1.0")).version
 
     def run(self, number: int = 1, name: str = "digits", task: Task = "image-classifier") -> TrainingRun:
         folder = self.home.run(f"r-{name}-{number}") / "result"

@@ -19,15 +19,15 @@ from archwright.contract.record import replace
 from archwright.engines.onnx_file import Notes
 from archwright.errors import ModelError
 from archwright.home import Home
-from archwright.lake.ingest import Order, ingest
+from archwright.lake.ingestion import Order, ingest
 from archwright.lifecycle import classifier, registry
 from archwright.lifecycle.classifier import EXPORT, NOT_WORSE, QUALITY, examine
 from archwright.store import Store
-from archwright.training import image, work
-from archwright.training.classes import Trained
-from archwright.training.spec import Columns, Image, TrainSpec
+from archwright.training import image_classifier, run_execution
+from archwright.training.classifier_data import Trained
+from archwright.training.training_spec import Columns, Image, TrainSpec
 
-from ..training.rows import CANCER, DIGITS, brought_in, cancer, digits, trained_run
+from ..training.classifier_rows import CANCER, DIGITS, brought_in, cancer, digits, trained_run
 
 
 class Shop(NamedTuple):
@@ -50,7 +50,7 @@ class Shop(NamedTuple):
             created_at=time.time(),
             dataset_version=version.id,
         )
-        return registry.register(self.store, self.home, record, work.result(self.home, run))
+        return registry.register(self.store, self.home, record, run_execution.result(self.home, run))
 
     def promote(self, model: ModelVersion) -> None:
         seen = registry.history(self.store, model.name)
@@ -121,7 +121,7 @@ def test_the_whole_shuttle_data_set(tmp_path: Path) -> None:
 def test_other_weights_than_those_served_fail_the_export_gate(shop: Shop) -> None:
     model = shop.model(replace(DIGITS, name="swapped", steps=30))
     other = shop.model(replace(DIGITS, name="swapped", steps=30, seed=2))
-    weights = [shop.home.run(one.run) / "result" / image.WEIGHTS_FILE for one in (model, other)]
+    weights = [shop.home.run(one.run) / "result" / image_classifier.WEIGHTS_FILE for one in (model, other)]
     shutil.copyfile(weights[1], weights[0])
     gate = _by_name(examine(shop.store, shop.home, model))[1][EXPORT]
     assert not gate.passed and gate.value is not None and gate.value > 0.1

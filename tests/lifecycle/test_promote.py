@@ -13,7 +13,7 @@ from archwright.errors import ModelError, PlanFileError
 from archwright.lifecycle import endpoints, promote, registry
 from archwright.store import Store
 
-from ..training.tiny import artefact
+from ..training.tiny_model import artefact
 from .conftest import PASSED, Stage
 
 FAILED = Gate(name="export", passed=False, detail="served differs by 0.5, limit 0.1", value=0.5, limit=0.1, control=0.6)

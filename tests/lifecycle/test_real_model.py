@@ -15,13 +15,13 @@ from archwright.catalog.load import load
 from archwright.contract.lineage import Gate, ModelVersion, TrainingRun
 from archwright.contract.record import replace
 from archwright.home import Home
-from archwright.lake import ingest
+from archwright.lake import ingestion
 from archwright.lifecycle import adapter, evaluate, registry, text
 from archwright.store import Store
-from archwright.training import base, runs, work
-from archwright.training.loop import Hooks
-from archwright.training.runs import Job
-from archwright.training.spec import TrainSpec
+from archwright.training import base_model, run_execution, training_runs
+from archwright.training.training_loop import Hooks
+from archwright.training.training_runs import Job
+from archwright.training.training_spec import TrainSpec
 
 BASE = load().artefacts["SmolLM2-135M-Instruct"]
 RUN = "r-0000bbbb"
@@ -43,15 +43,15 @@ def trained(model_home: Home, tmp_path_factory: pytest.TempPathFactory) -> Itera
     folder = tmp_path_factory.mktemp("real")
     home = Home(folder / "home")
     home.model(BASE.sha256).symlink_to(model_home.model(BASE.sha256))
-    base.prepare(home, BASE.sha256)
+    base_model.prepare(home, BASE.sha256)
     (folder / "docs.jsonl").write_text(documented(), encoding="utf-8")
     store = Store(home.store_url)
-    version = ingest.ingest(home, store, ingest.Order(folder / "docs.jsonl", "docs")).version
+    version = ingestion.ingest(home, store, ingestion.Order(folder / "docs.jsonl", "docs")).version
     spec = TrainSpec(
         name="assistant", task="text-lora", dataset=version.id, base=BASE.model, steps=8, held_out=0.3, threads=1
     )
-    runs.begin(home, Job(id=RUN, version=version, threads=1, base_sha256=BASE.sha256), spec)
-    work.drive(home, RUN, Hooks(lambda _progress: None))
+    training_runs.begin(home, Job(id=RUN, version=version, threads=1, base_sha256=BASE.sha256), spec)
+    run_execution.drive(home, RUN, Hooks(lambda _progress: None))
     run = TrainingRun(
         id=RUN,
         at=0.0,
@@ -63,7 +63,7 @@ def trained(model_home: Home, tmp_path_factory: pytest.TempPathFactory) -> Itera
         base=BASE.model,
         base_sha256=BASE.sha256,
     )
-    yield store, home, registry.register(store, home, run, work.result(home, RUN))
+    yield store, home, registry.register(store, home, run, run_execution.result(home, RUN))
     store.close()
 
 

@@ -18,8 +18,8 @@ from archwright.errors import ModelError, TrainError
 from archwright.home import Home
 from archwright.lifecycle import adapter, registry, text
 from archwright.lifecycle.served import Asking
-from archwright.training import runs
-from archwright.training.packing import Encoded
+from archwright.training import training_runs
+from archwright.training.sequence_packing import Encoded
 
 from .conftest import RUN, Pupil
 
@@ -157,16 +157,16 @@ def test_an_adapter_the_engine_refuses_is_answered_with_its_last_words(pupil: Pu
 
 
 def test_without_held_out_rows_there_is_nothing_to_say(pupil: Pupil) -> None:
-    spec = replace(runs.spec(pupil.home, RUN), held_out=0.0)
-    runs.begin(pupil.home, runs.job(pupil.home, RUN), spec)
+    spec = replace(training_runs.spec(pupil.home, RUN), held_out=0.0)
+    training_runs.begin(pupil.home, training_runs.job(pupil.home, RUN), spec)
     with pytest.raises(ModelError) as refused:
         examined(pupil, pupil.register())
     assert refused.value.code == "AW-MOD-31" and "held_out: 0.1" in refused.value.hint
 
 
 def test_few_held_out_rows_pass_no_gate(pupil: Pupil) -> None:
-    spec = replace(runs.spec(pupil.home, RUN), held_out=0.02)
-    runs.begin(pupil.home, runs.job(pupil.home, RUN), spec)
+    spec = replace(training_runs.spec(pupil.home, RUN), held_out=0.02)
+    training_runs.begin(pupil.home, training_runs.job(pupil.home, RUN), spec)
     _scores, gates = examined(pupil, pupil.register())
     assert not gates["quality"].passed and "are needed: not shown" in gates["quality"].detail
     assert not gates["export"].passed and "could be compared" in gates["export"].detail

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from .tiny import Tiny, made
+from .tiny_model import Tiny, made
 
 
 @pytest.fixture(scope="session", autouse=True)

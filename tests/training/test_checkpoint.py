@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 
 from archwright.errors import OperateError
-from archwright.training import loop, sealed
+from archwright.training import atomic_directory, training_loop
 from archwright.training.checkpoint import Checkpoints
-from archwright.training.loop import Hooks
+from archwright.training.training_loop import Hooks
 
-from . import counting
-from .counting import Counter, setup, train
+from . import counting_trainer
+from .counting_trainer import Counter, setup, train
 
-# A checkpoint of `counting` syncs three files, the manifest and the folder, is renamed, and its parent is synced; the
+# A checkpoint of `counting_trainer` syncs three files, the manifest and the folder, is renamed, and its parent is synced; the
 # run has four. Killed at the very last, there is nothing left to do.
 TOUCHES = 28
 
@@ -64,7 +64,7 @@ def test_with_none_whole_the_run_is_told_to_begin_again(tmp_path: Path) -> None:
 
 
 def test_nothing_else_in_the_folder_is_taken_for_one(tmp_path: Path) -> None:
-    for name in (f"{sealed.LEFTOVER}x", "step-1", "notes"):
+    for name in (f"{atomic_directory.LEFTOVER}x", "step-1", "notes"):
         (tmp_path / name).mkdir()
     assert Checkpoints(tmp_path, print).newest() is None
 
@@ -86,7 +86,7 @@ def test_a_full_disk_while_keeping_costs_the_new_one_only(tmp_path: Path, monkey
     assert caught.value.code == "AW-OPS-01"
     monkeypatch.setattr(os, "fsync", real)
     assert names(tmp_path / "run") == ["step-00000006", "step-00000009"]
-    assert [sealed.flaw(tmp_path / "run" / name) for name in names(tmp_path / "run")] == ["", ""]
+    assert [atomic_directory.flaw(tmp_path / "run" / name) for name in names(tmp_path / "run")] == ["", ""]
     state, trainer = train(tmp_path / "run")
     assert (state.cursor, trainer.steps) == (unbroken.cursor, 12)
 
@@ -96,7 +96,7 @@ def test_killed_while_a_checkpoint_is_written_nothing_is_lost_or_repeated(tmp_pa
     """SIGKILL at a sync or rename, a second one soon after the restart, then on to the end."""
     unbroken, trained = train(tmp_path / "unbroken")
     for at in (point, 7):
-        argv = [sys.executable, counting.__file__, str(tmp_path / "run"), str(at)]
+        argv = [sys.executable, counting_trainer.__file__, str(tmp_path / "run"), str(at)]
         dead = subprocess.run(argv, capture_output=True, text=True, check=False)
         assert dead.returncode == -signal.SIGKILL, dead.stderr
     warned: list[str] = []
@@ -105,7 +105,7 @@ def test_killed_while_a_checkpoint_is_written_nothing_is_lost_or_repeated(tmp_pa
     assert (state.step, state.cursor, state.units) == (12, unbroken.cursor, unbroken.units)
     assert warned == []  # what a kill leaves is no damaged checkpoint
     assert names(tmp_path / "run")[-2:] == ["step-00000009", "step-00000012"]
-    assert not list((tmp_path / "run").glob(f"{sealed.LEFTOVER}*"))
+    assert not list((tmp_path / "run").glob(f"{atomic_directory.LEFTOVER}*"))
 
 
 def test_a_damaged_checkpoint_costs_its_steps_and_not_the_run(tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def test_a_damaged_checkpoint_costs_its_steps_and_not_the_run(tmp_path: Path) ->
 
 def test_a_finished_run_makes_no_step(tmp_path: Path) -> None:
     train(tmp_path)
-    told: list[loop.Progress] = []
+    told: list[training_loop.Progress] = []
     trainer = Counter()
-    state = loop.run(trainer, setup(), Checkpoints(tmp_path, print), Hooks(told.append))
+    state = training_loop.run(trainer, setup(), Checkpoints(tmp_path, print), Hooks(told.append))
     assert (state.step, told) == (12, [])

@@ -8,10 +8,10 @@ from pathlib import Path
 from archwright.api.context import audited, opened
 from archwright.contract.lineage import DatasetVersion, SourceFile, node
 from archwright.contract.record import Record, asdict, replace
-from archwright.lake import card, quarantine, versions
-from archwright.lake import ingest as lake_ingest
+from archwright.lake import dataset_card, quarantine, version_index
+from archwright.lake import ingestion as lake_ingest
 from archwright.lake import recipe as recipes
-from archwright.lake import refine as lake_refine
+from archwright.lake import refinement as lake_refine
 from archwright.monitor import lineage
 
 
@@ -65,13 +65,13 @@ def _outcome(version: DatasetVersion, new: bool) -> DatasetOutcome:
 def list() -> tuple[DatasetVersion, ...]:  # noqa: A001 - the verb's name
     """Every version of every data set, in the order they were made."""
     with opened() as (_settings, _home, store):
-        return tuple(versions.all(store))
+        return tuple(version_index.all(store))
 
 
 def show(id: str) -> DatasetCard:  # noqa: A002 - the argument's name
     """A version ("docs@v1"; "docs" for the newest) and what is known of it. Raises DataError AW-DATA-10."""
     with opened() as (_settings, home, store):
-        version = versions.find(store, id)
+        version = version_index.find(store, id)
         made = [edge.child.partition(":")[::2] for edge in lineage.children(store, node("dataset", version.id))]
         aside = quarantine.path_of(home, version.dataset, version.version)
         drops = lake_refine.drops_of(home, version.dataset, version.version)
@@ -80,7 +80,7 @@ def show(id: str) -> DatasetCard:  # noqa: A002 - the argument's name
             models=_named(made, "model"),
             runs=_named(made, "run"),
             refined=_named(made, "dataset"),
-            card=str(card.path_of(home, version)),
+            card=str(dataset_card.path_of(home, version)),
             quarantine=str(aside) if aside.is_file() and aside.stat().st_size else None,
             drops=str(drops) if drops.is_file() and drops.stat().st_size else None,
         )

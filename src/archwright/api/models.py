@@ -27,7 +27,7 @@ from archwright.lifecycle import formats, registry
 from archwright.lifecycle import promote as promotions
 from archwright.operate import platform, rollout
 from archwright.store import Store
-from archwright.training.spec import PICKLED
+from archwright.training.training_spec import PICKLED
 
 
 class ListedVersion(ModelVersion):

@@ -12,12 +12,12 @@ from archwright.contract.record import Record, replace
 from archwright.contract.served import asked_at
 from archwright.errors import ModelError, Where
 from archwright.home import Home
-from archwright.lake import versions
+from archwright.lake import version_index
 from archwright.lifecycle import registry
 from archwright.monitor import lineage as edges_of
 from archwright.monitor.wal.compaction import served
 from archwright.store import Store
-from archwright.training import runs
+from archwright.training import training_runs
 
 KINDS: tuple[NodeKind, ...] = ("model", "run", "dataset")
 ANSWERED: Literal["answered-by"] = "answered-by"
@@ -54,7 +54,7 @@ def chain_of(store: Store, start: str, answer: Edge | None = None) -> Chain:
     kind, _, name = start.partition(":")
     found = edges_of.ancestry(store, start) if answer is None else [answer, *edges_of.ancestry(store, answer.parent)]
     if kind == "run" and not found:  # it is no version yet
-        dataset = node("dataset", runs.find(store, name).dataset_version)
+        dataset = node("dataset", training_runs.find(store, name).dataset_version)
         found = edges_of.ancestry(store, dataset)
         nodes = [start, dataset, *(edge.parent for edge in found)]
     else:
@@ -100,7 +100,7 @@ def _files(store: Store, datasets: Iterable[str], digests: Iterable[str]) -> tup
 
 
 def _versions(store: Store, names: Iterable[str]) -> list[DatasetVersion]:
-    return [version for name in names for version in store.rows(versions.VERSIONS, {"id": name})]
+    return [version for name in names for version in store.rows(version_index.VERSIONS, {"id": name})]
 
 
 def _start(store: Store, id: str) -> str:  # noqa: A002
@@ -127,17 +127,17 @@ def _start(store: Store, id: str) -> str:  # noqa: A002
 def _known(store: Store, kind: NodeKind, name: str) -> str | None:
     """The full id, if there is such a thing; a bare name is its newest version."""
     if kind == "run":
-        found = [run.id for run in runs.all(store) if run.id == name]
+        found = [run.id for run in training_runs.all(store) if run.id == name]
     elif kind == "model":
         found = [version.id for version in registry.all(store) if name in (version.id, version.name)]
     else:
-        found = [version.id for version in versions.all(store) if name in (version.id, version.dataset)]
+        found = [version.id for version in version_index.all(store) if name in (version.id, version.dataset)]
     return found[-1] if found else None
 
 
 def _ids(store: Store) -> list[str]:
     return [
         *(version.id for version in registry.all(store)),
-        *(run.id for run in runs.all(store)),
-        *(version.id for version in versions.all(store)),
+        *(run.id for run in training_runs.all(store)),
+        *(version.id for version in version_index.all(store)),
     ]

@@ -21,14 +21,14 @@ from archwright.contract.record import replace
 from archwright.engines.model_files import locate
 from archwright.errors import ArchwrightError, StoreError, TrainError, Where
 from archwright.home import Home
-from archwright.lake import versions
+from archwright.lake import version_index
 from archwright.lifecycle import registry
 from archwright.monitor.metrics.observations import Recorder
 from archwright.store import Store
-from archwright.training import data, launch, runs, tasks, work
-from archwright.training.loop import Progress
-from archwright.training.runs import Job, Outcome
-from archwright.training.spec import TrainSpec, read
+from archwright.training import run_execution, task_registry, training_data, training_process, training_runs
+from archwright.training.training_loop import Progress
+from archwright.training.training_runs import Job, Outcome
+from archwright.training.training_spec import TrainSpec, read
 
 __all__ = ["Progress", "Training", "resume", "train"]
 
@@ -37,14 +37,14 @@ ASKING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 class Training:
     """A run at work. Iterate it for its progress, once, or ask for its `result()`; leaving it ends the run, which
-    `runs.resume` takes up again. `predictions` were made before its first step."""
+    `training_runs.resume` takes up again. `predictions` were made before its first step."""
 
     def __init__(self, home: Home, run: TrainingRun, lock: IO[bytes] | None, *, steps_to_make: bool) -> None:
         """Without a `lock` there is nothing to do: the run is as finished as it gets."""
         self.run = run
         self._home = home
         self._lock = lock
-        self._launched = launch.start(home, run.id, lock) if lock is not None and steps_to_make else None
+        self._launched = training_process.start(home, run.id, lock) if lock is not None and steps_to_make else None
 
     @property
     def predictions(self) -> tuple[Prediction, ...]:
@@ -80,7 +80,7 @@ class Training:
             self._lock.close()
             self._lock = None
 
-    def _followed(self, launched: launch.Launched) -> Iterator[Progress]:
+    def _followed(self, launched: training_process.Launched) -> Iterator[Progress]:
         for progress in launched:
             if progress.loss is not None:
                 first = self.run.loss_first if self.run.loss_first is not None else progress.loss
@@ -91,7 +91,7 @@ class Training:
             yield progress
 
     def _settle(self) -> None:
-        made = runs.outcome(self._home, self.run.id)
+        made = training_runs.outcome(self._home, self.run.id)
         with opened() as (_settings, _home, store):
             if made is None:
                 self._keep(store, replace(self.run, status="interrupted"))
@@ -104,18 +104,18 @@ class Training:
             _record(store, finished, made)
         # Kept before it is registered: the version's lineage asks for it.
         self._keep(store, finished)
-        version = registry.register(store, self._home, finished, work.result(self._home, self.run.id))
+        version = registry.register(store, self._home, finished, run_execution.result(self._home, self.run.id))
         self._keep(store, replace(finished, model=version.id))
 
     def _failed(self, error: ArchwrightError) -> None:
-        broken_off = error.code == launch.KILLED
+        broken_off = error.code == training_process.KILLED
         status = "finished" if self.run.status == "finished" else "interrupted" if broken_off else "failed"
         with opened() as (_settings, _home, store):
             self._keep(store, replace(self.run, status=status, error=f"{error.code} {error.message}"))
 
     def _keep(self, store: Store, run: TrainingRun) -> None:
         self.run = replace(run, at=time.time())
-        runs.append(store, self.run)
+        training_runs.append(store, self.run)
 
 
 def train(spec: str) -> Training:
@@ -125,7 +125,7 @@ def train(spec: str) -> Training:
     (the data set), MissingError (a package, the base's file).
     """
     chosen = read(Path(spec))
-    tasks.require(chosen.task, chosen.workers)
+    task_registry.require(chosen.task, chosen.workers)
     with opened() as (_settings, home, store):
         job = _job(home, store, chosen)
         chosen = replace(chosen, dataset=job.version.id)
@@ -148,10 +148,10 @@ def train(spec: str) -> Training:
             bases=forecast.bases,
             not_predicted=forecast.reason,
         )
-        runs.begin(home, job, chosen)
-        lock = runs.hold(home, run.id)
+        training_runs.begin(home, job, chosen)
+        lock = training_runs.hold(home, run.id)
         audited(store, "train", run.id)
-        runs.append(store, run)
+        training_runs.append(store, run)
     return Training(home, run, lock, steps_to_make=True)
 
 
@@ -162,18 +162,18 @@ def resume(id: str) -> Training:  # noqa: A002 - the verb's word
     (its dataset version is gone or changed).
     """
     with opened() as (_settings, home, store):
-        if _done(run := runs.find(store, id, home)):
+        if _done(run := training_runs.find(store, id, home)):
             return Training(home, run, None, steps_to_make=False)
-        lock = runs.hold(home, run.id)
+        lock = training_runs.hold(home, run.id)
         try:
-            run = runs.find(store, run.id)
-            made = runs.outcome(home, run.id)
+            run = training_runs.find(store, run.id)
+            made = training_runs.outcome(home, run.id)
             if made is None:
-                _unchanged(store, runs.job(home, run.id))
-                tasks.require(run.task, run.workers)
+                _unchanged(store, training_runs.job(home, run.id))
+                task_registry.require(run.task, run.workers)
             run = replace(run, at=time.time(), status="running", resumed=run.resumed + 1, error="")
             audited(store, "runs.resume", run.id)
-            runs.append(store, run)
+            training_runs.append(store, run)
         except BaseException:
             lock.close()
             raise
@@ -185,13 +185,13 @@ def _done(run: TrainingRun) -> bool:
 
 
 def _job(home: Home, store: Store, chosen: TrainSpec) -> Job:
-    version = versions.find(store, chosen.dataset)
+    version = version_index.find(store, chosen.dataset)
     if version.rows == 0:
         message = f"nothing to train on in {version.id}: it has no rows"
         raise TrainError("AW-TRN-12", message, where=Where(field="dataset"), hint="ingest more rows")
-    data.check_columns(version, chosen)
+    training_data.check_columns(version, chosen)
     threads = chosen.threads or max(1, usable_cores() - 1)
-    return Job(id=runs.new_id(), version=version, threads=threads, base_sha256=_base(home, chosen.base))
+    return Job(id=training_runs.new_id(), version=version, threads=threads, base_sha256=_base(home, chosen.base))
 
 
 def _base(home: Home, name: str) -> str:
@@ -212,7 +212,7 @@ def _base(home: Home, name: str) -> str:
 
 
 def _unchanged(store: Store, job: Job) -> None:
-    standing = [version for version in versions.all(store) if version.id == job.version.id]
+    standing = [version for version in version_index.all(store) if version.id == job.version.id]
     if not standing or standing[0].content_sha256 != job.version.content_sha256:
         what = "has changed" if standing else "is gone"
         raise TrainError(

@@ -26,15 +26,15 @@ from archwright.contract.lineage import DatasetVersion
 from archwright.contract.plan import MachineFacts
 from archwright.errors import CatalogError, MissingError
 from archwright.home import Home
-from archwright.lake import tables, versions
-from archwright.lake.kinds import OWN
+from archwright.lake import iceberg_tables, version_index
+from archwright.lake.column_kinds import OWN
 from archwright.sizing.hardware.roofline import threads_of
 from archwright.sizing.training.local_training import TrainingLoad, predict_training
 from archwright.sizing.training.training_flops import Lora, Network, Trees, convolutions
 from archwright.store import Store
-from archwright.training import image
-from archwright.training.data import required
-from archwright.training.spec import TrainSpec
+from archwright.training import image_classifier
+from archwright.training.training_data import required
+from archwright.training.training_spec import TrainSpec
 
 # Rows that are looked at to learn how long texts are.
 SAMPLE_ROWS = 4096
@@ -74,7 +74,7 @@ def forecast(spec: TrainSpec, home: Home, store: Store, probe: Probe = probed) -
     run that could be trained without being predicted."""
     catalog = load(home)
     try:
-        work = work_of(spec, home, versions.find(store, spec.dataset), catalog)
+        work = work_of(spec, home, version_index.find(store, spec.dataset), catalog)
         row = catalog.training_efficiency(spec.task, training_set())
         artefact = catalog.artefacts.get(spec.base)
         machine = probe(home, None if artefact is None else home.model(artefact.sha256))
@@ -120,7 +120,7 @@ def work_of(spec: TrainSpec, home: Home, version: DatasetVersion, catalog: Catal
     shape = (spec.image.height, spec.image.width, spec.image.channels)
     most = min(rows, spec.rows_per_step)
     mean = rows / math.ceil(rows / spec.rows_per_step)
-    net = convolutions(shape, image.CHANNELS, PICTURE_CLASSES, rows)
+    net = convolutions(shape, image_classifier.CHANNELS, PICTURE_CLASSES, rows)
     return StepWork(exact(mean, "rows"), exact(most, "rows"), exact(1.0, ""), net)
 
 
@@ -182,7 +182,7 @@ def _features(spec: TrainSpec, version: DatasetVersion) -> int:
 def _rows(home: Home, version: DatasetVersion, names: Sequence[str], limit: int | None) -> list[tuple[object, ...]]:
     """These columns of the first `limit` rows (None: of all) that have a value in each."""
     found: list[tuple[object, ...]] = []
-    for batch in tables.read(home, version, names):
+    for batch in iceberg_tables.read(home, version, names):
         columns = (batch.column(name).to_pylist() for name in names)
         found += [row for row in zip(*columns, strict=True) if None not in row]
         if limit is not None and len(found) >= limit:

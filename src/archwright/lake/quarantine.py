@@ -9,8 +9,8 @@ import msgspec
 
 from archwright.contract.lineage import DatasetVersion
 from archwright.home import Home
-from archwright.lake.aside import Aside
-from archwright.lake.chunks import Broken
+from archwright.lake.rejects_file import Aside
+from archwright.lake.row_chunks import Broken
 
 DELETED = "the record of it was deleted"
 

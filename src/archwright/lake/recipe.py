@@ -12,8 +12,8 @@ import msgspec
 from archwright import specfile
 from archwright.contract.record import Record
 from archwright.errors import DataError, Where
-from archwright.lake import engine, marks, personal, steps
-from archwright.lake.kinds import OWN
+from archwright.lake import daft_engine, pii_redaction, recipe_steps, row_status
+from archwright.lake.column_kinds import OWN
 
 
 class DropDuplicates(Record):
@@ -27,7 +27,7 @@ class Redact(Record):
     """No `columns` means every text column, no `kinds` every kind."""
 
     columns: tuple[str, ...] = ()
-    kinds: tuple[personal.Kind, ...] = personal.KINDS
+    kinds: tuple[pii_redaction.Kind, ...] = pii_redaction.KINDS
 
 
 class DropEmpty(Record):
@@ -85,16 +85,24 @@ def applied(recipe: Recipe, columns: Mapping[str, str], rows: Any) -> Any:
     for choice in recipe.steps:
         if choice.drop_duplicates is not None:
             names = checked(choice.drop_duplicates.columns, columns, texts=False)
-            keyed = engine.mapped(rows, steps.Identify(names), {marks.KEY: "binary", marks.PLACE: "string"})
-            twins = steps.MarkTwins(f"the same {', '.join(choice.drop_duplicates.columns) or 'content'} as another row")
-            rows = engine.mapped(engine.with_first(keyed), twins, drops=(marks.KEY, marks.PLACE, marks.FIRST))
+            keyed = daft_engine.mapped(
+                rows, recipe_steps.Identify(names), {row_status.KEY: "binary", row_status.PLACE: "string"}
+            )
+            twins = recipe_steps.MarkTwins(
+                f"the same {', '.join(choice.drop_duplicates.columns) or 'content'} as another row"
+            )
+            rows = daft_engine.mapped(
+                daft_engine.with_first(keyed), twins, drops=(row_status.KEY, row_status.PLACE, row_status.FIRST)
+            )
         elif choice.redact is not None:
-            rows = engine.mapped(rows, steps.Redact(checked(choice.redact.columns, columns), choice.redact.kinds))
+            rows = daft_engine.mapped(
+                rows, recipe_steps.Redact(checked(choice.redact.columns, columns), choice.redact.kinds)
+            )
         elif choice.drop_empty is not None:
-            rows = engine.mapped(rows, steps.DropEmpty(checked(choice.drop_empty.columns, columns)))
+            rows = daft_engine.mapped(rows, recipe_steps.DropEmpty(checked(choice.drop_empty.columns, columns)))
         elif choice.drop_short is not None:
             short = choice.drop_short
-            rows = engine.mapped(rows, steps.DropShort(checked(short.columns, columns), short.characters))
+            rows = daft_engine.mapped(rows, recipe_steps.DropShort(checked(short.columns, columns), short.characters))
     return rows
 
 

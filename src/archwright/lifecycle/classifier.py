@@ -29,13 +29,13 @@ from archwright.engines.onnx_file import Notes, read_onnx
 from archwright.errors import DataError, EngineError, ModelError, TrainError, Where
 from archwright.home import Home
 from archwright.http_client.client import EngineClient
-from archwright.lake import versions
+from archwright.lake import version_index
 from archwright.lifecycle import accuracy, registry, served
 from archwright.store import Store
-from archwright.training import classes, data, image, runs, tabular
-from archwright.training.classes import Trained
-from archwright.training.data import Part, TrainingData
-from archwright.training.spec import TrainSpec
+from archwright.training import classifier_data, image_classifier, tabular_classifier, training_data, training_runs
+from archwright.training.classifier_data import Trained
+from archwright.training.training_data import Part, TrainingData
+from archwright.training.training_spec import TrainSpec
 
 ROWS = 10_000
 CELLS = 8_000_000
@@ -59,11 +59,11 @@ class Rows(NamedTuple):
 def examine(store: Store, home: Home, model: ModelVersion) -> tuple[tuple[Score, ...], tuple[Gate, ...]]:
     """Raises TrainError AW-TRN-22 (the run's folder is gone), ModelError AW-MOD-30 (the engine did not start),
     AW-MOD-31 (no held-out rows), AW-MOD-32 (what was trained is gone)."""
-    spec = runs.spec(home, model.run)
-    found = data.of_version(home, versions.find(store, model.dataset_version), spec)
+    spec = training_runs.spec(home, model.run)
+    found = training_data.of_version(home, version_index.find(store, model.dataset_version), spec)
     trained = _trained(home, model, found, spec)
     part = first(found.held_out, rows_of(trained.notes))
-    truth = classes.truth(part, found, spec, model.labels).tolist()
+    truth = classifier_data.truth(part, found, spec, model.labels).tolist()
     held = Rows(part.ids, part.keys, _numbers(part, trained.notes, found, spec), truth)
     if not held.ids:
         hint = "train it with held_out: 0.1 on more rows"
@@ -73,7 +73,7 @@ def examine(store: Store, home: Home, model: ModelVersion) -> tuple[tuple[Score,
     asked = _joined(held.numbers, more)
     answers = _served(home, model, asked)
     named = answers[: len(held.ids)].argmax(axis=1).tolist()
-    usual = Counter(classes.truth(found.train, found, spec, model.labels).tolist()).most_common(1)[0][0]
+    usual = Counter(classifier_data.truth(found.train, found, spec, model.labels).tolist()).most_common(1)[0][0]
     scores, quality = judge(held.truth, named, model.labels, usual)
     gates = [export(answers, trained, asked), quality]
     rival = registry.production(store).get(model.name)
@@ -143,7 +143,7 @@ def _against(
     model, spec = mine
     try:
         said = _rival_says(store, home, rival, mine, len(held.ids))
-        share = min(spec.held_out, runs.spec(home, rival.run).held_out)
+        share = min(spec.held_out, training_runs.spec(home, rival.run).held_out)
     except (TrainError, DataError, EngineError) as error:
         detail = (
             f"cannot be compared with {rival.id}, which is in production: {error.message}. If that is meant, "
@@ -151,12 +151,12 @@ def _against(
         )
         return (), Gate(name=NOT_WORSE, passed=False, detail=detail)
     # What one of them was trained on tells nothing: a row is held out for both below the smaller of the shares.
-    fair = [place for place, key in enumerate(held.keys) if data.is_held_out(key, share)]
+    fair = [place for place, key in enumerate(held.keys) if training_data.is_held_out(key, share)]
     if not fair:
         detail = f"cannot be compared with {rival.id}: no row is held out for both; train with the same held_out"
         return (), Gate(name=NOT_WORSE, passed=False, detail=detail)
     truth = [held.truth[place] for place in fair]
-    wanted = [model.labels[is_a] if is_a != classes.UNKNOWN else None for is_a in truth]
+    wanted = [model.labels[is_a] if is_a != classifier_data.UNKNOWN else None for is_a in truth]
     old = [said[place] == label for place, label in zip(fair, wanted, strict=True)]
     new = [named[place] == is_a for place, is_a in zip(fair, truth, strict=True)]
     change = accuracy.change(truth, old, new)
@@ -181,7 +181,7 @@ def _rival_says(
     notes = classifier.notes
     model, spec = mine
     theirs = spec if not notes.features else replace(spec, columns=replace(spec.columns, features=notes.features))
-    found = data.of_version(home, versions.find(store, model.dataset_version), theirs)
+    found = training_data.of_version(home, version_index.find(store, model.dataset_version), theirs)
     numbers = _numbers(first(found.held_out, rows), notes, found, theirs)
     if numbers.shape[1:] != (notes.size,):
         raise TrainError("AW-TRN-44", f"it takes {notes.size} numbers, these rows have {numbers.shape[1]}")
@@ -193,7 +193,7 @@ def _rival_says(
 
 
 def _trained(home: Home, model: ModelVersion, found: TrainingData, spec: TrainSpec) -> Trained:
-    task = image.trained if model.task == "image-classifier" else tabular.trained
+    task = image_classifier.trained if model.task == "image-classifier" else tabular_classifier.trained
     folder = home.run(model.run) / "result"
     try:
         return task(folder, found, spec, model.labels)
@@ -206,8 +206,8 @@ def _trained(home: Home, model: ModelVersion, found: TrainingData, spec: TrainSp
 def _numbers(part: Part, notes: Notes, found: TrainingData, spec: TrainSpec) -> Any:
     """The rows as the model takes them."""
     if spec.task == "image-classifier":
-        return image.pictures(part, list(notes.features) or [image.IMAGE_COLUMN], found, spec)
-    return classes.matrix(part, list(notes.features), found)
+        return image_classifier.pictures(part, list(notes.features) or [image_classifier.IMAGE_COLUMN], found, spec)
+    return classifier_data.matrix(part, list(notes.features), found)
 
 
 def _joined(one: Any, other: Any) -> Any:

@@ -11,7 +11,7 @@ from typing import NoReturn
 
 from archwright.contract.lineage import ModelFormat
 from archwright.errors import ModelError, Where, from_os_error
-from archwright.training.spec import PICKLED
+from archwright.training.training_spec import PICKLED
 
 ACCEPTED: dict[str, ModelFormat] = {".safetensors": "safetensors", ".gguf": "gguf", ".onnx": "onnx"}
 HEADER_LIMIT_BYTES = 100_000_000

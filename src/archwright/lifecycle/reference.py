@@ -12,8 +12,8 @@ from typing import Any
 
 from archwright.errors import ModelError, Where, needing
 from archwright.lifecycle import adapter, formats
-from archwright.training import base, packing
-from archwright.training.packing import Encoded
+from archwright.training import base_model, sequence_packing
+from archwright.training.sequence_packing import Encoded
 
 PACKED_TOKENS = 512
 
@@ -25,7 +25,7 @@ class Reference:
         with needing("train", "evaluating a language model"):
             import torch  # noqa: PLC0415
         torch.set_num_threads(threads)
-        self._model, self.tokenizer = base.load(folder, "float32")
+        self._model, self.tokenizer = base_model.load(folder, "float32")
 
     def lay_over(self, folder: Path) -> None:
         """From now on the model is the base with the adapter in `folder`. A pickle is refused, a damaged file too."""
@@ -59,7 +59,7 @@ class Reference:
         found: list[tuple[float, int]] = []
         with torch.inference_mode():
             for batch in _packed(items):
-                losses = packing.losses(self._model, batch)
+                losses = sequence_packing.losses(self._model, batch)
                 for number in range(len(batch)):
                     mine = losses.values[losses.samples == number]
                     found.append((float(mine.sum()), len(mine)))

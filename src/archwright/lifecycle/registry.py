@@ -31,11 +31,11 @@ from archwright.engines.gguf import read_gguf
 from archwright.engines.model_files import missing_model
 from archwright.errors import ModelError, Where, from_os_error
 from archwright.home import Home
-from archwright.lake import versions
+from archwright.lake import version_index
 from archwright.lifecycle import adapter, formats
 from archwright.monitor import lineage
 from archwright.store import Conflict, Store, Table
-from archwright.training.task import Result
+from archwright.training.trainer import Result
 
 MODELS = Table("model_versions", ModelVersion, unique=("name", "version"), index=("id", "run"))
 EVALUATIONS = Table("evaluations", Evaluation, unique=("id",), index=("model",))
@@ -243,7 +243,7 @@ def _appended(
 
 def _licence(store: Store, home: Home, run: TrainingRun) -> str:
     """What the version is bound by: the licence of the data and, for an adapter, of the base as its file states it."""
-    data = versions.find(store, run.dataset_version).licence or NOT_STATED
+    data = version_index.find(store, run.dataset_version).licence or NOT_STATED
     parts = [f"data {run.dataset_version}: {data}"]
     if run.base_sha256:
         stated = read_gguf(home.model(run.base_sha256)).values.get("general.license") or NOT_STATED

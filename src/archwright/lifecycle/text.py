@@ -15,7 +15,7 @@ from archwright.contract.lineage import Gate, ModelVersion, Score
 from archwright.engines.engine_config import EngineConfig
 from archwright.errors import ModelError, Where
 from archwright.home import Home
-from archwright.lake import versions
+from archwright.lake import version_index
 from archwright.lifecycle import gate, served
 from archwright.lifecycle.endpoints import pool_of, read_plan
 from archwright.lifecycle.gate import Place
@@ -23,9 +23,9 @@ from archwright.lifecycle.interval import Interval, bootstrap, weighted_mean
 from archwright.lifecycle.reference import Reference
 from archwright.lifecycle.served import Asking
 from archwright.store import Store
-from archwright.training import base, data, runs
-from archwright.training.packing import Encoded
-from archwright.training.text import encode
+from archwright.training import base_model, training_data, training_runs
+from archwright.training.sequence_packing import Encoded
+from archwright.training.text_lora import encode
 
 # Enough for an interval of a few percent; some 20 s on one core for a model of 135 M.
 ITEMS, TOKENS = 64, 3072
@@ -49,9 +49,9 @@ def examine(
 
     Raises TrainError AW-TRN-22 (the run's folder is gone), ModelError AW-MOD-30 (the engine did not start),
     AW-MOD-31 (no held-out rows)."""
-    spec, job = runs.spec(home, model.run), runs.job(home, model.run)
-    held = data.of_version(home, versions.find(store, model.dataset_version), spec).held_out
-    reference = Reference(base.prepare(home, model.base_sha256, model.base), job.threads)
+    spec, job = training_runs.spec(home, model.run), training_runs.job(home, model.run)
+    held = training_data.of_version(home, version_index.find(store, model.dataset_version), spec).held_out
+    reference = Reference(base_model.prepare(home, model.base_sha256, model.base), job.threads)
     items = _bounded(encode(reference.tokenizer, row, spec) for row in held.table.slice(0, ITEMS).to_pylist())
     if not items:
         raise ModelError(

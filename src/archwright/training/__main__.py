@@ -16,12 +16,12 @@ import msgspec
 from archwright.engines.parent_watch import exit_with_parent
 from archwright.errors import ArchwrightError, boundary, missing_extra
 from archwright.home import Home
-from archwright.training import runs, work
-from archwright.training.launch import Failure, Line
-from archwright.training.loop import Hooks, Progress
+from archwright.training import run_execution, training_runs
+from archwright.training.training_loop import Hooks, Progress
+from archwright.training.training_process import Failure, Line
 
 Driver = Callable[[Home, str, Hooks], None]
-CLUSTER = "archwright.training.ray_launch"
+CLUSTER = "archwright.training.ray_driver"
 
 
 class Stop:
@@ -67,7 +67,7 @@ class Teller:
 def driver(workers: int) -> Driver:
     """Who makes the steps: this process, or a crew. Raises MissingError for a crew without its extra."""
     if workers == 1:
-        return work.drive
+        return run_execution.drive
     if find_spec("ray") is None or find_spec(CLUSTER) is None:
         raise missing_extra("ray", "ray", "training with several workers")
     crew: Driver = import_module(CLUSTER).drive
@@ -84,7 +84,7 @@ def main(arguments: Sequence[str]) -> int:
         home, run = Home(arguments[0]), arguments[1]
         teller = Teller(stream, home, run)
         with boundary("training"):
-            driver(runs.spec(home, run).workers)(home, run, Hooks(teller.progress, stop))
+            driver(training_runs.spec(home, run).workers)(home, run, Hooks(teller.progress, stop))
     except ArchwrightError as error:
         teller.say(Line(failure=msgspec.convert(error.as_dict(), Failure)))
         print(error.lines(), file=sys.stderr, flush=True)

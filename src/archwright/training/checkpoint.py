@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from archwright.training import sealed
+from archwright.training import atomic_directory
 
 KEPT = 2
 NAME = re.compile(r"step-(\d{8})")
@@ -41,7 +41,7 @@ class Checkpoints:
         found = self._found()
         for step, folder in reversed(found):
             try:
-                return Kept(step, sealed.read_files(folder))
+                return Kept(step, atomic_directory.read_files(folder))
             except ValueError as error:
                 self._warn(f"the checkpoint of step {step} is passed over: {error}")
         if found:
@@ -50,7 +50,7 @@ class Checkpoints:
 
     def keep(self, step: int, files: Callable[[], Mapping[str, bytes]]) -> None:
         """Raises OperateError AW-OPS-01 when the disk is full; the checkpoints before it are whole then."""
-        sealed.write_files(self._folder / f"step-{step:08d}", files())
+        atomic_directory.write_files(self._folder / f"step-{step:08d}", files())
         for _, old in self._found()[:-KEPT]:
             shutil.rmtree(old, ignore_errors=True)
 

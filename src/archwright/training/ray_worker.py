@@ -21,12 +21,12 @@ import msgspec
 from archwright.contract.record import Record
 from archwright.errors import ArchwrightError, TrainError, Where, boundary
 from archwright.home import Home
-from archwright.training import loop, work
+from archwright.training import run_execution, training_loop
 from archwright.training.checkpoint import Keeper, Kept
-from archwright.training.launch import Failure
-from archwright.training.loop import Hooks, Progress
-from archwright.training.ray_crew import PEER_LOST, RayCrew
-from archwright.training.tasks import MAKERS
+from archwright.training.ray_collectives import PEER_LOST, RayCrew
+from archwright.training.task_registry import MAKERS
+from archwright.training.training_loop import Hooks, Progress
+from archwright.training.training_process import Failure
 
 # A shared folder may show another machine's checkpoint late.
 TRIES, TRY_S = 60, 1.0
@@ -132,7 +132,7 @@ def main(given: Mapping[str, str | int]) -> None:
 
 
 def _train(home: Home, task: Crewed, crew: RayCrew, voice: Voice) -> None:
-    setup = work.setup_of(home, task.run, crew)._replace(threads=task.threads)
+    setup = run_execution.setup_of(home, task.run, crew)._replace(threads=task.threads)
     steps, first = setup.spec.steps, crew.rank == 0
 
     def tell(progress: Progress) -> None:
@@ -146,7 +146,7 @@ def _train(home: Home, task: Crewed, crew: RayCrew, voice: Voice) -> None:
         return crew.first(float(first and home.crew(task.run).joinpath(STOP).exists())) > 0
 
     trainer = MAKERS[setup.spec.task](setup)
-    keeper = Shared(crew, work.checkpoints(home, task.run, warn))
-    state = loop.run(trainer, setup, keeper, Hooks(tell, stop))
+    keeper = Shared(crew, run_execution.checkpoints(home, task.run, warn))
+    state = training_loop.run(trainer, setup, keeper, Hooks(tell, stop))
     if state.step == steps and first:
-        work.conclude(home, task.run, trainer, state)
+        run_execution.conclude(home, task.run, trainer, state)

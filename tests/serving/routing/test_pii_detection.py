@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from archwright.lake.personal import spans
+from archwright.lake.pii_redaction import spans
 from archwright.serving.routing.pii_detection import CLASS_OF, class_of, texts
 
 ROW = "Bob;Ünal;bob@example.org\n".encode()

@@ -1,4 +1,4 @@
-"""Which class the data in a request's text are of, by what points at a person in it (lake/personal.py).
+"""Which class the data in a request's text are of, by what points at a person in it (lake/pii_redaction.py).
 
 Decides that detection only ever raises a class: what it does not see (names, pictures, a language's own numbers) it
 says nothing about. Token ids are a text nobody here can read, and a caller's choice: they count as the strictest that
@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
-from archwright.lake.personal import FINDERS, KINDS, SUSPECT, Kind
+from archwright.lake.pii_redaction import FINDERS, KINDS, SUSPECT, Kind
 from archwright.policy.residency import DataClass, strictest
 
 # A card's number is what the rules of payment protect; an account's number names a person.

@@ -1,0 +1,142 @@
+"""CSV: a header, then rows with as many fields. The delimiter is the one the header has most of.
+
+A quoted field may hold line ends, so a row may span lines; one that does not parse, or has not ended after LINES, is
+judged by its first line alone, and the lines after it are read on their own. A quote forgotten in one row costs that
+row and no other.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter, deque
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import msgspec
+
+from archwright.errors import DataError, Where
+from archwright.lake import column_names
+from archwright.lake.row_chunks import CELLS, CHUNK_BYTES, ROWS, Broken, Chunk, Chunks, OnBroken, excerpt
+from archwright.lake.source_files import Source
+from archwright.lake.text_lines import ROW_BYTES, Line, lines
+
+LINES = 256
+DELIMITERS = ",\t;|"
+
+
+class _Row(NamedTuple):
+    """`broken` says why there are no `fields`."""
+
+    number: int
+    raw: bytes
+    fields: list[str]
+    broken: str = ""
+
+
+def chunks(source: Source, on_broken: OnBroken) -> Chunks:
+    csv.field_size_limit(ROW_BYTES)  # the module's own limit is 128 KB, for all its readers
+    stream = lines(source)
+    first = next((line for line in stream if line.text.strip()), None)
+    if first is None:
+        return
+    header, delimiter = _header(source, first)
+    rows: list[_Row] = []
+    size = 0
+    for row in _rows(stream, delimiter):
+        reason = row.broken or ("" if len(row.fields) == len(header) else "wrong number of columns")
+        if reason:
+            on_broken(Broken(file=source.name, row=row.number, reason=reason, excerpt=excerpt(row.raw)))
+            continue
+        rows.append(row)
+        size += len(row.raw)
+        if len(rows) >= ROWS or size >= CHUNK_BYTES or len(rows) * len(header) >= CELLS:
+            yield _chunk(rows, header)
+            rows, size = [], 0
+    if rows:
+        yield _chunk(rows, header)
+
+
+def _chunk(rows: list[_Row], header: list[str]) -> Chunk:
+    columns = zip(*(row.fields for row in rows), strict=True)
+    return Chunk(
+        rows=[row.number for row in rows],
+        contents=[msgspec.json.encode(row.fields) for row in rows],
+        columns={name: list(column) for name, column in zip(header, columns, strict=True)},
+        untyped=True,
+        header=msgspec.json.encode(header),
+    )
+
+
+def _header(source: Source, line: Line) -> tuple[list[str], str]:
+    """(names, delimiter). Raises DataError AW-DATA-16."""
+    try:
+        text = line.text.decode()
+    except UnicodeDecodeError as error:
+        raise _no_header(source, line, "it is not UTF-8", "save the file as UTF-8") from error
+    tabbed = ".tsv" in source.name.lower()
+    delimiter = "\t" if tabbed else max(DELIMITERS, key=lambda sign: (text.count(sign), -DELIMITERS.index(sign)))
+    try:
+        found = [name.strip() for name in next(csv.reader((text,), delimiter=delimiter, strict=True))]
+    except csv.Error as error:
+        raise _no_header(source, line, str(error), "the first line names the columns") from error
+    double = next((name for name, count in Counter(found).items() if count > 1), None)
+    if double is not None:
+        raise _no_header(source, line, f"the column {double!r} stands there twice", "give every column its own name")
+    if all(_is_number(name) for name in found):
+        raise _no_header(source, line, "the first line holds numbers", "put a line with the columns' names before it")
+    column_names.check_count(len(found), source.name)
+    column_names.check(found, source.name)
+    return found, delimiter
+
+
+def _no_header(source: Source, line: Line, why: str, hint: str) -> DataError:
+    return DataError("AW-DATA-16", f"no header: {why}", where=Where(source.name, line.number), hint=hint)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _rows(stream: Iterator[Line], delimiter: str) -> Iterator[_Row]:
+    waiting: deque[Line] = deque()
+    while True:
+        line = waiting.popleft() if waiting else next(stream, None)
+        if line is None:
+            return
+        if line.over:
+            yield _Row(line.number, line.text, [], "row too long")
+        elif line.text.strip():
+            together = [line, *_rest(line, waiting, stream)]
+            row = _parsed(together, delimiter)
+            if row.broken and len(together) > 1:
+                waiting.extendleft(reversed(together[1:]))
+                row = _parsed(together[:1], delimiter)
+            yield row
+
+
+def _rest(line: Line, waiting: deque[Line], stream: Iterator[Line]) -> Iterator[Line]:
+    """The lines after `line` until every quote is closed, or it can no longer be one row."""
+    quotes, taken, size = line.text.count(b'"'), 1, len(line.text)
+    while quotes % 2 and taken < LINES and size <= ROW_BYTES:
+        following = waiting.popleft() if waiting else next(stream, None)
+        if following is None:
+            return
+        yield following
+        quotes, taken, size = quotes + following.text.count(b'"'), taken + 1, size + len(following.text)
+
+
+def _parsed(together: list[Line], delimiter: str) -> _Row:
+    number, raw = together[0].number, b"\n".join(line.text for line in together)
+    if b"\0" in raw:
+        return _Row(number, raw, [], "NUL byte")
+    try:
+        found = list(csv.reader((raw.decode(),), delimiter=delimiter, strict=True))
+    except UnicodeDecodeError:
+        return _Row(number, raw, [], "not UTF-8")
+    except csv.Error:
+        return _Row(number, raw, [], "not CSV")
+    return _Row(number, raw, found[0])

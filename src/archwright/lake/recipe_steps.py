@@ -1,0 +1,131 @@
+"""The steps of a recipe, each a picklable function from an Arrow batch to an Arrow batch with as many rows.
+
+They know nothing of the engine that runs them (engine.py): here, on many machines, or in a test.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from archwright.lake import pii_redaction, row_status
+
+
+@dataclass(frozen=True)
+class DropEmpty:
+    """Drop rows where one of the columns holds nothing but white space."""
+
+    columns: tuple[str, ...]
+
+    def __call__(self, batch: Any) -> Any:
+        import pyarrow.compute as pc  # noqa: PLC0415
+
+        for name in self.columns:
+            empty = pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(batch.column(name))), 0)
+            batch = row_status.dropped(batch, pc.fill_null(empty, True), "drop-empty", f"{name} is empty")
+        return batch
+
+
+@dataclass(frozen=True)
+class DropShort:
+    """Drop rows whose columns together have fewer characters."""
+
+    columns: tuple[str, ...]
+    characters: int
+
+    def __call__(self, batch: Any) -> Any:
+        import pyarrow.compute as pc  # noqa: PLC0415
+
+        length = pc.fill_null(pc.utf8_length(batch.column(self.columns[0])), 0)
+        for name in self.columns[1:]:
+            length = pc.add(length, pc.fill_null(pc.utf8_length(batch.column(name)), 0))
+        short = pc.less(length, self.characters)
+        return row_status.dropped(batch, short, "drop-short", f"shorter than {self.characters} characters")
+
+
+@dataclass(frozen=True)
+class Redact:
+    """Replace what points at a person by the name of its kind (personal.py)."""
+
+    columns: tuple[str, ...]
+    kinds: tuple[str, ...]
+
+    def __call__(self, batch: Any) -> Any:
+        import pyarrow as pa  # noqa: PLC0415
+        import pyarrow.compute as pc  # noqa: PLC0415
+
+        changes: dict[int, list[str]] = {}
+        made: dict[str, Any] = {}
+        for name in self.columns:
+            texts: dict[int, str] = {}
+            for place, suspected in self._suspects(batch, name).items():
+                text, found = pii_redaction.redacted(batch.column(name)[place].as_py(), self.kinds, suspected)
+                if found:
+                    texts[place] = text
+                    changes.setdefault(place, []).extend(found)
+            if texts:
+                hit = pa.array([place in texts for place in range(batch.num_rows)])
+                new = pa.array([texts[place] for place in sorted(texts)], pa.large_string())
+                made[name] = pc.replace_with_mask(batch.column(name), hit, new)
+        if not made:
+            return batch
+        before = batch.column(row_status.CHANGES).to_pylist()
+        words = [[*(old or ()), *changes.get(place, ())] or None for place, old in enumerate(before)]
+        return row_status.replaced(
+            batch, {**made, row_status.CHANGES: pa.array(words, pa.large_list(pa.large_string()))}
+        )
+
+    def _suspects(self, batch: Any, name: str) -> dict[int, list[str]]:
+        """Row -> the kinds worth looking for; of rows that are still in and hold one of ours."""
+        import pyarrow.compute as pc  # noqa: PLC0415
+
+        still = pc.is_null(batch.column(row_status.STEP))
+        found: dict[int, list[str]] = {}
+        for kind, pattern in pii_redaction.SUSPECT.items():
+            hits = pc.and_(still, pc.fill_null(pc.match_substring_regex(batch.column(name), pattern), False))
+            for place in pc.indices_nonzero(hits).to_pylist():
+                found.setdefault(place, []).append(kind)
+        return {place: kinds for place, kinds in found.items() if not set(kinds).isdisjoint(self.kinds)}
+
+
+@dataclass(frozen=True)
+class Identify:
+    """For drop-duplicates: what makes rows the same (the digest of the columns' values), and where each stands."""
+
+    columns: tuple[str, ...]
+
+    def __call__(self, batch: Any) -> Any:
+        import pyarrow as pa  # noqa: PLC0415
+
+        lists = [batch.column(name).to_pylist() for name in self.columns]
+        out = batch.column(row_status.STEP).is_valid().to_pylist()
+        keys = [
+            None if gone else hashlib.sha256(msgspec.json.encode(values)).digest()
+            for gone, values in zip(out, zip(*lists, strict=True), strict=True)
+        ]
+        own = (batch.column(name).to_pylist() for name in ("source_file", "source_row", "record_id"))
+        places = [f"{file}\0{row:020d}\0{record}" for file, row, record in zip(*own, strict=True)]
+        names = [*batch.schema.names, row_status.KEY, row_status.PLACE]
+        arrays = [*batch.columns, pa.array(keys, pa.large_binary()), pa.array(places, pa.large_string())]
+        return pa.RecordBatch.from_arrays(arrays, names=names)
+
+
+@dataclass(frozen=True)
+class MarkTwins:
+    """For drop-duplicates: drop every row whose FIRST is another one, and note which."""
+
+    reason: str
+
+    def __call__(self, batch: Any) -> Any:
+        import pyarrow.compute as pc  # noqa: PLC0415
+
+        first = batch.column(row_status.FIRST)
+        twins = pc.fill_null(pc.not_equal(first, batch.column(row_status.PLACE)), False)
+        kept = pc.utf8_slice_codeunits(first, -64)
+        batch = row_status.replaced(batch, {row_status.TWIN: pc.if_else(twins, kept, batch.column(row_status.TWIN))})
+        return row_status.dropped(batch, twins, "drop-duplicates", self.reason).drop_columns(
+            [row_status.KEY, row_status.PLACE, row_status.FIRST]
+        )

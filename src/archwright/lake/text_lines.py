@@ -1,0 +1,58 @@
+"""A text file's lines, bounded: a line of any length costs at most ROW_BYTES of memory, a packed file none of its
+unpacked size."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from collections.abc import Iterator
+from typing import IO, NamedTuple, cast
+
+from archwright.errors import DataError, Where, from_os_error
+from archwright.lake.source_files import Source
+
+ROW_BYTES = 16 * 1024 * 1024
+BOM = b"\xef\xbb\xbf"
+
+
+class Line(NamedTuple):
+    """`text` without its line end; cut to ROW_BYTES when `over`."""
+
+    number: int
+    text: bytes
+    over: bool
+
+
+def lines(source: Source) -> Iterator[Line]:
+    """Every line, numbered from 1. Raises DataError AW-DATA-07 for a packed file that is broken."""
+    try:
+        with _opened(source) as file:
+            yield from _lines(file)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise DataError(
+            "AW-DATA-07",
+            f"the packed file is broken: {error}",
+            where=Where(source.name),
+            hint="copy or pack it again; nothing was changed",
+        ) from error
+    except OSError as error:
+        raise from_os_error(error) from error
+
+
+def _opened(source: Source) -> IO[bytes]:
+    if source.name.lower().endswith(".gz"):
+        return cast("IO[bytes]", gzip.open(source.path, "rb"))
+    return open(source.path, "rb")
+
+
+def _lines(file: IO[bytes]) -> Iterator[Line]:
+    number = 0
+    while raw := file.readline(ROW_BYTES + 1):
+        number += 1
+        over = len(raw) > ROW_BYTES and not raw.endswith(b"\n")
+        piece = raw
+        while over and piece and not piece.endswith(b"\n"):
+            piece = file.readline(ROW_BYTES)
+        if number == 1:
+            raw = raw.removeprefix(BOM)
+        yield Line(number, raw.removesuffix(b"\n").removesuffix(b"\r"), over)

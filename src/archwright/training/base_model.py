@@ -1,0 +1,111 @@
+"""The dequantised twin of a base model: made once, kept under the digest of the quantised file.
+
+Reading a quantised file takes transformers some 17 s in every process; the twin is there in one. It is float32, so
+nothing is rounded a second time and whoever evaluates sees the numbers the engine serves; training rounds it to
+bfloat16 as it loads. It is made in a process of its own, whose memory goes with it and is not counted as training's.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+from archwright.engines.model_files import missing_model
+from archwright.errors import MissingError, TrainError, Where, from_os_error, needing
+from archwright.home import Home
+from archwright.settings import child_environment
+from archwright.training import atomic_directory
+
+QUIET = {
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    # Every step has another length, and a compiled kernel for each would be kept: 200 MB after 40 steps (measured).
+    "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64",
+}
+"""For every process that uses transformers: it asks no network, its tokenizers start no threads, and its memory does
+not grow with the number of steps."""
+LIMIT_S = 1800.0
+
+
+def ready(home: Home, sha256: str) -> bool:
+    """Whether the twin is there; `prepare` looks whether it is whole."""
+    return home.base(sha256).is_dir()
+
+
+def prepare(home: Home, sha256: str, model: str = "") -> Path:
+    """The twin's folder, made if it is not there or damaged; of several processes one makes it and the others wait.
+
+    `model` is the name an error tells. Raises MissingError AW-GET-02 (the model's file is not here), AW-GET-04 (it is
+    damaged), AW-GET-01 (a package), TrainError AW-TRN-31 (it cannot be converted), OperateError AW-OPS-01 (disk full).
+    """
+    target = home.base(sha256)
+    with open(target.parent / ".lock", "ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not target.is_dir() or atomic_directory.flaw(target):
+            source = home.model(sha256)
+            _check(source, sha256, model)
+            atomic_directory.write(target, lambda folder: _convert(source, folder, model))
+    return target
+
+
+def load(folder: Path, dtype: str) -> tuple[Any, Any]:
+    """Model and tokenizer from a prepared folder; `dtype` is bfloat16 or float32. Nothing leaves the machine."""
+    with needing("train", "training a language model"):
+        import torch  # noqa: PLC0415
+        import transformers  # noqa: PLC0415
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
+    with warnings.catch_warnings():
+        # Deprecations inside transformers, on ways through it that we do not choose.
+        warnings.simplefilter("ignore")
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        model = transformers.AutoModelForCausalLM.from_pretrained(
+            folder, dtype=getattr(torch, dtype), local_files_only=True, use_safetensors=True
+        )
+    return model.train(False), tokenizer
+
+
+def _check(source: Path, sha256: str, model: str) -> None:
+    try:
+        with source.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError as error:
+        raise missing_model(model or sha256[:12], source) from error
+    except OSError as error:
+        raise from_os_error(error) from error
+    if found != sha256:
+        hint = f"remove it, then: archwright models fetch {model}".rstrip()
+        raise MissingError("AW-GET-04", f"the file of model {model} is damaged", where=Where(str(source)), hint=hint)
+
+
+def _convert(source: Path, folder: Path, model: str) -> None:
+    argv = [sys.executable, "-m", "archwright.training.dequantisation", str(source), str(folder)]
+    environment = child_environment({**QUIET, "OMP_NUM_THREADS": "1"})
+    # It reads our end of its standard input, so it leaves when we die.
+    with subprocess.Popen(
+        argv, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment
+    ) as child:
+        try:
+            assert child.stderr is not None
+            said = child.stderr.read().decode(errors="replace")
+            status = child.wait(LIMIT_S)
+        except BaseException:
+            child.kill()
+            raise
+    if status != 0:
+        last = [line.strip() for line in said.splitlines() if line.strip()]
+        reason = last[-1] if last else f"it ended with status {status}"
+        if "No space left" in said:
+            raise from_os_error(OSError(28, "No space left on device", str(folder.parent)))
+        raise TrainError(
+            "AW-TRN-31",
+            f"the base {model or source.name} cannot be dequantised: {reason[:300]}",
+            where=Where(str(source)),
+            hint="choose a base of an architecture that transformers reads from GGUF (llama, qwen2, ...)",
+        )

@@ -1,0 +1,139 @@
+"""What the classifiers have in common: classes of a label column, numbers of feature columns, notes for serving.
+
+Decides that training sees the numbers that serving will see: 32-bit floats, in an order that is written into the
+model's file. Classes are the label's values in the rows trained on, numbers by size, texts by their characters. A
+held-out row of a class no training row has cannot be answered rightly, and counts as wrong.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+
+from archwright.engines.onnx_file import LABEL_LIMIT, NOTES_KEY, Notes
+from archwright.errors import TrainError, Where, needing
+from archwright.home import write_atomic
+from archwright.training.training_data import Part, TrainingData
+from archwright.training.training_spec import TrainSpec
+
+LARGEST = 3.4028235e38
+UNKNOWN = -1
+ONNX_FILE = "model.onnx"
+Answers = Callable[[Any], Any]
+"""Class probabilities (items x classes, 64-bit floats) of rows of numbers (items x features, 32-bit floats)."""
+
+
+class Trained(NamedTuple):
+    """A classifier as training left it, and as it was before its first step: what served answers are held against."""
+
+    notes: Notes
+    answers: Answers
+    untrained: Answers
+
+
+def classes(data: TrainingData, spec: TrainSpec) -> tuple[str, ...]:
+    """The labels as texts, in order. Raises TrainError AW-TRN-40 (one class only, or too many) and AW-TRN-41 (values
+    that are no labels)."""
+    name = spec.columns.label
+    texts = sorted(set(data.train.table.column(name).unique().to_pylist()), key=_order)
+    found = tuple(dict.fromkeys(_text(value, data, name) for value in texts))
+    if 2 <= len(found) <= LABEL_LIMIT:
+        return found
+    message = f"the column {name} of {data.version.id} holds {len(found):,} different values in the rows to train on"
+    hint = "a classifier needs at least two classes: bring in rows of the others"
+    if found[1:]:
+        hint = f"a classifier tells at most {LABEL_LIMIT:,} classes apart: is this the column of the labels?"
+    raise TrainError("AW-TRN-40", message, where=Where(field="columns: label"), hint=hint)
+
+
+def truth(part: Part, data: TrainingData, spec: TrainSpec, labels: Sequence[str]) -> Any:
+    """The index of each row's class, UNKNOWN where the labels lack it."""
+    import numpy as np  # noqa: PLC0415
+
+    name, index = spec.columns.label, {label: place for place, label in enumerate(labels)}
+    values = part.table.column(name).to_pylist()
+    return np.array([index.get(_text(value, data, name), UNKNOWN) for value in values], np.int64)
+
+
+def matrix(part: Part, names: Sequence[str], data: TrainingData) -> Any:
+    """The columns as 32-bit floats, a row an item, NaN where a value is missing. Raises TrainError AW-TRN-42 (no
+    numbers) and AW-TRN-43 (infinite, or beyond 32 bits)."""
+    np, pa = libraries()
+    made = np.empty((len(part.ids), len(names)), np.float32)
+    for place, name in enumerate(names):
+        column = part.table.column(name)
+        if not any(is_a(column.type) for is_a in (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean)):
+            message = f"the column {name} of {data.version.id} holds {column.type}, not numbers"
+            hint = "leave it out of features, or turn it into numbers"
+            raise TrainError("AW-TRN-42", message, where=Where(field=f"columns: {name}"), hint=hint)
+        wide = column.cast(pa.float64()).to_numpy(zero_copy_only=False)
+        wrong = np.flatnonzero(np.abs(wide) > LARGEST)
+        if wrong.size:
+            raise not_a_number(part, int(wrong[0]), name, "is infinite or beyond what 32 bits hold")
+        made[:, place] = wide
+    return made
+
+
+def not_a_number(part: Part, row: int, name: str, what: str) -> TrainError:
+    """A row that cannot be learned from; its place in its source is said where it was read."""
+    place = part.ids[row]
+    if {"source_file", "source_row"} <= set(part.table.column_names):
+        file, line = (part.table.column(column)[row].as_py() for column in ("source_file", "source_row"))
+        place = f"{file}, row {line}"
+    hint = "correct it at its source and ingest again, or drop such rows in a recipe"
+    return TrainError("AW-TRN-43", f"{name} {what}", where=Where(field=place), hint=hint)
+
+
+def rate(spec: TrainSpec, usual: float) -> float:
+    return usual if spec.learning_rate is None else spec.learning_rate
+
+
+def weights_sha256(tensors: Mapping[str, Any]) -> str:
+    """The digest of named numpy arrays: of their names, shapes, types and values."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        array = tensors[name]
+        digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def write_onnx(folder: Path, model: Any, notes: Notes) -> None:
+    """The ONNX model (a protobuf message of onnx) with our notes as the folder's model file: the same bytes for the
+    same weights, so without the name some converters draw."""
+    from onnx import helper  # noqa: PLC0415
+
+    model.producer_name, model.doc_string, model.graph.name = "archwright", "", "classifier"
+    helper.set_model_props(model, {NOTES_KEY: msgspec.json.encode(notes).decode()})
+    write_atomic(folder / ONNX_FILE, model.SerializeToString(deterministic=True))
+
+
+def libraries() -> tuple[Any, Any]:
+    """numpy and pyarrow, or the line that installs them."""
+    with needing("train", "training a classifier"):
+        import numpy as np  # noqa: PLC0415
+        import pyarrow as pa  # noqa: PLC0415
+    return np, pa
+
+
+def _order(value: object) -> tuple[int, Any]:
+    return (1, value) if isinstance(value, str) else (0, value)
+
+
+def _text(value: object, data: TrainingData, name: str) -> str:
+    """As it would be written in JSON; a whole number is one whether its column is of integers or not."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float) and value == value and abs(value) <= LARGEST:
+        return str(int(value)) if value.is_integer() else str(value)
+    if isinstance(value, int | str) and value != "":
+        return str(value)
+    message = f"the column {name} of {data.version.id} holds {str(value) or 'an empty text'!r}, which is no label"
+    hint = "labels are numbers, texts or booleans"
+    near = tuple(difflib.get_close_matches("label", data.version.columns, 1, 0.6))
+    raise TrainError("AW-TRN-41", message, where=Where(field="columns: label"), hint=hint, nearest=near)

@@ -1,0 +1,38 @@
+"""`python -m archwright.training.dequantisation FILE.gguf FOLDER`: a quantised model as a folder of safetensors.
+
+Transformers keeps GGUF weights packed unless told otherwise, and unpacks them in every product: slow to train.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from archwright.engines.parent_watch import exit_with_parent
+from archwright.errors import needing
+
+
+def dequantise(source: Path, folder: Path) -> None:
+    with needing("train", "preparing a base model"):
+        import gguf  # noqa: F401, PLC0415 - transformers reads the file with it
+        import torch  # noqa: PLC0415
+        from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig  # noqa: PLC0415
+    where, file = source.parent, source.name
+    tokenizer = AutoTokenizer.from_pretrained(where, gguf_file=file, local_files_only=True)
+    unpacked = GgufConfig(gguf_file=file, dequantize=True)
+    model = AutoModelForCausalLM.from_pretrained(
+        where, gguf_file=file, dtype=torch.float32, quantization_config=unpacked, local_files_only=True
+    )
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def main(arguments: Sequence[str]) -> int:
+    exit_with_parent()
+    dequantise(Path(arguments[0]), Path(arguments[1]))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

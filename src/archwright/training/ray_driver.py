@@ -1,0 +1,293 @@
+"""A run with several workers: Ray Train starts them, and starts them again when one dies.
+
+Ray is for who has outgrown one machine: it is loaded for `workers` above 1 and never else. The process that drives it
+is the same training process that makes the steps of a single worker, so who started the run sees no difference. Ray
+comes from `ray_address`; empty, one is started here for as long as the run lasts, with the CPUs of this machine.
+
+On a cluster the home must be one shared folder on all its machines, under the same path, and archwright must be
+installed on each; both are looked at before anything starts. Checkpoints are ours and stand in the home: Ray is told
+of none. Each worker gets `threads` CPUs, or as many as go round when the spec leaves that open.
+
+What the workers say comes through files in the home; what they are told (to stop) goes the same way. Ray's health
+check comes every half second, since a death is noticed no sooner.
+"""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import msgspec
+
+from archwright import settings
+from archwright.contract.record import Record
+from archwright.errors import ArchwrightError, TrainError, Where
+from archwright.home import Home
+from archwright.journal import Journal
+from archwright.lake import ray_cluster
+from archwright.training import base_model, ray_collectives, ray_worker, training_runs
+from archwright.training.ray_worker import STOP, Crewed, Said
+from archwright.training.training_loop import Hooks, Progress
+
+R = TypeVar("R", bound=Record)
+
+# Deaths in one training process; after that `runs resume` goes on.
+DEATHS = 3
+START_S = 600.0
+LOOK_S = 0.2
+GO_ON = "archwright runs resume goes on from the newest checkpoint; see the run's log"
+# A Ray of our own: nothing goes through its object store, which takes its memory at once.
+ALONE = {"address": "local", "include_dashboard": False, "object_store_memory": 100 * 1024 * 1024}
+
+
+class Death(Record):
+    """A line of Ray's: workers that are gone, and what it says of the first of them."""
+
+    at: float
+    ranks: list[int]
+    reason: str
+
+
+def drive(home: Home, run: str, hooks: Hooks) -> None:
+    """Start the workers and see them through to the last step, or to where `hooks.stop` ends it.
+
+    Raises TrainError AW-TRN-61 (workers kept dying), AW-TRN-63 (they do not fit), AW-TRN-64 (none starts),
+    OperateError AW-OPS-60 (no cluster there), AW-OPS-61 (a machine does not see the home), and whatever a worker met.
+    """
+    spec, job = training_runs.spec(home, run), training_runs.job(home, run)
+
+    def note(text: str) -> None:
+        hooks.tell(Progress(step=0, steps=spec.steps, note=text))
+
+    if job.base_sha256 and not base_model.ready(home, job.base_sha256):
+        note(f"dequantising {spec.base}, once for all runs")
+    if job.base_sha256:
+        base_model.prepare(home, job.base_sha256, spec.base)
+    folder = home.crew(run)
+    shutil.rmtree(folder)
+    folder = home.crew(run)
+    with _ray(home, run) as ray:
+        machines = ray_cluster.machines(ray)
+        threads = share([int(node["Resources"]["CPU"]) for node in machines], spec.workers, spec.threads)
+        note(f"starting {spec.workers} workers on {len(machines)} machine(s), {threads} thread(s) each")
+        given = Crewed(home=str(home.root), run=run, threads=threads)
+        follow(Fit(ray, given, spec.workers), hooks, folder, spec.steps)
+    if training_runs.outcome(home, run) is None and not (folder / STOP).exists():
+        raise TrainError("AW-TRN-61", "the workers left before the last step", where=Where(field="workers"), hint=GO_ON)
+
+
+def share(cpus: list[int], workers: int, threads: int | None) -> int:
+    """The CPUs of each worker: `threads`, or as many as every worker can have on machines of so many.
+
+    Raises TrainError AW-TRN-63 when the machines are too small.
+    """
+    for each in [threads] if threads else range(max(cpus, default=0), 0, -1):
+        if sum(have // each for have in cpus) >= workers:
+            return each
+    wanted = f"{workers} workers of {threads or 1} thread(s)"
+    raise TrainError(
+        "AW-TRN-63",
+        f"{wanted} do not fit on machines with {', '.join(map(str, cpus)) or 'no'} CPUs",
+        where=Where(field="workers"),
+        hint="lower workers or threads in the spec, or set ray_address to a larger cluster",
+    )
+
+
+@contextmanager
+def _ray(home: Home, run: str) -> Iterator[Any]:
+    """Ray, joined or started; at the end left, or stopped with all it started and wrote."""
+    ray = ray_cluster.load("training with several workers")
+    address = settings.load().ray_address
+    # Threads that spin slow each other down.
+    variables = {
+        **base_model.QUIET,
+        **(ray_collectives.JOINED if address else ray_collectives.OWN),
+        "GOMP_SPINCOUNT": "1000",
+    }
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        if address:
+            ray_cluster.join(ray, address, variables)
+            ray_cluster.check_home(ray, home)
+        else:
+            ray_cluster.start(ray, "", {**ALONE, "_temp_dir": str(home.ray(run))}, variables)
+        signal.signal(signal.SIGTERM, before)  # Ray would take it for itself
+        yield ray
+    finally:
+        ray.shutdown()
+        if not address:
+            shutil.rmtree(home.ray(run), ignore_errors=True)
+
+
+class Fit:
+    """Ray Train at work in a task of Ray's: in this process it would have to wait for it, and could not end it."""
+
+    def __init__(self, ray: Any, given: Crewed, workers: int) -> None:
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy as Affinity  # noqa: PLC0415
+
+        here = Affinity(ray.get_runtime_context().get_node_id(), soft=False)
+        self._ray = ray
+        self._task = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=here)(fit).remote(given, workers)
+        self.error = ""
+
+    def running(self) -> bool:
+        done, _ = self._ray.wait([self._task], timeout=LOOK_S)
+        if not done:
+            return True
+        try:
+            self.error = self._ray.get(self._task)
+        except self._ray.exceptions.RayError as error:
+            self.error = ray_cluster.first_line(error)
+        return False
+
+
+def fit(given: Crewed, workers: int) -> str:
+    """Why Ray Train gave up, empty when it did not."""
+    import ray.train.torch  # noqa: PLC0415
+
+    folder = Home(given.home).crew(given.run)
+    deaths = folder / "deaths.jsonl"
+
+    class Deaths(ray.train.UserCallback):  # type: ignore[misc]
+        """Lives in Ray's controller, on the machine of the driving process."""
+
+        def after_exception(self, run_context: Any, worker_exceptions: Mapping[int, Exception]) -> None:
+            # A peer that lost it fails too, and says so.
+            gone = {rank: e for rank, e in worker_exceptions.items() if not isinstance(e, ConnectionResetError)}
+            reason = next(iter(gone.values()), next(iter(worker_exceptions.values())))
+            line = Death(at=time.time(), ranks=sorted(gone), reason=ray_cluster.first_line(reason))
+            with deaths.open("ab") as file:
+                file.write(msgspec.json.encode(line) + b"\n")
+
+    config = ray.train.RunConfig(
+        name="ray",
+        storage_path=str(folder),
+        failure_config=ray.train.FailureConfig(max_failures=DEATHS),
+        callbacks=[Deaths()],
+    )
+    trainer = ray.train.torch.TorchTrainer(
+        ray_worker.main,
+        train_loop_config=msgspec.to_builtins(given),
+        torch_config=ray.train.torch.TorchConfig(backend="gloo"),
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=workers, resources_per_worker={"CPU": given.threads}, placement_strategy="SPREAD"
+        ),
+        run_config=config,
+    )
+    try:
+        trainer.fit()
+    except ray.train.TrainingFailedError as error:
+        return ray_cluster.first_line(error)
+    return ""
+
+
+class Tail:
+    """Knows how far each file of the crew's has been read."""
+
+    def __init__(self) -> None:
+        self._read: dict[Path, int] = {}
+
+    def lines(self, path: Path, kind: type[R]) -> list[R]:
+        """The whole lines that came since."""
+        at = self._read.get(path, 0)
+        if not path.exists():
+            return []
+        with path.open("rb") as file:
+            file.seek(at)
+            new = file.read().rpartition(b"\n")[0]
+        self._read[path] = at + len(new) + bool(new)
+        return [msgspec.json.decode(line, type=kind) for line in new.splitlines()]
+
+
+class Working(Protocol):
+    """Ray Train at work; `error` says what it came to when it no longer is."""
+
+    error: str
+
+    def running(self) -> bool: ...
+
+
+def follow(fit: Working, hooks: Hooks, folder: Path, steps: int) -> None:
+    """Tell what the workers say until Ray Train is done; raise what ended it."""
+    listener = _Listener(hooks, folder, steps)
+    until = hooks.now() + START_S
+    while fit.running():
+        # Asked before the first step is told of: who is told may want to stop at once, and keep that step.
+        if listener.heard and hooks.stop():
+            (folder / STOP).touch()
+        listener.listen()
+        if not listener.heard and hooks.now() > until:
+            raise _silent()
+    listener.listen()
+    if fit.error:
+        raise _given_up(fit.error, listener.deaths)
+
+
+def _silent() -> TrainError:
+    return TrainError(
+        "AW-TRN-64",
+        f"no worker has started within {START_S:.0f} s",
+        where=Where(field="workers"),
+        hint="their CPUs may be taken by other work: wait, lower workers or threads, then archwright runs resume",
+    )
+
+
+def _given_up(error: str, deaths: list[Death]) -> ArchwrightError:
+    if not deaths:
+        return TrainError("AW-TRN-61", f"Ray Train failed: {error}", where=Where(field="workers"), hint=GO_ON)
+    return TrainError(
+        "AW-TRN-61",
+        f"workers died {len(deaths)} times; of the last one Ray says: {deaths[-1].reason}",
+        where=Where(field="workers"),
+        hint=GO_ON,
+    )
+
+
+class _Listener:
+    """`step` is the last one made since this process began, None before the first."""
+
+    def __init__(self, hooks: Hooks, folder: Path, steps: int) -> None:
+        self._hooks = hooks
+        self._folder = folder
+        self._steps = steps
+        self._tail = Tail()
+        self._journal = Journal("training", sys.stderr)
+        self.step: int | None = None
+        self.heard = False
+        self.deaths: list[Death] = []
+        self._failures: dict[int, ArchwrightError] = {}
+
+    def listen(self) -> None:
+        """Raises the error that a worker met: the others may be waiting for it, so nothing more will come."""
+        for path in sorted(self._folder.glob("worker-*.jsonl")):
+            for said in self._tail.lines(path, Said):
+                self.heard = True
+                self._hear(said)
+        for death in self._tail.lines(self._folder / "deaths.jsonl", Death):
+            self._mourn(death)
+        if self._failures:
+            raise self._failures[min(self._failures)]
+
+    def _hear(self, said: Said) -> None:
+        if said.progress is not None:
+            self.step = said.progress.step if not said.progress.note else self.step
+            self._hooks.tell(said.progress)
+        elif said.failure is not None:
+            self._failures[said.rank] = said.failure.error()
+        else:
+            place = {"pid": said.pid, "host": said.host, "node": said.node}
+            self._journal.info("worker started", rank=said.rank, **place, started_at=said.at)
+
+    def _mourn(self, death: Death) -> None:
+        self.deaths.append(death)
+        who = f"worker {', '.join(map(str, death.ranks))}" if death.ranks else "a worker"
+        self._journal.warning("worker died", ranks=death.ranks, reason=death.reason, died_at=round(death.at, 3))
+        again = len(self.deaths) <= DEATHS
+        text = f"{who} is gone; {'all begin again from the newest checkpoint' if again else 'that was once too often'}"
+        self._hooks.tell(Progress(step=self.step or 0, steps=self._steps, note=text, resumed=again))

@@ -1,0 +1,230 @@
+"""LoRA fine-tuning of a causal language model on texts, or on prompts with their completions.
+
+Decides: bfloat16 base, frozen; float32 adapters of rank `rank` on all seven projections; no dropout (nothing is drawn
+at random after the adapters' first values, so a checkpoint needs no generator's state); AdamW without weight decay;
+gradients clipped at norm 1; the rate rises over the first twentieth of the steps and falls along a cosine to a tenth.
+A prompt is laid out by the model's own chat template, as the engine lays it out when it is served; only the
+completion is learned from. The same threads on the same machine give the same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import warnings
+from array import array
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+
+from archwright.contract.record import Record
+from archwright.errors import TrainError, Where, needing
+from archwright.training import base_model, sequence_packing
+from archwright.training.sequence_packing import Encoded
+from archwright.training.trainer import Crew, Result, Setup, StepResult
+from archwright.training.training_spec import TrainSpec
+
+LEARNING_RATE = 2e-3
+WARM_UP = 20
+FLOOR = 0.1
+CLIP = 1.0
+PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+# What some architectures do to their logits after the head; the loss here would leave it out.
+SCALED = ("final_logit_softcapping", "logits_scaling", "logit_scale")
+WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
+STATE, MOMENTS, STEPS = "adapter.safetensors", "moments.safetensors", "steps.json"
+
+
+class Done(Record):
+    steps: int
+
+
+class Kept(NamedTuple):
+    """A row, encoded and small: `start` is the first token that is learned from."""
+
+    ids: array[int]
+    start: int
+
+
+def make(setup: Setup) -> Lora:
+    with needing("train", "training a language model"):
+        import peft  # noqa: F401, PLC0415 - said before the base is loaded
+        import torch  # noqa: PLC0415
+    torch.set_num_threads(setup.threads)
+    torch.use_deterministic_algorithms(True)
+    model, tokenizer = base_model.load(base_model.prepare(setup.home, setup.base_sha256, setup.spec.base), "bfloat16")
+    return Lora(model, tokenizer, setup)
+
+
+def encode(tokenizer: Any, row: Mapping[str, Any], spec: TrainSpec) -> Encoded:
+    """A row as the model reads it, at most `tokens_per_step` long: what is too much of a prompt is cut at its
+    beginning, what is too much of a completion at its end."""
+    limit, end = spec.tokens_per_step, tokenizer.eos_token or ""
+    if spec.columns.text is not None:
+        ids = _tokens(tokenizer, f"{row[spec.columns.text]}{end}")[:limit]
+        return Encoded(ids, [place > 0 for place in range(len(ids))])
+    prompt = _tokens(tokenizer, laid_out(tokenizer, str(row[spec.columns.prompt])))
+    completion = _tokens(tokenizer, f"{row[spec.columns.completion]}{end}")
+    prompt = prompt[-max(limit // 2, limit - len(completion)) :]
+    ids = (prompt + completion)[:limit]
+    return Encoded(ids, [place >= len(prompt) for place in range(len(ids))])
+
+
+def laid_out(tokenizer: Any, prompt: str) -> str:
+    """The prompt in the model's chat template, up to where its answer begins; as it is for a model without one."""
+    if not tokenizer.chat_template:
+        return prompt
+    messages = [{"role": "user", "content": prompt}]
+    return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+
+
+def _tokens(tokenizer: Any, text: str) -> list[int]:
+    found: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+    return found
+
+
+def adapted(model: Any, spec: TrainSpec) -> Any:
+    """The model with fresh adapters, whose first values follow from the seed; they change nothing yet.
+
+    Raises TrainError AW-TRN-32 for an architecture this way of training is not made for.
+    """
+    import torch  # noqa: PLC0415
+    from peft import LoraConfig, get_peft_model  # noqa: PLC0415
+
+    there = {name.rpartition(".")[2] for name, _ in model.named_modules()}
+    scaled = [name for name in SCALED if getattr(model.config, name, None) not in (None, 1, 1.0)]
+    if not set(PROJECTIONS) <= there or scaled:
+        reason = f"it uses {', '.join(scaled)}" if scaled else f"it lacks {', '.join(sorted({*PROJECTIONS} - there))}"
+        raise TrainError(
+            "AW-TRN-32",
+            f"LoRA here is made for models built as llama is; {spec.base} is not: {reason}",
+            where=Where(field="base"),
+            hint="choose another base: archwright models list",
+        )
+    torch.manual_seed(spec.seed)
+    config = LoraConfig(
+        r=spec.rank, lora_alpha=spec.alpha, lora_dropout=0.0, target_modules=list(PROJECTIONS), task_type="CAUSAL_LM"
+    )
+    with warnings.catch_warnings():
+        # peft looks for the base's files by its name, and warns of what it does not find.
+        warnings.simplefilter("ignore")
+        return get_peft_model(model, config)
+
+
+def rate(spec: TrainSpec, done: int) -> float:
+    """The learning rate of the step after `done` steps."""
+    top = spec.learning_rate or LEARNING_RATE
+    rising = min(1.0, (done + 1) / max(1, spec.steps // WARM_UP))
+    falling = 0.5 * (1.0 + math.cos(math.pi * done / spec.steps))
+    return top * rising * (FLOOR + (1.0 - FLOOR) * falling)
+
+
+class Lora:
+    """The trainer of `text-lora`."""
+
+    def __init__(self, model: Any, tokenizer: Any, setup: Setup) -> None:
+        import torch  # noqa: PLC0415
+
+        self._spec = setup.spec
+        self._crew: Crew = setup.crew
+        self._model = adapted(model, setup.spec)
+        self._named = {name: p for name, p in self._model.named_parameters() if p.requires_grad}
+        self._parameters = list(self._named.values())
+        self._optimiser = torch.optim.AdamW(self._parameters, lr=1.0, weight_decay=0.0, fused=True)
+        self._done = 0
+        self._rows = [_small(encode(tokenizer, row, setup.spec)) for row in setup.data.train.table.to_pylist()]
+
+    def lengths(self) -> Sequence[int]:
+        return [len(row.ids) for row in self._rows]
+
+    def budget(self) -> int:
+        return self._spec.tokens_per_step
+
+    def step(self, rows: Sequence[int]) -> StepResult:
+        """A step whose loss or gradient is no number changes nothing and answers NaN."""
+        import torch  # noqa: PLC0415
+
+        batch = [_encoded(self._rows[row]) for row in rows]
+        loss, learned = torch.zeros(()), sum(any(sample.supervised[1:]) for sample in batch)
+        if learned:
+            found = sequence_packing.losses(self._model, batch)
+            loss, learned = found.values.mean(), len(found.values)
+            loss.backward()
+        loss = loss.detach()
+        for parameter in self._parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        self._crew.mean([*(p.grad for p in self._parameters), loss], float(learned))
+        norm = torch.nn.utils.clip_grad_norm_(self._parameters, CLIP)
+        units = sum(len(sample.ids) for sample in batch)
+        if not math.isfinite(float(norm)) or not math.isfinite(float(loss)):
+            self._optimiser.zero_grad()
+            return StepResult(math.nan, units)
+        for group in self._optimiser.param_groups:
+            group["lr"] = rate(self._spec, self._done)
+        self._optimiser.step()
+        self._optimiser.zero_grad()
+        self._done += 1
+        return StepResult(float(loss), units)
+
+    def state(self) -> dict[str, bytes]:
+        from safetensors.torch import save  # noqa: PLC0415
+
+        held = self._optimiser.state_dict()["state"]
+        names = list(self._named)
+        moments = {f"{kind}/{names[place]}": value for place, kinds in held.items() for kind, value in kinds.items()}
+        return {
+            STATE: save({name: parameter.detach() for name, parameter in self._named.items()}),
+            MOMENTS: save(moments),
+            STEPS: msgspec.json.encode(Done(steps=self._done)),
+        }
+
+    def restore(self, state: Mapping[str, bytes]) -> None:
+        import torch  # noqa: PLC0415
+        from safetensors.torch import load  # noqa: PLC0415
+
+        held = load(state[STATE])
+        with torch.no_grad():
+            for name, parameter in self._named.items():
+                parameter.copy_(held[name])
+        places = {name: place for place, name in enumerate(self._named)}
+        moments: dict[int, dict[str, Any]] = {}
+        for key, value in load(state[MOMENTS]).items():
+            kind, _, name = key.partition("/")
+            moments.setdefault(places[name], {})[kind] = value
+        groups = self._optimiser.state_dict()["param_groups"]
+        self._optimiser.load_state_dict({"state": moments, "param_groups": groups})
+        self._done = msgspec.json.decode(state[STEPS], type=Done).steps
+
+    def weights_sha256(self) -> str:
+        digest = hashlib.sha256()
+        for name, parameter in sorted(self._named.items()):
+            digest.update(f"{name} {tuple(parameter.shape)} {parameter.dtype}\n".encode())
+            digest.update(parameter.detach().numpy().tobytes())
+        return digest.hexdigest()
+
+    def save(self, folder: Path) -> Result:
+        """The adapter as peft keeps it; the base is named, not pointed at."""
+        from peft import get_peft_model_state_dict  # noqa: PLC0415
+        from safetensors.torch import save_file  # noqa: PLC0415
+
+        config = self._model.peft_config["default"]
+        config.base_model_name_or_path = self._spec.base
+        config.inference_mode = True
+        config.save_pretrained(folder)
+        # No embedding was trained; left to itself, peft would ask for the base's files by its name.
+        found = get_peft_model_state_dict(self._model, save_embedding_layers=False)
+        weights = {name: value.contiguous() for name, value in found.items()}
+        save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
+        return Result(format="safetensors", file=WEIGHTS)
+
+
+def _small(sample: Encoded) -> Kept:
+    start = next((place for place, learned in enumerate(sample.supervised) if learned), len(sample.ids))
+    return Kept(array("i", sample.ids), start)
+
+
+def _encoded(row: Kept) -> Encoded:
+    return Encoded(list(row.ids), [place >= row.start for place in range(len(row.ids))])

@@ -1,0 +1,166 @@
+"""Rows of a dataset version as a task trains on them: in one order, split once and for all.
+
+The order is that of `record_id`. The split goes by the hash of what a row says, not of where it stands: a row that is
+held out stays held out in every version it is part of, whatever moves it, and its equals are held out with it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+from archwright.contract.lineage import DatasetVersion
+from archwright.errors import TrainError, Where, needing
+from archwright.home import Home
+from archwright.lake import iceberg_tables, version_index
+from archwright.lake.column_kinds import OWN
+from archwright.store import Store
+from archwright.training.training_spec import TrainSpec
+
+KEY = "archwright:key"  # no source has such a column: the lake refuses it
+
+
+class Part(NamedTuple):
+    """`ids[i]` is the record_id of row i of `table` (a pyarrow.Table), `keys[i]` what its side was decided by."""
+
+    ids: list[str]
+    table: Any
+    keys: Sequence[str] = ()
+
+
+class TrainingData(NamedTuple):
+    """`left_out` counts the rows that lack a text or a label."""
+
+    train: Part
+    held_out: Part
+    version: DatasetVersion
+    left_out: int
+
+
+def load(home: Home, store: Store, spec: TrainSpec) -> TrainingData:
+    """The rows of the spec's dataset. Raises DataError AW-DATA-10 (unknown) and what `of_version` raises."""
+    return of_version(home, version_index.find(store, spec.dataset), spec)
+
+
+def of_version(home: Home, version: DatasetVersion, spec: TrainSpec) -> TrainingData:
+    """Raises TrainError AW-TRN-10 (a column is missing), AW-TRN-11 (a column of the wrong type), AW-TRN-12 (no row
+    to train on)."""
+    with needing("train", "training"):
+        import pyarrow as pa  # noqa: PLC0415
+        import pyarrow.compute as pc  # noqa: PLC0415
+    check_columns(version, spec)
+    # Whole rows, though some of their columns are not trained on: all specs must hold the same rows out.
+    batches = list(iceberg_tables.read(home, version))
+    if not any(batch.num_rows for batch in batches):
+        raise _empty(version, "it has no rows")
+    table = pa.Table.from_batches(batches).sort_by("record_id")
+    rows = table.num_rows
+    for name in required(spec):
+        column = table.column(name)
+        if spec.task == "text-lora" and not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+            raise TrainError(
+                "AW-TRN-11",
+                f"the column {name} of {version.id} holds {column.type}, not text",
+                where=Where(field=f"columns: {name}"),
+                hint="name a column of texts",
+            )
+        table = table.filter(pc.is_valid(table.column(name)))
+    table = table.append_column(KEY, pa.array(content_keys(table), pa.string()))
+    side = [is_held_out(key, spec.held_out) for key in table.column(KEY).to_pylist()]
+    kept = wanted(spec) or [name for name in table.column_names if name != KEY]
+    held, train = (table.filter(pa.array([out is wish for out in side], pa.bool_())) for wish in (True, False))
+    if not train.num_rows:
+        raise _empty(version, f"none of its {rows} rows is left to train on")
+    return TrainingData(_part(train, kept), _part(held, kept), version, rows - table.num_rows)
+
+
+def content_keys(table: Any) -> list[str]:
+    """A digest of what each row says. A column that is empty there counts as not there: new columns move nothing."""
+    mine = [name for name in table.column_names if name not in OWN]
+    said = ({name: row[name] for name in mine if row[name] is not None} for row in table.select(mine).to_pylist())
+    texts = (json.dumps(row, sort_keys=True, default=str) for row in said)
+    return [hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest() for text in texts]
+
+
+def is_held_out(key: str, share: float) -> bool:
+    drawn = int.from_bytes(hashlib.sha256(f"held-out {key}".encode()).digest()[:8], "big")
+    return drawn < share * float(1 << 64)
+
+
+def required(spec: TrainSpec) -> tuple[str, ...]:
+    """The columns every row must fill."""
+    if spec.task != "text-lora":
+        return (spec.columns.label,)
+    return (spec.columns.text,) if spec.columns.text else (spec.columns.prompt, spec.columns.completion)
+
+
+def wanted(spec: TrainSpec) -> list[str] | None:
+    """The columns to read; None is all of them."""
+    if spec.task != "text-lora" and not spec.columns.features:
+        return None
+    return ["record_id", *required(spec), *(name for name in spec.columns.features if spec.task != "text-lora")]
+
+
+def features(table: Any, spec: TrainSpec) -> list[str]:
+    """The feature columns of a classifier, in the order of the spec, else of the table. A column that earlier versions
+    left behind, empty in every row of this one, is none.
+
+    Raises TrainError AW-TRN-13 when there is none.
+    """
+    import pyarrow.types as kinds  # noqa: PLC0415
+
+    if spec.columns.features:
+        return list(spec.columns.features)
+    tests = (kinds.is_integer, kinds.is_floating, kinds.is_boolean)
+    mine = {*OWN, spec.columns.label, *(name for name in table.column_names if _empty_column(table, name))}
+    found = [field.name for field in table.schema if field.name not in mine and any(is_a(field.type) for is_a in tests)]
+    if not found:
+        message = f"the dataset {spec.dataset} has no numeric column besides the label"
+        raise TrainError("AW-TRN-13", message, where=Where(field="columns: features"), hint="name them in the spec")
+    return found
+
+
+def _empty_column(table: Any, name: str) -> bool:
+    return bool(table.column(name).null_count == table.num_rows)
+
+
+def check_columns(version: DatasetVersion, spec: TrainSpec) -> None:
+    """Raises TrainError AW-TRN-10 for a column the version does not have."""
+    for name in (*required(spec), *spec.columns.features):
+        if name not in version.columns:
+            near = tuple(difflib.get_close_matches(name, _theirs(version.columns), 3, 0.6))
+            raise TrainError(
+                "AW-TRN-10",
+                f"the dataset {version.id} has no column {name!r}",
+                where=Where(field=f"columns: {_said(name, spec)}"),
+                hint=f"its columns: {', '.join(_theirs(version.columns))}",
+                nearest=near,
+            )
+
+
+def _said(name: str, spec: TrainSpec) -> str:
+    """The field of the spec that names the column."""
+    said = {"text": spec.columns.text, "prompt": spec.columns.prompt, "completion": spec.columns.completion}
+    if spec.task != "text-lora":
+        said = {"label": spec.columns.label}
+    return next((field for field, value in said.items() if value == name), "features")
+
+
+def _theirs(columns: Iterable[str]) -> list[str]:
+    return [name for name in columns if name not in OWN]
+
+
+def _part(table: Any, kept: list[str]) -> Part:
+    return Part(
+        table.column("record_id").to_pylist(),
+        table.select(kept),
+        table.column(KEY).to_pylist(),
+    )
+
+
+def _empty(version: DatasetVersion, reason: str) -> TrainError:
+    hint = "ingest more rows, or lower held_out"
+    return TrainError("AW-TRN-12", f"nothing to train on in {version.id}: {reason}", hint=hint)

@@ -1,0 +1,143 @@
+"""The loop: takes rows in their order, lets the task make steps, keeps checkpoints, stops when asked to.
+
+Ours and not a trainer class's because of what it promises: a run that was broken off anywhere and goes on makes the
+same steps over the same rows, and ends with the same bytes. All that follows from the spec, the rows and the newest
+checkpoint; nothing else is carried over. One loop serves a single process and every worker of a crew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import msgspec
+
+from archwright.contract.record import Record, replace
+from archwright.errors import TrainError, Where
+from archwright.training.checkpoint import Keeper
+from archwright.training.data_order import Cursor, Order
+from archwright.training.trainer import Setup, Trainer
+
+STATE = "loop.json"
+# Steps the tokens/s and the time left are taken from.
+RECENT = 10
+
+
+class Progress(Record):
+    """One step made, or (`note`) something worth telling before or between; `resumed` tells that the run goes on after
+    a break without having ended."""
+
+    step: int
+    steps: int
+    loss: float | None = None
+    units_per_s: float | None = None
+    left_s: float | None = None
+    note: str = ""
+    resumed: bool = False
+
+
+class State(Record):
+    """Where a run stands after `step` steps. `units` and `stepping_s` are sums over the steps that counted; `rows`
+    digests the ids of all training rows."""
+
+    rows: str
+    step: int = 0
+    cursor: Cursor = Cursor()
+    loss_first: float | None = None
+    loss_last: float | None = None
+    units: int = 0
+    stepping_s: float = 0.0
+
+
+class Hooks(NamedTuple):
+    """`tell` is called after each step; `stop` is asked before each (of a crew: all workers must answer alike)."""
+
+    tell: Callable[[Progress], None]
+    stop: Callable[[], bool] = lambda: False
+    now: Callable[[], float] = time.monotonic
+
+
+def run(trainer: Trainer, setup: Setup, keeper: Keeper, hooks: Hooks) -> State:
+    """From the newest checkpoint to the last step, or to where `stop` ended it: there is a checkpoint of that state.
+
+    Raises TrainError AW-TRN-21 (the checkpoint belongs to other rows), AW-TRN-30 (the loss is no number); the last
+    good checkpoint is kept then, as after any error of the keeper's.
+    """
+    spec, ids = setup.spec, setup.data.train.ids
+    state, kept_at = _start(trainer, setup, keeper)
+    order = Order(ids, trainer.lengths(), spec.seed, state.cursor)
+    lengths, budget = trainer.lengths(), trainer.budget()
+    whole = sum(lengths)
+    recent: deque[tuple[float, int]] = deque(maxlen=RECENT)
+
+    def keep() -> None:
+        keeper.keep(state.step, lambda: {**trainer.state(), STATE: msgspec.json.encode(state)})
+
+    while state.step < spec.steps and not hooks.stop():
+        began = hooks.now()
+        rows = order.take(budget)
+        result = trainer.step(rows[setup.crew.rank :: setup.crew.size])
+        if not math.isfinite(result.loss):
+            raise _no_number(setup, state, kept_at)
+        spent, units = hooks.now() - began, whole if len(rows) == len(ids) else sum(lengths[row] for row in rows)
+        recent.append((spent, units))
+        state = replace(
+            state,
+            step=state.step + 1,
+            cursor=order.cursor,
+            loss_first=result.loss if state.loss_first is None else state.loss_first,
+            loss_last=result.loss,
+            units=state.units + units,
+            stepping_s=state.stepping_s + spent,
+        )
+        hooks.tell(_progress(state, spec.steps, recent))
+        if state.step % spec.checkpoint_every_steps == 0 or state.step == spec.steps:
+            keep()
+            kept_at = state.step
+    if kept_at != state.step:
+        keep()
+    return state
+
+
+def rows_sha256(ids: list[str]) -> str:
+    return hashlib.sha256("\n".join(ids).encode()).hexdigest()
+
+
+def _start(trainer: Trainer, setup: Setup, keeper: Keeper) -> tuple[State, int]:
+    """The state to go on from, and the step of the checkpoint it is from."""
+    rows = rows_sha256(setup.data.train.ids)
+    kept = keeper.newest()
+    if kept is None:
+        return State(rows=rows), 0
+    state = msgspec.json.decode(kept.files[STATE], type=State)
+    if state.rows != rows:
+        raise TrainError(
+            "AW-TRN-21",
+            f"the rows of {setup.data.version.id} are not those this run was trained on",
+            where=Where(field=f"checkpoint of step {state.step}"),
+            hint="start a new run: archwright train SPEC",
+        )
+    files: Mapping[str, bytes] = {name: data for name, data in kept.files.items() if name != STATE}
+    trainer.restore(files)
+    return state, state.step
+
+
+def _progress(state: State, steps: int, recent: deque[tuple[float, int]]) -> Progress:
+    spent = math.fsum(seconds for seconds, _ in recent)
+    speed = sum(units for _, units in recent) / spent if spent > 0 else None
+    left = spent / len(recent) * (steps - state.step)
+    return Progress(step=state.step, steps=steps, loss=state.loss_last, units_per_s=speed, left_s=left)
+
+
+def _no_number(setup: Setup, state: State, kept_at: int) -> TrainError:
+    kept = f"the checkpoint of step {kept_at} is kept" if kept_at else "there is no checkpoint yet"
+    return TrainError(
+        "AW-TRN-30",
+        f"the loss of step {state.step + 1} is not a number; {kept}",
+        where=Where(field=f"learning_rate: {setup.spec.learning_rate or 'the default'}"),
+        hint="lower learning_rate in the spec and train again; look for broken rows in the data set",
+    )

@@ -1,0 +1,192 @@
+"""Training runs: their records in the store, their folder in the home, and who is at work on one.
+
+A run's folder has `spec.json`, `job.json` (what was resolved when it began), `checkpoints/`, `progress.jsonl`, `log`,
+`result/` and `outcome.json` (its steps are made). A lock on `lock` is held by whoever works on it and falls with the
+last of their processes: a run that the store calls running and whose lock is free was broken off.
+"""
+
+from __future__ import annotations
+
+import difflib
+import fcntl
+import os
+import secrets
+import time
+from pathlib import Path
+from typing import IO, TypeVar
+
+import msgspec
+
+from archwright.contract.lineage import DatasetVersion, TrainingRun
+from archwright.contract.record import Record, replace
+from archwright.errors import TrainError, Where, from_os_error
+from archwright.home import Home, write_json
+from archwright.store import Store, Table
+from archwright.training.training_spec import TrainSpec
+
+R = TypeVar("R", bound=Record)
+
+RUNS = Table("training_runs", TrainingRun, index=("id",))
+
+# Someone who only looks holds the lock for a moment; who wants it tries again.
+TRIES, TRY_S = 10, 0.02
+TAIL_BYTES = 4096
+
+
+class Job(Record):
+    """What a run was given when it began, so that going on needs neither the store nor the catalog."""
+
+    id: str
+    version: DatasetVersion
+    threads: int
+    base_sha256: str = ""
+
+
+class Outcome(Record):
+    """A run whose steps are all made and whose result is saved. `units` are tokens, or a classifier's rows."""
+
+    step: int
+    order_sha256: str
+    weights_sha256: str
+    loss_first: float | None
+    loss_last: float | None
+    units: int
+    stepping_s: float
+    memory_bytes: int
+
+
+def append(store: Store, run: TrainingRun) -> None:
+    store.append(RUNS, [run])
+
+
+def all(store: Store, home: Home | None = None) -> list[TrainingRun]:  # noqa: A001 - runs.all reads well
+    """The newest record of every run, oldest run first; with `home` its status is held against its lock."""
+    newest: dict[str, TrainingRun] = {}
+    for run in store.rows(RUNS):
+        newest[run.id] = run
+    return [run if home is None else standing(home, run) for run in newest.values()]
+
+
+def find(store: Store, id: str, home: Home | None = None) -> TrainingRun:  # noqa: A002 - the verb's word
+    """A run by its id, or the newest of a name. Raises TrainError AW-TRN-20."""
+    found = store.rows(RUNS, {"id": id}, newest_first=True, limit=1)
+    found = found or store.rows(RUNS, {"name": id}, newest_first=True, limit=1)
+    if found:
+        return found[0] if home is None else standing(home, found[0])
+    known = [run.id for run in all(store)]
+    near = tuple(difflib.get_close_matches(id, known, 3, 0.3))
+    hint = f"the newest: {', '.join(known[-3:])}; archwright runs list" if known else "archwright train SPEC starts one"
+    raise TrainError("AW-TRN-20", f"no training run called {id!r}", where=Where(field=id), hint=hint, nearest=near)
+
+
+def standing(home: Home, run: TrainingRun) -> TrainingRun:
+    """The run as it stands: one that nobody works on is not running, whatever was written last; one that has not
+    ended is as far as its last step."""
+    if run.status == "running" and not at_work(home, run.id):
+        run = replace(run, status="interrupted")
+    last = None if run.status == "finished" else _last_step(home.root / "runs" / run.id / "progress.jsonl")
+    if last is None:
+        return run
+    return replace(run, step=last.step, loss_last=last.loss, tokens_per_s=last.units_per_s)
+
+
+class _Step(msgspec.Struct):
+    """What a line of progress.jsonl says about a step."""
+
+    step: int
+    loss: float
+    units_per_s: float
+
+
+def _last_step(path: Path) -> _Step | None:
+    """The newest whole line that tells a step; a crash may have cut the last one short."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - TAIL_BYTES))
+            lines = file.read().splitlines()
+    except FileNotFoundError:
+        return None
+    for line in reversed(lines):
+        try:
+            return msgspec.json.decode(line, type=_Step)
+        except msgspec.DecodeError:
+            continue
+    return None
+
+
+def new_id() -> str:
+    return f"r-{secrets.token_hex(4)}"
+
+
+def begin(home: Home, job: Job, spec: TrainSpec) -> None:
+    folder = home.run(job.id)
+    write_json(folder / "spec.json", spec)
+    write_json(folder / "job.json", job)
+
+
+def spec(home: Home, run: str) -> TrainSpec:
+    """The spec of a run. Raises TrainError AW-TRN-22 when its folder is gone or damaged."""
+    return read(home.run(run) / "spec.json", TrainSpec, run)
+
+
+def job(home: Home, run: str) -> Job:
+    return read(home.run(run) / "job.json", Job, run)
+
+
+def outcome(home: Home, run: str) -> Outcome | None:
+    """None while steps are still to be made."""
+    path = home.run(run) / "outcome.json"
+    return read(path, Outcome, run) if path.exists() else None
+
+
+def conclude(home: Home, run: str, made: Outcome) -> None:
+    write_json(home.run(run) / "outcome.json", made)
+
+
+def hold(home: Home, run: str) -> IO[bytes]:
+    """The run's lock; the file stays open in every process that inherits it. Raises TrainError AW-TRN-23."""
+    lock = open(home.run(run) / "lock", "ab")  # noqa: SIM115 - held until the run ends
+    for _ in range(TRIES):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(TRY_S)
+        else:
+            return lock
+    lock.close()
+    raise TrainError(
+        "AW-TRN-23",
+        f"the run {run} is running: another process works on it",
+        where=Where(str(home.run(run))),
+        hint="wait for it, or stop it with Ctrl-C where it runs",
+    )
+
+
+def at_work(home: Home, run: str) -> bool:
+    """Whether a process holds the run's lock."""
+    path = home.root / "runs" / run / "lock"  # looked at only: home.run would make it
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False
+
+
+def read(path: Path, kind: type[R], run: str) -> R:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except (FileNotFoundError, msgspec.MsgspecError) as error:
+        raise TrainError(
+            "AW-TRN-22",
+            f"the folder of run {run} is gone or damaged: {error}",
+            where=Where(str(path)),
+            hint="start a new run: archwright train SPEC",
+        ) from error
+    except OSError as error:
+        raise from_os_error(error) from error

@@ -1,0 +1,196 @@
+"""kill -9 at every moment that matters, and two processes at once: the old version or the new one, never less."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from archwright.errors import DataError
+from archwright.lake import dataset_card, dataset_lock, iceberg_tables, version_index
+from archwright.monitor import lineage
+
+from .temporary_lake import Lake, code
+
+# Runs a verb's room in a process of its own that kills itself when the named function is called the N-th time.
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from archwright.home import Home
+from archwright.lake import ingest, jsonl, lock, quarantine, recipe, refine, tables, versions
+from archwright.store import Store
+
+root, verb, place, when = Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4])
+tables.FILE_BYTES, jsonl.ROWS = 2000, 16
+home = Home(root / "home")
+store = Store(home.store_url)
+if place:
+    owner, name = place.rsplit(".", 1)
+    thing = eval(owner)
+    kept, calls = getattr(thing, name), []
+    def last(*words, **more):
+        calls.append(1)
+        if len(calls) == when:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return kept(*words, **more)
+    setattr(thing, name, last)
+if verb == "ingest":
+    ingest.ingest(home, store, ingest.Order(root / "source", "docs"))
+elif verb == "refine":
+    refine.refine(home, store, refine.Order(recipe.read(root / "recipe.yaml")))
+else:
+    with lock.held(home, "docs"):
+        print("held", flush=True)
+        sys.stdin.read()
+"""
+PLACES = [
+    ("tables.Writer.flush", 3),
+    ("tables.Draft.stage", 1),
+    ("tables.Draft.commit", 1),
+    ("versions.register", 1),
+    ("versions.lineage.append", 1),
+]
+
+
+def run(lake: Lake, verb: str, place: str = "", when: int = 1) -> int:
+    words = [sys.executable, "-c", KILLED, str(lake.root), verb, place, str(when)]
+    return subprocess.run(words, check=False, capture_output=True).returncode
+
+
+def committed(place: str) -> bool:
+    return place.startswith("versions.") and place != "versions.note"
+
+
+def nothing_lies_about(lake: Lake) -> None:
+    """Every data file belongs to a version, and no half-written file is left."""
+    named = set()
+    for version in version_index.all(lake.store):
+        table, snapshot = iceberg_tables.snapshot(lake.home, version)
+        named |= {Path(task.file.file_path) for task in table.scan(snapshot_id=snapshot).plan_files()}
+    assert lake.data_files() == named
+    assert list(lake.home.lake.rglob("*.part")) == []
+
+
+@pytest.mark.parametrize(("place", "when"), PLACES)
+def test_an_ingest_killed_and_repeated(lake: Lake, place: str, when: int) -> None:
+    lake.put_rows("a.jsonl", [{"n": n, "text": "x" * 50} for n in range(60)])
+    lake.put_rows("b.jsonl", [{"n": -1}])
+    first = lake.ingest().version
+    lake.put_rows("a.jsonl", [{"n": n, "text": "y" * 50} for n in range(60)])
+    lake.put("c.jsonl", '{"n": 100}\nbroken\n')
+    assert run(lake, "ingest", place, when) == -signal.SIGKILL
+    assert [version.id for version in version_index.all(lake.store)] == ["docs@v1"]
+    assert lake.values(first, "n") == [*range(60), -1]  # the old version is whole
+    again = lake.ingest()
+    assert again.new is not committed(place)
+    assert (again.version.id, again.version.parent) == ("docs@v2", "docs@v1")
+    assert lake.values(again.version, "text") == ["y" * 50] * 60 + [None, None]
+    assert lake.quarantined(again.version) == [("c.jsonl", 2, "not JSON")]
+    assert dataset_card.path_of(lake.home, again.version).is_file()
+    edges = lineage.parents(lake.store, "dataset:docs@v2")
+    assert sorted(edge.parent for edge in edges) == sorted(f"file:{file.sha256}" for file in again.version.files)
+    nothing_lies_about(lake)
+    assert not lake.ingest().new
+
+
+@pytest.mark.parametrize("place", ["tables.Draft.commit", "versions.register"])
+def test_the_first_ingest_killed_and_repeated(lake: Lake, place: str) -> None:
+    lake.put_rows("a.jsonl", [{"n": 1}])
+    assert run(lake, "ingest", place) == -signal.SIGKILL
+    assert version_index.all(lake.store) == []
+    lake.put_rows("a.jsonl", [{"n": "of another kind"}])
+    made = lake.ingest().version
+    assert made.id == ("docs@v2" if committed(place) else "docs@v1")
+    assert lake.values(made, "n") == ["of another kind"]
+    nothing_lies_about(lake)
+
+
+@pytest.mark.parametrize("place", ["tables.Draft.commit", "versions.register"])
+def test_a_refine_killed_and_repeated(lake: Lake, place: str) -> None:
+    lake.put_rows("a.jsonl", [{"text": "a@b.example"}, {"text": "a@b.example"}, {"text": "x"}])
+    lake.ingest()
+    steps = "[{drop-duplicates: {}}, {redact: {}}]"
+    lake.recipe(steps)
+    assert run(lake, "refine", place) == -signal.SIGKILL
+    again = lake.refine(steps)
+    assert again.new is not committed(place)
+    assert lake.values(again.version, "text") == ["<EMAIL>", "x"]
+    assert again.version.id == "docs-clean@v1"
+    nothing_lies_about(lake)
+
+
+def test_two_at_once_one_is_refused_and_nothing_breaks(lake: Lake) -> None:
+    lake.put_rows("a.jsonl", [{"n": 1}])
+    words = [sys.executable, "-c", KILLED, str(lake.root), "hold", "", "1"]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdin and holder.stdout
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(DataError) as caught:
+            lake.ingest()
+        assert code(caught.value) == "AW-DATA-12"
+        lake.ingest("other")  # another data set is free
+        with pytest.raises(DataError) as caught:
+            lake.refine("[{drop-duplicates: {}}]", source="other", into="docs")
+        assert code(caught.value) == "AW-DATA-12"
+        holder.kill()
+    assert lake.ingest().new
+
+
+def test_many_processes_at_once_from_nothing(lake: Lake) -> None:
+    """All begin in an empty home, into one data set: one or more make the version, the others are refused."""
+    lake.put_rows("a.jsonl", [{"n": n} for n in range(100)])
+    words = [sys.executable, "-c", KILLED, str(lake.root), "ingest", "", "1"]
+    running = [subprocess.Popen(words, stderr=subprocess.PIPE, text=True) for _ in range(4)]
+    ended = [(process.communicate()[1], process.returncode) for process in running]
+    assert any(status == 0 for _error, status in ended)
+    assert all(status == 0 or "another process is writing" in error for error, status in ended)
+    assert [version.id for version in version_index.all(lake.store)] == ["docs@v1"]
+    assert lake.values("docs", "n") == list(range(100))
+
+
+def test_a_lake_the_store_does_not_know_is_repaired_from_its_records(lake: Lake) -> None:
+    lake.put_rows("a.jsonl", [{"n": 1}])
+    first = lake.ingest().version
+    lake.put_rows("a.jsonl", [{"n": 2}])
+    second = lake.ingest().version
+    lake.store.close()
+    for path in lake.home.root.glob("archwright.db*"):
+        path.unlink()
+    fresh = Lake(lake.root)
+    assert not fresh.ingest().new
+    assert version_index.all(fresh.store) == [first, second]
+    fresh.store.close()
+
+
+def test_a_lake_whose_records_are_gone_is_not_written_over(lake: Lake) -> None:
+    lake.put_rows("a.jsonl", [{"n": 1}])
+    first = lake.ingest().version
+    files = lake.data_files()
+    lake.store.close()
+    for path in (*lake.home.root.glob("archwright.db*"), *(lake.home.lake / "versions").rglob("*.json")):
+        path.unlink()
+    fresh = Lake(lake.root)
+    with pytest.raises(DataError) as caught:
+        fresh.ingest()
+    assert code(caught.value) == "AW-DATA-25"
+    assert fresh.data_files() == files
+    assert fresh.values(first, "n") == [1]
+    fresh.store.close()
+
+
+def test_a_record_that_was_noted_and_never_committed_counts_for_nothing(lake: Lake) -> None:
+    lake.put_rows("a.jsonl", [{"n": 1}])
+    assert run(lake, "ingest", "tables.Draft.commit") == -signal.SIGKILL
+    assert list((lake.home.lake / "versions").rglob("v1.json"))
+    version_index.repair(lake.home, lake.store, "docs")
+    version_index.repair(lake.home, lake.store, "never")
+    assert version_index.all(lake.store) == []
+
+
+def test_the_lock_is_free_again_after_use(lake: Lake) -> None:
+    for _ in range(2):
+        with dataset_lock.held(lake.home, "docs"):
+            pass

@@ -1,0 +1,322 @@
+"""Files become versions: every format, only what changed, and each version as it was for good."""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+import gzip
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from archwright.errors import DataError, MissingError, OperateError
+from archwright.lake import csv_reader, iceberg_tables, ingestion, source_files, version_index
+from archwright.monitor import lineage
+
+from .temporary_lake import Lake, code
+
+
+def parquet(lake: Lake, name: str, **columns: object) -> Path:
+    path = lake.put(name, b"")
+    pq.write_table(pa.table(columns), path)
+    return path
+
+
+def test_every_format_comes_into_one_table(lake: Lake) -> None:
+    lake.put_rows("a.jsonl", [{"text": "one", "n": 1}])
+    lake.put("b.csv", "text,n\r\ntwo,2\r\n")
+    lake.put("c.csv.gz", gzip.compress(b"text;n\nthree;3\n"))
+    lake.put("d.tsv", "text\tn\nfour\t4\n")
+    parquet(lake, "e.parquet", text=["five"], n=pa.array([5], pa.int16()))
+    lake.put("f.txt", "six\n\nstill six")
+    lake.put("deep/er/g.md", "# Seven\n\ntext")
+    lake.put("h.ndjson", '{"text": "eight", "n": 8}')  # no line end
+    lake.put("i.jsonl.gz", gzip.compress(b'{"text": "nine", "n": 9}\n'))
+    version = lake.ingest(licence="MIT").version
+    assert lake.rows(version) == [
+        {"text": "one", "n": 1},
+        {"text": "two", "n": 2},
+        {"text": "three", "n": 3},
+        {"text": "four", "n": 4},
+        {"text": "# Seven\n\ntext", "n": None},
+        {"text": "five", "n": 5},
+        {"text": "six\n\nstill six", "n": None},
+        {"text": "eight", "n": 8},
+        {"text": "nine", "n": 9},
+    ]
+    assert (version.id, version.rows, version.licence, version.at) == ("docs@v1", 9, "MIT", 1000.0)
+    assert [file.path for file in version.files][4] == "deep/er/g.md"
+    assert version.columns["n"] == "integer"
+    assert version.size_bytes > 0
+    ids = lake.values(version, "record_id")
+    assert len(set(ids)) == 9
+    assert all(len(record) == 64 for record in ids)
+
+
+def test_what_has_not_changed_is_not_read_again(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    lake.put_rows("a.jsonl", [{"n": 1}])
+    first = lake.ingest()
+    monkeypatch.setattr(ingestion, "_made", None)  # would fail if it were called
+    again = lake.ingest()
+    assert (again.version, again.new, first.new) == (first.version, False, True)
+
+
+def test_a_changed_file_replaces_its_rows_and_the_old_version_stays(lake: Lake) -> None:
+    lake.put_rows("a.jsonl", [{"n": 1}, {"n": 2}])
+    lake.put_rows("b.jsonl", [{"n": 3}])
+    first = lake.ingest().version
+    lake.put_rows("a.jsonl", [{"n": 1}, {"n": 20}])
+    lake.put_rows("c.jsonl", [{"n": 4}])
+    second = lake.ingest().version
+    assert (second.id, second.parent, second.rows) == ("docs@v2", "docs@v1", 4)
+    assert lake.values(first, "n") == [1, 2, 3]
+    assert lake.values(second, "n") == [1, 20, 3, 4]
+    before, after = lake.values(first, "record_id"), lake.values(second, "record_id")
+    assert before[0] == after[0]  # the same row at the same place keeps its id
+    assert before[1] != after[1]
+
+
+def test_whose_rows_went_is_told(lake: Lake) -> None:
+    lake.put_rows("a.jsonl", [{"n": 1}, {"n": 2}])
+    assert lake.ingest().replaced == ()
+    lake.put_rows("a.jsonl", [{"n": 3}])
+    assert [(file.path, file.rows) for file in lake.ingest().replaced] == [("a.jsonl", 2)]
+
+
+def test_a_file_that_is_gone_keeps_its_rows(lake: Lake) -> None:
+    gone = lake.put_rows("a.jsonl", [{"n": 1}])
+    lake.ingest()
+    gone.unlink()
+    lake.put_rows("b.jsonl", [{"n": 2}])
+    assert lake.values(lake.ingest().version, "n") == [1, 2]
+
+
+def test_another_licence_is_a_new_version_none_keeps_the_one_there_is(lake: Lake) -> None:
+    lake.put_rows("a.jsonl", [{"n": 1}])
+    first = lake.ingest(licence="MIT").version
+    assert not lake.ingest().new
+    second = lake.ingest(licence="CC0-1.0").version
+    assert (first.licence, second.licence, second.content_sha256) == ("MIT", "CC0-1.0", first.content_sha256)
+    assert lake.values(second, "n") == [1]
+
+
+def test_the_content_digest_knows_nothing_of_how_rows_came(lake: Lake, tmp_path: Path) -> None:
+    lake.put_rows("a.jsonl", [{"n": 1}, {"n": 2}])
+    lake.ingest()
+    lake.put_rows("b.jsonl", [{"n": 1.5, "more": True}])
+    in_two = lake.ingest().version
+    (tmp_path / "other").mkdir()
+    other = Lake(tmp_path / "other")
+    at_once = other.ingest(path=lake.source).version
+    other.store.close()
+    assert in_two.content_sha256 == at_once.content_sha256
+    assert in_two.columns == at_once.columns
+
+
+def test_columns_are_added_and_become_wider_while_old_versions_stay(lake: Lake) -> None:
+    lake.put_rows("a.jsonl", [{"n": 1}, {"n": 2}])
+    first = lake.ingest().version
+    lake.put_rows("b.jsonl", [{"n": 1.5, "a.b": "new"}])
+    second = lake.ingest().version
+    lake.put_rows("c.jsonl", [{"n": "many"}, {"n": True}])
+    third = lake.ingest().version
+    assert [version.columns["n"] for version in (first, second, third)] == ["integer", "number", "text"]
+    assert lake.values(first, "n") == [1, 2]
+    assert lake.rows(second) == [{"n": 1.0, "a.b": None}, {"n": 2.0, "a.b": None}, {"n": 1.5, "a.b": "new"}]
+    assert lake.values(third, "n") == ["1", "2", "1.5", "many", "true"]
+    assert lake.values(first, "record_id") == lake.values(third, "record_id")[:2]
+
+
+def test_parquet_keeps_kinds_and_writes_out_what_has_none(lake: Lake) -> None:
+    noon = datetime.datetime(2026, 1, 2, 12)
+    parquet(
+        lake,
+        "a.parquet",
+        flag=[True, None],
+        small=pa.array([1, 2], pa.uint64()),
+        half=pa.array([0.5, None], pa.float32()),
+        word=pa.array(["x", "y"]).dictionary_encode(),
+        at=[noon, None],
+        at_utc=pa.array([noon, None], pa.timestamp("ms", "UTC")),
+        day=[noon.date(), None],
+        raw=[b"\xff\x00", None],
+        exact=[decimal.Decimal("1.10"), None],
+        nested=[{"a": [1, 2]}, None],
+        time=pa.array([datetime.time(1, 2), None]),
+    )
+    version = lake.ingest().version
+    kinds = list(version.columns.values())[3:]
+    assert kinds == [
+        *("boolean", "integer", "number", "text", "timestamp", "timestamp-utc", "date", "bytes", "text", "text", "text")
+    ]
+    first, second = lake.rows(version)
+    assert first == {
+        "flag": True,
+        "small": 1,
+        "half": 0.5,
+        "word": "x",
+        "at": noon,
+        "at_utc": noon.replace(tzinfo=datetime.UTC),
+        "day": noon.date(),
+        "raw": b"\xff\x00",
+        "exact": "1.10",
+        "nested": '{"a":[1,2]}',
+        "time": "01:02:00",
+    }
+    assert [name for name, value in second.items() if value is not None] == ["small", "word"]
+
+
+def test_a_table_in_many_chunks_and_files_is_whole(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (
+        "archwright.lake.jsonl_reader.ROWS",
+        "archwright.lake.csv_reader.ROWS",
+        "archwright.lake.parquet_reader.ROWS",
+    ):
+        monkeypatch.setattr(name, 7)
+    monkeypatch.setattr(iceberg_tables, "FILE_BYTES", 2000)
+    lake.put_rows("a.jsonl", [{"n": n} for n in range(50)])
+    lake.put("b.csv", "n\n" + "".join(f"{n}\n" for n in range(50, 100)))
+    parquet(lake, "c.parquet", n=list(range(100, 150)))
+    version = lake.ingest().version
+    assert lake.values(version, "n") == list(range(150))
+    assert len(lake.data_files()) > 5
+    read = [batch["n"].to_pylist() for batch in iceberg_tables.read(lake.home, version, ["n"])]
+    assert [n for batch in read for n in batch] == list(range(150))  # as they were written
+    lake.put_rows("a.jsonl", [{"n": -1}])
+    assert lake.values(lake.ingest().version, "n") == [-1, *range(50, 150)]
+
+
+def test_a_csv_of_many_columns_is_cut_by_values_not_rows(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("archwright.lake.csv_reader.CELLS", 1000)
+    lake.put("a.csv", ",".join(f"c{n}" for n in range(100)) + "\n" + ("1," * 99 + "1\n") * 25)
+    source = source_files.find(lake.source).sources[0]
+    assert [len(chunk.rows) for chunk in csv_reader.chunks(source, lambda broken: None)] == [10, 10, 5]
+    assert lake.ingest().version.rows == 25
+
+
+def test_edges_lead_to_every_file(lake: Lake) -> None:
+    lake.put_rows("a.jsonl", [{"n": 1}])
+    lake.put_rows("same.jsonl", [{"n": 1}])
+    version = lake.ingest().version
+    edges = lineage.parents(lake.store, "dataset:docs@v1")
+    assert [(edge.parent, edge.relation, edge.at) for edge in edges] == [
+        (f"file:{version.files[0].sha256}", "ingested", 1000.0)
+    ]
+
+
+def test_one_file_goes_by_its_name(lake: Lake) -> None:
+    path = lake.put_rows("a.jsonl", [{"n": 1}])
+    assert [file.path for file in lake.ingest(path=path).version.files] == ["a.jsonl"]
+
+
+@pytest.mark.parametrize("name", ["", "Docs", "-a", "a b", "a@v1", "a/b", "a" * 65, "ü", "a\n"])
+def test_names_of_data_sets(lake: Lake, name: str) -> None:
+    with pytest.raises(DataError) as caught:
+        lake.ingest(name)
+    assert code(caught.value) == "AW-DATA-01"
+
+
+def test_no_row_at_all_is_refused_and_leaves_nothing(lake: Lake) -> None:
+    lake.put("a.jsonl", "no\nnope\n")
+    with pytest.raises(DataError) as caught:
+        lake.ingest()
+    assert code(caught.value) == "AW-DATA-09"
+    assert "2 quarantine: not JSON" in caught.value.message
+    lake.put("a.jsonl", "")
+    lake.put("b.csv", "n\n")
+    lake.put("c.csv", "")
+    with pytest.raises(DataError) as caught:
+        lake.ingest()
+    assert "the files are empty" in caught.value.message
+    assert version_index.all(lake.store) == []
+    assert not lake.data_files()
+    lake.put_rows("a.jsonl", [{"n": 1.5}])
+    assert lake.values(lake.ingest().version, "n") == [1.5]
+
+
+def test_a_file_that_changes_while_it_is_read(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = lake.put_rows("a.jsonl", [{"n": 1}])
+    taken = ingestion.batch_of
+
+    def appended(*words: object) -> object:
+        path.write_text('{"n": 2}\n', encoding="utf-8")
+        return taken(*words)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(ingestion, "batch_of", appended)
+    with pytest.raises(DataError) as caught:
+        lake.ingest()
+    assert code(caught.value) == "AW-DATA-08"
+    assert not lake.data_files()
+
+
+def test_a_full_disk_loses_nothing(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    lake.put_rows("a.jsonl", [{"n": 1}])
+    lake.ingest()
+    lake.put_rows("b.jsonl", [{"n": 2}])
+
+    def full(*_words: object, **_more: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(pq, "write_table", full)
+        with pytest.raises(OSError, match="No space left"):
+            lake.ingest()
+    assert [version.id for version in version_index.all(lake.store)] == ["docs@v1"]
+    assert lake.values(lake.ingest().version, "n") == [1, 2]
+
+
+def test_a_lake_without_its_extra_says_what_to_install(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    lake.put_rows("a.jsonl", [{"n": 1}])
+    monkeypatch.setitem(__import__("sys").modules, "pyiceberg.catalog.sql", None)
+    with pytest.raises(MissingError, match="pyiceberg") as caught:
+        lake.ingest()
+    assert caught.value.hint == "pip install 'archwright[lake]'"
+
+
+def test_what_the_system_refuses(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    lake.put_rows("a.jsonl", [{"n": 1}])
+
+    def denied(*_words: object, **_more: object) -> None:
+        raise PermissionError(13, "Permission denied", "a.jsonl")
+
+    lake.put("b.txt", "text")
+    for place in ("sources.digest_of", "lines._opened", "document.open"):
+        with monkeypatch.context() as patched:
+            patched.setattr(f"archwright.lake.{place}", denied, raising=False)
+            with pytest.raises(OperateError) as caught:
+                lake.ingest()
+        assert caught.value.code == "AW-OPS-02"
+
+
+def test_times_become_text_beside_text_and_bytes_beside_nothing(lake: Lake) -> None:
+    parquet(lake, "a.parquet", when=[datetime.date(2026, 1, 2)])
+    assert lake.ingest().version.columns["when"] == "date"
+    lake.put_rows("b.jsonl", [{"when": "soon"}])
+    assert lake.values(lake.ingest().version, "when") == ["2026-01-02", "soon"]
+    parquet(lake, "c.parquet", raw=[b"x"])
+    lake.ingest()
+    lake.put_rows("d.jsonl", [{"raw": "x"}])
+    with pytest.raises(DataError) as caught:
+        lake.ingest()
+    assert code(caught.value) == "AW-DATA-19"
+
+
+def test_kinds_that_meet_in_one_ingest(lake: Lake) -> None:
+    parquet(lake, "a.parquet", n=[1, 2], flag=[True, None], word=["x", "y"])
+    lake.put("b.csv", "n,flag,word\n0.5,FALSE,3\n")
+    version = lake.ingest().version
+    assert lake.rows(version) == [
+        {"n": 1.0, "flag": True, "word": "x"},
+        {"n": 2.0, "flag": None, "word": "y"},
+        {"n": 0.5, "flag": False, "word": "3"},
+    ]
+
+
+def test_bytes_and_text_at_once(lake: Lake) -> None:
+    parquet(lake, "a.parquet", raw=[b"x"])
+    parquet(lake, "b.parquet", raw=["x"])
+    with pytest.raises(DataError) as caught:
+        lake.ingest()
+    assert code(caught.value) == "AW-DATA-19"

@@ -1,0 +1,274 @@
+"""Recipes: what stays, what goes and why, what is altered; the same on every run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from archwright.contract.record import replace
+from archwright.errors import DataError, MissingError
+from archwright.lake import daft_engine, iceberg_tables, recipe, refinement, version_index
+from archwright.monitor import lineage
+
+from .temporary_lake import Lake, code
+
+
+def drops(lake: Lake, version: int = 1) -> list[dict[str, Any]]:
+    path = refinement.drops_of(lake.home, "docs-clean", version)
+    return sorted(map(json.loads, path.read_text(encoding="utf-8").splitlines()), key=lambda row: str(row["record_id"]))
+
+
+def test_duplicates_go_over_batches_and_files_and_the_first_stays(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(daft_engine, "BATCH_ROWS", 4)
+    monkeypatch.setattr(iceberg_tables, "FILE_BYTES", 3000)
+    # In the table's order z comes first: the first by file and row stays all the same.
+    lake.put_rows("z.jsonl", [{"text": f"t{number % 10}", "n": number} for number in range(40)])
+    lake.ingest()
+    lake.put_rows("a.jsonl", [{"text": "t3", "n": 100}, {"text": None, "n": 101}, {"text": None, "n": 102}])
+    source = lake.ingest().version
+    version = lake.refine("[{drop-duplicates: {columns: [text]}}]").version
+    assert lake.values(version, "n") == [100, 101, *(n for n in range(10) if n != 3)]
+    assert version.drops == {"drop-duplicates: the same text as another row": 32}
+    assert (version.rows, version.parent, version.action) == (11, source.id, "refine")
+    ids = {row["record_id"]: row for row in lake.rows(source, "record_id", "text", "n")}
+    for drop in drops(lake):
+        gone, kept = ids[drop["record_id"]], ids[drop["kept"]]
+        assert gone["text"] == kept["text"]
+        assert drop["step"] == "drop-duplicates"
+        assert kept["n"] in lake.values(version, "n")
+
+
+def test_all_columns_count_unless_some_are_chosen(lake: Lake) -> None:
+    rows = [{"a": 1, "b": "x"}, {"a": 1, "b": "y"}, {"a": 1.0, "b": "x"}, {"a": 2, "b": None}]
+    lake.put_rows("a.jsonl", rows)
+    lake.ingest()
+    assert lake.refine("[{drop-duplicates: {}}]").version.rows == 3
+    assert lake.refine("[{drop-duplicates: {columns: [a]}}]").version.rows == 2
+
+
+def test_redacting(lake: Lake) -> None:
+    lake.put_rows(
+        "a.jsonl",
+        [
+            {"q": "mail a@b.example and c@d.example", "a": "203.0.113.9", "n": 1},
+            {"q": "nothing", "a": None, "n": 2},
+            {"q": "version 10.15.7.1", "a": {"mail": "a@b.example"}, "n": 3},
+        ],
+    )
+    source = lake.ingest().version
+    version = lake.refine("[{redact: {}}]").version
+    assert lake.rows(version) == [
+        {"q": "mail <EMAIL> and <EMAIL>", "a": "<IP>", "n": 1},
+        {"q": "nothing", "a": None, "n": 2},
+        {"q": "version 10.15.7.1", "a": '{"mail":"<EMAIL>"}', "n": 3},
+    ]
+    assert version.changes == {"email": 3, "ip": 1}
+    assert version.drops == {}
+    assert lake.values(version, "record_id") == lake.values(source, "record_id")
+    only = lake.refine("[{redact: {columns: [q], kinds: [ip]}}]").version
+    assert (only.changes, only.content_sha256) == ({}, source.content_sha256)
+    assert version.content_sha256 != source.content_sha256
+    assert lake.rows(source)[0]["a"] == "203.0.113.9"
+
+
+def test_rows_that_are_out_are_left_alone_by_later_steps(lake: Lake) -> None:
+    lake.put_rows("a.jsonl", [{"t": "a@b.example"}, {"t": "a@b.example"}, {"t": " "}, {"t": None}, {"t": "short"}])
+    lake.ingest()
+    steps_ = "[{drop-empty: {}}, {drop-duplicates: {}}, {redact: {}}, {drop-short: {characters: 6}}, {drop-empty: {}}]"
+    version = lake.refine(steps_).version
+    assert lake.values(version, "t") == ["<EMAIL>"]
+    assert version.changes == {"email": 1}
+    assert version.drops == {
+        "drop-duplicates: the same content as another row": 1,
+        "drop-empty: t is empty": 2,
+        "drop-short: shorter than 6 characters": 1,
+    }
+    assert [drop["kept"] is not None for drop in drops(lake)].count(True) == 1
+
+
+def test_duplicates_made_by_an_earlier_step_are_found(lake: Lake) -> None:
+    lake.put_rows("a.jsonl", [{"t": "a@b.example"}, {"t": "c@d.example"}])
+    lake.ingest()
+    assert lake.refine("[{redact: {}}, {drop-duplicates: {}}]").version.rows == 1
+    assert lake.refine("[{drop-duplicates: {}}, {redact: {}}]").version.rows == 2
+
+
+def test_two_columns_are_short_together(lake: Lake) -> None:
+    lake.put_rows("a.jsonl", [{"a": "xxx", "b": "yyy"}, {"a": "xxx", "b": None}, {"a": None, "b": "zzzzzz"}])
+    lake.ingest()
+    version = lake.refine("[{drop-short: {columns: [a, b], characters: 6}}]").version
+    assert lake.values(version, "b") == ["yyy", "zzzzzz"]
+
+
+def test_the_same_recipe_on_the_same_version_is_done_once(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    lake.put_rows("a.jsonl", [{"t": "a@b.example"}])
+    lake.ingest()
+    first = lake.refine("[{redact: {}}]")
+    other = lake.refine("[{drop-duplicates: {}}]")
+    with monkeypatch.context() as patched:
+        patched.setattr(refinement, "_made", None)
+        assert lake.refine("[{redact: {kinds: [email, iban, card, ip, phone]}}]") == (first.version, False)
+        assert lake.refine("[{drop-duplicates: {}}]", source="docs@v1") == (other.version, False)
+    lake.put_rows("b.jsonl", [{"t": "new"}])
+    lake.ingest()
+    third = lake.refine("[{redact: {}}]")
+    assert [made.version.id for made in (first, other, third)] == ["docs-clean@v1", "docs-clean@v2", "docs-clean@v3"]
+    assert lake.refine("[{redact: {}}]", source="docs@v1") == (first.version, False)
+    assert lake.values(first.version, "t") == ["<EMAIL>"]
+    assert lake.values(third.version, "t") == ["<EMAIL>", "new"]
+    assert (third.version.files, third.version.licence) == (version_index.find(lake.store, "docs").files, "")
+
+
+def test_columns_follow_the_source(lake: Lake) -> None:
+    lake.put_rows("a.jsonl", [{"t": "x", "n": 1}])
+    lake.ingest()
+    first = lake.refine("[{drop-empty: {columns: [t]}}]").version
+    lake.put_rows("b.jsonl", [{"n": 1.5, "new": True}])
+    lake.ingest()
+    second = lake.refine("[{drop-duplicates: {}}]").version
+    assert lake.rows(first) == [{"t": "x", "n": 1}]
+    assert lake.rows(second) == [{"t": "x", "n": 1.0, "new": None}, {"t": None, "n": 1.5, "new": True}]
+    third = lake.refine("[{drop-duplicates: {}}]", source="docs@v1").version
+    assert third.columns == first.columns
+    assert lake.rows(third) == lake.rows(first)
+
+
+def test_every_kind_of_column_passes_through(lake: Lake) -> None:
+    import datetime  # noqa: PLC0415
+
+    import pyarrow.parquet as pq  # noqa: PLC0415
+
+    noon = datetime.datetime(2026, 1, 2, 12)
+    columns = {
+        "flag": [True, None],
+        "half": [0.5, None],
+        "at": [noon, None],
+        "utc": pa.array([noon, None], pa.timestamp("us", "UTC")),
+        "day": [noon.date(), None],
+        "raw": [b"\x00\xff", None],
+        "text": ["a@b.example", None],
+    }
+    pq.write_table(pa.table(columns), lake.put("a.parquet", b""))
+    source = lake.ingest().version
+    version = lake.refine("[{drop-duplicates: {}}, {redact: {}}]").version
+    assert version.columns == source.columns
+    assert [{**row, "text": None} for row in lake.rows(version)] == [{**r, "text": None} for r in lake.rows(source)]
+
+
+def test_lineage(lake: Lake) -> None:
+    lake.put_rows("a.jsonl", [{"t": "x"}])
+    lake.ingest()
+    version = lake.refine("[{redact: {}}]").version
+    found = [
+        (edge.parent.partition(":")[0], edge.relation) for edge in lineage.ancestry(lake.store, f"dataset:{version.id}")
+    ]
+    assert found == [("dataset", "refined"), ("file", "ingested")]
+
+
+def test_nothing_left(lake: Lake) -> None:
+    lake.put_rows("a.jsonl", [{"t": "x"}])
+    lake.ingest()
+    files = lake.data_files()
+    with pytest.raises(DataError) as caught:
+        lake.refine("[{drop-short: {characters: 5}}]")
+    assert code(caught.value) == "AW-DATA-24"
+    assert "1 drop-short: shorter than 5 characters" in caught.value.message
+    assert lake.data_files() == files
+
+
+@pytest.mark.parametrize(
+    ("steps_", "source", "into", "expected"),
+    [
+        ("[]", "docs", "c", "AW-DATA-21"),
+        ("[{}]", "docs", "c", "AW-DATA-21"),
+        ("[{redact: {}, drop-empty: {}}]", "docs", "c", "AW-DATA-21"),
+        ("[{shuffle: {}}]", "docs", "c", "AW-DATA-21"),
+        ("[redact]", "docs", "c", "AW-DATA-21"),
+        ("[{redact: {kinds: [name]}}]", "docs", "c", "AW-DATA-21"),
+        ("[{drop-short: {}}]", "docs", "c", "AW-DATA-21"),
+        ("[{drop-short: {characters: 0}}]", "docs", "c", "AW-DATA-21"),
+        ("[{redact: {}}]", "docz", "c", "AW-DATA-10"),
+        ("[{redact: {}}]", "docs@v7", "c", "AW-DATA-10"),
+        ("[{redact: {}}]", "docs", "C!", "AW-DATA-01"),
+        ("[{redact: {}}]", "docs", "docs", "AW-DATA-23"),
+        ("[{redact: {}}]", "docs", "other", "AW-DATA-23"),
+        ("[{redact: {columns: [txt]}}]", "docs", "c", "AW-DATA-22"),
+        ("[{redact: {columns: [n]}}]", "docs", "c", "AW-DATA-22"),
+        ("[{drop-duplicates: {columns: [record_id]}}]", "docs", "c", "AW-DATA-22"),
+        ("[{drop-empty: {}}]", "other", "c", "AW-DATA-22"),
+        ("[{drop-short: {characters: 1}}]", "other", "c", "AW-DATA-22"),
+    ],
+)
+def test_recipes_that_are_refused(lake: Lake, steps_: str, source: str, into: str, expected: str) -> None:
+    lake.put_rows("a.jsonl", [{"text": "x", "n": 1}])
+    lake.ingest()
+    other = lake.put_rows("numbers.jsonl", [{"n": 1}])
+    lake.ingest("other", path=other)
+    before = version_index.all(lake.store)
+    with pytest.raises(DataError) as caught:
+        lake.refine(steps_, source, into)
+    assert code(caught.value) == expected
+    assert version_index.all(lake.store) == before
+
+
+def test_a_refined_data_set_is_not_ingested_into(lake: Lake) -> None:
+    lake.put_rows("a.jsonl", [{"t": "x"}])
+    lake.ingest()
+    lake.refine("[{redact: {}}]")
+    with pytest.raises(DataError) as caught:
+        lake.ingest("docs-clean")
+    assert code(caught.value) == "AW-DATA-23"
+
+
+def test_where_a_recipe_is_wrong(lake: Lake) -> None:
+    path = lake.root / "r.yaml"
+    path.write_text(
+        "from: docs\ninto: c\nsteps:\n  - redact: {}\n  - drop-short: {characters: many}\n", encoding="utf-8"
+    )
+    with pytest.raises(DataError) as caught:
+        recipe.read(path)
+    assert (caught.value.where.line, caught.value.where.field) == (5, "steps[1].drop-short.characters")
+    path.write_text("from: docs\ninto: c\nsteps: [{}]\n", encoding="utf-8")
+    with pytest.raises(DataError, match="here is none") as caught:
+        recipe.read(path)
+    assert caught.value.where.field == "steps[0]"
+
+
+def test_a_version_of_another_home(lake: Lake) -> None:
+    lake.put_rows("a.jsonl", [{"t": "x"}])
+    version = lake.ingest().version
+    for stranger in (replace(version, version=7, id="docs@v7"), replace(version, dataset="no", id="no@v1")):
+        with pytest.raises(DataError) as caught:
+            list(iceberg_tables.read(lake.home, stranger))
+        assert code(caught.value) == "AW-DATA-11"
+        with pytest.raises(DataError), daft_engine.frame(lake.home, stranger):
+            pass
+
+
+def test_without_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "daft", None)
+    with pytest.raises(MissingError, match="daft") as caught:
+        daft_engine.daft()
+    assert caught.value.hint == "pip install 'archwright[lake]'"
+
+
+def test_the_engine_is_told_to_keep_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    import os  # noqa: PLC0415
+
+    monkeypatch.delenv("DO_NOT_TRACK", raising=False)
+    daft_engine.daft()
+    assert (os.environ["DO_NOT_TRACK"], os.environ["DAFT_ANALYTICS_ENABLED"]) == ("1", "0")
+    from daft.scarf_telemetry import opted_out  # noqa: PLC0415
+
+    assert opted_out()
+
+
+def test_a_recipe_file_that_is_not_there(tmp_path: Path) -> None:
+    from archwright.errors import UsageError  # noqa: PLC0415
+
+    with pytest.raises(UsageError):
+        recipe.read(tmp_path / "no.yaml")

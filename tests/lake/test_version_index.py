@@ -1,0 +1,125 @@
+"""Finding versions, and the card of each."""
+
+from __future__ import annotations
+
+import pytest
+
+from archwright.contract.lineage import DatasetVersion, SourceFile
+from archwright.contract.record import replace
+from archwright.errors import DataError
+from archwright.lake import dataset_card, iceberg_tables, version_index
+
+from .temporary_lake import Lake, code
+
+
+def test_a_name_is_its_newest_version_and_a_near_one_is_offered(lake: Lake) -> None:
+    lake.put_rows("a.jsonl", [{"n": 1}])
+    lake.ingest()
+    lake.put_rows("b.jsonl", [{"n": 2}])
+    lake.ingest()
+    assert [version.id for version in version_index.all(lake.store)] == ["docs@v1", "docs@v2"]
+    assert version_index.find(lake.store, "docs").version == 2
+    assert version_index.find(lake.store, "docs@v1").version == 1
+    for name in ("doc", "docs@v3"):
+        with pytest.raises(DataError) as caught:
+            version_index.find(lake.store, name)
+        assert code(caught.value) == "AW-DATA-10"
+        assert set(caught.value.nearest) <= {"docs", "docs@v1", "docs@v2"}
+        assert "nearest: docs" in caught.value.hint
+    with pytest.raises(DataError) as caught:
+        version_index.find(lake.store, "zzz")
+    assert caught.value.nearest == ()
+    assert caught.value.hint.startswith("archwright data list")
+
+
+def test_the_newest_is_by_number_not_by_text(lake: Lake) -> None:
+    made = lake_version()
+    lake.store.append(version_index.VERSIONS, [replace(made, id=f"docs@v{n}", version=n) for n in (9, 10, 2)])
+    found = version_index.newest(lake.store, "docs")
+    assert found is not None
+    assert found.id == "docs@v10"
+
+
+def lake_version() -> DatasetVersion:
+    return DatasetVersion(
+        id="docs@v1",
+        dataset="docs",
+        version=1,
+        at=0.0,
+        action="ingest",
+        parent=None,
+        rows=1234,
+        size_bytes=5678,
+        columns={"record_id": "text", "a|b": "integer"},
+        drops={"quarantine: not JSON": 3},
+        changes={},
+        files=(SourceFile(path="<b>\\a|b\n.txt", sha256="ab" * 32, size_bytes=9, rows=1234, quarantined=3),),
+        content_sha256="cd" * 32,
+    )
+
+
+def test_a_card_says_all_of_it() -> None:
+    text = dataset_card.text_of(lake_version())
+    for line in (
+        "# Data set docs@v1",
+        "| made | 1970-01-01 00:00 UTC, ingested from files |",
+        "| rows | 1,234 |",
+        "| licence | not stated |",
+        "| version before | none |",
+        f"| content (SHA-256) | {'cd' * 32} |",
+        "| record_id | text | ours |",
+        "| a\\|b | integer |  |",
+        "| quarantine: not JSON | 3 |",
+        "## What was altered\n\nnothing",
+        f"| &lt;b>\\\\a\\|b .txt | 1,234 | 3 | 9 | {'ab' * 32} |",
+    ):
+        assert line in text
+    assert "## Recipe" not in text
+    assert text.endswith("\n")
+
+
+def test_a_card_of_a_refined_version() -> None:
+    made = replace(
+        lake_version(),
+        action="refine",
+        parent="docs@v1",
+        recipe='[{"redact":{"kinds":["ip"]}}]',
+        drops={},
+        changes={"ip": 2},
+        licence="MIT",
+    )
+    text = dataset_card.text_of(made)
+    for line in (
+        "refined from docs@v1",
+        "| parent | docs@v1 |",
+        "every row did",
+        "| ip | 2 |",
+        '"redact": {',
+        "| licence | MIT |",
+    ):
+        assert line in text
+
+
+def test_a_card_of_very_many_files_is_bounded() -> None:
+    file = lake_version().files[0]
+    text = dataset_card.text_of(replace(lake_version(), files=(file,) * 1000))
+    assert text.count("ab" * 32) == dataset_card.FILES
+    assert "and 800 more, named in the version's record" in text
+
+
+def test_an_empty_home_holds_nothing(lake: Lake) -> None:
+    assert iceberg_tables.load(lake.home, "docs") is None
+    with pytest.raises(DataError) as caught:
+        list(iceberg_tables.read(lake.home, lake_version()))
+    assert code(caught.value) == "AW-DATA-11"
+
+
+def test_reading_some_columns_in_the_order_asked_for(lake: Lake) -> None:
+    lake.put_rows("a.jsonl", [{"a": 1, "b": "x"}])
+    version = lake.ingest().version
+    (batch,) = iceberg_tables.read(lake.home, version, ["b", "record_id", "a"])
+    assert batch.schema.names == ["b", "record_id", "a"]
+    assert [str(kind) for kind in batch.schema.types] == ["large_string", "large_string", "int64"]
+    with pytest.raises(DataError) as caught:
+        list(iceberg_tables.read(lake.home, version, ["c"]))
+    assert code(caught.value) == "AW-DATA-22"

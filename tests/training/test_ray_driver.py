@@ -1,0 +1,237 @@
+"""Several workers without Ray: what is decided before it starts, what the workers say, what ends a run."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from archwright.errors import MissingError, TrainError
+from archwright.home import Home
+from archwright.training import ray_collectives, ray_driver, ray_worker, run_execution, task_registry
+from archwright.training.__main__ import driver
+from archwright.training.checkpoint import Kept
+from archwright.training.ray_driver import Death
+from archwright.training.ray_worker import Said
+from archwright.training.training_loop import Hooks, Progress
+from archwright.training.training_process import Failure
+
+
+def test_one_worker_needs_no_ray_and_several_say_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    assert driver(1) is run_execution.drive
+    task_registry.require("image-classifier", 1)
+    for ask in (lambda: driver(2), lambda: task_registry.require("image-classifier", 2)):
+        with pytest.raises(MissingError, match="several workers needs the package ray") as caught:
+            ask()
+        assert caught.value.hint == "pip install 'archwright[ray]'"
+
+
+@pytest.mark.parametrize(
+    ("cpus", "workers", "threads", "each"),
+    [
+        ([2], 2, None, 1),
+        ([8], 2, None, 4),
+        ([8, 8], 2, None, 8),
+        ([8, 4], 2, None, 4),
+        ([8, 3], 3, None, 3),
+        ([1, 1], 2, 1, 1),
+        ([4, 4], 2, 3, 3),
+    ],
+)
+def test_cpus_go_round(cpus: list[int], workers: int, threads: int | None, each: int) -> None:
+    assert ray_driver.share(cpus, workers, threads) == each
+
+
+@pytest.mark.parametrize(("cpus", "workers", "threads"), [([1, 1], 3, None), ([2, 2], 2, 3), ([], 2, None)])
+def test_what_does_not_fit_is_refused(cpus: list[int], workers: int, threads: int | None) -> None:
+    with pytest.raises(TrainError, match="do not fit on machines with") as caught:
+        ray_driver.share(cpus, workers, threads)
+    assert caught.value.code == "AW-TRN-63"
+
+
+def test_a_ray_of_our_own_has_a_secret_and_a_cluster_its_own_rules(home: Home) -> None:
+    first = ray_collectives.environment(home, "")
+    token = Path(first["RAY_AUTH_TOKEN_PATH"])
+    assert first["RAY_AUTH_MODE"] == "token" and token.stat().st_mode & 0o777 == 0o600
+    assert len(token.read_text()) == 64
+    before = token.read_text()
+    assert ray_collectives.environment(home, "") == first and token.read_text() == before
+    joined = ray_collectives.environment(home, "10.0.0.1:6379")
+    assert joined["RAY_USAGE_STATS_ENABLED"] == "0"
+    assert not [name for name in joined if "AUTH" in name]
+
+
+class Fit:
+    """Ray Train as a script: what happens in each look, and how it ends."""
+
+    def __init__(self, *looks: Callable[[], None], error: str = "") -> None:
+        self.error = error
+        self._looks = list(looks)
+
+    def running(self) -> bool:
+        if not self._looks:
+            return False
+        self._looks.pop(0)()
+        return True
+
+
+class Scene:
+    """The crew's folder, and what was told of what is written there."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.told: list[Progress] = []
+        self.stop = False
+        self.at = 0.0
+
+    def worker(self, rank: int, progress: Progress | None = None, failure: Failure | None = None) -> None:
+        said = Said(
+            at=1.0, rank=rank, pid=os.getpid(), host="here", node=f"n{rank}", progress=progress, failure=failure
+        )
+        self.write(f"worker-{rank}.jsonl", msgspec.json.encode(said) + b"\n")
+
+    def death(self, *ranks: int) -> None:
+        death = Death(at=2.0, ranks=list(ranks), reason="the process is gone")
+        self.write("deaths.jsonl", msgspec.json.encode(death) + b"\n")
+
+    def write(self, name: str, data: bytes) -> None:
+        with (self.folder / name).open("ab") as file:
+            file.write(data)
+
+    def follow(self, fit: Fit) -> None:
+        ray_driver.follow(fit, Hooks(self.told.append, lambda: self.stop, lambda: self.at), self.folder, 9)
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Scene:
+    return Scene(tmp_path)
+
+
+def step(number: int) -> Progress:
+    return Progress(step=number, steps=9, loss=1.0)
+
+
+def test_steps_and_deaths_are_told_and_logged(scene: Scene, capsys: pytest.CaptureFixture[str]) -> None:
+    whole = msgspec.json.encode(Said(at=1.0, rank=0, pid=1, host="here", node="n0", progress=step(2))) + b"\n"
+    scene.follow(
+        Fit(
+            lambda: scene.worker(0),
+            lambda: scene.worker(1),
+            lambda: scene.worker(0, step(1)),
+            lambda: scene.write("worker-0.jsonl", whole[:20]),
+            lambda: scene.write("worker-0.jsonl", whole[20:]),
+            lambda: scene.death(1),
+            lambda: scene.worker(0, step(2)),
+        )
+    )
+    assert [progress.step for progress in scene.told] == [1, 2, 2, 2]
+    gone = scene.told[2]
+    assert gone.note == "worker 1 is gone; all begin again from the newest checkpoint" and gone.resumed
+    assert [progress.resumed for progress in scene.told] == [False, False, True, False]
+    log = [msgspec.json.decode(line) for line in capsys.readouterr().err.splitlines()]
+    assert [entry["event"] for entry in log] == ["worker started", "worker started", "worker died"]
+    assert log[0]["pid"] == os.getpid() and log[1]["node"] == "n1"
+    assert log[2]["ranks"] == [1] and log[2]["reason"] == "the process is gone"
+
+
+def test_a_stop_reaches_the_workers_once_they_have_started(scene: Scene) -> None:
+    scene.stop = True
+    seen: list[bool] = []
+    look: Callable[[], None] = lambda: seen.append((scene.folder / "stop").exists())  # noqa: E731
+    scene.follow(Fit(look, lambda: scene.worker(0), look, look))
+    assert seen == [False, False, True]
+
+
+def test_an_error_of_ours_ends_it_as_it_was_said(scene: Scene) -> None:
+    error = TrainError("AW-TRN-30", "the loss is not a number", hint="lower learning_rate")
+    failure = msgspec.convert(error.as_dict(), Failure)
+    with pytest.raises(TrainError) as caught:
+        scene.follow(Fit(lambda: scene.worker(1, failure=failure), error="all gone"))
+    assert caught.value.as_dict() == error.as_dict()
+
+
+def test_a_crew_that_never_starts_is_not_waited_for_without_end(scene: Scene) -> None:
+    def late() -> None:
+        scene.at += ray_driver.START_S
+
+    with pytest.raises(TrainError, match="no worker has started within 600 s") as caught:
+        scene.follow(Fit(late, late, late))
+    assert caught.value.code == "AW-TRN-64"
+    scene.follow(Fit(late, lambda: scene.worker(1), late, late))
+
+
+def test_workers_that_keep_dying_end_it(scene: Scene) -> None:
+    deaths = [scene.death] * (ray_driver.DEATHS + 1)
+    with pytest.raises(TrainError, match=r"died 4 times; of the last one Ray says: the process") as caught:
+        scene.follow(Fit(*deaths, error="worn out"))
+    assert caught.value.code == "AW-TRN-61"
+    assert [progress.resumed for progress in scene.told] == [True, True, True, False]
+    assert scene.told[0].note.startswith("a worker is gone") and "too often" in scene.told[-1].note
+
+
+def test_what_ray_train_itself_gets_wrong_is_our_bug(scene: Scene) -> None:
+    with pytest.raises(TrainError, match="Ray Train failed: lost"):
+        scene.follow(Fit(lambda: None, error="lost"))
+
+
+class Crew:
+    """A worker of two, and the step the first one goes on from."""
+
+    size = 2
+
+    def __init__(self, rank: int, chosen: int) -> None:
+        self.rank = rank
+        self._chosen = chosen
+        self.given: list[float] = []
+
+    def first(self, value: float) -> float:
+        self.given.append(value)
+        return float(self._chosen)
+
+
+class Keeper:
+    """Shows another checkpoint at each look; the last one from then on."""
+
+    def __init__(self, *steps: int) -> None:
+        self._steps = list(steps)
+        self.kept: list[int] = []
+
+    def newest(self) -> Kept | None:
+        now = self._steps.pop(0) if len(self._steps) > 1 else self._steps[0]
+        return Kept(now, {}) if now else None
+
+    def keep(self, step: int, files: Callable[[], Mapping[str, bytes]]) -> None:
+        self.kept.append(step)
+
+
+@pytest.mark.parametrize(("steps", "waits"), [((4,), 0), ((0, 2, 4), 2)])
+def test_a_crew_goes_on_from_the_checkpoint_of_its_first_worker(steps: tuple[int, ...], waits: int) -> None:
+    waited: list[float] = []
+    crew = Crew(1, 4)
+    kept = ray_worker.Shared(crew, Keeper(*steps), waited.append).newest()
+    assert kept is not None and kept.step == 4
+    assert len(waited) == waits
+    assert crew.given == [float(steps[0])]
+
+
+def test_a_crew_without_a_checkpoint_begins_at_the_beginning() -> None:
+    assert ray_worker.Shared(Crew(1, 0), Keeper(0)).newest() is None
+
+
+def test_a_checkpoint_that_never_shows_is_an_error() -> None:
+    waited: list[float] = []
+    with pytest.raises(TrainError, match="worker 1 does not see the checkpoint of step 4") as caught:
+        ray_worker.Shared(Crew(1, 4), Keeper(2), waited.append).newest()
+    assert caught.value.code == "AW-TRN-62" and len(waited) == ray_worker.TRIES
+
+
+def test_the_first_worker_alone_keeps_checkpoints() -> None:
+    keepers = [Keeper(0), Keeper(0)]
+    for rank, keeper in enumerate(keepers):
+        ray_worker.Shared(Crew(rank, 0), keeper).keep(2, lambda: {})
+    assert [keeper.kept for keeper in keepers] == [[2], []]

@@ -1,0 +1,160 @@
+"""Rows out of a real lake."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from archwright import api
+from archwright.contract.record import replace
+from archwright.errors import DataError, TrainError
+from archwright.home import Home
+from archwright.store import Store
+from archwright.training import training_data
+from archwright.training.training_data import TrainingData
+from archwright.training.training_spec import Columns, TrainSpec
+
+SPEC = TrainSpec(name="a", task="text-lora", dataset="answers", base="b", held_out=0.25)
+TABLE = TrainSpec(name="a", task="tabular-classifier", dataset="answers", columns=Columns(label="label"))
+
+
+def ingest(rows: list[dict[str, Any]], name: str = "answers") -> None:
+    path = Path(f"{name}.jsonl")
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    api.data.ingest(str(path), name=name)
+
+
+def qa(count: int) -> list[dict[str, Any]]:
+    return [{"prompt": f"what is {n}?", "completion": f"{n} it is"} for n in range(count)]
+
+
+def load(home: Home, spec: TrainSpec = SPEC) -> TrainingData:
+    store = Store(home.store_url)
+    try:
+        return training_data.load(home, store, spec)
+    finally:
+        store.close()
+
+
+def refused(home: Home, spec: TrainSpec = SPEC) -> TrainError:
+    with pytest.raises(TrainError) as caught:
+        load(home, spec)
+    return caught.value
+
+
+def test_rows_come_in_the_order_of_their_ids_and_each_on_one_side(home: Home) -> None:
+    ingest(qa(80))
+    found = load(home)
+    for part in (found.train, found.held_out):
+        assert part.ids == sorted(part.ids) == part.table.column("record_id").to_pylist()
+    assert not set(found.train.ids) & set(found.held_out.ids)
+    assert len(found.train.ids) + len(found.held_out.ids) == 80
+    assert 8 <= len(found.held_out.ids) <= 32
+    assert found.train.table.column_names == ["record_id", "prompt", "completion"]
+    assert (found.version.id, found.left_out) == ("answers@v1", 0)
+
+
+def test_a_row_never_changes_side(home: Home) -> None:
+    ingest(qa(40))
+    before = load(home)
+    ingest(qa(80))
+    after = load(home)
+    assert after.version.id == "answers@v2"
+    assert load(home, replace(SPEC, dataset="answers@v1")).train.ids == before.train.ids
+    texts = [set(part.table.column("prompt").to_pylist()) for part in (*before[:2], *after[:2])]
+    assert texts[0] <= texts[2]
+    assert texts[1] <= texts[3]
+
+
+def test_a_row_that_moves_or_stands_twice_stays_on_its_side(home: Home) -> None:
+    ingest(qa(40))
+    before = load(home)
+    ingest([{"prompt": "new?", "completion": "yes"}, *qa(40), *qa(40)])
+    after = load(home)
+    texts = [set(part.table.column("prompt").to_pylist()) for part in (*before[:2], *after[:2])]
+    assert texts[1] and texts[1] == texts[3] - {"new?"}
+    assert not texts[2] & texts[3]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9])
+def test_the_share_held_out_is_about_what_was_asked_for(share: float) -> None:
+    held = sum(training_data.is_held_out(f"{n:064x}", share) for n in range(4000))
+    assert held == pytest.approx(4000 * share, abs=120)
+
+
+def test_who_is_held_out_of_a_small_share_is_held_out_of_a_larger_one() -> None:
+    names = [f"{n:064x}" for n in range(1000)]
+    small, large = ({name for name in names if training_data.is_held_out(name, share)} for share in (0.1, 0.3))
+    assert small < large
+
+
+def test_rows_without_a_text_are_left_out_and_counted(home: Home) -> None:
+    ingest([*qa(20), {"prompt": "unanswered?", "completion": None}])
+    found = load(home, replace(SPEC, held_out=0.0))
+    assert (len(found.train.ids), found.left_out, found.held_out.ids) == (20, 1, [])
+
+
+def test_a_missing_column_names_those_there_are(home: Home) -> None:
+    ingest(qa(3))
+    error = refused(home, replace(SPEC, columns=Columns(prompt="promt")))
+    assert (error.code, error.where.field, error.nearest) == ("AW-TRN-10", "columns: prompt", ("prompt",))
+    assert error.hint == "its columns: prompt, completion"
+    named = replace(TABLE, columns=Columns(label="prompt", features=("x",)))
+    assert refused(home, named).where.field == "columns: features"
+
+
+def test_a_column_that_is_no_text_is_refused(home: Home) -> None:
+    ingest([{"prompt": n, "completion": "x"} for n in range(5)])
+    assert refused(home).code == "AW-TRN-11"
+
+
+def test_no_row_left_to_train_on(home: Home) -> None:
+    ingest([{"prompt": "one?", "completion": "1"}])
+    keys = load(home, replace(SPEC, held_out=0.0)).train.keys
+    assert training_data.is_held_out(keys[0], 0.9) == (refuses(home, replace(SPEC, held_out=0.9)) == "AW-TRN-12")
+    ingest([{"prompt": "unanswered?", "completion": None}, {"prompt": None, "completion": "x"}], "empty")
+    assert refuses(home, replace(SPEC, dataset="empty")) == "AW-TRN-12"
+
+
+def refuses(home: Home, spec: TrainSpec) -> str:
+    try:
+        load(home, spec)
+    except TrainError as error:
+        return error.code
+    return ""
+
+
+def test_an_unknown_dataset_names_the_nearest(home: Home) -> None:
+    ingest(qa(3))
+    with pytest.raises(DataError) as caught:
+        load(home, replace(SPEC, dataset="answer"))
+    assert caught.value.code == "AW-DATA-10"
+    assert "answers" in caught.value.nearest
+
+
+def test_features_are_the_numeric_columns_but_the_label_and_ours(home: Home) -> None:
+    ingest([{"a": n, "word": "x", "b": n / 2, "c": n % 2 == 0, "label": n % 3} for n in range(20)])
+    found = load(home, TABLE)
+    assert sorted(training_data.features(found.train.table, TABLE)) == ["a", "b", "c"]
+    named = replace(TABLE, columns=Columns(label="label", features=("b", "a")))
+    assert training_data.features(load(home, named).train.table, named) == ["b", "a"]
+    assert load(home, named).train.table.column_names == ["record_id", "label", "b", "a"]
+
+
+def test_columns_that_an_earlier_version_left_behind_are_no_features(home: Home) -> None:
+    ingest([{"old": n, "label": n % 3} for n in range(20)])
+    ingest([{"new": n, "label": n % 3} for n in range(20)])
+    found = load(home, TABLE)
+    assert "old" in found.train.table.column_names
+    assert training_data.features(found.train.table, TABLE) == ["new"]
+
+
+def test_a_classifier_without_features_is_refused(home: Home) -> None:
+    ingest([{"word": "x", "label": n % 3} for n in range(20)])
+    found = load(home, TABLE)
+    with pytest.raises(TrainError) as caught:
+        training_data.features(found.train.table, TABLE)
+    assert caught.value.code == "AW-TRN-13"
