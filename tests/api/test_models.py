@@ -23,7 +23,7 @@ from archwright.contract.plan import Artefact
 from archwright.contract.served import Served, request_name
 from archwright.errors import ModelError, OperateError, UsageError
 from archwright.home import Home
-from archwright.lifecycle import registry
+from archwright.lifecycle import model_registry
 from archwright.monitor import lineage
 from archwright.monitor.wal.writer import Ledger
 from archwright.training import training_runs
@@ -91,7 +91,7 @@ def test_a_version_is_shown_with_scores_gates_and_what_it_was_made_of(
     assert "evaluated  never; archwright models evaluate digits@v1" in never and "rows.jsonl  1 rows" in never
     score = Score(metric="accuracy", value=0.9, low=0.85, high=0.95, items=180, baseline=0.1, baseline_name="guessing")
     found = Evaluation(id="e-1", at=time.time(), model=made.id, scores=(score,), gates=PASSED)
-    stage.store.append(registry.EVALUATIONS, [found])
+    stage.store.append(model_registry.EVALUATIONS, [found])
     promoted = api.models.promote("digits")
     card = told(capsys, "models", "show", "digits@v1")
     file = stage.dataset.files[0]
@@ -123,9 +123,9 @@ def test_an_evaluation_is_kept_audited_and_shown(
     stage: Stage, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stage.version()
-    monkeypatch.setattr("archwright.lifecycle.classifier.examine", lambda store, home, model: ((), PASSED))
+    monkeypatch.setattr("archwright.lifecycle.classifier_evaluation.examine", lambda store, home, model: ((), PASSED))
     assert "may be promoted: archwright models promote digits@v1" in shown(capsys, "models", "evaluate", "digits")
-    monkeypatch.setattr("archwright.lifecycle.classifier.examine", lambda store, home, model: ((), FAILED))
+    monkeypatch.setattr("archwright.lifecycle.classifier_evaluation.examine", lambda store, home, model: ((), FAILED))
     text = shown(capsys, "models", "evaluate", "digits", status=1)
     assert "gate export failed" in text and "served differs by 0.5" in text and "may not be promoted" in text
     assert acts(stage) == [("models.evaluate", "digits@v1")] * 2
@@ -137,7 +137,7 @@ def test_a_terminal_hears_what_is_being_done(
     stage: Stage, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stage.version()
-    monkeypatch.setattr("archwright.lifecycle.classifier.examine", lambda store, home, model: ((), PASSED))
+    monkeypatch.setattr("archwright.lifecycle.classifier_evaluation.examine", lambda store, home, model: ((), PASSED))
     api.models.evaluate("digits")
     assert capsys.readouterr().err == ""
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
@@ -205,7 +205,7 @@ def test_what_was_in_production_at_a_time(stage: Stage, monkeypatch: pytest.Monk
     stage.version(1, "shuttle", gates=PASSED)
     noon = datetime(2026, 11, 24, 12, tzinfo=UTC).timestamp()
     for hour, version in enumerate(("digits@v1", "shuttle@v1", "digits@v2")):
-        monkeypatch.setattr("archwright.lifecycle.registry.time.time", lambda at=noon + hour * 3600: at)
+        monkeypatch.setattr("archwright.lifecycle.model_registry.time.time", lambda at=noon + hour * 3600: at)
         api.models.promote(version)
 
     def at(text: str, name: str | None = None) -> list[str | None]:
@@ -243,10 +243,10 @@ def test_a_failing_disk_leaves_production_as_it_is(stage: Stage, monkeypatch: py
     def full(*_: object) -> None:
         raise OSError(errno.EIO, "Input/output error", str(stage.home.model(made.sha256, "onnx")))
 
-    monkeypatch.setattr("archwright.lifecycle.files.hashlib.file_digest", full)
+    monkeypatch.setattr("archwright.lifecycle.file_integrity.hashlib.file_digest", full)
     with pytest.raises(OperateError):
         api.models.promote("digits")
-    assert registry.production(stage.store) == {}
+    assert model_registry.production(stage.store) == {}
 
 
 def test_a_pickle_is_refused_with_the_way_to_convert(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:

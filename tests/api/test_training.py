@@ -30,7 +30,7 @@ from archwright.contract.record import replace
 from archwright.errors import ArchwrightError, MissingError, ModelError, TrainError
 from archwright.home import Home
 from archwright.lake import version_index
-from archwright.lifecycle import registry
+from archwright.lifecycle import model_registry
 from archwright.monitor import lineage
 from archwright.monitor.metrics.observations import OBSERVATIONS
 from archwright.training import atomic_directory, run_execution, training_process, training_runs
@@ -198,7 +198,7 @@ def test_it_became_a_model_version_that_knows_where_it_comes_from(unbroken: Unbr
     run = unbroken.run
     assert run.model == "assistant@v1"
     with opened() as (_settings, home, store):
-        version = registry.find(store, run.model)
+        version = model_registry.find(store, run.model)
         edges = lineage.ancestry(store, node("model", run.model))
     assert (version.run, version.dataset_version, version.base) == (run.id, "answers@v1", NAME)
     assert home.model(version.sha256, version.format).is_file()
@@ -360,7 +360,7 @@ def test_a_registration_that_fails_is_made_up_for(ready: Ready, monkeypatch: pyt
         raise ModelError("AW-MOD-03", "not now")
 
     with monkeypatch.context() as patch:
-        patch.setattr(registry, "register", refuse)
+        patch.setattr(model_registry, "register", refuse)
         failing = api.train(written(TABLE, steps=4))
         with pytest.raises(ModelError):
             failing.result()

@@ -14,7 +14,7 @@ import pytest
 from archwright.contract.lineage import Evaluation, Gate, ModelVersion, Task, TrainingRun
 from archwright.home import Home
 from archwright.lake import ingestion
-from archwright.lifecycle import registry
+from archwright.lifecycle import model_registry
 from archwright.store import Store
 from archwright.training import base_model, run_execution, training_runs
 from archwright.training.trainer import Result
@@ -88,7 +88,7 @@ class Pupil(NamedTuple):
         return self.home.run(RUN) / "result"
 
     def register(self) -> ModelVersion:
-        return registry.register(self.store, self.home, self.run, run_execution.result(self.home, RUN))
+        return model_registry.register(self.store, self.home, self.run, run_execution.result(self.home, RUN))
 
 
 @pytest.fixture
@@ -125,7 +125,7 @@ class Stage:
 
     def version(self, number: int = 1, name: str = "digits", *, gates: tuple[Gate, ...] | None = None) -> ModelVersion:
         """A registered version; with `gates` an evaluated one."""
-        made = registry.register(self.store, self.home, self.run(number, name), RESULT)
+        made = model_registry.register(self.store, self.home, self.run(number, name), RESULT)
         if gates is not None:
             self.judged(made, gates)
         return made
@@ -133,7 +133,7 @@ class Stage:
     def judged(self, version: ModelVersion, gates: tuple[Gate, ...]) -> None:
         name = hashlib.sha256(f"{version.id} {time.time()}".encode()).hexdigest()[:8]
         found = Evaluation(id=f"e-{name}", at=time.time(), model=version.id, scores=(), gates=gates)
-        self.store.append(registry.EVALUATIONS, [found])
+        self.store.append(model_registry.EVALUATIONS, [found])
 
 
 RESULT = Result(format="onnx", file="model.onnx", labels=("0", "1"), input_shape=(1, 8, 8))

@@ -20,8 +20,8 @@ from archwright.contract.plan import Plan
 from archwright.contract.record import replace
 from archwright.engines.null import MARK
 from archwright.home import Home
-from archwright.lifecycle import registry
-from archwright.operate import rollout, state
+from archwright.lifecycle import model_registry
+from archwright.operate import platform_state, rollout
 from archwright.plan.plan_file import write_plan
 from archwright.store import Store
 
@@ -60,7 +60,7 @@ class Stage:
         self.url = api.up(str(path), detach=True, port=0).started.url
 
     def version(self, name: str = ENDPOINT, *, task: Task = "text-lora", data: bytes | None = None) -> ModelVersion:
-        number = len(self.store.rows(registry.MODELS, {"name": name})) + 1
+        number = len(self.store.rows(model_registry.MODELS, {"name": name})) + 1
         data = f"{name} {number}".encode() if data is None else data
         form = "gguf" if task == "text-lora" else "onnx"
         made = ModelVersion(
@@ -77,14 +77,14 @@ class Stage:
             base=BASE,
         )
         self.home.model(made.sha256, form).write_bytes(data)
-        self.store.append(registry.MODELS, [made])
+        self.store.append(model_registry.MODELS, [made])
         return made
 
     def change(self, version: ModelVersion | None, endpoint: str = ENDPOINT) -> Promotion:
         """Into the history, as `models promote` and `rollback` do it."""
-        seen = registry.history(self.store, endpoint)
+        seen = model_registry.history(self.store, endpoint)
         to = (endpoint, version.id if version else None)
-        return registry.change(self.store, seen, "promote" if version else "rollback", to, "local")
+        return model_registry.change(self.store, seen, "promote" if version else "rollback", to, "local")
 
     def switch(self, version: ModelVersion | None, endpoint: str = ENDPOINT) -> float:
         """Change and wait until it is served; the seconds that took."""
@@ -93,7 +93,7 @@ class Stage:
         return time.monotonic() - began
 
     def state(self) -> state.State:
-        found = state.running(self.home)
+        found = platform_state.running(self.home)
         assert found is not None
         return found
 

@@ -15,8 +15,8 @@ import pytest
 
 from archwright import api
 from archwright.errors import ModelError, OperateError
-from archwright.lifecycle import registry
-from archwright.operate import rollout, state
+from archwright.lifecycle import model_registry
+from archwright.operate import platform_state, rollout
 
 from ..engines.onnx_models import model as onnx_model
 from .conftest import BASE, ENDPOINT, Clients, Stage, until
@@ -80,7 +80,7 @@ def test_several_changes_at_once_end_at_the_last(stage: Stage) -> None:
         assert api.status().state == "running", "an engine that is on its way is no fault"
         stage.switch(third)
     assert clients.failures == []
-    assert clients.versions[-1] == third.id == registry.production(stage.store)[ENDPOINT].id
+    assert clients.versions[-1] == third.id == model_registry.production(stage.store)[ENDPOINT].id
     until(lambda: stage.serving() == {"engine-assistant.v3": third.id})
     with pytest.raises(OperateError) as caught:
         rollout.wait(stage.home, stage.store, overtaken.id)
@@ -140,19 +140,19 @@ def test_killed_in_the_middle_of_a_change(stage: Stage, victim: str) -> None:
     pids = stage.pids()
     os.kill(pids["engine-assistant.v2" if victim == "candidate" else victim], signal.SIGKILL)
     if victim == "supervisor":
-        until(lambda: not any(state.alive(pid, "archwright") for pid in pids.values()))
+        until(lambda: not any(platform_state.alive(pid, "archwright") for pid in pids.values()))
         stage.up(**NULL)
     if victim == "candidate":
         with pytest.raises(OperateError) as caught:
             rollout.wait(stage.home, stage.store, change.id)
         assert caught.value.code == "AW-OPS-40"
-        newest = registry.history(stage.store, ENDPOINT)[-1]
+        newest = model_registry.history(stage.store, ENDPOINT)[-1]
         assert (newest.action, newest.by, newest.model) == ("rollback", "supervisor", first.id)
         rollout.wait(stage.home, stage.store, newest.id)
     else:
         rollout.wait(stage.home, stage.store, change.id)
     expected = first if victim == "candidate" else second
-    assert registry.production(stage.store)[ENDPOINT].id == expected.id
+    assert model_registry.production(stage.store)[ENDPOINT].id == expected.id
     until(lambda: api.status().state == "running")
     assert chat(stage).version == expected.id
     until(lambda: list(stage.serving().values()) == [expected.id])
@@ -201,7 +201,7 @@ def test_what_cannot_be_served_is_rolled_back_with_the_reason(stage: Stage) -> N
     with pytest.raises(OperateError) as caught:
         stage.switch(version)
     assert caught.value.code == "AW-OPS-40" and "not in the home" in caught.value.message
-    assert registry.production(stage.store) == {} and chat(stage).version == BASE
+    assert model_registry.production(stage.store) == {} and chat(stage).version == BASE
     elsewhere = stage.version("poet")
     with pytest.raises(OperateError) as caught:
         stage.switch(elsewhere, "poet")

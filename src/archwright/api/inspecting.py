@@ -11,7 +11,7 @@ from archwright import settings as configuration
 from archwright.api.model_files import known
 from archwright.contract.record import Record
 from archwright.home import Home, home_of
-from archwright.operate import platform, probe
+from archwright.operate import platform_control, readiness_probe
 
 DISK_NEEDED_BYTES = 1_000_000_000
 
@@ -90,9 +90,9 @@ def _disk(home: Home) -> Check:
 
 
 def _port(home: Home, host: str, port: int) -> Check:
-    running = platform.status(home)
+    running = platform_control.status(home)
     if running.url is not None:
         return Check(name="port", ok=True, detail=f"the platform runs at {running.url}")
-    free = port == 0 or probe.port_is_free(host, port)
+    free = port == 0 or readiness_probe.port_is_free(host, port)
     detail = f"{host}:{port} {'free' if free else 'in use'}"
     return Check(name="port", ok=free, detail=detail, hint="" if free else "archwright up --port 0")

@@ -22,10 +22,9 @@ from archwright.contract.record import Record, asdict
 from archwright.engines import model_files
 from archwright.errors import ModelError, UsageError, Where
 from archwright.home import Home, home_of
-from archwright.lifecycle import evaluate as evaluation
-from archwright.lifecycle import formats, registry
-from archwright.lifecycle import promote as promotions
-from archwright.operate import platform, rollout
+from archwright.lifecycle import evaluation, model_formats, model_registry
+from archwright.lifecycle import promotion as promotions
+from archwright.operate import platform_control, rollout
 from archwright.store import Store
 from archwright.training.training_spec import PICKLED
 
@@ -75,13 +74,13 @@ def fetch(name: str) -> ModelFile:
     rows = load(home).artefacts
     if name not in rows:
         if Path(name).suffix.lower() in PICKLED:
-            formats.refuse_pickle(Path(name))
+            model_formats.refuse_pickle(Path(name))
         near = tuple(difflib.get_close_matches(name, rows, 3, 0.3))
         raise UsageError(
             "AW-USE-03", f"no model file called {name!r}", hint=f"known: {', '.join(sorted(rows))}", nearest=near
         )
     if Path(rows[name].member).suffix.lower() in PICKLED:
-        formats.refuse_pickle(Path(rows[name].member))
+        model_formats.refuse_pickle(Path(rows[name].member))
     here = home.model(rows[name].sha256).is_file()
     model_files.fetch(rows[name], home)
     if not here:
@@ -93,8 +92,8 @@ def fetch(name: str) -> ModelFile:
 def list() -> tuple[ModelFile | ListedVersion, ...]:  # noqa: A001 - the verb's name
     """Every model file the catalog knows, then every trained version, oldest first."""
     with opened() as (_settings, home, store):
-        served = registry.production(store)
-        versions = [_listed(store, home, version, served) for version in registry.all(store)]
+        served = model_registry.production(store)
+        versions = [_listed(store, home, version, served) for version in model_registry.all(store)]
         return (*known(home), *versions)
 
 
@@ -104,7 +103,7 @@ def show(id: str) -> ModelCard | ModelFile:  # noqa: A002 - the argument's name
         for file in known(home):
             if id in (file.id, file.model):
                 return file
-        return _card(store, home, registry.find(store, id))
+        return _card(store, home, model_registry.find(store, id))
 
 
 def evaluate(id: str) -> Evaluation:  # noqa: A002 - the argument's name
@@ -113,7 +112,7 @@ def evaluate(id: str) -> Evaluation:  # noqa: A002 - the argument's name
     Raises ModelError: AW-MOD-10 unknown, -23 its file is damaged, -30 its engine does not start, -31 no held-out rows.
     """
     with opened() as (_settings, home, store):
-        model = registry.find(store, id)
+        model = model_registry.find(store, id)
         found = evaluation.evaluate(store, home, model, _tell)
         audited(store, "models.evaluate", model.id)
         return found
@@ -127,7 +126,7 @@ def promote(id: str, *, dry_run: bool = False) -> Change:  # noqa: A002 - the ar
     OperateError AW-OPS-4x when the platform could not serve it: then it went back.
     """
     with opened() as (_settings, home, store):
-        model = registry.find(store, id)
+        model = model_registry.find(store, id)
         if dry_run:
             return _would(promotions.check(store, home, model), "promote", model.name, model.id)
         made = promotions.promote(store, home, model, _user())
@@ -160,7 +159,7 @@ def history(name: str | None = None, *, at: str | None = None) -> tuple[Promotio
     until = None if at is None else _moment(at)
     endpoint = None if name is None else name.partition("@")[0]
     with opened() as (_settings, _home, store):
-        changes = registry.history(store, endpoint)
+        changes = model_registry.history(store, endpoint)
         if endpoint is not None and not changes:
             _check_name(store, endpoint)
     if until is None:
@@ -170,7 +169,7 @@ def history(name: str | None = None, *, at: str | None = None) -> tuple[Promotio
 
 
 def _listed(store: Store, home: Home, version: ModelVersion, served: dict[str, ModelVersion]) -> ListedVersion:
-    found = registry.evaluation(store, version.id)
+    found = model_registry.evaluation(store, version.id)
     return ListedVersion(
         **asdict(version),
         here=home.model(version.sha256, version.format).is_file(),
@@ -180,10 +179,10 @@ def _listed(store: Store, home: Home, version: ModelVersion, served: dict[str, M
 
 
 def _card(store: Store, home: Home, version: ModelVersion) -> ModelCard:
-    registry.complete_edges(store, version)
-    found = registry.evaluation(store, version.id)
-    listed = _listed(store, home, version, registry.production(store))
-    changes = registry.history(store, version.name)
+    model_registry.complete_edges(store, version)
+    found = model_registry.evaluation(store, version.id)
+    listed = _listed(store, home, version, model_registry.production(store))
+    changes = model_registry.history(store, version.name)
     return ModelCard(
         **asdict(listed),
         path=str(home.model(version.sha256, version.format)) if listed.here else None,
@@ -196,7 +195,7 @@ def _card(store: Store, home: Home, version: ModelVersion) -> ModelCard:
             files=chain_of(store, node("model", version.id)).files,
         ),
         production_since=changes[-1].at if listed.in_production else None,
-        left_out=platform.left_out(home, version.name) if listed.in_production else (),
+        left_out=platform_control.left_out(home, version.name) if listed.in_production else (),
     )
 
 
@@ -204,7 +203,7 @@ def _would(
     seen: Sequence[Promotion], action: Literal["promote", "rollback"], endpoint: str, model: str | None
 ) -> Change:
     return Change(
-        id=registry.next_id(endpoint, seen),
+        id=model_registry.next_id(endpoint, seen),
         at=time.time(),
         action=action,
         endpoint=endpoint,
@@ -219,7 +218,7 @@ def _would(
 def _made(store: Store, home: Home, made: Promotion) -> Change:
     """Wait until the running platform serves it."""
     rollout.wait(home, store, made.id)
-    running = platform.status(home).state != "stopped"
+    running = platform_control.status(home).state != "stopped"
     return Change(**asdict(made), dry_run=False, served=running)
 
 
@@ -250,7 +249,9 @@ def _moment(text: str) -> float:
 
 
 def _check_name(store: Store, endpoint: str) -> None:
-    names = sorted({version.name for version in registry.all(store)} | {c.endpoint for c in registry.history(store)})
+    names = sorted(
+        {version.name for version in model_registry.all(store)} | {c.endpoint for c in model_registry.history(store)}
+    )
     if endpoint not in names:
         raise ModelError(
             "AW-MOD-12",

@@ -13,7 +13,7 @@ from archwright.contract.served import asked_at
 from archwright.errors import ModelError, Where
 from archwright.home import Home
 from archwright.lake import version_index
-from archwright.lifecycle import registry
+from archwright.lifecycle import model_registry
 from archwright.monitor import lineage as edges_of
 from archwright.monitor.wal.compaction import served
 from archwright.store import Store
@@ -129,7 +129,7 @@ def _known(store: Store, kind: NodeKind, name: str) -> str | None:
     if kind == "run":
         found = [run.id for run in training_runs.all(store) if run.id == name]
     elif kind == "model":
-        found = [version.id for version in registry.all(store) if name in (version.id, version.name)]
+        found = [version.id for version in model_registry.all(store) if name in (version.id, version.name)]
     else:
         found = [version.id for version in version_index.all(store) if name in (version.id, version.dataset)]
     return found[-1] if found else None
@@ -137,7 +137,7 @@ def _known(store: Store, kind: NodeKind, name: str) -> str | None:
 
 def _ids(store: Store) -> list[str]:
     return [
-        *(version.id for version in registry.all(store)),
+        *(version.id for version in model_registry.all(store)),
         *(run.id for run in training_runs.all(store)),
         *(version.id for version in version_index.all(store)),
     ]

@@ -15,7 +15,7 @@ from archwright.contract.record import Record
 from archwright.errors import OperateError, UsageError, Where
 from archwright.home import home_of, write_json
 from archwright.monitor.trace_exporter import TraceSpec
-from archwright.operate import owner, probe
+from archwright.operate import owner_keys, readiness_probe
 from archwright.policy.cache_key import Policy
 from archwright.serving.http.client_limits import Limits
 from archwright.serving.process.master import Bound, Master
@@ -88,7 +88,7 @@ def serve(*, options: Serve = Serve()) -> Serving:  # noqa: B008 - frozen
         pools=pools,
         endpoints=endpoints,
         host=chosen.host,
-        port=chosen.port or probe.free_port(chosen.host),
+        port=chosen.port or readiness_probe.free_port(chosen.host),
         tls_certificate=chosen.tls_certificate or None,
         tls_key=chosen.tls_key or None,
         store_url=chosen.database_url,
@@ -110,7 +110,7 @@ def serve(*, options: Serve = Serve()) -> Serving:  # noqa: B008 - frozen
         if status:
             hint = "its own words stand above"
             raise OperateError("AW-OPS-22", f"a worker ended with status {status}", where=Where(str(file)), hint=hint)
-        return Serving(_ready(config, owner.first_key(keys)), master)
+        return Serving(_ready(config, owner_keys.first_key(keys)), master)
 
 
 def _ready(config: GatewayConfig, key: str | None) -> Ready:

@@ -22,7 +22,7 @@ from archwright.engines.model_files import locate
 from archwright.errors import ArchwrightError, StoreError, TrainError, Where
 from archwright.home import Home
 from archwright.lake import version_index
-from archwright.lifecycle import registry
+from archwright.lifecycle import model_registry
 from archwright.monitor.metrics.observations import Recorder
 from archwright.store import Store
 from archwright.training import run_execution, task_registry, training_data, training_process, training_runs
@@ -104,7 +104,7 @@ class Training:
             _record(store, finished, made)
         # Kept before it is registered: the version's lineage asks for it.
         self._keep(store, finished)
-        version = registry.register(store, self._home, finished, run_execution.result(self._home, self.run.id))
+        version = model_registry.register(store, self._home, finished, run_execution.result(self._home, self.run.id))
         self._keep(store, replace(finished, model=version.id))
 
     def _failed(self, error: ArchwrightError) -> None:

@@ -18,9 +18,9 @@ from archwright.errors import ArchwrightError, OperateError, boundary
 from archwright.home import Home
 from archwright.journal import Journal
 from archwright.monitor.metrics.observations import Recorder
-from archwright.operate import state
-from archwright.operate.lanes import Lanes
-from archwright.operate.supervise import Supervisor
+from archwright.operate import platform_state
+from archwright.operate.blue_green import Lanes
+from archwright.operate.supervisor import Supervisor
 from archwright.store import Store
 
 
@@ -39,10 +39,10 @@ def supervise(home: Home, up_called_at: float) -> None:
         lanes = Lanes(bundle, home, store, journal)
         Supervisor(lanes, home, recorder, journal, up_called_at=up_called_at).run(stop)
     except ArchwrightError as error:
-        failure = state.Failure(code=error.code, message=error.message, hint=error.hint, file=error.where.file)
-        state.write(
+        failure = platform_state.Failure(code=error.code, message=error.message, hint=error.hint, file=error.where.file)
+        platform_state.write(
             home,
-            state.State(
+            platform_state.State(
                 supervisor_pid=os.getpid(),
                 url=bundle.url,
                 plan_digest=bundle.plan_digest,
@@ -60,7 +60,7 @@ def supervise(home: Home, up_called_at: float) -> None:
 def _acquire(home: Home) -> TextIO:
     """The home's lock; patient for a second, because `status` takes it for a moment to look."""
     for _ in range(20):
-        lock = state.acquire(home)
+        lock = platform_state.acquire(home)
         if lock is not None:
             return lock
         time.sleep(0.05)

@@ -12,10 +12,10 @@ from archwright.contract.lineage import ModelVersion, Promotion
 from archwright.contract.plan import Bundle
 from archwright.errors import ModelError, OperateError, Where
 from archwright.home import Home
-from archwright.lifecycle import files, registry
-from archwright.operate import state
-from archwright.operate.lanes import SUPERVISOR
-from archwright.operate.layout import Layout, number, wanted
+from archwright.lifecycle import file_integrity, model_registry
+from archwright.operate import platform_state
+from archwright.operate.blue_green import SUPERVISOR
+from archwright.operate.desired_state import Layout, number, wanted
 from archwright.store import Store
 
 TICK_S = 0.05
@@ -40,7 +40,7 @@ def check(bundle: Bundle, home: Home, store: Store) -> None:
 def _damage(home: Home, version: ModelVersion) -> str:
     """What is wrong with the version's file, read whole; empty when it is the one that was registered."""
     try:
-        files.check(home, version)
+        file_integrity.check(home, version)
     except ModelError as error:
         return error.message
     return ""
@@ -54,11 +54,11 @@ def wait(home: Home, store: Store, promotion_id: str, timeout_s: float = 60.0) -
     when there is no such promotion.
     """
     endpoint = promotion_id.rpartition("#")[0]
-    made = next((change for change in registry.history(store, endpoint) if change.id == promotion_id), None)
+    made = next((change for change in model_registry.history(store, endpoint) if change.id == promotion_id), None)
     if made is None:
         raise ModelError("AW-MOD-21", f"no promotion called {promotion_id!r}", where=Where(field=promotion_id))
     deadline = time.monotonic() + timeout_s
-    while (current := state.running(home)) is not None and not _served(current, made):
+    while (current := platform_state.running(home)) is not None and not _served(current, made):
         _check_history(store, made)
         if time.monotonic() > deadline:
             raise OperateError(
@@ -70,7 +70,7 @@ def wait(home: Home, store: Store, promotion_id: str, timeout_s: float = 60.0) -
         time.sleep(TICK_S)
 
 
-def _served(current: state.State, made: Promotion) -> bool:
+def _served(current: platform_state.State, made: Promotion) -> bool:
     """Whether it is served. Raises AW-OPS-43 where it never will."""
     if current.failure is not None:
         return True
@@ -91,7 +91,7 @@ def _served(current: state.State, made: Promotion) -> bool:
 
 def _check_history(store: Store, made: Promotion) -> None:
     """Raises when the history went on after `made`."""
-    later = [change for change in registry.history(store, made.endpoint) if number(change.id) > number(made.id)]
+    later = [change for change in model_registry.history(store, made.endpoint) if number(change.id) > number(made.id)]
     if not later:
         return
     if later[0].by == SUPERVISOR:

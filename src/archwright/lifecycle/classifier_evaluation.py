@@ -30,7 +30,7 @@ from archwright.errors import DataError, EngineError, ModelError, TrainError, Wh
 from archwright.home import Home
 from archwright.http_client.client import EngineClient
 from archwright.lake import version_index
-from archwright.lifecycle import accuracy, registry, served
+from archwright.lifecycle import classifier_metrics, evaluation_engine, model_registry
 from archwright.store import Store
 from archwright.training import classifier_data, image_classifier, tabular_classifier, training_data, training_runs
 from archwright.training.classifier_data import Trained
@@ -76,7 +76,7 @@ def examine(store: Store, home: Home, model: ModelVersion) -> tuple[tuple[Score,
     usual = Counter(classifier_data.truth(found.train, found, spec, model.labels).tolist()).most_common(1)[0][0]
     scores, quality = judge(held.truth, named, model.labels, usual)
     gates = [export(answers, trained, asked), quality]
-    rival = registry.production(store).get(model.name)
+    rival = model_registry.production(store).get(model.name)
     if rival is not None and rival.id != model.id:
         against = _against(store, home, rival, (model, spec), held, named)
         scores, gates = (*scores, *against[0]), [*gates, against[1]]
@@ -118,9 +118,9 @@ def judge(
     truth: Sequence[int], named: Sequence[int], labels: Sequence[str], usual: int
 ) -> tuple[tuple[Score, ...], Gate]:
     """Scores and the gate "quality" of what was named; `usual` is the commonest class of the rows trained on."""
-    items, counts = len(truth), accuracy.recognised(truth, named)
-    right = accuracy.wilson(sum(found for found, _ in counts.values()), items)
-    even = accuracy.balanced(counts)
+    items, counts = len(truth), classifier_metrics.recognised(truth, named)
+    right = classifier_metrics.wilson(sum(found for found, _ in counts.values()), items)
+    even = classifier_metrics.balanced(counts)
     name = f"always {labels[usual]!r}"
     share = counts.get(usual, (0, 0))[1] / items
     guess = (1 if usual in counts else 0) / len(counts)
@@ -159,7 +159,7 @@ def _against(
     wanted = [model.labels[is_a] if is_a != classifier_data.UNKNOWN else None for is_a in truth]
     old = [said[place] == label for place, label in zip(fair, wanted, strict=True)]
     new = [named[place] == is_a for place, is_a in zip(fair, truth, strict=True)]
-    change = accuracy.change(truth, old, new)
+    change = classifier_metrics.change(truth, old, new)
     passed = change.high >= 0.0
     detail = (
         f"{'not worse' if passed else 'worse'} than {rival.id} in production: balanced accuracy changes by "
@@ -230,7 +230,7 @@ def _served(home: Home, model: ModelVersion, rows: Any) -> Any:
         model_sha256=model.sha256,
     )
     listed = [[None if value != value else value for value in row] for row in rows.tolist()]
-    with served.running(home, config) as engine:
+    with evaluation_engine.running(home, config) as engine:
         labels, found = asyncio.run(_ask(engine.client(), listed))
     if labels != model.labels:
         message = f"the file of {model.id} names other classes than its record"

@@ -32,7 +32,7 @@ from archwright.engines.model_files import missing_model
 from archwright.errors import ModelError, Where, from_os_error
 from archwright.home import Home
 from archwright.lake import version_index
-from archwright.lifecycle import adapter, formats
+from archwright.lifecycle import adapter_export, model_formats
 from archwright.monitor import lineage
 from archwright.store import Conflict, Store, Table
 from archwright.training.trainer import Result
@@ -160,14 +160,14 @@ def _kept(home: Home, run: TrainingRun, result: Result) -> tuple[ModelFormat, st
     """Bring what is served into the home's models: (format, digest, bytes)."""
     folder = home.run(run.id) / "result"
     if run.task != "text-lora":
-        formats.check(folder / result.file)
+        model_formats.check(folder / result.file)
         return result.format, *keep_file(home, folder / result.file, result.format)
     base = home.model(run.base_sha256)
     if not base.is_file():
         raise missing_model(run.base, base)
     exported = home.folder("models") / f"{LEFTOVER}{run.id}"
     try:
-        adapter.export(base, folder, exported)
+        adapter_export.export(base, folder, exported)
         return "gguf", *keep_file(home, exported, "gguf")
     finally:
         exported.unlink(missing_ok=True)

@@ -7,16 +7,18 @@ import hashlib
 from archwright.contract.lineage import ModelVersion
 from archwright.errors import ModelError, Where, from_os_error
 from archwright.home import Home
-from archwright.lifecycle import registry
+from archwright.lifecycle import model_registry
 from archwright.store import Store
 from archwright.training import run_execution, training_runs
 
 
 def restore(store: Store, home: Home, model: ModelVersion) -> None:
     """Make a missing file again; the same run gives the same bytes. What `check` raises when it does not, and what
-    `registry.register` raises; TrainError AW-TRN-20 or -22 when the run is gone too."""
+    `model_registry.register` raises; TrainError AW-TRN-20 or -22 when the run is gone too."""
     if not home.model(model.sha256, model.format).exists():
-        registry.register(store, home, training_runs.find(store, model.run), run_execution.result(home, model.run))
+        model_registry.register(
+            store, home, training_runs.find(store, model.run), run_execution.result(home, model.run)
+        )
     check(home, model)
 
 

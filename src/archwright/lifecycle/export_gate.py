@@ -25,7 +25,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from archwright.contract.lineage import Gate
-from archwright.lifecycle.interval import bootstrap
+from archwright.lifecycle.confidence_interval import bootstrap
 
 NAME = "export"
 LIMIT_FACTOR = 1.5

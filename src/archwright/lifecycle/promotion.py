@@ -12,14 +12,14 @@ from collections.abc import Sequence
 from archwright.contract.lineage import Evaluation, ModelVersion, Promotion
 from archwright.errors import ModelError, Where
 from archwright.home import Home
-from archwright.lifecycle import endpoints, files, registry
+from archwright.lifecycle import file_integrity, model_placement, model_registry
 from archwright.store import Store
 
 
 def check(store: Store, home: Home, model: ModelVersion) -> list[Promotion]:
     """The endpoint's history, if the version may be promoted on it. Raises ModelError: AW-MOD-24 it is in production,
     -27 never evaluated, -22 a gate failed, -23 its file is not whole, -25 the plan has no place for it."""
-    seen = registry.history(store, model.name)
+    seen = model_registry.history(store, model.name)
     if seen and seen[-1].model == model.id:
         raise ModelError(
             "AW-MOD-24",
@@ -27,7 +27,7 @@ def check(store: Store, home: Home, model: ModelVersion) -> list[Promotion]:
             where=Where(field=seen[-1].id),
             hint=f"archwright models history {model.name}",
         )
-    _check_gates(registry.evaluation(store, model.id), model)
+    _check_gates(model_registry.evaluation(store, model.id), model)
     _check_servable(home, model)
     return seen
 
@@ -35,8 +35,8 @@ def check(store: Store, home: Home, model: ModelVersion) -> list[Promotion]:
 def promote(store: Store, home: Home, model: ModelVersion, by: str) -> Promotion:
     """Append the promotion; what `check` raises, or AW-MOD-20 when the endpoint changed meanwhile."""
     seen = check(store, home, model)
-    registry.complete_edges(store, model)
-    return registry.change(store, seen, "promote", (model.name, model.id), by)
+    model_registry.complete_edges(store, model)
+    return model_registry.change(store, seen, "promote", (model.name, model.id), by)
 
 
 def _check_gates(found: Evaluation | None, model: ModelVersion) -> None:
@@ -60,8 +60,8 @@ def _check_gates(found: Evaluation | None, model: ModelVersion) -> None:
 
 
 def _check_servable(home: Home, model: ModelVersion) -> None:
-    files.check(home, model)
-    reason = endpoints.misfit(endpoints.read_plan(home), model)
+    file_integrity.check(home, model)
+    reason = model_placement.misfit(model_placement.read_plan(home), model)
     if reason:
         raise ModelError(
             "AW-MOD-25",
@@ -74,10 +74,10 @@ def _check_servable(home: Home, model: ModelVersion) -> None:
 def target(store: Store, home: Home, endpoint: str) -> tuple[list[Promotion], str | None]:
     """The endpoint's history and what a rollback would go back to: the version promoted before the one in production,
     None for the plan's own model. Raises ModelError AW-MOD-26 when there is nothing to go back from, AW-MOD-23."""
-    seen = registry.history(store, endpoint)
+    seen = model_registry.history(store, endpoint)
     if not seen or seen[-1].model is None:
         state = "no version of ours is in production" if seen else "nothing was ever promoted on it"
-        served = sorted(registry.production(store))
+        served = sorted(model_registry.production(store))
         raise ModelError(
             "AW-MOD-26",
             f"nothing to roll back on {endpoint}: {state}",
@@ -87,7 +87,7 @@ def target(store: Store, home: Home, endpoint: str) -> tuple[list[Promotion], st
         )
     before = standing_before(seen)
     if before is not None:
-        files.check(home, registry.find(store, before))
+        file_integrity.check(home, model_registry.find(store, before))
     return seen, before
 
 
@@ -109,4 +109,4 @@ def standing_before(seen: Sequence[Promotion]) -> str | None:
 def rollback(store: Store, home: Home, endpoint: str, by: str, reason: str = "") -> Promotion:
     """Append the rollback; what `target` raises, or AW-MOD-20 when the endpoint changed meanwhile."""
     seen, before = target(store, home, endpoint)
-    return registry.change(store, seen, "rollback", (endpoint, before), by, reason)
+    return model_registry.change(store, seen, "rollback", (endpoint, before), by, reason)

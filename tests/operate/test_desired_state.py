@@ -10,7 +10,7 @@ from archwright.contract.plan import Bundle, Launch, Plan
 from archwright.contract.record import replace
 from archwright.deploy.single_machine import Listen, bundle
 from archwright.home import Home
-from archwright.operate.layout import NOTHING, Layout, Wanted, number, wanted
+from archwright.operate.desired_state import NOTHING, Layout, Wanted, number, wanted
 from archwright.serving.settings.config import GatewayConfig, check
 
 from .conftest import Stage

@@ -16,7 +16,7 @@ from archwright.contract.lineage import ModelVersion
 from archwright.contract.plan import Bundle, ProcessSpec
 from archwright.contract.record import replace
 from archwright.home import Home
-from archwright.lifecycle import registry
+from archwright.lifecycle import model_registry
 from archwright.serving.settings.config import EndpointSpec, GatewayConfig, PoolSpec, Target
 from archwright.store import Store
 
@@ -51,11 +51,11 @@ NOTHING = Serving("", "", None, (), ())
 
 
 def wanted(store: Store) -> dict[str, Wanted]:
-    """The newest promotion of each endpoint, as `registry.production` reads it."""
-    versions = {version.id: version for version in registry.all(store)}
+    """The newest promotion of each endpoint, as `model_registry.production` reads it."""
+    versions = {version.id: version for version in model_registry.all(store)}
     return {
         change.endpoint: Wanted(change.id, versions[change.model] if change.model else None)
-        for change in registry.history(store)
+        for change in model_registry.history(store)
     }
 
 

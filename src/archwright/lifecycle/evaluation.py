@@ -11,20 +11,20 @@ from collections.abc import Callable
 
 from archwright.contract.lineage import Evaluation, ModelVersion
 from archwright.home import Home
-from archwright.lifecycle import classifier, files, registry, text
+from archwright.lifecycle import classifier_evaluation, file_integrity, model_registry, text_evaluation
 from archwright.store import Store
 
 
 def evaluate(store: Store, home: Home, model: ModelVersion, tell: Callable[[str], None]) -> Evaluation:
     """Scores and gates of a version, appended; `tell` hears what is being done. A missing file is made again from its
     run first; ModelError AW-MOD-23 for one that is not what was registered."""
-    files.restore(store, home, model)
-    registry.complete_edges(store, model)
+    file_integrity.restore(store, home, model)
+    model_registry.complete_edges(store, model)
     if model.task == "text-lora":
-        scores, gates = text.examine(store, home, model, tell)
+        scores, gates = text_evaluation.examine(store, home, model, tell)
     else:
         tell(f"reading the held-out rows of {model.dataset_version}")
-        scores, gates = classifier.examine(store, home, model)
+        scores, gates = classifier_evaluation.examine(store, home, model)
     made = Evaluation(id=f"e-{secrets.token_hex(4)}", at=time.time(), model=model.id, scores=scores, gates=gates)
-    store.append(registry.EVALUATIONS, [made])
+    store.append(model_registry.EVALUATIONS, [made])
     return made

@@ -16,12 +16,12 @@ from archwright.engines.engine_config import EngineConfig
 from archwright.errors import ModelError, Where
 from archwright.home import Home
 from archwright.lake import version_index
-from archwright.lifecycle import gate, served
-from archwright.lifecycle.endpoints import pool_of, read_plan
-from archwright.lifecycle.gate import Place
-from archwright.lifecycle.interval import Interval, bootstrap, weighted_mean
-from archwright.lifecycle.reference import Reference
-from archwright.lifecycle.served import Asking
+from archwright.lifecycle import evaluation_engine, export_gate
+from archwright.lifecycle.confidence_interval import Interval, bootstrap, weighted_mean
+from archwright.lifecycle.evaluation_engine import Asking
+from archwright.lifecycle.export_gate import Place
+from archwright.lifecycle.model_placement import pool_of, read_plan
+from archwright.lifecycle.reference_model import Reference
 from archwright.store import Store
 from archwright.training import base_model, training_data, training_runs
 from archwright.training.sequence_packing import Encoded
@@ -75,7 +75,7 @@ def examine(
     without = _engine(home, model, asking, None)
     readings = zip(_numbers(windows), tuned.tokens, plain.tokens, with_adapter, without, strict=True)
     scores, quality = _quality(plain.losses, tuned.losses, model)
-    return scores, (quality, gate.decide([Place(*reading) for reading in readings]))
+    return scores, (quality, export_gate.decide([Place(*reading) for reading in readings]))
 
 
 class _Reading(NamedTuple):
@@ -121,7 +121,7 @@ def _engine(home: Home, model: ModelVersion, asking: Asking, adapter_sha256: str
     pool = pool_of(read_plan(home), model)
     config = EngineConfig(
         engine="llamacpp",
-        socket=served.socket_name(),
+        socket=evaluation_engine.socket_name(),
         alias=model.id,
         slots=1,
         context_tokens=BEFORE + AFTER + 1,
@@ -130,7 +130,7 @@ def _engine(home: Home, model: ModelVersion, asking: Asking, adapter_sha256: str
         adapter_sha256=adapter_sha256,
         settings={} if pool is None else pool.launch.settings,
     )
-    return served.log_probabilities(home, config, asking)
+    return evaluation_engine.log_probabilities(home, config, asking)
 
 
 def _quality(
@@ -146,9 +146,9 @@ def _quality(
         change.score("nll_per_token_change", items, 0.0, model.base),
         Interval(*map(math.exp, after)).score("perplexity", items, math.exp(before.value), model.base),
     )
-    enough = items >= gate.ITEMS_AT_LEAST
+    enough = items >= export_gate.ITEMS_AT_LEAST
     better = enough and change.high < 0.0
-    few = f"only {items} held-out items, {gate.ITEMS_AT_LEAST} are needed: "
+    few = f"only {items} held-out items, {export_gate.ITEMS_AT_LEAST} are needed: "
     verdict = "better than its base" if better else "not shown to be better than its base"
     detail = (
         f"{'' if enough else few}{verdict}: {after.value:.4f} nats a token against {before.value:.4f}, change "

@@ -14,8 +14,8 @@ from archwright.contract.record import Record
 from archwright.engines import model_files
 from archwright.errors import OperateError, Where
 from archwright.home import Home, write_json
-from archwright.operate import probe, state
-from archwright.operate.state import ProcessState
+from archwright.operate import platform_state, readiness_probe
+from archwright.operate.platform_state import ProcessState
 from archwright.settings import child_environment
 
 WAIT_TICK_S = 0.02
@@ -26,7 +26,7 @@ SUPERVISOR = "archwright.operate"
 
 
 class Status(Record):
-    """`state` is running, starting, degraded (a process that serves is not ready) or stopped. `notes`: what is in
+    """`platform_state` is running, starting, degraded (a process that serves is not ready) or stopped. `notes`: what is in
     production and not served, or served alone."""
 
     state: str
@@ -52,7 +52,7 @@ def check(plan: Plan, home: Home, host: str, port: int) -> None:
         model_files.locate(artefact, home)
     # What a killed platform left behind needs a moment to notice and go.
     deadline = time.monotonic() + PORT_PATIENCE_S
-    while not probe.port_is_free(host, port):
+    while not readiness_probe.port_is_free(host, port):
         if time.monotonic() > deadline:
             raise OperateError(
                 "AW-OPS-03",
@@ -63,10 +63,10 @@ def check(plan: Plan, home: Home, host: str, port: int) -> None:
         time.sleep(0.1)
 
 
-def _settled(home: Home) -> state.State | None:
+def _settled(home: Home) -> platform_state.State | None:
     """The running state; a supervisor killed a moment ago holds its lock until the kernel has buried it."""
     deadline = time.monotonic() + BURIAL_S
-    while (current := state.running(home)) is not None and time.monotonic() < deadline:
+    while (current := platform_state.running(home)) is not None and time.monotonic() < deadline:
         time.sleep(WAIT_TICK_S)
     return current
 
@@ -117,7 +117,7 @@ def release(process: subprocess.Popen[bytes]) -> int:
 def _wait_ready(home: Home, process: subprocess.Popen[bytes]) -> None:
     while True:
         exited = process.poll() is not None
-        current = state.read(home)
+        current = platform_state.read(home)
         if current is not None and current.failure is not None:
             failure = current.failure
             raise OperateError(failure.code, failure.message, where=Where(failure.file), hint=failure.hint)
@@ -131,7 +131,7 @@ def _wait_ready(home: Home, process: subprocess.Popen[bytes]) -> None:
 
 
 def status(home: Home, clock: Callable[[], float] = time.time) -> Status:
-    current = state.running(home)
+    current = platform_state.running(home)
     if current is None:
         return Status(state="stopped")
     ready = all(p.ready for p in current.processes if p.phase == "serving")
@@ -149,12 +149,12 @@ def status(home: Home, clock: Callable[[], float] = time.time) -> Status:
 
 def left_out(home: Home, endpoint: str) -> tuple[str, ...]:
     """The pools of the running platform that get none of the endpoint's requests: they do not hold its version."""
-    current = state.running(home)
+    current = platform_state.running(home)
     found = () if current is None else current.endpoints
     return next((one.left_out for one in found if one.name == endpoint), ())
 
 
-def _alone(endpoint: state.EndpointState) -> str:
+def _alone(endpoint: platform_state.EndpointState) -> str:
     if not endpoint.left_out:
         return ""
     pools = ", ".join(endpoint.left_out)
@@ -163,12 +163,12 @@ def _alone(endpoint: state.EndpointState) -> str:
 
 def down(home: Home) -> bool:
     """Stop the platform of this home: True when one ran. Running requests get their grace from the gateway."""
-    current = state.running(home)
+    current = platform_state.running(home)
     if current is None:
         return False
     _signal(current.supervisor_pid, signal.SIGTERM, SUPERVISOR)
     deadline = time.monotonic() + DOWN_PATIENCE_S
-    while state.running(home) is not None or state.alive(current.supervisor_pid, SUPERVISOR):
+    while platform_state.running(home) is not None or platform_state.alive(current.supervisor_pid, SUPERVISOR):
         if time.monotonic() > deadline:
             _signal(current.supervisor_pid, signal.SIGKILL, SUPERVISOR)
             for process in current.processes:
@@ -178,5 +178,5 @@ def down(home: Home) -> bool:
 
 
 def _signal(pid: int, number: signal.Signals, module: str) -> None:
-    if state.alive(pid, module):
+    if platform_state.alive(pid, module):
         os.kill(pid, number)

@@ -19,10 +19,10 @@ from archwright.contract.record import replace
 from archwright.errors import ArchwrightError, ModelError, boundary
 from archwright.home import Home, write_json
 from archwright.journal import Journal
-from archwright.lifecycle import registry
-from archwright.operate.child import Child
-from archwright.operate.layout import NOTHING, Layout, Serving, Wanted, wanted
-from archwright.operate.state import EndpointState, Phase
+from archwright.lifecycle import model_registry
+from archwright.operate.child_process import Child
+from archwright.operate.desired_state import NOTHING, Layout, Serving, Wanted, wanted
+from archwright.operate.platform_state import EndpointState, Phase
 from archwright.serving.process.config_reload import Note, note_file, read_note
 from archwright.store import Store
 
@@ -174,7 +174,7 @@ class Lanes:
 
     def _read(self) -> None:
         """The history, when it grew. A classifier's lane comes to be with its first promotion."""
-        seq = self._store.newest(registry.PROMOTIONS)[0]
+        seq = self._store.newest(model_registry.PROMOTIONS)[0]
         if seq == self._seq:
             return
         found = wanted(self._store)
@@ -192,7 +192,7 @@ class Lanes:
         tried: set[str | None] = set()
         while reason := self._reason(lane, to := self.wanted.get(lane.name, Wanted())):
             tried.add(to.version.id if to.version else None)
-            earlier = (change.model for change in reversed(registry.history(self._store, lane.name)))
+            earlier = (change.model for change in reversed(model_registry.history(self._store, lane.name)))
             self._go_back(lane, to, next((model for model in earlier if model not in tried), None), reason)
             self._read()
         lane.now, lane.promotion = self.layout.serving(lane.name, to), to.promotion
@@ -281,11 +281,11 @@ class Lanes:
 
     def _go_back(self, lane: Lane, to: Wanted, model: str | None, reason: str) -> None:
         """Add the rollback to the history, unless that has gone on meanwhile."""
-        seen = registry.history(self._store, lane.name)
+        seen = model_registry.history(self._store, lane.name)
         if not seen or seen[-1].id != to.promotion:
             return
         try:
-            registry.change(self._store, seen, "rollback", (lane.name, model), SUPERVISOR, reason)
+            model_registry.change(self._store, seen, "rollback", (lane.name, model), SUPERVISOR, reason)
         except ModelError:  # somebody was faster: what they want is read next
             return
         self._journal.error("rollout.undone", endpoint=lane.name, promotion=to.promotion, back_to=model, reason=reason)

@@ -12,7 +12,7 @@ import math
 from collections.abc import Mapping, Sequence
 from statistics import NormalDist
 
-from archwright.lifecycle.interval import Interval
+from archwright.lifecycle.confidence_interval import Interval
 
 Z = NormalDist().inv_cdf(0.975)
 

@@ -16,8 +16,8 @@ from archwright.contract.record import replace
 from archwright.deploy.single_machine import Listen, bundle
 from archwright.errors import StoreError
 from archwright.journal import Journal
-from archwright.lifecycle import registry
-from archwright.operate.lanes import LEAVING_LIMIT, RETRY_S, Lanes
+from archwright.lifecycle import model_registry
+from archwright.operate.blue_green import LEAVING_LIMIT, RETRY_S, Lanes
 from archwright.serving.process.config_reload import Note, note_file
 from archwright.store import Store, Table
 
@@ -154,7 +154,7 @@ def test_an_engine_that_is_late_changes_nothing(make: Callable[..., Bench]) -> N
     version = bench.stage.version()
     bench.stage.change(version)
     bench.until(lambda: bench.lanes.lanes[ENDPOINT].promotion == "assistant#2")
-    undone = registry.history(bench.store, ENDPOINT)[-1]
+    undone = model_registry.history(bench.store, ENDPOINT)[-1]
     assert (undone.action, undone.model, undone.previous) == ("rollback", None, version.id)
     assert "engine-assistant.v1 was not ready in 0 s" in undone.reason
     assert bench.config()["revision"] == 0
@@ -167,7 +167,7 @@ def test_a_gateway_that_does_not_take_it_up(make: Callable[..., Bench]) -> None:
     bench.until(bench.published)
     bench.tick(100.0)
     bench.tick()
-    undone = registry.history(bench.store, ENDPOINT)[-1]
+    undone = model_registry.history(bench.store, ENDPOINT)[-1]
     assert undone.by == "supervisor" and "AW-OPS-46" in undone.reason
     assert bench.config()["revision"] == 2 and ".v1" not in bench.addresses(), "it is told to stay where it was"
 
@@ -182,7 +182,7 @@ def test_a_store_that_refuses_is_asked_again_and_nothing_is_tried_anew(make: Cal
     assert len(bench.events("rollout.began")) == 1, "engines that failed are not started over and over"
     assert bench.lanes.lanes[ENDPOINT].now.version == ""
     bench.store.refuse = False
-    bench.until(lambda: registry.production(bench.store) == {})
+    bench.until(lambda: model_registry.production(bench.store) == {})
     assert bench.events("rollout.undone")[-1]["back_to"] is None
 
 
@@ -214,9 +214,9 @@ def test_at_the_start_it_goes_back_until_something_can_be_served(stage: Stage, m
     stage.home.model(worse.sha256).unlink()
     bench = make()
     assert bench.names() == ["engine-assistant.v1", "engine-assistant"]
-    back = registry.history(stage.store, ENDPOINT)[3:]
+    back = model_registry.history(stage.store, ENDPOINT)[3:]
     assert [(change.model, change.by) for change in back] == [(lost.id, "supervisor"), (good.id, "supervisor")]
     assert bench.lanes.fell("assistant=assistant@v1", "AW-ENG-08 it did not start")
-    assert bench.names() == ["engine-assistant"] and registry.production(stage.store) == {}
+    assert bench.names() == ["engine-assistant"] and model_registry.production(stage.store) == {}
     assert not bench.lanes.fell("plan:assistant", "AW-ENG-08"), "there is nothing behind the plan's own model"
     assert {found.name: found.version for found in bench.lanes.endpoints()} == {ENDPOINT: BASE, "night": BASE}

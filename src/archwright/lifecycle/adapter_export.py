@@ -21,7 +21,7 @@ import msgspec
 
 from archwright.engines.gguf import GgufContents, read_gguf
 from archwright.errors import EngineError, ModelError, Where, from_os_error, needing
-from archwright.lifecycle import formats
+from archwright.lifecycle import model_formats
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 PICKLED_WEIGHTS = "adapter_model.bin"
@@ -115,8 +115,8 @@ def read_weights(folder: Path) -> dict[str, Any]:
     """Name -> array of 32-bit floats."""
     path = folder / WEIGHTS
     if not path.is_file() and (folder / PICKLED_WEIGHTS).is_file():
-        formats.refuse_pickle(folder / PICKLED_WEIGHTS)
-    formats.check(path)
+        model_formats.refuse_pickle(folder / PICKLED_WEIGHTS)
+    model_formats.check(path)
     with needing("train", "exporting an adapter"):
         import safetensors  # noqa: PLC0415
         import safetensors.torch  # noqa: PLC0415  numpy has no bf16, which adapters may be kept in

@@ -20,8 +20,8 @@ from archwright.engines.onnx_file import Notes
 from archwright.errors import ModelError
 from archwright.home import Home
 from archwright.lake.ingestion import Order, ingest
-from archwright.lifecycle import classifier, registry
-from archwright.lifecycle.classifier import EXPORT, NOT_WORSE, QUALITY, examine
+from archwright.lifecycle import classifier_evaluation, model_registry
+from archwright.lifecycle.classifier_evaluation import EXPORT, NOT_WORSE, QUALITY, examine
 from archwright.store import Store
 from archwright.training import image_classifier, run_execution
 from archwright.training.classifier_data import Trained
@@ -50,11 +50,11 @@ class Shop(NamedTuple):
             created_at=time.time(),
             dataset_version=version.id,
         )
-        return registry.register(self.store, self.home, record, run_execution.result(self.home, run))
+        return model_registry.register(self.store, self.home, record, run_execution.result(self.home, run))
 
     def promote(self, model: ModelVersion) -> None:
-        seen = registry.history(self.store, model.name)
-        registry.change(self.store, seen, "promote", (model.name, model.id), "test")
+        seen = model_registry.history(self.store, model.name)
+        model_registry.change(self.store, seen, "promote", (model.name, model.id), "test")
 
 
 @pytest.fixture(scope="module")
@@ -98,8 +98,10 @@ def test_a_tabular_classifier_too_with_missing_values_and_few_rows(shop: Shop) -
     model = shop.model(replace(CANCER, name="tumours", held_out=0.15))
     scores, gates = _by_name(examine(shop.store, shop.home, model))
     assert all(gate.passed for gate in gates.values())
-    assert scores["accuracy"].items < classifier.EXPORT_ROWS  # rows trained on make up for it, in this gate alone
-    assert f"over {classifier.EXPORT_ROWS} rows" in gates[EXPORT].detail
+    assert (
+        scores["accuracy"].items < classifier_evaluation.EXPORT_ROWS
+    )  # rows trained on make up for it, in this gate alone
+    assert f"over {classifier_evaluation.EXPORT_ROWS} rows" in gates[EXPORT].detail
 
 
 @pytest.mark.nightly
@@ -211,36 +213,40 @@ def test_without_held_out_rows_nothing_is_judged(shop: Shop) -> None:
 
 def test_a_record_of_other_classes_than_the_files_is_refused(shop: Shop, good: ModelVersion) -> None:
     with pytest.raises(ModelError) as refused:
-        classifier._served(shop.home, replace(good, labels=good.labels[::-1]), np.zeros((1, 64), np.float32))
+        classifier_evaluation._served(shop.home, replace(good, labels=good.labels[::-1]), np.zeros((1, 64), np.float32))
     assert refused.value.code == "AW-MOD-33"
 
 
 def test_a_model_that_says_the_same_to_every_row_cannot_pass_the_export_gate() -> None:
     same = np.tile([0.25, 0.75], (300, 1))
     trained = Trained(Notes(labels=("a", "b"), shape=(1,)), lambda _: same, lambda _: same[:, ::-1])
-    gate = classifier.export(same, trained, np.zeros((300, 1), np.float32))
+    gate = classifier_evaluation.export(same, trained, np.zeros((300, 1), np.float32))
     assert gate.value == 0.0 and gate.control == 0.0 and not gate.passed
 
 
 def test_always_naming_the_common_class_is_no_quality() -> None:
     truth = [0] * 930 + [1] * 70
-    scores, gate = classifier.judge(truth, [0] * 1000, ("normal", "fault"), 0)
+    scores, gate = classifier_evaluation.judge(truth, [0] * 1000, ("normal", "fault"), 0)
     assert scores[0].value == scores[0].baseline == 0.93 and not gate.passed
     some = [0] * 930 + [1] * 35 + [0] * 35
-    scores, gate = classifier.judge(truth, some, ("normal", "fault"), 0)
+    scores, gate = classifier_evaluation.judge(truth, some, ("normal", "fault"), 0)
     assert gate.passed and scores[0].value < 0.97 and gate.limit == 0.5
 
 
 def test_a_class_nobody_trained_on_counts_as_wrong() -> None:
-    scores, _ = classifier.judge([0, 1, -1, -1], [0, 1, 0, 1], ("a", "b"), 0)
+    scores, _ = classifier_evaluation.judge([0, 1, -1, -1], [0, 1, 0, 1], ("a", "b"), 0)
     assert scores[0].value == 0.5 and scores[1].value == pytest.approx(2 / 3)
 
 
 def test_large_pictures_are_fewer_rows() -> None:
     def rows(size: int) -> int:
-        return classifier.rows_of(Notes(labels=("a", "b"), shape=(size,)))
+        return classifier_evaluation.rows_of(Notes(labels=("a", "b"), shape=(size,)))
 
-    assert rows(9) == classifier.ROWS and rows(4000) == 2000 and rows(60_000) == classifier.EXPORT_ROWS
+    assert (
+        rows(9) == classifier_evaluation.ROWS
+        and rows(4000) == 2000
+        and rows(60_000) == classifier_evaluation.EXPORT_ROWS
+    )
 
 
 def test_batches_are_bounded_by_rows_and_by_numbers() -> None:
@@ -257,5 +263,5 @@ def test_batches_are_bounded_by_rows_and_by_numbers() -> None:
 
     for width, rows, sizes in ((1, 1000, [512, 488, -1]), (200_000, 3, [2, 1, -1]), (500_000, 2, [1, 1, -1])):
         client = Client()
-        labels, found = asyncio.run(classifier._ask(client, [[0.0] * width] * rows))  # type: ignore[arg-type]
+        labels, found = asyncio.run(classifier_evaluation._ask(client, [[0.0] * width] * rows))  # type: ignore[arg-type]
         assert client.sizes == sizes and labels == ("a",) and len(found) == rows

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from archwright.lifecycle.accuracy import balanced, change, recognised, wilson
+from archwright.lifecycle.classifier_metrics import balanced, change, recognised, wilson
 
 
 @pytest.mark.parametrize(

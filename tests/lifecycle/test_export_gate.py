@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from archwright.lifecycle import gate
-from archwright.lifecycle.gate import Place, decide, distance
-from archwright.lifecycle.interval import bootstrap, weighted_mean
+from archwright.lifecycle import export_gate
+from archwright.lifecycle.confidence_interval import bootstrap, weighted_mean
+from archwright.lifecycle.export_gate import Place, decide, distance
 
 
 def places(effect: float, noise: float, error: float = 0.0, items: int = 12, each: int = 4) -> list[Place]:
@@ -54,7 +54,7 @@ def test_an_adapter_that_changes_too_little_cannot_pass_its_control() -> None:
 
 def test_an_exact_engine_is_not_asked_to_be_exact() -> None:
     found = decide(places(effect=0.5, noise=0.001))
-    assert found.passed and found.limit == gate.LIMIT_FLOOR
+    assert found.passed and found.limit == export_gate.LIMIT_FLOOR
     assert not decide(places(effect=0.5, noise=0.001, error=0.05)).passed
 
 

@@ -1,4 +1,4 @@
-"""The supervisor: brings a Bundle up in order, restarts what dies, changes what is served (operate/lanes.py), measures
+"""The supervisor: brings a Bundle up in order, restarts what dies, changes what is served (operate/blue_green.py), measures
 what is used, takes all down in order.
 
 Decides: a process that fails before it was ever ready fails `up` at once with the process's own words; after that
@@ -18,9 +18,9 @@ from archwright.errors import OperateError, Where
 from archwright.home import Home
 from archwright.journal import Journal
 from archwright.monitor.metrics.observations import Recorder
-from archwright.operate import sample, state
-from archwright.operate.child import Child
-from archwright.operate.lanes import Lanes
+from archwright.operate import platform_state, resource_usage
+from archwright.operate.blue_green import Lanes
+from archwright.operate.child_process import Child
 
 TICK_S = 0.1
 START_TICK_S = 0.02
@@ -156,7 +156,7 @@ class Supervisor:
     def _sample(self, now: float) -> None:
         self._next_sample = now + SAMPLE_EVERY_S
         slow = now >= self._next_slow_sample
-        used = sample.memory_bytes([os.getpid(), *(child.pid for child in self._all())])
+        used = resource_usage.memory_bytes([os.getpid(), *(child.pid for child in self._all())])
         if used is not None and (slow or used > self._memory * GROWTH):
             self._memory = float(used)
             self._recorder.observe("peak_memory_bytes", PLATFORM, self._memory, now)
@@ -168,19 +168,19 @@ class Supervisor:
             self._recorder.prune(now - RETENTION_S)
 
     def _disk_bytes(self) -> int:
-        return sample.disk_bytes(self._home, [child.spec for child in self._all()])
+        return resource_usage.disk_bytes(self._home, [child.spec for child in self._all()])
 
     def _write_state(self) -> None:
         lanes, up = self._lanes, self._ready_s is not None
         processes = tuple(
-            state.ProcessState(
+            platform_state.ProcessState(
                 name=c.spec.name, pid=c.pid, ready=c.ready, restarts=c.restarts, serves=serves, phase=phase
             )
             for c, serves, phase in lanes.processes()
         )
-        state.write(
+        platform_state.write(
             self._home,
-            state.State(
+            platform_state.State(
                 supervisor_pid=os.getpid(),
                 url=self._bundle.url,
                 plan_digest=self._bundle.plan_digest,

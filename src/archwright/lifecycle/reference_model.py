@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from archwright.errors import ModelError, Where, needing
-from archwright.lifecycle import adapter, formats
+from archwright.lifecycle import adapter_export, model_formats
 from archwright.training import base_model, sequence_packing
 from archwright.training.sequence_packing import Encoded
 
@@ -31,10 +31,10 @@ class Reference:
         """From now on the model is the base with the adapter in `folder`. A pickle is refused, a damaged file too."""
         with needing("train", "evaluating an adapter"):
             from peft import PeftModel  # noqa: PLC0415
-        adapter.read_config(folder)
-        if not (folder / adapter.WEIGHTS).is_file() and (folder / adapter.PICKLED_WEIGHTS).is_file():
-            formats.refuse_pickle(folder / adapter.PICKLED_WEIGHTS)
-        formats.check(folder / adapter.WEIGHTS)
+        adapter_export.read_config(folder)
+        if not (folder / adapter_export.WEIGHTS).is_file() and (folder / adapter_export.PICKLED_WEIGHTS).is_file():
+            model_formats.refuse_pickle(folder / adapter_export.PICKLED_WEIGHTS)
+        model_formats.check(folder / adapter_export.WEIGHTS)
         with warnings.catch_warnings():
             # peft looks for the base's files by its name, and warns of what it does not find.
             warnings.simplefilter("ignore")

@@ -15,7 +15,7 @@ from archwright.cli import show_models
 from archwright.contract.plan import Launch, Plan
 from archwright.contract.record import replace
 from archwright.deploy.single_machine import Listen, bundle
-from archwright.operate.layout import Layout, Wanted
+from archwright.operate.desired_state import Layout, Wanted
 from archwright.serving.settings.config import GatewayConfig, check
 
 from ..api.test_serve import Upstream

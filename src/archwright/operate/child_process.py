@@ -10,7 +10,7 @@ from pathlib import Path
 
 from archwright.contract.plan import ProcessSpec
 from archwright.home import Home, write_json
-from archwright.operate import probe
+from archwright.operate import readiness_probe
 from archwright.settings import child_environment
 
 LOG_LIMIT_BYTES = 10_000_000
@@ -64,7 +64,7 @@ class Child:
 
     def probe(self, timeout_s: float = probe.TIMEOUT_S) -> bool:
         """Ask once. Any answer shows it alive; 200 shows it ready."""
-        status = probe.status_of(self.spec, self._home, tls=self._tls, timeout_s=timeout_s)
+        status = readiness_probe.status_of(self.spec, self._home, tls=self._tls, timeout_s=timeout_s)
         self.silent_probes = self.silent_probes + 1 if status is None else 0
         self.ready = status == 200
         return self.ready

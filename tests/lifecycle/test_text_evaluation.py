@@ -16,8 +16,8 @@ from archwright.contract.lineage import Gate, ModelVersion, Score
 from archwright.contract.record import replace
 from archwright.errors import ModelError, TrainError
 from archwright.home import Home
-from archwright.lifecycle import adapter, registry, text
-from archwright.lifecycle.served import Asking
+from archwright.lifecycle import adapter_export, model_registry, text_evaluation
+from archwright.lifecycle.evaluation_engine import Asking
 from archwright.training import training_runs
 from archwright.training.sequence_packing import Encoded
 
@@ -28,14 +28,14 @@ Change = Callable[[str, Any], Any]
 
 def examined(pupil: Pupil, model: ModelVersion) -> tuple[dict[str, Score], dict[str, Gate]]:
     told: list[str] = []
-    scores, gates = text.examine(pupil.store, pupil.home, model, told.append)
+    scores, gates = text_evaluation.examine(pupil.store, pupil.home, model, told.append)
     assert len(told) == 3
     return {score.metric: score for score in scores}, {gate.name: gate for gate in gates}
 
 
 def reweighted(pupil: Pupil, change: Change) -> None:
     """Alter the adapter that the run left."""
-    path = pupil.result / adapter.WEIGHTS
+    path = pupil.result / adapter_export.WEIGHTS
     save_file({name: change(name, value).contiguous() for name, value in load_file(path).items()}, path)
 
 
@@ -58,25 +58,25 @@ def exported_wrongly(pupil: Pupil, change: Callable[[Path], None]) -> Gate:
     made = pupil.register()
     path = pupil.home.folder("models") / "wrong"
     change(path)
-    sha256, size_bytes = registry.keep_file(pupil.home, path, "gguf")
+    sha256, size_bytes = model_registry.keep_file(pupil.home, path, "gguf")
     return examined(pupil, replace(made, sha256=sha256, size_bytes=size_bytes))[1]["export"]
 
 
 def test_an_export_without_the_reordering_of_q_and_k_fails(pupil: Pupil, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(adapter, "interleaved", lambda rows, heads: rows)
+    monkeypatch.setattr(adapter_export, "interleaved", lambda rows, heads: rows)
     found = exported_wrongly(
-        pupil, lambda path: adapter.export(pupil.home.model(pupil.run.base_sha256), pupil.result, path)
+        pupil, lambda path: adapter_export.export(pupil.home.model(pupil.run.base_sha256), pupil.result, path)
     )
     assert not found.passed and "what is served is not what was trained" in found.detail
 
 
 def test_an_export_with_b_zeroed_fails(pupil: Pupil) -> None:
-    whole = (pupil.result / adapter.WEIGHTS).read_bytes()
+    whole = (pupil.result / adapter_export.WEIGHTS).read_bytes()
 
     def export(path: Path) -> None:
         reweighted(pupil, lambda name, value: value * 0.0 if "lora_B" in name else value)
-        adapter.export(pupil.home.model(pupil.run.base_sha256), pupil.result, path)
-        (pupil.result / adapter.WEIGHTS).write_bytes(whole)
+        adapter_export.export(pupil.home.model(pupil.run.base_sha256), pupil.result, path)
+        (pupil.result / adapter_export.WEIGHTS).write_bytes(whole)
 
     found = exported_wrongly(pupil, export)
     assert not found.passed and found.value == pytest.approx(found.control)
@@ -97,8 +97,8 @@ def test_a_merge_to_four_bit_would_not_be_served_as_trained(pupil: Pupil) -> Non
     base = pupil.home.model(pupil.run.base_sha256)
     merged = pupil.home.folder("models") / "merged"
     merge(base, pupil.result, merged)
-    sha256, _ = registry.keep_file(pupil.home, merged, "gguf")
-    engine = text._engine
+    sha256, _ = model_registry.keep_file(pupil.home, merged, "gguf")
+    engine = text_evaluation._engine
 
     def with_merged(home: Home, model: ModelVersion, asking: Asking, adapter_sha256: str | None) -> Any:
         if adapter_sha256 is None:
@@ -106,16 +106,16 @@ def test_a_merge_to_four_bit_would_not_be_served_as_trained(pupil: Pupil) -> Non
         return engine(home, replace(model, base_sha256=sha256), asking, None)
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(text, "_engine", with_merged)
-        found = examined(pupil, registry.find(pupil.store, "assistant"))[1]["export"]
+        patched.setattr(text_evaluation, "_engine", with_merged)
+        found = examined(pupil, model_registry.find(pupil.store, "assistant"))[1]["export"]
     assert not found.passed and "what is served is not what was trained" in found.detail
 
 
 def merge(base: Path, folder: Path, target: Path) -> None:
     """The base with the adapter added in and every matrix rounded to 4 bit."""
-    reader, pairs = gguf.GGUFReader(str(base)), adapter._pairs(adapter.read_weights(folder), folder)
-    pairs = adapter._laid_out(pairs, adapter.Heads(4, 2))
-    scale, kind = adapter.read_config(folder).scale, gguf.GGMLQuantizationType.Q4_1
+    reader, pairs = gguf.GGUFReader(str(base)), adapter_export._pairs(adapter_export.read_weights(folder), folder)
+    pairs = adapter_export._laid_out(pairs, adapter_export.Heads(4, 2))
+    scale, kind = adapter_export.read_config(folder).scale, gguf.GGMLQuantizationType.Q4_1
     writer = gguf.GGUFWriter(str(target), "llama")
     for name, field in reader.fields.items():
         if not name.startswith("GGUF.") and name != "general.architecture":
@@ -147,7 +147,7 @@ def test_an_adapter_the_engine_refuses_is_answered_with_its_last_words(pupil: Pu
     made = pupil.register()
     broken = pupil.home.folder("models") / "broken"
     broken.write_bytes(b"GGUF and then nothing")
-    sha256, _ = registry.keep_file(pupil.home, broken, "gguf")
+    sha256, _ = model_registry.keep_file(pupil.home, broken, "gguf")
     with pytest.raises(ModelError) as refused:
         examined(pupil, replace(made, sha256=sha256))
     assert refused.value.code == "AW-MOD-30" and "not a whole GGUF model file" in refused.value.message
@@ -182,16 +182,16 @@ def test_a_run_whose_folder_is_gone_cannot_be_examined(pupil: Pupil) -> None:
 
 def test_windows_lie_around_the_first_learned_token() -> None:
     long = Encoded(list(range(500)), [place >= 200 for place in range(500)])
-    window = text._window(long)
-    assert window is not None and window.ids == list(range(200 - text.BEFORE, 200 + text.AFTER))
+    window = text_evaluation._window(long)
+    assert window is not None and window.ids == list(range(200 - text_evaluation.BEFORE, 200 + text_evaluation.AFTER))
     assert [window.ids[place] for place in window.places] == [200, 221, 242, 263]
-    whole = text._window(Encoded(list(range(9)), [True] * 9))
+    whole = text_evaluation._window(Encoded(list(range(9)), [True] * 9))
     assert whole is not None and whole.ids == list(range(9)) and whole.places == [1, 3, 5, 8]
-    assert text._window(Encoded(list(range(9)), [place >= 6 for place in range(9)])) is None
+    assert text_evaluation._window(Encoded(list(range(9)), [place >= 6 for place in range(9)])) is None
 
 
 def test_items_are_bounded_by_their_tokens() -> None:
     item = Encoded(list(range(1500)), [True] * 1500)
     nothing = Encoded([1], [False])
-    assert text._bounded([nothing, item, item, item]) == [item, item]
-    assert text._bounded([Encoded(list(range(5000)), [True] * 5000)]) != []
+    assert text_evaluation._bounded([nothing, item, item, item]) == [item, item]
+    assert text_evaluation._bounded([Encoded(list(range(5000)), [True] * 5000)]) != []
