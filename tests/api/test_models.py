@@ -14,9 +14,9 @@ import pytest
 
 from archwright import api
 from archwright.access import audit_log
+from archwright.api.lineage_chain import Chain
 from archwright.api.model_files import ModelFile
 from archwright.api.models import ModelCard
-from archwright.api.origins import Chain
 from archwright.cli import main
 from archwright.contract.lineage import Edge, Evaluation, Gate, Score
 from archwright.contract.plan import Artefact

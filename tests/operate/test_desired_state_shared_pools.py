@@ -18,7 +18,7 @@ from archwright.deploy.single_machine import Listen, bundle
 from archwright.operate.desired_state import Layout, Wanted
 from archwright.serving.settings.config import GatewayConfig, check
 
-from ..api.test_serve import Upstream
+from ..api.test_serving import Upstream
 from .conftest import BASE, ENDPOINT
 from .test_rollout import chat
 

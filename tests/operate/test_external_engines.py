@@ -19,7 +19,7 @@ from archwright.home import Home
 from archwright.policy.usage_limits import Limits
 from archwright.serving.settings.config import read
 
-from ..api.test_serve import Upstream
+from ..api.test_serving import Upstream
 
 pytestmark = pytest.mark.enable_socket
 

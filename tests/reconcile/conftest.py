@@ -16,7 +16,7 @@ from archwright.contract.evidence import Prediction, Query, Statistic
 from archwright.contract.needs import Length
 from archwright.contract.plan import Launch, LoadSpec, Plan, Pool, WorkloadPlan
 
-from .server import Handler, Request, Response, Server, StreamResponse, json_response
+from .fake_endpoint import Handler, Request, Response, Server, StreamResponse, json_response
 
 Serve = Callable[..., str]
 MakePlan = Callable[..., Plan]

@@ -19,7 +19,7 @@ from archwright.errors import ReconcileError
 from archwright.policy.traffic import peak_arrivals
 from archwright.reconcile.bench import BenchResult, Limits, Progress, Target, run_bench
 
-from .server import Request, Response
+from .fake_endpoint import Request, Response
 
 if TYPE_CHECKING:
     from tests.reconcile.conftest import Endpoint

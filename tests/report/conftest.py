@@ -11,10 +11,10 @@ from archwright.contract.decision import Decision
 from archwright.contract.estimate import Estimate
 from archwright.contract.plan import Miss, Option, Plan, WorkloadPlan
 from archwright.contract.record import replace
-from archwright.report.compose import document_of
 from archwright.report.document import Document
+from archwright.report.document_builder import document_of
 
-from .board import BOARD, pool
+from .full_plan import BOARD, pool
 
 LONG = "Donaudampfschifffahrtselektrizitätenhauptbetriebswerkbauunterbeamtengesellschaft-" * 3
 HOSTILE = "<script>alert(1)</script> #panic(\"no\") $x$ *b* `c` </style> =cmd|' /C calc'!A0 漢字 \u202eevil\x07"

@@ -9,12 +9,12 @@ from archwright.catalog.load import load
 from archwright.contract.decision import Decision
 from archwright.contract.plan import Plan, WorkloadPlan
 from archwright.contract.record import replace
-from archwright.report.compose import document_of
+from archwright.report.document_builder import document_of
 from archwright.report.html import html
 from archwright.report.pdf import pdf
 from archwright.report.xlsx import xlsx
 
-from .board import BOARD, HYBRID
+from .full_plan import BOARD, HYBRID
 from .test_html import Page
 from .test_xlsx import Workbook
 

@@ -12,7 +12,7 @@ from archwright.contract.plan import MachineFacts, Plan
 from archwright.needs.reader import parse
 from archwright.needs.template import template
 from archwright.plan.planner import make_plan
-from archwright.report.compose import document_of
+from archwright.report.document_builder import document_of
 from archwright.report.html import html
 from archwright.report.pdf import pdf
 from archwright.report.xlsx import xlsx

@@ -6,11 +6,11 @@ import re
 
 from archwright.catalog.load import load
 from archwright.contract.record import replace
-from archwright.report.compose import document_of
 from archwright.report.document import Document
+from archwright.report.document_builder import document_of
 from archwright.report.pdf import _breakable, pdf
 
-from .board import BOARD
+from .full_plan import BOARD
 
 
 def test_every_plan_has_pages(any_document: Document) -> None:

@@ -12,7 +12,7 @@ from archwright.cli import main
 from archwright.errors import MissingError, PlanFileError, UsageError
 from archwright.plan.plan_file import write_plan
 
-from .board import BOARD
+from .full_plan import BOARD
 
 
 @pytest.fixture

@@ -12,11 +12,11 @@ import pytest
 
 from archwright.catalog.load import load
 from archwright.contract.record import replace
-from archwright.report.compose import document_of
 from archwright.report.document import Document
+from archwright.report.document_builder import document_of
 from archwright.report.xlsx import letters, xlsx
 
-from .board import BOARD, HYBRID, MONTHS, OPTIONS
+from .full_plan import BOARD, HYBRID, MONTHS, OPTIONS
 
 NS = {"m": "http://schemas.openxmlformats.org/spreadsheetml/2006/main"}
 

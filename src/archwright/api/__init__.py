@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from archwright.api import audit, catalog, data, key, models, runs, tenant, user
-    from archwright.api.inspecting import doctor, settings
-    from archwright.api.measuring import bench, reconcile
-    from archwright.api.metering import usage
-    from archwright.api.origins import lineage
+    from archwright.api.bench_and_reconcile import bench, reconcile
+    from archwright.api.installation import doctor, settings
+    from archwright.api.lineage_chain import lineage
     from archwright.api.planning import diff, explain, init, plan
-    from archwright.api.predicting import accuracy, predict_serving, predict_training
-    from archwright.api.predicting_work import predict_data, predict_embedding, predict_image, predict_table
-    from archwright.api.reporting import report
-    from archwright.api.running import ask, down, status, up
+    from archwright.api.platform_lifecycle import ask, down, status, up
+    from archwright.api.prediction import accuracy, predict_serving, predict_training
+    from archwright.api.report_document import report
     from archwright.api.serving import serve
     from archwright.api.training import train
+    from archwright.api.usage_report import usage
+    from archwright.api.workload_prediction import predict_data, predict_embedding, predict_image, predict_table
 
 GROUPS = ("audit", "catalog", "data", "key", "models", "runs", "tenant", "user")
 HOMES = {

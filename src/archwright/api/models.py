@@ -14,8 +14,8 @@ from typing import Literal
 
 from archwright import settings
 from archwright.api.context import audited, opened
+from archwright.api.lineage_chain import chain_of
 from archwright.api.model_files import ModelFile, known
-from archwright.api.origins import chain_of
 from archwright.catalog.load import load
 from archwright.contract.lineage import Evaluation, Gate, ModelVersion, Promotion, Score, SourceFile, node
 from archwright.contract.record import Record, asdict

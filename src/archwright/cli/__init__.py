@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import Any, NoReturn
 
 from archwright import __version__
-from archwright.cli.grammar import Arg, Verb
+from archwright.cli.verb_spec import Arg, Verb
 from archwright.cli.verbs import GROUPS, VERBS
 from archwright.errors import ArchwrightError, UsageError, Where, boundary
 

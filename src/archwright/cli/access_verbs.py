@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from archwright.cli.grammar import Arg, Verb
+from archwright.cli.verb_spec import Arg, Verb
 
 LIMITS = (
     Arg("rpm", "requests a minute", "integer", of="limits", metavar="N"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from archwright.cli.grammar import Arg, Verb
+from archwright.cli.verb_spec import Arg, Verb
 
 DATA_VERBS: tuple[Verb, ...] = (
     Verb(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from archwright.cli.grammar import Arg, Verb
+from archwright.cli.verb_spec import Arg, Verb
 
 VERSION = Arg("id", "a version's id, or a name for its newest version", positional=True, required=True)
 DRY_RUN = Arg("dry_run", "only say what would be changed", "flag")

@@ -13,9 +13,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from archwright.api.running import Answer, Platform
-from archwright.cli.layout import plain
-from archwright.cli.numbers import band, pretty
+from archwright.api.platform_lifecycle import Answer, Platform
+from archwright.cli.number_format import band, pretty
+from archwright.cli.table_layout import plain
 from archwright.contract.evidence import Deviation, Reconciliation
 from archwright.errors import printable
 

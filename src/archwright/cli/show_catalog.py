@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from rich.markup import escape
 
 from archwright.api.catalog import CatalogCheck, CatalogDiff, FactView, LayerFact, RefreshReport
-from archwright.cli.layout import plain
 from archwright.cli.show import as_json, console, table, text
+from archwright.cli.table_layout import plain
 
 __all__ = ["as_json", "check", "diff", "fact", "refreshed"]
 

@@ -9,9 +9,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from archwright.api.data import DatasetCard, DatasetOutcome
-from archwright.cli.layout import plain
-from archwright.cli.numbers import pretty
+from archwright.cli.number_format import pretty
 from archwright.cli.show import as_json, console, text
+from archwright.cli.table_layout import plain
 from archwright.contract.lineage import DatasetVersion, SourceFile
 
 __all__ = ["as_json", "card", "outcome", "versions"]

@@ -7,9 +7,9 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from archwright.cli.layout import drawn, indented
-from archwright.cli.numbers import money, pretty
+from archwright.cli.number_format import money, pretty
 from archwright.cli.show import as_json, console
+from archwright.cli.table_layout import drawn, indented
 from archwright.contract.estimate import Estimate
 
 __all__ = ["as_json", "diff", "what_if"]

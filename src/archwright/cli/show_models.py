@@ -8,13 +8,13 @@ from datetime import datetime
 from rich.markup import escape
 from rich.tree import Tree
 
+from archwright.api.lineage_chain import Chain
 from archwright.api.model_files import ModelFile
 from archwright.api.models import Change, ListedVersion, ModelCard
-from archwright.api.origins import Chain
 from archwright.cli import show
-from archwright.cli.layout import plain
-from archwright.cli.numbers import pretty, significant
+from archwright.cli.number_format import pretty, significant
 from archwright.cli.show import console, record, text
+from archwright.cli.table_layout import plain
 from archwright.contract.lineage import Evaluation, Gate, Promotion, Score, SourceFile
 
 __all__ = ["as_json", "change", "evaluation", "history", "lineage", "model", "models"]

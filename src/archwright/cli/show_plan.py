@@ -9,10 +9,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from archwright.cli.layout import drawn, indented
-from archwright.cli.numbers import band, money, pretty, significant
+from archwright.cli.number_format import band, money, pretty, significant
 from archwright.cli.show import as_json, console
 from archwright.cli.show_diff import what_if
+from archwright.cli.table_layout import drawn, indented
 from archwright.contract.decision import Driver, Return
 from archwright.contract.plan import Miss, Option, Plan
 

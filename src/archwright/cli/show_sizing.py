@@ -6,9 +6,9 @@ from typing import Any
 
 from rich.markup import escape
 
-from archwright.cli.layout import plain
-from archwright.cli.numbers import band, pretty
+from archwright.cli.number_format import band, pretty
 from archwright.cli.show import as_json, console
+from archwright.cli.table_layout import plain
 
 __all__ = ["accuracy", "as_json", "sized"]
 

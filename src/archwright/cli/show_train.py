@@ -12,8 +12,8 @@ from rich.table import Table
 
 from archwright.api.training import Progress, Training
 from archwright.cli import show
-from archwright.cli.layout import plain
-from archwright.cli.numbers import band, pretty, significant
+from archwright.cli.number_format import band, pretty, significant
+from archwright.cli.table_layout import plain
 from archwright.contract.evidence import Basis, Prediction
 from archwright.contract.lineage import TrainingRun
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from archwright.cli.grammar import Arg, Verb
+from archwright.cli.verb_spec import Arg, Verb
 
 MODEL = Arg("model", "a model", positional=True, required=True)
 ON = Arg("on", "count and accelerator", required=True, metavar="4xNAME")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from archwright.cli.grammar import Arg, Verb
+from archwright.cli.verb_spec import Arg, Verb
 
 RUN = Arg("id", "a run's id, or a name for its newest run", positional=True, required=True)
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 from archwright.cli.access_verbs import ACCESS_VERBS
 from archwright.cli.catalog_verbs import CATALOG_VERBS
 from archwright.cli.data_verbs import DATA_VERBS
-from archwright.cli.grammar import Arg, Verb
 from archwright.cli.model_verbs import MODEL_VERBS
 from archwright.cli.sizing_verbs import SIZING_VERBS
 from archwright.cli.train_verbs import TRAIN_VERBS
+from archwright.cli.verb_spec import Arg, Verb
 
 PLAN_FILE = Arg("plan", "a plan.json", positional=True, required=True)
 

@@ -19,9 +19,9 @@ from typing import NamedTuple, TypeVar
 from archwright.contract.plan import LoadSpec
 from archwright.errors import ReconcileError
 from archwright.policy.traffic import Arrival, closed_arrivals, peak_arrivals
-from archwright.reconcile.prompts import Prompter, Tokens, learn
-from archwright.reconcile.timing import BenchResult, Phase, Timing
-from archwright.reconcile.wire import Dialect, Limits, Refused, Target, Trace, Wire
+from archwright.reconcile.bench_client import Dialect, Limits, Refused, Target, Trace, Wire
+from archwright.reconcile.bench_result import BenchResult, Phase, Timing
+from archwright.reconcile.prompt_generator import Prompter, Tokens, learn
 
 __all__ = ["BenchResult", "Limits", "Progress", "Target", "drive", "run_bench"]
 

@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 
 from archwright.contract.evidence import Basis
 from archwright.contract.plan import Plan
-from archwright.report.sources import Source
+from archwright.report.fact_sources import Source
 
 Tone = Literal["", "good", "warn", "bad", "quiet", "strong"]
 URL = re.compile(r"https?://[^\s<>\"'`|\\^{}]+[^\s<>\"'`|\\^{}.,;:!?)\]]")

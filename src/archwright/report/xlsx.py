@@ -12,10 +12,10 @@ from archwright.contract.estimate import Estimate
 from archwright.contract.metrics import BY_QUANTITY
 from archwright.contract.plan import Option, Plan
 from archwright.errors import needing
-from archwright.report import words
-from archwright.report.business import flip_said
+from archwright.report import number_format
+from archwright.report.charts import driver_names, shown_first
+from archwright.report.decision_chapters import flip_said
 from archwright.report.document import Document
-from archwright.report.figures import driver_names, shown_first
 
 LONGEST_TEXT = 32_767
 # A text that begins so would be read as a formula by whoever types it again, or saves the sheet as CSV.
@@ -210,7 +210,7 @@ def _option_row(plan: Plan, option: Option) -> Iterable[Value]:
     for estimate in (option.total_cost, option.cost_per_month, option.capex):
         yield from _three(estimate)
     yield from (option.placement, option.provider, ", ".join(option.regions))
-    yield "; ".join(words.missed(miss) for miss in option.misses)
+    yield "; ".join(number_format.missed(miss) for miss in option.misses)
     yield option.name in plan.decision.pareto
     yield ", ".join(f"{name}: {model}" for name, model in option.models.items())
 
@@ -224,7 +224,13 @@ def _cost_lines(book: Book, plan: Plan, option: Option) -> tuple[tuple[str, int,
         amount, none = _three(line.amount), (None, None, None)
         placed = (*none, *amount) if line.once else (*amount, *none)
         formula = Formula(f"=C{row + 1}*I{row + 1}+F{row + 1}", line.over(months))
-        values: tuple[Value, ...] = (line.name, words.CATEGORIES[line.category], *placed, float(months), formula)
+        values: tuple[Value, ...] = (
+            line.name,
+            number_format.CATEGORIES[line.category],
+            *placed,
+            float(months),
+            formula,
+        )
         book.rows(sheet, [values], start=row)
         if not line.once:
             recurring.append((line.name, row, line.amount.value))

@@ -9,7 +9,7 @@ from archwright.catalog.tables.export_rules import export_rules
 from archwright.contract.plan import PurchaseKind
 from archwright.plan.accounting.budget import Draft
 from archwright.plan.capacity.export_control import ADVANCED, judge_export, measure
-from archwright.report.words import missed
+from archwright.report.number_format import missed
 
 from ..cost.test_operating_costs import needs_of as needs_named
 from ..fleet_samples import house, own_fleet

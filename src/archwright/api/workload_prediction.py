@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from archwright import settings
-from archwright.api.sized import Sized
+from archwright.api.prediction_result import Sized
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.load import load as load_catalog
 from archwright.catalog.tables import name_resolution

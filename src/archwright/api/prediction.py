@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 
 from archwright import settings
-from archwright.api import predicting_rate, sized
-from archwright.api.sized import Sized
+from archwright.api import prediction_result, rate_prediction
+from archwright.api.prediction_result import Sized
 from archwright.catalog.benchmark_names import Subjects
 from archwright.catalog.load import load as load_catalog
 from archwright.catalog.tables import name_resolution
@@ -70,7 +70,7 @@ def predict_serving(
         output_tokens=float(answer),
     )
     if timed is not None:
-        return predicting_rate.at_rate(asked, float(sent), subjects)
+        return rate_prediction.at_rate(asked, float(sent), subjects)
     got = _served(asked, on, subjects)
     guesses = {"tpot_s": got.tpot_s, "ttft_s": None if offline else got.ttft_s, "tokens_per_s": got.tokens_per_s}
     guesses |= {} if offline else got.percentiles
@@ -89,7 +89,11 @@ def predict_serving(
         estimates=estimates,
         definitions={key: _DEFINITIONS.get(key, _LATER) for key in estimates},
         formula=_HOST_FORMULA if host else _FORMULA,
-        sources=(*(() if host else sized.fitted("serving")), subjects.model(model).source, accelerator.source),
+        sources=(
+            *(() if host else prediction_result.fitted("serving")),
+            subjects.model(model).source,
+            accelerator.source,
+        ),
         weak=got.weak,
         assumed=got.assumed,
     )
@@ -170,7 +174,7 @@ def predict_training(
         estimates=told.estimates,
         definitions={key: text for key, text in training_prediction.DEFINITIONS.items() if key in told.estimates},
         formula=training_prediction.FORMULA,
-        sources=(*sized.fitted("training"), told.model.source, told.accelerator.source, *told.facts),
+        sources=(*prediction_result.fitted("training"), told.model.source, told.accelerator.source, *told.facts),
         weak=told.weak,
         assumed=told.assumed,
         layout=told.layout,

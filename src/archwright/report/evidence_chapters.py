@@ -8,7 +8,7 @@ from archwright.contract.evidence import Basis, Control, Prediction
 from archwright.contract.metrics import BY_QUANTITY
 from archwright.contract.plan import Plan
 from archwright.plan.explain import glossary
-from archwright.report import figures, words
+from archwright.report import charts, number_format
 from archwright.report.document import (
     Block,
     Callout,
@@ -23,7 +23,7 @@ from archwright.report.document import (
     notes,
     rows,
 )
-from archwright.report.sources import Source
+from archwright.report.fact_sources import Source
 
 STATUSES: dict[str, tuple[str, Tone]] = {
     "built-in": ("built in", "good"),
@@ -37,7 +37,7 @@ def promises_chapter(plan: Plan) -> Chapter:
     """Every prediction with its band, what it rests on, and the query that will judge it."""
     known = {basis.id: basis for basis in plan.bases}
     blocks: list[Block] = []
-    picture = figures.promises(plan.predictions)
+    picture = charts.promises(plan.predictions)
     if picture is not None:
         blocks.append(picture)
     if plan.predictions:
@@ -70,15 +70,15 @@ def _promise_bases(plan: Plan, known: dict[str, Basis]) -> Iterable[Table]:
 def _promise_row(promise: Prediction, basis: Basis | None) -> Iterable[Cell]:
     estimate = promise.estimate
     yield Cell(promise.id, notes(("", f"workload {promise.workload}" if promise.workload else "the platform")))
-    yield Cell(words.measure(estimate.value, estimate.unit))
-    yield Cell(words.band(estimate), notes(("", f"{words.percent(estimate.level)} likely")))
+    yield Cell(number_format.measure(estimate.value, estimate.unit))
+    yield Cell(number_format.band(estimate), notes(("", f"{number_format.percent(estimate.level)} likely")))
     if basis is None:
         yield Cell("no basis in the plan", tone="quiet")
     else:
         yield Cell(basis.stratum, notes(("Basis", basis.id)))
     query = promise.query
     phase = f" under the {query.phase} load" if query.phase else ""
-    asked = f"{query.statistic} of {query.metric} over {words.measure(query.window_s, 's')}{phase}"
+    asked = f"{query.statistic} of {query.metric} over {number_format.measure(query.window_s, 's')}{phase}"
     yield Cell(asked, notes(("PromQL", query.promql() if query.metric in BY_QUANTITY else "")))
 
 
@@ -119,7 +119,7 @@ def sources_chapter(plan: Plan, found: tuple[Source, ...], bases: tuple[Basis, .
         blocks.append(Table("Bases of the numbers", heads, rows(_basis_row(basis) for basis in bases)))
     hidden = len(plan.bases) - len(bases)
     if hidden:
-        text = f"{words.counted(hidden, 'more basis', 'more bases')} of options not chosen stand in the plan file: "
+        text = f"{number_format.counted(hidden, 'more basis', 'more bases')} of options not chosen stand in the plan file: "
         blocks.append(Text(text + "archwright explain plan.json NAME shows each.", "quiet"))
     lead = "Each number names its basis; each basis its formula and the facts it uses, each fact its source and date."
     return Chapter("sources", "Facts and sources", lead, tuple(blocks))

@@ -18,8 +18,8 @@ import msgspec
 
 from archwright import settings
 from archwright.api.context import audited, keyring, opened, store_url
+from archwright.api.external_engines import reached
 from archwright.api.planning import plan_or_needs
-from archwright.api.reached import reached
 from archwright.contract.record import Record, replace
 from archwright.deploy.single_machine import Listen, bundle
 from archwright.errors import OperateError, Where

@@ -11,9 +11,9 @@ from archwright.contract.plan import Plan
 from archwright.contract.record import replace
 from archwright.monitor.metrics.observations import Recorder
 from archwright.monitor.metrics.prometheus import Prometheus
-from archwright.reconcile.compare import choose, reconcile
-from archwright.reconcile.measure import client_measurements, read_prometheus, ring_measurements
-from archwright.reconcile.timing import BenchResult, Outcome, Phase, Timing, Window
+from archwright.reconcile.bench_result import BenchResult, Outcome, Phase, Timing, Window
+from archwright.reconcile.deviations import choose, reconcile
+from archwright.reconcile.measurements import client_measurements, read_prometheus, ring_measurements
 from archwright.store import Store
 
 MakePlan = Callable[..., Plan]

@@ -8,7 +8,7 @@ from archwright.contract.estimate import Estimate
 from archwright.contract.evidence import Measurement, Prediction, Query, Statistic
 from archwright.contract.plan import Plan
 from archwright.contract.record import replace
-from archwright.reconcile.compare import choose, reconcile
+from archwright.reconcile.deviations import choose, reconcile
 
 NUMBERS = st.floats(0, 1e12, allow_nan=False)
 EMPTY = Plan(

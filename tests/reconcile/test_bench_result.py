@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from archwright.reconcile.timing import BenchResult, Outcome, Phase, Timing
+from archwright.reconcile.bench_result import BenchResult, Outcome, Phase, Timing
 
 
 def timing(outcome: Outcome = "finished", *, first: float | None = 1.2, tokens: int = 11, chunks: int = 11) -> Timing:

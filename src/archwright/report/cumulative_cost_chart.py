@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable
 
 from archwright.contract.decision import Decision
 from archwright.contract.plan import Option
-from archwright.report import svg, words
+from archwright.report import number_format, svg
+from archwright.report.charts import WIDTH, shown_first
 from archwright.report.document import Figure
-from archwright.report.figures import WIDTH, shown_first
 
 At = Callable[[float, float], tuple[float, float]]
 MOST_LINES = 5
@@ -40,9 +40,11 @@ def cumulative(options: tuple[Option, ...], chosen: str | None, decision: Decisi
         ends.append((points[-1][1], svg.PALETTE[rank], line))
     _end_labels(canvas, ends, right + 10, chosen)
     crossed = _crossings(canvas, lines, chosen, decision, at)
-    crossed += [f"{words.listed([o.name for o in line])} are within 1 %: one line." for line in lines if len(line) > 1]
+    crossed += [
+        f"{number_format.listed([o.name for o in line])} are within 1 %: one line." for line in lines if len(line) > 1
+    ]
     canvas.text((left, bottom + 44), f"month; {currency} paid by its end", size=12, fill=svg.QUIET)
-    alt = "; ".join(f"{o.name} ends at {words.compact(o.cumulative_cost[-1])} {currency}" for o in drawn)
+    alt = "; ".join(f"{o.name} ends at {number_format.compact(o.cumulative_cost[-1])} {currency}" for o in drawn)
     return Figure("Paid so far, month by month", canvas.svg(bottom + 56), "; ".join([alt, *crossed]), " ".join(crossed))
 
 
@@ -67,7 +69,7 @@ def _grid(canvas: svg.Canvas, edges: tuple[float, float, float], marks: tuple[fl
     for mark in marks:
         _, y = at(0, mark)
         canvas.line((left, y), (right, y))
-        canvas.text((left - 10, y + 4), words.tick(mark), size=12, fill=svg.QUIET, anchor="end")
+        canvas.text((left - 10, y + 4), number_format.tick(mark), size=12, fill=svg.QUIET, anchor="end")
     step = next(s for s in (1, 3, 6, 12, 24, 60, 120, 1200) if months / s <= 13)
     for month in range(0, months + 1, step):
         x, y = at(month, 0)
@@ -106,7 +108,7 @@ def _crossings(
             near[-1].append(month)
         else:
             near.append([month])
-        said.append(f"From month {month} on the chosen one has cost less than {words.listed(overtaken)}.")
+        said.append(f"From month {month} on the chosen one has cost less than {number_format.listed(overtaken)}.")
     for group in near:
         middle, _ = at((group[0] + group[-1]) / 2, 0)
         _, top = at(0, max(own.cumulative_cost[month - 1] for month in group))

@@ -13,12 +13,12 @@ from archwright.contract.decision import Decision, Driver, Phase, Schedule
 from archwright.contract.estimate import Estimate, exact, within_factor
 from archwright.contract.plan import Purchase
 from archwright.contract.record import replace
-from archwright.report import figures, payments, svg
-from archwright.report.architecture import architecture, machine_of
+from archwright.report import charts, cumulative_cost_chart, svg
+from archwright.report.architecture_diagram import architecture, machine_of
 from archwright.report.document import Figure
 
-from .board import BOARD, DECISION, HYBRID, PREDICTIONS, pool
 from .conftest import HOSTILE, many
+from .full_plan import BOARD, DECISION, HYBRID, PREDICTIONS, pool
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -37,7 +37,7 @@ def drawn(figure: Figure | None) -> Figure:
 
 
 def test_options_stand_in_order_with_their_verdict() -> None:
-    figure = drawn(figures.option_costs(BOARD.options, BOARD.chosen, "EUR", 60))
+    figure = drawn(charts.option_costs(BOARD.options, BOARD.chosen, "EUR", 60))
     names = [text for text in texts(figure) if text in {option.name for option in BOARD.options}]
     assert names == ["hybrid-own-base", "cloud-aws-commit-3y", "cloud-azure", "on-premises-only", "cloud-gcp"]
     assert sum("not feasible" in text for text in texts(figure)) == 1
@@ -46,22 +46,22 @@ def test_options_stand_in_order_with_their_verdict() -> None:
 
 
 def test_without_a_price_there_is_no_bar() -> None:
-    assert figures.option_costs(BOARD.options[-1:], None, "EUR", 60) is None
-    assert figures.cost_parts(BOARD.options[-1:], None, "EUR", 60) is None
-    assert payments.cumulative(BOARD.options[-1:], None, DECISION, "EUR") is None
-    assert figures.promises(()) is None
-    assert figures.flips(()) is None
+    assert charts.option_costs(BOARD.options[-1:], None, "EUR", 60) is None
+    assert charts.cost_parts(BOARD.options[-1:], None, "EUR", 60) is None
+    assert cumulative_cost_chart.cumulative(BOARD.options[-1:], None, DECISION, "EUR") is None
+    assert charts.promises(()) is None
+    assert charts.flips(()) is None
 
 
 def test_at_most_fourteen_bars_and_the_rest_is_counted() -> None:
     plan = many()
-    figure = drawn(figures.option_costs(plan.options, plan.chosen, "EUR", 60))
+    figure = drawn(charts.option_costs(plan.options, plan.chosen, "EUR", 60))
     assert len([text for text in texts(figure) if text.startswith(("cloud", "hybrid", "on-prem"))]) == 14
     assert f"{len(plan.options) - 14} more options" in figure.note
 
 
 def test_shares_sum_to_the_total() -> None:
-    shares = figures.shares_of(HYBRID, 60)
+    shares = charts.shares_of(HYBRID, 60)
     assert HYBRID.total_cost is not None
     assert sum(share.amount for share in shares) == pytest.approx(HYBRID.total_cost.value)
     bought = next(share.amount for share in shares if share.group == "Machines bought")
@@ -69,15 +69,15 @@ def test_shares_sum_to_the_total() -> None:
 
 
 def test_every_category_is_drawn_in_one_group() -> None:
-    from archwright.report.words import CATEGORIES  # noqa: PLC0415
+    from archwright.report.number_format import CATEGORIES  # noqa: PLC0415
 
-    grouped = [category for categories in figures.GROUPS.values() for category in categories]
+    grouped = [category for categories in charts.GROUPS.values() for category in categories]
     assert sorted(grouped) == sorted(CATEGORIES)
-    assert len(figures.GROUPS) == len(svg.PALETTE)
+    assert len(charts.GROUPS) == len(svg.PALETTE)
 
 
 def test_break_even_is_marked_where_the_lines_cross() -> None:
-    figure = drawn(payments.cumulative(BOARD.options, BOARD.chosen, DECISION, "EUR"))
+    figure = drawn(cumulative_cost_chart.cumulative(BOARD.options, BOARD.chosen, DECISION, "EUR"))
     assert "month 48" in texts(figure)
     assert figure.note == "From month 48 on the chosen one has cost less than cloud-azure."
     lines = {line.get("stroke-dasharray") for line in shapes(figure, "polyline")}
@@ -86,15 +86,17 @@ def test_break_even_is_marked_where_the_lines_cross() -> None:
 
 def test_a_break_even_beyond_the_line_is_not_drawn() -> None:
     rivals = (*(replace(rival, break_even_month=61) for rival in DECISION.rivals),)
-    figure = drawn(payments.cumulative(BOARD.options, BOARD.chosen, replace(DECISION, rivals=rivals), "EUR"))
+    figure = drawn(
+        cumulative_cost_chart.cumulative(BOARD.options, BOARD.chosen, replace(DECISION, rivals=rivals), "EUR")
+    )
     assert figure.note == ""
-    figure = drawn(payments.cumulative(BOARD.options, None, DECISION, "EUR"))
+    figure = drawn(cumulative_cost_chart.cumulative(BOARD.options, None, DECISION, "EUR"))
     assert figure.note == ""
 
 
 def test_a_horizon_of_one_month_has_a_picture() -> None:
     short = tuple(replace(option, cumulative_cost=option.cumulative_cost[:1]) for option in BOARD.options)
-    assert "0" in texts(drawn(payments.cumulative(short, BOARD.chosen, Decision(), "EUR")))
+    assert "0" in texts(drawn(cumulative_cost_chart.cumulative(short, BOARD.chosen, Decision(), "EUR")))
 
 
 def test_labels_at_the_lines_ends_do_not_overlap() -> None:
@@ -104,7 +106,7 @@ def test_labels_at_the_lines_ends_do_not_overlap() -> None:
         )
         for n in range(5)
     )
-    figure = drawn(payments.cumulative(same, None, Decision(), "EUR"))
+    figure = drawn(cumulative_cost_chart.cumulative(same, None, Decision(), "EUR"))
     places = sorted(
         float(element.get("y", "0")) for element in shapes(figure, "text") if (element.text or "").startswith("option-")
     )
@@ -114,7 +116,7 @@ def test_labels_at_the_lines_ends_do_not_overlap() -> None:
 def test_options_that_are_paid_alike_share_a_line() -> None:
     alike = replace(HYBRID, name="twin", cumulative_cost=tuple(paid * 1.009 for paid in HYBRID.cumulative_cost))
     other = replace(HYBRID, name="other", cumulative_cost=tuple(paid * 1.05 for paid in HYBRID.cumulative_cost))
-    figure = drawn(payments.cumulative((HYBRID, alike, other), HYBRID.name, Decision(), "EUR"))
+    figure = drawn(cumulative_cost_chart.cumulative((HYBRID, alike, other), HYBRID.name, Decision(), "EUR"))
     assert len(shapes(figure, "polyline")) == 2
     assert f"{HYBRID.name} +1" in texts(figure) and "other" in texts(figure)
     assert figure.note == f"{HYBRID.name} and twin are within 1 %: one line."
@@ -139,27 +141,27 @@ def test_break_evens_close_together_share_a_label(months: tuple[int, ...], label
         replace(DECISION.rivals[0], option=option.name, break_even_month=month)
         for option, month in zip(options, months, strict=True)
     )
-    found = payments.cumulative((HYBRID, *options), HYBRID.name, replace(DECISION, rivals=rivals), "EUR")
+    found = cumulative_cost_chart.cumulative((HYBRID, *options), HYBRID.name, replace(DECISION, rivals=rivals), "EUR")
     assert [text for text in texts(drawn(found)) if text.startswith("month") and ";" not in text] == labels
     assert len(shapes(drawn(found), "circle")) == len(months) + len(options) + 1
     assert all(f"From month {month} on" in drawn(found).note for month in months)
 
 
 def test_only_times_are_drawn_and_each_with_its_band() -> None:
-    figure = drawn(figures.promises(PREDICTIONS))
+    figure = drawn(charts.promises(PREDICTIONS))
     assert "assistant.tokens_per_s.rate" not in figure.alt
     assert "downtime.latency_s.p95" in figure.alt
     assert len(shapes(figure, "circle")) == 5
-    assert figures.promises(PREDICTIONS[4:5]) is None
+    assert charts.promises(PREDICTIONS[4:5]) is None
 
 
 def test_many_promises_are_counted_below() -> None:
-    figure = drawn(figures.promises(PREDICTIONS[:1] * 30))
+    figure = drawn(charts.promises(PREDICTIONS[:1] * 30))
     assert figure.note == "6 more in the table."
 
 
 def test_a_flip_is_marked_and_said() -> None:
-    figure = drawn(figures.flips(DECISION.drivers))
+    figure = drawn(charts.flips(DECISION.drivers))
     assert len(shapes(figure, "polygon")) == 3
     assert "flips nothing in reach" in texts(figure)
     assert "cloud-aws-commit-3y is chosen" in figure.alt
@@ -169,16 +171,16 @@ def test_facts_of_one_name_are_told_apart() -> None:
     first, second, other = (
         replace(DECISION.drivers[0], basis=basis) for basis in ("price.own.gpu", "price.rent.gpu", "x")
     )
-    names = figures.driver_names((first, second, replace(other, name="electricity")))
+    names = charts.driver_names((first, second, replace(other, name="electricity")))
     assert names == {"price.own.gpu": "own.gpu", "price.rent.gpu": "rent.gpu", "x": "electricity"}
-    assert "own.gpu" in texts(drawn(figures.flips((first, second))))
+    assert "own.gpu" in texts(drawn(charts.flips((first, second))))
 
 
 def test_facts_that_reach_zero_have_no_factor_to_draw() -> None:
     zero = Driver(basis="b", name="n", estimate=exact(0.0, "x"), share=1.0)
-    assert figures.flips((zero,)) is None
+    assert charts.flips((zero,)) is None
     odd = Driver(basis="b", name="n", estimate=within_factor(2.0, 1.2, "x"), share=1.0, flips_to="o", flips_at=-1.0)
-    assert not shapes(drawn(figures.flips((odd,))), "polygon")
+    assert not shapes(drawn(charts.flips((odd,))), "polygon")
 
 
 def test_places_are_framed_by_whose_they_are() -> None:
@@ -210,10 +212,10 @@ def test_machines_that_work_shares_are_drawn_once_and_plants_apart() -> None:
 def test_dates_are_drawn_with_their_bands() -> None:
     ends = [Estimate(value=v, low=v / 2, high=v * 2, unit="months") for v in (4.0, 6.0)]
     phases = tuple(Phase(name=f"step {n}", starts=end.scaled(0.5), ends=end) for n, end in enumerate(ends))
-    figure = drawn(figures.schedule(Schedule(option="x", phases=phases)))
+    figure = drawn(charts.schedule(Schedule(option="x", phases=phases)))
     assert "until month 6" in texts(figure) and "3 to 12" in texts(figure)
     assert "step 0 until month 4, 2 to 8" in figure.alt
-    assert figures.schedule(Schedule(option="x", phases=())) is None
+    assert charts.schedule(Schedule(option="x", phases=())) is None
 
 
 def test_sixty_pools_fit_the_picture() -> None:
@@ -279,7 +281,7 @@ def test_an_exact_cost_has_no_whisker() -> None:
     sure = replace(HYBRID, total_cost=exact(1e6, "EUR"))
     ink = [
         line
-        for line in shapes(drawn(figures.option_costs((sure,), None, "EUR", 60)), "line")
+        for line in shapes(drawn(charts.option_costs((sure,), None, "EUR", 60)), "line")
         if line.get("stroke") == svg.INK
     ]
     assert ink == []
@@ -309,7 +311,7 @@ def test_what_does_not_fit_loses_whole_words() -> None:
 def test_a_long_name_breaks_at_its_own_marks() -> None:
     assert svg.wrapped("cloud-aws-other-accelerators", 12, 120, 2) == ["cloud-aws-other-", "accelerators"]
     long = replace(HYBRID, name="cloud-aws-other-accelerators-and-regions")
-    said = texts(drawn(figures.option_costs((long,), None, "EUR", 60)))
+    said = texts(drawn(charts.option_costs((long,), None, "EUR", 60)))
     assert "cloud-aws-other-" in said and "accelerators-and-regions" in said
 
 

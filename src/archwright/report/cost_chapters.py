@@ -8,28 +8,26 @@ from collections.abc import Iterable
 from archwright.contract.decision import Rival
 from archwright.contract.estimate import Estimate
 from archwright.contract.plan import CostLine, Option, Plan
-from archwright.report import figures, payments, words
+from archwright.report import charts, cumulative_cost_chart, number_format
 from archwright.report.document import Block, Cell, Chapter, Column, Table, Text, notes, rows
 
 
 def money_chapter(plan: Plan, option: Option) -> Chapter:
     """Where the money goes, by category, and what it returns; the lines stand at the end of the document."""
     blocks: list[Block] = []
-    picture = figures.cost_parts(plan.options, option.name, plan.currency, plan.horizon_months)
+    picture = charts.cost_parts(plan.options, option.name, plan.currency, plan.horizon_months)
     if picture is not None:
         blocks.append(picture)
     if option.cost_lines:
         blocks.append(_category_table(plan, option))
     returns = plan.decision.returns
     if returns is not None:
-        cost, net = words.compact(returns.cost.value), words.compact(returns.net.value)
-        text = f"The goals are worth {plan.currency} {words.compact(returns.value)} over the horizon by the needs' own "
+        cost, net = number_format.compact(returns.cost.value), number_format.compact(returns.net.value)
+        text = f"The goals are worth {plan.currency} {number_format.compact(returns.value)} over the horizon by the needs' own "
         text += (
             f"figures, nothing before production and growing after it; the platform costs {cost}. That leaves {net} "
         )
-        text += (
-            f"({words.compact_band(returns.net)}), and is above nothing in {words.percent(returns.pays)} of the draws."
-        )
+        text += f"({number_format.compact_band(returns.net)}), and is above nothing in {number_format.percent(returns.pays)} of the draws."
         blocks.append(Text(text))
     lead = f"Every amount in {plan.currency}, over {plan.horizon} where nothing else is said."
     return Chapter("money", "Money", lead, tuple(blocks))
@@ -49,17 +47,17 @@ def _category_table(plan: Plan, option: Option) -> Table:
     ordered = sorted(sums.items(), key=lambda pair: -abs(pair[1]))
     body: list[tuple[Cell | str, ...]] = [
         (
-            words.CATEGORIES[category],
-            words.money(amount),
-            words.percent(amount / whole) if whole else "",
-            words.exactly(counts[category]),
+            number_format.CATEGORIES[category],
+            number_format.money(amount),
+            number_format.percent(amount / whole) if whole else "",
+            number_format.exactly(counts[category]),
         )
         for category, amount in ordered
     ]
     total = option.total_cost
     if total is not None:
-        last = Cell(words.money(total.value), notes(("", words.compact_band(total))), "strong")
-        body.append((Cell("Total", tone="strong"), last, "", words.exactly(len(option.cost_lines))))
+        last = Cell(number_format.money(total.value), notes(("", number_format.compact_band(total))), "strong")
+        body.append((Cell("Total", tone="strong"), last, "", number_format.exactly(len(option.cost_lines))))
     note = (
         "Each line with its band: chapter Cost lines. Staff counts in the total, not in the budget's limit per month."
     )
@@ -82,16 +80,16 @@ def costs_chapter(plan: Plan, option: Option) -> Chapter:
 
 
 def _cost_row(line: CostLine, months: int) -> tuple[Cell, ...]:
-    amount = Cell(words.money(line.amount.value), notes(("", words.compact_band(line.amount))))
-    whole = words.money(line.over(months))
-    named = Cell(line.name, notes(("", words.CATEGORIES[line.category])))
+    amount = Cell(number_format.money(line.amount.value), notes(("", number_format.compact_band(line.amount))))
+    whole = number_format.money(line.over(months))
+    named = Cell(line.name, notes(("", number_format.CATEGORIES[line.category])))
     return (named, Cell(), amount, Cell(whole)) if line.once else (named, amount, Cell(), Cell(whole))
 
 
 def time_chapter(plan: Plan, option: Option) -> Chapter:
     """When it stands, when money leaves and when it comes back."""
     blocks: list[Block] = [*_dates(plan)]
-    picture = payments.cumulative(plan.options, option.name, plan.decision, plan.currency)
+    picture = cumulative_cost_chart.cumulative(plan.options, option.name, plan.decision, plan.currency)
     if picture is not None:
         blocks.append(picture)
     rivals = [rival for rival in plan.decision.rivals if rival.option != option.name]
@@ -101,10 +99,10 @@ def time_chapter(plan: Plan, option: Option) -> Chapter:
             Column("Break-even", 2),
             Column("Cheaper than the chosen one", 2, numeric=True),
         )
-        body = rows((r.option, _even(r), f"{words.percent(r.cheaper)} likely") for r in rivals)
+        body = rows((r.option, _even(r), f"{number_format.percent(r.cheaper)} likely") for r in rivals)
         blocks.append(Table("Break-even between options", columns, body))
     returns = plan.decision.returns
-    lead = f"The horizon is {words.counted(plan.horizon_months, 'month')}."
+    lead = f"The horizon is {number_format.counted(plan.horizon_months, 'month')}."
     if returns is not None:
         paid = returns.payback_month
         lead += f" The goals' worth covers the cost from month {paid} on." if paid else ""
@@ -140,8 +138,8 @@ def _dates(plan: Plan) -> Iterable[Table]:
 
 def _ends(date: Estimate) -> Cell:
     return Cell(
-        f"month {words.number(date.value, 2)}",
-        notes(("", f"{words.number(date.low, 2)} to {words.number(date.high, 2)}")),
+        f"month {number_format.number(date.value, 2)}",
+        notes(("", f"{number_format.number(date.low, 2)} to {number_format.number(date.high, 2)}")),
     )
 
 

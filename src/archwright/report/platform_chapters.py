@@ -10,8 +10,8 @@ from archwright.contract.estimate import Estimate
 from archwright.contract.plan import Option, Plan, Pool, Purchase
 from archwright.contract.record import replace
 from archwright.plan.explain.formatting import shares_of
-from archwright.report import words
-from archwright.report.architecture import architecture, machine_of
+from archwright.report import number_format
+from archwright.report.architecture_diagram import architecture, machine_of
 from archwright.report.document import Block, Cell, Chapter, Column, Item, Items, Table, Tile, Tiles, notes, rows
 
 PLATFORM: tuple[SectionId, ...] = ("network", "storage", "stack", "security", "scale", "monitoring")
@@ -52,7 +52,7 @@ def sizing_chapter(plan: Plan, option: Option) -> Chapter:
             Column("At the peak", 1.2, numeric=True),
         )
         body = rows(
-            (_whose(p), p.machine, KINDS[p.kind], words.number(p.machines), words.exactly(p.peak))
+            (_whose(p), p.machine, KINDS[p.kind], number_format.number(p.machines), number_format.exactly(p.peak))
             for p in option.purchases
         )
         blocks.append(Table("How machines are had", columns, body))
@@ -73,10 +73,10 @@ def _tiles(option: Option) -> Iterable[Tile]:
     ):
         if estimate is not None:
             shown = replace(estimate, unit=estimate.unit.removesuffix("/month"))
-            yield Tile(label, words.measure(shown.value, shown.unit), words.band(shown))
+            yield Tile(label, number_format.measure(shown.value, shown.unit), number_format.band(shown))
     if option.rack_units is not None:
-        racks = words.counted(math.ceil(option.rack_units / RACK_UNITS), "rack")
-        yield Tile("Rack space", racks, f"{words.number(option.rack_units)} U, {RACK_UNITS} in a rack")
+        racks = number_format.counted(math.ceil(option.rack_units / RACK_UNITS), "rack")
+        yield Tile("Rack space", racks, f"{number_format.number(option.rack_units)} U, {RACK_UNITS} in a rack")
 
 
 def _workloads(plan: Plan, option: Option) -> Table:
@@ -90,9 +90,9 @@ def _workloads(plan: Plan, option: Option) -> Table:
         model = workload.model or (pools[0].model if pools else "no model")
         where = ", ".join(pool.name for pool in pools) or runs.get(workload.name, "no pool of ours")
         if load is not None:
-            said = f"{words.number(load.requests_per_second)} requests/s at the peak; tokens in "
-            said += f"{words.exactly(load.input_tokens.mean)} (p95 {words.exactly(load.input_tokens.p95)}), out "
-            said += f"{words.exactly(load.output_tokens.mean)} (p95 {words.exactly(load.output_tokens.p95)})"
+            said = f"{number_format.number(load.requests_per_second)} requests/s at the peak; tokens in "
+            said += f"{number_format.exactly(load.input_tokens.mean)} (p95 {number_format.exactly(load.input_tokens.p95)}), out "
+            said += f"{number_format.exactly(load.output_tokens.mean)} (p95 {number_format.exactly(load.output_tokens.p95)})"
         body.append((workload.name, model, where, said))
     return Table("Workloads", columns, rows(body))
 
@@ -117,7 +117,7 @@ def _hour(pool: Pool) -> Cell:
     price = pool.price_usd_per_hour
     if price is None:
         return Cell("not rented", tone="quiet")
-    return Cell(words.number(price.value), notes(("", words.compact_band(price))))
+    return Cell(number_format.number(price.value), notes(("", number_format.compact_band(price))))
 
 
 def _pool_row(pool: Pool) -> Iterable[Cell]:
@@ -132,11 +132,13 @@ def _pool_row(pool: Pool) -> Iterable[Cell]:
         )
         if count > 1
     ]
-    at_once = f"{words.counted(pool.slots, 'request')} at once"
-    at_once += f", {words.counted(pool.context_tokens, 'token')} each" if pool.context_tokens else ""
+    at_once = f"{number_format.counted(pool.slots, 'request')} at once"
+    at_once += f", {number_format.counted(pool.context_tokens, 'token')} each" if pool.context_tokens else ""
     yield Cell(pool.name, notes(("for", ", ".join(pool.workloads)), ("share of it, by year", shares_of(pool))))
-    yield Cell(pool.region, notes(("", pool.provider), ("", words.PLACEMENTS[pool.placement])))
-    yield Cell(f"{words.counted(pool.replicas, 'replica')} of {machine_of(pool)}", notes(("split", ", ".join(split))))
+    yield Cell(pool.region, notes(("", pool.provider), ("", number_format.PLACEMENTS[pool.placement])))
+    yield Cell(
+        f"{number_format.counted(pool.replicas, 'replica')} of {machine_of(pool)}", notes(("split", ", ".join(split)))
+    )
     yield Cell(pool.model, notes(("format", pool.quantisation), ("", at_once if pool.slots else "")))
 
 
@@ -183,7 +185,7 @@ def _section_blocks(section: Section) -> Iterable[Block]:
 
 def _figure(estimate: Estimate) -> str:
     """Bytes in thousands, like the words beside them."""
-    return words.with_band(replace(estimate, unit="B") if estimate.unit == "bytes" else estimate)
+    return number_format.with_band(replace(estimate, unit="B") if estimate.unit == "bytes" else estimate)
 
 
 def _line(line: SectionLine) -> tuple[Cell, Cell, Cell]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from archwright.contract.plan import Option, Plan, Pool, Purchase
-from archwright.report import svg, words
+from archwright.report import number_format, svg
 from archwright.report.document import Figure
 
 WIDTH, EDGE, GAP = 760.0, 2.0, 12.0
@@ -45,10 +45,10 @@ class Place(NamedTuple):
 def architecture(plan: Plan, option: Option) -> Figure:
     """From the top: workloads, gateway, places with their pools, data and monitoring."""
     canvas, places = svg.Canvas(WIDTH), _on_a_page(_places(option))
-    y = _wide(canvas, EDGE, "Who asks", words.listed((w.name for w in plan.workloads), most=6))
+    y = _wide(canvas, EDGE, "Who asks", number_format.listed((w.name for w in plan.workloads), most=6))
     y = _arrow(canvas, y)
     front = [line for line in plan.stack if line.function in ("gateway", "access")]
-    kept = words.listed(f"{line.product}, yours" for line in front if line.existing)
+    kept = number_format.listed(f"{line.product}, yours" for line in front if line.existing)
     y = _wide(canvas, y, "Gateway", kept or "keys, permissions, limits, routing, audit")
     y = _house(canvas, _arrow(canvas, y), places) if places else y
     beside = _beside(plan)
@@ -68,7 +68,7 @@ def _on_a_page(places: tuple[Place, ...]) -> tuple[Place, ...]:
         if sum(max(map(_lines, row)) for row in _in_rows(shown)) <= MOST_LINES:
             return shown
     kept = COLUMNS * MOST_LINES - 1
-    rest = Box("listed under Sizing", (words.counted(sum(len(p.boxes) for p in places[kept:]), "pool"),))
+    rest = Box("listed under Sizing", (number_format.counted(sum(len(p.boxes) for p in places[kept:]), "pool"),))
     return (*shown[:kept], Place(f"{len(places) - kept} more places", False, (rest,)))
 
 
@@ -76,7 +76,7 @@ def _with_at_most(place: Place, most: int) -> Place:
     if len(place.boxes) <= most:
         return place
     rest = len(place.boxes) - most + 1
-    more = Box(words.counted(rest, "more pool" if most > 1 else "pool"), ("listed under Sizing",))
+    more = Box(number_format.counted(rest, "more pool" if most > 1 else "pool"), ("listed under Sizing",))
     return place._replace(boxes=(*place.boxes[: most - 1], more))
 
 
@@ -117,7 +117,7 @@ def _places(option: Option) -> tuple[Place, ...]:
         for name, model in hosted.items():
             models.setdefault(model, []).append(name)
         hosts = [
-            Box(model, ("a model, no machines", f"for {words.listed(names, most=3)}"))
+            Box(model, ("a model, no machines", f"for {number_format.listed(names, most=3)}"))
             for model, names in models.items()
         ]
         title = f"{option.provider}: hosted models" if option.placement in HOSTED else "No pool of ours"
@@ -133,8 +133,8 @@ def _run(had: Purchase, option: Option, *, told: bool) -> Box:
 
 
 def _whose(placement: str, provider: str) -> str:
-    kind = words.PLACEMENTS[placement]
-    return kind.capitalize() if provider in words.PLACEMENTS else f"{provider}: {kind}"
+    kind = number_format.PLACEMENTS[placement]
+    return kind.capitalize() if provider in number_format.PLACEMENTS else f"{provider}: {kind}"
 
 
 def _boxes(pools: Iterable[Pool], option: Option) -> tuple[Box, ...]:
@@ -145,7 +145,7 @@ def _boxes(pools: Iterable[Pool], option: Option) -> tuple[Box, ...]:
             (
                 *_machine_lines(pool, counts.get(pool.name)),
                 f"{pool.model} {pool.quantisation}".strip(),
-                f"for {words.listed(pool.workloads, most=3)}",
+                f"for {number_format.listed(pool.workloads, most=3)}",
             ),
         )
         for pool in pools
@@ -155,7 +155,7 @@ def _boxes(pools: Iterable[Pool], option: Option) -> tuple[Box, ...]:
 def _machine_lines(pool: Pool, count: int | None) -> tuple[str, ...]:
     """`82 replicas of 1 x ACCELERATOR`, `on 14 x machine`."""
     device, _, machine = machine_of(pool).partition(" (")
-    replicas = f"{words.counted(pool.replicas, 'replica')} of {device}"
+    replicas = f"{number_format.counted(pool.replicas, 'replica')} of {device}"
     on = f"{count} x " if count is not None else ""
     return (replicas, f"on {on}{machine.removesuffix(')')}") if machine else (replicas,)
 
@@ -177,7 +177,7 @@ def _beside(plan: Plan) -> tuple[Box, ...]:
             product = named["storage"].summary.partition(". ")[0]
         if product:
             boxes.append(Box(title, (product,)))
-    promised = words.counted(len(plan.predictions), "promise")
+    promised = number_format.counted(len(plan.predictions), "promise")
     return (*boxes, Box("Plan against actual", (f"{promised} measured, then replanned",)))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from archwright.cli.numbers import band, money, pretty, significant
+from archwright.cli.number_format import band, money, pretty, significant
 from archwright.contract.estimate import Estimate, exact
 
 

@@ -8,7 +8,7 @@ from archwright.catalog.load import load
 from archwright.errors import UsageError, Where
 from archwright.home import write_atomic
 from archwright.plan.plan_file import read_plan
-from archwright.report.compose import document_of
+from archwright.report.document_builder import document_of
 from archwright.report.html import html
 from archwright.report.pdf import pdf
 from archwright.report.xlsx import xlsx

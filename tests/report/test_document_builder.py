@@ -7,14 +7,14 @@ from archwright.contract.decision import Decision, Phase, Schedule
 from archwright.contract.estimate import Estimate, exact
 from archwright.contract.evidence import Query
 from archwright.contract.record import replace
-from archwright.report import business, words
-from archwright.report.compose import document_of
+from archwright.report import decision_chapters, number_format
 from archwright.report.document import Block, Callout, Cell, Document, Items, Note, Span, Table, Tiles, spans
+from archwright.report.document_builder import document_of
 
-from .board import BOARD, DECISION, HYBRID, OPTIONS
 from .conftest import EMPTY, nothing_feasible
+from .full_plan import BOARD, DECISION, HYBRID, OPTIONS
 
-NB = words.SPACE
+NB = number_format.SPACE
 
 
 def chapters(document: Document) -> list[str]:
@@ -42,7 +42,7 @@ def test_parts_follow_their_readers(board: Document) -> None:
 
 
 def test_the_decision_is_one_sentence() -> None:
-    assert business.sentence(BOARD, HYBRID) == (
+    assert decision_chapters.sentence(BOARD, HYBRID) == (
         "Choose hybrid-own-base (own and rented machines at aws, in FR, eu-west-3, us-east-1 and ap-southeast-1): "
         f"EUR 17.0{NB}M over 60 months (90{NB}% band 14.6 to 20.5{NB}M), "
         f"with EUR 4.79{NB}M to buy over the horizon and EUR 189{NB}k a month to run without staff. "
@@ -51,8 +51,8 @@ def test_the_decision_is_one_sentence() -> None:
     )
     free = replace(HYBRID, capex=None, cost_per_month=None, regions=())
     plain = replace(BOARD, decision=replace(DECISION, returns=None))
-    assert business.sentence(plain, free).endswith("M).")
-    assert business.sentence(BOARD, replace(free, total_cost=None)).endswith("; it has no price.")
+    assert decision_chapters.sentence(plain, free).endswith("M).")
+    assert decision_chapters.sentence(BOARD, replace(free, total_cost=None)).endswith("; it has no price.")
 
 
 def test_a_case_that_does_not_pay_is_said_in_the_sentence(board: Document) -> None:
@@ -89,7 +89,7 @@ def test_nothing_feasible_says_so_and_what_is_nearest() -> None:
     assert document.sentence == "None of the 6 options looked at satisfies the needs."
     assert {"money", "time", "architecture", "sizing"} & set(chapters(document)) == set()
     single = replace(nothing_feasible(), options=nothing_feasible().options[:1])
-    assert business.sentence(single, None) == "The one option looked at does not satisfy the needs."
+    assert decision_chapters.sentence(single, None) == "The one option looked at does not satisfy the needs."
     assert "capex 4,800,000, limit 1,000,000" in said(document, "decision")
     assert "What would make one feasible" in said(document, "decision")
     assert "with budget.capex 4,800,000" in said(document, "decision")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from archwright.api import sized
-from archwright.api.sized import Sized
+from archwright.api import prediction_result
+from archwright.api.prediction_result import Sized
 from archwright.catalog.benchmark_names import Subjects
 from archwright.contract.needs import Length
 from archwright.contract.plan import LoadSpec
@@ -67,7 +67,7 @@ def at_rate(asked: serving_prediction.Serving, rate: float, subjects: Subjects) 
         estimates=estimates,
         definitions=dict.fromkeys(estimates, "over requests that come at random (Poisson), lengths as stated"),
         formula="continuous batching event by event with the fitted steps (simulate/pool_simulation.py)",
-        sources=(*(() if host else sized.fitted("serving")), model.source, *engine.speed.facts),
+        sources=(*(() if host else prediction_result.fitted("serving")), model.source, *engine.speed.facts),
         weak=weak,
         assumed=(*assumed, *engine.assumptions),
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from archwright.access.audit_log import AuditEvent, AuditLog
-from archwright.api.proving import CHECKS, Platform, control_measurements
+from archwright.api.control_checks import CHECKS, Platform, control_measurements
 from archwright.contract.evidence import Control, Measurement
 from archwright.contract.plan import Plan
 from archwright.contract.record import replace
@@ -19,7 +19,7 @@ from archwright.monitor.wal import writer as books
 from archwright.monitor.wal.compaction import BLOCKS
 from archwright.plan.accounting.provenance import Ledger
 from archwright.plan.evidence.controls import ASKED, control_promises
-from archwright.reconcile.compare import choose, reconcile
+from archwright.reconcile.deviations import choose, reconcile
 from archwright.serving.process.routes import ROUTES
 from archwright.store import Store
 

@@ -23,7 +23,7 @@ from archwright.contract.record import replace
 from archwright.home import Home
 from archwright.monitor.metrics.observations import evaluate
 from archwright.monitor.metrics.prometheus import Prometheus
-from archwright.reconcile.timing import BenchResult, Phase, Timing, Window
+from archwright.reconcile.bench_result import BenchResult, Phase, Timing, Window
 from archwright.store import Store
 
 BUSY_SHARE = 0.8

@@ -9,7 +9,7 @@ from archwright.contract.estimate import Estimate
 from archwright.contract.needs import NeedsSource
 from archwright.contract.plan import Option, Plan
 from archwright.plan.decision.selection import FEASIBLE, why_infeasible
-from archwright.report import figures, words
+from archwright.report import charts, number_format
 from archwright.report.document import (
     Block,
     Callout,
@@ -42,14 +42,14 @@ def sentence(plan: Plan, option: Option | None) -> str:
             )
         return f"None of the {len(plan.options)} options looked at satisfies the needs."
     total = option.total_cost
-    said = f"Choose {option.name} ({words.placed(option)})"
+    said = f"Choose {option.name} ({number_format.placed(option)})"
     if total is None:
         return f"{said}; it has no price."
-    band = words.compact_band(total)
-    said += f": {plan.currency} {words.compact(total.value)} over {plan.horizon}"
-    said += f" ({words.percent(total.level)} band {band})" if band else ""
+    band = number_format.compact_band(total)
+    said += f": {plan.currency} {number_format.compact(total.value)} over {plan.horizon}"
+    said += f" ({number_format.percent(total.level)} band {band})" if band else ""
     parts = [
-        f"{plan.currency} {words.compact(amount.value)} {when}"
+        f"{plan.currency} {number_format.compact(amount.value)} {when}"
         for amount, when in (
             (option.capex, "to buy over the horizon"),
             (option.cost_per_month, "a month to run without staff"),
@@ -65,15 +65,17 @@ def case_said(plan: Plan) -> str:
     returns = plan.decision.returns
     if returns is None:
         return ""
-    net, odds = returns.net, f"in {words.percent(returns.pays)} of the draws"
-    worth = f"the goals bring {plan.currency} {words.compact(returns.value)} by the needs' own figures"
+    net, odds = returns.net, f"in {number_format.percent(returns.pays)} of the draws"
+    worth = f"the goals bring {plan.currency} {number_format.compact(returns.value)} by the needs' own figures"
     if net.value < 0:
         return (
-            f"The case does not pay: {worth}, {plan.currency} {words.compact(-net.value)} less than it costs; "
+            f"The case does not pay: {worth}, {plan.currency} {number_format.compact(-net.value)} less than it costs; "
             f"it pays {odds}."
         )
     back = f", paid back in month {returns.payback_month}" if returns.payback_month else ""
-    return f"The case pays {odds}: {worth}, {plan.currency} {words.compact(net.value)} more than it costs{back}."
+    return (
+        f"The case pays {odds}: {worth}, {plan.currency} {number_format.compact(net.value)} more than it costs{back}."
+    )
 
 
 def feasible(plan: Plan) -> list[Option]:
@@ -94,13 +96,11 @@ def decision_chapter(plan: Plan, option: Option | None) -> Chapter:
         title = "Three facts to check before signing" if len(facts) == FLIPS_NAMED else "What to check before signing"
         blocks += _items(title, facts)
         blocks += _at_risk(option)
-        blocks += _present(
-            next((figures.schedule(s) for s in plan.decision.schedules if s.option == option.name), None)
-        )
+        blocks += _present(next((charts.schedule(s) for s in plan.decision.schedules if s.option == option.name), None))
         known = (note for note in option.notes if not note.startswith(SAID_ELSEWHERE))
         blocks += _items("What to know about it", (Item(note) for note in known))
     if plan.not_sized:
-        text = f"{words.counted(len(plan.not_sized), 'thing')} this plan does not size or promise; see Risk."
+        text = f"{number_format.counted(len(plan.not_sized), 'thing')} this plan does not size or promise; see Risk."
         blocks.append(Callout("Not sized", text))
     lead = _why(plan, option) if option is not None else "Why, and what comes nearest."
     return Chapter("decision", "The decision", lead, tuple(blocks))
@@ -111,15 +111,15 @@ def _asked(plan: Plan, option: Option) -> Iterable[Block]:
     if option.total_cost is None or not option.cumulative_cost:
         return
     currency, months = plan.currency, plan.horizon_months
-    text = f"{currency} {words.compact(option.total_cost.value)} over {months} months, of it {currency} "
-    text += f"{words.compact(option.cumulative_cost[0])} in the first month"
+    text = f"{currency} {number_format.compact(option.total_cost.value)} over {months} months, of it {currency} "
+    text += f"{number_format.compact(option.cumulative_cost[0])} in the first month"
     if months > 12:
-        text += f" and {currency} {words.compact(option.cumulative_cost[11])} in the first year"
+        text += f" and {currency} {number_format.compact(option.cumulative_cost[11])} in the first year"
     dates = next((one for one in plan.decision.schedules if one.option == option.name), None)
     pilot = next((phase.ends for phase in dates.phases if phase.name == "pilot"), None) if dates is not None else None
     if pilot is not None:
-        ends = f"{words.number(pilot.low, 2)} to {words.number(pilot.high, 2)}"
-        text += f". Production is expected {words.number(pilot.value, 2)} months after the signature ({ends})"
+        ends = f"{number_format.number(pilot.low, 2)} to {number_format.number(pilot.high, 2)}"
+        text += f". Production is expected {number_format.number(pilot.value, 2)} months after the signature ({ends})"
     pays = case_said(plan)
     yield Callout("What it asks for:", f"{text}. {pays}".rstrip(), "bad" if "does not pay" in pays else "good")
 
@@ -132,24 +132,26 @@ def _tiles(plan: Plan, option: Option) -> Iterable[Tile]:
         ("To buy, over the horizon", option.capex),
     ):
         if amount is not None:
-            band = words.compact_band(amount)
-            said = f"{words.percent(amount.level)} band {band}" if band else "exact"
-            yield Tile(label, f"{currency} {words.compact(amount.value)}", said)
+            band = number_format.compact_band(amount)
+            said = f"{number_format.percent(amount.level)} band {band}" if band else "exact"
+            yield Tile(label, f"{currency} {number_format.compact(amount.value)}", said)
     returns = plan.decision.returns
     if returns is not None:
         payback = f"paid back in month {returns.payback_month}" if returns.payback_month else "not paid back in time"
-        yield Tile("Worth of the goals, less cost", f"{currency} {words.compact(returns.net.value)}", payback)
+        yield Tile("Worth of the goals, less cost", f"{currency} {number_format.compact(returns.net.value)}", payback)
     even = next((r for r in plan.decision.rivals if r.break_even_month is not None and r.break_even_month > 1), None)
     if even is not None:
         yield Tile("Break-even", f"month {even.break_even_month}", f"against {even.option}")
     if option.power_kw is not None:
-        yield Tile("Power at the plug", words.measure(option.power_kw.value, "kW"), words.band(option.power_kw))
+        yield Tile(
+            "Power at the plug", number_format.measure(option.power_kw.value, "kW"), number_format.band(option.power_kw)
+        )
 
 
 def _why(plan: Plan, option: Option) -> str:
     """Its rank by cost, in words; what a dearer choice costs more."""
     ranked = feasible(plan)
-    looked = f"{words.counted(len(plan.options), 'option')} looked at, {len(ranked)} feasible."
+    looked = f"{number_format.counted(len(plan.options), 'option')} looked at, {len(ranked)} feasible."
     own = option.total_cost
     if own is None or not ranked:
         return looked
@@ -159,8 +161,8 @@ def _why(plan: Plan, option: Option) -> str:
     first = others[0]
     assert first.total_cost is not None
     more = first.total_cost.value - own.value
-    part = f" ({words.percent(abs(more) / own.value)})" if own.value > 0 else ""
-    amount = f"{plan.currency} {words.compact(abs(more))}{part}"
+    part = f" ({number_format.percent(abs(more) / own.value)})" if own.value > 0 else ""
+    amount = f"{plan.currency} {number_format.compact(abs(more))}{part}"
     if more >= 0:
         return f"{looked} It is the cheapest; the next, {first.name}, costs {amount} more."
     return (
@@ -174,7 +176,7 @@ def _ties(plan: Plan, option: Option) -> Iterable[Block]:
         names = "; ".join(
             f"{r.option} costs the same in every draw"
             if r.equal
-            else f"{r.option} is cheaper with probability {words.percent(r.cheaper)} ({r.closeness})"
+            else f"{r.option} is cheaper with probability {number_format.percent(r.cheaper)} ({r.closeness})"
             for r in tied
         )
         text = "Judged with the same draws of every fact they share, cost does not tell these from the chosen one: "
@@ -185,7 +187,7 @@ def _ties(plan: Plan, option: Option) -> Iterable[Block]:
 def _flip_items(plan: Plan) -> Iterable[Item]:
     """Facts that flip the choice first, then the strongest of the others."""
     ordered = sorted(plan.decision.drivers, key=lambda driver: driver.flips_to is None)
-    names = figures.driver_names(plan.decision.drivers)
+    names = charts.driver_names(plan.decision.drivers)
     for driver in ordered[:FLIPS_NAMED]:
         shown = names[driver.basis]
         yield Item(driver.name if shown == driver.name else f"{driver.name} ({shown})", flip_said(driver))
@@ -193,11 +195,11 @@ def _flip_items(plan: Plan) -> Iterable[Item]:
 
 def flip_said(driver: Driver) -> str:
     unit, at = driver.estimate.unit, driver.flips_at
-    now = f"taken as {words.with_band(driver.estimate)}"
+    now = f"taken as {number_format.with_band(driver.estimate)}"
     if driver.flips_to is None or at is None:
         return f"{now}; no value in reach changes the choice"
     where = "inside its band" if driver.inside else "outside its band"
-    return f"{now}; at {words.measure(at, unit)}, {where}, {driver.then}"
+    return f"{now}; at {number_format.measure(at, unit)}, {where}, {driver.then}"
 
 
 def _at_risk(option: Option | None) -> Iterable[Block]:
@@ -218,7 +220,9 @@ def _nothing_feasible(plan: Plan) -> Iterable[Block]:
     nearest = sorted(plan.options, key=distance)[:3]
     text = "Every option breaks a limit that the needs state as hard. What stands in the way of the nearest:"
     yield Callout("Nothing feasible", text, "bad")
-    yield from _items("Nearest options", (Item(o.name, "; ".join(map(words.missed, o.misses))) for o in nearest))
+    yield from _items(
+        "Nearest options", (Item(o.name, "; ".join(map(number_format.missed, o.misses))) for o in nearest)
+    )
     yield from _items("What would make one feasible", map(Item, ways_out(plan)))
 
 
@@ -236,8 +240,8 @@ def _items(title: str, items: Iterable[Item]) -> Iterable[Block]:
 
 def options_chapter(plan: Plan) -> Chapter:
     """Every option looked at, none hidden."""
-    ordered = figures.shown_first(plan.options, plan.chosen)
-    picture = figures.option_costs(plan.options, plan.chosen, plan.currency, plan.horizon_months)
+    ordered = charts.shown_first(plan.options, plan.chosen)
+    picture = charts.option_costs(plan.options, plan.chosen, plan.currency, plan.horizon_months)
     rivals = {rival.option: rival for rival in plan.decision.rivals}
     columns = (
         Column("Option", 2.6),
@@ -248,11 +252,11 @@ def options_chapter(plan: Plan) -> Chapter:
     )
     body = rows(_option_row(plan, option, rivals.get(option.name)) for option in ordered)
     marked = 0 if plan.chosen is not None and ordered else None
-    axes = words.listed((axis.replace("_", " ") for axis in plan.decision.axes), most=9)
+    axes = number_format.listed((axis.replace("_", " ") for axis in plan.decision.axes), most=9)
     note = f"Pareto: no other option is at least as good in every one of {axes}." if axes else ""
     table = Table("Options side by side", columns, body, marked, note)
     order = "the chosen one first, then by cost, infeasible ones last" if plan.chosen else "the cheapest first"
-    lead = f"{words.counted(len(plan.options), 'option')}: {order}."
+    lead = f"{number_format.counted(len(plan.options), 'option')}: {order}."
     return Chapter("options", "Options side by side", lead, (*_present(picture), table))
 
 
@@ -262,14 +266,14 @@ def _present(picture: Figure | None) -> tuple[Figure, ...]:
 
 def _option_row(plan: Plan, option: Option, rival: Rival | None) -> Iterable[Cell]:
     is_chosen = option.name == plan.chosen
-    models = words.listed(sorted(set(option.models.values())), most=3)
-    yield Cell(option.name, notes(("", words.placed(option)), ("", models)), "strong" if is_chosen else "")
+    models = number_format.listed(sorted(set(option.models.values())), most=3)
+    yield Cell(option.name, notes(("", number_format.placed(option)), ("", models)), "strong" if is_chosen else "")
     for amount in (option.total_cost, option.cost_per_month, option.capex):
         yield _amount(amount)
     pareto = "on the Pareto front" if option.name in plan.decision.pareto else ""
     cheaper = ""
     if rival is not None and not is_chosen:
-        cheaper = f"cheaper than the chosen one with probability {words.percent(rival.cheaper)}"
+        cheaper = f"cheaper than the chosen one with probability {number_format.percent(rival.cheaper)}"
         cheaper = (
             "costs the same as the chosen one"
             if rival.equal
@@ -280,18 +284,18 @@ def _option_row(plan: Plan, option: Option, rival: Rival | None) -> Iterable[Cel
     elif option.feasible:
         yield Cell("feasible", notes(("", pareto), ("", cheaper)))
     else:
-        yield Cell("not feasible", notes(*(("", words.missed(miss)) for miss in option.misses)), "bad")
+        yield Cell("not feasible", notes(*(("", number_format.missed(miss)) for miss in option.misses)), "bad")
 
 
 def _amount(amount: Estimate | None) -> Cell:
     if amount is None:
         return Cell("no price", tone="quiet")
-    return Cell(words.money(amount.value), notes(("", words.compact_band(amount))))
+    return Cell(number_format.money(amount.value), notes(("", number_format.compact_band(amount))))
 
 
 def risk_chapter(plan: Plan, option: Option | None) -> Chapter:
     """What could make the plan wrong, strongest first; what it leaves out."""
-    blocks: list[Block] = [*_present(figures.flips(plan.decision.drivers))]
+    blocks: list[Block] = [*_present(charts.flips(plan.decision.drivers))]
     if plan.decision.drivers:
         columns = (
             Column("Fact", 2.2),
@@ -302,8 +306,8 @@ def risk_chapter(plan: Plan, option: Option | None) -> Chapter:
         body = rows(
             (
                 Cell(d.name, notes(("", d.basis))),
-                words.with_band(d.estimate),
-                words.percent(d.share) if d.share else Cell("rivals only", tone="quiet"),
+                number_format.with_band(d.estimate),
+                number_format.percent(d.share) if d.share else Cell("rivals only", tone="quiet"),
                 _flip_cell(d),
             )
             for d in plan.decision.drivers
@@ -311,7 +315,7 @@ def risk_chapter(plan: Plan, option: Option | None) -> Chapter:
         blocks.append(Table("The facts that move the cost most", columns, body))
     confidence = sorted(plan.decision.confidence.items(), key=lambda pair: -pair[1])
     shares = (
-        Item(name, f"{words.percent(share)} of the total rests on facts of this confidence")
+        Item(name, f"{number_format.percent(share)} of the total rests on facts of this confidence")
         for name, share in confidence
     )
     blocks += _items("Confidence of the facts", shares)
@@ -326,6 +330,6 @@ def _flip_cell(driver: Driver) -> Cell:
     if driver.flips_to is None or driver.flips_at is None:
         return Cell("nowhere in reach", tone="quiet")
     inside = Note("", "inside its band" if driver.inside else "outside its band")
-    at = f"at {words.measure(driver.flips_at, driver.estimate.unit)}"
+    at = f"at {number_format.measure(driver.flips_at, driver.estimate.unit)}"
     limit = notes(("", f"at the budget's {driver.limit.replace('_', ' ')} limit" if driver.limit else ""))
     return Cell(at, (Note("to", driver.flips_to), *limit, inside), "warn" if driver.inside else "")

@@ -11,7 +11,7 @@ from archwright.contract.estimate import Estimate
 from archwright.contract.evidence import Prediction
 from archwright.contract.plan import Category, Option
 from archwright.contract.record import replace
-from archwright.report import svg, words
+from archwright.report import number_format, svg
 from archwright.report.document import Figure
 
 WIDTH = 760.0
@@ -38,7 +38,7 @@ def _axis(canvas: svg.Canvas, largest: float, bottom: float) -> float:
     for mark in marks:
         x = LEFT + mark * scale
         canvas.line((x, 8), (x, bottom))
-        canvas.text((x, bottom + 18), words.tick(mark), size=12, fill=svg.QUIET, anchor="middle")
+        canvas.text((x, bottom + 18), number_format.tick(mark), size=12, fill=svg.QUIET, anchor="middle")
     return scale
 
 
@@ -64,9 +64,13 @@ def option_costs(options: tuple[Option, ...], chosen: str | None, currency: str,
     for number, option in enumerate(drawn):
         _cost_bar(canvas, option, 12 + step * number, scale, is_chosen=option.name == chosen)
     canvas.text((LEFT, bottom + 40), f"{currency} over {months} months; whisker: 90 % band", size=12, fill=svg.QUIET)
-    alt = "; ".join(f"{o.name}: {words.compact(o.total_cost.value)} {currency}" for o in drawn if o.total_cost)
+    alt = "; ".join(f"{o.name}: {number_format.compact(o.total_cost.value)} {currency}" for o in drawn if o.total_cost)
     left_out = len(options) - len(drawn)
-    note = f"{words.counted(left_out, 'more option')} in the table: dearer, or without a price." if left_out else ""
+    note = (
+        f"{number_format.counted(left_out, 'more option')} in the table: dearer, or without a price."
+        if left_out
+        else ""
+    )
     return Figure("Cost of the options over the horizon", canvas.svg(bottom + 52), alt, note)
 
 
@@ -83,7 +87,7 @@ def _cost_bar(canvas: svg.Canvas, option: Option, top: float, scale: float, *, i
             canvas.line((end, middle - 5), (end, middle + 5), svg.INK, stroke_width=1.4)
     _label(canvas, option.name, top + 19, bold=is_chosen)
     verdict = "chosen" if is_chosen else "" if option.feasible else "not feasible"
-    text = f"{words.compact(cost.value)}{', ' if verdict else ''}{verdict}"
+    text = f"{number_format.compact(cost.value)}{', ' if verdict else ''}{verdict}"
     canvas.text((LEFT + ROOM + 14, top + 19), svg.fit(text, 13, RIGHT - 20), bold=is_chosen)
 
 
@@ -124,10 +128,10 @@ def cost_parts(options: tuple[Option, ...], chosen: str | None, currency: str, m
         y = top + row * step
         _label(canvas, option.name, y + 21, bold=option.name == chosen)
         end = _stack(canvas, parts[option.name], y, (scale, colours))
-        canvas.text((end + 10, y + 21), words.compact(sum(s.amount for s in parts[option.name])))
+        canvas.text((end + 10, y + 21), number_format.compact(sum(s.amount for s in parts[option.name])))
     height = _legend(canvas, used, colours, bottom + 42)
     alt = "; ".join(
-        f"{o.name}: " + ", ".join(f"{s.group} {words.compact(s.amount)}" for s in parts[o.name] if s.amount)
+        f"{o.name}: " + ", ".join(f"{s.group} {number_format.compact(s.amount)}" for s in parts[o.name] if s.amount)
         for o in drawn
     )
     return Figure("What the cost is made of", canvas.svg(height), alt, f"{currency} over {months} months.")
@@ -141,7 +145,7 @@ def _stack(canvas: svg.Canvas, parts: tuple[Share, ...], y: float, style: tuple[
         if width <= 0:
             continue
         canvas.rect((x, y + 5), (width, 24), colours[share.group], stroke=svg.PAPER)
-        text = words.compact(share.amount)
+        text = number_format.compact(share.amount)
         if svg.width_of(text, 11) + 8 < width:
             dark = colours[share.group] in (svg.PALETTE[0], svg.PALETTE[5])
             canvas.text((x + width / 2, y + 21), text, size=11, fill="#fff" if dark else "#000", anchor="middle")
@@ -176,15 +180,19 @@ def schedule(dates: Schedule) -> Figure | None:
         canvas.line((low, y + 14), (high, y + 14), svg.INK, stroke_width=1.4)
         for edge in (low, high):
             canvas.line((edge, y + 9), (edge, y + 19), svg.INK, stroke_width=1.4)
-        canvas.text((LEFT + ROOM + 14, y + 13), f"until month {words.number(phase.ends.value, 2)}", size=12, bold=True)
+        canvas.text(
+            (LEFT + ROOM + 14, y + 13), f"until month {number_format.number(phase.ends.value, 2)}", size=12, bold=True
+        )
         canvas.text((LEFT + ROOM + 14, y + 26), _until(phase.ends), size=11, fill=svg.QUIET)
     canvas.text((LEFT, bottom + 40), "months from the signature; whisker: 90 % band", size=12, fill=svg.QUIET)
-    alt = "; ".join(f"{p.name} until month {words.number(p.ends.value, 2)}, {_until(p.ends)}" for p in dates.phases)
+    alt = "; ".join(
+        f"{p.name} until month {number_format.number(p.ends.value, 2)}, {_until(p.ends)}" for p in dates.phases
+    )
     return Figure(f"From the signature to whole use: {dates.option}", canvas.svg(bottom + 52), alt)
 
 
 def _until(date: Estimate) -> str:
-    return f"{words.number(date.low, 2)} to {words.number(date.high, 2)}"
+    return f"{number_format.number(date.low, 2)} to {number_format.number(date.high, 2)}"
 
 
 def promises(predictions: tuple[Prediction, ...]) -> Figure | None:
@@ -201,7 +209,7 @@ def promises(predictions: tuple[Prediction, ...]) -> Figure | None:
     for power in range(round(math.log10(high / low)) + 1):
         x = LEFT + power * scale
         canvas.line((x, 6), (x, bottom))
-        text = words.measure(low * 10**power, "s")
+        text = number_format.measure(low * 10**power, "s")
         canvas.text((x, bottom + 18), text, size=12, fill=svg.QUIET, anchor="middle")
     for row, promise in enumerate(drawn):
         y = 8 + step * row + step / 2
@@ -212,11 +220,11 @@ def promises(predictions: tuple[Prediction, ...]) -> Figure | None:
         _label(canvas, promise.id, y + 4)
         canvas.rect((start, y - 4), (max(end - start, 2), 8), svg.PALETTE[4], rx=4)
         canvas.dot((value, y), 5.5, svg.CHOSEN)
-        shown = words.measure(promise.estimate.value, "s")
+        shown = number_format.measure(promise.estimate.value, "s")
         canvas.text((LEFT + ROOM + 14, y - 1), shown, bold=True)
-        canvas.text((LEFT + ROOM + 14, y + 13), words.band(promise.estimate), size=11, fill=svg.QUIET)
+        canvas.text((LEFT + ROOM + 14, y + 13), number_format.band(promise.estimate), size=11, fill=svg.QUIET)
     canvas.text((LEFT, bottom + 40), "dot: value; bar: 90 % band; logarithmic axis", size=12, fill=svg.QUIET)
-    alt = "; ".join(f"{p.id}: {words.with_band(p.estimate)}" for p in drawn)
+    alt = "; ".join(f"{p.id}: {number_format.with_band(p.estimate)}" for p in drawn)
     note = f"{len(timed) - len(drawn)} more in the table." if len(timed) > len(drawn) else ""
     return Figure("Promised times", canvas.svg(bottom + 52), alt, note)
 
@@ -235,7 +243,7 @@ def flips(drivers: tuple[Driver, ...]) -> Figure | None:
         if abs(math.log(factor)) <= edge:
             x = middle + math.log(factor) / edge * half
             canvas.line((x, 6), (x, bottom), svg.QUIET if factor == 1 else svg.RULE)
-            label = f"x{words.SPACE}{words.number(factor)}"
+            label = f"x{number_format.SPACE}{number_format.number(factor)}"
             canvas.text((x, bottom + 18), label, size=12, fill=svg.QUIET, anchor="middle")
     names = driver_names(drivers)
     for row, driver in enumerate(drawn):
@@ -276,10 +284,10 @@ def _flip_factor(driver: Driver) -> float | None:
 
 def _said(driver: Driver) -> str:
     unit = driver.estimate.unit
-    text = f"{driver.name}: {words.with_band(driver.estimate)}"
+    text = f"{driver.name}: {number_format.with_band(driver.estimate)}"
     if driver.flips_to is None or driver.flips_at is None:
         return f"{text}, flips nothing in reach"
-    return f"{text}, at {words.measure(driver.flips_at, unit)} {driver.flips_to} is chosen"
+    return f"{text}, at {number_format.measure(driver.flips_at, unit)} {driver.flips_to} is chosen"
 
 
 def _driver_row(canvas: svg.Canvas, driver: Driver, y: float, axis: tuple[float, float, float]) -> None:
@@ -293,7 +301,9 @@ def _driver_row(canvas: svg.Canvas, driver: Driver, y: float, axis: tuple[float,
     top = y + 4 - 7 * len(named)
     for row, text in enumerate(named):
         canvas.text((LEFT - 12, top + 14 * row), text, size=12, anchor="end", bold=driver.inside)
-    about = f"{words.percent(driver.share)} of the cost's variance" if driver.share else "in a rival's cost only"
+    about = (
+        f"{number_format.percent(driver.share)} of the cost's variance" if driver.share else "in a rival's cost only"
+    )
     canvas.text((LEFT - 12, top + 14 * len(named)), about, size=11, fill=svg.QUIET, anchor="end")
     start, end = at(driver.estimate.low), at(driver.estimate.high)
     canvas.rect((start, y - 5), (max(end - start, 2), 10), svg.PALETTE[4], rx=5)
@@ -304,6 +314,6 @@ def _driver_row(canvas: svg.Canvas, driver: Driver, y: float, axis: tuple[float,
         return
     x = at(driver.flips_at)
     canvas.polygon([(x, y - 9), (x + 7, y), (x, y + 9), (x - 7, y)], svg.WARN, stroke=svg.PAPER)
-    where = f"at {words.measure(driver.flips_at, driver.estimate.unit)}:"
+    where = f"at {number_format.measure(driver.flips_at, driver.estimate.unit)}:"
     canvas.text((right, y - 2), svg.fit(where, 12, RIGHT - 16), size=12, bold=True)
     canvas.text((right, y + 13), svg.fit(driver.flips_to, 11, RIGHT - 16), size=11)

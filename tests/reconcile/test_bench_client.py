@@ -17,11 +17,11 @@ from archwright.contract.plan import LoadSpec
 from archwright.contract.record import replace
 from archwright.errors import ReconcileError
 from archwright.reconcile.bench import BenchResult, Limits, Target, drive, run_bench
-from archwright.reconcile.wire import base_url
+from archwright.reconcile.bench_client import base_url
 
 if TYPE_CHECKING:
     from tests.reconcile.conftest import Endpoint
-    from tests.reconcile.server import Handler
+    from tests.reconcile.fake_endpoint import Handler
 
 pytestmark = pytest.mark.enable_socket
 

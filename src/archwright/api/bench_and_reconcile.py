@@ -9,8 +9,8 @@ from pathlib import Path
 
 from archwright import settings
 from archwright.api.context import keyring, opened
-from archwright.api.proving import Platform, control_measurements
-from archwright.api.running import running_url
+from archwright.api.control_checks import Platform, control_measurements
+from archwright.api.platform_lifecycle import running_url
 from archwright.contract.evidence import Measurement, Reconciliation
 from archwright.contract.plan import LoadSpec, Plan
 from archwright.contract.record import Record
@@ -22,10 +22,10 @@ from archwright.monitor.metrics.prometheus import Prometheus
 from archwright.operate import owner_keys, platform_control
 from archwright.plan.plan_file import read_plan
 from archwright.reconcile.bench import BenchResult, Progress, Target, run_bench
-from archwright.reconcile.compare import choose
-from archwright.reconcile.compare import reconcile as compare
-from archwright.reconcile.measure import client_measurements, read_prometheus, ring_measurements
-from archwright.reconcile.timing import Phase, Window
+from archwright.reconcile.bench_result import Phase, Window
+from archwright.reconcile.deviations import choose
+from archwright.reconcile.deviations import reconcile as compare
+from archwright.reconcile.measurements import client_measurements, read_prometheus, ring_measurements
 from archwright.store import Store
 
 # Both the gateway and the supervisor have written what they saw after two of their flushes.

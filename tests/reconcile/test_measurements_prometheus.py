@@ -21,8 +21,8 @@ from archwright.contract.plan import LoadSpec, Plan
 from archwright.contract.record import replace
 from archwright.monitor.metrics.exposition import CONTENT_TYPE, Exposition
 from archwright.monitor.metrics.prometheus import Prometheus
-from archwright.reconcile.compare import reconcile
-from archwright.reconcile.measure import read_prometheus
+from archwright.reconcile.deviations import reconcile
+from archwright.reconcile.measurements import read_prometheus
 
 pytestmark = pytest.mark.enable_socket
 

@@ -5,7 +5,7 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from archwright.reconcile.prompts import GUESSED_TOKENS_PER_WORD, WORDS, Prompter, Tokens, learn
+from archwright.reconcile.prompt_generator import GUESSED_TOKENS_PER_WORD, WORDS, Prompter, Tokens, learn
 
 
 @given(st.floats(0.5, 4), st.integers(0, 60))
