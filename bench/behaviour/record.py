@@ -26,7 +26,7 @@ EXAMPLES = ("clinic", "desk", "manufacturer", "startup")
 DESIGN_VERBS = (
     "init -o needs.yaml",
     "plan needs.yaml -o plan.json",
-    "plan needs.yaml --what-if budget.amount=900",
+    "plan needs.yaml --what-if budget.per_month=900",
     "explain plan.json",
     "explain plan.json ttft_s",
     "diff plan.json clinic.json",
@@ -34,10 +34,9 @@ DESIGN_VERBS = (
     "predict serving Llama-3.1-8B --on 1xH100 --load 64x1024+512",
     "predict training Llama-3.1-8B --on 64xH100 --load 256x4096 --tokens 1e9 --usd-per-hour 3",
     "predict embedding all-MiniLM-L6-v2 --on 1xL4",
-    "predict image L4",
-    "predict table L4",
-    "predict data c7i.4xlarge",
-    "accuracy measured.csv",
+    "predict image L4 --pixels 50176 --parameters 25e6",
+    "predict table L4 --features 40",
+    "predict data c7i.4xlarge --gib 200",
     "catalog show H100-SXM-80GB",
     "catalog check",
     "catalog diff plan.json",
@@ -50,7 +49,7 @@ RUN_VERBS = (
     "data ingest digits --name digits --licence CC0-1.0",
     "data refine refine.yaml",
     "data list",
-    "data show digits-clean@1",
+    "data show digits-clean@v1",
     "train train.yaml",
     "runs list",
     "models list",
@@ -95,7 +94,7 @@ REFUSED = (
     "runs show nothing",
     "data show nothing",
     "key revoke nothing",
-    "predict serving nothing",
+    "predict serving nothing --on 1xH100",
     "bench http://127.0.0.1:9/v1",
 )
 
@@ -140,22 +139,18 @@ def read_json(text: str) -> Any:
 
 
 def write_inputs(folder: Path) -> None:
-    """Files that the verbs read: tables of 8 x 8 images, a recipe, a specification, one measured row."""
+    """Files that the verbs read: a table of 8 x 8 images, a recipe, a specification."""
     (folder / "empty").mkdir()
     (folder / "digits").mkdir()
     rows = [",".join(f"p{i}" for i in range(64)) + ",label"]
     for row in range(400):
         label = row % 4
-        rows.append(",".join(str((i * (label + 1) + row) % 17) for i in range(64)) + f",{label}")
+        rows.append(",".join(str(4 * (i % 4 == label) + (i * row) % 7) for i in range(64)) + f",{label}")
     (folder / "digits" / "digits.csv").write_text("\n".join(rows) + "\n")
     (folder / "refine.yaml").write_text("from: digits\ninto: digits-clean\nsteps:\n  - drop-duplicates: {}\n")
     (folder / "train.yaml").write_text(
-        "name: digits\ntask: tabular-classifier\ndataset: digits-clean\nsteps: 20\n"
+        "name: digits\ntask: tabular-classifier\ndataset: digits-clean\nsteps: 40\n"
         "checkpoint_every_steps: 10\ncolumns: {label: label}\n"
-    )
-    (folder / "measured.csv").write_text(
-        "model,accelerator,accelerator_count,precision,engine,input_tokens,output_tokens,concurrency,tpot_ms,ttft_ms\n"
-        "Llama-3.1-8B,H100 SXM 80GB,1,fp8,vllm,1024,512,16,8.4,60\n"
     )
 
 
@@ -187,6 +182,8 @@ def record(recorder: Recorder, output: Path, truth: Path | None) -> None:
     plugin = {"PYTHONPATH": str(HERE), "RAW_RECORD": str(output / "http.json")}
     print(recorder.run_tool("-m", "pytest", "-p", "raw_replies", "tests/serving/raw/test_cases.py", **plugin)[-200:])
     if truth is not None:
+        words = f"accuracy {truth / 'inference.csv'}"
+        (output / "accuracy.json").write_text(json.dumps(recorder.run_verb(words)["out"], indent=1))
         recorder.run_tool("-m", "bench.sizing.score", str(truth), "-o", str(output / "accuracy.md"))
 
 

@@ -18,8 +18,8 @@ from archwright.training.training_loop import Hooks
 from . import counting_trainer
 from .counting_trainer import Counter, setup, train
 
-# A checkpoint of `counting_trainer` syncs three files, the manifest and the folder, is renamed, and its parent is synced; the
-# run has four. Killed at the very last, there is nothing left to do.
+# A checkpoint of `counting_trainer` syncs three files, the manifest and the folder, is renamed, and its parent is
+# synced; the run has four. Killed at the very last, there is nothing left to do.
 TOUCHES = 28
 
 

@@ -62,7 +62,7 @@ class Child:
     def exited(self) -> int | None:
         return self._process.poll() if self._process else None
 
-    def probe(self, timeout_s: float = probe.TIMEOUT_S) -> bool:
+    def probe(self, timeout_s: float = readiness_probe.TIMEOUT_S) -> bool:
         """Ask once. Any answer shows it alive; 200 shows it ready."""
         status = readiness_probe.status_of(self.spec, self._home, tls=self._tls, timeout_s=timeout_s)
         self.silent_probes = self.silent_probes + 1 if status is None else 0

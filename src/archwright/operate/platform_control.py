@@ -26,7 +26,7 @@ SUPERVISOR = "archwright.operate"
 
 
 class Status(Record):
-    """`platform_state` is running, starting, degraded (a process that serves is not ready) or stopped. `notes`: what is in
+    """`state` is running, starting, degraded (a process that serves is not ready) or stopped. `notes`: what is in
     production and not served, or served alone."""
 
     state: str

@@ -1,4 +1,4 @@
-"""The supervisor: brings a Bundle up in order, restarts what dies, changes what is served (operate/blue_green.py), measures
+"""The supervisor: brings a Bundle up in order, restarts what dies, changes what is served (`blue_green`), measures
 what is used, takes all down in order.
 
 Decides: a process that fails before it was ever ready fails `up` at once with the process's own words; after that

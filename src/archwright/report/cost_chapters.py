@@ -23,11 +23,13 @@ def money_chapter(plan: Plan, option: Option) -> Chapter:
     returns = plan.decision.returns
     if returns is not None:
         cost, net = number_format.compact(returns.cost.value), number_format.compact(returns.net.value)
-        text = f"The goals are worth {plan.currency} {number_format.compact(returns.value)} over the horizon by the needs' own "
+        value = number_format.compact(returns.value)
+        text = f"The goals are worth {plan.currency} {value} over the horizon by the needs' own "
         text += (
             f"figures, nothing before production and growing after it; the platform costs {cost}. That leaves {net} "
         )
-        text += f"({number_format.compact_band(returns.net)}), and is above nothing in {number_format.percent(returns.pays)} of the draws."
+        share = number_format.percent(returns.pays)
+        text += f"({number_format.compact_band(returns.net)}), and is above nothing in {share} of the draws."
         blocks.append(Text(text))
     lead = f"Every amount in {plan.currency}, over {plan.horizon} where nothing else is said."
     return Chapter("money", "Money", lead, tuple(blocks))

@@ -119,7 +119,8 @@ def sources_chapter(plan: Plan, found: tuple[Source, ...], bases: tuple[Basis, .
         blocks.append(Table("Bases of the numbers", heads, rows(_basis_row(basis) for basis in bases)))
     hidden = len(plan.bases) - len(bases)
     if hidden:
-        text = f"{number_format.counted(hidden, 'more basis', 'more bases')} of options not chosen stand in the plan file: "
+        count = number_format.counted(hidden, "more basis", "more bases")
+        text = f"{count} of options not chosen stand in the plan file: "
         blocks.append(Text(text + "archwright explain plan.json NAME shows each.", "quiet"))
     lead = "Each number names its basis; each basis its formula and the facts it uses, each fact its source and date."
     return Chapter("sources", "Facts and sources", lead, tuple(blocks))

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from archwright.contract.decision import Section, SectionId, SectionLine
 from archwright.contract.estimate import Estimate
+from archwright.contract.needs import Length
 from archwright.contract.plan import Option, Plan, Pool, Purchase
 from archwright.contract.record import replace
 from archwright.plan.explain.formatting import shares_of
@@ -91,10 +92,13 @@ def _workloads(plan: Plan, option: Option) -> Table:
         where = ", ".join(pool.name for pool in pools) or runs.get(workload.name, "no pool of ours")
         if load is not None:
             said = f"{number_format.number(load.requests_per_second)} requests/s at the peak; tokens in "
-            said += f"{number_format.exactly(load.input_tokens.mean)} (p95 {number_format.exactly(load.input_tokens.p95)}), out "
-            said += f"{number_format.exactly(load.output_tokens.mean)} (p95 {number_format.exactly(load.output_tokens.p95)})"
+            said += f"{_length(load.input_tokens)}, out {_length(load.output_tokens)}"
         body.append((workload.name, model, where, said))
     return Table("Workloads", columns, rows(body))
+
+
+def _length(tokens: Length) -> str:
+    return f"{number_format.exactly(tokens.mean)} (p95 {number_format.exactly(tokens.p95)})"
 
 
 def _pools(option: Option) -> Table:

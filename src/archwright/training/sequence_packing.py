@@ -1,7 +1,7 @@
 """Several samples in one row of tokens, none of which sees another.
 
 A step's samples stand one after the other without padding; positions begin anew at each, and the attention mask is
-block-diagonal and causal, so every sample's loss is what it would be alone (tests/training/test_sequence_packing.py holds it
+block-diagonal and causal, so every sample's loss is what it would be alone (`test_sequence_packing` holds it
 to that). The head, a third of the work, is asked only about the tokens that are learned from.
 """
 
