@@ -34,11 +34,11 @@ class Lake:
     def put_rows(self, name: str, rows: Iterable[object]) -> Path:
         return self.put(name, "".join(json.dumps(row) + "\n" for row in rows))
 
-    def ingest(self, name: str = "docs", licence: str = "", path: Path | None = None) -> ingest.Ingested:
+    def ingest(self, name: str = "docs", licence: str = "", path: Path | None = None) -> ingestion.Ingested:
         order = ingestion.Order(path or self.source, name, licence, lambda: self.at)
         return ingestion.ingest(self.home, self.store, order)
 
-    def refine(self, steps: str, source: str = "docs", into: str = "docs-clean") -> refine.Refined:
+    def refine(self, steps: str, source: str = "docs", into: str = "docs-clean") -> refinement.Refined:
         return refinement.refine(
             self.home, self.store, refinement.Order(self.recipe(steps, source, into), now=lambda: self.at)
         )

@@ -92,7 +92,7 @@ class Stage:
         rollout.wait(self.home, self.store, self.change(version, endpoint).id, 30.0)
         return time.monotonic() - began
 
-    def state(self) -> state.State:
+    def state(self) -> platform_state.State:
         found = platform_state.running(self.home)
         assert found is not None
         return found
