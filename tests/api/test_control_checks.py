@@ -17,8 +17,8 @@ from archwright.contract.record import replace
 from archwright.home import Home
 from archwright.monitor.wal import writer as books
 from archwright.monitor.wal.compaction import BLOCKS
-from archwright.plan.accounting.provenance import Ledger
-from archwright.plan.evidence.controls import ASKED, control_promises
+from archwright.plan.accounting.provenance import PlanProvenance
+from archwright.plan.evidence.controls import CHECKED_CONTROLS, predict_controls
 from archwright.reconcile.deviations import choose, reconcile
 from archwright.serving.process.routes import ROUTES
 from archwright.store import Store
@@ -67,12 +67,12 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 @pytest.fixture
 def plan(null_plan: Plan) -> Plan:
-    ledger = Ledger()
+    ledger = PlanProvenance()
     controls = tuple(
         Control(id=name, demanded_by="archwright", demand="d", feature="f", evidence="e", status="built-in")
         for name in ("platform.access-keys", "needs.residency", "platform.audit", "platform.tls")
     )
-    promised = control_promises(controls, null_plan.options[0], ledger)
+    promised = predict_controls(controls, null_plan.options[0], ledger)
     return replace(null_plan, controls=controls, predictions=promised, bases=ledger.bases(promised))
 
 
@@ -82,7 +82,7 @@ def measured(plan: Plan, platform: Platform) -> dict[str, Measurement]:
 
 
 def test_what_is_promised_is_what_can_be_asked(plan: Plan) -> None:
-    assert set(ASKED) == set(CHECKS)
+    assert set(CHECKED_CONTROLS) == set(CHECKS)
     assert {prediction.query.labels["control"] for prediction in plan.predictions} == set(CHECKS)
     assert {prediction.estimate.basis for prediction in plan.predictions} == {basis.id for basis in plan.bases}
     assert all(prediction.estimate.low == prediction.estimate.high == 1.0 for prediction in plan.predictions)
@@ -90,7 +90,11 @@ def test_what_is_promised_is_what_can_be_asked(plan: Plan) -> None:
 
 def test_nothing_is_promised_where_no_platform_of_ours_is_brought_up(plan: Plan) -> None:
     away = replace(plan.options[0], placement="cloud")
-    assert control_promises(plan.controls, away, Ledger()) == control_promises(plan.controls, None, Ledger()) == ()
+    assert (
+        predict_controls(plan.controls, away, PlanProvenance())
+        == predict_controls(plan.controls, None, PlanProvenance())
+        == ()
+    )
 
 
 def test_every_guarded_route_is_asked_without_a_key(plan: Plan, gateway: str, store: Store) -> None:

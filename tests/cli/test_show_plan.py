@@ -15,8 +15,8 @@ from archwright.contract.plan import CostLine, MachineFacts, Miss, Option, Plan
 from archwright.contract.record import replace
 from archwright.home import Home
 from archwright.needs.template import template
-from archwright.plan.explain.diff import Worded, diff
-from archwright.plan.explain.what_if import what_if
+from archwright.plan.explain.diff import TextChange, diff_plans
+from archwright.plan.explain.what_if import compare_what_if
 from archwright.plan.plan_file import write_plan
 
 
@@ -173,7 +173,7 @@ def test_a_difference_says_why_and_what(decided: Plan, capsys: pytest.CaptureFix
         needs_digest="1" * 64,
         assumptions=("[said]",),
     )
-    assert show_diff.diff(diff(decided, moved)) == 0
+    assert show_diff.diff(diff_plans(decided, moved)) == 0
     text = capsys.readouterr().out
     assert "because the needs differ (needs.yaml)" in text
     assert "the choice goes from best to near" in text
@@ -187,20 +187,22 @@ def test_a_difference_says_why_and_what(decided: Plan, capsys: pytest.CaptureFix
 
 
 def test_a_choice_that_stays_and_plans_that_are_the_same(decided: Plan, capsys: pytest.CaptureFixture[str]) -> None:
-    assert show_diff.diff(diff(decided, decided)) == 0
+    assert show_diff.diff(diff_plans(decided, decided)) == 0
     assert "nothing differs" in capsys.readouterr().out
     dollars = replace(decided.options[4], total_cost=exact(30000.0, "USD", "null"))
     many = tuple(f"assumption {number}" for number in range(20))
     changed = replace(decided, options=(*decided.options[:4], dollars, *decided.options[5:]), assumptions=many)
-    assert show_diff.diff(diff(decided, changed)) == 0
+    assert show_diff.diff(diff_plans(decided, changed)) == 0
     text = capsys.readouterr().out
     assert "the choice stays" in text and "and 8 more: --json shows all" in text
     assert any(" ".join(line.split()) == "dear 30,000 EUR 30,000 USD" for line in text.splitlines())
 
 
 def test_a_fact_that_differs_in_part_is_shown_in_part(decided: Plan, capsys: pytest.CaptureFixture[str]) -> None:
-    row = Worded(name="fact", before="weights 3; as long as ever; sure", after="weights 4; as long as ever; sure; new")
-    found = replace(diff(decided, decided), facts=(row, Worded(name="less", before="a; b", after="a")))
+    row = TextChange(
+        name="fact", before="weights 3; as long as ever; sure", after="weights 4; as long as ever; sure; new"
+    )
+    found = replace(diff_plans(decided, decided), facts=(row, TextChange(name="less", before="a; b", after="a")))
     assert show_diff.diff(found) == 0
     lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
     assert {"- weights 3", "+ weights 4; new", "- b", "+ nothing else"} <= set(lines)
@@ -209,12 +211,12 @@ def test_a_fact_that_differs_in_part_is_shown_in_part(decided: Plan, capsys: pyt
 
 def test_what_if_shows_the_change_and_a_refusal(decided: Plan, capsys: pytest.CaptureFixture[str]) -> None:
     nothing = replace(decided, chosen=None)
-    text = shown(what_if(decided, nothing, ("budget.per_month=1",), "AW-PLAN-03  no option"), capsys)
+    text = shown(compare_what_if(decided, nothing, ("budget.per_month=1",), "AW-PLAN-03  no option"), capsys)
     assert "What if budget.per_month=1" in text and "AW-PLAN-03" in text
     assert "without: best, 21,000 EUR over the horizon, 1,750 EUR a month without staff, 9,000 EUR to buy" in text
     assert "with:    nothing is feasible" in text
     assert "the choice goes from best to nothing" in text
-    text = shown(what_if(nothing, decided, ("a=1",), ""), capsys)
+    text = shown(compare_what_if(nothing, decided, ("a=1",), ""), capsys)
     assert "without: nothing is feasible" in text and "the choice goes from nothing to best" in text
 
 

@@ -10,21 +10,21 @@ from archwright.catalog.catalog import Catalog
 from archwright.contract.estimate import Estimate, within_factor
 from archwright.contract.needs import Budget, Goal, Needs, Organisation, Placement, PlacementNeeds
 from archwright.contract.plan import Category, Miss, Option
-from archwright.plan.accounting.budget import UNPROVEN, Draft, Purse
-from archwright.plan.accounting.cash_flow import Term, bought, recurring
-from archwright.plan.accounting.provenance import Ledger
+from archwright.plan.accounting.budget import UNVERIFIED, BudgetConverter, OptionDraft
+from archwright.plan.accounting.cash_flow import CashFlow, make_one_time_flow, make_recurring_flow
+from archwright.plan.accounting.provenance import PlanProvenance
 
 MONTHS = 10
-Made = tuple[Needs, dict[str, Estimate], tuple[Draft, ...]]
+Made = tuple[Needs, dict[str, Estimate], tuple[OptionDraft, ...]]
 
 
 class World(NamedTuple):
     """Needs, the facts behind its options, and the options themselves."""
 
     needs: Needs
-    ledger: Ledger
-    purse: Purse
-    drafts: tuple[Draft, ...]
+    ledger: PlanProvenance
+    purse: BudgetConverter
+    drafts: tuple[OptionDraft, ...]
 
     @property
     def options(self) -> tuple[Option, ...]:
@@ -44,38 +44,40 @@ def needs(
     )
 
 
-def world(catalog: Catalog, wanted: Needs, facts: dict[str, Estimate], *drafts: Draft) -> World:
-    ledger = Ledger()
+def world(catalog: Catalog, wanted: Needs, facts: dict[str, Estimate], *drafts: OptionDraft) -> World:
+    ledger = PlanProvenance()
     for name, estimate in facts.items():
         ledger.basis(name, "quoted", f"price of {name}")
         ledger.drive(estimate)
-    return World(wanted, ledger, Purse(wanted.budget, catalog, ledger), drafts)
+    return World(wanted, ledger, BudgetConverter(wanted.budget, catalog, ledger), drafts)
 
 
 def fact(name: str, value: float = 1.0, factor: float = 1.25) -> Estimate:
     return within_factor(value, factor, "USD/h", name)
 
 
-def rent(usd: float, *drivers: str, line: str = "rent", category: Category = "compute") -> Term:
-    return recurring(line, category, usd, MONTHS, drivers)
+def rent(usd: float, *drivers: str, line: str = "rent", category: Category = "compute") -> CashFlow:
+    return make_recurring_flow(line, category, usd, MONTHS, drivers)
 
 
-def buy(usd: float, *drivers: str, category: Category = "purchase", month: int = 0) -> Term:
-    return bought("servers", category, usd, MONTHS, drivers, at_month=month)
+def buy(usd: float, *drivers: str, category: Category = "purchase", month: int = 0) -> CashFlow:
+    return make_one_time_flow("servers", category, usd, MONTHS, drivers, at_month=month)
 
 
-def draft(name: str, *terms: Term, misses: tuple[Miss, ...] = (), placement: Placement = "cloud", **more: Any) -> Draft:
-    return Draft(name=name, placement=placement, provider=name, terms=terms, misses=misses, **more)
+def draft(
+    name: str, *terms: CashFlow, misses: tuple[Miss, ...] = (), placement: Placement = "cloud", **more: Any
+) -> OptionDraft:
+    return OptionDraft(name=name, placement=placement, provider=name, terms=terms, misses=misses, **more)
 
 
 AMOUNTS = st.floats(10, 1000)
 FACTORS = st.sampled_from([1.0, 1.05, 1.25, 1.6])
-RISKY = (f"{UNPROVEN}nobody promises it",)
+RISKY = (f"{UNVERIFIED}nobody promises it",)
 FACTS = ("f0", "f1", "f2", "f3")
 
 
 @st.composite
-def terms_of(draw: st.DrawFn) -> tuple[Term, ...]:
+def terms_of(draw: st.DrawFn) -> tuple[CashFlow, ...]:
     """One to four flows; a purchase among them now and then."""
     found = []
     for index in range(draw(st.integers(1, 4))):

@@ -12,12 +12,12 @@ from archwright.catalog.tables.serverless_prices import paid_by_second
 from archwright.contract.needs import Needs, NeedsSource, SiteGroup
 from archwright.contract.plan import Option, Plan
 from archwright.contract.record import replace
-from archwright.plan.accounting.provenance import Ledger
-from archwright.plan.capacity.candidates import Sizer, tasks_of
-from archwright.plan.demand.forecast import HOURS_PER_MONTH, steady_demands
-from archwright.plan.options.cloud_instances import Renter
-from archwright.plan.options.edge_sites import Spread, spread
-from archwright.plan.options.serverless import billed
+from archwright.plan.accounting.provenance import PlanProvenance
+from archwright.plan.capacity.candidates import SizingCache, list_tasks
+from archwright.plan.demand.forecast import HOURS_PER_MONTH, list_steady_demands
+from archwright.plan.options.cloud_instances import InstanceSelector
+from archwright.plan.options.edge_sites import CountrySites, spread_over_countries
+from archwright.plan.options.serverless import estimate_worker_usage
 from archwright.plan.planner import Planner
 
 Make = Callable[..., Plan]
@@ -165,13 +165,13 @@ def test_a_flat_load_has_nothing_above_its_mean(plan_of: Make) -> None:
 
 
 def test_sites_are_spread_over_their_countries_in_turn() -> None:
-    assert spread(SiteGroup(count=5, countries=("FR", "US", "CN")), "DE") == (
-        Spread("FR", 2),
-        Spread("US", 2),
-        Spread("CN", 1),
+    assert spread_over_countries(SiteGroup(count=5, countries=("FR", "US", "CN")), "DE") == (
+        CountrySites("FR", 2),
+        CountrySites("US", 2),
+        CountrySites("CN", 1),
     )
-    assert spread(SiteGroup(count=3), "DE") == (Spread("DE", 3),)
-    assert spread(SiteGroup(count=1, countries=("FR", "US")), "DE") == (Spread("FR", 1),)
+    assert spread_over_countries(SiteGroup(count=3), "DE") == (CountrySites("DE", 3),)
+    assert spread_over_countries(SiteGroup(count=1, countries=("FR", "US")), "DE") == (CountrySites("FR", 1),)
 
 
 def test_sites_have_limits_of_their_own(plan_of: Make) -> None:
@@ -299,9 +299,9 @@ def test_a_job_too_long_for_its_deadline_is_a_miss(plan_of: Make) -> None:
 def test_the_bill_of_seconds(needs_of: Read, catalog: Catalog) -> None:
     """Never more than a worker for the whole time at little load, never less than the work."""
     needs, _ = needs_of("startup")
-    demand, row = steady_demands(needs)[0], paid_by_second()[0]
-    task = tasks_of(needs, catalog)[0]
-    worker = Renter(needs, catalog, sizer := Sizer(catalog)).inside("aws", task)[0]
+    demand, row = list_steady_demands(needs)[0], paid_by_second()[0]
+    task = list_tasks(needs, catalog)[0]
+    worker = InstanceSelector(needs, catalog, sizer := SizingCache(catalog)).inside("aws", task)[0]
     steady = sizer.steady(
         demand,
         catalog.models["Phi-4-mini-instruct"],
@@ -309,7 +309,7 @@ def test_the_bill_of_seconds(needs_of: Read, catalog: Catalog) -> None:
     )
     assert steady is not None
     rates = (1e-6, 1e-3, 1e-1, 10.0)
-    bills = [billed(demand.part(rate / demand.mean), steady, row) for rate in rates]
+    bills = [estimate_worker_usage(demand.part(rate / demand.mean), steady, row) for rate in rates]
     means = [sum(bill.workers) / len(bill.workers) for bill in bills]
     assert means == sorted(means) and means[0] < 0.01
     assert [bill.cold for bill in bills] == sorted((bill.cold for bill in bills), reverse=True)
@@ -332,9 +332,9 @@ def test_a_base_that_is_no_open_model(needs_of: Read, catalog: Catalog) -> None:
     needs, _ = needs_of("startup")
     chat, tune, index = needs.workloads
     closed = replace(needs, workloads=(chat, replace(tune, base="nobody's"), index))
-    found = next(task for task in tasks_of(closed, catalog) if task.name == "tone")
+    found = next(task for task in list_tasks(closed, catalog) if task.name == "tone")
     assert (found.models, found.misses[0].constraint) == ((), "tone.base")
-    missing = Renter(closed, catalog, Sizer(catalog)).find("aws", (found,))
+    missing = InstanceSelector(closed, catalog, SizingCache(catalog)).find("aws", (found,))
     assert missing.picks == () and missing.misses == found.misses
 
 
@@ -375,7 +375,7 @@ def test_pretraining_has_its_machines(plan_of: Make) -> None:
 
 
 def test_nobody_promises_what_nothing_of_ours_serves(needs_of: Read, catalog: Catalog) -> None:
-    ledger = Ledger()
+    ledger = PlanProvenance()
     planner = Planner(needs_of("startup")[0], catalog, ledger)
     promised, served = planner.promised(None)
     assert (promised.predictions, served) == ((), ())
@@ -441,7 +441,7 @@ def test_a_fragile_machine_is_a_risk_and_not_a_thousand_machines(plan_of: Make) 
 
 
 def test_a_follower_that_fits_nowhere_is_the_one_named(plan_of: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Sizer, "batch", lambda *_: None)
+    monkeypatch.setattr(SizingCache, "batch", lambda *_: None)
     plan = plan_of("startup", lambda document: document["placement"].update(allow=["cloud"], clouds=["gcp"]))
     option = option_of(plan, "cloud")
     assert missed(option) == {"tone.model", "index.model"} and option.total_cost is None

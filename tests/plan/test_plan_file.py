@@ -12,7 +12,7 @@ import pytest
 
 from archwright.contract.plan import Plan
 from archwright.errors import PlanFileError
-from archwright.plan.plan_file import LIMIT_BYTES, read_plan, write_plan
+from archwright.plan.plan_file import MAX_PLAN_BYTES, read_plan, write_plan
 
 
 def broken(path: Path, data: bytes) -> PlanFileError:
@@ -93,7 +93,7 @@ def test_a_choice_among_nothing_is_refused(desk: Plan, plan_file: Path) -> None:
 
 def test_a_huge_file_is_not_read(plan_file: Path) -> None:
     with plan_file.open("wb") as file:
-        file.truncate(LIMIT_BYTES + 1)
+        file.truncate(MAX_PLAN_BYTES + 1)
     with pytest.raises(PlanFileError) as caught:
         read_plan(plan_file)
     assert caught.value.code == "AW-FILE-05"

@@ -9,10 +9,10 @@ import pytest
 
 from archwright.catalog.catalog import Catalog
 from archwright.contract.plan import Option, Plan
-from archwright.plan.accounting.budget import UNPROVEN
+from archwright.plan.accounting.budget import UNVERIFIED
 from archwright.plan.capacity.candidates import BURSTABLE
-from archwright.plan.capacity.purchase_options import SPOT_TOGETHER
-from archwright.plan.explain.formatting import had_as
+from archwright.plan.capacity.purchase_options import MAX_SPOT_MACHINES
+from archwright.plan.explain.formatting import describe_purchase
 
 Make = Callable[..., Plan]
 
@@ -54,9 +54,9 @@ def test_a_fleet_that_computes_together_is_not_interruptible(plan_of: Make) -> N
 
     plan = plan_of("startup", large)
     kinds = {(b.pool, b.kind): b.peak for option in plan.options for b in option.purchases}
-    assert all(peak <= SPOT_TOGETHER for (_, kind), peak in kinds.items() if kind == "spot")
+    assert all(peak <= MAX_SPOT_MACHINES for (_, kind), peak in kinds.items() if kind == "spot")
     assert any(pool == "small" and kind == "spot" for pool, kind in kinds)
-    assert any(pool == "big" and kind != "spot" and peak > SPOT_TOGETHER for (pool, kind), peak in kinds.items())
+    assert any(pool == "big" and kind != "spot" and peak > MAX_SPOT_MACHINES for (pool, kind), peak in kinds.items())
 
 
 def test_more_than_an_ordinary_customer_gets_is_said(plan_of: Make, catalog: Catalog) -> None:
@@ -67,14 +67,14 @@ def test_more_than_an_ordinary_customer_gets_is_said(plan_of: Make, catalog: Cat
     plan = plan_of("startup", huge)
     cloud = next(option for option in plan.options if option.placement == "cloud")
     assert max(bought.peak for bought in cloud.purchases) > catalog.part(f"quota.{cloud.provider}").value
-    assert any(note.startswith(f"{UNPROVEN}capacity needs a contract") for note in cloud.notes)
+    assert any(note.startswith(f"{UNVERIFIED}capacity needs a contract") for note in cloud.notes)
 
 
 def test_machines_that_pools_share_say_so(plan_of: Make) -> None:
     option = house(plan_of("clinic"))
     told = {bought.pool: bought.shared_with for bought in option.purchases}
     assert told["letters"] == ("xray",) and told["xray"] == ("letters",)
-    assert "(the same machines as xray)" in had_as(next(b for b in option.purchases if b.pool == "letters"))
+    assert "(the same machines as xray)" in describe_purchase(next(b for b in option.purchases if b.pool == "letters"))
 
 
 def test_what_shares_machines_is_named_in_the_needs_order(plan_of: Make) -> None:

@@ -15,7 +15,7 @@ from archwright.contract.metrics import BY_QUANTITY
 from archwright.contract.plan import Option, Plan
 from archwright.contract.record import replace
 from archwright.errors import MissingError
-from archwright.plan.accounting.provenance import estimates_in
+from archwright.plan.accounting.provenance import find_estimates
 from archwright.plan.options.this_machine import BATCH_TOKENS
 from archwright.plan.plan_file import decode_plan, encode_plan
 from archwright.plan.planner import why_infeasible
@@ -34,7 +34,7 @@ def options_of(plan: Plan, placement: str) -> list[Option]:
 @pytest.mark.parametrize("name", NAMES)
 def test_every_estimate_names_a_basis_of_the_plan(plan_of: Make, name: str) -> None:
     plan = plan_of(name)
-    named = {estimate.basis for estimate in estimates_in(plan)}
+    named = {estimate.basis for estimate in find_estimates(plan)}
     facts = {fact for basis in plan.bases for fact in basis.facts}
     kept = {basis.id for basis in plan.bases}
     assert named <= kept <= named | facts

@@ -12,15 +12,28 @@ from archwright.catalog.catalog import Catalog
 from archwright.contract.needs import Needs, NeedsSource, OwnedMachine, Traffic
 from archwright.contract.plan import Option, Plan
 from archwright.contract.record import replace
-from archwright.plan.accounting.provenance import Ledger
-from archwright.plan.capacity.candidates import Carrying, Host, Hosts, Sizer, front, tasks_of
-from archwright.plan.capacity.machine_count import width_for
-from archwright.plan.capacity.purchase_options import Tranche
-from archwright.plan.options.cloud_instances import Pick, Renter
-from archwright.plan.options.owned_hardware import House, Way, node_of, part_of, steady_choice
-from archwright.plan.options.pool_writer import Writer
+from archwright.plan.accounting.provenance import PlanProvenance
+from archwright.plan.capacity.candidates import (
+    CandidateMachine,
+    MachineCapability,
+    MachineFinder,
+    SizingCache,
+    list_tasks,
+    select_pareto_front,
+)
+from archwright.plan.capacity.machine_count import count_job_machines
+from archwright.plan.capacity.purchase_options import PurchaseTranche
+from archwright.plan.options.cloud_instances import InstanceChoice, InstanceSelector
+from archwright.plan.options.owned_hardware import (
+    OnPremisesSite,
+    TaskAssignment,
+    build_steady_choice,
+    compute_machine_share,
+    require_node,
+)
+from archwright.plan.options.pool_writer import PoolWriter
 from archwright.plan.planner import Planner, make_plan
-from archwright.plan.solver.problem import Choice
+from archwright.plan.solver.problem import AssignmentChoice
 
 Make = Callable[..., Plan]
 Read = Callable[..., tuple[Needs, NeedsSource]]
@@ -31,8 +44,8 @@ def option_of(plan: Plan, placement: str) -> Option:
     return next(option for option in plan.options if option.placement == placement)
 
 
-def host_of(needs: Needs, catalog: Catalog, accelerator: str = "L4") -> Host:
-    hosts = Hosts(needs, catalog).rented("gcp")
+def host_of(needs: Needs, catalog: Catalog, accelerator: str = "L4") -> CandidateMachine:
+    hosts = MachineFinder(needs, catalog).rented("gcp")
     return next(h for h in hosts if h.machine.accelerator is not None and h.machine.accelerator.id == accelerator)
 
 
@@ -41,13 +54,15 @@ def host_of(needs: Needs, catalog: Catalog, accelerator: str = "L4") -> Host:
 
 def test_a_machine_is_dropped_only_when_another_beats_it_in_everything(needs_of: Read, catalog: Catalog) -> None:
     needs, _ = needs_of("startup")
-    task, host = tasks_of(needs, catalog)[0], host_of(needs, catalog)
+    task, host = list_tasks(needs, catalog)[0], host_of(needs, catalog)
     assert task.demand is not None
-    steady = Sizer(catalog).steady(task.demand, catalog.models["Phi-4-mini-instruct"], host)
+    steady = SizingCache(catalog).steady(task.demand, catalog.models["Phi-4-mini-instruct"], host)
     assert steady is not None
 
-    def carrying(prices: tuple[float, ...], factor: float) -> Carrying:
-        return Carrying(host, None, prices, steady._replace(requests_per_s=steady.requests_per_s.scaled(factor)))
+    def carrying(prices: tuple[float, ...], factor: float) -> MachineCapability:
+        return MachineCapability(
+            host, None, prices, steady._replace(requests_per_s=steady.requests_per_s.scaled(factor))
+        )
 
     strong, dear, promised, weak = (
         carrying((1.0, 0.9), 1.0),
@@ -55,13 +70,13 @@ def test_a_machine_is_dropped_only_when_another_beats_it_in_everything(needs_of:
         carrying((1.1, 0.8), 0.9),
         carrying((1.0, 0.9), 0.5),
     )
-    kept = front([dear, weak, promised, strong])
+    kept = select_pareto_front([dear, weak, promised, strong])
     assert [one.prices for one in kept] == [(1.0, 0.9), (1.1, 0.8), (2.0, 1.5)] and weak not in kept
 
 
 def test_sizing_is_asked_once_for_machines_that_are_alike(needs_of: Read, catalog: Catalog) -> None:
     needs, _ = needs_of("startup")
-    sizer, (chat, tune, _) = Sizer(catalog), tasks_of(needs, catalog)
+    sizer, (chat, tune, _) = SizingCache(catalog), list_tasks(needs, catalog)
     host, model = host_of(needs, catalog), catalog.models["Phi-4-mini-instruct"]
     assert chat.demand is not None and tune.job is not None
     first = sizer.steady(chat.demand, model, host)
@@ -74,11 +89,11 @@ def test_sizing_is_asked_once_for_machines_that_are_alike(needs_of: Read, catalo
 def test_an_embedding_model_may_be_fixed(needs_of: Read, catalog: Catalog) -> None:
     needs, _ = needs_of("startup")
     index = needs.workloads[2]
-    wanted = tasks_of(needs, catalog)[2].models[0]
+    wanted = list_tasks(needs, catalog)[2].models[0]
     assert wanted is not None
     for name, found in ((wanted.id.upper(), (wanted,)), ("nobody's", ())):
         fixed = replace(needs, workloads=(*needs.workloads[:2], replace(index, model=name)))
-        task = tasks_of(fixed, catalog)[2]
+        task = list_tasks(fixed, catalog)[2]
         assert task.models == found and bool(task.misses) == (not found)
 
 
@@ -87,25 +102,25 @@ def test_an_embedding_model_may_be_fixed(needs_of: Read, catalog: Catalog) -> No
 
 def test_the_fewest_machines_that_keep_a_deadline(needs_of: Read, catalog: Catalog) -> None:
     needs, _ = needs_of("manufacturer")
-    task = tasks_of(needs, catalog)[-1]
+    task = list_tasks(needs, catalog)[-1]
     assert task.job is not None
-    host = next(h for h in Hosts(needs, catalog).rented("aws") if h.machine.cores >= 16)
-    batch = Sizer(catalog).batch(task.job, None, host.machine)
+    host = next(h for h in MachineFinder(needs, catalog).rented("aws") if h.machine.cores >= 16)
+    batch = SizingCache(catalog).batch(task.job, None, host.machine)
     assert batch is not None
     for deadline in (0.4, 1.0, 3.0, 24.0):
-        machines, misses = width_for(batch, task.job._replace(deadline_h=deadline))
+        machines, misses = count_job_machines(batch, task.job._replace(deadline_h=deadline))
         if not misses:
             assert batch.hours(machines) + 0.25 <= deadline
             assert machines == batch.least or batch.hours(machines - 1) + 0.25 > deadline
-    machines, misses = width_for(batch, task.job._replace(deadline_h=0.1))
+    machines, misses = count_job_machines(batch, task.job._replace(deadline_h=0.1))
     assert machines == batch.most and misses[0].constraint == "telemetry.deadline_h"
 
 
 def test_work_without_a_model_finds_no_offer_outside(needs_of: Read, catalog: Catalog) -> None:
     needs, _ = needs_of("clinic")
     bound = replace(needs, data=tuple(replace(data, residency=("AQ",)) for data in needs.data))
-    xray = tasks_of(bound, catalog)[1]
-    found = Renter(bound, catalog, Sizer(catalog)).find("aws", (xray,))
+    xray = list_tasks(bound, catalog)[1]
+    found = InstanceSelector(bound, catalog, SizingCache(catalog)).find("aws", (xray,))
     assert found.picks == () and found.misses[0].constraint == "residency"
 
 
@@ -114,16 +129,16 @@ def test_work_without_a_model_finds_no_offer_outside(needs_of: Read, catalog: Ca
 
 def test_a_writer_refuses_what_is_no_rented_machine_or_no_load(needs_of: Read, catalog: Catalog) -> None:
     needs, _ = needs_of("startup")
-    chat, tune, _ = tasks_of(needs, catalog)
-    host, writer = host_of(needs, catalog), Writer(catalog, Ledger())
+    chat, tune, _ = list_tasks(needs, catalog)
+    host, writer = host_of(needs, catalog), PoolWriter(catalog, PlanProvenance())
     assert chat.demand is not None
-    steady = Sizer(catalog).steady(chat.demand, catalog.models["Phi-4-mini-instruct"], host)
+    steady = SizingCache(catalog).steady(chat.demand, catalog.models["Phi-4-mini-instruct"], host)
     assert steady is not None
-    bare = Pick(chat, host._replace(offer=None), None, steady, None, (), 1, 0, ())
+    bare = InstanceChoice(chat, host._replace(offer=None), None, steady, None, (), 1, 0, ())
     with pytest.raises(ValueError, match="has an offer"):
         writer.rented(bare)
     with pytest.raises(ValueError, match="neither a steady load nor a job"):
-        writer.machines(Pick(chat, host, None, None, None, (), 1, 0, ()))
+        writer.machines(InstanceChoice(chat, host, None, None, None, (), 1, 0, ()))
     with pytest.raises(ValueError, match="a job has no pool"):
         writer.pool(tune, host, steady, 1)
 
@@ -131,14 +146,14 @@ def test_a_writer_refuses_what_is_no_rented_machine_or_no_load(needs_of: Read, c
 def test_an_offers_own_promise_is_a_fact_of_its_own(needs_of: Read, catalog: Catalog) -> None:
     needs, _ = needs_of("startup")
     offer = next(offer for offer in catalog.offers if offer.commit_1y_usd_per_hour)
-    ledger = Ledger()
-    renter = Renter(needs, catalog, Sizer(catalog))
-    host = next(h for h in renter.inside(offer.provider, tasks_of(needs, catalog)[0]) if h.offer == offer)
-    chat = tasks_of(needs, catalog)[0]
+    ledger = PlanProvenance()
+    renter = InstanceSelector(needs, catalog, SizingCache(catalog))
+    host = next(h for h in renter.inside(offer.provider, list_tasks(needs, catalog)[0]) if h.offer == offer)
+    chat = list_tasks(needs, catalog)[0]
     ways = renter.ways(host)
-    tranche = Tranche("commit-1y", (1.0,), (1.0,), 1)
-    pick = Pick(chat, host, None, None, None, (tranche,), 1, 0, (), ways)
-    (basis,) = Writer(catalog, ledger).price(offer, tranche, pick)
+    tranche = PurchaseTranche("commit-1y", (1.0,), (1.0,), 1)
+    pick = InstanceChoice(chat, host, None, None, None, (tranche,), 1, 0, (), ways)
+    (basis,) = PoolWriter(catalog, ledger).price(offer, tranche, pick)
     assert ledger.driver(basis).value == offer.commit_1y_usd_per_hour
 
 
@@ -148,33 +163,33 @@ def test_an_offers_own_promise_is_a_fact_of_its_own(needs_of: Read, catalog: Cat
 def test_only_machines_of_a_house_have_a_node(needs_of: Read, catalog: Catalog) -> None:
     needs, _ = needs_of("startup")
     with pytest.raises(ValueError, match="no machine of a house"):
-        node_of(host_of(needs, catalog))
+        require_node(host_of(needs, catalog))
     with pytest.raises(ValueError, match="nothing of it runs in the house"):
-        _ = Way(Choice("a", "", None), tasks_of(needs, catalog)[0]).sized
+        _ = TaskAssignment(AssignmentChoice("a", "", None), list_tasks(needs, catalog)[0]).sized
 
 
 def test_owned_machines_nobody_knows_are_left_out_and_said(needs_of: Read, catalog: Catalog) -> None:
     needs, _ = needs_of("manufacturer")
     odd = replace(needs.placement, owned=(OwnedMachine(machine="8x NOBODY"),))
-    house = House(replace(needs, placement=odd), catalog, Sizer(catalog))
+    house = OnPremisesSite(replace(needs, placement=odd), catalog, SizingCache(catalog))
     assert not [stock for stock in house.stocks if stock.purchase == "owned"]
     assert "left out" in house.notes[0]
 
 
 def test_parts_of_machines_are_whole_engines(needs_of: Read, catalog: Catalog) -> None:
     needs, _ = needs_of("startup")
-    chat, host = tasks_of(needs, catalog)[0], host_of(needs, catalog)
+    chat, host = list_tasks(needs, catalog)[0], host_of(needs, catalog)
     assert chat.demand is not None
-    steady = Sizer(catalog).steady(chat.demand, catalog.models["Phi-4-mini-instruct"], host)
+    steady = SizingCache(catalog).steady(chat.demand, catalog.models["Phi-4-mini-instruct"], host)
     assert steady is not None
     eight = steady._replace(engines=8)
     carried = eight.requests_per_s.value
-    assert part_of(0.0, eight) == 0.0
-    assert part_of(carried / 100, eight) == 1 / 8
-    assert part_of(carried * 1.3, eight) == 11 / 8
-    assert part_of(carried / 100, eight._replace(devices=0)) == 1 / 16
+    assert compute_machine_share(0.0, eight) == 0.0
+    assert compute_machine_share(carried / 100, eight) == 1 / 8
+    assert compute_machine_share(carried * 1.3, eight) == 11 / 8
+    assert compute_machine_share(carried / 100, eight._replace(devices=0)) == 1 / 16
     mean = tuple(chat.demand.mean * growth for growth in chat.demand.growth)
-    whole, kept = (steady_choice("a", chat.demand, None, eight, "m", limit) for limit in ((), mean))
+    whole, kept = (build_steady_choice("a", chat.demand, None, eight, "m", limit) for limit in ((), mean))
     assert kept.peak == kept.mean <= whole.peak
 
 
@@ -256,5 +271,5 @@ def test_old_prices_may_be_accepted(needs_of: Read, catalog: Catalog, monkeypatc
 def test_a_planner_looks_only_at_what_is_allowed(needs_of: Read, catalog: Catalog) -> None:
     needs, _ = needs_of("manufacturer")
     hybrid = replace(needs, placement=replace(needs.placement, allow=("hybrid",), clouds=("aws",)))
-    found = Planner(hybrid, catalog, Ledger()).look(None, NOW)
+    found = Planner(hybrid, catalog, PlanProvenance()).look(None, NOW)
     assert [one.draft.name for one in found] == ["hybrid-aws"]

@@ -21,7 +21,7 @@ from archwright.needs.what_if_changes import Change, changes_of, read_changed
 from archwright.plan.explain import diff as differing
 from archwright.plan.explain import explanation as explaining
 from archwright.plan.explain.what_if import WhatIf
-from archwright.plan.explain.what_if import what_if as held_against
+from archwright.plan.explain.what_if import compare_what_if as held_against
 from archwright.plan.plan_file import read_plan, write_plan
 from archwright.plan.planner import make_plan, why_infeasible
 
@@ -115,12 +115,12 @@ def _machine(wanted: Needs, home: Home) -> MachineFacts | None:
 
 def explain(plan: str, thing: str | None = None) -> str:
     """Why the plan chose what it chose, or what stands behind one number, option, workload or control of it."""
-    return explaining.explain(read_plan(Path(plan)), thing)
+    return explaining.explain_plan(read_plan(Path(plan)), thing)
 
 
 def diff(before: str, after: str) -> differing.PlanDiff:
     """What changed between two plan files, and why: the needs, the catalog, or this machine."""
-    return differing.diff(read_plan(Path(before)), read_plan(Path(after)))
+    return differing.diff_plans(read_plan(Path(before)), read_plan(Path(after)))
 
 
 def plan_or_needs(source: str | None) -> Plan:

@@ -5,20 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from archwright.contract.needs import TEXT_KINDS, Needs, Workload
-from archwright.plan.accounting.provenance import Ledger
-from archwright.plan.capacity.availability import ONE_MACHINE, ONE_MACHINE_LOW, SPARE_ABOVE, TIER
-from archwright.plan.capacity.candidates import Task
-from archwright.plan.capacity.machine_count import START_H
-from archwright.plan.capacity.purchase_options import REDONE, SPOT_TOGETHER
+from archwright.plan.accounting.provenance import PlanProvenance
+from archwright.plan.capacity.availability import (
+    DEFAULT_TIER,
+    MACHINE_AVAILABILITY,
+    MACHINE_AVAILABILITY_LOW,
+    SPARE_REQUIRED_ABOVE,
+)
+from archwright.plan.capacity.candidates import WorkloadTask
+from archwright.plan.capacity.machine_count import RUN_START_H
+from archwright.plan.capacity.purchase_options import MAX_SPOT_MACHINES, SPOT_REDONE_SHARE
 from archwright.plan.demand.forecast import HOURS_PER_MONTH, OFF_HOURS_SHARE, PEAK_SHARE
 
-HOUSES = frozenset({"on-premises", "hybrid"})
+ON_PREMISES_PLACEMENTS = frozenset({"on-premises", "hybrid"})
 
 
-def state_defaults(needs: Needs, ledger: Ledger) -> None:
+def record_default_assumptions(needs: Needs, ledger: PlanProvenance) -> None:
     """A field counts as defaulted when it holds the default: stating it means the same."""
     for workload in needs.workloads:
-        ledger.assume(*_of_workload(workload))
+        ledger.assume(*_list_workload_defaults(workload))
     for data in needs.data:
         if data.residency == ("any",):
             ledger.assume(f"data {data.name}: residency any")
@@ -34,7 +39,7 @@ def state_defaults(needs: Needs, ledger: Ledger) -> None:
     ledger.assume(f"a month has {HOURS_PER_MONTH:g} hours")
 
 
-def _of_workload(workload: Workload) -> Iterable[str]:
+def _list_workload_defaults(workload: Workload) -> Iterable[str]:
     name, traffic, slo = workload.name, workload.traffic, workload.slo
     if traffic is not None:
         if traffic.growth_per_year == 0:
@@ -46,13 +51,13 @@ def _of_workload(workload: Workload) -> Iterable[str]:
     if not workload.data:
         yield f"{name}: data none, so no residency binds it"
     if workload.kind in TEXT_KINDS:
-        yield from _of_text(workload)
+        yield from _list_text_defaults(workload)
     unlimited = [field for field in ("ttft_p95_s", "tpot_p95_s", "availability") if getattr(slo, field) is None]
     if unlimited and traffic is not None:
         yield f"{name}: no limit on {', '.join(f'slo.{field}' for field in unlimited)}"
 
 
-def _of_text(workload: Workload) -> Iterable[str]:
+def _list_text_defaults(workload: Workload) -> Iterable[str]:
     name = workload.name
     if workload.model is None and not workload.quality:
         yield f"{name}: no quality floor, so the smallest model that fits is chosen"
@@ -62,17 +67,17 @@ def _of_text(workload: Workload) -> Iterable[str]:
         yield f"{name}: licence any, models that forbid commercial use stay in"
 
 
-def state_rules(needs: Needs, tasks: tuple[Task, ...], ledger: Ledger) -> None:
+def record_rule_assumptions(needs: Needs, tasks: tuple[WorkloadTask, ...], ledger: PlanProvenance) -> None:
     """The rules by which machines are counted, bought and rented, as far as this plan follows them."""
     steady = [task for task in tasks if task.demand is not None]
     allow = set(needs.placement.allow)
     if allow == {"this-machine"}:
         return
     if steady:
-        ledger.assume(*_of_steady(steady))
-    ledger.assume(*_of_places(tasks))
+        ledger.assume(*_list_steady_rules(steady))
+    ledger.assume(*_list_location_rules(tasks))
     if any(task.job is not None for task in tasks):
-        ledger.assume(*_of_jobs(tasks))
+        ledger.assume(*_list_job_rules(tasks))
     if allow & {"cloud", "hybrid", "hosted-api"}:
         ledger.assume(
             "rented machines are had by the hour, or promised for one or three years where that costs less over the "
@@ -80,13 +85,15 @@ def state_rules(needs: Needs, tasks: tuple[Task, ...], ledger: Ledger) -> None:
         )
     if needs.placement.spot:
         ledger.assume(
-            f"interruptible machines do jobs only, of at most {SPOT_TOGETHER} machines at once (one that is taken away "
-            f"stops them all), whose interruptions cost {REDONE:.0%} of their hours again; a "
+            f"interruptible machines do jobs only, of at most {MAX_SPOT_MACHINES} machines at once (one that is taken away "
+            f"stops them all), whose interruptions cost {SPOT_REDONE_SHARE:.0%} of their hours again; a "
             "steady load never depends on them"
         )
-    if allow & HOUSES:
+    if allow & ON_PREMISES_PLACEMENTS:
         if steady and (needs.placement.site is None or needs.placement.site.tier is None):
-            ledger.assume(f"placement.site.tier: {TIER}, power and cooling of the house can be maintained at work")
+            ledger.assume(
+                f"placement.site.tier: {DEFAULT_TIER}, power and cooling of the house can be maintained at work"
+            )
         ledger.assume(
             "machines are bought at the start of each year for the busiest month of it; workloads of the house share "
             "them, and jobs run beside the mean load, not through the peak"
@@ -95,29 +102,29 @@ def state_rules(needs: Needs, tasks: tuple[Task, ...], ledger: Ledger) -> None:
         ledger.assume("hybrid: work on data of people (personal, health, payment) stays in the house")
 
 
-def _of_steady(steady: list[Task]) -> Iterable[str]:
+def _list_steady_rules(steady: list[WorkloadTask]) -> Iterable[str]:
     yield (
         f"machines follow three levels of a day: the peak for {PEAK_SHARE:.1%} of the open hours, the mean for the "
         "rest of them, the off-hours load outside; at least one runs always"
     )
     yield (
-        f"one machine is up {ONE_MACHINE:.1%} of the time ({ONE_MACHINE_LOW:.0%} at the low end), failures "
+        f"one machine is up {MACHINE_AVAILABILITY:.1%} of the time ({MACHINE_AVAILABILITY_LOW:.0%} at the low end), failures "
         "independent; the place takes all of them with it, and spares are counted for the half of what may be down; "
         "what stops a site of a workload's own stops who asks there too, and is not counted"
     )
     for task in steady:
-        if (task.workload.slo.availability or 0.0) > SPARE_ABOVE:
-            yield f"{task.name}: availability above {SPARE_ABOVE:.0%} keeps at least one spare machine"
+        if (task.workload.slo.availability or 0.0) > SPARE_REQUIRED_ABOVE:
+            yield f"{task.name}: availability above {SPARE_REQUIRED_ABOVE:.0%} keeps at least one spare machine"
 
 
-def _of_places(tasks: tuple[Task, ...]) -> Iterable[str]:
+def _list_location_rules(tasks: tuple[WorkloadTask, ...]) -> Iterable[str]:
     for name in dict.fromkeys(task.workload.name for task in tasks if task.place is not None):
         places = ", ".join(task.place or "" for task in tasks if task.workload.name == name)
         yield f"{name}: {places} are each answered from inside: the way between continents would break its limit"
 
 
-def _of_jobs(tasks: tuple[Task, ...]) -> Iterable[str]:
-    yield f"each run of a job pays {START_H * 60:.0f} minutes for getting its machines and data"
+def _list_job_rules(tasks: tuple[WorkloadTask, ...]) -> Iterable[str]:
+    yield f"each run of a job pays {RUN_START_H * 60:.0f} minutes for getting its machines and data"
     for task in tasks:
         job, workload = task.job, task.workload
         stated = workload.deadline_h or (workload.traffic.deadline_h if workload.traffic is not None else None)

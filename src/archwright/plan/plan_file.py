@@ -12,16 +12,16 @@ from archwright.contract.record import Record
 from archwright.errors import PlanFileError, Where
 from archwright.home import write_atomic
 
-LIMIT_BYTES = 16 * 1024 * 1024
-VERSION = 1
-AGAIN = "make it again: archwright plan needs.yaml -o plan.json"
+MAX_PLAN_BYTES = 16 * 1024 * 1024
+PLAN_VERSION = 1
+REMAKE_HINT = "make it again: archwright plan needs.yaml -o plan.json"
 
 
 # A top-level key of a needs file, as YAML has it.
-_NEEDS = re.compile(rb"^(?:workloads|organisation)\s*:", re.MULTILINE)
+_NEEDS_PATTERN = re.compile(rb"^(?:workloads|organisation)\s*:", re.MULTILINE)
 
 
-class _Head(msgspec.Struct):
+class _VersionHeader(msgspec.Struct):
     version: int
 
 
@@ -43,16 +43,16 @@ def read_plan(path: Path) -> Plan:
             where=Where(str(path)),
             hint="make one: archwright plan needs.yaml -o plan.json",
         )
-    if path.stat().st_size > LIMIT_BYTES:
+    if path.stat().st_size > MAX_PLAN_BYTES:
         raise PlanFileError(
             "AW-FILE-05",
-            f"the plan file is larger than {LIMIT_BYTES // 1024**2} MiB",
+            f"the plan file is larger than {MAX_PLAN_BYTES // 1024**2} MiB",
             where=Where(str(path)),
-            hint=AGAIN,
+            hint=REMAKE_HINT,
         )
     plan = decode_plan(path.read_bytes(), str(path))
     if plan.chosen is not None and plan.chosen not in {option.name for option in plan.options}:
-        raise _not_a_plan(str(path), f"chosen names no option: {plan.chosen!r}", "chosen")
+        raise _make_format_error(str(path), f"chosen names no option: {plan.chosen!r}", "chosen")
     return plan
 
 
@@ -62,18 +62,18 @@ def decode_plan(data: bytes, file: str) -> Plan:
         return msgspec.json.decode(data, type=Plan)
     except msgspec.ValidationError as error:
         message, _, path = str(error).partition(" - at ")
-        raise _not_a_plan(file, message, path.strip("`").removeprefix("$").removeprefix(".") or None) from error
+        raise _make_format_error(file, message, path.strip("`").removeprefix("$").removeprefix(".") or None) from error
 
 
 def _check_version(data: bytes, file: str) -> None:
     """Malformed text and other versions answer first: their fields would only confuse."""
     try:
         data.decode()
-        head = msgspec.json.decode(data, type=_Head)
+        head = msgspec.json.decode(data, type=_VersionHeader)
     except msgspec.ValidationError as error:
-        raise _not_a_plan(file, str(error).partition(" - at ")[0], "version") from error
+        raise _make_format_error(file, str(error).partition(" - at ")[0], "version") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        if _NEEDS.search(data):
+        if _NEEDS_PATTERN.search(data):
             raise PlanFileError(
                 "AW-FILE-02",
                 "this is a needs file, not a plan",
@@ -83,26 +83,26 @@ def _check_version(data: bytes, file: str) -> None:
         raise PlanFileError(
             "AW-FILE-02",
             f"not valid JSON: {error}",
-            where=Where(file, _line(data, str(error))),
-            hint=AGAIN,
+            where=Where(file, _find_error_line(data, str(error))),
+            hint=REMAKE_HINT,
         ) from error
     except RecursionError as error:
-        raise _not_a_plan(file, "nested too deep", None) from error
-    if head.version != VERSION:
+        raise _make_format_error(file, "nested too deep", None) from error
+    if head.version != PLAN_VERSION:
         raise PlanFileError(
             "AW-FILE-04",
-            f"the plan has version {head.version}; this archwright reads version {VERSION}",
+            f"the plan has version {head.version}; this archwright reads version {PLAN_VERSION}",
             where=Where(file, None, "version"),
-            hint=AGAIN,
+            hint=REMAKE_HINT,
         )
 
 
-def _line(data: bytes, message: str) -> int:
+def _find_error_line(data: bytes, message: str) -> int:
     """The line of the byte a decoder complains about; the last line when it names none (cut short)."""
     found = re.search(r"(?:\(byte|position) (\d+)", message)
     end = int(found.group(1)) if found else len(data)
     return data.count(b"\n", 0, end) + 1
 
 
-def _not_a_plan(file: str, message: str, field: str | None) -> PlanFileError:
-    return PlanFileError("AW-FILE-03", f"not a plan: {message}", where=Where(file, None, field), hint=AGAIN)
+def _make_format_error(file: str, message: str, field: str | None) -> PlanFileError:
+    return PlanFileError("AW-FILE-03", f"not a plan: {message}", where=Where(file, None, field), hint=REMAKE_HINT)

@@ -12,35 +12,40 @@ from archwright.contract.estimate import Estimate
 from archwright.contract.needs import Needs, NeedsSource
 from archwright.contract.plan import MachineFacts, Miss, Option, Plan, StackLine
 from archwright.contract.record import replace
-from archwright.plan.accounting.budget import Draft, Purse
-from archwright.plan.accounting.fleet import Chosen
-from archwright.plan.accounting.provenance import Ledger
-from archwright.plan.assumptions import state_defaults, state_rules
-from archwright.plan.capacity.candidates import Sizer, tasks_of
-from archwright.plan.capacity.export_control import judge_export
-from archwright.plan.capacity.served_load import Pooled, Served, Working, loads_of, served_of
-from archwright.plan.decision.comparison import conclude
+from archwright.plan.accounting.budget import BudgetConverter, OptionDraft
+from archwright.plan.accounting.fleet import ChosenOption
+from archwright.plan.accounting.provenance import PlanProvenance
+from archwright.plan.assumptions import record_default_assumptions, record_rule_assumptions
+from archwright.plan.capacity.candidates import SizingCache, list_tasks
+from archwright.plan.capacity.export_control import check_export_control
+from archwright.plan.capacity.served_load import BatchLoad, PooledLoad, ServedLoad, build_served_load, list_load_specs
+from archwright.plan.decision.comparison import compare_options
 from archwright.plan.decision.selection import why_infeasible
-from archwright.plan.demand.data_residency import refuse_conflict
-from archwright.plan.demand.forecast import text_demands
-from archwright.plan.evidence.controls import control_promises, controls_of
-from archwright.plan.evidence.gateway_settings import Told, tell
-from archwright.plan.evidence.predictions import Promised, promises, say_what_is_not_promised
-from archwright.plan.evidence.residency_evidence import located
-from archwright.plan.options.cloud import CloudPlanner, clouds_of
-from archwright.plan.options.cloud_instances import Renter
-from archwright.plan.options.expired_prices import fresh_or_stale, refuse_stale, stale_facts, to_quote
-from archwright.plan.options.hardware_schedule import Settler
-from archwright.plan.options.hosted_api import HostedPlanner
-from archwright.plan.options.on_premises import HousePlanner, World
-from archwright.plan.options.option_builder import Assembler, Built
-from archwright.plan.options.pool_writer import Serving, Writer
+from archwright.plan.demand.data_residency import reject_residency_conflict
+from archwright.plan.demand.forecast import list_text_demands
+from archwright.plan.evidence.controls import list_controls, predict_controls
+from archwright.plan.evidence.gateway_settings import GatewaySettings, build_gateway_settings
+from archwright.plan.evidence.predictions import PlanPredictions, predict_served_loads, report_unpredicted
+from archwright.plan.evidence.residency_evidence import add_residency_evidence
+from archwright.plan.options.cloud import CloudPlanner, choose_clouds
+from archwright.plan.options.cloud_instances import InstanceSelector
+from archwright.plan.options.expired_prices import (
+    list_stale_prices,
+    note_undated_prices,
+    prefer_unexpired_prices,
+    refuse_expired_prices,
+)
+from archwright.plan.options.hardware_schedule import HardwareScheduler
+from archwright.plan.options.hosted_api import HostedApiPlanner
+from archwright.plan.options.on_premises import OnPremisesPlanner, PlanningContext
+from archwright.plan.options.option_builder import BuiltOption, OptionBuilder
+from archwright.plan.options.pool_writer import PoolWriter, ProvisionedLoad
 from archwright.plan.options.serverless import ServerlessPlanner
-from archwright.plan.options.this_machine import LocalPlanner
-from archwright.plan.sections.outline import sections_of
-from archwright.plan.unsupported import NOT_YET, say_what_is_missing
+from archwright.plan.options.this_machine import ThisMachinePlanner
+from archwright.plan.sections.outline import build_sections
+from archwright.plan.unsupported import NOT_SIZED, report_unsupported
 
-NOTHING = Miss(constraint=NOT_YET, value="every workload", limit=None)
+NOTHING_SIZED = Miss(constraint=NOT_SIZED, value="every workload", limit=None)
 
 
 def make_plan(
@@ -58,23 +63,23 @@ def make_plan(
     Raises MissingError AW-GET-01 when only this machine is allowed and it was not probed, PlanError AW-PLAN-03 where
     the bounds of a workload's data contradict each other.
     """
-    refuse_conflict(needs, source, catalog)
-    ledger = Ledger()
-    machine = _measured(machine, ledger) if machine is not None else None
-    state_defaults(needs, ledger)
+    reject_residency_conflict(needs, source, catalog)
+    ledger = PlanProvenance()
+    machine = _record_machine_probe(machine, ledger) if machine is not None else None
+    record_default_assumptions(needs, ledger)
     planner = Planner(needs, catalog, ledger, accept_stale=accept_stale)
     looked = planner.look(machine, now)
     drafts, purse = tuple(one.draft for one in looked), planner.purse
-    concluded = conclude(needs, purse.options(drafts), drafts, ledger, purse)
+    concluded = compare_options(needs, purse.options(drafts), drafts, ledger, purse)
     best = next((one for one in looked if one.draft.name == concluded.chosen), None)
     promised, served = planner.promised(best)
-    told = tell(needs, catalog, best.draft if best is not None else None, promised.queues)
-    options = tuple(_noted(o, promised, told) if o.name == concluded.chosen else o for o in concluded.options)
+    told = build_gateway_settings(needs, catalog, best.draft if best is not None else None, promised.queues)
+    options = tuple(_annotate_option(o, promised, told) if o.name == concluded.chosen else o for o in concluded.options)
     option = next((one for one in options if one.name == concluded.chosen), None)
-    chosen = Chosen(needs, catalog, ledger, option, best.draft.fleets if best is not None else ())
-    controls = located(controls_of(needs, catalog, ledger), chosen)
-    predictions = (*promised.predictions, *control_promises(controls, option, ledger))
-    sections = sections_of(chosen)
+    chosen = ChosenOption(needs, catalog, ledger, option, best.draft.fleets if best is not None else ())
+    controls = add_residency_evidence(list_controls(needs, catalog, ledger), chosen)
+    predictions = (*promised.predictions, *predict_controls(controls, option, ledger))
+    sections = build_sections(chosen)
     made = Plan(
         needs_file=source.file,
         needs_digest=source.digest,
@@ -91,13 +96,13 @@ def make_plan(
         controls=controls,
         assumptions=ledger.assumptions,
         bases=ledger.bases(options, predictions, machine, concluded.decision, sections),
-        loads=loads_of(served),
-        stack=_stack(needs, catalog, option),
+        loads=list_load_specs(served),
+        stack=_list_software_stack(needs, catalog, option),
         not_sized=ledger.not_sized,
         machine=machine,
         decision=concluded.decision,
         sections=sections,
-        stale_facts=stale_facts(drafts, catalog),
+        stale_facts=list_stale_prices(drafts, catalog),
         upstreams=told.upstreams,
         gateway_workers=told.workers,
     )
@@ -105,7 +110,7 @@ def make_plan(
     return msgspec.json.decode(msgspec.json.encode(made), type=Plan)
 
 
-def _measured(machine: MachineFacts, ledger: Ledger) -> MachineFacts:
+def _record_machine_probe(machine: MachineFacts, ledger: PlanProvenance) -> MachineFacts:
     """The probe's rates, each naming how it was had."""
     when = datetime.fromtimestamp(machine.probed_at, UTC).isoformat(timespec="seconds")
 
@@ -131,65 +136,65 @@ def _measured(machine: MachineFacts, ledger: Ledger) -> MachineFacts:
 class Planner:
     """Looks at every placement the needs allow."""
 
-    def __init__(self, needs: Needs, catalog: Catalog, ledger: Ledger, *, accept_stale: bool = False) -> None:
+    def __init__(self, needs: Needs, catalog: Catalog, ledger: PlanProvenance, *, accept_stale: bool = False) -> None:
         self._needs, self._catalog, self._ledger = needs, catalog, ledger
         self._accept_stale = accept_stale
-        self.purse = Purse(needs.budget, catalog, ledger)
-        self._tasks = tasks_of(needs, catalog)
-        state_rules(needs, self._tasks, ledger)
-        self._missing = say_what_is_missing(needs, self._tasks, ledger)
-        sizer, writer = Sizer(catalog, needs), Writer(catalog, ledger, needs.placement.site)
-        self.world = World(
+        self.purse = BudgetConverter(needs.budget, catalog, ledger)
+        self._tasks = list_tasks(needs, catalog)
+        record_rule_assumptions(needs, self._tasks, ledger)
+        self._missing = report_unsupported(needs, self._tasks, ledger)
+        sizer, writer = SizingCache(catalog, needs), PoolWriter(catalog, ledger, needs.placement.site)
+        self.world = PlanningContext(
             needs=needs,
             catalog=catalog,
             sizer=sizer,
-            renter=Renter(needs, catalog, sizer),
+            renter=InstanceSelector(needs, catalog, sizer),
             writer=writer,
-            settler=Settler(catalog, ledger, writer),
-            assembler=Assembler(needs, catalog, ledger),
+            settler=HardwareScheduler(catalog, ledger, writer),
+            assembler=OptionBuilder(needs, catalog, ledger),
             usd=1 / self.purse.rate,
         )
 
-    def look(self, machine: MachineFacts | None, now: datetime) -> list[Built]:
+    def look(self, machine: MachineFacts | None, now: datetime) -> list[BuiltOption]:
         """Every allowed placement, in a fixed order."""
-        allow, found = self._needs.placement.allow, list[Built]()
+        allow, found = self._needs.placement.allow, list[BuiltOption]()
         if "this-machine" in allow:
             found.append(self._local(machine))
         found += [one._replace(draft=self._dated(one.draft)) for one in self._elsewhere(now)]
         return [one._replace(draft=self._complete(one.draft)) for one in found]
 
-    def _elsewhere(self, now: datetime) -> Iterable[Built]:
+    def _elsewhere(self, now: datetime) -> Iterable[BuiltOption]:
         allow, tasks = self._needs.placement.allow, self._tasks
-        clouds = clouds_of(self.world, self._ledger) if {"cloud", "hybrid"} & set(allow) else ()
+        clouds = choose_clouds(self.world, self._ledger) if {"cloud", "hybrid"} & set(allow) else ()
         yield from self._housed(clouds)
         if "cloud" in allow:
             yield from CloudPlanner(self.world, self._ledger, tasks).options(clouds)
         if "hosted-api" in allow:
-            yield from HostedPlanner(self.world, self._ledger, tasks, now).options(clouds)
+            yield from HostedApiPlanner(self.world, self._ledger, tasks, now).options(clouds)
         if "serverless" in allow:
             yield from ServerlessPlanner(self.world, self._ledger, tasks).options()
 
-    def _housed(self, clouds: tuple[str, ...]) -> Iterable[Built]:
+    def _housed(self, clouds: tuple[str, ...]) -> Iterable[BuiltOption]:
         """With machines of the house: without those whose price has expired where that is possible."""
         allow, catalog = self._needs.placement.allow, self._catalog
-        every = HousePlanner(self.world, self._tasks)
-        fresh: HousePlanner | None = None
+        every = OnPremisesPlanner(self.world, self._tasks)
+        fresh: OnPremisesPlanner | None = None
         rest = clouds if "hybrid" in allow else ()
         for provider in (None, *rest) if "on-premises" in allow else rest:
             found = every.option(provider)
-            if self._accept_stale or refuse_stale(found.draft, catalog) == found.draft:
+            if self._accept_stale or refuse_expired_prices(found.draft, catalog) == found.draft:
                 yield found  # the best of all machines has none of them
                 continue
-            fresh = fresh or HousePlanner(self.world, self._tasks, expired=False)
+            fresh = fresh or OnPremisesPlanner(self.world, self._tasks, expired=False)
             dated = fresh.option(provider)
             # What they would save is said once, of the house.
             said = provider is not None and not dated.draft.misses
-            yield dated if said else fresh_or_stale(dated, found, catalog, self.world.said)
+            yield dated if said else prefer_unexpired_prices(dated, found, catalog, self.world.said)
 
-    def _local(self, machine: MachineFacts | None) -> Built:
+    def _local(self, machine: MachineFacts | None) -> BuiltOption:
         """Texts only: nothing predicts other work on the machine at hand."""
-        demands = text_demands(self._needs)
-        local = LocalPlanner(self._needs, self._catalog, self._ledger).plan(demands, machine)
+        demands = list_text_demands(self._needs)
+        local = ThisMachinePlanner(self._needs, self._catalog, self._ledger).plan(demands, machine)
         texts = {demand.workload.name for demand in demands}
         others = [workload.name for workload in self._needs.workloads if workload.name not in texts]
         draft = local.draft
@@ -197,46 +202,50 @@ class Planner:
             note = f"for the texts only; not included: {', '.join(others)}"
             self._ledger.leave_out(f"on this machine: {', '.join(others)} (texts only are planned there yet)")
             draft = draft._replace(notes=(*draft.notes, note))
-        return local._replace(draft=draft if demands else draft._replace(misses=(*draft.misses, NOTHING), terms=None))
+        return local._replace(
+            draft=draft if demands else draft._replace(misses=(*draft.misses, NOTHING_SIZED), terms=None)
+        )
 
-    def _dated(self, draft: Draft) -> Draft:
+    def _dated(self, draft: OptionDraft) -> OptionDraft:
         """Nothing is bought by an expired price, by an undated one only after a quote, nor where it may not be sold."""
-        draft = judge_export(draft._replace(notes=(*to_quote(draft), *draft.notes)), self._needs.organisation.country)
+        draft = check_export_control(
+            draft._replace(notes=(*note_undated_prices(draft), *draft.notes)), self._needs.organisation.country
+        )
         known = any(miss.constraint == "stale_facts" for miss in draft.misses)
-        return draft if self._accept_stale or known else refuse_stale(draft, self._catalog)
+        return draft if self._accept_stale or known else refuse_expired_prices(draft, self._catalog)
 
-    def _complete(self, draft: Draft) -> Draft:
+    def _complete(self, draft: OptionDraft) -> OptionDraft:
         """An option that sizes nothing is no option; one that leaves workloads out says so."""
         if not self._tasks:
-            return draft._replace(misses=(*draft.misses, NOTHING), terms=None)
+            return draft._replace(misses=(*draft.misses, NOTHING_SIZED), terms=None)
         if self._missing and draft.terms is not None:
             note = f"for the sized workloads only; not included: {', '.join(self._missing)}"
             return draft._replace(notes=(*draft.notes, note))
         return draft
 
-    def promised(self, best: Built | None) -> tuple[Promised, tuple[Served, ...]]:
+    def promised(self, best: BuiltOption | None) -> tuple[PlanPredictions, tuple[ServedLoad, ...]]:
         """Only the chosen option is predicted in full."""
         if best is None:
-            return Promised(), ()
+            return PlanPredictions(), ()
         self._ledger.assume(*best.assumptions)
         served = best.served or tuple(self._served(one) for one in best.serving)
-        found = promises(served, self._ledger)
-        say_what_is_not_promised(self._needs, found.predictions, self._ledger)
+        found = predict_served_loads(served, self._ledger)
+        report_unpredicted(self._needs, found.predictions, self._ledger)
         return found, served
 
-    def _served(self, one: Serving | Working) -> Served:
-        if isinstance(one, Working):
+    def _served(self, one: ProvisionedLoad | BatchLoad) -> ServedLoad:
+        if isinstance(one, BatchLoad):
             return one
-        found = served_of(one.demand, one.steady, one.machine, self._catalog, replicas=one.machines)
+        found = build_served_load(one.demand, one.steady, one.machine, self._catalog, replicas=one.machines)
         found = found._replace(up=one.up)
-        return found._replace(part=one.part) if isinstance(found, Pooled) else found
+        return found._replace(part=one.part) if isinstance(found, PooledLoad) else found
 
 
-def _noted(option: Option, promised: Promised, told: Told) -> Option:
+def _annotate_option(option: Option, promised: PlanPredictions, told: GatewaySettings) -> Option:
     return replace(option, notes=(*option.notes, *promised.notes), pools=told.pools)
 
 
-def _stack(needs: Needs, catalog: Catalog, option: Option | None) -> tuple[StackLine, ...]:
+def _list_software_stack(needs: Needs, catalog: Catalog, option: Option | None) -> tuple[StackLine, ...]:
     """What an organisation runs already stays, unpriced; the rest of what this release provides is ours."""
     kept = [StackLine(function=e.kind, product=e.product, existing=True, url=e.url) for e in needs.existing]
     pools = option.pools if option is not None else ()

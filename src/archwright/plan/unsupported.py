@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from archwright.contract.needs import Needs
-from archwright.plan.accounting.provenance import Ledger
-from archwright.plan.capacity.candidates import Task
+from archwright.plan.accounting.provenance import PlanProvenance
+from archwright.plan.capacity.candidates import WorkloadTask
 
-NOT_YET = "not sized yet"
+NOT_SIZED = "not sized yet"
 
 
-def unsized(needs: Needs, tasks: tuple[Task, ...]) -> tuple[str, ...]:
+def list_unsized_workloads(needs: Needs, tasks: tuple[WorkloadTask, ...]) -> tuple[str, ...]:
     """Workloads whose cost is in no option: their traffic says too little."""
     sized = {task.workload.name for task in tasks}
     return tuple(workload.name for workload in needs.workloads if workload.name not in sized)
 
 
-def say_what_is_missing(needs: Needs, tasks: tuple[Task, ...], ledger: Ledger) -> tuple[str, ...]:
+def report_unsupported(needs: Needs, tasks: tuple[WorkloadTask, ...], ledger: PlanProvenance) -> tuple[str, ...]:
     """Fills the plan's `not_sized`; returns the names of the workloads whose cost is in no option."""
-    missing = unsized(needs, tasks)
+    missing = list_unsized_workloads(needs, tasks)
     kinds = {workload.name: workload.kind for workload in needs.workloads}
     for name in missing:
         ledger.leave_out(f"workload {name} ({kinds[name]}): its cost is not included, its traffic says too little")

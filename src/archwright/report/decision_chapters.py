@@ -8,7 +8,7 @@ from archwright.contract.decision import NEAR, Driver, Rival
 from archwright.contract.estimate import Estimate
 from archwright.contract.needs import NeedsSource
 from archwright.contract.plan import Option, Plan
-from archwright.plan.decision.selection import FEASIBLE, why_infeasible
+from archwright.plan.decision.selection import FEASIBLE_PREFIX, why_infeasible
 from archwright.report import charts, number_format
 from archwright.report.document import (
     Block,
@@ -229,7 +229,7 @@ def _nothing_feasible(plan: Plan) -> Iterable[Block]:
 def ways_out(plan: Plan) -> tuple[str, ...]:
     """The smallest relaxations, each with what its option costs beyond the nearest: what `plan` prints."""
     said = why_infeasible(plan, NeedsSource(file=plan.needs_file, digest=plan.needs_digest, lines={})).hint
-    return tuple(said.removeprefix(FEASIBLE).split(", or ")) if said.startswith(FEASIBLE) else ()
+    return tuple(said.removeprefix(FEASIBLE_PREFIX).split(", or ")) if said.startswith(FEASIBLE_PREFIX) else ()
 
 
 def _items(title: str, items: Iterable[Item]) -> Iterable[Block]:

@@ -134,5 +134,5 @@ def _basis_row(basis: Basis) -> Iterable[Cell]:
 
 
 def reading_chapter() -> Chapter:
-    items = tuple(Item(word[0].upper() + word[1:], meaning) for word, meaning in glossary.TERMS.items())
+    items = tuple(Item(word[0].upper() + word[1:], meaning) for word, meaning in glossary.TERM_MEANINGS.items())
     return Chapter("reading", "How to read this", "The words that carry a fixed meaning here.", (Items("", items),))

@@ -9,7 +9,7 @@ from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.records import Fact
 from archwright.contract.evidence import Basis
 from archwright.contract.plan import Option, Plan
-from archwright.plan.accounting.provenance import behind, estimates_in
+from archwright.plan.accounting.provenance import find_estimates, trace_bases
 
 
 class Source(NamedTuple):
@@ -50,8 +50,8 @@ def bases_behind(plan: Plan, option: Option | None) -> tuple[Basis, ...]:
     Other options' bases stay in plan.json: `explain` shows them.
     """
     holders = (plan.predictions, plan.sections, plan.machine, option)
-    named = {estimate.basis for holder in holders for estimate in estimates_in(holder)}
+    named = {estimate.basis for holder in holders for estimate in find_estimates(holder)}
     named |= {driver.basis for driver in plan.decision.drivers}
     if option is not None:
         named |= {basis for line in option.cost_lines for basis in line.drivers}
-    return behind(named, plan.bases)
+    return trace_bases(named, plan.bases)

@@ -10,7 +10,7 @@ from archwright.contract.estimate import Estimate
 from archwright.contract.needs import Length
 from archwright.contract.plan import Option, Plan, Pool, Purchase
 from archwright.contract.record import replace
-from archwright.plan.explain.formatting import shares_of
+from archwright.plan.explain.formatting import format_shares
 from archwright.report import number_format
 from archwright.report.architecture_diagram import architecture, machine_of
 from archwright.report.document import Block, Cell, Chapter, Column, Item, Items, Table, Tile, Tiles, notes, rows
@@ -138,7 +138,7 @@ def _pool_row(pool: Pool) -> Iterable[Cell]:
     ]
     at_once = f"{number_format.counted(pool.slots, 'request')} at once"
     at_once += f", {number_format.counted(pool.context_tokens, 'token')} each" if pool.context_tokens else ""
-    yield Cell(pool.name, notes(("for", ", ".join(pool.workloads)), ("share of it, by year", shares_of(pool))))
+    yield Cell(pool.name, notes(("for", ", ".join(pool.workloads)), ("share of it, by year", format_shares(pool))))
     yield Cell(pool.region, notes(("", pool.provider), ("", number_format.PLACEMENTS[pool.placement])))
     yield Cell(
         f"{number_format.counted(pool.replicas, 'replica')} of {machine_of(pool)}", notes(("split", ", ".join(split)))

@@ -10,7 +10,7 @@ from archwright.catalog.catalog import Catalog
 from archwright.contract.estimate import Estimate
 from archwright.contract.needs import Needs
 from archwright.contract.plan import Miss, Option
-from archwright.plan.accounting.budget import Draft, judge_limit
+from archwright.plan.accounting.budget import OptionDraft, check_limit
 
 from ..option_samples import MONTHS, Made, buy, draft, fact, needs, rent, world, worlds
 
@@ -98,7 +98,7 @@ def test_a_limit_inside_the_band_is_at_risk(catalog: Catalog) -> None:
 
 def test_without_terms_there_is_no_price_and_with_none_it_is_zero(catalog: Catalog) -> None:
     free = draft("free")
-    unpriced = Draft(name="o", placement="cloud", provider="p")
+    unpriced = OptionDraft(name="o", placement="cloud", provider="p")
     option, other = world(catalog, needs(per_month=1.0), {}, unpriced, free).options
     assert (option.total_cost, option.cost_per_month, option.capex, option.cost_lines) == (None, None, None, ())
     assert option.cumulative_cost == ()
@@ -110,7 +110,7 @@ def test_without_terms_there_is_no_price_and_with_none_it_is_zero(catalog: Catal
 def test_limits_are_judged_on_the_value(limit: float | None, misses: int, notes: int) -> None:
     broken: list[Miss] = []
     said: list[str] = []
-    judge_limit("x", Estimate(value=1, low=0.5, high=2, unit="s"), limit, broken, said)
+    check_limit("x", Estimate(value=1, low=0.5, high=2, unit="s"), limit, broken, said)
     assert (len(broken), len(said)) == (misses, notes)
 
 

@@ -7,15 +7,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from archwright.contract.estimate import Estimate, exact, within_factor
-from archwright.plan.accounting.monte_carlo import COUNT, TAIL, Draws, band
-from archwright.plan.accounting.provenance import Ledger
+from archwright.plan.accounting.monte_carlo import SAMPLE_COUNT, TAIL_COUNT, MonteCarloSampler, estimate_band
+from archwright.plan.accounting.provenance import PlanProvenance
 
 
-def draws(*facts: Estimate) -> Draws:
-    ledger = Ledger()
+def draws(*facts: Estimate) -> MonteCarloSampler:
+    ledger = PlanProvenance()
     for fact in facts:
         ledger.drive(fact)
-    return Draws(ledger)
+    return MonteCarloSampler(ledger)
 
 
 def estimate(low: float, value: float, high: float, level: float = 0.9) -> Estimate:
@@ -35,7 +35,7 @@ def test_a_single_fact_keeps_its_own_band(below: float, above: float, value: flo
 )
 def test_a_band_that_reaches_zero_is_normal_on_each_side(low: float, value: float, high: float) -> None:
     made = draws(estimate(low, value, high)).product(("f",)) * value
-    around = band(value, made, "", "")
+    around = estimate_band(value, made, "", "")
     assert (around.low, around.high) == pytest.approx((low, high), abs=0.02 * (high - low))
 
 
@@ -51,14 +51,14 @@ def test_a_band_of_a_lower_level_is_wider_at_ninety_percent() -> None:
 
 
 def test_independent_facts_add_in_logs_and_a_sum_of_two_is_surer_than_twice_one() -> None:
-    two = Draws(ledger := Ledger())
+    two = MonteCarloSampler(ledger := PlanProvenance())
     for name in ("a", "b"):
         ledger.drive(within_factor(1, 2, "", name))
     low, high = two.spread(("a", "b"))
     assert (low, high) == pytest.approx((2 ** -(2**0.5), 2 ** (2**0.5)), rel=0.05)
     together = two.sum({("a",): 1.0, ("b",): 1.0})
     alone = two.sum({("a",): 2.0})
-    assert band(2, together, "", "").high < band(2, alone, "", "").high
+    assert estimate_band(2, together, "", "").high < estimate_band(2, alone, "", "").high
     assert (two.sum({("a",): 3.0}) == 3 * two.fact("a")).all()
 
 
@@ -77,17 +77,17 @@ def test_a_fact_nobody_keeps_is_an_error() -> None:
 
 def test_the_band_leaves_five_percent_on_each_side_and_holds_its_value() -> None:
     made = draws(within_factor(1, 2, "", "f")).fact("f")
-    around = band(1.0, made, "EUR", "b")
+    around = estimate_band(1.0, made, "EUR", "b")
     assert (around.unit, around.level, around.basis) == ("EUR", 0.9, "b")
-    assert (made < around.low).sum() == (made > around.high).sum() == TAIL == COUNT // 20
-    assert band(100.0, made, "", "").high == 100.0 and band(0.001, made, "", "").low == 0.001
+    assert (made < around.low).sum() == (made > around.high).sum() == TAIL_COUNT == SAMPLE_COUNT // 20
+    assert estimate_band(100.0, made, "", "").high == 100.0 and estimate_band(0.001, made, "", "").low == 0.001
 
 
 def test_what_was_made_from_the_same_facts_moves_together() -> None:
-    ledger = Ledger()
+    ledger = PlanProvenance()
     ledger.basis("speed", "calibrated", "d")
     for name, factor in (("here", 1.5), ("there", 2.0)):
         ledger.basis(name, "formula", "d", facts=("speed",))
         ledger.drive(within_factor(1, factor, "", name))
-    made = Draws(ledger)
+    made = MonteCarloSampler(ledger)
     assert ((made.fact("here") > 1) == (made.fact("there") > 1)).all()

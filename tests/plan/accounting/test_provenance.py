@@ -6,7 +6,7 @@ import pytest
 
 from archwright.contract.estimate import Estimate, exact, within_factor
 from archwright.contract.evidence import Basis
-from archwright.plan.accounting.provenance import Ledger, estimates_in
+from archwright.plan.accounting.provenance import PlanProvenance, find_estimates
 
 
 def basis(name: str, definition: str) -> Basis:
@@ -14,7 +14,7 @@ def basis(name: str, definition: str) -> Basis:
 
 
 def test_the_same_basis_keeps_its_name_and_another_gets_its_own() -> None:
-    ledger = Ledger()
+    ledger = PlanProvenance()
     assert ledger.adopt(basis("a", "one")) == "a"
     assert ledger.adopt(basis("a", "one")) == "a"
     assert ledger.adopt(basis("a", "two")) == "a.2"
@@ -24,15 +24,15 @@ def test_the_same_basis_keeps_its_name_and_another_gets_its_own() -> None:
 
 
 def test_only_named_bases_are_shown() -> None:
-    ledger = Ledger()
+    ledger = PlanProvenance()
     used, unused = ledger.basis("used", "quoted", "d"), ledger.basis("unused", "quoted", "d")
     held = {"list": (exact(1, "x", used), [exact(2, "x", unused)])}
     assert [b.id for b in ledger.bases(held)] == [used]
-    assert [e.value for e in estimates_in(held)] == [1]
+    assert [e.value for e in find_estimates(held)] == [1]
 
 
 def test_sentences_are_kept_once_in_order() -> None:
-    ledger = Ledger()
+    ledger = PlanProvenance()
     ledger.assume("b", "a")
     ledger.assume("b")
     ledger.leave_out("x")
@@ -44,7 +44,7 @@ def driven(factor: float, name: str) -> Estimate:
 
 
 def test_numbers_made_from_the_same_facts_have_one_cause() -> None:
-    ledger = Ledger()
+    ledger = PlanProvenance()
     speed, other = ledger.basis("speed", "calibrated", "d"), ledger.basis("other", "calibrated", "d")
     made = {
         name: ledger.basis(name, "formula", "d", facts=facts)
@@ -63,7 +63,7 @@ def test_numbers_made_from_the_same_facts_have_one_cause() -> None:
 
 
 def test_facts_that_name_each_other_end() -> None:
-    ledger = Ledger()
+    ledger = PlanProvenance()
     ledger.basis("a", "formula", "d", facts=("b",))
     ledger.basis("b", "formula", "d", facts=("a",))
     assert ledger.roots("a") == ("a",)
@@ -71,7 +71,7 @@ def test_facts_that_name_each_other_end() -> None:
 
 
 def test_what_is_certain_or_reaches_zero_is_its_own_cause() -> None:
-    ledger = Ledger()
+    ledger = PlanProvenance()
     ledger.drive(exact(1, "x", "sure"))
     ledger.drive(Estimate(value=1, low=0, high=2, unit="x", basis="zero"))
     assert (ledger.cause("sure"), ledger.cause("zero")) == (("sure",), ("zero",))
@@ -80,5 +80,5 @@ def test_what_is_certain_or_reaches_zero_is_its_own_cause() -> None:
 
 
 def test_a_definition_is_found_by_its_basis() -> None:
-    ledger = Ledger()
+    ledger = PlanProvenance()
     assert ledger.definition(ledger.basis("a", "quoted", "what it is")) == "what it is"

@@ -10,22 +10,22 @@ import pytest
 from archwright.contract.estimate import Estimate, exact
 from archwright.contract.plan import Plan
 from archwright.plan.capacity.availability import (
-    MACHINES_PART,
-    MOST_SPARES,
-    SPARE_ABOVE,
-    Place,
-    Up,
-    holds,
-    holds_among,
-    spares_for,
+    MACHINE_DOWNTIME_SHARE,
+    MAX_SPARES,
+    SPARE_REQUIRED_ABOVE,
+    FailureDomain,
+    RedundancyRequirement,
+    compute_availability,
+    compute_shared_availability,
+    count_spares,
 )
-from archwright.plan.options.pool_writer import spread_out
+from archwright.plan.options.pool_writer import survives_zone_loss
 
 
 def test_one_machine_is_its_own_availability() -> None:
-    assert holds(1, 0) == pytest.approx(0.995)
-    assert holds(2, 0) == pytest.approx(0.995**2)
-    assert holds(1, 1) == pytest.approx(1 - 0.005**2)
+    assert compute_availability(1, 0) == pytest.approx(0.995)
+    assert compute_availability(2, 0) == pytest.approx(0.995**2)
+    assert compute_availability(1, 1) == pytest.approx(1 - 0.005**2)
 
 
 @pytest.mark.parametrize(
@@ -33,36 +33,36 @@ def test_one_machine_is_its_own_availability() -> None:
     [(3, None, 0), (1, 0.99, 0), (2, 0.99, 1), (3, 0.991, 1), (1, 0.999, 1), (100, 0.9995, 4), (1, 0.9999999, 3)],
 )
 def test_spares(needed: int, target: float | None, spares: int) -> None:
-    assert spares_for(needed, target) == spares
+    assert count_spares(needed, target) == spares
 
 
 def test_a_promise_out_of_reach_stops_somewhere() -> None:
-    assert spares_for(1, 0.5, machine=0.5) == 1
-    assert spares_for(100, 1 - 1e-16, machine=0.2) == MOST_SPARES
+    assert count_spares(1, 0.5, machine=0.5) == 1
+    assert count_spares(100, 1 - 1e-16, machine=0.2) == MAX_SPARES
 
 
 @pytest.mark.parametrize("needed", [1, 2, 5, 40])
 def test_half_of_what_may_be_down_is_left_to_the_place(needed: int) -> None:
     """So a place that is down no longer than that breaks no target, whatever the machines are."""
     for target in (0.9, 0.98, 0.99, 0.995, 0.999, 0.9999):
-        place = Place("a place", exact(1 - (1 - target) / 2, "share"), "another")
-        assert Up(needed, spares_for(needed, target), place).share().value >= target
+        place = FailureDomain("a place", exact(1 - (1 - target) / 2, "share"), "another")
+        assert RedundancyRequirement(needed, count_spares(needed, target), place).share().value >= target
 
 
 def test_no_spare_makes_a_place_better_than_it_is() -> None:
-    place = Place("one house", Estimate(value=0.9998, low=0.997, high=0.9999, unit="share"), "a second")
-    up = Up(3, 2, place)
-    assert up.share().value == pytest.approx(0.9998 * holds(3, 2))
-    assert up.share().low == pytest.approx(0.997 * holds(3, 2, 0.98))
-    assert up.limited(0.9999) and not up.limited(0.9998 - 1e-9) and not Up(3, 2).limited(1 - 1e-12)
-    assert Up(3, 2).share().value == holds(3, 2)
+    place = FailureDomain("one house", Estimate(value=0.9998, low=0.997, high=0.9999, unit="share"), "a second")
+    up = RedundancyRequirement(3, 2, place)
+    assert up.share().value == pytest.approx(0.9998 * compute_availability(3, 2))
+    assert up.share().low == pytest.approx(0.997 * compute_availability(3, 2, 0.98))
+    assert up.limited(0.9999) and not up.limited(0.9998 - 1e-9) and not RedundancyRequirement(3, 2).limited(1 - 1e-12)
+    assert RedundancyRequirement(3, 2).share().value == compute_availability(3, 2)
 
 
 @pytest.mark.parametrize(
     ("needed", "spares", "may"), [(1, 0, False), (1, 1, True), (2, 1, True), (3, 1, False), (4, 2, True), (9, 4, False)]
 )
 def test_a_zone_may_be_lost_where_enough_machines_stand_in_the_others(needed: int, spares: int, may: bool) -> None:
-    assert spread_out(needed, spares) is may
+    assert survives_zone_loss(needed, spares) is may
 
 
 def asked(target: float, placement: str, tier: int | None = None) -> Callable[[dict[str, Any]], None]:
@@ -117,34 +117,34 @@ def test_what_stops_a_plant_stops_who_asks_there(plan_of: Callable[..., Plan]) -
 
 @pytest.mark.parametrize("needed", [1, 2, 5, 40])
 def test_a_target_is_held_by_the_fewest_spares_whatever_it_is(needed: int) -> None:
-    spares = [spares_for(needed, target) for target in (0.5, 0.9, 0.98, 0.99, 0.995, 0.999, 0.9999)]
+    spares = [count_spares(needed, target) for target in (0.5, 0.9, 0.98, 0.99, 0.995, 0.999, 0.9999)]
     assert spares == sorted(spares)
     for target, spare in zip((0.5, 0.9, 0.98, 0.99, 0.995, 0.999, 0.9999), spares, strict=True):
-        assert holds(needed, spare) >= target
-        goal = 1 - (1 - target) * MACHINES_PART
-        assert spare == (1 if target > SPARE_ABOVE else 0) or holds(needed, spare - 1) < goal
+        assert compute_availability(needed, spare) >= target
+        goal = 1 - (1 - target) * MACHINE_DOWNTIME_SHARE
+        assert spare == (1 if target > SPARE_REQUIRED_ABOVE else 0) or compute_availability(needed, spare - 1) < goal
 
 
 @pytest.mark.parametrize(("needed", "spares"), [(1, 1), (3, 1), (5, 2), (12, 2)])
 def test_machines_of_two_types_that_do_the_same_hold_as_often_as_those_of_one(needed: int, spares: int) -> None:
     first = (needed + spares) // 2
     both = ((first, 1 / needed), (needed + spares - first, 1 / needed))
-    assert holds_among(both) == pytest.approx(holds(needed, spares), abs=1e-12)
+    assert compute_shared_availability(both) == pytest.approx(compute_availability(needed, spares), abs=1e-12)
 
 
 def test_what_is_lost_with_a_large_machine_counts_as_what_it_carries() -> None:
     """Of one that carries all and two with half each, the small ones may fail together, or the large one alone."""
     up = 0.995
-    assert holds_among(((1, 1.0), (2, 0.5)), up) == pytest.approx(up + (1 - up) * up**2)
-    assert holds_among(((1, 1.0), (0, 0.5)), up) == pytest.approx(up)
+    assert compute_shared_availability(((1, 1.0), (2, 0.5)), up) == pytest.approx(up + (1 - up) * up**2)
+    assert compute_shared_availability(((1, 1.0), (0, 0.5)), up) == pytest.approx(up)
 
 
 def test_a_load_that_is_shared_is_up_as_its_worst_year_and_its_place_let_it() -> None:
-    place = Place("one house", Estimate(value=0.9998, low=0.997, high=0.9999, unit="share"), "a second")
+    place = FailureDomain("one house", Estimate(value=0.9998, low=0.997, high=0.9999, unit="share"), "a second")
     good, bad = ((2, 0.5), (2, 0.5)), ((2, 0.5), (1, 0.5))
-    up = Up(2, 1, place, (good, bad, good))
-    assert holds_among(bad) < holds_among(good)
-    assert up.share().value == pytest.approx(0.9998 * holds_among(bad))
-    assert up.share().low == pytest.approx(0.997 * holds_among(bad, 0.98))
-    assert up._replace(place=None).share().value == holds_among(bad)
+    up = RedundancyRequirement(2, 1, place, (good, bad, good))
+    assert compute_shared_availability(bad) < compute_shared_availability(good)
+    assert up.share().value == pytest.approx(0.9998 * compute_shared_availability(bad))
+    assert up.share().low == pytest.approx(0.997 * compute_shared_availability(bad, 0.98))
+    assert up._replace(place=None).share().value == compute_shared_availability(bad)
     assert up.limited(0.9999) and not up.limited(0.9997)

@@ -7,8 +7,12 @@ import pytest
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.export_rules import export_rules
 from archwright.contract.plan import PurchaseKind
-from archwright.plan.accounting.budget import Draft
-from archwright.plan.capacity.export_control import ADVANCED, judge_export, measure
+from archwright.plan.accounting.budget import OptionDraft
+from archwright.plan.capacity.export_control import (
+    ADVANCED_PERFORMANCE,
+    check_export_control,
+    compute_total_performance,
+)
 from archwright.report.number_format import missed
 
 from ..cost.test_operating_costs import needs_of as needs_named
@@ -16,7 +20,7 @@ from ..fleet_samples import house, own_fleet
 from ..option_samples import draft
 
 
-def bought(catalog: Catalog, country: str, node: str = "8x-h100", purchase: PurchaseKind = "bought") -> Draft:
+def bought(catalog: Catalog, country: str, node: str = "8x-h100", purchase: PurchaseKind = "bought") -> OptionDraft:
     fleet = own_fleet(needs_named("clinic"), catalog, node, ("letters",), where=house(country))
     return draft("on-premises", placement="on-premises", fleets=(fleet._replace(purchase=purchase),))
 
@@ -33,21 +37,26 @@ def bought(catalog: Catalog, country: str, node: str = "8x-h100", purchase: Purc
     ],
 )
 def test_where_it_stands_and_who_buys_it_count(catalog: Catalog, country: str, headquarters: str, outcome: str) -> None:
-    found = judge_export(bought(catalog, country), headquarters)
+    found = check_export_control(bought(catalog, country), headquarters)
     said = [note.partition(":")[0] for note in found.notes] + [miss.constraint for miss in found.misses]
     assert said == ([outcome] if outcome else [])
 
 
 def test_a_bar_is_a_sentence(catalog: Catalog) -> None:
-    (miss,) = judge_export(bought(catalog, "KP"), "KP").misses
+    (miss,) = check_export_control(bought(catalog, "KP"), "KP").misses
     assert missed(miss) == "US export rules bar H100-SXM-80GB to KP (group E:1)"
 
 
 def test_what_is_there_is_rented_or_small_is_not_asked(catalog: Catalog) -> None:
     plain = bought(catalog, "CN", "cpu-2-socket")
     owned = bought(catalog, "CN", purchase="owned")
-    assert judge_export(plain, "CN") == plain and judge_export(owned, "CN") == owned
-    assert measure(catalog.accelerators["H100-SXM-80GB"]) > 4800 > ADVANCED > measure(catalog.accelerators["T4"])
+    assert check_export_control(plain, "CN") == plain and check_export_control(owned, "CN") == owned
+    assert (
+        compute_total_performance(catalog.accelerators["H100-SXM-80GB"])
+        > 4800
+        > ADVANCED_PERFORMANCE
+        > compute_total_performance(catalog.accelerators["T4"])
+    )
 
 
 def test_every_rule_names_its_groups_and_source() -> None:

@@ -11,14 +11,22 @@ from hypothesis import strategies as st
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.records import Offer
 from archwright.contract.record import replace
-from archwright.plan.capacity.purchase_options import SPOT, THREE_YEARS, YEAR, Market, Price, Running, cheapest
+from archwright.plan.capacity.purchase_options import (
+    SPOT,
+    THREE_YEARS,
+    YEAR,
+    HourlyPrice,
+    OfferPrices,
+    RunningHours,
+    select_purchase_mix,
+)
 
-LISTED = Price("on-demand", 1.0)
-WAYS = (LISTED, Price("commit-1y", 0.7), Price("commit-3y", 0.5))
+LISTED = HourlyPrice("on-demand", 1.0)
+WAYS = (LISTED, HourlyPrice("commit-1y", 0.7), HourlyPrice("commit-3y", 0.5))
 
 
-def months(*counts: int, hours: float = 730.0) -> list[Running]:
-    return [Running((hours,), (count,)) for count in counts]
+def months(*counts: int, hours: float = 730.0) -> list[RunningHours]:
+    return [RunningHours((hours,), (count,)) for count in counts]
 
 
 def offer_of(catalog: Catalog, provider: str, accelerator: str | None = None) -> Offer:
@@ -26,16 +34,16 @@ def offer_of(catalog: Catalog, provider: str, accelerator: str | None = None) ->
 
 
 def test_a_machine_that_always_runs_is_promised_for_as_long_as_fits() -> None:
-    assert [t.kind for t in cheapest(months(*[1] * 11), WAYS)] == ["on-demand"]
-    assert [t.kind for t in cheapest(months(*[1] * 12), WAYS)] == ["commit-1y"]
-    assert [t.kind for t in cheapest(months(*[1] * 36), WAYS)] == ["commit-3y"]
-    found = {t.kind: t for t in cheapest(months(*[1] * 50), WAYS)}
+    assert [t.kind for t in select_purchase_mix(months(*[1] * 11), WAYS)] == ["on-demand"]
+    assert [t.kind for t in select_purchase_mix(months(*[1] * 12), WAYS)] == ["commit-1y"]
+    assert [t.kind for t in select_purchase_mix(months(*[1] * 36), WAYS)] == ["commit-3y"]
+    found = {t.kind: t for t in select_purchase_mix(months(*[1] * 50), WAYS)}
     assert {kind: sum(t.machines) for kind, t in found.items()} == {"commit-1y": 12, "commit-3y": 36, "on-demand": 2}
 
 
 def test_a_machine_that_seldom_runs_is_had_by_the_hour() -> None:
-    month = Running((100.0, 630.0), (3, 1))
-    found = {t.kind: t for t in cheapest([month] * 12, WAYS)}
+    month = RunningHours((100.0, 630.0), (3, 1))
+    found = {t.kind: t for t in select_purchase_mix([month] * 12, WAYS)}
     assert found["commit-1y"].peak == 1 and found["on-demand"].peak == 2
     assert found["on-demand"].usd[0] == pytest.approx(200.0)
     assert found["on-demand"].machines[0] == pytest.approx(200 / 730)
@@ -44,13 +52,13 @@ def test_a_machine_that_seldom_runs_is_had_by_the_hour() -> None:
 
 def test_three_years_may_begin_later() -> None:
     growing = months(*[1] * 12, *[2] * 36)
-    found = {t.kind: t for t in cheapest(growing, WAYS)}
+    found = {t.kind: t for t in select_purchase_mix(growing, WAYS)}
     assert found["commit-3y"].machines[0] == 0 and found["commit-3y"].machines[-1] == 2
 
 
 def test_nothing_that_runs_costs_nothing() -> None:
-    assert cheapest(months(0, 0), WAYS) == ()
-    assert cheapest([], WAYS) == ()
+    assert select_purchase_mix(months(0, 0), WAYS) == ()
+    assert select_purchase_mix([], WAYS) == ()
 
 
 @settings(max_examples=20, deadline=None)
@@ -61,9 +69,9 @@ def test_nothing_that_runs_costs_nothing() -> None:
 )
 def test_no_other_mix_of_whole_promises_costs_less(load: list[tuple[int, int]], year: float, three: float) -> None:
     """Against every number of machines promised throughout, the rest by the hour."""
-    running = [Running((200.0, 530.0), (max(pair), min(pair))) for pair in load]
-    ways = (LISTED, Price("commit-1y", year), Price("commit-3y", three))
-    least = sum(t.sum for t in cheapest(running, ways))
+    running = [RunningHours((200.0, 530.0), (max(pair), min(pair))) for pair in load]
+    ways = (LISTED, HourlyPrice("commit-1y", year), HourlyPrice("commit-3y", three))
+    least = sum(t.sum for t in select_purchase_mix(running, ways))
     whole = len(load) // YEAR * YEAR
     for base in range(5):
         promised = base * year * 730 * whole
@@ -80,30 +88,30 @@ def test_no_other_mix_of_whole_promises_costs_less(load: list[tuple[int, int]], 
 def test_a_machine_more_never_costs_less(counts: list[int], at: int) -> None:
     more = list(counts)
     more[at % len(counts)] += 1
-    less, greater = (sum(t.sum for t in cheapest(months(*which), WAYS)) for which in (counts, more))
+    less, greater = (sum(t.sum for t in select_purchase_mix(months(*which), WAYS)) for which in (counts, more))
     assert greater >= less - 1e-9
 
 
 def test_every_machine_is_had_exactly_once() -> None:
-    running = [Running((90.0, 640.0), (5, 2 + month % 3)) for month in range(40)]
-    found = cheapest(running, WAYS)
+    running = [RunningHours((90.0, 640.0), (5, 2 + month % 3)) for month in range(40)]
+    found = select_purchase_mix(running, WAYS)
     for month, one in enumerate(running):
         paid = sum(t.machines[month] for t in found) * 730
         assert paid >= sum(h * c for h, c in zip(one.hours, one.counts, strict=True)) - 1e-6
 
 
 def test_an_offers_own_price_goes_before_the_providers_discount(catalog: Catalog) -> None:
-    market = Market(catalog, spot=True)
+    market = OfferPrices(catalog, spot=True)
     gcp = offer_of(catalog, "gcp", "L4")
     stated = replace(gcp, commit_1y_usd_per_hour=0.1, commit_3y_usd_per_hour=None)
-    assert market.price(stated, YEAR) == Price("commit-1y", 0.1)
+    assert market.price(stated, YEAR) == HourlyPrice("commit-1y", 0.1)
     discounted = market.price(stated, THREE_YEARS)
     assert discounted is not None and discounted.row is not None
     assert discounted.usd_per_hour == pytest.approx((gcp.on_demand_usd_per_hour or 0) * (1 - discounted.row.discount))
 
 
 def test_a_discount_for_one_type_is_not_that_of_others(catalog: Catalog) -> None:
-    market = Market(catalog, spot=True)
+    market = OfferPrices(catalog, spot=True)
     named = next(o for o in catalog.offers if o.instance_type == "a2-highgpu-1g")
     other = offer_of(catalog, "gcp", "L4")
     own, general = (market.price(replace(o, commit_3y_usd_per_hour=None), THREE_YEARS) for o in (named, other))
@@ -112,7 +120,7 @@ def test_a_discount_for_one_type_is_not_that_of_others(catalog: Catalog) -> None
 
 
 def test_up_front_payments_are_no_spend_of_a_month(catalog: Catalog) -> None:
-    market = Market(catalog, spot=False)
+    market = OfferPrices(catalog, spot=False)
     for offer in (offer_of(catalog, "aws", "L4"), offer_of(catalog, "azure", "T4")):
         rows = [price.row for price in market.ways(offer)]
         assert all(row is None or row.payment != "all upfront" for row in rows)
@@ -122,15 +130,15 @@ def test_up_front_payments_are_no_spend_of_a_month(catalog: Catalog) -> None:
 
 def test_interruptible_machines_only_where_the_needs_allow_and_a_price_is_stated(catalog: Catalog) -> None:
     gcp, azure = offer_of(catalog, "gcp", "L4"), offer_of(catalog, "azure", "T4")
-    assert Market(catalog, spot=False).price(gcp, SPOT) is None
-    price = Market(catalog, spot=True).price(gcp, SPOT)
+    assert OfferPrices(catalog, spot=False).price(gcp, SPOT) is None
+    price = OfferPrices(catalog, spot=True).price(gcp, SPOT)
     assert price is not None and price.kind == "spot" and price.usd_per_hour < (gcp.on_demand_usd_per_hour or 0)
-    assert Market(catalog, spot=True).price(azure, SPOT) is None
+    assert OfferPrices(catalog, spot=True).price(azure, SPOT) is None
 
 
 def test_ways_start_with_the_hour(catalog: Catalog) -> None:
-    market = Market(catalog, spot=False)
+    market = OfferPrices(catalog, spot=False)
     for offer in itertools.islice(catalog.offers, 40):
         if offer.on_demand_usd_per_hour:
-            assert market.ways(offer)[0] == Price("on-demand", offer.on_demand_usd_per_hour)
+            assert market.ways(offer)[0] == HourlyPrice("on-demand", offer.on_demand_usd_per_hour)
             assert market.ways(offer) is market.ways(offer)

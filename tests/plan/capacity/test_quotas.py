@@ -6,10 +6,10 @@ import pytest
 
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.load import load
-from archwright.plan.accounting.budget import UNPROVEN
-from archwright.plan.accounting.fleet import Fleet
-from archwright.plan.capacity.quotas import judge_capacity, judge_tokens
-from archwright.plan.demand.forecast import text_demands
+from archwright.plan.accounting.budget import UNVERIFIED
+from archwright.plan.accounting.fleet import MachineFleet
+from archwright.plan.capacity.quotas import check_machine_quotas, check_token_quota
+from archwright.plan.demand.forecast import list_text_demands
 
 from ..cost.test_operating_costs import needs_of
 from ..fleet_samples import CLOUD, own_fleet, rented_fleet
@@ -22,7 +22,7 @@ def catalog() -> Catalog:
     return CATALOG
 
 
-def rented(count: int) -> Fleet:
+def rented(count: int) -> MachineFleet:
     return rented_fleet(needs_of("startup"), CATALOG, ("support-chat",), count=count)
 
 
@@ -30,33 +30,33 @@ def test_all_machines_at_one_provider_count_together(catalog: Catalog) -> None:
     quota, each = catalog.part("quota.aws"), rented(1).machine.accelerator_count
     usual, most = int(quota.value / each), int(quota.high / each)
     half = rented(usual // 2)
-    assert judge_capacity([half], catalog) == judge_capacity([half, half], catalog) == ((), ())
-    misses, (note,) = judge_capacity([half, half, rented(1)], catalog)
-    assert not misses and note.startswith(UNPROVEN) and "at aws" in note
-    (miss,), notes = judge_capacity([rented(most + 1)], catalog)
+    assert check_machine_quotas([half], catalog) == check_machine_quotas([half, half], catalog) == ((), ())
+    misses, (note,) = check_machine_quotas([half, half, rented(1)], catalog)
+    assert not misses and note.startswith(UNVERIFIED) and "at aws" in note
+    (miss,), notes = check_machine_quotas([rented(most + 1)], catalog)
     assert miss.limit == quota.high and not notes
     elsewhere = rented(usual)._replace(where=CLOUD._replace(provider="another"))
-    assert "at another" in judge_capacity([elsewhere], catalog)[1][0], "who is not known by name gives less"
+    assert "at another" in check_machine_quotas([elsewhere], catalog)[1][0], "who is not known by name gives less"
 
 
 def test_workers_are_fewer_than_machines_and_owned_ones_are_there(catalog: Catalog) -> None:
     workers = rented(200)
     workers = workers._replace(where=workers.where._replace(placement="serverless"))
-    assert judge_capacity([workers], catalog)[1]
+    assert check_machine_quotas([workers], catalog)[1]
     own = own_fleet(needs_of("startup"), catalog, "2x-l4", ("support-chat",), 100_000)
-    assert judge_capacity([own._replace(purchase="owned")], catalog) == ((), ())
-    assert judge_capacity([own], catalog)[0], "so many nobody is sold"
+    assert check_machine_quotas([own._replace(purchase="owned")], catalog) == ((), ())
+    assert check_machine_quotas([own], catalog)[0], "so many nobody is sold"
 
 
 def test_tokens_have_a_tier_too(catalog: Catalog) -> None:
-    (demand,) = text_demands(needs_of("startup"))
+    (demand,) = list_text_demands(needs_of("startup"))
     quota = catalog.part("quota.tokens")
     per_second = demand.peak_at_horizon * (demand.input_tokens.mean + demand.output_tokens.mean)
     for share, found in ((0.99, (0, 0)), (1.01, (0, 1))):
         busy = demand.part(share * quota.value / per_second)
-        misses, notes = judge_tokens(busy, "p", catalog)
+        misses, notes = check_token_quota(busy, "p", catalog)
         assert (len(misses), len(notes)) == found
-    assert judge_tokens(demand.part(1.01 * quota.high / per_second), "p", catalog)[0]
+    assert check_token_quota(demand.part(1.01 * quota.high / per_second), "p", catalog)[0]
 
 
 def test_people_look_after_all_that_runs_at_once() -> None:

@@ -11,20 +11,20 @@ from archwright.contract.estimate import exact
 from archwright.contract.needs import SLO, Length, Workload
 from archwright.contract.plan import Miss
 from archwright.contract.record import replace
-from archwright.plan.accounting.provenance import Ledger
-from archwright.plan.capacity.availability import Up
+from archwright.plan.accounting.provenance import PlanProvenance
+from archwright.plan.capacity.availability import RedundancyRequirement
 from archwright.plan.capacity.served_load import (
-    Pooled,
-    context_of,
+    PooledLoad,
+    build_served_load,
+    compute_peak_seconds,
+    count_context_tokens,
     default_max_tokens,
-    peak_seconds,
-    predicted,
-    seed_of,
-    served_of,
+    derive_seed,
+    predict_load,
 )
-from archwright.plan.capacity.service_levels import judge_availability, judge_latency
+from archwright.plan.capacity.service_levels import check_availability, check_latency
 from archwright.plan.demand.forecast import Demand
-from archwright.plan.evidence.predictions import adopted, promises
+from archwright.plan.evidence.predictions import predict_served_loads, register_prediction_bases
 from archwright.sizing.hardware.machine import Machine
 from archwright.sizing.inference.open_loop import ASSUMED
 from archwright.sizing.inference.serving_capacity import TextLoad, steady_text
@@ -44,13 +44,13 @@ def demand(peak: float, name: str = "support", slo: SLO | None = None) -> Demand
     )
 
 
-def pooled(catalog: Catalog, asked: Demand, replicas: int, device: str = "H100-SXM-80GB", count: int = 2) -> Pooled:
+def pooled(catalog: Catalog, asked: Demand, replicas: int, device: str = "H100-SXM-80GB", count: int = 2) -> PooledLoad:
     machine = Machine("m", catalog.accelerators[device], count, 64, 5e11)
     load = TextLoad(asked.workload.name, asked.input_tokens, asked.output_tokens, asked.workload.slo)
     steady = steady_text(machine, catalog.models[MODEL], load, catalog)
     assert steady is not None
-    found = served_of(asked, steady, machine, catalog, replicas=replicas)
-    assert isinstance(found, Pooled)
+    found = build_served_load(asked, steady, machine, catalog, replicas=replicas)
+    assert isinstance(found, PooledLoad)
     return found
 
 
@@ -60,7 +60,7 @@ def test_all_engines_of_all_machines_share_the_busiest_months_peak(catalog: Cata
     assert spec.model == MODEL
     assert spec.engines == 3 * spec.engine.copies == 6
     assert spec.load.requests_per_second == pytest.approx(22.0)
-    assert spec.load.seed == seed_of("support")
+    assert spec.load.seed == derive_seed("support")
     assert 1 <= spec.load.concurrency / spec.engines <= spec.engine.slots
     assert pooled(catalog, demand(20.0), replicas=0).spec.engines == 2
 
@@ -71,17 +71,17 @@ def test_more_load_runs_more_at_once_up_to_the_places(catalog: Catalog) -> None:
 
 
 def test_a_short_peak_is_enough_where_requests_are_many() -> None:
-    assert [peak_seconds(rate) for rate in (1e9, 40.0, 20.0, 0.01, 5e-324)] == [15.0, 15.0, 30.0, 45.0, 45.0]
+    assert [compute_peak_seconds(rate) for rate in (1e9, 40.0, 20.0, 0.01, 5e-324)] == [15.0, 15.0, 30.0, 45.0, 45.0]
 
 
 def test_what_a_place_holds(catalog: Catalog) -> None:
-    assert context_of(demand(1.0), catalog.models[MODEL]) == 9728
+    assert count_context_tokens(demand(1.0), catalog.models[MODEL]) == 9728
     assert default_max_tokens(Length(mean=1, p95=0.2)) == 1
 
 
 def test_a_pool_is_promised_to_the_ninety_ninth_percentile(catalog: Catalog) -> None:
-    ledger, one = Ledger(), pooled(catalog, demand(20.0), 2)
-    found = promises((one,), ledger)
+    ledger, one = PlanProvenance(), pooled(catalog, demand(20.0), 2)
+    found = predict_served_loads((one,), ledger)
     assert [prediction.id for prediction in found.predictions] == [
         "support.ttft_s.p50",
         "support.ttft_s.p95",
@@ -99,25 +99,25 @@ def test_a_pool_is_promised_to_the_ninety_ninth_percentile(catalog: Catalog) -> 
 
 
 def test_bases_of_two_pools_are_kept_apart(catalog: Catalog) -> None:
-    ledger, prediction = Ledger(), predicted(pooled(catalog, demand(20.0), 2))
-    other = predicted(pooled(catalog, demand(30.0), 2))
-    first, second = adopted(prediction, ledger), adopted(other, ledger)
+    ledger, prediction = PlanProvenance(), predict_load(pooled(catalog, demand(20.0), 2))
+    other = predict_load(pooled(catalog, demand(30.0), 2))
+    first, second = register_prediction_bases(prediction, ledger), register_prediction_bases(other, ledger)
     assert first.ttft_p95_s.basis == "support.serving.latency"
     assert second.ttft_p95_s.basis == "support.serving.latency.2"
     assert replace(second, **{n: getattr(other, n) for n in other.__struct_fields__}) == other
 
 
 def test_nothing_served_is_nothing_promised() -> None:
-    assert promises((), Ledger()).predictions == ()
+    assert predict_served_loads((), PlanProvenance()).predictions == ()
 
 
 def test_limits_in_the_band_and_above_are_said(catalog: Catalog) -> None:
-    calm = promises((pooled(catalog, demand(2.0), 2),), Ledger())
+    calm = predict_served_loads((pooled(catalog, demand(2.0), 2),), PlanProvenance())
     assert calm.notes == ()
     slo = SLO(tpot_p95_s=0.02)
-    near = promises((pooled(catalog, demand(50.0, slo=slo), 2),), Ledger())
+    near = predict_served_loads((pooled(catalog, demand(50.0, slo=slo), 2),), PlanProvenance())
     assert any("support.tpot_p95_s limit 0.02 lies inside the band" in note for note in near.notes)
-    over = promises((pooled(catalog, demand(100.0, slo=slo), 2),), Ledger())
+    over = predict_served_loads((pooled(catalog, demand(100.0, slo=slo), 2),), PlanProvenance())
     assert any("above the limit 0.02" in note and "simulation" in note for note in over.notes)
 
 
@@ -126,14 +126,14 @@ def test_two_workloads_are_promised_in_time(catalog: Catalog) -> None:
     """0.6 s of one core; here with room for a busy machine."""
     served = tuple(pooled(catalog, demand(rate, name), 3) for rate, name in ((20.0, "support"), (90.0, "search")))
     began = time.process_time()
-    promises(served, Ledger())
+    predict_served_loads(served, PlanProvenance())
     assert time.process_time() - began < 1.5
 
 
 def test_latency_is_judged_by_its_parts(catalog: Catalog) -> None:
     load, misses, notes = pooled(catalog, demand(2.0), 1).spec.load, list[Miss](), list[str]()
     slo = SLO(ttft_p95_s=0.5, tpot_p95_s=0.1, latency_p95_s=10.0)
-    judge_latency(load, slo, (exact(1.0, "s"), exact(0.05, "s")), (misses, notes))
+    check_latency(load, slo, (exact(1.0, "s"), exact(0.05, "s")), (misses, notes))
     assert [(miss.constraint, miss.value) for miss in misses] == [
         ("support.ttft_p95_s", 1.0),
         ("support.latency_p95_s", pytest.approx(1.0 + 0.05 * 219)),
@@ -142,10 +142,10 @@ def test_latency_is_judged_by_its_parts(catalog: Catalog) -> None:
 
 def test_availability_is_judged_the_other_way_round() -> None:
     misses, notes = list[Miss](), list[str]()
-    judge_availability("w", Up(1, 0), SLO(availability=0.999), misses, notes)
-    judge_availability("w", Up(2, 1), SLO(availability=0.999), misses, notes)
-    judge_availability("w", Up(1, 2), SLO(availability=0.999), misses, notes)
-    judge_availability("w", Up(9, 0), SLO(), misses, notes)
+    check_availability("w", RedundancyRequirement(1, 0), SLO(availability=0.999), misses, notes)
+    check_availability("w", RedundancyRequirement(2, 1), SLO(availability=0.999), misses, notes)
+    check_availability("w", RedundancyRequirement(1, 2), SLO(availability=0.999), misses, notes)
+    check_availability("w", RedundancyRequirement(9, 0), SLO(), misses, notes)
     (miss,) = misses
     assert (miss.constraint, miss.limit) == ("w.availability", 0.999) and miss.value == pytest.approx(0.995)
     assert notes == ["at risk: w.availability limit 0.999 lies inside the band 0.9988 .. 1"]

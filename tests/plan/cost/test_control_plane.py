@@ -16,20 +16,20 @@ from archwright.contract.plan import Plan
 from archwright.contract.record import replace
 from archwright.needs.reader import parse
 from archwright.needs.template import template
-from archwright.plan.accounting.fleet import Fleet, Where
-from archwright.plan.accounting.provenance import Ledger
-from archwright.plan.cost.control_plane import SHARED_CORES, parts_of
-from archwright.plan.cost.data_placement import Case, case_of
-from archwright.plan.cost.facility_costs import plugs
-from archwright.plan.cost.operating_costs import Running, energy_of, running
-from archwright.plan.cost.staffing import staff_terms
-from archwright.plan.cost.storage_and_egress import lying
+from archwright.plan.accounting.fleet import Location, MachineFleet
+from archwright.plan.accounting.provenance import PlanProvenance
+from archwright.plan.cost.control_plane import MAX_SHARED_CORES, list_platform_parts
+from archwright.plan.cost.data_placement import OptionContext, build_option_context
+from archwright.plan.cost.facility_costs import estimate_site_power
+from archwright.plan.cost.operating_costs import OperatingCosts, estimate_energy_and_carbon, estimate_operating_costs
+from archwright.plan.cost.staffing import price_staff
+from archwright.plan.cost.storage_and_egress import list_stored_items
 
 from ..fleet_samples import CLOUD, HERE, HOSTED, house, own_fleet, rented_fleet
 
 CATALOG = load()
 KINDS = ("gateway", "monitoring", "lake")
-Where3 = tuple[Needs, tuple[Fleet, ...], tuple[Where, ...]]
+Where3 = tuple[Needs, tuple[MachineFleet, ...], tuple[Location, ...]]
 
 
 def needs_of(name: str) -> Needs:
@@ -44,14 +44,14 @@ def in_a_cloud(needs: Needs) -> Where3:
     return needs, (rented_fleet(needs, CATALOG, ("support-chat",)),), (CLOUD,)
 
 
-def case(made: Where3) -> Case:
+def case(made: Where3) -> OptionContext:
     needs, fleets, where = made
-    return case_of(needs, CATALOG, Ledger(), fleets, where)
+    return build_option_context(needs, CATALOG, PlanProvenance(), fleets, where)
 
 
-def run(made: Where3, ledger: Ledger | None = None) -> Running:
+def run(made: Where3, ledger: PlanProvenance | None = None) -> OperatingCosts:
     needs, fleets, where = made
-    return running(needs, CATALOG, ledger or Ledger(), fleets, where)
+    return estimate_operating_costs(needs, CATALOG, ledger or PlanProvenance(), fleets, where)
 
 
 def each(needs: Needs, change: Callable[[Workload], Workload]) -> Needs:
@@ -82,7 +82,7 @@ def having(needs: Needs, *kinds: str) -> Needs:
     return replace(needs, existing=there)
 
 
-def paid(found: Running) -> float:
+def paid(found: OperatingCosts) -> float:
     """Of the lines that name the platform's machines."""
     return sum(term.sum for term in found.terms if "host of " in term.line or "platform's servers" in term.line)
 
@@ -108,8 +108,8 @@ def test_cores_are_those_of_requests_and_tokens_at_the_peak_and_of_what_idles() 
 
 def test_a_large_load_takes_more_of_them_as_it_grows() -> None:
     needs = times(needs_of("startup"), 2000.0)
-    ledger = Ledger()
-    seat = case_of(needs, CATALOG, ledger, in_a_cloud(needs)[1], (CLOUD,)).seat
+    ledger = PlanProvenance()
+    seat = build_option_context(needs, CATALOG, ledger, in_a_cloud(needs)[1], (CLOUD,)).seat
     assert seat is not None and seat.offer is not None
     assert seat.counts[0] < seat.counts[-1] and list(seat.counts) == sorted(seat.counts)
     assert (seat.counts[-1] - 5) * seat.offer.vcpu < seat.cores <= seat.counts[-1] * seat.offer.vcpu
@@ -168,9 +168,9 @@ def test_what_an_organisation_runs_already_is_kept_and_takes_nothing(
     kinds: tuple[str, ...], left: tuple[str, ...]
 ) -> None:
     needs = having(needs_of("startup"), *kinds)
-    assert parts_of(needs) == left
+    assert list_platform_parts(needs) == left
     for made in (in_a_cloud(needs), (needs, (), (HOSTED,))):
-        ledger = Ledger()
+        ledger = PlanProvenance()
         lines = [term.line for term in run(made, ledger).terms if "host of " in term.line]
         assert [line.startswith(f"host of {', '.join(left)}: ") for line in lines] == ([True] if left else [])
         assert not any("runs on a machine that is there" in said for said in ledger.assumptions)
@@ -184,7 +184,7 @@ def test_without_a_gateway_of_ours_nothing_is_spare() -> None:
 
 def test_no_data_take_no_catalogue_and_nothing_to_answer_no_platform() -> None:
     needs = each(replace(needs_of("startup"), data=()), lambda workload: replace(workload, data=()))
-    assert "catalogue" not in parts_of(needs)
+    assert "catalogue" not in list_platform_parts(needs)
     jobs = replace(needs, workloads=tuple(one for one in needs.workloads if one.name == "index"))
     assert case((jobs, in_a_cloud(needs)[1], (CLOUD,))).seat is None
 
@@ -202,7 +202,7 @@ def test_a_small_platform_without_spare_shares_a_machine_and_says_so(
     found = run((needs, roomy, where))
     assert paid(found) == 0 and any("share a machine that answers" in note for note in found.notes)
     seat = case((times(needs, 500.0), roomy, where)).seat
-    assert seat is not None and not seat.shared and seat.cores > SHARED_CORES
+    assert seat is not None and not seat.shared and seat.cores > MAX_SHARED_CORES
     leaving = tuple(fleet._replace(machines=(1.0,) * 12 + (0.0,) * (len(fleet.machines) - 12)) for fleet in roomy)
     assert paid(run((needs, leaving, where))) > 0, "a machine that goes shares nothing afterwards"
     narrow = tuple(fleet._replace(machine=fleet.machine._replace(cores=4)) for fleet in fleets)
@@ -228,12 +228,12 @@ def test_it_stands_in_the_region_of_the_option(plan_of: Callable[..., Plan]) -> 
 
 def test_where_the_region_sells_no_small_machine_the_nearest_does() -> None:
     needs, fleets, _ = in_a_cloud(needs_of("startup"))
-    elsewhere = Where("cloud", "aws", "us-nowhere-1", "US")
+    elsewhere = Location("cloud", "aws", "us-nowhere-1", "US")
     moved = tuple(fleet._replace(where=elsewhere) for fleet in fleets)
     seat = case((needs, moved, (elsewhere,))).seat
     assert seat is not None and seat.offer is not None
     assert seat.offer.provider == "aws" and seat.where.country == "US"
-    nobody = Where("cloud", "nobody", "nowhere", "US")
+    nobody = Location("cloud", "nobody", "nowhere", "US")
     far = case((needs, (fleets[0]._replace(where=nobody),), (nobody,))).seat
     assert far is not None and far.offer is not None and far.where.country == "US"
     named = replace(needs, placement=replace(needs.placement, clouds=("runpod",)))
@@ -246,7 +246,7 @@ def test_where_the_region_sells_no_small_machine_the_nearest_does() -> None:
 def test_servers_of_a_house_are_bought_supported_powered_and_looked_after() -> None:
     needs = needs_of("clinic")
     found, here = run(at_home(needs)), case(at_home(needs))
-    bare, kept = here._replace(seat=None), lying(here)
+    bare, kept = here._replace(seat=None), list_stored_items(here)
     lines = {
         term.line: term for term in found.terms if "small server" in term.line or "platform's servers" in term.line
     }
@@ -254,13 +254,13 @@ def test_servers_of_a_house_are_bought_supported_powered_and_looked_after() -> N
     assert first.sum == pytest.approx(2 * CATALOG.parts["platform.server"].typical)
     assert {term.category for term in lines.values()} == {"platform", "support", "energy", "residual"}
     draw = 2 * CATALOG.parts["platform.server-draw"].typical * CATALOG.part("pue.average").value
-    (there,), (before,) = plugs(here, kept), plugs(bare, kept)
+    (there,), (before,) = estimate_site_power(here, kept), estimate_site_power(bare, kept)
     assert there.power_kw.value - before.power_kw.value == pytest.approx(draw)
     assert there.rack_units - before.rack_units == 2
-    energy = [energy_of(one, kept)[0] for one in (here, bare)]
+    energy = [estimate_energy_and_carbon(one, kept)[0] for one in (here, bare)]
     assert energy[0] is not None and energy[1] is not None
     assert energy[0].value - energy[1].value == pytest.approx(730 * draw)
-    people = [sum(term.sum for term in staff_terms(one)) for one in (here, bare)]
+    people = [sum(term.sum for term in price_staff(one)) for one in (here, bare)]
     assert people[0] > people[1]
 
 

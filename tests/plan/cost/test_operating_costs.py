@@ -15,18 +15,18 @@ from archwright.contract.needs import SLO, Existing, Needs, Workload
 from archwright.contract.record import replace
 from archwright.needs.reader import parse
 from archwright.needs.template import template
-from archwright.plan.accounting.cash_flow import Term
-from archwright.plan.accounting.fleet import Fleet, Where
-from archwright.plan.accounting.provenance import Ledger
-from archwright.plan.cost.data_placement import case_of
-from archwright.plan.cost.operating_costs import Running, running
-from archwright.plan.cost.storage_and_egress import lying
+from archwright.plan.accounting.cash_flow import CashFlow
+from archwright.plan.accounting.fleet import Location, MachineFleet
+from archwright.plan.accounting.provenance import PlanProvenance
+from archwright.plan.cost.data_placement import build_option_context
+from archwright.plan.cost.operating_costs import OperatingCosts, estimate_operating_costs
+from archwright.plan.cost.storage_and_egress import list_stored_items
 
 from ..fleet_samples import CLOUD, CLOUD_EU, HERE, HOSTED, house, own_fleet, rented_fleet
 
 CATALOG = load()
 MODELS = {"letters": "Qwen3-32B", "assistant": "Llama-3.3-70B-Instruct", "support-chat": "Qwen3-8B"}
-Case = tuple[Needs, tuple[Fleet, ...], tuple[Where, ...]]
+Case = tuple[Needs, tuple[MachineFleet, ...], tuple[Location, ...]]
 
 
 def needs_of(name: str, **changes: Any) -> Needs:
@@ -72,20 +72,20 @@ CASES: tuple[Callable[[], Case], ...] = (
 )
 
 
-def run(case: Case, ledger: Ledger | None = None) -> Running:
+def run(case: Case, ledger: PlanProvenance | None = None) -> OperatingCosts:
     needs, fleets, where = case
-    return running(needs, CATALOG, ledger or Ledger(), fleets, where, MODELS)
+    return estimate_operating_costs(needs, CATALOG, ledger or PlanProvenance(), fleets, where, MODELS)
 
 
-def spent(found: Running) -> float:
+def spent(found: OperatingCosts) -> float:
     return sum(term.sum for term in found.terms)
 
 
-def lines(found: Running, category: str, words: str = "") -> list[Term]:
+def lines(found: OperatingCosts, category: str, words: str = "") -> list[CashFlow]:
     return [term for term in found.terms if term.category == category and words in term.line]
 
 
-def one(found: Running, category: str, words: str = "") -> Term:
+def one(found: OperatingCosts, category: str, words: str = "") -> CashFlow:
     (term,) = lines(found, category, words)
     return term
 
@@ -95,7 +95,7 @@ def one(found: Running, category: str, words: str = "") -> Term:
 
 @pytest.mark.parametrize("case", CASES)
 def test_every_flow_has_the_horizons_length_and_rests_on_facts_of_the_ledger(case: Callable[[], Case]) -> None:
-    made, ledger = case(), Ledger()
+    made, ledger = case(), PlanProvenance()
     for term in run(made, ledger).terms:
         assert len(term.flow) == made[0].budget.horizon_months
         assert all(ledger.driver(driver).value > 0 for driver in term.drivers), term.line
@@ -113,7 +113,7 @@ def test_nothing_is_received_but_what_hardware_is_worth_at_the_end(case: Callabl
 
 @pytest.mark.parametrize("case", CASES)
 def test_every_number_names_a_basis(case: Callable[[], Case]) -> None:
-    ledger = Ledger()
+    ledger = PlanProvenance()
     found = run(case(), ledger)
     numbers = [found.power_kw, found.energy_kwh_per_month, found.carbon_kg_per_month]
     known = {basis.id for basis in ledger.bases(*[number for number in numbers if number is not None])}
@@ -203,7 +203,7 @@ def test_tokens_take_fewer_people_than_rented_machines_and_these_fewer_than_own_
 def test_what_is_not_known_of_people_is_half_shared_and_half_the_floors_own() -> None:
     needs = needs_of("startup")
     rented = rented_fleet(needs, CATALOG, ("support-chat",), count=2)
-    ledger = Ledger()
+    ledger = PlanProvenance()
     cloud, tokens = (
         {name for name in one(run((needs, fleets, where), ledger), "staff").drivers if name.startswith("staff.need")}
         for fleets, where in (((rented,), (CLOUD,)), ((), (HOSTED,)))
@@ -217,7 +217,7 @@ def test_what_is_not_known_of_people_is_half_shared_and_half_the_floors_own() ->
 def test_a_country_without_a_rate_gets_a_middle_with_a_wide_band() -> None:
     needs, fleets, where = startup_by_the_token()
     elsewhere = replace(needs, organisation=replace(needs.organisation, country="BR"))
-    ledger = Ledger()
+    ledger = PlanProvenance()
     (rate,) = (d for d in one(run((elsewhere, fleets, where), ledger), "staff").drivers if d.startswith("staff.br"))
     low, high = CATALOG.part("staff.europe"), CATALOG.part("staff.us")
     band = ledger.driver(rate)
@@ -228,7 +228,7 @@ def test_a_country_without_a_rate_gets_a_middle_with_a_wide_band() -> None:
 
 
 def test_a_site_of_ones_own_pays_no_rent_and_its_own_price_of_electricity() -> None:
-    ledger = Ledger()
+    ledger = PlanProvenance()
     found = run(clinic_at_home(), ledger)
     assert lines(found, "facility") == []
     assert ledger.driver("electricity.de").value == 0.24
@@ -430,7 +430,7 @@ def test_traffic_between_zones_is_paid_where_spares_stand_and_a_price_is_known()
     assert lines(run((needs, (alone,), where)), "egress") == []
     modest = tuple(replace(one, slo=SLO()) for one in needs.workloads)
     assert lines(run((replace(needs, workloads=modest), fleets, where)), "egress") == []
-    free = Where("cloud", "azure", "eastus2", "US")
+    free = Location("cloud", "azure", "eastus2", "US")
     assert lines(run((needs, (fleets[0]._replace(where=free),), (free,))), "egress", "zones") == []
     idle = fleets[0]._replace(machines=(0.0,) * needs.budget.horizon_months)
     assert lines(run((needs, (idle,), where)), "egress", "zones") == []
@@ -449,7 +449,7 @@ def test_data_are_copied_where_they_are_answered_from_and_only_there() -> None:
 def test_a_copy_in_another_region_follows_what_comes_in() -> None:
     needs, fleets, where = startup_in_a_cloud()
     west = next(o for o in CATALOG.offers if o.provider == "aws" and o.region != "us-east-1" and o.accelerator_count)
-    other = Where("cloud", "aws", west.region, "US")
+    other = Location("cloud", "aws", west.region, "US")
     second = rented_fleet(needs, CATALOG, ("support-chat",), other)
     anywhere = replace(needs, data=tuple(replace(data, residency=("any",)) for data in needs.data))
     found = run((anywhere, (*fleets, second), where))
@@ -462,7 +462,7 @@ def test_a_copy_in_another_region_follows_what_comes_in() -> None:
 def test_work_away_from_its_data_reads_them_over_the_network() -> None:
     needs, fleets, _ = startup_in_a_cloud()
     chat = fleets[0]._replace(workloads=("support-chat",))
-    away = Where("cloud", "gcp", "us-central1", "US")
+    away = Location("cloud", "gcp", "us-central1", "US")
     tune = rented_fleet(needs, CATALOG, ("tone",), away)
     found = run((needs, (chat, tune), (CLOUD, away)))
     amounts = [term.line for term in found.terms if "reads" in term.line]
@@ -479,12 +479,12 @@ def test_an_embedding_models_files_are_kept_too() -> None:
     needs, fleets, where = startup_in_a_cloud()
     name = next(iter(CATALOG.embedders))
     chosen = {"index": name, "support-chat": "no such model"}
-    kept = lying(case_of(needs, CATALOG, Ledger(), fleets, where, chosen))
+    kept = list_stored_items(build_option_context(needs, CATALOG, PlanProvenance(), fleets, where, chosen))
     assert [one.kept.name for one in kept if "model files" in one.kept.name] == ["model files of index"]
 
 
 def test_the_platforms_own_files_are_one_line_a_place_and_price() -> None:
-    ledger = Ledger()
+    ledger = PlanProvenance()
     small = one(run(startup_in_a_cloud(), ledger), "storage", "model files, checkpoints, logs and audit")
     assert small.line.endswith("object storage in us-east-1")
     (driver,) = (driver for driver in small.drivers if driver.startswith("bytes"))
@@ -512,7 +512,7 @@ def test_answers_by_the_token_need_a_host_for_the_gateway() -> None:
 
 def test_who_may_rent_nothing_runs_the_gateway_on_what_there_is() -> None:
     needs, fleets, where = startup_by_the_token()
-    ledger = Ledger()
+    ledger = PlanProvenance()
     bound = replace(needs, placement=replace(needs.placement, allow=("hosted-api",)))
     assert lines(run((bound, fleets, where), ledger), "platform") == []
     assert any("runs on a machine that is there" in sentence for sentence in ledger.assumptions)
@@ -521,7 +521,7 @@ def test_who_may_rent_nothing_runs_the_gateway_on_what_there_is() -> None:
 def test_where_no_host_is_known_data_lie_with_the_provider_at_another_ones_price() -> None:
     needs, fleets, where = startup_by_the_token()
     nowhere = replace(needs, placement=replace(needs.placement, clouds=("runpod",)))
-    ledger = Ledger()
+    ledger = PlanProvenance()
     found = run((nowhere, fleets, where), ledger)
     assert lines(found, "platform") == []
     assert any("stands in" in sentence for sentence in ledger.assumptions)

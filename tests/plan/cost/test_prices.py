@@ -7,12 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from archwright.catalog.load import load
-from archwright.plan.accounting.fleet import Where
-from archwright.plan.accounting.provenance import Ledger
-from archwright.plan.cost.hardware_lifecycle import Bought, renewed
+from archwright.plan.accounting.fleet import Location
+from archwright.plan.accounting.provenance import PlanProvenance
+from archwright.plan.cost.hardware_lifecycle import HardwarePurchase, price_hardware_lifecycle
 from archwright.plan.cost.list_prices import node_price
-from archwright.plan.cost.prices import TB, Aged, Quotes
-from archwright.plan.options.pool_writer import Writer
+from archwright.plan.cost.prices import TB, AgedHardware, PriceBook
+from archwright.plan.options.pool_writer import PoolWriter
 
 from ..fleet_samples import CLOUD, CLOUD_EU, HOSTED
 from .test_operating_costs import needs_of
@@ -21,8 +21,8 @@ CATALOG = load()
 GB = 1e9
 
 
-def quotes(ledger: Ledger | None = None) -> Quotes:
-    return Quotes(needs_of("clinic"), CATALOG, ledger or Ledger())
+def quotes(ledger: PlanProvenance | None = None) -> PriceBook:
+    return PriceBook(needs_of("clinic"), CATALOG, ledger or PlanProvenance())
 
 
 # --- traffic
@@ -44,7 +44,7 @@ def test_another_region_than_the_sources_has_a_spread() -> None:
 
 
 def test_a_provider_that_waives_traffic_charges_nothing() -> None:
-    assert quotes().egress(Where("cloud", "lambda", "us-east-1", "US")).usd(TB) == 0
+    assert quotes().egress(Location("cloud", "lambda", "us-east-1", "US")).usd(TB) == 0
 
 
 @given(st.floats(0, 1e15), st.floats(0, 1e15))
@@ -58,7 +58,7 @@ def test_regions_and_zones() -> None:
     assert quotes().between_regions(CLOUD).usd == pytest.approx(0.02 / GB)
     zones = quotes().between_zones(CLOUD)
     assert zones is not None and zones.usd == pytest.approx(0.01 / GB)
-    assert quotes().between_zones(Where("cloud", "azure", "eastus", "US")) is None
+    assert quotes().between_zones(Location("cloud", "azure", "eastus", "US")) is None
 
 
 # --- storage
@@ -72,7 +72,7 @@ def test_data_in_use_lie_on_the_class_that_charges_nothing_for_reading() -> None
 
 
 def test_a_provider_without_a_price_takes_the_middle_of_the_others_with_the_widest_band() -> None:
-    ledger = Ledger()
+    ledger = PlanProvenance()
     price = quotes(ledger).storage(HOSTED, "object")
     band = ledger.driver(price.drivers[0])
     assert band.value == pytest.approx(0.02 / GB) and band.factor >= 1.6
@@ -83,7 +83,7 @@ def test_a_provider_without_a_price_takes_the_middle_of_the_others_with_the_wide
 
 
 def test_a_machines_price_is_one_fact_whoever_pays_for_it() -> None:
-    ledger = Ledger()
+    ledger = PlanProvenance()
     node = CATALOG.nodes["8x-h100"]
     bought = node_price(node, CATALOG, ledger)
     (driver,) = quotes(ledger).node(node).drivers
@@ -91,9 +91,9 @@ def test_a_machines_price_is_one_fact_whoever_pays_for_it() -> None:
 
 
 def test_a_rented_machines_price_is_one_fact_whoever_pays_for_it() -> None:
-    ledger = Ledger()
+    ledger = PlanProvenance()
     offer = next(one for one in CATALOG.offers if one.on_demand_usd_per_hour)
-    listed = Writer(CATALOG, ledger).listed(offer)
+    listed = PoolWriter(CATALOG, ledger).listed(offer)
     (driver,) = quotes(ledger).offer(offer).drivers
     assert listed.basis == driver and ledger.driver(driver) == listed
 
@@ -105,9 +105,11 @@ def test_sources_are_named_once() -> None:
 
 def test_hardware_is_worth_a_falling_share_of_its_price() -> None:
     residual = CATALOG.part("residual").value
-    assert quotes().worth([Aged(2.0, 0, 48)]).usd == 2
-    assert quotes().worth([Aged(1.0, 48, 48)]).usd == pytest.approx(residual)
-    assert quotes().worth([Aged(1.0, 24, 48), Aged(1.0, 48, 48)]).usd == pytest.approx(residual**0.5 + residual)
+    assert quotes().worth([AgedHardware(2.0, 0, 48)]).usd == 2
+    assert quotes().worth([AgedHardware(1.0, 48, 48)]).usd == pytest.approx(residual)
+    assert quotes().worth([AgedHardware(1.0, 24, 48), AgedHardware(1.0, 48, 48)]).usd == pytest.approx(
+        residual**0.5 + residual
+    )
 
 
 # --- over a horizon
@@ -116,7 +118,10 @@ def test_hardware_is_worth_a_falling_share_of_its_price() -> None:
 def cost(units: list[float], life: str = "life.gpu") -> float:
     made = quotes()
     price = made.node(CATALOG.nodes["8x-h100"])
-    return sum(term.sum for term in renewed(made, Bought("machines", "purchase", price, units, life)))
+    return sum(
+        term.sum
+        for term in price_hardware_lifecycle(made, HardwarePurchase("machines", "purchase", price, units, life))
+    )
 
 
 @given(
@@ -135,7 +140,9 @@ def test_what_is_bought_year_by_year_is_renewed_and_sold_by_its_age() -> None:
     made = quotes()
     price = made.node(CATALOG.nodes["8x-h100"])
     units = [1.0] * 12 + [3.0] * 48
-    first, again, sold = renewed(made, Bought("machines", "purchase", price, units, "life.gpu"))
+    first, again, sold = price_hardware_lifecycle(
+        made, HardwarePurchase("machines", "purchase", price, units, "life.gpu")
+    )
     assert {month: usd / price.usd for month, usd in enumerate(first.flow) if usd} == {0: 1, 12: 2}
     assert {month: usd / price.usd for month, usd in enumerate(again.flow) if usd} == {48: 1}
     residual = CATALOG.part("residual").value

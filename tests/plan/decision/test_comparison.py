@@ -15,10 +15,15 @@ from archwright.contract.estimate import exact
 from archwright.contract.needs import Placement
 from archwright.contract.plan import Miss, Option, Plan
 from archwright.contract.record import replace
-from archwright.plan.accounting.budget import Draft
-from archwright.plan.accounting.cash_flow import following
-from archwright.plan.decision.comparison import break_even, chance_cheaper, conclude, decide
-from archwright.plan.decision.selection import choose
+from archwright.plan.accounting.budget import OptionDraft
+from archwright.plan.accounting.cash_flow import make_varying_flow
+from archwright.plan.decision.comparison import (
+    build_decision,
+    compare_options,
+    compute_chance_cheaper,
+    find_break_even_month,
+)
+from archwright.plan.decision.selection import choose_option
 
 from ..option_samples import MONTHS, Made, World, buy, draft, fact, needs, rent, world, worlds
 
@@ -28,7 +33,7 @@ FACTS = {"a": A, "b": B}
 
 
 def decided(made: World) -> tuple[str | None, Decision]:
-    found = conclude(made.needs, made.options, made.drafts, made.ledger, made.purse)
+    found = compare_options(made.needs, made.options, made.drafts, made.ledger, made.purse)
     return found.chosen, found.decision
 
 
@@ -77,7 +82,7 @@ def test_equal_options_share_the_chance_and_are_called_equal(catalog: Catalog) -
 
 def test_rivals_are_the_feasible_ones_the_cheapest_first(catalog: Catalog) -> None:
     late = draft("late", rent(1), misses=(Miss(constraint="x.ttft_p95_s", value=2.0, limit=1.0),))
-    unpriced = Draft(name="none", placement="cloud", provider="p")
+    unpriced = OptionDraft(name="none", placement="cloud", provider="p")
     made = world(catalog, needs(), {}, draft("x", rent(1)), draft("z", rent(3)), draft("y", rent(3)), late, unpriced)
     assert [rival.option for rival in decided(made)[1].rivals] == ["y", "z"]
 
@@ -87,7 +92,7 @@ def test_rivals_are_the_feasible_ones_the_cheapest_first(catalog: Catalog) -> No
 def test_the_chances_of_two_options_sum_to_one(catalog: Catalog, given_: Made) -> None:
     made = world(catalog, *given_[:2], *given_[2])
     one, two = (made.purse.worlds(draft.terms or ()) for draft in made.drafts[:2])
-    assert chance_cheaper(one, two) + chance_cheaper(two, one) == pytest.approx(1)
+    assert compute_chance_cheaper(one, two) + compute_chance_cheaper(two, one) == pytest.approx(1)
 
 
 @pytest.mark.parametrize(
@@ -97,7 +102,7 @@ def test_the_chances_of_two_options_sum_to_one(catalog: Catalog, given_: Made) -
 def test_break_even_is_the_first_month_with_less_paid(
     ours: tuple[float, ...], theirs: tuple[float, ...], month: int | None
 ) -> None:
-    assert break_even(ours, theirs) == month
+    assert find_break_even_month(ours, theirs) == month
 
 
 def test_buying_breaks_even_later_than_renting_begins(catalog: Catalog) -> None:
@@ -111,7 +116,7 @@ def test_buying_breaks_even_later_than_renting_begins(catalog: Catalog) -> None:
 
 
 def notes_of(made: World) -> tuple[str, ...]:
-    found = conclude(made.needs, made.options, made.drafts, made.ledger, made.purse)
+    found = compare_options(made.needs, made.options, made.drafts, made.ledger, made.purse)
     return next(option.notes for option in found.options if option.name == found.chosen)
 
 
@@ -175,7 +180,7 @@ def test_the_value_of_the_payments_today_is_said(catalog: Catalog) -> None:
 
 def test_nothing_feasible_leaves_nothing_to_compare(catalog: Catalog) -> None:
     made = world(catalog, needs(per_month=1.0, worth=5.0), {}, draft("x", rent(2)))
-    found = conclude(made.needs, made.options, made.drafts, made.ledger, made.purse)
+    found = compare_options(made.needs, made.options, made.drafts, made.ledger, made.purse)
     assert (found.chosen, found.options) == (None, made.options)
     assert found.decision == Decision(axes=("total_cost",))
 
@@ -331,7 +336,7 @@ def cost_of(option: Option) -> float:
 def chosen_at(made: World, driver: str, factor: float) -> str | None:
     """The choice when one fact is `factor` of what it is: the flows that rest on it are. The rate moves all."""
 
-    def moved(one: Draft) -> Draft:
+    def moved(one: OptionDraft) -> OptionDraft:
         terms = (
             term._replace(flow=tuple(factor * x for x in term.flow)) if driver in made.purse.drivers(term) else term
             for term in one.terms or ()
@@ -339,7 +344,7 @@ def chosen_at(made: World, driver: str, factor: float) -> str | None:
         return one._replace(terms=tuple(terms))
 
     options = made.purse.options(tuple(map(moved, made.drafts)))
-    return choose(options, made.needs.placement.prefer)[0]
+    return choose_option(options, made.needs.placement.prefer)[0]
 
 
 # --- confidence and return
@@ -435,10 +440,10 @@ def test_the_order_of_options_changes_no_decision(catalog: Catalog, given_: Made
 
 def test_decide_takes_a_choice_that_was_made(catalog: Catalog) -> None:
     placement: Placement = "cloud"
-    growing = following("rent", "compute", (10.0 * month for month in range(MONTHS)), ["a"])
+    growing = make_varying_flow("rent", "compute", (10.0 * month for month in range(MONTHS)), ["a"])
     made = world(catalog, needs(), FACTS, draft("x", growing, placement=placement), draft("y", rent(1000)))
     options: tuple[Option, ...] = made.options
-    decision = decide(made.needs, options, made.drafts, made.ledger, "y", made.purse)
+    decision = build_decision(made.needs, options, made.drafts, made.ledger, "y", made.purse)
     assert decision.rivals[0].option == "x" and decision.rivals[0].cheaper == 1.0
     assert decision.rivals[0].break_even_month is None
 
@@ -478,12 +483,12 @@ def test_the_order_without_people_is_said_where_it_is_another(catalog: Catalog) 
     many = draft("many", rent(10), rent(50, category="staff"))
     dear = draft("dear", rent(40), rent(60, category="staff"))
     made = world(catalog, needs(), {}, few, many, dear)
-    found = conclude(made.needs, made.options, made.drafts, made.ledger, made.purse)
+    found = compare_options(made.needs, made.options, made.drafts, made.ledger, made.purse)
     chosen = next(option for option in found.options if option.name == found.chosen)
     (note,) = [note for note in chosen.notes if note.startswith("without people")]
     assert found.chosen == "few" and note.endswith("many 100, few 300, dear 400")
     alone = world(catalog, needs(), {}, few, dear)
-    found = conclude(alone.needs, alone.options, alone.drafts, alone.ledger, alone.purse)
+    found = compare_options(alone.needs, alone.options, alone.drafts, alone.ledger, alone.purse)
     assert not any(note.startswith("without people") for option in found.options for note in option.notes)
 
 

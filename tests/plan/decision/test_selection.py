@@ -10,8 +10,8 @@ from archwright.contract.estimate import exact
 from archwright.contract.needs import NeedsSource
 from archwright.contract.plan import Miss, Option, Plan, WorkloadPlan
 from archwright.contract.record import replace
-from archwright.plan.accounting.budget import UNPROVEN
-from archwright.plan.decision.selection import choose, why_infeasible
+from archwright.plan.accounting.budget import UNVERIFIED
+from archwright.plan.decision.selection import choose_option, why_infeasible
 
 LINES = {
     "budget": 9,
@@ -68,39 +68,39 @@ UNSIZED = Miss(constraint="not sized yet", value="hybrid", limit=None)
 
 def test_the_cheapest_feasible_wins_and_nothing_else_changes() -> None:
     options = (option("a", cost=20), option("b", cost=10), option("c", over(2, 1), cost=1))
-    assert choose(options, None) == ("b", options)
-    assert choose(options[2:], None) == (None, options[2:])
+    assert choose_option(options, None) == ("b", options)
+    assert choose_option(options[2:], None) == (None, options[2:])
 
 
 def test_equal_prices_are_decided_by_name() -> None:
-    assert choose((option("b", cost=1), option("a", cost=1)), None)[0] == "a"
+    assert choose_option((option("b", cost=1), option("a", cost=1)), None)[0] == "a"
 
 
 def test_of_equal_prices_the_simplest_placement_is_taken() -> None:
     options = (option("a", cost=1, placement="hybrid"), option("b", cost=1 + 1e-12, placement="on-premises"))
-    assert choose(options, None)[0] == "b"
-    assert choose(options, "hybrid")[0] == "a"
+    assert choose_option(options, None)[0] == "b"
+    assert choose_option(options, "hybrid")[0] == "a"
 
 
 def test_what_is_known_to_hold_comes_before_what_nobody_promises() -> None:
-    hoped = replace(option("a", cost=1000, placement="hosted-api"), notes=(f"{UNPROVEN}nobody promises it",))
+    hoped = replace(option("a", cost=1000, placement="hosted-api"), notes=(f"{UNVERIFIED}nobody promises it",))
     held, dear = option("b", cost=3000), option("c", cost=4000)
-    name, changed = choose((hoped, held, dear), None)
+    name, changed = choose_option((hoped, held, dear), None)
     assert name == "b"
     assert changed[1].notes == (
         "chosen before a, at 2,000 EUR more over the horizon: what that one rests on is not known, nobody promises it",
     )
     also = replace(hoped, name="d", total_cost=exact(2000, "EUR"))
-    said = choose((also, hoped, held), None)[1][2].notes
+    said = choose_option((also, hoped, held), None)[1][2].notes
     assert [note.partition(",")[0] for note in said] == ["chosen before a", "chosen before d"], "each cheaper one"
-    assert choose((hoped,), None)[0] == "a", "where nothing else is feasible it is better than nothing"
-    assert choose((hoped, held), "hosted-api")[0] == "a", "who prefers it knows"
-    assert choose((replace(hoped, total_cost=exact(5000, "EUR")), held), None)[1][1].notes == ()
+    assert choose_option((hoped,), None)[0] == "a", "where nothing else is feasible it is better than nothing"
+    assert choose_option((hoped, held), "hosted-api")[0] == "a", "who prefers it knows"
+    assert choose_option((replace(hoped, total_cost=exact(5000, "EUR")), held), None)[1][1].notes == ()
 
 
 def test_a_preference_wins_and_its_price_is_printed() -> None:
     options = (option("a", cost=2000), option("b", cost=1000), option("h", cost=1500, placement="hosted-api"))
-    name, changed = choose(options, "hosted-api")
+    name, changed = choose_option(options, "hosted-api")
     assert name == "h"
     assert changed[2].notes == ("preferred over b, at 500 EUR more over the horizon",)
     assert changed[:2] == options[:2]
@@ -108,11 +108,11 @@ def test_a_preference_wins_and_its_price_is_printed() -> None:
 
 def test_a_preference_that_is_also_cheapest_costs_nothing() -> None:
     options = (option("a", cost=1), option("b", cost=2, placement="hosted-api"))
-    assert choose(options, "cloud") == ("a", options)
+    assert choose_option(options, "cloud") == ("a", options)
 
 
 def test_a_preference_nobody_can_satisfy_is_said() -> None:
-    name, changed = choose((option("a", cost=1),), "on-premises")
+    name, changed = choose_option((option("a", cost=1),), "on-premises")
     assert name == "a"
     assert "no feasible option" in changed[0].notes[0]
 

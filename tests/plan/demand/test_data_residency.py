@@ -11,7 +11,13 @@ from archwright.catalog.catalog import Catalog
 from archwright.contract.needs import Needs, NeedsSource
 from archwright.contract.record import replace
 from archwright.errors import PlanError
-from archwright.plan.demand.data_residency import bounds_of, country_inside, in_words, refuse_conflict, region_inside
+from archwright.plan.demand.data_residency import (
+    collect_workload_bounds,
+    format_bounds,
+    is_country_inside,
+    is_region_inside,
+    reject_residency_conflict,
+)
 
 Read = Callable[..., tuple[Needs, NeedsSource]]
 
@@ -35,27 +41,27 @@ Read = Callable[..., tuple[Needs, NeedsSource]]
 def test_region_inside(
     catalog: Catalog, bounds: tuple[tuple[str, ...], ...], provider: str, region: str, inside: bool
 ) -> None:
-    assert region_inside(catalog, bounds, provider, region) is inside
+    assert is_region_inside(catalog, bounds, provider, region) is inside
 
 
 def test_country_inside(catalog: Catalog) -> None:
-    assert country_inside(catalog, (("EEA",), ("DE", "FR")), "DE")
-    assert not country_inside(catalog, (("EEA",),), "GB")
+    assert is_country_inside(catalog, (("EEA",), ("DE", "FR")), "DE")
+    assert not is_country_inside(catalog, (("EEA",),), "GB")
 
 
 def test_bounds_join_the_data_and_the_pinned_regions(needs_of: Read) -> None:
     needs, _ = needs_of("startup")
-    assert bounds_of(needs, needs.workloads[0]) == (("US",), ("US",))
-    assert in_words(bounds_of(needs, needs.workloads[0])) == "US"
+    assert collect_workload_bounds(needs, needs.workloads[0]) == (("US",), ("US",))
+    assert format_bounds(collect_workload_bounds(needs, needs.workloads[0])) == "US"
 
     def unpinned(document: dict[str, Any]) -> None:
         document["placement"].pop("regions")
 
     needs, _ = needs_of("startup", unpinned)
-    assert bounds_of(needs, needs.workloads[0]) == (("US",),)
-    assert bounds_of(needs, needs.workloads[2]) == ()
-    assert in_words(()) == "any"
-    assert in_words((("DE", "FR"), ("EEA",))) == "DE or FR, and EEA"
+    assert collect_workload_bounds(needs, needs.workloads[0]) == (("US",),)
+    assert collect_workload_bounds(needs, needs.workloads[2]) == ()
+    assert format_bounds(()) == "any"
+    assert format_bounds((("DE", "FR"), ("EEA",))) == "DE or FR, and EEA"
 
 
 @pytest.mark.parametrize(
@@ -80,9 +86,9 @@ def test_bounds_that_contradict_each_other_are_named(
     if regions is not None:
         needs = replace(needs, placement=replace(needs.placement, regions=tuple(regions)))
     if not named:
-        refuse_conflict(needs, source, catalog)
+        reject_residency_conflict(needs, source, catalog)
         return
     with pytest.raises(PlanError) as caught:
-        refuse_conflict(needs, source, catalog)
+        reject_residency_conflict(needs, source, catalog)
     assert all(name in str(caught.value) for name in named) and caught.value.code == "AW-PLAN-03"
     assert "workload support-chat" in str(caught.value) and caught.value.where is not None

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from archwright.contract.needs import Length, Needs, NeedsSource, Rate, Traffic, Workload
 from archwright.plan.demand.forecast import (
     Demand,
-    demand_of,
-    growth_of,
-    job_of,
-    jobs,
-    levels_of,
-    steady_demands,
-    text_demands,
+    compute_monthly_growth,
+    derive_batch_job,
+    forecast_demand,
+    list_batch_jobs,
+    list_steady_demands,
+    list_text_demands,
+    split_load_levels,
 )
 
 Read = Callable[..., tuple[Needs, NeedsSource]]
@@ -34,7 +34,7 @@ def workload(**traffic: Any) -> Workload:
 
 
 def test_growth_compounds_monthly() -> None:
-    demand = demand_of(workload(growth_per_year=1.0), 25)
+    demand = forecast_demand(workload(growth_per_year=1.0), 25)
     assert demand is not None
     assert demand.growth[0] == 1
     assert demand.growth[12] == pytest.approx(2)
@@ -43,68 +43,68 @@ def test_growth_compounds_monthly() -> None:
 
 
 def test_shrinking_load_is_planned_for_its_first_month() -> None:
-    demand = demand_of(workload(growth_per_year=-0.5), 24)
+    demand = forecast_demand(workload(growth_per_year=-0.5), 24)
     assert demand is not None
     assert demand.peak_at_horizon == 6
     assert demand.mean_growth < 1
 
 
 def test_outside_the_hours_a_twentieth_of_the_mean_remains() -> None:
-    demand = demand_of(workload(hours_per_day=12), 1)
+    demand = forecast_demand(workload(hours_per_day=12), 1)
     assert demand is not None
     assert demand.requests_per_month == pytest.approx(2 * 3600 * 730 * (12 + 0.05 * 12) / 24)
 
 
 @pytest.mark.parametrize("missing", ["requests_per_second", "input_tokens", "output_tokens"])
 def test_a_text_workload_without_a_rate_or_lengths_is_not_sized(missing: str) -> None:
-    assert demand_of(workload(**{missing: None}), 12) is None
+    assert forecast_demand(workload(**{missing: None}), 12) is None
 
 
 def test_every_kind_is_a_steady_load_or_a_job(needs_of: Read) -> None:
     needs, _ = needs_of("manufacturer")
-    assert [demand.workload.name for demand in text_demands(needs)] == ["assistant"]
-    assert [demand.workload.name for demand in steady_demands(needs)] == ["downtime", "assistant"]
-    assert [job.workload.name for job in jobs(needs)] == ["house-model", "telemetry"]
-    assert demand_of(Workload(name="w", kind="chat"), 12) is None
+    assert [demand.workload.name for demand in list_text_demands(needs)] == ["assistant"]
+    assert [demand.workload.name for demand in list_steady_demands(needs)] == ["downtime", "assistant"]
+    assert [job.workload.name for job in list_batch_jobs(needs)] == ["house-model", "telemetry"]
+    assert forecast_demand(Workload(name="w", kind="chat"), 12) is None
 
 
 def test_runs_deadlines_and_sizes_of_jobs(needs_of: Read) -> None:
-    tune, telemetry = jobs(needs_of("manufacturer")[0])
+    tune, telemetry = list_batch_jobs(needs_of("manufacturer")[0])
     assert (tune.size, tune.deadline_h) == (2e9, 96)
     assert tune.runs_per_month == pytest.approx(1 / 3)
     assert (telemetry.size, telemetry.deadline_h) == (2600, 3)
     assert telemetry.runs_per_month == pytest.approx(730 / 24)
-    index = jobs(needs_of("startup")[0])[1]
+    index = list_batch_jobs(needs_of("startup")[0])[1]
     assert index.size == 220000 * 700 and index.runs_per_month == pytest.approx(730 / 168)
 
 
 def test_what_a_job_does_not_state_has_a_default() -> None:
-    tune = job_of(Workload(name="w", kind="finetune", base="m", method="lora", tokens=1e6), 12)
+    tune = derive_batch_job(Workload(name="w", kind="finetune", base="m", method="lora", tokens=1e6), 12)
     assert tune is not None and (tune.runs_per_month, tune.deadline_h) == (1.0, 730 / 4)
-    made = job_of(Workload(name="w", kind="pretrain", parameters=1e9, tokens=1e9), 24)
+    made = derive_batch_job(Workload(name="w", kind="pretrain", parameters=1e9, tokens=1e9), 24)
     assert made is not None and (made.runs_per_month, made.deadline_h) == (1 / 24, 2160)
     corpus = Traffic(documents=10, tokens_per_document=5)
-    once = job_of(Workload(name="w", kind="embedding", traffic=corpus), 10)
+    once = derive_batch_job(Workload(name="w", kind="embedding", traffic=corpus), 10)
     assert once is not None and (once.size, once.runs_per_month) == (50, 0.1)
-    daily = job_of(Workload(name="w", kind="data-processing", traffic=Traffic(gib_per_day=5)), 10)
+    daily = derive_batch_job(Workload(name="w", kind="data-processing", traffic=Traffic(gib_per_day=5)), 10)
     assert daily is not None and daily.deadline_h == 24
 
 
 @pytest.mark.parametrize("kind", ["data-processing", "embedding", "finetune", "pretrain", "chat"])
 def test_a_job_without_its_size_is_none(kind: Any) -> None:
-    assert job_of(Workload(name="w", kind=kind, traffic=Traffic()), 12) is None
-    assert job_of(Workload(name="w", kind=kind), 12) is None
+    assert derive_batch_job(Workload(name="w", kind=kind, traffic=Traffic()), 12) is None
+    assert derive_batch_job(Workload(name="w", kind=kind), 12) is None
 
 
 def test_a_day_has_a_peak_a_mean_and_the_hours_outside() -> None:
-    peak, mean, outside = levels_of(2.0, 6.0, 12.0)
+    peak, mean, outside = split_load_levels(2.0, 6.0, 12.0)
     assert (peak.rate, mean.rate, outside.rate) == (6.0, 2.0, 0.1)
     assert peak.hours + mean.hours + outside.hours == pytest.approx(730)
     assert peak.hours == pytest.approx(730 / 24 * 1.5)
 
 
 def test_a_part_of_a_load_is_less_of_everything_but_length() -> None:
-    demand = demand_of(workload(), 3)
+    demand = forecast_demand(workload(), 3)
     assert demand is not None
     half = demand.part(0.5)
     assert (half.peak, half.mean, half.requests_per_month) == (3.0, 1.0, demand.requests_per_month / 2)
@@ -114,7 +114,7 @@ def test_a_part_of_a_load_is_less_of_everything_but_length() -> None:
 
 @given(st.floats(0, 3), st.integers(1, 120))
 def test_more_growth_is_never_less_load(growth: float, months: int) -> None:
-    still, grown = demand_of(workload(), months), demand_of(workload(growth_per_year=growth), months)
+    still, grown = forecast_demand(workload(), months), forecast_demand(workload(growth_per_year=growth), months)
     assert still is not None and grown is not None
     assert grown.mean_growth >= still.mean_growth == 1
     assert grown.peak_at_horizon >= grown.peak
@@ -122,8 +122,8 @@ def test_more_growth_is_never_less_load(growth: float, months: int) -> None:
 
 def test_what_is_left_above_a_base_and_the_base_are_the_whole() -> None:
     none = Length(mean=0.0, p95=0.0)
-    growth = growth_of(Traffic(growth_per_year=0.5), 24)
-    demand = Demand(workload(), 2.0, 6.0, none, none, growth, 1.0, levels_of(2.0, 6.0, 12.0))
+    growth = compute_monthly_growth(Traffic(growth_per_year=0.5), 24)
+    demand = Demand(workload(), 2.0, 6.0, none, none, growth, 1.0, split_load_levels(2.0, 6.0, 12.0))
     kept = (3.0,) * 12 + (0.0,) * 12
     above = demand.above(kept)
     assert above.rates(0) == (3.0, 0.0, 0.0) and above.rates(12) == pytest.approx(demand.rates(12))

@@ -9,8 +9,13 @@ import pytest
 
 from archwright.catalog.catalog import Catalog
 from archwright.contract.needs import Needs, NeedsSource, Workload
-from archwright.plan.demand.forecast import Demand, text_demands
-from archwright.plan.demand.model_selection import floor_misses, licence_note, open_models, standing
+from archwright.plan.demand.forecast import Demand, list_text_demands
+from archwright.plan.demand.model_selection import (
+    assess_quality,
+    find_floor_misses,
+    format_licence_note,
+    select_open_models,
+)
 
 Read = Callable[..., tuple[Needs, NeedsSource]]
 
@@ -19,7 +24,7 @@ Read = Callable[..., tuple[Needs, NeedsSource]]
 def demand_of(needs_of: Read) -> Callable[..., Demand]:
     def made(**changes: Any) -> Demand:
         needs, _ = needs_of("startup", lambda document: document["workloads"][0].update(changes))
-        return text_demands(needs)[0]
+        return list_text_demands(needs)[0]
 
     return made
 
@@ -33,20 +38,20 @@ def chat(**changes: Any) -> Workload:
     [({"a": 0.5, "b": 0.5}, "passes"), ({"a": 0.5}, "unknown"), ({"a": 0.3}, "below"), ({}, "unknown")],
 )
 def test_standing(reported: dict[str, float | None], expected: str) -> None:
-    assert standing(chat(quality={"a": 0.4, "b": 0.4}), reported) == expected
+    assert assess_quality(chat(quality={"a": 0.4, "b": 0.4}), reported) == expected
 
 
 def test_the_unknown_passes_only_when_accepted() -> None:
     accepting = chat(quality={"a": 0.4}, quality_unknown="accept")
-    assert standing(accepting, {}) == "passes"
-    assert standing(accepting, {"a": 0.1}) == "below"
-    assert standing(chat(), {}) == "passes"
+    assert assess_quality(accepting, {}) == "passes"
+    assert assess_quality(accepting, {"a": 0.1}) == "below"
+    assert assess_quality(chat(), {}) == "passes"
 
 
 def test_a_floor_keeps_models_with_a_figure_above_it_smallest_first(
     catalog: Catalog, demand_of: Callable[..., Demand]
 ) -> None:
-    found = open_models(demand_of(), catalog)
+    found = select_open_models(demand_of(), catalog)
     assert found.misses == ()
     assert all(model.quality["mmlu_pro"] >= 0.45 for model in found.models)
     sizes = [model.parameters for model in found.models]
@@ -55,18 +60,18 @@ def test_a_floor_keeps_models_with_a_figure_above_it_smallest_first(
 
 
 def test_a_commercial_licence_drops_research_models(catalog: Catalog, demand_of: Callable[..., Demand]) -> None:
-    found = open_models(demand_of(licence="commercial", quality={}), catalog)
+    found = select_open_models(demand_of(licence="commercial", quality={}), catalog)
     assert found.models
     assert all(model.commercial_use != "no" for model in found.models)
-    assert any(model.commercial_use == "no" for model in open_models(demand_of(quality={}), catalog).models)
+    assert any(model.commercial_use == "no" for model in select_open_models(demand_of(quality={}), catalog).models)
 
 
 def test_the_context_holds_prompt_and_answer(catalog: Catalog, demand_of: Callable[..., Demand]) -> None:
-    assert all(model.context_tokens >= 4800 for model in open_models(demand_of(quality={}), catalog).models)
+    assert all(model.context_tokens >= 4800 for model in select_open_models(demand_of(quality={}), catalog).models)
 
 
 def test_an_impossible_floor_is_a_miss(catalog: Catalog, demand_of: Callable[..., Demand]) -> None:
-    found = open_models(demand_of(quality={"mmlu_pro": 0.999}), catalog)
+    found = select_open_models(demand_of(quality={"mmlu_pro": 0.999}), catalog)
     assert found.models == ()
     assert found.misses[0].constraint == "support-chat.quality"
     assert found.misses[0].limit == "mmlu_pro >= 0.999"
@@ -74,7 +79,7 @@ def test_an_impossible_floor_is_a_miss(catalog: Catalog, demand_of: Callable[...
 
 def test_no_room_in_any_model_is_a_miss(catalog: Catalog, demand_of: Callable[..., Demand]) -> None:
     traffic = {**TRAFFIC, "input_tokens": {"mean": 1e6, "p95": 1e8}}
-    found = open_models(demand_of(quality={}, traffic=traffic), catalog)
+    found = select_open_models(demand_of(quality={}, traffic=traffic), catalog)
     assert (found.models, found.notes) == ((), ())
     longest = max(model.context_tokens for model in catalog.models.values())
     assert (found.misses[0].constraint, found.misses[0].value) == ("support-chat.traffic.input_tokens", longest)
@@ -88,19 +93,19 @@ TRAFFIC = {
 
 
 def test_a_fixed_model_is_taken_or_refused_by_name(catalog: Catalog, demand_of: Callable[..., Demand]) -> None:
-    assert [m.id for m in open_models(demand_of(model="Phi-4"), catalog).models] == ["Phi-4"]
-    refused = open_models(demand_of(model="Qwen2.5-3B-Instruct", licence="commercial", quality={}), catalog)
+    assert [m.id for m in select_open_models(demand_of(model="Phi-4"), catalog).models] == ["Phi-4"]
+    refused = select_open_models(demand_of(model="Qwen2.5-3B-Instruct", licence="commercial", quality={}), catalog)
     assert refused.misses[0].constraint == "support-chat.licence"
-    weak = open_models(demand_of(model="Gemma-3-1B-it"), catalog)
+    weak = select_open_models(demand_of(model="Gemma-3-1B-it"), catalog)
     assert (weak.misses[0].value, weak.misses[0].limit) == (0.147, 0.45)
-    short = open_models(demand_of(model="OLMo-2-1124-7B-Instruct", quality={}), catalog)
+    short = select_open_models(demand_of(model="OLMo-2-1124-7B-Instruct", quality={}), catalog)
     assert (short.misses[0].constraint, short.misses[0].value) == ("support-chat.traffic", 4096)
-    closed = open_models(demand_of(model="gpt-5-nano", quality={}), catalog)
+    closed = select_open_models(demand_of(model="gpt-5-nano", quality={}), catalog)
     assert closed.misses[0].constraint in ("support-chat.model",)
 
 
 def test_floor_misses_and_licence_notes(catalog: Catalog) -> None:
     workload = chat(quality={"a": 0.4, "b": 0.4, "c": 0.4})
-    assert [miss.value for miss in floor_misses(workload, {"a": 0.3, "b": 0.5})] == [0.3, "unknown"]
-    assert licence_note(catalog.models["Phi-4"]) == ()
-    assert "sets conditions" in licence_note(catalog.models["Llama-3.1-8B-Instruct"])[0]
+    assert [miss.value for miss in find_floor_misses(workload, {"a": 0.3, "b": 0.5})] == [0.3, "unknown"]
+    assert format_licence_note(catalog.models["Phi-4"]) == ()
+    assert "sets conditions" in format_licence_note(catalog.models["Llama-3.1-8B-Instruct"])[0]

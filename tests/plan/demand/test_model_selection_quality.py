@@ -11,7 +11,7 @@ from archwright.contract.needs import Needs, NeedsSource
 from archwright.contract.plan import Option, Plan
 from archwright.contract.record import replace
 from archwright.plan.accounting.budget import USD
-from archwright.plan.demand.model_selection import SIMILAR
+from archwright.plan.demand.model_selection import SIMILAR_COST_FACTOR
 
 from ..options.test_hosted_api import drafts, free
 
@@ -52,7 +52,7 @@ def test_unknown_quality_is_said_first_with_the_price_of_what_is_known(catalog: 
     unknown = found["mistral"]
     assert unknown.notes[0].startswith("support-chat: the quality of") and "is not known" in unknown.notes[0]
     known = next(model for model in catalog.hosted if (model.provider, model.id) == ("deepseek", "deepseek-v3.2"))
-    for factor, taken in ((1.01, True), (SIMILAR * 1.01, False)):
+    for factor, taken in ((1.01, True), (SIMILAR_COST_FACTOR * 1.01, False)):
         cheaper = replace(
             known,
             id="no-figure",

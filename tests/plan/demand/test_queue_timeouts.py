@@ -12,8 +12,8 @@ from archwright.contract.estimate import Estimate
 from archwright.contract.needs import Needs, NeedsSource
 from archwright.contract.plan import Plan, Waits
 from archwright.contract.record import replace
-from archwright.plan.demand.queue_timeouts import LEAST_SHARE, _waits, waits_of
-from archwright.plan.explain.explanation import explain
+from archwright.plan.demand.queue_timeouts import MIN_WAIT_SHARE, _derive_timeout, derive_queue_timeouts
+from archwright.plan.explain.explanation import explain_plan
 from archwright.simulate.continuous_batching import Outcome, Request
 from archwright.simulate.queue_latency import Queueing, queue_of
 
@@ -29,7 +29,7 @@ def queueing(served_s: float, wait_s: float = 0.0, slow_s: float | None = None) 
 
 
 def of(needs: Needs, *found: Queueing) -> Waits:
-    return waits_of(needs, {"assistant": found})["assistant"]
+    return derive_queue_timeouts(needs, {"assistant": found})["assistant"]
 
 
 def test_what_the_limit_leaves_for_a_wait(needs_of: Read) -> None:
@@ -51,16 +51,16 @@ def test_without_a_limit_or_a_prediction_nothing_is_said(needs_of: Read) -> None
     needs, _ = needs_of("desk")
     (workload,) = needs.workloads
     free = replace(needs, workloads=(replace(workload, slo=replace(workload.slo, ttft_p95_s=None)),))
-    assert waits_of(free, {"assistant": (queueing(1.0),)}) == {}
-    assert waits_of(needs, {}) == {}
+    assert derive_queue_timeouts(free, {"assistant": (queueing(1.0),)}) == {}
+    assert derive_queue_timeouts(needs, {}) == {}
 
 
 @given(st.floats(0.01, 100), st.floats(0, 100), st.floats(0, 100))
 def test_laws(served_s: float, wait_s: float, slower_s: float) -> None:
     limit = 8.0
-    found = _waits(limit, [queueing(served_s, wait_s, wait_s + slower_s)])
-    assert 0.99 * LEAST_SHARE * limit <= found.overflow_s <= found.wait_s <= limit
-    if served_s <= limit * (1 - LEAST_SHARE):
+    found = _derive_timeout(limit, [queueing(served_s, wait_s, wait_s + slower_s)])
+    assert 0.99 * MIN_WAIT_SHARE * limit <= found.overflow_s <= found.wait_s <= limit
+    if served_s <= limit * (1 - MIN_WAIT_SHARE):
         assert found.overflow_s + served_s == pytest.approx(limit, rel=0.01), "in time, if only just"
 
 
@@ -74,5 +74,5 @@ def test_a_plan_says_it_and_why(desk: Plan) -> None:
     waits = desk.workloads[0].waits
     predicted = next(one for one in desk.predictions if one.id == "assistant.ttft_s.p95")
     assert waits is not None and 8.0 - predicted.estimate.value <= waits.overflow_s < 8.0
-    said = explain(desk, "assistant")
+    said = explain_plan(desk, "assistant")
     assert f"refused where it would wait longer than {waits.wait_s:g} s" in said and waits.source in said

@@ -8,19 +8,19 @@ from archwright.catalog.catalog import Catalog
 from archwright.contract.needs import Needs, NeedsSource
 from archwright.contract.plan import Plan
 from archwright.contract.record import replace
-from archwright.plan.accounting.provenance import Ledger
-from archwright.plan.evidence.controls import control_promises, controls_of
+from archwright.plan.accounting.provenance import PlanProvenance
+from archwright.plan.evidence.controls import list_controls, predict_controls
 
 Read = Callable[..., tuple[Needs, NeedsSource]]
 
 
 def statuses(catalog: Catalog, needs: Needs) -> dict[str, str]:
-    return {control.id: control.status for control in controls_of(needs, catalog, Ledger())}
+    return {control.id: control.status for control in list_controls(needs, catalog, PlanProvenance())}
 
 
 def test_every_rule_of_every_regulation_becomes_one_control(catalog: Catalog, needs_of: Read) -> None:
     needs, _ = needs_of("manufacturer")
-    found = controls_of(needs, catalog, Ledger())
+    found = list_controls(needs, catalog, PlanProvenance())
     demanded = [control for control in found if control.demanded_by.split()[0] in needs.regulations]
     assert len(demanded) == sum(len(catalog.regulations[name].controls) for name in needs.regulations)
     assert len({control.id for control in found}) == len(found)
@@ -45,9 +45,9 @@ def test_what_the_lake_and_the_registry_do_counts(catalog: Catalog, needs_of: Re
 
 
 def test_what_is_later_is_said(catalog: Catalog, needs_of: Read) -> None:
-    ledger = Ledger()
+    ledger = PlanProvenance()
     needs, _ = needs_of("clinic")
-    later = sum(control.status == "later" for control in controls_of(needs, catalog, ledger))
+    later = sum(control.status == "later" for control in list_controls(needs, catalog, ledger))
     assert ledger.not_sized[0].startswith(f"controls: {later} of ")
 
 
@@ -55,8 +55,8 @@ def test_ours_hold_without_any_regulation(catalog: Catalog, needs_of: Read) -> N
     needs, _ = needs_of(
         "startup", lambda d: d.update(regulations=[], data=[{**x, "residency": ["any"]} for x in d["data"]])
     )
-    ledger = Ledger()
-    found = controls_of(needs, catalog, ledger)
+    ledger = PlanProvenance()
+    found = list_controls(needs, catalog, ledger)
     assert {control.id for control in found} == {"platform.access-keys", "platform.audit", "platform.tls"}
     assert ledger.not_sized == ()
     assert "needs.residency" in statuses(catalog, needs_of("startup")[0])
@@ -65,17 +65,17 @@ def test_ours_hold_without_any_regulation(catalog: Catalog, needs_of: Read) -> N
 def test_what_reconcile_can_ask_is_promised_where_a_platform_is_brought_up(
     catalog: Catalog, needs_of: Read, desk: Plan
 ) -> None:
-    ledger = Ledger()
-    controls = controls_of(needs_of("desk")[0], catalog, ledger)
-    promised = control_promises(controls, desk.options[0], ledger)
+    ledger = PlanProvenance()
+    controls = list_controls(needs_of("desk")[0], catalog, ledger)
+    promised = predict_controls(controls, desk.options[0], ledger)
     assert [promise.query.labels["control"] for promise in promised] == [
         "platform.access-keys",
         "platform.audit",
         "platform.tls",
     ]
     assert {promise.estimate.basis for promise in promised} == {basis.id for basis in ledger.bases(promised)}
-    assert control_promises(controls, replace(desk.options[0], placement="cloud"), ledger) == ()
-    assert control_promises(controls, None, ledger) == ()
+    assert predict_controls(controls, replace(desk.options[0], placement="cloud"), ledger) == ()
+    assert predict_controls(controls, None, ledger) == ()
 
 
 def test_tls_alone_is_a_matter_of_configuration(catalog: Catalog, needs_of: Read) -> None:

@@ -12,11 +12,15 @@ from archwright.catalog.catalog import Catalog
 from archwright.contract.needs import Needs, NeedsSource
 from archwright.contract.plan import Plan, Pool, TokenPrice
 from archwright.contract.record import replace
-from archwright.plan.accounting.budget import Draft
-from archwright.plan.accounting.provenance import Ledger
-from archwright.plan.demand.forecast import text_demands
-from archwright.plan.evidence.gateway_settings import data_class, residency, tell
-from archwright.plan.options.this_machine import LocalPlanner
+from archwright.plan.accounting.budget import OptionDraft
+from archwright.plan.accounting.provenance import PlanProvenance
+from archwright.plan.demand.forecast import list_text_demands
+from archwright.plan.evidence.gateway_settings import (
+    build_gateway_settings,
+    find_strictest_class,
+    list_allowed_countries,
+)
+from archwright.plan.options.this_machine import ThisMachinePlanner
 from archwright.plan.plan_file import decode_plan, encode_plan
 
 from ..conftest import MACHINE
@@ -33,7 +37,7 @@ def price_of(plan: Plan, pool: str) -> TokenPrice:
 
 def paid(plan: Plan, needs: Needs, workload: str) -> float:
     """What the tokens of the horizon bring in, in USD."""
-    demand = next(one for one in text_demands(needs) if one.workload.name == workload)
+    demand = next(one for one in list_text_demands(needs) if one.workload.name == workload)
     price, requests = price_of(plan, workload), demand.requests_per_month * sum(demand.growth)
     each = demand.input_tokens.mean * price.input_usd + demand.output_tokens.mean * price.output_usd
     return requests * each
@@ -80,15 +84,15 @@ def test_what_nobody_knows_the_work_of_is_shared_equally(needs_of: Read, catalog
         }
 
     needs = needs_of("desk", two)[0]
-    draft = LocalPlanner(needs, catalog, Ledger()).plan(text_demands(needs), MACHINE).draft
-    first, second = (pool.price_per_token for pool in tell(needs, catalog, draft).pools)
+    draft = ThisMachinePlanner(needs, catalog, PlanProvenance()).plan(list_text_demands(needs), MACHINE).draft
+    first, second = (pool.price_per_token for pool in build_gateway_settings(needs, catalog, draft).pools)
     assert first is not None and second is not None
     assert first.input_usd == pytest.approx(2 * second.input_usd)
 
 
 def test_classes_and_residencies(plan_of: Make, desk: Plan, needs_of: Read, catalog: Catalog) -> None:
     assert [(one.data_class, one.residency) for one in desk.workloads] == [("personal", ("DE",))]
-    nothing = tell(needs_of("desk")[0], catalog, None)
+    nothing = build_gateway_settings(needs_of("desk")[0], catalog, None)
     assert nothing.pools == () and replace(desk.workloads[0], model=None, pools=(), waits=None) == nothing.workloads[0]
     letters = plan_of("clinic").workloads[0]
     assert letters.data_class == "health" and {"DE", "FR", "NO"} <= {*letters.residency}
@@ -107,9 +111,9 @@ def test_data_without_bounds(needs_of: Read, catalog: Catalog) -> None:
     """Of people: anywhere, as the needs say; of others nobody says where those of people among them may go."""
     for sensitivity, expected in (("personal", ("any",)), ("internal", ())):
         needs = changed(needs_of, sensitivity, ["any"])
-        assert residency(needs, catalog, needs.workloads[0], ()) == expected
+        assert list_allowed_countries(needs, catalog, needs.workloads[0], ()) == expected
     nameless = replace(needs.workloads[0], data=())
-    assert data_class(needs, nameless) is None and residency(needs, catalog, nameless, ()) == ()
+    assert find_strictest_class(needs, nameless) is None and list_allowed_countries(needs, catalog, nameless, ()) == ()
 
 
 def test_where_stricter_data_than_planned_for_may_go(needs_of: Read, catalog: Catalog) -> None:
@@ -123,7 +127,7 @@ def test_where_stricter_data_than_planned_for_may_go(needs_of: Read, catalog: Ca
             ]
 
         needs = needs_of("desk", change)[0]
-        (workload,) = tell(needs, catalog, None).workloads
+        (workload,) = build_gateway_settings(needs, catalog, None).workloads
         assert workload.data_class == sensitivity
         return {str(one): places for one, places in workload.residency_of.items()}
 
@@ -138,16 +142,18 @@ def test_a_region_that_is_named_is_its_country_to_a_gateway(needs_of: Read, cata
     (pool,) = startup.pools
     mine = replace(pool, workloads=("assistant",))
     assert (pool.provider, pool.region) == ("aws", "us-east-1")
-    assert residency(needs, catalog, needs.workloads[0], (mine, replace(mine, region="us-west-2"))) == ("US",)
-    assert residency(needs, catalog, needs.workloads[0], (pool,)) == ()
+    assert list_allowed_countries(needs, catalog, needs.workloads[0], (mine, replace(mine, region="us-west-2"))) == (
+        "US",
+    )
+    assert list_allowed_countries(needs, catalog, needs.workloads[0], (pool,)) == ()
 
 
 # --- bought by the token
 
 
 def hosted(catalog: Catalog, needs: Needs, provider: str, model: str) -> Pool:
-    draft = Draft("h", "hosted-api", provider, models={needs.workloads[0].name: model})
-    told = tell(needs, catalog, draft)
+    draft = OptionDraft("h", "hosted-api", provider, models={needs.workloads[0].name: model})
+    told = build_gateway_settings(needs, catalog, draft)
     (upstream,) = told.upstreams
     assert told.pools == () and told.workloads[0].pools == ()
     return upstream
@@ -164,7 +170,7 @@ def test_an_upstream_has_the_list_price_and_no_machines(plan_of: Make, needs_of:
     (upstream,) = plan.upstreams
     option = next(one for one in plan.options if one.name == plan.chosen)
     (line,) = (line for line in option.cost_lines if line.category == "tokens")
-    demand, price = text_demands(needs_of("startup", free)[0])[0], upstream.price_per_token
+    demand, price = list_text_demands(needs_of("startup", free)[0])[0], upstream.price_per_token
     assert price is not None and not upstream.own
     each = demand.input_tokens.mean * price.input_usd + demand.output_tokens.mean * price.output_usd
     assert demand.requests_per_month * demand.mean_growth * each == pytest.approx(line.amount.value)
@@ -196,8 +202,10 @@ def test_workers_are_the_cores_of_the_first_year(needs_of: Read, catalog: Catalo
         busy(document)
         document["existing"] = [{"kind": "gateway", "product": "Kong"}]
 
-    rented = Draft("c", "cloud", "aws")
-    assert [tell(needs_of("clinic", how)[0], catalog, rented).workers > 1 for how in (busy, kept)] == [True, False]
+    rented = OptionDraft("c", "cloud", "aws")
+    assert [
+        build_gateway_settings(needs_of("clinic", how)[0], catalog, rented).workers > 1 for how in (busy, kept)
+    ] == [True, False]
 
 
 def test_a_plan_of_an_older_release_is_read(startup: Plan) -> None:

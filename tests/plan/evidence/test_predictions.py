@@ -14,14 +14,14 @@ from archwright.contract.metrics import BY_QUANTITY
 from archwright.contract.needs import SLO, Length, Needs, Workload
 from archwright.contract.plan import Plan
 from archwright.contract.record import replace
-from archwright.plan.accounting.fleet import Where
-from archwright.plan.accounting.provenance import Ledger
-from archwright.plan.capacity.availability import ONE_MACHINE_LOW, Up, holds
-from archwright.plan.capacity.candidates import Host, Task
-from archwright.plan.capacity.served_load import Answering, Working, loads_of, served_of
-from archwright.plan.demand.forecast import Demand, Job
-from archwright.plan.evidence.predictions import one_each, promises, say_what_is_not_promised
-from archwright.plan.options.pool_writer import serving_of, working_of
+from archwright.plan.accounting.fleet import Location
+from archwright.plan.accounting.provenance import PlanProvenance
+from archwright.plan.capacity.availability import MACHINE_AVAILABILITY_LOW, RedundancyRequirement, compute_availability
+from archwright.plan.capacity.candidates import CandidateMachine, WorkloadTask
+from archwright.plan.capacity.served_load import BatchLoad, NonTextLoad, build_served_load, list_load_specs
+from archwright.plan.demand.forecast import BatchJob, Demand
+from archwright.plan.evidence.predictions import merge_duplicate_predictions, predict_served_loads, report_unpredicted
+from archwright.plan.options.pool_writer import build_batch_loads, build_provisioned_loads
 from archwright.sizing.hardware.machine import Machine, Steady
 from archwright.sizing.training.cluster_training import batch_finetune
 from archwright.sizing.workloads.embedding import embedding_models, steady_embedding
@@ -42,31 +42,33 @@ def device(catalog: Catalog) -> Machine:
     return Machine("m", catalog.accelerators["H100-SXM-80GB"], 2, 64, 5e11)
 
 
-ALONE = Up(1, 0)
+ALONE = RedundancyRequirement(1, 0)
 
 
 def images(catalog: Catalog, slo: SLO) -> Steady:
     return steady_image(device(catalog), "xray", 1e6, 25e6, slo, catalog)
 
 
-def answering(catalog: Catalog, slo: SLO, up: Up = ALONE) -> Answering:
-    return Answering(load_of("image-classification", slo), images(catalog, slo), up)
+def answering(catalog: Catalog, slo: SLO, up: RedundancyRequirement = ALONE) -> NonTextLoad:
+    return NonTextLoad(load_of("image-classification", slo), images(catalog, slo), up)
 
 
-def tuning(catalog: Catalog, **changes: Any) -> Working:
+def tuning(catalog: Catalog, **changes: Any) -> BatchLoad:
     model = catalog.models["Llama-3.1-8B-Instruct"]
     batch = batch_finetune(device(catalog), model, "lora", 2e7, "tone", catalog)
     assert batch is not None
     workload = Workload(name="tone", kind="finetune", method="lora", tokens=2e7, every="month")
-    return Working(Job(workload, 2e7, 1.0, changes.pop("deadline_h", 1e6), (1.0, 1.5)), batch, 1)._replace(**changes)
+    return BatchLoad(BatchJob(workload, 2e7, 1.0, changes.pop("deadline_h", 1e6), (1.0, 1.5)), batch, 1)._replace(
+        **changes
+    )
 
 
 # --- steady loads
 
 
 def test_images_are_promised_by_the_latency_sizing_found(catalog: Catalog) -> None:
-    ledger, one = Ledger(), answering(catalog, SLO(latency_p95_s=1.0))
-    found = promises((one,), ledger)
+    ledger, one = PlanProvenance(), answering(catalog, SLO(latency_p95_s=1.0))
+    found = predict_served_loads((one,), ledger)
     (prediction,) = found.predictions
     known, sized = prediction.estimate, one.steady.latency_p95_s
     assert (known.value, known.low, known.high, known.unit) == (sized.value, sized.low, sized.high, "s")
@@ -77,22 +79,26 @@ def test_images_are_promised_by_the_latency_sizing_found(catalog: Catalog) -> No
     assert 'archwright_request_seconds_bucket{workload="xray"}' in prediction.query.promql()
     (basis, capacity) = ledger.bases(found.predictions)
     assert {basis.id, capacity.id} == {"xray.latency", "xray.m.capacity"}
-    assert found.notes == () and loads_of((one,)) == ()
+    assert found.notes == () and list_load_specs((one,)) == ()
 
 
 def test_a_latency_limit_inside_the_band_is_at_risk(catalog: Catalog) -> None:
     sized = images(catalog, SLO(latency_p95_s=1.0)).latency_p95_s
     limit = (sized.value + sized.high) / 2
-    one = Answering(
-        load_of("image-classification", SLO(latency_p95_s=limit)), images(catalog, SLO(latency_p95_s=1.0)), Up(1, 0)
+    one = NonTextLoad(
+        load_of("image-classification", SLO(latency_p95_s=limit)),
+        images(catalog, SLO(latency_p95_s=1.0)),
+        RedundancyRequirement(1, 0),
     )
-    (note,) = promises((one,), Ledger()).notes
+    (note,) = predict_served_loads((one,), PlanProvenance()).notes
     assert note.startswith("at risk: xray.latency_p95_s limit")
 
 
 def test_a_providers_workers_have_no_availability_of_ours(catalog: Catalog) -> None:
     one = answering(catalog, SLO(availability=0.999))._replace(up=None)
-    assert [prediction.metric for prediction in promises((one,), Ledger()).predictions] == ["latency_s"]
+    assert [prediction.metric for prediction in predict_served_loads((one,), PlanProvenance()).predictions] == [
+        "latency_s"
+    ]
 
 
 @pytest.mark.parametrize("kind", ["tabular-prediction", "forecast", "embedding"])
@@ -104,22 +110,22 @@ def test_rows_and_vectors_are_promised_alike(catalog: Catalog, kind: str) -> Non
         assert embedded is not None
         steady = embedded
     served = (
-        served_of(load_of(kind, slo, "w"), steady, HOST, catalog, replicas=2)
+        build_served_load(load_of(kind, slo, "w"), steady, HOST, catalog, replicas=2)
         if kind != "embedding"
-        else (Answering(load_of(kind, slo, "w"), steady))
+        else (NonTextLoad(load_of(kind, slo, "w"), steady))
     )
-    (prediction,) = promises((served,), Ledger()).predictions
+    (prediction,) = predict_served_loads((served,), PlanProvenance()).predictions
     assert (prediction.id, prediction.estimate.value) == ("w.latency_s.p95", steady.latency_p95_s.value)
 
 
-@pytest.mark.parametrize("up", [Up(1, 0), Up(4, 1)])
-def test_availability_is_promised_where_it_is_asked_for(catalog: Catalog, up: Up) -> None:
-    found = promises((answering(catalog, SLO(availability=0.999), up),), Ledger()).predictions
+@pytest.mark.parametrize("up", [RedundancyRequirement(1, 0), RedundancyRequirement(4, 1)])
+def test_availability_is_promised_where_it_is_asked_for(catalog: Catalog, up: RedundancyRequirement) -> None:
+    found = predict_served_loads((answering(catalog, SLO(availability=0.999), up),), PlanProvenance()).predictions
     share = next(one for one in found if one.metric == "requests")
     assert (share.id, share.query.statistic, share.estimate.unit) == ("xray.requests.share", "share", "share")
     assert (share.estimate.value, share.estimate.low, share.estimate.high) == (
-        holds(up.needed, up.spares),
-        holds(up.needed, up.spares, ONE_MACHINE_LOW),
+        compute_availability(up.needed, up.spares),
+        compute_availability(up.needed, up.spares, MACHINE_AVAILABILITY_LOW),
         1.0,
     )
 
@@ -132,7 +138,7 @@ def test_a_workload_at_several_places_is_asked_about_once() -> None:
         )
 
     pair = [made("latency_s", 1.0), made("latency_s", 3.0), made("requests", 0.5), made("requests", 0.25)]
-    slow, rare = one_each(pair)
+    slow, rare = merge_duplicate_predictions(pair)
     assert slow.estimate == Estimate(value=3.0, low=0.5, high=6.0, unit="s", basis="b3.0")
     assert rare.estimate == Estimate(value=0.25, low=0.125, high=1.0, unit="s", basis="b0.25")
 
@@ -140,26 +146,26 @@ def test_a_workload_at_several_places_is_asked_about_once() -> None:
 def test_workers_that_start_cold_promise_no_warm_latency(catalog: Catalog) -> None:
     slo = SLO(latency_p95_s=1.0)
     demand, steady = load_of("image-classification", slo), images(catalog, slo)
-    task = Task("xray", demand.workload, demand, None)
+    task = WorkloadTask("xray", demand.workload, demand, None)
     for placement, count in (("serverless", 0), ("cloud", 1)):
-        host = Host(Where(placement, "p", "r", "DE"), device(catalog))  # type: ignore[arg-type]
-        assert len(serving_of(task, host, steady, Up(2, 1))) == count
-        assert serving_of(task._replace(follows="other"), host, steady, Up(2, 1)) == ()
+        host = CandidateMachine(Location(placement, "p", "r", "DE"), device(catalog))  # type: ignore[arg-type]
+        assert len(build_provisioned_loads(task, host, steady, RedundancyRequirement(2, 1))) == count
+        assert build_provisioned_loads(task._replace(follows="other"), host, steady, RedundancyRequirement(2, 1)) == ()
     said = replace(demand.workload, kind="chat")
     chat = task._replace(workload=said, demand=demand._replace(workload=said, output_tokens=Length(mean=9, p95=9)))
-    for placement, up in (("serverless", None), ("cloud", Up(2, 1))):
-        host = Host(Where(placement, "p", "r", "DE"), device(catalog))  # type: ignore[arg-type]
-        assert [one.up for one in serving_of(chat, host, steady, Up(2, 1))] == [up]
-    assert serving_of(chat._replace(demand=demand), host, steady, Up(2, 1)) == ()
-    assert working_of(task, None, 1) == ()
+    for placement, up in (("serverless", None), ("cloud", RedundancyRequirement(2, 1))):
+        host = CandidateMachine(Location(placement, "p", "r", "DE"), device(catalog))  # type: ignore[arg-type]
+        assert [one.up for one in build_provisioned_loads(chat, host, steady, RedundancyRequirement(2, 1))] == [up]
+    assert build_provisioned_loads(chat._replace(demand=demand), host, steady, RedundancyRequirement(2, 1)) == ()
+    assert build_batch_loads(task, None, 1) == ()
 
 
 # --- work with an end
 
 
 def test_a_tuning_run_is_promised_by_its_hours(catalog: Catalog) -> None:
-    ledger, one = Ledger(), tuning(catalog)
-    found = promises((one,), ledger)
+    ledger, one = PlanProvenance(), tuning(catalog)
+    found = predict_served_loads((one,), ledger)
     (prediction,) = found.predictions
     hours = one.batch.machine_hours
     assert prediction.id == "tone.train_s.max"
@@ -175,14 +181,16 @@ def test_a_tuning_run_is_promised_by_its_hours(catalog: Catalog) -> None:
 def test_more_machines_end_a_run_sooner(catalog: Catalog) -> None:
     one = tuning(catalog)
     wide = one._replace(machines=4, batch=one.batch._replace(most=8))
-    slow, fast = (promises((each,), Ledger()).predictions[0].estimate for each in (one, wide))
+    slow, fast = (predict_served_loads((each,), PlanProvenance()).predictions[0].estimate for each in (one, wide))
     assert fast.value == pytest.approx(wide.batch.hours(4) * 3600) and fast.value < slow.value
 
 
 def test_a_deadline_inside_the_band_is_at_risk(catalog: Catalog) -> None:
     one = tuning(catalog)
     hours = one.batch.machine_hours
-    (note,) = promises((tuning(catalog, deadline_h=(hours.value + hours.high) / 2),), Ledger()).notes
+    (note,) = predict_served_loads(
+        (tuning(catalog, deadline_h=(hours.value + hours.high) / 2),), PlanProvenance()
+    ).notes
     assert note.startswith("at risk: tone.deadline_h limit")
 
 
@@ -191,7 +199,7 @@ def test_runs_that_nothing_records_are_not_promised(catalog: Catalog, kind: Any,
     hours = tuning(catalog).batch.machine_hours
     one = tuning(catalog, deadline_h=(hours.value + hours.high) / 2)
     other = one._replace(job=one.job._replace(workload=Workload(name="tone", kind=kind, method=method)))
-    found = promises((other,), Ledger())
+    found = predict_served_loads((other,), PlanProvenance())
     assert found.predictions == ()
     (note,) = found.notes
     assert note.startswith("at risk: tone.deadline_h limit"), "what is not promised may break its limit all the same"
@@ -201,14 +209,14 @@ def test_runs_that_nothing_records_are_not_promised(catalog: Catalog, kind: Any,
 
 
 def test_what_nothing_measures_is_named(needs_of: Read) -> None:
-    ledger, needs = Ledger(), needs_of("startup")[0]
-    say_what_is_not_promised(needs, (), ledger)
+    ledger, needs = PlanProvenance(), needs_of("startup")[0]
+    report_unpredicted(needs, (), ledger)
     said = "\n".join(ledger.not_sized)
     assert "latency and throughput of support-chat: not promised" in said
     assert "availability of support-chat: not promised" in said
     assert "hours of a run of tone, index: sized, not promised" in said
-    ledger, needs = Ledger(), needs_of("clinic")[0]
-    say_what_is_not_promised(needs, (), ledger)
+    ledger, needs = PlanProvenance(), needs_of("clinic")[0]
+    report_unpredicted(needs, (), ledger)
     assert any(line.startswith("latency of xray: not promised") for line in ledger.not_sized)
 
 

@@ -11,10 +11,16 @@ from archwright.catalog.catalog import Catalog
 from archwright.contract.needs import Needs, NeedsSource
 from archwright.contract.plan import Option, Plan
 from archwright.contract.record import replace
-from archwright.plan.accounting.fleet import Chosen
-from archwright.plan.accounting.provenance import Ledger
-from archwright.plan.evidence.controls import controls_of
-from archwright.plan.evidence.residency_evidence import CONTROL, Held, in_places, located, whereabouts
+from archwright.plan.accounting.fleet import ChosenOption
+from archwright.plan.accounting.provenance import PlanProvenance
+from archwright.plan.evidence.controls import list_controls
+from archwright.plan.evidence.residency_evidence import (
+    RESIDENCY_CONTROL,
+    ResidencyFinding,
+    add_residency_evidence,
+    format_locations,
+    list_residency_findings,
+)
 from archwright.plan.planner import Planner
 
 from ..conftest import MACHINE, NOW
@@ -23,15 +29,19 @@ Make = Callable[..., Plan]
 Read = Callable[..., tuple[Needs, NeedsSource]]
 
 
-def chosen_ways(needs: Needs, catalog: Catalog) -> list[Chosen]:
+def chosen_ways(needs: Needs, catalog: Catalog) -> list[ChosenOption]:
     """Each way that breaks no limit, as if it had been chosen."""
-    planner = Planner(needs, catalog, Ledger())
+    planner = Planner(needs, catalog, PlanProvenance())
     drafts = tuple(one.draft for one in planner.look(MACHINE, NOW))
     made = zip(drafts, planner.purse.options(drafts), strict=True)
-    return [Chosen(needs, catalog, Ledger(), option, draft.fleets) for draft, option in made if option.feasible]
+    return [
+        ChosenOption(needs, catalog, PlanProvenance(), option, draft.fleets)
+        for draft, option in made
+        if option.feasible
+    ]
 
 
-def evidence(plan: Plan, control: str = CONTROL) -> str:
+def evidence(plan: Plan, control: str = RESIDENCY_CONTROL) -> str:
     return next(one.evidence for one in plan.controls if one.id == control)
 
 
@@ -43,9 +53,9 @@ def test_nothing_of_any_option_lies_outside_and_nothing_is_forgotten(
     ways = chosen_ways(needs, catalog)
     assert ways
     for chosen in ways:
-        found, option = list(whereabouts(chosen)), chosen.option
+        found, option = list(list_residency_findings(chosen)), chosen.option
         assert option is not None
-        assert all(one.inside for one in found), (option.name, in_places(tuple(found)))
+        assert all(one.inside for one in found), (option.name, format_locations(tuple(found)))
         named = {one.name for one in found}
         assert {f"pool {pool.name}" for pool in option.pools} <= named
         assert {f"data {data.name}" for data in needs.data} <= named
@@ -67,7 +77,7 @@ def test_each_thing_is_named_with_its_place(plan_of: Make) -> None:
 
 
 def test_a_regulations_evidence_points_to_it(plan_of: Make) -> None:
-    assert CONTROL in evidence(plan_of("clinic"), "gdpr.44-49")
+    assert RESIDENCY_CONTROL in evidence(plan_of("clinic"), "gdpr.44-49")
 
 
 def test_answers_by_the_token_are_where_the_contract_says(catalog: Catalog, needs_of: Read) -> None:
@@ -78,11 +88,16 @@ def test_answers_by_the_token_are_where_the_contract_says(catalog: Catalog, need
 
     needs, _ = needs_of("startup", free)
     bought = [one for one in chosen_ways(needs, catalog) if one.option and one.option.placement == "hosted-api"]
-    places = {one.place for chosen in bought for one in whereabouts(chosen) if one.name.startswith("support-chat at ")}
+    places = {
+        one.place
+        for chosen in bought
+        for one in list_residency_findings(chosen)
+        if one.name.startswith("support-chat at ")
+    }
     assert bought and {"US", "CN"} <= places
     bound = replace(needs, data=tuple(replace(data, residency=("DE",)) for data in needs.data))
     abroad = next(chosen for chosen in bought if chosen.option and chosen.option.provider == "deepseek")
-    said = in_places(tuple(whereabouts(abroad._replace(needs=bound))))
+    said = format_locations(tuple(list_residency_findings(abroad._replace(needs=bound))))
     assert said.startswith("OUTSIDE: support-chat at deepseek in CN, bound to DE")
 
 
@@ -90,24 +105,26 @@ def test_data_bound_apart_show_that_one_gateway_is_not_enough(catalog: Catalog, 
     needs, _ = needs_of("clinic")
     apart = replace(needs, data=(needs.data[0], replace(needs.data[1], residency=("US",))))
     option: Option = next(one for one in plan_of("clinic").options if one.name == "on-premises")
-    found = list(whereabouts(Chosen(apart, catalog, Ledger(), option, ())))
+    found = list(list_residency_findings(ChosenOption(apart, catalog, PlanProvenance(), option, ())))
     assert {(one.name, one.inside) for one in found if one.name == "gateway"} == {("gateway", True), ("gateway", False)}
     assert any(one.name == "data images" and not one.inside for one in found)
 
 
 def test_without_an_option_or_a_bound_nothing_changes(catalog: Catalog, needs_of: Read) -> None:
     needs, _ = needs_of("startup")
-    controls = controls_of(needs, catalog, Ledger())
-    assert located(controls, Chosen(needs, catalog, Ledger(), None, ())) == controls
-    rest = tuple(one for one in controls if one.id != CONTROL)
-    assert located(rest, Chosen(needs, catalog, Ledger(), None, ())) == rest
+    controls = list_controls(needs, catalog, PlanProvenance())
+    assert add_residency_evidence(controls, ChosenOption(needs, catalog, PlanProvenance(), None, ())) == controls
+    rest = tuple(one for one in controls if one.id != RESIDENCY_CONTROL)
+    assert add_residency_evidence(rest, ChosenOption(needs, catalog, PlanProvenance(), None, ())) == rest
 
 
 def test_what_is_outside_comes_first() -> None:
     found = (
-        Held("a", "DE", (("EEA",),), True),
-        Held("b", "US", (("EEA",), ("DE", "FR")), False),
-        Held("c", "US", (), True),
-        Held("a", "DE", (("EEA",),), True),
+        ResidencyFinding("a", "DE", (("EEA",),), True),
+        ResidencyFinding("b", "US", (("EEA",), ("DE", "FR")), False),
+        ResidencyFinding("c", "US", (), True),
+        ResidencyFinding("a", "DE", (("EEA",),), True),
     )
-    assert in_places(found) == "OUTSIDE: b in US, bound to EEA, and DE or FR; inside: a in DE; not bound: c in US"
+    assert (
+        format_locations(found) == "OUTSIDE: b in US, bound to EEA, and DE or FR; inside: a in DE; not bound: c in US"
+    )

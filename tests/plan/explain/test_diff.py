@@ -11,8 +11,8 @@ from archwright.contract.estimate import exact, within_factor
 from archwright.contract.evidence import Basis, Control
 from archwright.contract.plan import CostLine, MachineFacts, Miss, Option, Plan, Pool, Purchase
 from archwright.contract.record import replace
-from archwright.plan.explain.diff import Figure, PlanDiff, Worded, diff
-from archwright.plan.explain.what_if import Choice, what_if
+from archwright.plan.explain.diff import EstimateChange, PlanDiff, TextChange, diff_plans
+from archwright.plan.explain.what_if import WhatIfSummary, compare_what_if
 
 
 def option(name: str, cost: float, *, misses: tuple[Miss, ...] = (), **more: Any) -> Option:
@@ -43,12 +43,12 @@ def before(null_plan: Plan) -> Plan:
     return replace(null_plan, chosen="x", options=options, bases=(*null_plan.bases, fact("1 USD/h")))
 
 
-def named(found: tuple[Worded, ...] | tuple[Figure, ...]) -> list[str]:
+def named(found: tuple[TextChange, ...] | tuple[EstimateChange, ...]) -> list[str]:
     return [one.name for one in found]
 
 
 def test_the_same_plan_differs_in_nothing(before: Plan) -> None:
-    found = diff(before, replace(before, created_at="later"))
+    found = diff_plans(before, replace(before, created_at="later"))
     assert found.same and found.because == () and found.chosen is None
     assert found == PlanDiff(before=before.digest, after=before.digest, because=(), chosen=None)
 
@@ -57,14 +57,14 @@ def test_the_reasons_are_named(before: Plan) -> None:
     after = replace(
         before, needs_digest="1" * 64, catalog_digest="2" * 64, stale_facts=("x: 40 days",), needs_file="other.yaml"
     )
-    reasons = diff(before, after).because
+    reasons = diff_plans(before, after).because
     assert [reason.split(" (")[0] for reason in reasons] == [
         "the needs differ",
         "the catalog's facts differ",
         "facts have aged",
     ]
     assert "needs.yaml and other.yaml" in reasons[0]
-    assert not diff(before, after).same
+    assert not diff_plans(before, after).same
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_the_reasons_are_named(before: Plan) -> None:
 def test_a_fact_has_aged_when_the_plan_rested_on_it(
     before: Plan, old: tuple[str, ...], new: tuple[str, ...], aged: bool
 ) -> None:
-    reasons = diff(replace(before, stale_facts=old), replace(before, stale_facts=new)).because
+    reasons = diff_plans(replace(before, stale_facts=old), replace(before, stale_facts=new)).because
     assert (reasons == ("facts have aged",)) == aged
 
 
@@ -96,7 +96,7 @@ def test_this_machine_measured_again_is_a_reason(before: Plan) -> None:
         gpus=(),
         probed_at=1.7e9,
     )
-    assert diff(before, replace(before, machine=machine)).because == ("this machine was measured differently",)
+    assert diff_plans(before, replace(before, machine=machine)).because == ("this machine was measured differently",)
 
 
 def test_another_choice_with_its_money_machines_and_verdicts(before: Plan) -> None:
@@ -104,17 +104,17 @@ def test_another_choice_with_its_money_machines_and_verdicts(before: Plan) -> No
     after = replace(
         before, chosen="y", options=(option("x", 100, misses=(over, over)), option("y", 90), option("z", 1))
     )
-    found = diff(before, after)
-    assert found.chosen == Worded(name="chosen", before="x", after="y")
+    found = diff_plans(before, after)
+    assert found.chosen == TextChange(name="chosen", before="x", after="y")
     assert named(found.costs) == ["total", "per month"]
     assert found.costs[0].before == exact(100.0, "EUR", "x.cost") and found.costs[0].after == exact(
         90.0, "EUR", "y.cost"
     )
-    assert found.lines == (Figure(name="rent", before=exact(10.0, "EUR/month"), after=None),)
-    assert found.purchases == (Worded(name="assistant", before="2 x m on-demand (peak 3)", after=None),)
+    assert found.lines == (EstimateChange(name="rent", before=exact(10.0, "EUR/month"), after=None),)
+    assert found.purchases == (TextChange(name="assistant", before="2 x m on-demand (peak 3)", after=None),)
     assert found.verdicts == (
-        Worded(name="x", before="feasible", after="no: per_month"),
-        Worded(name="z", before=None, after="feasible"),
+        TextChange(name="x", before="feasible", after="no: per_month"),
+        TextChange(name="z", before=None, after="feasible"),
     )
     assert named(found.totals) == ["y", "z"]
 
@@ -126,7 +126,7 @@ def test_what_is_said_of_the_choice_differs_by_its_words(before: Plan) -> None:
         return replace(before, options=(option("x", 100, notes=notes),))
 
     wish = "preferred placement hybrid has no feasible option"
-    found = diff(noted("at risk: limit 1 in 0.147 .. 5.38"), noted("at risk: limit 1 in 0.15 .. 7.62", wish))
+    found = diff_plans(noted("at risk: limit 1 in 0.147 .. 5.38"), noted("at risk: limit 1 in 0.15 .. 7.62", wish))
     moved, new = found.notes
     assert (moved.before, moved.after) == ("at risk: limit 1 in 0.147 .. 5.38", "at risk: limit 1 in 0.15 .. 7.62")
     assert (new.before, new.after) == (None, wish)
@@ -137,7 +137,7 @@ def test_the_line_that_moved_most_stands_first(before: Plan) -> None:
         made = (CostLine(name=name, amount=exact(amount, "EUR/month")) for name, amount in amounts.items())
         return (option("x", 100, cost_lines=tuple(made)),)
 
-    found = diff(replace(before, options=lines(a=1, b=5, c=9)), replace(before, options=lines(a=2, b=9, d=3)))
+    found = diff_plans(replace(before, options=lines(a=1, b=5, c=9)), replace(before, options=lines(a=2, b=9, d=3)))
     assert named(found.lines) == ["c", "b", "d", "a"]
 
 
@@ -145,12 +145,12 @@ def test_a_limit_alone_changes_no_verdict(before: Plan) -> None:
     def over(limit: float) -> tuple[Option, ...]:
         return (option("x", 100, misses=(Miss(constraint="per_month", value=10.0, limit=limit),)),)
 
-    assert diff(replace(before, options=over(9.0)), replace(before, options=over(8.0))).verdicts == ()
+    assert diff_plans(replace(before, options=over(9.0)), replace(before, options=over(8.0))).verdicts == ()
 
 
 def test_nothing_chosen_has_no_money(before: Plan) -> None:
-    found = diff(before, replace(before, chosen=None))
-    assert found.chosen == Worded(name="chosen", before="x", after=None)
+    found = diff_plans(before, replace(before, chosen=None))
+    assert found.chosen == TextChange(name="chosen", before="x", after=None)
     assert [figure.after for figure in found.costs] == [None, None, None]
 
 
@@ -167,22 +167,22 @@ def test_pools_models_promises_controls_and_assumptions(before: Plan) -> None:
         assumptions=("said",),
         decision=Decision(axes=("total_cost",)),
     )
-    found = diff(before, after)
+    found = diff_plans(before, after)
     assert found.pools[0].after == "2 engines of 1 x cpu, on this machine in DE at this-machine: null-model none"
-    assert found.models == (Worded(name="assistant", before="null-model", after=None),)
+    assert found.models == (TextChange(name="assistant", before="null-model", after=None),)
     assert named(found.predictions) == [moved.id]
-    assert found.controls == (Worded(name="c", before=None, after="built-in"),)
-    assert found.assumptions == (Worded(name="said", before=None, after="yes"),)
+    assert found.controls == (TextChange(name="c", before=None, after="built-in"),)
+    assert found.assumptions == (TextChange(name="said", before=None, after="yes"),)
 
 
 def test_facts_that_both_rest_on_and_formulas_that_do_not_count(before: Plan) -> None:
     formula = Basis(id="null", kind="formula", stratum="s", definition="another")
-    found = diff(before, replace(before, bases=(formula, fact("2 USD/h"))))
-    assert found.facts == (Worded(name="price.x", before="1 USD/h", after="2 USD/h"),)
+    found = diff_plans(before, replace(before, bases=(formula, fact("2 USD/h"))))
+    assert found.facts == (TextChange(name="price.x", before="1 USD/h", after="2 USD/h"),)
     bare = Basis(id="price.x", kind="quoted", stratum="s", definition="d", formula="by hand")
-    assert diff(before, replace(before, bases=(bare,))).facts[0].after == "by hand"
+    assert diff_plans(before, replace(before, bases=(bare,))).facts[0].after == "by hand"
     barest = replace(bare, formula="")
-    assert diff(before, replace(before, bases=(barest,))).facts[0].after == "d"
+    assert diff_plans(before, replace(before, bases=(barest,))).facts[0].after == "d"
 
 
 def test_another_band_is_a_difference_and_another_basis_is_none(before: Plan) -> None:
@@ -192,18 +192,18 @@ def test_another_band_is_a_difference_and_another_basis_is_none(before: Plan) ->
     def with_cost(changed: Any) -> Plan:
         return replace(before, options=(replace(before.options[0], total_cost=changed), before.options[1]))
 
-    assert named(diff(before, with_cost(replace(cost, high=200.0))).totals) == ["x"]
-    assert diff(before, with_cost(replace(cost, basis="other"))).totals == ()
+    assert named(diff_plans(before, with_cost(replace(cost, high=200.0))).totals) == ["x"]
+    assert diff_plans(before, with_cost(replace(cost, basis="other"))).totals == ()
 
 
 def test_what_if_holds_both_choices_and_says_what_was_refused(before: Plan) -> None:
     after = replace(before, chosen=None)
-    answer = what_if(before, after, ("budget.per_month=1",), "AW-PLAN-03  no option")
+    answer = compare_what_if(before, after, ("budget.per_month=1",), "AW-PLAN-03  no option")
     chosen = before.options[0]
     assert (answer.before.option, answer.before.total_cost, answer.before.capex) == (
         "x",
         chosen.total_cost,
         chosen.capex,
     )
-    assert (answer.after, answer.plan) == (Choice(option=None), after)
-    assert answer.difference == diff(before, after) and answer.refused.startswith("AW-PLAN-03")
+    assert (answer.after, answer.plan) == (WhatIfSummary(option=None), after)
+    assert answer.difference == diff_plans(before, after) and answer.refused.startswith("AW-PLAN-03")

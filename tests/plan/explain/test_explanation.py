@@ -10,12 +10,12 @@ from archwright.contract.evidence import Basis, Control
 from archwright.contract.plan import Miss, Plan, Purchase, WorkloadPlan
 from archwright.contract.record import replace
 from archwright.errors import UsageError
-from archwright.plan.explain.explanation import explain
-from archwright.plan.explain.formatting import earned, flip, said, shown
+from archwright.plan.explain.explanation import explain_plan
+from archwright.plan.explain.formatting import describe_return, describe_switch_point, format_estimate, format_miss
 
 
 def test_the_choice_comes_with_its_options_and_promises(desk: Plan) -> None:
-    text = explain(desk)
+    text = explain_plan(desk)
     assert "chosen: this-machine" in text
     assert "assistant.ttft_s.p95" in text
     assert "assumptions" in text and "not sized yet" in text
@@ -23,16 +23,16 @@ def test_the_choice_comes_with_its_options_and_promises(desk: Plan) -> None:
 
 def test_an_option_that_fails_says_what_it_misses(startup: Plan) -> None:
     name = next(option.name for option in startup.options if not option.feasible)
-    text = explain(startup, name)
+    text = explain_plan(startup, name)
     assert "not feasible" in text and "misses" in text
 
 
 def test_the_chosen_option_shows_its_pool_and_price(startup: Plan, desk: Plan) -> None:
     option = next(option for option in startup.options if option.pools)
-    text = explain(startup, option.name)
+    text = explain_plan(startup, option.name)
     assert f"pool {option.pools[0].name}" in text
     assert "USD/h" in text and "total over 24 months" in text
-    assert "2 cores" in explain(desk, "this-machine")
+    assert "2 cores" in explain_plan(desk, "this-machine")
 
 
 def test_an_option_shows_how_its_machines_are_had_and_what_they_draw(desk: Plan) -> None:
@@ -45,7 +45,7 @@ def test_an_option_shows_how_its_machines_are_had_and_what_they_draw(desk: Plan)
         carbon_kg_per_month=exact(80, "kg/month"),
         rack_units=16.0,
     )
-    lines = explain(replace(desk, options=(option,)), option.name).splitlines()
+    lines = explain_plan(replace(desk, options=(option,)), option.name).splitlines()
     for line in (
         "  assistant: 2.5 x m bought, peak 3",
         "  peak power at the plug: 12 kW",
@@ -57,32 +57,32 @@ def test_an_option_shows_how_its_machines_are_had_and_what_they_draw(desk: Plan)
     bare = replace(
         option, purchases=(), power_kw=None, energy_kwh_per_month=None, carbon_kg_per_month=None, rack_units=None
     )
-    without = explain(replace(desk, options=(bare,)), bare.name)
+    without = explain_plan(replace(desk, options=(bare,)), bare.name)
     assert "rack units" not in without and "carbon" not in without and "peak power" not in without
 
 
 def test_a_prediction_shows_its_basis_and_query(desk: Plan) -> None:
-    text = explain(desk, "assistant.tpot_s.p95")
+    text = explain_plan(desk, "assistant.tpot_s.p95")
     assert "at 90%" in text and "basis" in text and "measured by: p95 of tpot_s over 45 s peak" in text
-    assert explain(desk, "disk_bytes").splitlines()[-1].endswith("over 86400 s")
+    assert explain_plan(desk, "disk_bytes").splitlines()[-1].endswith("over 86400 s")
 
 
 def test_a_metric_shows_all_its_statistics(desk: Plan) -> None:
-    text = explain(desk, "ttft_s")
+    text = explain_plan(desk, "ttft_s")
     assert "assistant.ttft_s.p50" in text and "assistant.ttft_s.p95" in text
 
 
 def test_a_workload_shows_its_load_its_cost_and_what_options_miss(desk: Plan, startup: Plan) -> None:
-    assert "0.3 requests/s at the peak" in explain(desk, "assistant")
-    assert "pool assistant" in explain(desk, "assistant")
-    assert "tone: " in explain(startup, "tone").split("\n", 1)[1] and "/month" in explain(startup, "tone")
-    assert "misses support-chat.quality" in explain(startup, "support-chat")
+    assert "0.3 requests/s at the peak" in explain_plan(desk, "assistant")
+    assert "pool assistant" in explain_plan(desk, "assistant")
+    assert "tone: " in explain_plan(startup, "tone").split("\n", 1)[1] and "/month" in explain_plan(startup, "tone")
+    assert "misses support-chat.quality" in explain_plan(startup, "support-chat")
 
 
 def test_a_workload_that_is_not_sized_says_so(desk: Plan) -> None:
     missing = WorkloadPlan(name="later", model=None, pools=())
     said = "workload later (finetune): its cost is not included yet"
-    text = explain(replace(desk, workloads=(*desk.workloads, missing), not_sized=(said,)), "later")
+    text = explain_plan(replace(desk, workloads=(*desk.workloads, missing), not_sized=(said,)), "later")
     assert text.splitlines() == ["later: not sized yet", f"  {said}"]
 
 
@@ -90,29 +90,29 @@ def test_a_workload_shows_only_its_own(desk: Plan) -> None:
     other = replace(desk.loads[0], workload="other", requests_per_second=7654.0)
     promise = replace(desk.predictions[0], id="other.x", workload="other")
     plan = replace(desk, loads=(*desk.loads, other), predictions=(*desk.predictions, promise))
-    text = explain(plan, "assistant")
+    text = explain_plan(plan, "assistant")
     assert "7654" not in text.replace(",", "") and "other.x" not in text
 
 
 def test_controls_and_bases_have_names_too(desk: Plan) -> None:
-    assert "built-in" in explain(desk, "needs.residency")
+    assert "built-in" in explain_plan(desk, "needs.residency")
     bare = Control(id="x.1", demanded_by="x 1", demand="d", feature="f", evidence="", status="later")
-    assert "none yet" in explain(replace(desk, controls=(bare,)), "x.1")
-    assert "formula" in explain(desk, "this-machine.cost")
+    assert "none yet" in explain_plan(replace(desk, controls=(bare,)), "x.1")
+    assert "formula" in explain_plan(desk, "this-machine.cost")
     plain = Basis(id="plain", kind="assumed", stratum="s", definition="d")
-    assert explain(replace(desk, bases=(plain,)), "plain").splitlines() == ["basis plain: assumed, s", "  d"]
+    assert explain_plan(replace(desk, bases=(plain,)), "plain").splitlines() == ["basis plain: assumed, s", "  d"]
 
 
 def test_a_cost_line_shows_the_facts_it_rests_on(desk: Plan) -> None:
     line = desk.options[0].cost_lines[0]
-    text = explain(desk, line.name)
+    text = explain_plan(desk, line.name)
     assert text.startswith(f"{line.name}, in this-machine: ") and "energy" in text and "mean over the horizon" in text
     for driver in line.drivers:
         assert f"basis {driver}: " in text
     once = replace(line, once=True, recurring_budget=False, drivers=("unknown",))
     plan = replace(desk, options=(replace(desk.options[0], cost_lines=(once,)),))
-    assert explain(plan, line.name).endswith("once; energy, outside the monthly budget")
-    assert f"{line.name}: " in explain(plan, "this-machine") and ", once" in explain(plan, "this-machine")
+    assert explain_plan(plan, line.name).endswith("once; energy, outside the monthly budget")
+    assert f"{line.name}: " in explain_plan(plan, "this-machine") and ", once" in explain_plan(plan, "this-machine")
 
 
 def flipping(to: str | None, at: float | None, *, inside: bool = True) -> Driver:
@@ -133,11 +133,11 @@ def flipping(to: str | None, at: float | None, *, inside: bool = True) -> Driver
 )
 def test_a_driver_shows_what_it_would_change(desk: Plan, driver: Driver, said_of_it: str) -> None:
     plan = replace(desk, decision=replace(desk.decision, drivers=(driver,)))
-    text = explain(plan, "price.x")
+    text = explain_plan(plan, "price.x")
     assert text.splitlines()[0] == "driver price.x: price of x, 4 USD/h (3 .. 5)"
     assert "25% of the variance" in text and said_of_it in text
-    assert (said_of_it in explain(plan)) == (driver.flips_at is not None)
-    assert said_of_it in flip(driver)
+    assert (said_of_it in explain_plan(plan)) == (driver.flips_at is not None)
+    assert said_of_it in describe_switch_point(driver)
 
 
 def test_the_choice_says_who_was_near_and_what_it_earns(desk: Plan) -> None:
@@ -153,12 +153,12 @@ def test_the_choice_says_who_was_near_and_what_it_earns(desk: Plan) -> None:
         confidence={"high": 0.7, "low": 0.3},
         returns=returns,
     )
-    text = explain(replace(desk, decision=decision, stale_facts=("price.x is old",)))
+    text = explain_plan(replace(desk, decision=decision, stale_facts=("price.x is old",)))
     assert "y is the cheaper one in 40% of the draws: a tie; by the end of month 7 less has been paid" in text
     assert "z is the cheaper one in 1% of the draws; at no month less has been paid" in text
     assert "confidence 70.0% high, 30.0% low" in text and "price.x is old" in text
     assert "worth 100 EUR over the horizon, net 40 EUR; paid back by month 3" in text
-    assert "not paid back in the horizon" in earned(replace(returns, payback_month=None))
+    assert "not paid back in the horizon" in describe_return(replace(returns, payback_month=None))
 
 
 def test_a_section_shows_each_decision_with_its_reason(desk: Plan) -> None:
@@ -176,7 +176,7 @@ def test_a_section_shows_each_decision_with_its_reason(desk: Plan) -> None:
     bare = SectionLine(topic="front", choice="10G", why="traffic")
     section = Section(id="network", title="Network", summary="one fabric", lines=(whole, bare))
     plan = replace(desk, sections=(section,))
-    assert explain(plan, "network").splitlines() == [
+    assert explain_plan(plan, "network").splitlines() == [
         "Network: one fabric",
         "  fabric: 400G, 400 Gbit/s",
         "    why: collectives",
@@ -187,18 +187,18 @@ def test_a_section_shows_each_decision_with_its_reason(desk: Plan) -> None:
         "  front: 10G",
         "    why: traffic",
     ]
-    assert "network: one fabric" in explain(plan)
+    assert "network: one fabric" in explain_plan(plan)
 
 
 def test_a_plan_that_chose_nothing_and_assumed_nothing(desk: Plan) -> None:
-    text = explain(replace(desk, chosen=None, assumptions=(), predictions=(), decision=Decision()))
+    text = explain_plan(replace(desk, chosen=None, assumptions=(), predictions=(), decision=Decision()))
     assert "no option satisfies the needs" in text
     assert "assumptions" not in text
 
 
 def test_a_model_that_somebody_else_serves(desk: Plan) -> None:
     bought = replace(desk.workloads[0], pools=())
-    assert "served by this-machine: no machines of ours" in explain(replace(desk, workloads=(bought,)))
+    assert "served by this-machine: no machines of ours" in explain_plan(replace(desk, workloads=(bought,)))
 
 
 def test_work_without_an_endpoint_says_where_it_runs_and_what_it_costs(desk: Plan) -> None:
@@ -215,18 +215,20 @@ def test_work_without_an_endpoint_says_where_it_runs_and_what_it_costs(desk: Pla
     option = replace(desk.options[0], purchases=runs, cost_lines=(line,))
     said = "hours of a run of nightly, house: sized, not promised"
     plan = replace(desk, options=(option,), workloads=workloads, not_sized=(said,))
-    text = explain(plan, "nightly").splitlines()
+    text = explain_plan(plan, "nightly").splitlines()
     assert text[:2] == [
         "nightly: no model, in runs on m",
         "  nightly: 2 x m bought, peak 3 (the same machines as house)",
     ]
     assert text[2].startswith(f"  {line.name}: ") and text[3] == f"  {said}"
-    assert explain(plan, "house").startswith("house: x, in runs on m\n")
+    assert explain_plan(plan, "house").startswith("house: x, in runs on m\n")
 
 
 def test_a_workload_at_several_sites_shows_every_pool(desk: Plan) -> None:
     here = replace(desk.workloads[0], pools=("a-fr", "a-us"))
-    assert explain(replace(desk, workloads=(here,)), here.name).startswith(f"{here.name}: {here.model} in a-fr, a-us\n")
+    assert explain_plan(replace(desk, workloads=(here,)), here.name).startswith(
+        f"{here.name}: {here.model} in a-fr, a-us\n"
+    )
 
 
 @pytest.mark.parametrize(
@@ -244,27 +246,27 @@ def test_a_workload_at_several_sites_shows_every_pool(desk: Plan) -> None:
     ],
 )
 def test_the_words_that_head_tables_can_be_explained(desk: Plan, word: str, meaning: str) -> None:
-    assert meaning in explain(desk, word)
+    assert meaning in explain_plan(desk, word)
 
 
 def test_a_category_shows_its_lines(desk: Plan) -> None:
     line = next(line for line in desk.options[0].cost_lines if line.category == "energy")
-    assert f"  {line.name}: " in explain(desk, "energy")
-    assert "none" not in explain(replace(desk, chosen=None), "staff").partition("\n")[0]
+    assert f"  {line.name}: " in explain_plan(desk, "energy")
+    assert "none" not in explain_plan(replace(desk, chosen=None), "staff").partition("\n")[0]
 
 
 def test_an_option_without_a_price(desk: Plan) -> None:
     unpriced = replace(desk.options[0], cost_per_month=None, total_cost=None, capex=None, cost_lines=())
-    assert "no price" in explain(replace(desk, options=(unpriced,)), "this-machine")
+    assert "no price" in explain_plan(replace(desk, options=(unpriced,)), "this-machine")
 
 
 def test_an_unknown_name_gets_the_nearest(desk: Plan) -> None:
     with pytest.raises(UsageError) as caught:
-        explain(desk, "asistant")
+        explain_plan(desk, "asistant")
     assert caught.value.code == "AW-USE-21"
     assert "assistant" in caught.value.nearest
     with pytest.raises(UsageError) as caught:
-        explain(desk, "@@@@@@@@@@")
+        explain_plan(desk, "@@@@@@@@@@")
     assert caught.value.nearest == ()
     assert "without a name" in caught.value.hint
 
@@ -281,9 +283,9 @@ def test_an_unknown_name_gets_the_nearest(desk: Plan) -> None:
     ],
 )
 def test_numbers_are_shown_in_the_unit_people_read(estimate: Estimate, text: str) -> None:
-    assert shown(estimate) == text
+    assert format_estimate(estimate) == text
 
 
 def test_a_miss_without_a_value_or_a_limit_reads_well() -> None:
-    assert said(Miss(constraint="x.model", value=None, limit="y")) == "x.model: none, limit y"
-    assert said(Miss(constraint="x", value=0.25, limit=None)) == "x: 0.25"
+    assert format_miss(Miss(constraint="x.model", value=None, limit="y")) == "x.model: none, limit y"
+    assert format_miss(Miss(constraint="x", value=0.25, limit=None)) == "x: 0.25"

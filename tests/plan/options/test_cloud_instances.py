@@ -10,8 +10,8 @@ import pytest
 from archwright.catalog.catalog import Catalog
 from archwright.contract.needs import Workload
 from archwright.contract.plan import Plan
-from archwright.plan.capacity.machine_count import width_for
-from archwright.plan.demand.forecast import Job
+from archwright.plan.capacity.machine_count import count_job_machines
+from archwright.plan.demand.forecast import BatchJob
 from archwright.sizing.hardware.machine import Machine
 from archwright.sizing.training.cluster_training import batch_pretrain
 
@@ -28,12 +28,12 @@ def from_scratch(document: dict[str, Any]) -> None:
 
 def test_a_network_that_nobody_states_is_what_is_missed_not_the_deadline(catalog: Catalog) -> None:
     silent = Machine("m-8", catalog.accelerators["H100-SXM-80GB"], 8, 200, 2e12)
-    job = Job(Workload(name="big", kind="pretrain"), 15e12, 1.0, 2160, (1.0,))
+    job = BatchJob(Workload(name="big", kind="pretrain"), 15e12, 1.0, 2160, (1.0,))
     found = {
         network: batch_pretrain(replace_network(silent, network), 70e9, 15e12, "big", catalog)
         for network in (None, 25e9 / 8, 3200e9 / 8)
     }
-    misses = {network: width_for(batch, job)[1] for network, batch in found.items() if batch is not None}
+    misses = {network: count_job_machines(batch, job)[1] for network, batch in found.items() if batch is not None}
     assert [(m.constraint, m.value, m.limit) for m in misses[None]] == [("big.network", "unknown", "that of m-8")]
     assert [m.constraint for m in misses[25e9 / 8]] == ["big.deadline_h"], "a slow one that is stated is a deadline"
     assert misses[3200e9 / 8] == ()

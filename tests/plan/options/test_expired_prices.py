@@ -7,8 +7,8 @@ from typing import Any
 
 from archwright.catalog.catalog import Catalog
 from archwright.contract.plan import Miss, Plan
-from archwright.plan.options.expired_prices import fresh_or_stale, to_quote
-from archwright.plan.options.option_builder import Built
+from archwright.plan.options.expired_prices import note_undated_prices, prefer_unexpired_prices
+from archwright.plan.options.option_builder import BuiltOption
 
 from ..cost.test_operating_costs import needs_of as needs_named
 from ..fleet_samples import own_fleet
@@ -18,9 +18,9 @@ Make = Callable[..., Plan]
 LATE = Miss(constraint="a.deadline_h", value=2.0, limit=1.0)
 
 
-def made(catalog: Catalog, node: str, usd: float, *misses: Miss) -> Built:
+def made(catalog: Catalog, node: str, usd: float, *misses: Miss) -> BuiltOption:
     fleet = own_fleet(needs_named("clinic"), catalog, node, ("letters",))
-    return Built(draft("on-premises", buy(usd), misses=misses, placement="on-premises", fleets=(fleet,)))
+    return BuiltOption(draft("on-premises", buy(usd), misses=misses, placement="on-premises", fleets=(fleet,)))
 
 
 def francs(usd: float) -> str:
@@ -30,24 +30,26 @@ def francs(usd: float) -> str:
 def test_what_an_expired_price_would_save_is_said(catalog: Catalog) -> None:
     dated = made(catalog, "8x-h100", 900)
     assert not catalog.may_advise_buying(catalog.nodes["8x-b200"]), "the row that the rule is about"
-    found = fresh_or_stale(dated, made(catalog, "8x-b200", 600), catalog, francs)
+    found = prefer_unexpired_prices(dated, made(catalog, "8x-b200", 600), catalog, francs)
     assert found.draft.fleets == dated.draft.fleets and not found.draft.misses
     assert found.draft.notes == (
         "with 8x-b200, whose price has expired, it would cost 150 CHF less over the horizon: --accept-stale",
     )
-    assert fresh_or_stale(dated, made(catalog, "8x-b200", 950), catalog, francs) == dated
+    assert prefer_unexpired_prices(dated, made(catalog, "8x-b200", 950), catalog, francs) == dated
 
 
 def test_where_only_an_expired_price_would_do_it_is_what_is_missed(catalog: Catalog) -> None:
-    found = fresh_or_stale(made(catalog, "8x-h100", 900, LATE), made(catalog, "8x-b200", 600), catalog, francs)
+    found = prefer_unexpired_prices(made(catalog, "8x-h100", 900, LATE), made(catalog, "8x-b200", 600), catalog, francs)
     assert [miss.constraint for miss in found.draft.misses] == ["stale_facts"]
-    both = fresh_or_stale(made(catalog, "8x-h100", 900, LATE), made(catalog, "8x-b200", 600, LATE), catalog, francs)
+    both = prefer_unexpired_prices(
+        made(catalog, "8x-h100", 900, LATE), made(catalog, "8x-b200", 600, LATE), catalog, francs
+    )
     assert [miss.constraint for miss in both.draft.misses] == ["a.deadline_h"]
 
 
 def test_a_price_without_a_date_is_asked_for_first(catalog: Catalog) -> None:
-    assert to_quote(made(catalog, "8x-h100", 1).draft) == ()
-    (note,) = to_quote(made(catalog, "8x-mi300x", 1).draft)
+    assert note_undated_prices(made(catalog, "8x-h100", 1).draft) == ()
+    (note,) = note_undated_prices(made(catalog, "8x-mi300x", 1).draft)
     assert note.startswith("quote first: the price of 8x-mi300x")
 
 

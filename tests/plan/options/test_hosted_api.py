@@ -11,14 +11,14 @@ import pytest
 from archwright.catalog.catalog import Catalog
 from archwright.contract.needs import Needs, NeedsSource
 from archwright.contract.plan import Plan
-from archwright.plan.accounting.budget import UNPROVEN, Draft
-from archwright.plan.accounting.fleet import Chosen
-from archwright.plan.accounting.provenance import Ledger
-from archwright.plan.capacity.candidates import tasks_of
-from archwright.plan.cost.control_plane import host_of
-from archwright.plan.cost.data_placement import case_of_chosen
-from archwright.plan.demand.forecast import text_demands
-from archwright.plan.options.hosted_api import HostedPlanner, named_place
+from archwright.plan.accounting.budget import UNVERIFIED, OptionDraft
+from archwright.plan.accounting.fleet import ChosenOption
+from archwright.plan.accounting.provenance import PlanProvenance
+from archwright.plan.capacity.candidates import list_tasks
+from archwright.plan.cost.control_plane import find_host_offer
+from archwright.plan.cost.data_placement import build_chosen_context
+from archwright.plan.demand.forecast import list_text_demands
+from archwright.plan.options.hosted_api import HostedApiPlanner, display_place
 from archwright.plan.planner import Planner
 
 Make = Callable[..., Plan]
@@ -26,10 +26,10 @@ Read = Callable[..., tuple[Needs, NeedsSource]]
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 
 
-def drafts(catalog: Catalog, needs: Needs, now: datetime = NOW) -> dict[str, Draft]:
-    ledger = Ledger()
+def drafts(catalog: Catalog, needs: Needs, now: datetime = NOW) -> dict[str, OptionDraft]:
+    ledger = PlanProvenance()
     world = Planner(needs, catalog, ledger).world
-    planner = HostedPlanner(world, ledger, tasks_of(needs, catalog), now)
+    planner = HostedApiPlanner(world, ledger, list_tasks(needs, catalog), now)
     return {built.draft.provider: built.draft for built in planner.options(())}
 
 
@@ -68,7 +68,7 @@ def test_known_quality_makes_an_option_without_misses(catalog: Catalog, needs_of
 
 def test_the_price_is_volume_times_list_price(catalog: Catalog, needs_of: Read) -> None:
     needs, _ = needs_of("startup", free)
-    demand = text_demands(needs)[0]
+    demand = list_text_demands(needs)[0]
     model = next(m for m in catalog.hosted if (m.provider, m.id) == ("deepseek", "deepseek-v3.2"))
     terms = drafts(catalog, needs)["deepseek"].terms
     assert terms is not None
@@ -103,9 +103,9 @@ def test_what_is_not_text_runs_on_machines_beside_it(catalog: Catalog, needs_of:
             data["residency"] = ["any"]
 
     needs, _ = needs_of("startup", with_index)
-    ledger = Ledger()
+    ledger = PlanProvenance()
     world = Planner(needs, catalog, ledger).world
-    built = list(HostedPlanner(world, ledger, tasks_of(needs, catalog), NOW).options(("aws",)))
+    built = list(HostedApiPlanner(world, ledger, list_tasks(needs, catalog), NOW).options(("aws",)))
     deepseek = next(one.draft for one in built if one.draft.provider == "deepseek")
     assert deepseek.misses == () and {b.pool for b in deepseek.purchases} == {"index"}
     assert any(note.startswith("index: rented at aws") for note in deepseek.notes)
@@ -177,7 +177,7 @@ def test_a_place_is_said_in_the_words_that_needs_may_use(catalog: Catalog, needs
     for provider in found.keys() - {"mistral"}:
         assert found[provider].regions == ()
         assert "residency" in {miss.constraint for miss in found[provider].misses}
-    assert [named_place(catalog, place) for place in ("EU", "EEA", "US", "elsewhere")] == [
+    assert [display_place(catalog, place) for place in ("EU", "EEA", "US", "elsewhere")] == [
         "EEA",
         "EEA",
         "US",
@@ -224,7 +224,7 @@ def test_the_gateway_stands_near_and_its_region_is_named(
         document["workloads"][0]["data"] = [document["data"][0]["name"]]
 
     needs = needs_of("startup", change)[0]
-    host = host_of(needs, catalog)
+    host = find_host_offer(needs, catalog)
     assert host is not None and catalog.regions[host.provider, host.region].country == country
     if regions is None:
         for draft in drafts(catalog, needs).values():
@@ -239,9 +239,9 @@ def test_the_machines_beside_are_named_too(catalog: Catalog, needs_of: Read) -> 
         for data in document["data"]:
             data["residency"] = ["any"]
 
-    needs, ledger = needs_of("startup", with_index)[0], Ledger()
+    needs, ledger = needs_of("startup", with_index)[0], PlanProvenance()
     world = Planner(needs, catalog, ledger).world
-    for built in HostedPlanner(world, ledger, tasks_of(needs, catalog), NOW).options(("aws",)):
+    for built in HostedApiPlanner(world, ledger, list_tasks(needs, catalog), NOW).options(("aws",)):
         assert built.draft.fleets and {f.where.country for f in built.draft.fleets} <= set(built.draft.regions)
 
 
@@ -256,7 +256,7 @@ def limited(**slo: float) -> Callable[[dict[str, Any]], None]:
 def test_what_nobody_promises_is_said_at_risk(catalog: Catalog, needs_of: Read) -> None:
     slo = {"ttft_p95_s": 0.5, "tpot_p95_s": 0.03, "latency_p95_s": 9, "availability": 0.9995}
     draft = drafts(catalog, needs_of("startup", limited(**slo))[0])["deepseek"]
-    risks = [note.removeprefix(UNPROVEN) for note in draft.notes if note.startswith(UNPROVEN)]
+    risks = [note.removeprefix(UNVERIFIED) for note in draft.notes if note.startswith(UNVERIFIED)]
     assert [note.split(":")[0] for note in risks] == [f"support-chat.{name} limit {at:g}" for name, at in slo.items()]
     assert all("nobody promises the latency of deepseek" in note for note in risks[:3]) and draft.misses == ()
     assert all("`archwright bench URL`" in note for note in risks[:3])
@@ -274,16 +274,16 @@ def test_a_limit_that_nobody_can_keep_is_missed_and_one_that_everybody_keeps_is_
     )
     fastest, slowest = far.low + first.low + 4200 / read.high, far.high + first.high + 4200 / read.low
 
-    def deepseek(**slo: float) -> Draft:
+    def deepseek(**slo: float) -> OptionDraft:
         return drafts(catalog, needs_of("startup", limited(**slo))[0])["deepseek"]
 
     for field, low, high in (("ttft_p95_s", fastest, slowest), ("tpot_p95_s", token.low, token.high)):
         below, above = deepseek(**{field: low * 0.99}), deepseek(**{field: high * 1.01})
         assert [m.constraint for m in below.misses] == [f"support-chat.{field}"]
         assert below.misses[0].value == pytest.approx(low)
-        assert not above.misses and not any(note.startswith(UNPROVEN) for note in above.notes)
+        assert not above.misses and not any(note.startswith(UNVERIFIED) for note in above.notes)
         inside = deepseek(**{field: low * 1.01})
-        assert not inside.misses and any(note.startswith(UNPROVEN) for note in inside.notes)
+        assert not inside.misses and any(note.startswith(UNVERIFIED) for note in inside.notes)
     assert deepseek(availability=0.9).notes == deepseek().notes
 
 
@@ -314,7 +314,7 @@ def test_sections_find_the_gateway_of_the_chosen_option_again(catalog: Catalog, 
 
     plan, needs = plan_of("startup", bought), needs_of("startup", bought)[0]
     option = next(one for one in plan.options if one.name == plan.chosen)
-    case = case_of_chosen(Chosen(needs, catalog, Ledger(), option, ()))
+    case = build_chosen_context(ChosenOption(needs, catalog, PlanProvenance(), option, ()))
     assert option.placement == "hosted-api" and case.host is not None
     assert [where.region for where in case.where] == list(option.regions[:1])
     assert option.regions[1:] == ("DE",) == (catalog.regions[case.host.provider, case.host.region].country,)

@@ -13,41 +13,49 @@ from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.serverless_prices import Seconds, paid_by_second
 from archwright.contract.needs import Needs, NeedsSource
 from archwright.contract.plan import Option, Plan
-from archwright.plan.accounting.budget import UNPROVEN
-from archwright.plan.accounting.fleet import Where
-from archwright.plan.capacity.candidates import Host, Sizer
-from archwright.plan.demand.forecast import HOURS_PER_MONTH, Demand, levels_of, steady_demands
-from archwright.plan.options.serverless import COLD, Bill, billed, starts_per_request, warm_idle_s
+from archwright.plan.accounting.budget import UNVERIFIED
+from archwright.plan.accounting.fleet import Location
+from archwright.plan.capacity.candidates import CandidateMachine, SizingCache
+from archwright.plan.demand.forecast import HOURS_PER_MONTH, Demand, list_steady_demands, split_load_levels
+from archwright.plan.options.serverless import (
+    MAX_COLD_SHARE,
+    WorkerUsage,
+    compute_cold_start_share,
+    compute_warm_idle_s,
+    estimate_worker_usage,
+)
 from archwright.sizing.hardware.machine import Machine, Steady
 
 Make = Callable[..., Plan]
 Read = Callable[..., tuple[Needs, NeedsSource]]
 CLOSE = 1 + 1e-9
-WHERE = Where("serverless", "p", "US", "US")
+WHERE = Location("serverless", "p", "US", "US")
 
 
 @pytest.fixture(scope="module")
 def case(catalog: Catalog, needs_of: Read) -> tuple[Demand, Steady, Seconds]:
     needs, row = needs_of("startup")[0], paid_by_second()[0]
-    demand = steady_demands(needs)[0]
+    demand = list_steady_demands(needs)[0]
     machine = Machine("worker", catalog.accelerators[row.accelerator], 1, 8, 64e9)
-    steady = Sizer(catalog).steady(demand, catalog.models["Phi-4-mini-instruct"], Host(WHERE, machine))
+    steady = SizingCache(catalog).steady(
+        demand, catalog.models["Phi-4-mini-instruct"], CandidateMachine(WHERE, machine)
+    )
     assert steady is not None
     return demand, steady, row
 
 
 def loaded(demand: Demand, mean: float, peak: float, hours: float) -> Demand:
-    return demand._replace(mean=mean, peak=peak, levels=levels_of(mean, peak, hours))
+    return demand._replace(mean=mean, peak=peak, levels=split_load_levels(mean, peak, hours))
 
 
-def workers(bill: Bill) -> float:
+def workers(bill: WorkerUsage) -> float:
     return sum(bill.workers) / len(bill.workers)
 
 
 def kept(demand: Demand, steady: Steady, row: Seconds) -> float:
     """Workers where a cold start breaks a limit."""
-    bill = billed(demand, steady, row)
-    return workers(bill if bill.coldest <= COLD else billed(demand, steady, row, warm=True))
+    bill = estimate_worker_usage(demand, steady, row)
+    return workers(bill if bill.coldest <= MAX_COLD_SHARE else estimate_worker_usage(demand, steady, row, warm=True))
 
 
 RATES = st.floats(1e-6, 1e3)
@@ -77,16 +85,20 @@ def test_a_warm_worker_costs_more_and_few_wait(
 ) -> None:
     demand, steady, row = case
     load = loaded(demand, mean, mean * over, hours)
-    free, warm = billed(load, steady, row), billed(load, steady, row, warm=True)
-    assert workers(warm) * CLOSE >= workers(free) and workers(warm) * CLOSE >= 1 - COLD
-    assert warm.cold <= COLD * CLOSE and warm.coldest <= COLD * CLOSE and warm.coldest <= free.coldest * CLOSE
+    free, warm = estimate_worker_usage(load, steady, row), estimate_worker_usage(load, steady, row, warm=True)
+    assert workers(warm) * CLOSE >= workers(free) and workers(warm) * CLOSE >= 1 - MAX_COLD_SHARE
+    assert (
+        warm.cold <= MAX_COLD_SHARE * CLOSE
+        and warm.coldest <= MAX_COLD_SHARE * CLOSE
+        and warm.coldest <= free.coldest * CLOSE
+    )
     assert warm.idle_s >= free.idle_s == row.idle_s
 
 
 def test_one_in_twenty_waits_after_the_warm_idle_time() -> None:
     rate, start = 0.01, 30.0
-    stay = warm_idle_s(rate, start)
-    assert starts_per_request(rate, start, stay) * (1 + rate * start) == pytest.approx(COLD)
+    stay = compute_warm_idle_s(rate, start)
+    assert compute_cold_start_share(rate, start, stay) * (1 + rate * start) == pytest.approx(MAX_COLD_SHARE)
     assert stay == pytest.approx(324.8, rel=1e-3)
 
 
@@ -94,9 +106,9 @@ def test_the_bill_covers_the_hours_of_a_month(case: tuple[Demand, Steady, Second
     """A load far over what a worker carries takes its share of workers at every hour."""
     demand, steady, row = case
     rate = 100 * steady.requests_per_s.value
-    bill = billed(loaded(demand, rate, rate, 24)._replace(growth=(1.0,)), steady, row)
+    bill = estimate_worker_usage(loaded(demand, rate, rate, 24)._replace(growth=(1.0,)), steady, row)
     assert bill.workers == pytest.approx((100.0,)) and bill.peak == 100
-    assert sum(level.hours for level in levels_of(1, 2, 24)) == pytest.approx(HOURS_PER_MONTH)
+    assert sum(level.hours for level in split_load_levels(1, 2, 24)) == pytest.approx(HOURS_PER_MONTH)
 
 
 def serverless(plan: Plan) -> Option:
@@ -126,19 +138,19 @@ def test_rare_requests_keep_a_worker_warm_where_a_cold_start_breaks_a_limit(plan
     assert [any("kept warm" in note for note in one.notes) for one in (tight, loose, none)] == [True, False, False]
     assert tight.total_cost is not None and loose.total_cost is not None and none.total_cost is not None
     assert tight.total_cost.value > loose.total_cost.value == none.total_cost.value
-    assert 1 - COLD <= tight.purchases[0].machines <= 1
+    assert 1 - MAX_COLD_SHARE <= tight.purchases[0].machines <= 1
 
 
 def test_a_limit_that_a_start_may_break_is_not_known_to_hold(plan_of: Make) -> None:
     """However few are thought to wait for one: nobody promises when workers start, or how fast they answer."""
     row = paid_by_second()[0]
     tight, loose, slack = (
-        [note for note in serverless(plan_of("startup", tabular(0.01, limit))).notes if note.startswith(UNPROVEN)]
+        [note for note in serverless(plan_of("startup", tabular(0.01, limit))).notes if note.startswith(UNVERIFIED)]
         for limit in (0.05, (row.start_s + row.start_s_high) / 2, row.start_s_high + 1)
     )
     assert len(tight) == len(loose) == 1 and slack == []
     assert tight[0].startswith(
-        f"{UNPROVEN}risk.latency_p95_s limit 0.05: nobody promises the latency of {row.provider}"
+        f"{UNVERIFIED}risk.latency_p95_s limit 0.05: nobody promises the latency of {row.provider}"
     )
     assert tight[0].endswith(" to 120 is possible") and "latency_p95_s limit 75" in loose[0]
 
@@ -192,7 +204,7 @@ def test_nobody_promises_the_availability(plan_of: Make) -> None:
 
     some, most = (serverless(plan_of("startup", asked(share))) for share in (0.999, 0.9999))
     provider = some.provider
-    assert f"{UNPROVEN}risk.availability limit 0.999: nobody promises the availability of {provider}" in some.notes
+    assert f"{UNVERIFIED}risk.availability limit 0.999: nobody promises the availability of {provider}" in some.notes
     assert some.feasible and not most.feasible
     assert [(miss.constraint, miss.value, miss.limit) for miss in most.misses] == [
         ("risk.availability", 0.9995, 0.9999)

@@ -9,7 +9,7 @@ import pytest
 
 from archwright.contract.plan import MachineFacts, Option, Plan
 from archwright.contract.record import replace
-from archwright.plan.capacity.served_load import seed_of
+from archwright.plan.capacity.served_load import derive_seed
 from archwright.simulate.peak_selection import SEEDS
 
 Make = Callable[..., Plan]
@@ -146,7 +146,7 @@ def test_beside_other_placements_a_missing_probe_is_a_miss(plan_of: Make) -> Non
 def test_the_seed_comes_from_the_workload(plan_of: Make) -> None:
     """Another field of the needs draws no other traffic, so it moves no promise by chance."""
     plan = plan_of("desk")
-    own = seed_of("assistant")
+    own = derive_seed("assistant")
     assert own <= plan.loads[0].seed < own + SEEDS
     other = plan_of("desk", lambda d: d["organisation"].update(name="Other"))
     assert (other.loads, [p.estimate for p in other.predictions]) == (

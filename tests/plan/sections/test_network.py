@@ -8,9 +8,9 @@ from archwright.contract.decision import SectionLine
 from archwright.contract.needs import Placement, Traffic, Workload
 from archwright.contract.plan import Option
 from archwright.contract.record import replace
-from archwright.plan.accounting.fleet import Chosen, Where
-from archwright.plan.accounting.provenance import Ledger
-from archwright.plan.sections.network import network_section
+from archwright.plan.accounting.fleet import ChosenOption, Location
+from archwright.plan.accounting.provenance import PlanProvenance
+from archwright.plan.sections.network import build_network_section
 
 from ..cost.test_operating_costs import (
     CASES,
@@ -27,7 +27,7 @@ from ..cost.test_operating_costs import (
 from ..fleet_samples import own_fleet
 
 
-def chosen_of(case: Case) -> Chosen:
+def chosen_of(case: Case) -> ChosenOption:
     needs, fleets, where = case
     placement: Placement = where[0].placement
     option = Option(
@@ -42,18 +42,18 @@ def chosen_of(case: Case) -> Chosen:
         capex=None,
         models={name: model for name, model in MODELS.items() if any(name == one.name for one in needs.workloads)},
     )
-    return Chosen(needs, CATALOG, Ledger(), option, fleets)
+    return ChosenOption(needs, CATALOG, PlanProvenance(), option, fleets)
 
 
 def line_of(case: Case, topic: str) -> SectionLine:
-    (line,) = [line for line in network_section(chosen_of(case)).lines if topic in line.topic]
+    (line,) = [line for line in build_network_section(chosen_of(case)).lines if topic in line.topic]
     return line
 
 
 @pytest.mark.parametrize("case", [make() for make in CASES])
 def test_every_line_says_what_why_and_what_else(case: Case) -> None:
     chosen = chosen_of(case)
-    section = network_section(chosen)
+    section = build_network_section(chosen)
     assert section.id == "network" and section.lines and section.summary
     topics = [line.topic for line in section.lines]
     assert len(topics) == len(set(topics))
@@ -85,7 +85,7 @@ def test_a_tune_by_adapters_stays_on_100g() -> None:
     lora = tuple(replace(one, method="lora") if one.kind == "finetune" else one for one in needs.workloads)
     line = line_of((replace(needs, workloads=lora), fleets, where), "house-model: fabric")
     assert line.choice.startswith("100G Ethernet") and "adapters" in line.why
-    section = network_section(chosen_of((replace(needs, workloads=lora), fleets, where)))
+    section = build_network_section(chosen_of((replace(needs, workloads=lora), fleets, where)))
     assert section.summary == "100G Ethernet carries every job of several machines."
 
 
@@ -97,14 +97,16 @@ def test_what_no_fabric_hides_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_nothing_that_spans_machines_takes_no_fabric() -> None:
     assert line_of(clinic_at_home(), "Cluster fabric").choice.startswith("none")
-    assert network_section(chosen_of(clinic_at_home())).summary.startswith("Nothing spans machines")
+    assert build_network_section(chosen_of(clinic_at_home())).summary.startswith("Nothing spans machines")
 
 
 def test_several_jobs_are_counted() -> None:
     needs, fleets, where = manufacturer_in_both()
     base = Workload(name="own-base", kind="pretrain", parameters=70e9, tokens=1e12)
     more = own_fleet(needs, CATALOG, "8x-h100", ("own-base",), 16, where[0])
-    section = network_section(chosen_of((replace(needs, workloads=(*needs.workloads, base)), (*fleets, more), where)))
+    section = build_network_section(
+        chosen_of((replace(needs, workloads=(*needs.workloads, base)), (*fleets, more), where))
+    )
     assert section.summary == "A 400G fabric between machines, for house-model, own-base."
 
 
@@ -115,14 +117,16 @@ def test_the_front_end_is_sized_for_the_high_end_of_its_bytes() -> None:
 
 
 def test_this_machine_has_no_front_end() -> None:
-    topics = [line.topic for line in network_section(chosen_of(desk_here())).lines]
+    topics = [line.topic for line in build_network_section(chosen_of(desk_here())).lines]
     assert "Front end" not in topics and "Traffic out" in topics
 
 
 def test_a_load_without_requests_has_no_front_end() -> None:
     needs, _, where = startup_in_a_cloud()
     batch = tuple(one for one in needs.workloads if one.kind == "finetune")
-    topics = [line.topic for line in network_section(chosen_of((replace(needs, workloads=batch), (), where))).lines]
+    topics = [
+        line.topic for line in build_network_section(chosen_of((replace(needs, workloads=batch), (), where))).lines
+    ]
     assert "Front end" not in topics
 
 
@@ -162,13 +166,13 @@ def test_the_boundary_names_its_clauses() -> None:
 
 
 def test_without_an_option_the_section_still_says_what_it_can() -> None:
-    chosen = Chosen(needs_of("clinic"), CATALOG, Ledger(), None, ())
-    assert network_section(chosen).lines
+    chosen = ChosenOption(needs_of("clinic"), CATALOG, PlanProvenance(), None, ())
+    assert build_network_section(chosen).lines
 
 
 def test_places_of_an_option_without_machines_come_from_its_regions() -> None:
     needs = needs_of("startup")
-    there = Where("serverless", "aws", "us-east-1", "US")
+    there = Location("serverless", "aws", "us-east-1", "US")
     assert "us-central1" in line_of((needs, (), (there,)), "Traffic out").topic
 
 
@@ -209,7 +213,7 @@ def test_machines_of_a_kind_share_racks() -> None:
 def test_a_machine_without_a_row_stands_in_no_rack() -> None:
     needs, fleets, where = clinic_at_home()
     unknown = fleets[0]._replace(node=None)
-    topics = [line.topic for line in network_section(chosen_of((needs, (unknown,), where))).lines]
+    topics = [line.topic for line in build_network_section(chosen_of((needs, (unknown,), where))).lines]
     assert not any(topic.startswith("Racks") for topic in topics)
 
 
@@ -219,5 +223,5 @@ def test_energy_and_carbon_name_their_grids() -> None:
 
 
 def test_tokens_have_no_line_on_energy() -> None:
-    topics = [line.topic for line in network_section(chosen_of(startup_by_the_token())).lines]
+    topics = [line.topic for line in build_network_section(chosen_of(startup_by_the_token())).lines]
     assert "Energy and carbon" not in topics

@@ -20,14 +20,14 @@ from archwright.contract.metrics import METRICS
 from archwright.contract.needs import Needs, NeedsSource, Placement
 from archwright.contract.plan import Launch, Option, Plan, Pool, Purchase, PurchaseKind
 from archwright.contract.record import replace
-from archwright.plan.accounting.fleet import Chosen, Fleet, Where
-from archwright.plan.accounting.provenance import Ledger
-from archwright.plan.evidence.controls import controls_of
+from archwright.plan.accounting.fleet import ChosenOption, Location, MachineFleet
+from archwright.plan.accounting.provenance import PlanProvenance
+from archwright.plan.evidence.controls import list_controls
 from archwright.plan.sections import outline
-from archwright.plan.sections.outline import sections_of
-from archwright.plan.sections.plan_traits import TRAITS, traits_of, words_of
-from archwright.plan.sections.scaling import headrooms
-from archwright.plan.sections.security import regulation_line
+from archwright.plan.sections.outline import build_sections
+from archwright.plan.sections.plan_traits import TRAITS, build_template_values, derive_traits
+from archwright.plan.sections.scaling import compute_headrooms
+from archwright.plan.sections.security import build_regulation_line
 from archwright.sizing.hardware.machine import Machine
 
 Read = Callable[..., tuple[Needs, NeedsSource]]
@@ -54,17 +54,17 @@ def machine_of(catalog: Catalog, accelerated: bool) -> Machine:
     )
 
 
-def chosen_of(catalog: Catalog, needs: Needs, choice: tuple[Placement, str, str, PurchaseKind] | None) -> Chosen:
+def chosen_of(catalog: Catalog, needs: Needs, choice: tuple[Placement, str, str, PurchaseKind] | None) -> ChosenOption:
     """A plan as the search would hand it over: one fleet a workload, growing, with a peak."""
-    ledger = Ledger()
+    ledger = PlanProvenance()
     if choice is None:
-        return Chosen(needs, catalog, ledger, None, ())
+        return ChosenOption(needs, catalog, ledger, None, ())
     placement, provider, region, purchase = choice
     basis = ledger.basis("cost", "assumed", "what it costs")
-    where = Where(placement, provider, region, region[:2])
+    where = Location(placement, provider, region, region[:2])
     hosted, here, months = placement == "hosted-api", placement == "this-machine", needs.budget.horizon_months
     fleets = tuple(
-        Fleet(
+        MachineFleet(
             where=where,
             machine=machine_of(catalog, accelerated=not here and workload.kind not in ("tabular-prediction",)),
             workloads=(workload.name,),
@@ -107,11 +107,11 @@ def chosen_of(catalog: Catalog, needs: Needs, choice: tuple[Placement, str, str,
         power_kw=within_factor(22.0, 1.2, "kW", basis) if purchase in ("bought", "owned") else None,
         rack_units=16.0 if purchase == "bought" else None,
     )
-    return Chosen(needs, catalog, ledger, option, fleets)
+    return ChosenOption(needs, catalog, ledger, option, fleets)
 
 
 @pytest.fixture(params=[*CHOICES, "hosted", "undecided"])
-def chosen(request: pytest.FixtureRequest, catalog: Catalog, needs_of: Read) -> Chosen:
+def chosen(request: pytest.FixtureRequest, catalog: Catalog, needs_of: Read) -> ChosenOption:
     if request.param == "hosted":
         return chosen_of(catalog, needs_of("startup")[0], ("hosted-api", "openai", "US", "per-second"))
     if request.param == "undecided":
@@ -119,34 +119,34 @@ def chosen(request: pytest.FixtureRequest, catalog: Catalog, needs_of: Read) -> 
     return chosen_of(catalog, needs_of(request.param)[0], CHOICES[request.param])
 
 
-def by_id(chosen: Chosen) -> dict[str, Section]:
-    return {section.id: section for section in sections_of(chosen)}
+def by_id(chosen: ChosenOption) -> dict[str, Section]:
+    return {section.id: section for section in build_sections(chosen)}
 
 
-def lines_of(chosen: Chosen) -> list[SectionLine]:
+def lines_of(chosen: ChosenOption) -> list[SectionLine]:
     """Network and storage have tests of their own."""
-    return [line for section in sections_of(chosen)[2:] for line in section.lines]
+    return [line for section in build_sections(chosen)[2:] for line in section.lines]
 
 
-def test_sections_stand_in_the_order_they_are_read(chosen: Chosen) -> None:
-    assert [section.id for section in sections_of(chosen)] == ORDER
+def test_sections_stand_in_the_order_they_are_read(chosen: ChosenOption) -> None:
+    assert [section.id for section in build_sections(chosen)] == ORDER
 
 
-def test_every_line_has_a_choice_and_a_reason_and_a_topic_speaks_once(chosen: Chosen) -> None:
-    for section in sections_of(chosen):
+def test_every_line_has_a_choice_and_a_reason_and_a_topic_speaks_once(chosen: ChosenOption) -> None:
+    for section in build_sections(chosen):
         assert section.title and section.summary
         assert [line.topic for line in section.lines if not line.choice or not line.why] == []
         topics = [line.topic for line in section.lines]
         assert len(topics) == len(set(topics)), section.id
 
 
-def test_no_word_is_left_unfilled(chosen: Chosen) -> None:
+def test_no_word_is_left_unfilled(chosen: ChosenOption) -> None:
     for line in lines_of(chosen):
         said = " ".join((line.choice, line.why, line.alternative, line.why_not))
         assert "{" not in said, line.topic
 
 
-def test_only_clauses_of_the_regulations_named_are_demanded(chosen: Chosen) -> None:
+def test_only_clauses_of_the_regulations_named_are_demanded(chosen: ChosenOption) -> None:
     known = {
         f"{name} {rule.clause}"
         for name in chosen.needs.regulations
@@ -156,8 +156,8 @@ def test_only_clauses_of_the_regulations_named_are_demanded(chosen: Chosen) -> N
         assert set(line.demanded_by) <= known, line.topic
 
 
-def test_a_proof_is_a_verb_that_parses_a_series_of_ours_or_a_control(chosen: Chosen) -> None:
-    controls = {control.id for control in controls_of(chosen.needs, chosen.catalog, Ledger())}
+def test_a_proof_is_a_verb_that_parses_a_series_of_ours_or_a_control(chosen: ChosenOption) -> None:
+    controls = {control.id for control in list_controls(chosen.needs, chosen.catalog, PlanProvenance())}
     series = {metric.name for metric in METRICS}
     for line in lines_of(chosen):
         if line.proof.startswith("archwright "):
@@ -170,12 +170,12 @@ def test_a_proof_is_a_verb_that_parses_a_series_of_ours_or_a_control(chosen: Cho
             assert line.proof in controls, line.topic
 
 
-def test_what_nothing_proves_says_so(chosen: Chosen) -> None:
+def test_what_nothing_proves_says_so(chosen: ChosenOption) -> None:
     assert [line.topic for line in lines_of(chosen) if not line.proof and not LATER.search(line.why)] == []
 
 
-def test_every_estimate_names_a_basis_that_the_ledger_holds(chosen: Chosen) -> None:
-    sections = sections_of(chosen)
+def test_every_estimate_names_a_basis_that_the_ledger_holds(chosen: ChosenOption) -> None:
+    sections = build_sections(chosen)
     bases = {basis.id for basis in chosen.ledger.bases(sections)}
     named = [line.estimate.basis for section in sections for line in section.lines if line.estimate is not None]
     assert {name for name in named if name} <= bases
@@ -183,25 +183,25 @@ def test_every_estimate_names_a_basis_that_the_ledger_holds(chosen: Chosen) -> N
 
 @pytest.mark.parametrize("theme", THEMES)
 def test_rows_name_known_traits_words_and_figures(theme: Theme, catalog: Catalog, needs_of: Read) -> None:
-    known = words_of(chosen_of(catalog, needs_of("clinic")[0], CHOICES["clinic"]))
+    known = build_template_values(chosen_of(catalog, needs_of("clinic")[0], CHOICES["clinic"]))
     for row in advice(theme):
         assert {*row.when, *row.unless} <= set(TRAITS), row.id
         for text in (row.choice, row.why, row.alternative, row.why_not):
             assert {name for _, name, _, _ in string.Formatter().parse(text) if name} <= set(known), row.id
         assert row.figure in ("", *FIGURES), row.id
-    undecided = words_of(chosen_of(catalog, needs_of("clinic")[0], None))
+    undecided = build_template_values(chosen_of(catalog, needs_of("clinic")[0], None))
     assert undecided.keys() == known.keys()
 
 
 def test_every_trait_named_is_one_that_can_be_found(catalog: Catalog, needs_of: Read) -> None:
     found: set[str] = set()
     for name, choice in CHOICES.items():
-        found |= traits_of(chosen_of(catalog, needs_of(name)[0], choice))
+        found |= derive_traits(chosen_of(catalog, needs_of(name)[0], choice))
     assert found <= set(TRAITS)
     assert {"this-machine", "own-machines", "hybrid", "scales", "training", "sites", "large", "small"} <= found
 
 
-def test_seven_stages_and_seven_practices(chosen: Chosen) -> None:
+def test_seven_stages_and_seven_practices(chosen: ChosenOption) -> None:
     found = by_id(chosen)
     assert [line.topic[0] for line in found["stages"].lines] == list("1234567")
     practices = [line.topic for line in found["practices"].lines]
@@ -279,9 +279,9 @@ def test_each_regulation_says_how_much_of_it_is_answered(catalog: Catalog, needs
 
 
 def test_a_regulation_that_nothing_answers_says_so(catalog: Catalog, needs_of: Read) -> None:
-    controls = controls_of(needs_of("startup")[0], catalog, Ledger())
+    controls = list_controls(needs_of("startup")[0], catalog, PlanProvenance())
     waiting = tuple(replace(control, status="later") for control in controls)
-    line = regulation_line(catalog.regulations["soc2"], waiting)
+    line = build_regulation_line(catalog.regulations["soc2"], waiting)
     assert line.proof == "" and "nothing of it is proved by this release" in line.why
     assert line.choice.endswith("11 in a later release")
 
@@ -322,7 +322,7 @@ def test_each_site_has_its_own_spare_and_each_place_its_own_pool(catalog: Catalo
     assert made.option is not None
     one = next(fleet for fleet in made.fleets if fleet.workloads == ("downtime",))
     plants = tuple(
-        one._replace(where=Where("on-premises", "on-premises", f"{code} plants", code), peak=peak, busy=0.001)
+        one._replace(where=Location("on-premises", "on-premises", f"{code} plants", code), peak=peak, busy=0.001)
         for code, peak in (("FR", 10), ("US", 10), ("CN", 8))
     )
     pools = tuple(
@@ -344,7 +344,7 @@ def test_the_range_of_an_autoscaler_follows_from_what_is_bought(catalog: Catalog
     assert ranges("clinic") == []
     assert [line.choice for line in ranges("startup")] == ["1 to 4 machines"]
     assert [line.choice for line in ranges("manufacturer")] == ["2 to 4 machines"]
-    assert words_of(chosen_of(catalog, needs_of("clinic")[0], CHOICES["clinic"]))["span"] == (
+    assert build_template_values(chosen_of(catalog, needs_of("clinic")[0], CHOICES["clinic"]))["span"] == (
         "4 machines on average in the first month, 6 in the last"
     )
 
@@ -355,7 +355,7 @@ def test_machines_that_are_all_had_anyway_have_no_range(catalog: Catalog, needs_
     fixed = replace(made.option, purchases=made.option.purchases[:1])
     scale = by_id(made._replace(option=fixed))["scale"]
     assert [line for line in scale.lines if line.topic.endswith(": range")] == []
-    assert "committed" in traits_of(made)
+    assert "committed" in derive_traits(made)
 
 
 def test_a_lost_machine_and_the_spares_for_it(catalog: Catalog, needs_of: Read) -> None:
@@ -373,7 +373,7 @@ def test_a_lost_machine_and_the_spares_for_it(catalog: Catalog, needs_of: Read) 
 def test_the_tightest_limit_breaks_first(catalog: Catalog, needs_of: Read) -> None:
     made = chosen_of(catalog, needs_of("clinic")[0], CHOICES["clinic"])
     assert made.option is not None
-    ratios = [one.times.value for one in headrooms(made, made.option)]
+    ratios = [one.times.value for one in compute_headrooms(made, made.option)]
     assert ratios == sorted(ratios) == pytest.approx([30 / 25, 900 / 500, 40 / 22, 42 / 16])
     scale = by_id(made)["scale"]
     assert scale.summary.startswith("At 1.20 times this plan the budget for a month is reached first")
@@ -396,14 +396,14 @@ def test_an_amount_that_may_be_nothing_has_no_headroom(catalog: Catalog, needs_o
     made = chosen_of(catalog, needs_of("startup")[0], CHOICES["startup"])
     assert made.option is not None
     free = replace(made.option, cost_per_month=Estimate(value=5.0, low=0.0, high=9.0, unit="USD/month"))
-    assert headrooms(made, free) == []
+    assert compute_headrooms(made, free) == []
 
 
 def test_pools_speak_where_no_fleet_is_known(catalog: Catalog, needs_of: Read) -> None:
     made = chosen_of(catalog, needs_of("startup")[0], CHOICES["startup"])._replace(fleets=())
     scale = by_id(made)["scale"]
     assert scale.lines[0].choice == "4 engines, on 8x-node in us-central1"
-    assert words_of(made)["span"] == "4 machines throughout"
+    assert build_template_values(made)["span"] == "4 machines throughout"
 
 
 # --- monitoring
@@ -458,7 +458,7 @@ def test_needs_that_serve_nothing_watch_no_requests(catalog: Catalog, needs_of: 
 
 def test_people_are_said_where_they_are_known(catalog: Catalog, needs_of: Read) -> None:
     def people(change: Callable[[dict[str, Any]], None] | None = None) -> str:
-        return words_of(chosen_of(catalog, needs_of("desk", change)[0], None))["people"]
+        return build_template_values(chosen_of(catalog, needs_of("desk", change)[0], None))["people"]
 
     assert people() == ", one person"
     assert people(lambda d: d["organisation"].update(employees=61000)) == ", 61,000 people"

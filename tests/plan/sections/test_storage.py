@@ -7,9 +7,9 @@ import pytest
 from archwright.contract.decision import SectionLine
 from archwright.contract.needs import Existing, Traffic
 from archwright.contract.record import replace
-from archwright.plan.accounting.fleet import Chosen
-from archwright.plan.accounting.provenance import Ledger
-from archwright.plan.sections.storage import storage_section
+from archwright.plan.accounting.fleet import ChosenOption
+from archwright.plan.accounting.provenance import PlanProvenance
+from archwright.plan.sections.storage import build_storage_section
 
 from ..cost.test_operating_costs import (
     CASES,
@@ -26,14 +26,14 @@ from .test_network import chosen_of
 
 
 def line_of(case: Case, topic: str) -> SectionLine:
-    (line,) = [line for line in storage_section(chosen_of(case)).lines if line.topic == topic]
+    (line,) = [line for line in build_storage_section(chosen_of(case)).lines if line.topic == topic]
     return line
 
 
 @pytest.mark.parametrize("case", [make() for make in CASES])
 def test_every_line_says_what_why_and_what_else(case: Case) -> None:
     chosen = chosen_of(case)
-    section = storage_section(chosen)
+    section = build_storage_section(chosen)
     assert section.id == "storage" and section.lines
     for line in section.lines:
         assert line.choice and line.why and line.alternative and line.why_not
@@ -90,7 +90,8 @@ def test_an_index_of_counted_documents_is_no_guess() -> None:
         replace(one, data=("tickets", "handbook")) if one.kind == "embedding" else one for one in needs.workloads
     )
     topics = [
-        line.topic for line in storage_section(chosen_of((replace(needs, workloads=counted), fleets, where))).lines
+        line.topic
+        for line in build_storage_section(chosen_of((replace(needs, workloads=counted), fleets, where))).lines
     ]
     assert "Vector index of support-chat" in topics and "Size of the index of support-chat" not in topics
 
@@ -112,7 +113,7 @@ def test_what_is_there_is_kept() -> None:
         Existing(kind="registry", product="shelf"),
         Existing(kind="monitoring", product="watcher"),
     )
-    section = storage_section(chosen_of((replace(needs, existing=there), fleets, where)))
+    section = build_storage_section(chosen_of((replace(needs, existing=there), fleets, where)))
     kept = {line.topic: line for line in section.lines}
     assert kept["Existing lake"].source == "https://lake"
     assert kept["Existing registry"].choice == "shelf, kept"
@@ -120,7 +121,7 @@ def test_what_is_there_is_kept() -> None:
 
 
 def test_this_machines_data_stay_on_its_disk() -> None:
-    section = storage_section(chosen_of(desk_here()))
+    section = build_storage_section(chosen_of(desk_here()))
     assert section.summary.startswith("Data stay")
     assert "archwright_disk_bytes" in line_of(desk_here(), "Data").proof
 
@@ -130,5 +131,5 @@ def test_beside_a_model_that_answers_elsewhere_data_lie_with_the_platforms_host(
 
 
 def test_without_an_option_there_is_no_place() -> None:
-    section = storage_section(Chosen(needs_of("clinic"), CATALOG, Ledger(), None, ()))
+    section = build_storage_section(ChosenOption(needs_of("clinic"), CATALOG, PlanProvenance(), None, ()))
     assert section.summary.startswith("No option is feasible")

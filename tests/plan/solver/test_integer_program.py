@@ -11,33 +11,39 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from archwright.errors import PlanError
-from archwright.plan.solver.integer_program import Program
-from archwright.plan.solver.problem import Choice, Kind, Limits
-from archwright.plan.solver.pruning import undominated
+from archwright.plan.solver.integer_program import IntegerProgram
+from archwright.plan.solver.problem import AssignmentChoice, MachineSupply, SolverLimits
+from archwright.plan.solver.pruning import prune_dominated
 
-SMALL = Kind("small", usd=(10.0,), usd_per_month=(1.0,), capex_usd=(8.0,), power_kw=1.0, rack_units=2.0)
-LARGE = Kind("large", usd=(25.0,), usd_per_month=(2.0,), capex_usd=(20.0,), power_kw=3.0, rack_units=4.0)
+SMALL = MachineSupply("small", usd=(10.0,), usd_per_month=(1.0,), capex_usd=(8.0,), power_kw=1.0, rack_units=2.0)
+LARGE = MachineSupply("large", usd=(25.0,), usd_per_month=(2.0,), capex_usd=(20.0,), power_kw=3.0, rack_units=4.0)
 
 
-def old(count: int, machine: str = "old", usd: float = 1.0) -> Kind:
+def old(count: int, machine: str = "old", usd: float = 1.0) -> MachineSupply:
     """Machines that are owned."""
-    return Kind(machine, (usd,), (1.0,), (0.0,), power_kw=1.0, rack_units=1.0, most=(count,))
+    return MachineSupply(machine, (usd,), (1.0,), (0.0,), power_kw=1.0, rack_units=1.0, most=(count,))
 
 
 def runs(
     task: str, model: str, machine: str, *, peak: float, mean: float = 0.0, spares: int = 0, **more: Any
-) -> Choice:
+) -> AssignmentChoice:
     """A steady load, the same in one year."""
-    made = Choice(task, model, machine, peak=(peak,), mean=(mean,), hours=(0.0,), spares=(spares,), beside=(spares,))
+    made = AssignmentChoice(
+        task, model, machine, peak=(peak,), mean=(mean,), hours=(0.0,), spares=(spares,), beside=(spares,)
+    )
     return made._replace(work_usd=(0.0,), **more)
 
 
-def works(task: str, model: str, machine: str, *, width: float, hours: float) -> Choice:
-    return Choice(task, model, machine, hours=(hours,), width=width, work_usd=(0.0,))
+def works(task: str, model: str, machine: str, *, width: float, hours: float) -> AssignmentChoice:
+    return AssignmentChoice(task, model, machine, hours=(hours,), width=width, work_usd=(0.0,))
 
 
-def solved(choices: tuple[Choice, ...], kinds: tuple[Kind, ...] = (SMALL, LARGE), limits: Limits = Limits()):  # type: ignore[no-untyped-def]  # noqa: B008
-    return Program(choices, kinds, {}).solve(limits)
+def solved(
+    choices: tuple[AssignmentChoice, ...],
+    kinds: tuple[MachineSupply, ...] = (SMALL, LARGE),
+    limits: SolverLimits = SolverLimits(),
+):  # type: ignore[no-untyped-def]  # noqa: B008
+    return IntegerProgram(choices, kinds, {}).solve(limits)
 
 
 def test_the_cheapest_machine_that_carries_the_peak() -> None:
@@ -73,40 +79,45 @@ def test_a_months_work_fits_into_a_month() -> None:
 @pytest.mark.parametrize(
     ("limits", "machines"),
     [
-        (Limits(), ((2,), (0,))),
-        (Limits(capex_usd=15.0), None),
-        (Limits(capex_usd=16.0), ((2,), (0,))),
-        (Limits(power_kw=1.9), None),
-        (Limits(rack_units=3.0), None),
-        (Limits(usd_per_month=1.5), None),
+        (SolverLimits(), ((2,), (0,))),
+        (SolverLimits(capex_usd=15.0), None),
+        (SolverLimits(capex_usd=16.0), ((2,), (0,))),
+        (SolverLimits(power_kw=1.9), None),
+        (SolverLimits(rack_units=3.0), None),
+        (SolverLimits(usd_per_month=1.5), None),
     ],
 )
-def test_limits_hold_or_there_is_no_solution(limits: Limits, machines: tuple[tuple[int], tuple[int]] | None) -> None:
+def test_limits_hold_or_there_is_no_solution(
+    limits: SolverLimits, machines: tuple[tuple[int], tuple[int]] | None
+) -> None:
     found = solved((runs("a", "", "small", peak=2.0),), limits=limits)
     assert (found.machines if found is not None else None) == machines
 
 
 def test_a_limit_takes_the_dearer_way() -> None:
-    ways = (runs("a", "", "small", peak=2.0), Choice("a", "", None, usd=100.0, usd_per_month=9.0, outside="o"))
-    found = solved(ways, limits=Limits(power_kw=1.0))
+    ways = (
+        runs("a", "", "small", peak=2.0),
+        AssignmentChoice("a", "", None, usd=100.0, usd_per_month=9.0, outside="o"),
+    )
+    found = solved(ways, limits=SolverLimits(power_kw=1.0))
     assert [one.choice for one in found.taken] == [1]
-    assert solved(ways, limits=Limits(power_kw=1.0, usd_per_month=5.0)) is None
+    assert solved(ways, limits=SolverLimits(power_kw=1.0, usd_per_month=5.0)) is None
 
 
 def test_a_hybrid_has_something_outside_and_something_in_the_house() -> None:
-    out = Choice("a", "", None, usd=100.0, outside="o")
-    program = Program((runs("a", "", "small", peak=1.0), out), (SMALL,), {})
+    out = AssignmentChoice("a", "", None, usd=100.0, outside="o")
+    program = IntegerProgram((runs("a", "", "small", peak=1.0), out), (SMALL,), {})
     program.be_hybrid()
-    assert program.solve(Limits()) is None, "one task cannot be in both places"
+    assert program.solve(SolverLimits()) is None, "one task cannot be in both places"
     both = runs("a", "", "small", peak=0.5, usd=50.0, outside="o")
-    program = Program((runs("a", "", "small", peak=1.0), out, both), (SMALL,), {})
+    program = IntegerProgram((runs("a", "", "small", peak=1.0), out, both), (SMALL,), {})
     program.be_hybrid()
-    found = program.solve(Limits())
+    found = program.solve(SolverLimits())
     assert found is not None and [one.choice for one in found.taken] == [2]
-    cheap = Choice("b", "", None, usd=1.0, outside="o")
-    program = Program((out, cheap), (SMALL,), {})
+    cheap = AssignmentChoice("b", "", None, usd=1.0, outside="o")
+    program = IntegerProgram((out, cheap), (SMALL,), {})
     program.be_hybrid()
-    assert program.solve(Limits()) is not None, "nothing can stay, so nothing must"
+    assert program.solve(SolverLimits()) is not None, "nothing can stay, so nothing must"
 
 
 def test_a_follower_runs_the_model_of_whom_it_follows() -> None:
@@ -115,15 +126,15 @@ def test_a_follower_runs_the_model_of_whom_it_follows() -> None:
         runs("a", "best", "small", peak=2.0),
         works("t", "best", "small", width=1.0, hours=5.0),
     )
-    found = Program(ways, (SMALL,), {"t": "a"}).solve(Limits())
+    found = IntegerProgram(ways, (SMALL,), {"t": "a"}).solve(SolverLimits())
     assert found is not None and [one.choice for one in found.taken] == [1, 2]
-    assert Program(ways[:1] + ways[2:], (SMALL,), {"t": "a"}).solve(Limits()) is None
+    assert IntegerProgram(ways[:1] + ways[2:], (SMALL,), {"t": "a"}).solve(SolverLimits()) is None
 
 
 def test_owned_machines_take_what_they_can_and_bought_ones_the_rest() -> None:
     owned = old(2)
     ways = (runs("a", "m", "old", peak=5.0), runs("a", "m", "small", peak=4.0))
-    found = Program(ways, (owned, SMALL), {}).solve(Limits())
+    found = IntegerProgram(ways, (owned, SMALL), {}).solve(SolverLimits())
     assert found is not None and found.machines == ((2,), (3,))
     shares = {one.choice: one.shares[0] for one in found.taken}
     assert sum(shares.values()) == pytest.approx(1.0)
@@ -133,26 +144,26 @@ def test_owned_machines_take_what_they_can_and_bought_ones_the_rest() -> None:
 def test_a_load_is_not_shared_among_models_nor_among_types_that_are_bought() -> None:
     owned = old(2)
     ways = (runs("a", "m", "old", peak=5.0), runs("a", "n", "small", peak=4.0), runs("a", "m", "large", peak=4.0))
-    found = Program(ways, (owned, SMALL, LARGE), {}).solve(Limits())
+    found = IntegerProgram(ways, (owned, SMALL, LARGE), {}).solve(SolverLimits())
     assert found is not None
     assert [one.choice for one in found.taken] == [1]
 
 
 def test_more_of_an_owned_type_can_be_bought() -> None:
     owned = old(2, "small")
-    found = Program((runs("a", "m", "small", peak=5.0),), (owned, SMALL), {}).solve(Limits())
+    found = IntegerProgram((runs("a", "m", "small", peak=5.0),), (owned, SMALL), {}).solve(SolverLimits())
     assert found is not None and found.machines == ((2,), (3,))
 
 
 def test_a_solver_that_gives_up_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    program = Program((runs("a", "", "small", peak=1.0),), (SMALL,), {})
+    program = IntegerProgram((runs("a", "", "small", peak=1.0),), (SMALL,), {})
     status = program._highs.HighsModelStatus.kTimeLimit
     monkeypatch.setattr(program._solver, "getModelStatus", lambda: status, raising=False)
-    assert program.solve(Limits()) is not None, "what it has found by then stands"
+    assert program.solve(SolverLimits()) is not None, "what it has found by then stands"
     nothing = type("Info", (), {"primal_solution_status": None})
     monkeypatch.setattr(program._solver, "getInfo", lambda: nothing, raising=False)
     with pytest.raises(PlanError) as caught:
-        program.solve(Limits())
+        program.solve(SolverLimits())
     assert caught.value.code == "AW-PLAN-09"
 
 
@@ -183,7 +194,7 @@ def test_no_assignment_costs_less(tasks: list[tuple[float, float, int]], power: 
         drawn = counts[0] * SMALL.power_kw + counts[1] * LARGE.power_kw
         if power is None or drawn <= power:
             least = min(least, counts[0] * SMALL.usd[0] + counts[1] * LARGE.usd[0])
-    found = solved(ways, limits=Limits(power_kw=power))
+    found = solved(ways, limits=SolverLimits(power_kw=power))
     assert (found is None) == math.isinf(least)
     if found is not None:
         assert found.machines[0][0] * SMALL.usd[0] + found.machines[1][0] * LARGE.usd[0] == pytest.approx(least)
@@ -194,12 +205,12 @@ def test_what_is_paid_once_decides_for_all_or_none() -> None:
     ways = tuple(
         one
         for task in ("a", "b")
-        for one in (runs(task, "", "small", peak=1.0), Choice(task, "", None, usd=6.0, outside="o"))
+        for one in (runs(task, "", "small", peak=1.0), AssignmentChoice(task, "", None, usd=6.0, outside="o"))
     )
     for usd, outside in ((7.0, 2), (9.0, 0)):
-        program = Program(ways, (SMALL,), {})
+        program = IntegerProgram(ways, (SMALL,), {})
         program.once(usd, (1, 3))
-        found = program.solve(Limits())
+        found = program.solve(SolverLimits())
         assert found is not None and sum(bool(ways[one.choice].outside) for one in found.taken) == outside
 
 
@@ -216,24 +227,24 @@ class Shared(NamedTuple):
     usd: float
 
     @property
-    def choices(self) -> tuple[Choice, ...]:
+    def choices(self) -> tuple[AssignmentChoice, ...]:
         spares = (self.spares, self.spares)
         return tuple(
-            Choice("a", "m", machine, peak=peak, mean=peak, hours=(0.0, 0.0), spares=spares, beside=spares)
+            AssignmentChoice("a", "m", machine, peak=peak, mean=peak, hours=(0.0, 0.0), spares=spares, beside=spares)
             for machine, peak in (("old", self.old), ("new", self.new))
         )
 
     @property
-    def kinds(self) -> tuple[Kind, ...]:
+    def kinds(self) -> tuple[MachineSupply, ...]:
         """The owned machines are gone in the second year."""
         none = (0.0, 0.0)
         return (
-            Kind("old", (self.usd, self.usd), none, none, 1.0, 1.0, most=(self.most, 0)),
-            Kind("new", (10.0, 6.0), none, none, 1.0, 1.0),
+            MachineSupply("old", (self.usd, self.usd), none, none, 1.0, 1.0, most=(self.most, 0)),
+            MachineSupply("new", (10.0, 6.0), none, none, 1.0, 1.0),
         )
 
     def solved(self) -> float:
-        found = Program(self.choices, self.kinds, {}).solve(Limits())
+        found = IntegerProgram(self.choices, self.kinds, {}).solve(SolverLimits())
         assert found is not None
         return sum(kind.sum(kind.usd, count) for kind, count in zip(self.kinds, found.machines, strict=True))
 
@@ -286,7 +297,7 @@ def test_more_load_or_spares_or_fewer_owned_machines_never_cost_less(
 def test_where_what_fractions_use_does_not_fit_whole_something_else_does() -> None:
     """Two and a half owned machines would fit, three do not."""
     ways = (runs("a", "m", "old", peak=2.5), runs("a", "m", "small", peak=1.0))
-    found = Program(ways, (old(3), SMALL), {}).solve(Limits(rack_units=2.5))
+    found = IntegerProgram(ways, (old(3), SMALL), {}).solve(SolverLimits(rack_units=2.5))
     assert found is not None and found.machines == ((0,), (1,))
 
 
@@ -297,14 +308,17 @@ def test_two_loads_that_share_a_machine_take_whole_parts_of_it() -> None:
         runs("a", "m", "small", peak=4.0, parts=8),
         runs("b", "", "old", peak=0.625, parts=8),
     )
-    found = Program(ways, (old(2), SMALL), {}).solve(Limits())
+    found = IntegerProgram(ways, (old(2), SMALL), {}).solve(SolverLimits())
     assert found is not None and found.machines == ((2,), (3,))
     tight = (*ways[:2], ways[2]._replace(peak=(0.7,)))
-    assert (also := Program(tight, (old(2), SMALL), {}).solve(Limits())) is not None and also.machines == ((2,), (3,))
+    assert (also := IntegerProgram(tight, (old(2), SMALL), {}).solve(SolverLimits())) is not None and also.machines == (
+        (2,),
+        (3,),
+    )
 
 
 def test_what_another_beats_is_left_out_and_the_least_stays() -> None:
-    dear = Kind("dear", (11.0,), (1.0,), (8.0,), power_kw=1.0, rack_units=2.0)
+    dear = MachineSupply("dear", (11.0,), (1.0,), (8.0,), power_kw=1.0, rack_units=2.0)
     ways = (
         runs("a", "m", "small", peak=2.0),
         runs("a", "n", "small", peak=3.0),
@@ -314,13 +328,13 @@ def test_what_another_beats_is_left_out_and_the_least_stays() -> None:
         runs("b", "", "small", peak=0.5),
     )
     kinds = (SMALL, LARGE, dear)
-    kept = undominated(ways, kinds, {})
+    kept = prune_dominated(ways, kinds, {})
     assert kept == (ways[0], ways[5]), "without the dear types, and the model that takes more"
     assert solved(kept, kinds).machines == solved(ways, kinds).machines
     followed = (*ways[:2], works("t", "n", "small", width=1.0, hours=1.0))
-    assert undominated(followed, kinds, {"t": "a"}) == followed, "what follows takes the other model alone"
+    assert prune_dominated(followed, kinds, {"t": "a"}) == followed, "what follows takes the other model alone"
 
 
 def test_an_owned_type_is_never_left_out() -> None:
     ways = (runs("a", "m", "old", peak=3.0), runs("a", "m", "small", peak=2.0))
-    assert undominated(ways, (old(1, usd=50.0), SMALL), {}) == ways
+    assert prune_dominated(ways, (old(1, usd=50.0), SMALL), {}) == ways

@@ -16,25 +16,25 @@ from archwright.contract.estimate import Estimate, exact
 from archwright.contract.needs import Budget, Placement
 from archwright.contract.plan import Category, CostLine, Miss, Option, Pool, Purchase
 from archwright.contract.record import replace
-from archwright.plan.accounting.cash_flow import Term
-from archwright.plan.accounting.fleet import Fleet
-from archwright.plan.accounting.monte_carlo import COUNT, Draws, band
-from archwright.plan.accounting.provenance import Ledger
-from archwright.plan.explain.formatting import digits
+from archwright.plan.accounting.cash_flow import CashFlow
+from archwright.plan.accounting.fleet import MachineFleet
+from archwright.plan.accounting.monte_carlo import SAMPLE_COUNT, MonteCarloSampler, estimate_band
+from archwright.plan.accounting.provenance import PlanProvenance
+from archwright.plan.explain.formatting import format_number
 
 if TYPE_CHECKING:
     from archwright.plan.accounting.monte_carlo import Worlds
 
 USD = "USD"
 # What machines still fetch at the end is in the total, but no money to buy with.
-RECEIVED: frozenset[Category] = frozenset({"residual"})
+RECEIVED_CATEGORIES: frozenset[Category] = frozenset({"residual"})
 AT_RISK = "at risk: "
 # A risk of which nobody knows whether it is one: it rests on no promise and no measurement.
-UNPROVEN = f"{AT_RISK}not known: "
-LINE = "cost.line"
+UNVERIFIED = f"{AT_RISK}not known: "
+COST_LINE_BASIS = "cost.line"
 
 
-class Draft(NamedTuple):
+class OptionDraft(NamedTuple):
     """An option before its costs are summed and judged. `terms` None: it has no price."""
 
     name: str
@@ -42,7 +42,7 @@ class Draft(NamedTuple):
     provider: str
     regions: tuple[str, ...] = ()
     misses: tuple[Miss, ...] = ()
-    terms: tuple[Term, ...] | None = None
+    terms: tuple[CashFlow, ...] | None = None
     pools: tuple[Pool, ...] = ()
     models: dict[str, str] = {}
     notes: tuple[str, ...] = ()
@@ -51,10 +51,10 @@ class Draft(NamedTuple):
     rack_units: float | None = None
     energy_kwh_per_month: Estimate | None = None
     carbon_kg_per_month: Estimate | None = None
-    fleets: tuple[Fleet, ...] = ()
+    fleets: tuple[MachineFleet, ...] = ()
 
 
-class Sums(NamedTuple):
+class CostTotals(NamedTuple):
     """What a draft costs in the budget's currency: over the horizon, per month (mean), and to buy."""
 
     total: Estimate
@@ -62,23 +62,23 @@ class Sums(NamedTuple):
     capex: Estimate
 
 
-def is_monthly(term: Term) -> bool:
+def is_monthly(term: CashFlow) -> bool:
     """Counts against the monthly limit: recurring spend without staff."""
     return not term.once and term.budgeted
 
 
-def is_capex(term: Term) -> bool:
-    return term.once and term.budgeted and term.category not in RECEIVED
+def is_capex(term: CashFlow) -> bool:
+    return term.once and term.budgeted and term.category not in RECEIVED_CATEGORIES
 
 
-class Purse:
+class BudgetConverter:
     """Knows the budget and the exchange rate, and keeps the draws that all options share."""
 
-    def __init__(self, budget: Budget, catalog: Catalog, ledger: Ledger) -> None:
+    def __init__(self, budget: Budget, catalog: Catalog, ledger: PlanProvenance) -> None:
         self.budget = budget
         self.ledger = ledger
         self.catalog = catalog
-        self.draws = Draws(ledger)
+        self.draws = MonteCarloSampler(ledger)
         self.exchange = self._exchange() if budget.currency != USD else None
 
     def _exchange(self) -> Estimate:
@@ -99,12 +99,12 @@ class Purse:
     def rate(self) -> float:
         return self.exchange.value if self.exchange is not None else 1.0
 
-    def drivers(self, term: Term) -> tuple[str, ...]:
+    def drivers(self, term: CashFlow) -> tuple[str, ...]:
         """Everything the term's amount in the budget's currency is proportional to."""
         rate = () if self.exchange is None else (self.exchange.basis,)
         return (*sorted(set(term.drivers)), *rate)
 
-    def worlds(self, terms: Iterable[Term]) -> Worlds:
+    def worlds(self, terms: Iterable[CashFlow]) -> Worlds:
         """The sum of the terms over the horizon in every world, in the budget's currency."""
         flows: dict[tuple[str, ...], float] = {}
         for term in terms:
@@ -112,16 +112,16 @@ class Purse:
             flows[drivers] = flows.get(drivers, 0.0) + term.sum * self.rate
         return self.draws.sum(flows)
 
-    def options(self, drafts: tuple[Draft, ...]) -> tuple[Option, ...]:
+    def options(self, drafts: tuple[OptionDraft, ...]) -> tuple[Option, ...]:
         return tuple(self.option(draft) for draft in drafts)
 
-    def option(self, draft: Draft) -> Option:
+    def option(self, draft: OptionDraft) -> Option:
         """The draft with its sums; over budget means not feasible, a limit inside the band means at risk."""
         misses, notes = list(draft.misses), list(draft.notes)
         sums = self._sums(draft, draft.terms) if draft.terms is not None else None
         if sums is not None:
-            judge_limit("per_month", sums.month, self.budget.per_month, misses, notes)
-            judge_limit("capex", sums.capex, self.budget.capex, misses, notes)
+            check_limit("per_month", sums.month, self.budget.per_month, misses, notes)
+            check_limit("capex", sums.capex, self.budget.capex, misses, notes)
         return Option(
             name=draft.name,
             placement=draft.placement,
@@ -144,22 +144,22 @@ class Purse:
             carbon_kg_per_month=draft.carbon_kg_per_month,
         )
 
-    def _sums(self, draft: Draft, terms: tuple[Term, ...]) -> Sums:
+    def _sums(self, draft: OptionDraft, terms: tuple[CashFlow, ...]) -> CostTotals:
         months, currency, basis = self.budget.horizon_months, self.budget.currency, self._sum_basis(draft, terms)
 
-        def summed(chosen: Iterable[Term], unit: str, by: float = 1.0, why: str = basis) -> Estimate:
+        def summed(chosen: Iterable[CashFlow], unit: str, by: float = 1.0, why: str = basis) -> Estimate:
             found = tuple(chosen)
             value = sum(term.sum for term in found) * self.rate / by
-            return band(value, self.worlds(found) / by, unit, why)
+            return estimate_band(value, self.worlds(found) / by, unit, why)
 
         bought = [term for term in terms if is_capex(term)]
-        return Sums(
+        return CostTotals(
             total=summed(terms, currency),
             month=summed(filter(is_monthly, terms), f"{currency}/month", months),
             capex=summed(bought, currency) if bought else exact(0.0, currency, self._nothing_bought),
         )
 
-    def _line(self, term: Term) -> CostLine:
+    def _line(self, term: CashFlow) -> CostLine:
         """A term in the budget's currency, with the band of its facts and of the exchange rate."""
         by = 1 if term.once else self.budget.horizon_months
         unit = self.budget.currency if term.once else f"{self.budget.currency}/month"
@@ -174,24 +174,26 @@ class Purse:
             drivers=drivers,
         )
 
-    def _cumulative(self, terms: tuple[Term, ...]) -> Iterable[float]:
+    def _cumulative(self, terms: tuple[CashFlow, ...]) -> Iterable[float]:
         paid = (self.rate * sum(term.flow[month] for term in terms) for month in range(self.budget.horizon_months))
         return itertools.accumulate(paid)
 
-    def _sum_basis(self, draft: Draft, terms: tuple[Term, ...]) -> str:
+    def _sum_basis(self, draft: OptionDraft, terms: tuple[CashFlow, ...]) -> str:
         return self.ledger.basis(
             f"{draft.name}.cost",
             "formula",
             "recurring spend without staff, mean over the horizon with growth; the total counts every line",
             formula=f"sum of the cost lines over {self.budget.horizon_months} months; band: 5 and 95 % of "
-            f"{COUNT:,} joint draws of the facts",
+            f"{SAMPLE_COUNT:,} joint draws of the facts",
             facts=tuple(dict.fromkeys(driver for term in terms for driver in self.drivers(term))),
         )
 
     @cached_property
     def _line_basis(self) -> str:
         return self.ledger.basis(
-            LINE, "formula", "a flow of money, proportional to each of the facts that the line names as its drivers"
+            COST_LINE_BASIS,
+            "formula",
+            "a flow of money, proportional to each of the facts that the line names as its drivers",
         )
 
     @cached_property
@@ -199,12 +201,12 @@ class Purse:
         return self.ledger.basis("capex.none", "formula", "nothing is bought: everything is rented or already there")
 
 
-def judge_limit(name: str, estimate: Estimate, limit: float | None, misses: list[Miss], notes: list[str]) -> None:
+def check_limit(name: str, estimate: Estimate, limit: float | None, misses: list[Miss], notes: list[str]) -> None:
     """A limit is judged on the value; inside the band above the value it is at risk."""
     if limit is None:
         return
     if estimate.value > limit:
         misses.append(Miss(constraint=name, value=estimate.value, limit=limit))
     elif estimate.high > limit:
-        low, high = digits(estimate.low), digits(estimate.high)
-        notes.append(f"{AT_RISK}{name} limit {digits(limit)} lies inside the band {low} .. {high}")
+        low, high = format_number(estimate.low), format_number(estimate.high)
+        notes.append(f"{AT_RISK}{name} limit {format_number(limit)} lies inside the band {low} .. {high}")

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from archwright.contract.plan import Category
 
 
-class Term(NamedTuple):
+class CashFlow(NamedTuple):
     """`flow[m]` is paid in month m of the horizon, at the drivers' own values; negative is received.
 
     `drivers` are bases whose estimates the ledger holds; the whole flow is proportional to each. `once` makes it a
@@ -33,19 +33,23 @@ class Term(NamedTuple):
         return sum(self.flow)
 
 
-def recurring(line: str, category: Category, usd_per_month: float, months: int, drivers: Iterable[str] = ()) -> Term:
+def make_recurring_flow(
+    line: str, category: Category, usd_per_month: float, months: int, drivers: Iterable[str] = ()
+) -> CashFlow:
     """The same amount every month."""
-    return Term(line, category, (usd_per_month,) * months, tuple(drivers))
+    return CashFlow(line, category, (usd_per_month,) * months, tuple(drivers))
 
 
-def following(line: str, category: Category, usd_per_month: Iterable[float], drivers: Iterable[str] = ()) -> Term:
+def make_varying_flow(
+    line: str, category: Category, usd_per_month: Iterable[float], drivers: Iterable[str] = ()
+) -> CashFlow:
     """An amount that changes from month to month."""
-    return Term(line, category, tuple(usd_per_month), tuple(drivers))
+    return CashFlow(line, category, tuple(usd_per_month), tuple(drivers))
 
 
-def bought(
+def make_one_time_flow(
     line: str, category: Category, usd: float, months: int, drivers: Iterable[str] = (), *, at_month: int = 0
-) -> Term:
+) -> CashFlow:
     """Paid once, in month `at_month`."""
     flow = tuple(usd if month == at_month else 0.0 for month in range(months))
-    return Term(line, category, flow, tuple(drivers), once=True)
+    return CashFlow(line, category, flow, tuple(drivers), once=True)

@@ -11,11 +11,11 @@ from archwright.catalog.tables.cost_records import Node
 from archwright.catalog.tables.records import Offer
 from archwright.contract.needs import Needs, Placement
 from archwright.contract.plan import Option, PurchaseKind
-from archwright.plan.accounting.provenance import Ledger
+from archwright.plan.accounting.provenance import PlanProvenance
 from archwright.sizing.hardware.machine import Machine
 
 
-class Where(NamedTuple):
+class Location(NamedTuple):
     """A place machines stand: `region` is a provider's region, or the country of a site of one's own."""
 
     placement: Placement
@@ -24,13 +24,13 @@ class Where(NamedTuple):
     country: str
 
 
-def in_cloud(catalog: Catalog, offer: Offer) -> Where:
+def locate_offer(catalog: Catalog, offer: Offer) -> Location:
     """Where a machine that is rented by this offer stands."""
     region = catalog.region(offer.provider, offer.region)
-    return Where("cloud", offer.provider, offer.region, region.country if region is not None else "")
+    return Location("cloud", offer.provider, offer.region, region.country if region is not None else "")
 
 
-class Fleet(NamedTuple):
+class MachineFleet(NamedTuple):
     """Equal machines, had in one way, that do some workloads' work. `machines[m]` run on average in month m, at most
     `peak` at once, spares included; `busy` is the share of that time at `busy_w`, the rest they idle.
     One of `offer` (rented) and `node` (bought or owned) says what they are; neither for the machine at hand. `widths`:
@@ -38,7 +38,7 @@ class Fleet(NamedTuple):
     `work`: machines' worth of work that each workload brings to the type, where several share it.
     """
 
-    where: Where
+    where: Location
     machine: Machine
     workloads: tuple[str, ...]
     purchase: PurchaseKind
@@ -54,20 +54,20 @@ class Fleet(NamedTuple):
     @property
     def at_once(self) -> tuple[float, ...]:
         """The most that run at once in each month: who looks after them looks after all of these."""
-        return at_once(self.machines, self.peak)
+        return compute_monthly_peaks(self.machines, self.peak)
 
 
-def at_once(machines: tuple[float, ...], peak: int) -> tuple[float, ...]:
+def compute_monthly_peaks(machines: tuple[float, ...], peak: int) -> tuple[float, ...]:
     """The peak of each month, which goes with what runs on average."""
     most = max(machines, default=0.0)
     return tuple(peak * count / most for count in machines) if most > 0 else machines
 
 
-class Chosen(NamedTuple):
+class ChosenOption(NamedTuple):
     """The option a plan chose (None: nothing was feasible), with what stands behind it."""
 
     needs: Needs
     catalog: Catalog
-    ledger: Ledger
+    ledger: PlanProvenance
     option: Option | None
-    fleets: tuple[Fleet, ...]
+    fleets: tuple[MachineFleet, ...]

@@ -15,7 +15,7 @@ from statistics import NormalDist
 from typing import TYPE_CHECKING
 
 from archwright.contract.estimate import Estimate
-from archwright.plan.accounting.provenance import Ledger
+from archwright.plan.accounting.provenance import PlanProvenance
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,31 +23,31 @@ if TYPE_CHECKING:
 
     Worlds = NDArray[np.float64]
 
-COUNT = 2000
-LEVEL = 0.9
+SAMPLE_COUNT = 2000
+BAND_LEVEL = 0.9
 # So many draws lie below the band, and as many above.
-TAIL = round(COUNT * (1 - LEVEL) / 2)
+TAIL_COUNT = round(SAMPLE_COUNT * (1 - BAND_LEVEL) / 2)
 # A level of 1 (certain to lie inside) has no quantile; this one is as good.
-SUREST = 0.9999
+MAX_LEVEL = 0.9999
 
 
 @cache
-def _normal() -> Worlds:
+def _compute_quantiles() -> Worlds:
     """One normal value per world, evenly spread over the quantiles, so that every fact's own band comes out exact."""
     import numpy as np  # noqa: PLC0415
 
     inverse = NormalDist().inv_cdf
-    return np.array([inverse((world + 0.5) / COUNT) for world in range(COUNT)])
+    return np.array([inverse((world + 0.5) / SAMPLE_COUNT) for world in range(SAMPLE_COUNT)])
 
 
-def _shuffled(names: tuple[str, ...]) -> Worlds:
+def _shuffle_quantiles(names: tuple[str, ...]) -> Worlds:
     import numpy as np  # noqa: PLC0415
 
     seed = int.from_bytes(hashlib.sha256("\n".join(names).encode()).digest()[:8])
-    return np.random.default_rng(seed).permutation(_normal())
+    return np.random.default_rng(seed).permutation(_compute_quantiles())
 
 
-def factors(estimate: Estimate, normal: Worlds) -> Worlds:
+def sample_factors(estimate: Estimate, normal: Worlds) -> Worlds:
     """The estimate's draws around its value as 1: log-normal below and above with the half-width of that side, normal
     where the band reaches zero or below. What is worth zero has no factor, and stays at 1.
     """
@@ -56,26 +56,26 @@ def factors(estimate: Estimate, normal: Worlds) -> Worlds:
     low, value, high = estimate.low, estimate.value, estimate.high
     if low == high or value == 0:
         return np.ones_like(normal)
-    sigmas = normal / NormalDist().inv_cdf((1 + min(estimate.level, SUREST)) / 2)
+    sigmas = normal / NormalDist().inv_cdf((1 + min(estimate.level, MAX_LEVEL)) / 2)
     if low > 0:
         return np.where(sigmas < 0, value / low, high / value) ** sigmas
     return 1 + sigmas * np.where(sigmas < 0, value - low, high - value) / value
 
 
-def band(value: float, worlds: Worlds, unit: str, basis: str) -> Estimate:
+def estimate_band(value: float, worlds: Worlds, unit: str, basis: str) -> Estimate:
     """`value` with the 5 and 95 % of its draws, opened where the value itself lies outside."""
     import numpy as np  # noqa: PLC0415
 
-    ordered = np.partition(worlds, (TAIL, COUNT - 1 - TAIL))
+    ordered = np.partition(worlds, (TAIL_COUNT, SAMPLE_COUNT - 1 - TAIL_COUNT))
     # Rounded: the last digits hang on the order of a sum and on the machine, and a plan's digest must not.
-    low, high = (float(f"{ordered[at]:.10g}") for at in (TAIL, -1 - TAIL))
-    return Estimate(value=value, low=min(low, value), high=max(high, value), unit=unit, level=LEVEL, basis=basis)
+    low, high = (float(f"{ordered[at]:.10g}") for at in (TAIL_COUNT, -1 - TAIL_COUNT))
+    return Estimate(value=value, low=min(low, value), high=max(high, value), unit=unit, level=BAND_LEVEL, basis=basis)
 
 
-class Draws:
+class MonteCarloSampler:
     """The draws of the facts that a ledger holds, kept once made."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: PlanProvenance) -> None:
         self._ledger = ledger
         self._facts: dict[str, Worlds] = {}
         self._products: dict[tuple[str, ...], Worlds] = {}
@@ -84,7 +84,9 @@ class Draws:
     def fact(self, driver: str) -> Worlds:
         """Factors of one driver. Raises KeyError when the ledger holds no estimate for it."""
         if driver not in self._facts:
-            self._facts[driver] = factors(self._ledger.driver(driver), _shuffled(self._ledger.roots(driver)))
+            self._facts[driver] = sample_factors(
+                self._ledger.driver(driver), _shuffle_quantiles(self._ledger.roots(driver))
+            )
         return self._facts[driver]
 
     def product(self, drivers: tuple[str, ...]) -> Worlds:
@@ -92,7 +94,7 @@ class Draws:
         import numpy as np  # noqa: PLC0415
 
         if drivers not in self._products:
-            made = np.ones(COUNT)
+            made = np.ones(SAMPLE_COUNT)
             for driver in drivers:
                 made = made * self.fact(driver)
             self._products[drivers] = made
@@ -101,7 +103,7 @@ class Draws:
     def spread(self, drivers: tuple[str, ...]) -> tuple[float, float]:
         """The band of such a flow around 1."""
         if drivers not in self._spreads:
-            around = band(1.0, self.product(drivers), "", "")
+            around = estimate_band(1.0, self.product(drivers), "", "")
             self._spreads[drivers] = (around.low, around.high)
         return self._spreads[drivers]
 
@@ -109,7 +111,7 @@ class Draws:
         """The sum in each world of flows, given by what they are proportional to."""
         import numpy as np  # noqa: PLC0415
 
-        made = np.zeros(COUNT)
+        made = np.zeros(SAMPLE_COUNT)
         for drivers, amount in flows.items():
             made = made + amount * self.product(drivers)
         return made

@@ -12,10 +12,10 @@ from archwright.contract.evidence import Basis, BasisKind
 from archwright.contract.record import replace
 
 # Bands of one cause differ a little where a fixed part is added to what is uncertain.
-WIDTH_DIGITS = 1
+BAND_WIDTH_DIGITS = 1
 
 
-class Ledger:
+class PlanProvenance:
     """Filled while options are built; read once when the plan is written. Order of first mention is kept."""
 
     def __init__(self) -> None:
@@ -81,7 +81,7 @@ class Ledger:
         if estimate.low <= 0 or estimate.low == estimate.high:
             return (driver,)
         widths = (math.log(estimate.value / estimate.low), math.log(estimate.high / estimate.value))
-        return (*self.roots(driver), *(round(width, WIDTH_DIGITS) for width in widths))
+        return (*self.roots(driver), *(round(width, BAND_WIDTH_DIGITS) for width in widths))
 
     def definition(self, basis: str) -> str:
         """What the number of that basis means, in words. Raises KeyError."""
@@ -103,11 +103,11 @@ class Ledger:
 
     def bases(self, *holders: object) -> tuple[Basis, ...]:
         """The bases that the estimates inside `holders` name, and those that these name as facts."""
-        named = {estimate.basis for holder in holders for estimate in estimates_in(holder)}
-        return behind(named, [basis for _, basis in sorted(self._bases.items())])
+        named = {estimate.basis for holder in holders for estimate in find_estimates(holder)}
+        return trace_bases(named, [basis for _, basis in sorted(self._bases.items())])
 
 
-def behind(named: Iterable[str], bases: Sequence[Basis]) -> tuple[Basis, ...]:
+def trace_bases(named: Iterable[str], bases: Sequence[Basis]) -> tuple[Basis, ...]:
     """Of `bases`, in their order, those that are named, and those that these name as facts."""
     known, reached, open_ = {basis.id: basis for basis in bases}, set[str](), set(named)
     while open_:
@@ -116,16 +116,16 @@ def behind(named: Iterable[str], bases: Sequence[Basis]) -> tuple[Basis, ...]:
     return tuple(basis for basis in bases if basis.id in reached)
 
 
-def estimates_in(holder: object) -> Iterable[Estimate]:
+def find_estimates(holder: object) -> Iterable[Estimate]:
     """Every Estimate inside records, tuples and dicts."""
     if isinstance(holder, Estimate):
         yield holder
     elif isinstance(holder, msgspec.Struct):
         for field in holder.__struct_fields__:
-            yield from estimates_in(getattr(holder, field))
+            yield from find_estimates(getattr(holder, field))
     elif isinstance(holder, dict):
         for value in holder.values():
-            yield from estimates_in(value)
+            yield from find_estimates(value)
     elif isinstance(holder, tuple):
         for value in holder:
-            yield from estimates_in(value)
+            yield from find_estimates(value)

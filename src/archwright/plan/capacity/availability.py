@@ -14,22 +14,22 @@ from typing import NamedTuple
 
 from archwright.contract.estimate import Estimate
 
-ONE_MACHINE = 0.995
-ONE_MACHINE_LOW = 0.98
-SPARE_ABOVE = 0.99
-MOST_SPARES = 64
+MACHINE_AVAILABILITY = 0.995
+MACHINE_AVAILABILITY_LOW = 0.98
+SPARE_REQUIRED_ABOVE = 0.99
+MAX_SPARES = 64
 # Of the time that a target allows to be down, the half is the machines'; the other is left to their place.
-MACHINES_PART = 0.5
+MACHINE_DOWNTIME_SHARE = 0.5
 ROUNDING = 1e-12
 # What the parts that a solver leaves each type may be short of the load together.
-SOLVED = 1e-6
+SOLVER_TOLERANCE = 1e-6
 # What a house is where the needs do not say: concurrently maintainable.
-TIER = 3
+DEFAULT_TIER = 3
 # So many machines of each type, and the share of the load that one of them carries.
-Among = tuple[tuple[int, float], ...]
+LoadSharing = tuple[tuple[int, float], ...]
 
 
-class Place(NamedTuple):
+class FailureDomain(NamedTuple):
     """What all machines have in common: how often it is `up`, and what a promise `beyond` it takes."""
 
     said: str
@@ -37,67 +37,67 @@ class Place(NamedTuple):
     beyond: str
 
 
-class Up(NamedTuple):
+class RedundancyRequirement(NamedTuple):
     """Machines that must run and the spares beside them; `place` None: its outages are nobody's here. `among`: who
     shares the load, in each year, where several types do.
     """
 
     needed: int
     spares: int
-    place: Place | None = None
-    among: tuple[Among, ...] = ()
+    place: FailureDomain | None = None
+    among: tuple[LoadSharing, ...] = ()
 
-    def machines(self, machine: float = ONE_MACHINE) -> float:
+    def machines(self, machine: float = MACHINE_AVAILABILITY) -> float:
         """The share of time that enough of them are up, in the worst year."""
         if not self.among:
-            return holds(self.needed, self.spares, machine)
-        return min(holds_among(one, machine) for one in self.among)
+            return compute_availability(self.needed, self.spares, machine)
+        return min(compute_shared_availability(one, machine) for one in self.among)
 
     def share(self, basis: str = "") -> Estimate:
         """Of the time; at best nothing is ever down."""
         at, low = (1.0, 1.0) if self.place is None else (self.place.up.value, self.place.up.low)
         value = at * self.machines()
-        lowest = min(value, low * self.machines(ONE_MACHINE_LOW))
+        lowest = min(value, low * self.machines(MACHINE_AVAILABILITY_LOW))
         return Estimate(value=value, low=lowest, high=1.0, unit="share", basis=basis)
 
     def limited(self, target: float) -> bool:
         """Whether no number of spares would hold it: the place breaks it alone."""
-        return self.place is not None and self.place.up.value * holds(self.needed, MOST_SPARES) < target
+        return self.place is not None and self.place.up.value * compute_availability(self.needed, MAX_SPARES) < target
 
 
-def holds(needed: int, spares: int, machine: float = ONE_MACHINE) -> float:
+def compute_availability(needed: int, spares: int, machine: float = MACHINE_AVAILABILITY) -> float:
     total = needed + spares
-    return min(1.0, math.fsum(math.exp(_log_share(total, down, machine)) for down in range(spares + 1)))
+    return min(1.0, math.fsum(math.exp(_log_binomial_probability(total, down, machine)) for down in range(spares + 1)))
 
 
-def _log_share(total: int, down: int, machine: float) -> float:
+def _log_binomial_probability(total: int, down: int, machine: float) -> float:
     """Log of the probability that exactly `down` of `total` are down: in logs, because C(n, i) outgrows a float."""
     ways = math.lgamma(total + 1) - math.lgamma(down + 1) - math.lgamma(total - down + 1)
     return ways + down * math.log(1 - machine) + (total - down) * math.log(machine)
 
 
 @functools.cache
-def spares_for(needed: int, target: float | None, machine: float = ONE_MACHINE) -> int:
+def count_spares(needed: int, target: float | None, machine: float = MACHINE_AVAILABILITY) -> int:
     """None asked, none kept. The fewest with which the machines take no more than their part of what may be down; above
     0.99 at least one.
     """
     if target is None:
         return 0
-    least, goal = 1 if target > SPARE_ABOVE else 0, 1 - (1 - target) * MACHINES_PART - ROUNDING
+    least, goal = 1 if target > SPARE_REQUIRED_ABOVE else 0, 1 - (1 - target) * MACHINE_DOWNTIME_SHARE - ROUNDING
     # One spare more never holds less often.
     return least + bisect_left(
-        range(least, MOST_SPARES), 1, key=lambda spare: int(holds(needed, spare, machine) >= goal)
+        range(least, MAX_SPARES), 1, key=lambda spare: int(compute_availability(needed, spare, machine) >= goal)
     )
 
 
-def holds_among(machines: Among, machine: float = ONE_MACHINE) -> float:
+def compute_shared_availability(machines: LoadSharing, machine: float = MACHINE_AVAILABILITY) -> float:
     """The same where a load is shared among types: service holds while those that are up carry all of it."""
-    lost = sum(count * carried for count, carried in machines) - 1 + SOLVED
+    lost = sum(count * carried for count, carried in machines) - 1 + SOLVER_TOLERANCE
     found = [(0.0, 1.0)]
     for count, carried in machines:
-        downs = range(min(count, MOST_SPARES, math.floor(max(0.0, lost) / carried)) + 1)
+        downs = range(min(count, MAX_SPARES, math.floor(max(0.0, lost) / carried)) + 1)
         found = [
-            (gone + down * carried, share * math.exp(_log_share(count, down, machine)))
+            (gone + down * carried, share * math.exp(_log_binomial_probability(count, down, machine)))
             for gone, share in found
             for down in downs
             if gone + down * carried <= lost

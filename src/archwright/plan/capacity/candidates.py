@@ -17,11 +17,16 @@ from archwright.contract.needs import SLO, TEXT_KINDS, Needs, Traffic, Workload
 from archwright.contract.plan import Miss
 from archwright.contract.record import replace
 from archwright.errors import CatalogError
-from archwright.plan.accounting.fleet import Where, in_cloud
-from archwright.plan.demand.data_residency import Bounds, bounds_of, country_inside
-from archwright.plan.demand.forecast import Demand, Job, jobs, steady_demands
-from archwright.plan.demand.model_selection import Candidates, name_of, open_models, permitted
-from archwright.plan.demand.proximity import round_trip
+from archwright.plan.accounting.fleet import Location, locate_offer
+from archwright.plan.demand.data_residency import ResidencyBounds, collect_workload_bounds, is_country_inside
+from archwright.plan.demand.forecast import BatchJob, Demand, list_batch_jobs, list_steady_demands
+from archwright.plan.demand.model_selection import (
+    ModelCandidates,
+    get_model_id,
+    is_licence_permitted,
+    select_open_models,
+)
+from archwright.plan.demand.proximity import select_round_trip
 from archwright.sizing.hardware.machine import Batch, Machine, Steady
 from archwright.sizing.inference.serving_capacity import TextLoad, steady_text
 from archwright.sizing.training.cluster_training import batch_finetune, batch_pretrain
@@ -31,10 +36,10 @@ from archwright.sizing.workloads.tabular import steady_tabular
 from archwright.sizing.workloads.vision import steady_image
 
 # Assumed: there and back between continents takes 0.1 to 0.3 s; a limit below this leaves too little beside it.
-NEAR_S = 0.5
+LATENCY_SENSITIVE_S = 0.5
 
 
-class Task(NamedTuple):
+class WorkloadTask(NamedTuple):
     """A steady load or a job (one of `demand` and `job`), and the models that may do it; None stands for no model of
     the catalog. `follows` names the task whose model is taken. `place`: it must be answered from inside it.
     """
@@ -42,7 +47,7 @@ class Task(NamedTuple):
     name: str
     workload: Workload
     demand: Demand | None
-    job: Job | None
+    job: BatchJob | None
     models: tuple[ModelSpec | None, ...] = ()
     follows: str | None = None
     misses: tuple[Miss, ...] = ()
@@ -50,59 +55,61 @@ class Task(NamedTuple):
     place: str | None = None
 
 
-class Host(NamedTuple):
+class CandidateMachine(NamedTuple):
     """A machine type at a place: rented (`offer`), or bought or owned (`node`)."""
 
-    where: Where
+    where: Location
     machine: Machine
     offer: Offer | None = None
     node: Node | None = None
 
 
-def speaks(task: Task) -> bool:
+def uses_language_model(task: WorkloadTask) -> bool:
     """Whether a language model of the catalog does the task."""
     return task.follows is not None or any(model is not None for model in task.models)
 
 
-def tasks_of(needs: Needs, catalog: Catalog) -> tuple[Task, ...]:
+def list_tasks(needs: Needs, catalog: Catalog) -> tuple[WorkloadTask, ...]:
     """Every workload's work, in the order of the needs; an embedding workload may have a steady load and a job."""
-    steady = {demand.workload.name: demand for demand in steady_demands(needs)}
-    ends = {job.workload.name: job for job in jobs(needs)}
-    found = list[Task]()
+    steady = {demand.workload.name: demand for demand in list_steady_demands(needs)}
+    ends = {job.workload.name: job for job in list_batch_jobs(needs)}
+    found = list[WorkloadTask]()
     for workload in needs.workloads:
         demand, job = steady.get(workload.name), ends.get(workload.name)
         if demand is not None:
-            found += _by_place(_with_models(Task(workload.name, workload, demand, None), catalog), needs, catalog)
+            found += _split_by_place(
+                _with_models(WorkloadTask(workload.name, workload, demand, None), catalog), needs, catalog
+            )
         if job is not None and demand is not None:
-            found.append(Task(f"{workload.name}-refresh", workload, None, job, follows=workload.name))
+            found.append(WorkloadTask(f"{workload.name}-refresh", workload, None, job, follows=workload.name))
         elif job is not None:
-            found.append(_job_task(Task(workload.name, workload, None, job), needs, catalog))
+            found.append(_with_job_models(WorkloadTask(workload.name, workload, None, job), needs, catalog))
     return tuple(found)
 
 
-def near(workload: Workload) -> bool:
+def is_latency_sensitive(workload: Workload) -> bool:
     """Whether the way between continents would take too much of the time to the first token."""
     limits = [limit for limit in (workload.slo.ttft_p95_s, workload.slo.latency_p95_s) if limit is not None]
-    return bool(limits) and min(limits) <= NEAR_S
+    return bool(limits) and min(limits) <= LATENCY_SENSITIVE_S
 
 
-def places_of(workload: Workload, needs: Needs, catalog: Catalog) -> dict[str, float]:
+def select_serving_places(workload: Workload, needs: Needs, catalog: Catalog) -> dict[str, float]:
     """Shares of the traffic that are answered apart, each inside its own place; none where one region may answer all,
     or where the data may not be in every place.
     """
     shares = workload.regions
-    bounds = bounds_of(needs, workload)
-    inside = [place for place in shares if _reaches(catalog, bounds, place)]
-    return dict(shares) if len(shares) > 1 and len(inside) == len(shares) and near(workload) else {}
+    bounds = collect_workload_bounds(needs, workload)
+    inside = [place for place in shares if _can_serve_from(catalog, bounds, place)]
+    return dict(shares) if len(shares) > 1 and len(inside) == len(shares) and is_latency_sensitive(workload) else {}
 
 
-def _reaches(catalog: Catalog, bounds: Bounds, place: str) -> bool:
-    return any(country_inside(catalog, (*bounds, (place,)), country) for country in catalog.countries)
+def _can_serve_from(catalog: Catalog, bounds: ResidencyBounds, place: str) -> bool:
+    return any(is_country_inside(catalog, (*bounds, (place,)), country) for country in catalog.countries)
 
 
-def _by_place(task: Task, needs: Needs, catalog: Catalog) -> list[Task]:
+def _split_by_place(task: WorkloadTask, needs: Needs, catalog: Catalog) -> list[WorkloadTask]:
     """One task for each place that is answered apart; the largest first, which the others follow."""
-    shares = sorted(places_of(task.workload, needs, catalog).items(), key=lambda pair: (-pair[1], pair[0]))
+    shares = sorted(select_serving_places(task.workload, needs, catalog).items(), key=lambda pair: (-pair[1], pair[0]))
     if not shares or task.demand is None:
         return [task]
     parts = [
@@ -113,7 +120,7 @@ def _by_place(task: Task, needs: Needs, catalog: Catalog) -> list[Task]:
     return [first, *(part._replace(follows=task.name, models=(), notes=()) for part in parts[1:])]
 
 
-def _job_task(task: Task, needs: Needs, catalog: Catalog) -> Task:
+def _with_job_models(task: WorkloadTask, needs: Needs, catalog: Catalog) -> WorkloadTask:
     base = task.workload.base
     if task.workload.kind != "finetune" or base is None:
         return _with_models(task, catalog)
@@ -125,26 +132,26 @@ def _job_task(task: Task, needs: Needs, catalog: Catalog) -> Task:
         return task._replace(misses=(Miss(constraint=f"{task.name}.base", value="not an open model", limit=base),))
 
 
-def _with_models(task: Task, catalog: Catalog) -> Task:
+def _with_models(task: WorkloadTask, catalog: Catalog) -> WorkloadTask:
     if task.workload.kind in TEXT_KINDS and task.demand is not None:
-        found = open_models(task.demand, catalog)
+        found = select_open_models(task.demand, catalog)
     elif task.workload.kind == "embedding":
-        found = _embedders(task, catalog)
+        found = _select_embedding_models(task, catalog)
     else:
         return task._replace(models=(None,))
     return task._replace(models=found.models, misses=found.misses, notes=found.notes)
 
 
-def _embedders(task: Task, catalog: Catalog) -> Candidates:
-    models = tuple(model for model in embedding_models(catalog) if permitted(task.workload, model))
+def _select_embedding_models(task: WorkloadTask, catalog: Catalog) -> ModelCandidates:
+    models = tuple(model for model in embedding_models(catalog) if is_licence_permitted(task.workload, model))
     fixed = task.workload.model
     if fixed is not None:
         models = tuple(model for model in models if model.id.lower() == fixed.lower())
     miss = Miss(constraint=f"{task.name}.model", value=None, limit=fixed or "an embedding model")
-    return Candidates(models, () if models else (miss,))
+    return ModelCandidates(models, () if models else (miss,))
 
 
-class Sizer:
+class SizingCache:
     """Asks sizing, once for each question. With `needs` a limit is held where the users are: of a machine's own times
     what a message needs there and back is gone.
     """
@@ -155,29 +162,29 @@ class Sizer:
         self._batch: dict[tuple[object, ...], Batch | None] = {}
         self._away: dict[tuple[str, str], float] = {}
 
-    def steady(self, demand: Demand, model: ModelSpec | None, host: Host) -> Steady | None:
+    def steady(self, demand: Demand, model: ModelSpec | None, host: CandidateMachine) -> Steady | None:
         """What one machine carries of the load; None when it does not hold the model."""
         away, machine = self.away_s(demand.workload, host), host.machine
-        key = (demand.workload.name, name_of(model), away, alike(machine))
+        key = (demand.workload.name, get_model_id(model), away, make_sizing_key(machine))
         if key not in self._steady:
-            found = self._carried(_at_the_machine(demand, away), model, machine)
-            self._steady[key] = found if found is None or not away else _at_the_users(found, demand, away)
+            found = self._carried(_tighten_limits(demand, away), model, machine)
+            self._steady[key] = found if found is None or not away else _restore_limits(found, demand, away)
         return self._steady[key]
 
-    def away_s(self, workload: Workload, host: Host) -> float:
+    def away_s(self, workload: Workload, host: CandidateMachine) -> float:
         """There and back between a machine and the users; no way at all where it stands beside them."""
-        if self._needs is None or workload.sites or not _timed(workload.slo):
+        if self._needs is None or workload.sites or not _list_latency_limits(workload.slo):
             return 0.0
         key = (workload.name, host.where.country)
         if key not in self._away:
             self._away[key] = self._catalog.part(
-                round_trip(self._needs, self._catalog, workload, host.where.country)
+                select_round_trip(self._needs, self._catalog, workload, host.where.country)
             ).value
         return self._away[key]
 
-    def batch(self, job: Job, model: ModelSpec | None, machine: Machine) -> Batch | None:
+    def batch(self, job: BatchJob, model: ModelSpec | None, machine: Machine) -> Batch | None:
         """What one run takes on such machines; None when they cannot do it."""
-        key = (job.workload.name, name_of(model), alike(machine), machine.network_bytes_per_s)
+        key = (job.workload.name, get_model_id(model), make_sizing_key(machine), machine.network_bytes_per_s)
         if key not in self._batch:
             self._batch[key] = self._worked(job, model, machine)
         return self._batch[key]
@@ -196,7 +203,7 @@ class Sizer:
             return steady_image(machine, workload.name, pixels, size, slo, catalog)
         return steady_tabular(machine, workload.name, traffic.features or 0, slo, catalog)
 
-    def _worked(self, job: Job, model: ModelSpec | None, machine: Machine) -> Batch | None:
+    def _worked(self, job: BatchJob, model: ModelSpec | None, machine: Machine) -> Batch | None:
         workload, catalog = job.workload, self._catalog
         if workload.kind == "data-processing":
             return batch_data(machine, job.size, workload.name, catalog)
@@ -210,26 +217,29 @@ class Sizer:
 
 
 # Limits that the way there and back counts against, and the least that is left for the machine.
-TIMED, LEAST_S = ("ttft_p95_s", "latency_p95_s"), 1e-9
+LATENCY_LIMITS, MIN_LATENCY_S = ("ttft_p95_s", "latency_p95_s"), 1e-9
 
 
-def _timed(slo: SLO) -> tuple[str, ...]:
-    return tuple(field for field in TIMED if getattr(slo, field) is not None)
+def _list_latency_limits(slo: SLO) -> tuple[str, ...]:
+    return tuple(field for field in LATENCY_LIMITS if getattr(slo, field) is not None)
 
 
-def _at_the_machine(demand: Demand, away: float) -> Demand:
+def _tighten_limits(demand: Demand, away: float) -> Demand:
     """With limits as the machine must keep them."""
     slo = demand.workload.slo
     if not away:
         return demand
-    kept = replace(slo, **{field: max(getattr(slo, field) - away, LEAST_S) for field in _timed(slo)})
+    kept = replace(
+        slo, **{field: max(getattr(slo, field) - away, MIN_LATENCY_S) for field in _list_latency_limits(slo)}
+    )
     return demand._replace(workload=replace(demand.workload, slo=kept))
 
 
-def _at_the_users(steady: Steady, demand: Demand, away: float) -> Steady:
+def _restore_limits(steady: Steady, demand: Demand, away: float) -> Steady:
     """With broken limits as the needs state them, against what their users see."""
     stated = {
-        f"{demand.workload.name}.{field}": getattr(demand.workload.slo, field) for field in _timed(demand.workload.slo)
+        f"{demand.workload.name}.{field}": getattr(demand.workload.slo, field)
+        for field in _list_latency_limits(demand.workload.slo)
     }
     misses = (
         replace(miss, value=float(miss.value) + away, limit=stated[miss.constraint])
@@ -240,7 +250,7 @@ def _at_the_users(steady: Steady, demand: Demand, away: float) -> Steady:
     return steady._replace(misses=tuple(misses))
 
 
-def alike(machine: Machine) -> tuple[object, ...]:
+def make_sizing_key(machine: Machine) -> tuple[object, ...]:
     """Machines that sizing cannot tell apart: with accelerators, the host hardly matters."""
     if machine.accelerator is not None:
         return (machine.accelerator.id, machine.accelerator_count)
@@ -251,7 +261,7 @@ def alike(machine: Machine) -> tuple[object, ...]:
 BURSTABLE = "burstable"
 
 
-class Hosts:
+class MachineFinder:
     """The machine types that the needs allow, by place."""
 
     def __init__(self, needs: Needs, catalog: Catalog) -> None:
@@ -260,11 +270,11 @@ class Hosts:
         self._pinned = None if named is None else catalog.devices(named)
         self._driven = {engine.kind for engine in catalog.engines.values()}
 
-    def fit(self, task: Task, host: Host) -> bool:
+    def fit(self, task: WorkloadTask, host: CandidateMachine) -> bool:
         """Language runs on the accelerators that are pinned; other work may stay on host processors."""
-        return self._pinned is None or host.machine.accelerator is not None or not speaks(task)
+        return self._pinned is None or host.machine.accelerator is not None or not uses_language_model(task)
 
-    def rented(self, provider: str) -> tuple[Host, ...]:
+    def rented(self, provider: str) -> tuple[CandidateMachine, ...]:
         """Whole machines with a list price; accelerators only where an engine drives them."""
         found = []
         for offer in self._catalog.offers:
@@ -273,16 +283,20 @@ class Hosts:
                 continue
             device = self._catalog.accelerators.get(offer.accelerator or "")
             if (offer.accelerator is None or self._drives(device)) and self._allowed(offer.accelerator):
-                found.append(Host(in_cloud(self._catalog, offer), _of_offer(offer, device), offer=offer))
+                found.append(
+                    CandidateMachine(
+                        locate_offer(self._catalog, offer), _machine_from_offer(offer, device), offer=offer
+                    )
+                )
         return tuple(found)
 
-    def bought(self, where: Where) -> tuple[Host, ...]:
+    def bought(self, where: Location) -> tuple[CandidateMachine, ...]:
         """Machines to buy for the house."""
         found = []
         for node in self._catalog.nodes.values():
             device = self._catalog.accelerators.get(node.accelerator or "")
             if (node.accelerator is None or self._drives(device)) and self._allowed(node.accelerator):
-                found.append(Host(where, _of_node(node, device), node=node))
+                found.append(CandidateMachine(where, _machine_from_node(node, device), node=node))
         return tuple(found)
 
     def _drives(self, device: Accelerator | None) -> bool:
@@ -293,7 +307,7 @@ class Hosts:
         return self._pinned is None or accelerator is None or accelerator in self._pinned
 
 
-def _of_offer(offer: Offer, device: Accelerator | None) -> Machine:
+def _machine_from_offer(offer: Offer, device: Accelerator | None) -> Machine:
     return Machine(
         id=offer.instance_type,
         accelerator=device,
@@ -304,7 +318,7 @@ def _of_offer(offer: Offer, device: Accelerator | None) -> Machine:
     )
 
 
-def _of_node(node: Node, device: Accelerator | None) -> Machine:
+def _machine_from_node(node: Node, device: Accelerator | None) -> Machine:
     return Machine(
         id=node.id,
         accelerator=device,
@@ -315,32 +329,32 @@ def _of_node(node: Node, device: Accelerator | None) -> Machine:
     )
 
 
-class Carrying(NamedTuple):
+class MachineCapability(NamedTuple):
     """A machine type, the model on it and what it does."""
 
-    host: Host
+    host: CandidateMachine
     model: ModelSpec | None
     prices: tuple[float, ...]
     steady: Steady
 
 
-def front(found: Iterable[Carrying]) -> tuple[Carrying, ...]:
+def select_pareto_front(found: Iterable[MachineCapability]) -> tuple[MachineCapability, ...]:
     """Without those that another one beats: no dearer in any way, no less work, no more broken limits."""
-    kept: list[Carrying] = []
-    for one in sorted(found, key=_strength):
-        if not any(_beats(other, one) for other in kept):
+    kept: list[MachineCapability] = []
+    for one in sorted(found, key=_dominance_key):
+        if not any(_dominates(other, one) for other in kept):
             kept.append(one)
     return tuple(kept)
 
 
-def _strength(one: Carrying) -> tuple[float, float, float, str, str]:
+def _dominance_key(one: MachineCapability) -> tuple[float, float, float, str, str]:
     model = one.model
     size = float(model.parameters) if model is not None else 0.0
     capacity = one.steady.requests_per_s.value
     return (one.prices[0], -capacity, size, one.host.machine.id, f"{one.host.where.region} {model.id if model else ''}")
 
 
-def _beats(strong: Carrying, weak: Carrying) -> bool:
+def _dominates(strong: MachineCapability, weak: MachineCapability) -> bool:
     return (
         len(strong.steady.misses) <= len(weak.steady.misses)
         and strong.steady.requests_per_s.value >= weak.steady.requests_per_s.value

@@ -12,18 +12,18 @@ import re
 from archwright.catalog.tables.export_rules import export_rules
 from archwright.catalog.tables.records import Accelerator
 from archwright.contract.plan import Miss
-from archwright.plan.accounting.budget import Draft
+from archwright.plan.accounting.budget import OptionDraft
 
-ADVANCED = 1600.0
-BITS = re.compile(r"\d+")
+ADVANCED_PERFORMANCE = 1600.0
+BITS_PATTERN = re.compile(r"\d+")
 
 
-def judge_export(draft: Draft, headquarters: str) -> Draft:
+def check_export_control(draft: OptionDraft, headquarters: str) -> OptionDraft:
     """What is bought counts, for where it stands and for who buys it; what is rented is not exported."""
     notes, misses = dict[str, None](), dict[Miss, None]()
     for fleet in draft.fleets:
         device = fleet.machine.accelerator
-        if fleet.purchase != "bought" or device is None or measure(device) < ADVANCED:
+        if fleet.purchase != "bought" or device is None or compute_total_performance(device) < ADVANCED_PERFORMANCE:
             continue
         for country in dict.fromkeys((fleet.where.country, headquarters)):
             rule = export_rules().get(country)
@@ -36,7 +36,7 @@ def judge_export(draft: Draft, headquarters: str) -> Draft:
     return draft._replace(misses=(*draft.misses, *misses), notes=(*notes, *draft.notes))
 
 
-def measure(device: Accelerator) -> float:
+def compute_total_performance(device: Accelerator) -> float:
     """Zero for a device of which no rate is known."""
-    found = ((rate, BITS.search(name)) for name, rate in device.flops.items() if name != "tf32")
+    found = ((rate, BITS_PATTERN.search(name)) for name, rate in device.flops.items() if name != "tf32")
     return max((rate / 1e12 * int(bits.group()) for rate, bits in found if bits is not None), default=0.0)

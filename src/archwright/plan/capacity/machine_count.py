@@ -5,19 +5,19 @@ from __future__ import annotations
 import math
 
 from archwright.contract.plan import Miss
-from archwright.plan.capacity.availability import spares_for
-from archwright.plan.capacity.purchase_options import Price, Running, Tranche
-from archwright.plan.demand.forecast import HOURS_PER_MONTH, Demand, Job
+from archwright.plan.capacity.availability import count_spares
+from archwright.plan.capacity.purchase_options import HourlyPrice, PurchaseTranche, RunningHours
+from archwright.plan.demand.forecast import HOURS_PER_MONTH, BatchJob, Demand
 from archwright.plan.demand.model_selection import UNKNOWN
 from archwright.sizing.hardware.machine import Batch
 
 # Assumed: getting a machine, its image and the data takes this long at the start of each run, and is paid for.
-START_H = 0.25
+RUN_START_H = 0.25
 # What the optimisation leaves of a whole number.
 ROUNDING = 1e-6
 
 
-def width_for(batch: Batch, job: Job, redone: float = 1.0) -> tuple[int, tuple[Miss, ...]]:
+def count_job_machines(batch: Batch, job: BatchJob, redone: float = 1.0) -> tuple[int, tuple[Miss, ...]]:
     """The fewest machines that keep the deadline in the busiest month; all that help, with a miss, when none do: the
     network's where nobody states it, for how much more machines help is then not known.
     """
@@ -25,7 +25,7 @@ def width_for(batch: Batch, job: Job, redone: float = 1.0) -> tuple[int, tuple[M
     low, high = batch.least, max(batch.least, batch.most)
 
     def took(machines: int) -> float:
-        return batch.hours(machines) * most + START_H
+        return batch.hours(machines) * most + RUN_START_H
 
     if took(high) > job.deadline_h:
         name = job.workload.name
@@ -38,53 +38,55 @@ def width_for(batch: Batch, job: Job, redone: float = 1.0) -> tuple[int, tuple[M
     return low, ()
 
 
-def machine_hours(batch: Batch, job: Job, machines: int, redone: float = 1.0) -> tuple[float, ...]:
+def compute_machine_hours(batch: Batch, job: BatchJob, machines: int, redone: float = 1.0) -> tuple[float, ...]:
     """Hours of all machines together, month by month."""
     runs = job.runs_per_month * machines
-    return tuple(runs * (batch.hours(machines) * growth * redone + START_H) for growth in job.growth)
+    return tuple(runs * (batch.hours(machines) * growth * redone + RUN_START_H) for growth in job.growth)
 
 
-def run_of(batch: Batch, job: Job, price: Price, redone: float) -> tuple[Tranche, int, tuple[Miss, ...]]:
-    machines, misses = width_for(batch, job, redone)
-    hours = machine_hours(batch, job, machines, redone)
+def price_job_runs(
+    batch: Batch, job: BatchJob, price: HourlyPrice, redone: float
+) -> tuple[PurchaseTranche, int, tuple[Miss, ...]]:
+    machines, misses = count_job_machines(batch, job, redone)
+    hours = compute_machine_hours(batch, job, machines, redone)
     machines_on = tuple(hour / HOURS_PER_MONTH for hour in hours)
     paid = tuple(hour * price.usd_per_hour for hour in hours)
-    return Tranche(price.kind, machines_on, paid, machines), machines, misses
+    return PurchaseTranche(price.kind, machines_on, paid, machines), machines, misses
 
 
-def running_of(demand: Demand, capacity: float) -> tuple[Running, ...]:
+def compute_running_hours(demand: Demand, capacity: float) -> tuple[RunningHours, ...]:
     """Machines of every month and level, spares included."""
     hours, counts = tuple(level.hours for level in demand.levels), dict[tuple[float, ...], tuple[int, ...]]()
     months = [demand.rates(month) for month in range(len(demand.growth))]
     for rates in months:
         if rates not in counts:
             target = demand.workload.slo.availability
-            needed = [machines_for(rate, capacity) if at_work(demand, rate) else 0 for rate in rates]
-            counts[rates] = tuple(n + spares_for(n, target) if n else 0 for n in needed)
-    return tuple(Running(hours, counts[rates]) for rates in months)
+            needed = [count_machines(rate, capacity) if is_serving(demand, rate) else 0 for rate in rates]
+            counts[rates] = tuple(n + count_spares(n, target) if n else 0 for n in needed)
+    return tuple(RunningHours(hours, counts[rates]) for rates in months)
 
 
-def at_work(demand: Demand, rate: float) -> bool:
+def is_serving(demand: Demand, rate: float) -> bool:
     """Whether machines run: always, but where somebody else serves all of the load now."""
     return rate > 0 or not demand.elsewhere
 
 
-def spared(demand: Demand, capacity: float) -> list[tuple[int, int]]:
+def count_peak_machines(demand: Demand, capacity: float) -> list[tuple[int, int]]:
     """Machines and spares at the peak of every month, the most first."""
     target = demand.workload.slo.availability
-    found = {machines_for(max(demand.rates(month)), capacity) for month in range(len(demand.growth))}
-    return [(n, spares_for(n, target)) for n in sorted(found, reverse=True)]
+    found = {count_machines(max(demand.rates(month)), capacity) for month in range(len(demand.growth))}
+    return [(n, count_spares(n, target)) for n in sorted(found, reverse=True)]
 
 
-def machines_for(rate: float, capacity: float) -> int:
+def count_machines(rate: float, capacity: float) -> int:
     return max(1, math.ceil(rate / capacity - ROUNDING))
 
 
-def mean_machines(demand: Demand, capacity: float) -> float:
+def compute_mean_machines(demand: Demand, capacity: float) -> float:
     """Machines that run on average over the horizon, spares included."""
-    months = running_of(demand, capacity)
-    return sum(month_mean(month) for month in months) / len(months)
+    months = compute_running_hours(demand, capacity)
+    return sum(compute_month_mean(month) for month in months) / len(months)
 
 
-def month_mean(month: Running) -> float:
+def compute_month_mean(month: RunningHours) -> float:
     return sum(h * n for h, n in zip(month.hours, month.counts, strict=True)) / sum(month.hours)

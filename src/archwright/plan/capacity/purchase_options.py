@@ -18,16 +18,16 @@ from archwright.contract.plan import PurchaseKind
 from archwright.plan.demand.forecast import HOURS_PER_MONTH
 
 YEAR, THREE_YEARS, SPOT = 12, 36, 0
-KINDS: dict[int, PurchaseKind] = {SPOT: "spot", YEAR: "commit-1y", THREE_YEARS: "commit-3y"}
+KIND_BY_TERM: dict[int, PurchaseKind] = {SPOT: "spot", YEAR: "commit-1y", THREE_YEARS: "commit-3y"}
 # Assumed: interruptions cost batch work this share of its hours, done again from the last checkpoint.
-REDONE = 0.15
+SPOT_REDONE_SHARE = 0.15
 # Machines of one run that are all lost when one is taken away: of more, some one always is. Assumed.
-SPOT_TOGETHER = 4
+MAX_SPOT_MACHINES = 4
 UP_FRONT = "all upfront"
-TRUST = ("high", "medium", "low", "recalled")
+CONFIDENCE_ORDER = ("high", "medium", "low", "recalled")
 
 
-class Price(NamedTuple):
+class HourlyPrice(NamedTuple):
     """USD an hour of one machine had in one way. `factor` is that against the list price, `row` states the discount
     (None: the offer states the price itself, or it is the list price).
     """
@@ -37,7 +37,7 @@ class Price(NamedTuple):
     row: Commitment | None = None
 
 
-class Tranche(NamedTuple):
+class PurchaseTranche(NamedTuple):
     """Machines had in one way: `machines[m]` on average in month m, `usd[m]` paid for them, `peak` at most at once."""
 
     kind: PurchaseKind
@@ -50,7 +50,7 @@ class Tranche(NamedTuple):
         return sum(self.usd)
 
 
-class Running(NamedTuple):
+class RunningHours(NamedTuple):
     """How many machines run in each part of a month, and for how many hours: one month."""
 
     hours: tuple[float, ...]
@@ -67,16 +67,16 @@ class Running(NamedTuple):
         return list(steps.items())
 
 
-class Market:
+class OfferPrices:
     """What each offer costs in each way."""
 
     def __init__(self, catalog: Catalog, *, spot: bool) -> None:
         self._spot = spot
         self._types = frozenset(offer.instance_type for offer in catalog.offers)
         self._rows = catalog.commitments
-        self._known: dict[str, tuple[Price, ...]] = {}
+        self._known: dict[str, tuple[HourlyPrice, ...]] = {}
 
-    def price(self, offer: Offer, term: int) -> Price | None:
+    def price(self, offer: Offer, term: int) -> HourlyPrice | None:
         """`term` in months, 0 for interruptible machines. The offer's own figure, else the provider's discount."""
         own = {
             SPOT: offer.spot_usd_per_hour,
@@ -86,15 +86,15 @@ class Market:
         if term == SPOT and not self._spot:
             return None
         if own is not None:
-            return Price(KINDS[term], own)
+            return HourlyPrice(KIND_BY_TERM[term], own)
         row = self._discount(offer, term)
         listed = offer.on_demand_usd_per_hour or 0.0
-        return Price(KINDS[term], listed * (1 - row.discount), row) if row is not None else None
+        return HourlyPrice(KIND_BY_TERM[term], listed * (1 - row.discount), row) if row is not None else None
 
-    def ways(self, offer: Offer) -> tuple[Price, ...]:
+    def ways(self, offer: Offer) -> tuple[HourlyPrice, ...]:
         """By the hour first, then the promises."""
         if offer.id not in self._known:
-            listed = Price("on-demand", offer.on_demand_usd_per_hour or 0.0)
+            listed = HourlyPrice("on-demand", offer.on_demand_usd_per_hour or 0.0)
             promised = (self.price(offer, term) for term in (YEAR, THREE_YEARS))
             self._known[offer.id] = (listed, *(price for price in promised if price is not None))
         return self._known[offer.id]
@@ -107,13 +107,13 @@ class Market:
                 continue
             named = {word.strip(",") for word in row.scope.split()} & self._types
             if not named or offer.instance_type in named:
-                fitting.append((not named, TRUST.index(row.confidence), row.discount, row))
+                fitting.append((not named, CONFIDENCE_ORDER.index(row.confidence), row.discount, row))
         # Interruptible machines have markets of their own: another type's discount says nothing.
         narrow = [one for one in fitting if term != SPOT or not one[0]]
         return min(narrow, key=lambda one: one[:3])[3] if narrow else None
 
 
-def cheapest(months: Sequence[Running], ways: Sequence[Price]) -> tuple[Tranche, ...]:
+def select_purchase_mix(months: Sequence[RunningHours], ways: Sequence[HourlyPrice]) -> tuple[PurchaseTranche, ...]:
     """The machines of every month in the ways that cost the least over the whole horizon."""
     by_kind = {price.kind: price.usd_per_hour for price in ways}
     machines: dict[PurchaseKind, list[float]] = {price.kind: [0.0] * len(months) for price in ways}
@@ -128,7 +128,7 @@ def cheapest(months: Sequence[Running], ways: Sequence[Price]) -> tuple[Tranche,
             while steps and steps[-1][0] < count:
                 steps.pop()
         hours = tuple([steps[-1][1] if steps else 0.0 for steps in left])
-        for month, kind in enumerate(_had(hours, by_kind)):
+        for month, kind in enumerate(_select_monthly_kinds(hours, by_kind)):
             if kind == "on-demand" and not hours[month]:
                 continue
             paid = alike * (hours[month] if kind == "on-demand" else HOURS_PER_MONTH)
@@ -136,30 +136,30 @@ def cheapest(months: Sequence[Running], ways: Sequence[Price]) -> tuple[Tranche,
             usd[kind][month] += paid * by_kind[kind]
             peaks[kind][month] += alike
     return tuple(
-        Tranche(kind, tuple(machines[kind]), tuple(usd[kind]), max(peaks[kind]))
+        PurchaseTranche(kind, tuple(machines[kind]), tuple(usd[kind]), max(peaks[kind]))
         for kind in machines
         if any(peaks[kind])
     )
 
 
-def _had(hours: tuple[float, ...], prices: dict[PurchaseKind, float]) -> tuple[PurchaseKind, ...]:
+def _select_monthly_kinds(hours: tuple[float, ...], prices: dict[PurchaseKind, float]) -> tuple[PurchaseKind, ...]:
     """The way of each month for one machine that runs `hours[m]`: year by year from the last, the best of the rest."""
     years = [hours[first : first + YEAR] for first in range(0, len(hours), YEAR)]
     rest: list[tuple[float, tuple[PurchaseKind, ...]]] = [(0.0, ())]
     three = prices.get("commit-3y")
     for year in reversed(years):
-        kind, usd = _year(year, prices)
+        kind, usd = _select_year_kind(year, prices)
         best = (usd + rest[0][0], (kind,) * len(year) + rest[0][1])
         # Three years from here must be whole; the last block may be a part of a year.
         if three is not None and len(rest) >= 3 and len(rest[0][1]) + len(year) >= THREE_YEARS:
             usd = three * HOURS_PER_MONTH * THREE_YEARS + rest[2][0]
             if usd < best[0]:
-                best = (usd, (KINDS[THREE_YEARS],) * THREE_YEARS + rest[2][1])
+                best = (usd, (KIND_BY_TERM[THREE_YEARS],) * THREE_YEARS + rest[2][1])
         rest.insert(0, best)
     return rest[0][1]
 
 
-def _year(hours: tuple[float, ...], prices: dict[PurchaseKind, float]) -> tuple[PurchaseKind, float]:
+def _select_year_kind(hours: tuple[float, ...], prices: dict[PurchaseKind, float]) -> tuple[PurchaseKind, float]:
     listed, one = sum(hours) * prices["on-demand"], prices.get("commit-1y")
     if one is not None and len(hours) == YEAR and one * HOURS_PER_MONTH * YEAR < listed:
         return "commit-1y", one * HOURS_PER_MONTH * YEAR

@@ -10,48 +10,50 @@ from collections.abc import Iterable
 
 from archwright.catalog.catalog import Catalog
 from archwright.contract.plan import Miss
-from archwright.plan.accounting.budget import UNPROVEN
-from archwright.plan.accounting.fleet import Fleet
+from archwright.plan.accounting.budget import UNVERIFIED
+from archwright.plan.accounting.fleet import MachineFleet
 from archwright.plan.demand.forecast import Demand
 
-TOKENS, HOSTS = "quota.tokens", "quota.hosts"
-OF_PLACE = {"serverless": "quota.serverless", "on-premises": "quota.bought"}
+TOKEN_QUOTA, HOST_QUOTA = "quota.tokens", "quota.hosts"
+PLACEMENT_QUOTAS = {"serverless": "quota.serverless", "on-premises": "quota.bought"}
 
 
-def judge_capacity(fleets: Iterable[Fleet], catalog: Catalog) -> tuple[tuple[Miss, ...], tuple[str, ...]]:
+def check_machine_quotas(fleets: Iterable[MachineFleet], catalog: Catalog) -> tuple[tuple[Miss, ...], tuple[str, ...]]:
     """Everything at one provider at once; owned machines are there already."""
     counts = Counter[tuple[str, str]]()
     for fleet in fleets:
         if fleet.purchase != "owned" and fleet.where.placement != "this-machine":
-            counts[fleet.where.provider, _quota(fleet, catalog)] += fleet.peak * max(fleet.machine.accelerator_count, 1)
+            counts[fleet.where.provider, _select_quota(fleet, catalog)] += fleet.peak * max(
+                fleet.machine.accelerator_count, 1
+            )
     misses, notes = list[Miss](), list[str]()
     for (provider, quota), count in counts.items():
-        miss, note = _judged(provider, quota, float(count), catalog)
+        miss, note = _check_quota(provider, quota, float(count), catalog)
         misses, notes = [*misses, *miss], [*notes, *note]
     return tuple(misses), tuple(notes)
 
 
-def judge_tokens(demand: Demand, provider: str, catalog: Catalog) -> tuple[tuple[Miss, ...], tuple[str, ...]]:
+def check_token_quota(demand: Demand, provider: str, catalog: Catalog) -> tuple[tuple[Miss, ...], tuple[str, ...]]:
     """Tokens a second at the busiest moment of the horizon, bought from one provider."""
     each = demand.input_tokens.mean + demand.output_tokens.mean
-    misses, notes = _judged(provider, TOKENS, demand.peak_at_horizon * each, catalog)
+    misses, notes = _check_quota(provider, TOKEN_QUOTA, demand.peak_at_horizon * each, catalog)
     return tuple(misses), tuple(notes)
 
 
-def _quota(fleet: Fleet, catalog: Catalog) -> str:
+def _select_quota(fleet: MachineFleet, catalog: Catalog) -> str:
     if fleet.machine.accelerator is None:
-        return HOSTS
-    own = OF_PLACE.get(fleet.where.placement, f"quota.{fleet.where.provider}")
+        return HOST_QUOTA
+    own = PLACEMENT_QUOTAS.get(fleet.where.placement, f"quota.{fleet.where.provider}")
     return own if own in catalog.parts else "quota.other"
 
 
-def _judged(provider: str, quota: str, count: float, catalog: Catalog) -> tuple[list[Miss], list[str]]:
+def _check_quota(provider: str, quota: str, count: float, catalog: Catalog) -> tuple[list[Miss], list[str]]:
     held, unit = catalog.part(quota), catalog.parts[quota].unit
     if count > held.high:
         return [Miss(constraint=f"capacity of {provider}, {unit}", value=count, limit=held.high)], []
     if count <= held.value:
         return [], []
     return [], [
-        f"{UNPROVEN}capacity needs a contract: {count:,.0f} {unit} at once at {provider}; an ordinary customer gets "
+        f"{UNVERIFIED}capacity needs a contract: {count:,.0f} {unit} at once at {provider}; an ordinary customer gets "
         f"about {held.value:,.0f} (assumed, {held.low:,.0f} .. {held.high:,.0f}); ask for a quota first"
     ]

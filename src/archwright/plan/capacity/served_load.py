@@ -11,8 +11,8 @@ from archwright.catalog.tables.records import ModelSpec
 from archwright.contract.needs import TEXT_KINDS, Length
 from archwright.contract.plan import LoadSpec
 from archwright.contract.record import replace
-from archwright.plan.capacity.availability import Up
-from archwright.plan.demand.forecast import Demand, Job
+from archwright.plan.capacity.availability import RedundancyRequirement
+from archwright.plan.demand.forecast import BatchJob, Demand
 from archwright.simulate.pool_simulation import PoolPrediction, PoolSpec, predict_pool
 from archwright.simulate.serving_simulation import ServingPrediction, ServingSpec, predict_serving
 from archwright.sizing.hardware.machine import Batch, Machine, Steady
@@ -21,53 +21,53 @@ from archwright.sizing.inference.engine_instance import Requests
 from archwright.sizing.inference.open_loop import Z95, OpenLoop, flow_of
 
 # A short peak is enough where an engine sees so many requests that more teach nothing.
-PEAK_S, LEAST_PEAK_S, PEAK_REQUESTS = 45, 15, 600
-LEAST_RATE = 1e-6
+PEAK_S, MIN_PEAK_S, PEAK_REQUESTS = 45, 15, 600
+MIN_RATE = 1e-6
 SEED_BYTES = 4
 
 
-class Here(NamedTuple):
+class LocalLoad(NamedTuple):
     """One workload and what serves it on the machine at hand."""
 
     demand: Demand
     spec: ServingSpec
 
 
-class Pooled(NamedTuple):
+class PooledLoad(NamedTuple):
     """One workload and the pool of engines that serves it elsewhere; `up`: machines needed, and spares beside them;
     None where they are the provider's affair. `part`: its share of a load that several pools answer together.
     """
 
     demand: Demand
     spec: PoolSpec
-    up: Up | None = Up(1, 0)
+    up: RedundancyRequirement | None = RedundancyRequirement(1, 0)
     part: float = 1.0
 
 
-class Answering(NamedTuple):
+class NonTextLoad(NamedTuple):
     """A steady load without an answer in tokens (images, rows, embeddings), and what one of its machines does."""
 
     demand: Demand
     steady: Steady
-    up: Up | None = Up(1, 0)
+    up: RedundancyRequirement | None = RedundancyRequirement(1, 0)
 
 
-class Working(NamedTuple):
+class BatchLoad(NamedTuple):
     """Work with an end, and how many machines one run of it takes at once."""
 
-    job: Job
+    job: BatchJob
     batch: Batch
     machines: int
 
 
-Served = Here | Pooled | Answering | Working
+ServedLoad = LocalLoad | PooledLoad | NonTextLoad | BatchLoad
 
 
-def loads_of(served: tuple[Served, ...]) -> tuple[LoadSpec, ...]:
+def list_load_specs(served: tuple[ServedLoad, ...]) -> tuple[LoadSpec, ...]:
     """The traffic that `bench` can drive: texts. Pools that answer a workload together are driven together."""
     found, whole = list[LoadSpec](), dict[str, LoadSpec]()
     for one in served:
-        if isinstance(one, Pooled) and one.part < 1:
+        if isinstance(one, PooledLoad) and one.part < 1:
             load, before = one.spec.load, whole.get(one.spec.load.workload)
             rate, inside = (before.requests_per_second, before.concurrency) if before is not None else (0.0, 0)
             both = replace(
@@ -77,23 +77,23 @@ def loads_of(served: tuple[Served, ...]) -> tuple[LoadSpec, ...]:
                 peak_s=min(load.peak_s, before.peak_s if before is not None else load.peak_s),
             )
             whole[load.workload] = both
-        elif isinstance(one, (Here, Pooled)):
+        elif isinstance(one, (LocalLoad, PooledLoad)):
             found.append(one.spec.load)
     return (*found, *whole.values())
 
 
-def predicted(served: Here | Pooled) -> ServingPrediction | PoolPrediction:
-    return predict_serving(served.spec) if isinstance(served, Here) else predict_pool(served.spec)
+def predict_load(served: LocalLoad | PooledLoad) -> ServingPrediction | PoolPrediction:
+    return predict_serving(served.spec) if isinstance(served, LocalLoad) else predict_pool(served.spec)
 
 
-def served_of(
+def build_served_load(
     demand: Demand, steady: Steady, machine: Machine, catalog: Catalog, *, replicas: int
-) -> Pooled | Answering:
+) -> PooledLoad | NonTextLoad:
     """`replicas` machines with `steady` share the peak of the busiest month. In the closed loop run as many requests
     as are inside at the peak, nineteen times of twenty.
     """
     if demand.workload.kind not in TEXT_KINDS:
-        return Answering(demand, steady)
+        return NonTextLoad(demand, steady)
     model = catalog.models[steady.model]
     requests = Requests(demand.input_tokens, demand.output_tokens)
     found = engines(machine, model, requests, catalog)
@@ -103,22 +103,22 @@ def served_of(
     flow = flow_of(demand.input_tokens, demand.output_tokens)
     inside = OpenLoop(engine.pace, flow, engine.slots, engine.chunk).at_rate(share).inside
     crowd = min(engine.slots, math.ceil(inside + Z95 * math.sqrt(inside)))
-    load = replace(load_of(demand, model.id, crowd * count), peak_s=peak_seconds(share))
-    return Pooled(demand, PoolSpec(model.id, engine, count, load))
+    load = replace(build_load_spec(demand, model.id, crowd * count), peak_s=compute_peak_seconds(share))
+    return PooledLoad(demand, PoolSpec(model.id, engine, count, load))
 
 
-def peak_seconds(rate: float) -> float:
-    return float(min(PEAK_S, max(LEAST_PEAK_S, round(PEAK_REQUESTS / max(rate, LEAST_RATE)))))
+def compute_peak_seconds(rate: float) -> float:
+    return float(min(PEAK_S, max(MIN_PEAK_S, round(PEAK_REQUESTS / max(rate, MIN_RATE)))))
 
 
-def seed_of(workload: str) -> int:
+def derive_seed(workload: str) -> int:
     """The same workload draws the same traffic, in every plan and on the bench: two plans that differ do so because of
     what was changed, and not by chance.
     """
     return int.from_bytes(hashlib.sha256(workload.encode()).digest()[:SEED_BYTES]) % 2**31
 
 
-def load_of(demand: Demand, model: str, concurrency: int) -> LoadSpec:
+def build_load_spec(demand: Demand, model: str, concurrency: int) -> LoadSpec:
     """The peak of the busiest month: what the plan promises to carry, and what `bench` will drive."""
     return LoadSpec(
         workload=demand.workload.name,
@@ -127,11 +127,11 @@ def load_of(demand: Demand, model: str, concurrency: int) -> LoadSpec:
         input_tokens=demand.input_tokens,
         output_tokens=demand.output_tokens,
         concurrency=concurrency,
-        seed=seed_of(demand.workload.name),
+        seed=derive_seed(demand.workload.name),
     )
 
 
-def context_of(demand: Demand, model: ModelSpec) -> int:
+def count_context_tokens(demand: Demand, model: ModelSpec) -> int:
     """Tokens a slot holds: room for long requests, whole steps, never more than the model can."""
     return Requests(demand.input_tokens, demand.output_tokens).context_tokens(model)
 

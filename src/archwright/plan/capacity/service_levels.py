@@ -8,30 +8,32 @@ from __future__ import annotations
 from archwright.contract.estimate import Estimate, exact, total
 from archwright.contract.needs import SLO
 from archwright.contract.plan import LoadSpec, Miss
-from archwright.plan.accounting.budget import AT_RISK, judge_limit
-from archwright.plan.capacity.availability import Up
+from archwright.plan.accounting.budget import AT_RISK, check_limit
+from archwright.plan.capacity.availability import RedundancyRequirement
 from archwright.simulate.serving_simulation import ServingSpec, one_replica, peak_run
 
 
-def judge_latency(
+def check_latency(
     load: LoadSpec, slo: SLO, p95: tuple[Estimate, Estimate], found: tuple[list[Miss], list[str]]
 ) -> None:
     """Latency limits against (TTFT, TPOT) at p95; adds to the misses and notes in `found`."""
     (ttft, tpot), (misses, notes), name = p95, found, load.workload
     whole = total([ttft, tpot.scaled(max(load.output_tokens.mean - 1, 0.0))], "s")
-    judge_limit(f"{name}.ttft_p95_s", ttft, slo.ttft_p95_s, misses, notes)
-    judge_limit(f"{name}.tpot_p95_s", tpot, slo.tpot_p95_s, misses, notes)
-    judge_limit(f"{name}.latency_p95_s", whole, slo.latency_p95_s, misses, notes)
+    check_limit(f"{name}.ttft_p95_s", ttft, slo.ttft_p95_s, misses, notes)
+    check_limit(f"{name}.tpot_p95_s", tpot, slo.tpot_p95_s, misses, notes)
+    check_limit(f"{name}.latency_p95_s", whole, slo.latency_p95_s, misses, notes)
 
 
-def broken(spec: ServingSpec, slo: SLO) -> tuple[Miss, ...]:
+def find_latency_misses(spec: ServingSpec, slo: SLO) -> tuple[Miss, ...]:
     """The latency limits that one run at the predicted speed breaks: a prediction's values, without their bands."""
     found, misses = peak_run(one_replica(spec), 1.0), list[Miss]()
-    judge_latency(spec.load, slo, (exact(found.ttft_p95_s, "s"), exact(found.tpot_p95_s, "s")), (misses, []))
+    check_latency(spec.load, slo, (exact(found.ttft_p95_s, "s"), exact(found.tpot_p95_s, "s")), (misses, []))
     return tuple(misses)
 
 
-def judge_availability(workload: str, up: Up, slo: SLO, misses: list[Miss], notes: list[str]) -> None:
+def check_availability(
+    workload: str, up: RedundancyRequirement, slo: SLO, misses: list[Miss], notes: list[str]
+) -> None:
     """Higher is better here; at risk when the limit lies above the band's low end."""
     limit, share = slo.availability, up.share()
     if limit is None:

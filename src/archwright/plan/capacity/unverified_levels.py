@@ -14,71 +14,76 @@ from archwright.contract.estimate import Estimate
 from archwright.contract.needs import Workload
 from archwright.contract.plan import Miss
 from archwright.contract.record import replace
-from archwright.plan.accounting.budget import UNPROVEN
+from archwright.plan.accounting.budget import UNVERIFIED
 from archwright.plan.demand.forecast import Demand
-from archwright.plan.explain.formatting import digits
+from archwright.plan.explain.formatting import format_number
 
-FIRST, READ, TOKEN, AVAILABLE = "hosted.first", "hosted.read", "hosted.token", "unpromised.availability"
+FIRST_TOKEN_PART, READING_RATE_PART, TOKEN_TIME_PART, AVAILABILITY_PART = (
+    "hosted.first",
+    "hosted.read",
+    "hosted.token",
+    "unpromised.availability",
+)
 
 
-class Found(NamedTuple):
+class UnverifiedLevel(NamedTuple):
     """What a limit comes to."""
 
     misses: tuple[Miss, ...] = ()
     notes: tuple[str, ...] = ()
 
 
-def latencies(demand: Demand, round_trip: str, catalog: Catalog) -> dict[str, Estimate]:
+def estimate_latency_bands(demand: Demand, round_trip: str, catalog: Catalog) -> dict[str, Estimate]:
     """The band of each latency, in seconds: TTFT p95 = round trip + first token + p95 prompt / reading rate; whole =
     TTFT + time of a token x (mean answer - 1). `round_trip` is a part of the catalog.
     """
-    read, token, prompt = catalog.part(READ), catalog.part(TOKEN), demand.input_tokens.p95
+    read, token, prompt = catalog.part(READING_RATE_PART), catalog.part(TOKEN_TIME_PART), demand.input_tokens.p95
     reading = read.dividing(prompt, "s")
-    ttft = _after(catalog.part(round_trip), catalog.part(FIRST), reading)
+    ttft = _add_in_sequence(catalog.part(round_trip), catalog.part(FIRST_TOKEN_PART), reading)
     written = token.scaled(max(demand.output_tokens.mean - 1, 0.0), unit="s")
-    return {"ttft_p95_s": ttft, "tpot_p95_s": token, "latency_p95_s": _after(ttft, written)}
+    return {"ttft_p95_s": ttft, "tpot_p95_s": token, "latency_p95_s": _add_in_sequence(ttft, written)}
 
 
-def _after(*parts: Estimate) -> Estimate:
+def _add_in_sequence(*parts: Estimate) -> Estimate:
     """One after the other: the ends are what is possible, so that they add up, whatever chance would say."""
     low, value, high = (sum(ends) for ends in zip(*((one.low, one.value, one.high) for one in parts), strict=True))
     return Estimate(value=value, low=low, high=high, unit="s")
 
 
-def judge_unpromised(demand: Demand, round_trip: str, provider: str, catalog: Catalog) -> Found:
+def check_unverified_latency(demand: Demand, round_trip: str, provider: str, catalog: Catalog) -> UnverifiedLevel:
     """Every stated latency against its band."""
     slo, misses, notes = demand.workload.slo, list[Miss](), list[str]()
-    for field, band in latencies(demand, round_trip, catalog).items():
+    for field, band in estimate_latency_bands(demand, round_trip, catalog).items():
         limit, name = getattr(slo, field), f"{demand.workload.name}.{field}"
         if limit is not None and limit < band.low:
             misses.append(Miss(constraint=name, value=band.low, limit=limit, at_best=True))
         elif limit is not None and limit < band.high:
-            notes.append(f"{_possible(name, limit, band, provider)}; measure it with `archwright bench URL`")
-    return Found(tuple(misses), tuple(notes))
+            notes.append(f"{_format_latency_risk(name, limit, band, provider)}; measure it with `archwright bench URL`")
+    return UnverifiedLevel(tuple(misses), tuple(notes))
 
 
-def latency_risk(workload: Workload, warm: Estimate, start_s: float, provider: str) -> tuple[str, ...]:
+def describe_latency_risk(workload: Workload, warm: Estimate, start_s: float, provider: str) -> tuple[str, ...]:
     """The note of a stated latency of what is no text: `warm` at best, at worst after a cold start of `start_s`.
     A limit below that was missed when the worker was sized.
     """
     limit, band = workload.slo.latency_p95_s, replace(warm, high=start_s + warm.high)
     if limit is None or limit >= band.high:
         return ()
-    return (_possible(f"{workload.name}.latency_p95_s", limit, band, provider),)
+    return (_format_latency_risk(f"{workload.name}.latency_p95_s", limit, band, provider),)
 
 
-def _possible(name: str, limit: float, band: Estimate, provider: str) -> str:
+def _format_latency_risk(name: str, limit: float, band: Estimate, provider: str) -> str:
     return (
-        f"{UNPROVEN}{name} limit {limit:g}: nobody promises the latency of {provider}, anything from "
-        f"{digits(band.low)} to {digits(band.high)} is possible"
+        f"{UNVERIFIED}{name} limit {limit:g}: nobody promises the latency of {provider}, anything from "
+        f"{format_number(band.low)} to {format_number(band.high)} is possible"
     )
 
 
-def availability_risk(workload: Workload, provider: str, catalog: Catalog) -> Found:
+def check_unverified_availability(workload: Workload, provider: str, catalog: Catalog) -> UnverifiedLevel:
     """The miss or the note of a stated availability."""
-    limit, name, band = workload.slo.availability, f"{workload.name}.availability", catalog.part(AVAILABLE)
+    limit, name, band = workload.slo.availability, f"{workload.name}.availability", catalog.part(AVAILABILITY_PART)
     if limit is None or limit <= band.low:
-        return Found()
+        return UnverifiedLevel()
     if limit > band.high:
-        return Found((Miss(constraint=name, value=band.high, limit=limit, at_best=True),))
-    return Found((), (f"{UNPROVEN}{name} limit {limit:g}: nobody promises the availability of {provider}",))
+        return UnverifiedLevel((Miss(constraint=name, value=band.high, limit=limit, at_best=True),))
+    return UnverifiedLevel((), (f"{UNVERIFIED}{name} limit {limit:g}: nobody promises the availability of {provider}",))

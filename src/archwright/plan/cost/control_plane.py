@@ -16,33 +16,33 @@ from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.records import Offer
 from archwright.contract.estimate import Estimate
 from archwright.contract.needs import Needs
-from archwright.plan.accounting.fleet import Fleet, Where, in_cloud
-from archwright.plan.accounting.provenance import Ledger
-from archwright.plan.capacity.availability import spares_for
+from archwright.plan.accounting.fleet import Location, MachineFleet, locate_offer
+from archwright.plan.accounting.provenance import PlanProvenance
+from archwright.plan.capacity.availability import count_spares
 from archwright.plan.capacity.candidates import BURSTABLE
-from archwright.plan.demand.data_residency import bounds_of, bounds_of_all, region_inside
-from archwright.plan.demand.forecast import Demand, steady_demands, years_of
-from archwright.plan.demand.proximity import Distance, distance
+from archwright.plan.demand.data_residency import collect_all_bounds, collect_workload_bounds, is_region_inside
+from archwright.plan.demand.forecast import Demand, list_steady_demands, split_into_years
+from archwright.plan.demand.proximity import ProximityRank, rank_proximity
 
 # Beside a retrieval, whose index it searches; else what a database and its neighbours start on. Assumed.
 HOST_CORES, HOST_RAM_BYTES = 4, 16 * 2**30
-LEAST_CORES, LEAST_RAM_BYTES = 2, 8 * 2**30
+MIN_CORES, MIN_RAM_BYTES = 2, 8 * 2**30
 # A platform of one core at most needs no machine of its own beside one that has so many, where none is kept spare.
-SHARED_CORES, SHARING_CORES = 1.0, 8
-SERVER = "platform.server"
-SERVER_CORES = "platform.server-cores"
+MAX_SHARED_CORES, MIN_SHARING_CORES = 1.0, 8
+SERVER_PART = "platform.server"
+SERVER_CORES_PART = "platform.server-cores"
 # The part of the platform that each kind of existing system is.
-KEPT = {"gateway": "gateway", "monitoring": "monitoring", "lake": "catalogue"}
-PARTS = ("gateway", "database", "monitoring", "catalogue")
+PART_BY_EXISTING_KIND = {"gateway": "gateway", "monitoring": "monitoring", "lake": "catalogue"}
+PLATFORM_PARTS = ("gateway", "database", "monitoring", "catalogue")
 
 
-class Seat(NamedTuple):
+class ControlPlaneHosting(NamedTuple):
     """Where the platform runs: `counts` equal machines month by month, spares included; `machines` is their mean with
     the band of what they are sized from. `offer`: rented; without it servers of one's own, or, with no machine of its
     own (`counts` 0), those that answer.
     """
 
-    where: Where
+    where: Location
     parts: tuple[str, ...]
     counts: tuple[int, ...]
     machines: str
@@ -54,36 +54,38 @@ class Seat(NamedTuple):
         return not any(self.counts)
 
 
-class Platform:
+class ControlPlaneSizer:
     """What the needs ask of it."""
 
-    def __init__(self, needs: Needs, catalog: Catalog, ledger: Ledger) -> None:
+    def __init__(self, needs: Needs, catalog: Catalog, ledger: PlanProvenance) -> None:
         self._needs, self._catalog, self._ledger = needs, catalog, ledger
-        self._demands = tuple(demand for demand in steady_demands(needs) if not demand.workload.sites)
-        self._parts = parts_of(needs)
+        self._demands = tuple(demand for demand in list_steady_demands(needs) if not demand.workload.sites)
+        self._parts = list_platform_parts(needs)
 
-    def seat(self, place: Where, fleets: tuple[Fleet, ...], *, host: Offer | None) -> Seat | None:
+    def seat(
+        self, place: Location, fleets: tuple[MachineFleet, ...], *, host: Offer | None
+    ) -> ControlPlaneHosting | None:
         """Its machines at `place`, or near it where none are sold there; None where it takes none, or none are known.
         `host`: they stand in for machines that answer.
         """
         if not self._demands or not self._parts or place.placement == "this-machine":
             return None
         cores = self._cores("typical")
-        if max(cores) <= SHARED_CORES and not self._spares(1) and _roomy(fleets, place):
-            return Seat(place, self._parts, (0,) * len(cores), "", max(cores))
+        if max(cores) <= MAX_SHARED_CORES and not self._spares(1) and _has_spare_cores(fleets, place):
+            return ControlPlaneHosting(place, self._parts, (0,) * len(cores), "", max(cores))
         if place.placement == "on-premises":
-            each = round(self._catalog.part(SERVER_CORES).value)
-            return self._seat(place, each, f"{SERVER}.{place.region}")
+            each = round(self._catalog.part(SERVER_CORES_PART).value)
+            return self._seat(place, each, f"{SERVER_PART}.{place.region}")
         found = next((fitting for fitting in self._sold(place, beside_retrieval=host is not None) if fitting), None)
         if found is None:
             return None
         seats = (self._rented(offer) for offer in found)
-        return min(seats, key=lambda seat: (_usd(seat), seat.offer.id if seat.offer is not None else ""))
+        return min(seats, key=lambda seat: (_compute_hourly_usd(seat), seat.offer.id if seat.offer is not None else ""))
 
-    def _rented(self, offer: Offer) -> Seat:
-        return self._seat(in_cloud(self._catalog, offer), offer.vcpu, offer.id)._replace(offer=offer)
+    def _rented(self, offer: Offer) -> ControlPlaneHosting:
+        return self._seat(locate_offer(self._catalog, offer), offer.vcpu, offer.id)._replace(offer=offer)
 
-    def _seat(self, where: Where, each: int, name: str) -> Seat:
+    def _seat(self, where: Location, each: int, name: str) -> ControlPlaneHosting:
         counts = self._counts(each, "typical")
         ends = [sum(self._counts(each, end)) / len(counts) for end in ("low", "high")]
         value = sum(counts) / len(counts)
@@ -99,7 +101,7 @@ class Platform:
             facts=tuple(self._said(row) for row in self._rows()),
         )
         made = Estimate(value=value, low=min(ends[0], value), high=max(ends[1], value), unit="machines", basis=basis)
-        return Seat(where, self._parts, counts, self._ledger.drive(made), max(cores))
+        return ControlPlaneHosting(where, self._parts, counts, self._ledger.drive(made), max(cores))
 
     def _counts(self, each: int, end: str) -> tuple[int, ...]:
         needed = (max(1, math.ceil(cores / each)) for cores in self._cores(end))
@@ -108,7 +110,7 @@ class Platform:
     def _spares(self, count: int) -> int:
         """Who asks waits for the gateway alone: what else is down for a while stops nobody."""
         asked = [target for one in self._demands if (target := one.workload.slo.availability) is not None]
-        return spares_for(count, max(asked)) if asked and "gateway" in self._parts else 0
+        return count_spares(count, max(asked)) if asked and "gateway" in self._parts else 0
 
     def _cores(self, end: str) -> tuple[float, ...]:
         """Month by month, at one end of every fact."""
@@ -119,7 +121,7 @@ class Platform:
     def gateway_cores(self) -> float:
         """What the gateway alone takes at the peak of the first year, which it is brought up for; none where it is not
         ours."""
-        first = years_of(self._needs.budget.horizon_months)[0]
+        first = split_into_years(self._needs.budget.horizon_months)[0]
         return max(self._with_gateway(0.0, "typical")[month] for month in first)
 
     def _with_gateway(self, idle: float, end: str) -> list[float]:
@@ -149,63 +151,63 @@ class Platform:
         row = self._catalog.parts[name]
         return f"{name}: {row.low:g} .. {row.typical:g} .. {row.high:g} {row.unit}, {row.source}"
 
-    def _sold(self, place: Where, *, beside_retrieval: bool) -> Iterable[tuple[Offer, ...]]:
+    def _sold(self, place: Location, *, beside_retrieval: bool) -> Iterable[tuple[Offer, ...]]:
         """Small machines there, then elsewhere at the provider, then the nearest of all, inside all data's bounds."""
-        least = (HOST_CORES, HOST_RAM_BYTES) if beside_retrieval else (LEAST_CORES, LEAST_RAM_BYTES)
+        least = (HOST_CORES, HOST_RAM_BYTES) if beside_retrieval else (MIN_CORES, MIN_RAM_BYTES)
         small = [
             offer
             for offer in self._catalog.offers
-            if offer.provider == place.provider and _plain(offer) and offer.vcpu >= least[0]
+            if offer.provider == place.provider and _is_plain_offer(offer) and offer.vcpu >= least[0]
             if offer.ram_bytes >= least[1]
         ]
         yield tuple(offer for offer in small if offer.region == place.region)
-        bounds = bounds_of_all(self._needs)
-        yield tuple(offer for offer in small if region_inside(self._catalog, bounds, offer.provider, offer.region))
-        nearest = host_of(self._needs, self._catalog)
+        bounds = collect_all_bounds(self._needs)
+        yield tuple(offer for offer in small if is_region_inside(self._catalog, bounds, offer.provider, offer.region))
+        nearest = find_host_offer(self._needs, self._catalog)
         yield (nearest,) if nearest is not None else ()
 
 
-def parts_of(needs: Needs) -> tuple[str, ...]:
+def list_platform_parts(needs: Needs) -> tuple[str, ...]:
     """What is ours. The database keeps keys and audit of the gateway and the catalogue's tables."""
-    theirs = {KEPT[line.kind] for line in needs.existing if line.kind in KEPT}
+    theirs = {PART_BY_EXISTING_KIND[line.kind] for line in needs.existing if line.kind in PART_BY_EXISTING_KIND}
     theirs |= set() if needs.data else {"catalogue"}
     theirs |= {"database"} if {"gateway", "catalogue"} <= theirs else set()
-    return tuple(part for part in PARTS if part not in theirs)
+    return tuple(part for part in PLATFORM_PARTS if part not in theirs)
 
 
-def _roomy(fleets: tuple[Fleet, ...], place: Where) -> bool:
+def _has_spare_cores(fleets: tuple[MachineFleet, ...], place: Location) -> bool:
     """In every month: owned machines go at their end."""
-    roomy = [fleet.machines for fleet in fleets if fleet.where == place and fleet.machine.cores >= SHARING_CORES]
+    roomy = [fleet.machines for fleet in fleets if fleet.where == place and fleet.machine.cores >= MIN_SHARING_CORES]
     return bool(roomy) and all(map(any, zip(*roomy, strict=True)))
 
 
-def _plain(offer: Offer) -> bool:
+def _is_plain_offer(offer: Offer) -> bool:
     """Without accelerators, at full speed all the time, with a price."""
     steady = not offer.notes.startswith(BURSTABLE)
     return offer.accelerator is None and steady and bool(offer.on_demand_usd_per_hour)
 
 
-def _usd(seat: Seat) -> float:
+def _compute_hourly_usd(seat: ControlPlaneHosting) -> float:
     return sum(seat.counts) * (seat.offer.on_demand_usd_per_hour or 0.0) if seat.offer is not None else 0.0
 
 
-def host_of(needs: Needs, catalog: Catalog) -> Offer | None:
+def find_host_offer(needs: Needs, catalog: Catalog) -> Offer | None:
     """The nearest small machine where all the data may lie, of those the cheapest; None when there is none."""
-    bounds = tuple(bound for workload in needs.workloads for bound in bounds_of(needs, workload))
+    bounds = tuple(bound for workload in needs.workloads for bound in collect_workload_bounds(needs, workload))
     clouds = needs.placement.clouds
     fitting = (
         offer
         for offer in catalog.offers
-        if _plain(offer)
+        if _is_plain_offer(offer)
         and HOST_CORES <= offer.vcpu <= 2 * HOST_CORES
         and offer.ram_bytes >= HOST_RAM_BYTES
         and (clouds is None or offer.provider in clouds)
-        and region_inside(catalog, bounds, offer.provider, offer.region)
+        and is_region_inside(catalog, bounds, offer.provider, offer.region)
     )
     countries = {key: row.country for key, row in catalog.regions.items()}
-    distances = {country: distance(needs, catalog, country) for country in {"", *countries.values()}}
+    distances = {country: rank_proximity(needs, catalog, country) for country in {"", *countries.values()}}
 
-    def dearness(offer: Offer) -> tuple[Distance, float, str]:
+    def dearness(offer: Offer) -> tuple[ProximityRank, float, str]:
         country = countries.get((offer.provider, offer.region), "")
         return distances[country], offer.on_demand_usd_per_hour or 0.0, offer.id
 

@@ -13,47 +13,58 @@ from archwright.contract.estimate import Estimate, exact, product, total
 from archwright.contract.needs import TRAINING_KINDS
 from archwright.contract.plan import OWN
 from archwright.contract.record import replace
-from archwright.plan.accounting.cash_flow import Term, bought, following, recurring
-from archwright.plan.accounting.fleet import Fleet, Where
-from archwright.plan.cost.control_plane_cost import UNITS, drawn, host_energy, own_servers
-from archwright.plan.cost.data_placement import REFRESH, Case
-from archwright.plan.cost.hardware_lifecycle import GPU_LIFE, MONTHS_PER_YEAR, SERVER_LIFE, Bought, renewed
-from archwright.plan.cost.prices import Price
-from archwright.plan.cost.storage_and_egress import Lying, own_terabytes
+from archwright.plan.accounting.cash_flow import CashFlow, make_one_time_flow, make_recurring_flow, make_varying_flow
+from archwright.plan.accounting.fleet import Location, MachineFleet
+from archwright.plan.cost.control_plane_cost import (
+    SERVER_RACK_UNITS,
+    estimate_server_draw,
+    get_own_servers,
+    price_server_energy,
+)
+from archwright.plan.cost.data_placement import REFRESH_SUFFIX, OptionContext
+from archwright.plan.cost.hardware_lifecycle import (
+    GPU_LIFE,
+    MONTHS_PER_YEAR,
+    SERVER_LIFE,
+    HardwarePurchase,
+    price_hardware_lifecycle,
+)
+from archwright.plan.cost.prices import UnitPrice
+from archwright.plan.cost.storage_and_egress import StoredItem, sum_stored_terabytes
 from archwright.plan.demand.forecast import HOURS_PER_MONTH
 from archwright.sizing.hardware import power
 from archwright.sizing.infrastructure import network, storage
 from archwright.sizing.infrastructure.network import Fabric
 
 # The front end: two switches for so many machines, each on both.
-FRONT_PORTS = 30
+MACHINES_PER_SWITCH_PAIR = 30
 # A meter reads at most what the name plate says, and a fifth less as a rule. Assumed.
-NAME_PLATE = 0.8
+MIN_NAME_PLATE_SHARE = 0.8
 
 
-class Plug(NamedTuple):
+class SitePowerDraw(NamedTuple):
     """What a place of one's own draws at the plug at most, cooling included, and the room it takes."""
 
-    where: Where
+    where: Location
     power_kw: Estimate
     rack_units: float
 
 
-def own_places(case: Case) -> tuple[Where, ...]:
+def list_own_places(case: OptionContext) -> tuple[Location, ...]:
     return tuple(dict.fromkeys(place for place in case.where if place.placement in OWN))
 
 
-def fleets_at(case: Case, where: Where) -> tuple[Fleet, ...]:
+def select_fleets_at(case: OptionContext, where: Location) -> tuple[MachineFleet, ...]:
     return tuple(fleet for fleet in case.fleets if fleet.where == where)
 
 
-def central(case: Case, where: Where) -> tuple[Fleet, ...]:
+def select_central_fleets(case: OptionContext, where: Location) -> tuple[MachineFleet, ...]:
     """Machines of a place without those that stand at sites of their own in the same country."""
     sited = {workload.name for workload in case.needs.workloads if workload.sites}
-    return tuple(fleet for fleet in fleets_at(case, where) if not sited.issuperset(fleet.workloads))
+    return tuple(fleet for fleet in select_fleets_at(case, where) if not sited.issuperset(fleet.workloads))
 
 
-def colocated(case: Case, where: Where) -> bool:
+def is_colocated(case: OptionContext, where: Location) -> bool:
     """No site of the needs lies there: machines then stand in rented space."""
     site, home = case.needs.placement.site, case.needs.organisation.country
     own = {country for group in case.needs.sites.values() for country in group.countries or (home,)}
@@ -63,33 +74,35 @@ def colocated(case: Case, where: Where) -> bool:
 # --- machines
 
 
-def machine_terms(case: Case) -> list[Term]:
+def price_machine_upkeep(case: OptionContext) -> list[CashFlow]:
     """Support of all machines of one's own; spare parts and renewal of what is bought. Owned ones go at their end."""
-    terms: list[Term] = []
+    terms: list[CashFlow] = []
     for fleet in case.fleets:
         if fleet.where.placement in OWN and fleet.node is not None:
-            terms += (one._replace(machines_of=fleet.workloads) for one in _of_machines(case, fleet, fleet.node))
+            terms += (one._replace(machines_of=fleet.workloads) for one in _price_fleet_upkeep(case, fleet, fleet.node))
     return terms
 
 
-def _of_machines(case: Case, fleet: Fleet, node: Node) -> Iterable[Term]:
+def _price_fleet_upkeep(case: OptionContext, fleet: MachineFleet, node: Node) -> Iterable[CashFlow]:
     price, support, spares = case.quotes.node(node), case.quotes.part("support"), case.quotes.part("spares")
     whole, name = price.usd * fleet.peak, f"{node.id} for {', '.join(fleet.workloads)} in {fleet.where.region}"
     month = price.usd * support.usd / MONTHS_PER_YEAR
     paid = [month * count for count in fleet.machines]
-    yield following(f"support of {name}", "support", paid, (*price.drivers, *support.drivers))
+    yield make_varying_flow(f"support of {name}", "support", paid, (*price.drivers, *support.drivers))
     if fleet.purchase != "bought":
         return
     drivers = (*price.drivers, *spares.drivers)
-    yield bought(f"spare parts of {name}", "support", whole * spares.usd, case.months, drivers)
+    yield make_one_time_flow(f"spare parts of {name}", "support", whole * spares.usd, case.months, drivers)
     life = GPU_LIFE if node.accelerator is not None else SERVER_LIFE
-    yield from renewed(case.quotes, Bought(name, "purchase", price, fleet.machines, life), first_paid=False)
+    yield from price_hardware_lifecycle(
+        case.quotes, HardwarePurchase(name, "purchase", price, fleet.machines, life), first_paid=False
+    )
 
 
 # --- the network between them
 
 
-def fabrics(case: Case) -> tuple[tuple[Fleet, Fabric], ...]:
+def list_training_fabrics(case: OptionContext) -> tuple[tuple[MachineFleet, Fabric], ...]:
     """The network of every training job that spans machines, rented ones too."""
     found = []
     for workload in case.needs.workloads:
@@ -97,7 +110,7 @@ def fabrics(case: Case) -> tuple[tuple[Fleet, Fabric], ...]:
         if workload.kind not in TRAINING_KINDS or counts[0] is None or counts[1] is None:
             continue
         for fleet in case.fleets:
-            if workload.name in {name.removesuffix(REFRESH) for name in fleet.workloads}:
+            if workload.name in {name.removesuffix(REFRESH_SUFFIX) for name in fleet.workloads}:
                 width = min(fleet.peak, fleet.widths.get(workload.name, fleet.peak))
                 devices, device = fleet.machine.accelerator_count, fleet.machine.accelerator
                 job = network.job_of(workload.name, (counts[0], counts[1]), width, devices, device)
@@ -106,7 +119,7 @@ def fabrics(case: Case) -> tuple[tuple[Fleet, Fabric], ...]:
     return tuple(found)
 
 
-class Gear(NamedTuple):
+class NetworkGear(NamedTuple):
     """Switches a place needs: two and two for the front end, those of the cluster, their links, cards to add."""
 
     front: int
@@ -119,39 +132,41 @@ class Gear(NamedTuple):
         return self.front + self.fabric
 
 
-DRAWS = ("switch.front-draw", "switch.fabric-draw")
+SWITCH_DRAW_PARTS = ("switch.front-draw", "switch.fabric-draw")
 
 
-def gear_draw(case: Case, gear: Gear) -> list[Estimate]:
+def estimate_switch_draw(case: OptionContext, gear: NetworkGear) -> list[Estimate]:
     """kW of the switches of each kind there are."""
-    counts = zip(DRAWS, (gear.front, gear.fabric), strict=True)
+    counts = zip(SWITCH_DRAW_PARTS, (gear.front, gear.fabric), strict=True)
     return [case.catalog.part(name).scaled(count, unit="kW") for name, count in counts if count]
 
 
-def gear_at(case: Case, where: Where) -> Gear:
+def size_network_gear(case: OptionContext, where: Location) -> NetworkGear:
     """For bought machines; owned ones have theirs, and a single machine uses the building's."""
-    here = [fleet for fleet in central(case, where) if fleet.purchase == "bought" and fleet.node is not None]
+    here = [
+        fleet for fleet in select_central_fleets(case, where) if fleet.purchase == "bought" and fleet.node is not None
+    ]
     machines = sum(fleet.peak for fleet in here)
-    front = 2 * math.ceil(machines / FRONT_PORTS) if machines > 1 else 0
+    front = 2 * math.ceil(machines / MACHINES_PER_SWITCH_PAIR) if machines > 1 else 0
     ports = cards = 0
-    for fleet, fabric in fabrics(case):
+    for fleet, fabric in list_training_fabrics(case):
         if fleet in here and fabric.ports and fleet.node is not None:
             has = math.floor(fleet.node.network_bytes_per_s / network.FAST)
             ports += fabric.ports * fabric.job.machines
             cards += max(0, fabric.ports - has) * fabric.job.machines
     cluster = network.switches_for(ports)
-    return Gear(front, cluster.switches, cluster.links, cards)
+    return NetworkGear(front, cluster.switches, cluster.links, cards)
 
 
 # What the source of the optics' price counts: 1,024 accelerators, two links for each.
 OPTICS_LINKS = 2 * 1024
 
 
-def network_terms(case: Case) -> list[Term]:
+def price_network_gear(case: OptionContext) -> list[CashFlow]:
     """Bought once, renewed with the servers."""
-    terms: list[Term] = []
-    for where in own_places(case):
-        gear = gear_at(case, where)
+    terms: list[CashFlow] = []
+    for where in list_own_places(case):
+        gear = size_network_gear(case, where)
         optics = case.quotes.part("optics.fabric-1024")
         priced = (
             ("front-end switches", gear.front, case.quotes.part("switch.front")),
@@ -162,78 +177,78 @@ def network_terms(case: Case) -> list[Term]:
         for name, count, price in priced:
             if count:
                 line = f"{name}, {count} in {where.region}"
-                what = Bought(line, "network", price, (float(count),) * case.months, SERVER_LIFE)
-                terms += renewed(case.quotes, what)
+                what = HardwarePurchase(line, "network", price, (float(count),) * case.months, SERVER_LIFE)
+                terms += price_hardware_lifecycle(case.quotes, what)
     return terms
 
 
 # --- power, energy, space
 
 
-def plugs(case: Case, kept: tuple[Lying, ...]) -> tuple[Plug, ...]:
+def estimate_site_power(case: OptionContext, kept: tuple[StoredItem, ...]) -> tuple[SitePowerDraw, ...]:
     """Each place of one's own at its peak. What stands at remote sites (plants, branches) draws there, not here."""
-    return tuple(_plug(case, kept, where) for where in own_places(case) if not case.remote(where))
+    return tuple(_estimate_place_power(case, kept, where) for where in list_own_places(case) if not case.remote(where))
 
 
-def _plug(case: Case, kept: tuple[Lying, ...], where: Where) -> Plug:
-    parts, here = list[Estimate](), central(case, where)
+def _estimate_place_power(case: OptionContext, kept: tuple[StoredItem, ...], where: Location) -> SitePowerDraw:
+    parts, here = list[Estimate](), select_central_fleets(case, where)
     # What follows owned machines stands there when these are gone: the busiest month, not the sum of all.
-    busiest = max(range(case.months), key=lambda month: sum(_drawn_kw(fleet, month) for fleet in here))
+    busiest = max(range(case.months), key=lambda month: sum(_compute_peak_kw(fleet, month) for fleet in here))
     for fleet in here:
-        plate = _drawn_kw(fleet, busiest)
-        parts.append(Estimate(value=plate, low=NAME_PLATE * plate, high=plate, unit="kW"))
-    units = max(sum(_units(fleet, month) for fleet in here) for month in range(case.months))
-    terabytes, gear = max(own_terabytes(kept, where), default=0.0), gear_at(case, where)
+        plate = _compute_peak_kw(fleet, busiest)
+        parts.append(Estimate(value=plate, low=MIN_NAME_PLATE_SHARE * plate, high=plate, unit="kW"))
+    units = max(sum(_count_rack_units(fleet, month) for fleet in here) for month in range(case.months))
+    terabytes, gear = max(sum_stored_terabytes(kept, where), default=0.0), size_network_gear(case, where)
     if terabytes:
         parts.append(case.catalog.part("storage.draw").scaled(terabytes / 1000, unit="kW"))
         units += math.ceil(case.catalog.part("storage.space").value * terabytes)
     if gear.switches:
-        parts += gear_draw(case, gear)
+        parts += estimate_switch_draw(case, gear)
         units += gear.switches
-    if (seat := own_servers(case)) is not None and seat.where == where:
-        parts.append(drawn(case, max(seat.counts)))
-        units += UNITS * max(seat.counts)
+    if (seat := get_own_servers(case)) is not None and seat.where == where:
+        parts.append(estimate_server_draw(case, max(seat.counts)))
+        units += SERVER_RACK_UNITS * max(seat.counts)
     basis = case.ledger.basis(
         f"power.{where.placement}.{where.region}".lower(),
         "formula",
         "peak draw at the plug, cooling included",
         formula="(machines at their name plates + storage + switches) x PUE",
-        facts=_pue(case, where).drivers,
+        facts=_price_pue(case, where).drivers,
     )
-    return Plug(where, _at_plug(case, where, total(parts or [exact(0.0, "kW")], "kW"), basis), units)
+    return SitePowerDraw(where, _apply_pue(case, where, total(parts or [exact(0.0, "kW")], "kW"), basis), units)
 
 
-def _drawn_kw(fleet: Fleet, month: int) -> float:
-    return max(_plate_w(fleet), fleet.busy_w) * fleet.at_once[month] / 1000
+def _compute_peak_kw(fleet: MachineFleet, month: int) -> float:
+    return max(_get_name_plate_w(fleet), fleet.busy_w) * fleet.at_once[month] / 1000
 
 
-def _units(fleet: Fleet, month: int) -> float:
+def _count_rack_units(fleet: MachineFleet, month: int) -> float:
     return fleet.node.rack_units * fleet.at_once[month] if fleet.node is not None else 0.0
 
 
-def _plate_w(fleet: Fleet) -> float:
+def _get_name_plate_w(fleet: MachineFleet) -> float:
     return fleet.node.power_w if fleet.node is not None else 0.0
 
 
-def _at_plug(case: Case, where: Where, bare: Estimate, basis: str) -> Estimate:
-    overhead = power.overhead(where.placement, colocated=colocated(case, where), catalog=case.catalog)
+def _apply_pue(case: OptionContext, where: Location, bare: Estimate, basis: str) -> Estimate:
+    overhead = power.overhead(where.placement, colocated=is_colocated(case, where), catalog=case.catalog)
     parts = [bare] if overhead is None else [bare, case.catalog.part(overhead)]
     return product(parts, bare.unit, basis)
 
 
-def building(case: Case, where: Where) -> float:
+def get_building_pue(case: OptionContext, where: Location) -> float:
     """What the building multiplies a machine's draw by."""
-    return _pue(case, where).usd
+    return _price_pue(case, where).usd
 
 
-def _pue(case: Case, where: Where) -> Price:
-    overhead = power.overhead(where.placement, colocated=colocated(case, where), catalog=case.catalog)
-    return Price(1.0, ()) if overhead is None else case.quotes.part(overhead)
+def _price_pue(case: OptionContext, where: Location) -> UnitPrice:
+    overhead = power.overhead(where.placement, colocated=is_colocated(case, where), catalog=case.catalog)
+    return UnitPrice(1.0, ()) if overhead is None else case.quotes.part(overhead)
 
 
-def draw(case: Case, fleet: Fleet) -> Price:
+def estimate_machine_energy(case: OptionContext, fleet: MachineFleet) -> UnitPrice:
     """kWh of one of its machines in a month, without the building; a basis of its own."""
-    watts = power.draw_of(fleet.busy_w, _plate_w(fleet), case.catalog).mean(fleet.busy)
+    watts = power.draw_of(fleet.busy_w, _get_name_plate_w(fleet), case.catalog).mean(fleet.busy)
     basis = case.ledger.basis(
         f"draw.{fleet.machine.id}.{'+'.join(fleet.workloads)}.{fleet.busy_w * fleet.busy:.4g}",
         "formula",
@@ -242,69 +257,78 @@ def draw(case: Case, fleet: Fleet) -> Price:
         facts=case.quotes.part("idle.draw").drivers,
     )
     case.ledger.drive(replace(watts, basis=basis))
-    return Price(power.kwh(watts.value, HOURS_PER_MONTH), (basis,))
+    return UnitPrice(power.kwh(watts.value, HOURS_PER_MONTH), (basis,))
 
 
-def energy_terms(case: Case, kept: tuple[Lying, ...]) -> list[Term]:
-    terms: list[Term] = []
-    for where in own_places(case):
-        price, pue = case.quotes.electricity(where.country), _pue(case, where)
+def price_energy(case: OptionContext, kept: tuple[StoredItem, ...]) -> list[CashFlow]:
+    terms: list[CashFlow] = []
+    for where in list_own_places(case):
+        price, pue = case.quotes.electricity(where.country), _price_pue(case, where)
         usd, drivers = price.usd * pue.usd, (*price.drivers, *pue.drivers)
-        for fleet in fleets_at(case, where):
-            one = draw(case, fleet)
+        for fleet in select_fleets_at(case, where):
+            one = estimate_machine_energy(case, fleet)
             flow = [count * one.usd * usd for count in fleet.machines]
             line = f"electricity of {fleet.machine.id} for {', '.join(fleet.workloads)} in {where.region}"
-            paid = following(line, "energy", flow, (*drivers, *one.drivers))
+            paid = make_varying_flow(line, "energy", flow, (*drivers, *one.drivers))
             terms.append(paid._replace(machines_of=fleet.workloads))
-        terms += _other_energy(case, kept, where, Price(usd, drivers))
+        terms += _price_shared_energy(case, kept, where, UnitPrice(usd, drivers))
     return [term for term in terms if term.sum > 0]
 
 
-def _other_energy(case: Case, kept: tuple[Lying, ...], where: Where, kwh: Price) -> Iterable[Term]:
+def _price_shared_energy(
+    case: OptionContext, kept: tuple[StoredItem, ...], where: Location, kwh: UnitPrice
+) -> Iterable[CashFlow]:
     """Of storage and switches, on all the time."""
-    terabytes, gear = own_terabytes(kept, where), gear_at(case, where)
+    terabytes, gear = sum_stored_terabytes(kept, where), size_network_gear(case, where)
     if terabytes:
         one = case.quotes.part("storage.draw")
         flow = [power.kwh(amount * one.usd, HOURS_PER_MONTH) * kwh.usd for amount in terabytes]
-        yield following(f"electricity of storage in {where.region}", "energy", flow, (*kwh.drivers, *one.drivers))
+        yield make_varying_flow(
+            f"electricity of storage in {where.region}", "energy", flow, (*kwh.drivers, *one.drivers)
+        )
     counts = (("front-end switches", gear.front), ("cluster switches", gear.fabric))
-    for name, (what, count) in zip(DRAWS, counts, strict=True):
+    for name, (what, count) in zip(SWITCH_DRAW_PARTS, counts, strict=True):
         if count:
             one = case.quotes.part(name)
             usd = count * one.usd * HOURS_PER_MONTH * kwh.usd
             line = f"electricity of {what} in {where.region}"
-            yield recurring(line, "energy", usd, case.months, (*kwh.drivers, *one.drivers))
-    if (seat := own_servers(case)) is not None and seat.where == where:
-        yield host_energy(case, seat, kwh)
+            yield make_recurring_flow(line, "energy", usd, case.months, (*kwh.drivers, *one.drivers))
+    if (seat := get_own_servers(case)) is not None and seat.where == where:
+        yield price_server_energy(case, seat, kwh)
 
 
-def space_terms(case: Case, places: tuple[Plug, ...]) -> list[Term]:
+def price_colocation(case: OptionContext, places: tuple[SitePowerDraw, ...]) -> list[CashFlow]:
     """Rented space is paid by the kW that is provisioned for the machines; a site of one's own is there already."""
     terms = []
     for place in places:
-        if colocated(case, place.where) and place.power_kw.value > 0:
-            price, pue = case.quotes.part("colo.kw-month"), _pue(case, place.where)
+        if is_colocated(case, place.where) and place.power_kw.value > 0:
+            price, pue = case.quotes.part("colo.kw-month"), _price_pue(case, place.where)
             usd = place.power_kw.value / pue.usd * price.usd
-            terms.append(recurring(f"colocation in {place.where.region}", "facility", usd, case.months, price.drivers))
+            terms.append(
+                make_recurring_flow(f"colocation in {place.where.region}", "facility", usd, case.months, price.drivers)
+            )
     return terms
 
 
-def energy_by_place(case: Case, kept: tuple[Lying, ...]) -> dict[Where, Estimate]:
+def energy_by_place(case: OptionContext, kept: tuple[StoredItem, ...]) -> dict[Location, Estimate]:
     """kWh of a month at the plug, mean over the horizon, for every place with machines or storage of its own."""
-    found: dict[Where, Estimate] = {}
-    for where in dict.fromkeys([*(fleet.where for fleet in case.fleets), *own_places(case)]):
+    found: dict[Location, Estimate] = {}
+    for where in dict.fromkeys([*(fleet.where for fleet in case.fleets), *list_own_places(case)]):
         parts = []
-        for fleet in fleets_at(case, where):
+        for fleet in select_fleets_at(case, where):
             machines = sum(fleet.machines) / case.months
-            watts = case.ledger.driver(draw(case, fleet).drivers[0])
+            watts = case.ledger.driver(estimate_machine_energy(case, fleet).drivers[0])
             parts.append(watts.scaled(machines * HOURS_PER_MONTH / 1000, unit="kWh"))
         if where.placement in OWN:
-            terabytes = own_terabytes(kept, where)
+            terabytes = sum_stored_terabytes(kept, where)
             mean = sum(terabytes) / case.months
             parts.append(case.catalog.part("storage.draw").scaled(mean * HOURS_PER_MONTH / 1000, unit="kWh"))
-            parts += [one.scaled(HOURS_PER_MONTH, unit="kWh") for one in gear_draw(case, gear_at(case, where))]
-            if (seat := own_servers(case)) is not None and seat.where == where:
-                there = drawn(case, sum(seat.counts) / case.months)
+            parts += [
+                one.scaled(HOURS_PER_MONTH, unit="kWh")
+                for one in estimate_switch_draw(case, size_network_gear(case, where))
+            ]
+            if (seat := get_own_servers(case)) is not None and seat.where == where:
+                there = estimate_server_draw(case, sum(seat.counts) / case.months)
                 parts.append(there.scaled(HOURS_PER_MONTH, unit="kWh"))
-        found[where] = _at_plug(case, where, total(parts, "kWh"), "")
+        found[where] = _apply_pue(case, where, total(parts, "kWh"), "")
     return found

@@ -10,24 +10,24 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from archwright.contract.plan import Category
-from archwright.plan.accounting.cash_flow import Term
-from archwright.plan.cost.prices import Aged, Price, Quotes
+from archwright.plan.accounting.cash_flow import CashFlow
+from archwright.plan.cost.prices import AgedHardware, PriceBook, UnitPrice
 
 MONTHS_PER_YEAR = 12
 GPU_LIFE, SERVER_LIFE = "life.gpu", "life.server"
 
 
-class Bought(NamedTuple):
+class HardwarePurchase(NamedTuple):
     """Hardware whose unit costs `price`; `units[m]` are needed in month m. `life` is a part of the catalog (years)."""
 
     line: str
     category: Category
-    price: Price
+    price: UnitPrice
     units: Sequence[float]
     life: str
 
 
-class Cohort(NamedTuple):
+class PurchaseCohort(NamedTuple):
     """Units bought together; `renewal` of others."""
 
     month: int
@@ -35,43 +35,47 @@ class Cohort(NamedTuple):
     renewal: bool
 
 
-def renewed(quotes: Quotes, what: Bought, *, first_paid: bool = True) -> list[Term]:
+def price_hardware_lifecycle(quotes: PriceBook, what: HardwarePurchase, *, first_paid: bool = True) -> list[CashFlow]:
     """The purchase (unless somebody else states it: `first_paid` False), renewals, and what is left at the end."""
     life = max(1, round(MONTHS_PER_YEAR * quotes.years(what.life)))
-    months, cohorts = len(what.units), _cohorts(what, life)
+    months, cohorts = len(what.units), _build_cohorts(what, life)
     terms = []
     if first_paid:
         firsts = [cohort for cohort in cohorts if not cohort.renewal]
-        terms.append(_paid(what.line, what.category, what.price, firsts, months))
+        terms.append(_price_cohorts(what.line, what.category, what.price, firsts, months))
     again = [cohort for cohort in cohorts if cohort.renewal]
-    terms.append(_paid(f"{what.line}, renewed", "refresh", what.price, again, months))
-    left = [Aged(one.units, months - one.month, life) for one in cohorts if one.month + life >= months]
+    terms.append(_price_cohorts(f"{what.line}, renewed", "refresh", what.price, again, months))
+    left = [AgedHardware(one.units, months - one.month, life) for one in cohorts if one.month + life >= months]
     if left:
-        terms.append(_sold(quotes, what, left, months))
+        terms.append(_credit_residual_value(quotes, what, left, months))
     return [term for term in terms if term.sum]
 
 
-def _cohorts(what: Bought, life: int) -> list[Cohort]:
+def _build_cohorts(what: HardwarePurchase, life: int) -> list[PurchaseCohort]:
     """At the start of each year what that year takes beyond what is there; each again when its life is over."""
-    months, found, there = len(what.units), list[Cohort](), 0.0
+    months, found, there = len(what.units), list[PurchaseCohort](), 0.0
     for month in range(0, months, MONTHS_PER_YEAR):
         needed = max(what.units[month : month + MONTHS_PER_YEAR])
         if needed > there:
-            found += [Cohort(at, needed - there, at > month) for at in range(month, months, life)]
+            found += [PurchaseCohort(at, needed - there, at > month) for at in range(month, months, life)]
             there = needed
     return found
 
 
-def _paid(line: str, category: Category, price: Price, cohorts: list[Cohort], months: int) -> Term:
+def _price_cohorts(
+    line: str, category: Category, price: UnitPrice, cohorts: list[PurchaseCohort], months: int
+) -> CashFlow:
     flow = [0.0] * months
     for cohort in cohorts:
         flow[cohort.month] += cohort.units * price.usd
-    return Term(line, category, tuple(flow), price.drivers, once=True)
+    return CashFlow(line, category, tuple(flow), price.drivers, once=True)
 
 
-def _sold(quotes: Quotes, what: Bought, left: list[Aged], months: int) -> Term:
+def _credit_residual_value(
+    quotes: PriceBook, what: HardwarePurchase, left: list[AgedHardware], months: int
+) -> CashFlow:
     worth = quotes.worth(left)
     flow = [0.0] * months
     flow[-1] = -what.price.usd * worth.usd
     drivers = (*what.price.drivers, *worth.drivers)
-    return Term(f"{what.line}, worth at the end", "residual", tuple(flow), drivers, once=True)
+    return CashFlow(f"{what.line}, worth at the end", "residual", tuple(flow), drivers, once=True)

@@ -7,10 +7,10 @@ from archwright.catalog.tables.cost_records import Node
 from archwright.catalog.tables.records import Offer
 from archwright.contract.estimate import Estimate
 from archwright.plan.accounting.budget import USD
-from archwright.plan.accounting.provenance import Ledger
+from archwright.plan.accounting.provenance import PlanProvenance
 
 
-def node_price(node: Node, catalog: Catalog, ledger: Ledger) -> Estimate:
+def node_price(node: Node, catalog: Catalog, ledger: PlanProvenance) -> Estimate:
     """What one costs that is bought, as far apart as quotes are."""
     basis = ledger.basis(
         f"price.node.{node.id}",
@@ -25,7 +25,7 @@ def node_price(node: Node, catalog: Catalog, ledger: Ledger) -> Estimate:
     return Estimate(value=node.price_usd, low=low, high=high, unit=USD, basis=basis)
 
 
-def hour_price(offer: Offer, catalog: Catalog, ledger: Ledger) -> Estimate:
+def hour_price(offer: Offer, catalog: Catalog, ledger: PlanProvenance) -> Estimate:
     """An hour of one that is rented, at its list price."""
     price = offer.on_demand_usd_per_hour or 0.0
     basis = ledger.basis(

@@ -12,79 +12,79 @@ from typing import NamedTuple
 from archwright.catalog.catalog import Catalog
 from archwright.contract.estimate import Estimate, total
 from archwright.contract.needs import Needs
-from archwright.plan.accounting.cash_flow import Term
-from archwright.plan.accounting.fleet import Fleet, Where
-from archwright.plan.accounting.provenance import Ledger
-from archwright.plan.cost.control_plane_cost import host_terms
-from archwright.plan.cost.data_placement import NO_MODELS, Case, case_of
+from archwright.plan.accounting.cash_flow import CashFlow
+from archwright.plan.accounting.fleet import Location, MachineFleet
+from archwright.plan.accounting.provenance import PlanProvenance
+from archwright.plan.cost.control_plane_cost import price_control_plane
+from archwright.plan.cost.data_placement import NO_MODELS, OptionContext, build_option_context
 from archwright.plan.cost.facility_costs import (
-    Plug,
+    SitePowerDraw,
     energy_by_place,
-    energy_terms,
-    fabrics,
-    machine_terms,
-    network_terms,
-    own_places,
-    plugs,
-    space_terms,
+    estimate_site_power,
+    list_own_places,
+    list_training_fabrics,
+    price_colocation,
+    price_energy,
+    price_machine_upkeep,
+    price_network_gear,
 )
 from archwright.plan.cost.hardware_lifecycle import GPU_LIFE, SERVER_LIFE
-from archwright.plan.cost.staffing import hires, staff_terms
-from archwright.plan.cost.storage_and_egress import Lying, egress_terms, lying, storage_terms
+from archwright.plan.cost.staffing import count_missing_engineers, price_staff
+from archwright.plan.cost.storage_and_egress import StoredItem, list_stored_items, price_egress, price_storage
 from archwright.sizing.hardware import power
 from archwright.sizing.infrastructure import network
 
 
-class Running(NamedTuple):
+class OperatingCosts(NamedTuple):
     """`power_kw` and `rack_units` are of all places of one's own together, None without any; `places` has each."""
 
-    terms: tuple[Term, ...]
+    terms: tuple[CashFlow, ...]
     power_kw: Estimate | None
     rack_units: float | None
     energy_kwh_per_month: Estimate | None
     carbon_kg_per_month: Estimate | None
     notes: tuple[str, ...] = ()
-    places: tuple[Plug, ...] = ()
+    places: tuple[SitePowerDraw, ...] = ()
 
 
-def running(
+def estimate_operating_costs(
     needs: Needs,
     catalog: Catalog,
-    ledger: Ledger,
-    fleets: tuple[Fleet, ...],
-    where: tuple[Where, ...],
+    ledger: PlanProvenance,
+    fleets: tuple[MachineFleet, ...],
+    where: tuple[Location, ...],
     models: Mapping[str, str] = NO_MODELS,
-) -> Running:
+) -> OperatingCosts:
     """`where` are the option's places, those of its fleets among them or not; `models` maps a workload to the model
     that it runs, for the size of its files and checkpoints.
     """
-    case = case_of(needs, catalog, ledger, fleets, where, models)
-    kept = lying(case)
-    places = plugs(case, kept)
+    case = build_option_context(needs, catalog, ledger, fleets, where, models)
+    kept = list_stored_items(case)
+    places = estimate_site_power(case, kept)
     terms = [
-        *storage_terms(case, kept),
-        *egress_terms(case, kept),
-        *machine_terms(case),
-        *network_terms(case),
-        *energy_terms(case, kept),
-        *space_terms(case, places),
-        *host_terms(case),
-        *staff_terms(case),
+        *price_storage(case, kept),
+        *price_egress(case, kept),
+        *price_machine_upkeep(case),
+        *price_network_gear(case),
+        *price_energy(case, kept),
+        *price_colocation(case, places),
+        *price_control_plane(case),
+        *price_staff(case),
     ]
-    _assume(case)
-    energy, carbon = energy_of(case, kept)
-    return Running(
+    _record_assumptions(case)
+    energy, carbon = estimate_energy_and_carbon(case, kept)
+    return OperatingCosts(
         terms=tuple(terms),
-        power_kw=_whole_power(case, places),
+        power_kw=_sum_power(case, places),
         rack_units=sum(place.rack_units for place in places) if places else None,
         energy_kwh_per_month=energy,
         carbon_kg_per_month=carbon,
-        notes=tuple(_notes(case)),
+        notes=tuple(_collect_notes(case)),
         places=places,
     )
 
 
-def _whole_power(case: Case, places: tuple[Plug, ...]) -> Estimate | None:
+def _sum_power(case: OptionContext, places: tuple[SitePowerDraw, ...]) -> Estimate | None:
     if not places:
         return None
     basis = case.ledger.basis(
@@ -96,15 +96,17 @@ def _whole_power(case: Case, places: tuple[Plug, ...]) -> Estimate | None:
     return total([place.power_kw for place in places], "kW", basis)
 
 
-def energy_of(case: Case, kept: tuple[Lying, ...]) -> tuple[Estimate | None, Estimate | None]:
+def estimate_energy_and_carbon(
+    case: OptionContext, kept: tuple[StoredItem, ...]
+) -> tuple[Estimate | None, Estimate | None]:
     """kWh and kg of carbon of a month, mean over the horizon; None where no machine of the option is known."""
     by_place = energy_by_place(case, kept)
-    return (_energy(case, by_place), _carbon(case, by_place)) if by_place else (None, None)
+    return (_sum_energy(case, by_place), _sum_carbon(case, by_place)) if by_place else (None, None)
 
 
-def _energy(case: Case, by_place: dict[Where, Estimate]) -> Estimate:
+def _sum_energy(case: OptionContext, by_place: dict[Location, Estimate]) -> Estimate:
     basis = case.ledger.basis(
-        f"energy.{_named(by_place)}",
+        f"energy.{_join_place_names(by_place)}",
         "formula",
         "electricity of a month, mean over the horizon, cooling included",
         formula="machines x mean draw x hours x PUE, storage and switches of one's own with them",
@@ -112,14 +114,14 @@ def _energy(case: Case, by_place: dict[Where, Estimate]) -> Estimate:
     return total(list(by_place.values()), "kWh/month", basis)
 
 
-def _carbon(case: Case, by_place: dict[Where, Estimate]) -> Estimate:
+def _sum_carbon(case: OptionContext, by_place: dict[Location, Estimate]) -> Estimate:
     parts, facts = [], []
     for where, energy in by_place.items():
-        grams = grid_at(case, where)
+        grams = get_grid_intensity(case, where)
         parts.append(power.carbon_kg(energy, grams))
         facts.append(f"{where.region or where.country}: {grams.value:.0f} g/kWh ({grams.low:.0f} .. {grams.high:.0f})")
     basis = case.ledger.basis(
-        f"carbon.{_named(by_place)}",
+        f"carbon.{_join_place_names(by_place)}",
         "formula",
         "carbon of a month's electricity, mean over the horizon; making the hardware is not in here",
         formula="kWh x what the grid emits for one, yearly mean of the place",
@@ -128,17 +130,17 @@ def _carbon(case: Case, by_place: dict[Where, Estimate]) -> Estimate:
     return total(parts, "kg/month", basis)
 
 
-def grid_at(case: Case, where: Where) -> Estimate:
+def get_grid_intensity(case: OptionContext, where: Location) -> Estimate:
     """g/kWh where it stands."""
     region = case.catalog.region(where.provider, where.region)
     return power.grid(where.country, case.catalog, region.grid_gco2_per_kwh if region is not None else None)
 
 
-def _named(by_place: dict[Where, Estimate]) -> str:
+def _join_place_names(by_place: dict[Location, Estimate]) -> str:
     return "+".join(f"{place.provider}-{place.region}" for place in by_place).lower()
 
 
-def _assume(case: Case) -> None:
+def _record_assumptions(case: OptionContext) -> None:
     """What the figures above took for granted, once in a plan."""
     if all(place.placement == "this-machine" for place in case.where):
         return
@@ -147,7 +149,7 @@ def _assume(case: Case) -> None:
         "no control plane of a managed cluster and no vendor's software licence is priced: the stack needs none",
         "engineers who build models and products are the same in every option and not counted; platform engineers are",
     )
-    if any(place.placement == "on-premises" for place in own_places(case)):
+    if any(place.placement == "on-premises" for place in list_own_places(case)):
         case.ledger.assume(
             f"machines of one's own are renewed after {case.quotes.years(GPU_LIFE):g} years (with accelerators) or "
             f"{case.quotes.years(SERVER_LIFE):g} (without), and sold at the end of the horizon for what their age "
@@ -158,7 +160,7 @@ def _assume(case: Case) -> None:
         )
 
 
-def _shared(case: Case) -> Iterable[str]:
+def _note_shared_machine(case: OptionContext) -> Iterable[str]:
     if case.seat is not None and case.seat.shared:
         yield (
             f"{', '.join(case.seat.parts)} take {case.seat.cores:.2g} cores at the peak and share a machine that "
@@ -166,11 +168,11 @@ def _shared(case: Case) -> Iterable[str]:
         )
 
 
-def _notes(case: Case) -> list[str]:
-    more = hires(case)
-    notes = [*_shared(case)]
+def _collect_notes(case: OptionContext) -> list[str]:
+    more = count_missing_engineers(case)
+    notes = [*_note_shared_machine(case)]
     notes += [f"needs {more:.1f} platform engineers more than there are"] if more > 0 else []
-    for fleet, fabric in fabrics(case):
+    for fleet, fabric in list_training_fabrics(case):
         has = fleet.machine.network_bytes_per_s
         if has is not None and fleet.purchase != "bought" and has < fabric.ports * network.FAST:
             notes.append(

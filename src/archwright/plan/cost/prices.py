@@ -16,26 +16,26 @@ from archwright.contract.estimate import Estimate, exact, within_factor
 from archwright.contract.evidence import BasisKind
 from archwright.contract.needs import Needs
 from archwright.contract.record import replace
-from archwright.plan.accounting.fleet import Where
-from archwright.plan.accounting.provenance import Ledger
+from archwright.plan.accounting.fleet import Location
+from archwright.plan.accounting.provenance import PlanProvenance
 from archwright.plan.cost.list_prices import hour_price, node_price
 from archwright.sizing.infrastructure.storage import Tier
 
 TB = 1e12
 # A residual of nothing has no root: scrap is worth something.
-SCRAP = 0.02
+MIN_RESIDUAL_SHARE = 0.02
 # A part whose source starts so is ours and nobody's price.
-OURS = ("assumed", "counted", "recalled")
+ASSUMED_SOURCES = ("assumed", "counted", "recalled")
 
 
-class Step(NamedTuple):
+class VolumePriceTier(NamedTuple):
     """A price per byte that holds from `start` bytes of a month on."""
 
     start: float
     usd_per_byte: float
 
 
-class Aged(NamedTuple):
+class AgedHardware(NamedTuple):
     """Units of hardware, `age` of `life` months old."""
 
     units: float
@@ -43,10 +43,10 @@ class Aged(NamedTuple):
     life: int
 
 
-class Traffic(NamedTuple):
+class EgressPriceList(NamedTuple):
     """A price list of traffic: `driver` is the basis its flows are proportional to, beside the region's."""
 
-    steps: tuple[Step, ...]
+    steps: tuple[VolumePriceTier, ...]
     drivers: tuple[str, ...]
     factor: float
 
@@ -60,22 +60,22 @@ class Traffic(NamedTuple):
         return self.factor * sum(priced)
 
 
-class Price(NamedTuple):
+class UnitPrice(NamedTuple):
     """USD of one unit at the facts' own values, and the bases it is proportional to."""
 
     usd: float
     drivers: tuple[str, ...]
 
 
-class Quotes:
-    def __init__(self, needs: Needs, catalog: Catalog, ledger: Ledger) -> None:
+class PriceBook:
+    def __init__(self, needs: Needs, catalog: Catalog, ledger: PlanProvenance) -> None:
         self._needs, self._catalog, self._ledger = needs, catalog, ledger
 
-    def part(self, name: str) -> Price:
+    def part(self, name: str) -> UnitPrice:
         """A figure of running machines of one's own, or of running at all."""
         row = self._catalog.parts[name]
-        kind: BasisKind = "assumed" if row.source.startswith(OURS) else "quoted"
-        basis = self._ledger.basis(f"part.{name}", kind, row.item, facts=(_said(row),), stratum=row.kind)
+        kind: BasisKind = "assumed" if row.source.startswith(ASSUMED_SOURCES) else "quoted"
+        basis = self._ledger.basis(f"part.{name}", kind, row.item, facts=(_format_part(row),), stratum=row.kind)
         return self._driven(self._catalog.part(name, basis))
 
     def drivers(self, names: Iterable[str]) -> tuple[str, ...]:
@@ -86,15 +86,15 @@ class Quotes:
         """Where figures are from, each source once."""
         return "; ".join(dict.fromkeys(self._catalog.parts[name].source for name in names))
 
-    def node(self, node: Node) -> Price:
+    def node(self, node: Node) -> UnitPrice:
         """A machine that is bought."""
         return self._driven(node_price(node, self._catalog, self._ledger))
 
-    def offer(self, offer: Offer) -> Price:
+    def offer(self, offer: Offer) -> UnitPrice:
         """An hour of a rented machine at its list price."""
         return self._driven(hour_price(offer, self._catalog, self._ledger))
 
-    def electricity(self, country: str) -> Price:
+    def electricity(self, country: str) -> UnitPrice:
         """USD/kWh: the site's own price in its country, else the country's."""
         site = self._needs.placement.site
         if site is not None and site.country == country and site.electricity_usd_per_kwh is not None:
@@ -112,11 +112,11 @@ class Quotes:
         """A life of the catalog."""
         return self._catalog.parts[life].typical
 
-    def worth(self, left: Sequence[Aged]) -> Price:
+    def worth(self, left: Sequence[AgedHardware]) -> UnitPrice:
         """What hardware sells for at the end of the horizon, in prices of a new unit: units x residual^(age / life)."""
         residual = self._catalog.part("residual")
         low, value, high = (
-            sum(one.units * max(SCRAP, share) ** (one.age / one.life) for one in left)
+            sum(one.units * max(MIN_RESIDUAL_SHARE, share) ** (one.age / one.life) for one in left)
             for share in (residual.low, residual.value, residual.high)
         )
         ages = ", ".join(f"{one.units:.4g} after {one.age} of {one.life} months" for one in left)
@@ -129,30 +129,30 @@ class Quotes:
         )
         return self._driven(Estimate(value=value, low=low, high=high, unit="prices", basis=basis))
 
-    def storage(self, where: Where, tier: Tier) -> Price:
+    def storage(self, where: Location, tier: Tier) -> UnitPrice:
         """USD per byte and month at a provider. Data in use lie on the dearest object class (the others charge for
         reading); what nobody reads lies on the cheapest; shared files on the cheapest file system; volumes on the
         middle one.
         """
-        pick = _PICKS[tier]
-        rows, stand_in = self._rows(where.provider, lambda row: row.kind == _KINDS[tier], pick)
+        pick = _ROW_PICKERS[tier]
+        rows, stand_in = self._rows(where.provider, lambda row: row.kind == _ROW_KINDS[tier], pick)
         return self._per_byte(where, rows[0], f"storage.{tier}.{where.provider}", f"{tier} storage", stand_in=stand_in)
 
-    def egress(self, where: Where) -> Traffic:
+    def egress(self, where: Location) -> EgressPriceList:
         """Bytes to the internet, by the steps of a month's volume."""
-        rows, stand_in = self._rows(where.provider, _to_internet, _price_list)
+        rows, stand_in = self._rows(where.provider, _is_internet_egress, _sort_by_volume)
         first = next((row for row in rows if row.usd_per_byte), rows[0])
         price = self._per_byte(where, first, f"egress.{where.provider}", "traffic to the internet", stand_in=stand_in)
-        steps = tuple(Step(row.from_bytes, row.usd_per_byte) for row in rows)
-        return Traffic(steps, price.drivers, price.usd / first.usd_per_byte if first.usd_per_byte else 1.0)
+        steps = tuple(VolumePriceTier(row.from_bytes, row.usd_per_byte) for row in rows)
+        return EgressPriceList(steps, price.drivers, price.usd / first.usd_per_byte if first.usd_per_byte else 1.0)
 
-    def between_regions(self, where: Where) -> Price:
+    def between_regions(self, where: Location) -> UnitPrice:
         """USD per byte between regions of one provider."""
-        rows, stand_in = self._rows(where.provider, lambda row: "inter-region" in row.item.lower(), _middle)
+        rows, stand_in = self._rows(where.provider, lambda row: "inter-region" in row.item.lower(), _pick_median)
         name = f"between-regions.{where.provider}"
         return self._per_byte(where, rows[0], name, "traffic between regions", stand_in=stand_in)
 
-    def between_zones(self, where: Where) -> Price | None:
+    def between_zones(self, where: Location) -> UnitPrice | None:
         """USD per byte and direction between zones of a region, None where the catalog knows of no charge."""
         rows = [row for row in self._catalog.storage_prices if "inter-az" in row.item.lower()]
         own = [row for row in rows if row.provider == where.provider]
@@ -178,7 +178,7 @@ class Quotes:
         others.sort(key=lambda rows: (rows[0].usd_per_byte, rows[0].provider))
         return others[(len(others) - 1) // 2], True
 
-    def _per_byte(self, where: Where, row: StoragePrice, name: str, what: str, *, stand_in: bool) -> Price:
+    def _per_byte(self, where: Location, row: StoragePrice, name: str, what: str, *, stand_in: bool) -> UnitPrice:
         unit = "USD/byte"
         estimate = self._catalog.estimate(row, row.usd_per_byte, unit)
         if stand_in:
@@ -188,55 +188,55 @@ class Quotes:
             name,
             "assumed" if stand_in else "quoted",
             f"{what} at {where.provider}",
-            facts=(f"{row.provider} {row.item}: {row.usd_per_byte * 1e9:.4g} USD/GB, {_dated(row)}",),
+            facts=(f"{row.provider} {row.item}: {row.usd_per_byte * 1e9:.4g} USD/GB, {_format_source(row)}",),
             stratum="another provider's price" if stand_in else "list price",
         )
         price = self._driven(replace(estimate, basis=basis))
         if not row.region or row.region == where.region:
             return price
         spread = self.part("region.spread")
-        return Price(price.usd * spread.usd, (*price.drivers, *spread.drivers))
+        return UnitPrice(price.usd * spread.usd, (*price.drivers, *spread.drivers))
 
-    def _driven(self, estimate: Estimate) -> Price:
-        return Price(estimate.value, (self._ledger.drive(estimate),))
-
-
-def _said(row: Part) -> str:
-    return f"{row.id}: {row.low:g} .. {row.typical:g} .. {row.high:g} {row.unit}, {_dated(row)}"
+    def _driven(self, estimate: Estimate) -> UnitPrice:
+        return UnitPrice(estimate.value, (self._ledger.drive(estimate),))
 
 
-def _dated(fact: Fact) -> str:
+def _format_part(row: Part) -> str:
+    return f"{row.id}: {row.low:g} .. {row.typical:g} .. {row.high:g} {row.unit}, {_format_source(row)}"
+
+
+def _format_source(fact: Fact) -> str:
     return f"{fact.source}, {fact.as_of or 'undated'}"
 
 
-def _to_internet(row: StoragePrice) -> bool:
+def _is_internet_egress(row: StoragePrice) -> bool:
     return row.kind == "egress" and row.item.lower().startswith("internet")
 
 
-def _price_list(rows: Sequence[StoragePrice]) -> list[StoragePrice]:
+def _sort_by_volume(rows: Sequence[StoragePrice]) -> list[StoragePrice]:
     return sorted(rows, key=lambda row: row.from_bytes)
 
 
-def _by_price(rows: Iterable[StoragePrice]) -> list[StoragePrice]:
+def _sort_by_price(rows: Iterable[StoragePrice]) -> list[StoragePrice]:
     return sorted(rows, key=lambda row: (row.usd_per_byte, row.item))
 
 
-def _dearest(rows: Sequence[StoragePrice]) -> list[StoragePrice]:
-    return _by_price(rows)[-1:]
+def _pick_most_expensive(rows: Sequence[StoragePrice]) -> list[StoragePrice]:
+    return _sort_by_price(rows)[-1:]
 
 
-def _cheapest(rows: Sequence[StoragePrice]) -> list[StoragePrice]:
-    return _by_price(rows)[:1]
+def _pick_cheapest(rows: Sequence[StoragePrice]) -> list[StoragePrice]:
+    return _sort_by_price(rows)[:1]
 
 
-def _middle(rows: Sequence[StoragePrice]) -> list[StoragePrice]:
-    return [_by_price(rows)[(len(rows) - 1) // 2]]
+def _pick_median(rows: Sequence[StoragePrice]) -> list[StoragePrice]:
+    return [_sort_by_price(rows)[(len(rows) - 1) // 2]]
 
 
-_KINDS: dict[Tier, str] = {"object": "object", "archive": "object", "block": "block", "file": "file"}
-_PICKS: dict[Tier, Callable[[Sequence[StoragePrice]], list[StoragePrice]]] = {
-    "object": _dearest,
-    "archive": _cheapest,
-    "block": _middle,
-    "file": _cheapest,
+_ROW_KINDS: dict[Tier, str] = {"object": "object", "archive": "object", "block": "block", "file": "file"}
+_ROW_PICKERS: dict[Tier, Callable[[Sequence[StoragePrice]], list[StoragePrice]]] = {
+    "object": _pick_most_expensive,
+    "archive": _pick_cheapest,
+    "block": _pick_median,
+    "file": _pick_cheapest,
 }

@@ -14,90 +14,94 @@ from archwright.contract.estimate import Estimate, product
 from archwright.contract.needs import Needs, Placement
 from archwright.contract.plan import OWN
 from archwright.plan.accounting.budget import USD
-from archwright.plan.accounting.cash_flow import Term, following
-from archwright.plan.accounting.fleet import Where
-from archwright.plan.cost.data_placement import Case, answering
-from archwright.plan.cost.prices import Price
+from archwright.plan.accounting.cash_flow import CashFlow, make_varying_flow
+from archwright.plan.accounting.fleet import Location
+from archwright.plan.cost.data_placement import OptionContext, list_online_workloads
+from archwright.plan.cost.prices import UnitPrice
 
-FLOORS: dict[Placement, str] = {
+FTE_FLOOR_PARTS: dict[Placement, str] = {
     "on-premises": "staff.own",
     "hybrid": "staff.own",
     "cloud": "staff.rented",
     "serverless": "staff.serverless",
     "hosted-api": "staff.hosted",
 }
-JOBS = "staff.jobs"
-RATIOS = {True: "servers-per-fte", False: "servers-per-fte.rented"}
+BATCH_ONLY_FLOOR = "staff.jobs"
+SERVERS_PER_FTE_PARTS = {True: "servers-per-fte", False: "servers-per-fte.rented"}
 # The two places whose rates the catalog states, by country or group.
-RATES = (("US", "staff.us"), ("EEA", "staff.europe"))
+SALARY_PARTS = (("US", "staff.us"), ("EEA", "staff.europe"))
 
 
-def staff_terms(case: Case) -> list[Term]:
+def price_staff(case: OptionContext) -> list[CashFlow]:
     """Who is on the payroll already costs as much, and is named apart; nothing of it counts to the monthly limit."""
     if all(place.placement == "this-machine" for place in case.where):
         return []
-    fte, rate = _fte(case), _rate(case)
+    fte, rate = _estimate_fte(case), _price_engineer(case)
     on_hand = case.needs.organisation.platform_engineers
     needed, drivers = fte[0], (*fte[1].drivers, *rate.drivers)
     month = rate.usd / 12
     if on_hand is None:
-        return [_term(case, "platform engineers", [month * one for one in needed], drivers)]
+        return [_make_staff_flow(case, "platform engineers", [month * one for one in needed], drivers)]
     kept = [month * min(one, on_hand) for one in needed]
     new = [month * max(0.0, one - on_hand) for one in needed]
     terms = [
-        _term(case, "platform engineers, on the payroll already", kept, drivers),
-        _term(case, "platform engineers to hire", new, drivers),
+        _make_staff_flow(case, "platform engineers, on the payroll already", kept, drivers),
+        _make_staff_flow(case, "platform engineers to hire", new, drivers),
     ]
     return [term for term in terms if term.sum > 0]
 
 
-def _term(case: Case, line: str, flow: list[float], drivers: tuple[str, ...]) -> Term:
-    return following(line, "staff", flow, drivers)._replace(budgeted=False)
+def _make_staff_flow(case: OptionContext, line: str, flow: list[float], drivers: tuple[str, ...]) -> CashFlow:
+    return make_varying_flow(line, "staff", flow, drivers)._replace(budgeted=False)
 
 
-def machine_usd(needs: Needs, catalog: Catalog, *, own: bool) -> float:
+def compute_machine_staff_usd(needs: Needs, catalog: Catalog, *, own: bool) -> float:
     """USD a month of the people whom one more machine takes: what makes few large machines cheaper than many."""
-    return _rate_of(needs, catalog) / 12 / catalog.part(RATIOS[own]).value
+    return _get_engineer_usd(needs, catalog) / 12 / catalog.part(SERVERS_PER_FTE_PARTS[own]).value
 
 
-def answering_usd(needs: Needs, catalog: Catalog) -> float:
+def compute_serving_staff_usd(needs: Needs, catalog: Catalog) -> float:
     """USD over the horizon of the people who look after rented machines that answer, beyond those for jobs alone."""
-    more = catalog.part(FLOORS["cloud"]).value - catalog.part(JOBS).value
-    return max(0.0, more) * _rate_of(needs, catalog) / 12 * needs.budget.horizon_months
+    more = catalog.part(FTE_FLOOR_PARTS["cloud"]).value - catalog.part(BATCH_ONLY_FLOOR).value
+    return max(0.0, more) * _get_engineer_usd(needs, catalog) / 12 * needs.budget.horizon_months
 
 
-def _rate_of(needs: Needs, catalog: Catalog) -> float:
-    """The figure that `_rate` keeps as a fact."""
+def _get_engineer_usd(needs: Needs, catalog: Catalog) -> float:
+    """The figure that `_price_engineer` keeps as a fact."""
     country = needs.organisation.country
-    named = next((name for place, name in RATES if catalog.inside(country, place)), None)
+    named = next((name for place, name in SALARY_PARTS if catalog.inside(country, place)), None)
     if named is not None:
         return catalog.part(named).value
-    return math.prod(catalog.part(name).value for _, name in RATES) ** 0.5
+    return math.prod(catalog.part(name).value for _, name in SALARY_PARTS) ** 0.5
 
 
-def hires(case: Case) -> float:
+def count_missing_engineers(case: OptionContext) -> float:
     """FTE beyond those the organisation has, in the busiest month; 0 where the needs state none."""
     on_hand = case.needs.organisation.platform_engineers
-    return 0.0 if on_hand is None else max(0.0, max(_fte(case)[0]) - on_hand)
+    return 0.0 if on_hand is None else max(0.0, max(_estimate_fte(case)[0]) - on_hand)
 
 
-def _fte(case: Case) -> tuple[tuple[float, ...], Price]:
+def _estimate_fte(case: OptionContext) -> tuple[tuple[float, ...], UnitPrice]:
     """FTE month by month, and the facts all of it is proportional to: how many people a platform really takes, against
     what is counted here. Half of what is not known of it is the same for all options; the other half belongs to the
     floors that an option has, so that two of the same kind are not told apart by chance and two of different kinds are
     not sure to differ.
     """
-    floors = tuple(dict.fromkeys(_floor(case, place) for place in case.where if place.placement in FLOORS))
+    floors = tuple(
+        dict.fromkeys(_choose_fte_floor(case, place) for place in case.where if place.placement in FTE_FLOOR_PARTS)
+    )
     flow = [sum(case.catalog.part(name).value for name in floors)] * case.months
-    for own, name in RATIOS.items():
+    for own, name in SERVERS_PER_FTE_PARTS.items():
         each = 1 / case.catalog.part(name).value
-        flow = [now + count * each for now, count in zip(flow, _machines(case, own=own), strict=True)]
-    return tuple(flow), Price(1.0, (_need(case, ""), _need(case, "+".join(sorted(floors)))))
+        flow = [now + count * each for now, count in zip(flow, _count_busiest_machines(case, own=own), strict=True)]
+    return tuple(flow), UnitPrice(
+        1.0, (_register_headcount_band(case, ""), _register_headcount_band(case, "+".join(sorted(floors))))
+    )
 
 
-def _need(case: Case, floors: str) -> str:
+def _register_headcount_band(case: OptionContext, floors: str) -> str:
     """The half that all options share, or that of some floors."""
-    names = sorted({*FLOORS.values(), JOBS, *RATIOS.values()})
+    names = sorted({*FTE_FLOOR_PARTS.values(), BATCH_ONLY_FLOOR, *SERVERS_PER_FTE_PARTS.values()})
     whose = f", with {floors}" if floors else ""
     basis = case.ledger.basis(
         f"staff.need{'.' if floors else ''}{floors}",
@@ -107,20 +111,20 @@ def _need(case: Case, floors: str) -> str:
         "log, of that of a house's floor",
         facts=case.quotes.drivers(names),
     )
-    floor = case.catalog.part(FLOORS["on-premises"])
+    floor = case.catalog.part(FTE_FLOOR_PARTS["on-premises"])
     low, high = ((end / floor.value) ** 0.5**0.5 for end in (floor.low, floor.high))
     return case.ledger.drive(Estimate(value=1.0, low=low, high=high, unit="", basis=basis))
 
 
-def _floor(case: Case, place: Where) -> str:
+def _choose_fte_floor(case: OptionContext, place: Location) -> str:
     """Who rents machines for jobs alone, beside answers that come from elsewhere, has less to look after."""
     here = {name for fleet in case.fleets if fleet.where == place for name in fleet.workloads}
-    if place.placement == "cloud" and here and not here & answering(case.needs):
-        return JOBS
-    return FLOORS[place.placement]
+    if place.placement == "cloud" and here and not here & list_online_workloads(case.needs):
+        return BATCH_ONLY_FLOOR
+    return FTE_FLOOR_PARTS[place.placement]
 
 
-def _machines(case: Case, *, own: bool) -> list[float]:
+def _count_busiest_machines(case: OptionContext, *, own: bool) -> list[float]:
     """Month by month, at its busiest; those of the platform with them."""
     here = [fleet.at_once for fleet in case.fleets if (fleet.where.placement in OWN) == own]
     if case.seat is not None and (case.seat.offer is None) == own:
@@ -128,20 +132,20 @@ def _machines(case: Case, *, own: bool) -> list[float]:
     return [sum(machines[month] for machines in here) for month in range(case.months)]
 
 
-def _rate(case: Case) -> Price:
+def _price_engineer(case: OptionContext) -> UnitPrice:
     """USD of one FTE a year: of the organisation's part of the world, else between the two that are known."""
     country = case.needs.organisation.country
-    for place, name in RATES:
+    for place, name in SALARY_PARTS:
         if case.catalog.inside(country, place):
             return case.quotes.part(name)
-    low, high = (case.catalog.part(name) for name in sorted(name for _, name in RATES))
+    low, high = (case.catalog.part(name) for name in sorted(name for _, name in SALARY_PARTS))
     middle = product([low, high], "").value ** 0.5
     basis = case.ledger.basis(
         f"staff.{country}".lower(),
         "assumed",
         f"a platform engineer in {country}, loaded",
         formula="no figure for the country: the middle of Western Europe and the US, from half of the lower's low end",
-        facts=tuple(driver for _, name in RATES for driver in case.quotes.part(name).drivers),
+        facts=tuple(driver for _, name in SALARY_PARTS for driver in case.quotes.part(name).drivers),
     )
     rate = Estimate(value=middle, low=low.low / 2, high=high.high, unit=f"{USD}/FTE-year", basis=basis)
-    return Price(middle, (case.ledger.drive(rate),))
+    return UnitPrice(middle, (case.ledger.drive(rate),))

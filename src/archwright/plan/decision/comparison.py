@@ -14,45 +14,51 @@ from archwright.contract.estimate import Estimate
 from archwright.contract.needs import Needs
 from archwright.contract.plan import Option
 from archwright.contract.record import replace
-from archwright.plan.accounting.budget import AT_RISK, Draft, Purse, is_capex, is_monthly
-from archwright.plan.accounting.cash_flow import Term
-from archwright.plan.accounting.provenance import Ledger
-from archwright.plan.decision.roi import dates_of, present_value, returns_of
-from archwright.plan.decision.selection import BUDGET, EQUAL, choose, simplicity, unproven
-from archwright.plan.decision.sensitivity import Flip, Flips, Sum, Way
-from archwright.plan.explain.formatting import digits
+from archwright.plan.accounting.budget import AT_RISK, BudgetConverter, OptionDraft, is_capex, is_monthly
+from archwright.plan.accounting.cash_flow import CashFlow
+from archwright.plan.accounting.provenance import PlanProvenance
+from archwright.plan.decision.roi import describe_present_value, estimate_return, estimate_timeline
+from archwright.plan.decision.selection import (
+    BUDGET_LIMITS,
+    PRICE_TOLERANCE,
+    choose_option,
+    is_unverified,
+    rank_simplicity,
+)
+from archwright.plan.decision.sensitivity import AttributedAmount, BudgetCandidate, SwitchPoint, SwitchPointFinder
+from archwright.plan.explain.formatting import format_number
 
 if TYPE_CHECKING:
     from archwright.plan.accounting.monte_carlo import Worlds
 
 # Beyond a tie, still worth a word: as uncertain as this, and no further apart than this share of the cost.
-ALMOST = (0.2, 0.8)
-APART = 0.2
-MOST_NOTES = 3
-PEOPLE = "staff"
+NEAR_TIE_CHANCES = (0.2, 0.8)
+NEAR_TIE_COST_SHARE = 0.2
+MAX_NOTES = 3
+STAFF_CATEGORY = "staff"
 # A driver is shown when it makes up this share of the error, or flips the choice inside its own band.
-SMALLEST_SHARE = 0.01
-MOST_DRIVERS = 20
+MIN_DRIVER_SHARE = 0.01
+MAX_DRIVERS = 20
 # What a driver's band says about it: that of the catalog's rows of this confidence.
-CONFIDENCES = (("exact", 1.0), ("high", BAND["high"]), ("medium", BAND["medium"]), ("low", BAND["low"]))
-WORST = "very low"
+CONFIDENCE_BANDS = (("exact", 1.0), ("high", BAND["high"]), ("medium", BAND["medium"]), ("low", BAND["low"]))
+LOWEST_CONFIDENCE = "very low"
 
 
-class Axis(NamedTuple):
+class CriterionAxis(NamedTuple):
     """Something of which less is better, and how to read it from an option; None: not known."""
 
     name: str
     values: tuple[float | None, ...]
 
 
-class Priced(NamedTuple):
+class PricedOption(NamedTuple):
     """An option with its flows."""
 
     option: Option
-    terms: tuple[Term, ...]
+    terms: tuple[CashFlow, ...]
 
 
-class Conclusion(NamedTuple):
+class OptionComparison(NamedTuple):
     """`options` are those given, the chosen one with notes on what was near and what it is worth today."""
 
     chosen: str | None
@@ -60,81 +66,90 @@ class Conclusion(NamedTuple):
     decision: Decision
 
 
-def conclude(
-    needs: Needs, options: tuple[Option, ...], drafts: tuple[Draft, ...], ledger: Ledger, purse: Purse
-) -> Conclusion:
-    """The choice among `options`, which `purse` made from `drafts`, and everything that stands beside it."""
-    chosen, options = choose(options, needs.placement.prefer)
-    decision = decide(needs, options, drafts, ledger, chosen, purse)
-    best = next((option for option in options if option.name == chosen), None)
-    if best is None:
-        return Conclusion(None, options, decision)
-    people = without_people(best, options, drafts, purse)
-    terms = next(draft.terms for draft in drafts if draft.name == chosen) or ()
-    today = present_value(needs, terms, dates_of(best, needs, purse), purse)
-    notes = (*near_notes(best, options, decision), *people, *filter(None, (today,)))
-    noted = replace(best, notes=(*best.notes, *notes))
-    return Conclusion(chosen, tuple(noted if option is best else option for option in options), decision)
-
-
-def decide(
+def compare_options(
     needs: Needs,
     options: tuple[Option, ...],
-    drafts: tuple[Draft, ...],
-    ledger: Ledger,
+    drafts: tuple[OptionDraft, ...],
+    ledger: PlanProvenance,
+    purse: BudgetConverter,
+) -> OptionComparison:
+    """The choice among `options`, which `purse` made from `drafts`, and everything that stands beside it."""
+    chosen, options = choose_option(options, needs.placement.prefer)
+    decision = build_decision(needs, options, drafts, ledger, chosen, purse)
+    best = next((option for option in options if option.name == chosen), None)
+    if best is None:
+        return OptionComparison(None, options, decision)
+    people = note_cost_without_staff(best, options, drafts, purse)
+    terms = next(draft.terms for draft in drafts if draft.name == chosen) or ()
+    today = describe_present_value(needs, terms, estimate_timeline(best, needs, purse), purse)
+    notes = (*note_near_ties(best, options, decision), *people, *filter(None, (today,)))
+    noted = replace(best, notes=(*best.notes, *notes))
+    return OptionComparison(chosen, tuple(noted if option is best else option for option in options), decision)
+
+
+def build_decision(
+    needs: Needs,
+    options: tuple[Option, ...],
+    drafts: tuple[OptionDraft, ...],
+    ledger: PlanProvenance,
     chosen: str | None,
-    purse: Purse,
+    purse: BudgetConverter,
 ) -> Decision:
     """The comparison of all `options`, which `purse` made from `drafts`; `chosen` names one, or nothing."""
     feasible = [option for option in options if option.feasible and option.total_cost is not None]
-    axes = _axes(feasible)
-    frontier = tuple(option.name for option in pareto(feasible, axes))
+    axes = _build_axes(feasible)
+    frontier = tuple(option.name for option in select_pareto_options(feasible, axes))
     named = tuple(axis.name for axis in axes)
     if chosen is None:
         return Decision(axes=named, pareto=frontier)
     terms = {draft.name: draft.terms for draft in drafts if draft.terms is not None}
-    priced = [Priced(option, terms[option.name]) for option in options if option.name in terms]
+    priced = [PricedOption(option, terms[option.name]) for option in options if option.name in terms]
     best = next(one for one in priced if one.option.name == chosen)
     return Decision(
         axes=named,
         pareto=frontier,
-        rivals=_rivals(best, [one for one in priced if one.option.feasible and one is not best], purse),
-        drivers=_drivers(best, _ways(needs, best, priced, purse), _names(best, priced, purse), purse),
-        confidence=_confidence(best.terms, ledger, purse),
-        returns=returns_of(needs, best.option, best.terms, dates_of(best.option, needs, purse), purse),
-        schedules=tuple(dates_of(one.option, needs, purse).schedule for one in priced if one.option.feasible),
+        rivals=_compare_rivals(best, [one for one in priced if one.option.feasible and one is not best], purse),
+        drivers=_rank_drivers(
+            best,
+            _list_budget_candidates(needs, best, priced, purse),
+            _map_causes_to_drivers(best, priced, purse),
+            purse,
+        ),
+        confidence=_compute_confidence_shares(best.terms, ledger, purse),
+        returns=estimate_return(needs, best.option, best.terms, estimate_timeline(best.option, needs, purse), purse),
+        schedules=tuple(estimate_timeline(one.option, needs, purse).schedule for one in priced if one.option.feasible),
     )
 
 
 # --- the Pareto set
 
 
-def _axes(options: list[Option]) -> tuple[Axis, ...]:
+def _build_axes(options: list[Option]) -> tuple[CriterionAxis, ...]:
     """The axes on which at least two options can be compared; cost always."""
 
     def known(estimates: Iterable[Estimate | None]) -> tuple[float | None, ...]:
         return tuple(estimate.value if estimate is not None else None for estimate in estimates)
 
     axes = (
-        Axis("total_cost", known(o.total_cost for o in options)),
-        Axis("capex", known(o.capex for o in options)),
-        Axis("carbon_kg_per_month", known(o.carbon_kg_per_month for o in options)),
-        Axis("power_kw", known(o.power_kw for o in options)),
-        Axis("limits_at_risk", tuple(float(sum(n.startswith(AT_RISK) for n in o.notes)) for o in options)),
+        CriterionAxis("total_cost", known(o.total_cost for o in options)),
+        CriterionAxis("capex", known(o.capex for o in options)),
+        CriterionAxis("carbon_kg_per_month", known(o.carbon_kg_per_month for o in options)),
+        CriterionAxis("power_kw", known(o.power_kw for o in options)),
+        CriterionAxis("limits_at_risk", tuple(float(sum(n.startswith(AT_RISK) for n in o.notes)) for o in options)),
     )
     return tuple(axis for axis in axes if sum(value is not None for value in axis.values) > 1 or axis is axes[0])
 
 
-def pareto(options: list[Option], axes: tuple[Axis, ...]) -> list[Option]:
+def select_pareto_options(options: list[Option], axes: tuple[CriterionAxis, ...]) -> list[Option]:
     """The options that no other beats: as good on every axis both are known on, better on one."""
     return [
         option
         for index, option in enumerate(options)
-        if not any(_beats(axes, other, index) for other in range(len(options)) if other != index)
+        if not any(_dominates_option(axes, other, index) for other in range(len(options)) if other != index)
     ]
 
 
-def _beats(axes: tuple[Axis, ...], one: int, other: int) -> bool:
+def _dominates_option(axes: tuple[CriterionAxis, ...], one: int, other: int) -> bool:
     pairs = [(axis.values[one], axis.values[other]) for axis in axes]
     known = [(a, b) for a, b in pairs if a is not None and b is not None]
     return all(a <= b for a, b in known) and any(a < b for a, b in known)
@@ -143,85 +158,92 @@ def _beats(axes: tuple[Axis, ...], one: int, other: int) -> bool:
 # --- rivals
 
 
-def chance_cheaper(one: Worlds, other: Worlds) -> float:
+def compute_chance_cheaper(one: Worlds, other: Worlds) -> float:
     """In which share of the draws `one` costs less; equal ones count half."""
     return float(((one < other) + 0.5 * (one == other)).mean())
 
 
-def _rivals(best: Priced, others: list[Priced], purse: Purse) -> tuple[Rival, ...]:
+def _compare_rivals(best: PricedOption, others: list[PricedOption], purse: BudgetConverter) -> tuple[Rival, ...]:
     """The feasible others against the chosen one, the cheapest first."""
     ours = purse.worlds(best.terms)
 
-    def compared(other: Priced) -> Rival:
+    def compared(other: PricedOption) -> Rival:
         theirs = purse.worlds(other.terms)
-        cheaper, widest = chance_cheaper(theirs, ours), float(abs(ours).max())
+        cheaper, widest = compute_chance_cheaper(theirs, ours), float(abs(ours).max())
         return Rival(
             option=other.option.name,
             cheaper=cheaper,
-            equal=bool((abs(theirs - ours) <= EQUAL * widest).all()),
-            tie=_near(other.option, best.option) or EVEN[0] <= cheaper <= EVEN[1],
-            break_even_month=break_even(best.option.cumulative_cost, other.option.cumulative_cost),
+            equal=bool((abs(theirs - ours) <= PRICE_TOLERANCE * widest).all()),
+            tie=_is_near_cost(other.option, best.option) or EVEN[0] <= cheaper <= EVEN[1],
+            break_even_month=find_break_even_month(best.option.cumulative_cost, other.option.cumulative_cost),
         )
 
-    return tuple(compared(other) for other in sorted(others, key=lambda one: (_cost(one.option), one.option.name)))
+    return tuple(
+        compared(other) for other in sorted(others, key=lambda one: (_get_total_cost(one.option), one.option.name))
+    )
 
 
-def _cost(option: Option) -> float:
+def _get_total_cost(option: Option) -> float:
     return option.total_cost.value if option.total_cost is not None else 0.0
 
 
-def _near(one: Option, other: Option) -> bool:
-    return abs(_cost(one) - _cost(other)) < NEAR * abs(_cost(other))
+def _is_near_cost(one: Option, other: Option) -> bool:
+    return abs(_get_total_cost(one) - _get_total_cost(other)) < NEAR * abs(_get_total_cost(other))
 
 
-def near_notes(best: Option, options: tuple[Option, ...], decision: Decision) -> tuple[str, ...]:
+def note_near_ties(best: Option, options: tuple[Option, ...], decision: Decision) -> tuple[str, ...]:
     """Ties and near-ties of the chosen option, in words."""
     named, unit, cost = (
         {option.name: option for option in options},
         best.total_cost.unit if best.total_cost is not None else "",
-        _cost(best),
+        _get_total_cost(best),
     )
     notes = list[str]()
     for place, rival in enumerate(decision.rivals):
-        more = _cost(named[rival.option]) - cost
-        near = ALMOST[0] <= rival.cheaper <= ALMOST[1] and abs(more) <= APART * abs(cost)
+        more = _get_total_cost(named[rival.option]) - cost
+        near = NEAR_TIE_CHANCES[0] <= rival.cheaper <= NEAR_TIE_CHANCES[1] and abs(more) <= NEAR_TIE_COST_SHARE * abs(
+            cost
+        )
         # That one of several cheaper options is nearly as dear says nothing: the cheapest is the one to know.
         near = near and (more >= 0 or place == 0)
-        if (rival.tie or near) and len(notes) < MOST_NOTES:
-            notes.append(_tied(rival, more, unit))
+        if (rival.tie or near) and len(notes) < MAX_NOTES:
+            notes.append(_format_tie(rival, more, unit))
     return tuple(notes)
 
 
-def _tied(rival: Rival, more: float, unit: str) -> str:
+def _format_tie(rival: Rival, more: float, unit: str) -> str:
     if rival.equal:
         return f"a tie: {rival.option} costs the same in every draw"
     word = rival.closeness or "a near-tie"
-    apart = f"{digits(abs(more))} {unit} {'more' if more >= 0 else 'less'}"
+    apart = f"{format_number(abs(more))} {unit} {'more' if more >= 0 else 'less'}"
     often = f"and is the cheaper one in {rival.cheaper:.0%} of the draws"
     return f"{word}: {rival.option} costs {apart} over the horizon, {often}"
 
 
-def without_people(
-    best: Option, options: tuple[Option, ...], drafts: tuple[Draft, ...], purse: Purse
+def note_cost_without_staff(
+    best: Option, options: tuple[Option, ...], drafts: tuple[OptionDraft, ...], purse: BudgetConverter
 ) -> tuple[str, ...]:
     """How many people an option takes is assumed; where another one is cheaper without them, the order without them."""
-    compared = {one.name for one in options if one.feasible and unproven(one) == unproven(best)}
+    compared = {one.name for one in options if one.feasible and is_unverified(one) == is_unverified(best)}
     paid = sorted(
-        (sum(term.sum for term in draft.terms if term.category != PEOPLE) * purse.rate, draft.name)
+        (sum(term.sum for term in draft.terms if term.category != STAFF_CATEGORY) * purse.rate, draft.name)
         for draft in drafts
         if draft.terms is not None and draft.name in compared
     )
     if not paid or paid[0][1] == best.name:
         return ()
-    said = ", ".join(f"{name} {digits(usd)}" for usd, name in dict.fromkeys([*paid[:MOST_NOTES], *_of(best, paid)]))
+    said = ", ".join(
+        f"{name} {format_number(usd)}"
+        for usd, name in dict.fromkeys([*paid[:MAX_NOTES], *_select_option_entry(best, paid)])
+    )
     return (f"without people, whose number is assumed, in {purse.budget.currency} over the horizon: {said}",)
 
 
-def _of(best: Option, paid: list[tuple[float, str]]) -> Iterable[tuple[float, str]]:
+def _select_option_entry(best: Option, paid: list[tuple[float, str]]) -> Iterable[tuple[float, str]]:
     return (one for one in paid if one[1] == best.name)
 
 
-def break_even(ours: tuple[float, ...], theirs: tuple[float, ...]) -> int | None:
+def find_break_even_month(ours: tuple[float, ...], theirs: tuple[float, ...]) -> int | None:
     """The first month by whose end less has been paid than in `theirs`."""
     paid = zip(ours, theirs, strict=True)
     return next((month for month, (mine, other) in enumerate(paid, 1) if mine < other), None)
@@ -230,52 +252,58 @@ def break_even(ours: tuple[float, ...], theirs: tuple[float, ...]) -> int | None
 # --- drivers
 
 
-def _ways(needs: Needs, best: Priced, priced: Iterable[Priced], purse: Purse) -> list[Way]:
+def _list_budget_candidates(
+    needs: Needs, best: PricedOption, priced: Iterable[PricedOption], purse: BudgetConverter
+) -> list[BudgetCandidate]:
     """The options that could be chosen if only the money were right."""
     return [
-        Way(
+        BudgetCandidate(
             name=one.option.name,
-            order=simplicity(one.option),
+            order=rank_simplicity(one.option),
             preferred=one.option.placement == needs.placement.prefer,
-            proven=not unproven(one.option),
-            near=one is not best and _near(one.option, best.option),
-            total=_sum(one.terms, purse, 1),
-            month=_sum(filter(is_monthly, one.terms), purse, purse.budget.horizon_months),
-            capex=_sum(filter(is_capex, one.terms), purse, 1),
+            proven=not is_unverified(one.option),
+            near=one is not best and _is_near_cost(one.option, best.option),
+            total=_attribute_amount(one.terms, purse, 1),
+            month=_attribute_amount(filter(is_monthly, one.terms), purse, purse.budget.horizon_months),
+            capex=_attribute_amount(filter(is_capex, one.terms), purse, 1),
         )
         for one in priced
-        if one is best or all(miss.constraint in BUDGET for miss in one.option.misses)
+        if one is best or all(miss.constraint in BUDGET_LIMITS for miss in one.option.misses)
     ]
 
 
-def _sum(terms: Iterable[Term], purse: Purse, by: int) -> Sum:
+def _attribute_amount(terms: Iterable[CashFlow], purse: BudgetConverter, by: int) -> AttributedAmount:
     value, moved = 0.0, dict[Hashable, float]()
     for term in terms:
         amount = term.sum * purse.rate / by
         value += amount
         for cause in dict.fromkeys(map(purse.ledger.cause, purse.drivers(term))):
             moved[cause] = moved.get(cause, 0.0) + amount
-    return Sum(value, moved)
+    return AttributedAmount(value, moved)
 
 
-def _drivers(best: Priced, ways: list[Way], named: Mapping[Hashable, str], purse: Purse) -> tuple[Driver, ...]:
+def _rank_drivers(
+    best: PricedOption, ways: list[BudgetCandidate], named: Mapping[Hashable, str], purse: BudgetConverter
+) -> tuple[Driver, ...]:
     """First those that flip the choice inside their own band, the nearest flip first; then by their share."""
     own = next(way.total.moved_by for way in ways if way.name == best.option.name)
     variances = {cause: moved**2 * float(purse.draws.fact(named[cause]).var()) for cause, moved in own.items()}
     whole = sum(variances.values()) or 1.0
-    flips = Flips(ways, best.option.name, purse.budget)
+    flips = SwitchPointFinder(ways, best.option.name, purse.budget)
     found = []
     for cause in dict.fromkeys(cause for way in ways for cause in way.total.moved_by):
         name = named[cause]
         flip = flips.nearest(cause, purse.ledger.driver(name))
-        driver = _driver(name, purse.ledger, variances.get(cause, 0.0) / whole, flip)
-        if driver.inside or driver.share >= SMALLEST_SHARE:
+        driver = _build_driver(name, purse.ledger, variances.get(cause, 0.0) / whole, flip)
+        if driver.inside or driver.share >= MIN_DRIVER_SHARE:
             away = flip.away if flip is not None and driver.inside else 1.0
             found.append((not driver.inside, away, -driver.share, name, driver))
-    return tuple(driver for *_, driver in sorted(found, key=lambda entry: entry[:4])[:MOST_DRIVERS])
+    return tuple(driver for *_, driver in sorted(found, key=lambda entry: entry[:4])[:MAX_DRIVERS])
 
 
-def _names(best: Priced, others: Iterable[Priced], purse: Purse) -> dict[Hashable, str]:
+def _map_causes_to_drivers(
+    best: PricedOption, others: Iterable[PricedOption], purse: BudgetConverter
+) -> dict[Hashable, str]:
     """For each cause the driver to show: one of the chosen option's where it has one, else the first by name."""
     named = dict[Hashable, str]()
     rest = sorted({driver for one in others for term in one.terms for driver in purse.drivers(term)})
@@ -285,7 +313,7 @@ def _names(best: Priced, others: Iterable[Priced], purse: Purse) -> dict[Hashabl
     return named
 
 
-def _driver(name: str, ledger: Ledger, share: float, flip: Flip | None) -> Driver:
+def _build_driver(name: str, ledger: PlanProvenance, share: float, flip: SwitchPoint | None) -> Driver:
     estimate = ledger.driver(name)
     at = estimate.value * flip.factor if flip is not None else None
     return Driver(
@@ -300,14 +328,16 @@ def _driver(name: str, ledger: Ledger, share: float, flip: Flip | None) -> Drive
     )
 
 
-def _confidence(terms: tuple[Term, ...], ledger: Ledger, purse: Purse) -> dict[str, float]:
+def _compute_confidence_shares(
+    terms: tuple[CashFlow, ...], ledger: PlanProvenance, purse: BudgetConverter
+) -> dict[str, float]:
     """The share of the money that rests on facts of each confidence; a line rests on each of its facts alike."""
     weights: dict[str, float] = {}
     for term in terms:
         widths = [ledger.driver(driver).factor for driver in purse.drivers(term)] or [1.0]
         for width in widths:
-            name = next((name for name, factor in CONFIDENCES if width <= factor * (1 + 1e-9)), WORST)
+            name = next((name for name, factor in CONFIDENCE_BANDS if width <= factor * (1 + 1e-9)), LOWEST_CONFIDENCE)
             weights[name] = weights.get(name, 0.0) + abs(term.sum) / len(widths)
     whole = sum(weights.values()) or 1.0
-    order = [name for name, _ in CONFIDENCES] + [WORST]
+    order = [name for name, _ in CONFIDENCE_BANDS] + [LOWEST_CONFIDENCE]
     return {name: weights[name] / whole for name in order if weights.get(name)}

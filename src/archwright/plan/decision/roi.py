@@ -13,29 +13,29 @@ from archwright.contract.decision import Phase, Return, Schedule
 from archwright.contract.estimate import Estimate
 from archwright.contract.needs import Needs
 from archwright.contract.plan import Option
-from archwright.plan.accounting.budget import Purse
-from archwright.plan.accounting.cash_flow import Term
-from archwright.plan.accounting.monte_carlo import COUNT, band
-from archwright.plan.cost.prices import Quotes
+from archwright.plan.accounting.budget import BudgetConverter
+from archwright.plan.accounting.cash_flow import CashFlow
+from archwright.plan.accounting.monte_carlo import SAMPLE_COUNT, estimate_band
+from archwright.plan.cost.prices import PriceBook
 
 if TYPE_CHECKING:
     from archwright.plan.accounting.monte_carlo import Worlds
 
 MONTHS_PER_YEAR = 12
-CAPITAL, PILOT, ADOPTION = "capital", "pilot.months", "adoption.months"
+CAPITAL_PART, PILOT_PART, ADOPTION_PART = "capital", "pilot.months", "adoption.months"
 # What is waited for, and who builds: by how machines are had, the slowest first.
-KINDS = (
+LEAD_TIMES_BY_PURCHASE = (
     ("bought", "order.bought.months", "build.own.months"),
     ("owned", "", "build.own.months"),
     ("on-demand", "order.rented.months", "build.rented.months"),
 )
-NO_MACHINES = {
+LEAD_TIMES_BY_PLACEMENT = {
     "hosted-api": ("order.hosted.months", "build.hosted.months"),
     "this-machine": ("", "build.hosted.months"),
 }
 
 
-class Dates(NamedTuple):
+class RolloutTimeline(NamedTuple):
     """Months from the signature, at the facts' own values and in every world."""
 
     schedule: Schedule
@@ -45,47 +45,51 @@ class Dates(NamedTuple):
     facts: tuple[str, ...]
 
 
-def steps_of(option: Option) -> tuple[tuple[str, str], ...]:
+def list_rollout_steps(option: Option) -> tuple[tuple[str, str], ...]:
     """The steps until production in their order: name, and the part of the catalog that says how long ("": no wait)."""
     had = {"on-demand" if one.kind not in ("bought", "owned") else one.kind for one in option.purchases}
     order, build = next(
-        ((order, build) for kind, order, build in KINDS if kind in had),
-        NO_MACHINES.get(option.placement, KINDS[-1][1:]),
+        ((order, build) for kind, order, build in LEAD_TIMES_BY_PURCHASE if kind in had),
+        LEAD_TIMES_BY_PLACEMENT.get(option.placement, LEAD_TIMES_BY_PURCHASE[-1][1:]),
     )
-    return (("procurement", order), ("build", build), ("pilot", PILOT), ("growing use", ADOPTION))
+    return (("procurement", order), ("build", build), ("pilot", PILOT_PART), ("growing use", ADOPTION_PART))
 
 
-def dates_of(option: Option, needs: Needs, purse: Purse) -> Dates:
+def estimate_timeline(option: Option, needs: Needs, purse: BudgetConverter) -> RolloutTimeline:
     """When each step begins and ends."""
     import numpy as np  # noqa: PLC0415
 
-    quotes, at, worlds, facts = Quotes(needs, purse.catalog, purse.ledger), 0.0, np.zeros(COUNT), list[str]()
+    quotes, at, worlds, facts = PriceBook(needs, purse.catalog, purse.ledger), 0.0, np.zeros(SAMPLE_COUNT), list[str]()
     phases, production = list[Phase](), (0.0, worlds)
     taken = (0.0, worlds)
-    for name, part in steps_of(option):
+    for name, part in list_rollout_steps(option):
         if not part:
             continue
-        if part == ADOPTION:
+        if part == ADOPTION_PART:
             production = (at, worlds)
-        before = _date(purse, at, worlds, tuple(facts))
+        before = _estimate_month(purse, at, worlds, tuple(facts))
         price = quotes.part(part)
         facts += price.drivers
         taken = (price.usd, price.usd * purse.draws.product(price.drivers))
         at, worlds = at + taken[0], worlds + taken[1]
-        phases.append(Phase(name=name, starts=before, ends=_date(purse, at, worlds, tuple(facts))))
-    stands = _date(purse, *production, tuple(facts[:-1]))
-    return Dates(Schedule(option=option.name, phases=tuple(phases)), stands, production[1], taken, tuple(facts))
+        phases.append(Phase(name=name, starts=before, ends=_estimate_month(purse, at, worlds, tuple(facts))))
+    stands = _estimate_month(purse, *production, tuple(facts[:-1]))
+    return RolloutTimeline(
+        Schedule(option=option.name, phases=tuple(phases)), stands, production[1], taken, tuple(facts)
+    )
 
 
-def _date(purse: Purse, value: float, worlds: Worlds, facts: tuple[str, ...]) -> Estimate:
+def _estimate_month(purse: BudgetConverter, value: float, worlds: Worlds, facts: tuple[str, ...]) -> Estimate:
     name = f"schedule.{'+'.join(fact.removeprefix('part.').removesuffix('.months') for fact in facts) or 'signature'}"
     basis = purse.ledger.basis(
         name, "formula", "months from the signature", formula="the steps so far, one after the other", facts=facts
     )
-    return band(value, worlds, "months", basis)
+    return estimate_band(value, worlds, "months", basis)
 
 
-def returns_of(needs: Needs, option: Option, terms: tuple[Term, ...], dates: Dates, purse: Purse) -> Return | None:
+def estimate_return(
+    needs: Needs, option: Option, terms: tuple[CashFlow, ...], dates: RolloutTimeline, purse: BudgetConverter
+) -> Return | None:
     """None where no goal says what it is worth, or nothing has a price."""
     stated = [goal.value_per_month for goal in needs.goals if goal.value_per_month is not None]
     cost, months = option.total_cost, needs.budget.horizon_months
@@ -94,8 +98,8 @@ def returns_of(needs: Needs, option: Option, terms: tuple[Term, ...], dates: Dat
     import numpy as np  # noqa: PLC0415
 
     worth = sum(stated)
-    shares = _shares(months, np.array([dates.production.value]), np.array([dates.adoption[0]]))[0]
-    drawn = worth * _shares(months, dates.starts, dates.adoption[1])
+    shares = _compute_benefit_shares(months, np.array([dates.production.value]), np.array([dates.adoption[0]]))[0]
+    drawn = worth * _compute_benefit_shares(months, dates.starts, dates.adoption[1])
     earned = tuple(itertools.accumulate(worth * float(share) for share in shares))
     value, net = earned[-1], drawn.sum(axis=1) - purse.worlds(terms)
     basis = purse.ledger.basis(
@@ -115,13 +119,13 @@ def returns_of(needs: Needs, option: Option, terms: tuple[Term, ...], dates: Dat
     return Return(
         value=value,
         cost=cost,
-        net=band(value - cost.value, net, cost.unit, basis),
+        net=estimate_band(value - cost.value, net, cost.unit, basis),
         payback_month=next((month for month, (got, spent) in enumerate(paid, 1) if got >= spent), None),
         pays=float((net > 0).mean()),
     )
 
 
-def _shares(months: int, starts: Worlds, adoption: Worlds) -> Worlds:
+def _compute_benefit_shares(months: int, starts: Worlds, adoption: Worlds) -> Worlds:
     """The share of the goals' worth that a month brings, by the use in its middle; a row for each world."""
     import numpy as np  # noqa: PLC0415
 
@@ -129,20 +133,22 @@ def _shares(months: int, starts: Worlds, adoption: Worlds) -> Worlds:
     return np.clip((middles[None, :] - starts[:, None]) / adoption[:, None], 0.0, 1.0)
 
 
-def present_value(needs: Needs, terms: tuple[Term, ...], dates: Dates, purse: Purse) -> str:
+def describe_present_value(
+    needs: Needs, terms: tuple[CashFlow, ...], dates: RolloutTimeline, purse: BudgetConverter
+) -> str:
     """A sentence: all payments, and what the goals bring, at today's value; "" when nothing is paid. Facts, dates and
     the price of money are drawn together.
     """
     import numpy as np  # noqa: PLC0415
 
     quotes, months, unit = (
-        Quotes(needs, purse.catalog, purse.ledger),
+        PriceBook(needs, purse.catalog, purse.ledger),
         needs.budget.horizon_months,
         needs.budget.currency,
     )
     if not any(term.sum for term in terms):
         return ""
-    price = quotes.part(CAPITAL)
+    price = quotes.part(CAPITAL_PART)
     # The first row is at the facts' own values.
     rates = price.usd * np.append(1.0, purse.draws.product(price.drivers))
     discount = (1 + rates)[:, None] ** (-np.arange(months + 1)[None, :] / MONTHS_PER_YEAR)
@@ -150,21 +156,23 @@ def present_value(needs: Needs, terms: tuple[Term, ...], dates: Dates, purse: Pu
     for term in terms:
         drivers = purse.drivers(term)
         flows[drivers] = flows.get(drivers, np.zeros(months)) + np.array(term.flow) * purse.rate
-    costs = np.zeros(COUNT + 1)
+    costs = np.zeros(SAMPLE_COUNT + 1)
     for drivers, flow in flows.items():
         costs += np.append(1.0, purse.draws.product(drivers)) * (discount[:, :-1] @ flow)
-    rate = purse.catalog.part(CAPITAL)
+    rate = purse.catalog.part(CAPITAL_PART)
     said = f"present value of all payments at {rate.value:.0%} a year ({rate.low:.0%} .. {rate.high:.0%}): "
-    said += _ranged(costs, unit)
+    said += _format_range(costs, unit)
     goals = sum(goal.value_per_month or 0.0 for goal in needs.goals)
     if not goals:
         return said
     # Paid at the start of a month, earned by its end.
-    shares = _shares(months, np.append(dates.production.value, dates.starts), np.append(*dates.adoption))
+    shares = _compute_benefit_shares(
+        months, np.append(dates.production.value, dates.starts), np.append(*dates.adoption)
+    )
     nets = goals * (shares * discount[:, 1:]).sum(axis=1) - costs
-    return f"{said}; with what the goals bring, net {_ranged(nets, unit)}"
+    return f"{said}; with what the goals bring, net {_format_range(nets, unit)}"
 
 
-def _ranged(worlds: Worlds, unit: str) -> str:
-    found = band(float(worlds[0]), worlds[1:], unit, "")
+def _format_range(worlds: Worlds, unit: str) -> str:
+    found = estimate_band(float(worlds[0]), worlds[1:], unit, "")
     return f"{found.value:,.0f} {unit} ({found.low:,.0f} .. {found.high:,.0f})"

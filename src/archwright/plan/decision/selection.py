@@ -15,27 +15,27 @@ from archwright.contract.needs import SLO, NeedsSource, Placement, Traffic
 from archwright.contract.plan import Miss, Option, Plan
 from archwright.contract.record import replace
 from archwright.errors import PlanError, Where
-from archwright.plan.accounting.budget import UNPROVEN
-from archwright.plan.explain.formatting import digits, said
+from archwright.plan.accounting.budget import UNVERIFIED
+from archwright.plan.explain.formatting import format_miss, format_number
 
-BUDGET = ("per_month", "capex")
+BUDGET_LIMITS = ("per_month", "capex")
 # Prices this near are the same one, summed in another order.
-EQUAL = 1e-9
-SIMPLEST: tuple[Placement, ...] = ("this-machine", "on-premises", "hosted-api", "serverless", "cloud", "hybrid")
+PRICE_TOLERANCE = 1e-9
+SIMPLICITY_ORDER: tuple[Placement, ...] = ("this-machine", "on-premises", "hosted-api", "serverless", "cloud", "hybrid")
 # Distances of what is no ratio: a limit of nothing, another pin than the one wished, and what nothing relaxes.
-OTHER, PIN, FAR = 1e7, 1e8, 1e9
-MOST_SHOWN = 3
+NO_RATIO_GAP, PIN_GAP, UNREACHABLE_GAP = 1e7, 1e8, 1e9
+MAX_SHOWN = 3
 # How a note on owned machines begins that no option counts.
-LEFT_OUT = "owned "
-FEASIBLE = "feasible would be "
-PINS = ("accelerators", "regions", "clouds", "stale_facts")
+LEFT_OUT_PREFIX = "owned "
+FEASIBLE_PREFIX = "feasible would be "
+PIN_CONSTRAINTS = ("accelerators", "regions", "clouds", "stale_facts")
 # Where a workload keeps the fields that a constraint may name; all others are its own.
-HOLDERS = {"slo": frozenset(SLO.__struct_fields__), "traffic": frozenset(Traffic.__struct_fields__)}
-MOVE = "allow another placement, or relax that field"
-BARRED = "no field lifts a law: plan with what it does not bar, smaller accelerators or processors"
+FIELDS_BY_HOLDER = {"slo": frozenset(SLO.__struct_fields__), "traffic": frozenset(Traffic.__struct_fields__)}
+RELAX_HINT = "allow another placement, or relax that field"
+EXPORT_BARRED_HINT = "no field lifts a law: plan with what it does not bar, smaller accelerators or processors"
 NO_PRICE = Miss(constraint="price", value=None, limit="a price for every part")
 # Constraints that a field of `placement` pins.
-PINNED = {
+PLACEMENT_FIELDS = {
     "accelerators": "placement.accelerators",
     "regions": "placement.regions",
     "clouds": "placement.clouds",
@@ -45,52 +45,58 @@ PINNED = {
 }
 
 
-def choose(options: tuple[Option, ...], prefer: Placement | None) -> tuple[str | None, tuple[Option, ...]]:
+def choose_option(options: tuple[Option, ...], prefer: Placement | None) -> tuple[str | None, tuple[Option, ...]]:
     """The chosen option's name and the options, the chosen one with a note where being preferred costs money."""
     feasible = [option for option in options if option.feasible and option.total_cost is not None]
     if not feasible:
         return None, options
-    cheapest = _cheapest(feasible)
+    cheapest = _select_cheapest(feasible)
     liked = [option for option in feasible if option.placement == prefer]
-    chosen, notes = _cheapest(liked or feasible), list[str]()
+    chosen, notes = _select_cheapest(liked or feasible), list[str]()
     if prefer is not None and not liked:
         notes.append(f"preferred placement {prefer} has no feasible option; the cheapest feasible one is chosen")
     elif chosen is not cheapest:
-        notes.append(f"preferred over {cheapest.name}, at {_more(chosen, cheapest)}")
-    cheaper = sorted((one for one in feasible if unproven(one) and _price(one) < _price(chosen)), key=_price)
-    notes += [] if unproven(chosen) else [_passed_over(one, chosen) for one in cheaper]
+        notes.append(f"preferred over {cheapest.name}, at {_format_extra_cost(chosen, cheapest)}")
+    cheaper = sorted(
+        (one for one in feasible if is_unverified(one) and _get_total_cost(one) < _get_total_cost(chosen)),
+        key=_get_total_cost,
+    )
+    notes += [] if is_unverified(chosen) else [_note_passed_over(one, chosen) for one in cheaper]
     noted = replace(chosen, notes=(*chosen.notes, *notes))
     return chosen.name, tuple(noted if option is chosen else option for option in options)
 
 
-def unproven(option: Option) -> bool:
+def is_unverified(option: Option) -> bool:
     """Whether a limit rests on what nobody promises and nobody has measured."""
-    return any(note.startswith(UNPROVEN) for note in option.notes)
+    return any(note.startswith(UNVERIFIED) for note in option.notes)
 
 
-def _passed_over(cheaper: Option, chosen: Option) -> str:
-    why = next(note for note in cheaper.notes if note.startswith(UNPROVEN)).removeprefix(UNPROVEN)
-    return f"chosen before {cheaper.name}, at {_more(chosen, cheaper)}: what that one rests on is not known, {why}"
+def _note_passed_over(cheaper: Option, chosen: Option) -> str:
+    why = next(note for note in cheaper.notes if note.startswith(UNVERIFIED)).removeprefix(UNVERIFIED)
+    return f"chosen before {cheaper.name}, at {_format_extra_cost(chosen, cheaper)}: what that one rests on is not known, {why}"
 
 
-def _more(chosen: Option, other: Option) -> str:
+def _format_extra_cost(chosen: Option, other: Option) -> str:
     unit = chosen.total_cost.unit if chosen.total_cost is not None else ""
-    return f"{digits(_price(chosen) - _price(other))} {unit} more over the horizon"
+    return f"{format_number(_get_total_cost(chosen) - _get_total_cost(other))} {unit} more over the horizon"
 
 
-def _cheapest(options: list[Option]) -> Option:
-    options = [option for option in options if not unproven(option)] or options
-    least = min(map(_price, options))
-    return min((option for option in options if _price(option) <= least + EQUAL * abs(least)), key=simplicity)
+def _select_cheapest(options: list[Option]) -> Option:
+    options = [option for option in options if not is_unverified(option)] or options
+    least = min(map(_get_total_cost, options))
+    return min(
+        (option for option in options if _get_total_cost(option) <= least + PRICE_TOLERANCE * abs(least)),
+        key=rank_simplicity,
+    )
 
 
-def simplicity(option: Option) -> tuple[int, str]:
+def rank_simplicity(option: Option) -> tuple[int, str]:
     """The order in which options of equal price are taken: the fewest hands first, then by name."""
-    return SIMPLEST.index(option.placement), option.name
+    return SIMPLICITY_ORDER.index(option.placement), option.name
 
 
-def _price(option: Option) -> float:
-    return option.total_cost.value if option.total_cost is not None else FAR
+def _get_total_cost(option: Option) -> float:
+    return option.total_cost.value if option.total_cost is not None else UNREACHABLE_GAP
 
 
 def why_infeasible(plan: Plan, source: NeedsSource) -> PlanError:
@@ -99,85 +105,91 @@ def why_infeasible(plan: Plan, source: NeedsSource) -> PlanError:
         return PlanError(
             "AW-PLAN-03",
             "no way to run this was looked at: placement.allow names none",
-            where=_where("placement.allow", source),
+            where=_locate_field("placement.allow", source),
             hint="allow at least one of cloud, hosted-api, this-machine",
         )
-    ranked = sorted(plan.options, key=_distance)
+    ranked = sorted(plan.options, key=_rank_by_distance)
     nearest, broken = ranked[0], next(iter(ranked[0].misses), NO_PRICE)
-    possible = [(option, steps) for option in ranked if (steps := _relaxation(option, plan, source))]
-    hint = ", or ".join(_offered(option, steps, possible[0][0]) for option, steps in possible[:MOST_SHOWN])
+    possible = [(option, steps) for option in ranked if (steps := _format_relaxation(option, plan, source))]
+    hint = ", or ".join(_format_suggestion(option, steps, possible[0][0]) for option, steps in possible[:MAX_SHOWN])
     return PlanError(
         "AW-PLAN-03",
-        f"no option satisfies the needs; {_wished(ranked)}the nearest, {nearest.name}, misses {said(broken)}"
-        f"{_out(nearest)}",
-        where=_where(_field(broken.constraint, plan, source), source),
-        hint=f"{FEASIBLE}{hint}" if possible else BARRED if broken.constraint == "export" else MOVE,
-        nearest=tuple(option.name for option in ranked[:MOST_SHOWN]),
+        f"no option satisfies the needs; {_describe_pin_conflict(ranked)}the nearest, {nearest.name}, misses {format_miss(broken)}"
+        f"{_note_left_out_machines(nearest)}",
+        where=_locate_field(_find_needs_field(broken.constraint, plan, source), source),
+        hint=f"{FEASIBLE_PREFIX}{hint}"
+        if possible
+        else EXPORT_BARRED_HINT
+        if broken.constraint == "export"
+        else RELAX_HINT,
+        nearest=tuple(option.name for option in ranked[:MAX_SHOWN]),
     )
 
 
-def _out(option: Option) -> str:
+def _note_left_out_machines(option: Option) -> str:
     """Owned machines that could not be counted on: often the very reason."""
-    return "".join(f"; {note}" for note in option.notes if note.startswith(LEFT_OUT))
+    return "".join(f"; {note}" for note in option.notes if note.startswith(LEFT_OUT_PREFIX))
 
 
-def _wished(ranked: list[Option]) -> str:
+def _describe_pin_conflict(ranked: list[Option]) -> str:
     """Where only giving up a pin helps, first what stands against the wish itself."""
     pins = {miss.constraint for miss in ranked[0].misses if _is_pin(miss)}
     against = ((o, m) for o in ranked if o.total_cost is None for m in o.misses if m.constraint in pins)
-    return next((f"{option.name} misses {said(miss)}; " for option, miss in against), "")
+    return next((f"{option.name} misses {format_miss(miss)}; " for option, miss in against), "")
 
 
-def _offered(option: Option, steps: str, nearest: Option) -> str:
+def _format_suggestion(option: Option, steps: str, nearest: Option) -> str:
     """An option with what lets it through, and what it costs beyond the nearest one."""
     here, there = option.cost_per_month, nearest.cost_per_month
     if here is None or there is None:
         return f"{option.name} with {steps}"
     if option is nearest:
-        price = f" ({digits(here.value)} {here.unit})" if any(map(_is_pin, option.misses)) else ""
+        price = f" ({format_number(here.value)} {here.unit})" if any(map(_is_pin, option.misses)) else ""
         return f"{option.name} with {steps}{price}"
     more = here.value - there.value
-    return f"{option.name} with {steps} ({digits(abs(more))} {here.unit} {'more' if more >= 0 else 'less'})"
+    return f"{option.name} with {steps} ({format_number(abs(more))} {here.unit} {'more' if more >= 0 else 'less'})"
 
 
-def _gap(miss: Miss) -> float:
+def _compute_gap(miss: Miss) -> float:
     """How far over: the ratio that must be given. Another pin (a region, an accelerator) is farther than any number,
     and what nothing relaxes is farthest."""
     if isinstance(miss.value, float | int) and isinstance(miss.limit, float | int) and miss.value > 0:
-        return min(max(miss.value / miss.limit, miss.limit / miss.value), OTHER) if miss.limit > 0 else OTHER
-    return PIN if _is_pin(miss) else FAR
+        return (
+            min(max(miss.value / miss.limit, miss.limit / miss.value), NO_RATIO_GAP) if miss.limit > 0 else NO_RATIO_GAP
+        )
+    return PIN_GAP if _is_pin(miss) else UNREACHABLE_GAP
 
 
 def _is_pin(miss: Miss) -> bool:
     """`placement` pins one place or accelerator, and the option has another; or its prices are old, and known."""
-    return miss.constraint in PINS and isinstance(miss.value, str)
+    return miss.constraint in PIN_CONSTRAINTS and isinstance(miss.value, str)
 
 
-def _distance(option: Option) -> tuple[bool, bool, float, int, float, str]:
+def _rank_by_distance(option: Option) -> tuple[bool, bool, float, int, float, str]:
     """First whether nothing relaxes it, then whether nobody promises what it would keep. A pin can be given up only
     where the option behind it has a price, that is, exists.
     """
-    gap = max((_gap(miss) for miss in option.misses), default=FAR)
-    gap = FAR if gap == PIN and option.total_cost is None else gap
+    gap = max((_compute_gap(miss) for miss in option.misses), default=UNREACHABLE_GAP)
+    gap = UNREACHABLE_GAP if gap == PIN_GAP and option.total_cost is None else gap
     hoped = any(miss.at_best for miss in option.misses)
-    return gap >= FAR, hoped, gap, len(option.misses), _price(option), option.name
+    return gap >= UNREACHABLE_GAP, hoped, gap, len(option.misses), _get_total_cost(option), option.name
 
 
-def _relaxation(option: Option, plan: Plan, source: NeedsSource) -> str:
+def _format_relaxation(option: Option, plan: Plan, source: NeedsSource) -> str:
     """What would let the option through, field by field; "" when nothing would."""
-    if _distance(option)[0]:
+    if _rank_by_distance(option)[0]:
         return ""
-    return ", ".join(_step(miss, plan, source) for miss in option.misses)
+    return ", ".join(_format_relaxed_field(miss, plan, source) for miss in option.misses)
 
 
-def _step(miss: Miss, plan: Plan, source: NeedsSource) -> str:
+def _format_relaxed_field(miss: Miss, plan: Plan, source: NeedsSource) -> str:
     if miss.constraint == "stale_facts":
         return "--accept-stale"
-    value = miss.value if _is_pin(miss) else _rounded(miss)
-    return f"{_field(miss.constraint, plan, source)} {'at best ' if miss.at_best else ''}{value}"
+    value = miss.value if _is_pin(miss) else _round_to_pass(miss)
+    return f"{_find_needs_field(miss.constraint, plan, source)} {'at best ' if miss.at_best else ''}{value}"
 
 
-def _rounded(miss: Miss) -> str:
+def _round_to_pass(miss: Miss) -> str:
     """The value with three digits, rounded to the side that lets it pass."""
     value, limit = float(miss.value or 0), float(miss.limit or 0)
     unit = 10.0 ** (math.floor(math.log10(value)) - 2)
@@ -185,24 +197,24 @@ def _rounded(miss: Miss) -> str:
     return f"{whole * unit:,.10g}"
 
 
-def _field(constraint: str, plan: Plan, source: NeedsSource) -> str:
+def _find_needs_field(constraint: str, plan: Plan, source: NeedsSource) -> str:
     """The needs field a constraint comes from: "assistant.ttft_p95_s" is workloads[0].slo.ttft_p95_s."""
-    if constraint in BUDGET:
+    if constraint in BUDGET_LIMITS:
         return f"budget.{constraint}"
     workload, _, rest = constraint.partition(".")
     names = [planned.name for planned in plan.workloads]
     if not rest or workload not in names:
-        return PINNED.get(constraint, "placement")
+        return PLACEMENT_FIELDS.get(constraint, "placement")
     if rest == "power_kw":
         # Machines of a workload at its sites: the power of one.
         written = (path for path in source.lines if path.startswith("sites.") and path.endswith(".power_kw"))
         return next(written, "sites")
     place, field = f"workloads[{names.index(workload)}]", rest.partition(".")[0]
-    holders = [f"{place}.{name}." for name, fields in HOLDERS.items() if field in fields] + [f"{place}."]
+    holders = [f"{place}.{name}." for name, fields in FIELDS_BY_HOLDER.items() if field in fields] + [f"{place}."]
     return next((f"{held}{rest}" for held in holders if f"{held}{rest}" in source.lines), f"{holders[0]}{rest}")
 
 
-def _where(field: str, source: NeedsSource) -> Where:
+def _locate_field(field: str, source: NeedsSource) -> Where:
     """The field's line, else that of the nearest enclosing field that was written."""
     path = field
     while path and path not in source.lines:

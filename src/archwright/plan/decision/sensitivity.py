@@ -13,25 +13,25 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from archwright.contract.estimate import Estimate
 from archwright.contract.needs import Budget
-from archwright.plan.decision.selection import BUDGET, EQUAL
+from archwright.plan.decision.selection import BUDGET_LIMITS, PRICE_TOLERANCE
 
 if TYPE_CHECKING:
     from archwright.plan.accounting.monte_carlo import Worlds
 
 # A fact that is ten times what is believed is another fact.
-REACH = 10.0
+MAX_FACTOR = 10.0
 # How far beside a crossing the choice is made again, as a share.
-BESIDE = 1e-6
+CROSSING_OFFSET = 1e-6
 
 
-class Sum(NamedTuple):
+class AttributedAmount(NamedTuple):
     """An amount today, and the part of it that is proportional to each cause (Ledger.cause)."""
 
     value: float
     moved_by: Mapping[Hashable, float]
 
 
-class Way(NamedTuple):
+class BudgetCandidate(NamedTuple):
     """An option that only money can rule out. `order`: of equal prices the first is taken, as when a plan is made.
     `proven`: its limits are known to hold, which comes before its price. `near`: it costs nearly the same as the chosen
     one; which of the two is taken hangs on every fact and is told as a tie, so that it is no flip.
@@ -40,14 +40,14 @@ class Way(NamedTuple):
     name: str
     order: tuple[int, str]
     preferred: bool
-    total: Sum
-    month: Sum
-    capex: Sum
+    total: AttributedAmount
+    month: AttributedAmount
+    capex: AttributedAmount
     proven: bool = True
     near: bool = False
 
 
-class Flip(NamedTuple):
+class SwitchPoint(NamedTuple):
     """The nearest factor at which the choice changes, what would be chosen then (None: nothing is feasible), how many
     half-widths of the fact's own band away that is, and the limit that is crossed there: by the chosen option, or by
     the other one, which keeps it from then on; "" where one becomes cheaper.
@@ -59,10 +59,10 @@ class Flip(NamedTuple):
     limit: str = ""
 
 
-class Flips:
+class SwitchPointFinder:
     """Asks, fact by fact, what would be chosen. `ways` holds the chosen one."""
 
-    def __init__(self, ways: Iterable[Way], chosen: str, budget: Budget) -> None:
+    def __init__(self, ways: Iterable[BudgetCandidate], chosen: str, budget: Budget) -> None:
         import numpy as np  # noqa: PLC0415
 
         self._ways = sorted(ways, key=lambda way: way.order)
@@ -71,32 +71,37 @@ class Flips:
         self._proven = np.array([way.proven for way in self._ways])
         no_limit = math.inf
         self._limits = (no_limit if budget.per_month is None else budget.per_month, budget.capex)
-        self._values = [np.array([s.value for s in sums]) for sums in zip(*map(_sums, self._ways), strict=True)]
+        self._values = [np.array([s.value for s in sums]) for sums in zip(*map(_list_amounts, self._ways), strict=True)]
 
-    def nearest(self, cause: Hashable, estimate: Estimate) -> Flip | None:
+    def nearest(self, cause: Hashable, estimate: Estimate) -> SwitchPoint | None:
         """The flip nearest in terms of the fact's own band; `estimate` is that of a driver with this cause."""
         import numpy as np  # noqa: PLC0415
 
         slopes = [
-            np.array([s.moved_by.get(cause, 0.0) for s in sums]) for sums in zip(*map(_sums, self._ways), strict=True)
+            np.array([s.moved_by.get(cause, 0.0) for s in sums])
+            for sums in zip(*map(_list_amounts, self._ways), strict=True)
         ]
         points = self._crossings(slopes)
-        beside = np.concatenate([points * (1 - BESIDE), points * (1 + BESIDE)])
+        beside = np.concatenate([points * (1 - CROSSING_OFFSET), points * (1 + CROSSING_OFFSET)])
         chosen = self._choices(slopes, beside)
         flips = [
-            Flip(float(factor), self._ways[index].name if index >= 0 else None, _away(float(factor), estimate))
+            SwitchPoint(
+                float(factor),
+                self._ways[index].name if index >= 0 else None,
+                _measure_band_distance(float(factor), estimate),
+            )
             for factor, index in zip(np.concatenate([points, points]), chosen, strict=True)
             if index != self._chosen and not (index >= 0 and self._ways[index].near)
         ]
         nearest = min(flips, key=lambda flip: (flip.away, abs(math.log(flip.factor))), default=None)
         return nearest._replace(limit=self._crossed(slopes, nearest)) if nearest is not None else None
 
-    def _crossed(self, slopes: list[Worlds], flip: Flip) -> str:
+    def _crossed(self, slopes: list[Worlds], flip: SwitchPoint) -> str:
         """Which limit the chosen option or the other one meets at the flip."""
         ways = {self._chosen, *(index for index, way in enumerate(self._ways) if way.name == flip.to)}
-        for name, limit, value, slope in zip(BUDGET, self._limits, self._values[1:], slopes[1:], strict=True):
+        for name, limit, value, slope in zip(BUDGET_LIMITS, self._limits, self._values[1:], slopes[1:], strict=True):
             sums = (float(value[index] + slope[index] * (flip.factor - 1)) for index in ways if slope[index])
-            if any(math.isclose(total, limit, rel_tol=BESIDE) for total in sums):
+            if any(math.isclose(total, limit, rel_tol=CROSSING_OFFSET) for total in sums):
                 return name
         return ""
 
@@ -110,11 +115,12 @@ class Flips:
         gaps += [(month - self._limits[0], slopes[1]), (capex - self._limits[1], slopes[2])]
         mine = [slopes[0]] * len(held) + slopes[1:]
         moves = [
-            np.abs(slope) > EQUAL * np.abs(own).max(initial=0.0) for (_, slope), own in zip(gaps, mine, strict=True)
+            np.abs(slope) > PRICE_TOLERANCE * np.abs(own).max(initial=0.0)
+            for (_, slope), own in zip(gaps, mine, strict=True)
         ]
         found = [1 - gap[moved] / slope[moved] for (gap, slope), moved in zip(gaps, moves, strict=True)]
         points = np.concatenate(found)
-        return points[(points >= 1 / REACH) & (points <= REACH)]
+        return points[(points >= 1 / MAX_FACTOR) & (points <= MAX_FACTOR)]
 
     def _choices(self, slopes: list[Worlds], factors: Worlds) -> Iterable[int]:
         """The index of the way chosen at each factor, -1 where none is feasible."""
@@ -130,15 +136,15 @@ class Flips:
         asked = np.where(known.any(axis=1, keepdims=True), known, asked)
         priced = np.where(asked, total, np.inf)
         least = priced.min(axis=1, keepdims=True)
-        cheapest = (priced <= least + EQUAL * np.abs(least)).argmax(axis=1)
+        cheapest = (priced <= least + PRICE_TOLERANCE * np.abs(least)).argmax(axis=1)
         return [int(index) for index in np.where(asked.any(axis=1), cheapest, -1)]
 
 
-def _sums(way: Way) -> tuple[Sum, Sum, Sum]:
+def _list_amounts(way: BudgetCandidate) -> tuple[AttributedAmount, AttributedAmount, AttributedAmount]:
     return way.total, way.month, way.capex
 
 
-def _away(factor: float, estimate: Estimate) -> float:
+def _measure_band_distance(factor: float, estimate: Estimate) -> float:
     """Half-widths of the band between the fact and the flip; infinite for a fact without a band."""
     low, value, high = estimate.low, estimate.value, estimate.high
     at, end = value * factor, (high if value * factor > value else low)

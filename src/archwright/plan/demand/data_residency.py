@@ -12,27 +12,27 @@ from archwright.catalog.catalog import Catalog
 from archwright.contract.needs import DataProfile, Needs, NeedsSource, Workload
 from archwright.errors import PlanError, Where
 
-ANYWHERE = "any"
-Bounds = tuple[tuple[str, ...], ...]
+UNRESTRICTED = "any"
+ResidencyBounds = tuple[tuple[str, ...], ...]
 
 
-def bounds_of(needs: Needs, workload: Workload) -> Bounds:
+def collect_workload_bounds(needs: Needs, workload: Workload) -> ResidencyBounds:
     """Groups of places; a region must lie in one place of each group."""
-    return tuple(one.group for one in _stated(needs, workload) if ANYWHERE not in one.group)
+    return tuple(one.group for one in _list_constraints(needs, workload) if UNRESTRICTED not in one.group)
 
 
-def bounds_of_data(data: DataProfile) -> Bounds:
-    return () if ANYWHERE in data.residency else (data.residency,)
+def collect_data_bounds(data: DataProfile) -> ResidencyBounds:
+    return () if UNRESTRICTED in data.residency else (data.residency,)
 
 
-def refuse_conflict(needs: Needs, source: NeedsSource, catalog: Catalog) -> None:
+def reject_residency_conflict(needs: Needs, source: NeedsSource, catalog: Catalog) -> None:
     """Raises PlanError AW-PLAN-03 where what bounds a workload's data leaves no place on earth: no provider and no
     house could help, so none is looked at.
     """
     for workload in needs.workloads:
-        stated = [one for one in _stated(needs, workload) if ANYWHERE not in one.group]
+        stated = [one for one in _list_constraints(needs, workload) if UNRESTRICTED not in one.group]
         pairs = ([one, other] for index, one in enumerate(stated) for other in stated[index + 1 :])
-        apart = next((pair for pair in (*pairs, stated) if len(pair) > 1 and not _somewhere(catalog, pair)), None)
+        apart = next((pair for pair in (*pairs, stated) if len(pair) > 1 and not _is_satisfiable(catalog, pair)), None)
         if apart is not None:
             said = [f"{one.name} ({' or '.join(one.group)}, line {source.lines.get(one.field, 1)})" for one in apart]
             where = apart[-1].field
@@ -44,7 +44,7 @@ def refuse_conflict(needs: Needs, source: NeedsSource, catalog: Catalog) -> None
             )
 
 
-class Stated(NamedTuple):
+class ResidencyConstraint(NamedTuple):
     """What bounds a workload, and the field that says it."""
 
     name: str
@@ -52,51 +52,55 @@ class Stated(NamedTuple):
     group: tuple[str, ...]
 
 
-def _stated(needs: Needs, workload: Workload) -> list[Stated]:
+def _list_constraints(needs: Needs, workload: Workload) -> list[ResidencyConstraint]:
     found = [
-        Stated(f"the residency of {data.name}", f"data[{index}].residency", data.residency)
+        ResidencyConstraint(f"the residency of {data.name}", f"data[{index}].residency", data.residency)
         for index, data in enumerate(needs.data)
         if data.name in workload.data
     ]
     pinned = needs.placement.regions
-    return found if pinned is None else [*found, Stated("placement.regions", "placement.regions", pinned)]
+    return found if pinned is None else [*found, ResidencyConstraint("placement.regions", "placement.regions", pinned)]
 
 
-def _somewhere(catalog: Catalog, stated: list[Stated]) -> bool:
+def _is_satisfiable(catalog: Catalog, stated: list[ResidencyConstraint]) -> bool:
     bounds = tuple(one.group for one in stated)
     regions = dict.fromkeys([*catalog.regions, *((offer.provider, offer.region) for offer in catalog.offers)])
-    known = (region_inside(catalog, bounds, provider, region) for provider, region in regions)
-    return any(country_inside(catalog, bounds, country) for country in catalog.countries) or any(known)
+    known = (is_region_inside(catalog, bounds, provider, region) for provider, region in regions)
+    return any(is_country_inside(catalog, bounds, country) for country in catalog.countries) or any(known)
 
 
-def bounds_of_all(needs: Needs) -> Bounds:
+def collect_all_bounds(needs: Needs) -> ResidencyBounds:
     """The groups of every workload together: inside them all data are near each other."""
-    return tuple(dict.fromkeys(group for workload in needs.workloads for group in bounds_of(needs, workload)))
+    return tuple(
+        dict.fromkeys(group for workload in needs.workloads for group in collect_workload_bounds(needs, workload))
+    )
 
 
-def region_inside(catalog: Catalog, bounds: Bounds, provider: str, region: str) -> bool:
+def is_region_inside(catalog: Catalog, bounds: ResidencyBounds, provider: str, region: str) -> bool:
     known = catalog.region(provider, region)
     country = known.country if known is not None else None
-    return all(any(place == region or _holds(catalog, place, country) for place in group) for group in bounds)
+    return all(
+        any(place == region or _contains_country(catalog, place, country) for place in group) for group in bounds
+    )
 
 
-def country_inside(catalog: Catalog, bounds: Bounds, country: str) -> bool:
-    return all(any(_holds(catalog, place, country) for place in group) for group in bounds)
+def is_country_inside(catalog: Catalog, bounds: ResidencyBounds, country: str) -> bool:
+    return all(any(_contains_country(catalog, place, country) for place in group) for group in bounds)
 
 
-def _holds(catalog: Catalog, place: str, country: str | None) -> bool:
+def _contains_country(catalog: Catalog, place: str, country: str | None) -> bool:
     """Only countries and groups hold others: another region of the same country is not the region that was named."""
     if country is None or not (place in catalog.countries or place in catalog.groups):
         return False
     return catalog.inside(country, place)
 
 
-def in_words(bounds: Bounds) -> str:
+def format_bounds(bounds: ResidencyBounds) -> str:
     """ "US", "DE or FR, and EEA": what a miss prints as its limit."""
-    return ", and ".join(dict.fromkeys(" or ".join(group) for group in bounds)) or ANYWHERE
+    return ", and ".join(dict.fromkeys(" or ".join(group) for group in bounds)) or UNRESTRICTED
 
 
-def place_inside(catalog: Catalog, bounds: Bounds, place: str) -> bool:
+def is_place_inside(catalog: Catalog, bounds: ResidencyBounds, place: str) -> bool:
     """Whether all of `place`, a country or a group of countries, lies inside."""
     members = [row.country for row in catalog.countries.values() if place in row.places] or [place]
-    return all(country_inside(catalog, bounds, country) for country in members)
+    return all(is_country_inside(catalog, bounds, country) for country in members)

@@ -30,7 +30,7 @@ DEADLINE_SHARE = 0.25
 PRETRAIN_DEADLINE_H = 2160.0
 
 
-class Level(NamedTuple):
+class LoadLevel(NamedTuple):
     """A part of the day: hours of it in a month, and requests a second during them, today."""
 
     hours: float
@@ -49,7 +49,7 @@ class Demand(NamedTuple):
     output_tokens: Length
     growth: tuple[float, ...]
     requests_per_month: float
-    levels: tuple[Level, ...] = ()
+    levels: tuple[LoadLevel, ...] = ()
     elsewhere: tuple[float, ...] = ()
 
     def rates(self, month: int) -> tuple[float, ...]:
@@ -93,7 +93,7 @@ class Demand(NamedTuple):
         return round(self.input_tokens.p95 + self.output_tokens.p95)
 
 
-class Job(NamedTuple):
+class BatchJob(NamedTuple):
     """Work with an end, done again and again. `size` is what one run works through today: tokens, or GiB."""
 
     workload: Workload
@@ -103,28 +103,28 @@ class Job(NamedTuple):
     growth: tuple[float, ...]
 
 
-def years_of(months: int) -> tuple[range, ...]:
+def split_into_years(months: int) -> tuple[range, ...]:
     """The months of each year of a horizon; the last may be a part of one."""
     return tuple(range(first, min(first + 12, months)) for first in range(0, months, 12))
 
 
-def growth_of(traffic: Traffic | None, months: int) -> tuple[float, ...]:
+def compute_monthly_growth(traffic: Traffic | None, months: int) -> tuple[float, ...]:
     yearly = traffic.growth_per_year if traffic is not None else 0.0
     return tuple((1 + yearly) ** (month / 12) for month in range(months))
 
 
-def text_demands(needs: Needs) -> tuple[Demand, ...]:
+def list_text_demands(needs: Needs) -> tuple[Demand, ...]:
     """Text in, text out, with a rate and both lengths."""
-    return tuple(demand for demand in steady_demands(needs) if demand.workload.kind in TEXT_KINDS)
+    return tuple(demand for demand in list_steady_demands(needs) if demand.workload.kind in TEXT_KINDS)
 
 
-def steady_demands(needs: Needs) -> tuple[Demand, ...]:
+def list_steady_demands(needs: Needs) -> tuple[Demand, ...]:
     """Every workload that answers requests as they come."""
-    found = (demand_of(workload, needs.budget.horizon_months) for workload in needs.workloads)
+    found = (forecast_demand(workload, needs.budget.horizon_months) for workload in needs.workloads)
     return tuple(demand for demand in found if demand is not None)
 
 
-def demand_of(workload: Workload, horizon_months: int) -> Demand | None:
+def forecast_demand(workload: Workload, horizon_months: int) -> Demand | None:
     traffic = workload.traffic
     if workload.kind not in SERVING_KINDS or traffic is None or traffic.requests_per_second is None:
         return None
@@ -139,56 +139,56 @@ def demand_of(workload: Workload, horizon_months: int) -> Demand | None:
         peak=rate.peak,
         input_tokens=reads or NO_TOKENS,
         output_tokens=writes or NO_TOKENS,
-        growth=growth_of(traffic, horizon_months),
+        growth=compute_monthly_growth(traffic, horizon_months),
         requests_per_month=rate.mean * share * HOURS_PER_MONTH * 3600,
-        levels=levels_of(rate.mean, rate.peak, hours),
+        levels=split_load_levels(rate.mean, rate.peak, hours),
     )
 
 
-def levels_of(mean: float, peak: float, hours_per_day: float) -> tuple[Level, ...]:
+def split_load_levels(mean: float, peak: float, hours_per_day: float) -> tuple[LoadLevel, ...]:
     """Peak, mean and off-hours, in this order."""
     days = HOURS_PER_MONTH / HOURS_PER_DAY
     return (
-        Level(days * hours_per_day * PEAK_SHARE, peak),
-        Level(days * hours_per_day * (1 - PEAK_SHARE), mean),
-        Level(days * (HOURS_PER_DAY - hours_per_day), OFF_HOURS_SHARE * mean),
+        LoadLevel(days * hours_per_day * PEAK_SHARE, peak),
+        LoadLevel(days * hours_per_day * (1 - PEAK_SHARE), mean),
+        LoadLevel(days * (HOURS_PER_DAY - hours_per_day), OFF_HOURS_SHARE * mean),
     )
 
 
-def jobs(needs: Needs) -> tuple[Job, ...]:
+def list_batch_jobs(needs: Needs) -> tuple[BatchJob, ...]:
     """Every workload, or part of one, that runs to an end."""
-    found = (job_of(workload, needs.budget.horizon_months) for workload in needs.workloads)
+    found = (derive_batch_job(workload, needs.budget.horizon_months) for workload in needs.workloads)
     return tuple(job for job in found if job is not None)
 
 
-def job_of(workload: Workload, horizon_months: int) -> Job | None:
-    growth = growth_of(workload.traffic, horizon_months)
+def derive_batch_job(workload: Workload, horizon_months: int) -> BatchJob | None:
+    growth = compute_monthly_growth(workload.traffic, horizon_months)
     if workload.kind == "data-processing":
-        return _data_job(workload, growth)
+        return _derive_data_job(workload, growth)
     if workload.kind == "embedding":
-        return _corpus_job(workload, growth)
+        return _derive_corpus_job(workload, growth)
     if workload.kind == "finetune" and workload.tokens is not None:
         runs = RUNS_PER_MONTH[workload.every or "month"]
         deadline = workload.deadline_h or DEADLINE_SHARE * HOURS_PER_MONTH / runs
-        return Job(workload, workload.tokens, runs, deadline, growth)
+        return BatchJob(workload, workload.tokens, runs, deadline, growth)
     if workload.kind == "pretrain" and workload.tokens is not None:
         deadline = workload.deadline_h or PRETRAIN_DEADLINE_H
-        return Job(workload, workload.tokens, 1 / horizon_months, deadline, growth)
+        return BatchJob(workload, workload.tokens, 1 / horizon_months, deadline, growth)
     return None
 
 
-def _data_job(workload: Workload, growth: tuple[float, ...]) -> Job | None:
+def _derive_data_job(workload: Workload, growth: tuple[float, ...]) -> BatchJob | None:
     traffic = workload.traffic
     if traffic is None or traffic.gib_per_day is None:
         return None
-    return Job(workload, traffic.gib_per_day, RUNS_PER_MONTH["day"], traffic.deadline_h or HOURS_PER_DAY, growth)
+    return BatchJob(workload, traffic.gib_per_day, RUNS_PER_MONTH["day"], traffic.deadline_h or HOURS_PER_DAY, growth)
 
 
-def _corpus_job(workload: Workload, growth: tuple[float, ...]) -> Job | None:
+def _derive_corpus_job(workload: Workload, growth: tuple[float, ...]) -> BatchJob | None:
     """A corpus that is embedded, again at every refresh; without one, once in the horizon."""
     traffic = workload.traffic
     if traffic is None or traffic.documents is None or traffic.tokens_per_document is None:
         return None
     runs = RUNS_PER_MONTH[traffic.refresh] if traffic.refresh else 1 / len(growth)
     deadline = traffic.deadline_h or DEADLINE_SHARE * HOURS_PER_MONTH / max(runs, 1.0)
-    return Job(workload, traffic.documents * traffic.tokens_per_document, runs, deadline, growth)
+    return BatchJob(workload, traffic.documents * traffic.tokens_per_document, runs, deadline, growth)

@@ -16,11 +16,11 @@ from archwright.contract.plan import Miss
 from archwright.errors import CatalogError
 from archwright.plan.demand.forecast import Demand
 
-Standing = Literal["passes", "below", "unknown"]
+QualityStanding = Literal["passes", "below", "unknown"]
 UNKNOWN = "unknown"
 
 
-class Candidates(NamedTuple):
+class ModelCandidates(NamedTuple):
     """Open models for one workload, smallest first; `misses` says why there is none."""
 
     models: tuple[ModelSpec, ...]
@@ -28,12 +28,12 @@ class Candidates(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
-def name_of(model: ModelSpec | None) -> str:
+def get_model_id(model: ModelSpec | None) -> str:
     """Of work that takes none, nothing."""
     return model.id if model is not None else ""
 
 
-def standing(workload: Workload, reported: Mapping[str, float | None]) -> Standing:
+def assess_quality(workload: Workload, reported: Mapping[str, float | None]) -> QualityStanding:
     """How reported shares compare with the floors."""
     shares = [(reported.get(benchmark), floor) for benchmark, floor in workload.quality.items()]
     if any(share is not None and share < floor for share, floor in shares):
@@ -43,44 +43,46 @@ def standing(workload: Workload, reported: Mapping[str, float | None]) -> Standi
     return "passes"
 
 
-def open_models(demand: Demand, catalog: Catalog) -> Candidates:
+def select_open_models(demand: Demand, catalog: Catalog) -> ModelCandidates:
     """The models that may serve `demand`, or the constraint that leaves none."""
     workload = demand.workload
     if workload.model is not None:
-        return _fixed(demand, workload.model, catalog)
+        return _check_named_model(demand, workload.model, catalog)
     longest = max((model.context_tokens for model in catalog.models.values()), default=0)
     if demand.context_tokens > longest:
         where = f"{workload.name}.traffic.input_tokens"
-        return Candidates((), (Miss(constraint=where, value=float(longest), limit=float(demand.context_tokens)),))
+        return ModelCandidates((), (Miss(constraint=where, value=float(longest), limit=float(demand.context_tokens)),))
     kept, unknown = [], 0
     for model in catalog.models.values():
-        if _misses(demand, model):
+        if _find_misses(demand, model):
             continue
-        unknown += standing(workload, model.quality) == "unknown"
-        if standing(workload, model.quality) == "passes":
+        unknown += assess_quality(workload, model.quality) == "unknown"
+        if assess_quality(workload, model.quality) == "passes":
             kept.append(model)
     notes = (f"{workload.name}: {unknown} open models lack a figure for the floor and were not chosen",)
     if not kept:
-        return Candidates((), (_no_model(demand, catalog, unknown=bool(unknown)),), notes if unknown else ())
-    return Candidates(tuple(sorted(kept, key=_size)), (), notes if unknown else ())
+        return ModelCandidates(
+            (), (_report_no_model(demand, catalog, unknown=bool(unknown)),), notes if unknown else ()
+        )
+    return ModelCandidates(tuple(sorted(kept, key=_size_key)), (), notes if unknown else ())
 
 
-def _size(model: ModelSpec) -> tuple[float, float, str]:
+def _size_key(model: ModelSpec) -> tuple[float, float, str]:
     return (model.parameters, model.active_parameters, model.id)
 
 
-def _fixed(demand: Demand, name: str, catalog: Catalog) -> Candidates:
+def _check_named_model(demand: Demand, name: str, catalog: Catalog) -> ModelCandidates:
     try:
         model = catalog.model(name)
     except CatalogError:
-        return Candidates((), (Miss(constraint=f"{demand.workload.name}.model", value="not open", limit=name),))
-    misses = _misses(demand, model)
-    if standing(demand.workload, model.quality) != "passes":
-        misses += tuple(floor_misses(demand.workload, model.quality))
-    return Candidates((), misses) if misses else Candidates((model,))
+        return ModelCandidates((), (Miss(constraint=f"{demand.workload.name}.model", value="not open", limit=name),))
+    misses = _find_misses(demand, model)
+    if assess_quality(demand.workload, model.quality) != "passes":
+        misses += tuple(find_floor_misses(demand.workload, model.quality))
+    return ModelCandidates((), misses) if misses else ModelCandidates((model,))
 
 
-def floor_misses(workload: Workload, reported: Mapping[str, float | None]) -> list[Miss]:
+def find_floor_misses(workload: Workload, reported: Mapping[str, float | None]) -> list[Miss]:
     """One miss per floor that is broken or unknown."""
     found = []
     for benchmark, floor in workload.quality.items():
@@ -92,25 +94,25 @@ def floor_misses(workload: Workload, reported: Mapping[str, float | None]) -> li
 
 
 # A model is called better when its score on the floor's benchmark is higher by at least this.
-BETTER = 0.05
+BETTER_SCORE_MARGIN = 0.05
 
 
-def better(workload: Workload, one: ModelSpec, than: ModelSpec) -> bool:
+def is_better_model(workload: Workload, one: ModelSpec, than: ModelSpec) -> bool:
     """On every benchmark that the workload sets a floor on."""
     pairs = [(one.quality.get(name), than.quality.get(name)) for name in workload.quality]
-    return bool(pairs) and all(a is not None and b is not None and a >= b + BETTER for a, b in pairs)
+    return bool(pairs) and all(a is not None and b is not None and a >= b + BETTER_SCORE_MARGIN for a, b in pairs)
 
 
 # A model of known quality is taken before one of unknown quality where it costs at most this many times as much.
-SIMILAR = 1.25
+SIMILAR_COST_FACTOR = 1.25
 
 
-def rated(workload: Workload, reported: Mapping[str, float | None]) -> bool:
+def is_quality_known(workload: Workload, reported: Mapping[str, float | None]) -> bool:
     """Whether somebody reported a figure for every floor."""
     return all(reported.get(benchmark) is not None for benchmark in workload.quality)
 
 
-def unrated_note(workload: Workload, name: str, reported: Mapping[str, float | None]) -> tuple[str, ...]:
+def format_unrated_note(workload: Workload, name: str, reported: Mapping[str, float | None]) -> tuple[str, ...]:
     """What is said first of a model whose quality nobody reported and the needs accept."""
     unknown = [benchmark for benchmark in workload.quality if reported.get(benchmark) is None]
     if not unknown or workload.quality_unknown != "accept":
@@ -118,22 +120,22 @@ def unrated_note(workload: Workload, name: str, reported: Mapping[str, float | N
     return (f"{workload.name}: the quality of {name} on {', '.join(unknown)} is not known; quality_unknown accepts it",)
 
 
-def scores(workload: Workload, model: ModelSpec) -> str:
+def format_scores(workload: Workload, model: ModelSpec) -> str:
     """ "mmlu_pro 0.81": what is known of the benchmarks that matter here."""
     return ", ".join(
         f"{name} {share:.2g}" for name in workload.quality if (share := model.quality.get(name)) is not None
     )
 
 
-def permitted(workload: Workload, model: ModelSpec) -> bool:
+def is_licence_permitted(workload: Workload, model: ModelSpec) -> bool:
     """A conditional licence is permitted: its condition is printed."""
     return workload.licence != "commercial" or model.commercial_use != "no"
 
 
-def _misses(demand: Demand, model: ModelSpec) -> tuple[Miss, ...]:
+def _find_misses(demand: Demand, model: ModelSpec) -> tuple[Miss, ...]:
     """What rules a model out whatever its quality."""
     workload, found = demand.workload, []
-    if not permitted(workload, model):
+    if not is_licence_permitted(workload, model):
         found.append(Miss(constraint=f"{workload.name}.licence", value=model.licence, limit="commercial"))
     if model.context_tokens < demand.context_tokens:
         value, limit = model.context_tokens, demand.context_tokens
@@ -141,12 +143,12 @@ def _misses(demand: Demand, model: ModelSpec) -> tuple[Miss, ...]:
     return tuple(found)
 
 
-def _no_model(demand: Demand, catalog: Catalog, *, unknown: bool) -> Miss:
+def _report_no_model(demand: Demand, catalog: Catalog, *, unknown: bool) -> Miss:
     """With the best that is known on each floor."""
     floors = ", ".join(f"{name} >= {floor:g}" for name, floor in demand.workload.quality.items())
     best = []
     for name in demand.workload.quality:
-        able = (model for model in catalog.models.values() if not _misses(demand, model))
+        able = (model for model in catalog.models.values() if not _find_misses(demand, model))
         known = [(model.quality.get(name) or 0.0, model.id) for model in able]
         score, model_id = max(known, default=(0.0, ""))
         best += [f"the best known {name} is {score:.3g} ({model_id})"] if score else []
@@ -154,13 +156,15 @@ def _no_model(demand: Demand, catalog: Catalog, *, unknown: bool) -> Miss:
     return Miss(constraint=f"{demand.workload.name}.quality", value=value, limit=floors or "any open model")
 
 
-def licence_note(model: ModelSpec) -> tuple[str, ...]:
+def format_licence_note(model: ModelSpec) -> tuple[str, ...]:
     """A conditional licence is kept and its condition printed."""
     if model.commercial_use != "conditional":
         return ()
     return (f"{model.id}: licence {model.licence} sets conditions: {model.licence_conditions}",)
 
 
-def model_notes(workload: Workload, model: ModelSpec | None) -> tuple[str, ...]:
+def list_model_notes(workload: Workload, model: ModelSpec | None) -> tuple[str, ...]:
     """What is to be known of a model before it is taken."""
-    return () if model is None else (*unrated_note(workload, model.id, model.quality), *licence_note(model))
+    return (
+        () if model is None else (*format_unrated_note(workload, model.id, model.quality), *format_licence_note(model))
+    )

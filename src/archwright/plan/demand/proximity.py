@@ -13,7 +13,7 @@ from archwright.contract.needs import Needs, Workload
 SHARE_DIGITS = 9
 
 
-class Distance(NamedTuple):
+class ProximityRank(NamedTuple):
     """The smaller, the nearer."""
 
     traffic_elsewhere: float
@@ -21,40 +21,42 @@ class Distance(NamedTuple):
     outside_groups: bool
 
 
-def distance(needs: Needs, catalog: Catalog, country: str) -> Distance:
+def rank_proximity(needs: Needs, catalog: Catalog, country: str) -> ProximityRank:
     """Of something in `country` from the organisation; traffic counts in workloads whose traffic names places."""
     elsewhere, home = 0.0, needs.organisation.country
     for workload in needs.workloads:
         elsewhere += sum(share for place, share in workload.regions.items() if not catalog.inside(country, place))
-    return Distance(
+    return ProximityRank(
         traffic_elsewhere=round(elsewhere, SHARE_DIGITS),
         abroad=country != home,
-        outside_groups=not _groups(catalog, country) & _groups(catalog, home),
+        outside_groups=not _list_country_groups(catalog, country) & _list_country_groups(catalog, home),
     )
 
 
-def users(needs: Needs, workload: Workload) -> tuple[str, ...]:
+def list_user_places(needs: Needs, workload: Workload) -> tuple[str, ...]:
     """Where a workload is asked from: the places of its traffic, else the organisation's country."""
     return tuple(place for place, share in workload.regions.items() if share > 0) or (needs.organisation.country,)
 
 
-def near(needs: Needs, catalog: Catalog, workload: Workload, country: str) -> bool:
+def is_near_users(needs: Needs, catalog: Catalog, workload: Workload, country: str) -> bool:
     """Whether a country lies where the workload is asked from, or shares a group with it."""
-    return any(_joined(catalog, country, place) for place in users(needs, workload))
+    return any(_shares_group(catalog, country, place) for place in list_user_places(needs, workload))
 
 
-def round_trip(needs: Needs, catalog: Catalog, workload: Workload, country: str) -> str:
+def select_round_trip(needs: Needs, catalog: Catalog, workload: Workload, country: str) -> str:
     """The part of the catalog that says how long a message is there and back, from the nearest users."""
-    places = users(needs, workload)
+    places = list_user_places(needs, workload)
     if country in places:
         return "roundtrip.country"
-    return "roundtrip.group" if any(_joined(catalog, country, place) for place in places) else "roundtrip.far"
+    return "roundtrip.group" if any(_shares_group(catalog, country, place) for place in places) else "roundtrip.far"
 
 
-def _joined(catalog: Catalog, country: str, place: str) -> bool:
-    return catalog.inside(country, place) or not _groups(catalog, country).isdisjoint(_groups(catalog, place))
+def _shares_group(catalog: Catalog, country: str, place: str) -> bool:
+    return catalog.inside(country, place) or not _list_country_groups(catalog, country).isdisjoint(
+        _list_country_groups(catalog, place)
+    )
 
 
-def _groups(catalog: Catalog, country: str) -> frozenset[str]:
+def _list_country_groups(catalog: Catalog, country: str) -> frozenset[str]:
     known = catalog.countries.get(country)
     return frozenset({country, *known.places}) if known is not None else frozenset({country})

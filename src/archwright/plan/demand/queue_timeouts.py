@@ -16,29 +16,33 @@ from archwright.contract.plan import Waits
 from archwright.simulate.queue_latency import Queueing
 
 # Of the limit, what a request may wait at least.
-LEAST_SHARE = 0.1
+MIN_WAIT_SHARE = 0.1
 
 
-def waits_of(needs: Needs, predicted: Mapping[str, tuple[Queueing, ...]]) -> dict[str, Waits]:
+def derive_queue_timeouts(needs: Needs, predicted: Mapping[str, tuple[Queueing, ...]]) -> dict[str, Waits]:
     """By workload: `predicted` holds what each pool's prediction says of its queue."""
     limits = {workload.name: workload.slo.ttft_p95_s for workload in needs.workloads}
-    return {name: _waits(limit, found) for name, found in predicted.items() if (limit := limits.get(name)) is not None}
+    return {
+        name: _derive_timeout(limit, found)
+        for name, found in predicted.items()
+        if (limit := limits.get(name)) is not None
+    }
 
 
-def _waits(limit: float, found: Iterable[Queueing]) -> Waits:
+def _derive_timeout(limit: float, found: Iterable[Queueing]) -> Waits:
     found = tuple(found)
     served = max(one.served_p95_s.value for one in found)
     planned = min(limit, max(one.wait_p99_s.high for one in found))
-    least = LEAST_SHARE * limit
+    least = MIN_WAIT_SHARE * limit
     leaves = max(limit - served, least)
-    floor = f", at least {LEAST_SHARE:.0%} of the limit" if leaves == least else ""
+    floor = f", at least {MIN_WAIT_SHARE:.0%} of the limit" if leaves == least else ""
     beyond = f"; refused beyond {planned:.3g} s, the 99th of 100 waits at the planned peak" if planned > leaves else ""
     return Waits(
-        wait_s=_rounded(max(leaves, planned)),
-        overflow_s=_rounded(leaves),
+        wait_s=_round_seconds(max(leaves, planned)),
+        overflow_s=_round_seconds(leaves),
         source=f"TTFT p95 of {limit:g} s less {served:.3g} s, predicted at the peak with a slot in hand{floor}{beyond}",
     )
 
 
-def _rounded(seconds: float) -> float:
+def _round_seconds(seconds: float) -> float:
     return float(f"{seconds:.3g}")

@@ -19,33 +19,33 @@ from archwright.contract.estimate import exact
 from archwright.contract.evidence import Control, Prediction, Query
 from archwright.contract.needs import Needs, Placement
 from archwright.contract.plan import Option
-from archwright.plan.accounting.provenance import Ledger
-from archwright.plan.demand.data_residency import ANYWHERE
+from archwright.plan.accounting.provenance import PlanProvenance
+from archwright.plan.demand.data_residency import UNRESTRICTED
 
-Status = Literal["built-in", "configured", "organisational", "later"]
+ControlStatus = Literal["built-in", "configured", "organisational", "later"]
 
 # What `reconcile` asks the running platform, by control.
-ASKED: dict[str, str] = {
+CHECKED_CONTROLS: dict[str, str] = {
     "platform.access-keys": "share of the guarded routes that refuse a request without a key",
     "platform.audit": "1 when every record of the audit fits the one before it, else 0",
     "platform.tls": "1 when the gateway is reached over TLS or on the loopback address alone, else 0",
 }
 PLATFORM = "platform"
-BROUGHT_UP: Placement = "this-machine"
-ASKED_WITHIN_S = 60.0
-PAPER = re.compile(r"register|template|checklist|policy|assessment|contract", re.IGNORECASE)
-SLUG = re.compile(r"[^a-z0-9]+")
+CHECKED_PLACEMENT: Placement = "this-machine"
+CHECK_WINDOW_S = 60.0
+ORGANISATIONAL_PATTERN = re.compile(r"register|template|checklist|policy|assessment|contract", re.IGNORECASE)
+SLUG_PATTERN = re.compile(r"[^a-z0-9]+")
 
 
-def controls_of(needs: Needs, catalog: Catalog, ledger: Ledger) -> tuple[Control, ...]:
+def list_controls(needs: Needs, catalog: Catalog, ledger: PlanProvenance) -> tuple[Control, ...]:
     """Our own controls first, then each regulation's in the order of its text."""
-    found = [*_always(needs)]
+    found = [*_list_default_controls(needs)]
     for name in needs.regulations:
         for rule in catalog.regulations[name].controls:
-            status, evidence = _status(rule.feature)
+            status, evidence = _assess_feature(rule.feature)
             found.append(
                 Control(
-                    id=f"{name}.{SLUG.sub('-', rule.clause.lower()).strip('-')}",
+                    id=f"{name}.{SLUG_PATTERN.sub('-', rule.clause.lower()).strip('-')}",
                     demanded_by=f"{name} {rule.clause}",
                     demand=rule.demand,
                     feature=rule.feature,
@@ -59,43 +59,47 @@ def controls_of(needs: Needs, catalog: Catalog, ledger: Ledger) -> tuple[Control
     return tuple(found)
 
 
-def _status(feature: str) -> tuple[Status, str]:
+def _assess_feature(feature: str) -> tuple[ControlStatus, str]:
     """Done only when every part of the feature is; one missing part makes the whole demand wait."""
     parts = [part.strip() for part in feature.lower().split(",")]
-    matches = [_done(part) for part in parts]
+    matches = [_match_feature(part) for part in parts]
     if all(matches):
         done = [match for match in matches if match]
         configured = any(status == "configured" for status, _ in done)
         return ("configured" if configured else "built-in"), "; ".join(dict.fromkeys(proof for _, proof in done))
-    return ("organisational" if PAPER.search(feature) else "later"), ""
+    return ("organisational" if ORGANISATIONAL_PATTERN.search(feature) else "later"), ""
 
 
-def _done(part: str) -> tuple[str, str] | None:
+def _match_feature(part: str) -> tuple[str, str] | None:
     return next(((one.status, one.proof) for one in features() if re.fullmatch(one.words, part)), None)
 
 
-def control_promises(controls: Iterable[Control], option: Option | None, ledger: Ledger) -> tuple[Prediction, ...]:
+def predict_controls(
+    controls: Iterable[Control], option: Option | None, ledger: PlanProvenance
+) -> tuple[Prediction, ...]:
     """One promise for each control that `reconcile` can ask the platform about: all of its checks hold. None where
     this release does not bring a platform up itself: nothing would answer.
     """
-    if option is None or option.placement != BROUGHT_UP:
+    if option is None or option.placement != CHECKED_PLACEMENT:
         return ()
     return tuple(
         Prediction(
             id=f"{control.id}.held",
             metric="control_held",
             workload=PLATFORM,
-            estimate=exact(1.0, "share", ledger.basis(f"control.{control.id}", "formula", ASKED[control.id])),
+            estimate=exact(
+                1.0, "share", ledger.basis(f"control.{control.id}", "formula", CHECKED_CONTROLS[control.id])
+            ),
             query=Query(
-                metric="control_held", labels={"control": control.id}, statistic="mean", window_s=ASKED_WITHIN_S
+                metric="control_held", labels={"control": control.id}, statistic="mean", window_s=CHECK_WINDOW_S
             ),
         )
         for control in controls
-        if control.id in ASKED
+        if control.id in CHECKED_CONTROLS
     )
 
 
-def _always(needs: Needs) -> list[Control]:
+def _list_default_controls(needs: Needs) -> list[Control]:
     """Held by every plan, demanded or not."""
     kept = [
         Control(
@@ -123,7 +127,7 @@ def _always(needs: Needs) -> list[Control]:
             status="configured",
         ),
     ]
-    places = sorted({place for data in needs.data for place in data.residency if place != ANYWHERE})
+    places = sorted({place for data in needs.data for place in data.residency if place != UNRESTRICTED})
     if places:
         kept.append(
             Control(

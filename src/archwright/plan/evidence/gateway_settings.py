@@ -21,34 +21,34 @@ from archwright.catalog.tables.records import HostedModel
 from archwright.contract.needs import PRIVATE, Needs, Sensitivity, Workload
 from archwright.contract.plan import Launch, Pool, TokenPrice, WorkloadPlan
 from archwright.contract.record import replace
-from archwright.plan.accounting.budget import Draft
-from archwright.plan.accounting.fleet import Fleet
-from archwright.plan.accounting.provenance import Ledger
+from archwright.plan.accounting.budget import OptionDraft
+from archwright.plan.accounting.fleet import MachineFleet
+from archwright.plan.accounting.provenance import PlanProvenance
 from archwright.plan.capacity.served_load import default_max_tokens
-from archwright.plan.cost.control_plane import Platform
+from archwright.plan.cost.control_plane import ControlPlaneSizer
 from archwright.plan.demand.data_residency import (
-    ANYWHERE,
-    Bounds,
-    bounds_of,
-    country_inside,
-    place_inside,
-    region_inside,
+    UNRESTRICTED,
+    ResidencyBounds,
+    collect_workload_bounds,
+    is_country_inside,
+    is_place_inside,
+    is_region_inside,
 )
-from archwright.plan.demand.forecast import Demand, steady_demands, text_demands
-from archwright.plan.demand.queue_timeouts import waits_of
+from archwright.plan.demand.forecast import Demand, list_steady_demands, list_text_demands
+from archwright.plan.demand.queue_timeouts import derive_queue_timeouts
 from archwright.simulate.queue_latency import Queueing
 
 # From the mildest to the strictest.
-CLASSES: tuple[Sensitivity, ...] = get_args(Sensitivity)
+SENSITIVITY_ORDER: tuple[Sensitivity, ...] = get_args(Sensitivity)
 # What one gateway asks at once of a provider, whose limits are its own.
 UPSTREAM_SLOTS = 512
-MOST_WORKERS = 64
+MAX_WORKERS = 64
 # Hosted providers that do not speak OpenAI's protocol.
 PROTOCOLS = {"anthropic": "anthropic"}
-NOTHING: Mapping[str, tuple[Queueing, ...]] = MappingProxyType({})
+NO_QUEUES: Mapping[str, tuple[Queueing, ...]] = MappingProxyType({})
 
 
-class Told(NamedTuple):
+class GatewaySettings(NamedTuple):
     """`pools` are the option's, with prices; `upstreams` stand for what it buys by the token."""
 
     workloads: tuple[WorkloadPlan, ...]
@@ -57,61 +57,63 @@ class Told(NamedTuple):
     workers: int = 1
 
 
-def tell(
-    needs: Needs, catalog: Catalog, draft: Draft | None, predicted: Mapping[str, tuple[Queueing, ...]] = NOTHING
-) -> Told:
+def build_gateway_settings(
+    needs: Needs, catalog: Catalog, draft: OptionDraft | None, predicted: Mapping[str, tuple[Queueing, ...]] = NO_QUEUES
+) -> GatewaySettings:
     """`draft` is the chosen option's, None where nothing was feasible; `predicted` what was of the queues of its pools,
     by workload."""
     if draft is None:
-        return Told(_workloads(needs, catalog, (), {}))
-    prices = dict(_prices(needs, catalog, draft))
+        return GatewaySettings(_plan_workloads(needs, catalog, (), {}))
+    prices = dict(_price_tokens(needs, catalog, draft))
     pools = tuple(replace(pool, price_per_token=prices.get(pool.workloads[0])) for pool in draft.pools)
-    waits = waits_of(needs, predicted)
-    return Told(
-        tuple(replace(one, waits=waits.get(one.name)) for one in _workloads(needs, catalog, pools, draft.models)),
+    waits = derive_queue_timeouts(needs, predicted)
+    return GatewaySettings(
+        tuple(replace(one, waits=waits.get(one.name)) for one in _plan_workloads(needs, catalog, pools, draft.models)),
         pools,
-        tuple(_upstreams(needs, catalog, draft)),
-        _workers(needs, catalog, draft),
+        tuple(_list_upstreams(needs, catalog, draft)),
+        _count_workers(needs, catalog, draft),
     )
 
 
-def data_class(needs: Needs, workload: Workload) -> Sensitivity | None:
+def find_strictest_class(needs: Needs, workload: Workload) -> Sensitivity | None:
     """The strictest of what the workload works on."""
     found = (data.sensitivity for data in needs.data if data.name in workload.data)
-    return max(found, key=CLASSES.index, default=None)
+    return max(found, key=SENSITIVITY_ORDER.index, default=None)
 
 
-def residency(needs: Needs, catalog: Catalog, workload: Workload, pools: Iterable[Pool]) -> tuple[str, ...]:
+def list_allowed_countries(
+    needs: Needs, catalog: Catalog, workload: Workload, pools: Iterable[Pool]
+) -> tuple[str, ...]:
     """Countries inside all that bounds the workload. Data of people without bounds may go anywhere, the needs say so;
     of other data without bounds nobody says where those of people among them may go.
     """
-    bounds = bounds_of(needs, workload)
+    bounds = collect_workload_bounds(needs, workload)
     if not bounds:
-        return (ANYWHERE,) if data_class(needs, workload) in PRIVATE else ()
-    inside = {country for country in catalog.countries if country_inside(catalog, bounds, country)}
+        return (UNRESTRICTED,) if find_strictest_class(needs, workload) in PRIVATE else ()
+    inside = {country for country in catalog.countries if is_country_inside(catalog, bounds, country)}
     # A gateway knows countries: a region that is named is the country of the pools in it.
     for pool in pools:
-        if workload.name in pool.workloads and region_inside(catalog, bounds, pool.provider, pool.region):
+        if workload.name in pool.workloads and is_region_inside(catalog, bounds, pool.provider, pool.region):
             inside.add(pool.country)
     return tuple(sorted(inside - {""}))
 
 
-def stricter(
+def map_stricter_residency(
     needs: Needs, catalog: Catalog, workload: Workload, pools: Iterable[Pool]
 ) -> dict[Sensitivity, tuple[str, ...]]:
     """Where stricter data of people than a workload's may go, if a caller sends such: inside what bounds both. Of a
     class the needs have no data of nobody says, nor to a workload that is not for data of people.
     """
-    own, found = data_class(needs, workload), dict[Sensitivity, tuple[str, ...]]()
-    for one in CLASSES[CLASSES.index(own) + 1 :] if own in PRIVATE else ():
+    own, found = find_strictest_class(needs, workload), dict[Sensitivity, tuple[str, ...]]()
+    for one in SENSITIVITY_ORDER[SENSITIVITY_ORDER.index(own) + 1 :] if own in PRIVATE else ():
         names = tuple(data.name for data in needs.data if data.sensitivity == one)
         if names:
             both = replace(workload, data=(*workload.data, *names))
-            found[one] = residency(needs, catalog, both, pools)
+            found[one] = list_allowed_countries(needs, catalog, both, pools)
     return found
 
 
-def _workloads(
+def _plan_workloads(
     needs: Needs, catalog: Catalog, pools: tuple[Pool, ...], models: Mapping[str, str]
 ) -> tuple[WorkloadPlan, ...]:
     # Of several that share a load, the one that is there the longest comes first.
@@ -121,22 +123,22 @@ def _workloads(
             name=workload.name,
             model=models.get(workload.name),
             pools=tuple(pool.name for pool in lasting if workload.name in pool.workloads),
-            data_class=data_class(needs, workload),
-            residency=residency(needs, catalog, workload, pools),
-            residency_of=stricter(needs, catalog, workload, pools),
+            data_class=find_strictest_class(needs, workload),
+            residency=list_allowed_countries(needs, catalog, workload, pools),
+            residency_of=map_stricter_residency(needs, catalog, workload, pools),
         )
         for workload in needs.workloads
     )
 
 
-def _prices(needs: Needs, catalog: Catalog, draft: Draft) -> Iterable[tuple[str, TokenPrice]]:
+def _price_tokens(needs: Needs, catalog: Catalog, draft: OptionDraft) -> Iterable[tuple[str, TokenPrice]]:
     ratios = [
         row.output_usd_per_token / row.input_usd_per_token for row in catalog.hosted if row.input_usd_per_token > 0
     ]
     ratio = round(statistics.median(ratios), 1)
     rule = f"an output token counts as {ratio:g} of input, the middle of {len(ratios)} hosted prices in the catalog"
-    for demand in steady_demands(needs):
-        usd, (reads, writes) = _machines_usd(draft, demand.workload.name), _tokens(demand)
+    for demand in list_steady_demands(needs):
+        usd, (reads, writes) = _sum_machine_usd(draft, demand.workload.name), _count_tokens(demand)
         if usd > 0 and reads + writes > 0:
             months = len(demand.growth)
             each = usd / (reads + ratio * writes)
@@ -147,38 +149,40 @@ def _prices(needs: Needs, catalog: Catalog, draft: Draft) -> Iterable[tuple[str,
             yield demand.workload.name, TokenPrice(input_usd=each, output_usd=ratio * each, source=source)
 
 
-def _tokens(demand: Demand) -> tuple[float, float]:
+def _count_tokens(demand: Demand) -> tuple[float, float]:
     """Read and written over the horizon."""
     requests = demand.requests_per_month * sum(demand.growth)
     return requests * demand.input_tokens.mean, requests * demand.output_tokens.mean
 
 
-def _machines_usd(draft: Draft, name: str) -> float:
+def _sum_machine_usd(draft: OptionDraft, name: str) -> float:
     """Over the horizon, what is left of them at its end deducted."""
     mine = (term for term in draft.terms or () if name in term.machines_of)
-    return sum(term.sum * _share(draft.fleets, name, term.machines_of) for term in mine)
+    return sum(term.sum * _compute_workload_share(draft.fleets, name, term.machines_of) for term in mine)
 
 
-def _share(fleets: tuple[Fleet, ...], name: str, names: tuple[str, ...]) -> float:
+def _compute_workload_share(fleets: tuple[MachineFleet, ...], name: str, names: tuple[str, ...]) -> float:
     """Of machines that several workloads share: by their work, equally where nobody knows it."""
     works = [{one: fleet.work.get(one, 0.0) for one in names} for fleet in fleets if fleet.workloads == names]
     whole = sum(sum(work.values()) for work in works)
     return sum(work[name] for work in works) / whole if whole > 0 else 1 / len(names)
 
 
-def _upstreams(needs: Needs, catalog: Catalog, draft: Draft) -> Iterable[Pool]:
+def _list_upstreams(needs: Needs, catalog: Catalog, draft: OptionDraft) -> Iterable[Pool]:
     """One for each text that the option buys by the token."""
     if draft.placement != "hosted-api":
         return
-    for demand in text_demands(needs):
+    for demand in list_text_demands(needs):
         wanted = (draft.provider, draft.models[demand.workload.name])
         rows = [row for row in catalog.hosted if (row.provider, row.id) == wanted]
         reads, writes = demand.input_tokens.mean, demand.output_tokens.mean
         row = min(rows, key=lambda one: reads * one.input_usd_per_token + writes * one.output_usd_per_token)
-        yield _upstream(row, demand, _country(catalog, bounds_of(needs, demand.workload), row))
+        yield _build_upstream(
+            row, demand, _find_processing_country(catalog, collect_workload_bounds(needs, demand.workload), row)
+        )
 
 
-def _upstream(row: HostedModel, demand: Demand, country: str) -> Pool:
+def _build_upstream(row: HostedModel, demand: Demand, country: str) -> Pool:
     protocol = PROTOCOLS.get(row.provider)
     return Pool(
         name=demand.workload.name,
@@ -205,20 +209,20 @@ def _upstream(row: HostedModel, demand: Demand, country: str) -> Pool:
     )
 
 
-def _country(catalog: Catalog, bounds: Bounds, row: HostedModel) -> str:
+def _find_processing_country(catalog: Catalog, bounds: ResidencyBounds, row: HostedModel) -> str:
     """Where the model is computed: of several countries the first, if all of them are inside what bounds the data;
     none where nobody knows, or one is outside.
     """
     places = catalog.hosted_places(row.provider, row.id) or ()
-    if not all(place_inside(catalog, bounds, place) for place in places):
+    if not all(is_place_inside(catalog, bounds, place) for place in places):
         return ""
     return min(
         (one.country for one in catalog.countries.values() if {one.country, *one.places} & {*places}), default=""
     )
 
 
-def _workers(needs: Needs, catalog: Catalog, draft: Draft) -> int:
+def _count_workers(needs: Needs, catalog: Catalog, draft: OptionDraft) -> int:
     """As many as the cores that it takes at the peak of the first year; one on the machine at hand, beside engines."""
     if draft.placement == "this-machine":
         return 1
-    return min(MOST_WORKERS, max(1, math.ceil(Platform(needs, catalog, Ledger()).gateway_cores)))
+    return min(MAX_WORKERS, max(1, math.ceil(ControlPlaneSizer(needs, catalog, PlanProvenance()).gateway_cores)))

@@ -20,13 +20,17 @@ from archwright.contract.evidence import HIGHER_IS_BETTER, Prediction, Query, St
 from archwright.contract.needs import TEXT_KINDS, Needs, Workload
 from archwright.contract.plan import LoadSpec, Miss
 from archwright.contract.record import replace
-from archwright.plan.accounting.budget import judge_limit
-from archwright.plan.accounting.provenance import Ledger
-from archwright.plan.capacity.availability import ONE_MACHINE, Up, holds_among
-from archwright.plan.capacity.served_load import Answering, Here, Pooled, Served, Working, predicted
-from archwright.plan.capacity.service_levels import judge_latency
-from archwright.plan.demand.forecast import HOURS_PER_MONTH, demand_of, job_of
-from archwright.plan.explain.formatting import digits
+from archwright.plan.accounting.budget import check_limit
+from archwright.plan.accounting.provenance import PlanProvenance
+from archwright.plan.capacity.availability import (
+    MACHINE_AVAILABILITY,
+    RedundancyRequirement,
+    compute_shared_availability,
+)
+from archwright.plan.capacity.served_load import BatchLoad, LocalLoad, NonTextLoad, PooledLoad, ServedLoad, predict_load
+from archwright.plan.capacity.service_levels import check_latency
+from archwright.plan.demand.forecast import HOURS_PER_MONTH, derive_batch_job, forecast_demand
+from archwright.plan.explain.formatting import format_number
 from archwright.simulate.pool_simulation import PoolPrediction
 from archwright.simulate.queue_latency import Queueing
 from archwright.simulate.serving_simulation import ServingPrediction
@@ -39,7 +43,7 @@ WEEK_S = 7 * DAY_S
 PLATFORM = "platform"
 
 
-class Promised(NamedTuple):
+class PlanPredictions(NamedTuple):
     """What a chosen option promises, which limits lie inside a band, and what is predicted of each text's queues."""
 
     predictions: tuple[Prediction, ...] = ()
@@ -47,35 +51,35 @@ class Promised(NamedTuple):
     queues: Mapping[str, tuple[Queueing, ...]] = MappingProxyType({})
 
 
-def promises(served: tuple[Served, ...], ledger: Ledger) -> Promised:
+def predict_served_loads(served: tuple[ServedLoad, ...], ledger: PlanProvenance) -> PlanPredictions:
     """Only the chosen option is predicted in full: simulated runs for each text workload."""
     own, notes, here = list[Prediction](), list[str](), dict[str, ServingPrediction]()
     queues = dict[str, tuple[Queueing, ...]]()
     for one in served:
-        if isinstance(one, Working):
-            own += _hours(one, ledger, notes)
+        if isinstance(one, BatchLoad):
+            own += _predict_run_hours(one, ledger, notes)
             continue
-        if isinstance(one, Answering):
-            own.append(_answers(one, ledger, notes))
+        if isinstance(one, NonTextLoad):
+            own.append(_predict_latency(one, ledger, notes))
         else:
-            prediction = adopted(predicted(one), ledger)
-            own += workload_predictions(one.spec.load, prediction)
-            notes += _at_risk(one, prediction)
+            prediction = register_prediction_bases(predict_load(one), ledger)
+            own += list_workload_predictions(one.spec.load, prediction)
+            notes += _note_risks(one, prediction)
             queues[one.demand.workload.name] = (*queues.get(one.demand.workload.name, ()), prediction.queueing)
             if isinstance(prediction, ServingPrediction):
                 here[one.spec.load.workload] = prediction
-        own += _availability(one, ledger)
-    if any(isinstance(one, Pooled) for one in served):
-        ledger.assume(*(said for one in served if isinstance(one, Pooled) for said in one.spec.engine.assumptions))
+        own += _predict_availability(one, ledger)
+    if any(isinstance(one, PooledLoad) for one in served):
+        ledger.assume(*(said for one in served if isinstance(one, PooledLoad) for said in one.spec.engine.assumptions))
         ledger.assume(ASSUMED)
         ledger.leave_out("memory, start-up and disk of engines elsewhere: not promised, nothing measures them yet")
     elif here:
-        own += platform_predictions(tuple(here), tuple(here.values()))
-    together = {one.spec.load.workload for one in served if isinstance(one, Pooled) and one.part < 1}
-    return Promised(one_each(own, together), tuple(dict.fromkeys(notes)), queues)
+        own += list_platform_predictions(tuple(here), tuple(here.values()))
+    together = {one.spec.load.workload for one in served if isinstance(one, PooledLoad) and one.part < 1}
+    return PlanPredictions(merge_duplicate_predictions(own, together), tuple(dict.fromkeys(notes)), queues)
 
 
-def one_each(found: Iterable[Prediction], together: Collection[str] = ()) -> tuple[Prediction, ...]:
+def merge_duplicate_predictions(found: Iterable[Prediction], together: Collection[str] = ()) -> tuple[Prediction, ...]:
     """A workload at several places is asked about once: the worst of their values, a band that holds all of theirs.
     What several pools answer `together` is no slower than the slowest of them, and their tokens/s add up.
     """
@@ -94,7 +98,7 @@ def one_each(found: Iterable[Prediction], together: Collection[str] = ()) -> tup
     return tuple(held.values())
 
 
-def _answers(one: Answering, ledger: Ledger, notes: list[str]) -> Prediction:
+def _predict_latency(one: NonTextLoad, ledger: PlanProvenance, notes: list[str]) -> Prediction:
     """The latency that sizing found, under a basis that says what is asked of whom."""
     workload, steady = one.demand.workload, one.steady
     names = ledger.adopt_all(steady.bases)
@@ -107,12 +111,12 @@ def _answers(one: Answering, ledger: Ledger, notes: list[str]) -> Prediction:
         stratum="at any load up to the planned peak",
     )
     found, misses = replace(steady.latency_p95_s, basis=basis), list[Miss]()
-    judge_limit(f"{workload.name}.latency_p95_s", found, workload.slo.latency_p95_s, misses, notes)
+    check_limit(f"{workload.name}.latency_p95_s", found, workload.slo.latency_p95_s, misses, notes)
     query = Query(metric="latency_s", labels={"workload": workload.name}, statistic="p95", window_s=HOUR_S)
-    return _asked(workload.name, found, query)
+    return _build_prediction(workload.name, found, query)
 
 
-def _hours(one: Working, ledger: Ledger, notes: list[str]) -> list[Prediction]:
+def _predict_run_hours(one: BatchLoad, ledger: PlanProvenance, notes: list[str]) -> list[Prediction]:
     """How long a run takes, today's to the largest of the horizon: judged in any case, promised where a run of ours
     would record it.
     """
@@ -120,8 +124,8 @@ def _hours(one: Working, ledger: Ledger, notes: list[str]) -> list[Prediction]:
     hours = batch.machine_hours
     share, longest = batch.hours(one.machines) / hours.value, hours.high * max(job.growth)
     taken = Estimate(value=hours.value, low=hours.low, high=longest, unit="s").scaled(share * HOUR_S)
-    judge_limit(f"{job.workload.name}.deadline_h", taken.scaled(1 / HOUR_S), job.deadline_h, list[Miss](), notes)
-    if not _recorded(job.workload):
+    check_limit(f"{job.workload.name}.deadline_h", taken.scaled(1 / HOUR_S), job.deadline_h, list[Miss](), notes)
+    if not _is_run_recorded(job.workload):
         return []
     names = ledger.adopt_all(batch.bases)
     basis = ledger.basis(
@@ -133,18 +137,18 @@ def _hours(one: Working, ledger: Ledger, notes: list[str]) -> list[Prediction]:
     )
     between = HOURS_PER_MONTH / job.runs_per_month * HOUR_S
     query = Query(metric="train_s", labels={"name": job.workload.name}, statistic="max", window_s=between)
-    return [_asked(job.workload.name, replace(taken, basis=basis), query)]
+    return [_build_prediction(job.workload.name, replace(taken, basis=basis), query)]
 
 
-def _recorded(workload: Workload) -> bool:
+def _is_run_recorded(workload: Workload) -> bool:
     """Whether `archwright train` of this release makes such runs."""
     return workload.kind == "finetune" and (workload.method or "lora") == "lora"
 
 
-def _availability(one: Here | Pooled | Answering, ledger: Ledger) -> list[Prediction]:
+def _predict_availability(one: LocalLoad | PooledLoad | NonTextLoad, ledger: PlanProvenance) -> list[Prediction]:
     """Where the needs ask for it: so often enough of the machines are up."""
     workload = one.demand.workload
-    up = Up(1, 0) if isinstance(one, Here) else one.up
+    up = RedundancyRequirement(1, 0) if isinstance(one, LocalLoad) else one.up
     if workload.slo.availability is None or up is None:
         return []
     place = f"{up.place.said}, up {up.place.up.value:.6g} of the time" if up.place is not None else "not counted"
@@ -157,38 +161,38 @@ def _availability(one: Here | Pooled | Answering, ledger: Ledger) -> list[Predic
             "plan/capacity/availability.py"
         ),
         facts=(
-            f"{_standing(up)}; each up {ONE_MACHINE:g} of the time",
+            f"{_describe_redundancy(up)}; each up {MACHINE_AVAILABILITY:g} of the time",
             f"their place: {place}",
             *((up.place.up.basis,) if up.place is not None else ()),
         ),
     )
     share = up.share(basis)
     query = Query(metric="requests", labels={"workload": workload.name}, statistic="share", window_s=WEEK_S)
-    return [_asked(workload.name, share, query)]
+    return [_build_prediction(workload.name, share, query)]
 
 
-def _standing(up: Up) -> str:
+def _describe_redundancy(up: RedundancyRequirement) -> str:
     if not up.among:
         return f"{up.needed} machines needed, {up.spares} spare"
-    worst = min(up.among, key=holds_among)
+    worst = min(up.among, key=compute_shared_availability)
     types = (f"{count} machines that carry {carried:.3g} of the load each" for count, carried in worst if count)
     return f"in the worst year {' and '.join(types)}"
 
 
-def say_what_is_not_promised(needs: Needs, found: tuple[Prediction, ...], ledger: Ledger) -> None:
+def report_unpredicted(needs: Needs, found: tuple[Prediction, ...], ledger: PlanProvenance) -> None:
     """What the plan sizes and nothing will measure, by name: no promise stands for it."""
     held = {(prediction.workload, prediction.metric) for prediction in found}
     months, texts, others, capacity, runs, up = needs.budget.horizon_months, *(list[str]() for _ in range(5))
     for workload in needs.workloads:
         name = workload.name
-        if demand_of(workload, months) is not None:
+        if forecast_demand(workload, months) is not None:
             if workload.kind in TEXT_KINDS:
                 texts += [] if (name, "ttft_s") in held else [name]
             else:
                 (capacity if (name, "latency_s") in held else others).append(name)
             if workload.slo.availability is not None and (name, "requests") not in held:
                 up.append(name)
-        if job_of(workload, months) is not None and (name, "train_s") not in held:
+        if derive_batch_job(workload, months) is not None and (name, "train_s") not in held:
             runs.append(name)
     for names, said in (
         (texts, "latency and throughput of {}: not promised, no engine of the plan answers these texts"),
@@ -201,19 +205,19 @@ def say_what_is_not_promised(needs: Needs, found: tuple[Prediction, ...], ledger
             ledger.leave_out(said.format(", ".join(names)))
 
 
-def _at_risk(served: Here | Pooled, prediction: ServingPrediction | PoolPrediction) -> list[str]:
+def _note_risks(served: LocalLoad | PooledLoad, prediction: ServingPrediction | PoolPrediction) -> list[str]:
     """Limits inside the bands. A pool was sized by formulas: where the simulation of it breaks a limit, it says so."""
     misses, notes = list[Miss](), list[str]()
     p95 = (prediction.ttft_p95_s, prediction.tpot_p95_s)
-    judge_latency(served.spec.load, served.demand.workload.slo, p95, (misses, notes))
+    check_latency(served.spec.load, served.demand.workload.slo, p95, (misses, notes))
     if isinstance(prediction, ServingPrediction):
         return notes
     if prediction.refused:
         name = served.spec.load.workload
         notes.append(f"at risk: {prediction.refused:.1%} of {name} at the peak would find the gateway's queue full")
     return notes + [
-        f"at risk: {miss.constraint} is {digits(float(miss.value or 0))} in the simulation of the peak, "
-        f"above the limit {digits(float(miss.limit or 0))}"
+        f"at risk: {miss.constraint} is {format_number(float(miss.value or 0))} in the simulation of the peak, "
+        f"above the limit {format_number(float(miss.limit or 0))}"
         for miss in misses
     ]
 
@@ -221,7 +225,7 @@ def _at_risk(served: Here | Pooled, prediction: ServingPrediction | PoolPredicti
 P = TypeVar("P", bound=ServingPrediction | PoolPrediction)
 
 
-def adopted(prediction: P, ledger: Ledger) -> P:
+def register_prediction_bases(prediction: P, ledger: PlanProvenance) -> P:
     """The prediction with its bases kept in the ledger and its estimates naming them there."""
     names = ledger.adopt_all(prediction.bases)
     renamed: dict[str, Estimate] = {}
@@ -232,7 +236,7 @@ def adopted(prediction: P, ledger: Ledger) -> P:
     return replace(prediction, **renamed)
 
 
-def workload_predictions(load: LoadSpec, prediction: ServingPrediction | PoolPrediction) -> tuple[Prediction, ...]:
+def list_workload_predictions(load: LoadSpec, prediction: ServingPrediction | PoolPrediction) -> tuple[Prediction, ...]:
     """What one workload is promised: its latencies at the peak, as many percentiles as were predicted, and tokens/s."""
     name = load.workload
     latencies: tuple[tuple[str, Statistic], ...] = (
@@ -244,39 +248,44 @@ def workload_predictions(load: LoadSpec, prediction: ServingPrediction | PoolPre
         ("tpot", "p99"),
     )
     found = (
-        _promise(name, f"{metric}_s", statistic, estimate, load.peak_s, "peak")
+        _build_phase_prediction(name, f"{metric}_s", statistic, estimate, load.peak_s, "peak")
         for metric, statistic in latencies
         if (estimate := getattr(prediction, f"{metric}_{statistic}_s", None)) is not None
     )
-    return (*found, _promise(name, "tokens_per_s", "rate", prediction.tokens_per_s, load.closed_s, "closed"))
-
-
-def platform_predictions(workloads: tuple[str, ...], parts: tuple[ServingPrediction, ...]) -> tuple[Prediction, ...]:
-    """What the whole platform is promised; engines start side by side, so the slowest sets the start-up time."""
-    name = workloads[0] if len(workloads) == 1 else ""
-    memory = _together([part.peak_memory_bytes for part in parts])
-    disk = _together([part.disk_bytes for part in parts])
-    slowest = max((part.startup_s for part in parts), key=lambda estimate: estimate.value)
     return (
-        _promise(name, "peak_memory_bytes", "max", memory, HOUR_S, ""),
-        _promise(name, "startup_s", "last", slowest, DAY_S, ""),
-        _promise(name, "disk_bytes", "last", disk, DAY_S, ""),
+        *found,
+        _build_phase_prediction(name, "tokens_per_s", "rate", prediction.tokens_per_s, load.closed_s, "closed"),
     )
 
 
-def _together(parts: list[Estimate]) -> Estimate:
+def list_platform_predictions(
+    workloads: tuple[str, ...], parts: tuple[ServingPrediction, ...]
+) -> tuple[Prediction, ...]:
+    """What the whole platform is promised; engines start side by side, so the slowest sets the start-up time."""
+    name = workloads[0] if len(workloads) == 1 else ""
+    memory = _sum_estimates([part.peak_memory_bytes for part in parts])
+    disk = _sum_estimates([part.disk_bytes for part in parts])
+    slowest = max((part.startup_s for part in parts), key=lambda estimate: estimate.value)
+    return (
+        _build_phase_prediction(name, "peak_memory_bytes", "max", memory, HOUR_S, ""),
+        _build_phase_prediction(name, "startup_s", "last", slowest, DAY_S, ""),
+        _build_phase_prediction(name, "disk_bytes", "last", disk, DAY_S, ""),
+    )
+
+
+def _sum_estimates(parts: list[Estimate]) -> Estimate:
     return parts[0] if len(parts) == 1 else total(parts, parts[0].unit, parts[0].basis)
 
 
-def _promise(
+def _build_phase_prediction(
     workload: str, metric: str, statistic: Statistic, estimate: Estimate, window_s: float, phase: str
 ) -> Prediction:
     labels = {"workload": workload} if phase else {}
     query = Query(metric=metric, labels=labels, statistic=statistic, window_s=window_s, phase=phase)
-    return _asked(workload, estimate, query)
+    return _build_prediction(workload, estimate, query)
 
 
-def _asked(workload: str, estimate: Estimate, query: Query) -> Prediction:
+def _build_prediction(workload: str, estimate: Estimate, query: Query) -> Prediction:
     return Prediction(
         id=f"{workload or PLATFORM}.{query.metric}.{query.statistic}",
         metric=query.metric,

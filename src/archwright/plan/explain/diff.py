@@ -10,15 +10,15 @@ from archwright.contract.estimate import Estimate
 from archwright.contract.evidence import Basis
 from archwright.contract.plan import Option, Plan, Pool, Purchase
 from archwright.contract.record import Record
-from archwright.plan.explain.formatting import engines_of
+from archwright.plan.explain.formatting import describe_engines
 
 T = TypeVar("T")
-NUMBER = re.compile(r"(?<![\w.-])-?\d[\d,.]*(?![\w])%?")
+NUMBER_PATTERN = re.compile(r"(?<![\w.-])-?\d[\d,.]*(?![\w])%?")
 # Bases that state what the world is like; the others say how a number was made from them.
-FACTS = frozenset({"quoted", "vendor", "measured", "assumed", "calibrated"})
+FACT_KINDS = frozenset({"quoted", "vendor", "measured", "assumed", "calibrated"})
 
 
-class Worded(Record):
+class TextChange(Record):
     """Something that reads differently; None: it is not there."""
 
     name: str
@@ -26,7 +26,7 @@ class Worded(Record):
     after: str | None
 
 
-class Figure(Record):
+class EstimateChange(Record):
     """A number that differs; None: it is not there."""
 
     name: str
@@ -43,90 +43,92 @@ class PlanDiff(Record):
     before: str
     after: str
     because: tuple[str, ...]
-    chosen: Worded | None
-    notes: tuple[Worded, ...] = ()
-    costs: tuple[Figure, ...] = ()
-    lines: tuple[Figure, ...] = ()
-    models: tuple[Worded, ...] = ()
-    pools: tuple[Worded, ...] = ()
-    purchases: tuple[Worded, ...] = ()
-    predictions: tuple[Figure, ...] = ()
-    verdicts: tuple[Worded, ...] = ()
-    totals: tuple[Figure, ...] = ()
-    facts: tuple[Worded, ...] = ()
-    controls: tuple[Worded, ...] = ()
-    assumptions: tuple[Worded, ...] = ()
+    chosen: TextChange | None
+    notes: tuple[TextChange, ...] = ()
+    costs: tuple[EstimateChange, ...] = ()
+    lines: tuple[EstimateChange, ...] = ()
+    models: tuple[TextChange, ...] = ()
+    pools: tuple[TextChange, ...] = ()
+    purchases: tuple[TextChange, ...] = ()
+    predictions: tuple[EstimateChange, ...] = ()
+    verdicts: tuple[TextChange, ...] = ()
+    totals: tuple[EstimateChange, ...] = ()
+    facts: tuple[TextChange, ...] = ()
+    controls: tuple[TextChange, ...] = ()
+    assumptions: tuple[TextChange, ...] = ()
 
     @property
     def same(self) -> bool:
         return not any(getattr(self, name) for name in self.__struct_fields__ if name not in ("before", "after"))
 
 
-def diff(before: Plan, after: Plan) -> PlanDiff:
+def diff_plans(before: Plan, after: Plan) -> PlanDiff:
     """The differences from `before` to `after`."""
     old, new = before.option, after.option
     return PlanDiff(
         before=before.digest,
         after=after.digest,
-        because=tuple(_reasons(before, after)),
-        chosen=next(iter(_worded({"chosen": before.chosen}, {"chosen": after.chosen})), None),
-        notes=_worded(_notes(old), _notes(new)),
-        costs=_figures(_costs(old), _costs(new)),
-        lines=tuple(sorted(_figures(_lines(old), _lines(new)), key=_moved, reverse=True)),
-        models=_worded({w.name: w.model for w in before.workloads}, {w.name: w.model for w in after.workloads}),
-        pools=_worded(_pools(before), _pools(after)),
-        purchases=_worded(_purchases(old), _purchases(new)),
-        predictions=_figures(
+        because=tuple(_find_reasons(before, after)),
+        chosen=next(iter(_diff_texts({"chosen": before.chosen}, {"chosen": after.chosen})), None),
+        notes=_diff_texts(_index_notes(old), _index_notes(new)),
+        costs=_diff_estimates(_list_costs(old), _list_costs(new)),
+        lines=tuple(
+            sorted(_diff_estimates(_list_cost_lines(old), _list_cost_lines(new)), key=_change_size, reverse=True)
+        ),
+        models=_diff_texts({w.name: w.model for w in before.workloads}, {w.name: w.model for w in after.workloads}),
+        pools=_diff_texts(_describe_pools(before), _describe_pools(after)),
+        purchases=_diff_texts(_describe_purchases(old), _describe_purchases(new)),
+        predictions=_diff_estimates(
             {p.id: p.estimate for p in before.predictions}, {p.id: p.estimate for p in after.predictions}
         ),
-        verdicts=_worded(_verdicts(before), _verdicts(after)),
-        totals=_figures(_totals(before), _totals(after)),
-        facts=_facts(before, after),
-        controls=_worded({c.id: c.status for c in before.controls}, {c.id: c.status for c in after.controls}),
-        assumptions=_worded(dict.fromkeys(before.assumptions, "yes"), dict.fromkeys(after.assumptions, "yes")),
+        verdicts=_diff_texts(_describe_verdicts(before), _describe_verdicts(after)),
+        totals=_diff_estimates(_list_totals(before), _list_totals(after)),
+        facts=_diff_facts(before, after),
+        controls=_diff_texts({c.id: c.status for c in before.controls}, {c.id: c.status for c in after.controls}),
+        assumptions=_diff_texts(dict.fromkeys(before.assumptions, "yes"), dict.fromkeys(after.assumptions, "yes")),
     )
 
 
-def _reasons(before: Plan, after: Plan) -> Iterable[str]:
+def _find_reasons(before: Plan, after: Plan) -> Iterable[str]:
     if before.needs_digest != after.needs_digest:
         files = dict.fromkeys((before.needs_file, after.needs_file))
         yield f"the needs differ ({' and '.join(files)})"
     if before.catalog_digest != after.catalog_digest:
         yield f"the catalog's facts differ ({before.catalog_digest[:12]} and {after.catalog_digest[:12]})"
-    if _aged(before, after):
+    if _has_aged_facts(before, after):
         yield "facts have aged"
     if before.machine != after.machine:
         yield "this machine was measured differently"
 
 
-def _aged(before: Plan, after: Plan) -> bool:
+def _has_aged_facts(before: Plan, after: Plan) -> bool:
     """Whether a fact that `before` rests on is older now: another choice rests on others, which is no ageing."""
     old, new = ({fact.partition(": ")[0]: fact for fact in plan.stale_facts} for plan in (before, after))
     used = {name for name in new if any(basis.id.endswith(name) for basis in before.bases)}
     return any(old.get(name) != new[name] for name in used | (old.keys() & new.keys()))
 
 
-def _notes(option: Option | None) -> dict[str, str | None]:
+def _index_notes(option: Option | None) -> dict[str, str | None]:
     """What is said about an option, the same sentence under the same name whatever its numbers are."""
     notes = option.notes if option is not None else ()
-    return {NUMBER.sub("#", note): note for note in notes}
+    return {NUMBER_PATTERN.sub("#", note): note for note in notes}
 
 
-def _costs(option: Option | None) -> dict[str, Estimate | None]:
+def _list_costs(option: Option | None) -> dict[str, Estimate | None]:
     if option is None:
         return {}
     return {"total": option.total_cost, "per month": option.cost_per_month, "capex": option.capex}
 
 
-def _lines(option: Option | None) -> dict[str, Estimate | None]:
+def _list_cost_lines(option: Option | None) -> dict[str, Estimate | None]:
     return {line.name: line.amount for line in (option.cost_lines if option is not None else ())}
 
 
-def _totals(plan: Plan) -> dict[str, Estimate | None]:
+def _list_totals(plan: Plan) -> dict[str, Estimate | None]:
     return {option.name: option.total_cost for option in plan.options}
 
 
-def _verdicts(plan: Plan) -> dict[str, str | None]:
+def _describe_verdicts(plan: Plan) -> dict[str, str | None]:
     """What rules an option out, without the numbers: these differ whenever a limit does."""
     missed = {option.name: dict.fromkeys(miss.constraint for miss in option.misses) for option in plan.options}
     return {
@@ -134,15 +136,15 @@ def _verdicts(plan: Plan) -> dict[str, str | None]:
     }
 
 
-def _pools(plan: Plan) -> dict[str, str | None]:
-    return {pool.name: _pool(pool) for pool in plan.pools}
+def _describe_pools(plan: Plan) -> dict[str, str | None]:
+    return {pool.name: _describe_pool(pool) for pool in plan.pools}
 
 
-def _pool(pool: Pool) -> str:
-    return f"{engines_of(pool)} in {pool.region} at {pool.provider}: {pool.model} {pool.quantisation}"
+def _describe_pool(pool: Pool) -> str:
+    return f"{describe_engines(pool)} in {pool.region} at {pool.provider}: {pool.model} {pool.quantisation}"
 
 
-def _purchases(option: Option | None) -> dict[str, str | None]:
+def _describe_purchases(option: Option | None) -> dict[str, str | None]:
     found: dict[str, list[Purchase]] = {}
     for purchase in option.purchases if option is not None else ():
         found.setdefault(purchase.pool, []).append(purchase)
@@ -152,19 +154,21 @@ def _purchases(option: Option | None) -> dict[str, str | None]:
     }
 
 
-def _facts(before: Plan, after: Plan) -> tuple[Worded, ...]:
+def _diff_facts(before: Plan, after: Plan) -> tuple[TextChange, ...]:
     """Facts that both plans rest on and that read differently now: what another catalog changed."""
-    old = {basis.id: basis for basis in before.bases if basis.kind in FACTS}
-    new = {basis.id: basis for basis in after.bases if basis.kind in FACTS}
+    old = {basis.id: basis for basis in before.bases if basis.kind in FACT_KINDS}
+    new = {basis.id: basis for basis in after.bases if basis.kind in FACT_KINDS}
     both = sorted(old.keys() & new.keys())
-    return _worded({name: _stated(old[name]) for name in both}, {name: _stated(new[name]) for name in both})
+    return _diff_texts(
+        {name: _describe_basis(old[name]) for name in both}, {name: _describe_basis(new[name]) for name in both}
+    )
 
 
-def _stated(basis: Basis) -> str:
+def _describe_basis(basis: Basis) -> str:
     return "; ".join(basis.facts) or basis.formula or basis.definition
 
 
-def _pairs(before: Mapping[str, T], after: Mapping[str, T]) -> Iterable[tuple[str, T | None, T | None]]:
+def _pair_differences(before: Mapping[str, T], after: Mapping[str, T]) -> Iterable[tuple[str, T | None, T | None]]:
     """What differs, in the order of `after`, then what is gone."""
     for name in dict.fromkeys((*after, *before)):
         old, new = before.get(name), after.get(name)
@@ -172,24 +176,26 @@ def _pairs(before: Mapping[str, T], after: Mapping[str, T]) -> Iterable[tuple[st
             yield name, old, new
 
 
-def _worded(before: Mapping[str, str | None], after: Mapping[str, str | None]) -> tuple[Worded, ...]:
-    return tuple(Worded(name=name, before=old, after=new) for name, old, new in _pairs(before, after))
+def _diff_texts(before: Mapping[str, str | None], after: Mapping[str, str | None]) -> tuple[TextChange, ...]:
+    return tuple(TextChange(name=name, before=old, after=new) for name, old, new in _pair_differences(before, after))
 
 
-def _figures(before: Mapping[str, Estimate | None], after: Mapping[str, Estimate | None]) -> tuple[Figure, ...]:
+def _diff_estimates(
+    before: Mapping[str, Estimate | None], after: Mapping[str, Estimate | None]
+) -> tuple[EstimateChange, ...]:
     """Numbers whose value, band or unit differs; the name of a basis may."""
     return tuple(
-        Figure(name=name, before=old, after=new)
-        for name, old, new in _pairs(before, after)
-        if _numbers(old) != _numbers(new)
+        EstimateChange(name=name, before=old, after=new)
+        for name, old, new in _pair_differences(before, after)
+        if _comparable_numbers(old) != _comparable_numbers(new)
     )
 
 
-def _moved(figure: Figure) -> float:
+def _change_size(figure: EstimateChange) -> float:
     """How much money the difference is."""
     before, after = (estimate.value if estimate is not None else 0.0 for estimate in (figure.before, figure.after))
     return abs(after - before)
 
 
-def _numbers(estimate: Estimate | None) -> tuple[float, float, float, str] | None:
+def _comparable_numbers(estimate: Estimate | None) -> tuple[float, float, float, str] | None:
     return None if estimate is None else (estimate.value, estimate.low, estimate.high, estimate.unit)

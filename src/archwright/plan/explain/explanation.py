@@ -12,24 +12,39 @@ from archwright.contract.estimate import Estimate
 from archwright.contract.evidence import Basis, Control, Prediction
 from archwright.contract.plan import CostLine, Option, Plan, Pool, WorkloadPlan
 from archwright.errors import UsageError, Where
-from archwright.plan.explain.formatting import against, digits, earned, engines_of, flip, had_as, said, shares_of, shown
-from archwright.plan.explain.glossary import CATEGORIES, TERMS
+from archwright.plan.explain.formatting import (
+    describe_engines,
+    describe_purchase,
+    describe_return,
+    describe_rival,
+    describe_switch_point,
+    format_estimate,
+    format_miss,
+    format_number,
+    format_shares,
+)
+from archwright.plan.explain.glossary import CATEGORY_MEANINGS, TERM_MEANINGS
 
-Named = tuple[str, Callable[[], list[str]]]
+NamedExplanation = tuple[str, Callable[[], list[str]]]
 
 
-def explain(plan: Plan, thing: str | None = None) -> str:
+def explain_plan(plan: Plan, thing: str | None = None) -> str:
     """`thing`: an option, a workload, a pool, a prediction id, a metric, a cost line, a driver, a section, a control,
     a basis, a word that heads a table; None: the choice.
 
     Raises UsageError AW-USE-21 for a name the plan does not hold.
     """
     if thing is None:
-        return "\n".join(_choice(plan))
-    found = [line for name, lines in _named(plan) if name == thing for line in lines()]
-    found = found or [line for word, lines in _words(plan) if _plainly(word) == _plainly(thing) for line in lines()]
+        return "\n".join(_explain_choice(plan))
+    found = [line for name, lines in _list_explanations(plan) if name == thing for line in lines()]
+    found = found or [
+        line
+        for word, lines in _list_glossary_explanations(plan)
+        if _normalise_word(word) == _normalise_word(thing)
+        for line in lines()
+    ]
     if not found:
-        names = sorted({name for name, _ in (*_named(plan), *_words(plan))})
+        names = sorted({name for name, _ in (*_list_explanations(plan), *_list_glossary_explanations(plan))})
         nearest = tuple(difflib.get_close_matches(thing, names, n=3, cutoff=0.4))
         raise UsageError(
             "AW-USE-21",
@@ -41,126 +56,126 @@ def explain(plan: Plan, thing: str | None = None) -> str:
     return "\n".join(found)
 
 
-def _named(plan: Plan) -> Iterator[Named]:
+def _list_explanations(plan: Plan) -> Iterator[NamedExplanation]:
     """Everything that has a name, in the order it is told, with what there is to say about it."""
-    yield from _designed(plan)
-    yield from _reasoned(plan)
+    yield from _list_design_explanations(plan)
+    yield from _list_evidence_explanations(plan)
 
 
-def _designed(plan: Plan) -> Iterator[Named]:
+def _list_design_explanations(plan: Plan) -> Iterator[NamedExplanation]:
     for option in plan.options:
-        yield option.name, partial(_option, plan, option)
+        yield option.name, partial(_explain_option, plan, option)
     for workload in plan.workloads:
-        yield workload.name, partial(_workload, plan, workload)
+        yield workload.name, partial(_explain_workload, plan, workload)
     for pool in plan.pools:
-        yield pool.name, partial(_pool, plan, pool)
+        yield pool.name, partial(_explain_pool, plan, pool)
     for prediction in plan.predictions:
         for name in dict.fromkeys((prediction.id, prediction.metric)):
-            yield name, partial(_prediction, plan, prediction)
+            yield name, partial(_explain_prediction, plan, prediction)
 
 
-def _reasoned(plan: Plan) -> Iterator[Named]:
+def _list_evidence_explanations(plan: Plan) -> Iterator[NamedExplanation]:
     for option in sorted(plan.options, key=lambda option: option.name != plan.chosen):
         for line in option.cost_lines:
-            yield line.name, partial(_cost_line, plan, option, line)
+            yield line.name, partial(_explain_cost_line, plan, option, line)
     for driver in plan.decision.drivers:
-        yield driver.basis, partial(_driver, plan, driver)
+        yield driver.basis, partial(_explain_driver, plan, driver)
     for section in plan.sections:
-        yield section.id, partial(_whole_section, section)
+        yield section.id, partial(_explain_section, section)
     for control in plan.controls:
-        yield control.id, partial(_control, control)
+        yield control.id, partial(_explain_control, control)
     for basis in plan.bases:
-        yield basis.id, partial(_basis, basis)
+        yield basis.id, partial(_explain_basis, basis)
 
 
-def _words(plan: Plan) -> Iterator[Named]:
+def _list_glossary_explanations(plan: Plan) -> Iterator[NamedExplanation]:
     """The words that head tables, with what they mean and what stands behind them here."""
-    for category, meaning in CATEGORIES.items():
-        yield category, partial(_category, plan, category, meaning)
+    for category, meaning in CATEGORY_MEANINGS.items():
+        yield category, partial(_explain_category, plan, category, meaning)
     shown = {
-        "capex": lambda option: [_amount(plan, option.capex)],
-        "a month": lambda option: [_amount(plan, option.cost_per_month)],
-        "total": lambda option: [_amount(plan, option.total_cost)],
+        "capex": lambda option: [_format_amount(plan, option.capex)],
+        "a month": lambda option: [_format_amount(plan, option.cost_per_month)],
+        "total": lambda option: [_format_amount(plan, option.total_cost)],
         "pareto": lambda _: [", ".join(plan.decision.pareto), f"compared by {', '.join(plan.decision.axes)}"],
-        "break-even": lambda _: [against(rival) for rival in plan.decision.rivals],
-        "cheaper": lambda _: [against(rival) for rival in plan.decision.rivals],
-        "tie": lambda _: [against(rival) for rival in plan.decision.rivals if rival.tie],
-        "payback": lambda _: [earned(plan.decision.returns)] if plan.decision.returns is not None else [],
+        "break-even": lambda _: [describe_rival(rival) for rival in plan.decision.rivals],
+        "cheaper": lambda _: [describe_rival(rival) for rival in plan.decision.rivals],
+        "tie": lambda _: [describe_rival(rival) for rival in plan.decision.rivals if rival.tie],
+        "payback": lambda _: [describe_return(plan.decision.returns)] if plan.decision.returns is not None else [],
         "at risk": lambda option: [note for note in option.notes if note.startswith("at risk")],
         "present value": lambda option: [note for note in option.notes if note.startswith("present value")],
     }
-    for word, meaning in TERMS.items():
-        yield word, partial(_term, plan, f"{word}: {meaning}", shown.get(word, lambda _: []))
+    for word, meaning in TERM_MEANINGS.items():
+        yield word, partial(_explain_term, plan, f"{word}: {meaning}", shown.get(word, lambda _: []))
 
 
-def _plainly(word: str) -> str:
+def _normalise_word(word: str) -> str:
     return re.sub(r"[\s_-]+", " ", word).casefold()
 
 
-def _term(plan: Plan, head: str, shown: Callable[[Option], list[str]]) -> list[str]:
+def _explain_term(plan: Plan, head: str, shown: Callable[[Option], list[str]]) -> list[str]:
     option = plan.option
-    return [head, *_indented(filter(None, shown(option)))] if option is not None else [head]
+    return [head, *_indent_lines(filter(None, shown(option)))] if option is not None else [head]
 
 
-def _amount(plan: Plan, amount: Estimate | None) -> str:
-    return f"{plan.chosen}: {shown(amount)}" if amount is not None else ""
+def _format_amount(plan: Plan, amount: Estimate | None) -> str:
+    return f"{plan.chosen}: {format_estimate(amount)}" if amount is not None else ""
 
 
-def _category(plan: Plan, category: str, meaning: str) -> list[str]:
+def _explain_category(plan: Plan, category: str, meaning: str) -> list[str]:
     """What the chosen option pays of it, and for what."""
     option = plan.option
     lines = [line for line in (option.cost_lines if option is not None else ()) if line.category == category]
     whole = sum(line.over(plan.horizon_months) for line in lines)
-    said = f"{digits(whole)} {plan.currency} over {plan.horizon} in {plan.chosen}"
+    said = f"{format_number(whole)} {plan.currency} over {plan.horizon} in {plan.chosen}"
     return [
         f"{category}: {meaning}",
         f"  {said}" if lines else f"  none in {plan.chosen}",
-        *_indented(map(_paid, lines)),
+        *_indent_lines(map(_format_cost_line, lines)),
     ]
 
 
-def _paid(line: CostLine) -> str:
-    return f"{line.name}: {shown(line.amount)}{', once' if line.once else ''}"
+def _format_cost_line(line: CostLine) -> str:
+    return f"{line.name}: {format_estimate(line.amount)}{', once' if line.once else ''}"
 
 
-def _choice(plan: Plan) -> list[str]:
+def _explain_choice(plan: Plan) -> list[str]:
     lines = [f"plan for {plan.organisation}, {plan.horizon}, {plan.currency}"]
     lines.append(f"chosen: {plan.chosen or 'nothing: no option satisfies the needs'}")
-    lines += _section("why", _why(plan))
+    lines += _format_section("why", _list_choice_reasons(plan))
     lines += ["", "options"]
     for option in plan.options:
-        lines += [f"  {line}" for line in _summary(option)]
-    lines += _section("workloads", (_one_line(plan, workload) for workload in plan.workloads))
-    lines += _section("predictions", (f"{p.id}: {shown(p.estimate)}" for p in plan.predictions))
-    lines += _section("sections", (f"{section.id}: {section.summary}" for section in plan.sections))
-    lines += _section("stale facts", plan.stale_facts)
-    lines += _section("assumptions", plan.assumptions)
-    lines += _section("not sized yet", plan.not_sized)
+        lines += [f"  {line}" for line in _summarise_option(option)]
+    lines += _format_section("workloads", (_summarise_workload(plan, workload) for workload in plan.workloads))
+    lines += _format_section("predictions", (f"{p.id}: {format_estimate(p.estimate)}" for p in plan.predictions))
+    lines += _format_section("sections", (f"{section.id}: {section.summary}" for section in plan.sections))
+    lines += _format_section("stale facts", plan.stale_facts)
+    lines += _format_section("assumptions", plan.assumptions)
+    lines += _format_section("not sized yet", plan.not_sized)
     return lines
 
 
-def _why(plan: Plan) -> Iterator[str]:
+def _list_choice_reasons(plan: Plan) -> Iterator[str]:
     """What the choice rests on: what was near, what would flip it, what it earns."""
     decision = plan.decision
     chosen = plan.option
     yield from (chosen.notes if chosen is not None else ())
     if decision.pareto:
         yield f"no other option is as good in each of {', '.join(decision.axes)}: {', '.join(decision.pareto)}"
-    yield from (against(rival) for rival in decision.rivals)
-    yield from (flip(driver) for driver in decision.drivers if driver.flips_at is not None)
+    yield from (describe_rival(rival) for rival in decision.rivals)
+    yield from (describe_switch_point(driver) for driver in decision.drivers if driver.flips_at is not None)
     if decision.confidence:
         shares = (f"{share:.1%} {name}" for name, share in decision.confidence.items())
         yield f"the total rests on facts of confidence {', '.join(shares)}"
     if decision.returns is not None:
-        yield earned(decision.returns)
+        yield describe_return(decision.returns)
 
 
-def _section(title: str, rows: Iterable[str]) -> list[str]:
+def _format_section(title: str, rows: Iterable[str]) -> list[str]:
     listed = [f"  {row}" for row in rows]
     return ["", title, *listed] if listed else []
 
 
-def _one_line(plan: Plan, workload: WorkloadPlan) -> str:
+def _summarise_workload(plan: Plan, workload: WorkloadPlan) -> str:
     option = plan.option
     if option is None:
         return f"{workload.name}: in no option that satisfies the needs"
@@ -176,30 +191,32 @@ def _one_line(plan: Plan, workload: WorkloadPlan) -> str:
     return f"{workload.name}: {workload.model or 'no model'}{where}"
 
 
-def _summary(option: Option) -> list[str]:
+def _summarise_option(option: Option) -> list[str]:
     state = "feasible" if option.feasible else "not feasible"
-    price = f"{shown(option.cost_per_month)}, " if option.cost_per_month is not None else "no price, "
-    return [f"{option.name}: {price}{state}", *(f"  misses {said(miss)}" for miss in option.misses)]
+    price = f"{format_estimate(option.cost_per_month)}, " if option.cost_per_month is not None else "no price, "
+    return [f"{option.name}: {price}{state}", *(f"  misses {format_miss(miss)}" for miss in option.misses)]
 
 
-def _option(plan: Plan, option: Option) -> list[str]:
-    lines = _summary(option)
+def _explain_option(plan: Plan, option: Option) -> list[str]:
+    lines = _summarise_option(option)
     lines.append(f"  placement {option.placement}, regions {', '.join(option.regions) or 'none'}")
     lines += [f"  {name}: {model}" for name, model in option.models.items()]
-    lines += [f"  {had_as(one)}" for one in option.purchases]
-    lines += [f"  {name}: {shown(estimate)}" for name, estimate in _consumption(option) if estimate is not None]
+    lines += [f"  {describe_purchase(one)}" for one in option.purchases]
+    lines += [
+        f"  {name}: {format_estimate(estimate)}" for name, estimate in _list_consumption(option) if estimate is not None
+    ]
     if option.rack_units is not None:
-        lines.append(f"  rack units: {digits(option.rack_units)}")
-    lines += _indented(map(_paid, option.cost_lines))
+        lines.append(f"  rack units: {format_number(option.rack_units)}")
+    lines += _indent_lines(map(_format_cost_line, option.cost_lines))
     if option.total_cost is not None:
-        lines.append(f"  total over {plan.horizon}: {shown(option.total_cost)}")
-        lines += _indented(_basis_of(plan, option.total_cost))
-    lines += [line for pool in option.pools for line in _indented(_pool(plan, pool))]
+        lines.append(f"  total over {plan.horizon}: {format_estimate(option.total_cost)}")
+        lines += _indent_lines(_explain_estimate_basis(plan, option.total_cost))
+    lines += [line for pool in option.pools for line in _indent_lines(_explain_pool(plan, pool))]
     lines += [f"  note: {note}" for note in option.notes]
     return lines
 
 
-def _consumption(option: Option) -> tuple[tuple[str, Estimate | None], ...]:
+def _list_consumption(option: Option) -> tuple[tuple[str, Estimate | None], ...]:
     return (
         ("peak power at the plug", option.power_kw),
         ("energy", option.energy_kwh_per_month),
@@ -207,27 +224,33 @@ def _consumption(option: Option) -> tuple[tuple[str, Estimate | None], ...]:
     )
 
 
-def _cost_line(plan: Plan, option: Option, line: CostLine) -> list[str]:
+def _explain_cost_line(plan: Plan, option: Option, line: CostLine) -> list[str]:
     """The line in one option, with every fact that it is proportional to."""
     how = "once" if line.once else "mean over the horizon"
     kept = "" if line.recurring_budget else ", outside the monthly budget"
-    lines = [f"{line.name}, in {option.name}: {shown(line.amount)}, {how}; {line.category}{kept}"]
+    lines = [f"{line.name}, in {option.name}: {format_estimate(line.amount)}, {how}; {line.category}{kept}"]
     for driver in line.drivers:
-        lines += _indented(next((_basis(basis) for basis in plan.bases if basis.id == driver), []))
+        lines += _indent_lines(next((_explain_basis(basis) for basis in plan.bases if basis.id == driver), []))
     return lines
 
 
-def _driver(plan: Plan, driver: Driver) -> list[str]:
-    lines = [f"driver {driver.basis}: {driver.name}, {shown(driver.estimate)}"]
+def _explain_driver(plan: Plan, driver: Driver) -> list[str]:
+    lines = [f"driver {driver.basis}: {driver.name}, {format_estimate(driver.estimate)}"]
     lines.append(f"  makes up {driver.share:.0%} of the variance of what {plan.chosen} costs")
-    lines.append(f"  {flip(driver)}" if driver.flips_at is not None else "  no value in reach changes the choice")
+    lines.append(
+        f"  {describe_switch_point(driver)}"
+        if driver.flips_at is not None
+        else "  no value in reach changes the choice"
+    )
     return lines
 
 
-def _whole_section(section: Section) -> list[str]:
+def _explain_section(section: Section) -> list[str]:
     lines = [f"{section.title}: {section.summary}"]
     for line in section.lines:
-        lines.append(f"  {line.topic}: {line.choice}{f', {shown(line.estimate)}' if line.estimate is not None else ''}")
+        lines.append(
+            f"  {line.topic}: {line.choice}{f', {format_estimate(line.estimate)}' if line.estimate is not None else ''}"
+        )
         lines.append(f"    why: {line.why}")
         said = {
             "demanded by": ", ".join(line.demanded_by),
@@ -239,24 +262,24 @@ def _whole_section(section: Section) -> list[str]:
     return lines
 
 
-def _pool(plan: Plan, pool: Pool) -> list[str]:
+def _explain_pool(plan: Plan, pool: Pool) -> list[str]:
     lines = [
-        f"pool {pool.name}: {engines_of(pool)} in {pool.region}",
+        f"pool {pool.name}: {describe_engines(pool)} in {pool.region}",
         f"  {pool.model} {pool.quantisation}, {pool.slots} at once, {pool.context_tokens} tokens each",
     ]
     if pool.shares:
-        lines.append(f"  of the requests of {', '.join(pool.workloads)}, in each year: {shares_of(pool)}")
+        lines.append(f"  of the requests of {', '.join(pool.workloads)}, in each year: {format_shares(pool)}")
     if pool.price_usd_per_hour is not None:
-        lines.append(f"  {shown(pool.price_usd_per_hour)}")
-        lines += _indented(_basis_of(plan, pool.price_usd_per_hour))
+        lines.append(f"  {format_estimate(pool.price_usd_per_hour)}")
+        lines += _indent_lines(_explain_estimate_basis(plan, pool.price_usd_per_hour))
     return lines
 
 
-def _workload(plan: Plan, workload: WorkloadPlan) -> list[str]:
+def _explain_workload(plan: Plan, workload: WorkloadPlan) -> list[str]:
     """Where it runs, what it was sized for, what it is promised and what it costs, alone or with others."""
-    lines, option = [_one_line(plan, workload)], plan.option
+    lines, option = [_summarise_workload(plan, workload)], plan.option
     pools = (pool for pool in plan.pools if pool.name in workload.pools and pool.shares)
-    lines += [f"  {shares_of(pool)} of its requests, year by year: {pool.name}" for pool in pools]
+    lines += [f"  {format_shares(pool)} of its requests, year by year: {pool.name}" for pool in pools]
     for load in plan.loads:
         if load.workload == workload.name:
             lines.append(
@@ -270,33 +293,37 @@ def _workload(plan: Plan, workload: WorkloadPlan) -> list[str]:
         lines.append(f"    why: {waits.source}")
     if option is not None:
         held = {workload.name, *workload.pools}
-        lines += [f"  {had_as(one)}" for one in option.purchases if one.pool in held]
+        lines += [f"  {describe_purchase(one)}" for one in option.purchases if one.pool in held]
     for prediction in plan.predictions:
         if prediction.workload == workload.name:
-            lines += _indented(_prediction(plan, prediction))
+            lines += _indent_lines(_explain_prediction(plan, prediction))
     if option is not None:
-        lines += _indented(_paid(line) for line in option.cost_lines if _names(line.name, workload.name))
+        lines += _indent_lines(
+            _format_cost_line(line) for line in option.cost_lines if _mentions_name(line.name, workload.name)
+        )
     own = f"{workload.name}."
     for other in plan.options:
-        lines += [f"  {other.name} misses {said(miss)}" for miss in other.misses if miss.constraint.startswith(own)]
-    lines += [f"  {text}" for text in plan.not_sized if _names(text, workload.name)]
+        lines += [
+            f"  {other.name} misses {format_miss(miss)}" for miss in other.misses if miss.constraint.startswith(own)
+        ]
+    lines += [f"  {text}" for text in plan.not_sized if _mentions_name(text, workload.name)]
     return lines
 
 
-def _names(text: str, name: str) -> bool:
+def _mentions_name(text: str, name: str) -> bool:
     """Whether `name` is one of the things a line is about: whole between the words and marks that join them."""
     return any(name == part.strip() for part in re.split(r"[:,(]| for | of | in |workload ", text))
 
 
-def _prediction(plan: Plan, prediction: Prediction) -> list[str]:
-    lines = [f"{prediction.id}: {shown(prediction.estimate)} at {prediction.estimate.level:.0%}"]
-    lines += _indented(_basis_of(plan, prediction.estimate))
+def _explain_prediction(plan: Plan, prediction: Prediction) -> list[str]:
+    lines = [f"{prediction.id}: {format_estimate(prediction.estimate)} at {prediction.estimate.level:.0%}"]
+    lines += _indent_lines(_explain_estimate_basis(plan, prediction.estimate))
     query = prediction.query
     lines.append(f"  measured by: {query.statistic} of {query.metric} over {query.window_s:g} s {query.phase}".rstrip())
     return lines
 
 
-def _control(control: Control) -> list[str]:
+def _explain_control(control: Control) -> list[str]:
     return [
         f"{control.id}: {control.demand}",
         f"  demanded by {control.demanded_by}; {control.status}",
@@ -305,16 +332,16 @@ def _control(control: Control) -> list[str]:
     ]
 
 
-def _basis_of(plan: Plan, estimate: Estimate) -> list[str]:
-    return next((_basis(basis) for basis in plan.bases if basis.id == estimate.basis), [])
+def _explain_estimate_basis(plan: Plan, estimate: Estimate) -> list[str]:
+    return next((_explain_basis(basis) for basis in plan.bases if basis.id == estimate.basis), [])
 
 
-def _basis(basis: Basis) -> list[str]:
+def _explain_basis(basis: Basis) -> list[str]:
     lines = [f"basis {basis.id}: {basis.kind}, {basis.stratum}", f"  {basis.definition}"]
     if basis.formula:
         lines.append(f"  formula: {basis.formula}")
     return lines + [f"  fact: {fact}" for fact in basis.facts]
 
 
-def _indented(lines: Iterable[str]) -> list[str]:
+def _indent_lines(lines: Iterable[str]) -> list[str]:
     return [f"  {line}" for line in lines]

@@ -6,60 +6,60 @@ from archwright.contract.decision import Driver, Return, Rival
 from archwright.contract.estimate import Estimate
 from archwright.contract.plan import Miss, Pool, Purchase
 
-SCALES = {"bytes": ((2.0**30, "GiB"), (2.0**20, "MiB")), "s": ((1.0, "s"), (1e-3, "ms"))}
+UNIT_SCALES = {"bytes": ((2.0**30, "GiB"), (2.0**20, "MiB")), "s": ((1.0, "s"), (1e-3, "ms"))}
 
 
-def digits(number: float) -> str:
+def format_number(number: float) -> str:
     """Three significant digits, whole numbers from 100 on; a share near one with what it lacks of it."""
     if 0.99 < number < 1:
         return f"{number:.12g}"
     return f"{number:,.0f}" if abs(number) >= 100 else f"{number:.3g}"
 
 
-def exactly(number: float) -> str:
+def format_precise_number(number: float) -> str:
     """Four significant digits: for two numbers that may lie close to each other."""
     return f"{number:,.0f}" if abs(number) >= 1000 else f"{number:.4g}"
 
 
-def engines_of(pool: Pool) -> str:
+def describe_engines(pool: Pool) -> str:
     """ "29 engines of 1 x DEVICE, on MACHINE": an engine is no machine."""
     device = f" of {pool.accelerator_count} x {pool.accelerator}" if pool.accelerator_count else ""
     return f"{pool.replicas} engine{'s' if pool.replicas != 1 else ''}{device}, on {pool.machine}"
 
 
-def shares_of(pool: Pool) -> str:
+def format_shares(pool: Pool) -> str:
     """ "43 % 76 % 0 %": of its workload's requests, year by year; empty where no other pool answers them."""
     return " ".join(f"{share:.0%}" for share in pool.shares)
 
 
-def had_as(bought: Purchase) -> str:
+def describe_purchase(bought: Purchase) -> str:
     """ "letters: 2 x MACHINE bought, peak 2 (the same machines as xray)"."""
     same = f" (the same machines as {', '.join(bought.shared_with)})" if bought.shared_with else ""
-    return f"{bought.pool}: {digits(bought.machines)} x {bought.machine} {bought.kind}, peak {bought.peak}{same}"
+    return f"{bought.pool}: {format_number(bought.machines)} x {bought.machine} {bought.kind}, peak {bought.peak}{same}"
 
 
-def shown(estimate: Estimate) -> str:
+def format_estimate(estimate: Estimate) -> str:
     """ "0.21 s (0.15 .. 0.30)": value and band in the unit people read."""
     scale, unit = next(
-        ((s, u) for s, u in SCALES.get(estimate.unit, ()) if abs(estimate.value) >= s), (1.0, estimate.unit)
+        ((s, u) for s, u in UNIT_SCALES.get(estimate.unit, ()) if abs(estimate.value) >= s), (1.0, estimate.unit)
     )
-    low, value, high = (digits(x / scale) for x in (estimate.low, estimate.value, estimate.high))
+    low, value, high = (format_number(x / scale) for x in (estimate.low, estimate.value, estimate.high))
     return f"{value} {unit}" if low == high else f"{value} {unit} ({low} .. {high})"
 
 
-def said(miss: Miss) -> str:
+def format_miss(miss: Miss) -> str:
     """ "per_month: 4,100, limit 3,500"; "chat.ttft_p95_s: at best 0.065, limit 0.001"."""
-    limit = f", limit {_plain(miss.limit)}" if miss.limit is not None else ""
-    return f"{miss.constraint}: {'at best ' if miss.at_best else ''}{_plain(miss.value)}{limit}"
+    limit = f", limit {_format_value(miss.limit)}" if miss.limit is not None else ""
+    return f"{miss.constraint}: {'at best ' if miss.at_best else ''}{_format_value(miss.value)}{limit}"
 
 
-def _plain(value: float | str | None) -> str:
+def _format_value(value: float | str | None) -> str:
     if value is None:
         return "none"
-    return value if isinstance(value, str) else digits(value)
+    return value if isinstance(value, str) else format_number(value)
 
 
-def against(rival: Rival) -> str:
+def describe_rival(rival: Rival) -> str:
     """ "cloud-x is cheaper in 41 % of the draws: a tie; ours has cost less from month 14 on"."""
     tie = f": {rival.closeness}" if rival.tie else ""
     if rival.equal:
@@ -69,20 +69,22 @@ def against(rival: Rival) -> str:
     return f"{rival.option} is the cheaper one in {rival.cheaper:.0%} of the draws{tie}; {paid}"
 
 
-def flip(driver: Driver) -> str:
+def describe_switch_point(driver: Driver) -> str:
     """ "price of ... is 4.2 USD/h (3.1 .. 5.6); at 3.4 cloud-x would be chosen: inside its band"."""
     if driver.flips_at is None:
         return f"{driver.name}: no value in reach changes the choice"
     place = "inside" if driver.inside else "outside"
-    at = exactly(driver.flips_at)
-    return f"{driver.name} ({driver.basis}) is {shown(driver.estimate)}; at {at} {driver.then}: {place} its band"
+    at = format_precise_number(driver.flips_at)
+    return (
+        f"{driver.name} ({driver.basis}) is {format_estimate(driver.estimate)}; at {at} {driver.then}: {place} its band"
+    )
 
 
-def earned(returns: Return) -> str:
+def describe_return(returns: Return) -> str:
     """What the goals bring against what the plan costs."""
     payback = f"paid back by month {returns.payback_month}" if returns.payback_month else "not paid back in the horizon"
     unit = returns.cost.unit
     return (
-        f"the goals are worth {digits(returns.value)} {unit} over the horizon, net {shown(returns.net)}; {payback}, "
+        f"the goals are worth {format_number(returns.value)} {unit} over the horizon, net {format_estimate(returns.net)}; {payback}, "
         f"in {returns.pays:.0%} of the draws within it"
     )

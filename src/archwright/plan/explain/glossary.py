@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from archwright.contract.plan import Category
 
-CATEGORIES: dict[Category, str] = {
+CATEGORY_MEANINGS: dict[Category, str] = {
     "compute": "machines that are rented, by the hour or committed",
     "tokens": "tokens of models that somebody else hosts",
     "platform": "what a managed platform charges on top of its machines",
@@ -20,7 +20,7 @@ CATEGORIES: dict[Category, str] = {
     "storage": "what is kept, by the month",
     "staff": "people the platform takes; in the total, outside the budget's limit per month",
 }
-TERMS = {
+TERM_MEANINGS = {
     "band": "The truth lies between its ends with the stated probability, 90 % where nothing else is said.",
     "stratum": "How near the measured configurations a number is; a band is as wide as its stratum earns.",
     "basis": "Where a number comes from: formula, vendor, simulated, calibrated, measured, quoted or assumed.",

@@ -5,10 +5,10 @@ from __future__ import annotations
 from archwright.contract.estimate import Estimate
 from archwright.contract.plan import Plan
 from archwright.contract.record import Record
-from archwright.plan.explain.diff import PlanDiff, diff
+from archwright.plan.explain.diff import PlanDiff, diff_plans
 
 
-class Choice(Record):
+class WhatIfSummary(Record):
     """What a plan chose and what that costs; all None where nothing was feasible."""
 
     option: str | None
@@ -23,29 +23,29 @@ class WhatIf(Record):
     """
 
     changes: tuple[str, ...]
-    before: Choice
-    after: Choice
+    before: WhatIfSummary
+    after: WhatIfSummary
     refused: str
     difference: PlanDiff
     plan: Plan
 
 
-def what_if(before: Plan, after: Plan, changes: tuple[str, ...], refused: str) -> WhatIf:
+def compare_what_if(before: Plan, after: Plan, changes: tuple[str, ...], refused: str) -> WhatIf:
     return WhatIf(
         changes=changes,
-        before=_choice(before),
-        after=_choice(after),
+        before=_summarise_choice(before),
+        after=_summarise_choice(after),
         refused=refused,
-        difference=diff(before, after),
+        difference=diff_plans(before, after),
         plan=after,
     )
 
 
-def _choice(plan: Plan) -> Choice:
+def _summarise_choice(plan: Plan) -> WhatIfSummary:
     option = plan.option
     if option is None:
-        return Choice(option=None)
-    return Choice(
+        return WhatIfSummary(option=None)
+    return WhatIfSummary(
         option=option.name,
         total_cost=option.total_cost,
         cost_per_month=option.cost_per_month,

@@ -15,23 +15,23 @@ from archwright.contract.estimate import Estimate
 from archwright.contract.needs import Needs
 from archwright.contract.plan import Miss
 from archwright.contract.record import replace
-from archwright.plan.accounting.budget import Draft
-from archwright.plan.accounting.cash_flow import Term
-from archwright.plan.accounting.fleet import Where
-from archwright.plan.accounting.provenance import Ledger
-from archwright.plan.capacity.candidates import Task
-from archwright.plan.demand.data_residency import bounds_of_all, region_inside
-from archwright.plan.demand.model_selection import name_of, scores
-from archwright.plan.options.cloud_instances import Found, Pick, Renter
-from archwright.plan.options.edge_sites import Sites, at_sites, nowhere_else
-from archwright.plan.options.on_premises import World
-from archwright.plan.options.option_builder import Built
-from archwright.plan.options.pool_writer import Part, joined, places
+from archwright.plan.accounting.budget import OptionDraft
+from archwright.plan.accounting.cash_flow import CashFlow
+from archwright.plan.accounting.fleet import Location
+from archwright.plan.accounting.provenance import PlanProvenance
+from archwright.plan.capacity.candidates import WorkloadTask
+from archwright.plan.demand.data_residency import collect_all_bounds, is_region_inside
+from archwright.plan.demand.model_selection import format_scores, get_model_id
+from archwright.plan.options.cloud_instances import InstanceChoice, InstanceSelection, InstanceSelector
+from archwright.plan.options.edge_sites import EdgeSitePlanner, make_sites_miss, runs_at_sites
+from archwright.plan.options.on_premises import PlanningContext
+from archwright.plan.options.option_builder import BuiltOption
+from archwright.plan.options.pool_writer import OptionPart, join_parts, list_fleet_places
 
 DEFAULT_CLOUDS = 3
 
 
-def clouds_of(world: World, ledger: Ledger) -> tuple[str, ...]:
+def choose_clouds(world: PlanningContext, ledger: PlanProvenance) -> tuple[str, ...]:
     """The clouds the needs name, else those with the most offers in the catalog."""
     sold = Counter(offer.provider for offer in world.catalog.offers)
     named = world.needs.placement.clouds
@@ -43,15 +43,15 @@ def clouds_of(world: World, ledger: Ledger) -> tuple[str, ...]:
 
 
 class CloudPlanner:
-    def __init__(self, world: World, ledger: Ledger, tasks: tuple[Task, ...]) -> None:
+    def __init__(self, world: PlanningContext, ledger: PlanProvenance, tasks: tuple[WorkloadTask, ...]) -> None:
         self._world, self._ledger = world, ledger
-        sites = Sites(world.needs, world.catalog, world.sizer, world.settler)
-        self._sited = tuple(task for task in tasks if at_sites(task))
-        self._sites = joined(sites.part(task) for task in self._sited)
-        self._tasks = tuple(self._led(task) for task in tasks if not at_sites(task))
-        self._listed = Renter(world.needs, world.catalog, world.sizer, promises=False)
+        sites = EdgeSitePlanner(world.needs, world.catalog, world.sizer, world.settler)
+        self._sited = tuple(task for task in tasks if runs_at_sites(task))
+        self._sites = join_parts(sites.part(task) for task in self._sited)
+        self._tasks = tuple(self._led(task) for task in tasks if not runs_at_sites(task))
+        self._listed = InstanceSelector(world.needs, world.catalog, world.sizer, promises=False)
 
-    def _led(self, task: Task) -> Task:
+    def _led(self, task: WorkloadTask) -> WorkloadTask:
         """What follows a task of the sites runs the model that was chosen there."""
         leader = next((one for one in self._sited if one.name == task.follows), None)
         if leader is None:
@@ -60,15 +60,18 @@ class CloudPlanner:
         models = tuple(model for model in leader.models if model is not None and model.id == chosen)
         return task._replace(follows=None, models=models)
 
-    def options(self, providers: tuple[str, ...]) -> Iterable[Built]:
+    def options(self, providers: tuple[str, ...]) -> Iterable[BuiltOption]:
         whole = []
         for provider in providers:
-            draft, found = Draft(f"cloud-{provider}", "cloud", provider), self._world.renter.find(provider, self._tasks)
+            draft, found = (
+                OptionDraft(f"cloud-{provider}", "cloud", provider),
+                self._world.renter.find(provider, self._tasks),
+            )
             complete = len(found.picks) == len(self._tasks)
             whole += [provider] if complete else []
             named = draft._replace(notes=() if complete else self._listed_in(provider))
             every = self._variants(provider, found) if complete else (found,)
-            yield min((self._option(named, one, (), self._world.renter) for one in every), key=_dearness)
+            yield min((self._option(named, one, (), self._world.renter) for one in every), key=_rank_by_cost)
             if not complete:
                 yield from self._elsewhere(provider)
         if not whole:
@@ -77,7 +80,7 @@ class CloudPlanner:
             for row in self._surcharges(provider):
                 yield self._managed(provider, row)
 
-    def _variants(self, provider: str, found: Found) -> tuple[Found, ...]:
+    def _variants(self, provider: str, found: InstanceSelection) -> tuple[InstanceSelection, ...]:
         """The cheapest machine of every task; the same without machines that may be taken away; all of it in each of
         the regions that are named so: what a second region takes beside machines is known only of the whole. Whatever
         is allowed in addition adds variants and takes none away.
@@ -92,10 +95,10 @@ class CloudPlanner:
             for region in sorted(regions):
                 variants += [self._renter(kind, region).find(provider, self._tasks) for kind in kinds]
         whole = [one for one in variants if len(one.picks) == len(self._tasks)]
-        return tuple({tuple(_placed(pick) for pick in one.picks): one for one in reversed(whole)}.values())
+        return tuple({tuple(_make_placement_key(pick) for pick in one.picks): one for one in reversed(whole)}.values())
 
-    def _renter(self, needs: Needs, region: str | None = None) -> Renter:
-        return Renter(needs, self._world.catalog, self._world.sizer, region=region)
+    def _renter(self, needs: Needs, region: str | None = None) -> InstanceSelector:
+        return InstanceSelector(needs, self._world.catalog, self._world.sizer, region=region)
 
     def _listed_in(self, provider: str) -> tuple[str, ...]:
         """Where the provider says it has the pinned accelerators, with or without a price in the catalog."""
@@ -106,7 +109,7 @@ class CloudPlanner:
         regions = sorted({row.region for row in rows})
         return (f"{', '.join(pins or ())} at {provider}: in {', '.join(regions)}",) if regions else ()
 
-    def _elsewhere(self, provider: str) -> Iterable[Built]:
+    def _elsewhere(self, provider: str) -> Iterable[BuiltOption]:
         """What the provider has when one pin is given up: the same machines at another place, others at the same."""
         needs = self._world.needs
         pins = needs.placement
@@ -117,7 +120,7 @@ class CloudPlanner:
             free = replace(needs, placement=replace(pins, accelerators=None))
             yield from self._relaxed(provider, free, "accelerators", ", ".join(pins.accelerators))
 
-    def _others(self, providers: tuple[str, ...]) -> Iterable[Built]:
+    def _others(self, providers: tuple[str, ...]) -> Iterable[BuiltOption]:
         """The providers beside those that are named, in any region where the data may be."""
         needs = self._world.needs
         if needs.placement.clouds is None:
@@ -127,11 +130,11 @@ class CloudPlanner:
         for provider in sorted(sold - set(providers)):
             yield from self._relaxed(provider, free, "clouds", ", ".join(needs.placement.clouds))
 
-    def _relaxed(self, provider: str, free: Needs, pin: str, limit: str) -> Iterable[Built]:
+    def _relaxed(self, provider: str, free: Needs, pin: str, limit: str) -> Iterable[BuiltOption]:
         """An option that misses that pin alone; none when the provider has nothing even so. It names no region as its
         own, for it has none inside.
         """
-        renter = Renter(free, self._world.catalog, self._world.sizer)
+        renter = InstanceSelector(free, self._world.catalog, self._world.sizer)
         found = renter.find(provider, self._tasks)
         if len(found.picks) < len(self._tasks):
             return
@@ -140,7 +143,7 @@ class CloudPlanner:
             pick.host.machine.accelerator.id for pick in found.picks if pick.host.machine.accelerator is not None
         }
         had = {"regions": regions, "accelerators": devices, "clouds": {provider}}[pin]
-        draft = Draft(f"cloud-{provider}-other-{pin}", "cloud", provider)
+        draft = OptionDraft(f"cloud-{provider}-other-{pin}", "cloud", provider)
         built = self._option(draft._replace(notes=(f"it would be in {', '.join(sorted(regions))}",)), found, (), renter)
         miss = Miss(constraint=pin, value=", ".join(sorted(had)) or "host processors", limit=limit)
         pinned = self._world.needs.placement.regions
@@ -150,15 +153,21 @@ class CloudPlanner:
             built = built._replace(draft=built.draft._replace(misses=(there, *built.draft.misses)))
         yield built._replace(draft=built.draft._replace(regions=(), misses=(miss, *built.draft.misses)))
 
-    def _option(self, draft: Draft, found: Found, extra: tuple[Term, ...] = (), renter: Renter | None = None) -> Built:
+    def _option(
+        self,
+        draft: OptionDraft,
+        found: InstanceSelection,
+        extra: tuple[CashFlow, ...] = (),
+        renter: InstanceSelector | None = None,
+    ) -> BuiltOption:
         # Where some data may not be, none of the option's machines are named.
         outside = any(miss.constraint == "residency" for miss in found.misses)
-        rented = Part() if outside else joined(self._world.writer.rented(pick) for pick in found.picks)
-        where = main_first(rented)
-        part = joined([rented._replace(terms=(*rented.terms, *extra)), Part() if outside else self._sites])
+        rented = OptionPart() if outside else join_parts(self._world.writer.rented(pick) for pick in found.picks)
+        where = sort_main_first(rented)
+        part = join_parts([rented._replace(terms=(*rented.terms, *extra)), OptionPart() if outside else self._sites])
         part = part._replace(notes=(*found.notes, *part.notes))
         # Machines at sites alone are no option of a cloud.
-        missing = () if self._tasks else tuple(nowhere_else(task, "a cloud region") for task in self._sited)
+        missing = () if self._tasks else tuple(make_sites_miss(task, "a cloud region") for task in self._sited)
         regions = tuple(sorted({place.region for place in where}))
         better = (
             (*self._better(draft.provider, found, renter), *self._afar(found, renter)) if renter is not None else ()
@@ -170,11 +179,11 @@ class CloudPlanner:
         )
 
     def _spread(self, provider: str, regions: tuple[str, ...]) -> Iterable[str]:
-        catalog, bounds = self._world.catalog, bounds_of_all(self._world.needs)
+        catalog, bounds = self._world.catalog, collect_all_bounds(self._world.needs)
         sold = dict.fromkeys(offer.region for offer in catalog.offers if offer.provider == provider)
         if len(regions) > 1:
             why = "no single region has the cheapest machine of every workload"
-            if not any(region_inside(catalog, bounds, provider, region) for region in sold):
+            if not any(is_region_inside(catalog, bounds, provider, region) for region in sold):
                 why = "no region is inside what bounds the data of all workloads"
             yield f"spread over {', '.join(regions)}: {why}"
 
@@ -183,18 +192,18 @@ class CloudPlanner:
             sites = ", ".join(task.workload.sites)
             yield f"{task.name}: on machines bought for its sites ({sites}); the rest is rented"
 
-    def _better(self, provider: str, found: Found, renter: Renter) -> Iterable[str]:
+    def _better(self, provider: str, found: InstanceSelection, renter: InstanceSelector) -> Iterable[str]:
         """What a better model would cost."""
         months = self._world.needs.budget.horizon_months
         for pick in found.picks:
             better = renter.better(provider, pick) or renter.known(provider, pick)
             if better is not None and better.model is not None and pick.model is not None:
-                rated = [(model.id, scores(pick.task.workload, model)) for model in (better.model, pick.model)]
+                rated = [(model.id, format_scores(pick.task.workload, model)) for model in (better.model, pick.model)]
                 named = [f"{name} ({known or 'not known'})" for name, known in rated]
                 more = f"{self._world.said((better.usd - pick.usd) / months)} a month more"
                 yield f"{pick.task.name}: {named[0]} instead of {named[1]} takes machines for {more}"
 
-    def _afar(self, found: Found, renter: Renter) -> Iterable[str]:
+    def _afar(self, found: InstanceSelection, renter: InstanceSelector) -> Iterable[str]:
         """What regions far from the users would save."""
         saved = [(usd, region) for usd, region in map(renter.afar, found.picks) if usd > 0]
         if saved:
@@ -206,16 +215,16 @@ class CloudPlanner:
         rows = self._world.catalog.surcharges
         return tuple(row for row in rows if row.platform.split()[0].lower() == provider and row.low is not None)[:1]
 
-    def _managed(self, provider: str, row: Surcharge) -> Built:
-        draft = Draft(f"managed-{provider}", "cloud", provider)
+    def _managed(self, provider: str, row: Surcharge) -> BuiltOption:
+        draft = OptionDraft(f"managed-{provider}", "cloud", provider)
         found = self._listed.find(provider, self._tasks)
-        part = joined(self._world.writer.rented(pick) for pick in found.picks)
+        part = join_parts(self._world.writer.rented(pick) for pick in found.picks)
         low, high = row.low or 0.0, row.high or 0.0
         built = self._option(draft, found, self._extra(part, row, (low, high)))
         said = f"{row.platform}: {low:.0%} to {high:.0%} on top of the machines ({row.source}); on-demand prices only"
         return built._replace(draft=built.draft._replace(notes=(said, *built.draft.notes)))
 
-    def _extra(self, part: Part, row: Surcharge, shares: tuple[float, float]) -> tuple[Term, ...]:
+    def _extra(self, part: OptionPart, row: Surcharge, shares: tuple[float, float]) -> tuple[CashFlow, ...]:
         low, high = shares
         if high <= 0:
             return ()
@@ -238,19 +247,19 @@ class CloudPlanner:
         )
 
 
-def _placed(pick: Pick) -> tuple[object, ...]:
+def _make_placement_key(pick: InstanceChoice) -> tuple[object, ...]:
     """What tells a pick from another of the same task."""
     kinds = tuple((tranche.kind, tranche.machines) for tranche in pick.tranches)
-    return pick.host.where, pick.host.machine.id, name_of(pick.model), kinds
+    return pick.host.where, pick.host.machine.id, get_model_id(pick.model), kinds
 
 
-def _dearness(built: Built) -> tuple[int, float]:
+def _rank_by_cost(built: BuiltOption) -> tuple[int, float]:
     return len(built.draft.misses), sum(term.sum for term in built.draft.terms or ())
 
 
-def main_first(part: Part) -> tuple[Where, ...]:
+def sort_main_first(part: OptionPart) -> tuple[Location, ...]:
     """The place with the most machines first: there the platform itself and its data are."""
-    weight = Counter[Where]()
+    weight = Counter[Location]()
     for fleet in part.fleets:
         weight[fleet.where] += round(sum(fleet.machines) * 1000)
-    return tuple(sorted(places(part.fleets), key=lambda where: (-weight[where], where.region)))
+    return tuple(sorted(list_fleet_places(part.fleets), key=lambda where: (-weight[where], where.region)))

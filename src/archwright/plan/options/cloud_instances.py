@@ -17,45 +17,66 @@ from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.records import ModelSpec
 from archwright.contract.needs import Needs
 from archwright.contract.plan import Miss
-from archwright.plan.accounting.fleet import at_once
-from archwright.plan.capacity.candidates import Carrying, Host, Hosts, Sizer, Task, alike, front, speaks
-from archwright.plan.capacity.machine_count import ROUNDING, at_work, run_of, running_of, spared
-from archwright.plan.capacity.purchase_options import (
-    KINDS,
-    REDONE,
-    SPOT,
-    SPOT_TOGETHER,
-    Market,
-    Price,
-    Tranche,
-    cheapest,
+from archwright.plan.accounting.fleet import compute_monthly_peaks
+from archwright.plan.capacity.candidates import (
+    CandidateMachine,
+    MachineCapability,
+    MachineFinder,
+    SizingCache,
+    WorkloadTask,
+    make_sizing_key,
+    select_pareto_front,
+    uses_language_model,
 )
-from archwright.plan.cost.staffing import machine_usd
-from archwright.plan.demand.data_residency import Bounds, bounds_of, bounds_of_all, in_words, region_inside
-from archwright.plan.demand.forecast import Demand, Job
-from archwright.plan.demand.model_selection import SIMILAR, better, name_of, rated
-from archwright.plan.demand.proximity import near, users
+from archwright.plan.capacity.machine_count import (
+    ROUNDING,
+    compute_running_hours,
+    count_peak_machines,
+    is_serving,
+    price_job_runs,
+)
+from archwright.plan.capacity.purchase_options import (
+    KIND_BY_TERM,
+    MAX_SPOT_MACHINES,
+    SPOT,
+    SPOT_REDONE_SHARE,
+    HourlyPrice,
+    OfferPrices,
+    PurchaseTranche,
+    select_purchase_mix,
+)
+from archwright.plan.cost.staffing import compute_machine_staff_usd
+from archwright.plan.demand.data_residency import (
+    ResidencyBounds,
+    collect_all_bounds,
+    collect_workload_bounds,
+    format_bounds,
+    is_region_inside,
+)
+from archwright.plan.demand.forecast import BatchJob, Demand
+from archwright.plan.demand.model_selection import SIMILAR_COST_FACTOR, get_model_id, is_better_model, is_quality_known
+from archwright.plan.demand.proximity import is_near_users, list_user_places
 from archwright.sizing.hardware.machine import Batch, Steady
 
 # Broken limits, by how much, and USD: what nothing better can be below.
-Least = tuple[int, float, float]
+CostLowerBound = tuple[int, float, float]
 
 
-class Pick(NamedTuple):
+class InstanceChoice(NamedTuple):
     """A task's place among rented machines. `needed` run at once at the busiest moment, `spares` beside them;
     `staff_usd` is what the people cost whom so many machines take.
     """
 
-    task: Task
-    host: Host
+    task: WorkloadTask
+    host: CandidateMachine
     model: ModelSpec | None
     steady: Steady | None
     batch: Batch | None
-    tranches: tuple[Tranche, ...]
+    tranches: tuple[PurchaseTranche, ...]
     needed: int
     spares: int
     misses: tuple[Miss, ...]
-    ways: tuple[Price, ...] = ()
+    ways: tuple[HourlyPrice, ...] = ()
     staff_usd: float = 0.0
 
     @property
@@ -68,32 +89,32 @@ class Pick(NamedTuple):
         return self.usd + self.staff_usd
 
 
-class Found(NamedTuple):
+class InstanceSelection(NamedTuple):
     """One pick for each task, as far as there is one; `misses` says why not."""
 
-    picks: tuple[Pick, ...]
+    picks: tuple[InstanceChoice, ...]
     misses: tuple[Miss, ...]
     notes: tuple[str, ...] = ()
 
 
-class Renter:
+class InstanceSelector:
     """Looks for the cheapest machines of a provider, in one `region` where it is named."""
 
     def __init__(
-        self, needs: Needs, catalog: Catalog, sizer: Sizer, *, promises: bool = True, region: str | None = None
+        self, needs: Needs, catalog: Catalog, sizer: SizingCache, *, promises: bool = True, region: str | None = None
     ) -> None:
         self._needs, self._catalog, self._sizer, self._region = needs, catalog, sizer, region
-        self._market, self._hosts = Market(catalog, spot=needs.placement.spot), Hosts(needs, catalog)
+        self._market, self._hosts = OfferPrices(catalog, spot=needs.placement.spot), MachineFinder(needs, catalog)
         self._promises = promises
-        self._each = machine_usd(needs, catalog, own=False)
-        self._known: dict[tuple[str, str, tuple[str, ...]], Pick | None] = {}
-        self._carried: dict[tuple[object, ...], tuple[Carrying, ...]] = {}
-        self._here: dict[str, tuple[Host, ...]] = {}
-        self._cheapest: dict[tuple[object, ...], tuple[Host, ...]] = {}
+        self._each = compute_machine_staff_usd(needs, catalog, own=False)
+        self._known: dict[tuple[str, str, tuple[str, ...]], InstanceChoice | None] = {}
+        self._carried: dict[tuple[object, ...], tuple[MachineCapability, ...]] = {}
+        self._here: dict[str, tuple[CandidateMachine, ...]] = {}
+        self._cheapest: dict[tuple[object, ...], tuple[CandidateMachine, ...]] = {}
 
-    def find(self, provider: str, tasks: tuple[Task, ...]) -> Found:
+    def find(self, provider: str, tasks: tuple[WorkloadTask, ...]) -> InstanceSelection:
         """The cheapest pick of every task; followers run the model of whom they follow, chosen for both together."""
-        picks, misses, notes = list[Pick](), list[Miss](), list[str]()
+        picks, misses, notes = list[InstanceChoice](), list[Miss](), list[str]()
         for task in tasks:
             notes += task.notes
             if task.follows is not None:
@@ -104,52 +125,56 @@ class Renter:
             misses += [miss for pick in together for miss in pick.misses]
             if not together:
                 misses += self._why_not(provider, family)
-        return Found(tuple(picks), tuple(dict.fromkeys(misses)), tuple(notes))
+        return InstanceSelection(tuple(picks), tuple(dict.fromkeys(misses)), tuple(notes))
 
-    def _family(self, provider: str, family: tuple[Task, ...]) -> tuple[Pick, ...]:
+    def _family(self, provider: str, family: tuple[WorkloadTask, ...]) -> tuple[InstanceChoice, ...]:
         first = family[0]
         if len(family) == 1:
             pick = self.best(provider, first, first.models)
             return (pick,) if pick is not None else ()
-        best = tuple[Pick, ...]()
+        best = tuple[InstanceChoice, ...]()
         for least, model in self._ranked(provider, first):
             # What follows costs something too: no model whose bound is dearer than the best whole can still win.
-            if best and least >= _order(best)[:3]:
+            if best and least >= _rank_choices(best)[:3]:
                 break
             first_pick = self.best(provider, first, (model,))
-            if first_pick is None or (best and _order((first_pick,))[:3] >= _order(best)[:3]):
+            if first_pick is None or (best and _rank_choices((first_pick,))[:3] >= _rank_choices(best)[:3]):
                 continue
             others = [self.best(provider, task, (model,)) for task in family[1:]]
             picks = (first_pick, *(pick for pick in others if pick is not None))
             if len(picks) == len(family):
-                best = min(best or picks, picks, key=_order)
+                best = min(best or picks, picks, key=_rank_choices)
         return best
 
-    def _ranked(self, provider: str, task: Task) -> list[tuple[Least, ModelSpec | None]]:
+    def _ranked(self, provider: str, task: WorkloadTask) -> list[tuple[CostLowerBound, ModelSpec | None]]:
         """Models by the least that the task can cost with them."""
         found, demand = [], task.demand
-        loads = Loads(demand) if demand is not None else None
+        loads = LoadDurationCurve(demand) if demand is not None else None
         for model in task.models:
             least = self._least(provider, task, model, loads) if loads is not None else (0, 1.0, 0.0)
             if least is not None:
                 found.append((least, model))
-        return sorted(found, key=lambda pair: (pair[0], name_of(pair[1])))
+        return sorted(found, key=lambda pair: (pair[0], get_model_id(pair[1])))
 
-    def _least(self, provider: str, task: Task, model: ModelSpec | None, loads: Loads) -> Least | None:
+    def _least(
+        self, provider: str, task: WorkloadTask, model: ModelSpec | None, loads: LoadDurationCurve
+    ) -> CostLowerBound | None:
         """Where its users are, else anywhere, as `best` looks for it."""
         for here in (True, False):
-            least = min((_bound(one, loads) for one in self._carrying(provider, task, (model,), here)), default=None)
+            least = min(
+                (_bound_cost(one, loads) for one in self._carrying(provider, task, (model,), here)), default=None
+            )
             if least is not None and (least[0] == 0 or not here):
                 return least
         return None
 
     def _carrying(
-        self, provider: str, task: Task, models: tuple[ModelSpec | None, ...], near: bool
-    ) -> tuple[Carrying, ...]:
+        self, provider: str, task: WorkloadTask, models: tuple[ModelSpec | None, ...], near: bool
+    ) -> tuple[MachineCapability, ...]:
         """The machine types, each with each of the models that it holds, that no other beats. What one carries hangs on
         the task's texts and limits, not on how many there are.
         """
-        names = tuple(name_of(model) for model in models)
+        names = tuple(get_model_id(model) for model in models)
         key = (provider, task.workload.name, task.place, names, near)
         if key in self._carried:
             return self._carried[key]
@@ -158,15 +183,15 @@ class Renter:
             for model in models if task.demand is not None else ():
                 steady = self._sizer.steady(task.demand, model, host) if task.demand is not None else None
                 if steady is not None and steady.requests_per_s.value > 0:
-                    found.append(Carrying(host, model, self._prices(host), steady))
-        self._carried[key] = front(found)
+                    found.append(MachineCapability(host, model, self._prices(host), steady))
+        self._carried[key] = select_pareto_front(found)
         return self._carried[key]
 
-    def best(self, provider: str, task: Task, models: tuple[ModelSpec | None, ...]) -> Pick | None:
+    def best(self, provider: str, task: WorkloadTask, models: tuple[ModelSpec | None, ...]) -> InstanceChoice | None:
         """The cheapest that breaks the fewest limits, where its users are; elsewhere only where that breaks fewer. None
         when nothing holds the task.
         """
-        key = (provider, task.name, tuple(name_of(model) for model in models))
+        key = (provider, task.name, tuple(get_model_id(model) for model in models))
         if key not in self._known:
             pick = self._best(provider, task, models, near=True)
             if pick is None or pick.misses:
@@ -175,10 +200,14 @@ class Renter:
             self._known[key] = self._preferred(provider, pick) if pick is not None and len(models) > 1 else pick
         return self._known[key]
 
-    def _preferred(self, provider: str, pick: Pick) -> Pick:
+    def _preferred(self, provider: str, pick: InstanceChoice) -> InstanceChoice:
         """A model whose quality is known where it costs about as much, and a better one where it costs the same."""
         known = self.known(provider, pick)
-        if known is not None and len(known.misses) <= len(pick.misses) and known.cost <= SIMILAR * pick.cost:
+        if (
+            known is not None
+            and len(known.misses) <= len(pick.misses)
+            and known.cost <= SIMILAR_COST_FACTOR * pick.cost
+        ):
             pick = known
         while (other := self.better(provider, pick)) is not None:
             if len(other.misses) > len(pick.misses) or other.cost > pick.cost * (1 + ROUNDING):
@@ -186,43 +215,47 @@ class Renter:
             pick = other
         return pick
 
-    def known(self, provider: str, pick: Pick) -> Pick | None:
+    def known(self, provider: str, pick: InstanceChoice) -> InstanceChoice | None:
         """Where nobody reported the quality of a pick's model, the cheapest one of which it is known."""
         task = pick.task
-        if pick.model is None or rated(task.workload, pick.model.quality):
+        if pick.model is None or is_quality_known(task.workload, pick.model.quality):
             return None
-        models = tuple(model for model in task.models if model is not None and rated(task.workload, model.quality))
+        models = tuple(
+            model for model in task.models if model is not None and is_quality_known(task.workload, model.quality)
+        )
         return self.best(provider, task, models) if models else None
 
-    def _best(self, provider: str, task: Task, models: tuple[ModelSpec | None, ...], *, near: bool) -> Pick | None:
+    def _best(
+        self, provider: str, task: WorkloadTask, models: tuple[ModelSpec | None, ...], *, near: bool
+    ) -> InstanceChoice | None:
         if task.demand is not None:
             return self._best_steady(task, task.demand, self._carrying(provider, task, models, near))
         return self._best_job(task, models, self._cheap(provider, task, near))
 
-    def afar(self, pick: Pick) -> tuple[float, str]:
+    def afar(self, pick: InstanceChoice) -> tuple[float, str]:
         """USD over the horizon that the same machines would take less in the cheapest region far from the users, and
         that region; nothing where there is none.
         """
         offer, task = pick.host.offer, pick.task
-        if offer is None or not near_task(self._needs, self._catalog, task, pick.host):
+        if offer is None or not is_host_near_users(self._needs, self._catalog, task, pick.host):
             return 0.0, ""
         alike = (h for h in self.inside(offer.provider, task) if h.machine.id == pick.host.machine.id)
         least = min(alike, key=self._prices, default=pick.host)
         return pick.usd * (1 - self._prices(least)[0] / self._prices(pick.host)[0]), least.where.region
 
-    def better(self, provider: str, pick: Pick) -> Pick | None:
+    def better(self, provider: str, pick: InstanceChoice) -> InstanceChoice | None:
         """The same task with the cheapest model that is clearly better."""
         task, best = pick.task, None
         for least, model in self._ranked(provider, task) if task.demand is not None else ():
-            if best is not None and least >= _order((best,))[:3]:
+            if best is not None and least >= _rank_choices((best,))[:3]:
                 break
-            if model is not None and pick.model is not None and better(task.workload, model, pick.model):
+            if model is not None and pick.model is not None and is_better_model(task.workload, model, pick.model):
                 tried = self.best(provider, task, (model,))
                 found = [one for one in (best, tried) if one is not None]
-                best = min(found, key=lambda one: _order((one,)), default=None)
+                best = min(found, key=lambda one: _rank_choices((one,)), default=None)
         return best
 
-    def inside(self, provider: str, task: Task) -> tuple[Host, ...]:
+    def inside(self, provider: str, task: WorkloadTask) -> tuple[CandidateMachine, ...]:
         """The provider's machines where the task's data may go: inside the bounds of all data where the provider has
         such a region, so that work without bounds does not stray to another continent.
         """
@@ -234,83 +267,96 @@ class Renter:
             if self._region in (None, host.where.region) and self._hosts.fit(task, host)
         )
         regions = dict.fromkeys(host.where.region for host in here)
-        near: Bounds = ((task.place,),) if task.place is not None else ()
-        for bounds in (bounds_of_all(self._needs), bounds_of(self._needs, task.workload)):
+        near: ResidencyBounds = ((task.place,),) if task.place is not None else ()
+        for bounds in (collect_all_bounds(self._needs), collect_workload_bounds(self._needs, task.workload)):
             within = (*bounds, *near)
-            allowed = {region for region in regions if region_inside(self._catalog, within, provider, region)}
+            allowed = {region for region in regions if is_region_inside(self._catalog, within, provider, region)}
             if allowed:
                 return tuple(host for host in here if host.where.region in allowed)
         return ()
 
-    def _best_steady(self, task: Task, demand: Demand, found: tuple[Carrying, ...]) -> Pick | None:
-        best: Pick | None = None
-        loads = Loads(demand)
-        for least, _, one in sorted((_bound(one, loads), index, one) for index, one in enumerate(found)):
-            if best is not None and least >= _order((best,))[:3]:
+    def _best_steady(
+        self, task: WorkloadTask, demand: Demand, found: tuple[MachineCapability, ...]
+    ) -> InstanceChoice | None:
+        best: InstanceChoice | None = None
+        loads = LoadDurationCurve(demand)
+        for least, _, one in sorted((_bound_cost(one, loads), index, one) for index, one in enumerate(found)):
+            if best is not None and least >= _rank_choices((best,))[:3]:
                 break
             pick = self._steady_pick(task, demand, one)
-            best = pick if best is None else min(best, pick, key=lambda p: _order((p,)))
+            best = pick if best is None else min(best, pick, key=lambda p: _rank_choices((p,)))
         return best
 
-    def _steady_pick(self, task: Task, demand: Demand, one: Carrying) -> Pick:
-        months = running_of(demand, one.steady.requests_per_s.value)
+    def _steady_pick(self, task: WorkloadTask, demand: Demand, one: MachineCapability) -> InstanceChoice:
+        months = compute_running_hours(demand, one.steady.requests_per_s.value)
         most = max(max(month.counts) for month in months)
-        spares = next(s for n, s in spared(demand, one.steady.requests_per_s.value) if n + s == most)
+        spares = next(s for n, s in count_peak_machines(demand, one.steady.requests_per_s.value) if n + s == most)
         ways = self.ways(one.host)
-        tranches = cheapest(months, ways)
+        tranches = select_purchase_mix(months, ways)
         broken = tuple(one.steady.misses)
         staff = self._staff(tranches)
-        return Pick(task, one.host, one.model, one.steady, None, tranches, most - spares, spares, broken, ways, staff)
+        return InstanceChoice(
+            task, one.host, one.model, one.steady, None, tranches, most - spares, spares, broken, ways, staff
+        )
 
-    def _staff(self, tranches: tuple[Tranche, ...]) -> float:
-        return self._each * sum(sum(at_once(tranche.machines, tranche.peak)) for tranche in tranches)
+    def _staff(self, tranches: tuple[PurchaseTranche, ...]) -> float:
+        return self._each * sum(sum(compute_monthly_peaks(tranche.machines, tranche.peak)) for tranche in tranches)
 
-    def _best_job(self, task: Task, models: tuple[ModelSpec | None, ...], hosts: tuple[Host, ...]) -> Pick | None:
+    def _best_job(
+        self, task: WorkloadTask, models: tuple[ModelSpec | None, ...], hosts: tuple[CandidateMachine, ...]
+    ) -> InstanceChoice | None:
         picks = []
         for host in hosts if task.job is not None else ():
             for model in models:
                 batch = self._sizer.batch(task.job, model, host.machine) if task.job is not None else None
                 if batch is not None and task.job is not None:
                     picks.append(self._job_pick(task, task.job, (host, model, batch)))
-        return min(picks, key=lambda pick: _order((pick,)), default=None)
+        return min(picks, key=lambda pick: _rank_choices((pick,)), default=None)
 
-    def _job_pick(self, task: Task, job: Job, what: tuple[Host, ModelSpec | None, Batch]) -> Pick:
+    def _job_pick(
+        self, task: WorkloadTask, job: BatchJob, what: tuple[CandidateMachine, ModelSpec | None, Batch]
+    ) -> InstanceChoice:
         host, model, batch = what
         listed, spot = self.ways(host)[0], self._spot(host)
-        ways = [(listed, 1.0)] if spot is None else [(listed, 1.0), (spot, 1 + REDONE)]
-        found = [run_of(batch, job, price, redone) for price, redone in ways]
-        found = [run for run in found if run[0].kind != KINDS[SPOT] or run[1] <= SPOT_TOGETHER]
-        tranche, machines, misses = min(found, key=lambda run: (len(run[2]), _over(run[2]), run[0].sum))
+        ways = [(listed, 1.0)] if spot is None else [(listed, 1.0), (spot, 1 + SPOT_REDONE_SHARE)]
+        found = [price_job_runs(batch, job, price, redone) for price, redone in ways]
+        found = [run for run in found if run[0].kind != KIND_BY_TERM[SPOT] or run[1] <= MAX_SPOT_MACHINES]
+        tranche, machines, misses = min(
+            found, key=lambda run: (len(run[2]), _compute_worst_overrun(run[2]), run[0].sum)
+        )
         prices = tuple(price for price, _ in ways)
         broken, staff = (*batch.misses, *misses), self._staff((tranche,))
-        return Pick(task, host, model, None, batch, (tranche,), machines, 0, broken, prices, staff)
+        return InstanceChoice(task, host, model, None, batch, (tranche,), machines, 0, broken, prices, staff)
 
-    def ways(self, host: Host) -> tuple[Price, ...]:
+    def ways(self, host: CandidateMachine) -> tuple[HourlyPrice, ...]:
         ways = self._market.ways(host.offer) if host.offer is not None else ()
         return ways if self._promises else ways[:1]
 
-    def _spot(self, host: Host) -> Price | None:
+    def _spot(self, host: CandidateMachine) -> HourlyPrice | None:
         return self._market.price(host.offer, SPOT) if host.offer is not None and self._promises else None
 
-    def _prices(self, host: Host) -> tuple[float, ...]:
+    def _prices(self, host: CandidateMachine) -> tuple[float, ...]:
         """By the hour, for one year, for three; a way that is not sold costs what the next shorter one does."""
         by_kind = {price.kind: price.usd_per_hour for price in self.ways(host)}
         listed = by_kind["on-demand"]
         return (listed, by_kind.get("commit-1y", listed), by_kind.get("commit-3y", listed))
 
-    def _cheap(self, provider: str, task: Task, near: bool) -> tuple[Host, ...]:
-        """Of machines that carry the same, those that are not dearer in every way. With `near` only where users are."""
+    def _cheap(self, provider: str, task: WorkloadTask, near: bool) -> tuple[CandidateMachine, ...]:
+        """Of machines that carry the same, those that are not dearer in every way. With `is_near_users` only where users are."""
         # How many work together hangs on their network; one alone does not.
         joint = task.job is not None
-        bounds, asked = bounds_of(self._needs, task.workload), users(self._needs, task.workload)
-        key = (provider, bounds, task.place, speaks(task), joint, near, asked, task.workload.slo)
+        bounds, asked = (
+            collect_workload_bounds(self._needs, task.workload),
+            list_user_places(self._needs, task.workload),
+        )
+        key = (provider, bounds, task.place, uses_language_model(task), joint, near, asked, task.workload.slo)
         if key not in self._cheapest:
-            kept: dict[tuple[object, ...], list[Host]] = {}
+            kept: dict[tuple[object, ...], list[CandidateMachine]] = {}
             inside = self.inside(provider, task)
-            hosts = [host for host in inside if not near or near_task(self._needs, self._catalog, task, host)]
+            hosts = [host for host in inside if not near or is_host_near_users(self._needs, self._catalog, task, host)]
             for host in sorted(hosts, key=lambda h: (self._prices(h), h.offer.id if h.offer is not None else "")):
                 kind = (
-                    *alike(host.machine),
+                    *make_sizing_key(host.machine),
                     self._sizer.away_s(task.workload, host),
                     host.machine.network_bytes_per_s if joint else None,
                 )
@@ -320,7 +366,7 @@ class Renter:
             self._cheapest[key] = tuple(host for group in kept.values() for host in group)
         return self._cheapest[key]
 
-    def _why_not(self, provider: str, family: tuple[Task, ...]) -> list[Miss]:
+    def _why_not(self, provider: str, family: tuple[WorkloadTask, ...]) -> list[Miss]:
         first = family[0]
         if first.misses:
             return list(first.misses)
@@ -334,11 +380,11 @@ class Renter:
         stuck = (alone or list(family[1:]) or [first])[0]
         return [Miss(constraint=f"{stuck.name}.model", value=model, limit="an accelerator that holds it")]
 
-    def _nowhere(self, provider: str, task: Task) -> Miss:
+    def _nowhere(self, provider: str, task: WorkloadTask) -> Miss:
         """Offers inside, but not of the pinned accelerators; or none inside at all."""
-        bounds, pinned = bounds_of(self._needs, task.workload), self._needs.placement.accelerators
+        bounds, pinned = collect_workload_bounds(self._needs, task.workload), self._needs.placement.accelerators
         sold = [offer for offer in self._catalog.offers if offer.provider == provider and offer.accelerator]
-        inside = [one for one in sold if region_inside(self._catalog, bounds, provider, one.region)]
+        inside = [one for one in sold if is_region_inside(self._catalog, bounds, provider, one.region)]
         if pinned is not None and inside:
             wanted = self._catalog.devices(pinned)
             here = [one for one in inside if one.accelerator in wanted]
@@ -348,26 +394,26 @@ class Renter:
                 priced = any(one.on_demand_usd_per_hour for one in here)
                 why = "no engine of the catalog drives it" if priced else "no price known"
             return Miss(constraint="accelerators", value=why, limit=", ".join(pinned))
-        return Miss(constraint="residency", value="no offer inside", limit=in_words(bounds))
+        return Miss(constraint="residency", value="no offer inside", limit=format_bounds(bounds))
 
 
-def near_task(needs: Needs, catalog: Catalog, task: Task, host: Host) -> bool:
+def is_host_near_users(needs: Needs, catalog: Catalog, task: WorkloadTask, host: CandidateMachine) -> bool:
     """Whether a machine stands where the task is asked from; what is answered inside a place has its own bounds."""
-    return task.place is not None or near(needs, catalog, task.workload, host.where.country)
+    return task.place is not None or is_near_users(needs, catalog, task.workload, host.where.country)
 
 
-def _order(picks: tuple[Pick, ...]) -> tuple[int, float, float, str]:
+def _rank_choices(picks: tuple[InstanceChoice, ...]) -> tuple[int, float, float, str]:
     """The fewest broken limits, these the least broken, then the least cost."""
     misses = tuple(miss for pick in picks for miss in pick.misses)
     return (
         len(misses),
-        _over(misses),
+        _compute_worst_overrun(misses),
         sum(pick.cost for pick in picks),
         " ".join(pick.host.machine.id for pick in picks),
     )
 
 
-def _over(misses: tuple[Miss, ...]) -> float:
+def _compute_worst_overrun(misses: tuple[Miss, ...]) -> float:
     """By which factor the farthest limit is missed; 1 where none is, and no factor tells how far the unknown is."""
     pairs = [(miss.value, miss.limit) for miss in misses]
     known = [(v, at) for v, at in pairs if isinstance(v, int | float) and isinstance(at, int | float)]
@@ -376,7 +422,7 @@ def _over(misses: tuple[Miss, ...]) -> float:
     return max((max(v / at, at / v) if v > 0 and at > 0 else math.inf for v, at in known), default=1.0)
 
 
-class Loads:
+class LoadDurationCurve:
     """What machines answer over the horizon: hours at each rate of requests/s, the lowest first."""
 
     def __init__(self, demand: Demand) -> None:
@@ -385,7 +431,7 @@ class Loads:
             (rate, count * level.hours)
             for rates, count in months.items()
             for level, rate in zip(demand.levels, rates, strict=True)
-            if at_work(demand, rate)
+            if is_serving(demand, rate)
         )
         self._rates = [rate for rate, _ in found]
         self._hours = [0.0, *accumulate(hours for _, hours in found)]
@@ -397,7 +443,7 @@ class Loads:
         return self._hours[whole] + (self._work[-1] - self._work[whole]) / capacity
 
 
-def _bound(one: Carrying, loads: Loads) -> Least:
+def _bound_cost(one: MachineCapability, loads: LoadDurationCurve) -> CostLowerBound:
     """No way to pay is cheaper than all hours of parts of machines, none spare, at the least price."""
     hours = loads.machine_hours(one.steady.requests_per_s.value)
-    return (len(one.steady.misses), _over(one.steady.misses), hours * min(one.prices))
+    return (len(one.steady.misses), _compute_worst_overrun(one.steady.misses), hours * min(one.prices))

@@ -13,68 +13,77 @@ from archwright.catalog.catalog import Catalog
 from archwright.contract.needs import Needs, SiteGroup
 from archwright.contract.plan import Miss
 from archwright.contract.record import replace
-from archwright.plan.accounting.fleet import Where
-from archwright.plan.capacity.candidates import Hosts, Sizer, Task
-from archwright.plan.demand.data_residency import bounds_of, country_inside, in_words
-from archwright.plan.options.hardware_schedule import Settler, counts_of
-from archwright.plan.options.owned_hardware import Stock, Way, broken, steady_choice
-from archwright.plan.options.pool_writer import Part, joined
-from archwright.plan.solver.problem import Kind
+from archwright.plan.accounting.fleet import Location
+from archwright.plan.capacity.candidates import MachineFinder, SizingCache, WorkloadTask
+from archwright.plan.demand.data_residency import collect_workload_bounds, format_bounds, is_country_inside
+from archwright.plan.options.hardware_schedule import HardwareScheduler, count_machines_by_month
+from archwright.plan.options.owned_hardware import (
+    HardwareStock,
+    TaskAssignment,
+    build_steady_choice,
+    count_broken_limits,
+)
+from archwright.plan.options.pool_writer import OptionPart, join_parts
+from archwright.plan.solver.problem import MachineSupply
 
-WATTS = 1e3
+WATTS_PER_KW = 1e3
 
 
-class Spread(NamedTuple):
+class CountrySites(NamedTuple):
     """One country's sites of a group."""
 
     country: str
     sites: int
 
 
-def at_sites(task: Task) -> bool:
+def runs_at_sites(task: WorkloadTask) -> bool:
     return bool(task.workload.sites)
 
 
-def nowhere_else(task: Task, where: str) -> Miss:
+def make_sites_miss(task: WorkloadTask, where: str) -> Miss:
     """What an option says that has no machines at the sites."""
     return Miss(constraint=f"{task.name}.sites", value=where, limit="at every site")
 
 
-def spread(group: SiteGroup, home: str) -> tuple[Spread, ...]:
+def spread_over_countries(group: SiteGroup, home: str) -> tuple[CountrySites, ...]:
     countries = group.countries or (home,)
     counts = Counter(countries[index % len(countries)] for index in range(group.count))
-    return tuple(Spread(country, counts[country]) for country in dict.fromkeys(countries) if counts[country])
+    return tuple(CountrySites(country, counts[country]) for country in dict.fromkeys(countries) if counts[country])
 
 
-class Sites:
+class EdgeSitePlanner:
     """Plans the machines of every site."""
 
-    def __init__(self, needs: Needs, catalog: Catalog, sizer: Sizer, settler: Settler) -> None:
+    def __init__(self, needs: Needs, catalog: Catalog, sizer: SizingCache, settler: HardwareScheduler) -> None:
         self._needs, self._catalog, self._sizer, self._settler = needs, catalog, sizer, settler
 
-    def part(self, task: Task) -> Part:
+    def part(self, task: WorkloadTask) -> OptionPart:
         """One fleet and one pool for each country."""
         groups = [self._needs.sites[name] for name in task.workload.sites]
         total, home = sum(group.count for group in groups), self._needs.organisation.country
         held = []
         for name, group in zip(task.workload.sites, groups, strict=True):
-            for one in spread(group, home):
-                held.append(self._country(_shared(task, total), (name, group), one))
-        return joined(held)
+            for one in spread_over_countries(group, home):
+                held.append(self._country(_scale_to_site(task, total), (name, group), one))
+        return join_parts(held)
 
-    def _country(self, task: Task, named: tuple[str, SiteGroup], one: Spread) -> Part:
+    def _country(self, task: WorkloadTask, named: tuple[str, SiteGroup], one: CountrySites) -> OptionPart:
         name, group = named
-        bounds = bounds_of(self._needs, task.workload)
-        if not country_inside(self._catalog, bounds, one.country):
-            return Part(misses=(Miss(constraint="residency", value=one.country, limit=in_words(bounds)),))
+        bounds = collect_workload_bounds(self._needs, task.workload)
+        if not is_country_inside(self._catalog, bounds, one.country):
+            return OptionPart(misses=(Miss(constraint="residency", value=one.country, limit=format_bounds(bounds)),))
         # A region of its own name: the house may stand in the same country, with a limit of its own.
-        where = Where("on-premises", "on-premises", f"{one.country} {name}", one.country)
+        where = Location("on-premises", "on-premises", f"{one.country} {name}", one.country)
         months = self._needs.budget.horizon_months
         ways = [
-            (stock, way, counts_of((way,), months)) for stock in self._stocks(where) for way in self._ways(task, stock)
+            (stock, way, count_machines_by_month((way,), months))
+            for stock in self._stocks(where)
+            for way in self._ways(task, stock)
         ]
         if not ways:
-            return Part(misses=(Miss(constraint=f"{task.name}.sites", value=None, limit="a machine that carries it"),))
+            return OptionPart(
+                misses=(Miss(constraint=f"{task.name}.sites", value=None, limit="a machine that carries it"),)
+            )
         stock, way, counts = min(ways, key=lambda found: self._order(group, found))
         made = self._settler.part(((stock, counts),), (way,), f"{task.name} in {one.country}")
         power = stock.kind.power_kw * counts[-1]
@@ -82,26 +91,34 @@ class Sites:
             made = made._replace(
                 misses=(*made.misses, Miss(constraint=f"{task.name}.power_kw", value=power, limit=group.power_kw))
             )
-        return _times(made, one)
+        return _multiply_by_sites(made, one)
 
-    def _order(self, group: SiteGroup, found: tuple[Stock, Way, tuple[int, ...]]) -> tuple[bool, int, float]:
+    def _order(
+        self, group: SiteGroup, found: tuple[HardwareStock, TaskAssignment, tuple[int, ...]]
+    ) -> tuple[bool, int, float]:
         stock, way, counts = found
         power, count = stock.kind.power_kw * counts[-1], counts[-1]
-        return (group.power_kw is not None and power > group.power_kw, broken(way), stock.kind.usd[0] * count)
+        return (
+            group.power_kw is not None and power > group.power_kw,
+            count_broken_limits(way),
+            stock.kind.usd[0] * count,
+        )
 
-    def _stocks(self, where: Where) -> tuple[Stock, ...]:
+    def _stocks(self, where: Location) -> tuple[HardwareStock, ...]:
         pue = self._catalog.part("pue.average").value
         return tuple(
-            Stock(
+            HardwareStock(
                 host,
                 "bought",
-                Kind(host.node.id, (host.node.price_usd,), (), (), host.node.power_w / WATTS * pue, 0.0),
+                MachineSupply(
+                    host.node.id, (host.node.price_usd,), (), (), host.node.power_w / WATTS_PER_KW * pue, 0.0
+                ),
             )
-            for host in Hosts(self._needs, self._catalog).bought(where)
+            for host in MachineFinder(self._needs, self._catalog).bought(where)
             if host.node is not None
         )
 
-    def _ways(self, task: Task, stock: Stock) -> list[Way]:
+    def _ways(self, task: WorkloadTask, stock: HardwareStock) -> list[TaskAssignment]:
         demand = task.demand
         if demand is None:
             return []
@@ -110,17 +127,19 @@ class Sites:
             steady = self._sizer.steady(demand, model, stock.host)
             if steady is not None and steady.requests_per_s.value > 0:
                 found.append(
-                    Way(steady_choice(task.name, demand, model, steady, stock.kind.machine), task, model, steady)
+                    TaskAssignment(
+                        build_steady_choice(task.name, demand, model, steady, stock.kind.machine), task, model, steady
+                    )
                 )
         return found
 
 
-def _shared(task: Task, sites: int) -> Task:
+def _scale_to_site(task: WorkloadTask, sites: int) -> WorkloadTask:
     """The task as one site sees it."""
     return task._replace(demand=task.demand.part(1 / sites)) if task.demand is not None else task
 
 
-def _times(part: Part, one: Spread) -> Part:
+def _multiply_by_sites(part: OptionPart, one: CountrySites) -> OptionPart:
     """One site's part, for every site of the country."""
     return part._replace(
         terms=tuple(term._replace(flow=tuple(usd * one.sites for usd in term.flow)) for term in part.terms),

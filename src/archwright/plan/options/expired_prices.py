@@ -9,11 +9,11 @@ from archwright.catalog.layers.freshness import date_of
 from archwright.catalog.tables.cost_records import Node
 from archwright.catalog.tables.records import Fact
 from archwright.contract.plan import Miss
-from archwright.plan.accounting.budget import Draft
-from archwright.plan.options.option_builder import Built
+from archwright.plan.accounting.budget import OptionDraft
+from archwright.plan.options.option_builder import BuiltOption
 
 
-def stale_facts(drafts: tuple[Draft, ...], catalog: Catalog) -> tuple[str, ...]:
+def list_stale_prices(drafts: tuple[OptionDraft, ...], catalog: Catalog) -> tuple[str, ...]:
     """The prices of every option's machines that are past their time."""
     rows: dict[str, Fact] = {}
     for draft in drafts:
@@ -24,29 +24,31 @@ def stale_facts(drafts: tuple[Draft, ...], catalog: Catalog) -> tuple[str, ...]:
     return catalog.stale(rows.values())
 
 
-def refuse_stale(draft: Draft, catalog: Catalog) -> Draft:
+def refuse_expired_prices(draft: OptionDraft, catalog: Catalog) -> OptionDraft:
     """Nobody should buy by an expired price."""
-    expired = tuple(node.id for node in _bought(draft) if not catalog.may_advise_buying(node))
+    expired = tuple(node.id for node in _list_bought_nodes(draft) if not catalog.may_advise_buying(node))
     if not expired:
         return draft
     miss = Miss(constraint="stale_facts", value=", ".join(expired), limit="a price that has not expired")
     return draft._replace(misses=(*draft.misses, miss))
 
 
-def to_quote(draft: Draft) -> tuple[str, ...]:
+def note_undated_prices(draft: OptionDraft) -> tuple[str, ...]:
     """A price without a date may be older than one that has expired: nobody can say, so it is asked for first."""
-    undated = ", ".join(node.id for node in _bought(draft) if date_of(node.as_of) is None)
+    undated = ", ".join(node.id for node in _list_bought_nodes(draft) if date_of(node.as_of) is None)
     return (f"quote first: the price of {undated} has no date and is no offer",) if undated else ()
 
 
-def fresh_or_stale(fresh: Built, stale: Built, catalog: Catalog, said: Callable[[float], str]) -> Built:
+def prefer_unexpired_prices(
+    fresh: BuiltOption, stale: BuiltOption, catalog: Catalog, said: Callable[[float], str]
+) -> BuiltOption:
     """Of an option without machines of expired prices and the same with them: the first, saying what the second would
     save, which `said` words, where it keeps as many limits.
     """
-    old = stale._replace(draft=refuse_stale(stale.draft, catalog))
+    old = stale._replace(draft=refuse_expired_prices(stale.draft, catalog))
     if old.draft == stale.draft or len(fresh.draft.misses) >= max(1, len(old.draft.misses)):
         return old
-    less = _usd(fresh.draft) - _usd(stale.draft)
+    less = _sum_usd(fresh.draft) - _sum_usd(stale.draft)
     if stale.draft.misses or stale.draft.terms is None or less <= 0:
         return fresh
     expired = next(miss.value for miss in old.draft.misses if miss.constraint == "stale_facts")
@@ -55,10 +57,10 @@ def fresh_or_stale(fresh: Built, stale: Built, catalog: Catalog, said: Callable[
     return fresh._replace(draft=fresh.draft._replace(notes=(*fresh.draft.notes, note)))
 
 
-def _bought(draft: Draft) -> tuple[Node, ...]:
+def _list_bought_nodes(draft: OptionDraft) -> tuple[Node, ...]:
     bought = (fleet.node for fleet in draft.fleets if fleet.purchase == "bought" and fleet.node is not None)
     return tuple(dict.fromkeys(bought))
 
 
-def _usd(draft: Draft) -> float:
+def _sum_usd(draft: OptionDraft) -> float:
     return sum(term.sum for term in draft.terms or ())

@@ -16,41 +16,43 @@ from archwright.catalog.tables.cost_records import Node
 from archwright.contract.estimate import Estimate, exact
 from archwright.contract.plan import Miss, Purchase
 from archwright.contract.record import replace
-from archwright.plan.accounting.cash_flow import Term
-from archwright.plan.accounting.fleet import Fleet
-from archwright.plan.accounting.provenance import Ledger
-from archwright.plan.capacity.availability import Up
-from archwright.plan.capacity.machine_count import ROUNDING, machine_hours, machines_for, width_for
-from archwright.plan.capacity.service_levels import judge_availability
+from archwright.plan.accounting.cash_flow import CashFlow
+from archwright.plan.accounting.fleet import MachineFleet
+from archwright.plan.accounting.provenance import PlanProvenance
+from archwright.plan.capacity.availability import RedundancyRequirement
+from archwright.plan.capacity.machine_count import ROUNDING, compute_machine_hours, count_job_machines, count_machines
+from archwright.plan.capacity.service_levels import check_availability
 from archwright.plan.cost.hardware_lifecycle import MONTHS_PER_YEAR
 from archwright.plan.cost.list_prices import node_price
-from archwright.plan.demand.forecast import HOURS_PER_MONTH, years_of
-from archwright.plan.demand.model_selection import model_notes
-from archwright.plan.options.owned_hardware import Stock, Way, node_of, part_of
+from archwright.plan.demand.forecast import HOURS_PER_MONTH, split_into_years
+from archwright.plan.demand.model_selection import list_model_notes
+from archwright.plan.options.owned_hardware import HardwareStock, TaskAssignment, compute_machine_share, require_node
 from archwright.plan.options.pool_writer import (
-    LEAST_CARRIED,
-    Part,
-    Writer,
-    assumed,
-    busy_machines,
-    fragile,
-    joined,
-    named,
-    serving_of,
-    working_of,
+    MIN_THROUGHPUT_SHARE,
+    OptionPart,
+    PoolWriter,
+    build_batch_loads,
+    build_provisioned_loads,
+    compute_busy_machines,
+    join_parts,
+    list_assumptions,
+    map_workload_model,
+    note_fragile_limits,
 )
 from archwright.sizing.hardware.machine import Batch, Steady
 
-Pace = Callable[[Estimate], float]
+ThroughputBound = Callable[[Estimate], float]
 
 
-class Settler:
+class HardwareScheduler:
     """Writes the machines of a house into the ledger."""
 
-    def __init__(self, catalog: Catalog, ledger: Ledger, writer: Writer) -> None:
+    def __init__(self, catalog: Catalog, ledger: PlanProvenance, writer: PoolWriter) -> None:
         self._catalog, self._ledger, self._writer = catalog, ledger, writer
 
-    def part(self, had: tuple[tuple[Stock, tuple[int, ...]], ...], ways: tuple[Way, ...], place: str) -> Part:
+    def part(
+        self, had: tuple[tuple[HardwareStock, tuple[int, ...]], ...], ways: tuple[TaskAssignment, ...], place: str
+    ) -> OptionPart:
         """`had`: the machines of each stock, month by month. `place` sets facts of one option apart from those of
         another.
         """
@@ -60,46 +62,54 @@ class Settler:
             there = [(stock, counts) for stock, counts in had if stock.kind.machine == machine and any(counts)]
             if mine and there:
                 held.append(self._type(there, mine, ways, place))
-        return joined(held)
+        return join_parts(held)
 
     def _type(
-        self, stocks: list[tuple[Stock, tuple[int, ...]]], ways: tuple[Way, ...], every: tuple[Way, ...], place: str
-    ) -> Part:
+        self,
+        stocks: list[tuple[HardwareStock, tuple[int, ...]]],
+        ways: tuple[TaskAssignment, ...],
+        every: tuple[TaskAssignment, ...],
+        place: str,
+    ) -> OptionPart:
         """`every`: of all types, those that share a load with these among them."""
         whole = tuple(map(sum, zip(*(counts for _, counts in stocks), strict=True)))
         held, pools = [self._stock(stock, ways, (counts, whole), place) for stock, counts in stocks], list[str]()
-        pools += dict.fromkeys(map(_pool_of, ways))
+        pools += dict.fromkeys(map(_format_pool_name, ways))
         # The spares are one workload's engines on paper: whichever machine fails, they take what ran on it.
         first = max(ways, key=lambda way: max(way.choice.peak, default=0.0))
         spares = max(max(way.choice.spares, default=0) for way in ways)
         for way in ways:
             beside = tuple(one for one in every if one.part is not None and one.task.name == way.task.name)
             part = self._way(stocks, way, (spares, spares if way is first else 0), beside)
-            held.append(_sharing(part, tuple(pools)))
-        return joined(held)
+            held.append(_mark_shared_purchases(part, tuple(pools)))
+        return join_parts(held)
 
     def _stock(
-        self, stock: Stock, ways: tuple[Way, ...], counts: tuple[tuple[int, ...], tuple[int, ...]], place: str
-    ) -> Part:
+        self,
+        stock: HardwareStock,
+        ways: tuple[TaskAssignment, ...],
+        counts: tuple[tuple[int, ...], tuple[int, ...]],
+        place: str,
+    ) -> OptionPart:
         """`counts`: machines of this stock, and of the whole type."""
         mine, whole = counts
         terms = self._bought(stock, ways, mine, (place, whole[-1] - mine[-1])) if stock.purchase == "bought" else ()
-        return Part(terms=terms, fleets=(_fleet(stock, ways, mine, whole),))
+        return OptionPart(terms=terms, fleets=(_build_fleet(stock, ways, mine, whole),))
 
     def _way(
         self,
-        stocks: list[tuple[Stock, tuple[int, ...]]],
-        way: Way,
+        stocks: list[tuple[HardwareStock, tuple[int, ...]]],
+        way: TaskAssignment,
         spared: tuple[int, int],
-        beside: tuple[Way, ...],
-    ) -> Part:
+        beside: tuple[TaskAssignment, ...],
+    ) -> OptionPart:
         """`spared`: the type's spares, and those among them whose engines are counted here; `beside`: all who share
         its load.
         """
         task = way.task
         bought = tuple(
             Purchase(
-                pool=_pool_of(way),
+                pool=_format_pool_name(way),
                 machine=stock.host.machine.id,
                 kind=stock.purchase,
                 machines=sum(counts) / len(counts),
@@ -107,54 +117,54 @@ class Settler:
             )
             for stock, counts in stocks
         )
-        made = Part(
+        made = OptionPart(
             purchases=bought,
-            models=named(task, way.model, way.steady),
-            notes=model_notes(task.workload, way.model),
+            models=map_workload_model(task, way.model, way.steady),
+            notes=list_model_notes(task.workload, way.model),
         )
         steady, demand = way.steady, task.demand
         if steady is None or demand is None:
-            working = working_of(task, way.batch, way.width)
-            return made._replace(misses=_job_misses(way), serving=working, assumptions=assumed(way.batch))
-        misses, said, host = list(steady.misses), [*made.notes, *fragile(task, steady)], stocks[0][0].host
-        running = _alone(way, spared) if way.part is None else _among(way, beside)
+            working = build_batch_loads(task, way.batch, way.width)
+            return made._replace(misses=_list_job_misses(way), serving=working, assumptions=list_assumptions(way.batch))
+        misses, said, host = list(steady.misses), [*made.notes, *note_fragile_limits(task, steady)], stocks[0][0].host
+        running = _size_exclusive_load(way, spared) if way.part is None else _size_shared_load(way, beside)
         up = self._writer.placed(task, host.where, running.up)
-        judge_availability(task.workload.name, up, task.workload.slo, misses, said)
+        check_availability(task.workload.name, up, task.workload.slo, misses, said)
         pool = self._writer.pool(task, host, steady, running.engines, way.suffix)
         if way.part is not None or way.kept:
-            years = years_of(len(demand.growth))
+            years = split_into_years(len(demand.growth))
             done = (sum(way.done(demand, month) for month in year) / len(year) for year in years)
             pool = replace(pool, shares=tuple(round(share, 6) for share in done))
         if way.part is not None:
-            said += [] if way.suffix else [_told(beside)]
+            said += [] if way.suffix else [_describe_shared_load(beside)]
         served = task._replace(demand=demand.part(running.share))
-        serving = serving_of(served, host, steady, up) if running.share > ROUNDING else ()
+        serving = build_provisioned_loads(served, host, steady, up) if running.share > ROUNDING else ()
         return made._replace(
             pools=(pool,),
             serving=tuple(one._replace(machines=running.machines, part=running.share) for one in serving),
             misses=tuple(misses),
             notes=tuple(said),
-            assumptions=assumed(steady),
+            assumptions=list_assumptions(steady),
         )
 
     def _bought(
-        self, stock: Stock, ways: tuple[Way, ...], counts: tuple[int, ...], where: tuple[str, int]
-    ) -> tuple[Term, ...]:
+        self, stock: HardwareStock, ways: tuple[TaskAssignment, ...], counts: tuple[int, ...], where: tuple[str, int]
+    ) -> tuple[CashFlow, ...]:
         """`where`: the place, and the machines that are there already."""
-        node, (place, there) = node_of(stock.host), where
+        node, (place, there) = require_node(stock.host), where
         price = node_price(node, self._catalog, self._ledger)
         before = (0, *counts[:-1])
         flow = tuple(price.value * (now - then) for now, then in zip(counts, before, strict=True))
         number = self._counted(node, ways, counts, there)
         drivers = (self._ledger.drive(price), self._ledger.drive(number))
         line = f"{node.id}, bought for {place}"
-        return (Term(line, "purchase", flow, drivers, once=True, machines_of=_workloads_of(ways)),)
+        return (CashFlow(line, "purchase", flow, drivers, once=True, machines_of=_list_workloads(ways)),)
 
-    def _counted(self, node: Node, ways: tuple[Way, ...], counts: tuple[int, ...], there: int) -> Estimate:
+    def _counted(self, node: Node, ways: tuple[TaskAssignment, ...], counts: tuple[int, ...], there: int) -> Estimate:
         """Made from the facts of the work that takes the most of them: options that differ in the rest alone are
         wrong together. `there`: machines of the type that need not be bought.
         """
-        most = max(ways, key=_weight)
+        most = max(ways, key=_rank_by_machines)
         basis = self._ledger.basis(
             f"machines.{node.id}.{most.task.name}.{most.choice.model or most.task.workload.kind}.{counts[-1]}".lower(),
             "formula",
@@ -163,11 +173,16 @@ class Settler:
             facts=self._facts(most),
         )
         value, months = counts[-1], len(counts)
-        fast = counts_of(ways, months, lambda carried: carried.high)[-1] - there
-        slow = counts_of(ways, months, lambda carried: max(carried.low, carried.value * LEAST_CARRIED))[-1] - there
+        fast = count_machines_by_month(ways, months, lambda carried: carried.high)[-1] - there
+        slow = (
+            count_machines_by_month(
+                ways, months, lambda carried: max(carried.low, carried.value * MIN_THROUGHPUT_SHARE)
+            )[-1]
+            - there
+        )
         return Estimate(value=value, low=max(0, min(fast, value)), high=max(slow, value), unit="machines", basis=basis)
 
-    def _facts(self, way: Way) -> tuple[str, ...]:
+    def _facts(self, way: TaskAssignment) -> tuple[str, ...]:
         sized = way.sized
         names = self._ledger.adopt_all(sized.bases)
         figure = sized.requests_per_s if isinstance(sized, Steady) else sized.machine_hours
@@ -175,17 +190,17 @@ class Settler:
         return (*((known,) if known else ()), *sized.assumptions)
 
 
-def _pool_of(way: Way) -> str:
+def _format_pool_name(way: TaskAssignment) -> str:
     return f"{way.task.name}{way.suffix}"
 
 
-def _sharing(part: Part, pools: tuple[str, ...]) -> Part:
+def _mark_shared_purchases(part: OptionPart, pools: tuple[str, ...]) -> OptionPart:
     """Its purchases, saying whose machines they are too."""
     told = (replace(one, shared_with=tuple(pool for pool in pools if pool != one.pool)) for one in part.purchases)
     return part._replace(purchases=tuple(told))
 
 
-class Running(NamedTuple):
+class BusiestYear(NamedTuple):
     """Of a pool in the busiest year: its engines in all, the machines that must answer its `share` of the load; `up`
     are those of the whole load.
     """
@@ -193,18 +208,18 @@ class Running(NamedTuple):
     engines: int
     machines: int
     share: float
-    up: Up
+    up: RedundancyRequirement
 
 
-def _alone(way: Way, spared: tuple[int, int]) -> Running:
+def _size_exclusive_load(way: TaskAssignment, spared: tuple[int, int]) -> BusiestYear:
     most, (spares, counted) = max(way.choice.peak), spared
     engines = max(way.sized.engines, 1) if isinstance(way.sized, Steady) else 1
-    needed = machines_for(most, 1.0)
+    needed = count_machines(most, 1.0)
     count = max(1, math.ceil(most * engines - ROUNDING)) + counted * engines
-    return Running(count, needed, _kept(way), Up(needed, spares))
+    return BusiestYear(count, needed, _compute_on_site_share(way), RedundancyRequirement(needed, spares))
 
 
-def _kept(way: Way) -> float:
+def _compute_on_site_share(way: TaskAssignment) -> float:
     """The part of the busiest month's peak that stays in the house."""
     demand = way.task.demand
     if demand is None or not way.kept:
@@ -213,34 +228,34 @@ def _kept(way: Way) -> float:
     return way.rates(demand, month)[0] / demand.rates(month)[0]
 
 
-def _among(way: Way, beside: tuple[Way, ...]) -> Running:
+def _size_shared_load(way: TaskAssignment, beside: tuple[TaskAssignment, ...]) -> BusiestYear:
     """Of a load that is shared among types."""
     years = range(len(way.choice.peak))
-    machines = [[math.ceil(_reserved(one, year) - ROUNDING) for one in beside] for year in years]
+    machines = [[math.ceil(_get_reserved_machines(one, year) - ROUNDING) for one in beside] for year in years]
     carried = [tuple(zip(machines[year], (1 / one.choice.peak[year] for one in beside), strict=True)) for year in years]
     last = max(years, key=lambda year: (way.choice.peak[year], year))
-    spares = min(_spares(one, last) for one, count in zip(beside, machines[last], strict=True) if count)
+    spares = min(_count_load_spares(one, last) for one, count in zip(beside, machines[last], strict=True) if count)
     share = way.part.shares[last] if way.part is not None else 1.0
     engines = max(way.sized.engines, 1) if isinstance(way.sized, Steady) else 1
-    return Running(
-        engines=max(math.ceil(_reserved(way, year) * engines - ROUNDING) for year in years),
-        machines=machines_for(way.choice.peak[last] * share, 1.0),
-        share=share * _kept(way),
-        up=Up(max(1, sum(machines[last]) - spares), spares, among=tuple(carried)),
+    return BusiestYear(
+        engines=max(math.ceil(_get_reserved_machines(way, year) * engines - ROUNDING) for year in years),
+        machines=count_machines(way.choice.peak[last] * share, 1.0),
+        share=share * _compute_on_site_share(way),
+        up=RedundancyRequirement(max(1, sum(machines[last]) - spares), spares, among=tuple(carried)),
     )
 
 
-def _reserved(way: Way, year: int) -> float:
+def _get_reserved_machines(way: TaskAssignment, year: int) -> float:
     return way.part.reserved[year] if way.part is not None else way.choice.peak[year]
 
 
-def _spares(way: Way, year: int) -> int:
+def _count_load_spares(way: TaskAssignment, year: int) -> int:
     """On a type of its own, or of all that share its load."""
     alone = way.part is None or way.part.shares[year] > 1 - ROUNDING
     return way.choice.spares[year] if alone else way.choice.beside[year]
 
 
-def _told(beside: tuple[Way, ...]) -> str:
+def _describe_shared_load(beside: tuple[TaskAssignment, ...]) -> str:
     """What is said of a load that is shared: who does how much of it, year by year."""
     parts = (
         f"{way.choice.machine} {' '.join(f'{share:.0%}' for share in way.part.shares)}"
@@ -251,11 +266,13 @@ def _told(beside: tuple[Way, ...]) -> str:
     return f"{beside[0].task.name}: several types of machines share it, years 1 to {years}: {'; '.join(parts)}"
 
 
-def counts_of(ways: tuple[Way, ...], months: int, pace: Pace = lambda carried: carried.value) -> tuple[int, ...]:
+def count_machines_by_month(
+    ways: tuple[TaskAssignment, ...], months: int, pace: ThroughputBound = lambda carried: carried.value
+) -> tuple[int, ...]:
     """Machines of one type, month by month. `pace` says which end of a band of requests/s counts."""
     monthly = [
-        max(1, math.ceil(_taken(ways, month, pace) - ROUNDING))
-        + max(_spared(way, month // MONTHS_PER_YEAR) for way in ways)
+        max(1, math.ceil(_compute_machines_used(ways, month, pace) - ROUNDING))
+        + max(_count_exclusive_spares(way, month // MONTHS_PER_YEAR) for way in ways)
         for month in range(months)
     ]
     yearly = [max(monthly[year : year + MONTHS_PER_YEAR]) for year in range(0, months, MONTHS_PER_YEAR)]
@@ -263,64 +280,69 @@ def counts_of(ways: tuple[Way, ...], months: int, pace: Pace = lambda carried: c
     return tuple(count for count in kept for _ in range(MONTHS_PER_YEAR))[:months]
 
 
-def _spared(way: Way, year: int) -> int:
+def _count_exclusive_spares(way: TaskAssignment, year: int) -> int:
     """What is reserved of a load that is shared has its spares in it."""
     return way.choice.spares[year] if way.choice.spares and way.part is None else 0
 
 
-def _taken(ways: tuple[Way, ...], month: int, pace: Pace) -> float:
+def _compute_machines_used(ways: tuple[TaskAssignment, ...], month: int, pace: ThroughputBound) -> float:
     peak = mean = width = hours = 0.0
     for way in ways:
         demand, job, sized = way.task.demand, way.task.job, way.sized
         if isinstance(sized, Steady) and demand is not None:
             carried = pace(sized.requests_per_s)
             steady = sized._replace(requests_per_s=exact(carried, "requests/s"))
-            parts = [part_of(rate, steady) for rate in way.rates(demand, month)]
+            parts = [compute_machine_share(rate, steady) for rate in way.rates(demand, month)]
             if way.part is not None:
-                parts = _left(way, parts, month // MONTHS_PER_YEAR)
+                parts = _subtract_other_types(way, parts, month // MONTHS_PER_YEAR)
             peak, mean = peak + parts[0], mean + parts[1]
             hours += sum(level.hours * part for level, part in zip(demand.levels, parts, strict=True))
         if not isinstance(sized, Steady) and job is not None:
             # A slow machine is one on which a run takes longer: the ends of the band are the other way round.
-            slower = pace(_inverse(sized.machine_hours)) * sized.machine_hours.value
+            slower = pace(_invert_hours(sized.machine_hours)) * sized.machine_hours.value
             width += way.width
-            hours += machine_hours(sized, job, way.width)[month] / slower
+            hours += compute_machine_hours(sized, job, way.width)[month] / slower
     return max(peak, mean + width, hours / HOURS_PER_MONTH)
 
 
-def _left(way: Way, parts: list[float], year: int) -> list[float]:
+def _subtract_other_types(way: TaskAssignment, parts: list[float], year: int) -> list[float]:
     """Of a load that is shared: what other types do not take, however much this type would take of it alone."""
-    elsewhere = way.choice.peak[year] - _reserved(way, year)
+    elsewhere = way.choice.peak[year] - _get_reserved_machines(way, year)
     share = 1 - way.share(year * MONTHS_PER_YEAR)
     return [max(0.0, parts[0] - elsewhere), *(max(0.0, part - way.choice.mean[year] * share) for part in parts[1:])]
 
 
-def _weight(way: Way) -> tuple[float, str]:
+def _rank_by_machines(way: TaskAssignment) -> tuple[float, str]:
     choice = way.choice
     return (max(max(choice.peak, default=0.0), max(choice.mean, default=0.0) + choice.width), way.task.name)
 
 
-def _inverse(hours: Estimate) -> Estimate:
+def _invert_hours(hours: Estimate) -> Estimate:
     return Estimate(
-        value=1 / hours.value, low=1 / hours.high, high=1 / max(hours.low, hours.value * LEAST_CARRIED), unit="1/h"
+        value=1 / hours.value,
+        low=1 / hours.high,
+        high=1 / max(hours.low, hours.value * MIN_THROUGHPUT_SHARE),
+        unit="1/h",
     )
 
 
-def _job_misses(way: Way) -> tuple[Miss, ...]:
+def _list_job_misses(way: TaskAssignment) -> tuple[Miss, ...]:
     job, batch = way.task.job, way.batch
-    return (*batch.misses, *width_for(batch, job)[1]) if batch is not None and job is not None else ()
+    return (*batch.misses, *count_job_machines(batch, job)[1]) if batch is not None and job is not None else ()
 
 
-def _fleet(stock: Stock, ways: tuple[Way, ...], counts: tuple[int, ...], whole: tuple[int, ...]) -> Fleet:
+def _build_fleet(
+    stock: HardwareStock, ways: tuple[TaskAssignment, ...], counts: tuple[int, ...], whole: tuple[int, ...]
+) -> MachineFleet:
     """`busy` is the work done against the machines there, of the `whole` type; `busy_w` weighs each workload's draw by
     its work.
     """
-    work = [(_busy(way), way.sized.busy_w) for way in ways]
+    work = [(_compute_mean_busy(way), way.sized.busy_w) for way in ways]
     total, there = sum(share for share, _ in work), sum(whole) / len(whole)
-    return Fleet(
+    return MachineFleet(
         where=stock.host.where,
         machine=stock.host.machine,
-        workloads=_workloads_of(ways),
+        workloads=_list_workloads(ways),
         purchase=stock.purchase,
         machines=tuple(float(count) for count in counts),
         peak=max(counts),
@@ -332,15 +354,15 @@ def _fleet(stock: Stock, ways: tuple[Way, ...], counts: tuple[int, ...], whole: 
     )
 
 
-def _workloads_of(ways: tuple[Way, ...]) -> tuple[str, ...]:
+def _list_workloads(ways: tuple[TaskAssignment, ...]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(way.task.workload.name for way in ways))
 
 
-def _busy(way: Way) -> float:
+def _compute_mean_busy(way: TaskAssignment) -> float:
     """Machines' worth of work, mean over the horizon."""
     demand, job, sized = way.task.demand, way.task.job, way.sized
     if isinstance(sized, Steady) and demand is not None:
         grown = sum(growth * way.done(demand, month) for month, growth in enumerate(demand.growth))
-        return busy_machines(demand, sized, grown / len(demand.growth))
-    hours = machine_hours(sized, job, way.width) if isinstance(sized, Batch) and job is not None else (0.0,)
+        return compute_busy_machines(demand, sized, grown / len(demand.growth))
+    hours = compute_machine_hours(sized, job, way.width) if isinstance(sized, Batch) and job is not None else (0.0,)
     return sum(hours) / len(hours) / HOURS_PER_MONTH

@@ -18,45 +18,54 @@ from archwright.catalog.tables.records import BAND, HostedModel
 from archwright.contract.estimate import Estimate
 from archwright.contract.needs import TEXT_KINDS
 from archwright.contract.plan import Miss
-from archwright.plan.accounting.budget import USD, Draft
-from archwright.plan.accounting.cash_flow import Term, following
-from archwright.plan.accounting.fleet import Where
-from archwright.plan.accounting.provenance import Ledger
-from archwright.plan.capacity.candidates import Task
-from archwright.plan.capacity.quotas import judge_tokens
-from archwright.plan.capacity.unverified_levels import availability_risk, judge_unpromised
-from archwright.plan.cost.data_placement import case_of
-from archwright.plan.demand.data_residency import ANYWHERE, bounds_of, in_words, place_inside
+from archwright.plan.accounting.budget import USD, OptionDraft
+from archwright.plan.accounting.cash_flow import CashFlow, make_varying_flow
+from archwright.plan.accounting.fleet import Location
+from archwright.plan.accounting.provenance import PlanProvenance
+from archwright.plan.capacity.candidates import WorkloadTask
+from archwright.plan.capacity.quotas import check_token_quota
+from archwright.plan.capacity.unverified_levels import check_unverified_availability, check_unverified_latency
+from archwright.plan.cost.data_placement import build_option_context
+from archwright.plan.demand.data_residency import UNRESTRICTED, collect_workload_bounds, format_bounds, is_place_inside
 from archwright.plan.demand.forecast import Demand
-from archwright.plan.demand.model_selection import SIMILAR, UNKNOWN, floor_misses, rated, standing, unrated_note
-from archwright.plan.demand.proximity import round_trip
-from archwright.plan.options.cloud_instances import Found
-from archwright.plan.options.edge_sites import at_sites, nowhere_else
-from archwright.plan.options.on_premises import World
-from archwright.plan.options.option_builder import Built
-from archwright.plan.options.pool_writer import Part, joined
+from archwright.plan.demand.model_selection import (
+    SIMILAR_COST_FACTOR,
+    UNKNOWN,
+    assess_quality,
+    find_floor_misses,
+    format_unrated_note,
+    is_quality_known,
+)
+from archwright.plan.demand.proximity import select_round_trip
+from archwright.plan.options.cloud_instances import InstanceSelection
+from archwright.plan.options.edge_sites import make_sites_miss, runs_at_sites
+from archwright.plan.options.on_premises import PlanningContext
+from archwright.plan.options.option_builder import BuiltOption
+from archwright.plan.options.pool_writer import OptionPart, join_parts
 
 PLACEMENT = "hosted-api"
 # Groups of countries that needs may name, the smaller first: what a provider says in others is said in these.
-GROUPS = ("EEA", "APAC")
-MONTH = f"{USD}/month"
+COUNTRY_GROUPS = ("EEA", "APAC")
+USD_PER_MONTH = f"{USD}/month"
 
 DAYS_PER_MONTH = 365.25 / 12
 
 
-class Bought(NamedTuple):
+class TokenPurchase(NamedTuple):
     """One workload at one provider."""
 
-    term: Term | None
+    term: CashFlow | None
     model: str | None
     misses: tuple[Miss, ...]
     notes: tuple[str, ...]
 
 
-class HostedPlanner:
+class HostedApiPlanner:
     """Prices every hosted provider that the needs allow."""
 
-    def __init__(self, world: World, ledger: Ledger, tasks: tuple[Task, ...], now: datetime) -> None:
+    def __init__(
+        self, world: PlanningContext, ledger: PlanProvenance, tasks: tuple[WorkloadTask, ...], now: datetime
+    ) -> None:
         self._world, self._needs, self._catalog, self._ledger = world, world.needs, world.catalog, ledger
         self._today = now.date()
         text = [task for task in tasks if task.demand is not None and task.workload.kind in TEXT_KINDS]
@@ -65,23 +74,23 @@ class HostedPlanner:
         named = (self._needs.placement.regions or (), *(data.residency for data in self._needs.data))
         self._named = frozenset(place for places in named for place in places)
 
-    def options(self, clouds: tuple[str, ...]) -> Iterable[Built]:
+    def options(self, clouds: tuple[str, ...]) -> Iterable[BuiltOption]:
         sold = {model.provider for model in self._catalog.hosted}
         named = set(self._needs.placement.clouds or ()) & sold
         beside = self._beside(clouds if "cloud" in self._needs.placement.allow else ())
         for provider in sorted(named or sold) if self._text else ():
             yield self._option(provider, beside)
 
-    def _option(self, provider: str, beside: Found) -> Built:
+    def _option(self, provider: str, beside: InstanceSelection) -> BuiltOption:
         bought = [self._buy(provider, task.demand) for task in self._text if task.demand is not None]
         priced = tuple(part.term for part in bought if part.term is not None)
         models = {task.workload.name: p.model for task, p in zip(self._text, bought, strict=True) if p.model}
         places, misses = self._places(provider, tuple(models.values()))
-        rented = joined(self._world.writer.rented(pick) for pick in beside.picks)
-        part = joined([Part(terms=priced, models=models), rented])
+        rented = join_parts(self._world.writer.rented(pick) for pick in beside.picks)
+        part = join_parts([OptionPart(terms=priced, models=models), rented])
         home = next((place for place in places if place in self._catalog.countries), self._needs.organisation.country)
-        where = (Where("hosted-api", provider, places[0] if places else "", home),)
-        draft = Draft(
+        where = (Location("hosted-api", provider, places[0] if places else "", home),)
+        draft = OptionDraft(
             f"{PLACEMENT}-{provider}",
             "hosted-api",
             provider,
@@ -95,7 +104,7 @@ class HostedPlanner:
         )
         return self._world.assembler.built(draft, part, where, whole=len(priced) == len(self._text))
 
-    def _beside_it(self, beside: Found, rented: Part) -> Iterable[str]:
+    def _beside_it(self, beside: InstanceSelection, rented: OptionPart) -> Iterable[str]:
         """What is done elsewhere, and what is not done at all."""
         for fleet in rented.fleets:
             yield f"{', '.join(fleet.workloads)}: rented at {fleet.where.provider}, {fleet.where.region}"
@@ -104,11 +113,11 @@ class HostedPlanner:
         if missing:
             yield f"the price leaves out what it cannot do: {', '.join(missing)}"
 
-    def _beside_places(self, part: Part, where: tuple[Where, ...]) -> Iterable[str]:
+    def _beside_places(self, part: OptionPart, where: tuple[Location, ...]) -> Iterable[str]:
         """Countries of the machines rented beside the provider and of the gateway's host, where the bytes lie: a region
         of another provider than the option's would mean nothing there, unless the needs name it.
         """
-        case = case_of(self._needs, self._catalog, self._ledger, part.fleets, where, part.models)
+        case = build_option_context(self._needs, self._catalog, self._ledger, part.fleets, where, part.models)
         rented = [(fleet.where.provider, fleet.where.region) for fleet in part.fleets]
         host = [(case.host.provider, case.host.region)] if case.host is not None else []
         for provider, name in [*rented, *host]:
@@ -124,19 +133,19 @@ class HostedPlanner:
         places = tuple(sorted({place for known in every if known is not None for place in known}))
         unknown, misses = None in every, dict[Miss, None]()
         for task in self._text:
-            bounds = bounds_of(self._needs, task.workload)
-            outside = [place for place in places if not place_inside(self._catalog, bounds, place)]
+            bounds = collect_workload_bounds(self._needs, task.workload)
+            outside = [place for place in places if not is_place_inside(self._catalog, bounds, place)]
             if bounds and (unknown or outside):
-                value = ", ".join(dict.fromkeys(named_place(self._catalog, place) for place in outside)) or UNKNOWN
-                misses[Miss(constraint="residency", value=value, limit=in_words(bounds))] = None
+                value = ", ".join(dict.fromkeys(display_place(self._catalog, place) for place in outside)) or UNKNOWN
+                misses[Miss(constraint="residency", value=value, limit=format_bounds(bounds))] = None
         if misses:
             return (), tuple(misses)
-        said = [named_place(self._catalog, place) for place in places]
-        return tuple(dict.fromkeys([*said, ANYWHERE] if unknown else said)), ()
+        said = [display_place(self._catalog, place) for place in places]
+        return tuple(dict.fromkeys([*said, UNRESTRICTED] if unknown else said)), ()
 
-    def _beside(self, clouds: tuple[str, ...]) -> Found:
+    def _beside(self, clouds: tuple[str, ...]) -> InstanceSelection:
         """The cheapest machines for what is not text, the same for every provider."""
-        misses = [nowhere_else(task, "a hosted model") for task in (*self._text, *self._rest) if at_sites(task)]
+        misses = [make_sites_miss(task, "a hosted model") for task in (*self._text, *self._rest) if runs_at_sites(task)]
         named = {task.name for task in self._text}
         bound = [task for task in self._rest if task.follows in named]
         for task in bound:
@@ -150,27 +159,30 @@ class HostedPlanner:
             misses += [
                 Miss(constraint=f"{task.name}.placement", value="not sold by the token", limit=limit) for task in free
             ]
-            return Found((), tuple(misses))
+            return InstanceSelection((), tuple(misses))
         best = min(whole, key=lambda one: (len(one.misses), sum(pick.usd for pick in one.picks)))
         return best._replace(misses=(*best.misses, *misses))
 
-    def _buy(self, provider: str, demand: Demand) -> Bought:
+    def _buy(self, provider: str, demand: Demand) -> TokenPurchase:
         """The cheapest model that passes the floors, else the cheapest whose quality nobody reported, as a miss."""
         workload, offered = demand.workload, self._offered(provider, demand)
         by_standing: dict[str, list[HostedModel]] = {"passes": [], "unknown": [], "below": []}
         for model in offered:
-            by_standing[standing(workload, self._reported(model, demand))].append(model)
+            by_standing[assess_quality(workload, self._reported(model, demand))].append(model)
         pool = by_standing["passes"] or by_standing["unknown"] or by_standing["below"]
         if not pool:
             wanted = workload.model or f"a model with {demand.context_tokens} tokens of context"
-            return Bought(None, None, (Miss(constraint=f"{workload.name}.model", value=None, limit=wanted),), ())
+            return TokenPurchase(None, None, (Miss(constraint=f"{workload.name}.model", value=None, limit=wanted),), ())
         # One that is withdrawn within the horizon only where none outlives it: its successor's price is another.
         model, known = self._cheapest(pool, demand)
-        notes = [*unrated_note(workload, model.id, self._reported(model, demand)), *self._next(known, model, demand)]
-        misses = tuple(floor_misses(workload, self._reported(model, demand))) if not by_standing["passes"] else ()
-        down = availability_risk(workload, provider, self._catalog)
-        slow = judge_unpromised(demand, self._way_there(demand, model), provider, self._catalog)
-        scarce, said = judge_tokens(demand, provider, self._catalog)
+        notes = [
+            *format_unrated_note(workload, model.id, self._reported(model, demand)),
+            *self._next(known, model, demand),
+        ]
+        misses = tuple(find_floor_misses(workload, self._reported(model, demand))) if not by_standing["passes"] else ()
+        down = check_unverified_availability(workload, provider, self._catalog)
+        slow = check_unverified_latency(demand, self._way_there(demand, model), provider, self._catalog)
+        scarce, said = check_token_quota(demand, provider, self._catalog)
         notes += [f"{workload.name}: {model.id}", *slow.notes, *down.notes, *said]
         if misses and by_standing["unknown"]:
             notes.append(f"{workload.name}: no {provider} model has a reported figure for the floor; cheapest priced")
@@ -178,8 +190,8 @@ class HostedPlanner:
             notes.append(f"{model.id} is withdrawn on {model.deprecation_date}; successor: {model.successor or 'none'}")
         price, line = self._price(model, demand), f"{workload.name}: {provider} tokens"
         monthly = (price.value * growth / demand.mean_growth for growth in demand.growth)
-        term = following(line, "tokens", monthly, (self._ledger.drive(price),))
-        return Bought(term, model.id, (*misses, *slow.misses, *down.misses, *scarce), tuple(notes))
+        term = make_varying_flow(line, "tokens", monthly, (self._ledger.drive(price),))
+        return TokenPurchase(term, model.id, (*misses, *slow.misses, *down.misses, *scarce), tuple(notes))
 
     def _cheapest(self, pool: list[HostedModel], demand: Demand) -> tuple[HostedModel, HostedModel]:
         """The cheapest, one of known quality where that costs about as much; and the cheapest of known quality."""
@@ -188,10 +200,10 @@ class HostedPlanner:
             return self._ends(model), self._month_usd(model, demand), model.id
 
         model = min(pool, key=rank)
-        rated_ones = (one for one in pool if rated(demand.workload, self._reported(one, demand)))
+        rated_ones = (one for one in pool if is_quality_known(demand.workload, self._reported(one, demand)))
         known = min(rated_ones, key=rank, default=model)
         (ends, usd, _), (known_ends, known_usd, _) = rank(model), rank(known)
-        return (known if (known_ends, known_usd) <= (ends, SIMILAR * usd) else model), known
+        return (known if (known_ends, known_usd) <= (ends, SIMILAR_COST_FACTOR * usd) else model), known
 
     def _next(self, known: HostedModel, model: HostedModel, demand: Demand) -> Iterable[str]:
         """The price of a model whose quality is known, where another is taken."""
@@ -204,7 +216,7 @@ class HostedPlanner:
         """The round trip to the nearest of the countries where the model may answer; a far one where nobody knows."""
         places = self._catalog.hosted_places(model.provider, model.id) or ()
         countries = [row.country for row in self._catalog.countries.values() if {row.country, *row.places} & {*places}]
-        ways = (round_trip(self._needs, self._catalog, demand.workload, one) for one in countries or [""])
+        ways = (select_round_trip(self._needs, self._catalog, demand.workload, one) for one in countries or [""])
         return min(ways, key=lambda name: self._catalog.part(name).value)
 
     def _offered(self, provider: str, demand: Demand) -> list[HostedModel]:
@@ -256,12 +268,12 @@ class HostedPlanner:
             stratum="two sources agree" if model.agrees else "one source, or sources disagree",
         )
         low, high = min(value / band, second), max(value * band, second)
-        return Estimate(value=value, low=low, high=high, unit=MONTH, basis=basis)
+        return Estimate(value=value, low=low, high=high, unit=USD_PER_MONTH, basis=basis)
 
 
-def named_place(catalog: Catalog, place: str) -> str:
+def display_place(catalog: Catalog, place: str) -> str:
     """A country as it is; a group of countries as the smallest group that needs name which holds all of it."""
     if place in catalog.countries:
         return place
     members = [row for row in catalog.countries.values() if place in row.places]
-    return next((group for group in GROUPS if members and all(group in row.places for row in members)), place)
+    return next((group for group in COUNTRY_GROUPS if members and all(group in row.places for row in members)), place)

@@ -16,41 +16,53 @@ from archwright.catalog.tables.records import ModelSpec
 from archwright.contract.needs import PRIVATE, DataProfile, Needs
 from archwright.contract.plan import Miss
 from archwright.contract.record import replace
-from archwright.plan.accounting.budget import Draft
-from archwright.plan.accounting.fleet import Where
-from archwright.plan.capacity.candidates import Sizer, Task
-from archwright.plan.cost.staffing import answering_usd
-from archwright.plan.demand.data_residency import Bounds, bounds_of, country_inside, in_words
-from archwright.plan.demand.forecast import Demand, years_of
-from archwright.plan.demand.model_selection import better, name_of, scores
-from archwright.plan.options.cloud_instances import Pick, Renter
-from archwright.plan.options.edge_sites import Sites, at_sites
-from archwright.plan.options.hardware_schedule import Settler
-from archwright.plan.options.option_builder import Assembler, Built, capex_usd, monthly_usd
-from archwright.plan.options.owned_hardware import House, Way, backed, broken, part_of, steady_choice
-from archwright.plan.options.pool_writer import Part, Serving, Writer, joined
-from archwright.plan.solver.integer_program import Program
-from archwright.plan.solver.problem import Choice, Kind, Limits, Solution
-from archwright.plan.solver.pruning import undominated
+from archwright.plan.accounting.budget import OptionDraft
+from archwright.plan.accounting.fleet import Location
+from archwright.plan.capacity.candidates import SizingCache, WorkloadTask
+from archwright.plan.cost.staffing import compute_serving_staff_usd
+from archwright.plan.demand.data_residency import (
+    ResidencyBounds,
+    collect_workload_bounds,
+    format_bounds,
+    is_country_inside,
+)
+from archwright.plan.demand.forecast import Demand, split_into_years
+from archwright.plan.demand.model_selection import format_scores, get_model_id, is_better_model
+from archwright.plan.options.cloud_instances import InstanceChoice, InstanceSelector
+from archwright.plan.options.edge_sites import EdgeSitePlanner, runs_at_sites
+from archwright.plan.options.hardware_schedule import HardwareScheduler
+from archwright.plan.options.option_builder import BuiltOption, OptionBuilder, sum_capex_usd, sum_monthly_usd
+from archwright.plan.options.owned_hardware import (
+    OnPremisesSite,
+    TaskAssignment,
+    add_shared_spares,
+    build_steady_choice,
+    compute_machine_share,
+    count_broken_limits,
+)
+from archwright.plan.options.pool_writer import OptionPart, PoolWriter, ProvisionedLoad, join_parts
+from archwright.plan.solver.integer_program import IntegerProgram
+from archwright.plan.solver.problem import AssignmentChoice, MachineSupply, MipSolution, SolverLimits
+from archwright.plan.solver.pruning import prune_dominated
 from archwright.sizing.hardware.machine import Steady
 
-ROUNDS = 4
+MAX_ROUNDS = 4
 # A limit is tightened by a little more than what was over it.
-MARGIN = 1.02
-ABOVE_MEAN = "-above-mean"
+TIGHTENING_MARGIN = 1.02
+ABOVE_MEAN_SUFFIX = "-above-mean"
 MODELS_TRIED = 3
 
 
-class World(NamedTuple):
+class PlanningContext(NamedTuple):
     """What every planner of a plan shares."""
 
     needs: Needs
     catalog: Catalog
-    sizer: Sizer
-    renter: Renter
-    writer: Writer
-    settler: Settler
-    assembler: Assembler
+    sizer: SizingCache
+    renter: InstanceSelector
+    writer: PoolWriter
+    settler: HardwareScheduler
+    assembler: OptionBuilder
     usd: float  # what one unit of the budget's currency is
 
     def said(self, usd: float) -> str:
@@ -58,18 +70,18 @@ class World(NamedTuple):
         return f"{usd / self.usd:,.0f} {self.needs.budget.currency}"
 
 
-class HousePlanner:
-    def __init__(self, world: World, tasks: tuple[Task, ...], *, expired: bool = True) -> None:
+class OnPremisesPlanner:
+    def __init__(self, world: PlanningContext, tasks: tuple[WorkloadTask, ...], *, expired: bool = True) -> None:
         self._world, self._tasks = world, tasks
-        self._house = House(world.needs, world.catalog, world.sizer, expired=expired)
-        self._spans = years_of(world.needs.budget.horizon_months)
+        self._house = OnPremisesSite(world.needs, world.catalog, world.sizer, expired=expired)
+        self._spans = split_into_years(world.needs.budget.horizon_months)
         # The year of each month.
         self._years = tuple(year for year, span in enumerate(self._spans) for _ in span)
-        self._inside = tuple(task for task in tasks if not at_sites(task))
+        self._inside = tuple(task for task in tasks if not runs_at_sites(task))
         self._sites = self._at_sites()
         self._models = {task.name: self._tried(task) for task in tasks}
 
-    def _tried(self, task: Task) -> tuple[ModelSpec | None, ...]:
+    def _tried(self, task: WorkloadTask) -> tuple[ModelSpec | None, ...]:
         """Of a task that others follow, or whose load is shared with machines that are owned, only the models of which
         each machine type carries the most: what is light to answer with is light to train.
         """
@@ -81,33 +93,33 @@ class HousePlanner:
         for stock in self._house.stocks:
             sized = [(self._world.sizer.steady(demand, model, stock.host), model) for model in task.models]
             able = [(one, model) for one, model in sized if one is not None]
-            strongest = sorted(able, key=lambda pair: _weakness(demand, *pair))[:MODELS_TRIED]
-            kept |= {name_of(model): model for _, model in strongest}
-        return tuple(model for model in task.models if name_of(model) in kept)
+            strongest = sorted(able, key=lambda pair: _rank_by_weakness(demand, *pair))[:MODELS_TRIED]
+            kept |= {get_model_id(model): model for _, model in strongest}
+        return tuple(model for model in task.models if get_model_id(model) in kept)
 
-    def option(self, provider: str | None) -> Built:
+    def option(self, provider: str | None) -> BuiltOption:
         """All of it here, or the rest at a provider."""
         return self.on_premises() if provider is None else self.hybrid(provider)
 
-    def on_premises(self) -> Built:
-        draft = Draft("on-premises", "on-premises", "on-premises", regions=(self._house.country,))
+    def on_premises(self) -> BuiltOption:
+        draft = OptionDraft("on-premises", "on-premises", "on-premises", regions=(self._house.country,))
         return self._option(draft, {task.name: () for task in self._inside})
 
-    def hybrid(self, provider: str) -> Built:
+    def hybrid(self, provider: str) -> BuiltOption:
         """The rest at one provider."""
-        draft = Draft(f"hybrid-{provider}", "hybrid", provider, regions=(self._house.country,))
+        draft = OptionDraft(f"hybrid-{provider}", "hybrid", provider, regions=(self._house.country,))
         return self._option(draft, {task.name: self._outside(provider, task) for task in self._inside})
 
-    def _at_sites(self) -> Part:
+    def _at_sites(self) -> OptionPart:
         world = self._world
-        sites = Sites(world.needs, world.catalog, world.sizer, world.settler)
-        return joined(sites.part(task) for task in self._tasks if at_sites(task))
+        sites = EdgeSitePlanner(world.needs, world.catalog, world.sizer, world.settler)
+        return join_parts(sites.part(task) for task in self._tasks if runs_at_sites(task))
 
-    def _option(self, draft: Draft, outside: Mapping[str, Iterable[Way]]) -> Built:
-        misses, ways = self._residency(), list[Way]()
+    def _option(self, draft: OptionDraft, outside: Mapping[str, Iterable[TaskAssignment]]) -> BuiltOption:
+        misses, ways = self._residency(), list[TaskAssignment]()
         if misses:
             draft = draft._replace(regions=(), misses=tuple(misses))
-            return self._world.assembler.built(draft, Part(notes=tuple(self._house.notes)), (), whole=False)
+            return self._world.assembler.built(draft, OptionPart(notes=tuple(self._house.notes)), (), whole=False)
         for task in self._inside:
             found = [*self._at_home(task), *outside[task.name]]
             misses += task.misses if not found else ()
@@ -116,7 +128,7 @@ class HousePlanner:
                 misses.append(Miss(constraint=regions, value=self._house.country, limit=task.place))
             elif not found and not task.misses:
                 limit = "a machine that holds it and whose speed is known"
-                misses.append(Miss(constraint=f"{task.name}.model", value=_first(task), limit=limit))
+                misses.append(Miss(constraint=f"{task.name}.model", value=_get_first_model(task), limit=limit))
             ways += found
         notes = tuple(note for task in self._tasks for note in task.notes)
         draft = draft._replace(misses=tuple(dict.fromkeys(misses)), notes=(*notes, *self._house.notes))
@@ -127,15 +139,15 @@ class HousePlanner:
             why = "data of people stay in the house" if private else "no work that may leave the house"
             nothing = Miss(constraint="hybrid", value=why, limit=draft.provider)
             # It would be the house alone, which is an option of its own.
-            return self._world.assembler.built(draft._replace(misses=(nothing,)), Part(), (), whole=False)
+            return self._world.assembler.built(draft._replace(misses=(nothing,)), OptionPart(), (), whole=False)
         return self._within(draft, tuple(ways))
 
-    def _within(self, draft: Draft, ways: tuple[Way, ...]) -> Built:
+    def _within(self, draft: OptionDraft, ways: tuple[TaskAssignment, ...]) -> BuiltOption:
         """Asked again with tighter limits while what runs beside the machines breaks one; without any when none can
         be kept: an option over a limit is shown, not hidden.
         """
         limits, last, ways = self._limits(), None, self._undominated(ways)
-        for _ in range(ROUNDS):
+        for _ in range(MAX_ROUNDS):
             solution = self._solve(ways, limits)
             if solution is None:
                 break
@@ -146,40 +158,40 @@ class HousePlanner:
             limits = tighter
         if last is not None:
             return last
-        solution = self._solve(ways, Limits())
+        solution = self._solve(ways, SolverLimits())
         if solution is None:
             unequal = Miss(constraint="model", value=None, limit="one model for a workload and what follows it")
             return self._world.assembler.built(draft._replace(misses=(unequal,)), self._sites, (), whole=False)
         return self._built(draft, ways, solution)
 
-    def _undominated(self, ways: tuple[Way, ...]) -> tuple[Way, ...]:
-        kept = set(undominated(tuple(way.choice for way in ways), self._kinds, self._follows))
+    def _undominated(self, ways: tuple[TaskAssignment, ...]) -> tuple[TaskAssignment, ...]:
+        kept = set(prune_dominated(tuple(way.choice for way in ways), self._kinds, self._follows))
         return tuple(way for way in ways if way.choice in kept)
 
     @property
-    def _kinds(self) -> tuple[Kind, ...]:
+    def _kinds(self) -> tuple[MachineSupply, ...]:
         return tuple(stock.kind for stock in self._house.stocks)
 
     @property
     def _follows(self) -> dict[str, str]:
         return {task.name: task.follows for task in self._inside if task.follows is not None}
 
-    def _solve(self, ways: tuple[Way, ...], limits: Limits) -> Solution | None:
+    def _solve(self, ways: tuple[TaskAssignment, ...], limits: SolverLimits) -> MipSolution | None:
         choices = tuple(way.choice for way in ways)
-        program = Program(choices, self._kinds, self._follows)
+        program = IntegerProgram(choices, self._kinds, self._follows)
         if any(choice.outside for choice in choices):
             program.be_hybrid()
             # Who looks after machines that answer is there for one workload as for all.
             answering = (i for i, way in enumerate(ways) if way.choice.outside and way.task.demand is not None)
-            program.once(answering_usd(self._world.needs, self._world.catalog), answering)
+            program.once(compute_serving_staff_usd(self._world.needs, self._world.catalog), answering)
         return program.solve(limits)
 
-    def _built(self, draft: Draft, ways: tuple[Way, ...], solution: Solution) -> Built:
+    def _built(self, draft: OptionDraft, ways: tuple[TaskAssignment, ...], solution: MipSolution) -> BuiltOption:
         used = [(ways[one.choice], one if one.shares else None) for one in solution.taken]
         # In the needs' order, which names lines: the program's own would rename them with every change of the needs.
         names, apart = (
             [task.name for task in self._inside],
-            named_apart([way._replace(part=part) for way, part in used]),
+            assign_pool_suffixes([way._replace(part=part) for way, part in used]),
         )
         taken, world = tuple(sorted(apart, key=lambda way: names.index(way.task.name))), self._world
         held = zip(self._house.stocks, solution.machines, strict=True)
@@ -187,93 +199,102 @@ class HousePlanner:
         home = world.settler.part(had, taken, draft.name)
         picks = {way.pick.task.name: way.pick for way in taken if way.pick is not None}
         rented = [self._beside(world.writer.rented(pick), pick) for pick in picks.values()]
-        part = joined([home, *rented, self._sites])
+        part = join_parts([home, *rented, self._sites])
         regions = sorted({way.pick.host.where.region for way in taken if way.pick is not None})
         said = (*self._house.idle(part.fleets), *(note for way in taken for note in self._better(way)))
         draft = draft._replace(regions=(*draft.regions, *regions), notes=(*draft.notes, *said))
-        where: tuple[Where, ...] = (self._house.where,)
+        where: tuple[Location, ...] = (self._house.where,)
         return world.assembler.built(draft, part, where, whole=True)
 
     @staticmethod
-    def _beside(part: Part, pick: Pick) -> Part:
+    def _beside(part: OptionPart, pick: InstanceChoice) -> OptionPart:
         """Rented machines that serve what is above another part of the same load say so."""
         demand = pick.task.demand
         if demand is None or not demand.elsewhere:
             return part
         above, whole = demand, demand._replace(elsewhere=())
         shares = tuple(
-            sum(map(above.requests, year)) / sum(map(whole.requests, year)) for year in years_of(len(demand.growth))
+            sum(map(above.requests, year)) / sum(map(whole.requests, year))
+            for year in split_into_years(len(demand.growth))
         )
-        serving = (one._replace(part=0.0) if isinstance(one, Serving) else one for one in part.serving)
+        serving = (one._replace(part=0.0) if isinstance(one, ProvisionedLoad) else one for one in part.serving)
         return part._replace(serving=tuple(serving), pools=tuple(replace(pool, shares=shares) for pool in part.pools))
 
-    def _better(self, way: Way) -> Iterable[str]:
+    def _better(self, way: TaskAssignment) -> Iterable[str]:
         """What a better model would take of the same machines."""
         workload, model, machine = way.task.workload, way.model, way.choice.machine
         if way.steady is None or model is None or machine is None or way.suffix:
             return
         here = [w for w in self._house.ways(way.task, way.task.models, followed=True) if w.choice.machine == machine]
-        able = [w for w in here if w.model is not None and better(workload, w.model, model) and not broken(w)]
+        able = [
+            w
+            for w in here
+            if w.model is not None and is_better_model(workload, w.model, model) and not count_broken_limits(w)
+        ]
         best = min(able, key=lambda w: max(w.choice.peak), default=None)
         if best is not None and best.model is not None:
-            named = [f"{one.id} ({scores(workload, one)})" for one in (best.model, model)]
+            named = [f"{one.id} ({format_scores(workload, one)})" for one in (best.model, model)]
             taken, here_taken = max(best.choice.peak), max(way.choice.peak)
             yield (
                 f"{way.task.name}: {named[0]} instead of {named[1]} would take {taken:.3g} machines at the peak, not "
                 f"{here_taken:.3g}"
             )
 
-    def _limits(self) -> Limits:
+    def _limits(self) -> SolverLimits:
         needs, site = self._world.needs, self._world.needs.placement.site
         spent = sum(term.sum for term in self._sites.terms if term.once)
-        return Limits(
+        return SolverLimits(
             capex_usd=max(0.0, needs.budget.capex * self._world.usd - spent),
             power_kw=site.power_kw if site is not None else None,
             rack_units=site.rack_units if site is not None else None,
         )
 
-    def _tightened(self, limits: Limits, draft: Draft, ways: tuple[Way, ...], solution: Solution) -> Limits:
+    def _tightened(
+        self, limits: SolverLimits, draft: OptionDraft, ways: tuple[TaskAssignment, ...], solution: MipSolution
+    ) -> SolverLimits:
         """`limits`, less what the option was over."""
         budget, usd, terms = self._world.needs.budget, self._world.usd, draft.terms or ()
-        over = capex_usd(terms) - budget.capex * usd
+        over = sum_capex_usd(terms) - budget.capex * usd
         if over > 0 and limits.capex_usd is not None:
-            limits = limits._replace(capex_usd=limits.capex_usd - over * MARGIN)
+            limits = limits._replace(capex_usd=limits.capex_usd - over * TIGHTENING_MARGIN)
         for miss in draft.misses:
             if miss.constraint in ("power_kw", "rack_units"):
-                excess = (float(miss.value or 0) - float(miss.limit or 0)) * MARGIN
+                excess = (float(miss.value or 0) - float(miss.limit or 0)) * TIGHTENING_MARGIN
                 limits = limits._replace(**{miss.constraint: (getattr(limits, miss.constraint) or 0.0) - excess})
-        if budget.per_month is not None and (over := monthly_usd(terms) - budget.per_month * usd) > 0:
+        if budget.per_month is not None and (over := sum_monthly_usd(terms) - budget.per_month * usd) > 0:
             used = (ways[one.choice].choice for one in solution.taken)
             counted = sum({choice.task: choice.usd_per_month for choice in used}.values())
             stocks = zip(self._house.stocks, solution.machines, strict=True)
             counted += sum(stock.kind.sum(stock.kind.usd_per_month, counts) for stock, counts in stocks)
-            limits = limits._replace(usd_per_month=min(counted, limits.usd_per_month or counted) - over * MARGIN)
+            limits = limits._replace(
+                usd_per_month=min(counted, limits.usd_per_month or counted) - over * TIGHTENING_MARGIN
+            )
         return limits
 
     def _residency(self) -> list[Miss]:
         found = []
         for task in self._inside:
-            bounds = bounds_of(self._world.needs, task.workload)
-            if not country_inside(self._world.catalog, bounds, self._house.country):
-                found.append(Miss(constraint="residency", value=self._house.country, limit=in_words(bounds)))
+            bounds = collect_workload_bounds(self._world.needs, task.workload)
+            if not is_country_inside(self._world.catalog, bounds, self._house.country):
+                found.append(Miss(constraint="residency", value=self._house.country, limit=format_bounds(bounds)))
         return found[:1]
 
-    def _near(self, task: Task) -> bool:
+    def _near(self, task: WorkloadTask) -> bool:
         """Whether the house is where the task must be answered."""
-        place: Bounds = ((task.place,),) if task.place is not None else ()
-        return country_inside(self._world.catalog, place, self._house.country)
+        place: ResidencyBounds = ((task.place,),) if task.place is not None else ()
+        return is_country_inside(self._world.catalog, place, self._house.country)
 
-    def _at_home(self, task: Task) -> list[Way]:
+    def _at_home(self, task: WorkloadTask) -> list[TaskAssignment]:
         if not self._near(task):
             return []
         followed = task.follows is not None or any(other.follows == task.name for other in self._inside)
-        return backed(self._house.ways(task, self._of(task), followed=followed), self._house.owned)
+        return add_shared_spares(self._house.ways(task, self._of(task), followed=followed), self._house.owned)
 
-    def _of(self, task: Task) -> tuple[ModelSpec | None, ...]:
+    def _of(self, task: WorkloadTask) -> tuple[ModelSpec | None, ...]:
         """The models a task may run: those of whom it follows."""
         return self._models.get(task.follows if task.follows is not None else task.name, ())
 
-    def _outside(self, provider: str, task: Task) -> Iterable[Way]:
+    def _outside(self, provider: str, task: WorkloadTask) -> Iterable[TaskAssignment]:
         """What may leave the house: whole, or the load above the mean."""
         if self._private(task):
             return
@@ -290,19 +311,22 @@ class HousePlanner:
         if task.demand is not None and not followed:
             yield from self._above(provider, task, task.demand)
 
-    def _above(self, provider: str, task: Task, demand: Demand) -> Iterable[Way]:
+    def _above(self, provider: str, task: WorkloadTask, demand: Demand) -> Iterable[TaskAssignment]:
         """The mean stays and the peaks go out; or so much stays as some of the owned machines carry while they last."""
-        found, alone = list[Way](), replace(demand.workload, slo=replace(demand.workload.slo, availability=None))
+        found, alone = (
+            list[TaskAssignment](),
+            replace(demand.workload, slo=replace(demand.workload.slo, availability=None)),
+        )
         for way in self._at_home(task):
-            if way.steady is None or way.choice.machine is None or broken(way):
+            if way.steady is None or way.choice.machine is None or count_broken_limits(way):
                 continue
             mean = tuple(demand.levels[1].rate * growth for growth in demand.growth)
             # In the house are spares for the peaks; what is served outside for months has its own there.
-            found += self._parted(provider, way, demand._replace(workload=alone), (ABOVE_MEAN, mean))
+            found += self._parted(provider, way, demand._replace(workload=alone), (ABOVE_MEAN_SUFFIX, mean))
             for machines, name in self._bases(way.choice.machine):
                 carried = tuple(way.steady.requests_per_s.value * machines[year] for year in self._years)
                 found += self._parted(provider, way, demand, (f"-above-{name}", carried))
-        yield from backed(found, self._house.owned)
+        yield from add_shared_spares(found, self._house.owned)
 
     def _bases(self, machine: str) -> Iterable[tuple[tuple[int, ...], str]]:
         """So many owned machines of a type in each year, and a name."""
@@ -311,7 +335,9 @@ class HousePlanner:
         for count in range(1, max(there, default=0) + 1):
             yield tuple(min(count, one) for one in there), f"{count}-{machine}"
 
-    def _parted(self, provider: str, way: Way, demand: Demand, named: tuple[str, tuple[float, ...]]) -> Iterable[Way]:
+    def _parted(
+        self, provider: str, way: TaskAssignment, demand: Demand, named: tuple[str, tuple[float, ...]]
+    ) -> Iterable[TaskAssignment]:
         (name, kept), whole, steady, machine = named, way.task.demand, way.steady, way.choice.machine
         above = demand.above(kept)
         if whole is None or steady is None or machine is None or above.peak <= 0:
@@ -320,34 +346,41 @@ class HousePlanner:
         pick = self._world.renter.best(provider, rest, (way.model,))
         if pick is not None and not pick.misses:
             parted = way._replace(pick=pick, kept=kept)
-            choice = steady_choice(way.task.name, whole, way.model, steady, machine, kept)._replace(outside=rest.name)
+            choice = build_steady_choice(way.task.name, whole, way.model, steady, machine, kept)._replace(
+                outside=rest.name
+            )
             work = [(usd, year) for usd, year in zip(way.choice.work_usd, self._spans, strict=True)]
             done = tuple(usd * sum(parted.done(whole, m) for m in year) / len(year) for usd, year in work)
             yield parted._replace(choice=choice._replace(usd=pick.cost, usd_per_month=self._paid(pick), work_usd=done))
 
-    def _rented(self, task: Task, pick: Pick) -> Way:
-        model = name_of(pick.model)
-        choice = Choice(task.name, model, None, pick.cost, self._paid(pick), outside=pick.task.name)
-        return Way(choice, task, pick.model, pick=pick)
+    def _rented(self, task: WorkloadTask, pick: InstanceChoice) -> TaskAssignment:
+        model = get_model_id(pick.model)
+        choice = AssignmentChoice(task.name, model, None, pick.cost, self._paid(pick), outside=pick.task.name)
+        return TaskAssignment(choice, task, pick.model, pick=pick)
 
-    def _paid(self, pick: Pick) -> float:
+    def _paid(self, pick: InstanceChoice) -> float:
         return pick.usd / self._world.needs.budget.horizon_months
 
-    def _private(self, task: Task) -> bool:
+    def _private(self, task: WorkloadTask) -> bool:
         used: list[DataProfile] = [data for data in self._world.needs.data if data.name in task.workload.data]
         return any(data.sensitivity in PRIVATE for data in used)
 
 
-def _weakness(demand: Demand, steady: Steady, model: ModelSpec | None) -> tuple[int, float, float, float]:
+def _rank_by_weakness(demand: Demand, steady: Steady, model: ModelSpec | None) -> tuple[int, float, float, float]:
     """Broken limits, what is taken of a machine at the peak; of equals the better model, then the lighter one."""
     known = model.quality if model is not None else {}
     score = sum(known.get(benchmark) or 0.0 for benchmark in demand.workload.quality)
-    return len(steady.misses), part_of(demand.peak_at_horizon, steady), -score, -steady.requests_per_s.value
+    return (
+        len(steady.misses),
+        compute_machine_share(demand.peak_at_horizon, steady),
+        -score,
+        -steady.requests_per_s.value,
+    )
 
 
-def named_apart(ways: list[Way]) -> tuple[Way, ...]:
+def assign_pool_suffixes(ways: list[TaskAssignment]) -> tuple[TaskAssignment, ...]:
     """Of a load that is shared the part with the most in the last years has its name; the others add a machine's."""
-    found, first = list[Way](), set[str]()
+    found, first = list[TaskAssignment](), set[str]()
     for way in sorted(ways, key=lambda one: one.part.shares[::-1] if one.part is not None else (), reverse=True):
         inside = way.choice.machine is not None
         found.append(way._replace(suffix=f"-{way.choice.machine}") if inside and way.task.name in first else way)
@@ -355,5 +388,5 @@ def named_apart(ways: list[Way]) -> tuple[Way, ...]:
     return tuple(found)
 
 
-def _first(task: Task) -> str:
+def _get_first_model(task: WorkloadTask) -> str:
     return next((model.id for model in task.models if model is not None), task.workload.kind)

@@ -18,49 +18,49 @@ from archwright.catalog.tables.records import ModelSpec
 from archwright.contract.needs import Needs, OwnedMachine
 from archwright.contract.plan import PurchaseKind
 from archwright.errors import CatalogError
-from archwright.plan.accounting.fleet import Fleet, Where
-from archwright.plan.capacity.availability import spares_for
-from archwright.plan.capacity.candidates import Host, Hosts, Sizer, Task
-from archwright.plan.capacity.machine_count import ROUNDING, machine_hours, machines_for, width_for
+from archwright.plan.accounting.fleet import Location, MachineFleet
+from archwright.plan.capacity.availability import count_spares
+from archwright.plan.capacity.candidates import CandidateMachine, MachineFinder, SizingCache, WorkloadTask
+from archwright.plan.capacity.machine_count import ROUNDING, compute_machine_hours, count_job_machines, count_machines
 from archwright.plan.cost.hardware_lifecycle import GPU_LIFE, MONTHS_PER_YEAR, SERVER_LIFE
-from archwright.plan.cost.prices import SCRAP
-from archwright.plan.cost.staffing import machine_usd
-from archwright.plan.demand.forecast import HOURS_PER_MONTH, Demand, Job, years_of
-from archwright.plan.demand.model_selection import better, name_of
-from archwright.plan.options.cloud_instances import Pick
-from archwright.plan.options.pool_writer import busy_machines
-from archwright.plan.solver.problem import Choice, Kind, Taken
+from archwright.plan.cost.prices import MIN_RESIDUAL_SHARE
+from archwright.plan.cost.staffing import compute_machine_staff_usd
+from archwright.plan.demand.forecast import HOURS_PER_MONTH, BatchJob, Demand, split_into_years
+from archwright.plan.demand.model_selection import get_model_id, is_better_model
+from archwright.plan.options.cloud_instances import InstanceChoice
+from archwright.plan.options.pool_writer import compute_busy_machines
+from archwright.plan.solver.problem import AssignmentChoice, MachineSupply, SelectedChoice
 from archwright.sizing.hardware.machine import Batch, Steady
 from archwright.sizing.hardware.power import overhead
 
 # On a host processor a workload takes parts of a machine no smaller than this.
-LEAST_PART = 1 / 16
+MIN_MACHINE_SHARE = 1 / 16
 
 
-class Stock(NamedTuple):
+class HardwareStock(NamedTuple):
     """Machines of one type, bought or owned."""
 
-    host: Host
+    host: CandidateMachine
     purchase: PurchaseKind
-    kind: Kind
+    kind: MachineSupply
 
 
-class Way(NamedTuple):
+class TaskAssignment(NamedTuple):
     """A choice of the program, and what it stands for. `pick`: rented machines; with `kept` those of the load above so
     many requests/s in each month, which stay in the house. `suffix` sets a second pool of the same workload apart;
     `part` says what it does of a load that is shared among types of machines, None where it does all of it.
     """
 
-    choice: Choice
-    task: Task
+    choice: AssignmentChoice
+    task: WorkloadTask
     model: ModelSpec | None = None
     steady: Steady | None = None
     batch: Batch | None = None
     width: int = 0
-    pick: Pick | None = None
+    pick: InstanceChoice | None = None
     kept: tuple[float, ...] = ()
     suffix: str = ""
-    part: Taken | None = None
+    part: SelectedChoice | None = None
 
     def share(self, month: int) -> float:
         """Of its task's load, in a month."""
@@ -87,27 +87,27 @@ class Way(NamedTuple):
         return found
 
 
-def node_of(host: Host) -> Node:
+def require_node(host: CandidateMachine) -> Node:
     """Raises ValueError for a rented machine: what one of the house costs is in a row of its own."""
     if host.node is None:
         raise ValueError(f"{host.machine.id} is no machine of a house")
     return host.node
 
 
-class House:
+class OnPremisesSite:
     """The site of one's own: which machines may stand there, and what each task would take of them. With `expired` also
     those whose price is too old to buy by.
     """
 
-    def __init__(self, needs: Needs, catalog: Catalog, sizer: Sizer, *, expired: bool = True) -> None:
+    def __init__(self, needs: Needs, catalog: Catalog, sizer: SizingCache, *, expired: bool = True) -> None:
         self._needs, self._catalog, self._sizer, self._expired = needs, catalog, sizer, expired
-        self._years = years_of(needs.budget.horizon_months)
+        self._years = split_into_years(needs.budget.horizon_months)
         site = needs.placement.site
         self.country = site.country if site is not None else needs.organisation.country
-        self.where = Where("on-premises", "on-premises", self.country, self.country)
-        self._allowed = Hosts(needs, catalog)
+        self.where = Location("on-premises", "on-premises", self.country, self.country)
+        self._allowed = MachineFinder(needs, catalog)
         self._hosts = self._allowed.bought(self.where)
-        self._found: dict[tuple[str, tuple[str, ...], bool], list[Way]] = {}
+        self._found: dict[tuple[str, tuple[str, ...], bool], list[TaskAssignment]] = {}
         self.notes: list[str] = []
         self.stocks = tuple((*self._owned(), *self._bought()))
 
@@ -129,12 +129,12 @@ class House:
             return site.electricity_usd_per_kwh
         return self._catalog.electricity_usd_per_kwh(self.country).value
 
-    def _bought(self) -> Iterable[Stock]:
+    def _bought(self) -> Iterable[HardwareStock]:
         for host in self._hosts:
-            if self._expired or self._catalog.may_advise_buying(node_of(host)):
-                yield Stock(host, "bought", self._kind(host, None))
+            if self._expired or self._catalog.may_advise_buying(require_node(host)):
+                yield HardwareStock(host, "bought", self._kind(host, None))
 
-    def _owned(self) -> Iterable[Stock]:
+    def _owned(self) -> Iterable[HardwareStock]:
         for owned in self._needs.placement.owned:
             host = self._known(owned)
             if host is None:
@@ -147,35 +147,35 @@ class House:
                 self.notes.append(f"owned {owned.count} x {owned.machine} are left out: their economic life is over")
                 continue
             most = tuple(owned.count if year < left else 0 for year in range(len(self._years)))
-            yield Stock(host, "owned", self._kind(host, most))
+            yield HardwareStock(host, "owned", self._kind(host, most))
 
-    def _life(self, host: Host) -> int:
+    def _life(self, host: CandidateMachine) -> int:
         """Months."""
         name = GPU_LIFE if host.machine.accelerator is not None else SERVER_LIFE
         return max(1, round(MONTHS_PER_YEAR * self._catalog.part(name).value))
 
-    def _known(self, owned: OwnedMachine) -> Host | None:
+    def _known(self, owned: OwnedMachine) -> CandidateMachine | None:
         try:
             count, device = self._catalog.machine_named(owned.machine)
         except CatalogError:
             return None
         wanted = (device.id, count)
-        return next((host for host in self._hosts if _holds(host) == wanted), None)
+        return next((host for host in self._hosts if _make_accelerator_key(host) == wanted), None)
 
-    def _kind(self, host: Host, most: tuple[int, ...] | None) -> Kind:
+    def _kind(self, host: CandidateMachine, most: tuple[int, ...] | None) -> MachineSupply:
         """`most`: of machines that are owned. The same sums as in upkeep.py, renewal.py and staffing.py."""
-        node, months, part = node_of(host), self._needs.budget.horizon_months, self._catalog.part
+        node, months, part = require_node(host), self._needs.budget.horizon_months, self._catalog.part
         kw = node.power_w / 1000 * self.pue
         support = node.price_usd * part("support").value / MONTHS_PER_YEAR
         monthly = kw * part("idle.draw").value * HOURS_PER_MONTH * self.usd_per_kwh + support
-        staff = machine_usd(self._needs, self._catalog, own=True)
+        staff = compute_machine_staff_usd(self._needs, self._catalog, own=True)
         if most is not None:
             used = tuple(float(len(year)) for year in self._years)
             spent = tuple(monthly * months_used / months for months_used in used)
             whole = tuple((monthly + staff) * months_used for months_used in used)
-            return Kind(node.id, whole, spent, (0.0,) * len(used), kw, node.rack_units, most)
+            return MachineSupply(node.id, whole, spent, (0.0,) * len(used), kw, node.rack_units, most)
         left = tuple(float(months - year[0]) for year in self._years)
-        life, residual = self._life(host), max(SCRAP, part("residual").value)
+        life, residual = self._life(host), max(MIN_RESIDUAL_SHARE, part("residual").value)
         generations = tuple(math.ceil(one / life) for one in left)
         again = tuple(n - residual ** ((one - (n - 1) * life) / life) for n, one in zip(generations, left, strict=True))
         spares = part("spares").value * node.price_usd
@@ -184,9 +184,9 @@ class House:
         )
         spent = tuple(monthly * one / months for one in left)
         capex = tuple(node.price_usd * n + spares for n in generations)
-        return Kind(node.id, whole, spent, capex, kw, node.rack_units)
+        return MachineSupply(node.id, whole, spent, capex, kw, node.rack_units)
 
-    def idle(self, fleets: tuple[Fleet, ...]) -> tuple[str, ...]:
+    def idle(self, fleets: tuple[MachineFleet, ...]) -> tuple[str, ...]:
         """What is said of owned machines that are left out."""
         used = {fleet.machine.id: fleet.peak for fleet in fleets if fleet.purchase == "owned"}
         currency = self._needs.budget.currency
@@ -199,14 +199,16 @@ class House:
             if stock.kind.most is not None and (left := max(stock.kind.most) - used.get(stock.host.machine.id, 0)) > 0
         )
 
-    def ways(self, task: Task, models: tuple[ModelSpec | None, ...], *, followed: bool) -> list[Way]:
+    def ways(self, task: WorkloadTask, models: tuple[ModelSpec | None, ...], *, followed: bool) -> list[TaskAssignment]:
         """Every way to do the task in the house; those that keep all limits, when there are any."""
-        key = (task.name, tuple(name_of(model) for model in models), followed)
+        key = (task.name, tuple(get_model_id(model) for model in models), followed)
         if key not in self._found:
             self._found[key] = self._ways(task, models, followed=followed)
         return self._found[key]
 
-    def _ways(self, task: Task, models: tuple[ModelSpec | None, ...], *, followed: bool) -> list[Way]:
+    def _ways(
+        self, task: WorkloadTask, models: tuple[ModelSpec | None, ...], *, followed: bool
+    ) -> list[TaskAssignment]:
         found = [
             way
             for host in {stock.host.machine.id: stock.host for stock in self.stocks}.values()
@@ -215,134 +217,143 @@ class House:
                 self._steady_ways(task, models, host) if task.demand is not None else self._job_ways(task, models, host)
             )
         ]
-        kept = [way for way in found if not broken(way)] or found
-        kept = kept if followed else _of_equals(task, kept)
+        kept = [way for way in found if not count_broken_limits(way)] or found
+        kept = kept if followed else _prefer_better_models(task, kept)
         # Where a load may be shared among types, all of it has one model: the strongest of each type is not enough.
         owns = any(stock.purchase == "owned" for stock in self.stocks)
-        return kept if followed or (owns and task.demand is not None) else _strongest(kept)
+        return kept if followed or (owns and task.demand is not None) else _select_strongest_models(kept)
 
-    def _steady_ways(self, task: Task, models: tuple[ModelSpec | None, ...], host: Host) -> Iterable[Way]:
+    def _steady_ways(
+        self, task: WorkloadTask, models: tuple[ModelSpec | None, ...], host: CandidateMachine
+    ) -> Iterable[TaskAssignment]:
         for model in models:
             demand = task.demand
             steady = self._sizer.steady(demand, model, host) if demand is not None else None
             if demand is not None and steady is not None and steady.requests_per_s.value > 0:
-                choice = steady_choice(task.name, demand, model, steady, host.machine.id)
-                working = tuple(busy_machines(demand, steady, one) * HOURS_PER_MONTH for one in demand.growth)
-                yield Way(self._worked(choice, host, steady.busy_w, working), task, model, steady)
+                choice = build_steady_choice(task.name, demand, model, steady, host.machine.id)
+                working = tuple(compute_busy_machines(demand, steady, one) * HOURS_PER_MONTH for one in demand.growth)
+                yield TaskAssignment(self._worked(choice, host, steady.busy_w, working), task, model, steady)
 
-    def _worked(self, choice: Choice, host: Host, busy_w: float, hours: tuple[float, ...]) -> Choice:
+    def _worked(
+        self, choice: AssignmentChoice, host: CandidateMachine, busy_w: float, hours: tuple[float, ...]
+    ) -> AssignmentChoice:
         """With what its work costs: the electricity of machines that work `hours` in each month, beyond idling."""
-        idle = self._catalog.part("idle.draw").value * max(node_of(host).power_w, busy_w)
+        idle = self._catalog.part("idle.draw").value * max(require_node(host).power_w, busy_w)
         usd = max(0.0, busy_w - idle) / 1000 * self.pue * self.usd_per_kwh
         return choice._replace(work_usd=tuple(usd * sum(hours[month] for month in year) for year in self._years))
 
-    def _job_ways(self, task: Task, models: tuple[ModelSpec | None, ...], host: Host) -> Iterable[Way]:
+    def _job_ways(
+        self, task: WorkloadTask, models: tuple[ModelSpec | None, ...], host: CandidateMachine
+    ) -> Iterable[TaskAssignment]:
         for model in models:
             job = task.job
             batch = self._sizer.batch(job, model, host.machine) if job is not None else None
             if job is not None and batch is not None:
-                width, _ = width_for(batch, job)
-                hours = machine_hours(batch, job, width)
+                width, _ = count_job_machines(batch, job)
+                hours = compute_machine_hours(batch, job, width)
                 most = tuple(max(hours[month] for month in year) for year in self._years)
-                choice = Choice(task.name, name_of(model), host.machine.id, width=float(width), hours=most)
-                yield Way(self._worked(choice, host, batch.busy_w, hours), task, model, None, batch, width)
+                choice = AssignmentChoice(
+                    task.name, get_model_id(model), host.machine.id, width=float(width), hours=most
+                )
+                yield TaskAssignment(self._worked(choice, host, batch.busy_w, hours), task, model, None, batch, width)
 
 
-def _holds(host: Host) -> tuple[str | None, int]:
+def _make_accelerator_key(host: CandidateMachine) -> tuple[str | None, int]:
     device = host.machine.accelerator
     return (device.id if device is not None else None, host.machine.accelerator_count)
 
 
-def steady_choice(
+def build_steady_choice(
     task: str, demand: Demand, model: ModelSpec | None, steady: Steady, machine: str, kept: tuple[float, ...] = ()
-) -> Choice:
+) -> AssignmentChoice:
     """What the busiest month of each year takes; where `kept` says so only up to so many requests/s in each month."""
-    busiest = [max(year, key=lambda month: demand.growth[month]) for year in years_of(len(demand.growth))]
+    busiest = [max(year, key=lambda month: demand.growth[month]) for year in split_into_years(len(demand.growth))]
     taken = [
-        [part_of(min(rate, kept[month]) if kept else rate, steady) for rate in demand.rates(month)] for month in busiest
+        [compute_machine_share(min(rate, kept[month]) if kept else rate, steady) for rate in demand.rates(month)]
+        for month in busiest
     ]
     peak = tuple(one[0] for one in taken)
     target = demand.workload.slo.availability
-    spares = tuple(spares_for(machines_for(one, 1.0), target) if one else 0 for one in peak)
-    return Choice(
+    spares = tuple(count_spares(count_machines(one, 1.0), target) if one else 0 for one in peak)
+    return AssignmentChoice(
         task,
-        name_of(model),
+        get_model_id(model),
         machine,
         peak=peak,
         mean=tuple(one[1] for one in taken),
         hours=tuple(sum(level.hours * part for level, part in zip(demand.levels, one, strict=True)) for one in taken),
         spares=spares,
         beside=spares,
-        parts=steady.engines if steady.devices else round(1 / LEAST_PART),
+        parts=steady.engines if steady.devices else round(1 / MIN_MACHINE_SHARE),
     )
 
 
-def backed(ways: list[Way], owned: frozenset[str]) -> list[Way]:
+def add_shared_spares(ways: list[TaskAssignment], owned: frozenset[str]) -> list[TaskAssignment]:
     """With the spares of loads that may be shared among types: so many stand for the machines of all of them. A load
     that is shared takes no more machines than the type takes alone of which it takes the most, and one of each other.
     """
-    found, most = list[Way](), dict[tuple[str, str, str], list[int]]()
+    found, most = list[TaskAssignment](), dict[tuple[str, str, str], list[int]]()
     for way in ways:
         if way.choice.machine in owned and way.choice.peak:
-            one, known = [machines_for(peak, 1.0) for peak in way.choice.peak], most.get(_group(way), [])
-            most[_group(way)] = [max(pair) for pair in zip(one, known or one, strict=True)]
+            one, known = [count_machines(peak, 1.0) for peak in way.choice.peak], most.get(_make_load_key(way), [])
+            most[_make_load_key(way)] = [max(pair) for pair in zip(one, known or one, strict=True)]
     types = len(owned)
     for way in ways:
-        choice, others, demand = way.choice, most.get(_group(way)), way.task.demand
+        choice, others, demand = way.choice, most.get(_make_load_key(way)), way.task.demand
         if choice.machine is not None and choice.peak and others is not None and demand is not None:
-            needed = [max(machines_for(peak, 1.0), n) + types for peak, n in zip(choice.peak, others, strict=True)]
+            needed = [max(count_machines(peak, 1.0), n) + types for peak, n in zip(choice.peak, others, strict=True)]
             target = demand.workload.slo.availability
-            way = way._replace(choice=choice._replace(beside=tuple(spares_for(n, target) for n in needed)))
+            way = way._replace(choice=choice._replace(beside=tuple(count_spares(n, target) for n in needed)))
         found.append(way)
     return found
 
 
-def _group(way: Way) -> tuple[str, str, str]:
+def _make_load_key(way: TaskAssignment) -> tuple[str, str, str]:
     return (way.choice.task, way.choice.model, way.choice.outside)
 
 
-def part_of(rate: float, steady: Steady) -> float:
+def compute_machine_share(rate: float, steady: Steady) -> float:
     """Machines that `rate` takes: whole engines where accelerators run them, else parts of a host processor."""
     if rate <= 0:
         return 0.0
     share = rate / steady.requests_per_s.value
     if steady.devices:
         return max(1, math.ceil(share * steady.engines - ROUNDING)) / steady.engines
-    return max(1, math.ceil(share / LEAST_PART - ROUNDING)) * LEAST_PART
+    return max(1, math.ceil(share / MIN_MACHINE_SHARE - ROUNDING)) * MIN_MACHINE_SHARE
 
 
-def broken(way: Way) -> int:
+def count_broken_limits(way: TaskAssignment) -> int:
     """Limits it breaks even on an idle machine, and deadlines."""
-    job: Job | None = way.task.job
+    job: BatchJob | None = way.task.job
     misses = len(way.steady.misses) if way.steady is not None else 0
     if way.batch is not None and job is not None:
-        misses += len(way.batch.misses) + len(width_for(way.batch, job)[1])
+        misses += len(way.batch.misses) + len(count_job_machines(way.batch, job)[1])
     return misses
 
 
-def _strongest(ways: list[Way]) -> list[Way]:
+def _select_strongest_models(ways: list[TaskAssignment]) -> list[TaskAssignment]:
     """Of each machine type the model that takes the least of it: nothing else tells them apart in the house."""
-    best: dict[str | None, Way] = {}
+    best: dict[str | None, TaskAssignment] = {}
     for way in ways:
         known = best.get(way.choice.machine)
-        if known is None or _load(way) < _load(known):
+        if known is None or _rank_by_load(way) < _rank_by_load(known):
             best[way.choice.machine] = way
     return list(best.values())
 
 
-def _of_equals(task: Task, ways: list[Way]) -> list[Way]:
+def _prefer_better_models(task: WorkloadTask, ways: list[TaskAssignment]) -> list[TaskAssignment]:
     """Of models that take the same of a machine, only the better one: electricity of their work is no difference."""
-    best: dict[object, Way] = {}
+    best: dict[object, TaskAssignment] = {}
     for way in ways:
         key = way.choice._replace(model="", usd=0.0, work_usd=()) if way.model is not None else way.choice
         other = best.setdefault(key, way)
-        if way.model is not None and other.model is not None and better(task.workload, way.model, other.model):
+        if way.model is not None and other.model is not None and is_better_model(task.workload, way.model, other.model):
             best[key] = way
     return list(best.values())
 
 
-def _load(way: Way) -> tuple[int, float, float, float]:
+def _rank_by_load(way: TaskAssignment) -> tuple[int, float, float, float]:
     choice = way.choice
     size = float(way.model.parameters) if way.model is not None else 0.0
     taken = max(max(choice.peak, default=0.0), max(choice.mean, default=0.0) + choice.width)
-    return (broken(way), taken, max(choice.hours, default=0.0), size)
+    return (count_broken_limits(way), taken, max(choice.hours, default=0.0), size)

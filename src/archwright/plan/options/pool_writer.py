@@ -13,30 +13,30 @@ from archwright.contract.needs import TEXT_KINDS, Site
 from archwright.contract.plan import Launch, Miss, Pool, Purchase
 from archwright.contract.record import replace
 from archwright.plan.accounting.budget import USD
-from archwright.plan.accounting.cash_flow import Term, following
-from archwright.plan.accounting.fleet import Fleet, Where
-from archwright.plan.accounting.provenance import Ledger
-from archwright.plan.capacity.availability import TIER, Place, Up
-from archwright.plan.capacity.candidates import Host, Task
-from archwright.plan.capacity.machine_count import mean_machines
-from archwright.plan.capacity.purchase_options import Price, Tranche
-from archwright.plan.capacity.served_load import Working, default_max_tokens
-from archwright.plan.capacity.service_levels import judge_availability
+from archwright.plan.accounting.cash_flow import CashFlow, make_varying_flow
+from archwright.plan.accounting.fleet import Location, MachineFleet
+from archwright.plan.accounting.provenance import PlanProvenance
+from archwright.plan.capacity.availability import DEFAULT_TIER, FailureDomain, RedundancyRequirement
+from archwright.plan.capacity.candidates import CandidateMachine, WorkloadTask
+from archwright.plan.capacity.machine_count import compute_mean_machines
+from archwright.plan.capacity.purchase_options import HourlyPrice, PurchaseTranche
+from archwright.plan.capacity.served_load import BatchLoad, default_max_tokens
+from archwright.plan.capacity.service_levels import check_availability
 from archwright.plan.cost.list_prices import hour_price
 from archwright.plan.demand.forecast import HOURS_PER_MONTH, Demand
-from archwright.plan.demand.model_selection import model_notes
-from archwright.plan.options.cloud_instances import Pick
+from archwright.plan.demand.model_selection import list_model_notes
+from archwright.plan.options.cloud_instances import InstanceChoice
 from archwright.sizing.hardware.machine import Batch, Machine, Steady
 
 # Interruptible machines are priced by the hour and the zone: 40 to 90 % below the list price on one day.
-SPOT_FACTOR = 1.6
+SPOT_PRICE_FACTOR = 1.6
 # Below this part of the predicted load a machine breaks its limits whatever their number: a risk, not a cost.
-LEAST_CARRIED = 0.1
+MIN_THROUGHPUT_SHARE = 0.1
 # Zones of a region that machines are spread over.
-ZONES = 3
+ZONES_PER_REGION = 3
 
 
-class Serving(NamedTuple):
+class ProvisionedLoad(NamedTuple):
     """A steady load and the machines that serve it: what its predictions need. `machines` share the peak; `up` are
     the machines that must run, their spares and place; None where they are the provider's affair. `part`: of a load
     that is shared among machine types, the share that is `demand`.
@@ -46,28 +46,28 @@ class Serving(NamedTuple):
     steady: Steady
     machine: Machine
     machines: int
-    up: Up | None
+    up: RedundancyRequirement | None
     part: float = 1.0
 
 
-class Part(NamedTuple):
+class OptionPart(NamedTuple):
     """Some workloads' place in an option."""
 
-    terms: tuple[Term, ...] = ()
-    fleets: tuple[Fleet, ...] = ()
+    terms: tuple[CashFlow, ...] = ()
+    fleets: tuple[MachineFleet, ...] = ()
     pools: tuple[Pool, ...] = ()
     purchases: tuple[Purchase, ...] = ()
     models: dict[str, str] = {}
-    serving: tuple[Serving | Working, ...] = ()
+    serving: tuple[ProvisionedLoad | BatchLoad, ...] = ()
     misses: tuple[Miss, ...] = ()
     notes: tuple[str, ...] = ()
     assumptions: tuple[str, ...] = ()
 
 
-def joined(parts: Iterable[Part]) -> Part:
+def join_parts(parts: Iterable[OptionPart]) -> OptionPart:
     """All in one."""
     held = list(parts)
-    return Part(
+    return OptionPart(
         terms=tuple(term for part in held for term in part.terms),
         fleets=tuple(fleet for part in held for fleet in part.fleets),
         pools=tuple(pool for part in held for pool in part.pools),
@@ -80,13 +80,13 @@ def joined(parts: Iterable[Part]) -> Part:
     )
 
 
-class Writer:
+class PoolWriter:
     """Writes picks into the ledger."""
 
-    def __init__(self, catalog: Catalog, ledger: Ledger, site: Site | None = None) -> None:
+    def __init__(self, catalog: Catalog, ledger: PlanProvenance, site: Site | None = None) -> None:
         self._catalog, self._ledger, self._site = catalog, ledger, site
 
-    def rented(self, pick: Pick) -> Part:
+    def rented(self, pick: InstanceChoice) -> OptionPart:
         offer = pick.host.offer
         if offer is None:
             raise ValueError(f"{pick.task.name}: a rented machine has an offer")
@@ -98,32 +98,32 @@ class Writer:
             pools=tuple(replace(pool, price_usd_per_hour=price) for pool in made.pools),
         )
 
-    def unpriced(self, pick: Pick) -> Part:
+    def unpriced(self, pick: InstanceChoice) -> OptionPart:
         """All but the money."""
         machine, task = pick.host.machine.id, pick.task
-        made = Part(
-            fleets=tuple(_fleet(pick, tranche) for tranche in pick.tranches),
-            purchases=tuple(_purchase(task.name, machine, tranche) for tranche in pick.tranches),
-            models=named(task, pick.model, pick.steady),
+        made = OptionPart(
+            fleets=tuple(_build_fleet(pick, tranche) for tranche in pick.tranches),
+            purchases=tuple(_build_purchase(task.name, machine, tranche) for tranche in pick.tranches),
+            models=map_workload_model(task, pick.model, pick.steady),
             misses=pick.misses,
-            notes=model_notes(task.workload, pick.model),
-            assumptions=assumed(pick.steady or pick.batch),
+            notes=list_model_notes(task.workload, pick.model),
+            assumptions=list_assumptions(pick.steady or pick.batch),
         )
         if pick.steady is None:
-            return made._replace(serving=working_of(task, pick.batch, pick.needed))
+            return made._replace(serving=build_batch_loads(task, pick.batch, pick.needed))
         misses, notes, slo = list(pick.misses), list(made.notes), task.workload.slo
-        up = self.placed(task, pick.host.where, Up(pick.needed, pick.spares))
+        up = self.placed(task, pick.host.where, RedundancyRequirement(pick.needed, pick.spares))
         if pick.host.where.placement != "serverless":
-            judge_availability(task.workload.name, up, slo, misses, notes)
-        notes += fragile(task, pick.steady)
+            check_availability(task.workload.name, up, slo, misses, notes)
+        notes += note_fragile_limits(task, pick.steady)
         replicas = (pick.needed + pick.spares) * max(pick.steady.engines, 1)
         pool = self.pool(task, pick.host, pick.steady, replicas)
-        serving = serving_of(task, pick.host, pick.steady, up)
+        serving = build_provisioned_loads(task, pick.host, pick.steady, up)
         return made._replace(pools=(pool,), serving=serving, misses=tuple(misses), notes=tuple(notes))
 
-    def _term(self, pick: Pick, offer: Offer, tranche: Tranche, count: str) -> Term:
+    def _term(self, pick: InstanceChoice, offer: Offer, tranche: PurchaseTranche, count: str) -> CashFlow:
         line = f"{pick.task.name}: {offer.instance_type} in {offer.region}, {tranche.kind}"
-        paid = following(line, "compute", tranche.usd, (count, *self.price(offer, tranche, pick)))
+        paid = make_varying_flow(line, "compute", tranche.usd, (count, *self.price(offer, tranche, pick)))
         return paid._replace(machines_of=(pick.task.workload.name,))
 
     def listed(self, offer: Offer) -> Estimate:
@@ -132,7 +132,7 @@ class Writer:
         self._ledger.drive(found)
         return found
 
-    def price(self, offer: Offer, tranche: Tranche, pick: Pick) -> tuple[str, ...]:
+    def price(self, offer: Offer, tranche: PurchaseTranche, pick: InstanceChoice) -> tuple[str, ...]:
         """The bases of what an hour costs in this way."""
         listed = self.listed(offer)
         if tranche.kind == "on-demand":
@@ -150,7 +150,7 @@ class Writer:
         )
         return (listed.basis, self._ledger.drive(self._catalog.estimate(row, share, "share", basis)))
 
-    def _own_price(self, offer: Offer, paid: Price) -> Estimate:
+    def _own_price(self, offer: Offer, paid: HourlyPrice) -> Estimate:
         basis = self._ledger.basis(
             f"price.{paid.kind}.{offer.id}",
             "quoted",
@@ -159,10 +159,10 @@ class Writer:
             stratum=f"{paid.kind} price",
         )
         if paid.kind == "spot":
-            return within_factor(paid.usd_per_hour, SPOT_FACTOR, f"{USD}/h", basis)
+            return within_factor(paid.usd_per_hour, SPOT_PRICE_FACTOR, f"{USD}/h", basis)
         return self._catalog.estimate(offer, paid.usd_per_hour, f"{USD}/h", basis)
 
-    def machines(self, pick: Pick) -> str:
+    def machines(self, pick: InstanceChoice) -> str:
         """The basis of how many machines the work takes: as uncertain as what one of them does."""
         task, machine = pick.task, pick.host.machine
         device = machine.accelerator
@@ -195,34 +195,34 @@ class Writer:
             ),
             facts=(names.get(carried.basis, ""), *steady.assumptions),
         )
-        value = mean_machines(demand, carried.value)
-        low = mean_machines(demand, carried.high)
-        high = mean_machines(demand, max(carried.low, carried.value * LEAST_CARRIED))
+        value = compute_mean_machines(demand, carried.value)
+        low = compute_mean_machines(demand, carried.high)
+        high = compute_mean_machines(demand, max(carried.low, carried.value * MIN_THROUGHPUT_SHARE))
         return Estimate(value=value, low=min(low, value), high=max(high, value), unit="machines", basis=basis)
 
-    def placed(self, task: Task, where: Where, up: Up) -> Up:
+    def placed(self, task: WorkloadTask, where: Location, up: RedundancyRequirement) -> RedundancyRequirement:
         """With the place they stand in. What stops the place of a workload's own sites (a plant, a branch) stops what
         asks there too, so it does not count.
         """
         if task.workload.sites:
             return up
         if where.placement == "on-premises":
-            tier = self._site.tier if self._site is not None and self._site.tier is not None else TIER
+            tier = self._site.tier if self._site is not None and self._site.tier is not None else DEFAULT_TIER
             place = self._place(f"site.tier-{tier}", f"one data centre of tier {tier}", "a second")
-        elif spread_out(up.needed, up.spares):
+        elif survives_zone_loss(up.needed, up.spares):
             place = self._place("site.region", "one region", "a second region")
         else:
             place = self._place("site.zone", "one zone", "spares for a lost zone, or a second region")
         return up._replace(place=place)
 
-    def _place(self, part: str, said: str, beyond: str) -> Place:
+    def _place(self, part: str, said: str, beyond: str) -> FailureDomain:
         row = self._catalog.parts[part]
         fact = f"{part}: {row.low:g} .. {row.typical:g} .. {row.high:g}, {row.source}"
         basis = self._ledger.basis(f"part.{part}", "quoted", row.item, facts=(fact,), stratum=row.kind)
         found = self._catalog.part(part, basis)
-        return Place(said, replace(found, high=min(1.0, found.high)), beyond)
+        return FailureDomain(said, replace(found, high=min(1.0, found.high)), beyond)
 
-    def pool(self, task: Task, host: Host, steady: Steady, replicas: int, suffix: str = "") -> Pool:
+    def pool(self, task: WorkloadTask, host: CandidateMachine, steady: Steady, replicas: int, suffix: str = "") -> Pool:
         """Raises ValueError for a job: nothing of it is launched to stay."""
         if task.demand is None:
             raise ValueError(f"{task.name}: a job has no pool")
@@ -255,33 +255,35 @@ class Writer:
         )
 
 
-def spread_out(needed: int, spares: int) -> bool:
+def survives_zone_loss(needed: int, spares: int) -> bool:
     """Whether one zone may be lost: as many machines as are needed stand in the others."""
     total = needed + spares
-    return total - math.ceil(total / ZONES) >= needed
+    return total - math.ceil(total / ZONES_PER_REGION) >= needed
 
 
-def fragile(task: Task, steady: Steady) -> list[str]:
+def note_fragile_limits(task: WorkloadTask, steady: Steady) -> list[str]:
     """What is said where the low end of the band holds no limit any more."""
     carried = steady.requests_per_s
-    if carried.low >= carried.value * LEAST_CARRIED:
+    if carried.low >= carried.value * MIN_THROUGHPUT_SHARE:
         return []
     return [
         f"at risk: {task.workload.name}: at the slow end of its band {steady.model} breaks its limits on any number"
     ]
 
 
-def assumed(sized: Steady | Batch | None) -> tuple[str, ...]:
+def list_assumptions(sized: Steady | Batch | None) -> tuple[str, ...]:
     return sized.assumptions if sized is not None else ()
 
 
-def named(task: Task, model: ModelSpec | None, steady: Steady | None) -> dict[str, str]:
+def map_workload_model(task: WorkloadTask, model: ModelSpec | None, steady: Steady | None) -> dict[str, str]:
     """The model of a workload: the catalog's, else what its kind of work is called."""
     name = model.id if model is not None else steady.model if steady is not None else ""
     return {task.workload.name: name} if name else {}
 
 
-def serving_of(task: Task, host: Host, steady: Steady, up: Up) -> tuple[Serving, ...]:
+def build_provisioned_loads(
+    task: WorkloadTask, host: CandidateMachine, steady: Steady, up: RedundancyRequirement
+) -> tuple[ProvisionedLoad, ...]:
     """Of several places the one with the most load. Workers that come and go start cold: only texts are promised there,
     for a warm one.
     """
@@ -290,16 +292,16 @@ def serving_of(task: Task, host: Host, steady: Steady, up: Up) -> tuple[Serving,
         return ()
     if texts and task.demand.output_tokens.mean <= 0:
         return ()
-    return (Serving(task.demand, steady, host.machine, up.needed, None if passing else up),)
+    return (ProvisionedLoad(task.demand, steady, host.machine, up.needed, None if passing else up),)
 
 
-def working_of(task: Task, batch: Batch | None, machines: int) -> tuple[Working, ...]:
-    return (Working(task.job, batch, machines),) if task.job is not None and batch is not None else ()
+def build_batch_loads(task: WorkloadTask, batch: Batch | None, machines: int) -> tuple[BatchLoad, ...]:
+    return (BatchLoad(task.job, batch, machines),) if task.job is not None and batch is not None else ()
 
 
-def _fleet(pick: Pick, tranche: Tranche) -> Fleet:
-    busy, watts = busy_of(pick)
-    return Fleet(
+def _build_fleet(pick: InstanceChoice, tranche: PurchaseTranche) -> MachineFleet:
+    busy, watts = measure_utilisation(pick)
+    return MachineFleet(
         where=pick.host.where,
         machine=pick.host.machine,
         workloads=(pick.task.workload.name,),
@@ -312,27 +314,27 @@ def _fleet(pick: Pick, tranche: Tranche) -> Fleet:
     )
 
 
-def busy_of(pick: Pick) -> tuple[float, float]:
+def measure_utilisation(pick: InstanceChoice) -> tuple[float, float]:
     """Share of the machines' time under load, and what one draws then. A job's machines are there while they work."""
     steady, demand = pick.steady, pick.task.demand
     if steady is None or demand is None:
         return 1.0, pick.batch.busy_w if pick.batch is not None else 0.0
     there = sum(sum(tranche.machines) for tranche in pick.tranches) / len(demand.growth)
-    return min(1.0, busy_machines(demand, steady) / there) if there else 1.0, steady.busy_w
+    return min(1.0, compute_busy_machines(demand, steady) / there) if there else 1.0, steady.busy_w
 
 
-def busy_machines(demand: Demand, steady: Steady, growth: float | None = None) -> float:
+def compute_busy_machines(demand: Demand, steady: Steady, growth: float | None = None) -> float:
     """Machines' worth of work, when the load has grown so much; mean over the horizon."""
     grown = demand.mean_growth if growth is None else growth
     rate = demand.requests_per_month * grown / (HOURS_PER_MONTH * 3600)
     return rate / steady.requests_per_s.value
 
 
-def _purchase(pool: str, machine: str, tranche: Tranche) -> Purchase:
+def _build_purchase(pool: str, machine: str, tranche: PurchaseTranche) -> Purchase:
     mean = sum(tranche.machines) / len(tranche.machines)
     return Purchase(pool=pool, machine=machine, kind=tranche.kind, machines=mean, peak=tranche.peak)
 
 
-def places(fleets: Iterable[Fleet]) -> tuple[Where, ...]:
+def list_fleet_places(fleets: Iterable[MachineFleet]) -> tuple[Location, ...]:
     """Where machines stand, once each."""
     return tuple(dict.fromkeys(fleet.where for fleet in fleets))

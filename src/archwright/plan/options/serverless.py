@@ -27,38 +27,47 @@ from archwright.catalog.tables.serverless_prices import Seconds, paid_by_second
 from archwright.contract.estimate import Estimate
 from archwright.contract.needs import SLO, TEXT_KINDS
 from archwright.contract.plan import Miss
-from archwright.plan.accounting.budget import AT_RISK, USD, Draft
-from archwright.plan.accounting.cash_flow import following
-from archwright.plan.accounting.fleet import Where
-from archwright.plan.accounting.provenance import Ledger
-from archwright.plan.capacity.candidates import Host, Task
-from archwright.plan.capacity.machine_count import machine_hours, machines_for, width_for
-from archwright.plan.capacity.purchase_options import Tranche
-from archwright.plan.capacity.unverified_levels import Found, availability_risk, latency_risk
-from archwright.plan.demand.data_residency import bounds_of, bounds_of_all, in_words, region_inside
+from archwright.plan.accounting.budget import AT_RISK, USD, OptionDraft
+from archwright.plan.accounting.cash_flow import make_varying_flow
+from archwright.plan.accounting.fleet import Location
+from archwright.plan.accounting.provenance import PlanProvenance
+from archwright.plan.capacity.candidates import CandidateMachine, WorkloadTask
+from archwright.plan.capacity.machine_count import compute_machine_hours, count_job_machines, count_machines
+from archwright.plan.capacity.purchase_options import PurchaseTranche
+from archwright.plan.capacity.unverified_levels import (
+    UnverifiedLevel,
+    check_unverified_availability,
+    describe_latency_risk,
+)
+from archwright.plan.demand.data_residency import (
+    collect_all_bounds,
+    collect_workload_bounds,
+    format_bounds,
+    is_region_inside,
+)
 from archwright.plan.demand.forecast import HOURS_PER_MONTH, Demand
-from archwright.plan.demand.proximity import distance
-from archwright.plan.options.cloud_instances import Pick
-from archwright.plan.options.edge_sites import at_sites, nowhere_else
-from archwright.plan.options.on_premises import World
-from archwright.plan.options.option_builder import Built
-from archwright.plan.options.pool_writer import Part, joined
+from archwright.plan.demand.proximity import rank_proximity
+from archwright.plan.options.cloud_instances import InstanceChoice
+from archwright.plan.options.edge_sites import make_sites_miss, runs_at_sites
+from archwright.plan.options.on_premises import PlanningContext
+from archwright.plan.options.option_builder import BuiltOption
+from archwright.plan.options.pool_writer import OptionPart, join_parts
 from archwright.sizing.hardware.machine import Machine, Steady
 
-SECONDS = 3600.0
+SECONDS_PER_HOUR = 3600.0
 # Of a worker beside its accelerator, assumed: what such machines have.
-CORES, RAM_BYTES = 8, 64e9
-COLD = 0.05
+WORKER_CORES, WORKER_RAM_BYTES = 8, 64e9
+MAX_COLD_SHARE = 0.05
 
 
-class Worker(NamedTuple):
+class ServerlessWorker(NamedTuple):
     """A kind of worker in a region."""
 
     row: Seconds
-    host: Host
+    host: CandidateMachine
 
 
-class Bill(NamedTuple):
+class WorkerUsage(NamedTuple):
     """What a task takes: workers on average, month by month, at most `peak`; the shares of requests that start cold,
     of all and where they are the most; and the longest that a worker is kept idle.
     """
@@ -71,49 +80,54 @@ class Bill(NamedTuple):
 
 
 class ServerlessPlanner:
-    def __init__(self, world: World, ledger: Ledger, tasks: tuple[Task, ...]) -> None:
+    def __init__(self, world: PlanningContext, ledger: PlanProvenance, tasks: tuple[WorkloadTask, ...]) -> None:
         self._world, self._ledger, self._tasks = world, ledger, tasks
 
-    def options(self) -> Iterable[Built]:
+    def options(self) -> Iterable[BuiltOption]:
         providers = sorted({row.provider for row in paid_by_second()})
         named = self._world.needs.placement.clouds
         for provider in [name for name in providers if named is None or name in named] or providers:
             yield self._option(provider)
 
-    def _option(self, provider: str) -> Built:
-        draft = Draft(f"serverless-{provider}", "serverless", provider)
+    def _option(self, provider: str) -> BuiltOption:
+        draft = OptionDraft(f"serverless-{provider}", "serverless", provider)
         where = self._where(provider)
         if where is None:
-            limit = in_words(bounds_of_all(self._world.needs))
+            limit = format_bounds(collect_all_bounds(self._world.needs))
             miss = Miss(constraint="residency", value="no offer inside", limit=limit)
-            return self._world.assembler.built(draft._replace(misses=(miss,)), Part(), (), whole=False)
-        parts, models = list[Part](), dict[str, tuple[ModelSpec | None, ...]]()
+            return self._world.assembler.built(draft._replace(misses=(miss,)), OptionPart(), (), whole=False)
+        parts, models = list[OptionPart](), dict[str, tuple[ModelSpec | None, ...]]()
         for task in self._tasks:
             found = models.get(task.follows, ()) if task.follows is not None else task.models
             part, model = self._part(task, found, self._workers(provider, where))
             models[task.name] = (model,)
             parts.append(part)
-        sites = tuple(nowhere_else(task, "a provider's region") for task in self._tasks if at_sites(task))
-        part = joined(parts)
+        sites = tuple(make_sites_miss(task, "a provider's region") for task in self._tasks if runs_at_sites(task))
+        part = join_parts(parts)
         draft = draft._replace(regions=(where.region,), misses=sites)
         return self._world.assembler.built(draft, part, (where,), whole=all(one.terms for one in parts))
 
-    def _where(self, provider: str) -> Where | None:
+    def _where(self, provider: str) -> Location | None:
         """The nearest region where all data may be; a worker costs the same in each."""
-        catalog, bounds = self._world.catalog, bounds_of_all(self._world.needs)
-        bounds += tuple(b for task in self._tasks for b in bounds_of(self._world.needs, task.workload))
+        catalog, bounds = self._world.catalog, collect_all_bounds(self._world.needs)
+        bounds += tuple(b for task in self._tasks for b in collect_workload_bounds(self._world.needs, task.workload))
         regions = [row for row in catalog.regions.values() if row.provider == provider]
-        inside = [row for row in regions if region_inside(catalog, bounds, provider, row.region)]
+        inside = [row for row in regions if is_region_inside(catalog, bounds, provider, row.region)]
         if not inside:
             return None
-        nearest = min(inside, key=lambda row: (distance(self._world.needs, catalog, row.country), row.region))
-        return Where("serverless", provider, nearest.region, nearest.country)
+        nearest = min(inside, key=lambda row: (rank_proximity(self._world.needs, catalog, row.country), row.region))
+        return Location("serverless", provider, nearest.region, nearest.country)
 
-    def _workers(self, provider: str, where: Where) -> tuple[Worker, ...]:
+    def _workers(self, provider: str, where: Location) -> tuple[ServerlessWorker, ...]:
         pins, catalog = self._world.needs.placement.accelerators, self._world.catalog
         allowed = None if pins is None else catalog.devices(pins)
         return tuple(
-            Worker(row, Host(where, Machine(f"worker-{row.accelerator}", device, 1, CORES, RAM_BYTES)))
+            ServerlessWorker(
+                row,
+                CandidateMachine(
+                    where, Machine(f"worker-{row.accelerator}", device, 1, WORKER_CORES, WORKER_RAM_BYTES)
+                ),
+            )
             for row in paid_by_second()
             if row.provider == provider
             and (device := catalog.accelerators.get(row.accelerator)) is not None
@@ -121,39 +135,43 @@ class ServerlessPlanner:
         )
 
     def _part(
-        self, task: Task, models: tuple[ModelSpec | None, ...], workers: tuple[Worker, ...]
-    ) -> tuple[Part, ModelSpec | None]:
+        self, task: WorkloadTask, models: tuple[ModelSpec | None, ...], workers: tuple[ServerlessWorker, ...]
+    ) -> tuple[OptionPart, ModelSpec | None]:
         """The cheapest worker and model that break the fewest limits."""
         found = [way for worker in workers for model in models for way in self._ways(task, model, worker)]
         if not found:
             wanted = next((model.id for model in models if model is not None), task.workload.kind)
             miss = Miss(constraint=f"{task.name}.model", value=wanted, limit="one accelerator that holds it")
-            return Part(misses=task.misses or (miss,)), None
+            return OptionPart(misses=task.misses or (miss,)), None
         pick, worker, bill = min(found, key=lambda way: (len(way[0].misses), way[0].usd, way[1].row.accelerator))
         return self._written(task, pick, worker, bill), pick.model
 
-    def _ways(self, task: Task, model: ModelSpec | None, worker: Worker) -> Iterable[tuple[Pick, Worker, Bill]]:
+    def _ways(
+        self, task: WorkloadTask, model: ModelSpec | None, worker: ServerlessWorker
+    ) -> Iterable[tuple[InstanceChoice, ServerlessWorker, WorkerUsage]]:
         sizer, machine = self._world.sizer, worker.host.machine
         steady = sizer.steady(task.demand, model, worker.host) if task.demand is not None else None
         batch = sizer.batch(task.job, model, machine) if task.job is not None else None
         misses: tuple[Miss, ...] = ()
         if task.demand is not None and steady is not None and steady.requests_per_s.value > 0:
-            bill = billed(task.demand, steady, worker.row)
-            if bill.coldest > COLD and breaks(task.workload.slo, steady, worker.row):
-                bill = billed(task.demand, steady, worker.row, warm=True)
+            bill = estimate_worker_usage(task.demand, steady, worker.row)
+            if bill.coldest > MAX_COLD_SHARE and breaks_latency_limit(task.workload.slo, steady, worker.row):
+                bill = estimate_worker_usage(task.demand, steady, worker.row, warm=True)
             misses = steady.misses
         elif task.job is not None and batch is not None:
-            width, late = width_for(batch, task.job)
-            hours = machine_hours(batch, task.job, width)
-            bill = Bill(tuple(hour / HOURS_PER_MONTH for hour in hours), width, 0.0, 0.0)
+            width, late = count_job_machines(batch, task.job)
+            hours = compute_machine_hours(batch, task.job, width)
+            bill = WorkerUsage(tuple(hour / HOURS_PER_MONTH for hour in hours), width, 0.0, 0.0)
             misses = (*batch.misses, *late)
         else:
             return
-        usd = tuple(count * HOURS_PER_MONTH * SECONDS * worker.row.usd_per_second for count in bill.workers)
-        tranche = Tranche("per-second", bill.workers, usd, bill.peak)
-        yield Pick(task, worker.host, model, steady, batch, (tranche,), bill.peak, 0, misses), worker, bill
+        usd = tuple(count * HOURS_PER_MONTH * SECONDS_PER_HOUR * worker.row.usd_per_second for count in bill.workers)
+        tranche = PurchaseTranche("per-second", bill.workers, usd, bill.peak)
+        yield InstanceChoice(task, worker.host, model, steady, batch, (tranche,), bill.peak, 0, misses), worker, bill
 
-    def _written(self, task: Task, pick: Pick, worker: Worker, bill: Bill) -> Part:
+    def _written(
+        self, task: WorkloadTask, pick: InstanceChoice, worker: ServerlessWorker, bill: WorkerUsage
+    ) -> OptionPart:
         row, writer = worker.row, self._world.writer
         basis = self._ledger.basis(
             f"price.second.{row.provider}.{row.accelerator}".lower(),
@@ -166,18 +184,22 @@ class ServerlessPlanner:
         line = f"{task.name}: seconds of {row.accelerator} in {worker.host.where.region}"
         made = writer.unpriced(pick)
         down = (
-            availability_risk(task.workload, row.provider, self._world.catalog) if task.demand is not None else Found()
+            check_unverified_availability(task.workload, row.provider, self._world.catalog)
+            if task.demand is not None
+            else UnverifiedLevel()
         )
         return made._replace(
             terms=(
-                following(line, "compute", pick.tranches[0].usd, drivers)._replace(machines_of=(task.workload.name,)),
+                make_varying_flow(line, "compute", pick.tranches[0].usd, drivers)._replace(
+                    machines_of=(task.workload.name,)
+                ),
             ),
             misses=(*made.misses, *down.misses),
-            notes=(*made.notes, *down.notes, *_said(pick, row, bill)),
+            notes=(*made.notes, *down.notes, *_note_cold_starts(pick, row, bill)),
         )
 
 
-def billed(demand: Demand, steady: Steady, row: Seconds, *, warm: bool = False) -> Bill:
+def estimate_worker_usage(demand: Demand, steady: Steady, row: Seconds, *, warm: bool = False) -> WorkerUsage:
     """Workers paid for, month by month; `warm`: idle for so long that few requests start cold."""
     carried, workers, idle = steady.requests_per_s.value, list[float](), row.idle_s
     waiting, requests, coldest = 0.0, 0.0, 0.0
@@ -187,35 +209,35 @@ def billed(demand: Demand, steady: Steady, row: Seconds, *, warm: bool = False) 
             if level.hours <= 0:
                 continue
             rate, took = level.rate * growth, steady.latency_p95_s.value
-            idle_s = max(row.idle_s, warm_idle_s(rate, row.start_s) - took) if warm else row.idle_s
-            gone = starts_per_request(rate, row.start_s, took + idle_s)
+            idle_s = max(row.idle_s, compute_warm_idle_s(rate, row.start_s) - took) if warm else row.idle_s
+            gone = compute_cold_start_share(rate, row.start_s, took + idle_s)
             cold = gone * (1 + rate * row.start_s)
             month += level.hours * max(1 - gone, rate / carried)
             waiting += level.hours * rate * cold
             requests += level.hours * rate
             coldest, idle = max(coldest, cold), max(idle, idle_s)
         workers.append(month / HOURS_PER_MONTH)
-    peak = machines_for(demand.peak_at_horizon, carried)
-    return Bill(tuple(workers), peak, min(1.0, waiting / requests), min(1.0, coldest), idle)
+    peak = count_machines(demand.peak_at_horizon, carried)
+    return WorkerUsage(tuple(workers), peak, min(1.0, waiting / requests), min(1.0, coldest), idle)
 
 
-def starts_per_request(rate: float, start_s: float, stay_s: float) -> float:
+def compute_cold_start_share(rate: float, start_s: float, stay_s: float) -> float:
     """q / r: the share of requests that a worker is started for, which is also that of the time when none is paid."""
     empty = math.exp(-rate * stay_s)
     return empty / (1 + rate * start_s * empty)
 
 
-def warm_idle_s(rate: float, start_s: float) -> float:
+def compute_warm_idle_s(rate: float, start_s: float) -> float:
     """How long a worker must stay after a request comes, for one in twenty to wait for a start."""
-    return math.log((1 + rate * start_s * (1 - COLD)) / COLD) / rate
+    return math.log((1 + rate * start_s * (1 - MAX_COLD_SHARE)) / MAX_COLD_SHARE) / rate
 
 
-def breaks(slo: SLO, steady: Steady, row: Seconds) -> bool:
+def breaks_latency_limit(slo: SLO, steady: Steady, row: Seconds) -> bool:
     """Whether a cold start breaks a limit."""
-    return any(row.start_s + warm > limit for _, limit, warm in _started(slo, steady))
+    return any(row.start_s + warm > limit for _, limit, warm in _list_start_limits(slo, steady))
 
 
-def _started(slo: SLO, steady: Steady) -> Iterable[tuple[str, float, float]]:
+def _list_start_limits(slo: SLO, steady: Steady) -> Iterable[tuple[str, float, float]]:
     """The limits that a start counts against, and what comes on top of it."""
     if slo.ttft_p95_s is not None and isinstance(steady.ttft_p95_s, Estimate):
         yield "ttft_p95_s", slo.ttft_p95_s, steady.ttft_p95_s.value
@@ -223,7 +245,7 @@ def _started(slo: SLO, steady: Steady) -> Iterable[tuple[str, float, float]]:
         yield "latency_p95_s", slo.latency_p95_s, steady.latency_p95_s.value
 
 
-def _said(pick: Pick, row: Seconds, bill: Bill) -> Iterable[str]:
+def _note_cold_starts(pick: InstanceChoice, row: Seconds, bill: WorkerUsage) -> Iterable[str]:
     if pick.steady is None:
         return
     start, name = f"{row.start_s:.0f} s ({row.start_s_low:.0f} .. {row.start_s_high:.0f})", pick.task.name
@@ -231,11 +253,11 @@ def _said(pick: Pick, row: Seconds, bill: Bill) -> Iterable[str]:
     if bill.idle_s > row.idle_s:
         yield (
             f"{name}: kept warm: where requests are rarest a worker stays idle for {bill.idle_s:.3g} s "
-            f"(default {row.idle_s:g}), so that at most {COLD:.0%} of them start cold in any part of the day"
+            f"(default {row.idle_s:g}), so that at most {MAX_COLD_SHARE:.0%} of them start cold in any part of the day"
         )
     if pick.task.workload.kind not in TEXT_KINDS:
-        yield from latency_risk(pick.task.workload, pick.steady.latency_p95_s, row.start_s_high, row.provider)
-    elif bill.coldest > COLD and bill.idle_s <= row.idle_s:
-        for field, limit, warm in _started(pick.task.workload.slo, pick.steady):
+        yield from describe_latency_risk(pick.task.workload, pick.steady.latency_p95_s, row.start_s_high, row.provider)
+    elif bill.coldest > MAX_COLD_SHARE and bill.idle_s <= row.idle_s:
+        for field, limit, warm in _list_start_limits(pick.task.workload.slo, pick.steady):
             if limit < row.start_s_high + warm:
                 yield f"{AT_RISK}{name}.{field} limit {limit:g} lies inside the band of a cold start"

@@ -15,16 +15,16 @@ from archwright.contract.needs import Needs
 from archwright.contract.plan import Artefact, Launch, MachineFacts, Miss, Pool
 from archwright.contract.record import replace
 from archwright.errors import missing_extra
-from archwright.plan.accounting.budget import USD, Draft
-from archwright.plan.accounting.cash_flow import recurring
-from archwright.plan.accounting.provenance import Ledger
-from archwright.plan.capacity.availability import ONE_MACHINE, ONE_MACHINE_LOW, Up
-from archwright.plan.capacity.served_load import Here, context_of, default_max_tokens, load_of
-from archwright.plan.capacity.service_levels import broken, judge_availability
-from archwright.plan.demand.data_residency import bounds_of, country_inside, in_words
+from archwright.plan.accounting.budget import USD, OptionDraft
+from archwright.plan.accounting.cash_flow import make_recurring_flow
+from archwright.plan.accounting.provenance import PlanProvenance
+from archwright.plan.capacity.availability import MACHINE_AVAILABILITY, MACHINE_AVAILABILITY_LOW, RedundancyRequirement
+from archwright.plan.capacity.served_load import LocalLoad, build_load_spec, count_context_tokens, default_max_tokens
+from archwright.plan.capacity.service_levels import check_availability, find_latency_misses
+from archwright.plan.demand.data_residency import collect_workload_bounds, format_bounds, is_country_inside
 from archwright.plan.demand.forecast import HOURS_PER_MONTH, Demand
-from archwright.plan.demand.model_selection import licence_note, open_models
-from archwright.plan.options.option_builder import Built
+from archwright.plan.demand.model_selection import format_licence_note, select_open_models
+from archwright.plan.options.option_builder import BuiltOption
 from archwright.simulate.peak_selection import representative
 from archwright.simulate.serving_simulation import WIDEST, WIDEST_TTFT, ServingSpec, disk, fits, memory_of, peak_memory
 from archwright.sizing.hardware.power import carbon_kg
@@ -32,22 +32,22 @@ from archwright.sizing.hardware.roofline import CORE_W, MACHINE_BASE_W, POWER_FA
 
 PLACEMENT = "this-machine"
 BATCH_TOKENS = 64
-SPIN = {"GOMP_SPINCOUNT": "1000"}
-SLOTS = (4, 2, 1)
+SPIN_ENVIRONMENT = {"GOMP_SPINCOUNT": "1000"}
+SLOT_COUNTS = (4, 2, 1)
 
 
-class LocalPlanner:
-    def __init__(self, needs: Needs, catalog: Catalog, ledger: Ledger) -> None:
+class ThisMachinePlanner:
+    def __init__(self, needs: Needs, catalog: Catalog, ledger: PlanProvenance) -> None:
         self._needs, self._catalog, self._ledger = needs, catalog, ledger
         self._engine = next(e for e in catalog.engines.values() if e.embedded and e.quantisations)
 
-    def plan(self, demands: tuple[Demand, ...], machine: MachineFacts | None) -> Built:
+    def plan(self, demands: tuple[Demand, ...], machine: MachineFacts | None) -> BuiltOption:
         """Raises MissingError AW-GET-01 when nothing else is allowed and the machine was not probed."""
         if machine is None:
             if self._needs.placement.allow == (PLACEMENT,):
                 raise missing_extra("local", "xllamacpp", "planning for this machine")
-            return Built(self._draft([Miss(constraint="machine", value="not probed", limit=None)]))
-        misses, notes, served, pools = self._residency(demands), list[str](), list[Here](), list[Pool]()
+            return BuiltOption(self._draft([Miss(constraint="machine", value="not probed", limit=None)]))
+        misses, notes, served, pools = self._residency(demands), list[str](), list[LocalLoad](), list[Pool]()
         for demand in demands:
             chosen = self._model(demand, misses, notes)
             if chosen is not None:
@@ -56,19 +56,19 @@ class LocalPlanner:
                 pools.append(pool)
         self._judge(served, machine, misses, notes)
         power, months = self._electricity(machine), self._needs.budget.horizon_months
-        paid = recurring("electricity", "energy", power.value, months, (self._ledger.drive(power),))
+        paid = make_recurring_flow("electricity", "energy", power.value, months, (self._ledger.drive(power),))
         terms = (paid._replace(machines_of=tuple(one.demand.workload.name for one in served)),)
         whole = served and len(served) == len(demands)
         draft = self._draft(misses)._replace(
-            regions=(self._needs.organisation.country,) if not _missed(misses, "residency") else (),
+            regions=(self._needs.organisation.country,) if not _has_miss(misses, "residency") else (),
             terms=terms if whole else None,
             pools=tuple(pools),
             models={one.demand.workload.name: one.spec.model.id for one in served},
             notes=tuple(notes),
         )
-        return Built(self._drawing(draft, machine), served=tuple(served))
+        return BuiltOption(self._drawing(draft, machine), served=tuple(served))
 
-    def _drawing(self, draft: Draft, machine: MachineFacts) -> Draft:
+    def _drawing(self, draft: OptionDraft, machine: MachineFacts) -> OptionDraft:
         """With what the machine draws, uses in a month and what that emits, where the grid is known."""
         basis = self._ledger.basis(
             "this-machine.power",
@@ -77,30 +77,30 @@ class LocalPlanner:
             formula=f"{MACHINE_BASE_W:g} W + {CORE_W:g} W x {machine.cores_usable} cores, x {HOURS_PER_MONTH:g} h",
             facts=("power was not measured: a factor of 2 each way",),
         )
-        draw = replace(_draw_kw(machine), basis=basis)
+        draw = replace(_estimate_draw_kw(machine), basis=basis)
         energy = draw.scaled(HOURS_PER_MONTH, unit="kWh")
         grams = self._catalog.grid_gco2_per_kwh(self._needs.organisation.country)
         carbon = None if grams is None else replace(carbon_kg(energy, grams), basis=basis)
         return draft._replace(power_kw=draw, energy_kwh_per_month=energy, carbon_kg_per_month=carbon)
 
-    def _draft(self, misses: list[Miss]) -> Draft:
-        return Draft(name=PLACEMENT, placement="this-machine", provider=PLACEMENT, misses=tuple(misses))
+    def _draft(self, misses: list[Miss]) -> OptionDraft:
+        return OptionDraft(name=PLACEMENT, placement="this-machine", provider=PLACEMENT, misses=tuple(misses))
 
     def _residency(self, demands: tuple[Demand, ...]) -> list[Miss]:
         country = self._needs.organisation.country
-        limits = [bounds_of(self._needs, demand.workload) for demand in demands]
-        outside = [bounds for bounds in limits if not country_inside(self._catalog, bounds, country)]
-        return [Miss(constraint="residency", value=country, limit=in_words(bounds)) for bounds in outside[:1]]
+        limits = [collect_workload_bounds(self._needs, demand.workload) for demand in demands]
+        outside = [bounds for bounds in limits if not is_country_inside(self._catalog, bounds, country)]
+        return [Miss(constraint="residency", value=country, limit=format_bounds(bounds)) for bounds in outside[:1]]
 
     def _model(self, demand: Demand, misses: list[Miss], notes: list[str]) -> tuple[ModelSpec, Artefact] | None:
         """The smallest model that passes and whose file the embedded engine runs."""
-        found = open_models(demand, self._catalog)
+        found = select_open_models(demand, self._catalog)
         misses.extend(found.misses)
         notes.extend(found.notes)
         for model in found.models:
             artefact = self._catalog.artefacts.get(model.id)
             if artefact is not None and artefact.quantisation in self._engine.quantisations:
-                notes.extend(licence_note(model))
+                notes.extend(format_licence_note(model))
                 return model, artefact
         if found.models:
             limit = ", ".join(sorted(self._catalog.artefacts))
@@ -114,14 +114,14 @@ class LocalPlanner:
         machine: MachineFacts,
         misses: list[Miss],
         notes: list[str],
-    ) -> tuple[Here, Pool]:
-        specs = [self._spec(demand, chosen, machine, slots) for slots in SLOTS]
+    ) -> tuple[LocalLoad, Pool]:
+        specs = [self._spec(demand, chosen, machine, slots) for slots in SLOT_COUNTS]
         fitting = [spec for spec in specs if fits(spec)]
         if not fitting:
             name, need = demand.workload.name, memory_of(specs[-1]).total
             misses.append(Miss(constraint=f"{name}.memory_bytes", value=need, limit=float(machine.memory_bytes)))
         tried = fitting or specs[-1:]
-        spec = next((spec for spec in tried if not broken(spec, demand.workload.slo)), tried[0])
+        spec = next((spec for spec in tried if not find_latency_misses(spec, demand.workload.slo)), tried[0])
         spec = replace(spec, load=representative(spec))
         self._ledger.assume(
             f"{demand.workload.name}: the peak window promised, and replayed by bench, is a typical one of many draws "
@@ -129,8 +129,8 @@ class LocalPlanner:
             f"wider than {WIDEST:g} each way ({WIDEST_TTFT:g} for TTFT) is cut there, so a restless "
             "machine is reported as worse"
         )
-        misses.extend(broken(spec, demand.workload.slo))
-        return Here(demand, spec), self._pool(demand, spec, chosen[1], machine)
+        misses.extend(find_latency_misses(spec, demand.workload.slo))
+        return LocalLoad(demand, spec), self._pool(demand, spec, chosen[1], machine)
 
     def _spec(
         self, demand: Demand, chosen: tuple[ModelSpec, Artefact], machine: MachineFacts, slots: int
@@ -145,9 +145,9 @@ class LocalPlanner:
             quantisation=quantisation,
             bits_per_weight=self._catalog.quantisations[quantisation].bits_per_weight,
             file_bytes=artefact.size_bytes,
-            load=load_of(demand, model.id, slots),
+            load=build_load_spec(demand, model.id, slots),
             slots=slots,
-            context_tokens=context_of(demand, model),
+            context_tokens=count_context_tokens(demand, model),
             replicas=1,
             batch_tokens=BATCH_TOKENS,
             template_tokens=artefact.template_tokens,
@@ -171,15 +171,15 @@ class LocalPlanner:
             context_tokens=spec.context_tokens,
             default_max_tokens=default_max_tokens(demand.output_tokens),
             quantisation=spec.quantisation,
-            launch=launch_of(self._engine, threads_of(machine)),
+            launch=build_launch(self._engine, threads_of(machine)),
             artefact=artefact,
         )
 
-    def _judge(self, served: list[Here], machine: MachineFacts, misses: list[Miss], notes: list[str]) -> None:
+    def _judge(self, served: list[LocalLoad], machine: MachineFacts, misses: list[Miss], notes: list[str]) -> None:
         """What the machine as a whole must hold: availability, memory and disk of all pools together."""
         for one in served:
             slo, name = one.demand.workload.slo, one.demand.workload.name
-            judge_availability(name, Up(1, 0), slo, misses, notes)
+            check_availability(name, RedundancyRequirement(1, 0), slo, misses, notes)
         memory = sum(peak_memory(one.spec, "").value for one in served)
         if len(served) > 1 and memory > machine.memory_bytes:
             misses.append(Miss(constraint="memory_bytes", value=memory, limit=float(machine.memory_bytes)))
@@ -193,7 +193,7 @@ class LocalPlanner:
     def _electricity(self, machine: MachineFacts) -> Estimate:
         """kWh of a month at the estimated draw, at the site's own price or the country's."""
         site, country = self._needs.placement.site, self._needs.organisation.country
-        draw_kw = _draw_kw(machine)
+        draw_kw = _estimate_draw_kw(machine)
         if site is not None and site.electricity_usd_per_kwh is not None:
             rate = site.electricity_usd_per_kwh
             price, fact = within_factor(rate, 1.0, "USD/kWh"), f"placement.site.electricity_usd_per_kwh: {rate:g}"
@@ -211,24 +211,24 @@ class LocalPlanner:
         )
         self._ledger.assume(
             f"this machine draws {draw_kw.value * 1000:.0f} W within a factor of 2; the machine itself is paid for",
-            f"one machine and its power are up {ONE_MACHINE:.1%} of the time, {ONE_MACHINE_LOW:.0%} at the low end",
+            f"one machine and its power are up {MACHINE_AVAILABILITY:.1%} of the time, {MACHINE_AVAILABILITY_LOW:.0%} at the low end",
         )
         return product([draw_kw, price], USD).scaled(HOURS_PER_MONTH, unit=f"{USD}/month", basis=basis)
 
 
-def _draw_kw(machine: MachineFacts) -> Estimate:
+def _estimate_draw_kw(machine: MachineFacts) -> Estimate:
     return within_factor((MACHINE_BASE_W + CORE_W * machine.cores_usable) / 1000, POWER_FACTOR, "kW")
 
 
-def _missed(misses: list[Miss], constraint: str) -> bool:
+def _has_miss(misses: list[Miss], constraint: str) -> bool:
     return any(miss.constraint == constraint for miss in misses)
 
 
-def launch_of(engine: EngineSpec, threads: int) -> Launch:
+def build_launch(engine: EngineSpec, threads: int) -> Launch:
     return Launch(
         engine=engine.id,
         settings={"threads": threads, "batch_tokens": BATCH_TOKENS},
-        environment=SPIN,
+        environment=SPIN_ENVIRONMENT,
         health_path=engine.health_path,
         metrics=engine.metrics,
     )

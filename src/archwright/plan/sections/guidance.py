@@ -9,74 +9,74 @@ from archwright.catalog.tables.guidance_rows import Advice, Theme, advice
 from archwright.contract.decision import SectionLine
 from archwright.contract.estimate import Estimate
 from archwright.contract.needs import Existing
-from archwright.plan.accounting.fleet import Chosen
-from archwright.plan.sections.plan_traits import traits_of, words_of
+from archwright.plan.accounting.fleet import ChosenOption
+from archwright.plan.sections.plan_traits import build_template_values, derive_traits
 
 # The date of rows whose source is the plan at hand.
-OF_THE_PLAN = "plan"
+PLAN_DATE = "plan"
 # How a tool of the user's own is measured, by its kind; the others are taken on trust.
-KEPT_PROOFS = {
+EXISTING_TOOL_PROOFS = {
     "gateway": "archwright bench {url} --against plan.json",
     "engine": "archwright bench {url} --against plan.json",
     "monitoring": "archwright reconcile plan.json --prometheus {url}",
 }
 
 
-def advised(chosen: Chosen, theme: Theme) -> tuple[SectionLine, ...]:
+def select_guidance(chosen: ChosenOption, theme: Theme) -> tuple[SectionLine, ...]:
     """One line a topic: the first row that fits. What the user runs already stands in for the rows that it replaces."""
-    traits, words = traits_of(chosen), words_of(chosen)
+    traits, words = derive_traits(chosen), build_template_values(chosen)
     kept = {own.kind for own in chosen.needs.existing}
     lines: dict[str, SectionLine] = {}
     for row in advice(theme):
-        if row.topic not in lines and _fits(row, traits) and row.kept not in kept:
-            lines[row.topic] = _line(row, words, chosen)
+        if row.topic not in lines and _matches_traits(row, traits) and row.kept not in kept:
+            lines[row.topic] = _build_line(row, words, chosen)
     return tuple(lines.values())
 
 
-def kept_lines(chosen: Chosen) -> tuple[SectionLine, ...]:
+def list_existing_tools(chosen: ChosenOption) -> tuple[SectionLine, ...]:
     """What an organisation runs already: named with its address, not priced."""
-    return tuple(_kept(own) for own in chosen.needs.existing)
+    return tuple(_build_existing_line(own) for own in chosen.needs.existing)
 
 
-def _fits(row: Advice, traits: Collection[str]) -> bool:
+def _matches_traits(row: Advice, traits: Collection[str]) -> bool:
     return all(trait in traits for trait in row.when) and not any(trait in traits for trait in row.unless)
 
 
-def _line(row: Advice, words: dict[str, str], chosen: Chosen) -> SectionLine:
+def _build_line(row: Advice, words: dict[str, str], chosen: ChosenOption) -> SectionLine:
     return SectionLine(
         topic=row.topic,
         choice=row.choice.format_map(words),
         why=row.why.format_map(words),
-        demanded_by=tuple(demands(row.clauses, chosen.needs.regulations)),
+        demanded_by=tuple(select_named_clauses(row.clauses, chosen.needs.regulations)),
         proof=row.proof,
         alternative=row.alternative.format_map(words),
         why_not=row.why_not.format_map(words),
-        estimate=_figure(row, chosen),
-        source=sourced(row),
+        estimate=_get_figure(row, chosen),
+        source=format_source(row),
     )
 
 
-def demands(clauses: Collection[str], regulations: Collection[str]) -> Iterator[str]:
+def select_named_clauses(clauses: Collection[str], regulations: Collection[str]) -> Iterator[str]:
     """The clauses of regulations that the needs name."""
     return (clause for clause in clauses if clause.partition(" ")[0] in regulations)
 
 
-def sourced(row: Advice) -> str:
+def format_source(row: Advice) -> str:
     """ "vendor's page, 2026-11 (low)": high confidence goes without saying, and so does the date of the plan itself."""
-    if row.as_of == OF_THE_PLAN:
+    if row.as_of == PLAN_DATE:
         return row.source
     return f"{row.source}, {row.as_of}" + ("" if row.confidence == "high" else f" ({row.confidence})")
 
 
-def _figure(row: Advice, chosen: Chosen) -> Estimate | None:
+def _get_figure(row: Advice, chosen: ChosenOption) -> Estimate | None:
     if not row.figure or chosen.option is None:
         return None
     found: Estimate | None = getattr(chosen.option, row.figure)
     return found
 
 
-def _kept(own: Existing) -> SectionLine:
-    form = KEPT_PROOFS.get(own.kind, "") if own.url else ""
+def _build_existing_line(own: Existing) -> SectionLine:
+    form = EXISTING_TOOL_PROOFS.get(own.kind, "") if own.url else ""
     place = f" at {own.url}" if own.url else ""
     unproved = "" if form else "; nothing of ours measures it yet" + ("" if own.url else ": the needs give no url")
     return SectionLine(

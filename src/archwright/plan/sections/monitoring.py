@@ -10,30 +10,34 @@ from archwright.contract.metrics import BY_QUANTITY
 from archwright.contract.needs import TEXT_KINDS, Workload
 from archwright.contract.plan import Pool
 from archwright.contract.record import replace
-from archwright.plan.accounting.fleet import Chosen
-from archwright.plan.sections.guidance import advised, kept_lines
-from archwright.plan.sections.plan_traits import traits_of
+from archwright.plan.accounting.fleet import ChosenOption
+from archwright.plan.sections.guidance import list_existing_tools, select_guidance
+from archwright.plan.sections.plan_traits import derive_traits
 
 WINDOW_S = 3600.0
-MONTH_MINUTES = 30 * 24 * 60.0
+MINUTES_PER_MONTH = 30 * 24 * 60.0
 # The workbook's fastest pair of windows: this many times the allowed rate uses 2 % of a month's allowance in an hour.
-FAST_BURN, LONG, SHORT = 14.4, "1h", "5m"
-NAMES = {"ttft_s": "TTFT", "tpot_s": "TPOT", "latency_s": "latency"}
-NOT_IN_FRONT = "the query answers once the gateway stands in front of the provider, which this release does not start"
+FAST_BURN_RATE, LONG_WINDOW, SHORT_WINDOW = 14.4, "1h", "5m"
+QUANTITY_NAMES = {"ttft_s": "TTFT", "tpot_s": "TPOT", "latency_s": "latency"}
+NO_GATEWAY_NOTE = (
+    "the query answers once the gateway stands in front of the provider, which this release does not start"
+)
 NEEDS_FILE = "service levels of the needs file"
 TEXT_SERIES = ("ttft_s", "tpot_s", "tokens_per_s", "input_tokens")
 ALL_SERIES = ("latency_s", "requests", "in_flight", "decisions")
-HERE_SERIES = ("peak_memory_bytes", "startup_s", "disk_bytes", "restarts")
+LOCAL_SERIES = ("peak_memory_bytes", "startup_s", "disk_bytes", "restarts")
 TRAINING_SERIES = ("train_s", "train_tokens_per_s", "train_memory_bytes")
 
 
-def monitoring_section(chosen: Chosen) -> Section:
+def build_monitoring_section(chosen: ChosenOption) -> Section:
     levels = tuple(
-        line for workload in chosen.needs.workloads for line in _levels(workload, _pool_of(chosen, workload))
+        line
+        for workload in chosen.needs.workloads
+        for line in _list_service_levels(workload, _find_pool(chosen, workload))
     )
-    if "hosted" in traits_of(chosen):
-        levels = tuple(replace(line, why=f"{line.why}; {NOT_IN_FRONT}") for line in levels)
-    kept = tuple(line for line in kept_lines(chosen) if line.topic.startswith("Monitoring"))
+    if "hosted" in derive_traits(chosen):
+        levels = tuple(replace(line, why=f"{line.why}; {NO_GATEWAY_NOTE}") for line in levels)
+    kept = tuple(line for line in list_existing_tools(chosen) if line.topic.startswith("Monitoring"))
     return Section(
         id="monitoring",
         title="Monitoring",
@@ -41,19 +45,19 @@ def monitoring_section(chosen: Chosen) -> Section:
             f"Every promise is a query: {len(levels)} service levels are watched, and reconcile holds what the plan "
             "promises against what was measured."
         ),
-        lines=(*kept, *advised(chosen, "monitoring"), _series(chosen), *levels),
+        lines=(*kept, *select_guidance(chosen, "monitoring"), _build_series_line(chosen), *levels),
     )
 
 
-def _pool_of(chosen: Chosen, workload: Workload) -> Pool | None:
+def _find_pool(chosen: ChosenOption, workload: Workload) -> Pool | None:
     pools = chosen.option.pools if chosen.option is not None else ()
     return next((pool for pool in pools if workload.name in pool.workloads), None)
 
 
-def _series(chosen: Chosen) -> SectionLine:
+def _build_series_line(chosen: ChosenOption) -> SectionLine:
     """The series this plan needs, by the names the platform exposes."""
-    traits = traits_of(chosen)
-    asked = {"text": TEXT_SERIES, "serving": ALL_SERIES, "this-machine": HERE_SERIES, "training": TRAINING_SERIES}
+    traits = derive_traits(chosen)
+    asked = {"text": TEXT_SERIES, "serving": ALL_SERIES, "this-machine": LOCAL_SERIES, "training": TRAINING_SERIES}
     wanted = [quantity for trait, quantities in asked.items() if trait in traits for quantity in quantities]
     requests = Query(metric="requests", labels={}, statistic="rate", window_s=WINDOW_S)
     return SectionLine(
@@ -69,7 +73,7 @@ def _series(chosen: Chosen) -> SectionLine:
     )
 
 
-def _levels(workload: Workload, pool: Pool | None) -> Iterator[SectionLine]:
+def _list_service_levels(workload: Workload, pool: Pool | None) -> Iterator[SectionLine]:
     """One line a service level: what is asked for, the query, and what wakes somebody."""
     slo = workload.slo
     latency = ("latency_s", slo.latency_p95_s)
@@ -78,28 +82,28 @@ def _levels(workload: Workload, pool: Pool | None) -> Iterator[SectionLine]:
     )
     for quantity, limit in limits:
         if limit is not None:
-            yield _latency(workload, pool, quantity, limit)
+            yield _build_latency_line(workload, pool, quantity, limit)
     if slo.availability is not None:
-        yield _availability(workload, slo.availability)
+        yield _build_availability_line(workload, slo.availability)
 
 
-def _latency(workload: Workload, pool: Pool | None, quantity: str, limit: float) -> SectionLine:
+def _build_latency_line(workload: Workload, pool: Pool | None, quantity: str, limit: float) -> SectionLine:
     query = Query(metric=quantity, labels={"workload": workload.name}, statistic="p95", window_s=WINDOW_S)
     series = pool.launch.metrics.get(quantity) if pool is not None else None
     engine = f"; the engine's own series is {series}" if series else ""
     return SectionLine(
-        topic=f"{workload.name}: {NAMES[quantity]}",
+        topic=f"{workload.name}: {QUANTITY_NAMES[quantity]}",
         choice=f"p95 at most {limit:g} s over an hour",
         why=(
             f"{BY_QUANTITY[quantity].help}; asked for in the needs; wake somebody when it is above {limit:g} for "
-            f"{SHORT} and for {LONG}{engine}"
+            f"{SHORT_WINDOW} and for {LONG_WINDOW}{engine}"
         ),
         proof=query.promql(),
         source=NEEDS_FILE,
     )
 
 
-def _availability(workload: Workload, target: float) -> SectionLine:
+def _build_availability_line(workload: Workload, target: float) -> SectionLine:
     name = BY_QUANTITY["requests"].name
     own = f'workload="{escape(workload.name)}"'
 
@@ -107,11 +111,11 @@ def _availability(workload: Workload, target: float) -> SectionLine:
         failed = f'sum(rate({name}{{{own},status=~"failed|rejected"}}[{window}]))'
         return f"{failed} / sum(rate({name}{{{own}}}[{window}]))"
 
-    bound = f"{FAST_BURN * (1 - target):.6g}"
+    bound = f"{FAST_BURN_RATE * (1 - target):.6g}"
     return SectionLine(
         topic=f"{workload.name}: availability",
-        choice=f"{target:.6g} of requests answered, {MONTH_MINUTES * (1 - target):.3g} minutes of outage in 30 days",
-        why=f"asked for in the needs; wake somebody at {FAST_BURN:g} times the allowed rate, over {LONG} and {SHORT}",
-        proof=f"{share(LONG)} > {bound} and {share(SHORT)} > {bound}",
+        choice=f"{target:.6g} of requests answered, {MINUTES_PER_MONTH * (1 - target):.3g} minutes of outage in 30 days",
+        why=f"asked for in the needs; wake somebody at {FAST_BURN_RATE:g} times the allowed rate, over {LONG_WINDOW} and {SHORT_WINDOW}",
+        proof=f"{share(LONG_WINDOW)} > {bound} and {share(SHORT_WINDOW)} > {bound}",
         source=NEEDS_FILE,
     )

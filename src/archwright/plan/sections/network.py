@@ -8,30 +8,41 @@ from archwright.contract.decision import Section, SectionLine
 from archwright.contract.estimate import Estimate, exact
 from archwright.contract.evidence import Query
 from archwright.contract.needs import TEXT_KINDS
-from archwright.plan.accounting.fleet import Chosen, Fleet, Where
-from archwright.plan.cost.data_placement import Case, case_of_chosen
-from archwright.plan.cost.facility_costs import central, fabrics, gear_at, own_places
-from archwright.plan.cost.storage_and_egress import banded, egress_flows, lying
-from archwright.plan.demand.forecast import growth_of
-from archwright.plan.explain.formatting import digits
-from archwright.plan.sections.power import power_lines
+from archwright.plan.accounting.fleet import ChosenOption, Location, MachineFleet
+from archwright.plan.cost.data_placement import OptionContext, build_chosen_context
+from archwright.plan.cost.facility_costs import (
+    list_own_places,
+    list_training_fabrics,
+    select_central_fleets,
+    size_network_gear,
+)
+from archwright.plan.cost.storage_and_egress import apply_part_bands, list_egress_flows, list_stored_items
+from archwright.plan.demand.forecast import compute_monthly_growth
+from archwright.plan.explain.formatting import format_number
+from archwright.plan.sections.power import list_power_lines
 from archwright.sizing.infrastructure import network, storage
 from archwright.sizing.infrastructure.network import GIGABIT, PLAIN, WAITING, Fabric
 
 WINDOW_S = 3600.0
 WAITING_FACTS = ("training.batch", "training.mfu", "collective.overlap")
 # Port speeds one buys, in Gbit/s.
-PORTS = (1, 10, 25, 100, 400)
+PORT_SPEEDS_GBIT = (1, 10, 25, 100, 400)
 # A port is filled to half: bursts, and one of a pair that fails.
-FILLED = 0.5
+PORT_FILL_SHARE = 0.5
 GB = 1e9
 
 
-def network_section(chosen: Chosen) -> Section:
-    case = case_of_chosen(chosen)
-    lines = [*_front_end(case), *_fabrics(case), *_inside(case), *_machines(case), *_ingest(case)]
-    lines += [*_leaving(case), *_boundary(case), *power_lines(case, lying(case))]
-    spans = [fabric for _, fabric in fabrics(case)]
+def build_network_section(chosen: ChosenOption) -> Section:
+    case = build_chosen_context(chosen)
+    lines = [
+        *_list_front_end(case),
+        *_list_fabrics(case),
+        *_list_engine_locality(case),
+        *_list_switches(case),
+        *_list_ingest(case),
+    ]
+    lines += [*_list_egress(case), *_list_boundary(case), *list_power_lines(case, list_stored_items(case))]
+    spans = [fabric for _, fabric in list_training_fabrics(case)]
     fast = dict.fromkeys(fabric.job.workload for fabric in spans if fabric.ports)
     if fast:
         said = f"A 400G fabric between machines, for {', '.join(fast)}"
@@ -42,12 +53,15 @@ def network_section(chosen: Chosen) -> Section:
     return Section(id="network", title="Network, power and cooling", summary=f"{said}.", lines=tuple(lines))
 
 
-def _front_end(case: Case) -> Iterator[SectionLine]:
+def _list_front_end(case: OptionContext) -> Iterator[SectionLine]:
     workloads = case.needs.workloads
-    rate = sum(network.front_end((one,), case.catalog, growth_of(one.traffic, case.months)[-1]) for one in workloads)
+    rate = sum(
+        network.front_end((one,), case.catalog, compute_monthly_growth(one.traffic, case.months)[-1])
+        for one in workloads
+    )
     if not rate or all(place.placement == "this-machine" for place in case.where):
         return
-    facts = _message_facts(case)
+    facts = _list_message_facts(case)
     basis = case.ledger.basis(
         "network.front-end",
         "formula",
@@ -55,20 +69,20 @@ def _front_end(case: Case) -> Iterator[SectionLine]:
         formula="sum over the workloads of peak requests/s x (bytes of a request + bytes of its answer) x growth",
         facts=case.quotes.drivers(facts),
     )
-    both = banded(case, facts, exact(rate, "bytes/s"), basis)
+    both = apply_part_bands(case, facts, exact(rate, "bytes/s"), basis)
     yield SectionLine(
         topic="Front end",
-        choice=f"two {_port(both.high)} Gbit/s ports for the gateways",
-        why=f"{digits(rate / GIGABIT)} Gbit/s at the busiest second; a port is filled to half, one may fail",
+        choice=f"two {_choose_port_speed(both.high)} Gbit/s ports for the gateways",
+        why=f"{format_number(rate / GIGABIT)} Gbit/s at the busiest second; a port is filled to half, one may fail",
         proof=Query(metric="tokens_per_s", labels={}, statistic="rate", window_s=WINDOW_S).promql(),
-        alternative=f"{PORTS[-1]} Gbit/s everywhere",
+        alternative=f"{PORT_SPEEDS_GBIT[-1]} Gbit/s everywhere",
         why_not="text and records are small: the front end is not what limits this plan",
         estimate=both,
         source=case.quotes.sources(*facts),
     )
 
 
-def _message_facts(case: Case) -> tuple[str, ...]:
+def _list_message_facts(case: OptionContext) -> tuple[str, ...]:
     messages = [network.message_of(workload, case.catalog) for workload in case.needs.workloads if workload.traffic]
     return tuple(dict.fromkeys(name for message in messages for name in message.facts))
 
@@ -76,10 +90,10 @@ def _message_facts(case: Case) -> tuple[str, ...]:
 # --- between machines
 
 
-def _fabrics(case: Case) -> Iterator[SectionLine]:
-    found = fabrics(case)
+def _list_fabrics(case: OptionContext) -> Iterator[SectionLine]:
+    found = list_training_fabrics(case)
     for fleet, fabric in found:
-        yield _fabric(case, fleet, fabric)
+        yield _build_fabric_line(case, fleet, fabric)
     if not found:
         yield SectionLine(
             topic="Cluster fabric",
@@ -91,14 +105,14 @@ def _fabrics(case: Case) -> Iterator[SectionLine]:
         )
 
 
-def _fabric(case: Case, fleet: Fleet, fabric: Fabric) -> SectionLine:
+def _build_fabric_line(case: OptionContext, fleet: MachineFleet, fabric: Fabric) -> SectionLine:
     job, kind = fabric.job, "adapters" if fabric.job.trained < fabric.job.parameters else "weights and gradients"
     reason = (
         f"{job.machines} machines exchange {job.exchanged / GB:,.1f} GB of {kind} each a step: "
         f"{fabric.waits_plain:.0%} of the time waiting at 100G"
     )
     proof = Query(metric="train_tokens_per_s", labels={}, statistic="mean", window_s=WINDOW_S).promql()
-    share = _waiting(case, fabric)
+    share = _estimate_wait_share(case, fabric)
     if not fabric.ports:
         return SectionLine(
             topic=f"{job.workload}: fabric between {job.machines} machines",
@@ -110,7 +124,7 @@ def _fabric(case: Case, fleet: Fleet, fabric: Fabric) -> SectionLine:
             proof=proof,
             source=case.quotes.sources(*WAITING_FACTS),
         )
-    gear = gear_at(case, fleet.where)
+    gear = size_network_gear(case, fleet.where)
     bought = f"; switches of 64 ports: {gear.fabric}, optical links: {gear.links}" if gear.fabric else ""
     slow = f", still {fabric.waits:.0%} waiting" if fabric.waits > WAITING else f", then {fabric.waits:.0%}"
     return SectionLine(
@@ -125,7 +139,7 @@ def _fabric(case: Case, fleet: Fleet, fabric: Fabric) -> SectionLine:
     )
 
 
-def _waiting(case: Case, fabric: Fabric) -> Estimate:
+def _estimate_wait_share(case: OptionContext, fabric: Fabric) -> Estimate:
     """Share of a step spent waiting at 100G, from the ends of what it rests on."""
     batch, mfu, overlap = (case.catalog.part(name) for name in WAITING_FACTS)
     flops = (4 * fabric.job.parameters + 2 * fabric.job.trained) / fabric.job.rate
@@ -141,7 +155,7 @@ def _waiting(case: Case, fabric: Fabric) -> Estimate:
     return Estimate(value=fabric.waits_plain, low=least, high=most, unit="share", basis=basis)
 
 
-def _inside(case: Case) -> Iterator[SectionLine]:
+def _list_engine_locality(case: OptionContext) -> Iterator[SectionLine]:
     """Why an engine stays inside one machine, by the largest model that is served."""
     served = [
         (workload, case.models[workload.name])
@@ -165,11 +179,11 @@ def _inside(case: Case) -> Iterator[SectionLine]:
     )
 
 
-def _machines(case: Case) -> Iterator[SectionLine]:
-    for where in own_places(case):
-        gear = gear_at(case, where)
+def _list_switches(case: OptionContext) -> Iterator[SectionLine]:
+    for where in list_own_places(case):
+        gear = size_network_gear(case, where)
         if gear.front:
-            count = sum(fleet.peak for fleet in central(case, where))
+            count = sum(fleet.peak for fleet in select_central_fleets(case, where))
             yield SectionLine(
                 topic=f"Switches in {where.region}",
                 choice=f"{gear.front} switches of 100G for {count} machines, each machine on two",
@@ -179,13 +193,13 @@ def _machines(case: Case) -> Iterator[SectionLine]:
             )
 
 
-def _ingest(case: Case) -> Iterator[SectionLine]:
+def _list_ingest(case: OptionContext) -> Iterator[SectionLine]:
     for workload in case.needs.workloads:
         rate = storage.reading(workload)
         if rate:
             yield SectionLine(
                 topic=f"{workload.name}: data in",
-                choice=f"{_port(rate)} Gbit/s between its data and its machines",
+                choice=f"{_choose_port_speed(rate)} Gbit/s between its data and its machines",
                 why=f"{network.ingest(workload) / GB:,.0f} GB a month, each day's within its deadline: "
                 f"{rate / GIGABIT:.1f} Gbit/s while it runs",
                 proof="archwright data list",
@@ -194,21 +208,21 @@ def _ingest(case: Case) -> Iterator[SectionLine]:
             )
 
 
-def _port(rate: float) -> int:
-    return next((port for port in PORTS if port * GIGABIT * FILLED >= rate), PORTS[-1])
+def _choose_port_speed(rate: float) -> int:
+    return next((port for port in PORT_SPEEDS_GBIT if port * GIGABIT * PORT_FILL_SHARE >= rate), PORT_SPEEDS_GBIT[-1])
 
 
 # --- out of the house
 
 
-def _leaving(case: Case) -> Iterator[SectionLine]:
-    out, between = egress_flows(case, lying(case))
+def _list_egress(case: OptionContext) -> Iterator[SectionLine]:
+    out, between = list_egress_flows(case, list_stored_items(case))
     demanded = storage.clauses(case.needs, case.catalog, r"transfers only|region allow-list")
     for source in dict.fromkeys(flow.source for flow in (*out, *between)):
         internet = sum(sum(flow.bytes) for flow in out if flow.source == source) / case.months
         regions = sum(sum(flow.bytes) for flow in between if flow.source == source) / case.months
         yield SectionLine(
-            topic=f"Traffic out of {_name(source)}",
+            topic=f"Traffic out of {_display_name(source)}",
             choice=f"{internet / GB:,.1f} GB a month to the internet, {regions / GB:,.1f} GB to other regions",
             why="answers, copies of data where they are answered from, and files of tuned models, billed by the byte; "
             "the provider's bill shows it, this release does not meter it",
@@ -226,7 +240,7 @@ def _leaving(case: Case) -> Iterator[SectionLine]:
         )
 
 
-def _boundary(case: Case) -> Iterator[SectionLine]:
+def _list_boundary(case: OptionContext) -> Iterator[SectionLine]:
     words = r"network (policy|security)|segmentation|boundary|egress|transit|transmission|in motion"
     yield SectionLine(
         topic="Boundary",
@@ -241,5 +255,5 @@ def _boundary(case: Case) -> Iterator[SectionLine]:
     )
 
 
-def _name(where: Where) -> str:
+def _display_name(where: Location) -> str:
     return where.region or where.provider

@@ -5,16 +5,16 @@ from __future__ import annotations
 from typing import Literal
 
 from archwright.contract.decision import Section
-from archwright.plan.accounting.fleet import Chosen
-from archwright.plan.sections.guidance import advised, kept_lines
-from archwright.plan.sections.monitoring import monitoring_section
-from archwright.plan.sections.network import network_section
-from archwright.plan.sections.scaling import scale_section
-from archwright.plan.sections.security import security_section
-from archwright.plan.sections.storage import storage_section
+from archwright.plan.accounting.fleet import ChosenOption
+from archwright.plan.sections.guidance import list_existing_tools, select_guidance
+from archwright.plan.sections.monitoring import build_monitoring_section
+from archwright.plan.sections.network import build_network_section
+from archwright.plan.sections.scaling import build_scaling_section
+from archwright.plan.sections.security import build_security_section
+from archwright.plan.sections.storage import build_storage_section
 
 # This plan seen from three sides: rows of guidance alone.
-TOLD: tuple[tuple[Literal["stages", "practices", "providers"], str, str], ...] = (
+GUIDANCE_SECTIONS: tuple[tuple[Literal["stages", "practices", "providers"], str, str], ...] = (
     (
         "stages",
         "Seven stages of building AI infrastructure",
@@ -33,21 +33,31 @@ TOLD: tuple[tuple[Literal["stages", "practices", "providers"], str, str], ...] =
 )
 
 
-def sections_of(chosen: Chosen) -> tuple[Section, ...]:
+def build_sections(chosen: ChosenOption) -> tuple[Section, ...]:
     """Call it before the ledger's bases are read: sections add their own."""
-    parts = (network_section, storage_section, _stack, security_section, scale_section, monitoring_section)
-    told = (Section(id=id_, title=title, summary=summary, lines=advised(chosen, id_)) for id_, title, summary in TOLD)
+    parts = (
+        build_network_section,
+        build_storage_section,
+        _build_stack_section,
+        build_security_section,
+        build_scaling_section,
+        build_monitoring_section,
+    )
+    told = (
+        Section(id=id_, title=title, summary=summary, lines=select_guidance(chosen, id_))
+        for id_, title, summary in GUIDANCE_SECTIONS
+    )
     return (*(part(chosen) for part in parts), *told)
 
 
-def _stack(chosen: Chosen) -> Section:
+def _build_stack_section(chosen: ChosenOption) -> Section:
     """What each part is, why, and what else it could be. What the user runs already comes first."""
-    kept = kept_lines(chosen)
+    kept = list_existing_tools(chosen)
     own = ", ".join(line.choice for line in kept)
     stays = f"what runs already stays and is not priced: {own}" if kept else "nothing of your own was named to stay"
     return Section(
         id="stack",
         title="Software stack",
         summary=f"Open interfaces and file formats at each joint, so that any part can be exchanged; {stays}.",
-        lines=(*kept, *advised(chosen, "stack")),
+        lines=(*kept, *select_guidance(chosen, "stack")),
     )

@@ -8,17 +8,23 @@ from typing import NamedTuple
 
 from archwright.catalog.tables.cost_records import Node
 from archwright.contract.decision import SectionLine
-from archwright.plan.accounting.fleet import Where
-from archwright.plan.cost.data_placement import Case
-from archwright.plan.cost.facility_costs import Plug, building, central, own_places, plugs
-from archwright.plan.cost.operating_costs import energy_of, grid_at
-from archwright.plan.cost.storage_and_egress import Lying
-from archwright.plan.explain.formatting import digits, shown
+from archwright.plan.accounting.fleet import Location
+from archwright.plan.cost.data_placement import OptionContext
+from archwright.plan.cost.facility_costs import (
+    SitePowerDraw,
+    estimate_site_power,
+    get_building_pue,
+    list_own_places,
+    select_central_fleets,
+)
+from archwright.plan.cost.operating_costs import estimate_energy_and_carbon, get_grid_intensity
+from archwright.plan.cost.storage_and_egress import StoredItem
+from archwright.plan.explain.formatting import format_estimate, format_number
 
 RACK_UNITS = 42
 
 
-class Racks(NamedTuple):
+class RackGroup(NamedTuple):
     """Racks of one machine type: `each` machines a rack, 0 where air cannot cool one."""
 
     node: Node
@@ -30,16 +36,16 @@ class Racks(NamedTuple):
         return math.ceil(self.machines / self.each) if self.each else self.machines
 
 
-def power_lines(case: Case, kept: tuple[Lying, ...]) -> Iterator[SectionLine]:
-    for plug in plugs(case, kept):
+def list_power_lines(case: OptionContext, kept: tuple[StoredItem, ...]) -> Iterator[SectionLine]:
+    for plug in estimate_site_power(case, kept):
         if plug.where.placement == "on-premises" and plug.power_kw.value > 0:
-            yield _power(case, plug)
-            yield from _cooling(case, plug)
-    yield from _energy(case, kept)
+            yield _build_power_line(case, plug)
+            yield from _list_cooling_lines(case, plug)
+    yield from _list_energy_lines(case, kept)
 
 
-def _power(case: Case, plug: Plug) -> SectionLine:
-    site, part = case.needs.placement.site, building(case, plug.where)
+def _build_power_line(case: OptionContext, plug: SitePowerDraw) -> SectionLine:
+    site, part = case.needs.placement.site, get_building_pue(case, plug.where)
     limits = []
     if site is not None and site.country == plug.where.country:
         limits = [f"{site.power_kw:g} kW" if site.power_kw is not None else ""]
@@ -48,22 +54,24 @@ def _power(case: Case, plug: Plug) -> SectionLine:
     modern = case.catalog.part("pue.modern").value
     return SectionLine(
         topic=f"Power in {plug.where.region}",
-        choice=f"{digits(plug.power_kw.value)} kW at the plug, {digits(plug.rack_units)} rack units",
+        choice=f"{format_number(plug.power_kw.value)} kW at the plug, {format_number(plug.rack_units)} rack units",
         why=(
             f"machines at their name plates, storage and switches, x {part:g} for cooling and conversion"
             + (f"; the site has {room}" if room else "")
             + "; no meter is read by this release"
         ),
         alternative=f"a hall that takes x {modern:g}",
-        why_not="already the case" if part <= modern else f"worth {digits((1 - modern / part) * 100)} % of the bill",
+        why_not="already the case"
+        if part <= modern
+        else f"worth {format_number((1 - modern / part) * 100)} % of the bill",
         estimate=plug.power_kw,
         source=case.quotes.sources("pue.average", "pue.modern", "storage.draw", "switch.front-draw"),
     )
 
 
-def _cooling(case: Case, plug: Plug) -> Iterator[SectionLine]:
+def _list_cooling_lines(case: OptionContext, plug: SitePowerDraw) -> Iterator[SectionLine]:
     limit = case.catalog.part("cooling.air").value
-    for racks in _racks(case, plug, limit):
+    for racks in _group_racks(case, plug, limit):
         draw = racks.node.power_w / 1000
         name = f"Racks of {racks.node.id} in {plug.where.region}"
         if racks.each:
@@ -86,26 +94,26 @@ def _cooling(case: Case, plug: Plug) -> Iterator[SectionLine]:
             )
 
 
-def _racks(case: Case, plug: Plug, limit_kw: float) -> Iterator[Racks]:
+def _group_racks(case: OptionContext, plug: SitePowerDraw, limit_kw: float) -> Iterator[RackGroup]:
     counts: dict[str, tuple[Node, int]] = {}
-    for fleet in central(case, plug.where):
+    for fleet in select_central_fleets(case, plug.where):
         if fleet.node is not None:
             before = counts.get(fleet.node.id, (fleet.node, 0))[1]
             counts[fleet.node.id] = (fleet.node, before + fleet.peak)
     for node, machines in counts.values():
         each = min(RACK_UNITS // node.rack_units, limit_kw // (node.power_w / 1000))
-        yield Racks(node, machines, int(each))
+        yield RackGroup(node, machines, int(each))
 
 
-def _energy(case: Case, kept: tuple[Lying, ...]) -> Iterator[SectionLine]:
-    energy, carbon = energy_of(case, kept)
+def _list_energy_lines(case: OptionContext, kept: tuple[StoredItem, ...]) -> Iterator[SectionLine]:
+    energy, carbon = estimate_energy_and_carbon(case, kept)
     if energy is None or carbon is None:
         return
-    places = dict.fromkeys([*(fleet.where for fleet in case.fleets), *own_places(case)])
-    grids = ", ".join(f"{_name(place)} {shown(grid_at(case, place))}" for place in places)
+    places = dict.fromkeys([*(fleet.where for fleet in case.fleets), *list_own_places(case)])
+    grids = ", ".join(f"{_display_name(place)} {format_estimate(get_grid_intensity(case, place))}" for place in places)
     yield SectionLine(
         topic="Energy and carbon",
-        choice=f"{shown(energy)} and {shown(carbon)} of carbon",
+        choice=f"{format_estimate(energy)} and {format_estimate(carbon)} of carbon",
         why=f"mean over the horizon, cooling included; grids: {grids}; making the hardware is not in here, and no "
         "meter is read by this release",
         alternative="a place with a cleaner grid",
@@ -114,5 +122,5 @@ def _energy(case: Case, kept: tuple[Lying, ...]) -> Iterator[SectionLine]:
     )
 
 
-def _name(where: Where) -> str:
+def _display_name(where: Location) -> str:
     return where.region or where.country

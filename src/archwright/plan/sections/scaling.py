@@ -11,17 +11,17 @@ from archwright.contract.estimate import Estimate, exact
 from archwright.contract.evidence import Query
 from archwright.contract.needs import Workload
 from archwright.contract.plan import Option, Pool, Purchase
-from archwright.plan.accounting.fleet import Chosen, Fleet
-from archwright.plan.capacity.availability import holds, spares_for
-from archwright.plan.cost.data_placement import REFRESH
-from archwright.plan.demand.forecast import HOURS_PER_MONTH, growth_of
-from archwright.plan.explain.formatting import digits, engines_of, shown
-from archwright.plan.sections.guidance import advised
-from archwright.plan.sections.plan_traits import answers
+from archwright.plan.accounting.fleet import ChosenOption, MachineFleet
+from archwright.plan.capacity.availability import compute_availability, count_spares
+from archwright.plan.cost.data_placement import REFRESH_SUFFIX
+from archwright.plan.demand.forecast import HOURS_PER_MONTH, compute_monthly_growth
+from archwright.plan.explain.formatting import describe_engines, format_estimate, format_number
+from archwright.plan.sections.guidance import select_guidance
+from archwright.plan.sections.plan_traits import serves_requests
 
-FOLLOWS = frozenset({"on-demand", "spot", "per-second"})
+ELASTIC_PURCHASES = frozenset({"on-demand", "spot", "per-second"})
 IN_FLIGHT_WINDOW_S = 3600.0
-ORDER = ("first", "second", "third", "fourth")
+ORDINALS = ("first", "second", "third", "fourth")
 
 
 class Headroom(NamedTuple):
@@ -33,62 +33,64 @@ class Headroom(NamedTuple):
     times: Estimate
 
 
-def scale_section(chosen: Chosen) -> Section:
+def build_scaling_section(chosen: ChosenOption) -> Section:
     if chosen.option is None:
         lines: tuple[SectionLine, ...] = ()
         summary = "No option is feasible: there is nothing to scale before a limit is moved."
     else:
-        tightest = headrooms(chosen, chosen.option)
-        machines, ranges = _machines(chosen, chosen.option), _ranges(chosen, chosen.option)
-        lines = (*machines, *ranges, *_losses(chosen), *_limits(tightest))
-        summary = _summary(tightest)
-    return Section(id="scale", title="Scale", summary=summary, lines=(*lines, *advised(chosen, "scale")))
+        tightest = compute_headrooms(chosen, chosen.option)
+        machines, ranges = _list_machines(chosen, chosen.option), _list_autoscaling_ranges(chosen, chosen.option)
+        lines = (*machines, *ranges, *_list_machine_losses(chosen), *_list_limit_lines(tightest))
+        summary = _format_summary(tightest)
+    return Section(id="scale", title="Scale", summary=summary, lines=(*lines, *select_guidance(chosen, "scale")))
 
 
-def _summary(tightest: list[Headroom]) -> str:
+def _format_summary(tightest: list[Headroom]) -> str:
     if not tightest:
         return "The needs state no limit that growth would meet: price decides how far this plan goes."
     first = tightest[0]
     return f"At {first.times.value:.2f} times this plan {first.name} is reached first, if it grows with the load."
 
 
-def _machines(chosen: Chosen, option: Option) -> Iterator[SectionLine]:
-    answering = {one.name for one in chosen.needs.workloads if answers(one)}
+def _list_machines(chosen: ChosenOption, option: Option) -> Iterator[SectionLine]:
+    answering = {one.name for one in chosen.needs.workloads if serves_requests(one)}
     for fleet in chosen.fleets:
         if answering & set(fleet.workloads):
-            yield _steady_line(fleet, _pool_of(option, fleet))
+            yield _build_steady_line(fleet, _find_pool(option, fleet))
         else:
-            yield _batch_line(fleet)
+            yield _build_batch_line(fleet)
     if not chosen.fleets:
         for pool in option.pools:
             yield SectionLine(
                 topic=f"{', '.join(pool.workloads)}: machines",
-                choice=f"{engines_of(pool)} in {pool.region}",
+                choice=f"{describe_engines(pool)} in {pool.region}",
                 why=f"each serves {pool.slots} requests at once, {pool.context_tokens} tokens each",
-                proof=_in_flight(pool),
+                proof=_build_in_flight_query(pool),
             )
 
 
-def _pool_of(option: Option, fleet: Fleet) -> Pool | None:
+def _find_pool(option: Option, fleet: MachineFleet) -> Pool | None:
     """The pool of a fleet's place, for workloads that have one in each."""
     of_them = [pool for pool in option.pools if set(pool.workloads) & set(fleet.workloads)]
     here = (pool for pool in of_them if pool.region in (fleet.where.region, fleet.where.country))
     return next(here, of_them[0] if of_them else None)
 
 
-def _steady_line(fleet: Fleet, pool: Pool | None) -> SectionLine:
-    first, last = (digits(fleet.machines[end]) for end in (0, -1))
+def _build_steady_line(fleet: MachineFleet, pool: Pool | None) -> SectionLine:
+    first, last = (format_number(fleet.machines[end]) for end in (0, -1))
     slots = f"; {pool.replicas} engines in all, {pool.slots} requests at once each" if pool is not None else ""
     return SectionLine(
         topic=f"{', '.join(fleet.workloads)}: {fleet.purchase} machines in {fleet.where.region}",
         choice=f"{fleet.machine.id}: {first} on average at first, {last} in the last month, {fleet.peak} at most",
-        why=f"the peak decides their number; they work {_share(fleet.busy)} of the time they run{slots}",
-        proof=_in_flight(pool) if pool is not None else f"archwright explain plan.json {fleet.workloads[0]}",
+        why=f"the peak decides their number; they work {_format_share(fleet.busy)} of the time they run{slots}",
+        proof=_build_in_flight_query(pool)
+        if pool is not None
+        else f"archwright explain plan.json {fleet.workloads[0]}",
     )
 
 
-def _batch_line(fleet: Fleet) -> SectionLine:
-    first, last = (digits(fleet.machines[end] * HOURS_PER_MONTH) for end in (0, -1))
+def _build_batch_line(fleet: MachineFleet) -> SectionLine:
+    first, last = (format_number(fleet.machines[end] * HOURS_PER_MONTH) for end in (0, -1))
     return SectionLine(
         topic=f"{', '.join(fleet.workloads)}: {fleet.purchase} machines in {fleet.where.region}",
         choice=f"{fleet.peak} x {fleet.machine.id} while it runs, {first} hours in the first month, {last} in the last",
@@ -97,29 +99,29 @@ def _batch_line(fleet: Fleet) -> SectionLine:
     )
 
 
-def _share(busy: float) -> str:
+def _format_share(busy: float) -> str:
     return f"{busy:.0%}" if busy >= 0.01 else "under 1%"
 
 
-def _in_flight(pool: Pool) -> str:
+def _build_in_flight_query(pool: Pool) -> str:
     """How full a pool was: against slots x replicas."""
     query = Query(metric="in_flight", labels={"pool": pool.name}, statistic="max", window_s=IN_FLIGHT_WINDOW_S)
     return query.promql()
 
 
-def _ranges(chosen: Chosen, option: Option) -> Iterator[SectionLine]:
+def _list_autoscaling_ranges(chosen: ChosenOption, option: Option) -> Iterator[SectionLine]:
     """What an autoscaler is set to: the machines that are had anyway, and the most at the peak."""
-    batch = {one.name for one in chosen.needs.workloads if not answers(one)}
+    batch = {one.name for one in chosen.needs.workloads if not serves_requests(one)}
     by_pool: dict[str, list[Purchase]] = defaultdict(list)
     for purchase in option.purchases:
         by_pool[purchase.pool].append(purchase)
     for pool, bought in by_pool.items():
-        had = sum(purchase.peak for purchase in bought if purchase.kind not in FOLLOWS)
-        low = had if pool in batch or pool.endswith(REFRESH) else max(had, 1)
+        had = sum(purchase.peak for purchase in bought if purchase.kind not in ELASTIC_PURCHASES)
+        low = had if pool in batch or pool.endswith(REFRESH_SUFFIX) else max(had, 1)
         high = sum(purchase.peak for purchase in bought)
         if low == high:
             continue
-        ways = ", ".join(f"{digits(p.machines)} {p.kind} on average, {p.peak} at peak" for p in bought)
+        ways = ", ".join(f"{format_number(p.machines)} {p.kind} on average, {p.peak} at peak" for p in bought)
         yield SectionLine(
             topic=f"{pool}: range",
             choice=f"{low} to {high} {'machine' if high == 1 else 'machines'}",
@@ -129,48 +131,48 @@ def _ranges(chosen: Chosen, option: Option) -> Iterator[SectionLine]:
         )
 
 
-def _losses(chosen: Chosen) -> Iterator[SectionLine]:
+def _list_machine_losses(chosen: ChosenOption) -> Iterator[SectionLine]:
     for workload in chosen.needs.workloads:
         mine = [fleet for fleet in chosen.fleets if workload.name in fleet.workloads]
         months = range(chosen.needs.budget.horizon_months)
         machines = round(max(sum(fleet.at_once[month] for fleet in mine) for month in months))
         if workload.slo.availability is not None and machines:
-            yield _loss(chosen, workload, workload.slo.availability, machines)
+            yield _build_loss_line(chosen, workload, workload.slo.availability, machines)
 
 
-def _loss(chosen: Chosen, workload: Workload, target: float, machines: int) -> SectionLine:
+def _build_loss_line(chosen: ChosenOption, workload: Workload, target: float, machines: int) -> SectionLine:
     """Machines at a site stand in for each other, those of another site do not."""
     sites = max(1, sum(chosen.needs.sites[name].count for name in workload.sites))
     peak = max(1, machines // sites)
-    needed = max((n for n in range(1, peak + 1) if n + spares_for(n, target) <= peak), default=peak)
+    needed = max((n for n in range(1, peak + 1) if n + count_spares(n, target) <= peak), default=peak)
     spares = peak - needed
     at = f" at each of {sites} sites" if workload.sites else ""
     return SectionLine(
         topic=f"{workload.name}: a machine lost",
         choice=f"{needed} + {spares} machines{at}",
         why=(
-            f"{target:.6g} of the time is asked for; with {spares} spare the machines hold {holds(needed, spares):.6g} "
+            f"{target:.6g} of the time is asked for; with {spares} spare the machines hold {compute_availability(needed, spares):.6g} "
             f"if they fail independently. With one of {peak} down {(peak - 1) / peak:.0%} of the machines go on"
-            f"{_beyond(workload, peak / needed, chosen.needs.budget.horizon_months)}"
+            f"{_describe_overload(workload, peak / needed, chosen.needs.budget.horizon_months)}"
         ),
         proof=f"archwright explain plan.json {workload.name}",
         alternative="no spare",
-        why_not=f"holds {holds(needed, 0):.6g} of the time",
+        why_not=f"holds {compute_availability(needed, 0):.6g} of the time",
     )
 
 
-def _beyond(workload: Workload, times: float, months: int) -> str:
+def _describe_overload(workload: Workload, times: float, months: int) -> str:
     """The load at which limits break while every machine is up; machines are counted for the last month's peak."""
     if workload.rate is None:
         return ""
-    last = workload.rate.peak * growth_of(workload.traffic, months)[-1]
+    last = workload.rate.peak * compute_monthly_growth(workload.traffic, months)[-1]
     return (
-        f"; all up, they carry at least {digits(last * times)} requests/s, {times:.2f} times the last month's peak: "
+        f"; all up, they carry at least {format_number(last * times)} requests/s, {times:.2f} times the last month's peak: "
         "beyond it requests wait, then are refused"
     )
 
 
-def headrooms(chosen: Chosen, option: Option) -> list[Headroom]:
+def compute_headrooms(chosen: ChosenOption, option: Option) -> list[Headroom]:
     """Every limit of the needs that the option comes near, the tightest first."""
     budget, site = chosen.needs.budget, chosen.needs.placement.site
     rack = option.rack_units
@@ -181,14 +183,14 @@ def headrooms(chosen: Chosen, option: Option) -> list[Headroom]:
         ("the rack space", None if rack is None else exact(rack, "U"), site.rack_units if site is not None else None),
     ]
     measured = [
-        _headroom(chosen, name, taken, limit)
+        _compute_headroom(chosen, name, taken, limit)
         for name, taken, limit in found
         if taken is not None and limit is not None and taken.low > 0
     ]
     return sorted(measured, key=lambda one: one.times.value)
 
 
-def _headroom(chosen: Chosen, name: str, taken: Estimate, limit: float) -> Headroom:
+def _compute_headroom(chosen: ChosenOption, name: str, taken: Estimate, limit: float) -> Headroom:
     basis = chosen.ledger.basis(
         f"headroom.{name.removeprefix('the ').replace(' ', '-')}",
         "formula",
@@ -199,13 +201,13 @@ def _headroom(chosen: Chosen, name: str, taken: Estimate, limit: float) -> Headr
     return Headroom(name, taken, limit, taken.dividing(limit, "times", basis))
 
 
-def _limits(tightest: list[Headroom]) -> Iterator[SectionLine]:
-    for place, one in zip(ORDER, tightest, strict=False):
+def _list_limit_lines(tightest: list[Headroom]) -> Iterator[SectionLine]:
+    for place, one in zip(ORDINALS, tightest, strict=False):
         risk = ", at risk: it lies inside the band" if one.times.low < 1 <= one.times.value else ""
         yield SectionLine(
             topic=f"What breaks {place}",
-            choice=f"{one.name}: {shown(one.taken)} of {digits(one.limit)}{risk}",
-            why=f"{digits(one.times.value)} times this plan reaches it, if it grows in proportion to the load",
+            choice=f"{one.name}: {format_estimate(one.taken)} of {format_number(one.limit)}{risk}",
+            why=f"{format_number(one.times.value)} times this plan reaches it, if it grows in proportion to the load",
             proof="archwright explain plan.json",
             estimate=one.times,
         )

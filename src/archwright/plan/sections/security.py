@@ -7,22 +7,22 @@ from collections import Counter
 from archwright.catalog.tables.records import Regulation
 from archwright.contract.decision import Section, SectionLine
 from archwright.contract.evidence import Control
-from archwright.plan.accounting.fleet import Chosen
-from archwright.plan.accounting.provenance import Ledger
-from archwright.plan.evidence.controls import controls_of
-from archwright.plan.sections.guidance import advised
+from archwright.plan.accounting.fleet import ChosenOption
+from archwright.plan.accounting.provenance import PlanProvenance
+from archwright.plan.evidence.controls import list_controls
+from archwright.plan.sections.guidance import select_guidance
 
 # Demands that count only for some uses or roles, which the needs do not state.
-TIERS = {
+CONDITIONAL_TIERS = {
     "high_risk": "if the use is of high risk",
     "gpai_provider": "for whoever provides a general-purpose model",
 }
 
 
-def security_section(chosen: Chosen) -> Section:
+def build_security_section(chosen: ChosenOption) -> Section:
     needs = chosen.needs
-    controls = controls_of(needs, chosen.catalog, Ledger())
-    named = tuple(regulation_line(chosen.catalog.regulations[name], controls) for name in needs.regulations)
+    controls = list_controls(needs, chosen.catalog, PlanProvenance())
+    named = tuple(build_regulation_line(chosen.catalog.regulations[name], controls) for name in needs.regulations)
     proved = sum(control.status == "built-in" for control in controls)
     return Section(
         id="security",
@@ -31,16 +31,16 @@ def security_section(chosen: Chosen) -> Section:
             f"{len(controls)} controls: {proved} are proved by what runs, the others say whether they need a setting, "
             "paper, or a later release. A regulation certifies organisations, not software: this is evidence for it."
         ),
-        lines=(*advised(chosen, "security"), *named),
+        lines=(*select_guidance(chosen, "security"), *named),
     )
 
 
-def regulation_line(regulation: Regulation, controls: tuple[Control, ...]) -> SectionLine:
+def build_regulation_line(regulation: Regulation, controls: tuple[Control, ...]) -> SectionLine:
     """How much of the regulation is answered today, by what, and what else counts."""
     own = [control for control in controls if control.demanded_by.startswith(f"{regulation.id} ")]
     count = Counter(control.status for control in own)
     done = [control for control in own if control.status in ("built-in", "configured")]
-    reasons = [_answers(done), *_conditions(regulation)]
+    reasons = [_describe_proofs(done), *_describe_conditions(regulation)]
     return SectionLine(
         topic=regulation.name,
         choice=(
@@ -54,16 +54,16 @@ def regulation_line(regulation: Regulation, controls: tuple[Control, ...]) -> Se
     )
 
 
-def _answers(done: list[Control]) -> str:
+def _describe_proofs(done: list[Control]) -> str:
     if not done:
         return "nothing of it is proved by this release: each demand is paper or comes with a later release"
     return "proved: " + "; ".join(f"{control.demand} ({control.evidence})" for control in done)
 
 
-def _conditions(regulation: Regulation) -> list[str]:
+def _describe_conditions(regulation: Regulation) -> list[str]:
     """What else a reader must know: demands that depend on use and role, deadlines, the fine."""
     said = []
-    for tier, when in TIERS.items():
+    for tier, when in CONDITIONAL_TIERS.items():
         count = sum(rule.tier == tier for rule in regulation.controls)
         if count:
             said.append(f"{count} {'demand counts' if count == 1 else 'demands count'} only {when}: to be stated first")

@@ -9,26 +9,32 @@ from archwright.contract.estimate import Estimate, exact
 from archwright.contract.evidence import Query
 from archwright.contract.plan import OWN
 from archwright.contract.record import replace
-from archwright.plan.accounting.fleet import Chosen, Where
-from archwright.plan.cost.data_placement import Case, case_of_chosen
-from archwright.plan.cost.storage_and_egress import Lying, banded, form_at, indexes, lying
-from archwright.plan.explain.formatting import digits, shown
+from archwright.plan.accounting.fleet import ChosenOption, Location
+from archwright.plan.cost.data_placement import OptionContext, build_chosen_context
+from archwright.plan.cost.storage_and_egress import (
+    StoredItem,
+    apply_part_bands,
+    build_monthly_indexes,
+    choose_index_form,
+    list_stored_items,
+)
+from archwright.plan.explain.formatting import format_estimate, format_number
 from archwright.sizing.infrastructure import storage
 from archwright.sizing.infrastructure.storage import Kept
 
 WINDOW_S = 3600.0
-NOTHING = {
+EMPTY_SUMMARIES = {
     True: "Data stay where they are: nothing is kept beside them.",
     False: "No option is feasible: there is no place to keep anything before a limit is moved.",
 }
 TB, GB = 1e12, 1e9
-TIERS = {
+TIER_NAMES = {
     "object": "object storage",
     "archive": "archive storage",
     "block": "volumes of the machines",
     "file": "shared flash",
 }
-OWN_TIERS = {
+OWN_TIER_NAMES = {
     "object": "disks of one's own, as an object store",
     "archive": "disks of one's own, apart from the others",
     "block": "flash of one's own",
@@ -53,22 +59,31 @@ ALTERNATIVES = {
 }
 
 
-def storage_section(chosen: Chosen) -> Section:
-    case = case_of_chosen(chosen)
-    kept = lying(case)
-    lines = [*_existing(case), *(_line(case, one) for one in kept), *_cache(case), *_retention(case), *_guesses(case)]
+def build_storage_section(chosen: ChosenOption) -> Section:
+    case = build_chosen_context(chosen)
+    kept = list_stored_items(case)
+    lines = [
+        *_list_existing_stores(case),
+        *(_build_item_line(case, one) for one in kept),
+        *_list_cache_lines(case),
+        *_list_retention_lines(case),
+        *_list_index_estimates(case),
+    ]
     if not kept:
-        lines += _here(case)
+        lines += _list_local_data(case)
     whole = sum(one.kept.bytes[-1] for one in kept)
     places = len({one.where for one in kept})
-    said = f"{digits(whole / TB)} TB in the last month, in {places} place{'s' if places != 1 else ''}"
+    said = f"{format_number(whole / TB)} TB in the last month, in {places} place{'s' if places != 1 else ''}"
     summary = f"{said}. Every option keeps as much; what it costs hangs on where it lies."
     return Section(
-        id="storage", title="Storage", summary=summary if kept else NOTHING[bool(case.where)], lines=tuple(lines)
+        id="storage",
+        title="Storage",
+        summary=summary if kept else EMPTY_SUMMARIES[bool(case.where)],
+        lines=tuple(lines),
     )
 
 
-def _existing(case: Case) -> Iterator[SectionLine]:
+def _list_existing_stores(case: OptionContext) -> Iterator[SectionLine]:
     for line in case.needs.existing:
         if line.kind in ("lake", "registry"):
             yield SectionLine(
@@ -79,32 +94,32 @@ def _existing(case: Case) -> Iterator[SectionLine]:
             )
 
 
-def _line(case: Case, one: Lying) -> SectionLine:
-    kept, kind = one.kept, _kind(one.kept)
-    tiers = OWN_TIERS if one.where.placement in OWN else TIERS
-    first, last = (digits(kept.bytes[end] / GB) for end in (0, -1))
+def _build_item_line(case: OptionContext, one: StoredItem) -> SectionLine:
+    kept, kind = one.kept, _classify_item(one.kept)
+    tiers = OWN_TIER_NAMES if one.where.placement in OWN else TIER_NAMES
+    first, last = (format_number(kept.bytes[end] / GB) for end in (0, -1))
     grows = f"{first} GB" if first == last else f"{first} GB in the first month, {last} GB in the last"
     alternative, why_not = ALTERNATIVES[kind]
     proof = PROOFS.get(kind, "")
     unproved = "" if proof else "; this release shows nothing of it on the running platform"
     return SectionLine(
         topic=kept.name[0].upper() + kept.name[1:],
-        choice=f"{grows} on {tiers[kept.tier]} in {_name(one.where)}",
-        why=f"{kept.why}{_speed(case, kept)}{unproved}",
-        demanded_by=_demands(case, kind),
+        choice=f"{grows} on {tiers[kept.tier]} in {_display_name(one.where)}",
+        why=f"{kept.why}{_describe_bandwidth(case, kept)}{unproved}",
+        demanded_by=_list_clauses(case, kind),
         proof=proof,
         alternative=alternative,
         why_not=why_not,
-        estimate=_bytes(case, one),
+        estimate=_estimate_bytes(case, one),
         source=case.quotes.sources(*kept.facts),
     )
 
 
-def _kind(kept: Kept) -> str:
+def _classify_item(kept: Kept) -> str:
     return next(kind for kind in ALTERNATIVES if kept.name.startswith(kind))
 
 
-def _speed(case: Case, kept: Kept) -> str:
+def _describe_bandwidth(case: OptionContext, kept: Kept) -> str:
     """The bandwidth that decided the tier."""
     if not kept.bandwidth:
         return ""
@@ -117,7 +132,7 @@ def _speed(case: Case, kept: Kept) -> str:
     return f"; {kept.bandwidth / GB:.2g} GB/s, the streams of {streams:.0f} machine{'s' if streams > 1 else ''}"
 
 
-def _demands(case: Case, kind: str) -> tuple[str, ...]:
+def _list_clauses(case: OptionContext, kind: str) -> tuple[str, ...]:
     if kind == "backup":
         return storage.backup_clauses(case.needs, case.catalog)
     if kind == "logs and audit":
@@ -127,19 +142,19 @@ def _demands(case: Case, kind: str) -> tuple[str, ...]:
     return ()
 
 
-def _bytes(case: Case, one: Lying) -> Estimate:
+def _estimate_bytes(case: OptionContext, one: StoredItem) -> Estimate:
     """What is kept in the last month, with the bands of what it rests on."""
     basis = case.ledger.basis(
-        f"bytes.{one.kept.name}.{_name(one.where)}".lower().replace(" ", "-"),
+        f"bytes.{one.kept.name}.{_display_name(one.where)}".lower().replace(" ", "-"),
         "formula",
         f"bytes in the last month: {one.kept.name}",
         formula=one.kept.why,
         facts=case.quotes.drivers(one.kept.facts),
     )
-    return banded(case, one.kept.facts, exact(one.kept.bytes[-1], "bytes"), basis)
+    return apply_part_bands(case, one.kept.facts, exact(one.kept.bytes[-1], "bytes"), basis)
 
 
-def _cache(case: Case) -> Iterator[SectionLine]:
+def _list_cache_lines(case: OptionContext) -> Iterator[SectionLine]:
     """A tier for keys and values is memory and flash that machines have: sized, and not bought."""
     for workload in case.needs.workloads:
         model = case.models.get(workload.name)
@@ -150,7 +165,7 @@ def _cache(case: Case) -> Iterator[SectionLine]:
                 topic=f"Cache of conversations of {workload.name}",
                 choice="the engine's own memory; no tier beside it",
                 why=(
-                    f"the prompts of {minutes:.0f} busy minutes would keep {digits(size / GB)} GB; without it a "
+                    f"the prompts of {minutes:.0f} busy minutes would keep {format_number(size / GB)} GB; without it a "
                     "follow-up reads its prompt again, which the predicted time to first token includes"
                 ),
                 proof=Query(
@@ -161,7 +176,7 @@ def _cache(case: Case) -> Iterator[SectionLine]:
             )
 
 
-def _retention(case: Case) -> Iterator[SectionLine]:
+def _list_retention_lines(case: OptionContext) -> Iterator[SectionLine]:
     limited = [data for data in case.needs.data if data.retention_months is not None]
     if limited:
         names = ", ".join(f"{data.name} {data.retention_months:g} months" for data in limited)
@@ -178,26 +193,26 @@ def _retention(case: Case) -> Iterator[SectionLine]:
         )
 
 
-def _guesses(case: Case) -> Iterator[SectionLine]:
+def _list_index_estimates(case: OptionContext) -> Iterator[SectionLine]:
     """Indexes whose size rests on a guess."""
     for workload in case.needs.workloads:
-        months = indexes(case, workload)
+        months = build_monthly_indexes(case, workload)
         place = next(iter(case.places_of(workload)), None)
         if not months or months[-1].stated or place is None:
             continue
-        last, form = months[-1], form_at(case, workload, place)
+        last, form = months[-1], choose_index_form(case, workload, place)
         yield SectionLine(
             topic=f"Size of the index of {workload.name}",
-            choice=f"searched in {form} form: {digits(last.laid(form).memory_bytes / GB)} GB of host memory",
-            why=f"{shown(last.vectors)}: guessed from the bytes of its data, the widest unknown of this section",
+            choice=f"searched in {form} form: {format_number(last.laid(form).memory_bytes / GB)} GB of host memory",
+            why=f"{format_estimate(last.vectors)}: guessed from the bytes of its data, the widest unknown of this section",
             alternative="count the documents",
             why_not="state an embedding workload with documents and tokens_per_document, and the guess is gone",
-            estimate=_vectors(case, last.vectors, workload.name),
+            estimate=_estimate_vectors(case, last.vectors, workload.name),
             source=case.quotes.sources("text.share", "text.bytes", "chunk.tokens"),
         )
 
 
-def _vectors(case: Case, vectors: Estimate, workload: str) -> Estimate:
+def _estimate_vectors(case: OptionContext, vectors: Estimate, workload: str) -> Estimate:
     names = ("text.share", "text.bytes", "chunk.tokens")
     basis = case.ledger.basis(
         f"vectors.{workload}",
@@ -209,7 +224,7 @@ def _vectors(case: Case, vectors: Estimate, workload: str) -> Estimate:
     return replace(vectors, basis=basis)
 
 
-def _here(case: Case) -> Iterator[SectionLine]:
+def _list_local_data(case: OptionContext) -> Iterator[SectionLine]:
     if any(place.placement == "this-machine" for place in case.where):
         size = sum(data.size_gib for data in case.needs.data)
         yield SectionLine(
@@ -222,5 +237,5 @@ def _here(case: Case) -> Iterator[SectionLine]:
         )
 
 
-def _name(where: Where) -> str:
+def _display_name(where: Location) -> str:
     return where.region or where.provider

@@ -33,27 +33,29 @@ from typing import Any
 
 from archwright.errors import PlanError
 from archwright.plan.demand.forecast import HOURS_PER_MONTH
-from archwright.plan.solver.problem import Choice, Kind, Limits, Solution, Taken
+from archwright.plan.solver.problem import AssignmentChoice, MachineSupply, MipSolution, SelectedChoice, SolverLimits
 
-NO_GAP = 1e-9
-MOST_NODES = 20_000
-LEAST_SHARE = 1e-6
+ROW_TOLERANCE = 1e-9
+MAX_NODES = 20_000
+MIN_SHARE = 1e-6
 # What is down: the spares of the type that is bought (a day's shares do without them), or those of an owned type (its
 # name).
-BOUGHT = "bought"
-Terms = Mapping[int, float]
+BOUGHT_TYPE = "bought"
+RowCoefficients = Mapping[int, float]
 
 
-class Program:
+class IntegerProgram:
     """Collects the rows, asks the solver."""
 
-    def __init__(self, choices: tuple[Choice, ...], kinds: tuple[Kind, ...], follows: Mapping[str, str]) -> None:
+    def __init__(
+        self, choices: tuple[AssignmentChoice, ...], kinds: tuple[MachineSupply, ...], follows: Mapping[str, str]
+    ) -> None:
         import highspy  # noqa: PLC0415
 
         self._choices, self._kinds, self._highs = choices, kinds, highspy
         self._years = range(len(kinds[0].usd) if kinds else 0)
         self._owned = {kind.machine for kind in kinds if kind.most is not None}
-        self._solver: Any = _quiet(highspy)
+        self._solver: Any = _make_quiet_solver(highspy)
         self._stock = [self._machines(kind) for kind in kinds]
         types = dict.fromkeys(kind.machine for kind in kinds)
         self._spares = {(machine, year): self._column(0.0) for machine in types for year in self._years}
@@ -79,7 +81,7 @@ class Program:
     def be_hybrid(self) -> None:
         """Something goes outside, in part at least, and something stays."""
         for outside in (True, False):
-            some = {z: 1.0 for z, mine in self._groups if _is(self._choices[mine[0]], outside=outside)}
+            some = {z: 1.0 for z, mine in self._groups if _runs_on_side(self._choices[mine[0]], outside=outside)}
             if some:
                 self._row(some, math.inf, 1.0)
 
@@ -90,7 +92,7 @@ class Program:
             if wanted.intersection(mine):
                 self._row({z: 1.0, paid: -1.0}, 0.0)
 
-    def solve(self, limits: Limits) -> Solution | None:
+    def solve(self, limits: SolverLimits) -> MipSolution | None:
         """None when no solution keeps the limits."""
         self._limits(limits)
         if self._share:
@@ -108,9 +110,9 @@ class Program:
         taken = [one for one in every if one is not None]
         # What does all of its task shares it with nobody.
         tasks = Counter(self._choices[one.choice].task for one in taken)
-        taken = [one if tasks[self._choices[one.choice].task] > 1 else Taken(one.choice) for one in taken]
+        taken = [one if tasks[self._choices[one.choice].task] > 1 else SelectedChoice(one.choice) for one in taken]
         machines = tuple(tuple(round(found[column]) for column in stock) for stock in self._stock)
-        return Solution(tuple(taken), machines)
+        return MipSolution(tuple(taken), machines)
 
     # --- what cannot be in the least
 
@@ -124,14 +126,14 @@ class Program:
             return
         first = self._solver.getSolution()
         found, duals = first.col_value, first.col_dual
-        unused = [number for number in choices if found[number] < LEAST_SHARE]
+        unused = [number for number in choices if found[number] < MIN_SHARE]
         self._bound(unused, 0.0)
         self._solver.run()
         known = self._solver.getInfo()
         if known.primal_solution_status != self._highs.SolutionStatus.kSolutionStatusFeasible:
             self._bound(unused, 1.0)
             return
-        most, solution = known.objective_function_value * (1 + LEAST_SHARE), self._solver.getSolution()
+        most, solution = known.objective_function_value * (1 + MIN_SHARE), self._solver.getSolution()
         self._bound(unused, 1.0)
         types: dict[str, list[int]] = {}
         for index, number in self._used.items():
@@ -177,11 +179,11 @@ class Program:
             self._solver.changeColIntegrality(number, self._highs.HighsVarType.kInteger)
         return number
 
-    def _row(self, terms: Terms, upper: float, lower: float = -math.inf) -> None:
+    def _row(self, terms: RowCoefficients, upper: float, lower: float = -math.inf) -> None:
         held = {index: value for index, value in terms.items() if value}
         self._solver.addRow(lower, upper, len(held), list(held), list(held.values()))
 
-    def _machines(self, kind: Kind) -> list[int]:
+    def _machines(self, kind: MachineSupply) -> list[int]:
         most = kind.most or (math.inf,) * len(self._years)
         found = [self._column(usd, n, whole=True) for usd, n in zip(kind.weights(kind.usd), most, strict=True)]
         if kind.most is None:
@@ -209,7 +211,7 @@ class Program:
         for i in others:
             self._used[i] = self._column(0.0, 1.0, whole=True)
         self._row({**{self._used[i]: 1.0 for i in others}, used: -1.0}, 0.0)
-        downs = (BOUGHT, *dict.fromkeys(self._choices[i].machine or "" for i in own))
+        downs = (BOUGHT_TYPE, *dict.fromkeys(self._choices[i].machine or "" for i in own))
         self._downs |= dict.fromkeys((*own, *others), downs)
         for year in self._years:
             serves = {i: self._column(0.0, 1.0, whole=True) for i in own}
@@ -230,7 +232,7 @@ class Program:
         share = {}
         for i, one in serves.items():
             choice = self._choices[i]
-            cost = choice.work_usd[year] if down == BOUGHT and choice.work_usd else 0.0
+            cost = choice.work_usd[year] if down == BOUGHT_TYPE and choice.work_usd else 0.0
             share[i] = self._share[i, year, down] = self._column(cost, 1.0)
             self._row({share[i]: 1.0, one: -1.0}, 0.0)
             if choice.machine in self._crowded:
@@ -261,31 +263,33 @@ class Program:
     def _type(self, machine: str, year: int) -> None:
         mine = [(i, choice) for i, choice in enumerate(self._choices) if choice.machine == machine]
         had = [stock[year] for kind, stock in zip(self._kinds, self._stock, strict=True) if kind.machine == machine]
-        spares, here = self._spares[machine, year], machine if machine in self._owned else BOUGHT
+        spares, here = self._spares[machine, year], machine if machine in self._owned else BOUGHT_TYPE
         steady = [(i, choice) for i, choice in mine if choice.peak]
         for down in sorted({here}.union(*(self._downs.get(i, ()) for i, _ in steady))):
             room = {**dict.fromkeys(had, -1.0), **({spares: 1.0} if down == here else {})}
-            self._row({**dict(self._peak(i, year, down) for i, _ in steady), **room}, NO_GAP)
+            self._row({**dict(self._peak(i, year, down) for i, _ in steady), **room}, ROW_TOLERANCE)
             mean = {self._did(i, year, down): c.mean[year] + c.width for i, c in mine if c.mean}
-            self._row({**mean, **{self._used[i]: c.width for i, c in mine if not c.mean}, **room}, NO_GAP)
+            self._row({**mean, **{self._used[i]: c.width for i, c in mine if not c.mean}, **room}, ROW_TOLERANCE)
         month = {**dict.fromkeys(had, -HOURS_PER_MONTH), spares: HOURS_PER_MONTH}
-        self._row({**{self._did(i, year, BOUGHT): c.hours[year] for i, c in mine if c.hours}, **month}, NO_GAP)
+        self._row(
+            {**{self._did(i, year, BOUGHT_TYPE): c.hours[year] for i, c in mine if c.hours}, **month}, ROW_TOLERANCE
+        )
         for i, choice in steady:
-            if (i, year, BOUGHT) not in self._share and choice.spares[year]:
+            if (i, year, BOUGHT_TYPE) not in self._share and choice.spares[year]:
                 self._row({self._used[i]: float(choice.spares[year]), spares: -1.0}, 0.0)
 
     def _did(self, index: int, year: int, down: str) -> int:
         """The variable of a choice's share."""
-        found = self._share.get((index, year, down), self._share.get((index, year, BOUGHT)))
+        found = self._share.get((index, year, down), self._share.get((index, year, BOUGHT_TYPE)))
         return self._used[index] if found is None else found
 
     def _peak(self, index: int, year: int, down: str) -> tuple[int, float]:
         """The variable that says how much of a machine the busiest hour takes, and how much of one a unit of it is."""
-        choice, when = self._choices[index], down if (index, year, down) in self._share else BOUGHT
+        choice, when = self._choices[index], down if (index, year, down) in self._share else BOUGHT_TYPE
         parts = self._parts.get((index, year, when))
         return (self._did(index, year, when), choice.peak[year]) if parts is None else (parts, 1 / choice.parts)
 
-    def _limits(self, limits: Limits) -> None:
+    def _limits(self, limits: SolverLimits) -> None:
         stocks = list(zip(self._stock, self._kinds, strict=True))
 
         def over(values: Iterable[tuple[list[int], list[float]]]) -> dict[int, float]:
@@ -303,31 +307,31 @@ class Program:
             machines = over((columns, kind.weights(kind.usd_per_month)) for columns, kind in stocks)
             self._row({**paid, **machines}, limits.usd_per_month)
 
-    def _taken(self, index: int, found: list[float]) -> Taken | None:
+    def _taken(self, index: int, found: list[float]) -> SelectedChoice | None:
         """None where the choice does nothing."""
         choice, downs = self._choices[index], self._downs.get(index, ())
         if not downs:
-            return Taken(index) if found[self._used[index]] > LEAST_SHARE else None
-        here = choice.machine if choice.machine in self._owned else BOUGHT
-        shares = tuple(round(max(0.0, found[self._share[index, year, BOUGHT]]), 6) for year in self._years)
+            return SelectedChoice(index) if found[self._used[index]] > MIN_SHARE else None
+        here = choice.machine if choice.machine in self._owned else BOUGHT_TYPE
+        shares = tuple(round(max(0.0, found[self._share[index, year, BOUGHT_TYPE]]), 6) for year in self._years)
         most = [{down: found[self._share[index, year, down]] for down in downs} for year in self._years]
-        if max(max(one.values()) for one in most) <= LEAST_SHARE:
+        if max(max(one.values()) for one in most) <= MIN_SHARE:
             return None
         spares = [round(found[self._spares[choice.machine or "", year]]) for year in self._years]
         reserved = tuple(
             max(peak * share + (spare if down == here else 0) for down, share in one.items())
-            if max(one.values()) > LEAST_SHARE
+            if max(one.values()) > MIN_SHARE
             else 0.0
             for peak, spare, one in zip(choice.peak, spares, most, strict=True)
         )
-        return Taken(index, shares, reserved)
+        return SelectedChoice(index, shares, reserved)
 
 
-def _is(choice: Choice, *, outside: bool) -> bool:
+def _runs_on_side(choice: AssignmentChoice, *, outside: bool) -> bool:
     return bool(choice.outside) if outside else choice.machine is not None
 
 
-def _quiet(highs: Any) -> Any:
+def _make_quiet_solver(highs: Any) -> Any:
     """A solver that prints nothing, not even its name: standard output belongs to the plan."""
 
     class Quiet(highs.Highs):  # type: ignore[misc]  # the package has no types
@@ -337,6 +341,6 @@ def _quiet(highs: Any) -> Any:
 
     solver = Quiet()
     whole = (("output_flag", False), ("threads", 1), ("random_seed", 1), ("mip_rel_gap", 0.0))
-    for name, value in (*whole, ("mip_max_nodes", MOST_NODES)):
+    for name, value in (*whole, ("mip_max_nodes", MAX_NODES)):
         solver.setOptionValue(name, value)
     return solver

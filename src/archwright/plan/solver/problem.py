@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 
-class Choice(NamedTuple):
+class AssignmentChoice(NamedTuple):
     """One way to do a task: on machines of the house of one type (`machine`), or rented (None), or both (`outside` says
     in either case what is). One value a year: `peak`, `mean`: machines its steady load takes then, parts of one too;
     `hours`: machine-hours of a month; `spares`: on this type alone, `beside`: where another type serves too;
@@ -30,7 +30,7 @@ class Choice(NamedTuple):
     outside: str = ""
 
 
-class Kind(NamedTuple):
+class MachineSupply(NamedTuple):
     """Machines of one type had in one way. One value a year: what one that is bought at its start costs until the end
     of the horizon, recurs of it per month (mean over the horizon), and takes of the capex; of one that is owned, what
     its use in that year does. `most`: how many there are then, None when they are bought.
@@ -55,7 +55,7 @@ class Kind(NamedTuple):
         return [now - later for now, later in zip(values, (*values[1:], 0.0), strict=True)]
 
 
-class Limits(NamedTuple):
+class SolverLimits(NamedTuple):
     """None: no limit."""
 
     capex_usd: float | None = None
@@ -64,7 +64,7 @@ class Limits(NamedTuple):
     usd_per_month: float | None = None
 
 
-class Taken(NamedTuple):
+class SelectedChoice(NamedTuple):
     """A choice by its index. Where its task is shared, one value a year: the share of it that the choice does, and the
     machines it must have there, spares included.
     """
@@ -74,8 +74,8 @@ class Taken(NamedTuple):
     reserved: tuple[float, ...] = ()
 
 
-class Solution(NamedTuple):
+class MipSolution(NamedTuple):
     """What is used, and the machines of each stock in each year."""
 
-    taken: tuple[Taken, ...]
+    taken: tuple[SelectedChoice, ...]
     machines: tuple[tuple[int, ...], ...]
