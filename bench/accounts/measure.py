@@ -28,7 +28,7 @@ from archwright.access.tables import KEYS, LIMITS, TENANTS, KeyRecord, LimitRow,
 from archwright.home import Home
 from archwright.policy.cache_key import Asked
 from archwright.policy.usage_limits import Limits
-from archwright.serving.admission.response_cache import Cache, Cached
+from archwright.serving.admission.response_cache import CachedResponse, ResponseCache
 from archwright.store import Store
 
 WIDE = Limits(rpm=10**8, tpm=10**9, budget_usd=1e8)
@@ -181,10 +181,10 @@ def many_keys(home: Home, keys: int, tenants: int) -> dict[str, object]:
 
 
 def cache(home: Home) -> dict[str, object]:
-    made = Cache(home, PEPPER)
+    made = ResponseCache(home, PEPPER)
     body = {"model": "m", "messages": [{"role": "user", "content": "x" * 900}], "temperature": 0, "user": "ann"}
     asked = Asked("chat", "m@v1", body)
-    reply = Cached(b"x" * 1200, 300, 200, 0.01, "m@v1")
+    reply = CachedResponse(b"x" * 1200, 300, 200, 0.01, "m@v1")
     key = made.key("t1", asked, "deterministic")
     assert key is not None
     made.put(key, reply)

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from archwright.policy.admission import Priority
-from archwright.serving.settings.config import EndpointSpec, Target
+from archwright.serving.settings.config import EndpointSpec, WeightedTarget
 
 from .client import Client, Lost, chat
 from .processes import OwnGateway, answered, build, free_port, pool
@@ -133,7 +133,12 @@ def of(folder: Path, program: str, hold_ms: int, wait_s: float | None, seconds: 
     engine = subprocess.Popen([program, "mock", "--port", str(port), "--slots", str(SLOTS)])
     endpoints = tuple(
         EndpointSpec(
-            model=name, workload=name, targets=(Target(pool="p"),), default_max_tokens=8, priority=name, wait_s=wait_s
+            model=name,
+            workload=name,
+            targets=(WeightedTarget(pool="p"),),
+            default_max_tokens=8,
+            priority=name,
+            wait_s=wait_s,
         )
         for name in SHARES
     )

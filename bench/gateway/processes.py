@@ -23,7 +23,7 @@ from archwright.access.accounts import accounts_slate
 from archwright.access.api_keys import Keys, load_pepper
 from archwright.home import Home
 from archwright.policy.usage_limits import Limits
-from archwright.serving.settings.config import EndpointSpec, GatewayConfig, PoolSpec, Target
+from archwright.serving.settings.config import EndpointSpec, EnginePoolSpec, GatewayConfig, WeightedTarget
 from archwright.store import Store
 
 HERE = Path(__file__).parent
@@ -102,8 +102,8 @@ def answered(port: int, key: str, model: str, limit_s: float = 30.0, path: str =
             time.sleep(0.01)
 
 
-def pool(name: str, engine_port: int, engine_model: str = "", slots: int = 400) -> PoolSpec:
-    return PoolSpec(
+def pool(name: str, engine_port: int, engine_model: str = "", slots: int = 400) -> EnginePoolSpec:
+    return EnginePoolSpec(
         name=name,
         addresses=(f"http://127.0.0.1:{engine_port}/v1",),
         model=name,
@@ -118,7 +118,7 @@ def pool(name: str, engine_port: int, engine_model: str = "", slots: int = 400) 
 def endpoint(model: str) -> EndpointSpec:
     """Everything a request may meet is on: the exact cache keeps what was asked with temperature 0 or a seed."""
     return EndpointSpec(
-        model=model, workload=model, targets=(Target(pool=model),), default_max_tokens=16, cache="deterministic"
+        model=model, workload=model, targets=(WeightedTarget(pool=model),), default_max_tokens=16, cache="deterministic"
     )
 
 
@@ -126,7 +126,7 @@ class OwnGateway:
     """Our gateway in `home`, not started yet; `core`: where all its processes run."""
 
     def __init__(
-        self, folder: Path, pools: tuple[PoolSpec, ...], endpoints: tuple[EndpointSpec, ...], workers: int = 1
+        self, folder: Path, pools: tuple[EnginePoolSpec, ...], endpoints: tuple[EndpointSpec, ...], workers: int = 1
     ) -> None:
         self.home = Home(folder)
         self.config = GatewayConfig(pools=pools, endpoints=endpoints, port=free_port(), workers=workers)

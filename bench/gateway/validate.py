@@ -14,9 +14,9 @@ import msgspec
 
 from archwright.serving.messages_api import request_translation
 from archwright.serving.requests import fast_path, request_validation
-from archwright.serving.requests.field_checks import decode
-from archwright.serving.requests.model_resolution import Directory
-from archwright.serving.settings.config import EndpointSpec, PoolSpec, Target
+from archwright.serving.requests.field_checks import decode_body
+from archwright.serving.requests.model_resolution import ModelDirectory
+from archwright.serving.settings.config import EndpointSpec, EnginePoolSpec, WeightedTarget
 
 ROUNDS, TIMES = 7, 20_000
 WORDS = "The pump of line four shows a slowly rising vibration; say in two sentences what to look at first. "
@@ -35,14 +35,14 @@ MESSAGE = {"model": "desk", "max_tokens": 128, "stream": True, "messages": CHAT[
 
 
 def main() -> None:
-    pool = PoolSpec(name="p", addresses=("unix:e",), model="m", slots=8, context_tokens=4096)
-    spec = EndpointSpec(model="m", workload="desk", targets=(Target(pool="p"),), default_max_tokens=128)
-    directory = Directory((pool,), (spec,))
+    pool = EnginePoolSpec(name="p", addresses=("unix:e",), model="m", slots=8, context_tokens=4096)
+    spec = EndpointSpec(model="m", workload="desk", targets=(WeightedTarget(pool="p"),), default_max_tokens=128)
+    directory = ModelDirectory((pool,), (spec,))
     chat, message = json.dumps(CHAT).encode(), json.dumps(MESSAGE).encode()
     ways = {
-        "chat, the short way": lambda: fast_path.chat(chat, directory, None),
-        "chat, the long way": lambda: request_validation.chat(decode(chat), directory, None),
-        "messages": lambda: request_translation.question(decode(message), directory, None),
+        "chat, the short way": lambda: fast_path.parse_chat(chat, directory, None),
+        "chat, the long way": lambda: request_validation.validate_chat(decode_body(chat), directory, None),
+        "messages": lambda: request_translation.translate_request(decode_body(message), directory, None),
         "JSON alone": lambda: msgspec.json.decode(chat),
     }
     print(f"bodies of {len(chat)} and {len(message)} bytes")

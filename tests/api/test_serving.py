@@ -19,7 +19,7 @@ import pytest
 from tests.serving.fake_provider import standing_in
 
 from archwright.api.serving import Serve, _table
-from archwright.serving.settings.config import outside
+from archwright.serving.settings.config import is_outside_residency
 from archwright.settings import child_environment
 
 pytestmark = pytest.mark.enable_socket
@@ -256,5 +256,5 @@ def test_a_port_in_use(shell: Shell, upstream: Upstream) -> None:
 )
 def test_personal_data_do_not_go_to_an_upstream_outside(url: str, ours: bool) -> None:
     pools, endpoints = _table(Serve(upstream=(f"m={url}",)))
-    assert outside(endpoints[0], pools[0]) is not ours
-    assert not outside(endpoints[0], pools[0], "internal")
+    assert is_outside_residency(endpoints[0], pools[0]) is not ours
+    assert not is_outside_residency(endpoints[0], pools[0], "internal")

@@ -11,7 +11,7 @@ from archwright.contract.record import replace
 from archwright.deploy.single_machine import Listen, Reached, bundle
 from archwright.engines.engine_config import EngineConfig
 from archwright.errors import PlanError
-from archwright.serving.settings.config import GatewayConfig, Target, check, outside
+from archwright.serving.settings.config import GatewayConfig, WeightedTarget, check_config, is_outside_residency
 
 LISTEN = Listen("127.0.0.1", 8470)
 
@@ -95,7 +95,7 @@ def gateway_of(plan: Plan, reached: dict[str, Reached]) -> GatewayConfig:
     built = bundle(plan, LISTEN, "sqlite://", reached)
     assert [process.name for process in built.processes] == ["gateway"]
     config = msgspec.convert(built.processes[0].config, GatewayConfig)
-    check(config)
+    check_config(config)
     return config
 
 
@@ -105,7 +105,7 @@ REACHED = {"house": Reached((URL, f"{URL}/2/v1")), "away": Reached((AWAY,), "CLO
 def test_own_pools_are_targets_and_those_outside_take_what_is_too_much(null_plan: Plan) -> None:
     config = gateway_of(mixed(null_plan, "personal", ("DE", "FR")), REACHED)
     (endpoint,) = config.endpoints
-    assert endpoint.targets == (Target(pool="house", weight=6.0),) and endpoint.overflow == ("away",)
+    assert endpoint.targets == (WeightedTarget(pool="house", weight=6.0),) and endpoint.overflow == ("away",)
     assert (endpoint.data_class, endpoint.residency, endpoint.detect) == ("personal", ("DE", "FR"), None)
     pools = {pool.name: pool for pool in config.pools}
     assert (pools["house"].own, pools["house"].place, pools["house"].slots) == (True, "FR", 3)
@@ -126,7 +126,7 @@ def test_the_waits_of_the_plan_are_the_gateways(null_plan: Plan) -> None:
 
 def test_where_no_residency_is_stated_data_of_people_stay_in_the_house(null_plan: Plan) -> None:
     config = gateway_of(mixed(null_plan, "internal", ()), REACHED)
-    found = {pool.name: outside(config.endpoints[0], pool) for pool in config.pools}
+    found = {pool.name: is_outside_residency(config.endpoints[0], pool) for pool in config.pools}
     assert found == {"house": False, "away": True} and config.endpoints[0].overflow == ("away",)
 
 
@@ -138,7 +138,7 @@ def test_stricter_data_than_planned_for_go_where_the_plan_says_it_of_them(null_p
         workload = replace(plan.workloads[0], residency_of=said)
         config = gateway_of(replace(plan, workloads=(workload,)), REACHED)
         (spec,) = (pool for pool in config.pools if pool.name == "away")
-        return not outside(config.endpoints[0], spec, data_class)
+        return not is_outside_residency(config.endpoints[0], spec, data_class)
 
     assert away("personal") and not away("health") and not away("payment")
     assert away("health", health=("DE",)) and not away("payment", health=("DE",))
@@ -152,7 +152,7 @@ def test_with_nothing_in_the_house_nobody_looks_for_what_could_only_be_refused(n
         replace(plan, pools=(away, replace(away, name="far", replicas=2))), {"far": REACHED["away"], **REACHED}
     )
     (endpoint,) = config.endpoints
-    assert endpoint.targets == (Target(pool="away", weight=2.0), Target(pool="far", weight=4.0))
+    assert endpoint.targets == (WeightedTarget(pool="away", weight=2.0), WeightedTarget(pool="far", weight=4.0))
     assert (endpoint.overflow, endpoint.detect) == ((), False)
 
 

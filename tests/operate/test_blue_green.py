@@ -18,7 +18,7 @@ from archwright.errors import StoreError
 from archwright.journal import Journal
 from archwright.lifecycle import model_registry
 from archwright.operate.blue_green import LEAVING_LIMIT, RETRY_S, Lanes
-from archwright.serving.process.config_reload import Note, note_file
+from archwright.serving.process.config_reload import ServedRevision, served_revision_file
 from archwright.store import Store, Table
 
 from .conftest import BASE, ENDPOINT, Stage
@@ -59,8 +59,8 @@ class Bench:
 
     def note(self, revision: int, *leaving: str, pid: int | None = None) -> None:
         """What the gateway says it serves."""
-        said = Note(pid=pid or self.lanes.gateway.pid, revision=revision, leaving=leaving)
-        note_file(self.stage.home).write_bytes(msgspec.json.encode(said))
+        said = ServedRevision(pid=pid or self.lanes.gateway.pid, revision=revision, leaving=leaving)
+        served_revision_file(self.stage.home).write_bytes(msgspec.json.encode(said))
 
     def tick(self, seconds: float = 0.1) -> None:
         self.now += seconds

@@ -11,7 +11,7 @@ from archwright.contract.record import replace
 from archwright.deploy.single_machine import Listen, bundle
 from archwright.home import Home
 from archwright.operate.desired_state import NOTHING, Layout, Wanted, number, wanted
-from archwright.serving.settings.config import GatewayConfig, check
+from archwright.serving.settings.config import GatewayConfig, check_config
 
 from .conftest import Stage
 
@@ -32,7 +32,7 @@ def shared(plan: Plan, **changes: object) -> Bundle:
 def gateway(layout: Layout, served: list[Wanted]) -> GatewayConfig:
     servings = [layout.serving(name, to) for name, to in zip(layout.workloads, served, strict=True)]
     config = msgspec.convert(layout.gateway_process(servings, 7).config, GatewayConfig)
-    check(config)
+    check_config(config)
     return config
 
 

@@ -16,7 +16,7 @@ from archwright.contract.plan import Launch, Plan
 from archwright.contract.record import replace
 from archwright.deploy.single_machine import Listen, bundle
 from archwright.operate.desired_state import Layout, Wanted
-from archwright.serving.settings.config import GatewayConfig, check
+from archwright.serving.settings.config import GatewayConfig, check_config
 
 from ..api.test_serving import Upstream
 from .conftest import BASE, ENDPOINT
@@ -85,7 +85,7 @@ def test_what_is_configured_while_a_version_serves(null_plan: Plan, stage: Stage
     def served(to: Wanted) -> tuple[GatewayConfig, tuple[str, ...]]:
         serving = layout.serving(ENDPOINT, to)
         config = msgspec.convert(layout.gateway_process([serving], 7).config, GatewayConfig)
-        check(config)
+        check_config(config)
         return config, serving.left_out
 
     config, left_out = served(Wanted())

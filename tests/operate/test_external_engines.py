@@ -17,7 +17,7 @@ from archwright.contract.plan import Plan
 from archwright.errors import PlanError, UsageError
 from archwright.home import Home
 from archwright.policy.usage_limits import Limits
-from archwright.serving.settings.config import read
+from archwright.serving.settings.config import read_config
 
 from ..api.test_serving import Upstream
 
@@ -137,7 +137,7 @@ def test_texts_that_make_no_sense(plan: Plan) -> None:
 
 def test_the_gateway_waits_as_long_as_the_limit_of_a_first_token_leaves(stage: Stage, home: Home) -> None:
     """The manuals have such a limit, the cases none."""
-    endpoints = {one.workload: one for one in read(home.config("gateway")).endpoints}
+    endpoints = {one.workload: one for one in read_config(home.config("gateway")).endpoints}
     waits = {one.name: one.waits for one in stage.plan.workloads}
     assert waits["cases"] is None and endpoints["cases"].wait_s is None
     assert waits["manuals"] is not None and waits["manuals"].wait_s <= 2.0

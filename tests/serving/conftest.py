@@ -30,9 +30,9 @@ from archwright.home import Home
 from archwright.http_client.client import EngineClient
 from archwright.monitor.wal.compaction import served
 from archwright.policy.usage_limits import Limits as PolicyLimits
-from archwright.serving.http.client_limits import Limits
-from archwright.serving.requests.model_resolution import Directory
-from archwright.serving.settings.config import EndpointSpec, GatewayConfig, PoolSpec, Target
+from archwright.serving.http.client_limits import ClientLimits
+from archwright.serving.requests.model_resolution import ModelDirectory
+from archwright.serving.settings.config import EndpointSpec, EnginePoolSpec, GatewayConfig, WeightedTarget
 from archwright.settings import child_environment
 from archwright.store import Store
 
@@ -282,7 +282,7 @@ def free_port() -> int:
 class Entry(NamedTuple):
     """An endpoint and the pool that is its one target, unless it names others."""
 
-    pool: PoolSpec
+    pool: EnginePoolSpec
     spec: EndpointSpec
 
 
@@ -298,22 +298,22 @@ def endpoint(*, pool: str = "p", **changes: Any) -> Entry:
     of_endpoint: dict[str, Any] = {
         "model": "m",
         "workload": "desk",
-        "targets": (Target(pool=pool),),
+        "targets": (WeightedTarget(pool=pool),),
         "default_max_tokens": 16,
     }
     for name, value in changes.items():
-        (of_pool if name in PoolSpec.__struct_fields__ and name != "model" else of_endpoint)[name] = value
-    return Entry(PoolSpec(**of_pool), EndpointSpec(**of_endpoint))
+        (of_pool if name in EnginePoolSpec.__struct_fields__ and name != "model" else of_endpoint)[name] = value
+    return Entry(EnginePoolSpec(**of_pool), EndpointSpec(**of_endpoint))
 
 
-def table(*entries: Entry, more: tuple[PoolSpec, ...] = (), **given: Any) -> GatewayConfig:
+def table(*entries: Entry, more: tuple[EnginePoolSpec, ...] = (), **given: Any) -> GatewayConfig:
     """A configuration of these endpoints and their pools, and of `more` pools that they name."""
     pools = {pool.name: pool for pool in (*more, *(entry.pool for entry in entries))}
     return GatewayConfig(pools=tuple(pools.values()), endpoints=tuple(entry.spec for entry in entries), **given)
 
 
-def directory(*entries: Entry) -> Directory:
-    return Directory([entry.pool for entry in entries], [entry.spec for entry in entries])
+def directory(*entries: Entry) -> ModelDirectory:
+    return ModelDirectory([entry.pool for entry in entries], [entry.spec for entry in entries])
 
 
 def null_engine(name: str = "null", slots: int = 8, **settings: Any) -> EngineConfig:
@@ -363,7 +363,7 @@ def null(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
         endpoint(model="e", workload="search", pool="e", addresses=("unix:vectors",), embeddings=True),
         endpoint(model="slow", workload="slow", pool="slow", addresses=("unix:slow",), slots=2),
     )
-    limits = Limits(body_bytes=200_000)
+    limits = ClientLimits(body_bytes=200_000)
     config = table(*endpoints, port=free_port(), plan_digest="0123456789abcdef", limits=limits)
     platform = Platform(Home(tmp_path_factory.mktemp("null")), config)
     try:

@@ -16,7 +16,7 @@ import msgspec
 import pytest
 
 from archwright.engines.engine_config import EngineConfig
-from archwright.serving.http.client_limits import Limits
+from archwright.serving.http.client_limits import ClientLimits
 from archwright.serving.settings.config import GatewayConfig
 
 from .conftest import endpoint, null_engine, table
@@ -134,13 +134,13 @@ def test_a_full_pool_rejects_with_retry_after(start: Start) -> None:
 @pytest.mark.parametrize(
     ("limits", "engine", "code", "message"),
     [
-        (Limits(first_token_s=0.3), {"ttft_s": 30}, 504, "begin to answer"),
-        (Limits(stall_s=0.3), {"tpot_s": 30}, 504, "stopped answering"),
-        (Limits(request_s=0.5), {"tpot_s": 0.01}, 504, "longer than this service allows"),
+        (ClientLimits(first_token_s=0.3), {"ttft_s": 30}, 504, "begin to answer"),
+        (ClientLimits(stall_s=0.3), {"tpot_s": 30}, 504, "stopped answering"),
+        (ClientLimits(request_s=0.5), {"tpot_s": 0.01}, 504, "longer than this service allows"),
     ],
     ids=["first token", "stall", "whole"],
 )
-def test_deadlines(start: Start, limits: Limits, engine: dict[str, Any], code: int, message: str) -> None:
+def test_deadlines(start: Start, limits: ClientLimits, engine: dict[str, Any], code: int, message: str) -> None:
     platform = start([{}], [engine], limits=limits)
     plain = platform.chat(max_tokens=4000)
     assert plain.status == code
@@ -174,7 +174,7 @@ def test_sigterm_finishes_what_runs(start: Start) -> None:
 
 
 def test_sigterm_does_not_wait_for_ever(start: Start) -> None:
-    platform = start([{}], [{"tpot_s": 0.05}], limits=Limits(drain_s=1.0))
+    platform = start([{}], [{"tpot_s": 0.05}], limits=ClientLimits(drain_s=1.0))
     assert platform.gateway is not None
     running = platform.open_chat(max_tokens=4000, stream=True)
     waiting = platform.open_chat(max_tokens=4000)

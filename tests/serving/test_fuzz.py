@@ -12,8 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from archwright.serving.messages_api.request_translation import FIELDS
-from archwright.serving.requests.request_validation import CHAT, COMPLETION, EMBEDDING
+from archwright.serving.messages_api.request_translation import KNOWN_FIELDS
+from archwright.serving.requests.request_validation import CHAT_FIELDS, COMPLETION_FIELDS, EMBEDDING_FIELDS
 
 if TYPE_CHECKING:
     from tests.serving.conftest import Platform
@@ -36,7 +36,7 @@ def bodies(fields: list[str], valid: dict[str, Any]) -> st.SearchStrategy[dict[s
     return changes.map(lambda changed: {**valid, **changed})
 
 
-CHATS = bodies(list(CHAT), {"model": "m", "messages": [{"role": "user", "content": "x"}], "max_tokens": 2})
+CHATS = bodies(list(CHAT_FIELDS), {"model": "m", "messages": [{"role": "user", "content": "x"}], "max_tokens": 2})
 MESSAGES = st.lists(
     st.dictionaries(st.sampled_from(["role", "content", "name", "tool_calls", "x"]), VALUES, max_size=3)
     | st.fixed_dictionaries({"role": st.sampled_from(["user", "system", "assistant"]), "content": st.text()}),
@@ -99,7 +99,7 @@ WHOLE_MESSAGE = {"model": "m", "max_tokens": 2, "messages": [{"role": "user", "c
 
 
 @ENOUGH
-@given(body=bodies([*FIELDS], WHOLE_MESSAGE), turns=st.none() | TURNS)
+@given(body=bodies([*KNOWN_FIELDS], WHOLE_MESSAGE), turns=st.none() | TURNS)
 def test_message(
     null: Platform, connection: http.client.HTTPConnection, body: dict[str, Any], turns: list[Any] | None
 ) -> None:
@@ -132,13 +132,13 @@ def test_tools(
 
 
 @ENOUGH
-@given(body=bodies(list(COMPLETION), {"model": "m", "prompt": "x", "max_tokens": 2}))
+@given(body=bodies(list(COMPLETION_FIELDS), {"model": "m", "prompt": "x", "max_tokens": 2}))
 def test_completion(null: Platform, connection: http.client.HTTPConnection, body: dict[str, Any]) -> None:
     send(connection, null, "/v1/completions", encoded(body))
 
 
 @ENOUGH
-@given(body=bodies(list(EMBEDDING), {"model": "e", "input": "x"}))
+@given(body=bodies(list(EMBEDDING_FIELDS), {"model": "e", "input": "x"}))
 def test_embedding(null: Platform, connection: http.client.HTTPConnection, body: dict[str, Any]) -> None:
     send(connection, null, "/v1/embeddings", encoded(body))
 

@@ -18,9 +18,9 @@ import pytest
 
 from archwright.http_client.client import EngineClient
 from archwright.policy.admission import Priority
-from archwright.serving.http.errors import Refusal
-from archwright.serving.routing.pool import Pool
-from archwright.serving.routing.replica import Replica, Work
+from archwright.serving.http.errors import ApiError
+from archwright.serving.routing.pool import EnginePool
+from archwright.serving.routing.replica import Replica, SlotRequest
 
 from .conftest import endpoint
 
@@ -60,17 +60,17 @@ def run(scenario: Callable[[], Awaitable[None]]) -> None:
         loop.close()
 
 
-def pool(slots: int = SLOTS) -> Pool:
+def pool(slots: int = SLOTS) -> EnginePool:
     spec = endpoint(slots=slots, health_path="").pool
     replica = Replica(EngineClient("http://127.0.0.1:9/v1"), spec, "unix:e")
     replica.healthy = True
-    return Pool(spec, (replica,), asyncio.get_running_loop().time)
+    return EnginePool(spec, (replica,), asyncio.get_running_loop().time)
 
 
 class Load:
     """Open arrivals at a rate for a time; counts what was answered in its client's patience, per class."""
 
-    def __init__(self, served: Pool, rate_rps: float, for_s: float, shares: dict[Priority, float]) -> None:
+    def __init__(self, served: EnginePool, rate_rps: float, for_s: float, shares: dict[Priority, float]) -> None:
         self._pool = served
         self._rate_rps, self._for_s = rate_rps, for_s
         self._shares = shares
@@ -95,8 +95,8 @@ class Load:
         came = self._loop.time()
         self.asked[priority] += 1
         try:
-            lease = await self._pool.take(Work(1, priority=priority, begin_by=came + PATIENCE_S - 2 * SERVICE_S))
-        except Refusal as refused:
+            lease = await self._pool.take(SlotRequest(1, priority=priority, begin_by=came + PATIENCE_S - 2 * SERVICE_S))
+        except ApiError as refused:
             assert refused.status == 429 and refused.retry_after_s is not None and refused.retry_after_s >= 1
             self.refused[priority] += 1
             self.refused_after_s.append(self._loop.time() - came)
@@ -124,7 +124,7 @@ class Leaving(Load):
     how long it waits at most."""
 
     def __init__(
-        self, served: Pool, rate_rps: float, for_s: float, patience_s: Callable[[random.Random], float]
+        self, served: EnginePool, rate_rps: float, for_s: float, patience_s: Callable[[random.Random], float]
     ) -> None:
         super().__init__(served, rate_rps, for_s, {"interactive": 0.2, "normal": 0.4, "batch": 0.4})
         self._patience_s = patience_s
@@ -136,7 +136,7 @@ class Leaving(Load):
         self.asked[priority] += 1
         try:
             async with asyncio.timeout(self._patience_s(self._chance)):
-                lease = await self._pool.take(Work(1, priority=priority))
+                lease = await self._pool.take(SlotRequest(1, priority=priority))
                 self.order.append(came)
                 left = True
                 try:
@@ -144,7 +144,7 @@ class Leaving(Load):
                     left = False
                 finally:
                     self._pool.give(lease, left=left)
-        except Refusal:
+        except ApiError:
             self.refused[priority] += 1
         except TimeoutError:
             pass
@@ -207,7 +207,7 @@ def test_the_patient_are_served_as_if_nothing_were_learned() -> None:
 def test_a_program_that_is_killed_with_its_requests_keeps_no_patient_one_from_being_served() -> None:
     async def scenario() -> None:
         served, loop = pool(), asyncio.get_running_loop()
-        killed = [asyncio.create_task(served.take(Work(1, priority="batch"))) for _ in range(24)]
+        killed = [asyncio.create_task(served.take(SlotRequest(1, priority="batch"))) for _ in range(24)]
         for number in range(2 * SLOTS):
             lease = await killed[number]
             loop.call_later(1.0 + number // SLOTS, partial(served.give, lease, left=True))
@@ -244,7 +244,7 @@ def test_the_urgent_overtake_and_within_a_class_it_is_first_come() -> None:
         served, order = pool(1), []
 
         async def use(name: str, priority: Priority) -> None:
-            lease = await served.take(Work(1, priority=priority))
+            lease = await served.take(SlotRequest(1, priority=priority))
             order.append(name)
             await asyncio.sleep(1.0)
             served.give(lease)
@@ -261,18 +261,18 @@ def test_the_urgent_overtake_and_within_a_class_it_is_first_come() -> None:
 def test_who_waits_past_its_time_is_told_when_a_slot_is_free_or_at_the_next_look() -> None:
     async def scenario() -> None:
         loop, served = asyncio.get_running_loop(), pool(1)
-        held = await served.take(Work(1))
-        waiting = [asyncio.create_task(served.take(Work(1, begin_by=until))) for until in (2.0, 9.0, math.inf)]
+        held = await served.take(SlotRequest(1))
+        waiting = [asyncio.create_task(served.take(SlotRequest(1, begin_by=until))) for until in (2.0, 9.0, math.inf)]
         await asyncio.sleep(3.0)
         served.give(held)
-        with pytest.raises(Refusal) as refused:
+        with pytest.raises(ApiError) as refused:
             await waiting[0]
         assert (refused.value.status, refused.value.openai_code, loop.time()) == (429, "queue_late", 3.0)
         second = await waiting[1]
-        late = asyncio.create_task(served.take(Work(1, priority="batch", begin_by=10.0)))
+        late = asyncio.create_task(served.take(SlotRequest(1, priority="batch", begin_by=10.0)))
         await asyncio.sleep(8.0)
         await served.check()
-        with pytest.raises(Refusal) as refused:
+        with pytest.raises(ApiError) as refused:
             await late
         assert refused.value.openai_code == "queue_late" and not waiting[2].done()
         served.give(second)

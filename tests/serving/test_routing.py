@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from archwright.serving.settings.config import PoolSpec, Target
+from archwright.serving.settings.config import EnginePoolSpec, WeightedTarget
 
 from .conftest import endpoint, null_engine
 
@@ -23,7 +23,7 @@ OTHER = {"name": "other", "text": "other other other other"}
 MAIL = [{"role": "user", "content": "Write to anna.schmidt@example.de"}]
 
 
-def other(**changes: Any) -> PoolSpec:
+def other(**changes: Any) -> EnginePoolSpec:
     return endpoint(pool="o", **{"addresses": ("unix:other",), **changes}).pool
 
 
@@ -102,7 +102,7 @@ def test_too_much_for_our_own_overflows_and_comes_back(start: Start) -> None:
 
 
 def test_a_canary_by_version(start: Start) -> None:
-    targets = (Target(pool="p", weight=0.7), Target(pool="o", weight=0.3))
+    targets = (WeightedTarget(pool="p", weight=0.7), WeightedTarget(pool="o", weight=0.3))
     platform = start(
         [{"targets": targets, "version": "m@v1", "adapter": False}], [OWN, OTHER], more=(other(version="m@v2"),)
     )

@@ -15,7 +15,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 import sqlalchemy as sa
 
-from archwright.serving.http.client_limits import Limits
+from archwright.serving.http.client_limits import ClientLimits
 
 if TYPE_CHECKING:
     from tests.serving.conftest import Start
@@ -68,7 +68,7 @@ def test_a_silent_database_holds_up_nothing_but_what_needs_it(start: Start, data
 
 def test_a_gateway_ends_by_itself_while_its_database_is_silent(start: Start, database: str) -> None:
     """Each worker stood before the database until it was killed."""
-    platform = start([{}], [{}], store_url=database, workers=2, limits=Limits(drain_s=1.0))
+    platform = start([{}], [{}], store_url=database, workers=2, limits=ClientLimits(drain_s=1.0))
     assert platform.gateway is not None
     for _ in range(20):
         assert platform.chat(max_tokens=1).status == 200

@@ -27,7 +27,7 @@ from archwright.home import Home, home_of
 from archwright.operate import owner_keys, platform_control, platform_state, readiness_probe, rollout
 from archwright.operate.platform_control import Status
 from archwright.serving.settings.config import GatewayConfig
-from archwright.serving.settings.config import check as check_gateway
+from archwright.serving.settings.config import check_config as check_gateway
 
 
 class Started(Record):

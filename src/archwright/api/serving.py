@@ -17,9 +17,9 @@ from archwright.home import home_of, write_json
 from archwright.monitor.trace_exporter import TraceSpec
 from archwright.operate import owner_keys, readiness_probe
 from archwright.policy.cache_key import Policy
-from archwright.serving.http.client_limits import Limits
-from archwright.serving.process.master import Bound, Master
-from archwright.serving.settings.config import EndpointSpec, GatewayConfig, PoolSpec, Target, check
+from archwright.serving.http.client_limits import ClientLimits
+from archwright.serving.process.master import ListeningSockets, Master
+from archwright.serving.settings.config import EndpointSpec, EnginePoolSpec, GatewayConfig, WeightedTarget, check_config
 
 MILLION = 1e6
 WORKERS = 64
@@ -94,12 +94,12 @@ def serve(*, options: Serve = Serve()) -> Serving:  # noqa: B008 - frozen
         store_url=chosen.database_url,
         workers=options.workers,
         admin_port=options.admin_port or None,  # 0: nowhere, as in the settings
-        limits=Limits(body_bytes=BODY_BYTES),
+        limits=ClientLimits(body_bytes=BODY_BYTES),
         traces=TraceSpec(url=chosen.otlp_url) if chosen.otlp_url else None,
     )
-    check(config)
+    check_config(config)
     home = home_of(chosen)
-    bound = Bound(config)
+    bound = ListeningSockets(config)
     file = home.config(f"serve-{config.port}")
     write_json(file, config)
     master = Master(config, file, home, bound, supervised=False)
@@ -121,7 +121,7 @@ def _ready(config: GatewayConfig, key: str | None) -> Ready:
     return Ready(url=url, key=key, admin=admin)
 
 
-def _table(options: Serve) -> tuple[tuple[PoolSpec, ...], tuple[EndpointSpec, ...]]:
+def _table(options: Serve) -> tuple[tuple[EnginePoolSpec, ...], tuple[EndpointSpec, ...]]:
     addresses: dict[str, list[str]] = {}
     for model, url in pairs(options.upstream, "upstream", "MODEL=URL"):
         addresses.setdefault(model, []).append(engine_url(url, "upstream"))
@@ -138,7 +138,7 @@ def _table(options: Serve) -> tuple[tuple[PoolSpec, ...], tuple[EndpointSpec, ..
             hint = "export it, or leave --key-env out"
             raise UsageError("AW-USE-72", f"the variable {name!r} is not set", where=Where(field="key_env"), hint=hint)
     pools = tuple(
-        PoolSpec(
+        EnginePoolSpec(
             name=model,
             addresses=tuple(found),
             model=model,
@@ -158,7 +158,7 @@ def _table(options: Serve) -> tuple[tuple[PoolSpec, ...], tuple[EndpointSpec, ..
         EndpointSpec(
             model=model,
             workload=model,
-            targets=(Target(pool=model),),
+            targets=(WeightedTarget(pool=model),),
             default_max_tokens=DEFAULT_MAX_TOKENS,
             embeddings=True,
             cache=cache,

@@ -23,7 +23,7 @@ from archwright.lifecycle import model_registry
 from archwright.operate.child_process import Child
 from archwright.operate.desired_state import NOTHING, Layout, Serving, Wanted, wanted
 from archwright.operate.platform_state import EndpointState, Phase
-from archwright.serving.process.config_reload import Note, note_file, read_note
+from archwright.serving.process.config_reload import ServedRevision, read_served_revision, served_revision_file
 from archwright.store import Store
 
 SUPERVISOR = "supervisor"
@@ -101,7 +101,7 @@ class Lanes:
 
     def begin(self) -> None:
         """Every lane stands on what is in production, before any process runs. Raises StoreError."""
-        note_file(self._home).unlink(missing_ok=True)
+        served_revision_file(self._home).unlink(missing_ok=True)
         for name, spec in self.layout.workloads.items():
             self.lanes[name] = Lane(name, self.layout.plain(spec))
         self._read()
@@ -352,9 +352,9 @@ class Lanes:
         engines = self.engines.get(key)
         return None if engines is None or key in self._used() else engines.dead()
 
-    def _note(self) -> Note | None:
+    def _note(self) -> ServedRevision | None:
         """The note of the gateway that runs now; another's says nothing."""
-        note = read_note(self._home)
+        note = read_served_revision(self._home)
         return note if note is not None and note.pid == self.gateway.pid else None
 
 
@@ -367,7 +367,7 @@ def _words(child: Child) -> str:
     return f"{code} {message}"
 
 
-def _released(engines: Engines, note: Note | None) -> bool:
+def _released(engines: Engines, note: ServedRevision | None) -> bool:
     if note is None or engines.unused_since is None or note.revision < engines.unused_since:
         return False
     return not any(f"unix:{child.spec.name}" in note.leaving for child in engines.children)

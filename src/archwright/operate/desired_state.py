@@ -17,7 +17,7 @@ from archwright.contract.plan import Bundle, ProcessSpec
 from archwright.contract.record import replace
 from archwright.home import Home
 from archwright.lifecycle import model_registry
-from archwright.serving.settings.config import EndpointSpec, GatewayConfig, PoolSpec, Target
+from archwright.serving.settings.config import EndpointSpec, EnginePoolSpec, GatewayConfig, WeightedTarget
 from archwright.store import Store
 
 PREDICT_SLOTS = 4
@@ -38,7 +38,7 @@ class Serving(NamedTuple):
     version: str
     key: str
     spec: EndpointSpec | None
-    pools: tuple[PoolSpec, ...]
+    pools: tuple[EnginePoolSpec, ...]
     engines: tuple[ProcessSpec, ...]
     left_out: tuple[str, ...] = ()
 
@@ -112,7 +112,7 @@ class Layout:
             version=version.id,
             adapter=True,
         )
-        changed = replace(spec, targets=(Target(pool=pool.name),), overflow=(), fallback=())
+        changed = replace(spec, targets=(WeightedTarget(pool=pool.name),), overflow=(), fallback=())
         shadows = tuple(other for other in others if other.name == spec.shadow)
         return Serving(version.id, key, changed, (pool, *shadows), engines, spec.answering[1:])
 
@@ -146,7 +146,7 @@ class Layout:
         config = replace(self._config, pools=tuple(pools.values()), endpoints=endpoints, revision=revision)
         return replace(self.gateway, config=msgspec.to_builtins(config))
 
-    def _pools_of(self, spec: EndpointSpec) -> tuple[PoolSpec, ...]:
+    def _pools_of(self, spec: EndpointSpec) -> tuple[EnginePoolSpec, ...]:
         return tuple(self._pools[name] for name in spec.pools)
 
     def _engines_of(self, spec: EndpointSpec) -> tuple[ProcessSpec, ...]:
@@ -180,8 +180,8 @@ def _classifier(name: str, version: ModelVersion) -> ProcessSpec:
     )
 
 
-def _predict_pool(endpoint: str, engine: str, version: str) -> PoolSpec:
-    return PoolSpec(
+def _predict_pool(endpoint: str, engine: str, version: str) -> EnginePoolSpec:
+    return EnginePoolSpec(
         name=f"predict/{endpoint}",
         addresses=(f"unix:{engine}",),
         model=endpoint,
@@ -193,5 +193,5 @@ def _predict_pool(endpoint: str, engine: str, version: str) -> PoolSpec:
 
 def _predict_spec(endpoint: str, pool: str) -> EndpointSpec:
     return EndpointSpec(
-        model=endpoint, workload=endpoint, targets=(Target(pool=pool),), default_max_tokens=1, kind="predict"
+        model=endpoint, workload=endpoint, targets=(WeightedTarget(pool=pool),), default_max_tokens=1, kind="predict"
     )

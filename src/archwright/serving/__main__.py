@@ -10,8 +10,8 @@ from pathlib import Path
 from archwright.errors import ArchwrightError, UsageError, boundary
 from archwright.home import Home
 from archwright.journal import Journal
-from archwright.serving.process.master import Bound, Master
-from archwright.serving.settings.config import read
+from archwright.serving.process.master import ListeningSockets, Master
+from archwright.serving.settings.config import read_config
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -22,10 +22,10 @@ def main(arguments: Sequence[str]) -> int:
             if len(arguments) != 2:
                 raise UsageError("AW-USE-40", "wrong arguments", hint="python -m archwright.serving HOME CONFIG.json")
             file = Path(arguments[1])
-            config = read(file)
+            config = read_config(file)
             # A terminal, or no standard input at all, means that nobody supervises.
             supervised = sys.stdin is not None and not sys.stdin.closed and not os.isatty(0)
-            master = Master(config, file, Home(arguments[0]), Bound(config), supervised=supervised)
+            master = Master(config, file, Home(arguments[0]), ListeningSockets(config), supervised=supervised)
             master.begin()
             status = master.started()
             if status == 0:

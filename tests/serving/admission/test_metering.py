@@ -14,7 +14,7 @@ from archwright.home import Home
 from archwright.monitor.usage_totals import DAY_S
 from archwright.monitor.wal.writer import Ledger
 from archwright.policy.usage_limits import Limits
-from archwright.serving.admission.metering import SETTLED_S, Spending
+from archwright.serving.admission.metering import LIMITS_PROPAGATION_S, RecordedSpending
 from archwright.store import Store
 
 LIMITS = Limits(budget_usd=1.0)
@@ -54,7 +54,7 @@ def test_all_scopes_are_added_up_once_until_something_changes(ledger: Counting) 
         spent(ledger, f"k{number}", 0.25, NOW - 40 * DAY_S)
     spent(ledger, "k1", 9.0, shadow=True)
     stamp, clock = [1], [0.0]
-    spending = Spending(ledger, ledger.home, lambda: tuple(stamp), lambda: clock[0])
+    spending = RecordedSpending(ledger, ledger.home, lambda: tuple(stamp), lambda: clock[0])
     keys = [Scope("key", scope_name("key", name=f"k{number}"), LIMITS) for number in range(50)]
     assert {spending(key, 0.0) for key in keys} == {0.75}
     assert spending(Scope("tenant", scope_name("tenant", "t"), LIMITS), 0.0) == 37.5
@@ -68,10 +68,10 @@ def test_all_scopes_are_added_up_once_until_something_changes(ledger: Counting) 
     stamp[0] = 2
     assert spending(keys[0], 0.0) == 1.75
     spent(ledger, "k0", 1.0)
-    clock[0] += SETTLED_S
+    clock[0] += LIMITS_PROPAGATION_S
     assert spending(keys[0], 0.0) == 2.75, "what a worker let in that did not know of the change yet"
     spent(ledger, "k0", 1.0)
-    clock[0] += 100 * SETTLED_S
+    clock[0] += 100 * LIMITS_PROPAGATION_S
     assert spending(keys[0], 0.0) == 2.75
 
 
@@ -79,9 +79,9 @@ def test_what_was_written_while_the_clock_was_ahead_is_no_month_s_before(ledger:
     """It once counted in every month and day until then, so nobody with a budget was served."""
     spent(ledger, "k", 0.5)
     spent(ledger, "k", 0.25, NOW + 4 * 365 * DAY_S)
-    spending = Spending(ledger, ledger.home, lambda: None, lambda: 0.0, clock=lambda: NOW)
+    spending = RecordedSpending(ledger, ledger.home, lambda: None, lambda: 0.0, clock=lambda: NOW)
     key = Scope("key", scope_name("key", name="k"), LIMITS)
     assert spending(key, NOW - NOW % DAY_S) == 0.5
     assert spending(key, 0.0) == 0.75, "but of all time"
-    spending = Spending(ledger, ledger.home, lambda: None, lambda: 0.0, clock=lambda: NOW + 4 * 365 * DAY_S)
+    spending = RecordedSpending(ledger, ledger.home, lambda: None, lambda: 0.0, clock=lambda: NOW + 4 * 365 * DAY_S)
     assert spending(key, NOW + 4 * 364 * DAY_S) == 0.25

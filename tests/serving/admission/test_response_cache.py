@@ -15,11 +15,25 @@ import pytest
 
 from archwright.home import Home
 from archwright.policy.cache_key import Asked
-from archwright.serving.admission.response_cache import ENTRY_BYTES, FRONT_BYTES, FRONT_ENTRIES, SALTS, Cache, Cached
-from archwright.serving.events.engine_events import Call, Function
+from archwright.serving.admission.response_cache import (
+    ENTRY_BYTES,
+    FRONT_BYTES,
+    FRONT_ENTRIES,
+    MAX_SALTS,
+    CachedResponse,
+    ResponseCache,
+)
+from archwright.serving.events.engine_events import FunctionCall, ToolCall
 from archwright.serving.events.messages_writer import MessagesWriter
-from archwright.serving.events.response_formats import ChatShape, Chunks, CompletionShape, Envelope, Piece, Wanted
-from archwright.serving.events.stream_replay import pieces_of, replay, streamed
+from archwright.serving.events.response_formats import (
+    ChatFormat,
+    CompletionFormat,
+    OpenAIWriter,
+    ResponseEnvelope,
+    ResponseOptions,
+    ResponsePiece,
+)
+from archwright.serving.events.stream_replay import encode_stream, parse_pieces, replay_response
 
 MIB = 1024 * 1024
 
@@ -37,8 +51,8 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def cache(tmp_path: Path, clock: Clock) -> Iterator[Cache]:
-    made = Cache(Home(tmp_path / "home"), b"p" * 32, size_bytes=4 * MIB, ttl_s=100, clock=clock)
+def cache(tmp_path: Path, clock: Clock) -> Iterator[ResponseCache]:
+    made = ResponseCache(Home(tmp_path / "home"), b"p" * 32, size_bytes=4 * MIB, ttl_s=100, clock=clock)
     yield made
     made.close()
 
@@ -47,24 +61,24 @@ def asked(content: object = "Hi", version: str = "m@v1", temperature: float = 0.
     return Asked("chat", version, {"messages": [{"role": "user", "content": content}], "temperature": temperature})
 
 
-def answer(body: bytes = b'{"answer": 1}', version: str = "m@v1") -> Cached:
-    return Cached(body, 10, 20, 0.25, version)
+def answer(body: bytes = b'{"answer": 1}', version: str = "m@v1") -> CachedResponse:
+    return CachedResponse(body, 10, 20, 0.25, version)
 
 
-def key_of(cache: Cache, tenant: str, question: Asked) -> bytes:
+def key_of(cache: ResponseCache, tenant: str, question: Asked) -> bytes:
     key = cache.key(tenant, question, "deterministic")
     assert key is not None and len(key) == 16
     return key
 
 
-def cold(cache: Cache) -> Cache:
+def cold(cache: ResponseCache) -> ResponseCache:
     """As another worker sees it: nothing in its own memory."""
     cache._front.clear()
     cache._front_bytes = 0
     return cache
 
 
-def test_the_same_tenant_hits_and_another_does_not(cache: Cache) -> None:
+def test_the_same_tenant_hits_and_another_does_not(cache: ResponseCache) -> None:
     mine, other = key_of(cache, "clinic", asked()), key_of(cache, "bank", asked())
     assert mine != other
     cache.put(mine, answer())
@@ -72,25 +86,25 @@ def test_the_same_tenant_hits_and_another_does_not(cache: Cache) -> None:
     assert cache.get(other) is None and cold(cache).get(other) is None
 
 
-def test_without_the_pepper_no_key_can_be_made(cache: Cache, tmp_path: Path) -> None:
-    other = Cache(Home(tmp_path / "other"), b"q" * 32, size_bytes=4 * MIB)
+def test_without_the_pepper_no_key_can_be_made(cache: ResponseCache, tmp_path: Path) -> None:
+    other = ResponseCache(Home(tmp_path / "other"), b"q" * 32, size_bytes=4 * MIB)
     assert key_of(other, "clinic", asked()) != key_of(cache, "clinic", asked())
     other.close()
 
 
-def test_a_new_version_never_tells_the_old_ones_answer(cache: Cache) -> None:
+def test_a_new_version_never_tells_the_old_ones_answer(cache: ResponseCache) -> None:
     cache.put(key_of(cache, "clinic", asked()), answer())
     assert cache.get(key_of(cache, "clinic", asked(version="m@v2"))) is None
 
 
-def test_what_is_not_for_the_cache_has_no_key(cache: Cache) -> None:
+def test_what_is_not_for_the_cache_has_no_key(cache: ResponseCache) -> None:
     assert cache.key("clinic", asked(temperature=1.0), "deterministic") is None
     assert cache.key("clinic", asked(), "off") is None
     assert cache.key("clinic", asked(), "all", "no-store") is None
     assert cache.key("clinic", asked(temperature=1.0), "all") is not None
 
 
-def test_an_answer_is_told_until_its_time_is_over(cache: Cache, clock: Clock) -> None:
+def test_an_answer_is_told_until_its_time_is_over(cache: ResponseCache, clock: Clock) -> None:
     key = key_of(cache, "clinic", asked())
     cache.put(key, answer())
     clock.now += 99.9
@@ -99,7 +113,7 @@ def test_an_answer_is_told_until_its_time_is_over(cache: Cache, clock: Clock) ->
     assert cache.get(key) is None and cold(cache).get(key) is None
 
 
-def test_it_forgets_the_old_within_its_bytes_and_keeps_what_is_used(cache: Cache) -> None:
+def test_it_forgets_the_old_within_its_bytes_and_keeps_what_is_used(cache: ResponseCache) -> None:
     """20 MB through a cache of 4: never full, one entry asked for all along stays, the newest are there."""
     used = key_of(cache, "clinic", asked("used"))
     cache.put(used, answer(b"used"))
@@ -114,7 +128,7 @@ def test_it_forgets_the_old_within_its_bytes_and_keeps_what_is_used(cache: Cache
     assert all(kept[-700:]) and not any(kept[:15_000])
 
 
-def test_answers_of_every_size_fit_or_are_left_out(cache: Cache) -> None:
+def test_answers_of_every_size_fit_or_are_left_out(cache: ResponseCache) -> None:
     for round_ in range(400):
         size = (round_ * 7919) % (2 * ENTRY_BYTES)
         key = key_of(cache, "clinic", asked(round_))
@@ -124,7 +138,7 @@ def test_answers_of_every_size_fit_or_are_left_out(cache: Cache) -> None:
     assert cache.refused == 0
 
 
-def test_the_process_keeps_a_few_in_bounded_memory(cache: Cache) -> None:
+def test_the_process_keeps_a_few_in_bounded_memory(cache: ResponseCache) -> None:
     for number in range(2 * FRONT_ENTRIES):
         cache.put(number.to_bytes(16, "big"), answer(b"x" * 100))
     assert len(cache._front) == FRONT_ENTRIES
@@ -134,7 +148,7 @@ def test_the_process_keeps_a_few_in_bounded_memory(cache: Cache) -> None:
     assert cache._front_bytes == sum(len(cached.body) for _, cached in cache._front.values())
 
 
-def test_a_table_that_refuses_is_a_miss_and_no_error(cache: Cache) -> None:
+def test_a_table_that_refuses_is_a_miss_and_no_error(cache: ResponseCache) -> None:
     key = key_of(cache, "clinic", asked())
     cache._share_bytes = 64 * MIB  # as if nothing had to be forgotten
     for number in range(6_000):
@@ -147,11 +161,11 @@ def test_a_table_that_refuses_is_a_miss_and_no_error(cache: Cache) -> None:
     assert cold(cache).get(key) is None and cache.refused == before + 2
 
 
-def test_a_few_thousand_tenants_are_remembered(cache: Cache) -> None:
+def test_a_few_thousand_tenants_are_remembered(cache: ResponseCache) -> None:
     first = key_of(cache, "t0", asked())
-    for number in range(2 * SALTS):
+    for number in range(2 * MAX_SALTS):
         key_of(cache, f"t{number}", asked())
-    assert len(cache._salts) <= SALTS and key_of(cache, "t0", asked()) == first
+    assert len(cache._salts) <= MAX_SALTS and key_of(cache, "t0", asked()) == first
 
 
 OTHER = """
@@ -166,7 +180,7 @@ print(found.body.decode() if found else "nothing")
 """
 
 
-def test_another_process_tells_it_too(cache: Cache, tmp_path: Path) -> None:
+def test_another_process_tells_it_too(cache: ResponseCache, tmp_path: Path) -> None:
     cache.put(key_of(cache, "clinic", asked()), answer(b"told"))
     words = [sys.executable, "-c", OTHER, str(tmp_path / "home"), str(4 * MIB)]
     assert subprocess.run(words, capture_output=True, text=True, check=True).stdout == "told\n"
@@ -181,11 +195,11 @@ def events_of(stream: bytes) -> list[dict[str, Any]]:
 
 
 def test_a_chat_told_again_as_a_stream_says_the_same() -> None:
-    envelope, wanted = Envelope("chatcmpl-1", 5, "assistant", "fp"), Wanted(None, 0)
-    whole = Piece("Hello", "think", None, "length")
+    envelope, wanted = ResponseEnvelope("chatcmpl-1", 5, "assistant", "fp"), ResponseOptions(None, 0)
+    whole = ResponsePiece("Hello", "think", None, "length")
     used = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
-    body = Chunks(ChatShape(), envelope, wanted).whole([whole], used)
-    events = events_of(replay(body, include_usage=True))
+    body = OpenAIWriter(ChatFormat(), envelope, wanted).whole([whole], used)
+    events = events_of(replay_response(body, include_usage=True))
     assert {(event["id"], event["object"], event["created"]) for event in events} == {
         ("chatcmpl-1", "chat.completion.chunk", 5)
     }
@@ -193,7 +207,7 @@ def test_a_chat_told_again_as_a_stream_says_the_same() -> None:
     assert deltas == [{"role": "assistant", "content": ""}, {"content": "Hello", "reasoning_content": "think"}, {}]
     assert [event["choices"][0]["finish_reason"] for event in events[:-1]] == [None, None, "length"]
     assert events[-1]["choices"] == [] and events[-1]["usage"] == used
-    assert "usage" not in events_of(replay(body, include_usage=False))[-1]
+    assert "usage" not in events_of(replay_response(body, include_usage=False))[-1]
 
 
 def test_calls_of_tools_are_numbered_in_a_stream() -> None:
@@ -201,28 +215,32 @@ def test_calls_of_tools_are_numbered_in_a_stream() -> None:
     message = {"role": "assistant", "content": None, "tool_calls": [call, call]}
     choice = {"index": 0, "message": message, "finish_reason": "tool_calls"}
     body = {"id": "x", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice]}
-    told = events_of(replay(json.dumps(body).encode(), include_usage=True))
+    told = events_of(replay_response(json.dumps(body).encode(), include_usage=True))
     assert told[1]["choices"][0]["delta"] == {"tool_calls": [{"index": 0, **call}, {"index": 1, **call}]}
     assert told[-1]["choices"][0]["finish_reason"] == "tool_calls"
 
 
 def test_a_completion_told_again_as_a_stream_says_the_same() -> None:
-    whole = Piece("Hello", "", None, "stop")
-    body = Chunks(CompletionShape(), Envelope("cmpl-1", 5, "m", ""), Wanted(None, 0)).whole([whole], None)
-    choices = [event["choices"][0] for event in events_of(replay(body, include_usage=True))]
+    whole = ResponsePiece("Hello", "", None, "stop")
+    body = OpenAIWriter(CompletionFormat(), ResponseEnvelope("cmpl-1", 5, "m", ""), ResponseOptions(None, 0)).whole(
+        [whole], None
+    )
+    choices = [event["choices"][0] for event in events_of(replay_response(body, include_usage=True))]
     assert [(choice["text"], choice["finish_reason"]) for choice in choices] == [("Hello", None), ("", "stop")]
 
 
-@pytest.mark.parametrize("shape", [ChatShape, CompletionShape])
-def test_choices_calls_and_log_probabilities_are_told_again(shape: type[ChatShape] | type[CompletionShape]) -> None:
+@pytest.mark.parametrize("shape", [ChatFormat, CompletionFormat])
+def test_choices_calls_and_log_probabilities_are_told_again(shape: type[ChatFormat] | type[CompletionFormat]) -> None:
     """Whoever puts the events together has the reply again."""
     token = {"token": "Hi", "logprob": -0.5, "bytes": [72, 105]}
     entry = {**token, "top_logprobs": [token]}
-    chat = shape is ChatShape
-    calls = [Call(0, "c1", Function("f", "{}"))] if chat else []
-    given = [Piece("Hi", "", [entry], "stop", number=n, calls=calls) for n in (0, 1)]
-    body = Chunks(shape(), Envelope("id", 5, "m", ""), Wanted(1, 7, choices=2)).whole(given, None)
-    events = [event["choices"][0] for event in events_of(replay(body, include_usage=True))]
+    chat = shape is ChatFormat
+    calls = [ToolCall(0, "c1", FunctionCall("f", "{}"))] if chat else []
+    given = [ResponsePiece("Hi", "", [entry], "stop", number=n, calls=calls) for n in (0, 1)]
+    body = OpenAIWriter(shape(), ResponseEnvelope("id", 5, "m", ""), ResponseOptions(1, 7, choices=2)).whole(
+        given, None
+    )
+    events = [event["choices"][0] for event in events_of(replay_response(body, include_usage=True))]
     whole = json.loads(body)["choices"]
     said = [event for event in events if event["logprobs"]]
     assert [event["logprobs"] for event in said] == [choice["logprobs"] for choice in whole]
@@ -232,7 +250,11 @@ def test_choices_calls_and_log_probabilities_are_told_again(shape: type[ChatShap
 
 
 def test_a_reply_is_told_again_as_a_message() -> None:
-    whole = Piece("Hello", "", None, "stop")
-    body = Chunks(ChatShape(), Envelope("chatcmpl-1", 5, "m", ""), Wanted(None, 0)).whole([whole], None)
-    told = streamed(MessagesWriter(Envelope("msg_1", 5, "m", "")), pieces_of(json.loads(body)), None).decode()
+    whole = ResponsePiece("Hello", "", None, "stop")
+    body = OpenAIWriter(ChatFormat(), ResponseEnvelope("chatcmpl-1", 5, "m", ""), ResponseOptions(None, 0)).whole(
+        [whole], None
+    )
+    told = encode_stream(
+        MessagesWriter(ResponseEnvelope("msg_1", 5, "m", "")), parse_pieces(json.loads(body)), None
+    ).decode()
     assert '"text_delta","text":"Hello"' in told and '"stop_reason":"end_turn"' in told

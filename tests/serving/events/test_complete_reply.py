@@ -9,7 +9,7 @@ import openai
 import pytest
 from tests.serving.fake_provider import Place, Script, chat_events
 
-from archwright.serving.http.client_limits import Limits
+from archwright.serving.http.client_limits import ClientLimits
 
 if TYPE_CHECKING:
     from tests.serving.conftest import Platform, Start
@@ -126,7 +126,7 @@ def test_where_a_stream_is_asked_for_a_whole_reply(start: Start, place: Place) -
 
 def test_an_engine_that_hangs_is_not_waited_for_as_long_as_a_request_may_take(start: Start, place: Place) -> None:
     """It has the time of a first token and of as many more as were asked for; then the client hears of it."""
-    limits = Limits(first_token_s=0.5, token_s=0.1, request_s=600)
+    limits = ClientLimits(first_token_s=0.5, token_s=0.1, request_s=600)
     platform = start([{"addresses": (place.url,)}], [], limits=limits)
     place.script = Script(kind="application/json", hangs=True)
     reply = platform.chat(max_tokens=4, n=2)
@@ -141,6 +141,6 @@ def test_an_engine_that_hangs_is_not_waited_for_as_long_as_a_request_may_take(st
 
 
 def test_the_time_for_a_whole_answer() -> None:
-    limits = Limits()
+    limits = ClientLimits()
     assert limits.whole_s(16) == limits.first_token_s + 16 * limits.token_s < limits.request_s
     assert limits.whole_s(100_000) == limits.request_s

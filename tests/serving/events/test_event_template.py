@@ -13,13 +13,19 @@ from tests.serving.recording_peer import Paper
 
 from archwright.engines.http_request_parser import parse_head
 from archwright.http_client.client import EngineClient
-from archwright.serving.events.engine_events import decode_event, text_alone
-from archwright.serving.events.event_template import form_of
-from archwright.serving.events.response_formats import ChatShape, Chunks, Envelope, Piece, Wanted
-from archwright.serving.events.timing import Meter
-from archwright.serving.handlers.stream_relay import FORM_EVERY, Streamed
-from archwright.serving.http.client_limits import Limits
-from archwright.serving.http.http_exchange import Exchange, Outbox
+from archwright.serving.events.engine_events import decode_event, extract_plain_text
+from archwright.serving.events.event_template import derive_template
+from archwright.serving.events.response_formats import (
+    ChatFormat,
+    OpenAIWriter,
+    ResponseEnvelope,
+    ResponseOptions,
+    ResponsePiece,
+)
+from archwright.serving.events.timing import RequestTiming
+from archwright.serving.handlers.stream_relay import TEMPLATE_INTERVAL, StreamingRelay
+from archwright.serving.http.client_limits import ClientLimits
+from archwright.serving.http.http_exchange import HttpExchange, ResponseBuffer
 
 HEAD = parse_head(b"POST /v1/chat/completions HTTP/1.1\r\nhost: g")
 # TEXT stands for what an event brings.
@@ -58,14 +64,14 @@ def event(kind: str, text: str, *, escaped: bool = False) -> bytes:
 
 
 def decoded(data: bytes) -> str | None:
-    return text_alone(decode_event(data[6:-2]))
+    return extract_plain_text(decode_event(data[6:-2]))
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @given(st.sampled_from(WORDS) | st.text(min_size=1), st.text() | st.sampled_from(WORDS), st.booleans())
 def test_what_is_of_the_form_is_what_the_decoder_finds(kind: str, first: str, text: str, escaped: bool) -> None:
     first, text = (one.encode("utf-8", "ignore").decode() for one in (first, text))
-    form = form_of(event(kind, first))
+    form = derive_template(event(kind, first))
     if form is not None:
         assert form.text(event(kind, first)) == first
         assert form.text(event(kind, text, escaped=escaped)) == text == decoded(event(kind, text))
@@ -73,7 +79,7 @@ def test_what_is_of_the_form_is_what_the_decoder_finds(kind: str, first: str, te
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_engine_has_a_form(kind: str) -> None:
-    form = form_of(event(kind, " word"))
+    form = derive_template(event(kind, " word"))
     assert form is not None and form.text(event(kind, " other")) == " other"
 
 
@@ -85,20 +91,20 @@ def test_every_engine_has_a_form(kind: str) -> None:
     ],
 )
 def test_what_is_no_text_is_left_to_the_decoder(between: bytes) -> None:
-    form = form_of(event("bare", "word"))
+    form = derive_template(event("bare", "word"))
     assert form is not None and form.text(KINDS["bare"].replace(b"TEXT", between)) is None
 
 
 @given(st.lists(st.sampled_from(WORDS) | st.text(min_size=1), min_size=1, max_size=5), st.sampled_from(sorted(KINDS)))
 def test_events_together_are_what_they_are_apart(texts: list[str], kind: str) -> None:
     texts = [text.encode("utf-8", "ignore").decode() or " " for text in texts]
-    form = form_of(event(kind, " word"))
+    form = derive_template(event(kind, " word"))
     assert form is not None and form.texts(b"".join(event(kind, text) for text in texts)) == texts
     assert len(event(kind, "a") * 2) > form.one >= len(event(kind, "a"))
 
 
 def test_events_that_are_none_alone_are_none_together() -> None:
-    form, (before, behind) = form_of(event("bare", "word")), KINDS["bare"].split(b"TEXT")
+    form, (before, behind) = derive_template(event("bare", "word")), KINDS["bare"].split(b"TEXT")
     assert form is not None
     broken = b'%b"a","b%b%bc"%b' % (before, behind, before, behind)
     nothing, half = event("bare", "a") + event("bare", ""), event("bare", "a") + event("bare", "b")[:-1]
@@ -108,7 +114,7 @@ def test_events_that_are_none_alone_are_none_together() -> None:
 
 def test_other_bytes_are_left_to_the_decoder() -> None:
     one = event("vllm", "word")
-    form = form_of(one)
+    form = derive_template(one)
     assert form is not None
     others = [
         *(one + one, one[:-1], one[1:], one[:40], b"", b'"word"', one.replace(b"c-1", b"c-2"), b": x\n" + one),
@@ -136,18 +142,26 @@ def test_other_bytes_are_left_to_the_decoder() -> None:
     ],
 )
 def test_what_has_no_form(data: bytes) -> None:
-    assert form_of(data) is None
+    assert derive_template(data) is None
 
 
-def relayed(reads: list[bytes], kind: bytes, *, whole: bool = False) -> tuple[list[bytes], list[Piece], int, bool]:
+def relayed(
+    reads: list[bytes], kind: bytes, *, whole: bool = False
+) -> tuple[list[bytes], list[ResponsePiece], int, bool]:
     """What a client is sent, event by event, what is kept for the cache, and what was counted."""
 
-    async def run() -> tuple[list[bytes], list[Piece], int, bool]:
+    async def run() -> tuple[list[bytes], list[ResponsePiece], int, bool]:
         paper = Paper()
-        exchange = Exchange(HEAD, paper, Outbox(Limits(), asyncio.get_running_loop().time, lambda: None))
-        meter = Meter(exchange.received_at)
-        relay = Streamed(exchange, meter, EngineClient("http://e/v1"), lambda: None)
-        relay.set(Chunks(ChatShape(), Envelope("id", 1, "m", ""), Wanted(None, 0)), logprobs=False, keeps=True)
+        exchange = HttpExchange(
+            HEAD, paper, ResponseBuffer(ClientLimits(), asyncio.get_running_loop().time, lambda: None)
+        )
+        meter = RequestTiming(exchange.received_at)
+        relay = StreamingRelay(exchange, meter, EngineClient("http://e/v1"), lambda: None)
+        relay.set(
+            OpenAIWriter(ChatFormat(), ResponseEnvelope("id", 1, "m", ""), ResponseOptions(None, 0)),
+            logprobs=False,
+            keeps=True,
+        )
         relay.begin(kind)
         formed = 0
         for read in reads:
@@ -171,8 +185,8 @@ def test_a_stream_read_by_forms_is_the_same_stream(seed: int) -> None:
     chance = random.Random(seed)
     events: list[bytes] = []
     kind = "vllm"
-    for number in range(4 * FORM_EVERY):
-        if number % FORM_EVERY == FORM_EVERY // 2:
+    for number in range(4 * TEMPLATE_INTERVAL):
+        if number % TEMPLATE_INTERVAL == TEMPLATE_INTERVAL // 2:
             kind = chance.choice(list(KINDS))
         events.append(event(kind, chance.choice(WORDS) * chance.choice((1, 1, 2)), escaped=chance.random() < 0.2))
         if chance.random() < 0.1:

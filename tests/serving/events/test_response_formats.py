@@ -7,20 +7,20 @@ from typing import Any
 
 import pytest
 
-from archwright.serving.events.engine_events import Call, Function
+from archwright.serving.events.engine_events import FunctionCall, ToolCall
 from archwright.serving.events.response_formats import (
-    ChatShape,
-    Chunks,
-    CompletionShape,
-    Envelope,
-    Piece,
-    Shape,
-    Wanted,
-    entries,
-    usage,
+    ChatFormat,
+    ChoiceFormat,
+    CompletionFormat,
+    OpenAIWriter,
+    ResponseEnvelope,
+    ResponseOptions,
+    ResponsePiece,
+    parse_logprobs,
+    parse_usage,
 )
 
-NOTHING = Wanted(None, 0)
+NOTHING = ResponseOptions(None, 0)
 ENTRY = {"token": " a", "logprob": -0.5, "bytes": [32, 97], "top_logprobs": []}
 
 
@@ -32,26 +32,26 @@ def entry(token: str, logprob: float, **others: float) -> dict[str, Any]:
 def test_log_probabilities_of_either_style_read_alike() -> None:
     new = {"content": [{**entry(" a", -0.5, b=-1.0), "id": 7}, "noise"]}
     old = {"tokens": [" a"], "token_logprobs": [-0.5], "top_logprobs": [{"b": -1.0}]}
-    assert entries(new) == entries(old) == [entry(" a", -0.5, b=-1.0)]
-    assert entries({"tokens": ["a"], "token_logprobs": [-1.0]}) == [entry("a", -1.0)]
-    assert entries(None) is None
-    assert entries(3) is None
-    assert entries({}) == []
+    assert parse_logprobs(new) == parse_logprobs(old) == [entry(" a", -0.5, b=-1.0)]
+    assert parse_logprobs({"tokens": ["a"], "token_logprobs": [-1.0]}) == [entry("a", -1.0)]
+    assert parse_logprobs(None) is None
+    assert parse_logprobs(3) is None
+    assert parse_logprobs({}) == []
 
 
 def test_chat_log_probabilities_are_cut_to_what_was_asked() -> None:
-    piece = Piece("a", "", [entry("a", -0.1, a=-0.1, b=-2.0)], None)
-    shape = ChatShape()
+    piece = ResponsePiece("a", "", [entry("a", -0.1, a=-0.1, b=-2.0)], None)
+    shape = ChatFormat()
     assert shape.chunk(piece, NOTHING)["logprobs"] is None
-    assert shape.chunk(piece, Wanted(0, 0))["logprobs"]["content"][0]["top_logprobs"] == []
-    assert len(shape.chunk(piece, Wanted(1, 0))["logprobs"]["content"][0]["top_logprobs"]) == 1
+    assert shape.chunk(piece, ResponseOptions(0, 0))["logprobs"]["content"][0]["top_logprobs"] == []
+    assert len(shape.chunk(piece, ResponseOptions(1, 0))["logprobs"]["content"][0]["top_logprobs"]) == 1
 
 
 def test_old_style_log_probabilities_of_a_stream_count_on() -> None:
-    shape = CompletionShape()
-    wanted = Wanted(1, 10)
-    first = shape.chunk(Piece("ab", "", [entry("ab", -0.1, x=-0.05)], None), wanted)["logprobs"]
-    second = shape.chunk(Piece("c", "", [entry("c", -0.2, c=-0.2)], "stop"), wanted)["logprobs"]
+    shape = CompletionFormat()
+    wanted = ResponseOptions(1, 10)
+    first = shape.chunk(ResponsePiece("ab", "", [entry("ab", -0.1, x=-0.05)], None), wanted)["logprobs"]
+    second = shape.chunk(ResponsePiece("c", "", [entry("c", -0.2, c=-0.2)], "stop"), wanted)["logprobs"]
     assert first == {
         "tokens": ["ab"],
         "token_logprobs": [-0.1],
@@ -59,12 +59,12 @@ def test_old_style_log_probabilities_of_a_stream_count_on() -> None:
         "text_offset": [10],
     }
     assert (second["text_offset"], second["top_logprobs"]) == ([12], [{"c": -0.2}])
-    assert shape.chunk(Piece("d", "", None, None), wanted)["logprobs"] is None
+    assert shape.chunk(ResponsePiece("d", "", None, None), wanted)["logprobs"] is None
 
 
 def test_a_whole_reply_with_reasoning() -> None:
-    chunks = Chunks(ChatShape(), Envelope("id", 1, "m", ""), NOTHING)
-    body = json.loads(chunks.whole([Piece("ab", "why", None, "stop")], None))
+    chunks = OpenAIWriter(ChatFormat(), ResponseEnvelope("id", 1, "m", ""), NOTHING)
+    body = json.loads(chunks.whole([ResponsePiece("ab", "why", None, "stop")], None))
     assert body == {
         "id": "id",
         "object": "chat.completion",
@@ -83,17 +83,19 @@ def test_a_whole_reply_with_reasoning() -> None:
 
 
 def test_a_reasoning_chunk() -> None:
-    assert ChatShape().chunk(Piece("", "why", None, None), NOTHING)["delta"] == {"reasoning_content": "why"}
+    assert ChatFormat().chunk(ResponsePiece("", "why", None, None), NOTHING)["delta"] == {"reasoning_content": "why"}
 
 
 def test_calls_whole_and_in_pieces() -> None:
-    call = Call(1, "c1", Function("f", "{}"))
-    whole = ChatShape().choice(Piece("", "", None, "tool_calls", [call]), NOTHING)["message"]
+    call = ToolCall(1, "c1", FunctionCall("f", "{}"))
+    whole = ChatFormat().choice(ResponsePiece("", "", None, "tool_calls", [call]), NOTHING)["message"]
     assert whole["content"] is None
     assert whole["tool_calls"] == [{"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}]
-    more = ChatShape().chunk(Piece("", "", None, None, [Call(1, None, Function(None, "x"))], number=2), NOTHING)
+    more = ChatFormat().chunk(
+        ResponsePiece("", "", None, None, [ToolCall(1, None, FunctionCall(None, "x"))], number=2), NOTHING
+    )
     assert (more["index"], more["delta"]) == (2, {"tool_calls": [{"index": 1, "function": {"arguments": "x"}}]})
-    assert ChatShape().chunk(Piece("", "", None, None, (), "no"), NOTHING)["delta"] == {"refusal": "no"}
+    assert ChatFormat().chunk(ResponsePiece("", "", None, None, (), "no"), NOTHING)["delta"] == {"refusal": "no"}
 
 
 @pytest.mark.parametrize(
@@ -119,19 +121,21 @@ def test_calls_whole_and_in_pieces() -> None:
     ],
 )
 def test_usage_keeps_the_interface_alone(found: object, kept: dict[str, Any] | None) -> None:
-    assert usage(found) == kept
+    assert parse_usage(found) == kept
 
 
-@pytest.mark.parametrize("shape", [ChatShape(), CompletionShape()])
+@pytest.mark.parametrize("shape", [ChatFormat(), CompletionFormat()])
 @pytest.mark.parametrize("include_usage", [True, False])
-def test_a_chunk_of_text_alone_is_what_the_long_way_makes(shape: Shape, include_usage: bool) -> None:
-    chunks = Chunks(shape, Envelope("id", 1, "m", ""), Wanted(None, 0, include_usage))
+def test_a_chunk_of_text_alone_is_what_the_long_way_makes(shape: ChoiceFormat, include_usage: bool) -> None:
+    chunks = OpenAIWriter(shape, ResponseEnvelope("id", 1, "m", ""), ResponseOptions(None, 0, include_usage))
     for text in ("x", ' "\\\n', "ä€😀", "\x00\u2028"):
-        assert chunks.text(text) == chunks.piece(Piece(text, "", None, None))
+        assert chunks.text(text) == chunks.piece(ResponsePiece(text, "", None, None))
 
 
 def test_chunks_repeat_the_envelope() -> None:
-    chunks = Chunks(CompletionShape(), Envelope("id", 1, "m", "fp"), Wanted(None, 0, include_usage=True))
+    chunks = OpenAIWriter(
+        CompletionFormat(), ResponseEnvelope("id", 1, "m", "fp"), ResponseOptions(None, 0, include_usage=True)
+    )
     sent = chunks.text("x") + chunks.end({"total_tokens": 1})
     *parts, done = sent.decode().strip().split("\n\n")
     assert done == "data: [DONE]"

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from archwright.http_client.sse import Event
-from archwright.serving.events.engine_events import DONE
-from archwright.serving.events.schema_bounds import BOUNDS, schemas
-from archwright.serving.events.tool_call_emulation import ToolReader, enforced, spoken_of
-from archwright.serving.http.errors import Refusal
+from archwright.serving.events.engine_events import DONE_MARK
+from archwright.serving.events.schema_bounds import SCHEMA_BOUNDS, bound_schemas
+from archwright.serving.events.tool_call_emulation import ToolCallReader, emulate_tools, involves_tools
+from archwright.serving.http.errors import ApiError
 
 USER = {"role": "user", "content": "hi"}
 PLACE = {"type": "object", "properties": {"street": {"type": "string"}}, "required": ["street"]}
@@ -38,10 +38,10 @@ def event(finish: str | None = None, **delta: Any) -> Event:
 
 def told(pieces: list[str], finish: str = "stop", *, formed: bool = False) -> tuple[str, str, str, str | None]:
     """The text, the call's name and arguments, the finish reason."""
-    reader = ToolReader(formed=formed)
+    reader = ToolCallReader(formed=formed)
     text = name = arguments = ""
     found = None
-    for one in [*(event(content=piece) for piece in pieces), event(finish), Event("", DONE)]:
+    for one in [*(event(content=piece) for piece in pieces), event(finish), Event("", DONE_MARK)]:
         for seen in reader.read(one):
             for choice in seen.choices or ():
                 assert choice.delta is not None
@@ -87,7 +87,7 @@ def test_a_call_that_was_cut_off_says_so() -> None:
 
 
 def test_what_is_no_choice_passes() -> None:
-    reader = ToolReader()
+    reader = ToolCallReader()
     (only,) = reader.read(Event("", b'{"choices": [], "usage": {"completion_tokens": 3}}'))
     assert only.usage == {"completion_tokens": 3}
     first, _ = reader.read(event(reasoning_content="hm"))
@@ -97,16 +97,16 @@ def test_what_is_no_choice_passes() -> None:
 
 def test_the_request_names_the_tools_and_holds_the_reply_to_them() -> None:
     system = {"role": "system", "content": "Be brief."}
-    body, reader = enforced(asked(messages=[system, USER], tool_choice="required", parallel_tool_calls=True))
+    body, reader = emulate_tools(asked(messages=[system, USER], tool_choice="required", parallel_tool_calls=True))
     assert reader is not None
     assert set(body) == {"messages", "max_tokens", "response_format"}
     assert body["messages"][0]["content"].startswith("Be brief.\n\nYou can call")
     assert body["messages"][1:] == [USER]
     schema = body["response_format"]["json_schema"]["schema"]
     assert [form["properties"]["name"]["const"] for form in schema["anyOf"]] == ["f", "g"]
-    named, _ = enforced(asked(tool_choice={"type": "function", "function": {"name": "g"}}))
+    named, _ = emulate_tools(asked(tool_choice={"type": "function", "function": {"name": "g"}}))
     assert named["response_format"]["json_schema"]["schema"]["properties"]["name"] == {"const": "g"}
-    free, _ = enforced(asked())
+    free, _ = emulate_tools(asked())
     assert list(free["response_format"]["json_schema"]["schema"]["anyOf"][2]["properties"]) == ["answer"]
     assert "answer" in free["messages"][0]["content"]
 
@@ -118,9 +118,9 @@ def test_history_is_told_in_words() -> None:
         {"role": "assistant", "content": "well", "tool_calls": [call]},
         {"role": "tool", "tool_call_id": "c", "content": "7"},
     ]
-    body, reader = enforced(asked(messages=history, tool_choice="none"))
+    body, reader = emulate_tools(asked(messages=history, tool_choice="none"))
     assert reader is None
-    assert spoken_of({"messages": history}) and not spoken_of({"messages": [USER]})
+    assert involves_tools({"messages": history}) and not involves_tools({"messages": [USER]})
     assert body == {
         "messages": [
             USER,
@@ -132,14 +132,14 @@ def test_history_is_told_in_words() -> None:
 
 
 def test_log_probabilities_are_those_of_no_such_reply() -> None:
-    with pytest.raises(Refusal) as caught:
-        enforced(asked(logprobs=True))
+    with pytest.raises(ApiError) as caught:
+        emulate_tools(asked(logprobs=True))
     assert (caught.value.status, caught.value.param) == (400, "logprobs")
 
 
 def test_an_answer_beside_the_tools_is_held_to_the_format() -> None:
     wanted = {"type": "json_schema", "json_schema": {"name": "n", "schema": NODE}}
-    body, _reader = enforced(asked(response_format=wanted))
+    body, _reader = emulate_tools(asked(response_format=wanted))
     told_schema = body["response_format"]["json_schema"]["schema"]
     Draft202012Validator.check_schema(told_schema)
     fits = Draft202012Validator(told_schema).is_valid
@@ -148,10 +148,10 @@ def test_an_answer_beside_the_tools_is_held_to_the_format() -> None:
     )
     assert not fits({"answer": "text"}) and not fits({"answer": {"below": [{"name": 7}]}})
     assert json.dumps(NODE, separators=(",", ":")) in body["messages"][0]["content"]
-    free = enforced(asked(response_format={"type": "json_object"}))[0]["response_format"]["json_schema"]["schema"]
+    free = emulate_tools(asked(response_format={"type": "json_object"}))[0]["response_format"]["json_schema"]["schema"]
     assert Draft202012Validator(free).is_valid({"answer": {"any": 1}})
-    made = enforced(asked(response_format=wanted, tool_choice="required"))
-    assert made[0] == enforced(asked(tool_choice="required"))[0]
+    made = emulate_tools(asked(response_format=wanted, tool_choice="required"))
+    assert made[0] == emulate_tools(asked(tool_choice="required"))[0]
 
 
 @settings(max_examples=100, deadline=None, database=None)
@@ -175,10 +175,10 @@ def test_open_ends_are_bounded_by_the_reply(tokens: int) -> None:
             "kind": {"type": "string", "enum": ["a", "b"]},
         },
     }
-    (placed,), defined = schemas([given], tokens)
+    (placed,), defined = bound_schemas([given], tokens)
     fields = placed["properties"]
     characters, items = fields["note"]["maxLength"], fields["names"]["maxItems"]
-    assert (characters, items) in BOUNDS
+    assert (characters, items) in SCHEMA_BOUNDS
     assert characters * (items + 1) < max(tokens, 40)
     assert fields["names"]["items"]["maxLength"] == characters
     assert fields["short"]["maxLength"] == 3 and "maxLength" not in fields["kind"] and not defined
@@ -187,12 +187,12 @@ def test_open_ends_are_bounded_by_the_reply(tokens: int) -> None:
 
 def test_references_begin_where_the_tool_now_stands() -> None:
     shared = {"type": "object", "properties": {"at": {"$ref": "#/$defs/P"}}, "$defs": {"P": PLACE}}
-    found, defined = schemas([PLACE, shared, NODE], 500)
+    found, defined = bound_schemas([PLACE, shared, NODE], 500)
     assert found[1:] == [{"$ref": "#/$defs/tool1"}, {"$ref": "#/$defs/tool2"}]
     assert defined["tool1"]["properties"]["at"] == {"$ref": "#/$defs/tool1/$defs/P"}
     assert defined["tool2"]["properties"]["below"]["items"] == {"$ref": "#/$defs/tool2"}
     # What contains itself has no longest document: the least bound.
-    assert defined["tool2"]["properties"]["name"]["maxLength"] == BOUNDS[-1].characters
+    assert defined["tool2"]["properties"]["name"]["maxLength"] == SCHEMA_BOUNDS[-1].characters
     validator = Draft202012Validator({"$ref": "#/$defs/tool1", "$defs": defined})
     assert validator.is_valid({"at": {"street": "x"}})
     assert not validator.is_valid({"at": {"street": 7}})
@@ -209,5 +209,5 @@ def test_references_begin_where_the_tool_now_stands() -> None:
     ],
 )
 def test_odd_schemas_are_the_engines_to_refuse(odd: dict[str, Any]) -> None:
-    found, _ = schemas([odd], 100)
+    found, _ = bound_schemas([odd], 100)
     assert len(found) == 1

@@ -15,7 +15,7 @@ from tests.serving.conftest import Platform, Reply, endpoint, free_port, null_en
 from archwright.access.audit_log import events
 from archwright.access.permissions import ROLES
 from archwright.home import Home
-from archwright.serving.process.routes import ADMIN_ROUTES, ROUTES, find_admin
+from archwright.serving.process.routes import ADMIN_ROUTES, ROUTES, find_admin_route
 
 if TYPE_CHECKING:
     from tests.serving.conftest import Start
@@ -140,7 +140,7 @@ def test_each_listener_has_its_own_routes(door: Door) -> None:
 
 @pytest.mark.parametrize("path", ["/admin/tenants/a%2Fb/keys", "/admin/tenants//keys", "/admin/./tenants/a/keys"])
 def test_a_name_is_one_name(path: str) -> None:
-    assert find_admin("GET", path).route is None
+    assert find_admin_route("GET", path).route is None
 
 
 def test_nobody_makes_or_takes_a_key_that_may_more_than_his_own(door: Door) -> None:

@@ -18,9 +18,9 @@ from archwright.home import Home
 from archwright.monitor import lineage
 from archwright.monitor.metrics.observations import evaluate
 from archwright.serving.handlers import classification
-from archwright.serving.http.client_limits import Limits
-from archwright.serving.http.errors import Refusal
-from archwright.serving.requests.model_resolution import Directory
+from archwright.serving.http.client_limits import ClientLimits
+from archwright.serving.http.errors import ApiError
+from archwright.serving.requests.model_resolution import ModelDirectory
 
 from ...engines.onnx_models import model, put
 from ..conftest import Platform, endpoint, free_port, null_engine, table
@@ -72,7 +72,7 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
         _spec("odd", "null"),
         _spec("gone", "gone"),
     )
-    config = table(*endpoints, port=free_port(), limits=Limits(body_bytes=1 << 20))
+    config = table(*endpoints, port=free_port(), limits=ClientLimits(body_bytes=1 << 20))
     made = Platform(Home(tmp_path_factory.mktemp("predict")), config)
     try:
         made.start_engine(null_engine())
@@ -131,7 +131,7 @@ def test_what_a_plan_promises_of_a_classifier_is_recorded(platform: Platform) ->
 
 
 def test_a_large_reply_is_as_whole_as_a_small_one(platform: Platform) -> None:
-    assert BATCH_ITEMS * len(MANY.labels) > classification.SMALL_REPLY
+    assert BATCH_ITEMS * len(MANY.labels) > classification.INLINE_PROBABILITIES
     reply = _ask(platform, {"inputs": [[0.1 * (i % 7), 0, 0] for i in range(BATCH_ITEMS)]}, "/v1/predict/many")
     assert reply.status == 200 and len(reply.json["predictions"]) == BATCH_ITEMS
     assert all(set(found["probabilities"]) == set(MANY.labels) for found in reply.json["predictions"])
@@ -218,11 +218,11 @@ def test_a_killed_engine_is_said_and_one_started_anew_answers(platform: Platform
 
 def test_the_directory_decides_before_the_body_is_looked_at() -> None:
     entries = (endpoint(), _spec("sorter", "s"))
-    directory = Directory([entry.pool for entry in entries], [entry.spec for entry in entries])
-    with pytest.raises(Refusal) as refused:
-        classification.question_of(b"{", directory, "nobody")
+    directory = ModelDirectory([entry.pool for entry in entries], [entry.spec for entry in entries])
+    with pytest.raises(ApiError) as refused:
+        classification.parse_classification_request(b"{", directory, "nobody")
     assert refused.value.status == 404
-    found = classification.question_of(b'{"inputs": [[1], [[2]]]}', directory, "sorter")
+    found = classification.parse_classification_request(b'{"inputs": [[1], [[2]]]}', directory, "sorter")
     assert found.endpoint.pool == "sorter-pool" and found.inputs == [[1.0], [[2]]]
 
 
@@ -237,5 +237,5 @@ def test_the_directory_decides_before_the_body_is_looked_at() -> None:
 )
 def test_an_engine_that_answers_with_something_else_is_found_out(reply: dict[str, Any]) -> None:
     with pytest.raises(EngineError) as refused:
-        classification._checked(reply, 2)
+        classification._check_reply(reply, 2)
     assert refused.value.code == "AW-ENG-03"

@@ -13,26 +13,32 @@ from tests.serving.recording_peer import Paper
 from archwright.engines.http_request_parser import parse_head
 from archwright.errors import EngineError
 from archwright.http_client.client import EngineClient, EngineRefused
-from archwright.serving.events.engine_events import Call, Function
+from archwright.serving.events.engine_events import FunctionCall, ToolCall
 from archwright.serving.events.messages_writer import MessagesWriter
-from archwright.serving.events.response_formats import ChatShape, Chunks, Envelope, Piece, Wanted
-from archwright.serving.events.timing import Meter
-from archwright.serving.handlers.stream_relay import Gathered, Relay, Streamed
-from archwright.serving.http.client_limits import Limits
-from archwright.serving.http.http_exchange import Exchange, Outbox
+from archwright.serving.events.response_formats import (
+    ChatFormat,
+    OpenAIWriter,
+    ResponseEnvelope,
+    ResponseOptions,
+    ResponsePiece,
+)
+from archwright.serving.events.timing import RequestTiming
+from archwright.serving.handlers.stream_relay import BufferedRelay, EngineRelay, StreamingRelay
+from archwright.serving.http.client_limits import ClientLimits
+from archwright.serving.http.http_exchange import HttpExchange, ResponseBuffer
 from archwright.serving.requests.request_validation import CHARACTERS_PER_TOKEN
 
 HEAD = parse_head(b"POST /v1/chat/completions HTTP/1.1\r\nhost: g")
-SOME_RELAY = TypeVar("SOME_RELAY", bound=Relay)
+SOME_RELAY = TypeVar("SOME_RELAY", bound=EngineRelay)
 CHOICES = [
-    ({"delta": {"content": "x"}}, Piece("x", "", [], None, [])),
-    ({"delta": {"content": None}, "finish_reason": "stop"}, Piece("", "", [], "stop", [])),
-    ({"delta": {"reasoning_content": "h"}}, Piece("", "h", [], None, [])),
-    ({"delta": {"reasoning": "h"}}, Piece("", "h", [], None, [])),
-    ({"delta": None, "finish_reason": ""}, Piece("", "", [], None, [])),
-    ({"text": "x", "finish_reason": "stop"}, Piece("x", "", [], "stop", [])),
-    ({"text": None, "logprobs": {"content": []}}, Piece("", "", [], None, [])),
-    ({}, Piece("", "", [], None, [])),
+    ({"delta": {"content": "x"}}, ResponsePiece("x", "", [], None, [])),
+    ({"delta": {"content": None}, "finish_reason": "stop"}, ResponsePiece("", "", [], "stop", [])),
+    ({"delta": {"reasoning_content": "h"}}, ResponsePiece("", "h", [], None, [])),
+    ({"delta": {"reasoning": "h"}}, ResponsePiece("", "h", [], None, [])),
+    ({"delta": None, "finish_reason": ""}, ResponsePiece("", "", [], None, [])),
+    ({"text": "x", "finish_reason": "stop"}, ResponsePiece("x", "", [], "stop", [])),
+    ({"text": None, "logprobs": {"content": []}}, ResponsePiece("", "", [], None, [])),
+    ({}, ResponsePiece("", "", [], None, [])),
 ]
 
 
@@ -45,11 +51,15 @@ def events(*objects: object, end: bytes = b"\n\n") -> bytes:
     return b"".join(b"data: " + json.dumps(one).encode() + end for one in objects) + b"data: [DONE]" + end
 
 
-def fed(make: Callable[[Exchange, Meter], SOME_RELAY], *pieces: bytes) -> tuple[SOME_RELAY, bytes, Meter]:
-    async def run() -> tuple[SOME_RELAY, bytes, Meter]:
+def fed(
+    make: Callable[[HttpExchange, RequestTiming], SOME_RELAY], *pieces: bytes
+) -> tuple[SOME_RELAY, bytes, RequestTiming]:
+    async def run() -> tuple[SOME_RELAY, bytes, RequestTiming]:
         paper = Paper()
-        exchange = Exchange(HEAD, paper, Outbox(Limits(), asyncio.get_running_loop().time, lambda: None))
-        meter = Meter(exchange.received_at)
+        exchange = HttpExchange(
+            HEAD, paper, ResponseBuffer(ClientLimits(), asyncio.get_running_loop().time, lambda: None)
+        )
+        meter = RequestTiming(exchange.received_at)
         relay = make(exchange, meter)
         for piece in pieces:
             relay.feed(piece)
@@ -59,13 +69,13 @@ def fed(make: Callable[[Exchange, Meter], SOME_RELAY], *pieces: bytes) -> tuple[
     return asyncio.run(run())
 
 
-def gathered(exchange: Exchange, meter: Meter) -> Gathered:
-    return Gathered(exchange, meter, EngineClient("http://e/v1"), lambda: None)
+def gathered(exchange: HttpExchange, meter: RequestTiming) -> BufferedRelay:
+    return BufferedRelay(exchange, meter, EngineClient("http://e/v1"), lambda: None)
 
 
-def streamed(exchange: Exchange, meter: Meter) -> Streamed:
-    relay = Streamed(exchange, meter, EngineClient("http://e/v1"), lambda: None)
-    relay.set(Chunks(ChatShape(), Envelope("id", 1, "m", ""), Wanted(None, 0)), logprobs=False)
+def streamed(exchange: HttpExchange, meter: RequestTiming) -> StreamingRelay:
+    relay = StreamingRelay(exchange, meter, EngineClient("http://e/v1"), lambda: None)
+    relay.set(OpenAIWriter(ChatFormat(), ResponseEnvelope("id", 1, "m", ""), ResponseOptions(None, 0)), logprobs=False)
     return relay
 
 
@@ -81,7 +91,7 @@ def passed(said: bytes) -> list[Any]:
 
 
 @pytest.mark.parametrize(("choice", "piece"), CHOICES)
-def test_what_a_choice_says(choice: dict[str, Any], piece: Piece) -> None:
+def test_what_a_choice_says(choice: dict[str, Any], piece: ResponsePiece) -> None:
     relay, _, _ = fed(gathered, events({"choices": [choice]}))
     assert relay.pieces == [piece] and relay.done and relay.begun
     assert relay.finished == bool(piece.finish)
@@ -94,7 +104,7 @@ def test_cut_anywhere_it_is_the_same(end: bytes) -> None:
     data = events({"prompt_progress": {"n": 1}}, *said, last, end=end)
     for cut in range(1, len(data)):
         relay, _, meter = fed(gathered, data[:cut], data[cut:])
-        assert relay.pieces == [Piece("aä\n\nc", "", [], "stop", [])] and relay.done, cut
+        assert relay.pieces == [ResponsePiece("aä\n\nc", "", [], "stop", [])] and relay.done, cut
         assert (meter.chunks, meter.used) == (3, {"completion_tokens": 3})
     whole = fed(streamed, *(data[at : at + 1] for at in range(len(data))))[1]
     together = fed(streamed, data)[1]
@@ -143,9 +153,9 @@ def test_the_events_of_one_read_leave_in_one_write() -> None:
 @pytest.mark.parametrize("make", [gathered, streamed])
 def test_nonsense_ends_it_and_what_came_before_still_counts(make: Any, bad: bytes, status: int | None) -> None:
     good = b'data: {"choices": [{"delta": {"content": "a"}}]}\n\n'
-    seen: list[Relay] = []
+    seen: list[EngineRelay] = []
 
-    def keep(exchange: Exchange, meter: Meter) -> Relay:
+    def keep(exchange: HttpExchange, meter: RequestTiming) -> EngineRelay:
         seen.append(make(exchange, meter))
         return seen[0]
 
@@ -156,7 +166,7 @@ def test_nonsense_ends_it_and_what_came_before_still_counts(make: Any, bad: byte
 
 
 def test_calls_and_choices_are_kept_apart_and_passed_on_as_they_came() -> None:
-    def two(exchange: Exchange, meter: Meter) -> Gathered:
+    def two(exchange: HttpExchange, meter: RequestTiming) -> BufferedRelay:
         relay = gathered(exchange, meter)
         relay.choices = 2
         return relay
@@ -172,7 +182,7 @@ def test_calls_and_choices_are_kept_apart_and_passed_on_as_they_came() -> None:
     ]
     relay, _, meter = fed(two, events(*said))
     first, second = relay.pieces
-    assert first.calls == [Call(0, "a", Function("f", '{"x":1}')), Call(1, "b", Function("g", "{}"))]
+    assert first.calls == [ToolCall(0, "a", FunctionCall("f", '{"x":1}')), ToolCall(1, "b", FunctionCall("g", "{}"))]
     assert (second.text, second.refusal, second.number, second.finish) == ("other", "no", 1, "stop")
     assert relay.finished and meter.chunks == 5
     assert not fed(two, events(*said[:-1]))[0].finished
@@ -183,9 +193,9 @@ def test_calls_and_choices_are_kept_apart_and_passed_on_as_they_came() -> None:
 def test_an_event_of_which_nothing_is_told_ends_no_stream() -> None:
     """The finish of a message is told with its end: alone in a read it must not become an empty chunk."""
 
-    def message(exchange: Exchange, meter: Meter) -> Streamed:
-        relay = Streamed(exchange, meter, EngineClient("http://e/v1"), lambda: None)
-        relay.set(MessagesWriter(Envelope("msg_1", 1, "m", "")), logprobs=False)
+    def message(exchange: HttpExchange, meter: RequestTiming) -> StreamingRelay:
+        relay = StreamingRelay(exchange, meter, EngineClient("http://e/v1"), lambda: None)
+        relay.set(MessagesWriter(ResponseEnvelope("msg_1", 1, "m", "")), logprobs=False)
         return relay
 
     text = b'data: {"choices": [{"delta": {"content": "a"}}]}\n\n'
@@ -195,8 +205,8 @@ def test_an_event_of_which_nothing_is_told_ends_no_stream() -> None:
     assert b"\r\n0\r\n" not in said
 
 
-def replied(exchange: Exchange, meter: Meter) -> Gathered:
-    relay = Gathered(exchange, meter, EngineClient("http://e/v1"), lambda: None)
+def replied(exchange: HttpExchange, meter: RequestTiming) -> BufferedRelay:
+    relay = BufferedRelay(exchange, meter, EngineClient("http://e/v1"), lambda: None)
     relay.choices = 2
     relay.begin(b"application/json")
     return relay
@@ -214,8 +224,8 @@ def test_what_came_whole_without_a_count_is_estimated_by_all_its_words() -> None
 
 @pytest.mark.parametrize("kind", [b"text/event-stream; charset=utf-8", b"Text/Event-Stream"])
 def test_a_stream_that_comes_instead_of_a_whole_reply_is_read_as_one(kind: bytes) -> None:
-    def told(exchange: Exchange, meter: Meter) -> Gathered:
-        relay = Gathered(exchange, meter, EngineClient("http://e/v1"), lambda: None)
+    def told(exchange: HttpExchange, meter: RequestTiming) -> BufferedRelay:
+        relay = BufferedRelay(exchange, meter, EngineClient("http://e/v1"), lambda: None)
         relay.begin(kind)
         return relay
 
@@ -225,7 +235,7 @@ def test_a_stream_that_comes_instead_of_a_whole_reply_is_read_as_one(kind: bytes
 
 
 def test_it_is_one_too_where_it_comes_byte_by_byte() -> None:
-    def plain(exchange: Exchange, meter: Meter) -> Gathered:
+    def plain(exchange: HttpExchange, meter: RequestTiming) -> BufferedRelay:
         relay = gathered(exchange, meter)
         relay.begin(b"text/plain")
         return relay
@@ -233,7 +243,7 @@ def test_it_is_one_too_where_it_comes_byte_by_byte() -> None:
     data = events({"choices": [{"delta": {"content": "x"}, "finish_reason": "stop"}]})
     relay, _, _ = fed(plain, *(data[at : at + 1] for at in range(len(data))))
     relay.ended()
-    assert relay.pieces == [Piece("x", "", [], "stop", [])]
+    assert relay.pieces == [ResponsePiece("x", "", [], "stop", [])]
 
 
 def test_a_choice_that_comes_twice_is_nonsense() -> None:
@@ -257,7 +267,7 @@ def test_a_bug_in_the_books_leaves_no_client_waiting() -> None:
     async def run() -> None:
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(lambda _, context: noticed.append(context["exception"]))
-        exchange = Exchange(HEAD, Torn(), Outbox(Limits(), loop.time, broken))
+        exchange = HttpExchange(HEAD, Torn(), ResponseBuffer(ClientLimits(), loop.time, broken))
         exchange.reply(200, b"{}", "application/json")
         await asyncio.sleep(0)
 

@@ -18,11 +18,11 @@ from tests.serving.fake_provider import Place, Script, chat_events
 from archwright.access.audit_log import events
 from archwright.access.key_cache import POLL_S
 from archwright.monitor.trace_exporter import TraceSpec
-from archwright.serving.events.engine_events import Call, Function
-from archwright.serving.events.response_formats import Piece
-from archwright.serving.handlers.trace_content import LIMIT, MARK, PARTS, content_of
+from archwright.serving.events.engine_events import FunctionCall, ToolCall
+from archwright.serving.events.response_formats import ResponsePiece
+from archwright.serving.handlers.trace_content import MAX_CHARACTERS, MAX_PARTS, TRUNCATION_MARK, build_trace_content
 from archwright.serving.messages_api import request_translation
-from archwright.serving.requests.request_validation import Question, chat
+from archwright.serving.requests.request_validation import GenerationRequest, validate_chat
 
 if TYPE_CHECKING:
     from tests.serving.conftest import Start
@@ -153,7 +153,7 @@ def test_whatever_the_interface_and_however_it_ends(scene: Scene, place: Place) 
     reply = platform.ask("POST", "/v1/completions", {"model": "m", "prompt": SECRET * 9_000}, key=scene.keys["acme"])
     told = scene.told(reply.headers["x-request-id"])
     (part,) = told["gen_ai.input.messages"][0]["parts"]
-    assert len(part["content"]) == LIMIT + len(MARK) and part["content"].endswith(MARK)
+    assert len(part["content"]) == MAX_CHARACTERS + len(TRUNCATION_MARK) and part["content"].endswith(TRUNCATION_MARK)
     assert told["archwright.content.truncated"] is True
 
 
@@ -161,8 +161,8 @@ HERE = directory(endpoint(addresses=("http://e/v1",), vision=True), endpoint(mod
 ABROAD = directory(endpoint(addresses=("http://e/v1",), protocol="anthropic"))
 
 
-def asked(*said: dict[str, Any]) -> Question:
-    return chat({"model": "m", "messages": list(said)}, HERE, None)
+def asked(*said: dict[str, Any]) -> GenerationRequest:
+    return validate_chat({"model": "m", "messages": list(said)}, HERE, None)
 
 
 def test_calls_results_and_what_is_no_text() -> None:
@@ -173,8 +173,11 @@ def test_calls_results_and_what_is_no_text() -> None:
         {"role": "assistant", "content": None, "tool_calls": [call]},
         {"role": "tool", "tool_call_id": "c", "content": "7"},
     )
-    made = content_of(
-        "t", question, [Piece("", "", None, "tool_calls", [Call(0, "d", Function("g", "{}"))])], apart=False
+    made = build_trace_content(
+        "t",
+        question,
+        [ResponsePiece("", "", None, "tool_calls", [ToolCall(0, "d", FunctionCall("g", "{}"))])],
+        apart=False,
     )
     first, second, third = json.loads(made.input)
     assert first["parts"] == [{"type": "text", "content": "what?"}, {"type": "image_url"}]
@@ -199,9 +202,9 @@ def test_in_the_words_of_who_speaks_messages() -> None:
         "system": [{"type": "text", "text": "one"}, {"type": "text", "text": "two"}],
         "messages": [{"role": "user", "content": blocks}, "nonsense", {"role": 5, "content": {}}],
     }
-    made = content_of(
+    made = build_trace_content(
         "t",
-        request_translation.question(body, ABROAD, None),
+        request_translation.translate_request(body, ABROAD, None),
         b'{"type":"message","content":[],"stop_reason":"end_turn"}',
         apart=True,
     )
@@ -231,18 +234,18 @@ ANYTHING = st.recursive(
 def test_no_nonsense_of_a_client_is_too_much_for_it(system: Any, said: list[Any], apart: bool) -> None:
     """What a provider is left to check passes here unchecked."""
     body = {"model": "m", "max_tokens": 5, "system": system, "messages": said}
-    made = content_of("t", request_translation.question(body, ABROAD, None), (), apart=apart)
+    made = build_trace_content("t", request_translation.translate_request(body, ABROAD, None), (), apart=apart)
     for told in (made.input, made.output, made.system):
         assert type(json.loads(told)) is list
 
 
 def test_it_is_bounded_and_the_newest_is_kept() -> None:
     question = asked(*({"role": "user", "content": f"{number} " + "x" * 5_000} for number in range(20)))
-    made = content_of("t", question, [Piece("y" * 50_000, "", None, "stop")], apart=False)
+    made = build_trace_content("t", question, [ResponsePiece("y" * 50_000, "", None, "stop")], apart=False)
     told = json.loads(made.input)
     assert told[-1]["parts"][0]["content"].startswith("19 ") and len(told) == 4
-    assert told[0]["parts"][0]["content"].endswith(MARK) and made.missing
-    assert len(json.loads(made.output)[0]["parts"][0]["content"]) == LIMIT + len(MARK)
-    many = asked(*({"role": "user", "content": "x"} for _ in range(2 * PARTS)))
-    made = content_of("t", many, (), apart=False)
-    assert len(json.loads(made.input)) == PARTS and made.missing and made.output == "[]"
+    assert told[0]["parts"][0]["content"].endswith(TRUNCATION_MARK) and made.missing
+    assert len(json.loads(made.output)[0]["parts"][0]["content"]) == MAX_CHARACTERS + len(TRUNCATION_MARK)
+    many = asked(*({"role": "user", "content": "x"} for _ in range(2 * MAX_PARTS)))
+    made = build_trace_content("t", many, (), apart=False)
+    assert len(json.loads(made.input)) == MAX_PARTS and made.missing and made.output == "[]"

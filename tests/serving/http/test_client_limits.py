@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from archwright.serving.http.client_limits import Limits
+from archwright.serving.http.client_limits import ClientLimits
 
 if TYPE_CHECKING:
     from tests.serving.conftest import Platform, Start
@@ -21,7 +21,9 @@ pytestmark = pytest.mark.enable_socket
 
 @pytest.fixture
 def tight(start: Start) -> Platform:
-    limits = Limits(body_bytes=50_000, headers_s=0.5, body_s=0.5, connections=20, client_stall_s=0.5, request_s=20)
+    limits = ClientLimits(
+        body_bytes=50_000, headers_s=0.5, body_s=0.5, connections=20, client_stall_s=0.5, request_s=20
+    )
     return start([{}], [{"text": "x" * 100_000 + " y"}], limits=limits)
 
 
@@ -47,7 +49,7 @@ def test_a_body_over_the_limit(null: Platform) -> None:
 
 def test_one_tenant_does_not_fill_the_memory_of_all(start: Start) -> None:
     """Bodies that are begun and never end: what is held of one tenant's has a bound, and others are served."""
-    platform = start([{}], [{}], limits=Limits(tenant_bytes=1_000_000))
+    platform = start([{}], [{}], limits=ClientLimits(tenant_bytes=1_000_000))
     other = platform.made_key("other")
     said: dict[str, Any] = {"messages": [{"role": "user", "content": "a" * 300_000}], "max_tokens": 1}
     for _ in range(4):
@@ -66,7 +68,7 @@ def test_one_tenant_does_not_fill_the_memory_of_all(start: Start) -> None:
 
 def test_one_body_alone_is_never_too_much_at_once(start: Start) -> None:
     """Told to come again when others are answered it would come for ever."""
-    platform = start([{}], [{}], limits=Limits(tenant_bytes=100_000))
+    platform = start([{}], [{}], limits=ClientLimits(tenant_bytes=100_000))
     said: dict[str, Any] = {"messages": [{"role": "user", "content": "a" * 300_000}], "max_tokens": 1}
     assert platform.chat(**said).status == 200
 
@@ -139,7 +141,7 @@ def test_connections_are_limited(tight: Platform) -> None:
 
 
 def test_connections_of_one_address_are_limited(start: Start) -> None:
-    platform = start([{}], [{}], limits=Limits(connections_per_address=4))
+    platform = start([{}], [{}], limits=ClientLimits(connections_per_address=4))
     address = ("127.0.0.1", platform.config.port)
     held = [socket.create_connection(address, timeout=5) for _ in range(4)]
     with socket.create_connection(address, timeout=5) as fifth:
@@ -162,7 +164,7 @@ def dropped(connection: socket.socket) -> bool:
 
 def test_a_client_that_does_not_read_holds_the_engine_back(start: Start) -> None:
     """What it leaves unread does not pile up with us: the engine stops when the buffers between are full."""
-    platform = start([{}], [{"text": "x" * 100_000}], limits=Limits(client_stall_s=30.0))
+    platform = start([{}], [{"text": "x" * 100_000}], limits=ClientLimits(client_stall_s=30.0))
     assert platform.gateway is not None
     with platform.open_chat(max_tokens=4000, stream=True) as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)

@@ -8,7 +8,7 @@ import pytest
 
 from archwright.errors import ArchwrightError, EngineError, InternalError, OperateError, StoreError, Where
 from archwright.http_client.client import EngineRefused
-from archwright.serving.http.errors import Refusal, from_error, without_places
+from archwright.serving.http.errors import ApiError, redact_locations, to_api_error
 
 
 def refused(status: int, error: object) -> EngineRefused:
@@ -18,7 +18,7 @@ def refused(status: int, error: object) -> EngineRefused:
 @pytest.mark.parametrize(
     ("error", "status", "code"),
     [
-        (Refusal(418, "as it is", openai_code="x"), 418, "x"),
+        (ApiError(418, "as it is", openai_code="x"), 418, "x"),
         (EngineError("AW-ENG-01", "gone"), 503, "engine_unavailable"),
         (StoreError("AW-STO-01", "full"), 503, "audit_unavailable"),
         (InternalError("AW-INT-01", "bug in /src/x.py"), 500, "bug"),
@@ -41,7 +41,7 @@ def refused(status: int, error: object) -> EngineRefused:
     ],
 )
 def test_mapping(error: ArchwrightError, status: int, code: str) -> None:
-    found = from_error(error)
+    found = to_api_error(error)
     assert (found.status, found.openai_code) == (status, code)
     said = found.encoded()
     for secret in (b"/src", b"/run", b"sk-123", b"unix:"):
@@ -52,12 +52,12 @@ def test_mapping(error: ArchwrightError, status: int, code: str) -> None:
 
 def test_context_counts_are_passed_on() -> None:
     error = {"type": "exceed_context_size_error", "n_prompt_tokens": 900, "n_ctx": 512}
-    said = from_error(refused(400, error)).message
+    said = to_api_error(refused(400, error)).message
     # What OpenAI says, and what Anthropic does: clients look for either.
     assert "This model's maximum context length is 512 tokens. However, your messages resulted in 900 tokens." in said
     assert "prompt is too long: 900 tokens > 512 maximum" in said
     elsewhere = {"message": "This model's maximum context length is 5 tokens, see /srv/m"}
-    found = from_error(refused(400, elsewhere))
+    found = to_api_error(refused(400, elsewhere))
     assert found.message == "prompt is too long: This model's maximum context length is 5 tokens, see ..."
 
 
@@ -71,12 +71,12 @@ def test_context_counts_are_passed_on() -> None:
     ],
 )
 def test_places_are_taken_out(text: str, shown: str) -> None:
-    assert without_places(text) == shown
+    assert redact_locations(text) == shown
 
 
 def test_long_texts_are_cut() -> None:
-    assert len(without_places("word " * 1000)) == 400
-    assert len(without_places("a" * 500_000)) == 400, "in no time: an engine may quote a whole prompt"
+    assert len(redact_locations("word " * 1000)) == 400
+    assert len(redact_locations("a" * 500_000)) == 400, "in no time: an engine may quote a whole prompt"
 
 
 @pytest.mark.parametrize(
@@ -90,11 +90,11 @@ def test_long_texts_are_cut() -> None:
     ],
 )
 def test_types(status: int, kind: str) -> None:
-    body: Any = Refusal(status, "x").body()
+    body: Any = ApiError(status, "x").body()
     assert body["error"]["type"] == kind
 
 
 def test_headers() -> None:
-    assert Refusal(401, "x").headers() == [(b"www-authenticate", b"Bearer")]
-    assert Refusal(405, "x", allow=("GET", "POST")).headers() == [(b"allow", b"GET, POST")]
-    assert Refusal(400, "x").headers() == []
+    assert ApiError(401, "x").headers() == [(b"www-authenticate", b"Bearer")]
+    assert ApiError(405, "x", allow=("GET", "POST")).headers() == [(b"allow", b"GET, POST")]
+    assert ApiError(400, "x").headers() == []

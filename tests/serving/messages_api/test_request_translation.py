@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from archwright.errors import EngineError
-from archwright.serving.events.engine_events import Call, Function
-from archwright.serving.events.messages_writer import HELD_BYTES, MessagesWriter
-from archwright.serving.events.response_formats import Envelope, Piece
-from archwright.serving.http.errors import Refusal
-from archwright.serving.messages_api.request_translation import question
+from archwright.serving.events.engine_events import FunctionCall, ToolCall
+from archwright.serving.events.messages_writer import BUFFER_LIMIT_BYTES, MessagesWriter
+from archwright.serving.events.response_formats import ResponseEnvelope, ResponsePiece
+from archwright.serving.http.errors import ApiError
+from archwright.serving.messages_api.request_translation import translate_request
 
 from ..conftest import Entry, directory, endpoint
 
@@ -61,7 +61,9 @@ def test_a_conversation() -> None:
         },
         {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t2", "content": "8", "is_error": False}]},
     ]
-    found = question(asked(model="far", messages=turns, system=[{"type": "text", "text": "s"}]), DIRECTORY, None)
+    found = translate_request(
+        asked(model="far", messages=turns, system=[{"type": "text", "text": "s"}]), DIRECTORY, None
+    )
     image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,aGk="}}
     call = {"id": "t1", "type": "function", "function": {"name": "f", "arguments": '{"x":1}'}}
     assert found.body["messages"] == [
@@ -75,7 +77,7 @@ def test_a_conversation() -> None:
 
 
 def test_what_else_is_said() -> None:
-    found = question(
+    found = translate_request(
         asked(
             model="far",
             stream=True,
@@ -114,7 +116,7 @@ def test_what_else_is_said() -> None:
 
 def test_an_engine_of_ours_gets_what_it_knows() -> None:
     more = {"output_config": {"effort": "low"}, "service_tier": "auto", "metadata": {"user_id": "u"}}
-    found = question(asked(**more, tools=[TOOL], tool_choice={"type": "tool", "name": "f"}), DIRECTORY, None)
+    found = translate_request(asked(**more, tools=[TOOL], tool_choice={"type": "tool", "name": "f"}), DIRECTORY, None)
     assert set(found.body) == {"messages", "max_tokens", "tools", "tool_choice", "model"}
     assert found.body["tool_choice"] == {"type": "function", "function": {"name": "f"}}
 
@@ -123,7 +125,7 @@ def test_what_clients_send_by_themselves_is_taken() -> None:
     edits = {"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]}
     form = {"type": "json_schema", "schema": SCHEMA}
     sent = asked(max_tokens=64_000, output_format=form, context_management=edits, thinking={"type": "adaptive"})
-    found = question(sent, DIRECTORY, None)
+    found = translate_request(sent, DIRECTORY, None)
     assert set(found.body) == {"messages", "max_tokens", "response_format", "model"}
     assert found.body["max_tokens"] == 9000
     assert found.body["response_format"]["json_schema"]["schema"] == SCHEMA
@@ -131,7 +133,7 @@ def test_what_clients_send_by_themselves_is_taken() -> None:
 
 def test_the_clients_own_words_go_to_who_speaks_them() -> None:
     body = asked(model="own", anything="new", messages=[{"role": "user", "content": [{"type": "document"}]}])
-    found = question(body, DIRECTORY, None)
+    found = translate_request(body, DIRECTORY, None)
     assert found.native == {**body, "model": "own"}
     assert found.work_tokens >= 8 + 10
 
@@ -173,15 +175,15 @@ def test_the_clients_own_words_go_to_who_speaks_them() -> None:
     ids=str,
 )
 def test_refused_by_place(changes: dict[str, Any], param: str) -> None:
-    with pytest.raises(Refusal) as caught:
-        question(asked(**changes), DIRECTORY, None)
+    with pytest.raises(ApiError) as caught:
+        translate_request(asked(**changes), DIRECTORY, None)
     assert (caught.value.status, caught.value.param) == (400, param)
     assert param in caught.value.message
 
 
-def written(pieces: list[Piece], used: dict[str, Any] | None = None) -> tuple[list[Any], Any]:
+def written(pieces: list[ResponsePiece], used: dict[str, Any] | None = None) -> tuple[list[Any], Any]:
     """The events of a stream, and the whole message of the last piece."""
-    writer = MessagesWriter(Envelope("msg_1", 1, "m", ""), ("END",))
+    writer = MessagesWriter(ResponseEnvelope("msg_1", 1, "m", ""), ("END",))
     data = writer.first() + b"".join(map(writer.piece, pieces)) + writer.end(used)
     events = []
     for block in data.decode().strip().split("\n\n"):
@@ -192,15 +194,15 @@ def written(pieces: list[Piece], used: dict[str, Any] | None = None) -> tuple[li
 
 
 def test_blocks_are_opened_and_closed_in_order() -> None:
-    call, more = Call(0, "t", Function("f", "")), Call(0, None, Function(None, "{}"))
+    call, more = ToolCall(0, "t", FunctionCall("f", "")), ToolCall(0, None, FunctionCall(None, "{}"))
     pieces = [
-        Piece("", "hm", None, None),
-        Piece("", "", None, None, signature="s"),
-        Piece("a", "", None, None),
-        Piece("b", "", None, None),
-        Piece("", "", None, None, [call]),
-        Piece("", "", None, None, [more, Call(1, "u", Function("g", "{}"))]),
-        Piece("c", "", None, "tool_calls"),
+        ResponsePiece("", "hm", None, None),
+        ResponsePiece("", "", None, None, signature="s"),
+        ResponsePiece("a", "", None, None),
+        ResponsePiece("b", "", None, None),
+        ResponsePiece("", "", None, None, [call]),
+        ResponsePiece("", "", None, None, [more, ToolCall(1, "u", FunctionCall("g", "{}"))]),
+        ResponsePiece("c", "", None, "tool_calls"),
     ]
     events, _ = written(pieces, {"prompt_tokens": 9, "completion_tokens": 4})
     kinds = [(event["type"], event.get("index")) for event in events]
@@ -232,36 +234,36 @@ def test_blocks_are_opened_and_closed_in_order() -> None:
     ],
 )
 def test_betas_are_names(said: str | None, sent: str) -> None:
-    assert question(asked(model="own"), DIRECTORY, None, said).betas == sent
+    assert translate_request(asked(model="own"), DIRECTORY, None, said).betas == sent
     for other in ("m", "far"):
-        assert question(asked(model=other), DIRECTORY, None, said).betas == ""
+        assert translate_request(asked(model=other), DIRECTORY, None, said).betas == ""
 
 
 @pytest.mark.parametrize("said", ["a b", "a;b", "ä", "a\rb", "-a", "x" * 65, ",".join(map(str, range(33)))])
 def test_betas_that_are_no_names(said: str) -> None:
-    with pytest.raises(Refusal) as caught:
-        question(asked(model="own"), DIRECTORY, None, said)
+    with pytest.raises(ApiError) as caught:
+        translate_request(asked(model="own"), DIRECTORY, None, said)
     assert (caught.value.status, caught.value.param) == (400, "anthropic-beta")
-    assert question(asked(), DIRECTORY, None, said).betas == ""
+    assert translate_request(asked(), DIRECTORY, None, said).betas == ""
 
 
 def test_what_a_beta_would_cost_beside_the_bill() -> None:
-    with pytest.raises(Refusal, match="another price") as caught:
-        question(asked(model="dear"), DIRECTORY, None, "a,context-1m-2025-08-07")
+    with pytest.raises(ApiError, match="another price") as caught:
+        translate_request(asked(model="dear"), DIRECTORY, None, "a,context-1m-2025-08-07")
     assert (caught.value.status, caught.value.param) == (400, "anthropic-beta")
     edits: list[Any] = [7, {"type": "clear_tool_uses_20250919"}]
-    assert question(asked(model="own", context_management={"edits": edits}), DIRECTORY, None, "b").native
+    assert translate_request(asked(model="own", context_management={"edits": edits}), DIRECTORY, None, "b").native
     summaries = {"context_management": {"edits": [*edits, {"type": "compact_20260112"}]}, "compaction": {"type": "x"}}
     for name, value in summaries.items():
-        with pytest.raises(Refusal) as caught:
-            question(asked(model="own", **{name: value}), DIRECTORY, None, "b")
+        with pytest.raises(ApiError) as caught:
+            translate_request(asked(model="own", **{name: value}), DIRECTORY, None, "b")
         assert (caught.value.status, caught.value.param) == (400, name)
 
 
-def part(number: int, arguments: str, name: str | None = None) -> Piece:
+def part(number: int, arguments: str, name: str | None = None) -> ResponsePiece:
     """What an engine says of a call; with `name` it begins."""
     known = None if name is None else f"t{number}"
-    return Piece("", "", None, None, [Call(number, known, Function(name, arguments))])
+    return ResponsePiece("", "", None, None, [ToolCall(number, known, FunctionCall(name, arguments))])
 
 
 def blocks(events: list[Any]) -> list[tuple[str, str]]:
@@ -288,17 +290,17 @@ def test_what_is_mixed_waits_for_the_block_that_is_open() -> None:
         part(0, "", "f"),
         part(1, "", "g"),
         part(0, '{"a": "}'),
-        Piece("x", "", None, None),
+        ResponsePiece("x", "", None, None),
         part(1, '{"b"'),
         part(2, '{"c": [', "h"),
-        Piece("y", "hm", None, None),
+        ResponsePiece("y", "hm", None, None),
         part(0, "\\\\"),
         part(0, "\\"),
         part(0, '"{"}'),
         part(1, ": 1}"),
         part(0, "\n"),
         part(2, "]}"),
-        Piece("z", "", None, "tool_calls"),
+        ResponsePiece("z", "", None, "tool_calls"),
     ]
     events, _ = written(pieces)
     assert blocks(events) == [
@@ -314,7 +316,13 @@ def test_what_is_mixed_waits_for_the_block_that_is_open() -> None:
 
 
 def test_what_is_never_whole_is_told_at_the_end() -> None:
-    pieces = [part(0, "", "f"), part(1, '{"b', "g"), part(0, '{"a'), part(2, "{}", "h"), Piece("x", "", None, "length")]
+    pieces = [
+        part(0, "", "f"),
+        part(1, '{"b', "g"),
+        part(0, '{"a'),
+        part(2, "{}", "h"),
+        ResponsePiece("x", "", None, "length"),
+    ]
     assert blocks(written(pieces)[0]) == [("f", '{"a'), ("g", '{"b'), ("h", "{}"), ("text", "x")]
 
 
@@ -323,7 +331,7 @@ def test_however_it_is_mixed_everything_is_told_once_and_in_order(data: st.DataO
     values = st.recursive(st.text('"\\\\{}[]x', max_size=6), lambda inner: st.lists(inner, max_size=2), max_leaves=4)
     whole = [json.dumps({"a": value}) for value in data.draw(st.lists(values, min_size=1, max_size=4))]
     left: dict[int, str] = {-1: "some words", **dict(enumerate(whole))}
-    pieces: list[Piece] = []
+    pieces: list[ResponsePiece] = []
     begun: set[int] = set()
     while left:
         number = data.draw(st.sampled_from(sorted(left)))
@@ -332,10 +340,12 @@ def test_however_it_is_mixed_everything_is_told_once_and_in_order(data: st.DataO
         if not left[number]:
             del left[number]
         pieces.append(
-            Piece(said, "", None, None) if number < 0 else part(number, said, None if number in begun else f"f{number}")
+            ResponsePiece(said, "", None, None)
+            if number < 0
+            else part(number, said, None if number in begun else f"f{number}")
         )
         begun.add(number)
-    found = blocks(written([*pieces, Piece("", "", None, "tool_calls")])[0])
+    found = blocks(written([*pieces, ResponsePiece("", "", None, "tool_calls")])[0])
     assert sorted(one for one in found if one[0] != "text") == [
         (f"f{number}", said) for number, said in enumerate(whole)
     ]
@@ -343,13 +353,13 @@ def test_however_it_is_mixed_everything_is_told_once_and_in_order(data: st.DataO
 
 
 def test_what_waits_for_nothing_leaves_at_once() -> None:
-    writer = MessagesWriter(Envelope("msg_1", 1, "m", ""))
+    writer = MessagesWriter(ResponseEnvelope("msg_1", 1, "m", ""))
     for piece in (part(0, "", "f"), part(0, '{"a'), part(0, '": 1}'), part(1, "{}", "g")):
         assert writer.piece(piece)
     assert writer.text("x") and writer.piece(part(2, '{"c', "h"))
     assert not writer.text("held")
     with pytest.raises(EngineError) as caught:
-        for _ in range(HELD_BYTES // 1_000):
+        for _ in range(BUFFER_LIMIT_BYTES // 1_000):
             writer.text("x" * 1_000)
     assert caught.value.code == "AW-ENG-03"
 
@@ -357,23 +367,23 @@ def test_what_waits_for_nothing_leaves_at_once() -> None:
 @pytest.mark.parametrize(
     ("piece", "reason", "stop"),
     [
-        (Piece("a", "", None, "stop"), "end_turn", None),
-        (Piece("a", "", None, "stop", stop="END"), "stop_sequence", "END"),
-        (Piece("a", "", None, "stop", stop="else"), "end_turn", None),
-        (Piece("a", "", None, "length"), "max_tokens", None),
-        (Piece("", "", None, "content_filter", (), "no"), "refusal", None),
-        (Piece("", "", None, "new"), "end_turn", None),
+        (ResponsePiece("a", "", None, "stop"), "end_turn", None),
+        (ResponsePiece("a", "", None, "stop", stop="END"), "stop_sequence", "END"),
+        (ResponsePiece("a", "", None, "stop", stop="else"), "end_turn", None),
+        (ResponsePiece("a", "", None, "length"), "max_tokens", None),
+        (ResponsePiece("", "", None, "content_filter", (), "no"), "refusal", None),
+        (ResponsePiece("", "", None, "new"), "end_turn", None),
     ],
 )
-def test_why_it_ended(piece: Piece, reason: str, stop: str | None) -> None:
+def test_why_it_ended(piece: ResponsePiece, reason: str, stop: str | None) -> None:
     events, whole = written([piece])
     assert (events[-2]["delta"]["stop_reason"], events[-2]["delta"]["stop_sequence"]) == (reason, stop)
     assert (whole["stop_reason"], whole["stop_sequence"]) == (reason, stop)
 
 
 def test_a_whole_message() -> None:
-    calls = [Call(0, "t", Function("f", '{"a":1}')), Call(1, "u", Function("g", '{"cut": "o'))]
-    piece = Piece("a", "hm", [], "tool_calls", calls, signature="s")
+    calls = [ToolCall(0, "t", FunctionCall("f", '{"a":1}')), ToolCall(1, "u", FunctionCall("g", '{"cut": "o'))]
+    piece = ResponsePiece("a", "hm", [], "tool_calls", calls, signature="s")
     used = {"prompt_tokens": 9, "completion_tokens": 4, "prompt_tokens_details": {"cached_tokens": 5}}
     assert written([piece], used)[1] == {
         "id": "msg_1",

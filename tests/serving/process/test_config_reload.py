@@ -17,9 +17,9 @@ from tests.serving.fake_provider import standing_in
 
 from archwright.contract.record import replace
 from archwright.home import Home, write_atomic
-from archwright.serving.process.config_reload import read_note
-from archwright.serving.routing.pool_registry import Fleet
-from archwright.serving.settings.config import PoolSpec
+from archwright.serving.process.config_reload import read_served_revision
+from archwright.serving.routing.pool_registry import PoolRegistry
+from archwright.serving.settings.config import EnginePoolSpec
 
 from ..conftest import Entry, Platform, Reply, endpoint, free_port, null_engine, table
 
@@ -44,7 +44,7 @@ class Changing(Platform):
     def noted(self) -> tuple[int, tuple[str, ...]]:
         """(revision, addresses that still work for an earlier one) of the gateway that runs."""
         assert self.gateway is not None
-        note = read_note(self.home)
+        note = read_served_revision(self.home)
         return (note.revision, note.leaving) if note and note.pid == self.gateway.pid else (-1, ())
 
     def version(self, **fields: Any) -> str:
@@ -134,7 +134,7 @@ def test_a_gateway_killed_and_started_again_serves_the_newest(changing: Changing
     changing.gateway.wait()
     if changing.gateway.stdin is not None:
         changing.gateway.stdin.close()
-    assert read_note(changing.home) is not None
+    assert read_served_revision(changing.home) is not None
     changing.start_gateway()
     changing.until(lambda: changing.noted() == (changing.revision, ()))
     assert changing.version(model="desk") == "m@v1"
@@ -154,9 +154,9 @@ def test_embeddings_are_never_silently_those_of_an_adapter(changing: Changing) -
 
 def test_a_note_that_is_none(tmp_path: Path) -> None:
     home = Home(tmp_path)
-    assert read_note(home) is None
+    assert read_served_revision(home) is None
     (home.folder("run") / "gateway.note.json").write_bytes(b'{"pid": "x"}')
-    assert read_note(home) is None
+    assert read_served_revision(home) is None
 
 
 @pytest.fixture
@@ -175,12 +175,12 @@ def cheap(tmp_path: Path) -> Iterator[Changing]:
 def test_two_pools_at_one_engine_keep_their_own_slots_and_prices(tmp_path: Path) -> None:
     """A change made them one: what was left of their slots and the price of one of them held for both."""
 
-    def at_one(**of_first: Any) -> tuple[PoolSpec, ...]:
+    def at_one(**of_first: Any) -> tuple[EnginePoolSpec, ...]:
         first = endpoint(pool="a", addresses=("http://127.0.0.1:9/v1",), own=False, **of_first).pool
         return first, replace(first, name="b", slots=2, price_in_usd=None, price_out_usd=None)
 
     async def seen() -> None:
-        fleet = Fleet(at_one(price_in_usd=1e-6, price_out_usd=1e-6), Home(tmp_path))
+        fleet = PoolRegistry(at_one(price_in_usd=1e-6, price_out_usd=1e-6), Home(tmp_path))
         first, second = (fleet.pools[name].replicas[0] for name in "ab")
         assert await fleet.change(at_one(price_in_usd=3e-6, price_out_usd=5e-6))
         assert (fleet.pools["a"].replicas, fleet.pools["b"].replicas) == ((first,), (second,))

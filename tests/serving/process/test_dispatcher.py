@@ -25,13 +25,13 @@ from archwright.monitor.metrics.exposition import Exposition
 from archwright.monitor.wal.compaction import served
 from archwright.monitor.wal.writer import Ledger
 from archwright.policy.usage_limits import Limits as KeyLimits
-from archwright.serving.admission.authorization import Guard
-from archwright.serving.admission.metering import Bill, Spending, Till
-from archwright.serving.handlers.gateway_context import Books, Gateway
-from archwright.serving.http.client_limits import Limits
-from archwright.serving.http.connection import Server
-from archwright.serving.http.http_exchange import Outbox
-from archwright.serving.process.dispatcher import App
+from archwright.serving.admission.authorization import RequestAuthorizer
+from archwright.serving.admission.metering import CostAccounting, RecordedSpending, RequestCharge
+from archwright.serving.handlers.gateway_context import GatewayContext, Recorders
+from archwright.serving.http.client_limits import ClientLimits
+from archwright.serving.http.connection import HttpServer
+from archwright.serving.http.http_exchange import ResponseBuffer
+from archwright.serving.process.dispatcher import Dispatcher
 from archwright.store import Store
 
 from ..conftest import endpoint, table
@@ -52,18 +52,22 @@ class Stand:
         self.journal = io.StringIO()
         entry = endpoint(workload="w", addresses=("unix:none",), default_max_tokens=1, context_tokens=9, slots=1)
         journal, slate = Journal("gateway", self.journal), accounts_slate(Home(folder))
-        self.gateway = Gateway(
-            table(entry, limits=Limits(**limits)),
+        self.gateway = GatewayContext(
+            table(entry, limits=ClientLimits(**limits)),
             Home(folder),
-            Guard(keys, AuditLog(self.ledger), self.exposition),
-            Books(self.ledger, self.exposition),
-            Till(Accounts(slate, keys, Spending(self.ledger, Home(folder), lambda: None, lambda: 0.0)), keys, journal),
+            RequestAuthorizer(keys, AuditLog(self.ledger), self.exposition),
+            Recorders(self.ledger, self.exposition),
+            CostAccounting(
+                Accounts(slate, keys, RecordedSpending(self.ledger, Home(folder), lambda: None, lambda: 0.0)),
+                keys,
+                journal,
+            ),
             journal,
         )
-        self.app = App(self.gateway)
+        self.app = Dispatcher(self.gateway)
 
-    def server(self) -> Server:
-        return Server(self.app, Outbox(self.gateway.config.limits, self.gateway.now, self.gateway.flush))
+    def server(self) -> HttpServer:
+        return HttpServer(self.app, ResponseBuffer(self.gateway.config.limits, self.gateway.now, self.gateway.flush))
 
     async def call(self, path: str, body: bytes | None = None) -> tuple[int, Any]:
         """One request over a pair of sockets."""
@@ -152,21 +156,21 @@ def test_a_key_taken_away_while_its_request_is_let_in_is_seen_to_be(
 
 
 def test_a_key_taken_away_while_its_work_is_reserved_ends_it(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
-    reserve, opened = Till.reserve, Till.open
+    reserve, opened = CostAccounting.reserve, CostAccounting.open
 
-    def gone(till: Till, exchanges: list[Any]) -> None:
+    def gone(till: CostAccounting, exchanges: list[Any]) -> None:
         for exchange in exchanges:
             till.keys.revoke(exchange.principal.key_id)
             till.keys._refresh()
         reserve(till, exchanges)
 
-    def looked(till: Till, *asked: Any) -> Bill:
+    def looked(till: CostAccounting, *asked: Any) -> RequestCharge:
         bill = opened(till, *asked)
         bill.look(0, 0.0)
         return bill
 
-    monkeypatch.setattr(Till, "reserve", gone)
-    monkeypatch.setattr(Till, "open", looked)
+    monkeypatch.setattr(CostAccounting, "reserve", gone)
+    monkeypatch.setattr(CostAccounting, "open", looked)
     (pool,) = stand.gateway.pools.values()
     pool.replicas[0].healthy = True
     body = b'{"model": "m", "messages": [{"role": "user", "content": "x"}]}'
@@ -174,9 +178,9 @@ def test_a_key_taken_away_while_its_work_is_reserved_ends_it(stand: Stand, monke
 
 
 def test_an_endpoint_taken_away_between_the_reading_of_a_request_and_its_work_is_no_bug(stand: Stand) -> None:
-    reserve, config = Till.reserve, table(endpoint(workload="other", addresses=("unix:none",)))
+    reserve, config = CostAccounting.reserve, table(endpoint(workload="other", addresses=("unix:none",)))
 
-    class Changing(Till):
+    class Changing(CostAccounting):
         def reserve(self, exchanges: list[Any]) -> None:
             reserve(self, exchanges)
             stand.gateway._route(config)

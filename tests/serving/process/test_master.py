@@ -21,8 +21,8 @@ from archwright.contract.record import replace
 from archwright.home import write_atomic
 from archwright.monitor.usage import usage_of
 from archwright.monitor.wal.compaction import served
-from archwright.serving.http.client_limits import Limits
-from archwright.serving.process.config_reload import note_file, read_note
+from archwright.serving.http.client_limits import ClientLimits
+from archwright.serving.process.config_reload import read_served_revision, served_revision_file
 
 if TYPE_CHECKING:
     from tests.serving.conftest import Platform, Start
@@ -121,7 +121,7 @@ def test_who_was_told_in_a_stream_that_the_connection_is_kept_may_ask_again_on_i
     """A client sends its next request as soon as the stream is over: closed then, it would be lost. Not so who stays
     silent."""
     engine = {"tpot_s": 0.1, "text": "word " * 20, "slots": 4}
-    platform = start([{**PRICED, "slots": 4}], [engine], workers=1, limits=Limits(drain_s=1.0))
+    platform = start([{**PRICED, "slots": 4}], [engine], workers=1, limits=ClientLimits(drain_s=1.0))
     headers = {"authorization": f"Bearer {platform.key}"}
     stream = json.dumps({**json.loads(BODY), "max_tokens": 20, "stream": True}).encode()
     with closing(platform.connection()) as asks, closing(platform.connection()) as silent:
@@ -147,7 +147,7 @@ def test_who_was_told_in_a_stream_that_the_connection_is_kept_may_ask_again_on_i
 
 
 def test_a_configuration_that_cannot_be_read_leaves_the_workers_as_they_are(two: Platform) -> None:
-    two.until(note_file(two.home, "gateway").exists)  # all have begun: who still starts reads the file too
+    two.until(served_revision_file(two.home, "gateway").exists)  # all have begun: who still starts reads the file too
     two.home.config("gateway").write_bytes(b"{")
     before = two.workers
     assert two.gateway is not None
@@ -193,7 +193,7 @@ def test_what_a_killed_worker_had_reserved_is_free_again(start: Start) -> None:
 
 def test_the_others_go_on_while_the_system_has_no_room_for_a_new_worker(two: Platform) -> None:
     assert two.gateway is not None
-    two.until(note_file(two.home, "gateway").exists)
+    two.until(served_revision_file(two.home, "gateway").exists)
     master = two.gateway.pid
     limits = resource.prlimit(master, resource.RLIMIT_NOFILE)
     used = len(os.listdir(f"/proc/{master}/fd"))
@@ -207,7 +207,7 @@ def test_the_others_go_on_while_the_system_has_no_room_for_a_new_worker(two: Pla
 
 
 def test_a_note_that_cannot_be_written_ends_nobody(two: Platform) -> None:
-    note = note_file(two.home, "gateway")
+    note = served_revision_file(two.home, "gateway")
     two.until(note.exists)
     note.unlink()
     (note / "in its place").mkdir(parents=True)
@@ -217,7 +217,7 @@ def test_a_note_that_cannot_be_written_ends_nobody(two: Platform) -> None:
     assert two.chat(max_tokens=1).status == 200
     (note / "in its place").rmdir()
     note.rmdir()
-    two.until(lambda: (found := read_note(two.home)) is not None and found.revision == 1)
+    two.until(lambda: (found := read_served_revision(two.home)) is not None and found.revision == 1)
 
 
 def test_workers_end_with_their_master(two: Platform) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from archwright.access.permissions import PERMISSIONS
 from archwright.access.tables import checksum, well_formed
-from archwright.serving.process.routes import ROUTES, find
+from archwright.serving.process.routes import ROUTES, find_route
 
 if TYPE_CHECKING:
     from tests.serving.conftest import Platform
@@ -181,9 +181,9 @@ def test_a_header_sent_twice_is_none(null: Platform, names: str) -> None:
 
 
 def test_names_at_the_end_of_a_path() -> None:
-    assert find("GET", "/v1/models/org/name").name == "org/name"
-    assert find("GET", "/v1/models/").route is None
-    assert find("GET", "/v1/models").name == ""
+    assert find_route("GET", "/v1/models/org/name").name == "org/name"
+    assert find_route("GET", "/v1/models/").route is None
+    assert find_route("GET", "/v1/models").name == ""
 
 
 def test_request_ids_are_our_own(null: Platform) -> None:

@@ -12,7 +12,7 @@ from tests.serving.fake_provider import Place, Script, block, message_end, messa
 
 from archwright.errors import ArchwrightError
 from archwright.http_client.sse import Event
-from archwright.serving.providers.anthropic import Anthropic, MessagesReader, request
+from archwright.serving.providers.anthropic import AnthropicProvider, MessagesEventReader, to_messages_request
 
 if TYPE_CHECKING:
     from tests.serving.conftest import Platform, Start
@@ -384,7 +384,7 @@ def _a_client_that_leaves(platform: Platform, place: Place) -> None:
 
 def test_a_conversation_with_calls_becomes_turns() -> None:
     call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": '{"a": 1}'}}
-    asked = request(
+    asked = to_messages_request(
         {
             "model": "v",
             "max_tokens": 5,
@@ -428,12 +428,12 @@ def test_arguments_that_are_no_object_are_refused() -> None:
     call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{"}}
     message = {"role": "assistant", "content": None, "tool_calls": [call]}
     with pytest.raises(ArchwrightError, match="no JSON object"):
-        request({"model": "v", "max_tokens": 5, "messages": [message]})
+        to_messages_request({"model": "v", "max_tokens": 5, "messages": [message]})
 
 
 def seen(*events: dict[str, Any]) -> tuple[list[Any], bool]:
     """What a reader makes of a stream, as OpenAI's choices; whether it is at its end."""
-    reader = MessagesReader()
+    reader = MessagesEventReader()
     found: list[Any] = []
     for event in events:
         assert not reader.done
@@ -493,7 +493,7 @@ def test_an_error_of_each_kind_has_its_status() -> None:
 
 
 def test_usage_is_the_last_word_on_each_count() -> None:
-    reader = MessagesReader()
+    reader = MessagesEventReader()
     start = message_start(input_tokens=5, cache_creation_input_tokens=2, cache_read_input_tokens=3, output_tokens=1)
     assert list(reader.read(Event("", json.dumps(start).encode()))) == []
     (end,) = reader.read(Event("", json.dumps(message_end("end_turn", 7)[0]).encode()))
@@ -510,12 +510,14 @@ def test_what_a_provider_cannot_be_told() -> None:
     audio = [{"role": "user", "content": [{"type": "input_audio"}]}]
     for body in ({**plain, "messages": audio}, {**plain, "logit_bias": {"5": 1}}, {**plain, "frequency_penalty": 1}):
         with pytest.raises(ArchwrightError):
-            request(body)
+            to_messages_request(body)
     with pytest.raises(ArchwrightError, match="does not answer at"):
-        Anthropic().ask("/completions", plain, None)
-    kept = request({**plain, "tools": [TOOL], "tool_choice": "none", "parallel_tool_calls": False, "top_k": 4})
+        AnthropicProvider().ask("/completions", plain, None)
+    kept = to_messages_request(
+        {**plain, "tools": [TOOL], "tool_choice": "none", "parallel_tool_calls": False, "top_k": 4}
+    )
     assert (kept["tool_choice"], kept["top_k"]) == ({"type": "none"}, 4)
-    assert Anthropic().ask("/chat/completions", plain, {"model": "m", "x": 1}).body == {
+    assert AnthropicProvider().ask("/chat/completions", plain, {"model": "m", "x": 1}).body == {
         "model": "v",
         "x": 1,
         "stream": True,

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from archwright.home import Home
-from archwright.serving.http.client_limits import Limits
+from archwright.serving.http.client_limits import ClientLimits
 
 from ..conftest import Platform, endpoint, free_port, null_engine, table
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-LIMITS = Limits(
+LIMITS = ClientLimits(
     body_bytes=50_000,
     header_bytes=8_192,
     headers=50,

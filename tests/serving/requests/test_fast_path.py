@@ -8,10 +8,10 @@ from typing import Any
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from archwright.serving.http.errors import Refusal
+from archwright.serving.http.errors import ApiError
 from archwright.serving.requests import fast_path, request_validation
-from archwright.serving.requests.field_checks import decode
-from archwright.serving.requests.request_validation import Question
+from archwright.serving.requests.field_checks import decode_body
+from archwright.serving.requests.request_validation import GenerationRequest
 
 from ..conftest import Entry, directory, endpoint
 
@@ -49,10 +49,10 @@ BODIES = st.dictionaries(st.sampled_from(sorted(FIELDS)), st.none(), max_size=4)
 )
 
 
-def outcome(ask: Any) -> Question | tuple[int, str | None, str]:
+def outcome(ask: Any) -> GenerationRequest | tuple[int, str | None, str]:
     try:
-        found: Question = ask()
-    except Refusal as refusal:
+        found: GenerationRequest = ask()
+    except ApiError as refusal:
         return refusal.status, refusal.param, refusal.message
     return found
 
@@ -67,5 +67,5 @@ def outcome(ask: Any) -> Question | tuple[int, str | None, str]:
 def test_both_ways_agree(changes: dict[str, Any]) -> None:
     body = {**GOOD, **changes}
     data = json.dumps(body).encode("utf-8", "surrogatepass")
-    long = outcome(lambda: request_validation.chat(decode(data), DIRECTORY, None))
-    assert outcome(lambda: fast_path.chat(data, DIRECTORY, None)) == long
+    long = outcome(lambda: request_validation.validate_chat(decode_body(data), DIRECTORY, None))
+    assert outcome(lambda: fast_path.parse_chat(data, DIRECTORY, None)) == long

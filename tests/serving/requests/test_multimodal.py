@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from tests.serving.fake_provider import Place, Script, chat_events, message_events
 
-from archwright.serving.requests.multimodal import TEXT_ALONE, Parts, parts_of
+from archwright.serving.requests.multimodal import TEXT_ONLY, MultimodalParts, count_parts
 
 if TYPE_CHECKING:
     from tests.serving.conftest import Platform, Start
@@ -32,27 +32,33 @@ def said(*content: Any, **more: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("fields", "parts"),
     [
-        ({"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": None}]}, TEXT_ALONE),
-        (said(TEXT, {"type": "refusal", "refusal": "no"}, {"type": "thinking", "thinking": "x"}), TEXT_ALONE),
-        (said(TEXT, PICTURE, PICTURE), Parts(2, 2 * len(URL))),
-        (said(SHOWN, PASTED), Parts(2, len(URL) + 4)),
-        (said({"type": "tool_result", "tool_use_id": "a", "content": [TEXT, PASTED]}), Parts(1, 4)),
-        (said({"type": "tool_result", "tool_use_id": "a", "content": "x"}), TEXT_ALONE),
-        (said({"type": "tool_result", "tool_use_id": "a"}), TEXT_ALONE),
-        (said({"type": "tool_result", "content": {"a": 1}}), Parts(boundless=True)),
-        (said({"type": "image_url", "image_url": URL}, {"type": "image", "source": {"file_id": "f"}}), Parts(2, 0)),
-        (said({"type": "document", "source": {"type": "url", "url": URL}}), Parts(boundless=True)),
-        (said({"type": "input_audio", "input_audio": {"data": "x"}}, PICTURE), Parts(1, len(URL), boundless=True)),
-        (said("word", 5, {"type": 7}), Parts(boundless=True)),
-        (said(TEXT, tools=[FUNCTION, {"type": "custom"}, {"name": "f", "input_schema": {}}]), TEXT_ALONE),
-        (said(TEXT, tools=[FUNCTION, {"type": "web_search_20250305"}]), Parts(boundless=True)),
-        (said(TEXT, web_search_options={}), Parts(boundless=True)),
-        ({"messages": ["x", {"content": [PICTURE]}]}, Parts(1, len(URL))),
+        ({"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": None}]}, TEXT_ONLY),
+        (said(TEXT, {"type": "refusal", "refusal": "no"}, {"type": "thinking", "thinking": "x"}), TEXT_ONLY),
+        (said(TEXT, PICTURE, PICTURE), MultimodalParts(2, 2 * len(URL))),
+        (said(SHOWN, PASTED), MultimodalParts(2, len(URL) + 4)),
+        (said({"type": "tool_result", "tool_use_id": "a", "content": [TEXT, PASTED]}), MultimodalParts(1, 4)),
+        (said({"type": "tool_result", "tool_use_id": "a", "content": "x"}), TEXT_ONLY),
+        (said({"type": "tool_result", "tool_use_id": "a"}), TEXT_ONLY),
+        (said({"type": "tool_result", "content": {"a": 1}}), MultimodalParts(boundless=True)),
+        (
+            said({"type": "image_url", "image_url": URL}, {"type": "image", "source": {"file_id": "f"}}),
+            MultimodalParts(2, 0),
+        ),
+        (said({"type": "document", "source": {"type": "url", "url": URL}}), MultimodalParts(boundless=True)),
+        (
+            said({"type": "input_audio", "input_audio": {"data": "x"}}, PICTURE),
+            MultimodalParts(1, len(URL), boundless=True),
+        ),
+        (said("word", 5, {"type": 7}), MultimodalParts(boundless=True)),
+        (said(TEXT, tools=[FUNCTION, {"type": "custom"}, {"name": "f", "input_schema": {}}]), TEXT_ONLY),
+        (said(TEXT, tools=[FUNCTION, {"type": "web_search_20250305"}]), MultimodalParts(boundless=True)),
+        (said(TEXT, web_search_options={}), MultimodalParts(boundless=True)),
+        ({"messages": ["x", {"content": [PICTURE]}]}, MultimodalParts(1, len(URL))),
     ],
     ids=str,
 )
-def test_what_a_conversation_holds(fields: dict[str, Any], parts: Parts) -> None:
-    assert parts_of(fields) == parts
+def test_what_a_conversation_holds(fields: dict[str, Any], parts: MultimodalParts) -> None:
+    assert count_parts(fields) == parts
 
 
 @pytest.fixture

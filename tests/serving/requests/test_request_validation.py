@@ -8,14 +8,20 @@ from typing import Any
 
 import pytest
 
-from archwright.serving.http.errors import Refusal
-from archwright.serving.requests.field_checks import decode
-from archwright.serving.requests.model_resolution import Directory
-from archwright.serving.requests.request_validation import FOR_OPERATORS, Question, chat, completion, embedding
+from archwright.serving.http.errors import ApiError
+from archwright.serving.requests.field_checks import decode_body
+from archwright.serving.requests.model_resolution import ModelDirectory
+from archwright.serving.requests.request_validation import (
+    OPERATOR_FIELDS,
+    GenerationRequest,
+    validate_chat,
+    validate_completion,
+    validate_embedding,
+)
 
 from ..conftest import Entry, directory, endpoint
 
-Validate = Callable[[Mapping[str, Any], Directory, str | None], Question]
+Validate = Callable[[Mapping[str, Any], ModelDirectory, str | None], GenerationRequest]
 
 
 def spec(model: str, workload: str, **changes: Any) -> Entry:
@@ -182,8 +188,8 @@ WRONG_CHAT: list[tuple[dict[str, Any], str]] = [
 
 @pytest.mark.parametrize(("changes", "param"), WRONG_CHAT, ids=[str(c)[:60] for c, _ in WRONG_CHAT])
 def test_chat_refuses(changes: dict[str, Any], param: str) -> None:
-    with pytest.raises(Refusal) as caught:
-        chat({"model": "m", "messages": HELLO, **changes}, DIRECTORY, None)
+    with pytest.raises(ApiError) as caught:
+        validate_chat({"model": "m", "messages": HELLO, **changes}, DIRECTORY, None)
     assert (caught.value.status, caught.value.param) == (400, param)
     assert param in caught.value.message
     assert caught.value.openai_code
@@ -207,8 +213,8 @@ WRONG_COMPLETION: list[tuple[dict[str, Any], str]] = [
 
 @pytest.mark.parametrize(("changes", "param"), WRONG_COMPLETION, ids=[str(c)[:60] for c, _ in WRONG_COMPLETION])
 def test_completion_refuses(changes: dict[str, Any], param: str) -> None:
-    with pytest.raises(Refusal) as caught:
-        completion({"model": "m", "prompt": "x", **changes}, DIRECTORY, None)
+    with pytest.raises(ApiError) as caught:
+        validate_completion({"model": "m", "prompt": "x", **changes}, DIRECTORY, None)
     assert (caught.value.status, caught.value.param) == (400, param)
 
 
@@ -239,8 +245,8 @@ WRONG_EMBEDDING: list[tuple[dict[str, Any], str]] = [
 
 @pytest.mark.parametrize(("changes", "param"), WRONG_EMBEDDING, ids=[str(c)[:60] for c, _ in WRONG_EMBEDDING])
 def test_embedding_refuses(changes: dict[str, Any], param: str) -> None:
-    with pytest.raises(Refusal) as caught:
-        embedding({"model": "v", "input": "x", **changes}, DIRECTORY, None)
+    with pytest.raises(ApiError) as caught:
+        validate_embedding({"model": "v", "input": "x", **changes}, DIRECTORY, None)
     assert (caught.value.status, caught.value.param) == (400, param)
 
 
@@ -270,19 +276,19 @@ def test_embedding_refuses(changes: dict[str, Any], param: str) -> None:
     ids=range(19),
 )
 def test_a_body_that_is_no_json_object(data: bytes) -> None:
-    with pytest.raises(Refusal) as caught:
-        decode(data)
+    with pytest.raises(ApiError) as caught:
+        decode_body(data)
     assert caught.value.status == 400
 
 
 def test_unknown_fields_get_a_suggestion() -> None:
-    with pytest.raises(Refusal, match="did you mean 'temperature'"):
-        chat({"model": "m", "messages": HELLO, "temprature": 1}, DIRECTORY, None)
+    with pytest.raises(ApiError, match="did you mean 'temperature'"):
+        validate_chat({"model": "m", "messages": HELLO, "temprature": 1}, DIRECTORY, None)
 
 
-@pytest.mark.parametrize("check", [chat, completion, embedding])
+@pytest.mark.parametrize("check", [validate_chat, validate_completion, validate_embedding])
 def test_unknown_model_is_404(check: Validate) -> None:
-    with pytest.raises(Refusal) as caught:
+    with pytest.raises(ApiError) as caught:
         check({"model": "nobody"}, DIRECTORY, None)
     assert (caught.value.status, caught.value.openai_code, caught.value.param) == (404, "model_not_found", "model")
 
@@ -292,13 +298,13 @@ def test_unknown_model_is_404(check: Validate) -> None:
     [("m", None, 16), ("desk", None, 16), ("night", None, 4), ("m", "night", 4), ("m", "desk", 16)],
 )
 def test_model_or_workload_chooses_the_endpoint(model: str, workload: str | None, default: int) -> None:
-    question = chat({"model": model, "messages": HELLO}, DIRECTORY, workload)
+    question = validate_chat({"model": model, "messages": HELLO}, DIRECTORY, workload)
     assert (question.model, question.body["model"], question.body["max_tokens"]) == (model, "m", default)
 
 
 def test_a_workload_that_does_not_use_the_model_is_404() -> None:
-    with pytest.raises(Refusal, match="for the workload") as caught:
-        chat({"model": "m", "messages": HELLO}, DIRECTORY, "search")
+    with pytest.raises(ApiError, match="for the workload") as caught:
+        validate_chat({"model": "m", "messages": HELLO}, DIRECTORY, "search")
     assert caught.value.status == 404
 
 
@@ -333,7 +339,7 @@ def test_chat_body_for_the_engine() -> None:
         "response_format": SCHEMA,
         "logprobs": True,
     }
-    question = chat(asked, DIRECTORY, None)
+    question = validate_chat(asked, DIRECTORY, None)
     assert question.body == {
         "model": "m",
         "messages": [
@@ -356,39 +362,41 @@ def test_chat_body_for_the_engine() -> None:
 
 @pytest.mark.parametrize("given", [{"type": "json_object"}, SCHEMA, {"type": "text"}])
 def test_response_formats_pass(given: dict[str, Any]) -> None:
-    body = chat({"model": "m", "messages": HELLO, "response_format": given}, DIRECTORY, None).body
+    body = validate_chat({"model": "m", "messages": HELLO, "response_format": given}, DIRECTORY, None).body
     assert body.get("response_format") == (None if given["type"] == "text" else given)
 
 
 def test_how_the_answer_comes_is_not_part_of_the_question() -> None:
-    question = completion({"model": "m", "prompt": ["x"], "logprobs": 0, "echo": False}, DIRECTORY, None)
+    question = validate_completion({"model": "m", "prompt": ["x"], "logprobs": 0, "echo": False}, DIRECTORY, None)
     assert "stream" not in question.body and "stream_options" not in question.body
     assert question.stream is False
     assert (question.body["prompt"], question.body["logprobs"], question.top_logprobs) == ("x", 1, 0)
 
 
 def test_embedding_body_for_the_engine() -> None:
-    question = embedding({"model": "v", "input": "x", "encoding_format": "base64", "user": "u"}, DIRECTORY, None)
+    question = validate_embedding(
+        {"model": "v", "input": "x", "encoding_format": "base64", "user": "u"}, DIRECTORY, None
+    )
     assert question.body == {"model": "v", "input": ["x"], "encoding_format": "float"}
     assert question.base64
-    assert not embedding({"model": "search", "input": ["x", "y"]}, DIRECTORY, None).base64
+    assert not validate_embedding({"model": "search", "input": ["x", "y"]}, DIRECTORY, None).base64
 
 
 def test_token_ids_are_as_many_tokens_as_there_are() -> None:
     alone, more = ({"model": "v", "input": given} for given in ([5, 0, 2**31 - 1], [[1, 2], [3]]))
-    question = embedding(alone, DIRECTORY, None)
+    question = validate_embedding(alone, DIRECTORY, None)
     assert question.body["input"] == [alone["input"]]
     assert (question.input_tokens, question.contexts, question.work_tokens) == (3, 1, 3)
-    question = embedding(more, DIRECTORY, None)
+    question = validate_embedding(more, DIRECTORY, None)
     assert question.body["input"] == more["input"]
     assert (question.input_tokens, question.contexts) == (3, 2)
-    texts = embedding({"model": "v", "input": ["x", "y"]}, DIRECTORY, None)
+    texts = validate_embedding({"model": "v", "input": ["x", "y"]}, DIRECTORY, None)
     assert (texts.input_tokens, texts.contexts) == (None, 2)
 
 
 def test_refusals_are_openai_errors() -> None:
-    with pytest.raises(Refusal) as caught:
-        chat({"model": "m", "messages": HELLO, "temperature": 9}, DIRECTORY, None)
+    with pytest.raises(ApiError) as caught:
+        validate_chat({"model": "m", "messages": HELLO, "temperature": 9}, DIRECTORY, None)
     assert json.loads(caught.value.encoded()) == {
         "error": {
             "message": "'temperature' must be a number from 0 to 2",
@@ -412,7 +420,7 @@ def test_the_models_own_name_means_the_model_itself(
     model: str, workload: str | None, endpoint: str, plain: bool
 ) -> None:
     """And it is best answered where no adapter lies over it; whoever names a workload means what that serves."""
-    question = chat({"model": model, "messages": HELLO}, TUNED, workload)
+    question = validate_chat({"model": model, "messages": HELLO}, TUNED, workload)
     assert (question.endpoint.workload, question.plain) == (endpoint, plain)
     assert TUNED.names == ("m", "desk", "night", "late")
 
@@ -420,7 +428,7 @@ def test_the_models_own_name_means_the_model_itself(
 def test_classifiers_are_no_models_of_a_generation() -> None:
     both = directory(spec("m", "desk"), spec("wear", "wear", kind="predict", version="wear@v1"))
     assert both.names == ("m", "desk")
-    with pytest.raises(Refusal):
+    with pytest.raises(ApiError):
         both.find("wear", None)
     found = both.predictor("wear")
     assert found is not None and (found.kind, found.workload) == ("predict", "wear")
@@ -457,7 +465,7 @@ PICTURE = {"type": "image_url", "image_url": {"url": "https://example.org/x.png"
     ids=str,
 )
 def test_what_we_do_not_decide_passes_to_a_url(fields: dict[str, Any]) -> None:
-    body = chat({"model": "far", "messages": HELLO, **fields}, ABROAD, None).body
+    body = validate_chat({"model": "far", "messages": HELLO, **fields}, ABROAD, None).body
     kept = {name: value for name, value in fields.items() if name != "messages"}
     assert {name: body[name] for name in kept} == kept
     for given, sent in zip(fields.get("messages", ()), body["messages"], strict=False):
@@ -478,17 +486,17 @@ def test_what_we_do_not_decide_passes_to_a_url(fields: dict[str, Any]) -> None:
     ],
 )
 def test_nothing_makes_more_than_was_reserved(fields: dict[str, Any]) -> None:
-    for asked, read in (({"messages": HELLO}, chat), ({"prompt": "x"}, completion)):
-        with pytest.raises(Refusal) as caught:
+    for asked, read in (({"messages": HELLO}, validate_chat), ({"prompt": "x"}, validate_completion)):
+        with pytest.raises(ApiError) as caught:
             read({"model": "far", **asked, **fields}, ABROAD, None)
         assert (caught.value.status, caught.value.param) == (400, next(iter(fields)))
 
 
-@pytest.mark.parametrize("name", sorted(FOR_OPERATORS))
+@pytest.mark.parametrize("name", sorted(OPERATOR_FIELDS))
 def test_nobody_runs_an_engine_through_the_gateway(name: str) -> None:
     """Other hosts, other requests, a turn before others, code, another model: not for one of many tenants to say."""
-    for asked, read in (({"messages": HELLO}, chat), ({"prompt": "x"}, completion)):
-        with pytest.raises(Refusal) as caught:
+    for asked, read in (({"messages": HELLO}, validate_chat), ({"prompt": "x"}, validate_completion)):
+        with pytest.raises(ApiError) as caught:
             read({"model": "far", **asked, name: {"x": 1}}, ABROAD, None)
         assert (caught.value.status, caught.value.param) == (400, name)
         assert read({"model": "far", **asked, name: None}, ABROAD, None).body["model"] == "far"
@@ -508,8 +516,8 @@ def test_what_passes_still_has_to_be_well_formed() -> None:
         ({"messages": message(content=[with_image("https://x/y", "fine")])}, "messages[0].content[0].image_url.detail"),
         ({"messages": message(role="system", content=[PICTURE])}, "messages[0].content[0]"),
     ):
-        with pytest.raises(Refusal) as caught:
-            chat({"model": "far", "messages": HELLO, **fields}, ABROAD, None)
+        with pytest.raises(ApiError) as caught:
+            validate_chat({"model": "far", "messages": HELLO, **fields}, ABROAD, None)
         assert (caught.value.status, caught.value.param) == (400, param)
 
 
@@ -521,20 +529,22 @@ def with_image(url: str, detail: str = "auto") -> dict[str, Any]:
 def test_images_where_the_model_takes_them(model: str, taken: bool) -> None:
     body = {"model": model, "messages": message(content=[PICTURE])}
     if taken:
-        assert chat(body, ABROAD, None).body["messages"][0]["content"] == [PICTURE]
+        assert validate_chat(body, ABROAD, None).body["messages"][0]["content"] == [PICTURE]
         return
-    with pytest.raises(Refusal, match="takes text only"):
-        chat(body, ABROAD, None)
+    with pytest.raises(ApiError, match="takes text only"):
+        validate_chat(body, ABROAD, None)
 
 
 def test_one_choice_where_a_model_makes_one() -> None:
     for model in ("other", "sees"):
-        assert "n" not in chat({"model": model, "messages": HELLO, "n": 1}, ABROAD, None).body
-        with pytest.raises(Refusal):
-            chat({"model": model, "messages": HELLO, "n": 2}, ABROAD, None)
-    assert chat({"model": "far", "messages": HELLO, "n": 2}, ABROAD, None).choices == 2
+        assert "n" not in validate_chat({"model": model, "messages": HELLO, "n": 1}, ABROAD, None).body
+        with pytest.raises(ApiError):
+            validate_chat({"model": model, "messages": HELLO, "n": 2}, ABROAD, None)
+    assert validate_chat({"model": "far", "messages": HELLO, "n": 2}, ABROAD, None).choices == 2
 
 
 def test_dimensions_pass_to_a_url() -> None:
-    body = embedding({"model": "far", "input": "x", "dimensions": 8, "encoding_format": "base64"}, ABROAD, None).body
+    body = validate_embedding(
+        {"model": "far", "input": "x", "dimensions": 8, "encoding_format": "base64"}, ABROAD, None
+    ).body
     assert (body["dimensions"], body["encoding_format"]) == (8, "float")

@@ -16,15 +16,15 @@ from archwright.errors import EngineError
 from archwright.home import Home
 from archwright.http_client.client import EngineRefused
 from archwright.policy.circuit_breaker import RETRY_RESERVE, RETRY_SHARE, RetryBudget
-from archwright.serving.http.errors import Refusal
-from archwright.serving.requests.model_resolution import Directory
-from archwright.serving.requests.request_validation import Question
-from archwright.serving.routing.attempts import Course
-from archwright.serving.routing.pool_registry import Fleet
-from archwright.serving.routing.replica import Replica, Work
+from archwright.serving.http.errors import ApiError
+from archwright.serving.requests.model_resolution import ModelDirectory
+from archwright.serving.requests.request_validation import GenerationRequest
+from archwright.serving.routing.attempts import Attempts
+from archwright.serving.routing.pool_registry import PoolRegistry
+from archwright.serving.routing.replica import Replica, SlotRequest
 from archwright.serving.routing.router import Router
-from archwright.serving.routing.shadow_traffic import Compared, Shadows
-from archwright.serving.settings.config import GatewayConfig, PoolSpec, Target, check
+from archwright.serving.routing.shadow_traffic import ShadowComparison, ShadowTraffic
+from archwright.serving.settings.config import EnginePoolSpec, GatewayConfig, WeightedTarget, check_config
 
 from ..conftest import Platform, endpoint, null_engine, table
 
@@ -48,19 +48,19 @@ class Door:
     """What a gateway does with a request, without the gateway: class, order, course."""
 
     def __init__(self, home: Home, config: GatewayConfig) -> None:
-        check(config)
-        self.fleet = Fleet(config.pools, home)
+        check_config(config)
+        self.fleet = PoolRegistry(config.pools, home)
         self.budget = RetryBudget()
         self.router = Router(self.fleet.pools, config.endpoints, self.budget)
-        (spec,) = Directory(config.pools, config.endpoints).endpoints
-        self.question = Question(model="m", endpoint=spec, body=HELLO)
+        (spec,) = ModelDirectory(config.pools, config.endpoints).endpoints
+        self.question = GenerationRequest(model="m", endpoint=spec, body=HELLO)
         self.sent: list[str] = []
 
-    async def ask(self, number: int = 0, header: str | None = None, within_s: float = 10.0) -> tuple[str, Course]:
+    async def ask(self, number: int = 0, header: str | None = None, within_s: float = 10.0) -> tuple[str, Attempts]:
         """The answer's text and how it came."""
         found = self.router.data_class(self.question.endpoint, header, self.question.body)
         until = self.router.now() + within_s
-        course = Course(self.router, self.router.order(self.question, found, f"aw-{number:024x}"), until)
+        course = Attempts(self.router, self.router.order(self.question, found, f"aw-{number:024x}"), until)
 
         async def send(replica: Replica) -> str:
             self.sent.append(replica.address)
@@ -77,7 +77,7 @@ async def counted(engines: Platform, name: str) -> dict[str, float]:
     return await asyncio.to_thread(engines.engine_metrics, name)
 
 
-def pool(name: str, **changes: Any) -> PoolSpec:
+def pool(name: str, **changes: Any) -> EnginePoolSpec:
     return endpoint(pool=name, **{"addresses": (f"unix:{name}",), **changes}).pool
 
 
@@ -114,11 +114,11 @@ async def _only_own_answer(engines: Platform, door: Door, headers: list[str]) ->
     """Data of these classes get no answer once the own engine is dead, before it is known to be and after."""
     engines.kill_engine("own")
     for header in headers:
-        with pytest.raises((Refusal, EngineError)):
+        with pytest.raises((ApiError, EngineError)):
             await door.ask(header=header)
     await door.fleet.check()
     for header in set(headers):
-        with pytest.raises(Refusal) as refused:
+        with pytest.raises(ApiError) as refused:
             await door.ask(header=header)
         assert refused.value.status == 503
     assert "unix:other" not in door.sent
@@ -161,7 +161,7 @@ def test_who_waited_and_left_before_a_word_is_remembered_and_who_heard_one_is_no
 
         async def waits_and_leaves(heard: bool) -> bool:
             held = [await pool.take(work) for _ in range(pool.slots)]
-            course, sent = Course(door.router, (pool,), until), asyncio.Event()
+            course, sent = Attempts(door.router, (pool,), until), asyncio.Event()
 
             async def send(_replica: Replica) -> None:
                 if heard:
@@ -214,7 +214,7 @@ def test_in_a_total_outage_tries_are_requests_and_a_share(engines: Platform) -> 
         for number in range(requests):
             order = door.router.order(door.question, "internal", str(number))
             with pytest.raises(EngineRefused):
-                await Course(door.router, order, door.router.now() + 5).answer(Work(1), send)
+                await Attempts(door.router, order, door.router.now() + 5).answer(SlotRequest(1), send)
         assert requests <= tries <= requests + RETRY_RESERVE + RETRY_SHARE * requests
         assert not any(served.usable(door.router.now()) for served in door.fleet.pools.values())
 
@@ -229,7 +229,7 @@ def test_the_time_left_bounds_every_try(engines: Platform) -> None:
         begun = time.monotonic()
         text, course = await door.ask()
         assert text.startswith("other") and course.tries == 2 and time.monotonic() - begun >= 0.3
-        with pytest.raises(Refusal) as refused:
+        with pytest.raises(ApiError) as refused:
             await door.ask(within_s=0.2)
         assert refused.value.status == 504
         assert (await counted(engines, "asleep"))["null:requests_processing"] == 0, "what was given up is cancelled"
@@ -248,7 +248,7 @@ def test_the_clients_own_mistake_is_asked_once(engines: Platform) -> None:
 
         order = door.router.order(door.question, "internal", "x")
         with pytest.raises(EngineRefused) as refused:
-            await Course(door.router, order, door.router.now() + 5).answer(Work(1), send)
+            await Attempts(door.router, order, door.router.now() + 5).answer(SlotRequest(1), send)
         assert refused.value.status == 400 and tries == 1
 
     through(engines.home, table(own(fallback=("other",)), more=(pool("other"),)), scenario)
@@ -259,7 +259,7 @@ def test_what_broke_off_is_asked_once_more_where_an_engine_is_left(
     engines: Platform, times: int, healthy: bool, tries: int
 ) -> None:
     async def scenario(door: Door) -> None:
-        course = Course(door.router, door.router.order(door.question, "internal", "x"), door.router.now() + 5)
+        course = Attempts(door.router, door.router.order(door.question, "internal", "x"), door.router.now() + 5)
 
         async def send(_replica: Replica) -> str:
             if course.tries <= times:
@@ -269,10 +269,10 @@ def test_what_broke_off_is_asked_once_more_where_an_engine_is_left(
             return "answered"
 
         if tries > times:
-            assert await course.answer(Work(1), send) == "answered"
+            assert await course.answer(SlotRequest(1), send) == "answered"
         else:
             with pytest.raises(EngineError):
-                await course.answer(Work(1), send)
+                await course.answer(SlotRequest(1), send)
         assert course.tries == tries
 
     through(engines.home, table(own()), scenario)
@@ -281,21 +281,21 @@ def test_what_broke_off_is_asked_once_more_where_an_engine_is_left(
 def test_nothing_is_asked_again_once_the_answer_began(engines: Platform) -> None:
     async def scenario(door: Door) -> None:
         order = door.router.order(door.question, "internal", "x")
-        course = Course(door.router, order, door.router.now() + 5)
+        course = Attempts(door.router, order, door.router.now() + 5)
 
         async def send(_replica: Replica) -> str:
             course.begin()
             raise EngineError("AW-ENG-02", "the engine broke off")
 
         with pytest.raises(EngineError):
-            await course.answer(Work(1), send)
+            await course.answer(SlotRequest(1), send)
         assert course.tries == 1
 
     through(engines.home, table(own(fallback=("other",)), more=(pool("other"),)), scenario)
 
 
 def test_a_canary_gets_its_share_and_its_version_answers(engines: Platform) -> None:
-    targets = (Target(pool="own", weight=0.8), Target(pool="other", weight=0.2))
+    targets = (WeightedTarget(pool="own", weight=0.8), WeightedTarget(pool="other", weight=0.2))
     config = table(own(targets=targets, version="m@v1"), more=(pool("other", version="m@v2"),))
 
     async def scenario(door: Door) -> None:
@@ -307,7 +307,7 @@ def test_a_canary_gets_its_share_and_its_version_answers(engines: Platform) -> N
 
 def test_a_shadow_that_speaks_nonsense_has_failed(tmp_path: Path) -> None:
     said = b'data: {"choices": [{"delta": "x"}]}\n\ndata: [DONE]\n\n'
-    found: list[Compared] = []
+    found: list[ShadowComparison] = []
 
     async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(4096)
@@ -317,12 +317,12 @@ def test_a_shadow_that_speaks_nonsense_has_failed(tmp_path: Path) -> None:
 
     async def scenario() -> None:
         home = Home(tmp_path)
-        fleet = Fleet((pool("twin"),), home)
+        fleet = PoolRegistry((pool("twin"),), home)
         twin = fleet.pools["twin"]
         twin.replicas[0].healthy = True
         async with await asyncio.start_unix_server(speak, home.socket("twin")):
-            shadows = Shadows(time.monotonic, found.append)
-            assert shadows.mirror("aw-1", twin, Work(4), ("/chat/completions", {})) is not None
+            shadows = ShadowTraffic(time.monotonic, found.append)
+            assert shadows.mirror("aw-1", twin, SlotRequest(4), ("/chat/completions", {})) is not None
             await asyncio.gather(*shadows._running)
         assert [(one.verdict, twin.in_flight) for one in found] == [("failed", 0)]
         await fleet.close()
@@ -332,11 +332,13 @@ def test_a_shadow_that_speaks_nonsense_has_failed(tmp_path: Path) -> None:
 
 def test_a_shadow_is_compared_and_delays_nobody(engines: Platform) -> None:
     engines.start_engine(null_engine("twin", text="own own own own"))
-    found: list[Compared] = []
+    found: list[ShadowComparison] = []
 
     async def mirrored(door: Door, name: str) -> None:
-        shadows = Shadows(door.router.now, found.append)
-        answer = shadows.mirror("aw-1", door.fleet.pools[name], Work(4), ("/chat/completions", door.question.body))
+        shadows = ShadowTraffic(door.router.now, found.append)
+        answer = shadows.mirror(
+            "aw-1", door.fleet.pools[name], SlotRequest(4), ("/chat/completions", door.question.body)
+        )
         text, _ = await door.ask()
         assert answer is not None
         answer.set_result(text)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from archwright.lake.pii_redaction import spans
-from archwright.serving.routing.pii_detection import CLASS_OF, class_of, texts
+from archwright.serving.routing.pii_detection import DATA_CLASS_BY_KIND, detect_data_class, extract_texts
 
 ROW = "Bob;Ünal;bob@example.org\n".encode()
 LONG = base64.b64encode(ROW * 40).decode()
@@ -76,7 +76,7 @@ def chat(*contents: Any) -> dict[str, Any]:
     ],
 )
 def test_found_wherever_it_stands(body: dict[str, Any], expected: str | None) -> None:
-    assert class_of(body) == expected
+    assert detect_data_class(body) == expected
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_found_wherever_it_stands(body: dict[str, Any], expected: str | None) ->
 )
 def test_hostile_texts_take_no_longer_than_their_length(unit: str) -> None:
     """A search for each of their characters would hold a worker for hours."""
-    assert class_of({"prompt": unit * (400_000 // len(unit))}) is None
+    assert detect_data_class({"prompt": unit * (400_000 // len(unit))}) is None
 
 
 PIECE = st.one_of(
@@ -114,8 +114,8 @@ PIECE = st.one_of(
 def test_never_more_than_the_finders_find(pieces: list[str]) -> None:
     """The quick look before the finders changes nothing: what any of them finds raises the class, and only that."""
     body = {"input": pieces}
-    classes = {CLASS_OF[span.kind] for text in texts(body) for span in spans(text)}
-    found = class_of(body)
+    classes = {DATA_CLASS_BY_KIND[span.kind] for text in extract_texts(body) for span in spans(text)}
+    found = detect_data_class(body)
     # One finder alone may claim what another has the better right to; never the other way.
     assert not classes or found is not None
     assert "payment" not in classes or found == "payment"

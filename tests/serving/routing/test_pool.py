@@ -9,9 +9,9 @@ from contextlib import asynccontextmanager
 import pytest
 
 from archwright.http_client.client import EngineClient
-from archwright.serving.http.errors import Refusal
-from archwright.serving.routing.pool import Lease, Pool
-from archwright.serving.routing.replica import Replica, Work
+from archwright.serving.http.errors import ApiError
+from archwright.serving.routing.pool import EnginePool, SlotLease
+from archwright.serving.routing.replica import Replica, SlotRequest
 
 from ..conftest import endpoint
 
@@ -31,17 +31,17 @@ class Pulse(EngineClient):
         return self.well and self.delay_s <= timeout_s
 
 
-def pool(slots: int = 1, replicas: int = 1, version: str = "") -> tuple[Pool, list[Pulse]]:
+def pool(slots: int = 1, replicas: int = 1, version: str = "") -> tuple[EnginePool, list[Pulse]]:
     pulses = [Pulse() for _ in range(replicas)]
     spec = endpoint(slots=slots, version=version).pool
     engines = tuple(Replica(pulse, spec, f"unix:e{number}") for number, pulse in enumerate(pulses))
-    made = Pool(spec, engines)
+    made = EnginePool(spec, engines)
     return made, pulses
 
 
 @asynccontextmanager
-async def lease(served: Pool, tokens: int, plain: bool = False) -> AsyncIterator[Replica]:
-    taken = await served.take(Work(tokens, plain=plain))
+async def lease(served: EnginePool, tokens: int, plain: bool = False) -> AsyncIterator[Replica]:
+    taken = await served.take(SlotRequest(tokens, plain=plain))
     try:
         yield taken.replica
     finally:
@@ -91,7 +91,7 @@ def test_a_full_pool_rejects() -> None:
 
         tasks = [asyncio.create_task(use()) for _ in range(16)]
         await settle()
-        with pytest.raises(Refusal) as caught:
+        with pytest.raises(ApiError) as caught:
             async with lease(made, 1):
                 raise AssertionError("admitted")
         assert (caught.value.status, caught.value.retry_after_s) == (429, 2)
@@ -127,8 +127,8 @@ def test_who_left_a_line_whose_turn_does_not_come_is_let_go_of() -> None:
         made, _ = pool()
         await made.check()
         async with lease(made, 1):
-            urgent = asyncio.create_task(made.take(Work(1, priority="interactive")))
-            late = [asyncio.create_task(made.take(Work(1, priority="batch"))) for _ in range(5)]
+            urgent = asyncio.create_task(made.take(SlotRequest(1, priority="interactive")))
+            late = [asyncio.create_task(made.take(SlotRequest(1, priority="batch"))) for _ in range(5)]
             await settle()
             for one in late[1:]:
                 one.cancel()
@@ -151,7 +151,7 @@ def test_many_who_wait_for_one_tenant_take_nothing_from_another() -> None:
         served: list[str] = []
 
         async def use(tenant: str) -> None:
-            held = await made.take(Work(1, tenant))
+            held = await made.take(SlotRequest(1, tenant))
             served.append(tenant)
             await settle()
             made.give(held)
@@ -170,12 +170,14 @@ def test_a_full_queue_has_room_for_who_has_fewer_in_it() -> None:
     async def scenario() -> None:
         made, _ = pool()
         await made.check()
-        held = await made.take(Work(1, "loud"))
-        loud = [asyncio.create_task(made.take(Work(1, "loud"))) for _ in range(40)]
+        held = await made.take(SlotRequest(1, "loud"))
+        loud = [asyncio.create_task(made.take(SlotRequest(1, "loud"))) for _ in range(40)]
         await settle()
         refused = [task for task in loud if task.done()]
         assert refused and all(_status(task) == 429 for task in refused)
-        quiet = asyncio.create_task(made.take(Work(1, "quiet", begin_by=asyncio.get_running_loop().time() + 2.5)))
+        quiet = asyncio.create_task(
+            made.take(SlotRequest(1, "quiet", begin_by=asyncio.get_running_loop().time() + 2.5))
+        )
         await settle()
         waiting = [task for task in loud if not task.done()]
         (evicted,) = (task for task in loud if task.done() and task not in refused)
@@ -188,9 +190,9 @@ def test_a_full_queue_has_room_for_who_has_fewer_in_it() -> None:
     run(scenario)
 
 
-def _status(task: asyncio.Task[Lease]) -> int:
+def _status(task: asyncio.Task[SlotLease]) -> int:
     error = task.exception()
-    assert isinstance(error, Refusal) and error.retry_after_s
+    assert isinstance(error, ApiError) and error.retry_after_s
     return error.status
 
 
@@ -233,8 +235,8 @@ def test_everybody_waiting_is_told_when_the_last_engine_goes() -> None:
             await made.failed(replica)
             found = await asyncio.gather(*waiting, return_exceptions=True)
         assert isinstance(found[0], asyncio.CancelledError)
-        assert all(isinstance(one, Refusal) and one.status == 503 for one in found[1:])
-        with pytest.raises(Refusal):
+        assert all(isinstance(one, ApiError) and one.status == 503 for one in found[1:])
+        with pytest.raises(ApiError):
             await use()
         pulses[0].well = True
         await use()
@@ -339,7 +341,7 @@ def test_other_engines_serve_who_waits_and_who_runs_stays() -> None:
         late = [asyncio.create_task(use()) for _ in range(15)]
         await settle()
         assert made.in_flight == 17, "what runs on the old engine takes no room from those who come now"
-        with pytest.raises(Refusal) as caught:
+        with pytest.raises(ApiError) as caught:
             async with lease(made, 1):
                 raise AssertionError("admitted")
         assert caught.value.status == 429

@@ -16,8 +16,8 @@ from tests.serving.fake_provider import Place, Script, chat_events, standing_in
 
 from archwright.http_client.client import EngineClient
 from archwright.policy.circuit_breaker import LEAST_FAILURES, OPEN_S
-from archwright.serving.routing.pool import Lease, Pool
-from archwright.serving.routing.replica import SILENT_LEAST, Replica, Work
+from archwright.serving.routing.pool import EnginePool, SlotLease
+from archwright.serving.routing.replica import MIN_SILENT_REQUESTS, Replica, SlotRequest
 
 if TYPE_CHECKING:
     from tests.serving.conftest import Platform, Start
@@ -38,14 +38,14 @@ class Stand:
         for replica in found:
             replica.healthy = True
         self.clock = Clock()
-        self.pool = Pool(spec, tuple(found), lambda: self.clock.now)
+        self.pool = EnginePool(spec, tuple(found), lambda: self.clock.now)
 
-    async def ask(self, but: Replica | None = None) -> Lease:
-        lease = await self.pool.take(Work(1, but=but))
+    async def ask(self, but: Replica | None = None) -> SlotLease:
+        lease = await self.pool.take(SlotRequest(1, but=but))
         lease.replica.sent(self.clock.now)
         return lease
 
-    def answer(self, lease: Lease) -> None:
+    def answer(self, lease: SlotLease) -> None:
         self.pool.heard(lease.replica, 0.0)
         lease.replica.ended("ok", self.clock.now)
         self.pool.give(lease)
@@ -72,8 +72,8 @@ def test_who_is_silent_gets_no_more_until_it_gives_a_sign() -> None:
     async def scenario() -> None:
         stand = Stand()
         first, second = stand.pool.replicas
-        held = [await stand.ask() for _ in range(2 * SILENT_LEAST)]
-        assert Counter(lease.replica for lease in held) == {first: SILENT_LEAST, second: SILENT_LEAST}
+        held = [await stand.ask() for _ in range(2 * MIN_SILENT_REQUESTS)]
+        assert Counter(lease.replica for lease in held) == {first: MIN_SILENT_REQUESTS, second: MIN_SILENT_REQUESTS}
         for lease in held:
             if lease.replica is second:
                 stand.answer(lease)
@@ -106,7 +106,7 @@ def test_silence_is_what_somebody_waits_through() -> None:
             stand.clock.now += waited_s
             first.ended("neutral", stand.clock.now)
 
-        for _ in range(SILENT_LEAST):
+        for _ in range(MIN_SILENT_REQUESTS):
             left_after(0.1)
         stand.clock.now += 100.0
         assert first.trusted(stand.clock.now, PATIENCE_S)
@@ -122,7 +122,7 @@ def test_silence_is_what_somebody_waits_through() -> None:
 def test_where_all_are_silent_all_are_asked() -> None:
     async def scenario() -> None:
         stand = Stand()
-        held = [await stand.ask() for _ in range(2 * SILENT_LEAST)]
+        held = [await stand.ask() for _ in range(2 * MIN_SILENT_REQUESTS)]
         stand.clock.now += PATIENCE_S + 1.0
         held += [await stand.ask() for _ in range(4)]
         assert len({lease.replica for lease in held[-4:]}) == 2

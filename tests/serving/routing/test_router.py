@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from archwright.http_client.client import EngineClient
 from archwright.policy.circuit_breaker import LEAST_FAILURES, OPEN_S, RetryBudget
 from archwright.policy.residency import BOUND, CLASSES, DataClass
-from archwright.serving.http.errors import Refusal
-from archwright.serving.requests.model_resolution import Directory
-from archwright.serving.requests.request_validation import Question
-from archwright.serving.routing.pool import Lease, Pool
-from archwright.serving.routing.replica import Replica, Work
-from archwright.serving.routing.router import Router, prefix_of
-from archwright.serving.settings.config import PoolSpec, Target, check
+from archwright.serving.http.errors import ApiError
+from archwright.serving.requests.model_resolution import ModelDirectory
+from archwright.serving.requests.request_validation import GenerationRequest
+from archwright.serving.routing.pool import EnginePool, SlotLease
+from archwright.serving.routing.replica import Replica, SlotRequest
+from archwright.serving.routing.router import Router, hash_prefix
+from archwright.serving.settings.config import EnginePoolSpec, WeightedTarget, check_config
 
 from ..conftest import Entry, endpoint, table
 
@@ -30,22 +30,22 @@ HELLO = [{"role": "user", "content": "Say something."}]
 class Stand:
     """A router over pools whose engines are well unless said; time is a number."""
 
-    def __init__(self, entry: Entry, *more: PoolSpec) -> None:
+    def __init__(self, entry: Entry, *more: EnginePoolSpec) -> None:
         self.now = 0.0
         self.config = table(entry, more=more)
-        check(self.config)
+        check_config(self.config)
         self.pools = {spec.name: self._pool(spec) for spec in self.config.pools}
-        (self.spec,) = Directory(self.config.pools, self.config.endpoints).endpoints
+        (self.spec,) = ModelDirectory(self.config.pools, self.config.endpoints).endpoints
         self.router = Router(self.pools, self.config.endpoints, RetryBudget(), lambda: self.now)
 
-    def _pool(self, spec: PoolSpec) -> Pool:
+    def _pool(self, spec: EnginePoolSpec) -> EnginePool:
         replicas = tuple(Replica(EngineClient("http://127.0.0.1:9/v1"), spec, address) for address in spec.addresses)
         for replica in replicas:
             replica.healthy = True
-        return Pool(spec, replicas, lambda: self.now)
+        return EnginePool(spec, replicas, lambda: self.now)
 
-    def question(self, **body: Any) -> Question:
-        return Question(model="m", endpoint=self.spec, body={"messages": HELLO, **body})
+    def question(self, **body: Any) -> GenerationRequest:
+        return GenerationRequest(model="m", endpoint=self.spec, body={"messages": HELLO, **body})
 
     def order(self, data_class: DataClass = "internal", request_id: str = "aw-1") -> list[str]:
         return [pool.name for pool in self.router.order(self.question(), data_class, request_id)]
@@ -61,19 +61,19 @@ class Stand:
             for replica in self.pools[name].replicas:
                 replica.healthy = False
 
-    def busy(self, name: str, count: int) -> list[Lease]:
-        async def taken() -> list[Lease]:
-            return [await self.pools[name].take(Work(1)) for _ in range(count)]
+    def busy(self, name: str, count: int) -> list[SlotLease]:
+        async def taken() -> list[SlotLease]:
+            return [await self.pools[name].take(SlotRequest(1)) for _ in range(count)]
 
         return asyncio.run(taken())
 
 
-def pool(name: str, **changes: Any) -> PoolSpec:
+def pool(name: str, **changes: Any) -> EnginePoolSpec:
     return endpoint(pool=name, **{"addresses": (f"unix:{name}",), **changes}).pool
 
 
-def weighted(*weights: float) -> tuple[Target, ...]:
-    return tuple(Target(pool=name, weight=weight) for name, weight in zip("pqr", weights, strict=False))
+def weighted(*weights: float) -> tuple[WeightedTarget, ...]:
+    return tuple(WeightedTarget(pool=name, weight=weight) for name, weight in zip("pqr", weights, strict=False))
 
 
 def test_weights_within_statistics_and_the_others_stand_behind() -> None:
@@ -123,7 +123,7 @@ def test_our_own_first_and_outside_only_when_the_queue_is_too_long() -> None:
     assert stand.order() == ["p", "o", "f"], "a wait of one turn of a second keeps the limit"
 
     async def queue_up() -> None:
-        waiting = [asyncio.ensure_future(stand.pools["p"].take(Work(1))) for _ in range(2)]
+        waiting = [asyncio.ensure_future(stand.pools["p"].take(SlotRequest(1))) for _ in range(2)]
         await asyncio.sleep(0)
         assert stand.pools["p"].wait_s() == 3.0
         assert stand.order() == ["o", "p", "f"]
@@ -171,7 +171,7 @@ def test_sensitive_data_reach_no_pool_beyond_the_residency_whatever_fails(
     }
     try:
         found = stand.order(data_class)
-    except Refusal as refused:
+    except ApiError as refused:
         assert refused.status == 403 and not inside
     else:
         assert found and set(found) <= inside
@@ -184,12 +184,12 @@ def test_where_nobody_stated_a_residency_for_the_class_the_refusal_says_what_ope
         return Stand(Entry(spec, endpoint(data_class="personal", residency=("any",), **changes).spec))
 
     assert stand().order("personal") == ["p"]
-    with pytest.raises(Refusal) as refused:
+    with pytest.raises(ApiError) as refused:
         stand().order("health")
     assert (refused.value.status, refused.value.openai_code) == (403, "data_class_not_served")
     assert "residency_of.health" in str(refused.value) and "needs" in str(refused.value)
     assert stand(residency_of={"health": ("DE",)}).order("health") == ["p"]
-    with pytest.raises(Refusal) as refused:
+    with pytest.raises(ApiError) as refused:
         stand(residency_of={"health": ("FR",)}).order("health")
     assert refused.value.status == 403 and "residency_of" not in str(refused.value), "it is stated, and elsewhere"
 
@@ -244,7 +244,7 @@ def test_the_strictest_of_endpoint_caller_and_text(
 @pytest.mark.parametrize("word", ["", "Personal", "secret", "health "])
 def test_a_word_that_is_no_class_is_refused(word: str) -> None:
     stand = Stand(endpoint())
-    with pytest.raises(Refusal) as refused:
+    with pytest.raises(ApiError) as refused:
         stand.router.data_class(stand.spec, word, {})
     assert refused.value.status == 400 and "health" in refused.value.message
 
@@ -273,12 +273,12 @@ def test_turns_of_a_conversation_share_a_prefix() -> None:
     system = {"role": "system", "content": "You are a clerk."}
     turn = [system, {"role": "user", "content": "First?"}]
     later = [*turn, {"role": "assistant", "content": "One."}, {"role": "user", "content": "And then?"}]
-    assert prefix_of({"messages": turn}) == prefix_of({"messages": later})
-    assert prefix_of({"messages": turn}) != prefix_of({"messages": [system, {"role": "user", "content": "Other?"}]})
+    assert hash_prefix({"messages": turn}) == hash_prefix({"messages": later})
+    assert hash_prefix({"messages": turn}) != hash_prefix({"messages": [system, {"role": "user", "content": "Other?"}]})
     parts = [{"role": "user", "content": [{"type": "text", "text": "First?"}]}]
-    assert prefix_of({"messages": parts}) == prefix_of({"messages": parts * 2})
+    assert hash_prefix({"messages": parts}) == hash_prefix({"messages": parts * 2})
     long = "x" * 10_000
-    assert prefix_of({"prompt": long + "a"}) == prefix_of({"prompt": long + "b"}) != prefix_of({"prompt": "x"})
+    assert hash_prefix({"prompt": long + "a"}) == hash_prefix({"prompt": long + "b"}) != hash_prefix({"prompt": "x"})
 
 
 def test_work_carries_urgency_deadline_and_prefix() -> None:
@@ -286,7 +286,7 @@ def test_work_carries_urgency_deadline_and_prefix() -> None:
     stand = Stand(entry)
     stand.now = 10.0
     work = stand.router.work(stand.question(), "", "internal", 100.0)
-    assert (work.priority, work.begin_by, work.prefix) == ("batch", 15.0, prefix_of({"messages": HELLO}))
+    assert (work.priority, work.begin_by, work.prefix) == ("batch", 15.0, hash_prefix({"messages": HELLO}))
     assert stand.router.work(stand.question(), "", "internal", 12.0).begin_by == 12.0
     alone = Stand(endpoint())
     work = alone.router.work(alone.question(), "", "internal", 7.0)
@@ -299,11 +299,11 @@ def test_conversations_stay_with_a_replica_until_it_is_clearly_busier() -> None:
 
     async def scenario() -> None:
         for prefix, _ in itertools.product(range(20), range(3)):
-            lease = await served.take(Work(10, prefix=prefix))
+            lease = await served.take(SlotRequest(10, prefix=prefix))
             first = homes.setdefault(prefix, lease.replica.address)
             assert lease.replica.address == first
             served.give(lease)
-        leases = [await served.take(Work(10, prefix=7)) for _ in range(12)]
+        leases = [await served.take(SlotRequest(10, prefix=7)) for _ in range(12)]
         assert leases[0].replica.address == homes[7]
         assert [replica.running for replica in served.replicas] == [4, 4, 4]
 

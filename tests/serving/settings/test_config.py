@@ -11,8 +11,15 @@ import pytest
 
 from archwright.contract.record import replace
 from archwright.errors import ArchwrightError, OperateError
-from archwright.serving.http.client_limits import BOUNDS, Limits
-from archwright.serving.settings.config import GatewayConfig, Target, check, is_loopback, listen, read
+from archwright.serving.http.client_limits import LIMIT_BOUNDS, ClientLimits
+from archwright.serving.settings.config import (
+    GatewayConfig,
+    WeightedTarget,
+    bind_listener,
+    check_config,
+    is_loopback,
+    read_config,
+)
 
 from ..conftest import Entry, endpoint, table
 
@@ -24,7 +31,7 @@ def config(*entries: Entry, **changes: Any) -> GatewayConfig:
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org", "127.0.0.1.example.org", ""])
 def test_refuses_to_listen_in_the_clear(host: str) -> None:
     with pytest.raises(OperateError) as caught:
-        check(config(host=host), "gateway.json")
+        check_config(config(host=host), "gateway.json")
     assert caught.value.code == "AW-OPS-11"
     assert len(caught.value.lines().splitlines()) == 3
 
@@ -32,25 +39,27 @@ def test_refuses_to_listen_in_the_clear(host: str) -> None:
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.1", "::1", "localhost"])
 def test_loopback_needs_no_tls(host: str) -> None:
     assert is_loopback(host)
-    check(config(host=host))
+    check_config(config(host=host))
 
 
 def test_any_address_with_a_usable_pair(tls_pair: tuple[str, str]) -> None:
     cert, key = tls_pair
-    check(config(host="0.0.0.0", tls_certificate=cert, tls_key=key))
+    check_config(config(host="0.0.0.0", tls_certificate=cert, tls_key=key))
 
 
 def test_refuses_an_unusable_pair(tls_pair: tuple[str, str], tmp_path: Path) -> None:
     cert, key = tls_pair
     for pair in [(cert, None), (None, key), (cert, cert), (cert, str(tmp_path / "none"))]:
         with pytest.raises(OperateError) as caught:
-            check(config(tls_certificate=pair[0], tls_key=pair[1]))
+            check_config(config(tls_certificate=pair[0], tls_key=pair[1]))
         assert caught.value.code == "AW-OPS-12"
         assert caught.value.hint
 
 
 def targets(*weights: float) -> dict[str, Any]:
-    return {"targets": tuple(Target(pool=name, weight=weight) for name, weight in zip("pq", weights, strict=True))}
+    return {
+        "targets": tuple(WeightedTarget(pool=name, weight=weight) for name, weight in zip("pq", weights, strict=True))
+    }
 
 
 @pytest.mark.parametrize(
@@ -89,20 +98,20 @@ def targets(*weights: float) -> dict[str, Any]:
 def test_refuses_a_table_that_cannot_serve(changes: dict[str, Any], says: str) -> None:
     made = config(endpoint(**changes), more=(endpoint(pool="q").pool,))
     if not says:
-        check(made)
+        check_config(made)
         return
     with pytest.raises(OperateError, match=says) as caught:
-        check(made)
+        check_config(made)
     assert caught.value.code == "AW-OPS-13"
     assert "sk-secret" not in caught.value.lines()
 
 
-@pytest.mark.parametrize("name", Limits.__struct_fields__)
+@pytest.mark.parametrize("name", ClientLimits.__struct_fields__)
 @pytest.mark.parametrize("wrong", [-1, 2**62, float("nan")])
 def test_every_limit_has_its_bounds(name: str, wrong: float) -> None:
     given: Any = {name: wrong}
     with pytest.raises(OperateError, match=f"limits.{name} is .* from .* to ") as caught:
-        check(config(limits=Limits(**given)), "gateway.json")
+        check_config(config(limits=ClientLimits(**given)), "gateway.json")
     assert caught.value.code == "AW-OPS-13" and caught.value.hint
     assert (caught.value.where.file, caught.value.where.field) == ("gateway.json", f"limits.{name}")
 
@@ -115,32 +124,32 @@ def test_limits_of_a_file_that_would_serve_nobody(tmp_path: Path, limits: dict[s
     path = tmp_path / "gateway.json"
     path.write_bytes(msgspec.json.encode({**msgspec.to_builtins(config()), "limits": limits}))
     with pytest.raises(OperateError) as caught:
-        read(path)
+        read_config(path)
     assert caught.value.code == "AW-OPS-13" and f"limits.{next(iter(limits))}" in caught.value.lines()
 
 
 def test_limits_at_their_bounds_serve() -> None:
     for side in (0, 1):
-        at: Any = {name: bounds[side] for name, bounds in BOUNDS.items()}
-        check(config(limits=Limits(**at)))
-    assert set(BOUNDS) == set(Limits.__struct_fields__)
+        at: Any = {name: bounds[side] for name, bounds in LIMIT_BOUNDS.items()}
+        check_config(config(limits=ClientLimits(**at)))
+    assert set(LIMIT_BOUNDS) == set(ClientLimits.__struct_fields__)
 
 
 def test_no_endpoint_and_no_pool_twice() -> None:
     twice = config(endpoint(), endpoint())
     with pytest.raises(OperateError, match="a second time"):
-        check(twice)
+        check_config(twice)
     with pytest.raises(OperateError, match="a second pool"):
-        check(replace(twice, pools=twice.pools * 2))
+        check_config(replace(twice, pools=twice.pools * 2))
 
 
 def test_context_is_at_most_what_every_answering_pool_holds() -> None:
     small = endpoint(pool="small", context_tokens=100).pool
-    check(config(endpoint(fallback=("small",)), more=(small,)))
+    check_config(config(endpoint(fallback=("small",)), more=(small,)))
     whole = config(endpoint(fallback=("small",)), more=(small,))
     spec = replace(whole.endpoints[0], context_tokens=101)
     with pytest.raises(OperateError, match="at most its pools' 100"):
-        check(replace(whole, endpoints=(spec,)))
+        check_config(replace(whole, endpoints=(spec,)))
 
 
 @pytest.mark.parametrize(
@@ -162,17 +171,17 @@ def test_a_pool_beyond_the_residency_is_refused_at_start(
     other = endpoint(pool="q", place=place, own=own).pool
     made = config(endpoint(data_class=data_class, residency=("DE",), **use), more=(other,))
     if fits:
-        check(made)
+        check_config(made)
         return
     with pytest.raises(OperateError) as caught:
-        check(made)
+        check_config(made)
     assert caught.value.code == "AW-OPS-14" and "'q'" in caught.value.message
 
 
 def test_reads_what_was_written(tmp_path: Path) -> None:
     path = tmp_path / "gateway.json"
     path.write_bytes(msgspec.json.encode(config(endpoint(), endpoint(workload="b"))))
-    assert read(path) == config(endpoint(), endpoint(workload="b"))
+    assert read_config(path) == config(endpoint(), endpoint(workload="b"))
 
 
 @pytest.mark.parametrize(
@@ -182,7 +191,7 @@ def test_a_broken_file_is_said_in_three_lines(tmp_path: Path, text: bytes) -> No
     path = tmp_path / "gateway.json"
     path.write_bytes(text)
     with pytest.raises(OperateError) as caught:
-        read(path)
+        read_config(path)
     assert caught.value.code == "AW-OPS-10"
     assert str(path) in caught.value.lines()
 
@@ -199,13 +208,13 @@ def test_what_would_leave_nobody_to_answer_or_to_trace_is_refused(tmp_path: Path
     path = tmp_path / "gateway.json"
     path.write_bytes(msgspec.json.encode({**msgspec.to_builtins(config(endpoint())), **wrong}))
     with pytest.raises(OperateError) as caught:
-        read(path)
+        read_config(path)
     assert caught.value.code == "AW-OPS-10" and f"$.{next(iter(wrong))}" in caught.value.message
 
 
 def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(ArchwrightError) as caught:
-        read(tmp_path / "none.json")
+        read_config(tmp_path / "none.json")
     assert caught.value.code == "AW-USE-01"
 
 
@@ -215,14 +224,14 @@ def test_a_port_in_use_is_said() -> None:
         other.bind(("127.0.0.1", 0))
         other.listen()
         with pytest.raises(OperateError) as caught:
-            listen("127.0.0.1", other.getsockname()[1])
+            bind_listener("127.0.0.1", other.getsockname()[1])
     assert caught.value.code == "AW-OPS-03"
     assert "127.0.0.1" in str(caught.value.where)
 
 
 @pytest.mark.enable_socket
 def test_port_zero_is_any_free_one() -> None:
-    with listen("127.0.0.1", 0) as bound:
+    with bind_listener("127.0.0.1", 0) as bound:
         assert bound.getsockname()[1] > 0
 
 
@@ -233,7 +242,7 @@ def test_a_host_that_does_not_exist(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(socket, "getaddrinfo", nowhere)
     with pytest.raises(ArchwrightError):
-        listen("localhost", 8470)
+        bind_listener("localhost", 8470)
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ from tests.serving.fake_provider import Script, standing_in
 
 from archwright.errors import OperateError
 from archwright.home import Home
-from archwright.serving.routing.pool_registry import Fleet
-from archwright.serving.settings.engine_secrets import secret, stamp
+from archwright.serving.routing.pool_registry import PoolRegistry
+from archwright.serving.settings.engine_secrets import read_secret, read_stamp
 
 from ..conftest import endpoint
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ..conftest import Start
 
 
-def sent_key(fleet: Fleet) -> bytes:
+def sent_key(fleet: PoolRegistry) -> bytes:
     (served,) = fleet.pools.values()
     return served.replicas[0].client._message("GET", "/models")
 
@@ -29,10 +29,10 @@ def sent_key(fleet: Fleet) -> bytes:
 def test_a_variable_and_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VENDOR_KEY", " sk-variable\n")
     (tmp_path / "key").write_text("sk-file\n")
-    assert secret("env:VENDOR_KEY") == "sk-variable"
-    assert secret(f"file:{tmp_path}/key") == "sk-file"
-    assert secret("") is None
-    assert stamp("env:VENDOR_KEY") is None and stamp(f"file:{tmp_path}/none") is None
+    assert read_secret("env:VENDOR_KEY") == "sk-variable"
+    assert read_secret(f"file:{tmp_path}/key") == "sk-file"
+    assert read_secret("") is None
+    assert read_stamp("env:VENDOR_KEY") is None and read_stamp(f"file:{tmp_path}/none") is None
 
 
 @pytest.mark.parametrize("content", ["", " \n", "sk-\x00x", "two\nlines"])
@@ -43,7 +43,7 @@ def test_what_is_missing_is_said_by_its_reference(
     (tmp_path / "key").write_text(content)
     for reference in ("env:VENDOR_KEY", f"file:{tmp_path}/key", f"file:{tmp_path}/none", f"file:{tmp_path}"):
         with pytest.raises(OperateError) as caught:
-            Fleet((endpoint(key=reference).pool,), Home(tmp_path / "home"))
+            PoolRegistry((endpoint(key=reference).pool,), Home(tmp_path / "home"))
         assert caught.value.code == "AW-OPS-15" and reference in caught.value.lines()
         assert "sk-" not in caught.value.lines() and "two" not in caught.value.lines()
 
@@ -54,7 +54,7 @@ def test_a_key_that_is_rotated_is_used_from_then_on(tmp_path: Path) -> None:
 
     async def scenario() -> None:
         spec = endpoint(key=f"file:{file}", health_path="").pool
-        fleet = Fleet((spec,), Home(tmp_path / "home"))
+        fleet = PoolRegistry((spec,), Home(tmp_path / "home"))
         assert b"Bearer sk-old\r\n" in sent_key(fleet)
         await fleet.check()
         file.write_text("sk-new")

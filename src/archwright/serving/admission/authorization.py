@@ -18,13 +18,13 @@ from archwright.access.audit_log import AuditEvent, AuditLog, Effect
 from archwright.access.permissions import allowed
 from archwright.errors import StoreError
 from archwright.monitor.metrics.exposition import Counter, Exposition
-from archwright.serving.http.errors import Refusal
-from archwright.serving.http.http_exchange import Exchange, unrecorded
+from archwright.serving.http.errors import ApiError
+from archwright.serving.http.http_exchange import HttpExchange, audit_unavailable
 
-SHOWN_PATH = 120
+MAX_LOGGED_PATH = 120
 
 
-class Wish(NamedTuple):
+class RouteRequirement(NamedTuple):
     """What the caller wants, as far as the route table knows it: `permission` None where nothing is routed, and
     `instead` what may have been meant."""
 
@@ -34,7 +34,7 @@ class Wish(NamedTuple):
     instead: str = ""
 
 
-class Guard:
+class RequestAuthorizer:
     def __init__(
         self, keys: Keys, audit: AuditLog, exposition: Exposition, clock: Callable[[], float] = time.time
     ) -> None:
@@ -44,10 +44,10 @@ class Guard:
         self._decisions: dict[tuple[str, str], Counter] = {}
         self._clock = clock
 
-    def admit(self, exchange: Exchange, wish: Wish) -> Principal:
+    def admit(self, exchange: HttpExchange, wish: RouteRequirement) -> Principal:
         """The principal, or the Refusal: 401 unknown, 404 and 405 nothing there, 403 not allowed. In this order, so
         that a stranger learns nothing about which paths exist."""
-        secret = credential(exchange)
+        secret = read_credential(exchange)
         exchange.keys_version = self._keys.version  # before: more may be known at any moment
         principal = self._keys.identify(secret) if secret else None
         if principal is None:
@@ -55,31 +55,31 @@ class Guard:
             message = (
                 "no API key: send 'Authorization: Bearer aw_...'" if secret is None else "the API key is not valid"
             )
-            raise Refusal(HTTPStatus.UNAUTHORIZED, message, openai_code="invalid_api_key")
+            raise ApiError(HTTPStatus.UNAUTHORIZED, message, openai_code="invalid_api_key")
         if wish.permission is None:
             self._record(exchange, wish, principal, "no such route")
-            raise _nothing_there(exchange, wish)
+            raise _no_route_error(exchange, wish)
         if not allowed(principal, wish.permission):
             self._record(exchange, wish, principal, "not permitted to this role")
             message = f"this key's role {principal.role!r} lacks the permission {wish.permission!r}"
-            raise Refusal(HTTPStatus.FORBIDDEN, message, openai_code="insufficient_permissions")
+            raise ApiError(HTTPStatus.FORBIDDEN, message, openai_code="insufficient_permissions")
         self._record(exchange, wish, principal, "")
         return principal
 
-    def still(self, exchange: Exchange, wish: Wish) -> None:
+    def still(self, exchange: HttpExchange, wish: RouteRequirement) -> None:
         """Its body has come, maybe long after its head: what was taken away since is not his any more. Raises Refusal
         401, StoreError."""
         principal = exchange.principal
         assert principal is not None, "let in without a principal"
         if self._keys.follow() == exchange.keys_version and self._clock() < principal.expires_at:
             return
-        known = self._keys.identify(credential(exchange) or "")
+        known = self._keys.identify(read_credential(exchange) or "")
         if known is None:
             self._record(exchange, wish, principal, "the key was taken away before the body came")
-            raise Refusal(HTTPStatus.UNAUTHORIZED, "the API key is not valid", openai_code="invalid_api_key")
+            raise ApiError(HTTPStatus.UNAUTHORIZED, "the API key is not valid", openai_code="invalid_api_key")
         exchange.principal = known
 
-    def acted(self, exchange: Exchange, action: str, resource: str, tenant: str, refused: str = "") -> None:
+    def acted(self, exchange: HttpExchange, action: str, resource: str, tenant: str, refused: str = "") -> None:
         """Write down what was done to what, or why not. Raises Refusal 503 where there is no room for it."""
         principal = exchange.principal
         event = AuditEvent(
@@ -96,9 +96,9 @@ class Guard:
         try:
             self._audit.record(event)
         except StoreError as error:
-            raise unrecorded() from error
+            raise audit_unavailable() from error
 
-    def _record(self, exchange: Exchange, wish: Wish, principal: Principal | None, reason: str) -> None:
+    def _record(self, exchange: HttpExchange, wish: RouteRequirement, principal: Principal | None, reason: str) -> None:
         permission = wish.permission or "none"
         effect: Effect = "deny" if reason else "allow"
         (self._decisions.get((effect, permission)) or self._counter(effect, permission)).add()
@@ -106,7 +106,7 @@ class Guard:
             at=self._clock(),
             tenant=principal.tenant if principal else "",
             key_id=principal.key_id if principal else "",
-            action=f"{exchange.method} {exchange.path[:SHOWN_PATH]}",
+            action=f"{exchange.method} {exchange.path[:MAX_LOGGED_PATH]}",
             permission=permission,
             effect=effect,
             reason=reason,
@@ -115,7 +115,7 @@ class Guard:
         try:
             self._audit.record(event)
         except StoreError as error:
-            raise unrecorded() from error
+            raise audit_unavailable() from error
         exchange.principal = principal
 
     def _counter(self, effect: str, permission: str) -> Counter:
@@ -124,7 +124,7 @@ class Guard:
         return made
 
 
-def credential(exchange: Exchange) -> str | None:
+def read_credential(exchange: HttpExchange) -> str | None:
     """The one secret that a request carries; None also when any carrier is malformed, repeated, or says another."""
     headers, repeated = exchange.head.headers, exchange.head.repeated
     carried = headers.get(b"authorization")
@@ -133,24 +133,24 @@ def credential(exchange: Exchange) -> str | None:
     if repeated and (b"authorization" in repeated or b"x-api-key" in repeated):
         return None
     if api_key is None:
-        return None if authorization is None else bearer(authorization)
+        return None if authorization is None else parse_bearer(authorization)
     secret = api_key.strip()
     if not secret or " " in secret:
         return None
-    return secret if authorization is None or bearer(authorization) == secret else None
+    return secret if authorization is None or parse_bearer(authorization) == secret else None
 
 
-def bearer(authorization: str) -> str | None:
+def parse_bearer(authorization: str) -> str | None:
     """The secret of a well-formed Authorization header, else None."""
     scheme, _, secret = authorization.partition(" ")
     secret = secret.strip()
     return secret if scheme.lower() == "bearer" and secret and " " not in secret else None
 
 
-def _nothing_there(exchange: Exchange, wish: Wish) -> Refusal:
+def _no_route_error(exchange: HttpExchange, wish: RouteRequirement) -> ApiError:
     if wish.known_path:
         message = f"{exchange.method} is not allowed here; allowed: {', '.join(wish.methods)}"
         status = HTTPStatus.METHOD_NOT_ALLOWED
-        return Refusal(status, message, openai_code="method_not_allowed", allow=wish.methods)
-    message = f"there is nothing at {exchange.path[:SHOWN_PATH]}{wish.instead}"
-    return Refusal(HTTPStatus.NOT_FOUND, message, openai_code="not_found")
+        return ApiError(status, message, openai_code="method_not_allowed", allow=wish.methods)
+    message = f"there is nothing at {exchange.path[:MAX_LOGGED_PATH]}{wish.instead}"
+    return ApiError(HTTPStatus.NOT_FOUND, message, openai_code="not_found")

@@ -30,20 +30,20 @@ from archwright.monitor.wal.compaction import totals
 from archwright.monitor.wal.writer import Ledger
 from archwright.policy.cache_key import Asked, Kind
 from archwright.policy.usage_limits import IMAGE_USUAL_TOKENS, nearest_nusd, worst_input_tokens
-from archwright.serving.admission.response_cache import Cache, Cached
-from archwright.serving.http.errors import Refusal
-from archwright.serving.http.http_exchange import Exchange, Field
-from archwright.serving.requests.multimodal import TEXT_ALONE
-from archwright.serving.requests.request_validation import CHARACTERS_PER_TOKEN, Question
+from archwright.serving.admission.response_cache import CachedResponse, ResponseCache
+from archwright.serving.http.errors import ApiError
+from archwright.serving.http.http_exchange import HeaderField, HttpExchange
+from archwright.serving.requests.multimodal import TEXT_ONLY
+from archwright.serving.requests.request_validation import CHARACTERS_PER_TOKEN, GenerationRequest
 from archwright.serving.settings.config import Endpoint, Prices
 
-LOOK_S = 0.25
-SETTLED_S = 2 * POLL_S  # after a change of limits every worker knows of it
+CHECK_INTERVAL_S = 0.25
+LIMITS_PROPAGATION_S = 2 * POLL_S  # after a change of limits every worker knows of it
 UNLIMITED = sys.maxsize
-DELIVERED = ("ok", "cancelled", "ended")
+BILLABLE_STATUSES = ("ok", "cancelled", "ended")
 
 
-class Asks(NamedTuple):
+class WorstCase(NamedTuple):
     """The worst that a request may take: its input, its `answer`, what both cost. `estimate` is what is charged for the
     input of an engine that worked and counted nothing."""
 
@@ -53,52 +53,52 @@ class Asks(NamedTuple):
     estimate: int
 
 
-class Till(NamedTuple):
+class CostAccounting(NamedTuple):
     """One per process; without `cache` nothing is kept."""
 
     accounts: Accounts
     keys: Keys
     journal: Journal
-    cache: Cache | None = None
+    cache: ResponseCache | None = None
 
-    def weigh(self, exchange: Exchange, question: Question) -> None:
+    def weigh(self, exchange: HttpExchange, question: GenerationRequest) -> None:
         """What the request may take at most: with it, it is reserved together with others."""
         answer = int(question.body.get("max_tokens", 0)) * question.choices
-        worst_input, estimate = _inputs(len(exchange.body), question)
-        usd = price(question.endpoint.prices, worst_input, answer)
-        exchange.asks = Asks(worst_input + answer, usd, answer, min(worst_input, estimate))
+        worst_input, estimate = _bound_input_tokens(len(exchange.body), question)
+        usd = compute_cost_usd(question.endpoint.prices, worst_input, answer)
+        exchange.asks = WorstCase(worst_input + answer, usd, answer, min(worst_input, estimate))
 
-    def reserve(self, exchanges: list[Exchange]) -> None:
+    def reserve(self, exchanges: list[HttpExchange]) -> None:
         """Room for the worst case of each that was weighed, in one go; whether there was any, `open` says."""
         if exchanges:
             # Where the table refuses, each asks once more by itself, and is told why.
             with suppress(StoreError):
-                found = self.accounts.reserve_all([(_who(one), one.asks[:2]) for one in exchanges])
+                found = self.accounts.reserve_all([(_require_principal(one), one.asks[:2]) for one in exchanges])
                 for exchange, reserved in zip(exchanges, found, strict=True):
                     exchange.reserved = None if isinstance(reserved, StoreError) else reserved
 
-    def release(self, exchange: Exchange) -> None:
+    def release(self, exchange: HttpExchange) -> None:
         """What was reserved for a request that never began."""
         if isinstance(exchange.reserved, Reservation):
             self.accounts.settle(exchange.reserved, 0, 0.0)
             self.flush()  # no reply follows that would: to other workers it would stay held
         exchange.reserved = None
 
-    def open(self, exchange: Exchange, question: Question, kind: Kind) -> Bill:
+    def open(self, exchange: HttpExchange, question: GenerationRequest, kind: Kind) -> RequestCharge:
         """Room for the worst case of a request that was weighed. Raises Refusal 429 and 403, StoreError."""
         bill = self._bill(exchange, question.endpoint, exchange.asks)
         bill.look_up(question, kind)
         return bill
 
-    def plain(self, exchange: Exchange, spec: Endpoint) -> Bill:
+    def plain(self, exchange: HttpExchange, spec: Endpoint) -> RequestCharge:
         """The same for a request that has no tokens."""
-        return self._bill(exchange, spec, Asks(0, price(spec.prices, 0, 0), 0, 0))
+        return self._bill(exchange, spec, WorstCase(0, compute_cost_usd(spec.prices, 0, 0), 0, 0))
 
-    def admit(self, exchange: Exchange) -> None:
+    def admit(self, exchange: HttpExchange) -> None:
         """A request that costs nothing but its place among the requests. Raises as `open` does."""
-        found = self.accounts.reserve(_who(exchange), (0, 0.0))
+        found = self.accounts.reserve(_require_principal(exchange), (0, 0.0))
         if isinstance(found, Denied):
-            raise denied(found)
+            raise limit_exceeded(found)
         self.accounts.settle(found, 0, 0.0)
 
     def flush(self) -> None:
@@ -110,14 +110,14 @@ class Till(NamedTuple):
             # The records count: the accounts ask the ledger when they are made anew.
             self.journal.error("not settled", requests=count, **error.as_dict())
 
-    def _bill(self, exchange: Exchange, spec: Endpoint, asks: Asks) -> Bill:
+    def _bill(self, exchange: HttpExchange, spec: Endpoint, asks: WorstCase) -> RequestCharge:
         found, exchange.reserved = exchange.reserved, None
         if found is None:
-            found = self.accounts.reserve(_who(exchange), asks[:2])
+            found = self.accounts.reserve(_require_principal(exchange), asks[:2])
         if isinstance(found, Denied):
-            raise denied(found)
+            raise limit_exceeded(found)
         found.version = exchange.keys_version  # what was taken away since it was let in is looked at
-        bill = exchange.bill = Bill(self, exchange, spec, found)
+        bill = exchange.bill = RequestCharge(self, exchange, spec, found)
         bill.estimate = asks.estimate
         if found.limited:
             bill.most = asks.answer
@@ -126,7 +126,7 @@ class Till(NamedTuple):
         return bill
 
 
-class Bill:
+class RequestCharge:
     """One request's. `most` pieces may be delivered, and `most_usd` billed; `usd` is known once it is settled, None
     without a price."""
 
@@ -148,17 +148,17 @@ class Bill:
         *("_cached_at", "_exchange", "_till", "_version"),
     )
 
-    def __init__(self, till: Till, exchange: Exchange, spec: Endpoint, reservation: Reservation) -> None:
+    def __init__(self, till: CostAccounting, exchange: HttpExchange, spec: Endpoint, reservation: Reservation) -> None:
         self.reservation = reservation
         self.spec = spec
         self.prices = spec.prices  # of the dearest pool, until one has answered
         self.cache: Literal["hit", "miss", "off"] = "off"
-        self.known: Cached | None = None
+        self.known: CachedResponse | None = None
         self.asked = False  # an engine has been asked
         self.estimate = 0
         self.most = UNLIMITED
         self.most_usd = math.inf
-        self.look_at = exchange.received_at + LOOK_S
+        self.look_at = exchange.received_at + CHECK_INTERVAL_S
         self.usd: float | None = None
         self.saved_usd = 0.0
         self._till = till
@@ -166,7 +166,7 @@ class Bill:
         self._cached_at: bytes | None = None
         self._version = spec.serves
 
-    def look_up(self, question: Question, kind: Kind) -> None:
+    def look_up(self, question: GenerationRequest, kind: Kind) -> None:
         """Whether the answer is known, and if not, whether it may be kept."""
         cache, spec = self._till.cache, self.spec
         if cache is None or spec.cache == "off":
@@ -195,7 +195,7 @@ class Bill:
         cache = self._till.cache
         if cache is None or self._cached_at is None or self._exchange.model != self._version:
             return
-        cache.put(self._cached_at, Cached(body, input_tokens, output_tokens, self.usd or 0.0, self._version))
+        cache.put(self._cached_at, CachedResponse(body, input_tokens, output_tokens, self.usd or 0.0, self._version))
 
     def answered_at(self, prices: Prices) -> None:
         """What the pool takes that answers; no more than was reserved, where its price went up since."""
@@ -210,34 +210,34 @@ class Bill:
         reservation = self.reservation
         if not reservation.limited:
             return True
-        usd = price(self.prices, input_tokens, output_tokens) or 0.0
+        usd = compute_cost_usd(self.prices, input_tokens, output_tokens) or 0.0
         return input_tokens + output_tokens <= reservation.tokens and usd <= self.most_usd
 
     def look(self, delivered: int, now: float) -> None:
         """Called while an answer comes, at `look_at` and when more than `most` pieces have. Raises Refusal: it ends."""
         if delivered > self.most:
-            raise Refusal(
+            raise ApiError(
                 HTTPStatus.TOO_MANY_REQUESTS,
                 "the answer is longer than was asked for and reserved; it ends here",
                 openai_code="insufficient_quota",
             )
-        self.look_at = now + LOOK_S
+        self.look_at = now + CHECK_INTERVAL_S
         till, principal = self._till, self.reservation.principal
         if till.accounts.still(self.reservation):
             return
         if not till.keys.live(principal.key_id):
             message = "the API key is no longer valid; the answer ends here"
-            raise Refusal(HTTPStatus.UNAUTHORIZED, message, openai_code="invalid_api_key")
+            raise ApiError(HTTPStatus.UNAUTHORIZED, message, openai_code="invalid_api_key")
         message = "the budget was lowered below what is spent; the answer ends here"
-        raise Refusal(HTTPStatus.TOO_MANY_REQUESTS, message, openai_code="insufficient_quota")
+        raise ApiError(HTTPStatus.TOO_MANY_REQUESTS, message, openai_code="insufficient_quota")
 
     def settle(self, status: str, figures: dict[str, Any]) -> None:
         """Once: what it took, into the accounts and into `figures`, which become its record."""
         known = figures.get("input_tokens", 0)
         output = figures.get("output_tokens", 0)
-        if not known and self.known is None and (output or (self.asked and status in DELIVERED)):
+        if not known and self.known is None and (output or (self.asked and status in BILLABLE_STATUSES)):
             known = figures["input_tokens"] = self.estimate
-        usd = price(self.prices, known, output)
+        usd = compute_cost_usd(self.prices, known, output)
         # Whole nano-dollars here and not by each who tells or adds it up: halves would go up here and down there.
         self.usd = None if usd is None else min(nearest_nusd(usd) / NANO, self.most_usd)
         reservation = self.reservation
@@ -251,7 +251,7 @@ class Bill:
         )
         self._till.accounts.settle(reservation, min(known + output, reservation.tokens), self.usd or 0.0)
 
-    def headers(self) -> list[Field]:
+    def headers(self) -> list[HeaderField]:
         """What the client is told beside the answer."""
         found = [(b"x-archwright-cache", self.cache.encode())]
         if self.usd is not None:
@@ -263,23 +263,23 @@ class Bill:
         return used if used is None or self.usd is None else {**used, "cost_usd": round(self.usd, 9)}
 
 
-def _who(exchange: Exchange) -> Principal:
+def _require_principal(exchange: HttpExchange) -> Principal:
     assert exchange.principal is not None, "let in without a principal"
     return exchange.principal
 
 
-def price(prices: Prices, input_tokens: int, output_tokens: int) -> float | None:
+def compute_cost_usd(prices: Prices, input_tokens: int, output_tokens: int) -> float | None:
     dear_in, dear_out = prices
     return None if dear_in is None or dear_out is None else input_tokens * dear_in + output_tokens * dear_out
 
 
-def _inputs(body_bytes: int, question: Question) -> tuple[int, int]:
+def _bound_input_tokens(body_bytes: int, question: GenerationRequest) -> tuple[int, int]:
     """The most tokens the input may be, and what is charged of an engine that worked and counted nothing."""
     spec, parts = question.endpoint, question.parts
     if question.input_tokens is not None:
         return question.input_tokens, question.input_tokens
     estimate = max(1, -(-question.prompt_characters // CHARACTERS_PER_TOKEN))
-    if parts is TEXT_ALONE:
+    if parts is TEXT_ONLY:
         return worst_input_tokens(body_bytes, spec.context_tokens * question.contexts), estimate
     estimate += parts.images * min(IMAGE_USUAL_TOKENS, spec.image_tokens)
     if parts.boundless:
@@ -288,19 +288,19 @@ def _inputs(body_bytes: int, question: Question) -> tuple[int, int]:
     return worst_input_tokens(text_bytes, spec.context_tokens, images_tokens), estimate
 
 
-def denied(by: Denied) -> Refusal:
+def limit_exceeded(by: Denied) -> ApiError:
     """What the caller is told: how long to wait, where waiting helps."""
     if by.limit == "unpriced":
         message = f"this {by.scope} has a budget, and the model has no price"
-        return Refusal(HTTPStatus.FORBIDDEN, message, openai_code="model_not_priced", param="model")
+        return ApiError(HTTPStatus.FORBIDDEN, message, openai_code="model_not_priced", param="model")
     if by.limit == "budget":
         code, message = "insufficient_quota", f"the budget of this {by.scope} has no room for the request"
     else:
         code, message = "rate_limit_exceeded", f"the limit of {by.limit} a minute of this {by.scope} is reached"
-    return Refusal(HTTPStatus.TOO_MANY_REQUESTS, message, openai_code=code, retry_after_s=by.retry_after_s)
+    return ApiError(HTTPStatus.TOO_MANY_REQUESTS, message, openai_code=code, retry_after_s=by.retry_after_s)
 
 
-class Spending:
+class RecordedSpending:
     """What scopes have spent, asked of the ledger. An account is asked about once, when it is new, and from then on
     nothing is spent beside it: so all scopes are added up in one go, and again only when `stamp` changes (limits, or
     the accounts made anew), and once more a moment later, when every worker knows of the change. What the books have
@@ -326,7 +326,7 @@ class Spending:
     def __call__(self, scope: Scope, since: float) -> float:
         now, stamp = self._now(), self._stamp()
         if stamp != self._read:
-            self._read, self._again_at, self._sums = stamp, now + SETTLED_S, {}
+            self._read, self._again_at, self._sums = stamp, now + LIMITS_PROPAGATION_S, {}
         elif now >= self._again_at:
             self._again_at, self._sums = math.inf, {}
         day = int(since // DAY_S)

@@ -26,7 +26,7 @@ TTL_S = 24 * 3600.0
 ENTRY_BYTES = 256 * 1024  # a larger answer is not kept
 FRONT_ENTRIES = 512
 FRONT_BYTES = 4 * 1024 * 1024
-SALTS = 4096
+MAX_SALTS = 4096
 KEY_BYTES = 16
 _GENERATIONS = ("0", "1")
 _STATE = struct.Struct("<Bq")  # which generation is young, bytes in it
@@ -35,10 +35,10 @@ _ENTRY = struct.Struct("<IdqqdH")  # bytes in all, expires_at, input tokens, out
 # A longer value would need whole pages in a row, which a used table has not got: it is kept in pieces, of a
 # size that fills pages well. Measured for bodies of 200 B to 200 kB: 1.5 to 1.96 bytes of pages for each byte kept.
 PIECE_BYTES = 1300
-PAGE_SHARE = 2
+PAGE_OVERHEAD_FACTOR = 2
 
 
-class Cached(NamedTuple):
+class CachedResponse(NamedTuple):
     """A whole reply and what it once took."""
 
     body: bytes
@@ -48,7 +48,7 @@ class Cached(NamedTuple):
     version: str
 
 
-class Cache:
+class ResponseCache:
     """One per process. Raises nothing: where the shared table refuses there is no answer, and nothing is kept."""
 
     def __init__(
@@ -66,7 +66,7 @@ class Cache:
         self._ttl_s = ttl_s
         self._clock = clock
         self._salts: dict[str, bytes] = {}
-        self._front: dict[bytes, tuple[float, Cached]] = {}
+        self._front: dict[bytes, tuple[float, CachedResponse]] = {}
         self._front_bytes = 0
         self.refused = 0
         """How often the shared table refused."""
@@ -78,7 +78,7 @@ class Cache:
         salt = self._salts.get(tenant) or self._salt(tenant)
         return hashlib.blake2b(canonical(asked), digest_size=KEY_BYTES, key=salt).digest()
 
-    def get(self, key: bytes) -> Cached | None:
+    def get(self, key: bytes) -> CachedResponse | None:
         now = self._clock()
         known = self._front.get(key)
         if known is not None:
@@ -90,7 +90,7 @@ class Cache:
             if found is None:
                 return None
             raw, young = found
-            expires_at, cached = _decoded(raw)
+            expires_at, cached = _decode_entry(raw)
             if now >= expires_at:
                 return None
             if not young:
@@ -101,9 +101,9 @@ class Cache:
         self._remember(key, expires_at, cached)
         return cached
 
-    def put(self, key: bytes, cached: Cached) -> None:
+    def put(self, key: bytes, cached: CachedResponse) -> None:
         expires_at = self._clock() + self._ttl_s
-        raw = _encoded(expires_at, cached)
+        raw = _encode_entry(expires_at, cached)
         if len(raw) > min(ENTRY_BYTES, self._share_bytes):
             return
         try:
@@ -117,7 +117,7 @@ class Cache:
         self._slate.close()
 
     def _salt(self, tenant: str) -> bytes:
-        if len(self._salts) >= SALTS:
+        if len(self._salts) >= MAX_SALTS:
             self._salts.clear()
         salt = hmac.digest(self._pepper, b"cache of " + tenant.encode(), "sha256")
         self._salts[tenant] = salt
@@ -131,23 +131,23 @@ class Cache:
             raw = transaction.get(key, db=table)
             if raw is not None:
                 length = _ENTRY.unpack_from(raw)[0]
-                rest = [transaction.get(_piece(key, at), b"", table) for at in range(len(raw), length, PIECE_BYTES)]
+                rest = [transaction.get(_piece_key(key, at), b"", table) for at in range(len(raw), length, PIECE_BYTES)]
                 return b"".join((raw, *rest)) if rest else raw, number == young
         return None
 
     def _keep(self, transaction: Transaction, key: bytes, raw: bytes) -> None:
         young, size = _STATE.unpack(transaction.get(_STATE_KEY) or bytes(_STATE.size))
-        needed = _room(len(raw))
+        needed = _estimate_page_bytes(len(raw))
         if size + needed > self._share_bytes:
             young, size = 1 - young, 0
             transaction.drop(self._slate.tables[_GENERATIONS[young]], delete=False)
         table = self._slate.tables[_GENERATIONS[young]]
         transaction.put(key, raw[:PIECE_BYTES], db=table)
         for at in range(PIECE_BYTES, len(raw), PIECE_BYTES):
-            transaction.put(_piece(key, at), raw[at : at + PIECE_BYTES], db=table)
+            transaction.put(_piece_key(key, at), raw[at : at + PIECE_BYTES], db=table)
         transaction.put(_STATE_KEY, _STATE.pack(young, size + needed))
 
-    def _remember(self, key: bytes, expires_at: float, cached: Cached) -> None:
+    def _remember(self, key: bytes, expires_at: float, cached: CachedResponse) -> None:
         self._forget(key)
         if len(cached.body) > FRONT_BYTES // 16:
             return
@@ -162,24 +162,24 @@ class Cache:
             self._front_bytes -= len(known[1].body)
 
 
-def _room(size: int) -> int:
+def _estimate_page_bytes(size: int) -> int:
     """Bytes of pages that an entry takes at most."""
-    return (size + (size // PIECE_BYTES + 1) * 64) * PAGE_SHARE
+    return (size + (size // PIECE_BYTES + 1) * 64) * PAGE_OVERHEAD_FACTOR
 
 
-def _piece(key: bytes, at: int) -> bytes:
+def _piece_key(key: bytes, at: int) -> bytes:
     return key + at.to_bytes(4, "big")
 
 
-def _encoded(expires_at: float, cached: Cached) -> bytes:
+def _encode_entry(expires_at: float, cached: CachedResponse) -> bytes:
     version = cached.version.encode()
     size = _ENTRY.size + len(version) + len(cached.body)
     head = _ENTRY.pack(size, expires_at, cached.input_tokens, cached.output_tokens, cached.usd, len(version))
     return head + version + cached.body
 
 
-def _decoded(raw: bytes) -> tuple[float, Cached]:
+def _decode_entry(raw: bytes) -> tuple[float, CachedResponse]:
     _size, expires_at, input_tokens, output_tokens, usd, length = _ENTRY.unpack_from(raw)
     start = _ENTRY.size
     version = raw[start : start + length].decode()
-    return expires_at, Cached(raw[start + length :], input_tokens, output_tokens, usd, version)
+    return expires_at, CachedResponse(raw[start + length :], input_tokens, output_tokens, usd, version)

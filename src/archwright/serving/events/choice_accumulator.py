@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from archwright.serving.events.engine_events import Call, Choice, Custom, Function
-from archwright.serving.events.response_formats import Piece, entries
+from archwright.serving.events.engine_events import CompletionChoice, CustomCall, FunctionCall, ToolCall
+from archwright.serving.events.response_formats import ResponsePiece, parse_logprobs
 
 
-class Kept:
+class ChoiceAccumulator:
     """What has come of one choice."""
 
     def __init__(self) -> None:
@@ -16,12 +16,12 @@ class Kept:
         self.reasonings: list[str] = []
         self.refusals: list[str] = []
         self.entries: list[dict[str, Any]] = []
-        self.calls: dict[int, tuple[Call, list[str]]] = {}
+        self.calls: dict[int, tuple[ToolCall, list[str]]] = {}
         self.signature = self.stop = ""
         self.redacted: tuple[str, ...] = ()
         self.finish: str | None = None
 
-    def add(self, piece: Piece) -> None:
+    def add(self, piece: ResponsePiece) -> None:
         self.texts.append(piece.text)
         self.reasonings.append(piece.reasoning)
         self.refusals.append(piece.refusal)
@@ -33,36 +33,38 @@ class Kept:
         self.stop = piece.stop or self.stop
         self.finish = piece.finish or self.finish
 
-    def _call(self, call: Call) -> None:
+    def _call(self, call: ToolCall) -> None:
         said = call.said
         known = self.calls.get(call.index)
         if known is None:
-            function, custom = (Function(said.name), None) if call.custom is None else (None, Custom(said.name))
-            known = self.calls[call.index] = Call(call.index, call.id, function, custom, call.extra_content), []
+            function, custom = (FunctionCall(said.name), None) if call.custom is None else (None, CustomCall(said.name))
+            known = self.calls[call.index] = ToolCall(call.index, call.id, function, custom, call.extra_content), []
         first, words = known
         first.id, first.said.name = first.id or call.id, first.said.name or said.name
         first.extra_content = first.extra_content or call.extra_content
         words.append(said.arguments or "")
 
-    def piece(self, number: int) -> Piece:
+    def piece(self, number: int) -> ResponsePiece:
         calls = []
         for _, (call, words) in sorted(self.calls.items()):
             call.said.arguments = "".join(words)
             calls.append(call)
         texts = "".join(self.texts), "".join(self.reasonings)
         refusal = "".join(self.refusals)
-        return Piece(
+        return ResponsePiece(
             *texts, self.entries, self.finish, calls, refusal, number, self.signature, self.stop, self.redacted
         )
 
 
-def piece_of(text: str, choice: Choice, *, logprobs: bool = True) -> Piece:
+def build_piece(text: str, choice: CompletionChoice, *, logprobs: bool = True) -> ResponsePiece:
     delta, stop = choice.delta, choice.stop_reason if type(choice.stop_reason) is str else ""
-    found = entries(choice.logprobs) if logprobs and choice.logprobs else None
+    found = parse_logprobs(choice.logprobs) if logprobs and choice.logprobs else None
     if delta is None:
-        return Piece(text, "", found, choice.finish_reason, number=choice.index, stop=stop)
+        return ResponsePiece(text, "", found, choice.finish_reason, number=choice.index, stop=stop)
     reasoning = delta.reasoning_content or delta.reasoning or ""
     refusal, signature = delta.refusal or "", delta.signature or ""
     calls = delta.tool_calls or ()
     redacted = (delta.redacted,) if delta.redacted else ()
-    return Piece(text, reasoning, found, choice.finish_reason, calls, refusal, choice.index, signature, stop, redacted)
+    return ResponsePiece(
+        text, reasoning, found, choice.finish_reason, calls, refusal, choice.index, signature, stop, redacted
+    )

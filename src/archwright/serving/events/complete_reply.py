@@ -9,12 +9,12 @@ from __future__ import annotations
 from archwright.http_client.client import BODY_LIMIT_BYTES
 from archwright.http_client.sse import Event, EventParser, too_large
 
-EVENTS = b"text/event-stream"
+EVENT_STREAM = b"text/event-stream"
 # How a stream may begin: its fields, a comment, and the one that older llama.cpp servers add.
-_BEGINNINGS = (b"data", b"event", b"id", b"retry", b":", b"error")
+_STREAM_PREFIXES = (b"data", b"event", b"id", b"retry", b":", b"error")
 
 
-class Whole(EventParser):
+class CompleteReplyParser(EventParser):
     """In a stream's place: keeps in `body` what is none. What is one is read as such."""
 
     def __init__(self) -> None:
@@ -31,7 +31,7 @@ class Whole(EventParser):
             begin = chunk.lstrip()
             if not begin:
                 return []
-            self._streams = any(begin.startswith(one[: len(begin)]) for one in _BEGINNINGS)
+            self._streams = any(begin.startswith(one[: len(begin)]) for one in _STREAM_PREFIXES)
         if self._streams:
             return super().feed(chunk)
         self.body.append(chunk)

@@ -12,56 +12,56 @@ import msgspec
 
 from archwright.http_client.sse import Event
 
-DONE = b"[DONE]"
+DONE_MARK = b"[DONE]"
 
 
 # Decoded by the thousand and dropped at once, never part of a cycle: not for the collector to look at.
-class Function(msgspec.Struct, gc=False):
+class FunctionCall(msgspec.Struct, gc=False):
     name: str | None = None
     arguments: str | None = None
 
 
-class Custom(Function, rename={"arguments": "input"}, gc=False):
+class CustomCall(FunctionCall, rename={"arguments": "input"}, gc=False):
     """A call whose arguments are no JSON but any text."""
 
     arguments: str | None = None
 
 
-class Call(msgspec.Struct, gc=False):
+class ToolCall(msgspec.Struct, gc=False):
     """A piece of a tool call: `id` and the name come with the first, the arguments bit by bit. Without its
     `extra_content` (its thought's signature) Gemini takes no call back as history."""
 
     index: int = 0
     id: str | None = None
-    function: Function | None = None
-    custom: Custom | None = None
+    function: FunctionCall | None = None
+    custom: CustomCall | None = None
     extra_content: Any = None
 
     @property
-    def said(self) -> Function:
-        return self.function or self.custom or Function()
+    def said(self) -> FunctionCall:
+        return self.function or self.custom or FunctionCall()
 
 
-class Delta(msgspec.Struct, gc=False):
+class ChoiceDelta(msgspec.Struct, gc=False):
     """`signature` vouches for the reasoning before it, where a provider gives one; `redacted` is reasoning in a form
     that only the provider reads."""
 
     content: str | None = None
     reasoning_content: str | None = None
     reasoning: str | None = None
-    tool_calls: list[Call] | None = None
+    tool_calls: list[ToolCall] | None = None
     refusal: str | None = None
     signature: str | None = None
     redacted: str | None = None
 
 
-class Choice(msgspec.Struct, gc=False):
+class CompletionChoice(msgspec.Struct, gc=False):
     """`delta` is a piece of a stream, `message` all of a reply that came whole; `stop_reason` the stop text that was
     met, where an engine names it."""
 
     index: int = 0
-    delta: Delta | None = None
-    message: Delta | None = None
+    delta: ChoiceDelta | None = None
+    message: ChoiceDelta | None = None
     text: str | None = None
     finish_reason: str | None = None
     logprobs: Any = None
@@ -71,7 +71,7 @@ class Choice(msgspec.Struct, gc=False):
 class EngineEvent(msgspec.Struct, gc=False):
     """What passes of an engine's event; whatever else it adds (timings, file names, its own ids) stays inside."""
 
-    choices: list[Choice] | None = None
+    choices: list[CompletionChoice] | None = None
     usage: Any = None
     error: Any = None
     prompt_progress: Any = None
@@ -88,12 +88,12 @@ def read_event(data: bytes) -> EngineEvent:
         return decode_event(data)
     except msgspec.ValidationError:
         raw = msgspec.json.decode(data)
-        if not _joined(raw):
+        if not _join_content_parts(raw):
             raise
         return msgspec.convert(raw, EngineEvent)
 
 
-def text_alone(event: EngineEvent) -> str | None:
+def extract_plain_text(event: EngineEvent) -> str | None:
     """The text of an event that brings nothing else."""
     choices = event.choices
     if not choices or event.usage is not None or event.error is not None or event.prompt_progress is not None:
@@ -110,29 +110,31 @@ def text_alone(event: EngineEvent) -> str | None:
     return delta.content if alone and delta.refusal is None and delta.signature is None else None
 
 
-def _joined(raw: Any) -> bool:
+def _join_content_parts(raw: Any) -> bool:
     """Whether content was in parts, which are text now."""
     found = False
-    for choice in _items(raw.get("choices") if type(raw) is dict else None):
+    for choice in _select_objects(raw.get("choices") if type(raw) is dict else None):
         said = choice.get("delta") or choice.get("message")
         if type(said) is dict and type(said.get("content")) is list:
-            parts = _items(said["content"])
-            said["content"] = "".join(_text(part.get("text")) for part in parts)
-            thought = "".join(_text(one.get("text")) for part in parts for one in _items(part.get("thinking")))
+            parts = _select_objects(said["content"])
+            said["content"] = "".join(_text_or_empty(part.get("text")) for part in parts)
+            thought = "".join(
+                _text_or_empty(one.get("text")) for part in parts for one in _select_objects(part.get("thinking"))
+            )
             said.setdefault("reasoning_content", thought or None)
             found = True
     return found
 
 
-def _items(value: object) -> list[dict[str, Any]]:
+def _select_objects(value: object) -> list[dict[str, Any]]:
     return [item for item in value if type(item) is dict] if type(value) is list else []
 
 
-def _text(value: object) -> str:
+def _text_or_empty(value: object) -> str:
     return value if type(value) is str else ""
 
 
-class Reader(Protocol):
+class EventReader(Protocol):
     """Reads one reply of an engine that does not simply speak OpenAI's chat. `done` once the stream is at its end."""
 
     done: bool

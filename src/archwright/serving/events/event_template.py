@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import msgspec
 
-from archwright.serving.events.engine_events import decode_event, text_alone
+from archwright.serving.events.engine_events import decode_event, extract_plain_text
 
 _DATA, _END = b"data: ", b"\n\n"
 _PROBE = "\u2042 archwright"
@@ -18,7 +18,7 @@ _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(str).decode
 
 
-class Form:
+class EventTemplate:
     """More bytes than `one` may be several events."""
 
     __slots__ = ("_around", "_before", "_behind", "_joint", "one")
@@ -51,22 +51,24 @@ class Form:
         return found if all(found) else None
 
 
-def form_of(events: bytes) -> Form | None:
+def derive_template(events: bytes) -> EventTemplate | None:
     """Of the last of some events. None where it is not one line that brings a text alone, in one plain place."""
     if not events.endswith(_END):
         return None
     event = events[: -len(_END)].rpartition(_END)[2] + _END
     if not event.startswith(_DATA) or event.count(b"\n") != 2 or b"\r" in event:
         return None
-    text = _text(event)
+    text = _decode_text(event)
     if not text or text == _PROBE:
         return None
     before, found, behind = event.rpartition(_encode(text))
-    return Form(before, behind) if found and _text(before + _encode(_PROBE) + behind) == _PROBE else None
+    return (
+        EventTemplate(before, behind) if found and _decode_text(before + _encode(_PROBE) + behind) == _PROBE else None
+    )
 
 
-def _text(event: bytes) -> str | None:
+def _decode_text(event: bytes) -> str | None:
     try:
-        return text_alone(decode_event(event[len(_DATA) : -len(_END)]))
+        return extract_plain_text(decode_event(event[len(_DATA) : -len(_END)]))
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None

@@ -15,19 +15,19 @@ from typing import Any
 import msgspec
 
 from archwright.errors import EngineError
-from archwright.serving.events.engine_events import Call
-from archwright.serving.events.response_formats import Envelope, Piece
+from archwright.serving.events.engine_events import ToolCall
+from archwright.serving.events.response_formats import ResponseEnvelope, ResponsePiece
 
 _encode = msgspec.json.Encoder().encode
 STOP_REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use", "content_filter": "refusal"}
 # What waits is as large as an answer that calls tools; each piece of it takes PIECE_BYTES beside its words.
-HELD_BYTES = 1 << 20
-PIECE_BYTES = 256
-WORDS = -1  # what is said beside calls, among their numbers
-_SIGNS = re.compile(r'\\.|["{}\[\]\\]', re.DOTALL)
+BUFFER_LIMIT_BYTES = 1 << 20
+PIECE_OVERHEAD_BYTES = 256
+TEXT_INDEX = -1  # what is said beside calls, among their numbers
+_JSON_SIGNS = re.compile(r'\\.|["{}\[\]\\]', re.DOTALL)
 
 
-class _Object:
+class _JsonObjectScanner:
     """How far a JSON object has come that arrives in pieces; `closed` once nothing of it can follow."""
 
     def __init__(self) -> None:
@@ -38,7 +38,7 @@ class _Object:
 
     def feed(self, text: str) -> None:
         text, self._escape = self._escape + text, ""
-        for sign in _SIGNS.findall(text):
+        for sign in _JSON_SIGNS.findall(text):
             if sign == "\\":
                 self._escape = sign
             elif sign == '"':
@@ -55,40 +55,40 @@ class _Object:
 class MessagesWriter:
     """Writes one reply. A stream is of blocks, one open at a time: text, thinking, calls of tools."""
 
-    def __init__(self, envelope: Envelope, stops: Sequence[str] = ()) -> None:
+    def __init__(self, envelope: ResponseEnvelope, stops: Sequence[str] = ()) -> None:
         self._envelope = envelope
         self._stops = stops
         self._open = ""
         self._blocks = 0
         self._begun: set[int] = set()  # numbers of calls that have a block
         self._call: int | None = None  # whose block is open,
-        self._arguments = _Object()  # and how far it is
-        self._held: dict[int, list[Piece]] = {}  # by call
-        self._room = HELD_BYTES
+        self._arguments = _JsonObjectScanner()  # and how far it is
+        self._held: dict[int, list[ResponsePiece]] = {}  # by call
+        self._room = BUFFER_LIMIT_BYTES
         self._ended = False
-        self._finish: Piece | None = None
+        self._finish: ResponsePiece | None = None
         self._behind = b""
 
     def first(self) -> bytes:
         usage = {"input_tokens": 0, "output_tokens": 0}
-        return _event("message_start", message=self._message([], None, usage)) + _event("ping")
+        return _encode_event("message_start", message=self._message([], None, usage)) + _encode_event("ping")
 
     def text(self, text: str) -> bytes:
         if self._open != "text":
-            return self._put(WORDS, Piece(text, "", None, None))
+            return self._put(TEXT_INDEX, ResponsePiece(text, "", None, None))
         return b"%b%b}}\n\n" % (self._behind, _encode(text))
 
-    def piece(self, piece: Piece) -> bytes:
+    def piece(self, piece: ResponsePiece) -> bytes:
         if piece.finish:
             self._finish = piece
         out = b""
         if piece.text or piece.refusal or piece.reasoning or piece.signature or piece.redacted:
-            out = self._put(WORDS, piece._replace(calls=()))
+            out = self._put(TEXT_INDEX, piece._replace(calls=()))
         for call in piece.calls:
-            out += self._put(call.index, Piece("", "", None, None, (call,)))
+            out += self._put(call.index, ResponsePiece("", "", None, None, (call,)))
         return out
 
-    def _put(self, number: int, piece: Piece) -> bytes:
+    def _put(self, number: int, piece: ResponsePiece) -> bytes:
         """What is written now. Nothing for a call whose block is closed: its arguments were whole."""
         if number != self._call:
             if number in self._begun:
@@ -103,13 +103,15 @@ class MessagesWriter:
         """Whether more must come of the block that is open."""
         return self._call is not None and not self._arguments.closed and not self._ended
 
-    def _hold(self, number: int, piece: Piece) -> None:
+    def _hold(self, number: int, piece: ResponsePiece) -> None:
         said = (piece.text, piece.refusal, piece.reasoning, piece.signature, *piece.redacted)
-        self._room -= PIECE_BYTES + sum(map(len, said)) + sum(len(call.said.arguments or "") for call in piece.calls)
+        self._room -= (
+            PIECE_OVERHEAD_BYTES + sum(map(len, said)) + sum(len(call.said.arguments or "") for call in piece.calls)
+        )
         if self._room < 0:
             raise EngineError(
                 "AW-ENG-03",
-                f"the engine went on for {HELD_BYTES} bytes before the tool call it had begun was whole",
+                f"the engine went on for {BUFFER_LIMIT_BYTES} bytes before the tool call it had begun was whole",
                 hint="have it make one call at a time",
             )
         self._held.setdefault(number, []).append(piece)
@@ -120,10 +122,10 @@ class MessagesWriter:
         while self._held and not self._waits:
             out += b"".join(map(self._write, self._held.pop(next(iter(self._held)))))
         if not self._held:
-            self._room = HELD_BYTES
+            self._room = BUFFER_LIMIT_BYTES
         return out
 
-    def _write(self, piece: Piece) -> bytes:
+    def _write(self, piece: ResponsePiece) -> bytes:
         out = self._thought(piece) if piece.reasoning or piece.signature else b""
         for data in piece.redacted:
             out += self._begin("redacted_thinking", {"type": "redacted_thinking", "data": data})
@@ -135,7 +137,7 @@ class MessagesWriter:
             out += self._called(call)
         return out
 
-    def _thought(self, piece: Piece) -> bytes:
+    def _thought(self, piece: ResponsePiece) -> bytes:
         out = b""
         if self._open != "thinking":
             out = self._begin("thinking", {"type": "thinking", "thinking": "", "signature": ""})
@@ -145,14 +147,14 @@ class MessagesWriter:
             out += self._delta({"type": "signature_delta", "signature": piece.signature})
         return out
 
-    def _called(self, call: Call) -> bytes:
+    def _called(self, call: ToolCall) -> bytes:
         function, out = call.said, b""
         if call.index not in self._begun:
             out = self._begin(
                 "tool_use", {"type": "tool_use", "id": call.id or "", "name": function.name or "", "input": {}}
             )
             self._begun.add(call.index)
-            self._call, self._arguments = call.index, _Object()
+            self._call, self._arguments = call.index, _JsonObjectScanner()
         if function.arguments:
             self._arguments.feed(function.arguments)
             out += self._delta({"type": "input_json_delta", "partial_json": function.arguments})
@@ -163,9 +165,13 @@ class MessagesWriter:
         out = self._released() + self._close()
         reason, stop = self._reason(self._finish)
         delta = {"stop_reason": reason, "stop_sequence": stop}
-        return out + _event("message_delta", delta=delta, usage=usage_of(used)) + _event("message_stop")
+        return (
+            out
+            + _encode_event("message_delta", delta=delta, usage=to_messages_usage(used))
+            + _encode_event("message_stop")
+        )
 
-    def whole(self, pieces: Sequence[Piece], used: dict[str, Any] | None) -> bytes:
+    def whole(self, pieces: Sequence[ResponsePiece], used: dict[str, Any] | None) -> bytes:
         piece = pieces[0]
         blocks: list[dict[str, Any]] = []
         if piece.reasoning or piece.signature:  # which may be all that is shown of it
@@ -175,15 +181,17 @@ class MessagesWriter:
             blocks.append({"type": "text", "text": piece.text + piece.refusal})
         for call in piece.calls:
             name, said = call.said.name, call.said.arguments
-            blocks.append({"type": "tool_use", "id": call.id or "", "name": name, "input": _input(said)})
-        return _encode(self._message(blocks, piece, usage_of(used)))
+            blocks.append({"type": "tool_use", "id": call.id or "", "name": name, "input": _parse_arguments(said)})
+        return _encode(self._message(blocks, piece, to_messages_usage(used)))
 
-    def _message(self, blocks: list[dict[str, Any]], piece: Piece | None, usage: dict[str, Any]) -> dict[str, Any]:
+    def _message(
+        self, blocks: list[dict[str, Any]], piece: ResponsePiece | None, usage: dict[str, Any]
+    ) -> dict[str, Any]:
         reason, stop = self._reason(piece)
         head = {"id": self._envelope.id, "type": "message", "role": "assistant", "model": self._envelope.model}
         return {**head, "content": blocks, "stop_reason": reason, "stop_sequence": stop, "usage": usage}
 
-    def _reason(self, piece: Piece | None) -> tuple[str | None, str | None]:
+    def _reason(self, piece: ResponsePiece | None) -> tuple[str | None, str | None]:
         if piece is None or piece.finish is None:
             return None, None
         if piece.finish == "stop" and piece.stop in self._stops:
@@ -193,7 +201,7 @@ class MessagesWriter:
         return STOP_REASONS.get(piece.finish, "end_turn"), None
 
     def _begin(self, kind: str, block: dict[str, Any]) -> bytes:
-        out = self._close() + _event("content_block_start", index=self._blocks, content_block=block)
+        out = self._close() + _encode_event("content_block_start", index=self._blocks, content_block=block)
         self._open, self._blocks = kind, self._blocks + 1
         head = b'event: content_block_delta\ndata: {"type":"content_block_delta","index":%d,' % (self._blocks - 1)
         self._behind = head + b'"delta":{"type":"text_delta","text":'
@@ -203,17 +211,17 @@ class MessagesWriter:
         if not self._open:
             return b""
         self._open, self._call = "", None
-        return _event("content_block_stop", index=self._blocks - 1)
+        return _encode_event("content_block_stop", index=self._blocks - 1)
 
     def _delta(self, delta: dict[str, Any]) -> bytes:
-        return _event("content_block_delta", index=self._blocks - 1, delta=delta)
+        return _encode_event("content_block_delta", index=self._blocks - 1, delta=delta)
 
 
-def _event(kind: str, **fields: Any) -> bytes:
+def _encode_event(kind: str, **fields: Any) -> bytes:
     return b"event: %b\ndata: %b\n\n" % (kind.encode(), _encode({"type": kind, **fields}))
 
 
-def _input(said: str | None) -> dict[str, Any]:
+def _parse_arguments(said: str | None) -> dict[str, Any]:
     """A call's arguments; of one that was cut off there are none to tell."""
     try:
         return msgspec.json.decode(said or "{}", type=dict[str, Any])
@@ -221,7 +229,7 @@ def _input(said: str | None) -> dict[str, Any]:
         return {}
 
 
-def usage_of(used: dict[str, Any] | None) -> dict[str, Any]:
+def to_messages_usage(used: dict[str, Any] | None) -> dict[str, Any]:
     """The count in the words of the interface: what came from a cache is not among the input there."""
     found = used or {}
     cached = found.get("prompt_tokens_details", {}).get("cached_tokens", 0)

@@ -11,23 +11,23 @@ from typing import Any, NamedTuple, Protocol, TypeGuard
 
 import msgspec
 
-from archwright.serving.events.engine_events import Call
+from archwright.serving.events.engine_events import ToolCall
 
 _encode = msgspec.json.Encoder().encode
-_USAGE = ("prompt_tokens", "completion_tokens", "total_tokens")
+_USAGE_FIELDS = ("prompt_tokens", "completion_tokens", "total_tokens")
 # More than any engine reads or writes for one request: money and rates of so many still add up in 64 bits.
-COUNT_LIMIT = 1 << 31
+MAX_COUNT = 1 << 31
 
 
-class Piece(NamedTuple):
-    """What an engine says about one choice; `entries` are log-probabilities in the chat form, `stop` the stop text met,
+class ResponsePiece(NamedTuple):
+    """What an engine says about one choice; `parse_logprobs` are log-probabilities in the chat form, `stop` the stop text met,
     where it is known."""
 
     text: str
     reasoning: str
     entries: list[dict[str, Any]] | None
     finish: str | None
-    calls: Sequence[Call] = ()
+    calls: Sequence[ToolCall] = ()
     refusal: str = ""
     number: int = 0
     signature: str = ""
@@ -35,7 +35,7 @@ class Piece(NamedTuple):
     redacted: tuple[str, ...] = ()
 
 
-class Envelope(msgspec.Struct, frozen=True, gc=False):
+class ResponseEnvelope(msgspec.Struct, frozen=True, gc=False):
     """What every chunk of a reply repeats. `model` is the name the client used."""
 
     id: str
@@ -44,7 +44,7 @@ class Envelope(msgspec.Struct, frozen=True, gc=False):
     fingerprint: str
 
 
-class Writer(Protocol):
+class ResponseWriter(Protocol):
     """Writes one reply in its client's language: as a stream (`first`, pieces, `end`) or as one `whole`."""
 
     def first(self) -> bytes: ...
@@ -52,14 +52,14 @@ class Writer(Protocol):
     def text(self, text: str) -> bytes:
         """A piece of the first choice that is text alone: nearly every one is."""
 
-    def piece(self, piece: Piece) -> bytes: ...
+    def piece(self, piece: ResponsePiece) -> bytes: ...
 
     def end(self, used: dict[str, Any] | None) -> bytes: ...
 
-    def whole(self, pieces: Sequence[Piece], used: dict[str, Any] | None) -> bytes: ...
+    def whole(self, pieces: Sequence[ResponsePiece], used: dict[str, Any] | None) -> bytes: ...
 
 
-class Shape(Protocol):
+class ChoiceFormat(Protocol):
     """One of OpenAI's two text interfaces. `text` is what stands before and behind the text in the chunk of a piece
     that is text and nothing else."""
 
@@ -71,12 +71,12 @@ class Shape(Protocol):
 
     def first(self, index: int) -> dict[str, Any] | None: ...
 
-    def chunk(self, piece: Piece, wanted: Wanted) -> dict[str, Any]: ...
+    def chunk(self, piece: ResponsePiece, wanted: ResponseOptions) -> dict[str, Any]: ...
 
-    def choice(self, piece: Piece, wanted: Wanted) -> dict[str, Any]: ...
+    def choice(self, piece: ResponsePiece, wanted: ResponseOptions) -> dict[str, Any]: ...
 
 
-class Wanted(msgspec.Struct, frozen=True, gc=False):
+class ResponseOptions(msgspec.Struct, frozen=True, gc=False):
     """`top_logprobs` None: no log-probabilities; `prompt_characters` is where old-style text offsets start. `choices`
     is how many replies were asked for."""
 
@@ -86,7 +86,7 @@ class Wanted(msgspec.Struct, frozen=True, gc=False):
     choices: int = 1
 
 
-class ChatShape:
+class ChatFormat:
     path = "/chat/completions"
     prefix = "chatcmpl-"
     reply_object = "chat.completion"
@@ -97,7 +97,7 @@ class ChatShape:
         delta = {"role": "assistant", "content": ""}
         return {"index": index, "delta": delta, "logprobs": None, "finish_reason": None}
 
-    def chunk(self, piece: Piece, wanted: Wanted) -> dict[str, Any]:
+    def chunk(self, piece: ResponsePiece, wanted: ResponseOptions) -> dict[str, Any]:
         delta: dict[str, Any] = {}
         if piece.text:
             delta["content"] = piece.text
@@ -106,23 +106,23 @@ class ChatShape:
         if piece.refusal:
             delta["refusal"] = piece.refusal
         if piece.calls:
-            delta["tool_calls"] = [{"index": call.index, **_call(call)} for call in piece.calls]
+            delta["tool_calls"] = [{"index": call.index, **_format_tool_call(call)} for call in piece.calls]
         logprobs = chat_logprobs(piece.entries, wanted)
         return {"index": piece.number, "delta": delta, "logprobs": logprobs, "finish_reason": piece.finish}
 
-    def choice(self, piece: Piece, wanted: Wanted) -> dict[str, Any]:
+    def choice(self, piece: ResponsePiece, wanted: ResponseOptions) -> dict[str, Any]:
         nothing = not piece.text and (piece.calls or piece.refusal)
         message: dict[str, Any] = {"role": "assistant", "content": None if nothing else piece.text}
         message["refusal"] = piece.refusal or None
         if piece.reasoning:
             message["reasoning_content"] = piece.reasoning
         if piece.calls:
-            message["tool_calls"] = [_call(call) for call in piece.calls]
+            message["tool_calls"] = [_format_tool_call(call) for call in piece.calls]
         logprobs = chat_logprobs(piece.entries, wanted)
         return {"index": piece.number, "message": message, "logprobs": logprobs, "finish_reason": piece.finish}
 
 
-def _call(call: Call) -> dict[str, Any]:
+def _format_tool_call(call: ToolCall) -> dict[str, Any]:
     """A call, or what a piece says of it."""
     kind, words = ("function", "arguments") if call.custom is None else ("custom", "input")
     said: dict[str, Any] = {"id": call.id, "type": kind} if call.id is not None else {}
@@ -133,7 +133,7 @@ def _call(call: Call) -> dict[str, Any]:
     return said if call.extra_content is None else {**said, "extra_content": call.extra_content}
 
 
-class CompletionShape:
+class CompletionFormat:
     """A stream remembers how far its text has come: old-style log-probabilities carry text offsets. `echoes`: the text
     begins with the prompt."""
 
@@ -150,16 +150,16 @@ class CompletionShape:
     def first(self, index: int) -> dict[str, Any] | None:
         return None
 
-    def chunk(self, piece: Piece, wanted: Wanted) -> dict[str, Any]:
+    def chunk(self, piece: ResponsePiece, wanted: ResponseOptions) -> dict[str, Any]:
         logprobs = self._logprobs(piece, wanted)
         return {"index": piece.number, "text": piece.text, "logprobs": logprobs, "finish_reason": piece.finish}
 
-    def choice(self, piece: Piece, wanted: Wanted) -> dict[str, Any]:
+    def choice(self, piece: ResponsePiece, wanted: ResponseOptions) -> dict[str, Any]:
         """All of it, also where it has gone out as a stream already."""
         self._offsets.pop(piece.number, None)
         return self.chunk(piece, wanted)
 
-    def _logprobs(self, piece: Piece, wanted: Wanted) -> dict[str, Any] | None:
+    def _logprobs(self, piece: ResponsePiece, wanted: ResponseOptions) -> dict[str, Any] | None:
         found = piece.entries
         if wanted.top_logprobs is None or not found:
             return None
@@ -172,49 +172,52 @@ class CompletionShape:
         return {
             "tokens": [entry["token"] for entry in found],
             "token_logprobs": [entry["logprob"] for entry in found],
-            "top_logprobs": [_alternatives(entry, wanted.top_logprobs) for entry in found],
+            "top_logprobs": [_top_alternatives(entry, wanted.top_logprobs) for entry in found],
             "text_offset": offsets,
         }
 
 
-def _alternatives(entry: dict[str, Any], top: int) -> dict[str, float]:
+def _top_alternatives(entry: dict[str, Any], top: int) -> dict[str, float]:
     """The chosen token is always among them, as the old interface promises."""
     best = {other["token"]: other["logprob"] for other in entry["top_logprobs"][:top]}
     return {**best, entry["token"]: entry["logprob"]}
 
 
-def chat_logprobs(found: list[dict[str, Any]] | None, wanted: Wanted) -> dict[str, Any] | None:
+def chat_logprobs(found: list[dict[str, Any]] | None, wanted: ResponseOptions) -> dict[str, Any] | None:
     if wanted.top_logprobs is None or not found:
         return None
     cut = [{**entry, "top_logprobs": entry["top_logprobs"][: wanted.top_logprobs]} for entry in found]
     return {"content": cut, "refusal": None}
 
 
-def entries(logprobs: object) -> list[dict[str, Any]] | None:
+def parse_logprobs(logprobs: object) -> list[dict[str, Any]] | None:
     """An engine's log-probabilities, of either style, in the chat form: token, logprob, bytes, top_logprobs."""
     if type(logprobs) is not dict:
         return None
     if type(logprobs.get("content")) is list:
         return [
-            {**_entry(item), "top_logprobs": [_entry(other) for other in _objects(item.get("top_logprobs"))]}
-            for item in _objects(logprobs["content"])
+            {
+                **_logprob_entry(item),
+                "top_logprobs": [_logprob_entry(other) for other in _select_objects(item.get("top_logprobs"))],
+            }
+            for item in _select_objects(logprobs["content"])
         ]
     tokens, chosen = logprobs.get("tokens") or [], logprobs.get("token_logprobs") or []
     tops = logprobs.get("top_logprobs") or [None] * len(tokens)
     return [
         {
-            **_entry({"token": token, "logprob": value}),
-            "top_logprobs": [_entry({"token": t, "logprob": v}) for t, v in (top or {}).items()],
+            **_logprob_entry({"token": token, "logprob": value}),
+            "top_logprobs": [_logprob_entry({"token": t, "logprob": v}) for t, v in (top or {}).items()],
         }
         for token, value, top in zip(tokens, chosen, tops, strict=False)
     ]
 
 
-def _objects(value: object) -> list[dict[str, Any]]:
+def _select_objects(value: object) -> list[dict[str, Any]]:
     return [item for item in value if type(item) is dict] if type(value) is list else []
 
 
-def _entry(item: dict[str, Any]) -> dict[str, Any]:
+def _logprob_entry(item: dict[str, Any]) -> dict[str, Any]:
     token = str(item.get("token", ""))
     raw = item.get("bytes")
     return {"token": token, "logprob": item.get("logprob"), "bytes": list(token.encode()) if raw is None else raw}
@@ -222,14 +225,14 @@ def _entry(item: dict[str, Any]) -> dict[str, Any]:
 
 def is_count(value: object) -> TypeGuard[int]:
     """Whether it can be believed: what is billed by it is neither a gift nor more than there is."""
-    return type(value) is int and 0 <= value <= COUNT_LIMIT
+    return type(value) is int and 0 <= value <= MAX_COUNT
 
 
-def usage(found: object) -> dict[str, Any] | None:
+def parse_usage(found: object) -> dict[str, Any] | None:
     """The engine's count of tokens, in OpenAI's fields; None where an event has none."""
     if not isinstance(found, dict) or not is_count(found.get("completion_tokens")):
         return None
-    kept: dict[str, Any] = {name: found[name] for name in _USAGE if is_count(found.get(name))}
+    kept: dict[str, Any] = {name: found[name] for name in _USAGE_FIELDS if is_count(found.get(name))}
     details = found.get("prompt_tokens_details")
     if isinstance(details, dict) and is_count(details.get("cached_tokens")):
         kept["prompt_tokens_details"] = {"cached_tokens": details["cached_tokens"]}
@@ -239,14 +242,16 @@ def usage(found: object) -> dict[str, Any] | None:
     return kept
 
 
-class Chunks:
+class OpenAIWriter:
     """Writes OpenAI's replies; what the events of one share is encoded once, for a `stream`."""
 
-    def __init__(self, shape: Shape, envelope: Envelope, wanted: Wanted, *, stream: bool = True) -> None:
+    def __init__(
+        self, shape: ChoiceFormat, envelope: ResponseEnvelope, wanted: ResponseOptions, *, stream: bool = True
+    ) -> None:
         self._shape, self._envelope, self._wanted = shape, envelope, wanted
         if not stream:
             return
-        self._head = b"data: " + _encode(_head(envelope, shape.chunk_object))[:-1] + b',"choices":['
+        self._head = b"data: " + _encode(_envelope_fields(envelope, shape.chunk_object))[:-1] + b',"choices":['
         self._tail = b'],"usage":null}\n\n' if wanted.include_usage else b"]}\n\n"
         before, behind = shape.text
         self._before, self._behind = self._head + before, behind + self._tail
@@ -258,25 +263,27 @@ class Chunks:
     def text(self, text: str) -> bytes:
         return self._before + _encode(text) + self._behind
 
-    def piece(self, piece: Piece) -> bytes:
+    def piece(self, piece: ResponsePiece) -> bytes:
         return self._choice(self._shape.chunk(piece, self._wanted))
 
     def end(self, used: dict[str, Any] | None) -> bytes:
         if not (self._wanted.include_usage and used):
-            return DONE
-        return self._head + b'],"usage":' + _encode(used) + b"}\n\n" + DONE
+            return DONE_EVENT
+        return self._head + b'],"usage":' + _encode(used) + b"}\n\n" + DONE_EVENT
 
-    def whole(self, pieces: Sequence[Piece], used: dict[str, Any] | None) -> bytes:
+    def whole(self, pieces: Sequence[ResponsePiece], used: dict[str, Any] | None) -> bytes:
         choices = [self._shape.choice(piece, self._wanted) for piece in pieces]
-        return _encode({**_head(self._envelope, self._shape.reply_object), "choices": choices, "usage": used})
+        return _encode(
+            {**_envelope_fields(self._envelope, self._shape.reply_object), "choices": choices, "usage": used}
+        )
 
     def _choice(self, choice: dict[str, Any]) -> bytes:
         return self._head + _encode(choice) + self._tail
 
 
-DONE = b"data: [DONE]\n\n"
+DONE_EVENT = b"data: [DONE]\n\n"
 
 
-def _head(envelope: Envelope, kind: str) -> dict[str, Any]:
+def _envelope_fields(envelope: ResponseEnvelope, kind: str) -> dict[str, Any]:
     head = {"id": envelope.id, "object": kind, "created": envelope.created, "model": envelope.model}
     return {**head, "system_fingerprint": envelope.fingerprint} if envelope.fingerprint else head

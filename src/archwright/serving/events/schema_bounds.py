@@ -12,113 +12,116 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 # Tokens of a mark between values, with the blanks a grammar lets a model put there; of a number; of a literal.
-MARK, NUMBER, LITERAL = 3, 20, 2
-ENDLESS = 1_000_000
-_SAID = {"maxLength", "pattern", "format", "enum", "const"}
+MARK_TOKENS, NUMBER_TOKENS, LITERAL_TOKENS = 3, 20, 2
+UNBOUNDED_TOKENS = 1_000_000
+_BOUNDING_KEYWORDS = {"maxLength", "pattern", "format", "enum", "const"}
 
 
-class Bound(NamedTuple):
+class SchemaBound(NamedTuple):
     """What an open string or list may hold."""
 
     characters: int
     items: int
 
 
-BOUNDS = tuple(Bound(2**power, max(1, min(16, 2 ** (power - 3)))) for power in range(10, 2, -1))
+SCHEMA_BOUNDS = tuple(SchemaBound(2**power, max(1, min(16, 2 ** (power - 3)))) for power in range(10, 2, -1))
 
 
-def schemas(given: Sequence[Mapping[str, Any]], tokens: int) -> tuple[list[Any], dict[str, Any]]:
+def bound_schemas(given: Sequence[Mapping[str, Any]], tokens: int) -> tuple[list[Any], dict[str, Any]]:
     """The schema of each tool, and the definitions that those which refer to parts of themselves need."""
     found: list[Any] = []
     defined: dict[str, Any] = {}
     for number, schema in enumerate(given):
-        bound = next((bound for bound in BOUNDS if _Longest(schema, bound).of(schema) <= tokens), BOUNDS[-1])
+        bound = next(
+            (bound for bound in SCHEMA_BOUNDS if _LongestDocument(schema, bound).of(schema) <= tokens),
+            SCHEMA_BOUNDS[-1],
+        )
         name = f"tool{number}"
-        placed = _placed(schema, f"#/$defs/{name}", bound)
-        if _refers(schema):
+        placed = _relocate_schema(schema, f"#/$defs/{name}", bound)
+        if _has_reference(schema):
             defined[name], placed = placed, {"$ref": f"#/$defs/{name}"}
         found.append(placed)
     return found, defined
 
 
-def _types(node: Mapping[str, Any]) -> tuple[Any, ...]:
+def _schema_types(node: Mapping[str, Any]) -> tuple[Any, ...]:
     said = node.get("type")
     return tuple(said) if type(said) is list and said else (said,)
 
 
-def _open_string(node: Mapping[str, Any]) -> bool:
-    return "string" in _types(node) and not _SAID & node.keys()
+def _is_open_string(node: Mapping[str, Any]) -> bool:
+    return "string" in _schema_types(node) and not _BOUNDING_KEYWORDS & node.keys()
 
 
-def _open_list(node: Mapping[str, Any]) -> bool:
-    return "array" in _types(node) and "maxItems" not in node
+def _is_open_list(node: Mapping[str, Any]) -> bool:
+    return "array" in _schema_types(node) and "maxItems" not in node
 
 
-def _placed(node: Any, root: str, bound: Bound) -> Any:
+def _relocate_schema(node: Any, root: str, bound: SchemaBound) -> Any:
     """At its new place references begin at `root`."""
     if type(node) is list:
-        return [_placed(inner, root, bound) for inner in node]
+        return [_relocate_schema(inner, root, bound) for inner in node]
     if type(node) is not dict:
         return node
-    found = {name: _placed(inner, root, bound) for name, inner in node.items()}
+    found = {name: _relocate_schema(inner, root, bound) for name, inner in node.items()}
     target = node.get("$ref")
     if type(target) is str and target.startswith("#"):
         found["$ref"] = root + target[1:]
-    if _open_string(node):
-        found["maxLength"] = max(bound.characters, _number(node, "minLength", 0))
-    if _open_list(node):
-        found["maxItems"] = max(bound.items, _number(node, "minItems", 0))
+    if _is_open_string(node):
+        found["maxLength"] = max(bound.characters, _integer_field(node, "minLength", 0))
+    if _is_open_list(node):
+        found["maxItems"] = max(bound.items, _integer_field(node, "minItems", 0))
     return found
 
 
-class _Longest:
+class _LongestDocument:
     """How many tokens the longest document of a schema takes, at most. What contains itself has no longest."""
 
-    def __init__(self, whole: Mapping[str, Any], bound: Bound) -> None:
+    def __init__(self, whole: Mapping[str, Any], bound: SchemaBound) -> None:
         self._whole, self._bound = whole, bound
         self._known: dict[int, int] = {}
 
     def of(self, node: Any) -> int:
         if type(node) is not dict:
-            return LITERAL
+            return LITERAL_TOKENS
         known = self._known.get(id(node))
         if known is None:
-            self._known[id(node)] = ENDLESS
-            known = self._known[id(node)] = min(ENDLESS, self._of(node))
+            self._known[id(node)] = UNBOUNDED_TOKENS
+            known = self._known[id(node)] = min(UNBOUNDED_TOKENS, self._of(node))
         return known
 
     def _of(self, node: Mapping[str, Any]) -> int:
         if "$ref" in node:
-            return self.of(_at(node["$ref"], self._whole))
-        values = [*_list(node, "enum"), *([node["const"]] if "const" in node else [])]
+            return self.of(_resolve_pointer(node["$ref"], self._whole))
+        values = [*_list_field(node, "enum"), *([node["const"]] if "const" in node else [])]
         if values:
-            return max(len(str(value)) + LITERAL for value in values)
-        forms = [*_list(node, "anyOf"), *_list(node, "oneOf"), *_list(node, "allOf")]
-        return max((*map(self.of, forms), *(self._of_type(kind, node) for kind in _types(node))))
+            return max(len(str(value)) + LITERAL_TOKENS for value in values)
+        forms = [*_list_field(node, "anyOf"), *_list_field(node, "oneOf"), *_list_field(node, "allOf")]
+        return max((*map(self.of, forms), *(self._of_type(kind, node) for kind in _schema_types(node))))
 
     def _of_type(self, kind: Any, node: Mapping[str, Any]) -> int:
         if kind == "string":
-            return LITERAL + _number(node, "maxLength", self._bound.characters)
+            return LITERAL_TOKENS + _integer_field(node, "maxLength", self._bound.characters)
         if kind == "array":
-            each = self.of(node.get("items")) + MARK
-            return 2 * MARK + each * _number(node, "maxItems", self._bound.items)
+            each = self.of(node.get("items")) + MARK_TOKENS
+            return 2 * MARK_TOKENS + each * _integer_field(node, "maxItems", self._bound.items)
         fields = node.get("properties")
         if type(fields) is dict:
-            return 2 * MARK + sum(len(name) + 2 * MARK + self.of(inner) for name, inner in fields.items())
-        return NUMBER
+            return 2 * MARK_TOKENS + sum(len(name) + 2 * MARK_TOKENS + self.of(inner) for name, inner in fields.items())
+        return NUMBER_TOKENS
 
 
-def _list(node: Mapping[str, Any], name: str) -> list[Any]:
+def _list_field(node: Mapping[str, Any], name: str) -> list[Any]:
     found = node.get(name)
     return found if type(found) is list else []
 
 
-def _number(node: Mapping[str, Any], name: str, default: int) -> int:
+def _integer_field(node: Mapping[str, Any], name: str, default: int) -> int:
     found = node.get(name)
     return found if type(found) is int else default
 
 
-def _at(pointer: Any, whole: Mapping[str, Any]) -> Any:
+def _resolve_pointer(pointer: Any, whole: Mapping[str, Any]) -> Any:
     """The part of a schema that a reference of it means; None where it means nothing."""
     found: Any = whole
     for step in str(pointer).removeprefix("#").split("/")[1:]:
@@ -126,7 +129,7 @@ def _at(pointer: Any, whole: Mapping[str, Any]) -> Any:
     return found
 
 
-def _refers(node: object) -> bool:
+def _has_reference(node: object) -> bool:
     if type(node) is dict:
-        return "$ref" in node or any(_refers(inner) for inner in node.values())
-    return type(node) is list and any(_refers(inner) for inner in node)
+        return "$ref" in node or any(_has_reference(inner) for inner in node.values())
+    return type(node) is list and any(_has_reference(inner) for inner in node)

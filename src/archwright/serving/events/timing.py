@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 
-class Meter:
+class RequestTiming:
     """When things happened, on the exchange's clock; what was counted."""
 
     queued_s = 0.0

@@ -18,26 +18,34 @@ from typing import Any
 import msgspec
 
 from archwright.http_client.sse import Event
-from archwright.serving.events.engine_events import DONE, Call, Choice, Delta, EngineEvent, Function, decode_event
-from archwright.serving.events.schema_bounds import schemas
-from archwright.serving.http.errors import bad
+from archwright.serving.events.engine_events import (
+    DONE_MARK,
+    ChoiceDelta,
+    CompletionChoice,
+    EngineEvent,
+    FunctionCall,
+    ToolCall,
+    decode_event,
+)
+from archwright.serving.events.schema_bounds import bound_schemas
+from archwright.serving.http.errors import bad_request
 
-TEXT: Mapping[str, Any] = {"type": "string"}
-OURS = ("tools", "tool_choice", "parallel_tool_calls")
+TEXT_SCHEMA: Mapping[str, Any] = {"type": "string"}
+TOOL_FIELDS = ("tools", "tool_choice", "parallel_tool_calls")
 # Tokens of a reply beside a call's arguments.
-FRAME = 24
-_TOOL = re.compile(r'\s*\{\s*"name"\s*:\s*("(?:[^"\\]|\\.)*")\s*,\s*"arguments"\s*:\s*')
-_ANSWER = re.compile(r'\s*\{\s*"answer"\s*:\s*"')
-_FORMED = re.compile(r'\s*\{\s*"answer"\s*:\s*')
+FRAME_TOKENS = 24
+_CALL_START = re.compile(r'\s*\{\s*"name"\s*:\s*("(?:[^"\\]|\\.)*")\s*,\s*"arguments"\s*:\s*')
+_TEXT_START = re.compile(r'\s*\{\s*"answer"\s*:\s*"')
+_JSON_START = re.compile(r'\s*\{\s*"answer"\s*:\s*')
 # As much of a JSON string as can be decoded: no half escape, no half pair of surrogates.
-_WHOLE = re.compile(
+_DECODABLE_STRING = re.compile(
     r'(?:[^"\\]|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}'
     r"|\\u(?![dD][89abAB])[0-9a-fA-F]{4}|\\[^u])*"
 )
-_OPEN_END = " \t\r\n}"
+_OBJECT_END = " \t\r\n}"
 
 
-def spoken_of(body: Mapping[str, Any]) -> bool:
+def involves_tools(body: Mapping[str, Any]) -> bool:
     """Whether a request or its history has to do with tools."""
     if "tools" in body:
         return True
@@ -45,37 +53,37 @@ def spoken_of(body: Mapping[str, Any]) -> bool:
     return any(message["role"] == "tool" or "tool_calls" in message for message in messages)
 
 
-def enforced(body: Mapping[str, Any]) -> tuple[dict[str, Any], ToolReader | None]:
+def emulate_tools(body: Mapping[str, Any]) -> tuple[dict[str, Any], ToolCallReader | None]:
     """The request as such an engine can keep it, and who reads its reply; None where no call may come of it.
 
     Raises Refusal 400 for what cannot be told of such a reply.
     """
-    _functions_alone(body)
-    told = {name: value for name, value in body.items() if name not in OURS}
-    told["messages"] = messages = [_plain(message) for message in body["messages"]]
+    _require_functions(body)
+    told = {name: value for name, value in body.items() if name not in TOOL_FIELDS}
+    told["messages"] = messages = [_to_plain_message(message) for message in body["messages"]]
     tools, choice = body.get("tools"), body.get("tool_choice", "auto")
     if not tools or choice == "none":
         return told, None
     if "logprobs" in body:
-        raise bad("'logprobs' cannot be joined with 'tools' on this model", "logprobs", "invalid_value")
+        raise bad_request("'logprobs' cannot be joined with 'tools' on this model", "logprobs", "invalid_value")
     functions = [tool["function"] for tool in tools]
     if type(choice) is dict:
         functions = [function for function in functions if function["name"] == choice["function"]["name"]]
-    answer = _answers(body.get("response_format")) if choice == "auto" else None
-    told["messages"] = _instructed(messages, functions, answer)
-    schema = _schema(functions, answer, body["max_tokens"])
+    answer = _content_schema(body.get("response_format")) if choice == "auto" else None
+    told["messages"] = _add_instructions(messages, functions, answer)
+    schema = _build_reply_schema(functions, answer, body["max_tokens"])
     told["response_format"] = {"type": "json_schema", "json_schema": {"name": "reply", "schema": schema}}
-    return told, ToolReader(formed=answer is not TEXT)
+    return told, ToolCallReader(formed=answer is not TEXT_SCHEMA)
 
 
-def _functions_alone(body: Mapping[str, Any]) -> None:
+def _require_functions(body: Mapping[str, Any]) -> None:
     calls = [call for message in body["messages"] for call in message.get("tool_calls") or ()]
     other = next((one["type"] for one in (*(body.get("tools") or ()), *calls) if one["type"] != "function"), None)
     if other is not None:
-        raise bad(f"this model's tools are functions, not {str(other)[:40]!r}", "tools", "unsupported_value")
+        raise bad_request(f"this model's tools are functions, not {str(other)[:40]!r}", "tools", "unsupported_value")
 
 
-def _plain(message: Mapping[str, Any]) -> Mapping[str, Any]:
+def _to_plain_message(message: Mapping[str, Any]) -> Mapping[str, Any]:
     """A call or its result in words: a template may know neither."""
     if message["role"] == "tool":
         return {"role": "user", "content": f"Result of {message['tool_call_id']}: {message['content']}"}
@@ -89,18 +97,18 @@ def _plain(message: Mapping[str, Any]) -> Mapping[str, Any]:
     return {"role": "assistant", "content": "\n".join(said)}
 
 
-def _answers(form: Mapping[str, Any] | None) -> Mapping[str, Any]:
+def _content_schema(form: Mapping[str, Any] | None) -> Mapping[str, Any]:
     """What an answer without a call is held to."""
     if form is None:
-        return TEXT
+        return TEXT_SCHEMA
     return form["json_schema"]["schema"] if form["type"] == "json_schema" else {"type": "object"}
 
 
-def _instructed(
+def _add_instructions(
     messages: Sequence[Mapping[str, Any]], functions: Sequence[Mapping[str, Any]], answer: Mapping[str, Any] | None
 ) -> list[Mapping[str, Any]]:
     lines = [
-        msgspec.json.encode({name: function[name] for name in _TOLD if function.get(name)}).decode()
+        msgspec.json.encode({name: function[name] for name in _DESCRIBED_FIELDS if function.get(name)}).decode()
         for function in functions
     ]
     words = (
@@ -109,7 +117,7 @@ def _instructed(
         + '\nTo call one, reply with JSON: {"name": <function>, "arguments": <its arguments>}.'
     )
     if answer is not None:
-        said = "<text>" if answer is TEXT else f"<JSON of this schema: {msgspec.json.encode(answer).decode()}>"
+        said = "<text>" if answer is TEXT_SCHEMA else f"<JSON of this schema: {msgspec.json.encode(answer).decode()}>"
         words += f'\nTo answer without a call, reply with JSON: {{"answer": {said}}}.'
     first = messages[0]
     if first["role"] == "system" and type(first["content"]) is str:
@@ -117,32 +125,32 @@ def _instructed(
     return [{"role": "system", "content": words}, *messages]
 
 
-_TOLD = ("name", "description", "parameters")
+_DESCRIBED_FIELDS = ("name", "description", "parameters")
 
 
-def _schema(
+def _build_reply_schema(
     functions: Sequence[Mapping[str, Any]], answer: Mapping[str, Any] | None, max_tokens: int
 ) -> dict[str, Any]:
     """One of the calls, or an answer."""
     given = [function.get("parameters") or {"type": "object", "properties": {}} for function in functions]
-    formed = [] if answer is None or answer is TEXT else [answer]
-    placed, defined = schemas([*given, *formed], max_tokens - FRAME)
+    formed = [] if answer is None or answer is TEXT_SCHEMA else [answer]
+    placed, defined = bound_schemas([*given, *formed], max_tokens - FRAME_TOKENS)
     arguments = placed[: len(given)]
     forms = [
-        _form(name={"const": function["name"]}, arguments=schema)
+        _object_schema(name={"const": function["name"]}, arguments=schema)
         for function, schema in zip(functions, arguments, strict=True)
     ]
     if answer is not None:
-        forms.append(_form(answer=placed[-1] if formed else TEXT))
+        forms.append(_object_schema(answer=placed[-1] if formed else TEXT_SCHEMA))
     schema = forms[0] if len(forms) == 1 else {"anyOf": forms}
     return {**schema, "$defs": defined} if defined else schema
 
 
-def _form(**fields: Any) -> dict[str, Any]:
+def _object_schema(**fields: Any) -> dict[str, Any]:
     return {"type": "object", "properties": fields, "required": list(fields), "additionalProperties": False}
 
 
-class ToolReader:
+class ToolCallReader:
     """Reads an OpenAI stream whose text is one call or one answer in JSON; `formed`: the answer is JSON itself."""
 
     def __init__(self, *, formed: bool = False) -> None:
@@ -152,7 +160,7 @@ class ToolReader:
         self._state = "head"
 
     def read(self, event: Event) -> Iterable[EngineEvent]:
-        if event.data == DONE:
+        if event.data == DONE_MARK:
             self.done = True
             return ()
         seen = decode_event(event.data)
@@ -163,33 +171,33 @@ class ToolReader:
         self._rest += delta.content or ""
         deltas = list(self._said(last=choice.finish_reason is not None))
         if delta.reasoning_content or delta.reasoning:
-            deltas.insert(0, Delta(reasoning_content=delta.reasoning_content or delta.reasoning))
-        found = [EngineEvent([Choice(delta=one)]) for one in deltas]
+            deltas.insert(0, ChoiceDelta(reasoning_content=delta.reasoning_content or delta.reasoning))
+        found = [EngineEvent([CompletionChoice(delta=one)]) for one in deltas]
         if choice.finish_reason is not None:
             finish = "tool_calls" if choice.finish_reason == "stop" and self._state == "call" else choice.finish_reason
-            found.append(EngineEvent([Choice(delta=Delta(), finish_reason=finish)]))
+            found.append(EngineEvent([CompletionChoice(delta=ChoiceDelta(), finish_reason=finish)]))
         return [*found, seen]
 
-    def _said(self, *, last: bool) -> Iterable[Delta]:
+    def _said(self, *, last: bool) -> Iterable[ChoiceDelta]:
         if self._state == "head":
-            if match := _TOOL.match(self._rest):
+            if match := _CALL_START.match(self._rest):
                 self._state, self._rest = "call", self._rest[match.end() :]
                 name = msgspec.json.decode(match[1], type=str)
-                yield Delta(tool_calls=[Call(0, f"call_{secrets.token_hex(12)}", Function(name, ""))])
-            elif match := (_FORMED if self._formed else _ANSWER).match(self._rest):
+                yield ChoiceDelta(tool_calls=[ToolCall(0, f"call_{secrets.token_hex(12)}", FunctionCall(name, ""))])
+            elif match := (_JSON_START if self._formed else _TEXT_START).match(self._rest):
                 self._state, self._rest = "answer", self._rest[match.end() :]
         if self._state == "call":
             said = self._value(last=last)
             if said:
-                yield Delta(tool_calls=[Call(0, None, Function(None, said))])
+                yield ChoiceDelta(tool_calls=[ToolCall(0, None, FunctionCall(None, said))])
         elif self._state == "answer":
             said = self._value(last=last) if self._formed else self._answer()
             if said:
-                yield Delta(content=said)
+                yield ChoiceDelta(content=said)
 
     def _value(self, *, last: bool) -> str:
         """All but what may be the end of the object around them."""
-        said = self._rest.rstrip(_OPEN_END)
+        said = self._rest.rstrip(_OBJECT_END)
         held = self._rest = self._rest[len(said) :]
         if last:
             closed = held.rstrip()
@@ -197,6 +205,6 @@ class ToolReader:
         return said
 
     def _answer(self) -> str:
-        whole = _WHOLE.match(self._rest)[0]  # type: ignore[index]
+        whole = _DECODABLE_STRING.match(self._rest)[0]  # type: ignore[index]
         self._rest = self._rest[len(whole) :]
         return msgspec.json.decode(f'"{whole}"', type=str) if whole else ""

@@ -24,17 +24,17 @@ from archwright.contract.record import Record
 from archwright.errors import UsageError
 from archwright.monitor.usage import usage_of
 from archwright.policy.usage_limits import Limits, Period
-from archwright.serving.handlers.gateway_context import Gateway
-from archwright.serving.http.errors import Refusal, bad
-from archwright.serving.http.http_exchange import JSON, Exchange
+from archwright.serving.handlers.gateway_context import GatewayContext
+from archwright.serving.http.errors import ApiError, bad_request
+from archwright.serving.http.http_exchange import JSON_CONTENT_TYPE, HttpExchange
 
 R = TypeVar("R", bound=Record)
 DAY_S, HOUR_S = 86_400, 3_600
 AUDIT_ROWS = 200
-_TAKEN = "AW-USE-31"
+_NAME_TAKEN = "AW-USE-31"
 
 
-class Act(NamedTuple):
+class AdminAction(NamedTuple):
     """What was done to what, in whose tenant."""
 
     action: str
@@ -42,11 +42,11 @@ class Act(NamedTuple):
     tenant: str
 
 
-class NewTenant(Record):
+class TenantCreation(Record):
     name: str
 
 
-class WantedKey(Record):
+class KeyCreation(Record):
     user: str = ""
     role: str = "member"
     name: str = ""
@@ -57,166 +57,168 @@ class WantedKey(Record):
     period: Period = "total"
 
 
-class Overlap(Record):
+class KeyRotation(Record):
     overlap_hours: float = 24.0
 
 
-class Contents(Record):
+class ContentTracing(Record):
     """Whether what is said goes along with traces."""
 
     traced: bool
 
 
-class Limited(Limits):
+class UserLimits(Limits):
     """Limits in force, of what they are."""
 
     tenant: str
     user: str = ""
 
 
-class LimitedTenant(Limited):
+class TenantLimits(UserLimits):
     content_traced: bool = False
 
 
-async def tenants(gateway: Gateway, exchange: Exchange, _name: str) -> None:
+async def list_tenants(gateway: GatewayContext, exchange: HttpExchange, _name: str) -> None:
     keys = gateway.till.keys
 
     def act() -> object:
         known = keys.limits()
-        return {"data": [_tenant(keys, one.name, known) for one in keys.tenants()]}
+        return {"data": [_describe_tenant(keys, one.name, known) for one in keys.tenants()]}
 
-    await _answer(gateway, exchange, act)
+    await _run_and_reply(gateway, exchange, act)
 
 
-async def tenant_create(gateway: Gateway, exchange: Exchange, _name: str) -> None:
-    wanted = _body(exchange, NewTenant)
+async def create_tenant(gateway: GatewayContext, exchange: HttpExchange, _name: str) -> None:
+    wanted = _decode_body(exchange, TenantCreation)
 
     def act() -> object:
         gateway.till.keys.create_tenant(wanted.name)
-        return _tenant(gateway.till.keys, wanted.name, {})
+        return _describe_tenant(gateway.till.keys, wanted.name, {})
 
-    await _answer(gateway, exchange, act, lambda: Act("tenant.create", wanted.name, wanted.name))
+    await _run_and_reply(gateway, exchange, act, lambda: AdminAction("tenant.create", wanted.name, wanted.name))
 
 
-async def tenant(gateway: Gateway, exchange: Exchange, name: str) -> None:
+async def get_tenant(gateway: GatewayContext, exchange: HttpExchange, name: str) -> None:
     def act() -> object:
-        _in_scope(gateway, exchange, name)
-        return _tenant(gateway.till.keys, name, gateway.till.keys.limits())
+        _require_tenant(gateway, exchange, name)
+        return _describe_tenant(gateway.till.keys, name, gateway.till.keys.limits())
 
-    await _answer(gateway, exchange, act)
+    await _run_and_reply(gateway, exchange, act)
 
 
-async def tenant_limits(gateway: Gateway, exchange: Exchange, name: str) -> None:
-    wanted = _body(exchange, Limits)
+async def set_tenant_limits(gateway: GatewayContext, exchange: HttpExchange, name: str) -> None:
+    wanted = _decode_body(exchange, Limits)
 
     def act() -> object:
-        _in_scope(gateway, exchange, name)
+        _require_tenant(gateway, exchange, name)
         gateway.till.keys.limit("tenant", name, "", wanted)
-        return _tenant(gateway.till.keys, name, {scope_name("tenant", name): wanted})
+        return _describe_tenant(gateway.till.keys, name, {scope_name("tenant", name): wanted})
 
-    await _answer(gateway, exchange, act, lambda: Act("tenant.limit", name, name))
+    await _run_and_reply(gateway, exchange, act, lambda: AdminAction("tenant.limit", name, name))
 
 
-async def tenant_content(gateway: Gateway, exchange: Exchange, name: str) -> None:
-    wanted = _body(exchange, Contents)
+async def set_content_tracing(gateway: GatewayContext, exchange: HttpExchange, name: str) -> None:
+    wanted = _decode_body(exchange, ContentTracing)
 
     def act() -> object:
-        _in_scope(gateway, exchange, name)
+        _require_tenant(gateway, exchange, name)
         gateway.till.keys.trace_content(name, wanted.traced)
-        return _tenant(gateway.till.keys, name, gateway.till.keys.limits())
+        return _describe_tenant(gateway.till.keys, name, gateway.till.keys.limits())
 
-    await _answer(gateway, exchange, act, lambda: Act(f"content.{'trace' if wanted.traced else 'keep'}", name, name))
+    await _run_and_reply(
+        gateway, exchange, act, lambda: AdminAction(f"content.{'trace' if wanted.traced else 'keep'}", name, name)
+    )
 
 
-async def tenant_keys(gateway: Gateway, exchange: Exchange, name: str) -> None:
+async def list_tenant_keys(gateway: GatewayContext, exchange: HttpExchange, name: str) -> None:
     keys = gateway.till.keys
 
     def act() -> object:
-        _in_scope(gateway, exchange, name)
+        _require_tenant(gateway, exchange, name)
         known, used = keys.limits(), keys.last_used()
         return {"data": [shown_key(keys, record, known, used) for record in keys.list(name)]}
 
-    await _answer(gateway, exchange, act)
+    await _run_and_reply(gateway, exchange, act)
 
 
-async def key_create(gateway: Gateway, exchange: Exchange, name: str) -> None:
-    wanted = _body(exchange, WantedKey)
+async def create_key(gateway: GatewayContext, exchange: HttpExchange, name: str) -> None:
+    wanted = _decode_body(exchange, KeyCreation)
     limits = Limits(rpm=wanted.rpm, tpm=wanted.tpm, budget_usd=wanted.budget_usd, period=wanted.period)
     lives_s = None if wanted.expires_in_days is None else wanted.expires_in_days * DAY_S
     made: list[KeyRecord] = []
 
     def act() -> object:
-        _in_scope(gateway, exchange, name)
-        _may_have(gateway, exchange, name, wanted.role, "key.create")
+        _require_tenant(gateway, exchange, name)
+        _require_grant(gateway, exchange, name, wanted.role, "key.create")
         secret, record = gateway.till.keys.create(name, wanted.role, wanted.name, wanted.user, limits, lives_s)
         made.append(record)
         return new_key(secret, record)
 
-    await _answer(gateway, exchange, act, lambda: Act("key.create", made[0].id, name))
+    await _run_and_reply(gateway, exchange, act, lambda: AdminAction("key.create", made[0].id, name))
 
 
-async def tenant_users(gateway: Gateway, exchange: Exchange, name: str) -> None:
+async def list_tenant_users(gateway: GatewayContext, exchange: HttpExchange, name: str) -> None:
     keys = gateway.till.keys
 
     def act() -> object:
-        _in_scope(gateway, exchange, name)
+        _require_tenant(gateway, exchange, name)
         known, prefix = keys.limits(), scope_name("user", name, "")
         users = {key.user for key in keys.list(name) if key.user}
         users |= {one.removeprefix(prefix) for one in known if one.startswith(prefix)}
-        return {"data": [_limited(name, user, known) for user in sorted(users)]}
+        return {"data": [_describe_user(name, user, known) for user in sorted(users)]}
 
-    await _answer(gateway, exchange, act)
+    await _run_and_reply(gateway, exchange, act)
 
 
-async def user_limits(gateway: Gateway, exchange: Exchange, name: str) -> None:
+async def set_user_limits(gateway: GatewayContext, exchange: HttpExchange, name: str) -> None:
     owner, _, user = name.partition("/")
-    wanted = _body(exchange, Limits)
+    wanted = _decode_body(exchange, Limits)
 
     def act() -> object:
-        _in_scope(gateway, exchange, owner)
+        _require_tenant(gateway, exchange, owner)
         gateway.till.keys.limit("user", owner, user, wanted)
-        return _limited(owner, user, {scope_name("user", owner, user): wanted})
+        return _describe_user(owner, user, {scope_name("user", owner, user): wanted})
 
-    await _answer(gateway, exchange, act, lambda: Act("user.limit", user, owner))
+    await _run_and_reply(gateway, exchange, act, lambda: AdminAction("user.limit", user, owner))
 
 
-async def tenant_usage(gateway: Gateway, exchange: Exchange, name: str) -> None:
+async def get_tenant_usage(gateway: GatewayContext, exchange: HttpExchange, name: str) -> None:
     gateway.flush()
 
     def act() -> object:
-        _in_scope(gateway, exchange, name)
+        _require_tenant(gateway, exchange, name)
         return {"data": usage_of(gateway.store, gateway.home, name, "key,user,model,day")}
 
-    await _answer(gateway, exchange, act)
+    await _run_and_reply(gateway, exchange, act)
 
 
-async def tenant_audit(gateway: Gateway, exchange: Exchange, name: str) -> None:
+async def get_tenant_audit(gateway: GatewayContext, exchange: HttpExchange, name: str) -> None:
     """The newest entries of the tenant."""
 
     def act() -> object:
-        _in_scope(gateway, exchange, name)
+        _require_tenant(gateway, exchange, name)
         return {"data": audit_log.events(gateway.store, gateway.home, tenant=name, limit=AUDIT_ROWS)}
 
-    await _answer(gateway, exchange, act)
+    await _run_and_reply(gateway, exchange, act)
 
 
-async def key(gateway: Gateway, exchange: Exchange, name: str) -> None:
-    await _answer(gateway, exchange, lambda: _shown(gateway, _key(gateway, exchange, name)))
+async def get_key(gateway: GatewayContext, exchange: HttpExchange, name: str) -> None:
+    await _run_and_reply(gateway, exchange, lambda: _describe_key(gateway, _require_key(gateway, exchange, name)))
 
 
-async def key_limits(gateway: Gateway, exchange: Exchange, name: str) -> None:
-    wanted = _body(exchange, Limits)
+async def set_key_limits(gateway: GatewayContext, exchange: HttpExchange, name: str) -> None:
+    wanted = _decode_body(exchange, Limits)
 
     def change(keys: Keys, record: KeyRecord) -> object:
         keys.limit("key", "", record.id, wanted)
-        return _shown(gateway, record)
+        return _describe_key(gateway, record)
 
-    await _change(gateway, exchange, name, "key.limit", change)
+    await _change_key(gateway, exchange, name, "key.limit", change)
 
 
-async def key_rotate(gateway: Gateway, exchange: Exchange, name: str) -> None:
-    wanted = _body(exchange, Overlap)
-    await _change(
+async def rotate_key(gateway: GatewayContext, exchange: HttpExchange, name: str) -> None:
+    wanted = _decode_body(exchange, KeyRotation)
+    await _change_key(
         gateway,
         exchange,
         name,
@@ -225,99 +227,104 @@ async def key_rotate(gateway: Gateway, exchange: Exchange, name: str) -> None:
     )
 
 
-async def key_revoke(gateway: Gateway, exchange: Exchange, name: str) -> None:
-    await _change(gateway, exchange, name, "key.revoke", lambda keys, record: _shown(gateway, keys.revoke(record.id)))
+async def revoke_key(gateway: GatewayContext, exchange: HttpExchange, name: str) -> None:
+    await _change_key(
+        gateway, exchange, name, "key.revoke", lambda keys, record: _describe_key(gateway, keys.revoke(record.id))
+    )
 
 
-async def _change(
-    gateway: Gateway, exchange: Exchange, name: str, action: str, change: Callable[[Keys, KeyRecord], object]
+async def _change_key(
+    gateway: GatewayContext, exchange: HttpExchange, name: str, action: str, change: Callable[[Keys, KeyRecord], object]
 ) -> None:
     """An act on a key, by who may have one like it."""
     of: list[str] = []
 
     def act() -> object:
-        record = _key(gateway, exchange, name)
+        record = _require_key(gateway, exchange, name)
         of.append(record.tenant)
-        _may_have(gateway, exchange, record.tenant, record.role, action)
+        _require_grant(gateway, exchange, record.tenant, record.role, action)
         return change(gateway.till.keys, record)
 
-    await _answer(gateway, exchange, act, lambda: Act(action, name, of[0]))
+    await _run_and_reply(gateway, exchange, act, lambda: AdminAction(action, name, of[0]))
 
 
-async def _answer(
-    gateway: Gateway, exchange: Exchange, act: Callable[[], object], done: Callable[[], Act] | None = None
+async def _run_and_reply(
+    gateway: GatewayContext,
+    exchange: HttpExchange,
+    act: Callable[[], object],
+    done: Callable[[], AdminAction] | None = None,
 ) -> None:
     """Do it beside the event loop, write down what was `done`, and say so."""
     try:
         found = await asyncio.to_thread(act)
     except UsageError as error:
-        status = HTTPStatus.CONFLICT if error.code == _TAKEN else HTTPStatus.BAD_REQUEST
-        raise Refusal(status, error.message, openai_code=error.code) from error
+        status = HTTPStatus.CONFLICT if error.code == _NAME_TAKEN else HTTPStatus.BAD_REQUEST
+        raise ApiError(status, error.message, openai_code=error.code) from error
     if done is not None:
         gateway.guard.acted(exchange, *done())
-    exchange.reply(HTTPStatus.OK, msgspec.json.encode(found), JSON)
+    exchange.reply(HTTPStatus.OK, msgspec.json.encode(found), JSON_CONTENT_TYPE)
 
 
-def _principal(exchange: Exchange) -> Principal:
+def _require_principal(exchange: HttpExchange) -> Principal:
     assert exchange.principal is not None, "let in without a principal"
     return exchange.principal
 
 
-def _in_scope(gateway: Gateway, exchange: Exchange, name: str) -> None:
+def _require_tenant(gateway: GatewayContext, exchange: HttpExchange, name: str) -> None:
     """Raises Refusal 404 for a tenant that is not there, or not his to see."""
-    seen = scope(_principal(exchange))
+    seen = scope(_require_principal(exchange))
     if seen not in (None, name):
-        gateway.guard.acted(exchange, "tenant.see", name, _principal(exchange).tenant, "not in his scope")
-        raise _absent("tenant")
+        gateway.guard.acted(exchange, "tenant.see", name, _require_principal(exchange).tenant, "not in his scope")
+        raise _not_found_error("tenant")
     if all(one.name != name for one in gateway.till.keys.tenants()):
-        raise _absent("tenant")
+        raise _not_found_error("tenant")
 
 
-def _key(gateway: Gateway, exchange: Exchange, name: str) -> KeyRecord:
+def _require_key(gateway: GatewayContext, exchange: HttpExchange, name: str) -> KeyRecord:
     """Raises Refusal 404 for a key that is not there, or not his to see."""
-    seen = scope(_principal(exchange))
+    seen = scope(_require_principal(exchange))
     record = gateway.till.keys.record(name)
     if record is None:
-        raise _absent("key")
+        raise _not_found_error("key")
     if seen not in (None, record.tenant):
-        gateway.guard.acted(exchange, "key.see", name, _principal(exchange).tenant, "not in his scope")
-        raise _absent("key")
+        gateway.guard.acted(exchange, "key.see", name, _require_principal(exchange).tenant, "not in his scope")
+        raise _not_found_error("key")
     return record
 
 
-def _may_have(gateway: Gateway, exchange: Exchange, owner: str, role: str, action: str) -> None:
+def _require_grant(gateway: GatewayContext, exchange: HttpExchange, owner: str, role: str, action: str) -> None:
     """Raises Refusal 403 for a key that would let him do more than his own does."""
-    if not may_grant(_principal(exchange), owner, role):
+    if not may_grant(_require_principal(exchange), owner, role):
         gateway.guard.acted(exchange, action, role, owner, "more than his own role")
         message = f"your key may not make or change a key of the role {role[:40]!r}"
-        raise Refusal(HTTPStatus.FORBIDDEN, message, openai_code="insufficient_permissions", param="role")
+        raise ApiError(HTTPStatus.FORBIDDEN, message, openai_code="insufficient_permissions", param="role")
 
 
-def _absent(what: str) -> Refusal:
-    return Refusal(HTTPStatus.NOT_FOUND, f"there is no such {what}", openai_code="not_found")
+def _not_found_error(what: str) -> ApiError:
+    return ApiError(HTTPStatus.NOT_FOUND, f"there is no such {what}", openai_code="not_found")
 
 
-def _shown(gateway: Gateway, record: KeyRecord) -> ShownKey:
+def _describe_key(gateway: GatewayContext, record: KeyRecord) -> ShownKey:
     keys = gateway.till.keys
     return shown_key(keys, record, keys.limits(), keys.last_used())
 
 
-def _limited(owner: str, user: str, known: dict[str, Limits]) -> Limited:
-    return Limited(tenant=owner, user=user, **_fields(known.get(scope_name("user", owner, user), Limits())))
+def _describe_user(owner: str, user: str, known: dict[str, Limits]) -> UserLimits:
+    return UserLimits(tenant=owner, user=user, **_limit_fields(known.get(scope_name("user", owner, user), Limits())))
 
 
-def _tenant(keys: Keys, name: str, known: dict[str, Limits]) -> LimitedTenant:
-    limits = _fields(known.get(scope_name("tenant", name), Limits()))
-    return LimitedTenant(tenant=name, content_traced=keys.content_traced(name), **limits)
+def _describe_tenant(keys: Keys, name: str, known: dict[str, Limits]) -> TenantLimits:
+    limits = _limit_fields(known.get(scope_name("tenant", name), Limits()))
+    return TenantLimits(tenant=name, content_traced=keys.content_traced(name), **limits)
 
 
-def _fields(limits: Limits) -> dict[str, Any]:
+def _limit_fields(limits: Limits) -> dict[str, Any]:
     return {"rpm": limits.rpm, "tpm": limits.tpm, "budget_usd": limits.budget_usd, "period": limits.period}
 
 
-def _body(exchange: Exchange, kind: type[R]) -> R:
+def _decode_body(exchange: HttpExchange, kind: type[R]) -> R:
     """Only what is made needs no words: limits that were forgotten would be none."""
     try:
         return msgspec.json.decode(exchange.body or (b"" if exchange.method == "PUT" else b"{}"), type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise bad(f"the body is not as it should be: {error}") from None
+        raise bad_request(f"the body is not as it should be: {error}") from None

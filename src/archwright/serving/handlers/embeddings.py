@@ -11,33 +11,33 @@ from typing import Any
 import msgspec
 
 from archwright.errors import ArchwrightError, EngineError
-from archwright.serving.admission.metering import Bill
+from archwright.serving.admission.metering import RequestCharge
 from archwright.serving.events.response_formats import is_count
-from archwright.serving.events.timing import Meter
-from archwright.serving.handlers.gateway_context import Gateway
-from archwright.serving.handlers.generation import outcome, stopped
-from archwright.serving.http.errors import bad
-from archwright.serving.http.http_exchange import FIRST, JSON, Exchange
-from archwright.serving.requests.request_validation import Question
-from archwright.serving.routing.attempts import set_out
-from archwright.serving.routing.replica import Replica, Work
+from archwright.serving.events.timing import RequestTiming
+from archwright.serving.handlers.gateway_context import GatewayContext
+from archwright.serving.handlers.generation import classify_failure, classify_stop
+from archwright.serving.http.errors import bad_request
+from archwright.serving.http.http_exchange import JSON_CONTENT_TYPE, PHASE_FIRST_TOKEN, HttpExchange
+from archwright.serving.requests.request_validation import GenerationRequest
+from archwright.serving.routing.attempts import start_attempts
+from archwright.serving.routing.replica import Replica, SlotRequest
 
 PATH = "/embeddings"
 
 
-async def embed(gateway: Gateway, exchange: Exchange, question: Question) -> None:
+async def serve_embeddings(gateway: GatewayContext, exchange: HttpExchange, question: GenerationRequest) -> None:
     """Answer the client; measured whatever happens."""
-    spec, status, meter = question.endpoint, "failed", Meter(exchange.received_at)
+    spec, status, meter = question.endpoint, "failed", RequestTiming(exchange.received_at)
     try:
         exchange.watch()
-        exchange.phase(FIRST, exchange.limits.first_token_s)
+        exchange.phase(PHASE_FIRST_TOKEN, exchange.limits.first_token_s)
         bill = gateway.till.open(exchange, question, "embedding")
         if bill.known is not None:
             body, tokens = bill.known.body, 0
         else:
             bill.asked = True
-            found = await _ask(gateway, exchange, question, bill, meter)
-            body, tokens = msgspec.json.encode(_reply(found, question)), _prompt_tokens(found)
+            found = await _query_engine(gateway, exchange, question, bill, meter)
+            body, tokens = msgspec.json.encode(_build_response(found, question)), _prompt_tokens(found)
         figures = {
             "pool": exchange.route or spec.pool,
             "operation": "embeddings",
@@ -49,24 +49,30 @@ async def embed(gateway: Gateway, exchange: Exchange, question: Question) -> Non
         gateway.served(exchange, spec, "ok", figures)
         if bill.keeps:
             bill.keep(body, tokens, 0)
-        exchange.reply(HTTPStatus.OK, body, JSON, [meter.overhead(exchange.now()), *bill.headers()])
+        exchange.reply(HTTPStatus.OK, body, JSON_CONTENT_TYPE, [meter.overhead(exchange.now()), *bill.headers()])
     except asyncio.CancelledError:
-        status = stopped(exchange)
+        status = classify_stop(exchange)
         raise
     except ArchwrightError as error:
-        status = outcome(error)
+        status = classify_failure(error)
         raise
     finally:
         gateway.ended(exchange, spec, status, {"pool": spec.pool, "operation": "embeddings"})
 
 
-async def _ask(gateway: Gateway, exchange: Exchange, question: Question, bill: Bill, meter: Meter) -> dict[str, Any]:
-    course = set_out(gateway.router, exchange, question, question.body)
+async def _query_engine(
+    gateway: GatewayContext,
+    exchange: HttpExchange,
+    question: GenerationRequest,
+    bill: RequestCharge,
+    meter: RequestTiming,
+) -> dict[str, Any]:
+    course = start_attempts(gateway.router, exchange, question, question.body)
 
     async def send(replica: Replica) -> dict[str, Any]:
         if question.plain and replica.tuned:
             # Engines leave an adapter out of a generation, not out of embeddings: other vectors would spoil an index.
-            raise bad(
+            raise bad_request(
                 f"{question.model!r} makes no embeddings while {replica.version!r} is served over it; "
                 f"name {question.endpoint.workload!r} to have them from that version",
                 "model",
@@ -79,27 +85,29 @@ async def _ask(gateway: Gateway, exchange: Exchange, question: Question, bill: B
         meter.event_at = exchange.now()
         return found
 
-    return await course.answer(Work(question.work_tokens, course.tenant, priority=question.endpoint.priority), send)
+    return await course.answer(
+        SlotRequest(question.work_tokens, course.tenant, priority=question.endpoint.priority), send
+    )
 
 
-class _Vector(msgspec.Struct):
+class _EmbeddingVector(msgspec.Struct):
     """One vector as an engine sends it; other fields are let pass."""
 
     index: int
     embedding: list[float]
 
 
-def _reply(found: dict[str, Any], question: Question) -> dict[str, Any]:
+def _build_response(found: dict[str, Any], question: GenerationRequest) -> dict[str, Any]:
     """The engine's vectors in the order of the inputs. Raises EngineError AW-ENG-03 where it sent others."""
     try:
-        given = {item.index: item.embedding for item in msgspec.convert(found.get("data"), list[_Vector])}
+        given = {item.index: item.embedding for item in msgspec.convert(found.get("data"), list[_EmbeddingVector])}
     except msgspec.ValidationError as error:
         raise EngineError("AW-ENG-03", f"the engine's reply holds no vectors: {error}") from error
     expected = range(len(question.body["input"]))
     if set(given) != set(expected):
         raise EngineError("AW-ENG-03", "the engine answered with other vectors than it was asked for")
     data = [
-        {"object": "embedding", "index": index, "embedding": _encoded(given[index], question.base64)}
+        {"object": "embedding", "index": index, "embedding": _encode_vector(given[index], question.base64)}
         for index in expected
     ]
     tokens = _prompt_tokens(found)
@@ -107,7 +115,7 @@ def _reply(found: dict[str, Any], question: Question) -> dict[str, Any]:
     return {"object": "list", "data": data, "model": question.model, "usage": used}
 
 
-def _encoded(vector: list[float], as_base64: bool) -> list[float] | str:
+def _encode_vector(vector: list[float], as_base64: bool) -> list[float] | str:
     """Base64 of little-endian 32-bit floats is what the official client asks for unless told otherwise."""
     if not as_base64:
         return vector

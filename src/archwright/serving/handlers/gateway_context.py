@@ -17,21 +17,21 @@ from archwright.monitor.metrics.request_recorder import Requests
 from archwright.monitor.trace_exporter import Content, Traces
 from archwright.monitor.wal.writer import Ledger
 from archwright.policy.circuit_breaker import RetryBudget
-from archwright.serving.admission.authorization import Guard
-from archwright.serving.admission.metering import Till
-from archwright.serving.http.errors import Refusal, unavailable
-from archwright.serving.http.http_exchange import Exchange
-from archwright.serving.requests.model_resolution import Directory
-from archwright.serving.requests.request_validation import Question
-from archwright.serving.routing.attempts import Course
-from archwright.serving.routing.pool import Pool
-from archwright.serving.routing.pool_registry import Fleet
+from archwright.serving.admission.authorization import RequestAuthorizer
+from archwright.serving.admission.metering import CostAccounting
+from archwright.serving.http.errors import ApiError, service_unavailable
+from archwright.serving.http.http_exchange import HttpExchange
+from archwright.serving.requests.model_resolution import ModelDirectory
+from archwright.serving.requests.request_validation import GenerationRequest
+from archwright.serving.routing.attempts import Attempts
+from archwright.serving.routing.pool import EnginePool
+from archwright.serving.routing.pool_registry import PoolRegistry
 from archwright.serving.routing.router import Router
-from archwright.serving.routing.shadow_traffic import Compared, Shadows
+from archwright.serving.routing.shadow_traffic import ShadowComparison, ShadowTraffic
 from archwright.serving.settings.config import EndpointSpec, GatewayConfig
 
 
-class Books(NamedTuple):
+class Recorders(NamedTuple):
     """What the gateway writes to: what it served and decided, the page a Prometheus scrapes, a collector's traces."""
 
     ledger: Ledger
@@ -39,7 +39,7 @@ class Books(NamedTuple):
     traces: Traces | None = None
 
 
-class Gateway:
+class GatewayContext:
     """Made once per process. `clock` is wall time, `now` monotonic. `directory`, `router` and `pools` change together,
     between two steps of the event loop: a handler reads them without waiting in between. `flush` has the
     kernel keep all that was written down; called by the event loop's thread."""
@@ -48,9 +48,9 @@ class Gateway:
         self,
         config: GatewayConfig,
         home: Home,
-        guard: Guard,
-        books: Books,
-        till: Till,
+        guard: RequestAuthorizer,
+        books: Recorders,
+        till: CostAccounting,
         journal: Journal | None = None,
     ) -> None:
         self.config = config
@@ -68,14 +68,14 @@ class Gateway:
         self.store = books.ledger.store
         self._requests = Requests(*books)
         self._traces = books.traces
-        self.fleet = Fleet(config.pools, home)
+        self.fleet = PoolRegistry(config.pools, home)
         self._shown: Set[str] = frozenset()  # pools whose load is on the page
         self._budget = RetryBudget()
-        self._shadows = Shadows(self.now, self._compared)
+        self._shadows = ShadowTraffic(self.now, self._compared)
         self._route(config)
 
     @property
-    def pools(self) -> Mapping[str, Pool]:
+    def pools(self) -> Mapping[str, EnginePool]:
         return self.fleet.pools
 
     async def change(self, config: GatewayConfig) -> bool:
@@ -87,10 +87,10 @@ class Gateway:
 
     def _route(self, config: GatewayConfig) -> None:
         self._endpoints = config.endpoints
-        self.directory = Directory(config.pools, config.endpoints)
+        self.directory = ModelDirectory(config.pools, config.endpoints)
         self.router = Router(self.pools, config.endpoints, self._budget, self.now)
 
-    def mirror(self, name: str, question: Question, course: Course, path: str) -> asyncio.Future[str] | None:
+    def mirror(self, name: str, question: GenerationRequest, course: Attempts, path: str) -> asyncio.Future[str] | None:
         """Ask the endpoint's shadow as well, where this request is one of its share; the future takes the answer."""
         if not question.endpoint.shadow:
             return None
@@ -111,7 +111,7 @@ class Gateway:
         await self.fleet.close()
         self.show_load()  # the page outlives this process
 
-    def traces_content(self, exchange: Exchange) -> bool:
+    def traces_content(self, exchange: HttpExchange) -> bool:
         """Whether what this request says goes along with its trace: it is sampled, and its tenant turned that on."""
         traces, principal = self._traces, exchange.principal
         if traces is None or principal is None or not traces.samples(exchange.id):
@@ -120,7 +120,7 @@ class Gateway:
 
     def served(
         self,
-        exchange: Exchange,
+        exchange: HttpExchange,
         spec: EndpointSpec,
         status: str,
         figures: dict[str, Any],
@@ -151,11 +151,11 @@ class Gateway:
             self._requests.add(one, content)
             exchange.recorded = True
         except StoreError as error:
-            raise unavailable("the answer could not be recorded; try again", "record_unavailable") from error
+            raise service_unavailable("the answer could not be recorded; try again", "record_unavailable") from error
 
     def ended(
         self,
-        exchange: Exchange,
+        exchange: HttpExchange,
         spec: EndpointSpec,
         status: str,
         figures: dict[str, Any],
@@ -168,7 +168,7 @@ class Gateway:
         try:
             self.served(exchange, spec, status, figures, content)
             self.flush()
-        except (Refusal, StoreError) as error:
+        except (ApiError, StoreError) as error:
             self.journal.error("request not recorded", request=exchange.id, **error.as_dict())
 
     @property
@@ -189,7 +189,7 @@ class Gateway:
         self.follower.catch_up()
         return self.exposition.render(self.follower.exposition)
 
-    def _compared(self, found: Compared) -> None:
+    def _compared(self, found: ShadowComparison) -> None:
         self.exposition.counter("shadows", {"pool": found.pool, "verdict": found.verdict}).add()
         self.journal.info("shadow", **found._asdict())
 

@@ -19,47 +19,60 @@ from archwright.errors import ArchwrightError
 from archwright.http_client.client import EngineRefused
 from archwright.monitor.trace_exporter import Content
 from archwright.policy.cache_key import Kind
-from archwright.serving.admission.metering import Bill
-from archwright.serving.events.response_formats import ChatShape, Piece, Writer
-from archwright.serving.events.stream_replay import cut_off, replay
-from archwright.serving.events.timing import Meter
-from archwright.serving.handlers.gateway_context import Gateway
-from archwright.serving.handlers.stream_relay import EVENTS, STREAM_HEADERS, Gathered, Relay, Streamed
-from archwright.serving.handlers.trace_content import content_of
-from archwright.serving.http.errors import MESSAGES, from_error
-from archwright.serving.http.http_exchange import FIRST, GONE, JSON, Exchange
-from archwright.serving.providers.protocol import Asked
-from archwright.serving.requests.request_validation import Question
-from archwright.serving.routing.attempts import Course, set_out
+from archwright.serving.admission.metering import RequestCharge
+from archwright.serving.events.response_formats import ChatFormat, ResponsePiece, ResponseWriter
+from archwright.serving.events.stream_replay import has_truncated_call, replay_response
+from archwright.serving.events.timing import RequestTiming
+from archwright.serving.handlers.gateway_context import GatewayContext
+from archwright.serving.handlers.stream_relay import (
+    EVENT_STREAM_TYPE,
+    STREAM_HEADERS,
+    BufferedRelay,
+    EngineRelay,
+    StreamingRelay,
+)
+from archwright.serving.handlers.trace_content import build_trace_content
+from archwright.serving.http.errors import MESSAGES_PATH, to_api_error
+from archwright.serving.http.http_exchange import CLIENT_GONE, JSON_CONTENT_TYPE, PHASE_FIRST_TOKEN, HttpExchange
+from archwright.serving.providers.protocol import EngineRequest
+from archwright.serving.requests.request_validation import GenerationRequest
+from archwright.serving.routing.attempts import Attempts, start_attempts
 from archwright.serving.routing.replica import Replica
 
-CHAT = ChatShape.path
+CHAT_PATH = ChatFormat.path
 # How an engine is told to leave its adapter out of one request.
 WITHOUT_ADAPTER = {"lora": [{"id": 0, "scale": 0.0}]}
 
 
-class Generation:
+class GenerationHandler:
     """`path` is what an OpenAI engine is asked at; `writer` writes the reply in the client's language."""
 
     _tells = False  # what is said goes along with the trace
 
-    def __init__(self, gateway: Gateway, exchange: Exchange, question: Question, path: str, writer: Writer) -> None:
+    def __init__(
+        self,
+        gateway: GatewayContext,
+        exchange: HttpExchange,
+        question: GenerationRequest,
+        path: str,
+        writer: ResponseWriter,
+    ) -> None:
         self._gateway = gateway
         self._exchange = exchange
         self._question = question
         self._path = path
         self._writer = writer
-        self._course: Course | None = None
+        self._course: Attempts | None = None
         self._shadow: asyncio.Future[str] | None = None
-        self._meter = Meter(exchange.received_at)
-        self._relayed: Gathered | None = None  # whose words go along with the trace
+        self._meter = RequestTiming(exchange.received_at)
+        self._relayed: BufferedRelay | None = None  # whose words go along with the trace
 
     async def run(self) -> None:
         """Answer the client; measured whatever happens."""
         status = "failed"  # a bug, where nothing else is said
         try:
             self._exchange.watch()
-            self._exchange.phase(FIRST, self._exchange.limits.first_token_s)
+            self._exchange.phase(PHASE_FIRST_TOKEN, self._exchange.limits.first_token_s)
             self._tells = self._gateway.traces_content(self._exchange)
             self._bill = bill = self._gateway.till.open(self._exchange, self._question, self._kind)
             relay = None if bill.known is not None else await self._ask()
@@ -70,10 +83,10 @@ class Generation:
             if relay is not None and self._shadow is not None and not self._shadow.done():
                 self._shadow.set_result("".join(relay.heard or ()))
         except asyncio.CancelledError:
-            status = stopped(self._exchange)
+            status = classify_stop(self._exchange)
             raise
         except ArchwrightError as error:
-            status = outcome(error)
+            status = classify_failure(error)
             raise
         finally:
             sink, self._exchange.sink = self._exchange.sink, None
@@ -82,52 +95,52 @@ class Generation:
             if not self._exchange.recorded:
                 content = self._content() if self._tells else None
                 self._gateway.ended(self._exchange, self._question.endpoint, status, self._figures(), content)
-            if status != "ok" and isinstance(sink, Gathered):
+            if status != "ok" and isinstance(sink, BufferedRelay):
                 sink.forget()
 
     def _content(self) -> Content:
         """For the trace: what was asked, and what came of an answer."""
         bill, principal = self._exchange.bill, self._exchange.principal
         assert principal is not None, "let in without a principal"
-        said: Sequence[Piece] | bytes = self._relayed.pieces if self._relayed is not None else ()
-        if isinstance(bill, Bill) and bill.known is not None:
+        said: Sequence[ResponsePiece] | bytes = self._relayed.pieces if self._relayed is not None else ()
+        if isinstance(bill, RequestCharge) and bill.known is not None:
             said = bill.known.body
-        return content_of(principal.tenant, self._question, said, apart=self._kind == "messages")
+        return build_trace_content(principal.tenant, self._question, said, apart=self._kind == "messages")
 
     @property
     def _kind(self) -> Kind:
-        if self._exchange.path.startswith(MESSAGES):
+        if self._exchange.path.startswith(MESSAGES_PATH):
             return "messages"
-        return "chat" if self._path == CHAT else "completion"
+        return "chat" if self._path == CHAT_PATH else "completion"
 
-    def _answer(self, relay: Relay | None) -> None:
+    def _answer(self, relay: EngineRelay | None) -> None:
         """The one reply, or the end of the stream; without a relay what the cache holds."""
         exchange, meter, bill = self._exchange, self._meter, self._bill
         body = b""
         if relay is None:
             assert bill.known is not None, "neither asked nor known"
             body = bill.known.body
-        elif isinstance(relay, Gathered) and (bill.keeps or not self._question.stream):
+        elif isinstance(relay, BufferedRelay) and (bill.keeps or not self._question.stream):
             body = self._writer.whole(relay.pieces, meter.used)
-            if bill.keeps and not cut_off(relay.pieces):
+            if bill.keeps and not has_truncated_call(relay.pieces):
                 bill.keep(body, meter.input_tokens, meter.tokens)
         headers = [meter.overhead(exchange.now()), *bill.headers()]
         if not self._question.stream:
-            exchange.reply(HTTPStatus.OK, body, JSON, headers)
+            exchange.reply(HTTPStatus.OK, body, JSON_CONTENT_TYPE, headers)
         elif relay is None:
-            exchange.start(HTTPStatus.OK, EVENTS, [*STREAM_HEADERS, *headers])
-            exchange.finish(replay(body, include_usage=self._question.include_usage, told=bill.told))
+            exchange.start(HTTPStatus.OK, EVENT_STREAM_TYPE, [*STREAM_HEADERS, *headers])
+            exchange.finish(replay_response(body, include_usage=self._question.include_usage, told=bill.told))
         else:
             exchange.finish(self._writer.end(bill.told(meter.used)))
 
-    async def _ask(self) -> Relay:
+    async def _ask(self) -> EngineRelay:
         """What the engine says, from a slot of a pool to its finish reason; asked again where nothing came."""
         question, router = self._question, self._gateway.router
-        course = self._course = set_out(router, self._exchange, question, question.native or question.body)
+        course = self._course = start_attempts(router, self._exchange, question, question.native or question.body)
         self._shadow = self._gateway.mirror(self._exchange.id, question, course, self._path)
         return await course.answer(router.work(question, course.tenant, course.data_class, course.until), self._send)
 
-    async def _send(self, replica: Replica) -> Relay:
+    async def _send(self, replica: Replica) -> EngineRelay:
         meter = self._meter
         self._bill.asked = True
         meter.asked_at = meter.event_at = self._exchange.now()
@@ -144,7 +157,7 @@ class Generation:
             relay.ended()
             return relay
 
-    def _relay(self, replica: Replica, version: str, whole: bool) -> Relay:
+    def _relay(self, replica: Replica, version: str, whole: bool) -> EngineRelay:
         exchange, meter, course, bill = self._exchange, self._meter, self._course, self._bill
         assert course is not None, "nothing is sent before a course is set"
         meter.queued_s = course.queued_s
@@ -154,23 +167,23 @@ class Generation:
             bill.answered_at(replica.prices)
             course.begin()
 
-        relay: Gathered | Streamed
+        relay: BufferedRelay | StreamingRelay
         if self._question.stream:
-            relay = Streamed(exchange, self._meter, replica.client, first)
+            relay = StreamingRelay(exchange, self._meter, replica.client, first)
             relay.set(
                 self._writer, logprobs=self._question.top_logprobs is not None, keeps=self._bill.keeps or self._tells
             )
         else:
-            relay = Gathered(exchange, self._meter, replica.client, first)
+            relay = BufferedRelay(exchange, self._meter, replica.client, first)
             if whole:
                 tokens = int(self._question.body["max_tokens"]) * self._question.choices
-                exchange.phase(FIRST, exchange.limits.whole_s(tokens))
+                exchange.phase(PHASE_FIRST_TOKEN, exchange.limits.whole_s(tokens))
         self._relayed = relay if self._tells else None
         relay.choices = self._question.choices
         relay.heard = [] if self._shadow is not None else None
         return relay
 
-    def _asked(self, replica: Replica) -> tuple[Asked, str]:
+    def _asked(self, replica: Replica) -> tuple[EngineRequest, str]:
         """What this engine is sent, and the version that answers it."""
         question, course, more = self._question, self._course, replica.client.asks_more
         assert course is not None, "nothing is asked before a course is set"
@@ -186,7 +199,7 @@ class Generation:
             "pool": course.pool.name if course is not None else self._question.endpoint.pool,
             "tries": course.tries if course is not None else 0,
             "data_class": course.data_class if course is not None else "",
-            "operation": "chat" if self._path == CHAT else "text_completion",
+            "operation": "chat" if self._path == CHAT_PATH else "text_completion",
             "output_tokens": meter.tokens,
             "input_tokens": meter.input_tokens,
             "cached_tokens": meter.cached_tokens,
@@ -198,16 +211,16 @@ class Generation:
         }
 
 
-def stopped(exchange: Exchange) -> str:
+def classify_stop(exchange: HttpExchange) -> str:
     """The same for a request whose work was stopped."""
     if exchange.why is not None:
-        return outcome(exchange.why)
-    return "cancelled" if exchange.ended == GONE else "ended"
+        return classify_failure(exchange.why)
+    return "cancelled" if exchange.ended == CLIENT_GONE else "ended"
 
 
-def outcome(error: ArchwrightError) -> str:
+def classify_failure(error: ArchwrightError) -> str:
     """The `status` label of a request that failed: refused (the client's doing), rejected (full), failed (ours)."""
-    status = from_error(error).status
+    status = to_api_error(error).status
     if status == HTTPStatus.TOO_MANY_REQUESTS:
         return "rejected"
     return "failed" if status >= HTTPStatus.INTERNAL_SERVER_ERROR else "refused"

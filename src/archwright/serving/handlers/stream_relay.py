@@ -17,49 +17,51 @@ from archwright.errors import EngineError
 from archwright.http_client.client import EngineClient
 from archwright.http_client.connection_pool import Sink
 from archwright.http_client.sse import EventParser
-from archwright.serving.events.choice_accumulator import Kept, piece_of
-from archwright.serving.events.complete_reply import EVENTS as STREAM
-from archwright.serving.events.complete_reply import Whole
+from archwright.serving.events.choice_accumulator import ChoiceAccumulator, build_piece
+from archwright.serving.events.complete_reply import EVENT_STREAM as STREAM
+from archwright.serving.events.complete_reply import CompleteReplyParser
 from archwright.serving.events.engine_events import (
-    DONE,
-    Call,
-    Choice,
+    DONE_MARK,
+    CompletionChoice,
     EngineEvent,
-    Reader,
+    EventReader,
+    ToolCall,
     decode_events,
+    extract_plain_text,
     read_event,
-    text_alone,
 )
-from archwright.serving.events.event_template import Form, form_of
-from archwright.serving.events.response_formats import Piece, Writer, usage
-from archwright.serving.events.stream_replay import between
-from archwright.serving.events.timing import Meter
-from archwright.serving.http.http_exchange import Exchange
+from archwright.serving.events.event_template import EventTemplate, derive_template
+from archwright.serving.events.response_formats import ResponsePiece, ResponseWriter, parse_usage
+from archwright.serving.events.stream_replay import encode_pieces
+from archwright.serving.events.timing import RequestTiming
+from archwright.serving.http.http_exchange import HttpExchange
 from archwright.serving.requests.request_validation import CHARACTERS_PER_TOKEN
 
-EVENTS = "text/event-stream; charset=utf-8"
+EVENT_STREAM_TYPE = "text/event-stream; charset=utf-8"
 STREAM_HEADERS = [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
 
 
-END = b"\n\ndata: [DONE]"
-NUMBER = attrgetter("number")
+DONE_SUFFIX = b"\n\ndata: [DONE]"
+PIECE_NUMBER = attrgetter("number")
 # Pieces of a stream: its form is looked for when so many have come (the first often names the role), and no more
 # often, for some engines give every event another form.
-FORM_AFTER, FORM_EVERY = 2, 16
+TEMPLATE_AFTER, TEMPLATE_INTERVAL = 2, 16
 
 
-class Relay(Sink):
+class EngineRelay(Sink):
     """Reads one engine's stream. `begun` once it said anything; `finished` once it gave a finish reason. `on_first`
     is called with its first event."""
 
     begun = False
     choices = 1  # how many replies it brings
     heard: list[str] | None = None  # the text of the reply, where it is compared with another's
-    reader: Reader | None = None
+    reader: EventReader | None = None
     _ends = 0
     _calls: dict[tuple[int, int | None], tuple[str, int]] | None = None
 
-    def __init__(self, exchange: Exchange, meter: Meter, client: EngineClient, on_first: Callable[[], None]) -> None:
+    def __init__(
+        self, exchange: HttpExchange, meter: RequestTiming, client: EngineClient, on_first: Callable[[], None]
+    ) -> None:
         self.exchange = exchange
         self.meter = meter
         self.on_first = on_first
@@ -70,7 +72,7 @@ class Relay(Sink):
     def finished(self) -> bool:
         return self._ends >= self.choices
 
-    def take(self, text: str, choice: Choice) -> None:
+    def take(self, text: str, choice: CompletionChoice) -> None:
         """One choice of an event, and the text it brings."""
         raise AssertionError("a relay knows what to do with an event")
 
@@ -97,7 +99,7 @@ class Relay(Sink):
             self._see_all(events)
             return
         for event in self._parser.feed(data) if plain is None else self._parser.again(plain):
-            if event.data == DONE:
+            if event.data == DONE_MARK:
                 self.done = True
                 return
             if event.kind == "error":
@@ -108,7 +110,7 @@ class Relay(Sink):
                 raise self._client.nonsense(error) from error
             self._see(seen)
 
-    def _through(self, reader: Reader, data: bytes) -> None:
+    def _through(self, reader: EventReader, data: bytes) -> None:
         """Read by who knows the engine's language."""
         for event in self._parser.feed(data):
             try:
@@ -123,9 +125,9 @@ class Relay(Sink):
 
     def _together(self, plain: bytes) -> list[EngineEvent] | None:
         """The events of one read, decoded in one go; None where they are not each one line of JSON."""
-        done = plain.endswith(END)
+        done = plain.endswith(DONE_SUFFIX)
         if done:
-            plain = plain[: -len(END)]
+            plain = plain[: -len(DONE_SUFFIX)]
         try:
             events = decode_events(b"[%b]" % plain[6:].replace(b"\n\ndata: ", b","))
         except (msgspec.DecodeError, UnicodeDecodeError):
@@ -140,7 +142,7 @@ class Relay(Sink):
         """Those that are a piece of text and nothing else, as nearly all are, go together."""
         texts: list[str] = []
         for event in events:
-            text = text_alone(event)
+            text = extract_plain_text(event)
             if text:
                 texts.append(text)
                 continue
@@ -175,15 +177,15 @@ class Relay(Sink):
             self.begun = True
             self.on_first()
         if event.usage is not None:
-            meter.used = usage(event.usage) or meter.used
+            meter.used = parse_usage(event.usage) or meter.used
         for choice in event.choices or ():
             self._see_choice(choice)
 
-    def _check(self, choice: Choice) -> None:
+    def _check(self, choice: CompletionChoice) -> None:
         if not 0 <= choice.index < self.choices:
             raise self._client.nonsense("a choice nobody asked for")
 
-    def _see_choice(self, choice: Choice) -> None:
+    def _see_choice(self, choice: CompletionChoice) -> None:
         meter, delta = self.meter, choice.delta
         self._check(choice)
         text = (delta.content if delta is not None else choice.text) or ""
@@ -203,7 +205,7 @@ class Relay(Sink):
             self.heard.append(text)
         self.take(text, choice)
 
-    def _number(self, choice: int, calls: list[Call]) -> None:
+    def _number(self, choice: int, calls: list[ToolCall]) -> None:
         """In the order they began. Some servers call each of several calls the first: what has a name, and an id that
         the one known by that number has not, is another. Under None stands how many a choice has."""
         if self._calls is None:
@@ -218,19 +220,21 @@ class Relay(Sink):
             call.index = number
 
 
-class Gathered(Relay):
+class BufferedRelay(EngineRelay):
     """Keeps what comes for one reply, be it a stream or whole."""
 
-    _whole: Whole | None = None
+    _whole: CompleteReplyParser | None = None
 
-    def __init__(self, exchange: Exchange, meter: Meter, client: EngineClient, on_first: Callable[[], None]) -> None:
+    def __init__(
+        self, exchange: HttpExchange, meter: RequestTiming, client: EngineClient, on_first: Callable[[], None]
+    ) -> None:
         super().__init__(exchange, meter, client, on_first)
-        self._kept: defaultdict[int, Kept] = defaultdict(Kept)
-        self._told: list[Piece] = []
+        self._kept: defaultdict[int, ChoiceAccumulator] = defaultdict(ChoiceAccumulator)
+        self._told: list[ResponsePiece] = []
 
     def begin(self, kind: bytes) -> None:
         if not kind.lower().startswith(STREAM):
-            self._parser = self._whole = Whole()
+            self._parser = self._whole = CompleteReplyParser()
 
     def ended(self) -> None:
         if self._whole is not None and self._whole.body:
@@ -256,14 +260,14 @@ class Gathered(Relay):
     def take_texts(self, texts: list[str]) -> None:
         self._kept[0].texts += texts
 
-    def take(self, text: str, choice: Choice) -> None:
-        self._kept[choice.index].add(piece_of(text, choice))
+    def take(self, text: str, choice: CompletionChoice) -> None:
+        self._kept[choice.index].add(build_piece(text, choice))
 
     @property
-    def pieces(self) -> list[Piece]:
+    def pieces(self) -> list[ResponsePiece]:
         if self._told:
-            return sorted(self._told, key=NUMBER)
-        return [kept.piece(index) for index, kept in sorted(self._kept.items())] or [Kept().piece(0)]
+            return sorted(self._told, key=PIECE_NUMBER)
+        return [kept.piece(index) for index, kept in sorted(self._kept.items())] or [ChoiceAccumulator().piece(0)]
 
     def _read(self, body: bytes) -> None:
         """A reply that came whole: nothing is known of its tokens' times."""
@@ -279,7 +283,7 @@ class Gathered(Relay):
             raise self._client.refused(reply.error)
         self.begun = True
         self.on_first()
-        meter.used = usage(reply.usage)
+        meter.used = parse_usage(reply.usage)
         characters = 0
         for choice in reply.choices or ():
             self._check(choice)
@@ -287,7 +291,7 @@ class Gathered(Relay):
             text = (said.content if said is not None else choice.text) or ""
             for number, call in enumerate(said.tool_calls or () if said is not None else ()):
                 call.index = number
-            piece = piece_of(text, choice)
+            piece = build_piece(text, choice)
             characters += len(text) + len(piece.reasoning) + len(piece.refusal)
             characters += sum(len(call.said.arguments or "") for call in piece.calls)
             self._ends += bool(choice.finish_reason)
@@ -305,15 +309,15 @@ class Gathered(Relay):
             bill.look(bill.most + 1, meter.event_at)
 
 
-class Streamed(Gathered):
+class StreamingRelay(BufferedRelay):
     """Passes on what comes, in the client's own form."""
 
-    def set(self, writer: Writer, *, logprobs: bool, keeps: bool = False) -> None:
+    def set(self, writer: ResponseWriter, *, logprobs: bool, keeps: bool = False) -> None:
         """`keeps`: what comes is kept as well, for the cache."""
         self._writer, self._logprobs, self._keeps = writer, logprobs, keeps
         self._out: list[bytes] = []
-        self._form: Form | None = None  # only where the next byte begins an event
-        self._form_at = FORM_AFTER
+        self._form: EventTemplate | None = None  # only where the next byte begins an event
+        self._form_at = TEMPLATE_AFTER
 
     def feed(self, data: bytes) -> None:
         """Nearly every read is one event of the same form as the last, and done with at once."""
@@ -338,7 +342,7 @@ class Streamed(Gathered):
         if self.done or self.reader is not None:
             return
         if meter.chunks >= self._form_at:
-            form, self._form_at = form_of(data) or form, meter.chunks + FORM_EVERY
+            form, self._form_at = derive_template(data) or form, meter.chunks + TEMPLATE_INTERVAL
         if self._parser.between:
             self._form = form
 
@@ -366,15 +370,15 @@ class Streamed(Gathered):
         super().ended()
         if self._told:
             self._open()
-            self.exchange.write(b"".join(between(self._writer, self.pieces)))
+            self.exchange.write(b"".join(encode_pieces(self._writer, self.pieces)))
 
     def take_texts(self, texts: list[str]) -> None:
         self._out += map(self._writer.text, texts)
         if self._keeps:
             super().take_texts(texts)
 
-    def take(self, text: str, choice: Choice) -> None:
-        piece = piece_of(text, choice, logprobs=self._logprobs)
+    def take(self, text: str, choice: CompletionChoice) -> None:
+        piece = build_piece(text, choice, logprobs=self._logprobs)
         # A token may show no text of its own: half of a character, or what a stop text may begin with.
         more = piece.reasoning or piece.calls or piece.refusal or piece.signature or piece.entries or piece.redacted
         if text or piece.finish or more:
@@ -387,7 +391,7 @@ class Streamed(Gathered):
         headers = [*STREAM_HEADERS, self.meter.overhead(exchange.now())]
         if exchange.bill is not None:
             headers += exchange.bill.headers()
-        exchange.start(HTTPStatus.OK, EVENTS, headers)
+        exchange.start(HTTPStatus.OK, EVENT_STREAM_TYPE, headers)
         first = self._writer.first()
         if first:
             exchange.write(first)

@@ -13,49 +13,53 @@ from typing import Any
 import msgspec
 
 from archwright.monitor.trace_exporter import Content
-from archwright.serving.events.response_formats import Piece
-from archwright.serving.events.stream_replay import pieces_of
-from archwright.serving.requests.request_validation import Question
+from archwright.serving.events.response_formats import ResponsePiece
+from archwright.serving.events.stream_replay import parse_pieces
+from archwright.serving.requests.request_validation import GenerationRequest
 
-LIMIT = 16_384
-PARTS = 256  # a part costs room even where it is empty
-NAME_LIMIT = 256
-MARK = "… [truncated]"
+MAX_CHARACTERS = 16_384
+MAX_PARTS = 256  # a part costs room even where it is empty
+MAX_NAME_CHARACTERS = 256
+TRUNCATION_MARK = "… [truncated]"
 # The conventions' words for why an answer ended, where they are others.
-FINISHES = {"tool_calls": "tool_call", "tool_use": "tool_call", "end_turn": "stop", "max_tokens": "length"}
+FINISH_REASONS = {"tool_calls": "tool_call", "tool_use": "tool_call", "end_turn": "stop", "max_tokens": "length"}
 
 Part = dict[str, Any]
 _encode = msgspec.json.Encoder().encode
 
 
-def content_of(tenant: str, question: Question, said: Sequence[Piece] | bytes, *, apart: bool) -> Content:
+def build_trace_content(
+    tenant: str, question: GenerationRequest, said: Sequence[ResponsePiece] | bytes, *, apart: bool
+) -> Content:
     """`said` is what came of an answer so far, or a whole reply from the cache; `apart`: the client's interface has the
     system's words beside the conversation."""
     body: Mapping[str, Any] = question.body if question.native is None else question.native
-    told, heard, ordered = _Room(), _Room(), _Room()
-    system = [{"type": "text", "content": _words(body["system"])}] if body.get("system") else []
-    messages = _list(body.get("messages"))
+    told, heard, ordered = _CharacterBudget(), _CharacterBudget(), _CharacterBudget()
+    system = [{"type": "text", "content": _join_texts(body["system"])}] if body.get("system") else []
+    messages = _select_objects(body.get("messages"))
     if apart and messages and messages[0].get("role") == "system":
-        system = [{"type": "text", "content": _words(messages.pop(0).get("content"))}]
+        system = [{"type": "text", "content": _join_texts(messages.pop(0).get("content"))}]
     if "prompt" in body:
         messages = [{"role": "user", "content": body["prompt"]}]
-    inputs = [told.message(str(one.get("role"))[:NAME_LIMIT], _asked(one)) for one in reversed(messages)]
-    outputs = [heard.message("assistant", parts, finish) for parts, finish in _answers(said)]
+    inputs = [
+        told.message(str(one.get("role"))[:MAX_NAME_CHARACTERS], _message_parts(one)) for one in reversed(messages)
+    ]
+    outputs = [heard.message("assistant", parts, finish) for parts, finish in _response_messages(said)]
     return Content(
         tenant,
-        _json(reversed([one for one in inputs if one["parts"]])),
-        _json(outputs),
-        _json(ordered.cut(system)),
+        _encode_list(reversed([one for one in inputs if one["parts"]])),
+        _encode_list(outputs),
+        _encode_list(ordered.cut(system)),
         any(room.missing for room in (told, heard, ordered)),
     )
 
 
-class _Room:
+class _CharacterBudget:
     """What is left of LIMIT; `missing` once something did not fit."""
 
     def __init__(self) -> None:
         self.missing = False
-        self._left, self._parts = LIMIT, PARTS
+        self._left, self._parts = MAX_CHARACTERS, MAX_PARTS
 
     def message(self, role: str, parts: Iterable[Part], finish: str | None = None) -> dict[str, Any]:
         ended = {} if finish is None else {"finish_reason": finish}
@@ -74,85 +78,89 @@ class _Room:
 
     def _fitted(self, name: str, value: str) -> str:
         if name not in ("content", "arguments", "response"):
-            return value[:NAME_LIMIT]
+            return value[:MAX_NAME_CHARACTERS]
         left = self._left
         self._left -= len(value)
         if len(value) <= left:
             return value
         self.missing = True
-        return value[: max(0, left)] + MARK
+        return value[: max(0, left)] + TRUNCATION_MARK
 
 
-def _asked(message: Mapping[str, Any]) -> list[Part]:
+def _message_parts(message: Mapping[str, Any]) -> list[Part]:
     """The parts of one message, of a chat or in the Messages interface."""
     said = message.get("content")
     if message.get("role") == "tool":
-        return [_result(message.get("tool_call_id"), said)]
-    parts = [{"type": "text", "content": said}] if type(said) is str else [_block(block) for block in _list(said)]
-    for call in _list(message.get("tool_calls")):
+        return [_tool_result_part(message.get("tool_call_id"), said)]
+    parts = (
+        [{"type": "text", "content": said}]
+        if type(said) is str
+        else [_block_part(block) for block in _select_objects(said)]
+    )
+    for call in _select_objects(message.get("tool_calls")):
         function = call.get("function")
         named = function if type(function) is dict else {}
-        parts.append(_call(call.get("id"), named.get("name"), named.get("arguments")))
+        parts.append(_tool_call_part(call.get("id"), named.get("name"), named.get("arguments")))
     return parts
 
 
-def _block(block: Mapping[str, Any]) -> Part:
+def _block_part(block: Mapping[str, Any]) -> Part:
     kind = block.get("type")
     if kind == "text":
-        return {"type": "text", "content": _words(block.get("text"))}
+        return {"type": "text", "content": _join_texts(block.get("text"))}
     if kind == "thinking":
-        return {"type": "reasoning", "content": _words(block.get("thinking"))}
+        return {"type": "reasoning", "content": _join_texts(block.get("thinking"))}
     if kind == "tool_use":
-        return _call(block.get("id"), block.get("name"), block.get("input"))
+        return _tool_call_part(block.get("id"), block.get("name"), block.get("input"))
     if kind == "tool_result":
-        return _result(block.get("tool_use_id"), block.get("content"))
+        return _tool_result_part(block.get("tool_use_id"), block.get("content"))
     return {"type": str(kind)}
 
 
-def _call(known: object, name: object, arguments: object) -> Part:
+def _tool_call_part(known: object, name: object, arguments: object) -> Part:
     said = arguments if type(arguments) is str else _encode(arguments).decode()
     return {"type": "tool_call", "id": str(known or ""), "name": str(name or ""), "arguments": said}
 
 
-def _result(known: object, said: object) -> Part:
-    return {"type": "tool_call_response", "id": str(known or ""), "response": _words(said)}
+def _tool_result_part(known: object, said: object) -> Part:
+    return {"type": "tool_call_response", "id": str(known or ""), "response": _join_texts(said)}
 
 
-def _answers(said: Sequence[Piece] | bytes) -> Iterable[tuple[list[Part], str]]:
+def _response_messages(said: Sequence[ResponsePiece] | bytes) -> Iterable[tuple[list[Part], str]]:
     if not isinstance(said, bytes):
         pieces = said
     else:
         reply = msgspec.json.decode(said)
         if reply.get("type") == "message":
-            return [([_block(block) for block in reply["content"]], _finish(reply["stop_reason"]))]
-        pieces = pieces_of(reply)
-    told = ((_spoken(piece), piece.finish) for piece in pieces)
-    return [(parts, _finish(finish)) for parts, finish in told if parts or finish]
+            return [([_block_part(block) for block in reply["content"]], _map_finish_reason(reply["stop_reason"]))]
+        pieces = parse_pieces(reply)
+    told = ((_piece_parts(piece), piece.finish) for piece in pieces)
+    return [(parts, _map_finish_reason(finish)) for parts, finish in told if parts or finish]
 
 
-def _spoken(piece: Piece) -> list[Part]:
+def _piece_parts(piece: ResponsePiece) -> list[Part]:
     texts = (("reasoning", piece.reasoning), ("text", piece.text), ("text", piece.refusal))
     parts: list[Part] = [{"type": kind, "content": text} for kind, text in texts if text]
     for call in piece.calls:
-        parts.append(_call(call.id, call.said.name, call.said.arguments or ""))
+        parts.append(_tool_call_part(call.id, call.said.name, call.said.arguments or ""))
     return parts
 
 
-def _finish(reason: str | None) -> str:
+def _map_finish_reason(reason: str | None) -> str:
     """An answer without a reason was broken off."""
-    return FINISHES.get(reason, reason) if reason else "error"
+    return FINISH_REASONS.get(reason, reason) if reason else "error"
 
 
-def _words(said: object) -> str:
+def _join_texts(said: object) -> str:
     """The text of a text, or of blocks."""
     if type(said) is str:
         return said
-    return "\n".join(one["text"] for one in _list(said) if type(one.get("text")) is str)
+    return "\n".join(one["text"] for one in _select_objects(said) if type(one.get("text")) is str)
 
 
-def _list(value: object) -> list[dict[str, Any]]:
+def _select_objects(value: object) -> list[dict[str, Any]]:
     return [one for one in value if type(one) is dict] if type(value) is list else []
 
 
-def _json(value: Iterable[object]) -> str:
+def _encode_list(value: Iterable[object]) -> str:
     return _encode(list(value)).decode()

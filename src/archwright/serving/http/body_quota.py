@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 
 
-class Share:
+class BodyQuota:
     """One connection's part of what is `held`, by tenant."""
 
     __slots__ = ("_held", "_size", "_tenant")

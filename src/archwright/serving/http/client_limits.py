@@ -8,7 +8,7 @@ from __future__ import annotations
 from archwright.contract.record import Record
 
 
-class Limits(Record):
+class ClientLimits(Record):
     """What one client may ask of the process, and for how long; none is ever without end. `tenant_bytes` are those of a
     tenant's large bodies that are not answered yet, `chunks` those of a chunked body; `connections_per_address` are of
     one client's address, which may be a proxy's; `token_s` is what a token takes at most, on average, of an answer that
@@ -40,7 +40,7 @@ class Limits(Record):
 _DAY_S = 86_400
 _WAIT_S = (0.01, _DAY_S)
 # The least and the most: what every request has, and what a machine has memory and open files for.
-BOUNDS: dict[str, tuple[float, float]] = {
+LIMIT_BOUNDS: dict[str, tuple[float, float]] = {
     "body_bytes": (1_024, 1 << 30),
     "tenant_bytes": (1_024, 1 << 40),
     "header_bytes": (1_024, 1 << 20),
@@ -56,9 +56,9 @@ BOUNDS: dict[str, tuple[float, float]] = {
 }
 
 
-def wrong_in(limits: Limits) -> tuple[str, str]:
+def find_invalid_limit(limits: ClientLimits) -> tuple[str, str]:
     """The first field that is out of bounds and what is wrong with it; "" twice where nothing is."""
-    for name, (least, most) in BOUNDS.items():
+    for name, (least, most) in LIMIT_BOUNDS.items():
         value = getattr(limits, name)
         if not least <= value <= most:
             return name, f"is {value:,}; it has to be from {least:,} to {most:,}"

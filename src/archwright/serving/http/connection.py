@@ -15,18 +15,18 @@ from http import HTTPStatus
 from typing import Protocol, cast
 
 from archwright.engines.http_request_parser import Chunks, Head, Malformed, check_begun, parse_head
-from archwright.serving.http.body_quota import Share
-from archwright.serving.http.client_limits import Limits
-from archwright.serving.http.errors import Refusal
+from archwright.serving.http.body_quota import BodyQuota
+from archwright.serving.http.client_limits import ClientLimits
+from archwright.serving.http.errors import ApiError
 from archwright.serving.http.http_exchange import (
-    BODY,
-    GONE,
-    Exchange,
-    Outbox,
-    bare,
-    too_large,
-    too_much_at_once,
-    why_ended,
+    CLIENT_GONE,
+    PHASE_BODY,
+    HttpExchange,
+    ResponseBuffer,
+    body_too_large,
+    early_end_error,
+    encode_bare_response,
+    tenant_quota_exceeded,
 )
 
 KEEP_ALIVE_S = 75.0
@@ -40,33 +40,33 @@ WRITE_AHEAD = 256 * 1024
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 # What a connection waits for.
-NEXT, HEAD, BODY_, REPLY, END = range(5)
+STATE_NEXT, STATE_HEAD, STATE_BODY, STATE_REPLY, STATE_END = range(5)
 
 
 class Application(Protocol):
-    def begin(self, exchange: Exchange) -> bool:
+    def begin(self, exchange: HttpExchange) -> bool:
         """The headers are whole: let the request in, or answer it and return False."""
 
-    def arrived(self, exchange: Exchange) -> None:
+    def arrived(self, exchange: HttpExchange) -> None:
         """The body is there too: answer."""
 
 
-class Server:
+class HttpServer:
     """The connections of one listener of a process. Once `closing`, every answer is the last on its connection, and
     says so; once `ending`, also where it has begun by saying something else."""
 
-    def __init__(self, application: Application, outbox: Outbox) -> None:
+    def __init__(self, application: Application, outbox: ResponseBuffer) -> None:
         self.application = application
         self.outbox = outbox
-        self.limits: Limits = outbox.limits
-        self.connections: set[Connection] = set()
+        self.limits: ClientLimits = outbox.limits
+        self.connections: set[HttpConnection] = set()
         self.addresses: Counter[str] = Counter()
         self.held: Counter[str] = Counter()  # bytes of large bodies, by tenant
         self.closing = self.ending = False
         self.loop = asyncio.get_running_loop()
 
-    def accept(self) -> Connection:
-        return Connection(self)
+    def accept(self) -> HttpConnection:
+        return HttpConnection(self)
 
     def sweep(self) -> None:
         """Deadlines of every connection."""
@@ -76,26 +76,26 @@ class Server:
             connection.sweep(now)
 
 
-class Connection(asyncio.Protocol):
+class HttpConnection(asyncio.Protocol):
     """One connection. `left`: the client has closed its side."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: HttpServer) -> None:
         self.left = False
         self._server = server
         self._outbox = server.outbox
         self._limits = server.limits
         self._address = ""
-        self._state = NEXT
+        self._state = STATE_NEXT
         self._buffer = b""
         self._searched = 0
-        self._exchange: Exchange | None = None
+        self._exchange: HttpExchange | None = None
         self._fresh = True  # no request has come on it yet
         self._refused = False
         self._closing = False
         self._paused = False
         self._stalled_at: float | None = None
         self._due = 0.0
-        self._share = Share(server.held)
+        self._share = BodyQuota(server.held)
         self._clear()
 
     def _clear(self) -> None:
@@ -130,14 +130,14 @@ class Connection(asyncio.Protocol):
         self._closing = True
         self._share.let_go()
         if self._exchange is not None:
-            self._exchange.end(GONE)
+            self._exchange.end(CLIENT_GONE)
             self._exchange.finished = True
             self._exchange = None
 
     def eof_received(self) -> bool:
         self.left = True
         exchange = self._exchange
-        if exchange is None or (self._state == BODY_ and not exchange.finished):
+        if exchange is None or (self._state == STATE_BODY and not exchange.finished):
             return False  # what is half a request will never be whole
         exchange.left()
         return not self._tls  # which has no half-closed state
@@ -154,7 +154,7 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._buffer = self._buffer + data if self._buffer else data
-        if self._state == REPLY:
+        if self._state == STATE_REPLY:
             if len(self._buffer) > READ_AHEAD and not self._paused:
                 self._paused = True
                 self._transport.pause_reading()
@@ -169,16 +169,16 @@ class Connection(asyncio.Protocol):
                 continue
         except Malformed as error:
             self._malformed(error)
-        if self.left and self._exchange is None and self._state != END:
+        if self.left and self._exchange is None and self._state != STATE_END:
             self._transport.close()
 
     def _step(self) -> bool:
         """Make something of the buffer; False when more must come first."""
-        if self._state in (NEXT, HEAD):
+        if self._state in (STATE_NEXT, STATE_HEAD):
             return self._read_head()
-        if self._state == BODY_:
+        if self._state == STATE_BODY:
             return self._read_body()
-        if self._state == END:
+        if self._state == STATE_END:
             self._left_bytes -= len(self._buffer)
             self._buffer = b""
             if self._left_bytes < 0:
@@ -187,14 +187,14 @@ class Connection(asyncio.Protocol):
 
     def _read_head(self) -> bool:
         data = self._buffer
-        if self._state == NEXT:
+        if self._state == STATE_NEXT:
             # One empty line before a request is what old clients send after a body (RFC 9112, 2.2).
             if data == b"\r":
                 return False
             data = self._buffer = data.removeprefix(b"\r\n")
             if not data:
                 return False
-            self._state, self._searched = HEAD, 0
+            self._state, self._searched = STATE_HEAD, 0
             self._due = self._outbox.now() + self._limits.headers_s
         end = data.find(b"\r\n\r\n", self._searched)
         if end > self._limits.header_bytes or (end < 0 and len(data) > self._limits.header_bytes):
@@ -214,7 +214,7 @@ class Connection(asyncio.Protocol):
     def _begin(self, head: Head) -> None:
         """The headers are whole: is it let in?"""
         self._clear()
-        self._state, self._fresh = BODY_, False
+        self._state, self._fresh = STATE_BODY, False
         if head.length is None:
             self._chunks = Chunks(self._limits.chunks, self._limits.header_bytes)
         else:
@@ -222,13 +222,13 @@ class Connection(asyncio.Protocol):
         if not head.keep:
             self._closing = True
         self._due = self._outbox.now() + self._limits.body_s
-        exchange = self._exchange = Exchange(head, self, self._outbox)
+        exchange = self._exchange = HttpExchange(head, self, self._outbox)
         self._refused = False
         limit = self._limits.body_bytes
         if not self._server.application.begin(exchange):
             self._refused = True
         elif self._left_bytes > limit:
-            self._refuse(too_large(limit))
+            self._refuse(body_too_large(limit))
         elif head.expects and not self._buffer and (self._left_bytes or self._chunks):
             self._transport.write(CONTINUE)
 
@@ -253,19 +253,19 @@ class Connection(asyncio.Protocol):
                 self._closing = True
         else:
             self._take(piece)
-        if not whole or self._state != BODY_:
+        if not whole or self._state != STATE_BODY:
             return False
         self._whole()
-        return self._state != REPLY
+        return self._state != STATE_REPLY
 
     def _take(self, piece: bytes) -> None:
         self._size += len(piece)
         if self._size > self._limits.body_bytes:
-            self._refuse(too_large(self._limits.body_bytes))
+            self._refuse(body_too_large(self._limits.body_bytes))
         elif piece:
             self._pieces.append(piece)
             if self._size > SKIP_BYTES and self._crowds():
-                self._refuse(too_much_at_once())
+                self._refuse(tenant_quota_exceeded())
 
     def _crowds(self) -> bool:
         """Whether it is too much with the tenant's other large bodies; alone it never is, or it would come for ever."""
@@ -279,13 +279,13 @@ class Connection(asyncio.Protocol):
         if exchange is None:  # it was refused, and that is sent
             self._next()
             return
-        self._state = REPLY
+        self._state = STATE_REPLY
         if not self._refused:
             exchange.body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
             self._pieces = []
             self._server.application.arrived(exchange)
 
-    def _refuse(self, refusal: Refusal) -> None:
+    def _refuse(self, refusal: ApiError) -> None:
         """No more of this request is wanted."""
         self._refused = True
         self._pieces = []
@@ -296,18 +296,18 @@ class Connection(asyncio.Protocol):
     def _malformed(self, error: Malformed) -> None:
         codes = {400: "bad_http", 413: "request_too_large", 431: "headers_too_large"}
         message = f"this is not valid HTTP: {error.reason}" if error.status == HTTPStatus.BAD_REQUEST else error.reason
-        self._stop(Refusal(error.status, message, openai_code=codes.get(error.status, "bad_http")))
+        self._stop(ApiError(error.status, message, openai_code=codes.get(error.status, "bad_http")))
 
-    def _stop(self, refusal: Refusal) -> None:
+    def _stop(self, refusal: ApiError) -> None:
         """Say this and close."""
         self._closing = True
         self._buffer = b""
         if self._exchange is None:
-            self._transport.write(bare(refusal, self._outbox.date))
+            self._transport.write(encode_bare_response(refusal, self._outbox.date))
             self._end()
         else:
             self._refuse(refusal)
-            self._state = END
+            self._state = STATE_END
             self._left_bytes = LINGER_BYTES
 
     # What is answered.
@@ -320,7 +320,7 @@ class Connection(asyncio.Protocol):
         if self._closing or self._server.closing:
             self._closing = True
             return False
-        if self._state == BODY_:
+        if self._state == STATE_BODY:
             # What is left of the body: skipped where that is cheap and certain to come.
             exchange, left = self._exchange, self._left_bytes - len(self._buffer)
             expects = exchange is not None and exchange.head.expects
@@ -332,14 +332,14 @@ class Connection(asyncio.Protocol):
         self._share.let_go()
         if self._closing or self._server.ending:
             self._end()
-        elif self._state == REPLY:
+        elif self._state == STATE_REPLY:
             self._next()
         elif self.left:
             self._transport.close()
 
     def _next(self) -> None:
         """Ready for another request; it may already be here."""
-        self._state, self._searched = NEXT, 0
+        self._state, self._searched = STATE_NEXT, 0
         self._due = self._outbox.now() + KEEP_ALIVE_S
         if self._paused:
             self._paused = False
@@ -351,7 +351,7 @@ class Connection(asyncio.Protocol):
 
     def _end(self) -> None:
         """Close once the client has what was sent; at once where nothing unread can turn that into a reset."""
-        if (self._state == REPLY and not self._buffer) or self.left:
+        if (self._state == STATE_REPLY and not self._buffer) or self.left:
             self._transport.close()
             self._due = self._outbox.now() + self._limits.client_stall_s
         else:
@@ -361,7 +361,7 @@ class Connection(asyncio.Protocol):
                 self._transport.write_eof()
             if self._paused:
                 self._transport.resume_reading()
-        self._state = END
+        self._state = STATE_END
 
     # Its time.
 
@@ -369,18 +369,18 @@ class Connection(asyncio.Protocol):
         if self._stalled_at is not None:
             if now >= self._stalled_at + self._limits.client_stall_s:
                 self.abort()
-        elif self._state == REPLY and self._exchange is not None:
+        elif self._state == STATE_REPLY and self._exchange is not None:
             self._exchange.sweep(now)
         elif now >= self._due:
             self._late()
 
     def _late(self) -> None:
-        if self._state == HEAD or self._fresh:
+        if self._state == STATE_HEAD or self._fresh:
             message = "the headers did not arrive in time"
-            self._stop(Refusal(HTTPStatus.REQUEST_TIMEOUT, message, openai_code="timeout"))
-        elif self._state == BODY_ and self._exchange is not None and not self._exchange.finished:
-            self._stop(why_ended(BODY))
-        elif self._state == NEXT and not self._transport.get_write_buffer_size():
+            self._stop(ApiError(HTTPStatus.REQUEST_TIMEOUT, message, openai_code="timeout"))
+        elif self._state == STATE_BODY and self._exchange is not None and not self._exchange.finished:
+            self._stop(early_end_error(PHASE_BODY))
+        elif self._state == STATE_NEXT and not self._transport.get_write_buffer_size():
             self._transport.close()
         else:
             self._transport.abort()
@@ -388,8 +388,8 @@ class Connection(asyncio.Protocol):
     def leave(self, silent_s: float) -> None:
         """Nothing new is begun here once nothing has come for so long: who was just answered and told that the
         connection is kept (a stream says so as it begins) may be sending already."""
-        if self._exchange is None and self._state in (NEXT, HEAD):
-            waits_s = KEEP_ALIVE_S if self._state == NEXT and not self._fresh else self._limits.headers_s
+        if self._exchange is None and self._state in (STATE_NEXT, STATE_HEAD):
+            waits_s = KEEP_ALIVE_S if self._state == STATE_NEXT and not self._fresh else self._limits.headers_s
             if self._outbox.now() >= self._due - waits_s + silent_s:
                 self._transport.close()
 
@@ -398,7 +398,7 @@ class Connection(asyncio.Protocol):
         if self._exchange is not None and self._exchange.task is not None:
             self._exchange.end(reason)
         elif self._exchange is not None and not self._exchange.finished:
-            self._stop(why_ended(reason))
+            self._stop(early_end_error(reason))
 
     def abort(self) -> None:
         self._transport.abort()

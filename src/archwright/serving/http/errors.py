@@ -16,31 +16,31 @@ from archwright.errors import ArchwrightError, EngineError, InternalError, Store
 from archwright.http_client.client import EngineRefused
 
 RETRY_S = 1
-MESSAGE_LIMIT = 400
+MAX_MESSAGE_CHARACTERS = 400
 
-_TYPES = {
+_ERROR_TYPES = {
     HTTPStatus.UNAUTHORIZED: "authentication_error",
     HTTPStatus.FORBIDDEN: "permission_error",
     HTTPStatus.TOO_MANY_REQUESTS: "rate_limit_error",
 }
-_MESSAGES_TYPES = {
-    **_TYPES,
+_MESSAGES_ERROR_TYPES = {
+    **_ERROR_TYPES,
     HTTPStatus.NOT_FOUND: "not_found_error",
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "request_too_large",
     HTTPStatus.SERVICE_UNAVAILABLE: "overloaded_error",
     HTTPStatus.GATEWAY_TIMEOUT: "timeout_error",
 }
-MESSAGES = "/v1/messages"
+MESSAGES_PATH = "/v1/messages"
 """Where the Messages interface is spoken."""
 THREAD_UNSUPPORTED = "thread_unsupported_request"
 """By this its client knows that it has to send a conversation whole; it does so by itself."""
 ENGINE_OVERLOADED = 529  # what a hosted provider says that has no room for anyone
 
 # Absolute paths, sockets and URLs in an engine's own words.
-_PLACE = re.compile(r"(?:(?<!\w)\w++://\S+|unix:\S+|(?<![\w.])/(?:[\w.\-]+/)*[\w.\-]+)")
+_LOCATION = re.compile(r"(?:(?<!\w)\w++://\S+|unix:\S+|(?<![\w.])/(?:[\w.\-]+/)*[\w.\-]+)")
 
 
-class Refusal(ArchwrightError):
+class ApiError(ArchwrightError):
     """A request that is not served; `status` and the OpenAI `openai_code` tell a program why."""
 
     def __init__(
@@ -63,12 +63,12 @@ class Refusal(ArchwrightError):
     def body(self) -> dict[str, object]:
         fallback = "server_error" if self.status >= HTTPStatus.INTERNAL_SERVER_ERROR else "invalid_request_error"
         quota = self.openai_code == "insufficient_quota"
-        kind = "insufficient_quota" if quota else _TYPES.get(HTTPStatus(self.status), fallback)
+        kind = "insufficient_quota" if quota else _ERROR_TYPES.get(HTTPStatus(self.status), fallback)
         return {"error": {"message": self.message, "type": kind, "code": self.openai_code, "param": self.param}}
 
     def messages_body(self) -> dict[str, object]:
         fallback = "api_error" if self.status >= HTTPStatus.INTERNAL_SERVER_ERROR else "invalid_request_error"
-        kind = _MESSAGES_TYPES.get(HTTPStatus(self.status), fallback)
+        kind = _MESSAGES_ERROR_TYPES.get(HTTPStatus(self.status), fallback)
         error: dict[str, object] = {"type": kind, "message": self.message}
         if self.openai_code == THREAD_UNSUPPORTED:
             error["details"] = {"error_code": self.openai_code}
@@ -76,11 +76,11 @@ class Refusal(ArchwrightError):
 
     def encoded(self, path: str = "") -> bytes:
         """In the language of who asked at `path`."""
-        return msgspec.json.encode(self.messages_body() if path.startswith(MESSAGES) else self.body())
+        return msgspec.json.encode(self.messages_body() if path.startswith(MESSAGES_PATH) else self.body())
 
     def event(self, path: str) -> bytes:
         """As the last event of a stream."""
-        kind = b"event: error\n" if path.startswith(MESSAGES) else b""
+        kind = b"event: error\n" if path.startswith(MESSAGES_PATH) else b""
         return b"%bdata: %b\n\n" % (kind, self.encoded(path))
 
     def headers(self) -> list[tuple[bytes, bytes]]:
@@ -94,37 +94,37 @@ class Refusal(ArchwrightError):
         return found
 
 
-def bad(message: str, param: str | None = None, code: str | None = None) -> Refusal:
+def bad_request(message: str, param: str | None = None, code: str | None = None) -> ApiError:
     """400: the body, or one field of it, is not what the interface takes."""
-    return Refusal(HTTPStatus.BAD_REQUEST, message, param=param, openai_code=code)
+    return ApiError(HTTPStatus.BAD_REQUEST, message, param=param, openai_code=code)
 
 
-def unavailable(message: str, code: str, retry_after_s: int = RETRY_S) -> Refusal:
-    return Refusal(HTTPStatus.SERVICE_UNAVAILABLE, message, openai_code=code, retry_after_s=retry_after_s)
+def service_unavailable(message: str, code: str, retry_after_s: int = RETRY_S) -> ApiError:
+    return ApiError(HTTPStatus.SERVICE_UNAVAILABLE, message, openai_code=code, retry_after_s=retry_after_s)
 
 
-def timed_out(message: str) -> Refusal:
-    return Refusal(HTTPStatus.GATEWAY_TIMEOUT, message, openai_code="timeout", retry_after_s=RETRY_S)
+def gateway_timeout(message: str) -> ApiError:
+    return ApiError(HTTPStatus.GATEWAY_TIMEOUT, message, openai_code="timeout", retry_after_s=RETRY_S)
 
 
-def from_error(error: ArchwrightError) -> Refusal:
+def to_api_error(error: ArchwrightError) -> ApiError:
     """What a client is told about an error that came from below."""
-    if isinstance(error, Refusal):
+    if isinstance(error, ApiError):
         return error
     if isinstance(error, EngineRefused):
-        return _from_engine(error)
+        return _from_engine_error(error)
     if isinstance(error, EngineError):
-        return unavailable("the model's engine is not available now; try again", "engine_unavailable")
+        return service_unavailable("the model's engine is not available now; try again", "engine_unavailable")
     if isinstance(error, StoreError):
-        return unavailable("the access decision could not be recorded; try again", "audit_unavailable")
+        return service_unavailable("the access decision could not be recorded; try again", "audit_unavailable")
     if isinstance(error, InternalError):
-        return Refusal(
+        return ApiError(
             HTTPStatus.INTERNAL_SERVER_ERROR, "an internal error; the request id finds it", openai_code="bug"
         )
-    return unavailable("the service is not available now; try again", "unavailable")
+    return service_unavailable("the service is not available now; try again", "unavailable")
 
 
-def _from_engine(error: EngineRefused) -> Refusal:
+def _from_engine_error(error: EngineRefused) -> ApiError:
     """The engine's own refusal. Its wrong key or wrong path is our fault (502), its 400 and what it
     cannot do are the client's."""
     # Some say what OpenAI says within `error` without it; web frameworks call it `detail`.
@@ -133,22 +133,24 @@ def _from_engine(error: EngineRefused) -> Refusal:
     message = str(found.get("message") or found.get("detail") or detail or "no reason given")
     kind = f"{found.get('type')} {found.get('code')} {message}".lower()
     if "exceed_context" in kind or "context length" in kind or "too large to process" in kind:
-        return _too_long(found, message)
+        return _context_length_exceeded(found, message)
     if error.unable or error.status in (HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY):
-        return bad(f"the model's engine refused the request: {without_places(message)}", code="engine_refused")
+        return bad_request(
+            f"the model's engine refused the request: {redact_locations(message)}", code="engine_refused"
+        )
     again_s = error.retry_after_s or RETRY_S
     if error.status == HTTPStatus.TOO_MANY_REQUESTS:
-        return Refusal(
+        return ApiError(
             HTTPStatus.TOO_MANY_REQUESTS,
             "the model's engine is overloaded",
             openai_code="engine_overloaded",
             retry_after_s=again_s,
         )
     if error.status == ENGINE_OVERLOADED:
-        return unavailable("the model's provider is overloaded; try again", "engine_overloaded", again_s)
+        return service_unavailable("the model's provider is overloaded; try again", "engine_overloaded", again_s)
     if error.status == HTTPStatus.SERVICE_UNAVAILABLE:
-        return unavailable("the model's engine is not ready; try again", "engine_unavailable", again_s)
-    return Refusal(
+        return service_unavailable("the model's engine is not ready; try again", "engine_unavailable", again_s)
+    return ApiError(
         HTTPStatus.BAD_GATEWAY,
         "the model's engine failed on this request",
         openai_code="engine_failed",
@@ -156,7 +158,7 @@ def _from_engine(error: EngineRefused) -> Refusal:
     )
 
 
-def _too_long(found: dict[str, object], said: str) -> Refusal:
+def _context_length_exceeded(found: dict[str, object], said: str) -> ApiError:
     """In the very words of both interfaces: clients that shorten a conversation by themselves look for them."""
     prompt, context = found.get("n_prompt_tokens"), found.get("n_ctx")
     if isinstance(prompt, int) and isinstance(context, int):
@@ -164,10 +166,10 @@ def _too_long(found: dict[str, object], said: str) -> Refusal:
         told = f"This model's maximum context length is {context} tokens. However, your messages resulted in {prompt}"
         message = f"prompt is too long: {beyond}. {told} tokens."
     else:
-        message = f"prompt is too long: {without_places(said)}"
-    return bad(message, param="messages", code="context_length_exceeded")
+        message = f"prompt is too long: {redact_locations(said)}"
+    return bad_request(message, param="messages", code="context_length_exceeded")
 
 
-def without_places(text: str) -> str:
+def redact_locations(text: str) -> str:
     """`text` on one line, cut to a sensible length, with paths and addresses taken out."""
-    return _PLACE.sub("...", " ".join(text.split()))[:MESSAGE_LIMIT]
+    return _LOCATION.sub("...", " ".join(text.split()))[:MAX_MESSAGE_CHARACTERS]

@@ -23,32 +23,32 @@ from archwright.contract.served import request_name
 from archwright.engines.http_request_parser import Head
 from archwright.errors import ArchwrightError, StoreError
 from archwright.http_client.connection_pool import Sink
-from archwright.serving.http.client_limits import Limits
-from archwright.serving.http.errors import MESSAGES, Refusal, timed_out, unavailable
+from archwright.serving.http.client_limits import ClientLimits
+from archwright.serving.http.errors import MESSAGES_PATH, ApiError, gateway_timeout, service_unavailable
 
-JSON = "application/json"
+JSON_CONTENT_TYPE = "application/json"
 
-GONE = "gone"
+CLIENT_GONE = "gone"
 STOPPED = "stopped"
 SHUTDOWN = "shutdown"
 UNRECORDED = "unrecorded"
 # Phases; each names what was waited for when it ended there.
-BODY, FIRST, STALL, CLIENT, WHOLE = "body", "first", "stall", "client", "whole"
+PHASE_BODY, PHASE_FIRST_TOKEN, PHASE_STALL, PHASE_CLIENT, PHASE_REQUEST = "body", "first", "stall", "client", "whole"
 
 # Names, not secrets: the system's entropy once per process is enough, a system call per request is not cheap.
-_NAMES = random.Random()
-os.register_at_fork(after_in_child=_NAMES.seed)
-_STATUS = {int(status): f"HTTP/1.1 {status:d} {status.phrase}\r\n".encode() for status in HTTPStatus}
-_END = b"0\r\n\r\n"
+_ID_RANDOM = random.Random()
+os.register_at_fork(after_in_child=_ID_RANDOM.seed)
+_STATUS_LINES = {int(status): f"HTTP/1.1 {status:d} {status.phrase}\r\n".encode() for status in HTTPStatus}
+_LAST_CHUNK = b"0\r\n\r\n"
 
-Field = tuple[bytes, bytes]
-
-
-def request_id() -> str:
-    return request_name(time.time(), _NAMES.getrandbits(52))
+HeaderField = tuple[bytes, bytes]
 
 
-class Line(Protocol):
+def generate_request_id() -> str:
+    return request_name(time.time(), _ID_RANDOM.getrandbits(52))
+
+
+class Peer(Protocol):
     """The connection a request came on."""
 
     left: bool  # the client has closed its side
@@ -64,7 +64,7 @@ class Line(Protocol):
     def abort(self) -> None: ...
 
 
-class Purse(Protocol):
+class SpendCap(Protocol):
     """What the request may cost. `most` pieces of the answer may be delivered; `look_at` is when to look again."""
 
     most: int
@@ -76,27 +76,27 @@ class Purse(Protocol):
 
     def settle(self, status: str, figures: dict[str, Any]) -> None: ...
 
-    def headers(self) -> list[Field]: ...
+    def headers(self) -> list[HeaderField]: ...
 
 
-class Outbox:
+class ResponseBuffer:
     """What is common to the requests of a process, and the replies of this turn of its event loop. `flush` writes
     down what they rest on; it raises StoreError where it cannot."""
 
-    def __init__(self, limits: Limits, now: Callable[[], float], flush: Callable[[], None]) -> None:
+    def __init__(self, limits: ClientLimits, now: Callable[[], float], flush: Callable[[], None]) -> None:
         self.limits = limits
         self.now = now
         self.date = b""
         self._flush = flush
         self._loop = asyncio.get_running_loop()
-        self._waiting: list[Exchange] = []
+        self._waiting: list[HttpExchange] = []
         self.tick()
 
     def tick(self) -> None:
         """Called every moment: the date of replies moves on."""
         self.date = b"date: " + formatdate(usegmt=True).encode() + b"\r\n"
 
-    def put(self, exchange: Exchange) -> None:
+    def put(self, exchange: HttpExchange) -> None:
         if not self._waiting:
             self._loop.call_soon(self._turn)
         self._waiting.append(exchange)
@@ -107,7 +107,7 @@ class Outbox:
             self._flush()
         except StoreError:
             for exchange in waiting:
-                exchange.unrecorded(unrecorded())
+                exchange.unrecorded(audit_unavailable())
         except BaseException:  # a bug: it must not leave clients waiting for ever
             for exchange in waiting:
                 exchange.abort()
@@ -116,7 +116,7 @@ class Outbox:
             exchange.depart()
 
 
-class Exchange:
+class HttpExchange:
     """`received_at` is a reading of the monotonic clock `now` when the headers were whole."""
 
     __slots__ = (
@@ -143,8 +143,8 @@ class Exchange:
         *("_phase_until", "_watched", "_whole_until"),
     )
 
-    def __init__(self, head: Head, line: Line, outbox: Outbox) -> None:
-        self.id = request_id()
+    def __init__(self, head: Head, line: Peer, outbox: ResponseBuffer) -> None:
+        self.id = generate_request_id()
         self.head = head
         self.method = head.method
         self.path = head.path
@@ -166,13 +166,13 @@ class Exchange:
         self.asks: Any = None  # the worst it may take (serving.bill.Asks)
         self.reserved: Any = None  # what the accounts said to that, until its bill is made
         self.begun = False
-        self.bill: Purse | None = None
+        self.bill: SpendCap | None = None
         self._line = line
         self._outbox = outbox
         self._outgoing: list[bytes] = []
         self._departed = self._watched = False
         self._whole_until = now + outbox.limits.request_s
-        self._phase, self._phase_until = WHOLE, self._whole_until
+        self._phase, self._phase_until = PHASE_REQUEST, self._whole_until
 
     def header(self, name: bytes) -> str | None:
         value = self.head.headers.get(name)
@@ -184,14 +184,14 @@ class Exchange:
 
     def heard(self, now: float) -> None:
         """The engine said something; the next word must follow in time."""
-        self._phase, self._phase_until = STALL, now + self.limits.stall_s
+        self._phase, self._phase_until = PHASE_STALL, now + self.limits.stall_s
 
     def sweep(self, now: float) -> None:
         """Called every moment while it lives."""
         if now >= self._phase_until:
             self.end(self._phase)
         elif now >= self._whole_until:
-            self.end(WHOLE)
+            self.end(PHASE_REQUEST)
         elif self.bill is not None and now >= self.bill.look_at and self.task is not None:
             try:
                 self.bill.look(0, now)
@@ -203,16 +203,16 @@ class Exchange:
         """From now on a client that closes its side ends the work, also if it already has."""
         self._watched = True
         if self._line.left:
-            self.end(GONE)
+            self.end(CLIENT_GONE)
 
     def left(self) -> None:
         """The client has closed its side. Until an engine works for it, it may still want its answer."""
         if self._watched:
-            self.end(GONE)
+            self.end(CLIENT_GONE)
 
     def late(self) -> bool:
         """Whether its work was ended because an engine did not say a word, or the next one, in time."""
-        return self.ended in (FIRST, STALL)
+        return self.ended in (PHASE_FIRST_TOKEN, PHASE_STALL)
 
     def end(self, reason: str) -> None:
         """Stop the work of this exchange wherever it waits. Work that has not begun is not cancelled, which would leave
@@ -227,18 +227,18 @@ class Exchange:
         self.finished = True
         self._line.abort()
 
-    def reply(self, status: int, body: bytes, content_type: str, headers: Iterable[Field] = ()) -> None:
+    def reply(self, status: int, body: bytes, content_type: str, headers: Iterable[HeaderField] = ()) -> None:
         """A whole reply at once."""
         found = [*headers, (b"content-length", b"%d" % len(body))]
         head = self._head(status, content_type, found)
         self._put(head if self.method == "HEAD" else head + body)
         self.finished = True
 
-    def refuse(self, refusal: Refusal) -> None:
+    def refuse(self, refusal: ApiError) -> None:
         self.model = self.route = ""  # no model says no
-        self.reply(refusal.status, refusal.encoded(self.path), JSON, refusal.headers())
+        self.reply(refusal.status, refusal.encoded(self.path), JSON_CONTENT_TYPE, refusal.headers())
 
-    def start(self, status: int, content_type: str, headers: Iterable[Field] = ()) -> None:
+    def start(self, status: int, content_type: str, headers: Iterable[HeaderField] = ()) -> None:
         """The head of a reply that comes in pieces."""
         framing = [(b"transfer-encoding", b"chunked")] if self.head.version else []
         self._put(self._head(status, content_type, [*headers, *framing]))
@@ -261,10 +261,10 @@ class Exchange:
         if not self.head.version:
             self._put(data)
         else:
-            self._put(b"%x\r\n%b\r\n%b" % (len(data), data, _END) if data else _END)
+            self._put(b"%x\r\n%b\r\n%b" % (len(data), data, _LAST_CHUNK) if data else _LAST_CHUNK)
         self.finished = True
 
-    def unrecorded(self, refusal: Refusal) -> None:
+    def unrecorded(self, refusal: ApiError) -> None:
         """Instead of what was to leave in this turn: that it could not be recorded."""
         self._outgoing, self.finished = [b""], False
         if self._departed:
@@ -290,10 +290,10 @@ class Exchange:
             self._outbox.put(self)
         self._outgoing.append(data)
 
-    def _head(self, status: int, content_type: str, headers: Iterable[Field]) -> bytes:
+    def _head(self, status: int, content_type: str, headers: Iterable[HeaderField]) -> bytes:
         self.started, self.status = True, status
         said = f"content-type: {content_type}\r\nx-request-id: {self.id}\r\n"
-        if self.path.startswith(MESSAGES):
+        if self.path.startswith(MESSAGES_PATH):
             said += f"request-id: {self.id}\r\n"
         if self.model:
             said += f"x-archwright-model: {self.model}\r\n"
@@ -301,47 +301,47 @@ class Exchange:
             said += f"x-archwright-route: {self.route}\r\n"
         fields = b"".join([b"%b: %b\r\n" % field for field in headers])
         end = b"\r\n" if self._line.keeps() else b"connection: close\r\n\r\n"
-        return b"%b%b%b%b%b" % (_STATUS[status], self._outbox.date, said.encode(), fields, end)
+        return b"%b%b%b%b%b" % (_STATUS_LINES[status], self._outbox.date, said.encode(), fields, end)
 
 
-def bare(refusal: Refusal, date: bytes) -> bytes:
+def encode_bare_response(refusal: ApiError, date: bytes) -> bytes:
     """The reply to what never became a request."""
     body = refusal.encoded()
     return (
         b"%b%bcontent-type: application/json\r\nx-request-id: %b\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%b"
         % (
-            _STATUS[refusal.status],
+            _STATUS_LINES[refusal.status],
             date,
-            request_id().encode(),
+            generate_request_id().encode(),
             len(body),
             body,
         )
     )
 
 
-def unrecorded() -> Refusal:
-    return unavailable("the access decision could not be recorded; try again", "audit_unavailable")
+def audit_unavailable() -> ApiError:
+    return service_unavailable("the access decision could not be recorded; try again", "audit_unavailable")
 
 
-def too_large(limit: int) -> Refusal:
+def body_too_large(limit: int) -> ApiError:
     message = f"the body is larger than {limit} bytes"
-    return Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, message, openai_code="request_too_large")
+    return ApiError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, message, openai_code="request_too_large")
 
 
-def too_much_at_once() -> Refusal:
+def tenant_quota_exceeded() -> ApiError:
     message = "too much is being sent by this tenant at once; send it again when some of it is answered"
     status = HTTPStatus.TOO_MANY_REQUESTS
-    return Refusal(status, message, openai_code="rate_limit_exceeded", retry_after_s=1)
+    return ApiError(status, message, openai_code="rate_limit_exceeded", retry_after_s=1)
 
 
-def why_ended(reason: str) -> Refusal:
+def early_end_error(reason: str) -> ApiError:
     """What a client still listening is told about an exchange ended early."""
-    if reason == BODY:
-        return Refusal(HTTPStatus.REQUEST_TIMEOUT, "the body did not arrive in time", openai_code="timeout")
+    if reason == PHASE_BODY:
+        return ApiError(HTTPStatus.REQUEST_TIMEOUT, "the body did not arrive in time", openai_code="timeout")
     if reason == SHUTDOWN:
-        return unavailable("the service is shutting down; try again", "shutting_down")
-    if reason == FIRST:
-        return timed_out("the model did not begin to answer in time")
-    if reason == STALL:
-        return timed_out("the model stopped answering")
-    return timed_out("the request took longer than this service allows")
+        return service_unavailable("the service is shutting down; try again", "shutting_down")
+    if reason == PHASE_FIRST_TOKEN:
+        return gateway_timeout("the model did not begin to answer in time")
+    if reason == PHASE_STALL:
+        return gateway_timeout("the model stopped answering")
+    return gateway_timeout("the request took longer than this service allows")

@@ -12,16 +12,16 @@ import socket
 import ssl
 from contextlib import suppress
 
-from archwright.serving.http.connection import LINGER_S, Server
+from archwright.serving.http.connection import LINGER_S, HttpServer
 from archwright.serving.http.http_exchange import SHUTDOWN
 
-AGAIN_S = 0.1  # after the system had no descriptor left
+ACCEPT_RETRY_S = 0.1  # after the system had no descriptor left
 
 
-class Door:
+class Listener:
     """`bound` listens and does not block."""
 
-    def __init__(self, bound: socket.socket, server: Server, tls: ssl.SSLContext | None) -> None:
+    def __init__(self, bound: socket.socket, server: HttpServer, tls: ssl.SSLContext | None) -> None:
         self._bound = bound
         self._server = server
         self._tls = tls
@@ -49,7 +49,7 @@ class Door:
             return  # another worker was first, or the client has gone
         except OSError:
             self._server.loop.remove_reader(self._bound)
-            self._server.loop.call_later(AGAIN_S, self._reopen)
+            self._server.loop.call_later(ACCEPT_RETRY_S, self._reopen)
             return
         connection.setblocking(False)
         task = self._server.loop.create_task(self._greet(connection))
@@ -67,28 +67,28 @@ class Door:
             await server.loop.connect_accepted_socket(server.accept, connection, ssl=tls, ssl_handshake_timeout=wait_s)
 
 
-async def drain(server: Server) -> None:
+async def drain_connections(server: HttpServer) -> None:
     """Nobody may send another request; who has one under way is answered, in `drain_s` or with a refusal."""
     server.closing = server.ending = True
-    await _empty(server, server.limits.drain_s, idle_s=0.0)
+    await _wait_until_empty(server, server.limits.drain_s, idle_s=0.0)
     for connection in tuple(server.connections):
         connection.end(SHUTDOWN)
-    await _empty(server, LINGER_S, idle_s=0.0)
+    await _wait_until_empty(server, LINGER_S, idle_s=0.0)
     for connection in tuple(server.connections):
         connection.abort()
 
 
-async def hand_over(server: Server, stop: asyncio.Event) -> None:
+async def hand_over_connections(server: HttpServer, stop: asyncio.Event) -> None:
     """Another worker takes what comes: finish all that is here, as long as a request may last, or until `stop`."""
     server.closing = True
-    finished = asyncio.ensure_future(_empty(server, server.limits.request_s, idle_s=server.limits.drain_s))
+    finished = asyncio.ensure_future(_wait_until_empty(server, server.limits.request_s, idle_s=server.limits.drain_s))
     stopped = asyncio.ensure_future(stop.wait())
     await asyncio.wait((finished, stopped), return_when=asyncio.FIRST_COMPLETED)
     finished.cancel()
     stopped.cancel()
 
 
-async def _empty(server: Server, limit_s: float, idle_s: float) -> None:
+async def _wait_until_empty(server: HttpServer, limit_s: float, idle_s: float) -> None:
     began = server.outbox.now()
     while server.connections and (passed := server.outbox.now() - began) < limit_s:
         if passed >= idle_s:

@@ -15,68 +15,79 @@ from typing import Any
 
 import msgspec
 
-from archwright.serving.http.errors import THREAD_UNSUPPORTED, bad
-from archwright.serving.messages_api.schema import Image, Output, Result, Text, Told, Turn, Url, Use
-from archwright.serving.providers.anthropic import BETA
-from archwright.serving.requests.field_checks import (
-    at_list_price,
-    integer,
-    not_summarised,
-    required,
-    run_by_clients,
-    unknown,
+from archwright.serving.http.errors import THREAD_UNSUPPORTED, bad_request
+from archwright.serving.messages_api.schema import (
+    ImageBlock,
+    InputMessage,
+    MessagesRequest,
+    OutputConfig,
+    TextBlock,
+    ToolResultBlock,
+    ToolUseBlock,
+    UrlSource,
 )
-from archwright.serving.requests.model_resolution import Directory, Found
-from archwright.serving.requests.multimodal import parts_of
-from archwright.serving.requests.request_validation import Question, bounded, conversation
+from archwright.serving.providers.anthropic import BETA_HEADER_NAME
+from archwright.serving.requests.field_checks import (
+    integer_between,
+    reject_compaction,
+    reject_provider_tools,
+    require_field,
+    require_list_price,
+    unknown_field,
+)
+from archwright.serving.requests.model_resolution import ModelDirectory, ResolvedModel
+from archwright.serving.requests.multimodal import count_parts
+from archwright.serving.requests.request_validation import GenerationRequest, reject_unbounded, validate_chat_fields
 from archwright.serving.settings.config import Endpoint
 
 _encode = msgspec.json.Encoder().encode
-CHOICES = {"auto": "auto", "any": "required", "none": "none"}
-TIERS = {"auto": "auto", "standard_only": "default"}
-BETA_FIELD = BETA.encode()
-BETAS = 32
-LONG_CONTEXT = "context-1m-"
+TOOL_CHOICES = {"auto": "auto", "any": "required", "none": "none"}
+SERVICE_TIERS = {"auto": "auto", "standard_only": "default"}
+BETA_HEADER = BETA_HEADER_NAME.encode()
+MAX_BETAS = 32
+LONG_CONTEXT_PREFIX = "context-1m-"
 _BETA_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-FIELDS = frozenset({"model", *Told.__struct_fields__})
+KNOWN_FIELDS = frozenset({"model", *MessagesRequest.__struct_fields__})
 
 
-def question(body: Mapping[str, Any], directory: Directory, workload: str | None, betas: str | None = None) -> Question:
+def translate_request(
+    body: Mapping[str, Any], directory: ModelDirectory, workload: str | None, betas: str | None = None
+) -> GenerationRequest:
     """What the request asks, of the endpoint it names; `betas` is its header. Raises Refusal."""
     found = directory.find(body.get("model"), workload)
     endpoint = found.endpoints[0]
-    required(body.get("max_tokens"), "max_tokens")
+    require_field(body.get("max_tokens"), "max_tokens")
     if body.get("thread") is not None:
         # Nor at a provider that has them: what it holds for a conversation would be in nobody's reckoning here.
-        raise bad("'thread' is not supported: send the whole conversation", "thread", THREAD_UNSUPPORTED)
+        raise bad_request("'thread' is not supported: send the whole conversation", "thread", THREAD_UNSUPPORTED)
     if endpoint.protocol == "anthropic":
-        return _unchanged(body, found, endpoint, betas or "")
+        return _pass_through(body, found, endpoint, betas or "")
     for name in body:
-        if name not in FIELDS:
-            raise unknown(name, {**dict.fromkeys(FIELDS)})
+        if name not in KNOWN_FIELDS:
+            raise unknown_field(name, {**dict.fromkeys(KNOWN_FIELDS)})
     try:
-        told = msgspec.convert(body, Told)
+        told = msgspec.convert(body, MessagesRequest)
     except msgspec.ValidationError as error:
-        raise _misfit(error) from None
-    return conversation(_chat(told, endpoint), found)
+        raise _invalid_field_error(error) from None
+    return validate_chat_fields(_to_chat(told, endpoint), found)
 
 
-def _unchanged(body: Mapping[str, Any], found: Found, endpoint: Endpoint, betas: str) -> Question:
+def _pass_through(body: Mapping[str, Any], found: ResolvedModel, endpoint: Endpoint, betas: str) -> GenerationRequest:
     """For a provider that speaks the interface: checked there, but for what we reckon with."""
-    at_list_price(body, endpoint)
-    bounded(body)
-    length = integer(1, endpoint.context_tokens)(body["max_tokens"], "max_tokens", endpoint)
+    require_list_price(body, endpoint)
+    reject_unbounded(body)
+    length = integer_between(1, endpoint.context_tokens)(body["max_tokens"], "max_tokens", endpoint)
     stream = body.get("stream", False)
     if type(stream) is not bool:
-        raise bad("'stream' must be true or false", "stream", "invalid_type")
+        raise bad_request("'stream' must be true or false", "stream", "invalid_type")
     for name, value in (("messages", body.get("messages")), ("stop_sequences", body.get("stop_sequences") or [])):
         if type(value) is not list:
-            raise bad(f"{name!r} must be a list", name, "invalid_type")
-    run_by_clients(body)
-    not_summarised(body)
+            raise bad_request(f"{name!r} must be a list", name, "invalid_type")
+    reject_provider_tools(body)
+    reject_compaction(body)
     asked = {**body, "model": endpoint.model}
     characters = len(_encode(body["messages"])) + len(_encode(body.get("system")))
-    return Question(
+    return GenerationRequest(
         model=found.name,
         endpoint=endpoint,
         body={"model": asked["model"], "messages": body["messages"], "max_tokens": length},
@@ -84,48 +95,48 @@ def _unchanged(body: Mapping[str, Any], found: Found, endpoint: Endpoint, betas:
         stream=stream,
         prompt_characters=characters,
         native=asked,
-        betas=_betas(betas, endpoint),
-        parts=parts_of(body),
+        betas=_check_betas(betas, endpoint),
+        parts=count_parts(body),
     )
 
 
-def _betas(said: str, endpoint: Endpoint) -> str:
+def _check_betas(said: str, endpoint: Endpoint) -> str:
     """The names in the header, in one order. A provider refuses those it does not know; we do where the price would be
     another: beyond the usual context."""
     names = sorted({name for one in said.split(",") if (name := one.strip(" \t"))})
-    if len(names) > BETAS or not all(map(_BETA_NAME.fullmatch, names)):
-        message = f"{BETA!r} must be up to {BETAS} names of letters, digits, '-', '_' and '.', apart by commas"
-        raise bad(message, BETA, "invalid_value")
-    dear = next((name for name in names if name.startswith(LONG_CONTEXT)), None) if endpoint.charged else None
+    if len(names) > MAX_BETAS or not all(map(_BETA_NAME.fullmatch, names)):
+        message = f"{BETA_HEADER_NAME!r} must be up to {MAX_BETAS} names of letters, digits, '-', '_' and '.', apart by commas"
+        raise bad_request(message, BETA_HEADER_NAME, "invalid_value")
+    dear = next((name for name in names if name.startswith(LONG_CONTEXT_PREFIX)), None) if endpoint.charged else None
     if dear is not None:
-        message = f"{BETA!r}: {dear!r} is charged at another price than this model has here; leave it out"
-        raise bad(message, BETA, "unsupported_value")
+        message = f"{BETA_HEADER_NAME!r}: {dear!r} is charged at another price than this model has here; leave it out"
+        raise bad_request(message, BETA_HEADER_NAME, "unsupported_value")
     return ",".join(names)
 
 
-def _misfit(error: msgspec.ValidationError) -> Exception:
+def _invalid_field_error(error: msgspec.ValidationError) -> Exception:
     """The place in a request, in the words of the interface: messages.0.content."""
     said, _, place = str(error).partition(" - at `$")
-    name = place.rstrip("`").lstrip(".").replace("[", ".").replace("]", "") or _named(said)
+    name = place.rstrip("`").lstrip(".").replace("[", ".").replace("]", "") or _field_in_message(said)
     if said.startswith("Object missing required field `"):
         field = said.split("`")[1]
         name = f"{name}.{field}" if place else field
-        return bad(f"{name}: field required", name, "missing_required_parameter")
-    return bad(f"{name}: {said}", name, "invalid_value")
+        return bad_request(f"{name}: field required", name, "missing_required_parameter")
+    return bad_request(f"{name}: {said}", name, "invalid_value")
 
 
-def _named(said: str) -> str:
+def _field_in_message(said: str) -> str:
     return said.split("`")[1] if "`" in said else "body"
 
 
-def _chat(told: Told, endpoint: Endpoint) -> dict[str, Any]:
+def _to_chat(told: MessagesRequest, endpoint: Endpoint) -> dict[str, Any]:
     """The same request as a chat's fields."""
     messages: list[dict[str, Any]] = []
     if told.system:
         words = told.system if type(told.system) is str else "\n\n".join(part.text for part in told.system)  # type: ignore[union-attr]
         messages.append({"role": "system", "content": words})
     for number, turn in enumerate(told.messages):
-        messages += _turn(turn, f"messages.{number}")
+        messages += _translate_message(turn, f"messages.{number}")
     asked: dict[str, Any] = {
         "messages": messages,
         # Everyone has to send one, so clients' own defaults are those of larger models.
@@ -139,28 +150,30 @@ def _chat(told: Told, endpoint: Endpoint) -> dict[str, Any]:
         "user": (told.metadata or {}).get("user_id"),
     }
     if told.temperature is not None and told.temperature > 1:
-        raise bad("'temperature' must be a number from 0 to 1", "temperature", "invalid_value")
+        raise bad_request("'temperature' must be a number from 0 to 1", "temperature", "invalid_value")
     if (told.thinking or {}).get("type") == "enabled":
-        raise bad("this model does not take 'thinking'", "thinking", "unsupported_parameter")
+        raise bad_request("this model does not take 'thinking'", "thinking", "unsupported_parameter")
     if told.service_tier is not None and not endpoint.strict:
-        asked["service_tier"] = TIERS.get(told.service_tier, told.service_tier)
+        asked["service_tier"] = SERVICE_TIERS.get(told.service_tier, told.service_tier)
     for edit in told.context_management.edits if told.context_management else ():
         if not edit.type.startswith("clear_thinking"):  # which no chat is sent
             at = "context_management.edits"
-            raise bad(
+            raise bad_request(
                 f"{at}: this model's conversations are not edited, such as by {edit.type!r}", at, "unsupported_value"
             )
-    config = told.output_config or Output(format=told.output_format)
-    return {**asked, **_calls(told), **_output(config, endpoint)}
+    config = told.output_config or OutputConfig(format=told.output_format)
+    return {**asked, **_translate_tools(told), **_translate_output(config, endpoint)}
 
 
-def _calls(told: Told) -> dict[str, Any]:
+def _translate_tools(told: MessagesRequest) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for number, tool in enumerate(told.tools or ()):
         if tool.type not in (None, "custom"):
             at = f"tools.{number}.type"
-            raise bad(f"{at}: this model has no tools of a provider, such as {tool.type!r}", at, "unsupported_value")
-        schema = required(tool.input_schema, f"tools.{number}.input_schema")
+            raise bad_request(
+                f"{at}: this model has no tools of a provider, such as {tool.type!r}", at, "unsupported_value"
+            )
+        schema = require_field(tool.input_schema, f"tools.{number}.input_schema")
         function = {"name": tool.name, "description": tool.description, "parameters": schema}
         found.setdefault("tools", []).append({"type": "function", "function": {**function, "strict": tool.strict}})
     choice = told.tool_choice
@@ -168,15 +181,15 @@ def _calls(told: Told) -> dict[str, Any]:
         return found
     if choice.type == "tool":
         found["tool_choice"] = {"type": "function", "function": {"name": choice.name}}
-    elif choice.type in CHOICES:
-        found["tool_choice"] = CHOICES[choice.type]
+    elif choice.type in TOOL_CHOICES:
+        found["tool_choice"] = TOOL_CHOICES[choice.type]
     else:
-        message = f"'tool_choice.type' must be one of {', '.join((*CHOICES, 'tool'))}"
-        raise bad(message, "tool_choice.type", "invalid_value")
+        message = f"'tool_choice.type' must be one of {', '.join((*TOOL_CHOICES, 'tool'))}"
+        raise bad_request(message, "tool_choice.type", "invalid_value")
     return {**found, "parallel_tool_calls": False} if choice.disable_parallel_tool_use else found
 
 
-def _output(config: Output, endpoint: Endpoint) -> dict[str, Any]:
+def _translate_output(config: OutputConfig, endpoint: Endpoint) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if config.format is not None:
         inner = {"name": "reply", "schema": config.format.get("schema"), "strict": True}
@@ -186,24 +199,24 @@ def _output(config: Output, endpoint: Endpoint) -> dict[str, Any]:
     return found
 
 
-def _turn(turn: Turn, name: str) -> list[dict[str, Any]]:
+def _translate_message(turn: InputMessage, name: str) -> list[dict[str, Any]]:
     """The messages one turn is in a chat: results of calls first, each its own, then what is said."""
     if turn.role not in ("user", "assistant", "system"):
-        raise bad(f"{name}.role: must be 'user' or 'assistant'", f"{name}.role", "invalid_value")
+        raise bad_request(f"{name}.role: must be 'user' or 'assistant'", f"{name}.role", "invalid_value")
     if type(turn.content) is str:
         return [{"role": turn.role, "content": turn.content}]
     found: list[dict[str, Any]] = []
     parts: list[dict[str, Any]] = []
     calls: list[dict[str, Any]] = []
     for block in turn.content:
-        if isinstance(block, Text | Image):
-            parts.append(_part(block))
-        elif isinstance(block, Use):
+        if isinstance(block, TextBlock | ImageBlock):
+            parts.append(_translate_part(block))
+        elif isinstance(block, ToolUseBlock):
             function = {"name": block.name, "arguments": _encode(block.input).decode()}
             calls.append({"id": block.id, "type": "function", "function": function})
-        elif isinstance(block, Result):
-            inner = [Text(block.content)] if type(block.content) is str else block.content
-            shown = [_part(one) for one in inner]  # type: ignore[arg-type]
+        elif isinstance(block, ToolResultBlock):
+            inner = [TextBlock(block.content)] if type(block.content) is str else block.content
+            shown = [_translate_part(one) for one in inner]  # type: ignore[arg-type]
             said = "".join(part["text"] for part in shown if part["type"] == "text")
             found.append({"role": "tool", "tool_call_id": block.tool_use_id, "content": said})
             parts += [part for part in shown if part["type"] != "text"]
@@ -214,9 +227,9 @@ def _turn(turn: Turn, name: str) -> list[dict[str, Any]]:
     return found
 
 
-def _part(block: Text | Image) -> dict[str, Any]:
-    if isinstance(block, Text):
+def _translate_part(block: TextBlock | ImageBlock) -> dict[str, Any]:
+    if isinstance(block, TextBlock):
         return {"type": "text", "text": block.text}
     source = block.source
-    url = source.url if isinstance(source, Url) else f"data:{source.media_type};base64,{source.data}"
+    url = source.url if isinstance(source, UrlSource) else f"data:{source.media_type};base64,{source.data}"
     return {"type": "image_url", "image_url": {"url": url}}

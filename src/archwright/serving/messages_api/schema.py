@@ -11,51 +11,51 @@ from typing import Any
 import msgspec
 
 
-class Text(msgspec.Struct, tag="text", tag_field="type"):
+class TextBlock(msgspec.Struct, tag="text", tag_field="type"):
     text: str
 
 
-class Base64(msgspec.Struct, tag="base64", tag_field="type"):
+class Base64Source(msgspec.Struct, tag="base64", tag_field="type"):
     media_type: str
     data: str
 
 
-class Url(msgspec.Struct, tag="url", tag_field="type"):
+class UrlSource(msgspec.Struct, tag="url", tag_field="type"):
     url: str
 
 
-class Image(msgspec.Struct, tag="image", tag_field="type"):
-    source: Base64 | Url
+class ImageBlock(msgspec.Struct, tag="image", tag_field="type"):
+    source: Base64Source | UrlSource
 
 
-class Use(msgspec.Struct, tag="tool_use", tag_field="type"):
+class ToolUseBlock(msgspec.Struct, tag="tool_use", tag_field="type"):
     id: str
     name: str
     input: dict[str, Any]
 
 
-class Result(msgspec.Struct, tag="tool_result", tag_field="type"):
+class ToolResultBlock(msgspec.Struct, tag="tool_result", tag_field="type"):
     tool_use_id: str
-    content: str | list[Text | Image] = ""
+    content: str | list[TextBlock | ImageBlock] = ""
 
 
-class Thinking(msgspec.Struct, tag="thinking", tag_field="type"):
+class ThinkingBlock(msgspec.Struct, tag="thinking", tag_field="type"):
     """Of an earlier answer; a chat has no place for it."""
 
 
-class Redacted(msgspec.Struct, tag="redacted_thinking", tag_field="type"):
+class RedactedThinkingBlock(msgspec.Struct, tag="redacted_thinking", tag_field="type"):
     """As above."""
 
 
-Block = Text | Image | Use | Result | Thinking | Redacted
+ContentBlock = TextBlock | ImageBlock | ToolUseBlock | ToolResultBlock | ThinkingBlock | RedactedThinkingBlock
 
 
-class Turn(msgspec.Struct):
+class InputMessage(msgspec.Struct):
     role: str
-    content: str | list[Block]
+    content: str | list[ContentBlock]
 
 
-class Tool(msgspec.Struct):
+class ToolDefinition(msgspec.Struct):
     name: str
     input_schema: dict[str, Any] | None = None
     description: str | None = None
@@ -63,45 +63,45 @@ class Tool(msgspec.Struct):
     strict: bool | None = None
 
 
-class Choice(msgspec.Struct):
+class ToolChoice(msgspec.Struct):
     type: str
     name: str = ""
     disable_parallel_tool_use: bool = False
 
 
-class Output(msgspec.Struct):
+class OutputConfig(msgspec.Struct):
     effort: str | None = None
     format: dict[str, Any] | None = None
 
 
-class Edit(msgspec.Struct):
+class ContextEdit(msgspec.Struct):
     type: str
 
 
-class Management(msgspec.Struct):
+class ContextManagement(msgspec.Struct):
     """What a provider is to leave out of the conversation."""
 
-    edits: list[Edit] = []
+    edits: list[ContextEdit] = []
 
 
-class Told(msgspec.Struct):
+class MessagesRequest(msgspec.Struct):
     """A request but for its model: `cache_control` and `metadata` are of no meaning to an engine of ours, and
     `output_format` is how older clients say `output_config.format`."""
 
     max_tokens: int
-    messages: list[Turn]
-    system: str | list[Text] | None = None
+    messages: list[InputMessage]
+    system: str | list[TextBlock] | None = None
     stop_sequences: list[str] | None = None
     temperature: float | None = None
     top_p: float | None = None
     top_k: int | None = None
     stream: bool | None = None
     metadata: dict[str, Any] | None = None
-    tools: list[Tool] | None = None
-    tool_choice: Choice | None = None
+    tools: list[ToolDefinition] | None = None
+    tool_choice: ToolChoice | None = None
     thinking: dict[str, Any] | None = None
-    output_config: Output | None = None
+    output_config: OutputConfig | None = None
     output_format: dict[str, Any] | None = None
-    context_management: Management | None = None
+    context_management: ContextManagement | None = None
     service_tier: str | None = None
     cache_control: Any = None

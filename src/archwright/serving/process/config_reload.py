@@ -20,11 +20,11 @@ import msgspec
 from archwright.contract.record import Record, replace
 from archwright.errors import ArchwrightError, boundary
 from archwright.home import Home
-from archwright.serving.handlers.gateway_context import Gateway
-from archwright.serving.settings.config import GatewayConfig, read, shared_out
+from archwright.serving.handlers.gateway_context import GatewayContext
+from archwright.serving.settings.config import GatewayConfig, read_config, split_among_workers
 
 
-class Note(Record):
+class ServedRevision(Record):
     """What the gateway with this process id serves: a revision, and `leaving`, the addresses of engines that the
     revision does not name and that still work for it."""
 
@@ -33,37 +33,37 @@ class Note(Record):
     leaving: tuple[str, ...] = ()
 
 
-def read_note(home: Home, process: str = "gateway") -> Note | None:
+def read_served_revision(home: Home, process: str = "gateway") -> ServedRevision | None:
     """The newest note; None when there is none, or none that can be read."""
     try:
-        return msgspec.json.decode(note_file(home, process).read_bytes(), type=Note)
+        return msgspec.json.decode(served_revision_file(home, process).read_bytes(), type=ServedRevision)
     except (OSError, msgspec.MsgspecError):
         return None
 
 
-def note_file(home: Home, process: str = "gateway") -> Path:
+def served_revision_file(home: Home, process: str = "gateway") -> Path:
     return home.config(f"{process}.note")
 
 
-def together(pid: int, notes: Iterable[Note]) -> Note | None:
+def merge_served_revisions(pid: int, notes: Iterable[ServedRevision]) -> ServedRevision | None:
     """What processes serve that share the work: the oldest revision, every address that one of them still needs."""
     found = tuple(notes)
     if not found:
         return None
     leaving = sorted({address for note in found for address in note.leaving})
-    return Note(pid=pid, revision=min(note.revision for note in found), leaving=tuple(leaving))
+    return ServedRevision(pid=pid, revision=min(note.revision for note in found), leaving=tuple(leaving))
 
 
-class Changes:
+class ConfigWatcher:
     """Follows the file `config` was read from; `tell` learns each change of what is served."""
 
-    def __init__(self, gateway: Gateway, file: Path, tell: Callable[[Note], None]) -> None:
+    def __init__(self, gateway: GatewayContext, file: Path, tell: Callable[[ServedRevision], None]) -> None:
         self._gateway = gateway
         self._file = file
         self._tell = tell
         self._revision = gateway.config.revision
         self._stamp: tuple[int, int] | None = None
-        self._noted: Note | None = None
+        self._noted: ServedRevision | None = None
 
     async def begin(self) -> None:
         """Before the first request: who takes a dead worker's place was told what held at the last start or reload.
@@ -75,7 +75,7 @@ class Changes:
         """Change over if there is something new, then note what is served. Raises what keeps it from either: the
         next look tries again."""
         await self._change()
-        note = Note(pid=os.getpid(), revision=self._revision, leaving=await self._gateway.fleet.leaving())
+        note = ServedRevision(pid=os.getpid(), revision=self._revision, leaving=await self._gateway.fleet.leaving())
         if note != self._noted:
             self._tell(note)
             self._noted = note
@@ -106,7 +106,7 @@ class Changes:
 
     def _read(self) -> GatewayConfig:
         """This worker's part of it. How many share the work now was said at the last start or reload."""
-        return shared_out(replace(read(self._file), workers=self._gateway.config.workers))
+        return split_among_workers(replace(read_config(self._file), workers=self._gateway.config.workers))
 
     def _stamped(self) -> tuple[int, int]:
         found = self._file.stat()

@@ -11,33 +11,36 @@ from typing import Any
 
 from archwright.errors import ArchwrightError, EngineError, InternalError, boundary
 from archwright.http_client.client import EngineRefused
-from archwright.serving.handlers.gateway_context import Gateway
-from archwright.serving.http.connection import Server
-from archwright.serving.http.errors import from_error
-from archwright.serving.http.http_exchange import CLIENT, GONE, SHUTDOWN, Exchange, why_ended
+from archwright.serving.handlers.gateway_context import GatewayContext
+from archwright.serving.http.connection import HttpServer
+from archwright.serving.http.errors import to_api_error
+from archwright.serving.http.http_exchange import CLIENT_GONE, PHASE_CLIENT, SHUTDOWN, HttpExchange, early_end_error
 from archwright.serving.process import memory_trim
-from archwright.serving.process.config_reload import Changes
-from archwright.serving.process.routes import Found, find
+from archwright.serving.process.config_reload import ConfigWatcher
+from archwright.serving.process.routes import RouteMatch, find_route
 
-REQUEST = boundary("request")
+REQUEST_BOUNDARY = boundary("request")
 
 
-class App:
-    """`changes` is where the gateway learns of other endpoints; without it those of its start stay. `find`
+class Dispatcher:
+    """`changes` is where the gateway learns of other endpoints; without it those of its start stay. `find_route`
     is the table of what there is."""
 
     def __init__(
-        self, gateway: Gateway, changes: Changes | None = None, find: Callable[[str, str], Found] = find
+        self,
+        gateway: GatewayContext,
+        changes: ConfigWatcher | None = None,
+        find: Callable[[str, str], RouteMatch] = find_route,
     ) -> None:
         self._gateway = gateway
         self._find = find
         self._changes = changes
-        self._arrived: list[Exchange] = []
+        self._arrived: list[HttpExchange] = []
 
-    def begin(self, exchange: Exchange) -> bool:
+    def begin(self, exchange: HttpExchange) -> bool:
         """The headers are whole: let the request in, or say no before its body is read."""
         try:
-            with REQUEST:
+            with REQUEST_BOUNDARY:
                 exchange.found = found = self._find(exchange.method, exchange.path)
                 if found.wish is not None:
                     self._gateway.guard.admit(exchange, found.wish)
@@ -46,7 +49,7 @@ class App:
             return False
         return True
 
-    def arrived(self, exchange: Exchange) -> None:
+    def arrived(self, exchange: HttpExchange) -> None:
         """Answer a request that was let in."""
         if not self._arrived:
             asyncio.get_running_loop().call_soon(self._turn)
@@ -55,12 +58,12 @@ class App:
     def _turn(self) -> None:
         """What arrived in this turn of the event loop begins; what it may cost is reserved for all of it together."""
         arrived, self._arrived = self._arrived, []
-        work: list[tuple[Exchange, Coroutine[Any, Any, None]]] = []
+        work: list[tuple[HttpExchange, Coroutine[Any, Any, None]]] = []
         for exchange in arrived:
             if exchange.finished:
                 continue  # the client is gone
             try:
-                with REQUEST:
+                with REQUEST_BOUNDARY:
                     found = exchange.found
                     assert found is not None and found.route is not None, "let in without a route"
                     if found.wish is not None:
@@ -75,7 +78,7 @@ class App:
             for exchange, handling in work:
                 exchange.task = loop.create_task(self._handle(exchange, handling))
 
-    async def _handle(self, exchange: Exchange, work: Coroutine[Any, Any, None]) -> None:
+    async def _handle(self, exchange: HttpExchange, work: Coroutine[Any, Any, None]) -> None:
         """Answer, whatever happens."""
         exchange.begun = True
         if exchange.ended is not None:
@@ -85,7 +88,7 @@ class App:
             exchange.task = None
             return
         try:
-            with REQUEST:
+            with REQUEST_BOUNDARY:
                 await work
         except ArchwrightError as error:
             self._answer(exchange, error)
@@ -94,36 +97,38 @@ class App:
         finally:
             exchange.task = None
 
-    def _answer(self, exchange: Exchange, error: ArchwrightError) -> None:
+    def _answer(self, exchange: HttpExchange, error: ArchwrightError) -> None:
         """Tell the client: as a reply where none has begun, else as the stream's last event."""
-        refusal = from_error(error)
+        refusal = to_api_error(error)
         if refusal.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            self._gateway.journal.warning("request failed", request=exchange.id, status=refusal.status, **cause(error))
+            self._gateway.journal.warning(
+                "request failed", request=exchange.id, status=refusal.status, **describe_cause(error)
+            )
         if exchange.started:
             exchange.finish(refusal.event(exchange.path))
         else:
             exchange.refuse(refusal)
 
-    def _ended(self, exchange: Exchange) -> None:
+    def _ended(self, exchange: HttpExchange) -> None:
         """The work was stopped: by the client, by a deadline, or because the process shuts down."""
         reason = exchange.ended or SHUTDOWN
         if exchange.finished:
             return
-        if reason in (GONE, CLIENT):
+        if reason in (CLIENT_GONE, PHASE_CLIENT):
             exchange.abort()
         elif exchange.why is not None:
             self._answer(exchange, exchange.why)
         else:
-            self._answer(exchange, why_ended(reason))
+            self._answer(exchange, early_end_error(reason))
 
     @asynccontextmanager
-    async def running(self, *servers: Server) -> AsyncIterator[None]:
+    async def running(self, *servers: HttpServer) -> AsyncIterator[None]:
         """What goes on beside the requests: deadlines, the engines' health, memory, changes of endpoints."""
         limits = self._gateway.config.limits
         if self._changes is not None:
             await self._changes.begin()
         loops = [asyncio.create_task(self._sweep(servers, limits.sweep_s)), asyncio.create_task(self._look())]
-        loops.append(asyncio.create_task(memory_trim.follow()))
+        loops.append(asyncio.create_task(memory_trim.trim_periodically()))
         if self._changes is not None:
             loops.append(asyncio.create_task(self._changes.follow(limits.sweep_s)))
         try:
@@ -134,7 +139,7 @@ class App:
             await asyncio.gather(*loops, return_exceptions=True)
             await self._gateway.close()
 
-    async def _sweep(self, servers: tuple[Server, ...], every_s: float) -> None:
+    async def _sweep(self, servers: tuple[HttpServer, ...], every_s: float) -> None:
         """For ever, whatever goes wrong (the page may find a full disk): without it nothing has a deadline."""
         said = ""
         while True:
@@ -161,7 +166,7 @@ class App:
             await asyncio.sleep(self._gateway.config.limits.health_s)
 
 
-def cause(error: ArchwrightError) -> dict[str, object]:
+def describe_cause(error: ArchwrightError) -> dict[str, object]:
     """What the journal keeps of a failed request: codes and places. An engine's words may quote the prompt or a key,
     and so may a bug's."""
     found: dict[str, object] = {"code": error.code, "where": str(error.where)}

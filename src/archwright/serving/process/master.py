@@ -24,40 +24,40 @@ import msgspec
 from archwright.errors import ArchwrightError, OperateError, boundary
 from archwright.home import Home, write_atomic
 from archwright.journal import Journal
-from archwright.serving.process.config_reload import Note, note_file, together
-from archwright.serving.process.worker import HAND_OVER, Post, work
-from archwright.serving.settings.config import GatewayConfig, listen, read, shared_out
+from archwright.serving.process.config_reload import ServedRevision, merge_served_revisions, served_revision_file
+from archwright.serving.process.worker import HAND_OVER_SIGNAL, WorkerContext, run_worker
+from archwright.serving.settings.config import GatewayConfig, bind_listener, read_config, split_among_workers
 
-READY_S = 30.0
-TICK_S = 0.2
-FAILED = 70
+READY_TIMEOUT_S = 30.0
+POLL_INTERVAL_S = 0.2
+EXIT_FAILED = 70
 BACKOFF_S, BACKOFF_LIMIT_S, HEALTHY_S = 0.1, 5.0, 30.0
-KILL_S = 1.5  # beyond the time a worker may take to end
+KILL_GRACE_S = 1.5  # beyond the time a worker may take to end
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 
 
 @dataclass
-class Worker:
+class WorkerProcess:
     """`said` is read; `note` is its last word, None before it takes requests."""
 
     pid: int
     said: int
     started_at: float
     generation: int
-    note: Note | None = None
+    note: ServedRevision | None = None
     leaving: bool = False
     heard: bytes = b""
 
 
-class Bound:
+class ListeningSockets:
     """The ports, taken. Raises OperateError AW-OPS-03."""
 
     def __init__(self, config: GatewayConfig) -> None:
-        self.main = listen(config.host, config.port)
+        self.main = bind_listener(config.host, config.port)
         self.admin: socket.socket | None = None
         if config.admin_port is not None:
             try:
-                self.admin = listen(config.host, config.admin_port)
+                self.admin = bind_listener(config.host, config.admin_port)
             except OperateError:
                 self.main.close()
                 raise
@@ -71,8 +71,10 @@ class Bound:
 class Master:
     """`supervised`: it ends when its standard input does."""
 
-    def __init__(self, config: GatewayConfig, file: Path, home: Home, bound: Bound, *, supervised: bool) -> None:
-        self.workers: list[Worker] = []
+    def __init__(
+        self, config: GatewayConfig, file: Path, home: Home, bound: ListeningSockets, *, supervised: bool
+    ) -> None:
+        self.workers: list[WorkerProcess] = []
         self._config = self._before = config
         self._file = file
         self._home = home
@@ -88,7 +90,7 @@ class Master:
         self._again = False
         self._failures = 0
         self._start_at = 0.0
-        self._noted: Note | None = None
+        self._noted: ServedRevision | None = None
         self._refused: dict[str, int | None] = {}
 
     def begin(self) -> None:
@@ -102,13 +104,13 @@ class Master:
 
     def started(self) -> int:
         """Return when all workers take requests: 0; else what the one ended with that could not, which said why."""
-        until = time.monotonic() + READY_S
+        until = time.monotonic() + READY_TIMEOUT_S
         while not all(worker.note for worker in self.workers):
-            self._listen(TICK_S)
+            self._listen(POLL_INTERVAL_S)
             gone = self._reap()
             if gone or self._told_to_stop() or time.monotonic() > until:
                 self._end()
-                return gone[0][1] if gone else FAILED
+                return gone[0][1] if gone else EXIT_FAILED
         return 0
 
     def run(self) -> None:
@@ -116,7 +118,7 @@ class Master:
         try:
             while not self._told_to_stop():
                 self._step()
-                self._listen(TICK_S)
+                self._listen(POLL_INTERVAL_S)
         finally:
             self._end()
             self._journal.info("master stopped")
@@ -169,14 +171,14 @@ class Master:
             os.close(said)
             raise
         if pid == 0:
-            status = FAILED
+            status = EXIT_FAILED
             try:
                 status = self._work(heard, said)
             finally:
                 os._exit(status)
         os.close(said)
         os.set_blocking(heard, False)
-        self.workers.append(Worker(pid, heard, time.monotonic(), self._generation))
+        self.workers.append(WorkerProcess(pid, heard, time.monotonic(), self._generation))
 
     def _work(self, heard: int, said: int) -> int:
         """In the child: nothing of the master's is left but the ports and the pipes."""
@@ -190,8 +192,8 @@ class Master:
         journal = Journal("gateway")
         try:
             with boundary("gateway"):
-                post = Post(self._bound.main, self._bound.admin, self._life, said, self._since)
-                work(shared_out(self._config), self._file, self._home, post, journal)
+                post = WorkerContext(self._bound.main, self._bound.admin, self._life, said, self._since)
+                run_worker(split_among_workers(self._config), self._file, self._home, post, journal)
         except ArchwrightError as error:
             journal.error("stopped", **error.as_dict())
             print(error.lines(), file=sys.stderr, flush=True)
@@ -216,13 +218,13 @@ class Master:
             if worker.said in readable:
                 self._hear(worker)
 
-    def _hear(self, worker: Worker) -> None:
+    def _hear(self, worker: WorkerProcess) -> None:
         worker.heard += os.read(worker.said, 65_536)
         whole, _, worker.heard = worker.heard.rpartition(b"\n")
         if whole:
-            worker.note = msgspec.json.decode(whole.rpartition(b"\n")[2], type=Note)
+            worker.note = msgspec.json.decode(whole.rpartition(b"\n")[2], type=ServedRevision)
 
-    def _reap(self) -> list[tuple[Worker, int]]:
+    def _reap(self) -> list[tuple[WorkerProcess, int]]:
         """Those that ended, and how."""
         gone = []
         for worker in tuple(self.workers):
@@ -233,7 +235,7 @@ class Master:
                 gone.append((worker, os.waitstatus_to_exitcode(status)))
         return gone
 
-    def _lost(self, worker: Worker, status: int) -> None:
+    def _lost(self, worker: WorkerProcess, status: int) -> None:
         if worker.leaving:
             return
         lived = time.monotonic() - worker.started_at
@@ -247,14 +249,14 @@ class Master:
     def _reload(self) -> None:
         try:
             with boundary("reload"):
-                config = read(self._file)
+                config = read_config(self._file)
         except ArchwrightError as error:
             self._journal.error("reload failed", **error.as_dict())
             return
         self._before = self._config
         self._config = config
         self._generation += 1
-        self._ready_by = time.monotonic() + READY_S
+        self._ready_by = time.monotonic() + READY_TIMEOUT_S
         self._journal.info("reloading", workers=config.workers)
 
     def _replace(self) -> None:
@@ -262,7 +264,7 @@ class Master:
         assert self._ready_by is not None, "nothing is replaced"
         new = [worker for worker in self.workers if worker.generation == self._generation and not worker.leaving]
         if len(new) == self._config.workers and all(worker.note for worker in new):
-            self._leave([worker for worker in self.workers if worker not in new], HAND_OVER)
+            self._leave([worker for worker in self.workers if worker not in new], HAND_OVER_SIGNAL)
             self._ready_by, self._failures = None, 0
             self._journal.info("reloaded", workers=len(new))
         elif time.monotonic() > self._ready_by:
@@ -271,7 +273,7 @@ class Master:
             self._config, self._generation = self._before, self._generation - 1
             self._journal.error("reload failed", message="the new workers did not start; the old ones stay")
 
-    def _leave(self, workers: list[Worker], how: signal.Signals) -> None:
+    def _leave(self, workers: list[WorkerProcess], how: signal.Signals) -> None:
         for worker in workers:
             if not worker.leaving:
                 worker.leaving = True
@@ -281,9 +283,9 @@ class Master:
         """What all that live serve together, for the supervisor."""
         if not all(worker.note for worker in self.workers):
             return  # who starts serves nothing yet, and does not say so for long
-        note = together(os.getpid(), (worker.note for worker in self.workers if worker.note))
+        note = merge_served_revisions(os.getpid(), (worker.note for worker in self.workers if worker.note))
         if note is not None and note != self._noted:
-            write_atomic(note_file(self._home, self._file.stem), msgspec.json.encode(note))
+            write_atomic(served_revision_file(self._home, self._file.stem), msgspec.json.encode(note))
             self._noted = note
 
     def _end(self) -> None:
@@ -291,7 +293,7 @@ class Master:
         self._bound.close()
         for worker in self.workers:
             os.kill(worker.pid, signal.SIGTERM)
-        until = time.monotonic() + self._config.limits.drain_s + KILL_S
+        until = time.monotonic() + self._config.limits.drain_s + KILL_GRACE_S
         while self.workers:
             if time.monotonic() > until:
                 for worker in self.workers:

@@ -13,12 +13,12 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 
-EVERY_S = 5.0
+CHECK_INTERVAL_S = 5.0
 GROWN_BYTES = 16 << 20
 STATM = "/proc/self/statm"
 
 
-class Slack:
+class HeapTrimmer:
     """`resident` is how large the process is, in bytes; `trim` gives back what is free."""
 
     def __init__(self, resident: Callable[[], int], trim: Callable[[], object]) -> None:
@@ -34,18 +34,18 @@ class Slack:
         self._least = min(self._least, now)
 
 
-async def follow() -> None:
+async def trim_periodically() -> None:
     """For ever, where it can be done."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is None or not os.path.exists(STATM):
         return
-    slack = Slack(_resident, lambda: trim(0))
+    slack = HeapTrimmer(_read_resident_bytes, lambda: trim(0))
     while True:
-        await asyncio.sleep(EVERY_S)
+        await asyncio.sleep(CHECK_INTERVAL_S)
         with suppress(OSError):  # no descriptor left: the next time
             slack.look()
 
 
-def _resident() -> int:
+def _read_resident_bytes() -> int:
     with open(STATM, encoding="ascii") as file:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")

@@ -29,29 +29,31 @@ from archwright.monitor.metrics.exposition import Exposition
 from archwright.monitor.metrics.observation_exporter import Follower
 from archwright.monitor.trace_exporter import REASONS, Traces
 from archwright.monitor.wal.writer import Ledger
-from archwright.serving.admission.authorization import Guard
-from archwright.serving.admission.metering import Spending, Till
-from archwright.serving.admission.response_cache import Cache
-from archwright.serving.handlers.gateway_context import Books, Gateway
-from archwright.serving.http.connection import Server
-from archwright.serving.http.http_exchange import Outbox
-from archwright.serving.http.listener import Door, drain, hand_over
-from archwright.serving.process.config_reload import Changes, Note
-from archwright.serving.process.dispatcher import App
-from archwright.serving.process.routes import find_admin
+from archwright.serving.admission.authorization import RequestAuthorizer
+from archwright.serving.admission.metering import CostAccounting, RecordedSpending
+from archwright.serving.admission.response_cache import ResponseCache
+from archwright.serving.handlers.gateway_context import GatewayContext, Recorders
+from archwright.serving.http.connection import HttpServer
+from archwright.serving.http.http_exchange import ResponseBuffer
+from archwright.serving.http.listener import Listener, drain_connections, hand_over_connections
+from archwright.serving.process.config_reload import ConfigWatcher, ServedRevision
+from archwright.serving.process.dispatcher import Dispatcher
+from archwright.serving.process.routes import find_admin_route
 from archwright.serving.settings.config import GatewayConfig
 from archwright.store import Store
 
-FILES = 65_536
-COLLECT_AFTER = 20_000
-SWITCH_S = 0.0005
-CLOSE_S = 0.4  # for threads, and for the books, beyond the time that what runs has: the master kills a little later
+MAX_OPEN_FILES = 65_536
+GC_THRESHOLD = 20_000
+THREAD_SWITCH_S = 0.0005
+CLOSE_TIMEOUT_S = (
+    0.4  # for threads, and for the books, beyond the time that what runs has: the master kills a little later
+)
 # What the supervisor measures, and this process shows.
-SUPERVISED = ("peak_memory_bytes", "startup_s", "disk_bytes", "restarts")
-HAND_OVER = signal.SIGHUP
+SUPERVISOR_METRICS = ("peak_memory_bytes", "startup_s", "disk_bytes", "restarts")
+HAND_OVER_SIGNAL = signal.SIGHUP
 
 
-class Post(NamedTuple):
+class WorkerContext(NamedTuple):
     """What a worker gets of its master. `life` ends with it; on `said` it is told what is served: the first word is
     that requests are taken. `since` is when the platform's gateway began."""
 
@@ -62,17 +64,17 @@ class Post(NamedTuple):
     since: float
 
 
-class _Aside(ThreadPoolExecutor):
+class _BoundedExecutor(ThreadPoolExecutor):
     """Its threads may stand before a silent database: the end of the process does not wait for that."""
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         super().shutdown(wait=False, cancel_futures=cancel_futures)
-        until = time.monotonic() + CLOSE_S
+        until = time.monotonic() + CLOSE_TIMEOUT_S
         for thread in self._threads if wait else ():
             thread.join(max(0.0, until - time.monotonic()))
 
 
-def work(config: GatewayConfig, file: Path, home: Home, post: Post, journal: Journal) -> None:
+def run_worker(config: GatewayConfig, file: Path, home: Home, post: WorkerContext, journal: Journal) -> None:
     """Serve until SIGTERM (finish quickly) or HAND_OVER (finish all); `file` is where `config` was read."""
     store = Store(config.store_url or home.store_url)
     ledger, exposition = Ledger(store, home), Exposition(folder=home.counters)
@@ -81,36 +83,42 @@ def work(config: GatewayConfig, file: Path, home: Home, post: Post, journal: Jou
     traces = None
     if config.traces is not None:
         dropped = {reason: exposition.counter("traces_dropped", {"reason": reason}).add for reason in REASONS}
-        traces = Traces(config.traces, dropped, partial(_traced, keys))
-    cache = Cache(home, pepper) if any(spec.cache != "off" for spec in config.endpoints) else None
-    spending = Spending(ledger, home, lambda: (keys.version, slate.generation, len(accounts.strange)), time.monotonic)
+        traces = Traces(config.traces, dropped, partial(_is_content_traced, keys))
+    cache = ResponseCache(home, pepper) if any(spec.cache != "off" for spec in config.endpoints) else None
+    spending = RecordedSpending(
+        ledger, home, lambda: (keys.version, slate.generation, len(accounts.strange)), time.monotonic
+    )
     accounts = Accounts(slate, keys, spending)
-    till = Till(accounts, keys, journal, cache)
-    guard = Guard(keys, AuditLog(ledger), exposition)
-    gateway = Gateway(config, home, guard, Books(ledger, exposition, traces), till, journal)
-    gateway.follower = Follower(store, Exposition(), SUPERVISED, since=post.since)
+    till = CostAccounting(accounts, keys, journal, cache)
+    guard = RequestAuthorizer(keys, AuditLog(ledger), exposition)
+    gateway = GatewayContext(config, home, guard, Recorders(ledger, exposition, traces), till, journal)
+    gateway.follower = Follower(store, Exposition(), SUPERVISOR_METRICS, since=post.since)
     _raise_file_limit()
     # What exists now lives as long as the process; the collector need not look at it again. A request makes some
     # hundred objects and leaves no cycle: looking every seventh request, as by default, costs a twentieth of all.
     gc.freeze()
-    gc.set_threshold(COLLECT_AFTER)
+    gc.set_threshold(GC_THRESHOLD)
     # The books are folded by a thread: the loop waits for it no longer than this when a request comes.
-    sys.setswitchinterval(SWITCH_S)
+    sys.setswitchinterval(THREAD_SWITCH_S)
     try:
-        uvloop.run(_run(gateway, App(gateway, Changes(gateway, file, partial(_say, post.said))), post))
+        uvloop.run(
+            _serve_until_stopped(
+                gateway, Dispatcher(gateway, ConfigWatcher(gateway, file, partial(_report_revision, post.said))), post
+            )
+        )
     finally:
-        ledger.close(CLOSE_S)
+        ledger.close(CLOSE_TIMEOUT_S)
         for part in (traces, exposition, store, slate, cache):
             if part is not None:
                 part.close()
     journal.info("stopped")
 
 
-async def _run(gateway: Gateway, app: App, post: Post) -> None:
+async def _serve_until_stopped(gateway: GatewayContext, app: Dispatcher, post: WorkerContext) -> None:
     """Serve until told to stop, then finish what runs."""
     config, loop = gateway.config, asyncio.get_running_loop()
     stop, over = asyncio.Event(), asyncio.Event()
-    loop.set_default_executor(_Aside())
+    loop.set_default_executor(_BoundedExecutor())
 
     def ended() -> None:
         loop.remove_reader(post.life)
@@ -119,17 +127,17 @@ async def _run(gateway: Gateway, app: App, post: Post) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ended)
-    loop.add_signal_handler(HAND_OVER, over.set)
+    loop.add_signal_handler(HAND_OVER_SIGNAL, over.set)
     loop.add_reader(post.life, ended)
-    outbox = Outbox(config.limits, gateway.now, gateway.flush)
-    servers = {post.bound: Server(app, outbox)}
+    outbox = ResponseBuffer(config.limits, gateway.now, gateway.flush)
+    servers = {post.bound: HttpServer(app, outbox)}
     if post.admin is not None:
-        servers[post.admin] = Server(App(gateway, find=find_admin), outbox)
+        servers[post.admin] = HttpServer(Dispatcher(gateway, find=find_admin_route), outbox)
     tls = None
     if config.tls_certificate and config.tls_key:
-        tls = _tls(config.tls_certificate, config.tls_key)
+        tls = _create_tls_context(config.tls_certificate, config.tls_key)
     async with app.running(*servers.values()):
-        doors = [Door(bound, server, tls) for bound, server in servers.items()]
+        doors = [Listener(bound, server, tls) for bound, server in servers.items()]
         for door in doors:
             door.open()
         gateway.journal.info("listening", port=post.bound.getsockname()[1], host=config.host, tls=tls is not None)
@@ -138,11 +146,11 @@ async def _run(gateway: Gateway, app: App, post: Post) -> None:
             door.close()
         await asyncio.gather(*(door.greeted() for door in doors))
         if not stop.is_set():
-            await asyncio.gather(*(hand_over(server, stop) for server in servers.values()))
-        await asyncio.gather(*(drain(server) for server in servers.values()))
+            await asyncio.gather(*(hand_over_connections(server, stop) for server in servers.values()))
+        await asyncio.gather(*(drain_connections(server) for server in servers.values()))
 
 
-def _traced(keys: Keys, tenant: str) -> bool:
+def _is_content_traced(keys: Keys, tenant: str) -> bool:
     """Whether the tenant wants its content in traces now; where that cannot be read, no."""
     try:
         keys.follow()
@@ -151,12 +159,12 @@ def _traced(keys: Keys, tenant: str) -> bool:
     return keys.content_traced(tenant)
 
 
-def _say(said: int, note: Note) -> None:
+def _report_revision(said: int, note: ServedRevision) -> None:
     """One line, written whole: a pipe takes so little at once."""
     os.write(said, msgspec.json.encode(note) + b"\n")
 
 
-def _tls(certificate: str, key: str) -> ssl.SSLContext:
+def _create_tls_context(certificate: str, key: str) -> ssl.SSLContext:
     """TLS 1.2 or newer with this pair; HTTP/1.1 is what is spoken inside."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -168,6 +176,6 @@ def _tls(certificate: str, key: str) -> ssl.SSLContext:
 def _raise_file_limit() -> None:
     """A connection is a file, and shells commonly allow 1,024: take what the system lets us have."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
+    wanted = MAX_OPEN_FILES if hard == resource.RLIM_INFINITY else min(MAX_OPEN_FILES, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from archwright.serving.providers.anthropic import Anthropic
-from archwright.serving.providers.openai import OpenAI
+from archwright.serving.providers.anthropic import AnthropicProvider
+from archwright.serving.providers.openai import OpenAIProvider
 from archwright.serving.providers.protocol import Provider
-from archwright.serving.settings.config import PoolSpec
+from archwright.serving.settings.config import EnginePoolSpec
 
 
-def provider_of(spec: PoolSpec) -> Provider:
-    return Anthropic() if spec.protocol == "anthropic" else OpenAI(enforces_tools=spec.enforces_tools)
+def create_provider(spec: EnginePoolSpec) -> Provider:
+    return AnthropicProvider() if spec.protocol == "anthropic" else OpenAIProvider(enforces_tools=spec.enforces_tools)

@@ -14,17 +14,26 @@ import msgspec
 
 from archwright.http_client.client import NO_HEADERS, EngineClient, EngineRefused
 from archwright.http_client.sse import Event
-from archwright.serving.events.engine_events import Call, Choice, Delta, EngineEvent, Function
-from archwright.serving.http.errors import ENGINE_OVERLOADED, Refusal, bad
-from archwright.serving.providers.protocol import Asked
-from archwright.serving.requests.field_checks import decode
+from archwright.serving.events.engine_events import ChoiceDelta, CompletionChoice, EngineEvent, FunctionCall, ToolCall
+from archwright.serving.http.errors import ENGINE_OVERLOADED, ApiError, bad_request
+from archwright.serving.providers.protocol import EngineRequest
+from archwright.serving.requests.field_checks import decode_body
 
-VERSION = "2023-06-01"
-BETA = "anthropic-beta"
+API_VERSION = "2023-06-01"
+BETA_HEADER_NAME = "anthropic-beta"
 PATH = "/messages"
 # What decides the length of a prompt; the rest is refused when asked to count.
-COUNTED = ("model", "messages", "system", "tools", "tool_choice", "thinking", "output_config", "context_management")
-FINISH = {
+PROMPT_FIELDS = (
+    "model",
+    "messages",
+    "system",
+    "tools",
+    "tool_choice",
+    "thinking",
+    "output_config",
+    "context_management",
+)
+FINISH_REASONS = {
     "end_turn": "stop",
     "stop_sequence": "stop",
     "pause_turn": "stop",
@@ -33,7 +42,7 @@ FINISH = {
     "tool_use": "tool_calls",
     "refusal": "content_filter",
 }
-STATUSES = {
+ERROR_STATUSES = {
     "invalid_request_error": 400,
     "authentication_error": 401,
     "permission_error": 403,
@@ -43,38 +52,42 @@ STATUSES = {
     "timeout_error": 504,
     "overloaded_error": ENGINE_OVERLOADED,
 }
-CHOICES = {"auto": "auto", "required": "any", "none": "none"}
-TIERS = {"auto": "auto", "default": "standard_only"}
+TOOL_CHOICES = {"auto": "auto", "required": "any", "none": "none"}
+SERVICE_TIERS = {"auto": "auto", "default": "standard_only"}
 # OpenAI's scale of effort has words that this one has not.
-EFFORTS = {"minimal": "low", "low": "low", "medium": "medium", "high": "high", "xhigh": "xhigh"}
+EFFORT_LEVELS = {"minimal": "low", "low": "low", "medium": "medium", "high": "high", "xhigh": "xhigh"}
 # Ours to set, or of no meaning there: the stream's form, hints that promise nothing, the caller's bookkeeping.
-LEFT_OUT = frozenset(
+IGNORED_FIELDS = frozenset(
     {
         *("seed", "n", "store", "prompt_cache_key", "safety_identifier", "modalities", "verbosity"),
         *("ignore_eos", "cache_prompt"),
     }
 )
-NO_WORD = frozenset({"logprobs", "top_logprobs", "logit_bias", "min_p", "prediction", "web_search_options", "audio"})
-HARMLESS = {"presence_penalty": 0, "frequency_penalty": 0}
+UNSUPPORTED_FIELDS = frozenset(
+    {"logprobs", "top_logprobs", "logit_bias", "min_p", "prediction", "web_search_options", "audio"}
+)
+NEUTRAL_VALUES = {"presence_penalty": 0, "frequency_penalty": 0}
 DATA_URL = "data:"
 
 
-class Anthropic:
+class AnthropicProvider:
     def headers(self, key: str) -> Mapping[str, str]:
-        return {"x-api-key": key, "anthropic-version": VERSION}
+        return {"x-api-key": key, "anthropic-version": API_VERSION}
 
     def ask(
         self, path: str, body: dict[str, Any], native: dict[str, Any] | None, *, whole: bool = False, betas: str = ""
-    ) -> Asked:
+    ) -> EngineRequest:
         del whole  # long answers are refused there unless they stream
         if path != "/chat/completions":
-            raise bad(f"this model does not answer at {path}; ask for a chat", "model", "unsupported_model")
+            raise bad_request(f"this model does not answer at {path}; ask for a chat", "model", "unsupported_model")
         if native is not None:
-            headers = {BETA: betas} if betas else NO_HEADERS
-            return Asked(PATH, {**native, "model": body["model"], "stream": True}, MessagesReader(), headers=headers)
-        return Asked(PATH, request(body), MessagesReader())
+            headers = {BETA_HEADER_NAME: betas} if betas else NO_HEADERS
+            return EngineRequest(
+                PATH, {**native, "model": body["model"], "stream": True}, MessagesEventReader(), headers=headers
+            )
+        return EngineRequest(PATH, to_messages_request(body), MessagesEventReader())
 
-    def corrected(self, asked: Asked, error: EngineRefused) -> bool:
+    def corrected(self, asked: EngineRequest, error: EngineRefused) -> bool:
         del asked, error
         return False
 
@@ -82,30 +95,30 @@ class Anthropic:
         self, client: EngineClient, body: dict[str, Any], native: dict[str, Any] | None, betas: str = ""
     ) -> int:
         asked = self.ask("/chat/completions", body, native, betas=betas)
-        kept = {name: value for name, value in asked.body.items() if name in COUNTED}
+        kept = {name: value for name, value in asked.body.items() if name in PROMPT_FIELDS}
         found = (await client.post(f"v1{PATH}/count_tokens", kept, asked.headers)).get("input_tokens")
         return found if type(found) is int else 0
 
 
-def request(body: Mapping[str, Any]) -> dict[str, Any]:
+def to_messages_request(body: Mapping[str, Any]) -> dict[str, Any]:
     """A validated chat body as a Messages request. Raises Refusal 400."""
-    system, messages = _conversation(body["messages"])
+    system, messages = _translate_messages(body["messages"])
     asked: dict[str, Any] = {"model": body["model"], "max_tokens": body["max_tokens"], "messages": messages}
     asked["stream"] = True
     if system:
         asked["system"] = system
     for name, value in body.items():
-        if name in NO_WORD or (name in HARMLESS and value != HARMLESS[name]):
-            raise bad(f"{name!r} is not supported by this model's provider", name, "unsupported_parameter")
-        if name not in LEFT_OUT and name not in HARMLESS and name not in _KNOWN:
+        if name in UNSUPPORTED_FIELDS or (name in NEUTRAL_VALUES and value != NEUTRAL_VALUES[name]):
+            raise bad_request(f"{name!r} is not supported by this model's provider", name, "unsupported_parameter")
+        if name not in IGNORED_FIELDS and name not in NEUTRAL_VALUES and name not in _TRANSLATED_FIELDS:
             asked[name] = value  # what we do not know the provider may
-    _sampling(body, asked)
-    _calls(body, asked)
-    _output(body, asked)
+    _translate_sampling(body, asked)
+    _translate_tools(body, asked)
+    _translate_output(body, asked)
     return asked
 
 
-_KNOWN = frozenset(
+_TRANSLATED_FIELDS = frozenset(
     {
         *("model", "messages", "max_tokens", "stop", "user", "temperature", "metadata", "service_tier"),
         *("tools", "tool_choice", "parallel_tool_calls", "response_format", "reasoning_effort"),
@@ -113,26 +126,28 @@ _KNOWN = frozenset(
 )
 
 
-def _sampling(body: Mapping[str, Any], asked: dict[str, Any]) -> None:
+def _translate_sampling(body: Mapping[str, Any], asked: dict[str, Any]) -> None:
     temperature = body.get("temperature")
     if temperature is not None:
         if temperature > 1:
-            raise bad("'temperature' must be a number from 0 to 1 for this model", "temperature", "invalid_value")
+            raise bad_request(
+                "'temperature' must be a number from 0 to 1 for this model", "temperature", "invalid_value"
+            )
         asked["temperature"] = temperature
     if body.get("stop"):
         asked["stop_sequences"] = body["stop"]
     if body.get("user"):
         asked["metadata"] = {"user_id": body["user"]}
-    if body.get("service_tier") in TIERS:
-        asked["service_tier"] = TIERS[body["service_tier"]]
+    if body.get("service_tier") in SERVICE_TIERS:
+        asked["service_tier"] = SERVICE_TIERS[body["service_tier"]]
 
 
-def _calls(body: Mapping[str, Any], asked: dict[str, Any]) -> None:
+def _translate_tools(body: Mapping[str, Any], asked: dict[str, Any]) -> None:
     if not body.get("tools"):
         return
-    asked["tools"] = [_tool(tool["function"]) for tool in body["tools"]]
+    asked["tools"] = [_translate_tool(tool["function"]) for tool in body["tools"]]
     wanted = body.get("tool_choice", "auto")
-    choice: dict[str, Any] = {"type": CHOICES[wanted] if type(wanted) is str else "tool"}
+    choice: dict[str, Any] = {"type": TOOL_CHOICES[wanted] if type(wanted) is str else "tool"}
     if type(wanted) is dict:
         choice["name"] = wanted["function"]["name"]
     if body.get("parallel_tool_calls") is False and choice["type"] != "none":
@@ -140,38 +155,38 @@ def _calls(body: Mapping[str, Any], asked: dict[str, Any]) -> None:
     asked["tool_choice"] = choice
 
 
-def _tool(function: Mapping[str, Any]) -> dict[str, Any]:
+def _translate_tool(function: Mapping[str, Any]) -> dict[str, Any]:
     schema = function.get("parameters") or {"type": "object", "properties": {}}
     told = {"description": function["description"]} if function.get("description") else {}
     return {"name": function["name"], **told, "input_schema": schema}
 
 
-def _output(body: Mapping[str, Any], asked: dict[str, Any]) -> None:
+def _translate_output(body: Mapping[str, Any], asked: dict[str, Any]) -> None:
     config: dict[str, Any] = {}
     form = body.get("response_format")
     if form is not None:
         if form["type"] != "json_schema":
             message = "'response_format': this model's provider takes a json_schema only"
-            raise bad(message, "response_format", "unsupported_value")
+            raise bad_request(message, "response_format", "unsupported_value")
         config["format"] = {"type": "json_schema", "schema": form["json_schema"]["schema"]}
-    effort = EFFORTS.get(body.get("reasoning_effort", ""))
+    effort = EFFORT_LEVELS.get(body.get("reasoning_effort", ""))
     if effort is not None:
         config["effort"] = effort
     if config:
         asked["output_config"] = config
 
 
-def _conversation(messages: Iterable[Mapping[str, Any]]) -> tuple[str, list[dict[str, Any]]]:
+def _translate_messages(messages: Iterable[Mapping[str, Any]]) -> tuple[str, list[dict[str, Any]]]:
     """The system's words, and turns: neighbours of one side are one turn, as results of calls have to be."""
     system: list[str] = []
     turns: list[dict[str, Any]] = []
     for message in messages:
         role = message["role"]
         if role in ("system", "developer"):
-            system.append(_text(message["content"]))
+            system.append(_join_text_parts(message["content"]))
             continue
         side = "assistant" if role == "assistant" else "user"
-        blocks = _blocks(message)
+        blocks = _message_blocks(message)
         if not blocks:
             continue  # an empty turn is refused there and says nothing
         if turns and turns[-1]["role"] == side:
@@ -181,22 +196,22 @@ def _conversation(messages: Iterable[Mapping[str, Any]]) -> tuple[str, list[dict
     return "\n\n".join(system), turns
 
 
-def _blocks(message: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _message_blocks(message: Mapping[str, Any]) -> list[dict[str, Any]]:
     content, refusal = message.get("content"), message.get("refusal")
     if not content and type(refusal) is str:
         content = refusal
     if message["role"] == "tool":
-        return [{"type": "tool_result", "tool_use_id": message["tool_call_id"], "content": _text(content)}]
+        return [{"type": "tool_result", "tool_use_id": message["tool_call_id"], "content": _join_text_parts(content)}]
     parts = [{"type": "text", "text": content}] if type(content) is str else content or ()
-    blocks = [_block(part) for part in parts if part.get("type") != "text" or part["text"]]
-    return blocks + [_use(call) for call in message.get("tool_calls") or ()]
+    blocks = [_content_block(part) for part in parts if part.get("type") != "text" or part["text"]]
+    return blocks + [_tool_use_block(call) for call in message.get("tool_calls") or ()]
 
 
-def _block(part: Mapping[str, Any]) -> dict[str, Any]:
+def _content_block(part: Mapping[str, Any]) -> dict[str, Any]:
     if part["type"] in ("text", "refusal"):
         return {"type": "text", "text": str(part.get(part["type"]))}
     if part["type"] != "image_url":
-        raise bad(f"this model's provider takes no {part['type']!r} parts", "messages", "unsupported_value")
+        raise bad_request(f"this model's provider takes no {part['type']!r} parts", "messages", "unsupported_value")
     url: str = part["image_url"]["url"]
     if not url.startswith(DATA_URL):
         return {"type": "image", "source": {"type": "url", "url": url}}
@@ -204,25 +219,27 @@ def _block(part: Mapping[str, Any]) -> dict[str, Any]:
     return {"type": "image", "source": {"type": "base64", "media_type": kind, "data": data}}
 
 
-def _use(call: Mapping[str, Any]) -> dict[str, Any]:
+def _tool_use_block(call: Mapping[str, Any]) -> dict[str, Any]:
     function = call["function"]
     try:
-        given = decode((function["arguments"] or "{}").encode())
-    except (Refusal, UnicodeError) as error:
-        raise bad("the arguments of an earlier tool call are no JSON object", "messages", "invalid_value") from error
+        given = decode_body((function["arguments"] or "{}").encode())
+    except (ApiError, UnicodeError) as error:
+        raise bad_request(
+            "the arguments of an earlier tool call are no JSON object", "messages", "invalid_value"
+        ) from error
     return {"type": "tool_use", "id": call["id"], "name": function["name"], "input": given}
 
 
-def _text(content: object) -> str:
+def _join_text_parts(content: object) -> str:
     """Of the system's words and of a call's result, which may be in parts."""
     parts: Any = [{"type": "text", "text": content}] if type(content) is str else content or ()
     other = next((part["type"] for part in parts if part["type"] != "text"), None)
     if other is not None:
-        raise bad(f"this model's provider takes no {other!r} parts there", "messages", "unsupported_value")
+        raise bad_request(f"this model's provider takes no {other!r} parts there", "messages", "unsupported_value")
     return "".join(part["text"] for part in parts)
 
 
-class _Said(msgspec.Struct, gc=False):
+class _BlockDelta(msgspec.Struct, gc=False):
     """A delta of a block or of the message, or a block as it begins."""
 
     type: str = ""
@@ -248,20 +265,20 @@ class _Message(msgspec.Struct, gc=False):
     usage: _Usage | None = None
 
 
-class _Told(msgspec.Struct, gc=False):
+class _StreamEvent(msgspec.Struct, gc=False):
     type: str
     index: int = 0
-    delta: _Said | None = None
-    content_block: _Said | None = None
+    delta: _BlockDelta | None = None
+    content_block: _BlockDelta | None = None
     message: _Message | None = None
     usage: _Usage | None = None
     error: dict[str, Any] | None = None
 
 
-_decode = msgspec.json.Decoder(_Told).decode
+_decode = msgspec.json.Decoder(_StreamEvent).decode
 
 
-class MessagesReader:
+class MessagesEventReader:
     """One reply's event stream. Raises msgspec.DecodeError for what is none."""
 
     def __init__(self) -> None:
@@ -277,7 +294,7 @@ class MessagesReader:
         if told.type == "content_block_start" and told.content_block is not None:
             return self._begin(told.index, told.content_block)
         if told.type == "content_block_stop" and told.index in self._silent:
-            return [_calling(Call(self._calls[told.index], None, Function(None, "{}")))]
+            return [_tool_call_event(ToolCall(self._calls[told.index], None, FunctionCall(None, "{}")))]
         if told.type == "message_start" and told.message is not None:
             self._count(told.message.usage)
             return ()
@@ -285,34 +302,34 @@ class MessagesReader:
             return self._end(told)
         if told.type == "error":
             found = told.error or {}
-            return [EngineEvent(error={**found, "code": STATUSES.get(str(found.get("type")), 500)})]
+            return [EngineEvent(error={**found, "code": ERROR_STATUSES.get(str(found.get("type")), 500)})]
         self.done = told.type == "message_stop"
         return ()  # a ping, or what a later version says
 
-    def _begin(self, index: int, block: _Said) -> Iterable[EngineEvent]:
+    def _begin(self, index: int, block: _BlockDelta) -> Iterable[EngineEvent]:
         if block.type == "tool_use":
             self._calls[index] = number = len(self._calls)
             self._silent.add(index)
-            return [_calling(Call(number, block.id, Function(block.name, "")))]
+            return [_tool_call_event(ToolCall(number, block.id, FunctionCall(block.name, "")))]
         if block.type == "redacted_thinking":
-            return [_saying(Delta(redacted=block.data))]
-        return [_saying(Delta(content=block.text))] if block.text else ()
+            return [_delta_event(ChoiceDelta(redacted=block.data))]
+        return [_delta_event(ChoiceDelta(content=block.text))] if block.text else ()
 
-    def _delta(self, index: int, said: _Said) -> Iterable[EngineEvent]:
+    def _delta(self, index: int, said: _BlockDelta) -> Iterable[EngineEvent]:
         if said.text:
-            return [_saying(Delta(content=said.text))]
+            return [_delta_event(ChoiceDelta(content=said.text))]
         if said.partial_json and index in self._calls:
             self._silent.discard(index)
-            return [_calling(Call(self._calls[index], None, Function(None, said.partial_json)))]
+            return [_tool_call_event(ToolCall(self._calls[index], None, FunctionCall(None, said.partial_json)))]
         if said.thinking:
-            return [_saying(Delta(reasoning_content=said.thinking))]
-        return [_saying(Delta(signature=said.signature))] if said.signature else ()
+            return [_delta_event(ChoiceDelta(reasoning_content=said.thinking))]
+        return [_delta_event(ChoiceDelta(signature=said.signature))] if said.signature else ()
 
-    def _end(self, told: _Told) -> Iterable[EngineEvent]:
+    def _end(self, told: _StreamEvent) -> Iterable[EngineEvent]:
         self._count(told.usage)
-        said = told.delta or _Said()
-        finish = FINISH.get(said.stop_reason, "stop") if said.stop_reason else None
-        choice = Choice(delta=Delta(), finish_reason=finish, stop_reason=said.stop_sequence)
+        said = told.delta or _BlockDelta()
+        finish = FINISH_REASONS.get(said.stop_reason, "stop") if said.stop_reason else None
+        choice = CompletionChoice(delta=ChoiceDelta(), finish_reason=finish, stop_reason=said.stop_sequence)
         return [EngineEvent([choice], self._usage())]
 
     def _count(self, used: _Usage | None) -> None:
@@ -331,9 +348,9 @@ class MessagesReader:
         return {**counted, "prompt_tokens_details": {"cached_tokens": cached}} if cached else counted
 
 
-def _saying(delta: Delta) -> EngineEvent:
-    return EngineEvent([Choice(delta=delta)])
+def _delta_event(delta: ChoiceDelta) -> EngineEvent:
+    return EngineEvent([CompletionChoice(delta=delta)])
 
 
-def _calling(call: Call) -> EngineEvent:
-    return _saying(Delta(tool_calls=[call]))
+def _tool_call_event(call: ToolCall) -> EngineEvent:
+    return _delta_event(ChoiceDelta(tool_calls=[call]))

@@ -12,43 +12,43 @@ from typing import Any
 
 from archwright.http_client.client import EngineClient, EngineRefused
 from archwright.serving.events import tool_call_emulation
-from archwright.serving.http.errors import bad
-from archwright.serving.providers.protocol import Asked
+from archwright.serving.http.errors import bad_request
+from archwright.serving.providers.protocol import EngineRequest
 
-CHAT = "/chat/completions"
+CHAT_PATH = "/chat/completions"
 # The template has written the marks of a conversation: they are tokens of their own, and the first is not doubled.
-SPECIAL = {"add_special": False, "parse_special": True}
-LENGTH, NEWER_LENGTH = "max_tokens", "max_completion_tokens"
-STREAMED = {"stream": True, "stream_options": {"include_usage": True}}
+TOKENIZE_OPTIONS = {"add_special": False, "parse_special": True}
+MAX_TOKENS_FIELD, MAX_COMPLETION_TOKENS_FIELD = "max_tokens", "max_completion_tokens"
+STREAM_FIELDS = {"stream": True, "stream_options": {"include_usage": True}}
 
 
-class OpenAI:
+class OpenAIProvider:
     def __init__(self, *, enforces_tools: bool) -> None:
         self._enforces_tools = enforces_tools
-        self._length = LENGTH
+        self._length = MAX_TOKENS_FIELD
 
     def headers(self, key: str) -> Mapping[str, str]:
         return {"Authorization": f"Bearer {key}"} if key else {}
 
     def ask(
         self, path: str, body: dict[str, Any], native: dict[str, Any] | None, *, whole: bool = False, betas: str = ""
-    ) -> Asked:
+    ) -> EngineRequest:
         del native, betas  # the same question in a language this engine does not speak
-        if self._length != LENGTH and LENGTH in body and path == CHAT:
-            body = {**body, self._length: body[LENGTH]}
-            del body[LENGTH]
-        if self._enforces_tools or not tool_call_emulation.spoken_of(body):
-            return Asked(path, body, None, True) if whole else Asked(path, {**body, **STREAMED})
-        told, reader = tool_call_emulation.enforced(body)
-        return Asked(path, {**told, **STREAMED}, reader)
+        if self._length != MAX_TOKENS_FIELD and MAX_TOKENS_FIELD in body and path == CHAT_PATH:
+            body = {**body, self._length: body[MAX_TOKENS_FIELD]}
+            del body[MAX_TOKENS_FIELD]
+        if self._enforces_tools or not tool_call_emulation.involves_tools(body):
+            return EngineRequest(path, body, None, True) if whole else EngineRequest(path, {**body, **STREAM_FIELDS})
+        told, reader = tool_call_emulation.emulate_tools(body)
+        return EngineRequest(path, {**told, **STREAM_FIELDS}, reader)
 
-    def corrected(self, asked: Asked, error: EngineRefused) -> bool:
-        if error.status != HTTPStatus.BAD_REQUEST or LENGTH not in asked.body or asked.path != CHAT:
+    def corrected(self, asked: EngineRequest, error: EngineRefused) -> bool:
+        if error.status != HTTPStatus.BAD_REQUEST or MAX_TOKENS_FIELD not in asked.body or asked.path != CHAT_PATH:
             return False
         detail = error.body.get("error")
-        if not isinstance(detail, dict) or NEWER_LENGTH not in str(detail.get("message")):
+        if not isinstance(detail, dict) or MAX_COMPLETION_TOKENS_FIELD not in str(detail.get("message")):
             return False
-        self._length = NEWER_LENGTH
+        self._length = MAX_COMPLETION_TOKENS_FIELD
         return True
 
     async def count(
@@ -58,9 +58,9 @@ class OpenAI:
         asked = self.ask("/chat/completions", body, native, betas=betas).body
         try:
             prompt = (await client.post("/apply-template", {"messages": asked["messages"]})).get("prompt")
-            tokens = (await client.post("/tokenize", {"content": prompt, **SPECIAL})).get("tokens")
+            tokens = (await client.post("/tokenize", {"content": prompt, **TOKENIZE_OPTIONS})).get("tokens")
         except EngineRefused as error:
             if error.status in (HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.NOT_IMPLEMENTED):
-                raise bad("this model's engine does not count tokens", "model", "unsupported_model") from error
+                raise bad_request("this model's engine does not count tokens", "model", "unsupported_model") from error
             raise
         return len(tokens) if type(tokens) is list else 0

@@ -8,16 +8,16 @@ from typing import Any, Protocol
 import msgspec
 
 from archwright.http_client.client import NO_HEADERS, EngineClient, EngineRefused
-from archwright.serving.events.engine_events import Reader
+from archwright.serving.events.engine_events import EventReader
 
 
-class Asked(msgspec.Struct, frozen=True, gc=False):
+class EngineRequest(msgspec.Struct, frozen=True, gc=False):
     """One question in the engine's language. `reader` None: the answer is OpenAI's own, and `whole` where it is to come
     in one piece instead of as a stream. `headers` are this question's own."""
 
     path: str
     body: dict[str, Any]
-    reader: Reader | None = None
+    reader: EventReader | None = None
     whole: bool = False
     headers: Mapping[str, str] = NO_HEADERS
 
@@ -28,11 +28,11 @@ class Provider(Protocol):
 
     def ask(
         self, path: str, body: dict[str, Any], native: dict[str, Any] | None, *, whole: bool = False, betas: str = ""
-    ) -> Asked:
+    ) -> EngineRequest:
         """`body` is OpenAI's; `native` the client's own where it spoke the Messages interface, `betas` what it wants of
         that beside its version. `whole`: one piece would do. Raises Refusal 400 for what this protocol cannot say."""
 
-    def corrected(self, asked: Asked, error: EngineRefused) -> bool:
+    def corrected(self, asked: EngineRequest, error: EngineRefused) -> bool:
         """Whether the engine refused how we put the question, and `ask` puts it otherwise from now on."""
 
     async def count(

@@ -12,28 +12,28 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from archwright.serving.requests import request_validation
-from archwright.serving.requests.field_checks import decode, seed
-from archwright.serving.requests.message_validation import MESSAGES
-from archwright.serving.requests.model_resolution import Directory
-from archwright.serving.requests.request_validation import Question
+from archwright.serving.requests.field_checks import check_seed, decode_body
+from archwright.serving.requests.message_validation import MAX_MESSAGES
+from archwright.serving.requests.model_resolution import ModelDirectory
+from archwright.serving.requests.request_validation import GenerationRequest
 
 _Tokens = Annotated[int, msgspec.Meta(ge=1)]
 _Penalty = Annotated[float, msgspec.Meta(ge=-2, le=2)]
-_SET = ("temperature", "top_p", "presence_penalty", "frequency_penalty")
+_SAMPLING_NAMES = ("temperature", "top_p", "presence_penalty", "frequency_penalty")
 
 
-class _Turn(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+class _PlainMessage(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     role: Literal["system", "user", "assistant"]
     content: str
 
 
-class _Options(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+class _PlainStreamOptions(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     include_usage: bool = False
 
 
-class _Plain(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+class _PlainChat(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     model: str
-    messages: Annotated[list[_Turn], msgspec.Meta(min_length=1, max_length=MESSAGES)]
+    messages: Annotated[list[_PlainMessage], msgspec.Meta(min_length=1, max_length=MAX_MESSAGES)]
     max_tokens: _Tokens | None = None
     max_completion_tokens: _Tokens | None = None
     temperature: Annotated[float, msgspec.Meta(ge=0, le=2)] | None = None
@@ -42,23 +42,25 @@ class _Plain(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     frequency_penalty: _Penalty | None = None
     seed: Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)] | None = None
     stream: bool = False
-    stream_options: _Options | None = None
+    stream_options: _PlainStreamOptions | None = None
 
 
-_decode = msgspec.json.Decoder(_Plain).decode
+_decode = msgspec.json.Decoder(_PlainChat).decode
 
 
-def chat(data: bytes, directory: Directory, workload: str | None) -> Question:
+def parse_chat(data: bytes, directory: ModelDirectory, workload: str | None) -> GenerationRequest:
     """The question in a request's bytes. Raises Refusal."""
     try:
         asked = _decode(data)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return request_validation.chat(decode(data), directory, workload)
-    question = _taken(asked, directory, workload)
-    return request_validation.chat(decode(data), directory, workload) if question is None else question
+        return request_validation.validate_chat(decode_body(data), directory, workload)
+    question = _build_plain_request(asked, directory, workload)
+    return request_validation.validate_chat(decode_body(data), directory, workload) if question is None else question
 
 
-def _taken(asked: _Plain, directory: Directory, workload: str | None) -> Question | None:
+def _build_plain_request(
+    asked: _PlainChat, directory: ModelDirectory, workload: str | None
+) -> GenerationRequest | None:
     found = directory.find(asked.model, workload)
     endpoint = found.endpoints[0]
     length = asked.max_tokens or asked.max_completion_tokens or endpoint.default_max_tokens
@@ -77,13 +79,13 @@ def _taken(asked: _Plain, directory: Directory, workload: str | None) -> Questio
         "max_tokens": length,
         "model": endpoint.model,
     }
-    for name in _SET:
+    for name in _SAMPLING_NAMES:
         value = getattr(asked, name)
         if value is not None:
             body[name] = value
     if asked.seed is not None:
-        body["seed"] = seed(asked.seed, "seed", endpoint)
-    return Question(
+        body["seed"] = check_seed(asked.seed, "seed", endpoint)
+    return GenerationRequest(
         model=found.name,
         endpoint=endpoint,
         body=body,

@@ -14,64 +14,64 @@ from typing import Any
 
 import msgspec
 
-from archwright.serving.http.errors import Refusal, bad
+from archwright.serving.http.errors import ApiError, bad_request
 from archwright.serving.settings.config import Endpoint
 
 Check = Callable[[Any, str, Endpoint], Any]
 
-TEXT_LIMIT = 512
-DEPTH = 200
-STRUCTURES = 100_000
-SCHEMA_DEPTH = 64
-SCHEMA_NODES = 5_000
-BIASES = 1_024
-STOPS = 4
-CHOICES = 128
+MAX_TEXT_CHARACTERS = 512
+MAX_DEPTH = 200
+MAX_CONTAINERS = 100_000
+MAX_SCHEMA_DEPTH = 64
+MAX_SCHEMA_NODES = 5_000
+MAX_LOGIT_BIASES = 1_024
+MAX_STOPS = 4
+MAX_CHOICES = 128
 # The largest seed engines tell apart: llama.cpp keeps 32 bits and reads all ones as "choose one".
-SEEDS = 2**32 - 1
+SEED_MODULUS = 2**32 - 1
 
 DROPPED = object()
 """What a check returns for a field that is understood but means nothing to an engine."""
 
 
-def decode(data: bytes) -> dict[str, Any]:
+def decode_body(data: bytes) -> dict[str, Any]:
     """The body as a JSON object. NaN, Infinity, broken UTF-8 and endless nesting are refused by the parser."""
     try:
         body = msgspec.json.decode(data)
     except RecursionError:
-        raise bad("the body is nested too deeply") from None
+        raise bad_request("the body is nested too deeply") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise bad(f"the body is not valid JSON: {error}") from None
+        raise bad_request(f"the body is not valid JSON: {error}") from None
     if not isinstance(body, dict):
-        raise bad("the body must be a JSON object")
-    if data.count(b"[") + data.count(b"{") > DEPTH:
-        _check_shape(body)
+        raise bad_request("the body must be a JSON object")
+    if data.count(b"[") + data.count(b"{") > MAX_DEPTH:
+        _check_nesting(body)
     return body
 
 
-def _check_shape(body: object) -> None:
+def _check_nesting(body: object) -> None:
     """What the parser just bears is too deep for who searches it or writes it anew; and a part of three bytes takes
     seventy of memory for as long as the request waits. Raises Refusal 400."""
     level, parts = [body], 0
-    for _ in range(DEPTH):
+    for _ in range(MAX_DEPTH):
         inner = [list(node.values()) if type(node) is dict else node for node in level]
         level = [one for each in inner if type(each) is list for one in each if type(one) in (dict, list)]
         parts += len(level)
-        if parts > STRUCTURES:
-            raise bad(f"the body is made of more than {STRUCTURES} objects and lists")
+        if parts > MAX_CONTAINERS:
+            raise bad_request(f"the body is made of more than {MAX_CONTAINERS} objects and lists")
         if not level:
             return
-    raise bad("the body is nested too deeply")
+    raise bad_request("the body is nested too deeply")
 
 
-def checked(body: Mapping[str, Any], checks: Mapping[str, Check], endpoint: Endpoint) -> dict[str, Any]:
+def check_fields(body: Mapping[str, Any], checks: Mapping[str, Check], endpoint: Endpoint) -> dict[str, Any]:
     """`body` field by field; null means absent."""
     found: dict[str, Any] = {}
     for name, value in body.items():
         check = checks.get(name)
         if check is None:
             if endpoint.strict:
-                raise unknown(name, checks)
+                raise unknown_field(name, checks)
             found[name] = value
         elif value is not None:
             taken = check(value, name, endpoint)
@@ -80,109 +80,109 @@ def checked(body: Mapping[str, Any], checks: Mapping[str, Check], endpoint: Endp
     return found
 
 
-def unknown(name: str, known: Mapping[str, object]) -> Refusal:
+def unknown_field(name: str, known: Mapping[str, object]) -> ApiError:
     near = difflib.get_close_matches(name[:80], known, 1)  # of megabytes it would take a second
     meant = f"; did you mean {near[0]!r}?" if near else ""
-    return bad(f"unknown field {name[:80]!r}{meant}", param=name[:80], code="unknown_parameter")
+    return bad_request(f"unknown field {name[:80]!r}{meant}", param=name[:80], code="unknown_parameter")
 
 
-def required(value: Any, name: str) -> Any:
+def require_field(value: Any, name: str) -> Any:
     if value is None:
-        raise bad(f"{name!r} is required", param=name, code="missing_required_parameter")
+        raise bad_request(f"{name!r} is required", param=name, code="missing_required_parameter")
     return value
 
 
-def integer(low: int, high: int) -> Check:
+def integer_between(low: int, high: int) -> Check:
     def check(value: Any, name: str, _endpoint: Endpoint) -> int:
         if type(value) is not int or not low <= value <= high:
-            raise bad(f"{name!r} must be an integer from {low} to {high}", name, "invalid_value")
+            raise bad_request(f"{name!r} must be an integer from {low} to {high}", name, "invalid_value")
         return value
 
     return check
 
 
-def number(low: float, high: float) -> Check:
+def number_between(low: float, high: float) -> Check:
     def check(value: Any, name: str, _endpoint: Endpoint) -> float:
         if type(value) not in (int, float) or not low <= value <= high or not math.isfinite(value):
-            raise bad(f"{name!r} must be a number from {low:g} to {high:g}", name, "invalid_value")
+            raise bad_request(f"{name!r} must be a number from {low:g} to {high:g}", name, "invalid_value")
         return float(value)
 
     return check
 
 
-def boolean(value: Any, name: str, _endpoint: Endpoint) -> bool:
+def check_boolean(value: Any, name: str, _endpoint: Endpoint) -> bool:
     if type(value) is not bool:
-        raise bad(f"{name!r} must be true or false", name, "invalid_type")
+        raise bad_request(f"{name!r} must be true or false", name, "invalid_type")
     return value
 
 
-def label(value: Any, name: str, endpoint: Endpoint) -> object:
+def check_label(value: Any, name: str, endpoint: Endpoint) -> object:
     """A text for the caller's own bookkeeping."""
-    text(value, name, TEXT_LIMIT)
+    check_text(value, name, MAX_TEXT_CHARACTERS)
     return DROPPED if endpoint.strict else value
 
 
-def text(value: Any, name: str, limit: int | None = None) -> str:
+def check_text(value: Any, name: str, limit: int | None = None) -> str:
     if type(value) is not str:
-        raise bad(f"{name!r} must be a string", name, "invalid_type")
+        raise bad_request(f"{name!r} must be a string", name, "invalid_type")
     if limit is not None and len(value) > limit:
-        raise bad(f"{name!r} is longer than {limit} characters", name, "invalid_value")
+        raise bad_request(f"{name!r} is longer than {limit} characters", name, "invalid_value")
     return value
 
 
-def only(allowed: tuple[object, ...], why: str) -> Check:
+def allow_only(allowed: tuple[object, ...], why: str) -> Check:
     """A field of which our engines take the harmless values alone, and we say so instead of ignoring the rest."""
 
     def check(value: Any, name: str, endpoint: Endpoint) -> object:
         if not endpoint.strict:
             return value
         if not any(type(value) is type(a) and value == a for a in allowed):
-            raise bad(f"{name!r}: {why}", name, "unsupported_value")
+            raise bad_request(f"{name!r}: {why}", name, "unsupported_value")
         return DROPPED
 
     return check
 
 
 # What providers charge at their list price; every other value of these fields they charge at another one.
-AT_LIST_PRICE: Mapping[str, tuple[str, ...]] = {
+LIST_PRICE_VALUES: Mapping[str, tuple[str, ...]] = {
     "service_tier": ("auto", "default", "standard", "standard_only"),
     "speed": ("standard",),
     "inference_geo": ("global",),
 }
 
 
-def at_list_price(body: Mapping[str, Any], endpoint: Endpoint) -> None:
+def require_list_price(body: Mapping[str, Any], endpoint: Endpoint) -> None:
     """Raises Refusal 400 for what would make a bill by the endpoint's prices a false one."""
-    for name in AT_LIST_PRICE.keys() & body.keys() if endpoint.charged else ():
+    for name in LIST_PRICE_VALUES.keys() & body.keys() if endpoint.charged else ():
         value = body[name]
-        if value is not None and value not in AT_LIST_PRICE[name]:
-            said = " or ".join(map(repr, AT_LIST_PRICE[name]))
+        if value is not None and value not in LIST_PRICE_VALUES[name]:
+            said = " or ".join(map(repr, LIST_PRICE_VALUES[name]))
             message = f"{name!r}: {str(value)[:40]!r} is charged at another price than this model has here; send {said}"
-            raise bad(message, name, "unsupported_value")
+            raise bad_request(message, name, "unsupported_value")
 
 
 # Tools of a provider's that the client runs itself; all others run there.
-RUN_BY_CLIENTS = ("custom", "bash_", "text_editor_", "computer_", "memory_")
+CLIENT_TOOL_PREFIXES = ("custom", "bash_", "text_editor_", "computer_", "memory_")
 
 
-def run_by_clients(body: Mapping[str, Any]) -> None:
+def reject_provider_tools(body: Mapping[str, Any]) -> None:
     """Raises Refusal 400 for tools that the provider runs: charged beside the tokens, and what they bring no reply of
     ours has a place for."""
     if body.get("mcp_servers"):
-        raise bad("'mcp_servers' is not supported", "mcp_servers", "unsupported_parameter")
+        raise bad_request("'mcp_servers' is not supported", "mcp_servers", "unsupported_parameter")
     tools = body.get("tools")
     for number, tool in enumerate(tools if type(tools) is list else ()):
         kind = tool.get("type") if type(tool) is dict else None
-        if kind is not None and not str(kind).startswith(RUN_BY_CLIENTS):
+        if kind is not None and not str(kind).startswith(CLIENT_TOOL_PREFIXES):
             at = f"tools.{number}.type"
-            raise bad(
+            raise bad_request(
                 f"{at}: tools that run at the provider are not supported, such as {str(kind)[:40]!r}",
                 at,
                 "unsupported_value",
             )
 
 
-def not_summarised(body: Mapping[str, Any]) -> None:
+def reject_compaction(body: Mapping[str, Any]) -> None:
     """Raises Refusal 400 for a summary of the conversation that the provider makes: charged beside the count of tokens,
     and no reply of ours has a place for it."""
     managed = body.get("context_management")
@@ -191,85 +191,87 @@ def not_summarised(body: Mapping[str, Any]) -> None:
     summarises = any(str(kind).startswith("compact") for kind in kinds)
     if summarises or body.get("compaction"):
         name = "context_management" if summarises else "compaction"
-        raise bad(f"{name!r}: a summary by the provider is not supported", name, "unsupported_parameter")
+        raise bad_request(f"{name!r}: a summary by the provider is not supported", name, "unsupported_parameter")
 
 
-def unsupported(value: Any, name: str, endpoint: Endpoint) -> object:
+def reject_unsupported(value: Any, name: str, endpoint: Endpoint) -> object:
     if not endpoint.strict:
         return value
     if value in ([], {}):
         return DROPPED
-    raise bad(f"{name!r} is not supported in this release", name, "unsupported_parameter")
+    raise bad_request(f"{name!r} is not supported in this release", name, "unsupported_parameter")
 
 
-def unheard(value: Any, name: str, _endpoint: Endpoint) -> object:
+def reject_unrepresentable(value: Any, name: str, _endpoint: Endpoint) -> object:
     """What it brings (a sound, a call in the old form, where words were found) no reply of ours has a place for: it
     would be paid and lost."""
     if value in ([], {}, ["text"]):
         return DROPPED
-    raise bad(f"{name!r} is not supported: replies are text and calls of 'tools'", name, "unsupported_parameter")
+    raise bad_request(
+        f"{name!r} is not supported: replies are text and calls of 'tools'", name, "unsupported_parameter"
+    )
 
 
-def length(value: Any, name: str, endpoint: Endpoint) -> int:
+def check_max_tokens(value: Any, name: str, endpoint: Endpoint) -> int:
     """A number of tokens to generate, within the model's context."""
     if type(value) is not int or value < 1:
-        raise bad(f"{name!r} must be an integer of at least 1", name, "invalid_value")
+        raise bad_request(f"{name!r} must be an integer of at least 1", name, "invalid_value")
     if value > endpoint.context_tokens:
         message = f"{name!r} is {value}, this model's context holds {endpoint.context_tokens} tokens"
-        raise bad(message, name, "context_length_exceeded")
+        raise bad_request(message, name, "context_length_exceeded")
     return value
 
 
-def seed(value: Any, name: str, endpoint: Endpoint) -> int:
+def check_seed(value: Any, name: str, endpoint: Endpoint) -> int:
     if type(value) is not int or not -(2**63) <= value < 2**63:
-        raise bad(f"{name!r} must be a 64-bit integer", name, "invalid_value")
-    return value % SEEDS if endpoint.strict else value
+        raise bad_request(f"{name!r} must be a 64-bit integer", name, "invalid_value")
+    return value % SEED_MODULUS if endpoint.strict else value
 
 
-def choices(value: Any, name: str, endpoint: Endpoint) -> object:
+def check_choice_count(value: Any, name: str, endpoint: Endpoint) -> object:
     """How many replies: our engines make one for a request."""
-    most = 1 if endpoint.strict or endpoint.protocol != "openai" else CHOICES
+    most = 1 if endpoint.strict or endpoint.protocol != "openai" else MAX_CHOICES
     if type(value) is not int or value < 1:
-        raise bad(f"{name!r} must be an integer of at least 1", name, "invalid_value")
+        raise bad_request(f"{name!r} must be an integer of at least 1", name, "invalid_value")
     if value > most:
         why = f"this model makes at most {most} a request; send the request again for another"
-        raise bad(f"{name!r}: {why}", name, "unsupported_value")
+        raise bad_request(f"{name!r}: {why}", name, "unsupported_value")
     return DROPPED if value == 1 else value
 
 
-def stop(value: Any, name: str, _endpoint: Endpoint) -> object:
+def check_stop(value: Any, name: str, _endpoint: Endpoint) -> object:
     stops = [value] if type(value) is str else value
-    if type(stops) is not list or len(stops) > STOPS or not all(type(s) is str and s for s in stops):
-        raise bad(f"{name!r} must be a non-empty string or up to {STOPS} of them", name, "invalid_value")
+    if type(stops) is not list or len(stops) > MAX_STOPS or not all(type(s) is str and s for s in stops):
+        raise bad_request(f"{name!r} must be a non-empty string or up to {MAX_STOPS} of them", name, "invalid_value")
     for one in stops:
-        text(one, name, TEXT_LIMIT)
+        check_text(one, name, MAX_TEXT_CHARACTERS)
     return stops or DROPPED
 
 
-def stream_options(value: Any, name: str, endpoint: Endpoint) -> dict[str, Any]:
+def check_stream_options(value: Any, name: str, endpoint: Endpoint) -> dict[str, Any]:
     if type(value) is not dict:
-        raise bad(f"{name!r} must be an object", name, "invalid_type")
-    return checked(value, {"include_usage": boolean, "include_obfuscation": boolean}, endpoint)
+        raise bad_request(f"{name!r} must be an object", name, "invalid_type")
+    return check_fields(value, {"include_usage": check_boolean, "include_obfuscation": check_boolean}, endpoint)
 
 
-def logit_bias(value: Any, name: str, _endpoint: Endpoint) -> object:
-    if type(value) is not dict or len(value) > BIASES:
-        raise bad(f"{name!r} must be an object of at most {BIASES} token ids", name, "invalid_type")
+def check_logit_bias(value: Any, name: str, _endpoint: Endpoint) -> object:
+    if type(value) is not dict or len(value) > MAX_LOGIT_BIASES:
+        raise bad_request(f"{name!r} must be an object of at most {MAX_LOGIT_BIASES} token ids", name, "invalid_type")
     for token, bias in value.items():
         fits = type(bias) in (int, float) and -100 <= bias <= 100
         if not (token.isascii() and token.isdigit() and len(token) <= 9 and fits):
-            raise bad(f"{name!r} must map token ids to numbers from -100 to 100", name, "invalid_value")
+            raise bad_request(f"{name!r} must map token ids to numbers from -100 to 100", name, "invalid_value")
     return value or DROPPED
 
 
-def metadata(value: Any, name: str, endpoint: Endpoint) -> object:
+def check_metadata(value: Any, name: str, endpoint: Endpoint) -> object:
     fits = type(value) is dict and len(value) <= 16
-    if not fits or not all(type(v) is str and len(v) <= TEXT_LIMIT and len(k) <= 64 for k, v in value.items()):
-        raise bad(f"{name!r} must map up to 16 names to strings", name, "invalid_value")
+    if not fits or not all(type(v) is str and len(v) <= MAX_TEXT_CHARACTERS and len(k) <= 64 for k, v in value.items()):
+        raise bad_request(f"{name!r} must map up to 16 names to strings", name, "invalid_value")
     return DROPPED if endpoint.strict else value
 
 
-def response_format(value: Any, name: str, endpoint: Endpoint) -> object:
+def check_response_format(value: Any, name: str, endpoint: Endpoint) -> object:
     kind = value.get("type") if type(value) is dict else None
     if kind == "text" and len(value) == 1:
         return DROPPED
@@ -277,27 +279,27 @@ def response_format(value: Any, name: str, endpoint: Endpoint) -> object:
         return value
     if kind != "json_schema" or type(value.get("json_schema")) is not dict or len(value) != 2:
         message = f"{name!r} must be of type text, json_object, or json_schema with its 'json_schema'"
-        raise bad(message, name, "invalid_value")
+        raise bad_request(message, name, "invalid_value")
     inner = value["json_schema"]
-    allowed = {"name": label, "description": label, "strict": boolean, "schema": schema}
-    checked(inner, allowed, endpoint)
-    required(inner.get("name"), f"{name}.json_schema.name")
-    required(inner.get("schema"), f"{name}.json_schema.schema")
+    allowed = {"name": check_label, "description": check_label, "strict": check_boolean, "schema": check_schema}
+    check_fields(inner, allowed, endpoint)
+    require_field(inner.get("name"), f"{name}.json_schema.name")
+    require_field(inner.get("schema"), f"{name}.json_schema.schema")
     return value
 
 
-def schema(value: Any, name: str, _endpoint: Endpoint) -> Any:
+def check_schema(value: Any, name: str, _endpoint: Endpoint) -> Any:
     """A JSON schema small enough for an engine to build a grammar from."""
     if type(value) is not dict:
-        raise bad(f"{name!r} must be an object", name, "invalid_type")
+        raise bad_request(f"{name!r} must be an object", name, "invalid_type")
     todo: list[tuple[Any, int]] = [(value, 1)]
     nodes = 0
     while todo:
         node, depth = todo.pop()
         nodes += 1
-        if depth > SCHEMA_DEPTH or nodes > SCHEMA_NODES:
-            raise bad(
-                f"{name!r} is nested deeper than {SCHEMA_DEPTH} or larger than {SCHEMA_NODES} parts",
+        if depth > MAX_SCHEMA_DEPTH or nodes > MAX_SCHEMA_NODES:
+            raise bad_request(
+                f"{name!r} is nested deeper than {MAX_SCHEMA_DEPTH} or larger than {MAX_SCHEMA_NODES} parts",
                 name,
                 "invalid_value",
             )

@@ -11,14 +11,14 @@ from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Any, NamedTuple
 
-from archwright.serving.http.errors import Refusal
-from archwright.serving.requests.field_checks import required, text
-from archwright.serving.settings.config import Endpoint, EndpointSpec, PoolSpec
+from archwright.serving.http.errors import ApiError
+from archwright.serving.requests.field_checks import check_text, require_field
+from archwright.serving.settings.config import Endpoint, EndpointSpec, EnginePoolSpec
 
-MODEL_NAME = 256
+MAX_MODEL_NAME_CHARACTERS = 256
 
 
-class Found(NamedTuple):
+class ResolvedModel(NamedTuple):
     """The name as asked and the endpoints that fit, in the plan's order; never none of them. `plain`: the plan's
     model itself is wanted, not what an endpoint serves."""
 
@@ -27,12 +27,12 @@ class Found(NamedTuple):
     plain: bool
 
 
-class Directory:
+class ModelDirectory:
     """`model` names a model or a workload, the header narrows to a workload; classifiers have a name each."""
 
-    def __init__(self, pools: Iterable[PoolSpec], endpoints: Iterable[EndpointSpec]) -> None:
+    def __init__(self, pools: Iterable[EnginePoolSpec], endpoints: Iterable[EndpointSpec]) -> None:
         known = {pool.name: pool for pool in pools}
-        whole = [_resolved(spec, known) for spec in endpoints]
+        whole = [_resolve_endpoint(spec, known) for spec in endpoints]
         texts = [spec for spec in whole if spec.kind == "text"]
         self.endpoints = tuple(texts)
         # What `model` may say: every model, then every workload.
@@ -42,16 +42,16 @@ class Directory:
         self._by_name = {name: self._fitting(name) for name in self.names}
         self._predictors = {spec.workload: spec for spec in whole if spec.kind == "predict"}
 
-    def find(self, model: Any, workload: str | None) -> Found:
-        name = text(required(model, "model"), "model", MODEL_NAME)
+    def find(self, model: Any, workload: str | None) -> ResolvedModel:
+        name = check_text(require_field(model, "model"), "model", MAX_MODEL_NAME_CHARACTERS)
         fit = self._by_name.get(name, ())
         if workload is not None:
             fit = tuple(spec for spec in fit if spec.workload == workload)
         if not fit:
             served = "" if workload is None else f" for the workload {workload[:80]!r}"
             message = f"the model {name!r} does not exist{served}"
-            raise Refusal(HTTPStatus.NOT_FOUND, message, openai_code="model_not_found", param="model")
-        return Found(name, fit, plain=workload is None and name not in self._workloads)
+            raise ApiError(HTTPStatus.NOT_FOUND, message, openai_code="model_not_found", param="model")
+        return ResolvedModel(name, fit, plain=workload is None and name not in self._workloads)
 
     def predictor(self, name: str) -> Endpoint | None:
         """The endpoint behind /v1/predict/`name`."""
@@ -63,7 +63,7 @@ class Directory:
         return tuple(fit if name in self._workloads else sorted(fit, key=lambda spec: spec.pool in self._tuned))
 
 
-def _resolved(spec: EndpointSpec, known: dict[str, PoolSpec]) -> Endpoint:
+def _resolve_endpoint(spec: EndpointSpec, known: dict[str, EnginePoolSpec]) -> Endpoint:
     pools = [known[name] for name in spec.answering]
     protocols = {pool.protocol for pool in pools}
     stated = {name: getattr(spec, name) for name in EndpointSpec.__struct_fields__}
@@ -75,12 +75,12 @@ def _resolved(spec: EndpointSpec, known: dict[str, PoolSpec]) -> Endpoint:
         "image_tokens": max(pool.image_tokens for pool in pools),
         "serves": known[spec.pool].serves,
         "charged": any(None not in pool.prices for pool in pools),
-        "price_in_usd": _dearest([pool.price_in_usd for pool in pools]),
-        "price_out_usd": _dearest([pool.price_out_usd for pool in pools]),
+        "price_in_usd": _highest_price([pool.price_in_usd for pool in pools]),
+        "price_out_usd": _highest_price([pool.price_out_usd for pool in pools]),
     }
     return Endpoint(**{**stated, **resolved})
 
 
-def _dearest(prices: list[float | None]) -> float | None:
+def _highest_price(prices: list[float | None]) -> float | None:
     known = [price for price in prices if price is not None]
     return max(known) if len(known) == len(prices) else None

@@ -10,14 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-_TEXTS = frozenset({"text", "refusal", "tool_use", "thinking", "redacted_thinking"})
+_TEXT_KINDS = frozenset({"text", "refusal", "tool_use", "thinking", "redacted_thinking"})
 # Tools whose words are the caller's own; of any other kind the provider says how much it reads.
-_OWN_TOOLS = frozenset({None, "function", "custom"})
+_CLIENT_TOOL_KINDS = frozenset({None, "function", "custom"})
 # Fields that let the provider read more than it was sent.
-_READS = frozenset({"web_search_options", "mcp_servers", "container"})
+_PROVIDER_READ_FIELDS = frozenset({"web_search_options", "mcp_servers", "container"})
 
 
-class Parts(NamedTuple):
+class MultimodalParts(NamedTuple):
     """`data_bytes` are those of a body that hold images or say where they are; they become no text."""
 
     images: int = 0
@@ -25,44 +25,44 @@ class Parts(NamedTuple):
     boundless: bool = False
 
 
-TEXT_ALONE = Parts()
+TEXT_ONLY = MultimodalParts()
 
 
-def parts_of(fields: Mapping[str, Any]) -> Parts:
+def count_parts(fields: Mapping[str, Any]) -> MultimodalParts:
     """Of a conversation in either interface's form, checked or not, but for its list of messages."""
     images, data_bytes, tools = 0, 0, fields.get("tools")
-    boundless = type(tools) is list and any(_kind(tool) not in _OWN_TOOLS for tool in tools)
-    boundless = boundless or not _READS.isdisjoint(fields)
+    boundless = type(tools) is list and any(_part_kind(tool) not in _CLIENT_TOOL_KINDS for tool in tools)
+    boundless = boundless or not _PROVIDER_READ_FIELDS.isdisjoint(fields)
     for message in fields["messages"]:
         content = message.get("content") if type(message) is dict else None
         if type(content) is not list:
             continue
-        for part in _flat(content):
-            kind = _kind(part)
+        for part in _flatten_parts(content):
+            kind = _part_kind(part)
             if kind in ("image_url", "image"):
                 images += 1
-                data_bytes += _length(part)
-            elif kind not in _TEXTS:
+                data_bytes += _image_bytes(part)
+            elif kind not in _TEXT_KINDS:
                 boundless = True
-    return Parts(images, data_bytes, boundless) if images or boundless else TEXT_ALONE
+    return MultimodalParts(images, data_bytes, boundless) if images or boundless else TEXT_ONLY
 
 
-def _flat(content: list[Any]) -> Iterable[Any]:
+def _flatten_parts(content: list[Any]) -> Iterable[Any]:
     """With what results of tools hold."""
     for part in content:
-        inner = part.get("content", "") if _kind(part) == "tool_result" else None
+        inner = part.get("content", "") if _part_kind(part) == "tool_result" else None
         if type(inner) is list:
             yield from inner
         elif inner is None or type(inner) is not str:
             yield part
 
 
-def _kind(value: object) -> object:
+def _part_kind(value: object) -> object:
     kind = value.get("type") if isinstance(value, Mapping) else ""
     return kind if kind is None or type(kind) is str else ""
 
 
-def _length(part: Mapping[str, Any]) -> int:
+def _image_bytes(part: Mapping[str, Any]) -> int:
     """Of an image's data or address, as far as it is where it should be."""
     source = part.get("image_url") or part.get("source")
     said = source.get("url") or source.get("data") if isinstance(source, Mapping) else None

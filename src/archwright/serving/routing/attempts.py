@@ -20,19 +20,19 @@ from archwright.errors import EngineError
 from archwright.http_client.client import EngineRefused
 from archwright.policy.circuit_breaker import Outcome
 from archwright.policy.residency import DataClass
-from archwright.serving.http.errors import Refusal, timed_out
-from archwright.serving.http.http_exchange import GONE, Exchange
-from archwright.serving.routing.pool import Pool
-from archwright.serving.routing.replica import Replica, Work
-from archwright.serving.routing.router import DATA_CLASS, Asks, Router
+from archwright.serving.http.errors import ApiError, gateway_timeout
+from archwright.serving.http.http_exchange import CLIENT_GONE, HttpExchange
+from archwright.serving.routing.pool import EnginePool
+from archwright.serving.routing.replica import Replica, SlotRequest
+from archwright.serving.routing.router import DATA_CLASS_HEADER_BYTES, RoutableRequest, Router
 
 T = TypeVar("T")
 # Not reached, broken off: may go well the next time. Nonsense, or too much of it, would come again and be paid twice.
-BROKE_OFF = ("AW-ENG-01", "AW-ENG-02")
+BROKEN_CONNECTION_CODES = ("AW-ENG-01", "AW-ENG-02")
 
 # What an engine says about itself (its key, its account, its address, its load), not about the request: another may
 # well answer.
-OF_THE_ENGINE = frozenset(
+ENGINE_FAULT_STATUSES = frozenset(
     {
         HTTPStatus.UNAUTHORIZED,
         HTTPStatus.PAYMENT_REQUIRED,
@@ -46,13 +46,13 @@ OF_THE_ENGINE = frozenset(
 )
 
 
-class Course:
+class Attempts:
     """`pool` is asked now or gave the answer, `tries` counts what was sent. The answer must begin by `until`
     (monotonic clock); `begun` is set by who passes its first piece on. `late` says of a try that was cancelled whether
     the engine was too slow; else the client left or this process ends."""
 
     def __init__(
-        self, router: Router, pools: tuple[Pool, ...], until: float, late: Callable[[], bool] = lambda: False
+        self, router: Router, pools: tuple[EnginePool, ...], until: float, late: Callable[[], bool] = lambda: False
     ) -> None:
         self.pool = pools[0]
         self.tries = 0
@@ -68,7 +68,7 @@ class Course:
         self.begun = False
         self.data_class: DataClass = "internal"
         self.tenant = ""
-        self.exchange: Exchange | None = None
+        self.exchange: HttpExchange | None = None
         router.budget.asked()
 
     @property
@@ -84,7 +84,7 @@ class Course:
         if self._timer is not None:
             self._timer.reschedule(None)
 
-    async def answer(self, work: Work, send: Callable[[Replica], Awaitable[T]]) -> T:
+    async def answer(self, work: SlotRequest, send: Callable[[Replica], Awaitable[T]]) -> T:
         """What `send` makes of a replica it is given a slot of. Raises what the last try raised, Refusal 504 where
         none began in time."""
         while True:
@@ -94,7 +94,7 @@ class Course:
                 queued_at = self._router.now()
                 try:
                     lease = await pool.take(work)
-                except Refusal:
+                except ApiError:
                     if not self._next():
                         raise
                     continue
@@ -113,7 +113,7 @@ class Course:
                     work = replace(work, but=lease.replica)
                     continue
                 if isinstance(error, TimeoutError):
-                    raise timed_out("the model did not begin to answer in time") from error
+                    raise gateway_timeout("the model did not begin to answer in time") from error
                 raise
             finally:
                 pool.give(lease, left=left)
@@ -142,7 +142,7 @@ class Course:
             outcome = "timeout" if waited or self._late() else "neutral"
             raise
         except EngineRefused as error:
-            outcome = "failed" if _of_the_engine(error) else "neutral"
+            outcome = "failed" if _is_engine_fault(error) else "neutral"
             raise
         except EngineError:
             outcome = "failed"
@@ -156,13 +156,13 @@ class Course:
     def _unheard(self) -> bool:
         """Whether whoever left had been told nothing yet: of one reply the half is nothing."""
         exchange = self.exchange
-        return not self.begun if exchange is None else exchange.ended == GONE and not exchange.started
+        return not self.begun if exchange is None else exchange.ended == CLIENT_GONE and not exchange.started
 
     def _may_try_again(self, error: Exception) -> bool:
         """Whether `pool` is now one to ask after a try that was sent and failed."""
-        if self.begun or (isinstance(error, EngineRefused) and not _of_the_engine(error)):
+        if self.begun or (isinstance(error, EngineRefused) and not _is_engine_fault(error)):
             return False
-        broke_off = isinstance(error, EngineError) and error.code in BROKE_OFF
+        broke_off = isinstance(error, EngineError) and error.code in BROKEN_CONNECTION_CODES
         same = self._again and self.pool.healthy and (broke_off or len(self.pool.replicas) > 1)
         if self._router.now() < self.until and same and self._router.budget.spend():
             self._again = False
@@ -176,20 +176,20 @@ class Course:
         return True
 
 
-def set_out(router: Router, exchange: Exchange, question: Asks, said: Any) -> Course:
+def start_attempts(router: Router, exchange: HttpExchange, question: RoutableRequest, said: Any) -> Attempts:
     """The course of a request with `said` in its body. Raises Refusal 400 for a data class that is none, 403 where no
     pool may have its data."""
-    data_class = router.data_class(question.endpoint, exchange.header(DATA_CLASS), said)
+    data_class = router.data_class(question.endpoint, exchange.header(DATA_CLASS_HEADER_BYTES), said)
     until = exchange.received_at + exchange.limits.first_token_s
-    course = Course(router, router.order(question, data_class, exchange.id), until, exchange.late)
+    course = Attempts(router, router.order(question, data_class, exchange.id), until, exchange.late)
     course.data_class, course.exchange = data_class, exchange
     course.tenant = exchange.principal.tenant if exchange.principal is not None else ""
     return course
 
 
-def _of_the_engine(error: EngineRefused) -> bool:
+def _is_engine_fault(error: EngineRefused) -> bool:
     """A redirection too: none is followed, and only the address can be wrong."""
     status = error.status
     if error.unable:
         return False
-    return not HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR or status in OF_THE_ENGINE
+    return not HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR or status in ENGINE_FAULT_STATUSES

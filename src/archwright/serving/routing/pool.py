@@ -24,24 +24,24 @@ from archwright.policy.admission import QUEUE_SHARES, Crowd, Priority, Reject, a
 from archwright.policy.fair_queue import Lines, age
 from archwright.policy.overflow import wait_s
 from archwright.policy.routing import by_prefix, least_work
-from archwright.serving.http.errors import RETRY_S, Refusal, unavailable
-from archwright.serving.routing.replica import Replica, Work
-from archwright.serving.settings.config import PoolSpec
+from archwright.serving.http.errors import RETRY_S, ApiError, service_unavailable
+from archwright.serving.routing.replica import Replica, SlotRequest
+from archwright.serving.settings.config import EnginePoolSpec
 
 # How much one request weighs in the running mean of the time a request holds its slot.
 SMOOTHING = 0.2
-CHECK_S = 2.0
+HEALTH_CHECK_TIMEOUT_S = 2.0
 # Others' engines are looked at less often while they are well: each look is a request they count.
-OUTSIDE_CHECK_S = 15.0
+EXTERNAL_CHECK_INTERVAL_S = 15.0
 # An engine is silent after so many times the pool's mean time to a first answer, and no sooner than this.
-SILENT_TIMES, SILENT_S = 4.0, 0.5
+SILENCE_FACTOR, MIN_SILENCE_S = 4.0, 0.5
 
 
-class Lease(msgspec.Struct, frozen=True, gc=False):
+class SlotLease(msgspec.Struct, frozen=True, gc=False):
     """A slot in use since `began`; `age` is that of its wait (policy.patience), None without one."""
 
     replica: Replica
-    work: Work
+    work: SlotRequest
     began: float
     age: int | None = None
 
@@ -50,7 +50,7 @@ class _Waiter(NamedTuple):
     """Ended by a replica, by a Refusal, or by the one who waits."""
 
     slot: asyncio.Future[Replica]
-    work: Work
+    work: SlotRequest
     since: float
 
     @property
@@ -58,12 +58,12 @@ class _Waiter(NamedTuple):
         return self.slot.done()
 
 
-class Pool:
+class EnginePool:
     """Replicas of one model and the requests on them."""
 
     def __init__(
         self,
-        spec: PoolSpec,
+        spec: EnginePoolSpec,
         replicas: tuple[Replica, ...],
         now: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -89,7 +89,7 @@ class Pool:
     @property
     def patience_s(self) -> float:
         """How long a replica may be silent: for ever where there is no other."""
-        return max(SILENT_S, SILENT_TIMES * self._first_s) if len(self.replicas) > 1 else math.inf
+        return max(MIN_SILENCE_S, SILENCE_FACTOR * self._first_s) if len(self.replicas) > 1 else math.inf
 
     def usable(self, now: float) -> bool:
         """Whether it has an engine that is likely to answer."""
@@ -104,16 +104,16 @@ class Pool:
         """How long one more request of the class would likely wait for a slot; for ever without an engine."""
         return wait_s(self._before(priority), self.slots, self._service_s) if self.healthy else math.inf
 
-    def at_once(self, work: Work) -> Lease | None:
+    def at_once(self, work: SlotRequest) -> SlotLease | None:
         """A free slot at a replica, to `give` back; None where there is none, or others wait for it."""
         replica = None if self._waiting else self._choose(work)
         if replica is None:
             return None
         self._take(replica, work)
         self.in_flight += 1
-        return Lease(replica, work, self._now())
+        return SlotLease(replica, work, self._now())
 
-    async def take(self, work: Work) -> Lease:
+    async def take(self, work: SlotRequest) -> SlotLease:
         """The same, waiting for it. Raises Refusal 429 (full, or late) and 503 (no engine)."""
         lease = self.at_once(work)
         if lease is not None:
@@ -129,9 +129,9 @@ class Pool:
         began = self._now()
         waited = age(began - since)
         self._lines[work.priority].patience.began(waited)
-        return Lease(replica, work, began, waited)
+        return SlotLease(replica, work, began, waited)
 
-    def give(self, lease: Lease, *, left: bool = False) -> None:
+    def give(self, lease: SlotLease, *, left: bool = False) -> None:
         """The slot is free again; `left`: because its client went before anything of an answer came."""
         self._service_s += SMOOTHING * (self._now() - lease.began - self._service_s)
         self.in_flight -= 1
@@ -139,7 +139,7 @@ class Pool:
             self._lines[lease.work.priority].patience.ended(lease.age, left=left)
         self._give(lease.replica, lease.work)
 
-    def replace(self, spec: PoolSpec, replicas: tuple[Replica, ...]) -> None:
+    def replace(self, spec: EnginePoolSpec, replicas: tuple[Replica, ...]) -> None:
         """Other engines from now on: whoever waits gets a slot of theirs, whoever runs stays where it is."""
         former = [replica for replica in (*self._former, *self.replicas) if replica.running]
         self._former = tuple(replica for replica in former if replica not in replicas)
@@ -157,7 +157,7 @@ class Pool:
     async def check(self) -> None:
         """Ask every replica how it is; callers at the same time share one round."""
         well = all(replica.healthy for replica in self.replicas)
-        if well and not self.spec.own and self._now() < self._looked_at + OUTSIDE_CHECK_S:
+        if well and not self.spec.own and self._now() < self._looked_at + EXTERNAL_CHECK_INTERVAL_S:
             return
         if self._checking is None or self._checking.done():
             self._looked_at = self._now()
@@ -174,22 +174,22 @@ class Pool:
             line.tidy()
             for waiter in line:
                 if not waiter.slot.done() and (gone or waiter.work.begin_by < now):
-                    waiter.slot.set_exception(no_engine() if gone else too_late(RETRY_S))
+                    waiter.slot.set_exception(no_healthy_engine() if gone else queue_timeout(RETRY_S))
 
     async def _look_at(self, replica: Replica) -> None:
         path = self.spec.health_path
         if not path:
             # Nothing to ask there: what requests meet decides, and after one broke off whether it can be connected to.
-            replica.healthy = not replica.broke or await replica.client.healthy("", CHECK_S)
+            replica.healthy = not replica.broke or await replica.client.healthy("", HEALTH_CHECK_TIMEOUT_S)
             replica.broke = not replica.healthy
             return
-        well = await replica.client.healthy(path, CHECK_S)
+        well = await replica.client.healthy(path, HEALTH_CHECK_TIMEOUT_S)
         # An engine that works but is too busy to say so within the limit is left alone: its requests have deadlines.
         replica.healthy = well or (
-            replica.running > 0 and replica.healthy and await replica.client.healthy(path, 5 * CHECK_S)
+            replica.running > 0 and replica.healthy and await replica.client.healthy(path, 5 * HEALTH_CHECK_TIMEOUT_S)
         )
 
-    def _admit(self, work: Work) -> None:
+    def _admit(self, work: SlotRequest) -> None:
         """Raises Refusal 429 where one more may not wait."""
         # What still runs on engines that were replaced takes no room from those who come now.
         elsewhere = sum(replica.running for replica in self._former)
@@ -198,11 +198,11 @@ class Pool:
         decision = admit(crowd, work.priority, work.begin_by - self._now())
         if isinstance(decision, Reject):
             if decision.late:
-                raise too_late(decision.retry_after_s)
+                raise queue_timeout(decision.retry_after_s)
             other = self._lines[work.priority].too_many(work.tenant)
             if other is None:
-                raise full(decision.retry_after_s)
-            other.slot.set_exception(full(decision.retry_after_s))
+                raise queue_full(decision.retry_after_s)
+            other.slot.set_exception(queue_full(decision.retry_after_s))
 
     def _before(self, priority: Priority, tenant: str | None = None) -> int:
         """Who is served before one more of the class: whoever runs, and who waits and is more urgent, or as urgent and
@@ -216,7 +216,7 @@ class Pool:
                 break
         return before
 
-    def _choose(self, work: Work) -> Replica | None:
+    def _choose(self, work: SlotRequest) -> Replica | None:
         replicas = self.replicas
         if len(replicas) == 1:
             only = replicas[0]
@@ -236,11 +236,11 @@ class Pool:
         trusted = [replica for replica in well if replica.trusted(now, patience_s)] or well
         return [replica for replica in trusted if replica is not but] or trusted
 
-    async def _wait(self, work: Work, since: float) -> Replica:
+    async def _wait(self, work: SlotRequest, since: float) -> Replica:
         if not self.healthy:
             await self.check()
             if not self.healthy:
-                raise no_engine()
+                raise no_healthy_engine()
         waiter = _Waiter(asyncio.get_running_loop().create_future(), work, since)
         self._lines[work.priority].add(work.tenant, waiter)
         self._waiting += 1
@@ -256,11 +256,11 @@ class Pool:
             self._lines[work.priority].left(work.tenant)
             self._waiting -= 1
 
-    def _take(self, replica: Replica, work: Work) -> None:
+    def _take(self, replica: Replica, work: SlotRequest) -> None:
         replica.take(work)
         self._held[work.tenant] = self._held.get(work.tenant, 0) + 1
 
-    def _give(self, replica: Replica, work: Work) -> None:
+    def _give(self, replica: Replica, work: SlotRequest) -> None:
         replica.running -= 1
         replica.work_tokens -= work.tokens
         held = self._held.pop(work.tenant) - 1
@@ -276,7 +276,7 @@ class Pool:
                 slot, work = waiter.slot, waiter.work
                 if work.begin_by < now:
                     line.pop()
-                    slot.set_exception(too_late(RETRY_S))
+                    slot.set_exception(queue_timeout(RETRY_S))
                     continue
                 chosen = self._choose(work)
                 if chosen is None:
@@ -286,17 +286,17 @@ class Pool:
                 slot.set_result(chosen)
 
 
-def no_engine() -> Refusal:
-    return unavailable("the model's engine is not available now; try again", "engine_unavailable")
+def no_healthy_engine() -> ApiError:
+    return service_unavailable("the model's engine is not available now; try again", "engine_unavailable")
 
 
-def full(retry_after_s: int) -> Refusal:
+def queue_full(retry_after_s: int) -> ApiError:
     message = "too many requests are waiting for this model; try again later"
     status = HTTPStatus.TOO_MANY_REQUESTS
-    return Refusal(status, message, openai_code="queue_full", retry_after_s=retry_after_s)
+    return ApiError(status, message, openai_code="queue_full", retry_after_s=retry_after_s)
 
 
-def too_late(retry_after_s: int) -> Refusal:
+def queue_timeout(retry_after_s: int) -> ApiError:
     message = "this request could not begin in time; try again later"
     status = HTTPStatus.TOO_MANY_REQUESTS
-    return Refusal(status, message, openai_code="queue_late", retry_after_s=retry_after_s)
+    return ApiError(status, message, openai_code="queue_late", retry_after_s=retry_after_s)

@@ -15,30 +15,32 @@ from collections.abc import Iterable, Mapping
 
 from archwright.home import Home
 from archwright.http_client.client import EngineClient
-from archwright.serving.providers import provider_of
-from archwright.serving.routing.pool import CHECK_S, Pool
-from archwright.serving.routing.replica import Replica, identity
-from archwright.serving.settings.config import PoolSpec
-from archwright.serving.settings.engine_secrets import secret, stamp
+from archwright.serving.providers import create_provider
+from archwright.serving.routing.pool import HEALTH_CHECK_TIMEOUT_S, EnginePool
+from archwright.serving.routing.replica import Replica, replica_identity
+from archwright.serving.settings.config import EnginePoolSpec
+from archwright.serving.settings.engine_secrets import read_secret, read_stamp
 
 
-class Fleet:
+class PoolRegistry:
     """Raises OperateError AW-OPS-15 for a key that is not there."""
 
-    def __init__(self, pools: tuple[PoolSpec, ...], home: Home) -> None:
+    def __init__(self, pools: tuple[EnginePoolSpec, ...], home: Home) -> None:
         self._home = home
         self._leaving: list[Replica] = []
-        self._gone: list[Pool] = []
+        self._gone: list[EnginePool] = []
         self._stamps: dict[str, tuple[int, int] | None] = {}
-        self.pools: Mapping[str, Pool] = {}
+        self.pools: Mapping[str, EnginePool] = {}
         self._take(pools, self._wanted(pools))
 
-    async def change(self, pools: tuple[PoolSpec, ...]) -> bool:
+    async def change(self, pools: tuple[EnginePoolSpec, ...]) -> bool:
         """Serve this table from now on; False, and nothing changed, while an engine new in it does not answer."""
         wanted = self._wanted(pools)
         present = {id(replica) for replica in self._replicas()}
         fresh = [(replica, spec) for spec in pools for replica in wanted[spec.name] if id(replica) not in present]
-        well = await asyncio.gather(*(one.client.healthy(spec.health_path, CHECK_S) for one, spec in fresh))
+        well = await asyncio.gather(
+            *(one.client.healthy(spec.health_path, HEALTH_CHECK_TIMEOUT_S) for one, spec in fresh)
+        )
         if not all(good or not spec.own for good, (_, spec) in zip(well, fresh, strict=True)):
             for replica, _ in fresh:
                 await replica.client.close()
@@ -63,9 +65,9 @@ class Fleet:
         await asyncio.gather(*(pool.check() for pool in (*self.pools.values(), *self._gone)))
         for pool in self.pools.values():
             reference = pool.spec.key
-            now = stamp(reference)
+            now = read_stamp(reference)
             if now != self._stamps[reference]:
-                found = secret(reference)
+                found = read_secret(reference)
                 for other in self.pools.values():
                     for replica in other.replicas if other.spec.key == reference else ():
                         replica.client.use(replica.provider.headers(found or ""))
@@ -88,29 +90,29 @@ class Fleet:
     def _replicas(self) -> Iterable[Replica]:
         return [*(replica for pool in self.pools.values() for replica in pool.replicas), *self._leaving]
 
-    def _wanted(self, pools: tuple[PoolSpec, ...]) -> dict[str, tuple[Replica, ...]]:
+    def _wanted(self, pools: tuple[EnginePoolSpec, ...]) -> dict[str, tuple[Replica, ...]]:
         """The replicas of each pool; an engine that is known at its address, and asked as before, is the same one, with
         what it runs."""
         for spec in pools:
-            self._stamps.setdefault(spec.key, stamp(spec.key))
+            self._stamps.setdefault(spec.key, read_stamp(spec.key))
         known = {replica.identity: replica for replica in self._replicas()}
         return {
             spec.name: tuple(
-                known.get(identity(spec, address)) or Replica(self._client(address, spec), spec, address)
+                known.get(replica_identity(spec, address)) or Replica(self._client(address, spec), spec, address)
                 for address in spec.addresses
             )
             for spec in pools
         }
 
-    def _take(self, pools: tuple[PoolSpec, ...], wanted: Mapping[str, tuple[Replica, ...]]) -> None:
+    def _take(self, pools: tuple[EnginePoolSpec, ...], wanted: Mapping[str, tuple[Replica, ...]]) -> None:
         """The change itself: nothing here waits."""
         before = list(self._replicas())
-        taken: dict[str, Pool] = {}
+        taken: dict[str, EnginePool] = {}
         known = {pool.name: pool for pool in (*self._gone, *self.pools.values())}
         for spec in pools:
             replicas, pool = wanted[spec.name], known.get(spec.name)
             if pool is None:
-                pool = Pool(spec, replicas)
+                pool = EnginePool(spec, replicas)
             else:
                 pool.replace(spec, replicas)
             taken[spec.name] = pool
@@ -119,8 +121,8 @@ class Fleet:
         self._leaving = [replica for replica in before if id(replica) not in staying]
         self.pools = taken
 
-    def _client(self, address: str, spec: PoolSpec) -> EngineClient:
+    def _client(self, address: str, spec: EnginePoolSpec) -> EngineClient:
         if address.startswith("unix:"):
             address = f"unix:{self._home.socket(address.removeprefix('unix:'))}"
-        headers = provider_of(spec).headers(secret(spec.key) or "")
+        headers = create_provider(spec).headers(read_secret(spec.key) or "")
         return EngineClient(address, headers=headers, model=spec.engine_model)

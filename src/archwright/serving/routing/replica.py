@@ -17,13 +17,13 @@ from archwright.http_client.client import EngineClient
 from archwright.policy.admission import Priority
 from archwright.policy.circuit_breaker import Breaker, Outcome
 from archwright.policy.routing import ReplicaLoad, seed
-from archwright.serving.providers import provider_of
-from archwright.serving.settings.config import PoolSpec
+from archwright.serving.providers import create_provider
+from archwright.serving.settings.config import EnginePoolSpec
 
-SILENT_LEAST = 3
+MIN_SILENT_REQUESTS = 3
 
 
-class Work(msgspec.Struct, frozen=True, gc=False):
+class SlotRequest(msgspec.Struct, frozen=True, gc=False):
     """What a request may ask of a replica at most, and whether it wants the model without an adapter. It must have a
     slot at `begin_by` (monotonic clock); `prefix` is a hash of its beginning, where that is worth staying with; `but`
     has just failed it, and is asked again only where no other is."""
@@ -41,16 +41,16 @@ class Replica:
     """One engine at one address, which serves one model version; `tuned`: an adapter over the plan's model. `plain`:
     what runs there now was asked without the adapter. `broke`: it broke a request off, and has not been seen since."""
 
-    def __init__(self, client: EngineClient, spec: PoolSpec, address: str) -> None:
+    def __init__(self, client: EngineClient, spec: EnginePoolSpec, address: str) -> None:
         self.client = client
         self.address = address
-        self.provider = provider_of(spec)
+        self.provider = create_provider(spec)
         self.seed = seed(address)
         self.slots = spec.slots
         self.version = spec.serves
         self.tuned = spec.adapter
         self.strict = spec.strict
-        self.identity = identity(spec, address)
+        self.identity = replica_identity(spec, address)
         self.prices = spec.prices
         self.plain = False
         self.running = 0
@@ -64,7 +64,7 @@ class Replica:
 
     def trusted(self, now: float, patience_s: float) -> bool:
         """Whether it may be asked as far as what it did lately goes."""
-        if self._unanswered >= SILENT_LEAST:
+        if self._unanswered >= MIN_SILENT_REQUESTS:
             silent_s = self._silent_s + (now - self._silent_since if self._asked else 0.0)
             if silent_s > patience_s:
                 self._unanswered, self._hangs = 0, True
@@ -109,14 +109,14 @@ class Replica:
             healthy=asked and self.open_to(plain),
         )
 
-    def take(self, work: Work) -> None:
+    def take(self, work: SlotRequest) -> None:
         if not self.running:
             self.plain = work.plain
         self.running += 1
         self.work_tokens += work.tokens
 
 
-def identity(spec: PoolSpec, address: str) -> tuple[object, ...]:
+def replica_identity(spec: EnginePoolSpec, address: str) -> tuple[object, ...]:
     """What makes an engine the same one in another table: where it is, what it holds and how it is asked. Two pools at
     one address have each its own: what one of them runs is not free for the other, nor at its price."""
     asked = spec.engine_model, spec.protocol, spec.enforces_tools, spec.strict

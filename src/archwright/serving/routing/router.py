@@ -17,38 +17,38 @@ from archwright.policy.circuit_breaker import RetryBudget
 from archwright.policy.overflow import due
 from archwright.policy.residency import BOUND, CLASSES, STRICTNESS, DataClass, spoken_for, strictest
 from archwright.policy.routing import drawn, split
-from archwright.serving.http.errors import Refusal, bad, unavailable
-from archwright.serving.requests.request_validation import Question
-from archwright.serving.routing.pii_detection import FINDS, class_of
-from archwright.serving.routing.pool import Pool
-from archwright.serving.routing.replica import Work
-from archwright.serving.settings.config import EndpointSpec, outside
+from archwright.serving.http.errors import ApiError, bad_request, service_unavailable
+from archwright.serving.requests.request_validation import GenerationRequest
+from archwright.serving.routing.pii_detection import DETECTABLE_CLASSES, detect_data_class
+from archwright.serving.routing.pool import EnginePool
+from archwright.serving.routing.replica import SlotRequest
+from archwright.serving.settings.config import EndpointSpec, is_outside_residency
 
 DATA_CLASS_HEADER = "x-archwright-data-class"
-DATA_CLASS = DATA_CLASS_HEADER.encode()
+DATA_CLASS_HEADER_BYTES = DATA_CLASS_HEADER.encode()
 # So much of a conversation's beginning tells where it was read before.
 PREFIX_CHARACTERS = 2_048
 # A shadow is asked only while this share of its slots is free: it never delays those who want its pool's answer.
-SHADOW_FREE = 0.5
+SHADOW_FREE_SHARE = 0.5
 
 
-class Asks(Protocol):
+class RoutableRequest(Protocol):
     """What every kind of request has."""
 
     @property
     def endpoint(self) -> EndpointSpec: ...
 
 
-class _Route(NamedTuple):
+class _EndpointRoute(NamedTuple):
     """The pools of an endpoint that a class of data may reach. `single`: there is nothing to choose."""
 
     spec: EndpointSpec
-    targets: tuple[Pool, ...]
+    targets: tuple[EnginePool, ...]
     weights: tuple[float, ...]
-    overflow: tuple[Pool, ...]
-    fallback: tuple[Pool, ...]
-    shadow: Pool | None
-    single: tuple[Pool, ...]
+    overflow: tuple[EnginePool, ...]
+    fallback: tuple[EnginePool, ...]
+    shadow: EnginePool | None
+    single: tuple[EnginePool, ...]
     affine: bool
 
 
@@ -58,24 +58,28 @@ class Router:
 
     def __init__(
         self,
-        pools: Mapping[str, Pool],
+        pools: Mapping[str, EnginePool],
         endpoints: Iterable[EndpointSpec],
         budget: RetryBudget,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self.budget = budget
         self.now = now
-        self._routes: dict[tuple[str, str, str, DataClass], _Route] = {}
+        self._routes: dict[tuple[str, str, str, DataClass], _EndpointRoute] = {}
         self._classes: dict[tuple[str, str, str], DataClass] = {}
         self._detecting: set[tuple[str, str, str]] = set()
         for spec in endpoints:
             name = (spec.kind, spec.model, spec.workload)
             self._classes[name] = spec.data_class or "internal"
-            leaves = any(outside(spec, pools[pool].spec, found) for pool in spec.pools for found in FINDS)
+            leaves = any(
+                is_outside_residency(spec, pools[pool].spec, found)
+                for pool in spec.pools
+                for found in DETECTABLE_CLASSES
+            )
             if leaves if spec.detect is None else spec.detect:
                 self._detecting.add(name)
             for data_class in CLASSES:
-                self._routes[*name, data_class] = _route(spec, pools, data_class)
+                self._routes[*name, data_class] = _build_route(spec, pools, data_class)
 
     def data_class(self, spec: EndpointSpec, header: str | None, body: Any) -> DataClass:
         """The class of a request's data: the strictest of the endpoint's, the caller's word (which can raise it,
@@ -84,23 +88,23 @@ class Router:
         name = (spec.kind, spec.model, spec.workload)
         found = self._classes.get(name)
         if found is None:
-            raise unavailable("this model is not served here any more", "model_unavailable")
+            raise service_unavailable("this model is not served here any more", "model_unavailable")
         if header is not None:
             if header not in STRICTNESS:
                 message = f"{DATA_CLASS_HEADER} must be one of {', '.join(CLASSES)}"
-                raise bad(message, DATA_CLASS_HEADER, "invalid_value")
+                raise bad_request(message, DATA_CLASS_HEADER, "invalid_value")
             found = strictest((found, header))
         if name in self._detecting and found not in BOUND:
-            found = strictest((found, class_of(body) or found))
+            found = strictest((found, detect_data_class(body) or found))
         return found
 
-    def order(self, question: Asks, data_class: DataClass, request_id: str = "") -> tuple[Pool, ...]:
+    def order(self, question: RoutableRequest, data_class: DataClass, request_id: str = "") -> tuple[EnginePool, ...]:
         """The pools to try, never none. Raises Refusal 403 where no pool may have data of the class."""
         spec = question.endpoint
         route = self._routes[spec.kind, spec.model, spec.workload, data_class]
         return route.single or self._chosen(route, data_class, request_id)
 
-    def shadow(self, question: Asks, data_class: DataClass, request_id: str) -> Pool | None:
+    def shadow(self, question: RoutableRequest, data_class: DataClass, request_id: str) -> EnginePool | None:
         """The pool that is asked the same for comparison; None for most requests, and under load for all."""
         spec = question.endpoint
         if not spec.shadow:
@@ -108,18 +112,18 @@ class Router:
         pool = self._routes[spec.kind, spec.model, spec.workload, data_class].shadow
         if pool is None or drawn(request_id, "shadow") >= spec.shadow_share:
             return None
-        free = pool.in_flight < max(1, SHADOW_FREE * pool.slots)
+        free = pool.in_flight < max(1, SHADOW_FREE_SHARE * pool.slots)
         return pool if free and pool.usable(self.now()) else None
 
-    def work(self, question: Question, tenant: str, data_class: DataClass, until: float) -> Work:
+    def work(self, question: GenerationRequest, tenant: str, data_class: DataClass, until: float) -> SlotRequest:
         """What the pools are asked for: a slot by `until` at the latest, earlier where the endpoint says so."""
         spec = question.endpoint
         route = self._routes[spec.kind, spec.model, spec.workload, data_class]
         begin_by = until if spec.wait_s is None else min(until, self.now() + spec.wait_s)
-        prefix = prefix_of(question.body) if route.affine else None
-        return Work(question.work_tokens, tenant, question.plain, spec.priority, begin_by, prefix)
+        prefix = hash_prefix(question.body) if route.affine else None
+        return SlotRequest(question.work_tokens, tenant, question.plain, spec.priority, begin_by, prefix)
 
-    def _chosen(self, route: _Route, data_class: DataClass, request_id: str) -> tuple[Pool, ...]:
+    def _chosen(self, route: _EndpointRoute, data_class: DataClass, request_id: str) -> tuple[EnginePool, ...]:
         spec, targets, now = route.spec, list(route.targets), self.now()
         if len(targets) > 1 and any(route.weights):
             first = targets.pop(split(route.weights, drawn(request_id, "split")))
@@ -140,11 +144,11 @@ class Router:
                     "; where they may go from here beside your own engines nobody stated: name such data among the "
                     f"workload's in the needs, or set residency_of.{data_class} of the gateway's endpoint"
                 )
-            raise Refusal(HTTPStatus.FORBIDDEN, message, openai_code="data_class_not_served")
+            raise ApiError(HTTPStatus.FORBIDDEN, message, openai_code="data_class_not_served")
         return tuple(found)
 
 
-def prefix_of(body: Mapping[str, Any]) -> int:
+def hash_prefix(body: Mapping[str, Any]) -> int:
     """A number for the beginning that all turns of a conversation share: what comes up to the first word of the user
     in a chat, else the first characters of the prompt."""
     pieces: list[str] = []
@@ -156,16 +160,16 @@ def prefix_of(body: Mapping[str, Any]) -> int:
     return zlib.crc32(text[:PREFIX_CHARACTERS].encode("utf-8", "surrogatepass"))
 
 
-def _route(spec: EndpointSpec, pools: Mapping[str, Pool], data_class: DataClass) -> _Route:
-    def inside(names: Iterable[str]) -> tuple[Pool, ...]:
-        return tuple(pools[name] for name in names if not outside(spec, pools[name].spec, data_class))
+def _build_route(spec: EndpointSpec, pools: Mapping[str, EnginePool], data_class: DataClass) -> _EndpointRoute:
+    def inside(names: Iterable[str]) -> tuple[EnginePool, ...]:
+        return tuple(pools[name] for name in names if not is_outside_residency(spec, pools[name].spec, data_class))
 
     targets = inside(target.pool for target in spec.targets)
     weights = {target.pool: target.weight for target in spec.targets}
     overflow, fallback = inside(spec.overflow), inside(spec.fallback)
     every = (*targets, *overflow, *fallback)
     shadow = inside([spec.shadow]) if spec.shadow else ()
-    return _Route(
+    return _EndpointRoute(
         spec=spec,
         targets=targets,
         weights=tuple(weights[pool.name] for pool in targets),

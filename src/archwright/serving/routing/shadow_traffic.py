@@ -13,18 +13,18 @@ from typing import Any, Literal, NamedTuple
 from msgspec.structs import replace
 
 from archwright.errors import ArchwrightError, boundary
-from archwright.serving.routing.pool import Pool
-from archwright.serving.routing.replica import Work
+from archwright.serving.routing.pool import EnginePool
+from archwright.serving.routing.replica import SlotRequest
 
 # At most so many at once in a process, each with a body and an answer in memory.
-LIMIT = 64
-LONGEST_S = 120.0
+MAX_SHADOWS = 64
+SHADOW_TIMEOUT_S = 120.0
 
 Verdict = Literal["same", "different", "failed"]
 
 
-class Compared(NamedTuple):
-    """`similarity` is the share of words that both answers have at the same place; `latency_s` the shadow's."""
+class ShadowComparison(NamedTuple):
+    """`word_similarity` is the share of words that both answers have at the same place; `latency_s` the shadow's."""
 
     request_id: str
     pool: str
@@ -34,20 +34,20 @@ class Compared(NamedTuple):
     latency_s: float
 
 
-class Shadows:
+class ShadowTraffic:
     """`compared` learns of each one that came to an end."""
 
-    def __init__(self, now: Callable[[], float], compared: Callable[[Compared], None]) -> None:
+    def __init__(self, now: Callable[[], float], compared: Callable[[ShadowComparison], None]) -> None:
         self._now = now
         self._compared = compared
         self._running: set[asyncio.Task[None]] = set()
 
     def mirror(
-        self, request_id: str, pool: Pool, work: Work, asked: tuple[str, dict[str, Any]]
+        self, request_id: str, pool: EnginePool, work: SlotRequest, asked: tuple[str, dict[str, Any]]
     ) -> asyncio.Future[str] | None:
         """Ask (path, body) there as well. The future takes the answer the client got, or is cancelled where it got
         none; None: dropped."""
-        if len(self._running) >= LIMIT:
+        if len(self._running) >= MAX_SHADOWS:
             return None
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[str] = loop.create_future()
@@ -62,28 +62,35 @@ class Shadows:
         await asyncio.gather(*self._running, return_exceptions=True)
 
     async def _follow(
-        self, request_id: str, pool: Pool, work: Work, asked: tuple[str, dict[str, Any]], answer: asyncio.Future[str]
+        self,
+        request_id: str,
+        pool: EnginePool,
+        work: SlotRequest,
+        asked: tuple[str, dict[str, Any]],
+        answer: asyncio.Future[str],
     ) -> None:
         begun, version, said = self._now(), pool.spec.serves, None
         try:
             with boundary("shadow"):  # the engine may say anything
-                async with asyncio.timeout(LONGEST_S):
+                async with asyncio.timeout(SHADOW_TIMEOUT_S):
                     version, said = await self._said(pool, work, asked)
         except ArchwrightError:
             pass  # said stays None: it failed
         latency_s = self._now() - begun
         if said is None:
-            self._compared(Compared(request_id, pool.name, version, "failed", 0.0, latency_s))
+            self._compared(ShadowComparison(request_id, pool.name, version, "failed", 0.0, latency_s))
             return
         try:
-            async with asyncio.timeout(LONGEST_S):
+            async with asyncio.timeout(SHADOW_TIMEOUT_S):
                 theirs = await answer
         except TimeoutError:
             return  # the client's own answer never ended: nothing to compare with
         verdict: Verdict = "same" if said == theirs else "different"
-        self._compared(Compared(request_id, pool.name, version, verdict, similarity(said, theirs), latency_s))
+        self._compared(
+            ShadowComparison(request_id, pool.name, version, verdict, word_similarity(said, theirs), latency_s)
+        )
 
-    async def _said(self, pool: Pool, work: Work, asked: tuple[str, dict[str, Any]]) -> tuple[str, str]:
+    async def _said(self, pool: EnginePool, work: SlotRequest, asked: tuple[str, dict[str, Any]]) -> tuple[str, str]:
         path, body = asked
         lease = await pool.take(replace(work, priority="batch"))
         sent_at = self._now()
@@ -91,7 +98,7 @@ class Shadows:
         ended = False
         try:
             put = lease.replica.provider.ask(path, body, None)
-            pieces = [_text(event) async for event in lease.replica.client.stream(put.path, put.body)]
+            pieces = [_event_text(event) async for event in lease.replica.client.stream(put.path, put.body)]
             ended = True
             return lease.replica.version, "".join(pieces)
         finally:
@@ -99,14 +106,14 @@ class Shadows:
             pool.give(lease)
 
 
-def similarity(one: str, other: str) -> float:
+def word_similarity(one: str, other: str) -> float:
     """From 0 to 1: the share of the longer one's words that the other has at the same place."""
     left, right = one.split(), other.split()
     longest = max(len(left), len(right))
     return sum(a == b for a, b in zip(left, right, strict=False)) / longest if longest else 1.0
 
 
-def _text(event: dict[str, Any]) -> str:
+def _event_text(event: dict[str, Any]) -> str:
     choices = event.get("choices") or [{}]
     found = choices[0].get("text") or (choices[0].get("delta") or {}).get("content")
     return found if isinstance(found, str) else ""

@@ -26,14 +26,14 @@ from archwright.policy.admission import Priority
 from archwright.policy.cache_key import Policy
 from archwright.policy.residency import ANYWHERE, BOUND, DataClass, Place, Stated, permitted
 from archwright.policy.usage_limits import IMAGE_TOKENS
-from archwright.serving.http.client_limits import Limits, wrong_in
+from archwright.serving.http.client_limits import ClientLimits, find_invalid_limit
 
 BACKLOG = 512
 # USD per token of input and of answer; None where unknown.
 Prices = tuple[float | None, float | None]
 
 
-class PoolSpec(Record):
+class EnginePoolSpec(Record):
     """Equal engines that hold one model. `slots` requests run at once at each address.
 
     An address is "unix:NAME" (a socket of this home) or a URL ending in /v1. `model` is our name for what they hold,
@@ -86,7 +86,7 @@ class PoolSpec(Record):
         return self.price_in_usd, self.price_out_usd
 
 
-class Target(Record):
+class WeightedTarget(Record):
     """A pool and its weight among an endpoint's targets: its share of the requests. 0: only when others fail."""
 
     pool: str
@@ -110,7 +110,7 @@ class EndpointSpec(Record):
 
     model: str
     workload: str
-    targets: tuple[Target, ...]
+    targets: tuple[WeightedTarget, ...]
     default_max_tokens: int
     context_tokens: int = 0
     kind: Literal["text", "predict"] = "text"
@@ -176,7 +176,7 @@ class GatewayConfig(Record):
     start.
     """
 
-    pools: tuple[PoolSpec, ...]
+    pools: tuple[EnginePoolSpec, ...]
     endpoints: tuple[EndpointSpec, ...]
     host: str = "127.0.0.1"
     port: int = 8470
@@ -185,7 +185,7 @@ class GatewayConfig(Record):
     store_url: str = ""
     plan_digest: str = ""
     revision: int = 0
-    limits: Limits = Limits()
+    limits: ClientLimits = ClientLimits()
     traces: TraceSpec | None = None
     workers: Annotated[int, msgspec.Meta(ge=1)] = 1
     admin_port: int | None = None
@@ -197,7 +197,7 @@ class GatewayConfig(Record):
         return f"{scheme}://{host}:{self.port}/v1"
 
 
-def read(path: Path) -> GatewayConfig:
+def read_config(path: Path) -> GatewayConfig:
     """The configuration in a file, checked. Raises OperateError (AW-OPS-10 to AW-OPS-14)."""
     try:
         config = msgspec.json.decode(path.read_bytes(), type=GatewayConfig)
@@ -205,12 +205,14 @@ def read(path: Path) -> GatewayConfig:
         raise from_os_error(error) from error
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         hint = "`archwright up` writes this file; start the gateway through it"
-        raise OperateError("AW-OPS-10", f"not a gateway configuration: {error}", where=_at(path), hint=hint) from error
-    check(config, str(path))
+        raise OperateError(
+            "AW-OPS-10", f"not a gateway configuration: {error}", where=_file_location(path), hint=hint
+        ) from error
+    check_config(config, str(path))
     return config
 
 
-def check(config: GatewayConfig, file: str = "") -> None:
+def check_config(config: GatewayConfig, file: str = "") -> None:
     """Refuses a configuration that would serve in the clear or could not serve at all."""
     where = Where(file or None, None, "host")
     if not is_loopback(config.host) and not (config.tls_certificate and config.tls_key):
@@ -225,8 +227,8 @@ def check(config: GatewayConfig, file: str = "") -> None:
         raise OperateError("AW-OPS-12", "half of a TLS pair", where=Where(file or None, None, "tls_key"), hint=hint)
     if config.tls_certificate and config.tls_key:
         _check_pair(config.tls_certificate, config.tls_key)
-    name, problem = wrong_in(config.limits)
-    _refuse(problem, f"limits.{name}", file)
+    name, problem = find_invalid_limit(config.limits)
+    _raise_problem(problem, f"limits.{name}", file)
     check_table(config.pools, config.endpoints, file)
 
 
@@ -238,13 +240,13 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def shared_out(config: GatewayConfig) -> GatewayConfig:
+def split_among_workers(config: GatewayConfig) -> GatewayConfig:
     """As one of its workers serves it."""
     pools = tuple(replace(spec, slots=-(-spec.slots // config.workers)) for spec in config.pools)
     return replace(config, pools=pools)
 
 
-def listen(host: str, port: int) -> socket.socket:
+def bind_listener(host: str, port: int) -> socket.socket:
     """The socket, which takes connections from now on: before anything else starts, so that a port in use is said at
     once (AW-OPS-03)."""
     where = f"{host}:{port}"
@@ -265,7 +267,7 @@ def listen(host: str, port: int) -> socket.socket:
     return bound
 
 
-def _at(path: Path) -> Where:
+def _file_location(path: Path) -> Where:
     return Where(str(path))
 
 
@@ -280,30 +282,32 @@ def _check_pair(certificate: str, key: str) -> None:
         ) from error
 
 
-def check_table(pools: tuple[PoolSpec, ...], endpoints: tuple[EndpointSpec, ...], file: str = "") -> None:
+def check_table(pools: tuple[EnginePoolSpec, ...], endpoints: tuple[EndpointSpec, ...], file: str = "") -> None:
     """Refuses pools and endpoints that could not serve (AW-OPS-13), or that lead data where its class forbids it to
     go (AW-OPS-14): such a pool would never be asked, which is better said now."""
-    known: dict[str, PoolSpec] = {}
+    known: dict[str, EnginePoolSpec] = {}
     for index, pool in enumerate(pools):
-        problem = f"is a second pool {pool.name!r}" if pool.name in known else _wrong_in_pool(pool)
-        _refuse(problem, f"pools[{index}]", file)
+        problem = f"is a second pool {pool.name!r}" if pool.name in known else _find_pool_problem(pool)
+        _raise_problem(problem, f"pools[{index}]", file)
         known[pool.name] = pool
     seen: set[tuple[str, str, str]] = set()
     for index, spec in enumerate(endpoints):
         field = f"endpoints[{index}]"
         name = (spec.kind, spec.model, spec.workload)
         problem = f"serves model {spec.model!r} for workload {spec.workload!r} a second time" if name in seen else ""
-        _refuse(problem or _wrong_in_targets(spec, known) or _wrong_in_endpoint(spec, known), field, file)
+        _raise_problem(
+            problem or _find_targets_problem(spec, known) or _find_endpoint_problem(spec, known), field, file
+        )
         seen.add(name)
         _check_residency(spec, known, field, file)
 
 
-def outside(spec: EndpointSpec, pool: PoolSpec, data_class: DataClass = "personal") -> bool:
+def is_outside_residency(spec: EndpointSpec, pool: EnginePoolSpec, data_class: DataClass = "personal") -> bool:
     """Whether data of the class may not go from the endpoint to the pool."""
     return not permitted(data_class, Place(pool.place, pool.own), spec.stated)
 
 
-def _refuse(problem: str, field: str, file: str) -> None:
+def _raise_problem(problem: str, field: str, file: str) -> None:
     if problem:
         hint = "correct the file; `archwright up` and `archwright serve` write it from a plan and from options"
         raise OperateError("AW-OPS-13", f"{field} {problem}", where=Where(file or None, None, field), hint=hint)
@@ -313,7 +317,7 @@ _KEY = re.compile(r"env:[A-Za-z_][A-Za-z0-9_]*|file:.+")
 _COUNTRY = re.compile(r"[A-Z]{2}")
 
 
-def _wrong_in_pool(pool: PoolSpec) -> str:
+def _find_pool_problem(pool: EnginePoolSpec) -> str:
     if not pool.addresses:
         return "has no address"
     if min(pool.slots, pool.context_tokens, pool.image_tokens) < 1:
@@ -330,7 +334,7 @@ def _wrong_in_pool(pool: PoolSpec) -> str:
     return ""
 
 
-def _wrong_in_targets(spec: EndpointSpec, known: Mapping[str, PoolSpec]) -> str:
+def _find_targets_problem(spec: EndpointSpec, known: Mapping[str, EnginePoolSpec]) -> str:
     if not spec.targets:
         return "has no target"
     missing = next((name for name in spec.pools if name not in known), None)
@@ -348,7 +352,7 @@ def _wrong_in_targets(spec: EndpointSpec, known: Mapping[str, PoolSpec]) -> str:
     return ""
 
 
-def _wrong_in_endpoint(spec: EndpointSpec, known: Mapping[str, PoolSpec]) -> str:
+def _find_endpoint_problem(spec: EndpointSpec, known: Mapping[str, EnginePoolSpec]) -> str:
     context = min(known[name].context_tokens for name in spec.answering)
     if spec.default_max_tokens < 1 or not 0 <= spec.context_tokens <= context:
         return f"needs default_max_tokens of at least 1 and context_tokens of at most its pools' {context}"
@@ -363,10 +367,10 @@ def _wrong_in_endpoint(spec: EndpointSpec, known: Mapping[str, PoolSpec]) -> str
     return ""
 
 
-def _check_residency(spec: EndpointSpec, known: Mapping[str, PoolSpec], field: str, file: str) -> None:
+def _check_residency(spec: EndpointSpec, known: Mapping[str, EnginePoolSpec], field: str, file: str) -> None:
     data_class: DataClass = spec.data_class or "internal"
     for name in spec.pools if data_class in BOUND else ():
-        if outside(spec, known[name], data_class):
+        if is_outside_residency(spec, known[name], data_class):
             inside = ", ".join(spec.residency) or "our own engines here"
             raise OperateError(
                 "AW-OPS-14",

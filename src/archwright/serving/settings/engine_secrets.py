@@ -11,21 +11,21 @@ from pathlib import Path
 from archwright.errors import OperateError, Where
 from archwright.settings import variable
 
-KEY_BYTES = 8192
+MAX_KEY_BYTES = 8192
 
 
-def secret(reference: str) -> str | None:
+def read_secret(reference: str) -> str | None:
     """The key; None for an empty reference. Raises OperateError AW-OPS-15 where there is none to be had."""
     if not reference:
         return None
     kind, _, name = reference.partition(":")
-    found = (variable(name) or "").strip() if kind == "env" else _in_file(name, reference)
+    found = (variable(name) or "").strip() if kind == "env" else _read_secret_file(name, reference)
     if not found or not found.isascii() or not found.isprintable():
-        raise _missing(reference, "holds no key")
+        raise _missing_secret_error(reference, "holds no key")
     return found
 
 
-def stamp(reference: str) -> tuple[int, int] | None:
+def read_stamp(reference: str) -> tuple[int, int] | None:
     """Changes whenever the key's file does; None where there is no file."""
     kind, _, name = reference.partition(":")
     if kind != "file":
@@ -37,14 +37,14 @@ def stamp(reference: str) -> tuple[int, int] | None:
     return found.st_ino, found.st_mtime_ns
 
 
-def _in_file(name: str, reference: str) -> str:
+def _read_secret_file(name: str, reference: str) -> str:
     try:
         with Path(name).open("rb") as file:
-            return file.read(KEY_BYTES).decode("ascii", "replace").strip()
+            return file.read(MAX_KEY_BYTES).decode("ascii", "replace").strip()
     except OSError as error:
-        raise _missing(reference, f"cannot be read: {error.strerror}") from error
+        raise _missing_secret_error(reference, f"cannot be read: {error.strerror}") from error
 
 
-def _missing(reference: str, why: str) -> OperateError:
+def _missing_secret_error(reference: str, why: str) -> OperateError:
     hint = "export the variable" if reference.startswith("env:") else "write the key into the file, readable by us"
     return OperateError("AW-OPS-15", f"the key {reference} {why}", where=Where(field=reference), hint=hint)
